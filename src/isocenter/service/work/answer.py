@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -181,7 +182,8 @@ def stated(
         reports = [_answer(report, _stamp(job, report, marks), {}, marks)]
     except FormatError as error:
         outcome, reports = replace(outcome, reason=f"{outcome.reason}; no DICOM report: {error.problem}"), []
-    write_findings(Findings((), outcome.outcome, outcome.reason, model), room)
+    kind: Literal["abstained", "refused"] = "abstained" if outcome.outcome == ABSTAINED else "refused"
+    write_findings(Findings((), kind, outcome.reason, model), room)
     record = _answer(room / FINDINGS, None, {}, marks)
     return replace(outcome, answers=[*outcome.answers, *reports, record])
 

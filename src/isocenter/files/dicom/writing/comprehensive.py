@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
+from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom.writing.stamp import Stamp
@@ -32,7 +32,8 @@ def as_comprehensive(report: Dataset, where: str) -> Dataset:
                 named.ReferencedSOPClassUID = COMPREHENSIVE
                 named.ReferencedSOPInstanceUID = comprehensive_uid(str(named.ReferencedSOPInstanceUID))
     if "file_meta" in vars(report):
-        report.file_meta.MediaStorageSOPClassUID, report.file_meta.MediaStorageSOPInstanceUID = COMPREHENSIVE, uid
+        report.file_meta.MediaStorageSOPClassUID = UID(COMPREHENSIVE)
+        report.file_meta.MediaStorageSOPInstanceUID = UID(uid)
     return report
 
 
