@@ -54,6 +54,13 @@ AIR = (
 # The class of reports, as their writer names it in highdicom.
 IS_3D = "Comprehensive3DSR" in (ROOT / "src/isocenter/files/dicom/writing/sr.py").read_text(encoding="utf-8")
 SR_CLASS = "1.2.840.10008.5.1.4.1.1.88.34" if IS_3D else "1.2.840.10008.5.1.4.1.1.88.33"
+IN_ITS_PLACE = "1.2.840.10008.5.1.4.1.1.88.33"
+FALLBACK = (
+    f"A peer that refuses this class of reports in its association gets the same content as {UID(IN_ITS_PLACE).name} "
+    f"({IN_ITS_PLACE}) under a UID of its own, which is asked to be committed. "
+    if IS_3D
+    else ""
+)
 # {file that writes a kind of answer: its class}
 ANSWERS = {
     "seg": "1.2.840.10008.5.1.4.1.1.66.4",
@@ -119,7 +126,7 @@ def page() -> str:
                 "Objects are kept as they came, in their transfer syntax. Results are written in Explicit VR Little "
                 "Endian, in the character set ISO_IR 192 (UTF-8) or in that of their source; a peer that "
                 "takes implicit "
-                "VR alone gets them in that. Workitems are answered in ISO_IR 192.",
+                f"VR alone gets them in that. {FALLBACK}Workitems are answered in ISO_IR 192.",
                 table(["answer", "class"], [[kind, named(uid)] for kind, uid in ANSWERS.items() if is_written(kind)]),
                 "### DICOMweb",
                 table(["transactions", "role", "standard"], web),

@@ -238,6 +238,26 @@ def test_a_receiver_that_keeps_silent_is_left_after_a_while():
         send(host, int(port), message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=0.02)
 
 
+def test_the_priority_is_that_which_the_findings_give_before_that_of_the_rule(tmp_path, mr):
+    expected = {"urgent": ("S", "stat"), "plain": ("R", "routine")}
+    limits = {"urgent": 0.0, "plain": 1e9}
+    for name, (of_hl7, of_fhir) in expected.items():
+        node = SmallNode(
+            tmp_path / name,
+            threshold_model(tmp_path / "model", LEVEL),
+            rules=[{"name": "r", "model": "threshold.onnx", "priority": "background"}],
+            urgent=[{"finding": "bright", "value": limits[name], "priority": "emergency"}],
+        )
+        node.receive(*mr)
+        node.work()
+        made = report_of(node.settings, node.database, node.rows(jobs)[0].job)
+        node.store.close()
+        node.database.close()
+        [order] = [one.split("|") for one in message(made).decode().split("\r") if one.startswith("OBR")]
+        [stated] = resources(bundle(made, "R5"), "DiagnosticReport")
+        assert (order[5], stated["meta"]["tag"][0]["code"]) == (of_hl7, of_fhir)
+
+
 def test_every_report_arrives_at_servers_that_fail_half_the_time_and_repeats_have_the_same_id(
     tmp_path, mr, monkeypatch
 ):

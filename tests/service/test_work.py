@@ -15,6 +15,7 @@ import isocenter
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files.dicom import SeriesNames, Stamp, read_report, stamped, write_series
 from isocenter.service import keeper
+from isocenter.service.exchange.report import report_of
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import Job, Jobs
 from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, studies
@@ -172,7 +173,8 @@ def test_a_mask_that_no_segmentation_can_hold_is_sent_as_a_report_alone_and_the_
 def test_peers_are_told_of_outcomes_without_a_result_as_the_rule_says(tmp_path, mr, tell, level, plain, expected):
     pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 11112}
     rule = {"name": "r", "model": "threshold.onnx", "send": ["pacs"], **({} if tell is None else {"tell": tell})}
-    node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", level), peers=[pacs], rules=[rule])
+    model = threshold_model(tmp_path / "model", level)
+    node = SmallNode(tmp_path / "node", model, peers=[pacs], rules=[rule], hl7={"send": ["ris:2575"]})
     for path in mr if plain else ():
         header = pydicom.dcmread(path)
         header.PixelData = np.full((header.Rows, header.Columns), 90, np.uint16).tobytes()
@@ -180,9 +182,14 @@ def test_peers_are_told_of_outcomes_without_a_result_as_the_rule_says(tmp_path, 
     node.receive(*mr)
     node.work()
     [row], sent, path = node.rows(jobs), node.rows(deliveries), node.result("answer_report.dcm")
+    reported = [one.job for one in sent if (one.name, one.peer) == ("findings.json", "ris:2575")]
+    made = [report_of(node.settings, node.database, job) for job in reported]
     node.store.close()
     node.database.close()
-    assert (row.outcome, [one.name for one in sent]) == expected[:2]
+    assert (row.outcome, [one.name for one in sent if one.peer == "pacs"]) == expected[:2]
+    assert [(one.record["outcome"], one.record["reason"]) for one in made] == [(row.outcome, row.reason)] * len(
+        expected[1]
+    )
     assert path.exists() == (expected[2] is not None)
     if path.exists():
         group = highdicom.sr.srread(path).content.get_image_measurement_groups()[0]

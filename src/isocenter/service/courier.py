@@ -109,7 +109,7 @@ class Couriers:
             self._away.remove(peer)
         for delivery, row in zip(waiting, rows, strict=True):
             self._note(delivery, row)
-        sent = [one for one, row in zip(waiting, rows, strict=True) if row.is_stored]
+        sent = [row for row in rows if row.is_stored]
         if sent and to is not None and to.commit and to.dicomweb is None:
             self._ask(spoken_to(to), sent)
         return len(sent)
@@ -141,7 +141,7 @@ class Couriers:
     def _note(self, delivery: Delivery, row: Sent) -> None:
         status = "" if row.status is None else f"status {row.status:04X}"
         if row.is_stored:
-            self.outbox.sent(delivery)
+            self.outbox.sent(delivery, row.instance)
         elif row.status in FINAL:
             self.outbox.refused(delivery, f"the peer refuses it for good: {row.problem or status}")
             # The peer's own words may name the patient.
@@ -153,13 +153,11 @@ class Couriers:
         if self.outbox.failed(delivery, reason, after_s=after_s):
             log.warning("peer %s has not taken an answer of job %s for days: it is aside", delivery.peer, delivery.job)
 
-    def _ask(self, peer: Peer, sent: Sequence[Delivery]) -> None:
+    def _ask(self, peer: Peer, sent: Sequence[Sent]) -> None:
         """Have the peer be answerable for what it took; a report may come later, to our receiver."""
         transaction = f"2.25.{uuid.uuid4().int}"
-        classes = tuple(one.sop_class for one in sent)
-        request = CommitmentRequest(
-            transaction, peer.ae_title, classes, tuple(one.sop_instance_uid for one in sent), time.time()
-        )
+        classes, uids = tuple(one.sop_class for one in sent), tuple(one.instance for one in sent)
+        request = CommitmentRequest(transaction, peer.ae_title, classes, uids, time.time())
         try:
             report = request_commitment(self.us, peer, request, wait_s=REPORT_S)
         except PeerError as error:

@@ -220,6 +220,7 @@ class ModelSection(Section):
     card:        the address of its model card
     covariates:  {name: source} of those that are not in DICOM
     answers:     kinds of DICOM objects that state its results; without any a SEG and a report
+    sr_class:    of its reports: Comprehensive 3D SR, or the older Comprehensive SR
     """
 
     path: Path
@@ -228,6 +229,7 @@ class ModelSection(Section):
     card: Url | None = None
     covariates: dict[str, Annotated[CovariateSource, BeforeValidator(_source)]] = {}
     answers: list[Kind] = []
+    sr_class: Literal["comprehensive-3d", "comprehensive"] = "comprehensive-3d"
 
 
 class Inside(Section):

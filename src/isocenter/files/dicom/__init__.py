@@ -8,7 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.files.dicom.dictionary_codes import dictionary_code
-    from isocenter.files.dicom.header import Header, frame_count, looks_like_dicom, read_header
+    from isocenter.files.dicom.header import Header, frame_count, looks_like_dicom, read_header, read_object
     from isocenter.files.dicom.identity import Identity, originals, read_identity, same_object
     from isocenter.files.dicom.reading.one_frame import (
         is_decodable,
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.tags import items, text, whole
     from isocenter.files.dicom.warnings import quiet
     from isocenter.files.dicom.writing.answers import ANSWERS, Answer, Result
-    from isocenter.files.dicom.writing.implicit import implicit_data_set
+    from isocenter.files.dicom.writing.comprehensive import COMPREHENSIVE, COMPREHENSIVE_3D, as_comprehensive
+    from isocenter.files.dicom.writing.encoded import encoded
+    from isocenter.files.dicom.writing.predecessor import name_predecessor
     from isocenter.files.dicom.writing.seg import write_segmentation
     from isocenter.files.dicom.writing.series import SeriesNames, write_series
     from isocenter.files.dicom.writing.sr import UCUM, write_no_answer, write_report

@@ -1,5 +1,7 @@
 """C-STORE and C-ECHO to a peer: bytes go from the file into the socket, without being decoded.
 
+Only what a peer does not take as it is is decoded: explicit VR becomes implicit VR, and a report another class.
+
 pynetdicom does the rest of what is asked of peers. Where several messages follow each other on one association it may
 take an answer for a request, and lose it (its issue 875): nothing that is sent depends on that.
 """
@@ -17,7 +19,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from isocenter.errors import FormatError, IsocenterError
-from isocenter.files.dicom import Identity, implicit_data_set, read_identity
+from isocenter.files.dicom import (
+    COMPREHENSIVE,
+    COMPREHENSIVE_3D,
+    Identity,
+    as_comprehensive,
+    encoded,
+    read_identity,
+    read_object,
+)
 from isocenter.service.dicom import messages
 from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.listening import Peer
@@ -48,12 +58,17 @@ class PeerError(IsocenterError):
 
 @dataclass(frozen=True)
 class Sent:
-    """The outcome of one file. status: the peer's, None where it gave none."""
+    """The outcome of one file.
+
+    instance, sop_class: of the object as it was sent, which is not always that of the file
+    status: the peer's, None where it gave none
+    """
 
     path: Path
     instance: str
     status: int | None
     problem: str = ""
+    sop_class: str = ""
 
     @property
     def is_stored(self) -> bool:
@@ -109,7 +124,8 @@ def echo(us: str, peer: Peer, *, idle_s: float = IDLE_S) -> None:
 def store(us: str, peer: Peer, paths: Sequence[Path], *, idle_s: float = IDLE_S) -> list[Sent]:
     """Send files as they are, in their own syntaxes; one row for each, in their order.
 
-    What is in explicit VR is put into implicit VR for a peer that takes nothing else, PS3.5 10.1.
+    What is in explicit VR is put into implicit VR for a peer that takes nothing else, PS3.5 10.1. A Comprehensive 3D SR
+    becomes a Comprehensive SR under a UID of its own for a peer that refuses that class.
     Raises PeerError where no association comes about.
     """
     rows: dict[Path, Sent] = {}
@@ -140,25 +156,35 @@ def store(us: str, peer: Peer, paths: Sequence[Path], *, idle_s: float = IDLE_S)
 
 
 def _stored(opened: Opened, path: Path, identity: Identity) -> Sent:
-    own, *others = (opened.contexts.get(pair) for pair in _pairs(identity))
-    context = next((one for one in (own, *others) if one is not None), None)
-    if context is None:
+    pair = next((one for one in _pairs(identity) if one in opened.contexts), None)
+    if pair is None:
         return Sent(path, identity.instance, None, "the peer takes no such class in this syntax")
-    command = messages.request(messages.C_STORE, context, identity.sop_class, identity.instance)
+    (sop_class, syntax), context, instance = pair, opened.contexts[pair], identity.instance
+    is_own = pair == (identity.sop_class, identity.syntax)
     try:
-        data: BinaryIO = path.open("rb", buffering=0) if context == own else BytesIO(implicit_data_set(path))
+        if is_own:
+            data: BinaryIO = path.open("rb", buffering=0)
+        else:
+            dataset = read_object(path)
+            if sop_class != identity.sop_class:
+                instance = str(as_comprehensive(dataset, str(path)).SOPInstanceUID)
+            data = BytesIO(encoded(dataset, syntax, str(path)))
     except FormatError as error:
         return Sent(path, identity.instance, None, error.problem)
     with data:
-        data.seek(identity.offset if context == own else 0)
+        data.seek(identity.offset if is_own else 0)
+        command = messages.request(messages.C_STORE, context, sop_class, instance)
         status, comment = opened.ask(command, data, context=context)
-    return Sent(path, identity.instance, status, comment)
+    return Sent(path, instance, status, comment, sop_class)
 
 
 def _pairs(identity: Identity) -> list[tuple[str, str]]:
     """(class, syntax) in which an object can be sent, the one that it has first."""
     syntaxes = [identity.syntax, *([IMPLICIT] if identity.syntax == EXPLICIT else [])]
-    return [(identity.sop_class, syntax) for syntax in syntaxes]
+    classes = [identity.sop_class]
+    if identity.sop_class == COMPREHENSIVE_3D and identity.syntax in (EXPLICIT, IMPLICIT):
+        classes.append(COMPREHENSIVE)
+    return [(sop_class, syntax) for sop_class in classes for syntax in syntaxes]
 
 
 @contextmanager

@@ -57,6 +57,9 @@ PRESENT, ABSENT = ("52101004", "Present"), ("2667000", "Absent")
 # What a row states besides its values, as components: {field of the row: words}.
 PLACES = {"label": "Value in the label map", "box": "Row of the box", "case": "Image", "instance": "SOP Instance UID"}
 CORNERS, POSSIBLE = "Corners", "Not ruled out at the stated coverage"
+# How FHIR calls the priority of a request, and each of ours.
+PRIORITY = "http://hl7.org/fhir/request-priority"
+URGENCIES = {"emergency": "stat", "urgent": "urgent", "routine": "routine", "background": "routine"}
 # How a report system finds the format of a model card by its address.
 CARDS = {".md": ("text/markdown", "AIModelCardMarkdownFormat"), ".xml": ("application/xml", "AImodelCardCHAIformat")}
 
@@ -231,7 +234,8 @@ class _Bundle:
         key, imaging = report.key("report"), ("363679005", "Imaging")
         about: Resource = {
             "resourceType": "DiagnosticReport",
-            "meta": {"security": [AI_ASSERTED]},
+            # A report has no element for its priority.
+            "meta": {"security": [AI_ASSERTED], "tag": [{"system": PRIORITY, "code": URGENCIES[report.priority]}]},
             "identifier": [{"system": URI, "value": f"urn:uuid:{key}"}],
             **self._order,
             # Of a report without an answer, as the measurement was not completed.

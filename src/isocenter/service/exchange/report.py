@@ -45,6 +45,7 @@ class Report:
 
     record:   as `Findings.record` writes it
     study, series: UIDs of the images
+    priority: that which a rule on findings gives, else that of the job in the queue
     stamp:    when the job was made (s since 1970), so that a report made again is the same
     patient:  attributes of the patient and the study by their DICOM keywords, as headers state them
     patient_system: the address that a FHIR server has for its PatientIDs; "" for none
@@ -139,7 +140,7 @@ def report_of(settings: Settings, database: Database, job: str) -> Report:
         patient_system=settings.fhir.patient_system if settings.fhir is not None else "",
         node=settings.node.name,
         text=settings.node.text,
-        priority=PRIORITIES[row.priority],
+        priority=PRIORITIES[row.priority if row.urgency is None else row.urgency],
         segments=segments,
         card=(own.card or "") if own is not None else "",
         pdf=pdf,

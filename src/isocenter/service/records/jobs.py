@@ -195,6 +195,16 @@ class Jobs:
         connection.execute(update(jobs).where(jobs.c.job == row.job).values(values))
         record_event(connection, "job aside", row.study, row.job, reason=reason)
 
+    def replaced_by(self, job: Job) -> Mapping[str, str]:
+        """{name: latest earlier job} of reports of the same rule on the same series, which those of a job replace."""
+        joined = jobs.join(answers, jobs.c.job == answers.c.job)
+        earlier = (jobs.c.study == job.study, jobs.c.rule == job.rule, jobs.c.created_at < job.stamp)
+        wanted = select(jobs.c.job, jobs.c.inputs, answers.c.name).select_from(joined)
+        wanted = wanted.where(*earlier, answers.c.kind == "sr").order_by(jobs.c.created_at, jobs.c.job)
+        with self.database.read() as connection:
+            rows = connection.execute(wanted).all()
+        return {row.name: row.job for row in rows if row.inputs["series"] == job.inputs["series"]}
+
     def renew(self, job: Job) -> bool:
         """Hold the claim for another lease; False where it is no longer held."""
         with self.database.write() as connection:
@@ -231,9 +241,8 @@ class Jobs:
             objects = [one for one in outcome.answers if one.sop_instance_uid is not None]
             sent = [one.name for one in objects if is_result or one.kind == "sr"]
             due = {(name, peer): 0.0 for name in sent for peer in send}
-            if is_result:
-                records = [one.name for one in outcome.answers if one.kind == "findings"]
-                due |= {(name, peer): 0.0 for name in records for peer in outcome.report_to}
+            records = [one.name for one in outcome.answers if one.kind == "findings"]
+            due |= {(name, peer): 0.0 for name in records for peer in outcome.report_to}
             if outcome.notice is not None:
                 due |= {(NOTICE, to): after for to, after in noticed(connection, job.job, outcome.notice).items()}
             is_sending = self._write_answers(connection, job, outcome, due)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import Connection, and_, or_, select, update
 
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.notices import NOTICE
@@ -72,9 +72,10 @@ class Outbox:
             for row in rows
         ]
 
-    def sent(self, delivery: Delivery) -> None:
-        """The peer has it."""
-        self._end(delivery, {"state": "sent", "sent_at": Clock(), "reason": None})
+    def sent(self, delivery: Delivery, instance: str = "") -> None:
+        """The peer has it. instance: the UID under which it has an object, where that is not the answer's own."""
+        sent_as = instance if delivery.sop_instance_uid and instance != delivery.sop_instance_uid else None
+        self._end(delivery, {"state": "sent", "sent_at": Clock(), "reason": None, "sent_as": sent_as or None})
 
     def failed(self, delivery: Delivery, reason: str, *, after_s: float = 0.0) -> bool:
         """Tried again later: after 1 s, 2 s, 4 s up to 5 min, for 72 h; then aside, which it says.
@@ -122,25 +123,19 @@ class Outbox:
             connection.execute(update(deliveries).where(mine).values(ended))
         self._close(delivery.job)
 
-    def committed(self, sop_instance_uids: list[str], peer: str) -> None:
+    def committed(self, sop_instance_uids: Collection[str], peer: str) -> None:
         """The peer has taken over the keeping of these objects."""
-        ours = select(answers.c.job, answers.c.name).where(answers.c.sop_instance_uid.in_(sop_instance_uids))
         with self.database.write() as connection:
-            for row in connection.execute(ours).all():
-                mine = and_(deliveries.c.job == row.job, deliveries.c.name == row.name, deliveries.c.peer == peer)
-                connection.execute(update(deliveries).where(mine).values(state="committed"))
+            theirs = _sent_to(connection, peer, sop_instance_uids)
+            connection.execute(update(deliveries).where(deliveries.c.delivery.in_(theirs)).values(state="committed"))
 
     def disowned(self, sop_instance_uids: Collection[str], peer: str) -> int:
         """The peer does not answer for objects that it took: they are aside until a person retries; how many are."""
-        ours = select(answers.c.job, answers.c.name).where(answers.c.sop_instance_uid.in_(sop_instance_uids))
-        taken = (deliveries.c.peer == peer, deliveries.c.state.in_(("sent", "committed")))
         values = {"state": "aside", "reason": "the peer took it, and now reports that it does not keep it"}
-        count = 0
         with self.database.write() as connection:
-            for row in connection.execute(ours).all():
-                mine = and_(deliveries.c.job == row.job, deliveries.c.name == row.name, *taken)
-                count += connection.execute(update(deliveries).where(mine).values(values)).rowcount
-        return count
+            theirs = _sent_to(connection, peer, sop_instance_uids)
+            taken = (deliveries.c.delivery.in_(theirs), deliveries.c.state.in_(("sent", "committed")))
+            return connection.execute(update(deliveries).where(*taken).values(values)).rowcount
 
     def _close(self, job: str) -> None:
         """A job all of whose answers have arrived, or never will, is done."""
@@ -149,3 +144,14 @@ class Outbox:
         over = and_(jobs.c.job == job, jobs.c.state == "sending", ~waiting.exists())
         with self.database.write() as connection:
             connection.execute(update(jobs).where(over).values(state="done"))
+
+
+def _sent_to(connection: Connection, peer: str, sop_instance_uids: Collection[str]) -> Sequence[int]:
+    """Deliveries to a peer of objects that it has under these UIDs."""
+    joined = deliveries.join(answers, and_(deliveries.c.job == answers.c.job, deliveries.c.name == answers.c.name))
+    under = or_(
+        and_(deliveries.c.sent_as.is_(None), answers.c.sop_instance_uid.in_(sop_instance_uids)),
+        deliveries.c.sent_as.in_(sop_instance_uids),
+    )
+    found = select(deliveries.c.delivery).select_from(joined).where(deliveries.c.peer == peer, under)
+    return connection.execute(found).scalars().all()

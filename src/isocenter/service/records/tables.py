@@ -173,6 +173,7 @@ answers = Table(
 Index("answers_by_uid", answers.c.sop_instance_uid)
 
 # state: waiting | sent | committed | aside
+# sent_as: the SOP Instance UID under which the peer has an object, where that is not the answer's own
 deliveries = Table(
     "deliveries",
     metadata,
@@ -188,10 +189,12 @@ deliveries = Table(
     Column("next_at", Float, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("sent_at", Float),
+    Column("sent_as", UID),
     UniqueConstraint("job", "name", "peer", name="one_delivery"),
     ForeignKeyConstraint(["job", "name"], ["answers.job", "answers.name"]),
 )
 Index("deliveries_by_state", deliveries.c.state, deliveries.c.next_at)
+Index("deliveries_by_uid", deliveries.c.sent_as)
 
 # Sent to recipients as deliveries of the answer `notice.json` of its job.
 notices = Table(

@@ -49,12 +49,16 @@ def problem_of(path: str, problem: str, where: str, remedy: str) -> dict[str, st
 
 
 class DeliveryShape(BaseModel):
-    """An answer on its way to a peer: waiting, sent, committed or aside; reason: why it has not arrived."""
+    """An answer on its way to a peer: waiting, sent, committed or aside; reason: why it has not arrived.
+
+    sent_as: the SOP Instance UID under which the peer has it, where that is not the answer's own
+    """
 
     peer: str
     state: str
     reason: str | None
     attempts: int
+    sent_as: str | None
 
 
 class AnswerShape(BaseModel):

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, OutputError
-from isocenter.files import file_hash, read, write_table
-from isocenter.files.dicom import ANSWERS, Stamp, read_header, stamped, stamped_uids, text, write_no_answer
+from isocenter.files import file_hash, read, write_table, written
+from isocenter.files.dicom import (
+    ANSWERS,
+    COMPREHENSIVE_3D,
+    Stamp,
+    as_comprehensive,
+    name_predecessor,
+    read_header,
+    stamped,
+    stamped_uids,
+    text,
+    write_no_answer,
+)
 from isocenter.lazy import pandas as pd
-from isocenter.prediction import Asked, Examined, Wanted, computed, findings_record, image_of, write_findings
+from isocenter.prediction import FINDINGS, Asked, Examined, Wanted, computed, findings_record, image_of, write_findings
 from isocenter.runtime import AS_PLANNED, Model, Request
 from isocenter.service.exchange.covariates import DICOM, Known
 from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Outcome
@@ -55,24 +67,37 @@ class Inputs:
     within: Within | None = None
 
 
+@dataclass(frozen=True)
+class Marks:
+    """What the DICOM objects of a job bear.
+
+    root: of UIDs; words: what readers have to be told
+    is_comprehensive: whether reports are Comprehensive SR and not Comprehensive 3D SR
+    earlier: {name: the earlier report that the one of this name replaces}
+    """
+
+    root: str
+    words: str
+    is_comprehensive: bool = False
+    earlier: Mapping[str, Path] = field(default_factory=dict)
+
+
 def answered(
     job: Job,
     model: Model,
     inputs: Inputs,
     room: Path,
-    root: str,
-    words: str,
+    marks: Marks,
     send: Sequence[str],
     *,
-    report_to: Sequence[str] = (),
     given: Mapping[str, Known] | None = None,
     request: Request = AS_PLANNED,
     kinds: Sequence[str] = (),
 ) -> Outcome:
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
-    root: of UIDs; words: that DICOM results bear; send: peers that results go to; request: of the model
-    report_to: peers that get the findings as a report; given: covariates that the images do not state
+    marks: of DICOM results; send: peers that results go to; request: of the model
+    given: covariates that the images do not state
     kinds: of the DICOM objects; without any a SEG and a report
     Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
     An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
@@ -107,7 +132,7 @@ def answered(
     found = findings_record(seen, model)
     if all(one.done.abstained is not None for one in seen):
         return Outcome(ABSTAINED, found.reason, seconds=seconds, gate_p=gate_p, versions=versions)
-    answers = _answers(job, seen, found, room, root, words)
+    answers = _answers(job, seen, found, room, marks)
     seconds["write"] = time.monotonic() - began - seconds["read"] - seconds["predict"]
     reason = found.reason
     if send and found.outcome == RESULT and not any(one.sop_instance_uid for one in answers):
@@ -119,11 +144,10 @@ def answered(
         answers,
         found.records,
         send,
-        report_to,
-        seconds,
-        gate_p,
-        versions,
-        {name: one.record for name, one in sorted(known.items())},
+        seconds=seconds,
+        gate_p=gate_p,
+        versions=versions,
+        covariates={name: one.record for name, one in sorted(known.items())},
     )
 
 
@@ -134,21 +158,41 @@ def _with_covariates(case: Case, given: Mapping[str, Known]) -> tuple[Case, dict
     return replace(case, covariates={**case.covariates, **given_values}), {**stated, **given}
 
 
-def stated(job: Job, outcome: Outcome, inputs: Inputs, room: Path, algorithm: str, root: str, words: str) -> Outcome:
-    """The same outcome without a result, with a report in `room` that names the model and says why there is none.
+def stated(
+    job: Job,
+    outcome: Outcome,
+    inputs: Inputs,
+    room: Path,
+    model: Mapping[str, str],
+    algorithm: str,
+    marks: Marks,
+) -> Outcome:
+    """The same outcome without a result, with reports in `room` that name the model and say why there is none.
 
-    Where the images cannot bear a report, the reason says so.
+    A record of findings without any, and a DICOM report; where the images cannot bear that, the reason says so.
+    Of images of several patients neither is written: the record would state one of them.
+    model, algorithm: as the record and as DICOM results name it
     """
     paths = [path for series in inputs.series.values() for path in series]
     report = room / f"{NAME}_report.dcm"
+    if len(set(_patients(paths))) > 1:
+        return replace(outcome, reason=f"{outcome.reason}; no report: the images are of several patients")
     try:
-        if len({text(read_header(path).dataset, "PatientID") for path in paths}) > 1:
-            raise FormatError("the images are of several patients", NAME, "Send each under a study of its own")
         write_no_answer(outcome.reason, paths, report, algorithm_name=algorithm)
+        reports = [_answer(report, _stamp(job, report, marks), {}, marks)]
     except FormatError as error:
-        return replace(outcome, reason=f"{outcome.reason}; no DICOM report: {error.problem}")
-    answer = _answer(report, _stamp(job, report, root, words), {})
-    return replace(outcome, answers=[*outcome.answers, answer])
+        outcome, reports = replace(outcome, reason=f"{outcome.reason}; no DICOM report: {error.problem}"), []
+    kind: Literal["abstained", "refused"] = "abstained" if outcome.outcome == ABSTAINED else "refused"
+    write_findings(Findings((), kind, outcome.reason, model), room)
+    record = _answer(room / FINDINGS, None, {}, marks)
+    return replace(outcome, answers=[*outcome.answers, *reports, record])
+
+
+def _patients(paths: Sequence[Path]) -> Iterator[str]:
+    """The PatientIDs of images, as far as they can be read."""
+    for path in paths:
+        with suppress(FormatError):
+            yield text(read_header(path).dataset, "PatientID")
 
 
 def _instance(image: Image) -> str:
@@ -217,7 +261,7 @@ def _region(within: Within, geometry: Geometry) -> str:
     return ",".join(f"{first}:{last}" for first, last in zip(firsts, lasts, strict=True))
 
 
-def _answers(job: Job, seen: Sequence[Examined], findings: Findings, room: Path, root: str, words: str) -> list[Answer]:
+def _answers(job: Job, seen: Sequence[Examined], findings: Findings, room: Path, marks: Marks) -> list[Answer]:
     """The files of a result, its DICOM objects stamped by the job; beside them findings and tables."""
     rows = [
         {**one.place, **{name: value for name, value in row.items() if name not in ("case", "image")}}
@@ -229,26 +273,37 @@ def _answers(job: Job, seen: Sequence[Examined], findings: Findings, room: Path,
         write_table(pd.DataFrame(measured), room / "measurements.csv")
     write_findings(findings, room)
     paths = sorted(path for path in room.iterdir() if path.is_file())
-    stamps = {path: _stamp(job, path, root, words) for path in paths if path.suffix == ".dcm"}
+    stamps = {path: _stamp(job, path, marks) for path in paths if path.suffix == ".dcm"}
     uids = {old: new for path, stamp in stamps.items() for old, new in stamped_uids(path, stamp).items()}
-    return [_answer(path, stamps.get(path), uids) for path in paths]
+    return [_answer(path, stamps.get(path), uids, marks) for path in paths]
 
 
-def _answer(path: Path, stamp: Stamp | None, uids: Mapping[str, str]) -> Answer:
+def _answer(path: Path, stamp: Stamp | None, uids: Mapping[str, str], marks: Marks) -> Answer:
     """One file of a result; a DICOM object is stamped. uids: as `stamped` takes those of others"""
     suffix = next((one for one in KINDS if path.name.endswith(one)), "")
     answer = Answer(path.name, KINDS.get(suffix, "file"), 0, "")
     if stamp is not None:
-        written = stamped(path, stamp, uids)
-        sop_class = str(written.SOPClassUID)
+        made = stamped(path, stamp, uids)
+        earlier = marks.earlier.get(path.name)
+        is_changed = marks.is_comprehensive and made.SOPClassUID == COMPREHENSIVE_3D
+        if is_changed:
+            # The same object that a peer gets which refuses the class: it has one UID however it came about.
+            as_comprehensive(made, str(path))
+        if earlier is not None:
+            with suppress(FormatError):  # of a damaged one there is nothing to name
+                name_predecessor(made, earlier)
+        if is_changed or earlier is not None:
+            with written(path, overwrite=True) as partial:
+                made.save_as(partial, enforce_file_format=True)
+        sop_class = str(made.SOPClassUID)
         kind = next((name for name, kind in ANSWERS.items() if sop_class in kind.sop_classes), "dicom")
         answer = replace(answer, kind=kind, sop_class=sop_class)
-        answer = replace(answer, sop_instance_uid=str(written.SOPInstanceUID))
+        answer = replace(answer, sop_instance_uid=str(made.SOPInstanceUID))
     return replace(answer, bytes=path.stat().st_size, sha256=file_hash(path))
 
 
-def _stamp(job: Job, path: Path, root: str, words: str) -> Stamp:
+def _stamp(job: Job, path: Path, marks: Marks) -> Stamp:
     """The stamp of one DICOM file of a result: versions of it share a series, that of study, rule, inputs and file."""
     series = [f"{role}={key}" for role, key in sorted(job.inputs["series"].items())]
     shared = " ".join([job.study, job.rule, *series, path.name])
-    return Stamp(root, f"{job.job} {path.name}", job.stamp, words, shared)
+    return Stamp(marks.root, f"{job.job} {path.name}", job.stamp, marks.words, shared)

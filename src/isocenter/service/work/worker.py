@@ -18,7 +18,7 @@ from sqlalchemy import select
 from isocenter.errors import DatasetError, FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
 from isocenter.files import dicom
 from isocenter.lazy import ndimage, pandas
-from isocenter.prediction import algorithm_of
+from isocenter.prediction import algorithm_of, model_named
 from isocenter.runtime import Model, Request
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange.covariates import Known, known_covariates
@@ -28,7 +28,7 @@ from isocenter.service.records.jobs import ABSTAINED, REFUSED, Job, Jobs, Outcom
 from isocenter.service.records.tables import jobs, studies
 from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
-from isocenter.service.work.answer import Inputs, Within, answered, stated
+from isocenter.service.work.answer import Inputs, Marks, Within, answered, stated
 from isocenter.service.work.noticing import with_urgency
 from isocenter.service.work.warm_models import WarmModels
 
@@ -110,20 +110,20 @@ class Worker:
         if inputs is None:
             self._wait(job)
             return None
-        node, rule = self.settings.node, self.rules.get(job.rule)
+        rule = self.rules.get(job.rule)
         send, own = rule.send if rule else [], self.settings.models.get(job.model)
         began = time.monotonic()
         try:
             model = self.models.of(job.model, job.model_hash)
         except (IntegrityError, FormatError, UsageError) as error:
             outcome = Outcome(REFUSED, f"the model {error.problem}. {error.remedy}", send=send)
-            return self._announced(job, outcome, inputs, room, job.model)
+            return self._announced(job, outcome, inputs, room)
         loading = time.monotonic() - began
         try:
             given = self._covariates(job, model)
         except DatasetError as error:
             outcome = Outcome(REFUSED, f"{error.problem}. {error.remedy}", send=send)
-            return self._announced(job, outcome, inputs, room, algorithm_of(model))
+            return self._announced(job, outcome, inputs, room, model)
         except PeerError as error:  # a value that nobody could ask for is not a missing one
             self.jobs.give_back(job, f"covariates: the FHIR server {error.problem}", counts=False, after_s=SOURCE_S)
             return None
@@ -132,10 +132,8 @@ class Worker:
             model,
             inputs,
             room,
-            node.uid_root,
-            node.text,
+            self._marks(job),
             send,
-            report_to=self.settings.report_to,
             given=given,
             request=Request(at_most=self.settings.queue.job_timeout_s, allow_large=own is not None and own.allow_large),
             kinds=own.answers if own is not None else (),
@@ -145,16 +143,35 @@ class Worker:
             return None
         outcome = with_urgency(outcome, job, self.index.uid_of(job.study), self.settings, room)
         timed = replace(outcome, seconds={"load": loading, **outcome.seconds}, send=send)
-        return self._announced(job, timed, inputs, room, algorithm_of(model))
+        return self._announced(job, timed, inputs, room, model)
 
-    def _announced(self, job: Job, outcome: Outcome, inputs: Inputs, room: Path, algorithm: str) -> Outcome:
-        """An outcome as its rule tells peers of it: not at all, or without an answer by a report that says why."""
-        node, rule = self.settings.node, self.rules.get(job.rule)
+    def _announced(self, job: Job, outcome: Outcome, inputs: Inputs, room: Path, model: Model | None = None) -> Outcome:
+        """An outcome as its rule tells peers of it: not at all, or without an answer by reports that say why.
+
+        model: None where it could not be loaded
+        """
+        rule = self.rules.get(job.rule)
         if rule is None or outcome.outcome not in rule.tell:
-            return replace(outcome, send=())
+            return replace(outcome, send=(), report_to=())
+        outcome = replace(outcome, report_to=self.settings.report_to)
         if outcome.outcome not in (ABSTAINED, REFUSED):
             return outcome
-        return stated(job, outcome, inputs, room, algorithm, node.uid_root, node.text)
+        return stated(
+            job,
+            outcome,
+            inputs,
+            room,
+            {"name": job.model} if model is None else model_named(model),
+            job.model if model is None else algorithm_of(model),
+            self._marks(job),
+        )
+
+    def _marks(self, job: Job) -> Marks:
+        """What the DICOM objects of a job bear."""
+        node, own = self.settings.node, self.settings.models.get(job.model)
+        paths = {name: self.settings.folder / RESULTS / key / name for name, key in self.jobs.replaced_by(job).items()}
+        earlier = {name: path for name, path in paths.items() if path.exists()}
+        return Marks(node.uid_root, node.text, own is not None and own.sr_class == "comprehensive", earlier)
 
     def _covariates(self, job: Job, model: Model) -> Mapping[str, Known]:
         """The covariates of a job's patient that the settings have from a FHIR server."""
