@@ -367,7 +367,9 @@ def _apart(ones: Sequence[Measured], sound: Mapping[Cell, Measured], base: str, 
     if not pairs:
         return ""
     estimate = _difference(pairs, truths)
-    words = f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
+    words = f"{estimate.value:+.3f}"
+    if estimate.low is not None and estimate.high is not None:  # none where all cases differ by as much
+        words += f" ({estimate.low:+.3f} to {estimate.high:+.3f})"
     return words + (f", of {base}" if base in (PIXELS, BOTH) else "")
 
 
