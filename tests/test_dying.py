@@ -113,7 +113,7 @@ def filled(folder: Path, left: int) -> None:
 
 @pytest.mark.pictures  # they fill the disk
 def test_predictions_on_a_full_disk_end_with_one_line_and_keep_what_was_done(segmented, small_disk, cli):
-    filled(small_disk, 100 * 1024)
+    filled(small_disk, 270 * 1024)
     out = small_disk / "out"
     flags = ["--out", out, "--format", "nii", "--overlay", "--device", "cpu"]
     done = cli("predict", segmented.out, segmented.data / "images", *flags)
@@ -130,7 +130,7 @@ def test_predictions_on_a_full_disk_end_with_one_line_and_keep_what_was_done(seg
 @pytest.mark.pictures  # they fill the disk
 def test_a_disk_that_the_cases_fill_to_the_last_byte_keeps_them_and_their_records(segmented, small_disk, tmp_path, cli):
     """The room for the records was taken before the first case."""
-    filled(small_disk, 128 * 1024)
+    filled(small_disk, 640 * 1024)
     images = tmp_path / "images"
     images.mkdir()
     for number in range(36):

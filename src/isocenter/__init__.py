@@ -28,6 +28,7 @@ __all__ = [
     "explain",
     "list_networks",
     "load",
+    "monitor",
     "package",
     "plan",
     "predict",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate
     from isocenter.verbs.explain import explain
+    from isocenter.verbs.monitor import monitor
     from isocenter.verbs.networks import describe_networks, describe_weights, list_networks
     from isocenter.verbs.package import package
     from isocenter.verbs.plan import plan

@@ -111,6 +111,15 @@ def test_names_codes_and_colours_survive_and_lesions_are_no_organs(data: Path, t
     assert categories == ["Anatomical Structure", "Morphologically Abnormal Structure", "Tissue"]
 
 
+@pytest.mark.parametrize("name", ["", "left " * 20, "肝臓"])
+def test_a_label_without_a_name_or_with_an_unusual_one_is_a_segment(data: Path, tmp_path: Path, name: str):
+    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    truth = marked(source.geometry, 1)
+    write_segmentation(truth, (Label(1, name),), source, tmp_path / "seg.dcm", algorithm_name="test")
+    [segment] = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence
+    assert segment.SegmentLabel == (name or "1")[:64].strip()
+
+
 def test_background_is_no_segment(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
     labels = (Label(0, "background"), *LABELS)

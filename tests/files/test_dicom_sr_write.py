@@ -219,7 +219,7 @@ def test_answers_without_a_place_are_evaluations_and_numbers_with_their_units(tm
         Finding("benign", probability=0.12, group="class", called=False),
         Finding("malignant", probability=0.88, group="class", called=True, possible=("malignant", "benign")),
     ]
-    effusion = Finding("effusion", value=False, probability=0.4, possible=("present", "absent"), code=EFFUSION)
+    effusion = Finding("effusion", value=False, probability=0.4, possible=("present", "absent"), codes=(EFFUSION,))
     age = Finding("bone age", value=10.25, unit="years", low=9.5, high=11.0)
     odd = [Finding("index", value=1 / 3, unit="Å"), Finding("score", value=-1.23456789012e-5)]
     limits = ["coverage of sets and intervals: 90 % of new patients"]

@@ -137,6 +137,20 @@ def test_an_objective_that_needs_unlabelled_images_and_images_that_no_objective_
         settings(with_settings(made, {"objectives.unlabelled": [str(pictures.extra)]}))
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"objectives.terms": BOTH, "mean_teacher.paste": 0.5}, "mean_teacher cannot teach classification: boxes are"),
+        ({"objectives.terms": ["supervised", "masked"]}, "masked cannot teach classification: it restores voxels"),
+        ({"objectives.terms": ["supervised", "co_training"], "co_training.views": [[0]]}, "channels of two networks"),
+    ],
+)
+def test_an_objective_that_cannot_serve_the_head_is_refused(pictures, given, said):
+    unlabelled = {"objectives.unlabelled": [str(pictures.extra)]}
+    with pytest.raises(PlanError, match=said):
+        settings(with_settings(read_plan(pictures.plan), {**unlabelled, **given}))
+
+
 def refused(pictures, tmp_path, *unlabelled, **flags):
     """The error of a training that must not begin, which leaves no folder."""
     with pytest.raises((DatasetError, PlanError)) as raised:

@@ -40,5 +40,5 @@ def test_a_value_of_0_and_a_frame_in_which_something_is_seen_are_answers(setting
     image = Image(pixels, Geometry.of_pixels((16, 16)), channels=("0",))
     prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),))
     model = Model(tasks.build(settings), prepared, Inference((16, 16)), Networks(run, {"name": "none", "channels": 1}))
-    done = computed(model, Case("a", "a", {"image": image}), image, Asked(findings=True))()
+    done = computed(model, Case("a", "a", {"image": image}), image, Asked())()
     assert done.found is found

@@ -2,179 +2,23 @@
 
 from __future__ import annotations
 
-import io
-import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-from base64 import b64decode
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from html import unescape
+from collections.abc import Iterator
 from html.parser import HTMLParser
-from itertools import count
-from pathlib import Path
-from select import select
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image as Picture
 
+from browsers import Browser, browser_running
 from isocenter.values import Geometry, Image, Label
 
-# A program that takes what it is asked from its file 3 and answers into its file 4.
-LISTENING = """
-import fcntl, os, sys
-asked, answers = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
-os.dup2(asked, 3), os.dup2(answers, 4)
-os.execv(sys.argv[3], sys.argv[3:])
-"""
-# By these a page says that something is wrong.
-COMPLAINTS = {"Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"}
 LABELS = (Label(0, "background"), Label(1, "anterior"), Label(2, "posterior"))
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a browser made of a page: the document after its scripts ran, and what it complained of."""
-
-    dom: str
-    complaints: list[str]
-
-    @property
-    def state(self) -> Mapping[str, str]:
-        """The data attributes of the body."""
-        body = re.search(r"<body[^>]*>", self.dom)
-        return dict(re.findall(r'data-([a-z-]+)="([^"]*)"', body.group(0))) if body else {}
-
-
-class Browser:
-    """Chromium without a window and without a network: one for all tests, each page in a tab of its own.
-
-    It is asked through a pipe, as chromedevtools.github.io/devtools-protocol has it: to start anew takes a second.
-    """
-
-    def __init__(self, program: str, room: Path) -> None:
-        (theirs, ours), (back, answers) = os.pipe(), os.pipe()
-        options = [
-            "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--host-resolver-rules=MAP * ~NOTFOUND", "--run-all-compositor-stages-before-draw",
-            f"--user-data-dir={room / 'profile'}", "--remote-debugging-pipe", "about:blank",
-        ]  # fmt: skip
-        command = [sys.executable, "-I", "-S", "-c", LISTENING, str(theirs), str(answers), program, *options]
-        log = (room / "log").open("wb")
-        self.room, self._count, self._events = room, count(1), list[dict[str, Any]]()
-        self._process = subprocess.Popen(command, pass_fds=(theirs, answers), stdout=log, stderr=log)
-        log.close()
-        os.close(theirs)
-        os.close(answers)
-        self._asks, self._answers, self._heard = ours, back, b""
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.wait()
-        os.close(self._asks)
-        os.close(self._answers)
-
-    def read(self, html: str, *, fragment: str = "", size: tuple[int, int] = (1200, 900)) -> Seen:
-        """The page once its scripts have run."""
-        with self._tab(html, fragment, size) as tab:
-            made = self._ask("Runtime.evaluate", tab, expression="document.documentElement.outerHTML")
-            said = [json.dumps(one["params"]) for one in self._events if one["method"] in COMPLAINTS]
-            return Seen(made["result"]["value"], said)
-
-    def look(
-        self, html: str, *, fragment: str = "", size: tuple[int, int] = (1200, 900), dark: bool = False
-    ) -> NDArray[np.int64]:
-        """(rows, columns, 3) of the page's first screen, once it has settled: two pictures in a row are alike."""
-        previous = None
-        with self._tab(html, fragment, size, dark) as tab:
-            for _ in range(10):
-                shot = b64decode(self._ask("Page.captureScreenshot", tab, format="png")["data"])
-                with Picture.open(io.BytesIO(shot)) as picture:
-                    pixels = np.asarray(picture.convert("RGB")).astype(np.int64)
-                if previous is not None and np.array_equal(pixels, previous):
-                    return pixels
-                previous = pixels
-        raise AssertionError("the page never looked the same twice")
-
-    def printed(self, html: str) -> list[tuple[str, float, float, float]]:
-        """(word, its left and right end, the width of its page) of every word on paper, in points."""
-        paper = self.room / "page.pdf"
-        with self._tab(html, "", (1200, 900)) as tab:
-            paper.write_bytes(b64decode(self._ask("Page.printToPDF", tab)["data"]))
-        text = subprocess.run(["pdftotext", "-bbox", paper, "-"], capture_output=True, text=True, check=True).stdout
-        words, width = list[tuple[str, float, float, float]](), 0.0
-        for line in text.splitlines():
-            if page := re.search(r'<page width="([\d.]+)"', line):
-                width = float(page.group(1))
-            if word := re.search(r'xMin="([\d.-]+)".*xMax="([\d.-]+)".*>(.*)</word>', line):
-                words.append((unescape(word.group(3)), float(word.group(1)), float(word.group(2)), width))
-        return words
-
-    @contextmanager
-    def _tab(self, html: str, fragment: str, size: tuple[int, int], dark: bool = False) -> Iterator[str]:
-        """A tab that shows the page, after twenty seconds of the page's own clock."""
-        page = self.room / "page.html"
-        page.write_text(html, encoding="utf-8")
-        self._events.clear()
-        target = self._ask("Target.createTarget", url="about:blank")["targetId"]
-        tab = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self._ask(f"{domain}.enable", tab)
-        screen = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
-        self._ask("Emulation.setDeviceMetricsOverride", tab, **screen)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._ask("Emulation.setEmulatedMedia", tab, features=[scheme])
-        self._ask("Page.setLifecycleEventsEnabled", tab, enabled=True)
-        begun = self._ask("Page.navigate", tab, url=page.as_uri() + (f"#{fragment}" if fragment else ""))
-        self._await("Page.lifecycleEvent", loaderId=begun["loaderId"], name="load")
-        clock = {"policy": "pauseIfNetworkFetchesPending", "budget": 20000, "maxVirtualTimeTaskStarvationCount": 9999}
-        self._ask("Emulation.setVirtualTimePolicy", tab, **clock)
-        self._await("Emulation.virtualTimeBudgetExpired")
-        yield tab
-        self._ask("Target.closeTarget", targetId=target)
-
-    def _ask(self, method: str, tab: str | None = None, **given: Any) -> dict[str, Any]:
-        """What it answers; all that it tells meanwhile is kept."""
-        asked: dict[str, Any] = {"id": next(self._count), "method": method, "params": given}
-        os.write(self._asks, json.dumps(asked | ({"sessionId": tab} if tab else {})).encode() + b"\0")
-        while (message := self._next()).get("id") != asked["id"]:
-            self._events.append(message)
-        assert "error" not in message, (method, message)
-        return message["result"]
-
-    def _await(self, event: str, **stated: str) -> None:
-        """Until it tells this event with these parameters."""
-        while not any(one["method"] == event and stated.items() <= one["params"].items() for one in self._events):
-            self._events.append(self._next())
-
-    def _next(self) -> dict[str, Any]:
-        while b"\0" not in self._heard:
-            ready, _, _ = select([self._answers], [], [], 60)
-            assert ready, "the browser stands still"
-            more = os.read(self._answers, 1 << 20)
-            assert more, f"the browser has ended: {(self.room / 'log').read_text(errors='replace')}"
-            self._heard += more
-        message, _, self._heard = self._heard.partition(b"\0")
-        return json.loads(message)
 
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no Chromium to show pages with")
-    made = Browser(program, tmp_path_factory.mktemp("browser"))
-    yield made
-    made.close()
+    with browser_running(tmp_path_factory.mktemp("browser")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -39,7 +39,9 @@ def test_a_model_of_a_parent_that_saw_its_test_cases_says_so_in_split_headline_a
     ]
     shared = len(tests[0] - tests[1])
     assert shared
-    note = f"{shared} of {len(tests[0])} test cases had trained or selected the model whose weights this one started"
+    note = (
+        f"{shared} of {len(tests[0])} test cases had trained or selected a model that this one started or learnt from"
+    )
     assert note in str(child)
     assert note in str(read_plan(child.out / "plan.yaml").decision("split.method").because)
     assert note in (child.out / "report.html").read_text()

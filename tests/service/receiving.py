@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from isocenter.service.dicom.listening import Listening
 from isocenter.service.dicom.receiver import Receiver
 from isocenter.service.objects.journal import read_journals
 from isocenter.service.objects.received import Line
+from isocenter.service.records.workitems import Workitems
 
 
 class Node:
@@ -54,10 +55,11 @@ def until(ask: Any, seconds: float = 60.0) -> Any:
 
 
 @contextmanager
-def receiving(folder: Path, **settings: Any) -> Iterator[Node]:
+def receiving(folder: Path, *, orders: Callable[[], Workitems] | None = None, **settings: Any) -> Iterator[Node]:
     """A receiver on a free port of loopback."""
     stop = threading.Event()
-    receiver = Receiver(Listening(**{"port": 0, "min_free_gb": 0.0, "idle_s": 5.0} | settings), folder)
+    listening = Listening(**{"port": 0, "min_free_gb": 0.0, "idle_s": 5.0} | settings)
+    receiver = Receiver(listening, folder, orders=orders)
     serving = threading.Thread(target=receiver.serve, args=(stop,))
     serving.start()
     try:

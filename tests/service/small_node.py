@@ -26,7 +26,7 @@ class SmallNode:
         folder.mkdir(exist_ok=True)
         self.database = with_tables(self.settings.database_url)
         self.store = ObjectStore(folder, "test")
-        warm = WarmModels({name: one.path for name, one in self.settings.models.items()}, 8)
+        warm = WarmModels(self.settings.models, 8)
         self.models = {name: warm[name][1] for name in self.settings.models}
         self.rules = rules_of(self.settings, self.models)
         self.keeper = Keeper(self.settings, self.database, self.rules, self.models)

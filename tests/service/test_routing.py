@@ -16,12 +16,13 @@ from pydicom.uid import MRImageStorage
 
 import isocenter
 from isocenter.errors import MemoryShortageError, UsageError
+from isocenter.runtime import codes_of
 from isocenter.service.keeper import seconds_until
 from isocenter.service.records.index import Index
 from isocenter.service.records.tables import studies
 from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of
 from isocenter.service.routing.rules import StudyAnswers, fits, rules_of, study_routing
-from isocenter.service.settings import Rule, Settings
+from isocenter.service.settings import ModelSection, Rule, Settings
 from isocenter.service.stored import MODELS
 from isocenter.service.web.studies import route_study
 from isocenter.service.web.web_node import WebNode
@@ -257,14 +258,23 @@ def test_a_job_waits_until_its_hours(hours, now, expected):
 
 def test_the_facts_of_a_model_name_its_labels_and_what_has_a_probability(tmp_path, gated):
     """`gated` tells classes of pictures, the threshold marks voxels."""
-    segments = WarmModels({"m": threshold_model(tmp_path, LEVEL)}, 8)["m"][1]
-    classifies = WarmModels({"m": gated.out}, 8)["m"][1]
+    segments = WarmModels({"m": ModelSection(path=threshold_model(tmp_path, LEVEL))}, 8)["m"][1]
+    classifies = WarmModels({"m": ModelSection(path=gated.out)}, 8)["m"][1]
     assert (segments.labels, segments.findings) == ({"bright": 1}, ())
     assert (classifies.labels, classifies.findings) == ({}, ("bright", "dark"))
 
 
+def test_a_file_of_codes_in_the_settings_stands_before_those_of_the_model_and_makes_another_model_of_it(tmp_path):
+    path, codes = threshold_model(tmp_path, LEVEL), tmp_path / "codes.csv"
+    codes.write_text("name,scheme,value,meaning\nbright,99SITE,1,Bright\n")
+    plain = WarmModels({"m": ModelSection(path=path)}, 8)["m"]
+    coded = WarmModels({"m": ModelSection(path=path, codes=codes)}, 8)["m"]
+    assert codes_of(coded[0])["bright"].codes[0].scheme == "99SITE"
+    assert coded[1].hash != plain[1].hash
+
+
 def test_models_make_room_for_one_that_does_not_fit_on_a_gpu_beside_them(tmp_path, monkeypatch):
-    held, warm = list[str](), WarmModels({name: tmp_path / name for name in "abc"}, 8, "cuda:0")
+    held, warm = list[str](), WarmModels({name: ModelSection(path=tmp_path / name) for name in "abc"}, 8, "cuda:0")
 
     def loaded(path, device):
         if len(warm._loaded) > 1:

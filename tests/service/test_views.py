@@ -57,7 +57,7 @@ def test_each_view_of_a_series_of_radiographs_has_its_own_result_as_by_the_comma
         [series] = our.ReferencedSeriesSequence
         assert [one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence] == [f"1.2.3.{number}"]
     rows = json.loads(node.result("findings.json").read_text())["rows"]
-    assert [one["instance"] for one in rows] == [f"1.2.3.{number}" for number in range(1, 5)]
+    assert [*dict.fromkeys(one["instance"] for one in rows)] == [f"1.2.3.{number}" for number in range(1, 5)]
     assert len({one.sop_instance_uid for one in made if one.kind == "seg"}) == 4
     node.store.close()
     node.database.close()

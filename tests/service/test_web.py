@@ -20,14 +20,14 @@ from isocenter.service.records.database import opened
 from isocenter.service.settings import Peer
 from isocenter.service.web.dicomweb import catalogue
 from isocenter.service.web.health import ready
-from isocenter.service.web.server import web_listener
+from isocenter.service.web.server import web_listeners
 from isocenter.service.web.web_node import WebNode
 from ports import free_port
 from service.objects_sent import drawn, encoded
 from service.web_served import served
 
 PEERS = [Peer(name="pacs", ae_title="ORTHANC", host="127.0.0.1", port=1)]
-LISTS = ("studies", "jobs", "aside", "models", "peers")
+LISTS = ("studies", "jobs", "aside", "models", "peers", "worklist", "notices")
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,9 @@ GET /health/live, GET /health/ready, GET /metrics, GET /api/node, GET /api/model
 POST /api/peers/{name}/echo, GET /api/studies, GET /api/studies/{study}, GET /api/studies/{study}/route,
 POST /api/studies/{study}/complete, POST /api/studies/{study}/reroute, GET /api/jobs, GET /api/jobs/{job},
 GET /api/jobs/{job}/answers/{name}, POST /api/jobs/{job}/retry, POST /api/jobs/{job}/cancel, GET /api/aside,
-POST /api/aside/{n}/release
+POST /api/aside/{n}/release, GET /api/worklist, GET /api/notices, POST /api/notices/{n}/acknowledge, GET /v2,
+GET /v2/health/live, GET /v2/health/ready, GET /v2/models/{name}, GET /v2/models/{name}/ready,
+POST /v2/models/{name}/infer
 """
 
 
@@ -276,7 +278,7 @@ def test_with_a_token_nothing_but_health_is_said_to_others(tmp_path, monkeypatch
                 if not wrong:
                     del answer.headers["Authorization"]
                 status = web.client.send(answer).status_code
-                assert (status == 401) == (not path.startswith("/health/")), path
+                assert (status == 401) == (not path.startswith(("/health/", "/v2/health/"))), path
         assert web.client.get("/api/node", headers={"Host": "node.example"}).status_code == 200
 
 
@@ -297,19 +299,20 @@ def test_without_a_token_only_this_machine_by_its_own_name_is_served(node, heade
 
 def test_an_address_that_others_reach_needs_a_token(tmp_path, monkeypatch):
     settings = read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0})  # noqa: S104
-    for start in (web_listener, prepared):
+    for start in (web_listeners, prepared):
         with pytest.raises(UsageError, match="no token is set"):
             start(settings)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("ISOCENTER_TOKEN", "secret")
-    web_listener(settings).close()
+    [listener] = web_listeners(settings)
+    listener.close()
 
 
 def test_a_port_in_use_is_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = read_settings(folder=tmp_path, http={"port": taken.getsockname()[1]})
         with pytest.raises(UsageError, match="Address already in use"):
-            web_listener(settings)
+            web_listeners(settings)
 
 
 def test_no_log_holds_what_names_a_patient(fresh, caplog, monkeypatch):
@@ -338,4 +341,4 @@ def test_a_certificate_that_is_none_is_refused_by_name_before_anything_is_served
     (tmp_path / "node.pem").write_text("hello")
     http = {"port": 0, "tls": {"certificate": str(tmp_path / "node.pem"), "key": str(tmp_path / "node.pem")}}
     with pytest.raises(UsageError, match=r"node\.pem: no TLS"):
-        web_listener(read_settings(None, [], tmp_path / "node", http=http))
+        web_listeners(read_settings(None, [], tmp_path / "node", http=http))

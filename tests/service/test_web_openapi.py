@@ -21,7 +21,15 @@ ODD = st.one_of(
     st.text(min_size=1, max_size=30).filter(lambda text: text.strip(".")),
     st.sampled_from(["../..", "\x00", "9" * 70, "-1", "1e9", "1,2", "'; --", "0" * 32]),
 )
-THERE = {"study": "1.2", "series": "1.2.3", "instance": "1.2.3.4", "frames": "1", "name": "pacs", "n": 1}
+THERE = {
+    "study": "1.2",
+    "series": "1.2.3",
+    "instance": "1.2.3.4",
+    "frames": "1",
+    "name": "pacs",
+    "n": 1,
+    "workitem": "1.2.7",
+}
 NAMES = ["limit", "after", "state", "offset", "includefield", "PatientID", "00100010", "window", "quality"]
 AS_STATED = [
     checks.status_code_conformance,

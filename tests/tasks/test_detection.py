@@ -219,7 +219,7 @@ def test_every_box_that_is_called_has_a_row_with_x_first_and_an_image_without_on
     [blank] = rows_in(task.outputs(prediction_of(BoundingBoxes.none(2, scored=True))))
     assert list(blank) == list(row)
     assert set(blank.values()) == {None}
-    assert [finding.concept for finding in task.results(prediction_of(given))] == ["cell"]
+    assert [finding.concept for finding in task.results(prediction_of(given, threshold=0.5))] == ["cell"]
     assert task.probable_findings == ("cell", "clump")
 
 

@@ -27,6 +27,7 @@ from isocenter.values import (
     Geometry,
     Head,
     Label,
+    Measurements,
     Merge,
     Prediction,
     Row,
@@ -155,7 +156,7 @@ class Azimuth(Task):
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         return outputs[HEAD].norm(dim=1)
 
-    def results(self, prediction: Prediction) -> list[Finding]:
+    def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         return [Finding(self.angle, value=self._degrees(prediction), unit=UNIT)]
 
     def _degrees(self, prediction: Prediction) -> float:

@@ -37,6 +37,7 @@ from isocenter.values import (
     Head,
     Image,
     Label,
+    Measurements,
     Merge,
     Prediction,
     Problem,
@@ -277,7 +278,7 @@ class Pointing(Task):
     def overview(self, table: Table) -> list[Figure]:
         return [figures.histogram({"distance": table["tip_distance"]}, "Distance from the tip", axis=UNIT)]
 
-    def results(self, prediction: Prediction) -> list[Finding]:
+    def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         return [Finding(KIND, value=_place(prediction), unit=UNIT)]
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:

@@ -76,6 +76,27 @@ def test_the_command_line_does_the_same(segmented, tmp_path, cli):
     assert (tmp_path / "out" / "configs" / "inference.json").is_file()
 
 
+def test_codes_and_ratios_of_a_package_are_in_its_findings_with_the_measurements(segmented, tmp_path, cli):
+    codes = tmp_path / "codes.csv"
+    codes.write_text("name,scheme,value,meaning\ncore,99SITE,7,Core\ncore,RADLEX,RID1,core\n")
+    flags = ["--codes", codes, "--measure", "share = core.volume_ml / shell.volume_ml", "--backends", "none"]
+    with no_export():
+        done = cli("package", segmented.out, "--out", tmp_path / "package", *flags)
+    assert done.code == 0, done.err
+    lines = [line for line in done.out.splitlines() if line.startswith("code of")]
+    assert lines[0] == "code of core: 99SITE 7, Core; RADLEX RID1, core (codes.csv)"
+    assert lines[1].startswith("code of shell: private (99ISOCENTER)")
+    image = sorted((segmented.data / "images").iterdir())[0]
+    isocenter.predict(tmp_path / "package", image, out=tmp_path / "out", device="cpu")
+    rows = json.loads((tmp_path / "out" / "findings.json").read_text())["rows"]
+    core = [row for row in rows if row["group"] == "core"]
+    assert [code["scheme"] for code in core[0]["codes"]] == ["99SITE", "RADLEX"] and core[0]["label"] == 2
+    assert {"short axis", "number of pieces", "sphericity"} <= {row["concept"] for row in core}
+    [shell] = [row["value"] for row in rows if row["concept"] == "shell"]
+    assert rows[-1]["concept"] == "share"
+    assert rows[-1]["value"] == pytest.approx(core[0]["value"] / shell, rel=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["packaged", "zipped"])
 def test_a_package_predicts_as_its_run_does(kind, segmented, classified, request):
     package, run = request.getfixturevalue(kind), segmented if kind == "packaged" else classified

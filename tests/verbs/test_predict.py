@@ -345,8 +345,9 @@ def test_mirroring_that_nobody_knows_to_be_true_is_wrong_use(segmented, image, t
 def test_measurements_say_how_large_and_how_bright_each_structure_is(segmented, image, tmp_path):
     result = predicted(segmented, image, out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "measurements.csv")
-    axes = ["long_axis_mm", "short_axis_mm"]
-    assert list(table.columns) == ["case", "label", "voxels", "volume_ml", *axes, "mean_0", "sd_0", "max_0"]
+    axes, centre = ["long_axis_mm", "short_axis_mm"], ["centre_x_mm", "centre_y_mm", "centre_z_mm"]
+    shape = [*axes, "pieces", *centre, "sphericity", "elongation", "flatness"]
+    assert list(table.columns) == ["case", "label", "voxels", "volume_ml", *shape, "mean_0", "sd_0", "max_0"]
     mask = np.asarray(nibabel.load(tmp_path / "out" / "case01.nii.gz").dataobj)
     source = nibabel.load(image)
     for row, value in zip(table.itertuples(), (1, 2), strict=True):

@@ -108,7 +108,7 @@ def test_a_case_that_fails_half_way_leaves_no_file(segmented, tmp_path, monkeypa
     )
     assert [problem.cases for problem in result.failures] == [("case01",)]
     assert not list((tmp_path / "out").glob("*case01*"))
-    assert len(list((tmp_path / "out").iterdir())) == 2 * 5 + 3
+    assert len(list((tmp_path / "out").iterdir())) == 2 * 5 + 4
 
 
 def test_a_case_that_is_called_like_the_files_of_another_gets_a_name_of_its_own(segmented, image, tmp_path):
@@ -217,7 +217,7 @@ def test_thousands_of_images_of_one_name_are_numbered_at_once():
 def test_classes_have_their_probabilities_in_the_table_and_nothing_beside(classified, tmp_path):
     picture = sorted((classified.data / "dark").iterdir())[0]
     result = predicted(classified, picture, out=tmp_path / "out", save_probabilities=True, overlay=True)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "summary.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"findings.json", "predictions.csv", "summary.json"}
     assert not result.files
     assert result.measurements.empty
 
@@ -257,7 +257,7 @@ def test_answers_about_the_whole_of_a_dicom_series_are_a_report_beside_the_mask(
     assert not result.problems
     groups = highdicom.sr.srread(path).content.get_image_measurement_groups()
     evaluated = [(one.name.meaning, one.value.meaning) for g in groups for one in g.get_qualitative_evaluations()]
-    assert evaluated == [("classification", "malignant"), ("oedema", "Present"), ("cyst", "Absent")]
+    assert evaluated == [("classification", "Malignant"), ("oedema", "Present"), ("Cyst", "Absent")]
     numbers = [float(one.value) for group in groups for one in group.get_measurements()]
     assert_allclose(numbers, [25, 75, 30, 10], rtol=1e-5)
 

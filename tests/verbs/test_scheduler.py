@@ -132,7 +132,7 @@ def test_a_cohort_predicted_by_workers_is_the_same_to_the_byte(cluster, segmente
     isocenter.predict(segmented.out, "images", out=tmp_path / "there", scheduler=cluster.address, **flags)
     here, there = written(tmp_path / "here"), written(tmp_path / "there")
     assert sorted(here) == sorted(there)
-    assert len(here) == 12 * 4 + 2
+    assert len(here) == 12 * 4 + 3
     assert [name for name in here if here[name] != there[name]] == []
 
 

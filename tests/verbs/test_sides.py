@@ -99,7 +99,7 @@ def test_a_node_refuses_such_a_series_by_its_header(sided):
     model = isocenter.load(sided / "model" / "network.onnx", "cpu")
     case = Case("answer", "p", {"image": isocenter.read(sided / "scans" / "unstated.nii")})
     with pytest.raises(GeometryError, match="labels tell them apart"):  # which the node reports as refused
-        computed(model, case, image_of(case), Asked(findings=True))
+        computed(model, case, image_of(case), Asked())
 
 
 def test_an_evaluation_names_the_cases_without_sides_and_scores_the_others(sided, tmp_path):

@@ -179,6 +179,11 @@ class Certainty:
         return self.calibration or Calibrator()
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether probabilities are changed by a calibration that unseen cases have found."""
+        return self.calibrator.method != "none"
+
+    @property
     def folds(self) -> int:
         """How many folds there are by what each of which sets go; 0 where they do not."""
         return 0 if self.conformal is None else max(map(len, self.conformal.crossed.values()), default=0)

@@ -8,7 +8,7 @@ from typer.core import TyperCommand
 
 from isocenter.cli.images import convert, view
 from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
-from isocenter.cli.service_commands import route, serve
+from isocenter.cli.service_commands import monitor, route, serve
 from isocenter.cli.shell import app
 from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, pretrain, train
 
@@ -68,6 +68,7 @@ for verb in (
     view,
     serve,
     route,
+    monitor,
     networks,
     demo,
 ):

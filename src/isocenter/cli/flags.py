@@ -181,6 +181,13 @@ Backend = Annotated[
         "tensorrt, torch or torch-bf16.",
     ),
 ]
+Measure = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="RATIO",
+        help="A ratio of measurements as a finding: 'cdr = cup.short_axis_mm / disc.short_axis_mm'. Repeatable.",
+    ),
+]
 Activation = Annotated[
     str | None,
     typer.Option(

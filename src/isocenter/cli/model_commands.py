@@ -24,6 +24,7 @@ from isocenter.cli.flags import (
     Inputs,
     Json,
     Maps,
+    Measure,
     Methods,
     Mirror,
     Out,
@@ -75,6 +76,7 @@ def predict(
     abstain: Abstain = "on",
     uncertainty: Uncertainty = None,
     activation: Activation = None,
+    measure: Measure = None,
     given: Given = None,
 ) -> None:
     """Predict images with MODEL, each on its own grid."""
@@ -102,6 +104,7 @@ def predict(
         calibration=calibration,
         uncertainty=uncertainty,
         activation=activation,
+        measure=measure or (),
         **(given or {}),
     )
     show(result, result.as_record() if json else None)
@@ -210,11 +213,26 @@ def package(
     json: Json = False,
     backends: Backends = "all",
     threads: Threads = None,
+    format: Annotated[str, typer.Option(metavar="FORMAT", help="monai, or triton: the network alone.")] = "monai",
+    codes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A table name,scheme,value,meaning[,unit] with the codes of what results name."
+        ),
+    ] = None,
+    measure: Measure = None,
 ) -> None:
     """Write the model of RUN as a MONAI bundle. It also runs without Isocenter."""
     target = out or default_out("package", run)
     result = isocenter.package(
-        run, out=target, overwrite=overwrite, backends=named(backends, "--backends"), threads=threads
+        run,
+        out=target,
+        overwrite=overwrite,
+        backends=named(backends, "--backends"),
+        threads=threads,
+        format=format,
+        codes=codes,
+        measure=measure or (),
     )
     show(result, result.as_record() if json else None)
 

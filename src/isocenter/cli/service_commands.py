@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 import isocenter
-from isocenter.cli.flags import Json
-from isocenter.cli.shell import say, show
+from isocenter.cli.flags import Json, Out, Overwrite
+from isocenter.cli.shell import default_out, say, show
+from isocenter.errors import UsageError
 
 Config = Annotated[Path | None, typer.Option(metavar="FILE", help="File with the node's settings: node.toml.")]
 Folder = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The node's folder; by default ./node.")]
@@ -63,3 +64,53 @@ def route(
         say(result.explained())
         return
     show(result, result.as_record() if json else None)
+
+
+def monitor(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Cases that a model has answered, CSV or Parquet.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="The baseline; by default the first 300 cases of TABLE."),
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="DATE", help="First day, as 2026-03-01.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DATE", help="First day that no longer counts.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="GROUPS", help="Attributes to trace a change to: station,software,age:40:60."),
+    ] = None,
+    run_length: Annotated[
+        float, typer.Option(metavar="N", help="Cases between false alarms, for all watches together.")
+    ] = 10000.0,
+    bound: Annotated[
+        list[str] | None,
+        typer.Option(metavar="M:LABEL:V", help="Least audited value: sensitivity:nodule:0.8. Repeatable."),
+    ] = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Watch a model in use: drift, performance, alerts."""
+    bounds = [_bound(one) for one in bound or ()]
+    result = isocenter.monitor(
+        table,
+        reference=reference,
+        since=since,
+        until=until,
+        by=by,
+        run_length=run_length,
+        bounds=bounds,
+        out=out or default_out("monitor", table),
+        overwrite=overwrite,
+    )
+    show(result, result.as_record() if json else None)
+
+
+def _bound(text: str) -> tuple[str, str, float]:
+    metric, _, rest = text.partition(":")
+    label, _, value = rest.rpartition(":")
+    try:
+        return metric, label, float(value)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is no bound", "--bound", "Give metric:label:value, such as ppv:nodule:0.6"
+        ) from error

@@ -181,6 +181,7 @@ if TYPE_CHECKING:
         weighted_kappa,
     )
     from isocenter.evaluation.paired import Compared, aligned, compared
+    from isocenter.evaluation.region_shape import MeshCells, RegionShape
     from isocenter.evaluation.regression import (
         AGREEMENT_METRICS,
         ERROR_BAR_METRICS,

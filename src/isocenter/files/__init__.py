@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.files.code_file import read_codes
     from isocenter.files.dicom import SeriesNames, write_series
     from isocenter.files.format import Entry, Format, Part, Prefer, ReadKeywords, ReadOptions, refuse_no_orientation
     from isocenter.files.index import FORMATS, format_of, read, read_volumes, suffix_of, write

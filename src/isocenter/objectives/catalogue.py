@@ -11,7 +11,9 @@ from isocenter.errors import PlanError
 from isocenter.objectives.objective import Needs, Objective
 
 OBJECTIVES = {
+    "co_training": "isocenter.objectives.co_training:CoTraining",
     "contrast": "isocenter.objectives.contrast:Contrast",
+    "distillation": "isocenter.objectives.distillation:Distillation",
     "fixmatch": "isocenter.objectives.fixmatch:FixMatch",
     "l2_sp": "isocenter.objectives.l2_sp:L2SP",
     "masked": "isocenter.objectives.masked:Masked",

@@ -38,6 +38,8 @@ class Needs:
     start:      the weights that training began from
     second:     a second view of each training image, augmented by itself
     upright:    images that have an up
+    partner:    a second network as its part, which learns as the first does
+    taught:     the answers of another model for each image; unlabelled images are used where there are any
     """
 
     labels: bool = True
@@ -49,19 +51,28 @@ class Needs:
     start: bool = False
     second: bool = False
     upright: bool = False
+    partner: bool = False
+    taught: bool = False
+
+    @property
+    def takes_unlabelled(self) -> bool:
+        """Whether unlabelled images are of use to it."""
+        return self.unlabelled or self.taught
 
     def __or__(self, other: Needs) -> Needs:
         """The needs of both."""
         return Needs(
             self.labels or other.labels,
             self.unlabelled or other.unlabelled,
-            max((one.views for one in (self, other) if one.unlabelled), default=0),
+            max((one.views for one in (self, other) if one.takes_unlabelled), default=0),
             self.strong or other.strong,
             self.teacher or other.teacher,
             self.features or other.features,
             self.start or other.start,
             self.second or other.second,
             self.upright or other.upright,
+            self.partner or other.partner,
+            self.taught or other.taught,
         )
 
 
@@ -74,6 +85,7 @@ class Seen:
     context: the covariates of each image, as one tensor, or none
     partner: with which sample of the whole batch each is mixed, by 1 - share; None where none is
     cases:   numbers of the cases, of the whole batch
+    taught:  (batch, channels, ...) answers of another model, of the whole batch; None where nobody teaches
     """
 
     images: Tensor
@@ -82,6 +94,7 @@ class Seen:
     partner: Tensor | None = None
     share: float = 1.0
     cases: tuple[int, ...] = ()
+    taught: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +121,7 @@ class Step:
     own:        returns what this process has of the whole
     embed:      returns the outputs and the pooled features of the network for a batch
     taught:     returns those of the averaged weights, without a gradient
+    another:    returns the outputs of another network for a batch
     """
 
     labelled: Seen
@@ -130,12 +144,18 @@ class Step:
     own: Callable[[Tensor], Tensor] = lambda tensor: tensor
     embed: Callable[[Seen], Embedded] | None = None
     taught: Callable[[Seen], Embedded] | None = None
+    another: Callable[[Any, Seen], Outputs] | None = None
 
     @property
     def embedded(self) -> Callable[[Seen], Embedded]:
         """The network with its pooled features, for an objective that needs them."""
         assert self.embed is not None  # noqa: S101 - its needs say so
         return self.embed
+
+    def through(self, network: Module, seen: Seen) -> Outputs:
+        """The outputs of another network for a batch, computed as those of the network."""
+        assert self.another is not None  # noqa: S101 - each step of a training has it
+        return self.another(network, seen)
 
 
 @dataclass(frozen=True)

@@ -252,6 +252,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         optimiser=plan["training.optimiser"],
         cases=prepared_bytes(grid, architecture["channels"], task),
         count=len(fingerprint),
+        networks=2 if needs_of(objective_kind(name) for name in plan[TERMS]).partner else 1,
     )
     refuse_too_large(needed, machine)
     memory = memory_decision(needed, machine)
@@ -269,8 +270,11 @@ def unlabelled_kept(plan: Plan) -> int:
     if not plan[UNLABELLED]:
         return 0
     # Of the views one is the teacher's, which learns nothing.
-    views = max(1, max(0, needs.views - needs.teacher) + needs.strong) if needs.unlabelled else 0
-    return views * int(plan["objectives.unlabelled_batch"] or plan["training.batch"])
+    views = max(1, max(0, needs.views - needs.teacher) + needs.strong) if needs.takes_unlabelled else 0
+    batch = int(plan["training.batch"])
+    unlabelled = int(plan["objectives.unlabelled_batch"] or batch)
+    # A second network sees both batches.
+    return views * unlabelled + needs.partner * (batch + unlabelled)
 
 
 def _refuse_part(fingerprint: Fingerprint, spacing: Sequence[float] | None, patch: Sequence[int], name: str) -> None:

@@ -323,7 +323,7 @@ def _check_objectives(made: Settings) -> None:
         mixed = made.augmentation.mixup + made.augmentation.cutmix > 0
         if needs.second and (mixed or made.preprocessing.cascade is not None):
             raise PlanError(f"{name} compares views of single images as they are", where, f"Leave out {name}")
-        if (needs.unlabelled and own) or (needs.features and (own or not family.features)):
+        if (needs.takes_unlabelled and own) or (needs.features and (own or not family.features)):
             problem = f"{name} needs outputs or features that {made.network.name} does not give without references"
             raise PlanError(problem, where, f"Leave out {name}, or give another --set network.name")
         if needs.unlabelled and not chosen.unlabelled:
@@ -333,7 +333,7 @@ def _check_objectives(made: Settings) -> None:
             raise PlanError(problem, where, f"Leave out {name}, or give --set preprocessing.cascade=none")
     if made.task.by_name and made.training.sampling != "natural":
         raise PlanError("cases without references cost nothing by which to draw", "training.sampling", "Give natural")
-    if chosen.unlabelled and not needs_of(made.terms.values()).unlabelled:
+    if chosen.unlabelled and not needs_of(made.terms.values()).takes_unlabelled:
         able = [name for name in objective_names() if objective_kind(name).needs.unlabelled]
         remedy = f"Add one, as in --set objectives.terms=[{SUPERVISED},{able[0]}]"
         raise PlanError("no objective sees unlabelled images", where, remedy)

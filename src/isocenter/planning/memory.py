@@ -86,12 +86,14 @@ def peak(
     optimiser: str = "adamw",
     cases: float = 0.0,
     count: int = 0,
+    networks: int = 1,
 ) -> Peak:
     """The prediction for these settings.
 
     half:  arithmetic in bfloat16
     cases: bytes of all prepared cases together; where they are many they are read from disk, patch by patch
     count: of cases
+    networks: that learn at once
     """
     kept, weights = _counted(task, architecture, patch)
     cached = cases if cases <= CACHED_SHARE * machine.memory * GIB else 0.0
@@ -99,7 +101,7 @@ def peak(
     return Peak(
         program=PROGRAM / GIB,
         cases=cached / GIB,
-        weights=weights * COPIES[optimiser] / GIB,
+        weights=networks * weights * COPIES[optimiser] / GIB,
         kept=kept * batch * WORKING * (HALF if half else 1.0) / GIB,
     )
 

@@ -8,6 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.prediction.case import Asked, Done, computed, image_of, in_memory, noted
+    from isocenter.prediction.findings_file import FINDINGS, Examined, findings_record, write_findings
     from isocenter.prediction.result_files import (
         FORMATS,
         PROGRAM,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,19 +22,23 @@ from isocenter.runtime import (
     AS_PLANNED,
     BLANK,
     Model,
+    Ratio,
     Receiver,
     Request,
     Watching,
     available_memory,
+    coded_findings,
+    codes_of,
     each_of,
     fitting_memory,
     measurements,
+    ratios_of,
     refuse_out_of_proportion,
     size_changes,
 )
 from isocenter.tasks import OUTPUT, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Deferred, Finding, Image, Prediction, Problem, Region
+from isocenter.values import Array, Case, Deferred, Finding, Image, Measurements, Prediction, Problem, Region
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
 # or streamed, at its turn.
@@ -54,10 +58,10 @@ class Asked:
 
     folder: where it is written; where there is none it is kept
     request: of the model; its region and maps follow from `region` and `wanted`
+    ratios: of measurements, beside those that the model has
     abstain: one of `ABSTAIN`
     calibration: "on", or "off": probabilities as the network states them; what is called, sets, intervals, expected
                  Dice and what is refused stay
-    findings: whether what became of a case states its findings too
     region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
     Raises UsageError for a region that no image can have.
     """
@@ -68,7 +72,7 @@ class Asked:
     region: str | None = None
     abstain: str = "on"
     calibration: str = "on"
-    findings: bool = False
+    ratios: tuple[Ratio, ...] = ()
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
@@ -84,8 +88,8 @@ class Done:
     """What became of one case; the prediction itself is kept only where it was not written.
 
     large: of an image far larger than those that trained, (number of windows, how many times as large); else None
-    findings: what reports state, where they were asked for; of a clip nothing
-    found: whether the result says something, also of any frame of a clip, where findings were asked for
+    findings: what reports state; of a clip nothing
+    found: whether the result says something, also of any frame of a clip
     abstained: why there is no result, or why there should be none; None where there is one
     """
 
@@ -149,10 +153,17 @@ def in_memory(image: Image) -> Image:
 
 
 def computed(
-    model: Model, case: Case, image: Image, asked: Asked, windows: Windows | None = None
+    model: Model,
+    case: Case,
+    image: Image,
+    asked: Asked,
+    windows: Windows | None = None,
+    *,
+    receiver: Receiver | None = None,
 ) -> Callable[[], Done]:
     """The case seen by the network; what is given back writes the result and says what became of it.
 
+    receiver: told the probabilities of each finished part of the image
     The network does not see an image that gets no result because of its header.
     Raises, before anything is computed, MemoryShortageError for an image that would take more memory than is free,
     DatasetError for one that is out of all proportion, and GeometryError where sides matter and are unknown.
@@ -169,7 +180,8 @@ def computed(
         if room is not None:
             stack.callback(_emptied, room, refusals)
             files = probability_files(model.task, image, room, case.id, asked.wanted)
-        receiver, probabilities = stack.enter_context(files)
+        file, probabilities = stack.enter_context(files)
+        receiver = each_of(receiver, file)
         receiver = _before_calibration(model.task, receiver) if asked.calibration == "off" and receiver else receiver
         added = added_results(model.task) if asked.wanted.added else None
         masks = added.stream(image.geometry) if added else None
@@ -287,15 +299,13 @@ class _Rest:
         files: Sequence[Path],
         lacking: Sequence[Problem],
         rows: Sequence[Mapping[str, Any]],
-        measured: Sequence[Mapping[str, Any]],
+        measured: Measurements,
     ) -> Done:
         """What became of the case; of a refused one there is neither file nor result."""
         prediction, columns = self.prediction, confidence_columns(self.prediction)
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
-        task, stated = self.model.task, self.asked.findings and not self._is_refused
-        stills = (prediction.frames or (prediction,)) if stated else ()
-        findings = [one for still in stills for one in task.results(still)]
-        found = stated and says_something(prediction, findings)
+        findings = [] if self._is_refused else self._findings(measured)
+        found = not self._is_refused and says_something(prediction, findings)
         findings = [] if prediction.frames else findings
         if self._is_refused:
             prediction, files, measured, rows = withheld(prediction), [], [], [{**self._named, **columns}]
@@ -304,8 +314,34 @@ class _Rest:
         times = _times_as_large(self.model, self.image) if self.seen.all >= MANY_WINDOWS else 0.0
         large = (self.seen.all, times) if times >= MANY_TIMES else None
         kept = prediction if self.room is None else None
-        notes = [*noted(prediction, self.case), *lacking]
+        notes = [*noted(prediction, self.case), *lacking, *self._without_ratios(findings)]
         return Done(rows, measured, kept, files, notes, large, findings, found, prediction.abstained)
+
+    def _findings(self, measured: Measurements) -> list[Finding]:
+        """What reports state; of a clip all frames after each other."""
+        task = self.model.task
+        if self.prediction.frames:
+            return [one for still in self.prediction.frames for one in task.results(still)]
+        made = task.results(self.prediction, measured)
+        made += [one for ratio in self._ratios if (one := ratio.found(made, measured)) is not None]
+        made = coded_findings(made, codes_of(self.model))
+        if not self._is_as_stated:
+            return made
+        plain = task.results(self.prediction.before_calibration, measured)
+        stated = [*plain, *made[len(plain) :]]  # ratios have no probability
+        return [replace(one, probability=p.probability, calibrated=False) for one, p in zip(made, stated, strict=True)]
+
+    @property
+    def _ratios(self) -> tuple[Ratio, ...]:
+        return (*ratios_of(self.model), *self.asked.ratios)
+
+    def _without_ratios(self, findings: Sequence[Finding]) -> Iterator[Problem]:
+        """A warning for each ratio that could not be made."""
+        stated = {one.concept for one in findings}
+        for ratio in self._ratios if findings else ():
+            if ratio.name not in stated:
+                what = f"{self.case.id}: no {ratio.name}: {ratio.above} or {ratio.below} is not known, or is 0"
+                yield Problem("warning", what, (self.case.id,))
 
     @property
     def _is_refused(self) -> bool:
@@ -323,7 +359,8 @@ class _Rest:
     def _written(self) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        findings = placeless_findings(self.model.task, self.prediction, as_stated=self._is_as_stated)
+        stated = placeless_findings(self.model.task, self.prediction, as_stated=self._is_as_stated)
+        findings = coded_findings(stated, codes_of(self.model))
         about: dict[str, Any] = {"findings": findings, "is_part": self.asked.region is not None}
         wanted, name = self.asked.wanted, self.case.id
         return write_result(self.prediction, self.image, self.room, name, wanted, self.model, **about)

@@ -41,7 +41,9 @@ def placeless_findings(task: Task, prediction: Prediction, *, as_stated: bool = 
         found = part.results(own)
         if as_stated:
             plain = part.results(own.before_calibration)
-            found = [replace(one, probability=p.probability) for one, p in zip(found, plain, strict=True)]
+            found = [
+                replace(one, probability=p.probability, calibrated=False) for one, p in zip(found, plain, strict=True)
+            ]
         made += [replace(one, group=name) if name and one.group else one for one in found]
     return [one for one in made if _can_be_stated(one)]
 

@@ -17,7 +17,7 @@ from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import named_as, probabilities_written, write_label_map, write_map, write_report
 from isocenter.prediction.placeless import has_place, promises
 from isocenter.report import Figure, figures
-from isocenter.runtime import EPISTEMIC, TOTAL, Model
+from isocenter.runtime import EPISTEMIC, TOTAL, Model, coded_labels, codes_of
 from isocenter.tasks import Task, channels_of, head_of, leaves, part_names
 from isocenter.values import Array, Case, Deferred, Finding, Image, Label, Map, Prediction, Problem, Region
 
@@ -171,9 +171,10 @@ def write_result(
     is_part: whether the model has looked at a part of the image only
     """
     written, lacking = list[Path](), list[Problem]()
+    codes, algorithm = codes_of(model), algorithm_of(model)
     for part, mask, labels in prediction.label_maps:
         own = f"{name}_{part}" if part else name
-        files, problems = _label_map(mask, labels, image, folder / own, wanted, algorithm_of(model))
+        files, problems = _label_map(mask, coded_labels(labels, codes), image, folder / own, wanted, algorithm)
         written, lacking = [*written, *files], [*lacking, *problems]
     report = folder / f"{name}{REPORT}.dcm"
     reports, without = _report(prediction, image, report, wanted, model, is_part=is_part, findings=findings)

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from isocenter.runs.run_folder import MARKS, NOTES, REPORT, START, RunFolder, new_run, planned_from, resumed_run
     from isocenter.runs.run_report import RunReport, search_sections, selecting
     from isocenter.runs.search import refuse_unsearchable
+    from isocenter.runs.teacher import distillation_of
     from isocenter.runs.training import (
         CONFIGURED,
         IMAGE_ONLY,

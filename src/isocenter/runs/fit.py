@@ -24,6 +24,7 @@ from isocenter.reading import ALLOW_LARGE, ReadingOptions
 from isocenter.report import selecting_name, tracked
 from isocenter.runs import MOST_UNSEEN, Role, Training, evenly, fold_by_case, training_of
 from isocenter.runs.run_folder import RunFolder
+from isocenter.runs.teacher import taught_answers
 from isocenter.runs.training_watch import watched
 from isocenter.runtime import (
     BEFORE,
@@ -351,6 +352,7 @@ def prepared(
             reading=reading.decisive,
             context=Context.of(chosen.network.context),
             marked=marked,
+            taught=taught_answers(cases, chosen),
             threads=chosen.training.threads,
             memory=int(CACHED_SHARE * available_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
             progress=tracker,

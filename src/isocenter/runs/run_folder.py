@@ -36,6 +36,7 @@ from isocenter.reading import ALLOW_LARGE, ReadingOptions, looked_through, open_
 from isocenter.runs import AS_STEPS
 from isocenter.runs.left_out import without_held_out
 from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
+from isocenter.runs.teacher import with_teacher
 from isocenter.runs.unlabelled import Unlabelled, with_unlabelled
 from isocenter.runtime import choose_device, read_json
 from isocenter.scoring import Lineage, lineage_notes, named_as_in_run, read_data_record, split_table, write_data_record
@@ -138,7 +139,7 @@ def new_run(
     dataset = made.examination.dataset
     if made.plan.data and Path(made.plan.data).resolve().is_relative_to(out.resolve()):
         raise UsageError("holds the data, so no run is written over it", str(out), "Choose another --out")
-    made, unlabelled = with_unlabelled(made)
+    made, unlabelled = with_unlabelled(with_teacher(made))
     because = (
         "SHA-256 over primary metric, margin, compared groups, operating point, tolerances, prevalence and horizons, "
         "before the first step"
@@ -276,7 +277,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
         made = replace(made, examination=examination.without(out_of_proportion(made, examination.fingerprint)))
     if dataset_hash(made.examination.dataset) != plan.data_hash:
         raise IntegrityError("the data have changed since the run began", str(out), "Train again with another --out")
-    made, unlabelled = with_unlabelled(made)
+    made, unlabelled = with_unlabelled(with_teacher(made))
     states = (read_json(path, STATE_SCHEMA) for path in out.rglob("checkpoints/last/state.json"))
     spent = max((float(state["seconds"]) for state in states), default=0.0)
     return RunFolder(out, made, Clock(began, spent), next((out / START).glob("*"), None), unlabelled)

@@ -8,6 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.runtime.cascade import label_numbers
+    from isocenter.runtime.codes import coded_findings, coded_labels, codes_of, with_codes
     from isocenter.runtime.covariate_encoding import (
         Category,
         Context,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
         package_record,
     )
     from isocenter.runtime.package.readme import RUN_COMMAND
+    from isocenter.runtime.package.triton import NETWORK_ALONE, TRITON_RECORD, write_triton
     from isocenter.runtime.package.write import Evidence, write_package
     from isocenter.runtime.parallel.dask_cluster import Cluster
     from isocenter.runtime.parallel.map_cases import Spread, in_threads, outcome_of
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
         disproportionate,
         refuse_out_of_proportion,
     )
+    from isocenter.runtime.ratios import Ratio, checked_ratios, ratios_of, with_ratios
     from isocenter.runtime.record_files import (
         amend,
         as_json,

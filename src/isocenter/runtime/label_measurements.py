@@ -1,15 +1,15 @@
-"""Measurements of the structures in a label map: their size, axes and intensities."""
+"""Measurements of the structures in a label map: their size, axes, shape and intensities."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.evaluation import Diameters, diagonal, diameters, peak_reach, suv_peak
+from isocenter.evaluation import Diameters, RegionShape, diagonal, diameters, peak_reach, suv_peak
 from isocenter.lazy import ndimage
 from isocenter.transforms import without_alpha
 from isocenter.values import Array, Deferred, Floats, Geometry, Image, Label, Region, blocks
@@ -21,10 +21,11 @@ MOST_OF_PEAK = 2**22
 
 
 def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Image) -> list[dict[str, Any]]:
-    """One row a label: voxels, volume (ml; 2D: area in mm², 1D: length), axes, of each channel mean, SD and maximum.
+    """One row a label: voxels, volume (ml; 2D: area in mm², 1D: length), axes, shape; of channels mean, SD and maximum.
 
     label_map: (*spatial) on the image's own grid
-    The axes are RECIST 1.1's, mm, within one connected piece of one plane of the image as it is stored. The intensities
+    The axes are RECIST 1.1's, mm, within one connected piece of one plane of the image as it is stored. The shape is
+    the number of pieces, the centre (mm; of a volume RAS+, where its sides are known), and IBSI's ratios. Intensities
     are the image's own (HU of a CT), where they are measurements; where they are SUV, the peak stands beside them. No
     size without that of a voxel, and no row without labels, as where no object was found.
     """
@@ -34,6 +35,7 @@ def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Im
     units = [image.facts_of(channel).get("unit") for channel in range(len(names))]
     moments = _Moments(len(names), max(label.value for label in labels) + 1)
     axes = _Axes(labels, _steps(image.geometry)) if size is not None and image.geometry.ndim > 1 else None
+    shapes = _Shapes(labels, image.geometry) if axes is not None else None
     uptake = _Uptake(labels) if SUV in units and size is not None and image.geometry.is_volume else None
     read = image.reader()
     for region, marked in blocks(label_map, BLOCK_VOXELS):
@@ -41,16 +43,21 @@ def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Im
         moments.add(marked, part, image.measured(part))
         if axes is not None and image.geometry.is_volume:  # a block holds whole planes of it
             axes.add(marked)
+        if shapes is not None and image.geometry.is_volume:
+            shapes.add(marked, region[-1].start)
         if uptake is not None:
             uptake.add(region, marked)
     if axes is not None and image.geometry.is_picture:  # of whose only plane a block is a strip
         axes.add(np.asarray(label_map))
+    if shapes is not None and image.geometry.is_picture:
+        shapes.add_picture(np.asarray(label_map))
     rows = []
     for label in labels:
         row: dict[str, Any] = {"label": label.name, "voxels": int(moments.voxels[label.value])}
         if size is not None:
             row[size[0]] = round(float(moments.voxels[label.value]) * size[1], 6)
         row |= {} if axes is None else axes.of(label)
+        row |= {} if shapes is None else shapes.of(label)
         for channel, name in enumerate(names):
             row |= {f"{what}_{name}": value for what, value in moments.of(channel, label.value).items()}
             if uptake is not None and units[channel] == SUV:
@@ -148,6 +155,60 @@ class _Axes:
         """{"long_axis_mm", "short_axis_mm"} of one label, NaN where it has no voxel."""
         axes = self.best.get(label.value, Diameters(float("nan"), float("nan")))
         return {"long_axis_mm": round(axes.long, 6), "short_axis_mm": round(axes.short, 6)}
+
+
+class _Shapes:
+    """The shape of each label so far, of planes that come in their order."""
+
+    def __init__(self, labels: Sequence[Label], geometry: Geometry) -> None:
+        self.geometry, self.steps = geometry, geometry.affine[:-1, :-1]
+        self.shapes = {label.value: RegionShape(geometry.ndim) for label in labels}
+        self._last: Array = np.zeros((*geometry.shape[:-1], 0), np.uint8)
+
+    def add(self, marked: Array, start: int) -> None:
+        """Add whole planes of a volume, (rows, columns, planes) labels; start: the number of the first."""
+        follows = self._last.shape[-1]
+        joined = np.concatenate([self._last, marked], axis=-1)
+        for value, box in self._boxes(joined):
+            inside = joined[box] == value
+            first = (box[0].start, box[1].start, box[2].start + start - follows)
+            self.shapes[value].add(inside, first, follows=bool(follows) and box[2].start == 0)
+            # Beyond its box a label has no voxel; the planes at the ends are those of the parts before and after.
+            sides = [(1, 1), (1, 1), (int(box[2].start > 0 or not follows), int(box[2].stop < joined.shape[-1]))]
+            self.shapes[value].mesh.add(np.pad(inside, sides), box[0].start - 1)
+        self._last = marked[..., -1:]
+        if start + marked.shape[-1] == self.geometry.shape[-1]:
+            self._close()
+
+    def _close(self) -> None:
+        """Add the cells between the last plane and the outside."""
+        for value, box in self._boxes(self._last):
+            inside = np.pad(self._last[box] == value, [(1, 1), (1, 1), (0, 1)])
+            self.shapes[value].mesh.add(inside, box[0].start - 1)
+
+    def add_picture(self, marked: Array) -> None:
+        """Add all of a picture, (rows, columns) labels."""
+        for value, box in self._boxes(marked):
+            self.shapes[value].add(marked[box] == value, (box[0].start, box[1].start))
+
+    def _boxes(self, marked: Array) -> Iterator[tuple[int, Region]]:
+        """(value, the box around it) of each wanted label that is there."""
+        for value, box in enumerate(ndimage.find_objects(marked.astype(np.int32)), start=1):
+            if box is not None and value in self.shapes:
+                yield value, box
+
+    def of(self, label: Label) -> dict[str, float]:
+        """Pieces, centre (mm), elongation, of a volume also sphericity and flatness; NaN without a voxel."""
+        shape, geometry = self.shapes[label.value], self.geometry
+        row: dict[str, float] = {"pieces": shape.pieces}
+        if geometry.has_sides or geometry.is_picture:
+            names = "xyz" if geometry.is_volume else ("row", "column")
+            centre = geometry.to_world(shape.centre).tolist()
+            row |= {f"centre_{name}_mm": round(one, 4) for name, one in zip(names, centre, strict=True)}
+        if geometry.is_volume:
+            row["sphericity"] = round(shape.sphericity(self.steps), 6)
+        ratios = zip(("elongation", "flatness"), shape.elongation(self.steps), strict=False)
+        return row | {name: round(one, 6) for name, one in ratios}
 
 
 @dataclass(frozen=True, eq=False)

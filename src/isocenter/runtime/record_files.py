@@ -31,9 +31,9 @@ LEFT = re.compile(r"__pycache__|(^|/)(\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.in
 VERSION = 1
 
 
-def write_json(path: Path, schema: str, record: Mapping[str, Any]) -> None:
-    """A record with its schema and version; not a number becomes null."""
-    text = json.dumps({"schema": schema, "version": VERSION, **as_json(record)}, indent=1)
+def write_json(path: Path, schema: str, record: Mapping[str, Any], *, indent: int | None = 1) -> None:
+    """A record with its schema and version; not a number becomes null. indent: None for one line."""
+    text = json.dumps({"schema": schema, "version": VERSION, **as_json(record)}, indent=indent)
     path.write_text(text + "\n", encoding="utf-8")
 
 

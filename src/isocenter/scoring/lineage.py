@@ -1,4 +1,4 @@
-"""Cases seen by the models from whose weights a training starts: they are no new patients to it."""
+"""Cases seen by the models that a training starts from or learns from: they are no new patients to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST = "0"
 
 @dataclass(frozen=True)
 class Lineage:
-    """The earlier models from which weights come.
+    """The earlier models that a training starts from or learns from.
 
     seen:    hashes of the cases that trained or selected earlier models
     unknown: names of files of weights that no run or package explains
@@ -29,34 +29,36 @@ class Lineage:
     unknown: tuple[str, ...] = ()
 
 
-def lineage_of(starts: Sequence[Path]) -> Lineage:
+def lineage_of(starts: Sequence[Path], teachers: Sequence[Path] = ()) -> Lineage:
     """The lineage of models or files of weights from which one training starts.
 
+    teachers: models whose answers it learns; those of all folds answer, so that what any of them has seen counts
     Raises UsageError where there is nothing, IntegrityError for a damaged record.
     """
-    each = [_of_one(start) for start in starts]
+    each = [*(_of_one(start) for start in starts), *(_of_one(one, every_fold=True) for one in teachers)]
     seen = frozenset().union(*(one.seen for one in each))
     return Lineage(seen, tuple(name for one in each for name in one.unknown))
 
 
-def _of_one(start: Path) -> Lineage:
+def _of_one(start: Path, *, every_fold: bool = False) -> Lineage:
     if start.is_file() and start.suffix == ".zip":
         with unpacked(start) as folder:
-            return _of_one(folder)
+            return _of_one(folder, every_fold=every_fold)
     for place in (start, *list(start.resolve().parents)[:ABOVE]):
         if (place / DATA_RECORD).is_file() and (place / "split.csv").is_file():
-            return _of_run(place, start)
+            return _of_run(place, start, every_fold=every_fold)
         if (place / "isocenter" / "model.json").is_file():
             return Lineage(frozenset(package_record(place)["record"]["trained"]))
     return Lineage(unknown=(start.name,))
 
 
-def _of_run(run: Path, start: Path) -> Lineage:
-    """The lineage of a run; of folds one network is taken: the first, or that of the folder that was given."""
+def _of_run(run: Path, start: Path, *, every_fold: bool) -> Lineage:
+    """The lineage of a run; of folds one network is taken, the first or that of the folder that was given, or all."""
     record, table = read_data_record(run), read_text_table(run / "split.csv")
     numbers = [part.removeprefix("fold_") for part in start.resolve().relative_to(run.resolve()).parts[:1]]
     fold = next((number for number in numbers if number in set(table["fold"])), FIRST)
-    used = table.loc[(table["fold"] == fold) & table["split"].isin(["train", "val"]), "case"]
+    own = table if every_fold else table[table["fold"] == fold]
+    used = own.loc[own["split"].isin(["train", "val"]), "case"].unique()
     return Lineage(frozenset(record.hashes(used)) | record.inherited, record.unknown)
 
 
@@ -65,9 +67,9 @@ def lineage_notes(record: DataRecord, tested: Sequence[str]) -> list[str]:
     notes, seen = [], record.inherited_among(tested)
     if seen:
         notes.append(
-            f"{len(seen)} of {counted(len(tested), 'test case')} had trained or selected the model whose weights this "
-            "one started from: the figures say little about new patients."
+            f"{len(seen)} of {counted(len(tested), 'test case')} had trained or selected a model that this one "
+            "started or learnt from: the figures say little about new patients."
         )
     for name in record.unknown:
-        notes.append(f"Training started from {name}: which cases its weights had seen is not known.")
+        notes.append(f"Training started or learnt from {name}: which cases that had seen is not known.")
     return notes

@@ -1,4 +1,4 @@
-"""Answers to peers, and words about what is kept for good: a thread a peer, in the keeper's process."""
+"""Answers and reports to peers, notices to people, and words about what is kept: threads in the keeper's process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from sqlalchemy import select
 
@@ -19,6 +18,9 @@ from isocenter.service import settings as settings_of
 from isocenter.service.dicom.asking import find, report_commitment, request_commitment
 from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.sending import PeerError, Sent, store
+from isocenter.service.exchange.fhir_server import BusyError
+from isocenter.service.exchange.reporting import report_to
+from isocenter.service.notifying import notify
 from isocenter.service.objects.aside import read_asides
 from isocenter.service.objects.received import CommitmentReport, CommitmentRequest, Line
 from isocenter.service.objects.reply import Reply
@@ -57,6 +59,7 @@ class Couriers:
         self.outbox = Outbox(database, settings.queue.lease_s)
         self.us = settings.dicom.ae_title
         self.peers = {one.name: one for one in settings.peers}
+        self.recipients = {one.recipient: one for one in settings.notify}
         self.requests: queue.SimpleQueue[CommitmentRequest] = queue.SimpleQueue()
         self.threads: list[threading.Thread] = []
         self.index = Index(database)
@@ -75,7 +78,8 @@ class Couriers:
 
     def start(self, stop: threading.Event) -> None:
         """A thread for each peer, and one for each step that looks at all of them, until `stop`."""
-        steps = [(partial(self.deliver, name), 0.0) for name in self.peers]
+        carried = (*self.peers, *self.settings.report_to, *self.recipients)
+        steps = [(partial(self.deliver, name), 0.0) for name in carried]
         for step, rest_s in (*steps, (self.vouch, 0.0), (self.count, COUNT_S), (self.give_up, LISTED_S)):
             pauses = {"rest_s": rest_s, "idle_s": LOOK_S, "again_s": AGAIN_S}
             thread = threading.Thread(target=repeated, args=(step, stop, "a courier"), kwargs=pauses, daemon=True)
@@ -87,14 +91,13 @@ class Couriers:
         waiting = self.outbox.claim(peer, AT_ONCE)
         if not waiting:
             return 0
-        folder = self.settings.folder / "results"
-        to = self.peers[peer]
+        to = self.peers.get(peer)
         try:
             with foreign_errors(_unforeseen):
-                rows = self._stored(to, [folder / one.job / one.name for one in waiting])
+                rows = self._stored(peer, waiting)
         except IsocenterError as error:
             for delivery in waiting:
-                self._failed(delivery, error.problem)
+                self._failed(delivery, error.problem, after_s=error.after_s if isinstance(error, BusyError) else 0.0)
             if not isinstance(error, PeerError):
                 raise
             if peer not in self._away:
@@ -107,21 +110,30 @@ class Couriers:
         for delivery, row in zip(waiting, rows, strict=True):
             self._note(delivery, row)
         sent = [one for one, row in zip(waiting, rows, strict=True) if row.is_stored]
-        if sent and to.commit and to.dicomweb is None:
+        if sent and to is not None and to.commit and to.dicomweb is None:
             self._ask(spoken_to(to), sent)
         return len(sent)
 
     def give_up(self) -> int:
         """Set aside answers to peers that are no longer listed, for nobody else carries them; how many there were."""
-        given_up = self.outbox.give_up_unlisted(self.peers)
+        given_up = self.outbox.give_up_unlisted([*self.peers, *self.settings.report_to, *self.recipients])
         for peer, count in given_up.items():
             log.warning(
                 "peer %s is no longer listed: %s aside", peer, counted(count, "answer for it is", "answers for it are")
             )
         return sum(given_up.values())
 
-    def _stored(self, to: settings_of.Peer, paths: Sequence[Path]) -> Sequence[Sent]:
-        """The outcome of sending files to a peer: by STOW-RS where it has DICOMweb, else by C-STORE."""
+    def _stored(self, peer: str, waiting: Sequence[Delivery]) -> Sequence[Sent]:
+        """The outcome of sending to a peer: by STOW-RS where it has DICOMweb, else by C-STORE.
+
+        Of notices it is that of their webhook or server of e-mail, of reports that of FHIR or HL7.
+        """
+        folder = self.settings.folder / "results"
+        paths = [folder / one.job / one.name for one in waiting]
+        if (recipient := self.recipients.get(peer)) is not None:
+            return notify(recipient, self.settings.smtp, paths, idle_s=self.settings.dicom.idle_s)
+        if (to := self.peers.get(peer)) is None:
+            return report_to(peer, self.settings, self.outbox.database, paths)
         if to.dicomweb is None:
             return store(self.us, spoken_to(to), paths, idle_s=self.settings.dicom.idle_s)
         return store_over_web(to.dicomweb, paths, peer=to.name, idle_s=self.settings.dicom.idle_s)
@@ -137,8 +149,8 @@ class Couriers:
         else:
             self._failed(delivery, row.problem or status)
 
-    def _failed(self, delivery: Delivery, reason: str) -> None:
-        if self.outbox.failed(delivery, reason):
+    def _failed(self, delivery: Delivery, reason: str, *, after_s: float = 0.0) -> None:
+        if self.outbox.failed(delivery, reason, after_s=after_s):
             log.warning("peer %s has not taken an answer of job %s for days: it is aside", delivery.peer, delivery.job)
 
     def _ask(self, peer: Peer, sent: Sequence[Delivery]) -> None:

@@ -19,9 +19,11 @@ from isocenter.files.dicom import KEY_OBJECTS, read_rejection
 from isocenter.service.objects.journal import forget_journals, read_journals
 from isocenter.service.objects.received import Line, Received
 from isocenter.service.objects.store import files_without_row, key_of
+from isocenter.service.performing import Performer
 from isocenter.service.records.database import Database, RecordError
 from isocenter.service.records.index import Arrival, Index
 from isocenter.service.records.jobs import Jobs, Wanted
+from isocenter.service.records.workitems import Workitems, orders_of
 from isocenter.service.routing.answers import box_inside, study_answers
 from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of, folder_of
 from isocenter.service.routing.rules import inputs_hash, series_hash, study_routing
@@ -51,6 +53,7 @@ class Keeper:
     ) -> None:
         self.settings, self.rules, self.models, self.others = settings, rules, models, others
         self.index, self.jobs = Index(database), Jobs(database)
+        self.performer = Performer(settings, Workitems(database, rules))
         self._read: dict[str, int] = {}
         self._unheard: list[Line] = []
         self._swept, self._is_behind = 0.0, False
@@ -82,6 +85,7 @@ class Keeper:
         if not self._is_behind:  # else the rest of a study may stand in a journal
             for study, revision in self.index.overdue(self.settings.study.complete_after_s, STUDIES):
                 self.complete(study, revision)
+        self.performer.round()
         for row in self.index.to_route(STUDIES):
             self.route(row)
         for done in self.index.settle():
@@ -193,11 +197,17 @@ class Keeper:
         series = [SeriesFacts.of_row(row) for row in rows]
         contents = {row.series: row.inputs_hash for row in rows}
         answers, results = study_answers(self.jobs.database, study.study, self.rules, self.models, contents)
-        routing = study_routing(self.rules, self.models, series, answers)
+        orders = orders_of(self.jobs.database, study.study)
+        ordered = {one.rule for one in orders}
+        rules = [rule for rule in self.rules if not rule.only_ordered or rule.name in ordered]
+        routing = study_routing(rules, self.models, series, answers)
         labels = {rule.name: self.models[rule.model].labels for rule in self.rules}
         wanted, fresh = list[Wanted](), 0
         with self.jobs.database.write() as connection:
             for rule, inputs in routing.jobs:
+                places = [one.priority for one in orders if one.holds(rule.name, inputs.values())]
+                if rule.only_ordered and not places:
+                    continue
                 inside = box_inside(rule, list(inputs.values()), results, labels)
                 digest = inputs_hash(inputs, contents, inside)
                 stated = {"series": dict(inputs), "hash": digest, **({} if inside is None else {"inside": inside})}
@@ -205,7 +215,7 @@ class Keeper:
                 columns = {
                     "revision": study.revision,
                     "model": rule.model,
-                    "priority": PRIORITIES.index(rule.priority),
+                    "priority": min([PRIORITIES.index(rule.priority), *places]),
                     "after_s": seconds_until(rule.hours, datetime.now()),
                 }
                 fresh += self.jobs.add(connection, study=study.study, **vars(wanted[-1]), **columns)

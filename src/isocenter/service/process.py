@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 from isocenter import service
@@ -52,7 +53,13 @@ def run(role: str, file: Path, name: str) -> None:
 
 
 def _receiver(settings: Settings, name: str, stop: threading.Event) -> None:
-    receiver = service.Receiver(service.listening_of(settings), settings.folder, name)
+    @cache
+    def orders() -> service.Workitems:
+        kept = kept_settings(settings, "rules", "urgent", "models")
+        rules = service.rules_of(kept, stored_models(settings.folder))
+        return service.Workitems(service.opened(settings.database_url), rules)
+
+    receiver = service.Receiver(service.listening_of(settings), settings.folder, name, orders)
     _beating(settings, name, stop)
     receiver.serve(stop)
 
@@ -74,7 +81,7 @@ def _keeper(settings: Settings, name: str, stop: threading.Event) -> None:
 
 def _worker(settings: Settings, name: str, stop: threading.Event) -> None:
     # What an answer is and where it goes the keeper's settings say, whichever machine works on it.
-    settings = kept_settings(settings, "rules")
+    settings = kept_settings(settings, "rules", "fhir", "hl7", "urgent", "notify", "http")
     database = service.opened(settings.database_url)
     models = stored_models(settings.folder)
     owner = os.environ.get("ISOCENTER_NODE", "")
@@ -88,7 +95,7 @@ def _worker(settings: Settings, name: str, stop: threading.Event) -> None:
 
 
 def _web(settings: Settings, name: str, stop: threading.Event) -> None:
-    settings = kept_settings(settings, "rules", "models", "peers", "queue")
+    settings = kept_settings(settings, "rules", "urgent", "models", "peers", "queue", "fhir", "hl7")
     service.run_web(settings, stop, lambda port: _beating(settings, name, stop))
 
 
@@ -104,7 +111,9 @@ def _describe(settings: Settings, name: str, stop: threading.Event) -> None:
 def _try(settings: Settings, name: str, stop: threading.Event) -> dict[str, ModelFacts]:
     """Facts of every model. Raises what loading raises."""
     del name, stop
-    models = service.WarmModels({name: one.path for name, one in settings.models.items()}, settings.queue.memory_gb)
+    models = service.WarmModels(settings.models, settings.queue.memory_gb)
+    for name, one in settings.models.items():
+        service.check_covariates(name, one.covariates, models[name][0].networks.context)
     return {name: models[name][1] for name in settings.models}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tomllib
@@ -9,15 +10,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from isocenter.errors import UsageError
 
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
 TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
-PRIORITIES = ("emergency", "urgent", "routine", "background")
+Priority = Literal["emergency", "urgent", "routine", "background"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)  # the most urgent first
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -61,6 +63,10 @@ Name = Annotated[str, AfterValidator(_name)]
 Hours = Annotated[str, AfterValidator(_hours)]
 Host = Annotated[str, AfterValidator(_host)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]  # user and password come from the environment
+# A receiver of HL7; with the colon it is no name of a peer, and the records hold 64 letters of one.
+HostPort = Annotated[str, Field(pattern=r"^[\w.-]{1,58}:[1-9]\d{0,4}$")]
+# The FHIR server as a peer.
+FHIR = "fhir"
 # What an attribute or a fact has to be: equal, a regular expression after `~`, any of several, or a closed range.
 Wish = str | bool | int | float | list[str] | tuple[float, float]
 
@@ -126,10 +132,14 @@ class HttpTls(Section):
 
 
 class Http(Section):
-    """Where the API and DICOMweb are served, under TLS or not; max_requests bounds what is answered at once."""
+    """Where the API and DICOMweb are served, under TLS or not; max_requests bounds what is answered at once.
+
+    url: the address in links that others are sent, where it is not that of the listener, such as behind a proxy
+    """
 
     host: Host = "127.0.0.1"
     port: Port = 8180
+    url: Url | None = None
     max_requests: Annotated[int, Field(ge=1, le=MOST_CONNECTIONS)] = 100
     tls: HttpTls | None = None
 
@@ -137,6 +147,11 @@ class Http(Section):
     def scheme(self) -> str:
         """That of every address."""
         return "http" if self.tls is None else "https"
+
+    @property
+    def reached(self) -> str:
+        """The address in links that others are sent."""
+        return (self.url or f"{self.scheme}://{self.host}:{self.port}").rstrip("/")
 
 
 class Queue(Section):
@@ -162,23 +177,47 @@ class Study(Section):
 
 
 class Peer(Section):
-    """Another system. may: what it may ask of us; commit: whether it is asked to commit what we send."""
+    """Another system.
+
+    may:    what it may ask of us: to store, to commit what it has stored, to order jobs by workitems
+    commit: whether it is asked to commit what we send
+    """
 
     name: Name
     ae_title: AeTitle
     host: Host
     port: Port
-    may: list[Literal["store", "commit"]] = ["store", "commit"]
+    may: list[Literal["store", "commit", "order"]] = ["store", "commit"]
     commit: bool = True
     dicomweb: Url | None = None
     tls: PeerTls | None = None
 
 
+class CovariateSource(Section):
+    """Where a covariate comes from that images do not state, and the unit in which the model was trained."""
+
+    source: Annotated[str, Field(pattern=r"^fhir:Observation\?code=[^&\s]+$")]
+    unit: str | None = None
+
+
+def _source(given: Any) -> Any:
+    return {"source": given} if isinstance(given, str) else given
+
+
 class ModelSection(Section):
-    """A model that rules name: whatever `load` takes; allow_large: also for images out of all proportion to its own."""
+    """A model that rules name: whatever `load` takes.
+
+    codes:       a file of codes of its names, which stand before those that it has
+    allow_large: also for images out of all proportion to its own
+    card:        the address of its model card
+    covariates:  {name: source} of those that are not in DICOM
+    """
 
     path: Path
+    codes: Path | None = None
     allow_large: bool = False
+    card: Url | None = None
+    covariates: dict[str, Annotated[CovariateSource, BeforeValidator(_source)]] = {}
 
 
 class Inside(Section):
@@ -198,7 +237,7 @@ class OnlyIf(Section):
 
 
 class Rule(Section):
-    """Which series a model answers, and where the answers go."""
+    """Which series a model answers, and where the answers go. only_ordered: in studies that a workitem names."""
 
     name: Name
     model: str
@@ -206,7 +245,8 @@ class Rule(Section):
     unless: dict[str, Wish] = {}
     series: dict[str, dict[str, Wish]] = {}
     take: Literal["all", "best"] = "all"
-    priority: Literal["emergency", "urgent", "routine", "background"] = "routine"
+    priority: Priority = "routine"
+    only_ordered: bool = False
     hours: Hours = "00:00-24:00"
     send: list[str] = []
     inside: Inside | None = None
@@ -227,6 +267,75 @@ class Rule(Section):
         return self
 
 
+class Fhir(Section):
+    """A FHIR server: covariates come from it, and with `send` the reports of all rules go to it.
+
+    patient_system: the address that it has for the PatientIDs of DICOM
+    """
+
+    base: Url
+    version: Literal["R5", "R4B"] = "R5"
+    send: bool = True
+    patient_system: str = ""
+
+
+class Hl7(Section):
+    """Receivers of HL7 v2 by MLLP, to which the reports of all rules go."""
+
+    send: list[HostPort] = []
+
+
+class Urgent(Section):
+    """The priority of a study with a finding: from a probability on, or from a value on in the finding's unit (ml)."""
+
+    finding: Annotated[str, Field(min_length=1)]
+    probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    value: float | None = None
+    priority: Priority
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if (self.probability is None) == (self.value is None):
+            raise ValueError("give either probability or value, from which on the finding has this priority")
+        return self
+
+
+class Notify(Section):
+    """Whom a notice reaches: of studies of the priority `when`, or a more urgent one.
+
+    after_min: minutes that the recipient has to acknowledge it, before it goes to the next one of the list
+    """
+
+    when: Priority
+    by: Literal["webhook", "smtp"]
+    to: str
+    after_min: Annotated[float, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _has_address(self) -> Self:
+        wanted, words = {
+            "webhook": (r"https?://[^\s@]+", "the URL of a webhook, without user and password"),
+            "smtp": (r"[^\s@,;<>]+@[^\s@,;<>]+", "one e-mail address"),
+        }[self.by]
+        if not re.fullmatch(wanted, self.to):
+            raise ValueError(f"to is not {words}")
+        return self
+
+    @property
+    def recipient(self) -> str:
+        """Its name in the records, which holds no address."""
+        return f"{self.by} {hashlib.sha256(self.to.encode()).hexdigest()[:12]}"
+
+
+class Smtp(Section):
+    """The server that takes e-mail; user:password comes from ISOCENTER_SMTP_CREDENTIALS."""
+
+    host: Host
+    port: Port = 25
+    sender: Annotated[str, Field(pattern=r"^[^\s@,;<>]+@[^\s@,;<>]+$")]
+    tls: Literal["none", "starttls", "always"] = "starttls"
+
+
 class Watch(Section):
     """A folder whose files are taken in once they have not changed for 5 s."""
 
@@ -237,6 +346,13 @@ class Front(Section):
     """An Orthanc whose feed of changes is followed."""
 
     orthanc: Url
+
+
+class Ohif(Section):
+    """A released build of the OHIF viewer, served with the node's studies at the root of a port of its own."""
+
+    folder: Path
+    port: Port = 8181
 
 
 class Settings(Section):
@@ -251,8 +367,14 @@ class Settings(Section):
     peers: list[Peer] = []
     models: dict[Name, ModelSection] = {}
     rules: list[Rule] = []
+    fhir: Fhir | None = None
+    hl7: Hl7 = Hl7()
+    urgent: list[Urgent] = []
+    notify: list[Notify] = []
+    smtp: Smtp | None = None
     watch: Watch | None = None
     front: Front | None = None
+    ohif: Ohif | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Settings:
@@ -271,10 +393,23 @@ class Settings(Section):
             for other in (rule.inside, rule.only_if):
                 if other is not None and (other.rule not in rules or other.rule == rule.name):
                     raise ValueError(f"rule {rule.name!r} waits for {other.rule!r}, which is not another rule")
+        if double := {name for name in self.hl7.send if self.hl7.send.count(name) > 1}:
+            raise ValueError(f"hl7.send names {', '.join(sorted(double))} twice")
+        if self.fhir is not None and FHIR in names:
+            raise ValueError(f"a peer is called {FHIR}, which is the server of [fhir]")
+        for name, model in self.models.items():
+            if model.covariates and self.fhir is None:
+                raise ValueError(f"covariates of the model {name!r} come by FHIR, and there is no [fhir] with its base")
+        for one in self.notify:
+            if one.by == "smtp" and self.smtp is None:
+                raise ValueError("notify by smtp needs the section smtp, with host and sender")
+            if not any(PRIORITIES.index(rule.priority) <= PRIORITIES.index(one.when) for rule in self.urgent):
+                raise ValueError(f"notify waits for a priority of {one.when}, which no rule of [[urgent]] gives")
         listening = [(self.dicom.host, self.dicom.port), (self.http.host, self.http.port)]
         listening += [(self.dicom.host, self.dicom.tls.port)] if self.dicom.tls is not None else []
+        listening += [(self.http.host, self.ohif.port)] if self.ohif is not None else []
         if shared := [port for host, port in listening if port and listening.count((host, port)) > 1]:
-            raise ValueError(f"two ports are {shared[0]}: dicom, dicom.tls and http need one each")
+            raise ValueError(f"two ports are {shared[0]}: dicom, dicom.tls, http and ohif need one each")
         if not self.peers and not is_loopback(self.dicom.host):
             raise ValueError(f"dicom.host {self.dicom.host} is open to others, and no peer is listed")
         return self
@@ -283,6 +418,11 @@ class Settings(Section):
     def folder(self) -> Path:
         """The node's folder."""
         return self.node.folder
+
+    @property
+    def report_to(self) -> list[str]:
+        """Peers that get the findings of every job as a report: the FHIR server, and receivers of HL7."""
+        return [*([FHIR] if self.fhir is not None and self.fhir.send else []), *self.hl7.send]
 
     @property
     def database_url(self) -> str:
@@ -382,8 +522,12 @@ def _absolute(settings: Settings, base: Path) -> Settings:
     if tls is not None:
         clients = None if tls.clients is None else base / tls.clients
         tls = tls.model_copy(update={"certificate": base / tls.certificate, "key": base / tls.key, "clients": clients})
-    models = {name: one.model_copy(update={"path": base / one.path}) for name, one in settings.models.items()}
+    models = {
+        name: one.model_copy(update={"path": base / one.path, "codes": one.codes and base / one.codes})
+        for name, one in settings.models.items()
+    }
     watch = settings.watch and Watch(folder=base / settings.watch.folder)
+    ohif = settings.ohif and settings.ohif.model_copy(update={"folder": base / settings.ohif.folder})
     node = settings.node.model_copy(update={"folder": base / settings.node.folder})
     dicom, peers = settings.dicom.model_copy(update={"tls": tls}), [_absolute_peer(one, base) for one in settings.peers]
     http = settings.http
@@ -391,6 +535,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
         files = {name: base / file for name, file in http.tls.model_dump().items()}
         http = http.model_copy(update={"tls": HttpTls(**files)})
     changed = {"node": node, "dicom": dicom, "http": http, "peers": peers, "models": models, "watch": watch}
+    changed |= {"ohif": ohif}
     return settings.model_copy(update=changed)
 
 

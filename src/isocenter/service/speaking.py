@@ -1,4 +1,4 @@
-"""The settings that receivers and senders need; without the records, which a receiver never opens."""
+"""The settings that receivers and senders need; without the records, which a receiver opens for workitems alone."""
 
 from __future__ import annotations
 

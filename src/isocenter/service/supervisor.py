@@ -31,6 +31,7 @@ from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLine
 log = logging.getLogger("isocenter")
 
 LOCK, LAST_BYTES = "lock", 4096
+OHIF = ("index.html", "app-config.js")  # of its build
 # A process that lived so long is begun again at once; else after a pause that doubles (s).
 STEADY_S, FIRST_PAUSE_S, LONGEST_PAUSE_S = 30.0, 0.5, 30.0
 # How long all may take to be up, models loaded, and to end (s).
@@ -60,7 +61,7 @@ class Child:
 class Node:
     """A running node; leave its `with`, or call `stop`, to end it.
 
-    dicom, secured, http: where it is reached
+    dicom, secured, http, ohif: where it is reached
     """
 
     settings: Settings
@@ -90,10 +91,17 @@ class Node:
         return f"{self.settings.http.scheme}://{self.settings.http.host}:{self.settings.http.port}"
 
     @property
+    def ohif(self) -> str | None:
+        """Address of the viewer; None without."""
+        own = self.settings
+        return None if own.ohif is None else f"{own.http.scheme}://{own.http.host}:{own.ohif.port}"
+
+    @property
     def places(self) -> list[str]:
         """The address of this machine's part of the node, else what it is."""
         secured = [f"DICOM over TLS {self.secured}"] if self.secured else []
-        reached = {"receiver": [f"DICOM {self.dicom}", *secured], "web": [self.http]}
+        viewer = [f"OHIF {self.ohif}"] if self.ohif else []
+        reached = {"receiver": [f"DICOM {self.dicom}", *secured], "web": [self.http, *viewer]}
         return [one for part, addresses in reached.items() if runs(self.role, part) for one in addresses] or [self.role]
 
     def start(self) -> Node:
@@ -225,7 +233,8 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
 
     Raises UsageError for a port in use, an address that others reach without a token, certificates that are none, a
     model that does not load, a rule that its model cannot follow, a folder to watch that is not there, a node's folder
-    that is none of ours; ResourceError for a database that does not answer. Nothing is started.
+    that is none of ours, a folder for OHIF without its build; ResourceError for a database that does not answer.
+    Nothing is started.
     """
     folder = settings.folder
     if folder.exists() and any(folder.iterdir()) and not any(folder.glob("settings*.json")):
@@ -247,6 +256,10 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
             server_context(settings.http.tls.certificate, settings.http.tls.key)
         port = _free(settings.http.host, settings.http.port)
         settings = settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
+        if (viewer := settings.ohif) is not None:
+            _refuse_no_build(viewer.folder)
+            viewer = viewer.model_copy(update={"port": _free(settings.http.host, viewer.port)})
+            settings = settings.model_copy(update={"ohif": viewer})
     if runs(role, "keeper") and settings.watch is not None and not settings.watch.folder.is_dir():
         raise UsageError("there is no such folder to watch", str(settings.watch.folder), "Make it, or leave out watch")
     folder.mkdir(parents=True, exist_ok=True)
@@ -273,6 +286,13 @@ def _load_models(settings: Settings, role: str) -> None:
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace").strip().splitlines()
         raise UsageError(words[-1] if words else "does not load", "the node's models", "Correct it, or leave it out")
+
+
+def _refuse_no_build(folder: Path) -> None:
+    """Raise UsageError for a folder without a build of OHIF."""
+    if not all((folder / name).is_file() for name in OHIF):
+        remedy = "Run `npm pack @ohif/app`, unpack it, and name the folder package/dist"
+        raise UsageError(f"holds no build of OHIF: {' and '.join(OHIF)}", str(folder), remedy)
 
 
 def _free(host: str, port: int) -> int:

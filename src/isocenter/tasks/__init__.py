@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         BETWEEN,
         COARSEST,
         EACH,
+        MEASURES,
         OUTPUT,
         STATE_SIDES,
         WITHIN,

@@ -23,6 +23,7 @@ from isocenter.values import (
     Geometry,
     Head,
     Label,
+    Measurements,
     Merge,
     Prediction,
     Row,
@@ -329,8 +330,11 @@ class Task(ABC):
         """Charts of all cases."""
 
     @abstractmethod
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """The findings of one prediction, for a structured report."""
+    def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
+        """The findings of one prediction, for reports.
+
+        measured: the rows of its label maps in `measurements.csv`, which become findings too
+        """
 
     @property
     def probable_findings(self) -> tuple[str, ...]:

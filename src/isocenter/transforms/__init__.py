@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from isocenter.transforms.adc import apparent_diffusion
     from isocenter.transforms.align import aligned
     from isocenter.transforms.augment import Augmentation
-    from isocenter.transforms.augment_following import Corners, Following, LabelMap, ObjectMap, Warp
+    from isocenter.transforms.augment_following import Answers, Corners, Following, LabelMap, ObjectMap, Warp
     from isocenter.transforms.augment_spatial import sides_changed
     from isocenter.transforms.channels import (
         COLOUR,

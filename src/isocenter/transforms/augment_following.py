@@ -13,7 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.transforms.augment_spatial import bent, flipped, read_labels, sampled, sides_changed, turned, within
+from isocenter.transforms.augment_spatial import (
+    bent,
+    flipped,
+    read,
+    read_labels,
+    sampled,
+    sides_changed,
+    turned,
+    within,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,6 +122,46 @@ class ObjectMap(LabelMap):
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Self:
         """The target with the labels of left and right exchanged where the sample was mirrored across them."""
         return self
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """(batch, channels, *spatial) numbers for every voxel, read between voxels; or (batch, channels), which stay.
+
+    sides: the channel that each becomes where left and right change sides
+    """
+
+    numbers: Tensor
+    sides: tuple[int, ...]
+
+    @property
+    def targets(self) -> Tensor:
+        """The batch as it is now."""
+        return self.numbers
+
+    @property
+    def _is_dense(self) -> bool:
+        return self.numbers.ndim > 2
+
+    def flipped(self, mirrored: NDArray[np.bool_]) -> Self:
+        """After the images were flipped."""
+        return replace(self, numbers=flipped(self.numbers, mirrored)) if self._is_dense else self
+
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Self:
+        """After left and right changed in the images."""
+        there = crossed.reshape(-1, *[1] * (self.numbers.ndim - 1))
+        return replace(self, numbers=torch.where(there, self.numbers[:, list(self.sides)], self.numbers))
+
+    def turned(self, turns: NDArray[np.intp]) -> Self:
+        """After the images were turned."""
+        return replace(self, numbers=turned(self.numbers, turns, self.numbers.ndim - 2)) if self._is_dense else self
+
+    def warped(self, warp: Warp) -> Self:
+        """After the images were warped."""
+        if not self._is_dense:
+            return self
+        chosen = list(warp.chosen)
+        return replace(self, numbers=replaced(self.numbers, chosen, read(self.numbers[chosen], warp.grid)))
 
 
 @dataclass(frozen=True, eq=False)

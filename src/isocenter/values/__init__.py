@@ -9,6 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
     from isocenter.values.case import SPLITS, Case, Dataset, LazyMapping, Problem, Split
+    from isocenter.values.coded_name import CodedName
     from isocenter.values.covariates import (
         AGE,
         BLANKS,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     )
     from isocenter.values.drawn_map import DrawnMap
     from isocenter.values.estimate import Draws, Estimate, Recipe, Row
-    from isocenter.values.finding import Finding
+    from isocenter.values.finding import Finding, Findings, Measurements
     from isocenter.values.fingerprint import CaseFacts, Fingerprint, sizes_in_words
     from isocenter.values.geometry import (
         DIRECTION_TOLERANCE,

@@ -1,32 +1,77 @@
-"""Findings: results as reports, DICOM SR and other programs state them, one by one."""
+"""Findings: results as reports, DICOM SR and other programs state them, one by one, and the record of them all."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from isocenter.values.image import Code
+
+Outcome = Literal["result", "nothing", "abstained", "refused"]
+# Rows of `measurements.csv`, one a structure or object.
+Measurements = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One result that a report, a DICOM SR or a FHIR resource states.
 
-    value:     a number, or whether a finding is called
-    low, high: ends of the interval of a number, where they are known
-    group:     the answer to which it belongs, with others of the same group: "class" of classes that exclude each other
-    called:    of these, whether it is the one that the model names; None where they do not exclude each other
-    possible:  the answers that the stated coverage does not rule out: of a finding of "present" and "absent", of the
-               called class of all classes; None where there is no set
+    value:      a number, whether a finding is called, or the corners of a box
+    codes:      equivalent codes of the concept: the first goes into DICOM, all go into FHIR and HL7
+    low, high:  ends of the interval of a number, where they are known
+    group:      the answer to which it belongs, with others of the same group: "class" of classes that exclude each
+                other; a structure, of which the first is the size and the others are measurements
+    called:     of classes that exclude each other, whether it is the one that the model names; else None
+    possible:   the answers that the stated coverage does not rule out: of a finding of "present" and "absent", of the
+                called class of all classes; None where there is no set
+    label:      of a structure, its value in the label map
+    box:        its row among the boxes that are called, from 0
+    calibrated: whether its probability is a calibrated one
     """
 
     concept: str
     value: Any = None
     unit: str = ""
     probability: float | None = None
-    code: Code | None = None
+    codes: tuple[Code, ...] = ()
     low: float | None = None
     high: float | None = None
     group: str = ""
     called: bool | None = None
     possible: tuple[str, ...] | None = None
+    label: int | None = None
+    box: int | None = None
+    calibrated: bool = False
+
+    @property
+    def code(self) -> Code | None:
+        """The code for DICOM, which takes one."""
+        return self.codes[0] if self.codes else None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The record of what a model found in an image, or in several: every report is made of it.
+
+    reason: why there is no result, or what of it is lacking
+    model:  its name, version and the SHA-256 of its weights
+    images: of several images, the case of each row and in DICOM the SOP Instance UID; empty for one image
+    """
+
+    rows: tuple[Finding, ...]
+    outcome: Outcome
+    reason: str = ""
+    model: Mapping[str, str] = field(default_factory=dict)
+    images: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The rows as plain values, each with what names its image where there are several."""
+        places: Sequence[Mapping[str, str]] = self.images or [{}] * len(self.rows)
+        return [{**asdict(row), **place} for row, place in zip(self.rows, places, strict=True)]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The content of `findings.json`."""
+        return {"outcome": self.outcome, "reason": self.reason, "model": dict(self.model), "rows": self.records}

@@ -20,11 +20,12 @@ from isocenter.runtime import (
     read_postprocessing,
     refuse_unknown,
     why_unpackable,
+    with_codes,
     write_package,
 )
 from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Case, Decision, Image
-from isocenter.verbs.package import MARKS, Packaged, becoming, is_zip
+from isocenter.verbs.package import MARKS, Packaged, becoming, code_table, is_zip
 
 # Each is predicted several times by every backend.
 MOST = 20
@@ -95,7 +96,7 @@ def adopt(
     backends = None if backends is None else tuple(backends)
     refuse_unknown(() if backends in (None, USUAL) else backends, "--backends")
     largest = read_postprocessing(Path(postprocessing)) if postprocessing is not None else ()
-    model = load_foreign(source, "cpu", fold=fold, trusted=trust, largest=largest)
+    model = with_codes(load_foreign(source, "cpu", fold=fold, trusted=trust, largest=largest), {})
     if problem := why_unpackable(model):
         raise UsageError(problem, str(source), "Predict with it as it is: it needs no package")
     origin = str(model.record["origin"])
@@ -120,7 +121,8 @@ def adopt(
                 threads=threads,
                 only_fastest=usual,
             )
-    return Adopted(out, onnx, len(model.networks.members), False, certificate, origin, tuple(trust), backends == USUAL)
+    facts = (out, onnx, len(model.networks.members), False, certificate, code_table(model))
+    return Adopted(*facts, origin, tuple(trust), backends == USUAL)
 
 
 class _Shown:

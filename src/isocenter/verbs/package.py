@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, rows_from_json
-from isocenter.files import read_text_table, unwritable, written
+from isocenter.files import read_codes, read_text_table, unwritable, written
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
@@ -19,24 +19,35 @@ from isocenter.reading import refuse_missing, refuse_taken, result_folder
 from isocenter.runs import MARKS as OF_A_RUN
 from isocenter.runs import NOTES, REPORT, validation_images
 from isocenter.runtime import (
+    NETWORK_ALONE,
     RUN_COMMAND,
+    TRITON_RECORD,
     Certificate,
     Evidence,
     Model,
     certify,
+    checked_ratios,
     choose_device,
+    codes_of,
     load,
     read_json,
     refuse_unknown,
+    with_codes,
+    with_ratios,
     write_package,
+    write_triton,
     write_zip,
 )
 from isocenter.scoring import EVALUATION, OF_GROUPS, kept_content, read_data_record
-from isocenter.values import Decision, Plan, Row
+from isocenter.values import CodedName, Decision, Plan, Row
 
 # What an image of these parts decided shows in every figure on it.
 TRAINS = ("train", "val", "calibration")
 PARTS = {"train": "training", "val": "selection", "calibration": "calibration", "test": "testing"}
+MONAI, TRITON = "monai", "triton"
+PACKAGE_FORMATS = (MONAI, TRITON)
+# In the folder of a repository of networks.
+SERVE_COMMAND = "tritonserver --model-repository=."
 # What somebody may expect to be written, and would get a folder of that name.
 OTHER_ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 # What tells a package's folder from any other.
@@ -49,6 +60,8 @@ class Packaged:
 
     onnx:        whether the network could be written as ONNX, and how far that is from torch
     certificate: which backends say what torch says, and how fast; None where none was asked for
+    format:      one of `PACKAGE_FORMATS`
+    codes:       of each name that results state; those with a private code last
     """
 
     out: Path
@@ -56,25 +69,45 @@ class Packaged:
     networks: int
     estimated: bool
     certificate: Certificate | None = None
+    format: str = field(default=MONAI, kw_only=True)
+    codes: Mapping[str, CodedName] = field(default_factory=dict)
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
-        facts = {"out": str(self.out), "run": RUN_COMMAND, "onnx": dict(self.onnx), "networks": self.networks}
+        facts = {"out": str(self.out), "run": self._command, "onnx": dict(self.onnx), "networks": self.networks}
+        facts["format"] = self.format
         certificate = None if self.certificate is None else asdict(self.certificate)
         record = {"schema": "isocenter.package", "version": 1, **facts}
-        return {**record, "estimated": self.estimated, "certificate": certificate}
+        codes = {name: coded.record for name, coded in self.codes.items()}
+        return {**record, "estimated": self.estimated, "certificate": certificate, "codes": codes}
+
+    @property
+    def _command(self) -> str:
+        """What runs it without Isocenter, in its folder."""
+        return RUN_COMMAND if self.format == MONAI else SERVE_COMMAND
 
     def __repr__(self) -> str:
         where = f"unpack {self.out}, and in its folder" if self.out.suffix == ".zip" else f"in {self.out}"
+        ours = [f"with Isocenter: isocenter predict {self.out} IMAGES"] if self.format == MONAI else []
         same = f"ONNX agrees with torch to {self.onnx.get('largest_difference', 0):.1g} of the largest output"
         lines = [
             str(self.out),
-            f"with Isocenter: isocenter predict {self.out} IMAGES",
-            f"without: {where}: {RUN_COMMAND}",
+            *ours,
+            f"without: {where}: {self._command}",
+            *([] if self.format == MONAI else [f"{NETWORK_ALONE}."]),
             same if self.onnx["exported"] else f"no ONNX: {self.onnx['because']}",
             *([] if self.certificate is None else self.certificate.lines),
+            *(f"code of {name}: {_in_words(coded)}" for name, coded in self.codes.items()),
         ]
         return "\n".join(lines if self.estimated else [*lines, "every case was trained on: nothing is estimated"])
+
+
+def _in_words(coded: CodedName) -> str:
+    """The codes of a name with their source."""
+    if not coded.codes:
+        return "private (99ISOCENTER); name it in --codes"
+    unit = f", in {coded.unit}" if coded.unit else ""
+    return f"{'; '.join(f'{one.scheme} {one.value}, {one.meaning}' for one in coded.codes)}{unit} ({coded.source})"
 
 
 @named_keywords()
@@ -85,28 +118,54 @@ def package(
     overwrite: bool = False,
     backends: Sequence[str] | None = None,
     threads: int | None = None,
+    format: str = MONAI,
+    codes: str | Path | None = None,
+    measure: Sequence[str] = (),
 ) -> Packaged:
     """The run's model as a MONAI bundle: a folder, or a zip where `out` ends so. A run of folds becomes their mean.
 
+    format: "monai", or "triton": a model repository of the Triton Inference Server with the network alone
     backends: which of them predict the run's validation cases beside torch, for the certificate by which
               `predict` chooses; all that are here if not said, none and no certificate for ()
+    codes:    a table name,scheme,value,meaning[,unit]: several rows of one name are equivalents, of which the first
+              goes into DICOM. Other names keep the codes of the data, or get that of DICOM's dictionary
     Who made it and whose it is, is what ISOCENTER_AUTHORS and ISOCENTER_COPYRIGHT say.
-    Raises UsageError for what is no finished run, or a backend that nobody knows.
+    measure:  ratios of measurements that the model states, "cdr = cup.short_axis_mm / disc.short_axis_mm"
+    Raises UsageError for what is no finished run, or a backend that nobody knows, and FormatError for a table of codes
+    that cannot be understood.
     """
     run, out = Path(run), Path(out)
+    if format not in PACKAGE_FORMATS:
+        raise UsageError(f"there is no {format!r}", "--format", f"Choose {' or '.join(PACKAGE_FORMATS)}")
+    if format == TRITON and (backends or codes is not None or measure):
+        flag = "--backends" if backends else "--codes" if codes is not None else "--measure"
+        raise UsageError("is for whole models, and this is a network alone", flag, "Leave it out")
     refuse_missing(run)
     plan = finished_plan(run)
     zipped = is_zip(out)
-    refuse_taken(out, overwrite, () if zipped else MARKS)
+    marks = MARKS if format == MONAI else (TRITON_RECORD,)
+    refuse_taken(out, overwrite, () if zipped else marks)
     refuse_unknown(backends or (), "--backends")
-    model = load(run, "cpu")
+    given = {} if codes is None else read_codes(Path(codes))
+    model = with_codes(load(run, "cpu"), given)
+    model = with_ratios(model, checked_ratios(measure, model.task))
+    networks = len(model.networks.members) + (len(model.first.networks.members) if model.first else 0)
+    if format == TRITON:
+        estimated = bool(_rows(run))
+        with becoming(out, overwrite, zipped, marks) as folder:
+            onnx = write_triton(model, out.stem if zipped else out.name, folder)
+        return Packaged(out, onnx, networks, estimated, format=format)
     evidence = evidence_of(run, model, plan)
     rows = evidence.rows
     with becoming(out, overwrite, zipped) as folder:
         onnx = write_package(model, evidence, folder.name, folder)
         certificate = None if backends == () else _certified(folder, model, run, plan, backends, threads)
-    networks = len(model.networks.members) + (len(model.first.networks.members) if model.first else 0)
-    return Packaged(out, onnx, networks, bool(rows), certificate)
+    return Packaged(out, onnx, networks, bool(rows), certificate, code_table(model))
+
+
+def code_table(model: Model) -> dict[str, CodedName]:
+    """The codes of a model's names, those with a private code last."""
+    return dict(sorted(codes_of(model).items(), key=lambda one: not one[1].codes))
 
 
 def evidence_of(run: Path, model: Model, plan: Plan) -> Evidence:

@@ -25,14 +25,17 @@ from isocenter.lazy import pandas as pd
 from isocenter.prediction import (
     Asked,
     Done,
+    Examined,
     Here,
     Predictor,
     There,
     Wanted,
+    findings_record,
     in_full,
     kinds_of_maps,
     loaded_model,
     with_own_names,
+    write_findings,
 )
 from isocenter.reading import (
     Covariates,
@@ -49,16 +52,16 @@ from isocenter.reading import (
     result_folder,
 )
 from isocenter.report import InNotebook, tracked
-from isocenter.runtime import Model, Request, with_uncertainty, write_json
+from isocenter.runtime import Model, Request, checked_ratios, with_uncertainty, write_json
 from isocenter.tasks import Task, added_results, may_miss
-from isocenter.values import Case, Prediction, Problem
+from isocenter.values import Case, Findings, Prediction, Problem
 
 log = logging.getLogger("isocenter")
 
 MARKS = ("predictions.csv", "summary.json")
 # Holds the room for the records until they are written; its bytes are those of their files, of a row, and of what a row
-# says of a label, each twice what was seen.
-RESERVED, RECORD_BYTES, CASE_BYTES, LABEL_BYTES = ".reserved", 12288, 1024, 192
+# says of a label, whose measurements are findings too, each twice what was seen.
+RESERVED, RECORD_BYTES, CASE_BYTES, LABEL_BYTES = ".reserved", 12288, 1024, 6400
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,7 @@ class Predicted(InNotebook):
     predictions:  {case id: Prediction}; empty where they were written, so that a cohort of any size fits
     problems:     errors are cases without a result, warnings are results that lack a part, and files that were left out
     stopped:      what ended it before the last case: Ctrl-C, a full disk, or a defect
+    findings:     of all cases, as in `findings.json`; of several each row states its case
     measurements: of dense results, one row a case and label: size, mean and SD of the intensity
     """
 
@@ -76,6 +80,7 @@ class Predicted(InNotebook):
     predictions: Mapping[str, Prediction]
     problems: Sequence[Problem]
     files: Sequence[Path]
+    findings: Findings
     out: Path | None = None
     stopped: BaseException | None = None
     measurements: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([]))
@@ -132,14 +137,15 @@ def predict(
     calibration: str = "on",
     uncertainty: str | None = None,
     activation: str | None = None,
+    measure: Sequence[str] = (),
     **reading: Unpack[ReadingKeywords],
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
 
     format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM a SEG as well where it can be;
             boxes on DICOM are written as a structured report with "auto" and "dcm"
-    out:    a folder for the results, predictions.csv, measurements.csv and summary.json; it is there when all is
-            done. Stopped by Ctrl-C, a full disk or a defect, it holds the cases that were
+    out:    a folder for the results, predictions.csv, measurements.csv, findings.json and summary.json; it is there
+            when all is done. Stopped by Ctrl-C, a full disk or a defect, it holds the cases that were
     fold:   the one model of a run of folds to predict with, in place of the mean of all
     mirror: whether images are also seen mirrored and the results averaged; as the model was planned if not said
     backend: what computes a package; "auto" takes the fastest that its certificate vouches for
@@ -164,6 +170,7 @@ def predict(
                  "tta" (mirrored views). No result changes by it. As planned if not said
     activation: of the outputs of an ONNX file: "none" (logits), "softmax" or "sigmoid"; None: its description, its
                 graph or a trial decides
+    measure: ratios of measurements as findings, "cdr = cup.short_axis_mm / disc.short_axis_mm", beside the model's own
     calibration: "off" states probabilities as the network does; what is called, and sets, are those of calibrated ones
     reading: the fields of `ReadingOptions`: layout, patient, column and so on
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
@@ -188,6 +195,7 @@ def predict(
         raise UsageError("covering masks rest on calibrated probabilities", "--covering", "Leave --calibration on")
     if covering:
         _refuse_without_covering(loaded.task, str(model))
+    asked = replace(asked, ratios=checked_ratios(measure, loaded.task))
     predictor: Predictor = Here(loaded)
     if scheduler is not None:
         predictor = There.of(scheduler, path_of(model), loaded, device=device, uncertainty=sought, **how)
@@ -232,6 +240,7 @@ def _write_records(
     write_table(result.table, folder / "predictions.csv")
     if len(result.measurements):
         write_table(result.measurements, folder / "measurements.csv")
+    write_findings(result.findings, folder)
     origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
     computing = None if model.networks.computing is None else asdict(model.networks.computing)
     record = {**origin, "mirrored": model.flips(mirror), "computing": computing}
@@ -285,7 +294,7 @@ def _predicted(
             raise
         stopped = error
     kept.enter_context(brought_to_its_end())
-    result = _gathered([done[case.id] for case in cases if case.id in done], problems, stopped)
+    result = _gathered(model, [done[case.id] for case in cases if case.id in done], problems, stopped)
     return _as_given(result, inputs) if predictor.is_elsewhere else result
 
 
@@ -293,7 +302,10 @@ def _reserve(folder: Path, cases: int, labels: int) -> None:
     """Take the room on the disk that the records will need, so that what is done stays when the disk gets full."""
     try:
         # Random, because a file system that compresses takes no room for zeros.
-        (folder / RESERVED).write_bytes(os.urandom(RECORD_BYTES + cases * (CASE_BYTES + labels * LABEL_BYTES)))
+        with (folder / RESERVED).open("wb") as file:
+            file.write(os.urandom(RECORD_BYTES))
+            for _ in range(cases):
+                file.write(os.urandom(CASE_BYTES + labels * LABEL_BYTES))
     except OSError as error:
         raise unwritable(error, folder) from error
 
@@ -302,17 +314,26 @@ def _problem(case: Case, error: IsocenterError, where: str) -> Problem:
     return Problem("error", f"{where}: {error.problem}", (case.id,), remedy=error.remedy)
 
 
-def _gathered(done: Sequence[Done], problems: Sequence[Problem], stopped: BaseException | None) -> Predicted:
+def _gathered(
+    model: Model, done: Sequence[Done], problems: Sequence[Problem], stopped: BaseException | None
+) -> Predicted:
     """The results as one; where there is none, why."""
     if not done and stopped is not None:
         raise stopped
     if not done:
         raise no_result("predict", "predicted", problems)
+    several = len(done) > 1
+    cases = [str(one.rows[0]["case"]) for one in done]
+    examined = [
+        Examined(one, f"{case}: ", {"case": case}) if several else Examined(one)
+        for one, case in zip(done, cases, strict=True)
+    ]
     return Predicted(
         pd.DataFrame([row for one in done for row in one.rows]),
-        {str(one.rows[0]["case"]): one.prediction for one in done if one.prediction is not None},
+        {case: one.prediction for case, one in zip(cases, done, strict=True) if one.prediction is not None},
         [*problems, *(problem for one in done for problem in one.lacking), *_large(done)],
         [path for one in done for path in one.files],
+        findings_record(examined, model),
         stopped=stopped,
         measurements=pd.DataFrame([row for one in done for row in one.measured]),
     )

@@ -73,7 +73,7 @@ def route(
     need_extra("route")
     path, place = (None if one is None else Path(one) for one in (config, folder))
     settings = service.read_settings(path, [Path(one) for one in models], place)
-    warm = service.WarmModels({name: one.path for name, one in settings.models.items()}, settings.queue.memory_gb)
+    warm = service.WarmModels(settings.models, settings.queue.memory_gb)
     facts = {name: warm[name][1] for name in settings.models}
     if not facts:
         raise UsageError("there is no model to route to", "route", "Give a model, or a --config that names one")

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 FOLDER = Path("node")
 ROLES = ("all", "receiver", "keeper", "worker", "web")
 # Packages of the extra that any part of a node needs.
-EXTRA = ("pynetdicom", "dicomweb_client", "fastapi", "uvicorn", "sqlalchemy", "alembic", "prometheus_client")
+EXTRA = (
+    *("pynetdicom", "dicomweb_client", "fastapi", "uvicorn", "sqlalchemy", "alembic", "prometheus_client"),
+    *("fhir", "hl7"),
+)
 
 
 @named_keywords()

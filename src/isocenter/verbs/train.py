@@ -31,6 +31,7 @@ from isocenter.runs import (
     configuration_sections,
     configured,
     covariates_stated,
+    distillation_of,
     in_all_processes,
     less_than_one_pass,
     new_run,
@@ -203,7 +204,11 @@ def run_for(
             initialise(build_module(chosen.task, chosen.architecture), chosen, weights)
         if start is None and chosen.network.pretrained is None:
             _refuse_no_start(chosen)
-        lineage = lineage_of([Path(place) for place in (pretrained_file, start) if place is not None])
+        teacher = distillation_of(chosen)
+        lineage = lineage_of(
+            [Path(place) for place in (pretrained_file, start) if place is not None],
+            [] if teacher is None else [Path(teacher.teacher)],
+        )
         return _finished(new_run(Path(out), made, Clock(began), weights, lineage))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.files.dicom.dictionary_codes import dictionary_code
     from isocenter.files.dicom.header import Header, frame_count, looks_like_dicom, read_header
     from isocenter.files.dicom.identity import Identity, originals, read_identity, same_object
     from isocenter.files.dicom.reading.one_frame import (
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.writing.implicit import implicit_data_set
     from isocenter.files.dicom.writing.seg import write_segmentation
     from isocenter.files.dicom.writing.series import SeriesNames, write_series
-    from isocenter.files.dicom.writing.sr import write_report
+    from isocenter.files.dicom.writing.sr import UCUM, write_report
     from isocenter.files.dicom.writing.stamp import Stamp, stamped
 
 if not TYPE_CHECKING:

@@ -27,8 +27,8 @@ LAYOUT = Layout(
     "timm",
     2,
     lambda content: resnet_size(renamed(content)),
-    "MIT",
-    "not stated apart from the code's; trained on MIMIC-CXR and CheXpert, whose terms apply",
+    "not verified: see its repository",
+    "not verified; trained on MIMIC-CXR and CheXpert, whose terms apply",
     "Wang et al., EMNLP 2022, arXiv:2210.10163",
     "features equal those of torchvision's network under these names",
 )

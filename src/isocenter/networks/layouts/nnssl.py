@@ -70,7 +70,7 @@ LAYOUT = Layout(
     3,
     size,
     "Apache-2.0",
-    "as the page of each model states",
+    "CC-BY-4.0 for the checkpoints of its authors; of others as the page of each states",
     "Wald et al., ICCV 2025, arXiv:2412.17041",
     "features equal those of our residual encoder under these names, on axes in our order",
 )

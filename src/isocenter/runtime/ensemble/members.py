@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from isocenter.errors import IntegrityError
 from isocenter.files import written
 from isocenter.runtime import bundle
+from isocenter.runtime.codes import CODES
 from isocenter.runtime.ensemble.common_scale import guard_on, on_one_scale
 from isocenter.runtime.guard.answering import strictest
 from isocenter.runtime.inference import Inference
@@ -87,6 +88,9 @@ def _record(members: Sequence[Model], shares: tuple[float, ...] | None) -> dict[
     common = {key: value for key, value in records[0].items() if all(one.get(key) == value for one in records)}
     digests = [str(one.get("weights_sha256", "")) for one in records]
     counted = {} if shares is None else {"shares": list(shares)}
+    # Members may know the codes of different names; of one name the first member's hold.
+    codes = {name: coded for one in reversed(records) for name, coded in (one.get(CODES) or {}).items()}
+    common |= {CODES: codes} if codes else {}
     return {**common, **counted, "weights_sha256": joined([*digests, *map(str, shares or ())]), "members": records}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from isocenter.errors import listed
 from isocenter.report import in_words
+from isocenter.runtime.codes import codes_of
 from isocenter.runtime.covariate_encoding import IMAGE
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST
@@ -17,7 +18,7 @@ from isocenter.tasks import (
     leaves,
 )
 from isocenter.transforms import GREY
-from isocenter.values import Row, counted_in
+from isocenter.values import CodedName, Row, counted_in
 
 RUN_COMMAND = (
     "python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES --output_dir RESULTS"
@@ -147,7 +148,9 @@ def _outputs(model: Model) -> str:
     """The table of values, classes and codes, or of quantities."""
     measures = any(head.holds_numbers for head in model.task.heads.values())
     labels = [label for task in leaves(model.task).values() for label in task.labels]
-    codes = [f"{one.code.scheme} {one.code.value}, {one.code.meaning}" if one.code else "" for one in labels]
+    known = codes_of(model)
+    each = [known.get(one.name, CodedName()).codes for one in labels]
+    codes = ["; ".join(f"{code.scheme} {code.value}, {code.meaning}" for code in own) for own in each]
     rows = [f"| {one.value} | {_cell(one.name)} | {_cell(code)} |" for one, code in zip(labels, codes, strict=True)]
     head = "| output | quantity | code |" if measures else "| value | class | code |"
     return "\n".join([head, "|---|---|---|", *rows])

@@ -132,24 +132,44 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
 
 def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Mapping[str, Any]:
     """Write the weights for MONAI, for ONNX and for Isocenter; return what became of the ONNX file."""
-    network = every_head(model.task, modules, model.networks.shares).eval()
-    _check_mean(model, modules, network)
+    network = _as_one(model, modules)
     torch.save(network.state_dict(), folder / "models" / "model.pt")
     for name, module in zip(member_weights(len(modules)), modules, strict=True):
         write_tensors(folder / PACKAGED / name, module.state_dict())
-    shape = (int(model.networks.architecture["channels"]), *model.inference.patch)
+    further = Further.of(model)
+    if further.names:
+        heads = list(model.task.heads)
+        with_further = WithFurther(network, heads, further, model.networks.shares)
+        made = _exported(model, with_further, folder / ONNX, further.names)
+        if made["exported"]:
+            return {**made, **further.record}
+    return _exported(model, network, folder / ONNX)
+
+
+def write_network(model: Model, path: Path) -> Mapping[str, Any]:
+    """Write the network of a model, or the mean of several, as an ONNX file with its heads alone; its record.
+
+    Raises PlanError for a model whose network cannot travel.
+    """
+    return _exported(model, _as_one(model, _modules(model)), path)
+
+
+def _as_one(model: Model, modules: Sequence[Module]) -> Module:
+    """The networks as one that gives each head; PlanError where that is not what the task averages them to."""
+    network = every_head(model.task, modules, model.networks.shares).eval()
+    _check_mean(model, modules, network)
+    return network
+
+
+def _exported(model: Model, network: Module, path: Path, further: Sequence[str] = ()) -> Mapping[str, Any]:
+    """The record of a model's network as an ONNX file. further: its outputs after the heads"""
     refused = next(
         filter(None, (networks.family_of(one["name"]).without_onnx for one in model.networks.architectures)), ""
     )
+    shape = (int(model.networks.architecture["channels"]), *model.inference.patch)
     heads = list(model.task.heads)
-    names = heads if len(heads) > 1 else ["pred"]
-    further, context = Further.of(model), len(model.networks.context)
-    if not refused and further.names:
-        with_further = WithFurther(network, heads, further, model.networks.shares)
-        made = write_onnx(with_further, shape, folder / ONNX, context=context, names=[*names, *further.names])
-        if made["exported"]:
-            return {**made, **further.record}
-    return write_onnx(network, shape, folder / ONNX, context=context, names=names, refused=refused)
+    names = [*(heads if len(heads) > 1 else ["pred"]), *further]
+    return write_onnx(network, shape, path, context=len(model.networks.context), names=names, refused=refused)
 
 
 # What the names of tasks of other programs' models begin with: a prefix for the code, and no word for a reader.

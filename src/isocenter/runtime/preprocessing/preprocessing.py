@@ -188,6 +188,13 @@ class Preprocessing:
             return np.pad(seen, trace.pad, mode="edge")
         return np.pad(seen, trace.pad, constant_values=outside)
 
+    def numbers(self, maps: Array, trace: Trace) -> Array:
+        """(channels, *spatial) numbers on the source grid, taken the same way; linear between voxels."""
+        if trace.squeezed is not None:
+            maps = maps.squeeze(trace.squeezed + 1)
+        moved = permuted(maps, trace.axes, trace.flips)[(slice(None), *trace.crop)]
+        return _padded(resample(np.ascontiguousarray(moved, dtype=np.float32), trace.shape), trace.pad)
+
     def opened(self, image: Image, where: str) -> tuple[Source, Trace]:
         """The same as a call, but of a large volume only what is asked for is made, and it is never held."""
         if self.frames is not None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from itertools import count
 from typing import Any
@@ -18,9 +19,12 @@ from isocenter.service.dicom.library import entity, kept, references, report_of,
 from isocenter.service.dicom.listening import Listening
 from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE, VERIFICATION
 from isocenter.service.dicom.pdus import ASSOCIATE_RQ, LARGEST_DATA, ProtocolError, Request, pdu
+from isocenter.service.dicom.ups import CLASSES as UPS_CLASSES
+from isocenter.service.dicom.ups import UpsService
 from isocenter.service.objects.received import CommitmentRequest
 from isocenter.service.objects.reply import Reply
 from isocenter.service.objects.store import ObjectStore
+from isocenter.service.records.workitems import Workitems
 
 SLACK = 1 << 20  # bytes of commands and heads of PDUs
 AT_ONCE = 1 << 16
@@ -72,13 +76,18 @@ class Awaited:
 
 @dataclass(eq=False)
 class Handed:
-    """One association that pynetdicom serves. permits: what the peer may ask for."""
+    """One association that pynetdicom serves.
+
+    permits: what the peer may ask for
+    orders:  the workitems, opened once they are asked for; None where none can be ordered
+    """
 
     connection: Connection
     request: Request
     permits: frozenset[str]
     store: ObjectStore
     listening: Listening
+    orders: Callable[[], Workitems] | None = None
     _awaited: dict[int, Awaited] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _spoke_at: float = 0.0
@@ -127,9 +136,16 @@ class Handed:
         if {"commit", "report"} & self.permits:
             ours.add_supported_context(COMMITMENT, scu_role=True, scp_role=True)
         events = pynetdicom.evt
+        act, ordering = self._note_request, list[Any]()
+        if "order" in self.permits and self.orders is not None:
+            service = UpsService(self.orders)
+            act, ordering = partial(self._acted, service), service.handlers
+            for sop_class in UPS_CLASSES:
+                ours.add_supported_context(sop_class)
         handlers: list[Any] = [
+            *ordering,
             (events.EVT_C_STORE, self._keep),
-            (events.EVT_N_ACTION, self._note_request),
+            (events.EVT_N_ACTION, act),
             (events.EVT_N_EVENT_REPORT, self._note_report),
             (events.EVT_DIMSE_RECV, self._note_answer),
         ]
@@ -141,6 +157,10 @@ class Handed:
         if "store" not in self.permits:
             return messages.NOT_AUTHORISED
         return kept(self.store, event, self.request.calling)
+
+    def _acted(self, service: UpsService, event: Any) -> tuple[Any, Any]:
+        """The answer to an N-ACTION, by its class."""
+        return self._note_request(event) if event.request.RequestedSOPClassUID == COMMITMENT else service.act(event)
 
     def _note_request(self, event: Any) -> tuple[int, None]:
         if "commit" not in self.permits:

@@ -38,7 +38,7 @@ class Trusted:
 class Peer:
     """Another system that speaks DICOM.
 
-    may:     what it may ask of us, of "store" and "commit"
+    may:     what it may ask of us, of "store", "commit" and "order"
     commits: whether we ask it to commit, so that it reports to us
     tls:     of the associations that we open; None for plain ones
     """
@@ -94,7 +94,7 @@ class Listening:
 
     @cached_property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it: then any title may store."""
+        """Whether only this machine can reach it: then any title may store and order."""
         own = addresses(self.host)
         return bool(own) and all(ip_address(address).is_loopback for address in own)
 
@@ -104,7 +104,7 @@ class Listening:
         address = str(mapped or address)
         listed = [peer for peer in self.peers if peer.ae_title == calling and address in addresses(peer.host)]
         reports = {"report" for peer in listed if peer.commits}
-        return frozenset({"store"} if self.is_local else ()).union(reports, *(peer.may for peer in listed))
+        return frozenset({"store", "order"} if self.is_local else ()).union(reports, *(peer.may for peer in listed))
 
 
 def server_context(certificate: Path, key: Path, clients: Path | None = None) -> ssl.SSLContext:

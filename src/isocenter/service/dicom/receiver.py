@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from isocenter.service.dicom.pdus import (
 )
 from isocenter.service.dicom.storage import Association
 from isocenter.service.objects.store import ObjectStore
+from isocenter.service.records.workitems import Workitems
 
 LOG = logging.getLogger(__name__)
 BACKLOG = 128
@@ -41,11 +43,21 @@ DRAIN_S = 25.0  # for objects that are coming
 
 
 class Receiver:
-    """Listening sockets, and a thread for each connection. name: of the process, in the folder's name in `inbox/`."""
+    """Listening sockets, and a thread for each connection.
 
-    def __init__(self, listening: Listening, folder: Path, name: str = "receiver") -> None:
+    name:   of the process, in the folder's name in `inbox/`
+    orders: the workitems, which alone are of the records: they are opened once somebody asks for one
+    """
+
+    def __init__(
+        self,
+        listening: Listening,
+        folder: Path,
+        name: str = "receiver",
+        orders: Callable[[], Workitems] | None = None,
+    ) -> None:
         """Raises UsageError where a port is in use."""
-        self.listening = listening
+        self.listening, self.orders = listening, orders
         with ExitStack() as stack:
             self._doors: list[tuple[socket.socket, ssl.SSLContext | None]] = []
             self._doors.append((stack.enter_context(_bound(listening.host, listening.port)), None))
@@ -132,7 +144,7 @@ class Receiver:
         classes = {proposal.sop_class for proposal in request.proposals} - {VERIFICATION}
         if all(map(is_storage, classes)) and ("store" in permits or not classes):
             return Association(connection, request, permits, self.store, self.listening)
-        return Handed(connection, request, permits, self.store, self.listening)
+        return Handed(connection, request, permits, self.store, self.listening, self.orders)
 
     def _refusal(self, request: Request, permits: frozenset[str]) -> tuple[int, int, int] | None:
         if not request.is_known:

@@ -123,6 +123,11 @@ class Index:
             exchange()
         return True
 
+    def uid_of(self, study: str) -> str:
+        """The StudyInstanceUID of a study."""
+        with self.database.read() as connection:
+            return str(connection.execute(select(studies.c.uid).where(studies.c.study == study)).scalar_one())
+
     def known(self, study: str) -> set[str]:
         """Paths of the objects of a study that have a row."""
         with self.database.read() as connection:

@@ -10,7 +10,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, or_, select, tuple_, update
 
 from isocenter.service.records.database import Clock, Database
+from isocenter.service.records.notices import NOTICE, Notice, noticed
 from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, studies
+from isocenter.service.routing.urgency import Urgency
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,27 @@ class Answer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a job: a result, or a stated reason why there is none."""
+    """The outcome of a job: a result, or a stated reason why there is none.
+
+    send:       peers that get the DICOM objects
+    report_to:  peers that get the record of findings as a report
+    covariates: {name: {"value", "source"}} of those that the image or a server states
+    urgency:    what its findings make of the study
+    notice:     of that, for people who are to know
+    """
 
     outcome: str
     reason: str = ""
     answers: Sequence[Answer] = ()
     findings: Sequence[Mapping[str, Any]] = ()
     send: Sequence[str] = ()
+    report_to: Sequence[str] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     gate_p: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    covariates: Sequence[str] = ()
+    covariates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    urgency: Urgency | None = None
+    notice: Notice | None = None
 
 
 def job_key(study: str, rule: str, model_hash: str, inputs_hash: str) -> str:
@@ -216,7 +228,13 @@ class Jobs:
                 publish()
             send = sorted(set(outcome.send)) if outcome.outcome == RESULT else []
             sent = [one.name for one in outcome.answers if one.sop_instance_uid is not None]
-            is_sending = self._write_answers(connection, job, outcome, [(name, peer) for name in sent for peer in send])
+            due = {(name, peer): 0.0 for name in sent for peer in send}
+            if outcome.outcome == RESULT:
+                records = [one.name for one in outcome.answers if one.kind == "findings"]
+                due |= {(name, peer): 0.0 for name in records for peer in outcome.report_to}
+            if outcome.notice is not None:
+                due |= {(NOTICE, to): after for to, after in noticed(connection, job.job, outcome.notice).items()}
+            is_sending = self._write_answers(connection, job, outcome, due)
             values = {
                 "state": "sending" if is_sending else "done",
                 "outcome": outcome.outcome,
@@ -224,7 +242,9 @@ class Jobs:
                 "seconds": dict(outcome.seconds),
                 "gate_p": outcome.gate_p,
                 "versions": dict(outcome.versions),
-                "covariates": list(outcome.covariates),
+                "covariates": {name: dict(one) for name, one in outcome.covariates.items()},
+                "urgency": outcome.urgency and outcome.urgency.rank,
+                "because": outcome.urgency and outcome.urgency.because,
                 "lease_until": None,
                 "done_at": Clock(),
             }
@@ -235,10 +255,11 @@ class Jobs:
         return True
 
     def _write_answers(
-        self, connection: Connection, job: Job, outcome: Outcome, sent: Sequence[tuple[str, str]]
+        self, connection: Connection, job: Job, outcome: Outcome, sent: Mapping[tuple[str, str], float]
     ) -> bool:
         """Files and findings in place of those of an earlier run, if any; whether any is still to be delivered.
 
+        sent: {(name, peer): s from now on after which it is}
         What a peer has is not sent again, what was given up is.
         """
         kept = select(deliveries.c.name).where(deliveries.c.job == job.job)
@@ -257,14 +278,18 @@ class Jobs:
             columns = {"job": job.job, "number": number, "concept": str(row["concept"]), "row": dict(row)}
             connection.execute(insert(findings).values(columns))
         known = select(deliveries.c.name, deliveries.c.peer).where(deliveries.c.job == job.job)
-        fresh = set(sent) - {(row.name, row.peer) for row in connection.execute(known)}
+        fresh = sent.keys() - {(row.name, row.peer) for row in connection.execute(known)}
         begun = {"state": "waiting", "next_at": Clock(), "created_at": Clock()}
         for name, peer in sorted(fresh):
-            connection.execute(insert(deliveries).values({"job": job.job, "name": name, "peer": peer, **begun}))
+            due = {**begun, "next_at": Clock() + sent[name, peer]}
+            connection.execute(insert(deliveries).values({"job": job.job, "name": name, "peer": peer, **due}))
         mine = deliveries.c.job == job.job
-        given_up = and_(mine, deliveries.c.state == "aside", tuple_(deliveries.c.name, deliveries.c.peer).in_(sent))
+        given_up = and_(
+            mine, deliveries.c.state == "aside", tuple_(deliveries.c.name, deliveries.c.peer).in_(list(sent))
+        )
         connection.execute(update(deliveries).where(given_up).values({**begun, "attempts": 0, "reason": None}))
-        still = select(deliveries.c.job).where(mine, deliveries.c.state == "waiting")
+        # A notice waits for people, and its job does not.
+        still = select(deliveries.c.job).where(mine, deliveries.c.state == "waiting", deliveries.c.name != NOTICE)
         return connection.execute(still).first() is not None
 
     def cancel(self, job: str, *, because: str = "asked for") -> bool:

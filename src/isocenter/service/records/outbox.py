@@ -10,9 +10,11 @@ from typing import Any
 from sqlalchemy import and_, or_, select, update
 
 from isocenter.service.records.database import Clock, Database
+from isocenter.service.records.notices import NOTICE
 from isocenter.service.records.tables import answers, deliveries, jobs
 
 FIRST_S, LONGEST_S, GIVEN_UP_S = 1.0, 300.0, 72 * 3600.0
+ASKED_S = 3600.0  # the longest pause that a peer may ask for
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,13 @@ class Outbox:
         """The peer has it."""
         self._end(delivery, {"state": "sent", "sent_at": Clock(), "reason": None})
 
-    def failed(self, delivery: Delivery, reason: str) -> bool:
-        """Tried again later: after 1 s, 2 s, 4 s up to 5 min, for 72 h; then aside, which it says."""
+    def failed(self, delivery: Delivery, reason: str, *, after_s: float = 0.0) -> bool:
+        """Tried again later: after 1 s, 2 s, 4 s up to 5 min, for 72 h; then aside, which it says.
+
+        after_s: the least pause, as the peer has asked for; not more than an hour
+        """
         pause = min(LONGEST_S, FIRST_S * 2.0 ** min(delivery.attempts - 1, 16))
+        pause = max(pause, min(after_s, ASKED_S))
         self._end(delivery, {"reason": reason, "next_at": Clock() + pause})
         old = and_(deliveries.c.delivery == delivery.delivery, deliveries.c.created_at < Clock() - GIVEN_UP_S)
         given_up = update(deliveries).where(old, deliveries.c.state == "waiting").values(state="aside")
@@ -86,8 +92,14 @@ class Outbox:
         return is_given_up
 
     def refused(self, delivery: Delivery, reason: str) -> None:
-        """The peer will never take it."""
+        """The peer will never take it; a notice then goes to the next recipient at once."""
         self._end(delivery, {"state": "aside", "reason": reason})
+        if delivery.name == NOTICE:
+            others = (deliveries.c.job == delivery.job, deliveries.c.name == NOTICE, deliveries.c.state == "waiting")
+            following = select(deliveries.c.delivery).where(*others).order_by(deliveries.c.next_at).limit(1)
+            hastened = update(deliveries).where(deliveries.c.delivery == following.scalar_subquery())
+            with self.database.write() as connection:
+                connection.execute(hastened.where(deliveries.c.attempts == 0).values(next_at=Clock()))
 
     def give_up_unlisted(self, listed: Collection[str]) -> Mapping[str, int]:
         """Set aside what waits for peers that are not listed; {peer: how many answers}."""
@@ -132,7 +144,8 @@ class Outbox:
 
     def _close(self, job: str) -> None:
         """A job all of whose answers have arrived, or never will, is done."""
-        waiting = select(deliveries.c.delivery).where(deliveries.c.job == job, deliveries.c.state == "waiting")
+        mine = (deliveries.c.job == job, deliveries.c.name != NOTICE)
+        waiting = select(deliveries.c.delivery).where(*mine, deliveries.c.state == "waiting")
         over = and_(jobs.c.job == job, jobs.c.state == "sending", ~waiting.exists())
         with self.database.write() as connection:
             connection.execute(update(jobs).where(over).values(state="done"))

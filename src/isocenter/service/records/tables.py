@@ -112,6 +112,7 @@ rejections = Table(
 # A job is called by its key: (study, rule, model, inputs) can have one result.
 # state: waiting | running | sending | done | aside | cancelled | superseded
 # outcome: result | failed | abstained | refused | nothing
+# priority: place in the queue, by its rule or order; urgency, because: what its findings make of the study, and why
 jobs = Table(
     "jobs",
     metadata,
@@ -139,6 +140,8 @@ jobs = Table(
     Column("gate_p", Float),
     Column("versions", JSON),
     Column("covariates", JSON),
+    Column("urgency", Integer),
+    Column("because", Text),
     UniqueConstraint("study", "rule", "model_hash", "inputs_hash", name="one_result"),
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
@@ -189,6 +192,42 @@ deliveries = Table(
     ForeignKeyConstraint(["job", "name"], ["answers.job", "answers.name"]),
 )
 Index("deliveries_by_state", deliveries.c.state, deliveries.c.next_at)
+
+# Sent to recipients as deliveries of the answer `notice.json` of its job.
+notices = Table(
+    "notices",
+    metadata,
+    Column("notice", KEY, primary_key=True),
+    Column("job", KEY, nullable=False),
+    Column("finding", Text, nullable=False),
+    Column("priority", WORD, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("acknowledged_at", Float),
+    UniqueConstraint("job", name="one_notice"),
+    ForeignKeyConstraint(["job"], ["jobs.job"]),
+)
+
+# Orders of jobs: Unified Procedure Steps, PS3.4 CC; dataset: as DICOM JSON
+# state: SCHEDULED | IN PROGRESS | COMPLETED | CANCELED; is_ours: the node has claimed it
+# series: keys of those that it names, none for all; priority: place of its jobs in the queue
+workitems = Table(
+    "workitems",
+    metadata,
+    Column("workitem", UID, primary_key=True),
+    Column("state", WORD, nullable=False),
+    Column("transaction_uid", UID),
+    Column("is_ours", Boolean, nullable=False, default=False),
+    Column("study", KEY, nullable=False),
+    Column("series", JSON, nullable=False),
+    Column("rule", String(64), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("dataset", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("start_at", Float, nullable=False),
+    Column("done_at", Float),
+)
+Index("workitems_by_state", workitems.c.state)
+Index("workitems_by_study", workitems.c.study)
 
 events = Table(
     "events",

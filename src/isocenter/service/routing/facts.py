@@ -204,13 +204,15 @@ COLOUR = ("red", "green", "blue")
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The facts that routing asks of a model.
+    """The facts that routing, and programs that ask for answers, need of a model.
 
     hash:     of weights and settings: another hash is another model
     modality: DICOM's word, or "" where it takes any
     channels: names of its images
     labels:   {name: value} of the label map of its answers; empty where they are none
     findings: names of what its answers state with a probability
+    axes:     of the images that it takes
+    outputs:  {name: axes} of its answers as tensors; empty for a model of clips, which has none
     """
 
     name: str
@@ -220,6 +222,8 @@ class ModelFacts:
     task: str = ""
     labels: Mapping[str, int] = field(default_factory=dict)
     findings: Sequence[str] = ()
+    axes: int = 3
+    outputs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def roles(self) -> Sequence[str]:

@@ -17,6 +17,7 @@ from typing import Any
 from isocenter.errors import UsageError
 from isocenter.lazy import pydicom
 from isocenter.service.routing.facts import GEOMETRY, IMAGE, ModelFacts, SeriesFacts
+from isocenter.service.routing.urgency import check_urgent
 from isocenter.service.settings import Rule, Settings, Wish
 
 # Modalities whose images are no input of a model.
@@ -115,8 +116,9 @@ def _in_words(value: Any) -> str:
 def rules_of(settings: Settings, models: Mapping[str, ModelFacts]) -> list[Rule]:
     """The rules of a node; without any, each model takes every series of its modality.
 
-    Raises UsageError for a rule that could never take a series.
+    Raises UsageError for a rule that could never take a series, or a finding that could never be urgent.
     """
+    check_urgent(settings.urgent, models)
     if settings.rules:
         check_rules(settings.rules, models)
         return list(settings.rules)

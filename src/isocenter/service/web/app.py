@@ -15,12 +15,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from isocenter.errors import IsocenterError, ResourceError
-from isocenter.service.web import aside, health, jobs, metrics, node, studies
+from isocenter.service.web import aside, health, jobs, metrics, node, notices, studies, viewer, worklist
 from isocenter.service.web.dicomweb.retrieve import router as retrieve_router
 from isocenter.service.web.dicomweb.search import router as search_router
 from isocenter.service.web.dicomweb.store import router as store_router
+from isocenter.service.web.dicomweb.workitems import router as workitems_router
 from isocenter.service.web.guard import Guard
-from isocenter.service.web.shapes import Problem
+from isocenter.service.web.inference.routes import router as inference_router
+from isocenter.service.web.shapes import Problem, problem_of
 from isocenter.service.web.web_node import WebError, WebNode, all_entered
 
 RETRY_AFTER_S = 30  # when the disk is full, or the database away
@@ -30,28 +32,49 @@ log = logging.getLogger("isocenter")
 
 def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
     """The application of a node. token: None where only this machine is served."""
+    app = _app(web_node)
+    for room in (health, metrics, node, studies, jobs, worklist, notices, aside):
+        app.include_router(room.router)
+    app.include_router(inference_router)
+    _include_dicomweb(app)
+    return Guard(app, token, web_node.settings.http.max_requests)
+
+
+def viewer_app(web_node: WebNode, token: str | None) -> ASGIApp:
+    """The OHIF viewer, and DICOMweb beside it. token: as in `web_app`; a browser gives it as a password."""
+    app = _app(web_node, openapi_url=None)
+    _include_dicomweb(app)
+    app.include_router(viewer.router)
+    return Guard(app, token, web_node.settings.http.max_requests, for_browsers=True)
+
+
+def _include_dicomweb(app: FastAPI) -> None:
+    app.include_router(store_router)
+    app.include_router(workitems_router)
+    for router in (search_router, retrieve_router):
+        app.include_router(router, dependencies=[Depends(all_entered)])
+
+
+def _app(web_node: WebNode, **settings: Any) -> FastAPI:
+    """An application without routes, which says what went wrong."""
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem} for status in (401, 403, 404, 409, 422, 503)
     }
-    app = FastAPI(title="Isocenter", version=version("isocenter"), docs_url=None, redoc_url=None, responses=responses)
+    stated: dict[str, Any] = {"version": version("isocenter"), "responses": responses, **settings}
+    app = FastAPI(title="Isocenter", docs_url=None, redoc_url=None, **stated)
     app.state.node = web_node
-    for room in (health, metrics, node, studies, jobs, aside):
-        app.include_router(room.router)
-    app.include_router(store_router)
-    for router in (search_router, retrieve_router):
-        app.include_router(router, dependencies=[Depends(all_entered)])
     app.add_exception_handler(IsocenterError, _of_ours)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(RequestValidationError, _of_values)
     app.add_exception_handler(ClientDisconnect, _of_time)
     app.add_exception_handler(Exception, _of_a_fault)
-    return Guard(app, token, web_node.settings.http.max_requests)
+    return app
 
 
 def _problem(request: Request, status: int, problem: str, remedy: str, where: str = "") -> JSONResponse:
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
-    body = {"problem": problem, "where": where or request.url.path, "remedy": remedy}
-    return JSONResponse(body, status, headers)
+    path = request.url.path
+    return JSONResponse(problem_of(path, problem, where or path, remedy), status, headers)
 
 
 def _of_ours(request: Request, error: Exception) -> JSONResponse:

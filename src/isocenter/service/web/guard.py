@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from isocenter.service.settings import MOST_CONNECTIONS, TOKEN, is_loopback
+from isocenter.service.web.shapes import INFERENCE, problem_of
 
-HEALTH = "/health/"
+HEALTH = ("/health/", f"{INFERENCE}/health/")
 MOST_HEAD_BYTES = 1 << 16  # names and values of all headers, and the path with its query
 CONNECTIONS = "connections"  # the server's open ones, in the state of a request
 RETRY_AFTER_S = 5  # when too many ask at once: most answers take less
 IDLE_S = 30.0  # within which the next bytes of a request have to come
+BASIC = 'Basic realm="Isocenter", charset="UTF-8"'
 # Nobody between us and the client keeps what we say of patients, or guesses what it is.
 HEADERS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
@@ -26,10 +29,11 @@ class Guard:
 
     token:        None where only this machine is served
     max_requests: how many are answered at once; those of health are not counted, nor refused for others
+    for_browsers: whether a browser may give the token as a password (RFC 7617), for pages of this address alone
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, max_requests: int) -> None:
-        self.app, self.token, self.max_requests = app, token, max_requests
+    def __init__(self, app: ASGIApp, token: str | None, max_requests: int, *, for_browsers: bool = False) -> None:
+        self.app, self.token, self.max_requests, self.for_browsers = app, token, max_requests, for_browsers
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,7 +41,9 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         is_health = scope["path"].startswith(HEALTH)
         refused = (
-            _too_long(scope) or self._refusal(is_health, headers) or (None if is_health else self._overload(scope))
+            _too_long(scope)
+            or self._refusal(scope["path"], is_health, headers)
+            or (None if is_health else self._overload(scope))
         )
         if refused is not None:
             await refused(scope, receive, send)
@@ -53,16 +59,22 @@ class Guard:
         connections = len(scope.get("state", {}).get(CONNECTIONS, ()))
         if self._in_flight < self.max_requests and connections <= MOST_CONNECTIONS:
             return None
-        return _no(503, "too many requests at once", f"Send it again in {RETRY_AFTER_S} s")
+        return _no(scope["path"], 503, "too many requests at once", f"Send it again in {RETRY_AFTER_S} s")
 
-    def _refusal(self, is_health: bool, headers: Mapping[str, str]) -> JSONResponse | None:
+    def _refusal(self, path: str, is_health: bool, headers: Mapping[str, str]) -> JSONResponse | None:
         if self.token is None:
-            return None if _is_local(headers) else _no(403, "only this machine is served", f"Set {TOKEN} for others")
+            return (
+                None if _is_local(headers) else _no(path, 403, "only this machine is served", f"Set {TOKEN} for others")
+            )
         given = headers.get("authorization", "").encode("latin-1")
-        wanted = f"Bearer {self.token}".encode()
-        if is_health or hmac.compare_digest(given, wanted):
+        if is_health or hmac.compare_digest(given, f"Bearer {self.token}".encode()):
             return None
-        return _no(401, "the token is missing or wrong", f"Send Authorization: Bearer with the node's {TOKEN}")
+        if self.for_browsers:
+            # A browser sends the password with every request, also with one that a page from elsewhere makes.
+            if hmac.compare_digest(_password(given), self.token.encode()) and _is_of_this_origin(headers):
+                return None
+            return _no(path, 401, "the token is missing or wrong", f"Give the node's {TOKEN} as the password", BASIC)
+        return _no(path, 401, "the token is missing or wrong", f"Send Authorization: Bearer with the node's {TOKEN}")
 
 
 def _too_long(scope: Scope) -> JSONResponse | None:
@@ -70,21 +82,35 @@ def _too_long(scope: Scope) -> JSONResponse | None:
     length = sum(len(name) + len(value) for name, value in scope["headers"])
     if length + len(scope["path"]) + len(scope.get("query_string", b"")) <= MOST_HEAD_BYTES:
         return None
-    return _no(431, "the headers are too long", f"Send at most {MOST_HEAD_BYTES} bytes of them")
+    return _no(scope["path"], 431, "the headers are too long", f"Send at most {MOST_HEAD_BYTES} bytes of them")
 
 
 def _is_local(headers: Mapping[str, str]) -> bool:
     """Whether a request names this machine; a page from elsewhere has another name for it, or another origin."""
-    host = headers.get("host", "")
-    name = re.fullmatch(r"\[([0-9a-fA-F:]+)\](:\d+)?|([\w.-]+)(:\d+)?", host)
+    name = re.fullmatch(r"\[([0-9a-fA-F:]+)\](:\d+)?|([\w.-]+)(:\d+)?", headers.get("host", ""))
     if name is None or not is_loopback((name[1] or name[3]).lower()):
         return False
+    return _is_of_this_origin(headers)
+
+
+def _is_of_this_origin(headers: Mapping[str, str]) -> bool:
+    """Whether no page from elsewhere makes a request."""
+    host = headers.get("host", "")
     return headers.get("origin", f"http://{host}") in (f"http://{host}", f"https://{host}")
 
 
-def _no(status: int, problem: str, remedy: str) -> JSONResponse:
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status, {})
-    return JSONResponse({"problem": problem, "where": "the request", "remedy": remedy}, status, headers)
+def _password(given: bytes) -> bytes:
+    """The password of an Authorization header of the kind Basic; empty for any other."""
+    kind, _, encoded = given.partition(b" ")
+    try:
+        return b64decode(encoded, validate=True).partition(b":")[2] if kind.lower() == b"basic" else b""
+    except ValueError:
+        return b""
+
+
+def _no(path: str, status: int, problem: str, remedy: str, asks: str = "Bearer") -> JSONResponse:
+    headers = {401: {"WWW-Authenticate": asks}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status, {})
+    return JSONResponse(problem_of(path, problem, "the request", remedy), status, headers)
 
 
 def _impatient(receive: Receive) -> Receive:
@@ -106,11 +132,12 @@ def _impatient(receive: Receive) -> Receive:
 
 
 def _marked(send: Send) -> Send:
-    """Answers with the headers that all have."""
+    """Answers with the headers that all have, unless an answer states its own."""
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *HEADERS]
+            stated = {name.lower() for name, _ in message["headers"]}
+            message["headers"] = [*message["headers"], *(one for one in HEADERS if one[0] not in stated)]
         await send(message)
 
     return sent

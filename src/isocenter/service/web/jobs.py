@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from sqlalchemy import Connection, Row, select
 
+from isocenter.errors import FormatError
+from isocenter.service.exchange.fhir import Version, bundle, checked
+from isocenter.service.exchange.fhir_server import JSON
+from isocenter.service.exchange.report import report_of
 from isocenter.service.records.tables import answers, deliveries, jobs, series, studies
 from isocenter.service.web.shapes import AnswerShape, DeliveryShape, JobShape, Listing
 from isocenter.service.web.web_node import JobName, Node, Page, WebError, WebNode, page_of
@@ -60,6 +64,16 @@ def get_answer(node: Node, job: JobName, name: AnswerName) -> FileResponse:
     if path is None or not path.is_file():
         raise WebError(404, "the job has no such answer", name, "See the job's answers")
     return FileResponse(path, media_type=TYPES.get(path.suffix, "application/octet-stream"), filename=path.name)
+
+
+@router.get("/{job}/fhir", response_class=Response, responses={200: {"content": {JSON: {}}}})
+def get_fhir(node: Node, job: JobName, version: Version = "R5") -> Response:
+    """The findings of a job as a FHIR Bundle."""
+    try:
+        made = checked(bundle(report_of(node.settings, node.database, job), version), version)
+    except FormatError as error:
+        raise WebError(404, error.problem, job, error.remedy) from error
+    return Response(made, media_type=JSON)
 
 
 @router.post("/{job}/retry")

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import uvicorn
@@ -18,7 +18,7 @@ from isocenter.service.dicom.listening import server_context
 from isocenter.service.objects.store import ObjectStore
 from isocenter.service.records.database import opened
 from isocenter.service.settings import HttpTls, Settings, token_of
-from isocenter.service.web.app import web_app
+from isocenter.service.web.app import viewer_app, web_app
 from isocenter.service.web.guard import CONNECTIONS
 from isocenter.service.web.web_node import WebNode
 
@@ -28,8 +28,8 @@ DRAIN_S = 10  # for answers that are on their way when the node stops
 LOOK_S = 0.05  # how often a stop is looked for
 
 
-def web_listener(settings: Settings) -> socket.socket:
-    """The socket on which the node is served over HTTP.
+def web_listeners(settings: Settings) -> list[socket.socket]:
+    """The sockets on which the node is served over HTTP: its API, and OHIF where it is served.
 
     Raises UsageError for a port in use, for an address that others reach where no token is set, and for TLS by files
     that are no certificate and its key.
@@ -38,12 +38,22 @@ def web_listener(settings: Settings) -> socket.socket:
     token_of(settings)
     if http.tls is not None:
         server_context(http.tls.certificate, http.tls.key)
-    family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(_listener(http.host, http.port, "http"))]
+        if settings.ohif is not None:
+            listeners.append(stack.enter_context(_listener(http.host, settings.ohif.port, "ohif")))
+        stack.pop_all()
+    return listeners
+
+
+def _listener(host: str, port: int, section: str) -> socket.socket:
+    """A socket on this address; section: of the settings, which states its port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((http.host, http.port), family=family, backlog=512)
+        listener = socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
         raise UsageError(
-            f"cannot be listened on: {error.strerror}", f"http {http.host}:{http.port}", "Choose another http.port"
+            f"cannot be listened on: {error.strerror}", f"{section} {host}:{port}", f"Choose another {section}.port"
         ) from error
     # Connections inherit it; asyncio sets it only for sockets that name TCP, and without it an answer takes 44 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -53,28 +63,27 @@ def web_listener(settings: Settings) -> socket.socket:
 def run_web(settings: Settings, stop: threading.Event, bound: Callable[[int], None] | None = None) -> None:
     """Serve the node over HTTP until `stop` is set; what is being answered then is answered first.
 
-    bound: called with the port once requests are answered
-    Raises UsageError as `web_listener`, and ResourceError where the database does not answer.
+    bound: called with the port of the API once requests are answered
+    Raises UsageError as `web_listeners`, and ResourceError where the database does not answer.
     """
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it writes what failed, with the words of the error
-    with web_listener(settings) as listener:
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(one) for one in web_listeners(settings)]
         database = opened(settings.database_url)
         store = ObjectStore(settings.folder, "web", sync=settings.dicom.sync, min_free_gb=settings.node.min_free_gb)
+        node = WebNode(settings, database, store)
         try:
-            app = web_app(WebNode(settings, database, store), token_of(settings))
-            asyncio.run(_served(app, listener, stop, bound, settings.http.tls))
+            token = token_of(settings)
+            apps = [web_app(node, token), *([] if settings.ohif is None else [viewer_app(node, token)])]
+            servers = [_server(app, settings.http.tls) for app in apps]
+            asyncio.run(_served(list(zip(servers, listeners, strict=True)), stop, bound))
         finally:
+            node.computing.close()
             store.close()
             database.close()
 
 
-async def _served(
-    app: Any,
-    listener: socket.socket,
-    stop: threading.Event,
-    bound: Callable[[int], None] | None,
-    tls: HttpTls | None,
-) -> None:
+def _server(app: Any, tls: HttpTls | None) -> _Server:
     config = uvicorn.Config(
         app,
         http=ImpatientProtocol,
@@ -88,15 +97,22 @@ async def _served(
         ssl_certfile=None if tls is None else tls.certificate,
         ssl_keyfile=None if tls is None else tls.key,
     )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not serving.done() and not stop.is_set():
-        if server.started and bound is not None:
-            bound(listener.getsockname()[1])
+    return _Server(config)
+
+
+async def _served(
+    servers: Sequence[tuple[_Server, socket.socket]], stop: threading.Event, bound: Callable[[int], None] | None
+) -> None:
+    """Let each server answer on its socket, until `stop` is set or one of them ends."""
+    serving = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
+    while not any(one.done() for one in serving) and not stop.is_set():
+        if bound is not None and all(server.started for server, _ in servers):
+            bound(servers[0][1].getsockname()[1])
             bound = None
         await asyncio.sleep(LOOK_S)
-    server.should_exit = True
-    await serving
+    for server, _ in servers:
+        server.should_exit = True
+    await asyncio.gather(*serving)
 
 
 class _Server(uvicorn.Server):

@@ -7,7 +7,10 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from isocenter.service.settings import Priority
+
 RowType = TypeVar("RowType")
+INFERENCE = "/v2"  # below it lie the paths of the Open Inference Protocol
 
 
 def _time(seconds: Any) -> Any:
@@ -31,6 +34,18 @@ class Problem(BaseModel):
     problem: str
     where: str
     remedy: str
+
+
+class InferenceProblem(Problem):
+    """The same with one sentence, as clients of the Open Inference Protocol read it."""
+
+    error: str
+
+
+def problem_of(path: str, problem: str, where: str, remedy: str) -> dict[str, str]:
+    """What an answer to a request of this path says went wrong: a `Problem`, of that protocol an `InferenceProblem`."""
+    error = {"error": f"{problem}. {remedy}"} if path.startswith(f"{INFERENCE}/") else {}
+    return {**error, "problem": problem, "where": where, "remedy": remedy}
 
 
 class DeliveryShape(BaseModel):
@@ -79,6 +94,29 @@ class StudyShape(BaseModel):
     outcome: str | None
     reason: str | None
     jobs: list[JobShape]
+
+
+class WorklistShape(BaseModel):
+    """A study to be read, by its StudyInstanceUID; because: the finding that gives the priority, or why none does."""
+
+    study: str
+    priority: Priority
+    because: str
+    received_at: Time
+    state: str
+
+
+class NoticeShape(BaseModel):
+    """A notice of an urgent finding; study as UID, deliveries to its recipients in turn."""
+
+    notice: str
+    study: str
+    job: str
+    finding: str
+    priority: str
+    created_at: Time
+    acknowledged_at: Time | None
+    deliveries: list[DeliveryShape]
 
 
 class ConditionShape(BaseModel):

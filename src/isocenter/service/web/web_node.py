@@ -21,7 +21,11 @@ from isocenter.service.records.database import Database
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import Jobs
 from isocenter.service.records.tables import studies
+from isocenter.service.records.workitems import Workitems
+from isocenter.service.routing.rules import rules_of
 from isocenter.service.settings import Settings
+from isocenter.service.stored import stored_models
+from isocenter.service.web.inference.computing import Computing
 
 UID = r"^[0-9.]{1,64}$"
 KEY = r"^[0-9a-f]{32}$"
@@ -76,6 +80,10 @@ class WebNode:
     database: Database
     store: ObjectStore
     arrivals: Arrivals = field(default_factory=Arrivals)
+    computing: Computing = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "computing", Computing(self.settings))
 
     @property
     def folder(self) -> FilePath:
@@ -86,6 +94,11 @@ class WebNode:
     def index(self) -> Index:
         """The tables of studies."""
         return Index(self.database)
+
+    @property
+    def workitems(self) -> Workitems:
+        """Orders of jobs."""
+        return Workitems(self.database, rules_of(self.settings, stored_models(self.folder)))
 
     @property
     def jobs(self) -> Jobs:

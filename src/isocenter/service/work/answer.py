@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,11 +16,12 @@ from isocenter.errors import DatasetError, FormatError, GeometryError, Integrity
 from isocenter.files import file_hash, read, write_table
 from isocenter.files.dicom import Stamp, read_header, stamped, text
 from isocenter.lazy import pandas as pd
-from isocenter.prediction import Asked, Done, computed, image_of
-from isocenter.runtime import AS_PLANNED, Model, Request, write_json
-from isocenter.service.records.jobs import ABSTAINED, FAILED, NOTHING, REFUSED, RESULT, Answer, Job, Outcome
+from isocenter.prediction import Asked, Examined, computed, findings_record, image_of, write_findings
+from isocenter.runtime import AS_PLANNED, Model, Request
+from isocenter.service.exchange.covariates import DICOM, Known
+from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Outcome
 from isocenter.service.routing.facts import IMAGE, cases_of, folder_of
-from isocenter.values import Case, Geometry, Image
+from isocenter.values import Case, Findings, Geometry, Image
 
 # What a model says no to: an input that it is not for. All else is a fault of the node.
 REFUSALS = (DatasetError, FormatError, GeometryError, IntegrityError)
@@ -55,18 +55,6 @@ class Inputs:
     within: Within | None = None
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """The outcome of one of a job's images. where: which it is, in front of words; empty for the only one.
-
-    stated: what its rows state beside the result, where there are several: its name and SOP Instance UID
-    """
-
-    done: Done
-    where: str
-    stated: Mapping[str, str]
-
-
 def answered(
     job: Job,
     model: Model,
@@ -76,53 +64,72 @@ def answered(
     words: str,
     send: Sequence[str],
     *,
+    report_to: Sequence[str] = (),
+    given: Mapping[str, Known] | None = None,
     request: Request = AS_PLANNED,
 ) -> Outcome:
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
     root: of UIDs; words: that DICOM results bear; send: peers that results go to; request: of the model
+    report_to: peers that get the findings as a report; given: covariates that the images do not state
     Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
     An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
     network are not finite the job has failed: another try would give the same. Any other error is raised.
     """
     seconds, began = {"read": 0.0, "predict": 0.0}, time.monotonic()
-    seen, covariates = list[_Seen](), set[str]()
+    seen, known = list[Examined](), dict[str, Known]()
     try:
         with _cases(job, inputs) as cases:
             if inputs.within is not None and len(cases) > 1:
                 raise DatasetError("`inside` takes a series of one image", NAME, "Let the rule take such a series")
-            for number, case in enumerate(cases, start=1):
+            for number, found_case in enumerate(cases, start=1):
                 since = time.monotonic()
+                case, stated = _with_covariates(found_case, given or {})
+                known = {**stated, **known}  # of several images the first states what is kept
                 image = image_of(case)
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
-                asked = Asked(folder=room, findings=True, region=region, request=request)
+                asked = Asked(folder=room, region=region, request=request)
                 read_at = time.monotonic()
                 write = computed(model, case, image, asked)
                 seconds["predict"] += time.monotonic() - read_at
                 seconds["read"] += read_at - since
                 done = write()
                 where = f"image {number} of {len(cases)}: " if len(cases) > 1 else ""
-                seen.append(_Seen(done, where, {"case": case.id, "instance": _instance(image)} if where else {}))
-                covariates |= {name for name, value in case.covariates.items() if value is not None}
+                seen.append(Examined(done, where, {"case": case.id, "instance": _instance(image)} if where else {}))
     except (*REFUSALS, OutputError) as error:
         outcome = FAILED if isinstance(error, OutputError) else REFUSED
         return Outcome(outcome, f"{error.problem}. {error.remedy}", seconds=seconds)
     versions = {"isocenter": version("isocenter"), "model": job.model_hash}
     likely = [one.done.rows[0].get("gate_p") for one in seen if one.done.rows]
     gate_p = min((p for p in likely if p is not None), default=None)  # of the image that is least like the training's
-    abstained = [f"{one.where}{one.done.abstained}" for one in seen if one.done.abstained is not None]
-    if len(abstained) == len(seen):
-        return Outcome(ABSTAINED, "; ".join(abstained), seconds=seconds, gate_p=gate_p, versions=versions)
-    findings = [{**asdict(own), **one.stated} for one in seen for own in one.done.findings]
-    answers = _answers(job, seen, findings, room, root, words)
+    found = findings_record(seen, model)
+    if all(one.done.abstained is not None for one in seen):
+        return Outcome(ABSTAINED, found.reason, seconds=seconds, gate_p=gate_p, versions=versions)
+    answers = _answers(job, seen, found, room, root, words)
     seconds["write"] = time.monotonic() - began - seconds["read"] - seconds["predict"]
-    has_result = any(one.done.found for one in seen)
-    reasons = [f"{one.where}{problem.what.partition(': ')[2]}" for one in seen for problem in one.done.lacking]
-    if send and has_result and not any(one.sop_instance_uid for one in answers):
-        reasons.append("nothing of the result is a DICOM object, so nothing is sent to a peer")
-    reason = "; ".join([*([] if has_result else ["the model has found nothing"]), *abstained, *reasons])
-    outcome = RESULT if has_result else ABSTAINED if abstained else NOTHING
-    return Outcome(outcome, reason, answers, findings, send, seconds, gate_p, versions, sorted(covariates))
+    reason = found.reason
+    if send and found.outcome == RESULT and not any(one.sop_instance_uid for one in answers):
+        unsent = "nothing of the result is a DICOM object, so nothing is sent to a peer"
+        reason = "; ".join(filter(None, [reason, unsent]))
+    return Outcome(
+        found.outcome,
+        reason,
+        answers,
+        found.records,
+        send,
+        report_to,
+        seconds,
+        gate_p,
+        versions,
+        {name: one.record for name, one in sorted(known.items())},
+    )
+
+
+def _with_covariates(case: Case, given: Mapping[str, Known]) -> tuple[Case, dict[str, Known]]:
+    """The case with covariates of another source, and all that are stated; what a source lacks is None, so missing."""
+    stated = {name: Known(value, DICOM) for name, value in case.covariates.items() if value is not None}
+    given_values = {name: one.value for name, one in given.items()}
+    return replace(case, covariates={**case.covariates, **given_values}), {**stated, **given}
 
 
 def _instance(image: Image) -> str:
@@ -191,19 +198,17 @@ def _region(within: Within, geometry: Geometry) -> str:
     return ",".join(f"{first}:{last}" for first, last in zip(firsts, lasts, strict=True))
 
 
-def _answers(
-    job: Job, seen: Sequence[_Seen], findings: Sequence[Mapping[str, Any]], room: Path, root: str, words: str
-) -> list[Answer]:
+def _answers(job: Job, seen: Sequence[Examined], findings: Findings, room: Path, root: str, words: str) -> list[Answer]:
     """The files of a result, its DICOM objects stamped by the job; beside them findings and tables."""
     rows = [
-        {**one.stated, **{name: value for name, value in row.items() if name not in ("case", "image")}}
+        {**one.place, **{name: value for name, value in row.items() if name not in ("case", "image")}}
         for one in seen
         for row in one.done.rows
     ]
     write_table(pd.DataFrame(rows), room / "predictions.csv")
     if measured := [row for one in seen for row in one.done.measured]:
         write_table(pd.DataFrame(measured), room / "measurements.csv")
-    write_json(room / "findings.json", "isocenter.findings", {"rows": findings})
+    write_findings(findings, room)
     answers = []
     for path in sorted(path for path in room.iterdir() if path.is_file()):
         suffix = next((one for one in KINDS if path.name.endswith(one)), "")

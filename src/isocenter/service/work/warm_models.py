@@ -7,26 +7,30 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 
 import psutil
 
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
-from isocenter.runtime import Model, load
+from isocenter.files import read_codes
+from isocenter.runtime import Model, load, with_codes
 from isocenter.service.routing.facts import ModelFacts
+from isocenter.service.settings import ModelSection
+from isocenter.service.work.tensors import output_axes
 from isocenter.tasks import leaves, marks_labels, settings_of
 
 log = logging.getLogger("isocenter")
 
 
 def model_facts(name: str, model: Model) -> ModelFacts:
-    """The facts of a model for routing; its hash is that of weights, task, preprocessing and windows."""
+    """The facts of a model for routing; its hash is that of weights, task, preprocessing, windows, codes and ratios."""
     task = {"name": model.task.name, **settings_of(model.task)}
     settings = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
-    text = json.dumps([*settings, model.inference.settings], sort_keys=True, default=str)
+    stated = [own for name in ("codes", "measures") if (own := model.record.get(name))]
+    text = json.dumps([*settings, model.inference.settings, *stated], sort_keys=True, default=str)
     modality = str(model.preprocessing.settings.get("modality") or "")
     mapped = next(iter(leaves(model.task).values()))  # of several tasks the one with a label map
     labels = {label.name: label.value for label in mapped.labels} if marks_labels(mapped) else {}
+    axes, frames = model.preprocessing.ndim, model.preprocessing.frames
     return ModelFacts(
         name,
         hashlib.sha256(text.encode()).hexdigest(),
@@ -35,23 +39,25 @@ def model_facts(name: str, model: Model) -> ModelFacts:
         model.task.name,
         labels,
         model.task.probable_findings,
+        axes,
+        output_axes(model.task, axes) if frames is None else {},
     )
 
 
 class WarmModels:
     """Models by name, loaded when they are first asked for; the longest unused goes where memory runs short.
 
-    paths:     {name: folder}
+    sections:  {name: its section of the settings}
     memory_gb: which this process should not exceed while it holds more than one
     """
 
-    def __init__(self, paths: Mapping[str, Path], memory_gb: float, device: str = "auto") -> None:
-        self.paths, self.memory, self.device = paths, memory_gb * 1e9, device
+    def __init__(self, sections: Mapping[str, ModelSection], memory_gb: float, device: str = "auto") -> None:
+        self.sections, self.memory, self.device = sections, memory_gb * 1e9, device
         self._loaded: OrderedDict[str, tuple[Model, ModelFacts]] = OrderedDict()
 
     def __getitem__(self, name: str) -> tuple[Model, ModelFacts]:
         """The model and its facts. Raises UsageError for a name that is not there, and what loading raises."""
-        if name not in self.paths:
+        if name not in self.sections:
             raise UsageError("the node has no such model", name, "Name it in node.toml")
         if name not in self._loaded:
             model = self._read(name)
@@ -65,7 +71,9 @@ class WarmModels:
         """Load a model; where memory runs out, as that of a GPU, the others go one after the other until it fits."""
         while True:
             try:
-                return load(self.paths[name], self.device)
+                section = self.sections[name]
+                model = load(section.path, self.device)
+                return model if section.codes is None else with_codes(model, read_codes(section.codes))
             except (MemoryShortageError, *MEMORY_ERRORS) as error:
                 if not (self._loaded and is_out_of_memory(error)):
                     raise
@@ -79,6 +87,6 @@ class WarmModels:
         model, facts = self[name]
         if facts.hash != digest:
             self._loaded.pop(name)
-            problem = "is another model than the one that the job was made for"
-            raise IntegrityError(problem, str(self.paths[name]), "Route the study again, and the new one answers it")
+            problem, where = "is another model than the one that the job was made for", str(self.sections[name].path)
+            raise IntegrityError(problem, where, "Route the study again, and the new one answers it")
         return model

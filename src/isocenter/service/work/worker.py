@@ -15,17 +15,20 @@ from typing import Any
 
 from sqlalchemy import select
 
-from isocenter.errors import FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
+from isocenter.errors import DatasetError, FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
 from isocenter.files import dicom
 from isocenter.lazy import ndimage, pandas
-from isocenter.runtime import Request
+from isocenter.runtime import Model, Request
+from isocenter.service.dicom.sending import PeerError
+from isocenter.service.exchange.covariates import Known, known_covariates
 from isocenter.service.records.database import Database
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import REFUSED, Job, Jobs, Outcome
-from isocenter.service.records.tables import jobs
+from isocenter.service.records.tables import jobs, studies
 from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
 from isocenter.service.work.answer import Inputs, Within, answered
+from isocenter.service.work.noticing import with_urgency
 from isocenter.service.work.warm_models import WarmModels
 
 log = logging.getLogger("isocenter")
@@ -34,6 +37,8 @@ RESULTS = "results"
 # Between two looks at an empty queue (s); before a job that failed for want of something is tried again; and how long a
 # job may still run once the node is to stop.
 IDLE_S, AGAIN_S, DRAIN_S = 0.2, 10.0, 22.0
+# Before a FHIR server that did not answer is asked again for covariates (s).
+SOURCE_S = 30.0
 # The exit of a worker whose job took too long: only the end of the process ends a computation.
 TOO_LONG = 70
 
@@ -54,12 +59,12 @@ class Worker:
         self.rules = {rule.name: rule for rule in rules}
         memory = settings.queue.memory_gb / max(1, settings.queue.workers)
         self.without = sorted(set(models) - set(settings.models))
-        self.models = WarmModels({name: one.path for name, one in settings.models.items()}, memory)
+        self.models = WarmModels(settings.models, memory)
 
     def warm(self) -> None:
         """Load the models, as many as the memory is meant to hold, so that the first job does not wait for one."""
         _ = (dicom.write_segmentation, pandas.DataFrame, ndimage.label)  # imported now: they take two seconds
-        for name in self.models.paths:
+        for name in self.models.sections:
             with suppress(IsocenterError):  # a job says so
                 self.models[name]
 
@@ -99,7 +104,7 @@ class Worker:
             shutil.rmtree(room, ignore_errors=True)
 
     def _outcome(self, job: Job, room: Path) -> Outcome | None:
-        """The outcome of a job; None where its inputs have changed, so that it waits to be superseded."""
+        """The outcome of a job; None where it waits: its inputs have changed, or its covariates cannot be asked for."""
         inputs = self._inputs(job)
         if inputs is None:
             self._wait(job)
@@ -110,6 +115,13 @@ class Worker:
         except (IntegrityError, FormatError, UsageError) as error:
             return Outcome(REFUSED, f"the model {error.problem}. {error.remedy}")
         loading = time.monotonic() - began
+        try:
+            given = self._covariates(job, model)
+        except DatasetError as error:
+            return Outcome(REFUSED, f"{error.problem}. {error.remedy}")
+        except PeerError as error:  # a value that nobody could ask for is not a missing one
+            self.jobs.give_back(job, f"covariates: the FHIR server {error.problem}", counts=False, after_s=SOURCE_S)
+            return None
         node, rule = self.settings.node, self.rules.get(job.rule)
         send, own = rule.send if rule else [], self.settings.models.get(job.model)
         outcome = answered(
@@ -120,12 +132,27 @@ class Worker:
             node.uid_root,
             node.text,
             send,
+            report_to=self.settings.report_to,
+            given=given,
             request=Request(at_most=self.settings.queue.job_timeout_s, allow_large=own is not None and own.allow_large),
         )
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)
             return None
+        outcome = with_urgency(outcome, job, self.index.uid_of(job.study), self.settings, room)
         return replace(outcome, seconds={"load": loading, **outcome.seconds})
+
+    def _covariates(self, job: Job, model: Model) -> Mapping[str, Known]:
+        """The covariates of a job's patient that the settings have from a FHIR server."""
+        own, fhir = self.settings.models.get(job.model), self.settings.fhir
+        if own is None or fhir is None or not own.covariates:
+            return {}
+        with self.index.database.read() as connection:
+            wanted = select(studies.c.attributes).where(studies.c.study == job.study)
+            patient = connection.execute(wanted).scalar_one() or {}
+        return known_covariates(
+            own.covariates, model.networks.context, patient, fhir, idle_s=self.settings.dicom.idle_s
+        )
 
     def _wait(self, job: Job) -> None:
         """Give a job back whose inputs have changed; the rules will supersede it."""

@@ -28,7 +28,7 @@ from isocenter.evaluation import normalised
 from isocenter.tasks.classification.ordinal import BETWEEN, NONE, Calling, ends, log_probabilities, outputs_of
 from isocenter.tasks.shared import Shares, each_of, log_mean, mean_of
 from isocenter.tasks.task import Task
-from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Prediction, Slabs
+from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
 
 
 def class_index(case: Case, classes: Sequence[str]) -> int:
@@ -108,12 +108,19 @@ class ClassAnswering(Task):
         chances = {f"probability_{name}": p for name, p in probabilities.items()}
         return {"predicted": self.called(prediction), **chances, SET: in_json(prediction.confidence.set.get(""))}
 
-    def results(self, prediction: Prediction) -> list[Finding]:
+    def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The probability of each class, which of them is called, and the set of those that are not ruled out."""
         named, possible = self.called(prediction), prediction.confidence.set.get("")
         kind = "grade" if self.is_ordered else "class"
         return [
-            Finding(name, probability=p, group=kind, called=name == named, possible=possible if name == named else None)
+            Finding(
+                name,
+                probability=p,
+                group=kind,
+                called=name == named,
+                possible=possible if name == named else None,
+                calibrated=self.certainty.is_calibrated,
+            )
             for name, p in probabilities_of(prediction).items()
         ]
 

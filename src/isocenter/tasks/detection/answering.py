@@ -16,7 +16,18 @@ from isocenter.errors import DatasetError
 from isocenter.tasks.detection.decode import PRIOR, Decoder, log_odds, rows_of, with_doubt
 from isocenter.tasks.shared import Shares, mean_of
 from isocenter.tasks.task import Task
-from isocenter.values import Array, BoundingBoxes, Case, Finding, Geometry, Prediction, Slabs, columns_of, table_columns
+from isocenter.values import (
+    Array,
+    BoundingBoxes,
+    Case,
+    Finding,
+    Geometry,
+    Measurements,
+    Prediction,
+    Slabs,
+    columns_of,
+    table_columns,
+)
 
 OVERLAPS = {2: 0.5, 3: 0.1}
 HEAD = "boxes"
@@ -78,15 +89,13 @@ class BoxAnswering(Task):
         names = columns_of(boxes.axes)
         return rows_of(boxes, {name: names.index(name) for name in table_columns(boxes.axes)}, prediction.threshold)
 
-    def results(self, prediction: Prediction) -> list[Finding]:
+    def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The corners (voxels) and the score of each box that is called."""
         boxes = boxes_of(prediction)
         assert boxes.scores is not None  # noqa: S101 - as decoded
-        return [
-            Finding(name, value=corners.tolist(), unit="voxels", probability=float(score))
-            for name, corners, score in zip(boxes.names, boxes.corners, boxes.scores, strict=True)
-            if score >= self._level
-        ]
+        called, calibrated = np.flatnonzero(boxes.scores >= prediction.threshold), boxes.uncalibrated is not None
+        stated = [(boxes.names[n], boxes.corners[n].tolist(), "voxels", float(boxes.scores[n])) for n in called]
+        return [Finding(*one, box=row, calibrated=calibrated) for row, one in enumerate(stated)]
 
     @property
     def probable_findings(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from isocenter.belief import (
 from isocenter.tasks.findings.losses import BALANCED, balance
 from isocenter.tasks.shared import Shares, each_of, mean_of
 from isocenter.tasks.task import Task
-from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Prediction, Slabs
+from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
 
 # Where no rule has found another.
 DEFAULT_THRESHOLD = 0.5
@@ -92,11 +92,12 @@ class FindingAnswering(Task):
             **{f"{SET}_{name}": in_json(prediction.confidence.set.get(name)) for name in self.findings},
         }
 
-    def results(self, prediction: Prediction) -> list[Finding]:
+    def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """Whether each finding is called, with its probability, and what is not ruled out of it."""
         called, sets = called_findings(prediction, self.thresholds or {}), prediction.confidence.set
+        calibrated = self.certainty.is_calibrated
         return [
-            Finding(name, value=called[name], probability=p, possible=sets.get(name))
+            Finding(name, value=called[name], probability=p, possible=sets.get(name), calibrated=calibrated)
             for name, p in probabilities_of(prediction).items()
         ]
 

@@ -32,7 +32,7 @@ from isocenter.files import Spool
 from isocenter.tasks.instances.decode import Decoder, smoothing, smoothing_on
 from isocenter.tasks.shared import Shares, label_values, mean_of, refuse_other_grid
 from isocenter.tasks.task import Task
-from isocenter.values import Array, Case, Finding, Geometry, Label, Prediction, Slabs, blocks, counted_in
+from isocenter.values import Array, Case, Finding, Geometry, Label, Measurements, Prediction, Slabs, blocks, counted_in
 
 # Until validation cases have decided.
 INSIDE, PROMINENCE = 0.5, 0.2
@@ -98,7 +98,7 @@ class ObjectAnswering(Task):
         scores = scores_in_json(prediction.confidence.scores) if len(prediction.confidence.scores) == count else None
         return {"count": count, f"mean_size_{unit.replace('²', '2').replace('³', '3')}": size, SCORES: scores}
 
-    def results(self, prediction: Prediction) -> list[Finding]:
+    def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The number of objects, and their mean size."""
         count, size, unit = size_of_objects(prediction)
         return [Finding("number of objects", value=count), Finding("mean size of objects", value=size, unit=unit)]

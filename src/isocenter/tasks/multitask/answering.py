@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from isocenter.tasks.multitask.slabs import dense_slabs, joined_prediction, mean, read_by_each
@@ -15,7 +16,7 @@ from isocenter.tasks.parts import head_of
 from isocenter.tasks.properties import own_outputs, rows_in
 from isocenter.tasks.shared import Shares
 from isocenter.tasks.task import Task
-from isocenter.values import Array, Finding, Geometry, Merge, Prediction, Slabs
+from isocenter.values import Array, Finding, Geometry, Measurements, Merge, Prediction, Slabs
 
 
 class PartAnswering(Task):
@@ -90,13 +91,21 @@ class PartAnswering(Task):
             rows = [{**before, **row} for before in rows for row in renamed]
         return rows[0] if len(rows) == 1 else rows
 
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """The findings of all parts, one after the other; the group of several that are one answer is their part."""
-        return [
-            replace(finding, group=name) if finding.group else finding
-            for name, part in self.parts.items()
-            for finding in part.results(prediction.parts[name])
-        ]
+    def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
+        """The findings of all parts, one after the other; the group of several that are one answer is their part.
+
+        The group of a structure is its part and its name.
+        """
+        rows, made = iter(measured), list[Finding]()
+        for name, part in self.parts.items():
+            own = prediction.parts[name]
+            # Those of a further part have its name before the label.
+            mine = [] if own.data is None else list(islice(rows, len(own.labels)))
+            mine = [{**row, "label": str(row["label"]).removeprefix(f"{name}: ")} for row in mine]
+            for finding in part.results(own, mine):
+                group = name if own.data is None else f"{name}: {finding.group}"
+                made.append(replace(finding, group=group) if finding.group else finding)
+        return made
 
     @property
     def probable_findings(self) -> tuple[str, ...]:

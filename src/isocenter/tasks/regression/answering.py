@@ -28,7 +28,7 @@ from isocenter.errors import DatasetError
 from isocenter.tasks.regression.losses import BARS, LEAST_LOG, MOST_LOG
 from isocenter.tasks.shared import BETWEEN, Shares, each_of, mean_of
 from isocenter.tasks.task import Task
-from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Prediction, Slabs
+from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
 
 HEAD = "value"
 
@@ -123,7 +123,7 @@ class ValueAnswering(Task):
             **{f"{HIGH}_{name}": finite(prediction.confidence.high.get(name)) for name in self.targets},
         }
 
-    def results(self, prediction: Prediction) -> list[Finding]:
+    def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """Each value in its unit, with its interval."""
         values, own = values_of(self.targets, prediction)[0], prediction.confidence
         ends = {name: (finite(own.low.get(name)), finite(own.high.get(name))) for name in values}

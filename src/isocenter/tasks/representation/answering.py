@@ -13,7 +13,7 @@ import numpy as np
 
 from isocenter.tasks.shared import Shares, mean_of
 from isocenter.tasks.task import Task
-from isocenter.values import Array, Finding, Floats, Geometry, Prediction, Slabs
+from isocenter.values import Array, Finding, Floats, Geometry, Measurements, Prediction, Slabs
 
 
 def named(features: Floats) -> Iterator[tuple[str, float]]:
@@ -47,6 +47,6 @@ class RepresentationAnswering(Task):
         """A column a feature."""
         return dict(prediction.values or {})
 
-    def results(self, prediction: Prediction) -> list[Finding]:
+    def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """None: features are no findings."""
         return []

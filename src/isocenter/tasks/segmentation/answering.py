@@ -27,9 +27,21 @@ from isocenter.files import Spool
 from isocenter.tasks.segmentation.partial_labels import combinations
 from isocenter.tasks.segmentation.postprocessing import settled_map
 from isocenter.tasks.segmentation.targets import Truth
-from isocenter.tasks.shared import EACH, Shares, Tidying, log_mean, mean_of
+from isocenter.tasks.shared import EACH, Shares, Tidying, log_mean, mean_of, measured_findings
 from isocenter.tasks.task import Task
-from isocenter.values import Array, Case, Deferred, Finding, Geometry, Label, Merge, Prediction, Slabs, blocks
+from isocenter.values import (
+    Array,
+    Case,
+    Deferred,
+    Finding,
+    Geometry,
+    Label,
+    Measurements,
+    Merge,
+    Prediction,
+    Slabs,
+    blocks,
+)
 
 
 class MaskAnswering(Task):
@@ -154,10 +166,9 @@ class MaskAnswering(Task):
         """The volume of each structure, in ml where voxels have a size, its interval, and the Dice that is expected."""
         return mask_columns(prediction, self.structures)
 
-    def results(self, prediction: Prediction) -> list[Finding]:
-        """The volume of each structure, with the label's code."""
-        each = zip(self.channel_labels, structure_volumes(prediction, self.structures).items(), strict=True)
-        return [Finding(one.name, value, column.rsplit("_", 1)[-1], code=one.code) for one, (column, value) in each]
+    def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
+        """The volume of each structure with its interval, and its measurements after it."""
+        return structure_results(prediction, self.classes, self.structures, measured)
 
     @property
     def answers(self) -> VoxelAnswers | None:
@@ -171,6 +182,33 @@ class MaskAnswering(Task):
         """Predictions with their sampled voxels, and functions that read what people drew."""
         truth = [partial(self.truth.of, case) for case in cases]
         return Rows(predictions, truth, np.array([case.patient for case in cases]))
+
+
+def structure_results(
+    prediction: Prediction,
+    labels: Sequence[Label],
+    structures: Mapping[str, Sequence[int]],
+    measured: Measurements,
+) -> list[Finding]:
+    """The volume of each structure with its interval; after it, of one that is a label, its measurements.
+
+    labels: of the label map; of a structure that overlaps others measurements are those of its own part
+    """
+    by_name, stated, made = {label.name: label for label in labels}, prediction.confidence, list[Finding]()
+    for name, (column, volume) in zip(structures, structure_volumes(prediction, structures).items(), strict=True):
+        own = by_name.pop(name, None)
+        size = Finding(
+            name,
+            volume,
+            column.rsplit("_", 1)[-1],
+            codes=(own.code,) if own is not None and own.code is not None else (),
+            low=finite(stated.low.get(name)),
+            high=finite(stated.high.get(name)),
+            group=name,
+            label=None if own is None else own.value,
+        )
+        made += [size, *(measured_findings(own, measured) if own is not None else ())]
+    return [*made, *(finding for label in by_name.values() for finding in measured_findings(label, measured))]
 
 
 def structure_volumes(prediction: Prediction, structures: Mapping[str, Sequence[int]]) -> dict[str, float]:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from isocenter.tasks.shared.one_answer import MOST_EPOCHS, one_answer_length
     from isocenter.tasks.shared.saliency import highest, of_one, of_structure, place_of_target
+    from isocenter.tasks.shared.structure_findings import MEASURES, measured_findings
     from isocenter.tasks.shared.tidying import Tidying, tidied
 
 if not TYPE_CHECKING:

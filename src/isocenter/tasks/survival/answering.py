@@ -19,7 +19,7 @@ from isocenter.tasks.shared import BETWEEN, Shares, each_of, mean_of
 from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time, variances
 from isocenter.tasks.survival.losses import RISK
 from isocenter.tasks.task import Task
-from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Prediction, Slabs
+from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
 
 # Columns of survival by each horizon, and that which was predicted for a case's own time.
 SURVIVAL = "survival_"
@@ -126,13 +126,14 @@ class SurvivalAnswering(Task):
         low = {TIME_LOW: finite(prediction.confidence.low.get(TIME))}
         return {"risk": values["risk"], **{name: values.get(name) for name in columns}, **low}
 
-    def results(self, prediction: Prediction) -> list[Finding]:
+    def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The risk, the probability of the event by each horizon, the median where it is reached, and a lower bound."""
         values, low = values_of(prediction), finite(prediction.confidence.low.get(TIME))
         made = [Finding("Log of the cumulative hazard", value=values["risk"], unit="1")]
         for horizon in self.horizons:
             if (chance := values.get(survival_column(horizon))) is not None:
-                made.append(Finding(self._event_by(horizon), probability=1 - chance))
+                calibrated = self.hazard_factor is not None
+                made.append(Finding(self._event_by(horizon), probability=1 - chance, calibrated=calibrated))
         if MEDIAN in values:
             made.append(Finding("Median survival", value=values[MEDIAN], unit=self.unit))
         if low is not None:

@@ -32,11 +32,12 @@ LEFT_OUT = 2**16
 # Sets the draws of second views apart.
 SECOND = 2**17
 
-# Image, target, generator, covariates, and which channels are there.
+# Image, target, generator, covariates, which channels are there, and the answer of another model.
 _Sample = tuple[
     NDArray[np.float32],
     Array,
     np.random.Generator,
+    NDArray[np.float32] | None,
     NDArray[np.float32] | None,
     NDArray[np.float32] | None,
 ]
@@ -53,6 +54,7 @@ class Batch:
     marked:  whether the last channel of the images holds numbers of labels from a stage before
     unlabelled: the batch of unlabelled images of the same step; None without any
     second:     another part of each image, or another image of its patient; None where nobody needs one
+    taught:     (batch, channels, ...) answers of another model; None where nobody teaches
     """
 
     images: NDArray[np.float32]
@@ -66,6 +68,7 @@ class Batch:
     marked: bool = False
     unlabelled: Batch | None = None
     second: Batch | None = None
+    taught: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -131,7 +134,7 @@ class Loader:
         """The batch of a step, or the wanted part of it; draws: the case of a sample, and what it is drawn from."""
         wanted = range(self.batch) if self.part is None else self.part
         drawn = [self._sample(step * self.batch + n, draws) for n in wanted]
-        images, targets, generators, contexts, there = zip(*drawn, strict=True)
+        images, targets, generators, contexts, there, answers = zip(*drawn, strict=True)
         cases = tuple(draws(step * self.batch + n)[0] for n in range(self.batch))
         # One spacing for the whole batch, also where this is a part of it: images that are brought to one shape differ.
         spacing = tuple(np.mean([self.cases[index].steps for index in cases], axis=0).tolist())
@@ -140,7 +143,8 @@ class Loader:
         seen = None if there[0] is None else self._stacked(there)
         marked = self.cases[0].marked is not None
         own = (self._stacked(images), self._stacked(alike), generators, spacing, self._kind, context, cases, seen)
-        return Batch(*own, marked=marked)
+        taught = None if answers[0] is None else self._stacked(answers)
+        return Batch(*own, marked=marked, taught=taught)
 
     def _stacked(self, arrays: Sequence[Any]) -> Any:
         return stacked_arrays(arrays, _pinned if self.pinned else np.stack)
@@ -165,9 +169,10 @@ class Loader:
     def _sample(self, number: int, draws: Callable[[int], tuple[int, np.random.Generator]]) -> _Sample:
         index, rng = draws(number)
         case = self.cases[index]
-        image, target = case.cut(self._region(case, rng, self._is_centred(number)))
+        region = self._region(case, rng, self._is_centred(number))
+        image, target = case.cut(region)
         there = self._there(case, rng)
-        return image, target, rng, self._context(case, there), there
+        return image, target, rng, self._context(case, there), there, case.answered(region)
 
     def _there(self, case: Prepared, rng: np.random.Generator) -> NDArray[np.float32] | None:
         """(channels,) which are to be seen."""

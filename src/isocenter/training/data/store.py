@@ -41,6 +41,7 @@ LAYOUT = 10
 READING = {"nthreads": 1}
 TARGET, KIND, POSITIONS, LOST = "target", "kind", "positions", "lost"
 MARKED = "marked.b2nd"
+TAUGHT, TAUGHT_MAPS = "taught", "taught.b2nd"
 Progress = Callable[[int, int], None]
 # In place of the target of a case of which nothing but the image is seen.
 NO_TARGET = Target(Vector(1), np.zeros((), dtype=np.int64))
@@ -110,6 +111,7 @@ class Prepared:
     kind:      of target; as its shape says where nobody named it
     context:   (entries,) covariates; None where the network gets images only
     marked:    (*spatial) numbers of labels from a stage before; None where there is none
+    taught:    (channels,) or (channels, *spatial) answers of another model; None where nobody teaches
     there:     (channels,) which of them the case has; None where a case has all
     group:     of people, that training treats like the others; empty where it looks at none
     patient:   whose it is; the case itself where nobody is named
@@ -125,6 +127,7 @@ class Prepared:
     kind: Kind = field(default=None)  # type: ignore[assignment]
     context: NDArray[np.float32] | None = None
     marked: Array | None = None
+    taught: Array | None = None
     there: NDArray[np.bool_] | None = None
     patient: str = ""
     group: str = ""
@@ -148,7 +151,7 @@ class Prepared:
     def nbytes(self) -> int:
         """Bytes that its arrays take in memory."""
         arrays: list[Any] = [*self.positions, *(array for _, array in self.kind.stored(self.target).values())]
-        arrays += [] if self.marked is None else [self.marked]
+        arrays += [one for one in (self.marked, self.taught) if one is not None]
         return int(np.prod(self.image.shape)) * 4 + sum(
             int(np.prod(array.shape)) * array.dtype.itemsize for array in arrays
         )
@@ -157,14 +160,20 @@ class Prepared:
     def in_memory(self) -> Prepared:
         """The same case with its arrays read."""
         arrays = {name: np.asarray(array[...]) for name, (_, array) in self.kind.stored(self.target).items()}
-        marked = None if self.marked is None else np.asarray(self.marked[...])
+        marked, taught = (None if one is None else np.asarray(one[...]) for one in (self.marked, self.taught))
         positions = tuple(np.asarray(one) for one in self.positions)
         target = self.kind.opened(arrays)
-        return replace(self, image=self.image[...], target=target, positions=positions, marked=marked)
+        return replace(self, image=self.image[...], target=target, positions=positions, marked=marked, taught=taught)
 
     def cut(self, region: Region) -> tuple[NDArray[np.float32], Any]:
         """Image, as the network sees it, and target of a region; a vector target is the whole case's."""
         return self.seen(region), self.kind.cut(self.target, region)
+
+    def answered(self, region: Region) -> NDArray[np.float32] | None:
+        """What another model says of a region, or of the whole image."""
+        if self.taught is None:
+            return None
+        return np.asarray(self.taught[(slice(None), *region)] if self.taught.ndim > 1 else self.taught, np.float32)
 
     def seen(self, region: Region) -> NDArray[np.float32]:
         """(channels, *region) as the network sees it: what was marked before is the last channel."""
@@ -172,6 +181,14 @@ class Prepared:
         if self.marked is None:
             return image
         return np.concatenate([image, np.asarray(self.marked[region], dtype=np.float32)[None]])
+
+
+@dataclass(frozen=True)
+class Before:
+    """Files of what other networks said of a case before: the labels that one marked, the answer that one teaches."""
+
+    marked: Path | None = None
+    taught: Path | None = None
 
 
 def prepare_all(
@@ -184,6 +201,7 @@ def prepare_all(
     reading: Mapping[str, Any] | None = None,
     context: Context | None = None,
     marked: Mapping[str, Path] | None = None,
+    taught: Mapping[str, Path] | None = None,
     progress: Progress | None = None,
 ) -> list[Prepared]:
     """All cases prepared, in order; those that the cache has are taken from there.
@@ -193,6 +211,7 @@ def prepare_all(
     reading: what a person decided about how the files are read, as far as it changes voxels or references
     context: the covariates that the network gets
     marked:  {case id: what a network before marked in it, as `keep_marked` has written it}
+    taught:  {case id: file with the answer of another model, (channels,) or (channels, *spatial) on its own grid}
     """
     folder = cache_folder() / "prepared"
     for shelf in folder.glob("*"):
@@ -200,7 +219,7 @@ def prepare_all(
 
     def prepare(case: Case) -> Prepared:
         """A case as the store has it, with its covariates."""
-        before = None if marked is None else marked[case.id]
+        before = Before(*(None if one is None else one[case.id] for one in (marked, taught)))
         made = replace(_prepared(case, preprocessing, task, reading or {}, folder, before), patient=case.patient)
         if not context:
             return made
@@ -233,7 +252,7 @@ def _prepared(
     task: Task | None,
     reading: Mapping[str, Any],
     folder: Path,
-    marked: Path | None,
+    before: Before,
 ) -> Prepared:
     made_from = [
         LAYOUT,
@@ -241,11 +260,12 @@ def _prepared(
         dict(reading),
         preprocessing.settings,
         *([] if task is None else [task.name, target_settings(task), _target_digest(case, task)]),
-        *([] if marked is None else [digest(marked)]),
+        *([] if before.marked is None else [digest(before.marked)]),
+        *([] if before.taught is None else [TAUGHT, digest(before.taught)]),
     ]
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
     place = folder / key[:2] / key
-    return _open(sealed_entry(place, partial(_fill, case, preprocessing, task, marked)), case.id)
+    return _open(sealed_entry(place, partial(_fill, case, preprocessing, task, before)), case.id)
 
 
 def _target_digest(case: Case, task: Task) -> Any:
@@ -263,7 +283,7 @@ def _target_digest(case: Case, task: Task) -> Any:
     return hashlib.sha256(f"{numbers.dtype.str} {numbers.shape} ".encode() + numbers.tobytes()).hexdigest()
 
 
-def _fill(case: Case, preprocessing: Preprocessing, task: Task | None, marked: Path | None, folder: Path) -> None:
+def _fill(case: Case, preprocessing: Preprocessing, task: Task | None, before: Before, folder: Path) -> None:
     """Prepare a case and write its arrays and facts into the folder."""
     whole = stacked(case.images, case.id)
     image, trace = preprocessing(whole, case.id)
@@ -277,8 +297,14 @@ def _fill(case: Case, preprocessing: Preprocessing, task: Task | None, marked: P
     for structure, positions in kind.positions(target, data, trace.padded).items():
         facts[_named(str(structure), POSITIONS)] = positions
     _pack(image, folder / "image.b2nd")
-    if marked is not None:
-        _pack(preprocessing.labels(np.asarray(_unpacked(marked)), trace, outside=0), folder / MARKED)
+    if before.marked is not None:
+        _pack(preprocessing.labels(np.asarray(_unpacked(before.marked)), trace, outside=0), folder / MARKED)
+    if before.taught is not None:
+        answer = np.load(before.taught, allow_pickle=False)
+        if answer.ndim > 1:
+            _pack(preprocessing.numbers(answer, trace).astype(np.float16), folder / TAUGHT_MAPS)
+        else:
+            facts[TAUGHT] = answer
     for name, (large, array) in kind.stored(data).items():
         if large:
             _pack(array, folder / f"{_named(name)}.b2nd")
@@ -312,7 +338,8 @@ def _open(place: Path, case: str) -> Prepared:
     kind = kind_named({_part(name, KIND): str(value) for name, value in facts.items() if name.startswith(KIND)})
     marked: Any = _unpacked(place / MARKED) if (place / MARKED).is_file() else None
     steps = tuple(facts["steps"].tolist())
-    known: dict[str, Any] = {"marked": marked, "there": facts.get("there"), "structures": structures}
+    taught: Any = _unpacked(place / TAUGHT_MAPS) if (place / TAUGHT_MAPS).is_file() else facts.get(TAUGHT)
+    known: dict[str, Any] = {"marked": marked, "taught": taught, "there": facts.get("there"), "structures": structures}
     known[LOST] = tuple(facts[LOST].tolist())
     return Prepared(case, image, kind.opened(arrays), positions, steps, kind, **known)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from isocenter.lazy import torch
 from isocenter.runtime import Preprocessing, Trace
 from isocenter.transforms import (
+    Answers,
     Augmentation,
     Corners,
     Following,
@@ -111,52 +112,62 @@ class Drawn:
 
 
 def moved(
-    kind: Kind, augmentation: Augmentation, images: Tensor, targets: Any, drawn: Drawn, *, marked: bool = False
+    kind: Kind,
+    augmentation: Augmentation,
+    images: Tensor,
+    targets: Any,
+    drawn: Drawn,
+    *,
+    marked: bool = False,
+    taught: Answers | None = None,
 ) -> Moved:
     """(batch, channels, *patch) images and their targets, changed alike.
 
     marked: whether the last channel holds numbers of labels from a stage before: they move as labels do, their
             intensities stay as they are, and now and then they are made worse
+    taught: answers of another model, which follow too: the targets are then a pair with these
     """
     following: Following = kind.following(targets, tuple(images.shape[2:]), drawn)
+    if taught is not None:
+        following = Both(following, taught)
     if marked:
-        following, images = WithMarks(following, LabelMap(images[:, -1].to(torch.uint8))), images[:, :-1]
+        following, images = Both(following, LabelMap(images[:, -1].to(torch.uint8))), images[:, :-1]
     images, followed, _ = augmentation.moved(images, following, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
     assert followed is not None  # noqa: S101 - it was given
     if marked:
-        assert isinstance(followed, WithMarks)  # noqa: S101 - they were given so
-        numbers = augmentation.mistaken(followed.marks.labels, drawn.generators)
-        images, followed = torch.cat([images, numbers[:, None].to(images.dtype)], dim=1), followed.target
+        assert isinstance(followed, Both)  # noqa: S101 - they were given so
+        numbers = augmentation.mistaken(followed.second.targets, drawn.generators)
+        images, followed = torch.cat([images, numbers[:, None].to(images.dtype)], dim=1), followed.first
     return images, followed.targets
 
 
 @dataclass(frozen=True, eq=False)
-class WithMarks:
-    """A batch of targets, and of labels from a stage before, which follow the images as label maps do."""
+class Both:
+    """Two batches that follow the same images, each in its own way."""
 
-    target: Following
-    marks: LabelMap
+    first: Following
+    second: Following
 
     @property
     def targets(self) -> Any:
-        """The batch as it is now."""
-        return self.target.targets
+        """Both batches as they are now."""
+        return self.first.targets, self.second.targets
 
-    def flipped(self, mirrored: NDArray[np.bool_]) -> WithMarks:
+    def flipped(self, mirrored: NDArray[np.bool_]) -> Both:
         """After the images were flipped."""
-        return WithMarks(self.target.flipped(mirrored), self.marks.flipped(mirrored))
+        return Both(self.first.flipped(mirrored), self.second.flipped(mirrored))
 
-    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> WithMarks:
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Both:
         """After left and right changed in the images."""
-        return WithMarks(self.target.sides_changed(crossed, mirrored), self.marks.sides_changed(crossed, mirrored))
+        return Both(self.first.sides_changed(crossed, mirrored), self.second.sides_changed(crossed, mirrored))
 
-    def turned(self, turns: NDArray[np.intp]) -> WithMarks:
+    def turned(self, turns: NDArray[np.intp]) -> Both:
         """After the images were turned."""
-        return WithMarks(self.target.turned(turns), self.marks.turned(turns))
+        return Both(self.first.turned(turns), self.second.turned(turns))
 
-    def warped(self, warp: Warp) -> WithMarks:
+    def warped(self, warp: Warp) -> Both:
         """After the images were warped."""
-        return WithMarks(self.target.warped(warp), self.marks.warped(warp))
+        return Both(self.first.warped(warp), self.second.warped(warp))
 
 
 class OneArray:

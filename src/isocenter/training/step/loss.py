@@ -22,7 +22,7 @@ from isocenter.training.data.store import Prepared
 from isocenter.training.data.targets import Drawn, kind_for, moved
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.step.compute import Compute
-from isocenter.transforms import Augmentation
+from isocenter.transforms import Answers, Augmentation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,15 @@ def augmented(
     """A batch augmented on the device, by the plan if nothing else is given; each rank has its part of a batch."""
     augmentation, kind = augmentation or settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
-    images, targets = moved(kind, augmentation, images, targets, _drawn(settings.task, batch), marked=batch.marked)
+    drawn, taught, answers = _drawn(settings.task, batch), None, None
+    if batch.taught is not None:
+        channels = batch.taught.shape[1]
+        answers = Answers(
+            on_device(batch.taught, device), (settings.task.mirrored or tuple(range(channels)))[:channels]
+        )
+    images, targets = moved(kind, augmentation, images, targets, drawn, marked=batch.marked, taught=answers)
+    if answers is not None:
+        targets, taught = targets
     if batch.there is not None:
         images = only_there(images, on_device(batch.there, device), settings.preprocessing.frames or 1)
     context = [] if batch.context is None else [on_device(batch.context, device)]
@@ -61,7 +69,7 @@ def augmented(
         images, partner, share = mixed(augmentation, images, batch.generators, ranks)
     if partner is not None:  # a mixed sample has the covariates of both
         context = [ranks.own(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
-    return Seen(images, targets, tuple(context), partner, share, batch.cases)
+    return Seen(images, targets, tuple(context), partner, share, batch.cases, taught)
 
 
 def views_of(batch: Batch, count: int, settings: Settings, device: Any, *, strong: bool = False) -> tuple[Seen, ...]:
@@ -128,6 +136,9 @@ class Criterion:
         cases: that train
         """
         objectives = {**settings.terms, **objectives_of_groups(settings, cases)}
+        if ranks.count > 1 and needs_of(objectives.values()).partner:
+            problem = "a second network learns in one process alone"
+            raise PlanError(problem, "objectives.terms", "Leave out co_training, or train without torchrun")
         features = feature_count(averaged, settings, cases[0]) if needs_of(objectives.values()).features else 0
         terms = first_terms(settings.task, device)
         parts: dict[str, Any] = {JUDGE: torch.nn.ParameterDict(terms)} if terms else {}
@@ -244,10 +255,12 @@ class Criterion:
         if family.has_loss:  # the family is defined by it: nothing else fits its outputs
             judge = partial(module.loss, heads=task.heads)
         partner = None if family.has_loss else seen.partner
-        labelled = replace(seen, targets=each_array(seen.targets, ranks.whole), partner=partner)
+        whole = with_whole_answers(seen, ranks)
+        labelled = replace(whole, targets=each_array(seen.targets, ranks.whole), partner=partner)
         views: tuple[Seen, ...] = ()
         if batch.unlabelled is not None:
-            views = views_of(batch.unlabelled, needs.views, settings, self.device, strong=needs.strong)
+            made = views_of(batch.unlabelled, needs.views, settings, self.device, strong=needs.strong)
+            views = tuple(with_whole_answers(one, ranks) for one in made)
         weak, strong = views[needs.views :] or (None, None)
         # What goes through the module that Fabric wraps averages its gradients; it does so once a step.
         student = inner or module if needs.labels else module
@@ -282,6 +295,7 @@ class Criterion:
             own=ranks.own,
             embed=embedded,
             taught=lambda given: self._taught_features(given, compute),
+            another=lambda network, given: self._outputs(network, given, compute),
         )
         return step, terms_added
 
@@ -320,6 +334,11 @@ class Lowered:
     loss: Tensor
     losses: Mapping[str, Tensor]
     steps: Mapping[str, Step]
+
+
+def with_whole_answers(seen: Seen, ranks: Ranks) -> Seen:
+    """A batch with the answers of another model for all of it, where processes have a part each."""
+    return seen if seen.taught is None else replace(seen, taught=ranks.whole(seen.taught))
 
 
 def nothing_of(outputs: Mapping[str, Tensor]) -> Tensor:

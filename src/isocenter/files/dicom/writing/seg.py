@@ -222,7 +222,7 @@ def _segment(number: int, label: Label, name: str, release: str) -> highdicom.se
     category = TISSUE if kind == TISSUE else ABNORMAL if kind.value in LESIONS else STRUCTURE
     return highdicom.seg.SegmentDescription(
         segment_number=number,
-        segment_label=label.name[:64],  # LO, PS3.5 6.2
+        segment_label=(label.name or str(label.value))[:64],  # LO, PS3.5 6.2
         segmented_property_category=_concept(category),
         segmented_property_type=_concept(kind),
         algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,

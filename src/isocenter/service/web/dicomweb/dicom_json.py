@@ -80,6 +80,18 @@ def matches(held: Mapping[str, Any] | None, wanted: str) -> bool:
     return any(_fits(value, wanted) for value in texts)
 
 
+def fits(elements: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether elements are as wanted, {tag: text}, or of a sequence {tag: {tag: text}}, which one item has to meet."""
+    for tag, value in wanted.items():
+        held = elements.get(tag)
+        if isinstance(value, Mapping):
+            if value and not any(fits(item, value) for item in (held or {}).get("Value", [])):
+                return False
+        elif not matches(held, value):
+            return False
+    return True
+
+
 def _fits(value: str, wanted: str, flags: int = 0) -> bool:
     """Whether a text is as a pattern with * and ? wants it."""
     return re.match(fnmatch.translate(wanted.replace("[", "[[]")), value, flags) is not None

@@ -1,0 +1,18 @@
+"""Monitoring of a model in use: watches with a stated rate of false alarms, and performance with and without labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.monitoring.alert import Alert, Bound, alert_table, alerts
+    from isocenter.monitoring.drift import Drift, drift_table, drifts
+    from isocenter.monitoring.estimates import audited_performance, expected_performance
+    from isocenter.monitoring.performance import Performance, performance_table, performances
+    from isocenter.monitoring.stream import Stream
+    from isocenter.monitoring.watches import FEWEST, Watch, watch, watch_calibration
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

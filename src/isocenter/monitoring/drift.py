@@ -1,0 +1,225 @@
+"""Watches over a stream: of what goes in, what comes out, and whether outcomes come as the probabilities say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.lazy import pandas as pd
+from isocenter.lazy import special, stats
+from isocenter.monitoring.stream import CONCEPT, OUTPUT, PROBABILITY, Stream, watched_columns
+from isocenter.monitoring.watches import FEWEST, OUTERMOST, Watch, watch, watch_calibration
+from isocenter.values import Floats
+
+# Log-odds by which probabilities may be off before the watch on outcomes rings.
+TOLERANCE = 0.2
+# Share of levels that may be named though nothing changed in them.
+FALSELY_NAMED = 0.1
+PREVALENCE = "prevalence"
+# Cases by which the time of a change may be wrong.
+ABOUT = 20
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One row of `drift.csv`: a watch over all cases, or over those of one level of an attribute.
+
+    scope:        empty for all, else "station=3f2a"
+    log_evidence: at the end; of all cases the mean over all scopes, by which the alarm is given
+    alarm_at:     of a level, that of the watch, if the level carries the evidence (e-BH)
+    since:        the most probable time of the change
+    because:      what else is known of the alarm
+    """
+
+    watch: str
+    kind: str
+    scope: str
+    cases: int
+    log_evidence: float
+    limit: float
+    alarm_at: str = ""
+    since: str = ""
+    because: str = ""
+    is_urgent: bool = False
+
+
+def drifts(reference: Stream, stream: Stream, by: str | None, run_length: float) -> list[Drift]:
+    """The rows of all watches; without a change an alarm of any within m cases has at most the chance m / run_length.
+
+    by: attributes to whose levels a change is traced, as in `groups_of`
+    """
+    looked_at = list(watched_columns(reference, stream))
+    findings = [one for one in stream.findings if np.isfinite(stream.outcomes(one)).any()]
+    each = run_length * max(1, len(looked_at) + len(findings))  # all watches share the false alarms
+    scopes, rows = _scopes(reference, stream, by), list[Drift]()
+    for seen in looked_at:
+        watches = {}
+        for scope, (known, cases) in scopes.items():
+            own = np.flatnonzero(cases)
+            if scope and (np.count_nonzero(known) < FEWEST or not len(own)):
+                continue
+            strata = (reference.strata[known], stream.strata[cases]) if len(reference.at.dropna()) else None
+            patients = stream.patients[cases]
+            found = watch(seen.reference[known], seen.values[cases], run_length=each, strata=strata, patients=patients)
+            watches[scope] = (own, found)
+        rows += _rows(seen.name, seen.kind, watches, stream, each)
+    for finding in findings:
+        stated = stream.numbers(f"{PROBABILITY}{finding}")
+        outcomes = stream.outcomes(finding)
+        watches = {}
+        for scope, (_, cases) in scopes.items():
+            own = np.flatnonzero(cases)
+            if len(own):
+                found = watch_calibration(stated[own], outcomes[own], run_length=each, tolerance=TOLERANCE)
+                watches[scope] = (own, found)
+        rows += [_explained(row, stated, outcomes, stream) for row in _rows(finding, CONCEPT, watches, stream, each)]
+    return [_with_changes(row, stream, by) for row in rows]
+
+
+def _scopes(
+    reference: Stream, stream: Stream, by: str | None
+) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """{scope: (cases of the reference, cases of the stream)}, all of them first."""
+    everyone = (np.ones(len(reference), dtype=bool), np.ones(len(stream), dtype=bool))
+    before, now = reference.groups(by), stream.groups(by)
+    return {
+        "": everyone,
+        **{
+            f"{name}={level}": (before[name] == level, own == level)
+            for name, own in now.items()
+            for level in sorted(set(map(str, own)))
+        },
+    }
+
+
+def _rows(
+    name: str, kind: str, watches: dict[str, tuple[NDArray[np.intp], Watch]], stream: Stream, run_length: float
+) -> list[Drift]:
+    """The row of all cases, then those of levels. The mean of the scopes' evidence decides: it is an e-detector too."""
+    evidence = np.full((len(watches), len(stream)), -np.inf)
+    for place, (own, found) in enumerate(watches.values()):
+        evidence[place, own] = found.log_evidence
+        known = np.maximum.accumulate(np.where(np.isin(np.arange(len(stream)), own), np.arange(len(stream)), -1))
+        evidence[place] = np.where(known >= 0, evidence[place, known], -np.inf)
+    combined = np.logaddexp.reduce(evidence, axis=0) - np.log(len(watches))
+    limit = float(np.log(run_length))
+    rung = np.flatnonzero(combined >= limit)
+    alarm = int(rung[0]) if len(rung) else None
+    named = _carriers(evidence[:, alarm], watches, alarm) if alarm is not None else set()
+    made = []
+    for place, (scope, (own, found)) in enumerate(watches.items()):
+        shown = combined if not scope else evidence[place]
+        row = Drift(name, kind, scope, len(own), float(shown[-1]), limit)
+        if alarm is not None and (not scope or scope in named):
+            best = int(np.argmax(evidence[:, alarm])) if not scope else place
+            owner = list(watches.values())[best]
+            row = replace(
+                row,
+                alarm_at=stream.at[alarm].isoformat(timespec="seconds"),
+                since=stream.at[_began(owner, alarm)].isoformat(timespec="seconds"),
+                is_urgent=bool(combined.max() >= limit + np.log(10)),
+                because="values are missing" if found.is_missing else "",
+            )
+        made.append(row)
+    return made
+
+
+def _began(owner: tuple[NDArray[np.intp], Watch], alarm: int) -> int:
+    """The case at which the evidence of a scope began to grow to what it is at the alarm."""
+    own, found = owner
+    if found.change is not None:
+        return min(int(own[found.change]), alarm)
+    upto = found.log_evidence[: int(np.searchsorted(own, alarm, side="right"))]
+    low = np.flatnonzero(upto <= 0)
+    return int(own[low[-1]]) if len(low) else int(own[0])
+
+
+def _carriers(log_evidence: Floats, watches: dict[str, tuple[NDArray[np.intp], Watch]], alarm: int) -> set[str]:
+    """The levels that carry the evidence, by e-BH (Wang and Ramdas, doi:10.1111/rssb.12489)."""
+    levels = [scope for scope in watches if scope]
+    counts = [np.count_nonzero(watches[scope][0] <= alarm) for scope in levels]
+    # An e-detector's mean without a change is the number of its cases.
+    values = log_evidence[1:] - np.log(np.maximum(counts, 1))
+    order = np.argsort(-values, kind="stable")
+    needed = np.log(len(levels) / (FALSELY_NAMED * np.arange(1, len(levels) + 1))) if levels else np.array([])
+    enough = np.flatnonzero(values[order] >= needed)
+    return {levels[place] for place in order[: enough[-1] + 1]} if len(enough) else set()
+
+
+def _log_odds(p: Floats) -> Floats:
+    return np.asarray(special.logit(np.clip(p, OUTERMOST, 1 - OUTERMOST)))
+
+
+def _offset(odds: Floats, happened: Floats) -> float:
+    """The offset of log-odds that fits outcomes best, drawn a little towards 0, so that there always is one."""
+    offset = 0.0
+    for _ in range(50):
+        chance = special.expit(odds + offset)
+        step = ((happened - chance).sum() - offset) / ((chance * (1 - chance)).sum() + 1)
+        offset += float(step)
+        if abs(step) < 1e-8:
+            break
+    return offset
+
+
+def _explained(row: Drift, stated: Floats, outcomes: Floats, stream: Stream) -> Drift:
+    """A break that another prevalence explains is one of outputs: where scores moved as the outcomes did.
+
+    With another share of ill people all log-odds are off by one offset, and the probabilities alone tell it (Saerens,
+    Latinne and Decaestecker, Neural Computation 2002). If outcomes agree with it, images mean what they meant.
+    """
+    if not row.alarm_at or row.scope:
+        return row
+    changed, stands = np.asarray(stream.at >= pd.Timestamp(row.since)), np.isfinite(stated)
+    known = changed & stands & np.isfinite(outcomes)
+    odds, happened = _log_odds(stated[known]), outcomes[known]
+    if not (stands & ~changed).any() or len(set(happened)) < 2:
+        return row
+    # Of all cases: which of them are read may depend on what the model said.
+    offset = _offset_of_prevalence(stated[stands & ~changed], stated[stands & changed])
+    free = _offset(odds, happened)
+    sign = np.where(happened == 1, 1.0, -1.0)
+    gained = [float(special.log_expit(sign * (odds + by)).sum()) for by in (free, offset)]
+    disagrees = stats.chi2.sf(max(0.0, 2 * (gained[0] - gained[1])), df=1) < 0.05
+    if disagrees or abs(offset) < TOLERANCE:
+        return row
+    words = f"{PREVALENCE}: all log-odds are off by {offset:+.2f}; recalibrate on cases of this site"
+    return replace(row, kind=OUTPUT, because=words)
+
+
+def _offset_of_prevalence(before: Floats, after: Floats) -> float:
+    """The change of the log-odds of the prevalence that the probabilities of cases after a change show."""
+    prior = float(np.clip(before.mean(), 1e-6, 1 - 1e-6))
+    now = prior
+    for _ in range(200):
+        offset = special.logit(now) - special.logit(prior)
+        now = float(np.clip(special.expit(_log_odds(after) + offset).mean(), 1e-6, 1 - 1e-6))
+    return float(special.logit(now) - special.logit(prior))
+
+
+def _with_changes(row: Drift, stream: Stream, by: str | None) -> Drift:
+    """What else became new in a level about the time of the change, such as its software."""
+    if not row.alarm_at or not row.scope:
+        return row
+    groups = stream.groups(by)
+    name, _, level = row.scope.partition("=")
+    own = np.flatnonzero(groups[name] == level)
+    # The change may have begun some cases before its most probable time.
+    start = max(0, int(stream.at[own].searchsorted(pd.Timestamp(row.since))) - ABOUT)
+    new = []
+    for other, values in groups.items():
+        if other == name:
+            continue
+        earlier, later = set(values[own[:start]]), set(values[own[start:]])
+        if later - earlier and earlier:
+            new.append(f"{other} {', '.join(sorted(earlier))} to {', '.join(sorted(later - earlier))}")
+    return replace(row, because="; ".join(filter(None, [row.because, *new])))
+
+
+def drift_table(rows: Sequence[Drift]) -> pd.DataFrame:
+    """The rows as `drift.csv` has them."""
+    names = ["watch", "kind", "scope", "cases", "log_evidence", "limit", "alarm_at", "since", "because"]
+    return pd.DataFrame([[getattr(row, name) for name in names] for row in rows], columns=names)

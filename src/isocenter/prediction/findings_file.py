@@ -1,0 +1,84 @@
+"""The record of findings of predicted images, and its file: the same for the node and for `predict`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from isocenter.prediction.case import Done
+from isocenter.prediction.result_files import DIGITS, PROGRAM
+from isocenter.runtime import Model, write_json
+from isocenter.values import Finding, Findings
+
+FINDINGS = "findings.json"
+SCHEMA = "isocenter.findings"
+NOTHING_FOUND = "the model has found nothing"
+
+
+@dataclass(frozen=True)
+class Examined:
+    """An image that was predicted, as one of several.
+
+    name: stands before what is said of it; empty for the only one
+    place: what its findings state beside the result: its case, and in DICOM its SOP Instance UID
+    """
+
+    done: Done
+    name: str = ""
+    place: Mapping[str, str] = field(default_factory=dict)
+
+
+def findings_record(images: Sequence[Examined], model: Model) -> Findings:
+    """The findings of all images, with one outcome: a result where one of them has any.
+
+    The reason says of which images the model abstains, and which parts of results could not be written.
+    """
+    has_result = any(one.done.found for one in images)
+    abstained = [f"{one.name}{one.done.abstained}" for one in images if one.done.abstained is not None]
+    lacking = [f"{one.name}{words}" for one in images for words in _lacking(one.done)]
+    if len(abstained) == len(images) and not has_result:
+        return Findings((), "abstained", "; ".join(abstained), model_named(model))
+    rows = [(_finite(finding), one.place) for one in images for finding in one.done.findings]
+    stated = [finding for one in images for finding in one.done.findings]
+    unstated = [f"{own.concept} is not a number" for own, (made, _) in zip(stated, rows, strict=True) if made != own]
+    reasons = [*([] if has_result else [NOTHING_FOUND]), *abstained, *lacking, *unstated]
+    return Findings(
+        tuple(finding for finding, _ in rows),
+        "result" if has_result else "abstained" if abstained else "nothing",
+        "; ".join(reasons),
+        model_named(model),
+        tuple(place for _, place in rows) if any(place for _, place in rows) else (),
+    )
+
+
+def _finite(finding: Finding) -> Finding:
+    """A finding without numbers that are none."""
+    names = ("value", "probability", "low", "high")
+    numbers = {name: getattr(finding, name) for name in names}
+    odd: dict[str, Any] = {
+        name: None for name, own in numbers.items() if isinstance(own, float) and not math.isfinite(own)
+    }
+    return replace(finding, **odd) if odd else finding
+
+
+def _lacking(done: Done) -> Iterator[str]:
+    """The warnings on an image without its name, and without that of its refusal."""
+    for problem in done.lacking:
+        words = problem.what.partition(": ")[2]
+        if done.abstained is None or words != f"refused: {done.abstained}":
+            yield words
+
+
+def model_named(model: Model) -> dict[str, str]:
+    """The name and version of a model, and the SHA-256 of its weights: of one without a version, how that begins."""
+    weights = str(model.record.get("weights_sha256") or "")
+    name = str(model.record.get("name") or f"{PROGRAM} {model.task.name}")
+    return {"name": name, "version": str(model.record.get("version") or weights[:DIGITS]), "weights_sha256": weights}
+
+
+def write_findings(findings: Findings, folder: Path) -> None:
+    """Write `findings.json`, in one line: a cohort has hundreds of thousands of findings."""
+    write_json(folder / FINDINGS, SCHEMA, findings.record, indent=None)

@@ -1,0 +1,70 @@
+"""The codes of a model's names: of a file, of the data, of DICOM's dictionary, or none but a private one.
+
+They lie in the model's record under "codes", which packages and ensembles keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from isocenter.files.dicom import dictionary_code
+from isocenter.runtime.model import Model
+from isocenter.tasks import Task, leaves
+from isocenter.values import CodedName, Finding, Label
+
+CODES = "codes"
+DATA, DICTIONARY = "the data", "DICOM's dictionary"
+
+
+def with_codes(model: Model, given: Mapping[str, CodedName]) -> Model:
+    """The model with the codes of a file before its own, and the codes of all its names in its record."""
+    known = {**_recorded(model), **given}
+    stated = {name: known.get(name) or _found(label) for name, label in _labels(model.task).items()}
+    # A file may also name measures such as "short axis".
+    record = {name: coded.record for name, coded in {**known, **stated}.items() if coded.codes}
+    return replace(model, record={**model.record, CODES: record})
+
+
+def codes_of(model: Model) -> dict[str, CodedName]:
+    """The codes of every name that results state, and of what a file names beside them; private ones without a code."""
+    known = _recorded(model)
+    return {**{name: known.get(name) or _found(label) for name, label in _labels(model.task).items()}, **known}
+
+
+def coded_findings(findings: Sequence[Finding], codes: Mapping[str, CodedName]) -> list[Finding]:
+    """Findings with the codes of their names, and with the unit that a file of codes states where they have none."""
+    made = []
+    for finding in findings:
+        known = codes.get(finding.concept, CodedName())
+        has_value = isinstance(finding.value, int | float) and not isinstance(finding.value, bool)
+        unit = finding.unit or (known.unit if has_value else "")
+        made.append(replace(finding, codes=known.codes or finding.codes, unit=unit))
+    return made
+
+
+def coded_labels(labels: Sequence[Label], codes: Mapping[str, CodedName]) -> tuple[Label, ...]:
+    """The labels of a map with the first code of each name, as a SEG states them."""
+    return tuple(
+        replace(label, code=codes[label.name].codes[0]) if label.name in codes and codes[label.name].codes else label
+        for label in labels
+    )
+
+
+def _recorded(model: Model) -> dict[str, CodedName]:
+    return {name: CodedName.of(one) for name, one in (model.record.get(CODES) or {}).items()}
+
+
+def _labels(task: Task) -> dict[str, Label]:
+    """{name: its label} of what results state."""
+    parts = leaves(task).values()
+    labels = {one.name: one for part in parts for one in (*part.channel_labels, *part.labels) if not one.is_bare}
+    return labels | {name: Label(0, name) for name in task.probable_findings if name not in labels}
+
+
+def _found(label: Label) -> CodedName:
+    """The code that the data state, else that of DICOM's dictionary."""
+    if label.code is not None:
+        return CodedName((label.code,), DATA)
+    code = dictionary_code(label.name)
+    return CodedName() if code is None else CodedName((code,), DICTIONARY)

@@ -1,0 +1,107 @@
+"""The network of a model alone, in the layout of a model repository of the Triton Inference Server.
+
+https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_repository.md, and for the
+configuration https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import PlanError
+from isocenter.lazy import onnxruntime
+from isocenter.runtime.model import Model
+from isocenter.runtime.package.write import write_network
+from isocenter.runtime.record_files import write_json
+from isocenter.tasks import channels_of, settings_of
+
+TRITON_RECORD, SCHEMA = "isocenter.json", "isocenter.triton"
+FIRST_STAGE = "_first"
+NETWORK_ALONE = (
+    "This is the network alone: it takes windows of prepared images and gives its raw outputs. Reading, preparing, "
+    f"sliding, calibration and the gate are not in it; {TRITON_RECORD} states their settings"
+)
+
+
+@dataclass(frozen=True)
+class _Port:
+    """An input or output of an ONNX file. dims: without the batch, -1 where any number may lie."""
+
+    name: str
+    dims: tuple[int, ...]
+
+
+def write_triton(model: Model, name: str, folder: Path) -> Mapping[str, Any]:
+    """Write a repository into an existing, empty folder; return the record of the ONNX file.
+
+    name: of the model in it; of a cascade the first stage is a second model
+    Raises PlanError for a network that cannot be exported.
+    """
+    stages = {name: model} if model.first is None else {f"{name}{FIRST_STAGE}": model.first, name: model}
+    made = {stage: _write_stage(one, stage, folder) for stage, one in stages.items()}
+    write_json(folder / TRITON_RECORD, SCHEMA, {"models": {stage: _around(one) for stage, one in stages.items()}})
+    return made[name]
+
+
+def _write_stage(model: Model, name: str, folder: Path) -> Mapping[str, Any]:
+    path = folder / name / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    record = write_network(model, path)
+    if not record["exported"]:
+        raise PlanError(f"the network cannot be written as ONNX: {record['because']}", name, "Package it for MONAI")
+    text = _configuration(name, *_ports(path), batch=model.inference.batch)
+    (folder / name / "config.pbtxt").write_text(text, encoding="utf-8")
+    return record
+
+
+def _ports(path: Path) -> tuple[list[_Port], list[_Port]]:
+    """The inputs and outputs of an ONNX file."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    inputs, outputs = (
+        [_Port(one.name, tuple(n if isinstance(n, int) else -1 for n in one.shape[1:])) for one in ports]
+        for ports in (session.get_inputs(), session.get_outputs())
+    )
+    return inputs, outputs
+
+
+def _configuration(name: str, inputs: Sequence[_Port], outputs: Sequence[_Port], *, batch: int) -> str:
+    """The text of `config.pbtxt`."""
+    return "\n".join(
+        [
+            f"# {NETWORK_ALONE}.",
+            f"name: {_quoted(name)}",
+            'backend: "onnxruntime"',
+            f"max_batch_size: {batch}",
+            *_listed("input", inputs),
+            *_listed("output", outputs),
+            f'parameters {{ key: "isocenter" value {{ string_value: {_quoted(NETWORK_ALONE)} }} }}',
+            "",
+        ]
+    )
+
+
+def _listed(kind: str, ports: Sequence[_Port]) -> list[str]:
+    return [f"{kind} {{ name: {_quoted(one.name)} data_type: TYPE_FP32 dims: {list(one.dims)} }}" for one in ports]
+
+
+def _quoted(text: str) -> str:
+    """Text in the text format of protobuf, whose escapes are those of JSON for what a name may hold."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _around(model: Model) -> dict[str, Any]:
+    """What comes before the network, and after it."""
+    channels = {head: [label.name for label in labels] for head, labels in channels_of(model.task).items()}
+    return {
+        "weights_sha256": model.record.get("weights_sha256"),
+        "channels": list(model.preprocessing.channels),
+        "preprocessing": model.preprocessing.settings,
+        "inference": model.inference.settings,
+        "task": {"name": model.task.name, **settings_of(model.task)},
+        "labels": channels or {"": [label.name for label in model.task.labels]},
+        "covariates": list(model.networks.context.names),
+    }

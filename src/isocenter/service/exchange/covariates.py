@@ -1,0 +1,255 @@
+"""Covariates of a patient that a FHIR server has: the newest values before the study, in the unit of the training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from isocenter.errors import DatasetError, UsageError
+from isocenter.files.dicom import UCUM
+from isocenter.runtime import Category, Context, Monitored, Number
+from isocenter.service.exchange.fhir_server import FhirServer
+from isocenter.service.settings import CovariateSource, Fhir
+from isocenter.values import level_in
+
+# Observations that somebody stands for; others are preliminary, withdrawn or wrong.
+STATUSES = ("final", "amended", "corrected")
+# The unit in a column's name, as in "creatinine (mg/dL)".
+UNIT = re.compile(r".*[\[(]\s*([^\[\]()]+?)\s*[\])]\s*")
+LITRE = re.compile(r"(?<![A-Za-z])([munpdc]?)l(?![A-Za-z])")  # UCUM takes l and L
+# Observations of a page; so many that are sorted are enough to know the newest.
+PAGE = 200
+UNITLESS = "1"
+# What a header states is as good as its images.
+DICOM = "DICOM"
+
+Column = Number | Category | Monitored
+
+
+@dataclass(frozen=True)
+class Known:
+    """The value of a covariate, and where it comes from; None where the source has none.
+
+    at: when it was observed, of readings when the last was
+    """
+
+    value: Any
+    source: str
+    unit: str = ""
+    at: str = ""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the record of a job keeps of it."""
+        return {name: value for name, value in asdict(self).items() if value != "" or name == "value"}
+
+
+def check_covariates(model: str, sources: Mapping[str, CovariateSource], context: Context) -> None:
+    """Refuse sources of columns that a model does not have, or whose unit nobody states.
+
+    Raises UsageError with what there is.
+    """
+    where = f"models.{model}.covariates"
+    for name, source in sources.items():
+        column = _column(context, name)
+        if column is None:
+            there = f"Its covariates are {', '.join(context.names)}" if context.names else "It takes none"
+            raise UsageError(f"the model has no covariate {name!r}", where, there)
+        if isinstance(column, Category):
+            continue
+        if unit_of(name, source) is None:
+            remedy = f'Give it: {{ source = "{source.source}", unit = "mg/dL" }}'
+            raise UsageError(f"nobody states the unit of {name!r} in the training", where, remedy)
+        if isinstance(column, Monitored) and column.unit != "s":
+            problem = f"the times of {name!r} had no unit in the training, and those of a server cannot be put to them"
+            raise UsageError(problem, where, "Give the readings of this model another way")
+
+
+def unit_of(name: str, source: CovariateSource) -> str | None:
+    """The unit in which a covariate was trained: as the settings state it, else as the column's name does."""
+    named = UNIT.fullmatch(name)
+    return source.unit if source.unit is not None else named[1] if named else None
+
+
+def known_covariates(
+    sources: Mapping[str, CovariateSource], context: Context, patient: Mapping[str, Any], fhir: Fhir, *, idle_s: float
+) -> dict[str, Known]:
+    """The covariates of a patient that a FHIR server has; those that it lacks are None, and the model says so.
+
+    patient: attributes of the patient and the study, by their DICOM keywords
+    Raises DatasetError for a patient, a time or a value that is not sure, or for another unit than the training's,
+    PeerError where the server does not answer.
+    """
+    if not sources:
+        return {}
+    study = study_time(patient)
+    server = FhirServer(fhir.base, idle_s)
+    patient_id = _patient(server, str(patient.get("PatientID") or "").strip(), fhir.patient_system)
+    known, courses = dict[str, Known](), dict[str, list[_Observed]]()
+    for name, source in sources.items():
+        column = _column(context, name)
+        if column is None:  # the settings were checked against another model
+            raise DatasetError(f"the model has no covariate {name!r}", "covariates", "Check node.toml")
+        code = source.source.partition("code=")[2]
+        since = study - timedelta(seconds=column.stop - column.start) if isinstance(column, Monitored) else None
+        observed = _observed(server, patient_id, code, study, since) if patient_id else []
+        if isinstance(column, Monitored):
+            courses[name] = observed
+        elif not (newest := _newest(observed)):
+            known[name] = Known(None, source.source)
+        else:
+            values = {_value(name, one, column, unit_of(name, source)) for one in newest}
+            if len(values) > 1:
+                problem = f"{name} has {len(values)} values of the same time"
+                raise DatasetError(problem, "covariates", "Have the laboratory correct one of them")
+            shown = _shown(unit_of(name, source))
+            at = newest[0].at.isoformat()
+            known[name] = Known(values.pop(), f"{fhir.base.rstrip('/')}/Observation/{newest[0].name}", shown, at)
+    # As training tables count dates: from the patient's first row, whatever column it is of.
+    first = min((one.at for own in courses.values() for one in own), default=study)
+    for name, own in courses.items():
+        known[name] = _course(name, own, first, sources[name], context)
+    return known
+
+
+def _course(name: str, own: Sequence[_Observed], first: datetime, source: CovariateSource, context: Context) -> Known:
+    """Readings as pairs of a time in seconds and a number."""
+    column, unit = _column(context, name), unit_of(name, source)
+    assert column is not None  # noqa: S101 - it has been looked up
+    rising = sorted(own, key=lambda one: one.at)
+    pairs = [((one.at - first).total_seconds(), _value(name, one, column, unit)) for one in rising]
+    return Known(pairs or None, source.source, _shown(unit), rising[-1].at.isoformat() if rising else "")
+
+
+def study_time(patient: Mapping[str, Any]) -> datetime:
+    """When a study began, at the earliest that its header allows; in the time zone that it states, else in ours.
+
+    Raises DatasetError where it states no date.
+    """
+    date, time = str(patient.get("StudyDate") or ""), str(patient.get("StudyTime") or "").partition(".")[0]
+    zone = str(patient.get("TimezoneOffsetFromUTC") or "")
+    try:
+        moment = datetime.strptime(f"{date}{time:0<6}", "%Y%m%d%H%M%S")
+        offset = datetime.strptime(zone, "%z").tzinfo if zone else None
+    except ValueError as error:
+        problem = "its date and time (StudyDate, StudyTime) are not stated, so that no value is known to be before it"
+        raise DatasetError(problem, "covariates", "Send the study with them") from error
+    return moment.replace(tzinfo=offset) if offset is not None else moment.astimezone()
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """An Observation with a value, and the latest time that its own can mean."""
+
+    name: str
+    at: datetime
+    resource: Mapping[str, Any]
+
+
+def _column(context: Context, name: str) -> Column | None:
+    """The column of a covariate; of several networks the first one's."""
+    columns = (one for one in context.columns if one.name == name)
+    return next((one for one in columns if isinstance(one, Number | Category | Monitored)), None)
+
+
+def _patient(server: FhirServer, number: str, system: str) -> str | None:
+    """The server's id of the patient; None where it has none. DatasetError for several."""
+    if not number:
+        raise DatasetError("the study has no PatientID, and covariates come by it", "covariates", "Send it with one")
+    escaped = re.sub(r"([\\,$|])", r"\\\1", number)
+    wanted = {"identifier": f"{system}|{escaped}" if system else escaped}
+    found = {str(one.get("id")) for one in server.search("Patient", wanted)}
+    if len(found) > 1:
+        problem = f"the FHIR server has {len(found)} patients of the study's PatientID"
+        raise DatasetError(problem, "covariates", "Set fhir.patient_system to the address that it has for this one")
+    return found.pop() if found else None
+
+
+def _observed(server: FhirServer, patient: str, code: str, study: datetime, since: datetime | None) -> list[_Observed]:
+    """Observations with a value up to a study, from a time on; without that only as many as show the newest."""
+    day = timedelta(days=1)  # servers differ in the time zone of a day
+    dates = [f"le{(study + day).date().isoformat()}"]
+    dates += [] if since is None else [f"ge{(since - day).date().isoformat()}"]
+    observed = list[_Observed]()
+    wanted = {"patient": patient, "code": code, "date": dates, "_sort": "-date", "_count": str(PAGE)}
+    for number, resource in enumerate(server.search("Observation", wanted), start=1):
+        at, is_valid = _time(resource), resource.get("status") in STATUSES
+        has_value = any(name.startswith("value") for name in resource)
+        if at is not None and is_valid and has_value and (since is None or since <= at) and at <= study:
+            observed.append(_Observed(str(resource.get("id")), at, resource))
+        if since is None and number >= PAGE and observed and _is_sorted(observed):
+            break
+    return observed
+
+
+def _is_sorted(observed: Sequence[_Observed]) -> bool:
+    return all(one.at >= other.at for one, other in pairwise(observed))
+
+
+def _newest(observed: Sequence[_Observed]) -> list[_Observed]:
+    last = max((one.at for one in observed), default=None)
+    return [one for one in observed if one.at == last]
+
+
+def _time(resource: Mapping[str, Any]) -> datetime | None:
+    """When an Observation was made: of a day or a month its end, for it may have been then; None where it is unsaid."""
+    period = resource.get("effectivePeriod") or {}
+    stated = (resource.get("effectiveDateTime"), resource.get("effectiveInstant"), period.get("end"))
+    text = str(next(filter(None, stated), None) or resource.get("issued") or "")
+    with suppress(ValueError):
+        if "T" in text:
+            moment = datetime.fromisoformat(text)
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        for form, length in (("%Y-%m-%d", 1), ("%Y-%m", 31), ("%Y", 366)):
+            with suppress(ValueError):
+                return datetime.strptime(text, form).astimezone() + timedelta(days=length)
+    return None
+
+
+def _value(name: str, one: _Observed, column: Column, unit: str | None) -> Any:
+    """The value of an Observation as the model takes it. DatasetError for another unit, a bound, or no such value."""
+    resource = one.resource
+    if isinstance(column, Category):
+        return _level(name, resource, column)
+    quantity = resource.get("valueQuantity") or {}
+    if "valueInteger" in resource:
+        quantity = {"value": resource["valueInteger"], "code": UNITLESS}
+    number = quantity.get("value")
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise DatasetError(f"{name} is no number at the FHIR server", "covariates", "Check its code in node.toml")
+    if quantity.get("comparator"):
+        raise DatasetError(f"{name} is stated as a bound, not as a value", "covariates", "Give it another way")
+    stated = str(quantity.get("code") or quantity.get("unit") or UNITLESS)
+    if _shown(stated) != _shown(unit):
+        problem = f"{name} is in {stated}, and the model was trained in {unit}"
+        raise DatasetError(problem, "covariates", "Give it in that unit; nothing is converted")
+    return float(number)
+
+
+def _shown(unit: str | None) -> str:
+    """A unit in the letters of UCUM."""
+    return LITRE.sub(r"\1L", UCUM.get(unit or UNITLESS, unit or UNITLESS))
+
+
+def _level(name: str, resource: Mapping[str, Any], column: Category) -> str:
+    """The level of a category that an Observation names by code, display or text; else its first word for it."""
+    words = list(dict.fromkeys(_words(resource)))
+    levels = list(dict.fromkeys(one for one in map(level_in, words) if one in column.levels))
+    if len(levels) > 1:
+        raise DatasetError(f"{name} names {len(levels)} levels of the model at once", "covariates", "Correct it")
+    if not words:
+        raise DatasetError(f"{name} has no word at the FHIR server", "covariates", "Check its code in node.toml")
+    return levels[0] if levels else words[0]
+
+
+def _words(resource: Mapping[str, Any]) -> Iterator[str]:
+    concept = resource.get("valueCodeableConcept") or {}
+    given = [concept.get("text")]
+    given += [one.get(key) for one in concept.get("coding") or () for key in ("display", "code")]
+    given += [resource.get(kind) for kind in ("valueString", "valueBoolean", "valueInteger")]
+    yield from (str(one) for one in given if one is not None and str(one).strip())

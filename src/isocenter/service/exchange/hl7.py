@@ -1,0 +1,184 @@
+"""A report as an HL7 v2.5.1 message ORU^R01: an OBX for each finding; a pure function of the report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import hl7
+
+from isocenter.files.dicom import UCUM
+from isocenter.service.exchange.report import Report, number_of
+
+VERSION, ENCODING = "2.5.1", "UNICODE UTF-8"
+# A control id has 20 letters (MSH-10), of which 80 bits of a job's key are enough to be its own.
+CONTROL_LETTERS = 20
+PRESENT, ABSENT = ("52101004", "Present", "SCT"), ("2667000", "Absent", "SCT")
+REPORT_CODE = ("126000", "Imaging Measurement Report", "DCM")
+ENDS = {
+    "low": ("371885007", "Lower bound of confidence interval", "SCT"),
+    "high": ("371886008", "Upper bound of confidence interval", "SCT"),
+}
+PROBABILITY = ("1", "probability", "UCUM")
+# HL7 table 0485.
+PRIORITIES = {"emergency": "S", "urgent": "A", "routine": "R", "background": "R"}
+SEX = {"M": "M", "F": "F", "O": "O"}
+# What separates fields, components, repetitions and subcomponents, and begins an escape.
+ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "~": "\\R\\", "&": "\\T\\"}
+ESCAPED = re.compile(r"[\\|^~&]|\r\n|[\r\n]|[\x00-\x1f]")
+
+Code = tuple[str, str, str]
+
+
+def control_id(job: str) -> str:
+    """MSH-10 of a job's message, the same each time it is sent."""
+    return job[:CONTROL_LETTERS]
+
+
+def message(report: Report) -> bytes:
+    """The report as ORU^R01 in UTF-8, the same bytes whenever it is made."""
+    segments = [*_head(report), *_observations(report)]
+    made = hl7.Message("\r", [_segment(*fields) for fields in segments])
+    return str(made).encode()
+
+
+def _segment(name: str, *fields: str) -> hl7.Segment:
+    """A segment; its fields are escaped already."""
+    last = max((n for n, one in enumerate(fields, start=1) if one), default=0)
+    if name == "MSH":  # whose first field is the separator itself
+        fields, last = ("|", *fields), last + 1
+    return hl7.Segment("|", [hl7.Field("~", [name]), *(hl7.Field("~", [one]) for one in fields[:last])])
+
+
+def _head(report: Report) -> Iterator[Sequence[str]]:
+    at = report.issued.strftime("%Y%m%d%H%M%S+0000")
+    sender = (escaped("ISOCENTER"), escaped(report.node))
+    kind = ("ORU^R01^ORU_R01", control_id(report.job), "P", VERSION)
+    yield ("MSH", "^~\\&", *sender, "", "", at, "", *kind, "", "", "", "", "", ENCODING)
+    patient = report.fact("PatientID")
+    identity = f"{escaped(patient)}^^^{escaped(report.fact('IssuerOfPatientID'))}".rstrip("^") if patient else '""'
+    born, sex = report.fact("PatientBirthDate"), SEX.get(report.fact("PatientSex"), "U")
+    born = born if re.fullmatch(r"\d{8}", born) else ""
+    yield ("PID", "1", "", identity, "", _name(report.fact("PatientName")), "", born, sex)
+    order, began = escaped(report.fact("AccessionNumber")), _time(report)
+    status = "F" if report.has_answer else "X"  # no results available; order canceled, table 0123
+    priority = PRIORITIES[report.priority]
+    study = _code(REPORT_CODE)
+    filler = f"{report.job[:CONTROL_LETTERS]}^ISOCENTER"
+    yield ("OBR", "1", order, filler, study, priority, "", began, *[""] * 14, at, "", "", status)
+    notes = [report.conclusion, f"StudyInstanceUID {report.study}"]
+    model = report.record["model"]
+    named = " ".join(str(model[key]) for key in ("name", "version") if model.get(key))
+    weights = f", weights {model['weights_sha256']}" if model.get("weights_sha256") else ""
+    notes.append(f"Model {named}{weights}")
+    yield from _notes(notes)
+
+
+def _observations(report: Report) -> Iterator[Sequence[str]]:
+    number = 0
+    at, doer = report.issued.strftime("%Y%m%d%H%M%S+0000"), escaped(str(report.record["model"].get("name", "")))
+    for place, row in enumerate(report.rows, start=1):
+        for sub, (kind, code, value, unit, p) in _values(row, str(place)):
+            number += 1
+            state = "F" if value else "X"
+            yield (
+                *("OBX", str(number), kind if value else "", code, sub, value, unit, "", "", p, "", state),
+                *("", "", at, "", "", "", doer),
+            )
+            if sub == str(place):
+                yield from _notes(_remarks(row))
+
+
+def _values(row: Mapping[str, Any], place: str) -> Iterator[tuple[str, tuple[str, str, str, str, str]]]:
+    """(sub-id, (type, concept, value, unit, probability)) of a finding, and of the ends of its interval."""
+    value, concept, unit = row.get("value"), _concept(row), _unit(row.get("unit") or "")
+    p = number_of(row.get("probability"))
+    sure = "" if p is None else _decimal(p)
+    number = number_of(value)
+    if row.get("called"):
+        yield place, ("CWE", _text(row.get("group") or "class"), concept, "", sure)
+    elif isinstance(value, bool | list | tuple):  # a list is a box, which is there
+        yield place, ("CWE", concept, _code(ABSENT if value is False else PRESENT), "", sure)
+    elif number is not None:
+        yield place, ("NM", concept, _decimal(number), unit, sure)
+    elif isinstance(value, str) and value.strip():
+        yield place, ("ST", concept, escaped(value), "", sure)
+    elif value is None and sure:  # all that is known is how likely it is
+        yield place, ("NM", concept, sure, _code(PROBABILITY), sure)
+    else:
+        yield place, ("", concept, "", "", sure)
+    for name, code in ENDS.items():
+        if (end := number_of(row.get(name))) is not None:
+            yield f"{place}.{name}", ("NM", _code(code), _decimal(end), unit, "")
+
+
+def _remarks(row: Mapping[str, Any]) -> Iterator[str]:
+    """What has no field: further codes, whether a probability is calibrated, the set of answers, and the place."""
+    if further := (row.get("codes") or ())[2:]:
+        codes = [f"{one['value']} {one['meaning']} ({one['scheme']})" for one in further]
+        yield f"Further codes: {'; '.join(codes)}"
+    if number_of(row.get("probability")) is not None and not row.get("calibrated"):
+        yield "The probability is not calibrated"
+    if row.get("possible"):
+        yield f"Not ruled out at the stated coverage: {', '.join(row['possible'])}"
+    if isinstance(row.get("value"), list | tuple):
+        yield f"Corners in {row.get('unit') or 'voxels'}: {row['value']}"
+    if row.get("instance"):
+        yield f"SOPInstanceUID {row['instance']}"
+
+
+def _notes(words: Iterator[str] | Sequence[str]) -> Iterator[Sequence[str]]:
+    for number, one in enumerate(filter(None, words), start=1):
+        yield ("NTE", str(number), "L", escaped(one))
+
+
+def _concept(row: Mapping[str, Any]) -> str:
+    """The first two codes of a concept, as many as a coded element has; without any its words."""
+    codes = [(one["value"], one["meaning"], one["scheme"]) for one in (row.get("codes") or ())[:2]]
+    return "^".join(map(_code, codes)) if codes else _text(row["concept"])
+
+
+def _code(code: Code) -> str:
+    return "^".join(map(escaped, code))
+
+
+def _text(words: str) -> str:
+    return f"^{escaped(words)}"
+
+
+def _unit(unit: str) -> str:
+    known = "1" if unit == "1" else UCUM.get(unit)
+    return "" if not unit else _text(unit) if known is None else _code((known, unit, "UCUM"))
+
+
+def _decimal(number: float) -> str:
+    """A number as NM writes it: all of its digits, and no exponent."""
+    return format(Decimal(repr(number)), "f")
+
+
+def _time(report: Report) -> str:
+    """When the study began, as far as it is stated."""
+    date, time = report.fact("StudyDate"), report.fact("StudyTime").partition(".")[0]
+    if not re.fullmatch(r"\d{8}", date):
+        return ""
+    return date + (time if re.fullmatch(r"\d{4}(\d\d)?", time) else "")
+
+
+def _name(name: str) -> str:
+    """A person's name: DICOM has the prefix before the suffix, HL7 after it."""
+    family, given, middle, prefix, suffix = ([*name.partition("=")[0].split("^"), "", "", "", "", ""])[:5]
+    return "^".join(map(escaped, (family, given, middle, suffix, prefix))).rstrip("^")
+
+
+def escaped(text: str) -> str:
+    """Text without what would end a field: separators are escaped, a line break is a break of the formatted text."""
+
+    def written(match: re.Match[str]) -> str:
+        found = match[0]
+        if found in ESCAPES:
+            return ESCAPES[found]
+        return "\\.br\\" if found in ("\r\n", "\r", "\n") else " "
+
+    return ESCAPED.sub(written, text)

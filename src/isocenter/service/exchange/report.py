@@ -1,0 +1,179 @@
+"""What a report states of a job: its findings, and the facts of patient, study and model around them."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from isocenter.errors import FormatError, IsocenterError, foreign_errors
+from isocenter.files import parse_json
+from isocenter.lazy import pydicom
+from isocenter.service.records.database import Database
+from isocenter.service.records.tables import answers, jobs, series, studies
+from isocenter.service.settings import PRIORITIES, Settings
+
+# How the table of answers calls a record of findings.
+RECORD = "findings"
+ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
+# Segmentations and label maps, PS3.4 B.5.
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+# Identifiers of a report derive from those of its job in this namespace, so that a repeat has the same.
+NAMESPACE = uuid.UUID("6f5b4d0e-2f0a-5c1e-9d37-1d5a3c3b65e1")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment of an object: the object's UIDs, and the segment's number in it."""
+
+    series: str
+    instance: str
+    sop_class: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """A job's record of findings (`findings.json`) with the facts that a report states around it.
+
+    record:   as `Findings.record` writes it
+    study, series: UIDs of the images
+    stamp:    when the job was made (s since 1970), so that a report made again is the same
+    patient:  attributes of the patient and the study by their DICOM keywords, as headers state them
+    patient_system: the address that a FHIR server has for its PatientIDs; "" for none
+    segments: {concept: segment} of the label map
+    card:     the address of the model card; "" for none
+    pdf:      the report as a page, where one was asked for
+    """
+
+    job: str
+    record: Mapping[str, Any]
+    model_hash: str
+    study: str
+    stamp: float
+    series: tuple[str, ...] = ()
+    patient: Mapping[str, Any] = field(default_factory=dict)
+    patient_system: str = ""
+    node: str = ""
+    text: str = ""
+    priority: str = "routine"
+    segments: Mapping[str, Segment] = field(default_factory=dict)
+    card: str = ""
+    pdf: bytes | None = None
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """The findings."""
+        rows: Sequence[Mapping[str, Any]] = self.record["rows"]
+        return rows
+
+    @property
+    def issued(self) -> datetime:
+        """The time of the job."""
+        return datetime.fromtimestamp(self.stamp, UTC)
+
+    @property
+    def conclusion(self) -> str:
+        """The outcome in words; of a result only what is lacking."""
+        outcome, reason = self.record["outcome"], self.record["reason"]
+        words = {"result": "", "nothing": "Not detected", "abstained": "No answer: the model abstains"}
+        return ". ".join(one for one in (words.get(outcome, f"No answer: {outcome}"), reason, self.text) if one)
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the model has answered, and if only that there is nothing."""
+        return self.record["outcome"] in ("result", "nothing")
+
+    def fact(self, keyword: str) -> str:
+        """An attribute of the patient or the study; "" where it is not stated."""
+        value = self.patient.get(keyword)
+        return "" if value is None else str(value).strip()
+
+    def key(self, part: str) -> uuid.UUID:
+        """The identifier of a part of this report, the same whenever it is made."""
+        return uuid.uuid5(NAMESPACE, f"{self.job} {part}")
+
+
+def number_of(value: Any) -> float | int | None:
+    """A finite number; None for anything else, a truth value too."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and math.isfinite(value) else None
+
+
+def report_of(settings: Settings, database: Database, job: str) -> Report:
+    """The report of a job that has a record of findings. Raises FormatError where it has none."""
+    with database.read() as connection:
+        row = connection.execute(select(jobs).where(jobs.c.job == job)).first()
+        if row is None:
+            raise FormatError("there is no such job", job, "See /api/jobs")
+        study = connection.execute(select(studies).where(studies.c.study == row.study)).one()
+        files = connection.execute(select(answers).where(answers.c.job == job)).all()
+        keys = row.inputs["series"].values()
+        mine = (series.c.study == row.study, series.c.series.in_(keys))
+        uids = connection.execute(select(series.c.uid).where(*mine)).scalars().all()
+    folder, record = settings.folder / "results" / job, next((one for one in files if one.kind == RECORD), None)
+    if record is None:
+        raise FormatError("the job has no record of findings", job, "See its outcome and its reason")
+    own = settings.models.get(row.model)
+    segments, pdf = dict[str, Segment](), None
+    for one in files:
+        if one.sop_class in SEGMENTATIONS:
+            segments |= _segments(folder / one.name)
+        elif one.sop_class == ENCAPSULATED_PDF:
+            pdf = _page(folder / one.name)
+    return Report(
+        job=job,
+        record=_record(folder / record.name),
+        model_hash=row.model_hash,
+        study=study.uid,
+        stamp=row.created_at,
+        series=tuple(sorted(uids)),
+        patient=study.attributes or {},
+        patient_system=settings.fhir.patient_system if settings.fhir is not None else "",
+        node=settings.node.name,
+        text=settings.node.text,
+        priority=PRIORITIES[row.priority],
+        segments=segments,
+        card=(own.card or "") if own is not None else "",
+        pdf=pdf,
+    )
+
+
+def _record(path: Path) -> Mapping[str, Any]:
+    """The record of findings of a job."""
+    with foreign_errors(partial(_unreadable, path)):
+        record: Mapping[str, Any] = parse_json(path.read_text(encoding="utf-8"))
+        return record
+
+
+def _segments(path: Path) -> dict[str, Segment]:
+    """{name: segment} of a segmentation; without names that two of its segments have."""
+    header = _read(path, stop_before_pixels=True)
+    uids = (str(header.SeriesInstanceUID), str(header.SOPInstanceUID), str(header.SOPClassUID))
+    names = [str(one.SegmentLabel) for one in header.SegmentSequence]
+    segments = [Segment(*uids, int(one.SegmentNumber)) for one in header.SegmentSequence]
+    return {name: one for name, one in zip(names, segments, strict=True) if names.count(name) == 1}
+
+
+def _page(path: Path) -> bytes:
+    """The PDF of an object, without the zero that makes its length even."""
+    header = _read(path)
+    data = bytes(header.EncapsulatedDocument)
+    return data[: int(header.get("EncapsulatedDocumentLength") or len(data))]
+
+
+def _read(path: Path, **how: Any) -> pydicom.Dataset:
+    """The data set of an object."""
+    with foreign_errors(partial(_unreadable, path)):
+        return pydicom.dcmread(path, **how)
+
+
+def _unreadable(path: Path, error: Exception) -> IsocenterError:
+    return FormatError(f"cannot be read: {type(error).__name__}", str(path), "Do its job again")

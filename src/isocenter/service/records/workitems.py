@@ -1,0 +1,336 @@
+"""Orders of jobs as Unified Procedure Steps: created, claimed, changed and ended by the rules of PS3.4 CC.2."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from isocenter.errors import IsocenterError
+from isocenter.lazy import pydicom
+from isocenter.service.objects.store import key_of
+from isocenter.service.records.database import Clock, Database
+from isocenter.service.records.jobs import closed, record_event, unsettle
+from isocenter.service.records.tables import jobs, studies, workitems
+from isocenter.service.settings import PRIORITIES, Rule
+
+UPS_PUSH = "1.2.840.10008.5.1.4.34.6.1"  # the class of every workitem, PS3.4 CC.3.1
+SCHEDULED, IN_PROGRESS, COMPLETED, CANCELED = STATES = ("SCHEDULED", "IN PROGRESS", "COMPLETED", "CANCELED")
+FINAL = (COMPLETED, CANCELED)
+# Statuses of DIMSE, PS3.4 CC.2
+INVALID_VALUE, DUPLICATE, MISSING, MISSING_VALUE = 0x0106, 0x0111, 0x0120, 0x0121
+ALREADY_CANCELED, ALREADY_COMPLETED = 0xB304, 0xB306
+NO_LONGER_UPDATED, WRONG_TRANSACTION, ALREADY_CLAIMED, ONLY_CREATED = 0xC300, 0xC301, 0xC302, 0xC303
+NOT_FINAL, NO_SUCH_WORKITEM, NOT_SCHEDULED, NOT_CLAIMED, WAS_COMPLETED = 0xC304, 0xC307, 0xC309, 0xC310, 0xC311
+PERFORMER_AWAY = 0xC312
+# What a workitem needs to have a value of, and what alone to be there, when it is created: PS3.4 CC.2.5.3.
+VALUED = (
+    "ProcedureStepState",
+    "ScheduledProcedureStepPriority",
+    "ProcedureStepLabel",
+    "ScheduledProcedureStepStartDateTime",
+    "InputReadinessState",
+    "ScheduledWorkitemCodeSequence",
+    "InputInformationSequence",
+)
+# What its performer has to have stated before it is completed, PS3.4 CC.2.5.1.1
+PERFORMED = (
+    "PerformedStationNameCodeSequence",
+    "PerformedProcedureStepStartDateTime",
+    "PerformedWorkitemCodeSequence",
+    "PerformedProcedureStepEndDateTime",
+)
+UNCHANGED = ("SOPClassUID", "SOPInstanceUID", "TransactionUID", "ProcedureStepState")
+# Of each Scheduled Procedure Step Priority the place in our queue.
+QUEUED = {"HIGH": PRIORITIES.index("urgent"), "MEDIUM": PRIORITIES.index("routine"), "LOW": 3}
+
+
+class WorkitemError(IsocenterError):
+    """A request about a workitem that is refused, or is done already. status: of DIMSE."""
+
+    def __init__(self, status: int, problem: str, where: str, remedy: str = "Retrieve the workitem") -> None:
+        super().__init__(problem, where, remedy)
+        self.args = (status, problem, where, remedy)
+        self.status = status
+
+
+@dataclass(frozen=True, eq=False)
+class Workitems:
+    """The table of workitems. rules: of the node, which alone can be ordered."""
+
+    database: Database
+    rules: Sequence[Rule]
+
+    def create(self, dataset: pydicom.Dataset, uid: str = "") -> str:
+        """A new workitem; its UID. Raises WorkitemError for one that PS3.4 CC.2.5 or the node refuses."""
+        uid = uid or str(dataset.get("SOPInstanceUID") or "") or f"2.25.{uuid.uuid4().int}"
+        for keyword in VALUED:
+            if not dataset.get(keyword):
+                status = MISSING_VALUE if keyword in dataset else MISSING
+                raise WorkitemError(status, f"has no {keyword}", uid, "State it")
+        if dataset.ProcedureStepState != SCHEDULED or dataset.get("TransactionUID"):
+            raise WorkitemError(NOT_SCHEDULED, "begins as SCHEDULED, without a Transaction UID", uid, "Claim it later")
+        if not re.fullmatch(r"[0-9.]{1,64}", uid):
+            raise WorkitemError(INVALID_VALUE, "has a UID that is none", uid, "Give digits and dots")
+        row = {**self._ordered(dataset, uid), "state": SCHEDULED, "dataset": _stored(dataset, uid)}
+        with self.database.write() as connection:
+            if connection.execute(select(workitems.c.workitem).where(workitems.c.workitem == uid)).first():
+                raise WorkitemError(DUPLICATE, "is there already", uid)
+            connection.execute(insert(workitems).values(workitem=uid, created_at=Clock(), **row))
+            record_event(connection, "workitem created", row["study"], rule=row["rule"])
+        return uid
+
+    def _ordered(self, dataset: pydicom.Dataset, uid: str) -> dict[str, Any]:
+        """The columns of what it orders: a rule on a study, and on which series of it."""
+        rule = str(dataset.ScheduledWorkitemCodeSequence[0].get("CodeMeaning") or "")
+        if rule not in (known := [one.name for one in self.rules]):
+            problem = f"the CodeMeaning of its Scheduled Workitem Code is {rule!r}, which is no rule of the node"
+            raise WorkitemError(INVALID_VALUE, problem, uid, f"Name one of {', '.join(known)}")
+        inputs = dataset.InputInformationSequence
+        of_studies = {str(one.get("StudyInstanceUID") or "") for one in inputs} - {""}
+        if len(of_studies) != 1:
+            problem = f"its Input Information names {len(of_studies)} studies"
+            raise WorkitemError(INVALID_VALUE, problem, uid, "Name one study, and its series if not all are meant")
+        priority = str(dataset.ScheduledProcedureStepPriority)
+        if priority not in QUEUED:
+            raise WorkitemError(INVALID_VALUE, f"its priority is {priority}", uid, f"Give one of {', '.join(QUEUED)}")
+        return {
+            "rule": rule,
+            "study": key_of(of_studies.pop()),
+            "series": sorted({key_of(str(one.SeriesInstanceUID)) for one in inputs if one.get("SeriesInstanceUID")}),
+            "priority": QUEUED[priority],
+            "start_at": _seconds(dataset, uid),
+        }
+
+    def get(self, uid: str) -> pydicom.Dataset:
+        """A workitem, without its Transaction UID. Raises WorkitemError where there is none."""
+        with self.database.read() as connection:
+            return shown(_row(connection, uid))
+
+    def all(self) -> Iterator[pydicom.Dataset]:
+        """Every workitem, oldest first."""
+        with self.database.read() as connection:
+            order = (workitems.c.created_at, workitems.c.workitem)
+            rows = connection.execute(select(workitems).order_by(*order)).all()
+        return map(shown, rows)
+
+    def update(self, uid: str, changes: pydicom.Dataset, transaction: str = "") -> None:
+        """Change attributes: anybody's before it is claimed, then its performer's alone. Raises WorkitemError."""
+        with self.database.write() as connection:
+            row = _row(connection, uid)
+            if row.state in FINAL:
+                raise WorkitemError(NO_LONGER_UPDATED, f"is {row.state}, and changes no more", uid)
+            _check_transaction(row, transaction or str(changes.get("TransactionUID") or ""))
+            dataset = pydicom.Dataset.from_json(row.dataset)
+            for one in changes:
+                if one.keyword not in UNCHANGED:
+                    dataset[one.tag] = one
+            columns = self._ordered(dataset, uid) if row.state == SCHEDULED else {}
+            _write(connection, uid, dataset=_stored(dataset, uid), **columns)
+
+    def change_state(self, uid: str, state: str, transaction: str) -> None:
+        """Claim a workitem, or end it as its performer. Raises WorkitemError, also where it is in this state."""
+        with self.database.write() as connection:
+            row = _row(connection, uid)
+            if state not in STATES[1:]:
+                raise WorkitemError(ONLY_CREATED, f"cannot become {state or 'a state that is not named'}", uid)
+            if not transaction:
+                raise WorkitemError(WRONG_TRANSACTION, "the Transaction UID is missing", uid, "Send it")
+            if row.state in FINAL:
+                raise _ended(row, state)
+            if state == IN_PROGRESS:
+                if row.state == IN_PROGRESS:
+                    raise WorkitemError(ALREADY_CLAIMED, "is claimed by another performer", uid, "Leave it")
+                _write(connection, uid, state=state, transaction_uid=transaction)
+            else:
+                if row.state == SCHEDULED:
+                    raise WorkitemError(NOT_CLAIMED, "is not IN PROGRESS yet", uid, "Claim it first")
+                _check_transaction(row, transaction)
+                if state == COMPLETED and not _is_performed(pydicom.Dataset.from_json(row.dataset)):
+                    problem = f"its Performed Procedure Sequence lacks one of {', '.join(PERFORMED)}"
+                    raise WorkitemError(NOT_FINAL, problem, uid, "Update it first")
+                _write(connection, uid, state=state, done_at=Clock())
+            record_event(connection, f"workitem {state.lower()}", row.study, rule=row.rule)
+
+    def request_cancel(self, uid: str, reason: str = "") -> None:
+        """Cancel a workitem that nobody has claimed but the node. Raises WorkitemError."""
+        with self.database.write() as connection:
+            row = _row(connection, uid)
+            if row.state == CANCELED:
+                raise _ended(row, CANCELED)
+            if row.state == COMPLETED:
+                raise WorkitemError(WAS_COMPLETED, "is COMPLETED", uid)
+            if row.state == IN_PROGRESS and not row.is_ours:
+                problem = "its performer is not the node, which has no way to reach it"
+                raise WorkitemError(PERFORMER_AWAY, problem, uid, "Ask the performer")
+            dataset = pydicom.Dataset.from_json(row.dataset)
+            progress = pydicom.Dataset()
+            progress.ProcedureStepCancellationDateTime = now_text()
+            progress.ReasonForCancellation = reason or "cancellation was requested"
+            dataset.ProcedureStepProgressInformationSequence = [progress]
+            _write(connection, uid, state=CANCELED, dataset=_stored(dataset, uid), done_at=Clock())
+            record_event(connection, "workitem canceled", row.study, rule=row.rule)
+            self._cancel_jobs(connection, row)
+
+    def _cancel_jobs(self, connection: Connection, row: Row[Any]) -> None:
+        """End the open jobs that nothing but this workitem wanted."""
+        rule = next((one for one in self.rules if one.name == row.rule), None)
+        alike = (workitems.c.study == row.study, workitems.c.rule == row.rule)
+        still = select(workitems.c.workitem).where(*alike, workitems.c.state.in_((SCHEDULED, IN_PROGRESS)))
+        if rule is None or not rule.only_ordered or connection.execute(still).first() is not None:
+            return
+        for job in ordered_jobs(connection, row):
+            closed(connection, job.job, "cancelled", "its order was cancelled")
+
+    def startable(self) -> Sequence[Row[Any]]:
+        """Workitems that nobody has claimed, whose study is complete and whose time has come."""
+        joined = workitems.join(studies, workitems.c.study == studies.c.study)
+        wanted = (
+            select(workitems)
+            .select_from(joined)
+            .where(workitems.c.state == SCHEDULED, workitems.c.start_at <= Clock(), studies.c.state != "receiving")
+        )
+        with self.database.read() as connection:
+            rows = connection.execute(wanted.order_by(workitems.c.created_at)).all()
+        return [row for row in rows if shown(row).InputReadinessState == "READY"]
+
+    def start(self, row: Row[Any]) -> bool:
+        """Claim a workitem as the node, and have the rules look at its study; False where another was first."""
+        with self.database.write() as connection:
+            free = (workitems.c.workitem == row.workitem, workitems.c.state == SCHEDULED)
+            claimed = {"state": IN_PROGRESS, "is_ours": True, "transaction_uid": f"2.25.{uuid.uuid4().int}"}
+            if connection.execute(update(workitems).where(*free).values(claimed)).rowcount == 0:
+                return False
+            for job in ordered_jobs(connection, row):
+                if job.state in ("cancelled", "aside"):  # it is wanted again
+                    again = {"state": "waiting", "attempts": 0, "reason": None, "outcome": None, "not_before": Clock()}
+                    connection.execute(update(jobs).where(jobs.c.job == job.job).values(again))
+                elif job.state == "waiting" and row.priority < job.priority:
+                    connection.execute(update(jobs).where(jobs.c.job == job.job).values(priority=row.priority))
+            here = studies.c.study == row.study
+            unsettle(connection, here)
+            connection.execute(update(studies).where(here, studies.c.state == "complete").values(routed=0))
+            record_event(connection, "workitem in progress", row.study, rule=row.rule)
+        return True
+
+    def started(self) -> Sequence[Row[Any]]:
+        """Workitems that the node works on, with the state of their study."""
+        joined = workitems.outerjoin(studies, workitems.c.study == studies.c.study)
+        state, is_routed = studies.c.state.label("study_state"), studies.c.routed == studies.c.revision
+        columns = (workitems, state, studies.c.uid.label("study_uid"), studies.c.reason, is_routed.label("is_routed"))
+        wanted = select(*columns).select_from(joined)
+        ours = wanted.where(workitems.c.state == IN_PROGRESS, workitems.c.is_ours.is_(True))
+        with self.database.read() as connection:
+            return connection.execute(ours.order_by(workitems.c.created_at)).all()
+
+    def perform(self, row: Row[Any], dataset: pydicom.Dataset, state: str = IN_PROGRESS) -> bool:
+        """Write what the node has done of a workitem; False where it was cancelled meanwhile."""
+        mine = (workitems.c.workitem == row.workitem, workitems.c.state == IN_PROGRESS)
+        values: dict[str, Any] = {"state": state, "dataset": _stored(dataset, row.workitem)}
+        values |= {"done_at": Clock()} if state in FINAL else {}
+        with self.database.write() as connection:
+            if connection.execute(update(workitems).where(*mine).values(values)).rowcount == 0:
+                return False
+            if state in FINAL:
+                record_event(connection, f"workitem {state.lower()}", row.study, rule=row.rule)
+        return True
+
+
+@dataclass(frozen=True)
+class Order:
+    """The wish of a workitem: a rule, on the series with these keys or on all, at a place in the queue."""
+
+    rule: str
+    series: frozenset[str]
+    priority: int
+
+    def holds(self, rule: str, series: Iterable[str]) -> bool:
+        """Whether it wants the job of a rule on series."""
+        return rule == self.rule and (not self.series or self.series.issuperset(series))
+
+
+def orders_of(database: Database, study: str) -> list[Order]:
+    """The orders of a study that the node has claimed, and that are not cancelled."""
+    mine = (workitems.c.study == study, workitems.c.state.in_((IN_PROGRESS, COMPLETED)), workitems.c.is_ours.is_(True))
+    with database.read() as connection:
+        rows = connection.execute(select(workitems.c.rule, workitems.c.series, workitems.c.priority).where(*mine))
+        return [Order(row.rule, frozenset(row.series), row.priority) for row in rows]
+
+
+def ordered_jobs(connection: Connection, row: Row[Any]) -> list[Row[Any]]:
+    """The jobs that do what a workitem orders: of its rule on its study, and on the series that it names."""
+    mine = (jobs.c.study == row.study, jobs.c.rule == row.rule, jobs.c.state != "superseded")
+    every = connection.execute(select(jobs).where(*mine).order_by(jobs.c.created_at, jobs.c.job)).all()
+    order = Order(row.rule, frozenset(row.series), row.priority)
+    return [job for job in every if order.holds(job.rule, job.inputs["series"].values())]
+
+
+def now_text() -> str:
+    """The time as DICOM writes it, DT."""
+    return datetime.now().astimezone().strftime("%Y%m%d%H%M%S%z")
+
+
+def _row(connection: Connection, uid: str) -> Row[Any]:
+    row = connection.execute(select(workitems).where(workitems.c.workitem == uid).with_for_update()).first()
+    if row is None:
+        raise WorkitemError(NO_SUCH_WORKITEM, "there is no such workitem", uid, "Search for it")
+    return row
+
+
+def _write(connection: Connection, uid: str, **values: Any) -> None:
+    connection.execute(update(workitems).where(workitems.c.workitem == uid).values(values))
+
+
+def _ended(row: Row[Any], wanted: str) -> WorkitemError:
+    """Refuse to change what has ended; that it is as wanted already is a warning."""
+    warned = {CANCELED: ALREADY_CANCELED, COMPLETED: ALREADY_COMPLETED}
+    status = warned[row.state] if row.state == wanted else NO_LONGER_UPDATED
+    return WorkitemError(status, f"is already in the state {row.state}", row.workitem, "Leave it")
+
+
+def _check_transaction(row: Row[Any], transaction: str) -> None:
+    if row.state == IN_PROGRESS and transaction != row.transaction_uid:
+        problem = "the Transaction UID is incorrect" if transaction else "the Transaction UID is missing"
+        raise WorkitemError(WRONG_TRANSACTION, problem, row.workitem, "Only its performer may change it")
+
+
+def _is_performed(dataset: pydicom.Dataset) -> bool:
+    performed = dataset.get("UnifiedProcedureStepPerformedProcedureSequence") or []
+    return bool(performed) and all(performed[0].get(keyword) for keyword in PERFORMED)
+
+
+def _seconds(dataset: pydicom.Dataset, uid: str) -> float:
+    """When it is to start (s since 1970); a time without an offset is that of this machine."""
+    text = str(dataset.ScheduledProcedureStepStartDateTime)
+    try:
+        return float(pydicom.valuerep.DT(text).timestamp())
+    except (ValueError, OverflowError) as error:
+        problem = f"its ScheduledProcedureStepStartDateTime {text!r} is no time"
+        raise WorkitemError(INVALID_VALUE, problem, uid, "Write YYYYMMDDHHMMSS") from error
+
+
+def _stored(dataset: pydicom.Dataset, uid: str) -> dict[str, Any]:
+    """The data set as the records keep it. Raises WorkitemError for values that DICOM JSON does not take."""
+    kept = pydicom.Dataset(dataset)
+    kept.SOPClassUID, kept.SOPInstanceUID = UPS_PUSH, uid
+    kept.ScheduledProcedureStepModificationDateTime = now_text()
+    # Columns of their own; and JSON is in UTF-8.
+    for keyword in ("TransactionUID", "ProcedureStepState", "SpecificCharacterSet"):
+        if keyword in kept:
+            del kept[keyword]
+    try:
+        return dict(kept.to_json_dict())
+    except Exception as error:  # the library raises what it likes for what came from outside
+        raise WorkitemError(INVALID_VALUE, f"has a value that cannot be kept ({type(error).__name__})", uid) from error
+
+
+def shown(row: Row[Any]) -> pydicom.Dataset:
+    """The data set of a workitem in its state, without its Transaction UID, which is its performer's secret."""
+    dataset = pydicom.Dataset.from_json(row.dataset)
+    dataset.SpecificCharacterSet, dataset.ProcedureStepState = "ISO_IR 192", row.state
+    return dataset

@@ -1,0 +1,176 @@
+"""UPS-RS: orders of jobs as workitems (PS3.18 11); event channels are not built."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from isocenter.files import parse_json
+from isocenter.files.dicom import quiet
+from isocenter.lazy import pydicom
+from isocenter.service.records.workitems import (
+    ALREADY_CANCELED,
+    ALREADY_COMPLETED,
+    DUPLICATE,
+    NO_SUCH_WORKITEM,
+    WorkitemError,
+    Workitems,
+)
+from isocenter.service.web.dicomweb.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson, fits, tag_of
+from isocenter.service.web.shapes import Problem
+from isocenter.service.web.web_node import MOST_ROWS, UID, Node, Uid, WebError, WebNode, dicomweb_url
+
+router = APIRouter(
+    prefix="/dicomweb/workitems",
+    tags=["DICOMweb"],
+    default_response_class=Response,
+    responses={status: {"model": Problem} for status in (400, 408, 413, 415)},
+)
+BODY = {"requestBody": {"required": True, "content": {MEDIA: {"schema": {"type": "array"}}}}}
+LARGEST = 1 << 20  # bytes of a workitem
+JSON_TYPES = (MEDIA, "application/json")
+# Statuses of DIMSE below this one are about what was sent, and not about the state of a workitem. PS3.7 C
+ABOUT_STATE = 0xB000
+OPTIONS = ("limit", "offset", "includefield", "fuzzymatching")
+TransactionUid = Annotated[str | None, Query(alias="transaction-uid", pattern=UID)]
+
+
+@router.post("", status_code=201, openapi_extra=BODY, responses={201: {"description": "Created"}})
+async def create_workitem(
+    request: Request, node: Node, workitem: Annotated[str | None, Query(pattern=UID)] = None
+) -> Response:
+    """Order a job: a rule of the node on series of a study."""
+    dataset = await _dataset(request)
+    uid, refused = await _tried(node, lambda items: items.create(dataset, workitem or ""))
+    return refused or Response(status_code=201, headers={"Location": f"{dicomweb_url(request)}/workitems/{uid}"})
+
+
+@router.get("", responses={200: IN_JSON, 204: {"description": "Nothing fits"}})
+def search_workitems(
+    request: Request,
+    node: Node,
+    limit: Annotated[int, Query(ge=0)] = MOST_ROWS,
+    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+) -> Response:
+    """Workitems, oldest first, by any attribute; one within a sequence is written 00404018.00080104."""
+    wanted: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in OPTIONS:
+            _ask(wanted, name, value)
+    with quiet():
+        rows = (row for one in node.workitems.all() if fits(row := _json(one), wanted))
+        found = list(islice(rows, offset, offset + min(limit, MOST_ROWS)))
+    return JSONResponse(found, media_type=MEDIA) if found else Response(status_code=204)
+
+
+@router.get("/{workitem}", responses={200: IN_JSON})
+def get_workitem(node: Node, workitem: Uid) -> Response:
+    """One workitem, without its Transaction UID."""
+    try:
+        with quiet():
+            return JSONResponse([_json(node.workitems.get(workitem))], media_type=MEDIA)
+    except WorkitemError as error:
+        raise _web_error(error) from error
+
+
+@router.post("/{workitem}", openapi_extra=BODY)
+async def update_workitem(request: Request, node: Node, workitem: Uid, transaction: TransactionUid = None) -> Response:
+    """Change attributes of a workitem; of one that is claimed, as its performer."""
+    changes = await _dataset(request)
+    _, refused = await _tried(node, lambda items: items.update(workitem, changes, transaction or ""))
+    return refused or Response()
+
+
+@router.put("/{workitem}/state", openapi_extra=BODY)
+async def change_workitem_state(request: Request, node: Node, workitem: Uid) -> Response:
+    """Claim a workitem, or end it, under the Transaction UID of its performer."""
+    stated = await _dataset(request)
+    state, transaction = (str(stated.get(name) or "") for name in ("ProcedureStepState", "TransactionUID"))
+    _, refused = await _tried(node, lambda items: items.change_state(workitem, state, transaction))
+    return refused or Response()
+
+
+@router.post("/{workitem}/cancelrequest", status_code=202, responses={202: {"description": "It is cancelled"}})
+async def cancel_workitem(request: Request, node: Node, workitem: Annotated[str, Path(pattern=UID)]) -> Response:
+    """Cancel a workitem that nobody has claimed but the node."""
+    stated = await _dataset(request, is_needed=False)
+    reason = str(stated.get("ReasonForCancellation") or "")
+    _, refused = await _tried(node, lambda items: items.request_cancel(workitem, reason), 202)
+    return refused or Response(status_code=202)
+
+
+async def _tried(
+    node: WebNode, step: Callable[[Workitems], str | None], status: int = 200
+) -> tuple[str | None, Response | None]:
+    """(what a change gives, the answer where it is refused, or was made before); status: of the latter.
+
+    A Warning header names the state too, PS3.18 11.7.3.2.
+    """
+
+    def taken() -> str | None:
+        with quiet():  # what is odd is said with its value, which may be a patient's
+            return step(node.workitems)
+
+    try:
+        return await to_thread.run_sync(taken), None
+    except WorkitemError as error:
+        warning = {"Warning": f'299 isocenter "The workitem {_ascii(error.problem)}"'}
+        if error.status in (ALREADY_CANCELED, ALREADY_COMPLETED):
+            return None, Response(status_code=status, headers=warning)
+        refused = _web_error(error)
+        body = {"problem": refused.problem, "where": refused.where, "remedy": refused.remedy}
+        return None, JSONResponse(body, refused.status, warning)
+
+
+def _web_error(error: WorkitemError) -> WebError:
+    is_conflict = error.status >= ABOUT_STATE or error.status == DUPLICATE
+    status = 404 if error.status == NO_SUCH_WORKITEM else 409 if is_conflict else 400
+    return WebError(status, f"the workitem {error.problem}", error.where, error.remedy)
+
+
+def _ascii(words: str) -> str:
+    return words.encode("ascii", "replace").decode().replace('"', "'").replace("\n", " ")
+
+
+async def _dataset(request: Request, *, is_needed: bool = True) -> pydicom.Dataset:
+    """The data set of a body in DICOM JSON. Raises WebError for what is none."""
+    body = b""
+    async for data in request.stream():
+        body += data
+        if len(body) > LARGEST:
+            raise WebError(413, f"the body is larger than {LARGEST} bytes", "the request", "Leave out what is large")
+    if not body and not is_needed:
+        return pydicom.Dataset()
+    kind = request.headers.get("content-type", MEDIA).partition(";")[0].strip().lower()
+    if kind not in JSON_TYPES:
+        raise WebError(415, f"the body is {_ascii(kind)}", "the request", f"Send it as {MEDIA}")
+    try:
+        stated = parse_json(body.decode())
+        with quiet():
+            dataset = pydicom.Dataset.from_json(stated[0] if isinstance(stated, list) else stated)
+            json.dumps(dataset.to_json_dict())  # what cannot be stated again is refused now
+    except Exception as error:  # the library raises what it likes for what came from outside
+        remedy = "Send an array of one data set, PS3.18 F"
+        raise WebError(400, "the body is no data set in DICOM JSON", "the request", remedy) from error
+    return dataset
+
+
+def _json(dataset: pydicom.Dataset) -> DicomJson:
+    return {tag: one for tag, one in dataset.to_json_dict().items() if tag != CHARACTER_SET}
+
+
+def _ask(wanted: dict[str, Any], name: str, value: str) -> None:
+    """Add an attribute of a query, {tag: text}, or {tag: {tag: text}} within a sequence."""
+    *outer, last = [tag_of(part) for part in name.split(".")]
+    place: Mapping[str, Any] = wanted
+    for tag in outer:
+        place = place.setdefault(tag, {}) if tag is not None and isinstance(place, dict) else {}
+    if last is None or None in outer or not isinstance(place, dict) or last in place:
+        raise WebError(400, "is no attribute, or is asked for twice", name[:64], "Give keywords or tags, each once")
+    place[last] = value

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol v2: a model's whole answer for one image, without DICOM."""

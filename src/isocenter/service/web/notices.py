@@ -1,0 +1,41 @@
+"""Routes of notices: which went out, and that somebody has taken one up."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from sqlalchemy import ColumnElement, select
+
+from isocenter.service.records.notices import NOTICE, Notices
+from isocenter.service.records.tables import deliveries, notices
+from isocenter.service.web.shapes import DeliveryShape, Listing, NoticeShape
+from isocenter.service.web.web_node import KEY, Limit, Node, WebError, WebNode
+
+router = APIRouter(prefix="/api/notices", tags=["notices"])
+
+
+@router.get("")
+def list_notices(node: Node, limit: Limit = 100, unacknowledged: bool = False) -> Listing[NoticeShape]:
+    """Notices, the newest first; unacknowledged: those alone that nobody has taken up."""
+    wanted = [notices.c.acknowledged_at.is_(None)] if unacknowledged else []
+    return Listing[NoticeShape](schema="isocenter.notices", rows=_shapes(node, limit, *wanted))
+
+
+@router.post("/{n}/acknowledge")
+def acknowledge_notice(node: Node, n: Annotated[str, Path(pattern=KEY)]) -> NoticeShape:
+    """Take a notice up: it goes to no further recipient."""
+    if not Notices(node.database).acknowledge(n):
+        raise WebError(404, "there is no such notice", n, "See /api/notices")
+    return _shapes(node, 1, notices.c.notice == n)[0]
+
+
+def _shapes(node: WebNode, most: int, *where: ColumnElement[bool]) -> list[NoticeShape]:
+    rows = Notices(node.database).newest(most, *where)
+    sent = defaultdict[str, list[DeliveryShape]](list)
+    mine = (deliveries.c.name == NOTICE, deliveries.c.job.in_([row.job for row in rows]))
+    with node.database.read() as connection:
+        for row in connection.execute(select(deliveries).where(*mine).order_by(deliveries.c.next_at)):
+            sent[row.job].append(DeliveryShape.model_validate(row._mapping))
+    return [NoticeShape.model_validate({**row._mapping, "deliveries": sent[row.job]}) for row in rows]

@@ -1,0 +1,131 @@
+"""A process that answers single images for other programs, each in a file that is sent as it is."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import signal
+import struct
+import warnings
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import IsocenterError, ResourceError, UsageError
+from isocenter.files import unwritable
+from isocenter.prediction import Asked, computed
+from isocenter.runtime import Model, Request
+from isocenter.service.settings import Settings
+from isocenter.service.work.question import MOST_IN_JSON, Question, Reply
+from isocenter.service.work.tensors import Tensor, VoxelProbabilities, output_axes, tensors_of
+from isocenter.service.work.warm_models import WarmModels
+from isocenter.values import Case, Geometry, Image
+
+NAME = "answer"
+
+
+def serve_questions(settings: Settings, connection: Connection) -> None:
+    """Answer each `Question` that comes through the connection by a `Reply`, until its other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks ends this process
+    # What libraries find odd they say with the value, which may be a patient's.
+    warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())
+    queue, own = settings.queue, settings.models
+    models = WarmModels(own, queue.memory_gb / max(1, queue.workers))
+    while True:
+        try:
+            question: Question = connection.recv()
+        except EOFError:
+            return
+        request = Request(at_most=queue.job_timeout_s, allow_large=own[question.model].allow_large)
+        connection.send(_reply(models, question, request))
+
+
+def _reply(models: WarmModels, question: Question, request: Request) -> Reply:
+    """The reply to a question; an error that nobody foresaw is told by its kind alone."""
+    try:
+        model = models.of(question.model, question.digest)
+        path, header = answered(model, question, request)
+    except IsocenterError as error:
+        status = 503 if isinstance(error, ResourceError) else 422
+        return Reply(status, problem=error.problem, remedy=error.remedy)
+    except Exception as error:
+        return Reply(
+            500, problem=f"{type(error).__name__} within the node", remedy="Report it, with the image if it may leave"
+        )
+    return Reply(path=path, header=header)
+
+
+def answered(model: Model, question: Question, request: Request) -> tuple[Path, int]:
+    """The file with a model's answer to a question, and the bytes of its header.
+
+    Raises what predicting raises, and UsageError for outputs or covariates that the model does not have.
+    """
+    image = _image(model, question)
+    outputs = output_axes(model.task, image.geometry.ndim)
+    wanted = tuple(outputs if question.wanted is None else question.wanted)
+    known = model.networks.context.names
+    if unknown := sorted({*wanted} - {*outputs}) or sorted({*question.covariates} - {*known}):
+        remedy = f"Outputs are {', '.join(outputs)}; parameters are covariates: {', '.join(known) or 'none here'}"
+        raise UsageError(f"the model has no {', '.join(unknown)}", question.model, remedy)
+    taken = VoxelProbabilities(model.task, image.geometry.shape, question.folder, wanted)
+    case = Case(NAME, NAME, {"image": image}, covariates=question.covariates)
+    try:
+        done = computed(model, case, image, Asked(request=request), receiver=taken.receiver)()
+        tensors = [one for one in tensors_of(model, done, taken) if one.name in wanted or done.abstained is not None]
+        return _written(tensors, question)
+    except OSError as error:
+        raise unwritable(error, question.folder) from error
+
+
+def _image(model: Model, question: Question) -> Image:
+    """The image of a question, whose voxels are read from its file when they are needed."""
+    file, offset = question.image
+    shape, preparing = question.shape, model.preprocessing
+    voxels = np.memmap(question.folder / file, np.float32, "r", offset, shape)
+    spatial = shape[1:]
+    geometry = (
+        Geometry.of_pixels(spatial)
+        if question.affine is None
+        else Geometry(spatial, np.array(question.affine), oriented=len(spatial) == 3, unit=preparing.unit)
+    )
+    return Image(voxels, geometry, channels=tuple(preparing.channels))
+
+
+def _written(tensors: Sequence[Tensor], question: Question) -> tuple[Path, int]:
+    """Write a response of the protocol; return its file and the bytes of its header, 0 where JSON is all of it."""
+    described, behind = [], []
+    for one in tensors:
+        as_bytes = (question.wanted or {}).get(one.name, question.as_bytes)
+        parameters: dict[str, Any] = {"names": json.dumps(one.names)} if one.names else {}
+        own: dict[str, Any] = {"name": one.name, "datatype": one.datatype, "shape": list(one.shape)}
+        if as_bytes:
+            size = one.data.nbytes if not isinstance(one.data, bytes) else 4 + len(one.data)
+            described.append({**own, "parameters": {**parameters, "binary_data_size": size}})
+            behind.append(one)
+            continue
+        if math.prod(one.shape) > MOST_IN_JSON:
+            problem = f"{one.name} has {math.prod(one.shape):,} numbers, too many for JSON"
+            raise UsageError(problem, question.model, "Ask for it with binary_data")
+        data = [one.data.decode()] if isinstance(one.data, bytes) else one.data.ravel().tolist()
+        described.append({**own, **({"parameters": parameters} if parameters else {}), "data": data})
+    named = {"model_name": question.model, **({"id": question.id} if question.id else {})}
+    header = json.dumps({**named, "outputs": described}).encode()
+    path = question.folder / NAME
+    with path.open("wb") as file:
+        file.write(header)
+        for one in behind:
+            if isinstance(one.data, bytes):
+                file.write(struct.pack("<I", len(one.data)) + one.data)
+            elif isinstance(one.data, np.memmap):
+                one.data.flush()
+                with Path(str(one.data.filename)).open("rb") as numbers:
+                    shutil.copyfileobj(numbers, file)
+            else:
+                file.write(np.ascontiguousarray(one.data).tobytes())
+    return path, len(header) if behind else 0

@@ -1,0 +1,134 @@
+"""A model's whole answer as the tensors of the Open Inference Protocol.
+
+https://github.com/kserve/open-inference-protocol
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.prediction import FINDINGS as FINDINGS_FILE
+from isocenter.prediction import Done, Examined, findings_record, write_findings
+from isocenter.runtime import Model
+from isocenter.service.work.question import (
+    BOXES,
+    BYTES,
+    FINDINGS,
+    INTEGER,
+    LABELS,
+    PROBABILITIES,
+    REAL,
+    VALUES,
+)
+from isocenter.tasks import Task, head_of, leaves, marks_labels
+from isocenter.values import Array, Prediction, Region, blocks
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """An output. data: numbers, or the bytes of its only element; names: of the entries along its first axis."""
+
+    name: str
+    datatype: str
+    data: NDArray[Any] | bytes
+    names: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements along each axis."""
+        return (1,) if isinstance(self.data, bytes) else self.data.shape
+
+
+def output_axes(task: Task, axes: int) -> dict[str, int]:
+    """{output: its axes} of a kind of problem on images of so many axes; of several tasks with the name of each."""
+    outputs = dict[str, int]()
+    for name, part in leaves(task).items():
+        dense = [head for head in part.heads.values() if head.is_dense]
+        if marks_labels(part):
+            outputs |= {_named(name, LABELS): axes, _named(name, PROBABILITIES): axes + 1}
+        elif any(head.holds_boxes for head in dense):
+            outputs[_named(name, BOXES)] = 2
+        elif dense:
+            outputs[_named(name, LABELS)] = axes
+        else:
+            states = PROBABILITIES if part.uncertainty in ("classes", "labels") else VALUES
+            outputs[_named(name, states)] = 1
+    return {**outputs, FINDINGS: 1}
+
+
+class VoxelProbabilities:
+    """The probabilities of voxels, kept in a file for each output while the model tells them part by part.
+
+    kept:     {output: (channels, *spatial)}, once the first part has come
+    receiver: takes the parts; None where nobody wants them
+    """
+
+    def __init__(self, task: Task, spatial: tuple[int, ...], folder: Path, wanted: Sequence[str]) -> None:
+        self.spatial, self.folder = spatial, folder
+        self.kept: dict[str, np.memmap[Any, Any]] = {}
+        self.heads = {
+            head_of(name, head): _named(name, PROBABILITIES)
+            for name, part in leaves(task).items()
+            if marks_labels(part) and _named(name, PROBABILITIES) in wanted
+            for head, own in part.heads.items()
+            if own.is_dense
+        }
+        self.receiver = self._take if self.heads else None
+
+    def _take(self, region: Region, arrays: Mapping[str, Array]) -> None:
+        for head, output in self.heads.items():
+            if (array := arrays.get(head)) is None:
+                continue
+            if output not in self.kept:
+                shape = (array.shape[0], *self.spatial)
+                self.kept[output] = _on_disk(self.folder / f"{output}.raw", np.dtype(np.float32), shape)
+            self.kept[output][(slice(None), *region)] = array
+
+
+def tensors_of(model: Model, done: Done, taken: VoxelProbabilities) -> Iterator[Tensor]:
+    """All outputs of a case; of one from which the model abstains the findings alone, which say why."""
+    if (prediction := done.prediction) is not None and done.abstained is None:
+        for name, part in leaves(model.task).items():
+            yield from _of_part(name, part, prediction.parts[name] if name else prediction, taken)
+    write_findings(findings_record([Examined(done)], model), taken.folder)
+    yield Tensor(FINDINGS, BYTES, (taken.folder / FINDINGS_FILE).read_bytes())
+
+
+def _of_part(name: str, task: Task, prediction: Prediction, taken: VoxelProbabilities) -> Iterator[Tensor]:
+    """The outputs of one task, besides its findings."""
+    if prediction.data is not None:
+        output = _named(name, LABELS)
+        labels = _on_disk(taken.folder / f"{output}.raw", np.dtype(np.int32), tuple(prediction.data.shape))
+        for region, part in blocks(prediction.data):
+            labels[region] = part
+        yield Tensor(output, INTEGER, labels)
+    voxels = taken.kept.get(_named(name, PROBABILITIES))
+    if voxels is not None:
+        labelled = [label.name for label in task.channel_labels]
+        channels = ["background"] * (len(voxels) - len(labelled)) + labelled
+        yield Tensor(_named(name, PROBABILITIES), REAL, voxels, tuple(channels))
+    for kind, numbers in ((PROBABILITIES, prediction.probabilities), (VALUES, prediction.values)):
+        if numbers is not None and voxels is None:
+            yield Tensor(_named(name, kind), REAL, np.array(list(numbers.values()), np.float32), tuple(numbers))
+    if (called := prediction.called) is not None:
+        yield Tensor(_named(name, BOXES), REAL, called.corners.astype(np.float32), tuple(called.names))
+
+
+def _on_disk(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """An array in a file whose bytes are there: without them a full disk would end the process at a later write."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, dtype.itemsize * math.prod(shape))
+    return np.memmap(path, dtype, "r+", shape=shape)
+
+
+def _named(part: str, output: str) -> str:
+    """The name of an output of a part; of a single task that of the output."""
+    return f"{part}_{output}" if part else output

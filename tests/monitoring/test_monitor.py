@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import isocenter
+from isocenter.errors import IsocenterError
+
+
+def hospital(event="", cases=900, baseline=300, seed=0):
+    """(baseline, cases) of a node with two scanners; the event comes after half of the cases."""
+    random, total = np.random.default_rng(seed), cases + baseline
+    after = np.arange(total) >= baseline + cases // 2
+    station = random.choice(["a", "b"], total, p=[0.6, 0.4])
+    share = np.where(after & (event == "prevalence"), 0.6, 0.2)
+    ill = random.random(total) < share
+    seen = random.normal(size=total) + 1.8 * ill
+    odds = 1.8 * seen - 1.62 + np.log(0.2 / 0.8)
+    meaning = np.where(after & (event == "concept"), 1.5, 0.0)
+    truth = np.where(event == "concept", random.random(total) < 1 / (1 + np.exp(-odds - meaning)), ill)
+    struck = after & (station == "b") & (event == "noise")
+    p = 1 / (1 + np.exp(-odds))
+    table = pd.DataFrame(
+        {
+            "at": [str(one) for one in pd.date_range("2026-01-01", periods=total, freq="3h")],
+            "case": [f"c{number}" for number in range(total)],
+            "patient": [f"p{number}" for number in range(total)],
+            "probability_nodule": p,
+            "called_nodule": (p >= 0.5).astype(int),
+            "measure_noise": random.normal(10, 1, total) + 1.5 * struck,
+            "station": station,
+            "software": np.where(struck, "v6", "v5"),
+            "reference": truth.astype(int),
+            "inclusion": 1.0,
+        }
+    )
+    return table[:baseline], table[baseline:]
+
+
+def test_a_quiet_node_has_no_alert_and_audited_figures_lie_in_their_intervals():
+    baseline, cases = hospital()
+    seen = isocenter.monitor(cases, reference=baseline, by="station")
+    assert not seen.alerts
+    called, truth = cases["called_nodule"] == 1, cases["reference"] == 1
+    [first] = [
+        row for row in seen.figures if (row.metric, row.source, row.scope) == ("sensitivity", "audited", "station=a")
+    ]
+    own = cases["station"] == "a"
+    assert first.estimate.low <= called[own & truth].mean() <= first.estimate.high
+
+
+def test_noise_of_one_scanner_is_traced_to_it_and_to_its_new_software(tmp_path):
+    baseline, cases = hospital("noise")
+    baseline.to_csv(tmp_path / "before.csv", index=False)
+    cases.to_parquet(tmp_path / "now.parquet")
+    out = tmp_path / "out"
+    seen = isocenter.monitor(
+        tmp_path / "now.parquet", reference=tmp_path / "before.csv", by="station,software", out=out
+    )
+    [alert] = seen.alerts
+    assert (alert.kind, alert.watch, alert.scope, alert.severity) == ("input", "measure_noise", "station=b", "urgent")
+    assert "software v5 to v6" in alert.because
+    assert abs(pd.Timestamp(alert.since) - pd.Timestamp(cases["at"].iloc[450], tz="UTC")) < pd.Timedelta(days=7)
+    assert json.loads((out / "monitor.json").read_text())["schema"] == "isocenter.monitor"
+    assert list(pd.read_csv(out / "alerts.csv")["watch"]) == ["measure_noise"]
+    assert "station=b" in (out / "report.html").read_text()
+    assert set(pd.read_csv(out / "performance.csv")["source"]) == {"audited", "estimated"}
+
+
+def test_a_change_of_meaning_is_concept_and_withholds_estimates():
+    baseline, cases = hospital("concept")
+    seen = isocenter.monitor(cases, reference=baseline)
+    assert [alert.kind for alert in seen.alerts] == ["concept"]
+    since = seen.alerts[0].since[:10]
+    assert all(row.until <= since for row in seen.figures if row.source == "estimated")
+    assert any(row.source == "estimated" for row in seen.figures)
+
+
+def test_another_share_of_ill_patients_is_an_alert_of_outputs_that_names_prevalence():
+    baseline, cases = hospital("prevalence")
+    seen = isocenter.monitor(cases, reference=baseline)
+    assert [alert.kind for alert in seen.alerts] == ["output"]
+    assert "prevalence" in seen.alerts[0].because
+
+
+def test_an_audited_figure_below_its_bound_is_urgent():
+    baseline, cases = hospital()
+    seen = isocenter.monitor(cases, reference=baseline, bounds=[("sensitivity", "nodule", 0.9)])
+    assert {alert.severity for alert in seen.alerts} == {"urgent"}
+    assert "the bound is 0.9" in seen.alerts[0].because
+
+
+def test_a_column_that_vanishes_rings():
+    baseline, cases = hospital()
+    [alert] = isocenter.monitor(cases.drop(columns="measure_noise"), reference=baseline).alerts
+    assert (alert.watch, alert.because) == ("measure_noise", "values are missing")
+
+
+def test_a_new_version_is_watched_alone():
+    baseline, cases = hospital()
+    cases = cases.assign(version=np.where(np.arange(len(cases)) < 300, "1", "2"))
+    seen = isocenter.monitor(cases, reference=baseline)
+    assert seen.facts["cases"] == 600
+    assert "2 versions" in seen.notes[0]
+
+
+def test_times_out_of_order_are_sorted_and_said():
+    baseline, cases = hospital()
+    mixed = isocenter.monitor(cases.sample(frac=1, random_state=0), reference=baseline)
+    assert "not in the order of time" in mixed.notes[0]
+    assert mixed.drifts == isocenter.monitor(cases, reference=baseline).drifts
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda cases: cases.drop(columns="at"), "no column at"),
+        (lambda cases: cases.assign(at="yesterday"), "no time"),
+        (lambda cases: cases.assign(case="one"), "occurs twice"),
+        (lambda cases: cases.assign(inclusion=0), "inclusion of 0"),
+        (lambda cases: cases[:30], "baseline has 15 cases"),
+        (lambda cases: cases[:0], "no row"),
+    ],
+)
+def test_a_table_that_cannot_be_watched_is_refused(change, words):
+    _, cases = hospital()
+    with pytest.raises(IsocenterError, match=words):
+        isocenter.monitor(change(cases))

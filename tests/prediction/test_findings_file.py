@@ -1,0 +1,45 @@
+"""The record of findings: its outcome, its reason, and what names the image of a row."""
+
+import json
+from types import SimpleNamespace
+
+from isocenter.prediction import Examined, findings_record, write_findings
+from isocenter.prediction.case import Done
+from isocenter.values import Code, Finding, Problem
+
+LIVER = Finding("liver", 1500.0, "ml", codes=(Code("SCT", "10200004", "Liver"), Code("RADLEX", "RID58", "liver")))
+MODEL = SimpleNamespace(task=SimpleNamespace(name="segmentation"), record={"weights_sha256": "ab" * 32})
+
+
+def done(*findings, abstained=None, lacking=()):
+    problems = [Problem("warning", f"case: {words}", ("case",)) for words in lacking]
+    return Done([{}], [], None, lacking=problems, findings=findings, found=bool(findings), abstained=abstained)
+
+
+def test_the_file_of_findings_holds_outcome_model_and_every_code(tmp_path):
+    write_findings(findings_record([Examined(done(LIVER, lacking=["no SEG"]))], MODEL), tmp_path)
+    record = json.loads((tmp_path / "findings.json").read_text())
+    assert (record["schema"], record["version"]) == ("isocenter.findings", 1)
+    assert (record["outcome"], record["reason"]) == ("result", "no SEG")
+    expected = {"name": "isocenter segmentation", "version": "ab" * 8, "weights_sha256": "ab" * 32}
+    assert record["model"] == expected
+    [row] = record["rows"]
+    assert [code["scheme"] for code in row["codes"]] == ["SCT", "RADLEX"] and "case" not in row
+
+
+def test_of_several_images_each_row_states_its_own_and_the_reason_names_those_without_an_answer():
+    refused = done(abstained="unlike all others", lacking=["refused: unlike all others"])
+    images = [Examined(done(LIVER), "a: ", {"case": "a"}), Examined(refused, "b: ", {"case": "b"})]
+    made = findings_record(images, MODEL)
+    assert (made.outcome, made.reason) == ("result", "b: unlike all others")
+    assert [row["case"] for row in made.records] == ["a"]
+
+
+def test_a_value_that_is_not_a_number_is_left_out_and_the_reason_says_so():
+    made = findings_record([Examined(done(Finding("volume", float("nan"), "ml", low=float("-inf"))))], MODEL)
+    assert (made.rows, made.reason) == ((Finding("volume", None, "ml"),), "volume is not a number")
+
+
+def test_an_image_in_which_nothing_was_found_differs_from_one_that_was_not_answered():
+    assert findings_record([Examined(done())], MODEL).outcome == "nothing"
+    assert findings_record([Examined(done(abstained="odd"))], MODEL).outcome == "abstained"

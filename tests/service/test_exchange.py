@@ -1,0 +1,280 @@
+"""Findings as FHIR and HL7: both state the same numbers, and servers get each report once, whatever fails."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hl7apy.parser import parse_message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isocenter.errors import FormatError
+from isocenter.service import Couriers
+from isocenter.service.dicom.sending import PeerError
+from isocenter.service.exchange.fhir import CERTAINTY, HIGH, LOW, PROBABILITY, bundle, checked
+from isocenter.service.exchange.fhir_server import BusyError, FhirServer
+from isocenter.service.exchange.hl7 import ENDS, control_id, message
+from isocenter.service.exchange.mllp import send
+from isocenter.service.exchange.report import report_of
+from isocenter.service.records.tables import deliveries, jobs
+from isocenter.service.settings import Fhir, Hl7, Settings
+from isocenter.values import Code, Finding
+from service.objects_sent import drawn, encoded
+from service.reports import SEGMENT, STUDY, fhir_peer, findings, hl7_peer, report
+from service.small_node import LEVEL, SmallNode
+from service.thresholds import threshold_model
+from service.web_served import served
+
+PNEUMOTHORAX = Finding(
+    "pneumothorax", True, probability=0.875, codes=(Code("SCT", "36118008", "Pneumothorax"),), calibrated=True
+)
+
+
+def resources(made, kind):
+    return [one["resource"] for one in made["entry"] if one["resource"]["resourceType"] == kind]
+
+
+def numbers_of_fhir(observation) -> dict[str, float | bool | None]:
+    """Value, probability and ends of the interval of an Observation."""
+    coded = {
+        one["code"]["coding"][0]["code"]: one["valueQuantity"]["value"]
+        for one in observation.get("component", ())
+        if "coding" in one["code"]
+    }
+    return {
+        "value": observation.get("valueQuantity", {}).get("value"),
+        "probability": coded.get(PROBABILITY[0], coded.get(CERTAINTY[0])),
+        "low": coded.get(LOW[0]),
+        "high": coded.get(HIGH[0]),
+    }
+
+
+def numbers_of_hl7(text, count) -> list[dict[str, float | None]]:
+    """The same of each finding of a message, by the place in OBX-4."""
+    rows = [dict.fromkeys(("value", "probability", "low", "high")) for _ in range(count)]
+    for line in (one for one in text.split("\r") if one.startswith("OBX")):
+        fields = line.split("|")
+        place, _, end = fields[4].partition(".")
+        row = rows[int(place) - 1]
+        if end:
+            assert fields[3].startswith(ENDS[end][0])
+            row[end] = Decimal(fields[5])
+            continue
+        if fields[2] == "NM" and "probability" not in fields[6]:
+            row["value"] = Decimal(fields[5])
+        if fields[9]:
+            row["probability"] = Decimal(fields[9])
+    return rows
+
+
+@settings(max_examples=12, deadline=None)
+@given(rows=st.lists(findings, max_size=3), version=st.sampled_from(["R5", "R4B"]))
+def test_fhir_and_hl7_state_the_numbers_of_the_record_and_are_valid(rows, version):
+    made = report(*rows)
+    stated = bundle(made, version)
+    checked(stated, version)
+    checked(bundle(made, version, transaction=True), version)
+    text = message(made).decode()
+    assert parse_message(text, find_groups=True).validate()
+    by_fhir = [numbers_of_fhir(one) for one in resources(stated, "Observation")]
+    by_hl7 = numbers_of_hl7(text, len(rows))
+    for row, of_fhir, of_hl7 in zip(rows, by_fhir, by_hl7, strict=True):
+        is_number = isinstance(row.value, int | float) and not isinstance(row.value, bool) and not row.called
+        kept = {"value": row.value if is_number else None, "probability": row.probability}
+        kept |= {"low": row.low, "high": row.high}
+        assert of_fhir == kept
+        assert {name: one if one is None else float(one) for name, one in of_hl7.items()} == kept
+
+
+def test_a_report_made_again_is_the_same():
+    made = report(PNEUMOTHORAX, Finding("lung", 812.5, "ml", low=800.0, high=830.0))
+    assert bundle(made, "R5", transaction=True) == bundle(made, "R5", transaction=True)
+    assert message(made) == message(made)
+
+
+def test_an_observation_has_all_codes_of_its_concept_and_the_segment_of_its_label():
+    lung = (Code("SCT", "39607008", "Lung"), Code("RADLEX", "RID1301", "lung"), Code("99X", "L", "lung"))
+    made = bundle(report(Finding("lung", 812.5, "ml", codes=lung, label=3), segments={"lung": SEGMENT}), "R5")
+    [observation] = resources(made, "Observation")
+    assert [(one["system"], one["code"]) for one in observation["code"]["coding"]] == [
+        ("http://snomed.info/sct", "39607008"),
+        ("http://radlex.org", "RID1301"),
+        ("urn:isocenter:scheme:99X", "L"),
+    ]
+    quantity = {"value": 812.5, "unit": "ml", "system": "http://unitsofmeasure.org", "code": "ml"}
+    assert observation["valueQuantity"] == quantity
+    [study] = observation["partOf"]
+    assert study["identifier"]["value"] == f"urn:oid:{STUDY}"
+    selections = {f"urn:uuid:{one['identifier'][0]['value'][9:]}": one for one in resources(made, "ImagingSelection")}
+    [_, segment] = [selections[one["reference"]] for one in observation["focus"]]
+    assert (segment["instance"][0]["uid"], segment["instance"][0]["subset"]) == (SEGMENT.instance, ["3"])
+
+
+def test_what_is_not_finite_is_said_to_be_absent():
+    rows = [{"concept": "risk", "value": math.inf, "unit": "1"}, {"concept": "risk", "value": None, "unit": ""}]
+    made = report()
+    made.record["rows"].extend(rows)
+    stated = resources(bundle(made, "R4B"), "Observation")
+    absent = [one["dataAbsentReason"]["coding"][0]["code"] for one in stated]
+    assert absent == ["positive-infinity", "unknown"]
+    lines = [one.split("|") for one in message(made).decode().split("\r") if one.startswith("OBX")]
+    assert [(one[5], one[11]) for one in lines] == [("", "X"), ("", "X")]
+
+
+def test_an_outcome_without_a_result_says_so():
+    [nothing] = resources(bundle(report(outcome="nothing"), "R5"), "DiagnosticReport")
+    [refused] = resources(bundle(report(outcome="refused", reason="no such organ"), "R5"), "DiagnosticReport")
+    assert (nothing["status"], nothing["conclusion"]) == ("final", "Not detected. For research use only")
+    assert refused["status"] == "cancelled" and "no such organ" in refused["conclusion"]
+
+
+def test_the_device_names_the_model_and_its_card_and_the_page_is_the_presented_form():
+    made = bundle(report(PNEUMOTHORAX, card="https://models.example/card.md", pdf=b"%PDF-1.7"), "R4B")
+    [device], [card], [about] = (resources(made, one) for one in ("Device", "DocumentReference", "DiagnosticReport"))
+    assert device["deviceName"][0]["name"] == "lung nodules"
+    assert {one["value"] for one in device["version"]} == {"1.2", "ab" * 32}
+    assert card["content"][0]["attachment"] == {"contentType": "text/markdown", "url": "https://models.example/card.md"}
+    assert about["presentedForm"][0] == {"contentType": "application/pdf", "data": "JVBERi0xLjc="}
+    checked(made, "R4B")
+
+
+def test_a_message_has_patient_order_and_codes_escaped_in_their_fields():
+    lines = message(report(PNEUMOTHORAX)).decode().split("\r")
+    head, patient, order, *_ = (one.split("|") for one in lines)
+    assert (head[9], len(head[9])) == (control_id("0123456789abcdef" * 2), 20)
+    assert patient[3] == r"17\F\x" and patient[5] == "Doe^Jane^^MD^Dr" and patient[7:9] == ["19700131", "F"]
+    assert order[2] == r"A\S\1" and order[7] == "20260301101112"
+    [observed] = [one.split("|") for one in lines if one.startswith("OBX")]
+    assert observed[2:6] == ["CWE", "36118008^Pneumothorax^SCT", "1", "52101004^Present^SCT"]
+    assert observed[9] == "0.875"
+
+
+def test_the_page_on_the_exchange_states_every_key_of_its_sections():
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "exchange.md").read_text(encoding="utf-8")
+    stated = tomllib.loads(page.split("```toml\n")[1].split("```")[0])
+    own = Settings.model_validate(stated)
+    assert own.report_to == ["fhir", "ris.example:2575"]
+    assert (stated["fhir"].keys(), stated["hl7"].keys()) == (Fhir.model_fields.keys(), Hl7.model_fields.keys())
+
+
+def test_sections_that_contradict_each_other_are_refused():
+    pacs = {"name": "fhir", "ae_title": "A", "host": "h", "port": 1}
+    code = {"creatinine": "fhir:Observation?code=http://loinc.org|2160-0"}
+    for sections, words in (
+        ({"fhir": {"base": "http://h/fhir"}, "peers": [pacs]}, "a peer is called fhir"),
+        ({"models": {"m": {"path": "m", "covariates": code}}}, "there is no \\[fhir\\]"),
+        ({"hl7": {"send": ["a:1", "a:1"]}}, "names a:1 twice"),
+        ({"hl7": {"send": ["no port"]}}, "pattern"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Settings.model_validate(sections)
+
+
+def test_a_job_is_had_as_fhir_over_http(tmp_path):
+    record = json.dumps(report(PNEUMOTHORAX).record).encode()
+    with served(tmp_path / "node") as web:
+        web.store(encoded(drawn()))
+        job = web.answer("1.2", {"findings.json": (record, None)}, [])
+        answer = web.client.get(f"/api/jobs/{job}/fhir", params={"version": "R4B"})
+        unknown = web.client.get(f"/api/jobs/{'0' * 32}/fhir")
+    assert answer.headers["Content-Type"].startswith("application/fhir+json")
+    [observation] = resources(answer.json(), "Observation")
+    assert observation["code"]["text"] == "pneumothorax"
+    assert unknown.status_code == 404
+
+
+def transaction() -> bytes:
+    return checked(bundle(report(PNEUMOTHORAX), "R4B", transaction=True), "R4B")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "error", "words"),
+    [
+        (412, {}, FormatError, "412"),
+        (429, {"Retry-After": "120"}, BusyError, "asks to wait"),
+        (200, {"Content-Type": "text/html"}, PeerError, "text/html, which is no FHIR"),
+        (302, {"Location": "http://127.0.0.1:1/"}, PeerError, "302"),
+        (401, {}, PeerError, "401"),
+    ],
+)
+def test_a_server_that_does_not_take_a_transaction_is_asked_again_or_never(status, headers, error, words):
+    with fhir_peer((status, headers, b"<html>sign in</html>")) as peer, pytest.raises(error, match=words) as raised:
+        FhirServer(peer.url, 5.0).transact(transaction())
+    assert getattr(raised.value, "after_s", 120.0) == 120.0
+
+
+def test_a_repeated_transaction_makes_no_second_report(monkeypatch):
+    monkeypatch.setenv("ISOCENTER_FHIR_TOKEN", "secret")
+    with fhir_peer() as peer:
+        for _ in range(2):
+            FhirServer(peer.url, 5.0).transact(transaction())
+        kinds = sorted(one.partition("?")[0] for one in peer.resources)
+        assert kinds == ["Device", "DiagnosticReport", "Observation", "Provenance"]
+        assert {headers["Authorization"] for _, _, headers in peer.asked} == {"Bearer secret"}
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "words"),
+    [
+        ("AE", FormatError, "finds an error"),
+        ("AR", PeerError, "does not take the message"),
+        (None, PeerError, "does not acknowledge"),
+    ],
+)
+def test_a_receiver_that_does_not_take_a_message_is_asked_again_or_never(code, error, words):
+    with hl7_peer(lambda control, number: code) as (place, _), pytest.raises(error, match=words):
+        host, _, port = place.partition(":")
+        send(host, int(port), message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=2.0)
+
+
+def test_a_receiver_that_keeps_silent_is_left_after_a_while():
+    with hl7_peer(lambda control, number: None) as (place, _), pytest.raises(PeerError, match="does not acknowledge"):
+        host, _, port = place.partition(":")
+        send(host, int(port), message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=0.02)
+
+
+def test_every_report_arrives_at_servers_that_fail_half_the_time_and_repeats_have_the_same_id(
+    tmp_path, mr, monkeypatch
+):
+    monkeypatch.setattr("isocenter.service.records.outbox.FIRST_S", 0.0)
+    heard: dict[str, int] = {}
+
+    def half(control: str, number: int) -> str | None:
+        """The first message is never acknowledged, though it has come; of the others every second one."""
+        heard[control] = heard.get(control, 0) + 1
+        return "AA" if number % 2 == 0 else None
+
+    with fhir_peer(seed=5) as fhir, hl7_peer(half) as (place, taken):
+        node = SmallNode(
+            tmp_path / "node",
+            threshold_model(tmp_path / "model", LEVEL),
+            fhir={"base": fhir.url, "version": "R4B"},
+            hl7={"send": [place]},
+            rules=[{"name": name, "model": "threshold.onnx"} for name in ("a", "b")],
+        )
+        node.receive(*mr)
+        node.work()
+        couriers = Couriers(node.settings, node.database)
+        for _ in range(30):
+            couriers.deliver("fhir")
+            couriers.deliver(place)
+        rows, done = node.rows(deliveries), node.rows(jobs)
+        stored = bundle(report_of(node.settings, node.database, done[0].job), "R5")
+        node.store.close()
+        node.database.close()
+    assert {(row.peer, row.name, row.state) for row in rows} == {
+        ("fhir", "findings.json", "sent"),
+        (place, "findings.json", "sent"),
+    }
+    assert len(rows) == 4 and {row.state for row in done} == {"done"}
+    assert sum(one.startswith("DiagnosticReport?") for one in fhir.resources) == 2
+    assert sum(one.startswith("Device?") for one in fhir.resources) == 1
+    assert set(heard) == {control_id(row.job) for row in done}
+    segments = [own for one in resources(stored, "ImagingSelection") for own in one.get("instance", ())]
+    assert [one["subset"] for one in segments][:1] == [["1"]]
+    assert len(taken) > 2 and len(set(taken)) == 2

@@ -1,0 +1,189 @@
+"""Covariates from a FHIR server: the newest value before the study, in the unit of the training, or a reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+import pydicom
+import pytest
+from sqlalchemy import update
+
+from isocenter.errors import DatasetError, UsageError
+from isocenter.runtime import Category, Context, Monitored, Number
+from isocenter.service import check_covariates
+from isocenter.service.dicom.sending import PeerError
+from isocenter.service.exchange.covariates import known_covariates, study_time
+from isocenter.service.records.tables import jobs
+from isocenter.service.settings import CovariateSource, Fhir
+from service.reports import fhir_peer
+from service.small_node import LEVEL, SmallNode
+from service.thresholds import threshold_model
+
+CREATININE, CODE = "creatinine (mg/dL)", "fhir:Observation?code=http://loinc.org|2160-0"
+CONTEXT = Context(
+    (
+        Monitored("pulse", 0, 3600, 8, 80, 10, unit="s"),
+        Number(CREATININE, 1, 1.1, 0.3),
+        Category("blood", {"a": 0.5, "b": 0.5}),
+    )
+)
+SOURCES = {
+    CREATININE: CovariateSource(source=CODE),
+    "blood": CovariateSource(source="fhir:Observation?code=http://loinc.org|883-9"),
+    "pulse": CovariateSource(source="fhir:Observation?code=http://loinc.org|8867-4", unit="/min"),
+}
+STUDY = {"PatientID": "17", "StudyDate": "20260301", "StudyTime": "120000", "TimezoneOffsetFromUTC": "+0000"}
+
+
+def measured(name: str, at: str, value: float, unit: str = "mg/dL", status: str = "final", **more):
+    quantity = {"value": value, "unit": unit, "system": "http://unitsofmeasure.org", "code": unit}
+    about = {"resourceType": "Observation", "id": name, "status": status, "effectiveDateTime": at}
+    return {**about, "valueQuantity": quantity, **more}
+
+
+def known(*observations, name=CREATININE, study=STUDY, patients=("p",), answers=()):
+    """What the server's observations come to for one covariate."""
+    with fhir_peer(*answers) as peer:
+        peer.searches["Patient"] = [{"resourceType": "Patient", "id": one} for one in patients]
+        peer.searches["Observation"] = list(observations)
+        fhir = Fhir(base=peer.url, patient_system="urn:oid:1.2.3")
+        made = known_covariates({name: SOURCES[name]}, CONTEXT, study, fhir, idle_s=5.0)
+        return made[name], peer
+
+
+def test_the_newest_final_value_before_the_study_is_taken_with_its_source():
+    value, peer = known(
+        measured("late", "2026-03-01T12:30:00Z", 9.0),
+        measured("wrong", "2026-03-01T11:00:00Z", 8.0, status="entered-in-error"),
+        measured("new", "2026-03-01T11:30:00+01:00", 1.5, unit="mg/dl"),
+        measured("same day", "2026-03-01", 7.0),  # it may have been after the study
+        measured("old", "2026-02-01", 0.9),
+    )
+    assert (value.value, value.unit, value.at) == (1.5, "mg/dL", "2026-03-01T11:30:00+01:00")
+    assert value.source == f"{peer.url}/Observation/new"
+    [(_, of_patient, _), (_, of_values, _)] = peer.asked
+    assert of_patient == {"identifier": ["urn:oid:1.2.3|17"]}
+    assert (of_values["code"], of_values["patient"]) == (["http://loinc.org|2160-0"], ["p"])
+
+
+def test_what_the_server_lacks_is_missing_and_keeps_its_source():
+    for patients in ((), ("p",)):
+        value, _ = known(patients=patients)
+        assert value.record == {"value": None, "source": CODE}
+
+
+@pytest.mark.parametrize(
+    ("observations", "changed", "words"),
+    [
+        ([measured("a", "2026-02-01", 88.0, unit="umol/L")], {}, "is in umol/L, and the model was trained in mg/dL"),
+        ([measured("a", "2026-02-01", 1.0), measured("b", "2026-02-01", 2.0)], {}, "2 values of the same time"),
+        ([], {"patients": ("p", "q")}, "2 patients of the study's PatientID"),
+        ([], {"study": {**STUDY, "PatientID": ""}}, "no PatientID"),
+        ([], {"study": {**STUDY, "StudyDate": ""}}, "StudyDate, StudyTime"),
+    ],
+)
+def test_nothing_is_guessed_of_units_patients_and_times(observations, changed, words):
+    with pytest.raises(DatasetError, match=words):
+        known(*observations, **changed)
+
+
+def test_a_server_that_does_not_answer_is_no_missing_value():
+    with pytest.raises(PeerError, match="503"):
+        known(answers=[(503, {}, b"")])
+
+
+def test_a_category_is_named_by_a_code_a_display_or_a_text():
+    concept = {"coding": [{"system": "http://snomed.info/sct", "code": "112144000", "display": "A"}], "text": "group A"}
+    about = {"resourceType": "Observation", "id": "1", "status": "final", "effectiveDateTime": "2020"}
+    value, _ = known({**about, "valueCodeableConcept": concept}, name="blood")
+    assert value.value == "a"
+
+
+def test_readings_over_time_are_all_of_the_trained_window_in_seconds_from_the_first():
+    value, peer = known(
+        measured("2", "2026-03-01T11:59:00Z", 90, unit="/min"),
+        measured("1", "2026-03-01T11:30:00Z", 70, unit="/min"),
+        measured("0", "2026-03-01T10:59:00Z", 60, unit="/min"),
+        name="pulse",
+    )
+    assert value.value == [(0.0, 70.0), (1740.0, 90.0)]
+    assert sorted(peer.asked[1][1]["date"]) == ["ge2026-02-28", "le2026-03-02"]
+    assert CONTEXT.vector({"pulse": value.value})[1][0].startswith(CREATININE)  # the pulse itself is not missing
+
+
+def test_a_study_without_a_time_began_when_its_day_did():
+    assert study_time({**STUDY, "StudyTime": ""}) == datetime.fromisoformat("2026-03-01T00:00:00+00:00")
+    assert study_time({**STUDY, "StudyTime": "1230"}) == datetime.fromisoformat("2026-03-01T12:30:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "words"),
+    [("sodium", "mmol/L", "no covariate 'sodium'"), ("pulse", None, "nobody states the unit of 'pulse'")],
+)
+def test_a_source_that_no_model_can_take_is_refused_before_the_node_starts(name, unit, words):
+    check_covariates("m", SOURCES, CONTEXT)
+    with pytest.raises(UsageError, match=words):
+        check_covariates("m", {name: CovariateSource(source=CODE, unit=unit)}, CONTEXT)
+
+
+@pytest.fixture
+def asking(tmp_path, mr):
+    """A node on a dated study, whose model also takes creatinine, and the FHIR server."""
+    for path in mr:
+        dataset = pydicom.dcmread(path)
+        dataset.update({"PatientID": "17", "StudyDate": "20260301", "StudyTime": "120000", "PatientAge": "045Y"})
+        dataset.save_as(path)
+    with fhir_peer() as peer:
+        peer.searches["Patient"] = [{"resourceType": "Patient", "id": "p"}]
+        path = threshold_model(tmp_path / "model", LEVEL)
+        node = SmallNode(tmp_path / "node", path, fhir={"base": peer.url, "send": False})
+        own = node.settings.models[path.name].model_copy(update={"covariates": {CREATININE: SOURCES[CREATININE]}})
+        node.worker.settings = node.settings.model_copy(update={"models": {path.name: own}})
+        model, _ = node.worker.models[path.name]
+        columns, run = Context((Number(CREATININE, 1, 1.1, 0.3),)).settings, model.networks.run
+        architecture = {**model.networks.architecture, "context": columns}
+        networks = replace(model.networks, architecture=architecture, run=lambda images, _: run(images))
+        node.worker.models.of = lambda name, digest: replace(model, networks=networks)
+        node.receive(*mr)
+        yield node, peer
+        node.store.close()
+        node.database.close()
+
+
+def test_a_job_keeps_the_values_and_the_sources_of_its_covariates(asking):
+    node, peer = asking
+    peer.searches["Observation"] = [measured("new", "2026-02-28T11:30:00Z", 1.5)]
+    node.work()
+    [job] = node.rows(jobs)
+    assert job.outcome == "result"
+    assert job.covariates[CREATININE] == {
+        "value": 1.5,
+        "source": f"{peer.url}/Observation/new",
+        "unit": "mg/dL",
+        "at": "2026-02-28T11:30:00+00:00",
+    }
+    assert job.covariates["age"]["source"] == "DICOM"
+
+
+def test_a_missing_value_is_taken_as_in_the_training_and_the_reason_says_so(asking):
+    node, _ = asking
+    node.work()
+    [job] = node.rows(jobs)
+    assert job.outcome == "result"
+    assert f"{CREATININE} is missing: taken as 1, the median of the training cases" in job.reason
+    assert job.covariates[CREATININE] == {"value": None, "source": CODE}
+
+
+def test_a_value_in_another_unit_refuses_the_job_and_a_silent_server_makes_it_wait(asking):
+    node, peer = asking
+    peer.answers.append((503, {}, b""))
+    node.work()
+    [job] = node.rows(jobs)
+    assert (job.state, job.attempts) == ("waiting", 0) and "503" in job.reason
+    with node.database.write() as connection:
+        connection.execute(update(jobs).values(not_before=0.0))
+    peer.searches["Observation"] = [measured("new", "2026-02-28T11:30:00Z", 130.0, unit="umol/L")]
+    node.work()
+    [job] = node.rows(jobs)
+    assert job.outcome == "refused" and "is in umol/L, and the model was trained in mg/dL" in job.reason

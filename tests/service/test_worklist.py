@@ -1,0 +1,265 @@
+"""The worklist: findings give studies their priority, and people get notices of the most urgent."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from typing import ClassVar
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import update
+
+from isocenter.errors import UsageError
+from isocenter.service import Couriers, read_settings, rules_of
+from isocenter.service.records.jobs import NOTHING, Job, Jobs, Outcome
+from isocenter.service.records.notices import NOTICE, notice_key
+from isocenter.service.records.tables import deliveries, jobs, notices
+from isocenter.service.routing.facts import ModelFacts
+from isocenter.service.routing.urgency import most_urgent
+from isocenter.service.settings import Urgent
+from isocenter.service.web import notices as notice_routes
+from isocenter.service.web import worklist
+from isocenter.service.web.web_node import WebNode
+from ports import free_port
+from service.objects_sent import drawn, encoded
+from service.small_node import LEVEL, SmallNode
+from service.thresholds import threshold_model
+
+PNEUMOTHORAX = {"finding": "pneumothorax", "probability": 0.8, "priority": "emergency"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "priority", "because"),
+    [
+        ([{"concept": "pneumothorax", "probability": 0.8}], "emergency", "probability 0.8, not calibrated"),
+        ([{"concept": "pneumothorax", "probability": 0.9, "calibrated": True}], "emergency", "probability 0.9; from"),
+        ([{"concept": "pneumothorax", "probability": 0.7996}], None, ""),
+        ([{"concept": "pneumothorax", "probability": float("nan")}], None, ""),
+        ([{"concept": "effusion", "value": 6.25, "unit": "ml"}], "urgent", "effusion: 6.25 ml; from 5 on urgent"),
+        ([{"concept": "effusion", "value": True}], None, ""),
+        (
+            [{"concept": "effusion", "value": 9, "unit": "ml"}, {"concept": "pneumothorax", "probability": 0.95}],
+            "emergency",
+            "pneumothorax",
+        ),
+    ],
+)
+def test_the_most_urgent_rule_that_a_finding_meets_gives_the_priority_and_the_reason(rows, priority, because):
+    rules = [Urgent(finding="effusion", value=5, priority="urgent"), Urgent(**PNEUMOTHORAX)]
+    given = most_urgent(rows, rules)
+    assert (given and given.priority) == priority
+    assert because in (given.because if given else "")
+
+
+def test_a_probability_that_no_model_states_and_a_notice_that_no_rule_could_send_are_refused():
+    settings = read_settings(urgent=[PNEUMOTHORAX])
+    with pytest.raises(UsageError, match=r"no model of the node states a probability of 'pneumothorax'"):
+        rules_of(settings, {"m": ModelFacts("m", "h", findings=("odd",))})
+    assert rules_of(settings, {"m": ModelFacts("m", "h", findings=("pneumothorax",))})
+    hook = {"when": "emergency", "by": "webhook", "to": "http://127.0.0.1:1/"}
+    with pytest.raises(UsageError, match="which no rule of"):
+        read_settings(notify=[hook])
+    with pytest.raises(UsageError, match="needs the section smtp"):
+        read_settings(urgent=[PNEUMOTHORAX], notify=[{**hook, "by": "smtp", "to": "duty@hospital.example"}])
+
+
+def api(node: SmallNode) -> TestClient:
+    """The routes of the worklist and of notices, without a server."""
+    app = FastAPI()
+    app.state.node = WebNode(node.settings, node.database, node.store)
+    app.include_router(worklist.router)
+    app.include_router(notice_routes.router)
+    return TestClient(app)
+
+
+def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
+    urgent = [{"finding": "effusion", "value": 5, "priority": "urgent"}]
+    node = SmallNode(tmp_path / "node", urgent=urgent)
+    for number in range(3):
+        path = tmp_path / f"{number}.dcm"
+        path.write_bytes(encoded(drawn(f"1.2.3.{number}", study=f"1.2.{number}")))
+        node.receive(path)
+        node.keeper.round()
+    # The node has no model: what one would find is stated here.
+    queue = Jobs(node.database)
+    findings = {1: [{"concept": "effusion", "value": 6.25, "unit": "ml"}], 2: []}
+    for number, rows in findings.items():
+        [study] = [row.study for row in node.rows(worklist.studies) if row.uid == f"1.2.{number}"]
+        with node.database.write() as connection:
+            columns = {"rule": "r", "model": "m", "model_hash": "h", "revision": 1, "priority": 2}
+            queue.add(connection, study=study, inputs_hash="i", inputs={"series": {}}, **columns)
+        job = queue.claim("w")
+        assert isinstance(job, Job)
+        assert queue.finish(job, Outcome(NOTHING, findings=rows, urgency=most_urgent(rows, node.settings.urgent)))
+    client = api(node)
+    listed = client.get("/api/worklist").json()
+    assert (listed["schema"], listed["version"]) == ("isocenter.worklist", 1)
+    assert [(row["study"], row["priority"]) for row in listed["rows"]] == [
+        ("1.2.1", "urgent"),
+        ("1.2.0", "routine"),
+        ("1.2.2", "routine"),
+    ]
+    assert list(listed["rows"][0]) == ["study", "priority", "because", "received_at", "state"]
+    reasons = [row["because"] for row in listed["rows"]]
+    assert reasons[0] == "effusion: 6.25 ml; from 5 on urgent"
+    assert reasons[1:] == ["no rule takes a series of it", "no finding that a rule of [[urgent]] names"]
+    with node.database.write() as connection:
+        connection.execute(update(worklist.studies).values(received_at=0.0))
+    assert client.get("/api/worklist").json()["rows"] == []
+
+
+class Hook(BaseHTTPRequestHandler):
+    """A webhook that notes what it gets, and answers with the statuses that a test gives it, then with 204."""
+
+    statuses: ClassVar[list[int]]
+    got: ClassVar[list[tuple[str, dict]]]
+    location = ""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.got.append((self.headers["Idempotency-Key"], body))
+        self.send_response(self.statuses.pop(0) if self.statuses else 204)
+        self.send_header("Location", self.location)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST  # noqa: N815
+
+    def log_message(self, *words: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def hook(port: int, *statuses: int, location: str = "") -> Iterator[type[Hook]]:
+    made = type("OneHook", (Hook,), {"statuses": list(statuses), "got": [], "location": location})
+    server = ThreadingHTTPServer(("127.0.0.1", port), made)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield made
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def bright_node(folder: Path, mr: list[Path], *listed: dict, **sections) -> tuple[SmallNode, Couriers]:
+    """A node with one urgent study, whose notice waits for these recipients."""
+    node = SmallNode(
+        folder / "node",
+        threshold_model(folder / "model", LEVEL),
+        urgent=[{"finding": "bright", "value": 0.01, "priority": "urgent"}],
+        notify=[{"when": "urgent", **one} for one in listed],
+        http={"url": "https://node.example/"},
+        **sections,
+    )
+    node.receive(*mr)
+    node.work()
+    return node, Couriers(node.settings, node.database)
+
+
+def at_once(node: SmallNode) -> None:
+    with node.database.write() as connection:
+        connection.execute(update(deliveries).values(next_at=0.0))
+
+
+def test_a_webhook_that_fails_gets_the_notice_again_under_the_same_id_and_the_job_does_not_wait(tmp_path, mr):
+    port = free_port()
+    node, couriers = bright_node(tmp_path, mr, {"by": "webhook", "to": f"http://127.0.0.1:{port}/x"})
+    [job], [recipient] = node.rows(jobs), couriers.recipients
+    assert (job.state, job.urgency) == ("done", 1)
+    assert job.because.startswith("bright: ")
+    assert couriers.deliver(recipient) == 0  # nobody listens
+    with hook(port, 503) as made:
+        for _ in range(3):
+            at_once(node)
+            couriers.deliver(recipient)
+    assert [key for key, _ in made.got] == [notice_key(job.job)] * 2
+    stated = made.got[0][1]
+    assert stated.keys() - {"schema", "version"} == {"notice", "study", "job", "finding", "priority", "link"}
+    [study] = node.rows(worklist.studies)
+    assert (stated["study"], stated["priority"]) == (study.uid, "urgent")
+    assert stated["link"] == f"https://node.example/api/jobs/{job.job}"
+    assert [row.state for row in node.rows(deliveries)] == ["sent"]
+
+
+def test_a_notice_goes_to_the_next_recipient_in_time_unless_it_is_acknowledged(tmp_path, mr):
+    ports = free_port(), free_port()
+    listed = [{"by": "webhook", "to": f"http://127.0.0.1:{port}/", "after_min": 5} for port in ports]
+    node, couriers = bright_node(tmp_path, mr, *listed)
+    first, second = sorted(node.rows(deliveries), key=lambda row: row.next_at)
+    assert [first.peer, second.peer] == list(couriers.recipients)
+    assert second.next_at - first.next_at == pytest.approx(300, abs=5)
+    with hook(ports[0]) as one, hook(ports[1]) as other:
+        assert [couriers.deliver(name) for name in couriers.recipients] == [1, 0]
+        client = api(node)
+        [row] = client.get("/api/notices", params={"unacknowledged": True}).json()["rows"]
+        assert row["acknowledged_at"] is None
+        answer = client.post(f"/api/notices/{row['notice']}/acknowledge").json()
+        at_once(node)
+        assert couriers.deliver(second.peer) == 0
+    assert (len(one.got), len(other.got)) == (1, 0)
+    assert answer["acknowledged_at"] is not None
+    assert [sent["state"] for sent in answer["deliveries"]] == ["sent", "aside"]
+    assert client.get("/api/notices", params={"unacknowledged": True}).json()["rows"] == []
+    assert node.worker.jobs.retry(answer["job"])  # done again, the notice is still acknowledged
+    node.work()
+    assert [row.state for row in node.rows(deliveries) if row.peer == second.peer] == ["aside"]
+    assert len(node.rows(notices)) == 1
+
+
+def test_a_webhook_that_redirects_to_this_machine_is_refused_and_the_next_recipient_gets_the_notice(tmp_path, mr):
+    ports = free_port(), free_port()
+    listed = [{"by": "webhook", "to": f"http://127.0.0.1:{port}/", "after_min": 60} for port in ports]
+    node, couriers = bright_node(tmp_path, mr, *listed)
+    with hook(ports[1]) as other, hook(ports[0], 307, location=f"http://127.0.0.1:{ports[1]}/redirected"):
+        first, second = couriers.recipients
+        couriers.deliver(first)
+        assert other.got == []
+        couriers.deliver(second)
+    assert len(other.got) == 1
+    states = {row.peer: (row.state, row.reason) for row in node.rows(deliveries)}
+    assert states[second] == ("sent", None)
+    assert states[first][0] == "aside"
+    assert "redirects" in states[first][1]
+
+
+class Mailbox(StreamRequestHandler):
+    """A server for e-mail that takes what comes."""
+
+    got: ClassVar[list[str]] = []
+
+    def handle(self) -> None:
+        self._say("220 here")
+        while line := self.rfile.readline().decode().strip():
+            if line.upper() == "DATA":
+                self._say("354 go on")
+                text = b""
+                while not text.endswith(b"\r\n.\r\n"):
+                    text += self.rfile.readline()
+                self.got.append(text.decode())
+            self._say("221 bye" if line.upper() == "QUIT" else "250 ok")
+
+    def _say(self, words: str) -> None:
+        self.wfile.write(f"{words}\r\n".encode())
+
+
+def test_an_email_bears_the_id_of_the_notice_and_names_nobody(tmp_path, mr):
+    with ThreadingTCPServer(("127.0.0.1", 0), Mailbox) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        smtp = {"host": "127.0.0.1", "port": server.server_address[1], "sender": "node@hospital.example", "tls": "none"}
+        node, couriers = bright_node(tmp_path, mr, {"by": "smtp", "to": "duty@hospital.example"}, smtp=smtp)
+        [recipient] = couriers.recipients
+        assert couriers.deliver(recipient) == 1
+        server.shutdown()
+    [mail] = Mailbox.got
+    [job] = node.rows(jobs)
+    assert f"Message-ID: <{notice_key(job.job)}@hospital.example>" in mail
+    assert "Subject: urgent: bright" in mail
+    assert "hospital" not in recipient  # the records and the log hold no address
+    assert NOTICE in mail
