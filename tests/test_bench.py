@@ -104,6 +104,26 @@ def test_workers_that_outlive_their_program_are_ended(bench):
         psutil.Process(row["said"]["worker"]).wait(60)
 
 
+def test_few_labels_end_one_draw_of_each_data_set_before_the_next(bench):
+    cells = list(importlib.import_module("few_labels").cells(3))
+    for data in ("hippocampus", "pneumonia"):
+        draws = [cell.draw for cell in cells if cell.data == data and cell.labels]
+        assert draws == sorted(draws)
+    assert len({cell.name for cell in cells}) == len(cells)
+
+
+def test_routes_with_few_labels_are_compared_case_by_case_in_the_draws_that_both_have(bench):
+    few = importlib.import_module("few_labels")
+    dice = {"scratch": [{"a": 0.6, "b": 0.8}, {"a": 0.7, "b": 0.7}, {"a": 0.0, "b": 0.0}], "full": []}
+    dice["full"] = [{"a": 0.9, "b": 0.9}, {"a": 0.8, "b": 0.8}]
+    made = {
+        route: [few.Measured(few.Cell("hippocampus", 5, draw, route), scores) for draw, scores in enumerate(each)]
+        for route, each in dice.items()
+    }
+    sound = {one.cell: one for each in made.values() for one in each}
+    assert few._apart(made["full"], sound, "scratch", {}).startswith("+0.150 (")
+
+
 def test_a_ratio_is_taken_round_by_round(bench):
     rows = [
         ("ours", 0, 1.0),

@@ -44,10 +44,11 @@ class MeanTeacher(Objective):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> Mapping[str, Decision]:
         """The rise of the weight in the authors' code, and no pasted boxes."""
+        few = "pasted boxes gained .007 of Dice with 5 labelled volumes, and were measured nowhere else: "
         because = "a teacher that has learnt little yet is no guide: the weight rises as in the authors' code"
         return {
             "ramp": Decision(RAMP, because, PAPER),
-            "paste": Decision(0.0, "pasted boxes have not been measured on our data yet", COPY_PASTE),
+            "paste": Decision(0.0, f"{few}docs/benchmarks/few-labels.md", COPY_PASTE),
         }
 
     def refusal(self, task: Task) -> str:

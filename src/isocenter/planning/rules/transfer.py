@@ -7,12 +7,19 @@ from isocenter.values import Decision, Plan
 SECTION = "transfer"
 # How the reason of a decision begins that was taken from a source; it stays where others would follow the data anew.
 TAKEN = "as in the source of the weights, "
+# By bench/few_labels.py: what a training gains that starts from other weights.
+MEASURED = "docs/benchmarks/few-labels.md"
 DECISIONS = {
     "mode": Decision(
-        "full", "all weights are trained, as without a source: no measurement here shows that another mode is better"
+        "full",
+        "all weights are trained: from a pretraining of our own, with 20, 100 and 1,500 labelled pictures, that had an "
+        "AUROC of 0.890, 0.943 and 0.958, the head alone 0.864, 0.915 and 0.927; head_first and lora were not measured",
+        MEASURED,
     ),
     "frozen": Decision(0.0, "no level of the encoder was asked to stand still"),
-    "layer_decay": Decision(1.0, "all levels of the encoder learn at one rate: none was asked for", "arXiv:2106.08254"),
+    "layer_decay": Decision(
+        1.0, "all levels of the encoder learn at one rate: with 0.8 and l2_sp, volumes lost .03 of Dice", MEASURED
+    ),
     "head_share": Decision(
         0.25,
         "a head that has learnt nothing would change features that are sound; in these steps only the head learns",
