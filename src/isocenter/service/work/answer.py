@@ -115,7 +115,7 @@ def answered(
                 known = {**stated, **known}  # of several images the first states what is kept
                 image = image_of(case)
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
-                asked = Asked(room, Wanted(answers=tuple(kinds), text=words), request, region)
+                asked = Asked(room, Wanted(answers=tuple(kinds), text=marks.words), request, region)
                 read_at = time.monotonic()
                 write = computed(model, case, image, asked)
                 seconds["predict"] += time.monotonic() - read_at
