@@ -23,7 +23,7 @@ from isocenter.files import read, read_volumes
 from isocenter.files.dicom import ANSWERS, Result, Stamp, rasterise, read_segmentation, stamped
 from isocenter.files.dicom.writing.outlines import outlines
 from isocenter.files.polygon import inside_polygon
-from isocenter.values import Code, Image, Label
+from isocenter.values import Code, Image, Label, Map
 from written_dicom import write_slice
 
 LABELS = (
@@ -48,7 +48,9 @@ def result_on(source: Image, **stated: Any) -> Result:
     away = (np.abs((places - middle) / middle) ** 2).sum(axis=-1).T
     marked = np.where((away < 0.5) & (away > 0.05), 1, 0).astype(np.uint8)
     marked[:2, : marked.shape[1] // 2] = 3
-    return Result(source, "isocenter segmentation abc", [("", marked, LABELS)], **stated)
+    numbers = np.random.default_rng(0).normal(size=(2, *source.geometry.shape)).astype(np.float32)
+    maps = {"total": Map(numbers[0], "nats"), "covering": Map(numbers, names=("Liver", "腫瘍"))}
+    return Result(source, "isocenter segmentation abc", [("", marked, LABELS)], maps=maps, **stated)
 
 
 def written(kind: str, result: Result, folder: Path) -> list[Path]:
@@ -95,7 +97,7 @@ def test_made_again_under_one_stamp_an_object_has_the_same_bytes(kind: str, data
     assert made[0] and made[0] == made[1]
 
 
-@pytest.mark.parametrize("kind", ["seg", "labelmap", "rtstruct", "stl"])
+@pytest.mark.parametrize("kind", ["seg", "labelmap", "rtstruct", "stl", "pm"])
 def test_a_source_without_a_frame_of_reference_is_refused(kind: str, tmp_path: Path):
     for n in range(3):
         position = (0.0, 0.0, float(n))

@@ -12,7 +12,8 @@ from isocenter.errors import FormatError, UsageError
 from isocenter.files import read
 from isocenter.files.dicom import Result
 from isocenter.prediction.answers import Wanted, write_answers
-from isocenter.values import Geometry, Image, Label
+from isocenter.prediction.result_files import with_own_names
+from isocenter.values import Case, Geometry, Image, Label
 from written_dicom import write_slice
 
 
@@ -45,6 +46,11 @@ def test_where_dicom_alone_is_asked_for_and_none_can_be_written_the_case_fails(t
 def test_unknown_kinds_and_formats_without_dicom_are_refused(format: str, answers: tuple[str, ...], match: str):
     with pytest.raises(UsageError, match=match):
         Wanted(format, answers=answers)
+
+
+def test_no_case_has_the_name_of_an_object_of_another_case():
+    cases = [Case(name, name, {}) for name in ("a", "a_stl", "a_stl_2", "a_total_PM_2")]
+    assert [case.id for case in with_own_names(cases, ["total"])] == ["a", "a_stl_", "a_stl_2_", "a_total_PM_2_"]
 
 
 def test_that_no_structure_has_a_surface_is_said(tmp_path: Path):

@@ -178,7 +178,7 @@ Answers = Annotated[
     str,
     typer.Option(
         metavar="KINDS",
-        help="DICOM objects of results: some of seg, labelmap, rtstruct, stl, sr; by default seg and sr.",
+        help="DICOM objects of results: some of seg, labelmap, rtstruct, stl, pm, sr; by default seg and sr.",
     ),
 ]
 Backend = Annotated[

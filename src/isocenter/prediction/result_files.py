@@ -26,6 +26,8 @@ from isocenter.values import Array, Case, Deferred, Finding, Image, Label, Map, 
 # Names that Windows keeps for devices, with any suffix:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
+# How the names of objects end that a case has several of, without a limit to their numbers.
+SEVERAL = re.compile(r"_(stl|pm)(_\d+)?$", re.IGNORECASE)
 PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
 # In place of formats that hold no fractions.
 OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz", **dict.fromkeys(SURFACES, "nii.gz")}
@@ -40,7 +42,8 @@ def kinds_of_maps(task: Task) -> list[str]:
 
     A further label map is called by its part alone, and its probabilities by both.
     """
-    own, parts = (TOTAL, EPISTEMIC, *ADDED_MAPS), part_names(task)
+    maps, parts = (TOTAL, EPISTEMIC, *ADDED_MAPS), part_names(task)
+    own = (*maps, *(f"{kind}_pm" for kind in maps))
     further = (*own, PROBABILITIES.lstrip("_"), *ANSWERS)
     return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 
@@ -57,6 +60,7 @@ def with_own_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
     for case in cases:
         plain = re.sub(r"[^\w.()+-]+", "_", case.id).strip("._") or "case"
         plain = f"{plain}_" if plain.partition(".")[0].upper() in RESERVED else plain
+        plain = f"{plain}_" if SEVERAL.search(plain) else plain
         plain = _shortened(plain, longest)
         numbered = ((n, plain if n == 1 else f"{plain}_{n}") for n in count(numbers.get(plain.lower(), 1)))
         number, name = next((n, one) for n, one in numbered if not _stems(one, kinds) & taken)
@@ -233,6 +237,7 @@ def _stated(
         is_empty=bool(sought) and not kept,
         least_score=least_score,
         limits=limits,
+        maps=prediction.maps,
     )
 
 

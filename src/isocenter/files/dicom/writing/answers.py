@@ -10,7 +10,7 @@ from pathlib import Path
 from isocenter.files.dicom.reading.seg import LABEL_MAP, SEGMENTATION
 from isocenter.files.dicom.reading.series import STRUCTURE_SET
 from isocenter.files.dicom.reading.sr import REPORT_CLASSES
-from isocenter.values import Array, Finding, Image, Label
+from isocenter.values import Array, Finding, Image, Label, Map
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +23,7 @@ class Result:
     classes, is_empty: what was looked for in the image, and whether none of it was found
     least_score: the score from which on boxes are among the findings
     limits:      sentences without which the result would be misread
+    maps:        {kind: numbers of every voxel on the image's grid}
     segmentations: {SEG of the result: labels of its label map}, once they are written
     """
 
@@ -35,6 +36,7 @@ class Result:
     is_empty: bool = False
     least_score: float = 0.0
     limits: Sequence[str] = ()
+    maps: Mapping[str, Map] = field(default_factory=dict)
     segmentations: Mapping[Path, Sequence[Label]] = field(default_factory=dict)
 
 
@@ -70,6 +72,10 @@ def _marks_structures(result: Result) -> bool:
     return bool(result.label_maps)
 
 
+def _has_maps(result: Result) -> bool:
+    return bool(result.maps)
+
+
 def _reports(result: Result) -> bool:
     return bool(result.findings or result.classes) or any((result.frames or {}).values())
 
@@ -82,11 +88,13 @@ def answer_path(path: Path, ending: str, part: str = "", number: int = 1) -> Pat
 
 HERE = "isocenter.files.dicom.writing"
 MASKS = "a mask"
+PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
 ENCAPSULATED_STL = "1.2.840.10008.5.1.4.1.1.104.3"
 ANSWERS: Mapping[str, Answer] = {
     "seg": Answer("SEG", f"{HERE}.seg:segmentations", _marks_structures, MASKS, (SEGMENTATION,)),
     "labelmap": Answer("label map", f"{HERE}.labelmap:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
     "rtstruct": Answer("structure set", f"{HERE}.rtstruct:structure_sets", _marks_structures, MASKS, (STRUCTURE_SET,)),
     "stl": Answer("surface", f"{HERE}.stl:surface_objects", _marks_structures, MASKS, (ENCAPSULATED_STL,)),
+    "pm": Answer("parametric map", f"{HERE}.pm:parametric_maps", _has_maps, "a map", (PARAMETRIC_MAP,)),
     "sr": Answer("report", f"{HERE}.sr:reports", _reports, "a finding", REPORT_CLASSES),
 }

@@ -1,0 +1,38 @@
+"""A parametric map lies on the voxels of its source, number for number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from isocenter.errors import FormatError
+from isocenter.files import read, read_volumes
+from isocenter.files.dicom import ANSWERS, Result
+from isocenter.values import Map
+
+
+@pytest.mark.parametrize("name", ["mr_hippocrop_study1", "mr_siemens_mosaic", "enh_mr_siemens_xa10"])
+def test_a_map_is_read_again_voxel_by_voxel(name: str, data: Path, tmp_path: Path):
+    folder = data / "dicom/series" / name
+    source = next(iter(read_volumes(folder).values()))
+    numbers = np.random.default_rng(0).normal(size=(2, *source.geometry.shape)).astype(np.float32)
+    maps = {"total": Map(numbers[0], "nats"), "covering": Map(numbers, names=("a", "b"))}
+    paths = list(ANSWERS["pm"].write(Result(source, "test", maps=maps), tmp_path / "case"))
+    assert [path.name for path in paths] == ["case_total_pm.dcm", "case_covering_pm.dcm", "case_covering_pm_2.dcm"]
+    for path, truth in zip(paths, (numbers[0], *numbers), strict=True):
+        again = read(path)
+        assert_allclose(again.geometry.affine, source.geometry.affine, atol=1e-4)
+        assert_array_equal(again.data[0], truth)
+    [unit] = pydicom.dcmread(paths[0]).SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence
+    assert unit.MeasurementUnitsCodeSequence[0].CodeValue == "{nat}"
+
+
+def test_numbers_that_are_not_finite_are_refused(data: Path, tmp_path: Path):
+    source = read(data / "dicom/series/mr_hippocrop_study1")
+    maps = {"total": Map(np.full(source.geometry.shape, np.nan))}
+    with pytest.raises(FormatError, match="not finite"):
+        list(ANSWERS["pm"].write(Result(source, "test", maps=maps), tmp_path / "case"))
