@@ -51,7 +51,7 @@ def test_unknown_kinds_and_formats_without_dicom_are_refused(format: str, answer
 
 
 def test_no_case_has_the_name_of_an_object_of_another_case():
-    cases = [Case(name, name) for name in ("a", "a_stl", "a_stl_2", "a_total_PM_2")]
+    cases = [Case(name, name, {}) for name in ("a", "a_stl", "a_stl_2", "a_total_PM_2")]
     assert [case.id for case in with_own_names(cases, ["total"])] == ["a", "a_stl_", "a_stl_2_", "a_total_PM_2_"]
 
 

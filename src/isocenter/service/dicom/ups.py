@@ -20,7 +20,7 @@ UPS_PULL = "1.2.840.10008.5.1.4.34.6.3"
 CLASSES = (UPS_PUSH, UPS_PULL)
 CHANGE_STATE, REQUEST_CANCEL = 1, 2  # of N-ACTION, PS3.4 CC.2.1 and CC.2.2
 PENDING, NO_SUCH_ACTION, PROCESSING_FAILURE = 0xFF00, 0x0123, 0x0110
-Answer = tuple[Any, pydicom.Dataset | None]
+Answer = tuple[Any, "pydicom.Dataset | None"]
 
 
 @dataclass(frozen=True, eq=False)
