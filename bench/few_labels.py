@@ -143,7 +143,7 @@ def main() -> None:
     if given.record:
         truths = {path.stem: label for path, label in _pictures(out, "test")}
         rows = [_row_of(one, truths) for one in done.values()]
-        record("few_labels", "What wins when labels are few", text, {"steps": steps, "cells": rows})
+        record("few_labels", "Routes with the same labels and steps", text, {"steps": steps, "cells": rows})
     sys.exit(any(one.failed for one in done.values()))
 
 
