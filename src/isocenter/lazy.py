@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from dicomweb_client import api as dicomweb_api
     from dicomweb_client import session_utils as dicomweb_sessions
     from monai import visualize as monai_visualize
+    from pydicom.sr import codedict
     from scipy import fft, ndimage, optimize, sparse, spatial, special, stats
     from scipy.sparse import csgraph
+    from skimage import measure as skimage_measure
     from sklearn import linear_model
     from torch.utils import flop_counter, tensorboard
 
@@ -45,6 +47,7 @@ if not TYPE_CHECKING:
             return getattr(importlib.import_module(self.__name__), name)
 
     SimpleITK = _LazyModule("SimpleITK")
+    codedict = _LazyModule("pydicom.sr.codedict")
     cv2 = _LazyModule("cv2")
     csgraph = _LazyModule("scipy.sparse.csgraph")
     dicomweb_api = _LazyModule("dicomweb_client.api")
@@ -65,6 +68,7 @@ if not TYPE_CHECKING:
     pydicom = _LazyModule("pydicom")
     pynetdicom = _LazyModule("pynetdicom")
     safetensors_torch = _LazyModule("safetensors.torch")
+    skimage_measure = _LazyModule("skimage.measure")
     sparse = _LazyModule("scipy.sparse")
     spatial = _LazyModule("scipy.spatial")
     special = _LazyModule("scipy.special")
@@ -112,6 +116,7 @@ def _imports_for_types(index: str) -> dict[str, tuple[str, str]]:
 
 __all__ = [
     "SimpleITK",
+    "codedict",
     "csgraph",
     "cv2",
     "dicomweb_api",
@@ -130,6 +135,7 @@ __all__ = [
     "pydicom",
     "pynetdicom",
     "safetensors_torch",
+    "skimage_measure",
     "sparse",
     "spatial",
     "special",

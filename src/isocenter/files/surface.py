@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
-from skimage.measure import marching_cubes
 
 from isocenter.errors import FormatError
 from isocenter.files.storage.atomic import write_text, written
+from isocenter.lazy import ndimage, skimage_measure
 from isocenter.values import Array, Geometry, Label
 
 # Between outside, 0, and inside, 1. At 0.5 the two diagonals of a checkered face would weigh the same, and the two
@@ -72,7 +71,7 @@ def _each_surface(label_map: Array, labels: Sequence[Label], geometry: Geometry)
 def _surface(mask: Array, start: Array, geometry: Geometry) -> Surface:
     """The surface of a mask whose first voxel has the index `start`."""
     padded = np.pad(mask, 1)
-    points, triangles, _, _ = marching_cubes(padded.astype(np.float32), LEVEL)
+    points, triangles, _, _ = skimage_measure.marching_cubes(padded.astype(np.float32), LEVEL)
     inner, step = _edges(points.astype(np.float64), padded)
     # Half-way between voxels convex corners would be cut off, and a small structure would lose several per cent. Points
     # move along their edges instead until the volume is right; it is a cubic polynomial of how far they move.

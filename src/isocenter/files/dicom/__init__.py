@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.files.dicom.classes import REPORT_CLASSES, STRUCTURE_SET
     from isocenter.files.dicom.dictionary_codes import dictionary_code
     from isocenter.files.dicom.header import Header, frame_count, looks_like_dicom, read_header, read_object
     from isocenter.files.dicom.identity import Identity, originals, read_identity, same_object
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.reading.rejection import KEY_OBJECTS, read_rejection
     from isocenter.files.dicom.reading.rtstruct import rasterise, regions_of
     from isocenter.files.dicom.reading.seg import Drawing, drawing_of, read_segmentation, segments_of
-    from isocenter.files.dicom.reading.series import DRAWN, STRUCTURE_SET, SeriesFiles, patient_of, survey, unique
-    from isocenter.files.dicom.reading.sr import REPORT_CLASSES, Marked, Report, Statement, bounds, read_report
+    from isocenter.files.dicom.reading.series import DRAWN, SeriesFiles, patient_of, survey, unique
+    from isocenter.files.dicom.reading.sr import Marked, Report, Statement, bounds, read_report
     from isocenter.files.dicom.reading.values import Window
     from isocenter.files.dicom.tags import items, text, whole
     from isocenter.files.dicom.warnings import quiet

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, cast
 
-from pydicom.sr.codedict import CONCEPTS
-
+from isocenter.lazy import codedict
 from isocenter.values import Code
 
 # {keyword: {value: (meaning, context groups)}} of one scheme.
@@ -26,7 +25,7 @@ def dictionary_code(name: str) -> Code | None:
 @cache
 def _by_meaning() -> dict[str, Code | None]:
     """{meaning: its code, or None where several codes have it}."""
-    made, stated_by = dict[str, Code | None](), cast("Mapping[str, Concepts]", CONCEPTS)
+    made, stated_by = dict[str, Code | None](), cast("Mapping[str, Concepts]", codedict.CONCEPTS)
     for scheme in SCHEMES:
         for stated in stated_by[scheme].values():
             for value, (meaning, _) in stated.items():

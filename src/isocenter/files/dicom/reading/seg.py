@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, GeometryError, listed
+from isocenter.files.dicom.classes import LABEL_MAP, SEGMENTATION
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import Plane, checked_plane
 from isocenter.files.dicom.header import check_pixels, frame_count, read_header, read_object
@@ -33,7 +34,6 @@ from isocenter.files.dicom.tags import (
 from isocenter.files.storage.packed import refuse_expansion
 from isocenter.values import WITHOUT_VOXELS, Code, Geometry, Image, Label, Source
 
-SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 SOP_CLASSES = (SEGMENTATION, LABEL_MAP)
 BACKGROUND = ("DCM", "125040")  # PS3.16 annex D
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from isocenter import errors
 from isocenter.errors import FormatError, counted
+from isocenter.files.dicom.classes import STRUCTURE_SET
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.header import Header, looks_like_dicom, read_header
 from isocenter.files.dicom.identity import Originals
@@ -29,7 +30,6 @@ from isocenter.values import Floats
 
 # Storage classes, PS3.4 B.5: Segmentation, Label Map Segmentation and Surface Segmentation.
 SEGMENTATIONS = tuple(f"1.2.840.10008.5.1.4.1.1.66.{n}" for n in (4, 7, 5))
-STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 # What is drawn on images: each instance is an object of its own with its own structures, PS3.3 A.51 and A.19.
 DRAWN = (*SEGMENTATIONS, STRUCTURE_SET)
 LONGEST_NAME = 60

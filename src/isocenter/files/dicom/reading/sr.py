@@ -12,28 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom.uid import (
-    ChestCADSRStorage,
-    ColonCADSRStorage,
-    Comprehensive3DSRStorage,
-    ComprehensiveSRStorage,
-    EnhancedSRStorage,
-    ExtensibleSRStorage,
-    MammographyCADSRStorage,
-)
 
 from isocenter.errors import FormatError, counted
+from isocenter.files.dicom.classes import CAD, REPORT_CLASSES
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import LPS_TO_RAS
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.tags import first_item, items, number, numbers, text, whole, words
 from isocenter.values import Floats
 
-CAD = tuple(map(str, (MammographyCADSRStorage, ChestCADSRStorage, ColonCADSRStorage)))
-REPORT_CLASSES = (
-    *map(str, (EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage, ExtensibleSRStorage)),
-    *CAD,
-)
 # Concepts by their values, which no two schemes share.
 REPORT, GROUP, IMAGE_REGION, VOLUME_SURFACE = "126000", "125007", "111030", "121231"
 CAD_FINDING, CAD_OUTLINE, RENDERING, NOT_SHOWN = "111059", "111041", "111056", "111152"

@@ -8,9 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from isocenter.files.dicom.reading.seg import LABEL_MAP, SEGMENTATION
-from isocenter.files.dicom.reading.series import STRUCTURE_SET
-from isocenter.files.dicom.reading.sr import REPORT_CLASSES
+from isocenter.files.dicom.classes import (
+    ENCAPSULATED_PDF,
+    ENCAPSULATED_STL,
+    LABEL_MAP,
+    PARAMETRIC_MAP,
+    PRESENTATION,
+    REPORT_CLASSES,
+    SECONDARY_CAPTURE,
+    SEGMENTATION,
+    STRUCTURE_SET,
+)
 from isocenter.values import Array, Finding, Image, Label, Map
 
 
@@ -110,10 +118,6 @@ def answer_path(path: Path, ending: str, part: str = "", number: int = 1) -> Pat
 
 HERE = "isocenter.files.dicom.writing"
 MASKS = "a mask"
-PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
-ENCAPSULATED_STL = "1.2.840.10008.5.1.4.1.1.104.3"
-PRESENTATION = "1.2.840.10008.5.1.4.1.1.11.1"
-SECONDARY_CAPTURE, PDF = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.104.1"
 ANSWERS: Mapping[str, Answer] = {
     "seg": Answer("SEG", f"{HERE}.seg:segmentations", _marks_structures, MASKS, (SEGMENTATION,)),
     "labelmap": Answer("label map", f"{HERE}.labelmap:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
@@ -122,6 +126,6 @@ ANSWERS: Mapping[str, Answer] = {
     "pm": Answer("parametric map", f"{HERE}.pm:parametric_maps", _has_maps, "a map", (PARAMETRIC_MAP,)),
     "gsps": Answer("presentation state", f"{HERE}.gsps:presentations", _marks_something, "a mark", (PRESENTATION,)),
     "sc": Answer("secondary capture", f"{HERE}.sc:captures", _has_page, "a page", (SECONDARY_CAPTURE,)),
-    "pdf": Answer("PDF", f"{HERE}.pdf:documents", _has_page, "a page", (PDF,)),
+    "pdf": Answer("PDF", f"{HERE}.pdf:documents", _has_page, "a page", (ENCAPSULATED_PDF,)),
     "sr": Answer("report", f"{HERE}.sr:reports", _reports, "a finding", REPORT_CLASSES),
 }

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydicom.uid import ExplicitVRLittleEndian
 
-from isocenter.files.dicom.writing.answers import PDF, Result, answer_path
+from isocenter.files.dicom.classes import ENCAPSULATED_PDF
+from isocenter.files.dicom.writing.answers import Result, answer_path
 from isocenter.files.dicom.writing.new_object import made_on_source, new_object, save
 from isocenter.files.dicom.writing.source_planes import reference_to, slices_of, sources_of
 
@@ -23,7 +24,7 @@ def documents(result: Result, path: Path) -> Iterator[Path]:
     slices, page = slices_of(result.source, str(target)), result.page().pdf()
     heads = sources_of(slices)
     with made_on_source("PDF", str(target)):
-        made = new_object(PDF, "DOC", ExplicitVRLittleEndian, heads[0], SERIES_NUMBER, "Page of findings")
+        made = new_object(ENCAPSULATED_PDF, "DOC", ExplicitVRLittleEndian, heads[0], SERIES_NUMBER, "Page of findings")
         made.ConversionType = "WSD"
         now = datetime.now()
         made.ContentDate, made.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
