@@ -6,9 +6,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from isocenter.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +47,7 @@ def features(
     last:   whether the inputs of the last layers are kept too
     within: the network itself, where the module holds it otherwise, as one of several
     """
-    inner, seen, inputs = unwrapped(within or module, at), list[Tensor](), dict[str, Tensor]()
+    inner, seen, inputs = unwrapped(within or module, at), list[torch.Tensor](), dict[str, torch.Tensor]()
     with ExitStack() as hooks:
         hooks.enter_context(hooked(_part(inner, at), lambda _, output: seen.append(_last(output))))
         for name, layer in last_layers(inner, at).items() if last else ():
@@ -79,7 +82,7 @@ def _part(module: nn.Module, at: str) -> nn.Module:
 def last_layers(module: nn.Module, at: str) -> dict[str, nn.Module]:
     """{head: the last layer}, of heads whose last layer is `vectors[head]` or `dense[head]`; module, at: as there."""
     groups = (unwrapped(module, at)._modules.get(name) for name in ("vectors", "dense"))
-    return {name: layer for group in groups if isinstance(group, nn.ModuleDict) for name, layer in group.items()}
+    return {name: layer for group in groups if isinstance(group, torch.nn.ModuleDict) for name, layer in group.items()}
 
 
 def _last(output: Any) -> Tensor:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from isocenter.networks.deepest_map import deepest_part, last_layers
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 ENCODER, DECODER, HEAD = "encoder", "decoder", "head"
 # The last layers of nnU-Net's networks, which lie in the decoder.
