@@ -155,7 +155,9 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
     listed = httpx.get(f"{node.http}/api/studies").json()["rows"]
     [said] = [one for one in listed if one["jobs"][0]["rule"] == "sent"]
     answer = said["jobs"][0]["answers"][0]
-    assert answer["deliveries"] == [{"peer": "pacs", "state": "committed", "reason": None, "attempts": 1}]
+    assert answer["deliveries"] == [
+        {"peer": "pacs", "state": "committed", "reason": None, "attempts": 1, "sent_as": None}
+    ]
     web = DICOMwebClient(f"{node.http}/dicomweb")
     [found] = web.search_for_instances(said["study"], search_filters={"Modality": "SEG"})
     fetched = web.retrieve_instance(said["study"], found["0020000E"]["Value"][0], answer["sop_instance_uid"])

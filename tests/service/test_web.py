@@ -72,7 +72,7 @@ def test_a_study_has_its_jobs_with_their_answers_and_deliveries(node):
             "kind": "seg",
             "name": "answer.dcm",
             "sop_instance_uid": "2.25.7",
-            "deliveries": [{"peer": "pacs", "state": "waiting", "reason": None, "attempts": 0}],
+            "deliveries": [{"peer": "pacs", "state": "waiting", "reason": None, "attempts": 0, "sent_as": None}],
         },
         {"kind": "findings", "name": "findings.json", "sop_instance_uid": None, "deliveries": []},
     ]

@@ -183,7 +183,7 @@ def test_of_several_processes_each_gets_a_gradient_of_all_outputs_also_of_those_
     known = {"classification": np.array([0, 1]), "regression": np.zeros((2, 1), np.float32)}
     targets = {**known, KNOWN: np.array([[True, False]] * 2)}
     batch = Batch(np.zeros((2, 1, 4, 4), np.float32), targets, (), (1.0, 1.0), kind)
-    pair = SimpleNamespace(count=2, whole=lambda part: part)
+    pair = SimpleNamespace(count=2, whole=lambda part: part, own=lambda whole: whole)
     parts = torch.nn.ModuleDict({"judge": torch.nn.ParameterDict({"log_variance": torch.zeros(2)})})
     lowered(lambda images: outputs, batch, chosen, parts=parts, ranks=pair).backward()
     assert all(output.grad is not None for output in outputs.values())

@@ -91,7 +91,7 @@ def test_a_training_starts_from_its_encoder(contrasted, tmp_path):
     )
     shared = [name for name in before if name in after]
     assert len(shared) >= len(before) - 2
-    assert any("test cases had trained or selected the model" in note for note in run.notes)
+    assert any("had trained or selected a model that this one started" in note for note in run.notes)
 
 
 @pytest.mark.whole

@@ -17,7 +17,7 @@ from isocenter.errors import DatasetError
 from isocenter.prediction import Asked, computed, image_of
 from isocenter.runs import Costs, Minutes, gate
 from isocenter.runtime import Request
-from isocenter.service.work.answer import Inputs, answered
+from isocenter.service.work.answer import Inputs, Marks, answered
 from isocenter.values import Case, Geometry, Image
 
 
@@ -71,7 +71,7 @@ def test_a_node_answers_that_it_refuses_such_a_series(node, model, tmp_path):
     job = SimpleNamespace(job="1", study="s", model_hash="m", stamp="20260101")
     series = {role: Inputs({role: sorted((node / role).glob("*.dcm"))}) for role in ("bad", "good")}
     (tmp_path / "bad").mkdir()
-    refused = answered(job, model, series["bad"], tmp_path / "bad", "1.2.3", "", [])
+    refused = answered(job, model, series["bad"], tmp_path / "bad", Marks("1.2.3", ""), [])
     assert refused.outcome == "refused"
     assert "spacing 30 x 30 x 40 mm" in refused.reason
     assert not list((tmp_path / "bad").iterdir())

@@ -11,6 +11,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files import write_table
+from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring import (
     FEWEST,
@@ -84,6 +85,7 @@ class Monitored(InNotebook):
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
+@named_keywords()
 def monitor(
     table: str | Path | pd.DataFrame,
     *,
