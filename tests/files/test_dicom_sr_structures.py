@@ -16,8 +16,8 @@ from pydicom.uid import UltrasoundMultiFrameImageStorage
 import isocenter
 from files.test_dicom_sr_write import radiograph, series
 from isocenter.errors import FormatError
-from isocenter.files import write_label_map, write_report
-from isocenter.files.dicom import read_report, write_no_answer
+from isocenter.files import write_label_map
+from isocenter.files.dicom import read_report, write_no_answer, write_report
 from isocenter.values import Code, Finding, Image, Label
 from written_dicom import write_slice
 
@@ -61,7 +61,7 @@ def test_a_structure_names_its_segment_and_states_its_size_interval_and_measurem
     image, path = made(tmp_path), tmp_path / "sr.dcm"
     findings = structures(image, tmp_path)
     seg = tmp_path / "seg.dcm"
-    write_report(findings, image, path, algorithm="tests", segmentations={seg: LABELS})
+    write_report(findings, image, path, algorithm_name="tests", segmentations={seg: LABELS})
     judged(path)
     uid, stated = str(pydicom.dcmread(seg).SOPInstanceUID), read_report(path).stated
     size = "Volume" if image.geometry.is_volume else "Area"
@@ -85,7 +85,7 @@ def test_a_structure_names_its_segment_and_states_its_size_interval_and_measurem
 def test_one_finding_states_a_probability_where_it_is_calibrated_and_else_a_certainty(tmp_path):
     image, path = radiograph(tmp_path), tmp_path / "sr.dcm"
     findings = [Finding("effusion", True, probability=0.25, calibrated=True), Finding("mass", True, probability=0.5)]
-    write_report(findings, image, path, algorithm="tests")
+    write_report(findings, image, path, algorithm_name="tests")
     chances = [(one.answer, one.concept, one.value) for one in read_report(path).stated if one.unit == "Percent"]
     assert chances == [("effusion", "Probability", 25), ("mass", "Certainty of Finding", 50)]
 
@@ -93,7 +93,7 @@ def test_one_finding_states_a_probability_where_it_is_calibrated_and_else_a_cert
 def test_numbers_that_are_not_finite_are_left_out_and_named(tmp_path):
     image, path = radiograph(tmp_path), tmp_path / "sr.dcm"
     odd = [Finding("age", math.nan, "years"), Finding("index", 2.0, low=1.0, high=math.inf)]
-    write_report([*odd, Finding("depth", 3.0, "mm")], image, path, algorithm="tests")
+    write_report([*odd, Finding("depth", 3.0, "mm")], image, path, algorithm_name="tests")
     judged(path)
     assert [(one.concept, one.value, one.low, one.high) for one in read_report(path).stated] == [
         ("index", 2, 1, None), ("depth", 3, None, None)
@@ -102,13 +102,15 @@ def test_numbers_that_are_not_finite_are_left_out_and_named(tmp_path):
     texts = [str(one.TextValue) for one in group[0].ContentSequence if one.ValueType == "TEXT"]
     assert "left out, because they are no finite numbers: age, index" in texts
     with pytest.raises(FormatError, match="nothing of the result"):
-        write_report(odd[:1], image, tmp_path / "none.dcm", algorithm="tests")
+        write_report(odd[:1], image, tmp_path / "none.dcm", algorithm_name="tests")
 
 
 def test_findings_of_a_clip_name_their_frames_and_those_of_too_many_frames_are_refused(tmp_path):
     image, path = clip(tmp_path, 4), tmp_path / "sr.dcm"
     box = Finding("mass", [1.0, 2, 5, 6], "voxels", probability=0.5, box=0)
-    write_report([], image, path, algorithm="tests", frames={1: [box], 3: [Finding("cavity", 7.0, "mm²", label=1)]})
+    write_report(
+        [], image, path, algorithm_name="tests", frames={1: [box], 3: [Finding("cavity", 7.0, "mm²", label=1)]}
+    )
     judged(path)
     [marked] = read_report(path).marked
     assert marked.image[1] == 2
@@ -116,7 +118,7 @@ def test_findings_of_a_clip_name_their_frames_and_those_of_too_many_frames_are_r
     assert group.source_images[0].referenced_frame_numbers == [4]
     many = {n: [Finding("cavity", 7.0, "mm²", label=1)] for n in range(201)}
     with pytest.raises(FormatError, match="201 frames have findings"):
-        write_report([], image, tmp_path / "no.dcm", algorithm="tests", frames=many)
+        write_report([], image, tmp_path / "no.dcm", algorithm_name="tests", frames=many)
 
 
 def test_a_report_without_an_answer_names_the_model_and_says_why(tmp_path):

@@ -11,6 +11,12 @@ LIVER = Finding("liver", 1500.0, "ml", codes=(Code("SCT", "10200004", "Liver"), 
 MODEL = SimpleNamespace(task=SimpleNamespace(name="segmentation"), record={"weights_sha256": "ab" * 32})
 
 
+def test_an_object_that_could_not_be_written_is_named_with_its_reason():
+    without = Problem("warning", "no DICOM SEG: the image states no FrameOfReferenceUID", ("answer",))
+    seen = Done([{}], [], None, lacking=[without], findings=(LIVER,), found=True)
+    assert findings_record([Examined(seen)], MODEL).reason == without.what
+
+
 def done(*findings, abstained=None, lacking=()):
     problems = [Problem("warning", f"case: {words}", ("case",)) for words in lacking]
     return Done([{}], [], None, lacking=problems, findings=findings, found=bool(findings), abstained=abstained)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from isocenter.errors import FormatError
 from isocenter.files import dicom, label_table
 from isocenter.files.index import FORMATS, suffix_of, write
 from isocenter.files.storage.spool import Spool, stacked_spools
-from isocenter.values import Array, Deferred, Finding, Image, Label, Map, Region, one_channel
+from isocenter.values import Array, Deferred, Image, Label, Map, Region, one_channel
 
 BACKGROUND = "background"
 # In these formats several numbers a voxel are written as frames, so that every program opens them as four axes.
@@ -46,44 +45,6 @@ def write_label_map(
         )
         return
     write(source.with_label_map(label_map, labels), path, overwrite=overwrite)
-
-
-def write_report(
-    findings: Sequence[Finding],
-    source: Image,
-    path: Path,
-    *,
-    algorithm: str,
-    frames: Mapping[int, Sequence[Finding]] | None = None,
-    segmentations: Mapping[Path, Sequence[Label]] = MappingProxyType({}),
-    classes: Sequence[str] = (),
-    is_empty: bool = False,
-    least_score: float = 0.0,
-    limits: Sequence[str] = (),
-    overwrite: bool = False,
-) -> None:
-    """Findings on the source's grid as a DICOM structured report of the source's patient.
-
-    frames: of a clip {number of a frame: its findings}; `findings` are then empty
-    segmentations: {SEG beside the report: labels of its label map}, whose segments structures refer to
-    classes: what was looked for in the image; is_empty: whether none of it was found
-    least_score: the score from which on boxes are among the findings
-    limits: sentences without which the report would be misread
-    Raises FormatError where the source is no DICOM, or cannot bear a report.
-    """
-    dicom.write_report(
-        findings,
-        source,
-        path,
-        algorithm_name=algorithm,
-        frames=frames,
-        segmentations=segmentations,
-        classes=classes,
-        is_empty=is_empty,
-        least_score=least_score,
-        limits=limits,
-        overwrite=overwrite,
-    )
 
 
 def write_map(name: str, made: Map, source: Image, path: Path, *, overwrite: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring.drift import Drift
@@ -70,7 +70,7 @@ def alerts(drifts: Sequence[Drift], figures: Sequence[Performance], bounds: Sequ
             if not row.scope and (row.metric, row.label, row.source) == (bound.metric, bound.label, AUDITED):
                 made += _below(row, bound, row.estimate)
     ordered = sorted(made, key=lambda one: one.at)
-    return [Alert(**{**vars(one), "alert": number}) for number, one in enumerate(ordered, start=1)]
+    return [replace(one, alert=number) for number, one in enumerate(ordered, start=1)]
 
 
 def _below(row: Performance, bound: Bound, estimate: Estimate) -> list[Alert]:

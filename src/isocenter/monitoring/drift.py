@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,15 +55,19 @@ def drifts(reference: Stream, stream: Stream, by: str | None, run_length: float)
     findings = [one for one in stream.findings if np.isfinite(stream.outcomes(one)).any()]
     each = run_length * max(1, len(looked_at) + len(findings))  # all watches share the false alarms
     scopes, rows = _scopes(reference, stream, by), list[Drift]()
+    patients, has_times = stream.patients, not reference.at.isna().all()
+    before, now = reference.strata, stream.strata
     for seen in looked_at:
         watches = {}
         for scope, (known, cases) in scopes.items():
             own = np.flatnonzero(cases)
             if scope and (np.count_nonzero(known) < FEWEST or not len(own)):
                 continue
-            strata = (reference.strata[known], stream.strata[cases]) if len(reference.at.dropna()) else None
-            patients = stream.patients[cases]
-            found = watch(seen.reference[known], seen.values[cases], run_length=each, strata=strata, patients=patients)
+            strata = (before[known], now[cases]) if has_times else None
+            own_patients = patients[cases]
+            found = watch(
+                seen.reference[known], seen.values[cases], run_length=each, strata=strata, patients=own_patients
+            )
             watches[scope] = (own, found)
         rows += _rows(seen.name, seen.kind, watches, stream, each)
     for finding in findings:
@@ -76,7 +80,8 @@ def drifts(reference: Stream, stream: Stream, by: str | None, run_length: float)
                 found = watch_calibration(stated[own], outcomes[own], run_length=each, tolerance=TOLERANCE)
                 watches[scope] = (own, found)
         rows += [_explained(row, stated, outcomes, stream) for row in _rows(finding, CONCEPT, watches, stream, each)]
-    return [_with_changes(row, stream, by) for row in rows]
+    groups = stream.groups(by)
+    return [_with_changes(row, stream, groups) for row in rows]
 
 
 def _scopes(
@@ -200,11 +205,10 @@ def _offset_of_prevalence(before: Floats, after: Floats) -> float:
     return float(special.logit(now) - special.logit(prior))
 
 
-def _with_changes(row: Drift, stream: Stream, by: str | None) -> Drift:
+def _with_changes(row: Drift, stream: Stream, groups: Mapping[str, np.ndarray]) -> Drift:
     """What else became new in a level about the time of the change, such as its software."""
     if not row.alarm_at or not row.scope:
         return row
-    groups = stream.groups(by)
     name, _, level = row.scope.partition("=")
     own = np.flatnonzero(groups[name] == level)
     # The change may have begun some cases before its most probable time.

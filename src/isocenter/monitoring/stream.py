@@ -22,7 +22,6 @@ PROBABILITY, CALLED, MEASURE, COVARIATE = "probability_", "called_", "measure_",
 INPUTS, OUTPUTS, VOLUME = (MEASURE, COVARIATE), (PROBABILITY, "value_"), "_ml"
 NOT_WATCHED = ("_ml_low", "_ml_high")
 INPUT, OUTPUT, CONCEPT, OPERATION = "input", "output", "concept", "operation"
-ANOTHER = "none of the reference's"
 MOST_LEVELS = 20
 TRUE = ("1", "1.0", "true", "yes", "positive", "present")
 

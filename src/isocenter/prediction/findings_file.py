@@ -67,7 +67,7 @@ def _finite(finding: Finding) -> Finding:
 def _lacking(done: Done) -> Iterator[str]:
     """The warnings on an image without its name, and without that of its refusal."""
     for problem in done.lacking:
-        words = problem.what.partition(": ")[2]
+        words = problem.what.removeprefix(f"{next(iter(problem.cases), '')}: ")
         if done.abstained is None or words != f"refused: {done.abstained}":
             yield words
 
