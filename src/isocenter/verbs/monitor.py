@@ -167,11 +167,22 @@ def _opened(
 
 def _page(monitored: Monitored, stream: Stream) -> Page:
     """The report: the verdict, alerts, watches, performance by source."""
-    rows = [[one.alert, one.at, one.severity, one.watch, one.scope, one.since, one.action] for one in monitored.alerts]
-    columns = ["alert", "at", "severity", "watch", "where", "since", "what to do"]
+    rows = [
+        [one.alert, _minute(one.at), one.severity, one.watch, one.scope, _minute(one.since), one.because, one.action]
+        for one in monitored.alerts
+    ]
+    columns = ["alert", "at", "severity", "watch", "where", "since", "because", "what to do"]
     alarm_rate = monitored.facts["run_length"]
     watched = [
-        [row.watch, row.kind, row.scope, row.cases, round(row.log_evidence, 2), round(row.limit, 2), row.alarm_at]
+        [
+            row.watch,
+            row.kind,
+            row.scope,
+            row.cases,
+            round(row.log_evidence, 2),
+            round(row.limit, 2),
+            _minute(row.alarm_at),
+        ]
         for row in monitored.drifts
         if not row.scope or row.alarm_at
     ]
@@ -210,3 +221,8 @@ def _page(monitored: Monitored, stream: Stream) -> Page:
     return Page(
         "Monitoring", sections=sections, facts=monitored.facts, notes=monitored.notes, verdict=monitored.verdict
     )
+
+
+def _minute(at: str) -> str:
+    """A time as a reader wants it, in UTC."""
+    return at[:16].replace("T", " ")
