@@ -57,6 +57,13 @@ def data() -> Path:
     return DATA
 
 
+@pytest.fixture(autouse=True)
+def the_same_draws_each_time() -> None:
+    """Networks that a test makes begin with the same weights in each run, and in whatever order tests run."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
+
+
 def room_of(nodeid: str) -> str:
     """The folder of tests in which a test lies; "" for those beside the folders."""
     folders = Path(nodeid.partition("::")[0]).parts[1:-1]
