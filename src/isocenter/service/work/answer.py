@@ -306,4 +306,4 @@ def _stamp(job: Job, path: Path, marks: Marks) -> Stamp:
     """The stamp of one DICOM file of a result: versions of it share a series, that of study, rule, inputs and file."""
     series = [f"{role}={key}" for role, key in sorted(job.inputs["series"].items())]
     shared = " ".join([job.study, job.rule, *series, path.name])
-    return Stamp(marks.root, f"{job.job} {path.name}", job.stamp, marks.words, shared)
+    return Stamp(marks.root, f"{job.job} {path.name}", job.stamp, marks.words, shared, job.version)
