@@ -12,8 +12,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi import Query as QueryParameter
 from fastapi.responses import JSONResponse, Response
 
+from isocenter.service.objects.matching import matches
 from isocenter.service.web.dicomweb.catalogue import StoredObject, StoredStudy, stored_studies
-from isocenter.service.web.dicomweb.dicom_json import BULK, IN_JSON, MEDIA, DicomJson, element, matches, tag_of
+from isocenter.service.web.dicomweb.dicom_json import BULK, IN_JSON, MEDIA, DicomJson, element, tag_of
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, dicomweb_url
 
