@@ -84,7 +84,10 @@ def test_what_was_superseded_is_rejected_after_the_newer_result_and_never_comes_
     third = deliver(node, "pacs", IS_3D)
     assert [[one.InstanceNumber for one in some] for some in (newer, third)] == [[2, 2], [3, 3]]
     assert {str(one.SOPInstanceUID) for one in third}.isdisjoint(first | second)
-    assert [row.state for row in sorted(node.rows(jobs), key=lambda job: job.version)] == [*["superseded"] * 2, "sending"]
+    assert [row.state for row in sorted(node.rows(jobs), key=lambda job: job.version)] == [
+        *["superseded"] * 2,
+        "sending",
+    ]
     [report] = [one for one in third if one.SOPClassUID == IS_3D]
     [earlier] = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
     assert earlier.ReferencedSOPInstanceUID in second
@@ -130,6 +133,7 @@ def test_a_note_names_the_report_that_the_peer_has_and_is_written_as_it_was_afte
     assert made.read_bytes() == before
 
 
+@pytest.mark.whole
 def test_results_whose_files_are_gone_are_said_to_be_left_to_a_person_once(node, mr, caplog):
     deliver(node, "pacs", IS_3D)
     node.receive(mr[-1])

@@ -165,7 +165,8 @@ class Outbox:
         columns = (deliveries.c.job, deliveries.c.peer, deliveries.c.name, deliveries.c.sent_as, jobs.c.done_at)
         due = (
             deliveries.c.peer.in_(peers),
-            deliveries.c.state.in_(("sent", "committed")),
+            # Sent or committed; not as a list of these: SQLite would look through all deliveries that there ever were.
+            deliveries.c.state.not_in(("waiting", "aside")),
             answers.c.sop_instance_uid.is_not(None),
             jobs.c.state == "superseded",
             studies.c.state != "receiving",
