@@ -22,6 +22,7 @@ __all__ = [
     "demo",
     "describe_networks",
     "describe_weights",
+    "document",
     "embed",
     "ensemble",
     "evaluate",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo
+    from isocenter.verbs.document import document
     from isocenter.verbs.embed import embed
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate
