@@ -6,16 +6,22 @@ import json
 import random
 import re
 import shutil
+import subprocess
 import tomllib
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 
 import isocenter
-from isocenter.documents import Subject, broken_rows, guideline, guideline_names, read_facts
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.documents import Subject, broken_rows, drafted, guideline, guideline_names, read_facts
+from isocenter.documents.guidelines import PLACEHOLDER
+from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.evaluation import Metrics
+from isocenter.report import Paragraph
+from isocenter.service.records import tables
 from isocenter.verbs.document import Documented, verify
 
 # Items of each list, and its parts where the source counts those; the figures of the guidelines themselves.
@@ -259,3 +265,99 @@ def test_an_unknown_document_and_a_folder_of_something_else_are_refused(records,
         isocenter.document(records, names="clam")
     with pytest.raises(UsageError, match="no run, package, node or study"):
         isocenter.document(tmp_path)
+
+
+def test_no_template_holds_a_figure():
+    for item in guideline("draft").items:
+        assert not re.search(r"\d", PLACEHOLDER.sub("", item.sentence)), item.name
+        assert PLACEHOLDER.findall(item.sentence), item.name
+
+
+def test_every_number_of_a_draft_is_that_of_a_row(documented):
+    [draft] = [one for one in documented.documents if one.guideline.name == "draft"]
+    known = " ".join(json.dumps(row["value"]) for row in draft.rows)
+    texts = [
+        block.text for section in drafted(draft, Metrics()) for block in section.blocks if isinstance(block, Paragraph)
+    ]
+    numbers = {found for text in texts for found in re.findall(r"\d+", text)}
+    assert len(numbers) > 20
+    rounded = {f"{float(one):.{places}f}" for one in re.findall(r"-?\d+\.?\d*", known) for places in (0, 1, 2, 3)}
+    pieces = {piece for one in rounded for piece in one.lstrip("-").split(".")} | set(re.findall(r"\d+", known))
+    assert numbers - pieces <= {"95"}  # of intervals, whose level is 0.95
+
+
+def test_the_card_of_chai_is_valid_under_its_schema(documented, records, tmp_path, data):
+    schema = pytest.importorskip("xmlschema").XMLSchema(str(data / "documents" / "chai_applied_model_card_v0.2.xsd"))
+    schema.validate(str(documented.out / "chai.xml"))
+    facts = facts_of(tmp_path, model_name="Liver & spleen 2", approval="None.", clinical_risk="High.")
+    made = isocenter.document(records, names="chai", facts=facts, out=tmp_path / "out")
+    schema.validate(str(tmp_path / "out" / "chai.xml"))
+    assert "Liver &amp; spleen 2" in (made.out / "chai.xml").read_text()
+
+
+def test_a_word_file_holds_the_tables_of_the_page(records, tmp_path):
+    docx = pytest.importorskip("docx")
+    isocenter.document(records, names="model-card", formats="docx", out=tmp_path / "out")
+    assert not (tmp_path / "out" / "model-card.html").exists()
+    word = docx.Document(str(tmp_path / "out" / "model-card.docx"))
+    cells = [cell.text for table in word.tables for row in table.rows for cell in row.cells]
+    assert "what is asked" in cells
+    assert any("plan.yaml /network/name/value" in text for text in cells)
+
+
+@pytest.mark.whole
+def test_a_word_file_opens_in_libreoffice_and_a_pdf_has_all_pages(records, tmp_path):
+    office, browser = shutil.which("soffice"), shutil.which("chromium")
+    if office is None or browser is None:
+        pytest.skip("there is no LibreOffice or no Chromium")
+    isocenter.document(records, names="claim,draft", formats="docx,pdf", out=tmp_path / "out")
+    assert (tmp_path / "out" / "claim.pdf").read_bytes().startswith(b"%PDF")
+    (tmp_path / "out" / "claim.pdf").unlink()
+    profile = f"-env:UserInstallation=file://{tmp_path}/office"
+    command = [office, profile, "--headless", "--convert-to", "pdf", "--outdir", tmp_path / "out"]
+    subprocess.run([*command, tmp_path / "out" / "claim.docx"], check=True, capture_output=True, timeout=300)
+    assert (tmp_path / "out" / "claim.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_pdf_without_a_browser_is_refused_before_anything_is_written(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ResourceError, match=r"no Chromium.*Install chromium"):
+        isocenter.document(records, names="claim", formats="pdf", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_package_is_documented_from_what_it_keeps_of_its_run(packaged, tmp_path):
+    made = isocenter.document(packaged.out, names="model-card", out=tmp_path / "out")
+    states = {row["item"] + row["part"]: row["record"] for row in made.rows if row["state"] == "measured"}
+    assert states["1a"] == "isocenter/model.json"
+    assert verify(tmp_path / "out", packaged.out).broken == []
+
+
+def test_an_old_package_is_refused(packaged, tmp_path):
+    shutil.copytree(packaged.out / "isocenter", tmp_path / "old" / "isocenter")
+    file = tmp_path / "old" / "isocenter" / "model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "version": 0}))
+    with pytest.raises(IntegrityError, match="another version"):
+        isocenter.document(tmp_path / "old", names="model-card")
+
+
+def test_a_node_is_documented_without_any_identity(tmp_path):
+    node = tmp_path / "node"
+    node.mkdir()
+    engine = sqlalchemy.create_engine(f"sqlite:///{node}/node.sqlite")
+    tables.metadata.create_all(engine)
+    study = {"study": "s", "uid": "1.2", "state": "done", "instances": 1, "received_at": 0, "last_at": 0}
+    times = {"not_before": 0, "created_at": 86400, "started_at": 10, "done_at": 12}
+    names = {"job": "j", "study": "s", "rule": "r", "model": "lung", "model_hash": "abc", "inputs_hash": "i"}
+    with engine.begin() as database:
+        database.execute(tables.studies.insert().values(**study, attributes={"00100010": "Doe^Jane"}))
+        job = {**names, **times, "revision": 1, "inputs": [], "state": "done", "outcome": "result", "priority": 0}
+        database.execute(tables.jobs.insert().values(**job))
+    made = isocenter.document(node, names="pms", out=tmp_path / "out")
+    [exposure] = [row["value"] for row in made.rows if row["pointer"] == "/exposure"]
+    assert (exposure["jobs"], exposure["from"], exposure["median_seconds"]) == (1, "1970-01-02", 2.0)
+    assert verify(tmp_path / "out", node).broken == []
+    assert "Doe" not in "".join(path.read_text() for path in (tmp_path / "out").iterdir())
+    with engine.begin() as database:
+        database.execute(tables.jobs.update().values(outcome="failed"))
+    assert verify(tmp_path / "out", node).broken != []

@@ -17,7 +17,7 @@ from isocenter.errors import UsageError
 
 FIELDS = {"number", "part", "section", "subject", "evidence", "when", "otherwise", "weight", "element", "sentence"}
 HEAD = {"title", "edition", "source", "licence", "seen", "items", "subjects", "kind", "dates"}
-SUBJECTS = ("run", "package", "node", "study", "result")
+SUBJECTS = ("run", "package", "result")  # of a list that names none
 
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
@@ -65,6 +65,7 @@ class Guideline:
 
     edition, source, licence: which text, where it lies, and under which licence
     seen:  day on which it was looked at
+    subjects: kinds of subject for which `all` writes it
     dates: {duty: day from which it holds}, of laws
     """
 

@@ -30,6 +30,7 @@ class Absent:
 
 
 Found = list[Evidence] | Fact | Absent
+NODE_RECORD = "node"
 MOST_LINES = 10  # of a table in a document; its record holds all
 
 
@@ -58,15 +59,18 @@ def _single(words: list[str], subject: Subject, facts: Mapping[str, Fact]) -> Fo
         return LOOKUPS[name](subject, arguments)
     if name in PLACES and arguments:
         found = subject.find(name, pointer_to(*" ".join(arguments).split(".")))
-        return [found] if found is not None and not is_blank(found.value) else Absent(remedy_of(name))
+        return [found] if found is not None and not is_blank(found.value) else Absent(remedy_of(name, subject))
     raise UsageError(
         f"{' '.join(words)!r} is not a look-up", "documents/lists", f"Use {', '.join(LOOKUPS)} or a record"
     )
 
 
-def remedy_of(name: str) -> str:
+def remedy_of(name: str, subject: Subject) -> str:
     """The command that writes a record."""
-    return f"run {PLACES[name][1]}"
+    if name == NODE_RECORD and subject.kind == "node":
+        return "the node keeps no record of it"
+    command = PLACES[name][1]
+    return f"run {command if ' train ' in command else command.replace('RUN', subject.folder.resolve().name)}"
 
 
 def is_blank(value: Any) -> bool:
@@ -78,17 +82,17 @@ def _plan(subject: Subject, arguments: list[str]) -> Found:
     """A decision with its reason; one whose value is null still says by its reason what was not done."""
     found = _decision(subject, arguments[0], "value")
     if found is None:
-        return Absent(remedy_of("plan"))
+        return Absent(remedy_of("plan", subject))
     reason = _decision(subject, arguments[0], "because")
     if is_blank(found.value):
-        return [reason] if reason is not None else Absent(remedy_of("plan"))
+        return [reason] if reason is not None else Absent(remedy_of("plan", subject))
     because = "" if reason is None else str(reason.value)
     return [Evidence(found.value, found.record, found.pointer, found.sha256, because)]
 
 
 def _because(subject: Subject, arguments: list[str]) -> Found:
     found = _decision(subject, arguments[0], "because")
-    return Absent(remedy_of("plan")) if found is None else [found]
+    return Absent(remedy_of("plan", subject)) if found is None else [found]
 
 
 def _decision(subject: Subject, key: str, part: str) -> Evidence | None:
@@ -122,31 +126,31 @@ def _summary(subject: Subject, arguments: list[str]) -> Found:
     label = " ".join(arguments[1:]) or "all"
     rows = [one for one in figures_of(subject) if one.value["metric"] == metric and one.value["value"] is not None]
     exact = [one for one in rows if one.value["label"] == label]
-    return exact[:1] or rows[:1] or Absent(remedy_of("summary"))
+    return exact[:1] or rows[:1] or Absent(remedy_of("summary", subject))
 
 
 def _figures(subject: Subject, arguments: list[str]) -> Found:
     named = [primary_of(subject) if one == "primary" else one for one in arguments]
     rows = [one for one in figures_of(subject) if one.value["metric"] in named and one.value["value"] is not None]
-    return rows or Absent(remedy_of("summary"))
+    return rows or Absent(remedy_of("summary", subject))
 
 
 def _count(subject: Subject, arguments: list[str]) -> Found:
     path = subject.path_of(arguments[0])
     if path is None:
-        return Absent(remedy_of(arguments[0]))
+        return Absent(remedy_of(arguments[0], subject))
     return [subject.at(path, f"count:{';'.join(arguments[1:])}")]
 
 
 def _lines(subject: Subject, arguments: list[str]) -> Found:
     path = subject.path_of(arguments[0])
     if path is None:
-        return Absent(remedy_of(arguments[0]))
+        return Absent(remedy_of(arguments[0], subject))
     conditions = dict(one.split("=", 1) for one in arguments[1:])
     most = int(conditions.pop("most", MOST_LINES))
     rows = subject.record(path)[0]
     kept = [place for place, row in enumerate(rows, 1) if all(row.get(k) == v for k, v in conditions.items())]
-    return [subject.at(path, f"@{place}") for place in kept[:most]] or Absent(remedy_of(arguments[0]))
+    return [subject.at(path, f"@{place}") for place in kept[:most]] or Absent(remedy_of(arguments[0], subject))
 
 
 LOOKUPS: Mapping[str, Callable[[Subject, list[str]], Found]] = {

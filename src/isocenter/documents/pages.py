@@ -113,7 +113,7 @@ def place_text(answer: Answer) -> str:
     """Record, pointer and the first digits of the record's SHA-256."""
     if not answer.record:
         return ""
-    return f"{answer.record} {answer.pointer} ({answer.sha256[:HASH] or 'table of the node'})"
+    return f"{answer.record} {answer.pointer} ({answer.sha256[:HASH]})"
 
 
 def answer_text(answer: Answer, metrics: Metrics) -> str:
@@ -124,7 +124,7 @@ def answer_text(answer: Answer, metrics: Metrics) -> str:
         return f"{sentence(str(answer.value))} ({answer.because}.)"
     text = value_words(answer.value, metrics)
     name = name_of(answer.pointer)
-    text = f"{name}: {text}" if name and not isinstance(answer.value, Mapping) else text
+    text = f"{name}: {text}" if name and not (is_figure(answer.value) or is_group(answer.value)) else text
     return sentence(f"{text}. {sentence(answer.because)}" if answer.because else text)
 
 
@@ -136,7 +136,7 @@ def value_words(value: Any, metrics: Metrics, *, briefly: bool = False) -> str:
     if is_figure(value):
         return figure_words(value, metrics, briefly=briefly)
     if isinstance(value, Mapping):
-        return _group_words(value) if {"attribute", "group", "error"} <= set(value) else _parts_words(value, metrics)
+        return _group_words(value) if is_group(value) else _parts_words(value, metrics)
     if isinstance(value, list) and len(value) > MOST_PARTS and isinstance(value[0], Mapping):
         return f"{len(value)} entries"
     if isinstance(value, list) and any(isinstance(one, Mapping | str) for one in value):
@@ -162,6 +162,11 @@ def _group_words(row: Mapping[str, Any]) -> str:
     sure = f"p {p_text(float(adjusted))} after Holm" if adjusted not in ("", None) else str(row.get("judged", ""))
     attribute = str(row["attribute"]).removeprefix("image: ")
     return f"{attribute} {row['group']}: mean error {errors[0]}, {errors[1]} elsewhere (n = {row.get('n')}; {sure})"
+
+
+def is_group(value: Any) -> bool:
+    """Whether a value is a row of `weak_groups.csv`."""
+    return isinstance(value, Mapping) and {"attribute", "group", "error"} <= set(value)
 
 
 def is_figure(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,9 @@ from typing import Any, Literal
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from isocenter.documents.node import DATABASE, NODE, node_record, node_text
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime import as_json, digest
+from isocenter.runtime import as_json, digest, read_json
 
 Kind = Literal["run", "package", "node", "study", "result"]
 # A record by its name: where it may lie in a subject, the first that exists, and the command that writes it.
@@ -61,13 +63,13 @@ PLACES: Mapping[str, tuple[Sequence[str], str]] = {
     "results": (("results.json",), "isocenter study analyse STUDY --data TABLE --out RESULT"),
     "flow": (("flow.json",), "isocenter study analyse STUDY --data TABLE --out RESULT"),
     "study": (("study.json", "registry.json"), "isocenter study plan study.toml --out FOLDER"),
-    "node": (("node.json",), "isocenter document NODE"),
+    "node": ((NODE,), "isocenter document NODE"),
 }
 # The file that makes a folder a subject of a kind, in this order.
 MARKS: tuple[tuple[str, Kind], ...] = (
     ("run.json", "run"),
     ("isocenter/model.json", "package"),
-    ("node.sqlite", "node"),
+    (DATABASE, "node"),
     ("results.json", "study"),
     ("registry.json", "study"),
     ("evaluation/summary.json", "result"),
@@ -95,12 +97,12 @@ class Evidence:
 class Subject:
     """A run, a package, a node or a study in its folder.
 
-    tables: records of a node's database by file name, as JSON; they have no file
+    tables: {file name: text} of records that are made from a node's database, in which they have no file
     """
 
     folder: Path
     kind: Kind
-    tables: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def opened(cls, folder: Path, *, agreeing: bool = True) -> Subject:
@@ -118,7 +120,7 @@ class Subject:
             )
         for mark, kind in MARKS:
             if (folder / mark).is_file():
-                subject = cls(folder, kind)
+                subject = cls(folder, kind, {NODE: node_text(node_record(folder))} if kind == "node" else {})
                 if agreeing:
                     subject.refuse_disagreements()
                 return subject
@@ -144,7 +146,8 @@ class Subject:
         """(contents, SHA-256) of a record by its path; IntegrityError for a damaged or missing one."""
         if path not in self._contents:
             if path in self.tables:
-                self._contents[path] = self.tables[path], ""
+                text = self.tables[path]
+                self._contents[path] = json.loads(text), hashlib.sha256(text.encode()).hexdigest()
                 return self._contents[path]
             file = self.folder / path
             if not file.resolve().is_relative_to(self.folder.resolve()) or not file.is_file():
@@ -227,9 +230,12 @@ def _parsed(file: Path) -> Any:
         if file.suffix == ".csv":
             with file.open(encoding="utf-8", newline="") as lines:
                 return list(csv.DictReader(lines))
-        return json.loads(file.read_text(encoding="utf-8"))
+        contents = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, YAMLError, OSError) as error:
         raise IntegrityError(f"cannot be read ({error})", str(file), "Get the folder again, whole") from error
+    if isinstance(contents, dict) and "schema" in contents:
+        return read_json(file, contents["schema"])  # which refuses another version
+    return contents
 
 
 def json_value(contents: Any, pointer: str) -> Any:

@@ -62,10 +62,12 @@ def _add_table(document: WordDocument, block: Table, width: int) -> None:
     for column, share in zip(table.columns, shares, strict=True):
         column.width = Emu(int(width * share))
     head = table.rows[0]
-    head._tr.get_or_add_trPr().append(OxmlElement("w:tblHeader"))
+    head._tr.get_or_add_trPr().append(OxmlElement("w:tblHeader"))  # it stands again on each sheet
     _fill(head, block.columns, shares, width, bold=True)
     for row in block.rows:
-        _fill(table.add_row(), row, shares, width)
+        added = table.add_row()
+        added._tr.get_or_add_trPr().append(OxmlElement("w:cantSplit"))
+        _fill(added, row, shares, width)
 
 
 def _fill(row: Any, texts: Sequence[Any], shares: Sequence[float], width: int, *, bold: bool = False) -> None:

@@ -137,6 +137,8 @@ def document(
     if folder is None:
         return Documented([document_of(one, opened, stated) for one in chosen], opened.records)
     with result_folder(folder, overwrite, (RECORD,)) as partial:
+        for name, text in opened.tables.items():
+            (partial / name).write_text(text, encoding="utf-8")
         (partial / FACTS).write_text(facts_text(asked, stated), encoding="utf-8")
         stated_in = digest(partial / FACTS)
         documents = [document_of(one, opened, stated, stated_in) for one in chosen]
