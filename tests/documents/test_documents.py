@@ -17,8 +17,9 @@ import sqlalchemy
 
 import isocenter
 from isocenter.documents import Subject, broken_rows, drafted, guideline, guideline_names, read_facts
+from isocenter.documents.change_plan import refuse_change_plan
 from isocenter.documents.guidelines import PLACEHOLDER
-from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.errors import IntegrityError, PlanError, ResourceError, UsageError
 from isocenter.evaluation import Metrics
 from isocenter.report import Paragraph
 from isocenter.service.records import tables
@@ -48,6 +49,7 @@ COUNTS = {
     "mdr": (9, None),
     "mdr-clinical": (3, None),
     "model-card": (9, None),
+    "pccp": (3, 12),
     "pms": (10, None),
     "spirit-ai": (34 + 15, None),
     "stard-ai": (40, 48),
@@ -361,3 +363,46 @@ def test_a_node_is_documented_without_any_identity(tmp_path):
     with engine.begin() as database:
         database.execute(tables.jobs.update().values(outcome="failed"))
     assert verify(tmp_path / "out", node).broken != []
+
+
+CHANGE_PLAN = """
+version = 1
+approved = "{digest}"
+[[modification]]
+name = "retrain with site data"
+may_change = ["weights", "task.calibration"]
+[[acceptance]]
+metric = "auroc"
+label = "all"
+rule = "non-inferior"
+margin = 0.02
+against = ["approved", "current"]
+[evidence]
+alpha = 0.05
+evaluations = 5
+""".replace("{digest}", "0" * 64)
+
+
+def test_a_plan_of_changes_is_documented_in_the_three_parts_of_the_guidance(records, tmp_path):
+    shutil.copytree(records, tmp_path / "run")
+    (tmp_path / "run" / "change-plan.toml").write_text(CHANGE_PLAN)
+    made = isocenter.document(tmp_path / "run", names="pccp", out=tmp_path / "out")
+    measured = {row["item"] + row["part"] for row in made.rows if row["record"] == "change-plan.toml"}
+    assert {"1a", "1b", "2c", "2d"} <= measured
+    assert verify(tmp_path / "out", tmp_path / "run").broken == []
+
+
+NOT_EXECUTABLE = {
+    "an unknown key": ("alpha = 0.05", "alfa = 0.05", "'alfa' is not known"),
+    "an unknown part": ('"weights", ', '"colour", ', "'colour' is no part"),
+    "a metric that the evaluation lacks": ('metric = "auroc"', 'metric = "dice"', "'dice', which the evaluation lacks"),
+    "no margin": ("margin = 0.02\n", "", "needs a margin"),
+    "no comparator": ('against = ["approved", "current"]\n', "", "against nothing"),
+}
+
+
+@pytest.mark.parametrize("wrong", sorted(NOT_EXECUTABLE))
+def test_a_plan_of_changes_that_no_check_could_execute_is_refused(wrong):
+    before, after, problem = NOT_EXECUTABLE[wrong]
+    with pytest.raises(PlanError, match=problem):
+        refuse_change_plan(tomllib.loads(CHANGE_PLAN.replace(before, after)), {"auroc"}, "change-plan.toml")

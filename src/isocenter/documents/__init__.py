@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.documents.answers import STATES, Answer, Answered, Document, document_of
     from isocenter.documents.card_file import ROOTS, card_xml
-    from isocenter.documents.contradictions import refuse_contradictions
+    from isocenter.documents.contradictions import refuse_contradictions, refuse_planned_changes
     from isocenter.documents.drafting import drafted
     from isocenter.documents.facts import FACTS, QUESTIONS, Fact, facts_text, read_facts
     from isocenter.documents.guidelines import Guideline, Item, guideline, guideline_names

@@ -1,4 +1,4 @@
-"""Statements of a person that a record contradicts: refused, with both named."""
+"""Statements of a person that a record contradicts, and plans that could not be executed: refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from isocenter.documents.change_plan import refuse_change_plan
 from isocenter.documents.facts import Fact
-from isocenter.documents.lookups import looked_up
+from isocenter.documents.lookups import figures_of, looked_up
 from isocenter.documents.subject import Evidence, Subject
 from isocenter.errors import UsageError
 
@@ -41,6 +42,14 @@ def refuse_contradictions(facts: Mapping[str, Fact], subject: Subject, where: Pa
                         str(where),
                         "Correct the statement, or give the subject whose records bear it out",
                     )
+
+
+def refuse_planned_changes(subject: Subject) -> None:
+    """PlanError where the subject has a plan of changes that a check could not execute."""
+    path = subject.path_of("change_plan")
+    if path is not None:
+        metrics = {one.value["metric"] for one in figures_of(subject)}
+        refuse_change_plan(subject.record(path)[0], metrics, str(subject.folder / path))
 
 
 def _one(text: str, subject: Subject) -> Evidence | None:

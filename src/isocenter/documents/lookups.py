@@ -70,6 +70,8 @@ def remedy_of(name: str, subject: Subject) -> str:
     if name == NODE_RECORD and subject.kind == "node":
         return "the node keeps no record of it"
     command = PLACES[name][1]
+    if not command.startswith("isocenter "):
+        return command
     return f"run {command if ' train ' in command else command.replace('RUN', subject.folder.resolve().name)}"
 
 

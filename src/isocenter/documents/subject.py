@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from isocenter.documents.change_plan import CHANGE_PLAN
 from isocenter.documents.node import DATABASE, NODE, node_record, node_text
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import as_json, digest, read_json
@@ -60,6 +62,7 @@ PLACES: Mapping[str, tuple[Sequence[str], str]] = {
     "manifest": (("manifest.json", "checkpoints/best/manifest.json"), "isocenter package RUN"),
     "monitor": (("monitor.json", "*/monitor.json"), "isocenter monitor TABLE --out RUN/monitor"),
     "change": (("change.json", "*/change.json"), "isocenter change check CANDIDATE --plan change-plan.toml"),
+    "change_plan": ((CHANGE_PLAN, f"*/{CHANGE_PLAN}"), f"write {CHANGE_PLAN} into the subject's folder"),
     "results": (("results.json",), "isocenter study analyse STUDY --data TABLE --out RESULT"),
     "flow": (("flow.json",), "isocenter study analyse STUDY --data TABLE --out RESULT"),
     "study": (("study.json", "registry.json"), "isocenter study plan study.toml --out FOLDER"),
@@ -227,6 +230,8 @@ def _parsed(file: Path) -> Any:
     try:
         if file.suffix == ".yaml":
             return as_json(YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")))  # keys become texts
+        if file.suffix == ".toml":
+            return tomllib.loads(file.read_text(encoding="utf-8"))
         if file.suffix == ".csv":
             with file.open(encoding="utf-8", newline="") as lines:
                 return list(csv.DictReader(lines))

@@ -30,6 +30,7 @@ from isocenter.documents import (
     print_pages,
     read_facts,
     refuse_contradictions,
+    refuse_planned_changes,
     write_word,
 )
 from isocenter.errors import UsageError
@@ -129,6 +130,7 @@ def document(
     if "pdf" in wanted:
         browser_path()
     opened = Subject.opened(Path(subject))
+    refuse_planned_changes(opened)
     chosen = [guideline(name) for name in _chosen(names, opened.kind)]
     stated = {} if facts is None else read_facts(Path(facts), datetime.now(UTC).date())
     if facts is not None:
