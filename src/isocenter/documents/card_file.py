@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from isocenter.documents.answers import Answer, Answered, Document
 from isocenter.documents.pages import answer_text, is_figure
+from isocenter.errors import printable
 from isocenter.evaluation import Metrics
 
 # The namespace and the root element of a list that has elements.
@@ -36,7 +37,7 @@ def card_xml(document: Document, metrics: Metrics) -> str:
         if last == "Keyword":
             texts = [str(answer.value) for answer in _known(one)]
         for text in texts if last == "Keyword" else [" ".join(texts) or "Not stated."]:
-            SubElement(parent, last).text = text
+            SubElement(parent, last).text = printable(text)
     indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
 
@@ -50,7 +51,7 @@ def _add_results(parent: Element, answered: Answered) -> None:
     results: list[tuple[str, Any]] = [(_label(one), one.value) for one in _known(answered)]
     for label, value in results or [("Not stated", None)]:
         result = SubElement(parent, "MetricResult")
-        SubElement(result, "Label").text = label
+        SubElement(result, "Label").text = printable(label)
         SubElement(result, "ValueJson").text = json.dumps(value, ensure_ascii=False)
 
 

@@ -113,6 +113,8 @@ class Subject:
 
         agreeing: whether records that disagree are refused
         """
+        if folder.suffix == ".zip":
+            raise UsageError("is an archive", str(folder), "Unpack it, and give the folder")
         if not folder.is_dir():
             raise UsageError("there is no such folder", str(folder), "Give a run, a package, a node or a study")
         if (folder / "plan.yaml").is_file() and not (folder / "run.json").is_file():

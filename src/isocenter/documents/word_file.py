@@ -13,6 +13,7 @@ from docx.enum.section import WD_ORIENT
 from docx.oxml import OxmlElement
 from docx.shared import Cm, Emu, Pt
 
+from isocenter.errors import printable
 from isocenter.report import Block, Figure, Page, Paragraph, Table
 
 # Shares of the width that columns of tables have, by their number.
@@ -30,7 +31,7 @@ def write_word(page: Page, path: Path) -> None:
     document.add_heading(page.title, level=0)
     for text in (page.lead, page.verdict, *page.notes):
         if text:
-            document.add_paragraph(text)
+            document.add_paragraph(printable(text))
     width = int(sheet.page_width - sheet.left_margin - sheet.right_margin)
     for section in page.sections:
         document.add_heading(section.title, level=1)
@@ -38,14 +39,14 @@ def write_word(page: Page, path: Path) -> None:
             _add_block(document, block, width)
     document.add_heading("Where this comes from", level=1)
     for name, value in page.facts.items():
-        document.add_paragraph(f"{name}: {value}")
+        document.add_paragraph(printable(f"{name}: {value}"))
     document.save(str(path))
 
 
 def _add_block(document: WordDocument, block: Block, width: int) -> None:
     match block:
         case Paragraph():
-            document.add_paragraph(block.text)
+            document.add_paragraph(printable(block.text))
         case Table():
             _add_table(document, block, width)
         case Figure():
@@ -73,4 +74,4 @@ def _add_table(document: WordDocument, block: Table, width: int) -> None:
 def _fill(row: Any, texts: Sequence[Any], shares: Sequence[float], width: int, *, bold: bool = False) -> None:
     for cell, text, share in zip(row.cells, texts, shares, strict=True):
         cell.width = Emu(int(width * share))
-        cell.paragraphs[0].add_run("" if text is None else str(text)).bold = bold
+        cell.paragraphs[0].add_run("" if text is None else printable(str(text))).bold = bold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, Rectangle
@@ -47,7 +48,7 @@ def flow_of_cases(steps: Sequence[tuple[str, str]], parts: Sequence[str], title:
 
     sentences = [f"{text}; {leaving}" if leaving else text for text, leaving in steps]
     alt = ". ".join([*sentences, ", ".join(parts)])
-    return chart(draw, title=title, caption=caption, alt=alt, size=(width, height))
+    return replace(chart(draw, title=title, caption=caption, alt=alt, size=(width, height)), wide=True)
 
 
 def _box(axes: Axes, ink: Ink, centre: float, top: float, width: float, text: str) -> None:
