@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import re
 import shutil
 import subprocess
 import tomllib
+from collections import Counter
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,12 @@ import isocenter
 from isocenter.documents import Subject, broken_rows, drafted, guideline, guideline_names, read_facts
 from isocenter.documents.change_plan import refuse_change_plan
 from isocenter.documents.guidelines import PLACEHOLDER
+from isocenter.documents.subject import csv_value
 from isocenter.errors import IntegrityError, PlanError, ResourceError, UsageError
 from isocenter.evaluation import Metrics
-from isocenter.report import Paragraph
+from isocenter.report import Figure, Paragraph
 from isocenter.service.records import tables
-from isocenter.verbs.document import Documented, verify
+from isocenter.verbs.document import Documented
 
 # Items of each list, and its parts where the source counts those; the figures of the guidelines themselves.
 COUNTS = {
@@ -124,7 +127,7 @@ def test_a_page_begins_with_its_score_and_at_most_ten_gaps(documented):
 
 
 def test_documents_of_unchanged_records_hold(documented, records):
-    assert verify(documented.out, records).broken == []
+    assert isocenter.verify_documents(documented.out, records).broken == []
 
 
 def change(file: Path, draw: random.Random) -> None:
@@ -155,7 +158,7 @@ def test_a_changed_figure_is_named_with_both_values(documented, records, tmp_pat
     summary = json.loads(file.read_text())
     summary["rows"][0]["value"] = 0.999
     file.write_text(json.dumps(summary))
-    broken = [str(one) for one in verify(documented.out, tmp_path / "run").broken]
+    broken = [str(one) for one in isocenter.verify_documents(documented.out, tmp_path / "run").broken]
     assert any(one.startswith("claim 37: evaluation/summary.json /rows/0 was") and "0.999" in one for one in broken)
 
 
@@ -166,7 +169,7 @@ def test_a_changed_row_of_the_documents_is_found(documented, records, tmp_path):
     row = next(row for row in written["rows"] if row["state"] == "measured")
     row["value"] = "better"
     file.write_text(json.dumps(written))
-    assert len(verify(tmp_path / "documents", records).broken) == 1
+    assert len(isocenter.verify_documents(tmp_path / "documents", records).broken) == 1
 
 
 def test_the_command_line_exits_with_1_where_a_row_no_longer_holds(documented, records, tmp_path, cli):
@@ -192,9 +195,9 @@ def test_a_fact_is_stated_with_name_and_day_and_can_be_verified(records, tmp_pat
     made = isocenter.document(records, names="claim", facts=facts, out=tmp_path / "out")
     [row] = [row for row in made.rows if row["item"] == "44"]
     assert (row["state"], row["because"]) == ("stated", "stated by A. Reader on 2026-01-05")
-    assert verify(tmp_path / "out", records).broken == []
+    assert isocenter.verify_documents(tmp_path / "out", records).broken == []
     (tmp_path / "out" / "facts.toml").write_text("")
-    assert any(one.where == "claim 44" for one in verify(tmp_path / "out", records).broken)
+    assert any(one.where == "claim 44" for one in isocenter.verify_documents(tmp_path / "out", records).broken)
 
 
 def test_the_open_questions_are_commented_out_and_can_be_given_back(documented):
@@ -226,8 +229,9 @@ def test_a_statement_that_a_record_contradicts_is_refused_with_both_named(record
     claims = facts_of(tmp_path, external_testing="External validation was done in two hospitals.")
     with pytest.raises(UsageError, match=r"external_testing states 'External validation'.*plan\.yaml /split/method"):
         isocenter.document(records, facts=claims)
-    denies = facts_of(tmp_path, external_testing="There was no external validation, for want of data.")
-    assert isocenter.document(records, facts=denies).rows
+    for denial in ("There was no external validation, for want of data.", "External validation is planned."):
+        denies = facts_of(tmp_path, external_testing=denial)
+        assert isocenter.document(records, names="claim", facts=denies).rows
 
 
 def test_no_exclusions_is_refused_where_the_check_names_some(records, tmp_path):
@@ -288,6 +292,24 @@ def test_every_number_of_a_draft_is_that_of_a_row(documented):
     assert numbers - pieces <= {"95"}  # of intervals, whose level is 0.95
 
 
+def test_the_flow_of_cases_is_drawn_from_the_rows(documented, records):
+    [draft] = [one for one in documented.documents if one.guideline.name == "draft"]
+    [flow] = [block for section in drafted(draft, Metrics()) for block in section.blocks if isinstance(block, Figure)]
+    with (records / "split.csv").open() as lines:
+        parts = Counter(row["split"] for row in csv.DictReader(lines))
+    assert f"Training: {parts['train']}, Validation: {parts['val']}, Test: {parts['test']}" in flow.alt
+    assert f"Found: {parts.total()} cases; Could not be used: 0" in flow.alt
+
+
+def test_a_case_of_several_folds_counts_once():
+    rows = [{"case": "a", "split": "train"}, {"case": "a", "split": "train"}, {"case": "b", "split": "test"}]
+    assert csv_value(rows, "count:split=train;distinct=case") == 1
+    assert csv_value(rows, "count:split=train") == 2
+    assert csv_value(rows, "case@3") == "b"
+    with pytest.raises(IndexError):
+        csv_value(rows, "case@0")
+
+
 def test_the_card_of_chai_is_valid_under_its_schema(documented, records, tmp_path, data):
     schema = pytest.importorskip("xmlschema").XMLSchema(str(data / "documents" / "chai_applied_model_card_v0.2.xsd"))
     schema.validate(str(documented.out / "chai.xml"))
@@ -332,7 +354,7 @@ def test_a_package_is_documented_from_what_it_keeps_of_its_run(packaged, tmp_pat
     made = isocenter.document(packaged.out, names="model-card", out=tmp_path / "out")
     states = {row["item"] + row["part"]: row["record"] for row in made.rows if row["state"] == "measured"}
     assert states["1a"] == "isocenter/model.json"
-    assert verify(tmp_path / "out", packaged.out).broken == []
+    assert isocenter.verify_documents(tmp_path / "out", packaged.out).broken == []
 
 
 def test_an_old_package_is_refused(packaged, tmp_path):
@@ -358,11 +380,11 @@ def test_a_node_is_documented_without_any_identity(tmp_path):
     made = isocenter.document(node, names="pms", out=tmp_path / "out")
     [exposure] = [row["value"] for row in made.rows if row["pointer"] == "/exposure"]
     assert (exposure["jobs"], exposure["from"], exposure["median_seconds"]) == (1, "1970-01-02", 2.0)
-    assert verify(tmp_path / "out", node).broken == []
+    assert isocenter.verify_documents(tmp_path / "out", node).broken == []
     assert "Doe" not in "".join(path.read_text() for path in (tmp_path / "out").iterdir())
     with engine.begin() as database:
         database.execute(tables.jobs.update().values(outcome="failed"))
-    assert verify(tmp_path / "out", node).broken != []
+    assert isocenter.verify_documents(tmp_path / "out", node).broken != []
 
 
 CHANGE_PLAN = """
@@ -389,7 +411,7 @@ def test_a_plan_of_changes_is_documented_in_the_three_parts_of_the_guidance(reco
     made = isocenter.document(tmp_path / "run", names="pccp", out=tmp_path / "out")
     measured = {row["item"] + row["part"] for row in made.rows if row["record"] == "change-plan.toml"}
     assert {"1a", "1b", "2c", "2d"} <= measured
-    assert verify(tmp_path / "out", tmp_path / "run").broken == []
+    assert isocenter.verify_documents(tmp_path / "out", tmp_path / "run").broken == []
 
 
 NOT_EXECUTABLE = {

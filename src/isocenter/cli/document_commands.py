@@ -11,7 +11,6 @@ import isocenter
 from isocenter.cli.flags import Json, Out, Overwrite
 from isocenter.cli.shell import PartlyFailedError, default_out, show
 from isocenter.errors import UsageError
-from isocenter.verbs.document import verify as verified
 
 
 def document(
@@ -39,7 +38,7 @@ def document(
     if verify is not None:
         if against is None or subject is not None:
             raise UsageError("needs --against SUBJECT, and no other subject", "--verify", "Give both folders")
-        result = verified(verify, against)
+        result = isocenter.verify_documents(verify, against)
         show(result, result.as_record() if json else None)
         if result.broken:
             first = result.broken[0]

@@ -13,8 +13,11 @@ from isocenter.documents.lookups import figures_of, looked_up
 from isocenter.documents.subject import Evidence, Subject
 from isocenter.errors import UsageError
 
-# Words before a claim that turn it round: "no external validation was done".
-DENIED = re.compile(r"\b(no|not|never|without|lacks?|lacking|nor|neither|none|yet to|planned|future)\b[^.;]*$", re.I)
+# Words before or after a claim that turn it round: "no external validation was done", "external validation is planned".
+DENIED = re.compile(
+    r"\b(no|not|never|without|lacks?|lacking|nor|neither|none|yet to|planned|future)\b[^.;]*$", re.IGNORECASE
+)
+DENIED_AFTER = re.compile(r"^\W*(?:\w+ +){0,3}(?:not|never|planned|lacking|missing|pending)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ def refuse_contradictions(facts: Mapping[str, Fact], subject: Subject, where: Pa
     for fact in facts.values():
         for claim in CLAIMS:
             for match in claim.words.finditer(fact.value):
-                if DENIED.search(fact.value[: match.start()]):
+                if DENIED.search(fact.value[: match.start()]) or DENIED_AFTER.search(fact.value[match.end() :]):
                     continue
                 if (evidence := claim.against(subject)) is not None:
                     raise UsageError(

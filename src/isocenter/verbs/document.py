@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from isocenter import documents
 from isocenter.documents import (
     FACTS,
     RECORD,
@@ -31,7 +32,6 @@ from isocenter.documents import (
     read_facts,
     refuse_contradictions,
     refuse_planned_changes,
-    write_word,
 )
 from isocenter.errors import UsageError
 from isocenter.keywords import named_keywords
@@ -143,19 +143,19 @@ def document(
             (partial / name).write_text(text, encoding="utf-8")
         (partial / FACTS).write_text(facts_text(asked, stated), encoding="utf-8")
         stated_in = digest(partial / FACTS)
-        documents = [document_of(one, opened, stated, stated_in) for one in chosen]
-        written = _written(documents, opened, wanted, partial)
-        result = Documented(documents, opened.records, [folder / path.name for path in written], folder)
+        filled = [document_of(one, opened, stated, stated_in) for one in chosen]
+        written = _written(filled, opened, wanted, partial)
+        result = Documented(filled, opened.records, [folder / path.name for path in written], folder)
         record = result.as_record()
         write_json(partial / RECORD, record.pop("schema"), record)
     return result
 
 
-def _written(documents: Sequence[Document], subject: Subject, formats: Sequence[str], folder: Path) -> list[Path]:
+def _written(filled: Sequence[Document], subject: Subject, formats: Sequence[str], folder: Path) -> list[Path]:
     """The files of each document in each format."""
     browser = browser_path() if "pdf" in formats else ""
     metrics, pages, files = metrics_of(subject), list[Path](), list[Path]()
-    for one in documents:
+    for one in filled:
         page = page_of(one, subject, before=drafted(one, metrics))
         target = folder / f"{one.guideline.name}.html"
         if "html" in formats or browser:
@@ -163,7 +163,7 @@ def _written(documents: Sequence[Document], subject: Subject, formats: Sequence[
             pages.append(target)
         if "docx" in formats:
             files.append(target.with_suffix(".docx"))
-            write_word(page, files[-1])
+            documents.write_word(page, files[-1])  # which imports python-docx
         if "json" in formats:
             files.append(target.with_suffix(".json"))
             write_json(files[-1], SCHEMA, {"scores": [one.score], "rows": one.rows})
@@ -196,7 +196,7 @@ def _named(given: str | Sequence[str], known: Sequence[str], where: str) -> list
     return cleaned
 
 
-def verify(folder: str | Path, against: str | Path) -> Verified:
+def verify_documents(folder: str | Path, against: str | Path) -> Verified:
     """Read every record that a folder of documents names anew, and list the rows that no longer hold.
 
     folder:  that `document` wrote
