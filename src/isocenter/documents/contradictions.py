@@ -68,7 +68,10 @@ def _same_source(subject: Subject) -> Evidence | None:
 
 
 def _excluded(subject: Subject) -> Evidence | None:
-    """A check that names cases which cannot be used."""
+    """A run that left cases out, or a check that names cases which cannot be used."""
+    count = subject.find("run", "/excluded_cases")
+    if count is not None and count.value:
+        return count
     rows = subject.find("check", "/rows")
     if rows is None:
         return None
