@@ -172,6 +172,20 @@ def test_a_changed_row_of_the_documents_is_found(documented, records, tmp_path):
     assert len(isocenter.verify_documents(tmp_path / "documents", records).broken) == 1
 
 
+def test_a_changed_score_is_found(documented, records, tmp_path):
+    shutil.copytree(documented.out, tmp_path / "documents")
+    file = tmp_path / "documents" / "documents.json"
+    written = json.loads(file.read_text())
+    written["scores"][0]["measured"] += 1
+    file.write_text(json.dumps(written))
+    [broken] = isocenter.verify_documents(tmp_path / "documents", records).broken
+    assert "does not follow from its rows" in str(broken)
+    del written["rows"][0]["state"]
+    file.write_text(json.dumps(written))
+    with pytest.raises(IntegrityError, match="is damaged"):
+        isocenter.verify_documents(tmp_path / "documents", records)
+
+
 def test_the_command_line_exits_with_1_where_a_row_no_longer_holds(documented, records, tmp_path, cli):
     shutil.copytree(records, tmp_path / "run")
     assert cli("document", "--verify", documented.out, "--against", tmp_path / "run").code == 0

@@ -47,10 +47,24 @@ def broken_rows(folder: Path, subject: Subject) -> list[Broken]:
             broken += [Broken(where, problem) for problem in _measured(row, subject)]
         elif row["state"] == "stated":
             broken += [Broken(where, problem) for problem in _stated(row, folder)]
-    counted = {score["document"]: score for score in written["scores"]}
-    for name in {row["document"] for row in written["rows"]} - set(counted):
-        broken.append(Broken(name, "has no score"))
+    broken += _miscounted(written)
     return broken
+
+
+def _miscounted(written: Mapping[str, Any]) -> list[Broken]:
+    """Scores that do not follow from the rows."""
+    states: dict[str, dict[tuple[str, str], set[str]]] = {}
+    for row in written["rows"]:
+        states.setdefault(row["document"], {}).setdefault((row["item"], row["part"]), set()).add(row["state"])
+    broken = []
+    for score in written["scores"]:
+        items = states.pop(score["document"], {})
+        missing = sum("missing" in one for one in items.values())
+        apart = sum("not applicable" in one for one in items.values())
+        rest = len(items) - missing - apart
+        if (score["missing"], score["not_applicable"], score["measured"] + score["stated"]) != (missing, apart, rest):
+            broken.append(Broken(score["document"], "its score does not follow from its rows"))
+    return [*broken, *(Broken(name, "has no score") for name in states)]
 
 
 def _changed(records: Mapping[str, str], subject: Subject) -> dict[str, str]:

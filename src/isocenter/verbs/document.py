@@ -33,7 +33,7 @@ from isocenter.documents import (
     refuse_contradictions,
     refuse_planned_changes,
 )
-from isocenter.errors import UsageError
+from isocenter.errors import IntegrityError, UsageError
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.reading import refuse_taken, result_folder
@@ -202,6 +202,9 @@ def verify_documents(folder: str | Path, against: str | Path) -> Verified:
     folder:  that `document` wrote
     against: the run, package, node or study
     """
-    subject = Subject.opened(Path(against), agreeing=False)
-    rows = len(read_json(Path(folder) / RECORD, SCHEMA)["rows"])
-    return Verified(rows, broken_rows(Path(folder), subject))
+    subject, record = Subject.opened(Path(against), agreeing=False), Path(folder) / RECORD
+    written = read_json(record, SCHEMA)
+    try:
+        return Verified(len(written["rows"]), broken_rows(Path(folder), subject))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"is damaged ({error})", str(record), "Write the documents anew") from error
