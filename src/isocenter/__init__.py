@@ -22,6 +22,7 @@ __all__ = [
     "demo",
     "describe_networks",
     "describe_weights",
+    "document",
     "embed",
     "ensemble",
     "evaluate",
@@ -37,6 +38,7 @@ __all__ = [
     "route",
     "serve",
     "train",
+    "verify_documents",
     "view",
     "write",
 ]
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo
+    from isocenter.verbs.document import document, verify_documents
     from isocenter.verbs.embed import embed
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate

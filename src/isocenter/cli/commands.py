@@ -6,6 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from isocenter.cli.document_commands import document
 from isocenter.cli.images import convert, view
 from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
 from isocenter.cli.service_commands import monitor, route, serve
@@ -69,6 +70,7 @@ for verb in (
     serve,
     route,
     monitor,
+    document,
     networks,
     demo,
 ):
