@@ -99,7 +99,11 @@ def test_every_command_names_a_verb_and_flags_that_exist(page: str, line: str) -
         assert words == ["--help"], page
         return
     assert words[0] in VERBS, page
-    flags = {flag for parameter in VERBS[words[0]].params for flag in parameter.opts}
+    verb = VERBS[words[0]]
+    if group := getattr(verb, "commands", None):
+        assert words[1] in group, page
+        verb = group[words[1]]
+    flags = {flag for parameter in verb.params for flag in parameter.opts}
     assert {word.partition("=")[0] for word in words if word.startswith("--")} <= flags, page
 
 

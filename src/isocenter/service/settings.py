@@ -371,6 +371,12 @@ class Ohif(Section):
     port: Port = 8181
 
 
+class Audit(Section):
+    """Where else the heads of the audit are kept: a server of syslog (RFC 5424 over TCP)."""
+
+    syslog: HostPort | None = None
+
+
 class Settings(Section):
     """All of `node.toml`; a file that says nothing gives a node on loopback."""
 
@@ -391,6 +397,7 @@ class Settings(Section):
     watch: Watch | None = None
     front: Front | None = None
     ohif: Ohif | None = None
+    audit: Audit = Audit()
 
     @model_validator(mode="after")
     def _agrees(self) -> Settings:
