@@ -18,7 +18,7 @@ from sqlalchemy import select, text
 
 import isocenter
 from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.service import prepared, read_settings
+from isocenter.service import SETTINGS, read_settings
 from isocenter.service.dicom.listening import Peer
 from isocenter.service.exchange.atna import EVENTS, atna_message
 from isocenter.service.objects.received import Happened
@@ -54,7 +54,9 @@ def rows(database) -> list[Any]:
 @pytest.fixture
 def folder(tmp_path):
     """The folder of a node with 40 sealed events."""
-    settings = prepared(read_settings(None, [], tmp_path / "node", dicom={"port": 0}, http={"port": 0}))
+    settings = read_settings(None, [], tmp_path / "node")
+    settings.folder.mkdir()
+    (settings.folder / SETTINGS).write_text(settings.model_dump_json(), encoding="utf-8")
     database = with_tables(settings.database_url)
     recorded(database, 40)
     seal(database, "north")
@@ -246,6 +248,7 @@ def test_on_a_full_disk_a_study_that_the_audit_cannot_note_is_not_shown(tmp_path
     try:
         with served(disk / "node") as web:
             web.store(encoded(drawn(study="1.2.7")))
+            assert web.client.get("/dicomweb/studies").status_code == 200
             with suppress(OSError), (disk / "rest").open("wb", buffering=0) as rest:
                 while True:
                     rest.write(bytes(4096))
@@ -255,8 +258,8 @@ def test_on_a_full_disk_a_study_that_the_audit_cannot_note_is_not_shown(tmp_path
                 seal(web.database, "north")
             (disk / "rest").unlink()
             assert web.client.get("/dicomweb/studies/1.2.7/metadata").status_code == 200
-            assert [row.action for row in rows(web.database)] == ["view"]
-            assert seal(web.database, "north") == 1
+            assert [row.action for row in rows(web.database)] == ["query", "view"]
+            assert seal(web.database, "north") == 2
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Depends, Request, Security
 from fastapi.params import Security as Declared
 from fastapi.routing import APIRoute
@@ -15,14 +13,12 @@ from starlette.types import Scope
 
 from isocenter.errors import UsageError
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.audit import REFUSED
-from isocenter.service.web.web_node import Node, WebError, WebNode
+from isocenter.service.web.web_node import WebError
 
 ROLES = ("viewer", "radiologist", "administrator", "service")
 # Those who may do something to studies and jobs, and those who look after the node.
 WORKING, KEEPING = ROLES[1:], ROLES[2:]
 ANYBODY = "anyone"  # in place of roles: who has not logged in may ask too
-DOTTED = re.compile(r"\d+(\.\d+)+")  # as UIDs are
 ACTOR = "actor"  # of a request, in its state
 
 
@@ -34,11 +30,10 @@ async def _actor(request: Request) -> Actor:
 Who = Annotated[Actor, Depends(_actor)]
 
 
-async def _allowed(request: Request, node: Node, who: Who, declared: SecurityScopes) -> None:
+async def _allowed(who: Who, declared: SecurityScopes) -> None:
     if ANYBODY not in declared.scopes and who.role not in declared.scopes:
         needed = " or ".join(declared.scopes)
         problem = f"this is not for the role {who.role}" if who.role else "you have not logged in"
-        await record_refusal(node, request.scope, who, problem)
         raise WebError(403, problem, "the request", f"Ask an administrator for the role {needed}")
 
 
@@ -47,12 +42,6 @@ def roles(*names: str) -> Any:
     if not names or not {*names} <= {*ROLES, ANYBODY}:
         raise ValueError(f"the roles are {', '.join(ROLES)}, or {ANYBODY} alone")
     return Security(_allowed, scopes=list(names))
-
-
-async def record_refusal(node: WebNode, scope: Scope, who: Actor, reason: str) -> None:
-    """Write a refusal into the audit, without the UIDs in its path. Raises ResourceError."""
-    thing = f"{scope['method']} {DOTTED.sub('{uid}', scope['path'])}"
-    await to_thread.run_sync(lambda: node.record("refusal", thing, who, outcome=REFUSED, detail={"reason": reason}))
 
 
 def enter(scope: Scope, actor: Actor) -> None:

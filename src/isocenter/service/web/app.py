@@ -24,6 +24,7 @@ from isocenter.service.web.dicomweb.store import router as store_router
 from isocenter.service.web.dicomweb.workitems import router as workitems_router
 from isocenter.service.web.guard import Guard
 from isocenter.service.web.inference.routes import router as inference_router
+from isocenter.service.web.refusals import Refusals
 from isocenter.service.web.shapes import Problem, problem_of
 from isocenter.service.web.web_node import WebError, WebNode
 
@@ -54,7 +55,8 @@ def _guarded(
     opened = open_routes(routers)
     for router in routers:
         app.include_router(router)
-    return Guard(app, token, web_node, opened=opened, for_browsers=for_browsers)
+    most = web_node.settings.http.max_requests
+    return Refusals(Guard(app, token, most, opened=opened, for_browsers=for_browsers), web_node)
 
 
 def _app(web_node: WebNode) -> FastAPI:

@@ -13,12 +13,10 @@ from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from isocenter.errors import IsocenterError
 from isocenter.service.records.actor import ANYONE, Actor
 from isocenter.service.settings import MOST_CONNECTIONS, TOKEN, is_loopback
-from isocenter.service.web.access import enter, record_refusal
+from isocenter.service.web.access import enter
 from isocenter.service.web.shapes import INFERENCE, problem_of
-from isocenter.service.web.web_node import WebNode
 
 HEALTH = ("/health/", f"{INFERENCE}/health/")
 MOST_HEAD_BYTES = 1 << 16  # names and values of all headers, and the path with its query
@@ -35,8 +33,7 @@ class Guard:
 
     token:        None where only this machine is served
     opened:       routes that may be asked for without logging in
-    node:         whose settings say how many are answered at once; those of health are not counted, nor refused for
-                  others
+    max_requests: how many are answered at once; those of health are not counted, nor refused for others
     for_browsers: whether a browser may give the token as a password (RFC 7617), for pages of this address alone
     """
 
@@ -44,13 +41,12 @@ class Guard:
         self,
         app: ASGIApp,
         token: str | None,
-        node: WebNode,
+        max_requests: int,
         *,
         opened: Sequence[APIRoute] = (),
         for_browsers: bool = False,
     ) -> None:
-        self.app, self.token, self.node, self.for_browsers = app, token, node, for_browsers
-        self.max_requests = node.settings.http.max_requests
+        self.app, self.token, self.max_requests, self.for_browsers = app, token, max_requests, for_browsers
         self.opened = [route.path_regex for route in opened]
         self._in_flight = 0
 
@@ -59,8 +55,6 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         is_health = scope["path"].startswith(HEALTH)
         refused = _too_long(scope) or self._refusal(scope, headers) or (None if is_health else self._overload(scope))
-        if refused is not None and refused.status_code in (401, 403):
-            refused = await self._recorded(scope, refused)
         if refused is not None:
             await refused(scope, receive, send)
             return
@@ -69,15 +63,6 @@ class Guard:
             await self.app(scope, _impatient(receive), _marked(send))
         finally:
             self._in_flight -= not is_health
-
-    async def _recorded(self, scope: Scope, refused: JSONResponse) -> JSONResponse:
-        """The refusal, once the audit has it; where nothing can be written there, the request fails for that reason."""
-        who = Actor("", "", (scope.get("client") or ("",))[0])
-        try:
-            await record_refusal(self.node, scope, who, f"status {refused.status_code}")
-        except IsocenterError as error:
-            return _no(scope["path"], 503, error.problem, "Send it again later")
-        return refused
 
     def _overload(self, scope: Scope) -> JSONResponse | None:
         """What refuses a request before any of it is read, where as many as may be are being answered."""
