@@ -46,7 +46,7 @@ EVENTS = {
     "query": ("110112", None, "E"),
     "export": ("110106", None, "R"),
     "correction": ("110103", None, "U"),
-    "feedback": ("110103", None, "U"),
+    "verdict": ("110103", None, "U"),
     CONFIGURATION: ("110113", "110131", "E"),
     "refusal": ("110113", "110132", "E"),
     "audit read": ("110101", None, "R"),

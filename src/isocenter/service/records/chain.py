@@ -22,6 +22,7 @@ COLUMNS = (
     *("previous", "hash"),
 )
 FIRST = "0" * 64  # the hash before the first event
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 AT_ONCE = 1000  # events that are sealed in one transaction, and that a reader holds
 
 
@@ -35,7 +36,7 @@ class Head:
 
 def canonical(event: Mapping[str, Any]) -> str:
     """An event as JSON that is the same wherever it is written; its hash is made of this text, without the hash."""
-    return json.dumps(event, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return ENCODER.encode(event)
 
 
 def hash_of(event: Mapping[str, Any]) -> str:
@@ -95,7 +96,7 @@ def sealed_events(database: Database) -> Iterator[dict[str, Any]]:
         # A portion at a time: a log of years neither fills the memory nor holds a transaction open.
         with database.read() as connection:
             rows = connection.execute(ordered.where(audit.c.sequence > last)).all()
-        yield from (dict(row._mapping) for row in rows)
+        yield from (dict(zip(COLUMNS, row, strict=True)) for row in rows)
         if len(rows) < AT_ONCE:
             return
         last = rows[-1].sequence
