@@ -23,6 +23,7 @@ from isocenter.service.dicom.listening import Peer
 from isocenter.service.exchange.atna import EVENTS, atna_message
 from isocenter.service.objects.received import Happened
 from isocenter.service.objects.store import key_of
+from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.audit import record, record_lines, record_settings
 from isocenter.service.records.chain import FIRST, canonical, head, seal, sealed_events, unsealed_count, verified
@@ -32,6 +33,7 @@ from isocenter.service.settings import Audit
 from service.atna_schema import schema
 from service.databases import with_tables
 from service.objects_sent import data_set, drawn, encoded
+from service.people import PASSWORD
 from service.receiving import receiving, until
 from service.talking import Talk, object_sent
 from service.web_served import served
@@ -202,6 +204,31 @@ def test_settings_that_change_are_an_event_with_their_old_and_new_values(databas
     assert (last.action, last.object) == ("configuration", "[queue]")
     assert last.detail == {"old": {"workers": 1}, "new": {"workers": 2}}
     assert record_settings(database, {"node": {"name": "a"}, "queue": {"workers": 2}}) == []
+
+
+def test_whoever_logs_in_or_cannot_and_what_becomes_of_accounts_and_tokens_is_an_event(database):
+    people, first = Accounts(database), Actor("administrator", "administrator", "10.0.0.1")
+    people.first(PASSWORD)
+    assert not people.is_password("administrator", "wrong", "10.0.0.9")
+    assert people.is_password("administrator", PASSWORD, "10.0.0.1")
+    secret = people.enter("administrator", address="10.0.0.1")
+    people.make("eve", "viewer", PASSWORD, who=first)
+    people.change("eve", role="radiologist", who=first)
+    key, token = people.make_token("ris", "service", 9e9, first)
+    assert people.end_token(key, who=first)
+    people.leave(secret, who=first)
+    found = [(row.actor, row.address, row.action, row.object, row.outcome) for row in rows(database)]
+    assert found == [
+        ("node", "", "configuration", "account administrator", "success"),
+        ("administrator", "10.0.0.9", "login", "account administrator", "failure"),
+        ("administrator", "10.0.0.1", "login", "account administrator", "success"),
+        *2 * [("administrator", "10.0.0.1", "configuration", "account eve", "success")],
+        *2 * [("administrator", "10.0.0.1", "configuration", "token ris", "success")],
+        ("administrator", "10.0.0.1", "logout", "account administrator", "success"),
+    ]
+    assert rows(database)[4].detail["old"] == {"role": "viewer", "ended": False}
+    written = "".join(canonical(dict(row._mapping)) for row in rows(database))
+    assert not any(one in written for one in (PASSWORD, secret, token))
 
 
 def test_the_head_goes_to_syslog_in_a_frame_of_rfc_6587(folder):
