@@ -27,6 +27,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "explain",
+    "export_audit",
     "list_networks",
     "load",
     "monitor",
@@ -38,6 +39,7 @@ __all__ = [
     "route",
     "serve",
     "train",
+    "verify_audit",
     "verify_documents",
     "view",
     "write",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from isocenter.files import read, write
     from isocenter.runtime import load
     from isocenter.verbs.adopt import adopt
+    from isocenter.verbs.audit import export_audit, verify_audit
     from isocenter.verbs.calibrate import calibrate
     from isocenter.verbs.check import check
     from isocenter.verbs.compare import compare
