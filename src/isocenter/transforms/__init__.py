@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         carried_points,
         composed,
         determinants,
+        displacements,
         folded_percent,
         inverse_errors,
         inverted,

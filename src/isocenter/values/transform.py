@@ -26,7 +26,9 @@ class Affine:
         object.__setattr__(self, "matrix", matrix)
         n = len(matrix) - 1
         if matrix.shape != (n + 1, n + 1) or n < 1 or not np.array_equal(matrix[-1], np.eye(n + 1)[-1]):
-            raise GeometryError(f"a matrix of {matrix.shape}", "Affine", "Give (n + 1, n + 1) with a last row of 0 and 1")
+            raise GeometryError(
+                f"a matrix of {matrix.shape}", "Affine", "Give (n + 1, n + 1) with a last row of 0 and 1"
+            )
         if not np.isfinite(matrix).all() or np.linalg.matrix_rank(matrix) <= n:
             raise GeometryError("the matrix has no inverse", "Affine", "Give one that keeps every axis")
 
@@ -99,7 +101,9 @@ class SpatialTransform:
         counts = {part.ndim for part in self.parts} | {grid.ndim for grid in grids}
         if len(counts) != 1:
             problem = f"parts and grids of {sorted(counts)} axes"
-            raise GeometryError(problem, "SpatialTransform", "Give parts and grids of one number of axes, and one at least")
+            raise GeometryError(
+                problem, "SpatialTransform", "Give parts and grids of one number of axes, and one at least"
+            )
 
     @property
     def ndim(self) -> int:
