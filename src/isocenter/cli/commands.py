@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from isocenter.cli.images import convert, view
+from isocenter.cli.images import convert, register, view
 from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
 from isocenter.cli.service_commands import monitor, route, serve
 from isocenter.cli.shell import app
@@ -65,6 +65,7 @@ for verb in (
     calibrate,
     adopt,
     convert,
+    register,
     view,
     serve,
     route,

@@ -55,7 +55,7 @@ class Nodes:
         """The nodes that cover an image with its margin."""
         strides = tuple(2 if size > 1 else 1 for size in image.shape)
         before = tuple(
-            math.ceil(MARGIN * size / stride) + 1 if size > 1 else 0
+            math.ceil(MARGIN * size / stride) + 2 if size > 1 else 0
             for size, stride in zip(image.shape, strides, strict=True)
         )
         inner = [math.ceil((size - 1) / stride) + 1 for size, stride in zip(image.shape, strides, strict=True)]
@@ -74,19 +74,21 @@ class Nodes:
         return Geometry(shape, affine, physical=self.image.physical, oriented=self.image.oriented)
 
     def on(self, values: Tensor, grid: Geometry) -> Tensor:
-        """(1, n, *nodes) at the voxels of a grid along the same axes, linear between nodes and 0 beyond them."""
+        """(1, n, *nodes) at the voxels of a grid along the same axes, by cubic B-splines; 0 beyond the nodes."""
         offsets = self.geometry.to_index(grid.affine[:-1, -1])
         for axis, (new, old) in enumerate(zip(grid.shape, self.geometry.shape, strict=True)):
             ratio = float(grid.steps[axis] / self.geometry.steps[axis])
-            values = along(values, axis + 2, _linear(old, new, round(float(offsets[axis]), 6), round(ratio, 9)))
+            values = along(values, axis + 2, _spline(old, new, round(float(offsets[axis]), 6), round(ratio, 9)))
         return values
 
 
 @lru_cache(maxsize=64)
-def _linear(old: int, new: int, offset: float, ratio: float) -> Tensor:
-    """(new, old) weights of linear interpolation at offset + ratio * n."""
+def _spline(old: int, new: int, offset: float, ratio: float) -> Tensor:
+    """(new, old) weights of the cubic B-spline at offset + ratio * n: smooth, so that no kink stands at a node."""
     places = offset + ratio * torch.arange(new, dtype=torch.float64)
-    return (1 - (places[:, None] - torch.arange(old)[None]).abs()).clamp(min=0).float()
+    apart = (places[:, None] - torch.arange(old)[None]).abs()
+    near, far = 2 / 3 - apart.square() + apart**3 / 2, (2 - apart).clamp(min=0) ** 3 / 6
+    return torch.where(apart < 1, near, far).float() if old > 1 else torch.ones(new, 1)
 
 
 @lru_cache(maxsize=64)
@@ -108,7 +110,7 @@ def smoothed(velocity: Tensor, sigma: float) -> Tensor:
 @lru_cache(maxsize=64)
 def _ends(size: int) -> Tensor:
     kept = torch.ones(size)
-    kept[0] = kept[-1] = 0
+    kept[:2] = kept[-2:] = 0  # a spline reaches two nodes
     return torch.diag(kept)
 
 

@@ -54,11 +54,10 @@ def carried_points(transform: SpatialTransform, points: ArrayLike) -> Floats:
 
 def displacements(field: Displacement, points: Floats) -> Floats:
     """(..., n) mm by which a field moves points."""
-    index = np.moveaxis(field.geometry.to_index(points), -1, 0)
-    sizes = np.reshape(field.geometry.shape, (-1, *[1] * (index.ndim - 1)))
-    inside = ((index >= -0.5) & (index <= sizes - 0.5)).all(axis=0)
-    moved = [ndimage.map_coordinates(one, index, order=1, mode="nearest") for one in field.vectors]
-    return np.stack(moved, axis=-1) * inside[..., None]
+    index = field.geometry.to_index(points).reshape(-1, field.ndim).T
+    inside = ((index >= -0.5) & (index <= np.reshape(field.geometry.shape, (-1, 1)) - 0.5)).all(axis=0)
+    moved = np.stack([_linear(one, index) for one in field.vectors], axis=-1) * inside[:, None]
+    return moved.reshape(np.shape(points))
 
 
 def composed(first: SpatialTransform, second: SpatialTransform) -> SpatialTransform:
@@ -245,11 +244,10 @@ def _covered(grid: Geometry, places: Floats) -> NDArray[np.bool_]:
 def carried_labels(labels: Array, source: Geometry, transform: SpatialTransform, onto: Geometry) -> Array:
     """(..., *spatial) whole numbers on another grid: at each voxel the label with the largest share in it; 0 outside."""
     maps = labels.reshape(-1, *source.shape)
-    values, places_of = np.unique(maps, return_inverse=True)
-    if values[0] != 0:  # 0 is what lies outside, so it comes first
-        values = np.concatenate([np.zeros(1, values.dtype), values[values != 0]])
-        places_of = np.searchsorted(values, maps)
-    ranks = places_of.reshape(maps.shape).astype(np.int32)
+    known, numbers = np.unique(maps, return_inverse=True)
+    values = np.concatenate([np.zeros(1, known.dtype), known[known != 0]])  # 0 is what lies outside, so it comes first
+    in_values = np.where(known == 0, 0, np.cumsum(known != 0)).astype(np.int32)
+    ranks = in_values[numbers].reshape(maps.shape)
     made = np.zeros((len(maps), *onto.shape), dtype=labels.dtype)
     for rows, places in _places(transform, onto, source):
         for number, one in enumerate(ranks):

@@ -86,6 +86,8 @@ class Registered(InNotebook):
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`, and registration.json."""
         return {
+            "schema": "isocenter.registration",
+            "version": 1,
             "decisions": {name: asdict(one) for name, one in self.registration.decisions.items()},
             "rows": self.table.to_dict("records"),
             "notes": list(self.registration.notes),
