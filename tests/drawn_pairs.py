@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from isocenter.transforms import carried
+from isocenter.transforms import carried, inverted
 from isocenter.transforms.augment_spatial import rotation
 from isocenter.values import Affine, Displacement, Geometry, Image, SpatialTransform
 
@@ -42,10 +42,16 @@ def smooth_field(grid: Geometry, most: float, seed: int = 1) -> Displacement:
     return Displacement(most * bent / np.abs(bent).max(), grid)
 
 
-def moved_by(image: Image, transform: SpatialTransform, onto: Geometry) -> Image:
-    """The image as another one that the transform leads to; what lies outside is the darkest value."""
-    moved = carried(image, transform, onto, "cubic")
-    return moved.with_pixels(np.nan_to_num(moved.data, nan=float(np.nanmin(moved.data))))
+def pair_of(true: SpatialTransform) -> tuple[Image, Image]:
+    """Both images of one scene that goes on beyond them, the moving one where the transform leads to."""
+    fixed, moving = true.fixed, true.moving
+    assert fixed is not None
+    assert moving is not None
+    more = tuple(size // 2 for size in fixed.shape)
+    scene = blobs(fixed.padded(more, more))
+    made = carried(scene, SpatialTransform((), fixed, scene.geometry), fixed, "cubic")
+    moved = carried(scene, inverted(true), moving, "cubic")
+    return made, moved.with_pixels(np.nan_to_num(moved.data, nan=float(np.nanmin(moved.data))))
 
 
 def turn_and_shift(degrees: tuple[float, float, float], shift: tuple[float, float, float], about: Geometry) -> Affine:

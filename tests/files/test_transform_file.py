@@ -50,7 +50,9 @@ def test_every_linear_transform_of_itk_is_read(tmp_path):
     both = sitk.CompositeTransform([euler, sitk.TranslationTransform(3, (5.0, 0.0, -2.0))])
     sitk.WriteTransform(both, str(tmp_path / "t.tfm"))
     points = points_of(GRIDS["left-handed"])
-    assert_allclose(carried_points(isocenter.read_transform(tmp_path / "t.tfm"), points), by_itk(tmp_path / "t.tfm", points))
+    assert_allclose(
+        carried_points(isocenter.read_transform(tmp_path / "t.tfm"), points), by_itk(tmp_path / "t.tfm", points)
+    )
 
 
 def test_a_picture_has_its_column_as_itks_x(tmp_path):
@@ -60,7 +62,9 @@ def test_a_picture_has_its_column_as_itks_x(tmp_path):
     read = sitk.ReadTransform(str(tmp_path / "t.h5"))
     point = np.array([4.3, 9.1])  # (row, column)
     assert_allclose(read.TransformPoint(point[::-1].tolist())[::-1], carried_points(transform, point), atol=1e-5)
-    assert_allclose(carried_points(isocenter.read_transform(tmp_path / "t.h5"), point), carried_points(transform, point))
+    assert_allclose(
+        carried_points(isocenter.read_transform(tmp_path / "t.h5"), point), carried_points(transform, point)
+    )
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)

@@ -40,7 +40,9 @@ def as_itk(image: Image) -> sitk.Image:
     return made
 
 
-@pytest.mark.parametrize(("order", "theirs", "within"), [("linear", sitk.sitkLinear, 1e-3), ("cubic", sitk.sitkBSpline, 0.3)])
+@pytest.mark.parametrize(
+    ("order", "theirs", "within"), [("linear", sitk.sitkLinear, 1e-3), ("cubic", sitk.sitkBSpline, 0.3)]
+)
 def test_an_image_is_carried_as_simple_itk_resamples_it(order, theirs, within):
     image = blobs(MOVING)
     turn = SpatialTransform((TURN,), FIXED, MOVING)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isocenter.lazy import torch
-from isocenter.registration.linear import Start
+from isocenter.registration.linear import Plateau, Start
 from isocenter.registration.pyramid import Level, Pair
 from isocenter.registration.similarity import Similarity, along
 from isocenter.values import Displacement, Floats, Geometry
@@ -24,8 +24,8 @@ from isocenter.values import Displacement, Floats, Geometry
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Times that a small displacement is composed with itself: 2**6 steps of a path.
-SQUARINGS = 6
+# Times that a small displacement is composed with itself: 2**5 steps of a path.
+SQUARINGS = 5
 # Of each side of the fixed image, the margin in which the field falls to zero.
 MARGIN = 0.12
 # Nodes of the grid: the velocity is a Gaussian mean of what is fitted, so that each step is smooth.
@@ -175,19 +175,20 @@ def bend(
         base = before.nodes.on(before.velocity, nodes.geometry)
     raw = torch.zeros_like(base, requires_grad=True)
     matrix, shift = (torch.as_tensor(one, dtype=torch.float32) for one in (start.matrix, start.shift))
-    flat = torch.ones(1, ndim, *[1] * ndim)
     step = min(size for size, count in zip(level.fixed.grid.steps, level.fixed.grid.shape, strict=True) if count > 1)
     optimiser = torch.optim.Adam([raw], lr=step, betas=(0.9, 0.99))
-    is_cut = False
+    is_cut, plateau = False, Plateau()
     for number in range(steps):
         if time.monotonic() > until:
             is_cut = True
             break
         optimiser.param_groups[0]["lr"] = step * RATE * (LAST_RATE / RATE) ** (number / max(steps - 1, 1))
-        velocity = (base + smoothed(raw, SMOOTHING)) * flat
+        velocity = base + smoothed(raw, SMOOTHING)
         moved = nodes.on(exponential(velocity, nodes.geometry), level.fixed.grid)[0].movedim(0, -1)
         loss = level.loss((level.points + moved) @ matrix.T + shift, similarity)
         loss = loss + smoothness * diffusion(velocity, nodes.geometry.steps)
+        if plateau.is_reached(float(loss.detach())):
+            break
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

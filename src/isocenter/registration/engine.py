@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -92,12 +92,14 @@ def registered(
     initials, initial = _initials(fixed.geometry, moving.geometry, settings, where)
     levels = [pair.level(spacing) for spacing in spacings(pair.fixed_grid, LEVELS, MOST_LINEAR)]
     guesses = list(starts(pair, initials))
-    start = best_start(pair, levels[0], guesses, measure, rigid=True)
+    start = best_start(pair, levels[0], guesses, measure)
     if not start.loss < NO_OVERLAP:
         remedy = "Give --initial centres or moments, or images of one part of the body"
         raise GeometryError("the images do not overlap", where, remedy)
     before = _value(levels[-1], guesses[0], measure, similarity.value)
-    notes = list(_mirrored(pair, levels[0], start, measure))
+    start = followed_down(levels[1], start, measure, rigid=True, steps=FINE_STEPS)
+    upright = [one for one in guesses if np.array_equal(one.matrix, np.eye(len(one.shift)))]
+    notes = list(_mirrored(pair, levels[1], upright, start.loss, measure))
     for level in levels[1:]:
         rigid = settings.transform == "rigid"
         start = followed_down(level, start, measure, rigid=rigid, steps=FINE_STEPS)
@@ -264,23 +266,22 @@ def _is_better(name: SimilarityName, after: float, before: float) -> bool:
     return after > before if name == "lncc" else after < before
 
 
-def _mirrored(pair: Pair, level: Level, start: Start, measure: Similarity) -> list[str]:
-    """A finding for each axis along which the moving image, mirrored, fits clearly better; it is never applied."""
-    found = []
+def _mirrored(pair: Pair, level: Level, guesses: Sequence[Start], best: float, measure: Similarity) -> Iterator[str]:
+    """A finding for each axis along which the moving image, mirrored, fits clearly better; it is never applied.
+
+    best: the loss of the rigid fit on this level
+    """
+    names = SIDES if pair.fixed_grid.has_sides else ("the first axis", "the second axis", "the third axis")
     for axis in range(level.fixed.grid.ndim):
         if level.fixed.grid.shape[axis] == 1:
             continue
         mirror = np.eye(level.fixed.grid.ndim)
         mirror[axis, axis] = -1
-        turned = Start(start.name, mirror @ start.matrix, mirror @ start.shift)
-        with torch.no_grad():
-            if float(level.loss(_places(level, turned), measure)) >= NO_OVERLAP:
-                continue
-        fitted = followed_down(level, turned, measure, rigid=True, steps=FINE_STEPS)
-        if fitted.loss < MIRRORED * start.loss:
-            names = SIDES if pair.fixed_grid.has_sides else ("the first axis", "the second axis", "the third axis")
-            found.append(
+        start = best_start(
+            pair, level, [one.mirrored(mirror) for one in guesses], measure, followed=1, steps=FINE_STEPS
+        )
+        if start.loss < MIRRORED * best:
+            yield (
                 f"the moving image fits clearly better with {names[axis]} exchanged "
-                f"(loss {fitted.loss:.3g} against {start.loss:.3g}): check its header; nothing was mirrored"
+                f"(loss {start.loss:.3g} against {best:.3g}): check its header; nothing was mirrored"
             )
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Literal
 
@@ -27,6 +27,23 @@ VOLUME_TURNS = (-30, 30)
 FOLLOWED, COARSE_STEPS, FINE_STEPS = 4, 60, 40
 # mm of a step at the edge of the image, as a share of the grid's spacing: at the start and at the end of a level.
 RATE, LAST_RATE = 0.4, 0.02
+# A level is done where no step of so many has lowered the loss by this share of it.
+PATIENCE, LEAST_GAIN = 12, 2e-3
+
+
+class Plateau:
+    """Watches a loss: reached where so many steps have not made it smaller by so much."""
+
+    def __init__(self) -> None:
+        self.lowest, self.since = math.inf, 0
+
+    def is_reached(self, loss: float) -> bool:
+        """Whether to stop after this step."""
+        if loss < self.lowest - LEAST_GAIN * abs(self.lowest if math.isfinite(self.lowest) else 0.0):
+            self.lowest, self.since = loss, 0
+        else:
+            self.since += 1
+        return self.since >= PATIENCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +54,10 @@ class Start:
     matrix: Floats
     shift: Floats
     loss: float = math.inf
+
+    def mirrored(self, mirror: Floats) -> Start:
+        """The same guess of a moving image that is mirrored about its centre."""
+        return Start(self.name, mirror @ self.matrix, mirror @ self.shift)
 
     def affine(self, pair: Pair) -> Affine:
         """From RAS+ mm to RAS+ mm."""
@@ -86,15 +107,21 @@ def _mass(values: Floats, known: Floats, grid: object) -> Floats:
     return grid.to_world(index)  # type: ignore[attr-defined]
 
 
-def best_start(pair: Pair, level: Level, guesses: Sequence[Start], similarity: Similarity, *, rigid: bool) -> Start:
-    """The guess that leads to the lowest loss on the coarsest grid."""
-    scored = [
-        Start(one.name, one.matrix, one.shift, float(level.loss(_places(level.points, one), similarity)))
-        for one in guesses
-    ]
-    usable = sorted((one for one in scored if one.loss < NO_OVERLAP), key=lambda one: one.loss)
-    followed = [followed_down(level, one, similarity, rigid=rigid, steps=COARSE_STEPS) for one in usable[:FOLLOWED]]
-    return min(followed, key=lambda one: one.loss, default=Start("none", np.eye(2), np.zeros(2)))
+def best_start(
+    pair: Pair,
+    level: Level,
+    guesses: Sequence[Start],
+    similarity: Similarity,
+    *,
+    followed: int = FOLLOWED,
+    steps: int = COARSE_STEPS,
+) -> Start:
+    """The guess that leads to the lowest loss on a level, by a rigid motion; an endless loss where none overlaps."""
+    with torch.no_grad():
+        losses = [float(level.loss(_places(level.points, one), similarity)) for one in guesses]
+    order = sorted((number for number, loss in enumerate(losses) if loss < NO_OVERLAP), key=losses.__getitem__)
+    ends = [followed_down(level, guesses[one], similarity, rigid=True, steps=steps) for one in order[:followed]]
+    return min(ends, key=lambda one: one.loss, default=replace(guesses[0], loss=math.inf))
 
 
 def _places(points: Tensor, start: Start) -> Tensor:
@@ -120,14 +147,17 @@ def followed_down(level: Level, start: Start, similarity: Similarity, *, rigid: 
     offset = torch.as_tensor(start.shift, dtype=torch.float32)
     step = max(level.fixed.grid.steps)
     optimiser = torch.optim.Adam([turn, shift], lr=RATE * step, betas=(0.9, 0.95))
-    best, lowest = (first.clone(), offset.clone()), math.inf
+    best, lowest, plateau = (first.clone(), offset.clone()), math.inf, Plateau()
     for number in range(steps):
         share = number / max(steps - 1, 1)
         optimiser.param_groups[0]["lr"] = step * RATE * (LAST_RATE / RATE) ** share
         matrix = torch.matrix_exp(_generator(turn / radius, ndim, flat)) @ first
         loss = level.loss(points @ matrix.T + offset + shift, similarity)
-        if float(loss) < lowest:
-            lowest, best = float(loss), (matrix.detach().clone(), (offset + shift).detach().clone())
+        value = float(loss.detach())
+        if value < lowest:
+            lowest, best = value, (matrix.detach().clone(), (offset + shift).detach().clone())
+        if plateau.is_reached(value):
+            break
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -6,6 +6,7 @@ Box means go axis by axis, each a product with a banded matrix: some cubes of 11
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import combinations
@@ -37,9 +38,11 @@ def box_means(images: Tensor, reach: int) -> Tensor:
 
 def along(images: Tensor, axis: int, matrix: Tensor) -> Tensor:
     """One axis of a tensor multiplied with a matrix, (new, old)."""
+    shape = images.shape
     if axis == images.ndim - 1:
         return images @ matrix.T
-    return torch.tensordot(images, matrix, dims=([axis], [1])).movedim(-1, axis)
+    rows = images.reshape(math.prod(shape[:axis]), shape[axis], -1)
+    return (matrix @ rows).reshape(*shape[:axis], len(matrix), *shape[axis + 1 :])
 
 
 @lru_cache(maxsize=64)
