@@ -23,7 +23,7 @@ def oblique(shape: tuple[int, ...] = (20, 24, 18), *, left_handed: bool = True) 
 
 
 def blobs(geometry: Geometry, seed: int = 0) -> Image:
-    """Smooth structures of several sizes, brighter in the middle of the grid, so that there is something to hold on to."""
+    """Smooth structures of several sizes, brighter in the middle of the grid."""
     drawn = np.random.default_rng(seed).normal(size=geometry.shape)
     values = sum(ndimage.gaussian_filter(drawn, sigma) * sigma**1.5 for sigma in (1.5, 3.0))
     index = np.stack(np.meshgrid(*map(np.arange, geometry.shape), indexing="ij"))

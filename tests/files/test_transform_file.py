@@ -5,7 +5,7 @@ from __future__ import annotations
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from numpy.testing import assert_allclose
 
 import isocenter
@@ -30,7 +30,7 @@ def points_of(grid: Geometry) -> np.ndarray:
 
 
 def by_itk(path, points: np.ndarray) -> np.ndarray:
-    read = sitk.ReadTransform(str(path))
+    read = SimpleITK.ReadTransform(str(path))
     return np.array([read.TransformPoint((one * SIDES).tolist()) for one in points]) * SIDES
 
 
@@ -46,9 +46,9 @@ def test_itk_moves_points_as_we_do_and_the_file_is_read_as_it_was_written(grid, 
 
 
 def test_every_linear_transform_of_itk_is_read(tmp_path):
-    euler = sitk.Euler3DTransform((10.0, -20.0, 5.0), 0.1, -0.2, 0.3, (1.0, 2.0, 3.0))
-    both = sitk.CompositeTransform([euler, sitk.TranslationTransform(3, (5.0, 0.0, -2.0))])
-    sitk.WriteTransform(both, str(tmp_path / "t.tfm"))
+    euler = SimpleITK.Euler3DTransform((10.0, -20.0, 5.0), 0.1, -0.2, 0.3, (1.0, 2.0, 3.0))
+    both = SimpleITK.CompositeTransform([euler, SimpleITK.TranslationTransform(3, (5.0, 0.0, -2.0))])
+    SimpleITK.WriteTransform(both, str(tmp_path / "t.tfm"))
     points = points_of(GRIDS["left-handed"])
     assert_allclose(
         carried_points(isocenter.read_transform(tmp_path / "t.tfm"), points), by_itk(tmp_path / "t.tfm", points)
@@ -59,7 +59,7 @@ def test_a_picture_has_its_column_as_itks_x(tmp_path):
     grid = Geometry.of_pixels((12, 16))
     transform = SpatialTransform((smooth_field(grid, 2.0), Affine(np.array([[1, 0.1, 3], [0, 1.2, -2], [0, 0, 1.0]]))))
     isocenter.write_transform(transform, tmp_path / "t.h5")
-    read = sitk.ReadTransform(str(tmp_path / "t.h5"))
+    read = SimpleITK.ReadTransform(str(tmp_path / "t.h5"))
     point = np.array([4.3, 9.1])  # (row, column)
     assert_allclose(read.TransformPoint(point[::-1].tolist())[::-1], carried_points(transform, point), atol=1e-5)
     assert_allclose(
@@ -73,8 +73,8 @@ def test_a_nifti_field_has_five_axes_lps_components_and_intent_1007_as_itk_reads
     isocenter.write_transform(field, tmp_path / "f.nii.gz")
     header = nibabel.load(tmp_path / "f.nii.gz").header
     assert (header["dim"][0], int(header["intent_code"])) == (5, 1007)
-    vectors = sitk.Cast(sitk.ReadImage(str(tmp_path / "f.nii.gz")), sitk.sitkVectorFloat64)
-    theirs, points = sitk.DisplacementFieldTransform(vectors), points_of(grid)
+    vectors = SimpleITK.Cast(SimpleITK.ReadImage(str(tmp_path / "f.nii.gz")), SimpleITK.sitkVectorFloat64)
+    theirs, points = SimpleITK.DisplacementFieldTransform(vectors), points_of(grid)
     expected = carried_points(field, points)
     moved = np.array([theirs.TransformPoint((one * SIDES).tolist()) for one in points]) * SIDES
     assert_allclose(moved, expected, atol=1e-3)
@@ -104,8 +104,8 @@ def test_a_field_whose_components_are_not_known_is_refused_with_the_reason(inten
 
 
 def test_a_transform_of_unknown_kind_is_refused(tmp_path):
-    spline = sitk.BSplineTransformInitializer(sitk.Image(8, 8, 8, sitk.sitkFloat32), [2, 2, 2])
-    sitk.WriteTransform(spline, str(tmp_path / "b.tfm"))
+    spline = SimpleITK.BSplineTransformInitializer(SimpleITK.Image(8, 8, 8, SimpleITK.sitkFloat32), [2, 2, 2])
+    SimpleITK.WriteTransform(spline, str(tmp_path / "b.tfm"))
     (tmp_path / "x.h5").write_bytes(b"nothing")
     with pytest.raises(FormatError, match="neither linear nor a field"):
         isocenter.read_transform(tmp_path / "b.tfm")

@@ -33,7 +33,9 @@ def turned() -> tuple[Image, Image, SpatialTransform]:
     """An image, the same on an oblique left-handed grid after a rigid motion, and the motion."""
     other = oblique((26, 28, 22))
     middle = other.corners.mean(axis=0) - FIXED.corners.mean(axis=0)
-    motion = SpatialTransform((turn_and_shift((9, -6, 12), tuple(middle + (2.0, -1.5, 1.0)), FIXED),), FIXED, other)
+    motion = SpatialTransform(
+        (turn_and_shift((9, -6, 12), tuple(middle + np.array([2.0, -1.5, 1.0])), FIXED),), FIXED, other
+    )
     return *pair_of(motion), motion
 
 

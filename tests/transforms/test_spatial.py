@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from hypothesis import given, settings
 from numpy.testing import assert_allclose
 
@@ -31,8 +31,8 @@ TURN = turn_and_shift((8, -5, 12), (1, 40, -43), FIXED)
 BOTH = SpatialTransform((FIELD, TURN), FIXED, MOVING)
 
 
-def as_itk(image: Image) -> sitk.Image:
-    made = sitk.GetImageFromArray(image.data[0].T.astype(np.float64))
+def as_itk(image: Image) -> SimpleITK.Image:
+    made = SimpleITK.GetImageFromArray(image.data[0].T.astype(np.float64))
     affine = np.diag([-1, -1, 1, 1]) @ image.geometry.affine
     made.SetSpacing(image.geometry.steps)
     made.SetOrigin(affine[:3, 3].tolist())
@@ -41,15 +41,17 @@ def as_itk(image: Image) -> sitk.Image:
 
 
 @pytest.mark.parametrize(
-    ("order", "theirs", "within"), [("linear", sitk.sitkLinear, 1e-3), ("cubic", sitk.sitkBSpline, 0.3)]
+    ("order", "theirs", "within"), [("linear", SimpleITK.sitkLinear, 1e-3), ("cubic", SimpleITK.sitkBSpline, 0.3)]
 )
 def test_an_image_is_carried_as_simple_itk_resamples_it(order, theirs, within):
     image = blobs(MOVING)
     turn = SpatialTransform((TURN,), FIXED, MOVING)
     sides = np.diag([-1.0, -1.0, 1.0, 1.0])
     matrix = sides @ TURN.matrix @ sides
-    linear = sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
-    expected = sitk.GetArrayFromImage(sitk.Resample(as_itk(image), as_itk(blobs(FIXED)), linear, theirs, -999.0)).T
+    linear = SimpleITK.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
+    expected = SimpleITK.GetArrayFromImage(
+        SimpleITK.Resample(as_itk(image), as_itk(blobs(FIXED)), linear, theirs, -999.0)
+    ).T
     made = carried(image, turn, FIXED, order).data[0]
     inside = np.isfinite(made) & (expected != -999.0)
     assert inside.mean() > 0.2

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from numpy.testing import assert_allclose
 from typer.testing import CliRunner
 
@@ -74,9 +74,9 @@ def test_every_file_is_written_and_the_record_says_what_was_reached(folder):
 
 
 def test_simple_itk_brings_the_moving_image_onto_the_fixed_one_with_the_transform_that_was_written(folder):
-    fixed, moving = (sitk.ReadImage(str(folder / f"{name}.nii.gz")) for name in ("fixed", "moving"))
-    transform = sitk.ReadTransform(str(folder / "out" / "transform.h5"))
-    expected = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, -999.0)).T
+    fixed, moving = (SimpleITK.ReadImage(str(folder / f"{name}.nii.gz")) for name in ("fixed", "moving"))
+    transform = SimpleITK.ReadTransform(str(folder / "out" / "transform.h5"))
+    expected = SimpleITK.GetArrayFromImage(SimpleITK.Resample(moving, fixed, transform, SimpleITK.sitkLinear, -999.0)).T
     ours = isocenter.read(folder / "out" / "moved.nii.gz").data[0]
     inside = np.isfinite(ours) & (expected != -999.0)
     assert inside.mean() > 0.8

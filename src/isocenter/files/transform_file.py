@@ -1,4 +1,4 @@
-"""Files of spatial transforms: ITK's .h5 and .tfm, NIfTI fields, DICOM registrations; the only place that knows their LPS.
+"""Files of spatial transforms: ITK's .h5 and .tfm, NIfTI fields, DICOM registrations.
 
 A transform takes points of the fixed image to points of the moving one, in every format.
 """

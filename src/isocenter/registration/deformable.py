@@ -17,7 +17,7 @@ import numpy as np
 
 from isocenter.lazy import torch
 from isocenter.registration.linear import Plateau, Start
-from isocenter.registration.pyramid import Level, Pair
+from isocenter.registration.pyramid import Level
 from isocenter.registration.similarity import Similarity, along
 from isocenter.values import Displacement, Floats, Geometry
 

@@ -1,4 +1,4 @@
-"""The registration of two images, from the first guess to the transform and its inverse, with the reason of each choice."""
+"""The registration of two images, from the first guess to the transform and its inverse; each choice has its reason."""
 
 from __future__ import annotations
 

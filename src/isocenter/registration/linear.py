@@ -14,7 +14,7 @@ from isocenter.lazy import torch
 from isocenter.registration.pyramid import NO_OVERLAP, Level, Pair
 from isocenter.registration.similarity import Similarity
 from isocenter.transforms.augment_spatial import rotation
-from isocenter.values import Affine, Floats
+from isocenter.values import Affine, Floats, Geometry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,8 +94,8 @@ def _turns(ndim: int, *, flat: bool) -> list[Floats]:
     return turns
 
 
-def _mass(values: Floats, known: Floats, grid: object) -> Floats:
-    """(n,) mm: the centre of mass of what is brighter than the darkest half of the range."""
+def _mass(values: Floats, known: Floats, grid: Geometry) -> Floats:
+    """(n,) mm: the centre of mass of the intensities."""
     mass = values * known
     total = float(mass.sum(dtype=np.float64)) or 1.0
     index = [
@@ -104,7 +104,7 @@ def _mass(values: Floats, known: Floats, grid: object) -> Floats:
         )
         for axis, size in enumerate(mass.shape)
     ]
-    return grid.to_world(index)  # type: ignore[attr-defined]
+    return grid.to_world(index)
 
 
 def best_start(
@@ -139,7 +139,7 @@ def followed_down(level: Level, start: Start, similarity: Similarity, *, rigid: 
         else float(points.abs().amax())
     )
     radius = max(radius, 1e-3)
-    flat = [axis for axis in range(ndim) if level.fixed.grid.shape[axis] == 1]
+    within = torch.as_tensor(_plane(level.fixed.grid), dtype=torch.float32)
     count = ndim * (ndim - 1) // 2 if rigid else ndim * ndim
     turn = torch.zeros(count, requires_grad=True)
     shift = torch.zeros(ndim, requires_grad=True)
@@ -151,7 +151,7 @@ def followed_down(level: Level, start: Start, similarity: Similarity, *, rigid: 
     for number in range(steps):
         share = number / max(steps - 1, 1)
         optimiser.param_groups[0]["lr"] = step * RATE * (LAST_RATE / RATE) ** share
-        matrix = torch.matrix_exp(_generator(turn / radius, ndim, flat)) @ first
+        matrix = torch.matrix_exp(within @ _generator(turn / radius, ndim) @ within) @ first
         loss = level.loss(points @ matrix.T + offset + shift, similarity)
         value = float(loss.detach())
         if value < lowest:
@@ -164,7 +164,13 @@ def followed_down(level: Level, start: Start, similarity: Similarity, *, rigid: 
     return Start(start.name, best[0].double().numpy(), best[1].double().numpy(), lowest)
 
 
-def _generator(numbers: Tensor, ndim: int, flat: Sequence[int]) -> Tensor:
+def _plane(grid: Geometry) -> Floats:
+    """(n, n) projection onto the axes along which the grid has several voxels: a slice stays in its plane."""
+    axes = grid.affine[:-1, :-1][:, [size > 1 for size in grid.shape]]
+    return axes @ np.linalg.pinv(axes)
+
+
+def _generator(numbers: Tensor, ndim: int) -> Tensor:
     """(n, n) whose exponential is a rotation for n (n - 1) / 2 numbers, any linear map for n n."""
     matrix = torch.zeros(ndim, ndim)
     if len(numbers) == ndim * ndim:

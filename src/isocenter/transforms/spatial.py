@@ -242,7 +242,7 @@ def _covered(grid: Geometry, places: Floats) -> NDArray[np.bool_]:
 
 
 def carried_labels(labels: Array, source: Geometry, transform: SpatialTransform, onto: Geometry) -> Array:
-    """(..., *spatial) whole numbers on another grid: at each voxel the label with the largest share in it; 0 outside."""
+    """(..., *spatial) labels on another grid: at each voxel that with the largest share in it; 0 outside."""
     maps = labels.reshape(-1, *source.shape)
     known, numbers = np.unique(maps, return_inverse=True)
     values = np.concatenate([np.zeros(1, known.dtype), known[known != 0]])  # 0 is what lies outside, so it comes first
@@ -292,7 +292,7 @@ def folded_percent(determinant: NDArray[np.float32], inside: NDArray[np.bool_] |
 
 
 def sd_log_jacobian(determinant: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> float:
-    """Standard deviation of the logarithm of the determinant, where it is above 0: how unevenly the image is stretched."""
+    """Standard deviation of the logarithm of the determinant, where above 0: how unevenly the image is stretched."""
     chosen = determinant if inside is None else determinant[inside]
     return float(np.log(chosen[chosen > 0]).std()) if (chosen > 0).any() else math.nan
 

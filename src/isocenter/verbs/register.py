@@ -305,9 +305,15 @@ def _write(result: Registered, fixed: Image, moving: Image, folder: Path) -> Non
         )
     if result.moved_points is not None:
         write_table(result.moved_points, folder / "moved_points.csv")
-    if all(one.source is not None and one.source.is_dicom for one in (fixed, moving)) and grid.has_sides:
+    if all(_has_dicom_place(one) for one in (fixed, moving)):
         write_transform(result.transform, folder / "transform.dcm", fixed=fixed, moving=moving)
     write_json(folder / MARKS[0], "isocenter.registration", result.as_record())
+
+
+def _has_dicom_place(image: Image) -> bool:
+    """Whether it is a DICOM volume in a frame of reference, which a registration names."""
+    is_dicom = image.source is not None and image.source.is_dicom
+    return is_dicom and image.geometry.has_sides and image.geometry.frame_of_reference is not None
 
 
 def _is_nifti(image: Image) -> bool:

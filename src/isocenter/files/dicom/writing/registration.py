@@ -1,4 +1,4 @@
-"""Transforms as Spatial Registration, PS3.3 A.39.1 and C.20.2, or Deformable Spatial Registration, A.39.2 and C.20.3."""
+"""Transforms as Spatial Registration, PS3.3 A.39.1 and C.20.2, or as a deformable one, A.39.2 and C.20.3."""
 
 from __future__ import annotations
 
