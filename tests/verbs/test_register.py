@@ -15,7 +15,7 @@ import isocenter
 from drawn_pairs import blobs, oblique, pair_of, smooth_field
 from isocenter.cli import app
 from isocenter.errors import DatasetError, GeometryError, UsageError
-from isocenter.files import SeriesNames, write_series
+from isocenter.files import SeriesNames, stated_patient, write_series
 from isocenter.transforms import carried_labels, carried_points, inverted
 from isocenter.values import Geometry, Image, Label, SpatialTransform
 
@@ -141,3 +141,8 @@ def test_dicom_on_both_sides_also_gives_a_registration_and_two_patients_need_a_w
     )  # fmt: skip
     read = isocenter.read_transform(tmp_path / "out" / "transform.dcm")
     assert_allclose(carried_points(read, FIXED.corners), carried_points(made.transform, FIXED.corners), atol=0.01)
+    moved = isocenter.read(tmp_path / "out" / "moved_dicom")
+    source, placed = (isocenter.read(tmp_path / name) for name in ("b", "a"))
+    assert moved.geometry.frame_of_reference == placed.geometry.frame_of_reference
+    assert stated_patient(moved) == stated_patient(source)
+    assert_allclose(moved.data[moved.valid], np.rint(made.moved.data)[moved.valid], atol=0.51)

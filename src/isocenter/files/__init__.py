@@ -12,7 +12,14 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.files.code_file import read_codes
-    from isocenter.files.dicom import SeriesNames, stated_patient, write_series
+    from isocenter.files.dicom import (
+        DEFORMED,
+        RESAMPLED,
+        SeriesNames,
+        stated_patient,
+        write_derived_series,
+        write_series,
+    )
     from isocenter.files.format import Entry, Format, Part, Prefer, ReadKeywords, ReadOptions, refuse_no_orientation
     from isocenter.files.index import FORMATS, format_of, read, read_volumes, suffix_of, write
     from isocenter.files.label_table import find as find_labels

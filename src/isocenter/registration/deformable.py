@@ -35,7 +35,7 @@ RATE, LAST_RATE = 0.25, 0.05
 # Steps on each level, the coarsest first.
 STEPS = (60, 60, 60)
 # Share of the weight of smoothness on the diffusion energy.
-SMOOTHNESS = {"lncc": 1.0, "mse": 0.1, "mind": 0.3}
+SMOOTHNESS = {"lncc": 0.5, "mse": 0.1, "mind": 0.1}
 
 
 @dataclass(frozen=True, eq=False)

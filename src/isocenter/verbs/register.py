@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, FormatError, GeometryError, UsageError
 from isocenter.evaluation import overlaps, surface_distance
 from isocenter.files import (
+    DEFORMED,
+    RESAMPLED,
     ReadKeywords,
     read,
     read_given_table,
     stated_patient,
     write,
+    write_derived_series,
     write_label_map,
     write_table,
     write_transform,
@@ -49,6 +52,8 @@ from isocenter.transforms import (
 from isocenter.values import Array, Displacement, Geometry, Image, Label, Problem, SpatialTransform
 
 MARKS = ("registration.json", "report.html")
+# Modalities of which a moved series can be written.
+DERIVED_KINDS = ("CT", "MR")
 COORDINATES = ("x", "y", "z")
 # Label values whose scores are listed: more are no structures that somebody named.
 MOST_LABELS = 256
@@ -307,6 +312,10 @@ def _write(result: Registered, fixed: Image, moving: Image, folder: Path) -> Non
         write_table(result.moved_points, folder / "moved_points.csv")
     if all(_has_dicom_place(one) for one in (fixed, moving)):
         write_transform(result.transform, folder / "transform.dcm", fixed=fixed, moving=moving)
+        if moving.modality in DERIVED_KINDS and moving.shape[0] == 1:
+            code = RESAMPLED if result.transform.is_linear else DEFORMED
+            placed = replace(result.moved, geometry=fixed.geometry)
+            write_derived_series(placed, moving, code, "Laid on the fixed image", folder / "moved_dicom")
     write_json(folder / MARKS[0], "isocenter.registration", result.as_record())
 
 
