@@ -75,6 +75,8 @@ def write_derived_series(
         if keyword in first or keyword in UNKNOWN_ALLOWED
     }
     tags |= {
+        "Laterality": text(heads[0].dataset, "Laterality") or None,
+        "PatientPosition": None,  # of the source, which lay otherwise; type 2C, PS3.3 C.7.3.1
         "SeriesInstanceUID": own.uid("SeriesInstanceUID"),
         "SeriesDescription": description[:64],
         "SeriesNumber": SERIES_NUMBER,

@@ -46,6 +46,7 @@ def write_registration(transform: SpatialTransform, fixed: Image, moving: Image,
         made.ContentDate, made.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
         made.ContentLabel, made.ContentDescription = "REGISTRATION", "Moving image laid on fixed image"
         made.ContentCreatorName = None
+        made.Laterality = None  # type 2C of a paired part of the body, PS3.3 C.7.3.1
         if matrix is not None:
             # From each image to the registered frame of reference: ours leads away from it.
             linear = [np.eye(4), np.linalg.inv(_turned(matrix))]
