@@ -32,6 +32,7 @@ CONTENTS = {
     "report": "figures, pages, the slice viewer",
     "belief": "how far an answer holds: calibration, sets and intervals, thresholds",
     "evaluation": "metrics and their intervals",
+    "registration": "one image laid on another: similarity, linear and deformable transforms",
     "transforms": "geometry and intensity of arrays, augmentation",
     "files": "formats of images, layouts of data sets",
     "values": "geometry, images, cases, decisions, estimates",
