@@ -45,6 +45,8 @@ from isocenter.values import Array, Case, Deferred, Finding, Image, Measurements
 # or streamed, at its turn.
 AHEAD_SHARE, AHEAD_BYTES = 0.05, 2**28
 Windows = Callable[[int, int], None]
+# Takes (model, case, its image, request, prediction), and gives the prediction with one map more, or one note.
+Explains = Callable[[Model, Case, Image, Request, Prediction], Prediction]
 # What becomes of images that the gate refuses: no result, results with the reason, or nobody looks.
 ABSTAIN = ("on", "mark", "off")
 # The ends of columns of what boxes and objects state.
@@ -60,6 +62,7 @@ class Asked:
     folder: where it is written; where there is none it is kept
     request: of the model; its region and maps follow from `region` and `wanted`
     ratios: of measurements, beside those that the model has
+    explains: adds a map of what the answer rests on to a prediction, or a note where there is none
     abstain: one of `ABSTAIN`
     calibration: "on", or "off": probabilities as the network states them; what is called, sets, intervals, expected
                  Dice and what is refused stay
@@ -74,6 +77,7 @@ class Asked:
     abstain: str = "on"
     calibration: str = "on"
     ratios: tuple[Ratio, ...] = ()
+    explains: Explains | None = None
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
@@ -196,6 +200,8 @@ def computed(
             image, request, progress=seen, receiver=each_of(receiver, masks), covariates=case.covariates or None
         )
         prediction = replace(prediction, case=case.id)
+        if asked.explains is not None and (prediction.abstained is None or asked.abstain != "on"):
+            prediction = asked.explains(model, case, image, request, prediction)
         prediction = added.completed(prediction, masks) if added else prediction
         prediction = prediction.decided if asked.abstain != "off" else answering(prediction.decided)
         judge = None

@@ -30,6 +30,8 @@ from isocenter.values import Array, Case, Deferred, Finding, Image, Label, Map, 
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
 # How the names of objects end that a case has several of, without a limit to their numbers.
 SEVERAL = re.compile(r"_(stl|pm)(_\d+)?$", re.IGNORECASE)
+# The map of what an answer rests on.
+EXPLANATION = "explanation"
 PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
 # In place of formats that hold no fractions.
 OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz", **dict.fromkeys(SURFACES, "nii.gz")}
@@ -44,7 +46,7 @@ def kinds_of_maps(task: Task) -> list[str]:
 
     A further label map is called by its part alone, and its probabilities by both.
     """
-    maps, parts = (TOTAL, EPISTEMIC, *ADDED_MAPS), part_names(task)
+    maps, parts = (TOTAL, EPISTEMIC, *ADDED_MAPS, EXPLANATION), part_names(task)
     own = (*maps, *(f"{kind}_pm" for kind in maps))
     further = (*own, PROBABILITIES.lstrip("_"), *ANSWERS)
     return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
@@ -165,7 +167,7 @@ def write_result(
             written.append(_label_map(mask, named, image, own, wanted, algorithm_of(model)))
     if kinds := wanted.kinds_for(image):
         stated = _stated(prediction, image, model, is_part=is_part, findings=findings)
-        stated = replace(stated, page=partial(page_of, stated, wanted.text))
+        stated = replace(stated, page=partial(page_of, stated, wanted.text, prediction.maps.get(EXPLANATION)))
         objects, refused = write_answers(stated, kinds, folder / name, wanted)
         written += objects
         lacking += refused
@@ -228,6 +230,7 @@ def _stated(
         *promises(model.task, [one for own in rows.values() for one in own]),
         *(["only a part of the image was looked at"] if is_part else []),
         *([f"the model would give no answer here: {prediction.abstained}"] if prediction.abstained else []),
+        *prediction.notes,
     ]
     return Result(
         image,

@@ -18,6 +18,7 @@ from isocenter.errors import FormatError
 from isocenter.report.display import Plane, colours, foreground, stored_plane
 from isocenter.report.figures.detection import put_boxes
 from isocenter.report.figures.drawing import DARK, LIGHT, Canvas, Ink, short
+from isocenter.report.figures.heat_map import put_heat, shares_of
 from isocenter.report.figures.slices import (
     GROUND,
     REFERENCE_LINE,
@@ -29,7 +30,7 @@ from isocenter.report.figures.slices import (
 )
 from isocenter.report.figures.view import View, cut, stored_view
 from isocenter.report.words import number, share_text
-from isocenter.values import Array, BoundingBoxes, Finding, Image, Label
+from isocenter.values import Array, BoundingBoxes, Finding, Image, Label, Map
 
 FONT = "DejaVu Sans"  # comes with matplotlib, so that a page looks the same everywhere
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches of A4
@@ -52,6 +53,7 @@ class ResultPage:
     heads:    the first line is the model, the others say more of it and of the study
     notes:    sentences under the table, without which the result would be misread
     text:     what readers have to be told, in bold
+    heat:     what the answer rests on, drawn as colours, with its words beneath the slice
     The slice is drawn as it is stored, with letters where sides are known.
     """
 
@@ -61,6 +63,7 @@ class ResultPage:
     heads: Sequence[str]
     notes: Sequence[str] = ()
     text: str = ""
+    heat: Map | None = None
 
     def pixels(self) -> Array:
         """(rows, columns, 3) uint8, bright on dark as images are read.
@@ -91,7 +94,7 @@ class ResultPage:
         return BoundingBoxes(np.array([one.value for one in called]), tuple(one.concept for one in called), scores)
 
     def key_slice(self) -> int:
-        """The slice with most of what is marked; without a mark the middle one."""
+        """The slice with most of what is marked; without a mark that of the most evidence, else the middle one."""
         shape = self.image.geometry.shape
         if len(shape) < 3:
             return 0
@@ -101,6 +104,8 @@ class ResultPage:
         for low, high in zip(self.boxes.low, self.boxes.high, strict=True):
             first, last = max(0, math.floor(low[2])), max(1, math.ceil(high[2]))
             areas[first:last] += np.prod((high - low)[:2])
+        if not areas.any() and self.heat is not None:
+            areas = shares_of(np.asarray(self.heat.data)).max(axis=(0, 1))
         return int(areas.argmax()) if areas.any() else shape[2] // 2
 
     def _drawn(self, ink: Ink, dpi: float) -> Canvas:
@@ -132,13 +137,16 @@ class ResultPage:
         axes = canvas.add_axes((*corner, width / WIDTH, height / HEIGHT), facecolor=GROUND)
         axes.set_axis_off()
         put_greys(axes, view, plane, at)
+        if self.heat is not None:
+            put_heat(axes, view, cut(shares_of(np.asarray(self.heat.data)), plane, at), plane)
         for mask, labels in self.masks:
             put_outlines(axes, cut(np.asarray(mask), plane, at), view.steps(plane), labels, REFERENCE_LINE)
         put_boxes(axes, view, plane, at, self.boxes, _classes(self.boxes), REFERENCE_LINE, scores=True)
         put_letters(axes, plane)
         put_scale_bar(axes, view.grid, plane)
         place = "" if plane.through is None else f"Slice {at + 1} of {view.grid.shape[2]}"
-        return _put_lines(canvas, [place] if place else [], top + height + 0.08, ink.faint) + 0.12
+        words = [] if self.heat is None else [f"Colours: {self.heat.words}"]
+        return _put_lines(canvas, [*([place] if place else []), *words], top + height + 0.08, ink.faint) + 0.12
 
 
 def _size(view: View, plane: Plane) -> tuple[float, float]:

@@ -7,9 +7,11 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import psutil
 
+from isocenter import scoring
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.files import read_codes
 from isocenter.runtime import Model, load, with_codes
@@ -17,6 +19,9 @@ from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import ModelSection
 from isocenter.service.work.tensors import output_axes
 from isocenter.tasks import leaves, marks_labels, settings_of
+
+if TYPE_CHECKING:
+    from isocenter.scoring import AnswerMaps
 
 log = logging.getLogger("isocenter")
 
@@ -54,6 +59,7 @@ class WarmModels:
     def __init__(self, sections: Mapping[str, ModelSection], memory_gb: float, device: str = "auto") -> None:
         self.sections, self.memory, self.device = sections, memory_gb * 1e9, device
         self._loaded: OrderedDict[str, tuple[Model, ModelFacts]] = OrderedDict()
+        self._maps: dict[str, AnswerMaps] = {}
 
     def __getitem__(self, name: str) -> tuple[Model, ModelFacts]:
         """The model and its facts. Raises UsageError for a name that is not there, and what loading raises."""
@@ -66,6 +72,13 @@ class WarmModels:
                 self._make_room()
         self._loaded.move_to_end(name)
         return self._loaded[name]
+
+    def maps_of(self, name: str) -> AnswerMaps | None:
+        """What explains the answers of a model, kept as long as the model is; None where nobody asks for maps."""
+        section = self.sections.get(name)
+        if section is None or section.explain == "none":
+            return None
+        return self._maps.setdefault(name, scoring.AnswerMaps(section.path, self.device))
 
     def _read(self, name: str) -> Model:
         """Load a model; where memory runs out, as that of a GPU, the others go one after the other until it fits."""
@@ -80,13 +93,16 @@ class WarmModels:
             self._make_room()
 
     def _make_room(self) -> None:
-        log.info("model %s makes room", self._loaded.popitem(last=False)[0])
+        name, _ = self._loaded.popitem(last=False)
+        self._maps.pop(name, None)
+        log.info("model %s makes room", name)
 
     def of(self, name: str, digest: str) -> Model:
         """The model that a job was made for. Raises IntegrityError where the folder holds another one by now."""
         model, facts = self[name]
         if facts.hash != digest:
             self._loaded.pop(name)
+            self._maps.pop(name, None)
             problem, where = "is another model than the one that the job was made for", str(self.sections[name].path)
             raise IntegrityError(problem, where, "Route the study again, and the new one answers it")
         return model

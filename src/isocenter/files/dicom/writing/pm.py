@@ -42,7 +42,7 @@ def parametric_maps(result: Result, path: Path) -> Iterator[Path]:
         data, names = np.asarray(made.data), made.names or ("",)
         for number, (name, values) in enumerate(zip(names, data if made.names else data[None], strict=True), start=1):
             target = answer_path(path, "pm", kind, number)
-            title = f"{kind} {name}".strip()
+            title = f"{kind} {name}".strip() if not made.words else f"{kind}: {made.words}"
             _write(values, title, UNITS.get(made.unit, codes.UCUM.NoUnits), geometry, slices, target, result.algorithm)
             yield target
 
