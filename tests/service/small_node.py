@@ -24,7 +24,9 @@ class SmallNode:
     answers, explain: of its models, kinds of DICOM objects and whether maps explain them
     """
 
-    def __init__(self, folder: Path, *models: Path, answers: Sequence[str] = (), explain: str = "none", **sections) -> None:
+    def __init__(
+        self, folder: Path, *models: Path, answers: Sequence[str] = (), explain: str = "none", **sections
+    ) -> None:
         sections = {"study": {"complete_after_s": 0}, "node": {"min_free_gb": 0}, **sections}
         self.settings = read_settings(None, models, folder, **sections)
         changed = {"answers": list(answers), "explain": explain}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from isocenter.files import unwritable
 from isocenter.prediction.answers import Wanted
 from isocenter.prediction.placeless import says_something
 from isocenter.prediction.region import found_from_anywhere, region_of
-from isocenter.prediction.result_files import probability_files, room_for, write_result
+from isocenter.prediction.result_files import Probabilities, room_for, write_result
 from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
 from isocenter.runtime import (
     AS_PLANNED,
@@ -180,13 +180,11 @@ def computed(
         return partial(_refused, refused, case, image, keeps=asked.folder is None)
     with ExitStack() as stack:
         room = None if asked.folder is None else stack.enter_context(room_for(asked.folder))
-        files: AbstractContextManager[Any] = nullcontext((None, []))
-        refusals = list[str]()
+        refusals, probabilities = list[str](), None
         if room is not None:
             stack.callback(_emptied, room, refusals)
-            files = probability_files(model.task, image, room, case.id, asked.wanted)
-        file, probabilities = stack.enter_context(files)
-        receiver = each_of(receiver, file)
+            probabilities = Probabilities(model.task, image, room, case.id, asked.wanted)
+            receiver = each_of(receiver, probabilities.receiver)
         receiver = _before_calibration(model.task, receiver) if asked.calibration == "off" and receiver else receiver
         added = added_results(model.task) if asked.wanted.added else None
         masks = added.stream(image.geometry) if added else None
@@ -268,7 +266,7 @@ class _Rest:
     """What is left to do of a case: write it, and say what became of it.
 
     room:          where its files are written; None where the prediction is kept
-    probabilities: files of them, there once `held` is closed
+    probabilities: of voxels, which files and Parametric Maps hold; None where the prediction is kept
     refusals:      a reason in it has all files of the case thrown away when `held` is closed
     judge:         of a large volume, what the gate says once the network has seen all of it
     """
@@ -279,7 +277,7 @@ class _Rest:
     prediction: Prediction
     room: Path | None
     asked: Asked
-    probabilities: Sequence[Path]
+    probabilities: Probabilities | None
     seen: _Counted
     held: ExitStack
     refusals: list[str]
@@ -302,7 +300,7 @@ class _Rest:
                     self.refusals.append(str(rest.prediction.abstained))
         except OSError as error:
             raise unwritable(error, Path(self.case.id)) from error
-        return rest._done([*files, *self.probabilities], lacking, rows, measured, findings)
+        return rest._done(files, lacking, rows, measured, findings)
 
     def _done(
         self,
@@ -373,7 +371,7 @@ class _Rest:
             return [], []
         wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None
         given = (self.prediction, self.image, self.room, name, wanted, self.model)
-        return write_result(*given, findings=findings, is_part=is_part)
+        return write_result(*given, findings=findings, probabilities=self.probabilities, is_part=is_part)
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""

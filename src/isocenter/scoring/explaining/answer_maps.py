@@ -1,8 +1,8 @@
-"""The map beside an answer: of what it rests on, by the best method of explanation that passed its tests on the model."""
+"""The map of what an answer rests on, by the best method of explanation that passed its tests on the model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def _gain(record: Mapping[str, Any]) -> float:
 
 
 def _without(records: Records) -> str:
-    names: Sequence[str] = [name for name in records if name in METHODS]
+    names = [name for name in records if name in METHODS]
     if not names:
         return "no method of explanation was tested on this model"
     return f"no method of explanation passed its tests on this model ({', '.join(names)})"

@@ -1,4 +1,4 @@
-"""Maps of what answers of a node rest on: by a method that passed its tests on the model, or with the reason."""
+"""Maps beside the answers of a node: of what they rest on, and of the probabilities of structures."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import numpy as np
 import pydicom
 import pytest
 
+import isocenter
 from isocenter.runtime import load
 from isocenter.scoring.explaining.kept_tests import keep
 from isocenter.service.records.tables import jobs
-from service.small_node import SmallNode
-from service.thresholds import class_model
+from service.small_node import LEVEL, SmallNode
+from service.thresholds import class_model, threshold_model
 
 PASSED = {"passed": True, "because": "as tested", "deletion_over_random": {"value": 0.2}}
 
@@ -39,3 +40,15 @@ def test_the_map_of_a_method_that_passed_stands_beside_the_answer_and_where_none
         assert not (folder / "answer_explanation_pm.dcm").exists()
         words = "no map explains the answer: no method of explanation passed its tests on this model (rise)"
         assert words in job.reason and words in report
+
+
+def test_the_probabilities_of_the_structures_are_one_parametric_map_on_the_voxels_of_the_answer(tmp_path, mr):
+    node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", LEVEL), answers=("pm", "seg"))
+    node.receive(*mr)
+    node.work()
+    node.store.close()
+    node.database.close()
+    made = isocenter.read(node.result("answer_probabilities_pm.dcm"))
+    marked = isocenter.read(node.result("answer.nii.gz"))
+    assert np.allclose(made.geometry.affine, marked.geometry.affine, atol=1e-4)
+    assert ((made.data > 0.5) == (marked.data == 1)).all() and (marked.data == 1).any()
