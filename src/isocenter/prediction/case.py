@@ -15,7 +15,7 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
 from isocenter.prediction.answers import Wanted
-from isocenter.prediction.placeless import says_something
+from isocenter.prediction.placeless import marks_nothing, says_something
 from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import Probabilities, room_for, write_result
 from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
@@ -93,7 +93,7 @@ class Done:
     """What became of one case; the prediction itself is kept only where it was not written.
 
     large: of an image far larger than those that trained, (number of windows, how many times as large); else None
-    findings: what reports state; of a clip nothing
+    findings: what reports state; of a clip that of each frame with a finding, which they name
     found: whether the result says something, also of any frame of a clip
     abstained: why there is no result, or why there should be none; None where there is one
     """
@@ -286,13 +286,12 @@ class _Rest:
     def __call__(self) -> Done:
         rest: _Rest = self
         files, lacking, rows, measured = list[Path](), list[Problem](), list[Any](), list[Any]()
-        findings = list[list[Finding]]()
+        findings = list[Finding]()
         try:
             with self.held:
                 if not self._is_refused:
                     rows, measured = self._rows()
-                    stills = self.prediction.frames or (self.prediction,)
-                    findings = [self._findings(still, () if self.prediction.frames else measured) for still in stills]
+                    findings = list(self._stated(measured))
                     files, lacking = self._written(findings)
                 if self.judge is not None:
                     rest = replace(self, prediction=self.judge(self.prediction))
@@ -308,17 +307,13 @@ class _Rest:
         lacking: Sequence[Problem],
         rows: Sequence[Mapping[str, Any]],
         measured: Measurements,
-        of_stills: Sequence[Sequence[Finding]],
+        findings: Sequence[Finding],
     ) -> Done:
-        """What became of the case; of a refused one there is neither file nor result.
-
-        of_stills: findings of the result, or of each frame of a clip
-        """
+        """What became of the case; of a refused one there is neither file nor result."""
         prediction, columns = self.prediction, confidence_columns(self.prediction)
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
-        findings = [] if self._is_refused else [one for own in of_stills for one in own]
+        findings = [] if self._is_refused else findings
         found = not self._is_refused and says_something(prediction, findings)
-        findings = [] if prediction.frames else findings
         if self._is_refused:
             prediction, files, measured, rows = withheld(prediction), [], [], [{**self._named, **columns}]
         elif self._is_as_stated:
@@ -326,8 +321,17 @@ class _Rest:
         times = _times_as_large(self.model, self.image) if self.seen.all >= MANY_WINDOWS else 0.0
         large = (self.seen.all, times) if times >= MANY_TIMES else None
         kept = prediction if self.room is None else None
-        notes = [*noted(prediction, self.case), *lacking, *self._without_ratios(findings)]
+        unstated = [] if prediction.frames else self._without_ratios(findings)
+        notes = [*noted(prediction, self.case), *lacking, *unstated]
         return Done(rows, measured, kept, files, notes, large, findings, found, prediction.abstained)
+
+    def _stated(self, measured: Measurements) -> Iterator[Finding]:
+        """What reports state of a result; of a clip that of each frame with a finding."""
+        if not self.prediction.frames:
+            yield from self._findings(self.prediction, measured)
+        for number, still in enumerate(self.prediction.frames):
+            if not marks_nothing(still):
+                yield from (replace(one, frame=number) for one in self._findings(still, ()))
 
     def _findings(self, still: Prediction, measured: Measurements) -> list[Finding]:
         """What reports state of a result, or of a frame of a clip."""
@@ -366,7 +370,7 @@ class _Rest:
     def _named(self) -> dict[str, Any]:
         return _named(self.case, self.image)
 
-    def _written(self, findings: Sequence[Sequence[Finding]]) -> tuple[list[Path], list[Problem]]:
+    def _written(self, findings: Sequence[Finding]) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
         wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None

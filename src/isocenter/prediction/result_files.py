@@ -157,13 +157,13 @@ def write_result(
     wanted: Wanted,
     model: Model,
     *,
-    findings: Sequence[Sequence[Finding]] = (),
+    findings: Sequence[Finding] = (),
     probabilities: Probabilities | None = None,
     is_part: bool = False,
 ) -> tuple[list[Path], list[Problem]]:
     """The files of a result, and what of them could not be.
 
-    findings: of the result, or of each frame of a clip
+    findings: of the result; of a clip each names its frame
     probabilities: of its voxels, which are all there once its label maps are read
     is_part: whether the model has looked at a part of the image only
     """
@@ -235,16 +235,14 @@ def _stated(
     image: Image,
     model: Model,
     *,
-    findings: Sequence[Sequence[Finding]],
+    findings: Sequence[Finding],
     is_part: bool,
 ) -> Result:
-    """A result as writers of DICOM objects take it; of a clip with the findings of each frame that has any."""
+    """A result as writers of DICOM objects take it."""
     stills, codes = prediction.frames or (prediction,), codes_of(model)
-    kept = {n: own for n, own in enumerate(findings) if not marks_nothing(stills[n])}
-    rows = kept if prediction.frames else dict(enumerate(findings))
     sought, least_score = _sought(model.task, stills[0])
     limits = [
-        *promises(model.task, [one for own in rows.values() for one in own]),
+        *promises(model.task, findings),
         *(["only a part of the image was looked at"] if is_part else []),
         *([f"the model would give no answer here: {prediction.abstained}"] if prediction.abstained else []),
         *prediction.notes,
@@ -254,10 +252,9 @@ def _stated(
         algorithm_of(model),
         # One that is computed when it is read is read once for all kinds.
         [(part, np.asarray(mask), coded_labels(own, codes)) for part, mask, own in prediction.label_maps],
-        [] if prediction.frames else rows.get(0, []),
-        rows if prediction.frames else None,
+        findings,
         sought,
-        is_empty=bool(sought) and not kept,
+        is_empty=bool(sought) and all(map(marks_nothing, stills)),
         least_score=least_score,
         limits=limits,
         maps=prediction.maps,
