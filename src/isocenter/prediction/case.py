@@ -23,7 +23,6 @@ from isocenter.runtime import (
     AS_PLANNED,
     BLANK,
     Model,
-    Ratio,
     Receiver,
     Request,
     Watching,
@@ -37,7 +36,7 @@ from isocenter.runtime import (
     refuse_out_of_proportion,
     size_changes,
 )
-from isocenter.tasks import OUTPUT, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
+from isocenter.tasks import OUTPUT, Ratio, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Deferred, Finding, Image, Measurements, Prediction, Problem, Region
 

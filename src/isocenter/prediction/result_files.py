@@ -29,7 +29,7 @@ from isocenter.values import Array, Case, Deferred, Finding, Image, Label, Map, 
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
 # How the names of objects end that a case has several of, without a limit to their numbers.
-SEVERAL = re.compile(r"_(stl|pm)(_\d+)?$", re.IGNORECASE)
+SEVERAL = re.compile(r"_((stl|pm)(_\d+)?|volume_\d+(_labelmap)?)$", re.IGNORECASE)
 # The map of what an answer rests on.
 EXPLANATION = "explanation"
 PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"

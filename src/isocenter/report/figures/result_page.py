@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
 
 from isocenter.errors import FormatError
 from isocenter.report.display import Plane, colours, foreground, stored_plane
 from isocenter.report.figures.detection import put_boxes
 from isocenter.report.figures.drawing import DARK, LIGHT, Canvas, Ink, short
+from isocenter.report.figures.fonts import families_for, is_wide
 from isocenter.report.figures.heat_map import put_heat, shares_of
 from isocenter.report.figures.slices import (
     GROUND,
@@ -32,7 +32,6 @@ from isocenter.report.figures.view import View, cut, stored_view
 from isocenter.report.words import number, share_text
 from isocenter.values import Array, BoundingBoxes, Finding, Image, Label, Map
 
-FONT = "DejaVu Sans"  # comes with matplotlib, so that a page looks the same everywhere
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches of A4
 TALLEST = 5.2  # inches of the picture
 LINE = 0.21  # inches from one line to the next
@@ -159,8 +158,9 @@ def _classes(boxes: BoundingBoxes) -> list[Label]:
     return [Label(n, name) for n, name in enumerate(dict.fromkeys(boxes.names), start=1)]
 
 
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, LETTERS_A_LINE)
+def _wrapped(text: str, letters: int = LETTERS_A_LINE) -> list[str]:
+    """The lines of a text, each of so many letters at most; of wide ones half as many."""
+    return textwrap.wrap(text, letters // 2 if is_wide(text) else letters)
 
 
 def _put_lines(
@@ -169,19 +169,19 @@ def _put_lines(
     """Write texts below one another, and give where they end, in inches from the top."""
     step = LINE * max(1.0, size / 10)
     for text in texts:
-        for line in textwrap.wrap(text, int(LETTERS_A_LINE * 9 / size)):
+        for line in _wrapped(text, int(LETTERS_A_LINE * 9 / size)):
             _put(canvas, MARGIN, top, line, colour, size=size, weight=weight)
             top += step
     return top
 
 
 def _put(canvas: Canvas, left: float, top: float, text: str, colour: str, **style: Any) -> None:
-    lacking = sorted({letter for letter in text if not get_font(findfont(FONT)).get_char_index(ord(letter))})
-    if lacking:
-        problem = f"the page has no letter {lacking[0]!r}, of {short(text)!r}"
-        raise FormatError(problem, "page", "Name it in Latin, Greek or Cyrillic letters, or ask for seg and sr")
+    families, missing = families_for(text)
+    if missing:
+        problem = f"no font of this machine has the letters {''.join(missing)}, of {short(text)!r}"
+        raise FormatError(problem, "page", "Install a font with them, such as Noto Sans CJK, or ask for seg and sr")
     place = left / WIDTH, 1 - top / HEIGHT
-    canvas.text(*place, text, color=colour, va="top", family=FONT, parse_math=False, **style)
+    canvas.text(*place, text, color=colour, va="top", family=families, parse_math=False, **style)
 
 
 def _put_table(
@@ -202,7 +202,8 @@ def _put_table(
             line.set(color=hex_of(named[concept]), linewidth=4, solid_capstyle="butt", transform=canvas.transFigure)
             canvas.add_artist(line)
         for (_, left, letters), cell in zip(COLUMNS, cells, strict=True):
-            _put(canvas, left, top, short(cell, letters), ink.text, size=9)
+            kept = letters // 2 if is_wide(cell) else letters
+            _put(canvas, left, top, short(cell, kept), ink.text, size=9)
         top += LINE
         canvas.add_artist(_rule(top - 0.03, ink.grid, 0.5))
     return top

@@ -14,7 +14,7 @@ import psutil
 from isocenter import scoring
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.files import read_codes
-from isocenter.runtime import Model, load, with_codes
+from isocenter.runtime import Model, load, ratios_of, with_codes
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import ModelSection
 from isocenter.service.work.tensors import output_axes
@@ -44,9 +44,18 @@ def model_facts(name: str, model: Model) -> ModelFacts:
         model.task.name,
         labels,
         model.task.probable_findings,
+        _values(model),
         axes,
         output_axes(model.task, axes) if frames is None else {},
     )
+
+
+def _values(model: Model) -> list[str]:
+    """The names of what a model's answers state as a number: those of its task, and its ratios."""
+    names = [*model.task.valued_findings, *(ratio.name for ratio in ratios_of(model))]
+    channels = model.preprocessing.channels if len(model.preprocessing.channels) > 1 else ()
+    of_channels = [f"{name} of {channel}" for name in names if name.endswith("intensity") for channel in channels]
+    return list(dict.fromkeys([*names, *of_channels]))
 
 
 class WarmModels:

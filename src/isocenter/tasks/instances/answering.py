@@ -39,6 +39,7 @@ INSIDE, PROMINENCE = 0.5, 0.2
 HEAD = "instances"
 # Of more objects their number and mean size are findings, and each has its row in measurements.csv alone.
 MOST_OBJECTS = 200
+NUMBER, MEAN_SIZE = "number of objects", "mean size of objects"
 # Maps are kept with half precision between network and watershed: heights need a thousandth.
 KEPT = np.dtype(np.float16)
 # Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
@@ -103,7 +104,7 @@ class ObjectAnswering(Task):
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The number of objects and their mean size; of at most `MOST_OBJECTS` also the size and score of each."""
         count, size, unit = size_of_objects(prediction)
-        whole = [Finding("number of objects", value=count), Finding("mean size of objects", value=size, unit=unit)]
+        whole = [Finding(NUMBER, value=count), Finding(MEAN_SIZE, value=size, unit=unit)]
         known, sizes = prediction.confidence, _sizes(prediction) if count <= MOST_OBJECTS else {}
         return whole + [
             Finding(
@@ -118,6 +119,11 @@ class ObjectAnswering(Task):
             for label in prediction.labels
             if label.value in sizes
         ]
+
+    @property
+    def valued_findings(self) -> tuple[str, ...]:
+        """The number of objects and their mean size."""
+        return (NUMBER, MEAN_SIZE)
 
     @property
     def answers(self) -> ObjectAnswers:
