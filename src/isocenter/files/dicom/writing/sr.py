@@ -431,6 +431,7 @@ class _Groups:
                 measurements.append(sr.Measurement(*_chance(one, is_only=len(findings) == 1)))
             if (measured := _with_interval(one, concepts[one.concept])) is not None:
                 measurements.append(measured)
+            measurements += _bounds(one)
         if not (evaluations or measurements):
             return None
         return self._unplaced(
@@ -541,6 +542,13 @@ def _with_interval(finding: Finding, name: Concept) -> sr.Measurement | None:
             relation = sr.RelationshipTypeValues.HAS_PROPERTIES
             properties.append(sr.NumContentItem(end, away, unit, relationship_type=relation))
     return sr.Measurement(name, _rounded(finding.value), unit, properties=properties if len(properties) else None)
+
+
+def _bounds(finding: Finding) -> Iterator[sr.Measurement]:
+    """The ends of the interval of a finding without a number, at which they would stand."""
+    for words, end in (("Lower bound of", finding.low), ("Upper bound of", finding.high)):
+        if finding.value is None and _is_number(end):
+            yield sr.Measurement(_own_concept(f"{words} {finding.concept}"), _rounded(end), _unit(finding.unit))
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
