@@ -12,7 +12,8 @@ from hl7apy.parser import parse_message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter.errors import FormatError
+import isocenter
+from isocenter.errors import FormatError, UsageError
 from isocenter.service import Couriers
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange.fhir import bundle, checked
@@ -124,6 +125,12 @@ def test_a_message_has_patient_order_and_codes_escaped_in_their_fields():
     [observed] = [one.split("|") for one in lines if one.startswith("OBX")]
     assert observed[2:6] == ["CWE", "36118008^Pneumothorax^SCT", "1", "52101004^Present^SCT"]
     assert observed[9] == "0.875"
+
+
+@pytest.mark.parametrize(("section", "wrong"), [("fhir", {"base": "no address"}), ("hl7", {"send": ["nobody"]})])
+def test_the_sections_are_keywords_of_serve(section, wrong):
+    with pytest.raises(UsageError, match=rf"serve: {section}\.{next(iter(wrong))}"):
+        isocenter.serve("model", **{section: wrong})
 
 
 def test_the_page_on_the_exchange_states_every_key_of_its_sections():
