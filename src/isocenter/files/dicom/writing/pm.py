@@ -8,6 +8,7 @@ from pathlib import Path
 
 import highdicom
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SRCode
 
@@ -55,9 +56,7 @@ def _write(made_map: Map, title: str, geometry: Geometry, slices: list[Slice], p
     if (size := VOXEL_BYTES * math.prod(made_map.data.shape)) > MOST_BYTES:
         problem = f"the map {title} takes {size / 2**30:.1f} GiB, and a DICOM object holds at most 4"
         raise FormatError(problem, where, "Use the map's .nii.gz instead")
-    numbers = np.asarray(made_map.data)
-    numbers = np.moveaxis(numbers, 0, -1) if names else numbers
-    planes = np.stack([numbers[:, :, part.number].swapaxes(0, 1) for part in slices]).astype(np.float32)
+    planes = _planes(made_map, slices)
     if not np.isfinite(planes).all():
         raise FormatError(f"the map {title} has values that are not finite", where, "Use the map's .nii.gz instead")
     low, high = float(planes.min()), float(planes.max())
@@ -86,6 +85,21 @@ def _write(made_map: Map, title: str, geometry: Geometry, slices: list[Slice], p
         made.Laterality = None  # type 2C of a paired part of the body, PS3.3 C.7.3.1
     correct_frames(made, slices, places)
     save(made, slices[0].frame.path, [title, *names], path, overwrite=False)
+
+
+def _planes(made: Map, slices: Sequence[Slice]) -> NDArray[np.float32]:
+    """(slices, rows, columns), or (slices, rows, columns, names) that are read one after the other."""
+    if not made.names:
+        numbers = np.asarray(made.data)
+        return np.stack([numbers[:, :, part.number].T for part in slices]).astype(np.float32)
+    count, columns, rows, _ = made.data.shape
+    planes = np.empty((len(slices), rows, columns, count), np.float32)
+    everywhere = tuple(slice(0, size) for size in made.data.shape[1:])
+    for name in range(count):
+        [numbers] = np.asarray(made.data[(slice(name, name + 1), *everywhere)])
+        for place, part in enumerate(slices):
+            planes[place, ..., name] = numbers[:, :, part.number].T
+    return planes
 
 
 def _labels(names: Sequence[str]) -> list[str]:
