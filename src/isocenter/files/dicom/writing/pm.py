@@ -28,6 +28,8 @@ from isocenter.values import Geometry, Map
 SERIES_NUMBER = 105
 # Of a voxel, and of the value of one element, which counts its bytes in 32 bits. PS3.5 7.1.1
 VOXEL_BYTES, MOST_BYTES = 4, 2**32 - 2
+# Which takes windows narrower than 1, as of probabilities. PS3.3 C.11.2.1.3.2
+EXACT = highdicom.VOILUTFunctionValues.LINEAR_EXACT
 # Units of maps in UCUM; what has another one, or none, is stated without a unit.
 UNITS = {"nats": SRCode("{nat}", "UCUM", "nat")}
 
@@ -74,7 +76,11 @@ def _write(made_map: Map, title: str, geometry: Geometry, slices: list[Slice], p
             contains_recognizable_visual_features=False,
             real_world_value_mappings=[[one] for one in mappings] if names else [whole],
             voi_lut_transformations=[
-                highdicom.VOILUTTransformation(window_center=(low + high) / 2, window_width=max(high - low, 1e-6))
+                highdicom.VOILUTTransformation(
+                    window_center=(low + high) / 2,
+                    window_width=max(high - low, 1e-6),
+                    voi_lut_function=EXACT,
+                )
             ],
             content_label="MAP",
             content_description=algorithm[:64],
