@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pydicom
 import pytest
@@ -52,3 +55,10 @@ def test_the_probabilities_of_the_structures_are_one_parametric_map_on_the_voxel
     marked = isocenter.read(node.result("answer.nii.gz"))
     assert np.allclose(made.geometry.affine, marked.geometry.affine, atol=1e-4)
     assert ((made.data > 0.5) == (marked.data == 1)).all() and (marked.data == 1).any()
+
+
+def test_without_maps_nothing_that_explains_is_loaded():
+    words = "import sys, isocenter.service.work.warm_models as warm; warm.WarmModels({}, 8).maps_of('m')"
+    code = f"{words}; print([name for name in sys.modules if name in ('torch', 'captum', 'isocenter.explanation')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
