@@ -71,10 +71,12 @@ if TYPE_CHECKING:
         OUTPUT,
         STATE_SIDES,
         WITHIN,
+        Ratio,
         Shares,
         have_sides,
         mean_of,
         numbered_teeth,
+        ratios_from,
         sided_names,
         unknown_sides,
     )
