@@ -27,6 +27,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "explain",
+    "export_audit",
     "list_networks",
     "load",
     "monitor",
@@ -35,19 +36,24 @@ __all__ = [
     "predict",
     "pretrain",
     "read",
+    "read_transform",
+    "register",
     "route",
     "serve",
     "train",
+    "verify_audit",
     "verify_documents",
     "view",
     "write",
+    "write_transform",
 ]
 
 if TYPE_CHECKING:
     from isocenter.errors import IsocenterError
-    from isocenter.files import read, write
+    from isocenter.files import read, read_transform, write, write_transform
     from isocenter.runtime import load
     from isocenter.verbs.adopt import adopt
+    from isocenter.verbs.audit import export_audit, verify_audit
     from isocenter.verbs.calibrate import calibrate
     from isocenter.verbs.check import check
     from isocenter.verbs.compare import compare
@@ -64,6 +70,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.plan import plan
     from isocenter.verbs.predict import predict
     from isocenter.verbs.pretrain import pretrain
+    from isocenter.verbs.register import register
     from isocenter.verbs.route import route
     from isocenter.verbs.serve import serve
     from isocenter.verbs.train import train
