@@ -1,0 +1,62 @@
+// Questions to the node, and what it answers.
+
+let csrf = "";
+
+export class ApiError extends Error {
+  constructor(status, { problem = "", where = "", remedy = "" }) {
+    super(problem || `the node answers ${status}`);
+    Object.assign(this, { status, where, remedy });
+  }
+
+  get words() {
+    return [this.message, this.remedy].filter(Boolean).map((text) => text[0].toUpperCase() + text.slice(1)).join(". ") + ".";
+  }
+}
+
+async function answer(path, options) {
+  let response;
+  try {
+    response = await fetch(path, { credentials: "same-origin", ...options });
+  } catch {
+    throw new ApiError(0, { problem: "the node does not answer", remedy: "try again in a moment" });
+  }
+  if (response.ok) return response;
+  if (response.status === 401 && location.pathname !== "/login") goToLogin();
+  throw new ApiError(response.status, await response.json().catch(() => ({})));
+}
+
+export function goToLogin() {
+  location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
+}
+
+// The page to go on to: one of ours, by its path alone, so that no link leads people who log in elsewhere.
+export function nextPage(search) {
+  const wanted = new URLSearchParams(search).get("next") ?? "/";
+  return /^\/(node|audit|study\/[0-9.]{1,64}|study\/[0-9a-f]{32})?$/.test(wanted) ? wanted : "/";
+}
+
+export async function ask(path, { method = "GET", body } = {}) {
+  const headers = method === "GET" ? {} : { "X-CSRF-Token": csrf };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const response = await answer(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  return (response.headers.get("content-type") ?? "").includes("json") ? response.json() : null;
+}
+
+export async function askBytes(path, signal) {
+  const response = await answer(path, { signal });
+  return { headers: response.headers, buffer: await response.arrayBuffer() };
+}
+
+// Who is here: {account, role}.
+export async function whoAmI() {
+  const me = await ask("/api/me");
+  csrf = me.csrf ?? "";
+  return me;
+}
+
+export async function logIn(account, password) {
+  const me = await ask("/api/login", { method: "POST", body: { account, password } });
+  csrf = me?.csrf ?? "";
+}
+
+export const logOut = () => ask("/api/logout", { method: "POST" });

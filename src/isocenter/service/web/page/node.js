@@ -1,0 +1,99 @@
+// The node: whether its parts work, what waits, who it speaks with, what was set aside and why.
+
+import { ApiError, ask } from "./api.js";
+import { showAccounts } from "./accounts.js";
+import { isTyping, showHelp } from "./help.js";
+import { button, make } from "./viewer.js";
+import { DASH, empty, notice, numberText, pill, since, table, timeText } from "./words.js";
+
+const LOOK_MS = 10000;
+
+export async function showNode(main, { me }) {
+  const content = make("div", { className: "cards" });
+  const mayEcho = me.role !== "viewer";
+  main.append(make("div", { className: "bar" }, make("h1", { text: "Node" })), content);
+  document.addEventListener("keydown", (event) => event.key === "?" && !isTyping(event) && showHelp());
+
+  async function load() {
+    // Each part stands by itself: what this role may not see, or what fails, says so in its place.
+    const may = (path) => ask(path).catch((error) => ({ failure: error instanceof ApiError ? error.words : String(error.message) }));
+    const [node, ready, queue, models, peers, aside] = await Promise.all([
+      may("/api/node"), readiness(), may("/api/jobs?limit=1000&state=waiting"), may("/api/models"), may("/api/peers"), may("/api/aside?limit=50"),
+    ]);
+    const focused = document.activeElement?.id;
+    content.replaceChildren(
+      card("Health", ready.failure ? notice(ready.failure, "error") : parts(ready)),
+      card("Numbers", node.failure ? notice(node.failure, "error") : numbers(node)),
+      card("Queue", listed(queue, "Queue", ["Job", "Model", "State", "Waiting", "Tries"], (job) =>
+        [short(job.job), job.model, pill(job.state, job.state), since(job.created_at), String(job.attempts)], "Nothing waits.")),
+      card("Models", listed(models, "Models", ["Model", "Task", "Modality", "Rules"], (one) =>
+        [one.name, one.task, one.modality || "any", one.rules.join(", ") || "no rule"], "The node has no model: it is a review station.")),
+      card("Peers", listed(peers, "Peers", ["Peer", "AE title", "Address", "May", ""], (peer) =>
+        [peer.name, peer.ae_title, `${peer.host}:${peer.port}`, peer.may.join(", "), mayEcho ? echo(peer) : ""], "The node knows no other system.")),
+      card("Set aside", listed(aside, "Set aside", ["At", "Reason", "Object"], (one) =>
+        [one.at ? timeText(one.at) : DASH, one.reason, short(one.sop_instance_uid ?? "")], "Nothing was set aside.")),
+      card("Not taken", refusals(node)),
+    );
+    if (focused) document.getElementById(focused)?.focus();
+  }
+
+  await load();
+  if (me.role === "administrator" && me.account) await showAccounts(main, me);
+  setInterval(() => document.hidden || load().catch(() => {}), LOOK_MS);
+}
+
+// Health is answered with 503 where a part does not work, and says which.
+async function readiness() {
+  try {
+    const response = await fetch("/health/ready", { credentials: "same-origin" });
+    return await response.json();
+  } catch {
+    return { failure: "The node does not answer." };
+  }
+}
+
+function card(name, content) {
+  return make("section", { className: "card" }, make("h2", { text: name }), content);
+}
+
+function listed(answer, name, heads, cells, none) {
+  if (answer.failure) return notice(answer.failure, "error");
+  return answer.rows.length ? table(name, heads, answer.rows.map(cells)) : empty(none);
+}
+
+function parts({ parts }) {
+  return table("Health", ["Part", "State"], parts.map(({ part, ok, problem }) => [part, ok ? pill("works", "done") : pill(problem ?? "does not work", "aside")]));
+}
+
+function numbers(node) {
+  const counts = (of) => Object.entries(of).map(([state, n]) => `${n} ${state}`).join(", ") || "none";
+  const rows = [
+    ["Name", node.name], ["Version", node.version], ["DICOM", `${node.ae_title} at ${node.dicom}`],
+    ...(node.dicom_over_tls ? [["DICOM over TLS", node.dicom_over_tls]] : []),
+    ["Free disk", `${numberText(node.free_gb, 3)} GB`], ["Studies", counts(node.studies)], ["Jobs", counts(node.jobs)], ["Deliveries", counts(node.deliveries)],
+  ];
+  return make("dl", { className: "facts" }, ...rows.flatMap(([name, text]) => [make("dt", { text: name }), make("dd", { text })]));
+}
+
+// Why a rule did not take a series: the conditions that did not hold.
+function refusals(node) {
+  if (node.failure) return notice(node.failure, "error");
+  const rows = node.not_taken ?? [];
+  if (!rows.length) return empty("Rules took every series of late.");
+  const why = (one) => one.why ?? (one.conditions ?? []).filter(({ holds }) => !holds).map(({ name, wanted, found }) => `${name}: ${text(found)} in place of ${text(wanted)}`).join("; ");
+  return table("Not taken", ["Study", "Series", "Rule", "Why"], rows.map((one) => [short(one.study ?? ""), one.description || short(one.series), one.rule, why(one)]));
+}
+
+const text = (value) => (value === null || value === undefined ? "nothing" : typeof value === "string" ? value : JSON.stringify(value));
+
+function echo(peer) {
+  const said = make("span", { className: "faint", role: "status" });
+  const ask_ = button("Echo", async () => {
+    said.textContent = "\u2026";
+    said.textContent = await ask(`/api/peers/${encodeURIComponent(peer.name)}/echo`, { method: "POST" })
+      .then(({ seconds }) => `answers in ${Math.round(1000 * seconds)} ms`, (error) => error.message);
+  }, { id: `echo-${peer.name}`, ariaLabel: `Echo ${peer.name}` });
+  return make("span", { className: "inline" }, ask_, said);
+}
+
+const short = (name) => make("span", { title: name, text: name.length > 16 ? `\u2026${name.slice(-14)}` : name });
