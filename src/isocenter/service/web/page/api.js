@@ -17,7 +17,8 @@ async function answer(path, options) {
   let response;
   try {
     response = await fetch(path, { credentials: "same-origin", ...options });
-  } catch {
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
     throw new ApiError(0, { problem: "the node does not answer", remedy: "try again in a moment" });
   }
   if (response.ok) return response;
@@ -35,8 +36,10 @@ export function nextPage(search) {
   return /^\/(node|audit|study\/[0-9.]{1,64}|study\/[0-9a-f]{32})?$/.test(wanted) ? wanted : "/";
 }
 
-export async function ask(path, { method = "GET", body } = {}) {
+// isBackground: whether the page asks by itself, so that a session ends where nobody sits at it
+export async function ask(path, { method = "GET", body, isBackground = false } = {}) {
   const headers = method === "GET" ? {} : { "X-CSRF-Token": csrf };
+  if (isBackground) headers["X-Background"] = "1";
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const response = await answer(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   return (response.headers.get("content-type") ?? "").includes("json") ? response.json() : null;

@@ -35,6 +35,11 @@ export async function showLogin() {
   });
   document.body.append(make("main", { className: "login" }, form));
   account.focus();
-  const ways = await ask("/api/login").catch(() => null); // a node with an OpenID provider names it
-  if (ways?.oidc) form.append(make("a", { className: "button", href: `/api/oidc/login?next=${encodeURIComponent(nextPage(location.search))}`, text: "Log in with the hospital's account" }));
+  const ways = await ask("/api/login").catch(() => null);
+  if (ways?.needed === false) return location.assign("/"); // only this machine is served, without accounts
+  if (ways?.openid) {
+    const href = `${ways.openid}?next=${encodeURIComponent(nextPage(location.search))}`;
+    form.append(make("a", { className: "button", href, text: "Log in with the hospital's account" }));
+    for (const one of ways.password ? [] : form.querySelectorAll("label, button")) one.hidden = true;
+  }
 }

@@ -10,26 +10,30 @@ const LOOK_MS = 10000;
 
 export async function showNode(main, { me }) {
   const content = make("div", { className: "cards" });
-  const mayEcho = me.role !== "viewer";
+  const mayAct = me.role !== "viewer";
   main.append(make("div", { className: "bar" }, make("h1", { text: "Node" })), content);
   document.addEventListener("keydown", (event) => event.key === "?" && !isTyping(event) && showHelp());
 
-  async function load() {
+  async function load(isBackground = false) {
     // Each part stands by itself: what this role may not see, or what fails, says so in its place.
-    const may = (path) => ask(path).catch((error) => ({ failure: error instanceof ApiError ? error.words : String(error.message) }));
-    const [node, ready, queue, models, peers, aside] = await Promise.all([
-      may("/api/node"), readiness(), may("/api/jobs?limit=1000&state=waiting"), may("/api/models"), may("/api/peers"), may("/api/aside?limit=50"),
+    const may = (path) => ask(path, { isBackground }).catch((error) => ({ failure: error instanceof ApiError ? error.words : String(error.message) }));
+    const jobs = (state) => may(`/api/jobs?limit=200&state=${state}`);
+    const [node, ready, running, waiting, failed, models, peers, aside] = await Promise.all([
+      may("/api/node"), readiness(), jobs("running"), jobs("waiting"), jobs("aside"), may("/api/models"), may("/api/peers"), may("/api/aside?limit=50"),
     ]);
+    const queue = running.failure || waiting.failure ? running : { rows: [...running.rows, ...waiting.rows] };
     const focused = document.activeElement?.id;
     content.replaceChildren(
       card("Health", ready.failure ? notice(ready.failure, "error") : parts(ready)),
       card("Numbers", node.failure ? notice(node.failure, "error") : numbers(node)),
       card("Queue", listed(queue, "Queue", ["Job", "Model", "State", "Waiting", "Tries"], (job) =>
         [short(job.job), job.model, pill(job.state, job.state), since(job.created_at), String(job.attempts)], "Nothing waits.")),
+      card("Errors", listed(failed, "Errors", ["Job", "Model", "Reason", "Again"], (job) =>
+        [short(job.job), job.model, job.reason ?? DASH, mayAct ? retry(job, load) : ""], "No job was set aside.")),
       card("Models", listed(models, "Models", ["Model", "Task", "Modality", "Rules"], (one) =>
         [one.name, one.task, one.modality || "any", one.rules.join(", ") || "no rule"], "The node has no model: it is a review station.")),
-      card("Peers", listed(peers, "Peers", ["Peer", "AE title", "Address", "May", ""], (peer) =>
-        [peer.name, peer.ae_title, `${peer.host}:${peer.port}`, peer.may.join(", "), mayEcho ? echo(peer) : ""], "The node knows no other system.")),
+      card("Peers", listed(peers, "Peers", ["Peer", "AE title", "Address", "May", "Test"], (peer) =>
+        [peer.name, peer.ae_title, `${peer.host}:${peer.port}`, peer.may.join(", "), mayAct ? echo(peer) : ""], "The node knows no other system.")),
       card("Set aside", listed(aside, "Set aside", ["At", "Reason", "Object"], (one) =>
         [one.at ? timeText(one.at) : DASH, one.reason, short(one.sop_instance_uid ?? "")], "Nothing was set aside.")),
       card("Not taken", refusals(node)),
@@ -38,8 +42,8 @@ export async function showNode(main, { me }) {
   }
 
   await load();
-  if (me.role === "administrator" && me.account) await showAccounts(main, me);
-  setInterval(() => document.hidden || load().catch(() => {}), LOOK_MS);
+  await showAccounts(main, me);
+  setInterval(() => document.hidden || load(true).catch(() => {}), LOOK_MS);
 }
 
 // Health is answered with 503 where a part does not work, and says which.
@@ -94,6 +98,11 @@ function echo(peer) {
       .then(({ seconds }) => `answers in ${Math.round(1000 * seconds)} ms`, (error) => error.message);
   }, { id: `echo-${peer.name}`, ariaLabel: `Echo ${peer.name}` });
   return make("span", { className: "inline" }, ask_, said);
+}
+
+function retry(job, load) {
+  const again = () => ask(`/api/jobs/${job.job}/retry`, { method: "POST" }).then(() => load());
+  return button("Retry", again, { id: `retry-${job.job}`, ariaLabel: `Retry job ${job.job}` });
 }
 
 const short = (name) => make("span", { title: name, text: name.length > 16 ? `\u2026${name.slice(-14)}` : name });

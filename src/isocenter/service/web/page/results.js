@@ -1,7 +1,7 @@
 // What a model found in a study, in words: its answer, findings with intervals and codes, or why it gives none.
 
 import { make } from "./viewer.js";
-import { DASH, notice, numberText, pill, timeText } from "./words.js";
+import { DASH, intervalTexts, notice, numberText, pill, timeText } from "./words.js";
 
 const OPEN = { waiting: "The model has not begun.", running: "The model is computing.", blocked: "The model waits for the end of the study." };
 
@@ -39,7 +39,7 @@ export function findingsTable(job, goTo) {
 
 function line(row, job, goTo) {
   const name = make("td", { className: row.group && row.label === null ? "part" : "" });
-  const hasPlace = (row.label !== null && row.label !== undefined) || (row.box !== null && row.box !== undefined);
+  const hasPlace = isKnown(row.label) || isKnown(row.box);
   if (hasPlace) {
     const find = make("button", { type: "button", className: "link", text: row.concept, title: "Show where it is" });
     find.addEventListener("click", () => goTo(row));
@@ -51,14 +51,16 @@ function line(row, job, goTo) {
   return make("tr", {}, name, make("td", { className: "number" }, ...value(row)));
 }
 
+const isKnown = (one) => one !== null && one !== undefined;
+
 function value(row) {
-  const parts = [];
-  if (typeof row.value === "number") parts.push(make("span", { text: `${numberText(row.value)}${row.unit ? ` ${row.unit}` : ""}` }));
+  const parts = [], unit = row.unit ? ` ${row.unit}` : "";
+  if (typeof row.value === "number" && isKnown(row.low) && isKnown(row.high)) {
+    const [text, low, high] = intervalTexts(row.value, row.low, row.high);
+    parts.push(make("span", { text: `${text}${unit}` }), make("small", { text: `${low} to ${high}`, title: "interval" }));
+  } else if (typeof row.value === "number") parts.push(make("span", { text: `${numberText(row.value)}${unit}` }));
   else if (typeof row.value === "boolean") parts.push(make("span", { text: row.value ? "present" : "absent" }));
-  if (row.low !== null && row.low !== undefined && row.high !== null && row.high !== undefined) {
-    parts.push(make("small", { text: `${numberText(row.low)} to ${numberText(row.high)}`, title: "interval" }));
-  }
-  if (row.probability !== null && row.probability !== undefined) {
+  if (isKnown(row.probability)) {
     parts.push(make("span", { className: "probability", text: `${numberText(100 * row.probability)} %` }));
     if (!row.calibrated) parts.push(make("small", { text: "not calibrated" }));
   }

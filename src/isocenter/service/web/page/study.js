@@ -11,6 +11,7 @@ import { DASH, notice, numberText } from "./words.js";
 
 const OPEN = ["waiting", "running", "blocked"]; // states of a job that will change by themselves
 const LOOK_MS = 3000;
+const SAID_MS = 12000; // that a notice stays
 const PACE_MS = 66; // between two frames of a clip that states no times
 const BOX = [255, 214, 64];
 
@@ -72,7 +73,8 @@ class StudyPage {
     parts.readout = make("p", { className: "readout", ariaLabel: "Under the cursor" });
     parts.failure = make("div", { className: "failures" });
     parts.side = make("aside", { ariaLabel: "Result" });
-    const left = make("div", { className: "left" }, parts.tools, parts.failure, parts.stage, parts.readout);
+    parts.stage.append(parts.failure);
+    const left = make("div", { className: "left" }, parts.tools, parts.stage, parts.readout);
     this.main.append(make("div", { className: "desk" }, left, parts.side));
   }
 
@@ -150,7 +152,7 @@ class StudyPage {
   #fillTools() {
     const { viewer, parts } = this, { facts } = viewer;
     const presets = { "as stored": windowOf(facts.channels[0].window), ...facts.presets };
-    this.presets = presets;
+    [this.presets, this.preset] = [presets, "as stored"];
     parts.preset = make("select", { ariaLabel: "Window" }, ...Object.keys(presets).map((text) => make("option", { value: text, text })), make("option", { value: "own", text: "own", hidden: true }));
     parts.preset.addEventListener("change", () => { this.setPreset(parts.preset.value); parts.preset.blur(); });
     const number = (name) => {
@@ -170,6 +172,7 @@ class StudyPage {
     parts.plane.addEventListener("change", () => { this.setPlane(parts.plane.value); parts.plane.blur(); });
     parts.drawn = toggle("Overlays", "o", () => viewer.flip("drawn"));
     parts.cross = toggle("Crosshair", "", () => viewer.flip("cross"));
+    parts.drawn.hidden = !facts.overlays.length && !this.job?.boxes.length;
     parts.tools.replaceChildren(windows, parts.plane, parts.drawn, parts.cross);
     if (!this.mayCorrect || !this.job || !this.#mayChange(this.job)) return;
     parts.brush = toggle("Brush", "b", () => this.setTool("brush"));
@@ -228,6 +231,7 @@ class StudyPage {
 
   setPreset(name) {
     const [centre, width] = this.presets[name];
+    this.preset = name; // two of one width and centre are told apart
     this.viewer.setWindow(centre - width / 2, centre + width / 2);
   }
 
@@ -275,8 +279,8 @@ class StudyPage {
     const centre = (state.low + state.high) / 2, width = state.high - state.low;
     if (document.activeElement !== parts.centre) parts.centre.value = Number(centre.toPrecision(4));
     if (document.activeElement !== parts.width) parts.width.value = Number(width.toPrecision(4));
-    const known = Object.entries(this.presets).find(([, [c, w]]) => Math.abs(c - centre) < 1e-6 && Math.abs(w - width) < 1e-6);
-    parts.preset.value = known?.[0] ?? "own";
+    const fits = (name) => Math.abs(this.presets[name][0] - centre) < 1e-6 && Math.abs(this.presets[name][1] - width) < 1e-6;
+    parts.preset.value = [this.preset, ...Object.keys(this.presets)].find(fits) ?? "own";
     parts.drawn.ariaPressed = String(state.drawn);
     parts.cross.ariaPressed = String(state.cross);
     this.earlier?.follow(viewer);
@@ -307,7 +311,8 @@ class StudyPage {
   #say(element) {
     this.parts.failure.replaceChildren(element);
     clearTimeout(this.sayTimer);
-    if (!element.classList.contains("error")) this.sayTimer = setTimeout(() => element.remove(), 12000);
+    element.append(button("Close", () => element.remove(), { className: "quiet" }));
+    if (!element.classList.contains("error")) this.sayTimer = setTimeout(() => element.remove(), SAID_MS);
   }
 
   #fail(error) {
@@ -455,9 +460,9 @@ class StudyPage {
     await ask(`/api/jobs/${this.job.job}/feedback`, { method: "POST", body });
   }
 
-  async #reload(revision) {
+  async #reload(revision, isBackground = false) {
     const asked = this.job?.job;
-    this.reading = await ask(`/api/studies/${this.study}/reading`);
+    this.reading = await ask(`/api/studies/${this.study}/reading`, { isBackground });
     if (this.job?.job !== asked) return;
     this.job = this.reading.jobs.find(({ job }) => job === asked) ?? this.job;
     if (this.job && revision !== undefined) this.job.revision = revision;
@@ -469,7 +474,7 @@ class StudyPage {
     setInterval(async () => {
       if (document.hidden || !this.reading.jobs.some(({ state }) => OPEN.includes(state))) return;
       const before = JSON.stringify(this.reading.jobs.map(({ job, state }) => [job, state]));
-      await this.#reload().catch(() => {});
+      await this.#reload(undefined, true).catch(() => {});
       if (JSON.stringify(this.reading.jobs.map(({ job, state }) => [job, state])) === before || this.draft?.strokes.length) return;
       const job = this.reading.jobs.find(({ job }) => job === this.job?.job) ?? this.#firstJob();
       await this.show(this.#seriesOf(job), job);

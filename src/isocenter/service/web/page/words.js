@@ -10,6 +10,13 @@ export function numberText(value, digits = 3) {
   return text.replace("-", MINUS);
 }
 
+// A number and the ends of its interval, with as many decimals as the number needs for three digits.
+export function intervalTexts(value, low, high) {
+  const size = Math.abs(value) || Math.max(Math.abs(low), Math.abs(high)) || 1;
+  const decimals = Math.max(0, 2 - Math.floor(Math.log10(size)));
+  return [value, low, high].map((one) => one.toFixed(Math.min(decimals, 8)).replace("-", MINUS));
+}
+
 // Of a time in ISO 8601, or in seconds since 1970.
 export function millis(at) {
   return typeof at === "number" ? 1000 * at : Date.parse(at);

@@ -64,8 +64,8 @@ export async function showWorklist(main) {
     } catch { /* a browser that keeps nothing */ }
   }
 
-  async function load() {
-    const answer = await ask(`/api/worklist?limit=1000&hours=${view.hours}`);
+  async function load(isBackground = false) {
+    const answer = await ask(`/api/worklist?limit=1000&hours=${view.hours}`, { isBackground });
     view.rows = answer.rows;
     states.fill(new Set(view.rows.map((row) => row.state)));
     priorities.fill(new Set(RANKS.filter((name) => view.rows.some((row) => row.priority === name))));
@@ -87,7 +87,7 @@ function line(row) {
   const open = () => location.assign(href);
   const waiting = make("span", { text: since(row.received_at), title: timeText(row.received_at), data: { since: row.received_at } });
   const study = make("span", { text: [row.modality, row.description].filter(Boolean).join(" \u00b7 ") || DASH });
-  const finding = make("span", { text: row.finding || row.because || DASH, title: row.because ?? "" });
+  const finding = make("span", { className: row.finding ? "" : "faint", text: row.finding || row.because || DASH, title: row.because ?? "" });
   if (row.finding && row.because && row.because !== row.finding) finding.append(make("small", { text: row.because }));
   const cells = [
     pill(row.priority, row.priority), make("a", { href, tabIndex: -1, text: row.patient || "no name" }), study, finding, waiting,
@@ -134,7 +134,7 @@ function onKey(event, body, search) {
 // The node tells when the list has changed; where it cannot, the page looks from time to time.
 function listen(load) {
   let waiting = null;
-  const soon = () => { waiting ??= setTimeout(() => { waiting = null; load().catch(() => {}); }, 200); };
+  const soon = () => { waiting ??= setTimeout(() => { waiting = null; load(true).catch(() => {}); }, 200); };
   const events = new EventSource("/api/worklist/events");
   let fallback = null;
   events.addEventListener("worklist", soon);
