@@ -371,6 +371,22 @@ class Ohif(Section):
     port: Port = 8181
 
 
+class Page(Section):
+    """The page that people read and correct on.
+
+    memory_gb: of images that are kept for it; reasons: for which an answer may be rejected, beside free text
+    """
+
+    memory_gb: Positive = 2
+    reasons: list[Annotated[str, Field(min_length=1, max_length=200)]] = [
+        "wrong structure",
+        "missed finding",
+        "false finding",
+        "wrong outline",
+        "poor image",
+    ]
+
+
 class Settings(Section):
     """All of `node.toml`; a file that says nothing gives a node on loopback."""
 
@@ -391,6 +407,7 @@ class Settings(Section):
     watch: Watch | None = None
     front: Front | None = None
     ohif: Ohif | None = None
+    page: Page = Page()
 
     @model_validator(mode="after")
     def _agrees(self) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -165,6 +166,7 @@ class Index:
         """Mark a study as complete, with the facts of its series; False where it has grown meanwhile."""
         this = and_(studies.c.study == study, studies.c.revision == revision, studies.c.state == "receiving")
         values = {"state": "complete", "complete_at": Clock(), "attributes": dict(attributes), "routed": 0}
+        values |= {"patient": patient_key(attributes)}
         with self.database.write() as connection:
             if connection.execute(update(studies).where(this).values(values)).rowcount == 0:
                 return False
@@ -241,6 +243,12 @@ class Index:
             return []
         with self.database.write() as connection:
             return [one for one in settled if _is_settled(connection, one, over)]
+
+
+def patient_key(attributes: Mapping[str, Any]) -> str | None:
+    """The key of a patient, the same in all studies of one; None where no PatientID is stated."""
+    number, issuer = (str(attributes.get(name) or "").strip() for name in ("PatientID", "IssuerOfPatientID"))
+    return hashlib.sha256(f"{issuer}\0{number}".encode()).hexdigest()[:32] if number else None
 
 
 def _is_settled(connection: Connection, settled: Settled, over: ColumnElement[bool]) -> bool:

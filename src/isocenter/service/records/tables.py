@@ -28,6 +28,7 @@ Number = BigInteger().with_variant(Integer, "sqlite")
 
 # state: receiving | complete | done | aside, where somebody has to look at it; outcome and reason: once it is settled
 # revision: raised by every object that comes after it was complete
+# patient: hash of PatientID and its issuer, once it is complete; None where none is stated
 # contested: path of an object that has the UID of one of its own, but other bytes, until somebody has decided
 studies = Table(
     "studies",
@@ -44,8 +45,10 @@ studies = Table(
     Column("outcome", WORD),
     Column("reason", Text),
     Column("contested", Text),
+    Column("patient", KEY),
     Column("attributes", JSON),
 )
+Index("studies_by_patient", studies.c.patient)
 Index("studies_by_state", studies.c.state, studies.c.last_at)
 # The keeper asks for these several times a second, among all studies that there ever were.
 _unrouted = studies.c.routed < studies.c.revision
@@ -78,6 +81,7 @@ series = Table(
     Column("attributes", JSON),
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
+Index("series_by_key", series.c.series)
 
 instances = Table(
     "instances",
@@ -97,6 +101,7 @@ instances = Table(
     ForeignKeyConstraint(["study", "series"], ["series.study", "series.series"]),
 )
 Index("instances_by_uid", instances.c.uid)
+Index("instances_by_key", instances.c.instance)
 
 # Objects that a rejection note names, whether they have come or not; note: the UID of the note.
 rejections = Table(

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from isocenter.errors import IsocenterError, ResourceError
-from isocenter.service.web import aside, health, jobs, metrics, node, notices, studies, viewer, worklist
+from isocenter.service.web import aside, health, jobs, metrics, node, notices, reading, series, studies, viewer, worklist
 from isocenter.service.web.dicomweb.retrieve import router as retrieve_router
 from isocenter.service.web.dicomweb.search import router as search_router
 from isocenter.service.web.dicomweb.store import router as store_router
@@ -33,7 +33,7 @@ log = logging.getLogger("isocenter")
 def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
     """The application of a node. token: None where only this machine is served."""
     app = _app(web_node)
-    for room in (health, metrics, node, studies, jobs, worklist, notices, aside):
+    for room in (health, metrics, node, studies, jobs, worklist, notices, aside, series, reading):
         app.include_router(room.router)
     app.include_router(inference_router)
     _include_dicomweb(app)
