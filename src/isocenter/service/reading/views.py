@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from isocenter.report import is_colour, planes, upright
+from isocenter.report import planes, upright
 from isocenter.values import Array, Image
 
 Kind = Literal["volume", "picture", "clip"]
@@ -123,4 +123,3 @@ def _as_bytes(plane: Array) -> Array:
     if np.issubdtype(plane.dtype, np.integer):
         return (plane >> (8 * plane.dtype.itemsize - 8)).astype(np.uint8)
     return np.clip(np.rint(plane), 0, 255).astype(np.uint8)
-

@@ -56,7 +56,9 @@ class Volume:
             return self._stored(self._whole.result(), view, number, frame, channel)
         # What lies in one file each is there before all is read.
         if self._whole is None or view.axis == len(self.shape) - 1 or kind_of(self.image) != "volume":
-            return self._stored(self._part(view, number, frame), view, 0 if view.axis is not None else number, 0, channel)
+            return self._stored(
+                self._part(view, number, frame), view, 0 if view.axis is not None else number, 0, channel
+            )
         return self._stored(self._whole.result(), view, number, frame, channel)
 
     def _part(self, view: View, number: int, frame: int) -> Array:

@@ -13,20 +13,21 @@ from isocenter.files import file_hash
 from isocenter.files.dicom import read_identity
 from isocenter.service.objects.aside import Aside, exchange, read_asides
 from isocenter.service.records.tables import instances, studies
+from isocenter.service.web.access import KEEPING, ROLES, roles
 from isocenter.service.web.shapes import AsideShape, Listing
 from isocenter.service.web.web_node import Limit, Node, WebError, WebNode
 
 router = APIRouter(prefix="/api/aside", tags=["aside"])
 
 
-@router.get("")
+@router.get("", dependencies=[roles(*ROLES)])
 def list_aside(node: Node, limit: Limit = 100, after: Annotated[int, Query(ge=0)] = 0) -> Listing[AsideShape]:
     """What was set aside, and why, oldest first."""
     asides = [one for one in read_asides(node.folder) if one.number > after]
     return Listing[AsideShape](schema="isocenter.aside", rows=_shapes(node, asides[:limit]))
 
 
-@router.post("/{n}/release")
+@router.post("/{n}/release", dependencies=[roles(*KEEPING)])
 def release_aside(node: Node, n: Annotated[int, Path(ge=1, le=2**31)]) -> AsideShape:
     """Let an object take the place of the one that came first, which lies aside instead; its study is done anew."""
     aside = next((one for one in read_asides(node.folder) if one.number == n), None)

@@ -6,12 +6,16 @@ import asyncio
 import hmac
 import re
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from isocenter.service.records.actor import ANYONE, Actor
 from isocenter.service.settings import MOST_CONNECTIONS, TOKEN, is_loopback
+from isocenter.service.web.access import enter
 from isocenter.service.web.shapes import INFERENCE, problem_of
 
 HEALTH = ("/health/", f"{INFERENCE}/health/")
@@ -25,26 +29,32 @@ HEADERS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosnif
 
 
 class Guard:
-    """Answers who may not ask, and who asks when too many do, and ends requests that stand still.
+    """Finds out who asks; refuses who is unknown, and who asks when too many do; ends requests that stand still.
 
     token:        None where only this machine is served
+    opened:       routes that may be asked for without logging in
     max_requests: how many are answered at once; those of health are not counted, nor refused for others
     for_browsers: whether a browser may give the token as a password (RFC 7617), for pages of this address alone
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, max_requests: int, *, for_browsers: bool = False) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str | None,
+        max_requests: int,
+        *,
+        opened: Sequence[APIRoute] = (),
+        for_browsers: bool = False,
+    ) -> None:
         self.app, self.token, self.max_requests, self.for_browsers = app, token, max_requests, for_browsers
+        self.opened = [route.path_regex for route in opened]
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         is_health = scope["path"].startswith(HEALTH)
-        refused = (
-            _too_long(scope)
-            or self._refusal(scope["path"], is_health, headers)
-            or (None if is_health else self._overload(scope))
-        )
+        refused = _too_long(scope) or self._refusal(scope, headers) or (None if is_health else self._overload(scope))
         if refused is not None:
             await refused(scope, receive, send)
             return
@@ -61,20 +71,29 @@ class Guard:
             return None
         return _no(scope["path"], 503, "too many requests at once", f"Send it again in {RETRY_AFTER_S} s")
 
-    def _refusal(self, path: str, is_health: bool, headers: Mapping[str, str]) -> JSONResponse | None:
-        if self.token is None:
-            return (
-                None if _is_local(headers) else _no(path, 403, "only this machine is served", f"Set {TOKEN} for others")
-            )
-        given = headers.get("authorization", "").encode("latin-1")
-        if is_health or hmac.compare_digest(given, f"Bearer {self.token}".encode()):
+    def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> JSONResponse | None:
+        """What refuses a request of somebody unknown; else the request knows who asks."""
+        path, address = scope["path"], (scope.get("client") or ("",))[0]
+        if self.token is None and not _is_local(headers):
+            return _no(path, 403, "only this machine is served", f"Set {TOKEN} for others")
+        actor = ANYONE if self.token is None else self._holder(self.token, headers)
+        if actor is None and any(route.match(path) for route in self.opened):
+            actor = Actor("", "")
+        if actor is not None:
+            enter(scope, replace(actor, address=address))
             return None
         if self.for_browsers:
-            # A browser sends the password with every request, also with one that a page from elsewhere makes.
-            if hmac.compare_digest(_password(given), self.token.encode()) and _is_of_this_origin(headers):
-                return None
             return _no(path, 401, "the token is missing or wrong", f"Give the node's {TOKEN} as the password", BASIC)
         return _no(path, 401, "the token is missing or wrong", f"Send Authorization: Bearer with the node's {TOKEN}")
+
+    def _holder(self, token: str, headers: Mapping[str, str]) -> Actor | None:
+        """The machine that gives the token."""
+        given = headers.get("authorization", "").encode("latin-1")
+        # A browser sends the password with every request, also with one that a page from elsewhere makes.
+        may_be_password = self.for_browsers and _is_of_this_origin(headers)
+        is_token = hmac.compare_digest(given, f"Bearer {token}".encode())
+        is_password = may_be_password and hmac.compare_digest(_password(given), token.encode())
+        return Actor(f"token {TOKEN}", "service") if is_token or is_password else None
 
 
 def _too_long(scope: Scope) -> JSONResponse | None:

@@ -15,6 +15,7 @@ from isocenter.service.exchange.fhir import Version, bundle, checked
 from isocenter.service.exchange.fhir_server import JSON
 from isocenter.service.exchange.report import report_of
 from isocenter.service.records.tables import answers, deliveries, jobs, series, studies
+from isocenter.service.web.access import ROLES, WORKING, roles
 from isocenter.service.web.shapes import AnswerShape, DeliveryShape, JobShape, Listing
 from isocenter.service.web.web_node import JobName, Node, Page, WebError, WebNode, page_of
 
@@ -35,7 +36,7 @@ class JobPage(Page):
     state: Literal["waiting", "running", "sending", "done", "aside", "cancelled", "superseded"] | None = None
 
 
-@router.get("")
+@router.get("", dependencies=[roles(*ROLES)])
 def list_jobs(node: Node, page: Annotated[JobPage, Query()]) -> Listing[JobShape]:
     """Jobs, oldest first."""
     with node.database.read() as connection:
@@ -43,7 +44,7 @@ def list_jobs(node: Node, page: Annotated[JobPage, Query()]) -> Listing[JobShape
         return Listing[JobShape](schema="isocenter.jobs", rows=job_shapes(connection, rows))
 
 
-@router.get("/{job}")
+@router.get("/{job}", dependencies=[roles(*ROLES)])
 def get_job(node: Node, job: JobName) -> JobShape:
     """One job."""
     with node.database.read() as connection:
@@ -53,7 +54,9 @@ def get_job(node: Node, job: JobName) -> JobShape:
         return job_shapes(connection, rows)[0]
 
 
-@router.get("/{job}/answers/{name}", response_class=FileResponse, responses={206: {}, 416: {}})
+@router.get(
+    "/{job}/answers/{name}", response_class=FileResponse, responses={206: {}, 416: {}}, dependencies=[roles(*ROLES)]
+)
 def get_answer(node: Node, job: JobName, name: AnswerName) -> FileResponse:
     """A file of a result."""
     with node.database.read() as connection:
@@ -66,7 +69,9 @@ def get_answer(node: Node, job: JobName, name: AnswerName) -> FileResponse:
     return FileResponse(path, media_type=TYPES.get(path.suffix, "application/octet-stream"), filename=path.name)
 
 
-@router.get("/{job}/fhir", response_class=Response, responses={200: {"content": {JSON: {}}}})
+@router.get(
+    "/{job}/fhir", response_class=Response, responses={200: {"content": {JSON: {}}}}, dependencies=[roles(*ROLES)]
+)
 def get_fhir(node: Node, job: JobName, version: Version = "R5") -> Response:
     """The findings of a job as a FHIR Bundle."""
     try:
@@ -76,7 +81,7 @@ def get_fhir(node: Node, job: JobName, version: Version = "R5") -> Response:
     return Response(made, media_type=JSON)
 
 
-@router.post("/{job}/retry")
+@router.post("/{job}/retry", dependencies=[roles(*WORKING)])
 def retry_job(node: Node, job: JobName) -> JobShape:
     """Have a job that has ended, or was set aside, done again."""
     if not node.jobs.retry(job):
@@ -84,7 +89,7 @@ def retry_job(node: Node, job: JobName) -> JobShape:
     return get_job(node, job)
 
 
-@router.post("/{job}/cancel")
+@router.post("/{job}/cancel", dependencies=[roles(*WORKING)])
 def cancel_job(node: Node, job: JobName) -> JobShape:
     """End a job; nothing of it is sent any more."""
     if not node.jobs.cancel(job):

@@ -21,6 +21,7 @@ from isocenter.service.records.tables import answers, instances, series, studies
 from isocenter.service.routing.rules import NO_IMAGES
 from isocenter.service.routing.urgency import ROUTINE
 from isocenter.service.settings import PRIORITIES
+from isocenter.service.web.access import ROLES, roles
 from isocenter.service.web.series import Place, PlaneName, slice_answer, slice_of, volumes_of
 from isocenter.service.web.web_node import JobName, Node, StudyName, WebError, WebNode, study_key
 from isocenter.values import Image
@@ -122,7 +123,7 @@ class ReadingShape(BaseModel):
     reasons: list[str]
 
 
-@router.get("/studies/{study}/reading")
+@router.get("/studies/{study}/reading", dependencies=[roles(*ROLES)])
 def get_reading(node: Node, study: StudyName) -> ReadingShape:
     """A study: its series, every result that holds, and the patient's earlier studies."""
     key = study_key(study)
@@ -146,7 +147,7 @@ def get_reading(node: Node, study: StudyName) -> ReadingShape:
     )
 
 
-@router.get("/jobs/{job}/maps/{name}/slices/{plane}/{k}", response_class=Response)
+@router.get("/jobs/{job}/maps/{name}/slices/{plane}/{k}", response_class=Response, dependencies=[roles(*ROLES)])
 def get_map_slice(
     node: Node, request: Request, job: JobName, name: str, plane: PlaneName, k: int, image: Place = 0, frame: Place = 0
 ) -> Response:
@@ -229,7 +230,9 @@ def _judged(node: WebNode, judged: Judged) -> JudgedShape:
             if MASK in maps:
                 mask = _map(node, judged, MASK, 0).image
                 names = {one.value: one.name for one in mask.labels}
-                labels = [LabelShape(label=value, name=names[value], colour=c) for value, c in colours(mask.labels).items()]
+                labels = [
+                    LabelShape(label=value, name=names[value], colour=c) for value, c in colours(mask.labels).items()
+                ]
         except IsocenterError:  # its images cannot be read: its findings are shown without
             maps, labels = [], []
     return JudgedShape(

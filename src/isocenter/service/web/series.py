@@ -14,6 +14,7 @@ from isocenter.report import WINDOWS, is_colour, window
 from isocenter.service.reading.series import SeriesImages
 from isocenter.service.reading.views import PICTURE, Stored, kind_of
 from isocenter.service.reading.volumes import Volume
+from isocenter.service.web.access import ROLES, roles
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
 router = APIRouter(prefix="/api/series", tags=["reading"])
@@ -77,14 +78,14 @@ class GridShape(BaseModel):
     notes: list[str]
 
 
-@router.get("/{series}/grid")
+@router.get("/{series}/grid", dependencies=[roles(*ROLES)])
 def get_grid(node: Node, series: Uid, image: Place = 0) -> GridShape:
     """The grid of a series, with the planes that show it. image: of a series with several grids or views"""
     every = volumes_of(node, series)
     return grid_shape(_numbered(every, image, series), len(every))
 
 
-@router.get("/{series}/slices/{plane}/{k}", response_class=Response)
+@router.get("/{series}/slices/{plane}/{k}", response_class=Response, dependencies=[roles(*ROLES)])
 def get_slice(
     node: Node,
     request: Request,
@@ -148,9 +149,7 @@ def grid_shape(volume: Volume, images: int) -> GridShape:
     image, kind = volume.image, kind_of(volume.image)
     colour = is_colour(image)
     low, high = (0.0, 255.0) if colour else window(image, _sampled(volume))
-    presets = [
-        PresetShape(name=name, window=one) for name, one in WINDOWS.get(image.modality, {}).items()
-    ]
+    presets = [PresetShape(name=name, window=one) for name, one in WINDOWS.get(image.modality, {}).items()]
     return GridShape(
         kind=kind,
         shape=list(volume.shape),

@@ -15,7 +15,7 @@ from threading import BoundedSemaphore
 from typing import Annotated, Any
 from urllib.request import parse_http_list
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import Response, StreamingResponse
 from PIL import Image
@@ -33,12 +33,15 @@ from isocenter.files.dicom import (
     shown_frame,
     stored_frame,
 )
+from isocenter.service.web.access import ROLES, roles
 from isocenter.service.web.dicomweb.catalogue import StoredObject, stored_studies
 from isocenter.service.web.dicomweb.dicom_json import IN_JSON, MEDIA
 from isocenter.service.web.shapes import Problem
-from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
+from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_entered
 
-router = APIRouter(prefix="/dicomweb/studies/{study}", tags=["DICOMweb"])
+router = APIRouter(
+    prefix="/dicomweb/studies/{study}", tags=["DICOMweb"], dependencies=[roles(*ROLES), Depends(all_entered)]
+)
 OBJECT, BYTES = "application/dicom", "application/octet-stream"
 PLAIN = "1.2.840.10008.1.2.1"  # how decoded frames and objects come
 AS_STORED = f'multipart/related; type="{OBJECT}"; transfer-syntax=*'

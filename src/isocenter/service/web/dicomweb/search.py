@@ -12,14 +12,16 @@ from fastapi import APIRouter, Depends, Request
 from fastapi import Query as QueryParameter
 from fastapi.responses import JSONResponse, Response
 
+from isocenter.service.web.access import ROLES, roles
 from isocenter.service.web.dicomweb.catalogue import StoredObject, StoredStudy, stored_studies
 from isocenter.service.web.dicomweb.dicom_json import BULK, IN_JSON, MEDIA, DicomJson, element, matches, tag_of
 from isocenter.service.web.shapes import Problem
-from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, dicomweb_url
+from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_entered, dicomweb_url
 
 router = APIRouter(
     prefix="/dicomweb",
     tags=["DICOMweb"],
+    dependencies=[roles(*ROLES), Depends(all_entered)],
     default_response_class=Response,
     responses={200: IN_JSON, 204: {"description": "Nothing fits"}, 400: {"model": Problem}},
 )

@@ -22,6 +22,7 @@ from isocenter.service.records.workitems import (
     NO_SUCH_WORKITEM,
     Workitems,
 )
+from isocenter.service.web.access import ROLES, WORKING, roles
 from isocenter.service.web.dicomweb.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson, fits, tag_of
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import MOST_ROWS, UID, Node, Uid, WebError, WebNode, dicomweb_url
@@ -41,7 +42,9 @@ OPTIONS = ("limit", "offset", "includefield", "fuzzymatching")
 TransactionUid = Annotated[str | None, Query(alias="transaction-uid", pattern=UID)]
 
 
-@router.post("", status_code=201, openapi_extra=BODY, responses={201: {"description": "Created"}})
+@router.post(
+    "", status_code=201, openapi_extra=BODY, responses={201: {"description": "Created"}}, dependencies=[roles(*WORKING)]
+)
 async def create_workitem(
     request: Request, node: Node, workitem: Annotated[str | None, Query(pattern=UID)] = None
 ) -> Response:
@@ -51,7 +54,7 @@ async def create_workitem(
     return refused or Response(status_code=201, headers={"Location": f"{dicomweb_url(request)}/workitems/{uid}"})
 
 
-@router.get("", responses={200: IN_JSON, 204: {"description": "Nothing fits"}})
+@router.get("", responses={200: IN_JSON, 204: {"description": "Nothing fits"}}, dependencies=[roles(*ROLES)])
 def search_workitems(
     request: Request,
     node: Node,
@@ -69,7 +72,7 @@ def search_workitems(
     return JSONResponse(found, media_type=MEDIA) if found else Response(status_code=204)
 
 
-@router.get("/{workitem}", responses={200: IN_JSON})
+@router.get("/{workitem}", responses={200: IN_JSON}, dependencies=[roles(*ROLES)])
 def get_workitem(node: Node, workitem: Uid) -> Response:
     """One workitem, without its Transaction UID."""
     try:
@@ -79,7 +82,7 @@ def get_workitem(node: Node, workitem: Uid) -> Response:
         raise _web_error(error) from error
 
 
-@router.post("/{workitem}", openapi_extra=BODY)
+@router.post("/{workitem}", openapi_extra=BODY, dependencies=[roles(*WORKING)])
 async def update_workitem(request: Request, node: Node, workitem: Uid, transaction: TransactionUid = None) -> Response:
     """Change attributes of a workitem; of one that is claimed, as its performer."""
     changes = await _dataset(request)
@@ -87,7 +90,7 @@ async def update_workitem(request: Request, node: Node, workitem: Uid, transacti
     return refused or Response()
 
 
-@router.put("/{workitem}/state", openapi_extra=BODY)
+@router.put("/{workitem}/state", openapi_extra=BODY, dependencies=[roles(*WORKING)])
 async def change_workitem_state(request: Request, node: Node, workitem: Uid) -> Response:
     """Claim a workitem, or end it, under the Transaction UID of its performer."""
     stated = await _dataset(request)
@@ -96,7 +99,12 @@ async def change_workitem_state(request: Request, node: Node, workitem: Uid) -> 
     return refused or Response()
 
 
-@router.post("/{workitem}/cancelrequest", status_code=202, responses={202: {"description": "It is cancelled"}})
+@router.post(
+    "/{workitem}/cancelrequest",
+    status_code=202,
+    responses={202: {"description": "It is cancelled"}},
+    dependencies=[roles(*WORKING)],
+)
 async def cancel_workitem(request: Request, node: Node, workitem: Annotated[str, Path(pattern=UID)]) -> Response:
     """Cancel a workitem that nobody has claimed but the node."""
     stated = await _dataset(request, is_needed=False)
