@@ -108,6 +108,8 @@ def stored_slice(plane: Array, *, colour: bool) -> Stored:
         return Stored(plane.astype(np.uint8), "uint8")
     if not np.issubdtype(plane.dtype, np.integer):
         return Stored(plane.astype("<f4"), "float32")
+    if plane.dtype in (np.int8, np.int16):
+        return Stored(plane.astype("<i2"), "int16")
     low, high = int(plane.min()), int(plane.max())
     if low >= -HALF and high < HALF:
         return Stored(plane.astype("<i2"), "int16")

@@ -52,17 +52,15 @@ class Volume:
         channels = 1 if colour else self.image.shape[0]
         if not (0 <= number < view.count and 0 <= frame < volumes and 0 <= channel < channels):
             raise IndexError(number)
-        if self._whole is not None and self._whole.done():
-            return self._stored(self._whole.result(), view, number, frame, channel)
         # What lies in one file each is there before all is read.
-        if self._whole is None or view.axis == len(self.shape) - 1 or kind_of(self.image) != "volume":
-            return self._stored(
-                self._part(view, number, frame), view, 0 if view.axis is not None else number, 0, channel
-            )
-        return self._stored(self._whole.result(), view, number, frame, channel)
+        is_quick = kind_of(self.image) != "volume" or view.axis == len(self.shape) - 1
+        if self._whole is not None and (self._whole.done() or not is_quick):
+            return self._stored(self._whole.result(), view, number, frame, channel)
+        place = 0 if view.axis is not None else number
+        return self._stored(self._part(view, number, frame), view, place, 0, channel)
 
     def _part(self, view: View, number: int, frame: int) -> Array:
-        """The voxels of one slice, (channels[, frames], *spatial) with one frame and along the scrolled axis one step."""
+        """The voxels of one slice, (channels[, frames], *spatial) with one step along what is scrolled."""
         region = [slice(0, size) for size in self.image.shape]
         if kind_of(self.image) == "clip":
             region[1] = slice(number, number + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import zlib
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -20,8 +20,6 @@ from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 router = APIRouter(prefix="/api/series", tags=["reading"])
 PlaneName = Literal["axial", "coronal", "sagittal", "picture"]
 Place = Annotated[int, Query(ge=0)]
-# Of a slice of CT the lowest level saves as much as the highest, in a sixth of the time.
-GZIP_LEVEL = 1
 WINDOW_SLICES = 5  # of a volume whose header states no window
 
 
@@ -139,9 +137,15 @@ def slice_answer(request: Request, stored: Stored) -> Response:
         "X-Intercept": repr(stored.intercept),
     }
     if "gzip" in request.headers.get("accept-encoding", ""):
-        body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+        body = _gzipped(body)
         headers["Content-Encoding"] = "gzip"
     return Response(body, headers=headers, media_type="application/octet-stream")
+
+
+def _gzipped(body: bytes) -> bytes:
+    """The bytes as gzip without a search for repeats: noise has none, and on CT it takes half the time of level 1."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    return packer.compress(body) + packer.flush()
 
 
 def grid_shape(volume: Volume, images: int) -> GridShape:
