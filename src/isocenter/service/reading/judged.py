@@ -118,7 +118,7 @@ def _of_jobs(connection: Connection, folder: Path, which: ColumnElement[bool]) -
             row.study,
             row.study_uid,
             tuple(uids.get((row.study, one), one) for _, one in sorted(row.inputs["series"].items())),
-            row._mapping,
+            dict(row._mapping),
             tuple(stated[row.job]),
             tuple(files[row.job]),
             _model(row, folder),
@@ -128,7 +128,7 @@ def _of_jobs(connection: Connection, folder: Path, which: ColumnElement[bool]) -
     ]
 
 
-def _model(row: Row[Any], folder: Path) -> tuple[str, str]:
+def _model(row: Row[*tuple[Any, ...]], folder: Path) -> tuple[str, str]:
     """The name and version of a job's model: as the record of findings states them, else as the settings name it."""
     try:
         stated = load_json(folder / "results" / row.job / "findings.json")["model"]

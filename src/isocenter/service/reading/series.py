@@ -27,14 +27,14 @@ class SeriesImages:
     folder: Path
     volumes: Volumes
 
-    def rows(self, uid: str) -> Sequence[Row[Any]]:
+    def rows(self, uid: str) -> Sequence[Row[*tuple[Any, ...]]]:
         """A row for each study that has a series of this UID, with the study's revision."""
         both = series.join(studies, series.c.study == studies.c.study)
         columns = (series.c.study, series.c.series, series.c.uid, series.c.instances, studies.c.revision)
         with self.database.read() as connection:
             return connection.execute(select(*columns).select_from(both).where(series.c.series == key_of(uid))).all()
 
-    def of(self, row: Row[Any]) -> list[Volume]:
+    def of(self, row: Row[*tuple[Any, ...]]) -> list[Volume]:
         """The images of a series: one volume, picture or clip, or of several views or grids each its own.
 
         row: as `rows` gives it. Raises FormatError or GeometryError for a series that cannot be read.

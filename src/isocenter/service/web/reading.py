@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import Connection, Row, and_, select
 
 from isocenter.errors import IsocenterError
@@ -110,8 +110,7 @@ class EarlierShape(BaseModel):
 class ReadingShape(BaseModel):
     """A study as a person reads it. reasons: for which a result may be rejected"""
 
-    model_config = ConfigDict(populate_by_name=True)
-    schema_: str = Field("isocenter.reading", alias="schema")
+    schema_: str = Field(alias="schema")
     version: int = 1
     study: str
     patient: str
@@ -136,6 +135,7 @@ def get_reading(node: Node, study: StudyName) -> ReadingShape:
     attributes = row.attributes or {}
     every = node.index.series_of(key)
     return ReadingShape(
+        schema="isocenter.reading",
         study=row.uid,
         patient=shown_name(attributes.get("PatientName")),
         date=shown_date(attributes.get("StudyDate")),
@@ -288,7 +288,7 @@ def _earlier(connection: Connection, study: Row[Any]) -> list[EarlierShape]:
     ]
 
 
-def _time(row: Row[Any]) -> tuple[str, float]:
+def _time(row: Row[*tuple[Any, ...]]) -> tuple[str, float]:
     """By which studies of a patient follow each other."""
     attributes = row.attributes or {}
     return f"{attributes.get('StudyDate', '')}{attributes.get('StudyTime', '')}", row.received_at

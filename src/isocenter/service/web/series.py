@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from isocenter.report import WINDOWS, is_colour, window
 from isocenter.service.reading.series import SeriesImages
@@ -57,8 +57,7 @@ class GridShape(BaseModel):
     frames: volumes that follow each other in time; images: how many grids the series has, channels: of this one
     """
 
-    model_config = ConfigDict(populate_by_name=True)
-    schema_: str = Field("isocenter.grid", alias="schema")
+    schema_: str = Field(alias="schema")
     version: int = 1
     kind: Literal["volume", "picture", "clip"]
     shape: list[int]
@@ -67,7 +66,7 @@ class GridShape(BaseModel):
     window: tuple[float, float]
     presets: list[PresetShape]
     colour: bool
-    planes: dict[PlaneName, PlaneShape]
+    planes: dict[str, PlaneShape]
     frames: int
     times: list[float] | None
     channels: list[str]
@@ -155,6 +154,7 @@ def grid_shape(volume: Volume, images: int) -> GridShape:
     low, high = (0.0, 255.0) if colour else window(image, _sampled(volume))
     presets = [PresetShape(name=name, window=one) for name, one in WINDOWS.get(image.modality, {}).items()]
     return GridShape(
+        schema="isocenter.grid",
         kind=kind,
         shape=list(volume.shape),
         affine=_affine(volume),
