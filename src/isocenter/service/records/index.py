@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
 
+from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import (
     OPEN,
@@ -16,11 +16,10 @@ from isocenter.service.records.jobs import (
     REFUSED,
     Wanted,
     closed,
-    record_event,
     superseded_because,
     unsettle,
 )
-from isocenter.service.records.tables import events, instances, jobs, rejections, series, studies
+from isocenter.service.records.tables import instances, jobs, rejections, series, studies
 
 
 @dataclass(frozen=True)
@@ -161,19 +160,27 @@ class Index:
             return connection.execute(select(instances).where(within).order_by(instances.c.uid)).all()
 
     def complete(
-        self, study: str, revision: int, attributes: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]
+        self,
+        study: str,
+        revision: int,
+        attributes: Mapping[str, Any],
+        facts: Mapping[str, Mapping[str, Any]],
+        patient: str | None = None,
     ) -> bool:
-        """Mark a study as complete, with the facts of its series; False where it has grown meanwhile."""
+        """Mark a study as complete, with the facts of its series; False where it has grown meanwhile.
+
+        patient: pseudonym
+        """
         this = and_(studies.c.study == study, studies.c.revision == revision, studies.c.state == "receiving")
         values = {"state": "complete", "complete_at": Clock(), "attributes": dict(attributes), "routed": 0}
-        values |= {"patient": patient_key(attributes)}
+        values |= {} if patient is None else {"patient": patient}
         with self.database.write() as connection:
             if connection.execute(update(studies).where(this).values(values)).rowcount == 0:
                 return False
             for key, columns in facts.items():
                 here = and_(series.c.study == study, series.c.series == key)
                 connection.execute(update(series).where(here).values(dict(columns)))
-            record_event(connection, "study complete", study)
+            record(connection, "study received", study, study=study, detail={"revision": revision})
         return True
 
     def hurry(self, study: str) -> bool:
@@ -193,15 +200,14 @@ class Index:
     def contest(self, study: str, path: str) -> bool:
         """Note that an object with the UID of one of a study lies aside; False where that, or no study, is known."""
         with self.database.write() as connection:
-            asides = and_(events.c.study == study, events.c.kind == "object aside")
-            known = connection.execute(select(events.c.detail).where(asides)).scalars()
-            if any(detail["path"] == path for detail in known):
-                return False
             this = studies.c.study == study
-            if connection.execute(update(studies).where(this).values(contested=path, routed=0)).rowcount == 0:
+            known = connection.execute(select(studies.c.asides).where(this)).scalar()
+            if known is None or path in known:
                 return False
+            noted = {"contested": path, "asides": [*known, path], "routed": 0}
+            connection.execute(update(studies).where(this).values(noted))
             unsettle(connection, this)
-            record_event(connection, "object aside", study, path=path)
+            record(connection, "object aside", study, study=study, detail={"path": path})
         return True
 
     def to_route(self, most: int) -> Sequence[Row[Any]]:
@@ -245,18 +251,13 @@ class Index:
             return [one for one in settled if _is_settled(connection, one, over)]
 
 
-def patient_key(attributes: Mapping[str, Any]) -> str | None:
-    """The key of a patient, the same in all studies of one; None where no PatientID is stated."""
-    number, issuer = (str(attributes.get(name) or "").strip() for name in ("PatientID", "IssuerOfPatientID"))
-    return hashlib.sha256(f"{issuer}\0{number}".encode()).hexdigest()[:32] if number else None
-
-
 def _is_settled(connection: Connection, settled: Settled, over: ColumnElement[bool]) -> bool:
     """Note what a study came to; False where it has something left to do again since it was looked at."""
     values = {"state": settled.state, "outcome": settled.outcome, "reason": settled.reason}
     if connection.execute(update(studies).where(studies.c.study == settled.study, over).values(values)).rowcount == 0:
         return False
-    record_event(connection, f"study {settled.state}", settled.study, outcome=settled.outcome, reason=settled.reason)
+    stated = {"outcome": settled.outcome, "reason": settled.reason}
+    record(connection, f"study {settled.state}", settled.study, study=settled.study, detail=stated)
     return True
 
 
@@ -297,4 +298,4 @@ def _reopen(connection: Connection, study: str, kind: str) -> None:
     later = {"state": "receiving", "revision": studies.c.revision + 1, "last_at": Clock(), "routed": 0}
     later |= {"outcome": None, "reason": None}
     connection.execute(update(studies).where(studies.c.study == study).values(later))
-    record_event(connection, kind, study)
+    record(connection, kind, study, study=study)

@@ -28,8 +28,8 @@ Number = BigInteger().with_variant(Integer, "sqlite")
 
 # state: receiving | complete | done | aside, where somebody has to look at it; outcome and reason: once it is settled
 # revision: raised by every object that comes after it was complete
-# patient: hash of PatientID and its issuer, once it is complete; None where none is stated
 # contested: path of an object that has the UID of one of its own, but other bytes, until somebody has decided
+# asides: the paths of all such objects that were ever noted; patient: pseudonym, once the study is complete
 studies = Table(
     "studies",
     metadata,
@@ -45,7 +45,8 @@ studies = Table(
     Column("outcome", WORD),
     Column("reason", Text),
     Column("contested", Text),
-    Column("patient", KEY),
+    Column("asides", JSON, nullable=False, default=[]),
+    Column("patient", WORD),
     Column("attributes", JSON),
 )
 Index("studies_by_patient", studies.c.patient)
@@ -237,14 +238,27 @@ workitems = Table(
 Index("workitems_by_state", workitems.c.state)
 Index("workitems_by_study", workitems.c.study)
 
-events = Table(
-    "events",
+# What happened, by whom, to what: `audit.py` says how rows are written and sealed. object: a key, a path or a name
+# event: the order of writing, which has gaps; node, sequence, previous, hash: written by the keeper when it seals a row
+# outcome: success | failure | refused; patient: a pseudonym
+audit = Table(
+    "audit",
     metadata,
     Column("event", Number, primary_key=True, autoincrement=True),
+    Column("sequence", BigInteger),
     Column("at", Float, nullable=False),
-    Column("kind", String(32), nullable=False),
-    Column("study", KEY),
-    Column("job", KEY),
-    Column("detail", JSON),
+    Column("node", String(64)),
+    Column("actor", Text, nullable=False),
+    Column("role", WORD, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("object", Text, nullable=False),
+    Column("patient", WORD),
+    Column("outcome", WORD, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("previous", String(64)),
+    Column("hash", String(64)),
+    UniqueConstraint("sequence", name="one_chain"),
 )
-Index("events_by_study", events.c.study, events.c.kind)
+_unsealed = audit.c.sequence.is_(None)
+Index("audit_to_seal", audit.c.event, sqlite_where=_unsealed, postgresql_where=_unsealed)
