@@ -39,19 +39,14 @@ def slice_of(client: TestClient, address: str) -> np.ndarray:
 
 
 def voxels_of(source: np.ndarray, plane: dict, number: int) -> np.ndarray:
-    """The same slice taken from the source's array, pixel by pixel, as the contract of a plane says."""
-    rows, columns = plane["rows"], plane["columns"]
-    made = np.empty((source.shape[rows["axis"]], source.shape[columns["axis"]], *source.shape[3:]), source.dtype)
-    for r in range(made.shape[0]):
-        for c in range(made.shape[1]):
-            index = [0, 0, 0]
-            if plane["axis"] is not None:
-                index[plane["axis"]] = number
-            for side, place in ((rows, r), (columns, c)):
-                size = source.shape[side["axis"]]
-                index[side["axis"]] = size - 1 - place if side["reversed"] else place
-            made[r, c] = source[tuple(index[: source.ndim])]
-    return made
+    """The same slice taken from the source's array, voxel by voxel, as the contract of a plane says."""
+    index = [np.zeros((1, 1), int)] * 3
+    if plane["axis"] is not None:
+        index[plane["axis"]] = np.full((1, 1), number)
+    for side, shape in ((plane["rows"], (-1, 1)), (plane["columns"], (1, -1))):
+        places = np.arange(source.shape[side["axis"]])
+        index[side["axis"]] = (places[::-1] if side["reversed"] else places).reshape(shape)
+    return source[tuple(index[: 2 if plane["axis"] is None else 3])]
 
 
 REAL = {

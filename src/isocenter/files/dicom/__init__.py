@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.writing.comprehensive import COMPREHENSIVE, COMPREHENSIVE_3D, as_comprehensive
     from isocenter.files.dicom.writing.encoded import encoded
     from isocenter.files.dicom.writing.predecessor import name_predecessor
+    from isocenter.files.dicom.writing.reader import Reader
     from isocenter.files.dicom.writing.seg import write_segmentation
     from isocenter.files.dicom.writing.series import SeriesNames, write_series
     from isocenter.files.dicom.writing.sr import UCUM, write_no_answer, write_report

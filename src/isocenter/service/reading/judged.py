@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,30 @@ from isocenter.files.dicom import LABEL_MAP, SEGMENTATION, drawing_of, read_head
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.database import Database
 from isocenter.service.records.jobs import NOTHING, RESULT
-from isocenter.service.records.tables import answers, findings, instances, jobs, series, studies
+from isocenter.service.records.tables import answers, corrections, findings, instances, jobs, series, studies
 from isocenter.values import Image
 
-MASK = "mask"
+# The label map as it stands, and as it was made where somebody has corrected it.
+MASK, ORIGINAL = "mask", "original"
 # Formats of maps of a result on the image's grid.
 MAP = re.compile(r"answer(?:_(?P<rest>.+?))?\.(?:nii\.gz|nrrd|png|tiff)$")
 # States of a job in which its study no longer has its result.
 TAKEN_BACK = ("superseded", "cancelled")
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A result as a person corrected it. files: names in the folder; rows: its findings"""
+
+    key: str
+    revision: int
+    folder: Path
+    files: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...]
+
+    def path(self, kind: str) -> Path | None:
+        """Its first file whose name ends so, where there is one."""
+        return next((self.folder / name for name in self.files if name.endswith(kind)), None)
 
 
 @dataclass(frozen=True)
@@ -35,8 +51,9 @@ class Judged:
     study:   its key; study_uid: StudyInstanceUID
     series:  UIDs of the series on which it was made; its maps lie on the grid of the first
     columns: those of the job, or what the header of the segmentation states in their place
-    rows:    its findings, as `findings.json` has them
-    files:   names of its files in `results/`
+    rows:    its findings as they were made, as `findings.json` has them
+    files:   names of its files in its folder
+    corrections: what people made of it, oldest first
     model:   its name and its version
     seg:     path of the segmentation from elsewhere, else None
     instance: SOP Instance UID of that
@@ -49,6 +66,7 @@ class Judged:
     columns: Mapping[str, Any]
     rows: tuple[Mapping[str, Any], ...] = ()
     files: tuple[str, ...] = ()
+    corrections: tuple[Correction, ...] = ()
     model: tuple[str, str] = ("", "")
     folder: Path = Path()
     seg: Path | None = None
@@ -64,26 +82,48 @@ class Judged:
         """Whether it has an answer, also one that nothing was found."""
         return self.columns["outcome"] in (RESULT, NOTHING)
 
+    @property
+    def revision(self) -> int:
+        """How often it was corrected."""
+        return self.corrections[-1].revision if self.corrections else 0
+
+    @property
+    def standing(self) -> tuple[Mapping[str, Any], ...]:
+        """Its findings as they stand."""
+        return self.corrections[-1].rows if self.corrections else self.rows
+
     def maps(self, number: int, of: int) -> dict[str, Path]:
-        """{name: file} of its maps on one of several images of its series: `mask` is the first label map."""
-        if self.seg is not None:
-            return {MASK: self.seg}
-        found = dict[str, Path]()
-        for name in sorted(self.files):
-            match = MAP.fullmatch(name)
-            if match is None:
-                continue
-            rest = match["rest"] or ""
-            if of > 1:
-                count, _, rest = rest.partition("_")
-                if count != str(number + 1):
-                    continue
-            found[rest or MASK] = self.folder / name
-        return dict(sorted(found.items(), key=lambda one: one[0] != MASK))
+        """{name: file} of its maps on one of several images of its series.
+
+        `mask` is the first label map as it stands, `original` that of the model where somebody has corrected it.
+        """
+        made = {MASK: self.seg} if self.seg is not None else _maps(self.folder, self.files, number, of)
+        stands = {
+            name: path for one in self.corrections for name, path in _maps(one.folder, one.files, number, of).items()
+        }
+        if MASK in made and MASK in stands:
+            made[ORIGINAL] = made[MASK]
+        return {**made, **stands}
 
     def read_map(self, path: Path, on: Image) -> Image:
         """A map, or the label map of a segmentation on the grid of the image that it was drawn on."""
-        return read_segmentation(path, on.geometry) if self.seg is not None else read(path)
+        return read_segmentation(path, on.geometry) if path == self.seg else read(path)
+
+
+def _maps(folder: Path, files: Sequence[str], number: int, of: int) -> dict[str, Path]:
+    """{name: file} of the maps in a folder that are on one of several images."""
+    found = dict[str, Path]()
+    for name in sorted(files):
+        match = MAP.fullmatch(name)
+        if match is None:
+            continue
+        rest = match["rest"] or ""
+        if of > 1:
+            count, _, rest = rest.partition("_")
+            if count != str(number + 1):
+                continue
+        found[rest or MASK] = folder / name
+    return dict(sorted(found.items(), key=lambda one: one[0] != MASK))
 
 
 def judged_of(database: Database, folder: Path, key: str) -> Judged | None:
@@ -107,11 +147,9 @@ def _of_jobs(connection: Connection, folder: Path, which: ColumnElement[bool]) -
     keys = [row.job for row in rows]
     of_series = select(series.c.study, series.c.series, series.c.uid).where(series.c.study.in_({r.study for r in rows}))
     uids = {(row.study, row.series): row.uid for row in connection.execute(of_series)}
-    stated, files = defaultdict[str, list[Any]](list), defaultdict[str, list[str]](list)
+    stated, (corrected, files) = defaultdict[str, list[Any]](list), _corrected(connection, folder, keys)
     for row in connection.execute(select(findings).where(findings.c.job.in_(keys)).order_by(findings.c.number)):
         stated[row.job].append(row.row)
-    for row in connection.execute(select(answers.c.job, answers.c.name).where(answers.c.job.in_(keys))):
-        files[row.job].append(row.name)
     return [
         Judged(
             row.job,
@@ -121,11 +159,30 @@ def _of_jobs(connection: Connection, folder: Path, which: ColumnElement[bool]) -
             dict(row._mapping),
             tuple(stated[row.job]),
             tuple(files[row.job]),
+            tuple(corrected[row.job]),
             _model(row, folder),
             folder / "results" / row.job,
         )
         for row in rows
     ]
+
+
+def _corrected(
+    connection: Connection, folder: Path, keys: Sequence[str]
+) -> tuple[Mapping[str, Sequence[Correction]], Mapping[str, Sequence[str]]]:
+    """({key: its corrections, oldest first}, {key: names of its files}) of what these keys name."""
+    mine = select(corrections).where(corrections.c.judged.in_(keys)).order_by(corrections.c.revision)
+    rows = connection.execute(mine).all()
+    files = defaultdict[str, list[str]](list)
+    owners = [*keys, *(row.correction for row in rows)]
+    wanted = select(answers.c.job, answers.c.name).where(answers.c.job.in_(owners)).order_by(answers.c.name)
+    for row in connection.execute(wanted):
+        files[row.job].append(row.name)
+    made = defaultdict[str, list[Correction]](list)
+    for row in rows:
+        place, names = folder / "results" / row.correction, tuple(files[row.correction])
+        made[row.judged].append(Correction(row.correction, row.revision, place, names, tuple(row.findings)))
+    return made, files
 
 
 def _model(row: Row[*tuple[Any, ...]], folder: Path) -> tuple[str, str]:
@@ -146,8 +203,9 @@ def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool])
         .select_from(both)
         .where(which, instances.c.sop_class.in_((SEGMENTATION, LABEL_MAP)), instances.c.uid.not_in(ours))
     )
-    found = list[Judged]()
-    for row in connection.execute(wanted.order_by(instances.c.received_at, instances.c.uid)).all():
+    found, rows = list[Judged](), connection.execute(wanted.order_by(instances.c.received_at, instances.c.uid)).all()
+    corrected, _ = _corrected(connection, folder, [row.instance for row in rows])
+    for row in rows:
         path = folder / row.path
         try:
             head, drawn = read_header(path).dataset, drawing_of(path).instances
@@ -162,6 +220,7 @@ def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool])
                 row.study_uid,
                 _drawn_on(connection, row.study, drawn),
                 columns,
+                corrections=tuple(corrected[row.instance]),
                 model=(", ".join(filter(None, [maker, what])) or "unknown", text(head, "SoftwareVersions")),
                 seg=path,
                 instance=row.uid,

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from isocenter.errors import IsocenterError, ResourceError
 from isocenter.service.web import (
     aside,
+    correcting,
     health,
     jobs,
     metrics,
@@ -47,7 +48,7 @@ log = logging.getLogger("isocenter")
 
 def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
     """The application of a node. token: None where only this machine is served."""
-    rooms = (health, metrics, node, studies, jobs, worklist, notices, aside, series, reading)
+    rooms = (health, metrics, node, studies, jobs, worklist, notices, aside, series, reading, correcting)
     app, stated = _app(web_node), APIRouter(dependencies=[roles(*ROLES)])
     stated.add_api_route("/openapi.json", lambda: JSONResponse(app.openapi()), include_in_schema=False)
     routers = [stated, *(room.router for room in rooms), inference_router, *DICOMWEB]

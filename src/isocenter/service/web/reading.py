@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -15,6 +16,7 @@ from isocenter.errors import IsocenterError
 from isocenter.report import colours
 from isocenter.service.reading.judged import MASK, Judged, judged_in, judged_of
 from isocenter.service.reading.series import SeriesImages
+from isocenter.service.reading.verdicts import Verdicts
 from isocenter.service.reading.views import kind_of
 from isocenter.service.reading.volumes import Volume
 from isocenter.service.records.tables import answers, instances, series, studies
@@ -23,6 +25,7 @@ from isocenter.service.routing.urgency import ROUTINE
 from isocenter.service.settings import PRIORITIES
 from isocenter.service.web.access import ROLES, roles
 from isocenter.service.web.series import Place, PlaneName, slice_answer, slice_of, volumes_of
+from isocenter.service.web.shapes import Time
 from isocenter.service.web.web_node import JobName, Node, StudyName, WebError, WebNode, study_key
 from isocenter.values import Image
 
@@ -69,7 +72,7 @@ class VerdictShape(BaseModel):
     reason: str
     text: str
     account: str
-    at: float
+    at: Time
 
 
 class JudgedShape(BaseModel):
@@ -133,7 +136,8 @@ def get_reading(node: Node, study: StudyName) -> ReadingShape:
         ours = _ours(connection, key)
         before = _earlier(connection, row)
     attributes = row.attributes or {}
-    every = node.index.series_of(key)
+    every, every_result = node.index.series_of(key), judged_in(node.database, node.folder, key)
+    said = Verdicts(node.database).last([one.key for one in every_result])
     return ReadingShape(
         schema="isocenter.reading",
         study=row.uid,
@@ -141,7 +145,7 @@ def get_reading(node: Node, study: StudyName) -> ReadingShape:
         date=shown_date(attributes.get("StudyDate")),
         description=_words(attributes.get("StudyDescription")),
         series=[_series(node, row, one, one.series in ours) for one in every],
-        jobs=[_judged(node, one) for one in judged_in(node.database, node.folder, key)],
+        jobs=[_judged(node, one, said.get(one.key)) for one in every_result],
         earlier=before,
         reasons=list(node.settings.page.reasons),
     )
@@ -153,7 +157,7 @@ def get_map_slice(
 ) -> Response:
     """Slice k of a map of a result, on the grid of its first series; `mask` is the label map."""
     judged = known_result(node, job)
-    volume = _map(node, judged, name, image)
+    volume = map_of(node, judged, name, image)
     return slice_answer(request, slice_of(volume, plane, k, frame=frame))
 
 
@@ -165,25 +169,28 @@ def known_result(node: WebNode, key: str) -> Judged:
     return judged
 
 
-def _map(node: WebNode, judged: Judged, name: str, number: int) -> Volume:
+def map_of(node: WebNode, judged: Judged, name: str, number: int) -> Volume:
+    """A map of a result on one of several images of its series. WebError where there is none."""
     images = images_of(node, judged)
     path = judged.maps(number, len(images)).get(name)
     if path is None or number >= len(images):
         raise WebError(404, "the result has no such map", name, "See the study's reading")
-    [made] = node.volumes.of((judged.key, name, number, _stamp(path)), partial(_read, judged, path, images[number]))
+    [made] = node.volumes.of(
+        (judged.key, name, number, _stamp(path)), partial(_read, judged, path, images[number].image)
+    )
     return made
 
 
-def _stamp(path: Any) -> tuple[int, int]:
+def _stamp(path: Path) -> tuple[int, int]:
     """What changes where a job is done again."""
     about = path.stat()
     return about.st_mtime_ns, about.st_size
 
 
-def _read(judged: Judged, path: Any, on: Volume) -> Sequence[Image]:
+def _read(judged: Judged, path: Path, on: Image) -> Sequence[Image]:
     """A map as an image on the grid on which it was made. WebError where it lies on another."""
-    image = judged.read_map(path, on.image)
-    if image.geometry.shape != on.image.geometry.shape:
+    image = judged.read_map(path, on)
+    if image.geometry.shape != on.geometry.shape:
         raise WebError(409, "the map lies on another grid than its series", path.name, "Retry the job")
     return [image]
 
@@ -221,14 +228,14 @@ def _kind(node: WebNode, study: Row[Any], row: Row[Any]) -> str:
         return ""
 
 
-def _judged(node: WebNode, judged: Judged) -> JudgedShape:
+def _judged(node: WebNode, judged: Judged, said: Row[*tuple[Any, ...]] | None) -> JudgedShape:
     columns, maps, labels = judged.columns, list[str](), list[LabelShape]()
     if judged.is_result:
         try:
             images = images_of(node, judged)
             maps = list(judged.maps(0, len(images)))
             if MASK in maps:
-                mask = _map(node, judged, MASK, 0).image
+                mask = map_of(node, judged, MASK, 0).image
                 names = {one.value: one.name for one in mask.labels}
                 labels = [
                     LabelShape(label=value, name=names[value], colour=c) for value, c in colours(mask.labels).items()
@@ -248,10 +255,10 @@ def _judged(node: WebNode, judged: Judged) -> JudgedShape:
         series=list(judged.series),
         maps=maps,
         labels=labels,
-        boxes=[_box(row) for row in judged.rows if row.get("box") is not None],
-        findings=[dict(row) for row in judged.rows],
-        revision=0,
-        verdict=None,
+        boxes=[_box(row) for row in judged.standing if row.get("box") is not None],
+        findings=[dict(row) for row in judged.standing],
+        revision=judged.revision,
+        verdict=None if said is None else VerdictShape.model_validate(said._mapping),
         segmentation_of_another=judged.seg is not None,
     )
 
