@@ -25,7 +25,7 @@ from isocenter.service.records.index import Arrival, Index
 from isocenter.service.records.jobs import Jobs, Wanted
 from isocenter.service.records.workitems import Workitems, orders_of
 from isocenter.service.routing.answers import box_inside, study_answers
-from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of, folder_of
+from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of, folder_of, patient_of
 from isocenter.service.routing.rules import inputs_hash, series_hash, study_routing
 from isocenter.service.settings import PRIORITIES, Rule, Settings
 
@@ -184,12 +184,13 @@ class Keeper:
             columns[row.series] = {**known.columns, "inputs_hash": series_hash(digests)}
         # The first may be damaged.
         attributes: Mapping[str, Any] = next((one.attributes for one in facts if one.attributes), {})
+        patient = patient_of(attributes, self.index.uid_of(study))
         try:
-            return self.index.complete(study, revision, attributes, columns)
+            return self.index.complete(study, revision, attributes, columns, patient)
         except RecordError as error:  # its series are refused, and all other studies are complete
             log.error("study %s: %s", study, error.problem)
             bare = {key: {"problem": error.problem, "inputs_hash": row["inputs_hash"]} for key, row in columns.items()}
-            return self.index.complete(study, revision, {}, bare)
+            return self.index.complete(study, revision, {}, bare, patient)
 
     def route(self, study: Row[Any]) -> int:
         """Have the rules look at a study; how many jobs are new."""

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         Shares,
         have_sides,
         mean_of,
+        measured_findings,
         numbered_teeth,
         sided_names,
         unknown_sides,

@@ -29,6 +29,7 @@ Number = BigInteger().with_variant(Integer, "sqlite")
 # state: receiving | complete | done | aside, where somebody has to look at it; outcome and reason: once it is settled
 # revision: raised by every object that comes after it was complete
 # contested: path of an object that has the UID of one of its own, but other bytes, until somebody has decided
+# asides: the paths of all such objects that were ever noted; patient: pseudonym, once the study is complete
 studies = Table(
     "studies",
     metadata,
@@ -44,8 +45,11 @@ studies = Table(
     Column("outcome", WORD),
     Column("reason", Text),
     Column("contested", Text),
+    Column("asides", JSON, nullable=False, default=[]),
+    Column("patient", WORD),
     Column("attributes", JSON),
 )
+Index("studies_by_patient", studies.c.patient)
 Index("studies_by_state", studies.c.state, studies.c.last_at)
 # The keeper asks for these several times a second, among all studies that there ever were.
 _unrouted = studies.c.routed < studies.c.revision
@@ -78,6 +82,7 @@ series = Table(
     Column("attributes", JSON),
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
+Index("series_by_key", series.c.series)
 
 instances = Table(
     "instances",
@@ -97,6 +102,7 @@ instances = Table(
     ForeignKeyConstraint(["study", "series"], ["series.study", "series.series"]),
 )
 Index("instances_by_uid", instances.c.uid)
+Index("instances_by_key", instances.c.instance)
 
 # Objects that a rejection note names, whether they have come or not; note: the UID of the note.
 rejections = Table(
@@ -158,6 +164,7 @@ findings = Table(
     ForeignKeyConstraint(["job"], ["jobs.job"]),
 )
 
+# job: that made it, or the correction that did
 answers = Table(
     "answers",
     metadata,
@@ -168,7 +175,6 @@ answers = Table(
     Column("sop_instance_uid", UID),
     Column("bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
-    ForeignKeyConstraint(["job"], ["jobs.job"]),
 )
 Index("answers_by_uid", answers.c.sop_instance_uid)
 
@@ -210,6 +216,61 @@ notices = Table(
     ForeignKeyConstraint(["job"], ["jobs.job"]),
 )
 
+# What a person has drawn on a result and not saved yet, in the order of the strokes.
+# judged: key of the job, or of the instance of a segmentation that another product sent
+# mark: {"label", "runs"} of voxels, or {"box"}
+drafts = Table(
+    "drafts",
+    metadata,
+    Column("draft", Number, primary_key=True, autoincrement=True),
+    Column("judged", KEY, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("stroke", UID, nullable=False),
+    Column("mark", JSON, nullable=False),
+    Column("at", Float, nullable=False),
+    UniqueConstraint("judged", "account", "stroke", name="one_stroke"),
+)
+
+# Results as people corrected them, each after the one of the revision before; its files lie in `results/<correction>`.
+# findings: its rows, as `findings.json` has them
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("correction", KEY, primary_key=True),
+    Column("judged", KEY, nullable=False),
+    Column("study", KEY, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("findings", JSON, nullable=False),
+    UniqueConstraint("judged", "revision", name="one_revision"),
+    ForeignKeyConstraint(["study"], ["studies.study"]),
+)
+Index("corrections_by_study", corrections.c.study)
+
+# What people said of results. verdict: accept | correct | reject; instance: of another product's, its SOP Instance UID
+# before, after: rows of findings as they were made, and as they stand
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("feedback", Number, primary_key=True, autoincrement=True),
+    Column("judged", KEY, nullable=False),
+    Column("instance", UID),
+    Column("study", KEY, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("verdict", WORD, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("seconds", Float),
+    Column("before", JSON, nullable=False),
+    Column("after", JSON, nullable=False),
+    Column("correction", KEY),
+    ForeignKeyConstraint(["study"], ["studies.study"]),
+)
+Index("feedback_by_judged", feedback.c.judged, feedback.c.feedback)
+Index("feedback_by_study", feedback.c.study)
+
 # Orders of jobs: Unified Procedure Steps, PS3.4 CC; dataset: as DICOM JSON
 # state: SCHEDULED | IN PROGRESS | COMPLETED | CANCELED; is_ours: the node has claimed it
 # series: keys of those that it names, none for all; priority: place of its jobs in the queue
@@ -232,14 +293,27 @@ workitems = Table(
 Index("workitems_by_state", workitems.c.state)
 Index("workitems_by_study", workitems.c.study)
 
-events = Table(
-    "events",
+# What happened, by whom, to what: `audit.py` says how rows are written and sealed. object: a key, a path or a name
+# event: the order of writing, which has gaps; node, sequence, previous, hash: written by the keeper when it seals a row
+# outcome: success | failure | refused; patient: a pseudonym
+audit = Table(
+    "audit",
     metadata,
     Column("event", Number, primary_key=True, autoincrement=True),
+    Column("sequence", BigInteger),
     Column("at", Float, nullable=False),
-    Column("kind", String(32), nullable=False),
-    Column("study", KEY),
-    Column("job", KEY),
-    Column("detail", JSON),
+    Column("node", String(64)),
+    Column("actor", Text, nullable=False),
+    Column("role", WORD, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("object", Text, nullable=False),
+    Column("patient", WORD),
+    Column("outcome", WORD, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("previous", String(64)),
+    Column("hash", String(64)),
+    UniqueConstraint("sequence", name="one_chain"),
 )
-Index("events_by_study", events.c.study, events.c.kind)
+_unsealed = audit.c.sequence.is_(None)
+Index("audit_to_seal", audit.c.event, sqlite_where=_unsealed, postgresql_where=_unsealed)

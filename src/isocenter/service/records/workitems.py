@@ -14,8 +14,9 @@ from sqlalchemy import Connection, Row, insert, select, update
 from isocenter.lazy import pydicom
 from isocenter.service.objects.store import key_of
 from isocenter.service.objects.workitem import UPS_PUSH, WorkitemError
+from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
-from isocenter.service.records.jobs import closed, record_event, unsettle
+from isocenter.service.records.jobs import closed, unsettle
 from isocenter.service.records.tables import jobs, studies, workitems
 from isocenter.service.settings import PRIORITIES, Rule
 
@@ -72,7 +73,7 @@ class Workitems:
             if connection.execute(select(workitems.c.workitem).where(workitems.c.workitem == uid)).first():
                 raise WorkitemError(DUPLICATE, "is there already", uid)
             connection.execute(insert(workitems).values(workitem=uid, created_at=Clock(), **row))
-            record_event(connection, "workitem created", row["study"], rule=row["rule"])
+            record(connection, "workitem created", uid, study=row["study"], detail={"rule": row["rule"]})
         return uid
 
     def _ordered(self, dataset: pydicom.Dataset, uid: str) -> dict[str, Any]:
@@ -145,7 +146,7 @@ class Workitems:
                     problem = f"its Performed Procedure Sequence lacks one of {', '.join(PERFORMED)}"
                     raise WorkitemError(NOT_FINAL, problem, uid, "Update it first")
                 _write(connection, uid, state=state, done_at=Clock())
-            record_event(connection, f"workitem {state.lower()}", row.study, rule=row.rule)
+            record(connection, f"workitem {state.lower()}", row.workitem, study=row.study, detail={"rule": row.rule})
 
     def request_cancel(self, uid: str, reason: str = "") -> None:
         """Cancel a workitem that nobody has claimed but the node. Raises WorkitemError."""
@@ -164,7 +165,7 @@ class Workitems:
             progress.ReasonForCancellation = reason or "cancellation was requested"
             dataset.ProcedureStepProgressInformationSequence = [progress]
             _write(connection, uid, state=CANCELED, dataset=_stored(dataset, uid), done_at=Clock())
-            record_event(connection, "workitem canceled", row.study, rule=row.rule)
+            record(connection, "workitem canceled", row.workitem, study=row.study, detail={"rule": row.rule})
             self._cancel_jobs(connection, row)
 
     def _cancel_jobs(self, connection: Connection, row: Row[Any]) -> None:
@@ -205,7 +206,7 @@ class Workitems:
             here = studies.c.study == row.study
             unsettle(connection, here)
             connection.execute(update(studies).where(here, studies.c.state == "complete").values(routed=0))
-            record_event(connection, "workitem in progress", row.study, rule=row.rule)
+            record(connection, "workitem in progress", row.workitem, study=row.study, detail={"rule": row.rule})
         return True
 
     def started(self) -> Sequence[Row[Any]]:
@@ -227,7 +228,9 @@ class Workitems:
             if connection.execute(update(workitems).where(*mine).values(values)).rowcount == 0:
                 return False
             if state in FINAL:
-                record_event(connection, f"workitem {state.lower()}", row.study, rule=row.rule)
+                record(
+                    connection, f"workitem {state.lower()}", row.workitem, study=row.study, detail={"rule": row.rule}
+                )
         return True
 
 

@@ -16,7 +16,21 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from isocenter.errors import IsocenterError, ResourceError
-from isocenter.service.web import aside, health, jobs, metrics, node, notices, pages, studies, viewer, worklist
+from isocenter.service.web import (
+    aside,
+    correcting,
+    health,
+    jobs,
+    metrics,
+    node,
+    notices,
+    pages,
+    reading,
+    series,
+    studies,
+    viewer,
+    worklist,
+)
 from isocenter.service.web.access import ROLES, open_routes, roles
 from isocenter.service.web.dicomweb.retrieve import router as retrieve_router
 from isocenter.service.web.dicomweb.search import router as search_router
@@ -35,7 +49,7 @@ log = logging.getLogger("isocenter")
 
 def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
     """The application of a node. token: None where only this machine is served."""
-    rooms = (health, metrics, node, studies, jobs, worklist, notices, aside, pages)
+    rooms = (health, metrics, node, studies, jobs, worklist, notices, aside, series, reading, correcting, pages)
     app, stated = _app(web_node), APIRouter(dependencies=[roles(*ROLES)])
     stated.add_api_route("/openapi.json", lambda: JSONResponse(app.openapi()), include_in_schema=False)
     routers = [stated, *(room.router for room in rooms), inference_router, *DICOMWEB]

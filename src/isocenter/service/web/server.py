@@ -79,6 +79,7 @@ def run_web(settings: Settings, stop: threading.Event, bound: Callable[[int], No
             asyncio.run(_served(list(zip(servers, listeners, strict=True)), stop, bound))
         finally:
             node.computing.close()
+            node.volumes.close()
             store.close()
             database.close()
 

@@ -17,6 +17,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select, tu
 from isocenter.errors import IsocenterError
 from isocenter.service.objects.received import Received
 from isocenter.service.objects.store import ObjectStore, key_of
+from isocenter.service.reading.volumes import Volumes
 from isocenter.service.records.database import Database
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import Jobs
@@ -81,9 +82,11 @@ class WebNode:
     store: ObjectStore
     arrivals: Arrivals = field(default_factory=Arrivals)
     computing: Computing = field(init=False)
+    volumes: Volumes = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "computing", Computing(self.settings))
+        object.__setattr__(self, "volumes", Volumes(self.settings.page.memory_gb * 1e9))
 
     @property
     def folder(self) -> FilePath:

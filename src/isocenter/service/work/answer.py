@@ -179,12 +179,12 @@ def stated(
         return replace(outcome, reason=f"{outcome.reason}; no report: the images are of several patients")
     try:
         write_no_answer(outcome.reason, paths, report, algorithm_name=algorithm)
-        reports = [_answer(report, _stamp(job, report, marks), {}, marks)]
+        reports = [answer_of(report, _stamp(job, report, marks), {}, marks)]
     except FormatError as error:
         outcome, reports = replace(outcome, reason=f"{outcome.reason}; no DICOM report: {error.problem}"), []
     kind: Literal["abstained", "refused"] = "abstained" if outcome.outcome == ABSTAINED else "refused"
     write_findings(Findings((), kind, outcome.reason, model), room)
-    record = _answer(room / FINDINGS, None, {}, marks)
+    record = answer_of(room / FINDINGS, None, {}, marks)
     return replace(outcome, answers=[*outcome.answers, *reports, record])
 
 
@@ -275,10 +275,10 @@ def _answers(job: Job, seen: Sequence[Examined], findings: Findings, room: Path,
     paths = sorted(path for path in room.iterdir() if path.is_file())
     stamps = {path: _stamp(job, path, marks) for path in paths if path.suffix == ".dcm"}
     uids = {old: new for path, stamp in stamps.items() for old, new in stamped_uids(path, stamp).items()}
-    return [_answer(path, stamps.get(path), uids, marks) for path in paths]
+    return [answer_of(path, stamps.get(path), uids, marks) for path in paths]
 
 
-def _answer(path: Path, stamp: Stamp | None, uids: Mapping[str, str], marks: Marks) -> Answer:
+def answer_of(path: Path, stamp: Stamp | None, uids: Mapping[str, str], marks: Marks) -> Answer:
     """One file of a result; a DICOM object is stamped. uids: as `stamped` takes those of others"""
     suffix = next((one for one in KINDS if path.name.endswith(one)), "")
     answer = Answer(path.name, KINDS.get(suffix, "file"), 0, "")

@@ -1,0 +1,254 @@
+"""Results that people correct and judge on the node's page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pydicom
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import update
+
+from isocenter.files import read
+from isocenter.files.dicom import read_identity, read_segmentation
+from isocenter.service.objects.store import key_of
+from isocenter.service.records.actor import Actor
+from isocenter.service.records.tables import answers, audit, corrections, deliveries, feedback, jobs
+from isocenter.service.stored import MODELS
+from isocenter.service.web.access import enter
+from isocenter.service.web.app import web_app
+from isocenter.service.web.web_node import WebNode
+from service.small_node import LEVEL, SmallNode
+from service.test_reading import FILES, SERIES, slice_of, voxels_of
+from service.thresholds import threshold_model
+
+PACS = {"name": "PACS", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
+
+
+def page(node: SmallNode, account: str = "ada", role: str = "radiologist") -> TestClient:
+    """The node's routes, as a person asks for them who has logged in."""
+    routes = web_app(WebNode(node.settings, node.database, node.store), None).app
+
+    async def as_person(scope, receive, send):
+        if scope["type"] == "http":
+            enter(scope, Actor(account, role))
+        await routes(scope, receive, send)
+
+    return TestClient(as_person, base_url="http://127.0.0.1:8180")
+
+
+@pytest.fixture
+def read_node(tmp_path, mr):
+    """A node with a result of a study, whose corrections go to a peer."""
+    model = threshold_model(tmp_path / "model", LEVEL)
+    node = SmallNode(tmp_path / "node", model, page={"send": ["PACS"]}, peers=[PACS])
+    facts = [asdict(one) for one in node.models.values()]
+    (tmp_path / "node" / MODELS).write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": facts}))
+    node.receive(*mr)
+    node.work()
+    yield node
+    node.store.close()
+    node.database.close()
+
+
+def address(node: SmallNode) -> str:
+    [job] = node.rows(jobs)
+    return f"/api/jobs/{job.job}"
+
+
+def test_what_is_drawn_goes_out_as_seg_and_verified_report_on_the_exact_voxels(read_node, mr):
+    job, ada = address(read_node), page(read_node)
+    image = read(mr[0].parent)
+    model = image.data[0] > LEVEL
+    start = int(np.ravel_multi_index((3, 5, 6), model.shape))
+    drawn = {"stroke": "one", "label": 1, "runs": [[start, 2]]}
+    erased = {"stroke": "two", "label": 0, "runs": [[int(np.flatnonzero(model)[0]), 1]]}
+    for stroke in (drawn, erased, {**drawn, "stroke": "three", "runs": [[0, 4]]}, drawn):
+        assert ada.post(f"{job}/draft", json=stroke).json() == {"revision": 0}
+    assert ada.delete(f"{job}/draft/three").status_code == 200
+    # Logged out, reloaded or crashed: the strokes are there, for this account alone.
+    assert [one["stroke"] for one in page(read_node).get(f"{job}/draft").json()["strokes"]] == ["one", "two"]
+    assert page(read_node, "ben").get(f"{job}/draft").json() == {"revision": 0, "strokes": []}
+    answer = ada.put(f"{job}/correction", json={"revision": 0}).json()
+    assert (answer["revision"], answer["lacking"]) == (1, [])
+    assert answer["answers"] == [
+        "answer.dcm",
+        "answer.labels.csv",
+        "answer.nii.gz",
+        "answer_report.dcm",
+        "findings.json",
+    ]
+    assert ada.get(f"{job}/draft").json() == {"revision": 1, "strokes": []}
+
+    wanted = model.copy()
+    wanted.reshape(-1)[start : start + 2] = True
+    wanted.reshape(-1)[np.flatnonzero(model)[0]] = False
+    [made] = read_node.rows(corrections)
+    folder = read_node.settings.folder / "results" / made.correction
+    np.testing.assert_array_equal(read_segmentation(folder / "answer.dcm", image.geometry).data[0], wanted)
+    np.testing.assert_array_equal(read(folder / "answer.nii.gz").data[0], wanted)
+    seg, report = (pydicom.dcmread(folder / name) for name in ("answer.dcm", "answer_report.dcm"))
+    assert seg.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
+    assert str(seg.ContentCreatorName) == "ada^"
+    assert (report.VerificationFlag, report.PreliminaryFlag) == ("VERIFIED", "FINAL")
+    assert str(report.VerifyingObserverSequence[0].VerifyingObserverName) == "ada^"
+    [document] = report.PredecessorDocumentsSequence
+    before = pydicom.dcmread(read_node.result("answer_report.dcm"))
+    named = document.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+    assert named == before.SOPInstanceUID
+    # What the model made stays, and both go to the peer.
+    np.testing.assert_array_equal(read(read_node.result("answer.nii.gz")).data[0], model)
+    sent = {(row.name, row.peer) for row in read_node.rows(deliveries)}
+    assert sent == {("answer.dcm", "PACS"), ("answer_report.dcm", "PACS")}
+    assert {row.job for row in read_node.rows(deliveries)} == {made.correction}
+
+    identity = read_identity(mr[0])
+    [result] = ada.get(f"/api/studies/{identity.study}/reading").json()["jobs"]
+    assert (result["revision"], result["maps"]) == (1, ["mask", "original"])
+    volume = round(float(wanted.sum()) * image.geometry.voxel_size[0], 6)
+    size = next(row for row in result["findings"] if row["concept"] == "bright")
+    assert size["value"] == pytest.approx(volume)
+    plane = ada.get(f"/api/series/{identity.series}/grid").json()["planes"]["axial"]
+    for name, source in (("mask", wanted), ("original", model)):
+        got = slice_of(ada, f"{job}/maps/{name}/slices/axial/3")
+        np.testing.assert_array_equal(got, voxels_of(source, plane, 3))
+    found = ada.get(f"/dicomweb/studies/{identity.study}/instances").json()
+    assert seg.SOPInstanceUID in {one["00080018"]["Value"][0] for one in found}
+
+
+def test_of_two_people_who_correct_at_once_the_second_is_told(read_node):
+    job, ada, ben = address(read_node), page(read_node), page(read_node, "ben")
+    for one in (ada, ben):
+        assert one.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 3]]}).status_code == 200
+    assert ada.put(f"{job}/correction", json={"revision": 0}).status_code == 200
+    refused = ben.put(f"{job}/correction", json={"revision": 0})
+    assert (refused.status_code, refused.json()["problem"]) == (
+        412,
+        "revision 1 stands, and this correction began from 0",
+    )
+    assert len(ben.get(f"{job}/draft").json()["strokes"]) == 1  # nothing is lost
+    assert ben.put(f"{job}/correction", json={"revision": 1}).json()["revision"] == 2
+    first, second = (read_node.settings.folder / "results" / row.correction for row in read_node.rows(corrections))
+    segs = [pydicom.dcmread(folder / "answer.dcm") for folder in (first, second)]
+    assert [one.InstanceNumber for one in segs] == [1, 2]
+    assert len({one.SeriesInstanceUID for one in segs}) == 1
+    [document] = pydicom.dcmread(second / "answer_report.dcm").PredecessorDocumentsSequence
+    named = document.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+    assert named == pydicom.dcmread(first / "answer_report.dcm").SOPInstanceUID
+
+
+ELSEWHERE = [
+    ({"label": 1, "runs": [[3839, 2]]}, "outside the grid of 24 x 20 x 8 voxels"),
+    ({"label": 1, "runs": [[-1, 2]]}, "outside the grid"),
+    ({"label": 1, "runs": [[5, 0]]}, "outside the grid"),
+    ({"label": 7, "runs": [[0, 1]]}, "the label map has no label 7"),
+    ({"label": 1, "runs": []}, "the stroke is empty"),
+    ({"box": {"corners": [0, 0, 0, 25, 2, 2], "label": "bright"}}, "the box lies outside the grid"),
+    ({"box": {"corners": [0, 0, 5, 5], "label": "bright"}}, "a box of 4 corners"),
+    ({"label": 1, "runs": [[0, 1]], "image": 1}, "the series has 1 images"),
+]
+
+
+def test_a_stroke_on_another_grid_is_refused(read_node):
+    ada, job = page(read_node), address(read_node)
+    for stroke, problem in ELSEWHERE:
+        refused = ada.post(f"{job}/draft", json={"stroke": "s", **stroke})
+        assert (refused.status_code, problem in refused.json()["problem"]) == (422, True), stroke
+    assert ada.get(f"{job}/draft").json()["strokes"] == []
+    nothing = ada.put(f"{job}/correction", json={"revision": 0})
+    assert (nothing.status_code, nothing.json()["problem"]) == (409, "nothing is drawn that is not saved")
+
+
+def test_a_role_that_may_not_correct_is_refused(read_node):
+    job = address(read_node)
+    for role in ("viewer", "service", ""):
+        asked = page(read_node, role=role)
+        for answer in (
+            asked.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 1]]}),
+            asked.put(f"{job}/correction", json={"revision": 0}),
+            asked.post(f"{job}/feedback", json={"verdict": "accept"}),
+        ):
+            assert answer.status_code == 403
+    assert read_node.rows(feedback) == read_node.rows(corrections) == []
+
+
+def test_a_superseded_job_is_neither_corrected_nor_judged(read_node):
+    ada, job = page(read_node), address(read_node)
+    assert ada.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 1]]}).status_code == 200
+    with read_node.database.write() as connection:
+        connection.execute(update(jobs).values(state="superseded"))
+    for answer in (
+        ada.post(f"{job}/draft", json={"stroke": "t", "label": 1, "runs": [[0, 1]]}),
+        ada.put(f"{job}/correction", json={"revision": 0}),
+        ada.post(f"{job}/feedback", json={"verdict": "accept"}),
+    ):
+        assert (answer.status_code, answer.json()["problem"]) == (409, "the job is superseded")
+    assert read_node.rows(corrections) == []
+
+
+def test_verdicts_are_kept_with_the_findings_before_and_after(read_node, mr):
+    ada, job = page(read_node), address(read_node)
+    assert ada.post(f"{job}/feedback", json={"verdict": "reject"}).status_code == 422
+    assert ada.post(f"{job}/feedback", json={"verdict": "reject", "reason": "bored"}).status_code == 422
+    assert ada.post(f"{job}/feedback", json={"verdict": "correct"}).status_code == 409
+    said = {"verdict": "reject", "reason": "wrong outline", "text": " leaks ", "seconds": 12.5}
+    assert ada.post(f"{job}/feedback", json=said).json() == {"verdict": "reject", "revision": 0}
+    assert ada.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 50]]}).status_code == 200
+    assert ada.put(f"{job}/correction", json={"revision": 0}).status_code == 200
+    assert ada.post(f"{job}/feedback", json={"verdict": "correct"}).status_code == 200
+    rejected, corrected = read_node.rows(feedback)
+    assert (rejected.account, rejected.reason, rejected.text, rejected.seconds) == (
+        "ada",
+        "wrong outline",
+        "leaks",
+        12.5,
+    )
+    assert rejected.before == rejected.after == corrected.before
+    assert (rejected.correction, corrected.correction) == (None, read_node.rows(corrections)[0].correction)
+    assert corrected.after[0]["value"] > corrected.before[0]["value"]
+    [result] = ada.get(f"/api/studies/{read_identity(mr[0]).study}/reading").json()["jobs"]
+    assert (result["verdict"]["verdict"], result["verdict"]["account"]) == ("correct", "ada")
+    told = [(row.action, row.actor) for row in read_node.rows(audit) if row.actor == "ada"]
+    assert told == [("verdict", "ada"), ("correction", "ada"), ("verdict", "ada")]
+
+
+def test_a_segmentation_of_another_product_is_corrected_and_judged_without_a_model(tmp_path):
+    node = SmallNode(tmp_path / "node", page={"send": ["PACS"]}, peers=[PACS])
+    files = sorted((SERIES / "ct_23x38x3_with_seg").glob("*.dcm"))
+    other = FILES / "dcmqi_seg_23x38x3.dcm"
+    node.receive(*files, other)
+    node.work()
+    image, sent, ada = read(files[0].parent), read_segmentation(other), page(node)
+    study, series = read_identity(files[0]).study, read_identity(files[0]).series
+    told = ada.get(f"/api/studies/{read_identity(other).study}/reading").json()
+    [result] = told["jobs"]
+    assert (result["job"], result["rule"]) == (key_of(read_identity(other).instance), "")
+    assert (result["segmentation_of_another"], result["series"], result["maps"]) == (True, [series], ["mask"])
+    assert result["model"]
+    on_image = read_segmentation(other, image.geometry)
+    job, label = f"/api/jobs/{result['job']}", result["labels"][0]["label"]
+    plane = ada.get(f"/api/series/{series}/grid").json()["planes"]["axial"]
+    got = slice_of(ada, f"{job}/maps/mask/slices/axial/1")
+    np.testing.assert_array_equal(got, voxels_of(on_image.data[0], plane, 1))
+    assert ada.post(f"{job}/draft", json={"stroke": "s", "label": label, "runs": [[7, 5]]}).status_code == 200
+    answer = ada.put(f"{job}/correction", json={"revision": 0}).json()
+    assert (answer["revision"], answer["lacking"]) == (1, [])
+    assert ada.post(f"{job}/feedback", json={"verdict": "accept"}).status_code == 200
+    [made], [said] = node.rows(corrections), node.rows(feedback)
+    wanted = on_image.data[0].copy()
+    wanted.reshape(-1)[7:12] = label
+    folder = node.settings.folder / "results" / made.correction
+    again = read_segmentation(folder / "answer.dcm", image.geometry)
+    values = {one.name: one.value for one in again.labels}
+    for one in sent.labels:
+        np.testing.assert_array_equal(again.data[0] == values[one.name], wanted == one.value)
+    assert said.instance == read_identity(other).instance
+    report = pydicom.dcmread(folder / "answer_report.dcm")
+    assert report.StudyInstanceUID == study
+    named = str(report)
+    assert read_identity(other).instance in named
+    assert {row.job for row in node.rows(answers)} == {made.correction}
+    node.store.close()
+    node.database.close()

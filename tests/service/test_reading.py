@@ -1,0 +1,133 @@
+"""Series, results and maps as the node's page draws them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from conftest import DATA
+from isocenter.files import read
+from isocenter.files.dicom import read_identity
+from isocenter.service.records.tables import jobs
+from isocenter.service.web.app import web_app
+from isocenter.service.web.web_node import WebNode
+from service.small_node import SmallNode
+
+DICOM = DATA / "dicom"
+SERIES, FILES = DICOM / "series", DICOM / "files"
+
+
+def page(node: SmallNode) -> TestClient:
+    """The node's routes, asked from its own machine, without a server."""
+    web_node = WebNode(node.settings, node.database, node.store)
+    return TestClient(web_app(web_node, None), base_url="http://127.0.0.1:8180")
+
+
+def slice_of(client: TestClient, address: str) -> np.ndarray:
+    """The values of a slice as a page makes them of an answer."""
+    answer = client.get(address)
+    assert answer.status_code == 200, answer.text
+    head = answer.headers
+    kind = {"uint8": "u1", "int16": "<i2", "float32": "<f4", "rgb8": "u1"}[head["X-Type"]]
+    shape = (int(head["X-Rows"]), int(head["X-Columns"]), *((3,) if head["X-Type"] == "rgb8" else ()))
+    assert head["content-encoding"] == "gzip"
+    stored = np.frombuffer(answer.content, kind).reshape(shape)
+    return float(head["X-Slope"]) * stored + float(head["X-Intercept"])
+
+
+def voxels_of(source: np.ndarray, plane: dict, number: int) -> np.ndarray:
+    """The same slice taken from the source's array, voxel by voxel, as the contract of a plane says."""
+    index = [np.zeros((1, 1), int)] * 3
+    if plane["axis"] is not None:
+        index[plane["axis"]] = np.full((1, 1), number)
+    for side, shape in ((plane["rows"], (-1, 1)), (plane["columns"], (1, -1))):
+        places = np.arange(source.shape[side["axis"]])
+        index[side["axis"]] = (places[::-1] if side["reversed"] else places).reshape(shape)
+    return source[tuple(index[: 2 if plane["axis"] is None else 3])]
+
+
+REAL = {
+    "volume": SERIES / "ct_philips_tilt_minus18.5",
+    "oblique": SERIES / "mr_hitachi_oblique",
+    "rescaled": SERIES / "mr_pmod_non_isotropic_rescale",
+    "frames": SERIES / "mr_ge_dti",
+    "colour": SERIES / "sc_rgb_volume_j2k",
+    "radiograph": FILES / "highdicom_dx_image.dcm",
+    "clip": FILES / "dcm4che_nm_13frames_heart.dcm",
+    "coloured clip": FILES / "dcm4che_us_palette_rle_10frames.dcm",
+}
+
+
+def received(node: SmallNode, path: Path) -> str:
+    """The UID of the one series of a file or folder, once the keeper has seen it."""
+    files = sorted(path.glob("*.dcm")) if path.is_dir() else [path]
+    node.receive(*files)
+    node.work()
+    return read_identity(files[0]).series
+
+
+@pytest.mark.parametrize("kind", REAL)
+def test_a_pixel_of_a_slice_is_the_voxel_that_files_read_gives(tmp_path, kind):
+    node, path = SmallNode(tmp_path / "node"), REAL[kind]
+    uid, client, image = received(node, path), page(node), read(path)
+    grid = client.get(f"/api/series/{uid}/grid").json()
+    assert (grid["schema"], grid["version"], grid["modality"]) == ("isocenter.grid", 1, image.modality)
+    assert grid["colour"] == ("colour" in kind)
+    assert grid["kind"] == {"radiograph": "picture", "clip": "clip", "coloured clip": "clip"}.get(kind, "volume")
+    source = np.moveaxis(image.data, 0, -1) if grid["colour"] else image.data[0]
+    if source.dtype == np.uint16:  # colours of more than 8 bits are drawn by their upper ones
+        source = source >> 8 if grid["colour"] else source
+    frame = grid["frames"] - 1
+    if grid["frames"] > 1:
+        assert grid["frames"] == image.frames
+        source = source[frame]
+    assert grid["shape"] == list(source.shape[:3] if grid["kind"] != "picture" else source.shape[:2])
+    for name, plane in grid["planes"].items():
+        for number in (0, plane["count"] - 1):
+            got = slice_of(client, f"/api/series/{uid}/slices/{name}/{number}?frame={frame}")
+            np.testing.assert_array_equal(got, voxels_of(source, plane, number).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["volume", "oblique"])
+def test_rows_and_columns_run_as_radiologists_look(tmp_path, kind):
+    node = SmallNode(tmp_path / "node")
+    grid = page(node).get(f"/api/series/{received(node, REAL[kind])}/grid").json()
+    affine = np.array(grid["affine"])[:3, :3]
+
+    def direction(side: dict) -> np.ndarray:
+        step = affine[:, side["axis"]] * (-1 if side["reversed"] else 1)
+        assert np.linalg.norm(step) == pytest.approx(side["mm"])
+        return step / side["mm"]
+
+    # To the right of the screen lies the patient's left, below it the back or the feet: RAS+ directions.
+    left, back, feet = [-1, 0, 0], [0, -1, 0], [0, 0, -1]
+    wanted = {"axial": (left, back), "coronal": (left, feet), "sagittal": (back, feet)}
+    for name, plane in grid["planes"].items():
+        for side, along in zip(("columns", "rows"), wanted[name], strict=True):
+            cosines = direction(plane[side])
+            assert int(np.abs(cosines).argmax()) == int(np.abs(along).argmax())
+            assert cosines @ np.array(along) > 0.5
+
+
+def test_a_reading_states_the_series_the_result_and_its_map_on_the_voxels(small_node, mr):
+    small_node.receive(*mr)
+    small_node.work()
+    client, identity = page(small_node), read_identity(mr[0])
+    told = client.get(f"/api/studies/{identity.study}/reading").json()
+    assert (told["schema"], told["study"], told["earlier"]) == ("isocenter.reading", identity.study, [])
+    assert (told["patient"], told["reasons"]) == ("p", small_node.settings.page.reasons)
+    [one], [result] = told["series"], told["jobs"]
+    assert (one["series"], one["kind"], one["modality"], one["ours"]) == (identity.series, "volume", "MR", False)
+    [job] = small_node.rows(jobs)
+    assert (result["job"], result["series"], result["outcome"]) == (job.job, [identity.series], "result")
+    assert (result["maps"], result["revision"], result["verdict"]) == (["mask"], 0, None)
+    assert [(label["label"], label["name"]) for label in result["labels"]] == [(1, "bright")]
+    assert result["findings"][0]["concept"] == "bright"
+    grid = client.get(f"/api/series/{identity.series}/grid").json()
+    bright = read(mr[0].parent).data[0] > 40.5
+    for name, plane in grid["planes"].items():
+        got = slice_of(client, f"/api/jobs/{job.job}/maps/mask/slices/{name}/4")
+        np.testing.assert_array_equal(got, voxels_of(bright, plane, 4))
