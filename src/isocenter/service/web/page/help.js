@@ -6,7 +6,7 @@ const KEYS = {
   "Worklist": [["\u2191 \u2193", "row before, row after"], ["Enter", "open the study"], ["/", "search"]],
   "Images": [
     ["\u2191 \u2193 \u2190 \u2192", "slice or frame"], ["Page \u2191 \u2193", "ten slices"], ["Home, End", "first, last slice"],
-    ["w", "next window"], ["o", "masks, boxes and maps on or off"], ["+ \u2212", "zoom"],
+    ["f", "next finding"], ["w", "next window"], ["o", "masks, boxes and maps on or off"], ["+ \u2212", "zoom"],
   ],
   "Correct": [
     ["b", "brush"], ["e", "eraser"], ["[ ]", "size"], ["z", "undo"], ["s", "save"], ["Esc", "put the tool away"],

@@ -107,11 +107,13 @@ export class NodeImage {
 
   #addLayers(job) {
     for (const map of job.maps) {
-      if (map === "mask") {
+      const name = map.replaceAll("_", " ");
+      if (map === "mask" || map === "original") {
+        // What the model made stays beside what a person has corrected.
         const labels = job.labels.map(({ label, name, colour }) => ({ value: label, name, colour }));
-        this.facts.overlays.push({ name: "Mask", map, kind: "labels", labels, style: "both", opacity: 0.3, frames: 1 });
+        const shown = map === "mask" ? { name: "Mask", style: "both" } : { name: "Mask of the model", style: "off" };
+        this.facts.overlays.push({ ...shown, map, kind: "labels", labels, opacity: 0.3, frames: 1 });
       } else {
-        const name = map.replaceAll("_", " ");
         this.facts.overlays.push({ name, map, kind: "map", labels: [], style: "off", opacity: 0.55, range: [0, 1], frames: 1 });
       }
     }
@@ -134,7 +136,7 @@ export class NodeImage {
       if (value !== last) [last, known] = [value, code(value)];
       codes[n] = known;
     }
-    if (this.edits?.isEmpty === false) {
+    if (overlay.map === "mask" && this.edits?.isEmpty === false) {
       const { first, across, down } = this.pixels(plane, at);
       const width = this.facts.shape[plane.across];
       for (let y = 0, n = 0; n < codes.length; y++)

@@ -140,7 +140,7 @@ class StudyPage {
   }
 
   #mayChange(job) {
-    return job.state === "done" || job.state === "sending" || job.segmentation_of_another;
+    return ["result", "nothing"].includes(job.outcome) && !["superseded", "cancelled"].includes(job.state);
   }
 
   get mask() {
@@ -385,6 +385,16 @@ class StudyPage {
     if (box) viewer.goTo(sidesOf(box.corners, viewer.facts.file).map(([low, high]) => Math.floor((low + high) / 2)));
   }
 
+  // Each structure and box in turn.
+  nextFinding() {
+    const { mask, job } = this;
+    if (!job || this.viewer.source.job !== job) return;
+    const places = [...(mask?.labels ?? []).map(({ value }) => ({ label: value })), ...job.boxes.map(({ box }) => ({ box }))];
+    if (!places.length) return;
+    this.finding = ((this.finding ?? -1) + 1) % places.length;
+    this.#goToFinding(places[this.finding]);
+  }
+
   // ---- correct and judge
 
   correct() {
@@ -513,7 +523,7 @@ class StudyPage {
     if (!this.viewer) return;
     const size = (step) => this.setSize(SIZES[Math.min(SIZES.length - 1, Math.max(0, SIZES.indexOf(this.size) + step))]);
     const actions = {
-      w: () => this.#nextPreset(), o: () => this.viewer.flip("drawn"), b: () => this.setTool("brush", true), e: () => this.setTool("eraser", true),
+      f: () => this.nextFinding(), w: () => this.#nextPreset(), o: () => this.viewer.flip("drawn"), b: () => this.setTool("brush", true), e: () => this.setTool("eraser", true),
       "[": () => this.parts.size && size(-1), "]": () => this.parts.size && size(1), z: () => this.draft?.undo(), s: () => this.save(),
       a: () => this.judge("accept"), c: () => this.correct(), r: () => this.reject(), Escape: () => this.setTool(""),
     };
