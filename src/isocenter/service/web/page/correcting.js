@@ -9,8 +9,9 @@ export const SIZES = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 1
 
 // The strokes of one result that are not saved yet: what they make of voxels, and their way to the node.
 export class Draft {
-  constructor(job) {
+  constructor(job, image) {
     this.job = job;
+    this.image = image; // of a series of several
     this.strokes = []; // {stroke, label, runs} or {stroke, box}
     this.tiles = new Map();
     this.version = 0;
@@ -23,7 +24,7 @@ export class Draft {
   // The strokes that the node still has from before.
   async open() {
     const { strokes } = await ask(`/api/jobs/${this.job}/draft`);
-    this.strokes = strokes;
+    this.strokes = strokes.filter(({ image }) => (image ?? 0) === this.image);
     this.#drawAll();
   }
 
@@ -49,7 +50,7 @@ export class Draft {
   }
 
   add(stroke) {
-    const whole = { stroke: crypto.randomUUID?.() ?? randomName(), ...stroke };
+    const whole = { stroke: crypto.randomUUID?.() ?? randomName(), image: this.image, ...stroke };
     this.strokes.push(whole);
     this.version++;
     this.#send({ method: "POST", path: `/api/jobs/${this.job}/draft`, body: whole, stroke: whole.stroke });

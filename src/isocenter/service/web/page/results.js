@@ -3,6 +3,8 @@
 import { make } from "./viewer.js";
 import { DASH, intervalTexts, notice, numberText, pill, timeText } from "./words.js";
 
+const SHOWN_PARTS = 3; // measurements of a structure that stand there before somebody asks for the others
+const MOST_BOXES = 30;
 const OPEN = { waiting: "The model has not begun.", running: "The model is computing.", blocked: "The model waits for the end of the study." };
 
 export function resultHead(job) {
@@ -28,19 +30,44 @@ export function resultNotice(job) {
   return null;
 }
 
-// goTo: called with a finding that has a place in the image
+// Each structure with its size, and under it what was measured of it. goTo: called with a finding that has a place
 export function findingsTable(job, goTo) {
-  const rows = job.findings.filter((row) => row.box === null || row.box === undefined || job.boxes.length < 30);
+  const rows = job.findings.filter((row) => !isKnown(row.box) || job.boxes.length < MOST_BOXES);
   if (!rows.length) return null;
-  const body = make("tbody", {}, ...rows.map((row) => line(row, job, goTo)));
+  const parts = new Map(); // the first finding of a group -> the others of it
+  const firsts = new Map();
+  for (const row of rows) {
+    const group = row.group && row.group !== "class" ? row.group : null;
+    if (group && firsts.has(group)) parts.get(firsts.get(group)).push(row);
+    else {
+      parts.set(row, []);
+      if (group) firsts.set(group, row);
+    }
+  }
+  const bodies = [...parts].flatMap(([first, rest]) => structure(first, rest, goTo));
   const head = make("thead", {}, make("tr", {}, make("th", { scope: "col", text: "Finding" }), make("th", { scope: "col", text: "Value" })));
-  return make("table", { className: "findings", ariaLabel: "Findings" }, head, body);
+  return make("table", { className: "findings", ariaLabel: "Findings" }, head, ...bodies);
 }
 
-function line(row, job, goTo) {
-  const name = make("td", { className: row.group && row.label === null ? "part" : "" });
-  const hasPlace = isKnown(row.label) || isKnown(row.box);
-  if (hasPlace) {
+function structure(first, rest, goTo) {
+  const shown = rest.length <= SHOWN_PARTS + 1 ? rest : rest.slice(0, SHOWN_PARTS), others = rest.slice(shown.length);
+  const body = make("tbody", {}, line(first, goTo), ...shown.map((row) => line(row, null)));
+  if (!others.length) return [body];
+  const more = make("tbody", { hidden: true }, ...others.map((row) => line(row, null)));
+  const toggle = make("button", { type: "button", className: "link", text: `${others.length} more measurements`, ariaExpanded: "false" });
+  toggle.addEventListener("click", () => {
+    more.hidden = !more.hidden;
+    toggle.ariaExpanded = String(!more.hidden);
+    toggle.textContent = more.hidden ? `${others.length} more measurements` : "fewer measurements";
+  });
+  body.append(make("tr", {}, make("td", { className: "part", colSpan: 2 }, toggle)));
+  return [body, more];
+}
+
+// goTo: null for a measurement of a structure
+function line(row, goTo) {
+  const name = make("td", { className: goTo ? "" : "part" });
+  if (goTo && (isKnown(row.label) || isKnown(row.box))) {
     const find = make("button", { type: "button", className: "link", text: row.concept, title: "Show where it is" });
     find.addEventListener("click", () => goTo(row));
     name.append(find);
@@ -54,7 +81,7 @@ function line(row, job, goTo) {
 const isKnown = (one) => one !== null && one !== undefined;
 
 function value(row) {
-  const parts = [], unit = row.unit ? ` ${row.unit}` : "";
+  const parts = [], unit = row.unit && row.unit !== "1" ? ` ${row.unit}` : ""; // 1: UCUM's word for none
   if (typeof row.value === "number" && isKnown(row.low) && isKnown(row.high)) {
     const [text, low, high] = intervalTexts(row.value, row.low, row.high);
     parts.push(make("span", { text: `${text}${unit}` }), make("small", { text: `${low} to ${high}`, title: "interval" }));

@@ -6,7 +6,7 @@ import { Earlier } from "./earlier.js";
 import { isTyping, showHelp } from "./help.js";
 import { NodeImage } from "./node_image.js";
 import { findingsTable, resultHead, resultNotice, verdictLine } from "./results.js";
-import { button, frameControls, make, overlayControls, Viewer } from "./viewer.js";
+import { button, channelControls, frameControls, make, overlayControls, Viewer } from "./viewer.js";
 import { DASH, notice, numberText } from "./words.js";
 
 const OPEN = ["waiting", "running", "blocked"]; // states of a job that will change by themselves
@@ -62,9 +62,11 @@ class StudyPage {
     parts.earlier = make("select", { ariaLabel: "Earlier study" }, ...options.map(([value, text]) => make("option", { value, text })));
     parts.earlier.hidden = !reading.earlier.length;
     parts.earlier.addEventListener("change", () => { this.compare(parts.earlier.value); parts.earlier.blur(); });
+    parts.image = make("select", { ariaLabel: "Image", hidden: true });
+    parts.image.addEventListener("change", () => { this.show(this.series, this.job, Number(parts.image.value)); parts.image.blur(); });
     parts.linked = make("label", { className: "check", hidden: true });
     const next = button("Next study", () => this.next(), { title: "Next study of the worklist (n)" });
-    this.main.append(make("div", { className: "bar" }, name, parts.series, parts.earlier, parts.linked, next));
+    this.main.append(make("div", { className: "bar" }, name, parts.series, parts.image, parts.earlier, parts.linked, next));
 
     parts.tools = make("div", { className: "tools", role: "toolbar", ariaLabel: "Tools" });
     parts.panes = make("div", { className: "panes", id: "panes" });
@@ -91,24 +93,29 @@ class StudyPage {
 
   // ---- a series with a result
 
-  async show(series, job) {
+  // image: of a series with several grids, or of several views
+  async show(series, job, image = 0) {
     const { parts } = this;
     this.viewer?.close();
     this.source?.close();
-    Object.assign(this, { job, series, viewer: null, source: null, draft: null, tool: "" });
+    Object.assign(this, { job, series, image, viewer: null, source: null, draft: null, tool: "" });
     if (series) parts.series.value = series;
     this.#fillSide();
     if (!series) return parts.panes.replaceChildren(notice("This study has no images that can be shown."));
     try {
       const onThis = job && job.series[0] === series ? job : null;
-      const source = await NodeImage.open(series, { job: onThis });
-      if (this.series !== series || this.job !== job) return source.close(); // somebody chose another meanwhile
+      const source = await NodeImage.open(series, { image, job: onThis });
+      if (this.series !== series || this.job !== job || this.image !== image) return source.close(); // somebody chose another meanwhile
       this.source = source;
       this.source.onFailure = (error) => this.#fail(error);
       this.viewer = new Viewer(this.source, parts.panes, { keys: false });
     } catch (error) {
       return parts.panes.replaceChildren(notice(wordsOf(error), "error"));
     }
+    const numbers = Array.from({ length: this.source.grid.images ?? 1 }, (_, n) => make("option", { value: n, text: `image ${n + 1}` }));
+    parts.image.replaceChildren(...numbers);
+    parts.image.value = image;
+    parts.image.hidden = numbers.length < 2;
     this.viewer.marks = (pane, at) => this.#boxes(pane, at);
     this.viewer.listeners.push(() => this.#tell());
     this.#fillTools();
@@ -121,9 +128,9 @@ class StudyPage {
 
   async #openDraft() {
     const { job, source, viewer } = this;
-    const draft = new Draft(job.job);
+    const draft = new Draft(job.job, this.image);
     await draft.open().catch((error) => this.#fail(error));
-    if (this.job !== job) return;
+    if (this.source !== source) return;
     this.draft = draft;
     source.edits = draft;
     const status = draftStatus(draft);
@@ -151,8 +158,8 @@ class StudyPage {
 
   #fillTools() {
     const { viewer, parts } = this, { facts } = viewer;
-    const presets = { "as stored": windowOf(facts.channels[0].window), ...facts.presets };
-    [this.presets, this.preset] = [presets, "as stored"];
+    const presets = { "default": windowOf(facts.channels[0].window), ...facts.presets };
+    [this.presets, this.preset] = [presets, "default"];
     parts.preset = make("select", { ariaLabel: "Window" }, ...Object.keys(presets).map((text) => make("option", { value: text, text })), make("option", { value: "own", text: "own", hidden: true }));
     parts.preset.addEventListener("change", () => { this.setPreset(parts.preset.value); parts.preset.blur(); });
     const number = (name) => {
@@ -254,7 +261,9 @@ class StudyPage {
       const [[x0, x1], [y0, y1]] = [sides[plane.across], sides[plane.down]];
       return [{ x0, x1, y0, y1, colour, text, dashed }];
     };
-    const onThis = this.job && this.job.series[0] === this.series ? this.job.boxes : [];
+    // Of several images of a series, the node names that of a box by its instance alone: it is not drawn on another.
+    const isSure = ({ image }) => !image || (this.source.grid.images ?? 1) === 1;
+    const onThis = this.job && this.job.series[0] === this.series ? this.job.boxes.filter(isSure) : [];
     const fits = (corners) => Array.isArray(corners) && corners.length === 2 * facts.shape.length;
     const found = onThis.filter(({ corners }) => fits(corners)).flatMap(({ corners, name, probability }) =>
       draw(corners, BOX, probability === null ? name : `${name} ${numberText(100 * probability, 2)} %`, false));
@@ -334,6 +343,7 @@ class StudyPage {
     }
     const layers = viewer ? viewer.facts.overlays.map((overlay) => overlayControls(viewer, overlay)) : [];
     if (viewer?.facts.kind === "clip" || viewer?.facts.frames > 1) layers.unshift(this.#frames());
+    if (viewer?.facts.channels.length > 1) layers.unshift(channelControls(viewer));
     if (viewer?.facts.notes.length) layers.push(...viewer.facts.notes.map((text) => notice(text)));
     sections.push(make("section", { className: "layers" }, ...layers));
     parts.judge = null;

@@ -1,0 +1,208 @@
+"""The pages for people, in a browser without a graphics card: what a reader does, and what is written for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+
+from browsers import Browser, Page, browser_running
+from conftest import DATA
+from isocenter.files import read
+from isocenter.files.dicom import SeriesNames, read_identity, write_series
+from isocenter.service.records.tables import corrections, drafts, feedback
+from isocenter.service.web.app import web_app
+from isocenter.service.web.pages import page_files
+from isocenter.service.web.server import run_web
+from isocenter.service.web.web_node import WebNode
+from isocenter.values import Geometry, Image
+from service.small_node import LEVEL, SmallNode
+from service.thresholds import threshold_model
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+SPACING, SHAPE = (2.0, 2.0, 5.0), (48, 40, 16)
+AXIAL = 'document.querySelector(\'canvas[data-pane="axial"]\')'
+DRAWN = f"!!{AXIAL}?.dataset.drawn"
+
+
+@dataclass
+class ReadingRoom:
+    """A node with a study of CT whose result is known, a browser, and where the node answers."""
+
+    node: SmallNode
+    browser: Browser
+    url: str
+    study: str
+
+    def open(self, path: str, until: str, size: tuple[int, int] = (1280, 860)):
+        return self.browser.visited(self.url + path, until, size=size, limit_s=30)
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory) -> Iterator[ReadingRoom]:
+    folder = tmp_path_factory.mktemp("reading")
+    x, y, z = np.indices(SHAPE)
+    ball = 200 * ((x - 15) ** 2 + (y - 20) ** 2 + 6 * (z - 8) ** 2 < 60) + x // 4
+    affine = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1.0])
+    image = Image(ball[None].astype(np.int16), Geometry(SHAPE, affine), modality="CT")
+    write_series(image, SeriesNames(HOSTILE, f"study {HOSTILE}", f"series {HOSTILE}"), folder / "ct")
+    files = sorted((folder / "ct").iterdir())
+    node = SmallNode(folder / "node", threshold_model(folder / "model", LEVEL), answers=["seg"], http={"port": 0})
+    node.receive(*files)
+    node.work()
+    stop, bound, ports = threading.Event(), threading.Event(), list[int]()
+
+    def tell(port: int) -> None:
+        ports.append(port)
+        bound.set()
+
+    serving = threading.Thread(target=run_web, args=(node.settings, stop, tell))
+    serving.start()
+    try:
+        assert bound.wait(60)
+        (folder / "browser").mkdir()
+        with browser_running(folder / "browser", "--disable-3d-apis") as browser:
+            yield ReadingRoom(node, browser, f"http://127.0.0.1:{ports[0]}", read_identity(files[0]).study)
+    finally:
+        stop.set()
+        serving.join(60)
+
+
+def pressed_voxels(page: Page, points: list[tuple[float, float]], size: float, number: int) -> np.ndarray:
+    """The voxels of an axial slice that a round brush of so many mm touches on its way between points of the screen."""
+    left, top, width, height = page.value(f"(r => [r.left, r.top, r.width, r.height])({AXIAL}.getBoundingClientRect())")
+    scale = min(width / (SHAPE[0] * SPACING[0]), height / (SHAPE[1] * SPACING[1]))
+    middle = np.array([left + width / 2, top + height / 2])
+    (start, end) = (
+        (np.array(one) - middle) / scale + np.array(SHAPE[:2]) * SPACING[:2] / 2 for one in (points[0], points[-1])
+    )
+    # Rows and columns of the array run to the patient's left and back, as the screen does.
+    centres = (np.stack(np.indices(SHAPE[:2]), -1) + 0.5) * SPACING[:2]
+    way = end - start
+    share = np.clip(((centres - start) @ way) / (way @ way), 0, 1)
+    near = np.linalg.norm(centres - start - share[..., None] * way, axis=-1) <= size / 2
+    drawn = np.zeros(SHAPE, bool)
+    drawn[:, :, number] = near
+    return drawn
+
+
+def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_stroke(room):
+    with room.open("/", "document.querySelectorAll('tr[data-study]').length === 1") as page:
+        row = page.value("Object.assign({}, document.querySelector('table[aria-label=Worklist] tr').dataset)")
+        [row] = page.value("[...document.querySelectorAll('table[aria-label=Worklist] tr[data-study]')].map(r => ({...r.dataset}))")
+        assert row == {"study": room.study, "state": "done", "priority": "routine"}
+        page.press("Enter")
+        page.wait(DRAWN, 30)
+        assert page.value(f"{AXIAL}.dataset.slice") == "7"  # amid the slices, seen from the head
+        page.press("PageUp")
+        page.press("ArrowDown")
+        page.press("ArrowDown")
+        page.wait(f"{AXIAL}.dataset.slice === '13'", 5)  # the array's slices run to the head
+        page.press("b")
+        page.press("]")
+        box = page.value(f"(r => [r.left, r.top, r.width, r.height])({AXIAL}.getBoundingClientRect())")
+        points = [(box[0] + x * box[2], box[1] + y * box[3]) for x, y in ((0.45, 0.4), (0.5, 0.45), (0.6, 0.55))]
+        wanted = pressed_voxels(page, points, 12.0, 13)
+        page.drag(*points)
+        page.wait("document.querySelector('.status').textContent === '1 stroke, draft kept on the node'", 2)
+        page.browser._ask("Page.reload", page.tab)
+        page.wait("document.body.innerText.includes('Your draft of 1 stroke is still here.')", 30)
+        [stroke] = room.node.rows(drafts)
+        assert stroke.account == ""
+        page.press("c")
+        page.press("s")
+        page.wait("document.body.innerText.includes('Saved as correction 1.')", 30)
+        page.press("a")
+        page.wait("document.body.innerText.includes('Accepted. Next study')", 10)
+        assert page.complaints == []
+    [made] = room.node.rows(corrections)
+    [seg] = (room.node.settings.folder / "results" / made.correction).glob("*.dcm")
+    series = read(room.node.settings.folder.parent / "ct")
+    bright = series.data[0] > LEVEL
+    np.testing.assert_array_equal(read(seg).data[0] != 0, bright | wanted)
+    assert [row.verdict for row in room.node.rows(feedback)] == ["correct", "accept"]
+
+
+def test_scripts_in_names_stay_text(room):
+    with room.open(f"/study/{room.study}", DRAWN) as page:
+        assert HOSTILE in page.value("document.querySelector('h1').textContent")
+        assert f"series {HOSTILE}" in page.value("document.querySelector('select[aria-label=Series]').textContent")
+        assert page.value("document.querySelectorAll('img, script:not([src])').length") == 0
+        assert page.complaints == []
+
+
+def test_pages_fit_a_telephone_in_both_themes(room):
+    with room.open(f"/study/{room.study}", DRAWN, size=(390, 844)) as page:
+        grounds = list[float]()
+        for _ in range(2):
+            assert page.value("document.documentElement.scrollWidth") <= 390
+            grounds.append(page.picture()[3, 3].mean())
+            page.value("document.querySelector('button[title=\"Dark or light\"]').click()")
+        assert grounds[0] < 60 and grounds[1] > 200
+
+
+PICTURES = {"radiograph": "highdicom_dx_image.dcm", "clip": "dcm4che_us_palette_rle_10frames.dcm"}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_a_picture_is_one_pane_and_keys_step_through_a_clip(room, kind):
+    path = DATA / "dicom" / "files" / PICTURES[kind]
+    room.node.receive(path)
+    room.node.work()
+    canvas = "document.querySelector('canvas[data-pane=picture]')"
+    with room.open(f"/study/{read_identity(path).study}", f"!!{canvas}?.dataset.drawn") as page:
+        assert page.value("document.querySelectorAll('canvas[data-pane]').length") == 1
+        assert page.value(f"{canvas}.dataset.slice") == "0"
+        page.press("ArrowRight")
+        if kind == "clip":
+            page.wait(f"{canvas}.dataset.slice === '1'", 5)
+        assert page.complaints == []
+
+
+def test_a_browser_runs_nothing_but_the_nodes_own_modules(tmp_path):
+    node = SmallNode(tmp_path / "node")
+    client = TestClient(web_app(WebNode(node.settings, node.database, node.store), None), base_url="http://127.0.0.1:8180")
+    for path in ("/", "/login", "/node", "/audit", "/study/1.2"):
+        answer = client.get(path)
+        policy = answer.headers["content-security-policy"]
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "default-src 'none'" in policy and "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+    named = set[str]()
+    for name, content in page_files().items():
+        answer = client.get(f"/static/{name}")
+        assert (answer.status_code, answer.content) == (200, content)
+        text = content.decode()
+        named |= set(re.findall(r'(?:from "\./|(?:src|href)="/static/)([\w.]+)"', text))
+        assert not re.search(r"\bon\w+=\"|innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), name
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), name
+    assert named <= page_files().keys()
+    for stray in ("..%2fpages.py", "%2e%2e/pages.py", "nothing.js"):
+        assert client.get(f"/static/{stray}").status_code == 404
+
+
+@pytest.mark.whole
+def test_axe_finds_nothing_serious(room):
+    axe = Path(os.environ.get("ISOCENTER_AXE", ""))
+    if not axe.is_file():
+        pytest.skip("ISOCENTER_AXE does not name axe.min.js: run `npm install axe-core`")
+    pages = {"/": "!!document.querySelector('tr[data-study]')", f"/study/{room.study}": DRAWN}
+    pages |= {path: "!!document.querySelector('table, .empty')" for path in ("/node", "/audit")}
+    for path, until in pages.items():
+        with room.open(path, until) as page:
+            for _ in range(2):
+                page.value(axe.read_text())
+                run = "axe.run(document, {resultTypes: ['violations']}).then(r => JSON.stringify(r.violations))"
+                given = {"expression": run, "awaitPromise": True, "returnByValue": True}
+                found = json.loads(page.browser._ask("Runtime.evaluate", page.tab, **given)["result"]["value"])
+                assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == [], path
+                page.value("document.querySelector('button[title=\"Dark or light\"]').click()")
