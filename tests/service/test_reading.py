@@ -22,6 +22,8 @@ from isocenter.service.web.app import web_app
 from isocenter.service.web.web_node import WebNode
 from isocenter.values import Geometry, Image
 from service.small_node import SmallNode
+from service.thresholds import threshold_model
+from service.web_served import served
 
 DICOM = DATA / "dicom"
 SERIES, FILES = DICOM / "series", DICOM / "files"
