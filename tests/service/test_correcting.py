@@ -11,11 +11,13 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
-from isocenter.files import read
+import isocenter
+from isocenter.errors import UsageError
+from isocenter.files import read, read_dataset
 from isocenter.files.dicom import read_identity, read_segmentation
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.tables import answers, audit, corrections, deliveries, feedback, jobs
+from isocenter.service.records.tables import answers, audit, corrections, deliveries, feedback, jobs, studies
 from isocenter.service.stored import MODELS
 from isocenter.service.web.access import enter
 from isocenter.service.web.app import web_app
@@ -252,3 +254,28 @@ def test_a_segmentation_of_another_product_is_corrected_and_judged_without_a_mod
     assert {row.job for row in node.rows(answers)} == {made.correction}
     node.store.close()
     node.database.close()
+
+
+def test_what_people_said_is_a_data_set_that_check_and_train_read(read_node, mr, tmp_path):
+    ada, job = page(read_node), address(read_node)
+    assert ada.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 50]]}).status_code == 200
+    assert ada.put(f"{job}/correction", json={"revision": 0}).status_code == 200
+    with pytest.raises(UsageError, match="nobody has judged a result"):
+        isocenter.feedback(read_node.settings.folder, out=tmp_path / "none")
+    assert ada.post(f"{job}/feedback", json={"verdict": "accept"}).status_code == 200
+    # A later correction that nobody has judged changes nothing of what was accepted.
+    assert ada.post(f"{job}/draft", json={"stroke": "t", "label": 0, "runs": [[0, 9]]}).status_code == 200
+    assert ada.put(f"{job}/correction", json={"revision": 1}).status_code == 200
+    said = isocenter.feedback(read_node.settings.folder, out=tmp_path / "said")
+    assert (said.cases, said.left_out, list(said.table["verdict"])) == (1, {}, ["accept"])
+    checked = isocenter.check(tmp_path / "said", out=tmp_path / "check")
+    assert checked.dataset.classes["mask"][0].name == "bright"
+    [case] = read_dataset(tmp_path / "said")
+    wanted = read(mr[0].parent).data[0] > LEVEL
+    wanted.reshape(-1)[:50] = True
+    np.testing.assert_array_equal(case.references["mask"].data[0], wanted)
+    np.testing.assert_array_equal(next(iter(case.images.values())).data, read(mr[0].parent).data)
+    assert case.patient == read_node.rows(studies)[0].patient
+    assert b"study" not in (tmp_path / "said" / "dataset.csv").read_bytes()
+    with pytest.raises(UsageError, match="nobody has judged a result"):
+        isocenter.feedback(read_node.settings.folder, out=tmp_path / "late", since="2999-01-01")

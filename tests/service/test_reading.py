@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,17 @@ from fastapi.testclient import TestClient
 from conftest import DATA
 from isocenter.files import read
 from isocenter.files.dicom import read_identity
+from isocenter.service.reading.views import stored_slice
+from isocenter.service.reading.volumes import Volumes
+from isocenter.service.reading.worded import shown_name
 from isocenter.service.records.tables import jobs
+from isocenter.service.stored import LOG, MODELS
 from isocenter.service.web.app import web_app
 from isocenter.service.web.web_node import WebNode
+from isocenter.values import Geometry, Image
 from service.small_node import SmallNode
+from service.thresholds import threshold_model
+from service.web_served import served
 
 DICOM = DATA / "dicom"
 SERIES, FILES = DICOM / "series", DICOM / "files"
@@ -131,3 +140,79 @@ def test_a_reading_states_the_series_the_result_and_its_map_on_the_voxels(small_
     for name, plane in grid["planes"].items():
         got = slice_of(client, f"/api/jobs/{job.job}/maps/mask/slices/{name}/4")
         np.testing.assert_array_equal(got, voxels_of(bright, plane, 4))
+
+
+def test_the_worklist_names_patient_modality_and_finding_and_tells_of_changes(tmp_path, mr):
+    with served(tmp_path / "node") as node:
+        first = node.client.get("/api/worklist").json()["rows"]
+        with node.client.stream("GET", "/api/worklist/events") as stream:
+            lines = stream.iter_lines()
+            assert [next(lines), next(lines)] == ["event: worklist", "data:"]  # the list as it is
+            node.store(*(path.read_bytes() for path in mr))
+            study = read_identity(mr[0]).study
+            node.complete(study, {"PatientName": "Doe^Jane^Ann", "StudyDescription": "Brain"}, modality="MR")
+            assert [next(lines), next(lines), next(lines)] == ["", "event: worklist", "data:"]
+        [row] = node.client.get("/api/worklist").json()["rows"]
+    assert first == []
+    assert (row["patient"], row["modality"], row["description"]) == ("Doe, Jane Ann", "MR", "Brain")
+    assert (row["finding"], row["job"], row["verdict"]) == ("", None, None)
+
+
+def test_the_node_says_why_a_rule_did_not_take_a_series(tmp_path, mr):
+    model = threshold_model(tmp_path / "model", 40.5)
+    rules = [{"name": "head", "model": "threshold.onnx", "when": {"SeriesDescription": "~head"}}]
+    node = SmallNode(tmp_path / "node", model, rules=rules)
+    facts = [asdict(one) for one in node.models.values()]
+    (tmp_path / "node" / MODELS).write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": facts}))
+    node.receive(*mr)
+    node.work()
+    (tmp_path / "node" / LOG).write_text(
+        '{"at": 1.0, "process": "keeper", "level": "warning", "message": "a peer is away"}\n'
+        '{"at": 2.0, "process": "keeper", "level": "info", "message": "all is well"}\nbroken'
+    )
+    told = page(node).get("/api/node").json()
+    identity = read_identity(mr[0])
+    [row] = told["untaken"]
+    assert (row["study"], row["series"], row["rule"]) == (identity.study, identity.series, "head")
+    assert row["fails"] == ["SeriesDescription is series, wanted ~head"]
+    assert [one["message"] for one in told["troubles"]] == ["a peer is away"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "shown"),
+    [
+        ("Doe^John^^Dr", "Doe, John"),
+        ("Yamada^Tarou=山田^太郎", "Yamada, Tarou"),
+        ("=山田^太郎", "山田, 太郎"),
+        (None, ""),
+    ],
+)
+def test_a_name_is_shown_as_people_write_it(stated, shown):
+    assert shown_name(stated) == shown
+
+
+def test_whole_numbers_are_exact_where_a_slice_spans_less_than_16_bits():
+    wide = np.array([[40000, 65535], [0, 1]], np.uint16)
+    for plane in (wide, wide.astype(np.int64) - 100_000, wide.astype(np.int16), wide.astype(np.float64) / 4):
+        made = stored_slice(plane, colour=False)
+        np.testing.assert_array_equal(made.pixels * made.slope + made.intercept, plane)
+
+
+def test_what_was_not_looked_at_longest_is_given_up_first_and_what_does_not_fit_is_read_slice_by_slice():
+    image = Image(np.zeros((1, 10, 10, 10), np.int16), Geometry.of_spacing((10, 10, 10), (1, 1, 1)))
+    asked = list[str]()
+
+    def reading(name: str):
+        def read_it():
+            asked.append(name)
+            return [image]
+
+        return read_it
+
+    volumes = Volumes(4500)  # two of them
+    for name in ("a", "b", "a", "c", "a", "b"):
+        volumes.of(name, reading(name))
+    assert asked == ["a", "b", "c", "b"]
+    [small] = Volumes(100).of("a", reading("a"))
+    assert small.slice("axial", 3).pixels.shape == (10, 10)
+    volumes.close()

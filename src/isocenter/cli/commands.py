@@ -8,7 +8,7 @@ from typer.core import TyperCommand
 
 from isocenter.cli.images import convert, view
 from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
-from isocenter.cli.service_commands import monitor, route, serve
+from isocenter.cli.service_commands import feedback, monitor, route, serve
 from isocenter.cli.shell import app
 from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, pretrain, train
 
@@ -69,6 +69,7 @@ for verb in (
     serve,
     route,
     monitor,
+    feedback,
     networks,
     demo,
 ):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from isocenter.service.intake import start_intake
     from isocenter.service.keeper import Keeper
     from isocenter.service.objects.store import key_of
+    from isocenter.service.reading.data_set import of_one_source, opinions, write_data_set
     from isocenter.service.records.database import only_keeper, opened
     from isocenter.service.records.index import Index
     from isocenter.service.records.workitems import Workitems
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from isocenter.service.routing.rules import Routed, StudyAnswers, rules_of, study_routing
     from isocenter.service.settings import Rule, Settings, read_settings
     from isocenter.service.speaking import listening_of
+    from isocenter.service.stored import node_database
     from isocenter.service.supervisor import Node, prepared
     from isocenter.service.web.server import run_web
     from isocenter.service.work.inference import serve_questions

@@ -19,6 +19,7 @@ from isocenter.prediction import write_findings
 from isocenter.runtime import measurements
 from isocenter.service.reading.drafts import Stroke, boxed, drawn, forget, strokes_of
 from isocenter.service.reading.judged import MASK, Judged
+from isocenter.service.reading.series import instance_of
 from isocenter.service.reading.volumes import Volume
 from isocenter.service.records import audit
 from isocenter.service.records.actor import Actor
@@ -276,9 +277,9 @@ def _parted(
     rows: Sequence[Mapping[str, Any]], image: Image, *, several: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(findings of other images, those of this one); of several images each finding names its own."""
-    if not several or image.source is None:
+    if not several:
         return [], [dict(row) for row in rows]
-    instance = dicom.text(dicom.read_header(Path(image.source.paths[0])).dataset, "SOPInstanceUID")
+    instance = instance_of(image)
     own = [dict(row) for row in rows if row.get("instance") == instance]
     return [dict(row) for row in rows if row.get("instance") != instance], own
 

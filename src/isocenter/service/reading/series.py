@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from isocenter.files.dicom import read_series
+from isocenter.files.dicom import read_header, read_series, text
 from isocenter.service.objects.store import key_of
 from isocenter.service.reading.volumes import Volume, Volumes
 from isocenter.service.records.database import Database
@@ -46,3 +46,8 @@ class SeriesImages:
         paths = [self.folder / one.path for one in Index(self.database).objects_of(study, of_series)]
         images = read_series(paths)
         return [images[name] for name in images]
+
+
+def instance_of(image: Image) -> str:
+    """The SOP Instance UID of the first object of an image."""
+    return text(read_header(Path(image.source.paths[0])).dataset, "SOPInstanceUID") if image.source else ""

@@ -19,6 +19,7 @@ from isocenter.service.web.access import enter
 from isocenter.service.web.shapes import INFERENCE, problem_of
 
 HEALTH = ("/health/", f"{INFERENCE}/health/")
+EVENTS = "/api/worklist/events"
 MOST_HEAD_BYTES = 1 << 16  # names and values of all headers, and the path with its query
 CONNECTIONS = "connections"  # the server's open ones, in the state of a request
 RETRY_AFTER_S = 5  # when too many ask at once: most answers take less
@@ -33,7 +34,8 @@ class Guard:
 
     token:        None where only this machine is served
     opened:       routes that may be asked for without logging in
-    max_requests: how many are answered at once; those of health are not counted, nor refused for others
+    max_requests: how many are answered at once; those of health are not counted, nor refused for others, and neither
+                  are pages that wait for changes
     for_browsers: whether a browser may give the token as a password (RFC 7617), for pages of this address alone
     """
 
@@ -53,16 +55,16 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        is_health = scope["path"].startswith(HEALTH)
-        refused = _too_long(scope) or self._refusal(scope, headers) or (None if is_health else self._overload(scope))
+        is_uncounted = scope["path"].startswith(HEALTH) or scope["path"] == EVENTS
+        refused = _too_long(scope) or self._refusal(scope, headers) or (None if is_uncounted else self._overload(scope))
         if refused is not None:
             await refused(scope, receive, send)
             return
-        self._in_flight += not is_health
+        self._in_flight += not is_uncounted
         try:
             await self.app(scope, _impatient(receive), _marked(send))
         finally:
-            self._in_flight -= not is_health
+            self._in_flight -= not is_uncounted
 
     def _overload(self, scope: Scope) -> JSONResponse | None:
         """What refuses a request before any of it is read, where as many as may be are being answered."""

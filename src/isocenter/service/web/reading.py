@@ -19,6 +19,7 @@ from isocenter.service.reading.series import SeriesImages
 from isocenter.service.reading.verdicts import Verdicts
 from isocenter.service.reading.views import kind_of
 from isocenter.service.reading.volumes import Volume
+from isocenter.service.reading.worded import shown_date, shown_name, words_of
 from isocenter.service.records.tables import answers, instances, series, studies
 from isocenter.service.routing.rules import NO_IMAGES
 from isocenter.service.routing.urgency import ROUTINE
@@ -143,7 +144,7 @@ def get_reading(node: Node, study: StudyName) -> ReadingShape:
         study=row.uid,
         patient=shown_name(attributes.get("PatientName")),
         date=shown_date(attributes.get("StudyDate")),
-        description=_words(attributes.get("StudyDescription")),
+        description=words_of(attributes.get("StudyDescription")),
         series=[_series(node, row, one, one.series in ours) for one in every],
         jobs=[_judged(node, one, said.get(one.key)) for one in every_result],
         earlier=before,
@@ -207,7 +208,7 @@ def _series(node: WebNode, study: Row[Any], row: Row[Any], ours: bool) -> Series
     return SeriesShape(
         series=row.uid,
         modality=row.modality or "",
-        description=_words(attributes.get("SeriesDescription")),
+        description=words_of(attributes.get("SeriesDescription")),
         kind=_kind(node, study, row),
         instances=row.instances,
         ours=ours,
@@ -289,7 +290,7 @@ def _earlier(connection: Connection, study: Row[Any]) -> list[EarlierShape]:
         EarlierShape(
             study=row.uid,
             date=shown_date(row.attributes.get("StudyDate")),
-            description=_words(row.attributes.get("StudyDescription")),
+            description=words_of(row.attributes.get("StudyDescription")),
         )
         for row in before[:EARLIER]
     ]
@@ -299,22 +300,3 @@ def _time(row: Row[*tuple[Any, ...]]) -> tuple[str, float]:
     """By which studies of a patient follow each other."""
     attributes = row.attributes or {}
     return f"{attributes.get('StudyDate', '')}{attributes.get('StudyTime', '')}", row.received_at
-
-
-def shown_name(stated: Any) -> str:
-    """A PatientName as people write it: "Doe^John^^Dr" is "Doe, John"; of several spellings the first. PS3.5 6.2.1"""
-    first = next((group for group in _words(stated).split("=") if group.strip("^ ")), "")
-    family, *others = [part.strip() for part in first.split("^")]
-    return ", ".join(filter(None, [family, " ".join(filter(None, others[:2]))]))
-
-
-def shown_date(stated: Any) -> str:
-    """20240131 as 2024-01-31; anything else as it is."""
-    words = _words(stated)
-    return f"{words[:4]}-{words[4:6]}-{words[6:8]}" if len(words) == 8 and words.isdigit() else words
-
-
-def _words(stated: Any) -> str:
-    """One text of an attribute, which may have several values or none."""
-    values = stated if isinstance(stated, list) else [stated]
-    return " ".join(str(value) for value in values if value is not None).strip()

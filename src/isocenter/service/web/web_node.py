@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Annotated, Any
@@ -33,6 +34,7 @@ KEY = r"^[0-9a-f]{32}$"
 MOST_ROWS = 1000
 # How long a search waits for the rows of objects that were just stored, and between two looks (s).
 ENTERED_S, LOOK_S = 2.0, 0.02
+FRESH_S = 0.5  # of what is known of the worklist
 
 
 class Arrivals:
@@ -73,13 +75,31 @@ class Arrivals:
                 del self._last[study]
 
 
+class Changes:
+    """A digest of the worklist, made once for all who wait for its changes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._digest, self._at = "", 0.0
+
+    def digest(self, made: Callable[[], str]) -> str:
+        """Of what `made` gives; not asked for again within half a second."""
+        with self._lock:
+            if time.monotonic() - self._at > FRESH_S:
+                self._digest = hashlib.sha256(made().encode()).hexdigest()
+                self._at = time.monotonic()
+            return self._digest
+
+
 @dataclass(frozen=True, eq=False)
 class WebNode:
-    """A node as the web process sees it."""
+    """A node as the web process sees it. stopping: set once it is to stop, for answers that have no end"""
 
     settings: Settings
     database: Database
     store: ObjectStore
+    stopping: threading.Event = field(default_factory=threading.Event)
+    changes: Changes = field(default_factory=Changes)
     arrivals: Arrivals = field(default_factory=Arrivals)
     computing: Computing = field(init=False)
     volumes: Volumes = field(init=False)
