@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select
 
 from browsers import Browser, Page, browser_running
 from conftest import DATA
@@ -30,7 +29,7 @@ from service.thresholds import threshold_model
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 SPACING, SHAPE = (2.0, 2.0, 5.0), (48, 40, 16)
-AXIAL = 'document.querySelector(\'canvas[data-pane="axial"]\')'
+AXIAL = "document.querySelector('canvas[data-pane=\"axial\"]')"
 DRAWN = f"!!{AXIAL}?.dataset.drawn"
 
 
@@ -97,8 +96,9 @@ def pressed_voxels(page: Page, points: list[tuple[float, float]], size: float, n
 
 def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_stroke(room):
     with room.open("/", "document.querySelectorAll('tr[data-study]').length === 1") as page:
-        row = page.value("Object.assign({}, document.querySelector('table[aria-label=Worklist] tr').dataset)")
-        [row] = page.value("[...document.querySelectorAll('table[aria-label=Worklist] tr[data-study]')].map(r => ({...r.dataset}))")
+        [row] = page.value(
+            "[...document.querySelectorAll('table[aria-label=Worklist] tr[data-study]')].map(r => ({...r.dataset}))"
+        )
         assert row == {"study": room.study, "state": "done", "priority": "routine"}
         page.press("Enter")
         page.wait(DRAWN, 30)
@@ -170,7 +170,9 @@ def test_a_picture_is_one_pane_and_keys_step_through_a_clip(room, kind):
 
 def test_a_browser_runs_nothing_but_the_nodes_own_modules(tmp_path):
     node = SmallNode(tmp_path / "node")
-    client = TestClient(web_app(WebNode(node.settings, node.database, node.store), None), base_url="http://127.0.0.1:8180")
+    client = TestClient(
+        web_app(WebNode(node.settings, node.database, node.store), None), base_url="http://127.0.0.1:8180"
+    )
     for path in ("/", "/login", "/node", "/audit", "/study/1.2"):
         answer = client.get(path)
         policy = answer.headers["content-security-policy"]
@@ -196,7 +198,7 @@ def test_axe_finds_nothing_serious(room):
     if not axe.is_file():
         pytest.skip("ISOCENTER_AXE does not name axe.min.js: run `npm install axe-core`")
     pages = {"/": "!!document.querySelector('tr[data-study]')", f"/study/{room.study}": DRAWN}
-    pages |= {path: "!!document.querySelector('table, .empty')" for path in ("/node", "/audit")}
+    pages |= dict.fromkeys(("/node", "/audit"), "!!document.querySelector('table, .empty')")
     for path, until in pages.items():
         with room.open(path, until) as page:
             for _ in range(2):

@@ -10,7 +10,7 @@ const LOOK_MS = 10000;
 
 export async function showNode(main, { me }) {
   const content = make("div", { className: "cards" });
-  const mayAct = me.role !== "viewer";
+  const mayRetry = me.role !== "viewer", isKeeper = me.role === "administrator";
   main.append(make("div", { className: "bar" }, make("h1", { text: "Node" })), content);
   document.addEventListener("keydown", (event) => event.key === "?" && !isTyping(event) && showHelp());
 
@@ -29,14 +29,15 @@ export async function showNode(main, { me }) {
       card("Queue", listed(queue, "Queue", ["Job", "Model", "State", "Waiting", "Tries"], (job) =>
         [short(job.job), job.model, pill(job.state, job.state), since(job.created_at), String(job.attempts)], "Nothing waits.")),
       card("Errors", listed(failed, "Errors", ["Job", "Model", "Reason", "Again"], (job) =>
-        [short(job.job), job.model, job.reason ?? DASH, mayAct ? retry(job, load) : ""], "No job was set aside.")),
+        [short(job.job), job.model, job.reason ?? DASH, mayRetry ? retry(job, load) : ""], "No job was set aside.")),
       card("Models", listed(models, "Models", ["Model", "Task", "Modality", "Rules"], (one) =>
         [one.name, one.task, one.modality || "any", one.rules.join(", ") || "no rule"], "The node has no model: it is a review station.")),
       card("Peers", listed(peers, "Peers", ["Peer", "AE title", "Address", "May", "Test"], (peer) =>
-        [peer.name, peer.ae_title, `${peer.host}:${peer.port}`, peer.may.join(", "), mayAct ? echo(peer) : ""], "The node knows no other system.")),
+        [peer.name, peer.ae_title, `${peer.host}:${peer.port}`, peer.may.join(", "), isKeeper ? echo(peer) : ""], "The node knows no other system.")),
       card("Set aside", listed(aside, "Set aside", ["At", "Reason", "Object"], (one) =>
         [one.at ? timeText(one.at) : DASH, one.reason, short(one.sop_instance_uid ?? "")], "Nothing was set aside.")),
       card("Not taken", refusals(node)),
+      card("Log", troubles(node)),
     );
     if (focused) document.getElementById(focused)?.focus();
   }
@@ -80,15 +81,24 @@ function numbers(node) {
 }
 
 // Why a rule did not take a series: the conditions that did not hold.
-function refusals(node) {
-  if (node.failure) return notice(node.failure, "error");
-  const rows = node.not_taken ?? [];
-  if (!rows.length) return empty("Rules took every series of late.");
-  const why = (one) => one.why ?? (one.conditions ?? []).filter(({ holds }) => !holds).map(({ name, wanted, found }) => `${name}: ${text(found)} in place of ${text(wanted)}`).join("; ");
-  return table("Not taken", ["Study", "Series", "Rule", "Why"], rows.map((one) => [short(one.study ?? ""), one.description || short(one.series), one.rule, why(one)]));
+function refusals({ failure, untaken }) {
+  if (failure) return notice(failure, "error");
+  if (!untaken.length) return empty("Rules took every series of late.");
+  return table("Not taken", ["Study", "Series", "Rule", "Why"], untaken.map((one) => [studyLink(one.study), short(one.series), one.rule, one.fails.join("; ")]));
 }
 
-const text = (value) => (value === null || value === undefined ? "nothing" : typeof value === "string" ? value : JSON.stringify(value));
+function troubles({ failure, troubles }) {
+  if (failure) return notice(failure, "error");
+  if (!troubles.length) return empty("The log has no warning and no error.");
+  return table("Log", ["At", "Process", "Level", "Message"], troubles.map((one) =>
+    [timeText(one.at), one.process, pill(one.level.toLowerCase(), /warn/i.test(one.level) ? "waiting" : "aside"), one.message]));
+}
+
+function studyLink(study) {
+  const made = make("a", { href: `/study/${study}` });
+  made.append(short(study));
+  return made;
+}
 
 function echo(peer) {
   const said = make("span", { className: "faint", role: "status" });

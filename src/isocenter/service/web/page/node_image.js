@@ -258,8 +258,8 @@ function factsOf(grid) {
     const { axis, rows, columns } = grid.planes[key];
     const through = axis === null ? null : place.get(axis);
     return {
-      key, name: key, across: place.get(columns.axis), down: place.get(rows.axis), through,
-      count: grid.kind === "clip" ? "frame" : "slice", edges: isVolume && grid.affine && grid.oriented !== false ? EDGES[key] : null,
+      key, name: isVolume && !grid.oriented ? `along axis ${axis + 1}` : key, across: place.get(columns.axis), down: place.get(rows.axis), through,
+      count: grid.kind === "clip" ? "frame" : "slice", edges: isVolume && grid.oriented ? EDGES[key] : null,
     };
   });
   const steps = mm.map((one) => (physical && one) || 1);
@@ -272,7 +272,7 @@ function factsOf(grid) {
   const shape = axes.map((axis) => grid.shape[axis]);
   return {
     title: "", modality: grid.modality ?? "", kind: grid.kind, length: physical ? "mm" : "pixels", physical,
-    oriented: isVolume && grid.affine !== null && grid.oriented !== false, shape, steps,
+    oriented: isVolume && grid.affine !== null && grid.oriented, shape, steps,
     affine: affineOf(grid, axes, flips), file: { axes, flips, shape: grid.shape, every: axes.map(() => 1) }, planes,
     frames: grid.frames ?? 1, times: grid.times ?? null, colour: grid.colour,
     presets: Object.fromEntries(grid.presets.map(({ name, window }) => [name, window])),
