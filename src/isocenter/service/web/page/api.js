@@ -1,6 +1,6 @@
 // Questions to the node, and what it answers.
 
-let csrf = "";
+let csrf = "", account = null;
 
 export class ApiError extends Error {
   constructor(status, { problem = "", where = "", remedy = "" }) {
@@ -41,7 +41,13 @@ export async function ask(path, { method = "GET", body, isBackground = false } =
   const headers = method === "GET" ? {} : { "X-CSRF-Token": csrf };
   if (isBackground) headers["X-Background"] = "1";
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const response = await answer(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  const options = { method, headers, body: body === undefined ? undefined : JSON.stringify(body) };
+  const response = await answer(path, options).catch(async (error) => {
+    // Whoever has logged in again in another window has a new session, of which this page does not know.
+    const before = csrf;
+    if (error.status !== 403 || method === "GET" || account === null || (await whoAmI(), csrf === before)) throw error;
+    return answer(path, { ...options, headers: { ...headers, "X-CSRF-Token": csrf } });
+  });
   return (response.headers.get("content-type") ?? "").includes("json") ? response.json() : null;
 }
 
@@ -50,16 +56,14 @@ export async function askBytes(path, signal) {
   return { headers: response.headers, buffer: await response.arrayBuffer() };
 }
 
-// Who is here: {account, role}.
+// Who is here: {account, role}. Raises where it is another person than before.
 export async function whoAmI() {
-  const me = await ask("/api/me");
-  csrf = me.csrf ?? "";
+  const me = await (await answer("/api/me", {})).json();
+  if (account !== null && me.account !== account) throw new ApiError(403, { problem: "somebody else has logged in", remedy: "load this page again" });
+  [account, csrf] = [me.account, me.csrf ?? ""];
   return me;
 }
 
-export async function logIn(account, password) {
-  const me = await ask("/api/login", { method: "POST", body: { account, password } });
-  csrf = me?.csrf ?? "";
-}
+export const logIn = (name, password) => ask("/api/login", { method: "POST", body: { account: name, password } });
 
 export const logOut = () => ask("/api/logout", { method: "POST" });

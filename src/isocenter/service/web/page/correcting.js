@@ -9,9 +9,11 @@ export const SIZES = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 1
 
 // The strokes of one result that are not saved yet: what they make of voxels, and their way to the node.
 export class Draft {
-  constructor(job, image) {
+  // image: of a series of several
+  constructor(job, image, account) {
     this.job = job;
-    this.image = image; // of a series of several
+    this.image = image;
+    this.keptAs = `isocenter-strokes ${job} ${image} ${account}`;
     this.strokes = []; // {stroke, label, runs} or {stroke, box}
     this.tiles = new Map();
     this.version = 0;
@@ -21,10 +23,12 @@ export class Draft {
     this.onChange = () => {};
   }
 
-  // The strokes that the node still has from before.
+  // The strokes that the node still has from before, and those that this browser could not send any more.
   async open() {
     const { strokes } = await ask(`/api/jobs/${this.job}/draft`);
     this.strokes = strokes.filter(({ image }) => (image ?? 0) === this.image);
+    const known = new Set(this.strokes.map(({ stroke }) => stroke));
+    for (const one of this.#unsent()) if (!known.has(one.stroke)) this.add(one);
     this.#drawAll();
   }
 
@@ -80,6 +84,23 @@ export class Draft {
     this.onChange();
   }
 
+  // A session that has ended, or a browser that has crashed, must not cost a stroke that was on its way.
+  #keep() {
+    const strokes = this.waiting.flatMap(({ body }) => (body ? [body] : []));
+    try {
+      if (strokes.length) sessionStorage.setItem(this.keptAs, JSON.stringify(strokes));
+      else sessionStorage.removeItem(this.keptAs);
+    } catch { /* a browser that keeps nothing */ }
+  }
+
+  #unsent() {
+    try {
+      return JSON.parse(sessionStorage.getItem(this.keptAs) ?? "[]");
+    } catch {
+      return [];
+    }
+  }
+
   #drawAll() {
     this.tiles.clear();
     this.version++;
@@ -89,6 +110,7 @@ export class Draft {
 
   #send(one) {
     this.waiting.push(one);
+    this.#keep();
     this.sending ??= this.#sendAll().finally(() => { this.sending = null; this.onChange(); });
     this.onChange();
   }
@@ -100,8 +122,13 @@ export class Draft {
       try {
         await ask(path, { method, body });
         this.waiting.shift();
+        this.#keep();
         [tries, this.problem] = [0, null];
       } catch (error) {
+        if (method === "DELETE" && error.status === 404) { // it is gone already
+          this.waiting.shift();
+          continue;
+        }
         this.problem = error;
         const mayPass = error instanceof ApiError && (error.status === 0 || error.status === 408 || error.status >= 500);
         this.onChange();

@@ -46,7 +46,8 @@ export class NodeImage {
 
   drawn(overlay, plane, at, frame) {
     const slice = this.#get(`${overlay.map} ${plane.key}`, this.#mapAddress(overlay.map, plane, at, frame));
-    if (!slice || overlay.kind === "map") return slice;
+    if (!slice) return null;
+    if (overlay.kind === "map") return this.#ranged(overlay, slice);
     const kept = this.merged.get(`${overlay.map} ${plane.key}`), version = this.edits?.version ?? 0;
     if (kept?.slice === slice && kept.version === version && kept.known === overlay.labels.length) return kept.made;
     const made = { codes: this.#codes(overlay, slice, plane, at) };
@@ -146,6 +147,16 @@ export class NodeImage {
         }
     }
     return codes;
+  }
+
+  // Maps are shares of 1, unless a value is larger.
+  #ranged(overlay, slice) {
+    if (slice.most === undefined) slice.most = slice.codes.reduce((most, one) => Math.max(most, one), 0) * slice.slope + slice.intercept;
+    if (slice.most > overlay.range[1]) {
+      overlay.range = [0, slice.most];
+      overlay.version++;
+    }
+    return slice;
   }
 
   // ---- fetching

@@ -128,7 +128,7 @@ class StudyPage {
 
   async #openDraft() {
     const { job, source, viewer } = this;
-    const draft = new Draft(job.job, this.image);
+    const draft = new Draft(job.job, this.image, this.me.account);
     await draft.open().catch((error) => this.#fail(error));
     if (this.source !== source) return;
     this.draft = draft;
@@ -218,6 +218,7 @@ class StudyPage {
     const label = mask?.labels.find(({ value }) => String(value) === parts.label.value) ?? mask?.labels[0];
     const brush = { size: this.size, label, isEraser: this.tool === "eraser" };
     viewer.tool = this.tool === "box" ? new BoxTool(viewer, source, draft, this.#boxName()) : this.tool ? new Brush(viewer, source, draft, mask, brush) : null;
+    for (const { canvas } of viewer.panes) canvas.style.touchAction = this.tool ? "none" : ""; // a finger draws then
     for (const one of ["brush", "eraser", "box"]) parts[one].ariaPressed = String(this.tool === one);
     if (this.tool && mask && !viewer.state.drawn) viewer.state.drawn = true; // who draws sees what is drawn
     viewer.queue();
