@@ -30,7 +30,14 @@ export class NodeImage {
     this.sizes = grid.shape.map((_, axis) => grid.shape.slice(axis + 1).reduce((a, b) => a * b, 1));
     this.edits = null; // {at(flat), version}: what a person has drawn and not saved
     this.closed = new AbortController();
-    if (job) this.#addLayers(job);
+    if (job) this.update(job);
+  }
+
+  // What the node now says of the result: maps that are new become layers.
+  update(job) {
+    this.job = job;
+    const known = new Set(this.facts.overlays.map(({ map }) => map));
+    this.#addLayers(job.maps.filter((map) => !known.has(map)), job);
   }
 
   close() {
@@ -106,8 +113,8 @@ export class NodeImage {
 
   // ---- layers of a result
 
-  #addLayers(job) {
-    for (const map of job.maps) {
+  #addLayers(maps, job) {
+    for (const map of maps) {
       const name = map.replaceAll("_", " ");
       if (map === "mask" || map === "original") {
         // What the model made stays beside what a person has corrected.

@@ -30,8 +30,9 @@ export function resultNotice(job) {
   return null;
 }
 
-// Each structure with its size, and under it what was measured of it. goTo: called with a finding that has a place
-export function findingsTable(job, goTo) {
+// Each structure with its size, and under it what was measured of it. goTo, remove: called with a finding that has
+// a place, and with one of a box; removed: the boxes that the draft takes away
+export function findingsTable(job, actions) {
   const rows = job.findings.filter((row) => !isKnown(row.box) || job.boxes.length < MOST_BOXES);
   if (!rows.length) return null;
   const parts = new Map(); // the first finding of a group -> the others of it
@@ -44,14 +45,14 @@ export function findingsTable(job, goTo) {
       if (group) firsts.set(group, row);
     }
   }
-  const bodies = [...parts].flatMap(([first, rest]) => structure(first, rest, goTo));
+  const bodies = [...parts].flatMap(([first, rest]) => structure(first, rest, actions));
   const head = make("thead", {}, make("tr", {}, make("th", { scope: "col", text: "Finding" }), make("th", { scope: "col", text: "Value" })));
   return make("table", { className: "findings", ariaLabel: "Findings" }, head, ...bodies);
 }
 
-function structure(first, rest, goTo) {
+function structure(first, rest, actions) {
   const shown = rest.length <= SHOWN_PARTS + 1 ? rest : rest.slice(0, SHOWN_PARTS), others = rest.slice(shown.length);
-  const body = make("tbody", {}, line(first, goTo), ...shown.map((row) => line(row, null)));
+  const body = make("tbody", {}, line(first, actions), ...shown.map((row) => line(row, null)));
   if (!others.length) return [body];
   const more = make("tbody", { hidden: true }, ...others.map((row) => line(row, null)));
   const toggle = make("button", { type: "button", className: "link", text: `${others.length} more measurements`, ariaExpanded: "false" });
@@ -64,18 +65,26 @@ function structure(first, rest, goTo) {
   return [body, more];
 }
 
-// goTo: null for a measurement of a structure
-function line(row, goTo) {
-  const name = make("td", { className: goTo ? "" : "part" });
-  if (goTo && (isKnown(row.label) || isKnown(row.box))) {
+// actions: null for a measurement of a structure
+function line(row, actions) {
+  const name = make("td", { className: actions ? "" : "part" });
+  if (actions && (isKnown(row.label) || isKnown(row.box))) {
     const find = make("button", { type: "button", className: "link", text: row.concept, title: "Show where it is" });
-    find.addEventListener("click", () => goTo(row));
+    find.addEventListener("click", () => actions.goTo(row));
     name.append(find);
   } else name.append(make("span", { text: row.concept }));
   if (row.called) name.append(pill("called", "called"));
   const code = row.codes?.[0];
   if (code) name.append(make("small", { text: `${code.scheme} ${code.value}`, title: code.meaning }));
-  return make("tr", {}, name, make("td", { className: "number" }, ...value(row)));
+  const number = make("td", { className: "number" }, ...value(row)), made = make("tr", {}, name, number);
+  if (actions?.remove && isKnown(row.box)) {
+    const isRemoved = actions.removed.has(row.box);
+    made.classList.toggle("removed", isRemoved);
+    const remove = make("button", { type: "button", className: "link", text: "remove", disabled: isRemoved, ariaLabel: `Remove box ${row.box + 1}, ${row.concept}` });
+    remove.addEventListener("click", () => actions.remove(row));
+    number.append(remove);
+  }
+  return made;
 }
 
 const isKnown = (one) => one !== null && one !== undefined;

@@ -141,6 +141,7 @@ class StudyPage {
       viewer.queue();
     };
     draft.onChange();
+    this.#fillSide();
     if (draft.strokes.length) {
       this.#say(notice(`Your draft of ${draft.strokes.length} ${draft.strokes.length === 1 ? "stroke" : "strokes"} is still here. Correct goes on with it.`));
     }
@@ -190,10 +191,11 @@ class StudyPage {
     parts.size.addEventListener("input", () => this.setSize(SIZES[parts.size.value]));
     parts.label = make("select", { ariaLabel: "Label" });
     parts.label.addEventListener("change", () => { this.setTool(this.tool, true); parts.label.blur(); });
-    parts.undo = button("Undo", () => this.draft?.undo(), { title: "Undo the last stroke (z)" });
+    parts.undo = button("Undo", () => this.undo(), { title: "Undo the last stroke (z)" });
     parts.save = button("Save", () => this.save(), { title: "Save the correction (s)", className: "primary" });
     parts.status = make("span", { className: "status" });
-    const labels = (this.mask?.labels ?? []).map(({ name, value }) => make("option", { value, text: name }));
+    const named = this.mask ? this.mask.labels : [...new Set(this.job.boxes.map(({ name }) => name))].map((name) => ({ name, value: name }));
+    const labels = named.map(({ name, value }) => make("option", { value, text: name }));
     parts.label.append(...labels);
     parts.label.hidden = labels.length < 2;
     for (const one of [parts.brush, parts.eraser, parts.size, parts.sizeText]) one.hidden = !this.mask;
@@ -225,7 +227,8 @@ class StudyPage {
   }
 
   #boxName() {
-    return this.job.boxes[0]?.name ?? this.mask?.labels.find(({ value }) => String(value) === this.parts.label.value)?.name ?? "finding";
+    if (!this.mask) return this.parts.label.value || "finding";
+    return this.job.boxes[0]?.name ?? this.mask.labels.find(({ value }) => String(value) === this.parts.label.value)?.name ?? "finding";
   }
 
   setSize(size) {
@@ -264,7 +267,8 @@ class StudyPage {
     };
     // Of several images of a series, the node names that of a box by its instance alone: it is not drawn on another.
     const isSure = ({ image }) => !image || (this.source.grid.images ?? 1) === 1;
-    const onThis = this.job && this.job.series[0] === this.series ? this.job.boxes.filter(isSure) : [];
+    const removed = new Set((this.draft?.boxes ?? []).map(({ box }) => box));
+    const onThis = this.job && this.job.series[0] === this.series ? this.job.boxes.filter((one) => isSure(one) && !removed.has(one.box)) : [];
     const fits = (corners) => Array.isArray(corners) && corners.length === 2 * facts.shape.length;
     const found = onThis.filter(({ corners }) => fits(corners)).flatMap(({ corners, name, probability }) =>
       draw(corners, BOX, probability === null ? name : `${name} ${numberText(100 * probability, 2)} %`, false));
@@ -338,8 +342,9 @@ class StudyPage {
     if (reading.jobs.length > 1) sections.push(this.#jobList());
     if (!job) sections.push(notice(reading.jobs.length ? "No result lies on this series." : "No model has looked at this study."));
     else {
-      const goTo = (row) => this.#goToFinding(row);
-      const content = [...resultHead(job), resultNotice(job), job.verdict && verdictLine(job.verdict), findingsTable(job, goTo)];
+      const removed = new Set((this.draft?.boxes ?? []).map(({ box }) => box));
+      const actions = { goTo: (row) => this.#goToFinding(row), remove: this.draft ? (row) => this.#removeBox(row) : null, removed };
+      const content = [...resultHead(job), resultNotice(job), job.verdict && verdictLine(job.verdict), findingsTable(job, actions)];
       sections.push(make("section", { className: "result" }, ...content.filter(Boolean)));
     }
     const layers = viewer ? viewer.facts.overlays.map((overlay) => overlayControls(viewer, overlay)) : [];
@@ -396,10 +401,20 @@ class StudyPage {
     if (box) viewer.goTo(sidesOf(box.corners, viewer.facts.file).map(([low, high]) => Math.floor((low + high) / 2)));
   }
 
+  undo() {
+    const wasBox = this.draft?.strokes.at(-1)?.box;
+    if (this.draft?.undo() && wasBox) this.#fillSide();
+  }
+
+  #removeBox(row) {
+    this.draft.add({ box: { box: row.box } });
+    this.#fillSide();
+  }
+
   // Each structure and box in turn.
   nextFinding() {
     const { mask, job } = this;
-    if (!job || this.viewer.source.job !== job) return;
+    if (!job || this.source.job?.job !== job.job) return;
     const places = [...(mask?.labels ?? []).map(({ value }) => ({ label: value })), ...job.boxes.map(({ box }) => ({ box }))];
     if (!places.length) return;
     this.finding = ((this.finding ?? -1) + 1) % places.length;
@@ -487,6 +502,10 @@ class StudyPage {
     if (this.job?.job !== asked) return;
     this.job = this.reading.jobs.find(({ job }) => job === asked) ?? this.job;
     if (this.job && revision !== undefined) this.job.revision = revision;
+    if (this.job && this.source?.job?.job === this.job.job) {
+      this.source.update(this.job);
+      for (const overlay of this.viewer.facts.overlays) this.viewer.prepare(overlay);
+    }
     this.#fillSide();
   }
 
@@ -535,7 +554,7 @@ class StudyPage {
     const size = (step) => this.setSize(SIZES[Math.min(SIZES.length - 1, Math.max(0, SIZES.indexOf(this.size) + step))]);
     const actions = {
       f: () => this.nextFinding(), w: () => this.#nextPreset(), o: () => this.viewer.flip("drawn"), b: () => this.setTool("brush", true), e: () => this.setTool("eraser", true),
-      "[": () => this.parts.size && size(-1), "]": () => this.parts.size && size(1), z: () => this.draft?.undo(), s: () => this.save(),
+      "[": () => this.parts.size && size(-1), "]": () => this.parts.size && size(1), z: () => this.undo(), s: () => this.save(),
       a: () => this.judge("accept"), c: () => this.correct(), r: () => this.reject(), Escape: () => this.setTool(""),
     };
     if (actions[event.key]) {
