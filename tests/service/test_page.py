@@ -35,12 +35,13 @@ DRAWN = f"!!{AXIAL}?.dataset.drawn"
 
 @dataclass
 class ReadingRoom:
-    """A node with a study of CT whose result is known, a browser, and where the node answers."""
+    """A node with a study of CT and an earlier one with thinner slices, whose results are known, and a browser."""
 
     node: SmallNode
     browser: Browser
     url: str
     study: str
+    earlier: str
 
     def open(self, path: str, until: str, size: tuple[int, int] = (1280, 860)):
         return self.browser.visited(self.url + path, until, size=size, limit_s=30)
@@ -49,15 +50,18 @@ class ReadingRoom:
 @pytest.fixture(scope="module")
 def room(tmp_path_factory) -> Iterator[ReadingRoom]:
     folder = tmp_path_factory.mktemp("reading")
+    node = SmallNode(folder / "node", threshold_model(folder / "model", LEVEL), answers=["seg"], http={"port": 0})
     x, y, z = np.indices(SHAPE)
     ball = 200 * ((x - 15) ** 2 + (y - 20) ** 2 + 6 * (z - 8) ** 2 < 60) + x // 4
-    affine = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1.0])
-    image = Image(ball[None].astype(np.int16), Geometry(SHAPE, affine), modality="CT")
-    write_series(image, SeriesNames(HOSTILE, f"study {HOSTILE}", f"series {HOSTILE}"), folder / "ct")
-    files = sorted((folder / "ct").iterdir())
-    node = SmallNode(folder / "node", threshold_model(folder / "model", LEVEL), answers=["seg"], http={"port": 0})
-    node.receive(*files)
-    node.work()
+    studies = list[str]()
+    for name, gap in (("earlier", SPACING[2] / 2), ("now", SPACING[2])):
+        affine = np.diag([-SPACING[0], -SPACING[1], gap, 1.0])
+        image = Image(ball[None].astype(np.int16), Geometry(SHAPE, affine), modality="CT")
+        write_series(image, SeriesNames(HOSTILE, f"{name} {HOSTILE}", f"series {HOSTILE}"), folder / name)
+        files = sorted((folder / name).iterdir())
+        node.receive(*files)
+        node.work()
+        studies.append(read_identity(files[0]).study)
     stop, bound, ports = threading.Event(), threading.Event(), list[int]()
 
     def tell(port: int) -> None:
@@ -70,7 +74,7 @@ def room(tmp_path_factory) -> Iterator[ReadingRoom]:
         assert bound.wait(60)
         (folder / "browser").mkdir()
         with browser_running(folder / "browser", "--disable-3d-apis") as browser:
-            yield ReadingRoom(node, browser, f"http://127.0.0.1:{ports[0]}", read_identity(files[0]).study)
+            yield ReadingRoom(node, browser, f"http://127.0.0.1:{ports[0]}", studies[1], studies[0])
     finally:
         stop.set()
         serving.join(60)
@@ -95,11 +99,10 @@ def pressed_voxels(page: Page, points: list[tuple[float, float]], size: float, n
 
 
 def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_stroke(room):
-    with room.open("/", "document.querySelectorAll('tr[data-study]').length === 1") as page:
-        [row] = page.value(
-            "[...document.querySelectorAll('table[aria-label=Worklist] tr[data-study]')].map(r => ({...r.dataset}))"
-        )
-        assert row == {"study": room.study, "state": "done", "priority": "routine"}
+    rows = "table[aria-label=Worklist] tr[data-study][data-priority=routine][data-state=done]"
+    with room.open("/", f"document.querySelectorAll('{rows}').length === 2") as page:
+        page.press("ArrowDown")
+        assert page.value("document.activeElement.dataset.study") == room.study
         page.press("Enter")
         page.wait(DRAWN, 30)
         assert page.value(f"{AXIAL}.dataset.slice") == "7"  # amid the slices, seen from the head
@@ -126,10 +129,25 @@ def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_str
         assert page.complaints == []
     [made] = room.node.rows(corrections)
     [seg] = (room.node.settings.folder / "results" / made.correction).glob("*.dcm")
-    series = read(room.node.settings.folder.parent / "ct")
+    series = read(room.node.settings.folder.parent / "now")
     bright = series.data[0] > LEVEL
     np.testing.assert_array_equal(read(seg).data[0] != 0, bright | wanted)
     assert [row.verdict for row in room.node.rows(feedback)] == ["correct", "accept"]
+
+
+def test_an_earlier_study_scrolls_as_many_mm(room):
+    def earlier(field: str) -> str:
+        return f"document.querySelector('section.earlier canvas[data-pane=axial]')?.dataset.{field}"
+
+    with room.open(f"/study/{room.study}", DRAWN) as page:
+        chosen = "s => { s.value = s.options[1].value; s.dispatchEvent(new Event('change')); }"
+        page.value(f"({chosen})(document.querySelector('select[aria-label=\"Earlier study\"]'))")
+        page.wait(f"!!{earlier('drawn')}", 30)
+        assert (page.value(f"{AXIAL}.dataset.slice"), page.value(earlier("slice"))) == ("7", "7")
+        page.press("ArrowUp")
+        page.press("ArrowUp")
+        page.wait(f"{earlier('slice')} === '11' && {AXIAL}.dataset.slice === '9'", 5)
+        assert page.complaints == []
 
 
 def test_scripts_in_names_stay_text(room):

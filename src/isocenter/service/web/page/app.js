@@ -9,7 +9,6 @@ import { showNode } from "./node.js";
 import { showStudy } from "./study.js";
 import { showWorklist } from "./worklist.js";
 
-const THEME = "isocenter-theme"; // kept by the browser, for this address
 const PAGES = [
   { at: /^\/$/, title: "Worklist", show: showWorklist },
   { at: /^\/study\/([0-9a-f.]+)$/, title: "Study", show: showStudy },
@@ -20,16 +19,8 @@ const PAGES = [
 function setTheme(name) {
   document.documentElement.dataset.theme = name;
   try {
-    localStorage.setItem(THEME, name);
+    localStorage.setItem("isocenter-theme", name); // where theme.js finds it
   } catch { /* a browser that keeps nothing */ }
-}
-
-function readTheme() {
-  try {
-    return localStorage.getItem(THEME) === "light" ? "light" : "dark";
-  } catch {
-    return "dark";
-  }
 }
 
 function link(href, text) {
@@ -54,7 +45,6 @@ function header(me) {
 }
 
 async function start() {
-  setTheme(readTheme());
   document.body.textContent = "";
   if (location.pathname === "/login") {
     document.title = "Log in \u2013 Isocenter";

@@ -73,7 +73,7 @@ class StudyPage {
     parts.earlierPanes = make("section", { className: "earlier", ariaLabel: "Earlier study", hidden: true });
     parts.stage = make("div", { className: "stage" }, parts.panes, parts.earlierPanes);
     parts.readout = make("p", { className: "readout", ariaLabel: "Under the cursor" });
-    parts.failure = make("div", { className: "failures" });
+    parts.failure = make("div", { className: "failures", ariaLive: "polite" });
     parts.side = make("aside", { ariaLabel: "Result" });
     parts.stage.append(parts.failure);
     const left = make("div", { className: "left" }, parts.tools, parts.stage, parts.readout);
