@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Row, func, select
 
 from isocenter.errors import DatasetError, IsocenterError, UsageError
@@ -19,7 +20,9 @@ from isocenter.service.reading.judged import MASK, Judged, judged_of
 from isocenter.service.reading.series import SeriesImages, instance_of
 from isocenter.service.reading.volumes import Volumes
 from isocenter.service.records.database import Database
+from isocenter.service.records.index import Index
 from isocenter.service.records.tables import feedback, studies
+from isocenter.service.routing.rules import inputs_hash
 from isocenter.values import Image, Label, columns_of, table_columns
 
 TABLE, VERDICTS, CLASSES = "dataset.csv", "verdicts.csv", "classes.csv"
@@ -135,7 +138,8 @@ def _case(one: Opinion, series: SeriesImages, folder: Path, labels: dict[int, La
     if len(seen.series) != 1:
         problem = "its images are not here" if not seen.series else "its model takes several images"
         raise DatasetError(problem, one.name, "Have the images sent")
-    images = series.of(series.rows(seen.series[0])[0])
+    _check_current(seen, series.database)
+    images = series.of(series.rows(seen.series[0], seen.study)[0])
     rows = list[dict[str, Any]]()
     for number, volume in enumerate(images):
         name = one.name if len(images) == 1 else f"{one.name}_{number + 1}"
@@ -151,6 +155,18 @@ def _case(one: Opinion, series: SeriesImages, folder: Path, labels: dict[int, La
         write(replace(image, labels=()), folder / stated["image"])
         rows += [{**stated, "modality": image.modality, **own} for own in references]
     return rows
+
+
+def _check_current(seen: Judged, database: Database) -> None:
+    """Raises DatasetError where the images of a job are not those that it answered."""
+    inputs = seen.columns.get("inputs")
+    if inputs is None:
+        return
+    contents = {row.series: row.inputs_hash for row in Index(database).series_of(seen.study)}
+    own = inputs["series"]
+    is_whole = all(contents.get(key) for key in own.values())
+    if not is_whole or inputs_hash(own, contents, inputs.get("inside")) != inputs["hash"]:
+        raise DatasetError("its images have changed since", seen.key, "Judge the result on the images as they are")
 
 
 def _instance(image: Image, count: int) -> str | None:
@@ -195,4 +211,5 @@ def _stated(findings: Sequence[Mapping[str, Any]], axes: int) -> list[dict[str, 
 def _suffix(image: Image) -> str:
     if image.geometry.is_volume:
         return ".nii.gz"
-    return ".tiff" if image.geometry.physical or image.frames is not None or image.dtype.itemsize > 2 else ".png"
+    fits = image.dtype in (np.uint8, np.uint16) and image.frames is None and not image.geometry.physical
+    return ".png" if fits else ".tiff"

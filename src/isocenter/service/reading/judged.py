@@ -17,7 +17,16 @@ from isocenter.files.dicom import LABEL_MAP, SEGMENTATION, drawing_of, read_head
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.database import Database
 from isocenter.service.records.jobs import NOTHING, RESULT
-from isocenter.service.records.tables import answers, corrections, findings, instances, jobs, series, studies
+from isocenter.service.records.tables import (
+    answers,
+    corrections,
+    findings,
+    instances,
+    jobs,
+    rejections,
+    series,
+    studies,
+)
 from isocenter.values import Image
 
 # The label map as it stands, and as it was made where somebody has corrected it.
@@ -197,11 +206,13 @@ def _model(row: Row[*tuple[Any, ...]], folder: Path) -> tuple[str, str]:
 def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool]) -> list[Judged]:
     """Segmentations that came in, but for those that are answers of ours and were sent back."""
     ours = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
+    note = (rejections.c.study == instances.c.study, rejections.c.uid == instances.c.uid)
+    rejected = select(rejections.c.uid).where(*note).exists()
     both = instances.join(studies, instances.c.study == studies.c.study)
     wanted = (
         select(instances, studies.c.uid.label("study_uid"))
         .select_from(both)
-        .where(which, instances.c.sop_class.in_((SEGMENTATION, LABEL_MAP)), instances.c.uid.not_in(ours))
+        .where(which, instances.c.sop_class.in_((SEGMENTATION, LABEL_MAP)), instances.c.uid.not_in(ours), ~rejected)
     )
     found, rows = list[Judged](), connection.execute(wanted.order_by(instances.c.received_at, instances.c.uid)).all()
     corrected, _ = _corrected(connection, folder, [row.instance for row in rows])

@@ -27,12 +27,13 @@ class SeriesImages:
     folder: Path
     volumes: Volumes
 
-    def rows(self, uid: str) -> Sequence[Row[*tuple[Any, ...]]]:
-        """A row for each study that has a series of this UID, with the study's revision."""
+    def rows(self, uid: str, study: str | None = None) -> Sequence[Row[*tuple[Any, ...]]]:
+        """A row for each study that has a series of this UID, with the study's revision. study: key of the only one"""
         both = series.join(studies, series.c.study == studies.c.study)
         columns = (series.c.study, series.c.series, series.c.uid, series.c.instances, studies.c.revision)
+        wanted = select(*columns).select_from(both).where(series.c.series == key_of(uid))
         with self.database.read() as connection:
-            return connection.execute(select(*columns).select_from(both).where(series.c.series == key_of(uid))).all()
+            return connection.execute(wanted if study is None else wanted.where(series.c.study == study)).all()
 
     def of(self, row: Row[*tuple[Any, ...]]) -> list[Volume]:
         """The images of a series: one volume, picture or clip, or of several views or grids each its own.

@@ -25,7 +25,7 @@ from isocenter.service.routing.rules import NO_IMAGES
 from isocenter.service.routing.urgency import ROUTINE
 from isocenter.service.settings import PRIORITIES
 from isocenter.service.web.access import ROLES, roles
-from isocenter.service.web.series import Place, PlaneName, slice_answer, slice_of, volumes_of
+from isocenter.service.web.series import RAW, Place, PlaneName, slice_answer, slice_of, volumes_of
 from isocenter.service.web.shapes import Time
 from isocenter.service.web.web_node import JobName, Node, StudyName, WebError, WebNode, study_key
 from isocenter.values import Image
@@ -152,7 +152,12 @@ def get_reading(node: Node, study: StudyName) -> ReadingShape:
     )
 
 
-@router.get("/jobs/{job}/maps/{name}/slices/{plane}/{k}", response_class=Response, dependencies=[roles(*ROLES)])
+@router.get(
+    "/jobs/{job}/maps/{name}/slices/{plane}/{k}",
+    response_class=Response,
+    responses=RAW,
+    dependencies=[roles(*ROLES)],
+)
 def get_map_slice(
     node: Node, request: Request, job: JobName, name: str, plane: PlaneName, k: int, image: Place = 0, frame: Place = 0
 ) -> Response:
@@ -200,7 +205,7 @@ def images_of(node: WebNode, judged: Judged) -> list[Volume]:
     """The images of the series on whose grid a result lies. WebError where they are not here."""
     if not judged.series:
         raise WebError(409, "the images that it was drawn on are not here", judged.key, "Have them sent")
-    return volumes_of(node, judged.series[0])
+    return volumes_of(node, judged.series[0], judged.study)
 
 
 def _series(node: WebNode, study: Row[Any], row: Row[Any], ours: bool) -> SeriesShape:
@@ -223,8 +228,9 @@ def _kind(node: WebNode, study: Row[Any], row: Row[Any]) -> str:
         return "volume" if len(row.shape) == 3 else "clip" if (row.frames or 1) > 1 else "picture"
     images = SeriesImages(node.database, node.folder, node.volumes)
     try:
-        [known] = [one for one in images.rows(row.uid) if one.study == row.study]
-        return kind_of(images.of(known)[0].image)
+        [known] = images.rows(row.uid, row.study)
+        image = images.of(known)[0].image
+        return "" if image.labels else kind_of(image)
     except (IsocenterError, OSError):
         return ""
 
