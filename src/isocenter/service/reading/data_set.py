@@ -17,7 +17,7 @@ from isocenter.errors import DatasetError, IsocenterError, UsageError
 from isocenter.files import write, write_labels, write_table
 from isocenter.lazy import pandas as pd
 from isocenter.service.reading.judged import MASK, Judged, judged_of
-from isocenter.service.reading.series import SeriesImages, instance_of
+from isocenter.service.reading.series import SeriesImages, named_image
 from isocenter.service.reading.volumes import Volumes
 from isocenter.service.records.database import Database
 from isocenter.service.records.index import Index
@@ -144,8 +144,9 @@ def _case(one: Opinion, series: SeriesImages, folder: Path, labels: dict[int, La
     for number, volume in enumerate(images):
         name = one.name if len(images) == 1 else f"{one.name}_{number + 1}"
         image = replace(volume.image, pixels=volume.voxels)
-        findings = [row for row in seen.standing if row.get("instance") in (None, _instance(image, len(images)))]
-        path = seen.maps(number, len(images)).get(MASK)
+        instance = named_image(images, number)
+        findings = [row for row in seen.standing if row.get("instance") in (None, instance)]
+        path = seen.maps(instance).get(MASK)
         stated = {"case": name, "patient": one.patient, "image": f"images/{name}{_suffix(image)}"}
         if path is not None:
             references = [_mask(seen.read_map(path, image), image, folder, name, labels)]
@@ -167,11 +168,6 @@ def _check_current(seen: Judged, database: Database) -> None:
     is_whole = all(contents.get(key) for key in own.values())
     if not is_whole or inputs_hash(own, contents, inputs.get("inside")) != inputs["hash"]:
         raise DatasetError("its images have changed since", seen.key, "Judge the result on the images as they are")
-
-
-def _instance(image: Image, count: int) -> str | None:
-    """The SOP Instance UID of one of several images; None of the only one."""
-    return None if count == 1 else instance_of(image)
 
 
 def _mask(mask: Image, image: Image, folder: Path, name: str, labels: dict[int, Label]) -> dict[str, Any]:

@@ -49,6 +49,11 @@ class SeriesImages:
         return [images[name] for name in images]
 
 
+def named_image(volumes: Sequence[Volume], number: int) -> str | None:
+    """The SOP Instance UID of one of several images; None of the only one, which needs no name."""
+    return None if len(volumes) == 1 else instance_of(volumes[number].image)
+
+
 def instance_of(image: Image) -> str:
     """The SOP Instance UID of the first object of an image."""
     return text(read_header(Path(image.source.paths[0])).dataset, "SOPInstanceUID") if image.source else ""

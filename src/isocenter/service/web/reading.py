@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, and_, select
 from isocenter.errors import IsocenterError
 from isocenter.report import colours
 from isocenter.service.reading.judged import MASK, Judged, judged_in, judged_of
-from isocenter.service.reading.series import SeriesImages
+from isocenter.service.reading.series import SeriesImages, named_image
 from isocenter.service.reading.verdicts import Verdicts
 from isocenter.service.reading.views import kind_of
 from isocenter.service.reading.volumes import Volume
@@ -178,8 +178,9 @@ def known_result(node: WebNode, key: str) -> Judged:
 def map_of(node: WebNode, judged: Judged, name: str, number: int) -> Volume:
     """A map of a result on one of several images of its series. WebError where there is none."""
     images = images_of(node, judged)
-    path = judged.maps(number, len(images)).get(name)
-    if path is None or number >= len(images):
+    known = judged.maps(named_image(images, number)) if number < len(images) else {}
+    path = known.get(name)
+    if path is None:
         raise WebError(404, "the result has no such map", name, "See the study's reading")
     [made] = node.volumes.of(
         (judged.key, name, number, _stamp(path)), partial(_read, judged, path, images[number].image)
@@ -240,9 +241,11 @@ def _judged(node: WebNode, judged: Judged, said: Row[*tuple[Any, ...]] | None) -
     if judged.is_result:
         try:
             images = images_of(node, judged)
-            maps = list(judged.maps(0, len(images)))
-            if MASK in maps:
-                mask = map_of(node, judged, MASK, 0).image
+            every = [judged.maps(named_image(images, number)) for number in range(len(images))]
+            maps = list(dict.fromkeys(name for one in every for name in one))
+            drawn = [number for number, one in enumerate(every) if MASK in one]
+            if drawn:
+                mask = map_of(node, judged, MASK, drawn[0]).image
                 names = {one.value: one.name for one in mask.labels}
                 labels = [
                     LabelShape(label=value, name=names[value], colour=c) for value, c in colours(mask.labels).items()
