@@ -17,6 +17,7 @@ from isocenter.files import read, read_dataset
 from isocenter.files.dicom import read_identity, read_segmentation
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.actor import Actor
+from isocenter.service.records.jobs import closed
 from isocenter.service.records.tables import answers, audit, corrections, deliveries, feedback, jobs, studies
 from isocenter.service.stored import MODELS
 from isocenter.service.web.access import enter
@@ -24,6 +25,7 @@ from isocenter.service.web.app import web_app
 from isocenter.service.web.web_node import WebNode
 from service.small_node import LEVEL, SmallNode
 from service.test_reading import FILES, SERIES, slice_of, voxels_of
+from service.test_views import views
 from service.thresholds import threshold_model
 
 PACS = {"name": "PACS", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
@@ -279,3 +281,45 @@ def test_what_people_said_is_a_data_set_that_check_and_train_read(read_node, mr,
     assert b"study" not in (tmp_path / "said" / "dataset.csv").read_bytes()
     with pytest.raises(UsageError, match="nobody has judged a result"):
         isocenter.feedback(read_node.settings.folder, out=tmp_path / "late", since="2999-01-01")
+
+
+def test_of_several_views_only_the_one_that_was_drawn_on_is_corrected(tmp_path):
+    paths = views(tmp_path / "views", count=3)
+    node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", 2000, axes=2))
+    node.receive(*paths)
+    node.work()
+    ada, job = page(node), address(node)
+    grids = [ada.get(f"/api/series/1.2.3/grid?image={number}").json() for number in range(3)]
+    assert [grid["images"] for grid in grids] == [3, 3, 3]
+    assert ada.get("/api/series/1.2.3/grid?image=3").status_code == 404
+    shown = [slice_of(ada, f"/api/series/1.2.3/slices/picture/0?image={number}") for number in range(3)]
+    masks = [slice_of(ada, f"{job}/maps/mask/slices/picture/0?image={number}") for number in range(3)]
+    for pixels, mask in zip(shown, masks, strict=True):
+        np.testing.assert_array_equal(mask, pixels > 2000)
+    stroke = {"stroke": "s", "label": 1, "runs": [[0, masks[1].size]], "image": 1}
+    assert ada.post(f"{job}/draft", json=stroke).status_code == 200
+    made = ada.put(f"{job}/correction", json={"revision": 0}).json()
+    assert made["lacking"] == []
+    again = [slice_of(ada, f"{job}/maps/mask/slices/picture/0?image={number}") for number in range(3)]
+    for number in (0, 2):
+        np.testing.assert_array_equal(again[number], masks[number])
+    assert again[1].min() == 1
+    [correction] = node.rows(corrections)
+    sizes = {row["instance"] for row in correction.findings}
+    assert len(sizes) == 3  # those of the other views stay
+    [seg] = (node.settings.folder / "results" / correction.correction).glob("answer_?.dcm")
+    [series] = pydicom.dcmread(seg).ReferencedSeriesSequence
+    [image] = series.ReferencedInstanceSequence
+    drawn_on = [one for one in paths if pydicom.dcmread(one).SOPInstanceUID == image.ReferencedSOPInstanceUID]
+    np.testing.assert_array_equal(read(drawn_on[0]).data[0], shown[1])
+    node.store.close()
+    node.database.close()
+
+
+def test_nothing_more_is_sent_of_a_correction_whose_job_is_taken_back(read_node):
+    ada, job = page(read_node), address(read_node)
+    assert ada.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 3]]}).status_code == 200
+    assert ada.put(f"{job}/correction", json={"revision": 0}).status_code == 200
+    with read_node.database.write() as connection:
+        assert closed(connection, read_node.rows(jobs)[0].job, "superseded", "images of it were rejected")
+    assert {row.state for row in read_node.rows(deliveries)} == {"aside"}

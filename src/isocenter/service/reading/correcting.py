@@ -19,7 +19,7 @@ from isocenter.prediction import write_findings
 from isocenter.runtime import measurements
 from isocenter.service.reading.drafts import Stroke, boxed, drawn, forget, strokes_of
 from isocenter.service.reading.judged import MASK, Judged
-from isocenter.service.reading.series import instance_of
+from isocenter.service.reading.series import named_image
 from isocenter.service.reading.volumes import Volume
 from isocenter.service.records import audit
 from isocenter.service.records.actor import Actor
@@ -27,7 +27,7 @@ from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import Answer
 from isocenter.service.records.tables import answers, corrections, deliveries, jobs, studies
 from isocenter.service.settings import Settings
-from isocenter.service.work.answer import NAME, Marks, answer_of
+from isocenter.service.work.answer import Marks, answer_of
 from isocenter.tasks import measured_findings
 from isocenter.values import Array, Code, Finding, Findings, Image, Label
 
@@ -151,13 +151,14 @@ class _Writing:
         for number in sorted({one.image for one in strokes}):
             mine = [one for one in strokes if one.image == number]
             image = replace(images[number].image, pixels=images[number].voxels)
-            name = NAME if len(images) == 1 else f"{NAME}_{number + 1}"
-            of_others, own = _parted(rows, image, several=len(images) > 1)
+            instance = named_image(images, number)
+            name = self.judged.case_of(instance)
+            of_others, own = _parted(rows, instance)
             own = boxed(own, mine)
             segmentations = dict[Path, Sequence[Label]]()
             if any(one.box is None for one in mine):
                 mask, labels = self._drawn(read(MASK, number), mine)
-                self._write_map(mask, labels, image, name)
+                self._write_map(mask, labels, image, name, self.judged.maps(instance).get(MASK))
                 segmentations = self._segmentation(mask, labels, image, name)
                 own = _measured(own, mask, labels, image)
             self._report(own, image, name, segmentations)
@@ -191,9 +192,8 @@ class _Writing:
                     continue
         return {}
 
-    def _write_map(self, mask: Array, labels: Sequence[Label], image: Image, name: str) -> None:
+    def _write_map(self, mask: Array, labels: Sequence[Label], image: Image, name: str, made: Path | None) -> None:
         """The label map in the format of the one that it replaces."""
-        made = self.judged.maps(0, 1).get(MASK)
         plain = ".tiff" if image.geometry.physical or image.frames is not None else ".png"
         kind = ".nii.gz" if image.geometry.is_volume else plain
         suffix = suffix_of(made) if made is not None and made != self.judged.seg else kind
@@ -274,14 +274,11 @@ def finding_of(row: Mapping[str, Any]) -> Finding:
 
 
 def _parted(
-    rows: Sequence[Mapping[str, Any]], image: Image, *, several: bool
+    rows: Sequence[Mapping[str, Any]], instance: str | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(findings of other images, those of this one); of several images each finding names its own."""
-    if not several:
-        return [], [dict(row) for row in rows]
-    instance = instance_of(image)
-    own = [dict(row) for row in rows if row.get("instance") == instance]
-    return [dict(row) for row in rows if row.get("instance") != instance], own
+    """(findings of other images, those of this one); instance: of one of several, as its findings name it."""
+    own = [dict(row) for row in rows if instance is None or row.get("instance") == instance]
+    return [dict(row) for row in rows if instance is not None and row.get("instance") != instance], own
 
 
 def _measured(

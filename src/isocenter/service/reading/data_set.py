@@ -10,16 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Row, func, select
 
 from isocenter.errors import DatasetError, IsocenterError, UsageError
 from isocenter.files import write, write_labels, write_table
 from isocenter.lazy import pandas as pd
 from isocenter.service.reading.judged import MASK, Judged, judged_of
-from isocenter.service.reading.series import SeriesImages, instance_of
+from isocenter.service.reading.series import SeriesImages, named_image
 from isocenter.service.reading.volumes import Volumes
 from isocenter.service.records.database import Database
+from isocenter.service.records.index import Index
 from isocenter.service.records.tables import feedback, studies
+from isocenter.service.routing.rules import inputs_hash
 from isocenter.values import Image, Label, columns_of, table_columns
 
 TABLE, VERDICTS, CLASSES = "dataset.csv", "verdicts.csv", "classes.csv"
@@ -135,13 +138,15 @@ def _case(one: Opinion, series: SeriesImages, folder: Path, labels: dict[int, La
     if len(seen.series) != 1:
         problem = "its images are not here" if not seen.series else "its model takes several images"
         raise DatasetError(problem, one.name, "Have the images sent")
-    images = series.of(series.rows(seen.series[0])[0])
+    _check_current(seen, series.database)
+    images = series.of(series.rows(seen.series[0], seen.study)[0])
     rows = list[dict[str, Any]]()
     for number, volume in enumerate(images):
         name = one.name if len(images) == 1 else f"{one.name}_{number + 1}"
         image = replace(volume.image, pixels=volume.voxels)
-        findings = [row for row in seen.standing if row.get("instance") in (None, _instance(image, len(images)))]
-        path = seen.maps(number, len(images)).get(MASK)
+        instance = named_image(images, number)
+        findings = [row for row in seen.standing if row.get("instance") in (None, instance)]
+        path = seen.maps(instance).get(MASK)
         stated = {"case": name, "patient": one.patient, "image": f"images/{name}{_suffix(image)}"}
         if path is not None:
             references = [_mask(seen.read_map(path, image), image, folder, name, labels)]
@@ -153,9 +158,16 @@ def _case(one: Opinion, series: SeriesImages, folder: Path, labels: dict[int, La
     return rows
 
 
-def _instance(image: Image, count: int) -> str | None:
-    """The SOP Instance UID of one of several images; None of the only one."""
-    return None if count == 1 else instance_of(image)
+def _check_current(seen: Judged, database: Database) -> None:
+    """Raises DatasetError where the images of a job are not those that it answered."""
+    inputs = seen.columns.get("inputs")
+    if inputs is None:
+        return
+    contents = {row.series: row.inputs_hash for row in Index(database).series_of(seen.study)}
+    own = inputs["series"]
+    is_whole = all(contents.get(key) for key in own.values())
+    if not is_whole or inputs_hash(own, contents, inputs.get("inside")) != inputs["hash"]:
+        raise DatasetError("its images have changed since", seen.key, "Judge the result on the images as they are")
 
 
 def _mask(mask: Image, image: Image, folder: Path, name: str, labels: dict[int, Label]) -> dict[str, Any]:
@@ -195,4 +207,5 @@ def _stated(findings: Sequence[Mapping[str, Any]], axes: int) -> list[dict[str, 
 def _suffix(image: Image) -> str:
     if image.geometry.is_volume:
         return ".nii.gz"
-    return ".tiff" if image.geometry.physical or image.frames is not None or image.dtype.itemsize > 2 else ".png"
+    fits = image.dtype in (np.uint8, np.uint16) and image.frames is None and not image.geometry.physical
+    return ".png" if fits else ".tiff"

@@ -12,18 +12,28 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, select
 
 from isocenter.errors import FormatError, IsocenterError
-from isocenter.files import load_json, read
+from isocenter.files import load_json, read, read_given_table
 from isocenter.files.dicom import LABEL_MAP, SEGMENTATION, drawing_of, read_header, read_segmentation, text
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.database import Database
 from isocenter.service.records.jobs import NOTHING, RESULT
-from isocenter.service.records.tables import answers, corrections, findings, instances, jobs, series, studies
+from isocenter.service.records.tables import (
+    answers,
+    corrections,
+    findings,
+    instances,
+    jobs,
+    rejections,
+    series,
+    studies,
+)
+from isocenter.service.work.answer import NAME
 from isocenter.values import Image
 
 # The label map as it stands, and as it was made where somebody has corrected it.
 MASK, ORIGINAL = "mask", "original"
 # Formats of maps of a result on the image's grid.
-MAP = re.compile(r"answer(?:_(?P<rest>.+?))?\.(?:nii\.gz|nrrd|png|tiff)$")
+MAP = re.compile(r"(?P<stem>.+?)\.(?:nii\.gz|nrrd|png|tiff)")
 # States of a job in which its study no longer has its result.
 TAKEN_BACK = ("superseded", "cancelled")
 
@@ -56,7 +66,7 @@ class Judged:
     corrections: what people made of it, oldest first
     model:   its name and its version
     seg:     path of the segmentation from elsewhere, else None
-    instance: SOP Instance UID of that
+    instance: SOP Instance UID of that; drawn_on: those of the images on which it was drawn
     """
 
     key: str
@@ -71,6 +81,7 @@ class Judged:
     folder: Path = Path()
     seg: Path | None = None
     instance: str = ""
+    drawn_on: frozenset[str] = frozenset()
 
     @property
     def is_taken_back(self) -> bool:
@@ -92,15 +103,34 @@ class Judged:
         """Its findings as they stand."""
         return self.corrections[-1].rows if self.corrections else self.rows
 
-    def maps(self, number: int, of: int) -> dict[str, Path]:
-        """{name: file} of its maps on one of several images of its series.
+    def case_of(self, instance: str | None) -> str:
+        """The beginning of the names of the files on an image; of several images the table of the job states it.
+
+        instance: the SOP Instance UID of one of several images; None of the only one
+        """
+        if instance is None:
+            return NAME
+        if self.seg is not None:
+            return f"{NAME}_{key_of(instance)[:8]}"
+        try:
+            rows = read_given_table(self.folder / "predictions.csv")
+        except (IsocenterError, OSError):
+            return ""
+        return next((row["case"] for row in rows.to_dict("records") if row.get("instance") == instance), "")
+
+    def maps(self, instance: str | None = None) -> dict[str, Path]:
+        """{name: file} of its maps on an image of its series; instance: as `case_of` takes it
 
         `mask` is the first label map as it stands, `original` that of the model where somebody has corrected it.
         """
-        made = {MASK: self.seg} if self.seg is not None else _maps(self.folder, self.files, number, of)
-        stands = {
-            name: path for one in self.corrections for name, path in _maps(one.folder, one.files, number, of).items()
-        }
+        case = self.case_of(instance)
+        if self.seg is None:
+            made = _maps(self.folder, self.files, case)
+        else:
+            made = {MASK: self.seg} if instance is None or instance in self.drawn_on else {}
+        stands = dict[str, Path]()
+        for one in self.corrections:
+            stands |= _maps(one.folder, one.files, case)
         if MASK in made and MASK in stands:
             made[ORIGINAL] = made[MASK]
         return {**made, **stands}
@@ -110,20 +140,12 @@ class Judged:
         return read_segmentation(path, on.geometry) if path == self.seg else read(path)
 
 
-def _maps(folder: Path, files: Sequence[str], number: int, of: int) -> dict[str, Path]:
-    """{name: file} of the maps in a folder that are on one of several images."""
-    found = dict[str, Path]()
-    for name in sorted(files):
-        match = MAP.fullmatch(name)
-        if match is None:
-            continue
-        rest = match["rest"] or ""
-        if of > 1:
-            count, _, rest = rest.partition("_")
-            if count != str(number + 1):
-                continue
-        found[rest or MASK] = folder / name
-    return dict(sorted(found.items(), key=lambda one: one[0] != MASK))
+def _maps(folder: Path, files: Sequence[str], case: str) -> dict[str, Path]:
+    """{name: file} of the maps in a folder whose names begin as a case is called, the label map first."""
+    stems = {match["stem"]: name for name in sorted(files) if (match := MAP.fullmatch(name))}
+    own = {MASK: stems[case]} if case in stems else {}
+    own |= {stem.removeprefix(f"{case}_"): name for stem, name in stems.items() if stem.startswith(f"{case}_")}
+    return {name: folder / file for name, file in own.items()} if case else {}
 
 
 def judged_of(database: Database, folder: Path, key: str) -> Judged | None:
@@ -197,11 +219,13 @@ def _model(row: Row[*tuple[Any, ...]], folder: Path) -> tuple[str, str]:
 def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool]) -> list[Judged]:
     """Segmentations that came in, but for those that are answers of ours and were sent back."""
     ours = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
+    note = (rejections.c.study == instances.c.study, rejections.c.uid == instances.c.uid)
+    rejected = select(rejections.c.uid).where(*note).exists()
     both = instances.join(studies, instances.c.study == studies.c.study)
     wanted = (
         select(instances, studies.c.uid.label("study_uid"))
         .select_from(both)
-        .where(which, instances.c.sop_class.in_((SEGMENTATION, LABEL_MAP)), instances.c.uid.not_in(ours))
+        .where(which, instances.c.sop_class.in_((SEGMENTATION, LABEL_MAP)), instances.c.uid.not_in(ours), ~rejected)
     )
     found, rows = list[Judged](), connection.execute(wanted.order_by(instances.c.received_at, instances.c.uid)).all()
     corrected, _ = _corrected(connection, folder, [row.instance for row in rows])
@@ -224,6 +248,7 @@ def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool])
                 model=(", ".join(filter(None, [maker, what])) or "unknown", text(head, "SoftwareVersions")),
                 seg=path,
                 instance=row.uid,
+                drawn_on=drawn,
             )
         )
     return found

@@ -27,12 +27,13 @@ class SeriesImages:
     folder: Path
     volumes: Volumes
 
-    def rows(self, uid: str) -> Sequence[Row[*tuple[Any, ...]]]:
-        """A row for each study that has a series of this UID, with the study's revision."""
+    def rows(self, uid: str, study: str | None = None) -> Sequence[Row[*tuple[Any, ...]]]:
+        """A row for each study that has a series of this UID, with the study's revision. study: key of the only one"""
         both = series.join(studies, series.c.study == studies.c.study)
         columns = (series.c.study, series.c.series, series.c.uid, series.c.instances, studies.c.revision)
+        wanted = select(*columns).select_from(both).where(series.c.series == key_of(uid))
         with self.database.read() as connection:
-            return connection.execute(select(*columns).select_from(both).where(series.c.series == key_of(uid))).all()
+            return connection.execute(wanted if study is None else wanted.where(series.c.study == study)).all()
 
     def of(self, row: Row[*tuple[Any, ...]]) -> list[Volume]:
         """The images of a series: one volume, picture or clip, or of several views or grids each its own.
@@ -46,6 +47,11 @@ class SeriesImages:
         paths = [self.folder / one.path for one in Index(self.database).objects_of(study, of_series)]
         images = read_series(paths)
         return [images[name] for name in images]
+
+
+def named_image(volumes: Sequence[Volume], number: int) -> str | None:
+    """The SOP Instance UID of one of several images; None of the only one, which needs no name."""
+    return None if len(volumes) == 1 else instance_of(volumes[number].image)
 
 
 def instance_of(image: Image) -> str:

@@ -11,6 +11,7 @@ from isocenter.errors import DatasetError
 from isocenter.service.reading.correcting import Corrections, MovedOnError, NothingDrawnError
 from isocenter.service.reading.drafts import MOST_RUNS, Drafts, Stroke, check_box, check_voxels
 from isocenter.service.reading.judged import MASK, Judged
+from isocenter.service.reading.series import named_image
 from isocenter.service.reading.verdicts import Verdict, Verdicts
 from isocenter.service.routing.rules import rules_of
 from isocenter.service.stored import stored_models
@@ -118,7 +119,7 @@ def add_stroke(node: Node, who: Who, job: JobName, stroke: StrokeShape) -> SeenS
             check_box(own, images[own.image].shape)
         elif not own.runs:
             raise DatasetError("the stroke is empty", "runs", "Give its voxels, or a box")
-        elif MASK not in judged.maps(own.image, len(images)):
+        elif MASK not in judged.maps(named_image(images, own.image)):
             raise WebError(409, "the result has no mask", job, "Accept or reject it, or draw a box")
         else:
             check_voxels(own, images[own.image].shape, map_of(node, judged, MASK, own.image).image.labels)

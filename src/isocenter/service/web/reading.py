@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, and_, select
 from isocenter.errors import IsocenterError
 from isocenter.report import colours
 from isocenter.service.reading.judged import MASK, Judged, judged_in, judged_of
-from isocenter.service.reading.series import SeriesImages
+from isocenter.service.reading.series import SeriesImages, named_image
 from isocenter.service.reading.verdicts import Verdicts
 from isocenter.service.reading.views import kind_of
 from isocenter.service.reading.volumes import Volume
@@ -25,7 +25,7 @@ from isocenter.service.routing.rules import NO_IMAGES
 from isocenter.service.routing.urgency import ROUTINE
 from isocenter.service.settings import PRIORITIES
 from isocenter.service.web.access import ROLES, roles
-from isocenter.service.web.series import Place, PlaneName, slice_answer, slice_of, volumes_of
+from isocenter.service.web.series import RAW, Place, PlaneName, slice_answer, slice_of, volumes_of
 from isocenter.service.web.shapes import Time
 from isocenter.service.web.web_node import JobName, Node, StudyName, WebError, WebNode, study_key
 from isocenter.values import Image
@@ -152,7 +152,12 @@ def get_reading(node: Node, study: StudyName) -> ReadingShape:
     )
 
 
-@router.get("/jobs/{job}/maps/{name}/slices/{plane}/{k}", response_class=Response, dependencies=[roles(*ROLES)])
+@router.get(
+    "/jobs/{job}/maps/{name}/slices/{plane}/{k}",
+    response_class=Response,
+    responses=RAW,
+    dependencies=[roles(*ROLES)],
+)
 def get_map_slice(
     node: Node, request: Request, job: JobName, name: str, plane: PlaneName, k: int, image: Place = 0, frame: Place = 0
 ) -> Response:
@@ -173,8 +178,9 @@ def known_result(node: WebNode, key: str) -> Judged:
 def map_of(node: WebNode, judged: Judged, name: str, number: int) -> Volume:
     """A map of a result on one of several images of its series. WebError where there is none."""
     images = images_of(node, judged)
-    path = judged.maps(number, len(images)).get(name)
-    if path is None or number >= len(images):
+    known = judged.maps(named_image(images, number)) if number < len(images) else {}
+    path = known.get(name)
+    if path is None:
         raise WebError(404, "the result has no such map", name, "See the study's reading")
     [made] = node.volumes.of(
         (judged.key, name, number, _stamp(path)), partial(_read, judged, path, images[number].image)
@@ -200,7 +206,7 @@ def images_of(node: WebNode, judged: Judged) -> list[Volume]:
     """The images of the series on whose grid a result lies. WebError where they are not here."""
     if not judged.series:
         raise WebError(409, "the images that it was drawn on are not here", judged.key, "Have them sent")
-    return volumes_of(node, judged.series[0])
+    return volumes_of(node, judged.series[0], judged.study)
 
 
 def _series(node: WebNode, study: Row[Any], row: Row[Any], ours: bool) -> SeriesShape:
@@ -223,8 +229,9 @@ def _kind(node: WebNode, study: Row[Any], row: Row[Any]) -> str:
         return "volume" if len(row.shape) == 3 else "clip" if (row.frames or 1) > 1 else "picture"
     images = SeriesImages(node.database, node.folder, node.volumes)
     try:
-        [known] = [one for one in images.rows(row.uid) if one.study == row.study]
-        return kind_of(images.of(known)[0].image)
+        [known] = images.rows(row.uid, row.study)
+        image = images.of(known)[0].image
+        return "" if image.labels else kind_of(image)
     except (IsocenterError, OSError):
         return ""
 
@@ -234,9 +241,11 @@ def _judged(node: WebNode, judged: Judged, said: Row[*tuple[Any, ...]] | None) -
     if judged.is_result:
         try:
             images = images_of(node, judged)
-            maps = list(judged.maps(0, len(images)))
-            if MASK in maps:
-                mask = map_of(node, judged, MASK, 0).image
+            every = [judged.maps(named_image(images, number)) for number in range(len(images))]
+            maps = list(dict.fromkeys(name for one in every for name in one))
+            drawn = [number for number, one in enumerate(every) if MASK in one]
+            if drawn:
+                mask = map_of(node, judged, MASK, drawn[0]).image
                 names = {one.value: one.name for one in mask.labels}
                 labels = [
                     LabelShape(label=value, name=names[value], colour=c) for value, c in colours(mask.labels).items()

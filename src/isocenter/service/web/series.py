@@ -20,6 +20,8 @@ from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 router = APIRouter(prefix="/api/series", tags=["reading"])
 PlaneName = Literal["axial", "coronal", "sagittal", "picture"]
 Place = Annotated[int, Query(ge=0)]
+BYTES = "application/octet-stream"
+RAW: dict[int | str, dict[str, Any]] = {200: {"content": {BYTES: {}}}}
 WINDOW_SLICES = 5  # of a volume whose header states no window
 
 
@@ -84,7 +86,7 @@ def get_grid(node: Node, series: Uid, image: Place = 0) -> GridShape:
     return grid_shape(_numbered(every, image, series), len(every))
 
 
-@router.get("/{series}/slices/{plane}/{k}", response_class=Response, dependencies=[roles(*ROLES)])
+@router.get("/{series}/slices/{plane}/{k}", response_class=Response, responses=RAW, dependencies=[roles(*ROLES)])
 def get_slice(
     node: Node,
     request: Request,
@@ -100,10 +102,10 @@ def get_slice(
     return slice_answer(request, slice_of(volume, plane, k, frame=frame, channel=channel))
 
 
-def volumes_of(node: WebNode, uid: str) -> list[Volume]:
-    """The images of a series that is here once. WebError where it is not."""
+def volumes_of(node: WebNode, uid: str, study: str | None = None) -> list[Volume]:
+    """The images of a series, which must be in one study alone where none is named. WebError where it is not here."""
     images = SeriesImages(node.database, node.folder, node.volumes)
-    rows = images.rows(uid)
+    rows = images.rows(uid, study)
     if not rows:
         raise WebError(404, "there is no such series", uid, "See /api/studies")
     if len(rows) > 1:
@@ -140,7 +142,7 @@ def slice_answer(request: Request, stored: Stored) -> Response:
     if "gzip" in request.headers.get("accept-encoding", ""):
         body = _gzipped(body)
         headers["Content-Encoding"] = "gzip"
-    return Response(body, headers=headers, media_type="application/octet-stream")
+    return Response(body, headers=headers, media_type=BYTES)
 
 
 def _gzipped(body: bytes) -> bytes:

@@ -27,6 +27,7 @@ from isocenter.service.web.web_node import MOST_ROWS, Limit, Node, WebNode
 router = APIRouter(prefix="/api/worklist", tags=["worklist"])
 Hours = Annotated[float, Query(gt=0, le=24 * 366)]
 HOURS = 24.0
+EVENT_STREAM = "text/event-stream"
 # Between two looks at the list, and for a stop of the node (s); after which a client hears something, and asks anew.
 LOOK_S, STOP_S, COMMENT_S, LONGEST_S = 1.0, 0.25, 15.0, 600.0
 UNANSWERED = frozenset(OPEN) - {"sending"}  # what is being sent is answered
@@ -41,10 +42,15 @@ def list_worklist(node: Node, limit: Limit = 100, hours: Hours = HOURS) -> Listi
     return Listing[WorklistShape](schema="isocenter.worklist", rows=rows_of(node, limit, hours))
 
 
-@router.get("/events", dependencies=[roles(*ROLES)], response_class=StreamingResponse)
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {EVENT_STREAM: {}}}},
+    dependencies=[roles(*ROLES)],
+)
 async def worklist_events(node: Node) -> StreamingResponse:
     """An event whenever the worklist has changed, as EventSource reads them."""
-    return StreamingResponse(_events(node), media_type="text/event-stream")
+    return StreamingResponse(_events(node), media_type=EVENT_STREAM)
 
 
 async def _events(node: WebNode) -> AsyncIterator[str]:

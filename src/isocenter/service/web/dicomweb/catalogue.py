@@ -72,7 +72,9 @@ class StoredStudy:
         A damaged file is none, and hides no other.
         """
         made = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.in_(HAVE_ANSWERS))
-        corrected = select(corrections.c.correction).where(corrections.c.study == self.row.study)
+        gone = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.not_in(HAVE_ANSWERS))
+        mine = (corrections.c.study == self.row.study, corrections.c.judged.not_in(gone))
+        corrected = select(corrections.c.correction).where(*mine)
         of_this = (answers.c.job.in_(made.union(corrected)), answers.c.sop_instance_uid.is_not(None))
         with self.node.database.read() as connection:
             rows = connection.execute(select(answers).where(*of_this).order_by(answers.c.sop_instance_uid))
