@@ -227,7 +227,10 @@ export class NodeImage {
       if (!this.closed.signal.aborted) this.#pump();
     };
     made.then(done, (error) => {
-      if (error.name !== "AbortError") {
+      // Of several views of a series a result may have a map for some only.
+      const isAbsent = error.status === 404 && address.includes("/maps/");
+      if (isAbsent) this.failed.set(address, error);
+      else if (error.name !== "AbortError") {
         this.failed.set(address, error);
         this.onFailure?.(error);
         setTimeout(() => { this.failed.delete(address); this.onArrival(); }, 5000); // the node may be back then
