@@ -48,13 +48,18 @@ def read_node(tmp_path, mr):
     """A node with a result of a study, whose corrections go to a peer."""
     model = threshold_model(tmp_path / "model", LEVEL)
     node = SmallNode(tmp_path / "node", model, page={"send": ["PACS"]}, peers=[PACS])
-    facts = [asdict(one) for one in node.models.values()]
-    (tmp_path / "node" / MODELS).write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": facts}))
+    describe(node)
     node.receive(*mr)
     node.work()
     yield node
     node.store.close()
     node.database.close()
+
+
+def describe(node: SmallNode) -> None:
+    """Write down what routing asks of the node's models, as it does before it starts."""
+    facts = {"schema": "isocenter.models", "version": 1, "rows": [asdict(one) for one in node.models.values()]}
+    (node.settings.folder / MODELS).write_text(json.dumps(facts))
 
 
 def address(node: SmallNode) -> str:
@@ -273,7 +278,7 @@ def test_what_people_said_is_a_data_set_that_check_and_train_read(read_node, mr,
     checked = isocenter.check(tmp_path / "said", out=tmp_path / "check")
     assert checked.dataset.classes["mask"][0].name == "bright"
     [case] = read_dataset(tmp_path / "said")
-    wanted = read(mr[0].parent).data[0] > LEVEL
+    wanted = np.ascontiguousarray(read(mr[0].parent).data[0] > LEVEL)
     wanted.reshape(-1)[:50] = True
     np.testing.assert_array_equal(case.references["mask"].data[0], wanted)
     np.testing.assert_array_equal(next(iter(case.images.values())).data, read(mr[0].parent).data)
@@ -286,6 +291,7 @@ def test_what_people_said_is_a_data_set_that_check_and_train_read(read_node, mr,
 def test_of_several_views_only_the_one_that_was_drawn_on_is_corrected(tmp_path):
     paths = views(tmp_path / "views", count=3)
     node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", 2000, axes=2))
+    describe(node)
     node.receive(*paths)
     node.work()
     ada, job = page(node), address(node)
