@@ -13,7 +13,7 @@ from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.notices import NOTICE, Notice, noticed
-from isocenter.service.records.tables import answers, corrections, deliveries, findings, jobs, studies
+from isocenter.service.records.tables import answers, deliveries, findings, jobs, studies
 from isocenter.service.routing.urgency import Urgency
 
 
@@ -335,12 +335,7 @@ def closed(connection: Connection, job: str, state: str, reason: str, who: Actor
     study = connection.execute(update(jobs).where(*closable).values(values).returning(jobs.c.study)).scalar()
     if study is None:
         return False
-    # What people made of it is not sent any more either.
-    owners = or_(
-        deliveries.c.job == job,
-        deliveries.c.job.in_(select(corrections.c.correction).where(corrections.c.judged == job)),
-    )
-    kept = and_(owners, deliveries.c.state == "waiting")
+    kept = and_(deliveries.c.job == job, deliveries.c.state == "waiting")
     connection.execute(update(deliveries).where(kept).values(state="aside", reason=f"its job is {state}"))
     record(connection, f"job {state}", job, actor=who, study=study, detail={"reason": reason})
     return True
