@@ -26,6 +26,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "explain",
+    "export_audit",
     "feedback",
     "list_networks",
     "load",
@@ -38,6 +39,7 @@ __all__ = [
     "route",
     "serve",
     "train",
+    "verify_audit",
     "view",
     "write",
 ]
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from isocenter.files import read, write
     from isocenter.runtime import load
     from isocenter.verbs.adopt import adopt
+    from isocenter.verbs.audit import export_audit, verify_audit
     from isocenter.verbs.calibrate import calibrate
     from isocenter.verbs.check import check
     from isocenter.verbs.compare import compare

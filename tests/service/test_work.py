@@ -16,6 +16,7 @@ from isocenter.errors import FormatError, ResourceError
 from isocenter.files.dicom import SeriesNames, Stamp, patient_of, read_header, read_report, stamped, write_series
 from isocenter.service import keeper
 from isocenter.service.exchange.report import report_of
+from isocenter.service.records.actor import ANYONE
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import Job, Jobs
 from isocenter.service.records.tables import answers, audit, deliveries, findings, jobs, studies
@@ -250,7 +251,7 @@ def test_a_study_with_two_objects_of_one_uid_is_aside_until_a_person_has_chosen_
     [lying] = list_aside(web).rows
     assert (lying.study, lying.sop_instance_uid) == (row.study, other.SOPInstanceUID)
     for revision in (2, 3):  # and back: the first answer is wanted again
-        release_aside(web, 1)
+        release_aside(web, ANYONE, 1)
         node.keeper._read = {}  # a keeper that starts anew reads its journals from the beginning
         node.work()
         [row] = list_studies(web, StudyPage()).rows

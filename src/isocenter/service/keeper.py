@@ -17,9 +17,10 @@ from isocenter.errors import FormatError, ResourceError
 from isocenter.files import file_hash
 from isocenter.files.dicom import KEY_OBJECTS, read_rejection
 from isocenter.service.objects.journal import forget_journals, read_journals
-from isocenter.service.objects.received import Line, Received
+from isocenter.service.objects.received import Happened, Line, Received
 from isocenter.service.objects.store import files_without_row, key_of
 from isocenter.service.performing import Performer
+from isocenter.service.records.audit import record_lines
 from isocenter.service.records.database import Database, RecordError
 from isocenter.service.records.index import Arrival, Index
 from isocenter.service.records.jobs import Jobs, Wanted
@@ -103,7 +104,10 @@ class Keeper:
         inbox = self.settings.folder / "inbox"
         lines, now = read_journals(inbox, self._read, JOURNAL_BYTES)
         fresh = self._add([line for line in lines if isinstance(line, Received) and not line.is_aside])
-        self._unheard += [line for line in lines if not isinstance(line, Received) or line.is_aside]
+        if happened := [line for line in lines if isinstance(line, Happened)]:
+            record_lines(self.index.database, happened)
+        self._unheard += [line for line in lines if not isinstance(line, Received | Happened)]
+        self._unheard += [line for line in lines if isinstance(line, Received) and line.is_aside]
         self._is_behind = any(now[name] - self._read.get(name, 0) >= JOURNAL_BYTES for name in now)
         self._read = now
         while self._unheard and not self._is_behind:  # what they speak of has its rows

@@ -389,6 +389,12 @@ class Page(Section):
     send: list[str] = []
 
 
+class Audit(Section):
+    """Where else the heads of the audit are kept: a server of syslog (RFC 5424 over TCP)."""
+
+    syslog: HostPort | None = None
+
+
 class Settings(Section):
     """All of `node.toml`; a file that says nothing gives a node on loopback."""
 
@@ -410,6 +416,7 @@ class Settings(Section):
     front: Front | None = None
     ohif: Ohif | None = None
     page: Page = Page()
+    audit: Audit = Audit()
 
     @model_validator(mode="after")
     def _agrees(self) -> Settings:

@@ -57,7 +57,7 @@ def node_database(folder: Path) -> Database:
     if stored.is_file():
         return opened(stored_settings(stored).database_url)
     if not (folder / "node.sqlite").is_file():
-        raise UsageError("is no folder of a node", str(folder), "Give the folder that `isocenter serve` works in")
+        raise UsageError("holds no node", str(folder), "Give the folder of a node")
     return opened(f"sqlite:///{folder / 'node.sqlite'}")
 
 

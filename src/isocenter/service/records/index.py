@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
 
+from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import (
@@ -19,7 +20,7 @@ from isocenter.service.records.jobs import (
     superseded_because,
     unsettle,
 )
-from isocenter.service.records.tables import instances, jobs, rejections, series, studies
+from isocenter.service.records.tables import corrections, deliveries, instances, jobs, rejections, series, studies
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ class Index:
             if note.rejects:
                 _reject(connection, note)
 
-    def replace(self, path: str, *, syntax: str, bytes: int, sha256: str, exchange: Callable[[], None]) -> bool:
+    def replace(
+        self, path: str, *, syntax: str, bytes: int, sha256: str, exchange: Callable[[], None], who: Actor = NODE
+    ) -> bool:
         """Another object has the place of one that is kept: its study has a further revision; False without a row.
 
         exchange: called within the transaction: exchanges the files
@@ -119,7 +122,7 @@ class Index:
                 return False
             connection.execute(update(instances).where(instances.c.path == path).values(values))
             connection.execute(update(studies).where(studies.c.study == study).values(contested=None))
-            _reopen(connection, study, "object replaced")
+            _reopen(connection, study, "object replaced", who)
             exchange()
         return True
 
@@ -183,19 +186,25 @@ class Index:
             record(connection, "study received", study, study=study, detail={"revision": revision})
         return True
 
-    def hurry(self, study: str) -> bool:
+    def hurry(self, study: str, *, who: Actor = NODE) -> bool:
         """Count a study as complete at once; False where it is none that is being received."""
         this = and_(studies.c.study == study, studies.c.state == "receiving")
         with self.database.write() as connection:
-            return connection.execute(update(studies).where(this).values(last_at=0.0)).rowcount == 1
+            if connection.execute(update(studies).where(this).values(last_at=0.0)).rowcount == 0:
+                return False
+            record(connection, "study hurried", study, actor=who, study=study)
+        return True
 
-    def reroute(self, study: str) -> bool:
+    def reroute(self, study: str, *, who: Actor = NODE) -> bool:
         """Have a complete study looked at by the rules again; what lies aside of it counts as seen."""
         this = studies.c.study == study
         with self.database.write() as connection:
             unsettle(connection, this)
             anew = update(studies).where(this, studies.c.state == "complete").values(routed=0, contested=None)
-            return connection.execute(anew).rowcount == 1
+            if connection.execute(anew).rowcount == 0:
+                return False
+            record(connection, "study rerouted", study, actor=who, study=study)
+        return True
 
     def contest(self, study: str, path: str) -> bool:
         """Note that an object with the UID of one of a study lies aside; False where that, or no study, is known."""
@@ -288,14 +297,21 @@ def _reject(connection: Connection, note: Arrival) -> None:
     here = (instances.c.study == note.study, instances.c.uid.in_(uids))
     of_these = set(connection.execute(select(instances.c.series).where(*here)).scalars())
     mine = (jobs.c.study == note.study, jobs.c.state.not_in(("superseded", "cancelled")))
+    because = f"images of it were rejected: {note.reason}"
+    judged = set(connection.execute(select(instances.c.instance).where(*here)).scalars())
     for row in connection.execute(select(jobs.c.job, jobs.c.inputs).where(*mine)).all():
         if not of_these.isdisjoint(row.inputs["series"].values()):
-            closed(connection, row.job, "superseded", f"images of it were rejected: {note.reason}")
+            closed(connection, row.job, "superseded", because)
+            judged.add(row.job)
+    # What people made of these, or of a segmentation that is rejected itself, is not sent any more either.
+    owners = select(corrections.c.correction).where(corrections.c.judged.in_(judged))
+    kept = (deliveries.c.job.in_(owners), deliveries.c.state == "waiting")
+    connection.execute(update(deliveries).where(*kept).values(state="aside", reason=because))
 
 
-def _reopen(connection: Connection, study: str, kind: str) -> None:
+def _reopen(connection: Connection, study: str, action: str, who: Actor = NODE) -> None:
     """A study that was complete has changed."""
     later = {"state": "receiving", "revision": studies.c.revision + 1, "last_at": Clock(), "routed": 0}
     later |= {"outcome": None, "reason": None}
     connection.execute(update(studies).where(studies.c.study == study).values(later))
-    record(connection, kind, study, study=study)
+    record(connection, action, study, actor=who, study=study)

@@ -9,10 +9,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, or_, select, tuple_, update
 
+from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.notices import NOTICE, Notice, noticed
-from isocenter.service.records.tables import answers, corrections, deliveries, findings, jobs, studies
+from isocenter.service.records.tables import answers, deliveries, findings, jobs, studies
 from isocenter.service.routing.urgency import Urgency
 
 
@@ -305,12 +306,12 @@ class Jobs:
         still = select(deliveries.c.job).where(mine, deliveries.c.state == "waiting", deliveries.c.name != NOTICE)
         return connection.execute(still).first() is not None
 
-    def cancel(self, job: str, *, because: str = "asked for") -> bool:
+    def cancel(self, job: str, *, because: str = "asked for", who: Actor = NODE) -> bool:
         """End an open job; whoever works on it can write nothing more."""
         with self.database.write() as connection:
-            return closed(connection, job, "cancelled", because)
+            return closed(connection, job, "cancelled", because, who)
 
-    def retry(self, job: str) -> bool:
+    def retry(self, job: str, *, who: Actor = NODE) -> bool:
         """A job that ended, or went aside, waits again with all its attempts."""
         with self.database.write() as connection:
             ended = jobs.c.state.not_in((*OPEN, "superseded"))
@@ -319,11 +320,11 @@ class Jobs:
             study = connection.execute(again).scalar()
             if study is not None:
                 unsettle(connection, studies.c.study == study)
-                record(connection, "job retried", job, study=study)
+                record(connection, "job retried", job, actor=who, study=study)
             return study is not None
 
 
-def closed(connection: Connection, job: str, state: str, reason: str) -> bool:
+def closed(connection: Connection, job: str, state: str, reason: str, who: Actor = NODE) -> bool:
     """Take a job out of the queue, or mark it, so that no claim on it holds any more; False where none is to be closed.
 
     Any job can be superseded, only an open one cancelled.
@@ -334,14 +335,9 @@ def closed(connection: Connection, job: str, state: str, reason: str) -> bool:
     study = connection.execute(update(jobs).where(*closable).values(values).returning(jobs.c.study)).scalar()
     if study is None:
         return False
-    # What people made of it is not sent any more either.
-    owners = or_(
-        deliveries.c.job == job,
-        deliveries.c.job.in_(select(corrections.c.correction).where(corrections.c.judged == job)),
-    )
-    kept = and_(owners, deliveries.c.state == "waiting")
+    kept = and_(deliveries.c.job == job, deliveries.c.state == "waiting")
     connection.execute(update(deliveries).where(kept).values(state="aside", reason=f"its job is {state}"))
-    record(connection, f"job {state}", job, study=study, detail={"reason": reason})
+    record(connection, f"job {state}", job, actor=who, study=study, detail={"reason": reason})
     return True
 
 

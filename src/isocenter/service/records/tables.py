@@ -294,8 +294,9 @@ Index("workitems_by_state", workitems.c.state)
 Index("workitems_by_study", workitems.c.study)
 
 # What happened, by whom, to what: `audit.py` says how rows are written and sealed. object: a key, a path or a name
-# event: the order of writing, which has gaps; node, sequence, previous, hash: written by the keeper when it seals a row
 # outcome: success | failure | refused; patient: a pseudonym
+# sequence, node, previous, hash: written by the keeper when it seals a row
+# event: the order of writing, which has gaps; line: of the journal that a row came by, if so, which may be read twice
 audit = Table(
     "audit",
     metadata,
@@ -313,7 +314,11 @@ audit = Table(
     Column("detail", JSON, nullable=False),
     Column("previous", String(64)),
     Column("hash", String(64)),
+    Column("line", KEY),
     UniqueConstraint("sequence", name="one_chain"),
 )
-_unsealed = audit.c.sequence.is_(None)
+_unsealed, _by_line = audit.c.sequence.is_(None), audit.c.line.is_not(None)
 Index("audit_to_seal", audit.c.event, sqlite_where=_unsealed, postgresql_where=_unsealed)
+Index("audit_by_line", audit.c.line, unique=True, sqlite_where=_by_line, postgresql_where=_by_line)
+Index("audit_by_action", audit.c.action, audit.c.sequence)
+Index("audit_by_actor", audit.c.actor, audit.c.sequence)

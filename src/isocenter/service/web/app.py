@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from isocenter.errors import IsocenterError, ResourceError
 from isocenter.service.web import (
     aside,
+    audit,
     correcting,
     health,
     jobs,
@@ -38,6 +39,7 @@ from isocenter.service.web.dicomweb.store import router as store_router
 from isocenter.service.web.dicomweb.workitems import router as workitems_router
 from isocenter.service.web.guard import Guard
 from isocenter.service.web.inference.routes import router as inference_router
+from isocenter.service.web.refusals import Refusals
 from isocenter.service.web.shapes import Problem, problem_of
 from isocenter.service.web.web_node import WebError, WebNode
 
@@ -49,7 +51,7 @@ log = logging.getLogger("isocenter")
 
 def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
     """The application of a node. token: None where only this machine is served."""
-    rooms = (health, metrics, node, studies, jobs, worklist, notices, aside, series, reading, correcting, pages)
+    rooms = (health, metrics, node, studies, jobs, worklist, notices, aside, audit, series, reading, correcting, pages)
     app, stated = _app(web_node), APIRouter(dependencies=[roles(*ROLES)])
     stated.add_api_route("/openapi.json", lambda: JSONResponse(app.openapi()), include_in_schema=False)
     routers = [stated, *(room.router for room in rooms), inference_router, *DICOMWEB]
@@ -69,7 +71,7 @@ def _guarded(
     for router in routers:
         app.include_router(router)
     most = web_node.settings.http.max_requests
-    return Guard(app, token, most, opened=opened, for_browsers=for_browsers)
+    return Refusals(Guard(app, token, most, opened=opened, for_browsers=for_browsers), web_node)
 
 
 def _app(web_node: WebNode) -> FastAPI:

@@ -64,9 +64,13 @@ class SeenShape(BaseModel):
 
 
 class CorrectedShape(BaseModel):
-    """A correction. answers: names of its files; lacking: what of it could not be written, and why"""
+    """A correction, by whose key its files are had as those of a job are.
+
+    answers: names of its files; lacking: what of it could not be written, and why
+    """
 
     revision: int
+    correction: str
     answers: list[str]
     lacking: list[str]
 
@@ -155,7 +159,9 @@ def correct(node: Node, who: Who, job: JobName, seen: SeenShape) -> CorrectedSha
         raise WebError(412, error.problem, error.where, error.remedy) from error
     except NothingDrawnError as error:
         raise WebError(409, error.problem, error.where, error.remedy) from error
-    return CorrectedShape(revision=made.revision, answers=list(made.names), lacking=list(made.lacking))
+    return CorrectedShape(
+        revision=made.revision, correction=made.key, answers=list(made.names), lacking=list(made.lacking)
+    )
 
 
 @router.post("/{job}/feedback")

@@ -24,7 +24,7 @@ from isocenter.service.records.tables import answers, instances, series, studies
 from isocenter.service.routing.rules import NO_IMAGES
 from isocenter.service.routing.urgency import ROUTINE
 from isocenter.service.settings import PRIORITIES
-from isocenter.service.web.access import ROLES, roles
+from isocenter.service.web.access import ROLES, Who, roles
 from isocenter.service.web.series import RAW, Place, PlaneName, slice_answer, slice_of, volumes_of
 from isocenter.service.web.shapes import Time
 from isocenter.service.web.web_node import JobName, Node, StudyName, WebError, WebNode, study_key
@@ -127,7 +127,7 @@ class ReadingShape(BaseModel):
 
 
 @router.get("/studies/{study}/reading", dependencies=[roles(*ROLES)])
-def get_reading(node: Node, study: StudyName) -> ReadingShape:
+def get_reading(node: Node, who: Who, study: StudyName) -> ReadingShape:
     """A study: its series, every result that holds, and the patient's earlier studies."""
     key = study_key(study)
     with node.database.read() as connection:
@@ -136,6 +136,7 @@ def get_reading(node: Node, study: StudyName) -> ReadingShape:
             raise WebError(404, "there is no such study", study, "See /api/studies")
         ours = _ours(connection, key)
         before = _earlier(connection, row)
+    node.record_opening("view", key, who)
     attributes = row.attributes or {}
     every, every_result = node.index.series_of(key), judged_in(node.database, node.folder, key)
     said = Verdicts(node.database).last([one.key for one in every_result])
@@ -159,10 +160,19 @@ def get_reading(node: Node, study: StudyName) -> ReadingShape:
     dependencies=[roles(*ROLES)],
 )
 def get_map_slice(
-    node: Node, request: Request, job: JobName, name: str, plane: PlaneName, k: int, image: Place = 0, frame: Place = 0
+    node: Node,
+    who: Who,
+    request: Request,
+    job: JobName,
+    name: str,
+    plane: PlaneName,
+    k: int,
+    image: Place = 0,
+    frame: Place = 0,
 ) -> Response:
     """Slice k of a map of a result, on the grid of its first series; `mask` is the label map."""
     judged = known_result(node, job)
+    node.record_opening("view", judged.study, who)
     volume = map_of(node, judged, name, image)
     return slice_answer(request, slice_of(volume, plane, k, frame=frame))
 

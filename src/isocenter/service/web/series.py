@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
+from sqlalchemy import Row
 
 from isocenter.report import WINDOWS, is_colour, window
 from isocenter.service.reading.series import SeriesImages
 from isocenter.service.reading.views import PICTURE, Stored, kind_of
 from isocenter.service.reading.volumes import Volume
-from isocenter.service.web.access import ROLES, roles
+from isocenter.service.records.actor import Actor
+from isocenter.service.web.access import ROLES, Who, roles
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
 router = APIRouter(prefix="/api/series", tags=["reading"])
@@ -80,15 +83,16 @@ class GridShape(BaseModel):
 
 
 @router.get("/{series}/grid", dependencies=[roles(*ROLES)])
-def get_grid(node: Node, series: Uid, image: Place = 0) -> GridShape:
+def get_grid(node: Node, who: Who, series: Uid, image: Place = 0) -> GridShape:
     """The grid of a series, with the planes that show it. image: of a series with several grids or views"""
-    every = volumes_of(node, series)
+    every = _opened(node, who, series)
     return grid_shape(_numbered(every, image, series), len(every))
 
 
 @router.get("/{series}/slices/{plane}/{k}", response_class=Response, responses=RAW, dependencies=[roles(*ROLES)])
 def get_slice(
     node: Node,
+    who: Who,
     request: Request,
     series: Uid,
     plane: PlaneName,
@@ -98,19 +102,30 @@ def get_slice(
     channel: Place = 0,
 ) -> Response:
     """Slice k of a plane: the k-th along the source's axis, from 0, as raw little-endian numbers."""
-    volume = _numbered(volumes_of(node, series), image, series)
+    volume = _numbered(_opened(node, who, series), image, series)
     return slice_answer(request, slice_of(volume, plane, k, frame=frame, channel=channel))
 
 
-def volumes_of(node: WebNode, uid: str, study: str | None = None) -> list[Volume]:
-    """The images of a series, which must be in one study alone where none is named. WebError where it is not here."""
+def volumes_of(node: WebNode, uid: str, study: str) -> list[Volume]:
+    """The images of a series of a study. WebError where it is not here."""
     images = SeriesImages(node.database, node.folder, node.volumes)
-    rows = images.rows(uid, study)
+    return images.of(_only(images.rows(uid, study), uid))
+
+
+def _opened(node: WebNode, who: Actor, uid: str) -> list[Volume]:
+    """The same of a series that is in one study alone, which somebody now has open."""
+    images = SeriesImages(node.database, node.folder, node.volumes)
+    row = _only(images.rows(uid), uid)
+    node.record_opening("view", row.study, who)
+    return images.of(row)
+
+
+def _only(rows: Sequence[Row[*tuple[Any, ...]]], uid: str) -> Row[*tuple[Any, ...]]:
     if not rows:
         raise WebError(404, "there is no such series", uid, "See /api/studies")
     if len(rows) > 1:
         raise WebError(409, "two studies have a series of this UID", uid, "Have one of them sent under its own UIDs")
-    return images.of(rows[0])
+    return rows[0]
 
 
 def _numbered(volumes: list[Volume], number: int, where: str) -> Volume:
