@@ -189,7 +189,7 @@ def test_a_picture_is_one_pane_and_keys_step_through_a_clip(room, kind):
 def test_a_browser_runs_nothing_but_the_nodes_own_modules(tmp_path):
     node = SmallNode(tmp_path / "node")
     client = TestClient(
-        web_app(WebNode(node.settings, node.database, node.store), None), base_url="http://127.0.0.1:8180"
+        web_app(WebNode(node.settings, node.database, node.store)), base_url="http://127.0.0.1:8180"
     )
     for path in ("/", "/login", "/node", "/audit", "/study/1.2"):
         answer = client.get(path)

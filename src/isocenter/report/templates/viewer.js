@@ -106,6 +106,8 @@ export function amid(several) {
 // Black, violet, orange, yellow: brighter is more, also for people who see few colours (CET-L17 of Kovesi 2015 in five steps).
 const HEAT = [[20, 10, 60], [110, 20, 120], [200, 50, 80], [250, 140, 30], [255, 235, 120]];
 
+const LINES_MS = 120;
+
 export class Viewer {
   // host: where the panes go; keys: whether a pane answers the keys of a page that has nothing else
   constructor(source, host, { keys = true } = {}) {
@@ -130,6 +132,8 @@ export class Viewer {
     this.marks = () => []; // rectangles of a pane: [{x0, y0, x1, y1, colour, text, dashed}] in voxels of the screen
     this.keys = keys;
     this.queued = false;
+    this.moved = false; // whether nothing but the place has changed since the last painting
+    this.later = null;
     for (const overlay of facts.overlays) this.prepare(overlay);
     source.onArrival = () => this.queue();
     facts.planes.forEach((plane) => this.#addPane(plane));
@@ -140,6 +144,7 @@ export class Viewer {
   }
 
   close() {
+    clearTimeout(this.later);
     this.resizing.disconnect();
     this.source.onArrival = () => {};
     this.host.replaceChildren();
@@ -160,13 +165,28 @@ export class Viewer {
   }
 
   queue() {
+    this.moved = false;
+    this.#soon();
+  }
+
+  // After a step of the crosshair the other panes differ by its lines alone: they may follow a little later, so that
+  // scrolling is smooth on a machine that has other things to do.
+  #soon() {
     this.tell();
     if (this.queued) return;
     this.queued = true;
     requestAnimationFrame(() => {
       this.queued = false;
-      this.panes.forEach((pane) => this.paint(pane));
+      const late = this.moved ? this.panes.filter((pane) => !this.#isUrgent(pane)) : [];
+      this.moved = true;
+      for (const pane of this.panes) if (!late.includes(pane)) this.paint(pane);
+      if (late.length) this.later ??= setTimeout(() => { this.later = null; this.queue(); }, LINES_MS);
     });
+  }
+
+  #isUrgent({ canvas, plane, shown }) {
+    if (!shown || canvas === document.activeElement) return true;
+    return plane.through !== null && shown.at[plane.through] !== this.state.at[plane.through];
   }
 
   tell() {
@@ -250,7 +270,7 @@ export class Viewer {
   goTo(at) {
     this.state.at = at.map((place, axis) => Math.min(this.facts.shape[axis] - 1, Math.max(0, place)));
     this.state.hover = null;
-    this.queue();
+    this.#soon();
   }
 
   goFrame(frame) {
@@ -358,8 +378,8 @@ export class Viewer {
         for (let part = 0; part < 3; part++) out[4 * to + part] = tones(codes[from++]);
       for (let to = 3; to < out.length; to += 4) out[to] = 255;
     } else {
-      const out = image.words;
-      for (let n = 0; n < codes.length; n++) out[n] = LITTLE_ENDIAN ? 0xff000000 | (tones(codes[n]) * 0x10101) : (tones(codes[n]) * 0x1010100) | 0xff;
+      const greys = Uint32Array.from({ length: 256 }, (_, tone) => wordOf(tone, tone, tone, 255)), out = image.words;
+      for (let n = 0; n < codes.length; n++) out[n] = greys[tones(codes[n])];
     }
     image.canvas.getContext("2d").putImageData(image.data, 0, 0);
   }
@@ -588,13 +608,16 @@ function tonesOf(codes, tone) {
 }
 
 function paintFill(layer, overlay, codes) {
-  const out = layer.data.data, alpha = Math.round(255 * overlay.opacity);
-  const colours = [[0, 0, 0, 0], ...overlay.labels.map(({ colour, shown }) => [...colour, shown ? alpha : 0])];
-  for (let from = 0, to = 0; from < codes.length; from++, to += 4) {
-    const colour = colours[codes[from]];
-    for (let part = 0; part < 4; part++) out[to + part] = colour[part];
-  }
+  const { words } = layer, alpha = Math.round(255 * overlay.opacity);
+  const colours = Uint32Array.of(0, ...overlay.labels.map(({ colour, shown }) => (shown ? wordOf(...colour, alpha) : 0)));
+  for (let n = 0; n < codes.length; n++) words[n] = colours[codes[n]];
   layer.canvas.getContext("2d").putImageData(layer.data, 0, 0);
+}
+
+// A pixel as canvases keep it.
+function wordOf(red, green, blue, alpha) {
+  const bytes = [red, green, blue, alpha];
+  return (LITTLE_ENDIAN ? bytes.reverse() : bytes).reduce((word, byte) => word * 256 + byte, 0);
 }
 
 // Numbers as colours: the share of the map's range is what covers the image, so that nothing stands where it is 0.
