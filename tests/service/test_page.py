@@ -29,7 +29,7 @@ from isocenter.values import Geometry, Image
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
-ACCOUNT, PASSWORD = "reader", "correct horse battery"
+ACCOUNT, PASSWORD = "administrator", "correct horse battery"
 HOSTILE = "<img src=x onerror=alert(1)>"
 SPACING, SHAPE = (2.0, 2.0, 5.0), (48, 40, 16)
 AXIAL = "document.querySelector('canvas[data-pane=\"axial\"]')"
@@ -76,7 +76,7 @@ def room(tmp_path_factory) -> Iterator[ReadingRoom]:
         node.receive(*files)
         node.work()
         studies.append(read_identity(files[0]).study)
-    Accounts(node.database).make(ACCOUNT, "administrator", PASSWORD)
+    Accounts(node.database).first(PASSWORD)
     stop, bound, ports = threading.Event(), threading.Event(), list[int]()
 
     def tell(port: int) -> None:

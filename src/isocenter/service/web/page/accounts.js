@@ -10,8 +10,9 @@ const DAYS = 90; // of a token, unless another last day is given
 export async function showAccounts(main, me) {
   const cards = make("div", { className: "cards" });
   main.append(cards);
+  if (!me.account) return cards.append(card("Accounts", empty("There is none. Start the node with ISOCENTER_ADMIN_PASSWORD, and log in as administrator.")));
   if (me.role === "administrator") cards.append(await accounts(me), await tokens());
-  if (me.account) cards.append(ownPassword());
+  cards.append(ownPassword());
 }
 
 async function accounts(me) {
