@@ -12,10 +12,12 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 import isocenter
+from files.test_dicom_answers import errors_in
 from isocenter.errors import UsageError
 from isocenter.files import read, read_dataset
-from isocenter.files.dicom import read_identity, read_segmentation
+from isocenter.files.dicom import SeriesNames, read_identity, read_segmentation, write_series
 from isocenter.service.objects.store import key_of
+from isocenter.service.reading.drafts import Stroke, boxed
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.tables import answers, audit, corrections, deliveries, feedback, jobs, studies
 from isocenter.service.stored import MODELS
@@ -27,7 +29,7 @@ from service.small_node import LEVEL, SmallNode
 from service.test_reading import FILES, SERIES, slice_of, voxels_of
 from service.test_rejections import note
 from service.test_views import views
-from service.thresholds import threshold_model
+from service.thresholds import class_model, threshold_model
 
 PACS = {"name": "PACS", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
 
@@ -100,6 +102,8 @@ def test_what_is_drawn_goes_out_as_seg_and_verified_report_on_the_exact_voxels(r
     np.testing.assert_array_equal(read_segmentation(folder / "answer.dcm", image.geometry).data[0], wanted)
     np.testing.assert_array_equal(read(folder / "answer.nii.gz").data[0], wanted)
     seg, report = (pydicom.dcmread(folder / name) for name in ("answer.dcm", "answer_report.dcm"))
+    for name in ("answer.dcm", "answer_report.dcm"):
+        assert errors_in(folder / name) == []
     assert seg.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
     assert str(seg.ContentCreatorName) == "ada^"
     assert (report.VerificationFlag, report.PreliminaryFlag) == ("VERIFIED", "FINAL")
@@ -333,3 +337,53 @@ def test_nothing_more_is_sent_of_a_correction_whose_images_are_rejected(read_nod
     read_node.work()
     assert {row.state for row in read_node.rows(deliveries)} == {"aside"}
     assert "rejected" in read_node.rows(deliveries)[0].reason
+
+
+def test_an_accepted_class_is_the_label_of_its_case(tmp_path, mr):
+    node = SmallNode(tmp_path / "node", class_model(tmp_path / "model"))
+    describe(node)
+    node.receive(*mr)
+    node.work()
+    ada, job = page(node), address(node)
+    refused = ada.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 3]]})
+    assert (refused.status_code, refused.json()["problem"]) == (409, "the result has no mask")
+    assert ada.post(f"{job}/feedback", json={"verdict": "accept"}).status_code == 200
+    said = isocenter.feedback(tmp_path / "node", out=tmp_path / "said", rule="classes.onnx")
+    assert said.as_record()["verdicts"] == {"accept": 1}
+    [case] = read_dataset(tmp_path / "said")
+    assert case.references["class"] == "odd"
+    with pytest.raises(UsageError, match="nobody has judged a result of 'other'"):
+        isocenter.feedback(tmp_path / "node", out=tmp_path / "none", rule="other")
+    node.store.close()
+    node.database.close()
+
+
+def test_boxes_are_added_changed_and_removed_and_lose_what_the_model_said_of_them():
+    rows = [
+        {"concept": "nodule", "value": [0, 0, 2, 2], "unit": "voxels", "probability": 0.9, "box": 0},
+        {"concept": "nodule", "value": [5, 5, 8, 8], "unit": "voxels", "probability": 0.7, "box": 1},
+        {"concept": "age", "value": 60, "unit": "years"},
+    ]
+    strokes = [
+        Stroke("a", box={"corners": [1, 1, 3, 3], "label": "nodule", "box": 0}),
+        Stroke("b", box={"corners": [], "label": None, "box": 1}),
+        Stroke("c", box={"corners": [4, 4, 6, 6], "label": "mass", "box": None}),
+    ]
+    assert boxed(rows, strokes) == [
+        rows[2],
+        {"concept": "nodule", "value": [1, 1, 3, 3], "unit": "voxels", "box": 0},
+        {"concept": "mass", "value": [4, 4, 6, 6], "unit": "voxels", "box": 1},
+    ]
+
+
+def test_an_earlier_study_of_the_patient_stands_beside_the_one_that_is_read(read_node, mr, tmp_path):
+    image = read(mr[0].parent)
+    write_series(image, SeriesNames("p", "later", "series"), tmp_path / "later")
+    write_series(image, SeriesNames("q", "other", "series"), tmp_path / "other")
+    later = sorted((tmp_path / "later").iterdir())
+    read_node.receive(*later, *sorted((tmp_path / "other").iterdir()))
+    read_node.work()
+    ada, first, second = page(read_node), read_identity(mr[0]).study, read_identity(later[0]).study
+    told = ada.get(f"/api/studies/{second}/reading").json()
+    assert told["earlier"] == [{"study": first, "date": "", "description": "study"}]
+    assert ada.get(f"/api/studies/{first}/reading").json()["earlier"] == []
