@@ -96,7 +96,7 @@ def test_a_change_needs_the_word_of_the_page_and_comes_from_this_address(node, p
     assert person.get("/api/worklist", headers={"Origin": "null"}).status_code == 403
     other = {"account": "viewer", "password": PASSWORD}
     assert httpx.post(f"{node.url}/api/login", json=other, headers=FOREIGN).status_code == 403
-    assert [one["account"] for one in person.get("/api/accounts").json()["rows"] if one["account"] == "forged"] == []
+    assert "forged" not in person.get("/api/accounts").text
 
 
 def test_after_five_wrong_passwords_each_further_one_waits_twice_as_long(node):
