@@ -26,6 +26,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "explain",
+    "export_audit",
     "list_networks",
     "load",
     "monitor",
@@ -37,6 +38,7 @@ __all__ = [
     "route",
     "serve",
     "train",
+    "verify_audit",
     "view",
     "write",
 ]
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from isocenter.files import read, write
     from isocenter.runtime import load
     from isocenter.verbs.adopt import adopt
+    from isocenter.verbs.audit import export_audit, verify_audit
     from isocenter.verbs.calibrate import calibrate
     from isocenter.verbs.check import check
     from isocenter.verbs.compare import compare

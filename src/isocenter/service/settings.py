@@ -396,6 +396,12 @@ class Oidc(Section):
         return self
 
 
+class Audit(Section):
+    """Where else the heads of the audit are kept: a server of syslog (RFC 5424 over TCP)."""
+
+    syslog: HostPort | None = None
+
+
 class Settings(Section):
     """All of `node.toml`; a file that says nothing gives a node on loopback."""
 
@@ -417,6 +423,7 @@ class Settings(Section):
     front: Front | None = None
     ohif: Ohif | None = None
     oidc: Oidc | None = None
+    audit: Audit = Audit()
 
     @model_validator(mode="after")
     def _agrees(self) -> Settings:

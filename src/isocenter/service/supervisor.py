@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from isocenter.errors import ResourceError, UsageError
-from isocenter.files import written
+from isocenter.files import patient_key_id, written
 from isocenter.service.dicom.listening import server_context
 from isocenter.service.records.accounts import ADMIN_PASSWORD, Accounts, refuse_open_address
 from isocenter.service.records.database import only_keeper, opened
@@ -235,8 +235,8 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
 
     Raises UsageError for a port in use, an address that others reach where nothing asks who they are, certificates that
     are none, a password that is too short, a model that does not load, a rule that its model cannot follow, a folder to
-    watch that is not there, a node's folder that is none of ours, a folder for OHIF without its build; ResourceError
-    for a database that does not answer.
+    watch that is not there, a node's folder that is none of ours, a folder for OHIF without its build, a user who has
+    no place for the key of pseudonyms; ResourceError for a database that does not answer.
     Nothing is started.
     """
     folder = settings.folder
@@ -271,6 +271,7 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
     with held, written(settings_file(folder, role), overwrite=True) as partial:
         partial.write_text(settings.model_dump_json(indent=1), encoding="utf-8")
     if runs(role, "keeper"):
+        patient_key_id()  # which the audit's pseudonyms of patients need
         database = opened(settings.database_url)
         with only_keeper(database):  # before its tables are changed
             migrated(settings.database_url).close()

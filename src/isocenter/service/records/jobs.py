@@ -9,9 +9,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, or_, select, tuple_, update
 
+from isocenter.service.records.actor import NODE, Actor
+from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.notices import NOTICE, Notice, noticed
-from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, studies
+from isocenter.service.records.tables import answers, deliveries, findings, jobs, studies
 from isocenter.service.routing.urgency import Urgency
 
 
@@ -193,7 +195,7 @@ class Jobs:
         reason = row.reason or f"the worker died {row.attempts} times while it worked on this"
         values = {"state": "aside", "reason": reason, "done_at": Clock(), "lease_until": None, "fence": row.fence + 1}
         connection.execute(update(jobs).where(jobs.c.job == row.job).values(values))
-        record_event(connection, "job aside", row.study, row.job, reason=reason)
+        record(connection, "job aside", row.job, study=row.study, detail={"reason": reason})
 
     def replaced_by(self, job: Job) -> Mapping[str, str]:
         """{name: latest earlier job} of reports of the same rule on the same series, which those of a job replace."""
@@ -262,7 +264,8 @@ class Jobs:
             connection.execute(update(jobs).where(jobs.c.job == job.job).values(values))
             # Rules that wait for this one are looked at again.
             connection.execute(update(studies).where(studies.c.study == job.study).values(routed=0))
-            record_event(connection, f"job {outcome.outcome}", job.study, job.job, reason=outcome.reason)
+            stated = {"rule": job.rule, "model": job.model, "outcome": outcome.outcome, "reason": outcome.reason}
+            record(connection, "prediction", job.job, study=job.study, detail=stated)
         return True
 
     def _write_answers(
@@ -303,25 +306,25 @@ class Jobs:
         still = select(deliveries.c.job).where(mine, deliveries.c.state == "waiting", deliveries.c.name != NOTICE)
         return connection.execute(still).first() is not None
 
-    def cancel(self, job: str, *, because: str = "asked for") -> bool:
+    def cancel(self, job: str, *, because: str = "asked for", who: Actor = NODE) -> bool:
         """End an open job; whoever works on it can write nothing more."""
         with self.database.write() as connection:
-            return closed(connection, job, "cancelled", because)
+            return closed(connection, job, "cancelled", because, who)
 
-    def retry(self, job: str) -> bool:
+    def retry(self, job: str, *, who: Actor = NODE) -> bool:
         """A job that ended, or went aside, waits again with all its attempts."""
         with self.database.write() as connection:
             ended = jobs.c.state.not_in((*OPEN, "superseded"))
             values = {**ANEW, "not_before": Clock()}
-            done = connection.execute(update(jobs).where(jobs.c.job == job, ended).values(values)).rowcount == 1
-            if done:
-                mine = select(jobs.c.study).where(jobs.c.job == job).scalar_subquery()
-                unsettle(connection, studies.c.study == mine)
-                record_event(connection, "job retried", None, job)
-            return done
+            again = update(jobs).where(jobs.c.job == job, ended).values(values).returning(jobs.c.study)
+            study = connection.execute(again).scalar()
+            if study is not None:
+                unsettle(connection, studies.c.study == study)
+                record(connection, "job retried", job, actor=who, study=study)
+            return study is not None
 
 
-def closed(connection: Connection, job: str, state: str, reason: str) -> bool:
+def closed(connection: Connection, job: str, state: str, reason: str, who: Actor = NODE) -> bool:
     """Take a job out of the queue, or mark it, so that no claim on it holds any more; False where none is to be closed.
 
     Any job can be superseded, only an open one cancelled.
@@ -329,11 +332,12 @@ def closed(connection: Connection, job: str, state: str, reason: str) -> bool:
     fenced = case((jobs.c.state == "running", jobs.c.fence + 1), else_=jobs.c.fence)
     values = {"state": state, "reason": reason, "fence": fenced, "lease_until": None, "done_at": Clock()}
     closable = [jobs.c.job == job] if state == "superseded" else [jobs.c.job == job, jobs.c.state.in_(OPEN)]
-    if connection.execute(update(jobs).where(*closable).values(values)).rowcount == 0:
+    study = connection.execute(update(jobs).where(*closable).values(values).returning(jobs.c.study)).scalar()
+    if study is None:
         return False
     kept = and_(deliveries.c.job == job, deliveries.c.state == "waiting")
     connection.execute(update(deliveries).where(kept).values(state="aside", reason=f"its job is {state}"))
-    record_event(connection, f"job {state}", None, job, reason=reason)
+    record(connection, f"job {state}", job, actor=who, study=study, detail={"reason": reason})
     return True
 
 
@@ -346,11 +350,3 @@ def unsettle(connection: Connection, *which: ColumnElement[bool]) -> int:
     open_again = {"state": "complete", "outcome": None, "reason": None}
     settled = studies.c.state.in_(SETTLED)
     return connection.execute(update(studies).where(settled, *which).values(open_again)).rowcount
-
-
-def record_event(
-    connection: Connection, kind: str, study: str | None, job: str | None = None, **detail: str | None
-) -> None:
-    """An event, without identity."""
-    row = {"at": Clock(), "kind": kind, "study": study, "job": job, "detail": detail}
-    connection.execute(insert(events).values(row))

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, or_, select, update
 
+from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.notices import NOTICE
 from isocenter.service.records.tables import answers, deliveries, jobs
@@ -120,7 +121,11 @@ class Outbox:
         mine = and_(deliveries.c.delivery == delivery.delivery, deliveries.c.fence == delivery.fence)
         with self.database.write() as connection:
             ended = {**values, "attempts": delivery.attempts, "lease_until": None}
-            connection.execute(update(deliveries).where(mine).values(ended))
+            is_ended = connection.execute(update(deliveries).where(mine).values(ended)).rowcount == 1
+            if is_ended and values.get("state") == "sent":
+                study = connection.execute(select(jobs.c.study).where(jobs.c.job == delivery.job)).scalar()
+                to = {"peer": delivery.peer}
+                record(connection, "export", f"{delivery.job}/{delivery.name}", study=study, detail=to)
         self._close(delivery.job)
 
     def committed(self, sop_instance_uids: Collection[str], peer: str) -> None:

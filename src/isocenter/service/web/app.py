@@ -16,7 +16,20 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from isocenter.errors import IsocenterError, ResourceError
-from isocenter.service.web import aside, health, jobs, login, metrics, node, notices, people, studies, viewer, worklist
+from isocenter.service.web import (
+    aside,
+    audit,
+    health,
+    jobs,
+    login,
+    metrics,
+    node,
+    notices,
+    people,
+    studies,
+    viewer,
+    worklist,
+)
 from isocenter.service.web.access import ROLES, open_routes, roles
 from isocenter.service.web.dicomweb.retrieve import router as retrieve_router
 from isocenter.service.web.dicomweb.search import router as search_router
@@ -25,6 +38,7 @@ from isocenter.service.web.dicomweb.workitems import router as workitems_router
 from isocenter.service.web.guard import Guard
 from isocenter.service.web.identity import Identity
 from isocenter.service.web.inference.routes import router as inference_router
+from isocenter.service.web.refusals import Refusals
 from isocenter.service.web.shapes import Problem, problem_of
 from isocenter.service.web.web_node import WebError, WebNode
 
@@ -36,7 +50,7 @@ log = logging.getLogger("isocenter")
 
 def web_app(web_node: WebNode) -> ASGIApp:
     """The application of a node."""
-    rooms = (health, login, people, metrics, node, studies, jobs, worklist, notices, aside)
+    rooms = (health, login, people, metrics, node, studies, jobs, worklist, notices, aside, audit)
     app, stated = _app(web_node), APIRouter(dependencies=[roles(*ROLES)])
     stated.add_api_route("/openapi.json", lambda: JSONResponse(app.openapi()), include_in_schema=False)
     routers = [stated, *(room.router for room in rooms), inference_router, *DICOMWEB]
@@ -54,7 +68,7 @@ def _guarded(app: FastAPI, web_node: WebNode, routers: Sequence[APIRouter], *, f
     for router in routers:
         app.include_router(router)
     identity = Identity(web_node.settings, web_node.accounts, opened=opened, for_browsers=for_browsers)
-    return Guard(app, identity, web_node.settings.http.max_requests)
+    return Refusals(Guard(app, identity, web_node.settings.http.max_requests), web_node)
 
 
 def _app(web_node: WebNode) -> FastAPI:

@@ -197,6 +197,24 @@ class AsideShape(BaseModel):
     at: Time | None
 
 
+class EventShape(BaseModel):
+    """An event of the audit, as it is sealed; patient: a pseudonym."""
+
+    sequence: int
+    at: Time
+    node: str
+    actor: str
+    role: str
+    address: str
+    action: str
+    object: str
+    patient: str | None
+    outcome: str
+    detail: dict[str, Any]
+    previous: str
+    hash: str
+
+
 class PartShape(BaseModel):
     """A part of the node that has to work before it may be sent studies."""
 

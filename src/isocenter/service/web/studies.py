@@ -15,7 +15,7 @@ from isocenter.service.routing.answers import study_answers
 from isocenter.service.routing.facts import SeriesFacts
 from isocenter.service.routing.rules import rules_of, study_routing
 from isocenter.service.stored import stored_models
-from isocenter.service.web.access import ROLES, WORKING, roles
+from isocenter.service.web.access import ROLES, WORKING, Who, roles
 from isocenter.service.web.jobs import job_shapes
 from isocenter.service.web.shapes import JobShape, Listing, RoutedShape, StudyShape
 from isocenter.service.web.web_node import Node, Page, StudyName, WebError, WebNode, page_of, study_key
@@ -63,16 +63,18 @@ def route_study(node: Node, study: StudyName) -> Listing[RoutedShape]:
 
 
 @router.post("/{study}/complete", dependencies=[roles(*WORKING)])
-def complete_study(node: Node, study: StudyName) -> StudyShape:
+def complete_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     """Count a study as complete now, whatever time its last object came."""
-    _ask(node, study, node.index.hurry(study_key(study)), "is complete already", "To route it anew, use reroute")
+    _ask(
+        node, study, node.index.hurry(study_key(study), who=who), "is complete already", "To route it anew, use reroute"
+    )
     return get_study(node, study)
 
 
 @router.post("/{study}/reroute", dependencies=[roles(*WORKING)])
-def reroute_study(node: Node, study: StudyName) -> StudyShape:
+def reroute_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     """Have the rules look at a complete study again."""
-    _ask(node, study, node.index.reroute(study_key(study)), "is not complete yet", "Wait, or use complete")
+    _ask(node, study, node.index.reroute(study_key(study), who=who), "is not complete yet", "Wait, or use complete")
     return get_study(node, study)
 
 

@@ -19,6 +19,8 @@ from isocenter.errors import IsocenterError
 from isocenter.service.objects.received import Received
 from isocenter.service.objects.store import ObjectStore, key_of
 from isocenter.service.records.accounts import Accounts
+from isocenter.service.records.actor import Actor
+from isocenter.service.records.audit import record
 from isocenter.service.records.database import Database
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import Jobs
@@ -35,6 +37,7 @@ KEY = r"^[0-9a-f]{32}$"
 MOST_ROWS = 1000
 # How long a search waits for the rows of objects that were just stored, and between two looks (s).
 ENTERED_S, LOOK_S = 2.0, 0.02
+OPEN_S = 1800.0  # without a request for it, after which a study counts as closed
 
 
 class Arrivals:
@@ -75,6 +78,28 @@ class Arrivals:
                 del self._last[study]
 
 
+class Openings:
+    """What people have had open of late, so that looking at all slices of a study is one event of the audit."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, ...], float] = {}
+        self._lock = threading.Lock()
+
+    def is_new(self, *what: str) -> bool:
+        """Whether this was not opened within half an hour; whoever has it open keeps it so."""
+        now = time.monotonic()
+        with self._lock:
+            self._last = {one: at for one, at in self._last.items() if now - at < OPEN_S}
+            is_new = what not in self._last
+            self._last[what] = now
+        return is_new
+
+    def forget(self, *what: str) -> None:
+        """It was not opened after all."""
+        with self._lock:
+            self._last.pop(what, None)
+
+
 @dataclass(frozen=True, eq=False)
 class WebNode:
     """A node as the web process sees it."""
@@ -83,6 +108,7 @@ class WebNode:
     database: Database
     store: ObjectStore
     arrivals: Arrivals = field(default_factory=Arrivals)
+    openings: Openings = field(default_factory=Openings)
     computing: Computing = field(init=False)
     accounts: Accounts = field(init=False)
 
@@ -114,6 +140,21 @@ class WebNode:
     def jobs(self) -> Jobs:
         """The queue."""
         return Jobs(self.database, self.settings.queue.lease_s, self.settings.queue.attempts)
+
+    def record(self, action: str, thing: str, who: Actor, **stated: Any) -> None:
+        """An event of the audit that changes nothing else; stated: as of `record`. Raises ResourceError."""
+        with self.database.write() as connection:
+            record(connection, action, thing, actor=who, **stated)
+
+    def record_opening(self, action: str, study: str, who: Actor) -> None:
+        """An event of the audit for the first of many requests about a study. study: its key. Raises ResourceError."""
+        what = (action, study, who.account, who.address)
+        if self.openings.is_new(*what):
+            try:
+                self.record(action, study, who, study=study)
+            except IsocenterError:
+                self.openings.forget(*what)
+                raise
 
 
 class WebError(IsocenterError):

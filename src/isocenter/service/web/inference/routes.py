@@ -23,7 +23,7 @@ from isocenter.errors import FormatError, ResourceError
 from isocenter.files import unwritable
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.stored import stored_models
-from isocenter.service.web.access import ANYBODY, ROLES, WORKING, roles
+from isocenter.service.web.access import ANYBODY, ROLES, WORKING, Who, roles
 from isocenter.service.web.health import THREADS, parts_of
 from isocenter.service.web.inference.request import (
     AFFINE,
@@ -155,7 +155,7 @@ def model_ready(node: Node, name: str) -> ServerReadyShape:
         }
     },
 )
-async def infer(request: Request, node: Node, name: str) -> FileResponse:
+async def infer(request: Request, node: Node, who: Who, name: str) -> FileResponse:
     """The model's answer for one image."""
     model = await to_thread.run_sync(_model, node, name)
     header, rest = _lengths(request, node)
@@ -173,6 +173,8 @@ async def infer(request: Request, node: Node, name: str) -> FileResponse:
         problem = f"{rest} bytes lie behind the header, and the inputs say {asked.behind}"
         raise FormatError(problem, name, "Send the bytes of each input, in their order")
     _check_outputs(node, model, asked)
+    hashed = {"model": model.hash}
+    await to_thread.run_sync(lambda: node.record("prediction", f"{INFERENCE}/models/{name}", who, detail=hashed))
     with node.computing.folder() as folder:
         reply = await _reply(node, model, asked, folder, bytes(text[header:]), stream)
         if reply.path is None:
