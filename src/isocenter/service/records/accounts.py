@@ -21,6 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.service.records.actor import Actor
+from isocenter.service.records.audit import FAILURE, record
 from isocenter.service.records.database import Clock, Database, opened
 from isocenter.service.records.tables import accounts, failures, sessions, tokens
 from isocenter.service.settings import TOKEN, Settings, is_loopback
@@ -88,6 +89,7 @@ class Accounts:
             if connection.execute(select(accounts.c.account).limit(1)).first() is None:
                 made = {"account": FIRST, "role": ADMINISTRATOR, "password": hashed, "created_at": Clock()}
                 connection.execute(insert(accounts).values(made))
+                record(connection, "account made", FIRST, detail={"role": ADMINISTRATOR})
         self._exist = True
 
     def rows(self) -> Sequence[Row[Any]]:
@@ -95,7 +97,7 @@ class Accounts:
         with self.database.read() as connection:
             return connection.execute(select(accounts).order_by(accounts.c.account)).all()
 
-    def make(self, account: str, role: str, password: str) -> None:
+    def make(self, account: str, role: str, password: str, *, who: Actor) -> None:
         """A further person. Raises AccountError for a name that is taken, UsageError for a short password."""
         if not self.exist():
             remedy = f"Start the node with {ADMIN_PASSWORD}, and log in as {FIRST}"
@@ -106,9 +108,16 @@ class Accounts:
                 raise AccountError("there is an account of this name", account, "Choose another name")
             made = {"account": account, "role": role, "password": hashed, "created_at": Clock()}
             connection.execute(insert(accounts).values(made))
+            record(connection, "account made", account, actor=who, detail={"role": role})
 
     def change(
-        self, account: str, *, role: str | None = None, ended: bool | None = None, password: str | None = None
+        self,
+        account: str,
+        *,
+        who: Actor,
+        role: str | None = None,
+        ended: bool | None = None,
+        password: str | None = None,
     ) -> None:
         """Give a person another role or password, or let nobody log in as this person; its sessions end.
 
@@ -131,6 +140,10 @@ class Accounts:
             if is_lost and not others and row.ended_at is None:
                 raise AccountError("nobody else is administrator", account, "Make another one first")
             if changed:
+                was = {"role": row.role, "ended": row.ended_at is not None}
+                new = {"role": role or row.role, "ended": was["ended"] if ended is None else ended}
+                detail = {"old": was, "new": new, "password": "another one" if password else "the same"}
+                record(connection, "account changed", account, actor=who, detail=detail)
                 connection.execute(update(accounts).where(accounts.c.account == account).values(changed))
                 connection.execute(delete(sessions).where(sessions.c.account == account))
 
@@ -148,12 +161,17 @@ class Accounts:
         try:
             with HASHED_AT_ONCE:
                 HASHER.verify(row.password if row is not None and is_open else _nobodys(), password)
+            is_right = is_open
         except (VerificationError, InvalidHashError):
-            return False
-        if is_open:
-            with self.database.write() as connection:
+            is_right = False
+        with self.database.write() as connection:
+            if is_right:
                 connection.execute(delete(failures).where(failures.c.attempt == attempt))
-        return is_open
+            else:
+                # A name that no account has may be a password in the wrong field.
+                named = "no account" if row is None else account
+                record(connection, "login", named, actor=Actor("", "", address), outcome=FAILURE)
+        return is_right
 
     def _count(self, connection: Connection, attempt: str) -> None:
         """One more attempt. Raises WaitError where it comes too soon."""
@@ -185,6 +203,7 @@ class Accounts:
                     raise AccountError("another account has this name", account, remedy)
                 made = {"account": account, "role": role, "subject": subject, "created_at": Clock()}
                 connection.execute(insert(accounts).values(made))
+                record(connection, "account made", account, detail={"role": role, "by": "the OpenID provider"})
                 self._exist = True
                 return account
             if row.ended_at is not None:
@@ -192,20 +211,23 @@ class Accounts:
             connection.execute(update(accounts).where(accounts.c.account == row.account).values(role=role))
             return str(row.account)
 
-    def enter(self, account: str, *, instead_of: str = "") -> str:
-        """Begin a session; the secret that its browser keeps. instead_of: of a session that ends with it."""
+    def enter(self, account: str, address: str, *, instead_of: str = "") -> str:
+        """Begin a session; the secret that its browser keeps. instead_of: that of a session that ends with it."""
         secret = secrets.token_urlsafe(32)
         with self.database.write() as connection:
             gone = or_(sessions.c.session == _digest(instead_of), sessions.c.used_at < Clock() - IDLE_S)
             connection.execute(delete(sessions).where(gone))
             made = {"session": _digest(secret), "account": account, "created_at": Clock(), "used_at": Clock()}
             connection.execute(insert(sessions).values(made))
+            role = connection.execute(select(accounts.c.role).where(accounts.c.account == account)).scalar_one()
+            record(connection, "login", account, actor=Actor(account, role, address))
         return secret
 
-    def leave(self, secret: str) -> None:
+    def leave(self, secret: str, *, who: Actor) -> None:
         """End a session."""
         with self.database.write() as connection:
-            connection.execute(delete(sessions).where(sessions.c.session == _digest(secret)))
+            if connection.execute(delete(sessions).where(sessions.c.session == _digest(secret))).rowcount:
+                record(connection, "logout", who.account, actor=who)
 
     def session(self, secret: str, *, is_used: bool = True) -> Session | None:
         """Who is logged in with this secret; None where the session has ended. is_used: it goes on for half an hour"""
@@ -222,7 +244,7 @@ class Accounts:
                 connection.execute(update(sessions).where(here).values(used_at=Clock()))
         return Session(row.account, row.role, csrf_of(secret))
 
-    def make_token(self, name: str, role: str, ends_at: float, account: str) -> tuple[str, str]:
+    def make_token(self, name: str, role: str, ends_at: float, *, who: Actor) -> tuple[str, str]:
         """A machine's token: its key in the records, and itself, which nobody sees again. Raises AccountError."""
         key, token = secrets.token_hex(16), PREFIX + secrets.token_urlsafe(32)
         if not self.exist():
@@ -233,7 +255,8 @@ class Accounts:
             if connection.execute(select(tokens.c.token).where(tokens.c.name == name)).first() is not None:
                 raise AccountError("there is a token of this name", name, "Choose another name, or delete that one")
             made = {"token": key, "name": name, "hash": _digest(token), "role": role, "ends_at": ends_at}
-            connection.execute(insert(tokens).values(**made, account=account, created_at=Clock()))
+            connection.execute(insert(tokens).values(**made, account=who.account, created_at=Clock()))
+            record(connection, "token made", name, actor=who, detail={"role": role, "ends_at": ends_at})
         return key, token
 
     def tokens(self) -> Sequence[Row[Any]]:
@@ -241,10 +264,15 @@ class Accounts:
         with self.database.read() as connection:
             return connection.execute(select(tokens).order_by(tokens.c.name)).all()
 
-    def end_token(self, key: str) -> bool:
+    def end_token(self, key: str, *, who: Actor) -> bool:
         """Delete a token; False where there is none."""
         with self.database.write() as connection:
-            return connection.execute(delete(tokens).where(tokens.c.token == key)).rowcount > 0
+            name = connection.execute(select(tokens.c.name).where(tokens.c.token == key)).scalar_one_or_none()
+            if name is None:
+                return False
+            connection.execute(delete(tokens).where(tokens.c.token == key))
+            record(connection, "token ended", name, actor=who)
+        return True
 
     def machine(self, token: str) -> Actor | None:
         """The machine that has this token; None where it has ended."""

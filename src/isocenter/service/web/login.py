@@ -58,9 +58,9 @@ def log_in(request: Request, node: Node, given: Given, response: Response) -> Me
 
 
 @router.post("/logout", status_code=204, dependencies=[roles(*ROLES)], response_class=Response)
-def log_out(request: Request, node: Node) -> Response:
+def log_out(request: Request, node: Node, who: Who) -> Response:
     """End the session."""
-    node.accounts.leave(session_secret(node.settings, request.headers))
+    node.accounts.leave(session_secret(node.settings, request.headers), who=who)
     response = Response(status_code=204)
     response.delete_cookie(cookie_name(node.settings), secure=_is_secure(node.settings), httponly=True)
     return response
@@ -78,7 +78,7 @@ def change_password(request: Request, node: Node, who: Who, change: Change, resp
     """Take another password; all other sessions of the account end."""
     _check(request, node, who.account, change.old)
     try:
-        node.accounts.change(who.account, password=change.new)
+        node.accounts.change(who.account, who=who, password=change.new)
     except (AccountError, UsageError) as error:
         raise WebError(422, error.problem, error.where, error.remedy) from error
     return _me(node, _enter(request, node, who.account, response))
@@ -144,9 +144,8 @@ def _provider(node: WebNode) -> Provider:
 
 def _check(request: Request, node: WebNode, account: str, password: str) -> None:
     """Raise WebError where a person may not log in by a password, or not now."""
-    address = request.client.host if request.client else ""
     try:
-        is_right = node.accounts.is_password(account, password, address)
+        is_right = node.accounts.is_password(account, password, _address(request))
     except WaitError as error:
         raise WebError(429, error.problem, "the login", error.remedy, {"Retry-After": f"{error.wait:.0f}"}) from error
     if not is_right:
@@ -155,11 +154,16 @@ def _check(request: Request, node: WebNode, account: str, password: str) -> None
 
 def _enter(request: Request, node: WebNode, account: str, response: Response) -> str:
     """Begin a session: under a new secret, whatever the browser has had before."""
-    secret = node.accounts.enter(account, instead_of=session_secret(node.settings, request.headers))
+    before = session_secret(node.settings, request.headers)
+    secret = node.accounts.enter(account, _address(request), instead_of=before)
     is_secure = _is_secure(node.settings)
     # It lasts as long as the browser; the node ends it after half an hour without use.
     response.set_cookie(cookie_name(node.settings), secret, secure=is_secure, httponly=True, samesite="strict")
     return secret
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def _me(node: WebNode, secret: str) -> MeShape:

@@ -59,11 +59,11 @@ def list_accounts(node: Node) -> Listing[AccountShape]:
 
 
 @router.post("/accounts", status_code=201, responses={201: {"description": "Created"}})
-def make_account(node: Node, new: NewAccount) -> AccountShape:
+def make_account(node: Node, who: Who, new: NewAccount) -> AccountShape:
     """Make an account."""
     password = secrets.token_urlsafe(MADE_BYTES) if new.password is None else new.password
     try:
-        node.accounts.make(new.account, new.role, password)
+        node.accounts.make(new.account, new.role, password, who=who)
     except AccountError as error:
         raise WebError(409, error.problem, error.where, error.remedy) from error
     except UsageError as error:
@@ -72,11 +72,11 @@ def make_account(node: Node, new: NewAccount) -> AccountShape:
 
 
 @router.put("/accounts/{account}")
-def change_account(node: Node, account: AccountName, change: AccountChange) -> AccountShape:
+def change_account(node: Node, who: Who, account: AccountName, change: AccountChange) -> AccountShape:
     """Change an account; its sessions end."""
     password = secrets.token_urlsafe(MADE_BYTES) if change.new_password else None
     try:
-        node.accounts.change(account, role=change.role, ended=change.ended, password=password)
+        node.accounts.change(account, who=who, role=change.role, ended=change.ended, password=password)
     except AccountError as error:
         raise WebError(409, error.problem, error.where, error.remedy) from error
     return _shown(node, account, password)
@@ -95,7 +95,7 @@ def make_token(node: Node, who: Who, new: NewToken) -> TokenShape:
     if end.timestamp() <= node.database.now():
         raise WebError(422, "the last day is over", new.last_day.isoformat(), "Give a later one")
     try:
-        key, secret = node.accounts.make_token(new.name, new.role, end.timestamp(), who.account)
+        key, secret = node.accounts.make_token(new.name, new.role, end.timestamp(), who=who)
     except AccountError as error:
         raise WebError(409, error.problem, error.where, error.remedy) from error
     [row] = (row for row in node.accounts.tokens() if row.token == key)
@@ -103,9 +103,9 @@ def make_token(node: Node, who: Who, new: NewToken) -> TokenShape:
 
 
 @router.delete("/tokens/{token}", status_code=204)
-def end_token(node: Node, token: Annotated[str, Path(pattern=KEY)]) -> None:
+def end_token(node: Node, who: Who, token: Annotated[str, Path(pattern=KEY)]) -> None:
     """Delete a token: whoever has it may ask for nothing more."""
-    if not node.accounts.end_token(token):
+    if not node.accounts.end_token(token, who=who):
         raise WebError(404, "there is no such token", token, "See /api/tokens")
 
 
