@@ -6,11 +6,16 @@
 //   slice(plane, at, frame, channel)  {codes, slope, intercept, missing, colour} in rows of the screen
 //   drawn(overlay, plane, at, frame)  {codes} in rows of the screen; of a map of numbers {codes, slope, intercept}
 
+// An element with its properties, of which `text` and `data` are its text and data attributes; and its children.
 export function make(tag, options = {}, ...children) {
-  const { text, aria, data, ...rest } = options;
-  const element = Object.assign(document.createElement(tag), rest);
+  const { text, data, ...rest } = options;
+  const element = document.createElement(tag);
   if (text !== undefined) element.textContent = text;
-  for (const [name, value] of Object.entries(aria ?? {})) element.setAttribute(`aria-${name}`, value);
+  for (const [name, value] of Object.entries(rest)) {
+    // Not all browsers have these as properties.
+    if (name === "role" || /^aria[A-Z]/.test(name)) element.setAttribute(name.replace(/^aria/, "aria-").toLowerCase(), value);
+    else element[name] = value;
+  }
   Object.assign(element.dataset, data ?? {});
   element.append(...children);
   return element;
@@ -778,7 +783,7 @@ function labelLine(viewer, overlay, label, code) {
   });
   const swatch = make("span", { className: "swatch" });
   swatch.style.background = `rgb(${label.colour.join(",")})`;
-  const find = button("go to", () => viewer.goToLabel(overlay, code), { aria: { label: `go to ${label.name}` } });
+  const find = button("go to", () => viewer.goToLabel(overlay, code), { ariaLabel: `go to ${label.name}` });
   return make("li", {}, make("label", {}, box, swatch, make("span", { text: label.name })), find);
 }
 

@@ -38,7 +38,7 @@ async function accounts(me) {
       if (row.account !== me.account) buttons.push(change(row, { ended: !row.ended }, row.ended ? "Begin again" : "End"));
       const roles = picked("", PEOPLE, row.role);
       const select = roles.querySelector("select");
-      select.ariaLabel = `Role of ${row.account}`;
+      select.setAttribute("aria-label", `Role of ${row.account}`);
       select.disabled = row.account === me.account;
       select.addEventListener("change", () => doing(said, async () => {
         await ask(`/api/accounts/${encodeURIComponent(row.account)}`, { method: "PUT", body: { role: select.value } });

@@ -32,7 +32,7 @@ function link(href, text) {
 function header(me) {
   const brand = make("a", { className: "brand", href: "/", text: "Isocenter" });
   const links = [link("/", "Worklist"), link("/node", "Node"), ...(me.role === "administrator" ? [link("/audit", "Audit")] : [])];
-  const nav = make("nav", { aria: { label: "Pages" } }, ...links);
+  const nav = make("nav", { ariaLabel: "Pages" }, ...links);
   const swap = () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   const right = make("div", { className: "who" });
   if (me.account) right.append(make("span", { className: "faint", text: `${me.account}, ${me.role}` }));
@@ -54,6 +54,7 @@ async function start() {
   document.title = `${page.title} \u2013 Isocenter`;
   const me = await whoAmI();
   const main = make("main", { className: page.title.toLowerCase() });
+  document.body.className = `of-${page.title.toLowerCase()}`;
   document.body.append(header(me));
   if (!me.account) {
     const words = "No account is set up: only this machine is served, and whoever sits at it is administrator.";

@@ -179,7 +179,7 @@ export class NodeImage {
     if (this.image) asked.set("image", this.image);
     if (frame) asked.set("frame", frame);
     if (channel) asked.set("channel", channel);
-    const query = asked.size ? `?${asked}` : "";
+    const query = `${asked}` && `?${asked}`;
     return `/api/series/${this.series}/slices/${plane.key}/${this.#place(plane, at)}${query}`;
   }
 
@@ -187,7 +187,7 @@ export class NodeImage {
     const asked = new URLSearchParams();
     if (this.image) asked.set("image", this.image);
     if (frame) asked.set("frame", frame);
-    const query = asked.size ? `?${asked}` : "";
+    const query = `${asked}` && `?${asked}`;
     return `/api/jobs/${this.job.job}/maps/${encodeURIComponent(map)}/slices/${plane.key}/${this.#place(plane, at)}${query}`;
   }
 

@@ -58,7 +58,7 @@ function structure(first, rest, actions) {
   const toggle = make("button", { type: "button", className: "link", text: `${others.length} more measurements`, ariaExpanded: "false" });
   toggle.addEventListener("click", () => {
     more.hidden = !more.hidden;
-    toggle.ariaExpanded = String(!more.hidden);
+    toggle.setAttribute("aria-expanded", String(!more.hidden));
     toggle.textContent = more.hidden ? `${others.length} more measurements` : "fewer measurements";
   });
   body.append(make("tr", {}, make("td", { className: "part", colSpan: 2 }, toggle)));

@@ -221,7 +221,7 @@ class StudyPage {
     const brush = { size: this.size, label, isEraser: this.tool === "eraser" };
     viewer.tool = this.tool === "box" ? new BoxTool(viewer, source, draft, this.#boxName()) : this.tool ? new Brush(viewer, source, draft, mask, brush) : null;
     for (const { canvas } of viewer.panes) canvas.style.touchAction = this.tool ? "none" : ""; // a finger draws then
-    for (const one of ["brush", "eraser", "box"]) parts[one].ariaPressed = String(this.tool === one);
+    for (const one of ["brush", "eraser", "box"]) parts[one].setAttribute("aria-pressed", String(this.tool === one));
     if (this.tool && mask && !viewer.state.drawn) viewer.state.drawn = true; // who draws sees what is drawn
     viewer.queue();
   }
@@ -295,8 +295,8 @@ class StudyPage {
     if (document.activeElement !== parts.width) parts.width.value = Number(width.toPrecision(4));
     const fits = (name) => Math.abs(this.presets[name][0] - centre) < 1e-6 && Math.abs(this.presets[name][1] - width) < 1e-6;
     parts.preset.value = [this.preset, ...Object.keys(this.presets)].find(fits) ?? "own";
-    parts.drawn.ariaPressed = String(state.drawn);
-    parts.cross.ariaPressed = String(state.cross);
+    parts.drawn.setAttribute("aria-pressed", String(state.drawn));
+    parts.cross.setAttribute("aria-pressed", String(state.cross));
     this.earlier?.follow(viewer);
     const through = this.#active()?.plane.through;
     const place = `${through} ${state.frame} ${through === null ? 0 : Math.floor(state.at[through] / 8)}`;

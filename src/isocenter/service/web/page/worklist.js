@@ -51,7 +51,7 @@ export async function showWorklist(main) {
     list.classList.toggle("unranked", !isRanked);
     [...heads.children].forEach((head, place) => {
       const isThis = COLUMNS[place].name === view.sort;
-      head.ariaSort = isThis ? (view.falls ? "descending" : "ascending") : "none";
+      head.setAttribute("aria-sort", isThis ? (view.falls ? "descending" : "ascending") : "none");
     });
     const focused = document.activeElement?.dataset?.study;
     body.replaceChildren(...wanted.map(line));
