@@ -32,7 +32,7 @@ SERIES, FILES = DICOM / "series", DICOM / "files"
 def page(node: SmallNode) -> TestClient:
     """The node's routes, asked from its own machine, without a server."""
     web_node = WebNode(node.settings, node.database, node.store)
-    return TestClient(web_app(web_node, None), base_url="http://127.0.0.1:8180")
+    return TestClient(web_app(web_node), base_url="http://127.0.0.1:8180")
 
 
 def slice_of(client: TestClient, address: str) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tomllib
 from collections import Counter
@@ -11,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -20,6 +20,7 @@ from isocenter.files import dicom
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
 TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
 Priority = Literal["emergency", "urgent", "routine", "background"]
+PersonRole = Literal["viewer", "radiologist", "administrator"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)  # the most urgent first
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
@@ -389,6 +390,30 @@ class Page(Section):
     send: list[str] = []
 
 
+class Oidc(Section):
+    """An OpenID provider, with which persons log in; the secret of the node comes from ISOCENTER_OIDC_SECRET.
+
+    roles:  {role: value of the claim that gives it}
+    claim:  where the provider lists what a person is; below another claim with a dot between
+    scopes: what it is asked for besides `openid`, so that it states the name and this claim
+    """
+
+    issuer: Url
+    client_id: Annotated[str, Field(min_length=1)]
+    roles: dict[PersonRole, str]
+    claim: Annotated[str, Field(min_length=1)] = "groups"
+    scopes: list[Annotated[str, Field(pattern=r"^[!-~]+$")]] = ["profile"]
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        address = urlsplit(self.issuer)
+        if address.scheme != "https" and not is_loopback(address.hostname or ""):
+            raise ValueError("the issuer is reached without TLS, and whoever is between could log in as anybody")
+        if not self.roles:
+            raise ValueError("roles names no role, and nobody could log in")
+        return self
+
+
 class Audit(Section):
     """Where else the heads of the audit are kept: a server of syslog (RFC 5424 over TCP)."""
 
@@ -416,6 +441,7 @@ class Settings(Section):
     front: Front | None = None
     ohif: Ohif | None = None
     page: Page = Page()
+    oidc: Oidc | None = None
     audit: Audit = Audit()
 
     @model_validator(mode="after")
@@ -472,18 +498,6 @@ class Settings(Section):
     def database_url(self) -> str:
         """The place of the records, without a password."""
         return f"sqlite:///{self.folder / 'node.sqlite'}" if self.database.url == "sqlite" else self.database.url
-
-
-def token_of(settings: Settings) -> str | None:
-    """The token that HTTP asks for; None where only this machine is served.
-
-    Raises UsageError where others reach the address, and none is set.
-    """
-    http, token = settings.http, os.environ.get(TOKEN) or None
-    if token is None and not is_loopback(http.host):
-        where = f"http {http.host}:{http.port}"
-        raise UsageError("others reach this address, and no token is set", where, f"Set {TOKEN}, or take 127.0.0.1")
-    return token
 
 
 def is_loopback(host: str) -> bool:

@@ -322,3 +322,50 @@ Index("audit_to_seal", audit.c.event, sqlite_where=_unsealed, postgresql_where=_
 Index("audit_by_line", audit.c.line, unique=True, sqlite_where=_by_line, postgresql_where=_by_line)
 Index("audit_by_action", audit.c.action, audit.c.sequence)
 Index("audit_by_actor", audit.c.actor, audit.c.sequence)
+
+# Persons. password: its hash by argon2, none for whom an OpenID provider vouches, who is its subject
+# ended_at: since when nobody logs in as this person; a name is never given to another one
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("account", String(64), primary_key=True),
+    Column("role", WORD, nullable=False),
+    Column("password", Text),
+    Column("subject", Text, unique=True),
+    Column("created_at", Float, nullable=False),
+    Column("ended_at", Float),
+)
+
+# session: SHA-256 of what the browser's cookie holds; used_at: raised every half a minute
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session", String(64), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("used_at", Float, nullable=False),
+    ForeignKeyConstraint(["account"], ["accounts.account"]),
+)
+Index("sessions_by_account", sessions.c.account)
+
+# Of machines. hash: SHA-256 of the token, which nobody has but its machine; account: who has made it
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token", KEY, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("role", WORD, nullable=False),
+    Column("account", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("ends_at", Float, nullable=False),
+)
+
+# Passwords that were wrong. attempt: SHA-256 of account and address
+failures = Table(
+    "failures",
+    metadata,
+    Column("attempt", String(64), primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+)

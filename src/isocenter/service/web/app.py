@@ -22,9 +22,11 @@ from isocenter.service.web import (
     correcting,
     health,
     jobs,
+    login,
     metrics,
     node,
     notices,
+    people,
     reading,
     series,
     studies,
@@ -37,6 +39,7 @@ from isocenter.service.web.dicomweb.search import router as search_router
 from isocenter.service.web.dicomweb.store import router as store_router
 from isocenter.service.web.dicomweb.workitems import router as workitems_router
 from isocenter.service.web.guard import Guard
+from isocenter.service.web.identity import Identity
 from isocenter.service.web.inference.routes import router as inference_router
 from isocenter.service.web.refusals import Refusals
 from isocenter.service.web.shapes import Problem, problem_of
@@ -48,29 +51,42 @@ DICOMWEB = (store_router, workitems_router, search_router, retrieve_router)
 log = logging.getLogger("isocenter")
 
 
-def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
-    """The application of a node. token: None where only this machine is served."""
-    rooms = (health, metrics, node, studies, jobs, worklist, notices, aside, audit, series, reading, correcting)
+def web_app(web_node: WebNode) -> ASGIApp:
+    """The application of a node."""
+    rooms = (
+        health,
+        login,
+        people,
+        metrics,
+        node,
+        studies,
+        jobs,
+        worklist,
+        notices,
+        aside,
+        audit,
+        series,
+        reading,
+        correcting,
+    )
     app, stated = _app(web_node), APIRouter(dependencies=[roles(*ROLES)])
     stated.add_api_route("/openapi.json", lambda: JSONResponse(app.openapi()), include_in_schema=False)
     routers = [stated, *(room.router for room in rooms), inference_router, *DICOMWEB]
-    return _guarded(app, web_node, token, routers)
+    return _guarded(app, web_node, routers)
 
 
-def viewer_app(web_node: WebNode, token: str | None) -> ASGIApp:
-    """The OHIF viewer, and DICOMweb beside it. token: as in `web_app`; a browser gives it as a password."""
-    return _guarded(_app(web_node), web_node, token, [*DICOMWEB, viewer.router], for_browsers=True)
+def viewer_app(web_node: WebNode) -> ASGIApp:
+    """The OHIF viewer, and DICOMweb beside it, for whoever has logged in at the page of the node."""
+    return _guarded(_app(web_node), web_node, [*DICOMWEB, viewer.router], for_browsers=True)
 
 
-def _guarded(
-    app: FastAPI, web_node: WebNode, token: str | None, routers: Sequence[APIRouter], *, for_browsers: bool = False
-) -> ASGIApp:
+def _guarded(app: FastAPI, web_node: WebNode, routers: Sequence[APIRouter], *, for_browsers: bool = False) -> ASGIApp:
     """The application with these routes, each asked for by whoever has a role that it states."""
     opened = open_routes(routers)
     for router in routers:
         app.include_router(router)
-    most = web_node.settings.http.max_requests
-    return Refusals(Guard(app, token, most, opened=opened, for_browsers=for_browsers), web_node)
+    identity = Identity(web_node.settings, web_node.accounts, opened=opened, for_browsers=for_browsers)
+    return Refusals(Guard(app, identity, web_node.settings.http.max_requests), web_node)
 
 
 def _app(web_node: WebNode) -> FastAPI:
@@ -90,15 +106,15 @@ def _app(web_node: WebNode) -> FastAPI:
     return app
 
 
-def _problem(request: Request, status: int, problem: str, remedy: str, where: str = "") -> JSONResponse:
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+def _problem(request: Request, status: int, problem: str, remedy: str, where: str = "", **headers: str) -> JSONResponse:
+    headers |= {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
     path = request.url.path
     return JSONResponse(problem_of(path, problem, where or path, remedy), status, headers)
 
 
 def _of_ours(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, WebError):
-        return _problem(request, error.status, error.problem, error.remedy, error.where)
+        return _problem(request, error.status, error.problem, error.remedy, error.where, **error.headers)
     if not isinstance(error, IsocenterError):
         raise error
     # Where names a path of this machine, which is none of the client's business.

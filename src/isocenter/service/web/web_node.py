@@ -6,8 +6,9 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from isocenter.errors import IsocenterError
 from isocenter.service.objects.received import Received
 from isocenter.service.objects.store import ObjectStore, key_of
 from isocenter.service.reading.volumes import Volumes
+from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Database
@@ -30,6 +32,7 @@ from isocenter.service.routing.rules import rules_of
 from isocenter.service.settings import Settings
 from isocenter.service.stored import stored_models
 from isocenter.service.web.inference.computing import Computing
+from isocenter.service.web.openid import Provider
 
 UID = r"^[0-9.]{1,64}$"
 KEY = r"^[0-9a-f]{32}$"
@@ -128,11 +131,18 @@ class WebNode:
     arrivals: Arrivals = field(default_factory=Arrivals)
     openings: Openings = field(default_factory=Openings)
     computing: Computing = field(init=False)
+    accounts: Accounts = field(init=False)
     volumes: Volumes = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "accounts", Accounts(self.database))
         object.__setattr__(self, "computing", Computing(self.settings))
         object.__setattr__(self, "volumes", Volumes(self.settings.page.memory_gb * 1e9))
+
+    @cached_property
+    def provider(self) -> Provider | None:
+        """With which persons log in; None where the settings name none."""
+        return None if self.settings.oidc is None else Provider(self.settings.oidc)
 
     @property
     def folder(self) -> FilePath:
@@ -173,10 +183,12 @@ class WebNode:
 class WebError(IsocenterError):
     """A request that is answered with a status of its own."""
 
-    def __init__(self, status: int, problem: str, where: str, remedy: str) -> None:
+    def __init__(
+        self, status: int, problem: str, where: str, remedy: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(problem, where, remedy)
-        self.args = (status, problem, where, remedy)
-        self.status = status
+        self.args = (status, problem, where, remedy, headers)
+        self.status, self.headers = status, dict(headers or {})
 
 
 async def _node(request: Request) -> WebNode:
