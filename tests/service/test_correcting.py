@@ -36,7 +36,7 @@ PACS = {"name": "PACS", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
 
 def page(node: SmallNode, account: str = "ada", role: str = "radiologist") -> TestClient:
     """The node's routes, as a person asks for them who has logged in."""
-    routes = web_app(WebNode(node.settings, node.database, node.store)).app
+    routes = web_app(WebNode(node.settings, node.database, node.store)).app.app
 
     async def as_person(scope, receive, send):
         if scope["type"] == "http":

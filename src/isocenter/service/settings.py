@@ -390,12 +390,6 @@ class Page(Section):
     send: list[str] = []
 
 
-class Audit(Section):
-    """Where else the heads of the audit are kept: a server of syslog (RFC 5424 over TCP)."""
-
-    syslog: HostPort | None = None
-
-
 class Oidc(Section):
     """An OpenID provider, with which persons log in; the secret of the node comes from ISOCENTER_OIDC_SECRET.
 
@@ -420,6 +414,12 @@ class Oidc(Section):
         return self
 
 
+class Audit(Section):
+    """Where else the heads of the audit are kept: a server of syslog (RFC 5424 over TCP)."""
+
+    syslog: HostPort | None = None
+
+
 class Settings(Section):
     """All of `node.toml`; a file that says nothing gives a node on loopback."""
 
@@ -441,8 +441,8 @@ class Settings(Section):
     front: Front | None = None
     ohif: Ohif | None = None
     page: Page = Page()
-    audit: Audit = Audit()
     oidc: Oidc | None = None
+    audit: Audit = Audit()
 
     @model_validator(mode="after")
     def _agrees(self) -> Settings:

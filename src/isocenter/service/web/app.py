@@ -54,10 +54,26 @@ log = logging.getLogger("isocenter")
 
 def web_app(web_node: WebNode) -> ASGIApp:
     """The application of a node."""
-    rooms = (health, login, people, metrics, node, studies, jobs, worklist, notices, aside, audit, series, reading)
+    rooms = (
+        health,
+        login,
+        people,
+        metrics,
+        node,
+        studies,
+        jobs,
+        worklist,
+        notices,
+        aside,
+        audit,
+        series,
+        reading,
+        correcting,
+        pages,
+    )
     app, stated = _app(web_node), APIRouter(dependencies=[roles(*ROLES)])
     stated.add_api_route("/openapi.json", lambda: JSONResponse(app.openapi()), include_in_schema=False)
-    routers = [stated, *(room.router for room in (*rooms, correcting, pages)), inference_router, *DICOMWEB]
+    routers = [stated, *(room.router for room in rooms), inference_router, *DICOMWEB]
     return _guarded(app, web_node, routers)
 
 

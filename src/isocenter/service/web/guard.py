@@ -11,11 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from isocenter.errors import IsocenterError
 from isocenter.service.settings import MOST_CONNECTIONS
 from isocenter.service.web.access import enter
-from isocenter.service.web.identity import HEALTH, Identity
+from isocenter.service.web.identity import EVENTS, HEALTH, Identity
 from isocenter.service.web.shapes import problem_of
 from isocenter.service.web.web_node import WebError
 
-EVENTS = "/api/worklist/events"
 MOST_HEAD_BYTES = 1 << 16  # names and values of all headers, and the path with its query
 CONNECTIONS = "connections"  # the server's open ones, in the state of a request
 RETRY_AFTER_S = 5  # when too many ask at once: most answers take less

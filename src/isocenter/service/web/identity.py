@@ -21,6 +21,7 @@ from isocenter.service.web.shapes import INFERENCE
 from isocenter.service.web.web_node import WebError
 
 HEALTH = ("/health/", f"{INFERENCE}/health/")
+EVENTS = "/api/worklist/events"  # for which a page asks again by itself, as long as it is open
 LOGIN = "/login"  # the page where a person logs in
 CSRF, BACKGROUND = "x-csrf-token", "x-background"
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -74,7 +75,7 @@ class Identity:
             raise _refusal(403, "a page of another address asks", "Open the page of this node")
         if not secret:
             return None
-        is_used = BACKGROUND not in headers
+        is_used = BACKGROUND not in headers and scope["path"] != EVENTS
         session = await to_thread.run_sync(lambda: self.accounts.session(secret, is_used=is_used), limiter=THREADS)
         if session is None:
             return None

@@ -131,8 +131,8 @@ class WebNode:
     arrivals: Arrivals = field(default_factory=Arrivals)
     openings: Openings = field(default_factory=Openings)
     computing: Computing = field(init=False)
-    volumes: Volumes = field(init=False)
     accounts: Accounts = field(init=False)
+    volumes: Volumes = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accounts", Accounts(self.database))
