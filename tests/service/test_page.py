@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,11 @@ from fastapi.testclient import TestClient
 from browsers import Browser, Page, browser_running
 from conftest import DATA
 from isocenter.files import read
-from isocenter.files.dicom import SeriesNames, read_identity, write_series
+from isocenter.files.dicom import SeriesNames, read_identity, read_segmentation, write_series
 from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.tables import corrections, drafts, feedback
+from isocenter.service.routing.facts import ModelFacts
+from isocenter.service.stored import MODELS
 from isocenter.service.web.app import web_app
 from isocenter.service.web.pages import page_files
 from isocenter.service.web.server import run_web
@@ -76,6 +78,9 @@ def room(tmp_path_factory) -> Iterator[ReadingRoom]:
         node.receive(*files)
         node.work()
         studies.append(read_identity(files[0]).study)
+    facts = [asdict(ModelFacts(name, "h", "CT")) for name in node.settings.models]
+    stated = {"schema": "isocenter.models", "version": 1, "rows": facts}
+    (node.settings.folder / MODELS).write_text(json.dumps(stated))
     Accounts(node.database).first(PASSWORD)
     stop, bound, ports = threading.Event(), threading.Event(), list[int]()
 
@@ -143,10 +148,10 @@ def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_str
         page.wait("document.body.innerText.includes('Accepted. Next study')", 10)
         assert page.complaints == []
     [made] = room.node.rows(corrections)
-    [seg] = (room.node.settings.folder / "results" / made.correction).glob("*.dcm")
     series = read(room.node.settings.folder.parent / "now")
+    seg = read_segmentation(room.node.settings.folder / "results" / made.correction / "answer.dcm", series.geometry)
     bright = series.data[0] > LEVEL
-    np.testing.assert_array_equal(read(seg).data[0] != 0, bright | wanted)
+    np.testing.assert_array_equal(seg.data[0] != 0, bright | wanted)
     assert [row.verdict for row in room.node.rows(feedback)] == ["correct", "accept"]
 
 
