@@ -130,6 +130,7 @@ def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_str
         page.wait(f"{AXIAL}.dataset.slice === '13'", 5)  # the array's slices run to the head
         page.press("b")
         page.press("]")
+        page.wait("document.querySelector('button[title=\"Brush (b)\"]').matches('[aria-pressed=true]')", 5)
         box = page.value(f"(r => [r.left, r.top, r.width, r.height])({AXIAL}.getBoundingClientRect())")
         ends = [(round(box[0] + x * box[2]), round(box[1] + y * box[3])) for x, y in ((0.45, 0.4), (0.6, 0.55))]
         wanted = pressed_voxels(page, ends, 12.0, 13)

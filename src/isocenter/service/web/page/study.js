@@ -98,7 +98,7 @@ class StudyPage {
     const { parts } = this;
     this.viewer?.close();
     this.source?.close();
-    Object.assign(this, { job, series, image, viewer: null, source: null, draft: null, tool: "" });
+    Object.assign(this, { job, series, image, viewer: null, source: null, draft: null, tool: "", wish: "" });
     if (series) parts.series.value = series;
     this.#fillSide();
     if (!series) return parts.panes.replaceChildren(notice("This study has no images that can be shown."));
@@ -142,6 +142,7 @@ class StudyPage {
     };
     draft.onChange();
     this.#fillSide();
+    if (this.wish) this.setTool(this.wish, true);
     if (draft.strokes.length) {
       this.#say(notice(`Your draft of ${draft.strokes.length} ${draft.strokes.length === 1 ? "stroke" : "strokes"} is still here. Correct goes on with it.`));
     }
@@ -215,6 +216,7 @@ class StudyPage {
 
   setTool(name, isAgain = false) {
     const { parts, viewer, source, draft, mask } = this;
+    if (!draft) this.wish = name; // the node has not told yet what it keeps of before
     if (!draft || (name !== "box" && name && !mask)) return;
     this.tool = !isAgain && this.tool === name ? "" : name;
     const label = mask?.labels.find(({ value }) => String(value) === parts.label.value) ?? mask?.labels[0];
@@ -424,7 +426,7 @@ class StudyPage {
   // ---- correct and judge
 
   correct() {
-    if (!this.draft) return;
+    if (!this.parts.judge) return;
     if (!this.tool) this.setTool(this.mask ? "brush" : "box");
     this.#say(notice("Draw with the brush (b) or the eraser (e), then save (s)."));
   }
