@@ -14,6 +14,7 @@ import numpy as np
 from sqlalchemy import Connection, func, insert, select
 
 from isocenter.errors import FormatError, GeometryError, IsocenterError
+from isocenter.evaluation import volume_unit
 from isocenter.files import dicom, suffix_of, write_label_map
 from isocenter.prediction import write_findings
 from isocenter.runtime import measurements
@@ -289,16 +290,17 @@ def _measured(
     They have no interval: a person's outline has none that we know. Of a clip no structure is measured.
     """
     kept = [dict(row) for row in rows if row.get("label") is None]
-    size = image.geometry.voxel_size
-    if image.frames is not None or size is None:
+    if image.frames is not None:
         return kept
+    # As results state it: in ml or mm2, and in voxels where their size is not known.
+    step, unit = (image.geometry.voxel_size or (1.0, ""))[0], volume_unit(image.geometry).replace("mm²", "mm2")
     codes = {row["concept"]: finding_of(row).codes for row in rows if row.get("label") is not None}
     place = {name: row[name] for row in rows[:1] for name in ("case", "instance") if name in row}
     table = measurements(mask, labels, image)
     for label in labels:
         own = codes.get(label.name) or ((label.code,) if label.code is not None else ())
-        volume = round(float(np.count_nonzero(mask == label.value)) * size[0], 6)
-        made = [Finding(label.name, volume, size[1], codes=own, group=label.name, label=label.value)]
+        volume = round(float(np.count_nonzero(mask == label.value)) * step, 6)
+        made = [Finding(label.name, volume, unit, codes=own, group=label.name, label=label.value)]
         made += [*measured_findings(label, table)] if volume else []
         kept += [{**asdict(one), **place} for one in made]
     return kept
