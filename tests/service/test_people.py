@@ -182,6 +182,11 @@ def test_an_account_is_made_with_a_password_that_is_stated_once(node, person):
     assert person.post("/api/accounts", json={"account": "anna@ward", "role": "viewer"}).status_code == 409
 
 
+@pytest.mark.parametrize(("name", "status"), [("node", 409), ("token router", 409), (" anna", 422), ("a\nb", 422)])
+def test_no_person_is_called_as_the_node_calls_itself_and_its_machines(person, name, status):
+    assert person.post("/api/accounts", json={"account": name, "role": "viewer"}).status_code == status
+
+
 @pytest.mark.parametrize("change", [{"ended": True}, {"role": "viewer"}])
 def test_the_last_administrator_stays(node, person, change):
     refused = person.put("/api/accounts/administrator", json=change)
@@ -238,6 +243,7 @@ def test_without_an_account_this_machine_has_all_rights_and_gives_none_to_others
 
 
 def test_the_first_account_comes_from_the_environment_and_lets_others_reach_the_node(tmp_path, monkeypatch):
+    monkeypatch.setattr("isocenter.service.supervisor._load_models", lambda *_: None)  # it has none
     settings = read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0}, dicom={"port": 0})  # noqa: S104
     monkeypatch.setenv("ISOCENTER_ADMIN_PASSWORD", "short")
     with pytest.raises(UsageError, match="ISOCENTER_ADMIN_PASSWORD: the password has 5 letters"):
@@ -247,7 +253,6 @@ def test_the_first_account_comes_from_the_environment_and_lets_others_reach_the_
     monkeypatch.setenv("ISOCENTER_ADMIN_PASSWORD", "another long password")  # too late: there is an account
     prepared(settings)
     monkeypatch.delenv("ISOCENTER_ADMIN_PASSWORD")
-    prepared(settings)
     for listener in web_listeners(settings):
         listener.close()
     with served(tmp_path) as web:
