@@ -178,8 +178,8 @@ class Accounts:
     def record_failure(self, who: Actor, reason: str) -> None:
         """Write into the audit that somebody could not log in."""
         with self.database.write() as connection:
-            stated = {"outcome": FAILURE, "detail": {"reason": reason}}
-            record(connection, "login", f"account {who.account}", actor=who, **stated)
+            thing, detail = f"account {who.account}", {"reason": reason}
+            record(connection, "login", thing, actor=who, outcome=FAILURE, detail=detail)
 
     def _count(self, connection: Connection, attempt: str) -> None:
         """One more attempt. Raises WaitError where it comes too soon."""
