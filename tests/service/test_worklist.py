@@ -12,7 +12,6 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import ClassVar
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
@@ -24,8 +23,8 @@ from isocenter.service.records.tables import deliveries, jobs, notices
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.routing.urgency import most_urgent
 from isocenter.service.settings import Urgent
-from isocenter.service.web import notices as notice_routes
 from isocenter.service.web import worklist
+from isocenter.service.web.app import web_app
 from isocenter.service.web.web_node import WebNode
 from ports import free_port
 from service.objects_sent import drawn, encoded
@@ -71,12 +70,8 @@ def test_a_probability_that_no_model_states_and_a_notice_that_no_rule_could_send
 
 
 def api(node: SmallNode) -> TestClient:
-    """The routes of the worklist and of notices, without a server."""
-    app = FastAPI()
-    app.state.node = WebNode(node.settings, node.database, node.store)
-    app.include_router(worklist.router)
-    app.include_router(notice_routes.router)
-    return TestClient(app)
+    """The application, without a server."""
+    return TestClient(web_app(WebNode(node.settings, node.database, node.store)), base_url="http://localhost")
 
 
 def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):

@@ -372,6 +372,12 @@ class Ohif(Section):
     port: Port = 8181
 
 
+class Audit(Section):
+    """Where else the heads of the audit are kept: a server of syslog (RFC 5424 over TCP)."""
+
+    syslog: HostPort | None = None
+
+
 class Oidc(Section):
     """An OpenID provider, with which persons log in; the secret of the node comes from ISOCENTER_OIDC_SECRET.
 
@@ -396,12 +402,6 @@ class Oidc(Section):
         return self
 
 
-class Audit(Section):
-    """Where else the heads of the audit are kept: a server of syslog (RFC 5424 over TCP)."""
-
-    syslog: HostPort | None = None
-
-
 class Settings(Section):
     """All of `node.toml`; a file that says nothing gives a node on loopback."""
 
@@ -422,8 +422,8 @@ class Settings(Section):
     watch: Watch | None = None
     front: Front | None = None
     ohif: Ohif | None = None
-    oidc: Oidc | None = None
     audit: Audit = Audit()
+    oidc: Oidc | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Settings:

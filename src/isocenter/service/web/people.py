@@ -75,7 +75,7 @@ def change_account(node: Node, who: Who, account: AccountName, change: AccountCh
     """Change an account; its sessions end."""
     password = secrets.token_urlsafe(MADE_BYTES) if change.new_password else None
     try:
-        node.accounts.change(account, who=who, role=change.role, ended=change.ended, password=password)
+        node.accounts.change(account, role=change.role, ended=change.ended, password=password, who=who)
     except AccountError as error:
         raise WebError(409, error.problem, error.where, error.remedy) from error
     return _shown(node, account, password)
@@ -94,7 +94,7 @@ def make_token(node: Node, who: Who, new: NewToken) -> TokenShape:
     if end.timestamp() <= node.database.now():
         raise WebError(422, "the last day is over", new.last_day.isoformat(), "Give a later one")
     try:
-        key, secret = node.accounts.make_token(new.name, new.role, end.timestamp(), who=who)
+        key, secret = node.accounts.make_token(new.name, new.role, end.timestamp(), who)
     except AccountError as error:
         raise WebError(409, error.problem, error.where, error.remedy) from error
     [row] = (row for row in node.accounts.tokens() if row.token == key)
