@@ -190,6 +190,7 @@ class Peer(Section):
 
     may:    what it may ask of us: to store, to commit what it has stored, to order jobs by workitems
     commit: whether it is asked to commit what we send
+    reject: whether it is told to reject results that were superseded
     """
 
     name: Name
@@ -198,6 +199,7 @@ class Peer(Section):
     port: Port
     may: list[Literal["store", "commit", "order"]] = ["store", "commit"]
     commit: bool = True
+    reject: bool = False
     dicomweb: Url | None = None
     tls: PeerTls | None = None
 
