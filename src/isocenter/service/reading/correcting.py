@@ -27,6 +27,7 @@ from isocenter.service.records.actor import Actor
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import Answer
 from isocenter.service.records.tables import answers, corrections, deliveries, jobs, studies
+from isocenter.service.routing.urgency import most_urgent
 from isocenter.service.settings import Settings
 from isocenter.service.work.answer import Marks, answer_of
 from isocenter.tasks import measured_findings
@@ -83,7 +84,7 @@ class Corrections:
         try:
             writing = _Writing(self.settings, judged, key, revision + 1, at, actor, room)
             rows = writing.write(images, strokes, read)
-            files = writing.answers()
+            files = writing.answers(rows)
             with self.database.write() as connection:
                 _check_revision(connection, judged, revision, locks=True)
                 own = {"correction": key, "judged": judged.key, "study": judged.study, "revision": revision + 1}
@@ -249,15 +250,16 @@ class _Writing:
     def _algorithm(self) -> str:
         return " ".join(filter(None, self.judged.model))[:LONGEST_NAME]
 
-    def answers(self) -> list[Answer]:
-        """The files, the DICOM objects under UIDs that follow from the correction."""
+    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
+        """The files, the DICOM objects under UIDs that follow from the correction. rows: its findings"""
         node, own = self.settings.node, self.settings.models.get(str(self.judged.columns.get("model", "")))
         marks = Marks(node.uid_root, node.text, own is not None and own.sr_class == "comprehensive", self.earlier)
         paths = sorted(path for path in self.room.iterdir() if path.is_file())
         objects = [path for path in paths if path.suffix == ".dcm"]
         stamps = {path: self._stamp(path) for path in objects}
         uids = {old: new for path, by in stamps.items() for old, new in dicom.stamped_uids(path, by).items()}
-        return [answer_of(path, stamps.get(path), uids, marks) for path in paths]
+        urgency = most_urgent(rows, self.settings.urgent)
+        return [answer_of(path, stamps.get(path), uids, marks, urgency) for path in paths]
 
     def _stamp(self, path: Path) -> dicom.Stamp:
         """Versions of a correction share a series, and count up in it."""
