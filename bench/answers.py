@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from isocenter.errors import IsocenterError
 from isocenter.files import format_of, read, read_volumes
-from isocenter.files.dicom import ANSWERS, Result, rasterise, read_segmentation
+from isocenter.files.dicom import ANSWERS, Result, rasterise, read_identity, read_segmentation
 from isocenter.prediction.page import page_of
 from isocenter.values import Code, Finding, Image, Label, Map
 
@@ -198,7 +198,11 @@ def judged(kind: str, source: Image, pacs: Callable[[Path], Path] | None) -> tup
                 return "fault", found[0]
             if kind in ("seg", "labelmap", "rtstruct", "pm"):
                 through = pacs(path) if pacs else path
-                if differs := comes_back(kind, result, through):
+                try:
+                    differs = comes_back(kind, result, through)
+                except IsocenterError as error:
+                    differs = error.problem
+                if differs:
                     return "fault", differs
     return "yes", ""
 
@@ -207,7 +211,8 @@ def images_of(data: Path, *, small: bool) -> Iterator[tuple[str, Image | Isocent
     """Of each series and each single object the first image that can be read, or why none can."""
     series = [path for path in sorted((data / "dicom" / "series").iterdir()) if path.is_dir()]
     files = [path for path in sorted((data / "dicom" / "files").iterdir()) if path.is_file()]
-    for path in series[:4] if small else series + [path for path in files if format_of(path) == "dicom"]:
+    images = [path for path in files if format_of(path) == "dicom" and not _is_result(path)]
+    for path in series[:4] if small else series + images:
         refusal = None
         try:
             volumes = read_volumes(path)
@@ -225,6 +230,15 @@ def images_of(data: Path, *, small: bool) -> Iterator[tuple[str, Image | Isocent
             break
         else:
             yield path.name, refusal or IsocenterError("holds no image", path.name, "")
+
+
+def _is_result(path: Path) -> bool:
+    """Whether an object is a result itself, such as a SEG, and no image that a model is given."""
+    try:
+        identity = read_identity(path)
+    except IsocenterError:
+        return False
+    return any(identity.sop_class in answer.sop_classes for answer in ANSWERS.values())
 
 
 def _pacs(stack: ExitStack) -> Callable[[Path], Path] | None:

@@ -22,6 +22,7 @@ __all__ = [
     "demo",
     "describe_networks",
     "describe_weights",
+    "document",
     "embed",
     "ensemble",
     "evaluate",
@@ -36,17 +37,21 @@ __all__ = [
     "predict",
     "pretrain",
     "read",
+    "read_transform",
+    "register",
     "route",
     "serve",
     "train",
     "verify_audit",
+    "verify_documents",
     "view",
     "write",
+    "write_transform",
 ]
 
 if TYPE_CHECKING:
     from isocenter.errors import IsocenterError
-    from isocenter.files import read, write
+    from isocenter.files import read, read_transform, write, write_transform
     from isocenter.runtime import load
     from isocenter.verbs.adopt import adopt
     from isocenter.verbs.audit import export_audit, verify_audit
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo
+    from isocenter.verbs.document import document, verify_documents
     from isocenter.verbs.embed import embed
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate
@@ -66,6 +72,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.plan import plan
     from isocenter.verbs.predict import predict
     from isocenter.verbs.pretrain import pretrain
+    from isocenter.verbs.register import register
     from isocenter.verbs.route import route
     from isocenter.verbs.serve import serve
     from isocenter.verbs.train import train

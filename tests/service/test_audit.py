@@ -23,15 +23,26 @@ from isocenter.service.dicom.listening import Peer
 from isocenter.service.exchange.atna import EVENTS, atna_message
 from isocenter.service.objects.received import Happened
 from isocenter.service.objects.store import key_of
+from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.audit import record, record_lines, record_settings
-from isocenter.service.records.chain import FIRST, canonical, head, seal, sealed_events, unsealed_count, verified
+from isocenter.service.records.chain import (
+    FIRST,
+    Verdict,
+    canonical,
+    head,
+    seal,
+    sealed_events,
+    unsealed_count,
+    verified,
+)
 from isocenter.service.records.tables import audit
 from isocenter.service.sealing import Sealing
 from isocenter.service.settings import Audit
 from service.atna_schema import schema
 from service.databases import with_tables
 from service.objects_sent import data_set, drawn, encoded
+from service.people import PASSWORD
 from service.receiving import receiving, until
 from service.talking import Talk, object_sent
 from service.web_served import served
@@ -44,6 +55,10 @@ def recorded(database, count: int) -> None:
     with database.write() as connection:
         for number in range(count):
             record(connection, "view", f"{number:032x}", actor=EVE, detail={"n": number / 7, "words": WORDS})
+
+
+def checked(database) -> Verdict:
+    return verified(((event, canonical(event)) for event in sealed_events(database)), head(database).hash)
 
 
 def rows(database) -> list[Any]:
@@ -75,7 +90,7 @@ def test_rows_are_sealed_in_order_each_with_the_hash_of_the_one_before(database)
     assert [event["previous"] for event in events] == [FIRST, *(event["hash"] for event in events[:3])]
     stated = {(event["node"], event["actor"], event["role"], event["address"]) for event in events}
     assert stated == {("north", "eve", "radiologist", "10.0.0.7")}
-    assert verified(events, head(database).hash).events == 4
+    assert checked(database).events == 4
 
 
 def test_a_hash_is_that_of_the_row_as_json_so_that_others_can_check_it(database):
@@ -106,7 +121,7 @@ def test_two_that_seal_at_once_give_no_number_twice(database):
         thread.start()
     for thread in threads:
         thread.join()
-    assert verified(sealed_events(database), head(database).hash).events == 300
+    assert checked(database).events == 300
 
 
 def test_any_byte_that_changes_and_any_line_that_goes_moves_or_comes_twice_is_found(folder, tmp_path):
@@ -202,6 +217,31 @@ def test_settings_that_change_are_an_event_with_their_old_and_new_values(databas
     assert (last.action, last.object) == ("configuration", "[queue]")
     assert last.detail == {"old": {"workers": 1}, "new": {"workers": 2}}
     assert record_settings(database, {"node": {"name": "a"}, "queue": {"workers": 2}}) == []
+
+
+def test_whoever_logs_in_or_cannot_and_what_becomes_of_accounts_and_tokens_is_an_event(database):
+    people, first = Accounts(database), Actor("administrator", "administrator", "10.0.0.1")
+    people.first(PASSWORD)
+    assert not people.is_password("administrator", "wrong", "10.0.0.9")
+    assert people.is_password("administrator", PASSWORD, "10.0.0.1")
+    secret = people.enter("administrator", address="10.0.0.1")
+    people.make("eve", "viewer", PASSWORD, who=first)
+    people.change("eve", role="radiologist", who=first)
+    key, token = people.make_token("ris", "service", 9e9, first)
+    assert people.end_token(key, who=first)
+    people.leave(secret, who=first)
+    found = [(row.actor, row.address, row.action, row.object, row.outcome) for row in rows(database)]
+    assert found == [
+        ("node", "", "configuration", "account administrator", "success"),
+        ("administrator", "10.0.0.9", "login", "account administrator", "failure"),
+        ("administrator", "10.0.0.1", "login", "account administrator", "success"),
+        *2 * [("administrator", "10.0.0.1", "configuration", "account eve", "success")],
+        *2 * [("administrator", "10.0.0.1", "configuration", "token ris", "success")],
+        ("administrator", "10.0.0.1", "logout", "account administrator", "success"),
+    ]
+    assert rows(database)[4].detail["old"] == {"role": "viewer", "ended": False}
+    written = "".join(canonical(dict(row._mapping)) for row in rows(database))
+    assert not any(one in written for one in (PASSWORD, secret, token))
 
 
 def test_the_head_goes_to_syslog_in_a_frame_of_rfc_6587(folder):

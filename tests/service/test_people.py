@@ -16,7 +16,7 @@ from isocenter.errors import UsageError
 from isocenter.service import prepared, read_settings
 from isocenter.service.records import accounts as records
 from isocenter.service.records.accounts import Accounts, WaitError
-from isocenter.service.records.tables import audit, sessions, tokens
+from isocenter.service.records.tables import sessions, tokens
 from isocenter.service.web import guard
 from isocenter.service.web.identity import own_path
 from isocenter.service.web.server import web_listeners
@@ -182,6 +182,11 @@ def test_an_account_is_made_with_a_password_that_is_stated_once(node, person):
     assert person.post("/api/accounts", json={"account": "anna@ward", "role": "viewer"}).status_code == 409
 
 
+@pytest.mark.parametrize(("name", "status"), [("node", 409), ("token router", 409), (" anna", 422), ("a\nb", 422)])
+def test_no_person_is_called_as_the_node_calls_itself_and_its_machines(person, name, status):
+    assert person.post("/api/accounts", json={"account": name, "role": "viewer"}).status_code == status
+
+
 @pytest.mark.parametrize("change", [{"ended": True}, {"role": "viewer"}])
 def test_the_last_administrator_stays(node, person, change):
     refused = person.put("/api/accounts/administrator", json=change)
@@ -238,6 +243,7 @@ def test_without_an_account_this_machine_has_all_rights_and_gives_none_to_others
 
 
 def test_the_first_account_comes_from_the_environment_and_lets_others_reach_the_node(tmp_path, monkeypatch):
+    monkeypatch.setattr("isocenter.service.supervisor._load_models", lambda *_: None)  # it has none
     settings = read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0}, dicom={"port": 0})  # noqa: S104
     monkeypatch.setenv("ISOCENTER_ADMIN_PASSWORD", "short")
     with pytest.raises(UsageError, match="ISOCENTER_ADMIN_PASSWORD: the password has 5 letters"):
@@ -247,37 +253,10 @@ def test_the_first_account_comes_from_the_environment_and_lets_others_reach_the_
     monkeypatch.setenv("ISOCENTER_ADMIN_PASSWORD", "another long password")  # too late: there is an account
     prepared(settings)
     monkeypatch.delenv("ISOCENTER_ADMIN_PASSWORD")
-    prepared(settings)
     for listener in web_listeners(settings):
         listener.close()
     with served(tmp_path) as web:
         assert logged_in(web, "administrator").get("/api/me").json()["role"] == "administrator"
-
-
-def test_what_people_do_with_accounts_and_tokens_stands_in_the_audit(tmp_path):
-    with with_people(tmp_path / "node") as web:
-        person = logged_in(web, "administrator")
-        httpx.post(f"{web.url}/api/login", json={"account": "viewer", "password": "a wrong password"})
-        httpx.post(f"{web.url}/api/login", json={"account": "my-password-in-the-wrong-field", "password": ""})
-        person.put("/api/accounts/viewer", json={"role": "radiologist"})
-        token = person.post("/api/tokens", json={"name": "router", "last_day": "2100-01-01"}).json()
-        person.delete(f"/api/tokens/{token['token']}")
-        person.post("/api/logout")
-        with web.database.read() as connection:
-            rows = connection.execute(select(audit).order_by(audit.c.event)).all()
-    told = [(row.actor, row.action, row.object, row.outcome) for row in rows if row.actor != "node"]
-    assert told == [
-        ("administrator", "login", "administrator", "success"),
-        ("", "login", "viewer", "failure"),
-        ("", "login", "no account", "failure"),
-        ("administrator", "account changed", "viewer", "success"),
-        ("administrator", "token made", "router", "success"),
-        ("administrator", "token ended", "router", "success"),
-        ("administrator", "logout", "administrator", "success"),
-    ]
-    [changed_row] = [row for row in rows if row.action == "account changed"]
-    assert (changed_row.detail["old"]["role"], changed_row.detail["new"]["role"]) == ("viewer", "radiologist")
-    assert not any(secret in str(rows) for secret in (PASSWORD, "wrong password", token["secret"]))
 
 
 def test_of_passwords_nothing_is_kept_but_a_slow_hash(database):

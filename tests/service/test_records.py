@@ -14,9 +14,19 @@ from isocenter.errors import ResourceError
 from isocenter.service.records import index as index_of_records
 from isocenter.service.records.database import Clock, RecordError, only_keeper, opened
 from isocenter.service.records.index import Arrival, Index
-from isocenter.service.records.jobs import ABSTAINED, NOTHING, REFUSED, RESULT, Answer, Jobs, Outcome, Wanted
+from isocenter.service.records.jobs import (
+    ABSTAINED,
+    NOTHING,
+    REFUSED,
+    REJECTION,
+    RESULT,
+    Answer,
+    Jobs,
+    Outcome,
+    Wanted,
+)
 from isocenter.service.records.migration import migrated
-from isocenter.service.records.outbox import Outbox
+from isocenter.service.records.outbox import Outbox, note_name
 from isocenter.service.records.tables import answers, audit, deliveries, findings, jobs, metadata, studies
 from ports import free_port
 
@@ -335,6 +345,25 @@ def test_a_superseded_job_whose_inputs_are_wanted_again_is_done_anew(queue, data
     [row] = rows(database, jobs)
     assert (row.state, row.outcome, row.attempts) == ("sending", RESULT, 1)
     assert [one.sop_instance_uid for one in Outbox(database).claim("pacs")] == ["2.25.7"]
+
+
+def test_a_superseded_job_that_a_peer_was_told_to_reject_is_wanted_again_as_another_one(queue, database):
+    add(queue)
+    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs", "archive"]))
+    settled(queue, [])
+    outbox = Outbox(database)
+    assert outbox.to_reject(["pacs"]) == []  # the peer has nothing
+    outbox.sent(outbox.claim("pacs")[0], "2.25.8")
+    [due] = outbox.to_reject(["pacs", "archive"])
+    assert (due.peer, due.objects) == ("pacs", {"case.dcm": "2.25.8"})
+    note = Answer(note_name("pacs"), REJECTION, 9, "0" * 64, "1.2.4", "2.25.9")
+    assert outbox.add_note(due, note)
+    assert outbox.to_reject(["pacs"]) == []
+    assert [one.name for one in outbox.claim("pacs")] == ["rejection_pacs.dcm"]
+    assert add(queue) and not add(queue)
+    first, second = sorted(rows(database, jobs), key=lambda row: row.version)
+    assert (first.state, second.state, second.version) == ("superseded", "waiting", 2)
+    assert first.inputs_hash == second.inputs_hash
 
 
 def test_a_job_done_again_whose_answers_have_all_arrived_is_done(queue, database):

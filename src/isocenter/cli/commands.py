@@ -7,7 +7,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from isocenter.cli.images import convert, view
+from isocenter.cli.document_commands import document
+from isocenter.cli.images import convert, register, view
 from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
 from isocenter.cli.service_commands import export, feedback, monitor, route, serve, verify
 from isocenter.cli.shell import app
@@ -66,11 +67,13 @@ for verb in (
     calibrate,
     adopt,
     convert,
+    register,
     view,
     serve,
     route,
     monitor,
     feedback,
+    document,
     networks,
     demo,
 ):

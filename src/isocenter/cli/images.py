@@ -12,13 +12,14 @@ from isocenter.cli.flags import (
     FillMissing,
     Json,
     Orientation,
+    Out,
     OutPage,
     Overwrite,
     Part,
     Prefer,
     Volume,
 )
-from isocenter.cli.shell import fail_if, name_of, show
+from isocenter.cli.shell import default_out, fail_if, name_of, show
 
 
 def convert(
@@ -42,6 +43,14 @@ def convert(
     regions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A label map: write the mean of each region in every frame.")
     ] = None,
+    through: Annotated[
+        Path | None,
+        typer.Option(metavar="TRANSFORM", help="Transform to carry the image through (.h5, .tfm, .nii.gz, .dcm)."),
+    ] = None,
+    onto: Annotated[Path | None, typer.Option(metavar="FIXED", help="Image on whose grid it shall lie.")] = None,
+    inverse: Annotated[
+        bool, typer.Option("--inverse", help="Go the other way: SOURCE was the fixed image of the transform.")
+    ] = False,
 ) -> None:
     """Write an image in another format. What the format cannot hold is refused, never changed."""
     options: dict[str, Any] = {"part": part, "prefer": prefer, "orientation": orientation}
@@ -54,10 +63,82 @@ def convert(
         drop_geometry=drop_geometry,
         adc=adc,
         regions=regions,
+        through=through,
+        onto=onto,
+        inverse=inverse,
         **options,
     )
     show(result, result.as_record() if json else None)
     fail_if(result.problems)
+
+
+def register(
+    fixed: Annotated[Path, typer.Argument(metavar="FIXED", help="The image that stays: a file or a DICOM series.")],
+    moving: Annotated[Path, typer.Argument(metavar="MOVING", help="The image that is laid on it.")],
+    out: Out = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    transform: Annotated[
+        str, typer.Option(metavar="KIND", help="Kind of transform: rigid, affine or deformable.")
+    ] = "deformable",
+    similarity: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What is compared: lncc (within a modality), mse (CT on CT), mind (across modalities) or auto.",
+        ),
+    ] = "auto",
+    initial: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="First guess: world (as the headers say), centres, moments, or auto: the best."
+        ),
+    ] = "auto",
+    fixed_mask: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Mask of the fixed image: what is compared.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Label map of the moving image, to carry along.")
+    ] = None,
+    fixed_labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Label map of the fixed image; it is only scored.")
+    ] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV of name,x,y,z (RAS+ mm) in the fixed image, to carry along."),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(metavar="S", help="Longest time for the deformable part; by default all its steps.")
+    ] = None,
+    across_patients: Annotated[
+        bool, typer.Option("--across-patients", help="Allow DICOM images of two patients.")
+    ] = False,
+    part: Part = None,
+    prefer: Prefer = None,
+    orientation: Orientation = None,
+    fill_missing: FillMissing = False,
+) -> None:
+    """Lay MOVING on FIXED; write the moved image, the transform, its inverse and a report."""
+    result = isocenter.register(
+        fixed,
+        moving,
+        out=out or default_out("register", moving),
+        overwrite=overwrite,
+        transform=transform,
+        similarity=similarity,
+        initial=initial,
+        fixed_mask=fixed_mask,
+        labels=labels,
+        fixed_labels=fixed_labels,
+        points=points,
+        seconds=seconds,
+        across_patients=across_patients,
+        part=part,  # type: ignore[arg-type]
+        prefer=prefer,  # type: ignore[arg-type]
+        orientation=orientation,
+        fill_missing=fill_missing,
+    )
+    show(result, result.as_record() if json else None)
 
 
 def view(

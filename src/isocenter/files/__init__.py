@@ -12,7 +12,14 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.files.code_file import read_codes
-    from isocenter.files.dicom import SeriesNames, write_series
+    from isocenter.files.dicom import (
+        DEFORMED,
+        RESAMPLED,
+        SeriesNames,
+        stated_patient,
+        write_derived_series,
+        write_series,
+    )
     from isocenter.files.format import Entry, Format, Part, Prefer, ReadKeywords, ReadOptions, refuse_no_orientation
     from isocenter.files.index import FORMATS, format_of, read, read_volumes, suffix_of, write
     from isocenter.files.label_table import find as find_labels
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
     from isocenter.files.storage.web import download, unpack_tar
     from isocenter.files.storage.zip_archive import opened_zip, refuse_growth
     from isocenter.files.surface import write_surfaces
+    from isocenter.files.transform_file import read_transform, write_transform
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

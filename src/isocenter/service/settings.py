@@ -190,6 +190,7 @@ class Peer(Section):
 
     may:    what it may ask of us: to store, to commit what it has stored, to order jobs by workitems
     commit: whether it is asked to commit what we send
+    reject: whether it is told to reject results that were superseded
     """
 
     name: Name
@@ -198,6 +199,7 @@ class Peer(Section):
     port: Port
     may: list[Literal["store", "commit", "order"]] = ["store", "commit"]
     commit: bool = True
+    reject: bool = False
     dicomweb: Url | None = None
     tls: PeerTls | None = None
 
@@ -390,6 +392,12 @@ class Page(Section):
     send: list[str] = []
 
 
+class Audit(Section):
+    """Where else the heads of the audit are kept: a server of syslog (RFC 5424 over TCP)."""
+
+    syslog: HostPort | None = None
+
+
 class Oidc(Section):
     """An OpenID provider, with which persons log in; the secret of the node comes from ISOCENTER_OIDC_SECRET.
 
@@ -414,12 +422,6 @@ class Oidc(Section):
         return self
 
 
-class Audit(Section):
-    """Where else the heads of the audit are kept: a server of syslog (RFC 5424 over TCP)."""
-
-    syslog: HostPort | None = None
-
-
 class Settings(Section):
     """All of `node.toml`; a file that says nothing gives a node on loopback."""
 
@@ -441,8 +443,8 @@ class Settings(Section):
     front: Front | None = None
     ohif: Ohif | None = None
     page: Page = Page()
-    oidc: Oidc | None = None
     audit: Audit = Audit()
+    oidc: Oidc | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Settings:

@@ -34,6 +34,22 @@ if TYPE_CHECKING:
     from isocenter.transforms.phantoms import phantom
     from isocenter.transforms.regions import region_series
     from isocenter.transforms.resampling import Order, Taps, along, resample, slabs, taps
+    from isocenter.transforms.spatial import (
+        carried,
+        carried_boxes,
+        carried_labels,
+        carried_points,
+        composed,
+        determinants,
+        displacements,
+        folded_percent,
+        inverse_errors,
+        inverted,
+        jacobian,
+        refuse_unlike_axes,
+        sd_log_jacobian,
+        whole_field,
+    )
     from isocenter.transforms.stretched import Stretched, growing, winners
 
 if not TYPE_CHECKING:

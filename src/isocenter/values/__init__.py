@@ -101,6 +101,7 @@ if TYPE_CHECKING:
         values_of,
     )
     from isocenter.values.shortcut import Shortcut
+    from isocenter.values.transform import Affine, Displacement, SpatialTransform, TransformPart
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

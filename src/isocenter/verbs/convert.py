@@ -6,13 +6,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
+
 from isocenter.errors import IsocenterError, UsageError
-from isocenter.files import ReadKeywords, ReadOptions, read, read_volumes, suffix_of, write
+from isocenter.files import ReadKeywords, ReadOptions, read, read_transform, read_volumes, suffix_of, write
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.report import InNotebook
-from isocenter.transforms import apparent_diffusion, region_series
-from isocenter.values import Geometry, Image, Problem
+from isocenter.transforms import (
+    apparent_diffusion,
+    carried,
+    carried_labels,
+    inverted,
+    refuse_unlike_axes,
+    region_series,
+)
+from isocenter.values import Geometry, Image, Problem, SpatialTransform
+
+# Values of a map that nobody calls a label map, and that is taken for one where half of its voxels are alike.
+MOST_LABELS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +79,9 @@ def convert(
     drop_geometry: bool = False,
     adc: bool = False,
     regions: str | Path | None = None,
+    through: str | Path | SpatialTransform | None = None,
+    onto: str | Path | Image | None = None,
+    inverse: bool = False,
     **options: Unpack[ReadKeywords],
 ) -> Converted:
     """Read any image, series or volume file and write it to `out`, whose suffix names the format.
@@ -75,11 +90,17 @@ def convert(
     drop_geometry: give up size and position, so that a slice can become a picture
     adc:           the apparent diffusion coefficient instead, fitted to frames at several b-values
     regions:       a label map on the image's grid: the mean of each region over the frames instead, a series
+    through, onto: carry the image through a transform onto the grid of the fixed image; inverse: the transform was
+                   made the other way round, with this image as the fixed one. Label maps stay label maps
     options:       the fields of `isocenter.files.ReadOptions`: part, prefer, orientation, fill_missing, real_world
     Of several volumes those that fail are named in the result; one alone raises what reading raises, and FormatError
     for what the format cannot hold.
     """
     out = Path(out)
+    if (through is None) != (onto is None):
+        raise UsageError("a transform needs a grid, and a grid a transform", "--through", "Give --through and --onto")
+    if inverse and through is None:
+        raise UsageError("there is no transform to invert", "--inverse", "Give --through and --onto")
     volumes = read_volumes(source, ReadOptions(**options))
     if volume is not None and volume not in volumes:
         raise UsageError(f"there is no volume {volume!r}", str(source), f"Choose one of {', '.join(volumes)}")
@@ -98,6 +119,8 @@ def convert(
             if regions is not None:
                 drawn = read(regions, orientation=options.get("orientation"))
                 image = region_series(image, drawn, str(source))
+            if through is not None and onto is not None:
+                image = _through(image, through, onto, ReadOptions(**options), str(source), inverse=inverse)
             write(_picture(image, str(source)) if drop_geometry else image, path, overwrite=overwrite)
         except IsocenterError as error:
             if len(names) == 1:
@@ -107,6 +130,42 @@ def convert(
         written.append(path)
         images.append(image)
     return Converted(tuple(written), tuple(images), tuple(problems))
+
+
+def _through(
+    image: Image,
+    through: str | Path | SpatialTransform,
+    onto: str | Path | Image,
+    options: ReadOptions,
+    where: str,
+    *,
+    inverse: bool,
+) -> Image:
+    """The image on the grid of the fixed one, a label map by the largest share of each voxel."""
+    transform = through if isinstance(through, SpatialTransform) else read_transform(through)
+    fixed = onto if isinstance(onto, Image) else next(iter(read_volumes(onto, options).values()))
+    refuse_unlike_axes((image.geometry, fixed.geometry), where)
+    if transform.ndim != image.geometry.ndim:
+        problem = f"a transform of {transform.ndim} axes for an image of {image.geometry.ndim}"
+        raise UsageError(problem, "--through", "Give the transform of this image")
+    transform = inverted(transform) if inverse else transform
+    note = f"carried {'back ' if inverse else ''}through {transform!r}"
+    if image.labels or (is_label_map := _is_label_map(image)):
+        made = carried_labels(image.data, image.geometry, transform, fixed.geometry)
+        moved = replace(image, pixels=made, geometry=fixed.geometry, source=fixed.source)
+        note += ", each voxel with the label of the largest share"
+        note += "" if image.labels or not is_label_map else "; whole numbers of few values are taken for labels"
+    else:
+        moved = replace(carried(image, transform, fixed.geometry), source=fixed.source)
+    return replace(moved, notes=(*image.notes, note))
+
+
+def _is_label_map(image: Image) -> bool:
+    """Whether an image that nobody calls a label map is one: whole numbers, few values, and mostly one of them."""
+    if image.shape[0] != 1 or image.dtype.kind not in "iub" or image.modality not in ("SEG", "unknown"):
+        return False
+    values, counts = np.unique(image.data, return_counts=True)
+    return len(values) <= MOST_LABELS and counts.max() >= image.data.size / 2
 
 
 def _picture(image: Image, where: str) -> Image:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
         roc,
     )
     from isocenter.report.figures.figure import Figure
+    from isocenter.report.figures.flow import flow_of_cases
     from isocenter.report.figures.heat_map import bars, heat
     from isocenter.report.figures.lines import traces
+    from isocenter.report.figures.registration import bent_grid, checkerboard, jacobian_map
     from isocenter.report.figures.result_page import ResultPage
     from isocenter.report.figures.sheets import contact_sheet, one_below_another, pair_sheet
     from isocenter.report.figures.slices import contours, objects

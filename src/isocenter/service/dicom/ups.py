@@ -10,9 +10,9 @@ from isocenter.errors import IsocenterError
 from isocenter.files.dicom import quiet
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom import messages
+from isocenter.service.objects.matching import fits
 from isocenter.service.objects.workitem import UPS_PUSH, WorkitemError
 from isocenter.service.records.actor import Actor
-from isocenter.service.web.dicomweb.dicom_json import fits
 
 if TYPE_CHECKING:
     from isocenter.service.records.workitems import Workitems

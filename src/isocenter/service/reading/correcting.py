@@ -14,6 +14,7 @@ import numpy as np
 from sqlalchemy import Connection, func, insert, select
 
 from isocenter.errors import FormatError, GeometryError, IsocenterError
+from isocenter.evaluation import volume_unit
 from isocenter.files import dicom, suffix_of, write_label_map
 from isocenter.prediction import write_findings
 from isocenter.runtime import measurements
@@ -26,6 +27,7 @@ from isocenter.service.records.actor import Actor
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import Answer
 from isocenter.service.records.tables import answers, corrections, deliveries, jobs, studies
+from isocenter.service.routing.urgency import most_urgent
 from isocenter.service.settings import Settings
 from isocenter.service.work.answer import Marks, answer_of
 from isocenter.tasks import measured_findings
@@ -82,7 +84,7 @@ class Corrections:
         try:
             writing = _Writing(self.settings, judged, key, revision + 1, at, actor, room)
             rows = writing.write(images, strokes, read)
-            files = writing.answers()
+            files = writing.answers(rows)
             with self.database.write() as connection:
                 _check_revision(connection, judged, revision, locks=True)
                 own = {"correction": key, "judged": judged.key, "study": judged.study, "revision": revision + 1}
@@ -248,15 +250,16 @@ class _Writing:
     def _algorithm(self) -> str:
         return " ".join(filter(None, self.judged.model))[:LONGEST_NAME]
 
-    def answers(self) -> list[Answer]:
-        """The files, the DICOM objects under UIDs that follow from the correction."""
+    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
+        """The files, the DICOM objects under UIDs that follow from the correction. rows: its findings"""
         node, own = self.settings.node, self.settings.models.get(str(self.judged.columns.get("model", "")))
         marks = Marks(node.uid_root, node.text, own is not None and own.sr_class == "comprehensive", self.earlier)
         paths = sorted(path for path in self.room.iterdir() if path.is_file())
         objects = [path for path in paths if path.suffix == ".dcm"]
         stamps = {path: self._stamp(path) for path in objects}
         uids = {old: new for path, by in stamps.items() for old, new in dicom.stamped_uids(path, by).items()}
-        return [answer_of(path, stamps.get(path), uids, marks) for path in paths]
+        urgency = most_urgent(rows, self.settings.urgent)
+        return [answer_of(path, stamps.get(path), uids, marks, urgency) for path in paths]
 
     def _stamp(self, path: Path) -> dicom.Stamp:
         """Versions of a correction share a series, and count up in it."""
@@ -289,16 +292,17 @@ def _measured(
     They have no interval: a person's outline has none that we know. Of a clip no structure is measured.
     """
     kept = [dict(row) for row in rows if row.get("label") is None]
-    size = image.geometry.voxel_size
-    if image.frames is not None or size is None:
+    if image.frames is not None:
         return kept
+    # As results state it: in ml or mm2, and in voxels where their size is not known.
+    step, unit = (image.geometry.voxel_size or (1.0, ""))[0], volume_unit(image.geometry).replace("mm²", "mm2")
     codes = {row["concept"]: finding_of(row).codes for row in rows if row.get("label") is not None}
     place = {name: row[name] for row in rows[:1] for name in ("case", "instance") if name in row}
     table = measurements(mask, labels, image)
     for label in labels:
         own = codes.get(label.name) or ((label.code,) if label.code is not None else ())
-        volume = round(float(np.count_nonzero(mask == label.value)) * size[0], 6)
-        made = [Finding(label.name, volume, size[1], codes=own, group=label.name, label=label.value)]
+        volume = round(float(np.count_nonzero(mask == label.value)) * step, 6)
+        made = [Finding(label.name, volume, unit, codes=own, group=label.name, label=label.value)]
         made += [*measured_findings(label, table)] if volume else []
         kept += [{**asdict(one), **place} for one in made]
     return kept

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ from sqlalchemy import Connection, Row, delete, func, insert, inspect, make_url,
 from sqlalchemy.dialects import postgresql, sqlite
 
 from isocenter.errors import IsocenterError, UsageError
-from isocenter.service.records.actor import Actor
-from isocenter.service.records.audit import FAILURE, record
+from isocenter.service.records.actor import MACHINE, NODE, Actor
+from isocenter.service.records.audit import FAILURE, record, record_change
 from isocenter.service.records.database import Clock, Database, opened
 from isocenter.service.records.tables import accounts, failures, sessions, tokens
 from isocenter.service.settings import TOKEN, Settings, is_loopback
 
 ADMIN_PASSWORD = "ISOCENTER_ADMIN_PASSWORD"  # noqa: S105 - the name of a variable
 FIRST, ADMINISTRATOR = "administrator", "administrator"  # the first account, and its role
+NAME = r"^\w([\w.@ +-]{0,62}\w)?$"  # of an account, or of a token
 # Letters of a password: NIST SP 800-63B asks for 8 at least, and for 15 where it is all that is asked for.
 FEWEST_LETTERS, MOST_LETTERS = 12, 256
 IDLE_S = 30 * 60.0  # after which a session ends
@@ -89,7 +90,7 @@ class Accounts:
             if connection.execute(select(accounts.c.account).limit(1)).first() is None:
                 made = {"account": FIRST, "role": ADMINISTRATOR, "password": hashed, "created_at": Clock()}
                 connection.execute(insert(accounts).values(made))
-                record(connection, "account made", FIRST, detail={"role": ADMINISTRATOR})
+                record_change(connection, f"account {FIRST}", None, {"role": ADMINISTRATOR})
         self._exist = True
 
     def rows(self) -> Sequence[Row[Any]]:
@@ -97,27 +98,28 @@ class Accounts:
         with self.database.read() as connection:
             return connection.execute(select(accounts).order_by(accounts.c.account)).all()
 
-    def make(self, account: str, role: str, password: str, *, who: Actor) -> None:
+    def make(self, account: str, role: str, password: str, *, who: Actor = NODE) -> None:
         """A further person. Raises AccountError for a name that is taken, UsageError for a short password."""
         if not self.exist():
             remedy = f"Start the node with {ADMIN_PASSWORD}, and log in as {FIRST}"
             raise AccountError("the node has no account yet", account, remedy)
+        _refuse_own_name(account)
         hashed = _hashed(password, account)
         with self.database.write() as connection:
             if _row(connection, account) is not None:
                 raise AccountError("there is an account of this name", account, "Choose another name")
             made = {"account": account, "role": role, "password": hashed, "created_at": Clock()}
             connection.execute(insert(accounts).values(made))
-            record(connection, "account made", account, actor=who, detail={"role": role})
+            record_change(connection, f"account {account}", None, {"role": role}, who)
 
     def change(
         self,
         account: str,
         *,
-        who: Actor,
         role: str | None = None,
         ended: bool | None = None,
         password: str | None = None,
+        who: Actor = NODE,
     ) -> None:
         """Give a person another role or password, or let nobody log in as this person; its sessions end.
 
@@ -140,12 +142,12 @@ class Accounts:
             if is_lost and not others and row.ended_at is None:
                 raise AccountError("nobody else is administrator", account, "Make another one first")
             if changed:
-                was = {"role": row.role, "ended": row.ended_at is not None}
-                new = {"role": role or row.role, "ended": was["ended"] if ended is None else ended}
-                detail = {"old": was, "new": new, "password": "another one" if password else "the same"}
-                record(connection, "account changed", account, actor=who, detail=detail)
                 connection.execute(update(accounts).where(accounts.c.account == account).values(changed))
                 connection.execute(delete(sessions).where(sessions.c.account == account))
+                old, is_ended = row.ended_at is not None, changed.get("ended_at", row.ended_at) is not None
+                new = {"role": changed.get("role", row.role), "ended": is_ended}
+                new |= {} if password is None else {"password": "another"}
+                record_change(connection, f"account {account}", {"role": row.role, "ended": old}, new, who)
 
     def is_password(self, account: str, password: str, address: str) -> bool:
         """Whether a person may log in by this password.
@@ -153,25 +155,37 @@ class Accounts:
         address: of the machine, where wrong ones are counted. Raises WaitError where it comes too soon after them.
         """
         attempt = _digest(f"{account}\0{address}")
-        with self.database.write() as connection:
-            # Counted before it is looked at, so that of many at once only the first are.
-            self._count(connection, attempt)
-            row = _row(connection, account)
+        tried = Actor(account, "", address)
+        try:
+            with self.database.write() as connection:
+                # Counted before it is looked at, so that of many at once only the first are.
+                self._count(connection, attempt)
+                row = _row(connection, account)
+        except WaitError as error:
+            self.record_failure(tried, error.problem)
+            raise
         is_open = row is not None and row.password is not None and row.ended_at is None
         try:
             with HASHED_AT_ONCE:
                 HASHER.verify(row.password if row is not None and is_open else _nobodys(), password)
-            is_right = is_open
         except (VerificationError, InvalidHashError):
-            is_right = False
-        with self.database.write() as connection:
-            if is_right:
+            is_open = False
+        if is_open:
+            with self.database.write() as connection:
                 connection.execute(delete(failures).where(failures.c.attempt == attempt))
-            else:
-                # A name that no account has may be a password in the wrong field.
-                named = "no account" if row is None else account
-                record(connection, "login", named, actor=Actor("", "", address), outcome=FAILURE)
-        return is_right
+        else:
+            self.record_failure(tried, "account or password is wrong")
+        return is_open
+
+    def record_failure(self, who: Actor, reason: str) -> None:
+        """Write into the audit that somebody could not log in.
+
+        A name of no account is left out: it may be a password that was typed in the wrong field.
+        """
+        with self.database.write() as connection:
+            is_known = _row(connection, who.account) is not None
+            who, thing = (who, f"account {who.account}") if is_known else (replace(who, account=""), "no account")
+            record(connection, "login", thing, actor=who, outcome=FAILURE, detail={"reason": reason})
 
     def _count(self, connection: Connection, attempt: str) -> None:
         """One more attempt. Raises WaitError where it comes too soon."""
@@ -195,6 +209,7 @@ class Accounts:
 
         Raises AccountError where the account has ended, or another one has its name.
         """
+        _refuse_own_name(account)
         with self.database.write() as connection:
             row = connection.execute(select(accounts).where(accounts.c.subject == subject)).first()
             if row is None:
@@ -203,31 +218,37 @@ class Accounts:
                     raise AccountError("another account has this name", account, remedy)
                 made = {"account": account, "role": role, "subject": subject, "created_at": Clock()}
                 connection.execute(insert(accounts).values(made))
-                record(connection, "account made", account, detail={"role": role, "by": "the OpenID provider"})
+                record_change(connection, f"account {account}", None, {"role": role, "openid": True})
                 self._exist = True
                 return account
             if row.ended_at is not None:
                 raise AccountError("this account has ended", row.account, "Ask an administrator")
-            connection.execute(update(accounts).where(accounts.c.account == row.account).values(role=role))
+            if row.role != role:
+                connection.execute(update(accounts).where(accounts.c.account == row.account).values(role=role))
+                record_change(connection, f"account {row.account}", {"role": row.role}, {"role": role})
             return str(row.account)
 
-    def enter(self, account: str, address: str, *, instead_of: str = "") -> str:
-        """Begin a session; the secret that its browser keeps. instead_of: that of a session that ends with it."""
+    def enter(self, account: str, *, instead_of: str = "", address: str = "") -> str:
+        """Begin a session; the secret that its browser keeps.
+
+        instead_of: of a session that ends with it; address: of the machine
+        """
         secret = secrets.token_urlsafe(32)
         with self.database.write() as connection:
             gone = or_(sessions.c.session == _digest(instead_of), sessions.c.used_at < Clock() - IDLE_S)
             connection.execute(delete(sessions).where(gone))
             made = {"session": _digest(secret), "account": account, "created_at": Clock(), "used_at": Clock()}
             connection.execute(insert(sessions).values(made))
-            role = connection.execute(select(accounts.c.role).where(accounts.c.account == account)).scalar_one()
-            record(connection, "login", account, actor=Actor(account, role, address))
+            role = str(connection.execute(select(accounts.c.role).where(accounts.c.account == account)).scalar_one())
+            record(connection, "login", f"account {account}", actor=Actor(account, role, address))
         return secret
 
-    def leave(self, secret: str, *, who: Actor) -> None:
+    def leave(self, secret: str, *, who: Actor = NODE) -> None:
         """End a session."""
         with self.database.write() as connection:
-            if connection.execute(delete(sessions).where(sessions.c.session == _digest(secret))).rowcount:
-                record(connection, "logout", who.account, actor=who)
+            ended = delete(sessions).where(sessions.c.session == _digest(secret))
+            if connection.execute(ended).rowcount:
+                record(connection, "logout", f"account {who.account}", actor=who)
 
     def session(self, secret: str, *, is_used: bool = True) -> Session | None:
         """Who is logged in with this secret; None where the session has ended. is_used: it goes on for half an hour"""
@@ -244,7 +265,7 @@ class Accounts:
                 connection.execute(update(sessions).where(here).values(used_at=Clock()))
         return Session(row.account, row.role, csrf_of(secret))
 
-    def make_token(self, name: str, role: str, ends_at: float, *, who: Actor) -> tuple[str, str]:
+    def make_token(self, name: str, role: str, ends_at: float, who: Actor) -> tuple[str, str]:
         """A machine's token: its key in the records, and itself, which nobody sees again. Raises AccountError."""
         key, token = secrets.token_hex(16), PREFIX + secrets.token_urlsafe(32)
         if not self.exist():
@@ -256,7 +277,7 @@ class Accounts:
                 raise AccountError("there is a token of this name", name, "Choose another name, or delete that one")
             made = {"token": key, "name": name, "hash": _digest(token), "role": role, "ends_at": ends_at}
             connection.execute(insert(tokens).values(**made, account=who.account, created_at=Clock()))
-            record(connection, "token made", name, actor=who, detail={"role": role, "ends_at": ends_at})
+            record_change(connection, f"token {name}", None, {"role": role, "ends_at": ends_at}, who)
         return key, token
 
     def tokens(self) -> Sequence[Row[Any]]:
@@ -264,22 +285,21 @@ class Accounts:
         with self.database.read() as connection:
             return connection.execute(select(tokens).order_by(tokens.c.name)).all()
 
-    def end_token(self, key: str, *, who: Actor) -> bool:
+    def end_token(self, key: str, *, who: Actor = NODE) -> bool:
         """Delete a token; False where there is none."""
         with self.database.write() as connection:
-            name = connection.execute(select(tokens.c.name).where(tokens.c.token == key)).scalar_one_or_none()
-            if name is None:
-                return False
-            connection.execute(delete(tokens).where(tokens.c.token == key))
-            record(connection, "token ended", name, actor=who)
-        return True
+            gone = delete(tokens).where(tokens.c.token == key).returning(tokens.c.name, tokens.c.role)
+            row = connection.execute(gone).first()
+            if row is not None:
+                record_change(connection, f"token {row.name}", {"role": row.role}, None, who)
+        return row is not None
 
     def machine(self, token: str) -> Actor | None:
         """The machine that has this token; None where it has ended."""
         wanted = select(tokens.c.name, tokens.c.role).where(tokens.c.hash == _digest(token), tokens.c.ends_at > Clock())
         with self.database.read() as connection:
             row = connection.execute(wanted).first()
-        return None if row is None else Actor(f"token {row.name}", row.role)
+        return None if row is None else Actor(f"{MACHINE}{row.name}", row.role)
 
 
 def refuse_open_address(settings: Settings) -> None:
@@ -311,6 +331,12 @@ def _is_open_administrator() -> Any:
 
 def _row(connection: Connection, account: str) -> Row[Any] | None:
     return connection.execute(select(accounts).where(accounts.c.account == account)).first()
+
+
+def _refuse_own_name(account: str) -> None:
+    """Raise AccountError for a name that the audit gives to the node, or to a machine."""
+    if account == NODE.account or account.startswith(MACHINE):
+        raise AccountError("the node itself uses this name", account, "Choose another name")
 
 
 @cache

@@ -56,6 +56,11 @@ def record(
     connection.execute(insert(audit).values(row))
 
 
+def record_change(connection: Connection, thing: str, old: Any, new: Any, who: Actor = NODE) -> None:
+    """Write that a section of the settings, an account or a token is new, another, or gone; old, new: None for none."""
+    record(connection, CONFIGURATION, thing, actor=who, detail={"old": old, "new": new})
+
+
 def record_lines(database: Database, lines: Sequence[Happened]) -> None:
     """Write the events of receivers, which reach no database; a line that is read twice is one event."""
     with database.write() as connection:
@@ -93,7 +98,7 @@ def record_settings(database: Database, settings: Mapping[str, Any]) -> list[str
         for name, value in settings.items():
             new, old = _cleaned(value), known.get(f"[{name}]")
             if new != old:
-                record(connection, CONFIGURATION, f"[{name}]", detail={"old": old, "new": new})
+                record_change(connection, f"[{name}]", old, new)
                 changed.append(name)
     return changed
 

@@ -57,6 +57,8 @@ ANEW = {"state": "waiting", "attempts": 0, "reason": None, "outcome": None}
 RESULT, ABSTAINED, REFUSED, NOTHING, FAILED = "result", "abstained", "refused", "nothing", "failed"
 # A study has the first of these that one of its jobs has.
 OUTCOMES = (RESULT, FAILED, ABSTAINED, REFUSED, NOTHING)
+# The kind of an answer of a superseded job that tells a peer to reject the others.
+REJECTION = "rejection"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Job:
     inputs: "series": {role: series}, keys of the study's series; "inside": where alone is predicted, if not everywhere,
             as `box_inside` gives it; "hash": of the bytes of the series, and of "inside"
     stamp:  time that results bear (s since 1970): that of the job's making, so that made again they are the same
+    version: its number among the jobs of its rule on the same series, which its results bear
     """
 
     job: str
@@ -77,6 +80,7 @@ class Job:
     fence: int
     attempts: int
     stamp: float
+    version: int = 1
 
 
 @dataclass(frozen=True)
@@ -116,9 +120,12 @@ class Outcome:
     notice: Notice | None = None
 
 
-def job_key(study: str, rule: str, model_hash: str, inputs_hash: str) -> str:
-    """The key of a job: nothing else has its study, rule, model and inputs."""
-    return hashlib.sha256("\0".join((study, rule, model_hash, inputs_hash)).encode()).hexdigest()[:32]
+def job_key(study: str, rule: str, model_hash: str, inputs_hash: str, *again: str) -> str:
+    """The key of a job: nothing else has its study, rule, model and inputs.
+
+    again: its version, where the results of an earlier job on the same were rejected
+    """
+    return hashlib.sha256("\0".join((study, rule, model_hash, inputs_hash, *again)).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,17 +143,23 @@ class Jobs:
     def add(self, connection: Connection, *, study: str, inputs_hash: str, after_s: float = 0, **columns: Any) -> bool:
         """A new job in the queue, to be begun after a while; False where it is there, whatever became of it.
 
-        But a job that was superseded is wanted again: it is done anew, and its answers are the same.
+        But a job that was superseded is wanted again: it is done anew, and its answers are the same. Where a peer was
+        told to reject these, it is another job, because what was rejected must not come back under the same UIDs.
         """
-        key, clock = job_key(study, columns["rule"], columns["model_hash"], inputs_hash), Clock()
-        state = connection.execute(select(jobs.c.state).where(jobs.c.job == key)).scalar()
-        if state == "superseded":
+        clock, rule, model_hash = Clock(), columns["rule"], columns["model_hash"]
+        of_rule = select(jobs).where(jobs.c.study == study, jobs.c.rule == rule).order_by(jobs.c.version)
+        of_rule_rows = connection.execute(of_rule).all()
+        alike = [one for one in of_rule_rows if (one.model_hash, one.inputs_hash) == (model_hash, inputs_hash)]
+        if alike and alike[-1].state != "superseded":
+            return False
+        if alike and not _is_rejected(connection, alike[-1].job):
             again = {**ANEW, "not_before": clock + after_s, **columns}
-            connection.execute(update(jobs).where(jobs.c.job == key).values(again))
-        if state is not None:
-            return state == "superseded"
-        stated = {"state": "waiting", "not_before": clock + after_s, "created_at": clock}
-        connection.execute(insert(jobs).values(job=key, study=study, inputs_hash=inputs_hash, **{**stated, **columns}))
+            connection.execute(update(jobs).where(jobs.c.job == alike[-1].job).values(again))
+            return True
+        version = 1 + sum(one.inputs["series"] == columns["inputs"]["series"] for one in of_rule_rows)
+        stated = {"state": "waiting", "not_before": clock + after_s, "created_at": clock, "version": version}
+        stated["job"] = job_key(study, rule, model_hash, inputs_hash, *([str(version)] if alike else []))
+        connection.execute(insert(jobs).values(study=study, inputs_hash=inputs_hash, **{**stated, **columns}))
         return True
 
     def claim(self, worker: str, without: Sequence[str] = ()) -> Job | None:
@@ -188,6 +201,7 @@ class Jobs:
             row.fence + 1,
             row.attempts + 1,
             row.created_at,
+            row.version,
         )
 
     def _aside(self, connection: Connection, row: Row[Any]) -> None:
@@ -339,6 +353,12 @@ def closed(connection: Connection, job: str, state: str, reason: str, who: Actor
     connection.execute(update(deliveries).where(kept).values(state="aside", reason=f"its job is {state}"))
     record(connection, f"job {state}", job, actor=who, study=study, detail={"reason": reason})
     return True
+
+
+def _is_rejected(connection: Connection, job: str) -> bool:
+    """Whether a peer was told to reject the results of a job."""
+    notes = select(answers.c.name).where(answers.c.job == job, answers.c.kind == REJECTION)
+    return connection.execute(notes).first() is not None
 
 
 def _held(job: Job) -> tuple[Any, ...]:

@@ -115,7 +115,8 @@ rejections = Table(
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
 
-# A job is called by its key: (study, rule, model, inputs) can have one result.
+# A job is called by its key: (study, rule, model, inputs) can have one result, and one more after each was rejected.
+# version: its number among the jobs of its rule on the same series, from 1
 # state: waiting | running | sending | done | aside | cancelled | superseded
 # outcome: result | failed | abstained | refused | nothing
 # priority: place in the queue, by its rule or order; urgency, because: what its findings make of the study, and why
@@ -130,6 +131,7 @@ jobs = Table(
     Column("model_hash", String(64), nullable=False),
     Column("inputs_hash", String(64), nullable=False),
     Column("inputs", JSON, nullable=False),
+    Column("version", Integer, nullable=False, default=1),
     Column("state", WORD, nullable=False),
     Column("outcome", WORD),
     Column("reason", Text),
@@ -148,7 +150,7 @@ jobs = Table(
     Column("covariates", JSON),
     Column("urgency", Integer),
     Column("because", Text),
-    UniqueConstraint("study", "rule", "model_hash", "inputs_hash", name="one_result"),
+    UniqueConstraint("study", "rule", "model_hash", "inputs_hash", "version", name="one_result"),
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
 Index("jobs_by_state", jobs.c.state, jobs.c.priority, jobs.c.created_at)

@@ -15,7 +15,7 @@ from starlette.requests import cookie_parser
 from starlette.types import Scope
 
 from isocenter.service.records.accounts import ADMIN_PASSWORD, Accounts
-from isocenter.service.records.actor import ANYONE, Actor
+from isocenter.service.records.actor import ANYONE, MACHINE, Actor
 from isocenter.service.settings import TOKEN, Settings, is_loopback
 from isocenter.service.web.shapes import INFERENCE
 from isocenter.service.web.web_node import WebError
@@ -90,7 +90,7 @@ class Identity:
         if not given:
             return None
         if self.token is not None and hmac.compare_digest(given, self.token.encode()):
-            return Actor(f"token {TOKEN}", "service")
+            return Actor(f"{MACHINE}{TOKEN}", "service")
         return await to_thread.run_sync(self.accounts.machine, given.decode("latin-1"), limiter=THREADS)
 
     def _unknown(self, scope: Scope, headers: Mapping[str, str]) -> WebError:

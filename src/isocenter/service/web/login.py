@@ -13,7 +13,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, Field
 
 from isocenter.errors import IsocenterError, UsageError
-from isocenter.service.records.accounts import MOST_LETTERS, AccountError, WaitError, csrf_of
+from isocenter.service.records.accounts import MOST_LETTERS, NAME, AccountError, WaitError, csrf_of
+from isocenter.service.records.actor import Actor
 from isocenter.service.settings import Settings
 from isocenter.service.web.access import ANYBODY, ROLES, Who, roles
 from isocenter.service.web.identity import LOGIN, cookie, cookie_name, own_path, session_secret
@@ -24,7 +25,6 @@ from isocenter.service.web.web_node import Node, WebError, WebNode
 router = APIRouter(prefix="/api", tags=["identity"], responses={status: {"model": Problem} for status in (400, 413)})
 OPENID = "/api/login/openid"
 BEGUN, BEGUN_S = "isocenter-openid", 600  # the cookie of a login that a provider has not answered yet, and its end
-NAME = r"^[\w.@ +-]{1,64}$"
 Password = Annotated[str, Field(max_length=MOST_LETTERS)]
 
 
@@ -78,7 +78,7 @@ def change_password(request: Request, node: Node, who: Who, change: Change, resp
     """Take another password; all other sessions of the account end."""
     _check(request, node, who.account, change.old)
     try:
-        node.accounts.change(who.account, who=who, password=change.new)
+        node.accounts.change(who.account, password=change.new, who=who)
     except (AccountError, UsageError) as error:
         raise WebError(422, error.problem, error.where, error.remedy) from error
     return _me(node, _enter(request, node, who.account, response))
@@ -114,6 +114,7 @@ def take_answer(
         secret, _, path = cookie(request.headers, BEGUN).partition(":")
         account = _vouched(request, node, secret, code, state, error)
     except (WebError, ProviderError) as error_of_login:
+        node.accounts.record_failure(Actor("", "", _address(request)), error_of_login.problem)
         return _refused(error_of_login.status, error_of_login)
     # A redirect would still count as the provider's, and bring no cookie of this address: the page asks anew.
     response = _page(200, "Logged in", "", own_path(path), is_followed=True)
@@ -155,15 +156,11 @@ def _check(request: Request, node: WebNode, account: str, password: str) -> None
 def _enter(request: Request, node: WebNode, account: str, response: Response) -> str:
     """Begin a session: under a new secret, whatever the browser has had before."""
     before = session_secret(node.settings, request.headers)
-    secret = node.accounts.enter(account, _address(request), instead_of=before)
+    secret = node.accounts.enter(account, instead_of=before, address=_address(request))
     is_secure = _is_secure(node.settings)
     # It lasts as long as the browser; the node ends it after half an hour without use.
     response.set_cookie(cookie_name(node.settings), secret, secure=is_secure, httponly=True, samesite="strict")
     return secret
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
 
 
 def _me(node: WebNode, secret: str) -> MeShape:
@@ -171,6 +168,10 @@ def _me(node: WebNode, secret: str) -> MeShape:
     if session is None:
         raise WebError(401, "the session has ended", "the login", "Log in again")
     return MeShape(account=session.account, role=session.role, csrf=session.csrf)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def _is_secure(settings: Settings) -> bool:

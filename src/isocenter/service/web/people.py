@@ -11,10 +11,9 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Row
 
 from isocenter.errors import UsageError
-from isocenter.service.records.accounts import MOST_LETTERS, AccountError
+from isocenter.service.records.accounts import MOST_LETTERS, NAME, AccountError
 from isocenter.service.settings import PersonRole
 from isocenter.service.web.access import Who, roles
-from isocenter.service.web.login import NAME
 from isocenter.service.web.shapes import AccountShape, Listing, Problem, TokenShape
 from isocenter.service.web.web_node import KEY, Node, WebError, WebNode
 
@@ -76,7 +75,7 @@ def change_account(node: Node, who: Who, account: AccountName, change: AccountCh
     """Change an account; its sessions end."""
     password = secrets.token_urlsafe(MADE_BYTES) if change.new_password else None
     try:
-        node.accounts.change(account, who=who, role=change.role, ended=change.ended, password=password)
+        node.accounts.change(account, role=change.role, ended=change.ended, password=password, who=who)
     except AccountError as error:
         raise WebError(409, error.problem, error.where, error.remedy) from error
     return _shown(node, account, password)
@@ -95,7 +94,7 @@ def make_token(node: Node, who: Who, new: NewToken) -> TokenShape:
     if end.timestamp() <= node.database.now():
         raise WebError(422, "the last day is over", new.last_day.isoformat(), "Give a later one")
     try:
-        key, secret = node.accounts.make_token(new.name, new.role, end.timestamp(), who=who)
+        key, secret = node.accounts.make_token(new.name, new.role, end.timestamp(), who)
     except AccountError as error:
         raise WebError(409, error.problem, error.where, error.remedy) from error
     [row] = (row for row in node.accounts.tokens() if row.token == key)

@@ -17,7 +17,7 @@ from isocenter.service.web.shapes import problem_of
 from isocenter.service.web.web_node import WebNode
 
 STATUSES = (401, 403)
-PASSWORDS = "/api/login"  # a wrong one is an event of its own
+LOGIN = "/api/login"  # whoever fails there has an event of their own
 DOTTED = re.compile(r"\d+(\.\d+)+")  # as UIDs are, of which the audit has none
 AGAIN = {"Retry-After": "30"}  # s
 
@@ -34,8 +34,8 @@ class Refusals:
 
         async def sent(message: Message) -> None:
             nonlocal is_replaced
-            is_refused = message["type"] == "http.response.start" and message["status"] in STATUSES
-            if is_refused and scope["path"] != PASSWORDS:
+            is_refusal = message["type"] == "http.response.start" and message["status"] in STATUSES
+            if is_refusal and not scope["path"].startswith(LOGIN):
                 try:
                     await to_thread.run_sync(partial(self._record, scope, message["status"]))
                 except IsocenterError as error:

@@ -26,7 +26,7 @@ from isocenter.files.dicom.warnings import quiet
 from isocenter.files.storage.patient_key import is_nobody, pseudonym
 from isocenter.files.storage.sidecar import is_inside
 from isocenter.files.storage.walk import files_below
-from isocenter.values import Floats
+from isocenter.values import Floats, Image
 
 # Storage classes, PS3.4 B.5: Segmentation, Label Map Segmentation and Surface Segmentation.
 SEGMENTATIONS = tuple(f"1.2.840.10008.5.1.4.1.1.66.{n}" for n in (4, 7, 5))
@@ -291,6 +291,14 @@ def safe(name: str) -> str:
 def patient_of(dataset: Dataset) -> str:
     """A pseudonym that is equal for one person; without an identifier, or of "anonymous", the study stands for one."""
     return pseudonym(_identity(dataset))
+
+
+def stated_patient(image: Image) -> str | None:
+    """A pseudonym of the patient whom an image's own DICOM files name; None of another image, or of nobody named."""
+    if image.source is None or not image.source.is_dicom:
+        return None
+    head = read_header(Path(image.source.paths[0])).dataset
+    return pseudonym(_identity(head)) if _stated_patient(head) else None
 
 
 def _identity(dataset: Dataset) -> str:

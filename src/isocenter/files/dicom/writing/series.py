@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,14 +79,25 @@ def write_series(image: Image, names: SeriesNames, folder: Path, *, overwrite: b
     comes back with its slices reversed, each voxel in its place.
     Raises GeometryError for a grid that DICOM slices cannot have, FormatError for values that cannot be stored.
     """
+    write_slices(image, _of_nobody(image, names), names.instance_uid, folder, overwrite=overwrite)
+
+
+def write_slices(
+    image: Image, tags: Mapping[str, Any], uid_of: Callable[[int], str], folder: Path, *, overwrite: bool = False
+) -> None:
+    """Write one channel of a CT or MR volume as one file a slice, with these attributes beside those of its grid.
+
+    uid_of: the SOP Instance UID of a slice, counted from 1
+    Raises what `write_series` raises.
+    """
     where = str(folder)
     _check(image, where)
     stored, rescale = _stored(image.data[0], where)
     with written(folder, overwrite=overwrite) as partial:
         partial.mkdir()
-        common = _common(image, names) | rescale
+        common = _of_grid(image) | dict(tags) | rescale
         for number, plane in enumerate(_planes(image.geometry), start=1):
-            own = {"SOPInstanceUID": names.instance_uid(number), "InstanceNumber": number, **plane}
+            own = {"SOPInstanceUID": uid_of(number), "InstanceNumber": number, **plane}
             # (column, row, slice) here, rows of columns there
             _write(partial / f"{number:04d}.dcm", np.ascontiguousarray(stored[:, :, number - 1].T), common | own)
 
@@ -118,17 +129,9 @@ def _stored(data: NDArray[Any], where: str) -> tuple[NDArray[Any], dict[str, Any
     return np.clip(levels, 0, LEVELS).astype("<u2"), {"RescaleIntercept": intercept, "RescaleSlope": slope}
 
 
-def _common(image: Image, names: SeriesNames) -> dict[str, Any]:
-    """The attributes that all slices share."""
-    affine = from_lps(image.geometry.affine)
-    column, row, _ = image.geometry.steps
-    normal = np.cross(affine[:3, 0], affine[:3, 1]) / (column * row)
-    apart = format_number_as_ds(abs(float(normal @ affine[:3, 2])))
+def _of_nobody(image: Image, names: SeriesNames) -> dict[str, Any]:
+    """Patient, study and series of a drawn image."""
     return {
-        "SOPClassUID": KINDS[image.modality],
-        "ImageType": ["DERIVED", "PRIMARY", IMAGE_TYPES[image.modality]],
-        "Modality": image.modality,
-        "Manufacturer": "Isocenter",
         "PatientID": names.patient,
         "PatientName": f"{names.patient}^",  # a family name only, PS3.5 6.2.1
         **dict.fromkeys(UNKNOWN),
@@ -139,6 +142,20 @@ def _common(image: Image, names: SeriesNames) -> dict[str, Any]:
         "SeriesDescription": names.series,
         "SeriesNumber": names.number,
         "FrameOfReferenceUID": image.geometry.frame_of_reference or names.frame_of_reference,
+    }
+
+
+def _of_grid(image: Image) -> dict[str, Any]:
+    """The attributes of kind and grid, which all slices share."""
+    affine = from_lps(image.geometry.affine)
+    column, row, _ = image.geometry.steps
+    normal = np.cross(affine[:3, 0], affine[:3, 1]) / (column * row)
+    apart = format_number_as_ds(abs(float(normal @ affine[:3, 2])))
+    return {
+        "SOPClassUID": KINDS[image.modality],
+        "ImageType": ["DERIVED", "PRIMARY", IMAGE_TYPES[image.modality]],
+        "Modality": image.modality,
+        "Manufacturer": "Isocenter",
         "PositionReferenceIndicator": None,
         "ImageOrientationPatient": _decimals([*(affine[:3, 0] / column), *(affine[:3, 1] / row)]),
         "PixelSpacing": _decimals([row, column]),  # between rows first, PS3.3 10.7.1.3

@@ -12,10 +12,11 @@ from fastapi import APIRouter, Depends, Request
 from fastapi import Query as QueryParameter
 from fastapi.responses import JSONResponse, Response
 
+from isocenter.service.objects.matching import matches
 from isocenter.service.objects.store import key_of
 from isocenter.service.web.access import ROLES, Who, roles
 from isocenter.service.web.dicomweb.catalogue import StoredObject, StoredStudy, stored_studies
-from isocenter.service.web.dicomweb.dicom_json import BULK, IN_JSON, MEDIA, DicomJson, element, matches, tag_of
+from isocenter.service.web.dicomweb.dicom_json import BULK, IN_JSON, MEDIA, DicomJson, element, tag_of
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_entered, dicomweb_url
 

@@ -1,0 +1,115 @@
+"""Pairs of hippocampus volumes laid on one another without training, by Isocenter and by peers.
+
+    python bench/registration.py --pairs 10                 # Isocenter alone
+    python bench/registration.py --peers ants elastix --record
+
+Dice of the moving labels on the fixed image, by label; voxels that fold; how far points come back from where they
+started when they go there and back; and processor seconds, each program in a process of its own for a peer. Nobody has
+seen the labels before they are scored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from beside import arguments, peer, record
+
+import isocenter
+from isocenter.evaluation import bootstrap, overlaps
+from isocenter.registration import RegistrationSettings, registered
+from isocenter.transforms import carried_labels, folded_percent, inverse_errors, jacobian
+
+LABELS = {1: "anterior", 2: "posterior"}
+PEERS = ("ants", "elastix", "convexadam")
+SIDE = Path(__file__).parent / "sides" / "registration_peer.py"
+COLUMNS = ["program", "fixed", "moving", *LABELS.values(), "folded_percent", "inverse_error_mm", "cpu_seconds"]
+
+
+def main() -> None:
+    parser = arguments(__doc__, repeats=1)
+    parser.add_argument("--pairs", type=int, default=40, metavar="N", help="the first N pairs of the list")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=[], help="programs beside ours")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    listed = pd.read_csv(given.data / "registration" / "hippocampus_pairs.csv").head(2 if given.small else given.pairs)
+    rows = []
+    for pair in listed.itertuples():
+        rows.append(ours(given.data / "hippocampus", pair.fixed, pair.moving))
+        for name in given.peers:
+            rows.append(theirs(name, given.data / "hippocampus", pair.fixed, pair.moving, given.threads))
+        print(json.dumps(rows[-1 - len(given.peers)]), flush=True)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    text = summary(table)
+    print(text)
+    if given.record:
+        record("registration", "Registration without training", text, {"rows": rows, "threads": given.threads})
+
+
+def ours(folder: Path, fixed: str, moving: str) -> dict[str, Any]:
+    """One pair by our engine: reading, registration, inverse and labels count, the pictures of the report do not."""
+    began = time.process_time()
+    first, second = (isocenter.read(folder / "images" / name) for name in (fixed, moving))
+    made = registered(first, second, RegistrationSettings())
+    drawn = isocenter.read(folder / "labels" / moving)
+    moved = carried_labels(drawn.data[0], second.geometry, made.transform, first.geometry)
+    seconds = time.process_time() - began
+    errors = np.concatenate([one.ravel() for one in inverse_errors(made.transform, made.inverse, first.geometry)])
+    return {
+        "program": "Isocenter", "fixed": fixed, "moving": moving, **scored(folder, fixed, moved),
+        "folded_percent": folded_percent(jacobian(made.transform, first.geometry)),
+        "inverse_error_mm": float(errors.mean()), "cpu_seconds": seconds,
+    }  # fmt: skip
+
+
+def theirs(name: str, folder: Path, fixed: str, moving: str, threads: int) -> dict[str, Any]:
+    """One pair by a peer, which writes the moved labels."""
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place) / "moved.nii.gz"
+        files = [folder / "images" / fixed, folder / "images" / moving, folder / "labels" / moving, out]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), str(threads))
+        subprocess.run([str(peer(name)), str(SIDE), name, *map(str, files)], check=True, env={**os.environ, **limits})
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        moved = np.rint(isocenter.read(out).data[0]).astype(int)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"program": name, "fixed": fixed, "moving": moving, **scored(folder, fixed, moved), "cpu_seconds": seconds}
+
+
+def scored(folder: Path, fixed: str, moved: np.ndarray) -> dict[str, float]:
+    """Dice of each label."""
+    true = isocenter.read(folder / "labels" / fixed).data[0]
+    found = overlaps(moved, true, list(LABELS))
+    return {name: found[value].dice for value, name in LABELS.items()}
+
+
+def summary(table: pd.DataFrame) -> str:
+    """Means of each program, and of each peer the difference of its mean Dice from ours with a paired interval."""
+    head = ("program", "pairs", *LABELS.values(), "folded, %", "inverse error, mm", "CPU s a pair", "ours less theirs")
+    lines = [f"| {' | '.join(head)} |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    mean = table[list(LABELS.values())].mean(axis=1).groupby([table["program"], table["fixed"], table["moving"]]).mean()
+    for program, rows in table.groupby("program", sort=False):
+        apart = ""
+        if program != "Isocenter":
+            gain = (mean["Isocenter"] - mean[program]).to_numpy()
+            estimate = bootstrap(gain, np.arange(len(gain)), seed=0)
+            ends = "" if estimate.low is None else f" ({estimate.low:+.3f} to {estimate.high:+.3f})"
+            apart = f"{estimate.value:+.3f}{ends}"
+        figures = rows[COLUMNS[3:]].mean()
+        cells = [f"{figures[name]:.3f}" if np.isfinite(figures[name]) else "" for name in COLUMNS[3:-1]]
+        lines.append(f"| {program} | {len(rows)} | {' | '.join(cells)} | {figures['cpu_seconds']:.1f} | {apart} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

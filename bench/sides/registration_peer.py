@@ -1,0 +1,51 @@
+"""One pair by a peer with its usual settings: PEER FIXED MOVING MOVING_LABELS OUT.
+
+Run by `bench/registration.py` in the peer's own environment; writes the moving labels on the fixed grid.
+"""
+
+import sys
+
+
+def ants(fixed, moving, labels, out):
+    import ants
+
+    first, second, drawn = (ants.image_read(path) for path in (fixed, moving, labels))
+    made = ants.registration(first, second, type_of_transform="SyN")
+    moved = ants.apply_transforms(first, drawn, made["fwdtransforms"], interpolator="genericLabel")
+    ants.image_write(moved, out)
+
+
+def elastix(fixed, moving, labels, out):
+    import itk
+
+    first, second, drawn = (itk.imread(path, itk.F) for path in (fixed, moving, labels))
+    parameters = itk.ParameterObject.New()
+    for kind in ("affine", "bspline"):
+        parameters.AddParameterMap(itk.ParameterObject.GetDefaultParameterMap(kind))
+    _, transform = itk.elastix_registration_method(first, second, parameter_object=parameters, log_to_console=False)
+    last = transform.GetNumberOfParameterMaps() - 1
+    transform.SetParameter(last, "FinalBSplineInterpolationOrder", "0")
+    moved = itk.transformix_filter(drawn, transform, log_to_console=False)
+    itk.imwrite(moved, out)
+
+
+def convexadam(fixed, moving, labels, out):
+    import nibabel
+    import numpy as np
+    from convexAdam.convex_adam_MIND import convex_adam_pt
+    from scipy.ndimage import map_coordinates, zoom
+
+    first, second, drawn = (nibabel.load(path) for path in (fixed, moving, labels))
+    shape = first.shape
+    # It wants images of one shape: the moving one is stretched to the fixed one's, as its authors' examples are.
+    factors = [new / old for new, old in zip(shape, second.shape, strict=True)]
+    moved = zoom(second.get_fdata(), factors, order=1)
+    names = zoom(drawn.get_fdata(), factors, order=0)
+    shifts = convex_adam_pt(first.get_fdata().astype(np.float32), moved.astype(np.float32))
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")) + np.moveaxis(np.asarray(shifts), -1, 0)
+    carried = map_coordinates(names, index, order=0)
+    nibabel.save(nibabel.Nifti1Image(carried.astype(np.uint8), first.affine), out)
+
+
+if __name__ == "__main__":
+    {"ants": ants, "elastix": elastix, "convexadam": convexadam}[sys.argv[1]](*sys.argv[2:])

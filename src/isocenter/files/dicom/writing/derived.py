@@ -1,0 +1,126 @@
+"""An image that was computed from a DICOM series, as a series of the same patient and study."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.tags import text
+from isocenter.files.dicom.writing.series import KINDS, write_slices
+from isocenter.files.dicom.writing.source_planes import UNKNOWN_ALLOWED, reference_to
+from isocenter.files.dicom.writing.stamp import Stamp
+from isocenter.values import Code, Image
+
+# PS3.16 D.1: how the pixels were made, and what the source was to them.
+RESAMPLED = Code("DCM", "113085", "Spatial resampling")
+DEFORMED = Code("DCM", "125027", "Deformed for Registration")
+SOURCE = Code("DCM", "121322", "Source image for image processing operation")
+SERIES_NUMBER = 107
+# Of the Patient, Patient Study, General Study and acquisition modules: what remains true of the computed image.
+REPEATED = (
+    "SpecificCharacterSet",
+    "TimezoneOffsetFromUTC",
+    *(keyword for keyword in UNKNOWN_ALLOWED if keyword != "SliceThickness"),
+    "IssuerOfPatientID",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "StudyInstanceUID",
+    "StudyDescription",
+    "AcquisitionDate",
+    "AcquisitionTime",
+    "BodyPartExamined",
+    "KVP",
+    "ScanningSequence",
+    "SequenceVariant",
+    "RepetitionTime",
+    "EchoTime",
+    "WindowCenter",
+    "WindowWidth",
+)
+
+
+def write_derived_series(
+    image: Image, source: Image, code: Code, description: str, folder: Path, *, stamp: Stamp | None = None
+) -> None:
+    """Write a CT or MR volume that was computed from a DICOM series: its patient and study, and references to it.
+
+    image: in its own frame of reference; voxels that are no measurement become padding below all others
+    code:  how it was made; description: of the series
+    stamp: what its UIDs derive from; by default the source's and the image's own voxels
+    Raises FormatError for another modality, or a source that is no DICOM series.
+    """
+    where = str(folder)
+    if source.source is None or not source.source.is_dicom:
+        raise FormatError("a derived series needs its DICOM source", where, "Write .nii.gz instead")
+    if source.modality not in KINDS:
+        raise FormatError(f"no derived series of {source.modality}", where, "Write .nii.gz instead")
+    heads = [read_header(Path(one)) for one in source.source.paths]
+    whole, padding = _whole(image, source)
+    own = stamp or _stamp([text(one.dataset, "SOPInstanceUID") for one in heads], whole)
+    first = heads[0].library
+    now = datetime.now()
+    tags: dict[str, Any] = {
+        keyword: first[keyword].value if keyword in first else None
+        for keyword in REPEATED
+        if keyword in first or keyword in UNKNOWN_ALLOWED
+    }
+    tags |= {
+        "Laterality": text(heads[0].dataset, "Laterality") or None,
+        "PatientPosition": None,  # of the source, which lay otherwise; type 2C, PS3.3 C.7.3.1
+        "SeriesInstanceUID": own.uid("SeriesInstanceUID"),
+        "SeriesDescription": description[:64],
+        "SeriesNumber": SERIES_NUMBER,
+        "FrameOfReferenceUID": image.geometry.frame_of_reference,
+        "ImageType": ["DERIVED", "SECONDARY", "AXIAL" if source.modality == "CT" else "OTHER"],
+        "InstanceCreationDate": now.strftime("%Y%m%d"),
+        "InstanceCreationTime": now.strftime("%H%M%S"),
+        "DerivationDescription": description,
+        "DerivationCodeSequence": [_item(code)],
+        "SourceImageSequence": [_source(one.dataset) for one in heads],
+    }
+    if padding is not None:
+        tags["PixelPaddingValue"] = padding
+    write_slices(whole, tags, lambda number: own.uid(f"SOPInstanceUID {number}"), folder)
+
+
+def _whole(image: Image, source: Image) -> tuple[Image, int | None]:
+    """The image without gaps, in whole numbers where its source has these, and the value of its padding."""
+    data, known = image.data[:1], image.valid[:1]
+    is_whole = source.dtype.kind in "iu" or bool((source.data == np.rint(source.data)).all())
+    data = np.rint(data) if is_whole else data
+    padding = None
+    if not known.all():
+        lowest = float(np.floor(data[known].min())) if known.any() else 0.0
+        padding = int(max(lowest - 1, -(2**15)))
+        data = np.where(known, data, padding)
+    kept = Image(data.astype(np.float32), image.geometry, modality=source.modality)
+    return kept, padding if is_whole else None
+
+
+def _stamp(sources: Sequence[str], image: Image) -> Stamp:
+    """The same image computed again is the same series."""
+    key = hashlib.sha256("\\".join(sources).encode() + np.ascontiguousarray(image.data).tobytes()).hexdigest()
+    return Stamp("2.25", key, time.time())
+
+
+def _item(code: Code) -> Dataset:
+    made = Dataset()
+    made.CodeValue, made.CodingSchemeDesignator, made.CodeMeaning = code.value, code.scheme, code.meaning
+    return made
+
+
+def _source(head: Any) -> Dataset:
+    made = reference_to(head)
+    made.SpatialLocationsPreserved = "NO"
+    made.PurposeOfReferenceCodeSequence = [_item(SOURCE)]
+    return made

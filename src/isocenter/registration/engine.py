@@ -1,0 +1,287 @@
+"""The registration of two images, from the first guess to the transform and its inverse; each choice has its reason."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import GeometryError, UsageError
+from isocenter.lazy import torch
+from isocenter.registration.deformable import SMOOTHNESS, STEPS, Bent, bend, field_of
+from isocenter.registration.linear import FINE_STEPS, Initial, Start, best_start, followed_down, starts
+from isocenter.registration.pyramid import NO_OVERLAP, Level, Pair, paired, spacings
+from isocenter.registration.similarity import SIMILARITIES, Similarity, SimilarityName
+from isocenter.transforms import displacements, inverted, refuse_unlike_axes, whole_field
+from isocenter.values import Affine, Decision, Displacement, Geometry, Image, SpatialTransform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TransformKind = Literal["rigid", "affine", "deformable"]
+LEVELS = 3
+# Voxels of the finest grid on which images are compared: beyond, a step takes seconds and a place gains nothing.
+MOST_LINEAR, MOST_DEFORMABLE = 2**18, 2**21
+# Of the loss: a mirrored image that fits by so much better is a finding.
+MIRRORED = 0.85
+SIDES = ("left and right", "front and back", "head and feet")
+LNCC_SOURCE = "doi:10.1016/j.media.2007.06.004"
+MIND_SOURCE = "doi:10.1007/978-3-642-40811-3_24"
+
+
+@dataclass(frozen=True)
+class RegistrationSettings:
+    """The choices of a registration.
+
+    transform:  rigid, affine or deformable
+    similarity: lncc, mse or mind; auto: by the modalities
+    initial:    world, centres or moments; auto: the best of them
+    seconds:    at most so long for the deformable part; the result then depends on the machine. None: all steps
+    """
+
+    transform: TransformKind = "deformable"
+    similarity: SimilarityName | Literal["auto"] = "auto"
+    initial: Initial | Literal["auto"] = "auto"
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """The result for two images.
+
+    transform, inverse: from the fixed image to the moving one, and back
+    first_guess:        the transform from which similarity before is measured
+    before, after:      similarity where the images lay in the world or, without a common one, centre on centre; larger
+                        is better for lncc (0 to 1), smaller for mse and mind
+    """
+
+    transform: SpatialTransform
+    inverse: SpatialTransform
+    first_guess: SpatialTransform
+    decisions: Mapping[str, Decision]
+    similarity: SimilarityName
+    before: float
+    after: float
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+
+def registered(
+    fixed: Image,
+    moving: Image,
+    settings: RegistrationSettings | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    where: str = "register",
+) -> Registration:
+    """The transform that lays a moving image on a fixed one. mask: (*spatial) of the fixed one, where they are compared
+
+    Nothing is drawn at random: the same images give the same bits on one machine with one number of threads.
+    Raises GeometryError for images that cannot lie on one another, UsageError for what holds nothing to compare.
+    """
+    settings = settings or RegistrationSettings()
+    refuse_unlike_axes((fixed.geometry, moving.geometry), where)
+    _refuse_unfit(fixed, moving, settings, where)
+    similarity = _similarity(fixed, moving, settings)
+    measure = SIMILARITIES[similarity.value]
+    pair = paired(fixed, moving, mask, one_scale=similarity.value == "mse")
+    _refuse_constant(pair, where)
+    initials, initial = _initials(fixed.geometry, moving.geometry, settings, where)
+    levels = [pair.level(spacing) for spacing in spacings(pair.fixed_grid, LEVELS, MOST_LINEAR)]
+    guesses = list(starts(pair, initials))
+    start = best_start(pair, levels[0], guesses, measure)
+    if not start.loss < NO_OVERLAP:
+        remedy = "Give --initial centres or moments, or images of one part of the body"
+        raise GeometryError("the images do not overlap", where, remedy)
+    before = _value(levels[-1], guesses[0], measure, similarity.value)
+    start = followed_down(levels[1], start, measure, rigid=True, steps=FINE_STEPS)
+    upright = [one for one in guesses if np.array_equal(one.matrix, np.eye(len(one.shift)))]
+    notes = list(_mirrored(pair, levels[1], upright, start.loss, measure))
+    for level in levels[1:]:
+        rigid = settings.transform == "rigid"
+        start = followed_down(level, start, measure, rigid=rigid, steps=FINE_STEPS)
+    parts: tuple[Affine | Displacement, ...] = (start.affine(pair),)
+    decisions = {
+        "transform": Decision(settings.transform, "the kind that was asked for"),
+        "similarity": similarity,
+        "initial": Decision(start.name, initial.because),
+    }
+    after = _value(levels[-1], start, measure, similarity.value)
+    if settings.transform == "deformable":
+        bent, more = _deformed(pair, start, measure, similarity.value, settings.seconds)
+        decisions |= more
+        curved = _right_angled(field_of(bent))
+        parts = (curved, *parts)
+        after = _after(levels[-1], bent, start, measure, similarity.value)
+        if bent.is_cut:
+            notes.append(f"{settings.seconds:g} s were over before all steps were done: another machine gets further")
+    transform = SpatialTransform(parts, fixed.geometry, moving.geometry)
+    if not _is_better(similarity.value, after, before):
+        notes.append("the images agree no better than before: do not use the transform unseen")
+    if not fixed.geometry.physical:
+        notes.append("no size in mm is known: lengths are pixels, x the column and y the row")
+    guess = SpatialTransform((guesses[0].affine(pair),), fixed.geometry, moving.geometry)
+    back = inverted(transform)
+    return Registration(transform, back, guess, decisions, similarity.value, before, after, tuple(notes))
+
+
+def _refuse_unfit(fixed: Image, moving: Image, settings: RegistrationSettings, where: str) -> None:
+    ours, theirs = fixed.geometry, moving.geometry
+    if ours.is_series:
+        raise GeometryError("a series of one axis", where, "Give pictures or volumes")
+    if ours.physical != theirs.physical:
+        problem = f"the size of a voxel is known of the {'fixed' if ours.physical else 'moving'} image only"
+        raise GeometryError(problem, where, "Give two images with a size in mm, or two without")
+    frames = ours.frame_of_reference, theirs.frame_of_reference
+    if None not in frames and frames[0] != frames[1] and settings.initial == "auto":
+        raise GeometryError(
+            "the images lie in different frames of reference",
+            where,
+            "Give --initial centres or moments, or --initial world if the patient did not move in between",
+        )
+
+
+def _refuse_constant(pair: Pair, where: str) -> None:
+    for name, values, known in (
+        ("fixed", pair.fixed, pair.fixed_known),
+        ("moving", pair.moving, pair.moving_known),
+    ):
+        inside = values[known > 0]
+        if not inside.size or float(np.ptp(inside)) == 0:
+            raise UsageError(f"the {name} image is constant where it is compared", where, "Give an image with contents")
+
+
+def _similarity(fixed: Image, moving: Image, settings: RegistrationSettings) -> Decision:
+    first, second = fixed.modality, moving.modality
+    match settings.similarity:
+        case "auto" if first == second == "CT":
+            return Decision("mse", "CT and CT: HU mean the same in both")
+        case "auto" if first == second:
+            named = "of unknown modality, taken as one" if first == "unknown" else f"of one modality ({first})"
+            return Decision("lncc", f"both images are {named}", LNCC_SOURCE)
+        case "auto":
+            return Decision("mind", f"{first} on {second}: intensities cannot be compared", MIND_SOURCE)
+        case chosen:
+            return Decision(chosen, "chosen by hand")
+
+
+def _initials(
+    ours: Geometry, theirs: Geometry, settings: RegistrationSettings, where: str
+) -> tuple[list[Initial], Decision]:
+    """What the first guesses go by, the one from which similarity before is measured first."""
+    if settings.initial != "auto":
+        return [settings.initial], Decision(settings.initial, "chosen by hand")
+    is_world = ours.physical and ours.oriented and theirs.oriented
+    shared = ours.frame_of_reference is not None and ours.frame_of_reference == theirs.frame_of_reference
+    if shared and not _overlap(ours, theirs):
+        raise GeometryError(
+            "the images do not overlap in the frame of reference that they share",
+            where,
+            "Give images of one part of the body, or --initial centres if the header is wrong",
+        )
+    if is_world and _overlap(ours, theirs):
+        return ["world", "centres", "moments"], Decision(
+            "auto", "the best of the world's axes, centres and centres of mass"
+        )
+    return ["centres", "moments"], Decision("auto", "the best of centres and centres of mass: they share no world")
+
+
+def _overlap(ours: Geometry, theirs: Geometry) -> bool:
+    """Whether the boxes around both grids meet."""
+    starts_at = np.maximum(ours.corners.min(axis=0), theirs.corners.min(axis=0))
+    ends_at = np.minimum(ours.corners.max(axis=0), theirs.corners.max(axis=0))
+    return bool((starts_at <= ends_at).all())
+
+
+def _deformed(
+    pair: Pair, start: Start, measure: Similarity, name: SimilarityName, seconds: float | None
+) -> tuple[Bent, dict[str, Decision]]:
+    finest = spacings(pair.fixed_grid, LEVELS, MOST_DEFORMABLE)
+    until = math.inf if seconds is None else time.monotonic() + seconds
+    bent: Bent | None = None
+    for spacing, steps in zip(finest, STEPS, strict=True):
+        level = pair.level(spacing)
+        bent = bend(level, start, measure, smoothness=SMOOTHNESS[name], steps=steps, before=bent, until=until)
+    assert bent is not None  # noqa: S101 - there are levels
+    unit = "mm" if pair.fixed_grid.physical else "pixels"
+    words = (
+        "the fixed image's own" if math.isclose(finest[-1], min(pair.fixed_grid.steps)) else "the most that is compared"
+    )
+    return bent, {
+        "spacing": Decision(round(finest[-1], 4), f"{unit} of the finest grid, {words}; the velocity on half of it"),
+        "smoothness": Decision(
+            SMOOTHNESS[name], f"weight of the diffusion energy for {name}", "measured on pairs of MR"
+        ),
+        "steps": Decision(list(STEPS), "of Adam on each level, the coarsest first"),
+    }
+
+
+def _right_angled(curved: Displacement) -> Displacement:
+    """A field on a grid whose axes are at right angles, which alone other programs read."""
+    grid = curved.geometry
+    if not grid.is_sheared:
+        return curved
+    turn, _ = np.linalg.qr(grid.affine[:-1, :-1])
+    along_axes = grid.corners @ turn
+    low, high = along_axes.min(axis=0), along_axes.max(axis=0)
+    step = min(grid.steps)
+    affine = np.eye(grid.ndim + 1)
+    affine[:-1, :-1], affine[:-1, -1] = turn * step, turn @ low
+    shape = tuple(int(one) for one in np.ceil((high - low) / step) + 1)
+    return whole_field(SpatialTransform((curved,)), Geometry(shape, affine))
+
+
+def _places(level: Level, start: Start, moved: Tensor | None = None) -> Tensor:
+    points = level.points if moved is None else level.points + moved
+    return points @ torch.as_tensor(start.matrix.T.copy(), dtype=torch.float32) + torch.as_tensor(
+        start.shift, dtype=torch.float32
+    )
+
+
+def _value(level: Level, start: Start, measure: Similarity, name: SimilarityName) -> float:
+    with torch.no_grad():
+        loss = float(level.loss(_places(level, start), measure))
+    if loss >= NO_OVERLAP:
+        return math.nan
+    return 1 - loss if name == "lncc" else loss
+
+
+def _after(level: Level, bent: Bent, start: Start, measure: Similarity, name: SimilarityName) -> float:
+    curved = field_of(bent)
+    points = level.fixed.grid.to_world(
+        np.stack(np.meshgrid(*map(np.arange, level.fixed.grid.shape), indexing="ij"), axis=-1)
+    )
+    with torch.no_grad():
+        moved = torch.as_tensor(displacements(curved, points), dtype=torch.float32)
+        loss = float(level.loss(_places(level, start, moved), measure))
+    return 1 - loss if name == "lncc" else loss
+
+
+def _is_better(name: SimilarityName, after: float, before: float) -> bool:
+    if math.isnan(before):
+        return True
+    return after > before if name == "lncc" else after < before
+
+
+def _mirrored(pair: Pair, level: Level, guesses: Sequence[Start], best: float, measure: Similarity) -> Iterator[str]:
+    """A finding for each axis along which the moving image, mirrored, fits clearly better; it is never applied.
+
+    best: the loss of the rigid fit on this level
+    """
+    names = SIDES if pair.fixed_grid.has_sides else ("the first axis", "the second axis", "the third axis")
+    for axis in range(level.fixed.grid.ndim):
+        if level.fixed.grid.shape[axis] == 1:
+            continue
+        mirror = np.eye(level.fixed.grid.ndim)
+        mirror[axis, axis] = -1
+        start = best_start(
+            pair, level, [one.mirrored(mirror) for one in guesses], measure, followed=1, steps=FINE_STEPS
+        )
+        if start.loss < MIRRORED * best:
+            yield (
+                f"the moving image fits clearly better with {names[axis]} exchanged "
+                f"(loss {start.loss:.3g} against {best:.3g}): check its header; nothing was mirrored"
+            )

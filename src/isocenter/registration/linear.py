@@ -1,0 +1,180 @@
+"""Rigid and affine registration: several starts scored on the coarsest grid, the best followed to the finest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from isocenter.lazy import torch
+from isocenter.registration.pyramid import NO_OVERLAP, Level, Pair
+from isocenter.registration.similarity import Similarity
+from isocenter.transforms.augment_spatial import rotation
+from isocenter.values import Affine, Floats, Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Initial = Literal["world", "centres", "moments"]
+# Turns that are tried, in degrees: in a picture all around, in a volume about each axis.
+PICTURE_TURNS = tuple(range(-150, 181, 30))
+VOLUME_TURNS = (-30, 30)
+# Starts that are followed on the coarsest grid, and steps there and on each finer one.
+FOLLOWED, COARSE_STEPS, FINE_STEPS = 4, 60, 40
+# mm of a step at the edge of the image, as a share of the grid's spacing: at the start and at the end of a level.
+RATE, LAST_RATE = 0.4, 0.02
+# A level is done where no step of so many has lowered the loss by this share of it.
+PATIENCE, LEAST_GAIN = 12, 2e-3
+
+
+class Plateau:
+    """Watches a loss: reached where so many steps have not made it smaller by so much."""
+
+    def __init__(self) -> None:
+        self.lowest, self.since = math.inf, 0
+
+    def is_reached(self, loss: float) -> bool:
+        """Whether to stop after this step."""
+        if loss < self.lowest - LEAST_GAIN * abs(self.lowest if math.isfinite(self.lowest) else 0.0):
+            self.lowest, self.since = loss, 0
+        else:
+            self.since += 1
+        return self.since >= PATIENCE
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """A first guess. matrix: (n, n) and shift: (n,) from mm relative to the fixed centre to the moving one's"""
+
+    name: str
+    matrix: Floats
+    shift: Floats
+    loss: float = math.inf
+
+    def mirrored(self, mirror: Floats) -> Start:
+        """The same guess of a moving image that is mirrored about its centre."""
+        return Start(self.name, mirror @ self.matrix, mirror @ self.shift)
+
+    def affine(self, pair: Pair) -> Affine:
+        """From RAS+ mm to RAS+ mm."""
+        whole = np.eye(len(self.shift) + 1)
+        whole[:-1, :-1] = self.matrix
+        whole[:-1, -1] = pair.moving_centre + self.shift - self.matrix @ pair.fixed_centre
+        return Affine(whole)
+
+
+def starts(pair: Pair, initials: Sequence[Initial]) -> Iterator[Start]:
+    """Every first guess: the world's own axes, both centres, or both centres of mass, and turns about these."""
+    ndim = pair.fixed_grid.ndim
+    for name in initials:
+        if name == "world":
+            yield Start(name, np.eye(ndim), pair.fixed_centre - pair.moving_centre)
+            continue
+        ours, theirs = np.zeros(ndim), np.zeros(ndim)
+        if name == "moments":
+            ours, theirs = (
+                _mass(pair.fixed, pair.fixed_known, pair.fixed_grid),
+                _mass(pair.moving, pair.moving_known, pair.moving_grid),
+            )
+            ours, theirs = ours - pair.fixed_centre, theirs - pair.moving_centre
+        for turn in _turns(ndim, flat=min(pair.fixed_grid.shape) == 1):
+            yield Start(name, turn, theirs - turn @ ours)
+
+
+def _turns(ndim: int, *, flat: bool) -> list[Floats]:
+    if ndim == 2 or flat:
+        return [rotation(np.radians([angle, 0, 0][: 1 if ndim == 2 else 3]), ndim) for angle in PICTURE_TURNS]
+    turns = [np.eye(ndim)]
+    for axis, angle in product(range(3), VOLUME_TURNS):
+        turns.append(rotation(np.radians(angle) * np.eye(3)[axis], ndim))
+    return turns
+
+
+def _mass(values: Floats, known: Floats, grid: Geometry) -> Floats:
+    """(n,) mm: the centre of mass of the intensities."""
+    mass = values * known
+    total = float(mass.sum(dtype=np.float64)) or 1.0
+    index = [
+        float(
+            (mass.sum(axis=tuple(other for other in range(mass.ndim) if other != axis)) * np.arange(size)).sum() / total
+        )
+        for axis, size in enumerate(mass.shape)
+    ]
+    return grid.to_world(index)
+
+
+def best_start(
+    pair: Pair,
+    level: Level,
+    guesses: Sequence[Start],
+    similarity: Similarity,
+    *,
+    followed: int = FOLLOWED,
+    steps: int = COARSE_STEPS,
+) -> Start:
+    """The guess that leads to the lowest loss on a level, by a rigid motion; an endless loss where none overlaps."""
+    with torch.no_grad():
+        losses = [float(level.loss(_places(level.points, one), similarity)) for one in guesses]
+    order = sorted((number for number, loss in enumerate(losses) if loss < NO_OVERLAP), key=losses.__getitem__)
+    ends = [followed_down(level, guesses[one], similarity, rigid=True, steps=steps) for one in order[:followed]]
+    return min(ends, key=lambda one: one.loss, default=replace(guesses[0], loss=math.inf))
+
+
+def _places(points: Tensor, start: Start) -> Tensor:
+    return points @ torch.as_tensor(start.matrix.T.copy(), dtype=points.dtype) + torch.as_tensor(
+        start.shift, dtype=points.dtype
+    )
+
+
+def followed_down(level: Level, start: Start, similarity: Similarity, *, rigid: bool, steps: int) -> Start:
+    """The start moved downhill by Adam, with a step that falls: a rotation, or any linear map, and a shift."""
+    ndim, points = level.fixed.grid.ndim, level.points
+    radius = (
+        float(points.reshape(-1, ndim).norm(dim=1).quantile(0.9))
+        if points.numel() < 2**24
+        else float(points.abs().amax())
+    )
+    radius = max(radius, 1e-3)
+    within = torch.as_tensor(_plane(level.fixed.grid), dtype=torch.float32)
+    count = ndim * (ndim - 1) // 2 if rigid else ndim * ndim
+    turn = torch.zeros(count, requires_grad=True)
+    shift = torch.zeros(ndim, requires_grad=True)
+    first = torch.as_tensor(start.matrix, dtype=torch.float32)
+    offset = torch.as_tensor(start.shift, dtype=torch.float32)
+    step = max(level.fixed.grid.steps)
+    optimiser = torch.optim.Adam([turn, shift], lr=RATE * step, betas=(0.9, 0.95))
+    best, lowest, plateau = (first.clone(), offset.clone()), math.inf, Plateau()
+    for number in range(steps):
+        share = number / max(steps - 1, 1)
+        optimiser.param_groups[0]["lr"] = step * RATE * (LAST_RATE / RATE) ** share
+        matrix = torch.matrix_exp(within @ _generator(turn / radius, ndim) @ within) @ first
+        loss = level.loss(points @ matrix.T + offset + shift, similarity)
+        value = float(loss.detach())
+        if value < lowest:
+            lowest, best = value, (matrix.detach().clone(), (offset + shift).detach().clone())
+        if plateau.is_reached(value):
+            break
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return Start(start.name, best[0].double().numpy(), best[1].double().numpy(), lowest)
+
+
+def _plane(grid: Geometry) -> Floats:
+    """(n, n) projection onto the axes along which the grid has several voxels: a slice stays in its plane."""
+    axes = grid.affine[:-1, :-1][:, [size > 1 for size in grid.shape]]
+    return axes @ np.linalg.pinv(axes)
+
+
+def _generator(numbers: Tensor, ndim: int) -> Tensor:
+    """(n, n) whose exponential is a rotation for n (n - 1) / 2 numbers, any linear map for n n."""
+    matrix = torch.zeros(ndim, ndim)
+    if len(numbers) == ndim * ndim:
+        return matrix + numbers.reshape(ndim, ndim)
+    rows, columns = torch.triu_indices(ndim, ndim, 1)
+    upper = matrix.index_put((rows, columns), numbers)
+    return upper - upper.T

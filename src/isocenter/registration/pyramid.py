@@ -1,0 +1,175 @@
+"""Both images of a registration at one resolution after the other, the coarsest first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.lazy import torch
+from isocenter.registration.similarity import Similarity
+from isocenter.transforms import resample
+from isocenter.values import Floats, Geometry, Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Of intensities: outside of these percentiles a few hot voxels would set the scale.
+PERCENTILES = (0.5, 99.5)
+# HU that CT is compared in: air to dense bone.
+CT_WINDOW = (-1000.0, 1000.0)
+# Of the voxels of a side, those that have to be measured for it to count.
+LEAST_SHARE = 0.5
+# Of the fixed image's weight, the share that the moving image has to cover.
+LEAST_OVERLAP = 0.25
+NO_OVERLAP = 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One image at one resolution.
+
+    values, weight: (1, 1, *spatial) in about 0..1; where it is measured
+    to_grid:        (n, n + 1) from mm relative to `centre` to places as torch counts: -1 to 1, last axis first
+    """
+
+    grid: Geometry
+    values: Tensor
+    weight: Tensor
+    to_grid: Tensor
+    is_whole: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """Both images at one resolution. points: (*spatial, n) mm of the fixed voxels, relative to the fixed centre"""
+
+    fixed: Side
+    moving: Side
+    points: Tensor
+
+    def moved(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """The moving image at (*spatial, n) mm relative to its centre, and the weight of both there."""
+        at = (places @ self.moving.to_grid[:, :-1].T + self.moving.to_grid[:, -1])[None]
+        values = _read(self.moving.values, at)
+        inside = (at.detach().abs() <= 1).all(dim=-1)[:, None].to(values.dtype)
+        weight = self.fixed.weight * inside
+        if not self.moving.is_whole:
+            weight = weight * _read(self.moving.weight, at.detach())
+        return values, weight
+
+    def loss(self, places: Tensor, similarity: Similarity) -> Tensor:
+        """Unlikeness of both where they overlap; very large where they hardly do."""
+        values, weight = self.moved(places)
+        if float(weight.sum()) < LEAST_OVERLAP * float(self.fixed.weight.sum()):
+            return NO_OVERLAP + 0 * values.sum()
+        return similarity(self.fixed.values, values, weight)
+
+
+def _read(values: Tensor, at: Tensor) -> Tensor:
+    return torch.nn.functional.grid_sample(values, at, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two images as they are compared: (*spatial) numbers in about 0..1, where they are measured, and their centres.
+
+    fixed_centre, moving_centre: (n,) mm, from which places are counted: so float32 holds them
+    """
+
+    fixed: NDArray[np.float32]
+    fixed_known: NDArray[np.float32]
+    fixed_grid: Geometry
+    moving: NDArray[np.float32]
+    moving_known: NDArray[np.float32]
+    moving_grid: Geometry
+
+    @property
+    def fixed_centre(self) -> Floats:
+        """Middle of the fixed grid."""
+        return self.fixed_grid.corners.mean(axis=0)
+
+    @property
+    def moving_centre(self) -> Floats:
+        """Middle of the moving grid."""
+        return self.moving_grid.corners.mean(axis=0)
+
+    def level(self, spacing: float) -> Level:
+        """Both at about this spacing; axes that are coarser stay as they are."""
+        fixed = _side(self.fixed, self.fixed_known, self.fixed_grid, spacing, self.fixed_centre)
+        moving = _side(self.moving, self.moving_known, self.moving_grid, spacing, self.moving_centre)
+        index = np.stack(np.meshgrid(*map(np.arange, fixed.grid.shape), indexing="ij"), axis=-1)
+        points = torch.as_tensor(fixed.grid.to_world(index) - self.fixed_centre, dtype=torch.float32)
+        return Level(fixed, moving, points)
+
+
+def paired(fixed: Image, moving: Image, mask: NDArray[np.bool_] | None, *, one_scale: bool) -> Pair:
+    """The first channels of two images; mask: (*spatial) of the fixed one, where they are compared
+
+    one_scale: intensities mean the same in both, so one scale serves both
+    """
+    sides = [_numbers(fixed), _numbers(moving)]
+    scales = [
+        _scale(values, known, image.modality) for (values, known), image in zip(sides, (fixed, moving), strict=True)
+    ]
+    if one_scale:
+        both = (min(low for low, _ in scales), max(high for _, high in scales))
+        scales = [both, both]
+    scaled = [
+        np.where(known, np.clip((values - low) / (high - low), 0, 1), 0).astype(np.float32)
+        for (values, known), (low, high) in zip(sides, scales, strict=True)
+    ]
+    inside = sides[0][1] if mask is None else sides[0][1] & mask
+    return Pair(
+        scaled[0], inside.astype(np.float32), fixed.geometry,
+        scaled[1], sides[1][1].astype(np.float32), moving.geometry,
+    )  # fmt: skip
+
+
+def _numbers(image: Image) -> tuple[Floats, NDArray[np.bool_]]:
+    """(*spatial) values and which are measured; of several channels or frames the mean."""
+    ndim = image.geometry.ndim
+    data, known = image.data, image.valid
+    values = np.where(known, data, 0).astype(np.float32).reshape(-1, *data.shape[-ndim:]).mean(axis=0)
+    return values, known.reshape(-1, *data.shape[-ndim:]).all(axis=0)
+
+
+def _scale(values: Floats, known: NDArray[np.bool_], modality: str) -> tuple[float, float]:
+    if modality == "CT":
+        return CT_WINDOW
+    low, high = np.percentile(values[known], PERCENTILES).tolist() if known.any() else (0.0, 1.0)
+    return low, high if high > low else low + 1
+
+
+def _side(values: Floats, known: Floats, grid: Geometry, spacing: float, centre: Floats) -> Side:
+    coarse = grid.resampled(
+        [max(spacing, step) if size > 1 else step for step, size in zip(grid.steps, grid.shape, strict=True)]
+    )
+    both = resample(np.stack([values * known if not known.all() else values, known]).astype(np.float32), coarse.shape)
+    weight = both[1]
+    numbers = both[0] if known.all() else both[0] / np.maximum(weight, 1e-3)
+    weight = np.where(weight >= LEAST_SHARE, weight, 0).astype(np.float32)
+    size = np.array(coarse.shape)
+    to_index = np.linalg.inv(coarse.affine)
+    # index = L (x + centre) + o; torch's place = (2 index + 1) / size - 1, last axis first
+    linear = to_index[:-1, :-1] * 2 / size[:, None]
+    shift = (2 * (to_index[:-1, :-1] @ centre + to_index[:-1, -1]) + 1) / size - 1
+    to_grid = np.concatenate([linear, shift[:, None]], axis=1)[::-1].copy()
+    made = [torch.as_tensor(np.ascontiguousarray(one), dtype=torch.float32)[None, None] for one in (numbers, weight)]
+    return Side(coarse, *made, torch.as_tensor(to_grid, dtype=torch.float32), bool(known.all()))
+
+
+def spacings(grid: Geometry, levels: int, most: int) -> list[float]:
+    """Spacings of the levels, the coarsest first: halved each time, the finest with at most so many voxels."""
+    finest = min(step for step, size in zip(grid.steps, grid.shape, strict=True) if size > 1 or max(grid.shape) == 1)
+    while math.prod(_sizes(grid, finest)) > most:
+        finest *= 1.1
+    return [finest * 2**level for level in reversed(range(levels))]
+
+
+def _sizes(grid: Geometry, spacing: float) -> Sequence[float]:
+    return [max(1.0, size * min(1.0, step / spacing)) for size, step in zip(grid.shape, grid.steps, strict=True)]

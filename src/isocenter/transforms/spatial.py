@@ -1,0 +1,319 @@
+"""Spatial transforms applied: points, images, label maps and boxes carried through them, inverses and Jacobians.
+
+Every image is sampled by `sampled`, and every field by `displacements`: at any places, on any grid, slab by slab.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from isocenter.errors import GeometryError
+from isocenter.lazy import ndimage, torch
+from isocenter.transforms.augment_spatial import read_labels
+from isocenter.transforms.resampling import Order
+from isocenter.values import (
+    HEADER_ROUNDING,
+    Affine,
+    Array,
+    BoundingBoxes,
+    Displacement,
+    Floats,
+    Geometry,
+    Image,
+    SpatialTransform,
+)
+
+# Of the voxels that a new one is made of, the share that has to be measured.
+MEASURED = 1 - 1e-3
+# Places that are worked on together: each takes some hundred bytes on the way.
+AT_ONCE = 2**20
+# mm: what is left of |field(inverse(x)) - x| at every voxel of an inverted field.
+INVERSE_TOLERANCE = 0.01
+MOST_STEPS = 40
+# Points along each edge of a box that are carried: a curved side bulges between its corners.
+ON_AN_EDGE = 5
+
+
+def carried_points(transform: SpatialTransform, points: ArrayLike) -> Floats:
+    """(..., n) points of the fixed image to points of the moving one, mm."""
+    places = np.asarray(points, dtype=np.float64)
+    for part in transform.parts:
+        match part:
+            case Affine():
+                places = places @ part.matrix[:-1, :-1].T + part.matrix[:-1, -1]
+            case Displacement():
+                places = places + displacements(part, places)
+    return places
+
+
+def displacements(field: Displacement, points: Floats) -> Floats:
+    """(..., n) mm by which a field moves points."""
+    index = field.geometry.to_index(points).reshape(-1, field.ndim).T
+    inside = ((index >= -0.5) & (index <= np.reshape(field.geometry.shape, (-1, 1)) - 0.5)).all(axis=0)
+    moved = np.stack([_linear(one, index) for one in field.vectors], axis=-1) * inside[:, None]
+    return moved.reshape(np.shape(points))
+
+
+def composed(first: SpatialTransform, second: SpatialTransform) -> SpatialTransform:
+    """The transform that applies one after the other."""
+    return SpatialTransform((*first.parts, *second.parts), first.fixed, second.moving)
+
+
+def inverted(transform: SpatialTransform) -> SpatialTransform:
+    """The transform from the moving image to the fixed one: affine parts exactly, fields to 0.01 mm at their voxels.
+
+    Raises GeometryError for a field that folds, with the place.
+    """
+    parts = [part.inverse if isinstance(part, Affine) else inverted_field(part) for part in transform.parts[::-1]]
+    return SpatialTransform(tuple(parts), transform.moving, transform.fixed)
+
+
+def inverted_field(field: Displacement) -> Displacement:
+    """The field that moves everything back, on the same grid, by Newton's method at every voxel.
+
+    Raises GeometryError where it folds: two points that come to lie on one have no inverse.
+    """
+    grid = field.geometry
+    worst, place = _lowest(determinants(field))
+    if worst <= 0:
+        at = ", ".join(f"{one:.1f}" for one in grid.to_world(place))
+        raise GeometryError(
+            f"the field folds over itself at voxel {tuple(place)} ({at} mm): its Jacobian is {worst:.2g} there",
+            "inverse",
+            "Register more smoothly, or use it in its own direction only",
+        )
+    back = -field.vectors.reshape(grid.ndim, -1).astype(np.float64)
+    slopes = np.moveaxis(_slopes(field).reshape(grid.ndim, grid.ndim, -1), -1, 0)
+    for start in range(0, back.shape[1], AT_ONCE):
+        part = np.arange(start, min(start + AT_ONCE, back.shape[1]))
+        targets = grid.to_world(np.stack(np.unravel_index(part, grid.shape), axis=-1))
+        back[:, part] = _solved(field, slopes, targets, back[:, part].T).T
+    return Displacement(back.reshape(field.vectors.shape), grid)
+
+
+def _solved(field: Displacement, slopes: Floats, targets: Floats, guess: Floats) -> Floats:
+    """(points, n) displacements that lead back from each target, from a first guess.
+
+    slopes: (voxels, n, n) derivatives of the field, by which steps are made; where one leads farther away it is halved
+    """
+    shape, steps = np.array(field.geometry.shape), guess.copy()
+    last = np.linalg.norm(steps + displacements(field, targets + steps), axis=1)
+    share, open_ones = np.ones(len(steps)), np.arange(len(steps))
+    tolerance = INVERSE_TOLERANCE / 4
+    for _ in range(MOST_STEPS):
+        open_ones = open_ones[last[open_ones] > tolerance]
+        if not len(open_ones):
+            break
+        places = targets[open_ones] + steps[open_ones]
+        error = steps[open_ones] + displacements(field, places)
+        nearest = np.clip(np.rint(field.geometry.to_index(places)).astype(np.intp), 0, shape - 1)
+        matrices = np.eye(field.ndim) + slopes[np.ravel_multi_index(tuple(nearest.T), field.geometry.shape)]
+        change = np.linalg.solve(matrices, error[..., None])[..., 0] * share[open_ones, None]
+        tried = steps[open_ones] - change
+        left = np.linalg.norm(tried + displacements(field, targets[open_ones] + tried), axis=1)
+        better = left < last[open_ones]
+        steps[open_ones[better]], last[open_ones[better]] = tried[better], left[better]
+        share[open_ones] = np.where(better, np.minimum(1.0, 2 * share[open_ones]), share[open_ones] / 2)
+    return steps
+
+
+def _slopes(field: Displacement) -> Floats:
+    """(n, n, *spatial) mm a mm: the derivative of each component along each axis of the world."""
+    grid = field.geometry
+    by_index = np.stack([_gradient(one) for one in field.vectors])  # (component, index axis, ...)
+    return np.einsum("ci...,iw->cw...", by_index, np.linalg.inv(grid.affine[:-1, :-1]))
+
+
+def _gradient(values: Array) -> Floats:
+    """(n, *spatial) change a voxel, central; 0 along an axis of a single voxel."""
+    kept = [
+        np.gradient(values, axis=axis) if size > 1 else np.zeros_like(values) for axis, size in enumerate(values.shape)
+    ]
+    return np.stack(kept).astype(np.float64)
+
+
+def determinants(field: Displacement) -> NDArray[np.float32]:
+    """(*spatial) by how much the surroundings of each voxel grow; at or below 0 the field folds."""
+    matrices = np.moveaxis(_slopes(field), (0, 1), (-2, -1)) + np.eye(field.ndim)
+    return np.linalg.det(matrices).astype(np.float32)
+
+
+def jacobian(transform: SpatialTransform, grid: Geometry) -> NDArray[np.float32]:
+    """(*spatial) determinant at each voxel of a grid: 2 where a region is twice as large in the moving image."""
+    matrix = transform.matrix
+    if matrix is not None:
+        return np.full(grid.shape, np.linalg.det(matrix), dtype=np.float32)
+    return determinants(whole_field(transform, grid))
+
+
+def whole_field(transform: SpatialTransform, grid: Geometry) -> Displacement:
+    """The transform as a single field on a grid, its affine parts included."""
+    vectors = np.empty((grid.ndim, *grid.shape), dtype=np.float32)
+    for rows, points in _points(grid):
+        vectors[:, rows] = np.moveaxis(carried_points(transform, points) - points, -1, 0)
+    return Displacement(vectors, grid)
+
+
+def _lowest(values: NDArray[np.float32]) -> tuple[float, tuple[int, ...]]:
+    place = np.unravel_index(int(values.argmin()), values.shape)
+    return float(values[place]), tuple(int(one) for one in place)
+
+
+def _points(grid: Geometry) -> Iterator[tuple[slice, Floats]]:
+    """(rows of the first axis, (rows, *rest, n) mm of their voxel centres), slab after slab."""
+    count = max(1, AT_ONCE // math.prod(grid.shape[1:]))
+    for start in range(0, grid.shape[0], count):
+        rows = slice(start, min(start + count, grid.shape[0]))
+        index = np.meshgrid(np.arange(rows.start, rows.stop), *map(np.arange, grid.shape[1:]), indexing="ij")
+        yield rows, grid.to_world(np.stack(index, axis=-1))
+
+
+def _places(transform: SpatialTransform, onto: Geometry, source: Geometry) -> Iterator[tuple[slice, Floats]]:
+    """(rows, (n, rows, *rest) voxel index of the source that lies at each voxel of the new grid), slab after slab."""
+    for rows, points in _points(onto):
+        yield rows, np.moveaxis(source.to_index(carried_points(transform, points)), -1, 0)
+
+
+def carried(image: Image, transform: SpatialTransform, onto: Geometry, order: Order = "linear") -> Image:
+    """A moving image on the grid of the fixed one; what it does not cover is NaN, so not `valid`.
+
+    Nor is what is made of voxels that are no measurements. Cubic is the interpolating B-spline of Unser, IEEE Signal
+    Process Mag 1999, doi:10.1109/79.799930. A label map goes through `carried_labels`.
+    """
+    image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
+    volumes = image.data.reshape(-1, *image.geometry.shape)
+    known = image.valid.reshape(volumes.shape)
+    made = np.empty((len(volumes), *onto.shape), dtype=np.float32)
+    readers = [_Sampler(one, there, order) for one, there in zip(volumes, known, strict=True)]
+    for rows, places in _places(transform, onto, image.geometry):
+        outside = ~_covered(image.geometry, places)
+        for number, reader in enumerate(readers):
+            part = reader.at(places)
+            part[outside] = np.nan
+            made[number, rows] = part
+    pixels = made.reshape(*image.shape[: -image.geometry.ndim], *onto.shape)
+    return replace(image, pixels=pixels, geometry=onto, padding=None)
+
+
+class _Sampler:
+    """A volume that can be read at any place; beyond the outermost centres the edge goes on."""
+
+    def __init__(self, values: Array, known: NDArray[np.bool_], order: Order) -> None:
+        self.degree = {"linear": 1, "cubic": 3}[order]
+        self.share = None if known.all() else known.astype(np.float32)
+        filled = values if self.share is None else np.where(known, values, values[known].mean() if known.any() else 0)
+        filled = filled.astype(np.float32)
+        self.held = filled if self.degree == 1 else ndimage.spline_filter(filled, 3, output=np.float32, mode="mirror")
+        self.top = np.array(values.shape) - 1
+        self.plain = np.where(known, values, 0).astype(np.float32) if self.share is not None else filled
+
+    def at(self, places: Floats) -> NDArray[np.float32]:
+        """(n, ...) voxel index to (...) values; NaN where they are made of what is no measurement."""
+        if self.degree == 3:
+            top = self.top.reshape(-1, *[1] * (places.ndim - 1))
+            places = np.clip(places, 0, top)
+            made = ndimage.map_coordinates(self.held, places, order=3, mode="mirror", prefilter=False)
+        else:
+            made = _linear(self.plain, places)
+        if self.share is None:
+            return np.asarray(made)
+        share = _linear(self.share, places)
+        scaled = made if self.degree == 3 else made / np.maximum(share, MEASURED)
+        return np.where(share < MEASURED, np.float32(np.nan), scaled)
+
+
+def _linear(values: Array, places: Floats) -> NDArray[np.float32]:
+    return np.asarray(ndimage.map_coordinates(values, places, order=1, mode="nearest"))
+
+
+def _covered(grid: Geometry, places: Floats) -> NDArray[np.bool_]:
+    """Which places lie between the outermost centres of a grid, but for the rounding of their places."""
+    covered = np.ones(places.shape[1:], dtype=bool)
+    for size, step, place in zip(grid.shape, grid.steps, places, strict=True):
+        near = HEADER_ROUNDING / step
+        covered &= (place >= -near) & (place <= size - 1 + near)
+    return covered
+
+
+def carried_labels(labels: Array, source: Geometry, transform: SpatialTransform, onto: Geometry) -> Array:
+    """(..., *spatial) labels on another grid: at each voxel that with the largest share in it; 0 outside."""
+    maps = labels.reshape(-1, *source.shape)
+    known, numbers = np.unique(maps, return_inverse=True)
+    values = np.concatenate([np.zeros(1, known.dtype), known[known != 0]])  # 0 is what lies outside, so it comes first
+    in_values = np.where(known == 0, 0, np.cumsum(known != 0)).astype(np.int32)
+    ranks = in_values[numbers].reshape(maps.shape)
+    made = np.zeros((len(maps), *onto.shape), dtype=labels.dtype)
+    for rows, places in _places(transform, onto, source):
+        for number, one in enumerate(ranks):
+            made[number, rows] = values[_labels_at(one, places)]
+    return made.reshape(*labels.shape[: -len(source.shape)], *onto.shape)
+
+
+def _labels_at(labels: NDArray[np.int32], places: Floats) -> NDArray[np.intp]:
+    """Labels at places, read from the part of the map that they need."""
+    low = [max(0, math.floor(float(one.min())) - 1) for one in places]
+    high = [min(size, math.ceil(float(one.max())) + 2) for one, size in zip(places, labels.shape, strict=True)]
+    if any(end <= start for start, end in zip(low, high, strict=True)):
+        return np.zeros(places.shape[1:], dtype=np.intp)
+    part = labels[tuple(map(slice, low, high))]
+    sizes = np.reshape(part.shape, (-1, *[1] * (places.ndim - 1)))
+    # As torch counts: -1 to 1 from edge to edge, last axis first.
+    grid = (2 * (places - np.reshape(low, sizes.shape)) + 1) / sizes - 1
+    ordered = torch.as_tensor(np.moveaxis(grid[::-1], 0, -1).copy(), dtype=torch.float32)
+    return read_labels(torch.as_tensor(np.ascontiguousarray(part))[None], ordered[None])[0].numpy().astype(np.intp)
+
+
+def carried_boxes(boxes: BoundingBoxes, source: Geometry, back: SpatialTransform, onto: Geometry) -> BoundingBoxes:
+    """Boxes of the moving image around the same objects on the fixed grid; those that leave it are left out.
+
+    back: from the moving image to the fixed one
+    """
+    if not len(boxes):
+        return boxes
+    shares = np.array(list(product(np.linspace(0, 1, ON_AN_EDGE), repeat=source.ndim)))
+    places = boxes.low[:, None] + shares * boxes.lengths[:, None] - 0.5  # edges count from half a voxel before centres
+    moved = onto.to_index(carried_points(back, source.to_world(places))) + 0.5
+    low, high = moved.min(axis=1), moved.max(axis=1)
+    inside = ((high > 0) & (low < np.array(onto.shape))).all(axis=1)
+    corners = np.concatenate([np.maximum(low, 0), np.minimum(high, onto.shape)], axis=1)
+    return replace(boxes.at(inside), corners=corners[inside])
+
+
+def folded_percent(determinant: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> float:
+    """% of voxels at which a transform folds: those with a determinant at or below 0."""
+    chosen = determinant if inside is None else determinant[inside]
+    return 100.0 * float(np.mean(chosen <= 0)) if chosen.size else math.nan
+
+
+def sd_log_jacobian(determinant: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> float:
+    """Standard deviation of the logarithm of the determinant, where above 0: how unevenly the image is stretched."""
+    chosen = determinant if inside is None else determinant[inside]
+    return float(np.log(chosen[chosen > 0]).std()) if (chosen > 0).any() else math.nan
+
+
+def inverse_errors(forth: SpatialTransform, back: SpatialTransform, grid: Geometry) -> Iterator[Floats]:
+    """mm by which points of a grid miss themselves when they go forth and back, slab after slab.
+
+    Only where they come to lie within the moving image's grid, if it is known.
+    """
+    for _, points in _points(grid):
+        there = carried_points(forth, points)
+        error = np.linalg.norm(carried_points(back, there) - points, axis=-1)
+        yield error if forth.moving is None else error[_covered(forth.moving, _index_first(forth.moving, there))]
+
+
+def _index_first(grid: Geometry, points: Floats) -> Floats:
+    return np.moveaxis(grid.to_index(points), -1, 0)
+
+
+def refuse_unlike_axes(grids: Sequence[Geometry], where: str) -> None:
+    """Raise GeometryError for a picture with a volume."""
+    if len({grid.ndim for grid in grids}) > 1:
+        counts = " and ".join(f"{grid.ndim} axes" for grid in grids)
+        raise GeometryError(f"images of {counts} cannot lie on one another", where, "Give two volumes or two pictures")

@@ -1,0 +1,374 @@
+"""`register`: one image laid on another, in mm, with the transform, its inverse and figures of how well it fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Unpack, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import DatasetError, FormatError, GeometryError, UsageError
+from isocenter.evaluation import overlaps, surface_distance
+from isocenter.files import (
+    DEFORMED,
+    RESAMPLED,
+    ReadKeywords,
+    read,
+    read_given_table,
+    stated_patient,
+    write,
+    write_derived_series,
+    write_label_map,
+    write_table,
+    write_transform,
+)
+from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
+from isocenter.reading import refuse_taken, result_folder
+from isocenter.registration import (
+    Initial,
+    Registration,
+    RegistrationSettings,
+    SimilarityName,
+    TransformKind,
+    registered,
+)
+from isocenter.report import Block, Decisions, InNotebook, Page, Problems, Section, Table, figures, number, render
+from isocenter.runtime import write_json
+from isocenter.transforms import (
+    carried,
+    carried_labels,
+    carried_points,
+    folded_percent,
+    inverse_errors,
+    jacobian,
+    sd_log_jacobian,
+    whole_field,
+)
+from isocenter.values import Array, Displacement, Geometry, Image, Label, Problem, SpatialTransform
+
+MARKS = ("registration.json", "report.html")
+# Modalities of which a moved series can be written.
+DERIVED_KINDS = ("CT", "MR")
+COORDINATES = ("x", "y", "z")
+# Label values whose scores are listed: more are no structures that somebody named.
+MOST_LABELS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Registered(InNotebook):
+    """Two images after registration.
+
+    moved:         the moving image on the fixed grid; NaN where it does not reach
+    determinant:   (*spatial) of the Jacobian on the fixed grid
+    moved_labels:  the moving image's labels on the fixed grid
+    moved_points:  columns name, x, y, z: the fixed image's points in the moving image
+    table:         rows metric, label, value
+    """
+
+    registration: Registration
+    moved: Image
+    determinant: NDArray[np.float32]
+    table: pd.DataFrame
+    moved_labels: Image | None = None
+    moved_points: pd.DataFrame | None = None
+    out: Path | None = None
+
+    @property
+    def transform(self) -> SpatialTransform:
+        """From points of the fixed image to points of the moving one, RAS+ mm."""
+        return self.registration.transform
+
+    @property
+    def inverse(self) -> SpatialTransform:
+        """From points of the moving image to points of the fixed one."""
+        return self.registration.inverse
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`, and registration.json."""
+        return {
+            "schema": "isocenter.registration",
+            "version": 1,
+            "decisions": {name: asdict(one) for name, one in self.registration.decisions.items()},
+            "rows": self.table.to_dict("records"),
+            "notes": list(self.registration.notes),
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"{row.metric} {row.label}".strip() + f" {_text(row.value)}" for row in self.table.itertuples()]
+        lines += [f"note: {note}" for note in self.registration.notes]
+        return "\n".join([*lines, *([] if self.out is None else [str(self.out / MARKS[1])])])
+
+
+@named_keywords(ReadKeywords)
+def register(
+    fixed: str | Path | Image,
+    moving: str | Path | Image,
+    *,
+    out: str | Path | None = None,
+    transform: str = "deformable",
+    similarity: str = "auto",
+    initial: str = "auto",
+    fixed_mask: str | Path | Image | None = None,
+    labels: str | Path | Image | None = None,
+    fixed_labels: str | Path | Image | None = None,
+    points: str | Path | None = None,
+    seconds: float | None = None,
+    across_patients: bool = False,
+    overwrite: bool = False,
+    **options: Unpack[ReadKeywords],
+) -> Registered:
+    """Lay the moving image on the fixed one; nothing has to be trained, and the same images give the same bits.
+
+    out:             a folder for the moved image, the transform, its inverse, the whole field, the Jacobian, what was
+                     carried along, registration.json and report.html; nothing is written without it
+    transform:       rigid, affine or deformable
+    similarity:      lncc, mse, mind, or auto: by the modalities
+    initial:         world, centres, moments, or auto: the best of these
+    fixed_mask:      the part of the fixed image that is compared
+    labels:          a label map of the moving image, carried along; fixed_labels: one of the fixed image, only scored
+    points:          CSV of name, x, y, z (RAS+ mm; of pictures without a size pixels, x the column) in the fixed image
+    seconds:         at most so long for the deformable part; the result then depends on the machine
+    across_patients: allow DICOM images of two patients
+    options:         the fields of `isocenter.files.ReadOptions`, of both images
+    Raises GeometryError for images or label maps that do not fit one another, UsageError for what holds nothing.
+    """
+    settings = _settings(transform, similarity, initial, seconds)
+    target = None if out is None else Path(out)
+    if target is not None:
+        refuse_taken(target, overwrite, MARKS)
+    ours, theirs = (_still(_opened(one, options), str(one)) for one in (fixed, moving))
+    where = f"{_name(fixed)}, {_name(moving)}"
+    if not across_patients:
+        _refuse_two_patients(ours, theirs, where)
+    mask = None if fixed_mask is None else _on(fixed_mask, ours, options).data[0] != 0
+    of_moving = None if labels is None else _on(labels, theirs, options)
+    of_fixed = None if fixed_labels is None else _on(fixed_labels, ours, options)
+    table = None if points is None else _points(Path(points), ours.geometry.ndim)
+    made = registered(ours, theirs, settings, mask, where)
+    moved_labels = None if of_moving is None else _moved_labels(of_moving, theirs, ours, made.transform)
+    determinant = jacobian(made.transform, ours.geometry)
+    rows = list(_rows(made, determinant, mask, ours.geometry))
+    if of_moving is not None and of_fixed is not None and moved_labels is not None:
+        before = carried_labels(of_moving.data[0], theirs.geometry, made.first_guess, ours.geometry)
+        rows += _label_rows(before, moved_labels.data[0], of_fixed, of_moving.labels or of_fixed.labels)
+    result = Registered(
+        made,
+        carried(theirs, made.transform, ours.geometry),
+        determinant,
+        pd.DataFrame(rows, columns=["metric", "label", "value"]),
+        moved_labels,
+        None if table is None else _moved_points(table, made.transform, ours.geometry),
+        target,
+    )
+    if target is not None:
+        with result_folder(target, overwrite, MARKS) as folder:
+            _write(result, ours, theirs, folder)
+            page = _page(result, ours, of_fixed, {"fixed": _name(fixed), "moving": _name(moving)})
+            (folder / MARKS[1]).write_text(render(page), encoding="utf-8")
+    return result
+
+
+def _settings(transform: str, similarity: str, initial: str, seconds: float | None) -> RegistrationSettings:
+    chosen = {
+        "transform": (transform, get_args(TransformKind)),
+        "similarity": (similarity, ("auto", *get_args(SimilarityName))),
+        "initial": (initial, ("auto", *get_args(Initial))),
+    }
+    for name, (value, known) in chosen.items():
+        if value not in known:
+            raise UsageError(f"there is no {value!r}", f"--{name}", f"Choose {', '.join(known[:-1])} or {known[-1]}")
+    if seconds is not None and not seconds > 0:
+        raise UsageError(f"{seconds:g} s", "--seconds", "Give a number above 0")
+    return RegistrationSettings(transform, similarity, initial, seconds)  # type: ignore[arg-type]
+
+
+def _opened(source: str | Path | Image, options: ReadKeywords) -> Image:
+    return source if isinstance(source, Image) else read(source, **options)
+
+
+def _name(source: str | Path | Image) -> str:
+    if not isinstance(source, Image):
+        return str(source)
+    return source.source.paths[0] if source.source is not None and source.source.paths else "image"
+
+
+def _still(image: Image, where: str) -> Image:
+    if image.frames is not None and image.frames > 1:
+        raise UsageError(f"a series of {image.frames} frames", where, "Give one frame, as a file of its own")
+    return image.frame(0) if image.frames is not None else image
+
+
+def _refuse_two_patients(ours: Image, theirs: Image, where: str) -> None:
+    patients = {stated_patient(one) for one in (ours, theirs)} - {None}
+    if len(patients) > 1:
+        remedy = "Give two images of one patient, or --across-patients"
+        raise UsageError("the images are of two patients", where, remedy)
+
+
+def _on(source: str | Path | Image, image: Image, options: ReadKeywords) -> Image:
+    """A label map or mask on an image's own grid, its axes turned where only these differ."""
+    made = _opened(source, options).on_axes_of(image.geometry)
+    where = _name(source)
+    if made.shape[1:] != image.geometry.shape or not made.geometry.equals(image.geometry):
+        problem = f"lies on another grid than its image: {made.geometry.difference(image.geometry)}"
+        raise GeometryError(problem, where, "Give one that was drawn on the image")
+    if not np.array_equal(made.data, np.rint(made.data)):
+        raise FormatError("holds numbers that are no labels", where, "Give whole numbers, one a structure")
+    return made.with_pixels(made.data[:1].astype(np.int32))
+
+
+def _points(path: Path, ndim: int) -> pd.DataFrame:
+    """The columns name, x, y[, z] of a table, coordinates as numbers."""
+    if not path.is_file():
+        raise UsageError("there is no such file", str(path), "Check the path")
+    table, needed = read_given_table(path), ["name", *COORDINATES[:ndim]]
+    missing = [column for column in needed if column not in table.columns]
+    if missing:
+        problem = f"has no column {' and '.join(missing)}"
+        raise DatasetError(problem, str(path), f"Give the columns {', '.join(needed)}, in RAS+ mm of the fixed image")
+    numbers = table[needed[1:]].apply(pd.to_numeric, errors="coerce")
+    if not np.isfinite(numbers.to_numpy(dtype=float)).all():
+        line = int(np.flatnonzero(~np.isfinite(numbers.to_numpy(dtype=float)).all(axis=1))[0]) + 2
+        raise DatasetError(f"has a coordinate in line {line} that is no number", str(path), "Give mm in each column")
+    return pd.concat([table[["name"]], numbers], axis=1)
+
+
+def _moved_points(table: pd.DataFrame, transform: SpatialTransform, grid: Geometry) -> pd.DataFrame:
+    columns = list(COORDINATES[: grid.ndim])
+    places = table[columns].to_numpy(dtype=float)
+    # A picture's world is (row, column), and x is the column.
+    places = carried_points(transform, places if grid.ndim > 2 else places[:, ::-1])
+    return table.assign(**dict(zip(columns, (places if grid.ndim > 2 else places[:, ::-1]).T, strict=True)))
+
+
+def _moved_labels(drawn: Image, moving: Image, fixed: Image, transform: SpatialTransform) -> Image:
+    values = carried_labels(drawn.data[0], moving.geometry, transform, fixed.geometry)
+    return fixed.with_label_map(values, drawn.labels or _named(values))
+
+
+def _named(values: Array) -> tuple[Label, ...]:
+    return tuple(Label(int(value), str(int(value))) for value in np.unique(values)[:MOST_LABELS] if value)
+
+
+def _rows(
+    made: Registration, determinant: NDArray[np.float32], mask: NDArray[np.bool_] | None, grid: Geometry
+) -> Iterator[tuple[str, str, float]]:
+    yield "similarity_before", made.similarity, made.before
+    yield "similarity_after", made.similarity, made.after
+    yield "folded_percent", "", folded_percent(determinant, mask)
+    yield "sd_log_jacobian", "", sd_log_jacobian(determinant, mask)
+    parts = [one.ravel() for one in inverse_errors(made.transform, made.inverse, grid)]
+    errors = np.concatenate(parts)
+    yield "inverse_error_mm", "mean", float(errors.mean()) if errors.size else math.nan
+    yield "inverse_error_mm", "largest", float(errors.max()) if errors.size else math.nan
+
+
+def _label_rows(
+    before: Array, after: Array, reference: Image, labels: tuple[Label, ...]
+) -> list[tuple[str, str, float]]:
+    """Dice before and after, and HD95, of each structure that both images have."""
+    true = reference.data[0]
+    both = sorted({int(one) for one in np.unique(true) if one} & {int(one) for one in np.unique(before) if one} | {
+        int(one) for one in np.unique(true) if one
+    } & {int(one) for one in np.unique(after) if one})  # fmt: skip
+    names = {label.value: label.name for label in labels}
+    first, last = (overlaps(one, true, both) for one in (before, after))
+    spacing = reference.geometry.affine[:-1, :-1]
+    rows = []
+    for value in both:
+        name = names.get(value, str(value))
+        distance = surface_distance(after == value, true == value, spacing if reference.geometry.physical else None)
+        rows += [
+            ("dice_before", name, first[value].dice),
+            ("dice", name, last[value].dice),
+            ("hd95", name, distance.hd95),
+        ]
+    return rows
+
+
+def _write(result: Registered, fixed: Image, moving: Image, folder: Path) -> None:
+    """Every file but the page."""
+    moved = replace(result.moved, source=fixed.source if _is_nifti(fixed) else None)
+    write(moved, folder / "moved.nii.gz")
+    write_transform(result.transform, folder / "transform.h5")
+    write_transform(result.inverse, folder / "inverse.h5")
+    grid = fixed.geometry
+    if grid.has_sides and not grid.is_sheared:
+        field = SpatialTransform((whole_field(result.transform, grid),))
+        write_transform(field, folder / "field.nii.gz")
+    image = replace(moved, pixels=result.determinant[None], channels=("jacobian",), modality="unknown")
+    write(image, folder / "jacobian.nii.gz")
+    if result.moved_labels is not None:
+        drawn = result.moved_labels
+        write_label_map(
+            drawn.data[0].astype(np.uint16), drawn.labels, moved, folder / "moved_labels.nii.gz", algorithm="register"
+        )
+    if result.moved_points is not None:
+        write_table(result.moved_points, folder / "moved_points.csv")
+    if all(_has_dicom_place(one) for one in (fixed, moving)):
+        write_transform(result.transform, folder / "transform.dcm", fixed=fixed, moving=moving)
+        if moving.modality in DERIVED_KINDS and moving.shape[0] == 1:
+            code = RESAMPLED if result.transform.is_linear else DEFORMED
+            placed = replace(result.moved, geometry=fixed.geometry)
+            write_derived_series(placed, moving, code, "Laid on the fixed image", folder / "moved_dicom")
+    write_json(folder / MARKS[0], "isocenter.registration", result.as_record())
+
+
+def _has_dicom_place(image: Image) -> bool:
+    """Whether it is a DICOM volume in a frame of reference, which a registration names."""
+    is_dicom = image.source is not None and image.source.is_dicom
+    return is_dicom and image.geometry.has_sides and image.geometry.frame_of_reference is not None
+
+
+def _is_nifti(image: Image) -> bool:
+    return image.source is not None and image.source.format == "nifti"
+
+
+def _page(result: Registered, fixed: Image, of_fixed: Image | None, facts: Mapping[str, str]) -> Page:
+    made = result.registration
+    near = None if of_fixed is None else of_fixed.data[0]
+    drawn = result.moved_labels
+    rows = [(row.metric, row.label, row.value) for row in result.table.itertuples()]
+    blocks: list[Block] = [figures.checkerboard(fixed, result.moved, "Checkerboard", near=near)]
+    if drawn is not None:
+        caption = "Solid: the fixed image's labels. Dashed: those of the moving image, carried along."
+        blocks.append(
+            figures.contours(
+                fixed,
+                near,
+                drawn.data[0],
+                drawn.labels,
+                "Contours",
+                caption=caption if near is not None else "Dashed: labels of the moving image, carried along.",
+            )
+        )
+    if not made.transform.is_linear:
+        blocks.append(figures.bent_grid(fixed, made.transform, "Deformed grid", near=near))
+        blocks.append(figures.jacobian_map(fixed, result.determinant, "Jacobian", near=near))
+    notes = [Problem("warning", note) for note in made.notes]
+    return Page(
+        title="Registration",
+        lead=f"{Path(facts['moving']).name} laid on {Path(facts['fixed']).name}.",
+        sections=[
+            Section(
+                "Figures", [Table(("figure", "of", "value"), rows), Problems(notes, none="Nothing speaks against it.")]
+            ),
+            Section("Pictures", blocks),
+            Section("Decisions", [Decisions(made.decisions.items())]),
+        ],
+        facts={**facts, "transform": _words(made.transform)},
+        notes=["Similarity proves no alignment: look at the pictures, or score labels."],
+    )
+
+
+def _words(transform: SpatialTransform) -> str:
+    return ", then ".join("a field" if isinstance(part, Displacement) else "an affine map" for part in transform.parts)
+
+
+def _text(value: float) -> str:
+    return "not defined" if math.isnan(value) else number(value)

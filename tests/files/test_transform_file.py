@@ -1,0 +1,142 @@
+"""Files of transforms, judged by SimpleITK and nibabel on oblique, anisotropic, left-handed grids."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+from numpy.testing import assert_allclose
+
+import isocenter
+from drawn_pairs import oblique, smooth_field, turn_and_shift
+from isocenter.errors import FormatError, UsageError
+from isocenter.files import SeriesNames, write_series
+from isocenter.transforms import carried_points, whole_field
+from isocenter.values import Affine, Displacement, Geometry, Image, SpatialTransform
+
+SIDES = np.array([-1.0, -1.0, 1.0])
+GRIDS = {"left-handed": oblique(), "right-handed": oblique(left_handed=False)}
+
+
+def transform_on(grid: Geometry) -> SpatialTransform:
+    return SpatialTransform((smooth_field(grid, 3.0), turn_and_shift((8, -5, 12), (4, -3, 2), grid)), grid, grid)
+
+
+def points_of(grid: Geometry) -> np.ndarray:
+    """Places between voxels, and some outside of the grid."""
+    index = np.random.default_rng(0).uniform(-3, np.array(grid.shape) + 2, size=(60, grid.ndim))
+    return grid.to_world(index)
+
+
+def by_itk(path, points: np.ndarray) -> np.ndarray:
+    read = SimpleITK.ReadTransform(str(path))
+    return np.array([read.TransformPoint((one * SIDES).tolist()) for one in points]) * SIDES
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("suffix", [".h5", ".tfm"])
+def test_itk_moves_points_as_we_do_and_the_file_is_read_as_it_was_written(grid, suffix, tmp_path):
+    transform, points = transform_on(grid), points_of(grid)
+    path = tmp_path / f"t{suffix}"
+    isocenter.write_transform(transform, path)
+    expected = carried_points(transform, points)
+    assert_allclose(by_itk(path, points), expected, atol=1e-3)
+    assert_allclose(carried_points(isocenter.read_transform(path), points), expected, atol=1e-3)
+
+
+def test_every_linear_transform_of_itk_is_read(tmp_path):
+    euler = SimpleITK.Euler3DTransform((10.0, -20.0, 5.0), 0.1, -0.2, 0.3, (1.0, 2.0, 3.0))
+    both = SimpleITK.CompositeTransform([euler, SimpleITK.TranslationTransform(3, (5.0, 0.0, -2.0))])
+    SimpleITK.WriteTransform(both, str(tmp_path / "t.tfm"))
+    points = points_of(GRIDS["left-handed"])
+    assert_allclose(
+        carried_points(isocenter.read_transform(tmp_path / "t.tfm"), points), by_itk(tmp_path / "t.tfm", points)
+    )
+
+
+def test_a_picture_has_its_column_as_itks_x(tmp_path):
+    grid = Geometry.of_pixels((12, 16))
+    transform = SpatialTransform((smooth_field(grid, 2.0), Affine(np.array([[1, 0.1, 3], [0, 1.2, -2], [0, 0, 1.0]]))))
+    isocenter.write_transform(transform, tmp_path / "t.h5")
+    read = SimpleITK.ReadTransform(str(tmp_path / "t.h5"))
+    point = np.array([4.3, 9.1])  # (row, column)
+    assert_allclose(read.TransformPoint(point[::-1].tolist())[::-1], carried_points(transform, point), atol=1e-5)
+    assert_allclose(
+        carried_points(isocenter.read_transform(tmp_path / "t.h5"), point), carried_points(transform, point)
+    )
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+def test_a_nifti_field_has_five_axes_lps_components_and_intent_1007_as_itk_reads_it(grid, tmp_path):
+    field = SpatialTransform((whole_field(transform_on(grid), grid),))
+    isocenter.write_transform(field, tmp_path / "f.nii.gz")
+    header = nibabel.load(tmp_path / "f.nii.gz").header
+    assert (header["dim"][0], int(header["intent_code"])) == (5, 1007)
+    vectors = SimpleITK.Cast(SimpleITK.ReadImage(str(tmp_path / "f.nii.gz")), SimpleITK.sitkVectorFloat64)
+    theirs, points = SimpleITK.DisplacementFieldTransform(vectors), points_of(grid)
+    expected = carried_points(field, points)
+    moved = np.array([theirs.TransformPoint((one * SIDES).tolist()) for one in points]) * SIDES
+    assert_allclose(moved, expected, atol=1e-3)
+    assert_allclose(carried_points(isocenter.read_transform(tmp_path / "f.nii.gz"), points), expected, atol=1e-3)
+
+
+def nifti(path, intent: int, axes: int) -> None:
+    vectors = np.zeros((4, 5, 6, 1, 3)[: axes if axes == 5 else 3] + ((3,) if axes == 4 else ()), np.float32)
+    vectors[..., 0] = 2.0
+    made = nibabel.Nifti1Image(vectors, np.eye(4))
+    made.header.set_intent(intent)
+    nibabel.save(made, path)
+
+
+def test_components_of_intent_1006_point_along_ras(tmp_path):
+    nifti(tmp_path / "f.nii", 1006, 5)
+    assert_allclose(carried_points(isocenter.read_transform(tmp_path / "f.nii"), [1.0, 1, 1]), [3, 1, 1])
+    nifti(tmp_path / "g.nii", 1007, 5)
+    assert_allclose(carried_points(isocenter.read_transform(tmp_path / "g.nii"), [1.0, 1, 1]), [-1, 1, 1])
+
+
+@pytest.mark.parametrize(("intent", "axes", "reason"), [(1007, 4, "five axes"), (0, 5, "intent 0 does not say")])
+def test_a_field_whose_components_are_not_known_is_refused_with_the_reason(intent, axes, reason, tmp_path):
+    nifti(tmp_path / "f.nii", intent, axes)
+    with pytest.raises(FormatError, match=reason):
+        isocenter.read_transform(tmp_path / "f.nii")
+
+
+def test_a_transform_of_unknown_kind_is_refused(tmp_path):
+    spline = SimpleITK.BSplineTransformInitializer(SimpleITK.Image(8, 8, 8, SimpleITK.sitkFloat32), [2, 2, 2])
+    SimpleITK.WriteTransform(spline, str(tmp_path / "b.tfm"))
+    (tmp_path / "x.h5").write_bytes(b"nothing")
+    with pytest.raises(FormatError, match="neither linear nor a field"):
+        isocenter.read_transform(tmp_path / "b.tfm")
+    with pytest.raises(FormatError, match=r"x\.h5: is no transform that ITK can read"):
+        isocenter.read_transform(tmp_path / "x.h5")
+    with pytest.raises(UsageError, match="no such file"):
+        isocenter.read_transform(tmp_path / "absent.h5")
+
+
+def test_a_field_on_a_sheared_grid_is_refused_and_nothing_is_written(tmp_path):
+    affine = np.eye(4)
+    affine[0, 1] = 0.4
+    sheared = SpatialTransform((Displacement(np.zeros((3, 4, 4, 4)), Geometry((4, 4, 4), affine)),))
+    with pytest.raises(FormatError, match="right angles"):
+        isocenter.write_transform(sheared, tmp_path / "t.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+def series(folder, patient: str, grid: Geometry) -> Image:
+    values = np.arange(np.prod(grid.shape), dtype=np.int16).reshape(1, *grid.shape)
+    write_series(Image(values, grid, modality="MR"), SeriesNames(patient, f"study of {patient}", "t1"), folder)
+    return isocenter.read(folder)
+
+
+@pytest.mark.parametrize("kind", ["linear", "deformable"])
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+def test_a_dicom_registration_is_read_as_it_was_written(kind, grid, tmp_path):
+    fixed, moving = series(tmp_path / "a", "p1", grid), series(tmp_path / "b", "p1 again", grid)
+    whole = transform_on(grid)
+    transform = whole if kind == "deformable" else SpatialTransform(whole.parts[1:])
+    isocenter.write_transform(transform, tmp_path / "t.dcm", fixed=fixed, moving=moving)
+    points = points_of(grid)
+    read = isocenter.read_transform(tmp_path / "t.dcm")
+    assert_allclose(carried_points(read, points), carried_points(transform, points), atol=1e-2)

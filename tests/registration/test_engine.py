@@ -1,0 +1,138 @@
+"""Registration of small pairs whose motion is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from drawn_pairs import blobs, oblique, pair_of, smooth_field, turn_and_shift
+from isocenter.errors import GeometryError, UsageError
+from isocenter.registration import RegistrationSettings, registered
+from isocenter.registration.similarity import box_means, mind
+from isocenter.transforms import carried_points, composed
+from isocenter.values import Geometry, Image, SpatialTransform
+
+FIXED = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
+RIGID = RegistrationSettings("rigid")
+
+
+def inner_points(grid: Geometry) -> np.ndarray:
+    index = np.random.default_rng(0).uniform(0.2, 0.8, size=(200, grid.ndim)) * (np.array(grid.shape) - 1)
+    return grid.to_world(index)
+
+
+def mean_error(made: SpatialTransform, true: SpatialTransform, grid: Geometry) -> float:
+    points = inner_points(grid)
+    return float(np.linalg.norm(carried_points(made, points) - carried_points(true, points), axis=1).mean())
+
+
+@pytest.fixture(scope="module")
+def turned() -> tuple[Image, Image, SpatialTransform]:
+    """An image, the same on an oblique left-handed grid after a rigid motion, and the motion."""
+    other = oblique((26, 28, 22))
+    middle = other.corners.mean(axis=0) - FIXED.corners.mean(axis=0)
+    motion = SpatialTransform(
+        (turn_and_shift((9, -6, 12), tuple(middle + np.array([2.0, -1.5, 1.0])), FIXED),), FIXED, other
+    )
+    return *pair_of(motion), motion
+
+
+def test_a_rigid_motion_onto_an_oblique_flipped_grid_is_found_within_a_third_of_a_millimetre(turned):
+    fixed, moving, motion = turned
+    made = registered(fixed, moving, RIGID)
+    assert mean_error(made.transform, motion, FIXED) < 0.3
+    matrix = made.transform.matrix
+    assert matrix is not None
+    assert np.linalg.det(matrix) == pytest.approx(1, abs=1e-5)
+    assert made.after > made.before
+
+
+@pytest.fixture(scope="module")
+def bent():
+    """A pair that a smooth field takes apart, and its registration."""
+    true = SpatialTransform((smooth_field(FIXED, 1.8),), FIXED, FIXED)
+    fixed, moving = pair_of(true)
+    return fixed, moving, true, registered(fixed, moving, RegistrationSettings(initial="world"))
+
+
+def test_a_smooth_warp_is_found_within_half_a_voxel_and_its_inverse_leads_back(bent):
+    _, _, true, made = bent
+    assert mean_error(made.transform, true, FIXED) < 0.5
+    assert mean_error(composed(made.transform, made.inverse), SpatialTransform((), FIXED, FIXED), FIXED) < 0.05
+
+
+PICTURE = Geometry.of_pixels((24, 30))
+
+
+@pytest.fixture(scope="module")
+def pictures() -> tuple[Image, Image]:
+    return pair_of(SpatialTransform((smooth_field(PICTURE, 1.0),), PICTURE, PICTURE))
+
+
+def test_the_same_pair_gives_the_same_bits_and_pixels_are_said_to_be_pixels(pictures):
+    first, again = (registered(*pictures) for _ in range(2))
+    assert first.transform.parts[0].vectors.tobytes() == again.transform.parts[0].vectors.tobytes()
+    assert any("x the column and y the row" in note for note in first.notes)
+    assert first.after > first.before
+
+
+def test_modalities_choose_the_similarity(pictures):
+    fixed, moving = pictures
+    for first, second, name in (("CT", "CT", "mse"), ("MR", "MR", "lncc"), ("MR", "US", "mind")):
+        made = registered(replace(fixed, modality=first), replace(moving, modality=second), RIGID)
+        assert made.similarity == name
+        assert made.decisions["similarity"].because
+
+
+def test_mind_does_not_change_where_intensities_are_turned_around(turned):
+    import torch
+
+    image = torch.as_tensor(turned[0].data[None])
+    assert torch.allclose(mind(image), mind(255 - image), atol=1e-4)
+    assert mind(image).shape[1] == 12
+    assert mind(image[:, :, 0]).shape[1] == 4
+
+
+def test_box_means_are_those_of_the_voxels_within_the_image():
+    import torch
+
+    row = torch.tensor([1.0, 2, 3, 4]).reshape(1, 1, 1, 4)
+    assert box_means(row, 1).flatten().tolist() == pytest.approx([1.5, 2, 3, 3.5])
+
+
+def test_a_mirrored_image_is_a_finding_and_is_not_mirrored():
+    fixed = blobs(PICTURE)
+    mirrored = fixed.with_pixels(fixed.data[:, ::-1].copy())
+    made = registered(fixed, mirrored, RIGID)
+    assert any("the first axis exchanged" in note for note in made.notes)
+    assert np.linalg.det(made.transform.matrix) > 0
+
+
+def shifted(grid: Geometry, x: float, frame: str | None) -> Geometry:
+    affine = grid.affine.copy()
+    affine[0, 3] += x
+    return replace(grid, affine=affine, frame_of_reference=frame)
+
+
+@pytest.mark.parametrize(
+    ("moving", "settings", "words"),
+    [
+        (blobs(shifted(FIXED, 500, "1.2.3")), RIGID, "do not overlap in the frame"),
+        (blobs(shifted(FIXED, 500, None)), RegistrationSettings("rigid", initial="world"), "do not overlap"),
+        (blobs(shifted(FIXED, 0, "1.2.4")), RIGID, "different frames of reference"),
+        (blobs(Geometry.of_pixels((9, 9))), RIGID, "3 axes and 2 axes"),
+        (blobs(Geometry.of_pixels((9, 9, 9))), RIGID, "known of the fixed image only"),
+    ],
+)
+def test_images_that_cannot_lie_on_one_another_are_refused(moving, settings, words):
+    fixed = blobs(replace(FIXED, frame_of_reference="1.2.3"))
+    with pytest.raises(GeometryError, match=words):
+        registered(fixed, moving, settings)
+
+
+def test_a_constant_image_is_refused():
+    fixed = blobs(FIXED)
+    with pytest.raises(UsageError, match="moving image is constant"):
+        registered(fixed, fixed.with_pixels(np.ones_like(fixed.data)), RIGID)

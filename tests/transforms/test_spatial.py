@@ -1,0 +1,122 @@
+"""Images, labels, points and boxes carried through spatial transforms, and their inverses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK
+from hypothesis import given, settings
+from numpy.testing import assert_allclose
+
+from drawn_pairs import blobs, oblique, smooth_field, turn_and_shift
+from isocenter.errors import GeometryError
+from isocenter.transforms import (
+    carried,
+    carried_boxes,
+    carried_labels,
+    carried_points,
+    composed,
+    folded_percent,
+    inverse_errors,
+    inverted,
+    jacobian,
+    whole_field,
+)
+from isocenter.values import Affine, BoundingBoxes, Displacement, Geometry, Image, SpatialTransform
+from strategies import geometries
+
+FIXED, MOVING = oblique(), Geometry((22, 20, 24), np.diag([1.2, 1.0, 1.1, 1.0]))
+FIELD = smooth_field(FIXED, 3.0)
+TURN = turn_and_shift((8, -5, 12), (1, 40, -43), FIXED)
+BOTH = SpatialTransform((FIELD, TURN), FIXED, MOVING)
+
+
+def as_itk(image: Image) -> SimpleITK.Image:
+    made = SimpleITK.GetImageFromArray(image.data[0].T.astype(np.float64))
+    affine = np.diag([-1, -1, 1, 1]) @ image.geometry.affine
+    made.SetSpacing(image.geometry.steps)
+    made.SetOrigin(affine[:3, 3].tolist())
+    made.SetDirection((affine[:3, :3] / image.geometry.steps).ravel().tolist())
+    return made
+
+
+@pytest.mark.parametrize(
+    ("order", "theirs", "within"), [("linear", SimpleITK.sitkLinear, 1e-3), ("cubic", SimpleITK.sitkBSpline, 0.3)]
+)
+def test_an_image_is_carried_as_simple_itk_resamples_it(order, theirs, within):
+    image = blobs(MOVING)
+    turn = SpatialTransform((TURN,), FIXED, MOVING)
+    sides = np.diag([-1.0, -1.0, 1.0, 1.0])
+    matrix = sides @ TURN.matrix @ sides
+    linear = SimpleITK.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
+    expected = SimpleITK.GetArrayFromImage(
+        SimpleITK.Resample(as_itk(image), as_itk(blobs(FIXED)), linear, theirs, -999.0)
+    ).T
+    made = carried(image, turn, FIXED, order).data[0]
+    inside = np.isfinite(made) & (expected != -999.0)
+    assert inside.mean() > 0.2
+    assert_allclose(made[inside], expected[inside], atol=within)
+
+
+@given(geometries())
+@settings(max_examples=20)
+def test_an_affine_and_its_inverse_lead_back_exactly(grid):
+    there = SpatialTransform((Affine(grid.affine),))
+    points = grid.corners
+    assert_allclose(carried_points(inverted(there), carried_points(there, points)), points, atol=1e-6)
+
+
+def test_an_inverted_field_leads_back_to_a_hundredth_of_a_millimetre_at_its_voxels():
+    field = SpatialTransform((smooth_field(FIXED, 2.0),), FIXED, FIXED)
+    back = inverted(field)
+    nodes = FIXED.to_world(np.stack(np.meshgrid(*map(np.arange, FIXED.shape), indexing="ij"), axis=-1))
+    assert np.linalg.norm(carried_points(field, carried_points(back, nodes)) - nodes, axis=-1).max() < 0.01
+    assert np.concatenate([one.ravel() for one in inverse_errors(field, back, FIXED)]).mean() < 0.05
+
+
+def test_a_field_that_folds_has_no_inverse_and_the_place_is_named():
+    vectors = np.zeros((3, *FIXED.shape))
+    vectors[0, 10, 12, 9] = 20.0
+    folded = SpatialTransform((Displacement(vectors, FIXED),))
+    assert folded_percent(jacobian(folded, FIXED)) > 0
+    with pytest.raises(GeometryError, match=r"folds over itself at voxel \((9|10|11), "):
+        inverted(folded)
+
+
+def test_a_transform_as_one_field_moves_voxels_as_its_parts_do():
+    single = SpatialTransform((whole_field(BOTH, FIXED),))
+    points = FIXED.to_world([[3.0, 4.0, 5.0], [10.0, 11.0, 12.0]])
+    assert_allclose(carried_points(single, points), carried_points(BOTH, points), atol=1e-4)
+    assert_allclose(jacobian(SpatialTransform((TURN,)), FIXED), 1, atol=1e-6)
+
+
+def test_transforms_one_after_the_other_are_one_transform():
+    whole = composed(SpatialTransform((FIELD,)), SpatialTransform((TURN,)))
+    points = FIXED.corners
+    assert_allclose(carried_points(whole, points), carried_points(BOTH, points))
+
+
+def test_beyond_half_a_voxel_a_field_moves_nothing():
+    constant = Displacement(np.full((2, 4, 4), 3.0), Geometry((4, 4), np.eye(3)))
+    moved = carried_points(SpatialTransform((constant,)), [[-0.4, 2.0], [-0.6, 2.0]])
+    assert_allclose(moved, [[2.6, 5.0], [-0.6, 2.0]])
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_label_maps_keep_their_values_and_pictures_go_as_volumes_do(axes):
+    grid = Geometry((12,) * axes, np.eye(axes + 1))
+    labels = np.zeros(grid.shape, np.int16)
+    labels[(slice(3, 6),) * axes], labels[(slice(6, 9),) * axes] = -7, 4000
+    shifted = Affine(np.block([[np.eye(axes), np.ones((axes, 1))], [np.zeros((1, axes)), np.eye(1)]]))
+    moved = carried_labels(labels, grid, SpatialTransform((shifted,)), grid)
+    assert (moved[(slice(0, 11),) * axes] == labels[(slice(1, 12),) * axes]).all()
+    assert (moved[-1] == 0).all()
+
+
+def test_a_box_goes_around_the_same_object_and_one_that_leaves_the_image_is_left_out():
+    boxes = BoundingBoxes(np.array([[3.0, 4, 5, 6, 8, 9], [18, 0, 0, 20, 2, 2]]), ("a", "b"))
+    grid = Geometry((20, 20, 20), np.eye(4))
+    back = SpatialTransform((Affine(np.array([[1, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])),))
+    moved = carried_boxes(boxes, grid, back, grid)
+    assert moved.names == ("a",)
+    assert_allclose(moved.corners, [[8, 4, 5, 11, 8, 9]])
