@@ -102,7 +102,10 @@ def room(tmp_path_factory) -> Iterator[ReadingRoom]:
 
 def pressed_voxels(page: Page, ends: list[tuple[int, int]], size: float, number: int) -> np.ndarray:
     """The voxels of an axial slice that a round brush of so many mm touches between two points of the screen."""
-    left, top, width, height = page.value(f"(r => [r.left, r.top, r.width, r.height])({AXIAL}.getBoundingClientRect())")
+    place = (
+        f"(e => [...['left', 'top'].map(s => e.getBoundingClientRect()[s]), e.clientWidth, e.clientHeight])({AXIAL})"
+    )
+    left, top, width, height = page.value(place)
     scale = min(width / (SHAPE[0] * SPACING[0]), height / (SHAPE[1] * SPACING[1]))
     middle = np.array([left + width / 2, top + height / 2])
     start, end = ((np.array(one) - middle) / scale + np.array(SHAPE[:2]) * SPACING[:2] / 2 for one in ends)
