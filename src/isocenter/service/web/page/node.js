@@ -115,4 +115,4 @@ function retry(job, load) {
   return button("Retry", again, { id: `retry-${job.job}`, ariaLabel: `Retry job ${job.job}` });
 }
 
-const short = (name) => make("span", { title: name, text: name.length > 16 ? `\u2026${name.slice(-14)}` : name });
+const short = (name) => make("span", { className: "short", title: name, text: name.length > 16 ? `\u2026${name.slice(-14)}` : name });
