@@ -1,7 +1,7 @@
 // What a model found in a study, in words: its answer, findings with intervals and codes, or why it gives none.
 
 import { make } from "./viewer.js";
-import { DASH, intervalTexts, notice, numberText, pill, timeText } from "./words.js";
+import { DASH, intervalTexts, notice, numberText, pill, timeText, VERDICTS } from "./words.js";
 
 const SHOWN_PARTS = 3; // measurements of a structure that stand there before somebody asks for the others
 const MOST_BOXES = 30;
@@ -105,8 +105,8 @@ function value(row) {
 }
 
 export function verdictLine(verdict) {
-  const words = { accept: "Accepted", correct: "Corrected", reject: "Rejected" }[verdict.verdict] ?? verdict.verdict;
+  const words = VERDICTS[verdict.verdict];
   const why = [verdict.reason, verdict.text].filter(Boolean).join(": ");
   const by = [verdict.account && `by ${verdict.account}`, verdict.at && timeText(verdict.at)].filter(Boolean).join(", ");
-  return make("p", { className: `notice ${verdict.verdict}` }, make("strong", { text: words }), make("span", { text: ` ${by}` }), ...(why ? [make("span", { className: "why", text: why })] : []));
+  return make("p", { className: `notice ${verdict.verdict}` }, make("strong", { text: words[0].toUpperCase() + words.slice(1) }), make("span", { text: ` ${by}` }), ...(why ? [make("span", { className: "why", text: why })] : []));
 }

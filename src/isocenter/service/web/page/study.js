@@ -7,7 +7,7 @@ import { isTyping, showHelp } from "./help.js";
 import { NodeImage } from "./node_image.js";
 import { findingsTable, resultHead, resultNotice, verdictLine } from "./results.js";
 import { button, channelControls, frameControls, make, overlayControls, Viewer } from "./viewer.js";
-import { DASH, notice, numberText } from "./words.js";
+import { DASH, notice, numberText, VERDICTS } from "./words.js";
 
 const OPEN = ["waiting", "running", "blocked"]; // states of a job that will change by themselves
 const LOOK_MS = 3000;
@@ -363,7 +363,7 @@ class StudyPage {
     const list = make("div", { className: "jobs", role: "group", ariaLabel: "Results" });
     for (const one of this.reading.jobs) {
       const pick = button("", () => this.show(this.#seriesOf(one), one), { ariaPressed: String(one === this.job) });
-      pick.append(make("span", { text: one.model || "Segmentation" }), make("small", { text: one.verdict ? one.verdict.verdict : one.outcome === "abstained" ? "abstained" : one.state }));
+      pick.append(make("span", { text: one.model || "Segmentation" }), make("small", { text: one.verdict ? VERDICTS[one.verdict.verdict] : one.outcome === "abstained" ? "abstained" : one.state }));
       list.append(pick);
     }
     return list;

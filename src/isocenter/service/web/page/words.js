@@ -2,6 +2,7 @@
 
 import { make } from "./viewer.js";
 
+export const VERDICTS = { accept: "accepted", correct: "corrected", reject: "rejected" };
 export const MINUS = "\u2212", DASH = "\u2013";
 
 export function numberText(value, digits = 3) {

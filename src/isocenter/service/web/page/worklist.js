@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { isTyping, showHelp } from "./help.js";
 import { make } from "./viewer.js";
-import { DASH, empty, pill, since, timeText } from "./words.js";
+import { DASH, empty, pill, since, timeText, VERDICTS } from "./words.js";
 
 const RANKS = ["emergency", "urgent", "routine", "background"];
 const HOURS = { 24: "24 hours", 168: "7 days", 744: "31 days", 8760: "one year" };
@@ -91,7 +91,7 @@ function line(row) {
   if (row.finding && row.because && row.because !== row.finding) finding.append(make("small", { text: row.because }));
   const cells = [
     pill(row.priority, row.priority), make("a", { href, tabIndex: -1, text: row.patient || "no name" }), study, finding, waiting,
-    pill(row.verdict ?? row.state, row.verdict ?? row.state),
+    pill(VERDICTS[row.verdict] ?? row.state, row.verdict ?? row.state),
   ];
   const made = make("tr", { tabIndex: 0, data: { study: row.study, state: row.state, priority: row.priority } });
   made.append(...cells.map((cell, place) => make("td", { data: { column: COLUMNS[place].name.toLowerCase() } }, cell)));
