@@ -191,6 +191,16 @@ def test_a_name_is_shown_as_people_write_it(stated, shown):
     assert shown_name(stated) == shown
 
 
+def test_slices_are_packed_for_other_machines_and_for_proxies_alone(small_node, mr):
+    small_node.receive(*mr)
+    small_node.work()
+    far, at = page(small_node), f"/api/series/{read_identity(mr[0]).series}/slices/axial/0"
+    near = TestClient(far.app, base_url="http://127.0.0.1:8180", client=("127.0.0.1", 4000))
+    answers = [far.get(at), near.get(at), near.get(at, headers={"X-Forwarded-For": "10.0.0.7"})]
+    assert [one.headers.get("content-encoding") for one in answers] == ["gzip", None, "gzip"]
+    assert len({one.content for one in answers}) == 1
+
+
 def test_whole_numbers_are_exact_where_a_slice_spans_less_than_16_bits():
     wide = np.array([[40000, 65535], [0, 1]], np.uint16)
     for plane in (wide, wide.astype(np.int64) - 100_000, wide.astype(np.int16), wide.astype(np.float64) / 4):

@@ -17,12 +17,14 @@ from isocenter.service.reading.series import SeriesImages
 from isocenter.service.reading.views import PICTURE, Stored, kind_of
 from isocenter.service.reading.volumes import Volume
 from isocenter.service.records.actor import Actor
+from isocenter.service.settings import is_loopback
 from isocenter.service.web.access import ROLES, Who, roles
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
 router = APIRouter(prefix="/api/series", tags=["reading"])
 PlaneName = Literal["axial", "coronal", "sagittal", "picture"]
 Place = Annotated[int, Query(ge=0)]
+FORWARDED = ("forwarded", "x-forwarded-for", "via")  # by a proxy
 BYTES = "application/octet-stream"
 RAW: dict[int | str, dict[str, Any]] = {200: {"content": {BYTES: {}}}}
 WINDOW_SLICES = 5  # of a volume whose header states no window
@@ -154,10 +156,16 @@ def slice_answer(request: Request, stored: Stored) -> Response:
         "X-Slope": repr(stored.slope),
         "X-Intercept": repr(stored.intercept),
     }
-    if "gzip" in request.headers.get("accept-encoding", ""):
+    if "gzip" in request.headers.get("accept-encoding", "") and not _is_near(request):
         body = _gzipped(body)
         headers["Content-Encoding"] = "gzip"
     return Response(body, headers=headers, media_type=BYTES)
+
+
+def _is_near(request: Request) -> bool:
+    """Whether a client on this machine asks, and no proxy for another: packing would take longer than sending."""
+    address = "" if request.client is None else request.client.host
+    return is_loopback(address) and not any(name in request.headers for name in FORWARDED)
 
 
 def _gzipped(body: bytes) -> bytes:
