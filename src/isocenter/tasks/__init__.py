@@ -75,6 +75,7 @@ if TYPE_CHECKING:
         Shares,
         have_sides,
         mean_of,
+        measured_findings,
         numbered_teeth,
         ratios_from,
         sided_names,

@@ -197,12 +197,12 @@ def stated(
         return replace(outcome, reason=f"{outcome.reason}; no report: the images are of several patients")
     try:
         write_no_answer(outcome.reason, paths, report, algorithm_name=algorithm)
-        reports = [_answer(report, _stamp(job, report, marks), {}, marks)]
+        reports = [answer_of(report, _stamp(job, report, marks), {}, marks)]
     except FormatError as error:
         outcome, reports = replace(outcome, reason=f"{outcome.reason}; no DICOM report: {error.problem}"), []
     kind: Literal["abstained", "refused"] = "abstained" if outcome.outcome == ABSTAINED else "refused"
     write_findings(Findings((), kind, outcome.reason, model), room)
-    record = _answer(room / FINDINGS, None, {}, marks)
+    record = answer_of(room / FINDINGS, None, {}, marks)
     return replace(outcome, answers=[*outcome.answers, *reports, record])
 
 
@@ -294,10 +294,10 @@ def _answers(job: Job, seen: Sequence[Examined], findings: Findings, room: Path,
     stamps = {path: _stamp(job, path, marks) for path in paths if path.suffix == ".dcm"}
     uids = {old: new for path, stamp in stamps.items() for old, new in stamped_uids(path, stamp).items()}
     urgency = most_urgent(findings.records, marks.urgent)
-    return [_answer(path, stamps.get(path), uids, marks, urgency) for path in paths]
+    return [answer_of(path, stamps.get(path), uids, marks, urgency) for path in paths]
 
 
-def _answer(
+def answer_of(
     path: Path, stamp: Stamp | None, uids: Mapping[str, str], marks: Marks, urgency: Urgency | None = None
 ) -> Answer:
     """One file of a result; a DICOM object is stamped. uids: as `stamped` takes those of others"""

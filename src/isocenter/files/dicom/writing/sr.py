@@ -32,6 +32,7 @@ from isocenter.files.dicom.reading.sr import NOT_DETECTED_CODE
 from isocenter.files.dicom.tags import items, lenient, text, whole
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.answers import Result, answer_path
+from isocenter.files.dicom.writing.reader import Reader
 from isocenter.files.dicom.writing.source_elements import repeat_elements
 from isocenter.files.dicom.writing.source_planes import box_in_slices, completed
 from isocenter.files.dicom.writing.stamp import Stamp
@@ -133,6 +134,8 @@ def write_report(
     is_empty: bool = False,
     least_score: float = 0.0,
     limits: Sequence[str] = (),
+    reader: Reader | None = None,
+    others: Sequence[Path] = (),
     overwrite: bool = False,
 ) -> None:
     """Write findings on the image's own grid as those of its patient and study.
@@ -142,6 +145,7 @@ def write_report(
     classes: what was looked for in the image, boxes or structures; is_empty: whether none of it was found
     least_score: the score from which on boxes are among the findings
     limits:  sentences without which the report would be misread
+    reader:  who has verified it; others: objects that it goes back to, and does not name
     Along the slices a box is rounded to whole ones, at least one. An empty report states "not detected". Numbers that
     are not finite are left out, and named.
     Raises FormatError for a source that is no DICOM, that cannot bear a report, or a clip with findings in more than
@@ -176,7 +180,8 @@ def write_report(
         names,
         device=algorithm_name,
         description="Detection" if marks_only else "Findings",
-        segmentations=[*segmentations],
+        segmentations=[*segmentations, *others],
+        reader=reader,
         overwrite=overwrite,
     )
 
@@ -214,6 +219,7 @@ def _write(
     device: str,
     description: str,
     segmentations: Sequence[Path] = (),
+    reader: Reader | None = None,
     overwrite: bool,
 ) -> None:
     """A report of groups on images. groups: makes them of `_Images`; names: that the report adds"""
@@ -234,6 +240,7 @@ def _write(
                 ],
                 f"{device}\0{version('isocenter')}",
                 description,
+                reader,
             )
             *context, measured = made.ContentSequence
             measured.ContentSequence = Items(one for group in content for one in group)
@@ -311,7 +318,9 @@ def _container(name: SRCode, content: Sequence[Dataset]) -> Dataset:
     return made
 
 
-def _report(groups: Sequence[Group], evidence: list[Dataset], device: str, description: str) -> sr.Comprehensive3DSR:
+def _report(
+    groups: Sequence[Group], evidence: list[Dataset], device: str, description: str, reader: Reader | None
+) -> sr.Comprehensive3DSR:
     # The UID names the device and not the report (PS3.16 TID 1004): each version of a model keeps its own.
     uid = highdicom.UID(Stamp("2.25", device, 0.0).uid("device"))
     observer = sr.DeviceObserverIdentifyingAttributes(
@@ -319,7 +328,8 @@ def _report(groups: Sequence[Group], evidence: list[Dataset], device: str, descr
     )
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(
-            observer_device_context=sr.ObserverContext(codes.DCM.Device, observer)
+            observer_person_context=None if reader is None else _person(reader),
+            observer_device_context=sr.ObserverContext(codes.DCM.Device, observer),
         ),
         procedure_reported=PROCEDURE,
         imaging_measurements=list(groups),
@@ -336,8 +346,19 @@ def _report(groups: Sequence[Group], evidence: list[Dataset], device: str, descr
         software_versions=version("isocenter"),
         device_serial_number="0",
         is_complete=True,
+        is_final=reader is not None,
+        is_verified=reader is not None,
+        verifying_observer_name=None if reader is None else reader.person_name,
+        verifying_organization=None if reader is None else reader.organisation,
         series_description=description,
     )
+
+
+def _person(reader: Reader) -> sr.ObserverContext:
+    named = sr.PersonObserverIdentifyingAttributes(
+        reader.person_name, login_name=reader.name, organization_name=reader.organisation
+    )
+    return sr.ObserverContext(codes.DCM.Person, named)
 
 
 def _nothing(classes: Sequence[str], algorithm: sr.AlgorithmIdentification) -> sr.MeasurementsAndQualitativeEvaluations:
