@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TransformKind = Literal["rigid", "affine", "deformable"]
 LEVELS = 3
 # Voxels of the finest grid on which images are compared: beyond, a step takes seconds and a place gains nothing.
-MOST_LINEAR, MOST_DEFORMABLE = 2**18, 2**21
+MOST_LINEAR, MOST_DEFORMABLE = 2**18, 2**20
 # Of the loss: a mirrored image that fits by so much better is a finding.
 MIRRORED = 0.85
 SIDES = ("left and right", "front and back", "head and feet")

@@ -43,9 +43,9 @@ from isocenter.transforms import (
     carried,
     carried_labels,
     carried_points,
+    determinants,
     folded_percent,
     inverse_errors,
-    jacobian,
     sd_log_jacobian,
     whole_field,
 )
@@ -151,7 +151,8 @@ def register(
     table = None if points is None else _points(Path(points), ours.geometry.ndim)
     made = registered(ours, theirs, settings, mask, where)
     moved_labels = None if of_moving is None else _moved_labels(of_moving, theirs, ours, made.transform)
-    determinant = jacobian(made.transform, ours.geometry)
+    field = whole_field(made.transform, ours.geometry)
+    determinant = determinants(field)
     rows = list(_rows(made, determinant, mask, ours.geometry))
     if of_moving is not None and of_fixed is not None and moved_labels is not None:
         before = carried_labels(of_moving.data[0], theirs.geometry, made.first_guess, ours.geometry)
@@ -167,7 +168,7 @@ def register(
     )
     if target is not None:
         with result_folder(target, overwrite, MARKS) as folder:
-            _write(result, ours, theirs, folder)
+            _write(result, field, ours, theirs, folder)
             page = _page(result, ours, of_fixed, {"fixed": _name(fixed), "moving": _name(moving)})
             (folder / MARKS[1]).write_text(render(page), encoding="utf-8")
     return result
@@ -291,7 +292,7 @@ def _label_rows(
     return rows
 
 
-def _write(result: Registered, fixed: Image, moving: Image, folder: Path) -> None:
+def _write(result: Registered, field: Displacement, fixed: Image, moving: Image, folder: Path) -> None:
     """Every file but the page."""
     moved = replace(result.moved, source=fixed.source if _is_nifti(fixed) else None)
     write(moved, folder / "moved.nii.gz")
@@ -299,8 +300,7 @@ def _write(result: Registered, fixed: Image, moving: Image, folder: Path) -> Non
     write_transform(result.inverse, folder / "inverse.h5")
     grid = fixed.geometry
     if grid.has_sides and not grid.is_sheared:
-        field = SpatialTransform((whole_field(result.transform, grid),))
-        write_transform(field, folder / "field.nii.gz")
+        write_transform(SpatialTransform((field,)), folder / "field.nii.gz")
     image = replace(moved, pixels=result.determinant[None], channels=("jacobian",), modality="unknown")
     write(image, folder / "jacobian.nii.gz")
     if result.moved_labels is not None:
