@@ -85,7 +85,7 @@ def registered(
     settings = settings or RegistrationSettings()
     refuse_unlike_axes((fixed.geometry, moving.geometry), where)
     _refuse_unfit(fixed, moving, settings, where)
-    similarity = _similarity(fixed, moving, settings)
+    similarity = chosen_similarity(fixed, moving, settings)
     measure = SIMILARITIES[similarity.value]
     pair = paired(fixed, moving, mask, one_scale=similarity.value == "mse")
     _refuse_constant(pair, where)
@@ -154,7 +154,8 @@ def _refuse_constant(pair: Pair, where: str) -> None:
             raise UsageError(f"the {name} image is constant where it is compared", where, "Give an image with contents")
 
 
-def _similarity(fixed: Image, moving: Image, settings: RegistrationSettings) -> Decision:
+def chosen_similarity(fixed: Image, moving: Image, settings: RegistrationSettings) -> Decision:
+    """What the images are compared by, and why."""
     first, second = fixed.modality, moving.modality
     match settings.similarity:
         case "auto" if first == second == "CT":

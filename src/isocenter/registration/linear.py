@@ -158,7 +158,7 @@ def followed_down(level: Level, start: Start, similarity: Similarity, *, rigid: 
         value = float(loss.detach())
         if value < lowest:
             lowest, best = value, (matrix.detach().clone(), (offset + shift).detach().clone())
-        if plateau.is_reached(value):
+        if plateau.is_reached(value) and number > steps // 2:  # the first steps are long, and lead past the best
             break
         optimiser.zero_grad()
         loss.backward()
