@@ -128,7 +128,7 @@ def register(
     orientation: Orientation = None,
     fill_missing: FillMissing = False,
 ) -> None:
-    """Lay MOVING on FIXED; write the moved image, the transform, its inverse and a report."""
+    """Lay MOVING on FIXED, with a report."""
     reading: dict[str, Any] = {"part": part, "prefer": prefer, "orientation": orientation}
     reading["fill_missing"] = fill_missing
     if frames == (moving is not None):

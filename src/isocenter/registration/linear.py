@@ -13,7 +13,7 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.registration.pyramid import NO_OVERLAP, Level, Pair
 from isocenter.registration.similarity import Similarity
-from isocenter.transforms.augment_spatial import rotation
+from isocenter.transforms import rotation
 from isocenter.values import Affine, Floats, Geometry
 
 if TYPE_CHECKING:

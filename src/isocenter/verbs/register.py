@@ -46,6 +46,7 @@ from isocenter.transforms import (
     determinants,
     folded_percent,
     inverse_errors,
+    jacobian,
     sd_log_jacobian,
     whole_field,
 )
@@ -151,8 +152,8 @@ def register(
     table = None if points is None else _points(Path(points), ours.geometry.ndim)
     made = registered(ours, theirs, settings, mask, where)
     moved_labels = None if of_moving is None else _moved_labels(of_moving, theirs, ours, made.transform)
-    field = whole_field(made.transform, ours.geometry)
-    determinant = determinants(field)
+    field = None if made.transform.is_linear else whole_field(made.transform, ours.geometry)
+    determinant = jacobian(made.transform, ours.geometry) if field is None else determinants(field)
     rows = list(_rows(made, determinant, mask, ours.geometry))
     if of_moving is not None and of_fixed is not None and moved_labels is not None:
         before = carried_labels(of_moving.data[0], theirs.geometry, made.first_guess, ours.geometry)
@@ -292,14 +293,14 @@ def _label_rows(
     return rows
 
 
-def _write(result: Registered, field: Displacement, fixed: Image, moving: Image, folder: Path) -> None:
+def _write(result: Registered, field: Displacement | None, fixed: Image, moving: Image, folder: Path) -> None:
     """Every file but the page."""
     moved = replace(result.moved, source=fixed.source if _is_nifti(fixed) else None)
     write(moved, folder / "moved.nii.gz")
     write_transform(result.transform, folder / "transform.h5")
     write_transform(result.inverse, folder / "inverse.h5")
     grid = fixed.geometry
-    if grid.has_sides and not grid.is_sheared:
+    if field is not None and grid.has_sides and not grid.is_sheared:
         write_transform(SpatialTransform((field,)), folder / "field.nii.gz")
     image = replace(moved, pixels=result.determinant[None], channels=("jacobian",), modality="unknown")
     write(image, folder / "jacobian.nii.gz")
