@@ -29,7 +29,6 @@ FAR = 1024.0
 REMEDY = "Give .h5, .tfm, .nii.gz or .dcm"
 
 
-@named_keywords()
 def read_transform(path: str | Path) -> SpatialTransform:
     """A spatial transform from a file of ITK (.h5, .tfm), a NIfTI field of five axes, or a DICOM registration.
 
