@@ -2,6 +2,7 @@
 
     python bench/memory.py                   # about half an hour on two cores
     python bench/memory.py --device cuda:0   # of a GPU: the trainings, side by side
+    python bench/memory.py --objectives      # trainings that lower other terms, or further ones
     python bench/memory.py --small
 
 A training is the command `isocenter train` from raw files to the report, with a few steps; its prediction is
@@ -28,6 +29,7 @@ from beside import ISOCENTER, PLACE, Program, arguments, failures, interleaved, 
 SIDE = Path(__file__).resolve().parent / "sides" / "expected_ours.py"
 MIB, GIB = 2**20, 2**30
 ASKED = 0.25
+PRETRAIN, TERMS = "pretrain", ("--unlabelled", "--set")
 STEPS = ("--set", "training.steps=4", "--set", "training.validations=1")
 LABELS = ("--labels", "1=anterior,2=posterior")
 # By name: the data, and what is set beside.
@@ -38,6 +40,14 @@ TRAININGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "the same, batch 12": ("chasedb1", ("--set", "training.batch=12")),
     "PneumoniaMNIST, 2D, 5,856 cases": ("medmnist/pneumoniamnist.npz", ()),
     "AdrenalMNIST3D, 3D, 1,584 cases": ("medmnist/adrenalmnist3d.npz", ()),
+}
+# Unlabelled images are those of the same data, in a folder of their own without references.
+OBJECTIVES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "hippocampus, masked": ("hippocampus/images", (PRETRAIN,)),
+    "hippocampus, mean_teacher": ("hippocampus", (*LABELS, *TERMS, "objectives.terms=[supervised,mean_teacher]")),
+    "hippocampus, co_training": ("hippocampus", (*LABELS, *TERMS, "objectives.terms=[supervised,co_training]")),
+    "chest radiographs, contrast": ("chest_xray", (PRETRAIN,)),
+    "chest radiographs, fixmatch": ("chest_xray", (*TERMS, "objectives.terms=[supervised,fixmatch]")),
 }
 SMALL_TRAININGS = {"CHASE-DB1, 2D, all train": ("chasedb1", ("--all", "--set", "training.patch=[128,128]"))}
 # By name: shape, spacing of the network's grid (the image's is 1 mm), classes, windows at once.
@@ -67,20 +77,21 @@ class Peer:
 def main() -> None:
     parser = arguments(__doc__, repeats=1)
     parser.add_argument("--device", default="cpu", help="cpu, or a GPU as cuda:0")
+    parser.add_argument("--objectives", action="store_true", help="trainings of other terms, in place of all else")
     asked = parser.parse_args()
     PLACE.mkdir(exist_ok=True)
     gpu = asked.device != "cpu"
     with tempfile.TemporaryDirectory(dir=PLACE) as place:
         found, failed = _trainings(asked, Path(place), at_once=gpu)
-    if not gpu:
+    if not gpu and not asked.objectives:
         more, wrong = _predictions(asked)
         found, failed = [*found, *more], [*failed, *wrong]
     text = _table(found, failed)
     print(text)
     if asked.record:
         rows = [{"job": one.job, "predicted_gib": one.predicted, "measured_gib": one.measured} for one in found]
-        title = "Memory, predicted and taken" + ", on a GPU" * gpu
-        record(f"memory{'_gpu' * gpu}", title, text, {"rows": rows, "failed": failed})
+        title = "Memory, predicted and taken" + ", on a GPU" * gpu + ", by objectives" * asked.objectives
+        record(f"memory{'_gpu' * gpu}{'_objectives' * asked.objectives}", title, text, {"rows": rows, "failed": failed})
 
 
 def _trainings(asked: Any, place: Path, *, at_once: bool) -> tuple[list[Peer], list[str]]:
@@ -89,7 +100,11 @@ def _trainings(asked: Any, place: Path, *, at_once: bool) -> tuple[list[Peer], l
     def run(job: tuple[int, tuple[str, tuple[str, tuple[str, ...]]]]) -> tuple[list[Peer], list[str]]:
         number, (name, (data, more)) = job
         out, first = place / f"run{number}", number * threads * at_once
-        command = [ISOCENTER, "train", str(asked.data / data), *more, *STEPS, "--out", str(out)]
+        verb = PRETRAIN if PRETRAIN in more else "train"
+        given = [one for one in more if one != PRETRAIN]
+        if TERMS[0] in given:
+            given.insert(given.index(TERMS[0]) + 1, str(_images_alone(asked.data / data, place / f"images{number}")))
+        command = [ISOCENTER, verb, str(asked.data / data), *given, *STEPS, "--out", str(out)]
         command += ["--threads", str(threads), "--device", asked.device]
         environment = {"ISOCENTER_CACHE": str(place / f"cache{number}"), "OMP_WAIT_POLICY": "passive"}
         table = interleaved([Program(name, command, environment, first_core=first)], 1, threads)
@@ -100,11 +115,21 @@ def _trainings(asked: Any, place: Path, *, at_once: bool) -> tuple[list[Peer], l
         measured = float(table["peak_rss_mib"].max()) * MIB / GIB if on_device is None else on_device
         return [Peer(f"training: {name}", known["predicted_memory_gib"], measured)], []
 
-    jobs = list(enumerate((SMALL_TRAININGS if asked.small else TRAININGS).items()))
+    chosen = SMALL_TRAININGS if asked.small else OBJECTIVES if asked.objectives else TRAININGS
+    jobs = list(enumerate(chosen.items()))
     threads = min(asked.threads, max(1, (os.cpu_count() or 1) // len(jobs))) if at_once else asked.threads
     with ThreadPoolExecutor(len(jobs) if at_once else 1) as several:
         done = list(several.map(run, jobs))
     return [one for found, _ in done for one in found], [one for _, failed in done for one in failed]
+
+
+def _images_alone(data: Path, folder: Path) -> Path:
+    """A folder of links to the images of a data set, without its labels and its folders."""
+    folder.mkdir()
+    found = [path for path in sorted(data.rglob("*")) if path.suffix in (".gz", ".jpeg", ".jpg", ".png")]
+    for number, path in enumerate(path for path in found if "labels" not in path.parts):
+        (folder / f"{number:04}_{path.name}").symlink_to(path.resolve())
+    return folder
 
 
 def _predictions(asked: Any) -> tuple[list[Peer], list[str]]:

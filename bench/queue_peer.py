@@ -206,7 +206,7 @@ def _add(url: str, count: int) -> None:
 
 def _results(url: str, side: str) -> Counter[str]:
     """How often the result of each job was recorded."""
-    asked = "SELECT job FROM events WHERE kind = 'job result'"
+    asked = "SELECT object FROM audit WHERE action = 'prediction'"
     if side in (PLAIN, FIRST):
         asked = "SELECT number FROM results"
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))

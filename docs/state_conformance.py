@@ -14,6 +14,8 @@ from pathlib import Path
 from pydicom.uid import UID
 from pynetdicom import DEFAULT_TRANSFER_SYNTAXES
 
+from isocenter.files.dicom.reading.rejection import KEY_OBJECTS, REJECTING
+from isocenter.files.dicom.writing.rejection import QUALITY
 from isocenter.service.dicom import asking, messages, pdus, ups
 from isocenter.service.records import workitems
 from isocenter.service.routing.urgency import DICOM_PRIORITIES
@@ -44,20 +46,43 @@ AIW_I = (
 )
 # (result primitive, how it is encoded, the test that shows it, or "not done"). IHE AIR 1.1
 AIR = (
-    ("Qualitative findings", "TID 1500 of a structured report", f"{FILES}/test_dicom_sr_write.py"),
-    ("Measurements", "TID 1500 of a structured report", f"{FILES}/test_dicom_sr_write.py"),
-    ("Locations (boxes)", "SCOORD of a structured report", f"{FILES}/test_dicom_sr_write.py"),
-    ("Regions", "Segmentation", f"{FILES}/test_dicom_seg_write.py"),
+    ("Root result", "Comprehensive 3D SR, TID 1500", f"{FILES}/test_dicom_sr_structures.py"),
+    ("Qualitative findings", "codes of a structured report", f"{FILES}/test_dicom_sr_write.py"),
+    ("Measurements", "numbers with UCUM units, TID 300 and 1411", f"{FILES}/test_dicom_sr_structures.py"),
+    ("Locations (points)", "", f"{NOT_DONE}: no kind of problem states a point"),
+    ("Regions (boxes)", "SCOORD POLYLINE of a structured report, TID 1410", f"{FILES}/test_dicom_sr_write.py"),
+    ("Regions (structures)", "Segmentation; TID 1411 names its segment", f"{FILES}/test_dicom_seg_write.py"),
     ("Parametric maps", "Parametric Map", f"{FILES}/test_dicom_pm.py"),
-    ("Tracking identifiers", "of each group of a structured report", f"{FILES}/test_dicom_sr_write.py"),
+    ("Tracking identifiers", "of each group of a structured report, TID 4108", f"{FILES}/test_dicom_sr_write.py"),
+    ("Image references", "image library of a structured report, TID 1600", f"{FILES}/test_dicom_sr_structures.py"),
+    ("Image selections", "", f"{NOT_DONE}: Key Object Selections are written for rejections alone"),
+)
+# (transaction of AIR, what the node is in it, its test or why it is not done)
+AIR_STEPS = (
+    ("RAD-18 Creator Images Stored", "Evidence Creator", f"{SERVICE}/test_courier.py"),
+    ("RAD-108 Store Instances over the Web", "Evidence Creator", f"{SERVICE}/test_courier.py"),
+    ("RAD-10 Storage Commitment", "Evidence Creator", f"{SERVICE}/test_comprehensive.py"),
+    ("RAD-14 Query Images, RAD-16 Retrieve Images", "", f"{NOT_DONE}: results are found and fetched by DICOMweb alone"),
+    ("RAD-129 QIDO-RS Query, RAD-107 WADO-RS Retrieve", "source of its results", f"{SERVICE}/test_web_dicomweb.py"),
+    ("RAD-136 Display Analysis Result", "", f"{NOT_DONE}: a viewer does, such as OHIF"),
+)
+# (transaction of Imaging Object Change Management, what the node is in it, its test)
+IOCM = (
+    (
+        "RAD-66 Rejection Note Stored",
+        "sender: for its own results that were superseded",
+        f"{SERVICE}/test_rejecting.py",
+    ),
+    ("RAD-66 Rejection Note Stored", "receiver: what it names is in no job", f"{SERVICE}/test_rejections.py"),
 )
 # The class of reports, as their writer names it in highdicom.
 IS_3D = "Comprehensive3DSR" in (ROOT / "src/isocenter/files/dicom/writing/sr.py").read_text(encoding="utf-8")
 SR_CLASS = "1.2.840.10008.5.1.4.1.1.88.34" if IS_3D else "1.2.840.10008.5.1.4.1.1.88.33"
 IN_ITS_PLACE = "1.2.840.10008.5.1.4.1.1.88.33"
 FALLBACK = (
-    f"A peer that refuses this class of reports in its association gets the same content as {UID(IN_ITS_PLACE).name} "
-    f"({IN_ITS_PLACE}) under a UID of its own, which is asked to be committed. "
+    "A peer that refuses this class of reports (in its association, by the status 0122, or by the Failure Reason 0122 "
+    f"of STOW-RS) gets the same content as {UID(IN_ITS_PLACE).name} ({IN_ITS_PLACE}) under a UID of its own, which is "
+    "asked to be committed. "
     if IS_3D
     else ""
 )
@@ -147,6 +172,11 @@ def page() -> str:
                 table(
                     ["result primitive", "encoded as", "test"], [[name, how, shown(test)] for name, how, test in AIR]
                 ),
+                table(["transaction", "actor", "test"], AIR_STEPS),
+                "### Imaging Object Change Management (IOCM)",
+                f"Notes are {named(KEY_OBJECTS)} with the title {QUALITY} ({REJECTING[QUALITY]}, DCM), for peers with "
+                "`reject = true`; those that come in may have any of " + ", ".join(REJECTING) + ".",
+                table(["transaction", "part", "test"], IOCM),
             ]
         )
         + "\n"
@@ -160,7 +190,7 @@ def is_written(kind: str) -> bool:
 
 def shown(test: str) -> str:
     """The test that shows a primitive, or that it is not done."""
-    return test if (ROOT / test).exists() else NOT_DONE
+    return test if test.startswith(NOT_DONE) or (ROOT / test).exists() else NOT_DONE
 
 
 def named(uid: str) -> str:

@@ -99,7 +99,11 @@ def test_every_command_names_a_verb_and_flags_that_exist(page: str, line: str) -
         assert words == ["--help"], page
         return
     assert words[0] in VERBS, page
-    flags = {flag for parameter in VERBS[words[0]].params for flag in parameter.opts}
+    verb = VERBS[words[0]]
+    if group := getattr(verb, "commands", None):
+        assert words[1] in group, page
+        verb = group[words[1]]
+    flags = {flag for parameter in verb.params for flag in parameter.opts}
     assert {word.partition("=")[0] for word in words if word.startswith("--")} <= flags, page
 
 
@@ -184,7 +188,9 @@ def test_every_flag_of_a_verb_is_explained_on_its_page_or_where_the_page_links_t
     explained = explained_in(f"how-to/{verb}.md") | explained_in("index.md", "Flags of most commands")
     if "check.md#flags-for-ambiguous-data" in text:
         explained |= explained_in("how-to/check.md", "Flags for ambiguous data") - {"--task"}
-    flags = {flag for parameter in VERBS[verb].params for flag in parameter.opts if flag.startswith("--")}
+    commands_of = getattr(VERBS[verb], "commands", {verb: VERBS[verb]}).values()
+    given = {flag for command in commands_of for parameter in command.params for flag in parameter.opts}
+    flags = {flag for flag in given if flag.startswith("--")}
     assert sorted(flags - explained) == []
 
 

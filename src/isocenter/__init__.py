@@ -22,10 +22,12 @@ __all__ = [
     "demo",
     "describe_networks",
     "describe_weights",
+    "document",
     "embed",
     "ensemble",
     "evaluate",
     "explain",
+    "export_audit",
     "list_networks",
     "load",
     "monitor",
@@ -40,6 +42,8 @@ __all__ = [
     "route",
     "serve",
     "train",
+    "verify_audit",
+    "verify_documents",
     "view",
     "write",
     "write_transform",
@@ -50,11 +54,13 @@ if TYPE_CHECKING:
     from isocenter.files import read, read_transform, write, write_transform
     from isocenter.runtime import load
     from isocenter.verbs.adopt import adopt
+    from isocenter.verbs.audit import export_audit, verify_audit
     from isocenter.verbs.calibrate import calibrate
     from isocenter.verbs.check import check
     from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo
+    from isocenter.verbs.document import document, verify_documents
     from isocenter.verbs.embed import embed
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate

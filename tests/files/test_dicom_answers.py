@@ -23,7 +23,7 @@ from isocenter.files import read, read_volumes
 from isocenter.files.dicom import ANSWERS, Result, Stamp, rasterise, read_segmentation, stamped
 from isocenter.files.dicom.writing.outlines import outlines
 from isocenter.files.polygon import inside_polygon
-from isocenter.values import Code, Image, Label, Map
+from isocenter.values import Code, Finding, Image, Label, Map
 from written_dicom import write_slice
 
 LABELS = (
@@ -120,6 +120,22 @@ def test_a_source_without_a_frame_of_reference_is_refused(kind: str, tmp_path: P
 def read_first(folder: Path) -> Image:
     volumes = read_volumes(folder)
     return volumes[next(iter(volumes))]
+
+
+@pytest.mark.parametrize("kind", ["seg", "gsps", "sc", "sr"])
+def test_odd_headers_that_a_result_repeats_do_not_make_it_invalid(kind: str, tmp_path: Path):
+    code = pydicom.Dataset()  # without a meaning
+    code.CodeValue, code.CodingSchemeDesignator = "4711", "99SITE"
+    window = {"WindowCenter": 40, "WindowWidth": 0}
+    write_slice(tmp_path / "0.dcm", np.zeros((8, 9), "i2"), ProcedureCodeSequence=[code], InstanceNumber=1, **window)
+    result = result_on(read(tmp_path), findings=[Finding("effusion", True)])
+    [path] = written(kind, result, tmp_path)
+    assert not [line for line in errors_in(path) if "CodeSequence" in line or "Window" in line]
+
+
+def test_a_segmentation_of_a_picture_states_how_it_lies_towards_the_patient(data: Path, tmp_path: Path):
+    [path] = written("seg", result_on(read(data / "dicom/files/highdicom_dx_image.dcm")), tmp_path)
+    assert errors_in(path) == []
 
 
 # -- label map and structure set --------------------------------------------------------------------------------------

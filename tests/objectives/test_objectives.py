@@ -140,6 +140,7 @@ def test_an_objective_that_needs_unlabelled_images_and_images_that_no_objective_
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        ({"objectives.terms": ["contrast"]}, "contrast alone cannot teach classification"),
         ({"objectives.terms": BOTH, "mean_teacher.paste": 0.5}, "mean_teacher cannot teach classification: boxes are"),
         ({"objectives.terms": ["supervised", "masked"]}, "masked cannot teach classification: it restores voxels"),
         ({"objectives.terms": ["supervised", "co_training"], "co_training.views": [[0]]}, "channels of two networks"),

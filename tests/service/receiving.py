@@ -19,7 +19,7 @@ import pytest
 from isocenter.service.dicom.listening import Listening
 from isocenter.service.dicom.receiver import Receiver
 from isocenter.service.objects.journal import read_journals
-from isocenter.service.objects.received import Line
+from isocenter.service.objects.received import Happened, Line
 from isocenter.service.records.workitems import Workitems
 
 
@@ -31,8 +31,13 @@ class Node:
 
     @property
     def lines(self) -> list[Line]:
-        """What the keeper would read."""
-        return read_journals(self.folder / "inbox", {})[0]
+        """What the keeper would read, but for events of the audit."""
+        return [line for line in read_journals(self.folder / "inbox", {})[0] if not isinstance(line, Happened)]
+
+    @property
+    def events(self) -> list[Happened]:
+        """What the audit would get."""
+        return [line for line in read_journals(self.folder / "inbox", {})[0] if isinstance(line, Happened)]
 
     @property
     def parts(self) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import pytest
 from files.test_dicom_sr_structures import judged
 from isocenter.errors import FormatError
 from isocenter.files.dicom import as_comprehensive, read_identity
+from isocenter.files.dicom.writing.comprehensive import comprehensive_uid
 from isocenter.service import Couriers, courier
 from isocenter.service.dicom.messages import COMMITMENT
 from isocenter.service.objects.received import CommitmentReport
 from isocenter.service.records.tables import answers, deliveries, jobs
 from ports import free_port
 from service.small_node import SmallNode
+from service.test_courier import WebPeer, failed_sop, to_web
 from service.thresholds import class_model
 
 IS_3D, IN_PLACE = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33"
@@ -25,9 +28,13 @@ IMPLICIT = "1.2.840.10008.1.2"
 
 
 class Pacs:
-    """A PACS that takes some classes of reports, and is asked to commit them."""
+    """A PACS that takes some classes of reports, and is asked to commit them.
 
-    def __init__(self, port: int, *classes: str, syntax: str | None = None) -> None:
+    refused: the class that it accepts and then refuses with the status 0122
+    """
+
+    def __init__(self, port: int, *classes: str, syntax: str | None = None, refused: str = "") -> None:
+        self.refused = refused
         self.taken, self.asked = list[pydicom.Dataset](), list[tuple[str, str]]()
         entity = pynetdicom.AE("PACS")
         for sop_class in classes:
@@ -45,6 +52,8 @@ class Pacs:
     def _take(self, event) -> int:
         made = event.dataset
         made.file_meta = event.file_meta
+        if made.SOPClassUID == self.refused:
+            return 0x0122
         assert event.request.AffectedSOPInstanceUID == made.SOPInstanceUID
         assert event.request.AffectedSOPClassUID == made.SOPClassUID
         self.taken.append(made)
@@ -110,6 +119,26 @@ def test_a_peer_that_takes_both_classes_gets_the_report_as_it_is(reporting):
         assert couriers.deliver("pacs") == 1
     [answer], [sent] = [row for row in node.rows(answers) if row.sop_instance_uid], node.rows(deliveries)
     assert pacs.asked == [(IS_3D, answer.sop_instance_uid)] and sent.sent_as is None
+
+
+def test_a_peer_that_accepts_the_class_and_refuses_the_report_gets_the_other_class(reporting):
+    node, couriers, port = reporting("node")
+    with Pacs(port, IN_PLACE, IS_3D, refused=IS_3D) as pacs:
+        assert couriers.deliver("pacs") == 1
+    [taken], [sent] = pacs.taken, node.rows(deliveries)
+    assert (taken.SOPClassUID, sent.state, sent.sent_as) == (IN_PLACE, "sent", str(taken.SOPInstanceUID))
+
+
+@pytest.mark.parametrize("status", [202, 409])
+def test_a_peer_with_dicomweb_that_refuses_the_class_gets_the_other_class(reporting, status):
+    node, couriers, _ = reporting("node")
+    with WebPeer(200, {}) as web:
+        to_web(couriers, web.url)
+        web.answers.append((status, json.dumps(failed_sop(0x0122)).encode()))
+        assert couriers.deliver("pacs") == 1
+    [sent], [answer] = node.rows(deliveries), [row for row in node.rows(answers) if row.sop_instance_uid]
+    assert (sent.state, sent.sent_as) == ("sent", comprehensive_uid(answer.sop_instance_uid))
+    assert [IN_PLACE.encode() + b"\0" in body for body in web.bodies] == [False, True]
 
 
 def test_a_model_whose_reports_are_comprehensive_sr_writes_what_such_a_peer_gets(reporting):

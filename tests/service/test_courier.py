@@ -210,12 +210,13 @@ class WebAnswer(BaseHTTPRequestHandler):
     server: WebPeer
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(self.server.status)
+        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        status, body = self.server.answers.pop(0) if self.server.answers else (self.server.status, self.server.body)
+        self.send_response(status)
         self.send_header("Content-Type", "application/dicom+json")
-        self.send_header("Content-Length", str(len(self.server.body)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(self.server.body)
+        self.wfile.write(body)
         self.server.signed_in.append(self.headers.get("Authorization"))
 
     def log_message(self, *words: object) -> None:
@@ -223,11 +224,12 @@ class WebAnswer(BaseHTTPRequestHandler):
 
 
 class WebPeer(ThreadingHTTPServer):
-    """A peer with DICOMweb that answers every object alike."""
+    """A peer with DICOMweb that answers every object alike; `answers` come first, each once."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         self.status, self.body = status, json.dumps(body).encode() if body else b""
-        self.signed_in: list[str | None] = []
+        self.signed_in, self.bodies = list[str | None](), list[bytes]()
+        self.answers = list[tuple[int, bytes]]()
         super().__init__(("127.0.0.1", 0), WebAnswer)
 
     @property

@@ -25,7 +25,7 @@ from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
 from isocenter.service.dicom.receiver import Receiver
 from isocenter.service.dicom.sending import PeerError, echo, store
 from isocenter.service.objects.journal import read_journals
-from isocenter.service.objects.received import CommitmentRequest
+from isocenter.service.objects.received import CommitmentRequest, Received
 from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk, receiving, running, until
@@ -49,6 +49,11 @@ print({'torch', 'sqlalchemy', 'pynetdicom'} & set(sys.modules))
 def sent_by_dcmtk(program, *words):
     line = [dcmtk(program), *map(str, words)]
     return subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def objects_in(folder):
+    """What the keeper would read of objects."""
+    return [line for line in read_journals(folder / "inbox", {})[0] if isinstance(line, Received)]
 
 
 def at(port):
@@ -281,7 +286,7 @@ def test_a_process_that_is_asked_to_end_receives_what_is_coming_and_ends_well(tm
         assert talk.hear()[0] == ABORTED
         assert process.wait(60) == 0
         assert process.stdout.read() == b"set()\n"  # what it has not needed it has not loaded
-    assert len(read_journals(tmp_path / "node" / "inbox", {})[0]) == 1
+    assert len(objects_in(tmp_path / "node")) == 1
 
 
 def test_what_was_a_success_outlives_a_killed_process(tmp_path):
@@ -291,7 +296,7 @@ def test_what_was_a_success_outlives_a_killed_process(tmp_path):
         talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
         assert talk.status() == 0
         process.kill()
-    [received] = read_journals(tmp_path / "node" / "inbox", {})[0]
+    [received] = objects_in(tmp_path / "node")
     assert data_set((tmp_path / "node" / received.path).read_bytes()) == data_set(encoded(drawn()))
 
 

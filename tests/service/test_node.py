@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -23,7 +24,7 @@ from isocenter.errors import UsageError
 from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.service.records.database import opened
 from isocenter.service.records.index import Index
-from isocenter.service.records.tables import deliveries, jobs, studies
+from isocenter.service.records.tables import audit, deliveries, jobs, studies
 from isocenter.values import Geometry, Image
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk
@@ -133,6 +134,10 @@ def test_whatever_process_is_killed_every_study_has_one_result(tmp_path, node):
     log = (node.settings.folder / "node.jsonl").read_text()
     assert "p0" not in log
     assert all(f"{role}-0 was ended by signal 9; it is restarted" in log for role in ROLES)
+    until(lambda: isocenter.verify_audit(node.settings.folder).unsealed == 0, "an event is not sealed")
+    events = Counter(row.action for row in rows(node, audit))
+    assert (events["study received"], events["prediction"]) == (count, count) and events["association"] >= count
+    assert all(row.patient for row in rows(node, audit) if row.action == "prediction")
 
 
 def test_a_second_node_in_the_folder_of_one_that_runs_is_refused_and_leaves_its_settings(node, model):

@@ -14,10 +14,20 @@ from isocenter.errors import ResourceError
 from isocenter.service.records import index as index_of_records
 from isocenter.service.records.database import Clock, RecordError, only_keeper, opened
 from isocenter.service.records.index import Arrival, Index
-from isocenter.service.records.jobs import ABSTAINED, NOTHING, REFUSED, RESULT, Answer, Jobs, Outcome, Wanted
+from isocenter.service.records.jobs import (
+    ABSTAINED,
+    NOTHING,
+    REFUSED,
+    REJECTION,
+    RESULT,
+    Answer,
+    Jobs,
+    Outcome,
+    Wanted,
+)
 from isocenter.service.records.migration import migrated
-from isocenter.service.records.outbox import Outbox
-from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, metadata, studies
+from isocenter.service.records.outbox import Outbox, note_name
+from isocenter.service.records.tables import answers, audit, deliveries, findings, jobs, metadata, studies
 from ports import free_port
 
 RULE = {"rule": "all", "model": "m", "model_hash": "h", "inputs": {"series": {"image": "s"}}, "revision": 1}
@@ -74,8 +84,6 @@ def test_what_the_keeper_asks_in_every_round_is_found_by_an_index(tmp_path):
     index.settle()
     index.contest("a" * 32, "aside/1/object.dcm")
     with database.engine.connect() as connection:
-        known = select(events.c.detail).where(events.c.study == "a", events.c.kind == "b")
-        asked.append((str(known.compile(database.engine)), ("a", "b")))
         plans = [
             row.detail
             for words, values in asked
@@ -173,10 +181,10 @@ def test_only_what_was_cancelled_has_an_event(queue, database):
     queue.finish(done, Outcome(NOTHING))
     add(queue, "other")
     assert [queue.cancel(job) for job in (done.job, "f" * 32)] == [False, False]
-    assert [row.kind for row in rows(database, events)] == ["job nothing"]
+    assert [row.action for row in rows(database, audit)] == ["prediction"]
     waiting = queue.claim("w").job
     assert queue.cancel(waiting) and not queue.cancel(waiting)
-    assert [(row.kind, row.job) for row in rows(database, events)][1:] == [("job cancelled", waiting)]
+    assert [(row.action, row.object) for row in rows(database, audit)][1:] == [("job cancelled", waiting)]
 
 
 def test_a_late_image_supersedes_the_jobs_whose_inputs_changed(queue, database):
@@ -225,14 +233,14 @@ def settled(queue, jobs_of_study, reason=None):
 
 
 def told(queue):
-    """(kind, detail) of the last event."""
-    row = rows(queue.database, events)[-1]
-    return row.kind, row.detail
+    """(action, detail) of the last event."""
+    row = rows(queue.database, audit)[-1]
+    return row.action, row.detail
 
 
 def test_a_study_that_no_rule_takes_is_refused_with_its_reason_and_an_event(queue):
     assert settled(queue, [], "no rule takes it") == ("done", "refused", "no rule takes it")
-    assert told(queue) == ("study done", {"outcome": "refused", "reason": "no rule takes it"})
+    assert told(queue) == ("study done", {"study": "a" * 32, "outcome": "refused", "reason": "no rule takes it"})
 
 
 @pytest.mark.parametrize(
@@ -293,7 +301,7 @@ def test_a_study_that_gets_something_to_do_while_it_is_looked_at_has_no_event_an
     monkeypatch.setattr(index_of_records, "_settled", looked)
     assert index.settle() == []
     assert [row.state for row in rows(database, studies)] == ["complete"]
-    assert [row.kind for row in rows(database, events)] == ["study complete", "object aside"]
+    assert [row.action for row in rows(database, audit)] == ["study received", "object aside"]
     monkeypatch.undo()
     with database.write() as connection:
         index.routed(connection, "a" * 32, 1, [])
@@ -337,6 +345,25 @@ def test_a_superseded_job_whose_inputs_are_wanted_again_is_done_anew(queue, data
     [row] = rows(database, jobs)
     assert (row.state, row.outcome, row.attempts) == ("sending", RESULT, 1)
     assert [one.sop_instance_uid for one in Outbox(database).claim("pacs")] == ["2.25.7"]
+
+
+def test_a_superseded_job_that_a_peer_was_told_to_reject_is_wanted_again_as_another_one(queue, database):
+    add(queue)
+    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs", "archive"]))
+    settled(queue, [])
+    outbox = Outbox(database)
+    assert outbox.to_reject(["pacs"]) == []  # the peer has nothing
+    outbox.sent(outbox.claim("pacs")[0], "2.25.8")
+    [due] = outbox.to_reject(["pacs", "archive"])
+    assert (due.peer, due.objects) == ("pacs", {"case.dcm": "2.25.8"})
+    note = Answer(note_name("pacs"), REJECTION, 9, "0" * 64, "1.2.4", "2.25.9")
+    assert outbox.add_note(due, note)
+    assert outbox.to_reject(["pacs"]) == []
+    assert [one.name for one in outbox.claim("pacs")] == ["rejection_pacs.dcm"]
+    assert add(queue) and not add(queue)
+    first, second = sorted(rows(database, jobs), key=lambda row: row.version)
+    assert (first.state, second.state, second.version) == ("superseded", "waiting", 2)
+    assert first.inputs_hash == second.inputs_hash
 
 
 def test_a_job_done_again_whose_answers_have_all_arrived_is_done(queue, database):

@@ -13,6 +13,7 @@ import pytest
 from isocenter.errors import UsageError
 from isocenter.service import Node, Settings, prepared, read_settings
 from isocenter.service.settings import (
+    Audit,
     Database,
     Dicom,
     Front,
@@ -121,7 +122,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, old, new, line, words):
     assert f"line {line}" in error.value.where
 
 
-KINDS = (NodeSection, Dicom, Http, Queue, Database, Study, Watch, Front)
+KINDS = (NodeSection, Dicom, Http, Queue, Database, Study, Watch, Front, Audit)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, Peer, Rule])
@@ -133,7 +134,7 @@ def test_the_page_on_serve_states_every_key_and_its_default(kind):
     table = table[0] if isinstance(table, list) else table
     chains = {"series", "inside", "only_if"}  # on the page about routing
     assert table.keys() == kind.model_fields.keys() - chains
-    examples = {"tls", "dicomweb", "when", "unless", "send", "url"}
+    examples = {"tls", "dicomweb", "when", "unless", "send", "url", "syslog"}
     defaults = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
     for name in defaults.keys() - chains - examples:
         assert table[name] == (str(defaults[name]) if isinstance(defaults[name], Path) else defaults[name]), name

@@ -192,7 +192,7 @@ GET /api/jobs/{job}/fhir, GET /api/jobs/{job}/answers/{name}, POST /api/jobs/{jo
 POST /api/jobs/{job}/cancel, GET /api/aside,
 POST /api/aside/{n}/release, GET /api/worklist, GET /api/notices, POST /api/notices/{n}/acknowledge, GET /v2,
 GET /v2/health/live, GET /v2/health/ready, GET /v2/models/{name}, GET /v2/models/{name}/ready,
-POST /v2/models/{name}/infer
+POST /v2/models/{name}/infer, GET /api/audit
 """
 
 

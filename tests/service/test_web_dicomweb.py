@@ -20,8 +20,9 @@ from PIL import Image
 from conftest import DATA
 from isocenter.errors import FormatError
 from isocenter.files import read
+from isocenter.service.objects.matching import matches
 from isocenter.service.web.dicomweb import catalogue, retrieve
-from isocenter.service.web.dicomweb.dicom_json import element, matches
+from isocenter.service.web.dicomweb.dicom_json import element
 from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
 from service.objects_sent import drawn, encoded
 from service.web_served import BOUNDARY, RELATED, related, served

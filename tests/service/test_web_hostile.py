@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from isocenter.service.objects.store import Part
+from isocenter.service.records.accounts import Accounts
 from isocenter.service.web import guard, server
 from isocenter.service.web import node as node_routes
+from isocenter.service.web.identity import Identity
 from service.objects_sent import drawn, encoded
 from service.receiving import until
 from service.web_served import BOUNDARY, RELATED, related, served
@@ -236,9 +238,9 @@ def test_what_is_no_http_of_ours_is_refused(node, raw):
     assert node.client.get("/health/live").status_code == 200
 
 
-def test_a_head_that_comes_whole_at_once_is_bounded_too():
+def test_a_head_that_comes_whole_at_once_is_bounded_too(node):
     """Whether the server itself refuses it depends on the pieces in which the network delivers it."""
-    answers = []
+    answers, identity = [], Identity(node.settings, Accounts(node.database))
 
     async def app(scope, receive, send):
         answers.append({"type": "http.response.start", "status": 200})
@@ -249,5 +251,5 @@ def test_a_head_that_comes_whole_at_once_is_bounded_too():
     for length in (1 << 17, 100):
         headers = [(b"host", b"localhost"), (b"x", b"x" * length)]
         scope = {"type": "http", "path": "/health/live", "query_string": b"", "headers": headers}
-        asyncio.run(guard.Guard(app, None, 1)(scope, None, send))
+        asyncio.run(guard.Guard(app, identity, 1)(scope, None, send))
     assert [message["status"] for message in answers if "status" in message] == [431, 200]

@@ -13,12 +13,13 @@ from sqlalchemy import update
 
 import isocenter
 from isocenter.errors import FormatError, ResourceError
-from isocenter.files.dicom import SeriesNames, Stamp, read_report, stamped, write_series
+from isocenter.files.dicom import SeriesNames, Stamp, patient_of, read_header, read_report, stamped, write_series
 from isocenter.service import keeper
 from isocenter.service.exchange.report import report_of
+from isocenter.service.records.actor import ANYONE
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import Job, Jobs
-from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, studies
+from isocenter.service.records.tables import answers, audit, deliveries, findings, jobs, studies
 from isocenter.service.web.aside import list_aside, release_aside
 from isocenter.service.web.metrics import get_metrics
 from isocenter.service.web.studies import StudyPage, get_study, list_studies
@@ -230,8 +231,9 @@ def test_a_study_that_no_rule_takes_has_an_outcome_and_a_reason_wherever_a_user_
     )
     assert get_study(web, row.study) == row
     assert b'isocenter_study_outcomes{outcome="refused"} 1.0' in get_metrics(web).body
-    last = node.rows(events)[-1]
-    assert (last.kind, last.detail) == ("study done", {"outcome": "refused", "reason": row.reason})
+    last = node.rows(audit)[-1]
+    assert last.action == "study done" and last.patient == patient_of(read_header(mr[0]).dataset)
+    assert last.detail == {"study": last.object, "outcome": "refused", "reason": row.reason}
     node.store.close()
     node.database.close()
 
@@ -249,7 +251,7 @@ def test_a_study_with_two_objects_of_one_uid_is_aside_until_a_person_has_chosen_
     [lying] = list_aside(web).rows
     assert (lying.study, lying.sop_instance_uid) == (row.study, other.SOPInstanceUID)
     for revision in (2, 3):  # and back: the first answer is wanted again
-        release_aside(web, 1)
+        release_aside(web, ANYONE, 1)
         node.keeper._read = {}  # a keeper that starts anew reads its journals from the beginning
         node.work()
         [row] = list_studies(web, StudyPage()).rows

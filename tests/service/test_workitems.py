@@ -11,7 +11,6 @@ from pathlib import Path
 import pydicom
 import pynetdicom
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from isocenter.service.dicom.ups import UPS_PULL
@@ -19,9 +18,8 @@ from isocenter.service.objects.store import key_of
 from isocenter.service.records.tables import answers, jobs, studies, workitems
 from isocenter.service.records.workitems import UPS_PUSH, Workitems
 from isocenter.service.stored import MODELS
-from isocenter.service.web import app as web
-from isocenter.service.web.dicomweb.workitems import router
-from isocenter.service.web.web_node import WebError, WebNode
+from isocenter.service.web.app import web_app
+from isocenter.service.web.web_node import WebNode
 from service.receiving import receiving
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
@@ -107,12 +105,8 @@ def associated(node: SmallNode, *classes: str) -> Iterator[pynetdicom.associatio
 
 
 def client(node: SmallNode) -> TestClient:
-    """The routes of workitems, without a server."""
-    app = FastAPI()
-    app.state.node = WebNode(node.settings, node.database, node.store)
-    app.include_router(router)
-    app.add_exception_handler(WebError, web._of_ours)
-    return TestClient(app)
+    """The application, without a server."""
+    return TestClient(web_app(WebNode(node.settings, node.database, node.store)), base_url="http://localhost")
 
 
 def work(node: SmallNode) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import ClassVar
 
+import highdicom
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
+from files.test_dicom_sr_structures import judged
 from isocenter.errors import UsageError
+from isocenter.files.dicom import read_report
 from isocenter.service import Couriers, read_settings, rules_of
 from isocenter.service.records.jobs import NOTHING, Job, Jobs, Outcome
 from isocenter.service.records.notices import NOTICE, notice_key
@@ -24,8 +26,8 @@ from isocenter.service.records.tables import deliveries, jobs, notices
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.routing.urgency import most_urgent
 from isocenter.service.settings import Urgent
-from isocenter.service.web import notices as notice_routes
 from isocenter.service.web import worklist
+from isocenter.service.web.app import web_app
 from isocenter.service.web.web_node import WebNode
 from ports import free_port
 from service.objects_sent import drawn, encoded
@@ -71,12 +73,8 @@ def test_a_probability_that_no_model_states_and_a_notice_that_no_rule_could_send
 
 
 def api(node: SmallNode) -> TestClient:
-    """The routes of the worklist and of notices, without a server."""
-    app = FastAPI()
-    app.state.node = WebNode(node.settings, node.database, node.store)
-    app.include_router(worklist.router)
-    app.include_router(notice_routes.router)
-    return TestClient(app)
+    """The application, without a server."""
+    return TestClient(web_app(WebNode(node.settings, node.database, node.store)), base_url="http://localhost")
 
 
 def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
@@ -186,6 +184,18 @@ def test_a_webhook_that_fails_gets_the_notice_again_under_the_same_id_and_the_jo
     assert (stated["study"], stated["priority"]) == (study.uid, "urgent")
     assert stated["link"] == f"https://node.example/api/jobs/{job.job}"
     assert [row.state for row in node.rows(deliveries)] == ["sent"]
+
+
+def test_a_report_states_the_priority_that_its_findings_give(tmp_path, mr):
+    node, _ = bright_node(tmp_path, mr)
+    path = node.result("answer_report.dcm")
+    judged(path)
+    [job], report = node.rows(jobs), highdicom.sr.srread(path)
+    [evaluations] = [one for one in report.ContentSequence if one.name.value == "C0034375"]
+    coded, reason = evaluations.ContentSequence
+    assert (coded.name.meaning, coded.value.value, coded.value.meaning) == ("Priority", "103391001", "Urgent")
+    assert reason.value == job.because
+    assert {one.concept for one in read_report(path).stated}.isdisjoint({"Priority"})
 
 
 def test_a_notice_goes_to_the_next_recipient_in_time_unless_it_is_acknowledged(tmp_path, mr):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
 from typer.core import TyperCommand
 
+from isocenter.cli.document_commands import document
 from isocenter.cli.images import convert, register, view
 from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
-from isocenter.cli.service_commands import monitor, route, serve
+from isocenter.cli.service_commands import export, monitor, route, serve, verify
 from isocenter.cli.shell import app
 from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, pretrain, train
 
@@ -70,9 +72,17 @@ for verb in (
     serve,
     route,
     monitor,
+    document,
     networks,
     demo,
 ):
     app.command(cls=Verb)(verb)
+
+# Groups of commands: their help, and of each command its function.
+for name, text, commands in (("audit", "Check and export the events of a node.", (verify, export)),):
+    group = typer.Typer(name=name, help=text, add_completion=False, rich_markup_mode=None)
+    for command in commands:
+        group.command(cls=Verb)(command)
+    app.add_typer(group)
 
 __all__ = ["app"]

@@ -12,7 +12,7 @@ import typer
 import isocenter
 from isocenter.cli.flags import Json, Out, Overwrite
 from isocenter.cli.shell import default_out, say, show
-from isocenter.errors import UsageError
+from isocenter.errors import UsageError, counted
 
 Config = Annotated[Path | None, typer.Option(metavar="FILE", help="File with the node's settings: node.toml.")]
 Folder = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The node's folder; by default ./node.")]
@@ -103,6 +103,33 @@ def monitor(
         overwrite=overwrite,
     )
     show(result, result.as_record() if json else None)
+
+
+def verify(
+    place: Annotated[
+        Path, typer.Argument(metavar="NODE|FILE", help="A node's folder, or a file that `export` has written as jsonl.")
+    ],
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="HASH", help="A hash that the node stated before: shows whether the end was cut off."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check that no event was changed, removed, added or moved."""
+    result = isocenter.verify_audit(place, head=head)
+    show(result, result.as_record() if json else None)
+
+
+def export(
+    node: Annotated[Path, typer.Argument(metavar="NODE", help="The node's folder.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File for the events, one a line.")],
+    format: Annotated[
+        str, typer.Option(metavar="NAME", help="jsonl, which `verify` checks, or atna: XML by DICOM PS3.15 A.5.")
+    ] = "jsonl",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the events into a file."""
+    say(f"{counted(isocenter.export_audit(node, out=out, format=format, overwrite=overwrite), 'event')} in {out}")
 
 
 def _bound(text: str) -> tuple[str, str, float]:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
     from isocenter.files.storage.json_text import DEEPEST, load_json, parse_json
     from isocenter.files.storage.lock import locked
-    from isocenter.files.storage.patient_key import patient_key_id
+    from isocenter.files.storage.patient_key import is_nobody, patient_key_id, pseudonym_of_number
     from isocenter.files.storage.spool import Spool, stacked_spools
     from isocenter.files.storage.web import download, unpack_tar
     from isocenter.files.storage.zip_archive import opened_zip, refuse_growth

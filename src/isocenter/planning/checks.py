@@ -306,6 +306,11 @@ def _check_duration(training: Training) -> None:
 def _check_objectives(made: Settings) -> None:
     """Each objective can teach this kind of problem and gets what it needs; nothing is given that none uses."""
     chosen, family, where = made.objectives, networks.family_of(made.network.name), "objectives.terms"
+    needed = [one.needs for one in made.terms.values()]
+    if not made.task.by_name and not any(needs.labels or needs.taught for needs in needed):
+        problem = f"{', '.join(made.terms)} alone cannot teach {made.task.name}: what is learnt without references"
+        remedy = f"Add {SUPERVISED}, or learn features by isocenter pretrain"
+        raise PlanError(f"{problem} is no answer", where, remedy)
     for name, objective in made.terms.items():
         if why := objective.refusal(made.task):
             raise PlanError(f"{name} cannot teach {made.task.name}: {why}", where, f"Leave out {name}")

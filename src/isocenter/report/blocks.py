@@ -61,11 +61,15 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells: text, numbers, an Estimate, a Link, None for a blank."""
+    """Rows of cells: text, numbers, an Estimate, a Link, None for a blank.
+
+    unbroken: numbers of columns of short words, which no sheet of paper breaks
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     caption: str = ""
+    unbroken: Sequence[int] = ()
     template: ClassVar[str] = "table"
 
     def __post_init__(self) -> None:

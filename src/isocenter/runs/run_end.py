@@ -159,14 +159,26 @@ def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequenc
 
 
 def write_notes(
-    folder: Path, notes: Sequence[str], scored: Scored | None, verdict: Verdict, *, minutes: float | None = None
+    folder: Path,
+    notes: Sequence[str],
+    scored: Scored | None,
+    verdict: Verdict,
+    *,
+    minutes: float | None = None,
+    problems: Sequence[Problem] | None = None,
 ) -> None:
     """The notes of a model's folder, with the verdict.
 
-    Those of the figures alone stand by themselves too: they say nothing of an ensemble that the model is a part of.
+    problems: of the data; each case that one of them excludes is counted, and stated with the reason
+    Notes of the figures alone stand by themselves too: they say nothing of an ensemble that the model is a part of.
     """
     of_figures = [] if scored is None else scored.notes
-    record = {"notes": notes, "of_figures": of_figures, "minutes": minutes, "verdict": verdict.as_record()}
+    verdict_record = verdict.as_record()
+    record: dict[str, Any] = {"notes": notes, "of_figures": of_figures, "minutes": minutes, "verdict": verdict_record}
+    if problems is not None:
+        reasons = {case: one.what for one in problems if one.severity == "error" for case in one.cases}
+        rows = [{"case": case, "why": why} for case, why in sorted(reasons.items())]
+        record |= {"excluded_cases": len(rows), "excluded": rows}
     write_json(folder / NOTES, "isocenter.run", record)
 
 

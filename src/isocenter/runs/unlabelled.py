@@ -98,6 +98,9 @@ def _opened(path: Path, made: Planned, reading: ReadingOptions) -> Dataset:
     if made.plan.data and path.resolve() == Path(made.plan.data).resolve():
         whole = open_dataset(path, reading, needs=task.needs)
         lacking = {case.id for case in whole if not suffices(task, case.references)}
+        if not lacking:
+            problem = "all cases have a reference, and of the data that train only the others are unlabelled images"
+            raise DatasetError(problem, str(path), "Give --unlabelled another folder, or leave it out")
         dataset = whole.only(lacking)
     else:
         columns = {role: name for role, name in (reading.column or {}).items() if role.partition(":")[0] in ROLES}

@@ -9,18 +9,23 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.service.courier import Couriers
     from isocenter.service.dicom.receiver import Receiver
+    from isocenter.service.exchange.atna import atna_message
     from isocenter.service.exchange.covariates import check_covariates
     from isocenter.service.intake import start_intake
     from isocenter.service.keeper import Keeper
     from isocenter.service.objects.store import key_of
-    from isocenter.service.records.database import only_keeper, opened
+    from isocenter.service.records.audit import record_settings
+    from isocenter.service.records.chain import canonical, sealed_events, unsealed_count, verified
+    from isocenter.service.records.database import Database, only_keeper, opened
     from isocenter.service.records.index import Index
     from isocenter.service.records.workitems import Workitems
     from isocenter.service.routing.answers import study_answers
     from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of
     from isocenter.service.routing.rules import Routed, StudyAnswers, rules_of, study_routing
+    from isocenter.service.sealing import Sealing
     from isocenter.service.settings import Rule, Settings, read_settings
     from isocenter.service.speaking import listening_of
+    from isocenter.service.stored import SETTINGS, stored_settings
     from isocenter.service.supervisor import Node, prepared
     from isocenter.service.web.server import run_web
     from isocenter.service.work.inference import serve_questions

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from sqlalchemy import select
@@ -29,6 +29,7 @@ from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.index import Index
 from isocenter.service.records.outbox import Delivery, Outbox
 from isocenter.service.records.tables import instances, studies
+from isocenter.service.rejecting import Rejecter
 from isocenter.service.repeating import repeated
 from isocenter.service.speaking import spoken_to
 from isocenter.service.web_sending import store_over_web
@@ -41,7 +42,7 @@ LOOK_S, AT_ONCE, REPORT_S = 0.1, 10, 2.0
 TAKEN_S = 5.0
 # A request for commitment may come before the rows of its objects: so often, and so long apart (s), it is looked again.
 TRIES, AGAIN_S = 5, 1.0
-# Between two looks for answers to peers that are not listed (s).
+# Between two looks for answers to peers that are not listed, and for results that were superseded (s).
 LISTED_S = 10.0
 # Between two questions for counts (s); how long a study has to rest before one, because a peer that hands objects on
 # as they come to it has at every moment as many as are here; and how long a peer that says none is left alone.
@@ -57,6 +58,7 @@ class Couriers:
     def __init__(self, settings: settings_of.Settings, database: Database) -> None:
         self.settings, self.database = settings, database
         self.outbox = Outbox(database, settings.queue.lease_s)
+        self.rejecter = Rejecter(settings, self.outbox)
         self.us = settings.dicom.ae_title
         self.peers = {one.name: one for one in settings.peers}
         self.recipients = {one.recipient: one for one in settings.notify}
@@ -79,8 +81,11 @@ class Couriers:
     def start(self, stop: threading.Event) -> None:
         """A thread for each peer, and one for each step that looks at all of them, until `stop`."""
         carried = (*self.peers, *self.settings.report_to, *self.recipients)
-        steps = [(partial(self.deliver, name), 0.0) for name in carried]
-        for step, rest_s in (*steps, (self.vouch, 0.0), (self.count, COUNT_S), (self.give_up, LISTED_S)):
+        steps: list[tuple[Callable[[], int], float]] = [(partial(self.deliver, name), 0.0) for name in carried]
+        steps += [(self.vouch, 0.0), (self.count, COUNT_S), (self.give_up, LISTED_S)]
+        if any(peer.reject for peer in self.settings.peers):
+            steps.append((self.rejecter.round, LISTED_S))
+        for step, rest_s in steps:
             pauses = {"rest_s": rest_s, "idle_s": LOOK_S, "again_s": AGAIN_S}
             thread = threading.Thread(target=repeated, args=(step, stop, "a courier"), kwargs=pauses, daemon=True)
             thread.start()

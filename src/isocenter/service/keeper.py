@@ -17,15 +17,16 @@ from isocenter.errors import FormatError, ResourceError
 from isocenter.files import file_hash
 from isocenter.files.dicom import KEY_OBJECTS, read_rejection
 from isocenter.service.objects.journal import forget_journals, read_journals
-from isocenter.service.objects.received import Line, Received
+from isocenter.service.objects.received import Happened, Line, Received
 from isocenter.service.objects.store import files_without_row, key_of
 from isocenter.service.performing import Performer
+from isocenter.service.records.audit import record_lines
 from isocenter.service.records.database import Database, RecordError
 from isocenter.service.records.index import Arrival, Index
 from isocenter.service.records.jobs import Jobs, Wanted
 from isocenter.service.records.workitems import Workitems, orders_of
 from isocenter.service.routing.answers import box_inside, study_answers
-from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of, folder_of
+from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of, folder_of, patient_of
 from isocenter.service.routing.rules import inputs_hash, series_hash, study_routing
 from isocenter.service.settings import PRIORITIES, Rule, Settings
 
@@ -103,7 +104,10 @@ class Keeper:
         inbox = self.settings.folder / "inbox"
         lines, now = read_journals(inbox, self._read, JOURNAL_BYTES)
         fresh = self._add([line for line in lines if isinstance(line, Received) and not line.is_aside])
-        self._unheard += [line for line in lines if not isinstance(line, Received) or line.is_aside]
+        if happened := [line for line in lines if isinstance(line, Happened)]:
+            record_lines(self.index.database, happened)
+        self._unheard += [line for line in lines if not isinstance(line, Received | Happened)]
+        self._unheard += [line for line in lines if isinstance(line, Received) and line.is_aside]
         self._is_behind = any(now[name] - self._read.get(name, 0) >= JOURNAL_BYTES for name in now)
         self._read = now
         while self._unheard and not self._is_behind:  # what they speak of has its rows
@@ -184,12 +188,13 @@ class Keeper:
             columns[row.series] = {**known.columns, "inputs_hash": series_hash(digests)}
         # The first may be damaged.
         attributes: Mapping[str, Any] = next((one.attributes for one in facts if one.attributes), {})
+        patient = patient_of(attributes, self.index.uid_of(study))
         try:
-            return self.index.complete(study, revision, attributes, columns)
+            return self.index.complete(study, revision, attributes, columns, patient)
         except RecordError as error:  # its series are refused, and all other studies are complete
             log.error("study %s: %s", study, error.problem)
             bare = {key: {"problem": error.problem, "inputs_hash": row["inputs_hash"]} for key, row in columns.items()}
-            return self.index.complete(study, revision, {}, bare)
+            return self.index.complete(study, revision, {}, bare, patient)
 
     def route(self, study: Row[Any]) -> int:
         """Have the rules look at a study; how many jobs are new."""

@@ -69,6 +69,11 @@ def _keeper(settings: Settings, name: str, stop: threading.Event) -> None:
     models = stored_models(settings.folder)
     rules = service.rules_of(settings, models)
     with service.only_keeper(database) as hold:
+        sealing = service.Sealing(settings, database)
+        changed = service.record_settings(database, settings.model_dump(mode="json"))
+        sealing.start(stop)
+        if changed:
+            logging.getLogger("isocenter").info("settings are new or have changed: %s", ", ".join(changed))
         couriers = service.Couriers(settings, database)
         keeper = service.Keeper(settings, database, rules, models, couriers.hear)
         couriers.start(stop)
@@ -77,6 +82,7 @@ def _keeper(settings: Settings, name: str, stop: threading.Event) -> None:
         until = time.monotonic() + service.DRAIN_S
         for thread in (*couriers.threads, *ways_in):
             thread.join(max(0.0, until - time.monotonic()))
+        sealing.finish(until)
 
 
 def _worker(settings: Settings, name: str, stop: threading.Event) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tomllib
 from collections import Counter
@@ -11,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -20,6 +20,7 @@ from isocenter.files import dicom
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
 TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
 Priority = Literal["emergency", "urgent", "routine", "background"]
+PersonRole = Literal["viewer", "radiologist", "administrator"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)  # the most urgent first
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
@@ -189,6 +190,7 @@ class Peer(Section):
 
     may:    what it may ask of us: to store, to commit what it has stored, to order jobs by workitems
     commit: whether it is asked to commit what we send
+    reject: whether it is told to reject results that were superseded
     """
 
     name: Name
@@ -197,6 +199,7 @@ class Peer(Section):
     port: Port
     may: list[Literal["store", "commit", "order"]] = ["store", "commit"]
     commit: bool = True
+    reject: bool = False
     dicomweb: Url | None = None
     tls: PeerTls | None = None
 
@@ -371,6 +374,36 @@ class Ohif(Section):
     port: Port = 8181
 
 
+class Audit(Section):
+    """Where else the heads of the audit are kept: a server of syslog (RFC 5424 over TCP)."""
+
+    syslog: HostPort | None = None
+
+
+class Oidc(Section):
+    """An OpenID provider, with which persons log in; the secret of the node comes from ISOCENTER_OIDC_SECRET.
+
+    roles:  {role: value of the claim that gives it}
+    claim:  where the provider lists what a person is; below another claim with a dot between
+    scopes: what it is asked for besides `openid`, so that it states the name and this claim
+    """
+
+    issuer: Url
+    client_id: Annotated[str, Field(min_length=1)]
+    roles: dict[PersonRole, str]
+    claim: Annotated[str, Field(min_length=1)] = "groups"
+    scopes: list[Annotated[str, Field(pattern=r"^[!-~]+$")]] = ["profile"]
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        address = urlsplit(self.issuer)
+        if address.scheme != "https" and not is_loopback(address.hostname or ""):
+            raise ValueError("the issuer is reached without TLS, and whoever is between could log in as anybody")
+        if not self.roles:
+            raise ValueError("roles names no role, and nobody could log in")
+        return self
+
+
 class Settings(Section):
     """All of `node.toml`; a file that says nothing gives a node on loopback."""
 
@@ -391,6 +424,8 @@ class Settings(Section):
     watch: Watch | None = None
     front: Front | None = None
     ohif: Ohif | None = None
+    audit: Audit = Audit()
+    oidc: Oidc | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> Settings:
@@ -444,18 +479,6 @@ class Settings(Section):
     def database_url(self) -> str:
         """The place of the records, without a password."""
         return f"sqlite:///{self.folder / 'node.sqlite'}" if self.database.url == "sqlite" else self.database.url
-
-
-def token_of(settings: Settings) -> str | None:
-    """The token that HTTP asks for; None where only this machine is served.
-
-    Raises UsageError where others reach the address, and none is set.
-    """
-    http, token = settings.http, os.environ.get(TOKEN) or None
-    if token is None and not is_loopback(http.host):
-        where = f"http {http.host}:{http.port}"
-        raise UsageError("others reach this address, and no token is set", where, f"Set {TOKEN}, or take 127.0.0.1")
-    return token
 
 
 def is_loopback(host: str) -> bool:

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import IO
 
 from isocenter.errors import ResourceError, UsageError
-from isocenter.files import written
+from isocenter.files import patient_key_id, written
 from isocenter.service.dicom.listening import server_context
+from isocenter.service.records.accounts import ADMIN_PASSWORD, Accounts, refuse_open_address
 from isocenter.service.records.database import only_keeper, opened
 from isocenter.service.records.migration import migrated
-from isocenter.service.settings import Settings, token_of
+from isocenter.service.settings import Settings
 from isocenter.service.speaking import listening_of
 from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines, runs, settings_file
 
@@ -182,7 +183,8 @@ class Node:
         file = settings_file(self.settings.folder, self.role)
         command = [sys.executable, "-m", "isocenter.service", child.role, str(file), child.name]
         owner = f"{platform.node()}/{os.getpid()}"
-        environment = {**os.environ, "ISOCENTER_NODE": owner}
+        own = {name: value for name, value in os.environ.items() if name != ADMIN_PASSWORD}
+        environment = {**own, "ISOCENTER_NODE": owner}
         child.words.truncate(0)  # a file, because a pipe that nobody reads would fill up and hold the child
         return subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=child.words, env=environment
@@ -231,9 +233,10 @@ class Node:
 def prepared(settings: Settings, role: str = "all") -> Settings:
     """A node's folder with its settings, models and tables, checked; the settings with the ports that it has.
 
-    Raises UsageError for a port in use, an address that others reach without a token, certificates that are none, a
-    model that does not load, a rule that its model cannot follow, a folder to watch that is not there, a node's folder
-    that is none of ours, a folder for OHIF without its build; ResourceError for a database that does not answer.
+    Raises UsageError for a port in use, an address that others reach where nothing asks who they are, certificates that
+    are none, a password that is too short, a model that does not load, a rule that its model cannot follow, a folder to
+    watch that is not there, a node's folder that is none of ours, a folder for OHIF without its build, a user who has
+    no place for the key of pseudonyms; ResourceError for a database that does not answer.
     Nothing is started.
     """
     folder = settings.folder
@@ -251,7 +254,7 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
             dicom = dicom.model_copy(update={"tls": tls})
         settings = settings.model_copy(update={"dicom": dicom})
     if runs(role, "web"):
-        token_of(settings)
+        refuse_open_address(settings)
         if settings.http.tls is not None:
             server_context(settings.http.tls.certificate, settings.http.tls.key)
         port = _free(settings.http.host, settings.http.port)
@@ -268,9 +271,12 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
     with held, written(settings_file(folder, role), overwrite=True) as partial:
         partial.write_text(settings.model_dump_json(indent=1), encoding="utf-8")
     if runs(role, "keeper"):
+        patient_key_id()  # which the audit's pseudonyms of patients need
         database = opened(settings.database_url)
         with only_keeper(database):  # before its tables are changed
             migrated(settings.database_url).close()
+        if password := os.environ.get(ADMIN_PASSWORD):
+            Accounts(database).first(password)
         database.close()
     if runs(role, "keeper") or (role == "worker" and settings.models):
         _load_models(settings, role)

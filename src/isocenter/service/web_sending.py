@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import FormatError, IsocenterError, foreign_errors
-from isocenter.files.dicom import read_identity
+from isocenter.files.dicom import COMPREHENSIVE_3D, as_comprehensive, read_identity
 from isocenter.lazy import dicomweb_api, dicomweb_sessions, pydicom
+from isocenter.service.dicom.messages import CLASS_NOT_SUPPORTED
 from isocenter.service.dicom.sending import PeerError, Sent
 
 SUCCESS = 0x0000
@@ -40,6 +42,7 @@ def store_over_web(url: str, paths: Sequence[Path], *, peer: str, idle_s: float)
     """Send files to a peer's DICOMweb; one row for each, in their order.
 
     peer: its name, by which the environment has its user and password
+    A Comprehensive 3D SR becomes a Comprehensive SR under a UID of its own for a peer that refuses that class.
     Each is a request of its own, so that no other depends on what is wrong with it.
     Raises PeerError where the peer answers nothing, or nobody.
     """
@@ -54,7 +57,11 @@ def store_over_web(url: str, paths: Sequence[Path], *, peer: str, idle_s: float)
             rows.append(Sent(path, "", None, error.problem))
             continue
         try:
-            rows.append(_stored(client, url, path, dataset))
+            row = _stored(client, url, path, dataset)
+            if row.status == CLASS_NOT_SUPPORTED and dataset.SOPClassUID == COMPREHENSIVE_3D:
+                with suppress(FormatError):  # of one with places in three dimensions the refusal stands
+                    row = _stored(client, url, path, as_comprehensive(dataset, str(path)))
+            rows.append(row)
             has_answered = True
         except PeerError as error:
             if not has_answered:

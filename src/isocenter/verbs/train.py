@@ -288,7 +288,7 @@ def _reported(run: RunFolder, done: Trained) -> Run:
         notes=notes,
         covariates=share.gains(primary),
     )
-    write_notes(run.out, notes, scored, verdict, minutes=minutes)
+    write_notes(run.out, notes, scored, verdict, minutes=minutes, problems=run.examination.problems)
     write_verdict(run.out / EVALUATION, verdict.as_record(), primary, registered_margin(done.plan))
     tables = [path for fold in run.folds if (path := trials_in(run.folder(fold))).is_file()]
     sections = [

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.writing.derived import DEFORMED, RESAMPLED, write_derived_series
     from isocenter.files.dicom.writing.encoded import encoded
     from isocenter.files.dicom.writing.predecessor import name_predecessor
+    from isocenter.files.dicom.writing.priority import state_priority
     from isocenter.files.dicom.writing.registration import write_registration
+    from isocenter.files.dicom.writing.rejection import write_rejection
     from isocenter.files.dicom.writing.seg import write_segmentation
     from isocenter.files.dicom.writing.series import SeriesNames, write_series
     from isocenter.files.dicom.writing.sr import UCUM, write_no_answer, write_report

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         roc,
     )
     from isocenter.report.figures.figure import Figure
+    from isocenter.report.figures.flow import flow_of_cases
     from isocenter.report.figures.heat_map import bars, heat
     from isocenter.report.figures.lines import traces
     from isocenter.report.figures.registration import bent_grid, checkerboard, jacobian_map

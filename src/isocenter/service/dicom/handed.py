@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from isocenter.lazy import pynetdicom
 from isocenter.service.dicom import messages
 from isocenter.service.dicom.connection import Connection
+from isocenter.service.dicom.events import AssociationEvents
 from isocenter.service.dicom.library import entity, kept, references, report_of, reported, sweep
 from isocenter.service.dicom.listening import Listening
 from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE, VERIFICATION
@@ -24,6 +25,7 @@ from isocenter.service.dicom.ups import UpsService
 from isocenter.service.objects.received import CommitmentRequest
 from isocenter.service.objects.reply import Reply
 from isocenter.service.objects.store import ObjectStore
+from isocenter.service.records.actor import Actor
 
 if TYPE_CHECKING:
     from isocenter.service.records.workitems import Workitems
@@ -95,6 +97,9 @@ class Handed:
     _spoke_at: float = 0.0
     _looked_at: float = 0.0
 
+    def __post_init__(self) -> None:
+        self._events = AssociationEvents(self.connection, self.request, self.store)
+
     def serve(self) -> None:
         """Carry bytes both ways until one side ends. Raises ProtocolError for more than an object without an answer."""
         ours, theirs = socket.socketpair()
@@ -140,7 +145,8 @@ class Handed:
         events = pynetdicom.evt
         act, ordering = self._note_request, list[Any]()
         if "order" in self.permits and self.orders is not None:
-            service = UpsService(self.orders)
+            who = Actor(self.request.calling, "service", self.connection.address)
+            service = UpsService(self.orders, who)
             act, ordering = partial(self._acted, service), service.handlers
             for sop_class in UPS_CLASSES:
                 ours.add_supported_context(sop_class)
@@ -151,12 +157,15 @@ class Handed:
             (events.EVT_N_EVENT_REPORT, self._note_report),
             (events.EVT_DIMSE_RECV, self._note_answer),
         ]
+        if "order" not in self.permits and any(one.sop_class in UPS_CLASSES for one in self.request.proposals):
+            self._events.refused("order")
         server = ours.make_server(("127.0.0.1", 0), evt_handlers=handlers)
         server.server_close()  # nobody connects to it: it has the one socket that it is given
         server.finish_request(theirs, (self.connection.address, 0))
 
     def _keep(self, event: Any) -> int:
         if "store" not in self.permits:
+            self._events.refused("store")
             return messages.NOT_AUTHORISED
         return kept(self.store, event, self.request.calling)
 
@@ -166,6 +175,7 @@ class Handed:
 
     def _note_request(self, event: Any) -> tuple[int, None]:
         if "commit" not in self.permits:
+            self._events.refused("commit")
             return messages.NOT_AUTHORISED, None
         dataset = event.action_information
         classes, instances = references(dataset, "ReferencedSOPSequence")
@@ -199,6 +209,7 @@ class Handed:
 
     def _note_report(self, event: Any) -> tuple[int, None]:
         if "report" not in self.permits:
+            self._events.refused("report")
             return messages.NOT_AUTHORISED, None
         self.store.journal.append(report_of(event, self.request.calling))
         return messages.SUCCESS, None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from isocenter.errors import ResourceError, UsageError
 from isocenter.service.dicom.connection import Connection
+from isocenter.service.dicom.events import AssociationEvents
 from isocenter.service.dicom.handed import Handed
 from isocenter.service.dicom.listening import Listening
 from isocenter.service.dicom.messages import VERIFICATION, is_storage
@@ -133,6 +134,12 @@ class Receiver:
                 because = CONGESTION
             if because is None:
                 self._served.add(served)
+        try:
+            AssociationEvents(connection, request, self.store).opened(because)
+        except ResourceError:  # what cannot be audited is not done
+            with self._lock:
+                self._served.discard(served)
+            raise
         if because is not None:
             LOG.warning("rejected an association from %s: result, source, reason %s", connection.address, because)
             connection.send(rejection(because))

@@ -125,7 +125,8 @@ def store(us: str, peer: Peer, paths: Sequence[Path], *, idle_s: float = IDLE_S)
     """Send files as they are, in their own syntaxes; one row for each, in their order.
 
     What is in explicit VR is put into implicit VR for a peer that takes nothing else, PS3.5 10.1. A Comprehensive 3D SR
-    becomes a Comprehensive SR under a UID of its own for a peer that refuses that class.
+    becomes a Comprehensive SR under a UID of its own for a peer that refuses that class, in its association or by the
+    status 0122.
     Raises PeerError where no association comes about.
     """
     rows: dict[Path, Sent] = {}
@@ -156,9 +157,21 @@ def store(us: str, peer: Peer, paths: Sequence[Path], *, idle_s: float = IDLE_S)
 
 
 def _stored(opened: Opened, path: Path, identity: Identity) -> Sent:
-    pair = next((one for one in _pairs(identity) if one in opened.contexts), None)
-    if pair is None:
-        return Sent(path, identity.instance, None, "the peer takes no such class in this syntax")
+    """The outcome of one file, in the first class that the peer takes: it may accept a class and then refuse it."""
+    pairs = dict[str, tuple[str, str]]()
+    for pair in _pairs(identity):
+        if pair in opened.contexts:
+            pairs.setdefault(pair[0], pair)
+    row = Sent(path, identity.instance, None, "the peer takes no such class in this syntax")
+    for pair in pairs.values():
+        row = _stored_as(pair, opened, path, identity)
+        if row.status != messages.CLASS_NOT_SUPPORTED:
+            break
+    return row
+
+
+def _stored_as(pair: tuple[str, str], opened: Opened, path: Path, identity: Identity) -> Sent:
+    """The outcome of one file in a class and a syntax."""
     (sop_class, syntax), context, instance = pair, opened.contexts[pair], identity.instance
     is_own = pair == (identity.sop_class, identity.syntax)
     try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from isocenter.errors import FormatError, ResourceError
 from isocenter.service.dicom import messages
 from isocenter.service.dicom.connection import Connection
+from isocenter.service.dicom.events import AssociationEvents
 from isocenter.service.dicom.listening import Listening
 from isocenter.service.dicom.messages import is_storage
 from isocenter.service.dicom.pdus import (
@@ -68,6 +69,7 @@ class Association:
     _unsecured: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._events = AssociationEvents(self.connection, self.request, self.store)
         self._contexts = {one.number: one for one in self.request.proposals if one.chosen}
 
     def serve(self) -> None:
@@ -143,6 +145,7 @@ class Association:
 
     def _start_object(self, message: Message) -> None:
         if "store" not in self.permits:
+            self._events.refused("store")
             message.status, message.comment = messages.NOT_AUTHORISED, "may not store here"
             return
         if not is_storage(self._contexts[message.context].sop_class):

@@ -10,8 +10,9 @@ from isocenter.errors import IsocenterError
 from isocenter.files.dicom import quiet
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom import messages
+from isocenter.service.objects.matching import fits
 from isocenter.service.objects.workitem import UPS_PUSH, WorkitemError
-from isocenter.service.web.dicomweb.dicom_json import fits
+from isocenter.service.records.actor import Actor
 
 if TYPE_CHECKING:
     from isocenter.service.records.workitems import Workitems
@@ -25,9 +26,14 @@ Answer = tuple[Any, "pydicom.Dataset | None"]
 
 @dataclass(frozen=True, eq=False)
 class UpsService:
-    """The answers to one association's messages about workitems. opened: the records, once they are asked for."""
+    """The answers to one association's messages about workitems.
+
+    opened: the records, once they are asked for
+    who:    the peer
+    """
 
     opened: Callable[[], Workitems]
+    who: Actor
 
     @property
     def handlers(self) -> list[Any]:
@@ -49,9 +55,9 @@ class UpsService:
             stated = event.action_information if event.request.ActionInformation else pydicom.Dataset()
             if event.action_type == CHANGE_STATE:
                 state, transaction = (str(stated.get(one) or "") for one in ("ProcedureStepState", "TransactionUID"))
-                workitems.change_state(uid, state, transaction)
+                workitems.change_state(uid, state, transaction, who=self.who)
             elif event.action_type == REQUEST_CANCEL:
-                workitems.request_cancel(uid, str(stated.get("ReasonForCancellation") or ""))
+                workitems.request_cancel(uid, str(stated.get("ReasonForCancellation") or ""), who=self.who)
             else:
                 raise WorkitemError(NO_SUCH_ACTION, "the node has no event channels", uid, "Retrieve the workitem")
 
@@ -61,14 +67,14 @@ class UpsService:
         def done(workitems: Workitems) -> pydicom.Dataset:
             named = event.request.AffectedSOPInstanceUID
             answer = pydicom.Dataset()
-            answer.AffectedSOPInstanceUID = workitems.create(event.attribute_list, str(named or ""))
+            answer.AffectedSOPInstanceUID = workitems.create(event.attribute_list, str(named or ""), who=self.who)
             return answer if named is None else pydicom.Dataset()
 
         return self._answered(done)
 
     def _update(self, event: Any) -> Answer:
         uid = str(event.request.RequestedSOPInstanceUID)
-        return self._answered(lambda workitems: workitems.update(uid, event.modification_list))
+        return self._answered(lambda workitems: workitems.update(uid, event.modification_list, who=self.who))
 
     def _get(self, event: Any) -> Answer:
         def done(workitems: Workitems) -> pydicom.Dataset:
@@ -82,7 +88,7 @@ class UpsService:
             with quiet():
                 identifier = event.identifier
                 asked, wanted = [one.tag for one in identifier], _wanted(identifier)
-                rows = [one for one in self.opened().all() if fits(one.to_json_dict(), wanted)]
+                rows = [one for one in self.opened().all(who=self.who) if fits(one.to_json_dict(), wanted)]
         except IsocenterError as error:
             yield _status(PROCESSING_FAILURE, error.problem), None
             return

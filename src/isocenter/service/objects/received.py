@@ -80,7 +80,27 @@ class CommitmentReport(Line):
     at: float
 
 
-KINDS = {kind.__name__: kind for kind in (Received, CommitmentRequest, CommitmentReport)}
+@dataclass(frozen=True)
+class Happened(Line):
+    """An event for the audit, from a process that may be at work while the records are away.
+
+    id:      its own, by which it is one event however often the line is read
+    account: the AE title of a peer
+    thing:   what it was done to
+    reason:  why it was refused, if so
+    """
+
+    id: str
+    action: str
+    thing: str
+    account: str
+    address: str
+    at: float
+    outcome: str = "success"
+    reason: str = ""
+
+
+KINDS = {kind.__name__: kind for kind in (Received, CommitmentRequest, CommitmentReport, Happened)}
 
 
 def parse_line(line: bytes) -> Line | None:

@@ -20,7 +20,7 @@ from isocenter.errors import FormatError, ResourceError
 from isocenter.files.dicom import Identity, read_identity, same_object
 from isocenter.service.objects.aside import read_asides, set_aside, setting_aside
 from isocenter.service.objects.journal import Journal
-from isocenter.service.objects.received import Received, Way
+from isocenter.service.objects.received import Line, Received, Way
 
 Sync = Literal["object", "association", "commit"]
 
@@ -130,6 +130,11 @@ class ObjectStore:
                 secure(self.folder, [path])
             self.journal.append(received)
         return received
+
+    def note(self, line: Line) -> None:
+        """Write a line for the keeper that is about no object. Raises ResourceError."""
+        with _written_to(self.folder):
+            self.journal.append(line)
 
     def close(self) -> None:
         """Nothing more comes."""

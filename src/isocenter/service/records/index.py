@@ -8,6 +8,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
 
+from isocenter.service.records.actor import NODE, Actor
+from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import (
     OPEN,
@@ -15,11 +17,10 @@ from isocenter.service.records.jobs import (
     REFUSED,
     Wanted,
     closed,
-    record_event,
     superseded_because,
     unsettle,
 )
-from isocenter.service.records.tables import events, instances, jobs, rejections, series, studies
+from isocenter.service.records.tables import instances, jobs, rejections, series, studies
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ class Index:
             if note.rejects:
                 _reject(connection, note)
 
-    def replace(self, path: str, *, syntax: str, bytes: int, sha256: str, exchange: Callable[[], None]) -> bool:
+    def replace(
+        self, path: str, *, syntax: str, bytes: int, sha256: str, exchange: Callable[[], None], who: Actor = NODE
+    ) -> bool:
         """Another object has the place of one that is kept: its study has a further revision; False without a row.
 
         exchange: called within the transaction: exchanges the files
@@ -119,7 +122,7 @@ class Index:
                 return False
             connection.execute(update(instances).where(instances.c.path == path).values(values))
             connection.execute(update(studies).where(studies.c.study == study).values(contested=None))
-            _reopen(connection, study, "object replaced")
+            _reopen(connection, study, "object replaced", who)
             exchange()
         return True
 
@@ -160,46 +163,60 @@ class Index:
             return connection.execute(select(instances).where(within).order_by(instances.c.uid)).all()
 
     def complete(
-        self, study: str, revision: int, attributes: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]
+        self,
+        study: str,
+        revision: int,
+        attributes: Mapping[str, Any],
+        facts: Mapping[str, Mapping[str, Any]],
+        patient: str | None = None,
     ) -> bool:
-        """Mark a study as complete, with the facts of its series; False where it has grown meanwhile."""
+        """Mark a study as complete, with the facts of its series; False where it has grown meanwhile.
+
+        patient: pseudonym
+        """
         this = and_(studies.c.study == study, studies.c.revision == revision, studies.c.state == "receiving")
         values = {"state": "complete", "complete_at": Clock(), "attributes": dict(attributes), "routed": 0}
+        values |= {} if patient is None else {"patient": patient}
         with self.database.write() as connection:
             if connection.execute(update(studies).where(this).values(values)).rowcount == 0:
                 return False
             for key, columns in facts.items():
                 here = and_(series.c.study == study, series.c.series == key)
                 connection.execute(update(series).where(here).values(dict(columns)))
-            record_event(connection, "study complete", study)
+            record(connection, "study received", study, study=study, detail={"revision": revision})
         return True
 
-    def hurry(self, study: str) -> bool:
+    def hurry(self, study: str, *, who: Actor = NODE) -> bool:
         """Count a study as complete at once; False where it is none that is being received."""
         this = and_(studies.c.study == study, studies.c.state == "receiving")
         with self.database.write() as connection:
-            return connection.execute(update(studies).where(this).values(last_at=0.0)).rowcount == 1
+            if connection.execute(update(studies).where(this).values(last_at=0.0)).rowcount == 0:
+                return False
+            record(connection, "study hurried", study, actor=who, study=study)
+        return True
 
-    def reroute(self, study: str) -> bool:
+    def reroute(self, study: str, *, who: Actor = NODE) -> bool:
         """Have a complete study looked at by the rules again; what lies aside of it counts as seen."""
         this = studies.c.study == study
         with self.database.write() as connection:
             unsettle(connection, this)
             anew = update(studies).where(this, studies.c.state == "complete").values(routed=0, contested=None)
-            return connection.execute(anew).rowcount == 1
+            if connection.execute(anew).rowcount == 0:
+                return False
+            record(connection, "study rerouted", study, actor=who, study=study)
+        return True
 
     def contest(self, study: str, path: str) -> bool:
         """Note that an object with the UID of one of a study lies aside; False where that, or no study, is known."""
         with self.database.write() as connection:
-            asides = and_(events.c.study == study, events.c.kind == "object aside")
-            known = connection.execute(select(events.c.detail).where(asides)).scalars()
-            if any(detail["path"] == path for detail in known):
-                return False
             this = studies.c.study == study
-            if connection.execute(update(studies).where(this).values(contested=path, routed=0)).rowcount == 0:
+            known = connection.execute(select(studies.c.asides).where(this)).scalar()
+            if known is None or path in known:
                 return False
+            noted = {"contested": path, "asides": [*known, path], "routed": 0}
+            connection.execute(update(studies).where(this).values(noted))
             unsettle(connection, this)
-            record_event(connection, "object aside", study, path=path)
+            record(connection, "object aside", study, study=study, detail={"path": path})
         return True
 
     def to_route(self, most: int) -> Sequence[Row[Any]]:
@@ -248,7 +265,8 @@ def _is_settled(connection: Connection, settled: Settled, over: ColumnElement[bo
     values = {"state": settled.state, "outcome": settled.outcome, "reason": settled.reason}
     if connection.execute(update(studies).where(studies.c.study == settled.study, over).values(values)).rowcount == 0:
         return False
-    record_event(connection, f"study {settled.state}", settled.study, outcome=settled.outcome, reason=settled.reason)
+    stated = {"outcome": settled.outcome, "reason": settled.reason}
+    record(connection, f"study {settled.state}", settled.study, study=settled.study, detail=stated)
     return True
 
 
@@ -284,9 +302,9 @@ def _reject(connection: Connection, note: Arrival) -> None:
             closed(connection, row.job, "superseded", f"images of it were rejected: {note.reason}")
 
 
-def _reopen(connection: Connection, study: str, kind: str) -> None:
+def _reopen(connection: Connection, study: str, action: str, who: Actor = NODE) -> None:
     """A study that was complete has changed."""
     later = {"state": "receiving", "revision": studies.c.revision + 1, "last_at": Clock(), "routed": 0}
     later |= {"outcome": None, "reason": None}
     connection.execute(update(studies).where(studies.c.study == study).values(later))
-    record_event(connection, kind, study)
+    record(connection, action, study, actor=who, study=study)

@@ -9,9 +9,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, or_, select, tuple_, update
 
+from isocenter.service.records.actor import NODE, Actor
+from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.notices import NOTICE, Notice, noticed
-from isocenter.service.records.tables import answers, deliveries, events, findings, jobs, studies
+from isocenter.service.records.tables import answers, deliveries, findings, jobs, studies
 from isocenter.service.routing.urgency import Urgency
 
 
@@ -55,6 +57,8 @@ ANEW = {"state": "waiting", "attempts": 0, "reason": None, "outcome": None}
 RESULT, ABSTAINED, REFUSED, NOTHING, FAILED = "result", "abstained", "refused", "nothing", "failed"
 # A study has the first of these that one of its jobs has.
 OUTCOMES = (RESULT, FAILED, ABSTAINED, REFUSED, NOTHING)
+# The kind of an answer of a superseded job that tells a peer to reject the others.
+REJECTION = "rejection"
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Job:
     inputs: "series": {role: series}, keys of the study's series; "inside": where alone is predicted, if not everywhere,
             as `box_inside` gives it; "hash": of the bytes of the series, and of "inside"
     stamp:  time that results bear (s since 1970): that of the job's making, so that made again they are the same
+    version: its number among the jobs of its rule on the same series, which its results bear
     """
 
     job: str
@@ -75,6 +80,7 @@ class Job:
     fence: int
     attempts: int
     stamp: float
+    version: int = 1
 
 
 @dataclass(frozen=True)
@@ -114,9 +120,12 @@ class Outcome:
     notice: Notice | None = None
 
 
-def job_key(study: str, rule: str, model_hash: str, inputs_hash: str) -> str:
-    """The key of a job: nothing else has its study, rule, model and inputs."""
-    return hashlib.sha256("\0".join((study, rule, model_hash, inputs_hash)).encode()).hexdigest()[:32]
+def job_key(study: str, rule: str, model_hash: str, inputs_hash: str, *again: str) -> str:
+    """The key of a job: nothing else has its study, rule, model and inputs.
+
+    again: its version, where the results of an earlier job on the same were rejected
+    """
+    return hashlib.sha256("\0".join((study, rule, model_hash, inputs_hash, *again)).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,17 +143,23 @@ class Jobs:
     def add(self, connection: Connection, *, study: str, inputs_hash: str, after_s: float = 0, **columns: Any) -> bool:
         """A new job in the queue, to be begun after a while; False where it is there, whatever became of it.
 
-        But a job that was superseded is wanted again: it is done anew, and its answers are the same.
+        But a job that was superseded is wanted again: it is done anew, and its answers are the same. Where a peer was
+        told to reject these, it is another job, because what was rejected must not come back under the same UIDs.
         """
-        key, clock = job_key(study, columns["rule"], columns["model_hash"], inputs_hash), Clock()
-        state = connection.execute(select(jobs.c.state).where(jobs.c.job == key)).scalar()
-        if state == "superseded":
+        clock, rule, model_hash = Clock(), columns["rule"], columns["model_hash"]
+        of_rule = select(jobs).where(jobs.c.study == study, jobs.c.rule == rule).order_by(jobs.c.version)
+        of_rule_rows = connection.execute(of_rule).all()
+        alike = [one for one in of_rule_rows if (one.model_hash, one.inputs_hash) == (model_hash, inputs_hash)]
+        if alike and alike[-1].state != "superseded":
+            return False
+        if alike and not _is_rejected(connection, alike[-1].job):
             again = {**ANEW, "not_before": clock + after_s, **columns}
-            connection.execute(update(jobs).where(jobs.c.job == key).values(again))
-        if state is not None:
-            return state == "superseded"
-        stated = {"state": "waiting", "not_before": clock + after_s, "created_at": clock}
-        connection.execute(insert(jobs).values(job=key, study=study, inputs_hash=inputs_hash, **{**stated, **columns}))
+            connection.execute(update(jobs).where(jobs.c.job == alike[-1].job).values(again))
+            return True
+        version = 1 + sum(one.inputs["series"] == columns["inputs"]["series"] for one in of_rule_rows)
+        stated = {"state": "waiting", "not_before": clock + after_s, "created_at": clock, "version": version}
+        stated["job"] = job_key(study, rule, model_hash, inputs_hash, *([str(version)] if alike else []))
+        connection.execute(insert(jobs).values(study=study, inputs_hash=inputs_hash, **{**stated, **columns}))
         return True
 
     def claim(self, worker: str, without: Sequence[str] = ()) -> Job | None:
@@ -186,6 +201,7 @@ class Jobs:
             row.fence + 1,
             row.attempts + 1,
             row.created_at,
+            row.version,
         )
 
     def _aside(self, connection: Connection, row: Row[Any]) -> None:
@@ -193,7 +209,7 @@ class Jobs:
         reason = row.reason or f"the worker died {row.attempts} times while it worked on this"
         values = {"state": "aside", "reason": reason, "done_at": Clock(), "lease_until": None, "fence": row.fence + 1}
         connection.execute(update(jobs).where(jobs.c.job == row.job).values(values))
-        record_event(connection, "job aside", row.study, row.job, reason=reason)
+        record(connection, "job aside", row.job, study=row.study, detail={"reason": reason})
 
     def replaced_by(self, job: Job) -> Mapping[str, str]:
         """{name: latest earlier job} of reports of the same rule on the same series, which those of a job replace."""
@@ -262,7 +278,8 @@ class Jobs:
             connection.execute(update(jobs).where(jobs.c.job == job.job).values(values))
             # Rules that wait for this one are looked at again.
             connection.execute(update(studies).where(studies.c.study == job.study).values(routed=0))
-            record_event(connection, f"job {outcome.outcome}", job.study, job.job, reason=outcome.reason)
+            stated = {"rule": job.rule, "model": job.model, "outcome": outcome.outcome, "reason": outcome.reason}
+            record(connection, "prediction", job.job, study=job.study, detail=stated)
         return True
 
     def _write_answers(
@@ -303,25 +320,25 @@ class Jobs:
         still = select(deliveries.c.job).where(mine, deliveries.c.state == "waiting", deliveries.c.name != NOTICE)
         return connection.execute(still).first() is not None
 
-    def cancel(self, job: str, *, because: str = "asked for") -> bool:
+    def cancel(self, job: str, *, because: str = "asked for", who: Actor = NODE) -> bool:
         """End an open job; whoever works on it can write nothing more."""
         with self.database.write() as connection:
-            return closed(connection, job, "cancelled", because)
+            return closed(connection, job, "cancelled", because, who)
 
-    def retry(self, job: str) -> bool:
+    def retry(self, job: str, *, who: Actor = NODE) -> bool:
         """A job that ended, or went aside, waits again with all its attempts."""
         with self.database.write() as connection:
             ended = jobs.c.state.not_in((*OPEN, "superseded"))
             values = {**ANEW, "not_before": Clock()}
-            done = connection.execute(update(jobs).where(jobs.c.job == job, ended).values(values)).rowcount == 1
-            if done:
-                mine = select(jobs.c.study).where(jobs.c.job == job).scalar_subquery()
-                unsettle(connection, studies.c.study == mine)
-                record_event(connection, "job retried", None, job)
-            return done
+            again = update(jobs).where(jobs.c.job == job, ended).values(values).returning(jobs.c.study)
+            study = connection.execute(again).scalar()
+            if study is not None:
+                unsettle(connection, studies.c.study == study)
+                record(connection, "job retried", job, actor=who, study=study)
+            return study is not None
 
 
-def closed(connection: Connection, job: str, state: str, reason: str) -> bool:
+def closed(connection: Connection, job: str, state: str, reason: str, who: Actor = NODE) -> bool:
     """Take a job out of the queue, or mark it, so that no claim on it holds any more; False where none is to be closed.
 
     Any job can be superseded, only an open one cancelled.
@@ -329,12 +346,19 @@ def closed(connection: Connection, job: str, state: str, reason: str) -> bool:
     fenced = case((jobs.c.state == "running", jobs.c.fence + 1), else_=jobs.c.fence)
     values = {"state": state, "reason": reason, "fence": fenced, "lease_until": None, "done_at": Clock()}
     closable = [jobs.c.job == job] if state == "superseded" else [jobs.c.job == job, jobs.c.state.in_(OPEN)]
-    if connection.execute(update(jobs).where(*closable).values(values)).rowcount == 0:
+    study = connection.execute(update(jobs).where(*closable).values(values).returning(jobs.c.study)).scalar()
+    if study is None:
         return False
     kept = and_(deliveries.c.job == job, deliveries.c.state == "waiting")
     connection.execute(update(deliveries).where(kept).values(state="aside", reason=f"its job is {state}"))
-    record_event(connection, f"job {state}", None, job, reason=reason)
+    record(connection, f"job {state}", job, actor=who, study=study, detail={"reason": reason})
     return True
+
+
+def _is_rejected(connection: Connection, job: str) -> bool:
+    """Whether a peer was told to reject the results of a job."""
+    notes = select(answers.c.name).where(answers.c.job == job, answers.c.kind == REJECTION)
+    return connection.execute(notes).first() is not None
 
 
 def _held(job: Job) -> tuple[Any, ...]:
@@ -346,11 +370,3 @@ def unsettle(connection: Connection, *which: ColumnElement[bool]) -> int:
     open_again = {"state": "complete", "outcome": None, "reason": None}
     settled = studies.c.state.in_(SETTLED)
     return connection.execute(update(studies).where(settled, *which).values(open_again)).rowcount
-
-
-def record_event(
-    connection: Connection, kind: str, study: str | None, job: str | None = None, **detail: str | None
-) -> None:
-    """An event, without identity."""
-    row = {"at": Clock(), "kind": kind, "study": study, "job": job, "detail": detail}
-    connection.execute(insert(events).values(row))

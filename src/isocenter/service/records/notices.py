@@ -9,6 +9,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
 
+from isocenter.service.records.actor import NODE, Actor
+from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.tables import deliveries, jobs, notices, studies
 
@@ -57,7 +59,7 @@ class Notices:
             order = (notices.c.created_at.desc(), notices.c.notice)
             return connection.execute(wanted.where(*where).order_by(*order).limit(most)).all()
 
-    def acknowledge(self, notice: str) -> bool:
+    def acknowledge(self, notice: str, *, who: Actor = NODE) -> bool:
         """Somebody has taken it up: it goes to nobody else; False where there is no such notice."""
         here = notices.c.notice == notice
         with self.database.write() as connection:
@@ -66,6 +68,8 @@ class Notices:
                 return False
             if row.acknowledged_at is None:
                 connection.execute(update(notices).where(here).values(acknowledged_at=Clock()))
+                study = connection.execute(select(jobs.c.study).where(jobs.c.job == row.job)).scalar()
+                record(connection, "notice acknowledged", notice, actor=who, study=study)
             left = and_(deliveries.c.job == row.job, deliveries.c.name == NOTICE, deliveries.c.state == "waiting")
             connection.execute(update(deliveries).where(left).values(state="aside", reason="it was acknowledged"))
         return True

@@ -7,14 +7,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, insert, literal, or_, select, update
 
+from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
+from isocenter.service.records.jobs import Answer
 from isocenter.service.records.notices import NOTICE
-from isocenter.service.records.tables import answers, deliveries, jobs
+from isocenter.service.records.tables import answers, deliveries, jobs, studies
 
 FIRST_S, LONGEST_S, GIVEN_UP_S = 1.0, 300.0, 72 * 3600.0
 ASKED_S = 3600.0  # the longest pause that a peer may ask for
+NOTE = ("rejection_", ".dcm")  # around the name of a peer
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,21 @@ class Delivery:
     sha256: str
     fence: int
     attempts: int
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """A superseded job of which a peer has results. objects: {name: the SOP Instance UID that the peer has}"""
+
+    job: str
+    peer: str
+    since: float
+    objects: Mapping[str, str]
+
+
+def note_name(peer: str) -> str:
+    """The answer of a superseded job by which a peer is told to reject the others."""
+    return f"{NOTE[0]}{peer}{NOTE[1]}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +138,11 @@ class Outbox:
         mine = and_(deliveries.c.delivery == delivery.delivery, deliveries.c.fence == delivery.fence)
         with self.database.write() as connection:
             ended = {**values, "attempts": delivery.attempts, "lease_until": None}
-            connection.execute(update(deliveries).where(mine).values(ended))
+            is_ended = connection.execute(update(deliveries).where(mine).values(ended)).rowcount == 1
+            if is_ended and values.get("state") == "sent":
+                study = connection.execute(select(jobs.c.study).where(jobs.c.job == delivery.job)).scalar()
+                to = {"peer": delivery.peer}
+                record(connection, "export", f"{delivery.job}/{delivery.name}", study=study, detail=to)
         self._close(delivery.job)
 
     def committed(self, sop_instance_uids: Collection[str], peer: str) -> None:
@@ -137,6 +159,47 @@ class Outbox:
             taken = (deliveries.c.delivery.in_(theirs), deliveries.c.state.in_(("sent", "committed")))
             return connection.execute(update(deliveries).where(*taken).values(values)).rowcount
 
+    def to_reject(self, peers: Collection[str]) -> list[Superseded]:
+        """Superseded jobs of which peers have objects, and no note that rejects them.
+
+        Only once the successors have gone out: no job of the study is to be computed, and nothing of it waits for the
+        peer. Until then the peer keeps the older result, so that it is not without any.
+        """
+        joined = deliveries.join(answers, and_(deliveries.c.job == answers.c.job, deliveries.c.name == answers.c.name))
+        joined = joined.join(jobs, deliveries.c.job == jobs.c.job).join(studies, jobs.c.study == studies.c.study)
+        columns = (deliveries.c.job, deliveries.c.peer, deliveries.c.name, deliveries.c.sent_as, jobs.c.done_at)
+        due = (
+            deliveries.c.peer.in_(peers),
+            # Sent or committed; not as a list of these: SQLite would look through all deliveries that there ever were.
+            deliveries.c.state.not_in(("waiting", "aside")),
+            answers.c.sop_instance_uid.is_not(None),
+            jobs.c.state == "superseded",
+            studies.c.state != "receiving",
+            studies.c.routed == studies.c.revision,
+            *_nothing_to_come(),
+        )
+        wanted = select(*columns, answers.c.sop_instance_uid).select_from(joined).where(*due)
+        with self.database.read() as connection:
+            rows = connection.execute(wanted.order_by(deliveries.c.delivery)).all()
+        found = dict[tuple[str, str], Superseded]()
+        for row in rows:
+            known = found.get((row.job, row.peer))
+            objects = {**({} if known is None else known.objects), row.name: row.sent_as or row.sop_instance_uid}
+            found[row.job, row.peer] = Superseded(row.job, row.peer, row.done_at, objects)
+        return list(found.values())
+
+    def add_note(self, superseded: Superseded, note: Answer) -> bool:
+        """Have a note go to its peer; False where its job is wanted again meanwhile."""
+        with self.database.write() as connection:
+            still = (jobs.c.job == superseded.job, jobs.c.state == "superseded")
+            if connection.execute(select(jobs.c.job).where(*still).with_for_update()).first() is None:
+                return False
+            connection.execute(insert(answers).values(job=superseded.job, **vars(note)))
+            begun = {"state": "waiting", "next_at": Clock(), "created_at": Clock()}
+            due = {"job": superseded.job, "name": note.name, "peer": superseded.peer, **begun}
+            connection.execute(insert(deliveries).values(due))
+        return True
+
     def _close(self, job: str) -> None:
         """A job all of whose answers have arrived, or never will, is done."""
         mine = (deliveries.c.job == job, deliveries.c.name != NOTICE)
@@ -144,6 +207,20 @@ class Outbox:
         over = and_(jobs.c.job == job, jobs.c.state == "sending", ~waiting.exists())
         with self.database.write() as connection:
             connection.execute(update(jobs).where(over).values(state="done"))
+
+
+def _nothing_to_come() -> tuple[ColumnElement[bool], ...]:
+    """Of a superseded job's delivery: its peer has no note, and has got all that it gets before that."""
+    others, theirs, notes = jobs.alias("others"), deliveries.alias("theirs"), answers.alias("notes")
+    name = literal(NOTE[0]).concat(deliveries.c.peer).concat(NOTE[1])
+    of_study = others.c.study == jobs.c.study
+    mine = and_(theirs.c.job == others.c.job, theirs.c.peer == deliveries.c.peer)
+    waits = and_(theirs.c.state == "waiting", theirs.c.name != NOTICE)
+    return (
+        ~exists().where(notes.c.job == jobs.c.job, notes.c.name == name),
+        ~exists().where(of_study, others.c.state.in_(("waiting", "running"))),
+        ~exists().where(of_study, mine, or_(waits, theirs.c.lease_until > Clock())),
+    )
 
 
 def _sent_to(connection: Connection, peer: str, sop_instance_uids: Collection[str]) -> Sequence[int]:

@@ -29,6 +29,7 @@ Number = BigInteger().with_variant(Integer, "sqlite")
 # state: receiving | complete | done | aside, where somebody has to look at it; outcome and reason: once it is settled
 # revision: raised by every object that comes after it was complete
 # contested: path of an object that has the UID of one of its own, but other bytes, until somebody has decided
+# asides: the paths of all such objects that were ever noted; patient: pseudonym, once the study is complete
 studies = Table(
     "studies",
     metadata,
@@ -44,6 +45,8 @@ studies = Table(
     Column("outcome", WORD),
     Column("reason", Text),
     Column("contested", Text),
+    Column("asides", JSON, nullable=False, default=[]),
+    Column("patient", WORD),
     Column("attributes", JSON),
 )
 Index("studies_by_state", studies.c.state, studies.c.last_at)
@@ -109,7 +112,8 @@ rejections = Table(
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
 
-# A job is called by its key: (study, rule, model, inputs) can have one result.
+# A job is called by its key: (study, rule, model, inputs) can have one result, and one more after each was rejected.
+# version: its number among the jobs of its rule on the same series, from 1
 # state: waiting | running | sending | done | aside | cancelled | superseded
 # outcome: result | failed | abstained | refused | nothing
 # priority: place in the queue, by its rule or order; urgency, because: what its findings make of the study, and why
@@ -124,6 +128,7 @@ jobs = Table(
     Column("model_hash", String(64), nullable=False),
     Column("inputs_hash", String(64), nullable=False),
     Column("inputs", JSON, nullable=False),
+    Column("version", Integer, nullable=False, default=1),
     Column("state", WORD, nullable=False),
     Column("outcome", WORD),
     Column("reason", Text),
@@ -142,7 +147,7 @@ jobs = Table(
     Column("covariates", JSON),
     Column("urgency", Integer),
     Column("because", Text),
-    UniqueConstraint("study", "rule", "model_hash", "inputs_hash", name="one_result"),
+    UniqueConstraint("study", "rule", "model_hash", "inputs_hash", "version", name="one_result"),
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
 Index("jobs_by_state", jobs.c.state, jobs.c.priority, jobs.c.created_at)
@@ -232,14 +237,79 @@ workitems = Table(
 Index("workitems_by_state", workitems.c.state)
 Index("workitems_by_study", workitems.c.study)
 
-events = Table(
-    "events",
+# What happened, by whom, to what: `audit.py` says how rows are written and sealed. object: a key, a path or a name
+# outcome: success | failure | refused; patient: a pseudonym
+# sequence, node, previous, hash: written by the keeper when it seals a row
+# event: the order of writing, which has gaps; line: of the journal that a row came by, if so, which may be read twice
+audit = Table(
+    "audit",
     metadata,
     Column("event", Number, primary_key=True, autoincrement=True),
+    Column("sequence", BigInteger),
     Column("at", Float, nullable=False),
-    Column("kind", String(32), nullable=False),
-    Column("study", KEY),
-    Column("job", KEY),
-    Column("detail", JSON),
+    Column("node", String(64)),
+    Column("actor", Text, nullable=False),
+    Column("role", WORD, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("object", Text, nullable=False),
+    Column("patient", WORD),
+    Column("outcome", WORD, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("previous", String(64)),
+    Column("hash", String(64)),
+    Column("line", KEY),
+    UniqueConstraint("sequence", name="one_chain"),
 )
-Index("events_by_study", events.c.study, events.c.kind)
+_unsealed, _by_line = audit.c.sequence.is_(None), audit.c.line.is_not(None)
+Index("audit_to_seal", audit.c.event, sqlite_where=_unsealed, postgresql_where=_unsealed)
+Index("audit_by_line", audit.c.line, unique=True, sqlite_where=_by_line, postgresql_where=_by_line)
+Index("audit_by_action", audit.c.action, audit.c.sequence)
+Index("audit_by_actor", audit.c.actor, audit.c.sequence)
+
+# Persons. password: its hash by argon2, none for whom an OpenID provider vouches, who is its subject
+# ended_at: since when nobody logs in as this person; a name is never given to another one
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("account", String(64), primary_key=True),
+    Column("role", WORD, nullable=False),
+    Column("password", Text),
+    Column("subject", Text, unique=True),
+    Column("created_at", Float, nullable=False),
+    Column("ended_at", Float),
+)
+
+# session: SHA-256 of what the browser's cookie holds; used_at: raised every half a minute
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session", String(64), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("used_at", Float, nullable=False),
+    ForeignKeyConstraint(["account"], ["accounts.account"]),
+)
+Index("sessions_by_account", sessions.c.account)
+
+# Of machines. hash: SHA-256 of the token, which nobody has but its machine; account: who has made it
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token", KEY, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("role", WORD, nullable=False),
+    Column("account", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("ends_at", Float, nullable=False),
+)
+
+# Passwords that were wrong. attempt: SHA-256 of account and address
+failures = Table(
+    "failures",
+    metadata,
+    Column("attempt", String(64), primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+)

@@ -14,8 +14,10 @@ from sqlalchemy import Connection, Row, insert, select, update
 from isocenter.lazy import pydicom
 from isocenter.service.objects.store import key_of
 from isocenter.service.objects.workitem import UPS_PUSH, WorkitemError
+from isocenter.service.records.actor import NODE, Actor
+from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
-from isocenter.service.records.jobs import closed, record_event, unsettle
+from isocenter.service.records.jobs import closed, unsettle
 from isocenter.service.records.tables import jobs, studies, workitems
 from isocenter.service.settings import PRIORITIES, Rule
 
@@ -56,7 +58,7 @@ class Workitems:
     database: Database
     rules: Sequence[Rule]
 
-    def create(self, dataset: pydicom.Dataset, uid: str = "") -> str:
+    def create(self, dataset: pydicom.Dataset, uid: str = "", *, who: Actor = NODE) -> str:
         """A new workitem; its UID. Raises WorkitemError for one that PS3.4 CC.2.5 or the node refuses."""
         uid = uid or str(dataset.get("SOPInstanceUID") or "") or f"2.25.{uuid.uuid4().int}"
         for keyword in VALUED:
@@ -72,7 +74,7 @@ class Workitems:
             if connection.execute(select(workitems.c.workitem).where(workitems.c.workitem == uid)).first():
                 raise WorkitemError(DUPLICATE, "is there already", uid)
             connection.execute(insert(workitems).values(workitem=uid, created_at=Clock(), **row))
-            record_event(connection, "workitem created", row["study"], rule=row["rule"])
+            record(connection, "workitem created", uid, actor=who, study=row["study"], detail={"rule": row["rule"]})
         return uid
 
     def _ordered(self, dataset: pydicom.Dataset, uid: str) -> dict[str, Any]:
@@ -102,14 +104,15 @@ class Workitems:
         with self.database.read() as connection:
             return shown(_row(connection, uid))
 
-    def all(self) -> Iterator[pydicom.Dataset]:
-        """Every workitem, oldest first."""
-        with self.database.read() as connection:
+    def all(self, *, who: Actor = NODE) -> Iterator[pydicom.Dataset]:
+        """Every workitem, oldest first, of which `who` asks for some."""
+        with self.database.write() as connection:
             order = (workitems.c.created_at, workitems.c.workitem)
             rows = connection.execute(select(workitems).order_by(*order)).all()
+            record(connection, "query", "workitems", actor=who)
         return map(shown, rows)
 
-    def update(self, uid: str, changes: pydicom.Dataset, transaction: str = "") -> None:
+    def update(self, uid: str, changes: pydicom.Dataset, transaction: str = "", *, who: Actor = NODE) -> None:
         """Change attributes: anybody's before it is claimed, then its performer's alone. Raises WorkitemError."""
         with self.database.write() as connection:
             row = _row(connection, uid)
@@ -122,8 +125,9 @@ class Workitems:
                     dataset[one.tag] = one
             columns = self._ordered(dataset, uid) if row.state == SCHEDULED else {}
             _write(connection, uid, dataset=_stored(dataset, uid), **columns)
+            _record(connection, "workitem changed", row, who)
 
-    def change_state(self, uid: str, state: str, transaction: str) -> None:
+    def change_state(self, uid: str, state: str, transaction: str, *, who: Actor = NODE) -> None:
         """Claim a workitem, or end it as its performer. Raises WorkitemError, also where it is in this state."""
         with self.database.write() as connection:
             row = _row(connection, uid)
@@ -145,9 +149,9 @@ class Workitems:
                     problem = f"its Performed Procedure Sequence lacks one of {', '.join(PERFORMED)}"
                     raise WorkitemError(NOT_FINAL, problem, uid, "Update it first")
                 _write(connection, uid, state=state, done_at=Clock())
-            record_event(connection, f"workitem {state.lower()}", row.study, rule=row.rule)
+            _record(connection, f"workitem {state.lower()}", row, who)
 
-    def request_cancel(self, uid: str, reason: str = "") -> None:
+    def request_cancel(self, uid: str, reason: str = "", *, who: Actor = NODE) -> None:
         """Cancel a workitem that nobody has claimed but the node. Raises WorkitemError."""
         with self.database.write() as connection:
             row = _row(connection, uid)
@@ -164,10 +168,10 @@ class Workitems:
             progress.ReasonForCancellation = reason or "cancellation was requested"
             dataset.ProcedureStepProgressInformationSequence = [progress]
             _write(connection, uid, state=CANCELED, dataset=_stored(dataset, uid), done_at=Clock())
-            record_event(connection, "workitem canceled", row.study, rule=row.rule)
-            self._cancel_jobs(connection, row)
+            _record(connection, "workitem canceled", row, who)
+            self._cancel_jobs(connection, row, who)
 
-    def _cancel_jobs(self, connection: Connection, row: Row[Any]) -> None:
+    def _cancel_jobs(self, connection: Connection, row: Row[Any], who: Actor) -> None:
         """End the open jobs that nothing but this workitem wanted."""
         rule = next((one for one in self.rules if one.name == row.rule), None)
         alike = (workitems.c.study == row.study, workitems.c.rule == row.rule)
@@ -175,7 +179,7 @@ class Workitems:
         if rule is None or not rule.only_ordered or connection.execute(still).first() is not None:
             return
         for job in ordered_jobs(connection, row):
-            closed(connection, job.job, "cancelled", "its order was cancelled")
+            closed(connection, job.job, "cancelled", "its order was cancelled", who)
 
     def startable(self) -> Sequence[Row[Any]]:
         """Workitems that nobody has claimed, whose study is complete and whose time has come."""
@@ -205,7 +209,7 @@ class Workitems:
             here = studies.c.study == row.study
             unsettle(connection, here)
             connection.execute(update(studies).where(here, studies.c.state == "complete").values(routed=0))
-            record_event(connection, "workitem in progress", row.study, rule=row.rule)
+            _record(connection, "workitem in progress", row)
         return True
 
     def started(self) -> Sequence[Row[Any]]:
@@ -227,7 +231,7 @@ class Workitems:
             if connection.execute(update(workitems).where(*mine).values(values)).rowcount == 0:
                 return False
             if state in FINAL:
-                record_event(connection, f"workitem {state.lower()}", row.study, rule=row.rule)
+                _record(connection, f"workitem {state.lower()}", row)
         return True
 
 
@@ -270,6 +274,10 @@ def _row(connection: Connection, uid: str) -> Row[Any]:
     if row is None:
         raise WorkitemError(NO_SUCH_WORKITEM, "there is no such workitem", uid, "Search for it")
     return row
+
+
+def _record(connection: Connection, action: str, row: Row[Any], who: Actor = NODE) -> None:
+    record(connection, action, row.workitem, actor=who, study=row.study, detail={"rule": row.rule})
 
 
 def _write(connection: Connection, uid: str, **values: Any) -> None:

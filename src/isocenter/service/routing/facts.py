@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import FormatError, IsocenterError
-from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files import DatasetOptions, is_nobody, pseudonym_of_number, read_dataset
 from isocenter.files.dicom import PROJECTIONS, quiet, read_header, survey
 from isocenter.lazy import pydicom
 from isocenter.values import Case, Image
@@ -117,6 +117,13 @@ def facts_of(series: str, uid: str, folder: Path) -> SeriesFacts:
         return replace(known, problem=error.problem)
     alike = {name: value for name, value in grids[0].items() if all(grid[name] == value for grid in grids)}
     return replace(known, **{**dict.fromkeys(grids[0]), **alike})
+
+
+def patient_of(attributes: Mapping[str, Any], study_uid: str) -> str:
+    """The pseudonym of whoever a study shows, as data sets have it; where nobody is named, the study stands for one."""
+    stated = (str(attributes.get(keyword) or "").strip() for keyword in ("PatientID", "PatientName"))
+    number = next((one for one in stated if not is_nobody(one)), study_uid)
+    return pseudonym_of_number(number, str(attributes.get("IssuerOfPatientID") or ""))
 
 
 @contextmanager

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -15,53 +16,69 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from isocenter.errors import IsocenterError, ResourceError
-from isocenter.service.web import aside, health, jobs, metrics, node, notices, studies, viewer, worklist
+from isocenter.service.web import (
+    aside,
+    audit,
+    health,
+    jobs,
+    login,
+    metrics,
+    node,
+    notices,
+    people,
+    studies,
+    viewer,
+    worklist,
+)
+from isocenter.service.web.access import ROLES, open_routes, roles
 from isocenter.service.web.dicomweb.retrieve import router as retrieve_router
 from isocenter.service.web.dicomweb.search import router as search_router
 from isocenter.service.web.dicomweb.store import router as store_router
 from isocenter.service.web.dicomweb.workitems import router as workitems_router
 from isocenter.service.web.guard import Guard
+from isocenter.service.web.identity import Identity
 from isocenter.service.web.inference.routes import router as inference_router
+from isocenter.service.web.refusals import Refusals
 from isocenter.service.web.shapes import Problem, problem_of
-from isocenter.service.web.web_node import WebError, WebNode, all_entered
+from isocenter.service.web.web_node import WebError, WebNode
 
 RETRY_AFTER_S = 30  # when the disk is full, or the database away
 SEE_OPENAPI = "See /openapi.json"
+DICOMWEB = (store_router, workitems_router, search_router, retrieve_router)
 log = logging.getLogger("isocenter")
 
 
-def web_app(web_node: WebNode, token: str | None) -> ASGIApp:
-    """The application of a node. token: None where only this machine is served."""
-    app = _app(web_node)
-    for room in (health, metrics, node, studies, jobs, worklist, notices, aside):
-        app.include_router(room.router)
-    app.include_router(inference_router)
-    _include_dicomweb(app)
-    return Guard(app, token, web_node.settings.http.max_requests)
+def web_app(web_node: WebNode) -> ASGIApp:
+    """The application of a node."""
+    rooms = (health, login, people, metrics, node, studies, jobs, worklist, notices, aside, audit)
+    app, stated = _app(web_node), APIRouter(dependencies=[roles(*ROLES)])
+    stated.add_api_route("/openapi.json", lambda: JSONResponse(app.openapi()), include_in_schema=False)
+    routers = [stated, *(room.router for room in rooms), inference_router, *DICOMWEB]
+    return _guarded(app, web_node, routers)
 
 
-def viewer_app(web_node: WebNode, token: str | None) -> ASGIApp:
-    """The OHIF viewer, and DICOMweb beside it. token: as in `web_app`; a browser gives it as a password."""
-    app = _app(web_node, openapi_url=None)
-    _include_dicomweb(app)
-    app.include_router(viewer.router)
-    return Guard(app, token, web_node.settings.http.max_requests, for_browsers=True)
+def viewer_app(web_node: WebNode) -> ASGIApp:
+    """The OHIF viewer, and DICOMweb beside it, for whoever has logged in at the page of the node."""
+    return _guarded(_app(web_node), web_node, [*DICOMWEB, viewer.router], for_browsers=True)
 
 
-def _include_dicomweb(app: FastAPI) -> None:
-    app.include_router(store_router)
-    app.include_router(workitems_router)
-    for router in (search_router, retrieve_router):
-        app.include_router(router, dependencies=[Depends(all_entered)])
+def _guarded(app: FastAPI, web_node: WebNode, routers: Sequence[APIRouter], *, for_browsers: bool = False) -> ASGIApp:
+    """The application with these routes, each asked for by whoever has a role that it states."""
+    opened = open_routes(routers)
+    for router in routers:
+        app.include_router(router)
+    identity = Identity(web_node.settings, web_node.accounts, opened=opened, for_browsers=for_browsers)
+    return Refusals(Guard(app, identity, web_node.settings.http.max_requests), web_node)
 
 
-def _app(web_node: WebNode, **settings: Any) -> FastAPI:
+def _app(web_node: WebNode) -> FastAPI:
     """An application without routes, which says what went wrong."""
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem} for status in (401, 403, 404, 409, 422, 503)
     }
-    stated: dict[str, Any] = {"version": version("isocenter"), "responses": responses, **settings}
-    app = FastAPI(title="Isocenter", docs_url=None, redoc_url=None, **stated)
+    own = version("isocenter")
+    # Its own route for what it states would not say who may ask for it.
+    app = FastAPI(title="Isocenter", version=own, responses=responses, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.node = web_node
     app.add_exception_handler(IsocenterError, _of_ours)
     app.add_exception_handler(HTTPException, _of_http)
@@ -71,15 +88,15 @@ def _app(web_node: WebNode, **settings: Any) -> FastAPI:
     return app
 
 
-def _problem(request: Request, status: int, problem: str, remedy: str, where: str = "") -> JSONResponse:
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+def _problem(request: Request, status: int, problem: str, remedy: str, where: str = "", **headers: str) -> JSONResponse:
+    headers |= {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
     path = request.url.path
     return JSONResponse(problem_of(path, problem, where or path, remedy), status, headers)
 
 
 def _of_ours(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, WebError):
-        return _problem(request, error.status, error.problem, error.remedy, error.where)
+        return _problem(request, error.status, error.problem, error.remedy, error.where, **error.headers)
     if not isinstance(error, IsocenterError):
         raise error
     # Where names a path of this machine, which is none of the client's business.

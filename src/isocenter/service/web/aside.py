@@ -13,21 +13,22 @@ from isocenter.files import file_hash
 from isocenter.files.dicom import read_identity
 from isocenter.service.objects.aside import Aside, exchange, read_asides
 from isocenter.service.records.tables import instances, studies
+from isocenter.service.web.access import KEEPING, ROLES, Who, roles
 from isocenter.service.web.shapes import AsideShape, Listing
 from isocenter.service.web.web_node import Limit, Node, WebError, WebNode
 
 router = APIRouter(prefix="/api/aside", tags=["aside"])
 
 
-@router.get("")
+@router.get("", dependencies=[roles(*ROLES)])
 def list_aside(node: Node, limit: Limit = 100, after: Annotated[int, Query(ge=0)] = 0) -> Listing[AsideShape]:
     """What was set aside, and why, oldest first."""
     asides = [one for one in read_asides(node.folder) if one.number > after]
     return Listing[AsideShape](schema="isocenter.aside", rows=_shapes(node, asides[:limit]))
 
 
-@router.post("/{n}/release")
-def release_aside(node: Node, n: Annotated[int, Path(ge=1, le=2**31)]) -> AsideShape:
+@router.post("/{n}/release", dependencies=[roles(*KEEPING)])
+def release_aside(node: Node, who: Who, n: Annotated[int, Path(ge=1, le=2**31)]) -> AsideShape:
     """Let an object take the place of the one that came first, which lies aside instead; its study is done anew."""
     aside = next((one for one in read_asides(node.folder) if one.number == n), None)
     if aside is None:
@@ -42,6 +43,7 @@ def release_aside(node: Node, n: Annotated[int, Path(ge=1, le=2**31)]) -> AsideS
         bytes=aside.path.stat().st_size,
         sha256=file_hash(aside.path),
         exchange=lambda: exchange(node.folder, aside),
+        who=who,
     )
     if not is_exchanged:
         raise WebError(409, "the records have no object that it could replace", str(n), "Have it sent again")

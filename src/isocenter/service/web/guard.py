@@ -1,56 +1,57 @@
-"""Access to the web service: a token, or this machine alone; so many at once, and none that lets a request hang."""
+"""What stands before every request: who asks is known, only so many at once do, and none lets a request hang."""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
-import re
-from base64 import b64decode
 from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from isocenter.service.settings import MOST_CONNECTIONS, TOKEN, is_loopback
-from isocenter.service.web.shapes import INFERENCE, problem_of
+from isocenter.errors import IsocenterError
+from isocenter.service.settings import MOST_CONNECTIONS
+from isocenter.service.web.access import enter
+from isocenter.service.web.identity import HEALTH, Identity
+from isocenter.service.web.shapes import problem_of
+from isocenter.service.web.web_node import WebError
 
-HEALTH = ("/health/", f"{INFERENCE}/health/")
 MOST_HEAD_BYTES = 1 << 16  # names and values of all headers, and the path with its query
 CONNECTIONS = "connections"  # the server's open ones, in the state of a request
 RETRY_AFTER_S = 5  # when too many ask at once: most answers take less
+AGAIN = {"Retry-After": str(RETRY_AFTER_S)}
 IDLE_S = 30.0  # within which the next bytes of a request have to come
-BASIC = 'Basic realm="Isocenter", charset="UTF-8"'
+# What the API takes is JSON of a page or a script; objects come by DICOMweb, and tensors by their own protocol.
+API, MOST_BODY_BYTES = "/api/", 1 << 24
 # Nobody between us and the client keeps what we say of patients, or guesses what it is.
 HEADERS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
 
 class Guard:
-    """Answers who may not ask, and who asks when too many do, and ends requests that stand still.
+    """Finds out who asks; refuses who is unknown, and who asks when too many do; ends requests that stand still.
 
-    token:        None where only this machine is served
     max_requests: how many are answered at once; those of health are not counted, nor refused for others
-    for_browsers: whether a browser may give the token as a password (RFC 7617), for pages of this address alone
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, max_requests: int, *, for_browsers: bool = False) -> None:
-        self.app, self.token, self.max_requests, self.for_browsers = app, token, max_requests, for_browsers
+    def __init__(self, app: ASGIApp, identity: Identity, max_requests: int) -> None:
+        self.app, self.identity, self.max_requests = app, identity, max_requests
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         is_health = scope["path"].startswith(HEALTH)
-        refused = (
-            _too_long(scope)
-            or self._refusal(scope["path"], is_health, headers)
-            or (None if is_health else self._overload(scope))
-        )
+        refused = _too_long(scope, headers) or (None if is_health else self._overload(scope))
         if refused is not None:
             await refused(scope, receive, send)
             return
         self._in_flight += not is_health
         try:
-            await self.app(scope, _impatient(receive), _marked(send))
+            refused = await self._refusal(scope, headers)
+            if refused is not None:
+                await refused(scope, receive, _marked(send))
+                return
+            most = MOST_BODY_BYTES if scope["path"].startswith(API) else None
+            await self.app(scope, _impatient(receive, most), _marked(send))
         finally:
             self._in_flight -= not is_health
 
@@ -59,66 +60,40 @@ class Guard:
         connections = len(scope.get("state", {}).get(CONNECTIONS, ()))
         if self._in_flight < self.max_requests and connections <= MOST_CONNECTIONS:
             return None
-        return _no(scope["path"], 503, "too many requests at once", f"Send it again in {RETRY_AFTER_S} s")
+        return _no(scope["path"], 503, "too many requests at once", f"Send it again in {RETRY_AFTER_S} s", AGAIN)
 
-    def _refusal(self, path: str, is_health: bool, headers: Mapping[str, str]) -> JSONResponse | None:
-        if self.token is None:
-            return (
-                None if _is_local(headers) else _no(path, 403, "only this machine is served", f"Set {TOKEN} for others")
-            )
-        given = headers.get("authorization", "").encode("latin-1")
-        if is_health or hmac.compare_digest(given, f"Bearer {self.token}".encode()):
-            return None
-        if self.for_browsers:
-            # A browser sends the password with every request, also with one that a page from elsewhere makes.
-            if hmac.compare_digest(_password(given), self.token.encode()) and _is_of_this_origin(headers):
-                return None
-            return _no(path, 401, "the token is missing or wrong", f"Give the node's {TOKEN} as the password", BASIC)
-        return _no(path, 401, "the token is missing or wrong", f"Send Authorization: Bearer with the node's {TOKEN}")
-
-
-def _too_long(scope: Scope) -> JSONResponse | None:
-    """What refuses a head that is too long; the server bounds only one that comes in several pieces."""
-    length = sum(len(name) + len(value) for name, value in scope["headers"])
-    if length + len(scope["path"]) + len(scope.get("query_string", b"")) <= MOST_HEAD_BYTES:
+    async def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> JSONResponse | None:
+        """What refuses a request of somebody unknown; else the request knows who asks."""
+        try:
+            enter(scope, await self.identity.actor(scope, headers))
+        except WebError as error:
+            return _no(scope["path"], error.status, error.problem, error.remedy, error.headers)
+        except IsocenterError as error:  # the database is away
+            return _no(scope["path"], 503, "the records do not answer", error.remedy, AGAIN)
         return None
-    return _no(scope["path"], 431, "the headers are too long", f"Send at most {MOST_HEAD_BYTES} bytes of them")
 
 
-def _is_local(headers: Mapping[str, str]) -> bool:
-    """Whether a request names this machine; a page from elsewhere has another name for it, or another origin."""
-    name = re.fullmatch(r"\[([0-9a-fA-F:]+)\](:\d+)?|([\w.-]+)(:\d+)?", headers.get("host", ""))
-    if name is None or not is_loopback((name[1] or name[3]).lower()):
-        return False
-    return _is_of_this_origin(headers)
+def _too_long(scope: Scope, headers: Mapping[str, str]) -> JSONResponse | None:
+    """What refuses a head that is too long (the server bounds only one that comes in several pieces), or a body."""
+    length = sum(len(name) + len(value) for name, value in scope["headers"])
+    if length + len(scope["path"]) + len(scope.get("query_string", b"")) > MOST_HEAD_BYTES:
+        return _no(scope["path"], 431, "the headers are too long", f"Send at most {MOST_HEAD_BYTES} bytes of them")
+    announced = headers.get("content-length", "0")
+    if scope["path"].startswith(API) and announced.isdecimal() and int(announced) > MOST_BODY_BYTES:
+        return _no(scope["path"], 413, "the request is too large", f"Send at most {MOST_BODY_BYTES} bytes")
+    return None
 
 
-def _is_of_this_origin(headers: Mapping[str, str]) -> bool:
-    """Whether no page from elsewhere makes a request."""
-    host = headers.get("host", "")
-    return headers.get("origin", f"http://{host}") in (f"http://{host}", f"https://{host}")
-
-
-def _password(given: bytes) -> bytes:
-    """The password of an Authorization header of the kind Basic; empty for any other."""
-    kind, _, encoded = given.partition(b" ")
-    try:
-        return b64decode(encoded, validate=True).partition(b":")[2] if kind.lower() == b"basic" else b""
-    except ValueError:
-        return b""
-
-
-def _no(path: str, status: int, problem: str, remedy: str, asks: str = "Bearer") -> JSONResponse:
-    headers = {401: {"WWW-Authenticate": asks}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status, {})
+def _no(path: str, status: int, problem: str, remedy: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse(problem_of(path, problem, "the request", remedy), status, headers)
 
 
-def _impatient(receive: Receive) -> Receive:
-    """A client that sends nothing more of its request counts as gone."""
-    is_whole = False
+def _impatient(receive: Receive, most: int | None) -> Receive:
+    """A client that sends nothing more of its request, or more than so many bytes, counts as gone."""
+    is_whole, length = False, 0
 
     async def received() -> Message:
-        nonlocal is_whole
+        nonlocal is_whole, length
         if is_whole:  # who waits for an answer may take any time
             return await receive()
         try:
@@ -126,7 +101,8 @@ def _impatient(receive: Receive) -> Receive:
         except TimeoutError:
             return {"type": "http.disconnect"}
         is_whole = not message.get("more_body", False)
-        return message
+        length += len(message.get("body", b""))
+        return message if most is None or length <= most else {"type": "http.disconnect"}
 
     return received
 

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Response
 
 from isocenter.errors import ResourceError
 from isocenter.service.stored import ALIVE
+from isocenter.service.web.access import ANYBODY, roles
 from isocenter.service.web.node import free_bytes
 from isocenter.service.web.shapes import LiveShape, PartShape, ReadyShape
 from isocenter.service.web.web_node import Node, WebNode
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = APIRouter(prefix="/health", tags=["health"], dependencies=[roles(ANYBODY)])
 SILENT_S = 60.0
 # Threads of its own: where all others answer someone, who asks whether the node is ready does not wait for them.
 THREADS = CapacityLimiter(2)

@@ -15,6 +15,7 @@ from isocenter.service.exchange.fhir import Version, bundle, checked
 from isocenter.service.exchange.fhir_server import JSON
 from isocenter.service.exchange.report import report_of
 from isocenter.service.records.tables import answers, deliveries, jobs, series, studies
+from isocenter.service.web.access import ROLES, WORKING, Who, roles
 from isocenter.service.web.shapes import AnswerShape, DeliveryShape, JobShape, Listing
 from isocenter.service.web.web_node import JobName, Node, Page, WebError, WebNode, page_of
 
@@ -35,7 +36,7 @@ class JobPage(Page):
     state: Literal["waiting", "running", "sending", "done", "aside", "cancelled", "superseded"] | None = None
 
 
-@router.get("")
+@router.get("", dependencies=[roles(*ROLES)])
 def list_jobs(node: Node, page: Annotated[JobPage, Query()]) -> Listing[JobShape]:
     """Jobs, oldest first."""
     with node.database.read() as connection:
@@ -43,7 +44,7 @@ def list_jobs(node: Node, page: Annotated[JobPage, Query()]) -> Listing[JobShape
         return Listing[JobShape](schema="isocenter.jobs", rows=job_shapes(connection, rows))
 
 
-@router.get("/{job}")
+@router.get("/{job}", dependencies=[roles(*ROLES)])
 def get_job(node: Node, job: JobName) -> JobShape:
     """One job."""
     with node.database.read() as connection:
@@ -53,41 +54,49 @@ def get_job(node: Node, job: JobName) -> JobShape:
         return job_shapes(connection, rows)[0]
 
 
-@router.get("/{job}/answers/{name}", response_class=FileResponse, responses={206: {}, 416: {}})
-def get_answer(node: Node, job: JobName, name: AnswerName) -> FileResponse:
+@router.get(
+    "/{job}/answers/{name}", response_class=FileResponse, responses={206: {}, 416: {}}, dependencies=[roles(*ROLES)]
+)
+def get_answer(node: Node, who: Who, job: JobName, name: AnswerName) -> FileResponse:
     """A file of a result."""
     with node.database.read() as connection:
-        wanted = select(answers).where(answers.c.job == job, answers.c.name == name)
-        row = connection.execute(wanted).first()
+        wanted = select(answers, jobs.c.study).join(jobs, jobs.c.job == answers.c.job)
+        row = connection.execute(wanted.where(answers.c.job == job, answers.c.name == name)).first()
     # Both parts of the path come from the records: a name that no job has written finds nothing.
     path = None if row is None else node.folder / "results" / row.job / row.name
-    if path is None or not path.is_file():
+    if row is None or path is None or not path.is_file():
         raise WebError(404, "the job has no such answer", name, "See the job's answers")
+    node.record("export", f"{row.job}/{row.name}", who, study=row.study)
     return FileResponse(path, media_type=TYPES.get(path.suffix, "application/octet-stream"), filename=path.name)
 
 
-@router.get("/{job}/fhir", response_class=Response, responses={200: {"content": {JSON: {}}}})
-def get_fhir(node: Node, job: JobName, version: Version = "R5") -> Response:
+@router.get(
+    "/{job}/fhir", response_class=Response, responses={200: {"content": {JSON: {}}}}, dependencies=[roles(*ROLES)]
+)
+def get_fhir(node: Node, who: Who, job: JobName, version: Version = "R5") -> Response:
     """The findings of a job as a FHIR Bundle."""
     try:
         made = checked(bundle(report_of(node.settings, node.database, job), version), version)
     except FormatError as error:
         raise WebError(404, error.problem, job, error.remedy) from error
+    with node.database.read() as connection:
+        study = connection.execute(select(jobs.c.study).where(jobs.c.job == job)).scalar()
+    node.record("export", f"{job}/fhir", who, study=study)
     return Response(made, media_type=JSON)
 
 
-@router.post("/{job}/retry")
-def retry_job(node: Node, job: JobName) -> JobShape:
+@router.post("/{job}/retry", dependencies=[roles(*WORKING)])
+def retry_job(node: Node, who: Who, job: JobName) -> JobShape:
     """Have a job that has ended, or was set aside, done again."""
-    if not node.jobs.retry(job):
+    if not node.jobs.retry(job, who=who):
         raise _refused(node, job, "is not at its end, or newer images have replaced it")
     return get_job(node, job)
 
 
-@router.post("/{job}/cancel")
-def cancel_job(node: Node, job: JobName) -> JobShape:
+@router.post("/{job}/cancel", dependencies=[roles(*WORKING)])
+def cancel_job(node: Node, who: Who, job: JobName) -> JobShape:
     """End a job; nothing of it is sent any more."""
-    if not node.jobs.cancel(job):
+    if not node.jobs.cancel(job, who=who):
         raise _refused(node, job, "has ended")
     return get_job(node, job)
 

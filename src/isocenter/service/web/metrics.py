@@ -13,11 +13,12 @@ from sqlalchemy import func, select
 
 from isocenter.service.records.database import Clock
 from isocenter.service.records.tables import deliveries, jobs, studies
+from isocenter.service.web.access import KEEPING, roles
 from isocenter.service.web.health import silences
 from isocenter.service.web.node import counted_by, free_bytes
 from isocenter.service.web.web_node import Node, WebNode
 
-router = APIRouter(tags=["metrics"])
+router = APIRouter(tags=["metrics"], dependencies=[roles(*KEEPING)])
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -15,6 +15,7 @@ from isocenter.service.records.tables import deliveries, jobs, studies
 from isocenter.service.routing.rules import rules_of
 from isocenter.service.speaking import spoken_to
 from isocenter.service.stored import stored_models
+from isocenter.service.web.access import KEEPING, ROLES, roles
 from isocenter.service.web.shapes import EchoShape, Listing, ModelShape, NodeShape, PeerShape, Problem
 from isocenter.service.web.web_node import Node, WebError, WebNode
 
@@ -22,7 +23,7 @@ router = APIRouter(prefix="/api", tags=["node"])
 ECHO_S = 10.0
 
 
-@router.get("/node")
+@router.get("/node", dependencies=[roles(*ROLES)])
 def get_node(node: Node) -> NodeShape:
     """What the node is called, and how much lies in it."""
     counts = {"studies": studies.c.state, "jobs": jobs.c.state, "deliveries": deliveries.c.state}
@@ -39,7 +40,7 @@ def get_node(node: Node) -> NodeShape:
     )
 
 
-@router.get("/models")
+@router.get("/models", dependencies=[roles(*ROLES)])
 def list_models(node: Node) -> Listing[ModelShape]:
     """The models that rules may name."""
     models = stored_models(node.folder)
@@ -58,7 +59,7 @@ def list_models(node: Node) -> Listing[ModelShape]:
     return Listing[ModelShape](schema="isocenter.models", rows=rows)
 
 
-@router.get("/peers")
+@router.get("/peers", dependencies=[roles(*ROLES)])
 def list_peers(node: Node) -> Listing[PeerShape]:
     """The systems that the node knows."""
     return Listing[PeerShape](
@@ -66,7 +67,7 @@ def list_peers(node: Node) -> Listing[PeerShape]:
     )
 
 
-@router.post("/peers/{name}/echo", responses={502: {"model": Problem}})
+@router.post("/peers/{name}/echo", dependencies=[roles(*KEEPING)], responses={502: {"model": Problem}})
 def echo_peer(node: Node, name: str) -> EchoShape:
     """Ask a peer by C-ECHO whether it is there."""
     peer = next((peer for peer in node.settings.peers if peer.name == name), None)

@@ -10,23 +10,24 @@ from sqlalchemy import ColumnElement, select
 
 from isocenter.service.records.notices import NOTICE, Notices
 from isocenter.service.records.tables import deliveries, notices
+from isocenter.service.web.access import ROLES, WORKING, Who, roles
 from isocenter.service.web.shapes import DeliveryShape, Listing, NoticeShape
 from isocenter.service.web.web_node import KEY, Limit, Node, WebError, WebNode
 
 router = APIRouter(prefix="/api/notices", tags=["notices"])
 
 
-@router.get("")
+@router.get("", dependencies=[roles(*ROLES)])
 def list_notices(node: Node, limit: Limit = 100, unacknowledged: bool = False) -> Listing[NoticeShape]:
     """Notices, the newest first; unacknowledged: those alone that nobody has taken up."""
     wanted = [notices.c.acknowledged_at.is_(None)] if unacknowledged else []
     return Listing[NoticeShape](schema="isocenter.notices", rows=_shapes(node, limit, *wanted))
 
 
-@router.post("/{n}/acknowledge")
-def acknowledge_notice(node: Node, n: Annotated[str, Path(pattern=KEY)]) -> NoticeShape:
+@router.post("/{n}/acknowledge", dependencies=[roles(*WORKING)])
+def acknowledge_notice(node: Node, who: Who, n: Annotated[str, Path(pattern=KEY)]) -> NoticeShape:
     """Take a notice up: it goes to no further recipient."""
-    if not Notices(node.database).acknowledge(n):
+    if not Notices(node.database).acknowledge(n, who=who):
         raise WebError(404, "there is no such notice", n, "See /api/notices")
     return _shapes(node, 1, notices.c.notice == n)[0]
 

@@ -16,8 +16,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from isocenter.errors import UsageError
 from isocenter.service.dicom.listening import server_context
 from isocenter.service.objects.store import ObjectStore
+from isocenter.service.records.accounts import refuse_open_address
 from isocenter.service.records.database import opened
-from isocenter.service.settings import HttpTls, Settings, token_of
+from isocenter.service.settings import HttpTls, Settings
 from isocenter.service.web.app import viewer_app, web_app
 from isocenter.service.web.guard import CONNECTIONS
 from isocenter.service.web.web_node import WebNode
@@ -31,11 +32,11 @@ LOOK_S = 0.05  # how often a stop is looked for
 def web_listeners(settings: Settings) -> list[socket.socket]:
     """The sockets on which the node is served over HTTP: its API, and OHIF where it is served.
 
-    Raises UsageError for a port in use, for an address that others reach where no token is set, and for TLS by files
-    that are no certificate and its key.
+    Raises UsageError for a port in use, for an address that others reach where nothing asks who they are, and for TLS
+    by files that are no certificate and its key.
     """
     http = settings.http
-    token_of(settings)
+    refuse_open_address(settings)
     if http.tls is not None:
         server_context(http.tls.certificate, http.tls.key)
     with ExitStack() as stack:
@@ -73,8 +74,8 @@ def run_web(settings: Settings, stop: threading.Event, bound: Callable[[int], No
         store = ObjectStore(settings.folder, "web", sync=settings.dicom.sync, min_free_gb=settings.node.min_free_gb)
         node = WebNode(settings, database, store)
         try:
-            token = token_of(settings)
-            apps = [web_app(node, token), *([] if settings.ohif is None else [viewer_app(node, token)])]
+            node.accounts.exist()
+            apps = [web_app(node), *([] if settings.ohif is None else [viewer_app(node)])]
             servers = [_server(app, settings.http.tls) for app in apps]
             asyncio.run(_served(list(zip(servers, listeners, strict=True)), stop, bound))
         finally:

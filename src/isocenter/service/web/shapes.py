@@ -197,6 +197,24 @@ class AsideShape(BaseModel):
     at: Time | None
 
 
+class EventShape(BaseModel):
+    """An event of the audit, as it is sealed; patient: a pseudonym."""
+
+    sequence: int
+    at: Time
+    node: str
+    actor: str
+    role: str
+    address: str
+    action: str
+    object: str
+    patient: str | None
+    outcome: str
+    detail: dict[str, Any]
+    previous: str
+    hash: str
+
+
 class PartShape(BaseModel):
     """A part of the node that has to work before it may be sent studies."""
 
@@ -216,3 +234,43 @@ class LiveShape(BaseModel):
     """That the web process answers."""
 
     live: bool = True
+
+
+class LoginShape(BaseModel):
+    """How one logs in; needed: false where only this machine is served, and everybody has all rights."""
+
+    needed: bool
+    password: bool
+    openid: str | None
+
+
+class MeShape(BaseModel):
+    """Who asks, and what a page sends as X-CSRF-Token with every change; account is empty where none is needed."""
+
+    account: str
+    role: str
+    csrf: str
+
+
+class AccountShape(BaseModel):
+    """A person; password: only where the node has made it just now; openid: whether a provider vouches for it."""
+
+    account: str
+    role: str
+    openid: bool
+    ended: bool
+    created_at: Time
+    password: str | None = None
+
+
+class TokenShape(BaseModel):
+    """A token of a machine; secret: itself, only where it was made just now."""
+
+    token: str
+    name: str
+    role: str
+    account: str
+    created_at: Time
+    ends_at: Time
+    ended: bool
+    secret: str | None = None

@@ -15,6 +15,7 @@ from isocenter.service.routing.answers import study_answers
 from isocenter.service.routing.facts import SeriesFacts
 from isocenter.service.routing.rules import rules_of, study_routing
 from isocenter.service.stored import stored_models
+from isocenter.service.web.access import ROLES, WORKING, Who, roles
 from isocenter.service.web.jobs import job_shapes
 from isocenter.service.web.shapes import JobShape, Listing, RoutedShape, StudyShape
 from isocenter.service.web.web_node import Node, Page, StudyName, WebError, WebNode, page_of, study_key
@@ -28,7 +29,7 @@ class StudyPage(Page):
     state: Literal["receiving", "complete", "done", "aside"] | None = None
 
 
-@router.get("")
+@router.get("", dependencies=[roles(*ROLES)])
 def list_studies(node: Node, page: Annotated[StudyPage, Query()]) -> Listing[StudyShape]:
     """Studies, in the order in which their first objects came."""
     with node.database.read() as connection:
@@ -36,14 +37,14 @@ def list_studies(node: Node, page: Annotated[StudyPage, Query()]) -> Listing[Stu
         return Listing[StudyShape](schema="isocenter.studies", rows=_shapes(connection, rows))
 
 
-@router.get("/{study}")
+@router.get("/{study}", dependencies=[roles(*ROLES)])
 def get_study(node: Node, study: StudyName) -> StudyShape:
     """One study, with its jobs and their answers."""
     with node.database.read() as connection:
         return _shapes(connection, [_row(connection, study)])[0]
 
 
-@router.get("/{study}/route")
+@router.get("/{study}/route", dependencies=[roles(*ROLES)])
 def route_study(node: Node, study: StudyName) -> Listing[RoutedShape]:
     """Every rule on every series of a complete study: whether it is taken, and why."""
     with node.database.read() as connection:
@@ -61,17 +62,19 @@ def route_study(node: Node, study: StudyName) -> Listing[RoutedShape]:
     return Listing[RoutedShape](schema="isocenter.route", rows=rows)
 
 
-@router.post("/{study}/complete")
-def complete_study(node: Node, study: StudyName) -> StudyShape:
+@router.post("/{study}/complete", dependencies=[roles(*WORKING)])
+def complete_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     """Count a study as complete now, whatever time its last object came."""
-    _ask(node, study, node.index.hurry(study_key(study)), "is complete already", "To route it anew, use reroute")
+    _ask(
+        node, study, node.index.hurry(study_key(study), who=who), "is complete already", "To route it anew, use reroute"
+    )
     return get_study(node, study)
 
 
-@router.post("/{study}/reroute")
-def reroute_study(node: Node, study: StudyName) -> StudyShape:
+@router.post("/{study}/reroute", dependencies=[roles(*WORKING)])
+def reroute_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     """Have the rules look at a complete study again."""
-    _ask(node, study, node.index.reroute(study_key(study)), "is not complete yet", "Wait, or use complete")
+    _ask(node, study, node.index.reroute(study_key(study), who=who), "is not complete yet", "Wait, or use complete")
     return get_study(node, study)
 
 

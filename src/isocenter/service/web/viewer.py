@@ -12,6 +12,7 @@ import re
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, Response
 
+from isocenter.service.web.access import ROLES, roles
 from isocenter.service.web.web_node import Node, WebError, WebNode
 
 INDEX, CONFIG = "index.html", "app-config.js"
@@ -20,7 +21,7 @@ SOURCE = "isocenter"
 NAMED_BY_CONTENTS, FOR_EVER = re.compile(r"(^|\.)[0-9a-f]{16}\."), "private, max-age=31536000, immutable"
 # A browser compiles and runs only what is stated to be that, and what a machine knows of suffixes differs.
 TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".css": "text/css"}
-router = APIRouter()
+router = APIRouter(dependencies=[roles(*ROLES)])
 
 
 @router.get(f"/{CONFIG}")

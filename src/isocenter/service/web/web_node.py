@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -17,6 +18,9 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select, tu
 from isocenter.errors import IsocenterError
 from isocenter.service.objects.received import Received
 from isocenter.service.objects.store import ObjectStore, key_of
+from isocenter.service.records.accounts import Accounts
+from isocenter.service.records.actor import Actor
+from isocenter.service.records.audit import record
 from isocenter.service.records.database import Database
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import Jobs
@@ -26,12 +30,14 @@ from isocenter.service.routing.rules import rules_of
 from isocenter.service.settings import Settings
 from isocenter.service.stored import stored_models
 from isocenter.service.web.inference.computing import Computing
+from isocenter.service.web.openid import Provider
 
 UID = r"^[0-9.]{1,64}$"
 KEY = r"^[0-9a-f]{32}$"
 MOST_ROWS = 1000
 # How long a search waits for the rows of objects that were just stored, and between two looks (s).
 ENTERED_S, LOOK_S = 2.0, 0.02
+OPEN_S = 1800.0  # without a request for it, after which a study counts as closed
 
 
 class Arrivals:
@@ -72,6 +78,28 @@ class Arrivals:
                 del self._last[study]
 
 
+class Openings:
+    """What people have had open of late, so that looking at all slices of a study is one event of the audit."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, ...], float] = {}
+        self._lock = threading.Lock()
+
+    def is_new(self, *what: str) -> bool:
+        """Whether this was not opened within half an hour; whoever has it open keeps it so."""
+        now = time.monotonic()
+        with self._lock:
+            self._last = {one: at for one, at in self._last.items() if now - at < OPEN_S}
+            is_new = what not in self._last
+            self._last[what] = now
+        return is_new
+
+    def forget(self, *what: str) -> None:
+        """It was not opened after all."""
+        with self._lock:
+            self._last.pop(what, None)
+
+
 @dataclass(frozen=True, eq=False)
 class WebNode:
     """A node as the web process sees it."""
@@ -80,10 +108,18 @@ class WebNode:
     database: Database
     store: ObjectStore
     arrivals: Arrivals = field(default_factory=Arrivals)
+    openings: Openings = field(default_factory=Openings)
     computing: Computing = field(init=False)
+    accounts: Accounts = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "accounts", Accounts(self.database))
         object.__setattr__(self, "computing", Computing(self.settings))
+
+    @cached_property
+    def provider(self) -> Provider | None:
+        """With which persons log in; None where the settings name none."""
+        return None if self.settings.oidc is None else Provider(self.settings.oidc)
 
     @property
     def folder(self) -> FilePath:
@@ -105,14 +141,31 @@ class WebNode:
         """The queue."""
         return Jobs(self.database, self.settings.queue.lease_s, self.settings.queue.attempts)
 
+    def record(self, action: str, thing: str, who: Actor, **stated: Any) -> None:
+        """An event of the audit that changes nothing else; stated: as of `record`. Raises ResourceError."""
+        with self.database.write() as connection:
+            record(connection, action, thing, actor=who, **stated)
+
+    def record_opening(self, action: str, study: str, who: Actor) -> None:
+        """An event of the audit for the first of many requests about a study. study: its key. Raises ResourceError."""
+        what = (action, study, who.account, who.address)
+        if self.openings.is_new(*what):
+            try:
+                self.record(action, study, who, study=study)
+            except IsocenterError:
+                self.openings.forget(*what)
+                raise
+
 
 class WebError(IsocenterError):
     """A request that is answered with a status of its own."""
 
-    def __init__(self, status: int, problem: str, where: str, remedy: str) -> None:
+    def __init__(
+        self, status: int, problem: str, where: str, remedy: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(problem, where, remedy)
-        self.args = (status, problem, where, remedy)
-        self.status = status
+        self.args = (status, problem, where, remedy, headers)
+        self.status, self.headers = status, dict(headers or {})
 
 
 async def _node(request: Request) -> WebNode:

@@ -13,6 +13,7 @@ from isocenter.service.records.jobs import OPEN, SETTLED
 from isocenter.service.records.tables import jobs, studies
 from isocenter.service.routing.urgency import ROUTINE
 from isocenter.service.settings import PRIORITIES
+from isocenter.service.web.access import ROLES, roles
 from isocenter.service.web.shapes import Listing, WorklistShape
 from isocenter.service.web.web_node import Limit, Node
 
@@ -23,7 +24,7 @@ COUNTED = and_(jobs.c.study == studies.c.study, jobs.c.state.not_in(("superseded
 RANK = func.coalesce(func.min(func.coalesce(jobs.c.urgency, ROUTINE)), ROUTINE)
 
 
-@router.get("")
+@router.get("", dependencies=[roles(*ROLES)])
 def list_worklist(
     node: Node, limit: Limit = 100, hours: Annotated[float, Query(gt=0, le=24 * 366)] = 24
 ) -> Listing[WorklistShape]:

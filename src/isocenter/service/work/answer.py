@@ -24,6 +24,7 @@ from isocenter.files.dicom import (
     read_header,
     stamped,
     stamped_uids,
+    state_priority,
     text,
     write_no_answer,
 )
@@ -33,6 +34,8 @@ from isocenter.runtime import AS_PLANNED, Model, Request
 from isocenter.service.exchange.covariates import DICOM, Known
 from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Outcome
 from isocenter.service.routing.facts import IMAGE, cases_of, folder_of
+from isocenter.service.routing.urgency import Urgency, most_urgent
+from isocenter.service.settings import Urgent
 from isocenter.values import Case, Findings, Geometry, Image
 
 # What a model says no to: an input that it is not for. All else is a fault of the node.
@@ -74,12 +77,14 @@ class Marks:
     root: of UIDs; words: what readers have to be told
     is_comprehensive: whether reports are Comprehensive SR and not Comprehensive 3D SR
     earlier: {name: the earlier report that the one of this name replaces}
+    urgent: rules by which findings give the study a priority, which reports state
     """
 
     root: str
     words: str
     is_comprehensive: bool = False
     earlier: Mapping[str, Path] = field(default_factory=dict)
+    urgent: Sequence[Urgent] = ()
 
 
 def answered(
@@ -275,10 +280,13 @@ def _answers(job: Job, seen: Sequence[Examined], findings: Findings, room: Path,
     paths = sorted(path for path in room.iterdir() if path.is_file())
     stamps = {path: _stamp(job, path, marks) for path in paths if path.suffix == ".dcm"}
     uids = {old: new for path, stamp in stamps.items() for old, new in stamped_uids(path, stamp).items()}
-    return [_answer(path, stamps.get(path), uids, marks) for path in paths]
+    urgency = most_urgent(findings.records, marks.urgent)
+    return [_answer(path, stamps.get(path), uids, marks, urgency) for path in paths]
 
 
-def _answer(path: Path, stamp: Stamp | None, uids: Mapping[str, str], marks: Marks) -> Answer:
+def _answer(
+    path: Path, stamp: Stamp | None, uids: Mapping[str, str], marks: Marks, urgency: Urgency | None = None
+) -> Answer:
     """One file of a result; a DICOM object is stamped. uids: as `stamped` takes those of others"""
     suffix = next((one for one in KINDS if path.name.endswith(one)), "")
     answer = Answer(path.name, KINDS.get(suffix, "file"), 0, "")
@@ -286,13 +294,16 @@ def _answer(path: Path, stamp: Stamp | None, uids: Mapping[str, str], marks: Mar
         made = stamped(path, stamp, uids)
         earlier = marks.earlier.get(path.name)
         is_changed = marks.is_comprehensive and made.SOPClassUID == COMPREHENSIVE_3D
+        is_urgent = urgency is not None and made.SOPClassUID in ANSWERS["sr"].sop_classes
+        if urgency is not None and is_urgent:
+            state_priority(made, urgency.priority, urgency.because)
         if is_changed:
             # The same object that a peer gets which refuses the class: it has one UID however it came about.
             as_comprehensive(made, str(path))
         if earlier is not None:
             with suppress(FormatError):  # of a damaged one there is nothing to name
                 name_predecessor(made, earlier)
-        if is_changed or earlier is not None:
+        if is_changed or is_urgent or earlier is not None:
             with written(path, overwrite=True) as partial:
                 made.save_as(partial, enforce_file_format=True)
         sop_class = str(made.SOPClassUID)
@@ -306,4 +317,4 @@ def _stamp(job: Job, path: Path, marks: Marks) -> Stamp:
     """The stamp of one DICOM file of a result: versions of it share a series, that of study, rule, inputs and file."""
     series = [f"{role}={key}" for role, key in sorted(job.inputs["series"].items())]
     shared = " ".join([job.study, job.rule, *series, path.name])
-    return Stamp(marks.root, f"{job.job} {path.name}", job.stamp, marks.words, shared)
+    return Stamp(marks.root, f"{job.job} {path.name}", job.stamp, marks.words, shared, job.version)

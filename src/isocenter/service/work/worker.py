@@ -171,7 +171,8 @@ class Worker:
         node, own = self.settings.node, self.settings.models.get(job.model)
         paths = {name: self.settings.folder / RESULTS / key / name for name, key in self.jobs.replaced_by(job).items()}
         earlier = {name: path for name, path in paths.items() if path.exists()}
-        return Marks(node.uid_root, node.text, own is not None and own.sr_class == "comprehensive", earlier)
+        is_comprehensive = own is not None and own.sr_class == "comprehensive"
+        return Marks(node.uid_root, node.text, is_comprehensive, earlier, self.settings.urgent)
 
     def _covariates(self, job: Job, model: Model) -> Mapping[str, Known]:
         """The covariates of a job's patient that the settings have from a FHIR server."""

@@ -84,6 +84,8 @@ def _grey(shown: Sequence[Slice], where: str) -> Sequence[Dataset]:
     heads = sources_of(list(shown))
     if any(str(head.get("PhotometricInterpretation")) not in ("MONOCHROME1", "MONOCHROME2") for head in heads):
         raise FormatError("the image is in colour", where, "Ask for seg, sr or sc instead")
+    for head in heads:
+        _drop_empty_windows(head)
     if "NumberOfFrames" not in heads[0]:
         return heads
     head = completed(read_header(shown[0].frame.path).library)  # with the greys of its frames, which heads[0] lacks
@@ -92,6 +94,16 @@ def _grey(shown: Sequence[Slice], where: str) -> Sequence[Dataset]:
         raise FormatError(problem, where, "Ask for seg, sr or sc instead")
     _share_rescaling(head, where)
     return [head]
+
+
+def _drop_empty_windows(head: Dataset) -> None:
+    """Without windows of no width, which show nothing, a viewer chooses one. PS3.3 C.11.2.1.2"""
+    widths = head.get("WindowWidth")
+    if widths is None or all(width > 0 for width in np.atleast_1d(widths)):
+        return
+    for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
+        if keyword in head:
+            del head[keyword]
 
 
 def _share_rescaling(head: Dataset, where: str) -> None:

@@ -51,7 +51,7 @@ def made_on_source(what: str, where: str) -> Iterator[None]:
     try:
         with quiet():  # highdicom warns about unusual names, and prints the patient's with the warning
             yield
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
         problem = f"no {what} can be written on this source ({error})"
         raise FormatError(problem, where, "Write .nii.gz, or repair the source's header") from error
 

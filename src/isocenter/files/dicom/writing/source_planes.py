@@ -23,6 +23,14 @@ from isocenter.files.dicom.tags import first_item, frame_groups, lenient, named,
 from isocenter.files.dicom.writing.source_elements import AS_STATED
 from isocenter.values import Floats, Geometry, Image
 
+# Codes that a result repeats from the study of its source, PS3.3 C.7.2.1 and C.7.2.2.
+STUDY_CODES = (
+    "ProcedureCodeSequence",
+    "ReasonForPerformedProcedureCodeSequence",
+    "AdmittingDiagnosesCodeSequence",
+    "PatientSpeciesCodeSequence",
+    "PatientBreedCodeSequence",
+)
 # Type 2 of the Patient, General Study and Image Plane modules, PS3.3 C.7.1.1, C.7.2.1 and C.7.6.2.
 UNKNOWN_ALLOWED = (
     "PatientID",
@@ -173,8 +181,13 @@ def correct_frames(made: Dataset, slices: list[Slice], places: dict[str, Any]) -
     if places:  # highdicom takes the source's, and for a step that these lack the gaps between the frames
         made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = places["pixel_measures"]
         _name_sources(made, slices)
-    elif not made.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence", [None]):
-        del made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence  # of pixels without a size
+        return
+    groups = made.SharedFunctionalGroupsSequence[0]
+    measures = groups.get("PixelMeasuresSequence")
+    if measures is not None and not (measures and "PixelSpacing" in measures[0]):
+        del groups.PixelMeasuresSequence  # of pixels without a size
+    # How a picture lies towards the patient is stated where the source knows it, and left empty elsewhere, C.7.6.1.
+    made.PatientOrientation = read_header(slices[0].frame.path).library.get("PatientOrientation") or None
 
 
 def _name_sources(made: Dataset, slices: list[Slice]) -> None:
@@ -212,17 +225,29 @@ def _code_item(code: SRCode) -> highdicom.sr.CodedConcept:
 def completed(dataset: Dataset) -> Dataset:
     """The data set as highdicom takes it: an empty value for each attribute that may be unknown (type 2).
 
-    Without its character sets and `AS_STATED` values, which `repeat_elements` gives the result.
+    Without its character sets and `AS_STATED` values, which `repeat_elements` gives the result, and without codes of
+    the study that lack what a code is made of: a PACS may refuse an object that repeats them.
     """
     if "SpecificCharacterSet" in dataset:
         del dataset.SpecificCharacterSet
     for keyword in ("FrameOfReferenceUID", "LossyImageCompressionRatio"):
         if keyword in dataset and dataset[keyword].is_empty:
             del dataset[keyword]
+    for keyword in STUDY_CODES:
+        if any(not _is_whole(code) for code in dataset.get(keyword) or ()):
+            whole = [code for code in dataset[keyword] if _is_whole(code)]
+            setattr(dataset, keyword, whole) if whole else delattr(dataset, keyword)
     for keyword in UNKNOWN_ALLOWED:
         if keyword not in dataset or keyword in AS_STATED:
             setattr(dataset, keyword, None)
     return dataset
+
+
+def _is_whole(code: Dataset) -> bool:
+    """Whether an item has a value, a scheme and a meaning. PS3.3 table 8.8-1"""
+    value = any(code.get(keyword) for keyword in ("CodeValue", "LongCodeValue", "URNCodeValue"))
+    has_scheme = bool(code.get("CodingSchemeDesignator")) or bool(code.get("URNCodeValue"))
+    return value and has_scheme and bool(code.get("CodeMeaning"))
 
 
 def _with_groups(dataset: Dataset, frames: list[Frame]) -> Dataset:

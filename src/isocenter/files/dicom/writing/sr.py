@@ -406,7 +406,7 @@ class _Groups:
         of_structure = first.concept == name  # else its size is not stated, and all are measurements
         size = SIZES.get(first.unit) if of_structure else None
         measured = [_with_interval(one, size if size and one is first else _concept(one)) for one in findings]
-        kind = _concept(first) if of_structure else _own_concept(name)
+        kind = _concept(first) if of_structure else own_concept(name)
         described: dict[str, Any] = {
             "tracking_identifier": _tracking(name, frame),
             "algorithm_id": self.looked,
@@ -513,22 +513,22 @@ def _names_in(findings: Sequence[Finding]) -> list[str]:
 def _evaluated(finding: Finding, classes: Mapping[str, Concept]) -> Iterator[tuple[Concept, Concept]]:
     """(name, value) of the called class and those that are not ruled out, or of a finding's presence."""
     if finding.called:
-        yield _own_concept(finding.group), classes[finding.concept]
+        yield own_concept(finding.group), classes[finding.concept]
         for name in finding.possible or ():
-            yield _own_concept(f"Not ruled out: {finding.group}"), classes.get(name) or _own_concept(name)
+            yield own_concept(f"Not ruled out: {finding.group}"), classes.get(name) or own_concept(name)
     elif isinstance(finding.value, bool):
         presence = {"present": codes.SCT.Present, "absent": codes.SCT.Absent}
         yield _concept(finding), presence["present" if finding.value else "absent"]
         if finding.possible is not None:
             is_decided = len(finding.possible) == 1
             verdict = presence[finding.possible[0]] if is_decided else codes.SCT.Undetermined
-            yield _own_concept(f"At the stated coverage: {finding.concept}"), verdict
+            yield own_concept(f"At the stated coverage: {finding.concept}"), verdict
 
 
 def _chance(finding: Finding, *, is_only: bool = True) -> tuple[Concept, float, Concept]:
     """(name, value, unit) of its probability. is_only: in its group, so that its name is a coded one"""
     name = PROBABILITY if finding.calibrated else CERTAINTY
-    name = name if is_only else _own_concept(f"Probability of {finding.concept}")
+    name = name if is_only else own_concept(f"Probability of {finding.concept}")
     return name, _rounded(100 * (finding.probability or 0.0)), codes.UCUM.Percent
 
 
@@ -561,10 +561,10 @@ def _unit(unit: str) -> Concept:
         return codes.UCUM.NoUnits
     if unit in UCUM:
         return sr.CodedConcept(UCUM[unit], "UCUM", unit)
-    return _own_concept(unit or UNKNOWN_UNIT)
+    return own_concept(unit or UNKNOWN_UNIT)
 
 
-def _own_concept(name: str) -> sr.CodedConcept:
+def own_concept(name: str) -> sr.CodedConcept:
     """A coded concept of our own scheme: the same code for the same name."""
     digest = hashlib.sha256(name.encode()).hexdigest()[:12].upper()
     return sr.CodedConcept(digest, OWN_SCHEME, name[:LONGEST_MEANING])
@@ -573,7 +573,7 @@ def _own_concept(name: str) -> sr.CodedConcept:
 def _concept(finding: Finding) -> sr.CodedConcept:
     code = finding.code
     if code is None:
-        return _own_concept(finding.concept)
+        return own_concept(finding.concept)
     return sr.CodedConcept(code.value, code.scheme, code.meaning[:LONGEST_MEANING])
 
 

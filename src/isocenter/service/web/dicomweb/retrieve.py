@@ -15,7 +15,7 @@ from threading import BoundedSemaphore
 from typing import Annotated, Any
 from urllib.request import parse_http_list
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import Response, StreamingResponse
 from PIL import Image
@@ -33,12 +33,17 @@ from isocenter.files.dicom import (
     shown_frame,
     stored_frame,
 )
+from isocenter.service.objects.store import key_of
+from isocenter.service.records.actor import Actor
+from isocenter.service.web.access import ROLES, Who, roles
 from isocenter.service.web.dicomweb.catalogue import StoredObject, stored_studies
 from isocenter.service.web.dicomweb.dicom_json import IN_JSON, MEDIA
 from isocenter.service.web.shapes import Problem
-from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
+from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_entered
 
-router = APIRouter(prefix="/dicomweb/studies/{study}", tags=["DICOMweb"])
+router = APIRouter(
+    prefix="/dicomweb/studies/{study}", tags=["DICOMweb"], dependencies=[roles(*ROLES), Depends(all_entered)]
+)
 OBJECT, BYTES = "application/dicom", "application/octet-stream"
 PLAIN = "1.2.840.10008.1.2.1"  # how decoded frames and objects come
 AS_STORED = f'multipart/related; type="{OBJECT}"; transfer-syntax=*'
@@ -67,21 +72,26 @@ FRAME_MEDIA = {
 
 
 @router.get("", response_class=StreamingResponse, responses=OF_OBJECTS)
-def get_study(request: Request, node: Node, study: Uid) -> StreamingResponse:
+def get_study(request: Request, node: Node, who: Who, study: Uid) -> StreamingResponse:
     """All objects of a study."""
-    return _objects(request, _stored(node, study))
+    stored = _stored(node, study)
+    node.record("export", key_of(study), who, study=key_of(study))
+    return _objects(request, stored)
 
 
 @router.get(IN_SERIES, response_class=StreamingResponse, responses=OF_OBJECTS)
-def get_series(request: Request, node: Node, study: Uid, series: Uid) -> StreamingResponse:
+def get_series(request: Request, node: Node, who: Who, study: Uid, series: Uid) -> StreamingResponse:
     """All objects of a series."""
-    return _objects(request, _stored(node, study, series))
+    stored = _stored(node, study, series)
+    node.record("export", key_of(series), who, study=key_of(study))
+    return _objects(request, stored)
 
 
 @router.get(IN_INSTANCE, response_class=StreamingResponse, responses=OF_OBJECTS)
-def get_instance(request: Request, node: Node, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
+def get_instance(request: Request, node: Node, who: Who, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
     """One object."""
     stored = _stored(node, study, series, instance)
+    node.record_opening("export", key_of(study), who)
     asked = accepted(request)
     unpacked = [syntax for kind, _, syntax in asked if kind == OBJECT]
     if not unpacked or any(kind == "multipart/related" for kind, _, _ in asked):
@@ -91,29 +101,29 @@ def get_instance(request: Request, node: Node, study: Uid, series: Uid, instance
 
 
 @router.get("/metadata", response_class=StreamingResponse, responses={200: IN_JSON})
-def get_study_metadata(node: Node, study: Uid) -> StreamingResponse:
+def get_study_metadata(node: Node, who: Who, study: Uid) -> StreamingResponse:
     """Headers of all objects of a study."""
-    return _metadata(_stored(node, study))
+    return _metadata(_seen(node, who, study))
 
 
 @router.get(IN_SERIES + "/metadata", response_class=StreamingResponse, responses={200: IN_JSON})
-def get_series_metadata(node: Node, study: Uid, series: Uid) -> StreamingResponse:
+def get_series_metadata(node: Node, who: Who, study: Uid, series: Uid) -> StreamingResponse:
     """Headers of all objects of a series."""
-    return _metadata(_stored(node, study, series))
+    return _metadata(_seen(node, who, study, series))
 
 
 @router.get(IN_INSTANCE + "/metadata", response_class=StreamingResponse, responses={200: IN_JSON})
-def get_instance_metadata(node: Node, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
+def get_instance_metadata(node: Node, who: Who, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
     """The header of one object."""
-    return _metadata(_stored(node, study, series, instance))
+    return _metadata(_seen(node, who, study, series, instance))
 
 
 @router.get(IN_INSTANCE + "/frames/{frames}", response_class=StreamingResponse, responses=OF_FRAMES)
 def get_frames(
-    request: Request, node: Node, study: Uid, series: Uid, instance: Uid, frames: Frames
+    request: Request, node: Node, who: Who, study: Uid, series: Uid, instance: Uid, frames: Frames
 ) -> StreamingResponse:
     """Frames without their header: as they are stored, or decoded."""
-    stored = _stored(node, study, series, instance)[0]
+    stored = _seen(node, who, study, series, instance)[0]
     head = read_header(stored.path)
     numbers = _numbers(head, frames)
     own = FRAME_MEDIA.get(stored.syntax, BYTES)
@@ -132,16 +142,17 @@ def get_frames(
 
 @router.get(IN_INSTANCE + "/rendered", response_class=Response, responses=OF_PICTURES)
 def get_rendered(
-    request: Request, node: Node, study: Uid, series: Uid, instance: Uid, how: Annotated[Rendering, Query()]
+    request: Request, node: Node, who: Who, study: Uid, series: Uid, instance: Uid, how: Annotated[Rendering, Query()]
 ) -> Response:
     """A picture of an object, as JPEG or PNG; of several frames the first."""
-    return get_rendered_frame(request, node, study, series, instance, "1", how)
+    return get_rendered_frame(request, node, who, study, series, instance, "1", how)
 
 
 @router.get(IN_INSTANCE + "/frames/{frames}/rendered", response_class=Response, responses=OF_PICTURES)
 def get_rendered_frame(
     request: Request,
     node: Node,
+    who: Who,
     study: Uid,
     series: Uid,
     instance: Uid,
@@ -149,7 +160,7 @@ def get_rendered_frame(
     how: Annotated[Rendering, Query()],
 ) -> Response:
     """A picture of one frame, as JPEG or PNG."""
-    stored = _stored(node, study, series, instance)[0]
+    stored = _seen(node, who, study, series, instance)[0]
     number, *others = _numbers(read_header(stored.path), frames)
     if others:
         raise WebError(400, "one picture shows one frame", "frames", "Ask for each frame")
@@ -183,6 +194,15 @@ def _stored(node: WebNode, study: str, series: str | None = None, instance: str 
         if stored := list(own.objects(series, instance)):
             return stored
     raise WebError(404, "the node has no such object", "the path", "Search by QIDO-RS for what it has")
+
+
+def _seen(
+    node: WebNode, who: Actor, study: str, series: str | None = None, instance: str | None = None
+) -> list[StoredObject]:
+    """The same for somebody who looks at the study."""
+    stored = _stored(node, study, series, instance)
+    node.record_opening("view", key_of(study), who)
+    return stored
 
 
 def _objects(request: Request, stored: list[StoredObject]) -> StreamingResponse:

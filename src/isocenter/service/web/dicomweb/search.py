@@ -12,14 +12,18 @@ from fastapi import APIRouter, Depends, Request
 from fastapi import Query as QueryParameter
 from fastapi.responses import JSONResponse, Response
 
+from isocenter.service.objects.matching import matches
+from isocenter.service.objects.store import key_of
+from isocenter.service.web.access import ROLES, Who, roles
 from isocenter.service.web.dicomweb.catalogue import StoredObject, StoredStudy, stored_studies
-from isocenter.service.web.dicomweb.dicom_json import BULK, IN_JSON, MEDIA, DicomJson, element, matches, tag_of
+from isocenter.service.web.dicomweb.dicom_json import BULK, IN_JSON, MEDIA, DicomJson, element, tag_of
 from isocenter.service.web.shapes import Problem
-from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, dicomweb_url
+from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_entered, dicomweb_url
 
 router = APIRouter(
     prefix="/dicomweb",
     tags=["DICOMweb"],
+    dependencies=[roles(*ROLES), Depends(all_entered)],
     default_response_class=Response,
     responses={200: IN_JSON, 204: {"description": "Nothing fits"}, 400: {"model": Problem}},
 )
@@ -80,11 +84,16 @@ class Query:
 
 def _query(
     request: Request,
+    node: Node,
+    who: Who,
     limit: Annotated[int, QueryParameter(ge=0)] = MOST,
     offset: Annotated[int, QueryParameter(ge=0, le=10**9)] = 0,
     includefield: Annotated[Sequence[str], QueryParameter()] = (),
 ) -> Query:
-    """The query of a URL, whose further parameters are attributes. Raises WebError for what is none."""
+    """The query of a URL, whose further parameters are attributes. Raises WebError for what is none.
+
+    The audit gets the attributes that were asked for, and never their values, which may name a patient.
+    """
     path = {str(tag_of(f"{name.capitalize()}InstanceUID")): uid for name, uid in request.path_params.items()}
     stated = [(_known(name), value) for name, value in request.query_params.multi_items() if name not in OPTIONS]
     asked = dict(stated)
@@ -93,6 +102,9 @@ def _query(
     fields = [field for value in includefield for field in value.split(",")]
     include = {_known(field) for field in fields if field != "all"}
     wanted = asked | path
+    named = request.path_params.get("study")
+    key, detail = key_of(named) if named else None, {"attributes": sorted(wanted)}
+    node.record("query", request.scope["route"].path, who, study=key, detail=detail)
     is_fuzzy = request.query_params.get("fuzzymatching", "").lower() == "true"
     return Query(wanted, frozenset(include | set(wanted)), "all" in fields, min(limit, MOST), offset, is_fuzzy)
 

@@ -15,6 +15,7 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom import Identity, read_identity
 from isocenter.service.objects.received import Received
 from isocenter.service.objects.store import Part, secure
+from isocenter.service.web.access import WORKING, roles
 from isocenter.service.web.dicomweb.dicom_json import IN_JSON, MEDIA, element
 from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
 from isocenter.service.web.shapes import Problem
@@ -23,6 +24,7 @@ from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, dicomwe
 router = APIRouter(
     prefix="/dicomweb",
     tags=["DICOMweb"],
+    dependencies=[roles(*WORKING)],
     default_response_class=Response,
     responses={
         200: IN_JSON,

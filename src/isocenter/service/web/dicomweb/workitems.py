@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from isocenter.files import parse_json
 from isocenter.files.dicom import quiet
 from isocenter.lazy import pydicom
+from isocenter.service.objects.matching import fits
 from isocenter.service.objects.workitem import WorkitemError
 from isocenter.service.records.workitems import (
     ALREADY_CANCELED,
@@ -22,7 +23,8 @@ from isocenter.service.records.workitems import (
     NO_SUCH_WORKITEM,
     Workitems,
 )
-from isocenter.service.web.dicomweb.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson, fits, tag_of
+from isocenter.service.web.access import ROLES, WORKING, Who, roles
+from isocenter.service.web.dicomweb.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson, tag_of
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import MOST_ROWS, UID, Node, Uid, WebError, WebNode, dicomweb_url
 
@@ -41,20 +43,23 @@ OPTIONS = ("limit", "offset", "includefield", "fuzzymatching")
 TransactionUid = Annotated[str | None, Query(alias="transaction-uid", pattern=UID)]
 
 
-@router.post("", status_code=201, openapi_extra=BODY, responses={201: {"description": "Created"}})
+@router.post(
+    "", status_code=201, openapi_extra=BODY, responses={201: {"description": "Created"}}, dependencies=[roles(*WORKING)]
+)
 async def create_workitem(
-    request: Request, node: Node, workitem: Annotated[str | None, Query(pattern=UID)] = None
+    request: Request, node: Node, who: Who, workitem: Annotated[str | None, Query(pattern=UID)] = None
 ) -> Response:
     """Order a job: a rule of the node on series of a study."""
     dataset = await _dataset(request)
-    uid, refused = await _tried(node, lambda items: items.create(dataset, workitem or ""))
+    uid, refused = await _tried(node, lambda items: items.create(dataset, workitem or "", who=who))
     return refused or Response(status_code=201, headers={"Location": f"{dicomweb_url(request)}/workitems/{uid}"})
 
 
-@router.get("", responses={200: IN_JSON, 204: {"description": "Nothing fits"}})
+@router.get("", responses={200: IN_JSON, 204: {"description": "Nothing fits"}}, dependencies=[roles(*ROLES)])
 def search_workitems(
     request: Request,
     node: Node,
+    who: Who,
     limit: Annotated[int, Query(ge=0)] = MOST_ROWS,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Response:
@@ -64,12 +69,12 @@ def search_workitems(
         if name not in OPTIONS:
             _ask(wanted, name, value)
     with quiet():
-        rows = (row for one in node.workitems.all() if fits(row := _json(one), wanted))
+        rows = (row for one in node.workitems.all(who=who) if fits(row := _json(one), wanted))
         found = list(islice(rows, offset, offset + min(limit, MOST_ROWS)))
     return JSONResponse(found, media_type=MEDIA) if found else Response(status_code=204)
 
 
-@router.get("/{workitem}", responses={200: IN_JSON})
+@router.get("/{workitem}", responses={200: IN_JSON}, dependencies=[roles(*ROLES)])
 def get_workitem(node: Node, workitem: Uid) -> Response:
     """One workitem, without its Transaction UID."""
     try:
@@ -79,29 +84,38 @@ def get_workitem(node: Node, workitem: Uid) -> Response:
         raise _web_error(error) from error
 
 
-@router.post("/{workitem}", openapi_extra=BODY)
-async def update_workitem(request: Request, node: Node, workitem: Uid, transaction: TransactionUid = None) -> Response:
+@router.post("/{workitem}", openapi_extra=BODY, dependencies=[roles(*WORKING)])
+async def update_workitem(
+    request: Request, node: Node, who: Who, workitem: Uid, transaction: TransactionUid = None
+) -> Response:
     """Change attributes of a workitem; of one that is claimed, as its performer."""
     changes = await _dataset(request)
-    _, refused = await _tried(node, lambda items: items.update(workitem, changes, transaction or ""))
+    _, refused = await _tried(node, lambda items: items.update(workitem, changes, transaction or "", who=who))
     return refused or Response()
 
 
-@router.put("/{workitem}/state", openapi_extra=BODY)
-async def change_workitem_state(request: Request, node: Node, workitem: Uid) -> Response:
+@router.put("/{workitem}/state", openapi_extra=BODY, dependencies=[roles(*WORKING)])
+async def change_workitem_state(request: Request, node: Node, who: Who, workitem: Uid) -> Response:
     """Claim a workitem, or end it, under the Transaction UID of its performer."""
     stated = await _dataset(request)
     state, transaction = (str(stated.get(name) or "") for name in ("ProcedureStepState", "TransactionUID"))
-    _, refused = await _tried(node, lambda items: items.change_state(workitem, state, transaction))
+    _, refused = await _tried(node, lambda items: items.change_state(workitem, state, transaction, who=who))
     return refused or Response()
 
 
-@router.post("/{workitem}/cancelrequest", status_code=202, responses={202: {"description": "It is cancelled"}})
-async def cancel_workitem(request: Request, node: Node, workitem: Annotated[str, Path(pattern=UID)]) -> Response:
+@router.post(
+    "/{workitem}/cancelrequest",
+    status_code=202,
+    responses={202: {"description": "It is cancelled"}},
+    dependencies=[roles(*WORKING)],
+)
+async def cancel_workitem(
+    request: Request, node: Node, who: Who, workitem: Annotated[str, Path(pattern=UID)]
+) -> Response:
     """Cancel a workitem that nobody has claimed but the node."""
     stated = await _dataset(request, is_needed=False)
     reason = str(stated.get("ReasonForCancellation") or "")
-    _, refused = await _tried(node, lambda items: items.request_cancel(workitem, reason), 202)
+    _, refused = await _tried(node, lambda items: items.request_cancel(workitem, reason, who=who), 202)
     return refused or Response(status_code=202)
 
 

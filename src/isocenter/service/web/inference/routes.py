@@ -23,6 +23,7 @@ from isocenter.errors import FormatError, ResourceError
 from isocenter.files import unwritable
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.stored import stored_models
+from isocenter.service.web.access import ANYBODY, ROLES, WORKING, Who, roles
 from isocenter.service.web.health import THREADS, parts_of
 from isocenter.service.web.inference.request import (
     AFFINE,
@@ -94,19 +95,19 @@ class ModelMetadataShape(BaseModel):
     outputs: list[TensorShape]
 
 
-@router.get("")
+@router.get("", dependencies=[roles(*ROLES)])
 async def server_metadata(node: Node) -> ServerShape:
     """What answers here."""
     return ServerShape(name=node.settings.node.name, version=version("isocenter"), extensions=["binary_tensor_data"])
 
 
-@router.get("/health/live")
+@router.get("/health/live", dependencies=[roles(ANYBODY)])
 async def server_live() -> ServerLiveShape:
     """The web process answers."""
     return ServerLiveShape(live=True)
 
 
-@router.get("/health/ready", responses={503: {"model": ServerReadyShape}})
+@router.get("/health/ready", dependencies=[roles(ANYBODY)], responses={503: {"model": ServerReadyShape}})
 async def server_ready(node: Node, response: Response) -> ServerReadyShape:
     """The parts of the node work."""
     parts = await to_thread.run_sync(parts_of, node, limiter=THREADS)
@@ -115,7 +116,7 @@ async def server_ready(node: Node, response: Response) -> ServerReadyShape:
     return ServerReadyShape(name=node.settings.node.name, ready=is_ready)
 
 
-@router.get("/models/{name}")
+@router.get("/models/{name}", dependencies=[roles(*ROLES)])
 def model_metadata(node: Node, name: str) -> ModelMetadataShape:
     """Inputs and outputs of a model."""
     model = _model(node, name)
@@ -130,7 +131,7 @@ def model_metadata(node: Node, name: str) -> ModelMetadataShape:
     return ModelMetadataShape(name=name, inputs=inputs, outputs=outputs)
 
 
-@router.get("/models/{name}/ready")
+@router.get("/models/{name}/ready", dependencies=[roles(*ROLES)])
 def model_ready(node: Node, name: str) -> ServerReadyShape:
     """The model can be asked; it is loaded at the first question."""
     return ServerReadyShape(name=_model(node, name).name, ready=True)
@@ -138,6 +139,7 @@ def model_ready(node: Node, name: str) -> ServerReadyShape:
 
 @router.post(
     "/models/{name}/infer",
+    dependencies=[roles(*WORKING)],
     response_class=FileResponse,
     responses={
         200: {"content": {"application/json": {}, OCTETS: {}}},
@@ -153,7 +155,7 @@ def model_ready(node: Node, name: str) -> ServerReadyShape:
         }
     },
 )
-async def infer(request: Request, node: Node, name: str) -> FileResponse:
+async def infer(request: Request, node: Node, who: Who, name: str) -> FileResponse:
     """The model's answer for one image."""
     model = await to_thread.run_sync(_model, node, name)
     header, rest = _lengths(request, node)
@@ -171,6 +173,8 @@ async def infer(request: Request, node: Node, name: str) -> FileResponse:
         problem = f"{rest} bytes lie behind the header, and the inputs say {asked.behind}"
         raise FormatError(problem, name, "Send the bytes of each input, in their order")
     _check_outputs(node, model, asked)
+    hashed = {"model": model.hash}
+    await to_thread.run_sync(lambda: node.record("prediction", f"{INFERENCE}/models/{name}", who, detail=hashed))
     with node.computing.folder() as folder:
         reply = await _reply(node, model, asked, folder, bytes(text[header:]), stream)
         if reply.path is None:

@@ -1,0 +1,133 @@
+"""Statements of a person that a record contradicts, and plans that could not be executed: refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from isocenter.documents.change_plan import refuse_change_plan
+from isocenter.documents.facts import Fact
+from isocenter.documents.lookups import figures_of, looked_up
+from isocenter.documents.subject import Evidence, Subject
+from isocenter.errors import UsageError
+
+# Words before or after a claim that turn it round: "no external validation was done", "external validation is planned".
+DENIED = re.compile(
+    r"\b(no|not|never|without|lacks?|lacking|nor|neither|none|yet to|planned|future)\b[^.;]*$", re.IGNORECASE
+)
+DENIED_AFTER = re.compile(r"^\W*(?:\w+ +){0,3}(?:not|never|planned|lacking|missing|pending)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Words that claim something, and the record that would have to bear them out.
+
+    against: the evidence that speaks against it; None where nothing does
+    """
+
+    words: re.Pattern[str]
+    against: Callable[[Subject], Evidence | None]
+
+
+def refuse_contradictions(facts: Mapping[str, Fact], subject: Subject, where: Path) -> None:
+    """UsageError for the first fact that a record contradicts."""
+    for fact in facts.values():
+        for claim in CLAIMS:
+            for match in claim.words.finditer(fact.value):
+                if DENIED.search(fact.value[: match.start()]) or DENIED_AFTER.search(fact.value[match.end() :]):
+                    continue
+                if (evidence := claim.against(subject)) is not None:
+                    raise UsageError(
+                        f"{fact.key} states {match[0]!r}, but {evidence.record} {evidence.pointer} is "
+                        f"{str(evidence.value)!r}",
+                        str(where),
+                        "Correct the statement, or give the subject whose records bear it out",
+                    )
+
+
+def refuse_planned_changes(subject: Subject) -> None:
+    """PlanError where the subject has a plan of changes that a check could not execute."""
+    path = subject.path_of("change_plan")
+    if path is not None:
+        metrics = {one.value["metric"] for one in figures_of(subject)}
+        refuse_change_plan(subject.record(path)[0], metrics, str(subject.folder / path))
+
+
+def _one(text: str, subject: Subject) -> Evidence | None:
+    found = looked_up(text, subject, {})
+    return found[0] if isinstance(found, list) else None
+
+
+def _same_source(subject: Subject) -> Evidence | None:
+    """Cases that test were drawn from the cases that train: the same sites."""
+    method = _one("plan split.method", subject)
+    reason = _one("because split.method", subject)
+    return reason if method is not None and method.value in ("drawn", "folds") else None
+
+
+def _excluded(subject: Subject) -> Evidence | None:
+    """A run that left cases out, or a check that names cases which cannot be used."""
+    count = subject.find("run", "/excluded_cases")
+    if count is not None and count.value:
+        return count
+    rows = subject.find("check", "/rows")
+    if rows is None:
+        return None
+    path = rows.record
+    errors = [place for place, row in enumerate(rows.value) if row["severity"] == "error" and row["cases"]]
+    return subject.at(path, f"/rows/{errors[0]}/what") if errors else None
+
+
+def _unknown_patients(subject: Subject) -> Evidence | None:
+    reason = _one("because split.method", subject)
+    return reason if reason is not None and "patients unknown" in str(reason.value) else None
+
+
+def _pretrained(subject: Subject) -> Evidence | None:
+    found = _one("plan network.pretrained", subject)
+    return None if found is None or found.pointer.endswith("/because") else found
+
+
+def _uneven(subject: Subject) -> Evidence | None:
+    """A group in which the model errs surely more."""
+    path = subject.path_of("weak_groups")
+    if path is None:
+        return None
+    for place, row in enumerate(subject.record(path)[0], 1):
+        if row.get("judged") == "yes" and float(row.get("p_adjusted") or 1) < 0.05:
+            return subject.at(path, f"group@{place}")
+    return None
+
+
+def _no_gain(subject: Subject) -> Evidence | None:
+    """A comparison in which no difference was shown, or the other model was better."""
+    found = subject.find("comparison", "/tests")
+    for place, row in enumerate(found.value if found is not None and isinstance(found.value, list) else []):
+        if found is not None and row.get("outcome") not in (None, "better"):
+            return subject.at(found.record, f"/tests/{place}/outcome")
+    return None
+
+
+def _words(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(rf"\b(?:{one})\w*" for one in patterns), re.IGNORECASE)
+
+
+CLAIMS = (
+    Claim(
+        _words(r"external(?:ly)?[ -](?:validat|test|evaluat)", "independent (?:site|hospital|cent)"),
+        _same_source,
+    ),
+    Claim(_words("(?:no|zero|without) (?:exclusion|case was excluded|cases were excluded|excluded case)"), _excluded),
+    Claim(
+        _words("(?:split|separated|partitioned|divided) by (?:patient|person|people)", "patient-level split"),
+        _unknown_patients,
+    ),
+    Claim(
+        _words("trained from scratch", "random(?:ly)? initiali[sz]", "no (?:pre-?trained|foundation)"),
+        _pretrained,
+    ),
+    Claim(_words("equal(?:ly)? (?:well )?(?:in|across|for) all", "no (?:bias|difference between) "), _uneven),
+    Claim(_words("superior to", "outperforms", "better than"), _no_gain),
+)

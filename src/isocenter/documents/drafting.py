@@ -1,0 +1,72 @@
+"""Drafted text: sentences of a template, in which every value is that of a row, and the flow of cases as a diagram."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from isocenter.documents.answers import Answer, Answered, Document
+from isocenter.documents.guidelines import PLACEHOLDER
+from isocenter.documents.pages import value_words
+from isocenter.errors import counted
+from isocenter.evaluation import Metrics
+from isocenter.report import Block, Paragraph, Section, figures, sentence
+
+FLOW = "Flow of cases"  # the subject of the item whose counts the diagram shows
+
+
+def drafted(document: Document, metrics: Metrics) -> list[Section]:
+    """The sections of the draft; an item with anything missing writes no sentence."""
+    sections = list[Section]()
+    for name in dict.fromkeys(one.item.section for one in document.answered if one.item.sentence):
+        blocks: list[Block] = []
+        for one in document.answered:
+            if one.item.section != name or one.state in ("missing", "not applicable"):
+                continue
+            blocks.append(Paragraph(sentence_of(one, metrics)))
+            if one.item.subject == FLOW and (picture := _flow(one)) is not None:
+                blocks.append(picture)
+        if blocks:
+            sections.append(Section(f"Draft: {name}", blocks))
+    return sections
+
+
+def sentence_of(answered: Answered, metrics: Metrics) -> str:
+    """The item's sentence, with the words of its answers in place of its look-ups."""
+    words: dict[str, list[str]] = {}
+    for one in answered.answers:
+        words.setdefault(one.lookup, []).append(value_words(one.value, metrics, briefly=True).rstrip("."))
+    text = PLACEHOLDER.sub(lambda match: "; ".join(words[match[1]]), answered.item.sentence)
+    return sentence(text)
+
+
+def _flow(answered: Answered) -> figures.Figure | None:
+    """The diagram, from the rows of the item alone."""
+    counts = _counts(answered.answers)
+    parts = {name: counts[name] for name in ("train", "val", "test") if name in counts}
+    # With folds a case is in several parts.
+    if not {"used", "excluded"} <= set(counts) or sum(parts.values()) > counts["used"]:
+        return None
+    used, excluded = counts["used"], counts["excluded"]
+    names = {"train": "Training", "val": "Validation", "test": "Test"}
+    steps = [
+        (f"Found: {counted(used + excluded, 'case')}", f"Could not be used: {excluded}"),
+        (f"In a part: {counted(used, 'case')}", ""),
+    ]
+    return figures.flow_of_cases(
+        steps,
+        [f"{names[name]}: {number}" for name, number in parts.items()],
+        FLOW,
+        caption="Every number is that of a row of this document; those found are the used and the excluded ones.",
+    )
+
+
+def _counts(answers: tuple[Answer, ...]) -> Mapping[str, int]:
+    counts = {}
+    for one in answers:
+        if one.pointer == "count:distinct=case":
+            counts["used"] = int(one.value)
+        elif one.pointer.startswith("count:split="):
+            counts[one.pointer.removeprefix("count:split=").partition(";")[0]] = int(one.value)
+        elif one.pointer == "/excluded_cases":
+            counts["excluded"] = int(one.value)
+    return counts

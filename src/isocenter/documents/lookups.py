@@ -1,0 +1,165 @@
+"""The vocabulary by which a list says where the evidence of an item lies.
+
+`plan KEY`, `because KEY`       a decision of the plan, or its reason
+`summary METRIC [LABEL]`        a figure with its interval; `primary` is the primary metric
+`figures METRIC...`             these figures for every label
+`count RECORD [COLUMN=VALUE] [distinct=COLUMN]`  rows of a table
+`lines RECORD [COLUMN=VALUE] [most=N]`           rows of a table, each a value
+`RECORD KEY`                    a value of a JSON record, as `check passed` or `environment versions.torch`
+`fact KEY`                      what a person states in facts.toml
+`command TEXT`                  nothing that a record can hold today: the text says what fills it
+`A | B` takes the first that exists. A leading `?` marks evidence that an item shows but does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from isocenter.documents.facts import QUESTIONS, Fact
+from isocenter.documents.subject import PLACES, Evidence, Subject, pointer_to
+from isocenter.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Evidence that does not exist, and the command or the key that would fill it."""
+
+    remedy: str
+
+
+Found = list[Evidence] | Fact | Absent
+NODE_RECORD = "node"
+MOST_LINES = 10  # of a table in a document; its record holds all
+
+
+def looked_up(text: str, subject: Subject, facts: Mapping[str, Fact]) -> Found:
+    """What the subject or a person knows; the first of several alternatives that exists.
+
+    Raises UsageError for a look-up that is not in the vocabulary.
+    """
+    found: Found = Absent("")
+    remedies = []
+    for one in text.removeprefix("?").split("|"):
+        found = _single(one.split(), subject, facts)
+        if not isinstance(found, Absent):
+            return found
+        remedies.append(found.remedy)
+    return Absent(", or ".join(dict.fromkeys(remedies)))
+
+
+def _single(words: list[str], subject: Subject, facts: Mapping[str, Fact]) -> Found:
+    name, arguments = words[0], words[1:]
+    if name == "fact":
+        return facts.get(arguments[0]) or Absent(f"state {arguments[0]} in facts.toml: {QUESTIONS[arguments[0]]}")
+    if name == "command":
+        return Absent(" ".join(arguments))
+    if name in LOOKUPS:
+        return LOOKUPS[name](subject, arguments)
+    if name in PLACES and arguments:
+        found = subject.find(name, pointer_to(*" ".join(arguments).split(".")))
+        return [found] if found is not None and not is_blank(found.value) else Absent(remedy_of(name, subject))
+    raise UsageError(
+        f"{' '.join(words)!r} is not a look-up", "documents/lists", f"Use {', '.join(LOOKUPS)} or a record"
+    )
+
+
+def remedy_of(name: str, subject: Subject) -> str:
+    """The command that writes a record."""
+    if name == NODE_RECORD and subject.kind == "node":
+        return "the node keeps no record of it"
+    command = PLACES[name][1]
+    if not command.startswith("isocenter "):
+        return command
+    return f"run {command if ' train ' in command else command.replace('RUN', subject.folder.resolve().name)}"
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a value says nothing: null, an empty text or an empty list."""
+    return value is None or value in ("", [], {})
+
+
+def _plan(subject: Subject, arguments: list[str]) -> Found:
+    """A decision with its reason; one whose value is null still says by its reason what was not done."""
+    found = _decision(subject, arguments[0], "value")
+    if found is None:
+        return Absent(remedy_of("plan", subject))
+    reason = _decision(subject, arguments[0], "because")
+    if is_blank(found.value):
+        return [reason] if reason is not None else Absent(remedy_of("plan", subject))
+    because = "" if reason is None else str(reason.value)
+    return [Evidence(found.value, found.record, found.pointer, found.sha256, because)]
+
+
+def _because(subject: Subject, arguments: list[str]) -> Found:
+    found = _decision(subject, arguments[0], "because")
+    return Absent(remedy_of("plan", subject)) if found is None else [found]
+
+
+def _decision(subject: Subject, key: str, part: str) -> Evidence | None:
+    """The plan of a run, or what a package keeps of it."""
+    return subject.find("plan", pointer_to(*key.split("."), part)) or subject.find(
+        "model", pointer_to("decisions", key, part)
+    )
+
+
+def figures_of(subject: Subject) -> list[Evidence]:
+    """Every figure of the evaluation, as a run or a package has them."""
+    for name, pointer in (("summary", "/rows"), ("model", "/evaluation")):
+        rows = subject.find(name, pointer)
+        if rows is not None and rows.value:
+            return [
+                Evidence(row, rows.record, f"{pointer}/{place}", rows.sha256) for place, row in enumerate(rows.value)
+            ]
+    return []
+
+
+def primary_of(subject: Subject) -> str | None:
+    """The primary metric."""
+    for name, pointer in (("summary", "/primary"), ("model", "/record/primary")):
+        if (found := subject.find(name, pointer)) is not None:
+            return str(found.value)
+    return None
+
+
+def _summary(subject: Subject, arguments: list[str]) -> Found:
+    metric = primary_of(subject) if arguments[0] == "primary" else arguments[0]
+    label = " ".join(arguments[1:]) or "all"
+    rows = [one for one in figures_of(subject) if one.value["metric"] == metric and one.value["value"] is not None]
+    exact = [one for one in rows if one.value["label"] == label]
+    return exact[:1] or rows[:1] or Absent(remedy_of("summary", subject))
+
+
+def _figures(subject: Subject, arguments: list[str]) -> Found:
+    named = [primary_of(subject) if one == "primary" else one for one in arguments]
+    rows = [one for one in figures_of(subject) if one.value["metric"] in named and one.value["value"] is not None]
+    return rows or Absent(remedy_of("summary", subject))
+
+
+def _count(subject: Subject, arguments: list[str]) -> Found:
+    path = subject.path_of(arguments[0])
+    if path is None:
+        return Absent(remedy_of(arguments[0], subject))
+    return [subject.at(path, f"count:{';'.join(arguments[1:])}")]
+
+
+def _lines(subject: Subject, arguments: list[str]) -> Found:
+    path = subject.path_of(arguments[0])
+    if path is None:
+        return Absent(remedy_of(arguments[0], subject))
+    conditions = dict(one.split("=", 1) for one in arguments[1:])
+    most = int(conditions.pop("most", MOST_LINES))
+    rows = subject.record(path)[0]
+    kept = [place for place, row in enumerate(rows, 1) if all(row.get(k) == v for k, v in conditions.items())]
+    return [subject.at(path, f"@{place}") for place in kept[:most]] or Absent(remedy_of(arguments[0], subject))
+
+
+LOOKUPS: Mapping[str, Callable[[Subject, list[str]], Found]] = {
+    "plan": _plan,
+    "because": _because,
+    "summary": _summary,
+    "figures": _figures,
+    "count": _count,
+    "lines": _lines,
+}

@@ -1,0 +1,96 @@
+"""Whether elements in the DICOM JSON model are as a search wants them, over HTTP or over DIMSE (PS3.4 C.2.2.2)."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+RANGES = ("DA", "DT", "TM")
+GROUPS = ("Alphabetic", "Ideographic", "Phonetic")  # of a person's name, which "=" separates, PS3.18 F.2.2
+# A date and time with its offset from UTC: four digits up to 1400 behind a hyphen are one, and no year. PS3.5 6.2
+DATE_TIME = r"\d{4,14}(?:\.\d{1,6})?(?:[+-](?:0\d|1[0-4])[0-5]\d)?"
+NUMBERS = {"DS": float, "FD": float, "FL": float, "IS": int, "SL": int, "SS": int, "UL": int, "US": int}
+
+
+def matches(held: Mapping[str, Any] | None, wanted: str) -> bool:
+    """Whether an element is as a search wants it: equal, one of several UIDs, in a range of days or times, a pattern.
+
+    A name matches in any of its component groups, or group by group where several are wanted. PS3.4 C.2.2.2
+    """
+    if not wanted.strip("*"):  # anything, nothing too: PS3.4 C.2.2.2.3 and C.2.2.2.4
+        return True
+    values = (held or {}).get("Value", [])
+    vr = "" if held is None else held["vr"]
+    if vr == "PN":
+        return any(_is_name(value, wanted) for value in values)
+    texts = [str(value) for value in values]
+    if vr == "UI":
+        return not set(texts).isdisjoint(re.split(r"[,\\]", wanted))
+    if vr in NUMBERS:
+        return wanted in texts
+    ends = _range(vr, wanted)
+    if ends is not None:
+        return any(_is_between(value, *ends) for value in texts)
+    return any(_fits(value, wanted) for value in texts)
+
+
+def fits(elements: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether elements are as wanted, {tag: text}, or of a sequence {tag: {tag: text}}, which one item has to meet."""
+    for tag, value in wanted.items():
+        held = elements.get(tag)
+        if isinstance(value, Mapping):
+            if value and not any(fits(item, value) for item in (held or {}).get("Value", [])):
+                return False
+        elif not matches(held, value):
+            return False
+    return True
+
+
+def _fits(value: str, wanted: str, flags: int = 0) -> bool:
+    """Whether a text is as a pattern with * and ? wants it."""
+    return re.match(fnmatch.translate(wanted.replace("[", "[[]")), value, flags) is not None
+
+
+def _is_name(name: Mapping[str, Any], wanted: str) -> bool:
+    """Whether a name is as wanted: capitals do not count, nor does an empty group of what is wanted."""
+    held = [str(name.get(group, "")) for group in GROUPS]
+    if "=" not in wanted:
+        return any(group and _fits(group, wanted, re.IGNORECASE) for group in held)
+    groups = zip(wanted.split("="), held, strict=False)
+    return all(not one or _fits(group, one, re.IGNORECASE) for one, group in groups)
+
+
+def _range(vr: str, wanted: str) -> tuple[str, str] | None:
+    """(first, last) of a range of days or times, empty where it is open; None for what is no range. PS3.4 C.2.2.2.5"""
+    if vr == "DT":
+        match = re.fullmatch(f"({DATE_TIME})?-({DATE_TIME})?", wanted)
+        if match is None or re.fullmatch(DATE_TIME, wanted):
+            return None
+        return match[1] or "", match[2] or ""
+    if vr not in RANGES or "-" not in wanted:
+        return None
+    low, _, high = wanted.replace(":", "").partition("-")
+    return low, high
+
+
+def _is_between(value: str, low: str, high: str) -> bool:
+    """Whether a day or time is in a range; whatever is less exact, an end or the value itself, is meant whole."""
+    first, last = (re.split("[+-]", end)[0] for end in (low, high))
+    since, until = _local(value, low), _local(value, high)
+    return first[: len(since)] <= since and (not last or until[: len(last)] <= last)
+
+
+def _local(value: str, end: str) -> str:
+    """A day or time without its offset from UTC, moved to that of a range's end where both state one."""
+    digits, own, other = re.split("[+-]", value)[0], re.search(r"[+-]\d{4}$", value), re.search(r"[+-]\d{4}$", end)
+    if own is None or other is None or len(digits) < len("YYYYMMDDHHMMSS"):
+        return digits
+    try:
+        moved = datetime.strptime(digits[:14] + own[0], "%Y%m%d%H%M%S%z")
+        moved = moved.astimezone(datetime.strptime(other[0], "%z").tzinfo)
+    except (ValueError, OverflowError):
+        return digits
+    return moved.strftime("%Y%m%d%H%M%S") + digits[14:]

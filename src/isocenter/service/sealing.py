@@ -1,0 +1,68 @@
+"""Threads in the keeper's process that seal the audit, and keep its heads where no change of the database reaches."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from datetime import datetime
+from functools import partial
+
+from isocenter.errors import IsocenterError
+from isocenter.service.exchange.syslog import send_syslog, syslog_message
+from isocenter.service.records.chain import Head, head, seal
+from isocenter.service.records.database import Database
+from isocenter.service.repeating import repeated
+from isocenter.service.settings import Settings
+
+log = logging.getLogger("isocenter")
+
+# Between two times (s): an event is sealed within 2 s, also where a round of its thread takes some time.
+SEAL_S, HEAD_S, AGAIN_S = 0.5, 3600.0, 60.0
+KIND = "AUDIT-HEAD"
+
+
+class Sealing:
+    """Seals what processes of the node have recorded; says every hour how far the audit has come."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings, self.database = settings, database
+        self._said = Head()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, stop: threading.Event) -> None:
+        """Seal what an earlier keeper has left, then go on until `stop`."""
+        self.seal()
+        for step, pause_s in ((self.seal, SEAL_S), (self.state_head, HEAD_S)):
+            pauses = {"rest_s": 0.0, "idle_s": pause_s, "again_s": max(1.0, min(pause_s, AGAIN_S))}
+            run = partial(repeated, step, stop, "the audit", **pauses)
+            self._threads.append(threading.Thread(target=run, name="audit", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def finish(self, until: float) -> None:
+        """Seal what was recorded until the end, and say how far it has come. until: by the monotonic clock."""
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        try:
+            self.seal()
+            self.state_head()
+        except IsocenterError as error:  # the next keeper does it
+            log.warning("the audit: %s", error.problem)
+
+    def seal(self) -> int:
+        """Seal what is not; 0, for the next events come while this thread rests."""
+        seal(self.database, self.settings.node.name)
+        return 0
+
+    def state_head(self) -> int:
+        """Write the head into the log, and send it to syslog, unless it was; 0."""
+        last = head(self.database)
+        if last != self._said:
+            log.info("audit: event %d is the last, and its hash is %s", last.sequence, last.hash)
+            if (to := self.settings.audit.syslog) is not None:
+                stated = {"node": self.settings.node.name, "sequence": last.sequence, "hash": last.hash}
+                send_syslog(to, syslog_message(KIND, json.dumps(stated), datetime.now().astimezone()))
+            self._said = last
+        return 0

@@ -1,0 +1,206 @@
+"""Routes by which a person logs in and out: by password, or by the OpenID provider of the settings."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import html
+import secrets
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import BaseModel, Field
+
+from isocenter.errors import IsocenterError, UsageError
+from isocenter.service.records.accounts import MOST_LETTERS, AccountError, WaitError, csrf_of
+from isocenter.service.records.actor import Actor
+from isocenter.service.settings import Settings
+from isocenter.service.web.access import ANYBODY, ROLES, Who, roles
+from isocenter.service.web.identity import LOGIN, cookie, cookie_name, own_path, session_secret
+from isocenter.service.web.openid import Provider, ProviderError
+from isocenter.service.web.shapes import LoginShape, MeShape, Problem
+from isocenter.service.web.web_node import Node, WebError, WebNode
+
+router = APIRouter(prefix="/api", tags=["identity"], responses={status: {"model": Problem} for status in (400, 413)})
+OPENID = "/api/login/openid"
+BEGUN, BEGUN_S = "isocenter-openid", 600  # the cookie of a login that a provider has not answered yet, and its end
+NAME = r"^[\w.@ +-]{1,64}$"
+Password = Annotated[str, Field(max_length=MOST_LETTERS)]
+
+
+class Given(BaseModel):
+    """What a person logs in with."""
+
+    account: Annotated[str, Field(pattern=NAME)]
+    password: Password
+
+
+class Change(BaseModel):
+    """A new password, and the one before."""
+
+    old: Password
+    new: Password
+
+
+@router.get("/login", dependencies=[roles(ANYBODY)])
+def get_login(node: Node) -> LoginShape:
+    """How one logs in."""
+    by_password = node.accounts.exist()
+    openid = None if node.settings.oidc is None else OPENID
+    return LoginShape(needed=by_password or openid is not None, password=by_password, openid=openid)
+
+
+@router.post("/login", dependencies=[roles(ANYBODY)], responses={429: {"model": Problem}})
+def log_in(request: Request, node: Node, given: Given, response: Response) -> MeShape:
+    """Log in by password; a cookie says from then on who asks."""
+    _check(request, node, given.account, given.password)
+    return _me(node, _enter(request, node, given.account, response))
+
+
+@router.post("/logout", status_code=204, dependencies=[roles(*ROLES)], response_class=Response)
+def log_out(request: Request, node: Node, who: Who) -> Response:
+    """End the session."""
+    node.accounts.leave(session_secret(node.settings, request.headers), who=who)
+    response = Response(status_code=204)
+    response.delete_cookie(cookie_name(node.settings), secure=_is_secure(node.settings), httponly=True)
+    return response
+
+
+@router.get("/me", dependencies=[roles(*ROLES)])
+def get_me(request: Request, node: Node, who: Who) -> MeShape:
+    """Who asks."""
+    secret = session_secret(node.settings, request.headers)
+    return MeShape(account=who.account, role=who.role, csrf=csrf_of(secret) if secret and who.account else "")
+
+
+@router.put("/me/password", dependencies=[roles(*ROLES)], responses={429: {"model": Problem}})
+def change_password(request: Request, node: Node, who: Who, change: Change, response: Response) -> MeShape:
+    """Take another password; all other sessions of the account end."""
+    _check(request, node, who.account, change.old)
+    try:
+        node.accounts.change(who.account, password=change.new, who=who)
+    except (AccountError, UsageError) as error:
+        raise WebError(422, error.problem, error.where, error.remedy) from error
+    return _me(node, _enter(request, node, who.account, response))
+
+
+@router.get("/login/openid", status_code=303, dependencies=[roles(ANYBODY)], response_class=RedirectResponse)
+def ask_provider(request: Request, node: Node, next: Annotated[str, Query(max_length=2000)] = "/") -> Response:
+    """Lead the browser to the provider. next: the path of this node where it goes on afterwards"""
+    secret = secrets.token_urlsafe(32)
+    try:
+        address = _provider(node).address(_answer_address(request, node), *_derived(secret))
+    except ProviderError as error:
+        return _refused(error.status, error)
+    response = RedirectResponse(address, 303)
+    # Lax, because the provider leads the browser back from its own address.
+    kept = f"{secret}:{own_path(next)}"
+    response.set_cookie(
+        BEGUN, kept, BEGUN_S, path=OPENID, secure=_is_secure(node.settings), httponly=True, samesite="lax"
+    )
+    return response
+
+
+@router.get("/login/openid/answer", dependencies=[roles(ANYBODY)], response_class=HTMLResponse)
+def take_answer(
+    request: Request,
+    node: Node,
+    code: Annotated[str, Query(max_length=4096)] = "",
+    state: Annotated[str, Query(max_length=200)] = "",
+    error: Annotated[str, Query(max_length=200)] = "",
+) -> Response:
+    """Take the provider's answer, with which the browser comes back."""
+    try:
+        secret, _, path = cookie(request.headers, BEGUN).partition(":")
+        account = _vouched(request, node, secret, code, state, error)
+    except (WebError, ProviderError) as error_of_login:
+        node.accounts.record_failure(Actor("", "", _address(request)), error_of_login.problem)
+        return _refused(error_of_login.status, error_of_login)
+    # A redirect would still count as the provider's, and bring no cookie of this address: the page asks anew.
+    response = _page(200, "Logged in", "", own_path(path), is_followed=True)
+    _enter(request, node, account, response)
+    response.delete_cookie(BEGUN, path=OPENID, secure=_is_secure(node.settings), httponly=True)
+    return response
+
+
+def _vouched(request: Request, node: WebNode, secret: str, code: str, state: str, error: str) -> str:
+    """The account of whom the provider vouches for. Raises WebError or ProviderError where it vouches for nobody."""
+    wanted, nonce, verifier = _derived(secret)
+    if not secret or not hmac.compare_digest(state.encode(), wanted.encode()):
+        raise WebError(403, "this login was not begun here, or too long ago", "the login", "Begin again")
+    if error or not code:
+        raise WebError(403, "the OpenID provider has refused the login", "the login", "Ask those who run the provider")
+    vouched = _provider(node).vouched(_answer_address(request, node), code, nonce, verifier)
+    try:
+        return node.accounts.vouched(vouched.subject, vouched.account, vouched.role)
+    except AccountError as refused:
+        raise WebError(403, refused.problem, "the login", refused.remedy) from refused
+
+
+def _provider(node: WebNode) -> Provider:
+    if (provider := node.provider) is None:
+        raise WebError(404, "no OpenID provider is set", "the login", "Name one in [oidc] of the settings")
+    return provider
+
+
+def _check(request: Request, node: WebNode, account: str, password: str) -> None:
+    """Raise WebError where a person may not log in by a password, or not now."""
+    try:
+        is_right = node.accounts.is_password(account, password, _address(request))
+    except WaitError as error:
+        raise WebError(429, error.problem, "the login", error.remedy, {"Retry-After": f"{error.wait:.0f}"}) from error
+    if not is_right:
+        raise WebError(401, "account or password is wrong", "the login", "Try again, or ask an administrator")
+
+
+def _enter(request: Request, node: WebNode, account: str, response: Response) -> str:
+    """Begin a session: under a new secret, whatever the browser has had before."""
+    before = session_secret(node.settings, request.headers)
+    secret = node.accounts.enter(account, instead_of=before, address=_address(request))
+    is_secure = _is_secure(node.settings)
+    # It lasts as long as the browser; the node ends it after half an hour without use.
+    response.set_cookie(cookie_name(node.settings), secret, secure=is_secure, httponly=True, samesite="strict")
+    return secret
+
+
+def _me(node: WebNode, secret: str) -> MeShape:
+    session = node.accounts.session(secret)
+    if session is None:
+        raise WebError(401, "the session has ended", "the login", "Log in again")
+    return MeShape(account=session.account, role=session.role, csrf=session.csrf)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _is_secure(settings: Settings) -> bool:
+    return settings.http.reached.startswith("https://")
+
+
+def _answer_address(request: Request, node: WebNode) -> str:
+    """Where the provider leads the browser back to: as the settings or the browser name this node."""
+    base = node.settings.http.url or f"{request.url.scheme}://{request.url.netloc}"
+    return f"{base.rstrip('/')}{OPENID}/answer"
+
+
+def _derived(secret: str) -> tuple[str, str, str]:
+    """State, nonce and PKCE verifier of a login: they follow from what its browser keeps, and no table is needed."""
+    state, nonce, verifier = (hmac.new(secret.encode(), one, hashlib.sha256).hexdigest() for one in (b"s", b"n", b"v"))
+    return state, nonce, verifier
+
+
+def _refused(status: int, error: IsocenterError) -> HTMLResponse:
+    return _page(status, "Not logged in", f"{error}", LOGIN)
+
+
+def _page(status: int, title: str, text: str, path: str, *, is_followed: bool = False) -> HTMLResponse:
+    """A page with a link, which is followed at once where nothing stands on it."""
+    link = html.escape(path)
+    follow = f'<meta http-equiv="refresh" content="0; url={link}">' if is_followed else ""
+    body = f'<h1>{html.escape(title)}</h1><p>{html.escape(text)}</p><p><a href="{link}">Go on</a></p>'
+    head = f'<meta charset="utf-8">{follow}<title>{html.escape(title)} - Isocenter</title>'
+    page = f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>'
+    policy = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    return HTMLResponse(page, status, {"Content-Security-Policy": policy})

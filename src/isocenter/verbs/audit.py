@@ -1,0 +1,122 @@
+"""`audit`: whether the events of a node are as they were recorded, and these events as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isocenter import service
+from isocenter.errors import FormatError, IntegrityError, UsageError
+from isocenter.files import parse_json, written
+from isocenter.keywords import named_keywords
+from isocenter.verbs.serve import need_extra
+
+if TYPE_CHECKING:
+    from isocenter.service import Database
+
+FORMATS = ("jsonl", "atna")
+
+
+@dataclass(frozen=True)
+class AuditCheck:
+    """Events that follow one another as they were sealed.
+
+    events:   how many
+    head:     the hash of the last
+    unsealed: how many the node has recorded since, which it seals within seconds where it runs
+    """
+
+    events: int
+    head: str
+    unsealed: int = 0
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        return {"schema": "isocenter.audit_check", "version": 1, **vars(self)}
+
+    def __repr__(self) -> str:
+        rest = f"; {self.unsealed} more are not sealed yet" if self.unsealed else ""
+        return f"{self.events} events are as they were recorded; the hash of the last is {self.head}{rest}"
+
+
+@named_keywords()
+def verify_audit(place: str | Path, *, head: str | None = None) -> AuditCheck:
+    """Check that no event of the audit was changed, removed, added or moved since it was sealed.
+
+    place: a node's folder, or a file that `export_audit` has written as jsonl
+    head:  a hash that the node stated once, in its log or to syslog: shows whether the end was cut off
+    Raises IntegrityError with the first sequence that is wrong, UsageError for what is neither.
+    """
+    need_extra("audit")
+    path = Path(place)
+    if path.is_dir():
+        with _opened(path) as database:
+            unsealed = service.unsealed_count(database)
+            verdict = service.verified(service.sealed_events(database), head)
+    else:
+        unsealed, verdict = 0, service.verified(_lines(path), head)
+    if verdict.wrong is not None:
+        problem = f"event {verdict.wrong} {verdict.problem}; {verdict.events} events before it are as they were"
+        remedy = "Compare with an earlier export, or with the heads in node.jsonl and in syslog"
+        raise IntegrityError(problem, str(place), remedy)
+    return AuditCheck(verdict.events, verdict.head.hash, unsealed)
+
+
+@named_keywords()
+def export_audit(node: str | Path, *, out: str | Path, format: str = "jsonl", overwrite: bool = False) -> int:
+    """Write the sealed events of a node into a file, one a line; how many there are.
+
+    node:   its folder
+    format: jsonl, which `verify_audit` checks, or atna: XML by DICOM PS3.15 A.5
+    Raises UsageError for another format, a folder without a node, or a file that is there already.
+    """
+    need_extra("audit")
+    if format not in FORMATS:
+        raise UsageError(f"there is no format {format!r}", "--format", f"Choose one of {', '.join(FORMATS)}")
+    line_of = service.canonical if format == "jsonl" else service.atna_message
+    count = 0
+    with (
+        _opened(Path(node)) as database,
+        written(Path(out), overwrite=overwrite) as partial,
+        partial.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        for event in service.sealed_events(database):
+            file.write(f"{line_of(event)}\n")
+            count += 1
+    return count
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Database]:
+    """The database of a node, which may be running. Raises UsageError where there is none."""
+    if not (folder / service.SETTINGS).is_file():
+        raise UsageError("holds no node", str(folder), "Give the folder of a node")
+    database = service.opened(service.stored_settings(folder / service.SETTINGS).database_url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """The events of a file; None for a line that is none, to the byte."""
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                yield _event(line)
+    except OSError as error:
+        remedy = "Give a node's folder, or an export"
+        raise UsageError(f"cannot be read: {error.strerror}", str(path), remedy) from error
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = parse_json(line.decode())
+    except (ValueError, FormatError):
+        return None
+    # The same values may be written in several ways, of which the node writes one.
+    is_ours = isinstance(event, dict) and f"{service.canonical(event)}\n".encode("utf-8", "replace") == line
+    return event if is_ours else None

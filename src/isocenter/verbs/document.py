@@ -1,0 +1,210 @@
+"""`document`: reporting guidelines, cards and technical files, filled from records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from isocenter import documents
+from isocenter.documents import (
+    FACTS,
+    RECORD,
+    ROOTS,
+    SCHEMA,
+    Broken,
+    Document,
+    Subject,
+    broken_rows,
+    browser_path,
+    card_xml,
+    document_of,
+    drafted,
+    facts_text,
+    guideline,
+    guideline_names,
+    metrics_of,
+    page_of,
+    print_pages,
+    read_facts,
+    refuse_contradictions,
+    refuse_planned_changes,
+)
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
+from isocenter.reading import refuse_taken, result_folder
+from isocenter.report import InNotebook, render
+from isocenter.runtime import as_json, digest, read_json, write_json
+
+ALL = "all"
+FORMATS = ("html", "docx", "pdf", "json")
+
+
+@dataclass(frozen=True)
+class Documented(InNotebook):
+    """Documents of one subject.
+
+    records: {path: SHA-256} of all records of the subject
+    """
+
+    documents: Sequence[Document]
+    records: Mapping[str, str]
+    files: Sequence[Path] = ()
+    out: Path | None = None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Every row of every document."""
+        return [row for one in self.documents for row in one.rows]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The same rows."""
+        return pd.DataFrame(self.rows)
+
+    @property
+    def scores(self) -> list[dict[str, Any]]:
+        """The score of each document."""
+        return [one.score for one in self.documents]
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json` and documents.json."""
+        record = {"records": dict(self.records), "scores": self.scores, "rows": self.rows}
+        return {"schema": SCHEMA, "version": 1, **as_json(record)}
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{one['document']}: {one['measured']} measured, {one['stated']} stated, {one['missing']} missing, "
+            f"{one['not_applicable']} not applicable"
+            for one in self.scores
+        ]
+        return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a verification found. broken: rows and records that no longer hold."""
+
+    rows: int
+    broken: Sequence[Broken] = field(default_factory=list)
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        return {"rows": self.rows, "broken": [{"where": one.where, "problem": one.problem} for one in self.broken]}
+
+    def __repr__(self) -> str:
+        if not self.broken:
+            return f"all {self.rows} rows hold"
+        return "\n".join([*map(str, self.broken), f"{len(self.broken)} of {self.rows} rows and records no longer hold"])
+
+
+@named_keywords()
+def document(
+    subject: str | Path,
+    *,
+    names: str | Sequence[str] = ALL,
+    facts: str | Path | None = None,
+    formats: str | Sequence[str] = "html",
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> Documented:
+    """Fill documents from the records of a run, a package, a node or a study; nothing is invented.
+
+    names:   documents, as "claim,model-card" or a list; "all" takes each that suits the subject
+    facts:   facts.toml with what a person states
+    formats: "html", "docx", "pdf" (where a Chromium is found) and "json", as "html,docx" or a list
+    out:     a folder for <name>.html and the other formats, documents.json and facts.toml with the open questions
+    Raises UsageError for an unknown document or fact, and for a statement that a record contradicts; IntegrityError for
+    an unfinished run, and where two records disagree.
+    """
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        refuse_taken(folder, overwrite, (RECORD,))
+    wanted = _named(formats, FORMATS, "--format")
+    if "docx" in wanted and find_spec("docx") is None:
+        raise UsageError("python-docx is not installed", "--format docx", "pip install 'isocenter[documents]'")
+    if "pdf" in wanted:
+        browser_path()
+    opened = Subject.opened(Path(subject))
+    refuse_planned_changes(opened)
+    chosen = [guideline(name) for name in _chosen(names, opened.kind)]
+    stated = {} if facts is None else read_facts(Path(facts), datetime.now(UTC).date())
+    if facts is not None:
+        refuse_contradictions(stated, opened, Path(facts))
+    asked = [key for one in chosen for item in one.items for key in item.asks]
+    if folder is None:
+        return Documented([document_of(one, opened, stated) for one in chosen], opened.records)
+    with result_folder(folder, overwrite, (RECORD,)) as partial:
+        for name, text in opened.tables.items():
+            (partial / name).write_text(text, encoding="utf-8")
+        (partial / FACTS).write_text(facts_text(asked, stated), encoding="utf-8")
+        stated_in = digest(partial / FACTS)
+        filled = [document_of(one, opened, stated, stated_in) for one in chosen]
+        written = _written(filled, opened, wanted, partial)
+        result = Documented(filled, opened.records, [folder / path.name for path in written], folder)
+        record = result.as_record()
+        write_json(partial / RECORD, record.pop("schema"), record)
+    return result
+
+
+def _written(filled: Sequence[Document], subject: Subject, formats: Sequence[str], folder: Path) -> list[Path]:
+    """The files of each document in each format."""
+    browser = browser_path() if "pdf" in formats else ""
+    metrics, pages, files = metrics_of(subject), list[Path](), list[Path]()
+    for one in filled:
+        page = page_of(one, subject, before=drafted(one, metrics))
+        target = folder / f"{one.guideline.name}.html"
+        if "html" in formats or browser:
+            target.write_text(render(page), encoding="utf-8")
+            pages.append(target)
+        if "docx" in formats:
+            files.append(target.with_suffix(".docx"))
+            documents.write_word(page, files[-1])  # which imports python-docx
+        if "json" in formats:
+            files.append(target.with_suffix(".json"))
+            write_json(files[-1], SCHEMA, {"scores": [one.score], "rows": one.rows})
+        if one.guideline.name in ROOTS:
+            files.append(target.with_suffix(".xml"))
+            files[-1].write_text(card_xml(one, metrics), encoding="utf-8")
+    if browser:
+        files += print_pages(pages, browser)
+    if "html" not in formats:
+        for path in pages:
+            path.unlink()
+        pages = []
+    return [*pages, *files]
+
+
+def _chosen(names: str | Sequence[str], kind: str) -> list[str]:
+    if names == ALL or list(names) == [ALL]:
+        return [name for name in guideline_names() if kind in guideline(name).subjects]
+    return _named(names, guideline_names(), "--for")
+
+
+def _named(given: str | Sequence[str], known: Sequence[str], where: str) -> list[str]:
+    """The names of a list with commas, each once; UsageError for an unknown one."""
+    names = given.split(",") if isinstance(given, str) else list(given)
+    cleaned = list(dict.fromkeys(name.strip() for name in names if name.strip()))
+    unknown = [name for name in cleaned if name not in known]
+    if unknown or not cleaned:
+        problem = f"{unknown[0]!r} is not known" if unknown else "names nothing"
+        raise UsageError(problem, where, f"Use {', '.join(known)}")
+    return cleaned
+
+
+def verify_documents(folder: str | Path, against: str | Path) -> Verified:
+    """Read every record that a folder of documents names anew, and list the rows that no longer hold.
+
+    folder:  that `document` wrote
+    against: the run, package, node or study
+    """
+    subject, record = Subject.opened(Path(against), agreeing=False), Path(folder) / RECORD
+    written = read_json(record, SCHEMA)
+    try:
+        return Verified(len(written["rows"]), broken_rows(Path(folder), subject))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"is damaged ({error})", str(record), "Write the documents anew") from error

@@ -1,0 +1,444 @@
+"""Documents of a real run: what is measured, what a person states, and what no longer holds."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import re
+import shutil
+import subprocess
+import tomllib
+from collections import Counter
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+import isocenter
+from isocenter.documents import Subject, broken_rows, drafted, guideline, guideline_names, read_facts
+from isocenter.documents.change_plan import refuse_change_plan
+from isocenter.documents.guidelines import PLACEHOLDER
+from isocenter.documents.subject import csv_value
+from isocenter.errors import IntegrityError, PlanError, ResourceError, UsageError
+from isocenter.evaluation import Metrics
+from isocenter.report import Figure, Paragraph
+from isocenter.service.records import tables
+from isocenter.verbs.document import Documented
+
+# Items of each list, and its parts where the source counts those; the figures of the guidelines themselves.
+COUNTS = {
+    "ai-act": (9, 23),
+    "canada": (12, None),
+    "chai": (55, None),
+    "claim": (44, 44),
+    "consort-ai": (30 + 14, None),
+    "data-sheet": (7, None),
+    "draft": (20, 20),
+    "decide-ai": (17 + 10, 28 + 10),
+    "fda-510k": (25, None),
+    "fda-ai": (23, None),
+    "fda-de-novo": (24, None),
+    "fda-pma": (27, None),
+    "gdpr": (7, 10),
+    "gmlp": (10, 10),
+    "hipaa": (12, None),
+    "iec-62366": (10, None),
+    "imdrf": (9, None),
+    "iso-13485": (24, None),
+    "japan": (10, None),
+    "mdr": (9, None),
+    "mdr-clinical": (3, None),
+    "model-card": (9, None),
+    "pccp": (3, 12),
+    "pms": (10, None),
+    "spirit-ai": (34 + 15, None),
+    "stard-ai": (40, 48),
+    "tripod+ai": (27, 52),
+    "uk": (11, None),
+}
+
+
+@pytest.fixture(scope="session")
+def records(classified: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The records of a run without its weights and pages; tests that change them copy it."""
+    folder = tmp_path_factory.mktemp("records") / "run"
+    kept = shutil.ignore_patterns("*.safetensors", "*.html", "tensorboard", "last", "events*")
+    return Path(shutil.copytree(classified.out, folder, ignore=kept))
+
+
+@pytest.fixture(scope="session")
+def documented(records: Path, tmp_path_factory: pytest.TempPathFactory) -> Documented:
+    return isocenter.document(records, out=tmp_path_factory.mktemp("documents") / "all")
+
+
+@pytest.mark.parametrize("name", sorted(COUNTS))
+def test_a_list_has_as_many_items_as_its_source(name):
+    items, parts = COUNTS[name]
+    listed = guideline(name)
+    assert len(listed.numbers) == items
+    assert parts is None or len(listed.items) == parts
+
+
+def test_every_list_is_counted_and_needs_evidence_for_each_item():
+    assert set(guideline_names()) == set(COUNTS)
+    for name in guideline_names():
+        for item in guideline(name).items:
+            assert any(not one.startswith("?") for one in item.evidence), f"{name} {item.name}"
+            assert len({other.name for other in guideline(name).items}) == len(guideline(name).items)
+
+
+def test_half_of_claim_is_measured_from_a_default_run(documented):
+    [score] = [one for one in documented.scores if one["document"] == "claim"]
+    assert score["measured"] >= 22
+    assert sum(value for key, value in score.items() if key != "document") == 44
+
+
+def test_what_only_a_person_knows_is_never_measured(documented):
+    for one in documented.documents:
+        for answered in one.answered:
+            if all(text.removeprefix("?").split()[0] == "fact" for text in answered.item.evidence):
+                assert answered.state in ("missing", "not applicable")
+
+
+def test_every_measured_value_stands_in_its_record(documented, records):
+    subject = Subject.opened(records)
+    measured = [row for row in documented.rows if row["state"] == "measured"]
+    assert len(measured) > 100
+    for row in measured:
+        assert subject.at(row["record"], row["pointer"]).value == row["value"]
+
+
+def test_a_row_has_the_fields_that_others_read(documented):
+    written = json.loads((documented.out / "documents.json").read_text())
+    assert (written["schema"], written["version"]) == ("isocenter.documents", 1)
+    fields = "document item part section subject state value record pointer sha256 because"
+    assert all(set(row) == set(fields.split()) for row in written["rows"])
+
+
+def test_a_page_begins_with_its_score_and_at_most_ten_gaps(documented):
+    page = (documented.out / "claim.html").read_text()
+    assert "of 44 items are measured" in page
+    assert "Draft for a responsible person to complete" in page
+    gaps = page.split("Gaps that weigh most</h2>")[1].split("</table>")[0]
+    assert gaps.count("<tr>") == 11
+
+
+def test_documents_of_unchanged_records_hold(documented, records):
+    assert isocenter.verify_documents(documented.out, records).broken == []
+
+
+def change(file: Path, draw: random.Random) -> None:
+    """Change one figure of a record, by the last of its digits."""
+    text = file.read_text()
+    digits = [found.start() for found in re.finditer(r"(?<![\w.])\d+(?:\.\d+)?", text)]
+    place = draw.choice(digits)
+    other = draw.choice([digit for digit in "123456789" if digit != text[place]])
+    file.write_text(text[:place] + other + text[place + 1 :])
+
+
+@pytest.mark.parametrize("changes", [10, pytest.param(200, marks=pytest.mark.whole)])
+def test_a_changed_figure_in_any_record_is_found(documented, records, tmp_path, changes):
+    shutil.copytree(records, tmp_path / "run")
+    written = json.loads((documented.out / "documents.json").read_text())
+    draw, names = random.Random(0), sorted(written["records"])  # noqa: S311
+    for _ in range(changes):
+        file = tmp_path / "run" / draw.choice(names)
+        kept = file.read_bytes()
+        change(file, draw)
+        assert broken_rows(documented.out, Subject(tmp_path / "run", "run")) != [], file
+        file.write_bytes(kept)
+
+
+def test_a_changed_figure_is_named_with_both_values(documented, records, tmp_path):
+    shutil.copytree(records, tmp_path / "run")
+    file = tmp_path / "run" / "evaluation" / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["rows"][0]["value"] = 0.999
+    file.write_text(json.dumps(summary))
+    broken = [str(one) for one in isocenter.verify_documents(documented.out, tmp_path / "run").broken]
+    assert any(one.startswith("claim 37: evaluation/summary.json /rows/0 was") and "0.999" in one for one in broken)
+
+
+def test_a_changed_row_of_the_documents_is_found(documented, records, tmp_path):
+    shutil.copytree(documented.out, tmp_path / "documents")
+    file = tmp_path / "documents" / "documents.json"
+    written = json.loads(file.read_text())
+    row = next(row for row in written["rows"] if row["state"] == "measured")
+    row["value"] = "better"
+    file.write_text(json.dumps(written))
+    assert len(isocenter.verify_documents(tmp_path / "documents", records).broken) == 1
+
+
+def test_a_changed_score_is_found(documented, records, tmp_path):
+    shutil.copytree(documented.out, tmp_path / "documents")
+    file = tmp_path / "documents" / "documents.json"
+    written = json.loads(file.read_text())
+    written["scores"][0]["measured"] += 1
+    file.write_text(json.dumps(written))
+    [broken] = isocenter.verify_documents(tmp_path / "documents", records).broken
+    assert "does not follow from its rows" in str(broken)
+    del written["rows"][0]["state"]
+    file.write_text(json.dumps(written))
+    with pytest.raises(IntegrityError, match="is damaged"):
+        isocenter.verify_documents(tmp_path / "documents", records)
+
+
+def test_the_command_line_exits_with_1_where_a_row_no_longer_holds(documented, records, tmp_path, cli):
+    shutil.copytree(records, tmp_path / "run")
+    assert cli("document", "--verify", documented.out, "--against", tmp_path / "run").code == 0
+    (tmp_path / "run" / "split.csv").write_text("case,patient,split,fold\n")
+    result = cli("document", "--verify", documented.out, "--against", tmp_path / "run")
+    assert result.code == 1
+    assert "split.csv" in result.last
+
+
+def facts_of(folder: Path, **facts: str) -> Path:
+    """A facts.toml with these statements."""
+    lines = [
+        f"{key} = {{ value = {json.dumps(value)}, by = 'A. Reader', on = 2026-01-05 }}" for key, value in facts.items()
+    ]
+    (folder / "facts.toml").write_text("\n".join(lines))
+    return folder / "facts.toml"
+
+
+def test_a_fact_is_stated_with_name_and_day_and_can_be_verified(records, tmp_path):
+    facts = facts_of(tmp_path, funding="A grant of the university; it had no influence.")
+    made = isocenter.document(records, names="claim", facts=facts, out=tmp_path / "out")
+    [row] = [row for row in made.rows if row["item"] == "44"]
+    assert (row["state"], row["because"]) == ("stated", "stated by A. Reader on 2026-01-05")
+    assert isocenter.verify_documents(tmp_path / "out", records).broken == []
+    (tmp_path / "out" / "facts.toml").write_text("")
+    assert any(one.where == "claim 44" for one in isocenter.verify_documents(tmp_path / "out", records).broken)
+
+
+def test_the_open_questions_are_commented_out_and_can_be_given_back(documented):
+    text = (documented.out / "facts.toml").read_text()
+    assert tomllib.loads(text) == {}
+    assert '# funding = { value = "", by = "", on = }' in text
+    assert read_facts(documented.out / "facts.toml", date.today()) == {}
+
+
+WRONG_FACTS = {
+    "an unknown key": ('fundign = { value = "none", by = "A", on = 2026-01-05 }', "fundign.*Write funding"),
+    "a future day": ('funding = { value = "none", by = "A", on = 2999-01-05 }', "lies in the future"),
+    "HTML": ('funding = { value = "<script>x</script>", by = "A", on = 2026-01-05 }', "HTML or a formula"),
+    "a formula": ('funding = { value = "=1+1", by = "A", on = 2026-01-05 }', "HTML or a formula"),
+    "nobody": ('funding = { value = "none", on = 2026-01-05 }', "needs value, by and on"),
+    "no TOML": ("funding = none", "is not TOML"),
+}
+
+
+@pytest.mark.parametrize("wrong", sorted(WRONG_FACTS))
+def test_facts_are_refused(wrong, tmp_path):
+    text, problem = WRONG_FACTS[wrong]
+    (tmp_path / "facts.toml").write_text(text)
+    with pytest.raises(UsageError, match=problem):
+        read_facts(tmp_path / "facts.toml", date(2026, 11, 1))
+
+
+def test_a_statement_that_a_record_contradicts_is_refused_with_both_named(records, tmp_path):
+    claims = facts_of(tmp_path, external_testing="External validation was done in two hospitals.")
+    with pytest.raises(UsageError, match=r"external_testing states 'External validation'.*plan\.yaml /split/method"):
+        isocenter.document(records, facts=claims)
+    for denial in ("There was no external validation, for want of data.", "External validation is planned."):
+        denies = facts_of(tmp_path, external_testing=denial)
+        assert isocenter.document(records, names="claim", facts=denies).rows
+
+
+def test_no_exclusions_is_refused_where_the_check_names_some(records, tmp_path):
+    shutil.copytree(records, tmp_path / "run")
+    row = {"severity": "error", "what": "case 7 cannot be read", "cases": ["7"]}
+    (tmp_path / "run" / "check.json").write_text(json.dumps({"schema": "isocenter.check", "version": 1, "rows": [row]}))
+    facts = facts_of(tmp_path, inclusion_criteria="All cases of 2020; no exclusions.")
+    with pytest.raises(UsageError, match=r"no exclusions.*check\.json /rows/0/what.*case 7"):
+        isocenter.document(tmp_path / "run", facts=facts)
+
+
+def test_records_that_disagree_are_refused_with_both_named(records, tmp_path):
+    shutil.copytree(records, tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    run = json.loads(file.read_text())
+    run["verdict"]["answer"] = "Far better than chance."
+    file.write_text(json.dumps(run))
+    with pytest.raises(IntegrityError, match=r"run\.json /verdict/answer.*evaluation/summary\.json /verdict/answer"):
+        isocenter.document(tmp_path / "run")
+
+
+def test_an_unfinished_run_is_refused(records, tmp_path):
+    shutil.copytree(records, tmp_path / "run", ignore=shutil.ignore_patterns("run.json"))
+    with pytest.raises(IntegrityError, match="not finished"):
+        isocenter.document(tmp_path / "run")
+
+
+def test_a_run_without_a_test_part_says_what_measures_it(records, tmp_path):
+    shutil.copytree(records, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
+    made = isocenter.document(tmp_path / "run", names="claim")
+    [row] = [row for row in made.rows if row["item"] == "29"]
+    assert (row["state"], row["because"]) == ("missing", "run isocenter evaluate MODEL DATA")
+
+
+def test_an_unknown_document_and_a_folder_of_something_else_are_refused(records, tmp_path):
+    with pytest.raises(UsageError, match=r"'clam' is not known.*claim"):
+        isocenter.document(records, names="clam")
+    with pytest.raises(UsageError, match="no run, package, node or study"):
+        isocenter.document(tmp_path)
+
+
+def test_no_template_holds_a_figure():
+    for item in guideline("draft").items:
+        assert not re.search(r"\d", PLACEHOLDER.sub("", item.sentence)), item.name
+        assert PLACEHOLDER.findall(item.sentence), item.name
+
+
+def test_every_number_of_a_draft_is_that_of_a_row(documented):
+    [draft] = [one for one in documented.documents if one.guideline.name == "draft"]
+    known = " ".join(json.dumps(row["value"]) for row in draft.rows)
+    texts = [
+        block.text for section in drafted(draft, Metrics()) for block in section.blocks if isinstance(block, Paragraph)
+    ]
+    numbers = {found for text in texts for found in re.findall(r"\d+", text)}
+    assert len(numbers) > 20
+    rounded = {f"{float(one):.{places}f}" for one in re.findall(r"-?\d+\.?\d*", known) for places in (0, 1, 2, 3)}
+    pieces = {piece for one in rounded for piece in one.lstrip("-").split(".")} | set(re.findall(r"\d+", known))
+    assert numbers - pieces <= {"95"}  # of intervals, whose level is 0.95
+
+
+def test_the_flow_of_cases_is_drawn_from_the_rows(documented, records):
+    [draft] = [one for one in documented.documents if one.guideline.name == "draft"]
+    [flow] = [block for section in drafted(draft, Metrics()) for block in section.blocks if isinstance(block, Figure)]
+    with (records / "split.csv").open() as lines:
+        parts = Counter(row["split"] for row in csv.DictReader(lines))
+    assert f"Training: {parts['train']}, Validation: {parts['val']}, Test: {parts['test']}" in flow.alt
+    assert f"Found: {parts.total()} cases; Could not be used: 0" in flow.alt
+
+
+def test_a_case_of_several_folds_counts_once():
+    rows = [{"case": "a", "split": "train"}, {"case": "a", "split": "train"}, {"case": "b", "split": "test"}]
+    assert csv_value(rows, "count:split=train;distinct=case") == 1
+    assert csv_value(rows, "count:split=train") == 2
+    assert csv_value(rows, "case@3") == "b"
+    with pytest.raises(IndexError):
+        csv_value(rows, "case@0")
+
+
+def test_the_card_of_chai_is_valid_under_its_schema(documented, records, tmp_path, data):
+    schema = pytest.importorskip("xmlschema").XMLSchema(str(data / "documents" / "chai_applied_model_card_v0.2.xsd"))
+    schema.validate(str(documented.out / "chai.xml"))
+    facts = facts_of(tmp_path, model_name="Liver & spleen 2", approval="None.", clinical_risk="High.")
+    made = isocenter.document(records, names="chai", facts=facts, out=tmp_path / "out")
+    schema.validate(str(tmp_path / "out" / "chai.xml"))
+    assert "Liver &amp; spleen 2" in (made.out / "chai.xml").read_text()
+
+
+def test_a_word_file_holds_the_tables_of_the_page(records, tmp_path):
+    docx = pytest.importorskip("docx")
+    isocenter.document(records, names="model-card", formats="docx", out=tmp_path / "out")
+    assert not (tmp_path / "out" / "model-card.html").exists()
+    word = docx.Document(str(tmp_path / "out" / "model-card.docx"))
+    cells = [cell.text for table in word.tables for row in table.rows for cell in row.cells]
+    assert "what is asked" in cells
+    assert any("plan.yaml /network/name/value" in text for text in cells)
+
+
+@pytest.mark.whole
+def test_a_word_file_opens_in_libreoffice_and_a_pdf_has_all_pages(records, tmp_path):
+    office, browser = shutil.which("soffice"), shutil.which("chromium")
+    if office is None or browser is None:
+        pytest.skip("there is no LibreOffice or no Chromium")
+    isocenter.document(records, names="claim,draft", formats="docx,pdf", out=tmp_path / "out")
+    assert (tmp_path / "out" / "claim.pdf").read_bytes().startswith(b"%PDF")
+    (tmp_path / "out" / "claim.pdf").unlink()
+    profile = f"-env:UserInstallation=file://{tmp_path}/office"
+    command = [office, profile, "--headless", "--convert-to", "pdf", "--outdir", tmp_path / "out"]
+    subprocess.run([*command, tmp_path / "out" / "claim.docx"], check=True, capture_output=True, timeout=300)
+    assert (tmp_path / "out" / "claim.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_pdf_without_a_browser_is_refused_before_anything_is_written(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ResourceError, match=r"no Chromium.*Install chromium"):
+        isocenter.document(records, names="claim", formats="pdf", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_package_is_documented_from_what_it_keeps_of_its_run(packaged, tmp_path):
+    made = isocenter.document(packaged.out, names="model-card", out=tmp_path / "out")
+    states = {row["item"] + row["part"]: row["record"] for row in made.rows if row["state"] == "measured"}
+    assert states["1a"] == "isocenter/model.json"
+    assert isocenter.verify_documents(tmp_path / "out", packaged.out).broken == []
+
+
+def test_an_old_package_is_refused(packaged, tmp_path):
+    shutil.copytree(packaged.out / "isocenter", tmp_path / "old" / "isocenter")
+    file = tmp_path / "old" / "isocenter" / "model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "version": 0}))
+    with pytest.raises(IntegrityError, match="another version"):
+        isocenter.document(tmp_path / "old", names="model-card")
+
+
+def test_a_node_is_documented_without_any_identity(tmp_path):
+    node = tmp_path / "node"
+    node.mkdir()
+    engine = sqlalchemy.create_engine(f"sqlite:///{node}/node.sqlite")
+    tables.metadata.create_all(engine)
+    study = {"study": "s", "uid": "1.2", "state": "done", "instances": 1, "received_at": 0, "last_at": 0}
+    times = {"not_before": 0, "created_at": 86400, "started_at": 10, "done_at": 12}
+    names = {"job": "j", "study": "s", "rule": "r", "model": "lung", "model_hash": "abc", "inputs_hash": "i"}
+    with engine.begin() as database:
+        database.execute(tables.studies.insert().values(**study, attributes={"00100010": "Doe^Jane"}))
+        job = {**names, **times, "revision": 1, "inputs": [], "state": "done", "outcome": "result", "priority": 0}
+        database.execute(tables.jobs.insert().values(**job))
+    made = isocenter.document(node, names="pms", out=tmp_path / "out")
+    [exposure] = [row["value"] for row in made.rows if row["pointer"] == "/exposure"]
+    assert (exposure["jobs"], exposure["from"], exposure["median_seconds"]) == (1, "1970-01-02", 2.0)
+    assert isocenter.verify_documents(tmp_path / "out", node).broken == []
+    assert "Doe" not in "".join(path.read_text() for path in (tmp_path / "out").iterdir())
+    with engine.begin() as database:
+        database.execute(tables.jobs.update().values(outcome="failed"))
+    assert isocenter.verify_documents(tmp_path / "out", node).broken != []
+
+
+CHANGE_PLAN = """
+version = 1
+approved = "{digest}"
+[[modification]]
+name = "retrain with site data"
+may_change = ["weights", "task.calibration"]
+[[acceptance]]
+metric = "auroc"
+label = "all"
+rule = "non-inferior"
+margin = 0.02
+against = ["approved", "current"]
+[evidence]
+alpha = 0.05
+evaluations = 5
+""".replace("{digest}", "0" * 64)
+
+
+def test_a_plan_of_changes_is_documented_in_the_three_parts_of_the_guidance(records, tmp_path):
+    shutil.copytree(records, tmp_path / "run")
+    (tmp_path / "run" / "change-plan.toml").write_text(CHANGE_PLAN)
+    made = isocenter.document(tmp_path / "run", names="pccp", out=tmp_path / "out")
+    measured = {row["item"] + row["part"] for row in made.rows if row["record"] == "change-plan.toml"}
+    assert {"1a", "1b", "2c", "2d"} <= measured
+    assert isocenter.verify_documents(tmp_path / "out", tmp_path / "run").broken == []
+
+
+NOT_EXECUTABLE = {
+    "an unknown key": ("alpha = 0.05", "alfa = 0.05", "'alfa' is not known"),
+    "an unknown part": ('"weights", ', '"colour", ', "'colour' is no part"),
+    "a metric that the evaluation lacks": ('metric = "auroc"', 'metric = "dice"', "'dice', which the evaluation lacks"),
+    "no margin": ("margin = 0.02\n", "", "needs a margin"),
+    "no comparator": ('against = ["approved", "current"]\n', "", "against nothing"),
+}
+
+
+@pytest.mark.parametrize("wrong", sorted(NOT_EXECUTABLE))
+def test_a_plan_of_changes_that_no_check_could_execute_is_refused(wrong):
+    before, after, problem = NOT_EXECUTABLE[wrong]
+    with pytest.raises(PlanError, match=problem):
+        refuse_change_plan(tomllib.loads(CHANGE_PLAN.replace(before, after)), {"auroc"}, "change-plan.toml")
