@@ -63,6 +63,15 @@ def test_a_session_is_a_cookie_that_no_script_and_no_other_address_gets(node):
     assert secret not in kept and answer.json()["csrf"] not in kept
 
 
+def test_under_tls_the_cookie_goes_by_tls_alone_and_no_other_address_can_set_it(tmp_path):
+    with with_people(tmp_path / "node", http={"port": 0, "url": "https://node.example"}) as web:
+        given = {"account": "viewer", "password": PASSWORD}
+        answer = httpx.post(f"{web.url}/api/login", json=given, headers={"Origin": "https://node.example"})
+        cookie = answer.headers["set-cookie"]
+        assert cookie.startswith("__Host-isocenter=") and "Secure" in cookie and "Path=/;" in cookie
+        assert "Domain" not in cookie
+
+
 def test_a_session_ends_by_logging_out_and_after_half_an_hour_without_use(node, person):
     secret = person.cookies["isocenter"]
     assert person.post("/api/logout").status_code == 204
