@@ -261,8 +261,9 @@ def completed(dataset: Dataset) -> Dataset:
         if keyword in dataset and dataset[keyword].is_empty:
             del dataset[keyword]
     for keyword in STUDY_CODES:
-        if any(not _is_whole(code) for code in dataset.get(keyword) or ()):
-            whole = [code for code in dataset[keyword] if _is_whole(code)]
+        stated = list(dataset.get(keyword) or ())
+        if any(not _is_whole(code) for code in stated):
+            whole = [code for code in stated if _is_whole(code)]
             setattr(dataset, keyword, whole) if whole else delattr(dataset, keyword)
     if "PatientAge" in dataset and not AGE.fullmatch(str(dataset.PatientAge)):
         del dataset.PatientAge  # no PACS knows the patient by it
