@@ -127,7 +127,7 @@ def test_a_page_begins_with_its_score_and_at_most_ten_gaps(documented):
 
 
 def test_documents_of_unchanged_records_hold(documented, records):
-    assert isocenter.verify_documents(documented.out, records).broken == []
+    assert isocenter.verify_documents(documented.out, against=records).broken == []
 
 
 def change(file: Path, draw: random.Random) -> None:
@@ -158,7 +158,7 @@ def test_a_changed_figure_is_named_with_both_values(documented, records, tmp_pat
     summary = json.loads(file.read_text())
     summary["rows"][0]["value"] = 0.999
     file.write_text(json.dumps(summary))
-    broken = [str(one) for one in isocenter.verify_documents(documented.out, tmp_path / "run").broken]
+    broken = [str(one) for one in isocenter.verify_documents(documented.out, against=tmp_path / "run").broken]
     assert any(one.startswith("claim 37: evaluation/summary.json /rows/0 was") and "0.999" in one for one in broken)
 
 
@@ -169,7 +169,7 @@ def test_a_changed_row_of_the_documents_is_found(documented, records, tmp_path):
     row = next(row for row in written["rows"] if row["state"] == "measured")
     row["value"] = "better"
     file.write_text(json.dumps(written))
-    assert len(isocenter.verify_documents(tmp_path / "documents", records).broken) == 1
+    assert len(isocenter.verify_documents(tmp_path / "documents", against=records).broken) == 1
 
 
 def test_a_changed_score_is_found(documented, records, tmp_path):
@@ -178,12 +178,12 @@ def test_a_changed_score_is_found(documented, records, tmp_path):
     written = json.loads(file.read_text())
     written["scores"][0]["measured"] += 1
     file.write_text(json.dumps(written))
-    [broken] = isocenter.verify_documents(tmp_path / "documents", records).broken
+    [broken] = isocenter.verify_documents(tmp_path / "documents", against=records).broken
     assert "does not follow from its rows" in str(broken)
     del written["rows"][0]["state"]
     file.write_text(json.dumps(written))
     with pytest.raises(IntegrityError, match="is damaged"):
-        isocenter.verify_documents(tmp_path / "documents", records)
+        isocenter.verify_documents(tmp_path / "documents", against=records)
 
 
 def test_the_command_line_exits_with_1_where_a_row_no_longer_holds(documented, records, tmp_path, cli):
@@ -209,9 +209,9 @@ def test_a_fact_is_stated_with_name_and_day_and_can_be_verified(records, tmp_pat
     made = isocenter.document(records, names="claim", facts=facts, out=tmp_path / "out")
     [row] = [row for row in made.rows if row["item"] == "44"]
     assert (row["state"], row["because"]) == ("stated", "stated by A. Reader on 2026-01-05")
-    assert isocenter.verify_documents(tmp_path / "out", records).broken == []
+    assert isocenter.verify_documents(tmp_path / "out", against=records).broken == []
     (tmp_path / "out" / "facts.toml").write_text("")
-    assert any(one.where == "claim 44" for one in isocenter.verify_documents(tmp_path / "out", records).broken)
+    assert any(one.where == "claim 44" for one in isocenter.verify_documents(tmp_path / "out", against=records).broken)
 
 
 def test_the_open_questions_are_commented_out_and_can_be_given_back(documented):
@@ -368,7 +368,7 @@ def test_a_package_is_documented_from_what_it_keeps_of_its_run(packaged, tmp_pat
     made = isocenter.document(packaged.out, names="model-card", out=tmp_path / "out")
     states = {row["item"] + row["part"]: row["record"] for row in made.rows if row["state"] == "measured"}
     assert states["1a"] == "isocenter/model.json"
-    assert isocenter.verify_documents(tmp_path / "out", packaged.out).broken == []
+    assert isocenter.verify_documents(tmp_path / "out", against=packaged.out).broken == []
 
 
 def test_an_old_package_is_refused(packaged, tmp_path):
@@ -394,11 +394,11 @@ def test_a_node_is_documented_without_any_identity(tmp_path):
     made = isocenter.document(node, names="pms", out=tmp_path / "out")
     [exposure] = [row["value"] for row in made.rows if row["pointer"] == "/exposure"]
     assert (exposure["jobs"], exposure["from"], exposure["median_seconds"]) == (1, "1970-01-02", 2.0)
-    assert isocenter.verify_documents(tmp_path / "out", node).broken == []
+    assert isocenter.verify_documents(tmp_path / "out", against=node).broken == []
     assert "Doe" not in "".join(path.read_text() for path in (tmp_path / "out").iterdir())
     with engine.begin() as database:
         database.execute(tables.jobs.update().values(outcome="failed"))
-    assert isocenter.verify_documents(tmp_path / "out", node).broken != []
+    assert isocenter.verify_documents(tmp_path / "out", against=node).broken != []
 
 
 CHANGE_PLAN = """
@@ -425,7 +425,7 @@ def test_a_plan_of_changes_is_documented_in_the_three_parts_of_the_guidance(reco
     made = isocenter.document(tmp_path / "run", names="pccp", out=tmp_path / "out")
     measured = {row["item"] + row["part"] for row in made.rows if row["record"] == "change-plan.toml"}
     assert {"1a", "1b", "2c", "2d"} <= measured
-    assert isocenter.verify_documents(tmp_path / "out", tmp_path / "run").broken == []
+    assert isocenter.verify_documents(tmp_path / "out", against=tmp_path / "run").broken == []
 
 
 NOT_EXECUTABLE = {

@@ -38,7 +38,7 @@ def document(
     if verify is not None:
         if against is None or subject is not None:
             raise UsageError("needs --against SUBJECT, and no other subject", "--verify", "Give both folders")
-        result = isocenter.verify_documents(verify, against)
+        result = isocenter.verify_documents(verify, against=against)
         show(result, result.as_record() if json else None)
         if result.broken:
             first = result.broken[0]

@@ -25,7 +25,13 @@ def node_record(folder: Path) -> dict[str, Any]:
     path = folder / DATABASE
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            return {"exposure": _exposure(database), **_models(database), **_images(database), **_sent(database)}
+            return {
+                "exposure": _exposure(database),
+                **_models(database),
+                **_images(database),
+                **_sent(database),
+                **_audit(database),
+            }
     except sqlite3.DatabaseError as error:
         raise IntegrityError(f"is no database of a node ({error})", str(path), "Give the node's folder") from error
 
@@ -71,6 +77,16 @@ def _sent(database: sqlite3.Connection) -> dict[str, Any]:
     deliveries = dict(_rows(database, "SELECT state, count(*) FROM deliveries GROUP BY 1 ORDER BY 1"))
     [(notices, acknowledged)] = _rows(database, "SELECT count(*), count(acknowledged_at) FROM notices")
     return {"deliveries": deliveries, "notices": {"sent": notices, "acknowledged": acknowledged}}
+
+
+def _audit(database: sqlite3.Connection) -> dict[str, Any]:
+    """How often each action stands in the audit, and how many rows are sealed; of who acted nothing is read."""
+    actions = _rows(database, "SELECT action, outcome, count(*) FROM audit GROUP BY 1, 2 ORDER BY 1, 2")
+    [(sealed,)] = _rows(database, "SELECT count(hash) FROM audit")
+    counts: dict[str, dict[str, int]] = {}
+    for action, outcome, count in actions:
+        counts.setdefault(action, {})[outcome] = count
+    return {"audit": {"rows": sum(count for *_, count in actions), "sealed": sealed, "actions": counts}}
 
 
 def _rows(database: sqlite3.Connection, query: str) -> Sequence[tuple[Any, ...]]:

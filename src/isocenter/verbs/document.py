@@ -197,7 +197,7 @@ def _named(given: str | Sequence[str], known: Sequence[str], where: str) -> list
 
 
 @named_keywords()
-def verify_documents(folder: str | Path, against: str | Path) -> Verified:
+def verify_documents(folder: str | Path, *, against: str | Path) -> Verified:
     """Read every record that a folder of documents names anew, and list the rows that no longer hold.
 
     folder:  that `document` wrote
