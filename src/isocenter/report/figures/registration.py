@@ -44,7 +44,7 @@ def checkerboard(fixed: Image, moved: Image, title: str, *, near: ArrayLike | No
         .reshape([-1 if a == axis else 1 for a in range(ours.grid.ndim)])
         for axis, (size, step) in enumerate(zip(ours.grid.shape, ours.grid.steps, strict=True))
     )
-    mixed = replace(ours, values=np.where(np.asarray(fields) % 2 == 0, *both), low=0.0, high=1.0)
+    mixed = replace(ours, values=np.where(np.asarray(fields) % 2 == 0, both[0], both[1]), low=0.0, high=1.0)
 
     def draw(axes: Axes, view: View, plane: Plane, at: int) -> None:
         """Greys alone."""
