@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from isocenter.files.dicom.tags import first_item, frame_groups, lenient, named,
 from isocenter.files.dicom.writing.source_elements import AS_STATED
 from isocenter.values import Floats, Geometry, Image
 
+AGE = re.compile(r"\d{3}[DWMY]")  # PS3.5 6.2, value representation AS
 # Codes that a result repeats from the study of its source, PS3.3 C.7.2.1 and C.7.2.2.
 STUDY_CODES = (
     "ProcedureCodeSequence",
@@ -237,6 +239,10 @@ def completed(dataset: Dataset) -> Dataset:
         if any(not _is_whole(code) for code in dataset.get(keyword) or ()):
             whole = [code for code in dataset[keyword] if _is_whole(code)]
             setattr(dataset, keyword, whole) if whole else delattr(dataset, keyword)
+    if "PatientAge" in dataset and not AGE.fullmatch(str(dataset.PatientAge)):
+        del dataset.PatientAge  # no PACS knows the patient by it
+    if "PatientSpeciesDescription" in dataset and "PatientSexNeutered" not in dataset:
+        dataset.PatientSexNeutered = None  # type 2C for animals, PS3.3 C.7.2.2
     for keyword in UNKNOWN_ALLOWED:
         if keyword not in dataset or keyword in AS_STATED:
             setattr(dataset, keyword, None)
