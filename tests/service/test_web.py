@@ -192,7 +192,13 @@ GET /api/jobs/{job}/fhir, GET /api/jobs/{job}/answers/{name}, POST /api/jobs/{jo
 POST /api/jobs/{job}/cancel, GET /api/aside,
 POST /api/aside/{n}/release, GET /api/worklist, GET /api/notices, POST /api/notices/{n}/acknowledge, GET /v2,
 GET /v2/health/live, GET /v2/health/ready, GET /v2/models/{name}, GET /v2/models/{name}/ready,
-POST /v2/models/{name}/infer, GET /api/audit
+POST /v2/models/{name}/infer, GET /api/audit,
+GET /api/login, POST /api/login, POST /api/logout, GET /api/me, PUT /api/me/password, GET /api/login/openid,
+GET /api/login/openid/answer, GET /api/accounts, POST /api/accounts, PUT /api/accounts/{account}, GET /api/tokens,
+POST /api/tokens, DELETE /api/tokens/{token}, GET /api/worklist/events, GET /api/series/{series}/grid,
+GET /api/series/{series}/slices/{plane}/{k}, GET /api/studies/{study}/reading,
+GET /api/jobs/{job}/maps/{name}/slices/{plane}/{k}, GET /api/jobs/{job}/draft, POST /api/jobs/{job}/draft,
+DELETE /api/jobs/{job}/draft/{stroke}, PUT /api/jobs/{job}/correction, POST /api/jobs/{job}/feedback
 """
 
 
