@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from isocenter.values import Array, Deferred, Floats, Geometry, Image
 # In the header of a source that is one volume of several: which.
 VOLUME = "volume"
 
+AGE = re.compile(r"\d{3}[DWMY]")  # PS3.5 6.2, value representation AS
 # Codes that a result repeats from the study of its source, PS3.3 C.7.2.1 and C.7.2.2.
 STUDY_CODES = (
     "ProcedureCodeSequence",
@@ -262,6 +264,10 @@ def completed(dataset: Dataset) -> Dataset:
         if any(not _is_whole(code) for code in dataset.get(keyword) or ()):
             whole = [code for code in dataset[keyword] if _is_whole(code)]
             setattr(dataset, keyword, whole) if whole else delattr(dataset, keyword)
+    if "PatientAge" in dataset and not AGE.fullmatch(str(dataset.PatientAge)):
+        del dataset.PatientAge  # no PACS knows the patient by it
+    if "PatientSpeciesDescription" in dataset and "PatientSexNeutered" not in dataset:
+        dataset.PatientSexNeutered = None  # type 2C for animals, PS3.3 C.7.2.2
     for keyword in UNKNOWN_ALLOWED:
         if keyword not in dataset or keyword in AS_STATED:
             setattr(dataset, keyword, None)
