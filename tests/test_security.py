@@ -59,7 +59,7 @@ def test_few_files_reach_for_a_network() -> None:
     of_dicom = ("asking", "connection", "handed", "listening", "receiver", "sending")
     assert named == {
         "files/storage/web.py", "networks/weights.py", "runtime/parallel/dask_cluster.py", "training/logs.py",
-        "service/supervisor.py", "service/web/server.py", "service/web/dicomweb/retrieve.py",
+        "service/supervisor.py", "service/web/server.py", "service/web/openid.py", "service/web/dicomweb/retrieve.py",
         "service/exchange/fhir_server.py", "service/exchange/mllp.py", "service/exchange/syslog.py",
         "service/notifying.py",
         *(f"service/dicom/{name}.py" for name in of_dicom),

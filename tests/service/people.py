@@ -11,6 +11,7 @@ import httpx
 from argon2 import PasswordHasher
 
 from isocenter.service.records import accounts as records
+from isocenter.service.records.actor import NODE
 from service.databases import with_tables
 from service.web_served import Served, served
 
@@ -27,7 +28,7 @@ def with_people(folder: Path, **changes) -> Iterator[Served]:
         accounts = records.Accounts(database)
         accounts.first(PASSWORD)
         for role in PERSONS[:2]:
-            accounts.make(role, role, PASSWORD)
+            accounts.make(role, role, PASSWORD, who=NODE)
         database.close()
         with served(folder, **changes) as web:
             yield web

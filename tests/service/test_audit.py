@@ -26,7 +26,16 @@ from isocenter.service.objects.store import key_of
 from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.audit import record, record_lines, record_settings
-from isocenter.service.records.chain import FIRST, canonical, head, seal, sealed_events, unsealed_count, verified
+from isocenter.service.records.chain import (
+    FIRST,
+    Verdict,
+    canonical,
+    head,
+    seal,
+    sealed_events,
+    unsealed_count,
+    verified,
+)
 from isocenter.service.records.tables import audit
 from isocenter.service.sealing import Sealing
 from isocenter.service.settings import Audit
@@ -46,6 +55,10 @@ def recorded(database, count: int) -> None:
     with database.write() as connection:
         for number in range(count):
             record(connection, "view", f"{number:032x}", actor=EVE, detail={"n": number / 7, "words": WORDS})
+
+
+def checked(database) -> Verdict:
+    return verified(((event, canonical(event)) for event in sealed_events(database)), head(database).hash)
 
 
 def rows(database) -> list[Any]:
@@ -77,7 +90,7 @@ def test_rows_are_sealed_in_order_each_with_the_hash_of_the_one_before(database)
     assert [event["previous"] for event in events] == [FIRST, *(event["hash"] for event in events[:3])]
     stated = {(event["node"], event["actor"], event["role"], event["address"]) for event in events}
     assert stated == {("north", "eve", "radiologist", "10.0.0.7")}
-    assert verified(events, head(database).hash).events == 4
+    assert checked(database).events == 4
 
 
 def test_a_hash_is_that_of_the_row_as_json_so_that_others_can_check_it(database):
@@ -108,7 +121,7 @@ def test_two_that_seal_at_once_give_no_number_twice(database):
         thread.start()
     for thread in threads:
         thread.join()
-    assert verified(sealed_events(database), head(database).hash).events == 300
+    assert checked(database).events == 300
 
 
 def test_any_byte_that_changes_and_any_line_that_goes_moves_or_comes_twice_is_found(folder, tmp_path):

@@ -269,7 +269,7 @@ def test_a_node_on_postgresql_answers_alike(database, postgresql, tmp_path, monk
         assert [one["0020000E"]["Value"] for one in found] == [["1.2.3"]] * 3
 
 
-def test_with_a_token_nothing_but_health_is_said_to_others(tmp_path, monkeypatch):
+def test_with_a_token_nothing_but_health_and_how_to_log_in_is_said_to_others(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOCENTER_TOKEN", "secret")
     with served(tmp_path / "node", token="secret") as web:  # noqa: S106
         paths = web.client.get("/openapi.json").json()["paths"]
@@ -279,7 +279,7 @@ def test_with_a_token_nothing_but_health_is_said_to_others(tmp_path, monkeypatch
                 if not wrong:
                     del answer.headers["Authorization"]
                 status = web.client.send(answer).status_code
-                assert (status == 401) == (not path.startswith(("/health/", "/v2/health/"))), path
+                assert (status == 401) == (not path.startswith(("/health/", "/v2/health/", "/api/login"))), path
         assert web.client.get("/api/node", headers={"Host": "node.example"}).status_code == 200
 
 

@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 from isocenter.cli.document_commands import document
 from isocenter.cli.images import convert, register, view
 from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
-from isocenter.cli.service_commands import export, monitor, route, serve, verify
+from isocenter.cli.service_commands import export, feedback, monitor, route, serve, verify
 from isocenter.cli.shell import app
 from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, pretrain, train
 
@@ -72,6 +72,7 @@ for verb in (
     serve,
     route,
     monitor,
+    feedback,
     document,
     networks,
     demo,

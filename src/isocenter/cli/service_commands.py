@@ -66,6 +66,22 @@ def route(
     show(result, result.as_record() if json else None)
 
 
+def feedback(
+    node: Annotated[Path, typer.Argument(metavar="NODE", help="The folder of a node.")],
+    since: Annotated[str | None, typer.Option(metavar="DATE", help="First day, as 2026-03-01.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose results: those of a rule, or of another product.")
+    ] = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write what people accepted or corrected on a node as a data set."""
+    folder = out or default_out("feedback", node)
+    result = isocenter.feedback(node, out=folder, since=since, rule=rule, overwrite=overwrite)
+    show(result, result.as_record() if json else None)
+
+
 def monitor(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="Cases that a model has answered, CSV or Parquet.")],
     reference: Annotated[

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from isocenter.service.intake import start_intake
     from isocenter.service.keeper import Keeper
     from isocenter.service.objects.store import key_of
+    from isocenter.service.reading.data_set import of_one_source, opinions, write_data_set
     from isocenter.service.records.audit import record_settings
     from isocenter.service.records.chain import canonical, sealed_events, unsealed_count, verified
     from isocenter.service.records.database import Database, only_keeper, opened
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from isocenter.service.sealing import Sealing
     from isocenter.service.settings import Rule, Settings, read_settings
     from isocenter.service.speaking import listening_of
-    from isocenter.service.stored import SETTINGS, stored_settings
+    from isocenter.service.stored import node_database
     from isocenter.service.supervisor import Node, prepared
     from isocenter.service.web.server import run_web
     from isocenter.service.work.inference import serve_questions

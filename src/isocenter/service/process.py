@@ -101,7 +101,7 @@ def _worker(settings: Settings, name: str, stop: threading.Event) -> None:
 
 
 def _web(settings: Settings, name: str, stop: threading.Event) -> None:
-    settings = kept_settings(settings, "rules", "urgent", "models", "peers", "queue", "fhir", "hl7")
+    settings = kept_settings(settings, "rules", "urgent", "models", "peers", "queue", "fhir", "hl7", "oidc", "page")
     service.run_web(settings, stop, lambda port: _beating(settings, name, stop))
 
 

@@ -223,6 +223,7 @@ class ModelSection(Section):
     card:        the address of its model card
     covariates:  {name: source} of those that are not in DICOM
     answers:     kinds of DICOM objects that state its results; without any a SEG and a report
+    explain:     "auto" adds a map of what each answer rests on, by the best method that passed its tests on the model
     sr_class:    of its reports: Comprehensive 3D SR, or the older Comprehensive SR
     """
 
@@ -232,6 +233,7 @@ class ModelSection(Section):
     card: Url | None = None
     covariates: dict[str, Annotated[CovariateSource, BeforeValidator(_source)]] = {}
     answers: list[Kind] = []
+    explain: Literal["none", "auto"] = "none"
     sr_class: Literal["comprehensive-3d", "comprehensive"] = "comprehensive-3d"
 
 
@@ -374,6 +376,24 @@ class Ohif(Section):
     port: Port = 8181
 
 
+class Page(Section):
+    """The page that people read and correct on.
+
+    memory_gb: of images that are kept for it; reasons: for which a result may be rejected, beside free text
+    send:      peers that get what people correct, beside those of the rule that made it
+    """
+
+    memory_gb: Positive = 2
+    reasons: list[Annotated[str, Field(min_length=1, max_length=200)]] = [
+        "wrong structure",
+        "missed finding",
+        "false finding",
+        "wrong outline",
+        "poor image",
+    ]
+    send: list[str] = []
+
+
 class Audit(Section):
     """Where else the heads of the audit are kept: a server of syslog (RFC 5424 over TCP)."""
 
@@ -424,6 +444,7 @@ class Settings(Section):
     watch: Watch | None = None
     front: Front | None = None
     ohif: Ohif | None = None
+    page: Page = Page()
     audit: Audit = Audit()
     oidc: Oidc | None = None
 
@@ -444,6 +465,8 @@ class Settings(Section):
             for other in (rule.inside, rule.only_if):
                 if other is not None and (other.rule not in rules or other.rule == rule.name):
                     raise ValueError(f"rule {rule.name!r} waits for {other.rule!r}, which is not another rule")
+        if unknown := set(self.page.send) - set(names):
+            raise ValueError(f"page.send names {', '.join(sorted(unknown))}, which is not a listed peer")
         if double := {name for name in self.hl7.send if self.hl7.send.count(name) > 1}:
             raise ValueError(f"hl7.send names {', '.join(sorted(double))} twice")
         if self.fhir is not None and FHIR in names:

@@ -55,7 +55,7 @@ def verify_audit(place: str | Path, *, head: str | None = None) -> AuditCheck:
     if path.is_dir():
         with _opened(path) as database:
             unsealed = service.unsealed_count(database)
-            verdict = service.verified(service.sealed_events(database), head)
+            verdict = service.verified(((one, service.canonical(one)) for one in service.sealed_events(database)), head)
     else:
         unsealed, verdict = 0, service.verified(_lines(path), head)
     if verdict.wrong is not None:
@@ -92,16 +92,14 @@ def export_audit(node: str | Path, *, out: str | Path, format: str = "jsonl", ov
 @contextmanager
 def _opened(folder: Path) -> Iterator[Database]:
     """The database of a node, which may be running. Raises UsageError where there is none."""
-    if not (folder / service.SETTINGS).is_file():
-        raise UsageError("holds no node", str(folder), "Give the folder of a node")
-    database = service.opened(service.stored_settings(folder / service.SETTINGS).database_url)
+    database = service.node_database(folder)
     try:
         yield database
     finally:
         database.close()
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
+def _lines(path: Path) -> Iterator[tuple[dict[str, Any], str] | None]:
     """The events of a file; None for a line that is none, to the byte."""
     try:
         with path.open("rb") as file:
@@ -112,11 +110,12 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
         raise UsageError(f"cannot be read: {error.strerror}", str(path), remedy) from error
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
+def _event(line: bytes) -> tuple[dict[str, Any], str] | None:
     try:
-        event = parse_json(line.decode())
+        text = line.decode()
+        event = parse_json(text)
     except (ValueError, FormatError):
         return None
     # The same values may be written in several ways, of which the node writes one.
-    is_ours = isinstance(event, dict) and f"{service.canonical(event)}\n".encode("utf-8", "replace") == line
-    return event if is_ours else None
+    is_ours = isinstance(event, dict) and f"{service.canonical(event)}\n" == text
+    return (event, text[:-1]) if is_ours else None

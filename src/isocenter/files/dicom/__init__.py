@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.files.dicom.classes import REPORT_CLASSES, STRUCTURE_SET
+    from isocenter.files.dicom.classes import LABEL_MAP, REPORT_CLASSES, SEGMENTATION, STRUCTURE_SET
     from isocenter.files.dicom.dictionary_codes import dictionary_code
     from isocenter.files.dicom.header import Header, frame_count, looks_like_dicom, read_header, read_object
     from isocenter.files.dicom.identity import Identity, originals, read_identity, same_object
@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.writing.encoded import encoded
     from isocenter.files.dicom.writing.predecessor import name_predecessor
     from isocenter.files.dicom.writing.priority import state_priority
+    from isocenter.files.dicom.writing.reader import Reader
     from isocenter.files.dicom.writing.registration import write_registration
     from isocenter.files.dicom.writing.rejection import write_rejection
     from isocenter.files.dicom.writing.seg import write_segmentation
     from isocenter.files.dicom.writing.series import SeriesNames, write_series
+    from isocenter.files.dicom.writing.source_planes import volumes_of
     from isocenter.files.dicom.writing.sr import UCUM, write_no_answer, write_report
     from isocenter.files.dicom.writing.stamp import Stamp, stamped, stamped_uids
 

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, inspect, make_url,
 from sqlalchemy.dialects import postgresql, sqlite
 
 from isocenter.errors import IsocenterError, UsageError
-from isocenter.service.records.actor import NODE, Actor
+from isocenter.service.records.actor import MACHINE, NODE, Actor
 from isocenter.service.records.audit import FAILURE, record, record_change
 from isocenter.service.records.database import Clock, Database, opened
 from isocenter.service.records.tables import accounts, failures, sessions, tokens
@@ -28,6 +28,7 @@ from isocenter.service.settings import TOKEN, Settings, is_loopback
 
 ADMIN_PASSWORD = "ISOCENTER_ADMIN_PASSWORD"  # noqa: S105 - the name of a variable
 FIRST, ADMINISTRATOR = "administrator", "administrator"  # the first account, and its role
+NAME = r"^\w([\w.@ +-]{0,62}\w)?$"  # of an account, or of a token
 # Letters of a password: NIST SP 800-63B asks for 8 at least, and for 15 where it is all that is asked for.
 FEWEST_LETTERS, MOST_LETTERS = 12, 256
 IDLE_S = 30 * 60.0  # after which a session ends
@@ -102,6 +103,7 @@ class Accounts:
         if not self.exist():
             remedy = f"Start the node with {ADMIN_PASSWORD}, and log in as {FIRST}"
             raise AccountError("the node has no account yet", account, remedy)
+        _refuse_own_name(account)
         hashed = _hashed(password, account)
         with self.database.write() as connection:
             if _row(connection, account) is not None:
@@ -176,10 +178,14 @@ class Accounts:
         return is_open
 
     def record_failure(self, who: Actor, reason: str) -> None:
-        """Write into the audit that somebody could not log in."""
+        """Write into the audit that somebody could not log in.
+
+        A name of no account is left out: it may be a password that was typed in the wrong field.
+        """
         with self.database.write() as connection:
-            stated = {"outcome": FAILURE, "detail": {"reason": reason}}
-            record(connection, "login", f"account {who.account}", actor=who, **stated)
+            is_known = _row(connection, who.account) is not None
+            who, thing = (who, f"account {who.account}") if is_known else (replace(who, account=""), "no account")
+            record(connection, "login", thing, actor=who, outcome=FAILURE, detail={"reason": reason})
 
     def _count(self, connection: Connection, attempt: str) -> None:
         """One more attempt. Raises WaitError where it comes too soon."""
@@ -203,6 +209,7 @@ class Accounts:
 
         Raises AccountError where the account has ended, or another one has its name.
         """
+        _refuse_own_name(account)
         with self.database.write() as connection:
             row = connection.execute(select(accounts).where(accounts.c.subject == subject)).first()
             if row is None:
@@ -292,7 +299,7 @@ class Accounts:
         wanted = select(tokens.c.name, tokens.c.role).where(tokens.c.hash == _digest(token), tokens.c.ends_at > Clock())
         with self.database.read() as connection:
             row = connection.execute(wanted).first()
-        return None if row is None else Actor(f"token {row.name}", row.role)
+        return None if row is None else Actor(f"{MACHINE}{row.name}", row.role)
 
 
 def refuse_open_address(settings: Settings) -> None:
@@ -324,6 +331,12 @@ def _is_open_administrator() -> Any:
 
 def _row(connection: Connection, account: str) -> Row[Any] | None:
     return connection.execute(select(accounts).where(accounts.c.account == account)).first()
+
+
+def _refuse_own_name(account: str) -> None:
+    """Raise AccountError for a name that the audit gives to the node, or to a machine."""
+    if account == NODE.account or account.startswith(MACHINE):
+        raise AccountError("the node itself uses this name", account, "Choose another name")
 
 
 @cache

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Actor:
     """Whoever asks for something, or does it.
 
-    account: its name; that of a machine's token begins with `token `; empty for whoever has not logged in
+    account: its name; that of a machine's token begins with MACHINE; empty for whoever has not logged in
     role:    one of those of `isocenter.service.web.access`; empty where nothing but open pages may be asked for
     address: of its machine, as the node sees it
     """
@@ -19,6 +19,7 @@ class Actor:
     address: str = ""
 
 
+MACHINE = "token "  # before the name of a machine's token
 NODE = Actor("node", "service")
 # Whoever works at this machine, as long as the node has no account.
 ANYONE = Actor("", "administrator")

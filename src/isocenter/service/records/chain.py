@@ -21,6 +21,7 @@ COLUMNS = (
     *("sequence", "at", "node", "actor", "role", "address", "action", "object", "patient", "outcome", "detail"),
     *("previous", "hash"),
 )
+NAMES = frozenset(COLUMNS)
 FIRST = "0" * 64  # the hash before the first event
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 AT_ONCE = 1000  # events that are sealed in one transaction, and that a reader holds
@@ -39,11 +40,13 @@ def canonical(event: Mapping[str, Any]) -> str:
     return ENCODER.encode(event)
 
 
-def hash_of(event: Mapping[str, Any]) -> str:
-    """The SHA-256 of an event without its hash."""
-    text = canonical({name: value for name, value in event.items() if name != "hash"})
+def hash_of(text: str) -> str:
+    """The SHA-256 of an event without its hash. text: of the whole event, as `canonical` gives it"""
+    # Keys are sorted: a hash within `detail` stands before, and what follows holds no quotes that are not escaped.
+    before, _, after = text.rpartition(',"hash":')
+    without = f"{before},{after.partition(',')[2]}"
     # What no UTF-8 can hold was written by somebody else, and has no hash that fits.
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    return hashlib.sha256(without.encode("utf-8", "replace")).hexdigest()
 
 
 def head(database: Database) -> Head:
@@ -84,7 +87,7 @@ def _sealed(rows: Sequence[Row[Any]], last: Head, node: str) -> Iterator[dict[st
     for row in rows:
         links = {"sequence": last.sequence + 1, "node": node, "previous": last.hash}
         event = {**{name: row._mapping[name] for name in COLUMNS}, **links}
-        last = Head(last.sequence + 1, hash_of(event))
+        last = Head(last.sequence + 1, hash_of(canonical(event)))
         yield {"this": row.event, "new_hash": last.hash, **{f"new_{name}": value for name, value in links.items()}}
 
 
@@ -124,18 +127,18 @@ class Verdict:
     problem: str = ""
 
 
-def verified(events: Iterable[Mapping[str, Any] | None], expected: str | None = None) -> Verdict:
+def verified(events: Iterable[tuple[Mapping[str, Any], str] | None], expected: str | None = None) -> Verdict:
     """Check that events follow one another from the first, each as it was when it was sealed.
 
-    events:   None stands for what is no event
+    events:   each with its text as `canonical` gives it; None stands for what is no event
     expected: a hash that has to be among theirs, else the end is missing, or all was written anew
     """
     last, is_met = Head(), expected in (None, FIRST)
-    for event in events:
+    for stated in events:
         number = last.sequence + 1
-        if problem := _problem(event, last):
-            return Verdict(last.sequence, last, number, problem)
-        last = Head(number, str(event and event["hash"]))
+        if stated is None or (problem := _problem(*stated, last)):
+            return Verdict(last.sequence, last, number, problem if stated else "is no event as the node writes them")
+        last = Head(number, str(stated[0]["hash"]))
         is_met = is_met or last.hash == expected
     if not is_met:
         problem = "is missing, or the events were written anew: none of them has the hash of the head"
@@ -143,12 +146,12 @@ def verified(events: Iterable[Mapping[str, Any] | None], expected: str | None = 
     return Verdict(last.sequence, last)
 
 
-def _problem(event: Mapping[str, Any] | None, last: Head) -> str:
+def _problem(event: Mapping[str, Any], text: str, last: Head) -> str:
     """Why an event cannot be the one behind the last."""
-    if event is None or event.keys() != set(COLUMNS):
-        return "is no event as the node writes them"
+    if event.keys() != NAMES:
+        return "has other columns than the events of a node"
     if event["sequence"] != last.sequence + 1:
         return "is missing, or not in its place"
     if event["previous"] != last.hash:
         return "does not name the hash of the one before"
-    return "" if event["hash"] == hash_of(event) else "was changed after it was sealed"
+    return "" if event["hash"] == hash_of(text) else "was changed after it was sealed"

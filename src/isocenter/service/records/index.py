@@ -20,7 +20,7 @@ from isocenter.service.records.jobs import (
     superseded_because,
     unsettle,
 )
-from isocenter.service.records.tables import instances, jobs, rejections, series, studies
+from isocenter.service.records.tables import corrections, deliveries, instances, jobs, rejections, series, studies
 
 
 @dataclass(frozen=True)
@@ -297,9 +297,16 @@ def _reject(connection: Connection, note: Arrival) -> None:
     here = (instances.c.study == note.study, instances.c.uid.in_(uids))
     of_these = set(connection.execute(select(instances.c.series).where(*here)).scalars())
     mine = (jobs.c.study == note.study, jobs.c.state.not_in(("superseded", "cancelled")))
+    because = f"images of it were rejected: {note.reason}"
+    judged = set(connection.execute(select(instances.c.instance).where(*here)).scalars())
     for row in connection.execute(select(jobs.c.job, jobs.c.inputs).where(*mine)).all():
         if not of_these.isdisjoint(row.inputs["series"].values()):
-            closed(connection, row.job, "superseded", f"images of it were rejected: {note.reason}")
+            closed(connection, row.job, "superseded", because)
+            judged.add(row.job)
+    # What people made of these, or of a segmentation that is rejected itself, is not sent any more either.
+    owners = select(corrections.c.correction).where(corrections.c.judged.in_(judged))
+    kept = (deliveries.c.job.in_(owners), deliveries.c.state == "waiting")
+    connection.execute(update(deliveries).where(*kept).values(state="aside", reason=because))
 
 
 def _reopen(connection: Connection, study: str, action: str, who: Actor = NODE) -> None:

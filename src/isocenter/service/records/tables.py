@@ -49,6 +49,7 @@ studies = Table(
     Column("patient", WORD),
     Column("attributes", JSON),
 )
+Index("studies_by_patient", studies.c.patient)
 Index("studies_by_state", studies.c.state, studies.c.last_at)
 # The keeper asks for these several times a second, among all studies that there ever were.
 _unrouted = studies.c.routed < studies.c.revision
@@ -81,6 +82,7 @@ series = Table(
     Column("attributes", JSON),
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
+Index("series_by_key", series.c.series)
 
 instances = Table(
     "instances",
@@ -100,6 +102,7 @@ instances = Table(
     ForeignKeyConstraint(["study", "series"], ["series.study", "series.series"]),
 )
 Index("instances_by_uid", instances.c.uid)
+Index("instances_by_key", instances.c.instance)
 
 # Objects that a rejection note names, whether they have come or not; note: the UID of the note.
 rejections = Table(
@@ -163,6 +166,7 @@ findings = Table(
     ForeignKeyConstraint(["job"], ["jobs.job"]),
 )
 
+# job: that made it, or the correction that did
 answers = Table(
     "answers",
     metadata,
@@ -173,7 +177,6 @@ answers = Table(
     Column("sop_instance_uid", UID),
     Column("bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
-    ForeignKeyConstraint(["job"], ["jobs.job"]),
 )
 Index("answers_by_uid", answers.c.sop_instance_uid)
 
@@ -214,6 +217,61 @@ notices = Table(
     UniqueConstraint("job", name="one_notice"),
     ForeignKeyConstraint(["job"], ["jobs.job"]),
 )
+
+# What a person has drawn on a result and not saved yet, in the order of the strokes.
+# judged: key of the job, or of the instance of a segmentation that another product sent
+# mark: {"label", "runs"} of voxels, or {"box"}
+drafts = Table(
+    "drafts",
+    metadata,
+    Column("draft", Number, primary_key=True, autoincrement=True),
+    Column("judged", KEY, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("stroke", UID, nullable=False),
+    Column("mark", JSON, nullable=False),
+    Column("at", Float, nullable=False),
+    UniqueConstraint("judged", "account", "stroke", name="one_stroke"),
+)
+
+# Results as people corrected them, each after the one of the revision before; its files lie in `results/<correction>`.
+# findings: its rows, as `findings.json` has them
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("correction", KEY, primary_key=True),
+    Column("judged", KEY, nullable=False),
+    Column("study", KEY, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("findings", JSON, nullable=False),
+    UniqueConstraint("judged", "revision", name="one_revision"),
+    ForeignKeyConstraint(["study"], ["studies.study"]),
+)
+Index("corrections_by_study", corrections.c.study)
+
+# What people said of results. verdict: accept | correct | reject; instance: of another product's, its SOP Instance UID
+# before, after: rows of findings as they were made, and as they stand
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("feedback", Number, primary_key=True, autoincrement=True),
+    Column("judged", KEY, nullable=False),
+    Column("instance", UID),
+    Column("study", KEY, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("verdict", WORD, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("seconds", Float),
+    Column("before", JSON, nullable=False),
+    Column("after", JSON, nullable=False),
+    Column("correction", KEY),
+    ForeignKeyConstraint(["study"], ["studies.study"]),
+)
+Index("feedback_by_judged", feedback.c.judged, feedback.c.feedback)
+Index("feedback_by_study", feedback.c.study)
 
 # Orders of jobs: Unified Procedure Steps, PS3.4 CC; dataset: as DICOM JSON
 # state: SCHEDULED | IN PROGRESS | COMPLETED | CANCELED; is_ours: the node has claimed it

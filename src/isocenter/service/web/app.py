@@ -19,13 +19,17 @@ from isocenter.errors import IsocenterError, ResourceError
 from isocenter.service.web import (
     aside,
     audit,
+    correcting,
     health,
     jobs,
     login,
     metrics,
     node,
     notices,
+    pages,
     people,
+    reading,
+    series,
     studies,
     viewer,
     worklist,
@@ -50,7 +54,23 @@ log = logging.getLogger("isocenter")
 
 def web_app(web_node: WebNode) -> ASGIApp:
     """The application of a node."""
-    rooms = (health, login, people, metrics, node, studies, jobs, worklist, notices, aside, audit)
+    rooms = (
+        health,
+        login,
+        people,
+        metrics,
+        node,
+        studies,
+        jobs,
+        worklist,
+        notices,
+        aside,
+        audit,
+        series,
+        reading,
+        correcting,
+        pages,
+    )
     app, stated = _app(web_node), APIRouter(dependencies=[roles(*ROLES)])
     stated.add_api_route("/openapi.json", lambda: JSONResponse(app.openapi()), include_in_schema=False)
     routers = [stated, *(room.router for room in rooms), inference_router, *DICOMWEB]

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from isocenter.errors import IsocenterError
 from isocenter.service.settings import MOST_CONNECTIONS
 from isocenter.service.web.access import enter
-from isocenter.service.web.identity import HEALTH, Identity
+from isocenter.service.web.identity import EVENTS, HEALTH, Identity
 from isocenter.service.web.shapes import problem_of
 from isocenter.service.web.web_node import WebError
 
@@ -29,7 +29,8 @@ HEADERS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosnif
 class Guard:
     """Finds out who asks; refuses who is unknown, and who asks when too many do; ends requests that stand still.
 
-    max_requests: how many are answered at once; those of health are not counted, nor refused for others
+    max_requests: how many are answered at once; those of health are not counted, nor refused for others, and neither
+                  are pages that wait for changes
     """
 
     def __init__(self, app: ASGIApp, identity: Identity, max_requests: int) -> None:
@@ -39,12 +40,12 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        is_health = scope["path"].startswith(HEALTH)
-        refused = _too_long(scope, headers) or (None if is_health else self._overload(scope))
+        is_uncounted = scope["path"].startswith(HEALTH) or scope["path"] == EVENTS
+        refused = _too_long(scope, headers) or (None if is_uncounted else self._overload(scope))
         if refused is not None:
             await refused(scope, receive, send)
             return
-        self._in_flight += not is_health
+        self._in_flight += not is_uncounted
         try:
             refused = await self._refusal(scope, headers)
             if refused is not None:
@@ -53,7 +54,7 @@ class Guard:
             most = MOST_BODY_BYTES if scope["path"].startswith(API) else None
             await self.app(scope, _impatient(receive, most), _marked(send))
         finally:
-            self._in_flight -= not is_health
+            self._in_flight -= not is_uncounted
 
     def _overload(self, scope: Scope) -> JSONResponse | None:
         """What refuses a request before any of it is read, where as many as may be are being answered."""

@@ -15,12 +15,13 @@ from starlette.requests import cookie_parser
 from starlette.types import Scope
 
 from isocenter.service.records.accounts import ADMIN_PASSWORD, Accounts
-from isocenter.service.records.actor import ANYONE, Actor
+from isocenter.service.records.actor import ANYONE, MACHINE, Actor
 from isocenter.service.settings import TOKEN, Settings, is_loopback
 from isocenter.service.web.shapes import INFERENCE
 from isocenter.service.web.web_node import WebError
 
 HEALTH = ("/health/", f"{INFERENCE}/health/")
+EVENTS = "/api/worklist/events"  # for which a page asks again by itself, as long as it is open
 LOGIN = "/login"  # the page where a person logs in
 CSRF, BACKGROUND = "x-csrf-token", "x-background"
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -53,8 +54,9 @@ class Identity:
             if not _is_local(headers):
                 raise _refusal(403, "only this machine is served", f"Set {ADMIN_PASSWORD} or {TOKEN} for others")
             return Actor(ANYONE.account, ANYONE.role, address)
-        known = None if is_health else await self._known(scope, headers)
-        if known is None and not any(route.match(path) for route in self.opened):
+        is_open = any(route.match(path) for route in self.opened)
+        known = None if is_health else await self._known(scope, headers, is_open=is_open)
+        if known is None and not is_open:
             raise self._unknown(scope, headers)
         return Actor("", "", address) if known is None else Actor(known.account, known.role, address)
 
@@ -63,7 +65,7 @@ class Identity:
         """Whether the settings alone ask everybody to say who it is."""
         return self.token is not None or self.settings.oidc is not None
 
-    async def _known(self, scope: Scope, headers: Mapping[str, str]) -> Actor | None:
+    async def _known(self, scope: Scope, headers: Mapping[str, str], *, is_open: bool) -> Actor | None:
         """The machine or the person; None where nothing says who it is."""
         if "authorization" in headers:
             return await self._machine(headers)
@@ -73,12 +75,13 @@ class Identity:
             raise _refusal(403, "a page of another address asks", "Open the page of this node")
         if not secret:
             return None
-        is_used = BACKGROUND not in headers
+        is_used = BACKGROUND not in headers and scope["path"] != EVENTS
         session = await to_thread.run_sync(lambda: self.accounts.session(secret, is_used=is_used), limiter=THREADS)
         if session is None:
             return None
         given = headers.get(CSRF, "").encode("latin-1")
-        if scope["method"] not in SAFE and not hmac.compare_digest(given, session.csrf.encode()):
+        is_change = scope["method"] not in SAFE and not is_open  # who logs in anew has no such word
+        if is_change and not hmac.compare_digest(given, session.csrf.encode()):
             raise _refusal(403, "the page did not show that it is ours", "Send X-CSRF-Token as /api/me states it")
         return Actor(session.account, session.role)
 
@@ -87,7 +90,7 @@ class Identity:
         if not given:
             return None
         if self.token is not None and hmac.compare_digest(given, self.token.encode()):
-            return Actor(f"token {TOKEN}", "service")
+            return Actor(f"{MACHINE}{TOKEN}", "service")
         return await to_thread.run_sync(self.accounts.machine, given.decode("latin-1"), limiter=THREADS)
 
     def _unknown(self, scope: Scope, headers: Mapping[str, str]) -> WebError:

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import FileResponse, Response
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 
 from isocenter.errors import FormatError
 from isocenter.service.exchange.fhir import Version, bundle, checked
 from isocenter.service.exchange.fhir_server import JSON
 from isocenter.service.exchange.report import report_of
-from isocenter.service.records.tables import answers, deliveries, jobs, series, studies
+from isocenter.service.records.tables import answers, corrections, deliveries, jobs, series, studies
 from isocenter.service.web.access import ROLES, WORKING, Who, roles
 from isocenter.service.web.shapes import AnswerShape, DeliveryShape, JobShape, Listing
 from isocenter.service.web.web_node import JobName, Node, Page, WebError, WebNode, page_of
@@ -58,9 +58,12 @@ def get_job(node: Node, job: JobName) -> JobShape:
     "/{job}/answers/{name}", response_class=FileResponse, responses={206: {}, 416: {}}, dependencies=[roles(*ROLES)]
 )
 def get_answer(node: Node, who: Who, job: JobName, name: AnswerName) -> FileResponse:
-    """A file of a result."""
+    """A file of a result, or of a correction by its key."""
     with node.database.read() as connection:
-        wanted = select(answers, jobs.c.study).join(jobs, jobs.c.job == answers.c.job)
+        owned = answers.outerjoin(jobs, jobs.c.job == answers.c.job)
+        owned = owned.outerjoin(corrections, corrections.c.correction == answers.c.job)
+        study = func.coalesce(jobs.c.study, corrections.c.study).label("study")
+        wanted = select(answers, study).select_from(owned)
         row = connection.execute(wanted.where(answers.c.job == job, answers.c.name == name)).first()
     # Both parts of the path come from the records: a name that no job has written finds nothing.
     path = None if row is None else node.folder / "results" / row.job / row.name

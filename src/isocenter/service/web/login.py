@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, Field
 
 from isocenter.errors import IsocenterError, UsageError
-from isocenter.service.records.accounts import MOST_LETTERS, AccountError, WaitError, csrf_of
+from isocenter.service.records.accounts import MOST_LETTERS, NAME, AccountError, WaitError, csrf_of
 from isocenter.service.records.actor import Actor
 from isocenter.service.settings import Settings
 from isocenter.service.web.access import ANYBODY, ROLES, Who, roles
@@ -25,7 +25,6 @@ from isocenter.service.web.web_node import Node, WebError, WebNode
 router = APIRouter(prefix="/api", tags=["identity"], responses={status: {"model": Problem} for status in (400, 413)})
 OPENID = "/api/login/openid"
 BEGUN, BEGUN_S = "isocenter-openid", 600  # the cookie of a login that a provider has not answered yet, and its end
-NAME = r"^[\w.@ +-]{1,64}$"
 Password = Annotated[str, Field(max_length=MOST_LETTERS)]
 
 

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter
 from sqlalchemy import Column, func, select
 
+from isocenter.files import parse_json
 from isocenter.service.dicom.sending import PeerError, echo
 from isocenter.service.records.tables import deliveries, jobs, studies
-from isocenter.service.routing.rules import rules_of
+from isocenter.service.routing.answers import study_answers
+from isocenter.service.routing.facts import SeriesFacts
+from isocenter.service.routing.rules import rules_of, study_routing
 from isocenter.service.speaking import spoken_to
-from isocenter.service.stored import stored_models
+from isocenter.service.stored import LOG, stored_models
 from isocenter.service.web.access import KEEPING, ROLES, roles
-from isocenter.service.web.shapes import EchoShape, Listing, ModelShape, NodeShape, PeerShape, Problem
+from isocenter.service.web.shapes import (
+    EchoShape,
+    Listing,
+    LogShape,
+    ModelShape,
+    NodeShape,
+    PeerShape,
+    Problem,
+    UntakenShape,
+)
 from isocenter.service.web.web_node import Node, WebError, WebNode
 
 router = APIRouter(prefix="/api", tags=["node"])
 ECHO_S = 10.0
+# Studies of which is said why rules did not take their series; bytes of the log that are looked at, and lines of it.
+NEWEST, LOG_BYTES, MOST_TROUBLES = 10, 1 << 17, 20
+TROUBLES = ("warning", "error", "critical")
 
 
 @router.get("/node", dependencies=[roles(*ROLES)])
@@ -36,6 +52,8 @@ def get_node(node: Node) -> NodeShape:
         dicom_over_tls=None if own.tls is None else f"{own.host}:{own.tls.port}",
         text=node.settings.node.text,
         free_gb=free_bytes(node) / 1e9,
+        untaken=list(_untaken(node)),
+        troubles=_troubles(node),
         **{name: {state: n for (state,), n in counted_by(node, column).items()} for name, column in counts.items()},
     )
 
@@ -79,6 +97,46 @@ def echo_peer(node: Node, name: str) -> EchoShape:
     except PeerError as error:
         raise WebError(502, error.problem, error.where, error.remedy) from error
     return EchoShape(peer=name, seconds=time.monotonic() - began)
+
+
+def _untaken(node: WebNode) -> Iterator[UntakenShape]:
+    """Series of the newest studies that a rule did not take, and why."""
+    with node.database.read() as connection:
+        complete = select(studies).where(studies.c.complete_at.is_not(None), studies.c.state != "receiving")
+        newest = connection.execute(complete.order_by(studies.c.complete_at.desc()).limit(NEWEST)).all()
+    if not newest:
+        return
+    models = stored_models(node.folder)
+    rules = rules_of(node.settings, models)
+    for study in newest:
+        found = node.index.series_of(study.study)
+        contents = {one.series: one.inputs_hash for one in found}
+        answers, _ = study_answers(node.database, study.study, rules, models, contents)
+        for row in study_routing(rules, models, [SeriesFacts.of_row(one) for one in found], answers).rows:
+            if not row.taken:
+                fails = [one.failure for one in row.conditions if not one.holds]
+                yield UntakenShape(study=study.uid, series=row.uid, rule=row.rule, fails=fails)
+
+
+def _troubles(node: WebNode) -> list[LogShape]:
+    """The newest warnings and errors of the log, the newest first."""
+    try:
+        with (node.folder / LOG).open("rb") as log:
+            log.seek(max(0, log.seek(0, 2) - LOG_BYTES))
+            lines = log.read().splitlines()
+    except OSError:  # nothing was logged yet
+        return []
+    found = list[LogShape]()
+    for line in reversed(lines):
+        try:
+            one = LogShape.model_validate(parse_json(line.decode()))
+        except ValueError:  # the first may be cut
+            continue
+        if one.level in TROUBLES:
+            found.append(one)
+        if len(found) == MOST_TROUBLES:
+            break
+    return found
 
 
 def free_bytes(node: WebNode) -> int:

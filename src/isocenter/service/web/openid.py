@@ -19,6 +19,7 @@ from joserfc.errors import BadSignatureError, ExpiredTokenError, InvalidKeyIdErr
 from joserfc.jwk import KeySet
 
 from isocenter.errors import IsocenterError
+from isocenter.service.records.accounts import NAME
 from isocenter.service.settings import Oidc
 
 SECRET = "ISOCENTER_OIDC_SECRET"  # noqa: S105 - the name of a variable
@@ -28,7 +29,7 @@ CLOCKS_S = 120  # by which its clock and ours may differ
 # Signatures by a key that only the provider has. RFC 7518 3.1
 SIGNED = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
 MEANS = ("client_secret_basic", "client_secret_post")  # by which the node shows its secret
-NAMES = ("preferred_username", "email", "sub")  # claims that name a person, the best first
+CLAIMS_OF_NAMES = ("preferred_username", "email", "sub")  # claims that name a person, the best first
 RANKS = ("administrator", "radiologist", "viewer")  # who is several things gets the first
 log = logging.getLogger("isocenter")
 
@@ -147,7 +148,9 @@ class Provider:
         made = claims.get("iat")
         if not isinstance(made, int | float):
             return "its token does not state when it was made"
-        return f"its token was made {time.time() - made:+.0f} s before now: set both clocks by NTP"
+        ahead = made - time.time()
+        clock = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} ours"
+        return f"its token was made by a clock {clock}: set both clocks by NTP"
 
     def _key_set(self, *, anew: bool = False) -> KeySet:
         if anew or not self._keys:
@@ -160,8 +163,8 @@ class Provider:
         if role is None:
             problem = f"it gives you no role here: none of {self.settings.claim} is listed in [oidc] roles"
             raise ProviderError(403, problem, "Ask those who run the provider")
-        names = (str(claims.get(name, "")) for name in NAMES)
-        account = next((name for name in names if re.fullmatch(r"[\w.@ +-]{1,64}", name)), None)
+        names = (str(claims.get(name, "")) for name in CLAIMS_OF_NAMES)
+        account = next((name for name in names if re.fullmatch(NAME, name)), None)
         if account is None:
             raise _refused("it states no name of you that an account could have")
         return Vouched(f"{self.settings.issuer} {claims['sub']}", account, role)

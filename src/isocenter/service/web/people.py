@@ -11,10 +11,9 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Row
 
 from isocenter.errors import UsageError
-from isocenter.service.records.accounts import MOST_LETTERS, AccountError
+from isocenter.service.records.accounts import MOST_LETTERS, NAME, AccountError
 from isocenter.service.settings import PersonRole
 from isocenter.service.web.access import Who, roles
-from isocenter.service.web.login import NAME
 from isocenter.service.web.shapes import AccountShape, Listing, Problem, TokenShape
 from isocenter.service.web.web_node import KEY, Node, WebError, WebNode
 

@@ -72,7 +72,7 @@ def run_web(settings: Settings, stop: threading.Event, bound: Callable[[int], No
         listeners = [stack.enter_context(one) for one in web_listeners(settings)]
         database = opened(settings.database_url)
         store = ObjectStore(settings.folder, "web", sync=settings.dicom.sync, min_free_gb=settings.node.min_free_gb)
-        node = WebNode(settings, database, store)
+        node = WebNode(settings, database, store, stopping=stop)
         try:
             node.accounts.exist()
             apps = [web_app(node), *([] if settings.ohif is None else [viewer_app(node)])]
@@ -80,6 +80,7 @@ def run_web(settings: Settings, stop: threading.Event, bound: Callable[[int], No
             asyncio.run(_served(list(zip(servers, listeners, strict=True)), stop, bound))
         finally:
             node.computing.close()
+            node.volumes.close()
             store.close()
             database.close()
 

@@ -101,13 +101,23 @@ class StudyShape(BaseModel):
 
 
 class WorklistShape(BaseModel):
-    """A study to be read, by its StudyInstanceUID; because: the finding that gives the priority, or why none does."""
+    """A study to be read, by its StudyInstanceUID; because: the finding that gives the priority, or why none does.
+
+    finding: what a result states of it first, the most urgent result's; job: of that result
+    verdict: what a person said last of any result of it
+    """
 
     study: str
     priority: Priority
     because: str
     received_at: Time
     state: str
+    patient: str
+    modality: str
+    description: str
+    finding: str
+    job: str | None
+    verdict: str | None
 
 
 class NoticeShape(BaseModel):
@@ -172,8 +182,29 @@ class EchoShape(BaseModel):
     seconds: float
 
 
+class UntakenShape(BaseModel):
+    """A series that a rule did not take, by UIDs; fails: the conditions that do not hold, in words."""
+
+    study: str
+    series: str
+    rule: str
+    fails: list[str]
+
+
+class LogShape(BaseModel):
+    """A warning or an error of the node's log, which names no patient."""
+
+    at: Time
+    process: str
+    level: str
+    message: str
+
+
 class NodeShape(BaseModel):
-    """The node itself, where it receives (over TLS too, if so), and how much lies in it."""
+    """The node itself, where it receives (over TLS too, if so), and how much lies in it.
+
+    untaken: series of the newest studies that rules did not take; troubles: the newest warnings and errors
+    """
 
     name: str
     version: str
@@ -185,6 +216,8 @@ class NodeShape(BaseModel):
     studies: dict[str, int]
     jobs: dict[str, int]
     deliveries: dict[str, int]
+    untaken: list[UntakenShape]
+    troubles: list[LogShape]
 
 
 class AsideShape(BaseModel):

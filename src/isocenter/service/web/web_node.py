@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path as FilePath
@@ -18,6 +19,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select, tu
 from isocenter.errors import IsocenterError
 from isocenter.service.objects.received import Received
 from isocenter.service.objects.store import ObjectStore, key_of
+from isocenter.service.reading.volumes import Volumes
 from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.audit import record
@@ -37,6 +39,7 @@ KEY = r"^[0-9a-f]{32}$"
 MOST_ROWS = 1000
 # How long a search waits for the rows of objects that were just stored, and between two looks (s).
 ENTERED_S, LOOK_S = 2.0, 0.02
+FRESH_S = 0.5  # of what is known of the worklist
 OPEN_S = 1800.0  # without a request for it, after which a study counts as closed
 
 
@@ -78,6 +81,22 @@ class Arrivals:
                 del self._last[study]
 
 
+class Changes:
+    """A digest of the worklist, made once for all who wait for its changes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._digest, self._at = "", 0.0
+
+    def digest(self, made: Callable[[], str]) -> str:
+        """Of what `made` gives; not asked for again within half a second."""
+        with self._lock:
+            if time.monotonic() - self._at > FRESH_S:
+                self._digest = hashlib.sha256(made().encode()).hexdigest()
+                self._at = time.monotonic()
+            return self._digest
+
+
 class Openings:
     """What people have had open of late, so that looking at all slices of a study is one event of the audit."""
 
@@ -102,19 +121,23 @@ class Openings:
 
 @dataclass(frozen=True, eq=False)
 class WebNode:
-    """A node as the web process sees it."""
+    """A node as the web process sees it. stopping: set once it is to stop, for answers that have no end"""
 
     settings: Settings
     database: Database
     store: ObjectStore
+    stopping: threading.Event = field(default_factory=threading.Event)
+    changes: Changes = field(default_factory=Changes)
     arrivals: Arrivals = field(default_factory=Arrivals)
     openings: Openings = field(default_factory=Openings)
     computing: Computing = field(init=False)
     accounts: Accounts = field(init=False)
+    volumes: Volumes = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accounts", Accounts(self.database))
         object.__setattr__(self, "computing", Computing(self.settings))
+        object.__setattr__(self, "volumes", Volumes(self.settings.page.memory_gb * 1e9))
 
     @cached_property
     def provider(self) -> Provider | None:

@@ -29,7 +29,17 @@ from isocenter.files.dicom import (
     write_no_answer,
 )
 from isocenter.lazy import pandas as pd
-from isocenter.prediction import FINDINGS, Asked, Examined, Wanted, computed, findings_record, image_of, write_findings
+from isocenter.prediction import (
+    FINDINGS,
+    Asked,
+    Examined,
+    Explains,
+    Wanted,
+    computed,
+    findings_record,
+    image_of,
+    write_findings,
+)
 from isocenter.runtime import AS_PLANNED, Model, Request
 from isocenter.service.exchange.covariates import DICOM, Known
 from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Outcome
@@ -98,12 +108,14 @@ def answered(
     given: Mapping[str, Known] | None = None,
     request: Request = AS_PLANNED,
     kinds: Sequence[str] = (),
+    explains: Explains | None = None,
 ) -> Outcome:
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
     marks: of DICOM results; send: peers that results go to; request: of the model
     given: covariates that the images do not state
     kinds: of the DICOM objects; without any a SEG and a report
+    explains: adds maps of what answers rest on
     Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
     An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
     network are not finite the job has failed: another try would give the same. Any other error is raised.
@@ -120,7 +132,8 @@ def answered(
                 known = {**stated, **known}  # of several images the first states what is kept
                 image = image_of(case)
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
-                asked = Asked(room, Wanted(answers=tuple(kinds), text=marks.words), request, region)
+                wanted = Wanted(answers=tuple(kinds), text=marks.words)
+                asked = Asked(room, wanted, request, region, explains=explains)
                 read_at = time.monotonic()
                 write = computed(model, case, image, asked)
                 seconds["predict"] += time.monotonic() - read_at
@@ -184,12 +197,12 @@ def stated(
         return replace(outcome, reason=f"{outcome.reason}; no report: the images are of several patients")
     try:
         write_no_answer(outcome.reason, paths, report, algorithm_name=algorithm)
-        reports = [_answer(report, _stamp(job, report, marks), {}, marks)]
+        reports = [answer_of(report, _stamp(job, report, marks), {}, marks)]
     except FormatError as error:
         outcome, reports = replace(outcome, reason=f"{outcome.reason}; no DICOM report: {error.problem}"), []
     kind: Literal["abstained", "refused"] = "abstained" if outcome.outcome == ABSTAINED else "refused"
     write_findings(Findings((), kind, outcome.reason, model), room)
-    record = _answer(room / FINDINGS, None, {}, marks)
+    record = answer_of(room / FINDINGS, None, {}, marks)
     return replace(outcome, answers=[*outcome.answers, *reports, record])
 
 
@@ -281,10 +294,10 @@ def _answers(job: Job, seen: Sequence[Examined], findings: Findings, room: Path,
     stamps = {path: _stamp(job, path, marks) for path in paths if path.suffix == ".dcm"}
     uids = {old: new for path, stamp in stamps.items() for old, new in stamped_uids(path, stamp).items()}
     urgency = most_urgent(findings.records, marks.urgent)
-    return [_answer(path, stamps.get(path), uids, marks, urgency) for path in paths]
+    return [answer_of(path, stamps.get(path), uids, marks, urgency) for path in paths]
 
 
-def _answer(
+def answer_of(
     path: Path, stamp: Stamp | None, uids: Mapping[str, str], marks: Marks, urgency: Urgency | None = None
 ) -> Answer:
     """One file of a result; a DICOM object is stamped. uids: as `stamped` takes those of others"""

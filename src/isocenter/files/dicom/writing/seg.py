@@ -10,7 +10,7 @@ from typing import Any
 import highdicom
 import numpy as np
 from highdicom.color import CIELabColor
-from highdicom.seg import SegmentationTypeValues
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues
 from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SRCode
@@ -18,6 +18,7 @@ from pydicom.sr.coding import Code as SRCode
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.writing.answers import Result, answer_path
 from isocenter.files.dicom.writing.new_object import made_on_source, new_series, save
+from isocenter.files.dicom.writing.reader import Reader
 from isocenter.files.dicom.writing.source_planes import (
     correct_frames,
     marked_slices,
@@ -34,6 +35,8 @@ STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
 ABNORMAL = Code("SCT", "49755003", "Morphologically Abnormal Structure")
 # PS3.16 CID 7159 (lesion segmentation types) and its neighbours: what is no structure but something wrong with one.
 LESIONS = frozenset(("108369006", "86049000", "14799000", "4147007", "52988006", "27925004", "79654002", "6574001"))
+
+AUTOMATIC, SEMIAUTOMATIC = SegmentAlgorithmTypeValues.AUTOMATIC, SegmentAlgorithmTypeValues.SEMIAUTOMATIC
 
 Mask = NDArray[Any]
 
@@ -56,12 +59,14 @@ def write_segmentation(
     description: str = "Segmentation",
     series_number: int = 100,
     form: SegmentationTypeValues = SegmentationTypeValues.BINARY,
+    reader: Reader | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a label map on the source's own grid, as the same patient, study and frame of reference.
 
     label_map: (*spatial) of values that `labels` describe, 0 is background
     form: BINARY has a frame a segment and plane, LABELMAP one a plane
+    reader: who has corrected what the algorithm made
     Segments are numbered 1, 2, ... in the order of the labels' values, as the standard demands, and keep name, colour
     and code; without a code they are coded as tissue. Only planes with a segment become frames.
     Raises GeometryError where the map does not lie on the source's planes, FormatError for values without label and
@@ -75,7 +80,7 @@ def write_segmentation(
     slices = slices_of(source, where)
     refuse_placeless(slices, source.geometry, where)
     segments = [
-        _segment(n + 1, label, algorithm_name, version("isocenter"))
+        _segment(n + 1, label, algorithm_name, version("isocenter"), AUTOMATIC if reader is None else SEMIAUTOMATIC)
         for n, label in enumerate(sorted(labels, key=lambda label: label.value))
     ]
     if source.geometry.is_picture:
@@ -92,6 +97,7 @@ def write_segmentation(
             segment_descriptions=segments,
             content_label="SEGMENTATION",
             content_description=description[:64],
+            content_creator_name=None if reader is None else reader.person_name,
             omit_empty_frames=bool(planes.any()),  # there must be a frame
             **new_series(series_number, description),
             **places,
@@ -119,7 +125,9 @@ def _numbered(label_map: Mask, labels: Sequence[Label], where: str) -> Mask:
     return table[label_map.astype(np.uint8) if label_map.dtype == bool else label_map]
 
 
-def _segment(number: int, label: Label, name: str, release: str) -> highdicom.seg.SegmentDescription:
+def _segment(
+    number: int, label: Label, name: str, release: str, how: SegmentAlgorithmTypeValues
+) -> highdicom.seg.SegmentDescription:
     kind = label.code or TISSUE
     category = TISSUE if kind == TISSUE else ABNORMAL if kind.value in LESIONS else STRUCTURE
     return highdicom.seg.SegmentDescription(
@@ -127,7 +135,7 @@ def _segment(number: int, label: Label, name: str, release: str) -> highdicom.se
         segment_label=(label.name or str(label.value))[:64],  # LO, PS3.5 6.2
         segmented_property_category=_concept(category),
         segmented_property_type=_concept(kind),
-        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=how,
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=name, family=codes.cid7162.ArtificialIntelligence, version=release
         ),

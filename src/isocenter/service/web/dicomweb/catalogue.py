@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Row, select, true, tuple_
 from isocenter.errors import FormatError
 from isocenter.files.dicom import read_header, read_identity
 from isocenter.service.objects.store import key_of
-from isocenter.service.records.tables import answers, instances, jobs, series, studies
+from isocenter.service.records.tables import answers, corrections, instances, jobs, series, studies
 from isocenter.service.web.dicomweb.dicom_json import DicomJson, elements, header_elements
 from isocenter.service.web.web_node import WebNode
 
@@ -67,17 +67,17 @@ class StoredStudy:
 
     @cached_property
     def answers(self) -> list[StoredObject]:
-        """Objects that jobs made and nobody has sent back, by UID; a damaged file is none, and hides no other."""
-        made = answers.join(jobs, jobs.c.job == answers.c.job)
-        of_this = (
-            jobs.c.study == self.row.study,
-            jobs.c.state.in_(HAVE_ANSWERS),
-            answers.c.sop_instance_uid.is_not(None),
-        )
+        """Objects that jobs or people made and nobody has sent back, by UID.
+
+        A damaged file is none, and hides no other.
+        """
+        made = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.in_(HAVE_ANSWERS))
+        gone = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.not_in(HAVE_ANSWERS))
+        mine = (corrections.c.study == self.row.study, corrections.c.judged.not_in(gone))
+        corrected = select(corrections.c.correction).where(*mine)
+        of_this = (answers.c.job.in_(made.union(corrected)), answers.c.sop_instance_uid.is_not(None))
         with self.node.database.read() as connection:
-            rows = connection.execute(
-                select(answers).select_from(made).where(*of_this).order_by(answers.c.sop_instance_uid)
-            )
+            rows = connection.execute(select(answers).where(*of_this).order_by(answers.c.sop_instance_uid))
             paths = [self.node.folder / "results" / row.job / row.name for row in rows]
             found = [one for path in paths if (one := _object(path)) is not None]
             mine = (

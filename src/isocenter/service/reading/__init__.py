@@ -1,0 +1,1 @@
+"""Images and answers as people read them on the node's page, what they correct, and what they say of it."""

@@ -1,0 +1,308 @@
+"""A result as a person has corrected it: its mask and findings, written as SEG and as a verified report, and sent."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from sqlalchemy import Connection, func, insert, select
+
+from isocenter.errors import FormatError, GeometryError, IsocenterError
+from isocenter.evaluation import volume_unit
+from isocenter.files import dicom, suffix_of, write_label_map
+from isocenter.prediction import write_findings
+from isocenter.runtime import measurements
+from isocenter.service.reading.drafts import Stroke, boxed, drawn, forget, strokes_of
+from isocenter.service.reading.judged import MASK, Judged
+from isocenter.service.reading.series import named_image
+from isocenter.service.reading.volumes import Volume
+from isocenter.service.records import audit
+from isocenter.service.records.actor import Actor
+from isocenter.service.records.database import Clock, Database
+from isocenter.service.records.jobs import Answer
+from isocenter.service.records.tables import answers, corrections, deliveries, jobs, studies
+from isocenter.service.routing.urgency import most_urgent
+from isocenter.service.settings import Settings
+from isocenter.service.work.answer import Marks, answer_of
+from isocenter.tasks import measured_findings
+from isocenter.values import Array, Code, Finding, Findings, Image, Label
+
+DESCRIPTION = "Corrected segmentation"
+LONGEST_NAME = 64  # of an algorithm in DICOM objects, LO
+
+
+class MovedOnError(IsocenterError):
+    """Another person has corrected a result meanwhile."""
+
+
+class NothingDrawnError(IsocenterError):
+    """There is nothing to correct a result with, or it is none that can be corrected."""
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """A correction. revision: of the result now; names: of its files; lacking: what could not be written, and why"""
+
+    key: str
+    revision: int
+    names: Sequence[str]
+    lacking: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Corrections:
+    """The table of corrections, and their files. send: peers that get their DICOM objects"""
+
+    database: Database
+    settings: Settings
+    send: Sequence[str]
+
+    def save(
+        self, judged: Judged, images: Sequence[Volume], revision: int, actor: Actor, read: Callable[[str, int], Image]
+    ) -> Corrected:
+        """Make a correction of what an account has drawn on a result.
+
+        images:   of the series on whose grid it lies
+        revision: that the person has seen; read: a map of the result by its name and the number of the image
+        Raises MovedOnError where another revision stands, NothingDrawnError where nothing is drawn.
+        """
+        with self.database.read() as connection:
+            strokes, at = strokes_of(connection, judged.key, actor.account), _now(connection)
+            _check_revision(connection, judged, revision)
+        if not strokes:
+            raise NothingDrawnError("nothing is drawn that is not saved", judged.key, "Draw first")
+        key = hashlib.sha256(f"{judged.key}\0{revision + 1}\0{actor.account}\0{at}".encode()).hexdigest()[:32]
+        results = self.settings.folder / "results"
+        results.mkdir(exist_ok=True)
+        room = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=results))
+        try:
+            writing = _Writing(self.settings, judged, key, revision + 1, at, actor, room)
+            rows = writing.write(images, strokes, read)
+            files = writing.answers(rows)
+            with self.database.write() as connection:
+                _check_revision(connection, judged, revision, locks=True)
+                own = {"correction": key, "judged": judged.key, "study": judged.study, "revision": revision + 1}
+                connection.execute(insert(corrections).values(account=actor.account, at=at, findings=rows, **own))
+                self._send(connection, key, files)
+                forget(connection, judged.key, actor.account, strokes)
+                detail = {"revision": revision + 1, "correction": key, "strokes": len(strokes)}
+                audit.record(connection, "correction", judged.key, actor=actor, study=judged.study, detail=detail)
+                room.rename(results / key)
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+        return Corrected(key, revision + 1, [one.name for one in files], writing.lacking)
+
+    def _send(self, connection: Connection, key: str, files: Sequence[Answer]) -> None:
+        for one in files:
+            connection.execute(insert(answers).values(job=key, **vars(one)))
+            if one.sop_instance_uid is None:
+                continue
+            for peer in sorted(set(self.send)):
+                begun = {"state": "waiting", "next_at": Clock(), "created_at": Clock()}
+                connection.execute(insert(deliveries).values(job=key, name=one.name, peer=peer, **begun))
+
+
+def _now(connection: Connection) -> float:
+    return float(connection.execute(Clock().select()).scalar_one())
+
+
+def _check_revision(connection: Connection, judged: Judged, seen: int, *, locks: bool = False) -> None:
+    """Raises MovedOnError where another revision stands, NothingDrawnError where the result is taken back.
+
+    locks: keep others from correcting anything of the study until this transaction has ended
+    """
+    if locks:
+        connection.execute(select(studies.c.study).where(studies.c.study == judged.study).with_for_update())
+    state = connection.execute(select(jobs.c.state).where(jobs.c.job == judged.key)).scalar()
+    if state in ("superseded", "cancelled"):
+        raise NothingDrawnError(f"the job is {state}", judged.key, "Correct the result of the job in its place")
+    newest = select(func.max(corrections.c.revision)).where(corrections.c.judged == judged.key)
+    stands = connection.execute(newest).scalar() or 0
+    if stands != seen:
+        problem = f"revision {stands} stands, and this correction began from {seen}"
+        raise MovedOnError(problem, judged.key, "Look at what was corrected meanwhile, then save again")
+
+
+class _Writing:
+    """The files of one correction, written into a folder of their own.
+
+    lacking: what could not be written, and why
+    """
+
+    def __init__(
+        self, settings: Settings, judged: Judged, key: str, revision: int, at: float, actor: Actor, room: Path
+    ) -> None:
+        self.settings, self.judged, self.key, self.revision, self.at = settings, judged, key, revision, at
+        self.room, self.lacking = room, list[str]()
+        # Nobody can vouch for a report under no name.
+        self.reader = dicom.Reader(actor.account or "not logged in", settings.node.name)
+        self.is_known = bool(actor.account)
+        self.earlier = dict[str, Path]()
+
+    def write(
+        self, images: Sequence[Volume], strokes: Sequence[Stroke], read: Callable[[str, int], Image]
+    ) -> list[dict[str, Any]]:
+        """Write what the strokes make of a result; the rows of its findings then."""
+        rows = [dict(row) for row in self.judged.standing]
+        for number in sorted({one.image for one in strokes}):
+            mine = [one for one in strokes if one.image == number]
+            image = replace(images[number].image, pixels=images[number].voxels)
+            instance = named_image(images, number)
+            name = self.judged.case_of(instance)
+            of_others, own = _parted(rows, instance)
+            own = boxed(own, mine)
+            segmentations = dict[Path, Sequence[Label]]()
+            if any(one.box is None for one in mine):
+                mask, labels = self._drawn(read(MASK, number), mine)
+                self._write_map(mask, labels, image, name, self.judged.maps(instance).get(MASK))
+                segmentations = self._segmentation(mask, labels, image, name)
+                own = _measured(own, mask, labels, image)
+            self._report(own, image, name, segmentations)
+            rows = [*of_others, *own]
+        self._write_findings(rows)
+        return rows
+
+    def _write_findings(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        name, release = self.judged.model
+        model = {"name": name, "version": release, "corrected_by": self.reader.name}
+        places = tuple({key: row[key] for key in ("case", "instance") if key in row} for row in rows)
+        outcome: Literal["result", "nothing"] = "result" if rows else "nothing"
+        stated = tuple(finding_of(row) for row in rows)
+        write_findings(Findings(stated, outcome, "", model, places if any(places) else ()), self.room)
+
+    def _drawn(self, standing: Image, strokes: Sequence[Stroke]) -> tuple[Array, list[Label]]:
+        if standing.shape[0] > 1:
+            problem = "its segments overlap, and one label map cannot hold them"
+            raise NothingDrawnError(problem, self.judged.key, "Correct it where it was made")
+        codes = self._codes()
+        labels = [replace(one, code=one.code or codes.get(one.name)) for one in standing.labels if one.value]
+        return drawn(standing.data[0], strokes), labels
+
+    def _codes(self) -> Mapping[str, Code | None]:
+        """Codes of the labels, as the SEG of the result states them: other formats have no place for codes."""
+        for name in self.judged.files:
+            if name.endswith(".dcm"):
+                try:
+                    return {one.name: one.code for one in dicom.segments_of(self.judged.folder / name)}
+                except (FormatError, OSError):
+                    continue
+        return {}
+
+    def _write_map(self, mask: Array, labels: Sequence[Label], image: Image, name: str, made: Path | None) -> None:
+        """The label map in the format of the one that it replaces."""
+        plain = ".tiff" if image.geometry.physical or image.frames is not None else ".png"
+        kind = ".nii.gz" if image.geometry.is_volume else plain
+        suffix = suffix_of(made) if made is not None and made != self.judged.seg else kind
+        write_label_map(mask, labels, image, self.room / f"{name}{suffix}", algorithm=self._algorithm)
+
+    def _segmentation(
+        self, mask: Array, labels: Sequence[Label], image: Image, name: str
+    ) -> dict[Path, Sequence[Label]]:
+        path = self.room / f"{name}.dcm"
+        try:
+            dicom.write_segmentation(
+                mask,
+                labels,
+                image,
+                path,
+                algorithm_name=self._algorithm,
+                description=DESCRIPTION,
+                reader=self.reader,
+            )
+        except (FormatError, GeometryError) as error:
+            self.lacking.append(f"no SEG: {error.problem}")
+            return {}
+        return {path: labels}
+
+    def _report(
+        self, rows: Sequence[Mapping[str, Any]], image: Image, name: str, segmentations: Mapping[Path, Sequence[Label]]
+    ) -> None:
+        """The report of the findings as they stand, which names the one that it takes the place of."""
+        path = self.room / f"{name}_report.dcm"
+        before = [*reversed([(one.folder, one.files) for one in self.judged.corrections])]
+        before.append((self.judged.folder, self.judged.files))
+        earlier = next((folder / path.name for folder, names in before if path.name in names), None)
+        others = [one for one in (self.judged.seg,) if one is not None]
+        try:
+            dicom.write_report(
+                [finding_of(row) for row in rows],
+                image,
+                path,
+                algorithm_name=self._algorithm,
+                segmentations=segmentations,
+                is_empty=not rows,
+                reader=self.reader if self.is_known else None,
+                others=others,
+            )
+        except (FormatError, GeometryError) as error:
+            self.lacking.append(f"no report: {error.problem}")
+            return
+        if earlier is not None and earlier.exists():
+            self.earlier[path.name] = earlier
+
+    @property
+    def _algorithm(self) -> str:
+        return " ".join(filter(None, self.judged.model))[:LONGEST_NAME]
+
+    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
+        """The files, the DICOM objects under UIDs that follow from the correction. rows: its findings"""
+        node, own = self.settings.node, self.settings.models.get(str(self.judged.columns.get("model", "")))
+        marks = Marks(node.uid_root, node.text, own is not None and own.sr_class == "comprehensive", self.earlier)
+        paths = sorted(path for path in self.room.iterdir() if path.is_file())
+        objects = [path for path in paths if path.suffix == ".dcm"]
+        stamps = {path: self._stamp(path) for path in objects}
+        uids = {old: new for path, by in stamps.items() for old, new in dicom.stamped_uids(path, by).items()}
+        urgency = most_urgent(rows, self.settings.urgent)
+        return [answer_of(path, stamps.get(path), uids, marks, urgency) for path in paths]
+
+    def _stamp(self, path: Path) -> dicom.Stamp:
+        """Versions of a correction share a series, and count up in it."""
+        node, shared = self.settings.node, f"{self.judged.key} corrected {path.name}"
+        return dicom.Stamp(node.uid_root, f"{self.key} {path.name}", self.at, node.text, shared, self.revision)
+
+
+def finding_of(row: Mapping[str, Any]) -> Finding:
+    """A finding from its row in `findings.json`."""
+    stated = {one.name: row[one.name] for one in fields(Finding) if one.name in row}
+    stated["codes"] = tuple(Code(**code) for code in stated.get("codes") or ())
+    if stated.get("possible") is not None:
+        stated["possible"] = tuple(stated["possible"])
+    return Finding(**stated)
+
+
+def _parted(
+    rows: Sequence[Mapping[str, Any]], instance: str | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(findings of other images, those of this one); instance: of one of several, as its findings name it."""
+    own = [dict(row) for row in rows if instance is None or row.get("instance") == instance]
+    return [dict(row) for row in rows if instance is not None and row.get("instance") != instance], own
+
+
+def _measured(
+    rows: Sequence[Mapping[str, Any]], mask: Array, labels: Sequence[Label], image: Image
+) -> list[dict[str, Any]]:
+    """Findings with the size and the measurements of each structure as it is drawn now, in place of those before.
+
+    They have no interval: a person's outline has none that we know. Of a clip no structure is measured.
+    """
+    kept = [dict(row) for row in rows if row.get("label") is None]
+    if image.frames is not None:
+        return kept
+    # As results state it: in ml or mm2, and in voxels where their size is not known.
+    step, unit = (image.geometry.voxel_size or (1.0, ""))[0], volume_unit(image.geometry).replace("mm²", "mm2")
+    codes = {row["concept"]: finding_of(row).codes for row in rows if row.get("label") is not None}
+    place = {name: row[name] for row in rows[:1] for name in ("case", "instance") if name in row}
+    table = measurements(mask, labels, image)
+    for label in labels:
+        own = codes.get(label.name) or ((label.code,) if label.code is not None else ())
+        volume = round(float(np.count_nonzero(mask == label.value)) * step, 6)
+        made = [Finding(label.name, volume, unit, codes=own, group=label.name, label=label.value)]
+        made += [*measured_findings(label, table)] if volume else []
+        kept += [{**asdict(one), **place} for one in made]
+    return kept

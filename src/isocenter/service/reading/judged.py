@@ -1,0 +1,262 @@
+"""What people judge: results of jobs, and segmentations that other products sent."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, select
+
+from isocenter.errors import FormatError, IsocenterError
+from isocenter.files import load_json, read, read_given_table
+from isocenter.files.dicom import LABEL_MAP, SEGMENTATION, drawing_of, read_header, read_segmentation, text
+from isocenter.service.objects.store import key_of
+from isocenter.service.records.database import Database
+from isocenter.service.records.jobs import NOTHING, RESULT
+from isocenter.service.records.tables import (
+    answers,
+    corrections,
+    findings,
+    instances,
+    jobs,
+    rejections,
+    series,
+    studies,
+)
+from isocenter.service.work.answer import NAME
+from isocenter.values import Image
+
+# The label map as it stands, and as it was made where somebody has corrected it.
+MASK, ORIGINAL = "mask", "original"
+# Formats of maps of a result on the image's grid.
+MAP = re.compile(r"(?P<stem>.+?)\.(?:nii\.gz|nrrd|png|tiff)")
+# States of a job in which its study no longer has its result.
+TAKEN_BACK = ("superseded", "cancelled")
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A result as a person corrected it. files: names in the folder; rows: its findings"""
+
+    key: str
+    revision: int
+    folder: Path
+    files: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...]
+
+    def path(self, kind: str) -> Path | None:
+        """Its first file whose name ends so, where there is one."""
+        return next((self.folder / name for name in self.files if name.endswith(kind)), None)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The result of a job, or a segmentation of another product.
+
+    key:     of the job, or of the segmentation's instance
+    study:   its key; study_uid: StudyInstanceUID
+    series:  UIDs of the series on which it was made; its maps lie on the grid of the first
+    columns: those of the job, or what the header of the segmentation states in their place
+    rows:    its findings as they were made, as `findings.json` has them
+    files:   names of its files in its folder
+    corrections: what people made of it, oldest first
+    model:   its name and its version
+    seg:     path of the segmentation from elsewhere, else None
+    instance: SOP Instance UID of that; drawn_on: those of the images on which it was drawn
+    """
+
+    key: str
+    study: str
+    study_uid: str
+    series: tuple[str, ...]
+    columns: Mapping[str, Any]
+    rows: tuple[Mapping[str, Any], ...] = ()
+    files: tuple[str, ...] = ()
+    corrections: tuple[Correction, ...] = ()
+    model: tuple[str, str] = ("", "")
+    folder: Path = Path()
+    seg: Path | None = None
+    instance: str = ""
+    drawn_on: frozenset[str] = frozenset()
+
+    @property
+    def is_taken_back(self) -> bool:
+        """Whether newer images or a person have taken its place."""
+        return self.columns["state"] in TAKEN_BACK
+
+    @property
+    def is_result(self) -> bool:
+        """Whether it has an answer, also one that nothing was found."""
+        return self.columns["outcome"] in (RESULT, NOTHING)
+
+    @property
+    def revision(self) -> int:
+        """How often it was corrected."""
+        return self.corrections[-1].revision if self.corrections else 0
+
+    @property
+    def standing(self) -> tuple[Mapping[str, Any], ...]:
+        """Its findings as they stand."""
+        return self.corrections[-1].rows if self.corrections else self.rows
+
+    def case_of(self, instance: str | None) -> str:
+        """The beginning of the names of the files on an image; of several images the table of the job states it.
+
+        instance: the SOP Instance UID of one of several images; None of the only one
+        """
+        if instance is None:
+            return NAME
+        if self.seg is not None:
+            return f"{NAME}_{key_of(instance)[:8]}"
+        try:
+            rows = read_given_table(self.folder / "predictions.csv")
+        except (IsocenterError, OSError):
+            return ""
+        return next((row["case"] for row in rows.to_dict("records") if row.get("instance") == instance), "")
+
+    def maps(self, instance: str | None = None) -> dict[str, Path]:
+        """{name: file} of its maps on an image of its series; instance: as `case_of` takes it
+
+        `mask` is the first label map as it stands, `original` that of the model where somebody has corrected it.
+        """
+        case = self.case_of(instance)
+        if self.seg is None:
+            made = _maps(self.folder, self.files, case)
+        else:
+            made = {MASK: self.seg} if instance is None or instance in self.drawn_on else {}
+        stands = dict[str, Path]()
+        for one in self.corrections:
+            stands |= _maps(one.folder, one.files, case)
+        if MASK in made and MASK in stands:
+            made[ORIGINAL] = made[MASK]
+        return {**made, **stands}
+
+    def read_map(self, path: Path, on: Image) -> Image:
+        """A map, or the label map of a segmentation on the grid of the image that it was drawn on."""
+        return read_segmentation(path, on.geometry) if path == self.seg else read(path)
+
+
+def _maps(folder: Path, files: Sequence[str], case: str) -> dict[str, Path]:
+    """{name: file} of the maps in a folder whose names begin as a case is called, the label map first."""
+    stems = {match["stem"]: name for name in sorted(files) if (match := MAP.fullmatch(name))}
+    own = {MASK: stems[case]} if case in stems else {}
+    own |= {stem.removeprefix(f"{case}_"): name for stem, name in stems.items() if stem.startswith(f"{case}_")}
+    return {name: folder / file for name, file in own.items()} if case else {}
+
+
+def judged_of(database: Database, folder: Path, key: str) -> Judged | None:
+    """What a key names: a job, or a segmentation that came in and is no answer of ours."""
+    with database.read() as connection:
+        made = _of_jobs(connection, folder, jobs.c.job == key)
+        return next(iter(made or _of_others(connection, folder, instances.c.instance == key)), None)
+
+
+def judged_in(database: Database, folder: Path, study: str) -> list[Judged]:
+    """All results in a study that still hold: of jobs, then of other products. study: its key"""
+    with database.read() as connection:
+        ours = _of_jobs(connection, folder, and_(jobs.c.study == study, jobs.c.state.not_in(TAKEN_BACK)))
+        return [*ours, *_of_others(connection, folder, instances.c.study == study)]
+
+
+def _of_jobs(connection: Connection, folder: Path, which: ColumnElement[bool]) -> list[Judged]:
+    both = jobs.join(studies, jobs.c.study == studies.c.study)
+    wanted = select(jobs, studies.c.uid.label("study_uid")).select_from(both).where(which)
+    rows = connection.execute(wanted.order_by(jobs.c.created_at, jobs.c.job)).all()
+    keys = [row.job for row in rows]
+    of_series = select(series.c.study, series.c.series, series.c.uid).where(series.c.study.in_({r.study for r in rows}))
+    uids = {(row.study, row.series): row.uid for row in connection.execute(of_series)}
+    stated, (corrected, files) = defaultdict[str, list[Any]](list), _corrected(connection, folder, keys)
+    for row in connection.execute(select(findings).where(findings.c.job.in_(keys)).order_by(findings.c.number)):
+        stated[row.job].append(row.row)
+    return [
+        Judged(
+            row.job,
+            row.study,
+            row.study_uid,
+            tuple(uids.get((row.study, one), one) for _, one in sorted(row.inputs["series"].items())),
+            dict(row._mapping),
+            tuple(stated[row.job]),
+            tuple(files[row.job]),
+            tuple(corrected[row.job]),
+            _model(row, folder),
+            folder / "results" / row.job,
+        )
+        for row in rows
+    ]
+
+
+def _corrected(
+    connection: Connection, folder: Path, keys: Sequence[str]
+) -> tuple[Mapping[str, Sequence[Correction]], Mapping[str, Sequence[str]]]:
+    """({key: its corrections, oldest first}, {key: names of its files}) of what these keys name."""
+    mine = select(corrections).where(corrections.c.judged.in_(keys)).order_by(corrections.c.revision)
+    rows = connection.execute(mine).all()
+    files = defaultdict[str, list[str]](list)
+    owners = [*keys, *(row.correction for row in rows)]
+    wanted = select(answers.c.job, answers.c.name).where(answers.c.job.in_(owners)).order_by(answers.c.name)
+    for row in connection.execute(wanted):
+        files[row.job].append(row.name)
+    made = defaultdict[str, list[Correction]](list)
+    for row in rows:
+        place, names = folder / "results" / row.correction, tuple(files[row.correction])
+        made[row.judged].append(Correction(row.correction, row.revision, place, names, tuple(row.findings)))
+    return made, files
+
+
+def _model(row: Row[*tuple[Any, ...]], folder: Path) -> tuple[str, str]:
+    """The name and version of a job's model: as the record of findings states them, else as the settings name it."""
+    try:
+        stated = load_json(folder / "results" / row.job / "findings.json")["model"]
+        return str(stated["name"]), str(stated["version"])
+    except (IsocenterError, OSError, ValueError, KeyError, TypeError):  # there is none
+        return row.model, row.model_hash[:16]
+
+
+def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool]) -> list[Judged]:
+    """Segmentations that came in, but for those that are answers of ours and were sent back."""
+    ours = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
+    note = (rejections.c.study == instances.c.study, rejections.c.uid == instances.c.uid)
+    rejected = select(rejections.c.uid).where(*note).exists()
+    both = instances.join(studies, instances.c.study == studies.c.study)
+    wanted = (
+        select(instances, studies.c.uid.label("study_uid"))
+        .select_from(both)
+        .where(which, instances.c.sop_class.in_((SEGMENTATION, LABEL_MAP)), instances.c.uid.not_in(ours), ~rejected)
+    )
+    found, rows = list[Judged](), connection.execute(wanted.order_by(instances.c.received_at, instances.c.uid)).all()
+    corrected, _ = _corrected(connection, folder, [row.instance for row in rows])
+    for row in rows:
+        path = folder / row.path
+        try:
+            head, drawn = read_header(path).dataset, drawing_of(path).instances
+        except (FormatError, OSError):  # damaged: nobody can look at it
+            continue
+        maker, what = text(head, "Manufacturer"), text(head, "SeriesDescription")
+        columns = {"state": "done", "outcome": RESULT, "reason": None, "rule": "", "urgency": None, "because": None}
+        found.append(
+            Judged(
+                row.instance,
+                row.study,
+                row.study_uid,
+                _drawn_on(connection, row.study, drawn),
+                columns,
+                corrections=tuple(corrected[row.instance]),
+                model=(", ".join(filter(None, [maker, what])) or "unknown", text(head, "SoftwareVersions")),
+                seg=path,
+                instance=row.uid,
+                drawn_on=drawn,
+            )
+        )
+    return found
+
+
+def _drawn_on(connection: Connection, study: str, uids: frozenset[str]) -> tuple[str, ...]:
+    """UIDs of the series that hold the images on which a segmentation was drawn; none where they are not here."""
+    some = [key_of(uid) for uid in sorted(uids)][:500]
+    both = instances.join(series, and_(instances.c.study == series.c.study, instances.c.series == series.c.series))
+    wanted = select(series.c.uid).select_from(both).where(instances.c.study == study, instances.c.instance.in_(some))
+    return tuple(connection.execute(wanted.distinct().order_by(series.c.uid)).scalars())

@@ -1,0 +1,229 @@
+"""Routes of series as a page draws them: their grid, and slice after slice."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+from sqlalchemy import Row
+
+from isocenter.report import WINDOWS, is_colour, window
+from isocenter.service.reading.series import SeriesImages
+from isocenter.service.reading.views import PICTURE, Stored, kind_of
+from isocenter.service.reading.volumes import Volume
+from isocenter.service.records.actor import Actor
+from isocenter.service.settings import is_loopback
+from isocenter.service.web.access import ROLES, Who, roles
+from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
+
+router = APIRouter(prefix="/api/series", tags=["reading"])
+PlaneName = Literal["axial", "coronal", "sagittal", "picture"]
+Place = Annotated[int, Query(ge=0)]
+FORWARDED = ("forwarded", "x-forwarded-for", "via")  # by a proxy
+BYTES = "application/octet-stream"
+RAW: dict[int | str, dict[str, Any]] = {200: {"content": {BYTES: {}}}}
+WINDOW_SLICES = 5  # of a volume whose header states no window
+
+
+class SideShape(BaseModel):
+    """The axis of the source's array along which rows or columns of a plane follow each other; mm: of a step."""
+
+    axis: int
+    reversed: bool
+    mm: float | None
+
+
+class PlaneShape(BaseModel):
+    """A plane: the axis that is scrolled (none of a picture), how many slices it has, and its sides."""
+
+    axis: int | None
+    count: int
+    rows: SideShape
+    columns: SideShape
+
+
+class PresetShape(BaseModel):
+    """A window that has a name; window: centre and width."""
+
+    name: str
+    window: tuple[float, float]
+
+
+class GridShape(BaseModel):
+    """The grid of an image of a series.
+
+    shape:  of the source's own array: of a volume (columns, rows, slices), a picture (rows, columns), a clip with its
+            frames first
+    affine: index to RAS+ mm; of a picture of known size its two axes; null where no size is known, and of a clip
+    window: centre and width
+    oriented: whether left and right are known, which the names of planes otherwise do not state
+    frames: volumes that follow each other in time; images: how many grids the series has, channels: of this one
+    """
+
+    schema_: str = Field(alias="schema")
+    version: int = 1
+    kind: Literal["volume", "picture", "clip"]
+    shape: list[int]
+    affine: list[list[float]] | None
+    oriented: bool
+    unit: str
+    window: tuple[float, float]
+    presets: list[PresetShape]
+    colour: bool
+    planes: dict[str, PlaneShape]
+    frames: int
+    times: list[float] | None
+    channels: list[str]
+    images: int
+    modality: str
+    notes: list[str]
+
+
+@router.get("/{series}/grid", dependencies=[roles(*ROLES)])
+def get_grid(node: Node, who: Who, series: Uid, image: Place = 0) -> GridShape:
+    """The grid of a series, with the planes that show it. image: of a series with several grids or views"""
+    every = _opened(node, who, series)
+    return grid_shape(_numbered(every, image, series), len(every))
+
+
+@router.get("/{series}/slices/{plane}/{k}", response_class=Response, responses=RAW, dependencies=[roles(*ROLES)])
+def get_slice(
+    node: Node,
+    who: Who,
+    request: Request,
+    series: Uid,
+    plane: PlaneName,
+    k: int,
+    image: Place = 0,
+    frame: Place = 0,
+    channel: Place = 0,
+) -> Response:
+    """Slice k of a plane: the k-th along the source's axis, from 0, as raw little-endian numbers."""
+    volume = _numbered(_opened(node, who, series), image, series)
+    return slice_answer(request, slice_of(volume, plane, k, frame=frame, channel=channel))
+
+
+def volumes_of(node: WebNode, uid: str, study: str) -> list[Volume]:
+    """The images of a series of a study. WebError where it is not here."""
+    images = SeriesImages(node.database, node.folder, node.volumes)
+    return images.of(_only(images.rows(uid, study), uid))
+
+
+def _opened(node: WebNode, who: Actor, uid: str) -> list[Volume]:
+    """The same of a series that is in one study alone, which somebody now has open."""
+    images = SeriesImages(node.database, node.folder, node.volumes)
+    row = _only(images.rows(uid), uid)
+    node.record_opening("view", row.study, who)
+    return images.of(row)
+
+
+def _only(rows: Sequence[Row[*tuple[Any, ...]]], uid: str) -> Row[*tuple[Any, ...]]:
+    if not rows:
+        raise WebError(404, "there is no such series", uid, "See /api/studies")
+    if len(rows) > 1:
+        raise WebError(409, "two studies have a series of this UID", uid, "Have one of them sent under its own UIDs")
+    return rows[0]
+
+
+def _numbered(volumes: list[Volume], number: int, where: str) -> Volume:
+    if number >= len(volumes):
+        raise WebError(404, f"the series has {len(volumes)} images", where, "Count them from 0")
+    return volumes[number]
+
+
+def slice_of(volume: Volume, plane: str, number: int, *, frame: int = 0, channel: int = 0) -> Stored:
+    """A slice. WebError for a plane or slice that there is not."""
+    try:
+        return volume.slice(plane, number, frame=frame, channel=channel)
+    except (KeyError, IndexError) as error:
+        there = ", ".join(f"{name} 0 to {view.count - 1}" for name, view in volume.views.items())
+        raise WebError(404, "there is no such slice", f"{plane} {number}", f"Ask for one of {there}") from error
+
+
+def slice_answer(request: Request, stored: Stored) -> Response:
+    """A slice as raw bytes, with its size and what its numbers mean in headers."""
+    body = np.ascontiguousarray(stored.pixels).tobytes()
+    rows, columns = stored.pixels.shape[:2]
+    headers = {
+        "X-Rows": str(rows),
+        "X-Columns": str(columns),
+        "X-Type": stored.kind,
+        "X-Slope": repr(stored.slope),
+        "X-Intercept": repr(stored.intercept),
+    }
+    if "gzip" in request.headers.get("accept-encoding", "") and not _is_near(request):
+        body = _gzipped(body)
+        headers["Content-Encoding"] = "gzip"
+    return Response(body, headers=headers, media_type=BYTES)
+
+
+def _is_near(request: Request) -> bool:
+    """Whether a client on this machine asks, and no proxy for another: packing would take longer than sending."""
+    address = "" if request.client is None else request.client.host
+    return is_loopback(address) and not any(name in request.headers for name in FORWARDED)
+
+
+def _gzipped(body: bytes) -> bytes:
+    """The bytes as gzip without a search for repeats: noise has none, and on CT it takes half the time of level 1."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    return packer.compress(body) + packer.flush()
+
+
+def grid_shape(volume: Volume, images: int) -> GridShape:
+    """The grid of an image. images: of its series"""
+    image, kind = volume.image, kind_of(volume.image)
+    colour = is_colour(image)
+    low, high = (0.0, 255.0) if colour else window(image, _sampled(volume))
+    presets = [PresetShape(name=name, window=one) for name, one in WINDOWS.get(image.modality, {}).items()]
+    return GridShape(
+        schema="isocenter.grid",
+        kind=kind,
+        shape=list(volume.shape),
+        affine=_affine(volume),
+        oriented=image.geometry.orientation is not None,
+        unit=str(image.facts_of(0).get("unit", "")),
+        window=((low + high) / 2, high - low),
+        presets=presets,
+        colour=colour,
+        planes={name: _plane(view) for name, view in volume.views.items()},
+        frames=image.frames or 1 if kind == "volume" else 1,
+        times=None if image.times is None else list(image.times),
+        channels=["colour"] if colour else list(image.channels),
+        images=images,
+        modality=image.modality,
+        notes=list(image.notes),
+    )
+
+
+def _plane(view: Any) -> PlaneShape:
+    return PlaneShape(
+        axis=view.axis, count=view.count, rows=SideShape(**vars(view.rows)), columns=SideShape(**vars(view.columns))
+    )
+
+
+def _affine(volume: Volume) -> list[list[float]] | None:
+    """Four by four; None where the size is not known, and of a clip, whose first axis is time."""
+    geometry = volume.image.geometry
+    if not geometry.physical or kind_of(volume.image) == "clip":
+        return None
+    if geometry.is_volume:
+        return geometry.affine.tolist()
+    whole = np.eye(4)
+    whole[:2, :2], whole[:2, 3] = geometry.affine[:2, :2], geometry.affine[:2, 2]
+    return whole.tolist()
+
+
+def _sampled(volume: Volume) -> Any:
+    """Values of a few slices of the first channel, where the header states no window."""
+    if volume.image.facts_of(0).get("window") is not None:
+        return np.zeros(0)
+    name = PICTURE if PICTURE in volume.views else max(volume.views, key=lambda one: volume.views[one].axis or 0)
+    count = volume.views[name].count
+    places = sorted({round(n * (count - 1) / (WINDOW_SLICES - 1)) for n in range(WINDOW_SLICES)})
+    slices = [volume.slice(name, place) for place in places]
+    return np.stack([one.pixels * one.slope + one.intercept for one in slices])
