@@ -159,10 +159,10 @@ def _side(values: Floats, known: Floats, grid: Geometry, spacing: float, centre:
     linear = to_index[:-1, :-1] * 2 / size[:, None]
     shift = (2 * (to_index[:-1, :-1] @ centre + to_index[:-1, -1]) + 1) / size - 1
     to_grid = np.concatenate([linear, shift[:, None]], axis=1)[::-1].copy()
-    values, weights = (
+    measured, weights = (
         torch.as_tensor(np.ascontiguousarray(one), dtype=torch.float32)[None, None] for one in (numbers, weight)
     )
-    return Side(coarse, values, weights, torch.as_tensor(to_grid, dtype=torch.float32), bool(known.all()))
+    return Side(coarse, measured, weights, torch.as_tensor(to_grid, dtype=torch.float32), bool(known.all()))
 
 
 def spacings(grid: Geometry, levels: int, most: int) -> list[float]:
