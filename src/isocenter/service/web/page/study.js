@@ -33,10 +33,10 @@ class StudyPage {
   async start() {
     this.reading = await ask(`/api/studies/${this.study}/reading`);
     this.#frame();
+    document.addEventListener("keydown", (event) => this.onKey(event)); // keys move images as soon as there are some
     const job = this.#firstJob();
     await this.show(this.#seriesOf(job), job);
     this.#watch();
-    document.addEventListener("keydown", (event) => this.onKey(event));
     window.addEventListener("beforeunload", (event) => this.draft?.waiting.length && event.preventDefault());
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) this.seconds += (Date.now() - this.opened) / 1000;
