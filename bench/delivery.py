@@ -52,7 +52,7 @@ WEIGHTS = {"worker": 4, "web": 4, "keeper": 1, "receiver": 1}
 # Once the last workitem has ended, receivers may still be waited for: a pause is at most 300 s.
 LONGEST_S = 3600
 # Between two requests that failed, two orders, and two looks (s).
-AGAIN_S, ORDER_S, LOOK_S = 0.3, 1.0, 1.0
+AGAIN_S, ORDER_S, LOOK_S = 0.3, 0.5, 1.0
 SETTINGS = """
 dicom = {{ port = 0 }}
 http = {{ port = {port} }}
@@ -195,7 +195,7 @@ def _send(node: Any, images: list[tuple[str, Path]], stop: threading.Event) -> N
 
 
 def _order(node: Any, images: list[tuple[str, Path]], stop: threading.Event) -> None:
-    """A workitem for each study, in another order, one a second; again until the node has it, under the same UID."""
+    """A workitem for each study, in another order; again until the node has it, under the same UID."""
     code, item = Dataset(), Dataset()
     code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "99BENCH", "ordered"
     item.TypeOfInstances = "DICOM"

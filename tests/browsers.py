@@ -32,6 +32,9 @@ asked, answers = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.
 os.dup2(asked, 3), os.dup2(answers, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
+# Numbers of the keys that are no letters, as DOM's keyCode has them.
+NUMBERS = {"Tab": 9, "Enter": 13, "Escape": 27, "PageUp": 33, "PageDown": 34, "ArrowLeft": 37, "ArrowUp": 38}
+NUMBERS |= {"ArrowRight": 39, "ArrowDown": 40}
 # By these a page says that something is wrong.
 COMPLAINTS = {"Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded"}
 
@@ -56,13 +59,13 @@ class Browser:
     It is asked through a pipe, as chromedevtools.github.io/devtools-protocol has it: to start anew takes a second.
     """
 
-    def __init__(self, program: str, room: Path) -> None:
+    def __init__(self, program: str, room: Path, *further: str) -> None:
         (theirs, ours), (back, answers) = os.pipe(), os.pipe()
         options = [
             "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--run-all-compositor-stages-before-draw",
-            f"--user-data-dir={room / 'profile'}", "--remote-debugging-pipe", "about:blank",
+            f"--user-data-dir={room / 'profile'}", "--remote-debugging-pipe", *further, "about:blank",
         ]  # fmt: skip
         command = [sys.executable, "-I", "-S", "-c", LISTENING, str(theirs), str(answers), program, *options]
         log = (room / "log").open("wb")
@@ -204,6 +207,33 @@ class Page:
         turned = {"type": "mouseWheel", "x": x, "y": y, "deltaX": 0, "deltaY": 100 * steps}
         self.browser._ask("Input.dispatchMouseEvent", self.tab, **turned)
 
+    def press(self, key: str) -> None:
+        """Press a key, by its name in KeyboardEvent.key."""
+        letter = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        given = {"key": key, "code": key, "windowsVirtualKeyCode": NUMBERS.get(key, ord(key[0].upper()))}
+        down = {"type": "keyDown", "text": letter, **given} if letter else {"type": "rawKeyDown", **given}
+        self.browser._ask("Input.dispatchKeyEvent", self.tab, **down)
+        self.browser._ask("Input.dispatchKeyEvent", self.tab, type="keyUp", **given)
+
+    def write(self, text: str) -> None:
+        """Write into the field that has the focus."""
+        self.browser._ask("Input.insertText", self.tab, text=text)
+
+    def drag(self, *points: tuple[float, float]) -> None:
+        """Draw from point to point with the left button pressed."""
+        for kind, (x, y) in (
+            ("mousePressed", points[0]),
+            *(("mouseMoved", one) for one in points),
+            ("mouseReleased", points[-1]),
+        ):
+            pressed = {"button": "left", "buttons": 1, "clickCount": 1}
+            self.browser._ask("Input.dispatchMouseEvent", self.tab, type=kind, x=x, y=y, **pressed)
+
+    @property
+    def complaints(self) -> list[str]:
+        """What the page has said that is wrong, and what it asked for in vain."""
+        return [json.dumps(one["params"]) for one in self.browser._events if one["method"] in COMPLAINTS]
+
     def picture(self) -> NDArray[np.uint8]:
         """(rows, columns, 3) of what is seen."""
         shot = b64decode(self.browser._ask("Page.captureScreenshot", self.tab, format="png")["data"])
@@ -212,12 +242,12 @@ class Page:
 
 
 @contextmanager
-def browser_running(room: Path) -> Iterator[Browser]:
-    """Chromium, with a folder of its own; the test is skipped where it is not installed."""
+def browser_running(room: Path, *further: str) -> Iterator[Browser]:
+    """Chromium, with a folder of its own and further options; the test is skipped where it is not installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("there is no Chromium to show pages with")
-    made = Browser(program, room)
+    made = Browser(program, room, *further)
     try:
         yield made
     finally:

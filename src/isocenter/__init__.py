@@ -39,6 +39,7 @@ __all__ = [
     "read",
     "read_transform",
     "register",
+    "register_frames",
     "route",
     "serve",
     "train",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.predict import predict
     from isocenter.verbs.pretrain import pretrain
     from isocenter.verbs.register import register
+    from isocenter.verbs.registering.frames import register_frames
     from isocenter.verbs.route import route
     from isocenter.verbs.serve import serve
     from isocenter.verbs.train import train

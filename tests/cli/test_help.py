@@ -13,6 +13,7 @@ from isocenter import files, tasks
 from isocenter.cli import app
 from isocenter.files import LAYOUTS
 from isocenter.prediction import FORMATS
+from isocenter.registration import Initial, SimilarityName, TransformKind
 from isocenter.runtime.package import backends
 from isocenter.scoring.case_selection import SPLITS
 from isocenter.verbs.comparing.rows import CORRECTIONS, TESTS
@@ -40,6 +41,9 @@ VALUES = [
     ("ensemble", "weights", WEIGHTINGS),
     ("compare", "test", TESTS),
     ("compare", "correction", CORRECTIONS),
+    ("register", "similarity", ("auto", *get_args(SimilarityName))),
+    ("register", "initial", ("auto", *get_args(Initial))),
+    ("register", "transform", get_args(TransformKind)),
     ("convert", "part", get_args(files.Part)),
     ("convert", "prefer", ("sform", "qform")),
 ]
@@ -55,6 +59,8 @@ def test_a_flag_that_several_verbs_have_has_one_text_unless_they_write_other_fil
     texts: dict[str, set[str]] = {}
     for verb in COMMANDS:
         for flag, text in helps(verb).items():
+            if (verb, flag) == ("register", "labels"):  # a file of labels, where others name their values
+                continue
             texts.setdefault(flag, set()).add(text)
     for flag in ("layout", "labels", "patient", "column", "modality", "part", "prefer", "task", "threads", "json"):
         assert len(texts[flag]) == 1, flag

@@ -59,7 +59,7 @@ def result_on(source: Image, **stated: Any) -> Result:
     marked = np.where((away < 0.5) & (away > 0.05), 1, 0).astype(np.uint8)
     marked[:2, : marked.shape[1] // 2] = 3
     numbers = np.random.default_rng(0).normal(size=(2, *source.geometry.shape)).astype(np.float32)
-    maps = {"total": Map(numbers[0], "nats"), "covering": Map(numbers, names=("Liver", "腫瘍"))}
+    maps = {"total": Map(numbers[0], "nats"), "probabilities": Map(abs(np.sin(numbers)), names=("Liver", "腫瘍"))}
     return Result(source, "isocenter segmentation abc", [("", marked, LABELS)], maps=maps, page=Blank, **stated)
 
 

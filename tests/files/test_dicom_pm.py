@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter.errors import FormatError
 from isocenter.files import read, read_volumes
 from isocenter.files.dicom import ANSWERS, Result
-from isocenter.values import Map
+from isocenter.values import Deferred, Map
 
 
 @pytest.mark.parametrize("name", ["mr_hippocrop_study1", "mr_siemens_mosaic", "enh_mr_siemens_xa10"])
@@ -22,13 +22,23 @@ def test_a_map_is_read_again_voxel_by_voxel(name: str, data: Path, tmp_path: Pat
     numbers = np.random.default_rng(0).normal(size=(2, *source.geometry.shape)).astype(np.float32)
     maps = {"total": Map(numbers[0], "nats"), "covering": Map(numbers, names=("a", "b"))}
     paths = list(ANSWERS["pm"].write(Result(source, "test", maps=maps), tmp_path / "case"))
-    assert [path.name for path in paths] == ["case_total_pm.dcm", "case_covering_pm.dcm", "case_covering_pm_2.dcm"]
-    for path, truth in zip(paths, (numbers[0], *numbers), strict=True):
+    assert [path.name for path in paths] == ["case_total_pm.dcm", "case_covering_pm.dcm"]
+    for path, truth in zip(paths, (numbers[0], numbers), strict=True):
         again = read(path)
         assert_allclose(again.geometry.affine, source.geometry.affine, atol=1e-4)
         assert_array_equal(again.data[0], truth)
+    frames = pydicom.dcmread(paths[1]).PerFrameFunctionalGroupsSequence
+    assert list(dict.fromkeys(one.RealWorldValueMappingSequence[0].LUTExplanation for one in frames)) == ["a", "b"]
     [unit] = pydicom.dcmread(paths[0]).SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence
     assert unit.MeasurementUnitsCodeSequence[0].CodeValue == "{nat}"
+
+
+def test_a_map_that_no_object_can_hold_is_refused_before_it_is_read(data: Path, tmp_path: Path):
+    source = read(data / "dicom/series/mr_hippocrop_study1")
+    names, shape = tuple(f"n{n}" for n in range(20_000)), (20_000, *source.geometry.shape)
+    maps = {"probabilities": Map(Deferred(shape, np.dtype(np.float32), lambda: np.zeros(0)), names=names)}
+    with pytest.raises(FormatError, match="holds at most 4"):
+        list(ANSWERS["pm"].write(Result(source, "test", maps=maps), tmp_path / "case"))
 
 
 def test_numbers_that_are_not_finite_are_refused(data: Path, tmp_path: Path):

@@ -107,18 +107,16 @@ def test_numbers_that_are_not_finite_are_left_out_and_named(tmp_path):
 
 def test_findings_of_a_clip_name_their_frames_and_those_of_too_many_frames_are_refused(tmp_path):
     image, path = clip(tmp_path, 4), tmp_path / "sr.dcm"
-    box = Finding("mass", [1.0, 2, 5, 6], "voxels", probability=0.5, box=0)
-    write_report(
-        [], image, path, algorithm_name="tests", frames={1: [box], 3: [Finding("cavity", 7.0, "mm²", label=1)]}
-    )
+    box = Finding("mass", [1.0, 2, 5, 6], "voxels", probability=0.5, box=0, frame=1)
+    write_report([box, Finding("cavity", 7.0, "mm²", label=1, frame=3)], image, path, algorithm_name="tests")
     judged(path)
     [marked] = read_report(path).marked
     assert marked.image[1] == 2
     [group] = highdicom.sr.srread(path).content.get_image_measurement_groups()
     assert group.source_images[0].referenced_frame_numbers == [4]
-    many = {n: [Finding("cavity", 7.0, "mm²", label=1)] for n in range(201)}
+    many = [Finding("cavity", 7.0, "mm²", label=1, frame=n) for n in range(201)]
     with pytest.raises(FormatError, match="201 frames have findings"):
-        write_report([], image, tmp_path / "no.dcm", algorithm_name="tests", frames=many)
+        write_report(many, image, tmp_path / "no.dcm", algorithm_name="tests")
 
 
 def test_a_report_without_an_answer_names_the_model_and_says_why(tmp_path):

@@ -10,7 +10,7 @@ import SimpleITK
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import ResourceError
-from isocenter.files import probabilities_written, read, read_labels, write
+from isocenter.files import TakenProbabilities, read, read_labels, write
 from isocenter.values import Geometry, Image, Label
 
 LABELS = (Label(3, "liver"), Label(9, "tumour, or cyst"))
@@ -23,10 +23,11 @@ def written_probabilities(path: Path, geometry: Geometry = OBLIQUE, channels: in
     source = Image(np.zeros((1, *geometry.shape), np.int16), geometry)
     given = np.random.default_rng(0).dirichlet(np.ones(channels), geometry.shape).astype(np.float32)
     given = np.moveaxis(given, -1, 0)
-    with probabilities_written(LABELS, source, path) as take:
-        for row in range(geometry.shape[0] - 1):
-            region = (slice(row, row + 1), *(slice(0, n) for n in geometry.shape[1:]))
-            take(region, given[(slice(None), *region)])
+    taken = TakenProbabilities(LABELS, source, path.parent)
+    for row in range(geometry.shape[0] - 1):
+        region = (slice(row, row + 1), *(slice(0, n) for n in geometry.shape[1:]))
+        taken(region, given[(slice(None), *region)])
+    assert taken.write(path)
     given[:, -1] = 0
     given[0, -1] = channels > len(LABELS)
     return given
@@ -63,15 +64,13 @@ def test_labels_that_do_not_exclude_each_other_have_no_background(tmp_path):
     assert [label.name for label in read_labels(tmp_path / "case.labels.csv")] == ["liver", "tumour, or cyst"]
 
 
-def test_nothing_is_left_where_the_work_was_stopped(tmp_path):
+def test_until_they_are_written_no_file_lies_there_and_a_result_that_is_not_dense_has_none(tmp_path):
     source = Image(np.zeros((1, *OBLIQUE.shape), np.int16), OBLIQUE)
-    with pytest.raises(KeyboardInterrupt), probabilities_written(LABELS, source, tmp_path / "case.nii.gz") as take:
-        take((slice(0, 6), slice(0, 5), slice(0, 1)), np.full((3, 6, 5, 1), 1 / 3))
-        raise KeyboardInterrupt
+    taken = TakenProbabilities(LABELS, source, tmp_path)
+    assert not taken.write(tmp_path / "none.nii.gz") and taken.of_labels is None
+    taken((slice(0, 6), slice(0, 5), slice(0, 1)), np.full((3, 6, 5, 1), 1 / 3))
     assert not list(tmp_path.iterdir())
-    with probabilities_written(LABELS, source, tmp_path / "none.nii.gz"):
-        pass  # a result that is not dense tells nothing
-    assert not list(tmp_path.iterdir())
+    assert taken.of_labels.names == ("liver", "tumour, or cyst") and taken.of_labels.data.shape == (2, 6, 5, 4)
 
 
 def test_a_disk_that_is_full_is_said_when_the_first_part_is_told(tmp_path):
@@ -80,11 +79,9 @@ def test_a_disk_that_is_full_is_said_when_the_first_part_is_told(tmp_path):
     written_probabilities = np.full((2, 32, 32, 4), 0.5, np.float32)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, before[1]))
     try:
-        with (
-            pytest.raises(ResourceError, match="Free some space"),
-            probabilities_written((Label(1, "lesion"),), source, tmp_path / "a.nii.gz") as take,
-        ):
-            take((slice(0, 32), slice(0, 32), slice(0, 4)), written_probabilities)
+        taken = TakenProbabilities((Label(1, "lesion"),), source, tmp_path)
+        with pytest.raises(ResourceError, match="Free some space"):
+            taken((slice(0, 32), slice(0, 32), slice(0, 4)), written_probabilities)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())

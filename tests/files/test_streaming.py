@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from isocenter import read, write
-from isocenter.files import plain, probabilities_written
+from isocenter.files import TakenProbabilities, plain
 from isocenter.values import Deferred, Geometry, Image, Label
 from strategies import geometries
 
@@ -38,8 +38,9 @@ def test_probabilities_lie_where_they_were_told_and_the_rest_is_background(tmp_p
     path, region = tmp_path / "probable.nii.gz", (slice(0, 5), slice(1, 3), slice(1, 2))
     probabilities = np.full((2, 5, 2, 1), 0.25, np.float32)
     probabilities[0] = 0.75
-    with probabilities_written((Label(1, "lesion"),), source, path) as take:
-        take(region, probabilities)
+    taken = TakenProbabilities((Label(1, "lesion"),), source, tmp_path)
+    taken(region, probabilities)
+    assert taken.write(path)
     found = read(path).data[0]
     expected = np.zeros((2, 5, 4, 3), np.float32)
     expected[0] = 1

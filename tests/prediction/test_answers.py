@@ -10,7 +10,7 @@ import pydicom
 import pytest
 
 from isocenter.errors import FormatError, UsageError
-from isocenter.files import read
+from isocenter.files import read, read_volumes
 from isocenter.files.dicom import Result
 from isocenter.prediction.answers import Wanted, write_answers
 from isocenter.prediction.page import page_of
@@ -50,9 +50,29 @@ def test_unknown_kinds_and_formats_without_dicom_are_refused(format: str, answer
         Wanted(format, answers=answers)
 
 
+def test_of_a_series_of_several_volumes_each_in_which_something_is_marked_has_a_seg_on_its_own_images(data, tmp_path):
+    [series] = read_volumes(data / "dicom/series/mr_ge_epi_interleaved_3vol").values()
+    mask = np.zeros((series.frames, *series.geometry.shape), np.uint8)
+    mask[0, 2:9, 3:8, 1] = mask[2, 2:6, 3:8, 1] = 1
+    result, wanted = Result(series, "test", [("", mask, [Label(1, "spot")])]), Wanted(answers=("seg", "stl"))
+    files, lacking = write_answers(result, wanted.answers, tmp_path / "case", wanted)
+    assert [path.name for path in files] == ["case_volume_1.dcm", "case_volume_3.dcm"]
+    assert [one.what for one in lacking] == [
+        "no DICOM surface: the series holds 3 volumes, and an object of this kind belongs to one"
+    ]
+    for path, number in zip(files, (0, 2), strict=True):
+        made = pydicom.dcmread(path)
+        [image] = made.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence
+        source = pydicom.dcmread(series.source.header["volumes"][number][1][0], stop_before_pixels=True)
+        assert image.ReferencedSOPInstanceUID == source.SOPInstanceUID
+        assert made.pixel_array.sum() == mask[number].sum()
+
+
 def test_no_case_has_the_name_of_an_object_of_another_case():
-    cases = [Case(name, name, {}) for name in ("a", "a_stl", "a_stl_2", "a_total_PM_2")]
-    assert [case.id for case in with_own_names(cases, ["total"])] == ["a", "a_stl_", "a_stl_2_", "a_total_PM_2_"]
+    names = ("a", "a_stl", "a_stl_2", "a_total_PM_2", "a_volume_2")
+    cases = [Case(name, name, {}) for name in names]
+    own = ["a", "a_stl_", "a_stl_2_", "a_total_PM_2_", "a_volume_2_"]
+    assert [case.id for case in with_own_names(cases, ["total"])] == own
 
 
 def test_that_no_structure_has_a_surface_is_said(tmp_path: Path):

@@ -46,6 +46,14 @@ def test_a_value_that_is_not_a_number_is_left_out_and_the_reason_says_so():
     assert (made.rows, made.reason) == ((Finding("volume", None, "ml"),), "volume is not a number")
 
 
+def test_frames_of_a_clip_are_named_and_those_of_too_many_are_left_to_the_table():
+    rows = [Finding("mass", 3.0, "mm²", frame=n) for n in range(201)]
+    made = findings_record([Examined(done(*rows[1:]))], MODEL)
+    assert (made.reason, [row["frame"] for row in made.records]) == ("", list(range(1, 201)))
+    made = findings_record([Examined(done(*rows))], MODEL)
+    assert (made.outcome, made.rows) == ("result", ()) and made.reason.startswith("201 frames have findings")
+
+
 def test_an_image_in_which_nothing_was_found_differs_from_one_that_was_not_answered():
     assert findings_record([Examined(done())], MODEL).outcome == "nothing"
     assert findings_record([Examined(done(abstained="odd"))], MODEL).outcome == "abstained"

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -16,6 +17,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import hl7
 from hypothesis import strategies as st
 
+from isocenter.service.exchange.fhir import CERTAINTY, HIGH, LOW, PROBABILITY
+from isocenter.service.exchange.hl7 import ENDS
 from isocenter.service.exchange.report import Report, Segment
 from isocenter.values import Code, Finding, Findings
 
@@ -72,6 +75,44 @@ def report(*rows: Finding, outcome: str = "result", **changed: Any) -> Report:
 
 
 SEGMENT = Segment("1.2.9", "1.2.9.1", "1.2.840.10008.5.1.4.1.1.66.4", 3)
+
+
+def resources(made, kind: str) -> list[dict[str, Any]]:
+    """The resources of one kind in a Bundle."""
+    return [one["resource"] for one in made["entry"] if one["resource"]["resourceType"] == kind]
+
+
+def numbers_of_fhir(observation) -> dict[str, float | bool | None]:
+    """Value, probability and ends of the interval of an Observation."""
+    coded = {
+        one["code"]["coding"][0]["code"]: one["valueQuantity"]["value"]
+        for one in observation.get("component", ())
+        if "coding" in one["code"]
+    }
+    return {
+        "value": observation.get("valueQuantity", {}).get("value"),
+        "probability": coded.get(PROBABILITY[0], coded.get(CERTAINTY[0])),
+        "low": coded.get(LOW[0]),
+        "high": coded.get(HIGH[0]),
+    }
+
+
+def numbers_of_hl7(text, count) -> list[dict[str, float | None]]:
+    """The same of each finding of a message, by the place in OBX-4."""
+    rows = [dict.fromkeys(("value", "probability", "low", "high")) for _ in range(count)]
+    for line in (one for one in text.split("\r") if one.startswith("OBX")):
+        fields = line.split("|")
+        place, _, end = fields[4].partition(".")
+        row = rows[int(place) - 1]
+        if end:
+            assert fields[3].startswith(ENDS[end][0])
+            row[end] = Decimal(fields[5])
+            continue
+        if fields[2] == "NM" and "probability" not in fields[6]:
+            row["value"] = Decimal(fields[5])
+        if fields[9]:
+            row["probability"] = Decimal(fields[9])
+    return rows
 
 
 @dataclass

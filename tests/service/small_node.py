@@ -19,12 +19,18 @@ LEVEL = 40.5
 
 
 class SmallNode:
-    """The keeper and one worker of a node, without processes and ports. answers: kinds of its DICOM objects"""
+    """The keeper and one worker of a node, without processes and ports.
 
-    def __init__(self, folder: Path, *models: Path, answers: Sequence[str] = (), **sections) -> None:
+    answers, explain: of its models, kinds of DICOM objects and whether maps explain them
+    """
+
+    def __init__(
+        self, folder: Path, *models: Path, answers: Sequence[str] = (), explain: str = "none", **sections
+    ) -> None:
         sections = {"study": {"complete_after_s": 0}, "node": {"min_free_gb": 0}, **sections}
         self.settings = read_settings(None, models, folder, **sections)
-        own = {name: one.model_copy(update={"answers": list(answers)}) for name, one in self.settings.models.items()}
+        changed = {"answers": list(answers), "explain": explain}
+        own = {name: one.model_copy(update=changed) for name, one in self.settings.models.items()}
         self.settings = self.settings.model_copy(update={"models": own})
         folder.mkdir(exist_ok=True)
         self.database = with_tables(self.settings.database_url)

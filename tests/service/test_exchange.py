@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -13,19 +12,30 @@ from hl7apy.parser import parse_message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter.errors import FormatError
+import isocenter
+from isocenter.errors import FormatError, UsageError
 from isocenter.service import Couriers
 from isocenter.service.dicom.sending import PeerError
-from isocenter.service.exchange.fhir import CERTAINTY, HIGH, LOW, PROBABILITY, bundle, checked
+from isocenter.service.exchange.fhir import bundle, checked
 from isocenter.service.exchange.fhir_server import BusyError, FhirServer
-from isocenter.service.exchange.hl7 import ENDS, control_id, message
+from isocenter.service.exchange.hl7 import control_id, message
 from isocenter.service.exchange.mllp import send
 from isocenter.service.exchange.report import report_of
 from isocenter.service.records.tables import deliveries, jobs
 from isocenter.service.settings import Fhir, Hl7, Settings
 from isocenter.values import Code, Finding
 from service.objects_sent import drawn, encoded
-from service.reports import SEGMENT, STUDY, fhir_peer, findings, hl7_peer, report
+from service.reports import (
+    SEGMENT,
+    STUDY,
+    fhir_peer,
+    findings,
+    hl7_peer,
+    numbers_of_fhir,
+    numbers_of_hl7,
+    report,
+    resources,
+)
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 from service.web_served import served
@@ -33,43 +43,6 @@ from service.web_served import served
 PNEUMOTHORAX = Finding(
     "pneumothorax", True, probability=0.875, codes=(Code("SCT", "36118008", "Pneumothorax"),), calibrated=True
 )
-
-
-def resources(made, kind):
-    return [one["resource"] for one in made["entry"] if one["resource"]["resourceType"] == kind]
-
-
-def numbers_of_fhir(observation) -> dict[str, float | bool | None]:
-    """Value, probability and ends of the interval of an Observation."""
-    coded = {
-        one["code"]["coding"][0]["code"]: one["valueQuantity"]["value"]
-        for one in observation.get("component", ())
-        if "coding" in one["code"]
-    }
-    return {
-        "value": observation.get("valueQuantity", {}).get("value"),
-        "probability": coded.get(PROBABILITY[0], coded.get(CERTAINTY[0])),
-        "low": coded.get(LOW[0]),
-        "high": coded.get(HIGH[0]),
-    }
-
-
-def numbers_of_hl7(text, count) -> list[dict[str, float | None]]:
-    """The same of each finding of a message, by the place in OBX-4."""
-    rows = [dict.fromkeys(("value", "probability", "low", "high")) for _ in range(count)]
-    for line in (one for one in text.split("\r") if one.startswith("OBX")):
-        fields = line.split("|")
-        place, _, end = fields[4].partition(".")
-        row = rows[int(place) - 1]
-        if end:
-            assert fields[3].startswith(ENDS[end][0])
-            row[end] = Decimal(fields[5])
-            continue
-        if fields[2] == "NM" and "probability" not in fields[6]:
-            row["value"] = Decimal(fields[5])
-        if fields[9]:
-            row["probability"] = Decimal(fields[9])
-    return rows
 
 
 @settings(max_examples=12, deadline=None)
@@ -152,6 +125,12 @@ def test_a_message_has_patient_order_and_codes_escaped_in_their_fields():
     [observed] = [one.split("|") for one in lines if one.startswith("OBX")]
     assert observed[2:6] == ["CWE", "36118008^Pneumothorax^SCT", "1", "52101004^Present^SCT"]
     assert observed[9] == "0.875"
+
+
+@pytest.mark.parametrize(("section", "wrong"), [("fhir", {"base": "no address"}), ("hl7", {"send": ["nobody"]})])
+def test_the_sections_are_keywords_of_serve(section, wrong):
+    with pytest.raises(UsageError, match=rf"serve: {section}\.{next(iter(wrong))}"):
+        isocenter.serve("model", **{section: wrong})
 
 
 def test_the_page_on_the_exchange_states_every_key_of_its_sections():

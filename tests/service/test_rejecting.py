@@ -75,6 +75,8 @@ def test_what_was_superseded_is_rejected_after_the_newer_result_and_never_comes_
     judged(saved(made, tmp_path / "made.dcm"))
     rejection = read_rejection(tmp_path / "made.dcm")
     assert rejection.reason == "Rejected for Quality Reasons (113001, DCM)"
+    [description] = [one.TextValue for one in made.ContentSequence if one.ValueType == "TEXT"]
+    assert description == "superseded: the study has grown, and its inputs have changed"
     assert rejection.instances == first
     last = pydicom.dcmread(mr[-1])
     assert (made.PatientID, made.StudyInstanceUID) == (last.PatientID, last.StudyInstanceUID)

@@ -65,6 +65,9 @@ def test_a_probability_that_no_model_states_and_a_notice_that_no_rule_could_send
     with pytest.raises(UsageError, match=r"no model of the node states a probability of 'pneumothorax'"):
         rules_of(settings, {"m": ModelFacts("m", "h", findings=("odd",))})
     assert rules_of(settings, {"m": ModelFacts("m", "h", findings=("pneumothorax",))})
+    settings = read_settings(urgent=[{"finding": "lung", "value": 5, "priority": "urgent"}])
+    with pytest.raises(UsageError, match=r"states a value of 'lung'. Name one of liver, short axis"):
+        rules_of(settings, {"m": ModelFacts("m", "h", findings=("lung",), values=("short axis", "liver"))})
     hook = {"when": "emergency", "by": "webhook", "to": "http://127.0.0.1:1/"}
     with pytest.raises(UsageError, match="which no rule of"):
         read_settings(notify=[hook])
@@ -78,8 +81,9 @@ def api(node: SmallNode) -> TestClient:
 
 
 def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
-    urgent = [{"finding": "effusion", "value": 5, "priority": "urgent"}]
-    node = SmallNode(tmp_path / "node", urgent=urgent)
+    node = SmallNode(tmp_path / "node")
+    urgent = [Urgent(finding="effusion", value=5, priority="urgent")]
+    node.settings = node.settings.model_copy(update={"urgent": urgent})
     for number in range(3):
         path = tmp_path / f"{number}.dcm"
         path.write_bytes(encoded(drawn(f"1.2.3.{number}", study=f"1.2.{number}")))

@@ -22,7 +22,7 @@ from isocenter.tasks.instances.answering import HEAD
 from isocenter.tasks.instances.decode import Decoder, renumbered
 from isocenter.tasks.instances.maps import heights, instance_loss, touching
 from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image
+from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 
 TASK = InstanceSegmentation((1.0, 1.0), 6.0)
 
@@ -209,10 +209,23 @@ def test_a_result_has_a_count_and_a_mean_size_in_mm_where_they_are_known():
         row = TASK.outputs(prediction)
         assert row["count"] == 4
         assert row[column] == pytest.approx((truth > 0).sum() * voxel / 4)
-        assert [one.value for one in TASK.results(prediction)] == [row["count"], row[column]]
+        count, mean, *each = TASK.results(prediction)
+        assert [count.value, mean.value] == [row["count"], row[column]]
+        assert np.mean([one.value for one in each]) == pytest.approx(row[column])
+        assert [(one.concept, one.label, one.probability) for one in each] == [
+            (label.name, label.value, prediction.confidence.scores[label.name]) for label in prediction.labels
+        ]
+
         assert json.loads(row["scores"]) == pytest.approx([1.0] * 4, abs=1e-3)
     none = TASK.decode([], known)
     assert TASK.outputs(none) == {"count": 0, "mean_size_mm2": None, "scores": "[]"}
+
+
+def test_of_very_many_objects_the_number_and_the_mean_size_are_findings_alone():
+    data = np.arange(402).reshape(2, 201)
+    labels = tuple(Label(n, f"object {n}") for n in range(1, 402))
+    many = Prediction(Geometry.of_pixels(data.shape), data=data, labels=labels)
+    assert [one.value for one in TASK.results(many)] == [401, 1.0]
 
 
 def test_the_smallest_size_is_counted_in_mm_where_they_are_known():

@@ -20,6 +20,7 @@ from isocenter.cli.flags import (
     Volume,
 )
 from isocenter.cli.shell import default_out, fail_if, name_of, show
+from isocenter.errors import UsageError
 
 
 def convert(
@@ -74,13 +75,18 @@ def convert(
 
 def register(
     fixed: Annotated[Path, typer.Argument(metavar="FIXED", help="The image that stays: a file or a DICOM series.")],
-    moving: Annotated[Path, typer.Argument(metavar="MOVING", help="The image that is laid on it.")],
+    moving: Annotated[
+        Path | None, typer.Argument(metavar="MOVING", help="The image that is laid on it; none with --frames.")
+    ] = None,
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
     transform: Annotated[
-        str, typer.Option(metavar="KIND", help="Kind of transform: rigid, affine or deformable.")
-    ] = "deformable",
+        str | None,
+        typer.Option(
+            metavar="KIND", help="Kind of transform: rigid, affine or deformable (the default; of frames rigid)."
+        ),
+    ] = None,
     similarity: Annotated[
         str,
         typer.Option(
@@ -113,18 +119,32 @@ def register(
     across_patients: Annotated[
         bool, typer.Option("--across-patients", help="Allow DICOM images of two patients.")
     ] = False,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Lay the frames of the series FIXED on one another: motion.csv.")
+    ] = False,
+    to: Annotated[str, typer.Option(metavar="NAME", help="What frames are laid on: first, or mean of all.")] = "first",
     part: Part = None,
     prefer: Prefer = None,
     orientation: Orientation = None,
     fill_missing: FillMissing = False,
 ) -> None:
-    """Lay MOVING on FIXED; write the moved image, the transform, its inverse and a report."""
+    """Lay MOVING on FIXED, with a report."""
+    reading: dict[str, Any] = {"part": part, "prefer": prefer, "orientation": orientation}
+    reading["fill_missing"] = fill_missing
+    if frames == (moving is not None):
+        raise UsageError("one image and --frames, or two images", "register", "Give FIXED and MOVING, or a series")
+    if moving is None:
+        target = out or default_out("register", fixed)
+        kind = transform or "rigid"
+        motion = isocenter.register_frames(fixed, out=target, overwrite=overwrite, to=to, transform=kind, **reading)
+        show(motion, motion.as_record() if json else None)
+        return
     result = isocenter.register(
         fixed,
         moving,
         out=out or default_out("register", moving),
         overwrite=overwrite,
-        transform=transform,
+        transform=transform or "deformable",
         similarity=similarity,
         initial=initial,
         fixed_mask=fixed_mask,
@@ -133,10 +153,7 @@ def register(
         points=points,
         seconds=seconds,
         across_patients=across_patients,
-        part=part,  # type: ignore[arg-type]
-        prefer=prefer,  # type: ignore[arg-type]
-        orientation=orientation,
-        fill_missing=fill_missing,
+        **reading,
     )
     show(result, result.as_record() if json else None)
 

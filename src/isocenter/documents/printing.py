@@ -39,11 +39,11 @@ def _printed(page: Path, browser: str) -> Path:
         command = [browser, *flags, f"--print-to-pdf={target.absolute()}", page.absolute().as_uri()]
         try:
             done = subprocess.run(command, capture_output=True, timeout=LONGEST, check=False)  # noqa: S603 - our own page
-            said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            problem = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         except subprocess.TimeoutExpired:
-            said = [f"it took longer than {LONGEST} s"]
+            problem = [f"it took longer than {LONGEST} s"]
     if not target.is_file():
         raise ResourceError(
-            f"was not printed ({' '.join(said) or 'no reason was given'})", page.name, "Print it from a browser"
+            f"was not printed ({' '.join(problem) or 'no reason was given'})", page.name, "Print it from a browser"
         )
     return target

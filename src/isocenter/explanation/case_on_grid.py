@@ -151,7 +151,11 @@ class CaseOnGrid:
                 whole = np.zeros((len(part), *self.image.geometry.shape), dtype=np.float32)
             whole[(slice(None), *region)] = part
         assert whole is not None  # noqa: S101 - an image has a window
-        return whole
+        if (wanted := self.model.request.region) is None:
+            return whole
+        within = np.zeros_like(whole)
+        within[(slice(None), *wanted)] = whole[(slice(None), *wanted)]
+        return within
 
     def fullest_window(self) -> NDArray[np.float32]:
         """(channels, *window) of the window that says most for the target; of a small image its only one."""
@@ -193,7 +197,7 @@ class CaseOnGrid:
             self.model.inference,
             sum(head.count for head in self.model.task.heads.values() if head.is_dense),
         )
-        for part in self.preprocessing.parts(self.trace, None, own.patch, max(channels, 1)):
+        for part in self.preprocessing.parts(self.trace, self.model.request.region, own.patch, max(channels, 1)):
             slabs = slide(
                 network,
                 self.data,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.index import LAYOUTS, read_dataset
     from isocenter.files.layouts.layout import PSEUDONYMS, CaseNames, DatasetOptions
     from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
-    from isocenter.files.result import probabilities_written, write_label_map, write_map
+    from isocenter.files.result import TakenProbabilities, write_label_map, write_map
     from isocenter.files.storage.atomic import named_as, sweep, unwritable, write_text, written
     from isocenter.files.storage.cache import cache_folder, cached
     from isocenter.files.storage.csv_text import CsvWriter, read_given_table, read_text_table, unmarked, write_table

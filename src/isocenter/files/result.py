@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,35 +60,49 @@ def write_map(name: str, made: Map, source: Image, path: Path, *, overwrite: boo
         label_table.write(table, label_table.table_path(path), overwrite=overwrite)
 
 
-@contextmanager
-def probabilities_written(
-    labels: Sequence[Label], source: Image, path: Path, *, overwrite: bool = False
-) -> Iterator[Callable[[Region, Array], None]]:
-    """A function that takes the probabilities of a dense result part by part, (channels, *region); written at the end.
+class TakenProbabilities:
+    """The probabilities of a dense result, taken part by part: called with a region and (channels, *region).
 
-    One volume (in a picture one channel) a label, the first one the background's where the channels have one; next
-    to them a table names the channels, counted from 0. They have the precision of float16, and never lie in memory
-    as a whole: until the end they are in a file next to the result. What no part covers is background.
+    labels: what the channels mean, behind the background where the channels have one
+    folder: of the file that they lie in, which has no name
+    They have the precision of float16, and never lie in memory as a whole. What no part covers is background.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    held: list[Spool] = []
 
-    def take(region: Region, probabilities: Array) -> None:
-        """Write the probabilities of a part, (channels, *region)."""
-        if not held:
-            background = len(probabilities) > len(labels)
-            held.extend(
-                Spool(source.geometry.shape, np.dtype(np.float16), fill=fill, held=0, folder=path.parent)
+    def __init__(self, labels: Sequence[Label], source: Image, folder: Path) -> None:
+        self.labels, self.source, self.folder = tuple(labels), source, folder
+        self._held: list[Spool] = []
+
+    def __call__(self, region: Region, probabilities: Array) -> None:
+        """Take a part of the image."""
+        if not self._held:
+            background = len(probabilities) > len(self.labels)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._held = [
+                Spool(self.source.geometry.shape, np.dtype(np.float16), fill=fill, held=0, folder=self.folder)
                 for fill in [float(background), *[0.0] * (len(probabilities) - 1)]
-            )
-        for spool, channel in zip(held, probabilities, strict=True):
+            ]
+        for spool, channel in zip(self._held, probabilities, strict=True):
             spool[region] = channel.astype(np.float16)
 
-    yield take
-    if held:
-        names = (*([BACKGROUND] if len(held) > len(labels) else []), *(label.name for label in labels))
-        made = Map(stacked_spools(held, np.dtype(np.float32)), names=names)
-        write_map("probability", made, source, path, overwrite=overwrite)
+    @property
+    def of_labels(self) -> Map | None:
+        """What was taken, without the background; None where the result is not dense."""
+        return self._map(self._held[len(self._held) - len(self.labels) :], ())
+
+    def write(self, path: Path, *, overwrite: bool = False) -> bool:
+        """Write one volume (in a picture one channel) a label, the background first, and beside them their names.
+
+        Gives whether there was anything to write.
+        """
+        made = self._map(self._held, (BACKGROUND,) if len(self._held) > len(self.labels) else ())
+        if made is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_map("probability", made, self.source, path, overwrite=overwrite)
+        return made is not None
+
+    def _map(self, held: Sequence[Spool], before: tuple[str, ...]) -> Map | None:
+        names = (*before, *(label.name for label in self.labels))
+        return Map(stacked_spools(held, np.dtype(np.float32)), names=names) if held else None
 
 
 def _of_numbers(source: Image, pixels: Array | Deferred, channels: tuple[str, ...]) -> Image:

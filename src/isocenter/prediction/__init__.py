@@ -8,9 +8,10 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.prediction.answers import FORMATS, Wanted
-    from isocenter.prediction.case import Asked, Done, computed, image_of, in_memory, noted
+    from isocenter.prediction.case import Asked, Done, Explains, computed, image_of, in_memory, noted
     from isocenter.prediction.findings_file import FINDINGS, Examined, findings_record, model_named, write_findings
     from isocenter.prediction.result_files import (
+        EXPLANATION,
         PROGRAM,
         algorithm_of,
         kinds_of_maps,

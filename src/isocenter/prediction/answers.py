@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files.dicom import ANSWERS, Result
-from isocenter.values import Image, Problem
+from isocenter.files.dicom import ANSWERS, Result, volumes_of
+from isocenter.values import MOST_FRAMES, Image, Problem
 
 AUTO, DICOM = "auto", "dcm"
 SURFACES = ("stl", "obj")
 FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", DICOM, "csv", *SURFACES)
 NOTHING_MARKED = "no structure has a voxel"
 USUAL = ("seg", "sr")  # where nobody names kinds
+# Kinds of which a series of several volumes has an object for each, and how its file's name goes on.
+EACH_VOLUME, VOLUME = ("seg", "labelmap"), "volume"
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,11 @@ def write_answers(result: Result, kinds: Sequence[str], path: Path, wanted: Want
                 lacking.append(_lacking(kind, path, f"the result has not {ANSWERS[kind].states}", "Ask for others"))
             continue
         try:
-            _refuse_several(result.source, kind)
             own = list[Path]()
-            for number, file in enumerate(ANSWERS[kind].write(result, path)):
+            for number, file in enumerate(_objects(result, kind, path)):
                 own.append(file)
                 written.append(file)
-                if kind == "seg":
+                if kind == "seg" and result.source.frames is None:
                     segmentations = {**result.segmentations, file: result.label_maps[number][2]}
                     result = replace(result, segmentations=segmentations)
             if not own:
@@ -91,12 +92,28 @@ def write_answers(result: Result, kinds: Sequence[str], path: Path, wanted: Want
     return written, lacking
 
 
-def _refuse_several(image: Image, kind: str) -> None:
-    """Refuse a series of several volumes or frames; a report says by itself what it can state of a clip."""
-    if image.frames is not None and kind != "sr":
-        what = "volumes" if image.geometry.is_volume else "frames"
+def _objects(result: Result, kind: str, path: Path) -> Iterator[Path]:
+    """The objects of one kind; of a series of several volumes those of each volume in which something is marked.
+
+    A report says by itself what it can state of a clip. Raises GeometryError for other kinds of several images.
+    """
+    image, answer = result.source, ANSWERS[kind]
+    if image.frames is None or kind == "sr":
+        yield from answer.write(result, path)
+        return
+    what = "volumes" if image.geometry.is_volume else "frames"
+    if kind not in EACH_VOLUME or not image.geometry.is_volume:
         problem = f"the series holds {image.frames} {what}, and an object of this kind belongs to one"
-        raise GeometryError(problem, str(kind), "Give one of them as a series of its own")
+        raise GeometryError(problem, kind, "Give one of them as a series of its own")
+    marked = [n for n in range(image.frames) if any(mask[n].any() for _, mask, _ in result.label_maps)]
+    if len(marked) > MOST_FRAMES:
+        problem = f"{len(marked)} volumes are marked, and objects of at most {MOST_FRAMES} are written"
+        raise GeometryError(problem, kind, "Use the .nii.gz, or give fewer volumes")
+    volumes = list(volumes_of(image))
+    for number in marked:
+        own = [(part, mask[number], labels) for part, mask, labels in result.label_maps]
+        still = replace(result, source=volumes[number], label_maps=own)
+        yield from answer.write(still, path.with_name(f"{path.name}_{VOLUME}_{number + 1}"))
 
 
 def _lacking(kind: str, path: Path, problem: str, remedy: str) -> Problem:

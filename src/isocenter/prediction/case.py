@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,14 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
 from isocenter.prediction.answers import Wanted
-from isocenter.prediction.placeless import says_something
+from isocenter.prediction.placeless import marks_nothing, says_something
 from isocenter.prediction.region import found_from_anywhere, region_of
-from isocenter.prediction.result_files import probability_files, room_for, write_result
+from isocenter.prediction.result_files import Probabilities, room_for, write_result
 from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
 from isocenter.runtime import (
     AS_PLANNED,
     BLANK,
     Model,
-    Ratio,
     Receiver,
     Request,
     Watching,
@@ -37,7 +36,7 @@ from isocenter.runtime import (
     refuse_out_of_proportion,
     size_changes,
 )
-from isocenter.tasks import OUTPUT, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
+from isocenter.tasks import OUTPUT, Ratio, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Deferred, Finding, Image, Measurements, Prediction, Problem, Region
 
@@ -45,6 +44,8 @@ from isocenter.values import Array, Case, Deferred, Finding, Image, Measurements
 # or streamed, at its turn.
 AHEAD_SHARE, AHEAD_BYTES = 0.05, 2**28
 Windows = Callable[[int, int], None]
+# Takes (model, case, its image, request, prediction), and gives the prediction with one map more, or one note.
+Explains = Callable[[Model, Case, Image, Request, Prediction], Prediction]
 # What becomes of images that the gate refuses: no result, results with the reason, or nobody looks.
 ABSTAIN = ("on", "mark", "off")
 # The ends of columns of what boxes and objects state.
@@ -60,6 +61,7 @@ class Asked:
     folder: where it is written; where there is none it is kept
     request: of the model; its region and maps follow from `region` and `wanted`
     ratios: of measurements, beside those that the model has
+    explains: adds a map of what the answer rests on to a prediction, or a note where there is none
     abstain: one of `ABSTAIN`
     calibration: "on", or "off": probabilities as the network states them; what is called, sets, intervals, expected
                  Dice and what is refused stay
@@ -74,6 +76,7 @@ class Asked:
     abstain: str = "on"
     calibration: str = "on"
     ratios: tuple[Ratio, ...] = ()
+    explains: Explains | None = None
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
@@ -89,7 +92,7 @@ class Done:
     """What became of one case; the prediction itself is kept only where it was not written.
 
     large: of an image far larger than those that trained, (number of windows, how many times as large); else None
-    findings: what reports state; of a clip nothing
+    findings: what reports state; of a clip that of each frame with a finding, which they name
     found: whether the result says something, also of any frame of a clip
     abstained: why there is no result, or why there should be none; None where there is one
     """
@@ -176,13 +179,11 @@ def computed(
         return partial(_refused, refused, case, image, keeps=asked.folder is None)
     with ExitStack() as stack:
         room = None if asked.folder is None else stack.enter_context(room_for(asked.folder))
-        files: AbstractContextManager[Any] = nullcontext((None, []))
-        refusals = list[str]()
+        refusals, probabilities = list[str](), None
         if room is not None:
             stack.callback(_emptied, room, refusals)
-            files = probability_files(model.task, image, room, case.id, asked.wanted)
-        file, probabilities = stack.enter_context(files)
-        receiver = each_of(receiver, file)
+            probabilities = Probabilities(model.task, image, room, case.id, asked.wanted)
+            receiver = each_of(receiver, probabilities.receiver)
         receiver = _before_calibration(model.task, receiver) if asked.calibration == "off" and receiver else receiver
         added = added_results(model.task) if asked.wanted.added else None
         masks = added.stream(image.geometry) if added else None
@@ -196,6 +197,8 @@ def computed(
             image, request, progress=seen, receiver=each_of(receiver, masks), covariates=case.covariates or None
         )
         prediction = replace(prediction, case=case.id)
+        if asked.explains is not None and (prediction.abstained is None or asked.abstain != "on"):
+            prediction = asked.explains(model, case, image, request, prediction)
         prediction = added.completed(prediction, masks) if added else prediction
         prediction = prediction.decided if asked.abstain != "off" else answering(prediction.decided)
         judge = None
@@ -262,7 +265,7 @@ class _Rest:
     """What is left to do of a case: write it, and say what became of it.
 
     room:          where its files are written; None where the prediction is kept
-    probabilities: files of them, there once `held` is closed
+    probabilities: of voxels, which files and Parametric Maps hold; None where the prediction is kept
     refusals:      a reason in it has all files of the case thrown away when `held` is closed
     judge:         of a large volume, what the gate says once the network has seen all of it
     """
@@ -273,7 +276,7 @@ class _Rest:
     prediction: Prediction
     room: Path | None
     asked: Asked
-    probabilities: Sequence[Path]
+    probabilities: Probabilities | None
     seen: _Counted
     held: ExitStack
     refusals: list[str]
@@ -282,13 +285,12 @@ class _Rest:
     def __call__(self) -> Done:
         rest: _Rest = self
         files, lacking, rows, measured = list[Path](), list[Problem](), list[Any](), list[Any]()
-        findings = list[list[Finding]]()
+        findings = list[Finding]()
         try:
             with self.held:
                 if not self._is_refused:
                     rows, measured = self._rows()
-                    stills = self.prediction.frames or (self.prediction,)
-                    findings = [self._findings(still, () if self.prediction.frames else measured) for still in stills]
+                    findings = list(self._stated(measured))
                     files, lacking = self._written(findings)
                 if self.judge is not None:
                     rest = replace(self, prediction=self.judge(self.prediction))
@@ -296,7 +298,7 @@ class _Rest:
                     self.refusals.append(str(rest.prediction.abstained))
         except OSError as error:
             raise unwritable(error, Path(self.case.id)) from error
-        return rest._done([*files, *self.probabilities], lacking, rows, measured, findings)
+        return rest._done(files, lacking, rows, measured, findings)
 
     def _done(
         self,
@@ -304,17 +306,13 @@ class _Rest:
         lacking: Sequence[Problem],
         rows: Sequence[Mapping[str, Any]],
         measured: Measurements,
-        of_stills: Sequence[Sequence[Finding]],
+        findings: Sequence[Finding],
     ) -> Done:
-        """What became of the case; of a refused one there is neither file nor result.
-
-        of_stills: findings of the result, or of each frame of a clip
-        """
+        """What became of the case; of a refused one there is neither file nor result."""
         prediction, columns = self.prediction, confidence_columns(self.prediction)
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
-        findings = [] if self._is_refused else [one for own in of_stills for one in own]
+        findings = [] if self._is_refused else findings
         found = not self._is_refused and says_something(prediction, findings)
-        findings = [] if prediction.frames else findings
         if self._is_refused:
             prediction, files, measured, rows = withheld(prediction), [], [], [{**self._named, **columns}]
         elif self._is_as_stated:
@@ -322,8 +320,17 @@ class _Rest:
         times = _times_as_large(self.model, self.image) if self.seen.all >= MANY_WINDOWS else 0.0
         large = (self.seen.all, times) if times >= MANY_TIMES else None
         kept = prediction if self.room is None else None
-        notes = [*noted(prediction, self.case), *lacking, *self._without_ratios(findings)]
+        unstated = [] if prediction.frames else self._without_ratios(findings)
+        notes = [*noted(prediction, self.case), *lacking, *unstated]
         return Done(rows, measured, kept, files, notes, large, findings, found, prediction.abstained)
+
+    def _stated(self, measured: Measurements) -> Iterator[Finding]:
+        """What reports state of a result; of a clip that of each frame with a finding."""
+        if not self.prediction.frames:
+            yield from self._findings(self.prediction, measured)
+        for number, still in enumerate(self.prediction.frames):
+            if not marks_nothing(still):
+                yield from (replace(one, frame=number) for one in self._findings(still, ()))
 
     def _findings(self, still: Prediction, measured: Measurements) -> list[Finding]:
         """What reports state of a result, or of a frame of a clip."""
@@ -362,12 +369,12 @@ class _Rest:
     def _named(self) -> dict[str, Any]:
         return _named(self.case, self.image)
 
-    def _written(self, findings: Sequence[Sequence[Finding]]) -> tuple[list[Path], list[Problem]]:
+    def _written(self, findings: Sequence[Finding]) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
         wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None
         given = (self.prediction, self.image, self.room, name, wanted, self.model)
-        return write_result(*given, findings=findings, is_part=is_part)
+        return write_result(*given, findings=findings, probabilities=self.probabilities, is_part=is_part)
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""

@@ -11,7 +11,7 @@ from typing import Any
 from isocenter.prediction.case import Done
 from isocenter.prediction.result_files import DIGITS, PROGRAM
 from isocenter.runtime import Model, write_json
-from isocenter.values import Finding, Findings
+from isocenter.values import MOST_FRAMES, Finding, Findings
 
 FINDINGS = "findings.json"
 SCHEMA = "isocenter.findings"
@@ -41,9 +41,16 @@ def findings_record(images: Sequence[Examined], model: Model) -> Findings:
     lacking = [f"{one.name}{words}" for one in images for words in _lacking(one.done)]
     if len(abstained) == len(images) and not has_result:
         return Findings((), "abstained", "; ".join(abstained), model_named(model))
-    rows = [(_finite(finding), one.place) for one in images for finding in one.done.findings]
-    stated = [finding for one in images for finding in one.done.findings]
+    kept = [one for one in images if len(_frames(one.done)) <= MOST_FRAMES]
+    rows = [(_finite(finding), one.place) for one in kept for finding in one.done.findings]
+    stated = [finding for one in kept for finding in one.done.findings]
     unstated = [f"{own.concept} is not a number" for own, (made, _) in zip(stated, rows, strict=True) if made != own]
+    unstated += [
+        f"{one.name}{len(_frames(one.done))} frames have findings, and those of more than {MOST_FRAMES} are stated in "
+        "predictions.csv alone"
+        for one in images
+        if one not in kept
+    ]
     reasons = [*([] if has_result else [NOTHING_FOUND]), *abstained, *lacking, *unstated]
     return Findings(
         tuple(finding for finding, _ in rows),
@@ -52,6 +59,11 @@ def findings_record(images: Sequence[Examined], model: Model) -> Findings:
         model_named(model),
         tuple(place for _, place in rows) if any(place for _, place in rows) else (),
     )
+
+
+def _frames(done: Done) -> set[int]:
+    """The frames of a clip that have findings."""
+    return {one.frame for one in done.findings if one.frame is not None}
 
 
 def _finite(finding: Finding) -> Finding:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from isocenter.files.dicom import Result, read_header, text
 from isocenter.report import figures
+from isocenter.values import Map
 
 
-def page_of(result: Result, words: str) -> figures.ResultPage:
-    """The result on one page. words: that each object of it bears"""
+def page_of(result: Result, words: str, heat: Map | None = None) -> figures.ResultPage:
+    """The result on one page. words: that each object of it bears; heat: what the answer rests on, drawn as colours"""
     nothing = [f"Nothing was found of: {', '.join(result.classes)}."] if result.is_empty else []
     sets = [
         f"{one.concept}: the answer is one of {', '.join(one.possible)}." for one in result.findings if one.possible
@@ -22,6 +23,7 @@ def page_of(result: Result, words: str) -> figures.ResultPage:
         [f"Result of {result.algorithm}", *_of_study(result)],
         [*nothing, *sets, *limits],
         words,
+        heat,
     )
 
 

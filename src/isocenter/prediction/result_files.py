@@ -6,7 +6,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.belief import ADDED_MAPS
-from isocenter.files import named_as, probabilities_written, write_label_map, write_map, write_surfaces
+from isocenter.files import TakenProbabilities, named_as, write_label_map, write_map, write_surfaces
 from isocenter.files.dicom import ANSWERS, Result
 from isocenter.prediction.answers import AUTO, DICOM, NOTHING_MARKED, SURFACES, Wanted, write_answers
 from isocenter.prediction.page import page_of
@@ -29,7 +29,9 @@ from isocenter.values import Array, Case, Deferred, Finding, Image, Label, Map, 
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
 # How the names of objects end that a case has several of, without a limit to their numbers.
-SEVERAL = re.compile(r"_(stl|pm)(_\d+)?$", re.IGNORECASE)
+SEVERAL = re.compile(r"_((stl|pm)(_\d+)?|volume_\d+(_labelmap)?)$", re.IGNORECASE)
+# The map of what an answer rests on.
+EXPLANATION = "explanation"
 PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
 # In place of formats that hold no fractions.
 OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz", **dict.fromkeys(SURFACES, "nii.gz")}
@@ -44,9 +46,9 @@ def kinds_of_maps(task: Task) -> list[str]:
 
     A further label map is called by its part alone, and its probabilities by both.
     """
-    maps, parts = (TOTAL, EPISTEMIC, *ADDED_MAPS), part_names(task)
-    own = (*maps, *(f"{kind}_pm" for kind in maps))
-    further = (*own, PROBABILITIES.lstrip("_"), *ANSWERS)
+    maps = (TOTAL, EPISTEMIC, *ADDED_MAPS, EXPLANATION, PROBABILITIES.lstrip("_"))
+    own, parts = (*maps, *(f"{kind}_pm" for kind in maps)), part_names(task)
+    further = (*own, *ANSWERS)
     return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 
 
@@ -100,32 +102,44 @@ def room_for(folder: Path) -> Iterator[Path]:
             path.rename(folder / path.name)
 
 
-@contextmanager
-def probability_files(
-    task: Task, image: Image, folder: Path, name: str, wanted: Wanted
-) -> Iterator[tuple[Callable[[Region, Mapping[str, Array]], None] | None, list[Path]]]:
-    """What a model is to tell the probabilities of a case's voxels, and the files that hold them when it is done.
+class Probabilities:
+    """The probabilities of a case's voxels, which a model hands on while it sees the image.
 
-    Nothing where none were asked for, or where the task has none for every voxel.
+    Taken where files or Parametric Maps of them were asked for, and the task has some of every voxel.
+    folder, name: of the case's files
     """
-    dense = channels_of(task)
-    if not (wanted.probabilities and dense):
-        yield None, []
-        return
-    endings, suffix = _of_further_parts(task), _suffix(image, wanted.format, OF_NUMBERS)
-    paths = {head: folder / f"{name}{endings.get(head, PROBABILITIES)}.{suffix}" for head in dense}
-    files: list[Path] = []
-    with ExitStack() as stack:
-        takers = {head: stack.enter_context(probabilities_written(dense[head], image, paths[head])) for head in dense}
 
-        def take(region: Region, arrays: Mapping[str, Array]) -> None:
-            """Write the probabilities of a part of the image."""
-            for head, one in takers.items():
-                if head in arrays:
-                    one(region, arrays[head])
+    def __init__(self, task: Task, image: Image, folder: Path, name: str, wanted: Wanted) -> None:
+        self.folder, self.name = folder, name
+        self.has_files = wanted.probabilities
+        self.has_maps = "pm" in wanted.kinds_for(image) and image.frames is None
+        dense = channels_of(task) if self.has_files or self.has_maps else {}
+        endings, self.suffix = _of_further_parts(task), _suffix(image, wanted.format, OF_NUMBERS)
+        self.endings = {head: endings.get(head, PROBABILITIES) for head in dense}
+        self.taken = {head: TakenProbabilities(labels, image, folder) for head, labels in dense.items()}
 
-        yield take, files
-    files += paths.values()
+    @property
+    def receiver(self) -> Callable[[Region, Mapping[str, Array]], None] | None:
+        """What takes the probabilities of a part of the image; None where none are wanted."""
+        return self._take if self.taken else None
+
+    def _take(self, region: Region, arrays: Mapping[str, Array]) -> None:
+        for head, one in self.taken.items():
+            if head in arrays:
+                one(region, arrays[head])
+
+    @property
+    def maps(self) -> dict[str, Map]:
+        """{kind: the probabilities of its labels} for Parametric Maps, once the network has seen all of the image."""
+        made = {self.endings[head].lstrip("_"): one.of_labels for head, one in self.taken.items() if self.has_maps}
+        return {kind: one for kind, one in made.items() if one is not None}
+
+    def write(self) -> Iterator[Path]:
+        """The files that were asked for, once the network has seen all of the image."""
+        for head, one in self.taken.items() if self.has_files else ():
+            path = self.folder / f"{self.name}{self.endings[head]}.{self.suffix}"
+            if one.write(path):
+                yield path
 
 
 def _of_further_parts(task: Task) -> dict[str, str]:
@@ -143,12 +157,14 @@ def write_result(
     wanted: Wanted,
     model: Model,
     *,
-    findings: Sequence[Sequence[Finding]] = (),
+    findings: Sequence[Finding] = (),
+    probabilities: Probabilities | None = None,
     is_part: bool = False,
 ) -> tuple[list[Path], list[Problem]]:
     """The files of a result, and what of them could not be.
 
-    findings: of the result, or of each frame of a clip
+    findings: of the result; of a clip each names its frame
+    probabilities: of its voxels, which are all there once its label maps are read
     is_part: whether the model has looked at a part of the image only
     """
     written, lacking, codes = list[Path](), list[Problem](), codes_of(model)
@@ -165,11 +181,14 @@ def write_result(
             written.append(_label_map(mask, named, image, own, wanted, algorithm_of(model)))
     if kinds := wanted.kinds_for(image):
         stated = _stated(prediction, image, model, is_part=is_part, findings=findings)
-        stated = replace(stated, page=partial(page_of, stated, wanted.text))
+        if probabilities is not None:
+            stated = replace(stated, maps={**stated.maps, **probabilities.maps})
+        stated = replace(stated, page=partial(page_of, stated, wanted.text, prediction.maps.get(EXPLANATION)))
         objects, refused = write_answers(stated, kinds, folder / name, wanted)
         written += objects
         lacking += refused
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
+    written += probabilities.write() if probabilities is not None else ()
     if wanted.overlay and has_place(prediction):
         still = image.frame(0) if prediction.frames else image
         bare = Case(name, name, {"image": still})  # what is known of the case is no result
@@ -216,28 +235,26 @@ def _stated(
     image: Image,
     model: Model,
     *,
-    findings: Sequence[Sequence[Finding]],
+    findings: Sequence[Finding],
     is_part: bool,
 ) -> Result:
-    """A result as writers of DICOM objects take it; of a clip with the findings of each frame that has any."""
+    """A result as writers of DICOM objects take it."""
     stills, codes = prediction.frames or (prediction,), codes_of(model)
-    kept = {n: own for n, own in enumerate(findings) if not marks_nothing(stills[n])}
-    rows = kept if prediction.frames else dict(enumerate(findings))
     sought, least_score = _sought(model.task, stills[0])
     limits = [
-        *promises(model.task, [one for own in rows.values() for one in own]),
+        *promises(model.task, findings),
         *(["only a part of the image was looked at"] if is_part else []),
         *([f"the model would give no answer here: {prediction.abstained}"] if prediction.abstained else []),
+        *prediction.notes,
     ]
     return Result(
         image,
         algorithm_of(model),
         # One that is computed when it is read is read once for all kinds.
         [(part, np.asarray(mask), coded_labels(own, codes)) for part, mask, own in prediction.label_maps],
-        [] if prediction.frames else rows.get(0, []),
-        rows if prediction.frames else None,
+        findings,
         sought,
-        is_empty=bool(sought) and not kept,
+        is_empty=bool(sought) and all(map(marks_nothing, stills)),
         least_score=least_score,
         limits=limits,
         maps=prediction.maps,

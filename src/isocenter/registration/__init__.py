@@ -9,6 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.registration.engine import Registration, RegistrationSettings, TransformKind, registered
     from isocenter.registration.linear import Initial
+    from isocenter.registration.motion import FrameTarget, angles_of, frame_transforms
     from isocenter.registration.similarity import SIMILARITIES, Similarity, SimilarityName
 
 if not TYPE_CHECKING:

@@ -34,7 +34,7 @@ SMOOTHING = 1.0
 RATE, LAST_RATE = 0.25, 0.05
 # Steps on each level, the coarsest first.
 STEPS = (60, 60, 60)
-# Share of the weight of smoothness on the diffusion energy.
+# Weight of the diffusion energy beside each similarity: on six pairs of MR, half and twice as much are no better.
 SMOOTHNESS = {"lncc": 0.5, "mse": 0.1, "mind": 0.1}
 
 

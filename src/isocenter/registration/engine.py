@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TransformKind = Literal["rigid", "affine", "deformable"]
 LEVELS = 3
 # Voxels of the finest grid on which images are compared: beyond, a step takes seconds and a place gains nothing.
-MOST_LINEAR, MOST_DEFORMABLE = 2**18, 2**21
+MOST_LINEAR, MOST_DEFORMABLE = 2**18, 2**20
 # Of the loss: a mirrored image that fits by so much better is a finding.
 MIRRORED = 0.85
 SIDES = ("left and right", "front and back", "head and feet")
@@ -85,7 +85,7 @@ def registered(
     settings = settings or RegistrationSettings()
     refuse_unlike_axes((fixed.geometry, moving.geometry), where)
     _refuse_unfit(fixed, moving, settings, where)
-    similarity = _similarity(fixed, moving, settings)
+    similarity = chosen_similarity(fixed, moving, settings)
     measure = SIMILARITIES[similarity.value]
     pair = paired(fixed, moving, mask, one_scale=similarity.value == "mse")
     _refuse_constant(pair, where)
@@ -154,7 +154,8 @@ def _refuse_constant(pair: Pair, where: str) -> None:
             raise UsageError(f"the {name} image is constant where it is compared", where, "Give an image with contents")
 
 
-def _similarity(fixed: Image, moving: Image, settings: RegistrationSettings) -> Decision:
+def chosen_similarity(fixed: Image, moving: Image, settings: RegistrationSettings) -> Decision:
+    """What the images are compared by, and why."""
     first, second = fixed.modality, moving.modality
     match settings.similarity:
         case "auto" if first == second == "CT":

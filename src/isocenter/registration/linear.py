@@ -13,7 +13,7 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.registration.pyramid import NO_OVERLAP, Level, Pair
 from isocenter.registration.similarity import Similarity
-from isocenter.transforms.augment_spatial import rotation
+from isocenter.transforms import rotation
 from isocenter.values import Affine, Floats, Geometry
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def starts(pair: Pair, initials: Sequence[Initial]) -> Iterator[Start]:
         if name == "world":
             yield Start(name, np.eye(ndim), pair.fixed_centre - pair.moving_centre)
             continue
-        ours, theirs = np.zeros(ndim), np.zeros(ndim)
+        ours: Floats = np.zeros(ndim)
+        theirs: Floats = np.zeros(ndim)
         if name == "moments":
             ours, theirs = (
                 _mass(pair.fixed, pair.fixed_known, pair.fixed_grid),
@@ -85,13 +86,14 @@ def starts(pair: Pair, initials: Sequence[Initial]) -> Iterator[Start]:
             yield Start(name, turn, theirs - turn @ ours)
 
 
-def _turns(ndim: int, *, flat: bool) -> list[Floats]:
+def _turns(ndim: int, *, flat: bool) -> Iterator[Floats]:
+    """Rotations, the identity among them: in a plane all around, in space about each axis."""
     if ndim == 2 or flat:
-        return [rotation(np.radians([angle, 0, 0][: 1 if ndim == 2 else 3]), ndim) for angle in PICTURE_TURNS]
-    turns = [np.eye(ndim)]
+        yield from (rotation(np.radians([angle, 0.0, 0.0]), ndim) for angle in PICTURE_TURNS)
+        return
+    yield np.eye(ndim)
     for axis, angle in product(range(3), VOLUME_TURNS):
-        turns.append(rotation(np.radians(angle) * np.eye(3)[axis], ndim))
-    return turns
+        yield rotation(np.radians(angle) * np.eye(3)[axis], ndim)
 
 
 def _mass(values: Floats, known: Floats, grid: Geometry) -> Floats:
@@ -156,7 +158,7 @@ def followed_down(level: Level, start: Start, similarity: Similarity, *, rigid: 
         value = float(loss.detach())
         if value < lowest:
             lowest, best = value, (matrix.detach().clone(), (offset + shift).detach().clone())
-        if plateau.is_reached(value):
+        if plateau.is_reached(value) and number > steps // 2:  # the first steps are long, and lead past the best
             break
         optimiser.zero_grad()
         loss.backward()

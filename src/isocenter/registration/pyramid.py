@@ -135,7 +135,7 @@ def _numbers(image: Image) -> tuple[Floats, NDArray[np.bool_]]:
     ndim = image.geometry.ndim
     data, known = image.data, image.valid
     values = np.where(known, data, 0).astype(np.float32).reshape(-1, *data.shape[-ndim:]).mean(axis=0)
-    return values, known.reshape(-1, *data.shape[-ndim:]).all(axis=0)
+    return values, np.logical_and.reduce(known.reshape(-1, *data.shape[-ndim:]), axis=0)
 
 
 def _scale(values: Floats, known: NDArray[np.bool_], modality: str) -> tuple[float, float]:
@@ -159,8 +159,10 @@ def _side(values: Floats, known: Floats, grid: Geometry, spacing: float, centre:
     linear = to_index[:-1, :-1] * 2 / size[:, None]
     shift = (2 * (to_index[:-1, :-1] @ centre + to_index[:-1, -1]) + 1) / size - 1
     to_grid = np.concatenate([linear, shift[:, None]], axis=1)[::-1].copy()
-    made = [torch.as_tensor(np.ascontiguousarray(one), dtype=torch.float32)[None, None] for one in (numbers, weight)]
-    return Side(coarse, *made, torch.as_tensor(to_grid, dtype=torch.float32), bool(known.all()))
+    values, weights = (
+        torch.as_tensor(np.ascontiguousarray(one), dtype=torch.float32)[None, None] for one in (numbers, weight)
+    )
+    return Side(coarse, values, weights, torch.as_tensor(to_grid, dtype=torch.float32), bool(known.all()))
 
 
 def spacings(grid: Geometry, levels: int, most: int) -> list[float]:

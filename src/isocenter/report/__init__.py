@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from isocenter.report.figures import Figure
     from isocenter.report.notebook import InNotebook
     from isocenter.report.progress import Tracker, tracked
-    from isocenter.report.slice_viewer import WINDOWS, viewer
+    from isocenter.report.slice_viewer import WINDOWS, viewer, viewer_files
     from isocenter.report.words import (
         aligned,
         count_text,

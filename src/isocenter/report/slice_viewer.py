@@ -83,6 +83,13 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
     return environment().get_template("viewer.html.jinja").render(title=title, facts=facts)
 
 
+def viewer_files() -> dict[str, str]:
+    """{name: content} of the viewer as a module and its style, for pages that bring their own slices."""
+    names = ("viewer.js", "viewer.css")
+    templates = environment()
+    return {name: templates.get_template(name).render() for name in names}
+
+
 def _lines(image: Image, overlays: Sequence[Image], title: str) -> str:
     """A series needs no scrolling: all of it, with its overlays under it."""
     marks = []

@@ -85,7 +85,7 @@ if TYPE_CHECKING:
         disproportionate,
         refuse_out_of_proportion,
     )
-    from isocenter.runtime.ratios import Ratio, checked_ratios, ratios_of, with_ratios
+    from isocenter.runtime.ratios import checked_ratios, ratios_of, with_ratios
     from isocenter.runtime.record_files import (
         amend,
         as_json,

@@ -1,136 +1,47 @@
-"""Ratios of measurements of structures, such as that of the cup and the disc of the optic nerve.
-
-They are stated as `cdr = cup.short_axis_mm / disc.short_axis_mm`, in columns of `measurements.csv`.
-"""
+"""The ratios of measurements that a model states: those of its plan, and those that its package was given."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from isocenter.errors import UsageError, listed
 from isocenter.runtime.model import Model
-from isocenter.tasks import MEASURES, Task, leaves
-from isocenter.values import Finding, Measurements
+from isocenter.tasks import Ratio, Task, leaves, marks_labels, ratios_from, settings_of
 
 RATIOS = "measures"
-SIZES = ("volume_ml", "area_mm2")
-COLUMN = re.compile(r"voxels|(mean|sd|max|peak)_\S+")
-GRAMMAR = re.compile(r"\s*([^=]+?)\s*=\s*([^=/]+?)\.(\w+)\s*/\s*([^=/]+?)\.(\w+)\s*")
-UNIT = re.compile(r"_(mm2|mm|ml)$")
-WHERE = "--measure"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A column of `measurements.csv` for one structure."""
-
-    structure: str
-    column: str
-
-    def __str__(self) -> str:
-        return f"{self.structure}.{self.column}"
-
-    @property
-    def unit(self) -> str:
-        """The unit that the column is named by; empty for counts, ratios and intensities."""
-        named = UNIT.search(self.column)
-        return named[1] if named else ""
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """One measurement divided by another, under a name of its own."""
-
-    name: str
-    above: Measured
-    below: Measured
-
-    @classmethod
-    def of(cls, text: str) -> Ratio:
-        """The ratio of `name = structure.column / structure.column`. Raises UsageError for anything else."""
-        match = GRAMMAR.fullmatch(text)
-        if match is None:
-            remedy = "Write name = structure.column / structure.column, with columns of measurements.csv"
-            raise UsageError(f"cannot understand {text!r}", WHERE, remedy)
-        name, above, own, below, other = match.groups()
-        made = cls(name, Measured(above, own), Measured(below, other))
-        for one in (made.above, made.below):
-            if one.column not in (*SIZES, *MEASURES) and not COLUMN.fullmatch(one.column):
-                known = listed((*SIZES, *MEASURES))
-                raise UsageError(f"{one}: there is no such measurement", WHERE, f"Choose one of {known}")
-        return made
-
-    def __str__(self) -> str:
-        return f"{self.name} = {self.above} / {self.below}"
-
-    @property
-    def unit(self) -> str:
-        """1 for measurements of one unit."""
-        above, below = self.above.unit or "1", self.below.unit or "1"
-        return "1" if above == below else f"{above}/{below}" if below != "1" else above
-
-    def found(self, findings: Sequence[Finding], measured: Measurements) -> Finding | None:
-        """The ratio with its interval; None where one of its measurements is not known or the second is 0.
-
-        The interval holds all ratios of what the intervals of both sizes hold; there is none for other measurements.
-        """
-        above, below = (_value(one, measured) for one in (self.above, self.below))
-        if above is None or not below:
-            return None
-        (low, high), (least, most) = (_interval(one, findings) for one in (self.above, self.below))
-        made = Finding(self.name, round(above / below, 6), self.unit)
-        if low is None or high is None or most is None or not least or least < 0:
-            return made
-        return replace(made, low=round(low / most, 6), high=round(high / least, 6))
 
 
 def with_ratios(model: Model, ratios: Sequence[Ratio]) -> Model:
     """The model with ratios in its record, which packages keep."""
-    kept = {one.name: one for one in (*ratios_of(model), *ratios)}
+    kept = {one.name: one for one in (*_recorded(model), *ratios)}
     return replace(model, record={**model.record, RATIOS: [str(one) for one in kept.values()]}) if kept else model
 
 
 def ratios_of(model: Model) -> tuple[Ratio, ...]:
-    """The ratios in a model's record."""
-    return tuple(map(Ratio.of, model.record.get(RATIOS) or ()))
+    """The ratios of a model's plan, and those in its record, which stand in place of a planned one of the same name."""
+    kept = {one.name: one for one in (*_planned(model.task), *_recorded(model))}
+    return tuple(kept.values())
 
 
 def checked_ratios(texts: Sequence[str], task: Task) -> tuple[Ratio, ...]:
     """Ratios of structures that a task marks. Raises UsageError for another structure, and for a name given twice."""
-    ratios = tuple(map(Ratio.of, texts))
     marked = [
         name
         for part, own in leaves(task).items()
         for label in own.labels
         for name in ((label.name, f"{part}: {label.name}") if part else (label.name,))
     ]
-    for ratio in ratios:
-        if unknown := [one for one in (ratio.above, ratio.below) if one.structure not in marked]:
-            raise UsageError(f"{unknown[0]}: there is no such structure", WHERE, f"Choose one of {listed(marked)}")
-    if len({one.name for one in ratios}) < len(ratios):
-        raise UsageError("two ratios have one name", WHERE, "Give each a name of its own")
-    return ratios
+    return ratios_from(texts, marked)
 
 
-def _value(one: Measured, measured: Measurements) -> float | None:
-    """A measurement; None where it is not known or not a number."""
-    row = next((row for row in measured if row["label"] == one.structure), {})
-    value = row.get(one.column)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+def _recorded(model: Model) -> tuple[Ratio, ...]:
+    return tuple(map(Ratio.of, model.record.get(RATIOS) or ()))
 
 
-def _interval(one: Measured, findings: Sequence[Finding]) -> tuple[float | None, float | None]:
-    """The interval of a structure's size; (None, None) of any other measurement."""
-    if one.column not in SIZES:
-        return None, None
-    structure = one.structure.rpartition(": ")[2]  # of several tasks the part stands before it
-    groups = (one.structure, structure)
-    own = [
-        finding
-        for finding in findings
-        if finding.concept == structure and (finding.group in groups or finding.group.endswith(f": {structure}"))
-    ]
-    return (own[0].low, own[0].high) if len(own) == 1 else (None, None)
+def _planned(task: Task) -> Iterator[Ratio]:
+    """The ratios of a task; the structures of a further part have its name before theirs, as in `measurements.csv`."""
+    marking = [(part, own) for part, own in leaves(task).items() if marks_labels(own)]
+    for number, (part, own) in enumerate(marking):
+        for ratio in map(Ratio.of, settings_of(own).get(RATIOS) or ()):
+            above, below = (replace(one, structure=f"{part}: {one.structure}") for one in (ratio.above, ratio.below))
+            yield replace(ratio, above=above, below=below) if number else ratio

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         unshared,
         with_positive,
     )
+    from isocenter.scoring.explaining.answer_maps import AnswerMaps
     from isocenter.scoring.explaining.cohort import (
         COLUMNS,
         Explainer,

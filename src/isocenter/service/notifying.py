@@ -6,8 +6,10 @@ import json
 import os
 import smtplib
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from email.message import EmailMessage
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 from isocenter.files import parse_json
 from isocenter.service.dicom.messages import CLASS_NOT_SUPPORTED, SUCCESS
 from isocenter.service.dicom.sending import PeerError, Sent
+from isocenter.service.one_by_one import sent_one_by_one
 from isocenter.service.settings import Notify, Smtp
 from isocenter.service.web_sending import session_of
 
@@ -26,28 +29,31 @@ REDIRECTS = range(300, 400)
 
 def notify(to: Notify, smtp: Smtp | None, paths: Sequence[Path], *, idle_s: float) -> list[Sent]:
     """Send notices to a recipient; one row for each, in their order. Raises PeerError where nobody takes any."""
-    rows = list[Sent]()
-    try:
+    with ExitStack() as open_now, _errors_of(to):
         if to.by == "webhook":
-            session = session_of(WEBHOOK_CREDENTIALS)
-            rows.extend(_posted(session, to, path, idle_s) for path in paths)
+            send = partial(_posted, session_of(WEBHOOK_CREDENTIALS), to, idle_s)
         else:
             assert smtp is not None  # noqa: S101 - the settings say so
-            with _server(smtp, idle_s) as server:
-                rows.extend(_mailed(server, smtp.sender, to, path) for path in paths)
-    except OSError as error:  # those of requests and of smtplib are of this kind
+            send = partial(_mailed, open_now.enter_context(_server(smtp, idle_s)), smtp.sender, to)
+        return sent_one_by_one(paths, send)
+
+
+@contextmanager
+def _errors_of(to: Notify) -> Iterator[None]:
+    """Errors of a recipient as PeerError; those of requests and of smtplib are OSErrors."""
+    try:
+        yield
+    except OSError as error:
         problem = f"does not answer, or does not take it ({type(error).__name__})"
-        if not rows:
-            raise PeerError(problem, to.recipient, "Check its address, and what its log says") from error
-        rows += [Sent(path, "", None, problem) for path in paths[len(rows) :]]
-    return rows
+        raise PeerError(problem, to.recipient, "Check its address, and what its log says") from error
 
 
-def _posted(session: Any, to: Notify, path: Path, idle_s: float) -> Sent:
+def _posted(session: Any, to: Notify, idle_s: float, path: Path) -> Sent:
     """The outcome of one webhook. A redirect is refused for good: it could lead to this machine or into its network."""
     notice = parse_json(path.read_text(encoding="utf-8"))
     headers = {"Content-Type": "application/json", "Idempotency-Key": notice["notice"]}
-    answer = session.post(to.to, data=path.read_bytes(), headers=headers, timeout=idle_s, allow_redirects=False)
+    with _errors_of(to):
+        answer = session.post(to.to, data=path.read_bytes(), headers=headers, timeout=idle_s, allow_redirects=False)
     if answer.status_code in REDIRECTS:
         problem = "it redirects to another address: give that one in [[notify]]"
         return Sent(path, notice["notice"], CLASS_NOT_SUPPORTED, problem)
@@ -58,7 +64,8 @@ def _posted(session: Any, to: Notify, path: Path, idle_s: float) -> Sent:
 
 def _mailed(server: smtplib.SMTP, sender: str, to: Notify, path: Path) -> Sent:
     notice = parse_json(path.read_text(encoding="utf-8"))
-    server.send_message(_mail(notice, sender, to.to))
+    with _errors_of(to):
+        server.send_message(_mail(notice, sender, to.to))
     return Sent(path, notice["notice"], SUCCESS)
 
 

@@ -16,8 +16,6 @@ from isocenter.service.settings import Settings
 
 log = logging.getLogger("isocenter")
 
-REASON = "superseded: the study has a newer result, or none any more"
-
 
 @dataclass(frozen=True, eq=False)
 class Rejecter:
@@ -51,7 +49,7 @@ class Rejecter:
         """The note as a file of the job; written again after a crash it is the same."""
         if not objects:
             raise FormatError("the results that it would name are gone", str(path), "Reject them in the PACS")
-        write_rejection(objects, path, reason=REASON, overwrite=True)
+        write_rejection(objects, path, reason=f"superseded: {superseded.reason}", overwrite=True)
         node = self.settings.node
         stamp = Stamp(node.uid_root, f"{superseded.job} {path.name}", superseded.since, node.text)
         uid = str(stamped(path, stamp).SOPInstanceUID)

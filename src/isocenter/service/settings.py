@@ -223,6 +223,7 @@ class ModelSection(Section):
     card:        the address of its model card
     covariates:  {name: source} of those that are not in DICOM
     answers:     kinds of DICOM objects that state its results; without any a SEG and a report
+    explain:     "auto" adds a map of what each answer rests on, by the best method that passed its tests on the model
     sr_class:    of its reports: Comprehensive 3D SR, or the older Comprehensive SR
     """
 
@@ -232,6 +233,7 @@ class ModelSection(Section):
     card: Url | None = None
     covariates: dict[str, Annotated[CovariateSource, BeforeValidator(_source)]] = {}
     answers: list[Kind] = []
+    explain: Literal["none", "auto"] = "none"
     sr_class: Literal["comprehensive-3d", "comprehensive"] = "comprehensive-3d"
 
 

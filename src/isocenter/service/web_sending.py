@@ -15,6 +15,7 @@ from isocenter.files.dicom import COMPREHENSIVE_3D, as_comprehensive, read_ident
 from isocenter.lazy import dicomweb_api, dicomweb_sessions, pydicom
 from isocenter.service.dicom.messages import CLASS_NOT_SUPPORTED
 from isocenter.service.dicom.sending import PeerError, Sent
+from isocenter.service.one_by_one import sent_one_by_one
 
 SUCCESS = 0x0000
 # And the name of a peer in capitals, with _ for what is no letter: "user:password", as no secret stands in a file.
@@ -49,25 +50,19 @@ def store_over_web(url: str, paths: Sequence[Path], *, peer: str, idle_s: float)
     session = session_of(CREDENTIALS + re.sub(r"\W", "_", peer).upper())
     client = dicomweb_api.DICOMwebClient(url, session=session, timeout=idle_s)
     client.set_http_retry_params(retry=False)  # the outbox tries again, and says meanwhile what is wrong
-    rows, has_answered = list[Sent](), False
-    for place, path in enumerate(paths):
+
+    def sent(path: Path) -> Sent:
         try:
             dataset = _read(path)
         except FormatError as error:
-            rows.append(Sent(path, "", None, error.problem))
-            continue
-        try:
-            row = _stored(client, url, path, dataset)
-            if row.status == CLASS_NOT_SUPPORTED and dataset.SOPClassUID == COMPREHENSIVE_3D:
-                with suppress(FormatError):  # of one with places in three dimensions the refusal stands
-                    row = _stored(client, url, path, as_comprehensive(dataset, str(path)))
-            rows.append(row)
-            has_answered = True
-        except PeerError as error:
-            if not has_answered:
-                raise
-            return rows + [Sent(left, "", None, error.problem) for left in paths[place:]]
-    return rows
+            return Sent(path, "", None, error.problem)
+        row = _stored(client, url, path, dataset)
+        if row.status == CLASS_NOT_SUPPORTED and dataset.SOPClassUID == COMPREHENSIVE_3D:
+            with suppress(FormatError):  # of one with places in three dimensions the refusal stands
+                row = _stored(client, url, path, as_comprehensive(dataset, str(path)))
+        return row
+
+    return sent_one_by_one(paths, sent)
 
 
 def _read(path: Path) -> pydicom.Dataset:

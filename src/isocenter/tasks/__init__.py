@@ -71,11 +71,13 @@ if TYPE_CHECKING:
         OUTPUT,
         STATE_SIDES,
         WITHIN,
+        Ratio,
         Shares,
         have_sides,
         mean_of,
         measured_findings,
         numbered_teeth,
+        ratios_from,
         sided_names,
         unknown_sides,
     )

@@ -341,6 +341,11 @@ class Task(ABC):
         """Names of those of `results` that have a probability."""
         return ()
 
+    @property
+    def valued_findings(self) -> tuple[str, ...]:
+        """Names of those of `results` that have a number as their value, whatever image they are of."""
+        return ()
+
     def guess(self, table: Table) -> Guess | None:
         """A guess without images, of a table of cases; None where nothing can be guessed, as with masks."""
         return None

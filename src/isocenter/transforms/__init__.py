@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from isocenter.transforms.align import aligned
     from isocenter.transforms.augment import Augmentation
     from isocenter.transforms.augment_following import Answers, Corners, Following, LabelMap, ObjectMap, Warp
-    from isocenter.transforms.augment_spatial import sides_changed
+    from isocenter.transforms.augment_spatial import rotation, sides_changed
     from isocenter.transforms.channels import (
         COLOUR,
         GREY,

@@ -55,7 +55,8 @@ def carried_points(transform: SpatialTransform, points: ArrayLike) -> Floats:
 def displacements(field: Displacement, points: Floats) -> Floats:
     """(..., n) mm by which a field moves points."""
     index = field.geometry.to_index(points).reshape(-1, field.ndim).T
-    inside = ((index >= -0.5) & (index <= np.reshape(field.geometry.shape, (-1, 1)) - 0.5)).all(axis=0)
+    ends = np.reshape(field.geometry.shape, (-1, 1)) - 0.5
+    inside = np.logical_and.reduce((index >= -0.5) & (index <= ends), axis=0)
     moved = np.stack([_linear(one, index) for one in field.vectors], axis=-1) * inside[:, None]
     return moved.reshape(np.shape(points))
 
@@ -89,7 +90,7 @@ def inverted_field(field: Displacement) -> Displacement:
             "Register more smoothly, or use it in its own direction only",
         )
     back = -field.vectors.reshape(grid.ndim, -1).astype(np.float64)
-    slopes = np.moveaxis(_slopes(field).reshape(grid.ndim, grid.ndim, -1), -1, 0)
+    slopes = np.moveaxis(_slopes(field.vectors, grid).reshape(grid.ndim, grid.ndim, -1), -1, 0)
     for start in range(0, back.shape[1], AT_ONCE):
         part = np.arange(start, min(start + AT_ONCE, back.shape[1]))
         targets = grid.to_world(np.stack(np.unravel_index(part, grid.shape), axis=-1))
@@ -123,11 +124,10 @@ def _solved(field: Displacement, slopes: Floats, targets: Floats, guess: Floats)
     return steps
 
 
-def _slopes(field: Displacement) -> Floats:
+def _slopes(vectors: Floats, grid: Geometry) -> Floats:
     """(n, n, *spatial) mm a mm: the derivative of each component along each axis of the world."""
-    grid = field.geometry
-    by_index = np.stack([_gradient(one) for one in field.vectors])  # (component, index axis, ...)
-    return np.einsum("ci...,iw->cw...", by_index, np.linalg.inv(grid.affine[:-1, :-1]))
+    by_index = np.stack([_gradient(one) for one in vectors])  # (component, index axis, ...)
+    return np.einsum("ci...,iw->cw...", by_index, np.linalg.inv(grid.affine[:-1, :-1]).astype(np.float32))
 
 
 def _gradient(values: Array) -> Floats:
@@ -135,13 +135,21 @@ def _gradient(values: Array) -> Floats:
     kept = [
         np.gradient(values, axis=axis) if size > 1 else np.zeros_like(values) for axis, size in enumerate(values.shape)
     ]
-    return np.stack(kept).astype(np.float64)
+    return np.stack(kept)
 
 
 def determinants(field: Displacement) -> NDArray[np.float32]:
     """(*spatial) by how much the surroundings of each voxel grow; at or below 0 the field folds."""
-    matrices = np.moveaxis(_slopes(field), (0, 1), (-2, -1)) + np.eye(field.ndim)
-    return np.linalg.det(matrices).astype(np.float32)
+    made = np.empty(field.geometry.shape, dtype=np.float32)
+    count = max(1, AT_ONCE // math.prod(field.geometry.shape[1:]))
+    for start in range(0, len(made), count):
+        rows = slice(start, min(start + count, len(made)))
+        near = slice(max(rows.start - 1, 0), min(rows.stop + 1, len(made)))  # a derivative needs both neighbours
+        slopes = _slopes(field.vectors[:, near], field.geometry)[:, :, rows.start - near.start :][
+            :, :, : rows.stop - start
+        ]
+        made[rows] = np.linalg.det(np.moveaxis(slopes, (0, 1), (-2, -1)) + np.eye(field.ndim))
+    return made
 
 
 def jacobian(transform: SpatialTransform, grid: Geometry) -> NDArray[np.float32]:

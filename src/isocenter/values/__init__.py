@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from isocenter.values.drawn_map import DrawnMap
     from isocenter.values.estimate import Draws, Estimate, Recipe, Row
-    from isocenter.values.finding import Finding, Findings, Measurements
+    from isocenter.values.finding import MOST_FRAMES, Finding, Findings, Measurements
     from isocenter.values.fingerprint import CaseFacts, Fingerprint, sizes_in_words
     from isocenter.values.geometry import (
         DIRECTION_TOLERANCE,

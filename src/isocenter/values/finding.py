@@ -9,6 +9,8 @@ from typing import Any, Literal
 from isocenter.values.image import Code
 
 Outcome = Literal["result", "nothing", "abstained", "refused"]
+# Frames with findings of a clip that a record and its reports state: more are too many for people to read.
+MOST_FRAMES = 200
 # Rows of `measurements.csv`, one a structure or object.
 Measurements = Sequence[Mapping[str, Any]]
 
@@ -28,6 +30,7 @@ class Finding:
     label:      of a structure, its value in the label map
     box:        its row among the boxes that are called, from 0
     calibrated: whether its probability is a calibrated one
+    frame:      of a clip that was looked at frame by frame, the frame that it is of, from 0
     """
 
     concept: str
@@ -43,6 +46,7 @@ class Finding:
     label: int | None = None
     box: int | None = None
     calibrated: bool = False
+    frame: int | None = None
 
     @property
     def code(self) -> Code | None:

@@ -227,11 +227,13 @@ class Map:
 
     data:  (*spatial), or (names, *spatial), possibly Deferred
     names: of what there is a map each; empty where it is one
+    words: what it shows, where its kind does not say that
     """
 
     data: Array | Deferred
     unit: str = ""
     names: tuple[str, ...] = ()
+    words: str = ""
 
 
 @dataclass(frozen=True, eq=False)

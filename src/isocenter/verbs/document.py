@@ -196,6 +196,7 @@ def _named(given: str | Sequence[str], known: Sequence[str], where: str) -> list
     return cleaned
 
 
+@named_keywords()
 def verify_documents(folder: str | Path, against: str | Path) -> Verified:
     """Read every record that a folder of documents names anew, and list the rows that no longer hold.
 

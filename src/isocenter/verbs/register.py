@@ -43,6 +43,7 @@ from isocenter.transforms import (
     carried,
     carried_labels,
     carried_points,
+    determinants,
     folded_percent,
     inverse_errors,
     jacobian,
@@ -151,11 +152,14 @@ def register(
     table = None if points is None else _points(Path(points), ours.geometry.ndim)
     made = registered(ours, theirs, settings, mask, where)
     moved_labels = None if of_moving is None else _moved_labels(of_moving, theirs, ours, made.transform)
-    determinant = jacobian(made.transform, ours.geometry)
+    field = None if made.transform.is_linear else whole_field(made.transform, ours.geometry)
+    determinant = jacobian(made.transform, ours.geometry) if field is None else determinants(field)
     rows = list(_rows(made, determinant, mask, ours.geometry))
     if of_moving is not None and of_fixed is not None and moved_labels is not None:
         before = carried_labels(of_moving.data[0], theirs.geometry, made.first_guess, ours.geometry)
-        rows += _label_rows(before, moved_labels.data[0], of_fixed, of_moving.labels or of_fixed.labels)
+        both = sorted(int(one) for one in np.intersect1d(of_moving.data, of_fixed.data) if one)
+        names = {label.value: label.name for label in of_moving.labels or of_fixed.labels}
+        rows += _label_rows(before, moved_labels.data[0], of_fixed, {one: names.get(one, str(one)) for one in both})
     result = Registered(
         made,
         carried(theirs, made.transform, ours.geometry),
@@ -167,7 +171,7 @@ def register(
     )
     if target is not None:
         with result_folder(target, overwrite, MARKS) as folder:
-            _write(result, ours, theirs, folder)
+            _write(result, field, ours, theirs, folder)
             page = _page(result, ours, of_fixed, {"fixed": _name(fixed), "moving": _name(moving)})
             (folder / MARKS[1]).write_text(render(page), encoding="utf-8")
     return result
@@ -219,7 +223,9 @@ def _on(source: str | Path | Image, image: Image, options: ReadKeywords) -> Imag
         raise GeometryError(problem, where, "Give one that was drawn on the image")
     if not np.array_equal(made.data, np.rint(made.data)):
         raise FormatError("holds numbers that are no labels", where, "Give whole numbers, one a structure")
-    return made.with_pixels(made.data[:1].astype(np.int32))
+    values = made.data[:1]
+    kind = np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max()))
+    return made.with_pixels(values.astype(kind if kind.kind in "iu" else np.int32))
 
 
 def _points(path: Path, ndim: int) -> pd.DataFrame:
@@ -269,19 +275,14 @@ def _rows(
 
 
 def _label_rows(
-    before: Array, after: Array, reference: Image, labels: tuple[Label, ...]
+    before: Array, after: Array, reference: Image, names: Mapping[int, str]
 ) -> list[tuple[str, str, float]]:
-    """Dice before and after, and HD95, of each structure that both images have."""
+    """Dice before and after, and HD95, of each structure that both images have. names: {value: its name}"""
     true = reference.data[0]
-    both = sorted({int(one) for one in np.unique(true) if one} & {int(one) for one in np.unique(before) if one} | {
-        int(one) for one in np.unique(true) if one
-    } & {int(one) for one in np.unique(after) if one})  # fmt: skip
-    names = {label.value: label.name for label in labels}
-    first, last = (overlaps(one, true, both) for one in (before, after))
+    first, last = (overlaps(one, true, list(names)) for one in (before, after))
     spacing = reference.geometry.affine[:-1, :-1]
     rows = []
-    for value in both:
-        name = names.get(value, str(value))
+    for value, name in names.items():
         distance = surface_distance(after == value, true == value, spacing if reference.geometry.physical else None)
         rows += [
             ("dice_before", name, first[value].dice),
@@ -291,23 +292,20 @@ def _label_rows(
     return rows
 
 
-def _write(result: Registered, fixed: Image, moving: Image, folder: Path) -> None:
+def _write(result: Registered, field: Displacement | None, fixed: Image, moving: Image, folder: Path) -> None:
     """Every file but the page."""
     moved = replace(result.moved, source=fixed.source if _is_nifti(fixed) else None)
     write(moved, folder / "moved.nii.gz")
     write_transform(result.transform, folder / "transform.h5")
     write_transform(result.inverse, folder / "inverse.h5")
     grid = fixed.geometry
-    if grid.has_sides and not grid.is_sheared:
-        field = SpatialTransform((whole_field(result.transform, grid),))
-        write_transform(field, folder / "field.nii.gz")
+    if field is not None and grid.has_sides and not grid.is_sheared:
+        write_transform(SpatialTransform((field,)), folder / "field.nii.gz")
     image = replace(moved, pixels=result.determinant[None], channels=("jacobian",), modality="unknown")
     write(image, folder / "jacobian.nii.gz")
     if result.moved_labels is not None:
         drawn = result.moved_labels
-        write_label_map(
-            drawn.data[0].astype(np.uint16), drawn.labels, moved, folder / "moved_labels.nii.gz", algorithm="register"
-        )
+        write_label_map(drawn.data[0], drawn.labels, moved, folder / "moved_labels.nii.gz", algorithm="register")
     if result.moved_points is not None:
         write_table(result.moved_points, folder / "moved_points.csv")
     if all(_has_dicom_place(one) for one in (fixed, moving)):

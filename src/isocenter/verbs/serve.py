@@ -39,6 +39,8 @@ def serve(
     study: Mapping[str, Any] | None = None,
     peers: Sequence[Mapping[str, Any]] | None = None,
     rules: Sequence[Mapping[str, Any]] | None = None,
+    fhir: Mapping[str, Any] | None = None,
+    hl7: Mapping[str, Any] | None = None,
 ) -> Node:
     """A running node: `stop()` ends it, and so does leaving its `with`.
 
@@ -47,7 +49,8 @@ def serve(
     folder:   of the node, in place of that of the file; one that is there is continued
     role:     "all", or the one part that this machine runs of a node that others share: one of `ROLES`
     check:    look at everything, and start nothing
-    node, dicom, http, queue, database, study: keys of the file's sections that are set otherwise: dicom={"port": 0}
+    node, dicom, http, queue, database, study, fhir, hl7: keys of the file's sections that are set otherwise, as in
+            dicom={"port": 0}
     peers, rules: in place of the file's
     Raises UsageError before anything is started: for an unknown key (with its line), a model that does not load, a port
     in use, the extra `service` that is not installed.
@@ -59,6 +62,7 @@ def serve(
     place = Path(folder) if folder is not None else None if path is not None else FOLDER
     lists = {"peers": peers, "rules": rules}
     tables = {"node": node, "dicom": dicom, "http": http, "queue": queue, "database": database, "study": study}
+    tables |= {"fhir": fhir, "hl7": hl7}
     changes = {name: given for name, given in {**tables, **lists}.items() if given is not None}
     settings = service.read_settings(path, [Path(model) for model in models], place, **changes)
     absent = [str(one.path) for one in settings.models.values() if not one.path.exists()]

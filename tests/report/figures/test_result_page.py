@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
 
 from isocenter.errors import FormatError
 from isocenter.report.display import stored_plane
 from isocenter.report.figures import ResultPage
+from isocenter.report.figures.fonts import FONT, families_for
 from isocenter.values import Finding, Geometry, Image, Label
 
 LIVER = Label(1, "liver", (255, 0, 0))
@@ -75,6 +79,36 @@ def test_the_pdf_has_the_same_bytes_each_time_and_one_page(tmp_path: Path):
         assert told.stderr == ""
 
 
-def test_letters_that_the_page_cannot_show_are_refused():
-    with pytest.raises(FormatError, match="no letter"):
-        page_of(Finding("腫瘍", 1.0, "ml")).pixels()
+def test_letters_that_no_font_of_the_machine_has_are_refused_and_named():
+    with pytest.raises(FormatError, match="letters \U0010fffd\U0010fffc, of"):
+        page_of(Finding("a\U0010fffd\U0010fffc", 1.0, "ml")).pixels()
+
+
+def test_letters_that_the_house_font_lacks_are_drawn_with_a_font_of_the_machine(tmp_path: Path, monkeypatch):
+    letter = "\ue4d2"  # of private use, which no other font has
+    monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist])
+    fontManager.addfont(square_of(letter, tmp_path / "square.ttf"))
+    assert families_for(f"a{letter}") == ([FONT, "Square"], [])
+    page = page_of(Finding(letter * 3, 1.0, "ml"))
+    assert np.any(page.pixels() != page_of(Finding("   ", 1.0, "ml")).pixels())
+    assert page.pdf() == page.pdf()
+
+
+def square_of(letter: str, path: Path) -> Path:
+    """A font with one letter, a filled square."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 700), (700, 700), (700, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder([".notdef", "square"])
+    font.setupCharacterMap({ord(letter): "square"})
+    font.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "square": pen.glyph()})
+    font.setupHorizontalMetrics({".notdef": (800, 0), "square": (800, 0)})
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": "Square", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(path)
+    return path

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.writing.rejection import write_rejection
     from isocenter.files.dicom.writing.seg import write_segmentation
     from isocenter.files.dicom.writing.series import SeriesNames, write_series
+    from isocenter.files.dicom.writing.source_planes import volumes_of
     from isocenter.files.dicom.writing.sr import UCUM, write_no_answer, write_report
     from isocenter.files.dicom.writing.stamp import Stamp, stamped, stamped_uids
 

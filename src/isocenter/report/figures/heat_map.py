@@ -81,7 +81,7 @@ def heat(
     canvas, panels = panels_of(view.grid, [plane for plane, _ in shown])
     for panel, (plane, at) in zip(panels, shown, strict=True):
         put_greys(panel, view, plane, at)
-        _put_heat(panel, view, cut(evidence, plane, at), plane)
+        put_heat(panel, view, cut(evidence, plane, at), plane)
         if view.reference is not None:
             put_outlines(panel, cut(view.reference, plane, at), view.steps(plane), MARKED, REFERENCE_LINE)
         put_letters(panel, plane)
@@ -95,6 +95,11 @@ def heat(
     full = " ".join(filter(None, (f"{caption.rstrip('.')}." if caption else "", f"Shown: {text}." if text else "")))
     dpi = COARSE_DPI if max(view.grid.shape) <= COARSE else SLICE_DPI
     return Figure(title, png(canvas, dpi), f"{what} ({title})", full, wide=len(shown) > 1)
+
+
+def shares_of(data: Array) -> Array:
+    """The evidence of a map as shares of its strongest, from 0 to 1."""
+    return np.clip(_evidence(data) / max(_strongest(data), 1e-30), 0, 1)
 
 
 def _evidence(data: Array) -> Array:
@@ -138,8 +143,8 @@ def bars(values: Mapping[str, float], title: str, *, axis: str, caption: str = "
     return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.9 + 0.28 * len(values)))
 
 
-def _put_heat(axes: Axes, view: View, evidence: Array, plane: Plane) -> None:
-    """Colours that cover the more the more evidence there is."""
+def put_heat(axes: Axes, view: View, evidence: Array, plane: Plane) -> None:
+    """Colours that cover the more the more evidence there is. evidence: from 0 to 1, as `shares_of` makes it"""
     across, down = view.steps(plane)
     extent = (-across / 2, (evidence.shape[1] - 0.5) * across, (evidence.shape[0] - 0.5) * down, -down / 2)
     cover = 0.7 * np.clip((evidence - FAINT) / (FULL - FAINT), 0, 1)

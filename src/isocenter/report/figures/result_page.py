@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
 
 from isocenter.errors import FormatError
 from isocenter.report.display import Plane, colours, foreground, stored_plane
 from isocenter.report.figures.detection import put_boxes
 from isocenter.report.figures.drawing import DARK, LIGHT, Canvas, Ink, short
+from isocenter.report.figures.fonts import families_for, is_wide
+from isocenter.report.figures.heat_map import put_heat, shares_of
 from isocenter.report.figures.slices import (
     GROUND,
     REFERENCE_LINE,
@@ -29,9 +30,8 @@ from isocenter.report.figures.slices import (
 )
 from isocenter.report.figures.view import View, cut, stored_view
 from isocenter.report.words import number, share_text
-from isocenter.values import Array, BoundingBoxes, Finding, Image, Label
+from isocenter.values import Array, BoundingBoxes, Finding, Image, Label, Map
 
-FONT = "DejaVu Sans"  # comes with matplotlib, so that a page looks the same everywhere
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches of A4
 TALLEST = 5.2  # inches of the picture
 LINE = 0.21  # inches from one line to the next
@@ -52,6 +52,7 @@ class ResultPage:
     heads:    the first line is the model, the others say more of it and of the study
     notes:    sentences under the table, without which the result would be misread
     text:     what readers have to be told, in bold
+    heat:     what the answer rests on, drawn as colours, with its words beneath the slice
     The slice is drawn as it is stored, with letters where sides are known.
     """
 
@@ -61,6 +62,7 @@ class ResultPage:
     heads: Sequence[str]
     notes: Sequence[str] = ()
     text: str = ""
+    heat: Map | None = None
 
     def pixels(self) -> Array:
         """(rows, columns, 3) uint8, bright on dark as images are read.
@@ -91,7 +93,7 @@ class ResultPage:
         return BoundingBoxes(np.array([one.value for one in called]), tuple(one.concept for one in called), scores)
 
     def key_slice(self) -> int:
-        """The slice with most of what is marked; without a mark the middle one."""
+        """The slice with most of what is marked; without a mark that of the most evidence, else the middle one."""
         shape = self.image.geometry.shape
         if len(shape) < 3:
             return 0
@@ -101,6 +103,8 @@ class ResultPage:
         for low, high in zip(self.boxes.low, self.boxes.high, strict=True):
             first, last = max(0, math.floor(low[2])), max(1, math.ceil(high[2]))
             areas[first:last] += np.prod((high - low)[:2])
+        if not areas.any() and self.heat is not None:
+            areas = shares_of(np.asarray(self.heat.data)).max(axis=(0, 1))
         return int(areas.argmax()) if areas.any() else shape[2] // 2
 
     def _drawn(self, ink: Ink, dpi: float) -> Canvas:
@@ -132,13 +136,16 @@ class ResultPage:
         axes = canvas.add_axes((*corner, width / WIDTH, height / HEIGHT), facecolor=GROUND)
         axes.set_axis_off()
         put_greys(axes, view, plane, at)
+        if self.heat is not None:
+            put_heat(axes, view, cut(shares_of(np.asarray(self.heat.data)), plane, at), plane)
         for mask, labels in self.masks:
             put_outlines(axes, cut(np.asarray(mask), plane, at), view.steps(plane), labels, REFERENCE_LINE)
         put_boxes(axes, view, plane, at, self.boxes, _classes(self.boxes), REFERENCE_LINE, scores=True)
         put_letters(axes, plane)
         put_scale_bar(axes, view.grid, plane)
         place = "" if plane.through is None else f"Slice {at + 1} of {view.grid.shape[2]}"
-        return _put_lines(canvas, [place] if place else [], top + height + 0.08, ink.faint) + 0.12
+        words = [] if self.heat is None else [f"Colours: {self.heat.words}"]
+        return _put_lines(canvas, [*([place] if place else []), *words], top + height + 0.08, ink.faint) + 0.12
 
 
 def _size(view: View, plane: Plane) -> tuple[float, float]:
@@ -151,8 +158,9 @@ def _classes(boxes: BoundingBoxes) -> list[Label]:
     return [Label(n, name) for n, name in enumerate(dict.fromkeys(boxes.names), start=1)]
 
 
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, LETTERS_A_LINE)
+def _wrapped(text: str, letters: int = LETTERS_A_LINE) -> list[str]:
+    """The lines of a text, each of so many letters at most; of wide ones half as many."""
+    return textwrap.wrap(text, letters // 2 if is_wide(text) else letters)
 
 
 def _put_lines(
@@ -161,19 +169,19 @@ def _put_lines(
     """Write texts below one another, and give where they end, in inches from the top."""
     step = LINE * max(1.0, size / 10)
     for text in texts:
-        for line in textwrap.wrap(text, int(LETTERS_A_LINE * 9 / size)):
+        for line in _wrapped(text, int(LETTERS_A_LINE * 9 / size)):
             _put(canvas, MARGIN, top, line, colour, size=size, weight=weight)
             top += step
     return top
 
 
 def _put(canvas: Canvas, left: float, top: float, text: str, colour: str, **style: Any) -> None:
-    lacking = sorted({letter for letter in text if not get_font(findfont(FONT)).get_char_index(ord(letter))})
-    if lacking:
-        problem = f"the page has no letter {lacking[0]!r}, of {short(text)!r}"
-        raise FormatError(problem, "page", "Name it in Latin, Greek or Cyrillic letters, or ask for seg and sr")
+    families, missing = families_for(text)
+    if missing:
+        problem = f"no font of this machine has the letters {''.join(missing)}, of {short(text)!r}"
+        raise FormatError(problem, "page", "Install a font with them, such as Noto Sans CJK, or ask for seg and sr")
     place = left / WIDTH, 1 - top / HEIGHT
-    canvas.text(*place, text, color=colour, va="top", family=FONT, parse_math=False, **style)
+    canvas.text(*place, text, color=colour, va="top", family=families, parse_math=False, **style)
 
 
 def _put_table(
@@ -194,7 +202,8 @@ def _put_table(
             line.set(color=hex_of(named[concept]), linewidth=4, solid_capstyle="butt", transform=canvas.transFigure)
             canvas.add_artist(line)
         for (_, left, letters), cell in zip(COLUMNS, cells, strict=True):
-            _put(canvas, left, top, short(cell, letters), ink.text, size=9)
+            kept = letters // 2 if is_wide(cell) else letters
+            _put(canvas, left, top, short(cell, kept), ink.text, size=9)
         top += LINE
         canvas.add_artist(_rule(top - 0.03, ink.grid, 0.5))
     return top

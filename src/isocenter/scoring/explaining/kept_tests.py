@@ -21,6 +21,7 @@ from isocenter.runtime import (
     PACKAGED,
     Model,
     amend,
+    is_foreign,
     read_json,
     unpacked,
     write_json,
@@ -38,8 +39,10 @@ def kept_records(path: Path | None, model: Model) -> tuple[dict[str, Mapping[str
     """
     if path is None or not path.exists():
         return {}, {}
-    with unpacked(path) as folder:
-        records, refused = _records_in(_place(folder), model)
+    records, refused = dict[str, Mapping[str, Any]](), dict[str, str]()
+    if not (path.is_file() and is_foreign(path)):  # beside a single file of another program nothing is kept
+        with unpacked(path) as folder:
+            records, refused = _records_in(_place(folder), model)
     if _is_writable(path) or (entry := _cache_entry(model)) is None:
         return records, refused
     others, also_refused = _records_in(entry, model)

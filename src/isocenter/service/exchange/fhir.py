@@ -55,7 +55,13 @@ PROBABILITY, CERTAINTY = ("122157", "Probability"), ("111012", "Certainty of Fin
 LOW, HIGH = ("371885007", "Lower bound of confidence interval"), ("371886008", "Upper bound of confidence interval")
 PRESENT, ABSENT = ("52101004", "Present"), ("2667000", "Absent")
 # What a row states besides its values, as components: {field of the row: words}.
-PLACES = {"label": "Value in the label map", "box": "Row of the box", "case": "Image", "instance": "SOP Instance UID"}
+PLACES = {
+    "label": "Value in the label map",
+    "box": "Row of the box",
+    "frame": "Frame, from 0",
+    "case": "Image",
+    "instance": "SOP Instance UID",
+}
 CORNERS, POSSIBLE = "Corners", "Not ruled out at the stated coverage"
 # How FHIR calls the priority of a request, and each of ours.
 PRIORITY = "http://hl7.org/fhir/request-priority"

@@ -125,6 +125,8 @@ def _remarks(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"Not ruled out at the stated coverage: {', '.join(row['possible'])}"
     if isinstance(row.get("value"), list | tuple):
         yield f"Corners in {row.get('unit') or 'voxels'}: {row['value']}"
+    if row.get("frame") is not None:
+        yield f"Frame {row['frame']} (from 0)"
     if row.get("instance"):
         yield f"SOPInstanceUID {row['instance']}"
 

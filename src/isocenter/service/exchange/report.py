@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -123,10 +124,10 @@ def report_of(settings: Settings, database: Database, job: str) -> Report:
     if record is None:
         raise FormatError("the job has no record of findings", job, "See its outcome and its reason")
     own = settings.models.get(row.model)
-    segments, pdf = dict[str, Segment](), None
+    named, pdf = list[tuple[str, Segment]](), None
     for one in files:
         if one.sop_class in SEGMENTATIONS:
-            segments |= _segments(folder / one.name)
+            named += _segments(folder / one.name)
         elif one.sop_class == ENCAPSULATED_PDF:
             pdf = _page(folder / one.name)
     return Report(
@@ -141,7 +142,7 @@ def report_of(settings: Settings, database: Database, job: str) -> Report:
         node=settings.node.name,
         text=settings.node.text,
         priority=PRIORITIES[row.priority if row.urgency is None else row.urgency],
-        segments=segments,
+        segments=_without_doubles(named),
         card=(own.card or "") if own is not None else "",
         pdf=pdf,
     )
@@ -154,13 +155,19 @@ def _record(path: Path) -> Mapping[str, Any]:
         return record
 
 
-def _segments(path: Path) -> dict[str, Segment]:
-    """{name: segment} of a segmentation; without names that two of its segments have."""
+def _without_doubles(named: Sequence[tuple[str, Segment]]) -> dict[str, Segment]:
+    """{name: segment}, without names that two segments of one class have, as those of several volumes do."""
+    times = Counter((name, one.sop_class) for name, one in named)
+    return {name: one for name, one in named if all(times[name, kind] <= 1 for kind in SEGMENTATIONS)}
+
+
+def _segments(path: Path) -> list[tuple[str, Segment]]:
+    """(name, segment) of each segment of a segmentation."""
     header = _read(path, stop_before_pixels=True)
     uids = (str(header.SeriesInstanceUID), str(header.SOPInstanceUID), str(header.SOPClassUID))
     names = [str(one.SegmentLabel) for one in header.SegmentSequence]
     segments = [Segment(*uids, int(one.SegmentNumber)) for one in header.SegmentSequence]
-    return {name: one for name, one in zip(names, segments, strict=True) if names.count(name) == 1}
+    return list(zip(names, segments, strict=True))
 
 
 def _page(path: Path) -> bytes:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from isocenter.errors import FormatError
 from isocenter.service.dicom.messages import SUCCESS
-from isocenter.service.dicom.sending import PeerError, Sent
+from isocenter.service.dicom.sending import Sent
 from isocenter.service.exchange import mllp
 from isocenter.service.exchange.fhir import bundle, checked
-from isocenter.service.exchange.fhir_server import FhirServer
+from isocenter.service.exchange.fhir_server import BusyError, FhirServer
 from isocenter.service.exchange.hl7 import control_id, message
 from isocenter.service.exchange.report import Report, report_of
+from isocenter.service.one_by_one import sent_one_by_one
 from isocenter.service.records.database import Database
 from isocenter.service.settings import FHIR, Fhir, Settings
 
@@ -30,19 +31,15 @@ def report_to(peer: str, settings: Settings, database: Database, records: Sequen
     send = partial(_by_hl7, peer, settings.dicom.idle_s)
     if peer == FHIR and settings.fhir is not None:
         send = partial(_by_fhir, settings.fhir, settings.dicom.idle_s)
-    rows = list[Sent]()
-    for place, path in enumerate(records):
+
+    def sent(path: Path) -> Sent:
         try:
             send(report_of(settings, database, path.parent.name))
         except FormatError as error:
-            rows.append(Sent(path, "", NOT_UNDERSTOOD, error.problem))
-        except PeerError as error:
-            if not rows:
-                raise
-            return rows + [Sent(left, "", None, error.problem) for left in records[place:]]
-        else:
-            rows.append(Sent(path, "", SUCCESS))
-    return rows
+            return Sent(path, "", NOT_UNDERSTOOD, error.problem)
+        return Sent(path, "", SUCCESS)
+
+    return sent_one_by_one(records, sent, leaves=BusyError)
 
 
 def _by_fhir(fhir: Fhir, idle_s: float, report: Report) -> None:

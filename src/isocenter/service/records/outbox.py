@@ -38,11 +38,16 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Superseded:
-    """A superseded job of which a peer has results. objects: {name: the SOP Instance UID that the peer has}"""
+    """A superseded job of which a peer has results.
+
+    since, reason: when it was superseded, and why
+    objects: {name: the SOP Instance UID that the peer has}
+    """
 
     job: str
     peer: str
     since: float
+    reason: str
     objects: Mapping[str, str]
 
 
@@ -167,7 +172,14 @@ class Outbox:
         """
         joined = deliveries.join(answers, and_(deliveries.c.job == answers.c.job, deliveries.c.name == answers.c.name))
         joined = joined.join(jobs, deliveries.c.job == jobs.c.job).join(studies, jobs.c.study == studies.c.study)
-        columns = (deliveries.c.job, deliveries.c.peer, deliveries.c.name, deliveries.c.sent_as, jobs.c.done_at)
+        columns = (
+            deliveries.c.job,
+            deliveries.c.peer,
+            deliveries.c.name,
+            deliveries.c.sent_as,
+            jobs.c.done_at,
+            jobs.c.reason,
+        )
         due = (
             deliveries.c.peer.in_(peers),
             # Sent or committed; not as a list of these: SQLite would look through all deliveries that there ever were.
@@ -185,7 +197,7 @@ class Outbox:
         for row in rows:
             known = found.get((row.job, row.peer))
             objects = {**({} if known is None else known.objects), row.name: row.sent_as or row.sop_instance_uid}
-            found[row.job, row.peer] = Superseded(row.job, row.peer, row.done_at, objects)
+            found[row.job, row.peer] = Superseded(row.job, row.peer, row.done_at, row.reason, objects)
         return list(found.values())
 
     def add_note(self, superseded: Superseded, note: Answer) -> bool:

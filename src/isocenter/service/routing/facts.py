@@ -218,6 +218,7 @@ class ModelFacts:
     channels: names of its images
     labels:   {name: value} of the label map of its answers; empty where they are none
     findings: names of what its answers state with a probability
+    values:   names of what they state as a number; of intensities of several channels also "mean intensity of T1"
     axes:     of the images that it takes
     outputs:  {name: axes} of its answers as tensors; empty for a model of clips, which has none
     """
@@ -229,6 +230,7 @@ class ModelFacts:
     task: str = ""
     labels: Mapping[str, int] = field(default_factory=dict)
     findings: Sequence[str] = ()
+    values: Sequence[str] = ()
     axes: int = 3
     outputs: Mapping[str, int] = field(default_factory=dict)
 

@@ -60,12 +60,16 @@ def _urgency(row: Mapping[str, Any], rule: Urgent) -> Urgency | None:
 
 
 def check_urgent(rules: Sequence[Urgent], models: Mapping[str, ModelFacts]) -> None:
-    """Refuse a probability that no model states: its rule would be silent for ever. Raises UsageError."""
-    known = sorted({name for model in models.values() for name in model.findings})
+    """Refuse a probability or a value that no model states: its rule would be silent for ever. Raises UsageError."""
+    stated = {
+        "probability": sorted({name for model in models.values() for name in model.findings}),
+        "value": sorted({name for model in models.values() for name in model.values}),
+    }
     for rule in rules:
-        if rule.probability is not None and rule.finding not in known:
-            problem = f"no model of the node states a probability of {rule.finding!r}"
-            remedy = (
-                f"Name one of {', '.join(known)}" if known else "Give a value, or a model that states probabilities"
-            )
+        kind = "value" if rule.probability is None else "probability"
+        if rule.finding not in stated[kind]:
+            problem = f"no model of the node states a {kind} of {rule.finding!r}"
+            remedy = f"Name one of {', '.join(stated[kind])}"
+            if not stated[kind]:
+                remedy = f"Give a {'probability' if kind == 'value' else 'value'}, or a model that states one"
             raise UsageError(problem, f"[[urgent]] {rule.finding}", remedy)

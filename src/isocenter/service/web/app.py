@@ -26,6 +26,7 @@ from isocenter.service.web import (
     metrics,
     node,
     notices,
+    pages,
     people,
     reading,
     series,
@@ -68,6 +69,7 @@ def web_app(web_node: WebNode) -> ASGIApp:
         series,
         reading,
         correcting,
+        pages,
     )
     app, stated = _app(web_node), APIRouter(dependencies=[roles(*ROLES)])
     stated.add_api_route("/openapi.json", lambda: JSONResponse(app.openapi()), include_in_schema=False)

@@ -61,6 +61,7 @@ class GridShape(BaseModel):
             frames first
     affine: index to RAS+ mm; of a picture of known size its two axes; null where no size is known, and of a clip
     window: centre and width
+    oriented: whether left and right are known, which the names of planes otherwise do not state
     frames: volumes that follow each other in time; images: how many grids the series has, channels: of this one
     """
 
@@ -69,6 +70,7 @@ class GridShape(BaseModel):
     kind: Literal["volume", "picture", "clip"]
     shape: list[int]
     affine: list[list[float]] | None
+    oriented: bool
     unit: str
     window: tuple[float, float]
     presets: list[PresetShape]
@@ -183,6 +185,7 @@ def grid_shape(volume: Volume, images: int) -> GridShape:
         kind=kind,
         shape=list(volume.shape),
         affine=_affine(volume),
+        oriented=image.geometry.orientation is not None,
         unit=str(image.facts_of(0).get("unit", "")),
         window=((low + high) / 2, high - low),
         presets=presets,

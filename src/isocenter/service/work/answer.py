@@ -29,7 +29,17 @@ from isocenter.files.dicom import (
     write_no_answer,
 )
 from isocenter.lazy import pandas as pd
-from isocenter.prediction import FINDINGS, Asked, Examined, Wanted, computed, findings_record, image_of, write_findings
+from isocenter.prediction import (
+    FINDINGS,
+    Asked,
+    Examined,
+    Explains,
+    Wanted,
+    computed,
+    findings_record,
+    image_of,
+    write_findings,
+)
 from isocenter.runtime import AS_PLANNED, Model, Request
 from isocenter.service.exchange.covariates import DICOM, Known
 from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Outcome
@@ -98,12 +108,14 @@ def answered(
     given: Mapping[str, Known] | None = None,
     request: Request = AS_PLANNED,
     kinds: Sequence[str] = (),
+    explains: Explains | None = None,
 ) -> Outcome:
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
     marks: of DICOM results; send: peers that results go to; request: of the model
     given: covariates that the images do not state
     kinds: of the DICOM objects; without any a SEG and a report
+    explains: adds maps of what answers rest on
     Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
     An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
     network are not finite the job has failed: another try would give the same. Any other error is raised.
@@ -120,7 +132,8 @@ def answered(
                 known = {**stated, **known}  # of several images the first states what is kept
                 image = image_of(case)
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
-                asked = Asked(room, Wanted(answers=tuple(kinds), text=marks.words), request, region)
+                wanted = Wanted(answers=tuple(kinds), text=marks.words)
+                asked = Asked(room, wanted, request, region, explains=explains)
                 read_at = time.monotonic()
                 write = computed(model, case, image, asked)
                 seconds["predict"] += time.monotonic() - read_at

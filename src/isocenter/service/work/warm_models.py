@@ -7,16 +7,21 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import psutil
 
+from isocenter import scoring
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.files import read_codes
-from isocenter.runtime import Model, load, with_codes
+from isocenter.runtime import Model, load, ratios_of, with_codes
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import ModelSection
 from isocenter.service.work.tensors import output_axes
 from isocenter.tasks import leaves, marks_labels, settings_of
+
+if TYPE_CHECKING:
+    from isocenter.scoring import AnswerMaps
 
 log = logging.getLogger("isocenter")
 
@@ -39,9 +44,18 @@ def model_facts(name: str, model: Model) -> ModelFacts:
         model.task.name,
         labels,
         model.task.probable_findings,
+        _values(model),
         axes,
         output_axes(model.task, axes) if frames is None else {},
     )
+
+
+def _values(model: Model) -> list[str]:
+    """The names of what a model's answers state as a number: those of its task, and its ratios."""
+    names = [*model.task.valued_findings, *(ratio.name for ratio in ratios_of(model))]
+    channels = model.preprocessing.channels if len(model.preprocessing.channels) > 1 else ()
+    of_channels = [f"{name} of {channel}" for name in names if name.endswith("intensity") for channel in channels]
+    return list(dict.fromkeys([*names, *of_channels]))
 
 
 class WarmModels:
@@ -54,6 +68,7 @@ class WarmModels:
     def __init__(self, sections: Mapping[str, ModelSection], memory_gb: float, device: str = "auto") -> None:
         self.sections, self.memory, self.device = sections, memory_gb * 1e9, device
         self._loaded: OrderedDict[str, tuple[Model, ModelFacts]] = OrderedDict()
+        self._maps: dict[str, AnswerMaps] = {}
 
     def __getitem__(self, name: str) -> tuple[Model, ModelFacts]:
         """The model and its facts. Raises UsageError for a name that is not there, and what loading raises."""
@@ -66,6 +81,13 @@ class WarmModels:
                 self._make_room()
         self._loaded.move_to_end(name)
         return self._loaded[name]
+
+    def maps_of(self, name: str) -> AnswerMaps | None:
+        """What explains the answers of a model, kept as long as the model is; None where nobody asks for maps."""
+        section = self.sections.get(name)
+        if section is None or section.explain == "none":
+            return None
+        return self._maps.setdefault(name, scoring.AnswerMaps(section.path, self.device))
 
     def _read(self, name: str) -> Model:
         """Load a model; where memory runs out, as that of a GPU, the others go one after the other until it fits."""
@@ -80,13 +102,16 @@ class WarmModels:
             self._make_room()
 
     def _make_room(self) -> None:
-        log.info("model %s makes room", self._loaded.popitem(last=False)[0])
+        name, _ = self._loaded.popitem(last=False)
+        self._maps.pop(name, None)
+        log.info("model %s makes room", name)
 
     def of(self, name: str, digest: str) -> Model:
         """The model that a job was made for. Raises IntegrityError where the folder holds another one by now."""
         model, facts = self[name]
         if facts.hash != digest:
             self._loaded.pop(name)
+            self._maps.pop(name, None)
             problem, where = "is another model than the one that the job was made for", str(self.sections[name].path)
             raise IntegrityError(problem, where, "Route the study again, and the new one answers it")
         return model

@@ -37,6 +37,9 @@ from isocenter.values import Array, Case, Finding, Geometry, Label, Measurements
 # Until validation cases have decided.
 INSIDE, PROMINENCE = 0.5, 0.2
 HEAD = "instances"
+# Of more objects their number and mean size are findings, and each has its row in measurements.csv alone.
+MOST_OBJECTS = 200
+NUMBER, MEAN_SIZE = "number of objects", "mean size of objects"
 # Maps are kept with half precision between network and watershed: heights need a thousandth.
 KEPT = np.dtype(np.float16)
 # Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
@@ -99,9 +102,28 @@ class ObjectAnswering(Task):
         return {"count": count, f"mean_size_{unit.replace('²', '2').replace('³', '3')}": size, SCORES: scores}
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
-        """The number of objects, and their mean size."""
+        """The number of objects and their mean size; of at most `MOST_OBJECTS` also the size and score of each."""
         count, size, unit = size_of_objects(prediction)
-        return [Finding("number of objects", value=count), Finding("mean size of objects", value=size, unit=unit)]
+        whole = [Finding(NUMBER, value=count), Finding(MEAN_SIZE, value=size, unit=unit)]
+        known, sizes = prediction.confidence, _sizes(prediction) if count <= MOST_OBJECTS else {}
+        return whole + [
+            Finding(
+                label.name,
+                sizes[label.value],
+                unit,
+                known.scores.get(label.name),
+                group=label.name,
+                label=label.value,
+                calibrated=bool(known.uncalibrated),
+            )
+            for label in prediction.labels
+            if label.value in sizes
+        ]
+
+    @property
+    def valued_findings(self) -> tuple[str, ...]:
+        """The number of objects and their mean size."""
+        return (NUMBER, MEAN_SIZE)
 
     @property
     def answers(self) -> ObjectAnswers:
@@ -165,6 +187,16 @@ def size_of_objects(prediction: Prediction) -> tuple[int, float | None, str]:
     voxels = sum(int(np.count_nonzero(part)) for _, part in blocks(prediction.data))
     size = round(voxels / count * (geometry.voxel_volume or 1.0), 6) if count else None
     return count, size, unit_of_size(geometry.ndim, geometry.voxel_volume is not None)
+
+
+def _sizes(prediction: Prediction) -> dict[int, float]:
+    """{number of an object: its size} in the unit of `size_of_objects`."""
+    assert prediction.data is not None  # noqa: S101 - as decoded
+    voxels = np.zeros(1 + max((label.value for label in prediction.labels), default=0), np.int64)
+    for _, part in blocks(prediction.data):
+        voxels += np.bincount(np.ravel(part), minlength=len(voxels))
+    size = prediction.geometry.voxel_volume or 1.0
+    return {label.value: round(float(voxels[label.value]) * size, 6) for label in prediction.labels}
 
 
 def unit_of_size(axes: int, physical: bool) -> str:

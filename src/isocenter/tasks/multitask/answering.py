@@ -113,6 +113,11 @@ class PartAnswering(Task):
         return tuple(name for part in self.parts.values() for name in part.probable_findings)
 
     @property
+    def valued_findings(self) -> tuple[str, ...]:
+        """The names of findings with a number, of all parts."""
+        return tuple(dict.fromkeys(name for part in self.parts.values() for name in part.valued_findings))
+
+    @property
     def _first(self) -> Task:
         return next(iter(self.parts.values()))
 

@@ -133,6 +133,11 @@ class ValueAnswering(Task):
         ]
 
     @property
+    def valued_findings(self) -> tuple[str, ...]:
+        """The targets."""
+        return self.targets
+
+    @property
     def answers(self) -> Values:
         """Numbers, with intervals."""
         factors = self._factors if self.is_noisy else np.ones(len(self.targets))

@@ -27,7 +27,7 @@ from isocenter.files import Spool
 from isocenter.tasks.segmentation.partial_labels import combinations
 from isocenter.tasks.segmentation.postprocessing import settled_map
 from isocenter.tasks.segmentation.targets import Truth
-from isocenter.tasks.shared import EACH, Shares, Tidying, log_mean, mean_of, measured_findings
+from isocenter.tasks.shared import EACH, Shares, Tidying, log_mean, mean_of, measured_findings, measured_names
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -169,6 +169,11 @@ class MaskAnswering(Task):
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The volume of each structure with its interval, and its measurements after it."""
         return structure_results(prediction, self.classes, self.structures, measured)
+
+    @property
+    def valued_findings(self) -> tuple[str, ...]:
+        """The structures, of which the value is the size, and their measurements."""
+        return (*self.structures, *measured_names())
 
     @property
     def answers(self) -> VoxelAnswers | None:

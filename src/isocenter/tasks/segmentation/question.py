@@ -47,6 +47,7 @@ from isocenter.tasks.shared import (
     labels_from,
     of_structure,
     plain_labels,
+    ratios_from,
     refuse_other_image_grid,
     uncut,
 )
@@ -100,6 +101,11 @@ def combinations_from(given: Sequence[Sequence[str]] | None) -> tuple[tuple[str,
     return None if given is None else tuple(tuple(map(str, own)) for own in given)
 
 
+def measures_from(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The ratios of a plan or a record: one, or a list of them."""
+    return (given,) if isinstance(given, str) else tuple(map(str, given or ()))
+
+
 @dataclass(frozen=True)
 class Segmentation(MaskScoring):
     """Every voxel gets one of the labels, or background (0).
@@ -110,6 +116,7 @@ class Segmentation(MaskScoring):
     weights:        by label name, and "background": how much a voxel counts in the loss; 1 where none is given
     postprocessing: by label name; None until validation cases have decided
     several:        share of the training references in which a label has several pieces, by its name; None: unknown
+    measures:       ratios of measurements that results state, "cdr = cup.short_axis_mm / disc.short_axis_mm"
     certainty:      how far the probabilities of voxels can be believed, and what makes them so
     expected_dice:  {structure: power that makes the true Dice of what its probabilities expect}; None: not found yet
     calibrated_map: whether calibrated outputs make the label map; None: nobody has compared, and they do not
@@ -184,6 +191,9 @@ class Segmentation(MaskScoring):
     several: Mapping[str, float] | None = setting(
         None, Sentence("The share of training references in which a structure has several pieces is: {each}")
     )
+    measures: tuple[str, ...] = setting(
+        (), Sentence("Results state the ratios {value}", "No ratio of measurements is stated"), read=measures_from
+    )
     certainty: Certainty = settings_group(Certainty, *OF_VOXELS)
     expected_dice: Mapping[str, float] | None = setting(
         None,
@@ -245,6 +255,7 @@ class Segmentation(MaskScoring):
             "several": _several(declared, fingerprint),
             **partly,
             "partial": partial,
+            "measures": Decision([], "nobody asked for a ratio of measurements"),
             **certainty_decisions(),
             **risk_decisions(),
             **interval_decisions(),
@@ -265,6 +276,7 @@ class Segmentation(MaskScoring):
         task = replace(self, classes=labels, regions=regions, tolerance=tolerance)
         check_partly(task)
         each = (task.tolerances, task.weights or {}, task.postprocessing or {}, task.centrelines)
+        ratios_from(task.measures, [label.name for label in labels], "task.measures")
         check_settings(task.names, labels, task.loss_name, *each)
         check_voxels(task.certainty.calibration_method, task.probable, task.expected_dice, task.calibrated_map)
         return task

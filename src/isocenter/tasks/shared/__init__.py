@@ -42,8 +42,9 @@ if TYPE_CHECKING:
         drawn_as,
     )
     from isocenter.tasks.shared.one_answer import MOST_EPOCHS, one_answer_length
+    from isocenter.tasks.shared.ratios import Ratio, ratios_from
     from isocenter.tasks.shared.saliency import highest, of_one, of_structure, place_of_target
-    from isocenter.tasks.shared.structure_findings import MEASURES, measured_findings
+    from isocenter.tasks.shared.structure_findings import MEASURES, measured_findings, measured_names
     from isocenter.tasks.shared.tidying import Tidying, tidied
 
 if not TYPE_CHECKING:

@@ -48,6 +48,11 @@ def measured_findings(label: Label, measured: Measurements) -> Iterator[Finding]
             yield Finding(measure.concept, value, measure.unit, codes=codes, group=label.name, label=label.value)
 
 
+def measured_names() -> tuple[str, ...]:
+    """What `measured_findings` are called, but for the channel that intensities of several name."""
+    return (*(one.concept for one in MEASURES.values()), *INTENSITIES.values())
+
+
 def _of_intensity(column: str, row: Mapping[str, Any], channels: list[str]) -> Measure | None:
     """The measure of a column of intensities; the channel is named where there are several."""
     what, _, channel = column.partition("_")

@@ -29,6 +29,8 @@ TIME_LOW = "time_low"
 # Parts of the time until the last horizon over which errors are integrated, and at which curves are drawn.
 PARTS = 20
 MEDIAN = "median_survival"
+# Findings with a number.
+HAZARD, MEDIAN_TIME = "Log of the cumulative hazard", "Median survival"
 # Digits of a number that a plan and a model keep: more would not be seen.
 DIGITS = 6
 
@@ -129,13 +131,13 @@ class SurvivalAnswering(Task):
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The risk, the probability of the event by each horizon, the median where it is reached, and a lower bound."""
         values, low = values_of(prediction), finite(prediction.confidence.low.get(TIME))
-        made = [Finding("Log of the cumulative hazard", value=values["risk"], unit="1")]
+        made = [Finding(HAZARD, value=values["risk"], unit="1")]
         for horizon in self.horizons:
             if (chance := values.get(survival_column(horizon))) is not None:
                 calibrated = self.hazard_factor is not None
                 made.append(Finding(self._event_by(horizon), probability=1 - chance, calibrated=calibrated))
         if MEDIAN in values:
-            made.append(Finding("Median survival", value=values[MEDIAN], unit=self.unit))
+            made.append(Finding(MEDIAN_TIME, value=values[MEDIAN], unit=self.unit))
         if low is not None:
             made.append(Finding("Time of the event", unit=self.unit, low=low))
         return [replace(one, group="survival") for one in made]
@@ -144,6 +146,11 @@ class SurvivalAnswering(Task):
     def probable_findings(self) -> tuple[str, ...]:
         """The names of the events by each horizon, whose probabilities a model of relative risks does not know."""
         return tuple(map(self._event_by, self.horizons)) if self.is_absolute else ()
+
+    @property
+    def valued_findings(self) -> tuple[str, ...]:
+        """The risk, and the median where it is reached."""
+        return (HAZARD, MEDIAN_TIME)
 
     def _event_by(self, horizon: float) -> str:
         return f"Event by {horizon:g} {self.unit}".rstrip()

@@ -183,7 +183,11 @@ def _volume_image(heads: Sequence[Header], volume: Volume, where: str, options: 
         times, about_times = frame_times(used[0].dataset, repeats)
         notes = (*notes, *about_times)
     channels = volume.kinds if len(volume.kinds) > 1 else ()
-    header = {"slices": [None if f is None else (str(f.path), f.number, f.tile) for f in volume.frames[0][0]]}
+    stacks = [
+        [None if frame is None else (str(frame.path), frame.number, frame.tile) for frame in stack]
+        for stack in volume.frames[0]
+    ]
+    header = {"slices": stacks[0], "volumes": stacks}
     facts = _volume_facts(volume) | _windows(volume, used, voxels.meaning, where)
     return voxels.image(plan, geometry, times, notes, facts, channels, header)
 

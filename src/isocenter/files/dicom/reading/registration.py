@@ -80,7 +80,7 @@ def _field(item: Any, where: str) -> Displacement:
     data = attribute(item, "VectorGridData", where)
     if None in (axes, position, shape, steps) or data is None or len(axes or ()) != 6 or len(position or ()) != 3:
         raise FormatError("the grid of the deformation is not complete", where, "Export the registration again")
-    row, column = np.reshape(axes, (2, 3))  # type: ignore[arg-type]
+    row, column = np.array(axes[:3] if axes else ()), np.array(axes[3:] if axes else ())
     affine = np.eye(4)
     affine[:3, :3] = np.stack([row, column, np.cross(row, column)], axis=1) * steps
     affine[:3, 3] = position

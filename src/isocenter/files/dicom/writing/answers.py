@@ -38,7 +38,7 @@ class Result:
 
     algorithm:   the model's name
     label_maps:  (part, (*spatial) values, what they mean) on the image's grid; the part is "" of the first
-    findings, frames: what it states; of a clip {number of a frame: its findings}
+    findings:    what it states; of a clip that was looked at frame by frame each names its frame
     classes, is_empty: what was looked for in the image, and whether none of it was found
     least_score: the score from which on boxes are among the findings
     limits:      sentences without which the result would be misread
@@ -51,7 +51,6 @@ class Result:
     algorithm: str
     label_maps: Sequence[tuple[str, Array, Sequence[Label]]] = ()
     findings: Sequence[Finding] = ()
-    frames: Mapping[int, Sequence[Finding]] | None = None
     classes: Sequence[str] = ()
     is_empty: bool = False
     least_score: float = 0.0
@@ -98,7 +97,7 @@ def _has_maps(result: Result) -> bool:
 
 
 def _reports(result: Result) -> bool:
-    return bool(result.findings or result.classes) or any((result.frames or {}).values())
+    return bool(result.findings or result.classes)
 
 
 def _marks_something(result: Result) -> bool:

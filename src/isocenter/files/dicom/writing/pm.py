@@ -1,12 +1,14 @@
-"""Maps of numbers as Parametric Map, PS3.3 A.75: one object a map, and of a map with names one for each."""
+"""Maps of numbers as Parametric Map, PS3.3 A.75: one object a map, of one with names a channel for each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import highdicom
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SRCode
 
@@ -21,9 +23,13 @@ from isocenter.files.dicom.writing.source_planes import (
     slices_of,
     sources_of,
 )
-from isocenter.values import Array, Geometry
+from isocenter.values import Geometry, Map
 
 SERIES_NUMBER = 105
+# Of a voxel, and of the value of one element, which counts its bytes in 32 bits. PS3.5 7.1.1
+VOXEL_BYTES, MOST_BYTES = 4, 2**32 - 2
+# Which takes windows narrower than 1, as of probabilities. PS3.3 C.11.2.1.3.2
+EXACT = highdicom.VOILUTFunctionValues.LINEAR_EXACT
 # Units of maps in UCUM; what has another one, or none, is stated without a unit.
 UNITS = {"nats": SRCode("{nat}", "UCUM", "nat")}
 
@@ -39,36 +45,42 @@ def parametric_maps(result: Result, path: Path) -> Iterator[Path]:
         raise FormatError("a parametric map needs an image with positions", where, "Use the map's .tiff instead")
     refuse_placeless(slices, geometry, where)
     for kind, made in result.maps.items():
-        data, names = np.asarray(made.data), made.names or ("",)
-        for number, (name, values) in enumerate(zip(names, data if made.names else data[None], strict=True), start=1):
-            target = answer_path(path, "pm", kind, number)
-            title = f"{kind} {name}".strip()
-            _write(values, title, UNITS.get(made.unit, codes.UCUM.NoUnits), geometry, slices, target, result.algorithm)
-            yield target
+        target = answer_path(path, "pm", kind)
+        _write(made, f"{kind}: {made.words}" if made.words else kind, geometry, slices, target, result.algorithm)
+        yield target
 
 
-def _write(
-    values: Array, title: str, unit: SRCode, geometry: Geometry, slices: list[Slice], path: Path, algorithm: str
-) -> None:
-    """Write numbers, (*spatial) on the source's grid; slices that were filled in have no frame."""
-    where = str(path)
-    if values.shape != geometry.shape:
-        raise GeometryError(f"a map of {values.shape} on {geometry.shape} voxels", where, "Give the same grid")
-    planes = np.stack([values[:, :, part.number].T for part in slices]).astype(np.float32)
+def _write(made_map: Map, title: str, geometry: Geometry, slices: list[Slice], path: Path, algorithm: str) -> None:
+    """Write a map, (*spatial) or (names, *spatial) on the source's grid; slices that were filled in have no frame."""
+    where, names = str(path), made_map.names
+    if made_map.data.shape[-3:] != geometry.shape:
+        raise GeometryError(f"a map of {made_map.data.shape} on {geometry.shape} voxels", where, "Give the same grid")
+    if (size := VOXEL_BYTES * math.prod(made_map.data.shape)) > MOST_BYTES:
+        problem = f"the map {title} takes {size / 2**30:.1f} GiB, and a DICOM object holds at most 4"
+        raise FormatError(problem, where, "Use the map's .nii.gz instead")
+    planes = _planes(made_map, slices)
     if not np.isfinite(planes).all():
         raise FormatError(f"the map {title} has values that are not finite", where, "Use the map's .nii.gz instead")
     low, high = float(planes.min()), float(planes.max())
+    unit = UNITS.get(made_map.unit, codes.UCUM.NoUnits)
+    mappings = [
+        highdicom.pm.RealWorldValueMapping(label, name[:64], unit, value_range=(low, high))  # SH and LO
+        for label, name in zip(_labels(names), names, strict=True)
+    ]
+    whole = highdicom.pm.RealWorldValueMapping(title[:16], title[:64], unit, value_range=(low, high))
     places = places_of(slices, geometry)
     with made_on_source("parametric map", where):
         made = highdicom.pm.ParametricMap(
             source_images=sources_of(slices),
             pixel_array=planes,
             contains_recognizable_visual_features=False,
-            real_world_value_mappings=[
-                highdicom.pm.RealWorldValueMapping(title[:16], title[:64], unit, value_range=(low, high))  # SH and LO
-            ],
+            real_world_value_mappings=[[one] for one in mappings] if names else [whole],
             voi_lut_transformations=[
-                highdicom.VOILUTTransformation(window_center=(low + high) / 2, window_width=max(high - low, 1e-6))
+                highdicom.VOILUTTransformation(
+                    window_center=(low + high) / 2,
+                    window_width=max(high - low, 1e-6),
+                    voi_lut_function=EXACT,
+                )
             ],
             content_label="MAP",
             content_description=algorithm[:64],
@@ -78,4 +90,27 @@ def _write(
     if "Laterality" not in made:
         made.Laterality = None  # type 2C of a paired part of the body, PS3.3 C.7.3.1
     correct_frames(made, slices, places)
-    save(made, slices[0].frame.path, [title], path, overwrite=False)
+    save(made, slices[0].frame.path, [title, *names], path, overwrite=False)
+
+
+def _planes(made: Map, slices: Sequence[Slice]) -> NDArray[np.float32]:
+    """(slices, rows, columns), or (slices, rows, columns, names) that are read one after the other."""
+    if not made.names:
+        numbers = np.asarray(made.data)
+        return np.stack([numbers[:, :, part.number].T for part in slices]).astype(np.float32)
+    count, columns, rows, _ = made.data.shape
+    planes = np.empty((len(slices), rows, columns, count), np.float32)
+    everywhere = tuple(slice(0, size) for size in made.data.shape[1:])
+    for name in range(count):
+        [numbers] = np.asarray(made.data[(slice(name, name + 1), *everywhere)])
+        for place, part in enumerate(slices):
+            planes[place, ..., name] = numbers[:, :, part.number].T
+    return planes
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """A label of at most 16 letters for each name (SH), all of them different: channels are told apart by it."""
+    cut = [name[:16] for name in names]
+    return [
+        own if cut.count(own) == 1 else f"{n} {name}"[:16] for n, (own, name) in enumerate(zip(cut, names, strict=True))
+    ]

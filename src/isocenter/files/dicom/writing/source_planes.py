@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from isocenter.files.dicom.reading.frames import frames_of
 from isocenter.files.dicom.seg_planes import placement
 from isocenter.files.dicom.tags import first_item, frame_groups, lenient, named, text
 from isocenter.files.dicom.writing.source_elements import AS_STATED
-from isocenter.values import Floats, Geometry, Image
+from isocenter.values import Array, Deferred, Floats, Geometry, Image
+
+# In the header of a source that is one volume of several: which.
+VOLUME = "volume"
 
 AGE = re.compile(r"\d{3}[DWMY]")  # PS3.5 6.2, value representation AS
 # Codes that a result repeats from the study of its source, PS3.3 C.7.2.1 and C.7.2.2.
@@ -66,10 +70,31 @@ def slices_of(source: Image, where: str) -> list[Slice]:
         raise FormatError(problem, where, "Write .nii.gz, or give the DICOM source")
     slices: dict[int, Slice] = {}
     frames = [frame for name in source.source.paths for frame in frames_of(read_header(Path(name)))]
+    stated: dict[str, Any] = source.source.header or {}
+    if VOLUME in stated:  # another one has frames at the same places
+        own = {one[:2] for one in stated["slices"] if one is not None}
+        frames = [frame for frame in frames if (str(frame.path), frame.number) in own]
     for frame in frames:
         number = _number(frame, source.geometry)
         slices.setdefault(number, Slice(number, frame))
     return [slices[number] for number in sorted(slices)]
+
+
+def volumes_of(source: Image) -> Iterator[Image]:
+    """Each volume of a series of several as an image of the frames that it was read from, without its voxels."""
+    own = source.source
+    stacks = own.header.get("volumes", ()) if own is not None and own.is_dicom else ()
+    if own is None or len(stacks) != source.frames:
+        raise GeometryError("nobody knows which images each volume is of", "series", "Write .nii.gz instead")
+    for number, stack in enumerate(stacks):
+        paths = tuple(dict.fromkeys(one[0] for one in stack if one is not None))
+        header = {"slices": stack, VOLUME: number}
+        nothing = Deferred((len(source.channels), *source.geometry.shape), source.dtype, _unread)
+        yield replace(source, pixels=nothing, times=None, source=replace(own, paths=paths, header=header))
+
+
+def _unread() -> Array:
+    raise NotImplementedError("a volume of a series that results are written on is not read")
 
 
 def refuse_placeless(slices: list[Slice], geometry: Geometry, where: str) -> None:
@@ -236,8 +261,9 @@ def completed(dataset: Dataset) -> Dataset:
         if keyword in dataset and dataset[keyword].is_empty:
             del dataset[keyword]
     for keyword in STUDY_CODES:
-        if any(not _is_whole(code) for code in dataset.get(keyword) or ()):
-            whole = [code for code in dataset[keyword] if _is_whole(code)]
+        stated = list(dataset.get(keyword) or ())
+        if any(not _is_whole(code) for code in stated):
+            whole = [code for code in stated if _is_whole(code)]
             setattr(dataset, keyword, whole) if whole else delattr(dataset, keyword)
     if "PatientAge" in dataset and not AGE.fullmatch(str(dataset.PatientAge)):
         del dataset.PatientAge  # no PACS knows the patient by it

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeGuard
@@ -38,7 +37,7 @@ from isocenter.files.dicom.writing.source_elements import repeat_elements
 from isocenter.files.dicom.writing.source_planes import box_in_slices, completed
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.files.storage.atomic import written
-from isocenter.values import Finding, Floats, Image, Label
+from isocenter.values import MOST_FRAMES, Finding, Floats, Image, Label
 
 CERTAINTY = sr.CodedConcept("111012", "DCM", "Certainty of Finding")
 PROBABILITY = sr.CodedConcept("122157", "DCM", "Probability")
@@ -52,11 +51,11 @@ ABOVE = sr.CodedConcept("371886008", "SCT", "+, range of upper measurement uncer
 # The size of a structure by its unit: of three axes, of two and of one.
 SIZES = {
     "ml": codes.SCT.Volume,
+    "mm³": codes.SCT.Volume,
     **dict.fromkeys(("mm²", "mm2"), codes.SCT.Area),
     "mm": codes.SCT.Length,
 }
 SERIES_NUMBER = 101
-MOST_FRAMES = 200  # of a clip that one report describes; of more the document is too large to be read by people
 
 Group = (
     sr.PlanarROIMeasurementsAndQualitativeEvaluations
@@ -92,7 +91,6 @@ def reports(result: Result, path: Path) -> Iterator[Path]:
         result.source,
         target,
         algorithm_name=result.algorithm,
-        frames=result.frames,
         segmentations=result.segmentations,
         classes=result.classes,
         is_empty=result.is_empty,
@@ -131,7 +129,6 @@ def write_report(
     path: Path,
     *,
     algorithm_name: str,
-    frames: Mapping[int, Sequence[Finding]] | None = None,
     segmentations: Mapping[Path, Sequence[Label]] = MappingProxyType({}),
     classes: Sequence[str] = (),
     is_empty: bool = False,
@@ -143,7 +140,7 @@ def write_report(
 ) -> None:
     """Write findings on the image's own grid as those of its patient and study.
 
-    frames:  of a clip {number of a frame: its findings}; `findings` are then empty
+    findings: of a clip that was looked at frame by frame, each names its frame
     segmentations: {SEG beside the report: labels of its label map}, whose segments structures refer to
     classes: what was looked for in the image, boxes or structures; is_empty: whether none of it was found
     least_score: the score from which on boxes are among the findings
@@ -155,12 +152,12 @@ def write_report(
     `MOST_FRAMES` frames.
     """
     where = str(path)
-    every = [*findings, *chain.from_iterable((frames or {}).values())]
-    slices = _slices(source, where, marked=any(one.box is not None for one in every), clip=frames is not None)
-    if frames is not None and len(frames) > MOST_FRAMES:
+    slices = _slices(source, findings, where)
+    frames = {one.frame for one in findings}
+    if len(frames) > MOST_FRAMES:
         problem = f"{len(frames)} frames have findings, and a report describes at most {MOST_FRAMES}"
         raise FormatError(problem, where, "Use findings.json and predictions.csv")
-    limits = [*limits, *_left_out(every)]
+    limits = [*limits, *_left_out(findings)]
     sought = [f"looked for: {', '.join(classes)}"] if classes else []
     sought += [f"least score: {100 * least_score:.3g} %"] if least_score else []
 
@@ -173,11 +170,9 @@ def write_report(
         if is_empty:
             yield _nothing(classes, looked)
         yield from placed.of(findings)
-        for frame, own in (frames or {}).items():
-            yield from placed.of(own, frame)
 
-    names = [*classes, *limits, *_names_in(every)]
-    marks_only = all(one.box is not None for one in every)
+    names = [*classes, *limits, *_names_in(findings)]
+    marks_only = all(one.box is not None for one in findings)
     _write(
         groups,
         slices,
@@ -259,17 +254,16 @@ def _write(
         made.save_as(partial)
 
 
-def _slices(source: Image, where: str, *, marked: bool, clip: bool) -> dict[int, tuple[str, int]]:
-    """{slice, or frame of a clip: (file, frame from 0)}; a picture is one slice.
-
-    marked: whether the report marks places in them; clip: whether it has findings of single frames
-    """
+def _slices(source: Image, findings: Sequence[Finding], where: str) -> dict[int, tuple[str, int]]:
+    """{slice, or frame of a clip: (file, frame from 0)}; a picture is one slice."""
     if source.source is None or not source.source.is_dicom or source.source.header is None:
         raise FormatError("a DICOM report needs the DICOM image that it belongs to", where, "Use predictions.csv")
-    if source.frames is not None and not (clip and source.geometry.is_picture):
+    is_of_frames = source.geometry.is_picture and all(one.frame is not None for one in findings)
+    if source.frames is not None and not is_of_frames:
         what = "a series of several volumes" if source.geometry.is_volume else "an image with frames"
         raise FormatError(f"a report on {what}", where, "Use findings.json and predictions.csv")
     stated = dict(enumerate(source.source.header["slices"]))
+    marked = any(one.box is not None for one in findings)
     if marked and any(one is not None and one[2] is not None for one in stated.values()):
         raise FormatError("a mosaic has no slices that a report can name", where, "Use predictions.csv")
     return {n: (one[0], one[1]) for n, one in stated.items() if one is not None}
@@ -393,9 +387,10 @@ class _Groups:
     looked: sr.AlgorithmIdentification
     plain: sr.AlgorithmIdentification
 
-    def of(self, findings: Sequence[Finding], frame: int | None = None) -> Iterator[Group]:
-        """One group for each answer, in their order. frame: of a clip, which they are about"""
+    def of(self, findings: Sequence[Finding]) -> Iterator[Group]:
+        """One group for each answer, in their order."""
         for rows in _answers(findings):
+            frame = rows[0].frame
             if rows[0].box is not None:
                 yield self._box(rows[0], frame)
             elif rows[0].label is not None:
@@ -427,6 +422,7 @@ class _Groups:
         of_structure = first.concept == name  # else its size is not stated, and all are measurements
         size = SIZES.get(first.unit) if of_structure else None
         measured = [_with_interval(one, size if size and one is first else _concept(one)) for one in findings]
+        measured += [sr.Measurement(*_chance(one)) for one in findings if _is_number(one.probability)]
         kind = _concept(first) if of_structure else own_concept(name)
         described: dict[str, Any] = {
             "tracking_identifier": _tracking(name, frame),
@@ -456,6 +452,7 @@ class _Groups:
                 measurements.append(sr.Measurement(*_chance(one, is_only=len(findings) == 1)))
             if (measured := _with_interval(one, concepts[one.concept])) is not None:
                 measurements.append(measured)
+            measurements += _bounds(one)
         if not (evaluations or measurements):
             return None
         return self._unplaced(
@@ -480,7 +477,7 @@ def _answers(findings: Sequence[Finding]) -> Iterable[list[Finding]]:
     answers: dict[tuple[object, ...], list[Finding]] = {}
     for number, one in enumerate(findings):
         is_joined = one.box is None and (bool(one.group) or one.label is not None)
-        answers.setdefault((one.group, one.label) if is_joined else (number,), []).append(one)
+        answers.setdefault((one.frame, one.group, one.label) if is_joined else (number,), []).append(one)
     return answers.values()
 
 
@@ -566,6 +563,13 @@ def _with_interval(finding: Finding, name: Concept) -> sr.Measurement | None:
             relation = sr.RelationshipTypeValues.HAS_PROPERTIES
             properties.append(sr.NumContentItem(end, away, unit, relationship_type=relation))
     return sr.Measurement(name, _rounded(finding.value), unit, properties=properties if len(properties) else None)
+
+
+def _bounds(finding: Finding) -> Iterator[sr.Measurement]:
+    """The ends of the interval of a finding without a number, at which they would stand."""
+    for words, end in (("Lower bound of", finding.low), ("Upper bound of", finding.high)):
+        if finding.value is None and _is_number(end):
+            yield sr.Measurement(own_concept(f"{words} {finding.concept}"), _rounded(end), _unit(finding.unit))
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

@@ -1,0 +1,118 @@
+// The node: whether its parts work, what waits, who it speaks with, what was set aside and why.
+
+import { ApiError, ask } from "./api.js";
+import { showAccounts } from "./accounts.js";
+import { isTyping, showHelp } from "./help.js";
+import { button, make } from "./viewer.js";
+import { DASH, empty, notice, numberText, pill, since, table, timeText } from "./words.js";
+
+const LOOK_MS = 10000;
+
+export async function showNode(main, { me }) {
+  const content = make("div", { className: "cards" });
+  const mayRetry = me.role !== "viewer", isKeeper = me.role === "administrator";
+  main.append(make("div", { className: "bar" }, make("h1", { text: "Node" })), content);
+  document.addEventListener("keydown", (event) => event.key === "?" && !isTyping(event) && showHelp());
+
+  async function load(isBackground = false) {
+    // Each part stands by itself: what this role may not see, or what fails, says so in its place.
+    const may = (path) => ask(path, { isBackground }).catch((error) => ({ failure: error instanceof ApiError ? error.words : String(error.message) }));
+    const jobs = (state) => may(`/api/jobs?limit=200&state=${state}`);
+    const [node, ready, running, waiting, failed, models, peers, aside] = await Promise.all([
+      may("/api/node"), readiness(), jobs("running"), jobs("waiting"), jobs("aside"), may("/api/models"), may("/api/peers"), may("/api/aside?limit=50"),
+    ]);
+    const queue = running.failure || waiting.failure ? running : { rows: [...running.rows, ...waiting.rows] };
+    const focused = document.activeElement?.id;
+    content.replaceChildren(
+      card("Health", ready.failure ? notice(ready.failure, "error") : parts(ready)),
+      card("Numbers", node.failure ? notice(node.failure, "error") : numbers(node)),
+      card("Queue", listed(queue, "Queue", ["Job", "Model", "State", "Waiting", "Tries"], (job) =>
+        [short(job.job), job.model, pill(job.state, job.state), since(job.created_at), String(job.attempts)], "Nothing waits.")),
+      card("Errors", listed(failed, "Errors", ["Job", "Model", "Reason", "Again"], (job) =>
+        [short(job.job), job.model, job.reason ?? DASH, mayRetry ? retry(job, load) : ""], "No job was set aside.")),
+      card("Models", listed(models, "Models", ["Model", "Task", "Modality", "Rules"], (one) =>
+        [one.name, one.task, one.modality || "any", one.rules.join(", ") || "no rule"], "The node has no model: it is a review station.")),
+      card("Peers", listed(peers, "Peers", ["Peer", "AE title", "Address", "May", "Test"], (peer) =>
+        [peer.name, peer.ae_title, `${peer.host}:${peer.port}`, peer.may.join(", "), isKeeper ? echo(peer) : ""], "The node knows no other system.")),
+      card("Set aside", listed(aside, "Set aside", ["At", "Reason", "Object"], (one) =>
+        [one.at ? timeText(one.at) : DASH, one.reason, short(one.sop_instance_uid ?? "")], "Nothing was set aside.")),
+      card("Not taken", refusals(node)),
+      card("Log", troubles(node)),
+    );
+    if (focused) document.getElementById(focused)?.focus();
+  }
+
+  await load();
+  await showAccounts(main, me);
+  setInterval(() => document.hidden || load(true).catch(() => {}), LOOK_MS);
+}
+
+// Health is answered with 503 where a part does not work, and says which.
+async function readiness() {
+  try {
+    const response = await fetch("/health/ready", { credentials: "same-origin" });
+    return await response.json();
+  } catch {
+    return { failure: "The node does not answer." };
+  }
+}
+
+function card(name, content) {
+  return make("section", { className: "card" }, make("h2", { text: name }), content);
+}
+
+function listed(answer, name, heads, cells, none) {
+  if (answer.failure) return notice(answer.failure, "error");
+  return answer.rows.length ? table(name, heads, answer.rows.map(cells)) : empty(none);
+}
+
+function parts({ parts }) {
+  return table("Health", ["Part", "State"], parts.map(({ part, ok, problem }) => [part, ok ? pill("works", "done") : pill(problem ?? "does not work", "aside")]));
+}
+
+function numbers(node) {
+  const counts = (of) => Object.entries(of).map(([state, n]) => `${n} ${state}`).join(", ") || "none";
+  const rows = [
+    ["Name", node.name], ["Version", node.version], ["DICOM", `${node.ae_title} at ${node.dicom}`],
+    ...(node.dicom_over_tls ? [["DICOM over TLS", node.dicom_over_tls]] : []),
+    ["Free disk", `${numberText(node.free_gb, 3)} GB`], ["Studies", counts(node.studies)], ["Jobs", counts(node.jobs)], ["Deliveries", counts(node.deliveries)],
+  ];
+  return make("dl", { className: "facts" }, ...rows.flatMap(([name, text]) => [make("dt", { text: name }), make("dd", { text })]));
+}
+
+// Why a rule did not take a series: the conditions that did not hold.
+function refusals({ failure, untaken }) {
+  if (failure) return notice(failure, "error");
+  if (!untaken.length) return empty("Rules took every series of late.");
+  return table("Not taken", ["Study", "Series", "Rule", "Why"], untaken.map((one) => [studyLink(one.study), short(one.series), one.rule, one.fails.join("; ")]));
+}
+
+function troubles({ failure, troubles }) {
+  if (failure) return notice(failure, "error");
+  if (!troubles.length) return empty("The log has no warning and no error.");
+  return table("Log", ["At", "Process", "Level", "Message"], troubles.map((one) =>
+    [timeText(one.at), one.process, pill(one.level.toLowerCase(), /warn/i.test(one.level) ? "waiting" : "aside"), one.message]));
+}
+
+function studyLink(study) {
+  const made = make("a", { href: `/study/${study}` });
+  made.append(short(study));
+  return made;
+}
+
+function echo(peer) {
+  const said = make("span", { className: "faint", role: "status" });
+  const ask_ = button("Echo", async () => {
+    said.textContent = "\u2026";
+    said.textContent = await ask(`/api/peers/${encodeURIComponent(peer.name)}/echo`, { method: "POST" })
+      .then(({ seconds }) => `answers in ${Math.round(1000 * seconds)} ms`, (error) => error.message);
+  }, { id: `echo-${peer.name}`, ariaLabel: `Echo ${peer.name}` });
+  return make("span", { className: "inline" }, ask_, said);
+}
+
+function retry(job, load) {
+  const again = () => ask(`/api/jobs/${job.job}/retry`, { method: "POST" }).then(() => load());
+  return button("Retry", again, { id: `retry-${job.job}`, ariaLabel: `Retry job ${job.job}` });
+}
+
+const short = (name) => make("span", { className: "short", title: name, text: name.length > 16 ? `\u2026${name.slice(-14)}` : name });

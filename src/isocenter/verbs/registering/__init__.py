@@ -1,0 +1,1 @@
+"""Registration of the frames of a series."""

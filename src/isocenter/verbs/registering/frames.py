@@ -1,0 +1,98 @@
+"""`register --frames`: the motion between the frames of a series, found and taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Unpack, get_args
+
+import numpy as np
+
+from isocenter.errors import UsageError
+from isocenter.files import ReadKeywords, read, write, write_table
+from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
+from isocenter.reading import refuse_taken, result_folder
+from isocenter.registration import FrameTarget, RegistrationSettings, angles_of, frame_transforms
+from isocenter.report import InNotebook
+from isocenter.transforms import carried, whole_field
+from isocenter.values import Floats, Image, SpatialTransform
+
+MARKS = ("motion.csv", "corrected.nii.gz")
+COLUMNS = ("frame", "time_s", "x_mm", "y_mm", "z_mm", "x_deg", "y_deg", "z_deg", "displacement_mm")
+
+
+@dataclass(frozen=True, eq=False)
+class Motion(InNotebook):
+    """A series after the motion between its frames was taken out.
+
+    corrected:  every frame on the grid of the first
+    transforms: from the first frame (or the mean) to each
+    table:      a row a frame: shift of the grid's centre, turn about it, mean length of the displacement
+    """
+
+    corrected: Image
+    transforms: tuple[SpatialTransform, ...]
+    table: pd.DataFrame
+    out: Path | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        return {"schema": "isocenter.motion", "version": 1, "rows": self.table.to_dict("records")}
+
+    def __repr__(self) -> str:
+        moved = self.table["displacement_mm"]
+        words = f"{len(moved)} frames, moved by {moved.mean():.2f} mm on average and {moved.max():.2f} mm at most"
+        return words if self.out is None else f"{words}\n{self.out / MARKS[1]}"
+
+
+@named_keywords(ReadKeywords)
+def register_frames(
+    series: str | Path | Image,
+    *,
+    out: str | Path | None = None,
+    to: str = "first",
+    transform: str = "rigid",
+    overwrite: bool = False,
+    **options: Unpack[ReadKeywords],
+) -> Motion:
+    """Lay every frame of a series on the first, or on the mean of all, and say how far each had moved.
+
+    out:       a folder for corrected.nii.gz and motion.csv; nothing is written without it
+    to:        first or mean; transform: rigid, or deformable as for breathing
+    Raises UsageError for an image of a single frame.
+    """
+    chosen = (("to", to, get_args(FrameTarget)), ("transform", transform, ("rigid", "deformable")))
+    for name, value, known in chosen:
+        if value not in known:
+            raise UsageError(f"there is no {value!r} of frames", f"--{name}", f"Choose {' or '.join(known)}")
+    target = None if out is None else Path(out)
+    if target is not None:
+        refuse_taken(target, overwrite, MARKS)
+    image = series if isinstance(series, Image) else read(series, **options)
+    where = "series" if isinstance(series, Image) else str(series)
+    made = frame_transforms(image, RegistrationSettings(transform), to, where)  # type: ignore[arg-type]
+    frames = [carried(frame, one, image.geometry).data for frame, one in zip(image.still_frames(), made, strict=True)]
+    corrected = replace(image, pixels=np.stack(frames, axis=1), padding=None)
+    result = Motion(corrected, tuple(made), pd.DataFrame(_rows(image, made), columns=list(COLUMNS)), target)
+    if target is not None:
+        with result_folder(target, overwrite, MARKS) as folder:
+            write(corrected, folder / MARKS[1])
+            write_table(result.table, folder / MARKS[0])
+    return result
+
+
+def _rows(image: Image, transforms: Sequence[SpatialTransform]) -> Iterator[list[float | None]]:
+    grid = image.geometry
+    centre = grid.corners.mean(axis=0)
+    for number, one in enumerate(transforms):
+        vectors = whole_field(one, grid).vectors
+        length = float(np.linalg.norm(vectors, axis=0).mean())
+        rigid: Floats = np.full(6, np.nan)
+        matrix = one.matrix
+        if matrix is not None and grid.ndim == 3:
+            shift = matrix[:-1, :-1] @ centre + matrix[:-1, -1] - centre
+            rigid = np.concatenate([shift, angles_of(matrix)])
+        time = None if image.times is None else image.times[number]
+        yield [number + 1, time, *rigid.tolist(), length]

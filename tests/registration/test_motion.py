@@ -1,0 +1,36 @@
+"""Motion between frames that is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import isocenter
+from drawn_pairs import blobs, turn_and_shift
+from isocenter.errors import UsageError
+from isocenter.transforms import carried, inverted
+from isocenter.values import Geometry, Image, SpatialTransform
+
+GRID = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
+MOTIONS = [((0, 0, 0), (0, 0, 0)), ((2, -1, 3), (0.8, -0.5, 0.3)), ((-3, 2, 1), (-1.0, 0.6, 0.2))]  # about z, y, x
+
+
+def test_simulated_motion_is_found_within_a_tenth_of_a_millimetre_and_of_a_degree(tmp_path):
+    scene = blobs(GRID.padded((12, 11, 10), (12, 11, 10)))
+    moved = [
+        carried(scene, inverted(SpatialTransform((turn_and_shift(turn, shift, GRID),))), GRID, "cubic").data
+        for turn, shift in MOTIONS
+    ]
+    series = Image(np.stack(moved, axis=1), GRID, times=(0.0, 2.0, 4.0))
+    made = isocenter.register_frames(series, out=tmp_path / "out")
+    shifts = made.table[["x_mm", "y_mm", "z_mm"]].to_numpy()
+    turns = made.table[["z_deg", "y_deg", "x_deg"]].to_numpy()
+    assert np.abs(shifts - [shift for _, shift in MOTIONS]).mean() < 0.1
+    assert np.abs(turns - [turn for turn, _ in MOTIONS]).mean() < 0.1
+    assert made.corrected.shape == series.shape
+    assert isocenter.read(tmp_path / "out" / "corrected.nii.gz").frames == 3
+
+
+def test_a_single_image_has_no_motion():
+    with pytest.raises(UsageError, match="one frame only"):
+        isocenter.register_frames(blobs(GRID))

@@ -1,0 +1,248 @@
+"""The pages for people, in a browser without a graphics card: what a reader does, and what is written for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from browsers import Browser, Page, browser_running
+from conftest import DATA
+from isocenter.files import read
+from isocenter.files.dicom import SeriesNames, read_identity, read_segmentation, write_series
+from isocenter.service.records.accounts import Accounts
+from isocenter.service.records.tables import corrections, drafts, feedback
+from isocenter.service.routing.facts import ModelFacts
+from isocenter.service.stored import MODELS
+from isocenter.service.web.app import web_app
+from isocenter.service.web.pages import page_files
+from isocenter.service.web.server import run_web
+from isocenter.service.web.web_node import WebNode
+from isocenter.values import Geometry, Image
+from service.small_node import LEVEL, SmallNode
+from service.thresholds import threshold_model
+
+ACCOUNT, PASSWORD = "administrator", "correct horse battery"
+HOSTILE = "<script>alert(1)</script>"
+SPACING, SHAPE = (2.0, 2.0, 5.0), (48, 40, 16)
+AXIAL = "document.querySelector('canvas[data-pane=\"axial\"]')"
+DRAWN = f"!!{AXIAL}?.dataset.drawn"
+
+
+@dataclass
+class ReadingRoom:
+    """A node with a study of CT and an earlier one with thinner slices, whose results are known, and a browser."""
+
+    node: SmallNode
+    browser: Browser
+    url: str
+    study: str
+    earlier: str
+
+    @contextmanager
+    def open(self, path: str, until: str, size: tuple[int, int] = (1280, 860)) -> Iterator[Page]:
+        """A page, once an expression is true of it; whoever has not logged in does so, by keyboard."""
+        login = "document.activeElement?.autocomplete === 'username'"
+        with self.browser.visited(self.url + path, f"({until}) || {login}", size=size, limit_s=30) as page:
+            if page.value(login):
+                page.write(ACCOUNT)
+                page.press("Tab")
+                page.write(PASSWORD)
+                page.press("Enter")
+                page.wait(until, 30)
+                page.browser._events.clear()  # the question who is here was answered with 401
+            yield page
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory) -> Iterator[ReadingRoom]:
+    folder = tmp_path_factory.mktemp("reading")
+    node = SmallNode(folder / "node", threshold_model(folder / "model", LEVEL), answers=["seg"], http={"port": 0})
+    x, y, z = np.indices(SHAPE)
+    ball = 200 * ((x - 15) ** 2 + (y - 20) ** 2 + 6 * (z - 8) ** 2 < 60) + x // 4
+    studies = list[str]()
+    for name, gap in (("earlier", SPACING[2] / 2), ("now", SPACING[2])):
+        affine = np.diag([-SPACING[0], -SPACING[1], gap, 1.0])
+        image = Image(ball[None].astype(np.int16), Geometry(SHAPE, affine), modality="CT")
+        write_series(image, SeriesNames(HOSTILE, f"{name} {HOSTILE}", f"series {HOSTILE}"), folder / name)
+        files = sorted((folder / name).iterdir())
+        node.receive(*files)
+        node.work()
+        studies.append(read_identity(files[0]).study)
+    facts = [asdict(ModelFacts(name, "h", "CT")) for name in node.settings.models]
+    stated = {"schema": "isocenter.models", "version": 1, "rows": facts}
+    (node.settings.folder / MODELS).write_text(json.dumps(stated))
+    Accounts(node.database).first(PASSWORD)
+    stop, bound, ports = threading.Event(), threading.Event(), list[int]()
+
+    def tell(port: int) -> None:
+        ports.append(port)
+        bound.set()
+
+    serving = threading.Thread(target=run_web, args=(node.settings, stop, tell))
+    serving.start()
+    try:
+        assert bound.wait(60)
+        (folder / "browser").mkdir()
+        with browser_running(folder / "browser", "--disable-3d-apis") as browser:
+            yield ReadingRoom(node, browser, f"http://127.0.0.1:{ports[0]}", studies[1], studies[0])
+    finally:
+        stop.set()
+        serving.join(60)
+
+
+def pressed_voxels(page: Page, ends: list[tuple[int, int]], size: float, number: int) -> np.ndarray:
+    """The voxels of an axial slice that a round brush of so many mm touches between two points of the screen."""
+    place = (
+        f"(e => [...['left', 'top'].map(s => e.getBoundingClientRect()[s]), e.clientWidth, e.clientHeight])({AXIAL})"
+    )
+    left, top, width, height = page.value(place)
+    scale = min(width / (SHAPE[0] * SPACING[0]), height / (SHAPE[1] * SPACING[1]))
+    middle = np.array([left + width / 2, top + height / 2])
+    start, end = ((np.array(one) - middle) / scale + np.array(SHAPE[:2]) * SPACING[:2] / 2 for one in ends)
+    # Rows and columns of the array run to the patient's left and back, as the screen does.
+    centres = (np.stack(np.indices(SHAPE[:2]), -1) + 0.5) * SPACING[:2]
+    way = end - start
+    share = np.clip(((centres - start) @ way) / (way @ way), 0, 1)
+    near = np.linalg.norm(centres - start - share[..., None] * way, axis=-1) <= size / 2
+    drawn = np.zeros(SHAPE, bool)
+    drawn[:, :, number] = near
+    return drawn
+
+
+def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_stroke(room):
+    rows = "table[aria-label=Worklist] tr[data-study][data-priority=routine][data-state=done]"
+    with room.open("/", f"document.querySelectorAll('{rows}').length === 2") as page:
+        page.press("ArrowDown")
+        assert page.value("document.activeElement.dataset.study") == room.study
+        page.press("Enter")
+        page.wait(DRAWN, 30)
+        assert page.value(f"{AXIAL}.dataset.slice") == "7"  # amid the slices, seen from the head
+        page.press("PageUp")
+        page.press("ArrowDown")
+        page.press("ArrowDown")
+        page.wait(f"{AXIAL}.dataset.slice === '13'", 5)  # the array's slices run to the head
+        page.press("b")
+        page.press("]")
+        page.wait("document.querySelector('button[title=\"Brush (b)\"]').matches('[aria-pressed=true]')", 5)
+        box = page.value(f"(r => [r.left, r.top, r.width, r.height])({AXIAL}.getBoundingClientRect())")
+        ends = [(round(box[0] + x * box[2]), round(box[1] + y * box[3])) for x, y in ((0.45, 0.4), (0.6, 0.55))]
+        wanted = pressed_voxels(page, ends, 12.0, 13)
+        page.drag(*ends)
+        page.wait("document.querySelector('.status').textContent === '1 stroke, draft kept on the node'", 2)
+        page.browser._ask("Page.reload", page.tab)
+        page.wait("document.body.innerText.includes('Your draft of 1 stroke is still here.')", 30)
+        [stroke] = room.node.rows(drafts)
+        assert stroke.account == ACCOUNT
+        page.press("c")
+        page.press("s")
+        page.wait("document.body.innerText.includes('Saved as correction 1.')", 30)
+        page.press("a")
+        page.wait("document.body.innerText.includes('Accepted. Next study')", 10)
+        assert page.complaints == []
+    [made] = room.node.rows(corrections)
+    series = read(room.node.settings.folder.parent / "now")
+    seg = read_segmentation(room.node.settings.folder / "results" / made.correction / "answer.dcm", series.geometry)
+    bright = series.data[0] > LEVEL
+    np.testing.assert_array_equal(seg.data[0] != 0, bright | wanted)
+    assert [row.verdict for row in room.node.rows(feedback)] == ["correct", "accept"]
+
+
+def test_an_earlier_study_scrolls_as_many_mm(room):
+    def earlier(field: str) -> str:
+        return f"document.querySelector('section.earlier canvas[data-pane=axial]')?.dataset.{field}"
+
+    with room.open(f"/study/{room.study}", DRAWN) as page:
+        chosen = "s => { s.value = s.options[1].value; s.dispatchEvent(new Event('change')); }"
+        page.value(f"({chosen})(document.querySelector('select[aria-label=\"Earlier study\"]'))")
+        page.wait(f"!!{earlier('drawn')}", 30)
+        assert (page.value(f"{AXIAL}.dataset.slice"), page.value(earlier("slice"))) == ("7", "7")
+        page.press("ArrowUp")
+        page.press("ArrowUp")
+        page.wait(f"{earlier('slice')} === '11' && {AXIAL}.dataset.slice === '9'", 5)
+        assert page.complaints == []
+
+
+def test_scripts_in_names_stay_text(room):
+    with room.open(f"/study/{room.study}", DRAWN) as page:
+        assert HOSTILE in page.value("document.querySelector('h1').textContent")
+        assert f"series {HOSTILE}" in page.value("document.querySelector('select[aria-label=Series]').textContent")
+        assert page.value("document.querySelectorAll('script:not([src])').length") == 0
+        assert page.complaints == []
+
+
+def test_pages_fit_a_telephone_in_both_themes(room):
+    with room.open(f"/study/{room.study}", DRAWN, size=(390, 844)) as page:
+        grounds = list[float]()
+        for _ in range(2):
+            assert page.value("document.documentElement.scrollWidth") <= 390
+            grounds.append(page.picture()[3, 3].mean())
+            page.value("document.querySelector('button[title=\"Dark or light\"]').click()")
+        assert grounds[0] < 60 and grounds[1] > 200
+
+
+PICTURES = {"radiograph": "highdicom_dx_image.dcm", "clip": "dcm4che_us_palette_rle_10frames.dcm"}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_a_picture_is_one_pane_and_keys_step_through_a_clip(room, kind):
+    path = DATA / "dicom" / "files" / PICTURES[kind]
+    room.node.receive(path)
+    room.node.work()
+    canvas = "document.querySelector('canvas[data-pane=picture]')"
+    with room.open(f"/study/{read_identity(path).study}", f"!!{canvas}?.dataset.drawn") as page:
+        assert page.value("document.querySelectorAll('canvas[data-pane]').length") == 1
+        assert page.value(f"{canvas}.dataset.slice") == "0"
+        page.press("ArrowRight")
+        if kind == "clip":
+            page.wait(f"{canvas}.dataset.slice === '1'", 5)
+        assert page.complaints == []
+
+
+def test_a_browser_runs_nothing_but_the_nodes_own_modules(tmp_path):
+    node = SmallNode(tmp_path / "node")
+    client = TestClient(web_app(WebNode(node.settings, node.database, node.store)), base_url="http://127.0.0.1:8180")
+    for path in ("/", "/login", "/node", "/audit", "/study/1.2"):
+        answer = client.get(path)
+        policy = answer.headers["content-security-policy"]
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "default-src 'none'" in policy and "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+    named = set[str]()
+    for name, content in page_files().items():
+        answer = client.get(f"/static/{name}")
+        assert (answer.status_code, answer.content) == (200, content)
+        text = content.decode()
+        named |= set(re.findall(r'(?:from "\./|(?:src|href)="/static/)([\w.]+)"', text))
+        assert not re.search(r"\bon\w+=\"|innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), name
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), name
+    assert named <= page_files().keys()
+    for stray in ("..%2fpages.py", "%2e%2e/pages.py", "nothing.js"):
+        assert client.get(f"/static/{stray}").status_code == 404
+
+
+@pytest.mark.whole
+def test_axe_finds_nothing_serious(room):
+    axe = Path(os.environ.get("ISOCENTER_AXE", ""))
+    if not axe.is_file():
+        pytest.skip("ISOCENTER_AXE does not name axe.min.js: run `npm install axe-core`")
+    pages = {"/": "!!document.querySelector('tr[data-study]')", f"/study/{room.study}": DRAWN}
+    pages |= dict.fromkeys(("/node", "/audit"), "!!document.querySelector('table, .empty')")
+    for path, until in pages.items():
+        with room.open(path, until) as page:
+            for _ in range(2):
+                page.value(axe.read_text())
+                run = "axe.run(document, {resultTypes: ['violations']}).then(r => JSON.stringify(r.violations))"
+                given = {"expression": run, "awaitPromise": True, "returnByValue": True}
+                found = json.loads(page.browser._ask("Runtime.evaluate", page.tab, **given)["result"]["value"])
+                assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == [], path
+                page.value("document.querySelector('button[title=\"Dark or light\"]').click()")
