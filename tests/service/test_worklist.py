@@ -108,7 +108,8 @@ def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
         ("1.2.0", "routine"),
         ("1.2.2", "routine"),
     ]
-    assert list(listed["rows"][0]) == ["study", "priority", "because", "received_at", "state"]
+    named = ["patient", "modality", "description", "finding", "job", "verdict"]
+    assert list(listed["rows"][0]) == ["study", "priority", "because", "received_at", "state", *named]
     reasons = [row["because"] for row in listed["rows"]]
     assert reasons[0] == "effusion: 6.25 ml; from 5 on urgent"
     assert reasons[1:] == ["no rule takes a series of it", "no finding that a rule of [[urgent]] names"]

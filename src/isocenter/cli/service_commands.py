@@ -76,7 +76,7 @@ def feedback(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Write what people accepted or corrected on a node as a data set."""
+    """Write what people judged on a node as a data set."""
     folder = out or default_out("feedback", node)
     result = isocenter.feedback(node, out=folder, since=since, rule=rule, overwrite=overwrite)
     show(result, result.as_record() if json else None)

@@ -122,11 +122,11 @@ def write_data_set(given: Sequence[Opinion], database: Database, node: Path, fol
 def _verdict(one: Opinion, left_out: str) -> dict[str, Any]:
     row = one.verdict
     stated = {"case": one.name, "patient": one.patient, "job": one.judged.key, "instance": row.instance or ""}
-    said = {name: getattr(row, name) for name in ("account", "verdict", "reason", "text", "seconds")}
+    opinion = {name: getattr(row, name) for name in ("account", "verdict", "reason", "text", "seconds")}
     at = pd.Timestamp(row.at, unit="s", tz="UTC").isoformat(timespec="seconds")
     name, release = one.judged.model
     made = {"model": name, "version": release, "corrected": row.correction is not None, "left_out": left_out}
-    return {**stated, "at": at, **said, **made}
+    return {**stated, "at": at, **opinion, **made}
 
 
 def _case(one: Opinion, series: SeriesImages, folder: Path, labels: dict[int, Label]) -> list[dict[str, Any]]:

@@ -165,18 +165,18 @@ def correct(node: Node, who: Who, job: JobName, seen: SeenShape) -> CorrectedSha
 
 
 @router.post("/{job}/feedback")
-def give_feedback(node: Node, who: Who, job: JobName, said: FeedbackShape) -> GivenShape:
+def give_feedback(node: Node, who: Who, job: JobName, given: FeedbackShape) -> GivenShape:
     """Accept, correct or reject a result as it stands."""
     judged, known = _open_result(node, job), node.settings.page.reasons
-    if said.reason and said.reason not in known:
+    if given.reason and given.reason not in known:
         raise WebError(422, "there is no such reason", "reason", f"Give one of {', '.join(known)}, or your own text")
-    if said.verdict == "reject" and not (said.reason or said.text.strip()):
+    if given.verdict == "reject" and not (given.reason or given.text.strip()):
         raise WebError(422, "a rejection without a reason", "reason", f"Give one of {', '.join(known)}, or a text")
-    if said.verdict == "correct" and not judged.corrections:
+    if given.verdict == "correct" and not judged.corrections:
         raise WebError(409, "nobody has corrected the result", job, "Save a correction first")
-    verdict = Verdict(said.verdict, said.reason, said.text.strip(), said.seconds)
+    verdict = Verdict(given.verdict, given.reason, given.text.strip(), given.seconds)
     Verdicts(node.database).add(judged, verdict, who)
-    return GivenShape(verdict=said.verdict, revision=judged.revision)
+    return GivenShape(verdict=given.verdict, revision=judged.revision)
 
 
 def _open_result(node: WebNode, key: str) -> Judged:

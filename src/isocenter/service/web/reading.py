@@ -139,7 +139,7 @@ def get_reading(node: Node, who: Who, study: StudyName) -> ReadingShape:
     node.record_opening("view", key, who)
     attributes = row.attributes or {}
     every, every_result = node.index.series_of(key), judged_in(node.database, node.folder, key)
-    said = Verdicts(node.database).last([one.key for one in every_result])
+    verdicts = Verdicts(node.database).last([one.key for one in every_result])
     return ReadingShape(
         schema="isocenter.reading",
         study=row.uid,
@@ -147,7 +147,7 @@ def get_reading(node: Node, who: Who, study: StudyName) -> ReadingShape:
         date=shown_date(attributes.get("StudyDate")),
         description=words_of(attributes.get("StudyDescription")),
         series=[_series(node, row, one, one.series in ours) for one in every],
-        jobs=[_judged(node, one, said.get(one.key)) for one in every_result],
+        jobs=[_judged(node, one, verdicts.get(one.key)) for one in every_result],
         earlier=before,
         reasons=list(node.settings.page.reasons),
     )
@@ -246,7 +246,7 @@ def _kind(node: WebNode, study: Row[Any], row: Row[Any]) -> str:
         return ""
 
 
-def _judged(node: WebNode, judged: Judged, said: Row[*tuple[Any, ...]] | None) -> JudgedShape:
+def _judged(node: WebNode, judged: Judged, verdict: Row[*tuple[Any, ...]] | None) -> JudgedShape:
     columns, maps, labels = judged.columns, list[str](), list[LabelShape]()
     if judged.is_result:
         try:
@@ -278,7 +278,7 @@ def _judged(node: WebNode, judged: Judged, said: Row[*tuple[Any, ...]] | None) -
         boxes=[_box(row) for row in judged.standing if row.get("box") is not None],
         findings=[dict(row) for row in judged.standing],
         revision=judged.revision,
-        verdict=None if said is None else VerdictShape.model_validate(said._mapping),
+        verdict=None if verdict is None else VerdictShape.model_validate(verdict._mapping),
         segmentation_of_another=judged.seg is not None,
     )
 

@@ -55,14 +55,14 @@ async def worklist_events(node: Node) -> StreamingResponse:
 
 async def _events(node: WebNode) -> AsyncIterator[str]:
     """An event at once and at each change, a comment while nothing happens; after a while the client asks anew."""
-    known, said, until = "", time.monotonic(), time.monotonic() + LONGEST_S
+    known, last_at, until = "", time.monotonic(), time.monotonic() + LONGEST_S
     while not node.stopping.is_set() and time.monotonic() < until:
         digest = await run_in_threadpool(node.changes.digest, lambda: str(rows_of(node, MOST_ROWS, HOURS)))
         if digest != known:
-            known, said = digest, time.monotonic()
+            known, last_at = digest, time.monotonic()
             yield "event: worklist\ndata:\n\n"
-        elif time.monotonic() - said > COMMENT_S:
-            said = time.monotonic()
+        elif time.monotonic() - last_at > COMMENT_S:
+            last_at = time.monotonic()
             yield ": nothing new\n\n"
         for _ in range(round(LOOK_S / STOP_S)):
             if not node.stopping.is_set():
@@ -79,7 +79,7 @@ def rows_of(node: WebNode, limit: int, hours: float) -> list[WorklistShape]:
         keys = [row.study for row in rows]
         reasons = _reasons(connection, {row.study: row for row in rows})
         attributes, modalities = _stated(connection, keys)
-        found, said = _found(connection, keys), _said(connection, keys)
+        found, verdicts = _found(connection, keys), _verdicts(connection, keys)
     return [
         WorklistShape(
             study=row.uid,
@@ -92,7 +92,7 @@ def rows_of(node: WebNode, limit: int, hours: float) -> list[WorklistShape]:
             description=words_of(attributes[row.study].get("StudyDescription")),
             finding=found.get(row.study, (None, ""))[1],
             job=found.get(row.study, (None, ""))[0],
-            verdict=said.get(row.study),
+            verdict=verdicts.get(row.study),
         )
         for row in rows
     ]
@@ -127,7 +127,7 @@ def _found(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[str, 
     return found
 
 
-def _said(connection: Connection, keys: Sequence[str]) -> dict[str, str]:
+def _verdicts(connection: Connection, keys: Sequence[str]) -> dict[str, str]:
     """{study: the verdict that was given last in it}."""
     newest = select(func.max(feedback.c.feedback)).where(feedback.c.study.in_(keys)).group_by(feedback.c.study)
     wanted = select(feedback.c.study, feedback.c.verdict).where(feedback.c.feedback.in_(newest))
