@@ -100,7 +100,10 @@ class Registered(InNotebook):
         }
 
     def __repr__(self) -> str:
-        lines = [f"{row.metric} {row.label}".strip() + f" {_text(row.value)}" for row in self.table.itertuples()]
+        lines = [
+            f"{row['metric']} {row['label']}".strip() + f" {_text(float(row['value']))}"
+            for row in self.table.to_dict("records")
+        ]
         lines += [f"note: {note}" for note in self.registration.notes]
         return "\n".join([*lines, *([] if self.out is None else [str(self.out / MARKS[1])])])
 
