@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files.dicom import ANSWERS, Result, volumes_of
+from isocenter.files import dicom
+from isocenter.files.dicom import ANSWERS, Result
 from isocenter.values import MOST_FRAMES, Image, Problem
 
 AUTO, DICOM = "auto", "dcm"
@@ -109,7 +110,7 @@ def _objects(result: Result, kind: str, path: Path) -> Iterator[Path]:
     if len(marked) > MOST_FRAMES:
         problem = f"{len(marked)} volumes are marked, and objects of at most {MOST_FRAMES} are written"
         raise GeometryError(problem, kind, "Use the .nii.gz, or give fewer volumes")
-    volumes = list(volumes_of(image))
+    volumes = list(dicom.volumes_of(image))
     for number in marked:
         own = [(part, mask[number], labels) for part, mask, labels in result.label_maps]
         still = replace(result, source=volumes[number], label_maps=own)
