@@ -346,6 +346,7 @@ def _page(result: Registered, fixed: Image, of_fixed: Image | None, facts: Mappi
                 drawn.labels,
                 "Contours",
                 caption=caption if near is not None else "Dashed: labels of the moving image, carried along.",
+                owners=("fixed", "moved"),
             )
         )
     if not made.transform.is_linear:

@@ -28,6 +28,7 @@ SLICE_DPI = 150
 KEY_ROW = 0.24  # inches
 KEY_LABELS = len(PALETTE)  # more names than these have colours that stand for several
 THIN = 0.9
+OWNERS = ("reference", "prediction")  # of the outlines, as the key names them
 
 
 def contours(
@@ -40,28 +41,31 @@ def contours(
     caption: str = "",
     channel: int = 0,
     frame: int = 0,
+    owners: tuple[str, str] = OWNERS,
 ) -> Figure:
     """An image with the outlines of reference (solid) and prediction (dashed), through the most reference.
 
     reference, prediction: (*spatial) or (1, *spatial) label values on the image's grid; None where there is none
     labels:                what the values mean; 0 is background
+    owners:                the words for both in the key
     A volume is shown in three planes, to scale; the patient's right is at the left of the screen. A series is drawn as
     lines.
     Raises GeometryError where a label map does not have the image's shape.
     """
     if image.geometry.is_series:
-        marks = (("reference", reference), ("prediction", prediction))
+        marks = zip(owners, (reference, prediction), strict=True)
         return traces(image, [(name, one, labels) for name, one in marks if one is not None], title, caption=caption)
     view = view_of(image, reference, prediction, channel=channel, frame=frame)
     shown = [(plane, view.fullest_slice(plane)) for plane in planes(view.grid)]
-    canvas, panels = panels_of(view.grid, [plane for plane, _ in shown], _key(view, shown, labels))
+    canvas, panels = panels_of(view.grid, [plane for plane, _ in shown], _key(view, shown, labels, owners))
     for axes, (plane, at) in zip(panels, shown, strict=True):
         _draw_plane(axes, view, plane, at, labels)
     put_scale_bar(panels[0], view.grid, shown[0][0])  # all panels have one scale
     places = "; ".join(filter(None, (view.place(plane, at) for plane, at in shown)))
     sentences = (f"{caption.rstrip('.')}." * bool(caption), f"Shown: {places}." if places else "")
     text = " ".join(filter(None, (*sentences, _shared_colours(view, shown, labels))))
-    alt = _alt(image, [plane for plane, _ in shown], labels, reference, prediction)
+    drawn = [name for name, one in zip(owners, (reference, prediction), strict=True) if one is not None]
+    alt = _alt(image, [plane for plane, _ in shown], labels, drawn)
     return Figure(title, png(canvas, SLICE_DPI), alt, text, wide=len(shown) > 1)
 
 
@@ -158,7 +162,9 @@ def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
     axes.text(x, y, text, transform=axes.transAxes, color=LETTERS, fontsize=8, path_effects=halo, **style)
 
 
-def _key(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label]) -> list[Line2D]:
+def _key(
+    view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label], owners: tuple[str, str] = OWNERS
+) -> list[Line2D]:
     """The key: the colour of each label that is seen, and whose each line is."""
     named = colours(labels)
     lines = [
@@ -168,8 +174,8 @@ def _key(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label]
     if len(lines) > KEY_LABELS:
         more = f"and {len(lines) - KEY_LABELS} more"
         lines = [*lines[:KEY_LABELS], Line2D([], [], linestyle="none", label=more)]
-    owners = ((view.reference, REFERENCE_LINE, "reference"), (view.prediction, PREDICTION_LINE, "prediction"))
-    for drawn, style, name in owners:
+    lines_of = ((view.reference, REFERENCE_LINE), (view.prediction, PREDICTION_LINE))
+    for (drawn, style), name in zip(lines_of, owners, strict=True):
         if drawn is not None:
             lines.append(Line2D([], [], color=LETTERS, linewidth=1.3, linestyle=style, label=name))
     return lines
@@ -222,14 +228,7 @@ def hex_of(colour: tuple[int, int, int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def _alt(
-    image: Image,
-    shown: Sequence[Plane],
-    labels: Sequence[Label],
-    reference: ArrayLike | None,
-    prediction: ArrayLike | None,
-) -> str:
-    drawn = [name for name, given in (("reference", reference), ("prediction", prediction)) if given is not None]
+def _alt(image: Image, shown: Sequence[Plane], labels: Sequence[Label], drawn: Sequence[str]) -> str:
     kind = "Image" if image.modality == "unknown" else f"{image.modality} image"
     what = f"{kind}, {' and '.join(plane.name for plane in shown)}"
     if not drawn:
