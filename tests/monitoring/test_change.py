@@ -164,6 +164,7 @@ def test_parts_are_named_to_the_key_and_reasons_of_decisions_do_not_count():
     guarded = {**new, "guard": {"level": 1}, "arrays": {"guard": ["1"], "weights": ["2"]}, "record": {"a": 1}}
     assert changed_parts(old, new) == ["task.calibration"]
     assert changed_parts(new, guarded) == ["guard", "weights"]
+    assert changed_parts(new, {**new, "laplace": {"scale": 2.0}}) == ["weights.laplace"]
 
 
 def test_a_trigger_proposes_a_command_and_trains_nothing(models, tmp_path):

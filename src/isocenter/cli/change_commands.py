@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 import isocenter
-from isocenter.cli.flags import Device, Given, Json, Out, Overwrite, Seed, Threads, reads_data
+from isocenter.cli.flags import Device, Given, Json, Overwrite, Seed, Threads, reads_data
 from isocenter.cli.shell import PartlyFailedError, default_out, show
 
 Plan = Annotated[Path, typer.Option(metavar="FILE", help="The agreed plan of changes: change-plan.toml.")]
+Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder for the results; by default ./change-<name>.")]
 
 
 @reads_data

@@ -19,10 +19,11 @@ from isocenter.values import Estimate
 ALLOWED, REFUSED, OUTSIDE = "allowed", "refused", "outside"
 # What of a model's record says where it comes from, and what it was measured to be: this may always differ.
 FREE = frozenset({"schema", "version", "record", "environment", "evaluation", "onnx"})
-# Sections that are whole parts: their values mean nothing by themselves.
-WHOLE = frozenset({"guard", "laplace", "directions"})
-# Entries beside the sections, as parts of these.
-WITHIN = {
+# Entries that are whole parts, by the name of the part. What is fitted to the weights goes with them.
+WHOLE = {
+    "guard": "guard",
+    "laplace": "weights.laplace",
+    "directions": "weights.directions",
     "members": "network.members",
     "architectures": "network.architectures",
     "shares": "network.shares",
@@ -58,11 +59,12 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in record.items():
         if name == "arrays":
             # A part is its settings and its arrays.
-            parts |= {part: (parts.get(part), digest) for part, digest in value.items()}
+            names = {part: WHOLE.get(part, part) for part in value}
+            parts |= {name: (parts.get(name), value[part]) for part, name in names.items()}
         elif name == "decisions":
             parts |= {f"{name}.{key}": one.get("value") for key, one in value.items()}
-        elif name in WHOLE or name in WITHIN:
-            parts[WITHIN.get(name, name)] = value
+        elif name in WHOLE:
+            parts[WHOLE[name]] = value
         elif isinstance(value, Mapping) and name not in FREE:
             parts |= {f"{name}.{key}": one for key, one in value.items()}
         elif name not in FREE:

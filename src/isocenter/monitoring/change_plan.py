@@ -17,10 +17,7 @@ from isocenter.errors import PlanError
 
 CHANGE_PLAN = "change-plan.toml"
 # Sections of `model.json` in which a planned change may lie, the arrays, and the first stage of a cascade.
-SECTIONS = (
-    *("weights", "task", "preprocessing", "inference", "network", "decisions"),
-    *("guard", "laplace", "directions", "first"),
-)
+SECTIONS = ("weights", "task", "preprocessing", "inference", "network", "decisions", "guard", "first")
 NON_INFERIOR, SUPERIOR, AT_LEAST = "non-inferior", "superior", "at_least"
 RULES: Mapping[str, str] = {NON_INFERIOR: "margin", SUPERIOR: "", AT_LEAST: "value"}
 APPROVED, CURRENT = "approved", "current"
@@ -84,9 +81,13 @@ class ChangePlan:
         return tuple(dict.fromkeys(group for rule in self.acceptance for group in rule.groups))
 
     def modification_of(self, part: str) -> str | None:
-        """The modification by which a part of the model may change; None where none names it."""
+        """The modification by which a part of the model may change; None where none names it.
+
+        The decision of a part, such as `decisions.task.calibration`, may change with it.
+        """
+        own = {part, part.removeprefix("decisions.")}
         for name, parts in self.modifications.items():
-            if any(part == one or part.startswith(f"{one}.") for one in parts):
+            if any(f"{which}.".startswith(f"{one}.") for which in own for one in parts):
                 return name
         return None
 

@@ -47,7 +47,7 @@ from isocenter.verbs.evaluate import evaluate
 RECORD, SCHEMA, REPORT = "change.json", "isocenter.change", "report.html"
 PROPOSAL, PROPOSAL_SCHEMA = "proposal.json", "isocenter.proposal"
 MONITORED, MONITORED_SCHEMA = "monitor.json", "isocenter.monitor"
-MANIFEST, FIRST, NEW = "manifest.json", "first", "new"
+MANIFEST, FIRST, NEW, PLAIN = "manifest.json", "first", "new", "torch"
 
 
 class Package(NamedTuple):
@@ -95,7 +95,7 @@ class ChangeCheck(InNotebook):
         """The reason for the verdict in one sentence."""
         if self.is_allowed:
             return f"every one of {counted(len(self.rows), 'rule')} holds"
-        return "; ".join(f"{row.rule}: {row.found}" for row in self.broken)
+        return "; ".join(dict.fromkeys(f"{row.rule}: {row.found}" for row in self.broken))
 
     @property
     def table(self) -> pd.DataFrame:
@@ -206,7 +206,8 @@ def check_change(
         number = take_look(ledger_of(Path(data)), agreed, hashed, look)
         scored, failed = dict[str, Scored](), list[str]()
         for name, package in {**_apart(before), NEW: changed}.items():
-            result = evaluate(package.folder, dataset, device=device, threads=threads, seed=seed)
+            # The models are compared, and not what computes them, which certificates compare.
+            result = evaluate(package.folder, dataset, device=device, threads=threads, backend=PLAIN, seed=seed)
             scored[name] = result.scored
             failed += [f"{name}: {one.what}" for one in result.failures]
     rows.append(ChangeRow("every case is scored", "no failure", "; ".join(failed) or "none", not failed, CASES))
@@ -339,8 +340,10 @@ def _refuse_trained(dataset: Dataset, data: Path, packages: Sequence[Package], r
     if run is not None:
         if not dataset.patients_known:
             raise DatasetError("does not say whose the cases are", str(data), "Name them: --patient COLUMN")
-        same = {case.patient for case in dataset} & who_trained(load(Path(run), "cpu"), Path(run))
-        if same:
+        people = who_trained(load(Path(run), "cpu"), Path(run))
+        if not people:
+            notes.append(f"{run} does not know whose its cases are: no patient could be looked for by name.")
+        if same := {case.patient for case in dataset} & people:
             raise DatasetError(f"holds {counted(len(same), 'patient')} who trained {run}", str(data), remedy)
     return notes
 
