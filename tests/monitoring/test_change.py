@@ -176,3 +176,11 @@ def test_a_trigger_proposes_a_command_and_trains_nothing(models, tmp_path):
     assert [name for name, _ in made.triggers] == ["bound"]
     assert made.command == "isocenter train 'site data' --from lung.zip"
     assert json.loads((tmp_path / "out" / "proposal.json").read_text())["triggers"][0]["trigger"] == "bound"
+
+
+def test_a_package_that_fails_its_manifest_is_refused(models, locked, tmp_path):
+    shutil.copytree(models["retrained"], tmp_path / "package")
+    weights = tmp_path / "package" / "isocenter" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(IntegrityError, match="SHA-256 differs"):
+        isocenter.check_change(models["approved"], tmp_path / "package", plan=planned(models, tmp_path), data=locked)
