@@ -17,6 +17,7 @@ __all__ = [
     "adopt",
     "calibrate",
     "check",
+    "check_change",
     "compare",
     "convert",
     "demo",
@@ -36,6 +37,7 @@ __all__ = [
     "plan",
     "predict",
     "pretrain",
+    "propose_change",
     "read",
     "read_transform",
     "register",
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.adopt import adopt
     from isocenter.verbs.audit import export_audit, verify_audit
     from isocenter.verbs.calibrate import calibrate
+    from isocenter.verbs.change import check_change, propose_change
     from isocenter.verbs.check import check
     from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert

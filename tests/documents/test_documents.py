@@ -19,11 +19,11 @@ import sqlalchemy
 
 import isocenter
 from isocenter.documents import Subject, broken_rows, drafted, guideline, guideline_names, read_facts
-from isocenter.documents.change_plan import refuse_change_plan
 from isocenter.documents.guidelines import PLACEHOLDER
 from isocenter.documents.subject import csv_value
 from isocenter.errors import IntegrityError, PlanError, ResourceError, UsageError
 from isocenter.evaluation import Metrics
+from isocenter.monitoring import refuse_change_plan
 from isocenter.report import Figure, Paragraph
 from isocenter.service.records import tables
 from isocenter.verbs.document import Documented

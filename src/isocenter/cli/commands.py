@@ -7,6 +7,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from isocenter.cli.change_commands import check as change_check
+from isocenter.cli.change_commands import propose
 from isocenter.cli.document_commands import document
 from isocenter.cli.images import convert, register, view
 from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
@@ -80,7 +82,10 @@ for verb in (
     app.command(cls=Verb)(verb)
 
 # Groups of commands: their help, and of each command its function.
-for name, text, commands in (("audit", "Check and export the events of a node.", (verify, export)),):
+for name, text, commands in (
+    ("audit", "Check and export the events of a node.", (verify, export)),
+    ("change", "Change a model inside an agreed plan.", (change_check, propose)),
+):
     group = typer.Typer(name=name, help=text, add_completion=False, rich_markup_mode=None)
     for command in commands:
         group.command(cls=Verb)(command)

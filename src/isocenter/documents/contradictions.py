@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from isocenter.documents.change_plan import refuse_change_plan
 from isocenter.documents.facts import Fact
 from isocenter.documents.lookups import figures_of, looked_up
 from isocenter.documents.subject import Evidence, Subject
 from isocenter.errors import UsageError
+from isocenter.monitoring import refuse_change_plan
 
 # Words before or after a claim that turn it round: "no external validation was done", "external validation is planned".
 DENIED = re.compile(

@@ -15,9 +15,9 @@ from typing import Any, Literal
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from isocenter.documents.change_plan import CHANGE_PLAN
 from isocenter.documents.node import DATABASE, NODE, node_record, node_text
 from isocenter.errors import IntegrityError, UsageError
+from isocenter.monitoring import CHANGE_PLAN
 from isocenter.runtime import as_json, digest, read_json
 
 Kind = Literal["run", "package", "node", "study", "result"]
@@ -61,7 +61,10 @@ PLACES: Mapping[str, tuple[Sequence[str], str]] = {
     "certificate": (("isocenter/certificate.json", "*/isocenter/certificate.json"), "isocenter package RUN --certify"),
     "manifest": (("manifest.json", "checkpoints/best/manifest.json"), "isocenter package RUN"),
     "monitor": (("monitor.json", "*/monitor.json"), "isocenter monitor TABLE --out RUN/monitor"),
-    "change": (("change.json", "*/change.json"), "isocenter change check CANDIDATE --plan change-plan.toml"),
+    "change": (
+        ("change.json", "*/change.json"),
+        "isocenter change check OLD NEW --plan change-plan.toml --data LOCKED --out SUBJECT/change",
+    ),
     "change_plan": ((CHANGE_PLAN, f"*/{CHANGE_PLAN}"), f"write {CHANGE_PLAN} into the subject's folder"),
     "results": (("results.json",), "isocenter study analyse STUDY --data TABLE --out RESULT"),
     "flow": (("flow.json",), "isocenter study analyse STUDY --data TABLE --out RESULT"),

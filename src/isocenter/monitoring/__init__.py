@@ -8,9 +8,31 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.monitoring.alert import Alert, Bound, alert_table, alerts
+    from isocenter.monitoring.change import (
+        ALLOWED,
+        OUTSIDE,
+        ChangeRow,
+        changed_parts,
+        judged,
+        part_rows,
+        verdict_of_change,
+    )
+    from isocenter.monitoring.change_plan import (
+        APPROVED,
+        AT_LEAST,
+        CHANGE_PLAN,
+        CURRENT,
+        Acceptance,
+        ChangePlan,
+        read_change_plan,
+        refuse_change_plan,
+    )
+    from isocenter.monitoring.change_questions import Answer, answers
     from isocenter.monitoring.drift import Drift, drift_table, drifts
     from isocenter.monitoring.estimates import audited_performance, expected_performance
+    from isocenter.monitoring.looks import ledger_of, take_look
     from isocenter.monitoring.performance import Performance, performance_table, performances
+    from isocenter.monitoring.retraining import fired
     from isocenter.monitoring.stream import Stream
     from isocenter.monitoring.watches import FEWEST, Watch, watch, watch_calibration
 

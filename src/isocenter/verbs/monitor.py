@@ -132,6 +132,7 @@ def monitor(
         "cases": len(stream),
         "from": stream.at[0].isoformat(timespec="seconds"),
         "to": stream.at[-1].isoformat(timespec="seconds"),
+        "labels": int(np.any([np.isfinite(stream.outcomes(one)) for one in stream.findings], axis=0).sum()),
         "reference_cases": len(baseline),
         "run_length": run_length,
         "by": by,

@@ -135,6 +135,22 @@ def significance_of(
     return Tested(tuple(judged), margins, tuple(_ranks(comparison)), options.correction)
 
 
+def tests_by_group(
+    tables: Mapping[str, Table], tasks: Sequence[Task], groups: Sequence[str], *, seed: int, patients_known: bool
+) -> Iterator[tuple[str, Comparison, list[ModelTest]]]:
+    """(group, comparison, its tests, as they fit each metric): of all cases, whose group is "", then of each group.
+
+    groups: attributes, as in `evaluate`
+    Raises UsageError for a covariate that is not there, DatasetError for models that were scored on other cases.
+    """
+    same, tasks = dict(zip(tables, aligned(tables)[0], strict=True)), comparable(tasks)
+    several = any(folds_of(table) > 1 for table in same.values())
+    parts = [("", same), *(groups_in(same, ",".join(groups)) if groups else ())]
+    for group, own in parts:
+        comparison = compare_tables(own, tasks, seed=seed, patients_known=patients_known)
+        yield group, comparison, list(_rows(comparison, _values(own, tasks), "auto", several, seed))
+
+
 def rows_with_tests(comparison: Comparison, tests: Sequence[ModelTest]) -> tuple[Compared, ...]:
     """The rows of a comparison, each difference with the interval of its test: a page shows one interval of each.
 

@@ -1,0 +1,434 @@
+"""`change`: whether a changed model lies within an agreed plan and is as good, and what speaks for training anew."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Unpack
+
+from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError, counted
+from isocenter.evaluation import ALL, covariates_by_name, groups_of
+from isocenter.files import dataset_hash
+from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
+from isocenter.monitoring import (
+    ALLOWED,
+    APPROVED,
+    AT_LEAST,
+    CURRENT,
+    OUTSIDE,
+    Acceptance,
+    Answer,
+    ChangePlan,
+    ChangeRow,
+    answers,
+    changed_parts,
+    fired,
+    judged,
+    ledger_of,
+    part_rows,
+    read_change_plan,
+    take_look,
+    verdict_of_change,
+)
+from isocenter.reading import ReadingKeywords, ReadingOptions, open_labelled, refuse_taken, result_folder
+from isocenter.report import InNotebook, Link, Page, Paragraph, Section, Table, render
+from isocenter.runtime import PACKAGED, digest, load, package_record, read_json, unpacked, verify, write_json
+from isocenter.scoring import CASES, Comparison, DataRecord, ModelTest, Scored, who_trained
+from isocenter.tasks import Task
+from isocenter.values import Dataset
+from isocenter.verbs.comparing.rows import tests_by_group
+from isocenter.verbs.evaluate import evaluate
+
+RECORD, SCHEMA, REPORT = "change.json", "isocenter.change", "report.html"
+PROPOSAL, PROPOSAL_SCHEMA = "proposal.json", "isocenter.proposal"
+MONITORED, MONITORED_SCHEMA = "monitor.json", "isocenter.monitor"
+MANIFEST, FIRST, NEW, PLAIN = "manifest.json", "first", "new", "torch"
+
+
+class Package(NamedTuple):
+    """A package whose files are what was written.
+
+    given:  what the person named; folder: where it lies, unpacked
+    record: `model.json`; sha256: of its manifest
+    """
+
+    given: Path
+    folder: Path
+    record: Mapping[str, Any]
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class ChangeCheck(InNotebook):
+    """What a check of a change found; prints the verdict and the rules that do not hold.
+
+    verdict:   allowed, refused (a rule of acceptance does not hold) or outside (of what the plan lets change)
+    rows:      of the parts that differ and, where the change is inside the plan, of the rules of acceptance
+    questions: of a regulator, with what the records answer; for `outside` alone
+    facts:     models, plan and locked set with their hashes, and which look this was
+    """
+
+    verdict: str
+    rows: Sequence[ChangeRow]
+    questions: Sequence[Answer]
+    facts: Mapping[str, Any]
+    notes: Sequence[str] = field(default=())
+    out: Path | None = None
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether the new model may take the place of the old one."""
+        return self.verdict == ALLOWED
+
+    @property
+    def broken(self) -> list[ChangeRow]:
+        """The rows that do not hold."""
+        return [row for row in self.rows if not row.holds]
+
+    @property
+    def because(self) -> str:
+        """The reason for the verdict in one sentence."""
+        if self.is_allowed:
+            return f"every one of {counted(len(self.rows), 'rule')} holds"
+        return "; ".join(dict.fromkeys(f"{row.rule}: {row.found}" for row in self.broken))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The rows."""
+        return pd.DataFrame([vars(row) for row in self.rows], columns=list(ChangeRow.__dataclass_fields__))
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json` and change.json."""
+        return {
+            "schema": SCHEMA,
+            "version": 1,
+            "verdict": self.verdict,
+            "because": self.because,
+            **self.facts,
+            "rows": [vars(row) for row in self.rows],
+            "questions": [vars(one) for one in self.questions],
+            "notes": list(self.notes),
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"{self.verdict}: {self.because}", *(f"note: {note}" for note in self.notes)]
+        return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What speaks for training anew, and the command that would; nothing is trained.
+
+    triggers: (trigger, evidence)
+    """
+
+    triggers: Sequence[tuple[str, str]]
+    modification: str
+    command: str
+    plan: str
+    out: Path | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json` and proposal.json."""
+        rows = [{"trigger": name, "evidence": evidence} for name, evidence in self.triggers]
+        made = {"triggers": rows, "modification": self.modification, "command": self.command, "plan": self.plan}
+        return {"schema": PROPOSAL_SCHEMA, "version": 1, **made}
+
+    def __repr__(self) -> str:
+        if not self.triggers:
+            return "no trigger of the plan has fired: nothing is proposed"
+        lines = [f"{name}: {evidence}" for name, evidence in self.triggers]
+        lines += [f"proposed, as {self.modification!r}: {self.command}"]
+        return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
+
+
+@named_keywords(ReadingKeywords)
+def check_change(
+    old: str | Path,
+    new: str | Path,
+    *,
+    plan: str | Path,
+    data: str | Path,
+    approved: str | Path | None = None,
+    run: str | Path | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    **options: Unpack[ReadingKeywords],
+) -> ChangeCheck:
+    """Check a changed model against an agreed plan of changes, on a locked set.
+
+    old, new:  packages: the one that is in use, and the one that shall take its place
+    plan:      change-plan.toml
+    data:      the locked set; a ledger beside it counts the looks
+    approved:  the approved package, where `old` is already a changed one
+    run:       the run from which `new` was packed: its patients of training must not be in the locked set
+    out:       a folder for change.json, report.html and the scores of each model
+    options:   the fields of `ReadingOptions`, for the locked set
+    A change outside the plan is told from the records alone, and costs no look.
+    Raises PlanError for a plan that cannot be executed, IntegrityError for a package, a plan or a set that is not what
+    it was, DatasetError where patients of training are in the locked set, UsageError where all looks are spent.
+    """
+    target = None if out is None else Path(out)
+    if target is not None:
+        refuse_taken(target, overwrite, (RECORD, REPORT))
+    agreed = read_change_plan(Path(plan))
+    with ExitStack() as stack:
+        current, changed = (stack.enter_context(_opened(Path(one))) for one in (old, new))
+        origin = None if approved is None else stack.enter_context(_opened(Path(approved)))
+        before = {APPROVED: _approved(agreed, current, origin), CURRENT: current}
+        rows, parts = list[ChangeRow](), list[str]()
+        for package in _apart(before).values():
+            own = _parts(package, changed)
+            rows += part_rows(own, agreed, str(package.given))
+            parts += [part for part in own if part not in parts]
+        if any(not row.holds for row in rows):
+            outside = answers([part for part in parts if agreed.modification_of(part) is None])
+            facts = _facts(agreed, before, changed)
+            note = "The locked set was not looked at: the change is outside the plan."
+            return _written(ChangeCheck(OUTSIDE, rows, outside, facts, [note], target), {}, overwrite)
+        task = load(changed.folder, "cpu").task
+        _refuse_metrics(Path(plan), agreed, changed, task)
+        dataset = open_labelled(Path(data), ReadingOptions.of(**options), task)
+        covariates = covariates_by_name(dataset, [case.id for case in dataset])
+        if agreed.groups:  # refused before anything is scored
+            groups_of(covariates, ",".join(agreed.groups))
+        notes = _refuse_trained(dataset, Path(data), [*_apart(before).values(), changed], run)
+        hashed, now = dataset_hash(dataset), datetime.now(UTC).isoformat(timespec="seconds")
+        look = {"at": now, "old": current.sha256, "new": changed.sha256}
+        number = take_look(ledger_of(Path(data)), agreed, hashed, look)
+        scored, failed = dict[str, Scored](), list[str]()
+        for name, package in {**_apart(before), NEW: changed}.items():
+            # The models are compared, and not what computes them, which certificates compare.
+            result = evaluate(package.folder, dataset, device=device, threads=threads, backend=PLAIN, seed=seed)
+            scored[name] = result.scored
+            failed += [f"{name}: {one.what}" for one in result.failures]
+    rows.append(ChangeRow("every case is scored", "no failure", "; ".join(failed) or "none", not failed, CASES))
+    rows += _acceptance(agreed, scored, before, seed=seed, patients_known=dataset.patients_known)
+    facts = {
+        **_facts(agreed, before, changed),
+        "data": {"path": str(data), "hash": hashed, "cases": len(dataset)},
+        "look": number,
+        "looks": agreed.evaluations,
+        "alpha_of_look": agreed.alpha_of_look,
+    }
+    if any(rule.against == (CURRENT,) for rule in agreed.acceptance):
+        notes.append("A rule compares with the current model alone: over several changes quality can creep down.")
+    verdict = verdict_of_change(rows)
+    return _written(ChangeCheck(verdict, rows, (), facts, notes, target), scored, overwrite)
+
+
+@named_keywords()
+def propose_change(
+    package: str | Path,
+    *,
+    plan: str | Path,
+    monitored: str | Path,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> Proposal:
+    """Propose to train anew where a trigger of the plan has fired in a monitoring; nothing is trained.
+
+    package:   the model that is in use
+    monitored: a folder that `monitor` wrote
+    out:       a folder for proposal.json, which is written only where a trigger has fired
+    Raises PlanError for a plan without [retrain], IntegrityError for a folder that holds no monitoring.
+    """
+    agreed = read_change_plan(Path(plan))
+    if not agreed.retrain:
+        raise PlanError("has no [retrain]", agreed.where, "Name a trigger: bound, concept or labels")
+    record = read_json(Path(monitored) / MONITORED, MONITORED_SCHEMA)
+    try:
+        triggers = list(fired(agreed, record))
+    except (KeyError, TypeError) as error:
+        where = str(Path(monitored) / MONITORED)
+        raise IntegrityError(f"is damaged ({error})", where, "Run isocenter monitor again") from error
+    modification = agreed.retrain.get("modification", next(iter(agreed.modifications)))
+    words = ["isocenter", "train", agreed.retrain.get("data", "DATA"), "--from", str(package)]
+    made = Proposal(triggers, modification, shlex.join(words), agreed.sha256, None if out is None else Path(out))
+    if made.out is not None and triggers:
+        refuse_taken(made.out, overwrite, (PROPOSAL,))
+        with result_folder(made.out, overwrite, (PROPOSAL,)) as folder:
+            record = made.as_record()
+            write_json(folder / PROPOSAL, record.pop("schema"), record)
+    return made
+
+
+@contextmanager
+def _opened(given: Path) -> Iterator[Package]:
+    """A package, checked against its manifest. Raises UsageError for anything else."""
+    with unpacked(given) as folder:
+        if not (folder / PACKAGED).is_dir():
+            raise UsageError("is no package", str(given), "Pack the run: isocenter package RUN")
+        verify(folder)
+        yield Package(given, folder, package_record(folder), digest(folder / MANIFEST))
+
+
+def _approved(plan: ChangePlan, current: Package, given: Package | None) -> Package:
+    """The package that the plan names."""
+    package = current if given is None else given
+    if package.sha256 == plan.approved:
+        return package
+    problem = f"is not the approved package: its manifest.json has the SHA-256 {package.sha256}"
+    remedy = f"Give the one with {plan.approved}" + (" by --approved" if given is None else "")
+    raise UsageError(problem, str(package.given), remedy)
+
+
+def _apart(before: Mapping[str, Package]) -> dict[str, Package]:
+    """The models to compare with, each once: the approved one may be the current one."""
+    known = dict[str, Package]()
+    for name, package in before.items():
+        if package.sha256 not in {one.sha256 for one in known.values()}:
+            known[name] = package
+    return known
+
+
+def _parts(old: Package, new: Package) -> list[str]:
+    """Names of the parts in which two packages differ; those of the first stage of a cascade begin with `first`."""
+    records = [_with_arrays(package.folder, package.record) for package in (old, new)]
+    parts, stages = changed_parts(*records), [package.folder / FIRST for package in (old, new)]
+    has_first = [stage.is_dir() for stage in stages]
+    if any(has_first) and not all(has_first):
+        return [*parts, FIRST]
+    if all(has_first):
+        first = [_with_arrays(stage, package_record(stage)) for stage in stages]
+        parts += [f"{FIRST}.{part}" for part in changed_parts(*first)]
+    return parts
+
+
+def _with_arrays(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the SHA-256 of its arrays, by part: those of weights, of the gate and of others."""
+    listed = read_json(folder / MANIFEST, "isocenter.manifest")["sha256"]
+    arrays = dict[str, list[str]]()
+    for name, sha256 in sorted(listed.items()):
+        path = Path(name)
+        if path.parent == Path(PACKAGED) and path.suffix == ".safetensors":
+            arrays.setdefault(path.stem.split("_")[0], []).append(sha256)
+    return {**record, "arrays": arrays}
+
+
+def _refuse_metrics(path: Path, plan: ChangePlan, package: Package, task: Task) -> None:
+    """PlanError for a metric that an evaluation of the model cannot have, or that has no better side."""
+    stated = {row["metric"] for row in package.record.get("evaluation", ())}
+    read_change_plan(path, stated | {metric.name for metric in task.metrics})
+    for rule in plan.acceptance:
+        if task.metrics.of(rule.metric).better == "aim":
+            problem = f"{rule.metric} is right at a value of its own: neither more nor less of it is better"
+            raise PlanError(problem, plan.where, "Name a metric of which more or less is better")
+
+
+def _refuse_trained(dataset: Dataset, data: Path, packages: Sequence[Package], run: str | Path | None) -> list[str]:
+    """DatasetError where images or patients of training are in the locked set; notes on what nobody knows."""
+    notes = list[str]()
+    remedy = "Lock a set of other patients"
+    for package in packages:
+        hashes = {one: one for one in package.record["record"].get("trained", ())}
+        if not hashes:
+            notes.append(f"{package.given} does not say which images trained it: none could be looked for.")
+        record = DataRecord(hashes, {}, hashes)
+        if trained := record.trained(dataset, {one: {"train"} for one in hashes}):
+            whose = {case.patient for case in dataset if case.id in trained}
+            problem = f"holds {counted(len(whose), 'patient')} whose images trained {package.given}"
+            raise DatasetError(problem, str(data), remedy)
+    if run is not None:
+        if not dataset.patients_known:
+            raise DatasetError("does not say whose the cases are", str(data), "Name them: --patient COLUMN")
+        people = who_trained(load(Path(run), "cpu"), Path(run))
+        if not people:
+            notes.append(f"{run} does not know whose its cases are: no patient could be looked for by name.")
+        if same := {case.patient for case in dataset} & people:
+            raise DatasetError(f"holds {counted(len(same), 'patient')} who trained {run}", str(data), remedy)
+    return notes
+
+
+def _acceptance(
+    plan: ChangePlan, scored: Mapping[str, Scored], before: Mapping[str, Package], *, seed: int, patients_known: bool
+) -> Iterator[ChangeRow]:
+    """A row for each rule, model that it is against, and group."""
+    tables = {name: one.table for name, one in scored.items()}
+    tasks = {name: one.task for name, one in scored.items() if one.task is not None}
+    is_both = len(scored) == 2
+    for name in _apart(before):
+        asked = [rule for rule in plan.acceptance if rule.rule == AT_LEAST and name == APPROVED]
+        others = [rule for rule in plan.acceptance if rule.rule != AT_LEAST]
+        asked += others if is_both else [rule for rule in others if name in rule.against]
+        pair = [name, NEW]
+        own_tables, own_tasks = {one: tables[one] for one in pair}, [tasks[one] for one in pair]
+        against = f"{APPROVED} and {CURRENT}" if is_both else name
+        for groups in dict.fromkeys(rule.groups for rule in asked):
+            made = tests_by_group(own_tables, own_tasks, groups, seed=seed, patients_known=patients_known)
+            for group, comparison, tests in made:
+                for rule in (one for one in asked if one.groups == groups):
+                    where = ", ".join(filter(None, ["" if rule.rule == AT_LEAST else f"against {against}", group]))
+                    yield _row(rule, comparison, tests, plan, where)
+
+
+def _row(
+    rule: Acceptance, comparison: Comparison, tests: Sequence[ModelTest], plan: ChangePlan, where: str
+) -> ChangeRow:
+    """The row of a rule by a comparison of the new model, its second, with another."""
+    found = [row for row in comparison.rows if (row.metric, row.label) == (rule.metric, rule.label)]
+    if not found:
+        words = f"{rule.metric} of {rule.label}, {where}: {rule.rule}"
+        return ChangeRow(words, "a figure", "there is no such figure", False, f"{NEW}/{CASES}")
+    # The figures of a label that are those over all labels are tested once.
+    own = {row.label: row.test for row in tests if row.metric == rule.metric}
+    more = comparison.metrics.of(rule.metric).better != "less"
+    return judged(rule, found[0].estimates[1], own.get(rule.label, own.get(ALL)), plan, more=more, where=where)
+
+
+def _facts(plan: ChangePlan, before: Mapping[str, Package], new: Package) -> dict[str, Any]:
+    packages = {**before, NEW: new}
+    named = {name: {"path": str(one.given), "sha256": one.sha256} for name, one in packages.items()}
+    return {"plan": {"path": plan.where, "sha256": plan.sha256}, **named}
+
+
+def _written(check: ChangeCheck, scored: Mapping[str, Scored], overwrite: bool) -> ChangeCheck:
+    if check.out is None:
+        return check
+    with result_folder(check.out, overwrite, (RECORD, REPORT)) as folder:
+        for name, one in scored.items():
+            (folder / name).mkdir()
+            one.write(folder / name)
+        record = check.as_record()
+        write_json(folder / RECORD, record.pop("schema"), record)
+        (folder / REPORT).write_text(render(_page(check, list(scored))), encoding="utf-8")
+    return check
+
+
+def _page(check: ChangeCheck, scored: Sequence[str]) -> Page:
+    """The report: the verdict, the rules, and for a change outside the plan the questions of a regulator."""
+    rows = [
+        [row.rule, row.wanted, row.found, "holds" if row.holds else "does not hold", row.evidence] for row in check.rows
+    ]
+    columns = ["rule", "wanted", "found", "", "evidence"]
+    files = [Link(RECORD, RECORD), *(Link(f"cases of {name}", f"{name}/{CASES}") for name in scored)]
+    rules = [Table(columns, rows)] if rows else [Paragraph("The models do not differ.")]
+    sections = [Section("Rules", rules, files)]
+    if check.questions:
+        cells = [[one.number, one.question, one.answer, one.evidence] for one in check.questions]
+        lead = Paragraph("Asked by FDA of a software change, in our words. What no record answers is missing.")
+        table = Table(["", "question", "answer", "evidence, or what to give"], cells)
+        sections.append(Section("Questions on a change outside the plan", [lead, table], [Link(RECORD, RECORD)]))
+    facts = {
+        name: value["sha256"] for name, value in check.facts.items() if isinstance(value, Mapping) and "sha256" in value
+    }
+    if "look" in check.facts:
+        facts |= {
+            "look": f"{check.facts['look']} of {check.facts['looks']}",
+            "alpha of a look": check.facts["alpha_of_look"],
+        }
+    return Page(
+        "Check of a change",
+        sections=sections,
+        facts=facts,
+        notes=check.notes,
+        verdict=f"{check.verdict}: {check.because}",
+    )

@@ -1,0 +1,186 @@
+"""Changes of a model: inside a plan, outside of it, and looks at the locked set."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import isocenter
+import packages
+import trained
+from isocenter.cli import app
+from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
+from isocenter.evaluation import Test
+from isocenter.files import file_hash
+from isocenter.monitoring import changed_parts, judged, ledger_of, read_change_plan, take_look
+from isocenter.runtime import digest
+from isocenter.values import Estimate
+
+CLASSES = ("$benign", "malignant")
+PLAN = """
+version = 1
+approved = "{approved}"
+[[modification]]
+name = "retrain with site data"
+may_change = ["weights", "task.calibration"]
+[[acceptance]]
+metric = "auroc"
+label = "all"
+rule = "non-inferior"
+margin = 0.1
+against = ["approved", "current"]
+groups = ["sex"]
+[[acceptance]]
+metric = "auroc"
+rule = "at_least"
+value = 0.05
+[evidence]
+alpha = 0.05
+evaluations = 2
+[retrain]
+bound = true
+labels = 200
+data = "site data"
+"""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """{name: package}: approved, one with other weights, and one with another task."""
+    root, model = tmp_path_factory.mktemp("models"), packages.classifying()
+    with packages.no_export():
+        made = {"approved": packages.packed(model, root / "approved")}
+        with torch.no_grad():
+            for weights in model.networks.run.module.parameters():
+                weights.mul_(1.001)
+        made["retrained"] = packages.packed(model, root / "retrained")
+    made["outside"] = root / "outside"
+    shutil.copytree(made["retrained"], made["outside"])
+    record = json.loads((made["outside"] / "isocenter/model.json").read_text())
+    packages.changed(made["outside"], "isocenter/model.json", task={**record["task"], "classes": ["a", "b"]})
+    return made
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """A table of 110 pictures of as many women and men."""
+    trained.pictures(tmp_path, 110, CLASSES)
+    files = sorted(tmp_path.rglob("*.png"), key=lambda path: path.stem)
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name},p{n},{'FM'[n // 2 % 2]}" for n, path in enumerate(files)]
+    (tmp_path / "locked.csv").write_text("\n".join(["image,label,patient,sex", *rows]))
+    return tmp_path / "locked.csv"
+
+
+def planned(models, folder: Path, text: str = PLAN) -> Path:
+    path = folder / "change-plan.toml"
+    path.write_text(text.replace("{approved}", digest(models["approved"] / "manifest.json")))
+    return path
+
+
+@pytest.mark.whole
+def test_a_retrained_model_that_is_as_good_is_allowed_and_each_check_is_a_look(models, locked, tmp_path):
+    plan = planned(models, tmp_path)
+    given = {"plan": plan, "data": locked, "device": "cpu", "threads": 1}
+    found = isocenter.check_change(models["approved"], models["retrained"], **given, out=tmp_path / "out")
+    assert found.is_allowed, found
+    written = json.loads((tmp_path / "out" / "change.json").read_text())
+    assert (written["verdict"], written["look"], written["alpha_of_look"]) == ("allowed", 1, 0.025)
+    rules = [row["rule"] for row in written["rows"]]
+    assert "change of weights" in rules
+    assert "auroc of all, against approved and current, sex F: non-inferior" in rules
+    assert (tmp_path / "out" / "new" / "cases.csv").is_file()
+    assert "allowed" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_plan_edited_after_a_look_another_set_and_a_look_too_many_are_refused(models, tmp_path):
+    plan, ledger = read_change_plan(planned(models, tmp_path)), ledger_of(tmp_path / "locked.csv")
+    assert take_look(ledger, plan, "hash", {}) == 1
+    edited = read_change_plan(planned(models, tmp_path, PLAN.replace("margin = 0.1", "margin = 0.2")))
+    with pytest.raises(IntegrityError, match="was edited after the locked set was looked at"):
+        take_look(ledger, edited, "hash", {})
+    with pytest.raises(IntegrityError, match="is not the set that was looked at"):
+        take_look(ledger, plan, "other", {})
+    assert take_look(ledger, plan, "hash", {}) == 2
+    with pytest.raises(UsageError, match="has had 2 looks, all that the plan allows"):
+        take_look(ledger, plan, "hash", {})
+
+
+def test_a_change_that_no_modification_names_is_outside_and_costs_no_look(models, locked, tmp_path):
+    plan = planned(models, tmp_path)
+    out = tmp_path / "out"
+    words = ["change", "check", models["approved"], models["outside"], "--plan", plan, "--data", locked, "--out", out]
+    with pytest.raises(Exception, match="the change is outside"):
+        app(args=[str(word) for word in words], standalone_mode=False)
+    written = json.loads((out / "change.json").read_text())
+    assert [row["rule"] for row in written["rows"] if not row["holds"]] == ["change of task.classes"]
+    answered = {one["number"]: one["answer"] for one in written["questions"]}
+    assert (answered["use"], answered["1"], answered["3a"]) == ("yes", "no", "missing")
+    assert not ledger_of(locked).exists()
+
+
+def test_patients_of_training_in_the_locked_set_are_refused_before_a_look(models, locked, tmp_path):
+    plan, package = planned(models, tmp_path), tmp_path / "package"
+    shutil.copytree(models["retrained"], package)
+    record = json.loads((package / "isocenter/model.json").read_text())["record"]
+    seen = file_hash(next(locked.parent.rglob("07.png")))
+    packages.changed(package, "isocenter/model.json", record={**record, "trained": [seen]})
+    with pytest.raises(DatasetError, match="holds 1 patient whose images trained"):
+        isocenter.check_change(models["approved"], package, plan=plan, data=locked)
+    assert not ledger_of(locked).exists()
+
+
+def test_a_package_that_is_not_the_approved_one_is_refused(models, locked, tmp_path):
+    with pytest.raises(UsageError, match="by --approved"):
+        isocenter.check_change(models["retrained"], models["approved"], plan=planned(models, tmp_path), data=locked)
+
+
+@pytest.mark.parametrize("wrong", ["retrian = 1\n", "[retrain]\nlabel = 5\n", "[retrain]\nlabels = true\n", "a = = 1"])
+def test_a_plan_that_cannot_be_read_is_a_usage_error_that_names_the_key(models, tmp_path, wrong):
+    text = PLAN.partition("[retrain]")[0]
+    text = f"{wrong}{text}" if "[" not in wrong else f"{text}{wrong}"
+    named = {"r": "'retrian'", "[": "label", "a": "is not TOML"}[wrong[0]]
+    with pytest.raises(PlanError, match=named):
+        read_change_plan(planned(models, tmp_path, text))
+
+
+def test_alpha_is_spent_over_the_looks(models, tmp_path):
+    # The whole interval lies within the margin of .02; p is .007.
+    test = Test(-0.01, -0.018, -0.002, 0.0, 0.01, "a test")
+    rows = {}
+    for looks in (1, 5):
+        text = PLAN.replace("evaluations = 2", f"evaluations = {looks}").replace("margin = 0.1", "margin = 0.02")
+        plan = read_change_plan(planned(models, tmp_path, text))
+        rows[looks] = judged(plan.acceptance[0], Estimate(0.9), test, plan, more=True, where="")
+    assert (rows[1].holds, rows[5].holds) == (True, False), rows
+
+
+def test_parts_are_named_to_the_key_and_reasons_of_decisions_do_not_count():
+    old = {"task": {"name": "x", "calibration": None}, "decisions": {"training.steps": {"value": 5, "because": "a"}}}
+    new = {"task": {"name": "x", "calibration": 1.0}, "decisions": {"training.steps": {"value": 5, "because": "b"}}}
+    guarded = {**new, "guard": {"level": 1}, "arrays": {"guard": ["1"], "weights": ["2"]}, "record": {"a": 1}}
+    assert changed_parts(old, new) == ["task.calibration"]
+    assert changed_parts(new, guarded) == ["guard", "weights"]
+    assert changed_parts(new, {**new, "laplace": {"scale": 2.0}}) == ["weights.laplace"]
+
+
+def test_a_trigger_proposes_a_command_and_trains_nothing(models, tmp_path):
+    alert = {"alert": 1, "at": "2026-06-01", "kind": "performance", "because": "audited sensitivity 0.700"}
+    record = {"schema": "isocenter.monitor", "version": 1, "alerts": [alert], "labels": 199}
+    (tmp_path / "monitor.json").write_text(json.dumps(record))
+    given = {"plan": planned(models, tmp_path), "monitored": tmp_path, "out": tmp_path / "out"}
+    made = isocenter.propose_change("lung.zip", **given)
+    assert [name for name, _ in made.triggers] == ["bound"]
+    assert made.command == "isocenter train 'site data' --from lung.zip"
+    assert json.loads((tmp_path / "out" / "proposal.json").read_text())["triggers"][0]["trigger"] == "bound"
+
+
+def test_a_package_that_fails_its_manifest_is_refused(models, locked, tmp_path):
+    shutil.copytree(models["retrained"], tmp_path / "package")
+    weights = tmp_path / "package" / "isocenter" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(IntegrityError, match="SHA-256 differs"):
+        isocenter.check_change(models["approved"], tmp_path / "package", plan=planned(models, tmp_path), data=locked)
