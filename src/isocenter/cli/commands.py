@@ -12,6 +12,7 @@ from isocenter.cli.images import convert, register, view
 from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
 from isocenter.cli.service_commands import export, feedback, monitor, route, serve, verify
 from isocenter.cli.shell import app
+from isocenter.cli.study_commands import size
 from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, pretrain, train
 
 
@@ -80,7 +81,10 @@ for verb in (
     app.command(cls=Verb)(verb)
 
 # Groups of commands: their help, and of each command its function.
-for name, text, commands in (("audit", "Check and export the events of a node.", (verify, export)),):
+for name, text, commands in (
+    ("audit", "Check and export the events of a node.", (verify, export)),
+    ("study", "Plan a study of a model in use.", (size,)),
+):
     group = typer.Typer(name=name, help=text, add_completion=False, rich_markup_mode=None)
     for command in commands:
         group.command(cls=Verb)(command)
