@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats import power as statsmodels_power
@@ -11,9 +12,11 @@ from statsmodels.stats.proportion import power_proportions_2indep
 
 from isocenter import study_size
 from isocenter.errors import UsageError
+from isocenter.evaluation import mrmc, reader_variances
 from isocenter.studies import DESIGNS, bounds, crossing
 
 AUROC = {"expected": 0.85, "at_least": 0.75, "prevalence": 0.4}
+READERS = {"readers": 5, "interaction": 0.0002, "own": 0.0006, "between": 0.0002, "pilot_cases": 100}
 WEDGE = {"first": 0.035, "second": 0.05, "periods": 5, "size": 120, "tau": 0.01}
 
 
@@ -97,6 +100,9 @@ def test_of_n_power_and_effect_the_one_that_is_left_out_is_found():
         ("auroc", {**AUROC, "correlation": 0.5}),
         ("survival", {"hazard_ratio": 0.6, "event_probability": 0.6}),
         ("stepped-wedge", WEDGE),
+        ("mrmc", {**READERS, "difference": 0.05}),
+        ("means", {"difference": 0.4, "sd": 1, "cluster": 20, "icc": 0.05, "cv": 0.5}),
+        ("proportions", {"first": 0.6, "second": 0.45, "cluster": 30, "icc": 0.03, "looks": 2}),
     ],
 )
 def test_simulated_studies_find_the_effect_as_often_as_wished(design, given):
@@ -115,6 +121,8 @@ def test_simulated_studies_find_the_effect_as_often_as_wished(design, given):
         ("proportions", {"first": 0.6, "second": 0.5, "cluster": 50, "icc": 0.02, "clusters": 2}, "one cluster an arm"),
         ("stepped-wedge", {**WEDGE, "clusters": 25}, "multiple of 4"),
         ("means", {"diference": 0.5, "sd": 1}, r"no input 'diference'.*Use difference; means knows .*sd"),
+        ("mrmc", {**READERS, "difference": 0}, "effect is 0"),
+        ("mrmc", {**READERS, "difference": 0.001}, "not reached"),
         ("mean", {}, r"no design 'mean'.*proportion, proportions"),
         ("means", {"difference": 0.5}, r"needs sd"),
         ("prediction-model", {"r2": 0.7, "parameters": 24, "prevalence": 0.174}, "r2 is 0.7"),
@@ -124,6 +132,32 @@ def test_simulated_studies_find_the_effect_as_often_as_wished(design, given):
 def test_what_no_size_can_be_given_for_is_refused(design, given, problem):
     with pytest.raises(UsageError, match=problem):
         study_size(design, assignments=given)
+
+
+def test_a_pilot_of_readers_sizes_a_study_as_its_own_test_sees_it(tmp_path):
+    random = np.random.default_rng(0)
+    truth = np.arange(60) % 2
+    cases = random.standard_normal((2, 1, 60))
+    shown = np.array([[0.5, 0.5, 0.5, 0.5], [0.5, 1.0, 2.0, 3.0]])  # the aid helps some readers more than others
+    scores = truth * shown[:, :, None] + cases + random.standard_normal((2, 4, 60))
+    rows = [
+        f"{reader},{case},{scores[model, reader, case]},{'aid' if model else 'plain'},{truth[case]}"
+        for model in range(2)
+        for reader in range(4)
+        for case in range(60)
+    ]
+    (tmp_path / "pilot.csv").write_text("\n".join(["reader,case,score,model,positive", *rows]))
+    given = {"pilot": tmp_path / "pilot.csv", "readers": 4, "n": 60}
+    seen = reader_variances(scores, truth)
+    found = study_size("mrmc", assignments={**given, "difference": seen.difference})
+    # With the pilot's cases and readers, the error is that of its own test.
+    test = mrmc(scores, truth)
+    assert 0.05 < found.power < 0.999
+    assert found.inputs["pilot_cases"] == 60
+    half = found.inputs["interaction"] + found.inputs["own"] - found.inputs["between"]
+    assert half + 4 * found.inputs["between"] == pytest.approx(2 * seen.difference**2 / test.statistic, rel=1e-6)
+    more = study_size("mrmc", assignments={**given, "n": 200, "difference": seen.difference})
+    assert more.power > found.power
 
 
 def test_the_command_prints_words_or_one_document(cli):

@@ -17,7 +17,7 @@ from isocenter.values import Floats
 def area_covariance(first: float, second: float, correlation: float, prevalence: float) -> float:
     """Covariance of the AUROCs of two models on the same cases, times the number of cases.
 
-    correlation: of their scores, which are normal with the same spread in both kinds of case; 1 for one model's variance
+    correlation: of their scores, which are normal with one spread in both kinds of case; 1 gives a model's variance
     """
     # Two positives above a negative of their own: the chance of Bamber's second moment, the same for two negatives.
     ends = special.ndtri([first, second])

@@ -14,7 +14,9 @@ from isocenter.values import Floats
 
 # (inputs, analysed participants of an arm): a fraction of a participant is allowed, so that clusters can weigh less.
 Power = Callable[[Inputs, float], float]
-# (inputs, participants of an arm at each look, draws, random): (draws, looks) z statistics, high where the effect shows.
+# (inputs, whether of the arm with the effect, sizes of clusters, random): the mean of each cluster.
+ClusterMeans = Callable[[Inputs, bool, Floats, np.random.Generator], Floats]
+# (inputs, participants of an arm at each look, draws, random): (draws, looks) z statistics, positive for the effect.
 Simulation = Callable[[Inputs, Sequence[int], int, np.random.Generator], Floats]
 
 
@@ -26,6 +28,11 @@ def no_groups(inputs: Inputs) -> int:
 def two_arms(inputs: Inputs) -> int:
     """Two arms of the same size."""
     return 2
+
+
+def no_simulation(inputs: Inputs, sizes: Sequence[int], draws: int, random: np.random.Generator) -> Floats:
+    """Of a design without power: nothing is found."""
+    return np.zeros((draws, len(sizes)))
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,8 @@ class Design:
     groups:     arms, or sequences of a stepped wedge
     unit:       participants that come as a whole, where that is not one: a stepped wedge's cluster
     events:     the share of participants with an event, of a design that counts them
-    is_jagged:  whether one participant more can lower the power
+    cluster_means: draws the outcomes of clusters, of a design that is simulated with them
+    powers:     of many sizes at once, of a design in which one participant more can lower the power
     is_clustered: whether clusters can be allocated
     """
 
@@ -57,8 +65,9 @@ class Design:
     groups: Callable[[Inputs], int] = no_groups
     unit: Callable[[Inputs], int] | None = None
     events: Callable[[Inputs], float] | None = None
-    simulation: Simulation | None = None
-    is_jagged: bool = False
+    simulation: Simulation = no_simulation
+    cluster_means: ClusterMeans | None = None
+    powers: Callable[[Inputs, Floats], Floats] | None = None
     is_clustered: bool = True
 
 

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from isocenter.errors import UsageError
 
-Kind = Literal["fraction", "share", "positive", "number", "count", "yes or no", "word"]
+Kind = Literal["fraction", "share", "positive", "nonnegative", "number", "count", "yes or no", "word"]
 Inputs = Mapping[str, Any]
 BOUNDS = {
     "fraction": "a number between 0 and 1, both left out",
     "share": "a number from 0 to below 1",
     "positive": "a number above 0",
+    "nonnegative": "a number from 0",
     "number": "a number",
     "count": "a whole number, at least 1",
     "yes or no": "true or false",
@@ -57,6 +58,7 @@ class Input:
             "fraction": 0 < value < 1,
             "share": 0 <= value < 1,
             "positive": 0 < value < float("inf"),
+            "nonnegative": 0 <= value < float("inf"),
             "number": abs(value) < float("inf"),
             "count": 1 <= value < float("inf") and value == value // 1,
         }[self.kind]

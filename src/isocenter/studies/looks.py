@@ -52,7 +52,7 @@ def bounds(looks: int, alpha: float, spending: str) -> list[Look]:
         if paths is None:
             bound = float(-special.ndtri(more))
         else:
-            bound = float(optimize.brentq(lambda z, p=paths, t=fraction: p.beyond(t, z) - more, 0.0, 10.0, xtol=1e-8))
+            bound = paths.bound_beyond(fraction, more)
         found.append(bound)
         paths = _Paths.first(fraction, bound, 0.0) if paths is None else paths.after(fraction, bound)
     return [Look(number, t, z) for number, (t, z) in enumerate(zip(fractions, found, strict=True), start=1)]
@@ -96,6 +96,10 @@ class _Paths:
         more = fraction - self.fraction
         reach = (self.scores + self.drift * more - bound * math.sqrt(fraction)) / math.sqrt(more)
         return float(self.mass @ special.ndtr(reach))
+
+    def bound_beyond(self, fraction: float, mass: float) -> float:
+        """The bound of the next look that so much mass passes."""
+        return float(optimize.brentq(lambda bound: self.beyond(fraction, bound) - mass, 0.0, 10.0, xtol=1e-8))
 
     def after(self, fraction: float, bound: float) -> _Paths:
         """Of the next look."""

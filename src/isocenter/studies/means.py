@@ -23,7 +23,7 @@ def _refuse(inputs: Inputs) -> None:
 
 
 def _power(inputs: Inputs, n: float) -> float:
-    if n <= (1 if inputs["paired"] else 1.0):
+    if n <= 1:
         return 0.0
     size, alpha = _gap(inputs) / inputs["sd"], inputs["alpha"] / 2
     if inputs["paired"]:
@@ -46,6 +46,12 @@ def _simulated(inputs: Inputs, sizes: Sequence[int], draws: int, random: np.rand
     return np.stack(found, axis=1)
 
 
+def _cluster_means(inputs: Inputs, is_new: bool, sizes: Floats, random: np.random.Generator) -> Floats:
+    """Means of clusters, which vary between clusters and with their participants."""
+    variance = inputs["sd"] ** 2 * (inputs["icc"] + (1 - inputs["icc"]) / sizes)
+    return np.asarray(is_new * inputs["difference"] + np.sqrt(variance) * random.standard_normal(sizes.shape))
+
+
 MEANS = Design(
     "means",
     {
@@ -61,4 +67,5 @@ MEANS = Design(
     effect=("difference", lambda inputs: (-(inputs["margin"] or 0.0), 20 * inputs["sd"])),
     groups=lambda inputs: 1 if inputs["paired"] else 2,
     simulation=_simulated,
+    cluster_means=_cluster_means,
 )

@@ -17,18 +17,20 @@ from isocenter.values import Floats
 ROUNDING = 1e-9
 
 
-def _positives(inputs: Inputs, n: float) -> int:
+def _positives(inputs: Inputs, n: Floats) -> Floats:
     """Cases that a proportion such as sensitivity is counted over."""
-    return math.floor(n * (inputs["prevalence"] or 1.0) + ROUNDING)
+    return np.floor(n * (inputs["prevalence"] or 1.0) + ROUNDING)
+
+
+def _proportion_powers(inputs: Inputs, n: Floats) -> Floats:
+    """Of the exact binomial test: that so many successes or more are seen as have at most alpha / 2 without effect."""
+    counts = _positives(inputs, n)
+    most = stats.binom.isf(inputs["alpha"] / 2, np.maximum(counts, 1), inputs["at_least"])
+    return np.where(counts > 0, stats.binom.sf(most, np.maximum(counts, 1), inputs["expected"]), 0.0)
 
 
 def _proportion_power(inputs: Inputs, n: float) -> float:
-    """Of the exact binomial test: that so many successes or more are seen as have at most alpha / 2 without effect."""
-    count = _positives(inputs, n)
-    if not count:
-        return 0.0
-    fewest = stats.binom.isf(inputs["alpha"] / 2, count, inputs["at_least"])
-    return float(stats.binom.sf(fewest, count, inputs["expected"]))
+    return float(_proportion_powers(inputs, np.array([n]))[0])
 
 
 def _proportion_number(inputs: Inputs) -> float | None:
@@ -52,7 +54,7 @@ def _refuse_proportion(inputs: Inputs) -> None:
 
 def _simulated_proportion(inputs: Inputs, sizes: Sequence[int], draws: int, random: np.random.Generator) -> Floats:
     """The exact one-sided p-value of the successes, as z."""
-    counts = np.array([_positives(inputs, n) for n in sizes])
+    counts = _positives(inputs, np.asarray(sizes, dtype=float)).astype(int)
     seen = random.binomial(np.diff(counts, prepend=0), inputs["expected"], size=(draws, len(counts))).cumsum(axis=1)
     chances = stats.binom.sf(seen - 1, counts, inputs["at_least"])
     return np.asarray(-special.ndtri(np.clip(chances, 1e-300, 1.0)))
@@ -75,7 +77,7 @@ PROPORTION = Design(
     number=_proportion_number,
     effect=("expected", lambda inputs: (inputs["at_least"], 1.0)),
     simulation=_simulated_proportion,
-    is_jagged=True,
+    powers=_proportion_powers,
 )
 
 
@@ -112,6 +114,13 @@ def _simulated_proportions(inputs: Inputs, sizes: Sequence[int], draws: int, ran
     return np.asarray((sign * (first - second) + (inputs["margin"] or 0.0)) / error)
 
 
+def _cluster_proportions(inputs: Inputs, is_new: bool, sizes: Floats, random: np.random.Generator) -> Floats:
+    """Proportions of clusters whose own chances have a beta distribution with the intraclass correlation."""
+    chance, icc = inputs["first" if is_new else "second"], inputs["icc"]
+    own = random.beta(chance * (1 - icc) / icc, (1 - chance) * (1 - icc) / icc, sizes.shape) if icc else chance
+    return np.asarray(random.binomial(sizes.astype(int), own) / sizes)
+
+
 _TWO = {
     "first": Input("fraction", "the proportion in the new arm, or of the new method"),
     "second": Input("fraction", "the proportion in the other", needed=True),
@@ -128,6 +137,7 @@ PROPORTIONS = Design(
     effect=("first", lambda inputs: (inputs["second"] - (inputs["margin"] or 0.0), 1.0)),
     groups=two_arms,
     simulation=_simulated_proportions,
+    cluster_means=_cluster_proportions,
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,15 +14,16 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import clopper_pearson
 from isocenter.lazy import optimize, special, stats
 from isocenter.studies.areas import AUROC
+from isocenter.studies.clusters import cluster_statistics
 from isocenter.studies.design import Design
 from isocenter.studies.inputs import CLUSTERED, COMMON, PER_ARM, Input, Inputs, read_inputs
 from isocenter.studies.looks import Look, bounds, crossing
 from isocenter.studies.means import MEANS
 from isocenter.studies.prediction import PREDICTION_MODEL
 from isocenter.studies.proportions import PAIRED_PROPORTIONS, PROPORTION, PROPORTIONS
+from isocenter.studies.readers import MRMC
 from isocenter.studies.stepped_wedge import STEPPED_WEDGE
 from isocenter.studies.survival import SURVIVAL
-from isocenter.values import Floats
 
 DESIGNS = {
     one.name: one
@@ -32,6 +33,7 @@ DESIGNS = {
         PAIRED_PROPORTIONS,
         MEANS,
         AUROC,
+        MRMC,
         SURVIVAL,
         PREDICTION_MODEL,
         STEPPED_WEDGE,
@@ -212,13 +214,16 @@ class _Trial:
 
     def power(self, units: float) -> float:
         """With so many units in a group."""
-        participants = units * self.unit
-        if self.design.unit is None:
-            participants *= 1 - self.inputs["dropout"]
-        if self.cluster is not None:
-            power = self._clustered(self.design.power(self.inputs, participants / self.variance_inflation), units)
-        else:
-            power = self.design.power(self.inputs, participants)
+        return self._finished(self.design.power(self.inputs, self._analysed(units)), units)
+
+    def _analysed(self, units: float) -> float:
+        """Participants of a group who tell as much as those of so many units."""
+        participants = units * self.unit * (1.0 if self.design.unit else 1 - self.inputs["dropout"])
+        return participants if self.cluster is None else participants / self.variance_inflation
+
+    def _finished(self, power: float, units: float) -> float:
+        """The power of a study that has clusters and looks as well."""
+        power = power if self.cluster is None else self._clustered(power, units)
         return power if len(self.looks) == 1 else crossing(self.looks, self._drift(power))
 
     def _drift(self, power: float) -> float:
@@ -242,8 +247,8 @@ class _Trial:
         if is_open and (units is None or power is None):
             problem = f"{self.design.name} needs {name} ({self.design.inputs[str(name)].text})"
             raise UsageError(problem, "--set", f"Add --set {name}=VALUE; or give n and power, to learn it")
-        if is_open and units is not None:
-            return self._with_effect(str(name), units, power), units
+        if is_open and units is not None and self.design.effect:
+            return self._with_effect(str(name), self.design.effect[1](self.inputs), units, power), units
         if units is not None and power is not None:
             problem = "n, power and the effect are all given, so that nothing is left to find"
             raise UsageError(problem, "--set", "Leave one of them out")
@@ -262,15 +267,17 @@ class _Trial:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self.power(middle) >= power else (middle, high)
-        if not self.design.is_jagged:
+        if self.design.powers is None:
             return high
-        below = [units for units in range(high, math.ceil(SAW * high) + 60) if self.power(units) < power]
+        more = np.arange(high, math.ceil(SAW * high) + 60)
+        powers = self.design.powers(self.inputs, np.array([self._analysed(int(units)) for units in more]))
+        wished = (self._finished(float(one), int(units)) >= power for one, units in zip(powers, more, strict=True))
+        below = [int(units) for units, holds in zip(more, wished, strict=True) if not holds]
         return below[-1] + 1 if below else high
 
-    def _with_effect(self, name: str, units: int, power: float) -> _Trial:
+    def _with_effect(self, name: str, ends: tuple[float, float], units: int, power: float) -> _Trial:
         """The smallest effect that so many units find with this power."""
-        assert self.design.effect is not None
-        null, largest = self.design.effect[1](self.inputs)
+        null, largest = ends
 
         def missing(share: float) -> float:
             value = null + share * (largest - null)
@@ -284,15 +291,21 @@ class _Trial:
 
     def simulated(self, units: int, draws: int, random: np.random.Generator) -> Simulated:
         """The share of so many studies, made up and tested, that find the effect."""
-        if self.design.simulation is None or not self.has_power or self.cluster is not None:
-            problem = "is not simulated with clusters" if self.cluster is not None else "has no power to simulate"
+        of_clusters = self.design.cluster_means
+        if not self.has_power or (self.cluster is not None and of_clusters is None):
+            problem = "has no power to simulate" if not self.has_power else "is not simulated with clusters"
             raise UsageError(f"{self.design.name} {problem}", "--simulate", "Leave out --simulate")
         analysed = units * self.unit * (1 if self.design.unit else 1 - self.inputs["dropout"])
         sizes = [max(2, math.floor(analysed * look.fraction + 1e-9)) for look in self.looks]
+        clusters = [max(2, round(units * look.fraction)) for look in self.looks]
         limits = np.array([look.bound for look in self.looks])
         found = 0
         for start in range(0, draws, CHUNK):
-            seen: Floats = self.design.simulation(self.inputs, sizes, min(CHUNK, draws - start), random)
+            number = min(CHUNK, draws - start)
+            if self.cluster is not None and of_clusters is not None:
+                seen = cluster_statistics(of_clusters, self.inputs, clusters, number, random)
+            else:
+                seen = self.design.simulation(self.inputs, sizes, number, random)
             found += int((seen >= limits - 1e-9).any(axis=1).sum())
         interval = clopper_pearson(found, draws)
         return Simulated(found / draws, float(interval.low or 0.0), float(interval.high or 1.0), draws)
