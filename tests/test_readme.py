@@ -118,7 +118,7 @@ def test_every_decision_that_is_set_by_hand_is_one_of_a_plan(page: str, line: st
     words = shlex.split(line)
     given = [words[n + 1].partition("=")[0] for n, word in enumerate(words) if word == "--set"]
     if words[1:3] == ["study", "size"]:
-        assert set(given) <= {*known_inputs(DESIGNS[words[3]]), "name"}, page
+        assert set(given) <= {*known_inputs(DESIGNS[words[3]]), "name", "pilot"}, page
         return
     for name in given:
         section, _, key = name.partition(".")

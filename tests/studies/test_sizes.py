@@ -6,14 +6,14 @@ import json
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats import power as statsmodels_power
-from statsmodels.stats.proportion import power_proportions_2indep
+from statsmodels.stats import proportion as statsmodels_proportion
 
 from isocenter import study_size
 from isocenter.errors import UsageError
 from isocenter.evaluation import mrmc, reader_variances
-from isocenter.studies import DESIGNS, bounds, crossing
+from isocenter.studies import DESIGNS, bounds, crossing, null_variance
 
 AUROC = {"expected": 0.85, "at_least": 0.75, "prevalence": 0.4}
 READERS = {"readers": 5, "interaction": 0.0002, "own": 0.0006, "between": 0.0002, "pilot_cases": 100}
@@ -23,7 +23,7 @@ WEDGE = {"first": 0.035, "second": 0.05, "periods": 5, "size": 120, "tau": 0.01}
 def test_two_proportions_and_two_means_are_as_statsmodels_sizes_them():
     found = study_size("proportions", assignments={"first": 0.6, "second": 0.5})
     assert (found.n, found.per_arm) == (776, 388)
-    theirs = power_proportions_2indep(0.1, 0.5, 388, return_results=False)
+    theirs = statsmodels_proportion.power_proportions_2indep(0.1, 0.5, 388, return_results=False)
     assert found.power == pytest.approx(theirs, abs=1e-6)
     means = study_size("means", assignments={"difference": 0.5, "sd": 1})
     assert means.per_arm == 64  # pwr.t.test(d = 0.5, power = 0.8): 63.77
@@ -86,7 +86,17 @@ def test_of_n_power_and_effect_the_one_that_is_left_out_is_found():
     with pytest.raises(UsageError, match="nothing is left to find"):
         study_size("means", assignments={**given, "n": 128, "power": 0.8})
     non_inferior = {"first": 0.9, "second": 0.9, "margin": 0.05}
-    assert study_size("proportions", assignments=non_inferior).per_arm == 566  # 2 * 0.09 * 7.849 / 0.0025
+    assert 560 < study_size("proportions", assignments=non_inferior).per_arm < 600  # Wald: 566
+
+
+def test_with_a_margin_the_variance_is_that_of_the_likeliest_proportions_that_far_apart():
+    def unlikely(own):
+        first, second = 88 * np.log(own) + 12 * np.log(1 - own), 92 * np.log(own + 0.1) + 8 * np.log(0.9 - own)
+        return -first - second
+
+    own = optimize.minimize_scalar(unlikely, bounds=(1e-6, 0.9 - 1e-6), method="bounded").x
+    theirs = own * (1 - own) + (own + 0.1) * (0.9 - own)
+    assert null_variance(np.array(0.88), np.array(0.92), 0.1) == pytest.approx(theirs, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.studies.looks import Look, bounds, crossing
+    from isocenter.studies.proportions import null_variance
     from isocenter.studies.readers import pilot_inputs
     from isocenter.studies.sizing import DESIGNS, Simulated, Size, known_inputs, sized
 

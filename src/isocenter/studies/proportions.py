@@ -92,23 +92,37 @@ def _refuse_proportions(inputs: Inputs) -> None:
         raise no_effect("second" if inputs["margin"] is None else "second less the margin")
 
 
+def null_variance(first: Floats, second: Floats, margin: float) -> Floats:
+    """Variance of a difference, times the participants of an arm, of the likeliest proportions that are a margin apart.
+
+    Farrington and Manning, Stat Med 1990, doi:10.1002/sim.4780091208, for arms of the same size
+    """
+    b = -(2 + first + second - 3 * margin)
+    c = margin**2 - margin * (2 * first + 2) + first + second
+    d = first * margin * (1 - margin)
+    v = b**3 / 216 - b * c / 24 + d / 4
+    u = np.where(v < 0, -1.0, 1.0) * np.sqrt(np.maximum(b**2 / 36 - c / 6, 1e-300))
+    own = 2 * u * np.cos((np.pi + np.arccos(np.clip(v / u**3, -1, 1))) / 3) - b / 6
+    own = np.clip(own, 0, 1 - margin)
+    other = own + margin
+    return np.asarray(own * (1 - own) + other * (1 - other))
+
+
 def _proportions_power(inputs: Inputs, n: float) -> float:
     first, second = inputs["first"], inputs["second"]
     apart = math.sqrt(first * (1 - first) + second * (1 - second))
-    mean = (first + second) / 2
-    pooled = math.sqrt(2 * mean * (1 - mean))
-    return normal_power(_gap(inputs), n, inputs["alpha"], pooled if inputs["margin"] is None else apart, apart)
+    null = math.sqrt(float(null_variance(first, second, inputs["margin"] or 0.0)))
+    return normal_power(_gap(inputs), n, inputs["alpha"], null, apart)
 
 
 def _simulated_proportions(inputs: Inputs, sizes: Sequence[int], draws: int, random: np.random.Generator) -> Floats:
-    """The z statistic of two counts, whose variance is pooled where there is no margin."""
+    """The z statistic of two counts, with the variance of the null hypothesis."""
     more = np.diff(sizes, prepend=0)
     first, second = (
         random.binomial(more, inputs[name], size=(draws, len(sizes))).cumsum(axis=1) / sizes
         for name in ("first", "second")
     )
-    mean = (first + second) / 2
-    variance = 2 * mean * (1 - mean) if inputs["margin"] is None else first * (1 - first) + second * (1 - second)
+    variance = null_variance(first, second, inputs["margin"] or 0.0)
     sign = 1.0 if inputs["margin"] is not None or inputs["first"] > inputs["second"] else -1.0
     error = np.sqrt(np.maximum(variance, 1e-12) / np.asarray(sizes))
     return np.asarray((sign * (first - second) + (inputs["margin"] or 0.0)) / error)
@@ -130,8 +144,9 @@ _TWO = {
 PROPORTIONS = Design(
     "proportions",
     _TWO,
-    "z test of two proportions, variance pooled under the null hypothesis; with margin not pooled",
-    "Fleiss, Levin and Paik, Statistical Methods for Rates and Proportions 2003, doi:10.1002/0471445428",
+    "z test of two proportions, variance pooled under the null hypothesis; with margin the score test",
+    "Fleiss, Levin and Paik, Statistical Methods for Rates and Proportions 2003, doi:10.1002/0471445428; "
+    "Farrington and Manning, Stat Med 1990, doi:10.1002/sim.4780091208",
     _proportions_power,
     _refuse_proportions,
     effect=("first", lambda inputs: (inputs["second"] - (inputs["margin"] or 0.0), 1.0)),
