@@ -132,6 +132,8 @@ def test_simulated_studies_find_the_effect_as_often_as_wished(design, given):
         ("stepped-wedge", {**WEDGE, "clusters": 25}, "multiple of 4"),
         ("means", {"diference": 0.5, "sd": 1}, r"no input 'diference'.*Use difference; means knows .*sd"),
         ("mrmc", {**READERS, "difference": 0}, "effect is 0"),
+        ("means", {"n": 100, "sd": 1, "power": 0.02}, "power is 0.02"),
+        ("proportions", {"first": 0.6, "second": 0.5, "clusters": 8}, "need the size of one"),
         ("mrmc", {**READERS, "difference": 0.001}, "not reached"),
         ("mean", {}, r"no design 'mean'.*proportion, proportions"),
         ("means", {"difference": 0.5}, r"needs sd"),

@@ -176,7 +176,7 @@ class _Trial:
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} say the same", f"--set {given[1]}", "Give one of them")
         [name] = given
-        if name == "clusters" and self.unit == 1:
+        if name == "clusters" and self.cluster is None and self.design.unit is None:
             raise UsageError("clusters need the size of one", "--set clusters", "Add --set cluster=SIZE")
         units, rest = divmod(self.inputs[name], totals[name])
         if rest or not units:
@@ -190,6 +190,10 @@ class _Trial:
 
     def refuse(self) -> None:
         """Raise UsageError for clusters that cannot be compared."""
+        power, tail = self.inputs["power"], self.inputs["alpha"] / 2
+        if power is not None and power <= tail:
+            problem = f"power is {power:g}, which a study without effect has too"
+            raise UsageError(problem, "--set power", f"Give more than alpha / 2, {tail:g}")
         if self.inputs["looks"] > 20:
             raise UsageError("more than 20 looks", "--set looks", "Give 20 or fewer")
         if self.cluster is None:

@@ -51,6 +51,8 @@ def _refuse(inputs: Inputs) -> None:
 
 def _simulated(inputs: Inputs, sizes: Sequence[int], draws: int, random: np.random.Generator) -> Floats:
     """The z statistic of the weighted least squares of the means of clusters and periods."""
+    if len(sizes) > 1:
+        raise UsageError("a stepped wedge is not simulated with looks", "--simulate", "Leave out --simulate, or looks")
     plan = np.repeat(_schedule(inputs), sizes[-1] // (inputs["periods"] * inputs["size"]), axis=0)
     (clusters, periods), tau = plan.shape, inputs["tau"]
     chance = np.where(plan > 0, inputs["first"], inputs["second"]) + tau * random.standard_normal((draws, clusters, 1))
