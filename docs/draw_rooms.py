@@ -17,6 +17,7 @@ CONTENTS = {
     "verbs": "train, predict, evaluate, ...: a file for each verb, which joins the rooms",
     "service": "a DICOM node: receiving, queue, routing, answers",
     "documents": "guidelines, cards and technical files, filled from records",
+    "studies": "how many participants a study needs, by design",
     "monitoring": "drift, performance and alerts after go-live: arithmetic alone",
     "runs": "what a run trains, in which order and minutes; its folder and report",
     "scoring": "scores of cases with their parts, groups, tests of the model, lineage",

@@ -111,11 +111,16 @@ def test_every_command_names_a_verb_and_flags_that_exist(page: str, line: str) -
 def test_every_decision_that_is_set_by_hand_is_one_of_a_plan(page: str, line: str) -> None:
     from isocenter.objectives import objective_kind
     from isocenter.planning.typed import TYPED  # typed sections know their names
+    from isocenter.studies import DESIGNS, known_inputs
     from isocenter.tasks import kind, names
     from isocenter.values import settings_in
 
     words = shlex.split(line)
-    for name in (words[n + 1].partition("=")[0] for n, word in enumerate(words) if word == "--set"):
+    given = [words[n + 1].partition("=")[0] for n, word in enumerate(words) if word == "--set"]
+    if words[1:3] == ["study", "size"]:
+        assert set(given) <= {*known_inputs(DESIGNS[words[3]]), "name", "pilot"}, page
+        return
+    for name in given:
         section, _, key = name.partition(".")
         if section == "section":  # stands for any
             continue

@@ -44,6 +44,7 @@ __all__ = [
     "register_frames",
     "route",
     "serve",
+    "study_size",
     "train",
     "verify_audit",
     "verify_documents",
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.registering.frames import register_frames
     from isocenter.verbs.route import route
     from isocenter.verbs.serve import serve
+    from isocenter.verbs.study import study_size
     from isocenter.verbs.train import train
     from isocenter.verbs.view import view
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csgraph
     from skimage import measure as skimage_measure
     from sklearn import linear_model
+    from statsmodels.stats import power as statsmodels_power
+    from statsmodels.stats import proportion as statsmodels_proportion
     from torch.utils import flop_counter, tensorboard
 
 if not TYPE_CHECKING:
@@ -73,6 +75,8 @@ if not TYPE_CHECKING:
     spatial = _LazyModule("scipy.spatial")
     special = _LazyModule("scipy.special")
     stats = _LazyModule("scipy.stats")
+    statsmodels_power = _LazyModule("statsmodels.stats.power")
+    statsmodels_proportion = _LazyModule("statsmodels.stats.proportion")
     tensorboard = _LazyModule("torch.utils.tensorboard")
     torch = _LazyModule("torch")
 
@@ -140,6 +144,8 @@ __all__ = [
     "spatial",
     "special",
     "stats",
+    "statsmodels_power",
+    "statsmodels_proportion",
     "tensorboard",
     "torch",
 ]

@@ -198,7 +198,14 @@ if TYPE_CHECKING:
         root_mean_squared_error,
         spearman,
     )
-    from isocenter.evaluation.significance.areas import area_covariance, delong, delong_unpaired, mrmc
+    from isocenter.evaluation.significance.areas import (
+        ReaderVariances,
+        area_covariance,
+        delong,
+        delong_unpaired,
+        mrmc,
+        reader_variances,
+    )
     from isocenter.evaluation.significance.case_values import (
         FITTING,
         CaseValues,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -134,17 +134,10 @@ def mrmc(
         raise UsageError(problem, "mrmc", "Give (2, readers, cases): every reader reads every case both times")
     if readers not in ("random", "fixed"):
         raise UsageError(f"readers are {readers!r}", "mrmc", "Choose random or fixed")
-    number = given.shape[1]
-    if number == 1:
+    if given.shape[1] == 1:
         return delong(given[0, 0], given[1, 0], positive, patients)
-    flat = given.reshape(2 * number, -1)
-    if patients is None:
-        areas, covariance = jackknife_covariance(flat, positive)
-    else:
-        areas, covariance = area_covariance(flat, positive, patients)
-    own, between = _within(covariance, number)
-    apart = areas[number:] - areas[:number]
-    difference, interaction = float(apart.mean()), float(apart.var(ddof=1)) / 2
+    one = reader_variances(given, positive, patients)
+    number, difference, own, between, interaction = one.readers, one.difference, one.own, one.between, one.interaction
     name = "Obuchowski-Rockette, readers"
     if readers == "fixed":
         error = max(2 / number * (own + (number - 1) * max(between, 0.0)), 0.0) ** 0.5
@@ -156,6 +149,41 @@ def mrmc(
     test = normal_test(difference, (2 / number * total) ** 0.5, name, degrees)
     method = f"{name} and cases random; F with 1 and {degrees:.4g} degrees of freedom (Hillis)"
     return Test(test.difference, test.low, test.high, test.statistic**2, test.p, method)
+
+
+@dataclass(frozen=True)
+class ReaderVariances:
+    """What the difference of two modalities' mean AUROCs varies by in a study of readers.
+
+    difference:  of the modalities, second less first
+    interaction: mean square of readers by modalities
+    own:         Var less Cov1, of one reader's difference, half of it
+    between:     Cov2 less Cov3, of two readers' differences, half of it; chance may make it negative
+    """
+
+    difference: float
+    interaction: float
+    own: float
+    between: float
+    readers: int
+    cases: int
+
+
+def reader_variances(scores: ArrayLike, positive: ArrayLike, patients: ArrayLike | None = None) -> ReaderVariances:
+    """The variances by which a study of readers is tested, or a further one is sized.
+
+    scores: (2, readers, cases), two readers or more; positive: (cases,) truths; patients: (cases,) whose
+    """
+    given = np.asarray(scores, dtype=np.float64)
+    number = given.shape[1]
+    flat = given.reshape(2 * number, -1)
+    if patients is None:
+        areas, covariance = jackknife_covariance(flat, positive)
+    else:
+        areas, covariance = area_covariance(flat, positive, patients)
+    own, between = _within(covariance, number)
+    apart = areas[number:] - areas[:number]
+    return ReaderVariances(float(apart.mean()), float(apart.var(ddof=1)) / 2, own, between, number, given.shape[2])
 
 
 def _within(covariance: Floats, number: int) -> tuple[float, float]:

@@ -1,0 +1,63 @@
+"""`study`: how large a study has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from isocenter import studies
+from isocenter.errors import DatasetError, UsageError, listed
+from isocenter.evaluation import ReaderVariances, reader_variances
+from isocenter.files import read_given_table
+from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
+from isocenter.studies import Size, pilot_inputs
+
+PILOT_COLUMNS = ("reader", "case", "score", "model", "positive")
+
+
+@named_keywords()
+def study_size(design: str, *, assignments: Mapping[str, Any] | None = None, simulate: int = 0, seed: int = 0) -> Size:
+    """How many participants, clusters or events a study needs; or its power, or the effect that it finds.
+
+    design:      proportion, proportions, paired-proportions, means, auroc, mrmc, survival, prediction-model or
+                 stepped-wedge
+    assignments: its inputs, such as {"expected": 0.9, "at_least": 0.8}; of n, power and the effect one is left out;
+                 of mrmc `pilot`, a table of reader, case, score, model (two) and positive (0 or 1), gives the variances
+    simulate:    studies that are made up and tested, to check the power
+    Raises UsageError for an unknown design or input, a value out of bounds, and an effect of 0.
+    """
+    if find_spec("statsmodels") is None:
+        raise UsageError("statsmodels is not installed", "study size", "pip install 'isocenter[documents]'")
+    if simulate < 0:
+        raise UsageError(f"simulate is {simulate}", "--simulate", "Give a number of studies, such as 1000")
+    given = dict(assignments or {})
+    if design == "mrmc" and "pilot" in given:
+        given = pilot_inputs(_pilot(Path(str(given.pop("pilot"))))) | given
+    return studies.sized(design, given, simulate=simulate, seed=seed)
+
+
+def _pilot(path: Path) -> ReaderVariances:
+    """The variances of a pilot's table. Raises DatasetError where it is no complete study of two modalities."""
+    if not path.is_file():
+        raise DatasetError("there is no such table", str(path), f"Give a CSV with {listed(PILOT_COLUMNS)}")
+    table = read_given_table(path)
+    if absent := [name for name in PILOT_COLUMNS if name not in table]:
+        raise DatasetError(f"has no column {absent[0]}", str(path), f"Give {listed(PILOT_COLUMNS)}")
+    scores = pd.to_numeric(table["score"].str.replace(",", "."), errors="coerce")  # 0,75 where commas are decimal
+    if scores.isna().any() or not table["positive"].isin(["0", "1"]).all():
+        raise DatasetError("a score is not a number, or positive is not 0 or 1", str(path), "Correct the table")
+    models = list(dict.fromkeys(table["model"]))
+    wide = table.assign(score=scores).pivot_table(index=["model", "reader"], columns="case", values="score")
+    truth = table.groupby("case")["positive"].agg(["first", "nunique"]).reindex(wide.columns)
+    readers = table["reader"].nunique()
+    if len(models) != 2 or readers < 2:
+        problem = f"has {len(models)} models and {readers} readers"
+        raise DatasetError(problem, str(path), "Give two models, or with and without one, and two readers or more")
+    if wide.isna().any(axis=None) or len(table) != 2 * readers * len(truth) or (truth["nunique"] > 1).any():
+        problem = "a reader lacks a case or has it twice, or a case is positive and negative"
+        raise DatasetError(problem, str(path), "Give every reader's score of every case with both models once")
+    cube = wide.loc[models].to_numpy(dtype=float).reshape(2, readers, -1)
+    return reader_variances(cube, (truth["first"] == "1").to_numpy())

@@ -1,0 +1,191 @@
+"""Sizes of studies beside statsmodels, published examples and simulations, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+from statsmodels.stats import power as statsmodels_power
+from statsmodels.stats import proportion as statsmodels_proportion
+
+from isocenter import study_size
+from isocenter.errors import UsageError
+from isocenter.evaluation import mrmc, reader_variances
+from isocenter.studies import DESIGNS, bounds, crossing, null_variance
+
+AUROC = {"expected": 0.85, "at_least": 0.75, "prevalence": 0.4}
+READERS = {"readers": 5, "interaction": 0.0002, "own": 0.0006, "between": 0.0002, "pilot_cases": 100}
+WEDGE = {"first": 0.035, "second": 0.05, "periods": 5, "size": 120, "tau": 0.01}
+
+
+def test_two_proportions_and_two_means_are_as_statsmodels_sizes_them():
+    found = study_size("proportions", assignments={"first": 0.6, "second": 0.5})
+    assert (found.n, found.per_arm) == (776, 388)
+    theirs = statsmodels_proportion.power_proportions_2indep(0.1, 0.5, 388, return_results=False)
+    assert found.power == pytest.approx(theirs, abs=1e-6)
+    means = study_size("means", assignments={"difference": 0.5, "sd": 1})
+    assert means.per_arm == 64  # pwr.t.test(d = 0.5, power = 0.8): 63.77
+    assert means.power == pytest.approx(statsmodels_power.TTestIndPower().power(0.5, 64, 0.05), abs=1e-6)
+    assert study_size("means", assignments={"difference": 0.5, "sd": 1, "paired": True}).n == 34  # pwr: 33.37
+
+
+def test_a_proportion_is_tested_exactly_and_its_power_stays():
+    def power(n):
+        fewest = stats.binom.isf(0.025, n, 0.8)
+        return stats.binom.sf(fewest, n, 0.9)
+
+    found = study_size("proportion", assignments={"expected": 0.9, "at_least": 0.8})
+    assert power(found.n - 1) < 0.8 <= min(power(n) for n in range(found.n, 2 * found.n))
+    rare = study_size("proportion", assignments={"expected": 0.9, "at_least": 0.8, "prevalence": 0.1})
+    assert rare.n == 10 * found.n
+    # Buderer's: 138.3 with the disease, a fifth of all.
+    assert study_size("proportion", assignments={"expected": 0.9, "half_width": 0.05, "prevalence": 0.2}).n == 692
+
+
+def test_published_examples():
+    riley = study_size("prediction-model", assignments={"r2": 0.288, "parameters": 24, "prevalence": 0.174})
+    assert riley.n == 662  # pmsampsize
+    wedge = study_size("stepped-wedge", assignments={**WEDGE, "clusters": 24})
+    assert wedge.power == pytest.approx(0.7861896, abs=1e-4)  # the example of swCRTdesign
+    assert study_size("stepped-wedge", assignments=WEDGE).clusters == 28
+    # Schoenfeld: 4 (1.96 + 0.8416)² / ln(0.7)² = 246.8
+    assert study_size("survival", assignments={"hazard_ratio": 0.7}).events == 248  # as many in each arm
+    assert study_size("survival", assignments={"hazard_ratio": 0.7}).n is None
+    # Connor: (1.96 sqrt(0.3) + 0.8416 sqrt(0.29))² / 0.01 = 233.0
+    pairs = {"first": 0.8, "second": 0.7, "discordance": 0.3}
+    assert study_size("paired-proportions", assignments=pairs).n == 234
+
+
+def test_bounds_of_looks_are_those_of_lan_and_demets():
+    assert [look.bound for look in bounds(3, 0.05, "obrien-fleming")] == pytest.approx([3.710, 2.511, 1.993], abs=1e-3)
+    assert [look.bound for look in bounds(3, 0.05, "pocock")] == pytest.approx([2.279, 2.295, 2.296], abs=2e-3)
+    assert crossing(bounds(5, 0.05, "pocock"), 0.0) == pytest.approx(0.025, abs=1e-5)
+    found = study_size("means", assignments={"difference": 0.5, "sd": 1, "looks": 3})
+    assert 128 < found.n < 135
+    assert [look.fraction for look in found.looks] == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_clusters_weigh_less_than_their_participants():
+    given = {"first": 0.6, "second": 0.5, "cluster": 50, "icc": 0.02}
+    even, uneven = (study_size("proportions", assignments={**given, "cv": cv}) for cv in (0, 0.6))
+    assert even.n == even.clusters * 50
+    # 776 * (1 + 49 * 0.02) = 1537 participants are 30.7 clusters; a t test of few clusters needs more.
+    assert 32 <= even.clusters <= 34 < uneven.clusters
+    alone = study_size("proportions", assignments={**given, "icc": 0, "clusters": 16})
+    assert alone.power < study_size("proportions", assignments={"first": 0.6, "second": 0.5, "n": 800}).power
+
+
+def test_of_n_power_and_effect_the_one_that_is_left_out_is_found():
+    given = {"difference": 0.5, "sd": 1.0}
+    assert study_size("means", assignments={**given, "per_arm": 64}).power == pytest.approx(0.8015, abs=1e-4)
+    found = study_size("means", assignments={"sd": 1.0, "n": 128, "power": 0.8})
+    assert found.inputs["difference"] == pytest.approx(0.4991, abs=1e-4)
+    assert study_size("means", assignments={**given, "dropout": 0.2}).per_arm == 80
+    with pytest.raises(UsageError, match="nothing is left to find"):
+        study_size("means", assignments={**given, "n": 128, "power": 0.8})
+    non_inferior = {"first": 0.9, "second": 0.9, "margin": 0.05}
+    assert 560 < study_size("proportions", assignments=non_inferior).per_arm < 600  # Wald: 566
+
+
+def test_with_a_margin_the_variance_is_that_of_the_likeliest_proportions_that_far_apart():
+    def unlikely(own):
+        first, second = 88 * np.log(own) + 12 * np.log(1 - own), 92 * np.log(own + 0.1) + 8 * np.log(0.9 - own)
+        return -first - second
+
+    own = optimize.minimize_scalar(unlikely, bounds=(1e-6, 0.9 - 1e-6), method="bounded").x
+    theirs = own * (1 - own) + (own + 0.1) * (0.9 - own)
+    assert null_variance(np.array(0.88), np.array(0.92), 0.1) == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("design", "given"),
+    [
+        ("proportion", {"expected": 0.9, "at_least": 0.8}),
+        ("proportions", {"first": 0.6, "second": 0.5, "looks": 3}),
+        ("paired-proportions", {"first": 0.8, "second": 0.7, "discordance": 0.3}),
+        ("means", {"difference": 0.5, "sd": 1.0}),
+        ("auroc", AUROC),
+        ("auroc", {**AUROC, "correlation": 0.5}),
+        ("survival", {"hazard_ratio": 0.6, "event_probability": 0.6}),
+        ("stepped-wedge", WEDGE),
+        ("mrmc", {**READERS, "difference": 0.05}),
+        ("means", {"difference": 0.4, "sd": 1, "cluster": 20, "icc": 0.05, "cv": 0.5}),
+        ("proportions", {"first": 0.6, "second": 0.45, "cluster": 30, "icc": 0.03, "looks": 2}),
+    ],
+)
+def test_simulated_studies_find_the_effect_as_often_as_wished(design, given):
+    found = study_size(design, assignments=given, simulate=500, seed=1)
+    assert found.simulated.value >= 0.78 - 0.03  # two points, and the chance of 500 draws
+    assert found.simulated.low <= found.simulated.value <= found.simulated.high
+
+
+@pytest.mark.parametrize(
+    ("design", "given", "problem"),
+    [
+        ("proportions", {"first": 0.5, "second": 0.5}, "effect is 0"),
+        ("means", {"difference": 0, "sd": 1}, "effect is 0"),
+        ("survival", {"hazard_ratio": 1}, "effect is 0"),
+        ("auroc", {**AUROC, "prevalence": 0}, "prevalence is 0"),
+        ("proportions", {"first": 0.6, "second": 0.5, "cluster": 50, "icc": 0.02, "clusters": 2}, "one cluster an arm"),
+        ("stepped-wedge", {**WEDGE, "clusters": 25}, "multiple of 4"),
+        ("means", {"diference": 0.5, "sd": 1}, r"no input 'diference'.*Use difference; means knows .*sd"),
+        ("mrmc", {**READERS, "difference": 0}, "effect is 0"),
+        ("means", {"n": 100, "sd": 1, "power": 0.02}, "power is 0.02"),
+        ("proportions", {"first": 0.6, "second": 0.5, "clusters": 8}, "need the size of one"),
+        ("mrmc", {**READERS, "difference": 0.001}, "not reached"),
+        ("mean", {}, r"no design 'mean'.*proportion, proportions"),
+        ("means", {"difference": 0.5}, r"needs sd"),
+        ("prediction-model", {"r2": 0.7, "parameters": 24, "prevalence": 0.174}, "r2 is 0.7"),
+        ("paired-proportions", {"first": 0.8, "second": 0.7, "discordance": 0.05}, "lies in 0.1 to 0.5"),
+    ],
+)
+def test_what_no_size_can_be_given_for_is_refused(design, given, problem):
+    with pytest.raises(UsageError, match=problem):
+        study_size(design, assignments=given)
+
+
+def test_a_pilot_of_readers_sizes_a_study_as_its_own_test_sees_it(tmp_path):
+    random = np.random.default_rng(0)
+    truth = np.arange(60) % 2
+    cases = random.standard_normal((2, 1, 60))
+    shown = np.array([[0.5, 0.5, 0.5, 0.5], [0.5, 1.0, 2.0, 3.0]])  # the aid helps some readers more than others
+    scores = truth * shown[:, :, None] + cases + random.standard_normal((2, 4, 60))
+    rows = [
+        f"{reader},{case},{scores[model, reader, case]},{'aid' if model else 'plain'},{truth[case]}"
+        for model in range(2)
+        for reader in range(4)
+        for case in range(60)
+    ]
+    (tmp_path / "pilot.csv").write_text("\n".join(["reader,case,score,model,positive", *rows]))
+    given = {"pilot": tmp_path / "pilot.csv", "readers": 4, "n": 60}
+    seen = reader_variances(scores, truth)
+    found = study_size("mrmc", assignments={**given, "difference": seen.difference})
+    # With the pilot's cases and readers, the error is that of its own test.
+    test = mrmc(scores, truth)
+    assert 0.05 < found.power < 0.999
+    assert found.inputs["pilot_cases"] == 60
+    half = found.inputs["interaction"] + found.inputs["own"] - found.inputs["between"]
+    assert half + 4 * found.inputs["between"] == pytest.approx(2 * seen.difference**2 / test.statistic, rel=1e-6)
+    more = study_size("mrmc", assignments={**given, "n": 200, "difference": seen.difference})
+    assert more.power > found.power
+
+
+def test_the_command_prints_words_or_one_document(cli):
+    words = cli("study", "size", "means", "--set", "difference=0.5", "--set", "sd=1")
+    assert words.code == 0 and "128 participants, 64 in an arm" in words.out
+    record = json.loads(
+        cli("study", "size", "proportion", "--set", "expected=0.9", "--set", "at_least=0.8", "--json").out
+    )
+    assert record["n"] == 113
+    assert {"design", "inputs", "n", "per_arm", "clusters", "events", "looks", "power", "formula", "source"} <= {
+        *record
+    }
+    wrong = cli("study", "size", "means", "--set", "sd=-1", "--set", "difference=1")
+    assert wrong.code != 0 and "sd is '-1'" in wrong.err
+
+
+def test_every_design_is_named_by_the_help(cli):
+    shown = " ".join(cli("study", "size", "--help").out.split())
+    assert [name for name in DESIGNS if name not in shown] == []
