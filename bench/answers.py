@@ -71,7 +71,9 @@ def drawn(source: Image, labels: int = 2) -> Result:
     ]  # fmt: skip
     rows.append(Finding("effusion", True, probability=0.8, calibrated=True))
     maps = {"total": Map(np.asarray(away, np.float32), "nats")}
-    result = Result(source, "isocenter drawn", [("", marked, named)], tuple(rows), maps=maps, classes=("effusion",))
+    # Of a series of several volumes each is marked alike.
+    whole = marked if source.frames is None else np.stack([marked] * source.frames)
+    result = Result(source, "isocenter drawn", [("", whole, named)], tuple(rows), maps=maps, classes=("effusion",))
     return replace(result, page=partial(page_of, result, "For research use only"))
 
 
@@ -129,6 +131,7 @@ def comes_back(kind: str, result: Result, path: Path) -> str:
     """What of an object differs from what was written; empty where it is the same."""
     [(_, truth, labels)] = result.label_maps
     geometry = result.source.geometry
+    truth = truth if truth.ndim == geometry.ndim else truth[0]
     if kind in ("seg", "labelmap"):
         again = read_segmentation(path, on=geometry)
         numbers = {n: label.value for n, label in enumerate(labels, 1)}
