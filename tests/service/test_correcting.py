@@ -16,6 +16,7 @@ from files.test_dicom_answers import errors_in
 from isocenter.errors import UsageError
 from isocenter.files import read, read_dataset
 from isocenter.files.dicom import SeriesNames, read_identity, read_segmentation, write_series
+from isocenter.service.courier import Couriers
 from isocenter.service.objects.store import key_of
 from isocenter.service.reading.drafts import Stroke, boxed
 from isocenter.service.records.actor import Actor
@@ -130,6 +131,23 @@ def test_what_is_drawn_goes_out_as_seg_and_verified_report_on_the_exact_voxels(r
         np.testing.assert_array_equal(got, voxels_of(source, plane, 3))
     found = ada.get(f"/dicomweb/studies/{identity.study}/instances").json()
     assert seg.SOPInstanceUID in {one["00080018"]["Value"][0] for one in found}
+
+
+@pytest.mark.whole
+def test_a_corrected_mask_lies_in_the_pacs_on_the_exact_voxels(read_node, mr, orthanc, tmp_path):
+    job, ada = address(read_node), page(read_node)
+    wanted = (read(mr[0].parent).data[0] > LEVEL).copy()
+    start = int(np.ravel_multi_index((3, 5, 6), wanted.shape))
+    ada.post(f"{job}/draft", json={"stroke": "one", "label": 1, "runs": [[start, 2]]})
+    ada.put(f"{job}/correction", json={"revision": 0})
+    couriers = Couriers(read_node.settings, read_node.database)
+    couriers.peers["PACS"] = couriers.peers["PACS"].model_copy(update={"port": orthanc.port})
+    assert couriers.deliver("PACS") == 2
+    [seg] = orthanc.ask("/tools/find", {"Level": "Instance", "Query": {"Modality": "SEG"}})
+    (tmp_path / "back.dcm").write_bytes(orthanc.ask(f"/instances/{seg}/file"))
+    wanted[3, 5, 6:8] = True
+    back = read_segmentation(tmp_path / "back.dcm", read(mr[0].parent).geometry)
+    np.testing.assert_array_equal(back.data[0], wanted)
 
 
 def test_of_two_people_who_correct_at_once_the_second_is_told(read_node):
