@@ -25,11 +25,18 @@ def outlines(mask: Array) -> list[Corners]:
     Pieces that touch in a corner alone are two. A hole is joined to what is around it by a line that runs there and
     back (a keyhole), so that every program that fills the polygon leaves it out. PS3.3 C.8.8.6.3
     """
-    pieces, _ = ndimage.label(mask)
+    mask = np.asarray(mask, dtype=bool)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return []
+    # A structure is a small part of a slice, and the rest costs as much to look through.
+    cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    pieces, _ = ndimage.label(cut)
     rings = defaultdict[int, list[Corners]](list)
-    for loop in _loops(np.asarray(mask, dtype=bool)):  # from the top on: the outer ring of a piece before its holes
+    for loop in _loops(cut):  # from the top on: the outer ring of a piece before its holes
         rings[_piece(loop, pieces)].append(loop)
-    return [reduce(_keyhole, own) for own in rings.values()]
+    corner = np.array([rows[0], columns[0]])
+    return [reduce(_keyhole, own) + corner for own in rings.values()]
 
 
 def _loops(mask: NDArray[np.bool_]) -> Iterator[Corners]:
