@@ -18,7 +18,7 @@ from sqlalchemy import select, text
 
 import isocenter
 from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.service import SETTINGS, read_settings
+from isocenter.service import read_settings
 from isocenter.service.dicom.listening import Peer
 from isocenter.service.exchange.atna import EVENTS, atna_message
 from isocenter.service.objects.received import Happened
@@ -39,6 +39,7 @@ from isocenter.service.records.chain import (
 from isocenter.service.records.tables import audit
 from isocenter.service.sealing import Sealing
 from isocenter.service.settings import Audit
+from isocenter.service.stored import SETTINGS
 from service.atna_schema import schema
 from service.databases import with_tables
 from service.objects_sent import data_set, drawn, encoded

@@ -259,7 +259,7 @@ def test_an_order_that_nobody_could_do_is_refused_with_its_fault(tmp_path, chang
 def test_over_http_a_workitem_is_created_found_claimed_and_refused_to_others(tmp_path):
     web = client(small(tmp_path))
     answer = web.post("/dicomweb/workitems", params={"workitem": "1.2.777.1"}, json=[order("1.2.1").to_json_dict()])
-    assert (answer.status_code, answer.headers["Location"]) == (201, "http://testserver/dicomweb/workitems/1.2.777.1")
+    assert (answer.status_code, answer.headers["Location"]) == (201, "http://localhost/dicomweb/workitems/1.2.777.1")
     place = "/dicomweb/workitems/1.2.777.1"
     found = web.get("/dicomweb/workitems", params={"ScheduledWorkitemCodeSequence.CodeMeaning": "bright*"}).json()
     assert [row["00080018"]["Value"] for row in found] == [["1.2.777.1"]]

@@ -17,6 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 from isocenter.documents.node import DATABASE, NODE, node_record, node_text
 from isocenter.errors import IntegrityError, UsageError
+from isocenter.files import load_json, parse_json
 from isocenter.monitoring import CHANGE_PLAN
 from isocenter.runtime import as_json, digest, read_json
 
@@ -155,7 +156,7 @@ class Subject:
         if path not in self._contents:
             if path in self.tables:
                 text = self.tables[path]
-                self._contents[path] = json.loads(text), hashlib.sha256(text.encode()).hexdigest()
+                self._contents[path] = parse_json(text), hashlib.sha256(text.encode()).hexdigest()
                 return self._contents[path]
             file = self.folder / path
             if not file.resolve().is_relative_to(self.folder.resolve()) or not file.is_file():
@@ -240,7 +241,7 @@ def _parsed(file: Path) -> Any:
         if file.suffix == ".csv":
             with file.open(encoding="utf-8", newline="") as lines:
                 return list(csv.DictReader(lines))
-        contents = json.loads(file.read_text(encoding="utf-8"))
+        contents = load_json(file)
     except (ValueError, YAMLError, OSError) as error:
         raise IntegrityError(f"cannot be read ({error})", str(file), "Get the folder again, whole") from error
     if isinstance(contents, dict) and "schema" in contents:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IntegrityError, OutputError, UsageError, counted
+from isocenter.files import parse_json
 from isocenter.monitoring.change_plan import ChangePlan
 
 # Beside the data, whose own folder stays as it is.
@@ -66,7 +67,7 @@ def _spent(plan: ChangePlan, ledger: Path) -> UsageError:
 def _looks(ledger: Path) -> list[dict[str, Any]]:
     try:
         lines = ledger.read_text(encoding="utf-8").splitlines()
-        looks = [json.loads(line) for line in lines]
+        looks = [parse_json(line) for line in lines]
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from isocenter.service.reading.data_set import of_one_source, opinions, write_data_set
     from isocenter.service.records.audit import record_settings
     from isocenter.service.records.chain import canonical, sealed_events, unsealed_count, verified
-    from isocenter.service.records.database import Database, only_keeper, opened
+    from isocenter.service.records.database import Database, node_database, only_keeper, opened
     from isocenter.service.records.index import Index
     from isocenter.service.records.workitems import Workitems
     from isocenter.service.routing.answers import study_answers
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from isocenter.service.sealing import Sealing
     from isocenter.service.settings import Rule, Settings, read_settings
     from isocenter.service.speaking import listening_of
-    from isocenter.service.stored import node_database
     from isocenter.service.supervisor import Node, prepared
     from isocenter.service.web.server import run_web
     from isocenter.service.work.inference import serve_questions

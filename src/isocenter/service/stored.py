@@ -9,9 +9,7 @@ import platform
 from contextlib import suppress
 from pathlib import Path
 
-from isocenter.errors import UsageError
 from isocenter.files import load_json
-from isocenter.service.records.database import Database, opened
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import Settings
 
@@ -49,16 +47,6 @@ def stored_models(folder: Path) -> dict[str, ModelFacts]:
     """The facts that routing asks of the node's models."""
     facts = [ModelFacts(**one) for one in load_json(folder / MODELS)["rows"]]
     return {one.name: one for one in facts}
-
-
-def node_database(folder: Path) -> Database:
-    """The database of the node in a folder. Raises UsageError where there is none, ResourceError as `opened`."""
-    stored = settings_file(folder, "keeper")
-    if stored.is_file():
-        return opened(stored_settings(stored).database_url)
-    if not (folder / "node.sqlite").is_file():
-        raise UsageError("holds no node", str(folder), "Give the folder of a node")
-    return opened(f"sqlite:///{folder / 'node.sqlite'}")
 
 
 class JsonLines(logging.Handler):

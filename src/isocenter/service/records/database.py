@@ -17,6 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
 from isocenter.errors import IsocenterError, ResourceError, UsageError
+from isocenter.service.stored import settings_file, stored_settings
 
 PASSWORD = "ISOCENTER_DATABASE_PASSWORD"  # noqa: S105 - the name of a variable
 # How long a writer waits for another one (ms), and how many milliseconds a lock of PostgreSQL may be waited for.
@@ -126,6 +127,16 @@ def opened(url: str) -> Database:
         place = place.set(drivername="postgresql+psycopg", password=os.environ.get(PASSWORD))
         engine = reader = create_engine(place, pool_pre_ping=True, connect_args={"connect_timeout": 10})
     return Database(engine, reader)
+
+
+def node_database(folder: Path) -> Database:
+    """The database of the node in a folder. Raises UsageError where there is none, ResourceError as `opened`."""
+    stored = settings_file(folder, "keeper")
+    if stored.is_file():
+        return opened(stored_settings(stored).database_url)
+    if not (folder / "node.sqlite").is_file():
+        raise UsageError("holds no node", str(folder), "Give the folder of a node")
+    return opened(f"sqlite:///{folder / 'node.sqlite'}")
 
 
 @contextmanager
