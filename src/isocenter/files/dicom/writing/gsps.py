@@ -62,6 +62,8 @@ def presentations(result: Result, path: Path) -> Iterator[Path]:
     if not shown:
         raise FormatError("nothing is marked on a slice that the image has", where, "Ask for seg and sr")
     heads = _grey(shown, where)
+    by_uid = {str(head.SOPInstanceUID): head for head in heads}
+    images = {part.number: by_uid[_instance(part)] for part in shown}
     with made_on_source("presentation state", where):
         shape = "INVERSE" if heads[0].PhotometricInterpretation == "MONOCHROME1" else "IDENTITY"
         layers = _layers(result, dict.fromkeys(one.name for one in marks))
@@ -70,7 +72,9 @@ def presentations(result: Result, path: Path) -> Iterator[Path]:
             content_label="FINDINGS",
             content_description="Outlines",
             graphic_layers=list(layers.values()),
-            graphic_annotations=[_annotation(one, by_number[one.number], heads, layers[one.name]) for one in marks],
+            graphic_annotations=[
+                _annotation(one, by_number[one.number], images[one.number], layers[one.name]) for one in marks
+            ],
             presentation_lut_transformation=highdicom.PresentationLUTTransformation(shape),
             **new_series(SERIES_NUMBER, "Outlines"),
         )
@@ -168,11 +172,14 @@ def _layers(result: Result, names: Mapping[str, None]) -> dict[str, pr.GraphicLa
     return made
 
 
-def _annotation(mark: _Mark, part: Slice, heads: Sequence[Dataset], layer: pr.GraphicLayer) -> pr.GraphicAnnotation:
+def _instance(part: Slice) -> str:
+    """The UID of the object that holds a slice."""
+    return text(read_header(part.frame.path).dataset, "SOPInstanceUID")
+
+
+def _annotation(mark: _Mark, part: Slice, image: Dataset, layer: pr.GraphicLayer) -> pr.GraphicAnnotation:
     """The lines of a mark on its image, and its text at its upper right."""
     points = np.concatenate(mark.lines)
-    instance = text(read_header(part.frame.path).dataset, "SOPInstanceUID")
-    [image] = [head for head in heads if head.SOPInstanceUID == instance]
     anchor = float(points[:, 0].max()), float(points[:, 1].min())
     return pr.GraphicAnnotation(
         [image],
