@@ -128,11 +128,14 @@ def _marks(result: Result) -> Iterator[_Mark]:
     """The outlines of each structure and box, slice by slice."""
     geometry = result.source.geometry
     for _, mask, labels in result.label_maps:
-        planes = mask[..., None] if geometry.is_picture else mask.swapaxes(0, 1)  # (rows, columns, slices)
+        # (slices, rows, columns), each slice in one piece: all are looked through for each label
+        planes = mask[None] if geometry.is_picture else np.ascontiguousarray(mask.T)
         for label in (one for one in labels if one.value):
             words = _structure_text(label.name, label.value, result.findings)
-            for number in np.flatnonzero((planes == label.value).any(axis=(0, 1))).tolist():
-                rings = [np.concatenate([ring, ring[:1]]) for ring in outlines(planes[..., number] == label.value)]
+            for number, plane in enumerate(planes):
+                rings = [np.concatenate([ring, ring[:1]]) for ring in outlines(plane == label.value)]
+                if not rings:
+                    continue
                 yield _Mark(label.name, words, number, [line[:, ::-1] for ring in rings for line in _pieces(ring)])
     for one in (finding for finding in result.findings if finding.box is not None):
         (x0, y0), (x1, y1), through = box_in_slices(np.asarray(one.value, dtype=np.float64), geometry)

@@ -70,7 +70,8 @@ def write_structure_set(
         made.ReferencedFrameOfReferenceSequence = [_frame_of_reference(head, list(files.values()))]
         frame = head.FrameOfReferenceUID
         made.StructureSetROISequence = [_region(label, frame, algorithm_name) for label in structures]
-        made.ROIContourSequence = [_contours(label, label_map, marked) for label in structures]
+        planes = np.ascontiguousarray(label_map.T)  # each slice in one piece: all are looked through for each label
+        made.ROIContourSequence = [_contours(label, planes, marked) for label in structures]
         made.RTROIObservationsSequence = [_observation(n, label) for n, label in enumerate(structures, start=1)]
     save(made, slices[0].frame.path, [label.name for label in structures], path, overwrite=False)
 
@@ -97,12 +98,13 @@ def _region(label: Label, frame: str, algorithm_name: str) -> Dataset:
     return region
 
 
-def _contours(label: Label, label_map: Array, slices: Sequence[Slice]) -> Dataset:
+def _contours(label: Label, planes: Array, slices: Sequence[Slice]) -> Dataset:
+    """The contours of a structure. planes: (slices, rows, columns)"""
     region, contours = Dataset(), list[Dataset]()
     if label.colour:
         region.ROIDisplayColor = list(label.colour)
     for part in slices:
-        mask = np.equal(label_map[:, :, part.number].T, label.value)
+        mask = np.equal(planes[part.number], label.value)
         if mask.any():
             image = _image(part)
             contours += [_contour(corners, part, image) for corners in outlines(mask)]
