@@ -123,6 +123,59 @@ def test_what_does_not_belong_to_the_pair_is_refused_and_nothing_is_written(fold
     assert not (folder / "bad").exists()
 
 
+@pytest.fixture(scope="module")
+def followed(folder):
+    """The same pair as a baseline and a follow-up 180 days later: one lesion grew, one is gone, one is new."""
+    baseline = blobs(FIXED)
+    balls = {"a": [((-4, 0, 0), 10), ((5, 5, -5), 4)], "b": [((-4, 0, 0), 14), ((5, -6, 5), 5)]}
+    points = FIXED.to_world(np.moveaxis(np.indices(FIXED.shape), 0, -1))
+    for name, each in balls.items():
+        inside = np.logical_or.reduce([np.linalg.norm(points - at, axis=-1) <= size / 2 for at, size in each])
+        isocenter.write(
+            baseline.with_label_map(inside.astype(np.uint8), (Label(1, "lesion"),)), folder / f"{name}.nii.gz"
+        )
+    words = ["register", "fixed.nii.gz", "fixed.nii.gz", "--transform", "rigid", "--lesions", "a.nii.gz", "b.nii.gz"]
+    paths = [str(folder / word) if word.endswith(".gz") else word for word in words]
+    done = CliRunner().invoke(app, [*paths, "--days", "180", "--out", str(folder / "followed")])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_lesions_of_a_follow_up_are_matched_and_the_response_is_that_of_their_measures(followed):
+    table = pd.read_csv(followed / "followed" / "lesions.csv").set_index("lesion")
+    assert dict(table["state"]) == {"1": "matched", "2": "gone", "new 2": "new"}
+    grown = table.loc["1"]
+    assert_allclose(grown["change_percent"], 100 * (1.4**3 - 1), atol=25)
+    assert_allclose(grown["ml_a_year"], (grown["after_ml"] - grown["before_ml"]) / 180 * 365.25)
+    assert_allclose(grown["doubling_days"], 180 / np.log2(grown["after_ml"] / grown["before_ml"]))
+    record = json.loads((followed / "followed" / "response.json").read_text())
+    assert record["recist"]["response"] == "PD"
+    assert record["recist"]["targets"] == [1]
+    assert "by measurement alone" in (followed / "followed" / "report.html").read_text().lower()
+
+
+def test_an_earlier_record_of_another_baseline_is_refused(followed):
+    given = {"transform": "rigid", "earlier": [followed / "followed" / "response.json"], "days": 90}
+    again = isocenter.register(*[followed / "fixed.nii.gz"] * 2, lesions=(followed / "a.nii.gz",) * 2, **given)
+    assert again.follow_up.responses["recist"].figures["over_nadir_percent"] == 0
+    with pytest.raises(DatasetError, match="another baseline"):
+        isocenter.register(*[followed / "fixed.nii.gz"] * 2, lesions=(followed / "b.nii.gz",) * 2, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"lesions": ("a.nii.gz",)}, "1 masks"),
+        ({"days": 9}, "0 masks"),
+        ({"lesions": ("a.nii.gz",) * 2, "days": -1}, "-1 days"),
+    ],
+)
+def test_a_follow_up_that_cannot_be_is_refused(followed, given, words):
+    masks = {"lesions": tuple(followed / name for name in given.get("lesions", ()))}
+    with pytest.raises(UsageError, match=words):
+        isocenter.register(*[followed / "fixed.nii.gz"] * 2, **{**given, **masks})
+
+
 def test_a_transform_without_a_grid_is_refused(folder):
     with pytest.raises(UsageError, match="Give --through and --onto"):
         isocenter.convert(folder / "fixed.nii.gz", folder / "x.nii.gz", through=folder / "out" / "transform.h5")

@@ -107,11 +107,26 @@ def register(
         Path | None, typer.Option(metavar="FILE", help="Label map of the moving image, to carry along.")
     ] = None,
     fixed_labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Label map of the fixed image; it is only scored.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Label map of the fixed image: scored, and of lesions the organs."),
     ] = None,
     points: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="CSV of name,x,y,z (RAS+ mm) in the fixed image, to carry along."),
+    ] = None,
+    lesions: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="Masks of the lesions of FIXED, the baseline, and of MOVING, the follow-up."),
+    ] = None,
+    days: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Days from the baseline to the follow-up; by default as DICOM states."),
+    ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="response.json of a follow-up before this one, for the nadir; may be repeated."
+        ),
     ] = None,
     seconds: Annotated[
         float | None, typer.Option(metavar="S", help="Longest time for the deformable part; by default all its steps.")
@@ -151,6 +166,9 @@ def register(
         labels=labels,
         fixed_labels=fixed_labels,
         points=points,
+        lesions=lesions or (),
+        days=days,
+        earlier=earlier or (),
         seconds=seconds,
         across_patients=across_patients,
         **reading,

@@ -159,6 +159,7 @@ if TYPE_CHECKING:
         wilson,
     )
     from isocenter.evaluation.label_errors import probable_label_errors
+    from isocenter.evaluation.lesions import Lesion, LesionLink, Lesions, LesionState, lesions_of, linked
     from isocenter.evaluation.mask_overlap import (
         FALSE_POSITIVE_VOLUME,
         OVERLAP_METRICS,
@@ -198,6 +199,7 @@ if TYPE_CHECKING:
         root_mean_squared_error,
         spearman,
     )
+    from isocenter.evaluation.response import Response, percist, recist, targets_of
     from isocenter.evaluation.significance.areas import (
         ReaderVariances,
         area_covariance,

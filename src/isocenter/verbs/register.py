@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack, get_args
@@ -51,6 +51,7 @@ from isocenter.transforms import (
     whole_field,
 )
 from isocenter.values import Array, Displacement, Geometry, Image, Label, Problem, SpatialTransform
+from isocenter.verbs.registering.lesions import FollowUp, elapsed_between, follow_up
 
 MARKS = ("registration.json", "report.html")
 # Modalities of which a moved series can be written.
@@ -69,6 +70,7 @@ class Registered(InNotebook):
     moved_labels:  the moving image's labels on the fixed grid
     moved_points:  columns name, x, y, z: the fixed image's points in the moving image
     table:         rows metric, label, value
+    follow_up:     lesions of both images compared, and the response
     """
 
     registration: Registration
@@ -77,6 +79,7 @@ class Registered(InNotebook):
     table: pd.DataFrame
     moved_labels: Image | None = None
     moved_points: pd.DataFrame | None = None
+    follow_up: FollowUp | None = None
     out: Path | None = None
 
     @property
@@ -97,6 +100,7 @@ class Registered(InNotebook):
             "decisions": {name: asdict(one) for name, one in self.registration.decisions.items()},
             "rows": self.table.to_dict("records"),
             "notes": list(self.registration.notes),
+            **({} if self.follow_up is None else {"follow_up": self.follow_up.as_record()}),
         }
 
     def __repr__(self) -> str:
@@ -105,6 +109,7 @@ class Registered(InNotebook):
             for row in self.table.to_dict("records")
         ]
         lines += [f"note: {note}" for note in self.registration.notes]
+        lines += [] if self.follow_up is None else [repr(self.follow_up)]
         return "\n".join([*lines, *([] if self.out is None else [str(self.out / MARKS[1])])])
 
 
@@ -121,6 +126,9 @@ def register(
     labels: str | Path | Image | None = None,
     fixed_labels: str | Path | Image | None = None,
     points: str | Path | None = None,
+    lesions: Sequence[str | Path | Image] = (),
+    days: float | None = None,
+    earlier: Sequence[str | Path] = (),
     seconds: float | None = None,
     across_patients: bool = False,
     overwrite: bool = False,
@@ -136,12 +144,18 @@ def register(
     fixed_mask:      the part of the fixed image that is compared
     labels:          a label map of the moving image, carried along; fixed_labels: one of the fixed image, only scored
     points:          CSV of name, x, y, z (RAS+ mm; of pictures without a size pixels, x the column) in the fixed image
+    lesions:         masks of the lesions of the fixed image, the baseline, and of the moving one, the follow-up; organs
+                     are those of fixed_labels
+    days:            from the baseline to the follow-up, in place of those between the dates of DICOM headers
+    earlier:         response.json of follow-ups of this baseline before this one, for the nadir
     seconds:         at most so long for the deformable part; the result then depends on the machine
     across_patients: allow DICOM images of two patients
     options:         the fields of `isocenter.files.ReadOptions`, of both images
     Raises GeometryError for images or label maps that do not fit one another, UsageError for what holds nothing.
     """
     settings = _settings(transform, similarity, initial, seconds)
+    if len(lesions) not in (0, 2) or (not lesions and (days is not None or earlier)):
+        raise UsageError(f"{len(lesions)} masks of lesions", "--lesions", "Give that of each image")
     target = None if out is None else Path(out)
     if target is not None:
         refuse_taken(target, overwrite, MARKS)
@@ -149,6 +163,8 @@ def register(
     where = f"{_name(fixed)}, {_name(moving)}"
     if not across_patients:
         _refuse_two_patients(ours, theirs, where)
+    drawn = [_on(one, image, options) for one, image in zip(lesions, (ours, theirs), strict=False)]
+    elapsed = elapsed_between((ours, theirs), days) if drawn else (None, ())
     mask = None if fixed_mask is None else _on(fixed_mask, ours, options).data[0] != 0
     of_moving = None if labels is None else _on(labels, theirs, options)
     of_fixed = None if fixed_labels is None else _on(fixed_labels, ours, options)
@@ -163,6 +179,13 @@ def register(
         both = sorted(int(one) for one in np.intersect1d(of_moving.data, of_fixed.data) if one)
         names = {label.value: label.name for label in of_moving.labels or of_fixed.labels}
         rows += _label_rows(before, moved_labels.data[0], of_fixed, {one: names.get(one, str(one)) for one in both})
+    compared = None
+    if drawn:
+        records = [Path(one) for one in earlier]
+        masks = drawn[0], drawn[1]
+        compared = follow_up(
+            made, (ours, theirs), masks, determinant, organs=of_fixed, elapsed=elapsed, earlier=records
+        )
     result = Registered(
         made,
         carried(theirs, made.transform, ours.geometry),
@@ -170,6 +193,7 @@ def register(
         pd.DataFrame(rows, columns=["metric", "label", "value"]),
         moved_labels,
         None if table is None else _moved_points(table, made.transform, ours.geometry),
+        compared,
         target,
     )
     if target is not None:
@@ -311,6 +335,8 @@ def _write(result: Registered, field: Displacement | None, fixed: Image, moving:
         write_label_map(drawn.data[0], drawn.labels, moved, folder / "moved_labels.nii.gz", algorithm="register")
     if result.moved_points is not None:
         write_table(result.moved_points, folder / "moved_points.csv")
+    if result.follow_up is not None:
+        result.follow_up.write(folder)
     if all(_has_dicom_place(one) for one in (fixed, moving)):
         write_transform(result.transform, folder / "transform.dcm", fixed=fixed, moving=moving)
         if moving.modality in DERIVED_KINDS and moving.shape[0] == 1:
@@ -360,6 +386,7 @@ def _page(result: Registered, fixed: Image, of_fixed: Image | None, facts: Mappi
             Section(
                 "Figures", [Table(("figure", "of", "value"), rows), Problems(notes, none="Nothing speaks against it.")]
             ),
+            *([] if result.follow_up is None else [result.follow_up.section]),
             Section("Pictures", blocks),
             Section("Decisions", [Decisions(made.decisions.items())]),
         ],
