@@ -136,7 +136,7 @@ def _measured(
 def _organ(numbers: Integers, number: int, box: tuple[slice, ...], organs: Image) -> str | None:
     """The structure that most voxels in and around a lesion belong to."""
     near = tuple(slice(max(part.start - AROUND, 0), part.stop + AROUND) for part in box)
-    around = ndimage.binary_dilation(numbers[near] == number, np.ones((3, 3, 3)), iterations=AROUND)
+    around = ndimage.binary_dilation(numbers[near] == number, np.ones((3, 3, 3), bool), iterations=AROUND)
     values, counts = np.unique(organs.data[0][near][around], return_counts=True)
     counts[values == 0] = 0
     names = {label.value: label.name for label in organs.labels}
@@ -176,13 +176,13 @@ def _overlapping(before: Lesions, after: Lesions, moved: Mapping[int, Floats]) -
         voxel = one.ml / len(moved[one.number])
         edges += [
             (ours - 1, count + one.number - 1)
-            for ours in np.flatnonzero(hits[1:]) + 1
+            for ours in (np.flatnonzero(hits[1:]) + 1).tolist()
             if hits[ours] * voxel >= LEAST_SHARE * min(one.ml, ml[ours])
         ]
     if not edges:
         return []
     size = count + len(after.each)
-    rows, columns = np.transpose(edges)
+    rows, columns = np.array(edges).T
     graph = sparse.coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(size, size))
     _, owner = csgraph.connected_components(graph, directed=False)
     members = [np.flatnonzero(owner == group) for group in np.unique(owner[rows])]
@@ -196,7 +196,7 @@ def _numbers(places: NDArray[np.intp]) -> tuple[int, ...]:
 def _nearest(before: Mapping[int, Floats], moved: Mapping[int, Floats]) -> list[LesionGroup]:
     """Pairs of single lesions with the least gaps between them, by the Hungarian method."""
     trees = {number: spatial.cKDTree(points) for number, points in before.items()}
-    gaps = np.array([[tree.query(points)[0].min() for points in moved.values()] for tree in trees.values()])
+    gaps = np.array([[np.min(tree.query(points)[0]) for points in moved.values()] for tree in trees.values()])
     if not gaps.size:
         return []
     ours, theirs = list(before), list(moved)

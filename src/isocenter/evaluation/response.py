@@ -44,7 +44,7 @@ class Response:
 def targets_of(baseline: Lesions) -> tuple[int, ...]:
     """The numbers of at most five measurable lesions, the largest first, at most two of an organ where it is known."""
     least = max(TARGET_MM, 2 * baseline.thickness if baseline.thickness > THIN_MM else 0.0)
-    chosen, held = [], Counter[str]()
+    chosen, held = list[int](), Counter[str]()
     for one in sorted(baseline.each, key=lambda lesion: -lesion.extent):
         organ = "lymph nodes" if one.is_node else one.organ
         is_measurable = one.extent >= (TARGET_NODE_MM if one.is_node else least)

@@ -50,6 +50,7 @@ from isocenter.reading import (
     path_of,
     refuse_taken,
     result_folder,
+    write_alignment,
 )
 from isocenter.report import InNotebook, tracked
 from isocenter.runtime import Model, Request, checked_ratios, with_uncertainty, write_json
@@ -297,6 +298,8 @@ def _predicted(
             raise
         stopped = error
     kept.enter_context(brought_to_its_end())
+    if asked.folder is not None:
+        write_alignment((case for case in cases if case.id in done), reading.align, asked.folder)
     result = _gathered(model, [done[case.id] for case in cases if case.id in done], problems, stopped)
     return _as_given(result, inputs) if predictor.is_elsewhere else result
 
