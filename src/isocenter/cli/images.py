@@ -104,7 +104,7 @@ def register(
         Path | None, typer.Option(metavar="FILE", help="Mask of the fixed image: what is compared.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Label map of the moving image, to carry along.")
+        Path | None, typer.Option(metavar="FILE", help="Label map of the moving image, or of a frame, to carry along.")
     ] = None,
     fixed_labels: Annotated[
         Path | None,
@@ -137,6 +137,10 @@ def register(
     frames: Annotated[
         bool, typer.Option("--frames", help="Lay the frames of the series FIXED on one another: motion.csv.")
     ] = False,
+    labels_frame: Annotated[
+        int,
+        typer.Option(metavar="N", help="With --frames: number of the frame on which --labels were drawn, from 1 on."),
+    ] = 1,
     to: Annotated[str, typer.Option(metavar="NAME", help="What frames are laid on: first, or mean of all.")] = "first",
     part: Part = None,
     prefer: Prefer = None,
@@ -151,7 +155,16 @@ def register(
     if moving is None:
         target = out or default_out("register", fixed)
         kind = transform or "rigid"
-        motion = isocenter.register_frames(fixed, out=target, overwrite=overwrite, to=to, transform=kind, **reading)
+        motion = isocenter.register_frames(
+            fixed,
+            out=target,
+            overwrite=overwrite,
+            to=to,
+            transform=kind,
+            labels=labels,
+            labels_frame=labels_frame,
+            **reading,
+        )
         show(motion, motion.as_record() if json else None)
         return
     result = isocenter.register(

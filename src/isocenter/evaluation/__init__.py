@@ -285,6 +285,15 @@ if TYPE_CHECKING:
         threshold_columns,
         without_part,
     )
+    from isocenter.evaluation.tracks import (
+        TRACK_METRICS,
+        TrackedFrame,
+        followed,
+        frame_cell,
+        hota,
+        identity_switches,
+        track_rows,
+    )
     from isocenter.evaluation.two_samples import TwoSamples, energy_test, one_of_each, two_sample_tests
     from isocenter.evaluation.uncertainty import aurc, entropy, excess_aurc, risk_coverage
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         RESAMPLED,
         SUV_BW,
         SeriesNames,
+        can_derive,
         lean_body_share,
         stated_patient,
         taken_on,

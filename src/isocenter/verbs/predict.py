@@ -75,6 +75,7 @@ class Predicted(InNotebook):
     stopped:      what ended it before the last case: Ctrl-C, a full disk, or a defect
     findings:     of all cases, as in `findings.json`; of several each row states its case
     measurements: of dense results, one row a case and label: size, mean and SD of the intensity
+    tracks:       of clips of objects, one row a track: label, first and last frame, score
     """
 
     table: pd.DataFrame
@@ -85,6 +86,7 @@ class Predicted(InNotebook):
     out: Path | None = None
     stopped: BaseException | None = None
     measurements: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([]))
+    tracks: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([]))
 
     @property
     def failures(self) -> list[Problem]:
@@ -244,6 +246,8 @@ def _write_records(
     write_table(result.table, folder / "predictions.csv")
     if len(result.measurements):
         write_table(result.measurements, folder / "measurements.csv")
+    if len(result.tracks):
+        write_table(result.tracks, folder / "tracks.csv")
     write_findings(result.findings, folder)
     origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
     computing = None if model.networks.computing is None else asdict(model.networks.computing)
@@ -342,6 +346,7 @@ def _gathered(
         findings_record(examined, model),
         stopped=stopped,
         measurements=pd.DataFrame([row for one in done for row in one.measured]),
+        tracks=pd.DataFrame([row for one in done for row in one.tracks]),
     )
 
 

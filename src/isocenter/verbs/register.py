@@ -11,13 +11,13 @@ from typing import Any, Unpack, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import DatasetError, FormatError, GeometryError, UsageError
+from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import overlaps, surface_distance
 from isocenter.files import (
     DEFORMED,
     RESAMPLED,
     ReadKeywords,
-    read,
+    can_derive,
     read_given_table,
     stated_patient,
     write,
@@ -51,11 +51,10 @@ from isocenter.transforms import (
     whole_field,
 )
 from isocenter.values import Array, Displacement, Geometry, Image, Label, Problem, SpatialTransform
+from isocenter.verbs.registering.given import drawn_on_grid, name_of_source, opened
 from isocenter.verbs.registering.lesions import FollowUp, elapsed_between, follow_up
 
 MARKS = ("registration.json", "report.html")
-# Modalities of which a moved series can be written.
-DERIVED_KINDS = ("CT", "MR")
 COORDINATES = ("x", "y", "z")
 # Label values whose scores are listed: more are no structures that somebody named.
 MOST_LABELS = 256
@@ -159,15 +158,15 @@ def register(
     target = None if out is None else Path(out)
     if target is not None:
         refuse_taken(target, overwrite, MARKS)
-    ours, theirs = (_still(_opened(one, options), str(one)) for one in (fixed, moving))
-    where = f"{_name(fixed)}, {_name(moving)}"
+    ours, theirs = (_still(opened(one, options), str(one)) for one in (fixed, moving))
+    where = f"{name_of_source(fixed)}, {name_of_source(moving)}"
     if not across_patients:
         _refuse_two_patients(ours, theirs, where)
-    drawn = [_on(one, image, options) for one, image in zip(lesions, (ours, theirs), strict=False)]
+    drawn = [drawn_on_grid(one, image, options) for one, image in zip(lesions, (ours, theirs), strict=False)]
     elapsed = elapsed_between((ours, theirs), days) if drawn else (None, ())
-    mask = None if fixed_mask is None else _on(fixed_mask, ours, options).data[0] != 0
-    of_moving = None if labels is None else _on(labels, theirs, options)
-    of_fixed = None if fixed_labels is None else _on(fixed_labels, ours, options)
+    mask = None if fixed_mask is None else drawn_on_grid(fixed_mask, ours, options).data[0] != 0
+    of_moving = None if labels is None else drawn_on_grid(labels, theirs, options)
+    of_fixed = None if fixed_labels is None else drawn_on_grid(fixed_labels, ours, options)
     table = None if points is None else _points(Path(points), ours.geometry.ndim)
     made = registered(ours, theirs, settings, mask, where)
     moved_labels = None if of_moving is None else _moved_labels(of_moving, theirs, ours, made.transform)
@@ -199,7 +198,7 @@ def register(
     if target is not None:
         with result_folder(target, overwrite, MARKS) as folder:
             _write(result, field, ours, theirs, folder)
-            page = _page(result, ours, of_fixed, {"fixed": _name(fixed), "moving": _name(moving)})
+            page = _page(result, ours, of_fixed, {"fixed": name_of_source(fixed), "moving": name_of_source(moving)})
             (folder / MARKS[1]).write_text(render(page), encoding="utf-8")
     return result
 
@@ -218,16 +217,6 @@ def _settings(transform: str, similarity: str, initial: str, seconds: float | No
     return RegistrationSettings(transform, similarity, initial, seconds)  # type: ignore[arg-type]
 
 
-def _opened(source: str | Path | Image, options: ReadKeywords) -> Image:
-    return source if isinstance(source, Image) else read(source, **options)
-
-
-def _name(source: str | Path | Image) -> str:
-    if not isinstance(source, Image):
-        return str(source)
-    return source.source.paths[0] if source.source is not None and source.source.paths else "image"
-
-
 def _still(image: Image, where: str) -> Image:
     if image.frames is not None and image.frames > 1:
         raise UsageError(f"a series of {image.frames} frames", where, "Give one frame, as a file of its own")
@@ -239,20 +228,6 @@ def _refuse_two_patients(ours: Image, theirs: Image, where: str) -> None:
     if len(patients) > 1:
         remedy = "Give two images of one patient, or --across-patients"
         raise UsageError("the images are of two patients", where, remedy)
-
-
-def _on(source: str | Path | Image, image: Image, options: ReadKeywords) -> Image:
-    """A label map or mask on an image's own grid, its axes turned where only these differ."""
-    made = _opened(source, options).on_axes_of(image.geometry)
-    where = _name(source)
-    if made.shape[1:] != image.geometry.shape or not made.geometry.equals(image.geometry):
-        problem = f"lies on another grid than its image: {made.geometry.difference(image.geometry)}"
-        raise GeometryError(problem, where, "Give one that was drawn on the image")
-    if not np.array_equal(made.data, np.rint(made.data)):
-        raise FormatError("holds numbers that are no labels", where, "Give whole numbers, one a structure")
-    values = made.data[:1]
-    kind = np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max()))
-    return made.with_pixels(values.astype(kind if kind.kind in "iu" else np.int32))
 
 
 def _points(path: Path, ndim: int) -> pd.DataFrame:
@@ -339,7 +314,7 @@ def _write(result: Registered, field: Displacement | None, fixed: Image, moving:
         result.follow_up.write(folder)
     if all(_has_dicom_place(one) for one in (fixed, moving)):
         write_transform(result.transform, folder / "transform.dcm", fixed=fixed, moving=moving)
-        if moving.modality in DERIVED_KINDS and moving.shape[0] == 1:
+        if can_derive(moving):
             code = RESAMPLED if result.transform.is_linear else DEFORMED
             placed = replace(result.moved, geometry=fixed.geometry)
             write_derived_series(placed, moving, code, "Laid on the fixed image", folder / "moved_dicom")

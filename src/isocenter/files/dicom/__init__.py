@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.warnings import quiet
     from isocenter.files.dicom.writing.answers import ANSWERS, Answer, Result
     from isocenter.files.dicom.writing.comprehensive import COMPREHENSIVE, COMPREHENSIVE_3D, as_comprehensive
-    from isocenter.files.dicom.writing.derived import DEFORMED, RESAMPLED, write_derived_series
+    from isocenter.files.dicom.writing.derived import DEFORMED, RESAMPLED, can_derive, write_derived_series
     from isocenter.files.dicom.writing.encoded import encoded
     from isocenter.files.dicom.writing.predecessor import name_predecessor
     from isocenter.files.dicom.writing.priority import state_priority
