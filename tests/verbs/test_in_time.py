@@ -98,6 +98,7 @@ def test_clips_of_unequal_length_are_learnt_together_and_each_is_predicted_as_lo
             model.predict(refused)
 
 
+@pytest.mark.whole
 def test_masks_of_every_frame_come_back_with_their_times_and_the_change_over_the_beat(room):
     data = drawn_in_time.cines(room / "cine")
     size = {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}

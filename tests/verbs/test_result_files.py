@@ -25,6 +25,7 @@ from isocenter.tasks import added_results
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image, Label
+from matrices import rarely
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
@@ -279,8 +280,8 @@ def brighter(grey: bool = True) -> Model:
 @pytest.mark.parametrize(
     ("name", "suffix", "column"),
     [
-        ("dcmjs_op.dcm", "tiff", "area_mm2"),
-        ("highdicom_dx_image.dcm", "png", "voxels"),
+        rarely(("dcmjs_op.dcm", "tiff", "area_mm2")),
+        rarely(("highdicom_dx_image.dcm", "png", "voxels")),
         ("pydicom_CT_small.dcm", "nii.gz", "volume_ml"),
     ],
 )

@@ -217,6 +217,7 @@ def test_a_case_that_nobody_is_left_to_try_by_itself_is_not_said_to_have_killed(
     assert found.where == "case0"
 
 
+@pytest.mark.whole
 def test_a_case_that_kills_every_worker_is_named_and_the_rest_goes_on(cluster, tmp_path):
     for _ in range(2):  # so many may die of one case before the scheduler gives it up, and one more by that alone
         cluster.more()

@@ -157,6 +157,7 @@ def learning_nothing(made, folder):
     return with_(plan, {"search.steps": 30, "training.steps": 30})
 
 
+@pytest.mark.whole
 def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, tmp_path):
     """A plan that learns nothing, beside rates that do: better over the cases, and once more from another seed."""
     plan = learning_nothing(made, tmp_path)
@@ -203,6 +204,7 @@ def run(data, tmp_path_factory):
     return train(resume=out)
 
 
+@pytest.mark.whole
 def test_what_was_found_is_followed_wherever_the_run_was_killed(run):
     plan = read_plan(run.out / "plan.yaml")
     decision = plan.decision("training.weight_decay")
@@ -210,6 +212,7 @@ def test_what_was_found_is_followed_wherever_the_run_was_killed(run):
     assert not settings(plan).search.is_on  # who trains by this plan does not search again
 
 
+@pytest.mark.whole
 def test_a_run_shows_every_trial_and_what_came_of_them(run):
     assert pd.read_csv(run.out / "search" / "trials.csv")["trial"].tolist() == [0, 1]
     page = run.report.read_text(encoding="utf-8")
