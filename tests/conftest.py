@@ -47,6 +47,8 @@ if hasattr(signal, "SIGHUP"):
 
 settings.register_profile("suite", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("suite")
+# Of a property `make test` draws so many examples, and `make test-all` as many as it states.
+FEW_EXAMPLES = 10
 
 
 @pytest.fixture(scope="session")
@@ -83,9 +85,22 @@ def pytest_collection() -> Iterator[None]:
         account("imports and collection")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Rooms that take longest come first: workers that run files side by side then end together."""
+    if config.option.markexpr == "not whole":
+        for item in items:
+            if isinstance(item, pytest.Function):
+                _with_few_examples(item)
     items.sort(key=lambda item: [room_of(item.nodeid) == room for room in LONGEST_FIRST], reverse=True)
+
+
+def _with_few_examples(item: pytest.Function) -> None:
+    """Let a property draw the first of the examples that it always draws."""
+    # A function keeps its settings under the one name, a machine of states under the other.
+    for holder, name in ((item.function, "_hypothesis_internal_use_settings"), (item.cls, "settings")):
+        given = getattr(holder, name, None)
+        if isinstance(given, settings) and given.max_examples > FEW_EXAMPLES:
+            setattr(holder, name, settings(given, max_examples=FEW_EXAMPLES))
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:

@@ -245,6 +245,7 @@ def test_of_a_covariate_that_no_calibrating_case_states_nothing_is_left_out_and_
     assert "nothing is left out" in decisions["task.conformal"].because
 
 
+@pytest.mark.whole
 def test_findings_are_present_absent_or_undecided_and_as_often_right_as_promised():
     random = np.random.default_rng(3)
     odds = random.normal(0, 2, (1200, 2)) * [1.0, 0.3]
@@ -432,6 +433,7 @@ def test_a_lower_bound_of_times_holds_whatever_ends_an_observation(censoring):
     assert np.corrcoef(np.log(lows), ratios[400:])[0, 1] < -0.99
 
 
+@pytest.mark.whole
 def test_a_bound_of_the_events_time_holds_and_is_sharper_where_many_leave_for_reasons_of_their_own():
     random = np.random.default_rng(11)
     ratios, count = random.normal(size=1600), 1600

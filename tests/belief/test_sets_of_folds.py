@@ -222,6 +222,7 @@ def outlined(task, each: np.ndarray, by: int | None) -> Prediction:
     return task.decode(parts, PLANE)
 
 
+@pytest.mark.whole
 def test_the_interval_of_a_volume_by_folds_that_err_each_in_its_own_way_holds_it():
     random, cases, known, new = np.random.default_rng(8), blobs(190), 90, 100
     true = np.stack([case.references["mask"].data[0] for case in cases]).astype(float)

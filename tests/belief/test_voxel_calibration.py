@@ -341,6 +341,7 @@ def test_an_impossible_risk_is_refused_by_its_name(name, value):
         task_from(Segmentation, {**settings_of(TASK), name: value})
 
 
+@pytest.mark.whole
 def test_intervals_of_volumes_hold_the_volume_as_often_as_promised_and_stand_in_columns_and_rows():
     task, _ = tuned(replace(TASK, certainty=Certainty(coverage=0.8)), 20, 1.0)[:2]
     assert stated(task, range(1))[0][0].confidence.low == {}

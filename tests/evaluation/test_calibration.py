@@ -21,6 +21,7 @@ from isocenter.evaluation import (
     remaining_temperature,
     slope_and_intercept,
 )
+from matrices import rarely
 
 
 def people(count: int) -> np.ndarray:
@@ -84,7 +85,7 @@ def test_copies_of_every_image_make_no_interval_narrower():
     assert intercept.low < -0.5 < intercept.high
 
 
-@pytest.mark.parametrize("apart", [0.7, 1.6])
+@pytest.mark.parametrize("apart", [0.7, rarely(1.6)])
 def test_the_interval_of_a_slope_holds_the_true_one_also_of_few_cases_that_are_almost_parted(apart):
     random, held = np.random.default_rng(1), []
     for _ in range(200):

@@ -157,6 +157,7 @@ def test_monai_finds_that_the_networks_fit_their_description_and_no_property_mis
     assert "missing properties: []" in ran[0].stdout
 
 
+@pytest.mark.whole
 def test_pictures_get_the_same_probabilities_and_class(pictured, tmp_path):
     model, package = pictured
     (tmp_path / "in").mkdir()
