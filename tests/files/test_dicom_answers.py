@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,9 @@ def test_a_source_without_a_frame_of_reference_is_refused(kind: str, tmp_path: P
         written(kind, result, tmp_path)
 
 
+@cache
 def read_first(folder: Path) -> Image:
+    """The first volume of a series, read once for all kinds."""
     volumes = read_volumes(folder)
     return volumes[next(iter(volumes))]
 
