@@ -12,7 +12,7 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.networks.context_fusion import COURSE_FEATURES, Asking, ContextFusion, Courses, Film, Narrow
 from isocenter.values import Dense, Head, Vector
-from matrices import only
+from matrices import only, thinned
 
 torch.set_num_threads(1)
 
@@ -175,7 +175,9 @@ def test_a_way_that_a_family_does_not_have_is_refused_with_those_that_it_has():
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize(("name", "method"), [("resnet", "attention"), ("unet", "film"), ("unet_slices", "film")])
+@pytest.mark.parametrize(
+    ("name", "method"), thinned(1, [("resnet", "attention"), ("unet", "film"), ("unet_slices", "film")])
+)
 def test_onnxruntime_is_told_too(name, method, tmp_path):
     network = built(name, method)
     with torch.no_grad():
