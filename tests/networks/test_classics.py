@@ -305,7 +305,7 @@ def test_a_sample_skips_its_block_or_its_answer_counts_the_more():
     assert 0.17 < skipped.float().mean() < 0.33  # 0.25, four standard errors on either side
 
 
-@pytest.mark.parametrize("name", CLASSICS)
+@pytest.mark.parametrize("name", thinned(4, CLASSICS))
 def test_numbers_beside_an_image_join_what_the_network_has_made_of_it(name):
     size, _, _ = networks.size_for(name, (28, 28), [[1, 1], [2, 2]], "cpu")
     network = built(name, channels=1, context=2, **size).eval()
