@@ -70,6 +70,7 @@ def test_a_clip_has_one_answer_whatever_its_length(room):
     assert json.loads((room / "clips_packaged" / "isocenter" / "model.json").read_text())["onnx"]["exported"]
 
 
+@pytest.mark.whole
 def test_clips_of_unequal_length_are_learnt_together_and_each_is_predicted_as_long_as_it_is(room):
     data = drawn_in_time.clips(room / "unequal", longest=9)
     size = {"width": 4, "blocks": [1, 1], "stem_stride": 2, "hidden": 8}

@@ -134,6 +134,7 @@ def test_a_search_that_was_killed_while_its_file_was_made_tries_what_it_would_ha
     assert reported(search(made, tmp_path)) == reported(whole)
 
 
+@pytest.mark.whole
 def test_a_trial_for_which_memory_is_too_small_is_impossible_and_the_search_goes_on(made, whole, tmp_path):
     """Else the search would end with it, and begin with it again whenever the run is resumed."""
     steps = []

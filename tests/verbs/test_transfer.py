@@ -70,6 +70,7 @@ def test_what_stands_still_is_that_of_the_source_and_a_killed_run_goes_on_bit_by
         assert {key: value.tobytes() for key, value in ours.items()} == {k: v.tobytes() for k, v in theirs.items()}
 
 
+@pytest.mark.whole
 def test_the_plan_takes_network_and_grid_of_the_source_and_what_is_set_by_hand_wins(classified, others, tmp_path):
     size = {"width": 4, "blocks": [1, 1], "stem_stride": 1}
     out = tmp_path / "run"
