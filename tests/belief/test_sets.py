@@ -105,6 +105,7 @@ def test_the_surest_cases_have_the_likeliest_class_in_their_set(method):
     assert sure.confidence.set[""] == (CLASSES[0],)
 
 
+@pytest.mark.whole
 def test_sets_do_not_depend_on_whether_the_predictions_were_calibrated_already():
     logits, truths = drawn(300)
     raw, cases = classes(), cases_of("class", truths)

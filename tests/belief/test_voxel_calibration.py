@@ -49,6 +49,7 @@ def test_a_class_that_is_too_likely_gets_a_shift_and_its_volume_is_right():
     assert decisions["task.calibration"].value == calibration.settings
 
 
+@pytest.mark.whole
 def test_regions_are_calibrated_each_by_itself():
     task, decisions, *_ = tuned(REGIONS, 8, 2.0, shift=1.0)
     assert task.certainty.calibration.method == "platt", decisions

@@ -11,6 +11,7 @@ from scipy.stats import energy_distance, kstest
 from isocenter.evaluation import energy_test, one_of_each
 
 
+@pytest.mark.whole
 def test_p_values_of_two_groups_of_one_source_are_uniform():
     random = np.random.default_rng(0)
     drawn = [
