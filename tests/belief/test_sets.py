@@ -67,7 +67,7 @@ def assured(task, outputs, cases, *, exact=True):
 
 
 @pytest.mark.parametrize(
-    ("settings", "by"), [({}, "class"), ({"order": "softmax"}, "class"), ({"conformal_by": "all"}, "all")]
+    ("settings", "by"), thinned(2, [({}, "class"), ({"order": "softmax"}, "class"), ({"conformal_by": "all"}, "all")])
 )
 def test_sets_of_new_cases_hold_the_class_as_often_as_promised(settings, by):
     task = classes(coverage=0.8, **settings)
@@ -84,7 +84,7 @@ def test_sets_of_new_cases_hold_the_class_as_often_as_promised(settings, by):
         assert all(own == list(range(own[0], own[-1] + 1)) for own in places if own)
 
 
-@pytest.mark.parametrize("method", ["lac", "aps", "raps"])
+@pytest.mark.parametrize("method", thinned(1, ["lac", "aps", "raps"]))
 def test_the_method_and_the_coverage_that_a_person_sets_are_kept(method):
     task = classes(conformal_method=method, conformal_by="all", coverage=0.7)
     logits, truths = drawn(200)
@@ -324,7 +324,7 @@ def test_the_reason_names_the_class_that_is_too_rare_for_a_promise_of_its_own():
     assert "over all classes together" in decisions["task.conformal"].because
 
 
-@pytest.mark.parametrize("noise", ["none", "gaussian"])
+@pytest.mark.parametrize("noise", thinned(1, ["none", "gaussian"]))
 def test_intervals_hold_the_value_as_often_as_promised(noise):
     random = np.random.default_rng(5)
     logs = random.normal(0, 1, 1200)
@@ -349,6 +349,7 @@ def test_intervals_hold_the_value_as_often_as_promised(noise):
     assert columns["low_size"] < columns["value_size"] < columns["high_size"]
 
 
+@pytest.mark.whole
 def test_intervals_between_quantiles_hold_the_value_as_often_as_promised_on_each_side_as_far_as_it_is_skewed():
     """The network's own quantiles are right in shape and far too narrow."""
     random = np.random.default_rng(6)
@@ -371,6 +372,7 @@ def test_intervals_between_quantiles_hold_the_value_as_often_as_promised_on_each
     assert tasks.build({"name": "regression", **settings_of(made)}) == made
 
 
+@pytest.mark.whole
 def test_quantiles_that_are_too_wide_give_no_interval_whose_ends_pass_each_other_and_the_coverage_stays():
     random, easy = np.random.default_rng(8), np.arange(1200) % 15 == 0  # the network knows that these vary little
     true = 10 + random.normal(size=1200) * np.where(easy, 0.3, 1.5)
