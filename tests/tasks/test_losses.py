@@ -141,7 +141,7 @@ def test_a_thin_structure_that_is_missed_beside_a_thick_one_costs_more_boundary_
     assert float(boundary(missed, truth)) == pytest.approx(1 - 2 * (2 / 3) / (5 / 3), abs=1e-3)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", thinned(6, LOSSES))
 def test_every_loss_falls_when_it_is_followed(name):
     target = lines(3, 4, 5, 6, 11) + lines(11)
     rate = 20 if name == "topk" else 100  # its slope lies on a tenth of the voxels
@@ -245,7 +245,7 @@ def test_the_signed_distances_of_the_paper_differ_from_ours_by_a_constant_and_a_
     assert float(distance(logits, target)) == pytest.approx(float(theirs / away.sum()), rel=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(1, 20, 20), (1, 10, 11, 12)])
+@pytest.mark.parametrize("shape", thinned(1, [(1, 20, 20), (1, 10, 11, 12)], one_value=True))
 def test_the_soft_skeleton_and_what_it_costs_are_those_of_monai(shape):
     logits, target = drawn(shape, 2)
     probabilities, truth = logits.softmax(dim=1)[:, 1:], target[:, None].float()
