@@ -78,7 +78,7 @@ def test_objects_of_clips_are_followed_and_scored_where_their_numbers_are_tracks
         (tmp_path / folder).mkdir()
         clip = np.stack([np.roll(still, shift, axis=1) for shift in (0, 1, 2)], axis=-1)
         nibabel.Nifti1Image(clip, STEP).to_filename(tmp_path / folder / "clip.nii.gz")
-    found = isocenter.evaluate(run / "run", tmp_path, task="instances", threads=1)
+    found = isocenter.evaluate(run / "run", tmp_path, threads=1)
     rows = {row.metric: row.estimate for row in found.rows}
     assert 0 <= rows["hota"].value <= 1
     assert rows["identity_switches"].value >= 0

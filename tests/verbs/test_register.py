@@ -212,6 +212,7 @@ def pet_series(folder, uptake, frame, day):
     isocenter.write(image.with_label_map(inside.astype(np.uint8), (Label(1, "lesion"),)), f"{folder}.nii.gz")
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(not PET.is_file(), reason="needs the PET in ../shared/data")
 def test_a_pet_is_judged_by_its_uptake_and_the_moved_one_is_a_pet_in_suv(tmp_path):
     pet_series(tmp_path / "a", 3000, "1.2.3.4", "20240101")

@@ -83,8 +83,8 @@ class FollowUp:
         """Lesions and verdicts for the page."""
         rows = [[None if _is_blank(cell) else cell for cell in row] for row in self.table.to_numpy().tolist()]
         blocks: list[Block] = [Paragraph(CAVEAT), *(Paragraph(note) for note in self.notes)]
-        said = [(name.upper(), one.verdict, one.because) for name, one in self.responses.items()]
-        blocks.append(Table(("criteria", "response", "rule that decided"), said))
+        verdicts = [(name.upper(), one.verdict, one.because) for name, one in self.responses.items()]
+        blocks.append(Table(("criteria", "response", "rule that decided"), verdicts))
         return Section("Lesions", [*blocks, Table(COLUMNS, rows)])
 
 

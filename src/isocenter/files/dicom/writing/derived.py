@@ -105,8 +105,12 @@ def write_derived_series(
         "SourceImageSequence": [_source(one.dataset) for one in heads],
     }
     if source.modality == PET:
-        # A window would be in the unit of the source.
-        tags = {name: value for name, value in tags.items() if not name.startswith("Window")}
+        # A window would be in the unit of the source; and how the patient lay is a code of its own in PET.
+        tags = {
+            name: value
+            for name, value in tags.items()
+            if name not in ("WindowCenter", "WindowWidth", "PatientPosition")
+        }
         tags |= _of_pet(heads[0], str(source.facts["unit"]))
     write_slices(whole, tags, lambda number: own.uid(f"SOPInstanceUID {number}"), folder, padding=padding)
 
@@ -126,7 +130,7 @@ def _of_pet(head: Header, unit: str) -> dict[str, Any]:
     library = head.library
     tags = {name: library[name].value if name in library else None for name in REPEATED_OF_PET}
     tags = {name: value for name, value in tags.items() if value is not None or name in PET_MAY_BE_EMPTY}
-    tags |= {"Units": UNITS[unit], "ImageType": ["DERIVED", "SECONDARY"]}
+    tags |= {"Units": UNITS[unit], "ImageType": ["DERIVED", "PRIMARY"]}  # no other second value, C.8.9.4.1.1
     return tags | ({"SUVType": "BW"} if unit == SUV_BW else {})
 
 
