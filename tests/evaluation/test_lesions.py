@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -16,12 +18,18 @@ STILL = SpatialTransform((), GRID, GRID)
 MIDDLE, ASIDE = (45, 40, 45), (20, 20, 45)
 
 
+@cache
+def places(grid) -> np.ndarray:
+    """(3, *spatial) mm of each voxel."""
+    return np.moveaxis(grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1)), -1, 0).astype(np.float32)
+
+
 def drawn(*ellipsoids, grid=GRID) -> Image:
     """A mask of ellipsoids, each (value, centre in mm, three diameters in mm)."""
-    points = grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1))
     values = np.zeros(grid.shape, np.uint8)
     for value, centre, sizes in ellipsoids:
-        values[(((points - centre) / (np.array(sizes) / 2)) ** 2).sum(axis=-1) <= 1] = value
+        apart = sum(((axis - at) / (size / 2)) ** 2 for axis, at, size in zip(places(grid), centre, sizes, strict=True))
+        values[apart <= 1] = value
     return Image(values[None], grid, labels=NAMES)
 
 
@@ -74,8 +82,8 @@ def test_a_lesion_beyond_the_follow_up_image_is_not_gone():
 def test_at_most_five_targets_are_chosen_and_two_of_an_organ():
     organs = np.zeros(GRID.shape, np.uint8)
     organs[:45], organs[45:] = 1, 2
-    places = [(10 + 18 * column, 15 + 25 * row, 45) for column in range(5) for row in range(2)]
-    spots = [(1, place, (10.9 + n / 3, 9, 9)) for n, place in enumerate(places)]
+    centres = [(10 + 18 * column, 15 + 25 * row, 45) for column in range(5) for row in range(2)]
+    spots = [(1, place, (10.9 + n / 3, 9, 9)) for n, place in enumerate(centres)]
     assert len(targets_of(measured(*spots))) == 5
     structures = Image(organs[None], GRID, labels=(Label(1, "liver"), Label(2, "lung")))
     held = lesions_of(drawn(*spots), structures)

@@ -62,6 +62,7 @@ def test_an_image_on_the_same_grid_stays_as_it_is(cases):
     assert "onto" not in case.images["b"].facts
 
 
+@pytest.mark.whole
 def test_images_that_lie_as_well_as_they_can_are_refused_by_name(cases):
     first = isocenter.read(cases.parent / "moved_a.nii.gz")
     lower = Geometry((24, 22, 18), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -9.6], [0, 0, 0, 1]]))

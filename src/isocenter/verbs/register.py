@@ -52,7 +52,7 @@ from isocenter.transforms import (
 )
 from isocenter.values import Array, Displacement, Geometry, Image, Label, Problem, SpatialTransform
 from isocenter.verbs.registering.given import drawn_on_grid, name_of_source, opened
-from isocenter.verbs.registering.lesions import FollowUp, elapsed_between, follow_up
+from isocenter.verbs.registering.lesions import Course, FollowUp, follow_up
 
 MARKS = ("registration.json", "report.html")
 COORDINATES = ("x", "y", "z")
@@ -163,10 +163,10 @@ def register(
     if not across_patients:
         _refuse_two_patients(ours, theirs, where)
     drawn = [drawn_on_grid(one, image, options) for one, image in zip(lesions, (ours, theirs), strict=False)]
-    elapsed = elapsed_between((ours, theirs), days) if drawn else (None, ())
     mask = None if fixed_mask is None else drawn_on_grid(fixed_mask, ours, options).data[0] != 0
     of_moving = None if labels is None else drawn_on_grid(labels, theirs, options)
     of_fixed = None if fixed_labels is None else drawn_on_grid(fixed_labels, ours, options)
+    course = Course.of((ours, theirs), drawn, of_fixed, days, earlier) if drawn else None
     table = None if points is None else _points(Path(points), ours.geometry.ndim)
     made = registered(ours, theirs, settings, mask, where)
     moved_labels = None if of_moving is None else _moved_labels(of_moving, theirs, ours, made.transform)
@@ -178,13 +178,6 @@ def register(
         both = sorted(int(one) for one in np.intersect1d(of_moving.data, of_fixed.data) if one)
         names = {label.value: label.name for label in of_moving.labels or of_fixed.labels}
         rows += _label_rows(before, moved_labels.data[0], of_fixed, {one: names.get(one, str(one)) for one in both})
-    compared = None
-    if drawn:
-        records = [Path(one) for one in earlier]
-        masks = drawn[0], drawn[1]
-        compared = follow_up(
-            made, (ours, theirs), masks, determinant, organs=of_fixed, elapsed=elapsed, earlier=records
-        )
     result = Registered(
         made,
         carried(theirs, made.transform, ours.geometry),
@@ -192,7 +185,7 @@ def register(
         pd.DataFrame(rows, columns=["metric", "label", "value"]),
         moved_labels,
         None if table is None else _moved_points(table, made.transform, ours.geometry),
-        compared,
+        None if course is None else follow_up(course, made, determinant),
         target,
     )
     if target is not None:

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,6 @@ COLUMNS = (
     "doubling_days", "growth_percent",
 )  # fmt: skip
 YEAR = 365.25
-# Days between two examinations, and why they are not known.
-Elapsed = tuple[float | None, tuple[str, ...]]
 CAVEAT = "By measurement alone: the drawn lesions were measured, and nobody judged them. This is no diagnosis."
 # PERCIST: a lesion can be judged from 1.5 times the mean of the liver and two of its deviations on.
 LIVER, LIVER_FACTOR, LIVER_DEVIATIONS = "liver", 1.5, 2.0
@@ -92,13 +89,46 @@ def _is_blank(cell: Any) -> bool:
     return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
-def elapsed_between(images: tuple[Image, Image], given: float | None) -> Elapsed:
-    """Days from a baseline to its follow-up. given: in place of those between the dates of the headers
+@dataclass(frozen=True, eq=False)
+class Course:
+    """A baseline and its follow-up, read and checked before they are registered.
 
-    Raises UsageError for a follow-up that is older, GeometryError for images without a size in mm.
+    images, lesions: of both
+    organs:  structures of the baseline
+    days:    between them; None where unknown, and notes say why
+    earlier: sums (mm) of the targets at follow-ups before this one
     """
-    if not all(image.geometry.is_volume and image.geometry.physical for image in images):
-        raise GeometryError("lesions are measured in ml", "--lesions", "Give volumes with a size in mm")
+
+    images: tuple[Image, Image]
+    lesions: tuple[Lesions, Lesions]
+    organs: Image | None
+    days: float | None
+    notes: tuple[str, ...]
+    earlier: Sequence[float]
+
+    @classmethod
+    def of(
+        cls,
+        images: tuple[Image, Image],
+        drawn: Sequence[Image],
+        organs: Image | None,
+        days: float | None,
+        records: Sequence[str | Path],
+    ) -> Course:
+        """The course that masks, days (else the dates of headers) and response.json of earlier follow-ups make.
+
+        Raises UsageError for a follow-up that is older, GeometryError for images without a size in mm, DatasetError
+        for a record of another baseline.
+        """
+        if not all(image.geometry.is_volume and image.geometry.physical for image in images):
+            raise GeometryError("lesions are measured in ml", "--lesions", "Give volumes with a size in mm")
+        elapsed, notes = _elapsed(images, days)
+        lesions = lesions_of(drawn[0], organs), lesions_of(drawn[1])
+        return cls(images, lesions, organs, elapsed, notes, _earlier_sums(records, lesions[0]))
+
+
+def _elapsed(images: tuple[Image, Image], given: float | None) -> tuple[float | None, tuple[str, ...]]:
+    """(days from baseline to follow-up, why they are not known)."""
     if given is not None:
         if not given > 0:
             raise UsageError(f"{given:g} days", "--days", "Give the days from the baseline to the follow-up")
@@ -106,10 +136,6 @@ def elapsed_between(images: tuple[Image, Image], given: float | None) -> Elapsed
     first, last = (taken_on(image) for image in images)
     if first is None or last is None:
         return None, ("Days between are not known: the headers state no date. Give them as --days.",)
-    return _apart(first, last)
-
-
-def _apart(first: date, last: date) -> Elapsed:
     if last < first:
         problem = f"the follow-up ({last}) is older than the baseline ({first})"
         raise UsageError(problem, "register", "Exchange them, or state --days if the headers are wrong")
@@ -117,33 +143,19 @@ def _apart(first: date, last: date) -> Elapsed:
     return (float(days), ()) if days else (None, ("Both were taken on one day: there is no growth a year.",))
 
 
-def follow_up(
-    made: Registration,
-    images: tuple[Image, Image],
-    drawn: tuple[Image, Image],
-    determinant: NDArray[np.float32],
-    *,
-    organs: Image | None,
-    elapsed: Elapsed,
-    earlier: Sequence[Path],
-) -> FollowUp:
-    """The lesions of a registered baseline and follow-up, compared and judged.
-
-    organs:  structures of the baseline
-    earlier: response.json of follow-ups before this one; DatasetError for one of another baseline
-    """
-    days, notes = elapsed
-    before, after = lesions_of(drawn[0], organs), lesions_of(drawn[1])
+def follow_up(course: Course, made: Registration, determinant: NDArray[np.float32]) -> FollowUp:
+    """The lesions of a registered baseline and follow-up, compared and judged."""
+    (before, after), notes = course.lesions, course.notes
     links = linked(before, after, made.transform, made.inverse)
-    rows = [_row(link, before, after, days, determinant) for link in links]
-    responses = {"recist": recist(before, after, links, _earlier_sums(earlier, before))}
-    if SUV_BW in {image.facts_of(0).get("unit") for image in images}:
-        verdict = _uptake(images, (before, after), links, organs)
+    rows = [_row(link, before, after, course.days, determinant) for link in links]
+    responses = {"recist": recist(before, after, links, course.earlier)}
+    if SUV_BW in {image.facts_of(0).get("unit") for image in course.images}:
+        verdict = _uptake(course, links)
         if isinstance(verdict, Response):
             responses["percist"] = verdict
         else:
             notes += (verdict,)
-    return FollowUp(pd.DataFrame(rows, columns=list(COLUMNS)), responses, days, notes)
+    return FollowUp(pd.DataFrame(rows, columns=list(COLUMNS)), responses, course.days, notes)
 
 
 def _row(
@@ -178,12 +190,12 @@ def _extent(lesion: Lesion, before: Sequence[Lesion]) -> float:
     return replace(lesion, is_node=all(one.is_node for one in before) if before else lesion.is_node).extent
 
 
-def _earlier_sums(paths: Sequence[Path], baseline: Lesions) -> list[float]:
+def _earlier_sums(records: Sequence[str | Path], baseline: Lesions) -> list[float]:
     """Sums of the same targets, from response.json of follow-ups before."""
     targets = list(targets_of(baseline))
     first = round(sum(baseline.each[number - 1].extent for number in targets), 3)
     sums = []
-    for path in paths:
+    for path in map(Path, records):
         held = read_json(path, "isocenter.response").get("recist", {})
         if held.get("targets") != targets or abs(held.get("sum_before_mm", math.nan) - first) > 1e-3:
             raise DatasetError(
@@ -193,10 +205,9 @@ def _earlier_sums(paths: Sequence[Path], baseline: Lesions) -> list[float]:
     return sums
 
 
-def _uptake(
-    images: tuple[Image, Image], sides: tuple[Lesions, Lesions], links: Sequence[LesionLink], organs: Image | None
-) -> Response | str:
+def _uptake(course: Course, links: Sequence[LesionLink]) -> Response | str:
     """PERCIST of the hottest lesions, or why there is none."""
+    images, sides = course.images, course.lesions
     if {image.facts_of(0).get("unit") for image in images} != {SUV_BW}:
         return "PERCIST needs SUV in both images."
     try:
@@ -207,7 +218,7 @@ def _uptake(
     if not first > 0:
         return "No PERCIST: no lesion of the baseline takes up anything."
     new = sum(link.state == "new" for link in links)
-    return percist(first, last, new, _least(images[0].data[0] * shares[0], organs))
+    return percist(first, last, new, _least(images[0].data[0] * shares[0], course.organs))
 
 
 def _peak(image: Image, lesions: Lesions) -> float:
