@@ -148,8 +148,8 @@ def _stored(data: NDArray[Any], where: str, *, from_zero: bool) -> tuple[NDArray
             return data.astype(kind), {}
     if from_zero:
         kind = "<i2" if low < 0 else "<u2"
-        levels = np.iinfo(kind).max
-        slope = format_number_as_ds(max(high / levels, -low / (levels + 1)) * (1 + 1e-9) or 1.0)
+        most = np.iinfo(kind).max
+        slope = format_number_as_ds(max(high / most, -low / (most + 1)) * (1 + 1e-9) or 1.0)
         return np.rint(data / float(slope)).astype(kind), {"RescaleIntercept": "0", "RescaleSlope": slope}
     intercept = format_number_as_ds(low)
     # Rounded up, so that the highest value still has a level.
