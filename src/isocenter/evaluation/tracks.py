@@ -136,7 +136,7 @@ def _places(numbers: Sequence[Sequence[int]]) -> list[NDArray[np.intp]]:
 def identity_switches(frames: Sequence[TrackedFrame]) -> int:
     """How often an object of the reference is found in another track than before; found from an IoU of 0.5 on."""
     known, before, count = dict[int, int](), dict[int, int](), 0
-    for one in frames:
+    for one in (frame for frame in frames if frame.overlap.size):
         same = [[before.get(ours) == theirs for theirs in one.predicted] for ours in one.reference]
         # Who was together in the frame before stays so, whatever overlaps more.
         score = one.overlap + 1000.0 * np.reshape(same, one.overlap.shape)
