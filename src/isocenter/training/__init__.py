@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from isocenter.training.length.fewer_features import NARROWER, narrower
     from isocenter.training.length.probe import FEWER
     from isocenter.training.length.schedule import FEWEST_STEPS, Pace, Speed, replan
-    from isocenter.training.members.weights import (
+    from isocenter.training.member_weights import (
         MemberOutputs,
         MemberWeights,
         equal_weights,
