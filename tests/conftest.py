@@ -48,6 +48,8 @@ if hasattr(signal, "SIGHUP"):
 
 settings.register_profile("suite", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("suite")
+# Seconds of a set-up that are worth a line.
+LONG = 0.5
 # Of a property `make test` draws so many examples, and `make test-all` as many as it states.
 FEW_EXAMPLES = 10
 
@@ -127,6 +129,23 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if nextitem is None or room_of(nextitem.nodeid) != room:
         account(room or "tests/*.py")
     return result
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A worker says how a test ended, and which set-ups took long: five messages a test were half of an empty one."""
+    [interactor] = [one for one in session.config.pluginmanager.get_plugins() if hasattr(one, "run_one_test")] or [None]
+    if interactor is None:
+        return
+    send = interactor.sendevent
+
+    def sent(name: str, **given: Any) -> None:
+        report = given.get("data", {}) if name == "testreport" else {}
+        is_quick = report.get("outcome") == "passed" and report["when"] != "call" and report["duration"] < LONG
+        if name not in ("logstart", "logfinish") and not is_quick:
+            send(name, **given)
+
+    interactor.sendevent = sent
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
