@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 import psutil
@@ -27,8 +27,10 @@ import isocenter
 import trained
 from isocenter.cli import main
 from isocenter.report.figures import drawing
-from isocenter.verbs.package import Packaged
 from made_once import made_once
+
+if TYPE_CHECKING:
+    from isocenter.verbs.package import Packaged  # which imports torch, also where workers run the tests
 
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
