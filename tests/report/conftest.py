@@ -21,7 +21,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def volume() -> Image:
     """(1, 12, 16, 10) with unlike spacing, stored towards front, feet and right; every voxel has its own value."""
     affine = np.array([[0, 0, 2.0, -30], [1.0, 0, 0, 20], [0, -0.5, 0, 10], [0, 0, 0, 1]])
@@ -29,7 +29,7 @@ def volume() -> Image:
     return Image(values, Geometry((12, 16, 10), affine), modality="MR", channels=("T1",))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def box(volume: Image) -> Image:
     """A label map on the volume: label 1 at i 3..5, j 4..9, k 2..6, label 2 at one voxel."""
     values = np.zeros((1, 12, 16, 10), dtype=np.uint8)
