@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from browsers import Browser, browser_running
+from isocenter.report.figures import drawing
 from isocenter.values import Geometry, Image, Label
 
 LABELS = (Label(0, "background"), Label(1, "anterior"), Label(2, "posterior"))
@@ -36,6 +38,12 @@ def box(volume: Image) -> Image:
     values[0, 3:6, 4:10, 2:7] = 1
     values[0, 9, 12, 8] = 2
     return Image(values, volume.geometry, channels=("reference",), labels=LABELS)
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch, pictures: None) -> None:
+    """Charts are drawn and have no pixels, which take longest: for tests of their words."""
+    monkeypatch.setattr(drawing, "_rendered", lambda canvas, dpi: PIL.Image.new("RGB", (8, 8)))
 
 
 class Outline(HTMLParser):
