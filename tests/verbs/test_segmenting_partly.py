@@ -71,6 +71,7 @@ def overlapping(tmp_path_factory):
     return root / "data", root / "run", rows
 
 
+@pytest.mark.whole
 def test_regions_are_planned_and_each_is_scored_on_what_is_known(overlapping):
     data, run, rows = overlapping
     plan = isocenter.plan(data, device="cpu", threads=1).plan
@@ -83,6 +84,7 @@ def test_regions_are_planned_and_each_is_scored_on_what_is_known(overlapping):
     assert (table["voxels_known"] == 12 * 16 * 16).all()
 
 
+@pytest.mark.whole
 def test_a_check_says_how_much_is_known(overlapping):
     found = isocenter.check(overlapping[0], threads=1)
     assert found.passed
