@@ -400,6 +400,18 @@ class Audit(Section):
     syslog: HostPort | None = None
 
 
+class BlindReads(Section):
+    """How many results are drawn each week to be read with the answer hidden: half called, half not."""
+
+    per_week: Count = 20
+
+
+class Monitor(Section):
+    """How models in use are watched. audit: without this section nothing is drawn to be read blind"""
+
+    audit: BlindReads | None = None
+
+
 class Oidc(Section):
     """An OpenID provider, with which persons log in; the secret of the node comes from ISOCENTER_OIDC_SECRET.
 
@@ -446,6 +458,7 @@ class Settings(Section):
     ohif: Ohif | None = None
     page: Page = Page()
     audit: Audit = Audit()
+    monitor: Monitor = Monitor()
     oidc: Oidc | None = None
 
     @model_validator(mode="after")
