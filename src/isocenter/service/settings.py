@@ -408,10 +408,10 @@ class Audit(Section):
     syslog: HostPort | None = None
 
 
-class MonitorAudit(Section):
-    """Studies that are drawn each week to be read without the answer, half of them called and half not."""
+class BlindReads(Section):
+    """How many results are drawn each week to be read with the answer hidden: half called, half not."""
 
-    per_week: Annotated[int, Field(ge=0)] = 20
+    per_week: Count = 20
 
 
 class Monitor(Section):
@@ -420,12 +420,13 @@ class Monitor(Section):
     baseline_cases: of each model, with which later ones are compared; an administrator freezes them
     false_alarms_per_year: at most, of all watches of the node together
     by: attributes to whose levels a change is traced
+    audit: without this section nothing is drawn to be read blind
     """
 
     baseline_cases: Annotated[int, Field(ge=20)] = 300
     false_alarms_per_year: Positive = 4
     by: list[Annotated[str, Field(pattern=r"^[A-Za-z]\w*(:[\d.]+)*$")]] = ["station", "software", "sex", "age:40:60"]
-    audit: MonitorAudit = MonitorAudit()
+    audit: BlindReads | None = None
 
 
 class AlertKind(Section):

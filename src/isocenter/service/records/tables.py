@@ -345,6 +345,37 @@ feedback = Table(
 Index("feedback_by_judged", feedback.c.judged, feedback.c.feedback)
 Index("feedback_by_study", feedback.c.study)
 
+# Results that were drawn to be read with the answer hidden. inclusion: the chance with which; week: ISO, as 2026-W48
+# state: waiting | read | ended, where nobody has read it in time
+blind = Table(
+    "blind",
+    metadata,
+    Column("job", KEY, primary_key=True),
+    Column("inclusion", Float, nullable=False),
+    Column("drawn_at", Float, nullable=False),
+    Column("week", WORD, nullable=False),
+    Column("state", WORD, nullable=False),
+    ForeignKeyConstraint(["job"], ["jobs.job"]),
+)
+Index("blind_by_state", blind.c.state)
+Index("blind_by_week", blind.c.week)
+
+# What is true of a study, beside what the job's answer states of the label. value: 1 present, 0 absent, or a number
+# at: when it became known; source: `blind`, `verdict`, or where an imported table has it from
+# account: who has stated it; inclusion: of a blind read, the chance with which it was drawn; null: reported
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("job", KEY, primary_key=True),
+    Column("label", String(128), primary_key=True),
+    Column("source", String(64), primary_key=True),
+    Column("value", Float, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("inclusion", Float),
+    ForeignKeyConstraint(["job"], ["jobs.job"]),
+)
+
 # Orders of jobs: Unified Procedure Steps, PS3.4 CC; dataset: as DICOM JSON
 # state: SCHEDULED | IN PROGRESS | COMPLETED | CANCELED; is_ours: the node has claimed it
 # series: keys of those that it names, none for all; priority: place of its jobs in the queue
