@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from isocenter.lazy import pandas as pd
+from isocenter.service.monitoring.outcomes import Outcome, outcomes_by_job
 from isocenter.service.records.jobs import NOTHING, RESULT
-from isocenter.service.records.tables import baselines, findings, jobs, measures, outcomes, series, studies
+from isocenter.service.records.tables import baselines, findings, jobs, measures, series, studies
 
 # States of a job whose answer stands; of others it was replaced, or never given.
 STANDING = ("sending", "done")
@@ -48,9 +49,7 @@ def cases(
     found = defaultdict[str, list[Mapping[str, Any]]](list)
     for one in connection.execute(select(findings.c.job, findings.c.row).where(findings.c.job.in_(keys))):
         found[one.job].append(one.row)
-    labelled = defaultdict[str, list[Row[Any]]](list)
-    for one in connection.execute(select(outcomes).where(outcomes.c.job.in_(keys)).order_by(outcomes.c.at)):
-        labelled[one.job].append(one)
+    labelled = outcomes_by_job(connection)
     of_studies = select(jobs.c.study).select_from(jobs.join(measures, measures.c.job == jobs.c.job)).where(*chosen)
     scanners = {
         (one.study, one.series): one for one in connection.execute(select(series).where(series.c.study.in_(of_studies)))
@@ -60,7 +59,7 @@ def cases(
             **_of_job(row),
             **_of_scanner(scanners.get((row.study, next(iter(row.inputs["series"].values()), "")))),
             **_of_answer(found[row.job]),
-            **_of_labels(labelled[row.job]),
+            **_of_labels(labelled.get(row.job, [])),
         }
         for row in rows
     ]
@@ -145,12 +144,10 @@ def _of_answer(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _of_labels(rows: Sequence[Row[Any]]) -> dict[str, Any]:
-    """`reference_<label>`, `reference_at` and `inclusion`: of blind reads, else as reported last."""
-    drawn = [row for row in rows if row.inclusion is not None]
-    counted = drawn or rows
-    if not counted:
+def _of_labels(stated: Sequence[Outcome]) -> dict[str, Any]:
+    """`reference_<label>`, when the last of them became known, and the chance with which a blind read was drawn."""
+    if not stated:
         return {}
-    at = datetime.fromtimestamp(max(row.at for row in counted), UTC).isoformat()
-    made = {f"{REFERENCE}_{row.label}": row.value for row in counted}
-    return {**made, "reference_at": at, INCLUSION: drawn[-1].inclusion if drawn else None}
+    at = datetime.fromtimestamp(max(one.at for one in stated), UTC).isoformat()
+    made = {f"{REFERENCE}_{one.label}": one.value for one in stated}
+    return {**made, "reference_at": at, INCLUSION: stated[0].inclusion}
