@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from isocenter.monitoring.looks import ledger_of, take_look
     from isocenter.monitoring.performance import Performance, performance_table, performances
     from isocenter.monitoring.retraining import fired
+    from isocenter.monitoring.sequence import confidence_sequence, followed_difference, followed_mean
     from isocenter.monitoring.stream import Stream
     from isocenter.monitoring.watches import FEWEST, Watch, watch, watch_calibration
 

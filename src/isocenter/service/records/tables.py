@@ -474,3 +474,55 @@ failures = Table(
     Column("count", Integer, nullable=False),
     Column("at", Float, nullable=False),
 )
+
+# Packages that answer for a model in place of that of the settings, or are to. mode: shadow | live | arm
+# manifest: SHA-256 of its manifest.json; hash: of the model, as jobs have it; facts: for routing
+# share, key, until: of an arm: of patients, of the hash that chooses them, and its end; check_hash: SHA-256 of change.json
+# began: none as long as it waits for approvals; is_taken_back: by a rollback, so that it answers nothing more
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("n", Number, primary_key=True, autoincrement=True),
+    Column("model", String(64), nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("manifest", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("mode", WORD, nullable=False),
+    Column("share", Float),
+    Column("key", KEY),
+    Column("until", Float),
+    Column("asked_at", Float, nullable=False),
+    Column("began", Float),
+    Column("ended", Float),
+    Column("is_taken_back", Boolean, nullable=False, default=False),
+    Column("because", Text, nullable=False),
+    Column("check_hash", String(64)),
+)
+Index("deployments_by_model", deployments.c.model)
+
+# Persons who approved a deployment that waits for it.
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("n", Number, primary_key=True),
+    Column("account", String(64), primary_key=True),
+    Column("role", WORD, nullable=False),
+    Column("at", Float, nullable=False),
+    ForeignKeyConstraint(["n"], ["deployments.n"]),
+)
+
+# Answers of a package in shadow to jobs that are done, as differences from what was sent; the answers are not kept.
+# differences: {"metric:label": number}; none as long as a worker has claimed it, or where the reason says why
+shadow_answers = Table(
+    "shadow_answers",
+    metadata,
+    Column("n", Number, primary_key=True),
+    Column("job", KEY, primary_key=True),
+    Column("claimed_at", Float, nullable=False),
+    Column("done_at", Float),
+    Column("differences", JSON),
+    Column("reason", Text),
+    ForeignKeyConstraint(["n"], ["deployments.n"]),
+    ForeignKeyConstraint(["job"], ["jobs.job"]),
+)
