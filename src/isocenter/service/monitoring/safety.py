@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
+from isocenter.errors import IsocenterError
 from isocenter.files import file_hash
 from isocenter.runtime import write_json
 from isocenter.service.records.actor import NODE, Actor
-from isocenter.service.records.audit import record
+from isocenter.service.records.audit import FAILURE, SUCCESS, record
 from isocenter.service.records.database import Clock
+from isocenter.service.records.deployments import roll_back
 from isocenter.service.records.notices import NOTICE
 from isocenter.service.records.tables import answers, deliveries, holds
-from isocenter.service.settings import ALERT, Safety, Settings
+from isocenter.service.settings import Safety, Settings
 from isocenter.service.work.noticing import recipients
+
+log = logging.getLogger("isocenter")
 
 WARN, ABSTAIN, ROLLBACK, STOP = "warn", "abstain", "rollback", "stop"
 # The most severe first: one of them decides what becomes of a job.
@@ -37,10 +41,23 @@ def held(connection: Connection, listed: Sequence[Safety], alert: Row[Any]) -> l
         because = f"alert {alert.n} ({alert.severity}): {alert.watch}{f', {alert.scope}' if alert.scope else ''}"
         own = {"model": alert.model, "action": one.then, "alert": alert.n, "because": because, "since": Clock()}
         connection.execute(insert(holds).values(own))
-        record(connection, f"safety {one.then}", alert.model, detail={"because": because})
+        detail = {
+            "because": because,
+            **(_rolled_back(connection, alert.model, because) if one.then == ROLLBACK else {}),
+        }
+        outcome = FAILURE if "problem" in detail else SUCCESS
+        record(connection, f"safety {one.then}", alert.model, outcome=outcome, detail=detail)
         before.add(one.then)
         done.append(one.then)
     return done
+
+
+def _rolled_back(connection: Connection, model: str, because: str) -> dict[str, str]:
+    try:
+        return {"done": roll_back(connection, model, NODE, because)}
+    except IsocenterError as error:  # there is no package to go back to: people have to act
+        log.error("model %s is not rolled back: %s", model, error.problem)
+        return {"problem": error.problem}
 
 
 def hold_of(connection: Connection, model: str) -> Row[Any] | None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from isocenter.monitoring import Alert
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock
 from isocenter.service.records.tables import alerts
 from isocenter.service.settings import SEVERITIES
+
+if TYPE_CHECKING:
+    from isocenter.monitoring import Alert
 
 OPEN, ACKNOWLEDGED, CLOSED, CLEARED = "open", "acknowledged", "closed", "cleared"
 # Those whose cause still stands.
@@ -41,7 +43,8 @@ def raised(connection: Connection, model: str, version: str, alert: Alert) -> Ro
     if known is None:
         own = {"model": model, "model_hash": version, "severity": alert.severity, "state": OPEN}
         times = {"at": _seconds(alert.at), "since": _seconds(alert.since), "looked_at": _seconds(alert.at)}
-        n = connection.execute(insert(alerts).values(**own, **times, **stated)).inserted_primary_key[0]
+        made = insert(alerts).values(**own, **times, **stated).returning(alerts.c.n)
+        n = connection.execute(made).scalar_one()
     else:
         n, is_worse = known.n, SEVERITIES.index(alert.severity) > SEVERITIES.index(known.severity)
         if alert.scope or not known.scope:  # a watch that has begun again may not know yet where it is
