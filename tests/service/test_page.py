@@ -211,7 +211,7 @@ def test_a_picture_is_one_pane_and_keys_step_through_a_clip(room, kind):
 def test_a_browser_runs_nothing_but_the_nodes_own_modules(tmp_path):
     node = SmallNode(tmp_path / "node")
     client = TestClient(web_app(WebNode(node.settings, node.database, node.store)), base_url="http://127.0.0.1:8180")
-    for path in ("/", "/login", "/node", "/audit", "/study/1.2"):
+    for path in ("/", "/login", "/node", "/audit", "/monitor", "/study/1.2"):
         answer = client.get(path)
         policy = answer.headers["content-security-policy"]
         assert answer.headers["content-type"].startswith("text/html")
@@ -230,13 +230,19 @@ def test_a_browser_runs_nothing_but_the_nodes_own_modules(tmp_path):
         assert client.get(f"/static/{stray}").status_code == 404
 
 
+def test_the_page_on_monitoring_says_how_many_cases_a_baseline_lacks(room):
+    with room.open("/monitor", "!!document.querySelector('.card')") as page:
+        text = page.value("document.body.innerText")
+        assert "no alert stands" in text and "not watched: 2 of 300 cases" in text
+
+
 @pytest.mark.whole
 def test_axe_finds_nothing_serious(room):
     axe = Path(os.environ.get("ISOCENTER_AXE", ""))
     if not axe.is_file():
         pytest.skip("ISOCENTER_AXE does not name axe.min.js: run `npm install axe-core`")
     pages = {"/": "!!document.querySelector('tr[data-study]')", f"/study/{room.study}": DRAWN}
-    pages |= dict.fromkeys(("/node", "/audit"), "!!document.querySelector('table, .empty')")
+    pages |= dict.fromkeys(("/node", "/audit", "/monitor"), "!!document.querySelector('table, .empty')")
     for path, until in pages.items():
         with room.open(path, until) as page:
             for _ in range(2):

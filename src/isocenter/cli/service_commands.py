@@ -84,7 +84,10 @@ def feedback(
 
 
 def monitor(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Cases that a model has answered, CSV or Parquet.")],
+    table: Annotated[
+        Path,
+        typer.Argument(metavar="NODE|TABLE", help="A node's folder; or cases that a model answered, CSV or Parquet."),
+    ],
     reference: Annotated[
         Path | None,
         typer.Option(metavar="TABLE", help="The baseline; by default the first 300 cases of TABLE."),
@@ -96,8 +99,9 @@ def monitor(
         typer.Option(metavar="GROUPS", help="Attributes to trace a change to: station,software,age:40:60."),
     ] = None,
     run_length: Annotated[
-        float, typer.Option(metavar="N", help="Cases between false alarms, for all watches together.")
-    ] = 10000.0,
+        float | None,
+        typer.Option(metavar="N", help="Cases between false alarms, for all watches together; by default 10,000."),
+    ] = None,
     bound: Annotated[
         list[str] | None,
         typer.Option(metavar="M:LABEL:V", help="Least audited value: sensitivity:nodule:0.8. Repeatable."),

@@ -13,14 +13,12 @@ if TYPE_CHECKING:
     from isocenter.service.exchange.covariates import check_covariates
     from isocenter.service.intake import start_intake
     from isocenter.service.keeper import Keeper
-    from isocenter.service.monitoring.baseline import baseline_of
-    from isocenter.service.monitoring.cases import cases, versions
-    from isocenter.service.monitoring.rounds import Rounds, baseline_stream, by_of, run_length
+    from isocenter.service.monitoring.rounds import Rounds, alerts_as_rows, by_of, watched_versions
     from isocenter.service.objects.store import key_of
     from isocenter.service.reading.data_set import of_one_source, opinions, write_data_set
     from isocenter.service.records.audit import record_settings
     from isocenter.service.records.chain import canonical, sealed_events, unsealed_count, verified
-    from isocenter.service.records.database import Database, node_database, only_keeper, opened
+    from isocenter.service.records.database import Database, node_database, node_settings, only_keeper, opened
     from isocenter.service.records.index import Index
     from isocenter.service.records.workitems import Workitems
     from isocenter.service.routing.answers import study_answers

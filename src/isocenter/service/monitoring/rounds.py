@@ -41,6 +41,7 @@ from isocenter.service.monitoring.drawing import draw
 from isocenter.service.monitoring.safety import held, notified
 from isocenter.service.records.alerts import CLEARED, PERFORMANCE, last_end, looked, raised, settled, standing
 from isocenter.service.records.database import Database
+from isocenter.service.records.tables import alerts as records
 from isocenter.service.records.tables import outcomes
 from isocenter.service.repeating import repeated
 from isocenter.service.settings import Monitor, Settings
@@ -89,6 +90,20 @@ class Seen:
         own = {name: getattr(self, name) for name in ("model", "version", "baseline", "cases", "run_length", "problem")}
         drift, performance = _plain(drift_table(self.drifts)), _plain(performance_table(self.figures))
         return {**own, "drift": drift, "performance": performance}
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedVersion:
+    """The cases of a version of a model: all, those that are compared with its baseline, and that, where there is one.
+
+    run_length: 0 without a baseline
+    """
+
+    model: str
+    cases: Stream
+    watched: Stream
+    baseline: Stream | None
+    run_length: float
 
 
 @dataclass(frozen=True)
@@ -228,6 +243,41 @@ class Rounds:
                 yield Window(row.n, one.estimate.high >= least, until)
 
 
+def watched_versions(connection: Connection, settings: Settings) -> list[WatchedVersion]:
+    """What monitoring sees of each version that answers."""
+    made = list[WatchedVersion]()
+    for model, version in versions(connection):
+        row, everything = baseline_of(connection, version), Stream.of(cases(connection, version=version))
+        if row is None:
+            made.append(WatchedVersion(model, everything, everything, None, 0.0))
+            continue
+        since = max(row.last_at, last_end(connection, version))
+        begun = np.asarray(everything.at > pd.Timestamp(_restarted(connection, version, since), unit="s", tz="UTC"))
+        watched = everything.only(begun) if begun.any() else everything
+        length = run_length(settings.monitor, row, len(settings.models) or 1)
+        made.append(WatchedVersion(model, everything, watched, baseline_stream(connection, row), length))
+    return made
+
+
+def alerts_as_rows(connection: Connection) -> list[Alert]:
+    """All alerts as rows of `alerts.csv`, with their number and state."""
+    return [
+        Alert(
+            row.n,
+            _iso(row.at),
+            row.severity,
+            row.watch,
+            row.kind,
+            row.scope,
+            _iso(row.since),
+            row.state,
+            row.action,
+            row.because,
+        )
+        for row in connection.execute(select(records).order_by(records.c.n))
+    ]
+
+
 def run_length(settings: Monitor, baseline: Row[Any], models: int) -> float:
     """Cases between false alarms of one of so many models, by how often cases came during its baseline."""
     days = max((baseline.last_at - baseline.first_at) / DAY_S, 1.0)
@@ -245,6 +295,10 @@ def baseline_stream(connection: Connection, baseline: Row[Any]) -> Stream:
     """The cases of a baseline."""
     before = float(np.nextafter(baseline.first_at, 0.0))
     return Stream.of(cases(connection, before, baseline.last_at, baseline.model_hash))
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _mark(connection: Connection, version: str) -> tuple[Any, ...]:
