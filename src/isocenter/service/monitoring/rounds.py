@@ -146,7 +146,8 @@ class Rounds:
         """Whether something was new. A model that cannot be watched keeps no other from it."""
         with self.database.read() as connection:
             baseline = baseline_of(connection, version)
-            mark = (None if baseline is None else baseline.n, *_mark(connection, version))
+            today = self.database.now() // DAY_S  # a day without a case is new, too
+            mark = (None if baseline is None else baseline.n, today, *_mark(connection, version))
             if self._marks.get(version) == mark:
                 return False
             try:
@@ -180,7 +181,8 @@ class Rounds:
             return Seen(model, version, FROZEN, 0, length)
         known = baseline_stream(connection, baseline)
         stream, wrong = Stream.of(table), miscalibration(known)
-        found = drifts(known, stream, by_of(own.by, table), length, wrong)
+        until = pd.Timestamp(self.database.now(), unit="s", tz="UTC")
+        found = drifts(known, stream, by_of(own.by, table), length, wrong, until)
         figures, judged = self._figures(connection, version, ended, found, wrong)
         bounds = [Bound(one.metric, one.label, one.at_least) for one in self.settings.bound]
         # Of a bound only the last figure counts: one cause is one alert.
