@@ -18,7 +18,7 @@ from isocenter.service.routing.answers import study_answers
 from isocenter.service.routing.facts import SeriesFacts
 from isocenter.service.routing.rules import rules_of, study_routing
 from isocenter.service.speaking import spoken_to
-from isocenter.service.stored import LOG, stored_models
+from isocenter.service.stored import LOG
 from isocenter.service.web.access import KEEPING, ROLES, roles
 from isocenter.service.web.shapes import (
     EchoShape,
@@ -61,7 +61,7 @@ def get_node(node: Node) -> NodeShape:
 @router.get("/models", dependencies=[roles(*ROLES)])
 def list_models(node: Node) -> Listing[ModelShape]:
     """The models that rules may name."""
-    models = stored_models(node.folder)
+    models = node.models
     rules = rules_of(node.settings, models)
     rows = [
         ModelShape(
@@ -106,7 +106,7 @@ def _untaken(node: WebNode) -> Iterator[UntakenShape]:
         newest = connection.execute(complete.order_by(studies.c.complete_at.desc()).limit(NEWEST)).all()
     if not newest:
         return
-    models = stored_models(node.folder)
+    models = node.models
     rules = rules_of(node.settings, models)
     for study in newest:
         found = node.index.series_of(study.study)

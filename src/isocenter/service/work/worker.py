@@ -23,6 +23,7 @@ from isocenter.runtime import Model, Request
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange.covariates import Known, known_covariates
 from isocenter.service.records.database import Database
+from isocenter.service.records.deployments import package_finder
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import ABSTAINED, REFUSED, Job, Jobs, Outcome
 from isocenter.service.records.tables import jobs, studies
@@ -60,7 +61,7 @@ class Worker:
         self.rules = {rule.name: rule for rule in rules}
         memory = settings.queue.memory_gb / max(1, settings.queue.workers)
         self.without = sorted(set(models) - set(settings.models))
-        self.models = WarmModels(settings.models, memory)
+        self.models = WarmModels(settings.models, memory, packages=package_finder(database, settings.folder))
 
     def warm(self) -> None:
         """Load the models, as many as the memory is meant to hold, so that the first job does not wait for one."""
@@ -137,7 +138,7 @@ class Worker:
             given=given,
             request=Request(at_most=self.settings.queue.job_timeout_s, allow_large=own is not None and own.allow_large),
             kinds=own.answers if own is not None else (),
-            explains=self.models.maps_of(job.model),
+            explains=self.models.maps_of(job.model, job.model_hash),
         )
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)
