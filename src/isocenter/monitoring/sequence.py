@@ -15,6 +15,8 @@ LEVEL = 0.95
 NARROWEST_AT = 10.0
 # Halvings of the range in which the boundary is searched: to an error of 1e-7 of a case.
 HALVINGS = 32
+# Halvings between a rate and the end of its interval: to .001.
+RATES_TRIED = 10
 METHOD = "confidence sequence, empirical Bernstein"
 
 
@@ -74,6 +76,37 @@ def followed_difference(
         return Estimate(value, n=n, patients=n, method="none: an arm has no case yet")
     low, high = float(first.low or 0.0) - float(second.high or 0.0), float(first.high or 0.0) - float(second.low or 0.0)
     return Estimate(value, low, high, level, n, n, method=f"difference of two arms, each a {METHOD}")
+
+
+def followed_ratio(hits: ArrayLike, over: ArrayLike, weights: ArrayLike, *, level: float = LEVEL) -> Estimate:
+    """A rate, such as a sensitivity, from weighted cases, one a patient, with an interval that holds at every look.
+
+    hits:    (cases,) what counts for the rate, at most `over`
+    over:    (cases,) between 0 and 1, what it is a share of
+    weights: (cases,) inverse of the chance with which a case was drawn; the largest possible is among them
+    A rate is in the interval as long as the sequence of hits - rate x over, weighted, holds zero.
+    """
+    found, of, weight = (np.asarray(one, dtype=np.float64) for one in (hits, over, weights))
+    total = float((of * weight).sum())
+    if not total > 0:
+        return Estimate(float("nan"), n=len(of), patients=len(of), method="none: no such case")
+    value, largest = float((found * weight).sum() / total), float(weight.max())
+
+    def zero_is(rate: float) -> int:
+        """-1 where the sequence lies below zero, 1 where it lies above, 0 where it holds zero."""
+        least, most = -rate * largest, (1 - rate) * largest
+        [low], [high] = _ends(weight * (found - rate * of), least, most, level, first=len(of) - 1)
+        return int(low > 0) - int(high < 0)
+
+    def end_of(side: int) -> float:
+        inner, outer = value, 0.0 if side == 1 else 1.0
+        for _ in range(RATES_TRIED if zero_is(outer) == side else 0):
+            middle = (inner + outer) / 2
+            inner, outer = (inner, middle) if zero_is(middle) == side else (middle, outer)
+        return outer
+
+    n = int((of > 0).sum())
+    return Estimate(value, end_of(1), end_of(-1), level, n, n, method=METHOD)
 
 
 def log_mixture(total: Floats, variance: Floats) -> Floats:

@@ -22,7 +22,7 @@ from isocenter.service.objects.store import files_without_row, key_of
 from isocenter.service.performing import Performer
 from isocenter.service.records.audit import record_lines
 from isocenter.service.records.database import Database, RecordError
-from isocenter.service.records.deployments import models_of
+from isocenter.service.records.deployments import end_at_date, models_of
 from isocenter.service.records.index import Arrival, Index
 from isocenter.service.records.jobs import Jobs, Wanted
 from isocenter.service.records.workitems import Workitems, orders_of
@@ -122,8 +122,8 @@ class Keeper:
             self._swept = time.monotonic()
             if forget_journals(inbox, self._read):
                 self.find()
-            for n, because in end_due(self.index.database, self.settings):
-                log.info("change %d has ended: %s", n, because)
+            with self.index.database.write() as connection:
+                end_at_date(connection)
         return fresh
 
     def _add(self, objects: Sequence[Received]) -> int:

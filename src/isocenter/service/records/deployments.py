@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
 
-from isocenter.errors import IntegrityError, IsocenterError
+from isocenter.errors import IntegrityError, IsocenterError, UsageError
 from isocenter.runtime import digest, verify
 from isocenter.service.records.actor import MACHINE, NODE, Actor
 from isocenter.service.records.audit import record
@@ -33,6 +33,10 @@ SHARES = 2.0**64
 
 class ChangeError(IsocenterError):
     """A change that cannot be made as things stand."""
+
+
+class UnknownChangeError(ChangeError):
+    """A number that no change has."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def is_in_force() -> ColumnElement[bool]:
     return and_(deployments.c.began.is_not(None), deployments.c.ended.is_(None), goes_on)
 
 
-def ask(
+def ask_for_change(
     connection: Connection,
     package: Package,
     mode: Mode,
@@ -103,8 +107,8 @@ def approve(connection: Connection, n: int, who: Actor) -> bool:
     Raises ChangeError where nothing waits, the person approved it before, or no person asks; IntegrityError for a
     package that is not what was written.
     """
-    row = connection.execute(select(deployments).where(deployments.c.n == n).with_for_update()).first()
-    if row is None or row.began is not None or row.ended is not None:
+    row = _of_number(connection, n)
+    if row.began is not None or row.ended is not None:
         raise ChangeError("does not wait for approval", f"change {n}", "See /api/changes")
     if not who.account or who.account.startswith(MACHINE):
         raise ChangeError("is approved by persons with accounts alone", f"change {n}", "Log in as yourself")
@@ -154,17 +158,22 @@ def roll_back(connection: Connection, model: str, actor: Actor, because: str) ->
     return f"{model}: the package {earlier[-1].manifest[:12]} of change {earlier[-1].n} answers again"
 
 
-def end(connection: Connection, n: int, who: Actor, because: str) -> str:
+def end_change(connection: Connection, n: int, who: Actor, because: str) -> str:
     """End one change: a shadow, a split or one that waits; of a live package as `roll_back`. Raises as it does."""
-    row = connection.execute(select(deployments).where(deployments.c.n == n)).first()
-    if row is None or row.ended is not None:
-        raise ChangeError("has ended, or never was", f"change {n}", "See /api/changes")
+    row = _of_number(connection, n)
+    if row.ended is not None:
+        raise ChangeError("has ended", f"change {n}", "See /api/changes")
     if row.mode == LIVE and row.began is not None:
         for arm in _rows(connection, deployments.c.model == row.model, deployments.c.mode == ARM, is_in_force()):
             _ended(connection, arm, because, who, is_taken_back=True)
         return roll_back(connection, row.model, who, because)
     _ended(connection, row, because, who, is_taken_back=row.mode == ARM)
     return f"{row.model}: change {n}, {row.mode}, has ended"
+
+
+def state_of(row: Row[Any]) -> str:
+    """Whether a change waits for approval, is in force, or has ended."""
+    return "ended" if row.ended is not None else "waiting" if row.began is None else "in force"
 
 
 def end_at_date(connection: Connection) -> list[int]:
@@ -179,6 +188,24 @@ def current(connection: Connection, model: str) -> Path | None:
     """The folder of the package that is live for a model; None where it is that of the settings."""
     row = _live(connection, model)
     return None if row is None else Path(row.folder)
+
+
+def live_package(connection: Connection, model: str) -> Package | None:
+    """The package that is live for a model; None where it is that of the settings."""
+    row = _live(connection, model)
+    return None if row is None else Package(model, Path(row.folder), row.manifest, ModelFacts(**row.facts))
+
+
+def refuse_other_packages(connection: Connection, models: Mapping[str, ModelFacts]) -> None:
+    """Raise UsageError where the settings name a package that never answered, though a change says which one answers.
+
+    models: those of the settings
+    """
+    for name, facts in models.items():
+        row, known = _live(connection, name), _rows(connection, deployments.c.model == name, deployments.c.mode == LIVE)
+        if row is not None and facts.hash not in {one.hash for one in known}:
+            problem = f"names a package that no change made live, and {row.folder} answers for {name}"
+            raise UsageError(problem, f"models.{name}.path", "Name that one, and promote the other: isocenter change")
 
 
 def models_of(
@@ -224,6 +251,15 @@ def package_finder(database: Database, folder: Path) -> Callable[[str, str | Non
         return None if row is None else folder / PACKAGES / row.manifest
 
     return found
+
+
+def _of_number(connection: Connection, n: int) -> Row[Any]:
+    row = connection.execute(select(deployments).where(deployments.c.n == n).with_for_update()).first()
+    if row is None:
+        raise UnknownChangeError(
+            "there is no such change", f"change {n}", "See isocenter change status, or /api/changes"
+        )
+    return row
 
 
 def _rows(connection: Connection, *where: ColumnElement[bool]) -> Sequence[Row[Any]]:

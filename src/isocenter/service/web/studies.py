@@ -52,7 +52,7 @@ def route_study(node: Node, study: StudyName) -> Listing[RoutedShape]:
         raise WebError(
             409, "the study is not complete yet, and its series are not read", study, "Wait, or use complete"
         )
-    models = node.models
+    models = node.models_of(row)
     rules, found = rules_of(node.settings, models), node.index.series_of(row.study)
     contents = {one.series: one.inputs_hash for one in found}
     answers, _ = study_answers(node.database, row.study, rules, models, contents)

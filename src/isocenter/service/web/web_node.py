@@ -159,8 +159,12 @@ class WebNode:
     @property
     def models(self) -> dict[str, ModelFacts]:
         """The facts of the models that answer now."""
+        return self.models_of(None)
+
+    def models_of(self, study: Row[Any] | None) -> dict[str, ModelFacts]:
+        """The facts of the models that answer a study."""
         with self.database.read() as connection:
-            return models_of(connection, stored_models(self.folder))
+            return models_of(connection, stored_models(self.folder), study)
 
     @property
     def workitems(self) -> Workitems:
