@@ -19,7 +19,7 @@ import packages
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.runtime import digest
-from isocenter.service import Bound
+from isocenter.service.deploying import refresh_packages
 from isocenter.service.monitoring.changes import change_rows, end_harmful, figures_of
 from isocenter.service.records import accounts as of_accounts
 from isocenter.service.records.actor import NODE, Actor
@@ -28,16 +28,15 @@ from isocenter.service.records.deployments import (
     Package,
     approve,
     ask_for_change,
-    current,
     end_at_date,
     end_change,
     is_of_arm,
     models_of,
-    refuse_other_packages,
     roll_back,
 )
 from isocenter.service.records.tables import audit, deployments, findings, jobs, measures, outcomes, studies
 from isocenter.service.routing.facts import ModelFacts
+from isocenter.service.settings import Bound
 from isocenter.service.stored import MODELS, settings_file
 from isocenter.values import Geometry, Image
 from service.databases import with_tables
@@ -285,12 +284,21 @@ def test_a_split_ends_by_itself_where_its_new_arm_crosses_the_bound_of_harm(reco
         assert [row["state"] for row in change_rows(connection)] == ["in force", "ended"]
 
 
-def test_settings_that_name_a_package_that_no_change_made_live_are_refused(records, split, tmp_path):
-    with records.read() as connection:
-        assert current(connection, "m") == tmp_path / "old"
-        refuse_other_packages(connection, {"m": ModelFacts("m", "h1"), "other": ModelFacts("other", "h9")})
-        with pytest.raises(UsageError, match="that no change made live"):
-            refuse_other_packages(connection, {"m": ModelFacts("m", "h3")})
+def test_settings_may_name_what_was_live_and_another_file_of_codes_makes_another_model_of_it(node, made, tmp_path):
+    isocenter.shadow_change(node.settings.folder, made["new"])
+    codes = tmp_path / "codes.csv"
+    codes.write_text("name,scheme,value,meaning\nkidney left,99SITE,1,Left kidney\n")
+    before = [row.hash for row in node.rows(deployments)]
+    for change, path in (({"codes": codes}, made["m"]), ({}, made["new"])):
+        own = node.settings.models["m"].model_copy(update={"path": path, **change})
+        settings = node.settings.model_copy(update={"models": {"m": own}})
+        if path == made["new"]:
+            with pytest.raises(UsageError, match="that no change made live"):
+                refresh_packages(settings, node.database)
+        else:
+            refresh_packages(settings, node.database)
+    after = [row.hash for row in node.rows(deployments)]
+    assert len({*before, *after}) == 4
 
 
 def test_what_cannot_be_told_apart_or_goes_on_already_is_no_change(records, split, tmp_path):

@@ -8,7 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.service.courier import Couriers
-    from isocenter.service.deploying import answering_package, stored_package
+    from isocenter.service.deploying import answering_package, refresh_packages, stored_package
     from isocenter.service.dicom.receiver import Receiver
     from isocenter.service.exchange.atna import atna_message
     from isocenter.service.exchange.covariates import check_covariates
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from isocenter.service.records.audit import record_settings
     from isocenter.service.records.chain import canonical, sealed_events, unsealed_count, verified
     from isocenter.service.records.database import Database, node_database, only_keeper, opened
-    from isocenter.service.records.deployments import ask_for_change, end_change, refuse_other_packages, roll_back
+    from isocenter.service.records.deployments import ask_for_change, end_change, roll_back
     from isocenter.service.records.index import Index
     from isocenter.service.records.workitems import Workitems
     from isocenter.service.routing.answers import study_answers

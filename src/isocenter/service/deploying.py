@@ -11,7 +11,17 @@ from sqlalchemy import Connection
 from isocenter.errors import UsageError
 from isocenter.runtime import PACKAGED, digest, unpacked, verify
 from isocenter.service.exchange.covariates import check_covariates
-from isocenter.service.records.deployments import MANIFEST, PACKAGES, Package, live_package
+from isocenter.service.records.database import Database
+from isocenter.service.records.deployments import (
+    MANIFEST,
+    PACKAGES,
+    Package,
+    live_package,
+    note_facts,
+    open_packages,
+    was_live,
+)
+from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.routing.rules import rules_of
 from isocenter.service.settings import Settings
 from isocenter.service.stored import stored_models
@@ -38,11 +48,40 @@ def stored_package(settings: Settings, model: str, given: Path) -> Package:
             finally:
                 shutil.rmtree(part, ignore_errors=True)
     verify(place)
-    section = settings.models[model].model_copy(update={"path": place})
-    loaded, facts = WarmModels({model: section}, settings.queue.memory_gb, "cpu")[model]
-    check_covariates(model, section.covariates, loaded.networks.context)
+    facts = _facts(settings, model, place)
     rules_of(settings, {**stored_models(settings.folder), model: facts})  # refuses what no series could fulfil
     return Package(model, place, place.name, facts)
+
+
+def refresh_packages(settings: Settings, database: Database) -> None:
+    """Read the packages that changes made answer once more, because another file of codes makes another model of them.
+
+    Raises UsageError for settings that name a package that no change made live, though a change says which one answers.
+    """
+    for model, section in settings.models.items():
+        with database.read() as connection:
+            known = open_packages(connection, model)
+            if not known:
+                continue
+            with unpacked(section.path) as folder:
+                own = folder / MANIFEST
+                is_known = own.is_file() and was_live(connection, model, digest(own))
+        if not is_known:
+            problem = f"names a package that no change made live; isocenter change status {settings.folder} shows them"
+            raise UsageError(problem, f"models.{model}.path", "Name one that was live, and promote the other one")
+        for n, package in known.items():
+            facts = _facts(settings, model, package.folder)
+            if facts.hash != package.facts.hash:
+                with database.write() as connection:
+                    note_facts(connection, n, facts)
+
+
+def _facts(settings: Settings, model: str, folder: Path) -> ModelFacts:
+    """The facts of a package under the settings of a model. Raises what loading raises."""
+    section = settings.models[model].model_copy(update={"path": folder})
+    loaded, facts = WarmModels({model: section}, settings.queue.memory_gb, "cpu")[model]
+    check_covariates(model, section.covariates, loaded.networks.context)
+    return facts
 
 
 def answering_package(connection: Connection, settings: Settings, model: str) -> Package:

@@ -110,8 +110,7 @@ def _describe(settings: Settings, name: str, stop: threading.Event) -> None:
     facts = _try(settings, name, stop)
     service.rules_of(settings, facts)  # refuses what no series could fulfil
     database = service.opened(settings.database_url)
-    with database.read() as connection:
-        service.refuse_other_packages(connection, facts)
+    service.refresh_packages(settings, database)
     database.close()
     rows = [asdict(one) for one in facts.values()]
     with written(settings.folder / MODELS, overwrite=True) as partial:

@@ -230,8 +230,13 @@ def _status(database: Database, done: str = "") -> NodeChanges:
         for one in found
     ]
     figures = [{"n": one["n"], **figure} for one in found for figure in one["figures"]]
-    made = (pd.DataFrame(rows, columns=list(COLUMNS)), pd.DataFrame(figures, columns=list(FIGURES)))
-    return NodeChanges(*(table.astype(object).where(table.notna(), None) for table in made), done)
+    table, numbers = pd.DataFrame(rows, columns=list(COLUMNS)), pd.DataFrame(figures, columns=list(FIGURES))
+    return NodeChanges(_with_none(table), _with_none(numbers), done)
+
+
+def _with_none(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with None where a cell is not known, as JSON has it."""
+    return table.astype(object).where(table.notna(), None)
 
 
 def _approvals(given: Sequence[Mapping[str, Any]]) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Row, select
 from isocenter.monitoring import RATES, Stream, followed_difference, followed_mean, followed_ratio, parts_of_rate
 from isocenter.service.monitoring.cases import CALLED, INCLUSION, PROBABILITY, cases
 from isocenter.service.records.actor import NODE
-from isocenter.service.records.database import Database
+from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.deployments import ARM, SHADOW, end_change, is_in_force, is_of_arm, state_of
 from isocenter.service.records.tables import approvals, deployments, jobs, shadow_answers, studies
 from isocenter.service.settings import Bound
@@ -21,6 +21,7 @@ from isocenter.service.work.shadowing import SHARES
 from isocenter.values import Estimate
 
 NEW, OLD, DIFFERENCE = "new", "old", "difference"
+SHOWN_S = 30 * 86400.0  # after its end, in which figures of a change are shown
 AUDITED, REPORTED = "audited", "reported"
 
 
@@ -54,7 +55,11 @@ def figures_of(connection: Connection, change: Row[Any]) -> list[Figure]:
 
 
 def change_rows(connection: Connection, *where: ColumnElement[bool]) -> list[dict[str, Any]]:
-    """Changes with their approvals and figures, oldest first, as plain values; times are s since 1970."""
+    """Changes with their approvals and figures, oldest first, as plain values; times are s since 1970.
+
+    Of what ended more than 30 days ago the figures are left out: all its cases would be read for each look.
+    """
+    long_ago = float(connection.execute(Clock().select()).scalar_one()) - SHOWN_S
     found = connection.execute(select(deployments).where(*where).order_by(deployments.c.n)).all()
     given = connection.execute(select(approvals).order_by(approvals.c.at)).all()
     kept = ("n", "model", "mode", "share", "until", "asked_at", "began", "ended", "because")
@@ -63,7 +68,10 @@ def change_rows(connection: Connection, *where: ColumnElement[bool]) -> list[dic
             **{name: row._mapping[name] for name in kept},
             **{"package": row.manifest, "state": state_of(row), "check": row.check_hash},
             "approvals": [{"account": one.account, "role": one.role, "at": one.at} for one in given if one.n == row.n],
-            "figures": [one.as_row() for one in figures_of(connection, row)],
+            "figures": [
+                one.as_row()
+                for one in (figures_of(connection, row) if row.ended is None or row.ended > long_ago else ())
+            ],
         }
         for row in found
     ]

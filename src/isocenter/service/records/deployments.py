@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
 
-from isocenter.errors import IntegrityError, IsocenterError, UsageError
+from isocenter.errors import IntegrityError, IsocenterError
 from isocenter.runtime import digest, verify
 from isocenter.service.records.actor import MACHINE, NODE, Actor
 from isocenter.service.records.audit import record
@@ -92,7 +92,7 @@ def ask_for_change(
     if (other := connection.execute(others).scalar()) is not None:
         remedy = f"End it first: isocenter change rollback NODE --change {other}"
         raise ChangeError(f"change {other} of this model, {mode}, goes on or waits for approval", own.model, remedy)
-    columns = {"share": share, "until": until, "check_hash": check_hash, "because": because}
+    columns: dict[str, Any] = {"share": share, "until": until, "check_hash": check_hash, "because": because}
     columns |= {"key": secrets.token_hex(16) if mode == ARM else None, "began": Clock() if mode == SHADOW else None}
     n = _insert(connection, package, mode, **columns)
     stated = {"n": n, "mode": mode, "package": package.manifest, "share": share, "until": until, "check": check_hash}
@@ -196,16 +196,22 @@ def live_package(connection: Connection, model: str) -> Package | None:
     return None if row is None else Package(model, Path(row.folder), row.manifest, ModelFacts(**row.facts))
 
 
-def refuse_other_packages(connection: Connection, models: Mapping[str, ModelFacts]) -> None:
-    """Raise UsageError where the settings name a package that never answered, though a change says which one answers.
+def open_packages(connection: Connection, model: str) -> dict[int, Package]:
+    """{number: package} of the changes of a model that have not ended."""
+    rows = _rows(connection, deployments.c.model == model, deployments.c.ended.is_(None))
+    return {row.n: Package(model, Path(row.folder), row.manifest, ModelFacts(**row.facts)) for row in rows}
 
-    models: those of the settings
-    """
-    for name, facts in models.items():
-        row, known = _live(connection, name), _rows(connection, deployments.c.model == name, deployments.c.mode == LIVE)
-        if row is not None and facts.hash not in {one.hash for one in known}:
-            problem = f"names a package that no change made live, and {row.folder} answers for {name}"
-            raise UsageError(problem, f"models.{name}.path", "Name that one, and promote the other: isocenter change")
+
+def was_live(connection: Connection, model: str, manifest: str) -> bool:
+    """Whether a package answers for a model, or did."""
+    of_model = (deployments.c.model == model, deployments.c.mode == LIVE, deployments.c.began.is_not(None))
+    return bool(_rows(connection, *of_model, deployments.c.manifest == manifest))
+
+
+def note_facts(connection: Connection, n: int, facts: ModelFacts) -> None:
+    """Keep what routing asks of a package under settings that have changed."""
+    noted = {"facts": asdict(facts), "hash": facts.hash}
+    connection.execute(update(deployments).where(deployments.c.n == n).values(noted))
 
 
 def models_of(
@@ -273,7 +279,12 @@ def _live(connection: Connection, model: str) -> Row[Any] | None:
 
 
 def _insert(connection: Connection, package: Package, mode: str, **columns: Any) -> int:
-    made = {"model": package.model, "folder": str(package.folder), "manifest": package.manifest, "mode": mode}
+    made: dict[str, Any] = {
+        "model": package.model,
+        "folder": str(package.folder),
+        "manifest": package.manifest,
+        "mode": mode,
+    }
     made |= {"hash": package.facts.hash, "facts": asdict(package.facts), "asked_at": Clock(), **columns}
     return int(connection.execute(insert(deployments).values(made).returning(deployments.c.n)).scalar_one())
 
