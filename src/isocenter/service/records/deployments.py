@@ -147,7 +147,7 @@ def roll_back(connection: Connection, model: str, actor: Actor, because: str) ->
     begun = deployments.c.began.is_not(None) & deployments.c.is_taken_back.is_(False)
     earlier = _rows(connection, of_model, deployments.c.mode == LIVE, begun)[:-1]
     if answering is None or not earlier:
-        raise ChangeError("no package answered before", model, "Name another one in node.toml")
+        raise ChangeError("no package answered before", model, "End a shadow by its number: --change N")
     _verify(earlier[-1])
     for other in _rows(connection, of_model, deployments.c.ended.is_(None)):
         _ended(connection, other, because, actor, is_taken_back=other.n == answering.n)
@@ -252,7 +252,8 @@ def package_finder(database: Database, folder: Path) -> Callable[[str, str | Non
             if wanted is None:
                 row = _live(connection, model)
             else:
-                rows = _rows(connection, deployments.c.model == model, deployments.c.hash == wanted)
+                begun = (deployments.c.model == model, deployments.c.began.is_not(None))
+                rows = _rows(connection, *begun, deployments.c.hash == wanted)
                 row = rows[-1] if rows else None
         return None if row is None else folder / PACKAGES / row.manifest
 
@@ -297,6 +298,9 @@ def _ended(connection: Connection, row: Row[Any], because: str, who: Actor, *, i
     record(connection, "change ended", f"model {row.model}", actor=who, detail=stated)
     if not is_taken_back:
         return
+    # Where it was an arm or in shadow before, no study keeps it for that.
+    same = (deployments.c.model == row.model, deployments.c.manifest == row.manifest, deployments.c.mode != LIVE)
+    connection.execute(update(deployments).where(*same).values(is_taken_back=True))
     mine = (jobs.c.model == row.model, jobs.c.model_hash == row.hash, jobs.c.state.in_(OPEN))
     for job in connection.execute(select(jobs.c.job, jobs.c.study).where(*mine)).all():
         closed(connection, job.job, "superseded", f"its package was taken back: {because}", who)
