@@ -25,7 +25,8 @@ def serve(
     config: Config = None,
     folder: Folder = None,
     role: Annotated[
-        str, typer.Option(metavar="ROLE", help="Part of the node to run: all, receiver, keeper, worker or web.")
+        str,
+        typer.Option(metavar="ROLE", help="Part of the node to run: all, receiver, keeper, worker, web or monitor."),
     ] = "all",
     check: Annotated[
         bool, typer.Option("--check", help="Check settings, models and ports, and start nothing.")

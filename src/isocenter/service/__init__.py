@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from isocenter.service.exchange.covariates import check_covariates
     from isocenter.service.intake import start_intake
     from isocenter.service.keeper import Keeper
+    from isocenter.service.monitoring.baseline import baseline_of
+    from isocenter.service.monitoring.cases import cases, versions
     from isocenter.service.monitoring.changes import change_rows, end_harmful
+    from isocenter.service.monitoring.rounds import Rounds, baseline_stream, by_of, run_length
     from isocenter.service.objects.store import key_of
     from isocenter.service.reading.data_set import of_one_source, opinions, write_data_set
     from isocenter.service.records.accounts import Accounts

@@ -101,8 +101,15 @@ def _worker(settings: Settings, name: str, stop: threading.Event) -> None:
 
 
 def _web(settings: Settings, name: str, stop: threading.Event) -> None:
-    settings = kept_settings(settings, "rules", "urgent", "models", "peers", "queue", "fhir", "hl7", "oidc", "page")
+    shown = ("rules", "urgent", "models", "peers", "queue", "fhir", "hl7", "oidc", "page", "monitor")
+    settings = kept_settings(settings, *shown)
     service.run_web(settings, stop, lambda port: _beating(settings, name, stop))
+
+
+def _monitor(settings: Settings, name: str, stop: threading.Event) -> None:
+    settings = kept_settings(settings, "monitor", "safety", "bound", "notify", "models", "http")
+    _beating(settings, name, stop)
+    service.Rounds(settings, service.opened(settings.database_url)).watch(stop)
 
 
 def _describe(settings: Settings, name: str, stop: threading.Event) -> None:
@@ -131,6 +138,7 @@ ROLES: Mapping[str, Callable[[Settings, str, threading.Event], object]] = {
     "keeper": _keeper,
     "worker": _worker,
     "web": _web,
+    "monitor": _monitor,
     "describe": _describe,
     "try": _try,
 }

@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from isocenter.lazy import pandas as pd
+from isocenter.service.monitoring.outcomes import Outcome, outcomes_by_job
 from isocenter.service.records.jobs import NOTHING, RESULT
-from isocenter.service.records.tables import baselines, findings, jobs, measures, outcomes, series, studies
+from isocenter.service.records.tables import findings, jobs, measures, series, studies
 
 # States of a job whose answer stands; of others it was replaced, or never given.
 STANDING = ("sending", "done")
@@ -19,6 +20,10 @@ ANSWERED = (RESULT, NOTHING)
 # Of findings that exclude each other, and beginnings of columns, as tables of cases have them.
 CLASS = "class"
 PROBABILITY, CALLED, REFERENCE, INCLUSION = "probability_", "called_", "reference", "inclusion"
+# Jobs that have reached their model.
+_MEASURED = jobs.join(measures, measures.c.job == jobs.c.job)
+# Within which two versions of a model count as answering side by side (s).
+WEEK_S = 7 * 86400.0
 # Letters of a station's hash, by which a person tells it from others.
 STATION = 8
 # Columns that every table has, though all of their cells may be blank: `by` may name them.
@@ -41,17 +46,15 @@ def cases(
     one belongs to the day of its job.
     """
     chosen = _chosen(since, until, version)
-    joined = jobs.join(measures, measures.c.job == jobs.c.job).join(studies, studies.c.study == jobs.c.study)
+    joined = _MEASURED.join(studies, studies.c.study == jobs.c.study)
     wanted = select(jobs, measures.c.measures, measures.c.distances, studies.c.patient)
     rows = connection.execute(wanted.select_from(joined).where(*chosen).order_by(jobs.c.done_at, jobs.c.job)).all()
-    keys = select(jobs.c.job).select_from(jobs.join(measures, measures.c.job == jobs.c.job)).where(*chosen)
+    keys = select(jobs.c.job).select_from(_MEASURED).where(*chosen)
     found = defaultdict[str, list[Mapping[str, Any]]](list)
     for one in connection.execute(select(findings.c.job, findings.c.row).where(findings.c.job.in_(keys))):
         found[one.job].append(one.row)
-    labelled = defaultdict[str, list[Row[Any]]](list)
-    for one in connection.execute(select(outcomes).where(outcomes.c.job.in_(keys)).order_by(outcomes.c.at)):
-        labelled[one.job].append(one)
-    of_studies = select(jobs.c.study).select_from(jobs.join(measures, measures.c.job == jobs.c.job)).where(*chosen)
+    labelled = outcomes_by_job(connection)
+    of_studies = select(jobs.c.study).select_from(_MEASURED).where(*chosen)
     scanners = {
         (one.study, one.series): one for one in connection.execute(select(series).where(series.c.study.in_(of_studies)))
     }
@@ -60,7 +63,7 @@ def cases(
             **_of_job(row),
             **_of_scanner(scanners.get((row.study, next(iter(row.inputs["series"].values()), "")))),
             **columns_of_answer(found[row.job]),
-            **_of_labels(labelled[row.job]),
+            **_of_labels(labelled.get(row.job, [])),
         }
         for row in rows
     ]
@@ -68,33 +71,37 @@ def cases(
     return pd.DataFrame(made, columns=[*ALWAYS, *others])
 
 
-def baseline_of(connection: Connection, version: str) -> Row[Any] | None:
-    """The row of the baseline that counts for a model; None where none was frozen."""
-    wanted = select(baselines).where(baselines.c.model_hash == version).order_by(baselines.c.n.desc())
-    return connection.execute(wanted.limit(1)).first()
+def versions(connection: Connection) -> list[tuple[str, str]]:
+    """(model, hash) of the versions that answer: those that did so last or within a week before, in that order."""
+    last = select(jobs.c.model, jobs.c.model_hash, func.max(jobs.c.done_at).label("at")).select_from(_MEASURED)
+    rows = connection.execute(last.where(*_chosen()).group_by(jobs.c.model, jobs.c.model_hash).order_by("at")).all()
+    latest = {row.model: row.at for row in rows}
+    return [(row.model, row.model_hash) for row in rows if row.at > latest[row.model] - WEEK_S]
 
 
-def versions(connection: Connection) -> dict[str, str]:
-    """{model: hash of the version that has answered last} of a node."""
-    done = jobs.join(measures, measures.c.job == jobs.c.job)
-    last = select(jobs.c.model, jobs.c.model_hash, func.max(jobs.c.done_at)).select_from(done).where(*_chosen())
-    rows = connection.execute(last.group_by(jobs.c.model, jobs.c.model_hash)).all()
-    return {model: version for model, version, _ in sorted(rows, key=lambda row: float(row[2]))}
-
-
-def newest(connection: Connection, version: str, most: int, since: float | None = None) -> tuple[int, float, float]:
-    """How many cases of a model there are, at most so many, and when the first and the last of the newest was done."""
-    done = jobs.join(measures, measures.c.job == jobs.c.job)
-    chosen = _chosen(since, version=version)
-    at = select(jobs.c.done_at).select_from(done).where(*chosen).order_by(jobs.c.done_at.desc()).limit(most)
-    times = list(connection.execute(at).scalars())
+def newest(connection: Connection, version: str, most: int) -> tuple[int, float, float]:
+    """How many cases of a version there are, at most so many, and when the first and last of the newest were done."""
+    at = select(jobs.c.done_at).select_from(_MEASURED).where(*_chosen(version=version))
+    times = list(connection.execute(at.order_by(jobs.c.done_at.desc()).limit(most)).scalars())
     return (len(times), float(times[-1]), float(times[0])) if times else (0, 0.0, 0.0)
+
+
+def counted_cases(connection: Connection, version: str, since: float | None = None, until: float | None = None) -> int:
+    """How many cases of a version were done after one time and not after another."""
+    number = select(func.count()).select_from(_MEASURED).where(*_chosen(since, until, version))
+    return int(connection.execute(number).scalar_one())
+
+
+def nth_time(connection: Connection, version: str, since: float, n: int) -> float:
+    """When the n-th case of a version after a time was done, from 1."""
+    at = select(jobs.c.done_at).select_from(_MEASURED).where(*_chosen(since, version=version))
+    return float(connection.execute(at.order_by(jobs.c.done_at).offset(n - 1).limit(1)).scalar_one())
 
 
 def _chosen(
     since: float | None = None, until: float | None = None, version: str | None = None
 ) -> list[ColumnElement[bool]]:
-    chosen = [jobs.c.outcome.is_not(None), jobs.c.state.in_(STANDING)]
+    chosen: list[ColumnElement[bool]] = [jobs.c.outcome.is_not(None), jobs.c.state.in_(STANDING)]
     chosen += [] if since is None else [jobs.c.done_at > since]
     chosen += [] if until is None else [jobs.c.done_at <= until]
     return chosen + ([] if version is None else [jobs.c.model_hash == version])
@@ -145,12 +152,10 @@ def columns_of_answer(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _of_labels(rows: Sequence[Row[Any]]) -> dict[str, Any]:
-    """`reference_<label>`, `reference_at` and `inclusion`: of blind reads, else as reported last."""
-    drawn = [row for row in rows if row.inclusion is not None]
-    counted = drawn or rows
-    if not counted:
+def _of_labels(stated: Sequence[Outcome]) -> dict[str, Any]:
+    """`reference_<label>`, when the last of them became known, and the chance with which a blind read was drawn."""
+    if not stated:
         return {}
-    at = datetime.fromtimestamp(max(row.at for row in counted), UTC).isoformat()
-    made = {f"{REFERENCE}_{row.label}": row.value for row in counted}
-    return {**made, "reference_at": at, INCLUSION: drawn[-1].inclusion if drawn else None}
+    at = datetime.fromtimestamp(max(one.at for one in stated), UTC).isoformat()
+    made = {f"{REFERENCE}_{one.label}": one.value for one in stated}
+    return {**made, "reference_at": at, INCLUSION: stated[0].inclusion}

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Row, select
 
-from isocenter.monitoring import RATES, Stream, followed_difference, followed_mean, followed_ratio, parts_of_rate
+from isocenter.monitoring import (
+    AUDITED,
+    RATES,
+    REPORTED,
+    Stream,
+    followed_difference,
+    followed_mean,
+    followed_ratio,
+    parts_of_rate,
+)
 from isocenter.service.monitoring.cases import CALLED, INCLUSION, PROBABILITY, cases
 from isocenter.service.records.actor import NODE
 from isocenter.service.records.database import Clock, Database
@@ -22,7 +31,6 @@ from isocenter.values import Estimate
 
 NEW, OLD, DIFFERENCE = "new", "old", "difference"
 SHOWN_S = 30 * 86400.0  # after its end, in which figures of a change are shown
-AUDITED, REPORTED = "audited", "reported"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 
 from isocenter.errors import DatasetError, FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
 from isocenter.files import dicom
@@ -22,6 +22,7 @@ from isocenter.prediction import algorithm_of, model_named
 from isocenter.runtime import Model, Request
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange.covariates import Known, known_covariates
+from isocenter.service.monitoring.safety import ABSTAIN, STOP, hold_of
 from isocenter.service.records.database import Database
 from isocenter.service.records.deployments import package_finder
 from isocenter.service.records.index import Index
@@ -42,6 +43,8 @@ RESULTS = "results"
 IDLE_S, AGAIN_S, DRAIN_S = 0.2, 10.0, 22.0
 # Before a FHIR server that did not answer is asked again for covariates (s).
 SOURCE_S = 30.0
+# Before it is looked again whether a person has undone what stops a model (s).
+STOPPED_S = 30.0
 # The exit of a worker whose job took too long: only the end of the process ends a computation.
 TOO_LONG = 70
 
@@ -147,6 +150,13 @@ class Worker:
             return None
         rule = self.rules.get(job.rule)
         send, own = rule.send if rule else [], self.settings.models.get(job.model)
+        hold = self._hold(job)
+        if hold is not None and hold.action == STOP:
+            self.jobs.give_back(job, f"stopped by {hold.because}", counts=False, after_s=STOPPED_S)
+            return None
+        if hold is not None and hold.action == ABSTAIN:
+            reason = f"the model answers nothing until a person undoes it: {hold.because}"
+            return self._announced(job, Outcome(ABSTAINED, reason, send=send, measured=None), inputs, room)
         began = time.monotonic()
         try:
             model = self.models.of(job.model, job.model_hash)
@@ -177,9 +187,16 @@ class Worker:
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)
             return None
+        if hold is not None:
+            outcome = replace(outcome, reason="; ".join(filter(None, [outcome.reason, hold.because])))
         outcome = with_urgency(outcome, job, self.index.uid_of(job.study), self.settings, room)
         timed = replace(outcome, seconds={"load": loading, **outcome.seconds}, send=send)
         return self._announced(job, timed, inputs, room, model)
+
+    def _hold(self, job: Job) -> Row[Any] | None:
+        """What an alert has done to the model of a job."""
+        with self.index.database.read() as connection:
+            return hold_of(connection, job.model)
 
     def _announced(self, job: Job, outcome: Outcome, inputs: Inputs, room: Path, model: Model | None = None) -> Outcome:
         """An outcome as its rule tells peers of it: not at all, or without an answer by reports that say why.

@@ -5,6 +5,7 @@ import { button, make } from "./viewer.js";
 import { showAudit } from "./audit.js";
 import { showHelp } from "./help.js";
 import { showLogin } from "./login.js";
+import { showMonitor } from "./monitor.js";
 import { showNode } from "./node.js";
 import { showStudy } from "./study.js";
 import { showWorklist } from "./worklist.js";
@@ -13,6 +14,7 @@ const PAGES = [
   { at: /^\/$/, title: "Worklist", show: showWorklist },
   { at: /^\/study\/([0-9a-f.]+)$/, title: "Study", show: showStudy },
   { at: /^\/node$/, title: "Node", show: showNode },
+  { at: /^\/monitor$/, title: "Monitor", show: showMonitor },
   { at: /^\/audit$/, title: "Audit", show: showAudit },
 ];
 
@@ -31,7 +33,7 @@ function link(href, text) {
 
 function header(me) {
   const brand = make("a", { className: "brand", href: "/", text: "Isocenter" });
-  const links = [link("/", "Worklist"), link("/node", "Node"), ...(me.role === "administrator" ? [link("/audit", "Audit")] : [])];
+  const links = [link("/", "Worklist"), link("/node", "Node"), link("/monitor", "Monitor"), ...(me.role === "administrator" ? [link("/audit", "Audit")] : [])];
   const nav = make("nav", { ariaLabel: "Pages" }, ...links);
   const swap = () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   const right = make("div", { className: "who" });
