@@ -303,7 +303,7 @@ def test_settings_may_name_what_was_live_and_another_file_of_codes_makes_another
 def test_what_cannot_be_told_apart_or_goes_on_already_is_no_change(records, split, tmp_path):
     old = package("old", "h1", tmp_path)
     with records.write() as connection:
-        with pytest.raises(ChangeError, match="has the weights, task and preprocessing"):
+        with pytest.raises(ChangeError, match="has the weights, settings and gate"):
             ask_for_change(connection, replace(old, manifest="other"), "live", own=old, because="")
         with pytest.raises(ChangeError, match=f"change {split} of this model, arm, goes on"):
             ask_for_change(connection, package("new", "h3", tmp_path), "arm", own=old, because="", share=0.1, until=4e9)

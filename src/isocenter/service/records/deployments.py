@@ -82,7 +82,7 @@ def ask_for_change(
     if package.facts.hash == own.facts.hash:
         is_same = package.manifest == own.manifest
         # Jobs know a model by this hash: of two packages with one hash nobody could say which of them answered.
-        problem = "is the package" if is_same else "has the weights, task and preprocessing of the package"
+        problem = "is the package" if is_same else "has the weights, settings and gate of the package"
         raise ChangeError(f"{problem} that answers now", str(package.folder), "Give one whose answers differ")
     others = select(deployments.c.n).where(
         deployments.c.model == own.model, deployments.c.mode == mode, deployments.c.ended.is_(None)

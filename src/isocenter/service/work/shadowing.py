@@ -50,7 +50,7 @@ def claimed(database: Database, without: Sequence[str], again_s: float) -> Shado
                 mine = (shadow_answers.c.n == one.n, shadow_answers.c.job == row.job)
                 connection.execute(delete(shadow_answers).where(*mine))
                 connection.execute(insert(shadow_answers).values(n=one.n, job=row.job, claimed_at=Clock()))
-                return Shadowed(one.n, _as_job(row, one.hash), row.outcome, one.facts["labels"])
+                return Shadowed(one.n, Job.of_row(row, model_hash=one.hash), row.outcome, one.facts["labels"])
     return None
 
 
@@ -109,18 +109,3 @@ def _next_job(shadow: Row[Any], again_s: float) -> Any:
     joined = jobs.outerjoin(shadow_answers, mine)
     open_jobs = select(jobs).select_from(joined).where(*since, *of_other)
     return open_jobs.where(or_(shadow_answers.c.job.is_(None), is_left)).order_by(jobs.c.done_at).limit(1)
-
-
-def _as_job(row: Row[Any], digest: str) -> Job:
-    return Job(
-        row.job,
-        row.study,
-        row.rule,
-        row.model,
-        digest,
-        row.inputs,
-        row.fence,
-        row.attempts,
-        row.created_at,
-        row.version,
-    )
