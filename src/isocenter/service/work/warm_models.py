@@ -28,7 +28,7 @@ log = logging.getLogger("isocenter")
 
 
 def model_facts(name: str, model: Model) -> ModelFacts:
-    """The facts of a model for routing; its hash is of weights, task, preprocessing, windows, gate, codes and ratios."""
+    """The facts of a model for routing; its hash: weights, task, preprocessing, windows, gate, codes and ratios."""
     task = {"name": model.task.name, **settings_of(model.task)}
     settings = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
     stated = [own for name in ("codes", "measures") if (own := model.record.get(name))]
