@@ -16,6 +16,7 @@ __all__ = [
     "__version__",
     "adopt",
     "calibrate",
+    "change_status",
     "check",
     "check_change",
     "compare",
@@ -37,13 +38,17 @@ __all__ = [
     "plan",
     "predict",
     "pretrain",
+    "promote_change",
     "propose_change",
     "read",
     "read_transform",
     "register",
     "register_frames",
+    "roll_back_change",
     "route",
     "serve",
+    "shadow_change",
+    "split_change",
     "study_size",
     "train",
     "verify_audit",
@@ -65,6 +70,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo
+    from isocenter.verbs.deploy import change_status, promote_change, roll_back_change, shadow_change, split_change
     from isocenter.verbs.document import document, verify_documents
     from isocenter.verbs.embed import embed
     from isocenter.verbs.ensemble import ensemble

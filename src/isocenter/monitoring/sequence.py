@@ -13,8 +13,10 @@ LEVEL = 0.95
 # The sum of squared errors, in units of the range, at which the interval is nearly as narrow as it can be: that of 40
 # cases of a rate of one half, or of 500 of a rate of .02.
 NARROWEST_AT = 10.0
-# Halvings of the range in which the boundary is searched: to a relative error of 1e-12.
-HALVINGS = 60
+# Halvings of the range in which the boundary is searched: to an error of 1e-7 of a case.
+HALVINGS = 32
+# Halvings between a rate and the end of its interval: to .001.
+RATES_TRIED = 10
 METHOD = "confidence sequence, empirical Bernstein"
 
 
@@ -30,7 +32,11 @@ def confidence_sequence(
     arXiv:1810.08240, theorem 4 and proposition 9.
     Raises UsageError for values outside the range, and for a level that is none.
     """
-    seen = np.asarray(values, dtype=np.float64)
+    return _ends(np.asarray(values, dtype=np.float64), least, most, level, first=0)
+
+
+def _ends(seen: Floats, least: float, most: float, level: float, *, first: int) -> tuple[Floats, Floats]:
+    """The ends after each case from the first on that is asked for."""
     if not (seen.ndim == 1 and least < most and ((seen >= least) & (seen <= most)).all()):
         remedy = "Give (cases,) numbers within least and most"
         raise UsageError(f"values that are not all within {least:g} and {most:g}", "confidence_sequence", remedy)
@@ -40,8 +46,9 @@ def confidence_sequence(
     # Each case is expected to be the mean of those before it; the first one, the middle.
     means = np.cumsum(scaled) / n
     expected = np.concatenate([[0.5], means[:-1]])[: len(scaled)]
-    reach = _boundary(np.cumsum((scaled - expected) ** 2), (1 - level) / 2) / n
-    low, high = np.clip(means - reach, 0, 1), np.clip(means + reach, 0, 1)
+    variance = np.cumsum((scaled - expected) ** 2)
+    reach = _boundary(variance[first:], (1 - level) / 2) / n[first:]
+    low, high = (np.clip(means[first:] + side * reach, 0, 1) for side in (-1, 1))
     return least + (most - least) * low, least + (most - least) * high
 
 
@@ -50,7 +57,7 @@ def followed_mean(values: ArrayLike, *, least: float = 0.0, most: float = 1.0, l
     seen = np.asarray(values, dtype=np.float64)
     if not len(seen):
         return Estimate(float("nan"), n=0, patients=0, method="none: no case yet")
-    low, high = confidence_sequence(seen, least=least, most=most, level=level)
+    low, high = _ends(seen, least, most, level, first=len(seen) - 1)
     return Estimate(float(seen.mean()), float(low[-1]), float(high[-1]), level, len(seen), len(seen), method=METHOD)
 
 
@@ -69,6 +76,37 @@ def followed_difference(
         return Estimate(value, n=n, patients=n, method="none: an arm has no case yet")
     low, high = float(first.low or 0.0) - float(second.high or 0.0), float(first.high or 0.0) - float(second.low or 0.0)
     return Estimate(value, low, high, level, n, n, method=f"difference of two arms, each a {METHOD}")
+
+
+def followed_ratio(hits: ArrayLike, over: ArrayLike, weights: ArrayLike, *, level: float = LEVEL) -> Estimate:
+    """A rate, such as a sensitivity, from weighted cases, one a patient, with an interval that holds at every look.
+
+    hits:    (cases,) what counts for the rate, at most `over`
+    over:    (cases,) between 0 and 1, what it is a share of
+    weights: (cases,) inverse of the chance with which a case was drawn; the largest possible is among them
+    A rate is in the interval as long as the sequence of hits - rate x over, weighted, holds zero.
+    """
+    found, of, weight = (np.asarray(one, dtype=np.float64) for one in (hits, over, weights))
+    total = float((of * weight).sum())
+    if not total > 0:
+        return Estimate(float("nan"), n=len(of), patients=len(of), method="none: no such case")
+    value, largest = float((found * weight).sum() / total), float(weight.max())
+
+    def zero_is(rate: float) -> int:
+        """-1 where the sequence lies below zero, 1 where it lies above, 0 where it holds zero."""
+        least, most = -rate * largest, (1 - rate) * largest
+        [low], [high] = _ends(weight * (found - rate * of), least, most, level, first=len(of) - 1)
+        return int(low > 0) - int(high < 0)
+
+    def end_of(side: int) -> float:
+        inner, outer = value, 0.0 if side == 1 else 1.0
+        for _ in range(RATES_TRIED if zero_is(outer) == side else 0):
+            middle = (inner + outer) / 2
+            inner, outer = (inner, middle) if zero_is(middle) == side else (middle, outer)
+        return outer
+
+    n = int((of > 0).sum())
+    return Estimate(value, end_of(1), end_of(-1), level, n, n, method=METHOD)
 
 
 def log_mixture(total: Floats, variance: Floats) -> Floats:

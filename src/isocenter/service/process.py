@@ -116,6 +116,9 @@ def _describe(settings: Settings, name: str, stop: threading.Event) -> None:
     """Facts of every model, for those who route. Raises UsageError for a rule that its model cannot follow."""
     facts = _try(settings, name, stop)
     service.rules_of(settings, facts)  # refuses what no series could fulfil
+    database = service.opened(settings.database_url)
+    service.refresh_packages(settings, database)
+    database.close()
     rows = [asdict(one) for one in facts.values()]
     with written(settings.folder / MODELS, overwrite=True) as partial:
         partial.write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": rows}), encoding="utf-8")

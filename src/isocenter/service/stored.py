@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from isocenter.errors import UsageError
 from isocenter.files import load_json
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import Settings
@@ -43,6 +44,15 @@ def kept_settings(settings: Settings, *sections: str) -> Settings:
     kept = stored_settings(settings_file(settings.folder, "keeper"))
     node = kept.node.model_copy(update={"folder": settings.folder})
     return settings.model_copy(update={"node": node, **{name: getattr(kept, name) for name in sections}})
+
+
+def node_settings(folder: Path) -> Settings:
+    """The settings of the node in a folder. Raises UsageError where none was started there."""
+    file = settings_file(folder, "keeper")
+    if not file.is_file():
+        raise UsageError("holds no node that was started", str(folder), "Give the folder of a node")
+    settings = stored_settings(file)
+    return settings.model_copy(update={"node": settings.node.model_copy(update={"folder": folder})})
 
 
 def stored_models(folder: Path) -> dict[str, ModelFacts]:

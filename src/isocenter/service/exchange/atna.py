@@ -48,6 +48,7 @@ EVENTS = {
     "correction": ("110103", None, "U"),
     "verdict": ("110103", None, "U"),
     CONFIGURATION: ("110113", "110131", "E"),
+    **dict.fromkeys(("change asked for", "change approved", "change begun", "change ended"), ("110113", "110131", "E")),
     "refusal": ("110113", "110132", "E"),
     "audit read": ("110101", None, "R"),
 }

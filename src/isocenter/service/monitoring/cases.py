@@ -62,7 +62,7 @@ def cases(
         {
             **_of_job(row),
             **_of_scanner(scanners.get((row.study, next(iter(row.inputs["series"].values()), "")))),
-            **_of_answer(found[row.job]),
+            **columns_of_answer(found[row.job]),
             **_of_labels(labelled.get(row.job, [])),
         }
         for row in rows
@@ -135,7 +135,7 @@ def _of_scanner(row: Row[Any] | None) -> dict[str, Any]:
     return {**made, "station": row.station and row.station[:STATION]}
 
 
-def _of_answer(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def columns_of_answer(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Columns as in `predictions.csv`; of what several images, frames or boxes state that which is most likely."""
     made = dict[str, Any]()
     for row in rows:

@@ -37,6 +37,7 @@ from isocenter.monitoring import (
 )
 from isocenter.service.monitoring.baseline import baseline_of
 from isocenter.service.monitoring.cases import cases, counted_cases, newest, nth_time, versions
+from isocenter.service.monitoring.changes import end_harmful
 from isocenter.service.monitoring.drawing import draw
 from isocenter.service.monitoring.safety import held, notified
 from isocenter.service.records.alerts import CLEARED, PERFORMANCE, last_end, looked, raised, settled, standing
@@ -136,6 +137,8 @@ class Rounds:
             for row in standing(connection):
                 if (row.model, row.model_hash) not in answering:
                     settled(connection, row.n, CLEARED, "another version of the model answers")
+        for because in end_harmful(self.database, self.settings.bound):
+            log.warning("a split has ended: %s", because)
         fresh = [self._look(model, version) for model, version in answering]
         self._seen = {version: self._seen[version] for _, version in answering if version in self._seen}
         if any(fresh):

@@ -35,6 +35,10 @@ class ChangeError(IsocenterError):
     """A change that cannot be made as things stand."""
 
 
+class UnknownChangeError(ChangeError):
+    """A number that no change has."""
+
+
 @dataclass(frozen=True)
 class Package:
     """A package in the node's folder that can answer for a model.
@@ -54,7 +58,7 @@ def is_in_force() -> ColumnElement[bool]:
     return and_(deployments.c.began.is_not(None), deployments.c.ended.is_(None), goes_on)
 
 
-def ask(
+def ask_for_change(
     connection: Connection,
     package: Package,
     mode: Mode,
@@ -78,7 +82,7 @@ def ask(
     if package.facts.hash == own.facts.hash:
         is_same = package.manifest == own.manifest
         # Jobs know a model by this hash: of two packages with one hash nobody could say which of them answered.
-        problem = "is the package" if is_same else "has the weights, task and preprocessing of the package"
+        problem = "is the package" if is_same else "has the weights, settings and gate of the package"
         raise ChangeError(f"{problem} that answers now", str(package.folder), "Give one whose answers differ")
     others = select(deployments.c.n).where(
         deployments.c.model == own.model, deployments.c.mode == mode, deployments.c.ended.is_(None)
@@ -88,7 +92,7 @@ def ask(
     if (other := connection.execute(others).scalar()) is not None:
         remedy = f"End it first: isocenter change rollback NODE --change {other}"
         raise ChangeError(f"change {other} of this model, {mode}, goes on or waits for approval", own.model, remedy)
-    columns = {"share": share, "until": until, "check_hash": check_hash, "because": because}
+    columns: dict[str, Any] = {"share": share, "until": until, "check_hash": check_hash, "because": because}
     columns |= {"key": secrets.token_hex(16) if mode == ARM else None, "began": Clock() if mode == SHADOW else None}
     n = _insert(connection, package, mode, **columns)
     stated = {"n": n, "mode": mode, "package": package.manifest, "share": share, "until": until, "check": check_hash}
@@ -103,8 +107,8 @@ def approve(connection: Connection, n: int, who: Actor) -> bool:
     Raises ChangeError where nothing waits, the person approved it before, or no person asks; IntegrityError for a
     package that is not what was written.
     """
-    row = connection.execute(select(deployments).where(deployments.c.n == n).with_for_update()).first()
-    if row is None or row.began is not None or row.ended is not None:
+    row = _of_number(connection, n)
+    if row.began is not None or row.ended is not None:
         raise ChangeError("does not wait for approval", f"change {n}", "See /api/changes")
     if not who.account or who.account.startswith(MACHINE):
         raise ChangeError("is approved by persons with accounts alone", f"change {n}", "Log in as yourself")
@@ -143,7 +147,7 @@ def roll_back(connection: Connection, model: str, actor: Actor, because: str) ->
     begun = deployments.c.began.is_not(None) & deployments.c.is_taken_back.is_(False)
     earlier = _rows(connection, of_model, deployments.c.mode == LIVE, begun)[:-1]
     if answering is None or not earlier:
-        raise ChangeError("no package answered before", model, "Name another one in node.toml")
+        raise ChangeError("no package answered before", model, "End a shadow by its number: --change N")
     _verify(earlier[-1])
     for other in _rows(connection, of_model, deployments.c.ended.is_(None)):
         _ended(connection, other, because, actor, is_taken_back=other.n == answering.n)
@@ -154,17 +158,22 @@ def roll_back(connection: Connection, model: str, actor: Actor, because: str) ->
     return f"{model}: the package {earlier[-1].manifest[:12]} of change {earlier[-1].n} answers again"
 
 
-def end(connection: Connection, n: int, who: Actor, because: str) -> str:
+def end_change(connection: Connection, n: int, who: Actor, because: str) -> str:
     """End one change: a shadow, a split or one that waits; of a live package as `roll_back`. Raises as it does."""
-    row = connection.execute(select(deployments).where(deployments.c.n == n)).first()
-    if row is None or row.ended is not None:
-        raise ChangeError("has ended, or never was", f"change {n}", "See /api/changes")
+    row = _of_number(connection, n)
+    if row.ended is not None:
+        raise ChangeError("has ended", f"change {n}", "See /api/changes")
     if row.mode == LIVE and row.began is not None:
         for arm in _rows(connection, deployments.c.model == row.model, deployments.c.mode == ARM, is_in_force()):
             _ended(connection, arm, because, who, is_taken_back=True)
         return roll_back(connection, row.model, who, because)
     _ended(connection, row, because, who, is_taken_back=row.mode == ARM)
     return f"{row.model}: change {n}, {row.mode}, has ended"
+
+
+def state_of(row: Row[Any]) -> str:
+    """Whether a change waits for approval, is in force, or has ended."""
+    return "ended" if row.ended is not None else "waiting" if row.began is None else "in force"
 
 
 def end_at_date(connection: Connection) -> list[int]:
@@ -179,6 +188,30 @@ def current(connection: Connection, model: str) -> Path | None:
     """The folder of the package that is live for a model; None where it is that of the settings."""
     row = _live(connection, model)
     return None if row is None else Path(row.folder)
+
+
+def live_package(connection: Connection, model: str) -> Package | None:
+    """The package that is live for a model; None where it is that of the settings."""
+    row = _live(connection, model)
+    return None if row is None else Package(model, Path(row.folder), row.manifest, ModelFacts(**row.facts))
+
+
+def open_packages(connection: Connection, model: str) -> dict[int, Package]:
+    """{number: package} of the changes of a model that have not ended."""
+    rows = _rows(connection, deployments.c.model == model, deployments.c.ended.is_(None))
+    return {row.n: Package(model, Path(row.folder), row.manifest, ModelFacts(**row.facts)) for row in rows}
+
+
+def was_live(connection: Connection, model: str, manifest: str) -> bool:
+    """Whether a package answers for a model, or did."""
+    of_model = (deployments.c.model == model, deployments.c.mode == LIVE, deployments.c.began.is_not(None))
+    return bool(_rows(connection, *of_model, deployments.c.manifest == manifest))
+
+
+def note_facts(connection: Connection, n: int, facts: ModelFacts) -> None:
+    """Keep what routing asks of a package under settings that have changed."""
+    noted = {"facts": asdict(facts), "hash": facts.hash}
+    connection.execute(update(deployments).where(deployments.c.n == n).values(noted))
 
 
 def models_of(
@@ -219,11 +252,21 @@ def package_finder(database: Database, folder: Path) -> Callable[[str, str | Non
             if wanted is None:
                 row = _live(connection, model)
             else:
-                rows = _rows(connection, deployments.c.model == model, deployments.c.hash == wanted)
+                begun = (deployments.c.model == model, deployments.c.began.is_not(None))
+                rows = _rows(connection, *begun, deployments.c.hash == wanted)
                 row = rows[-1] if rows else None
         return None if row is None else folder / PACKAGES / row.manifest
 
     return found
+
+
+def _of_number(connection: Connection, n: int) -> Row[Any]:
+    row = connection.execute(select(deployments).where(deployments.c.n == n).with_for_update()).first()
+    if row is None:
+        raise UnknownChangeError(
+            "there is no such change", f"change {n}", "See isocenter change status, or /api/changes"
+        )
+    return row
 
 
 def _rows(connection: Connection, *where: ColumnElement[bool]) -> Sequence[Row[Any]]:
@@ -237,7 +280,12 @@ def _live(connection: Connection, model: str) -> Row[Any] | None:
 
 
 def _insert(connection: Connection, package: Package, mode: str, **columns: Any) -> int:
-    made = {"model": package.model, "folder": str(package.folder), "manifest": package.manifest, "mode": mode}
+    made: dict[str, Any] = {
+        "model": package.model,
+        "folder": str(package.folder),
+        "manifest": package.manifest,
+        "mode": mode,
+    }
     made |= {"hash": package.facts.hash, "facts": asdict(package.facts), "asked_at": Clock(), **columns}
     return int(connection.execute(insert(deployments).values(made).returning(deployments.c.n)).scalar_one())
 
@@ -250,6 +298,9 @@ def _ended(connection: Connection, row: Row[Any], because: str, who: Actor, *, i
     record(connection, "change ended", f"model {row.model}", actor=who, detail=stated)
     if not is_taken_back:
         return
+    # Where it was an arm or in shadow before, no study keeps it for that.
+    same = (deployments.c.model == row.model, deployments.c.manifest == row.manifest, deployments.c.mode != LIVE)
+    connection.execute(update(deployments).where(*same).values(is_taken_back=True))
     mine = (jobs.c.model == row.model, jobs.c.model_hash == row.hash, jobs.c.state.in_(OPEN))
     for job in connection.execute(select(jobs.c.job, jobs.c.study).where(*mine)).all():
         closed(connection, job.job, "superseded", f"its package was taken back: {because}", who)

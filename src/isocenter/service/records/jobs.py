@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, or_, select, tuple_, update
@@ -81,6 +81,12 @@ class Job:
     attempts: int
     stamp: float
     version: int = 1
+
+    @classmethod
+    def of_row(cls, row: Row[Any], **changes: Any) -> Job:
+        """A row of the table; changes: what is otherwise."""
+        known = {one.name: row._mapping[one.name] for one in fields(cls) if one.name != "stamp"}
+        return cls(**{**known, "stamp": row.created_at, **changes})
 
 
 @dataclass(frozen=True)
@@ -202,18 +208,7 @@ class Jobs:
                 "started_at": Clock(),
             }
             connection.execute(update(jobs).where(jobs.c.job == row.job).values(held))
-        return Job(
-            row.job,
-            row.study,
-            row.rule,
-            row.model,
-            row.model_hash,
-            row.inputs,
-            row.fence + 1,
-            row.attempts + 1,
-            row.created_at,
-            row.version,
-        )
+        return Job.of_row(row, fence=row.fence + 1, attempts=row.attempts + 1)
 
     def _aside(self, connection: Connection, row: Row[Any]) -> None:
         """A job that was begun as often as is allowed, and never ended."""

@@ -477,7 +477,7 @@ failures = Table(
 
 # Packages that answer for a model in place of that of the settings, or are to. mode: shadow | live | arm
 # manifest: SHA-256 of its manifest.json; hash: of the model, as jobs have it; facts: for routing
-# share, key, until: of an arm: of patients, of the hash that chooses them, and its end; check_hash: SHA-256 of change.json
+# share, key, until: of an arm: of patients, of the hash that chooses them, its end; check_hash: SHA-256 of change.json
 # began: none as long as it waits for approvals; is_taken_back: by a rollback, so that it answers nothing more
 deployments = Table(
     "deployments",

@@ -14,7 +14,6 @@ from isocenter.service.reading.judged import MASK, Judged
 from isocenter.service.reading.series import named_image
 from isocenter.service.reading.verdicts import Verdict, Verdicts
 from isocenter.service.routing.rules import rules_of
-from isocenter.service.stored import stored_models
 from isocenter.service.web.access import Who, roles
 from isocenter.service.web.reading import images_of, known_result, map_of
 from isocenter.service.web.shapes import Problem
@@ -191,6 +190,6 @@ def _open_result(node: WebNode, key: str) -> Judged:
 
 def _peers(node: WebNode, judged: Judged) -> list[str]:
     """The peers that get corrections: those of the job's rule, and those of the page."""
-    rules = rules_of(node.settings, stored_models(node.folder)) if judged.seg is None else []
+    rules = rules_of(node.settings, node.models) if judged.seg is None else []
     own = next((rule.send for rule in rules if rule.name == judged.columns["rule"]), [])
     return [*own, *node.settings.page.send]

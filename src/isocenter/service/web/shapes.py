@@ -230,6 +230,48 @@ class AsideShape(BaseModel):
     at: Time | None
 
 
+class ApprovalShape(BaseModel):
+    """A person's approval of a change, and the role that the person had."""
+
+    account: str
+    role: str
+    at: Time
+
+
+class ChangeFigureShape(BaseModel):
+    """A figure of a shadow or an arm; low and high hold at every look. arm: empty of a shadow; source: of a rate."""
+
+    metric: str
+    arm: str
+    source: str
+    cases: int | None
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class ChangeShape(BaseModel):
+    """A package that answers for a model, did, or is to. package: SHA-256 of its manifest.json; check: of change.json
+
+    mode: shadow, live or arm; state: waiting, in force or ended
+    """
+
+    n: int
+    model: str
+    package: str
+    mode: str
+    state: str
+    share: float | None
+    until: Time | None
+    asked_at: Time
+    began: Time | None
+    ended: Time | None
+    because: str
+    check: str | None
+    approvals: list[ApprovalShape]
+    figures: list[ChangeFigureShape]
+
+
 class EventShape(BaseModel):
     """An event of the audit, as it is sealed; patient: a pseudonym."""
 

@@ -52,6 +52,7 @@ from isocenter.values import Case, Findings, Geometry, Image
 # What a model says no to: an input that it is not for. All else is a fault of the node.
 REFUSALS = (DatasetError, FormatError, GeometryError, IntegrityError)
 NAME = "answer"
+MASK = f"{NAME}.nii.gz"
 ROUNDING = 1e-3  # of a voxel: a box that ends at the border of two does not reach into the second
 KINDS = {".nii.gz": "nifti", ".csv": "table", ".json": "findings", ".png": "picture", ".tiff": "picture"}
 

@@ -24,12 +24,14 @@ from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange.covariates import Known, known_covariates
 from isocenter.service.monitoring.safety import ABSTAIN, STOP, hold_of
 from isocenter.service.records.database import Database
+from isocenter.service.records.deployments import package_finder
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import ABSTAINED, REFUSED, Job, Jobs, Outcome
 from isocenter.service.records.tables import jobs, studies
 from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
-from isocenter.service.work.answer import Inputs, Marks, Within, answered, stated
+from isocenter.service.work import shadowing
+from isocenter.service.work.answer import MASK, Inputs, Marks, Within, answered, stated
 from isocenter.service.work.noticing import with_urgency
 from isocenter.service.work.warm_models import WarmModels
 
@@ -63,7 +65,7 @@ class Worker:
         self.rules = {rule.name: rule for rule in rules}
         memory = settings.queue.memory_gb / max(1, settings.queue.workers)
         self.without = sorted(set(models) - set(settings.models))
-        self.models = WarmModels(settings.models, memory)
+        self.models = WarmModels(settings.models, memory, packages=package_finder(database, settings.folder))
 
     def warm(self) -> None:
         """Load the models, as many as the memory is meant to hold, so that the first job does not wait for one."""
@@ -79,7 +81,8 @@ class Worker:
             try:
                 job = self.jobs.claim(self.name, self.without)
                 if job is None:
-                    stop.wait(IDLE_S)
+                    if not self._shadow_next(stop):
+                        stop.wait(IDLE_S)
                     continue
                 with self._held(job, stop):
                     self._done(job)
@@ -106,6 +109,38 @@ class Worker:
             self.jobs.give_back(job, f"{type(error).__name__} within the node", after_s=AGAIN_S)
         finally:
             shutil.rmtree(room, ignore_errors=True)
+
+    def _shadow_next(self, stop: threading.Event) -> bool:
+        """Have a package in shadow answer a job that is done, while nothing else waits; False where there is none."""
+        limit = self.settings.queue.job_timeout_s
+        shadowed = shadowing.claimed(self.jobs.database, self.without, limit)
+        if shadowed is None:
+            return False
+        job, results = shadowed.job, self.settings.folder / RESULTS
+        room = results / f".shadow.{shadowed.n}.{job.job}"
+        shutil.rmtree(room, ignore_errors=True)  # of a worker that died
+        room.mkdir(parents=True)
+        try:
+            with self._held(job, stop):
+                inputs, model = self._inputs(job), self.models.of(job.model, job.model_hash)
+                if inputs is None:
+                    shadowing.note(self.jobs.database, shadowed, None, "its images have changed")
+                    return True
+                own, given = self.settings.models[job.model], self._covariates(job, model)
+                request = Request(at_most=limit, allow_large=own.allow_large)
+                outcome = answered(job, model, inputs, room, self._marks(job), (), given=given, request=request)
+                masks = (results / job.job / MASK, room / MASK)
+                found = shadowing.differences(self.jobs.database, shadowed, outcome, masks)
+                shadowing.note(self.jobs.database, shadowed, found)
+        except ResourceError:  # the database is away, or memory is short: it is tried again
+            raise
+        except Exception as error:  # no answer is a fact about the package, and the node goes on
+            log.warning("change %d: no answer to job %s: %s", shadowed.n, job.job, type(error).__name__)
+            words = error.problem if isinstance(error, IsocenterError) else type(error).__name__
+            shadowing.note(self.jobs.database, shadowed, None, words)
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+        return True
 
     def _outcome(self, job: Job, room: Path) -> Outcome | None:
         """The outcome of a job; None where it waits: its inputs have changed, or its covariates cannot be asked for."""
@@ -147,7 +182,7 @@ class Worker:
             given=given,
             request=Request(at_most=self.settings.queue.job_timeout_s, allow_large=own is not None and own.allow_large),
             kinds=own.answers if own is not None else (),
-            explains=self.models.maps_of(job.model),
+            explains=self.models.maps_of(job.model, job.model_hash),
         )
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)

@@ -1,4 +1,4 @@
-// Monitoring: alerts, what they hold, and of each model its baseline, watches and performance.
+// Monitoring: alerts, what they hold, changes of packages, and of each model its baseline, watches and performance.
 
 import { ApiError, ask } from "./api.js";
 import { isTyping, showHelp } from "./help.js";
@@ -36,7 +36,7 @@ export async function showMonitor(main, { me }) {
 
   async function load(isBackground = false) {
     const may = (path) => ask(path, { isBackground }).catch((error) => ({ failure: error instanceof ApiError ? error.words : String(error.message) }));
-    const [seen, alerts] = await Promise.all([may("/api/monitor"), may("/api/alerts?limit=50")]);
+    const [seen, alerts, changes] = await Promise.all([may("/api/monitor"), may("/api/alerts?limit=50"), may("/api/changes")]);
     verdict.textContent = seen.failure ?? `${seen.verdict}${seen.at ? `; last change seen ${timeText(seen.at)}` : ""}`;
     content.replaceChildren(
       card("Alerts", listed(alerts, "Alerts", ["Alert", "At", "Severity", "Model", "Watch", "Where", "Since", "State", "Because", "What to do", ""], (one) =>
@@ -44,8 +44,19 @@ export async function showMonitor(main, { me }) {
           one.scope || "everywhere", timeText(one.since), one.state, one.because || DASH, one.action, alertButtons(one)], "There was no alert.")),
       ...(seen.holds?.length ? [card("Held", table("Held", ["Model", "Action", "Because", "Since", ""], seen.holds.map((one) =>
         [one.model, pill(one.action, "aside"), one.because, timeText(one.since), mayAct ? act("Undo", `/api/monitor/holds/${one.n}/undo`, `${one.action} of ${one.model}`) : ""])))] : []),
+      ...(changes.rows?.length ? [card("Changes", packages(changes.rows))] : []),
+      ...(changes.rows ?? []).filter((one) => one.figures.length).map((one) => card(`Change ${one.n}, ${one.mode}, of ${one.model}`, figures(one))),
       ...(seen.models ?? []).flatMap((one) => [card(`${one.model}: ${one.verdict}`, baseline(one)), card(`Watches of ${one.model}`, watches(one)), card(`Performance of ${one.model}`, performance(one))]),
     );
+  }
+
+  function packages(rows) {
+    const buttons = (one) => !mayAct || one.state === "ended" ? "" : make("span", { className: "inline" },
+      ...(one.state === "waiting" ? [act("Approve", `/api/changes/${one.n}/approve`, `change ${one.n}`, {})] : []),
+      act(one.mode === "live" && one.state === "in force" ? "Roll back" : "End", `/api/changes/${one.n}/end`, `change ${one.n}`));
+    return table("Changes", ["Change", "Model", "Package", "Answers", "State", "Since", "Approved by", "Because", ""], rows.map((one) =>
+      [String(one.n), one.model, one.package.slice(0, 12), one.mode === "arm" ? `${numberText(100 * one.share)} % of the patients until ${timeText(one.until)}` : one.mode,
+        one.state, timeText(one.ended ?? one.began ?? one.asked_at), one.approvals.map(({ account, role }) => `${account} (${role})`).join(", ") || DASH, one.because, buttons(one)]));
   }
 
   function baseline(one) {
@@ -69,6 +80,14 @@ function watches({ drift }) {
   return table("Watches", ["Watch", "Kind", "Where", "Cases", "Log evidence", "Limit", "Alarm", "Since"], rows.map((one) =>
     [one.watch, one.kind, one.scope || "everywhere", String(one.cases), numberText(one.log_evidence), numberText(one.limit),
       one.alarm_at ? pill(timeText(one.alarm_at), "aside") : DASH, one.since ? timeText(one.since) : DASH]));
+}
+
+// Of a shadow or a split; the interval holds at every look.
+function figures({ figures: rows }) {
+  return table("Figures of a change", ["Metric", "Arm", "Value", "Cases", "Source"], rows.filter((one) => one.value !== null).map((one) => {
+    const [value, low, high] = one.low === null ? [numberText(one.value)] : intervalTexts(one.value, one.low, one.high);
+    return [one.metric, one.arm || DASH, low ? `${value} (${low} to ${high})` : value, String(one.cases ?? DASH), one.source || DASH];
+  }));
 }
 
 function performance({ performance: rows }) {
