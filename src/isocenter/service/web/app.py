@@ -19,6 +19,7 @@ from isocenter.errors import IsocenterError, ResourceError
 from isocenter.service.web import (
     aside,
     audit,
+    blind,
     correcting,
     health,
     jobs,
@@ -68,6 +69,7 @@ def web_app(web_node: WebNode) -> ASGIApp:
         audit,
         series,
         reading,
+        blind,
         correcting,
         pages,
     )
