@@ -1,1 +1,1 @@
-"""The monitoring of a node's models: what it reads from the records, and what it writes there."""
+"""Monitoring of the models that a node runs, and what an alert does to them."""

@@ -13,7 +13,7 @@ from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.notices import NOTICE, Notice, noticed
-from isocenter.service.records.tables import answers, deliveries, findings, jobs, studies
+from isocenter.service.records.tables import answers, deliveries, findings, jobs, measures, studies
 from isocenter.service.routing.urgency import Urgency
 
 
@@ -96,6 +96,15 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What monitoring compares of a job: measures of its image, the gate's distances, and features (float16)."""
+
+    measures: Mapping[str, float] = field(default_factory=dict)
+    distances: Mapping[str, float] = field(default_factory=dict)
+    features: bytes | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The outcome of a job: a result, or a stated reason why there is none.
 
@@ -104,6 +113,7 @@ class Outcome:
     covariates: {name: {"value", "source"}} of those that the image or a server states
     urgency:    what its findings make of the study
     notice:     of that, for people who are to know
+    measured:   None where no model was asked, so that the job says nothing of one
     """
 
     outcome: str
@@ -118,6 +128,7 @@ class Outcome:
     covariates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     urgency: Urgency | None = None
     notice: Notice | None = None
+    measured: Measured | None = Measured()
 
 
 def job_key(study: str, rule: str, model_hash: str, inputs_hash: str, *again: str) -> str:
@@ -276,6 +287,9 @@ class Jobs:
                 "done_at": Clock(),
             }
             connection.execute(update(jobs).where(jobs.c.job == job.job).values(values))
+            connection.execute(delete(measures).where(measures.c.job == job.job))
+            if outcome.measured is not None:
+                connection.execute(insert(measures).values(job=job.job, **vars(outcome.measured)))
             # Rules that wait for this one are looked at again.
             connection.execute(update(studies).where(studies.c.study == job.study).values(routed=0))
             stated = {"rule": job.rule, "model": job.model, "outcome": outcome.outcome, "reason": outcome.reason}

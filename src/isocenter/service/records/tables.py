@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -165,6 +166,77 @@ findings = Table(
     Column("row", JSON, nullable=False),
     ForeignKeyConstraint(["job"], ["jobs.job"]),
 )
+
+# What monitoring compares: of each job that reached its model, written when it ends.
+# measures: {name: number} of the image; distances: {score of the gate: distance}
+# features: float16, what the network saw in it, of a model with a gate
+measures = Table(
+    "measures",
+    metadata,
+    Column("job", KEY, primary_key=True),
+    Column("measures", JSON, nullable=False),
+    Column("distances", JSON, nullable=False),
+    Column("features", LargeBinary),
+    ForeignKeyConstraint(["job"], ["jobs.job"]),
+)
+
+# Cases that a person has frozen as those with which later ones of a model are compared; the last row of a model counts.
+# first_at, last_at: when the first and the last of them were done
+baselines = Table(
+    "baselines",
+    metadata,
+    Column("n", Number, primary_key=True, autoincrement=True),
+    Column("model", String(64), nullable=False),
+    Column("model_hash", String(64), nullable=False),
+    Column("cases", Integer, nullable=False),
+    Column("first_at", Float, nullable=False),
+    Column("last_at", Float, nullable=False),
+    Column("frozen_at", Float, nullable=False),
+    Column("frozen_by", Text, nullable=False),
+)
+Index("baselines_by_model", baselines.c.model_hash, baselines.c.n)
+
+# One row a cause. severity: warning | urgent; kind: input | output | concept | operation | performance
+# state: open | acknowledged | closed, by a person | cleared, after quiet windows; actor, reason: of the last change
+# quiet, looked_at: how many windows after it were quiet in a row, and up to which time windows were looked at
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("n", Number, primary_key=True, autoincrement=True),
+    Column("model", String(64), nullable=False),
+    Column("model_hash", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("severity", WORD, nullable=False),
+    Column("watch", Text, nullable=False),
+    Column("kind", WORD, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("state", WORD, nullable=False),
+    Column("because", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("actor", Text),
+    Column("reason", Text),
+    Column("ended_at", Float),
+    Column("quiet", Integer, nullable=False, default=0),
+    Column("looked_at", Float, nullable=False),
+)
+Index("alerts_by_state", alerts.c.state, alerts.c.model_hash)
+
+# What alerts have done to models, until a person undoes it. action: warn | abstain | rollback | stop
+holds = Table(
+    "holds",
+    metadata,
+    Column("n", Number, primary_key=True, autoincrement=True),
+    Column("model", String(64), nullable=False),
+    Column("action", WORD, nullable=False),
+    Column("alert", BigInteger, nullable=False),
+    Column("because", Text, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("undone_at", Float),
+    Column("undone_by", Text),
+    UniqueConstraint("model", "action", "alert", name="one_hold"),
+)
+Index("holds_by_model", holds.c.model, holds.c.undone_at)
 
 # job: that made it, or the correction that did
 answers = Table(

@@ -38,7 +38,7 @@ def _recipients(urgency: Urgency, listed: Iterable[Notify]) -> dict[str, float]:
     """{recipient: s after which a notice of this urgency goes there}, in the order of the list."""
     recipients, after = dict[str, float](), 0.0
     for one in listed:
-        if urgency.rank <= PRIORITIES.index(one.when):
+        if not one.of_alerts and urgency.rank <= PRIORITIES.index(one.when):
             recipients.setdefault(one.recipient, after)
             after += 60 * one.after_min
     return recipients
