@@ -7,6 +7,7 @@ from sqlalchemy import insert, update
 
 from isocenter.service.monitoring.drawing import draw
 from isocenter.service.monitoring.outcomes import outcomes_by_job, write_outcomes
+from isocenter.service.objects.store import key_of
 from isocenter.service.records.tables import accounts, audit, blind, findings, jobs, outcomes, studies
 from service.databases import with_tables
 from service.small_node import SmallNode
@@ -100,9 +101,9 @@ def test_half_of_the_draw_is_called_and_each_chance_is_that_of_its_kind(tmp_path
     with database.write() as connection:
         add_reader(connection)
         for number in range(40):
-            add_job(connection, f"{number:032x}", now - WEEK_S, [{"concept": "nodule", "value": number < 10}])
+            add_job(connection, job_of(number), now - WEEK_S, [{"concept": "nodule", "value": number < 10}])
         assert draw(connection, node.settings, now) == 6
-        rows = {int(row.job, 16): row.inclusion for row in connection.execute(blind.select())}
+        rows = {int(row.job[:16], 16): row.inclusion for row in connection.execute(blind.select())}
     assert sorted(rows.values()) == pytest.approx([3 / 30] * 3 + [3 / 10] * 3)
     assert all(inclusion == pytest.approx(0.3 if number < 10 else 0.1) for number, inclusion in rows.items())
 
@@ -111,13 +112,20 @@ def add_reader(connection):
     connection.execute(insert(accounts).values(account="ada", role="radiologist", created_at=0))
 
 
-def add_job(connection, job, done_at, rows, *, patient=None, attributes=None):
-    """A result in the records, without files."""
-    known = {"uid": f"1.{int(job, 16)}", "state": "done", "received_at": done_at, "last_at": done_at}
-    connection.execute(insert(studies).values(study=job, patient=patient, attributes=attributes, **known))
+def job_of(number):
+    """The key of a job that is made up; the name of its case ends with the number."""
+    return f"{number:016x}{0:016x}"
+
+
+def add_job(connection, job, done_at, rows, *, patient=None, **columns):
+    """A result in the records, without files. columns: of the job"""
+    uid = f"1.{int(job[:16], 16)}"
+    study = key_of(uid)
+    known = {"uid": uid, "state": "done", "received_at": done_at, "last_at": done_at}
+    connection.execute(insert(studies).values(study=study, patient=patient, **known))
     of_job = dict.fromkeys(("rule", "model", "model_hash", "inputs_hash"), "m") | {"inputs": {}, "revision": 1}
     times = {"not_before": 0, "created_at": done_at, "done_at": done_at, "priority": 0}
-    stated = {"job": job, "study": job, "state": "done", "outcome": "result", **of_job, **times}
-    connection.execute(insert(jobs).values(**stated))
+    stated = {"job": job, "study": study, "state": "done", "outcome": "result", **of_job, **times}
+    connection.execute(insert(jobs).values({**stated, **columns}))
     for number, row in enumerate(rows):
         connection.execute(insert(findings).values(job=job, number=number, concept=row["concept"], row=row))

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from isocenter.service.intake import start_intake
     from isocenter.service.keeper import Keeper
     from isocenter.service.objects.store import key_of
-    from isocenter.service.reading.data_set import of_one_source, opinions, write_data_set
+    from isocenter.service.reading.data_set import case_name, of_one_source, opinions, write_data_set
+    from isocenter.service.reading.imported import import_outcomes
+    from isocenter.service.reading.to_label import AnsweredCases, answered_cases
     from isocenter.service.records.audit import record_settings
     from isocenter.service.records.chain import canonical, sealed_events, unsealed_count, verified
     from isocenter.service.records.database import Database, node_database, only_keeper, opened
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from isocenter.service.sealing import Sealing
     from isocenter.service.settings import Rule, Settings, read_settings
     from isocenter.service.speaking import listening_of
+    from isocenter.service.stored import stored_models
     from isocenter.service.supervisor import Node, prepared
     from isocenter.service.web.server import run_web
     from isocenter.service.work.inference import serve_questions

@@ -53,7 +53,7 @@ def list_blind(node: Node, who: Who) -> Listing[BlindShape]:
 @router.post("/{job}", responses={409: {"model": Problem}})
 def read_blind(node: Node, who: Who, job: JobName, values: dict[str, Number]) -> ReadShape:
     """Say what is true of a study, before its answer is shown: {label: 1 present, 0 absent, or a number}."""
-    [read] = [one for one in reads_for(node, who) if one.job == job] or [None]
+    read = next((one for one in reads_for(node, who) if one.job == job), None)
     if read is None:
         problem = "the study does not wait to be read blind by you: it was read, or you have seen its answer"
         raise WebError(409, problem, job, "See /api/blind")
