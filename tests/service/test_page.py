@@ -177,9 +177,9 @@ def test_a_drawn_study_is_read_before_its_mask_is_shown(room, tmp_path):
     write_series(
         Image(np.zeros((1, 8, 8, 4), np.int16), Geometry((8, 8, 4), np.eye(4)), modality="CT"),
         SeriesNames("B", "blind", "one"),
-        tmp_path,
+        tmp_path / "blind",
     )
-    room.node.receive(*tmp_path.iterdir())
+    room.node.receive(*(tmp_path / "blind").iterdir())
     room.node.work()
     job = room.node.rows(jobs)[-1].job
     with room.node.database.write() as connection:
@@ -193,7 +193,8 @@ def test_a_drawn_study_is_read_before_its_mask_is_shown(room, tmp_path):
         page.value("document.querySelector('section[aria-label=\"Blind read\"] button').click()")
         page.wait("document.querySelector('aside h2')?.textContent.includes('threshold')", 30)
         assert page.complaints == []
-    assert [(row.label, row.value, row.source) for row in room.node.rows(outcomes)] == [("bright", 0.0, "blind")]
+    kept = [(row.label, row.value) for row in room.node.rows(outcomes) if row.source == "blind"]
+    assert kept == [("bright", 0.0)]
 
 
 def test_scripts_in_names_stay_text(room):

@@ -138,8 +138,9 @@ def doubted_labels(probabilities: ArrayLike, labels: Sequence[int]) -> list[Doub
     A class with few labels is neither doubted nor proposed.
     """
     chances, given = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=int)
-    counts = np.bincount(given[given >= 0], minlength=chances.shape[1]) if chances.ndim == 2 else np.zeros(0)
-    kept = np.flatnonzero([label >= 0 and counts[label] >= FEWEST_LABELLED for label in given])
+    given = np.where(np.isfinite(chances).all(axis=1), given, -1)
+    counts = np.bincount(given[given >= 0], minlength=chances.shape[1])
+    kept = np.flatnonzero((given >= 0) & (counts[given] >= FEWEST_LABELLED))
     if len(set(given[kept].tolist())) < 2:
         return []
     guessed = probable_label_errors(chances[kept], given[kept])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from isocenter.service.keeper import Keeper
     from isocenter.service.objects.store import key_of
     from isocenter.service.reading.data_set import case_name, of_one_source, opinions, write_data_set
-    from isocenter.service.reading.imported import import_outcomes
+    from isocenter.service.reading.imported import ImportedLabels, import_outcomes
     from isocenter.service.reading.to_label import AnsweredCases, answered_cases
     from isocenter.service.records.audit import record_settings
     from isocenter.service.records.chain import canonical, sealed_events, unsealed_count, verified

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from isocenter import service
 from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.evaluation import WeakGroup
+from isocenter.evaluation import ALL, WeakGroup
 from isocenter.files import pseudonym_of_number, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
@@ -24,33 +24,8 @@ NEXT, RELABEL, GROUPS = "next.csv", "relabel.csv", "label_groups.csv"
 NEXT_COLUMNS = ["rank", "case", "method", "score", "because", "study"]
 DOUBTED_COLUMNS = ["case", "label", "reference", "probable", "probability_reference", "probability_probable"]
 CORRECTED, DOUBTED = "corrected answers", "doubted labels"
+ABSENCE: Sequence[str] = ("absent", "present")
 SHOWN = 5
-
-
-@dataclass(frozen=True, eq=False)
-class ImportedLabels(InNotebook):
-    """What became of the rows of a table of labels.
-
-    rows: that are taken; results: of the node to which they belong
-    unknown: studies that the node does not have; refused: {row from 1: why it is not taken}
-    """
-
-    rows: int
-    results: int
-    unknown: Sequence[str]
-    refused: Mapping[int, str]
-
-    def as_record(self) -> dict[str, Any]:
-        """The record for `--json`."""
-        stated = {"rows": self.rows, "results": self.results, "unknown": list(self.unknown)}
-        return {"schema": "isocenter.imported_labels", "version": 1, **stated, "refused": dict(self.refused)}
-
-    def __repr__(self) -> str:
-        lines = [f"{counted(self.rows, 'row')} taken, about {counted(self.results, 'result')}"]
-        if self.unknown:
-            lines.append(f"{counted(len(self.unknown), 'unknown study', 'unknown studies')}: {', '.join(self.unknown)}")
-        lines += [f"row {number} is not taken: {why}" for number, why in self.refused.items()]
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +64,9 @@ class NextLabels(InNotebook):
 
 
 @named_keywords()
-def import_labels(node: str | Path, table: str | Path | pd.DataFrame, *, rule: str | None = None) -> ImportedLabels:
+def import_labels(
+    node: str | Path, table: str | Path | pd.DataFrame, *, rule: str | None = None
+) -> service.ImportedLabels:
     """Keep labels that came later, from pathology, registries or reports, as reported outcomes of a node's results.
 
     node:  its folder
@@ -101,10 +78,9 @@ def import_labels(node: str | Path, table: str | Path | pd.DataFrame, *, rule: s
     need_extra("import_labels")
     database = service.node_database(Path(node))
     try:
-        done = service.import_outcomes(database, service.stored_models(Path(node)), table, rule=rule)
+        return service.import_outcomes(database, service.stored_models(Path(node)), table, rule=rule)
     finally:
         database.close()
-    return ImportedLabels(done.rows, len(done.results), tuple(done.unknown), dict(done.refused))
 
 
 @named_keywords()
@@ -188,21 +164,17 @@ def _asked_again(answered: service.AnsweredCases) -> list[int]:
 
 def _doubted(answered: service.AnsweredCases) -> Iterator[list[Any]]:
     """Rows of `relabel.csv`, each with the place of its case."""
-    labels, references, chances = answered.questions.labels, answered.references, answered.chances
-    kept = _asked_again(answered)
+    labels, kept = answered.questions.labels, _asked_again(answered)
+    references, chances = answered.references[kept], answered.chances[kept]
     if answered.questions.is_exclusive:
-        own = [int(np.argmax(references[place])) if 1 in references[place] else -1 for place in kept]
-        questions = [("", labels, chances[kept], own)]
+        own = [int(row.argmax()) if 1 in row else -1 for row in np.nan_to_num(references)]
+        questions = [(ALL, labels, chances, own)]
     else:
-        both = [np.stack([1 - chances[kept, n], chances[kept, n]], axis=1) for n in range(len(labels))]
-        stated = [[int(one) if np.isfinite(one) else -1 for one in references[kept, n]] for n in range(len(labels))]
-        questions = [
-            (label, ("absent", "present"), both[n], stated[n])
-            for n, label in enumerate(labels)
-            if np.isfinite(both[n]).all()
-        ]
+        stated = np.nan_to_num(references, nan=-1).astype(int)
+        both = [np.stack([1 - p, p], axis=1) for p in chances.T]
+        questions = [(label, ABSENCE, both[n], stated[:, n].tolist()) for n, label in enumerate(labels)]
     for label, classes, p, own in questions:
         for one in doubted_labels(p, own):
             case = service.case_name(answered.table["case"].iloc[kept[one.case]])
-            named = [label or classes[one.reference], classes[one.reference], classes[one.probable]]
+            named = [label, classes[one.reference], classes[one.probable]]
             yield [kept[one.case], case, *named, one.probability_reference, one.probability_probable]

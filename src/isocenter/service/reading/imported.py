@@ -10,9 +10,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, counted
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring import FALSE, TRUE, text_table
+from isocenter.report import InNotebook
 from isocenter.service.monitoring.outcomes import BLIND, VERDICT, Questions, write_outcomes
 from isocenter.service.objects.store import key_of
 from isocenter.service.reading.judged import TAKEN_BACK
@@ -33,10 +34,10 @@ class _RowError(Exception):
 
 
 @dataclass
-class Imported:
-    """What became of the rows of a table.
+class ImportedLabels(InNotebook):
+    """What became of the rows of a table of labels.
 
-    rows:    that are taken; results: to which their labels belong
+    rows:    that are taken; results: keys of those to which their labels belong
     unknown: studies that the node does not have; refused: {number of the row from 1: why it is not taken}
     """
 
@@ -45,6 +46,17 @@ class Imported:
     unknown: list[str] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
 
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        stated = {"rows": self.rows, "results": len(self.results), "unknown": self.unknown, "refused": self.refused}
+        return {"schema": "isocenter.imported_labels", "version": 1, **stated}
+
+    def __repr__(self) -> str:
+        lines = [f"{counted(self.rows, 'row')} taken, about {counted(len(self.results), 'result')}"]
+        if self.unknown:
+            lines.append(f"{counted(len(self.unknown), 'unknown study', 'unknown studies')}: {', '.join(self.unknown)}")
+        return "\n".join([*lines, *(f"row {number} is not taken: {why}" for number, why in self.refused.items())])
+
 
 def import_outcomes(
     database: Database,
@@ -52,7 +64,7 @@ def import_outcomes(
     table: str | Path | pd.DataFrame,
     *,
     rule: str | None = None,
-) -> Imported:
+) -> ImportedLabels:
     """Keep the labels of a table as reported outcomes of the results of its studies.
 
     models: of the node; rule: whose results alone
@@ -69,7 +81,7 @@ def import_outcomes(
         raise DatasetError(
             f"has no column {named}", where, f"Name its columns {', '.join((STUDY, LABEL, VALUE, AT, SOURCE))}"
         )
-    done, given = Imported(), [{str(k): str(v) for k, v in row.items()} for row in rows.to_dict("records")]
+    done, given = ImportedLabels(), [{str(k): str(v) for k, v in row.items()} for row in rows.to_dict("records")]
     for start in range(0, len(given), AT_ONCE):
         with database.write() as connection:
             _import(connection, models, list(enumerate(given[start : start + AT_ONCE], start + 1)), rule, done)
@@ -89,7 +101,7 @@ def _import(
     models: Mapping[str, ModelFacts],
     rows: Sequence[tuple[int, Mapping[str, str]]],
     rule: str | None,
-    done: Imported,
+    done: ImportedLabels,
 ) -> None:
     keys = {key for _, row in rows for key in (row[STUDY].strip(), key_of(row[STUDY].strip()))}
     known = set(connection.execute(select(studies.c.study).where(studies.c.study.in_(keys))).scalars())

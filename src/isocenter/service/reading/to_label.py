@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import read_given_table
 from isocenter.lazy import pandas as pd
-from isocenter.service.monitoring.cases import PROBABILITY, REFERENCE, cases
-from isocenter.service.monitoring.outcomes import VERDICT, Questions
+from isocenter.service.monitoring.cases import PROBABILITY, cases
+from isocenter.service.monitoring.outcomes import VERDICT, Questions, outcomes_by_job
 from isocenter.service.records.database import Database
-from isocenter.service.records.tables import blind, feedback, measures, outcomes
+from isocenter.service.records.tables import blind, feedback, measures
 from isocenter.service.records.tables import jobs as job_rows
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.values import Floats
@@ -30,6 +30,8 @@ class AnsweredCases:
 
     table:       a row a case, as `cases` makes them; the case is the job
     is_labelled: (cases,) by whatever source, or drawn to be read blind
+    chances:     (cases, labels) probabilities; NaN where the model states none
+    references:  (cases, labels) what is known to be true, other than by verdicts on shown answers; NaN where nothing is
     uncertainty: (cases,) of the answer; NaN where nothing is known of it
     features:    (cases, features) what the network saw; None of a model without a gate
     corrected:   {place of a case: whether people corrected or rejected it} of those that were judged
@@ -38,6 +40,8 @@ class AnsweredCases:
     table: pd.DataFrame
     questions: Questions
     is_labelled: np.ndarray
+    chances: Floats
+    references: Floats
     uncertainty: Floats
     features: Floats | None
     corrected: Mapping[int, bool]
@@ -47,16 +51,6 @@ class AnsweredCases:
         """{attribute of the people: (cases,) values}."""
         named = [name for name in map(str, self.table) if name.startswith("covariate_")]
         return {name.removeprefix("covariate_"): self.table[name].tolist() for name in named}
-
-    @property
-    def chances(self) -> Floats:
-        """(cases, labels) probabilities; NaN where the model states none."""
-        return _columns(self.table, PROBABILITY, self.questions)
-
-    @property
-    def references(self) -> Floats:
-        """(cases, labels) what is known to be true, other than by verdicts on shown answers; NaN where nothing is."""
-        return _columns(self.table, f"{REFERENCE}_", self.questions)
 
 
 def answered_cases(
@@ -70,34 +64,26 @@ def answered_cases(
         every = cases(connection)
         every = every[every["abstained"].isna() & every["model"].isin(models)]
         table = _of_one_rule(every, rule, str(folder)).reset_index(drop=True)
-        jobs = table["case"].tolist()
-        of_sources = select(outcomes.c.job, outcomes.c.source).where(outcomes.c.job.in_(jobs))
-        sources = [(row.job, row.source) for row in connection.execute(of_sources)]
-        waiting = select(blind.c.job).where(blind.c.state == "waiting")
-        labelled = {job for job, _ in sources} | set(connection.execute(waiting).scalars())
-        of_studies = select(job_rows.c.job, job_rows.c.study).where(job_rows.c.job.in_(jobs))
-        table["study"] = table["case"].map({row.job: row.study for row in connection.execute(of_studies)})
-        features, verdicts = _features(connection, jobs), _verdicts(connection, jobs)
+        of_studies = connection.execute(select(job_rows.c.job, job_rows.c.study))
+        table["study"] = table["case"].map({row.job: row.study for row in of_studies})
+        stated, features, verdicts = outcomes_by_job(connection), _features(connection), _verdicts(connection)
+        waiting = set(connection.execute(select(blind.c.job).where(blind.c.state == "waiting")).scalars())
+    questions, jobs = Questions.of(models[table["model"].iloc[-1]]), table["case"].tolist()
     # The model agrees with a label that was taken from its own answer, whether or not it is right.
-    only_verdict = {job for job, _ in sources} - {job for job, source in sources if source != VERDICT}
-    references = [name for name in map(str, table) if name.startswith(f"{REFERENCE}_") and name != f"{REFERENCE}_at"]
-    table.loc[table["case"].isin(only_verdict), references] = np.nan
-    questions = Questions.of(models[table["model"].iloc[-1]])
-    entropies = _entropies(_columns(table, PROBABILITY, questions), is_exclusive=questions.is_exclusive)
+    true = {(job, one.label): one.value for job, own in stated.items() for one in own if one.source != VERDICT}
+    chances = table.reindex(columns=[f"{PROBABILITY}{label}" for label in questions.labels]).to_numpy(dtype=np.float64)
     totals = [_total(folder / "results" / job / "predictions.csv") for job in jobs]
+    lacking = np.full(len(next(iter(features.values()), [])), np.nan)
     return AnsweredCases(
         table,
         questions,
-        table["case"].isin(labelled).to_numpy(),
-        np.where(np.isfinite(totals), totals, entropies),
-        features,
+        np.array([job in stated or job in waiting for job in jobs]),
+        chances,
+        np.array([[true.get((job, label), np.nan) for label in questions.labels] for job in jobs]),
+        np.where(np.isfinite(totals), totals, _entropies(chances, is_exclusive=questions.is_exclusive)),
+        np.array([features.get(job, lacking) for job in jobs], dtype=np.float64) if features else None,
         {place: verdicts[job] != ACCEPTED for place, job in enumerate(jobs) if job in verdicts},
     )
-
-
-def _columns(table: pd.DataFrame, beginning: str, questions: Questions) -> Floats:
-    named = [f"{beginning}{label}" for label in questions.labels]
-    return np.asarray(table.reindex(columns=named).to_numpy(dtype=np.float64))
 
 
 def _of_one_rule(table: pd.DataFrame, rule: str | None, where: str) -> pd.DataFrame:
@@ -114,19 +100,15 @@ def _of_one_rule(table: pd.DataFrame, rule: str | None, where: str) -> pd.DataFr
     return own[own["version"] == own["version"].iloc[-1]]
 
 
-def _features(connection: Connection, jobs: list[str]) -> Floats | None:
-    known = (measures.c.job.in_(jobs), measures.c.features.is_not(None))
-    wanted = select(measures.c.job, measures.c.features).where(*known)
-    rows = {row.job: np.frombuffer(row.features, np.float16) for row in connection.execute(wanted)}
-    if not rows:
-        return None
-    lacking = np.full(len(next(iter(rows.values()))), np.nan)
-    return np.array([rows.get(job, lacking) for job in jobs], dtype=np.float64)
+def _features(connection: Connection) -> dict[str, np.ndarray]:
+    """{job: what the network saw}."""
+    rows = connection.execute(select(measures.c.job, measures.c.features).where(measures.c.features.is_not(None)))
+    return {row.job: np.frombuffer(row.features, np.float16) for row in rows}
 
 
-def _verdicts(connection: Connection, jobs: list[str]) -> dict[str, str]:
-    newest = select(func.max(feedback.c.feedback)).where(feedback.c.judged.in_(jobs)).group_by(feedback.c.judged)
-    rows = connection.execute(select(feedback.c.judged, feedback.c.verdict).where(feedback.c.feedback.in_(newest)))
+def _verdicts(connection: Connection) -> dict[str, str]:
+    """{job: the verdict that was given last}."""
+    rows = connection.execute(select(feedback.c.judged, feedback.c.verdict).order_by(feedback.c.feedback))
     return {row.judged: row.verdict for row in rows}
 
 

@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
+from sqlalchemy import select
 
 from isocenter.service.monitoring.outcomes import Questions
 from isocenter.service.reading.blind import BLIND_VIEW, VIEW, BlindRead, blind_reads, keep_read
 from isocenter.service.reading.worded import shown_date, words_of
 from isocenter.service.records.actor import READERS, Actor
-from isocenter.service.records.tables import blind
+from isocenter.service.records.tables import blind, jobs
 from isocenter.service.stored import stored_models
 from isocenter.service.web.access import Who, roles
 from isocenter.service.web.shapes import Listing, Problem, Time
@@ -66,8 +67,12 @@ def read_blind(node: Node, who: Who, job: JobName, values: dict[str, Number]) ->
 
 def reads_for(node: WebNode, who: Actor, study: str | None = None) -> list[BlindRead]:
     """The blind reads that wait for a person. study: key of the only one that is asked about"""
+    waiting = select(blind.c.job).join(jobs, jobs.c.job == blind.c.job).where(blind.c.state == "waiting")
+    if study is not None:
+        waiting = waiting.where(jobs.c.study == study)
     with node.database.read() as connection:
-        if connection.execute(blind.select().where(blind.c.state == "waiting").limit(1)).first() is None:
+        # Every slice of a study asks: where nothing waits, no file is read.
+        if connection.execute(waiting.limit(1)).first() is None:
             return []
         return blind_reads(connection, stored_models(node.folder), who, study)
 
