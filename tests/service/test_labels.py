@@ -14,6 +14,7 @@ import isocenter
 from isocenter.errors import DatasetError, UsageError
 from isocenter.monitoring import next_cases
 from isocenter.service import ModelFacts, node_database
+from isocenter.service.monitoring.cases import cases
 from isocenter.service.monitoring.outcomes import write_outcomes
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.tables import audit, blind, feedback, measures, outcomes
@@ -94,6 +95,16 @@ def test_a_row_that_cannot_be_taken_stops_no_other_and_unknown_studies_are_named
         9: ("nodule", 1.0, "p", None),
     }
     assert [row.detail["unknown"] for row in rows_of(node, audit)] == [1]
+    database = node_database(node)
+    with database.read() as connection:
+        seen = cases(connection).set_index("case").loc[job_of(4)]
+    database.close()
+    # A late label counts for the day of its study.
+    assert (seen["at"][:10], seen["reference_at"][:16], seen["reference_nodule"]) == (
+        "1970-01-01",
+        "2026-03-01T10:00",
+        0.0,
+    )
     # A row that says it again takes its place.
     again = pd.DataFrame([{"study": "1.3", "label": "nodule", "value": 0, "at": "2026-04-01", "source": "pathology"}])
     isocenter.import_labels(node, again)
