@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from isocenter.service.monitoring.drawing import draw
-from isocenter.service.monitoring.outcomes import outcomes_by_job, write_outcomes
+from isocenter.service.monitoring.outcomes import called_labels, outcomes_by_job, stated_values, write_outcomes
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.tables import accounts, audit, blind, findings, jobs, outcomes, studies
 from service.databases import with_tables
@@ -92,6 +92,21 @@ def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(drawn_node):
         assert [(one.label, one.inclusion) for one in outcomes_by_job(connection)[job.job]] == [("calm", 0.2)]
     ada.post(f"{address(drawn_node)}/feedback", json={"verdict": "reject", "text": "no"})
     assert "verdict" not in {row.source for row in drawn_node.rows(outcomes)}
+
+
+def test_a_result_states_classes_findings_structures_and_boxes_but_no_measurement_of_them():
+    rows = [
+        {"concept": "calm", "group": "class", "called": False},
+        {"concept": "nodule", "value": True},
+        {"concept": "liver", "value": 0.0, "unit": "ml", "group": "liver", "label": 1},
+        {"concept": "spleen", "value": 90.0, "unit": "ml", "group": "spleen", "label": 2},
+        {"concept": "Diameter", "value": 4.0, "unit": "mm", "group": "spleen", "label": 2},
+        {"concept": "fracture", "value": [0, 1], "box": 0},
+        {"concept": "volume", "value": 12.5},
+    ]
+    stated = {"calm": 0.0, "nodule": 1.0, "liver": 0.0, "spleen": 1.0, "fracture": 1.0, "volume": 12.5}
+    assert stated_values(rows) == stated
+    assert called_labels(rows) == {"nodule", "spleen", "fracture"}
 
 
 def test_half_of_the_draw_is_called_and_each_chance_is_that_of_its_kind(tmp_path):

@@ -15,6 +15,8 @@ from isocenter.service.routing.facts import ModelFacts
 # Sources that no imported table may name.
 BLIND, VERDICT = "blind", "verdict"
 CLASSIFICATION = "classification"
+# Groups of findings that are answers themselves.
+ANSWERS = (None, "", "class", "grade")
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def stated_values(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     made = dict[str, float]()
     for row in rows:
         value, called = row.get("value"), row.get("called")
+        if row.get("group") not in (*ANSWERS, row["concept"]):  # a measurement of a structure
+            continue
         if called is not None:
             own = float(called)
         elif isinstance(value, bool) or row.get("box") is not None:
