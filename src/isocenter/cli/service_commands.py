@@ -73,14 +73,42 @@ def feedback(
     rule: Annotated[
         str | None, typer.Option(metavar="NAME", help="Whose results: those of a rule, or of another product.")
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option("--import", metavar="TABLE", help="Take in labels that came later, and write no data set."),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("--next", metavar="N", help="Choose N cases to label next, and write no data set."),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="How --next chooses: random, uncertainty or typical.")
+    ] = "random",
+    locked: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="A locked test set, of whose patients --next chooses no case."),
+    ] = None,
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Write what people judged on a node as a data set."""
     folder = out or default_out("feedback", node)
-    result = isocenter.feedback(node, out=folder, since=since, rule=rule, overwrite=overwrite)
-    show(result, result.as_record() if json else None)
+    if count is None and (locked is not None or method != "random"):
+        raise UsageError("--method and --locked say how --next chooses", "--next", "Give --next N")
+    if table is not None and count is not None:
+        raise UsageError("--import and --next are two commands", "--next", "Give one of them, then the other")
+    if table is not None:
+        taken = isocenter.import_labels(node, table, rule=rule)
+        show(taken, taken.as_record() if json else None)
+    elif count is not None:
+        chosen = isocenter.next_labels(
+            node, count, method=method, locked=locked, rule=rule, out=folder, overwrite=overwrite
+        )
+        show(chosen, chosen.as_record() if json else None)
+    else:
+        result = isocenter.feedback(node, out=folder, since=since, rule=rule, overwrite=overwrite)
+        show(result, result.as_record() if json else None)
 
 
 def monitor(

@@ -17,7 +17,6 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
 from isocenter.errors import IsocenterError, ResourceError, UsageError
-from isocenter.service.settings import Settings
 from isocenter.service.stored import settings_file, stored_settings
 
 PASSWORD = "ISOCENTER_DATABASE_PASSWORD"  # noqa: S105 - the name of a variable
@@ -138,14 +137,6 @@ def node_database(folder: Path) -> Database:
     if not (folder / "node.sqlite").is_file():
         raise UsageError("holds no node", str(folder), "Give the folder of a node")
     return opened(f"sqlite:///{folder / 'node.sqlite'}")
-
-
-def node_settings(folder: Path) -> Settings:
-    """The settings with which the node in a folder was started last. Raises UsageError where there is none."""
-    stored = settings_file(folder, "keeper")
-    if not stored.is_file():
-        raise UsageError("holds no settings of a node", str(folder), "Give the folder of a node that was started once")
-    return stored_settings(stored)
 
 
 @contextmanager

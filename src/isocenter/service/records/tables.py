@@ -367,7 +367,7 @@ outcomes = Table(
     "outcomes",
     metadata,
     Column("job", KEY, primary_key=True),
-    Column("label", String(128), primary_key=True),
+    Column("label", Text, primary_key=True),
     Column("source", String(64), primary_key=True),
     Column("value", Float, nullable=False),
     Column("at", Float, nullable=False),
