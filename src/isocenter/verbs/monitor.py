@@ -44,6 +44,8 @@ DRIFT, PERFORMANCE, ALERTS, RECORD, REPORT = (
     "report.html",
 )
 RUN_LENGTH, BASELINE = 10000.0, 300
+# States of alerts of a node that stand no more.
+ENDED = ("closed", "cleared")
 # Sources of figures in the order in which they can be trusted.
 SOURCES = ("audited", "reported", "estimated")
 
@@ -62,9 +64,9 @@ class Monitored(InNotebook):
     @property
     def verdict(self) -> str:
         """The answer in one sentence."""
-        if self.alerts:
-            named = [f"{one.severity}: {one.watch}{f' ({one.scope})' if one.scope else ''}" for one in self.alerts]
-            return f"{counted(len(self.alerts), 'alert')}: {'; '.join(named)}"
+        if standing := [one for one in self.alerts if one.state not in ENDED]:
+            named = [f"{one.severity}: {one.watch}{f' ({one.scope})' if one.scope else ''}" for one in standing]
+            return f"{counted(len(standing), 'alert')}: {'; '.join(named)}"
         return f"no alert in {counted(self.facts['cases'], 'case')}"
 
     @property
@@ -106,10 +108,6 @@ class _Watched:
     model: str = ""
     wrong: Mapping[str, Miscalibration] = field(default_factory=dict)
 
-    def between(self, since: str | None, until: str | None) -> _Watched:
-        """The cases of some days, of the last version that answered."""
-        return replace(self, cases=self.cases.between(since, until), watched=self.watched.between(since, until))
-
 
 @named_keywords()
 def monitor(
@@ -145,13 +143,18 @@ def monitor(
     if node is not None and (reference is not None or bounds):
         remedy = "Leave out --reference and --bound: its settings and its page have them"
         raise UsageError("a node has a baseline and bounds of its own", str(node), remedy)
-    listed, notes, rung = (
-        _of_table(table, reference, by, run_length) if node is None else _of_node(node, by, run_length)
-    )
-    listed = [one.between(since, until) for one in listed]
-    found = [row for one in listed for row in _drifts(one)]
-    figures_made = [row for one in listed for row in _figures(one, found)]
-    rung = [*rung, *alerts(found, figures_made, [Bound(*one) for one in bounds])] if node is None else rung
+    days = (since, until)
+    if node is None:
+        listed, notes, rung = _of_table(table, reference, days, by, run_length)
+    else:
+        listed, notes, rung = _of_node(node, days, by, run_length)
+    found, figures_made = list[Drift](), list[Performance]()
+    for one in listed:
+        rows = _drifts(one)
+        found += rows
+        figures_made += _figures(one, rows)
+    if node is None:
+        rung = alerts(found, figures_made, [Bound(*one) for one in bounds])
     facts = {
         "cases": sum(len(one.watched) for one in listed),
         "from": min(one.watched.at[0] for one in listed).isoformat(timespec="seconds"),
@@ -176,6 +179,7 @@ def monitor(
 def _of_table(
     table: str | Path | pd.DataFrame,
     reference: str | Path | pd.DataFrame | None,
+    days: tuple[str | None, str | None],
     by: str | None,
     run_length: float | None,
 ) -> tuple[list[_Watched], list[str], list[Alert]]:
@@ -190,6 +194,7 @@ def _of_table(
     if len(baseline) < FEWEST:
         problem = f"the baseline has {counted(len(baseline), 'case')}"
         raise DatasetError(problem, baseline.where, f"Give {FEWEST} at least, better 300")
+    stream = stream.between(*days)
     if not stream.was_ordered:
         notes.append("the rows were not in the order of time; they were sorted by `at`")
     if stream.has("version") and len(versions := sorted(set(stream.text("version")))) > 1:
@@ -200,7 +205,9 @@ def _of_table(
     return [_Watched(stream, stream, baseline, run_length or RUN_LENGTH, by)], notes, []
 
 
-def _of_node(folder: Path, by: str | None, run_length: float | None) -> tuple[list[_Watched], list[str], list[Alert]]:
+def _of_node(
+    folder: Path, days: tuple[str | None, str | None], by: str | None, run_length: float | None
+) -> tuple[list[_Watched], list[str], list[Alert]]:
     """(the cases of each model of a node since its baseline, notes, its alerts as they stand)."""
     need_extra("monitor")
     listed, notes, database = list[_Watched](), list[str](), service.node_database(folder)
@@ -214,12 +221,13 @@ def _of_node(folder: Path, by: str | None, run_length: float | None) -> tuple[li
     for one in seen:
         if one.baseline is None:
             notes.append(f"{one.model} has no baseline yet: freeze one on the page /monitor of the node")
-        levels = by or service.by_of(settings.monitor.by, one.watched.table)
+        known = None if one.baseline is None else one.baseline.table
+        levels = by or service.by_of(settings.monitor.by, one.watched.table, known)
         model = one.model if len(seen) > 1 else ""
         length = run_length or one.run_length or RUN_LENGTH
         wrong = {} if one.baseline is None else miscalibration(one.baseline)
-        cases = recalibrated(one.cases, wrong)
-        listed.append(_Watched(cases, one.watched, one.baseline, length, levels, model, wrong))
+        cases = recalibrated(one.cases, wrong).between(*days)
+        listed.append(_Watched(cases, one.watched.between(*days), one.baseline, length, levels, model, wrong))
     if not listed:
         raise DatasetError("no model has answered a case yet", str(folder), "Send studies to the node")
     return listed, notes, rung

@@ -59,6 +59,8 @@ COLLECTING, PROPOSED, FROZEN = "collecting", "proposed", "frozen"
 MOST_CASES = 3000
 # An alert is cleared after so many quiet windows, each twice as long as the change took to be found, at least so long.
 QUIET, SHORTEST_WINDOW = 3, 50
+# Levels of an attribute from which on they are no groups.
+MOST_LEVELS = 50
 # Cases of which performance is stated, and how often where no outcome is new (s).
 MEASURED_CASES, MEASURED_S = 20000, 3600.0
 
@@ -185,7 +187,7 @@ class Rounds:
         known = baseline_stream(connection, baseline)
         stream, wrong = Stream.of(table), miscalibration(known)
         until = pd.Timestamp(self.database.now(), unit="s", tz="UTC")
-        found = drifts(known, stream, by_of(own.by, table), length, wrong, until)
+        found = drifts(known, stream, by_of(own.by, table, known.table), length, wrong, until)
         figures, judged = self._figures(connection, version, ended, found, wrong)
         bounds = [Bound(one.metric, one.label, one.at_least) for one in self.settings.bound]
         # Of a bound only the last figure counts: one cause is one alert.
@@ -229,7 +231,7 @@ class Rounds:
             if len(table) < size:
                 continue
             known, stream, places = baseline_stream(connection, baseline), Stream.of(table), np.arange(len(table))
-            wrong, by = miscalibration(known), by_of(self.settings.monitor.by, table)
+            wrong, by = miscalibration(known), by_of(self.settings.monitor.by, table, known.table)
             for start in range(0, len(table) - size + 1, size):
                 # Each is watched anew, against the same baseline.
                 window = stream.only((places >= start) & (places < start + size))
@@ -290,10 +292,20 @@ def run_length(settings: Monitor, baseline: Row[Any], models: int) -> float:
     return max(2.0, models * yearly / settings.false_alarms_per_year)
 
 
-def by_of(wanted: Sequence[str], table: pd.DataFrame) -> str | None:
-    """Attributes to which a change is traced: of a table in which all cases are alike they would name everything."""
-    levels = {str(name).removeprefix("covariate_"): table[name].nunique() for name in table}
-    return ",".join(one for one in wanted if levels.get(one.partition(":")[0], 0) > 1) or None
+def by_of(wanted: Sequence[str], table: pd.DataFrame, known: pd.DataFrame | None = None) -> str | None:
+    """Attributes to which a change is traced.
+
+    known: the table of the baseline
+    Left out are those in which all cases are alike, which would name everything; that have too many levels to be
+    groups; and that the baseline does not have.
+    """
+    own, before = (
+        {str(name).removeprefix("covariate_"): str(name) for name in one}
+        for one in (table, table if known is None else known)
+    )
+    names = [one for one in wanted if (name := one.partition(":")[0]) in own and name in before]
+    levels = {one: table[own[one.partition(":")[0]]].nunique() for one in names}
+    return ",".join(one for one in names if levels[one] > 1 and (":" in one or levels[one] < MOST_LEVELS)) or None
 
 
 def baseline_stream(connection: Connection, baseline: Row[Any]) -> Stream:

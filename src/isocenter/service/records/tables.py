@@ -156,6 +156,7 @@ jobs = Table(
 )
 Index("jobs_by_state", jobs.c.state, jobs.c.priority, jobs.c.created_at)
 Index("jobs_by_study", jobs.c.study)
+Index("jobs_by_model", jobs.c.model_hash, jobs.c.done_at)
 
 findings = Table(
     "findings",
