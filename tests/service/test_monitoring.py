@@ -141,6 +141,20 @@ def test_noise_of_one_station_is_one_alert_with_its_place_which_holds_the_model_
     assert len(noisy.rows(alerts)) == 1
 
 
+def test_a_rollback_without_a_package_to_go_back_to_is_written_as_a_failure_and_jobs_name_it(tmp_path):
+    records = Records(tmp_path / "node", safety=[{"then": "rollback", "model": "nodule"}])
+    records.answered(60)
+    records.freeze()
+    records.answered(80, noisy="b")
+    records.rounds.round()
+    with records.database.read() as connection:
+        hold = hold_of(connection, "nodule")
+        tried = connection.execute(select(audit).where(audit.c.action == "safety rollback")).one()
+    records.database.close()
+    assert hold.action == "rollback"
+    assert tried.outcome == "failure" and tried.detail["problem"]
+
+
 def test_what_a_person_undoes_is_not_done_again_for_the_same_alert(noisy):
     [alert], [hold] = noisy.rows(alerts), noisy.rows(holds)
     with noisy.database.write() as connection:
