@@ -95,6 +95,7 @@ class Done:
     findings: what reports state; of a clip that of each frame with a finding, which they name
     found: whether the result says something, also of any frame of a clip
     abstained: why there is no result, or why there should be none; None where there is one
+    features, distances: what the network and the gate saw in it, as in `Confidence`
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -106,6 +107,8 @@ class Done:
     findings: Sequence[Finding] = ()
     found: bool = False
     abstained: str | None = None
+    features: Array | None = None
+    distances: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -322,7 +325,20 @@ class _Rest:
         kept = prediction if self.room is None else None
         unstated = [] if prediction.frames else self._without_ratios(findings)
         notes = [*noted(prediction, self.case), *lacking, *unstated]
-        return Done(rows, measured, kept, files, notes, large, findings, found, prediction.abstained)
+        seen = self.prediction.confidence
+        return Done(
+            rows,
+            measured,
+            kept,
+            files,
+            notes,
+            large,
+            findings,
+            found,
+            prediction.abstained,
+            seen.features,
+            seen.distances,
+        )
 
     def _stated(self, measured: Measurements) -> Iterator[Finding]:
         """What reports state of a result; of a clip that of each frame with a finding."""
