@@ -237,6 +237,7 @@ def test_a_pet_is_judged_by_its_uptake_and_the_moved_one_is_a_pet_in_suv(tmp_pat
         assert [line for line in found.stderr.splitlines() if line.startswith("Error")] == []
 
 
+@pytest.mark.whole
 def test_dicom_on_both_sides_also_gives_a_registration_and_two_patients_need_a_word(tmp_path):
     fixed = blobs(FIXED)
     for name, patient in (("a", "p1"), ("b", "p2")):

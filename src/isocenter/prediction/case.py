@@ -97,6 +97,7 @@ class Done:
     findings: what reports state; of a clip that of each frame with a finding, which they name
     found: whether the result says something, also of any frame of a clip
     abstained: why there is no result, or why there should be none; None where there is one
+    features, distances: what the network and the gate saw in it, as in `Confidence`
     tracks: of the objects of a clip, a row each
     """
 
@@ -109,6 +110,8 @@ class Done:
     findings: Sequence[Finding] = ()
     found: bool = False
     abstained: str | None = None
+    features: Array | None = None
+    distances: Mapping[str, float] = field(default_factory=dict)
     tracks: Sequence[Mapping[str, Any]] = ()
 
 
@@ -333,7 +336,21 @@ class _Rest:
         notes = [*noted(prediction, self.case), *lacking, *unstated]
         tracks = [] if self._is_refused or self._tracks is None else self._tracks.rows
         rows_of_tracks = [{"case": self.case.id, **row} for row in tracks]
-        return Done(rows, measured, kept, files, notes, large, findings, found, prediction.abstained, rows_of_tracks)
+        seen = self.prediction.confidence
+        return Done(
+            rows,
+            measured,
+            kept,
+            files,
+            notes,
+            large,
+            findings,
+            found,
+            prediction.abstained,
+            seen.features,
+            seen.distances,
+            rows_of_tracks,
+        )
 
     def _stated(self, measured: Measurements) -> Iterator[Finding]:
         """What reports state of a result; of a clip that of each frame with a finding."""

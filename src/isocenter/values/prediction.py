@@ -251,6 +251,7 @@ class Confidence:
     uncalibrated: {class, finding or object: probability before calibration}
     scores:       {object: probability that it is a true one}, in the order of their numbers in the label map
     features:     (features,) what the network saw in it, where it is compared with other cases
+    distances:    {score of the gate: distance from the training cases}
     thresholds:   {class or finding: probability from which on it is called}, where the patient's group has its own
     """
 
@@ -266,6 +267,7 @@ class Confidence:
     uncalibrated: Mapping[str, float] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
     features: Array | None = None
+    distances: Mapping[str, float] = field(default_factory=dict)
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
