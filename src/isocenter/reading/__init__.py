@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.reading.alignment import Alignment, aligned_case, write_alignment
     from isocenter.reading.dataset import (
         looked_through,
         open_dataset,

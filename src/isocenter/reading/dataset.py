@@ -14,11 +14,12 @@ import numpy as np
 from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files import UNKNOWN_MODALITY, CaseNames, DatasetOptions, ReadOptions, read_dataset
 from isocenter.quality import MIXED_SCALE, Examination, examine, numbered_objects
+from isocenter.reading.alignment import aligned_case
 from isocenter.reading.options import ReadingOptions
 from isocenter.report import tracked
 from isocenter.runtime import Spread
 from isocenter.tasks import Task, learns_from_references, needs_of, suffices
-from isocenter.transforms import OBJECTS, PIECES, aligned, boxes_of_objects, boxes_of_pieces
+from isocenter.transforms import OBJECTS, PIECES, boxes_of_objects, boxes_of_pieces
 from isocenter.values import BoundingBoxes, Case, Cohort, Dataset, Image, Label, LazyMapping, Problem
 
 log = logging.getLogger("isocenter")
@@ -84,12 +85,8 @@ def open_dataset(
     dataset = _in_order(dataset, reading.order) if references else dataset
     if BOXES in needs and references:
         dataset = with_boxes(dataset, each or "object")
-    if not reading.align:
-        return dataset
-    cases = [
-        replace(case, images=LazyMapping({n: partial(_aligned, case, n) for n in case.images})) for case in dataset
-    ]
-    return replace(dataset, cases=tuple(cases))
+    how = reading.align
+    return dataset if how is None else replace(dataset, cases=tuple(aligned_case(case, how) for case in dataset))
 
 
 def _accepted(names: str | None) -> frozenset[str]:
@@ -114,12 +111,6 @@ def _in_order(dataset: Dataset, order: str | None) -> Dataset:
         raise UsageError(problem, f"--order {order}", "Name them from the lowest grade to the highest")
     ordered = tuple(replace(labels[name], value=value) for value, name in enumerate(names))
     return replace(dataset, classes={**dataset.classes, CLASS: ordered})
-
-
-def _aligned(case: Case, name: str) -> Image:
-    """One image of a case on the grid of the case's first."""
-    first = next(iter(case.images.values()))
-    return aligned(case.images[name], first.geometry, f"{case.id}, {name}")
 
 
 def open_for(

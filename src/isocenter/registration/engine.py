@@ -69,6 +69,11 @@ class Registration:
     after: float
     notes: tuple[str, ...] = field(default_factory=tuple)
 
+    @property
+    def gains(self) -> bool:
+        """Whether the images agree better than before."""
+        return _is_better(self.similarity, self.after, self.before)
+
 
 def registered(
     fixed: Image,

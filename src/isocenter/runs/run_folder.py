@@ -32,7 +32,15 @@ from isocenter.planning import (
     with_transfer,
 )
 from isocenter.quality import Examination
-from isocenter.reading import ALLOW_LARGE, ReadingOptions, looked_through, open_for, refuse_unfit, with_references
+from isocenter.reading import (
+    ALLOW_LARGE,
+    ReadingOptions,
+    looked_through,
+    open_for,
+    refuse_unfit,
+    with_references,
+    write_alignment,
+)
 from isocenter.runs import AS_STEPS
 from isocenter.runs.left_out import without_held_out
 from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
@@ -149,6 +157,7 @@ def new_run(
     with written(out, overwrite=True) as partial:
         partial.mkdir()
         write_table(split_table(dataset, made.parts, made.folds), partial / "split.csv")
+        write_alignment(dataset, ReadingOptions.of_plan(made.plan.options).align, partial)
         looks = made.examination.looks
         digests, origin = {name: look.digest for name, look in looks.items()}, lineage or Lineage()
         write_data_record(partial, dataset, digests, origin.seen, origin.unknown)

@@ -28,6 +28,7 @@ from isocenter.reading import (
     path_of,
     refuse_taken,
     result_folder,
+    write_alignment,
 )
 from isocenter.report import InNotebook, in_words
 from isocenter.runs import NOTES, OutOfFold, RunReport, selecting, training_length, training_log
@@ -251,6 +252,7 @@ def evaluate(
             return result
         with result_folder(result.out, overwrite, MARKS) as folder:
             scored.write(folder)
+            write_alignment(cases, reading.align, folder)
             write_verdict(folder, verdict.as_record(), primary, registered_margin(promised))
             page = _report(result, loaded, dataset, run, plan, promised)
             (folder / "report.html").write_text(page, encoding="utf-8")
