@@ -44,6 +44,11 @@ __all__ = [
     "register_frames",
     "route",
     "serve",
+    "study_analyse",
+    "study_assign",
+    "study_lock",
+    "study_plan",
+    "study_randomise",
     "study_size",
     "train",
     "verify_audit",
@@ -83,6 +88,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.serve import serve
     from isocenter.verbs.study import study_size
     from isocenter.verbs.train import train
+    from isocenter.verbs.trial import study_analyse, study_assign, study_lock, study_plan, study_randomise
     from isocenter.verbs.view import view
 
 
