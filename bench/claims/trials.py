@@ -6,7 +6,7 @@ at random: the more often, the higher a variable that is known of all, and in on
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -54,17 +54,24 @@ def covers(random: Random, is_imputed: bool, is_binary: bool) -> float:
     return float(low <= truth <= high)
 
 
+@cache
+def bound_of(look: int, spending: str) -> float:
+    """The bound of a look, when only those before it are known."""
+    return bounds_at(FRACTIONS[:look], 0.05, spending)[-1].bound
+
+
 def stops(random: Random, spending: str) -> float:
     """Whether a trial without an effect passes a bound at one of three looks."""
     arm, outcome = random.permutation(np.arange(150) % 2) == 1, random.normal(size=150)
     for number, fraction in enumerate(FRACTIONS, start=1):
-        bound = bounds_at(FRACTIONS[:number], 0.05, spending)[-1].bound
+        bound = bound_of(number, spending)
         seen = round(fraction * len(arm))
         if abs(participant_effect(outcome[:seen], arm[:seen], np.zeros((seen, 0))).z) >= bound:
             return 1.0
     return 0.0
 
 
+@cache
 def of_blocks() -> Study:
     arms = [{"name": name, "text": name} for name in "AB"]
     return Study.model_validate(
@@ -79,6 +86,7 @@ def of_blocks() -> Study:
     )
 
 
+@cache
 def of_sites() -> Study:
     members = {f"site {place}": {"size": "large" if place < 5 else "small"} for place in range(12)}
     clusters = {"column": "site", "members": members}

@@ -172,6 +172,7 @@ def test_a_trial_goes_from_its_plan_to_a_report_by_consort(tmp_path):
     assert {one["reason"] for one in written["losses"]} == {"moved away"}
     assert "Flow of participants" in (tmp_path / "result" / "report.html").read_text()
     consort = isocenter.document(tmp_path / "result", names="consort-ai", out=tmp_path / "consort")
+    assert "Flow of participants" in (tmp_path / "consort" / "consort-ai.html").read_text()
     measured = {row["item"] for row in consort.rows if row["state"] == "measured"}
     assert {"9", "10", "14", "16", "17", "18", "19", "21", "22", "25", "26", "28"} <= measured
     assert isocenter.verify_documents(tmp_path / "consort", against=tmp_path / "result").broken == []
@@ -283,7 +284,7 @@ def test_clusters_are_balanced_and_analysed_as_wholes(tmp_path):
         for place in range(6)
     ]
     result = isocenter.study_analyse(study, data=table(tmp_path / "data.csv", rows), out=tmp_path / "result")
-    assert result.tests[0]["test"] == "cluster" and result.flow["unit"] == "cluster"
+    assert result.tests[0]["test"] == "cluster" and result.flow["arms"][0]["unit"] == "cluster"
     assert [one["assigned"] for one in result.flow["arms"]] == [
         Counter(arms.values())[one] for one in ("usual", "model")
     ]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from isocenter.studies.analysis import Trial, read_data
     from isocenter.studies.concealment import KEY, allocation_key, decrypted, encrypted
     from isocenter.studies.effects import Effect, cluster_test, imputations, participant_effect, pooled
+    from isocenter.studies.flow_diagram import flow_of_arms
     from isocenter.studies.looks import Look, bounds, bounds_at, crossing
     from isocenter.studies.plan_words import plan_record, registry_record
     from isocenter.studies.proportions import null_variance

@@ -342,7 +342,8 @@ class Trial:
         reasons = self.data[self.study.analysis.reason] if self.study.analysis.reason else None
         for side, name in enumerate(self.study.names):
             own = self.is_new == side
-            row = {"arm": name, "assigned": int((log[ARM] == name).sum()), "participants": int(own.sum())}
+            unit = "participant" if self.study.clusters is None else "cluster"
+            row = {"arm": name, "unit": unit, "assigned": int((log[ARM] == name).sum()), "participants": int(own.sum())}
             row |= {"with_outcome": int((own & known).sum()), "analysed": int(own.sum())}
             if self.is_followed is not None:
                 row["per_protocol"] = int((own & self.is_followed).sum())
@@ -353,8 +354,7 @@ class Trial:
                 {"arm": name, "reason": reason, "participants": int(number)}
                 for reason, number in words[lost].value_counts().items()
             ]
-        unit = "participant" if self.study.clusters is None else "cluster"
-        return {"unit": unit, "arms": arms, "losses": losses or "no outcome is missing"}
+        return {"arms": arms, "losses": losses or "no outcome is missing"}
 
 
 def _verdict(row: Mapping[str, Any], endpoint: Endpoint, alpha: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
@@ -123,7 +124,7 @@ class Study(_Part):
     ethics: str = ""
     strata: dict[str, Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)]] = {}
     clusters: Clusters | None = None
-    size: dict[str, Any] = {}
+    size: dict[str, str | float | bool] = {}
     analysis: Analysis = Analysis()
     looks: Looks | None = None
     missing: Missing = Missing()
@@ -153,12 +154,17 @@ class Study(_Part):
         given = {"alpha": self.analysis.alpha, **self.size}
         if self.looks is not None:
             given |= {"looks": self.looks.number, "spending": self.looks.spending}
-        return sized(str(given.pop("design", "")), given)
+        return _sized(str(given.pop("design", "")), tuple(given.items()))
 
     @property
     def fixed(self) -> tuple[Any, ...]:
         """What no amendment changes once arms are allocated."""
         return self.design, self.arms, self.strata, self.clusters
+
+
+@cache
+def _sized(design: str, given: tuple[tuple[str, Any], ...]) -> Size:
+    return sized(design, dict(given))
 
 
 def read_study(text: str, where: str) -> Study:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isocenter.errors import counted
-from isocenter.report import Block, Page, Paragraph, Section, Table, figures, number, p_text
+from isocenter.report import Block, Page, Paragraph, Section, Table, number, p_text
+from isocenter.studies import flow_of_arms
 
 COLUMNS = ("endpoint", "who", "missing outcomes", "difference", "interval", "p", "p adjusted", "verdict")
 VERDICTS = {
@@ -38,7 +38,7 @@ def answer(results: Mapping[str, Any]) -> str:
 
 def page_of_results(results: Mapping[str, Any], flow: Mapping[str, Any]) -> Page:
     """The page."""
-    sections = [Section("Flow of participants", [flow_figure(flow), *_losses(flow)])]
+    sections = [Section("Flow of participants", [flow_of_arms(flow["arms"]), *_losses(flow)])]
     for role, title in SECTIONS.items():
         rows = [row for row in results["tests"] if _section(row) == role]
         if rows:
@@ -54,18 +54,6 @@ def page_of_results(results: Mapping[str, Any], flow: Mapping[str, Any]) -> Page
         sections=sections,
         facts={name: results[name] for name in ("locked", "plan_sha256", "data_sha256", "analysed")},
     )
-
-
-def flow_figure(flow: Mapping[str, Any]) -> figures.Figure:
-    """The diagram, from the counts of `flow.json` alone."""
-    parts = []
-    for row in flow["arms"]:
-        words = [f"{row['arm']}: {row['participants']}", f"with outcome: {row['with_outcome']}"]
-        words += [f"per protocol: {row['per_protocol']}"] if "per_protocol" in row else []
-        parts.append("\n".join([*words, f"analysed: {row['analysed']}"]))
-    assigned = sum(row["assigned"] for row in flow["arms"])
-    steps = [(f"Assigned: {counted(assigned, flow['unit'])}", "")]
-    return figures.flow_of_cases(steps, parts, "Flow of participants", caption="Every number is one of flow.json.")
 
 
 def _losses(flow: Mapping[str, Any]) -> list[Block]:
