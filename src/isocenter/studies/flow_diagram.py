@@ -18,5 +18,5 @@ def flow_of_arms(arms: Sequence[Mapping[str, Any]]) -> Figure:
         parts.append(f"{known}\nanalysed: {row['analysed']}{followed}")
     assigned = sum(row["assigned"] for row in arms)
     steps = [(f"Assigned: {counted(assigned, arms[0]['unit'])}", "")]
-    caption = "Participants of each arm; every number is one of flow.json."
+    caption = "Participants of each arm; every number stands in its record."
     return figures.flow_of_cases(steps, parts, "Flow of participants", caption=caption)
