@@ -51,6 +51,11 @@ __all__ = [
     "serve",
     "shadow_change",
     "split_change",
+    "study_analyse",
+    "study_assign",
+    "study_lock",
+    "study_plan",
+    "study_randomise",
     "study_size",
     "train",
     "verify_audit",
@@ -92,6 +97,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.serve import serve
     from isocenter.verbs.study import study_size
     from isocenter.verbs.train import train
+    from isocenter.verbs.trial import study_analyse, study_assign, study_lock, study_plan, study_randomise
     from isocenter.verbs.view import view
 
 

@@ -54,6 +54,7 @@ COUNTS = {
     "model-card": (9, None),
     "pccp": (3, 12),
     "pms": (10, None),
+    "sap": (13, None),
     "spirit-ai": (34 + 15, None),
     "stard-ai": (40, 48),
     "tripod+ai": (27, 52),

@@ -69,7 +69,8 @@ PLACES: Mapping[str, tuple[Sequence[str], str]] = {
     "change_plan": ((CHANGE_PLAN, f"*/{CHANGE_PLAN}"), f"write {CHANGE_PLAN} into the subject's folder"),
     "results": (("results.json",), "isocenter study analyse STUDY --data TABLE --out RESULT"),
     "flow": (("flow.json",), "isocenter study analyse STUDY --data TABLE --out RESULT"),
-    "study": (("study.json", "registry.json"), "isocenter study plan study.toml --out FOLDER"),
+    "study": (("study.json",), "isocenter study plan study.toml --out FOLDER"),
+    "registry": (("registry.json",), "isocenter study plan study.toml --out FOLDER"),
     "node": ((NODE,), "isocenter document NODE"),
 }
 # The file that makes a folder a subject of a kind, in this order.

@@ -334,9 +334,9 @@ class _Rest:
         kept = prediction if self.room is None else None
         unstated = [] if prediction.frames else self._without_ratios(findings)
         notes = [*noted(prediction, self.case), *lacking, *unstated]
+        seen = self.prediction.confidence
         tracks = [] if self._is_refused or self._tracks is None else self._tracks.rows
         rows_of_tracks = [{"case": self.case.id, **row} for row in tracks]
-        seen = self.prediction.confidence
         return Done(
             rows,
             measured,
