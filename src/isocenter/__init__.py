@@ -45,6 +45,7 @@ __all__ = [
     "route",
     "serve",
     "study_size",
+    "trace_requirements",
     "train",
     "verify_audit",
     "verify_documents",
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo
-    from isocenter.verbs.document import document, verify_documents
+    from isocenter.verbs.document import document, trace_requirements, verify_documents
     from isocenter.verbs.embed import embed
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate

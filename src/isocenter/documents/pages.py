@@ -9,7 +9,7 @@ from typing import Any
 from isocenter import tasks
 from isocenter.documents.answers import MOST_GAPS, Answer, Answered, Document
 from isocenter.documents.lookups import looked_up
-from isocenter.documents.subject import Subject
+from isocenter.documents.subject import COMPLEMENT, Subject
 from isocenter.errors import counted
 from isocenter.evaluation import Metrics
 from isocenter.report import (
@@ -216,6 +216,8 @@ def name_of(pointer: str) -> str:
         parts = dict(part.split("=", 1) for part in pointer.removeprefix("count:").split(";") if part)
         counted_rows = {"case": "cases", "patient": "patients"}.get(parts.pop("distinct", ""), "rows")
         return " with ".join([counted_rows, *([", ".join(" ".join(part) for part in parts.items())] if parts else [])])
+    if pointer.startswith(COMPLEMENT):
+        return f"1 less {name_of(pointer.removeprefix(COMPLEMENT))}"
     if "@" in pointer and not pointer.startswith("/"):
         return pointer.rpartition("@")[0]
     steps = [step for step in pointer.split("/")[1:] if step not in ("value", "because", "rows", "decisions")]

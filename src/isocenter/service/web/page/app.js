@@ -4,6 +4,7 @@ import { ApiError, logOut, whoAmI } from "./api.js";
 import { button, make } from "./viewer.js";
 import { showAudit } from "./audit.js";
 import { showHelp } from "./help.js";
+import { showIncidents } from "./incidents.js";
 import { showLogin } from "./login.js";
 import { showNode } from "./node.js";
 import { showStudy } from "./study.js";
@@ -14,6 +15,7 @@ const PAGES = [
   { at: /^\/study\/([0-9a-f.]+)$/, title: "Study", show: showStudy },
   { at: /^\/node$/, title: "Node", show: showNode },
   { at: /^\/audit$/, title: "Audit", show: showAudit },
+  { at: /^\/incidents$/, title: "Incidents", show: showIncidents },
 ];
 
 function setTheme(name) {
@@ -31,7 +33,7 @@ function link(href, text) {
 
 function header(me) {
   const brand = make("a", { className: "brand", href: "/", text: "Isocenter" });
-  const links = [link("/", "Worklist"), link("/node", "Node"), ...(me.role === "administrator" ? [link("/audit", "Audit")] : [])];
+  const links = [link("/", "Worklist"), link("/node", "Node"), link("/incidents", "Incidents"), ...(me.role === "administrator" ? [link("/audit", "Audit")] : [])];
   const nav = make("nav", { ariaLabel: "Pages" }, ...links);
   const swap = () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   const right = make("div", { className: "who" });
