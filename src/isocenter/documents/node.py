@@ -44,14 +44,14 @@ def node_record(query: Query, known: Collection[str]) -> dict[str, Any]:
     query: asks the database; known: its tables
     """
     exposure = _exposure(query)
-    said = _said(query)
+    opinions = _opinions(query)
     return {
         "exposure": exposure,
-        "rates": _rates(exposure, said),
+        "rates": _rates(exposure, opinions),
         **_models(query),
         **_images(query),
         **_sent(query),
-        **said,
+        **opinions,
         **(_incidents(query) if "incidents" in known else {}),
         **_audit(query),
     }
@@ -61,7 +61,7 @@ def _exposure(query: Query) -> dict[str, Any]:
     """Studies and jobs, how these ended, and how long they took."""
     [(studies,)] = query("SELECT count(*) FROM studies")
     [(first, last)] = query("SELECT min(created_at), max(created_at) FROM jobs")
-    outcomes = dict(query("SELECT coalesce(outcome, 'open'), count(*) FROM jobs GROUP BY 1 ORDER BY 1"))
+    outcomes: dict[str, int] = dict(query("SELECT coalesce(outcome, 'open'), count(*) FROM jobs GROUP BY 1 ORDER BY 1"))
     times = query("SELECT done_at - started_at FROM jobs WHERE outcome = 'result' AND started_at IS NOT NULL")
     seconds = [one for (one,) in times if one is not None]
     return {
@@ -95,7 +95,7 @@ def _images(query: Query) -> dict[str, Any]:
 
 
 def _sent(query: Query) -> dict[str, Any]:
-    deliveries = dict(query("SELECT state, count(*) FROM deliveries GROUP BY 1 ORDER BY 1"))
+    deliveries: dict[str, int] = dict(query("SELECT state, count(*) FROM deliveries GROUP BY 1 ORDER BY 1"))
     [(notices, acknowledged)] = query("SELECT count(*), count(acknowledged_at) FROM notices")
     return {"deliveries": deliveries, "notices": {"sent": notices, "acknowledged": acknowledged}}
 
@@ -110,8 +110,8 @@ def _audit(query: Query) -> dict[str, Any]:
     return {"audit": {"rows": sum(count for *_, count in actions), "sealed": sealed, "actions": counts}}
 
 
-def _said(query: Query) -> dict[str, Any]:
-    """What readers said last of each result, by model too, and how long they looked at it; nothing before any did."""
+def _opinions(query: Query) -> dict[str, Any]:
+    """Last verdicts on each result, by model too, and the time that people looked at it; nothing before the first."""
     last = "feedback IN (SELECT max(feedback) FROM feedback GROUP BY judged)"
     verdicts = {"accept": 0, "correct": 0, "reject": 0}
     verdicts |= dict(query(f"SELECT verdict, count(*) FROM feedback WHERE {last} GROUP BY 1"))  # noqa: S608 - our own words
@@ -131,13 +131,13 @@ def _said(query: Query) -> dict[str, Any]:
     return {"agreement": agreement, **({"reading": {"seconds": statistics.median(times)}} if times else {})}
 
 
-def _rates(exposure: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+def _rates(exposure: Mapping[str, Any], opinions: Mapping[str, Any]) -> dict[str, Any]:
     """{what went wrong: its share among the jobs that ended, or among judged results, with its exact interval}."""
     outcomes = exposure["outcomes"]
     ended = sum(count for outcome, count in outcomes.items() if outcome != "open")
     counts = {name: (outcomes.get(name, 0), ended) for name in ("failed", "abstained", "refused")}
-    if said:
-        counts["rejected"] = said["agreement"]["reject"], said["agreement"]["judged"]
+    if opinions:
+        counts["rejected"] = opinions["agreement"]["reject"], opinions["agreement"]["judged"]
     made = {name: clopper_pearson(count, n) for name, (count, n) in counts.items() if n}
     return {name: {"value": one.value, "low": one.low, "high": one.high, "n": one.n} for name, one in made.items()}
 

@@ -168,8 +168,8 @@ def _row(kind: Kind, name: str, entry: Mapping[str, Any], root: Path, results: M
     problems += [f"{test}: {result}" for test, result in tests.items() if result in ("failed", "no such test")]
     if results is not None and not problems and "passed" not in tests.values():
         problems.append("none of its tests passed")
-    texts = (str(entry.get(one, "")) for one in ("text", "source", "risk"))
-    return Traced(kind, name, *texts, code, tests, tuple(problems))
+    text, source, risk = (str(entry.get(one, "")) for one in ("text", "source", "risk"))
+    return Traced(kind, name, text, source, risk, code, tests, tuple(problems))
 
 
 def _with(row: Traced, problems: Sequence[str]) -> Traced:
