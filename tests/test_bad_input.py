@@ -24,6 +24,7 @@ from isocenter.files import locked
 from isocenter.runs import fit
 from isocenter.runtime import Model
 from isocenter.training.logs import COLUMNS, CsvLog
+from matrices import only
 from packages import changed
 
 
@@ -145,8 +146,13 @@ def test_one_class_only_is_refused(cli, here, tmp_path):
     assert nothing_in(here)
 
 
-@pytest.mark.parametrize("under", ["file/run", "file"])
-@pytest.mark.parametrize("verb", ["check", "train", "plan"])
+@pytest.mark.parametrize(
+    ("verb", "under"),
+    only(
+        [("check", "file/run"), ("train", "file")],
+        [(verb, under) for verb in ("check", "train", "plan") for under in ("file/run", "file")],
+    ),
+)
 def test_an_output_that_cannot_be_written_is_wrong_use(cli, here, tmp_path, verb, under):
     data = trained.blobs(tmp_path / "data", 4)
     (here / "file").write_text("mine")
@@ -226,7 +232,7 @@ def own_package(packaged, tmp_path) -> Path:
     return Path(shutil.copytree(packaged.out, tmp_path / "own_package"))
 
 
-@pytest.mark.parametrize("verb", ["predict", "evaluate", "train"])
+@pytest.mark.parametrize("verb", only(["predict"], ["predict", "evaluate", "train"]))
 def test_a_tampered_package_is_refused_by_its_file(cli, here, own_package, segmented, verb):
     weights = own_package / "isocenter" / "weights.safetensors"
     spoilt = bytearray(weights.read_bytes())
@@ -236,7 +242,7 @@ def test_a_tampered_package_is_refused_by_its_file(cli, here, own_package, segme
     assert nothing_in(here)
 
 
-@pytest.mark.parametrize("verb", ["predict", "evaluate", "train"])
+@pytest.mark.parametrize("verb", only(["predict"], ["predict", "evaluate", "train"]))
 def test_a_package_of_another_version_is_refused_with_what_reads_it(cli, here, own_package, segmented, verb):
     changed(own_package, "isocenter/model.json", version=2)
     refused(
@@ -386,7 +392,7 @@ def test_a_full_disk_as_a_run_goes_on_leaves_its_log(tmp_path):
     assert (tmp_path / "log.csv").read_text() == rows.partition("3,")[0]
 
 
-@pytest.mark.parametrize("verb", ["check", "plan", "train"])
+@pytest.mark.parametrize("verb", only(["train"], ["check", "plan", "train"]))
 def test_a_full_disk_from_the_start_leaves_nothing(cli, here, tmp_path, verb):
     data = trained.blobs(tmp_path / "data", 8)
     with full_disk(500):

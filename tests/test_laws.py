@@ -1,4 +1,7 @@
-"""Statements of reports keep their laws in a few simulated studies; `bench/laws.py` simulates many."""
+"""Statements of reports keep their laws in a few simulated studies; `bench/laws.py` simulates many.
+
+`make test` takes one law of each claim, `make test-all` each that takes little time.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,12 @@ def laws():
         found = [law for name in names for law in importlib.import_module(f"claims.{name}").LAWS]
     finally:
         sys.path.remove(str(BENCH))
-    return [pytest.param(law, id=f"{law.claim}: {law.cell}") for law in found if law.few]
+    few = [law for law in found if law.few]
+    first = {law.claim: law for law in reversed(few)}
+    return [
+        pytest.param(law, id=f"{law.claim}: {law.cell}", marks=[pytest.mark.whole] * (first[law.claim] is not law))
+        for law in few
+    ]
 
 
 @pytest.mark.parametrize("law", laws())

@@ -283,7 +283,9 @@ def test_the_same_file_read_in_another_way_is_another_entry(prepared):
     assert len(entries()) == 12
 
 
-@pytest.mark.parametrize("columns", [("label=first", "label=second"), ("value=size", "value=age")])
+@pytest.mark.parametrize(
+    "columns", [("label=first", "label=second"), pytest.param(("value=size", "value=age"), marks=pytest.mark.whole)]
+)
 def test_another_column_of_the_same_table_is_another_target(tmp_path, monkeypatch, columns):
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
     rows = [f"p{n}.png,{'ab'[n % 2]},{'ab'[n // 2 % 2]},{n},{50 - n}" for n in range(16)]

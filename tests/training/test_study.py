@@ -40,6 +40,7 @@ def test_a_study_that_is_found_again_goes_on_as_if_it_had_not_been_closed(tmp_pa
     assert [(one.choices, one.value) for one in apart] == [(one.choices, one.value) for one in at_once]
 
 
+@pytest.mark.whole
 def test_another_seed_tries_other_plans(tmp_path):
     found = []
     for seed in (0, 1):

@@ -209,6 +209,7 @@ def test_a_page_has_one_interval_of_each_difference_which_is_that_of_its_test(mo
     assert found.rows[0].differences[1].high < 0
 
 
+@pytest.mark.whole
 def test_no_margin_is_tested_with_too_few_patients_and_the_reason_stands_with_the_verdict(tmp_path):
     folders = [classified_by(tmp_path / name, 0.1, n, cases=40) for n, name in enumerate(("first", "second"))]
     found = isocenter.compare(*folders, out=tmp_path / "out", margin=0.3, test="bootstrap")
@@ -561,6 +562,7 @@ def test_mistakes_of_all_models_cost_what_those_of_the_first_do(tmp_path):
     assert figures["expected_cost", "all"] == pytest.approx([cost] * 2)
 
 
+@pytest.mark.whole
 def test_errors_of_several_values_are_compared_in_the_deviations_of_one_set_of_training_cases(tmp_path):
     random, spread = np.random.default_rng(0), {"volume": 0.5, "age": 10.0}
     rows = [

@@ -286,6 +286,7 @@ def test_a_case_that_one_member_left_out_and_members_that_disagree_about_patient
         parts_of_all([one, member("two", {"c0": "train"}, {"c0": "somebody"})])
 
 
+@pytest.mark.whole
 def test_runs_that_cannot_be_one_are_refused_with_what_differs_and_what_to_do(
     runs, mixed, segmented, classified, tmp_path
 ):
@@ -344,6 +345,7 @@ def test_a_member_or_a_weight_that_was_changed_is_not_loaded(mixed, tmp_path):
         isocenter.load(tmp_path / "changed")
 
 
+@pytest.mark.whole
 def test_on_the_command_line_as_in_python(runs, cli, tmp_path, mixed):
     done = cli("ensemble", *runs, "--out", tmp_path / "e", "--weights", "equal", "--device", "cpu", "--json")
     assert done.code == 0, done.err

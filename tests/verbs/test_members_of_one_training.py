@@ -48,6 +48,7 @@ def test_the_ends_of_the_cycles_of_a_rate_are_members_whose_mean_is_the_model(cl
         trained.classifying(classified.data, tmp_path / "both", assignments=chosen)
 
 
+@pytest.mark.whole
 def test_draws_about_the_last_weights_are_members_with_statistics_of_their_own(drawn, classified):
     model, case = isocenter.load(drawn, "cpu"), next(iter(read_dataset(classified.data)))
     assert len(model.networks.members) == 3
@@ -64,6 +65,7 @@ def test_draws_about_the_last_weights_are_members_with_statistics_of_their_own(d
     assert read_plan(drawn / "plan.yaml")["training.swag"] == 2
 
 
+@pytest.mark.whole
 def test_a_run_whose_gate_the_plan_turns_off_keeps_none(drawn, classified):
     assert list(classified.out.rglob("guard.safetensors"))
     assert isocenter.load(drawn, "cpu").guard is None

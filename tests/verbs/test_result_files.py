@@ -25,6 +25,7 @@ from isocenter.tasks import added_results
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image, Label
+from matrices import rarely
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
@@ -50,6 +51,7 @@ def test_two_inputs_of_one_name_get_files_of_their_own(segmented, image, tmp_pat
     assert [path.name for path in result.files] == ["case01.nii.gz", "case01_2.nii.gz", "case01_3.nii.gz"]
 
 
+@pytest.mark.whole
 def test_a_series_that_cannot_bear_a_seg_keeps_its_nifti_with_a_warning(segmented, data, tmp_path):
     series = data / "dicom" / "series" / "mr_hitachi_oblique"  # it states no frame of reference
     result = predicted(segmented, series, out=tmp_path / "out", allow_large=True)
@@ -279,8 +281,8 @@ def brighter(grey: bool = True) -> Model:
 @pytest.mark.parametrize(
     ("name", "suffix", "column"),
     [
-        ("dcmjs_op.dcm", "tiff", "area_mm2"),
-        ("highdicom_dx_image.dcm", "png", "voxels"),
+        rarely(("dcmjs_op.dcm", "tiff", "area_mm2")),
+        rarely(("highdicom_dx_image.dcm", "png", "voxels")),
         ("pydicom_CT_small.dcm", "nii.gz", "volume_ml"),
     ],
 )

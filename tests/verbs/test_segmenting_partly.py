@@ -189,6 +189,7 @@ def merged(root: Path) -> Path:
     return root
 
 
+@pytest.mark.whole
 def test_what_each_site_drew_is_learnt_and_scored_where_it_drew_it(tmp_path):
     data, out = merged(tmp_path / "data"), tmp_path / "run"
     assert isocenter.check(data, labels=trained.LABELS).facts["structures known"] == "shell in 6, core in 6 of 12 cases"

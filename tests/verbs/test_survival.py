@@ -125,6 +125,7 @@ def crossed(followed, tmp_path_factory):
     return isocenter.train(followed[0], out=out, folds=2, assignments=given, **READING).out
 
 
+@pytest.mark.whole
 def test_slope_and_baseline_of_the_mean_of_folds_take_no_zero_of_a_fold_for_a_difference_between_cases(
     followed, crossed
 ):
@@ -249,6 +250,7 @@ def test_the_other_models_train_and_predict_too(model, followed, tmp_path):
     assert 0 < values.filter(like="survival_").iloc[0] < 1
 
 
+@pytest.mark.whole
 def test_each_fold_has_the_baseline_of_its_own_validation_cases_and_their_mean_one_of_all(followed, crossed):
     mean = isocenter.load(crossed, "cpu")
     assert mean.task.baseline is not None
