@@ -68,3 +68,18 @@ def test_a_model_is_judged_by_the_endpoints_of_screening_beside_people():
     assert screened(two_classes(**seen)) is None
     with pytest.raises(DatasetError, match="has no column outcome"):
         refuse_no_outcome({"age": [1]}, "data")
+
+
+def test_an_evaluation_makes_the_endpoints_where_a_table_states_outcomes(classified, cli, tmp_path):
+    cases = pd.read_csv(classified.out / "evaluation" / "cases.csv")
+    outcome = np.where(np.arange(len(cases)) % 3 == 0, "cancer", "normal")
+    pd.DataFrame({"case": cases["case"], "outcome": outcome}).to_csv(tmp_path / "table.csv", index=False)
+    asked = ("evaluate", classified.out, classified.data, "--screening", "--out", tmp_path / "out")
+    assert cli(*asked, "--group-table", tmp_path / "table.csv").code == 0
+    table = pd.read_csv(tmp_path / "out" / "screening.csv").set_index("metric")
+    assert {"recall_rate", "ppv1", "interval_cancers"} <= set(table.index) and table.loc["recall_rate", "n"] == len(
+        cases
+    )
+    assert "Screening" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    refused = cli(*asked, "--overwrite")
+    assert refused.code == 1 and "has no column outcome" in refused.last

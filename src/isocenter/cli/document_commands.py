@@ -46,6 +46,8 @@ def document(
     json: Json = False,
 ) -> None:
     """Fill guidelines, cards and files from the records of SUBJECT."""
+    if (junit is not None and not trace) or (trace and subject is not None):
+        raise UsageError("belong together, without a subject", "--trace --junit", "Give --trace --requirements FILE")
     if trace:
         made = isocenter.trace_requirements(requirements, junit=junit, out=out, overwrite=overwrite)
         show(made, made.as_record() if json else None)

@@ -3,7 +3,7 @@
 `plan KEY`, `because KEY`       a decision of the plan, or its reason
 `summary METRIC [LABEL]`        a figure with its interval; `primary` is the primary metric
 `figures METRIC...`             these figures for every label
-`bound above|below METRIC [LABEL]`  the upper end of a figure's interval, or 1 less its lower end
+`bound above|below METRIC`      the upper end of a figure's interval, or 1 less its lower end, of the worst label
 `entries RECORD KEY`            each entry of a list in a JSON record
 `class`                         the safety class that follows from the worst severity that a person states
 `count RECORD [COLUMN=VALUE] [distinct=COLUMN]`  rows of a table
@@ -144,17 +144,23 @@ def _figures(subject: Subject, arguments: list[str]) -> Found:
 
 
 def _bound(subject: Subject, arguments: list[str]) -> Found:
-    """The end of an interval that bounds a chance from above."""
-    side, *metric = arguments
-    found = _summary(subject, metric)
-    if not isinstance(found, list):
-        return found
-    [one] = found
+    """The end of an interval that bounds a chance from above, of the label for which it is largest."""
+    side, metric = arguments
+    rows = [one for one in figures_of(subject) if one.value["metric"] == metric]
+    if not rows:
+        return Absent(remedy_of("summary", subject))
     name, sign = ("high", "") if side == "above" else ("low", COMPLEMENT)
-    if one.value[name] is None:
-        return Absent(f"the interval of {metric[0]} is not known: evaluate more patients")
-    end = subject.at(one.record, f"{sign}{one.pointer}/{name}")
-    return [replace(end, because=f"at most, by the interval of {' '.join(metric)} with level {one.value['level']:g}")]
+    ends = [
+        replace(
+            subject.at(one.record, f"{sign}{one.pointer}/{name}"), because=f"at most, by the interval of {metric}{of}"
+        )
+        for one in rows
+        if one.value[name] is not None
+        for of in [f" of {one.value['label']}" * (one.value["label"] != "all")]
+    ]
+    return (
+        [max(ends, key=lambda one: one.value)] if ends else Absent(f"{metric} has no interval: evaluate more patients")
+    )
 
 
 def _entries(subject: Subject, arguments: list[str]) -> Found:
@@ -176,8 +182,10 @@ def _class(facts: Mapping[str, Fact]) -> Found:
         for key, fact in facts.items()
         if key.startswith("severity_") and (level := fact.value.split()[0].strip(".,:;").lower()) in SEVERITIES
     }
-    if len(stated) < len(hazards()):
-        return Absent(f"state severity_{hazards()[0]['id']} and those of all other hazards in facts.toml")
+    missing = [key for one in hazards() if (key := f"severity_{one['id']}") not in stated]
+    if missing:
+        remedy = f"state {missing[0]} in facts.toml, beginning with one of {', '.join(SEVERITIES)}"
+        return Absent(f"{remedy}; {len(missing)} of {len(hazards())} hazards have no such severity")
     key = max(stated, key=lambda one: stated[one])
     level = SEVERITIES[stated[key]]
     letter = "A" if level == "negligible" else "B" if level == "minor" else "C"

@@ -57,22 +57,31 @@ class Traced:
 
 @dataclass(frozen=True)
 class Trace:
-    """All that was traced, and what else a software file asks of a project. layers: import layers from the top."""
+    """All that was traced, and what else a software file asks of a project.
+
+    layers: import layers from the top; was_run: whether results of tests were given
+    """
 
     rows: tuple[Traced, ...]
     layers: tuple[str, ...] = ()
+    was_run: bool = False
 
     @property
     def broken(self) -> list[Traced]:
         """The rows that do not hold."""
         return [row for row in self.rows if row.problems]
 
+    @property
+    def _results(self) -> list[Result]:
+        """The result of each test, once where several rows name it."""
+        return list({test: result for row in self.rows for test, result in row.tests.items()}.values())
+
     def as_record(self) -> dict[str, Any]:
         """The record for `--json` and trace.json."""
         return {
             **{f"{kind}s": {row.id: asdict(row) for row in self.rows if row.kind == kind} for kind in _kinds()},
             "layers": list(self.layers),
-            "results": dict(Counter(result for row in self.rows for result in row.tests.values())),
+            "results": dict(Counter(self._results)) if self.was_run else None,
             "broken": [row.id for row in self.broken],
         }
 
@@ -119,7 +128,7 @@ def traced(requirements: Path, junit: Path | None = None) -> Trace:
         raise UsageError(f"{sorted(twice)[0]} stands twice", str(requirements), "Give each an id of its own")
     contracts = _table(root / PROJECT).get("tool", {}).get("importlinter", {}).get("contracts", [])
     layers = next((one["layers"] for one in contracts if one.get("type") == "layers"), ())
-    return Trace(tuple(rows), tuple(layers))
+    return Trace(tuple(rows), tuple(layers), results is not None)
 
 
 def _requirements(
@@ -179,12 +188,7 @@ def _with(row: Traced, problems: Sequence[str]) -> Traced:
 def _is_there(test: str, root: Path) -> bool:
     path, _, name = test.partition("::")
     file = root / path
-    return bool(name) and file.is_file() and name in _names(file)
-
-
-@cache
-def _names(file: Path) -> frozenset[str]:
-    return frozenset(re.findall(r"^def (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE))
+    return bool(name) and file.is_file() and f"\ndef {name}(" in f"\n{file.read_text(encoding='utf-8')}"
 
 
 def _room(test: str, root: Path) -> str:

@@ -31,11 +31,11 @@ def reader_tests(
     Raises DatasetError where readers read other cases, or a score is no number.
     """
     table = _read(path)
-    for label, own, truth in _by_label(path, table, values):
+    for label, own, truth, positive in _by_label(path, table, values):
         read = _cubes(path, own, truth.cases, names, "score")
         scores = [one[("auroc", label)].values for one in values]
         for first, second, pair in _pairs(names, read, scores):
-            yield "auroc", label, first, second, MRMC, mrmc(pair, truth.positive, _shared(truth))
+            yield "auroc", label, first, second, MRMC, mrmc(pair, positive, _shared(truth))
 
 
 def reading_effects(
@@ -49,10 +49,10 @@ def reading_effects(
     table = _read(path)
     if "seconds" not in table or "model" not in table:
         return
-    for label, own, truth in _by_label(path, table, values):
+    for label, own, truth, positive in _by_label(path, table, values):
         seconds = _cubes(path, own, truth.cases, names, "seconds")
         calls = _cubes(path, own, truth.cases, names, "call") if own["call"].notna().all() else {}
-        wrong = {name: (cube >= HALF) != truth.positive for name, cube in calls.items()}
+        wrong = {name: (cube >= HALF) != positive for name, cube in calls.items()}
         first, *others = seconds
         for second in others:
             change = np.log(seconds[second]) - np.log(seconds[first])
@@ -65,8 +65,8 @@ def reading_effects(
 
 def _by_label(
     path: Path, table: Table, values: Sequence[Mapping[tuple[str, str], CaseValues]]
-) -> Iterator[tuple[str, Table, CaseValues]]:
-    """(label, its readings, the truths of its cases)."""
+) -> Iterator[tuple[str, Table, CaseValues, np.ndarray]]:
+    """(label, its readings, the values of its cases, their truths)."""
     for label in dict.fromkeys(table["label"]) if "label" in table else ["all"]:
         areas = [own.get(("auroc", label)) for own in values]
         truth = areas[0]
@@ -74,7 +74,8 @@ def _by_label(
             known = sorted({name for metric, name in values[0] if metric == "auroc"})
             remedy = f"Name one of {listed(known)} in the column label" if known else "Compare models that state AUROCs"
             raise DatasetError(f"there is no AUROC of {label}", str(path), remedy)
-        yield label, table[table["label"] == label] if "label" in table else table, truth
+        own = table[table["label"] == label] if "label" in table else table
+        yield label, own, truth, truth.positive
 
 
 def _shared(truth: CaseValues) -> np.ndarray | None:
