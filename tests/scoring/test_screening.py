@@ -71,7 +71,7 @@ def test_a_model_is_judged_by_the_endpoints_of_screening_beside_people():
 
 
 def test_an_evaluation_makes_the_endpoints_where_a_table_states_outcomes(classified, cli, tmp_path):
-    cases = pd.read_csv(classified.out / "evaluation" / "cases.csv")
+    cases = pd.read_csv(classified.out / "evaluation" / "cases.csv", dtype=str)
     outcome = np.where(np.arange(len(cases)) % 3 == 0, "cancer", "normal")
     pd.DataFrame({"case": cases["case"], "outcome": outcome}).to_csv(tmp_path / "table.csv", index=False)
     asked = ("evaluate", classified.out, classified.data, "--screening", "--out", tmp_path / "out")
