@@ -289,7 +289,7 @@ MORE: dict[str, tuple[float, Callable[[np.ndarray], bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("name", thinned(1, MORE))
 def test_what_decoders_of_pictures_hold_besides_is_no_more_than_documented(tmp_path: Path, name: str) -> None:
     ratio, encode = MORE[name]
     (tmp_path / name).write_bytes(encode(np.zeros((2000, 3000, 3), np.uint8)))

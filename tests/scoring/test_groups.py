@@ -23,8 +23,8 @@ from isocenter.tasks import Task
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.findings.question import Findings
 from isocenter.values import Case, Dataset, Decision, Geometry, Prediction
-from packages import no_export
 from matrices import thinned
+from packages import no_export
 
 
 def test_a_gap_of_very_many_people_has_no_p_of_0():
