@@ -16,6 +16,15 @@ Split = Literal["train", "val", "calibration", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
+# Between the two patients of a pair of images.
+AND = " & "
+
+
+def people_of(patient: str) -> tuple[str, ...]:
+    """The person or, of a pair of images, the two persons that `Case.patient` names."""
+    return tuple(patient.split(AND))
+
+
 class LazyMapping(Mapping[str, T], Generic[T]):
     """Values by name that are read on demand, and not kept.
 
@@ -42,10 +51,11 @@ class LazyMapping(Mapping[str, T], Generic[T]):
 class Case:
     """One examination.
 
+    patient:    whose it is; of a pair of two patients' images both, joined by `AND`
     images:     {channel name: Image}; what the model may see, in the order in which it sees them
     references: {kind: value}; what is true. Kinds: "class" (a name), "findings" ({name: present}), "mask" and
                 "instances" (an Image of integers), "boxes" (BoundingBoxes), "value" ({name: number}),
-                "event" ((time, happened)), "field"; "mask:<reader>" is what another person drew
+                "event" ((time, happened)), "field" (Correspondence); "mask:<reader>" is what another person drew
     covariates: who it is (age, sex, site, scanner, ...), as read; a missing one is None
     known:      the structures that somebody drew in its masks: any other is unknown there, not absent; None: all
     files:      what the case was read from, for hashing
