@@ -113,6 +113,9 @@ def register(
         Path | None,
         typer.Option(metavar="FILE", help="CSV of name,x,y,z (RAS+ mm) in the fixed image, to carry along."),
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="A run or package of --task registration, which answers.")
+    ] = None,
     seconds: Annotated[
         float | None, typer.Option(metavar="S", help="Longest time for the deformable part; by default all its steps.")
     ] = None,
@@ -151,6 +154,7 @@ def register(
         labels=labels,
         fixed_labels=fixed_labels,
         points=points,
+        model=model,
         seconds=seconds,
         across_patients=across_patients,
         **reading,

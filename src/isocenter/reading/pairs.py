@@ -6,19 +6,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from isocenter.errors import DatasetError, GeometryError, UsageError, counted
+from isocenter.lazy import pandas as pd
 from isocenter.transforms import carried, generator, refuse_unlike_axes
 from isocenter.values import (
     ONTO,
     UNMOVED,
     Affine,
+    Array,
     Case,
     Correspondence,
     Dataset,
+    Deferred,
     Geometry,
     Image,
     LazyMapping,
@@ -43,7 +47,9 @@ DRAW = 2**18
 
 def pairs_of(plan: Plan) -> int | None:
     """The number of pairs of each image that a plan names; None where it follows from memory."""
-    return plan["task.pairs"] if "task.pairs" in plan else None
+    if "task.pairs" not in plan:
+        return None
+    return int(plan["task.pairs"]) if plan["task.pairs"] else None
 
 
 def with_pairs(dataset: Dataset, pairs: int | None = None, *, draws: bool = True) -> Dataset:
@@ -79,6 +85,20 @@ def with_pairs(dataset: Dataset, pairs: int | None = None, *, draws: bool = True
         regions={},
         derived={FIELD: f"{len(drawn)} pairs of {counted(len(dataset), 'image')} ({each}), {words}"},
     )
+
+
+def pairs_table(dataset: Dataset, parts: Mapping[str, str]) -> pd.DataFrame:
+    """A row for each pair: case, fixed, moving (files relative to the data set) and its part; empty without pairs."""
+    rows = []
+    for case in dataset if FIELD in dataset.kinds else ():
+        named = [_within(path, dataset.root) for path in case.files[:2]]
+        rows.append({"case": case.id, FIXED: named[0], MOVING: named[-1], "split": parts.get(case.id, "")})
+    return pd.DataFrame(rows)
+
+
+def _within(path: Path, root: Path | None) -> str:
+    place = root if root is None or root.is_dir() else root.parent
+    return (path.relative_to(place) if place is not None and path.is_relative_to(place) else path).as_posix()
 
 
 def _parts(dataset: Dataset) -> dict[str, Split]:
@@ -152,15 +172,24 @@ def _of_two(fixed: Case, moving: Case) -> Case:
         patients_of_pair(fixed.patient, moving.patient),
         {},
         covariates=fixed.covariates,
-        files=(*fixed.files, *moving.files),
+        files=(*fixed.files[:1], *moving.files[:1], *fixed.files[1:], *moving.files[1:]),
         key=f"{fixed.key}|{moving.key}",
     )
     references = {FIELD: partial(_both_masks, fixed, moving)}
     return _brought(case, LazyMapping(images), LazyMapping(references))
 
 
+def pair_of_images(fixed: Image, moving: Image, where: str, *, one_world: bool) -> Case:
+    """The case of two images that are in memory.
+
+    one_world: whether both are of one patient, whose headers may share a world
+    """
+    case = Case(where, where if one_world else patients_of_pair(f"{where} 1", f"{where} 2"), {})
+    return _brought(case, {FIXED: fixed, MOVING: moving}, {})
+
+
 def _both_masks(fixed: Case, moving: Case) -> Correspondence:
-    return Correspondence(*(case.references[MASK] if MASK in case.references else None for case in (fixed, moving)))
+    return Correspondence(*(case.references.get(MASK) for case in (fixed, moving)))
 
 
 def _brought(case: Case, images: Mapping[str, Image], references: Mapping[str, Any]) -> Case:
@@ -180,8 +209,15 @@ def _fixed(images: Mapping[str, Image], where: str, same: bool) -> Image:
 def _moving(images: Mapping[str, Image], where: str, same: bool) -> Image:
     fixed, moving = (_one_channel(images[side], where) for side in (FIXED, MOVING))
     onto = first_guess(fixed.geometry, moving.geometry, where, one_world=same)
-    brought = carried(moving, onto, fixed.geometry, beyond="edge")
-    return replace(brought, facts={**moving.facts, ONTO: onto, UNMOVED: moving})
+    # Read when it is asked for: a case is looked at several times before its voxels are.
+    load = partial(_on_fixed_grid, moving, onto, fixed.geometry)
+    pixels = Deferred((1, *fixed.geometry.shape), np.dtype(np.float32), load)
+    facts = {**moving.facts, ONTO: onto, UNMOVED: moving}
+    return replace(moving, pixels=pixels, geometry=fixed.geometry, padding=None, facts=facts)
+
+
+def _on_fixed_grid(moving: Image, onto: SpatialTransform, grid: Geometry) -> Array:
+    return carried(moving, onto, grid, beyond="edge").data
 
 
 def _known(references: Mapping[str, Any], images: Mapping[str, Image], where: str, same: bool) -> Correspondence:

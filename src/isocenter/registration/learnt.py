@@ -42,7 +42,7 @@ def pair_similarity(fixed: Image, moved: Image, similarity: str) -> float:
         return 1 - float(SIMILARITIES[similarity](*tensors))
 
 
-def refined(fixed: Image, moved: Image, similarity: str, steps: int) -> Displacement:
+def refining_field(fixed: Image, moved: Image, similarity: str, steps: int) -> Displacement:
     """The field that a few more steps of optimisation find between two images that nearly lie on one another."""
     pair = paired(fixed, moved, None, one_scale=similarity == "mse")
     level = pair.level(spacings(pair.fixed_grid, 1, MOST_REFINED)[0])

@@ -38,6 +38,7 @@ from isocenter.reading import (
     looked_through,
     open_for,
     pairs_of,
+    pairs_table,
     refuse_unfit,
     with_references,
 )
@@ -157,6 +158,8 @@ def new_run(
     with written(out, overwrite=True) as partial:
         partial.mkdir()
         write_table(split_table(dataset, made.parts, made.folds), partial / "split.csv")
+        if len(pairs := pairs_table(dataset, made.parts)):
+            write_table(pairs, partial / "pairs.csv")
         looks = made.examination.looks
         digests, origin = {name: look.digest for name, look in looks.items()}, lineage or Lineage()
         write_data_record(partial, dataset, digests, origin.seen, origin.unknown)

@@ -64,7 +64,7 @@ def in_windows(task: Task, windows: WindowSettings, passage: Passage) -> Predict
         receiver=passage.receiver,
         region=passage.request.region,
     )
-    return task.with_image(prediction, passage.image)
+    return task.with_image(prediction, passage.image, refined=passage.request.refined)
 
 
 def after_first(

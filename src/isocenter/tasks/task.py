@@ -217,8 +217,11 @@ class Task(ABC):
         """The result with the pooled features of the network, of a task whose result they are; None: it gives none."""
         return prediction
 
-    def with_image(self, prediction: Prediction, image: Image) -> Prediction:
-        """The result with what only the whole image on its own grid tells; as it is of most kinds."""
+    def with_image(self, prediction: Prediction, image: Image, *, refined: bool = True) -> Prediction:
+        """The result with what only the whole image on its own grid tells; as it is of most kinds.
+
+        refined: whether it is also improved on the image itself
+        """
         return prediction
 
     @abstractmethod

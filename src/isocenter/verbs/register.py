@@ -38,7 +38,7 @@ from isocenter.registration import (
     registered,
 )
 from isocenter.report import Block, Decisions, InNotebook, Page, Problems, Section, Table, figures, number, render
-from isocenter.runtime import write_json
+from isocenter.runtime import Model, write_json
 from isocenter.transforms import (
     carried,
     carried_labels,
@@ -51,6 +51,7 @@ from isocenter.transforms import (
     whole_field,
 )
 from isocenter.values import Array, Displacement, Geometry, Image, Label, Problem, SpatialTransform
+from isocenter.verbs.registering.learnt import registered_by
 
 MARKS = ("registration.json", "report.html")
 # Modalities of which a moved series can be written.
@@ -121,6 +122,7 @@ def register(
     labels: str | Path | Image | None = None,
     fixed_labels: str | Path | Image | None = None,
     points: str | Path | None = None,
+    model: str | Path | Model | None = None,
     seconds: float | None = None,
     across_patients: bool = False,
     overwrite: bool = False,
@@ -136,12 +138,16 @@ def register(
     fixed_mask:      the part of the fixed image that is compared
     labels:          a label map of the moving image, carried along; fixed_labels: one of the fixed image, only scored
     points:          CSV of name, x, y, z (RAS+ mm; of pictures without a size pixels, x the column) in the fixed image
+    model:           a run, a package or a model that was trained on pairs, in place of optimisation alone
     seconds:         at most so long for the deformable part; the result then depends on the machine
     across_patients: allow DICOM images of two patients
     options:         the fields of `isocenter.files.ReadOptions`, of both images
     Raises GeometryError for images or label maps that do not fit one another, UsageError for what holds nothing.
     """
     settings = _settings(transform, similarity, initial, seconds)
+    if model is not None and (replace(settings, initial="auto") != RegistrationSettings() or fixed_mask is not None):
+        remedy = "Leave out --transform, --similarity, --seconds and --fixed-mask"
+        raise UsageError("a trained model has settings of its own", "--model", remedy)
     target = None if out is None else Path(out)
     if target is not None:
         refuse_taken(target, overwrite, MARKS)
@@ -153,7 +159,12 @@ def register(
     of_moving = None if labels is None else _on(labels, theirs, options)
     of_fixed = None if fixed_labels is None else _on(fixed_labels, ours, options)
     table = None if points is None else _points(Path(points), ours.geometry.ndim)
-    made = registered(ours, theirs, settings, mask, where)
+    if model is None:
+        made = registered(ours, theirs, settings, mask, where)
+    else:
+        patients = {stated_patient(one) for one in (ours, theirs)}
+        is_one = initial == "world" or (initial == "auto" and len(patients - {None}) == 1 and None not in patients)
+        made = registered_by(model, ours, theirs, where, one_world=is_one)
     moved_labels = None if of_moving is None else _moved_labels(of_moving, theirs, ours, made.transform)
     field = None if made.transform.is_linear else whole_field(made.transform, ours.geometry)
     determinant = jacobian(made.transform, ours.geometry) if field is None else determinants(field)

@@ -51,7 +51,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     rows = _rows(table) if table is not None else _of_names(folder)
     modality, cases, missing = modality_word(options.modality), list[CaseFiles](), list[str]()
     for name, sides, stated in rows:
-        files = [path for own in sides.values() for path in own.values()]
+        files = [sides[side]["image"] for side in SIDES]
+        files += [path for own in sides.values() for what, path in own.items() if what != "image"]
         if lost := [path.name for path in files if not path.exists()]:
             missing.append(f"{name} ({', '.join(lost)})")
             continue

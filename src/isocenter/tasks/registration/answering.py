@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.errors import IsocenterError
 from isocenter.tasks.shared import Shares, mean_of
 from isocenter.tasks.task import Task
-from isocenter.transforms import determinants, folded_percent, sd_log_jacobian
+from isocenter.transforms import folded_percent, inverse_errors, inverted, jacobian, sd_log_jacobian
 from isocenter.values import (
     Array,
     Displacement,
@@ -28,6 +29,8 @@ from isocenter.values import (
 )
 
 HEAD = "field"
+# Of `Prediction.values`: similarity where the images lay at first, and through the transform.
+BEFORE, AFTER = "similarity_before", "similarity_after"
 # Of each side, the margin beyond the image in which displacements fall to zero, so that none ends abruptly; and of the
 # largest displacement at the edge, how many times it is as wide: from once on nothing folds there.
 MARGIN, STEADY = 0.12, 2.0
@@ -69,7 +72,7 @@ class FieldAnswering(Task):
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """Similarity before and after where it is known, voxels that fold, and how unevenly the image is stretched."""
-        return {**(prediction.values or {}), **regularity(prediction)}
+        return {**(prediction.values or {}), **regularity(prediction), "inverse_error_mm": inverse_error(prediction)}
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """None: a transform is no finding."""
@@ -91,12 +94,19 @@ def softly_ended(voxels: Floats, geometry: Geometry) -> Displacement:
 
 
 def regularity(prediction: Prediction) -> dict[str, float]:
-    """{figure: value} of the network's field: folded voxels in percent, and the SD of the log Jacobian."""
+    """{figure: value} of the transform on the fixed grid: folded voxels in percent, and the SD of the log Jacobian."""
     assert prediction.transform is not None  # noqa: S101 - as decoded
-    [*_, field] = [part for part in prediction.transform.parts if isinstance(part, Displacement)]
-    determinant = determinants(field)
-    first = np.rint(field.geometry.to_index(prediction.geometry.to_world(np.zeros(field.ndim)))).astype(int)
-    inner = determinant[
-        tuple(slice(start, start + size) for start, size in zip(first, prediction.geometry.shape, strict=True))
-    ]
-    return {"folded_percent": folded_percent(inner), "sd_log_jacobian": sd_log_jacobian(inner)}
+    determinant = jacobian(prediction.transform, prediction.geometry)
+    return {"folded_percent": folded_percent(determinant), "sd_log_jacobian": sd_log_jacobian(determinant)}
+
+
+def inverse_error(prediction: Prediction) -> float:
+    """Mean mm by which points miss themselves when they go forth and back; NaN for a field that folds."""
+    assert prediction.transform is not None  # noqa: S101 - as decoded
+    transform = prediction.transform
+    try:
+        parts = list(inverse_errors(transform, inverted(transform), prediction.geometry))
+    except IsocenterError:
+        return math.nan
+    errors = np.concatenate([one.ravel() for one in parts])
+    return float(errors.mean()) if errors.size else math.nan

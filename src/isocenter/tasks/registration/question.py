@@ -108,14 +108,20 @@ class Registration(FieldScoring):
         classes = [names.get(value, Label(value, str(value))) for value in values]
         both = sum(bool(one["both"]) for one in known)
         modalities = {case.modality for case in fingerprint.cases}
-        similarity = "mse" if modalities == {"CT"} else "mind" if any("+" in one for one in modalities) else "lncc"
+        first = next((case for case in dataset if case.id == fingerprint.cases[0].id), None) if known else None
+        theirs = modalities if first is None else {first.images["moving"].modality}
+        similarity = "mind" if theirs != modalities else "mse" if modalities == {"CT"} else "lncc"
         step = float(np.median(fingerprint.steps))
         return {
             "labels": Decision(
                 plain_labels(classes), f"both images of {counted(both, 'training pair')} show them, of {len(known)}"
             ),
             "axes": Decision(axes_of(fingerprint), "the images have so many"),
-            "similarity": Decision(similarity, f"the images are {', '.join(sorted(modalities))}", VOXELMORPH),
+            "similarity": Decision(
+                similarity,
+                f"fixed images are {', '.join(sorted(modalities))}, moving ones {', '.join(sorted(theirs))}",
+                VOXELMORPH,
+            ),
             "smoothness": Decision(SMOOTHNESS[similarity], f"as in registration without training by {similarity}"),
             "labels_weight": Decision(
                 1.0 if classes else 0.0,
@@ -190,20 +196,16 @@ class Registration(FieldScoring):
         Raises GeometryError where the fixed labels lie on another grid than their image.
         """
         pair: Correspondence = case.references["field"]
-        grid, sides = stated_image(case).geometry, list[Array | None]()
-        for drawn in (pair.fixed_labels, pair.moving_labels):
-            if drawn is None:
-                sides.append(None)
-            elif drawn is pair.fixed_labels:
-                drawn = drawn.on_axes_of(grid)
-                refuse_other_image_grid("fixed labels", drawn, stated_image(case), case.id)
-                sides.append(self._ranks(drawn))
-            else:
-                onto = pair.onto or SpatialTransform((), grid, drawn.geometry)
-                sides.append(carried_labels(self._ranks(drawn), drawn.geometry, onto, grid))
+        grid = stated_image(case).geometry
         count = len(self.classes) + 2
-        unknown = np.full(grid.shape, count - 1, dtype=np.int32)
-        fixed, moving = (unknown if one is None else one.astype(np.int32) for one in sides)
+        fixed = moving = np.full(grid.shape, count - 1, dtype=np.int32)  # of what nobody drew
+        if pair.fixed_labels is not None:
+            own = pair.fixed_labels.on_axes_of(grid)
+            refuse_other_image_grid("fixed labels", own, stated_image(case), case.id)
+            fixed = self._ranks(own)
+        if (drawn := pair.moving_labels) is not None:
+            onto = pair.onto or SpatialTransform((), grid, drawn.geometry)
+            moving = carried_labels(self._ranks(drawn), drawn.geometry, onto, grid)
         codes = fixed * count + moving
         drawn_in = [tuple(range(rank * count, (rank + 1) * count)) for rank in range(1, count - 1)]
         kind = np.uint8 if count**2 <= 256 else np.int32

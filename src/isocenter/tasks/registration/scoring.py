@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from isocenter.errors import IsocenterError
 from isocenter.evaluation import ALL, Metric, Metrics, Seed, Table, figure_label, mean_rows, overlaps, surface_distance
 from isocenter.lazy import pandas as pd
-from isocenter.registration import pair_similarity, refined
+from isocenter.registration import pair_similarity, refining_field
 from isocenter.report import Figure, figures
 from isocenter.tasks.properties import stated_image
-from isocenter.tasks.registration.answering import FieldAnswering, regularity
-from isocenter.transforms import carried, carried_labels, carried_points, composed, inverse_errors, inverted
+from isocenter.tasks.registration.answering import AFTER, BEFORE, FieldAnswering, inverse_error, regularity
+from isocenter.transforms import carried, carried_labels, carried_points, composed
 from isocenter.values import (
     ONTO,
     UNMOVED,
@@ -42,7 +40,7 @@ OF_PAIRS = (
     Metric(TRE, "Target registration error", "less", unit="mm"),
     Metric("tre_before", "Target registration error before", "less", unit="mm", may_judge=False),
     Metric(SIMILARITY, "Similarity, which proves no alignment"),
-    Metric("similarity_before", "Similarity before", may_judge=False),
+    Metric(BEFORE, "Similarity before", may_judge=False),
     Metric("folded_percent", "Folded voxels in percent", "less", unit="%", may_judge=False),
     Metric("sd_log_jacobian", "SD of the log Jacobian", "less", may_judge=False),
     Metric(INVERSE, "Inverse error", "less", unit="mm", may_judge=False),
@@ -57,7 +55,7 @@ class FieldScoring(FieldAnswering):
     refine: int
     tolerance: float
 
-    def with_image(self, prediction: Prediction, image: Image) -> Prediction:
+    def with_image(self, prediction: Prediction, image: Image, *, refined: bool = True) -> Prediction:
         """The transform to the moving image as it lay at first, refined on the pair; similarity before and after.
 
         Without torch nothing is refined, and a note says so.
@@ -69,12 +67,14 @@ class FieldScoring(FieldAnswering):
         unmoved: Image = facts.get(UNMOVED, moving)
         onto: SpatialTransform = facts.get(ONTO, SpatialTransform((), image.geometry, moving.geometry))
         whole, notes = composed(prediction.transform, onto), prediction.notes
+        if not refined:
+            return replace(prediction, transform=whole)
         try:
             if self.refine:
                 moved = carried(unmoved, whole, image.geometry, beyond="edge")
-                more = refined(fixed, moved, self.similarity, self.refine)
+                more = refining_field(fixed, moved, self.similarity, self.refine)
                 whole = replace(whole, parts=(more, *whole.parts))
-            pairs = {"similarity_before": onto, SIMILARITY: whole}
+            pairs = {BEFORE: onto, AFTER: whole}
             values = {
                 name: pair_similarity(fixed, carried(unmoved, one, image.geometry), self.similarity)
                 for name, one in pairs.items()
@@ -96,10 +96,10 @@ class FieldScoring(FieldAnswering):
         yield {
             **named,
             "label": ALL,
-            **(prediction.values or {}),
+            **_alike(prediction),
             **_points(pair, onto, transform),
             **regularity(prediction),
-            INVERSE: _inverse_error(transform, prediction),
+            INVERSE: inverse_error(prediction),
         }
         if not pair.has_labels or pair.fixed_labels is None or pair.moving_labels is None:
             return
@@ -187,6 +187,11 @@ def _channel(image: Image, number: int) -> Image:
     return replace(image, pixels=image.data[number : number + 1], channels=(image.channels[number],), facts={})
 
 
+def _alike(prediction: Prediction) -> dict[str, float]:
+    values = prediction.values or {}
+    return {name: values[own] for name, own in ((BEFORE, BEFORE), (SIMILARITY, AFTER)) if own in values}
+
+
 def _points(pair: Correspondence, onto: SpatialTransform, transform: SpatialTransform) -> dict[str, float]:
     """Mean distance in mm of moved points from those of the moving image, before and after."""
     if pair.fixed_points is None or pair.moving_points is None:
@@ -196,13 +201,3 @@ def _points(pair: Correspondence, onto: SpatialTransform, transform: SpatialTran
         name: float(np.linalg.norm(carried_points(one, pair.fixed_points) - pair.moving_points, axis=1).mean())
         for name, one in both.items()
     }
-
-
-def _inverse_error(transform: SpatialTransform, prediction: Prediction) -> float:
-    """Mean mm by which points miss themselves when they go forth and back; NaN for a field that folds."""
-    try:
-        parts = list(inverse_errors(transform, inverted(transform), prediction.geometry))
-    except IsocenterError:
-        return math.nan
-    errors = np.concatenate([one.ravel() for one in parts])
-    return float(errors.mean()) if errors.size else math.nan
