@@ -208,7 +208,7 @@ class UNet(nn.Module):
         convolution = CONVOLUTION[spatial_dims]
         self.dense = nn.ModuleDict({name: convolution(widths[self.last], n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
-        self.coarse = coarse_heads(spatial_dims, widths[self.last :], dense, deep_supervision)
+        self.coarse = coarse_heads(spatial_dims, widths, dense, deep_supervision)
         options = {"method": "film", **(fusion or {})}
         self.telling = ContextFusion(context, _places(widths, options["method"]), **options)
 
@@ -230,6 +230,7 @@ class UNet(nn.Module):
             outputs[name] = layer(images)
             if self.last:
                 outputs[name] = interpolate(outputs[name], size, mode=LINEAR[len(size)])
+        decoded += [images] * self.last  # the finest grid has no maps of its own: level 1 is half as fine as it
         if self.training:
             outputs |= coarse_outputs(self.coarse, decoded)
         return {**outputs, **self.telling.added(images)}

@@ -73,7 +73,7 @@ def with_pairs(dataset: Dataset, pairs: int | None = None, *, draws: bool = True
     if not drawn:
         problem = f"{counted(len(dataset), 'image')}: too few to draw pairs from"
         raise DatasetError(problem, where, "Give more images, or list pairs in a table")
-    words = "drawn by seed 0 within each part, patients parted first"
+    words = "patients were parted first, by seed 0, and pairs lie within a part"
     counts = {part: sum(one == part for _, one in drawn) for part in ("train", "val", "test")}
     each = ", ".join(f"{count} {part}" for part, count in counts.items())
     classes = {FIELD: dataset.classes[MASK]} if MASK in dataset.classes else {}
@@ -83,6 +83,7 @@ def with_pairs(dataset: Dataset, pairs: int | None = None, *, draws: bool = True
         splits={case.id: part for case, part in drawn},
         classes=classes,
         regions={},
+        parted=words,
         derived={FIELD: f"{len(drawn)} pairs of {counted(len(dataset), 'image')} ({each}), {words}"},
     )
 
@@ -131,6 +132,11 @@ def _parted(dataset: Dataset) -> Dataset:
     crossing = tuple(name for name, own in each.items() if len(own) > 1)
     kept = replace(
         dataset.only({*each} - {*crossing}), splits={n: min(own) for n, own in each.items() if n not in crossing}
+    )
+    kept = (
+        kept
+        if dataset.splits
+        else replace(kept, parted="patients were parted by seed 0, so that no image is in two parts")
     )
     if not crossing:
         return kept

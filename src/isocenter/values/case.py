@@ -115,6 +115,7 @@ class Dataset:
     patients_known: False where no rule fits and each case stands for itself
     layout:   how the folder was read, in words
     derived:  {kind of reference: how it was made of another, in words}
+    parted:   how `splits` were drawn, in words, where the set has no split of its own; empty: they are its own
     problems: what could not be read, and why
     ranked:   whether a person states the order of the classes, from the lowest grade to the highest
     accepted: findings that would forbid training, by their names, and that a person accepts
@@ -134,6 +135,7 @@ class Dataset:
     patients_known: bool = False
     layout: str = ""
     derived: Mapping[str, str] = field(default_factory=dict)
+    parted: str = ""
     problems: tuple[Problem, ...] = ()
     ranked: bool = False
     accepted: frozenset[str] = frozenset()

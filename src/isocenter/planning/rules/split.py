@@ -89,8 +89,10 @@ def split(
         drawn, calibrating = _calibrating(dataset, parts, seed, twins, calibration)
         parts |= dict.fromkeys(drawn, "calibration")
     _refuse_empty(dataset, parts, ("train",) if everything else ("train", "val"))
+    notes = [dataset.parted] if dataset.parted else notes
     because = f"{counts_of(parts)}, {_grouped(dataset)}; {', '.join(notes)}"
-    return parts, {"method": Decision("own" if own else "drawn", because, CHECKLIST), "calibration": calibrating}
+    method = Decision("own" if own and not dataset.parted else "drawn", because, CHECKLIST)
+    return parts, {"method": method, "calibration": calibrating}
 
 
 def _refuse_empty(dataset: Dataset, parts: Parts, needed: Sequence[Split]) -> None:
