@@ -118,7 +118,7 @@ def _parts(dataset: Dataset) -> dict[str, Split]:
         free = [person for person, now in parts.items() if now == "train"]
         count = min(max(FEWEST_OF_PART, round(share * len(free))), most, len(free) - FEWEST_OF_PART)
         chosen = generator(0, DRAW, number).permutation(len(free))[: max(0, int(count))]
-        parts |= {free[place]: part for place in chosen.tolist()}  # type: ignore[misc]
+        parts |= {free[place]: part for place in chosen.tolist()}
     return parts
 
 
@@ -228,8 +228,8 @@ def _on_fixed_grid(moving: Image, onto: SpatialTransform, grid: Geometry) -> Arr
 
 def _known(references: Mapping[str, Any], images: Mapping[str, Image], where: str, same: bool) -> Correspondence:
     pair: Correspondence = references[FIELD] if FIELD in references else Correspondence()
-    grids = [_one_channel(images[side], where).geometry for side in (FIXED, MOVING)]
-    return replace(pair, onto=first_guess(*grids, where, one_world=same))
+    fixed, moving = (_one_channel(images[side], where).geometry for side in (FIXED, MOVING))
+    return replace(pair, onto=first_guess(fixed, moving, where, one_world=same))
 
 
 def _one_channel(image: Image, where: str) -> Image:
