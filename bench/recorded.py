@@ -15,18 +15,21 @@ from typing import Any
 from environment import ROOT
 from machine import described
 
-FIGURES = ROOT / "docs" / "benchmarks"
+PAGES, RESULTS = ROOT / "docs" / "benchmarks", ROOT / "bench" / "results"
 
 
-def record(part: str, title: str, table_markdown: str, data: dict[str, Any], *, folder: Path = FIGURES) -> None:
-    """Write `<part>.json` and the part's section of its page, both in the folder, with machine, command and commit.
+def record(
+    part: str, title: str, table_markdown: str, data: dict[str, Any], *, pages: Path = PAGES, results: Path = RESULTS
+) -> None:
+    """Write `<part>.json` among the results and the part's section of its page, with machine, command and commit.
 
     The section stands between `<!-- bench:<part> -->` and `<!-- /bench:<part> -->`; a new part gets a page of its own.
     """
     command = " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *map(shlex.quote, sys.argv[1:])])
     measured = {"part": part, "title": title, "machine": described(), "command": command, **_when(), **data}
-    figures, page = folder / f"{part}.json", page_of(part, folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    figures, page = results / f"{part}.json", page_of(part, pages)
+    for folder in (pages, results):
+        folder.mkdir(parents=True, exist_ok=True)
     record = json.dumps(_plain(measured), indent=1, default=str, allow_nan=False)
     figures.write_text(record + "\n", encoding="utf-8")
     origin = f"By `{command}`. Machine: {measured['machine']}."
@@ -35,7 +38,7 @@ def record(part: str, title: str, table_markdown: str, data: dict[str, Any], *, 
     page.write_text(replaced(text, part, section), encoding="utf-8")
 
 
-def page_of(part: str, folder: Path = FIGURES) -> Path:
+def page_of(part: str, folder: Path = PAGES) -> Path:
     """The page that holds the part's section; `<part>.md` where no page does."""
     mark = f"<!-- bench:{part} -->"
     holding = [page for page in sorted(folder.glob("*.md")) if mark in page.read_text(encoding="utf-8")]
@@ -46,7 +49,7 @@ def page_of(part: str, folder: Path = FIGURES) -> Path:
 
 def known(part: str) -> dict[str, Any]:
     """The record of a part; empty where there is none yet."""
-    figures = FIGURES / f"{part}.json"
+    figures = RESULTS / f"{part}.json"
     return json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}
 
 

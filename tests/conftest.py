@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import pickle
 import signal
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 import psutil
@@ -26,13 +27,15 @@ import isocenter
 import trained
 from isocenter.cli import main
 from isocenter.report.figures import drawing
-from isocenter.verbs.package import Packaged
 from made_once import made_once
+
+if TYPE_CHECKING:
+    from isocenter.verbs.package import Packaged  # which imports torch, also where workers run the tests
 
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 # Rooms whose tests take longest.
-LONGEST_FIRST = ("verbs", "runtime", "networks", "", "scoring", "training", "service", "report")
+LONGEST_FIRST = ("verbs", "service", "", "files", "runtime", "networks", "training", "report")
 COLLECTION = "imports and collection"
 SPENT: Counter[str] = Counter()
 COUNTED = [0.0]
@@ -47,6 +50,10 @@ if hasattr(signal, "SIGHUP"):
 
 settings.register_profile("suite", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("suite")
+# Seconds of a set-up that are worth a line.
+LONG = 0.5
+# Of a property `make test` draws so many examples, and `make test-all` as many as it states.
+FEW_EXAMPLES = 10
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +68,8 @@ def data() -> Path:
 def the_same_draws_each_time() -> None:
     """Networks that a test makes begin with the same weights in each run, and in whatever order tests run."""
     if (torch := sys.modules.get("torch")) is not None:
-        torch.manual_seed(0)
+        # `torch.manual_seed` also notes for each kind of accelerator who called it: half of what an empty test took.
+        torch.default_generator.manual_seed(0)
 
 
 def room_of(nodeid: str) -> str:
@@ -79,12 +87,33 @@ def pytest_collection() -> Iterator[None]:
     finally:
         gc.enable()
         gc.freeze()
+        _listen_to_torch_at_the_root()
         account("imports and collection")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def _listen_to_torch_at_the_root() -> None:
+    """Spare pytest the forty loggers of torch that hand nothing on: it listens to each by itself, six times a test."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch") and isinstance(logger, logging.Logger):
+            logger.propagate = True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Rooms that take longest come first: workers that run files side by side then end together."""
+    if config.option.markexpr == "not whole":
+        for item in items:
+            if isinstance(item, pytest.Function):
+                _with_few_examples(item)
     items.sort(key=lambda item: [room_of(item.nodeid) == room for room in LONGEST_FIRST], reverse=True)
+
+
+def _with_few_examples(item: pytest.Function) -> None:
+    """Let a property draw the first of the examples that it always draws."""
+    # A function keeps its settings under the one name, a machine of states under the other.
+    for holder, name in ((item.function, "_hypothesis_internal_use_settings"), (item.cls, "settings")):
+        given = getattr(holder, name, None)
+        if isinstance(given, settings) and given.max_examples > FEW_EXAMPLES:
+            setattr(holder, name, settings(given, max_examples=FEW_EXAMPLES))
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -102,6 +131,23 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if nextitem is None or room_of(nextitem.nodeid) != room:
         account(room or "tests/*.py")
     return result
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A worker says how a test ended, and which set-ups took long: five messages a test were half of an empty one."""
+    [interactor] = [one for one in session.config.pluginmanager.get_plugins() if hasattr(one, "run_one_test")] or [None]
+    if interactor is None:
+        return
+    send = interactor.sendevent
+
+    def sent(name: str, **given: Any) -> None:
+        report = given.get("data", {}) if name == "testreport" else {}
+        is_quick = report.get("outcome") == "passed" and report["when"] != "call" and report["duration"] < LONG
+        if name not in ("logstart", "logfinish") and not is_quick:
+            send(name, **given)
+
+    interactor.sendevent = sent
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -165,7 +165,7 @@ def test_a_section_of_the_page_is_exchanged_and_the_rest_kept(bench):
 
 def test_figures_are_recorded_with_machine_and_command(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench/trial.py", "--record"])
-    bench.record("trial", "A trial", "| a |\n|---|\n| 1 |", {"runs": [1]}, folder=tmp_path)
+    bench.record("trial", "A trial", "| a |\n|---|\n| 1 |", {"runs": [1]}, pages=tmp_path, results=tmp_path)
     assert "By `python bench/trial.py --record`. Machine:" in (tmp_path / "trial.md").read_text()
     assert '"runs": [\n  1\n ]' in (tmp_path / "trial.json").read_text()
 
@@ -173,20 +173,20 @@ def test_figures_are_recorded_with_machine_and_command(bench, tmp_path, monkeypa
 def test_a_part_is_recorded_on_the_page_that_holds_it(bench, tmp_path):
     page = tmp_path / "speed.md"
     page.write_text("# Speed\n\n<!-- bench:trial -->\nold\n<!-- /bench:trial -->\n")
-    bench.record("trial", "A trial", "new", {}, folder=tmp_path)
+    bench.record("trial", "A trial", "new", {}, pages=tmp_path, results=tmp_path)
     assert "\nold\n" not in page.read_text() and "\nnew\n" in page.read_text()
     assert not (tmp_path / "trial.md").exists()
 
 
 def test_every_record_has_its_section_on_one_page(bench):
     recorded = importlib.import_module("recorded")
-    parts = sorted(path.stem for path in recorded.FIGURES.glob("*.json"))
+    parts = sorted(path.stem for path in recorded.RESULTS.glob("*.json"))
     assert parts and all(recorded.page_of(part).is_file() for part in parts)
 
 
 def test_a_figure_that_is_no_number_is_recorded_as_absent(bench, tmp_path):
     table = bench.interleaved([bench.Program("missing", ["/nowhere/program"])], 1, 1)
-    bench.record("trial", "A trial", "none", {"runs": table.to_dict("records")}, folder=tmp_path)
+    bench.record("trial", "A trial", "none", {"runs": table.to_dict("records")}, pages=tmp_path, results=tmp_path)
     assert '"seconds": null' in (tmp_path / "trial.json").read_text()
 
 

@@ -189,6 +189,7 @@ for command in (*mounts, "head -c 4096 /dev/zero > /dev/shm/full"):
 """
 
 
+@pytest.mark.whole
 def test_full_shared_memory_stops_nothing(segmented, tmp_path):
     """A shared memory without a byte left, as a container may have it: trainings and predictions do without."""
     if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
@@ -222,6 +223,7 @@ with trained.watching(squeezed):
 """
 
 
+@pytest.mark.whole
 def test_a_training_that_runs_out_of_memory_ends_with_one_line_and_goes_on_where_there_is_more(segmented, tmp_path):
     run = tmp_path / "run"
     flags = ["--labels", trained.LABELS, "--device", "cpu", "--threads", "1", "--set", "training.steps=6"]

@@ -1,4 +1,7 @@
-"""Statements of reports keep their laws in a few simulated studies; `bench/laws.py` simulates many."""
+"""Statements of reports keep their laws in a few simulated studies; `bench/laws.py` simulates many.
+
+`make test` takes one law of each file of claims, `make test-all` each that takes little time.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from matrices import thinned
+
 BENCH = Path(__file__).parents[1] / "bench"
 
 
@@ -16,10 +21,16 @@ def laws():
     sys.path.insert(0, str(BENCH))
     try:
         names = sorted(file.stem for file in (BENCH / "claims").glob("*.py") if file.stem != "law")
-        found = [law for name in names for law in importlib.import_module(f"claims.{name}").LAWS]
+        found = [law for name in names for law in few_of(importlib.import_module(f"claims.{name}").LAWS)]
     finally:
         sys.path.remove(str(BENCH))
-    return [pytest.param(law, id=f"{law.claim}: {law.cell}") for law in found if law.few]
+    return found
+
+
+def few_of(laws):
+    """The laws of a file that take little time, as parameters; those after the first have the mark `whole`."""
+    few = [pytest.param(law, id=f"{law.claim}: {law.cell}") for law in laws if law.few]
+    return thinned(1, few)
 
 
 @pytest.mark.parametrize("law", laws())

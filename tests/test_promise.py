@@ -131,6 +131,7 @@ def test_it_is_evaluated_and_predicted(promised, cli, tmp_path):
     assert table["degrees_angle"].between(0, 360).all()
 
 
+@pytest.mark.whole
 def test_folds_are_the_mean_of_points_and_not_of_degrees(promised, tmp_path):
     few = {**trained.FEW_STEPS, "network.size": trained.SMALL_RESNET}
     isocenter.train(promised.data, out=tmp_path / "run", folds=2, assignments=few, **CHOSEN)
@@ -144,6 +145,7 @@ def test_its_package_says_the_same_with_onnx(promised):
     assert (promised.package / "scripts" / "azimuth.py").is_file()
 
 
+@pytest.mark.whole
 def test_its_package_runs_under_monai_without_isocenter(promised, tmp_path):
     done = bundle_checked_and_run(promised.package, promised.data.parent / "pictures", tmp_path / "results")
     assert done.returncode == 0, done.stderr

@@ -98,6 +98,7 @@ def test_its_package_has_a_copy_of_its_file_and_needs_no_other(promised, monkeyp
     assert record["network"]["name"] == "rings"
 
 
+@pytest.mark.whole
 def test_its_package_runs_under_monai_where_neither_it_nor_isocenter_is(promised, tmp_path):
     done = bundle_checked_and_run(promised.package, promised.data / "images", tmp_path / "results")
     assert done.returncode == 0, done.stderr

@@ -34,6 +34,12 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse((ROOT.parent / path).read_text(encoding="utf-8"))
 
 
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """All that stands in a file, gone through once for all tests."""
+    return tuple(ast.walk(tree_of(path)))
+
+
 def rooms() -> list[ModuleType]:
     """Every room but `verbs`, and the folders in rooms that have an index of their own."""
     assert set(ROOMS) >= {name for name in FOLDERS if name.count(".") == 1} - {"isocenter.verbs"}
@@ -74,10 +80,9 @@ def test_no_file_in_a_room_has_the_name_of_something_that_the_index_finds_elsewh
     assert same == {"isocenter.runtime.package.backends": {"backend"}}  # `backend` is defined in its index
 
 
-@pytest.mark.parametrize("name", sorted(isocenter.__all__))
-def test_every_name_of_the_package_can_be_had(name):
-    assert getattr(isocenter, name) is not None
-    assert name in dir(isocenter)
+def test_every_name_of_the_package_can_be_had():
+    assert [name for name in isocenter.__all__ if getattr(isocenter, name, None) is None] == []
+    assert set(isocenter.__all__) <= set(dir(isocenter))
 
 
 def test_a_name_that_the_package_does_not_have_is_an_attribute_error():
@@ -92,9 +97,8 @@ def room_of(module: str) -> str:
 def imported_from_inside(path: Path) -> set[str]:
     """Files of other rooms that a file imports from."""
     own = room_of(".".join(path.with_suffix("").parts))
-    tree = tree_of(path)
-    imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    imported = [node.module or "" for node in nodes_of(path) if isinstance(node, ast.ImportFrom)]
+    imported += [alias.name for node in nodes_of(path) if isinstance(node, ast.Import) for alias in node.names]
     ours = (module for module in imported if module.startswith("isocenter.") and module.count(".") > 1)
     inside = {module for module in ours if room_of(module) != own and module not in FOLDERS}
     # The verbs have no index; whoever starts them names their file.
@@ -109,8 +113,7 @@ def test_a_file_imports_from_another_rooms_index_and_not_from_inside_it():
 def test_reading_and_the_values_take_neither_torch_nor_monai_from_the_lazy_modules():
     taken = {}
     for path in (path for path in FILES if path.parts[1] in ("errors.py", "files", "values")):
-        nodes = ast.walk(tree_of(path))
-        lazy = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "isocenter.lazy"]
+        lazy = [node for node in nodes_of(path) if isinstance(node, ast.ImportFrom) and node.module == "isocenter.lazy"]
         taken[str(path)] = {"monai", "torch"} & {alias.name for node in lazy for alias in node.names}
     assert len(taken) > 100
     assert {path: names for path, names in taken.items() if names} == {}
@@ -124,7 +127,7 @@ STORED = {"way"}
 
 def riddles_in(path: Path) -> set[str]:
     """Names of these words that a file gives."""
-    nodes = list(ast.walk(tree_of(path)))
+    nodes = nodes_of(path)
     given = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     given |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     given |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}

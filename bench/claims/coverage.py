@@ -7,7 +7,7 @@ far it is off. A study whose method gives no interval is left out, and its share
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from claims.law import COVERAGE, Law, Random
@@ -171,6 +171,7 @@ def ece_by_gaps(random: Random, patients: int, draws: int, kept: float = 1.0) ->
     return calibration_error(chance, happened, np.arange(patients), seed=0, draws=2)
 
 
+@cache
 def true_ece(kept: float) -> float:
     """Of uniform probabilities in 15 equal bins: the mean distance, but for the middle bin, whose gaps cancel."""
     return (1 - kept) * (0.25 - 1 / 900)
@@ -183,17 +184,20 @@ def part_of_brier(random: Random, patients: int, draws: int, part: int, kept: fl
     return brier_estimates(chance, happened, np.arange(patients), seed=0)[part]
 
 
+@cache
 def true_part(part: int, kept: float) -> float:
     """Of uniform probabilities in 15 equal bins, whose middles have this variance."""
     middles = (1 - 1 / 15**2) / 12
     return ((1 - kept) ** 2 * middles, kept**2 * middles, 0.25)[part]
 
 
+@cache
 def true_f1() -> float:
     hit = stats.norm.cdf(SEPARATION / 2)
     return float(2 * 0.3 * hit / (2 * 0.3 * hit + 0.7 * (1 - hit) + 0.3 * (1 - hit)))
 
 
+@cache
 def true_ppv() -> float:
     hit = stats.norm.cdf(SEPARATION / 2)
     return float(PREVALENCE * hit / (PREVALENCE * hit + (1 - PREVALENCE) * (1 - hit)))
@@ -233,6 +237,7 @@ def of_survival(random: Random, patients: int, draws: int, metric: str, until: f
     return survival_figures(tuple(seeds), patients, draws, until)[metric]
 
 
+@cache
 def true_of_survival(metric: str, until: float) -> float:
     """By the law of two patients, on a grid of both log hazards: the share of pairs that count which are in order."""
     grid = np.linspace(-6, 6, 1201)

@@ -69,6 +69,7 @@ def figures(
     return {row.metric: row.estimate.value for row in task.summary(table, seed=0) if row.label == "all"}
 
 
+@pytest.mark.whole
 def test_scores_that_are_too_sure_are_taken_back_and_errors_by_bins_fall():
     task, decisions = with_calibration(task_of(), Evidence(*drawn(task_of(), 0.0, 0, sure=2.5)))
     assert task.certainty.calibration.method in ("temperature", "platt")

@@ -20,6 +20,7 @@ from isocenter.tasks import (
     with_sets,
 )
 from isocenter.values import Case, Geometry, Prediction
+from matrices import thinned
 
 GRID = Geometry((2, 2), np.eye(3))
 CLASSES = ["a", "b", "c"]
@@ -66,7 +67,7 @@ def assured(task, outputs, cases, *, exact=True):
 
 
 @pytest.mark.parametrize(
-    ("settings", "by"), [({}, "class"), ({"order": "softmax"}, "class"), ({"conformal_by": "all"}, "all")]
+    ("settings", "by"), thinned(2, [({}, "class"), ({"order": "softmax"}, "class"), ({"conformal_by": "all"}, "all")])
 )
 def test_sets_of_new_cases_hold_the_class_as_often_as_promised(settings, by):
     task = classes(coverage=0.8, **settings)
@@ -83,7 +84,7 @@ def test_sets_of_new_cases_hold_the_class_as_often_as_promised(settings, by):
         assert all(own == list(range(own[0], own[-1] + 1)) for own in places if own)
 
 
-@pytest.mark.parametrize("method", ["lac", "aps", "raps"])
+@pytest.mark.parametrize("method", thinned(1, ["lac", "aps", "raps"]))
 def test_the_method_and_the_coverage_that_a_person_sets_are_kept(method):
     task = classes(conformal_method=method, conformal_by="all", coverage=0.7)
     logits, truths = drawn(200)
@@ -104,6 +105,7 @@ def test_the_surest_cases_have_the_likeliest_class_in_their_set(method):
     assert sure.confidence.set[""] == (CLASSES[0],)
 
 
+@pytest.mark.whole
 def test_sets_do_not_depend_on_whether_the_predictions_were_calibrated_already():
     logits, truths = drawn(300)
     raw, cases = classes(), cases_of("class", truths)
@@ -245,6 +247,7 @@ def test_of_a_covariate_that_no_calibrating_case_states_nothing_is_left_out_and_
     assert "nothing is left out" in decisions["task.conformal"].because
 
 
+@pytest.mark.whole
 def test_findings_are_present_absent_or_undecided_and_as_often_right_as_promised():
     random = np.random.default_rng(3)
     odds = random.normal(0, 2, (1200, 2)) * [1.0, 0.3]
@@ -321,7 +324,7 @@ def test_the_reason_names_the_class_that_is_too_rare_for_a_promise_of_its_own():
     assert "over all classes together" in decisions["task.conformal"].because
 
 
-@pytest.mark.parametrize("noise", ["none", "gaussian"])
+@pytest.mark.parametrize("noise", thinned(1, ["none", "gaussian"]))
 def test_intervals_hold_the_value_as_often_as_promised(noise):
     random = np.random.default_rng(5)
     logs = random.normal(0, 1, 1200)
@@ -346,6 +349,7 @@ def test_intervals_hold_the_value_as_often_as_promised(noise):
     assert columns["low_size"] < columns["value_size"] < columns["high_size"]
 
 
+@pytest.mark.whole
 def test_intervals_between_quantiles_hold_the_value_as_often_as_promised_on_each_side_as_far_as_it_is_skewed():
     """The network's own quantiles are right in shape and far too narrow."""
     random = np.random.default_rng(6)
@@ -368,6 +372,7 @@ def test_intervals_between_quantiles_hold_the_value_as_often_as_promised_on_each
     assert tasks.build({"name": "regression", **settings_of(made)}) == made
 
 
+@pytest.mark.whole
 def test_quantiles_that_are_too_wide_give_no_interval_whose_ends_pass_each_other_and_the_coverage_stays():
     random, easy = np.random.default_rng(8), np.arange(1200) % 15 == 0  # the network knows that these vary little
     true = 10 + random.normal(size=1200) * np.where(easy, 0.3, 1.5)
@@ -401,7 +406,7 @@ def test_with_too_few_patients_an_interval_has_no_ends_and_its_columns_are_blank
     assert rows["coverage"].value == 1.0
 
 
-@pytest.mark.parametrize("censoring", ["at random", "by risk", "at one time"])
+@pytest.mark.parametrize("censoring", thinned(1, ["at random", "by risk", "at one time"]))
 @pytest.mark.whole
 def test_a_lower_bound_of_times_holds_whatever_ends_an_observation(censoring):
     random = np.random.default_rng(7)
@@ -432,6 +437,7 @@ def test_a_lower_bound_of_times_holds_whatever_ends_an_observation(censoring):
     assert np.corrcoef(np.log(lows), ratios[400:])[0, 1] < -0.99
 
 
+@pytest.mark.whole
 def test_a_bound_of_the_events_time_holds_and_is_sharper_where_many_leave_for_reasons_of_their_own():
     random = np.random.default_rng(11)
     ratios, count = random.normal(size=1600), 1600

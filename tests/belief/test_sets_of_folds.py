@@ -12,6 +12,7 @@ from isocenter import tasks
 from isocenter.evaluation import class_scores, cross_interval, cross_sets
 from isocenter.tasks import EACH, Evidence, settings_of, with_calibration, with_sets, with_sets_of_folds
 from isocenter.values import Case, Geometry, Image, Prediction
+from matrices import thinned
 
 GRID, PLANE = Geometry((4, 4), np.eye(3)), Geometry.of_pixels((24, 24))
 CLASSES, FOLDS, KNOWN, NEW = ["a", "b", "c"], 3, 150, 200
@@ -76,7 +77,7 @@ def crossed(kind: str, each: np.ndarray, cases: list[Case], **settings):
     return with_sets_of_folds(first, Evidence(predictions, cases[:KNOWN], folds.tolist()))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", thinned(2, KINDS))
 def test_the_mean_of_folds_states_what_holds_at_least_two_coverages_less_one(kind):
     each, cases = drawn(kind)
     task, decisions = crossed(kind, each, cases)
@@ -222,6 +223,7 @@ def outlined(task, each: np.ndarray, by: int | None) -> Prediction:
     return task.decode(parts, PLANE)
 
 
+@pytest.mark.whole
 def test_the_interval_of_a_volume_by_folds_that_err_each_in_its_own_way_holds_it():
     random, cases, known, new = np.random.default_rng(8), blobs(190), 90, 100
     true = np.stack([case.references["mask"].data[0] for case in cases]).astype(float)

@@ -16,6 +16,7 @@ from isocenter.tasks import Evidence, added_results, settings_of, task_from, wit
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.shared import Tidying
 from isocenter.values import Geometry
+from matrices import thinned
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
 
 
@@ -49,6 +50,7 @@ def test_a_class_that_is_too_likely_gets_a_shift_and_its_volume_is_right():
     assert decisions["task.calibration"].value == calibration.settings
 
 
+@pytest.mark.whole
 def test_regions_are_calibrated_each_by_itself():
     task, decisions, *_ = tuned(REGIONS, 8, 2.0, shift=1.0)
     assert task.certainty.calibration.method == "platt", decisions
@@ -240,7 +242,7 @@ def missed(task: Segmentation, seeds: range, **how) -> np.ndarray:
     return np.array(shares)
 
 
-@pytest.mark.parametrize("sure", [1.0, 3.0])
+@pytest.mark.parametrize("sure", thinned(1, [1.0, 3.0]))
 def test_covering_masks_miss_the_share_that_was_allowed_in_new_cases_whatever_the_probabilities(sure):
     task = promising(risk=0.1)
     task, decisions = with_sets(task, Evidence(*stated(task, range(200), sure=sure)), exact=True)
@@ -341,6 +343,7 @@ def test_an_impossible_risk_is_refused_by_its_name(name, value):
         task_from(Segmentation, {**settings_of(TASK), name: value})
 
 
+@pytest.mark.whole
 def test_intervals_of_volumes_hold_the_volume_as_often_as_promised_and_stand_in_columns_and_rows():
     task, _ = tuned(replace(TASK, certainty=Certainty(coverage=0.8)), 20, 1.0)[:2]
     assert stated(task, range(1))[0][0].confidence.low == {}

@@ -55,6 +55,7 @@ def test_coverage_has_its_beta_binomial_law(method):
     assert kstest(uniforms(np.array(covered), np.full(DRAWS, 50), random), "uniform").pvalue > 0.001
 
 
+@pytest.mark.whole
 def test_coverage_within_each_class_has_its_beta_binomial_law():
     random = np.random.default_rng(2)
     covered, counts = np.zeros((DRAWS, 3), dtype=int), np.array([15, 25, 60])
@@ -70,6 +71,7 @@ def test_coverage_within_each_class_has_its_beta_binomial_law():
 
 
 @pytest.mark.parametrize(("chose", "lowest", "highest"), [(True, 0.8, 0.86), (False, 0.89, 0.92)])
+@pytest.mark.whole
 def test_cases_that_chose_one_of_fifty_checkpoints_promise_more_than_holds_and_others_do_not(chose, lowest, highest):
     """Sixty cases choose the lowest log loss; the coverage that they lose is six points."""
     random, cases, covered = np.random.default_rng(15), 60, []
@@ -87,6 +89,7 @@ def test_cases_that_chose_one_of_fifty_checkpoints_promise_more_than_holds_and_o
 
 
 @pytest.mark.parametrize("method", ["aps", "raps"])
+@pytest.mark.whole
 def test_without_draws_sets_cover_at_least_as_often(method):
     random, covered = np.random.default_rng(3), []
     for _ in range(300):
@@ -105,6 +108,7 @@ def test_sets_that_are_never_empty_are_those_that_may_be_with_the_class_of_least
     assert (filled[empty] == (scores[empty] == scores[empty].min(axis=1, keepdims=True))).all()
 
 
+@pytest.mark.whole
 def test_a_new_patient_is_covered_although_cases_of_one_patient_are_alike():
     random, by_patient, by_case = np.random.default_rng(4), [], []
     for _ in range(2000):
@@ -244,6 +248,7 @@ def test_the_risk_is_controlled_on_average():
     assert np.mean(missed) > 0.06
 
 
+@pytest.mark.whole
 def test_the_risk_of_a_new_patient_is_controlled_although_cases_of_one_patient_are_alike():
     random, settings, missed = np.random.default_rng(13), np.linspace(1, 0, 51), []
     for _ in range(1000):
@@ -254,6 +259,7 @@ def test_the_risk_of_a_new_patient_is_controlled_although_cases_of_one_patient_a
     assert np.mean(missed) < 0.2 + 3 * np.std(missed) / np.sqrt(1000)
 
 
+@pytest.mark.whole
 def test_the_risk_is_controlled_with_its_confidence():
     settings, random, wrong = np.linspace(1, 0, 101), np.random.default_rng(14), []
     grid = random.beta(4, 2, (20000, 12))
@@ -302,6 +308,7 @@ def test_answers_that_are_sure_enough_are_wrong_no_more_often_than_promised_with
     assert np.mean(answered) > 0.2
 
 
+@pytest.mark.whole
 def test_errors_between_zero_and_one_of_patients_with_several_cases_keep_the_promise_too():
     random, broken = np.random.default_rng(7), 0
     for _ in range(200):

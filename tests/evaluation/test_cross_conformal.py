@@ -16,6 +16,7 @@ from isocenter.evaluation import (
     people_of,
     prediction_sets,
 )
+from matrices import rarely
 
 LEVEL, FOLDS, KNOWN, NEW, DRAWS = 0.9, 5, 50, 40, 300
 
@@ -40,7 +41,8 @@ def test_sets_of_the_mean_of_folds_that_err_each_in_its_own_way_cover_at_least_t
     assert np.mean(covered) > 2 * LEVEL - 1 + 3 * np.std(covered) / np.sqrt(DRAWS)
 
 
-@pytest.mark.parametrize("has_bars", [False, True])
+@pytest.mark.parametrize("has_bars", [rarely(False), True])
+@pytest.mark.whole
 def test_intervals_of_the_mean_of_folds_that_err_each_in_its_own_way_cover_at_least_two_levels_less_one(has_bars):
     random, covered, folds = np.random.default_rng(9), [], np.arange(KNOWN) % FOLDS
     for _ in range(DRAWS):
@@ -54,6 +56,7 @@ def test_intervals_of_the_mean_of_folds_that_err_each_in_its_own_way_cover_at_le
     assert np.mean(covered) > 2 * LEVEL - 1 + 3 * np.std(np.reshape(covered, (DRAWS, -1)).mean(1)) / np.sqrt(DRAWS)
 
 
+@pytest.mark.whole
 def test_patients_with_many_cases_that_are_alike_leave_the_coverage_of_new_patients():
     random, covered = np.random.default_rng(10), []
     for _ in range(DRAWS):

@@ -27,6 +27,7 @@ def test_the_band_holds_the_curve_and_narrows_with_more_patients():
     assert widths[1] < widths[0] / 1.7
 
 
+@pytest.mark.whole
 def test_the_true_sensitivity_lies_in_the_band_about_as_often_as_it_says():
     at, hits = 20, []
     true = stats.norm.cdf(1.5 + stats.norm.ppf(0.2))  # of two normal distributions 1.5 apart, at 1 - specificity 0.2

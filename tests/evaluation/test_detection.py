@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from isocenter.errors import UsageError
 from isocenter.evaluation import Froc, Matches, box_iou, box_sizes
 from isocenter.values import BoundingBoxes
+from matrices import only
 
 SIDE = 40.0
 
@@ -116,8 +117,8 @@ def test_no_more_boxes_of_an_image_count_than_asked_for():
 
 
 @pytest.mark.parametrize("axes", [2, 3])
-@pytest.mark.parametrize("overlap", [0.1, 0.5, 0.75])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("overlap", only([0.5], [0.1, 0.5, 0.75]))
+@pytest.mark.parametrize("seed", only([0], [0, 1]))
 def test_average_precision_is_that_of_monais_port_of_cocos_evaluation(axes, overlap, seed):
     coco = pytest.importorskip("monai.apps.detection.metrics.coco")
     matching = pytest.importorskip("monai.apps.detection.metrics.matching")

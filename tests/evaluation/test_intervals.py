@@ -149,6 +149,7 @@ def test_the_interval_of_an_auroc_is_that_of_delong():
     assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * error, rel=0.05)
 
 
+@pytest.mark.whole
 def test_the_interval_of_a_high_auroc_holds_the_truth_and_misses_on_both_sides():
     """Of these 200 studies of 100 people percentiles miss 23, 21 of them too high."""
     truth, positive, missed = 0.97, np.arange(100) < 30, {"below": 0, "above": 0}

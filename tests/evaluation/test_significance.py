@@ -363,6 +363,7 @@ def test_without_a_worst_value_the_further_patient_differs_as_the_farthest_and_c
     assert twice.margin_ends == pytest.approx(alone.margin_ends)
 
 
+@pytest.mark.whole
 def test_a_model_that_is_worse_by_the_margin_is_seldom_called_non_inferior():
     """2.5 % is asked for, of AUROCs .95 and .90; DeLong's own interval says so of 7 %."""
     shown, positive = 0, np.arange(40) < 12

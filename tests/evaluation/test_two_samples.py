@@ -11,6 +11,7 @@ from scipy.stats import energy_distance, kstest
 from isocenter.evaluation import energy_test, one_of_each
 
 
+@pytest.mark.whole
 def test_p_values_of_two_groups_of_one_source_are_uniform():
     random = np.random.default_rng(0)
     drawn = [
@@ -53,6 +54,7 @@ def test_the_distance_is_the_published_one():
     assert energy_test(rows[:7], rows[7:], seed=0, draws=1999) == pytest.approx(by_scipy, abs=0.04)
 
 
+@pytest.mark.whole
 def test_the_published_test_part_of_radiographs_is_of_another_source_and_a_split_of_one_source_is_not(data: Path):
     """By principal axes of the pixels alone, without a network; the published test part comes from elsewhere."""
     with np.load(data / "medmnist" / "pneumoniamnist.npz") as published:

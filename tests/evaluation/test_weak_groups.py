@@ -31,6 +31,7 @@ def test_a_planted_group_is_found_with_its_size_its_errors_and_an_interval_that_
     assert next(iter(found)) == ("site", "B")
 
 
+@pytest.mark.whole
 def test_where_nothing_depends_on_a_group_p_is_as_often_below_a_level_as_that_says():
     rng = np.random.default_rng(1)
     below = 0

@@ -6,9 +6,10 @@ import torch
 from isocenter.explanation import Flip, Objective, Subject
 from isocenter.explanation.counterfactuals import WEIGHTS, _smallest
 from isocenter.tasks import kind, task_from
+from matrices import thinned
 
 
-@pytest.mark.parametrize("shape", [(24, 24), (10, 10, 10)])
+@pytest.mark.parametrize("shape", thinned(1, [(24, 24), (10, 10, 10)], one_value=True))
 def test_where_the_cause_is_known_most_of_the_change_lies_in_it_and_in_the_range_of_the_image(shape):
     """The network looks at one corner alone: what is bright there is "b"."""
     task = task_from(kind("classification"), {"classes": ["a", "b"], "smoothing": 0.0})

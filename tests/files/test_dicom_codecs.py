@@ -17,6 +17,7 @@ from numpy.testing import assert_array_equal
 from dicom_objects import picture
 from isocenter.errors import FormatError
 from isocenter.files.dicom.reading.pixels import decode
+from matrices import only
 
 Pixels = np.ndarray[Any, Any]
 RNG = np.random.default_rng(4)
@@ -38,8 +39,8 @@ LOSSLESS: dict[str, tuple[str, Callable[[Pixels], bytes]]] = {
 
 
 @pytest.mark.parametrize("codec", LOSSLESS)
-@pytest.mark.parametrize("fragments", [1, 2])
-@pytest.mark.parametrize("kind", ["8 bit", "16 bit", "colour"])
+@pytest.mark.parametrize("fragments", only([2], [1, 2]))
+@pytest.mark.parametrize("kind", only(["16 bit", "colour"], ["8 bit", "16 bit", "colour"]))
 def test_what_a_lossless_codec_stored_comes_back(codec: str, fragments: int, kind: str):
     shape = (2, 24, 17, 3) if kind == "colour" else (2, 24, 17)
     ramp = np.indices(shape).sum(axis=0) * 7 + RNG.integers(0, 30, shape)

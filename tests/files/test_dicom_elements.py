@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from isocenter.files.dicom.elements import PIXEL_ELEMENTS, REPRESENTATIONS, TAGS, Elements, plain_elements
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.tags import pydicom_errors
+from matrices import rarely
 from written_dicom import sequence, write_slice
 
 
@@ -56,11 +57,12 @@ def test_the_table_of_attributes_is_that_of_the_standard() -> None:
         assert REPRESENTATIONS[tag].decode() == ambiguous.get(stated, stated)
 
 
+@pytest.mark.parametrize(("every", "fewest"), [(8, 20), rarely((1, 150))])
 @pytest.mark.filterwarnings("ignore")
-def test_every_plain_header_of_the_corpus_says_what_pydicom_says(data: Path) -> None:
+def test_every_plain_header_of_the_corpus_says_what_pydicom_says(data: Path, every: int, fewest: int) -> None:
     own = Path(pydicom.__file__).parent / "data" / "test_files"
     plain = 0
-    for path in [*sorted((data / "dicom").rglob("*.*")), *sorted(own.glob("*.dcm"))]:
+    for path in [*sorted((data / "dicom").rglob("*.*")), *sorted(own.glob("*.dcm"))][::every]:
         if not path.is_file():
             continue
         with path.open("rb") as file:
@@ -77,7 +79,7 @@ def test_every_plain_header_of_the_corpus_says_what_pydicom_says(data: Path) -> 
         assert struct.unpack("<I", raw[head - 4 : head])[0] == length
         assert path.stat().st_size - len(raw) + head == offset
         plain += 1
-    assert plain > 150
+    assert plain > fewest
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -13,9 +13,10 @@ from isocenter.errors import FormatError
 from isocenter.files import read, read_volumes
 from isocenter.files.dicom import ANSWERS, Result
 from isocenter.values import Deferred, Map
+from matrices import thinned
 
 
-@pytest.mark.parametrize("name", ["mr_hippocrop_study1", "mr_siemens_mosaic", "enh_mr_siemens_xa10"])
+@pytest.mark.parametrize("name", thinned(1, ["mr_hippocrop_study1", "mr_siemens_mosaic", "enh_mr_siemens_xa10"]))
 def test_a_map_is_read_again_voxel_by_voxel(name: str, data: Path, tmp_path: Path):
     folder = data / "dicom/series" / name
     source = next(iter(read_volumes(folder).values()))

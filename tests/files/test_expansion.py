@@ -29,6 +29,7 @@ from isocenter.files.index import load_format
 from isocenter.files.pictures import tiff
 from isocenter.files.storage import packed as packed_streams
 from isocenter.values import Geometry, Image
+from matrices import thinned
 from written_dicom import write_slice
 
 MIB = 1 << 20
@@ -262,7 +263,7 @@ WHOLE: dict[str, Callable[[Path], None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", thinned(5, WHOLE))
 def test_hardly_more_than_the_image_is_held_while_it_is_read(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     WHOLE[name](path)
@@ -288,7 +289,7 @@ MORE: dict[str, tuple[float, Callable[[np.ndarray], bytes]]] = {
 }
 
 
-@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("name", thinned(1, MORE))
 def test_what_decoders_of_pictures_hold_besides_is_no_more_than_documented(tmp_path: Path, name: str) -> None:
     ratio, encode = MORE[name]
     (tmp_path / name).write_bytes(encode(np.zeros((2000, 3000, 3), np.uint8)))

@@ -20,6 +20,7 @@ from isocenter.errors import FormatError, GeometryError, IsocenterError, Resourc
 from isocenter.files import FORMATS, Format, format_of, read, read_volumes, write, written
 from isocenter.files.index import load_format, suffix_of
 from isocenter.values import Geometry, Image, Label
+from matrices import thinned
 
 GRID = Geometry((3, 4, 5), np.diag([2, 3, 4, 1.0]))
 IMAGE = Image(np.arange(60, dtype=np.uint8).reshape(1, 3, 4, 5), GRID)
@@ -102,7 +103,7 @@ def test_a_packed_file_is_to_be_unpacked_first(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("suffix", sorted(s for entry in FORMATS.values() for s in entry.suffixes))
-@pytest.mark.parametrize("content", [b"", b"\0" * 600, b"not what the name says\n" * 40])
+@pytest.mark.parametrize("content", thinned(1, [b"", b"\0" * 600, b"not what the name says\n" * 40]))
 def test_a_file_that_is_not_what_its_name_says_is_refused_by_name(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(content)

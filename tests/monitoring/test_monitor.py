@@ -70,6 +70,14 @@ def test_noise_of_one_scanner_is_traced_to_it_and_to_its_new_software(tmp_path):
     assert set(pd.read_csv(out / "performance.csv")["source"]) == {"audited", "estimated"}
 
 
+def test_a_change_everywhere_names_no_level():
+    baseline, cases = hospital()
+    late = np.arange(len(cases)) >= 450
+    cases = cases.assign(measure_noise=cases["measure_noise"] + 1.5 * late)
+    [alert] = isocenter.monitor(cases, reference=baseline, by="station,software").alerts
+    assert (alert.watch, alert.scope) == ("measure_noise", "")
+
+
 def test_a_change_of_meaning_is_concept_and_withholds_estimates():
     baseline, cases = hospital("concept")
     seen = isocenter.monitor(cases, reference=baseline)

@@ -25,6 +25,7 @@ from isocenter.errors import PlanError
 from isocenter.networks import gates, lenet, resnet
 from isocenter.networks.convnext import Block
 from isocenter.values import Dense, Head, Vector
+from matrices import thinned
 
 torch.set_num_threads(1)
 
@@ -115,7 +116,7 @@ def test_the_means_over_cells_are_those_of_torchs_adaptive_pooling(cells, shape)
     assert_allclose(lenet.in_cells(maps, cells), theirs, atol=1e-6)
 
 
-@pytest.mark.parametrize(("letter", "convolutions"), [("A", [1, 1, 2, 2, 2]), ("D", [2, 2, 3, 3, 3])])
+@pytest.mark.parametrize(("letter", "convolutions"), thinned(1, [("A", [1, 1, 2, 2, 2]), ("D", [2, 2, 3, 3, 3])]))
 def test_vgg_finds_the_features_of_torchvisions_vgg_before_its_last_pooling(letter, convolutions):
     theirs = make_layers(cfgs[letter], batch_norm=True)
     for layer in theirs:
@@ -165,7 +166,7 @@ def test_inception_finds_the_features_of_torchvisions_googlenet():
 
 @pytest.mark.parametrize(
     ("name", "theirs"),
-    [("mobilenet", mobilenet_v2), ("efficientnet", efficientnet_b0), ("convnext", convnext_tiny)],
+    thinned(1, [("mobilenet", mobilenet_v2), ("efficientnet", efficientnet_b0), ("convnext", convnext_tiny)]),
     ids=["mobilenet", "efficientnet", "convnext"],
 )
 def test_with_torchvisions_weights_a_network_gives_torchvisions_answer(name, theirs):
@@ -304,7 +305,7 @@ def test_a_sample_skips_its_block_or_its_answer_counts_the_more():
     assert 0.17 < skipped.float().mean() < 0.33  # 0.25, four standard errors on either side
 
 
-@pytest.mark.parametrize("name", CLASSICS)
+@pytest.mark.parametrize("name", thinned(4, CLASSICS))
 def test_numbers_beside_an_image_join_what_the_network_has_made_of_it(name):
     size, _, _ = networks.size_for(name, (28, 28), [[1, 1], [2, 2]], "cpu")
     network = built(name, channels=1, context=2, **size).eval()

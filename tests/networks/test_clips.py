@@ -18,6 +18,7 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.networks import clips
 from isocenter.values import Dense, Vector
+from matrices import thinned
 
 torch.set_num_threads(1)
 
@@ -59,7 +60,7 @@ def with_gaps(frames: Tensor, slots: list[int], count: int = SLOTS) -> Tensor:
 
 
 @pytest.mark.parametrize("which", FAMILIES)
-@pytest.mark.parametrize("axes", SHAPES)
+@pytest.mark.parametrize("axes", thinned(1, SHAPES))
 def test_frames_that_are_not_there_do_not_change_the_answer(which, axes):
     module = network(which, axes).eval()
     for count in (1, 3, SLOTS):
@@ -214,11 +215,12 @@ def test_which_way_something_moves_in_volumes_is_learnt_by_convolutions_over_spa
     assert accuracy("clip_resnet", 3, 40, frames=5) > 0.9
 
 
+@pytest.mark.whole
 def test_frames_as_plain_channels_also_tell_which_way_something_moves():
     assert accuracy("resnet", 2, 60) > 0.9
 
 
-@pytest.mark.parametrize("axes", SHAPES)
+@pytest.mark.parametrize("axes", thinned(1, SHAPES))
 def test_what_looks_at_frames_alone_says_the_same_of_a_clip_and_of_it_backwards_and_the_families_do_not(axes):
     frames = clip(SLOTS, axes)
     for which, size, same in (("convolutions and places", {"span": 1}, True), *((one, {}, False) for one in FAMILIES)):

@@ -60,6 +60,7 @@ def test_a_batch_of_one_image_can_be_learnt_from(axes):
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in network.parameters())
 
 
+@pytest.mark.whole
 def test_the_encoder_begins_from_torchvisions_weights_in_volumes_too(tmp_path):
     torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
     size = {"inside": 16}

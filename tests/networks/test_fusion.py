@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.values import Dense, Vector
+from matrices import thinned
 
 torch.set_num_threads(1)
 
@@ -36,7 +37,7 @@ def answer(made: torch.nn.Module, seen: torch.Tensor, there: list[bool] | None =
         return next(iter(made(seen, *context).values()))
 
 
-@pytest.mark.parametrize("heads", [MASK, CLASS], ids=["mask", "class"])
+@pytest.mark.parametrize("heads", thinned(1, [MASK, CLASS]), ids=["mask", "class"])
 @pytest.mark.parametrize("name", WAYS)
 @settings(max_examples=6, deadline=None)
 @given(there=subsets)
@@ -116,7 +117,7 @@ def test_what_cannot_be_brought_together_is_refused(name, heads, context, size, 
         network(name, heads, context, **size)
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", thinned(1, WAYS))
 def test_onnx_takes_which_images_are_there_beside_them(name, tmp_path):
     made, seen = network(name, CLASS, **PROBABILITIES if name == "fusion_late" else {}), images()
 

@@ -21,6 +21,7 @@ from isocenter.networks import axial, capsules, coatnet, transformer
 from isocenter.networks.layers import for_pairs, stretched
 from isocenter.networks.unet import Block
 from isocenter.values import Dense, Vector
+from matrices import thinned
 
 torch.set_num_threads(1)
 
@@ -142,7 +143,7 @@ def test_the_local_branch_sees_each_part_alone():
     assert not seen[:, 8:].any()
 
 
-@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("axes", thinned(1, [1, 2, 3]))
 @pytest.mark.parametrize("name", SIZES)
 def test_images_of_another_size_than_was_planned_for_are_answered(name, axes):
     network, larger = small(name, axes), torch.randn(2, 2, *[2 * n + 3 for n in SHAPES[axes]])
@@ -396,7 +397,7 @@ def test_those_for_whole_images_refuse_an_answer_for_every_voxel(name):
 
 
 @pytest.mark.parametrize(
-    ("model", "size"), [("coatnet_nano_rw_224", [128, 96]), ("maxvit_rmlp_pico_rw_256", [128, 192])]
+    ("model", "size"), thinned(1, [("coatnet_nano_rw_224", [128, 96]), ("maxvit_rmlp_pico_rw_256", [128, 192])])
 )
 def test_a_model_of_timm_that_attends_takes_the_size_that_its_settings_say(model, size):
     with torch.device("meta"), torch.inference_mode():
@@ -412,7 +413,7 @@ def test_a_model_of_timm_that_was_made_for_another_size_says_what_to_set():
             network(torch.empty(1, 1, 96, 128))
 
 
-@pytest.mark.parametrize("axes", SHAPES)
+@pytest.mark.parametrize("axes", thinned(1, SHAPES))
 @torch.no_grad()
 def test_the_attention_of_tokens_whose_mean_answers_is_that_of_each_patch_and_sums_to_one(axes):
     whole = {1: (32,), 2: (32, 48), 3: (32, 16, 16)}[axes]

@@ -72,6 +72,7 @@ def test_a_volume_of_equal_slices_gets_torchvisions_answer_for_one(theirs, given
         torch.testing.assert_close(carried(ours, theirs)(volume)["class"], expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.whole
 def test_what_lies_along_the_axis_is_seen_by_the_mean_and_not_by_the_centre(given):
     """Two volumes of the same slices in another order: kernels of one slice cannot tell them apart."""
     size = {"strides": [[2, 2, 1]] * 5}
@@ -111,6 +112,7 @@ def test_dilated_stages_are_those_of_torchvisions_deeplab():
     assert list(ours.state_dict()) == list(theirs.state_dict())
 
 
+@pytest.mark.whole
 def test_the_addresses_of_published_weights_are_torchvisions_and_all_of_them_fit(monkeypatch):
     for model, file in inflated_resnet.FILES.items():
         of = torchvision.models.get_model_weights(model)

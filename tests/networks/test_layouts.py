@@ -17,6 +17,7 @@ from isocenter import networks
 from isocenter.errors import IntegrityError, PlanError
 from isocenter.networks.layouts.index import LAYOUTS
 from isocenter.values import Dense, Head, Vector
+from matrices import thinned
 
 torch.set_num_threads(1)
 
@@ -67,12 +68,15 @@ def of_head(module: nn.Module) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("name", "under"),
-    [
-        ("radimagenet", as_sequence),
-        ("medclip", prefixed("vision_model.model.")),
-        ("biovil", prefixed("encoder.encoder.")),
-        ("openclip", prefixed("visual.trunk.")),
-    ],
+    thinned(
+        1,
+        [
+            ("radimagenet", as_sequence),
+            ("medclip", prefixed("vision_model.model.")),
+            ("biovil", prefixed("encoder.encoder.")),
+            ("openclip", prefixed("visual.trunk.")),
+        ],
+    ),
 )
 def test_a_resnet_under_the_names_of_a_program_has_the_features_of_torchvisions(tmp_path, name, under):
     theirs = resnet()

@@ -22,6 +22,7 @@ from isocenter.tasks.detection.question import Detection
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.exact_convolutions import with_exact_gradients
 from isocenter.values import Boxes, Dense, Field, Head, Points, Vector
+from matrices import only
 
 torch.set_num_threads(1)
 
@@ -169,6 +170,8 @@ SMALLEST = {
     "vnet 2D": ("vnet", {"strides": PICTURE, "width": 4, "dropout": 0.0}, (12, 20)),
     "vnet 3D": ("vnet", {"strides": VOLUME, "width": 4, "dropout": 0.0}, (6, 13, 20)),
 }
+# One of each family: the first that stands there.
+FIRST = {name: which for which, (name, _, _) in reversed(SMALLEST.items())}
 # These have one map of outputs and nothing beside it.
 ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")
 # These have tests of their own, test_pyramid.py, test_detectors.py and test_mask_rcnn.py.
@@ -226,7 +229,7 @@ def learns(network: torch.nn.Module, images: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("strides", STRIDES.values(), ids=STRIDES)
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", only([3], [1, 3]))
 def test_a_unet_answers_for_every_voxel_of_its_input_and_learns(strides, channels):
     shape = [2 * math.prod(stride) for stride in zip(*strides, strict=True)]
     images = torch.randn(2, channels, *shape)
@@ -315,7 +318,7 @@ def test_the_number_of_weights_is_that_counted_by_hand():
     assert all(3 < large / small < 4.5 for small, large in pairwise(sizes))
 
 
-@pytest.mark.parametrize("which", SMALLEST)
+@pytest.mark.parametrize("which", only(FIRST.values(), SMALLEST))
 def test_every_family_answers_in_the_shape_of_its_heads_and_every_weight_learns(which):
     name, _, shape = SMALLEST[which]
     heads: dict[str, Head] = {"class": Vector(4)}
@@ -362,7 +365,7 @@ def test_no_gradient_of_a_volume_depends_on_what_the_memory_held_before(which, c
     assert [name for name, gradient in clean.items() if not torch.equal(gradient, dirty[name])] == []
 
 
-@pytest.mark.parametrize("which", [which for which in SMALLEST if SMALLEST[which][0] in COARSER])
+@pytest.mark.parametrize("which", only(FIRST.values(), [one for one in SMALLEST if SMALLEST[one][0] in COARSER]))
 def test_coarser_outputs_are_given_while_training_only_and_change_no_other(which):
     network, images = smallest(which)
     assert list(network(images)) == ["mask", "mask@1"]
@@ -419,7 +422,7 @@ class _Plain(torch.nn.Module):
 
 # One of each kind at every test; all of them take minutes, and `make matrix` teaches every family in every way.
 BY_HEART = [
-    which if SMALLEST[which][0] in ("fusion", "resnet", "unet") else pytest.param(which, marks=pytest.mark.whole)
+    which if which in ("fusion 2D", "resnet 2D", "unet 2D") else pytest.param(which, marks=pytest.mark.whole)
     for which in SMALLEST
 ]
 
@@ -451,7 +454,7 @@ def test_a_plan_can_lead_every_family_over_its_patch_without_memory(which):
     assert output.shape[:2] == (2, 3)
 
 
-@pytest.mark.parametrize("which", SMALLEST)
+@pytest.mark.parametrize("which", only([FIRST[name] for name in ("fusion", "timm", "unet", "vnet")], SMALLEST))
 def test_the_file_of_a_family_makes_the_same_network_alone(which, tmp_path, monkeypatch):
     """A copy of it travels with a model, to where isocenter is not."""
     network, images = smallest(which)
@@ -564,16 +567,20 @@ def test_every_family_of_the_index_has_its_smallest_member_here():
     assert {name for name, _, _ in SMALLEST.values()} | {*BOXES, *OBJECTS} == set(networks.NETWORKS)
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
-def test_the_file_of_a_family_needs_torch_and_the_library_it_wraps_alone(name):
+def test_the_file_of_a_family_needs_torch_and_the_library_it_wraps_alone():
     """A copy of it travels with a model; detectors bring what they share: how levels become a map."""
+    for name in networks.NETWORKS:
+        _needs_only_what_it_wraps(name)
+
+
+def _needs_only_what_it_wraps(name: str) -> None:
     path, function = networks.source(name)
     tree = ast.parse(path.read_text())
     imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     needed = {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) - {"isocenter"}
-    assert needed == {"torch"} | WRAPPED.get(name, set())
-    assert all(module.startswith("isocenter.networks") for module in imported if module.startswith("isocenter"))
+    assert needed == {"torch"} | WRAPPED.get(name, set()), name
+    assert all(module.startswith("isocenter.networks") for module in imported if module.startswith("isocenter")), name
     assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
 
 
@@ -582,8 +589,6 @@ def test_a_network_takes_a_window_of_zeros_without_a_number_being_lost():
     assert np.isfinite(outputs.detach().numpy()).all()
 
 
-# One of each family: the first that stands there.
-FIRST = {name: which for which, (name, _, _) in reversed(SMALLEST.items())}
 DETECTOR = {"inside": 32, "layers": [1, 2]}
 OBJECT = {"inside": 16, "hidden": 32, "outline": [16], "anchor": 8.0, "proposals": 60, "objects": 20, "samples": 32}
 LEVELS = {"strides": [[1, 1], [2, 2], [2, 2], [2, 2], [2, 2]], "width": 8, "widest": 16, "inside": 8}
@@ -608,7 +613,7 @@ def built(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
     return networks.build(name, 2, len(shape), heads, size).eval(), torch.randn(2, 2, *shape)
 
 
-@pytest.mark.parametrize("name", networks.ours())
+@pytest.mark.parametrize("name", only(["fusion", "resnet", "timm", "unet", "vit", "yolox"], networks.ours()))
 @torch.inference_mode()
 def test_features_of_an_image_are_its_own_and_change_no_output(name):
     network, images = built(name)

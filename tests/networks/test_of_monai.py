@@ -15,6 +15,7 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.networks.monai_common import cut, filled, halvings_for
 from isocenter.values import Dense, Vector
+from matrices import thinned
 
 torch.set_num_threads(1)
 
@@ -73,7 +74,7 @@ def built(name: str, axes: int, size: dict, heads: dict | None = None, channels:
     return networks.build(name, channels, axes, heads or {"mask": Dense(4)}, size).eval()
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", thinned(3, TWINS))
 def test_with_the_weights_of_monais_class_it_gives_monais_answer(name):
     size, twin, shape = TWINS[name]
     torch.manual_seed(1)
@@ -90,7 +91,9 @@ def test_with_the_weights_of_monais_class_it_gives_monais_answer(name):
     torch.testing.assert_close(torch.cat([said["mask"], said["edge"]], dim=1), expected)
 
 
-@pytest.mark.parametrize(("name", "axes"), [(name, axes) for name, sizes in ANY_SIZE.items() for axes in sizes])
+@pytest.mark.parametrize(
+    ("name", "axes"), thinned(3, [(name, axes) for name, sizes in ANY_SIZE.items() for axes in sizes])
+)
 def test_a_size_that_is_no_multiple_is_continued_by_its_last_voxels_and_the_answer_cut_back(name, axes):
     network = built(name, axes, ANY_SIZE[name][axes], {"mask": Dense(3), "class": Vector(2)})
     shape = (9, 10, 7)[:axes]

@@ -81,6 +81,7 @@ def by(teacher, **values):
     return {"objectives.terms": BOTH, "distillation.teacher": str(teacher), **values}
 
 
+@pytest.mark.whole
 def test_a_classifier_learns_its_teachers_answers_for_labelled_and_unlabelled_images(classified, tmp_path):
     data, extra = trained.pictures(tmp_path / "data", 20), trained.pictures(tmp_path / "extra", 6, first=80)
     trained.classifying(data, tmp_path / "run", unlabelled=[extra], assignments=by(classified.out))

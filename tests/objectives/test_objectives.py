@@ -190,6 +190,7 @@ def test_l2_sp_without_weights_to_start_from_is_refused(pictures, tmp_path):
     assert "Give --from MODEL or --pretrained" in said
 
 
+@pytest.mark.whole
 def test_l2_sp_keeps_the_weights_that_training_took_over(classified, tmp_path):
     given = {**trained.TWO_STEPS, "objectives.terms": ["supervised", "l2_sp"]}
     trained.classifying(classified.data, tmp_path / "run", start=classified.out, assignments=given)

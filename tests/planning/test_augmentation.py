@@ -19,6 +19,7 @@ from isocenter.runtime.windows.averaging import flipped_axes
 from isocenter.tasks import build
 from isocenter.transforms import Augmentation, generator
 from isocenter.values import Decision
+from matrices import thinned
 
 SIDES = ["left hippocampus", "right hippocampus"]
 
@@ -35,26 +36,29 @@ def decided(modality: str, *names: str, axis: int | None = 0, patch: tuple[int, 
 
 @pytest.mark.parametrize(
     ("modality", "names", "flips"),
-    [
-        ("MR", ["lesion"], [0]),
-        ("MR", ["liver"], []),
-        ("CT", ["lesion"], []),
-        ("CT", ["brain"], [0]),
-        ("CT", ["lung"], []),
-        ("DX", ["pneumonia"], []),
-        ("DX", ["knee"], [0]),
-        ("DX", ["caries", "tooth"], [0]),
-        ("DX", ["tooth 11", "tooth 12", "tooth 21", "tooth 22"], []),
-        ("XC", ["teeth", "1", "2", "3", "4"], []),
-        ("MG", ["mass"], [0]),
-        ("unknown", ["lesion"], []),
-        ("unknown", ["hippocampus"], []),
-        ("CT", ["hippocampus"], [0]),
-        ("MR", SIDES, [0]),
-        ("MR", ["left hippocampus", "lesion"], []),
-        ("MR", ["left atrium", "right atrium"], []),
-        ("CT", ["left kidney", "right kidney"], []),
-    ],
+    thinned(
+        6,
+        [
+            ("MR", ["lesion"], [0]),
+            ("MR", ["liver"], []),
+            ("CT", ["lesion"], []),
+            ("CT", ["brain"], [0]),
+            ("CT", ["lung"], []),
+            ("DX", ["pneumonia"], []),
+            ("DX", ["knee"], [0]),
+            ("DX", ["caries", "tooth"], [0]),
+            ("DX", ["tooth 11", "tooth 12", "tooth 21", "tooth 22"], []),
+            ("XC", ["teeth", "1", "2", "3", "4"], []),
+            ("MG", ["mass"], [0]),
+            ("unknown", ["lesion"], []),
+            ("unknown", ["hippocampus"], []),
+            ("CT", ["hippocampus"], [0]),
+            ("MR", SIDES, [0]),
+            ("MR", ["left hippocampus", "lesion"], []),
+            ("MR", ["left atrium", "right atrium"], []),
+            ("CT", ["left kidney", "right kidney"], []),
+        ],
+    ),
 )
 def test_images_are_mirrored_across_left_and_right_only_where_that_leaves_a_patient(modality, names, flips):
     assert decided(modality, *names)["flips"].value == flips

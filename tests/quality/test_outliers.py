@@ -16,6 +16,7 @@ from isocenter.files import read_dataset
 from isocenter.quality import Look, examine
 from isocenter.quality.outliers import outliers, robust_z
 from isocenter.values import Case, Dataset, Geometry, Image
+from matrices import thinned
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +44,15 @@ def test_the_hearts_as_they_are_raise_no_alarm(hearts):
 
 @pytest.mark.parametrize(
     ("word", "change"),
-    [
-        ("blurred", lambda image: ndimage.gaussian_filter(image, 2.5)),
-        ("noisy", lambda image: image + np.random.default_rng(0).normal(0, 0.08 * np.ptp(image), image.shape)),
-        ("clipped", lambda image: np.minimum(image, np.percentile(image, 90))),
-        ("ghosts or motion", lambda image: image + 0.4 * np.roll(image, 70, axis=1)),
-    ],
+    thinned(
+        2,
+        [
+            ("blurred", lambda image: ndimage.gaussian_filter(image, 2.5)),
+            ("noisy", lambda image: image + np.random.default_rng(0).normal(0, 0.08 * np.ptp(image), image.shape)),
+            ("clipped", lambda image: np.minimum(image, np.percentile(image, 90))),
+            ("ghosts or motion", lambda image: image + 0.4 * np.roll(image, 70, axis=1)),
+        ],
+    ),
 )
 def test_one_heart_made_worse_is_named(hearts, word, change):
     found = findings(spoilt(hearts, 7, change))
@@ -104,6 +108,7 @@ def test_colour_pictures_stand_beside_grey_ones():
     assert found["blurred"] == ("c3",)
 
 
+@pytest.mark.whole
 def test_the_hippocampi_raise_no_alarm_but_that_patients_and_structures_are_not_named(data: Path):
     dataset = read_dataset(data / "hippocampus")
     found = examine(replace(dataset, cases=dataset.cases[::2]), threads=2)

@@ -58,6 +58,7 @@ def cases(pictures):
     return list(open_dataset(pictures, ReadingOptions()))
 
 
+@pytest.mark.whole
 def test_a_run_of_three_folds_predicts_each_test_case_once_by_its_fold(computed, pictures, tmp_path):
     """Belief, the gate and the scores of its answers ask for it."""
     chosen = {**trained.TWO_STEPS, "network.size": trained.SMALL_RESNET, "guard.error": 0.5, "guard.delta": 0.5}

@@ -214,6 +214,7 @@ def test_what_computes_in_bfloat16_is_held_to_tolerances_of_its_own_that_the_cer
     assert {backends.backend(name).precision for name in ("torch-bf16", "openvino-bf16")} == {"bfloat16"}
 
 
+@pytest.mark.whole
 def test_a_backend_that_takes_its_process_with_it_takes_nothing_else(package, tmp_path, monkeypatch):
     site, about = tmp_path / "site", tmp_path / "site" / "fatal-1.0.dist-info"
     about.mkdir(parents=True)

@@ -44,6 +44,7 @@ def test_patients_count_and_not_their_images():
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64, 64), (2, 4000)])
+@pytest.mark.whole
 def test_they_take_less_than_eight_megabytes_and_lie_over_the_whole_field(shape):
     rng = np.random.default_rng(1)
     level = rng.normal(size=100).astype(np.float32)

@@ -137,6 +137,7 @@ def test_in_a_large_picture_a_structure_is_measured_from_end_to_end(monkeypatch)
     assert row == whole
 
 
+@pytest.mark.whole
 def test_where_uptake_is_too_large_for_a_peak_its_voxels_fill_no_memory(monkeypatch):
     monkeypatch.setattr("isocenter.runtime.label_measurements.MOST_OF_PEAK", 1000)
     monkeypatch.setattr("isocenter.runtime.label_measurements.BLOCK_VOXELS", 64 * 64)

@@ -157,6 +157,7 @@ def test_monai_finds_that_the_networks_fit_their_description_and_no_property_mis
     assert "missing properties: []" in ran[0].stdout
 
 
+@pytest.mark.whole
 def test_pictures_get_the_same_probabilities_and_class(pictured, tmp_path):
     model, package = pictured
     (tmp_path / "in").mkdir()
@@ -274,6 +275,7 @@ def test_a_network_that_onnx_cannot_hold_leaves_no_file_and_a_reason(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.whole
 def test_weights_too_large_for_one_file_lie_beside_the_onnx_file_and_are_read_with_it(tmp_path):
     network = torch.nn.Conv2d(1, 40, 9)
     (tmp_path / "models").mkdir()

@@ -17,6 +17,7 @@ from isocenter.errors import IntegrityError, IsocenterError, UsageError
 from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, build_module, load, save, seal
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
+from matrices import thinned
 
 torch.set_num_threads(1)
 
@@ -185,7 +186,7 @@ def test_a_fold_of_another_version_is_named(tmp_path):
         load(run, "cpu")
 
 
-@pytest.mark.parametrize("value", [None, "x", {}, -1, 1e30, [{}], True])
+@pytest.mark.parametrize("value", thinned(2, [None, "x", {}, -1, 1e30, [{}], True]))
 @pytest.mark.parametrize(
     "entry",
     [

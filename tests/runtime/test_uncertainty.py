@@ -284,6 +284,7 @@ def test_a_method_that_a_model_does_not_have_is_refused_by_name(task, members, a
         with_uncertainty(model(task, members), asked)
 
 
+@pytest.mark.whole
 def test_last_layers_whose_weights_are_distributions_are_drawn_alike_for_every_image(tmp_path):
     of, image = model(CLASSES), noise((10, 8, 8))
     with pytest.raises(UsageError, match="weights of its last layer are not distributions"):

@@ -101,6 +101,7 @@ def test_the_loss_by_a_corruption_is_stated_with_its_interval_from_the_same_pati
     assert least == before or f"a paired difference of {number(least - before, signed=True)} (" in page
 
 
+@pytest.mark.whole
 def test_volumes_and_structures_have_their_figures_too(segmented, tmp_path):
     flags = {"corruptions": "motion,metal", "severities": "5", "labels": trained.LABELS, "device": "cpu"}
     result = isocenter.evaluate(segmented.out, segmented.data, out=tmp_path / "out", **flags)

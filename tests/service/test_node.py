@@ -118,6 +118,7 @@ def node(tmp_path_factory, model, request):
         yield running
 
 
+@pytest.mark.whole
 def test_whatever_process_is_killed_every_study_has_one_result(tmp_path, node):
     for number, role in enumerate(ROLES):
         send(node, study(tmp_path / str(number), number))
@@ -244,6 +245,7 @@ def test_check_looks_at_everything_and_starts_nothing(tmp_path, model, cli, monk
     assert (refused.code, "node.toml, line 3: dicom.prot: there is no such key" in refused.err) == (2, True)
 
 
+@pytest.mark.whole
 def test_a_model_that_does_not_load_is_refused_before_anything_starts(tmp_path, model):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")

@@ -21,6 +21,7 @@ from isocenter.service.stored import LOG, MODELS
 from isocenter.service.web.app import web_app
 from isocenter.service.web.web_node import WebNode
 from isocenter.values import Geometry, Image
+from matrices import thinned
 from service.small_node import SmallNode
 from service.thresholds import threshold_model
 from service.web_served import served
@@ -78,7 +79,7 @@ def received(node: SmallNode, path: Path) -> str:
     return read_identity(files[0]).series
 
 
-@pytest.mark.parametrize("kind", REAL)
+@pytest.mark.parametrize("kind", thinned(4, REAL))
 def test_a_pixel_of_a_slice_is_the_voxel_that_files_read_gives(tmp_path, kind):
     node, path = SmallNode(tmp_path / "node"), REAL[kind]
     uid, client, image = received(node, path), page(node), read(path)

@@ -24,6 +24,7 @@ from isocenter.service.objects.matching import matches
 from isocenter.service.web.dicomweb import catalogue, retrieve
 from isocenter.service.web.dicomweb.dicom_json import element
 from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
+from matrices import thinned
 from service.objects_sent import drawn, encoded
 from service.web_served import BOUNDARY, RELATED, related, served
 
@@ -198,6 +199,7 @@ def test_a_search_does_not_wait_for_a_keeper_that_does_not_come(fresh):
     assert fresh.client.get("/dicomweb/studies/1.2/metadata").status_code == 404
 
 
+@pytest.mark.whole
 def test_a_search_waits_for_nothing_that_comes_after_it(fresh):
     """Else a node to which others send all the time would answer no search."""
     studies = iter(range(10, 10_000))
@@ -466,7 +468,7 @@ def test_metadata_are_the_header_without_its_pixels(node):
     assert len(node.web.retrieve_study_metadata(node.uid)) == 4
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", thinned(4, KINDS))
 def test_frames_are_decoded_and_shown(pictures, name):
     path = DATA / "dicom/files" / name
     file = path.read_bytes()
@@ -495,7 +497,7 @@ def is_same_frame(part: bytes, pixels: np.ndarray, dataset: pydicom.Dataset) -> 
     return np.allclose(found, pixels, atol=4 if is_lossy else 0)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", thinned(4, KINDS))
 def test_an_object_comes_decoded_to_whoever_asks_for_that_with_the_same_pixels_and_uids(pictures, name):
     path = DATA / "dicom/files" / name
     stored = pictures.store(path.read_bytes()).json()["00081199"]["Value"][0]["00081190"]["Value"][0]
@@ -514,7 +516,7 @@ def test_an_object_comes_decoded_to_whoever_asks_for_that_with_the_same_pixels_a
     assert alone.content == part
 
 
-@pytest.mark.parametrize("name", [*KINDS, "pydicom_examples_overlay.dcm"])
+@pytest.mark.parametrize("name", thinned(4, [*KINDS, "pydicom_examples_overlay.dcm"]))
 def test_whoever_names_no_transfer_syntax_gets_explicit_vr_and_the_lowest_byte_first(pictures, name):
     """PS3.18 8.7.3: the default of application/dicom, whatever is stored; `*` gives what is stored."""
     path = DATA / "dicom/files" / name

@@ -12,6 +12,7 @@ from isocenter.tasks import settings_of, task_from
 from isocenter.tasks.classification.losses import LOSSES, class_loss, effective_weights
 from isocenter.tasks.classification.question import Classification
 from isocenter.values import CaseFacts, Dataset, Fingerprint, Geometry
+from matrices import thinned
 
 COUNTS = {"a": 60, "b": 30, "c": 10}
 GRID = Geometry.of_pixels((4, 4))
@@ -63,7 +64,9 @@ def test_adjusted_logits_cost_what_cross_entropy_of_the_shifted_ones_costs():
     assert float(adjusted) == pytest.approx(float(torch.nn.functional.cross_entropy(shifted, target)))
 
 
-@pytest.mark.parametrize("loss", [name for name in LOSSES if name not in ("focal", "hardest", "evidential")])
+@pytest.mark.parametrize(
+    "loss", thinned(3, [name for name in LOSSES if name not in ("focal", "hardest", "evidential")])
+)
 def test_what_a_loss_likes_best_is_brought_back_to_the_shares_of_the_training_cases(loss):
     made = task(loss)
     made = replace(made, prior_shift=made.under("natural")["task.prior_shift"].value)
@@ -103,7 +106,7 @@ def test_a_loss_that_does_not_go_with_the_rest_is_refused(loss, given, message):
 
 
 @pytest.mark.parametrize("loss", ["logit_adjusted", "class_balanced"])
-@pytest.mark.parametrize("drawn", ["balanced", "oversampled", "square_root"])
+@pytest.mark.parametrize("drawn", thinned(1, ["balanced", "oversampled", "square_root"]))
 def test_classes_are_balanced_once(loss, drawn):
     with pytest.raises(PlanError, match=f"{drawn} sampling would do it twice"):
         task(loss).under(drawn)

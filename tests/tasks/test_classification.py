@@ -396,6 +396,7 @@ def test_rows_state_how_far_probabilities_were_right_before_and_after_calibratio
     assert all(TWO.metrics.of(metric).is_of_belief for metric in rows if metric.startswith(("mce", "ace", "brier")))
 
 
+@pytest.mark.whole
 def test_of_several_classes_each_has_a_slope_and_an_intercept_and_the_parts_of_the_brier_score_are_their_sum():
     random = np.random.default_rng(0)
     logs = np.log(random.dirichlet([1.0, 1.0, 1.0], size=1500))

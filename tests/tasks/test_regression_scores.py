@@ -129,6 +129,7 @@ def test_without_error_bars_nothing_is_said_of_them():
     assert {row.metric for row in rows} == TASK.metrics.primaries - {"interval_coverage", "nll"}
 
 
+@pytest.mark.whole
 def test_error_bars_that_are_as_large_as_the_errors_cover_95_percent():
     task, scores = table(300)
     coverage = by_name(task.summary(scores, seed=0))["interval_coverage", "volume"]

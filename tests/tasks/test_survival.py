@@ -177,6 +177,7 @@ def test_with_the_baseline_the_mean_survival_is_that_of_everybody():
     assert_allclose(baseline(shares, np.zeros(4)).values, -np.log([0.9, 0.4, 0.2]), atol=1e-9)
 
 
+@pytest.mark.whole
 def test_log_hazard_ratios_that_are_too_extreme_are_brought_back_by_cases_that_did_not_train():
     """What a network has learnt by heart it states too surely: here as twice of what little it knows, and noise."""
     random = np.random.default_rng(0)

@@ -185,6 +185,7 @@ def test_a_training_of_few_steps_is_not_probed_for_as_long_as_its_minutes_would_
     assert len(taken) - few == probe.MOST_PROBE_STEPS + steps_of_the_peak
 
 
+@pytest.mark.whole
 def test_a_compiler_that_fails_costs_nothing_but_its_time(chosen, module):
     def step(compute, number):
         if compute.compiled:

@@ -108,6 +108,7 @@ def runs(tmp_path_factory) -> tuple[Path, Path, Path]:
     return data, root / "one", root / "two"
 
 
+@pytest.mark.whole
 def test_two_processes_train_what_one_does_at_the_same_batch_even_where_one_has_died_midway(runs):
     _, one, two = runs
     for name in ("last/module", "last/weights", "best/weights"):
@@ -127,6 +128,7 @@ def test_torchrun_begins_them(runs, tmp_path):
     assert max(np.abs(single[key] - joint[key]).max() for key in single) < 1e-4
 
 
+@pytest.mark.whole
 def test_only_the_first_process_writes(runs):
     _, one, two = runs
     logs = [pd.read_csv(run / "log.csv") for run in (one, two)]

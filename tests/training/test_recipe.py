@@ -193,6 +193,7 @@ def test_another_seed_gives_other_weights(segmented, tmp_path):
     assert not all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
+@pytest.mark.whole
 def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(classified, tmp_path, monkeypatch):
     """Simulated: the probe has seen a thousand steps a second, and each then takes a tenth of one."""
 
@@ -282,6 +283,7 @@ def test_where_there_is_time_for_few_steps_their_samples_are_fewer_and_stay_so_a
     assert set(batches) == {2}
 
 
+@pytest.mark.whole
 def test_where_there_is_time_for_few_steps_the_network_is_half_as_wide_and_stays_so_after_a_kill(segmented, tmp_path):
     def dies(moment):
         if moment.step == 5:
@@ -333,6 +335,7 @@ def test_what_follows_training_is_timed_with_as_many_threads_as_it_will_have(seg
     assert set(threads) == {1}
 
 
+@pytest.mark.whole
 def test_mirrored_views_that_few_minutes_have_given_up_are_taken_again_with_other_minutes(segmented, tmp_path):
     plan = isocenter.plan(segmented.data, labels=trained.LABELS, out=tmp_path / "plan.yaml", device="cpu").plan
     mirrored, given_up = [0], Decision([], "with 2 views the predictions would take 60 s: they serve better as steps")

@@ -62,14 +62,8 @@ def whole(tmp_path_factory) -> Callable[[str], tuple[Path, Path]]:
     return made
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "classification",
-        "several tasks",
-        *(pytest.param(kind, marks=pytest.mark.whole) for kind in ("segmentation", "drawn by loss")),
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.whole
 def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path):
     (data, uninterrupted), (_, train, chosen) = whole(kind), KINDS[kind]
 
@@ -87,6 +81,7 @@ def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path):
         isocenter.train(resume=tmp_path / "run")
 
 
+@pytest.mark.whole
 def test_the_terms_of_a_loss_that_are_learnt_are_kept(whole):
     assert (whole("several tasks")[1] / "checkpoints" / "last" / "objectives.safetensors").is_file()
 

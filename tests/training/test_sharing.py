@@ -73,6 +73,7 @@ class Shared(ClockedLength):
         return self, state
 
 
+@pytest.mark.whole
 def test_networks_for_every_voxel_have_the_rest_of_the_minutes_and_their_mean_is_the_model(
     segmented, tmp_path, monkeypatch
 ):

@@ -75,6 +75,7 @@ def test_the_page_of_an_adopted_model_has_no_name_from_the_code_and_no_limit_of_
     assert " x 1" not in page.partition("| mirrored views |")[2].partition("\n")[0]
 
 
+@pytest.mark.whole
 def test_predict_says_once_that_a_folder_would_be_faster_adopted_and_nothing_of_a_package(
     folder, adopted, image, tmp_path, caplog
 ):

@@ -105,6 +105,7 @@ def test_a_model_of_another_program_gets_a_gate_for_images_like_those_of_the_sit
     assert record["guard"]["trained"] == 20 and record["decisions"]["guard.gate"]["value"] is True
 
 
+@pytest.mark.whole
 def test_the_last_class_of_a_model_of_another_program_is_positive_unless_somebody_decides(site, calibrated, tmp_path):
     source, made = calibrated
     assert list(made.decisions["task.thresholds"].value) == ["dark"]

@@ -133,6 +133,7 @@ def test_where_each_case_trains_none_is_kept_and_asking_for_some_is_refused(clas
         isocenter.plan(classified.data, device="cpu", assignments=SPARED, **flags)
 
 
+@pytest.mark.whole
 def test_other_references_of_the_test_part_leave_the_package_the_same_bit_for_bit(tmp_path):
     """Whatever the test cases are said to be, nothing that predicts comes from them."""
     files = sorted(trained.pictures(tmp_path / "data").rglob("*.png"))

@@ -136,6 +136,7 @@ def test_a_run_that_was_killed_in_the_first_stage_of_its_second_fold_ends_as_if_
     assert before == after
 
 
+@pytest.mark.whole
 def test_the_time_that_went_into_first_stages_counts_when_a_run_is_resumed(crossed, tmp_path):
     run = Path(shutil.copytree(crossed.out, tmp_path / "run"))
     (tmp_path / "data").symlink_to(crossed.data)
@@ -145,6 +146,7 @@ def test_the_time_that_went_into_first_stages_counts_when_a_run_is_resumed(cross
     assert resumed_run(run, 0.0).clock.spent == 777.0
 
 
+@pytest.mark.whole
 def test_folds_of_a_cascade_are_no_members_of_an_ensemble(crossed, tmp_path):
     with pytest.raises(UsageError, match="is a cascade"):
         isocenter.ensemble([crossed.out, tmp_path], out=tmp_path / "ensemble")

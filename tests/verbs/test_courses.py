@@ -56,6 +56,7 @@ def read(tmp_path_factory):
     return data, root / "run"
 
 
+@pytest.mark.whole
 def test_the_plan_says_over_which_time_in_how_many_stretches(read):
     plan = isocenter.plan(read[0], assignments=FEW, **READING).plan
     assert plan["network.context"]["pulse"]["stretches"] == 12
@@ -64,11 +65,13 @@ def test_the_plan_says_over_which_time_in_how_many_stretches(read):
     assert isocenter.load(read[1], "cpu").networks.architecture["fusion"]["courses"] == [1, 12]
 
 
+@pytest.mark.whole
 def test_what_the_courses_tell_alone_stands_beside_the_model(read):
     single = json.loads((read[1] / "evaluation" / "covariates.json").read_text())["rows"]
     assert next(row["value"] for row in single if row["metric"] == "auroc") > 0.7
 
 
+@pytest.mark.whole
 def test_a_prediction_takes_tables_of_people_and_of_times(read, tmp_path):
     data, run = read
     picture = data / "well" / "00.png"

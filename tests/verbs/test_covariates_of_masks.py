@@ -46,6 +46,7 @@ def informed(tmp_path_factory):
     return data, root / "run"
 
 
+@pytest.mark.whole
 def test_a_mask_is_told_by_scaling_and_shifting_and_stated_beside_images_alone(informed):
     _, run = informed
     model = isocenter.load(run, "cpu")

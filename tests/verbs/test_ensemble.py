@@ -203,6 +203,7 @@ def with_validation_cases(run: Path, count: int) -> None:
     table.to_csv(run / "split.csv", index=False)
 
 
+@pytest.mark.whole
 def test_weights_are_fitted_where_that_surely_pays_and_thresholds_are_found_anew(opposed, classified, tmp_path):
     found = isocenter.ensemble(opposed, out=tmp_path / "fitted", device="cpu", data=classified.data)
     assert set(found.weights) == {"as it is", "opposite"}
@@ -286,6 +287,7 @@ def test_a_case_that_one_member_left_out_and_members_that_disagree_about_patient
         parts_of_all([one, member("two", {"c0": "train"}, {"c0": "somebody"})])
 
 
+@pytest.mark.whole
 def test_runs_that_cannot_be_one_are_refused_with_what_differs_and_what_to_do(
     runs, mixed, segmented, classified, tmp_path
 ):
@@ -344,6 +346,7 @@ def test_a_member_or_a_weight_that_was_changed_is_not_loaded(mixed, tmp_path):
         isocenter.load(tmp_path / "changed")
 
 
+@pytest.mark.whole
 def test_on_the_command_line_as_in_python(runs, cli, tmp_path, mixed):
     done = cli("ensemble", *runs, "--out", tmp_path / "e", "--weights", "equal", "--device", "cpu", "--json")
     assert done.code == 0, done.err
@@ -379,6 +382,7 @@ def test_the_folds_of_a_member_share_its_weight_alike_and_have_no_validation_cas
     assert model.predict(picture(classified)).confidence.uncalibrated == pytest.approx(wanted, abs=1e-6)
 
 
+@pytest.mark.whole
 def test_where_no_case_is_left_nothing_is_estimated_and_the_ensemble_predicts_nevertheless(runs, classified, tmp_path):
     everything = []
     for place, run in enumerate(runs):

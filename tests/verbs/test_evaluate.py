@@ -170,6 +170,7 @@ def test_ctrl_c_keeps_the_figures_of_the_cases_that_were_scored_by_then(segmente
     assert f"2 cases scored before the stop: {tmp_path / 'out'}" in caplog.text
 
 
+@pytest.mark.whole
 def test_ctrl_c_in_an_audit_keeps_the_figures_of_all_cases(segmented, tmp_path, monkeypatch):
     def pressed(audit):
         raise KeyboardInterrupt
@@ -181,6 +182,7 @@ def test_ctrl_c_in_an_audit_keeps_the_figures_of_all_cases(segmented, tmp_path, 
     assert any("no audit was made" in one for one in against)
 
 
+@pytest.mark.whole
 def test_training_cases_are_scored_only_when_asked_for_and_the_report_says_so(segmented, tmp_path):
     result = evaluated(segmented, segmented.data, split="train", out=tmp_path / "out")
     assert cases(result) == parts(segmented)["train"]
@@ -266,6 +268,7 @@ def test_of_cases_with_different_references_those_that_fit_are_used(tabled):
     assert len(cases(result)) == 22
 
 
+@pytest.mark.whole
 def test_a_runs_own_data_are_read_as_it_read_them(tabled, tmp_path):
     data, run = tabled
     again = isocenter.evaluate(run.out, data / "table.csv", device="cpu")

@@ -222,6 +222,7 @@ def test_maps_are_compared_with_masks_and_masks_on_another_grid_are_a_failure_wi
     assert set(result.methods["gradcam"]) >= {"pointing", "energy", "area"}
 
 
+@pytest.mark.whole
 def test_evaluate_shows_maps_beside_its_best_and_worst_cases_by_methods_that_were_tested(segmented, tmp_path):
     run = shutil.copytree(segmented.out, tmp_path / "run")
     methods = {name: {"passed": name == "gradcam", "because": "as given"} for name in ALL_METHODS}
@@ -303,6 +304,7 @@ def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
     assert tested.records["smoothgrad"]["deletion"]["n"] == FEWEST
 
 
+@pytest.mark.whole
 def test_what_tests_find_of_a_zip_is_kept_in_the_cache_for_the_same_weights_alone(classified, tmp_path, caplog):
     with no_export():
         package = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out

@@ -137,6 +137,7 @@ def test_the_training_curve_shows_every_fold(crossed):
     assert figures.training_curves(table).alt
 
 
+@pytest.mark.whole
 def test_an_evaluation_shows_how_the_folds_were_trained(crossed, tmp_path):
     data, run = crossed
     isocenter.evaluate(run, data, out=tmp_path / "evaluated", device="cpu")
@@ -215,6 +216,7 @@ def test_each_fold_begins_from_the_given_weights_though_the_run_was_stopped_befo
     assert not (tmp_path / "run" / "start").exists()
 
 
+@pytest.mark.whole
 def test_the_first_fold_shares_the_time_that_a_stopped_search_has_left_and_keeps_its_turn(classified, tmp_path):
     chosen = {"guard.gate": False, "network.size": trained.SMALL_RESNET, "training.batch": 2}
     chosen |= {"training.compute": "eager", "training.epochs": 5}
@@ -269,6 +271,7 @@ def packaged(halved, tmp_path_factory):
     return isocenter.package(halved, out=tmp_path_factory.mktemp("packaged") / "package", backends=()).out
 
 
+@pytest.mark.whole
 def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_it(halved):
     run = halved
     own = pd.read_csv(run / "evaluation" / "cases.csv")
@@ -289,6 +292,7 @@ def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_
     assert "mean over 2 folds" in stated["method"]
 
 
+@pytest.mark.whole
 def test_its_package_states_that_the_mean_was_scored_on_that_part(halved):
     limits = evidence_of(halved, isocenter.load(halved, "cpu"), finished_plan(halved)).limits
     assert limits[0].startswith("24 cases, trained by cross-validation, and 8 cases of the set's own test part")
@@ -330,6 +334,7 @@ def test_the_mean_of_folds_states_sets_by_what_each_fold_says_and_its_package_do
     assert len(found) > 1
 
 
+@pytest.mark.whole
 def test_each_fold_gets_from_the_cases_of_the_other_folds_what_is_found_after_training(halved):
     """Of two folds each has what the other one says of the cases that it has not seen; their mean has both."""
     split = pd.read_csv(halved / "split.csv", dtype=str, keep_default_na=False)

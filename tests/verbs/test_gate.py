@@ -254,6 +254,7 @@ def with_answers(run: Path, least: float) -> Model:
     return model.with_guard(replace(model.guard, answers=replace(model.guard.answers, least=least)))
 
 
+@pytest.mark.whole
 def test_a_model_gives_only_answers_that_are_sure_enough_and_says_on_what_that_rests(careful, gated, odd):
     decision = read_plan(careful / "plan.yaml").decision("guard.error")
     assert decision.value == 0.95 and "decided other things" in decision.because and "approximate" in decision.because
@@ -288,6 +289,7 @@ def test_a_case_that_is_known_only_for_a_finding_that_the_model_lacks_says_nothi
     assert nobody.guard.answers.cases == 0 and nobody.guard.answers.refusal(1.0) is not None
 
 
+@pytest.mark.whole
 def test_what_is_answered_is_kept_with_a_model_and_a_gate_without_it_answers_all(careful):
     guard = isocenter.load(careful, "cpu").guard
     record = json.loads(json.dumps({"guard": replace(guard, answers=replace(guard.answers, least=np.inf)).settings}))

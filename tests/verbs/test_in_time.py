@@ -70,6 +70,7 @@ def test_a_clip_has_one_answer_whatever_its_length(room):
     assert json.loads((room / "clips_packaged" / "isocenter" / "model.json").read_text())["onnx"]["exported"]
 
 
+@pytest.mark.whole
 def test_clips_of_unequal_length_are_learnt_together_and_each_is_predicted_as_long_as_it_is(room):
     data = drawn_in_time.clips(room / "unequal", longest=9)
     size = {"width": 4, "blocks": [1, 1], "stem_stride": 2, "hidden": 8}
@@ -98,6 +99,7 @@ def test_clips_of_unequal_length_are_learnt_together_and_each_is_predicted_as_lo
             model.predict(refused)
 
 
+@pytest.mark.whole
 def test_masks_of_every_frame_come_back_with_their_times_and_the_change_over_the_beat(room):
     data = drawn_in_time.cines(room / "cine")
     size = {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}

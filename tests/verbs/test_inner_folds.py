@@ -21,6 +21,7 @@ from isocenter.planning import read_plan, settings, split, with_inner_folds
 from isocenter.runs import fit, planned_from
 from isocenter.runs.plan_request import PlanRequest
 from isocenter.values import Case, Dataset
+from matrices import rarely
 
 UNCALIBRATED = {"task.calibration_method": "none"}
 TWO = {**trained.TWO_STEPS, "split.inner_folds": 2}
@@ -106,15 +107,15 @@ def test_a_run_stopped_in_an_inner_fold_goes_on_to_the_same_threshold(parted, tm
     ("given", "folds", "because"),
     [
         ({"minutes": 30}, 3, "4 validation cases are too few"),
-        ({"minutes": 2}, 0, "2 minutes are too few for 4 trainings"),
+        rarely(({"minutes": 2}, 0, "2 minutes are too few for 4 trainings")),
         ({"folds": 3}, 0, "each fold tests cases that it has not seen"),
         (
             {"assignments": {"task.thresholds": {"dark": 0.3}, "task.calibration_method": "none"}},
             0,
             "nothing is left to decide",
         ),
-        ({"assignments": {"training.steps": 10}}, 0, "steps were set by hand"),
-        ({"assignments": {"split.inner_folds": 5}}, 5, "set by hand"),
+        rarely(({"assignments": {"training.steps": 10}}, 0, "steps were set by hand")),
+        rarely(({"assignments": {"split.inner_folds": 5}}, 5, "set by hand")),
     ],
 )
 def test_a_plan_says_whether_there_are_inner_folds_and_why(classified, given, folds, because):

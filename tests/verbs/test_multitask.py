@@ -129,6 +129,7 @@ def test_a_package_says_the_same_with_and_without_isocenter(answering, tmp_path)
     assert (tmp_path / "results" / "ball03.png").is_file()
 
 
+@pytest.mark.whole
 def test_volumes_are_answered_as_pictures_are(tmp_path):
     data = trained.lesions(tmp_path / "data", 12, axes=3)
     fixed = {"task.weighting": "fixed", "task.loss_weights": {"regression": 0.5}}
@@ -158,6 +159,7 @@ def test_folds_answer_together(tmp_path):
     )
 
 
+@pytest.mark.whole
 def test_a_site_with_references_of_one_part_calibrates_it_and_the_others_stay_as_they_were(answering, tmp_path):
     """Else label maps would no longer be tidied, and their intervals would be gone."""
     site = trained.lesions(tmp_path / "site", count=34)

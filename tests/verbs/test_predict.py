@@ -19,6 +19,7 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError, UsageError
 from isocenter.runtime import read_tensors, seal, write_json, write_tensors
+from matrices import rarely
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
@@ -42,8 +43,7 @@ def test_a_result_lies_on_the_grid_of_its_source(segmented, image, tmp_path):
     assert result.files[0].is_file()
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
-@pytest.mark.parametrize("flip", [1, -1])
+@pytest.mark.parametrize(("order", "flip"), [((2, 0, 1), 1), ((0, 1, 2), -1), rarely(((1, 2, 0), -1))])
 def test_the_order_in_which_a_file_keeps_its_axes_does_not_move_the_result(segmented, image, tmp_path, order, flip):
     """The same head, stored otherwise: the same voxel in the world gets the same label."""
     source = nibabel.load(image)

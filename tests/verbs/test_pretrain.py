@@ -106,6 +106,7 @@ def test_it_is_packaged_and_computed_by_onnx(contrasted, tmp_path):
     assert found[0].shape == (1, 8)
 
 
+@pytest.mark.whole
 def test_blanked_voxels_are_restored_where_the_network_gives_an_image(tmp_path):
     data = trained.blobs(tmp_path / "data")
     unlabelled = tmp_path / "unlabelled"
@@ -120,6 +121,7 @@ def test_blanked_voxels_are_restored_where_the_network_gives_an_image(tmp_path):
     assert run.steps == 2
 
 
+@pytest.mark.whole
 def test_quarter_turns_are_told_apart(contrasted, tmp_path):
     run = pretraining(contrasted.data, tmp_path / "run", objective="rotation")
     assert pd.read_csv(run.out / "log.csv")["loss"].between(0.5, 3).all()
@@ -154,6 +156,7 @@ def test_several_data_sets_are_learnt_from_without_the_patients_that_a_run_holds
     assert len(names) == 40 - len(held) + 6
 
 
+@pytest.mark.whole
 def test_features_that_collapse_end_it(contrasted, tmp_path, monkeypatch):
     monkeypatch.setattr(collapse, "LEAST_SHARE", 2.0)
     with pytest.raises(IsocenterError, match="the features collapsed"):

@@ -25,6 +25,7 @@ from isocenter.tasks import added_results
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image, Label
+from matrices import rarely, thinned
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
@@ -50,6 +51,7 @@ def test_two_inputs_of_one_name_get_files_of_their_own(segmented, image, tmp_pat
     assert [path.name for path in result.files] == ["case01.nii.gz", "case01_2.nii.gz", "case01_3.nii.gz"]
 
 
+@pytest.mark.whole
 def test_a_series_that_cannot_bear_a_seg_keeps_its_nifti_with_a_warning(segmented, data, tmp_path):
     series = data / "dicom" / "series" / "mr_hitachi_oblique"  # it states no frame of reference
     result = predicted(segmented, series, out=tmp_path / "out", allow_large=True)
@@ -195,7 +197,7 @@ def test_saved_probabilities_of_a_part_are_called_by_what_they_are_of(tmp_path):
     assert dict(zip(named["name"], found.sum(axis=(0, 1, 2)), strict=True)) == {"whole": 1000, "core": 64}
 
 
-@pytest.mark.parametrize("letter", ["x", "\u00e9", "\u5c71"])
+@pytest.mark.parametrize("letter", thinned(1, ["x", "\u00e9", "\u5c71"]))
 def test_a_long_name_is_shortened_to_what_systems_allow_and_stays_its_own(segmented, image, tmp_path, letter):
     long = letter * (240 // len(letter.encode()))
     images = [tmp_path / f"{long}{n}.nii.gz" for n in (1, 2)]
@@ -279,8 +281,8 @@ def brighter(grey: bool = True) -> Model:
 @pytest.mark.parametrize(
     ("name", "suffix", "column"),
     [
-        ("dcmjs_op.dcm", "tiff", "area_mm2"),
-        ("highdicom_dx_image.dcm", "png", "voxels"),
+        rarely(("dcmjs_op.dcm", "tiff", "area_mm2")),
+        rarely(("highdicom_dx_image.dcm", "png", "voxels")),
         ("pydicom_CT_small.dcm", "nii.gz", "volume_ml"),
     ],
 )

@@ -217,6 +217,7 @@ def test_a_case_that_nobody_is_left_to_try_by_itself_is_not_said_to_have_killed(
     assert found.where == "case0"
 
 
+@pytest.mark.whole
 def test_a_case_that_kills_every_worker_is_named_and_the_rest_goes_on(cluster, tmp_path):
     for _ in range(2):  # so many may die of one case before the scheduler gives it up, and one more by that alone
         cluster.more()
@@ -302,13 +303,7 @@ def test_an_address_without_a_port_ends_in_one_line():
     assert done.stderr.rstrip().endswith("Write it as tcp://host:8786.")  # and no client complains after it
 
 
-def test_without_the_extra_the_line_that_installs_it_is_said(segmented):
-    code = (
-        "import sys; sys.modules['distributed'] = None\n"
-        "from isocenter.runtime import Cluster\n"
-        "from isocenter.errors import ResourceError\n"
-        "try: next(Cluster('tcp://127.0.0.1:9')(len, ['a']))\n"
-        "except ResourceError as error: print(error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "pip install 'isocenter[distributed]'" in done
+def test_without_the_extra_the_line_that_installs_it_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ResourceError, match=r"pip install 'isocenter\[distributed\]'"):
+        next(Cluster("tcp://127.0.0.1:9")(len, ["a"]))

@@ -134,6 +134,7 @@ def test_a_search_that_was_killed_while_its_file_was_made_tries_what_it_would_ha
     assert reported(search(made, tmp_path)) == reported(whole)
 
 
+@pytest.mark.whole
 def test_a_trial_for_which_memory_is_too_small_is_impossible_and_the_search_goes_on(made, whole, tmp_path):
     """Else the search would end with it, and begin with it again whenever the run is resumed."""
     steps = []
@@ -157,6 +158,7 @@ def learning_nothing(made, folder):
     return with_(plan, {"search.steps": 30, "training.steps": 30})
 
 
+@pytest.mark.whole
 def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, tmp_path):
     """A plan that learns nothing, beside rates that do: better over the cases, and once more from another seed."""
     plan = learning_nothing(made, tmp_path)
@@ -203,6 +205,7 @@ def run(data, tmp_path_factory):
     return train(resume=out)
 
 
+@pytest.mark.whole
 def test_what_was_found_is_followed_wherever_the_run_was_killed(run):
     plan = read_plan(run.out / "plan.yaml")
     decision = plan.decision("training.weight_decay")
@@ -210,6 +213,7 @@ def test_what_was_found_is_followed_wherever_the_run_was_killed(run):
     assert not settings(plan).search.is_on  # who trains by this plan does not search again
 
 
+@pytest.mark.whole
 def test_a_run_shows_every_trial_and_what_came_of_them(run):
     assert pd.read_csv(run.out / "search" / "trials.csv")["trial"].tolist() == [0, 1]
     page = run.report.read_text(encoding="utf-8")

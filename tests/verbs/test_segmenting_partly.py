@@ -155,6 +155,7 @@ def test_where_the_share_of_readers_is_to_be_learnt_the_plan_takes_a_loss_that_c
         with_settings(planned, {"task.readers": "soft", "task.loss": "dice+ce+boundary"})
 
 
+@pytest.mark.whole
 def test_readers_are_told_apart_and_their_agreement_stands_beside_the_models(tmp_path):
     data = discs(tmp_path / "data", readers=3)
     rows = run_on(data, tmp_path / "run", assignments={"task.readers": "soft", "task.loss": "dice+ce"})
@@ -189,6 +190,7 @@ def merged(root: Path) -> Path:
     return root
 
 
+@pytest.mark.whole
 def test_what_each_site_drew_is_learnt_and_scored_where_it_drew_it(tmp_path):
     data, out = merged(tmp_path / "data"), tmp_path / "run"
     assert isocenter.check(data, labels=trained.LABELS).facts["structures known"] == "shell in 6, core in 6 of 12 cases"

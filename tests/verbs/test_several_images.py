@@ -55,6 +55,7 @@ def holed(tmp_path_factory):
     return data, root / "run"
 
 
+@pytest.mark.whole
 def test_every_subset_of_the_images_is_scored_with_its_interval(holed):
     _, run = holed
     rows = json.loads((run / "evaluation" / "images.json").read_text())["rows"]
@@ -69,6 +70,7 @@ def test_every_subset_of_the_images_is_scored_with_its_interval(holed):
     assert "CT + PT" in page
 
 
+@pytest.mark.whole
 def test_a_patient_who_lacks_an_image_gets_the_answer_of_the_others(holed, tmp_path):
     data, run = holed
     folder = data.parent
@@ -85,6 +87,7 @@ def test_a_patient_who_lacks_an_image_gets_the_answer_of_the_others(holed, tmp_p
         whole.predict(isocenter.read(folder / "pt01.png"))  # nothing says which of the two it is
 
 
+@pytest.mark.whole
 def test_the_files_of_one_patient_alone_are_the_images_that_their_names_end_in(holed, tmp_path):
     data, run = holed
     model = isocenter.load(run, device="cpu")

@@ -126,6 +126,7 @@ def test_patients_stand_in_no_file_of_a_model(named):
     assert len(patients) == 20
 
 
+@pytest.mark.whole
 def test_every_case_trains_with_everything_and_nothing_is_estimated_as_its_package_says_too(tmp_path):
     run = trained.classifying(trained.pictures(tmp_path / "data", 12), tmp_path / "run", everything=True)
     assert set(pd.read_csv(run.out / "split.csv")["split"]) == {"train"}

@@ -50,13 +50,19 @@ SMALL = {**trained.FEW_STEPS, "network.size": trained.SMALL_RESNET}
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """A table of findings, the run on it, and the run's package."""
+    """A table of findings, and the run on it."""
     root = tmp_path_factory.mktemp("findings")
     table = findings_table(root / "data")
     isocenter.train(table, out=root / "run", column=COLUMN, device="cpu", threads=1, assignments=SMALL)
-    with forked.trials():
-        isocenter.package(root / "run", out=root / "packaged", backends=("onnx",))
     return root
+
+
+@pytest.fixture(scope="module")
+def packaged(found, tmp_path_factory):
+    """The package of that run."""
+    out = tmp_path_factory.mktemp("packaged") / "package"
+    with forked.trials():
+        return isocenter.package(found / "run", out=out, backends=("onnx",)).out
 
 
 @pytest.fixture(scope="module")
@@ -119,14 +125,14 @@ def test_every_finding_is_in_every_part_and_no_patient_in_two(found):
 
 
 @pytest.mark.whole
-def test_a_prediction_of_findings_is_the_same_from_the_run_the_package_and_without_isocenter(found, tmp_path):
+def test_a_prediction_of_findings_is_the_same_from_the_run_the_package_and_without_isocenter(found, packaged, tmp_path):
     images = found / "data" / "images"
     ours = isocenter.predict(found / "run", images, device="cpu", out=tmp_path / "predicted").table
     columns = [f"{kind}_{name}" for kind in ("probability", "called", "set") for name in FOUND]
     assert list(ours.columns)[2:] == [*columns, *trained.OF_CERTAINTY]
-    packaged = isocenter.predict(found / "packaged", images, device="cpu").table
+    packaged = isocenter.predict(packaged, images, device="cpu").table
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
-    done = without_isocenter(found / "packaged", *words, "--output_dir", tmp_path / "out")
+    done = without_isocenter(packaged, *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     single = pd.read_csv(tmp_path / "out" / "predictions.csv")
     for column in [name for name in ours if name.startswith("probability_")]:
@@ -136,8 +142,9 @@ def test_a_prediction_of_findings_is_the_same_from_the_run_the_package_and_witho
         assert single[column].tolist() == ours[column].tolist()
 
 
-def test_a_package_of_findings_is_certified(found):
-    record = json.loads((found / "packaged" / "isocenter" / "certificate.json").read_text())
+@pytest.mark.whole
+def test_a_package_of_findings_is_certified(packaged):
+    record = json.loads((packaged / "isocenter" / "certificate.json").read_text())
     [plain] = [one for one in record["trials"] if one["backend"] == "onnx"]
     assert plain["passed"], plain["because"]
 
@@ -165,6 +172,7 @@ def test_a_weighted_loss_and_mixed_images_train(found, tmp_path):
     assert np.isfinite(pd.read_csv(run.out / "log.csv")["loss"]).all()
 
 
+@pytest.mark.whole
 def test_an_order_brings_its_own_metrics_and_class_probabilities(graded):
     rows = values(graded / "run")
     assert next(iter(rows)) == ("quadratic_kappa", "all")
@@ -194,6 +202,7 @@ def test_grades_are_predicted_alike_by_the_run_the_package_and_without_isocenter
     assert single["predicted"].astype(str).tolist() == ours["predicted"].tolist()
 
 
+@pytest.mark.whole
 def test_the_networks_outputs_are_named_in_the_package_though_they_are_no_grades(graded):
     record = json.loads((graded / "packaged" / "configs" / "metadata.json").read_text())["network_data_format"]
     pred = record["outputs"]["pred"]

@@ -34,22 +34,28 @@ def vessels(root: Path, count: int = 12) -> Path:
 
 
 @pytest.fixture(scope="module")
-def net(tmp_path_factory):
-    """Pictures of vessels and the folder of the run on them; tests only read them."""
-    root = tmp_path_factory.mktemp("vessels")
-    data = vessels(root / "data")
+def pictures(tmp_path_factory):
+    """Pictures of vessels; tests only read them."""
+    return vessels(tmp_path_factory.mktemp("vessels") / "data")
+
+
+@pytest.fixture(scope="module")
+def net(pictures, tmp_path_factory):
+    """These pictures and the folder of the run on them; tests only read them."""
+    run = tmp_path_factory.mktemp("net") / "run"
     settings = {**trained.FEW_STEPS, "network.size": SMALL}
-    isocenter.train(data, out=root / "run", assignments=settings, **READING)
-    return data, root / "run"
+    isocenter.train(pictures, out=run, assignments=settings, **READING)
+    return pictures, run
 
 
-def test_the_plan_follows_centrelines_and_says_why(net):
-    plan = isocenter.plan(net[0], **READING)
+def test_the_plan_follows_centrelines_and_says_why(pictures):
+    plan = isocenter.plan(pictures, **READING)
     assert plan.plan["task.loss"] == "dice+ce+cldice"
     assert plan.plan["task.centrelines"] == ["vessel"]
     assert "times as long" in plan.explained
 
 
+@pytest.mark.whole
 def test_a_run_states_centreline_figures_and_how_volumes_agree(net):
     rows = json.loads((net[1] / "evaluation" / "summary.json").read_text())["rows"]
     stated = {(row["metric"], row["label"]): row for row in rows}
@@ -73,12 +79,12 @@ def test_a_package_predicts_as_the_run_does_and_measures(net, tmp_path):
     assert isocenter.load(tmp_path / "package").task.centrelines == ("vessel",)
 
 
-def test_distances_that_patches_would_cut_are_refused_and_of_whole_images_taken(net):
+def test_distances_that_patches_would_cut_are_refused_and_of_whole_images_taken(pictures):
     cut = {"task.loss": "dice+ce+hausdorff", "training.patch": [32, 32]}
     with pytest.raises(PlanError, match="a patch's border would cut them off"):
-        isocenter.plan(net[0], assignments=cut, **READING)
+        isocenter.plan(pictures, assignments=cut, **READING)
     whole = {"task.loss": "dice+ce+hausdorff", "training.patch": [64, 64]}
-    assert isocenter.plan(net[0], assignments=whole, **READING).plan["task.loss"] == "dice+ce+hausdorff"
+    assert isocenter.plan(pictures, assignments=whole, **READING).plan["task.loss"] == "dice+ce+hausdorff"
 
 
 def test_a_blob_has_no_centreline_to_be_taught_by(tmp_path):

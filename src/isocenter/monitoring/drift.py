@@ -113,7 +113,9 @@ def _rows(
     limit = float(np.log(run_length))
     rung = np.flatnonzero(combined >= limit)
     alarm = int(rung[0]) if len(rung) else None
-    named = _carriers(evidence[:, alarm], watches, alarm) if alarm is not None else set()
+    # Where a change is shows best when the evidence of it is at its highest, which may be after the alarm.
+    highest = int(np.argmax(combined))
+    named = _carriers(evidence[:, highest], watches, highest) if alarm is not None else set()
     made = []
     for place, (scope, (own, found)) in enumerate(watches.items()):
         shown = combined if not scope else evidence[place]
@@ -142,14 +144,22 @@ def _began(owner: tuple[NDArray[np.intp], Watch], alarm: int) -> int:
     return int(own[low[-1]]) if len(low) else int(own[0])
 
 
-def _carriers(log_evidence: Floats, watches: dict[str, tuple[NDArray[np.intp], Watch]], alarm: int) -> set[str]:
-    """The levels that carry the evidence, by e-BH (Wang and Ramdas, doi:10.1111/rssb.12489)."""
-    levels = [scope for scope in watches if scope]
-    counts = [np.count_nonzero(watches[scope][0] <= alarm) for scope in levels]
+def _carriers(log_evidence: Floats, watches: dict[str, tuple[NDArray[np.intp], Watch]], case: int) -> set[str]:
+    """The levels that carry the evidence, by e-BH (Wang and Ramdas, doi:10.1111/rssb.12489).
+
+    None where all cases together have as much as the best level, and none that holds all cases: what changed
+    everywhere is no matter of a level.
+    """
+    sizes = {scope: np.count_nonzero(own <= case) for scope, (own, _) in watches.items() if scope}
+    levels = [scope for scope, size in sizes.items() if size <= case]
+    if not levels or log_evidence[0] >= log_evidence[1:].max():
+        return set()
+    log_evidence = log_evidence[[place for place, scope in enumerate(watches) if scope in levels]]
+    counts = [sizes[scope] for scope in levels]
     # An e-detector's mean without a change is the number of its cases.
-    values = log_evidence[1:] - np.log(np.maximum(counts, 1))
+    values = log_evidence - np.log(np.maximum(counts, 1))
     order = np.argsort(-values, kind="stable")
-    needed = np.log(len(levels) / (FALSELY_NAMED * np.arange(1, len(levels) + 1))) if levels else np.array([])
+    needed = np.log(len(levels) / (FALSELY_NAMED * np.arange(1, len(levels) + 1)))
     enough = np.flatnonzero(values[order] >= needed)
     return {levels[place] for place in order[: enough[-1] + 1]} if len(enough) else set()
 

@@ -55,7 +55,7 @@ def expected_performance(
     called = np.asarray(p >= (threshold or 0.0) if calls is None else calls, dtype=np.float64)
     people = int(owners.max()) + 1 if len(p) else 0
     if people < FEWEST_READ:
-        value = _expected_area(p, np.ones(len(p))) if metric == "auroc" else _totals(metric, called, p)[0]
+        value = _area_in_order(np.sort(p), np.ones(len(p))) if metric == "auroc" else _totals(metric, called, p)[0]
         return Estimate(value, n=len(p), patients=people, method=f"none: too few to judge; {EXPECTED}")
     if metric == "auroc":
         value, low, high = _area_with_interval(p, owners, people, seed)
@@ -133,19 +133,20 @@ def _totals(metric: str, called: Floats, p: Floats, owners: NDArray[np.intp] | N
 
 def _area_with_interval(p: Floats, owners: NDArray[np.intp], people: int, seed: int) -> tuple[float, float, float]:
     random, drawn = np.random.default_rng(seed), np.empty(DRAWS)
+    order = np.argsort(p, kind="stable")
+    p, owners = p[order], owners[order]
     for draw in range(DRAWS):
         weights = np.bincount(random.integers(people, size=people), minlength=people)
-        drawn[draw] = _expected_area(p, weights[owners].astype(np.float64))
+        drawn[draw] = _area_in_order(p, weights[owners].astype(np.float64))
     low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-    return _expected_area(p, np.ones(len(p))), low, high
+    return _area_in_order(p, np.ones(len(p))), low, high
 
 
-def _expected_area(p: Floats, w: Floats) -> float:
-    """Expected share of pairs, one with and one without the finding, that the probabilities put in order."""
-    order = np.argsort(p, kind="stable")
-    _, starts = np.unique(p[order], return_index=True)
-    ill = np.add.reduceat((w * p)[order], starts)
-    well = np.add.reduceat((w * (1 - p))[order], starts)
+def _area_in_order(p: Floats, w: Floats) -> float:
+    """Expected share of pairs, one with and one without the finding, that rising probabilities put in order."""
+    starts = np.flatnonzero(np.diff(p, prepend=-1.0))
+    ill = np.add.reduceat(w * p, starts)
+    well = np.add.reduceat(w * (1 - p), starts)
     below = np.cumsum(well) - well
     pairs = ill.sum() * well.sum()
     return float((ill @ (below + well / 2)) / pairs) if pairs > 0 else float("nan")

@@ -100,7 +100,7 @@ class Stream:
 
     def text(self, name: str) -> NDArray[np.str_]:
         """(cases,) cells of a column; blank where it does not exist."""
-        return np.asarray(self.table[name] if name in self.table else [""] * len(self)).astype(str)
+        return np.asarray(self.table[name] if name in self.table else [""] * len(self), dtype=object).astype(str)
 
     def numbers(self, name: str) -> Floats:
         """(cases,) numbers of a column; NaN where there is none."""
@@ -128,8 +128,8 @@ class Stream:
 
         `reference` holds the class, or the findings that are present, joined by ";"; of one finding also 1 and 0.
         """
-        stated = [cell.strip() for cell in self.text(REFERENCE)]
-        own = self.text(f"{REFERENCE}_{finding}")
+        stated = [cell.strip() for cell in self.text(REFERENCE).tolist()]
+        own = self.text(f"{REFERENCE}_{finding}").tolist()
         yes_no = len(self.findings) == 1
         made = [_outcome(cell, name, finding, yes_no=yes_no) for cell, name in zip(stated, own, strict=True)]
         return np.array(made, dtype=np.float64)
@@ -137,16 +137,22 @@ class Stream:
     def calls(self, finding: str) -> Floats:
         """(cases,) 1 where the model called the finding, by `called_<finding>` or `predicted`; NaN where not stated."""
         if self.has(f"{CALLED}{finding}"):
-            cells = self.text(f"{CALLED}{finding}")
+            cells = self.text(f"{CALLED}{finding}").tolist()
             return np.array([np.nan if cell == "" else float(cell.casefold() in TRUE) for cell in cells])
         cells = self.text(PREDICTED)
         return np.array([np.nan if cell == "" else float(cell == finding) for cell in cells])
 
     def groups(self, by: str | None) -> dict[str, np.ndarray]:
         """{attribute: (cases,) the group of each}, as `groups_of` makes them of the columns."""
-        cells = {str(name): [cell or None for cell in self.table[name]] for name in self.table}
-        cells = {name.removeprefix(COVARIATE): values for name, values in cells.items()}
-        return groups_of(cells, by) if by else {}
+        if not by:
+            return {}
+        named = {word.partition(":")[0].strip().casefold() for word in by.replace("*", ",").split(",")}
+        columns = {name.removeprefix(COVARIATE): name for name in map(str, self.table)}
+        cells = {
+            name: [cell or None for cell in self.text(column).tolist()] if name.casefold() in named else []
+            for name, column in columns.items()
+        }
+        return groups_of(cells, by)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,8 +25,8 @@ SHIFTS, SPREADS = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0), (0.6, 1.5, 2.5
 OFFSETS, SLOPES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0), (0.5, 2.0)
 # Money on a column's missing values, of all that is on the column.
 ON_MISSING = 0.1
-# Cases whose ranks are counted at once.
-BLOCK = 128
+# Cases whose ranks are counted at once, and those whose bets are.
+BLOCK, TOGETHER = 128, 4096
 # Outermost normal score and log-odds: a p-value or a probability of exactly 0 or 1 would stake everything.
 OUTERMOST = 1e-12
 
@@ -176,6 +176,8 @@ def _sequential_p(column: Floats, random: np.random.Generator) -> Floats:
 
     NaN while all are equal: there is nothing to rank.
     """
+    if not len(column) or (column == column[0]).all():
+        return np.full(len(column), np.nan)
     p, before = np.empty(len(column)), np.empty(0)
     for start in range(0, len(column), BLOCK):
         block = column[start : start + BLOCK]
@@ -210,18 +212,25 @@ def _detected(bets: Floats, weights: Floats, counted: NDArray[np.bool_], run_len
         raise UsageError(
             f"run_length={run_length}", "watch", "Give the number of cases between false alarms, such as 10000"
         )
-    limit, evidence = float(np.log(run_length)), np.full(len(bets), -np.inf)
+    limit, evidence, shares = float(np.log(run_length)), np.full(len(bets), -np.inf), np.log(weights)
     money = np.full(bets.shape[1], -np.inf)
-    # The best beginning of each bet, by its logarithm since then: the most probable place of the change.
-    best, begun = np.zeros(bets.shape[1]), np.zeros(bets.shape[1], dtype=np.intp)
-    alarm, change, carrier, shares = None, None, None, np.log(weights)
-    for case, gained in enumerate(bets):
-        if counted[case]:
-            money = np.logaddexp(money, 0.0) + gained
-            begun = np.where(best <= 0, case, begun)
-            best = np.maximum(best, 0.0) + gained
-        evidence[case] = np.logaddexp.reduce(money + shares)
-        if alarm is None and evidence[case] >= limit:
-            alarm, carrier = case, int(np.argmax(money + shares))
-            change = int(begun[carrier])
+    alarm, change, carrier = None, None, None
+    for start in range(0, len(bets), TOGETHER):
+        gained = np.where(counted[start : start + TOGETHER, None], bets[start : start + TOGETHER], 0.0)
+        since = np.cumsum(gained, axis=0)
+        # Each bettor begins with 1 before a case; today it has that times all that the cases since then gained.
+        begins = np.where(counted[start : start + TOGETHER, None], gained - since, -np.inf)
+        held = np.logaddexp.accumulate(np.concatenate([money[None], begins]), axis=0)[1:] + since
+        evidence[start : start + TOGETHER] = np.logaddexp.reduce(held + shares, axis=1)
+        rung = np.flatnonzero(evidence[start : start + TOGETHER] >= limit)
+        if alarm is None and len(rung):
+            alarm, carrier = start + int(rung[0]), int(np.argmax(held[rung[0]] + shares))
+            change = _begun(bets[: alarm + 1, carrier], counted[: alarm + 1])
+        money = held[-1]
     return Watch(evidence, limit, alarm, change), carrier
+
+
+def _begun(gained: Floats, counted: NDArray[np.bool_]) -> int:
+    """The case from which on a bet gained most: the last before which it never had less."""
+    before = np.cumsum(np.where(counted, gained, 0.0)) - np.where(counted, gained, 0.0)
+    return int(np.flatnonzero(counted & (before <= np.minimum.accumulate(before)))[-1])

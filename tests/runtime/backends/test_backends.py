@@ -23,6 +23,7 @@ from isocenter.runtime import load, seal
 from isocenter.runtime.package.backends import BACKENDS, backend, names, tensorrt, torch_compiled
 from isocenter.runtime.package.backends.onnx import usable_cores
 from isocenter.runtime.package.choose_backend import device_for
+from matrices import rarely, thinned
 from packages import changed
 
 torch.set_num_threads(1)
@@ -94,7 +95,7 @@ def windows(count: int) -> np.ndarray:
     return np.random.default_rng(count).normal(size=(count, 1, 8, 8, 4)).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", ["package", "folds"])
+@pytest.mark.parametrize("kind", ["package", rarely("folds")])
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_a_backend_says_of_any_number_of_windows_what_torch_says(name, kind, request):
     if (lacking := backend(name).lacking("cpu")) is not None:
@@ -107,7 +108,7 @@ def test_a_backend_says_of_any_number_of_windows_what_torch_says(name, kind, req
         )
 
 
-@pytest.mark.parametrize("kind", ["package", "folds"])
+@pytest.mark.parametrize("kind", ["package", rarely("folds")])
 @pytest.mark.parametrize("name", ["torch-bf16", "openvino-bf16"])
 def test_a_backend_in_bfloat16_is_off_by_its_rounding_and_no_more(name, kind, request):
     if (lacking := backend(name).lacking("cpu")) is not None:
@@ -120,7 +121,7 @@ def test_a_backend_in_bfloat16_is_off_by_its_rounding_and_no_more(name, kind, re
         assert 1e-5 < apart < 4e-2  # eight bits, through a few layers: less would be float32
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", thinned(1, ["onnx", "openvino"]))
 def test_several_threads_that_share_a_backend_each_get_what_it_says_of_their_own_windows(name, package):
     if (lacking := backend(name).lacking("cpu")) is not None:
         pytest.skip(lacking)
@@ -144,7 +145,7 @@ def test_what_a_backend_said_of_one_batch_outlives_the_next(package):
         assert_array_equal(first, before)
 
 
-@pytest.mark.parametrize("kind", ["package", "folds"])
+@pytest.mark.parametrize("kind", ["package", rarely("folds")])
 def test_onnx_predicts_from_file_to_file_where_torch_cannot_be_imported(kind, image, request, tmp_path):
     folder = request.getfixturevalue(kind)
     done = subprocess.run(
@@ -246,6 +247,7 @@ def test_a_run_is_computed_by_torch_alone(segmented):
     assert load(segmented.out, "cpu", backend="auto").networks.computing.value == "cpu"
 
 
+@pytest.mark.whole
 def test_torch_alone_has_folds_apart(folds):
     with pytest.raises(UsageError, match=r"all folds as one.*--backend torch"):
         load(folds, "cpu", backend="onnx", fold=1)

@@ -18,6 +18,7 @@ from isocenter.runtime.foreign import monai_grid, monai_transforms
 from isocenter.runtime.foreign.monai_grid import changes
 from isocenter.runtime.preprocessing.restore import restored
 from isocenter.values import Deferred, Geometry, Image
+from matrices import thinned
 
 ORIENT = {"_target_": "Orientationd", "keys": "image", "axcodes": "LAS"}
 SPACE = {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 0.9, 2.0], "mode": "bilinear"}
@@ -50,7 +51,7 @@ def of_steps(folder, steps: list[dict[str, Any]], after: list[dict[str, Any]] = 
     return isocenter.load(path, "cpu")
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", thinned(4, STEPS))
 def test_what_goes_back_row_by_row_is_what_monai_brings_back_whole(name):
     made = [getattr(mt, one["_target_"])(**{key: one[key] for key in one if key != "_target_"}) for one in STEPS[name]]
     transform, subject = mt.Compose(made), within(image())
@@ -88,7 +89,7 @@ def test_a_label_map_made_in_parts_is_that_of_the_whole_voxel_for_voxel(tmp_path
     assert np.array_equal(parts, whole)
 
 
-@pytest.mark.parametrize("name", [name for name in STEPS if name[:7] != "cropped"])
+@pytest.mark.parametrize("name", thinned(3, [name for name in STEPS if name[:7] != "cropped"]))
 def test_what_the_network_sees_of_a_large_volume_is_made_region_by_region_as_monai_makes_it_whole(
     tmp_path, monkeypatch, name
 ):

@@ -13,6 +13,7 @@ from foreign_folders import LABELS, network_of, prediction, result_folder
 from isocenter.errors import FormatError, GeometryError, IntegrityError, UsageError
 from isocenter.evaluation import overlap
 from isocenter.values import Geometry, Image
+from matrices import thinned
 
 SPACING = (1.0, 1.2, 1.7)
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
@@ -50,7 +51,7 @@ def test_a_network_that_nnunet_trained_says_what_it_says_in_nnunet(data, case):
     assert min(overlap(found == value, expected == value).dice for value in (1, 2)) >= 0.998
 
 
-@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+@pytest.mark.parametrize("residual", thinned(1, [False, True]), ids=["plain", "residual"])
 def test_resampling_and_windows_are_those_of_nnunet(tmp_path, residual):
     assert agrees(result_folder(tmp_path, "3d_fullres", residual=residual), volume())
 
@@ -60,6 +61,7 @@ def test_slices_far_apart_and_axes_in_another_order_are_those_of_nnunet(tmp_path
     assert agrees(folder, volume(spacing=(3.9, 0.8, 0.9)))
 
 
+@pytest.mark.whole
 def test_several_channels_folds_and_a_mask_of_the_content_are_those_of_nnunet(tmp_path):
     labels = {**LABELS, "ignore": 3}
     folder = result_folder(
@@ -117,6 +119,7 @@ def test_regions_are_written_one_over_another(tmp_path):
     assert agrees(folder, volume())
 
 
+@pytest.mark.whole
 def test_a_cascade_shows_its_second_network_what_the_first_said(tmp_path):
     first = result_folder(tmp_path / "T__P__3d_lowres", "3d_lowres", spacing=(2.0, 2.0, 2.0), patch=(8, 8, 8))
     second = result_folder(

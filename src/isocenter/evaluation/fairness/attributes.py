@@ -109,13 +109,14 @@ def _grouped(name: str, values: Sequence[Any], limits: tuple[float, ...]) -> lis
     if len(levels) > MOST_GROUPS:
         remedy = f"Give limits of ranges, such as {name}:40:60, or a column with fewer levels"
         raise UsageError(f"{name} has {len(levels)} levels", "--groups", remedy)
-    return [UNKNOWN if is_missing(value) else levels[level_in(value)] for value in values]
+    own = {value: UNKNOWN if is_missing(value) else levels[level_in(value)] for value in set(values)}
+    return [own[value] for value in values]
 
 
 def _levels(values: Sequence[Any]) -> dict[str, str]:
     """{level: as it is first written}, sorted."""
     written: dict[str, str] = {}
-    for value in values:
+    for value in dict.fromkeys(values):
         if not is_missing(value):
             level = level_in(value)
             written.setdefault(level, level if number_in(level) is not None else str(value).strip())
