@@ -287,7 +287,8 @@ def test_axe_finds_nothing_serious(room):
     if not axe.is_file():
         pytest.skip("ISOCENTER_AXE does not name axe.min.js: run `npm install axe-core`")
     pages = {"/": "!!document.querySelector('tr[data-study]')", f"/study/{room.study}": DRAWN}
-    pages |= dict.fromkeys(("/node", "/audit", "/blind", "/monitor", "/incidents"), "!!document.querySelector('table, .empty')")
+    others = ("/node", "/audit", "/blind", "/monitor", "/incidents")
+    pages |= dict.fromkeys(others, "!!document.querySelector('table, .empty')")
     for path, until in pages.items():
         with room.open(path, until) as page:
             for _ in range(2):
