@@ -214,7 +214,7 @@ def _person(database: Database, account: str | None, password: str | None) -> Ac
 @contextmanager
 def _opened(node: str | Path) -> Iterator[tuple[Database, Settings]]:
     need_extra("change")
-    folder = Path(node)
+    folder = Path(node).absolute()  # workers run elsewhere
     database = service.node_database(folder)
     try:
         yield database, service.node_settings(folder)
