@@ -158,6 +158,13 @@ def test_a_check_of_another_change_or_verdict_promotes_nothing(node, made, allow
     assert node.rows(deployments) == []
 
 
+def test_what_is_no_package_or_no_model_of_the_node_is_refused(node, made, tmp_path):
+    with pytest.raises(UsageError, match="is no package"):
+        isocenter.shadow_change(node.settings.folder, tmp_path)
+    with pytest.raises(UsageError, match="there is no model 'other'"):
+        isocenter.shadow_change(node.settings.folder, made["new"], model="other")
+
+
 @pytest.mark.parametrize(("share", "until"), [(0, "2100-01-01"), (1, "2100-01-01"), (0.2, "2020-01-01"), (0.2, "soon")])
 def test_a_split_without_a_share_or_a_day_to_come_is_refused(tmp_path, share, until):
     with pytest.raises(UsageError, match=r"is no share|is over|is no day"):
