@@ -31,9 +31,11 @@ __all__ = [
     "explain",
     "export_audit",
     "feedback",
+    "import_labels",
     "list_networks",
     "load",
     "monitor",
+    "next_labels",
     "package",
     "plan",
     "predict",
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.evaluate import evaluate
     from isocenter.verbs.explain import explain
     from isocenter.verbs.feedback import feedback
+    from isocenter.verbs.labelling import import_labels, next_labels
     from isocenter.verbs.monitor import monitor
     from isocenter.verbs.networks import describe_networks, describe_weights, list_networks
     from isocenter.verbs.package import package

@@ -23,8 +23,8 @@ from isocenter.tasks import Task
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.findings.question import Findings
 from isocenter.values import Case, Dataset, Decision, Geometry, Prediction
-from packages import no_export
 from matrices import thinned
+from packages import no_export
 
 
 def test_a_gap_of_very_many_people_has_no_p_of_0():
@@ -347,7 +347,8 @@ READ = {"segmented": {"labels": trained.LABELS}}
 
 
 @pytest.mark.parametrize(
-    "method", thinned(1, ["constraint", *(pytest.param(name, marks=pytest.mark.whole) for name in ("group_dro", "adversarial"))])
+    "method",
+    thinned(1, ["constraint", *(pytest.param(name, marks=pytest.mark.whole) for name in ("group_dro", "adversarial"))]),
 )
 def test_a_training_treats_groups_alike_and_a_covariate_of_the_group_is_no_input(method, tmp_path):
     asked = {**trained.TWO_STEPS, "training.fairness": method, "training.protected": "sex", "augmentation.mixup": 0.0}

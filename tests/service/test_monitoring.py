@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+import subprocess
 import time
+from pathlib import Path
 
+import httpx
 import numpy as np
+import pydicom
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
+import isocenter
+from isocenter.errors import UsageError
+from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.service import Rounds, read_settings
 from isocenter.service.monitoring.baseline import freeze
 from isocenter.service.monitoring.cases import cases
@@ -32,7 +41,12 @@ from isocenter.service.records.tables import (
 from isocenter.service.stored import SETTINGS
 from isocenter.service.web.app import web_app
 from isocenter.service.web.web_node import WebNode
+from isocenter.values import Geometry, Image
 from service.databases import with_tables
+from service.objects_sent import drawn, encoded
+from service.small_node import LEVEL, SmallNode
+from service.thresholds import threshold_model
+from service.web_served import RELATED, related
 
 BEGAN = time.time() - 100 * 86400
 HOUR = 3600.0
@@ -127,6 +141,20 @@ def test_noise_of_one_station_is_one_alert_with_its_place_which_holds_the_model_
     assert len(noisy.rows(alerts)) == 1
 
 
+def test_a_rollback_without_a_package_to_go_back_to_is_written_as_a_failure_and_jobs_name_it(tmp_path):
+    records = Records(tmp_path / "node", safety=[{"then": "rollback", "model": "nodule"}])
+    records.answered(60)
+    records.freeze()
+    records.answered(80, noisy="b")
+    records.rounds.round()
+    with records.database.read() as connection:
+        hold = hold_of(connection, "nodule")
+        tried = connection.execute(select(audit).where(audit.c.action == "safety rollback")).one()
+    records.database.close()
+    assert hold.action == "rollback"
+    assert tried.outcome == "failure" and tried.detail["problem"]
+
+
 def test_what_a_person_undoes_is_not_done_again_for_the_same_alert(noisy):
     [alert], [hold] = noisy.rows(alerts), noisy.rows(holds)
     with noisy.database.write() as connection:
@@ -210,3 +238,138 @@ def test_the_api_and_the_metrics_say_what_stands_and_a_person_ends_it(noisy):
     assert ask(f"/api/monitor/holds/{hold}/undo", {"reason": "repaired"}).json()["undone_at"]
     assert ask("/api/monitor/baseline", {"model": "nodule"}).json()["models"][0]["baseline"]["state"] == "frozen"
     assert ask("/api/monitor/baseline", {"model": "other"}).status_code == 404
+
+
+def test_the_verb_reads_a_node_with_its_baseline_and_lists_alerts_as_they_stand(noisy, tmp_path):
+    seen = isocenter.monitor(noisy.settings.folder, out=tmp_path / "out")
+    assert [(one.alert, one.state, one.scope) for one in seen.alerts] == [(1, "open", "station=bbbbbbbb")]
+    assert (seen.facts["cases"], seen.facts["reference_cases"]) == (120, 60)
+    assert "station=bbbbbbbb" in (tmp_path / "out" / "report.html").read_text()
+    with pytest.raises(UsageError, match="baseline and bounds of its own"):
+        isocenter.monitor(noisy.settings.folder, reference=tmp_path / "other.csv")
+
+
+@pytest.mark.parametrize(("action", "state", "outcome"), [("abstain", "done", "abstained"), ("stop", "waiting", None)])
+def test_a_held_model_answers_no_further_job_and_its_reason_names_the_alert(small_node, mr, action, state, outcome):
+    [model] = small_node.settings.models
+    with small_node.database.write() as connection:
+        own = {"model": model, "action": action, "alert": 7, "because": "alert 7 (urgent): measure_noise", "since": 0.0}
+        connection.execute(insert(holds).values(own))
+    small_node.receive(*mr)
+    small_node.work()
+    [job] = small_node.rows(jobs)
+    assert (job.state, job.outcome) == (state, outcome)
+    assert "alert 7 (urgent): measure_noise" in job.reason
+    assert small_node.rows(measures) == []
+    with small_node.database.write() as connection:
+        assert undone(connection, 1, ANYONE, "it was the phantom")
+        connection.execute(update(jobs).values(not_before=0.0))
+    if action == "stop":
+        small_node.work()
+        assert [row.outcome for row in small_node.rows(jobs)] == ["result"]
+
+
+def test_a_worker_notes_measures_of_the_image_and_distances_of_the_gate(tmp_path, gated, small_node, mr):
+    small_node.receive(*mr)
+    small_node.work()
+    [own] = small_node.rows(measures)
+    assert {"mean", "sd", "p1", "p99", "noise", "sharpness"} <= own.measures.keys()
+    with small_node.database.read() as connection:
+        [row] = cases(connection).to_dict("records")
+    assert row["measure_mean"] == own.measures["mean"] and row["bright_ml"] > 0
+    node = SmallNode(tmp_path / "gated", gated.out)
+    (tmp_path / "one.dcm").write_bytes(encoded(drawn("1.2.3.4", side=24)))
+    node.receive(tmp_path / "one.dcm")
+    node.work()
+    [own] = node.rows(measures)
+    node.store.close()
+    node.database.close()
+    assert {"features", "texture"} <= own.distances.keys()
+    assert np.isfinite(np.frombuffer(own.features, np.float16)).all()
+
+
+def test_the_rules_for_prometheus_are_read_by_it():
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed")
+    rules = Path(__file__).parents[2] / "deploy" / "alerts.yml"
+    done = subprocess.run([program, "check", "rules", rules], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "SUCCESS: 5 rules found" in done.stdout
+
+
+def pictures(folder, numbers, *, noise):
+    """Volumes of stations A and B in turn, of a patient each, as DICOM files; noise: SD of it on station B."""
+    files = []
+    for n in numbers:
+        station, random = "AB"[n % 2], np.random.default_rng(n)
+        x, y, z = np.indices((32, 28, 4))
+        ball = 200.0 * ((x - 15) ** 2 + (y - 13) ** 2 + 6 * (z - 2) ** 2 < 60) + x
+        data = ball + random.normal(0, noise if station == "B" else 2.0, ball.shape)
+        image = Image(data[None].astype(np.int16), Geometry(ball.shape, np.diag([-1.0, -1, 2, 1])), modality="MR")
+        write_series(image, SeriesNames(f"p{n}", f"study {n}", "series"), folder / str(n))
+        for path in sorted((folder / str(n)).iterdir()):
+            header = pydicom.dcmread(path)
+            header.StationName = f"SCANNER{station}"
+            header.save_as(path)
+            files.append(path.read_bytes())
+    return files
+
+
+@pytest.mark.whole
+def test_a_living_node_finds_noise_of_one_station_and_holds_its_model(tmp_path):
+    model = threshold_model(tmp_path / "model", LEVEL)
+    (tmp_path / "node.toml").write_text(
+        f"""
+        [models.bright]
+        path = "{model}"
+        [dicom]
+        port = 0
+        [http]
+        port = 0
+        [study]
+        complete_after_s = 0.5
+        [node]
+        min_free_gb = 0
+        [monitor]
+        baseline_cases = 40
+        [[safety]]
+        when = {{ kind = "input" }}
+        then = "abstain"
+        model = "bright"
+        """
+    )
+    with isocenter.serve(config=tmp_path / "node.toml", folder=tmp_path / "node") as node:
+        web = httpx.Client(base_url=node.http, timeout=60)
+
+        def answered(first, last, noise):
+            files = pictures(tmp_path / f"from-{first}", range(first, last), noise=noise)
+            for start in range(0, len(files), 40):
+                stored = web.post("/dicomweb/studies", content=related(*files[start : start + 40]), headers=RELATED)
+                assert stored.status_code == 200
+            until(lambda: len(web.get("/api/jobs", params={"limit": 500, "state": "done"}).json()["rows"]) == last)
+
+        answered(0, 40, 2.0)
+        token = {"X-CSRF-Token": web.get("/api/me").json()["csrf"]}
+        frozen = web.post("/api/monitor/baseline", json={"model": "bright"}, headers=token).json()
+        assert frozen["models"][0]["baseline"]["state"] == "frozen"
+        answered(40, 60, 2.0)
+        answered(60, 120, 12.0)
+        found = lambda: [row for row in web.get("/api/alerts").json()["rows"] if row["kind"] == "input"]  # noqa: E731
+        until(found, 200)
+        [alert] = found()
+        station = hashlib.sha256(b"SCANNERB").hexdigest()[:8]
+        assert (alert["kind"], alert["scope"], alert["state"]) == ("input", f"station={station}", "open")
+        answered(120, 121, 2.0)
+        [last] = [
+            row for row in web.get("/api/jobs", params={"limit": 500}).json()["rows"] if row["outcome"] != "result"
+        ]
+        assert last["outcome"] == "abstained" and f"alert {alert['n']}" in last["reason"]
+        web.close()
+
+
+def until(condition, limit_s=120):
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.3)

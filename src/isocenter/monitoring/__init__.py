@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from isocenter.monitoring.change_questions import Answer, answers
     from isocenter.monitoring.drift import Drift, Miscalibration, drift_table, drifts, miscalibration, recalibrated
     from isocenter.monitoring.estimates import RATES, audited_performance, expected_performance, parts_of_rate
-    from isocenter.monitoring.looks import ledger_of, take_look
+    from isocenter.monitoring.labelling import METHODS, RANDOM, Doubted, Next, doubted_labels, next_cases, worse_labels
+    from isocenter.monitoring.looks import LEDGER, ledger_of, take_look
     from isocenter.monitoring.performance import AUDITED, REPORTED, Performance, performance_table, performances
     from isocenter.monitoring.retraining import fired
     from isocenter.monitoring.sequence import confidence_sequence, followed_difference, followed_mean, followed_ratio
-    from isocenter.monitoring.stream import Stream
+    from isocenter.monitoring.stream import FALSE, TRUE, Stream, text_table
     from isocenter.monitoring.watches import FEWEST, Watch, watch, watch_calibration
 
 if not TYPE_CHECKING:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import special, stats
-from isocenter.monitoring.stream import CONCEPT, INCLUSION, OUTPUT, PROBABILITY, Stream, watched_columns
+from isocenter.monitoring.stream import CONCEPT, INCLUSION, OPERATION, OUTPUT, PROBABILITY, Stream, watched_columns
 from isocenter.monitoring.watches import FEWEST, OUTERMOST, Watch, watch, watch_calibration
 from isocenter.values import Floats
 
@@ -19,6 +19,8 @@ TOLERANCE = 0.2
 # Share of levels that may be named though nothing changed in them.
 FALSELY_NAMED = 0.1
 PREVALENCE = "prevalence"
+# The watch of how many cases come.
+VOLUME_A_DAY = "cases a day"
 # Cases by which the time of a change may be wrong.
 ABOUT = 20
 
@@ -92,16 +94,18 @@ def drifts(
     by: str | None,
     run_length: float,
     wrong: Mapping[str, Miscalibration] | None = None,
+    until: pd.Timestamp | None = None,
 ) -> list[Drift]:
     """The rows of all watches; without a change an alarm of any within m cases has at most the chance m / run_length.
 
     by:    attributes to whose levels a change is traced, as in `groups_of`
     wrong: of the probabilities at the site, which the watch on outcomes corrects; it rings only beyond twice the error
            of that, too
+    until: when the stream was read, so that silence since its last case counts; None: at its last case
     """
     looked_at = list(watched_columns(reference, stream))
     findings = [one for one in stream.findings if np.isfinite(stream.outcomes(one)).any()]
-    each = run_length * max(1, len(looked_at) + len(findings))  # all watches share the false alarms
+    each = run_length * (1 + len(looked_at) + len(findings))  # all watches share the false alarms
     scopes, rows = _scopes(reference, stream, by), list[Drift]()
     patients, has_times = stream.patients, not reference.at.isna().all()
     before, now = reference.strata, stream.strata
@@ -130,8 +134,37 @@ def drifts(
                 found = watch_calibration(stated[own], outcomes[own], run_length=each, tolerance=tolerance)
                 watches[scope] = (own, found)
         rows += [_explained(row, stated, outcomes, stream) for row in _rows(finding, CONCEPT, watches, stream, each)]
+    rows += _volume(reference, stream, each, until)
     groups = stream.groups(by)
     return [_with_changes(row, stream, groups) for row in rows]
+
+
+def _volume(reference: Stream, stream: Stream, run_length: float, until: pd.Timestamp | None) -> list[Drift]:
+    """The watch of how many cases come a day, among days of the week or of the weekend; none for a short reference."""
+    before, now = _daily(reference.at, None), _daily(stream.at, until)
+    if len(before) < FEWEST or not len(now):
+        return []
+    # A day is as many cases as came in one: so the watch has its share of the false alarms.
+    length = max(2.0, run_length / max(1.0, float(before.mean())))
+    weekends = tuple(np.asarray(pd.DatetimeIndex(days.index).dayofweek >= 5) for days in (before, now))
+    found = watch(before.to_numpy(), now.to_numpy(), run_length=length, strata=(weekends[0], weekends[1]))
+    row = Drift(VOLUME_A_DAY, OPERATION, "", len(stream), float(found.log_evidence[-1]), found.limit)
+    if found.alarm is None or found.change is None:
+        return [row]
+    at, since = (now.index[place].isoformat() for place in (found.alarm, found.change))
+    words = f"{now.iloc[found.change : found.alarm + 1].mean():.1f} cases a day, {before.mean():.1f} before"
+    is_urgent = bool(found.log_evidence.max() >= found.limit + np.log(10))
+    return [replace(row, alarm_at=at, since=since, because=words, is_urgent=is_urgent)]
+
+
+def _daily(at: pd.DatetimeIndex, until: pd.Timestamp | None) -> pd.Series:
+    """Cases of each whole day between the first and the last, or a later time; days are those of UTC."""
+    known = at[at.notna()]
+    if not len(known):
+        return pd.Series(dtype=float)
+    first, last = known.min().ceil("D"), (known.max() if until is None else until).floor("D")
+    days = pd.date_range(first, last, freq="D", inclusive="left")
+    return pd.Series(1.0, index=known.floor("D")).groupby(level=0).sum().reindex(days, fill_value=0.0)
 
 
 def _scopes(

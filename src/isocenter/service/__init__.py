@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from isocenter.service.exchange.covariates import check_covariates
     from isocenter.service.intake import start_intake
     from isocenter.service.keeper import Keeper
-    from isocenter.service.monitoring.baseline import baseline_of
-    from isocenter.service.monitoring.cases import cases, versions
     from isocenter.service.monitoring.changes import change_rows, end_harmful
-    from isocenter.service.monitoring.rounds import Rounds, baseline_stream, by_of, run_length
+    from isocenter.service.monitoring.rounds import Rounds, alerts_as_rows, by_of, watched_versions
     from isocenter.service.objects.store import key_of
-    from isocenter.service.reading.data_set import of_one_source, opinions, write_data_set
+    from isocenter.service.reading.data_set import case_name, of_one_source, opinions, write_data_set
+    from isocenter.service.reading.imported import ImportedLabels, import_outcomes
+    from isocenter.service.reading.to_label import AnsweredCases, answered_cases
     from isocenter.service.records.accounts import Accounts
     from isocenter.service.records.actor import ANYONE, Actor
     from isocenter.service.records.audit import record_settings
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from isocenter.service.sealing import Sealing
     from isocenter.service.settings import Rule, Settings, read_settings
     from isocenter.service.speaking import listening_of
-    from isocenter.service.stored import node_settings
+    from isocenter.service.stored import node_settings, stored_models
     from isocenter.service.supervisor import Node, prepared
     from isocenter.service.web.server import run_web
     from isocenter.service.work.inference import serve_questions

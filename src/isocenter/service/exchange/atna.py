@@ -43,6 +43,8 @@ EVENTS = {
     "study received": ("110104", None, "C"),
     "prediction": ("110103", None, "C"),
     "view": ("110103", None, "R"),
+    "view blind": ("110103", None, "R"),
+    "blind read": ("110103", None, "U"),
     "query": ("110112", None, "E"),
     "export": ("110106", None, "R"),
     "correction": ("110103", None, "U"),

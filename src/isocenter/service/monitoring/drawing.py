@@ -11,21 +11,21 @@ from sqlalchemy import Connection, insert, select, update
 
 from isocenter.service.monitoring.outcomes import called_labels
 from isocenter.service.reading.judged import TAKEN_BACK
+from isocenter.service.records.actor import READERS
 from isocenter.service.records.audit import record
 from isocenter.service.records.jobs import NOTHING, RESULT
 from isocenter.service.records.tables import accounts, blind, findings, jobs
 from isocenter.service.settings import Settings
 
-READERS = ("radiologist", "administrator")
 # After which nobody reads it any more.
 LONGEST_DAYS = 28
 DAY_S = 86400.0
 
 
-def draw(connection: Connection, settings: Settings, now: float, chance: random.Random | None = None) -> int:
+def draw(connection: Connection, settings: Settings, now: float) -> int:
     """Draw results of the last whole week (ISO, UTC), once in each week; how many.
 
-    now: s since 1970; chance: from which they are drawn, by default the machine's, which nobody can foresee
+    now: s since 1970
     Called results and those without a call are drawn from separately, each with the same chance as all of its kind:
     the number that is drawn by the number that there is. Where one kind has too few, the other gives more. A node
     without an account of a reader draws nothing: nobody could be known not to have seen the answer.
@@ -44,7 +44,7 @@ def draw(connection: Connection, settings: Settings, now: float, chance: random.
         return 0
     kinds = {kind: sorted(job for job, own in called.items() if own is kind) for kind in (True, False)}
     counts = _counts(asked.per_week, len(kinds[True]), len(kinds[False]))
-    source = chance or random.SystemRandom()
+    source = random.SystemRandom()  # which nobody can foresee
     for kind, members in kinds.items():
         for job in source.sample(members, counts[kind]):
             stated = {"inclusion": counts[kind] / len(members), "drawn_at": now, "week": week, "state": "waiting"}

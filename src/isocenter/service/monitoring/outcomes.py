@@ -15,6 +15,8 @@ from isocenter.service.routing.facts import ModelFacts
 # Sources that no imported table may name.
 BLIND, VERDICT = "blind", "verdict"
 CLASSIFICATION = "classification"
+# Groups of findings that are answers themselves.
+ANSWERS = (None, "", "class", "grade")
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,14 @@ class Outcome:
     inclusion: float | None = None
 
 
-def outcomes_by_job(connection: Connection, jobs: Iterable[str] | None = None) -> dict[str, list[Outcome]]:
-    """{job: what counts as true of each label}; jobs: None for all
+def outcomes_by_job(connection: Connection) -> dict[str, list[Outcome]]:
+    """{job: what counts as true of each label}.
 
     Of a job that was read blind only that read counts: nothing reported is pooled with it. Else labels from elsewhere
     come before a verdict on a shown answer, and later ones before earlier ones.
     """
-    wanted = select(outcomes).order_by(outcomes.c.job, outcomes.c.at, outcomes.c.source)
-    if jobs is not None:
-        wanted = wanted.where(outcomes.c.job.in_(list(jobs)))
     stated = dict[str, list[Outcome]]()
-    for row in connection.execute(wanted):
+    for row in connection.execute(select(outcomes).order_by(outcomes.c.job, outcomes.c.at, outcomes.c.source)):
         stated.setdefault(row.job, []).append(Outcome(row.label, row.value, row.at, row.source, row.inclusion))
     return {job: _standing(given) for job, given in stated.items()}
 
@@ -105,6 +104,8 @@ def stated_values(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     made = dict[str, float]()
     for row in rows:
         value, called = row.get("value"), row.get("called")
+        if row.get("group") not in (*ANSWERS, row["concept"]):  # a measurement of a structure
+            continue
         if called is not None:
             own = float(called)
         elif isinstance(value, bool) or row.get("box") is not None:

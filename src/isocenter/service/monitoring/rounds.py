@@ -42,6 +42,7 @@ from isocenter.service.monitoring.drawing import draw
 from isocenter.service.monitoring.safety import held, notified
 from isocenter.service.records.alerts import CLEARED, PERFORMANCE, last_end, looked, raised, settled, standing
 from isocenter.service.records.database import Database
+from isocenter.service.records.tables import alerts as records
 from isocenter.service.records.tables import outcomes
 from isocenter.service.repeating import repeated
 from isocenter.service.settings import Monitor, Settings
@@ -58,6 +59,8 @@ COLLECTING, PROPOSED, FROZEN = "collecting", "proposed", "frozen"
 MOST_CASES = 3000
 # An alert is cleared after so many quiet windows, each twice as long as the change took to be found, at least so long.
 QUIET, SHORTEST_WINDOW = 3, 50
+# Levels of an attribute from which on they are no groups.
+MOST_LEVELS = 50
 # Cases of which performance is stated, and how often where no outcome is new (s).
 MEASURED_CASES, MEASURED_S = 20000, 3600.0
 
@@ -90,6 +93,20 @@ class Seen:
         own = {name: getattr(self, name) for name in ("model", "version", "baseline", "cases", "run_length", "problem")}
         drift, performance = _plain(drift_table(self.drifts)), _plain(performance_table(self.figures))
         return {**own, "drift": drift, "performance": performance}
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedVersion:
+    """The cases of a version of a model: all, those that are compared with its baseline, and that, where there is one.
+
+    run_length: 0 without a baseline
+    """
+
+    model: str
+    cases: Stream
+    watched: Stream
+    baseline: Stream | None
+    run_length: float
 
 
 @dataclass(frozen=True)
@@ -134,7 +151,8 @@ class Rounds:
         """Whether something was new. A model that cannot be watched keeps no other from it."""
         with self.database.read() as connection:
             baseline = baseline_of(connection, version)
-            mark = (None if baseline is None else baseline.n, *_mark(connection, version))
+            today = self.database.now() // DAY_S  # a day without a case is new, too
+            mark = (None if baseline is None else baseline.n, today, *_mark(connection, version))
             if self._marks.get(version) == mark:
                 return False
             try:
@@ -168,7 +186,8 @@ class Rounds:
             return Seen(model, version, FROZEN, 0, length)
         known = baseline_stream(connection, baseline)
         stream, wrong = Stream.of(table), miscalibration(known)
-        found = drifts(known, stream, by_of(own.by, table), length, wrong)
+        until = pd.Timestamp(self.database.now(), unit="s", tz="UTC")
+        found = drifts(known, stream, by_of(own.by, table, known.table), length, wrong, until)
         figures, judged = self._figures(connection, version, ended, found, wrong)
         bounds = [Bound(one.metric, one.label, one.at_least) for one in self.settings.bound]
         # Of a bound only the last figure counts: one cause is one alert.
@@ -212,7 +231,7 @@ class Rounds:
             if len(table) < size:
                 continue
             known, stream, places = baseline_stream(connection, baseline), Stream.of(table), np.arange(len(table))
-            wrong, by = miscalibration(known), by_of(self.settings.monitor.by, table)
+            wrong, by = miscalibration(known), by_of(self.settings.monitor.by, table, known.table)
             for start in range(0, len(table) - size + 1, size):
                 # Each is watched anew, against the same baseline.
                 window = stream.only((places >= start) & (places < start + size))
@@ -231,6 +250,41 @@ class Rounds:
                 yield Window(row.n, one.estimate.high >= least, until)
 
 
+def watched_versions(connection: Connection, settings: Settings) -> list[WatchedVersion]:
+    """What monitoring sees of each version that answers."""
+    made = list[WatchedVersion]()
+    for model, version in versions(connection):
+        row, everything = baseline_of(connection, version), Stream.of(cases(connection, version=version))
+        if row is None:
+            made.append(WatchedVersion(model, everything, everything, None, 0.0))
+            continue
+        since = max(row.last_at, last_end(connection, version))
+        begun = np.asarray(everything.at > pd.Timestamp(_restarted(connection, version, since), unit="s", tz="UTC"))
+        watched = everything.only(begun) if begun.any() else everything
+        length = run_length(settings.monitor, row, len(settings.models) or 1)
+        made.append(WatchedVersion(model, everything, watched, baseline_stream(connection, row), length))
+    return made
+
+
+def alerts_as_rows(connection: Connection) -> list[Alert]:
+    """All alerts as rows of `alerts.csv`, with their number and state."""
+    return [
+        Alert(
+            row.n,
+            _iso(row.at),
+            row.severity,
+            row.watch,
+            row.kind,
+            row.scope,
+            _iso(row.since),
+            row.state,
+            row.action,
+            row.because,
+        )
+        for row in connection.execute(select(records).order_by(records.c.n))
+    ]
+
+
 def run_length(settings: Monitor, baseline: Row[Any], models: int) -> float:
     """Cases between false alarms of one of so many models, by how often cases came during its baseline."""
     days = max((baseline.last_at - baseline.first_at) / DAY_S, 1.0)
@@ -238,16 +292,30 @@ def run_length(settings: Monitor, baseline: Row[Any], models: int) -> float:
     return max(2.0, models * yearly / settings.false_alarms_per_year)
 
 
-def by_of(wanted: Sequence[str], table: pd.DataFrame) -> str | None:
-    """Attributes to which a change is traced: of a table in which all cases are alike they would name everything."""
-    levels = {str(name).removeprefix("covariate_"): table[name].nunique() for name in table}
-    return ",".join(one for one in wanted if levels.get(one.partition(":")[0], 0) > 1) or None
+def by_of(wanted: Sequence[str], table: pd.DataFrame, known: pd.DataFrame | None = None) -> str | None:
+    """Attributes to which a change is traced.
+
+    known: the table of the baseline
+    Left out are those in which all cases are alike, which would name everything; that have too many levels to be
+    groups; and that the baseline does not have.
+    """
+    own, before = (
+        {str(name).removeprefix("covariate_"): str(name) for name in one}
+        for one in (table, table if known is None else known)
+    )
+    names = [one for one in wanted if (name := one.partition(":")[0]) in own and name in before]
+    levels = {one: table[own[one.partition(":")[0]]].nunique() for one in names}
+    return ",".join(one for one in names if levels[one] > 1 and (":" in one or levels[one] < MOST_LEVELS)) or None
 
 
 def baseline_stream(connection: Connection, baseline: Row[Any]) -> Stream:
     """The cases of a baseline."""
     before = float(np.nextafter(baseline.first_at, 0.0))
     return Stream.of(cases(connection, before, baseline.last_at, baseline.model_hash))
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _mark(connection: Connection, version: str) -> tuple[Any, ...]:

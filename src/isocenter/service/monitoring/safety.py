@@ -99,7 +99,7 @@ def notified(connection: Connection, settings: Settings, alert: Row[Any]) -> int
     return len(due)
 
 
-def told(connection: Connection, n: int) -> None:
+def end_notices(connection: Connection, n: int) -> None:
     """Somebody has taken an alert up: it goes to nobody else."""
     keys = [notice_key(n, severity) for severity in ("warning", "urgent")]
     left = update(deliveries).where(deliveries.c.job.in_(keys), deliveries.c.state == "waiting")

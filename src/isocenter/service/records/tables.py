@@ -156,6 +156,7 @@ jobs = Table(
 )
 Index("jobs_by_state", jobs.c.state, jobs.c.priority, jobs.c.created_at)
 Index("jobs_by_study", jobs.c.study)
+Index("jobs_by_model", jobs.c.model_hash, jobs.c.done_at)
 
 findings = Table(
     "findings",
@@ -367,7 +368,7 @@ outcomes = Table(
     "outcomes",
     metadata,
     Column("job", KEY, primary_key=True),
-    Column("label", String(128), primary_key=True),
+    Column("label", Text, primary_key=True),
     Column("source", String(64), primary_key=True),
     Column("value", Float, nullable=False),
     Column("at", Float, nullable=False),

@@ -19,6 +19,7 @@ from isocenter.errors import IsocenterError, ResourceError
 from isocenter.service.web import (
     aside,
     audit,
+    blind,
     changes,
     correcting,
     health,
@@ -72,6 +73,7 @@ def web_app(web_node: WebNode) -> ASGIApp:
         changes,
         series,
         reading,
+        blind,
         correcting,
         pages,
     )

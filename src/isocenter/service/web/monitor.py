@@ -11,7 +11,7 @@ from sqlalchemy import select
 from isocenter.errors import counted
 from isocenter.service.monitoring.baseline import baseline_of, freeze
 from isocenter.service.monitoring.cases import counted_cases, versions
-from isocenter.service.monitoring.safety import told, undone
+from isocenter.service.monitoring.safety import end_notices, undone
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.alerts import ACKNOWLEDGED, CLOSED, settled, standing
 from isocenter.service.records.tables import alerts, holds
@@ -137,7 +137,7 @@ def _settled(node: WebNode, who: Actor, n: int, state: str, reason: str) -> Aler
     with node.database.write() as connection:
         is_settled = settled(connection, n, state, reason, who)
         if is_settled:
-            told(connection, n)
+            end_notices(connection, n)
         row = connection.execute(select(alerts).where(alerts.c.n == n)).first()
     if row is None:
         raise WebError(404, "there is no such alert", str(n), "See /api/alerts")

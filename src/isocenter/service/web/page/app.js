@@ -3,6 +3,7 @@
 import { ApiError, logOut, whoAmI } from "./api.js";
 import { button, make } from "./viewer.js";
 import { showAudit } from "./audit.js";
+import { showBlind } from "./blind.js";
 import { showHelp } from "./help.js";
 import { showLogin } from "./login.js";
 import { showMonitor } from "./monitor.js";
@@ -16,6 +17,7 @@ const PAGES = [
   { at: /^\/node$/, title: "Node", show: showNode },
   { at: /^\/monitor$/, title: "Monitor", show: showMonitor },
   { at: /^\/audit$/, title: "Audit", show: showAudit },
+  { at: /^\/blind$/, title: "Blind", show: showBlind },
 ];
 
 function setTheme(name) {
@@ -33,7 +35,8 @@ function link(href, text) {
 
 function header(me) {
   const brand = make("a", { className: "brand", href: "/", text: "Isocenter" });
-  const links = [link("/", "Worklist"), link("/node", "Node"), link("/monitor", "Monitor"), ...(me.role === "administrator" ? [link("/audit", "Audit")] : [])];
+  const readers = ["radiologist", "administrator"].includes(me.role) ? [link("/blind", "Blind reads")] : [];
+  const links = [link("/", "Worklist"), ...readers, link("/node", "Node"), link("/monitor", "Monitor"), ...(me.role === "administrator" ? [link("/audit", "Audit")] : [])];
   const nav = make("nav", { ariaLabel: "Pages" }, ...links);
   const swap = () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   const right = make("div", { className: "who" });
