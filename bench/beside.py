@@ -149,7 +149,7 @@ def arguments(doc: str, *, repeats: int = 5) -> argparse.ArgumentParser:
     """The options that every part has."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a trial of seconds, which measures nothing")
-    parser.add_argument("--record", action="store_true", help="write the figures into docs/benchmarks and bench/results")
+    parser.add_argument("--record", action="store_true", help="write the figures into docs/benchmarks")
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1)
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of the test data")

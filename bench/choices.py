@@ -82,12 +82,10 @@ QUESTIONS: Mapping[str, Question] = {
         ("vessels",),
     ),
     "members": Question(
-        "Several networks, or cycles of one, in as many steps",
+        "Several networks in as many steps",
         {
             "one": (),
             "three-networks": ("training.networks=3",),
-            "three-cycles": ("training.snapshots=3",),
-            "swag": ("training.swag=5",),
         },
         ("hippocampus", "vessels"),
         {"three-networks": 3},

@@ -1,12 +1,12 @@
 """How epochs are best spent where whole pictures are classified, measured by training parts only.
 
     python bench/epochs.py --threads 1 --resume --out epochs
-    python bench/epochs.py retina-450 --choices cycles networks --draws 0
+    python bench/epochs.py retina-450 --choices networks --draws 0
 
 Each draw takes so many cases of a MedMNIST set's training part, which `plan` divides as those of any set; up to 600
 others of that part are tested, and the sets' own test parts have no say. A choice trains the same cases from the same
-seed for so many epochs, counted as steps, and its rate falls to zero at their end; in "cycles" it starts anew after
-every 20 epochs; "networks" trains others of other seeds for 20 epochs each. As many cycles and networks cost the same,
+seed for so many epochs, counted as steps, and its rate falls to zero at their end; "networks" trains others of other
+seeds for 20 epochs each. As many epochs of one network and of several cost the same,
 so that their last weights and their means compare what minutes bring. Shapes are the volumes of AdrenalMNIST3D, summed
 along their first axis and planned as ultrasound; findings are the grades of RetinaMNIST, of which the higher ones
 include the lower. Log loss and Brier score: lower is better.
@@ -54,16 +54,14 @@ USUAL = "20"
 
 @dataclass(frozen=True)
 class Choice:
-    """How the epochs are spent: in one training, in one whose rate starts anew, or in several of other seeds."""
+    """How the epochs are spent: in one training, or in several of other seeds."""
 
     epochs: int
-    cycles: int = 1
     networks: int = 1
 
 
 CHOICES: Mapping[str, Choice] = {
     **{str(epochs): Choice(epochs) for epochs in (10, 40, 80)},
-    "cycles": Choice(60, cycles=3),
     "networks": Choice(20, networks=3),
 }
 METRICS = ("auroc", "accuracy", "log_loss", "brier")
@@ -110,7 +108,7 @@ def mean_of(members: Sequence[Scored]) -> Scored:
 class Shown:
     """Weights of one training, scored on other cases of the training part.
 
-    choice:  number of epochs, or the cycle at whose end the weights were taken
+    choice:  number of epochs, or the network
     values, validation: of `METRICS`, of the tested cases and of those that select
     seconds: of the whole training
     """
@@ -189,7 +187,7 @@ def _data(on: str, draw: int, given: argparse.Namespace) -> Path:
 
 
 def _trained(on: str, choice: str, draw: int, made: Planned, given: argparse.Namespace) -> list[Shown]:
-    """The weights at the end of a training or of each of its cycles, or of several networks, and their means."""
+    """The weights at the end of a training, or of several networks, and their means."""
     chosen = CHOICES[choice]
     parts = {part: [one for one in made.examination.dataset.cases if made.parts.get(one.id) == part] for part in PARTS}
     shown, members, count = list[Shown](), list[Mapping[str, Scored]](), len(parts["train"])
@@ -199,16 +197,15 @@ def _trained(on: str, choice: str, draw: int, made: Planned, given: argparse.Nam
         job = Job(given.out / f"{on}-{choice}-{draw}-{number}", plan, parts["train"], parts["val"], {})
         outcome = fit(job, Clock(began), lambda decisions: None)
         seconds = time.monotonic() - began
-        for checkpoint in (*outcome.members, outcome.checkpoint):
-            members.append({part: _scored(checkpoint, parts[part]) for part in ("val", "test")})
-            each = {name_of(choice, len(members)): members[-1:]}
-            if len(members) > 1:
-                each[f"mean of {len(members)} {choice}"] = members
-            for name, own in each.items():
-                both = {part: mean_of([one[part] for one in own]) for part in members[0]}
-                _write(given.out / f"{on}-{name.replace(' ', '-')}-{draw}.npz", both)
-                test, val = both["test"].figures, both["val"].figures
-                shown.append(Shown(on, name, draw, test, val, count, outcome.steps, seconds, commit()))
+        members.append({part: _scored(outcome.checkpoint, parts[part]) for part in ("val", "test")})
+        each = {name_of(choice, len(members)): members[-1:]}
+        if len(members) > 1:
+            each[f"mean of {len(members)} {choice}"] = members
+        for name, own in each.items():
+            both = {part: mean_of([one[part] for one in own]) for part in members[0]}
+            _write(given.out / f"{on}-{name.replace(' ', '-')}-{draw}.npz", both)
+            test, val = both["test"].figures, both["val"].figures
+            shown.append(Shown(on, name, draw, test, val, count, outcome.steps, seconds, commit()))
     return shown
 
 
@@ -222,7 +219,7 @@ def name_of(choice: str, number: int) -> str:
     """What the weights are called, so that those of one network of the usual length bear its epochs."""
     if choice == "networks":
         return USUAL if number == 1 else f"network {number}"
-    return f"cycle {number}" if choice == "cycles" else choice
+    return choice
 
 
 def plan_of(plan: Plan, chosen: Choice, cases: int, seed: int) -> Plan:
@@ -230,8 +227,6 @@ def plan_of(plan: Plan, chosen: Choice, cases: int, seed: int) -> Plan:
     because = "it is compared here"
     plan = plan.with_decision("training.epochs", Decision(chosen.epochs, because))
     settled = {
-        "snapshots": chosen.cycles,
-        "warmup": plan["training.warmup"] / chosen.cycles,  # the first cycle is what a training of its length is
         "steps": most_steps(settings(plan).training, cases),
         "seed": seed,
     }

@@ -34,7 +34,6 @@ import numpy as np
 import PIL.Image
 import tifffile
 from mutations import Corpus, Mutant
-from scipy.io import wavfile
 
 from isocenter.errors import IsocenterError
 from isocenter.files import read_volumes, write
@@ -274,11 +273,10 @@ def others(folder: Path, volume: np.ndarray, picture: np.ndarray) -> None:
         ({}, {"tile": (16, 16), "compression": "lzw"}, {"compression": "jpeg"}, {"rowsperstrip": 3})
     ):
         tifffile.imwrite(folder / f"plain_{n}.tif", picture, photometric="rgb", **how)
-    for suffix in ("bmp", "gif", "webp", "jp2", "jpg", "pgm", "ppm"):
+    for suffix in ("bmp", "gif", "webp", "jp2", "jpg"):
         PIL.Image.fromarray(picture).save(folder / f"picture.{suffix}")
     frames = [PIL.Image.fromarray(np.roll(picture, n, 0)) for n in range(4)]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:], duration=100)
-    wavfile.write(folder / "sound.wav", 8000, volume.reshape(-1, 2))
     for suffix, code in (("avi", "MJPG"), ("mp4", "mp4v")):
         film = cv2.VideoWriter(str(folder / f"film.{suffix}"), cv2.VideoWriter_fourcc(*code), 10, (64, 48))
         for frame in frames:

@@ -43,8 +43,6 @@ CLASSES = {"task.order": "none"}
 # The one family whose last layers may be distributions: patches of 4 x 4 of the 28 x 28 pixels.
 VIT = {"token": 4, "image": [28, 28], "layers": 4, "width": 64, "heads": 4, "bayesian": PARTS["train"]}
 TAUGHT: Mapping[str, tuple[Mapping[str, Any], str]] = {
-    "training.snapshots": ({"training.snapshots": 5}, "members"),
-    "training.swag": ({"training.swag": 4}, "members"),
     "evidential": ({**CLASSES, "task.loss": "evidential"}, "evidential"),
     "network.noise": ({**CLASSES, "network.noise": "logits"}, "tta"),
     "variational": ({"network.name": "vit", "network.size": VIT}, "variational"),

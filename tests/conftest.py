@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 import psutil
@@ -27,13 +27,15 @@ import isocenter
 import trained
 from isocenter.cli import main
 from isocenter.report.figures import drawing
-from isocenter.verbs.package import Packaged
 from made_once import made_once
+
+if TYPE_CHECKING:
+    from isocenter.verbs.package import Packaged  # which imports torch, also where workers run the tests
 
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 # Rooms whose tests take longest.
-LONGEST_FIRST = ("verbs", "runtime", "networks", "", "scoring", "training", "service", "report")
+LONGEST_FIRST = ("verbs", "service", "", "files", "runtime", "networks", "training", "report")
 COLLECTION = "imports and collection"
 SPENT: Counter[str] = Counter()
 COUNTED = [0.0]
@@ -48,6 +50,8 @@ if hasattr(signal, "SIGHUP"):
 
 settings.register_profile("suite", max_examples=25, deadline=None, derandomize=True)
 settings.load_profile("suite")
+# Seconds of a set-up that are worth a line.
+LONG = 0.5
 # Of a property `make test` draws so many examples, and `make test-all` as many as it states.
 FEW_EXAMPLES = 10
 
@@ -83,6 +87,8 @@ def pytest_collection() -> Iterator[None]:
     finally:
         gc.enable()
         gc.freeze()
+        # What has lived long is looked through a tenth as often: it took a twentieth of the time of all tests.
+        gc.set_threshold(2_000, 10, 100)
         _listen_to_torch_at_the_root()
         account("imports and collection")
 
@@ -127,6 +133,23 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if nextitem is None or room_of(nextitem.nodeid) != room:
         account(room or "tests/*.py")
     return result
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A worker says how a test ended, and which set-ups took long: five messages a test were half of an empty one."""
+    [interactor] = [one for one in session.config.pluginmanager.get_plugins() if hasattr(one, "run_one_test")] or [None]
+    if interactor is None:
+        return
+    send = interactor.sendevent
+
+    def sent(name: str, **given: Any) -> None:
+        report = given.get("data", {}) if name == "testreport" else {}
+        is_quick = report.get("outcome") == "passed" and report["when"] != "call" and report["duration"] < LONG
+        if name not in ("logstart", "logfinish") and not is_quick:
+            send(name, **given)
+
+    interactor.sendevent = sent
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -24,7 +24,7 @@ from isocenter.files import locked
 from isocenter.runs import fit
 from isocenter.runtime import Model
 from isocenter.training.logs import COLUMNS, CsvLog
-from matrices import only
+from matrices import only, thinned
 from packages import changed
 
 
@@ -92,6 +92,7 @@ def test_one_corrupt_file_among_two_hundred_is_named_and_the_rest_goes_on(cli, h
     assert json.loads((here / "check-data" / "check.json").read_text())["rows"] == record["rows"]
 
 
+@pytest.mark.whole
 def test_a_truncated_gzip_is_a_finding_and_the_run_says_so(cli, here, tmp_path):
     data = trained.blobs(tmp_path / "data")
     cut = data / "images" / "case03.nii.gz"
@@ -168,7 +169,7 @@ def test_a_prediction_that_cannot_be_written_is_wrong_use(cli, here, segmented):
     assert (here / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("verb", ["plan", "train"])
+@pytest.mark.parametrize("verb", thinned(1, ["plan", "train"]))
 def test_fewer_patients_than_folds_are_refused_with_the_number_that_would_do(cli, here, tmp_path, verb):
     data = trained.blobs(tmp_path / "data", 4)
     refused(cli(verb, data, "--folds", "5"), 2, "split.folds", "4 cases", "Give 2 to 4 folds")
@@ -197,7 +198,14 @@ def test_a_plan_of_another_version_is_refused_with_its_line(cli, here, tmp_path,
 
 @pytest.mark.parametrize(
     ("edit", "word"),
-    [("batch: {value: -2", "training.batch"), ("batch: {value: two", "training.batch"), ("bach: {value: 2", "bach")],
+    thinned(
+        1,
+        [
+            ("batch: {value: -2", "training.batch"),
+            ("batch: {value: two", "training.batch"),
+            ("bach: {value: 2", "bach"),
+        ],
+    ),
 )
 def test_an_edited_plan_that_is_impossible_is_refused_with_its_line(cli, here, tmp_path, segmented, edit, word):
     lines = (segmented.out / "plan.yaml").read_text().splitlines()
@@ -276,7 +284,10 @@ def test_a_pickle_in_place_of_weights_is_never_opened(cli, here, own_run, segmen
 
 
 @pytest.mark.parametrize(
-    "words", [["--seed", 2**63], ["--seed", 10**30], ["--set", f"training.seed={2**63}"], ["--set", "split.seed=-1"]]
+    "words",
+    thinned(
+        2, [["--seed", 2**63], ["--seed", 10**30], ["--set", f"training.seed={2**63}"], ["--set", "split.seed=-1"]]
+    ),
 )
 def test_a_seed_that_no_generator_takes_is_wrong_use(cli, here, segmented, words):
     for verb in ("plan", "train"):
@@ -309,22 +320,25 @@ def test_an_unknown_verb_is_wrong_use(cli, here):
 
 @pytest.mark.parametrize(
     ("given", "word"),
-    [
-        ("training.stepz=3", "training.stepz"),
-        ("training.steps=-3", "training.steps"),
-        ("training.steps=many", "training.steps"),
-        ("training.steps", "name=value"),
-        ("=3", "name=value"),
-        ("steps=3", "steps"),
-        ("training.steps=[1", "[1"),
-        ("training.minutes=.inf", "training.minutes"),
-        ("training.device=banana", "banana"),
-        ("training.deterministic=true", "training.steps"),
-        ("network.size={width: 4}", "network.size"),
-        ("network.name=resnet", "network"),
-        ("task.loss=mse", "task.loss"),
-        ("split.method=mine", "split.method"),
-    ],
+    thinned(
+        6,
+        [
+            ("training.stepz=3", "training.stepz"),
+            ("training.steps=-3", "training.steps"),
+            ("training.steps=many", "training.steps"),
+            ("training.steps", "name=value"),
+            ("=3", "name=value"),
+            ("steps=3", "steps"),
+            ("training.steps=[1", "[1"),
+            ("training.minutes=.inf", "training.minutes"),
+            ("training.device=banana", "banana"),
+            ("training.deterministic=true", "training.steps"),
+            ("network.size={width: 4}", "network.size"),
+            ("network.name=resnet", "network"),
+            ("task.loss=mse", "task.loss"),
+            ("split.method=mine", "split.method"),
+        ],
+    ),
 )
 def test_a_wrong_assignment_is_wrong_use(cli, here, tmp_path, given, word):
     data = trained.blobs(tmp_path / "data", 8)
@@ -332,7 +346,7 @@ def test_a_wrong_assignment_is_wrong_use(cli, here, tmp_path, given, word):
     assert nothing_in(here)
 
 
-@pytest.mark.parametrize("minutes", ["0", "-5", "nan", "inf", "soon"])
+@pytest.mark.parametrize("minutes", thinned(2, ["0", "-5", "nan", "inf", "soon"]))
 def test_impossible_minutes_are_wrong_use(cli, here, tmp_path, minutes):
     data = trained.blobs(tmp_path / "data", 8)
     refused(cli("train", data, "--minutes", minutes), 2, "minutes")
@@ -355,6 +369,7 @@ SMALL = [f"--set={name}={value}" for name, value in trained.FEW_STEPS.items()]
 SMALL_NETWORK = "--set=network.size={width: 4, widest: 8, strides: [[1, 1, 1], [2, 2, 2]]}"
 
 
+@pytest.mark.whole
 def test_a_full_disk_while_training_is_one_line_and_the_run_can_be_resumed(cli, here, tmp_path, monkeypatch):
     data = trained.blobs(tmp_path / "data")
     words = ["train", data, "--out", here / "run", "--device", "cpu", "--threads", 1, *SMALL, SMALL_NETWORK]
@@ -420,12 +435,15 @@ def interrupts(request):
 @pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize(
     ("interrupts", "number", "code"),
-    [
-        (signal.default_int_handler, signal.SIGINT, 130),
-        (signal.default_int_handler, signal.SIGTERM, 143),
-        (signal.SIG_IGN, signal.SIGTERM, 143),
-        (signal.default_int_handler, signal.SIGHUP, 129),
-    ],
+    thinned(
+        3,
+        [
+            (signal.default_int_handler, signal.SIGINT, 130),
+            (signal.default_int_handler, signal.SIGTERM, 143),
+            (signal.SIG_IGN, signal.SIGTERM, 143),
+            (signal.default_int_handler, signal.SIGHUP, 129),
+        ],
+    ),
     indirect=["interrupts"],
     ids=["ctrl-c", "terminated", "terminated in the background", "terminal closed"],
 )
@@ -479,7 +497,7 @@ def test_a_file_that_ends_too_early_is_no_ctrl_c(cli, here, tmp_path, monkeypatc
     assert "stopped" not in done.last
 
 
-@pytest.mark.parametrize("words", [["--out", "RUN", "--overwrite"], ["--resume", "RUN"]])
+@pytest.mark.parametrize("words", thinned(1, [["--out", "RUN", "--overwrite"], ["--resume", "RUN"]]))
 def test_a_run_that_another_process_writes_is_left_to_it(cli, here, own_run, segmented, words):
     before = {path: path.stat().st_mtime_ns for path in own_run.rglob("*")}
     words = [own_run if word == "RUN" else word for word in words]
@@ -508,7 +526,7 @@ def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, cli)
     assert nothing_in(here)
 
 
-@pytest.mark.parametrize("verb", ["check", "train", "evaluate", "predict", "plan", "convert", "view"])
+@pytest.mark.parametrize("verb", thinned(4, ["check", "train", "evaluate", "predict", "plan", "convert", "view"]))
 def test_what_exists_is_not_replaced_unless_asked_for(cli, here, tmp_path, segmented, verb):
     image = segmented.data / "images" / "case00.nii.gz"
     words = {
@@ -525,7 +543,7 @@ def test_what_exists_is_not_replaced_unless_asked_for(cli, here, tmp_path, segme
     assert (here / "old.nrrd").read_text() == "mine"
 
 
-@pytest.mark.parametrize("verb", ["check", "train", "evaluate", "predict", "plan", "convert", "view"])
+@pytest.mark.parametrize("verb", thinned(4, ["check", "train", "evaluate", "predict", "plan", "convert", "view"]))
 def test_a_folder_that_is_not_ours_is_never_replaced(cli, here, segmented, verb):
     image = segmented.data / "images" / "case00.nii.gz"
     words = {"evaluate": [segmented.out, segmented.data], "predict": [segmented.out, image]}

@@ -1,6 +1,6 @@
 """Statements of reports keep their laws in a few simulated studies; `bench/laws.py` simulates many.
 
-`make test` takes one law of each claim, `make test-all` each that takes little time.
+`make test` takes one law of each file of claims, `make test-all` each that takes little time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from matrices import thinned
+
 BENCH = Path(__file__).parents[1] / "bench"
 
 
@@ -19,15 +21,16 @@ def laws():
     sys.path.insert(0, str(BENCH))
     try:
         names = sorted(file.stem for file in (BENCH / "claims").glob("*.py") if file.stem != "law")
-        found = [law for name in names for law in importlib.import_module(f"claims.{name}").LAWS]
+        found = [law for name in names for law in few_of(importlib.import_module(f"claims.{name}").LAWS)]
     finally:
         sys.path.remove(str(BENCH))
-    few = [law for law in found if law.few]
-    first = {law.claim: law for law in reversed(few)}
-    return [
-        pytest.param(law, id=f"{law.claim}: {law.cell}", marks=[pytest.mark.whole] * (first[law.claim] is not law))
-        for law in few
-    ]
+    return found
+
+
+def few_of(laws):
+    """The laws of a file that take little time, as parameters; those after the first have the mark `whole`."""
+    few = [pytest.param(law, id=f"{law.claim}: {law.cell}") for law in laws if law.few]
+    return thinned(1, few)
 
 
 @pytest.mark.parametrize("law", laws())

@@ -47,6 +47,7 @@ def matrix(monkeypatch):
     return importlib.import_module("networks_matrix")
 
 
+@pytest.mark.whole
 def test_a_family_that_holds_what_it_advertises_has_no_failure_and_a_row(matrix, monkeypatch):
     combinations = list(matrix.combinations(["lenet"]))
     assert {(one.axes, one.head, one.context) for one in combinations} == {

@@ -320,6 +320,7 @@ def test_a_hippocampus_has_nearly_the_figures_of_monai(data):
 
 @settings(max_examples=3)
 @given(st.integers(0, 100))
+@pytest.mark.whole
 def test_coarse_voxels_give_the_distances_of_fine_ones(seed):
     random = np.random.default_rng(seed)
     shape = (100, 100, 100)

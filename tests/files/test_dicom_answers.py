@@ -80,7 +80,7 @@ def errors_in(path: Path) -> Sequence[str]:
 # -- every kind -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ANSWERS if kind not in ("labelmap", "sr")])
+@pytest.mark.parametrize("kind", thinned(3, [kind for kind in ANSWERS if kind not in ("labelmap", "sr")]))
 def test_dciodvfy_finds_no_error(kind: str, data: Path, tmp_path: Path):
     for name in SERIES:
         result = result_on(read_first(data / "dicom/series" / name))
@@ -89,7 +89,7 @@ def test_dciodvfy_finds_no_error(kind: str, data: Path, tmp_path: Path):
             path.unlink()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ANSWERS if kind != "sr"])
+@pytest.mark.parametrize("kind", thinned(3, [kind for kind in ANSWERS if kind != "sr"]))
 def test_made_again_under_one_stamp_an_object_has_the_same_bytes(kind: str, data: Path, tmp_path: Path):
     result = result_on(read(data / "dicom/series/ct_23x38x3_with_seg"))
     made = []

@@ -22,7 +22,7 @@ from isocenter.tasks.detection.question import Detection
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.exact_convolutions import with_exact_gradients
 from isocenter.values import Boxes, Dense, Field, Head, Points, Vector
-from matrices import only
+from matrices import only, rarely
 
 torch.set_num_threads(1)
 
@@ -471,17 +471,18 @@ def test_the_file_of_a_family_makes_the_same_network_alone(which, tmp_path, monk
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("every", [4, rarely(1)])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.whole)])
 @pytest.mark.parametrize(
     "patch",
     [(28, 28), *(pytest.param(one, marks=pytest.mark.whole) for one in ((512, 384), (28, 28, 28), (96, 96, 24)))],
     ids=str,
 )
-def test_the_size_that_a_family_chooses_fits_the_patch_it_was_chosen_for(patch, device):
+def test_the_size_that_a_family_chooses_fits_the_patch_it_was_chosen_for(patch, device, every):
     axes = len(patch)
     # 28 can be halved twice, and 24 slices of thick voxels are halved once.
     strides = [[1] * axes, *[[2] * axes] * 2] if max(patch) == 28 else [[1] * axes, [2] * axes, [2, 2, 1][:axes]]
-    for name in networks.names():
+    for name in list(networks.names())[::every]:
         size, because, _ = networks.size_for(name, patch, strides, device)
         head: Head = Dense(2) if name in DENSE else Vector(2)
         if (name, axes) in NONE_FOR:

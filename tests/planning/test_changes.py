@@ -20,6 +20,7 @@ def planned(found: Fingerprint) -> Plan:
     return make_plan(cohort(found.cases), found, DRAWN, LAPTOP, Wishes(Decision("cpu", "a test"), 60.0))
 
 
+@pytest.mark.whole
 def test_a_fold_takes_its_statistics_from_its_own_training_cases():
     voxels = [np.linspace(-100.0 + 10 * n, 100.0 + 10 * n, 2001) for n in range(9)]
     cases = [facts(name=f"c{n}", modality="CT", intensity=HU, inside=intensity(own)) for n, own in enumerate(voxels)]

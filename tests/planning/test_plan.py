@@ -17,23 +17,28 @@ def blobs(tmp_path_factory):
     return trained.blobs(tmp_path_factory.mktemp("plan") / "data", 8)
 
 
+@pytest.fixture(scope="module")
+def first(blobs):
+    """The plan of a set of volumes, by the rules alone; tests only read it."""
+    return planned(blobs)
+
+
 def planned(data, **flags):
     return isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1, **flags)
 
 
-def test_statistics_come_from_the_training_cases_alone(blobs):
-    made = planned(blobs)
-    count = list(made.parts.values()).count("train")
-    assert f"median spacing of {count} training cases" in made.plan.decision("preprocessing.spacing").because
+def test_statistics_come_from_the_training_cases_alone(first):
+    count = list(first.parts.values()).count("train")
+    assert f"median spacing of {count} training cases" in first.plan.decision("preprocessing.spacing").because
 
 
-def test_the_spacing_is_that_of_the_grid_in_canonical_order(blobs):
-    spacing = planned(blobs).plan["preprocessing.spacing"]
+def test_the_spacing_is_that_of_the_grid_in_canonical_order(first):
+    spacing = first.plan["preprocessing.spacing"]
     assert spacing == pytest.approx([(1.1**2 + 0.2**2) ** 0.5, 1.1280, 1.3086], abs=1e-3)
 
 
-def test_the_same_data_give_the_same_plan_and_another_seed_another_split(blobs):
-    first, again, other = planned(blobs), planned(blobs), planned(blobs, seed=1)
+def test_the_same_data_give_the_same_plan_and_another_seed_another_split(blobs, first):
+    again, other = planned(blobs), planned(blobs, seed=1)
     # How much memory happens to be free stands in its reason alone.
     assert [one for one in first.plan if one[0] != "training.memory"] == [
         one for one in again.plan if one[0] != "training.memory"
@@ -73,9 +78,9 @@ def test_what_is_set_by_hand_is_recorded_so(blobs):
     ("wrong", "meant"),
     [("training.batches", "training.batch"), ("inference.zzz", "inference.overlap"), ("zzz", "network")],
 )
-def test_a_name_that_the_plan_does_not_have_is_refused_with_those_that_may_be_meant(blobs, wrong, meant):
+def test_a_name_that_the_plan_does_not_have_is_refused_with_those_that_may_be_meant(first, wrong, meant):
     with pytest.raises(PlanError) as caught:
-        with_settings(planned(blobs).plan, {wrong: 4})
+        with_settings(first.plan, {wrong: 4})
     assert meant in re.split(r", | ", caught.value.remedy)
 
 
@@ -113,6 +118,7 @@ def test_a_flag_wins_over_the_plan_and_the_plan_over_the_rule(blobs, tmp_path):
     assert kept.options == {"labels": trained.LABELS}
 
 
+@pytest.mark.whole
 def test_what_a_flag_says_about_reading_is_kept_for_a_resumed_run(blobs, tmp_path):
     few = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET}
     planned(blobs, out=tmp_path / "plan.yaml", assignments=few, everything=True)
@@ -123,8 +129,8 @@ def test_what_a_flag_says_about_reading_is_kept_for_a_resumed_run(blobs, tmp_pat
     assert guard is not None and not guard.is_calibrated and guard.trained == 8
 
 
-def test_a_rounded_spacing_adds_nothing_to_a_patch(blobs):
-    assert planned(blobs).plan["training.patch"] == [16, 16, 16]
+def test_a_rounded_spacing_adds_nothing_to_a_patch(first):
+    assert first.plan["training.patch"] == [16, 16, 16]
 
 
 def test_the_size_of_a_network_follows_the_family_that_was_chosen(tmp_path):

@@ -36,6 +36,7 @@ def test_a_scarce_class_is_drawn_as_often_and_corrected_by_its_share_of_the_trai
     assert shift(plan) == pytest.approx(np.log(counts["dark"] / counts["bright"]), abs=1e-5)
 
 
+@pytest.mark.whole
 def test_another_sampling_or_weights_by_hand_bring_their_own_correction(scarce):
     natural = planned(scarce, **{"training.sampling": "natural"}).plan
     assert natural["task.prior_shift"] is None

@@ -148,6 +148,7 @@ def test_patients_who_differ_in_upper_and_lower_case_alone_are_named_by_their_ca
     assert "P1" not in f"{problem}".replace(repr(problem.cases), "")
 
 
+@pytest.mark.whole
 def test_the_pairs_of_many_neighbouring_slices_are_parted_and_joined():
     """Each slice is a case of its own, nearly the same image as the next; pairs by pairs would take a minute."""
     names = [f"c{n}" for n in range(20_000)]

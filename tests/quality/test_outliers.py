@@ -108,6 +108,7 @@ def test_colour_pictures_stand_beside_grey_ones():
     assert found["blurred"] == ("c3",)
 
 
+@pytest.mark.whole
 def test_the_hippocampi_raise_no_alarm_but_that_patients_and_structures_are_not_named(data: Path):
     dataset = read_dataset(data / "hippocampus")
     found = examine(replace(dataset, cases=dataset.cases[::2]), threads=2)

@@ -169,6 +169,7 @@ def test_an_aspect_ratio_is_found_and_is_gone_when_all_are_cut_to_one():
     assert not standing(retested(found, aspect="crop", shape=(32, 32)))
 
 
+@pytest.mark.whole
 def test_small_images_that_are_stretched_to_the_networks_shape_stay_known():
     found = examine(cohort(lambda n, ill, rng: rng.random((24 + 40 * ill,) * 2)))
     assert "image size" in standing(retested(found, aspect="crop", shape=(64, 64)))
@@ -208,6 +209,7 @@ def test_what_was_found_stands_after_preprocessing_until_it_is_shown_to_be_gone(
     assert standing(still_standing(found, [weak, shortcut("spacing", 0.5)])) == {"border pixels"}
 
 
+@pytest.mark.whole
 def test_that_nothing_is_to_be_done_stands_once_for_all_that_the_plan_tries_to_remove():
     removable, site = (replace(shortcut("", 0.9), standing=True, p=0.001, removable=one) for one in (True, False))
     given = [replace(removable, name="border pixels"), replace(site, name="column site"),
@@ -260,6 +262,7 @@ def test_a_disease_that_is_everywhere_in_the_picture_is_no_mark():
     assert "small mark" not in {one.name for one in examine(cohort(spotted, count=40)).shortcuts}
 
 
+@pytest.mark.whole
 def test_a_mark_at_the_margin_is_gone_when_that_is_cut_away():
     def marked(n, ill, rng):
         pixels = textured(n, ill, rng)
@@ -273,6 +276,7 @@ def test_a_mark_at_the_margin_is_gone_when_that_is_cut_away():
     assert "small mark" not in standing(retested(found, border=0.1))
 
 
+@pytest.mark.whole
 def test_a_mark_is_found_in_a_list_of_pairs_too_long_for_all_pictures_to_be_kept(monkeypatch):
     """Every second case is ill: of every second picture alone nothing could be told."""
 
@@ -288,6 +292,7 @@ def test_a_mark_is_found_in_a_list_of_pairs_too_long_for_all_pictures_to_be_kept
     assert "small mark" in standing(found.shortcuts)
 
 
+@pytest.mark.whole
 def test_volumes_have_faces_and_spacings():
     def volume(n: int) -> Case:
         grid = Geometry((10, 10, 6), np.diag([1.0, 1.0, 2.0 + 2 * (n % 2), 1.0]))
@@ -332,6 +337,7 @@ def test_a_frame_that_tells_a_value_or_a_time_is_said_and_never_cut_away(answer,
     assert not standing(examine(answering(answer)).shortcuts)
 
 
+@pytest.mark.whole
 def test_of_few_events_nothing_is_claimed():
     assert examine(answering(lambda n: {"event": (100.0 + n, n % 8 == 0)}, framed)).shortcuts == ()
 
@@ -352,6 +358,7 @@ def _halved(image: Image) -> Image:
     return Image(pixels, Geometry.of_pixels(pixels.shape[1:]))
 
 
+@pytest.mark.whole
 def test_the_size_and_aspect_of_the_radiographs_tell_pneumonia(radiographs):
     found = {one.name: one for one in radiographs.shortcuts}
     for name in ("image size", "aspect ratio"):
@@ -360,6 +367,7 @@ def test_the_size_and_aspect_of_the_radiographs_tell_pneumonia(radiographs):
         assert found[name].standing
 
 
+@pytest.mark.whole
 def test_cut_to_one_aspect_the_radiographs_sizes_tell_nothing(radiographs):
     left = {one.name: one for one in retested(radiographs, aspect="crop", shape=(64, 64))}
     assert not left["aspect ratio"].standing

@@ -145,6 +145,7 @@ def test_at_28_pixels_a_copy_that_is_moved_by_one_is_known_again(data: Path, dow
     assert {frozenset(pair) for pair in found} == {frozenset((str(n), f"{n}, moved")) for n in range(0, 90, 9)}
 
 
+@pytest.mark.whole
 def test_two_smears_of_one_field_are_found_although_the_stage_has_moved(data: Path):
     folder = data / "bccd" / "JPEGImages"
     shown = {}
@@ -156,6 +157,7 @@ def test_two_smears_of_one_field_are_found_although_the_stage_has_moved(data: Pa
     assert len(pairs(shown)) == 2
 
 
+@pytest.mark.whole
 def test_no_two_hippocampi_are_one_but_a_copy_of_one_is(data: Path):
     cases = read_dataset(data / "hippocampus").cases[:60]
     looks = looks_of(cases)

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from browsers import Browser, browser_running
+from isocenter.report.figures import drawing
 from isocenter.values import Geometry, Image, Label
 
 LABELS = (Label(0, "background"), Label(1, "anterior"), Label(2, "posterior"))
@@ -21,7 +23,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def volume() -> Image:
     """(1, 12, 16, 10) with unlike spacing, stored towards front, feet and right; every voxel has its own value."""
     affine = np.array([[0, 0, 2.0, -30], [1.0, 0, 0, 20], [0, -0.5, 0, 10], [0, 0, 0, 1]])
@@ -29,13 +31,19 @@ def volume() -> Image:
     return Image(values, Geometry((12, 16, 10), affine), modality="MR", channels=("T1",))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def box(volume: Image) -> Image:
     """A label map on the volume: label 1 at i 3..5, j 4..9, k 2..6, label 2 at one voxel."""
     values = np.zeros((1, 12, 16, 10), dtype=np.uint8)
     values[0, 3:6, 4:10, 2:7] = 1
     values[0, 9, 12, 8] = 2
     return Image(values, volume.geometry, channels=("reference",), labels=LABELS)
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch, pictures: None) -> None:
+    """Charts are drawn and have no pixels, which take longest: for tests of their words."""
+    monkeypatch.setattr(drawing, "_rendered", lambda canvas, dpi: PIL.Image.new("RGB", (8, 8)))
 
 
 class Outline(HTMLParser):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from isocenter.report import (
     Details,
     Estimates,
     Facts,
+    Figure,
     Gallery,
     Link,
     Page,
@@ -33,11 +35,17 @@ DICE = Row("dice", "all", Estimate(0.8821, 0.8741, 0.8899, n=40, patients=40, me
 NSD = Row("nsd", "all", Estimate(0.97, n=1, patients=1, method="none: one patient"))
 
 
+@cache
+def drawn(volume: Image, box: Image) -> tuple[Figure, Figure]:
+    """A chart and a picture of the page, for all its tests."""
+    chart = figures.label_scores([DICE, Row("dice", HOSTILE, DICE.estimate)], HOSTILE, metrics=Metrics())
+    return chart, figures.contours(volume, box.data, None, box.labels, HOSTILE, caption=HOSTILE)
+
+
 @pytest.fixture
 def page(volume: Image, box: Image) -> Page:
     """A page with every kind of block, and a hostile name wherever a name can stand."""
-    chart = figures.label_scores([DICE, Row("dice", HOSTILE, DICE.estimate)], HOSTILE, metrics=Metrics())
-    slices = figures.contours(volume, box.data, None, box.labels, HOSTILE, caption=HOSTILE)
+    chart, slices = drawn(volume, box)
     problems = (
         Problem("note", "a note", ("a",)),
         Problem("error", HOSTILE, (HOSTILE, *map(str, range(20))), HOSTILE, HOSTILE),

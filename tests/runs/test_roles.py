@@ -140,7 +140,6 @@ def test_minutes_that_are_left_train_further_networks_which_differ_by_their_seed
         ({"costs": QUICK, "seconds": 1700.0, "ended": 1700.0}, {}),  # no time is left
         ({"by_clock": False}, {}),
         ({}, {"inference.uncertainty": "none"}),
-        ({}, {"training.snapshots": 2}),
     ],
 )
 def test_one_network_stays_alone_where_more_would_take_too_long_or_mean_nothing(pictures, known, planned_by):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,14 +28,6 @@ def picture(path: Path) -> None:
     tifffile.imwrite(path, VOXELS[..., 0].astype(np.uint16), photometric="minisblack", metadata={"axes": "CYX"})
 
 
-def sound(path: Path) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(100)
-        file.writeframes(VOXELS.tobytes())
-
-
 def table(path: Path) -> None:
     rows = [f"{n / 100},{n},{-n}" for n in range(60)]
     path.write_text("\n".join(["time,I,II", *rows]))
@@ -49,7 +40,6 @@ def table(path: Path) -> None:
         ("scan.nrrd", volume, 3, "0, 1"),
         ("scan.mha", volume, 3, "0, 1"),
         ("scan.ome.tiff", picture, 2, "0, 1"),
-        ("heart.wav", sound, 1, "0, 1"),
         ("heart.csv", table, 1, "I, II"),
     ],
 )

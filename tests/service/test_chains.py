@@ -144,6 +144,7 @@ def test_a_rule_within_another_answer_marks_nothing_outside_its_box(tmp_path, mr
     np.testing.assert_array_equal(found["within"], found["all"] & ~outside)
 
 
+@pytest.mark.whole
 def test_a_rule_within_the_answer_on_another_series_looks_where_that_lies_in_the_patient(tmp_path, mr):
     """The second series has voxels half as long along its first axis, and begins elsewhere."""
     high, low = (threshold_model(tmp_path, level, name=name) for name, level in (("high", LEVEL), ("low", 20.5)))

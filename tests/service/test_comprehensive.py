@@ -18,6 +18,7 @@ from isocenter.service import Couriers, courier
 from isocenter.service.dicom.messages import COMMITMENT
 from isocenter.service.objects.received import CommitmentReport
 from isocenter.service.records.tables import answers, deliveries, jobs
+from matrices import thinned
 from ports import free_port
 from service.small_node import SmallNode
 from service.test_courier import WebPeer, failed_sop, to_web
@@ -89,7 +90,7 @@ def reporting(tmp_path, mr, monkeypatch):
         node.database.close()
 
 
-@pytest.mark.parametrize("syntax", [None, IMPLICIT])
+@pytest.mark.parametrize("syntax", thinned(1, [None, IMPLICIT]))
 def test_a_peer_that_refuses_the_class_gets_the_same_content_as_comprehensive_sr_and_commits_that(
     reporting, syntax, tmp_path
 ):
@@ -129,7 +130,7 @@ def test_a_peer_that_accepts_the_class_and_refuses_the_report_gets_the_other_cla
     assert (taken.SOPClassUID, sent.state, sent.sent_as) == (IN_PLACE, "sent", str(taken.SOPInstanceUID))
 
 
-@pytest.mark.parametrize("status", [202, 409])
+@pytest.mark.parametrize("status", thinned(1, [202, 409]))
 def test_a_peer_with_dicomweb_that_refuses_the_class_gets_the_other_class(reporting, status):
     node, couriers, _ = reporting("node")
     with WebPeer(200, {}) as web:

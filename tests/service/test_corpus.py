@@ -77,6 +77,7 @@ def written(node: SmallNode) -> dict[str, Path]:
     return {row.sop_instance_uid: results / row.job / row.name for row in node.rows(answers) if row.sop_instance_uid}
 
 
+@pytest.mark.whole
 def test_an_answer_lies_on_the_voxels_of_its_series_whatever_their_orientation(small_node, data):
     for name in SOME:
         small_node.receive(*files_of(data / "dicom" / "series" / name))

@@ -246,6 +246,7 @@ def test_verdicts_are_kept_with_the_findings_before_and_after(read_node, mr):
     assert told == ["verdict", "correction", "verdict", "view"]
 
 
+@pytest.mark.whole
 def test_a_segmentation_of_another_product_is_corrected_and_judged_without_a_model(tmp_path):
     node = SmallNode(tmp_path / "node", page={"send": ["PACS"]}, peers=[PACS])
     files = sorted((SERIES / "ct_23x38x3_with_seg").glob("*.dcm"))
@@ -311,6 +312,7 @@ def test_what_people_said_is_a_data_set_that_check_and_train_read(read_node, mr,
         isocenter.feedback(read_node.settings.folder, out=tmp_path / "late", since="2999-01-01")
 
 
+@pytest.mark.whole
 def test_of_several_views_only_the_one_that_was_drawn_on_is_corrected(tmp_path):
     paths = views(tmp_path / "views", count=3)
     node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", 2000, axes=2))
@@ -394,6 +396,7 @@ def test_boxes_are_added_changed_and_removed_and_lose_what_the_model_said_of_the
     ]
 
 
+@pytest.mark.whole
 def test_an_earlier_study_of_the_patient_stands_beside_the_one_that_is_read(read_node, mr, tmp_path):
     image = read(mr[0].parent)
     write_series(image, SeriesNames("p", "later", "series"), tmp_path / "later")

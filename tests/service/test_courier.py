@@ -23,6 +23,7 @@ from isocenter.service.records.database import only_keeper
 from isocenter.service.records.tables import answers, deliveries, jobs, studies
 from isocenter.service.repeating import repeated
 from isocenter.service.stored import MODELS, settings_file
+from matrices import thinned
 from ports import free_port
 from service.objects_sent import drawn, encoded
 from service.receiving import until
@@ -152,7 +153,7 @@ def test_an_answer_that_no_peer_has_taken_for_days_is_aside_and_stands_in_the_lo
     assert "peer pacs has not taken an answer" in caplog.text
 
 
-@pytest.mark.parametrize("fault", ["full", "stalls", "dies"])
+@pytest.mark.parametrize("fault", thinned(1, ["full", "stalls", "dies"]))
 def test_a_peer_that_is_full_stalls_or_dies_is_tried_again(sending, port, fault):
     node, couriers = sending
     over = threading.Event()
@@ -325,7 +326,8 @@ def test_answers_to_a_peer_that_is_no_longer_listed_are_given_up_and_the_study_i
 
 
 @pytest.mark.parametrize(
-    ("stated", "rest_s", "complete", "times"), [("2", 0, 0, 2), ("1", 0, 1, 2), ("", 0, 0, 1), ("1", 60, 0, 0)]
+    ("stated", "rest_s", "complete", "times"),
+    thinned(1, [("2", 0, 0, 2), ("1", 0, 1, 2), ("", 0, 0, 1), ("1", 60, 0, 0)]),
 )
 def test_a_study_at_rest_is_complete_once_its_sender_says_that_there_is_no_more(
     sending, port, monkeypatch, stated, rest_s, complete, times

@@ -237,6 +237,7 @@ def test_the_priority_is_that_which_the_findings_give_before_that_of_the_rule(tm
         assert (order[5], stated["meta"]["tag"][0]["code"]) == (of_hl7, of_fhir)
 
 
+@pytest.mark.whole
 def test_every_report_arrives_at_servers_that_fail_half_the_time_and_repeats_have_the_same_id(
     tmp_path, mr, monkeypatch
 ):

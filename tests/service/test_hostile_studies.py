@@ -15,6 +15,7 @@ from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.service import keeper
 from isocenter.service.records.tables import series, studies
 from isocenter.values import Geometry, Image
+from matrices import thinned
 from service.databases import empty
 from service.objects_sent import drawn, encoded
 from service.small_node import LEVEL, SmallNode
@@ -105,7 +106,7 @@ def test_a_header_that_inflates_beyond_measure_takes_no_memory_and_is_refused(no
     assert (row.state, row.outcome) == ("done", "refused")
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", thinned(1, ["sqlite", "postgresql"]))
 def test_a_header_with_values_that_no_table_holds_keeps_no_study_from_its_answer(tmp_path, mr, kind, request):
     url = "sqlite" if kind == "sqlite" else request.getfixturevalue("postgresql")
     node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", LEVEL), database={"url": url})

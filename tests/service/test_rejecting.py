@@ -60,6 +60,7 @@ def saved(made: pydicom.Dataset, path: Path) -> Path:
     return path
 
 
+@pytest.mark.whole
 def test_what_was_superseded_is_rejected_after_the_newer_result_and_never_comes_back_under_its_uids(node, mr, tmp_path):
     first = {str(one.SOPInstanceUID) for one in deliver(node, "pacs", IS_3D)}
     assert len(deliver(node, "archive", IS_3D)) == len(first) == 2

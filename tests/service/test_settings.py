@@ -169,6 +169,7 @@ def test_a_part_on_another_machine_leaves_the_keepers_settings_and_goes_by_them(
     assert shared.queue.workers == 7
 
 
+@pytest.mark.whole
 def test_a_model_of_a_further_machine_that_does_not_load_is_refused(tmp_path):
     (tmp_path / "node").mkdir()
     for name in ("settings.json", MODELS):

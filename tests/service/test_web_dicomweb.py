@@ -199,6 +199,7 @@ def test_a_search_does_not_wait_for_a_keeper_that_does_not_come(fresh):
     assert fresh.client.get("/dicomweb/studies/1.2/metadata").status_code == 404
 
 
+@pytest.mark.whole
 def test_a_search_waits_for_nothing_that_comes_after_it(fresh):
     """Else a node to which others send all the time would answer no search."""
     studies = iter(range(10, 10_000))

@@ -91,6 +91,7 @@ def test_a_body_that_stands_still_is_given_up_and_leaves_nothing(tmp_path, monke
         assert list((web.settings.folder / "inbox").rglob("*.part")) == []
 
 
+@pytest.mark.whole
 def test_more_requests_than_the_node_answers_at_once_are_told_when_to_come_again(tmp_path):
     """Bodies that trickle in hold requests open; what is refused leaves nothing, and all is stored afterwards."""
     objects = [encoded(drawn(f"1.2.3.{number}", study=f"1.2.{number}")) for number in range(4)]
@@ -199,6 +200,7 @@ def test_a_node_that_stops_while_an_object_is_written_closes_its_file_only_after
     assert list(tmp_path.rglob("*.part")) == []
 
 
+@pytest.mark.whole
 def test_memory_does_not_grow_with_what_is_sent(tmp_path):
     megabyte = bytes(1 << 20)
     head = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()

@@ -26,6 +26,7 @@ from isocenter.service.web.studies import StudyPage, get_study, list_studies
 from isocenter.service.web.web_node import WebNode
 from isocenter.service.work import answer, worker
 from isocenter.values import Geometry, Image
+from matrices import thinned
 from service.objects_sent import drawn, encoded
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import class_model, threshold_model
@@ -164,12 +165,15 @@ def test_a_mask_that_no_segmentation_can_hold_is_sent_as_a_report_alone_and_the_
 
 @pytest.mark.parametrize(
     ("tell", "level", "plain", "expected"),
-    [
-        (None, 1e5, False, ("nothing", ["answer_report.dcm"], "Not detected")),
-        (["result"], 1e5, False, ("nothing", [], "Not detected")),
-        (["abstained"], LEVEL, True, ("abstained", ["answer_report.dcm"], "Undetermined")),
-        (None, LEVEL, True, ("abstained", [], None)),
-    ],
+    thinned(
+        2,
+        [
+            (None, 1e5, False, ("nothing", ["answer_report.dcm"], "Not detected")),
+            (["result"], 1e5, False, ("nothing", [], "Not detected")),
+            (["abstained"], LEVEL, True, ("abstained", ["answer_report.dcm"], "Undetermined")),
+            (None, LEVEL, True, ("abstained", [], None)),
+        ],
+    ),
 )
 def test_peers_are_told_of_outcomes_without_a_result_as_the_rule_says(tmp_path, mr, tell, level, plain, expected):
     pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 11112}
@@ -277,6 +281,7 @@ def test_files_that_no_row_knows_are_found_at_the_start(node, mr):
     assert [row.outcome for row in node.rows(jobs)] == ["result"]
 
 
+@pytest.mark.whole
 def test_a_flood_of_studies_is_kept_in_portions_and_none_is_complete_too_early(node, tmp_path, monkeypatch):
     """One round ends soon whatever has come in: the first answers do not wait for the last study."""
     monkeypatch.setattr(keeper, "JOURNAL_BYTES", 1)

@@ -84,6 +84,7 @@ def test_a_missing_target_costs_nothing_and_leaves_no_trace_in_the_gradients(tas
     assert nothing.item() == 0
 
 
+@pytest.mark.whole
 def test_the_likelihood_is_least_where_the_error_bar_is_the_error():
     """For one residual of 0.3 deviations the best variance is its square, whatever the weight."""
     task, truth = replace(VOLUME, noise="gaussian"), torch.zeros(1, 1)

@@ -14,8 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
 from isocenter.training import MemberOutputs, member_weights
-from isocenter.training.members.weights import FEWEST_PATIENTS, PARTS, dealt, fitted
-from isocenter.training.members.weights import judged as of_members
+from isocenter.training.weighting import FEWEST_PATIENTS, PARTS, dealt, fitted
+from isocenter.training.weighting import judged as of_members
 
 torch.set_num_threads(1)
 

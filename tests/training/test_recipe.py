@@ -193,6 +193,7 @@ def test_another_seed_gives_other_weights(segmented, tmp_path):
     assert not all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
+@pytest.mark.whole
 def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(classified, tmp_path, monkeypatch):
     """Simulated: the probe has seen a thousand steps a second, and each then takes a tenth of one."""
 

@@ -19,7 +19,6 @@ from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.planning import plan_text, read_plan
 from isocenter.training import recover
 from isocenter.values import Decision
-from matrices import only
 
 # With the channels last, so that what the optimiser keeps must find its way back into that order.
 SIX = {"training.steps": 6, "training.validations": 3, "training.compute": "channels-last"}
@@ -63,7 +62,8 @@ def whole(tmp_path_factory) -> Callable[[str], tuple[Path, Path]]:
     return made
 
 
-@pytest.mark.parametrize("kind", only(["classification"], KINDS))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.whole
 def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path):
     (data, uninterrupted), (_, train, chosen) = whole(kind), KINDS[kind]
 

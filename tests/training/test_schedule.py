@@ -12,10 +12,8 @@ from isocenter.planning import settings as typed
 from isocenter.training import Pace, Speed, replan
 from isocenter.training.length.schedule import (
     FEWEST_STEPS,
-    cycles_over,
     decay,
     fitting_steps,
-    moments_over,
     most_steps,
     rate,
 )
@@ -164,19 +162,3 @@ def test_a_run_on_a_machine_whose_load_changes_still_ends_near_its_time(first, s
             anew = replan(pace, done, validations, speed, left=deadline - clock, deadline=deadline)
             pace = anew[0] if anew else pace
     assert abs(clock - deadline) < 0.05 * deadline
-
-
-def test_each_cycle_of_the_rate_begins_at_its_height_and_ends_near_zero(chosen):
-    found = rates(100, replace(chosen, warmup=0.0, learning_rate=2.0, schedule="cosine", snapshots=4))
-    assert found[::25] == pytest.approx([2.0] * 4)
-    assert max(found[24::25]) < 0.01
-    assert found[:25] == pytest.approx(found[75:])
-    cycled = replace(chosen, warmup=0.0, snapshots=4)
-    assert [cycles_over(step / 100, cycled) for step in (24, 25, 99, 100)] == [0, 1, 3, 4]
-
-
-def test_where_moments_of_weights_are_sought_the_rate_stays_in_the_last_quarter(chosen):
-    plain, found = (rates(100, replace(chosen, swag=count)) for count in (0, 3))
-    assert found[:75] == pytest.approx(plain[:75])
-    assert found[75:] == pytest.approx([plain[75]] * 25)
-    assert [moments_over(step / 100) for step in (0, 75, 80, 100)] == [0, 0, 4, 20]

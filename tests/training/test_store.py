@@ -253,6 +253,7 @@ prepare_all(cases, preprocessing, task, threads=2, memory=0, progress=lambda don
 """
 
 
+@pytest.mark.whole
 def test_what_was_prepared_before_a_kill_is_kept_and_the_rest_is_made_good(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
     data = trained.blobs(tmp_path / "data", 40)
@@ -302,6 +303,7 @@ def test_another_column_of_the_same_table_is_another_target(tmp_path, monkeypatc
             assert_array_equal(one.target, chosen.task.target(case).data)
 
 
+@pytest.mark.whole
 def test_several_answers_about_an_image_are_known_again_and_by_what_they_state(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
     for n in range(16):

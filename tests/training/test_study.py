@@ -30,6 +30,7 @@ def test_the_first_trial_is_the_plan_as_it_stands(tmp_path):
     assert (trial.number, trial.choices) == (0, {"rate": 1e-3, "patch": [32, 32], "family": "unet"})
 
 
+@pytest.mark.whole
 def test_a_study_that_is_found_again_goes_on_as_if_it_had_not_been_closed(tmp_path):
     apart = tried(tmp_path / "apart.db", 7)
     with Study(tmp_path / "once.db", SPACE, seed=3) as study:

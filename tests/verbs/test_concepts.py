@@ -155,6 +155,7 @@ def test_an_interval_that_ends_just_below_0_has_no_minus_without_a_digit():
     assert "0 % (95 % interval 0 to 2 %)" in _section_of_measurements(found, 20).blocks[0].text
 
 
+@pytest.mark.whole
 def test_of_several_images_the_values_of_each_are_measured_under_its_name():
     """The answer follows the second image; the first is the same noise in every case."""
     weights = np.zeros((2, 20, 20))

@@ -16,6 +16,7 @@ from isocenter.runs import configuration_plan, configuration_results
 from isocenter.runs import configurations as names_of
 from isocenter.runtime import Averaged
 from isocenter.values import Estimate
+from matrices import thinned
 
 FOLDS = {"training.steps": 4, "training.validations": 1, "search.configurations": "auto"}
 
@@ -123,18 +124,24 @@ def test_a_comparison_says_why_it_leaves_a_cascade_out(compared):
 
 @pytest.mark.parametrize(
     ("given", "problem"),
-    [
-        (
-            {"folds": 2, "minutes": 17, "assignments": {"search.configurations": "auto", **CASCADE}},
-            "17 minutes for 10 trainings.*Give --minutes 18 or more",
-        ),
-        (
-            {"folds": 2, "assignments": {"search.configurations": "ensemble", **CASCADE}},
-            "without a first stage",
-        ),
-        ({"folds": 0, "assignments": {"search.configurations": "auto"}}, "held-out cases of folds"),
-        ({"folds": 5, "minutes": 6, "assignments": {"search.configurations": "auto"}}, "6 minutes for 10 trainings"),
-    ],
+    thinned(
+        2,
+        [
+            (
+                {"folds": 2, "minutes": 17, "assignments": {"search.configurations": "auto", **CASCADE}},
+                "17 minutes for 10 trainings.*Give --minutes 18 or more",
+            ),
+            (
+                {"folds": 2, "assignments": {"search.configurations": "ensemble", **CASCADE}},
+                "without a first stage",
+            ),
+            ({"folds": 0, "assignments": {"search.configurations": "auto"}}, "held-out cases of folds"),
+            (
+                {"folds": 5, "minutes": 6, "assignments": {"search.configurations": "auto"}},
+                "6 minutes for 10 trainings",
+            ),
+        ],
+    ),
     ids=["too few minutes for a cascade", "a mean with a cascade", "without folds", "too few minutes"],
 )
 def test_a_comparison_that_cannot_be_is_refused_before_anything_is_trained(blobs, tmp_path, given, problem):

@@ -203,6 +203,7 @@ def with_validation_cases(run: Path, count: int) -> None:
     table.to_csv(run / "split.csv", index=False)
 
 
+@pytest.mark.whole
 def test_weights_are_fitted_where_that_surely_pays_and_thresholds_are_found_anew(opposed, classified, tmp_path):
     found = isocenter.ensemble(opposed, out=tmp_path / "fitted", device="cpu", data=classified.data)
     assert set(found.weights) == {"as it is", "opposite"}
@@ -381,6 +382,7 @@ def test_the_folds_of_a_member_share_its_weight_alike_and_have_no_validation_cas
     assert model.predict(picture(classified)).confidence.uncalibrated == pytest.approx(wanted, abs=1e-6)
 
 
+@pytest.mark.whole
 def test_where_no_case_is_left_nothing_is_estimated_and_the_ensemble_predicts_nevertheless(runs, classified, tmp_path):
     everything = []
     for place, run in enumerate(runs):

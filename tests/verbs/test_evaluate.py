@@ -170,6 +170,7 @@ def test_ctrl_c_keeps_the_figures_of_the_cases_that_were_scored_by_then(segmente
     assert f"2 cases scored before the stop: {tmp_path / 'out'}" in caplog.text
 
 
+@pytest.mark.whole
 def test_ctrl_c_in_an_audit_keeps_the_figures_of_all_cases(segmented, tmp_path, monkeypatch):
     def pressed(audit):
         raise KeyboardInterrupt

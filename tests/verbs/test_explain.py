@@ -304,6 +304,7 @@ def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
     assert tested.records["smoothgrad"]["deletion"]["n"] == FEWEST
 
 
+@pytest.mark.whole
 def test_what_tests_find_of_a_zip_is_kept_in_the_cache_for_the_same_weights_alone(classified, tmp_path, caplog):
     with no_export():
         package = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out

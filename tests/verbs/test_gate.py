@@ -226,6 +226,7 @@ def test_a_gate_of_another_run_beside_a_checkpoint_is_refused(gated, tmp_path):
         isocenter.load(tmp_path / "run")
 
 
+@pytest.mark.whole
 def test_cases_of_another_source_void_all_guarantees_and_the_report_and_the_summary_say_so(gated, tmp_path):
     own = isocenter.evaluate(gated.out, gated.data)
     assert own.scored.shift is not None and not own.scored.shift.is_found

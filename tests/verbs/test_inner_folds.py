@@ -63,6 +63,7 @@ def folds_of(run: Path) -> list[set[str]]:
     return [set(rows["case"]) for _, rows in table.groupby("fold")]
 
 
+@pytest.mark.whole
 def test_no_network_of_an_inner_fold_sees_its_part_and_none_sees_a_test_case(parted):
     parts, folds = parts_of(parted.out), folds_of(parted.out)
     assert set.union(*folds) == parts["train"]
@@ -71,6 +72,7 @@ def test_no_network_of_an_inner_fold_sees_its_part_and_none_sees_a_test_case(par
     assert parted.shown == [everything, everything - folds[0], everything - folds[1]]
 
 
+@pytest.mark.whole
 def test_calibration_and_threshold_are_those_of_predictions_by_networks_that_have_not_seen_the_case(parted):
     cases = {case.id: case for case in read_dataset(parted.data)}
     likely, dark = list[float](), list[bool]()

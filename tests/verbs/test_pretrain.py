@@ -80,6 +80,7 @@ def test_it_is_no_part_of_another_kind_of_problem_and_never_picked_by_itself(con
         isocenter.train(unlabelled, out=tmp_path / "run")
 
 
+@pytest.mark.whole
 def test_a_training_starts_from_its_encoder(contrasted, tmp_path):
     run = trained.classifying(
         contrasted.data, tmp_path / "run", start=contrasted.out, seed=1, assignments=trained.TWO_STEPS

@@ -128,6 +128,7 @@ def test_a_transform_without_a_grid_is_refused(folder):
         isocenter.convert(folder / "fixed.nii.gz", folder / "x.nii.gz", through=folder / "out" / "transform.h5")
 
 
+@pytest.mark.whole
 def test_dicom_on_both_sides_also_gives_a_registration_and_two_patients_need_a_word(tmp_path):
     fixed = blobs(FIXED)
     for name, patient in (("a", "p1"), ("b", "p2")):

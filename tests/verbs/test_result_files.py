@@ -25,7 +25,7 @@ from isocenter.tasks import added_results
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image, Label
-from matrices import rarely
+from matrices import rarely, thinned
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
@@ -197,7 +197,7 @@ def test_saved_probabilities_of_a_part_are_called_by_what_they_are_of(tmp_path):
     assert dict(zip(named["name"], found.sum(axis=(0, 1, 2)), strict=True)) == {"whole": 1000, "core": 64}
 
 
-@pytest.mark.parametrize("letter", ["x", "\u00e9", "\u5c71"])
+@pytest.mark.parametrize("letter", thinned(1, ["x", "\u00e9", "\u5c71"]))
 def test_a_long_name_is_shortened_to_what_systems_allow_and_stays_its_own(segmented, image, tmp_path, letter):
     long = letter * (240 // len(letter.encode()))
     images = [tmp_path / f"{long}{n}.nii.gz" for n in (1, 2)]

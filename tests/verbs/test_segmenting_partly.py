@@ -71,6 +71,7 @@ def overlapping(tmp_path_factory):
     return root / "data", root / "run", rows
 
 
+@pytest.mark.whole
 def test_regions_are_planned_and_each_is_scored_on_what_is_known(overlapping):
     data, run, rows = overlapping
     plan = isocenter.plan(data, device="cpu", threads=1).plan
@@ -83,6 +84,7 @@ def test_regions_are_planned_and_each_is_scored_on_what_is_known(overlapping):
     assert (table["voxels_known"] == 12 * 16 * 16).all()
 
 
+@pytest.mark.whole
 def test_a_check_says_how_much_is_known(overlapping):
     found = isocenter.check(overlapping[0], threads=1)
     assert found.passed
@@ -155,6 +157,7 @@ def test_where_the_share_of_readers_is_to_be_learnt_the_plan_takes_a_loss_that_c
         with_settings(planned, {"task.readers": "soft", "task.loss": "dice+ce+boundary"})
 
 
+@pytest.mark.whole
 def test_readers_are_told_apart_and_their_agreement_stands_beside_the_models(tmp_path):
     data = discs(tmp_path / "data", readers=3)
     rows = run_on(data, tmp_path / "run", assignments={"task.readers": "soft", "task.loss": "dice+ce"})

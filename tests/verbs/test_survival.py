@@ -311,6 +311,7 @@ def uneventful(followed, tmp_path_factory):
         return isocenter.calibrate(followed[1], data, out=root / "package", backends=(), column=COLUMN)
 
 
+@pytest.mark.whole
 def test_a_site_where_nobody_had_the_event_leaves_the_baseline_as_it_was(followed, uneventful):
     before, after = (isocenter.load(place, "cpu").task for place in (followed[1], uneventful.out))
     for name in ("baseline", "slope", "median_risk"):
@@ -318,6 +319,7 @@ def test_a_site_where_nobody_had_the_event_leaves_the_baseline_as_it_was(followe
     assert after.certainty.conformal.n == {"all": 12}
 
 
+@pytest.mark.whole
 def test_patients_of_a_site_with_the_names_of_those_who_trained_are_stated(followed, uneventful):
     table = pd.read_csv(followed[1] / "split.csv")
     trained_it = set(table.loc[table["split"] != "test", "patient"])
@@ -328,6 +330,7 @@ def test_patients_of_a_site_with_the_names_of_those_who_trained_are_stated(follo
     assert note in limits
 
 
+@pytest.mark.whole
 def test_covariates_without_images_have_the_horizons_of_the_run_in_every_fold(tmp_path):
     data = cohort(tmp_path / "data")
     table = pd.read_csv(data / "table.csv")

@@ -130,13 +130,13 @@ def test_a_prediction_of_findings_is_the_same_from_the_run_the_package_and_witho
     ours = isocenter.predict(found / "run", images, device="cpu", out=tmp_path / "predicted").table
     columns = [f"{kind}_{name}" for kind in ("probability", "called", "set") for name in FOUND]
     assert list(ours.columns)[2:] == [*columns, *trained.OF_CERTAINTY]
-    packaged = isocenter.predict(packaged, images, device="cpu").table
+    of_package = isocenter.predict(packaged, images, device="cpu").table
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
     done = without_isocenter(packaged, *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     single = pd.read_csv(tmp_path / "out" / "predictions.csv")
     for column in [name for name in ours if name.startswith("probability_")]:
-        assert packaged[column].to_numpy() == pytest.approx(ours[column].to_numpy(), abs=1e-6)
+        assert of_package[column].to_numpy() == pytest.approx(ours[column].to_numpy(), abs=1e-6)
         assert single[column].to_numpy() == pytest.approx(ours[column].to_numpy(), abs=1e-6)
     for column in [name for name in ours if name.startswith("called_")]:
         assert single[column].tolist() == ours[column].tolist()

@@ -88,6 +88,7 @@ def test_the_plan_takes_network_and_grid_of_the_source_and_what_is_set_by_hand_w
     assert "tensors came from other weights (" in run.report.read_text()
 
 
+@pytest.mark.whole
 def test_a_probe_without_source_is_refused_before_a_run_begins(classified, tmp_path):
     with pytest.raises(PlanError, match="linear_probe needs weights"):
         trained.classifying(classified.data, tmp_path / "run", assignments={"transfer.mode": "linear_probe"})

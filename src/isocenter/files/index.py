@@ -41,7 +41,7 @@ FORMATS: dict[str, Entry] = {
     "parrec": Entry("isocenter.files.parrec:FORMAT", (".par", ".rec"), ()),
     "picture": Entry(
         "isocenter.files.pictures.picture:FORMAT",
-        (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp", ".gif", ".pgm", ".ppm"),
+        (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp", ".gif"),
         ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"BM"), (0, b"GIF8"), (0, b"P5\n"), (0, b"P6\n")),
     ),
     "tiff": Entry(
@@ -51,7 +51,6 @@ FORMATS: dict[str, Entry] = {
     ),
     "numpy": Entry("isocenter.files.numpy_file:FORMAT", (".npy", ".npz"), ((0, b"\x93NUMPY"),)),
     "edf": Entry("isocenter.files.edf:FORMAT", (".edf",), ()),
-    "sound": Entry("isocenter.files.sound:FORMAT", (".wav",), ((8, b"WAVE"),)),
     "series": Entry("isocenter.files.series:FORMAT", (".csv", ".tsv"), ()),
     "video": Entry(
         "isocenter.files.video:FORMAT",

@@ -100,9 +100,6 @@ def _check_file(source: Any) -> None:
 
 
 def _check_transfer(made: Settings) -> None:
-    if made.transfer.mode == "lora" and made.training.swag:
-        problem = "networks are drawn around the mean of plain weights, and those of low rank are none"
-        raise PlanError(problem, "training.swag", "Give 0, or another transfer.mode")
     if made.transfer.mode == "lora" and needs_of(made.terms.values()).start:
         problem = "an objective draws weights towards their start, where those of the source stand still"
         raise PlanError(problem, "transfer.mode", "Give full, or leave the objective out")
@@ -218,7 +215,6 @@ def _check_learning(made: Settings) -> None:
     training = made.training
     _check_duration(training)
     _check_folds(made.split)
-    _check_members(training, cascaded=made.preprocessing.cascade is not None)
     if (training.networks or 1) > 1 and (made.split.folds or made.preprocessing.cascade is not None):
         many = "--folds" if made.split.folds else "preprocessing.cascade"
         problem = f"{many} makes a model of several networks already"
@@ -243,23 +239,6 @@ def _check_learning(made: Settings) -> None:
     if mixing and (several or not vectors):
         problem = "images are mixed only where each has one answer"
         raise PlanError(problem, f"augmentation.{mixing[0]}", "Give 0")
-
-
-def _check_members(training: Training, *, cascaded: bool) -> None:
-    """Members of one training come from one course of its rate, which has steps for each."""
-    several = [name for name, count in (("swag", training.swag), ("snapshots", training.snapshots - 1)) if count]
-    if not several:
-        return
-    where, off = f"training.{several[0]}", "Leave it out"
-    if len(several) > 1:
-        raise PlanError(
-            "training.swag needs a single cycle of the learning rate, and training.snapshots makes several", where, off
-        )
-    if cascaded:
-        raise PlanError("preprocessing.cascade makes a model of several networks already", where, off)
-    if training.steps is not None and training.steps < training.snapshots:
-        problem = f"{training.steps} steps have no {training.snapshots} cycles"
-        raise PlanError(problem, where, "Give fewer, or more training.steps")
 
 
 def _check_fairness(training: Training, family: networks.Family) -> None:

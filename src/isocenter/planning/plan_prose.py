@@ -116,11 +116,6 @@ SENTENCES: Mapping[str, Sentence] = {
     "training.early_stop": Sentence(
         "Training ends after {value} validations without improvement", "Training never ends early"
     ),
-    "training.snapshots": Sentence("The number of learning-rate cycles, each of which gives a network, is {value}"),
-    "training.swag": Sentence(
-        "{value} networks are drawn around the mean of the last weights",
-        "No networks are drawn around the last weights",
-    ),
     "training.sampling": Sentence("The sampling of cases is {value}"),
     "training.fairness": Sentence("Differences between groups of people are reduced by {value}"),
     "training.protected": Sentence("These groups are {value}", "No groups of people are named for it"),

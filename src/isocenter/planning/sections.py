@@ -56,8 +56,6 @@ class Training:
     fairness:      how groups of people are treated alike: by weights of cases, by how cases are drawn, by the loss of
                    the group that is worst off, by features that tell no group, or by a last layer fitted anew
     protected:     these groups, as "sex" or "age:60"; the network gets no covariate by it
-    snapshots:     cycles of the rate, each from its height to zero, whose last weights are members of the model
-    swag:          members that are drawn about the mean of the weights of the last quarter of all steps
     memory:        GiB that training is predicted to take at its peak, of the device that computes
     """
 
@@ -89,8 +87,6 @@ class Training:
     modality_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     fairness: Treatment = "none"
     protected: str | None = None
-    snapshots: Count = 1
-    swag: Annotated[int, Ge(0)] = 0
 
 
 @dataclass(frozen=True)

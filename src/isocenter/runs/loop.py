@@ -162,9 +162,7 @@ class Loop:
                 further[f"fold_{one.training.fold}"].append(one.reached)
         for one in self.finished:
             if one.training.role in roles and one.training.name.startswith(below):
-                each = [one.reached, *further[one.training.name]]
-                left = [replace(own, checkpoint=path, members=()) for own in each for path in own.members]
-                made.append(Fitted(job_of(self.run, one.training), one.reached, [*each[1:], *left]))
+                made.append(Fitted(job_of(self.run, one.training), one.reached, further[one.training.name]))
         return made
 
     def _search(self, training: Training) -> None:
@@ -356,7 +354,7 @@ def minutes_of(run: RunFolder, mains: Sequence[Training], trainings: int) -> Min
         sum(map(len, looked)),
         [*map(len, looking)] if has_gate else (),
         covariates_seconds(mains) + fitting_seconds(first.settings.task, chosen.minutes, folds),
-        (chosen.snapshots + chosen.swag) * int(first.plan[NETWORKS] or 1 if NETWORKS in first.plan else 1),
+        int(first.plan[NETWORKS] or 1 if NETWORKS in first.plan else 1),
         0 if jobs[0].is_dense else known,  # how many outputs for every voxel fit into the memory is not known yet
         drawn=GROUPS_SHOWN * SHOWN,
         kept=MOST_KEPT,

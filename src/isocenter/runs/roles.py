@@ -367,8 +367,6 @@ def why_single(planned: Planned, main: Training, *, by_clock: bool) -> str:
         return f"inference.uncertainty is {chosen.inference.uncertainty}, of a single network"
     if chosen.task.states_evidence:
         return "its network states evidence, which several networks have no mean of"
-    if chosen.training.snapshots > 1 or chosen.training.swag:
-        return "one training leaves several members already"
     return "" if by_clock else "the number of steps decides, so that no minutes are left"
 
 

@@ -31,13 +31,6 @@ if TYPE_CHECKING:
     from isocenter.training.length.fewer_features import NARROWER, narrower
     from isocenter.training.length.probe import FEWER
     from isocenter.training.length.schedule import FEWEST_STEPS, Pace, Speed, replan
-    from isocenter.training.members.weights import (
-        MemberOutputs,
-        MemberWeights,
-        equal_weights,
-        member_outputs,
-        member_weights,
-    )
     from isocenter.training.processes import SINGLE_PROCESS, Ranks
     from isocenter.training.recipe import train
     from isocenter.training.search_study import (
@@ -63,6 +56,13 @@ if TYPE_CHECKING:
     )
     from isocenter.training.state import Clock, Moment, Outcome, Share, State, Work
     from isocenter.training.transfer import TRANSFER, TRANSFER_SCHEMA, initialise, refuse_no_source, transfer_statement
+    from isocenter.training.weighting import (
+        MemberOutputs,
+        MemberWeights,
+        equal_weights,
+        member_outputs,
+        member_weights,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

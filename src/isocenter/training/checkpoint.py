@@ -52,17 +52,6 @@ def best_checkpoint(out: Path) -> Path:
     return out / "checkpoints" / "best"
 
 
-def member_checkpoint(out: Path, number: int) -> Path:
-    """The file in which a training keeps the weights of a further member, from 1."""
-    return out / "checkpoints" / f"member_{number}"
-
-
-def member_checkpoints(out: Path) -> tuple[Path, ...]:
-    """The further members that a training has left, in their order."""
-    members = {int(path.name.removeprefix("member_")): path for path in (out / "checkpoints").glob("member_*")}
-    return tuple(members[number] for number in sorted(members))
-
-
 def write_checkpoint(
     folder: Path,
     model: Mapping[str, Any],

@@ -23,7 +23,6 @@ from isocenter.training.checkpoint import (
     STATE_SCHEMA,
     best_checkpoint,
     last_checkpoint,
-    member_checkpoints,
     validation_of,
 )
 from isocenter.training.state import Outcome, State
@@ -176,4 +175,4 @@ def outcome_of(out: Path, settings: Settings, state: State) -> Outcome:
         best = f"those of the best {_selecting(settings, state.best)} of the validation cases: {state.best:.4f}"
         checkpoint, because = best_checkpoint(out), state.preferred or best
     how = (state.step, state.stopped, state.waiting, state.work, state.compute)
-    return Outcome(checkpoint, because, *how, members=member_checkpoints(out), batch=state.batch)
+    return Outcome(checkpoint, because, *how, batch=state.batch)

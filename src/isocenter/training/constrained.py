@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from isocenter import networks
 from isocenter.lazy import torch
 from isocenter.runtime import WEIGHTS, read_tensors, slide, with_covariates
-from isocenter.training.checkpoint import best_checkpoint, is_refitted, member_checkpoints, with_weights
+from isocenter.training.checkpoint import best_checkpoint, is_refitted, with_weights
 from isocenter.training.data.protected import CONSTRAINT, Protected
 from isocenter.training.session import Session
 from isocenter.values import Floats
@@ -36,13 +36,12 @@ def constrain(session: Session) -> None:
     if session.settings.training.fairness != CONSTRAINT:
         return
     best, module = best_checkpoint(session.out), copy.deepcopy(session.averaged).eval()
-    for folder in [*([best] if best.is_dir() else []), *member_checkpoints(session.out)]:
-        if not is_refitted(folder):
-            module.load_state_dict(read_tensors(folder / WEIGHTS))
-            _refit(session, module)
-            with_weights(folder, module.state_dict())
     if not best.is_dir():
         _refit(session, session.averaged.eval())
+    elif not is_refitted(best):
+        module.load_state_dict(read_tensors(best / WEIGHTS))
+        _refit(session, module)
+        with_weights(best, module.state_dict())
 
 
 def _refit(session: Session, module: Module) -> None:

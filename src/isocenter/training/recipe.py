@@ -18,7 +18,6 @@ from isocenter.training.collapse import Collapse
 from isocenter.training.constrained import constrain
 from isocenter.training.data.store import Prepared
 from isocenter.training.logs import opened_logs
-from isocenter.training.members.one_training import clear_moments, keep_members
 from isocenter.training.session import Session
 from isocenter.training.session_length import Length
 from isocenter.training.state import Moment, Outcome, Scores, Spans, State
@@ -85,8 +84,6 @@ def train(
                 with spans.looking():
                     state, scores = looked(session, state, learner.compute, collapse)
                 state = state.after(looked=spans.looked)
-            if session.ranks.leads:
-                keep_members(session, state, learner.compute)
             state = replace(state, waiting=spans.share_waiting, work=spans.of(state.work))
             report(Moment.of(state, length.clock.seconds, learnt, scores))
             due = state.is_validated or state.is_due(length.looks) or length.clock.seconds - saved > CHECKPOINT_SECONDS
@@ -101,7 +98,6 @@ def train(
                 saved = length.clock.seconds
             if stop:
                 raise KeyboardInterrupt
-    clear_moments(out)
     if state.work is not None:
         log.info("a step took %.3f s: %s; %.0f %% waiting for data", state.work.step, state.work, 100 * state.waiting)
     outcome = outcome_of(out, settings, state)

@@ -111,7 +111,6 @@ class Outcome:
     waiting: share of the time in which the network waited for data
     work:    how fast the steps were, beside what the machine can do
     compute: the way in which steps were computed
-    members: further weights that the same training left, whose mean with its own is the model
     batch:   samples of a step where they were fewer than planned, else None
     """
 
@@ -122,7 +121,6 @@ class Outcome:
     waiting: float = 0.0
     work: Work | None = None
     compute: str = EAGER
-    members: tuple[Path, ...] = ()
     batch: int | None = None
 
 

@@ -117,6 +117,7 @@ def test_a_log_without_losses_is_refused(log: pd.DataFrame) -> None:
         figures.training_curves(log)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_words_of_a_score_chart_say_each_interval_or_why_there_is_none() -> None:
     rows = [Row("dice", "a", Estimate(0.8, 0.7, 0.9)), Row("dice", "b", Estimate(0.5, method="none: one patient"))]
     alt = figures.label_scores(rows, "scores", metrics=Metrics()).alt
@@ -155,6 +156,7 @@ def test_a_band_is_drawn_behind_its_curve_and_said() -> None:
     assert with_band.png != figures.roc({"a": (truth, score)}, "roc").png
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_class_that_all_cases_have_is_named_as_left_out() -> None:
     figure = figures.roc({"a": ([True, True], [0.1, 0.9]), "b": ([True, False], [0.9, 0.1])}, "roc")
     assert "Not drawn, because all cases are alike there: a." in figure.caption
@@ -263,6 +265,7 @@ def test_the_folds_of_a_run_share_a_panel_whatever_their_range() -> None:
     assert _measured(renamed) == (["fold 0 loss"], [["dice"], ["hd95"]])
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_few_values_are_dots_and_many_a_histogram() -> None:
     few, many = (figures.histogram({"dice": np.linspace(0, 1, n)}, "Dice", axis="Dice") for n in (12, 60))
     assert few.alt.startswith("Dots of Dice") and "Dot: one value" in few.caption

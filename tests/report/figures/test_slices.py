@@ -135,6 +135,7 @@ def test_values_that_are_no_numbers_are_black_and_do_no_harm() -> None:
     assert shown.max() > 200
 
 
+@pytest.mark.whole
 def test_noise_of_any_size_makes_a_small_picture() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (1, 1500, 1800), dtype=np.uint8)
     figure = figures.contours(Image(noise, Geometry.of_pixels((1500, 1800))), None, None, (), "noise")
@@ -219,6 +220,7 @@ def test_structures_without_names_are_outlined_too() -> None:
     assert ndimage.label(ndimage.binary_dilation(coloured, iterations=3))[1] == 2
 
 
+@pytest.mark.whole
 def test_the_same_head_in_eight_orders_of_axes_makes_the_same_picture(data: Path) -> None:
     images = [read(file) for file in sorted((data / "nifti").glob("niivue_space_*.nii.gz"))]
     assert len({image.geometry.orientation for image in images}) >= 8

@@ -92,8 +92,6 @@ def training(
         ),
         "schedule": Decision("cosine", "it falls to zero with the last step", "arXiv:1608.03983"),
         "early_stop": _early_stop(each),
-        "snapshots": Decision(1, "the learning rate falls once: no snapshots were asked for"),
-        "swag": Decision(0, "no draws around the mean of the weights were asked for"),
         "sampling": Decision("natural", "each case is drawn as often as any other"),
         "fairness": Decision("none", "no group was named (--set training.protected=sex)"),
         "protected": Decision(None, "no group was named"),

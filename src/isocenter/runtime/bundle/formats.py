@@ -16,7 +16,7 @@ def tables() -> Mapping[str, Format]:
 
 def pictures() -> Mapping[str, Format]:
     """Images in picture files, or in volume files of a single slice."""
-    suffixes = (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp", ".gif", ".pgm", ".ppm")
+    suffixes = (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp", ".gif")
     return {**volumes(), **dict.fromkeys(suffixes, picture.FORMAT)}
 
 

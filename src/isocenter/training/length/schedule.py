@@ -20,9 +20,6 @@ FEWEST_STEPS = 10
 SLACK = 0.01
 # How much of what was known of the speed stays beside what was measured last.
 MEMORY = 0.5
-# Where the last part of a training begins whose weights are kept for their moments, and how often: about as with CIFAR,
-# and the rank there: arXiv:1902.02476.
-MOMENTS_FROM, MOMENTS = 0.75, 20
 # Progress is a sum of shares: a millionth of a step is rounding.
 ROUNDING = 1e-9
 
@@ -122,34 +119,15 @@ SCHEDULES: Mapping[str, Callable[[float, float], float]] = {
 }
 
 
-def cycles_over(progress: float, chosen: Training) -> int:
-    """The number of finished cycles of the rate."""
-    return math.floor(_down(progress, chosen) * chosen.snapshots + ROUNDING)
-
-
-def moments_over(progress: float) -> int:
-    """The number of past moments at which weights are kept, evenly over the last part of a training."""
-    return max(0, math.floor((progress - MOMENTS_FROM) / (1 - MOMENTS_FROM) * MOMENTS + ROUNDING))
-
-
-def _down(progress: float, chosen: Training) -> float:
-    """The share of the way after the warm-up that is done, 0 to 1."""
-    return min(1.0, max(0.0, (progress - chosen.warmup) / max(ROUNDING, 1 - chosen.warmup)))
-
-
 def rate(progress: float, stride: float, chosen: Training) -> float:
-    """Linear warm-up, then a half cosine (arXiv:1608.03983) or a polynomial, to zero at the end of each cycle.
-
-    Where moments of the weights are sought it stays as it is when the last part begins.
-    """
+    """Linear warm-up, then a half cosine (arXiv:1608.03983) or a polynomial, to zero at the end."""
     if progress < chosen.warmup - ROUNDING:
         return chosen.learning_rate * min(1.0, (progress + stride) / chosen.warmup)
-    down = _down(min(progress, MOMENTS_FROM) if chosen.swag else progress, chosen)
-    cycle = min(cycles_over(progress, chosen), chosen.snapshots - 1)
-    return SCHEDULES[chosen.schedule](chosen.learning_rate, max(0.0, chosen.snapshots * down - cycle))
+    down = min(1.0, (progress - chosen.warmup) / max(ROUNDING, 1 - chosen.warmup))
+    return SCHEDULES[chosen.schedule](chosen.learning_rate, max(0.0, down))
 
 
 def decay(step: int, stride: float, chosen: Training) -> float:
     """The share of the average that stays at a step; early on it is small, so that the start is soon forgotten."""
-    horizon = max(1.0, chosen.ema / chosen.snapshots / stride)
+    horizon = max(1.0, chosen.ema / stride)
     return min(1 - 1 / horizon, (1 + step) / (10 + step))

@@ -1,1 +1,0 @@
-"""Members of an ensemble: those that one training leaves, their outputs, and the weights fitted to these."""
