@@ -95,6 +95,7 @@ def examined(node: SmallNode, folder, name: str) -> str:
     return row.model_hash
 
 
+@pytest.mark.whole
 def test_a_promoted_package_answers_without_a_restart_once_two_persons_approved_and_a_rollback_takes_it_back(
     node, made, allowed, tmp_path
 ):
