@@ -1,5 +1,5 @@
 #!/bin/sh
-# The programs that the tests talk to: a browser, a second DICOM converter, a DICOM toolkit, a judge of DICOM objects, a PACS, a database, a reader of PDF.
+# The programs that the tests talk to: a browser, a second DICOM converter, a DICOM toolkit, a judge of DICOM objects, a PACS, a database, a reader of PDF, a server of metrics.
 set -eu
 missing=""
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
@@ -9,12 +9,13 @@ command -v dcmdump >/dev/null 2>&1 || missing="$missing dcmtk"
 command -v Orthanc >/dev/null 2>&1 || missing="$missing orthanc"
 test -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so || missing="$missing orthanc-dicomweb"
 command -v pdftotext >/dev/null 2>&1 || missing="$missing poppler-utils"
+command -v promtool >/dev/null 2>&1 || missing="$missing prometheus"
 test -d /usr/lib/postgresql || missing="$missing postgresql"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing$missing" >&2
     export DEBIAN_FRONTEND=noninteractive
-    # The packages of Orthanc and PostgreSQL start their servers: the tests start theirs, each on a port of its own.
+    # The packages of Orthanc, PostgreSQL and Prometheus start their servers: the tests start theirs, each on a port of its own.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
         trap 'rm -f "$policy"' EXIT

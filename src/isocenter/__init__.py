@@ -16,6 +16,7 @@ __all__ = [
     "__version__",
     "adopt",
     "calibrate",
+    "change_status",
     "check",
     "check_change",
     "compare",
@@ -30,26 +31,33 @@ __all__ = [
     "explain",
     "export_audit",
     "feedback",
+    "import_labels",
     "list_networks",
     "load",
     "monitor",
+    "next_labels",
     "package",
     "plan",
     "predict",
     "pretrain",
+    "promote_change",
     "propose_change",
     "read",
     "read_transform",
     "register",
     "register_frames",
+    "roll_back_change",
     "route",
     "serve",
+    "shadow_change",
+    "split_change",
     "study_analyse",
     "study_assign",
     "study_lock",
     "study_plan",
     "study_randomise",
     "study_size",
+    "trace_requirements",
     "train",
     "verify_audit",
     "verify_documents",
@@ -70,12 +78,14 @@ if TYPE_CHECKING:
     from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo
-    from isocenter.verbs.document import document, verify_documents
+    from isocenter.verbs.deploy import change_status, promote_change, roll_back_change, shadow_change, split_change
+    from isocenter.verbs.document import document, trace_requirements, verify_documents
     from isocenter.verbs.embed import embed
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate
     from isocenter.verbs.explain import explain
     from isocenter.verbs.feedback import feedback
+    from isocenter.verbs.labelling import import_labels, next_labels
     from isocenter.verbs.monitor import monitor
     from isocenter.verbs.networks import describe_networks, describe_weights, list_networks
     from isocenter.verbs.package import package

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from scipy import fft, ndimage, optimize, sparse, spatial, special, stats
     from scipy.sparse import csgraph
     from skimage import measure as skimage_measure
+    from sklearn import cluster as sklearn_cluster
     from sklearn import linear_model
     from statsmodels.imputation import mice
     from statsmodels.stats import power as statsmodels_power
@@ -57,6 +58,7 @@ if not TYPE_CHECKING:
     dicomweb_sessions = _LazyModule("dicomweb_client.session_utils")
     fft = _LazyModule("scipy.fft")
     flop_counter = _LazyModule("torch.utils.flop_counter")
+    sklearn_cluster = _LazyModule("sklearn.cluster")
     linear_model = _LazyModule("sklearn.linear_model")
     lightning_fabric = _LazyModule("lightning_fabric")
     mice = _LazyModule("statsmodels.imputation.mice")

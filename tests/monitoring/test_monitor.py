@@ -107,6 +107,17 @@ def test_a_column_that_vanishes_rings():
     assert (alert.watch, alert.because) == ("measure_noise", "values are missing")
 
 
+def test_fewer_cases_a_day_ring():
+    baseline, cases = hospital()
+    fewer = cases[(np.arange(len(cases)) < 450) | (np.arange(len(cases)) % 8 == 0)]
+    # Days are not all alike: of equal days no rank is known.
+    uneven = np.random.default_rng(3).random(len(baseline)) < 0.9
+    kept = np.random.default_rng(4).random(len(fewer)) < 0.9
+    [alert] = isocenter.monitor(fewer[kept], reference=baseline[uneven]).alerts
+    assert (alert.watch, alert.kind) == ("cases a day", "operation")
+    assert "7." in alert.because.partition(",")[2]
+
+
 def test_a_new_version_is_watched_alone():
     baseline, cases = hospital()
     cases = cases.assign(version=np.where(np.arange(len(cases)) < 300, "1", "2"))

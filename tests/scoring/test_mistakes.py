@@ -122,6 +122,16 @@ def test_labels_that_are_probably_wrong_come_first_and_then_the_worst_cases(two)
     assert any(text.startswith("2 labels may be wrong and should be looked at again: ") for text in words)
 
 
+def test_labels_that_are_worse_for_one_group_of_people_are_a_finding_of_their_own(two):
+    rows = calling(120, [False] * 120, flipped=set(range(0, 60, 5)))
+    result = audited(two, [row | {"covariate_sex": "FM"[n >= 60]} for n, row in enumerate(rows)])
+    groups = result.tables["label_groups.csv"]
+    assert groups[groups["p_adjusted"] < 0.05]["group"].tolist() == ["F"]
+    assert any(
+        note.startswith("Labels may be wrong more often where sex is F: 20% of 60 cases") for note in result.notes
+    )
+
+
 def test_a_rare_class_is_left_out_of_the_suspects_by_name_and_takes_no_other_with_it():
     three = task_from(kind("classification"), {"classes": ["a", "b", "rare"], "smoothing": 0.0})
     rows = [row | {"probability_rare": 0.0} for row in calling(60, [False] * 60, flipped={4, 9})]

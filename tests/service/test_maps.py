@@ -58,7 +58,7 @@ def test_the_probabilities_of_the_structures_are_one_parametric_map_on_the_voxel
 
 
 def test_without_maps_nothing_that_explains_is_loaded():
-    words = "import sys, isocenter.service.work.warm_models as warm; warm.WarmModels({}, 8).maps_of('m')"
+    words = "import sys, isocenter.service.work.warm_models as warm; warm.WarmModels({}, 8).maps_of('m', 'h')"
     code = f"{words}; print([name for name in sys.modules if name in ('torch', 'captum', 'isocenter.explanation')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

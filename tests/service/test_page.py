@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import insert
 
 from browsers import Browser, Page, browser_running
 from conftest import DATA
 from isocenter.files import read
 from isocenter.files.dicom import SeriesNames, read_identity, read_segmentation, write_series
 from isocenter.service.records.accounts import Accounts
-from isocenter.service.records.tables import corrections, drafts, feedback
+from isocenter.service.records.tables import blind, corrections, drafts, feedback, jobs, outcomes
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.stored import MODELS
 from isocenter.service.web.app import web_app
@@ -78,7 +79,7 @@ def room(tmp_path_factory) -> Iterator[ReadingRoom]:
         node.receive(*files)
         node.work()
         studies.append(read_identity(files[0]).study)
-    facts = [asdict(ModelFacts(name, "h", "CT")) for name in node.settings.models]
+    facts = [asdict(ModelFacts(name, "h", "CT", labels={"bright": 1})) for name in node.settings.models]
     stated = {"schema": "isocenter.models", "version": 1, "rows": facts}
     (node.settings.folder / MODELS).write_text(json.dumps(stated))
     Accounts(node.database).first(PASSWORD)
@@ -172,6 +173,30 @@ def test_an_earlier_study_scrolls_as_many_mm(room):
         assert page.complaints == []
 
 
+def test_a_drawn_study_is_read_before_its_mask_is_shown(room, tmp_path):
+    write_series(
+        Image(np.zeros((1, 8, 8, 4), np.int16), Geometry((8, 8, 4), np.eye(4)), modality="CT"),
+        SeriesNames("B", "blind", "one"),
+        tmp_path / "blind",
+    )
+    room.node.receive(*(tmp_path / "blind").iterdir())
+    room.node.work()
+    job = room.node.rows(jobs)[-1].job
+    with room.node.database.write() as connection:
+        stated = {"inclusion": 0.5, "drawn_at": 0.0, "week": "2026-W48", "state": "waiting"}
+        connection.execute(insert(blind).values(job=job, **stated))
+    with room.open("/blind", "!!document.querySelector('table a')") as page:
+        page.value("document.querySelector('table a').click()")
+        page.wait("!!document.querySelector('section[aria-label=\"Blind read\"] select')", 30)
+        assert "threshold" not in page.value("document.querySelector('aside').textContent")
+        page.value("document.querySelector('section[aria-label=\"Blind read\"] select').value = '0'")
+        page.value("document.querySelector('section[aria-label=\"Blind read\"] button').click()")
+        page.wait("document.querySelector('aside h2')?.textContent.includes('threshold')", 30)
+        assert page.complaints == []
+    kept = [(row.label, row.value) for row in room.node.rows(outcomes) if row.source == "blind"]
+    assert kept == [("bright", 0.0)]
+
+
 def test_scripts_in_names_stay_text(room):
     with room.open(f"/study/{room.study}", DRAWN) as page:
         assert HOSTILE in page.value("document.querySelector('h1').textContent")
@@ -208,10 +233,30 @@ def test_a_picture_is_one_pane_and_keys_step_through_a_clip(room, kind):
         assert page.complaints == []
 
 
+def test_an_incident_is_stated_and_settled_on_its_page(room):
+    form = "document.querySelector('main.incidents form')"
+    with room.open("/incidents", f"!!{form}") as page:
+
+        def state(name: str, words: str) -> None:
+            label = f"[...{form}.querySelectorAll('label')].find(one => one.textContent === '{name}')"
+            assert page.value(f"{label}.querySelector('input').value = '{words}'") == words
+
+        state("What happened", f"A fracture was missed. {HOSTILE}")
+        page.value(f"{form}.querySelector('button').click()")
+        page.wait("document.querySelector('td .pill')?.textContent === 'open'", 10)
+        page.value("document.querySelector('td button').click()")
+        for name in ("Cause", "Action", "Check of the action"):
+            state(name, "A cast.")
+        page.value(f"{form}.querySelector('button').click()")
+        page.wait("document.querySelector('td .pill')?.textContent === 'settled'", 10)
+        assert HOSTILE in page.value("document.querySelector('tbody').textContent")
+        assert page.complaints == []
+
+
 def test_a_browser_runs_nothing_but_the_nodes_own_modules(tmp_path):
     node = SmallNode(tmp_path / "node")
     client = TestClient(web_app(WebNode(node.settings, node.database, node.store)), base_url="http://127.0.0.1:8180")
-    for path in ("/", "/login", "/node", "/audit", "/study/1.2"):
+    for path in ("/", "/login", "/node", "/audit", "/blind", "/monitor", "/incidents", "/study/1.2"):
         answer = client.get(path)
         policy = answer.headers["content-security-policy"]
         assert answer.headers["content-type"].startswith("text/html")
@@ -230,13 +275,20 @@ def test_a_browser_runs_nothing_but_the_nodes_own_modules(tmp_path):
         assert client.get(f"/static/{stray}").status_code == 404
 
 
+def test_the_page_on_monitoring_says_how_many_cases_a_baseline_lacks(room):
+    with room.open("/monitor", "!!document.querySelector('.card')") as page:
+        text = page.value("document.body.innerText")
+        assert "no alert stands" in text and "not watched: 2 of 300 cases" in text
+
+
 @pytest.mark.whole
 def test_axe_finds_nothing_serious(room):
     axe = Path(os.environ.get("ISOCENTER_AXE", ""))
     if not axe.is_file():
         pytest.skip("ISOCENTER_AXE does not name axe.min.js: run `npm install axe-core`")
     pages = {"/": "!!document.querySelector('tr[data-study]')", f"/study/{room.study}": DRAWN}
-    pages |= dict.fromkeys(("/node", "/audit"), "!!document.querySelector('table, .empty')")
+    others = ("/node", "/audit", "/blind", "/monitor", "/incidents")
+    pages |= dict.fromkeys(others, "!!document.querySelector('table, .empty')")
     for path, until in pages.items():
         with room.open(path, until) as page:
             for _ in range(2):

@@ -285,7 +285,7 @@ def test_models_make_room_for_one_that_does_not_fit_on_a_gpu_beside_them(tmp_pat
     monkeypatch.setattr(warm_models, "model_facts", lambda name, model: name)
     assert [warm[name][1] for name in "abca"] == [*"abca"]
     assert held == ["a", "b", "c", "a"]
-    assert list(warm._loaded) == ["c", "a"]
+    assert [name for name, _ in warm._loaded] == ["c", "a"]
     monkeypatch.setattr(warm_models, "load", raising)
     with pytest.raises(MemoryShortageError):
         warm["b"]

@@ -111,6 +111,7 @@ def test_models_are_named_by_their_folders(tmp_path):
         ("[dicom]", "[study]\ncomplete_after_s = -1\n[dicom]", 7, "study.complete_after_s"),
         ("[dicom]", '[database]\nurl = "mysql://a@b/c"\n[dicom]', 7, "database.url"),
         ("[dicom]", "[watch]\n[dicom]", 6, "watch.folder"),
+        ("[dicom]", '[[safety]]\nthen = "stop"\nmodel = "lung"\n[dicom]', 1, "safety names the model 'lung'"),
         ("[dicom]", "[front]\northanc = 7\n[dicom]", 7, "front.orthanc"),
     ],
 )

@@ -198,7 +198,9 @@ GET /api/login/openid/answer, GET /api/accounts, POST /api/accounts, PUT /api/ac
 POST /api/tokens, DELETE /api/tokens/{token}, GET /api/worklist/events, GET /api/series/{series}/grid,
 GET /api/series/{series}/slices/{plane}/{k}, GET /api/studies/{study}/reading,
 GET /api/jobs/{job}/maps/{name}/slices/{plane}/{k}, GET /api/jobs/{job}/draft, POST /api/jobs/{job}/draft,
-DELETE /api/jobs/{job}/draft/{stroke}, PUT /api/jobs/{job}/correction, POST /api/jobs/{job}/feedback
+DELETE /api/jobs/{job}/draft/{stroke}, PUT /api/jobs/{job}/correction, POST /api/jobs/{job}/feedback,
+GET /api/alerts, POST /api/alerts/{n}/acknowledge, POST /api/alerts/{n}/close, GET /api/monitor,
+POST /api/monitor/baseline, POST /api/monitor/holds/{n}/undo
 """
 
 

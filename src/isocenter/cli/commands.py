@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from isocenter.cli.change_commands import check as change_check
-from isocenter.cli.change_commands import propose
+from isocenter.cli.change_commands import promote, propose, rollback, shadow, split, status
 from isocenter.cli.document_commands import document
 from isocenter.cli.images import convert, register, view
 from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
@@ -86,7 +86,11 @@ for verb in (
 # Groups of commands: their help, and of each command its function.
 for name, text, commands in (
     ("audit", "Check and export the events of a node.", (verify, export)),
-    ("change", "Change a model inside an agreed plan.", (change_check, propose)),
+    (
+        "change",
+        "Change a model inside an agreed plan.",
+        (change_check, propose, shadow, split, promote, rollback, status),
+    ),
     (
         "study",
         "Size, plan, run and analyse a study of a model in use.",

@@ -25,7 +25,8 @@ def serve(
     config: Config = None,
     folder: Folder = None,
     role: Annotated[
-        str, typer.Option(metavar="ROLE", help="Part of the node to run: all, receiver, keeper, worker or web.")
+        str,
+        typer.Option(metavar="ROLE", help="Part of the node to run: all, receiver, keeper, worker, web or monitor."),
     ] = "all",
     check: Annotated[
         bool, typer.Option("--check", help="Check settings, models and ports, and start nothing.")
@@ -72,18 +73,49 @@ def feedback(
     rule: Annotated[
         str | None, typer.Option(metavar="NAME", help="Whose results: those of a rule, or of another product.")
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option("--import", metavar="TABLE", help="Take in labels that came later, and write no data set."),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("--next", metavar="N", help="Choose N cases to label next, and write no data set."),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="How --next chooses: random, uncertainty or typical.")
+    ] = "random",
+    locked: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="A locked test set, of whose patients --next chooses no case."),
+    ] = None,
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Write what people judged on a node as a data set."""
     folder = out or default_out("feedback", node)
-    result = isocenter.feedback(node, out=folder, since=since, rule=rule, overwrite=overwrite)
-    show(result, result.as_record() if json else None)
+    if count is None and (locked is not None or method != "random"):
+        raise UsageError("--method and --locked say how --next chooses", "--next", "Give --next N")
+    if table is not None and count is not None:
+        raise UsageError("--import and --next are two commands", "--next", "Give one of them, then the other")
+    if table is not None:
+        taken = isocenter.import_labels(node, table, rule=rule)
+        show(taken, taken.as_record() if json else None)
+    elif count is not None:
+        chosen = isocenter.next_labels(
+            node, count, method=method, locked=locked, rule=rule, out=folder, overwrite=overwrite
+        )
+        show(chosen, chosen.as_record() if json else None)
+    else:
+        result = isocenter.feedback(node, out=folder, since=since, rule=rule, overwrite=overwrite)
+        show(result, result.as_record() if json else None)
 
 
 def monitor(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Cases that a model has answered, CSV or Parquet.")],
+    table: Annotated[
+        Path,
+        typer.Argument(metavar="NODE|TABLE", help="A node's folder; or cases that a model answered, CSV or Parquet."),
+    ],
     reference: Annotated[
         Path | None,
         typer.Option(metavar="TABLE", help="The baseline; by default the first 300 cases of TABLE."),
@@ -95,8 +127,9 @@ def monitor(
         typer.Option(metavar="GROUPS", help="Attributes to trace a change to: station,software,age:40:60."),
     ] = None,
     run_length: Annotated[
-        float, typer.Option(metavar="N", help="Cases between false alarms, for all watches together.")
-    ] = 10000.0,
+        float | None,
+        typer.Option(metavar="N", help="Cases between false alarms of all watches; by default 10,000."),
+    ] = None,
     bound: Annotated[
         list[str] | None,
         typer.Option(metavar="M:LABEL:V", help="Least audited value: sensitivity:nodule:0.8. Repeatable."),

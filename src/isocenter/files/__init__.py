@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from isocenter.files.dicom import (
         DEFORMED,
         RESAMPLED,
+        SUV_BW,
         SeriesNames,
+        can_derive,
+        lean_body_share,
         stated_patient,
+        taken_on,
         write_derived_series,
         write_series,
     )

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.monitoring.alert import Alert, Bound, alert_table, alerts
+    from isocenter.monitoring.alert import Alert, Bound, alert_table, alerts, bound_name
     from isocenter.monitoring.change import (
         ALLOWED,
+        CHANGE_RECORD,
+        CHANGE_SCHEMA,
         OUTSIDE,
         ChangeRow,
         changed_parts,
@@ -28,12 +30,14 @@ if TYPE_CHECKING:
         refuse_change_plan,
     )
     from isocenter.monitoring.change_questions import Answer, answers
-    from isocenter.monitoring.drift import Drift, drift_table, drifts
-    from isocenter.monitoring.estimates import audited_performance, expected_performance
-    from isocenter.monitoring.looks import ledger_of, take_look
-    from isocenter.monitoring.performance import Performance, performance_table, performances
+    from isocenter.monitoring.drift import Drift, Miscalibration, drift_table, drifts, miscalibration, recalibrated
+    from isocenter.monitoring.estimates import RATES, audited_performance, expected_performance, parts_of_rate
+    from isocenter.monitoring.labelling import METHODS, RANDOM, Doubted, Next, doubted_labels, next_cases, worse_labels
+    from isocenter.monitoring.looks import LEDGER, ledger_of, take_look
+    from isocenter.monitoring.performance import AUDITED, REPORTED, Performance, performance_table, performances
     from isocenter.monitoring.retraining import fired
-    from isocenter.monitoring.stream import Stream
+    from isocenter.monitoring.sequence import confidence_sequence, followed_difference, followed_mean, followed_ratio
+    from isocenter.monitoring.stream import FALSE, TRUE, Stream, text_table
     from isocenter.monitoring.watches import FEWEST, Watch, watch, watch_calibration
 
 if not TYPE_CHECKING:

@@ -29,6 +29,11 @@ class Bound:
     at_least: float
 
 
+def bound_name(metric: str, label: str) -> str:
+    """What an alert of a bound is called."""
+    return f"{metric} of {label}"
+
+
 @dataclass(frozen=True)
 class Alert:
     """One row of `alerts.csv`."""
@@ -77,7 +82,7 @@ def _below(row: Performance, bound: Bound, estimate: Estimate) -> list[Alert]:
     if estimate.high is None or estimate.high >= bound.at_least:
         return []
     words = f"audited {row.metric} {estimate.value:.3f}, at most {estimate.high:.3f}; the bound is {bound.at_least:g}"
-    name, action = f"{row.metric} of {row.label}", "Stop relying on the model until its cause is found"
+    name, action = bound_name(row.metric, row.label), "Stop relying on the model until its cause is found"
     return [Alert(0, row.until, URGENT, name, "performance", "", row.since, OPEN, action, words)]
 
 

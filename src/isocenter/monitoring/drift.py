@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import special, stats
-from isocenter.monitoring.stream import CONCEPT, OUTPUT, PROBABILITY, Stream, watched_columns
+from isocenter.monitoring.stream import CONCEPT, INCLUSION, OPERATION, OUTPUT, PROBABILITY, Stream, watched_columns
 from isocenter.monitoring.watches import FEWEST, OUTERMOST, Watch, watch, watch_calibration
 from isocenter.values import Floats
 
@@ -19,6 +19,8 @@ TOLERANCE = 0.2
 # Share of levels that may be named though nothing changed in them.
 FALSELY_NAMED = 0.1
 PREVALENCE = "prevalence"
+# The watch of how many cases come.
+VOLUME_A_DAY = "cases a day"
 # Cases by which the time of a change may be wrong.
 ABOUT = 20
 
@@ -46,14 +48,64 @@ class Drift:
     is_urgent: bool = False
 
 
-def drifts(reference: Stream, stream: Stream, by: str | None, run_length: float) -> list[Drift]:
+@dataclass(frozen=True)
+class Miscalibration:
+    """By how many log-odds outcomes of a baseline differ from what its probabilities say, and the standard error."""
+
+    offset: float
+    error: float
+
+
+def miscalibration(baseline: Stream) -> dict[str, Miscalibration]:
+    """{finding: its miscalibration} at a site, where at least 20 outcomes of its baseline are known, of both kinds.
+
+    What was drawn to be read counts by the inverse of its chance.
+    """
+    chance, made = baseline.numbers(INCLUSION), dict[str, Miscalibration]()
+    for finding in baseline.findings:
+        stated, outcomes = baseline.numbers(f"{PROBABILITY}{finding}"), baseline.outcomes(finding)
+        known = np.isfinite(stated) & np.isfinite(outcomes) & ~(chance <= 0)
+        happened = outcomes[known]
+        if len(happened) < FEWEST or len(set(happened)) < 2:
+            continue
+        weights = 1 / np.where(np.isfinite(chance[known]), chance[known], 1.0)
+        odds = _log_odds(stated[known])
+        offset = _offset(odds, happened, weights)
+        p = special.expit(odds + offset)
+        spread = np.sqrt(np.sum(np.square(weights * (happened - p)))) / (weights @ (p * (1 - p)))
+        made[finding] = Miscalibration(offset, float(spread))
+    return made
+
+
+def recalibrated(stream: Stream, wrong: Mapping[str, Miscalibration]) -> Stream:
+    """The stream with the probabilities that hold at the site."""
+    table = stream.table.copy()
+    for finding, own in wrong.items():
+        if (name := f"{PROBABILITY}{finding}") in table:
+            stated = stream.numbers(name)
+            moved = special.expit(_log_odds(stated) + own.offset)
+            table[name] = [str(p) if np.isfinite(p) else "" for p in moved]
+    return replace(stream, table=table)
+
+
+def drifts(
+    reference: Stream,
+    stream: Stream,
+    by: str | None,
+    run_length: float,
+    wrong: Mapping[str, Miscalibration] | None = None,
+    until: pd.Timestamp | None = None,
+) -> list[Drift]:
     """The rows of all watches; without a change an alarm of any within m cases has at most the chance m / run_length.
 
-    by: attributes to whose levels a change is traced, as in `groups_of`
+    by:    attributes to whose levels a change is traced, as in `groups_of`
+    wrong: of the probabilities at the site, which the watch on outcomes corrects; it rings only beyond twice the error
+           of that, too
+    until: when the stream was read, so that silence since its last case counts; None: at its last case
     """
     looked_at = list(watched_columns(reference, stream))
     findings = [one for one in stream.findings if np.isfinite(stream.outcomes(one)).any()]
-    each = run_length * max(1, len(looked_at) + len(findings))  # all watches share the false alarms
+    each = run_length * (1 + len(looked_at) + len(findings))  # all watches share the false alarms
     scopes, rows = _scopes(reference, stream, by), list[Drift]()
     patients, has_times = stream.patients, not reference.at.isna().all()
     before, now = reference.strata, stream.strata
@@ -71,17 +123,48 @@ def drifts(reference: Stream, stream: Stream, by: str | None, run_length: float)
             watches[scope] = (own, found)
         rows += _rows(seen.name, seen.kind, watches, stream, each)
     for finding in findings:
-        stated = stream.numbers(f"{PROBABILITY}{finding}")
+        own_error = (wrong or {}).get(finding, Miscalibration(0.0, 0.0))
+        stated = special.expit(_log_odds(stream.numbers(f"{PROBABILITY}{finding}")) + own_error.offset)
+        tolerance = TOLERANCE + 2 * own_error.error
         outcomes = stream.outcomes(finding)
         watches = {}
         for scope, (_, cases) in scopes.items():
             own = np.flatnonzero(cases)
             if len(own):
-                found = watch_calibration(stated[own], outcomes[own], run_length=each, tolerance=TOLERANCE)
+                found = watch_calibration(stated[own], outcomes[own], run_length=each, tolerance=tolerance)
                 watches[scope] = (own, found)
         rows += [_explained(row, stated, outcomes, stream) for row in _rows(finding, CONCEPT, watches, stream, each)]
+    rows += _volume(reference, stream, each, until)
     groups = stream.groups(by)
     return [_with_changes(row, stream, groups) for row in rows]
+
+
+def _volume(reference: Stream, stream: Stream, run_length: float, until: pd.Timestamp | None) -> list[Drift]:
+    """The watch of how many cases come a day, among days of the week or of the weekend; none for a short reference."""
+    before, now = _daily(reference.at, None), _daily(stream.at, until)
+    if len(before) < FEWEST or not len(now):
+        return []
+    # A day is as many cases as came in one: so the watch has its share of the false alarms.
+    length = max(2.0, run_length / max(1.0, float(before.mean())))
+    weekends = tuple(np.asarray(pd.DatetimeIndex(days.index).dayofweek >= 5) for days in (before, now))
+    found = watch(before.to_numpy(), now.to_numpy(), run_length=length, strata=(weekends[0], weekends[1]))
+    row = Drift(VOLUME_A_DAY, OPERATION, "", len(stream), float(found.log_evidence[-1]), found.limit)
+    if found.alarm is None or found.change is None:
+        return [row]
+    at, since = (now.index[place].isoformat() for place in (found.alarm, found.change))
+    words = f"{now.iloc[found.change : found.alarm + 1].mean():.1f} cases a day, {before.mean():.1f} before"
+    is_urgent = bool(found.log_evidence.max() >= found.limit + np.log(10))
+    return [replace(row, alarm_at=at, since=since, because=words, is_urgent=is_urgent)]
+
+
+def _daily(at: pd.DatetimeIndex, until: pd.Timestamp | None) -> pd.Series:
+    """Cases of each whole day between the first and the last, or a later time; days are those of UTC."""
+    known = at[at.notna()]
+    if not len(known):
+        return pd.Series(dtype=float)
+    first, last = known.min().ceil("D"), (known.max() if until is None else until).floor("D")
+    days = pd.date_range(first, last, freq="D", inclusive="left")
+    return pd.Series(1.0, index=known.floor("D")).groupby(level=0).sum().reindex(days, fill_value=0.0)
 
 
 def _scopes(
@@ -168,12 +251,12 @@ def _log_odds(p: Floats) -> Floats:
     return np.asarray(special.logit(np.clip(p, OUTERMOST, 1 - OUTERMOST)))
 
 
-def _offset(odds: Floats, happened: Floats) -> float:
+def _offset(odds: Floats, happened: Floats, weights: Floats | float = 1.0) -> float:
     """The offset of log-odds that fits outcomes best, drawn a little towards 0, so that there always is one."""
     offset = 0.0
     for _ in range(50):
         chance = special.expit(odds + offset)
-        step = ((happened - chance).sum() - offset) / ((chance * (1 - chance)).sum() + 1)
+        step = (np.sum(weights * (happened - chance)) - offset) / (np.sum(weights * chance * (1 - chance)) + 1)
         offset += float(step)
         if abs(step) < 1e-8:
             break

@@ -24,6 +24,7 @@ NOT_WATCHED = ("_ml_low", "_ml_high")
 INPUT, OUTPUT, CONCEPT, OPERATION = "input", "output", "concept", "operation"
 MOST_LEVELS = 20
 TRUE = ("1", "1.0", "true", "yes", "positive", "present")
+FALSE = ("0", "0.0", "false", "no", "negative", "absent")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Stream:
         none, and for a case that occurs twice.
         """
         where = "table" if isinstance(table, pd.DataFrame) else str(table)
-        rows = _text(table, where)
+        rows = text_table(table, where)
         needed = [name for name in ((AT, CASE) if needs_time else (CASE,)) if name not in rows]
         if needed:
             raise DatasetError(f"has no column {' and no column '.join(needed)}", where, f"Name them {AT} and {CASE}")
@@ -220,12 +221,12 @@ def _outcome(cell: str, own: str, finding: str, *, yes_no: bool) -> float:
     return float(finding in named or (yes_no and cell.casefold() in TRUE))
 
 
-def _text(table: str | Path | pd.DataFrame, where: str) -> pd.DataFrame:
-    """A table with every cell as text."""
+def text_table(table: str | Path | pd.DataFrame, where: str) -> pd.DataFrame:
+    """A CSV, a Parquet file or a DataFrame with every cell as text. Raises DatasetError and FormatError."""
     if not isinstance(table, pd.DataFrame):
         path = Path(table)
         if not path.is_file():
-            raise DatasetError("is no file", where, "Give a table, CSV or Parquet, with a row per case")
+            raise DatasetError("is no file", where, "Give a table, CSV or Parquet")
         if path.suffix.casefold() != ".parquet":
             try:
                 return read_text_table(path)

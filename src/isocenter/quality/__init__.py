@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from isocenter.quality.examination import Examination, Progress, examine, retested
     from isocenter.quality.ibsi import channel_measurements, region_measurements
     from isocenter.quality.image_descriptors import descriptors, image_facts
-    from isocenter.quality.image_quality import letters_in
+    from isocenter.quality.image_quality import letters_in, quick_measures
     from isocenter.quality.label_proxies import PROXY, is_constant, label_association
     from isocenter.quality.modality_guess import STATED, guessed_modality, modality_problems
     from isocenter.quality.near_duplicates import Twin, duplicates_among

@@ -22,6 +22,7 @@ from isocenter.service.objects.store import files_without_row, key_of
 from isocenter.service.performing import Performer
 from isocenter.service.records.audit import record_lines
 from isocenter.service.records.database import Database, RecordError
+from isocenter.service.records.deployments import end_at_date, models_of
 from isocenter.service.records.index import Arrival, Index
 from isocenter.service.records.jobs import Jobs, Wanted
 from isocenter.service.records.workitems import Workitems, orders_of
@@ -121,6 +122,8 @@ class Keeper:
             self._swept = time.monotonic()
             if forget_journals(inbox, self._read):
                 self.find()
+            with self.index.database.write() as connection:
+                end_at_date(connection)
         return fresh
 
     def _add(self, objects: Sequence[Received]) -> int:
@@ -198,15 +201,17 @@ class Keeper:
 
     def route(self, study: Row[Any]) -> int:
         """Have the rules look at a study; how many jobs are new."""
+        with self.jobs.database.read() as connection:
+            models = models_of(connection, self.models, study)
         rows = self.index.series_of(study.study)
         series = [SeriesFacts.of_row(row) for row in rows]
         contents = {row.series: row.inputs_hash for row in rows}
-        answers, results = study_answers(self.jobs.database, study.study, self.rules, self.models, contents)
+        answers, results = study_answers(self.jobs.database, study.study, self.rules, models, contents)
         orders = orders_of(self.jobs.database, study.study)
         ordered = {one.rule for one in orders}
         rules = [rule for rule in self.rules if not rule.only_ordered or rule.name in ordered]
-        routing = study_routing(rules, self.models, series, answers)
-        labels = {rule.name: self.models[rule.model].labels for rule in self.rules}
+        routing = study_routing(rules, models, series, answers)
+        labels = {rule.name: models[rule.model].labels for rule in self.rules}
         wanted, fresh = list[Wanted](), 0
         with self.jobs.database.write() as connection:
             for rule, inputs in routing.jobs:
@@ -216,7 +221,7 @@ class Keeper:
                 inside = box_inside(rule, list(inputs.values()), results, labels)
                 digest = inputs_hash(inputs, contents, inside)
                 stated = {"series": dict(inputs), "hash": digest, **({} if inside is None else {"inside": inside})}
-                wanted.append(Wanted(rule.name, self.models[rule.model].hash, digest, stated))
+                wanted.append(Wanted(rule.name, models[rule.model].hash, digest, stated))
                 columns = {
                     "revision": study.revision,
                     "model": rule.model,

@@ -96,6 +96,7 @@ def _mail(notice: dict[str, str], sender: str, to: str) -> EmailMessage:
     mail["From"], mail["To"] = sender, to
     mail["Message-ID"] = f"<{notice['notice']}@{sender.rpartition('@')[2]}>"
     mail["Idempotency-Key"] = notice["notice"]
-    mail.set_content("\n".join(f"{name}: {notice[name]}" for name in ("priority", "finding", "study", "link")))
+    stated = [name for name in ("priority", "finding", "study", "because", "link") if name in notice]
+    mail.set_content("\n".join(f"{name}: {notice[name]}" for name in stated))
     mail.add_attachment(json.dumps(notice), subtype="json", filename="notice.json")
     return mail

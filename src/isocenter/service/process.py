@@ -101,14 +101,24 @@ def _worker(settings: Settings, name: str, stop: threading.Event) -> None:
 
 
 def _web(settings: Settings, name: str, stop: threading.Event) -> None:
-    settings = kept_settings(settings, "rules", "urgent", "models", "peers", "queue", "fhir", "hl7", "oidc", "page")
+    shown = ("rules", "urgent", "models", "peers", "queue", "fhir", "hl7", "oidc", "page", "monitor")
+    settings = kept_settings(settings, *shown)
     service.run_web(settings, stop, lambda port: _beating(settings, name, stop))
+
+
+def _monitor(settings: Settings, name: str, stop: threading.Event) -> None:
+    settings = kept_settings(settings, "monitor", "safety", "bound", "notify", "models", "http")
+    _beating(settings, name, stop)
+    service.Rounds(settings, service.opened(settings.database_url)).watch(stop)
 
 
 def _describe(settings: Settings, name: str, stop: threading.Event) -> None:
     """Facts of every model, for those who route. Raises UsageError for a rule that its model cannot follow."""
     facts = _try(settings, name, stop)
     service.rules_of(settings, facts)  # refuses what no series could fulfil
+    database = service.opened(settings.database_url)
+    service.refresh_packages(settings, database)
+    database.close()
     rows = [asdict(one) for one in facts.values()]
     with written(settings.folder / MODELS, overwrite=True) as partial:
         partial.write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": rows}), encoding="utf-8")
@@ -128,6 +138,7 @@ ROLES: Mapping[str, Callable[[Settings, str, threading.Event], object]] = {
     "keeper": _keeper,
     "worker": _worker,
     "web": _web,
+    "monitor": _monitor,
     "describe": _describe,
     "try": _try,
 }

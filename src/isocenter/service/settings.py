@@ -21,6 +21,9 @@ TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
 Priority = Literal["emergency", "urgent", "routine", "background"]
 PersonRole = Literal["viewer", "radiologist", "administrator"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)  # the most urgent first
+Severity = Literal["warning", "urgent"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+ALERT = "monitor:"  # before the severity of alerts of which somebody is notified
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -223,6 +226,7 @@ class ModelSection(Section):
     covariates:  {name: source} of those that are not in DICOM
     answers:     kinds of DICOM objects that state its results; without any a SEG and a report
     explain:     "auto" adds a map of what each answer rests on, by the best method that passed its tests on the model
+    align:       how images of a rule on several series are brought onto the grid of the first
     sr_class:    of its reports: Comprehensive 3D SR, or the older Comprehensive SR
     """
 
@@ -233,6 +237,7 @@ class ModelSection(Section):
     covariates: dict[str, Annotated[CovariateSource, BeforeValidator(_source)]] = {}
     answers: list[Kind] = []
     explain: Literal["none", "auto"] = "none"
+    align: Literal["world", "register"] | None = None
     sr_class: Literal["comprehensive-3d", "comprehensive"] = "comprehensive-3d"
 
 
@@ -321,12 +326,12 @@ class Urgent(Section):
 
 
 class Notify(Section):
-    """Whom a notice reaches: of studies of the priority `when`, or a more urgent one.
+    """Whom a notice reaches: of studies of the priority `when`, or a more urgent one; "monitor:urgent": of alerts.
 
     after_min: minutes that the recipient has to acknowledge it, before it goes to the next one of the list
     """
 
-    when: Priority
+    when: Priority | Literal["monitor:warning", "monitor:urgent"]
     by: Literal["webhook", "smtp"]
     to: str
     after_min: Annotated[float, Field(ge=0)] = 0
@@ -340,6 +345,11 @@ class Notify(Section):
         if not re.fullmatch(wanted, self.to):
             raise ValueError(f"to is not {words}")
         return self
+
+    @property
+    def of_alerts(self) -> bool:
+        """Whether it is about alerts of monitoring, not about studies."""
+        return self.when.startswith(ALERT)
 
     @property
     def recipient(self) -> str:
@@ -399,6 +409,58 @@ class Audit(Section):
     syslog: HostPort | None = None
 
 
+class BlindReads(Section):
+    """How many results are drawn each week to be read with the answer hidden: half called, half not."""
+
+    per_week: Count = 20
+
+
+class Monitor(Section):
+    """How the answers are watched.
+
+    baseline_cases: of each model, with which later ones are compared; an administrator freezes them
+    false_alarms_per_year: at most, of all watches of the node together
+    by: attributes to whose levels a change is traced
+    audit: without this section nothing is drawn to be read blind
+    """
+
+    baseline_cases: Annotated[int, Field(ge=20)] = 300
+    false_alarms_per_year: Positive = 4
+    by: list[Annotated[str, Field(pattern=r"^[A-Za-z]\w*(:[\d.]+)*$")]] = ["station", "software", "sex", "age:40:60"]
+    audit: BlindReads | None = None
+
+
+class AlertKind(Section):
+    """Alerts that are meant: of a kind, or of any; of a severity, or a higher one."""
+
+    kind: Literal["input", "output", "concept", "operation", "performance"] | None = None
+    severity: Severity = "warning"
+
+    def holds(self, kind: str, severity: str) -> bool:
+        """Whether an alert is meant."""
+        return self.kind in (None, kind) and SEVERITIES.index(self.severity) <= SEVERITIES.index(severity)
+
+
+class Safety(Section):
+    """What an alert of a model does to its next jobs, until a person undoes it.
+
+    then: "warn" lets the jobs' reason name the alert; "abstain" has them end without an answer; "stop" has them wait;
+          "rollback" gives them to the package before
+    """
+
+    when: AlertKind = AlertKind()
+    then: Literal["warn", "abstain", "rollback", "stop"]
+    model: str
+
+
+class Bound(Section):
+    """What an audited figure of every model must not fall below."""
+
+    metric: Literal["sensitivity", "specificity", "ppv", "npv"]
+    label: Annotated[str, Field(min_length=1)]
+    at_least: Annotated[float, Field(ge=0, le=1)]
+
+
 class Oidc(Section):
     """An OpenID provider, with which persons log in; the secret of the node comes from ISOCENTER_OIDC_SECRET.
 
@@ -446,6 +508,9 @@ class Settings(Section):
     page: Page = Page()
     audit: Audit = Audit()
     oidc: Oidc | None = None
+    monitor: Monitor = Monitor()
+    safety: list[Safety] = []
+    bound: list[Bound] = []
 
     @model_validator(mode="after")
     def _agrees(self) -> Settings:
@@ -473,9 +538,14 @@ class Settings(Section):
         for name, model in self.models.items():
             if model.covariates and self.fhir is None:
                 raise ValueError(f"covariates of the model {name!r} come by FHIR, and there is no [fhir] with its base")
+        for safety in self.safety:
+            if safety.model not in self.models:
+                raise ValueError(f"safety names the model {safety.model!r}, which does not exist")
         for one in self.notify:
             if one.by == "smtp" and self.smtp is None:
                 raise ValueError("notify by smtp needs the section smtp, with host and sender")
+            if one.of_alerts:
+                continue
             if not any(PRIORITIES.index(rule.priority) <= PRIORITIES.index(one.when) for rule in self.urgent):
                 raise ValueError(f"notify waits for a priority of {one.when}, which no rule of [[urgent]] gives")
         listening = [(self.dicom.host, self.dicom.port), (self.http.host, self.http.port)]

@@ -8,13 +8,16 @@ import os
 import platform
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from isocenter.errors import UsageError
 from isocenter.files import load_json
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import Settings
 
-# Signs of life, what the node was started with, what routing asks of its models, what happened.
-ALIVE, SETTINGS, MODELS, LOG = "alive", "settings.json", "models.json", "node.jsonl"
+# Signs of life, what the node was started with, what routing asks of its models, what the last round of monitoring has
+# said, what happened.
+ALIVE, SETTINGS, MODELS, MONITOR, LOG = "alive", "settings.json", "models.json", "monitor.json", "node.jsonl"
 # The exit of a process that cannot go on whatever is tried again: its last words are the node's.
 WRONG_USE = 2
 # That of a process with an error of ours, whose words name no patient.
@@ -43,10 +46,25 @@ def kept_settings(settings: Settings, *sections: str) -> Settings:
     return settings.model_copy(update={"node": node, **{name: getattr(kept, name) for name in sections}})
 
 
+def node_settings(folder: Path) -> Settings:
+    """The settings of the node in a folder. Raises UsageError where none was started there."""
+    file = settings_file(folder, "keeper")
+    if not file.is_file():
+        raise UsageError("holds no node that was started", str(folder), "Give the folder of a node")
+    settings = stored_settings(file)
+    return settings.model_copy(update={"node": settings.node.model_copy(update={"folder": folder})})
+
+
 def stored_models(folder: Path) -> dict[str, ModelFacts]:
     """The facts that routing asks of the node's models."""
     facts = [ModelFacts(**one) for one in load_json(folder / MODELS)["rows"]]
     return {one.name: one for one in facts}
+
+
+def last_look(folder: Path) -> dict[str, Any]:
+    """What the last round of monitoring has said; no rows before the first one."""
+    path = folder / MONITOR
+    return load_json(path) if path.is_file() else {"at": None, "rows": []}
 
 
 class JsonLines(logging.Handler):

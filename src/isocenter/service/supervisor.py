@@ -118,6 +118,7 @@ class Node:
             "keeper": 1,
             "worker": self.settings.queue.workers,
             "web": 1,
+            "monitor": 1,
         }
         wanted = {role: n for role, n in counts.items() if runs(self.role, role)}
         # Other machines run the same roles of one node.
@@ -242,7 +243,7 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
     folder = settings.folder
     if folder.exists() and any(folder.iterdir()) and not any(folder.glob("settings*.json")):
         raise UsageError("holds something else than a node", str(folder), "Choose another --folder")
-    if role in ("worker", "web") and not (folder / MODELS).exists():
+    if role in ("worker", "web", "monitor") and not (folder / MODELS).exists():
         raise UsageError("there is no node in this folder", str(folder), "Start its keeper first, and share its folder")
     listening = listening_of(settings)  # refuses peers' certificates that are none
     if runs(role, "receiver"):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, counted
+from isocenter import service
+from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
@@ -18,18 +19,22 @@ from isocenter.monitoring import (
     Alert,
     Bound,
     Drift,
+    Miscalibration,
     Performance,
     Stream,
     alert_table,
     alerts,
     drift_table,
     drifts,
+    miscalibration,
     performance_table,
     performances,
+    recalibrated,
 )
 from isocenter.reading import refuse_taken, result_folder
 from isocenter.report import InNotebook, Link, Page, Paragraph, Section, Table, render
 from isocenter.runtime import write_json
+from isocenter.verbs.serve import need_extra
 
 DRIFT, PERFORMANCE, ALERTS, RECORD, REPORT = (
     "drift.csv",
@@ -39,6 +44,8 @@ DRIFT, PERFORMANCE, ALERTS, RECORD, REPORT = (
     "report.html",
 )
 RUN_LENGTH, BASELINE = 10000.0, 300
+# States of alerts of a node that stand no more.
+ENDED = ("closed", "cleared")
 # Sources of figures in the order in which they can be trusted.
 SOURCES = ("audited", "reported", "estimated")
 
@@ -57,9 +64,9 @@ class Monitored(InNotebook):
     @property
     def verdict(self) -> str:
         """The answer in one sentence."""
-        if self.alerts:
-            named = [f"{one.severity}: {one.watch}{f' ({one.scope})' if one.scope else ''}" for one in self.alerts]
-            return f"{counted(len(self.alerts), 'alert')}: {'; '.join(named)}"
+        if standing := [one for one in self.alerts if one.state not in ENDED]:
+            named = [f"{one.severity}: {one.watch}{f' ({one.scope})' if one.scope else ''}" for one in standing]
+            return f"{counted(len(standing), 'alert')}: {'; '.join(named)}"
         return f"no alert in {counted(self.facts['cases'], 'case')}"
 
     @property
@@ -85,6 +92,23 @@ class Monitored(InNotebook):
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
+@dataclass(frozen=True, eq=False)
+class _Watched:
+    """The cases of one model. watched: those compared with the baseline; baseline: None where there is none yet
+
+    model: of a node with several, before the names of its rows
+    wrong: how its probabilities are off at the site
+    """
+
+    cases: Stream
+    watched: Stream
+    baseline: Stream | None
+    run_length: float
+    by: str | None
+    model: str = ""
+    wrong: Mapping[str, Miscalibration] = field(default_factory=dict)
+
+
 @named_keywords()
 def monitor(
     table: str | Path | pd.DataFrame,
@@ -93,7 +117,7 @@ def monitor(
     since: str | None = None,
     until: str | None = None,
     by: str | None = None,
-    run_length: float = RUN_LENGTH,
+    run_length: float | None = None,
     bounds: Sequence[tuple[str, str, float]] = (),
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -102,40 +126,43 @@ def monitor(
 
     table:      a row a case, in any order: `at` (ISO time), `case`, `patient`, the columns of `predictions.csv`,
                 `measure_<name>`, `covariate_<name>`, `reference` where known, `inclusion` (the chance with which it was
-                drawn to be read blind; blank: reported)
+                drawn to be read blind; blank: reported). Or the folder of a node, whose models are compared with the
+                baselines that were frozen, and whose alerts are listed as they stand
     reference:  the baseline, with the same columns; None: the first 300 cases of the table
     since, until: ISO dates; the cases from the one on and before the other
     by:         attributes to whose levels a change is traced, such as "station,software,sex,age:40:60"
     run_length: cases between false alarms, for all watches together: without a change an alarm within m cases has at
-                most the chance m / run_length
+                most the chance m / run_length; by default 10,000, of a node what its settings come to
     bounds:     (metric, label, least value) of audited figures
     out:        a folder for drift.csv, performance.csv, alerts.csv, monitor.json and report.html
     Raises DatasetError for a table that cannot be watched, UsageError for an `out` that is taken.
     """
     if out is not None:
         refuse_taken(Path(out), overwrite, (RECORD, REPORT))
-    stream, baseline, notes = _opened(table, reference)
-    stream = stream.between(since, until)
-    if not stream.was_ordered:
-        notes.append("the rows were not in the order of time; they were sorted by `at`")
-    if stream.has("version") and len(versions := sorted(set(stream.text("version")))) > 1:
-        # What is known of one version says nothing of another.
-        last = stream.text("version")[-1]
-        stream = stream.only(np.asarray(stream.text("version") == last))
-        notes.append(f"{counted(len(versions), 'version')} of the model: only cases of {last}, the last, are watched")
-    found = drifts(baseline, stream, by, run_length)
-    if not found:
-        raise DatasetError("has no column that can be watched", stream.where, "Give probabilities, values or measures")
-    figures_made = performances(stream, by, found)
-    rung = alerts(found, figures_made, [Bound(*one) for one in bounds])
+    node = Path(table) if isinstance(table, str | Path) and Path(table).is_dir() else None
+    if node is not None and (reference is not None or bounds):
+        remedy = "Leave out --reference and --bound: its settings and its page have them"
+        raise UsageError("a node has a baseline and bounds of its own", str(node), remedy)
+    days = (since, until)
+    if node is None:
+        listed, notes, rung = _of_table(table, reference, days, by, run_length)
+    else:
+        listed, notes, rung = _of_node(node, days, by, run_length)
+    found, figures_made = list[Drift](), list[Performance]()
+    for one in listed:
+        rows = _drifts(one)
+        found += rows
+        figures_made += _figures(one, rows)
+    if node is None:
+        rung = alerts(found, figures_made, [Bound(*one) for one in bounds])
     facts = {
-        "cases": len(stream),
-        "from": stream.at[0].isoformat(timespec="seconds"),
-        "to": stream.at[-1].isoformat(timespec="seconds"),
-        "labels": int(np.any([np.isfinite(stream.outcomes(one)) for one in stream.findings], axis=0).sum()),
-        "reference_cases": len(baseline),
-        "run_length": run_length,
-        "by": by,
+        "cases": sum(len(one.watched) for one in listed),
+        "from": min(one.watched.at[0] for one in listed).isoformat(timespec="seconds"),
+        "to": max(one.watched.at[-1] for one in listed).isoformat(timespec="seconds"),
+        "labels": sum(_labels(one.cases) for one in listed),
+        "reference_cases": sum(len(one.baseline) for one in listed if one.baseline is not None),
+        "run_length": min(one.run_length for one in listed),
+        "by": listed[0].by,
     }
     monitored = Monitored(found, figures_made, rung, notes, facts, None if out is None else Path(out))
     if out is not None:
@@ -145,14 +172,18 @@ def monitor(
             write_table(alert_table(rung), folder / ALERTS)
             record = monitored.as_record()
             write_json(folder / RECORD, record.pop("schema"), record)
-            (folder / REPORT).write_text(render(_page(monitored, stream)), encoding="utf-8")
+            (folder / REPORT).write_text(render(_page(monitored)), encoding="utf-8")
     return monitored
 
 
-def _opened(
-    table: str | Path | pd.DataFrame, reference: str | Path | pd.DataFrame | None
-) -> tuple[Stream, Stream, list[str]]:
-    """(cases to watch, baseline, notes)."""
+def _of_table(
+    table: str | Path | pd.DataFrame,
+    reference: str | Path | pd.DataFrame | None,
+    days: tuple[str | None, str | None],
+    by: str | None,
+    run_length: float | None,
+) -> tuple[list[_Watched], list[str], list[Alert]]:
+    """(the cases of a table, notes, no alert yet)."""
     stream = Stream.of(table)
     if reference is not None:
         baseline, notes = Stream.of(reference, needs_time=False), list[str]()
@@ -163,10 +194,67 @@ def _opened(
     if len(baseline) < FEWEST:
         problem = f"the baseline has {counted(len(baseline), 'case')}"
         raise DatasetError(problem, baseline.where, f"Give {FEWEST} at least, better 300")
-    return stream, baseline, notes
+    stream = stream.between(*days)
+    if not stream.was_ordered:
+        notes.append("the rows were not in the order of time; they were sorted by `at`")
+    if stream.has("version") and len(versions := sorted(set(stream.text("version")))) > 1:
+        # What is known of one version says nothing of another.
+        last = stream.text("version")[-1]
+        stream = stream.only(np.asarray(stream.text("version") == last))
+        notes.append(f"{counted(len(versions), 'version')} of the model: only cases of {last}, the last, are watched")
+    return [_Watched(stream, stream, baseline, run_length or RUN_LENGTH, by)], notes, []
 
 
-def _page(monitored: Monitored, stream: Stream) -> Page:
+def _of_node(
+    folder: Path, days: tuple[str | None, str | None], by: str | None, run_length: float | None
+) -> tuple[list[_Watched], list[str], list[Alert]]:
+    """(the cases of each model of a node since its baseline, notes, its alerts as they stand)."""
+    need_extra("monitor")
+    listed, notes, database = list[_Watched](), list[str](), service.node_database(folder)
+    try:
+        settings = service.node_settings(folder)
+        with database.read() as connection:
+            seen = service.watched_versions(connection, settings)
+            rung = service.alerts_as_rows(connection)
+    finally:
+        database.close()
+    for one in seen:
+        if one.baseline is None:
+            notes.append(f"{one.model} has no baseline yet: freeze one on the page /monitor of the node")
+        known = None if one.baseline is None else one.baseline.table
+        levels = by or service.by_of(settings.monitor.by, one.watched.table, known)
+        model = one.model if len(seen) > 1 else ""
+        length = run_length or one.run_length or RUN_LENGTH
+        wrong = {} if one.baseline is None else miscalibration(one.baseline)
+        cases = recalibrated(one.cases, wrong).between(*days)
+        listed.append(_Watched(cases, one.watched.between(*days), one.baseline, length, levels, model, wrong))
+    if not listed:
+        raise DatasetError("no model has answered a case yet", str(folder), "Send studies to the node")
+    return listed, notes, rung
+
+
+def _drifts(one: _Watched) -> list[Drift]:
+    if one.baseline is None:
+        return []
+    found = drifts(one.baseline, one.watched, one.by, one.run_length, one.wrong)
+    if not found:
+        problem, remedy = "has no column that can be watched", "Give probabilities, values or measures"
+        raise DatasetError(problem, one.watched.where, remedy)
+    return [replace(row, watch=f"{one.model}: {row.watch}") if one.model else row for row in found]
+
+
+def _figures(one: _Watched, found: Sequence[Drift]) -> list[Performance]:
+    rows = performances(one.cases, one.by, found)
+    return [replace(row, label=f"{one.model}: {row.label}") if one.model else row for row in rows]
+
+
+def _labels(stream: Stream) -> int:
+    """How many cases have an outcome."""
+    known = [np.isfinite(stream.outcomes(one)) for one in stream.findings]
+    return int(np.any(known, axis=0).sum()) if known else 0
+
+
+def _page(monitored: Monitored) -> Page:
     """The report: the verdict, alerts, watches, performance by source."""
     rows = [
         [one.alert, _minute(one.at), one.severity, one.watch, one.scope, _minute(one.since), one.because, one.action]

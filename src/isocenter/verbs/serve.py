@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Where a node lies if nothing says otherwise.
 FOLDER = Path("node")
-ROLES = ("all", "receiver", "keeper", "worker", "web")
+ROLES = ("all", "receiver", "keeper", "worker", "web", "monitor")
 # Packages of the extra that any part of a node needs.
 EXTRA = (
     *("pynetdicom", "dicomweb_client", "fastapi", "uvicorn", "sqlalchemy", "alembic", "prometheus_client"),

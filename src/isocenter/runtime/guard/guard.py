@@ -98,14 +98,17 @@ class Guard:
 
         sure: how sure the answer is, 0 to 1
         """
+        distances = self.distances(observation)
+        seen = replace(prediction.confidence, features=observation.features, distances=distances)
         if not self.is_calibrated:
-            return replace(prediction, confidence=replace(prediction.confidence, features=observation.features))
-        p, reason, notes = self.verdict(observation)
+            return replace(prediction, confidence=seen)
+        p, reason, notes = self.verdict(observation, distances)
         if p >= self.level:
             reason = None if self.answers is None else self.answers.refusal(sure)
-        confidence = replace(prediction.confidence, gate_p=p, features=observation.features)
         abstained = reason if prediction.abstained is None else prediction.abstained
-        return replace(prediction, confidence=confidence, abstained=abstained, notes=(*prediction.notes, *notes))
+        return replace(
+            prediction, confidence=replace(seen, gate_p=p), abstained=abstained, notes=(*prediction.notes, *notes)
+        )
 
     def judged_anew(
         self,
@@ -138,9 +141,12 @@ class Guard:
             reason = None if refusal is None else f"frame {least}: {refusal}"
         return replace(clip, confidence=replace(clip.confidence, gate_p=joint), abstained=reason)
 
-    def verdict(self, observation: Observation) -> tuple[float, str | None, list[str]]:
+    def verdict(
+        self, observation: Observation, distances: Mapping[str, float] | None = None
+    ) -> tuple[float, str | None, list[str]]:
         """The joint p-value, the reason for a refusal, and notes on what could not be looked at.
 
+        distances: of the observation, where they are known
         The p-values of all scores are joined by Bonferroni, which holds however they depend on each other, and however
         the level is shared out, if not by these values: Genovese et al., doi:10.1093/biomet/93.3.509
         """
@@ -149,7 +155,7 @@ class Guard:
             return 0.0, word, []
         if observation.is_constant:
             return 0.0, BLANK, []
-        distances = self.distances(observation)
+        distances = self.distances(observation) if distances is None else distances
         if not distances:
             return 1.0, None, [f"{UNSEEN} it: its header says nothing"]
         name, joint = self._joined(distances, distances)

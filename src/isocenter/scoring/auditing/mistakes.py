@@ -33,7 +33,8 @@ from isocenter.scoring.auditing.audit import Audit
 from isocenter.tasks import Task, part_tables
 from isocenter.values import Floats
 
-WEAK_GROUPS, RELABEL, TITLE = "weak_groups.csv", "relabel.csv", "Where it fails"
+WEAK_GROUPS, RELABEL, LABEL_GROUPS = "weak_groups.csv", "relabel.csv", "label_groups.csv"
+TITLE = "Where it fails"
 COVARIATES, FACTS, FEATURES = "covariate", "image", "features"
 OF_IMAGE = "image: "
 NETWORK = "what the network"
@@ -86,7 +87,33 @@ def mistakes(audit: Audit) -> Audited | None:
         notes.append(f"It fails more in {counted(further, 'further group')}: see {TITLE}.")
     shown = any(one.judged == "yes" for one in groups) or (looked["why"] == PROBABLE).any()
     sections = [_section(groups, looked, rare)] if shown else []
-    return Audited({WEAK_GROUPS: weak, RELABEL: looked}, sections=sections, notes=notes)
+    tables = {WEAK_GROUPS: weak, RELABEL: looked}
+    if doubted := _doubted_groups(labelled, looked, cases, sources[COVARIATES], audit.seed):
+        tables[LABEL_GROUPS] = pd.DataFrame([asdict(one) for one in doubted])
+        notes += [
+            f"Labels may be wrong more often where {one.attribute} is {one.group}: {one.error:.0%} of "
+            f"{counted(one.n, 'case')}, {one.elsewhere:.0%} elsewhere (p {one.p_adjusted:.2g} after Holm)."
+            for one in doubted
+            if one.is_found
+        ]
+    return Audited(tables, sections=sections, notes=notes)
+
+
+def _doubted_groups(
+    labelled: Sequence[Labelled], looked: Table, cases: Table, covariates: Mapping[str, Sequence[Any]], seed: int
+) -> list[WeakGroup]:
+    """The share of labels that may be wrong in each group of people; nothing where none may be.
+
+    cases: the row of each, in the order of the covariates
+    """
+    doubted = set(looked.loc[looked["why"] == PROBABLE, "case"])
+    asked = {str(case) for own in labelled for case in own.rows["case"]}
+    places = [place for place, case in enumerate(map(str, cases.index)) if case in asked]
+    if not (doubted and covariates):
+        return []
+    own = {name: [values[place] for place in places] for name, values in covariates.items()}
+    flags = [float(str(cases.index[place]) in doubted) for place in places]
+    return weak_groups(flags, cases["patient"].iloc[places].tolist(), own, seed=seed)
 
 
 def _attributes(audit: Audit, cases: Table) -> dict[str, dict[str, Sequence[Any]]]:

@@ -30,6 +30,11 @@ REJECTED = "reject"
 AT_ONCE = 1.0  # bytes of voxels that stay in memory: of one image, because each is looked at once
 
 
+def case_name(key: str) -> str:
+    """The name in data sets of a result, or of a segmentation of another product."""
+    return f"case_{key[:16]}"
+
+
 @dataclass(frozen=True)
 class Opinion:
     """The last verdict on a result, and what it was given on. patient: pseudonym"""
@@ -46,7 +51,7 @@ class Opinion:
     @property
     def name(self) -> str:
         """Of its case."""
-        return f"case_{self.judged.key[:16]}"
+        return case_name(self.judged.key)
 
     @property
     def seen(self) -> Judged:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Row, func, insert, select
+from sqlalchemy import Connection, Row, delete, func, insert, select
 
+from isocenter.service.monitoring.outcomes import VERDICT, stated_values, write_outcomes
 from isocenter.service.reading.judged import Judged
 from isocenter.service.records import audit
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.database import Clock, Database
-from isocenter.service.records.tables import feedback
+from isocenter.service.records.tables import feedback, outcomes
 
 Said = Literal["accept", "correct", "reject"]
 
@@ -49,6 +50,8 @@ class Verdicts:
         detail = {"verdict": verdict.verdict, "reason": verdict.reason, "revision": judged.revision}
         with self.database.write() as connection:
             connection.execute(insert(feedback).values(at=Clock(), **row))
+            if judged.seg is None:
+                _write_outcomes(connection, judged, verdict, actor)
             audit.record(connection, "verdict", judged.key, actor=actor, study=judged.study, detail=detail)
 
     def last(self, keys: Sequence[str]) -> Mapping[str, Row[*tuple[Any, ...]]]:
@@ -57,3 +60,10 @@ class Verdicts:
         with self.database.read() as connection:
             rows = connection.execute(select(feedback).where(feedback.c.feedback.in_(newest))).all()
         return {row.judged: row for row in rows}
+
+
+def _write_outcomes(connection: Connection, judged: Judged, verdict: Verdict, actor: Actor) -> None:
+    """Keep what a verdict says of the study, in place of the last one; who rejects does not say what is right."""
+    connection.execute(delete(outcomes).where(outcomes.c.job == judged.key, outcomes.c.source == VERDICT))
+    if verdict.verdict != "reject":
+        write_outcomes(connection, judged.key, stated_values(judged.standing), VERDICT, account=actor.account)

@@ -19,6 +19,8 @@ class Actor:
     address: str = ""
 
 
+# Roles of people who read studies and judge results.
+READERS = ("radiologist", "administrator")
 MACHINE = "token "  # before the name of a machine's token
 NODE = Actor("node", "service")
 # Whoever works at this machine, as long as the node has no account.

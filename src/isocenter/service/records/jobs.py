@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, or_, select, tuple_, update
@@ -13,7 +13,7 @@ from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.notices import NOTICE, Notice, noticed
-from isocenter.service.records.tables import answers, deliveries, findings, jobs, studies
+from isocenter.service.records.tables import answers, deliveries, findings, jobs, measures, studies
 from isocenter.service.routing.urgency import Urgency
 
 
@@ -82,6 +82,12 @@ class Job:
     stamp: float
     version: int = 1
 
+    @classmethod
+    def of_row(cls, row: Row[Any], **changes: Any) -> Job:
+        """A row of the table; changes: what is otherwise."""
+        known = {one.name: row._mapping[one.name] for one in fields(cls) if one.name != "stamp"}
+        return cls(**{**known, "stamp": row.created_at, **changes})
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -96,6 +102,15 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What monitoring compares of a job: measures of its image, the gate's distances, and features (float16)."""
+
+    measures: Mapping[str, float] = field(default_factory=dict)
+    distances: Mapping[str, float] = field(default_factory=dict)
+    features: bytes | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The outcome of a job: a result, or a stated reason why there is none.
 
@@ -104,6 +119,7 @@ class Outcome:
     covariates: {name: {"value", "source"}} of those that the image or a server states
     urgency:    what its findings make of the study
     notice:     of that, for people who are to know
+    measured:   None where no model was asked, so that the job says nothing of one
     """
 
     outcome: str
@@ -118,6 +134,7 @@ class Outcome:
     covariates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     urgency: Urgency | None = None
     notice: Notice | None = None
+    measured: Measured | None = Measured()
 
 
 def job_key(study: str, rule: str, model_hash: str, inputs_hash: str, *again: str) -> str:
@@ -191,18 +208,7 @@ class Jobs:
                 "started_at": Clock(),
             }
             connection.execute(update(jobs).where(jobs.c.job == row.job).values(held))
-        return Job(
-            row.job,
-            row.study,
-            row.rule,
-            row.model,
-            row.model_hash,
-            row.inputs,
-            row.fence + 1,
-            row.attempts + 1,
-            row.created_at,
-            row.version,
-        )
+        return Job.of_row(row, fence=row.fence + 1, attempts=row.attempts + 1)
 
     def _aside(self, connection: Connection, row: Row[Any]) -> None:
         """A job that was begun as often as is allowed, and never ended."""
@@ -276,6 +282,9 @@ class Jobs:
                 "done_at": Clock(),
             }
             connection.execute(update(jobs).where(jobs.c.job == job.job).values(values))
+            connection.execute(delete(measures).where(measures.c.job == job.job))
+            if outcome.measured is not None:
+                connection.execute(insert(measures).values(job=job.job, **vars(outcome.measured)))
             # Rules that wait for this one are looked at again.
             connection.execute(update(studies).where(studies.c.study == job.study).values(routed=0))
             stated = {"rule": job.rule, "model": job.model, "outcome": outcome.outcome, "reason": outcome.reason}

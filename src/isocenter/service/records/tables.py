@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -155,6 +156,7 @@ jobs = Table(
 )
 Index("jobs_by_state", jobs.c.state, jobs.c.priority, jobs.c.created_at)
 Index("jobs_by_study", jobs.c.study)
+Index("jobs_by_model", jobs.c.model_hash, jobs.c.done_at)
 
 findings = Table(
     "findings",
@@ -165,6 +167,77 @@ findings = Table(
     Column("row", JSON, nullable=False),
     ForeignKeyConstraint(["job"], ["jobs.job"]),
 )
+
+# What monitoring compares: of each job that reached its model, written when it ends.
+# measures: {name: number} of the image; distances: {score of the gate: distance}
+# features: float16, what the network saw in it, of a model with a gate
+measures = Table(
+    "measures",
+    metadata,
+    Column("job", KEY, primary_key=True),
+    Column("measures", JSON, nullable=False),
+    Column("distances", JSON, nullable=False),
+    Column("features", LargeBinary),
+    ForeignKeyConstraint(["job"], ["jobs.job"]),
+)
+
+# Cases that a person has frozen as those with which later ones of a model are compared; the last row of a model counts.
+# first_at, last_at: when the first and the last of them were done
+baselines = Table(
+    "baselines",
+    metadata,
+    Column("n", Number, primary_key=True, autoincrement=True),
+    Column("model", String(64), nullable=False),
+    Column("model_hash", String(64), nullable=False),
+    Column("cases", Integer, nullable=False),
+    Column("first_at", Float, nullable=False),
+    Column("last_at", Float, nullable=False),
+    Column("frozen_at", Float, nullable=False),
+    Column("frozen_by", Text, nullable=False),
+)
+Index("baselines_by_model", baselines.c.model_hash, baselines.c.n)
+
+# One row a cause. severity: warning | urgent; kind: input | output | concept | operation | performance
+# state: open | acknowledged | closed, by a person | cleared, after quiet windows; actor, reason: of the last change
+# quiet, looked_at: how many windows after it were quiet in a row, and up to which time windows were looked at
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("n", Number, primary_key=True, autoincrement=True),
+    Column("model", String(64), nullable=False),
+    Column("model_hash", String(64), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("severity", WORD, nullable=False),
+    Column("watch", Text, nullable=False),
+    Column("kind", WORD, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("state", WORD, nullable=False),
+    Column("because", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("actor", Text),
+    Column("reason", Text),
+    Column("ended_at", Float),
+    Column("quiet", Integer, nullable=False, default=0),
+    Column("looked_at", Float, nullable=False),
+)
+Index("alerts_by_state", alerts.c.state, alerts.c.model_hash)
+
+# What alerts have done to models, until a person undoes it. action: warn | abstain | rollback | stop
+holds = Table(
+    "holds",
+    metadata,
+    Column("n", Number, primary_key=True, autoincrement=True),
+    Column("model", String(64), nullable=False),
+    Column("action", WORD, nullable=False),
+    Column("alert", BigInteger, nullable=False),
+    Column("because", Text, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("undone_at", Float),
+    Column("undone_by", Text),
+    UniqueConstraint("model", "action", "alert", name="one_hold"),
+)
+Index("holds_by_model", holds.c.model, holds.c.undone_at)
 
 # job: that made it, or the correction that did
 answers = Table(
@@ -273,6 +346,56 @@ feedback = Table(
 Index("feedback_by_judged", feedback.c.judged, feedback.c.feedback)
 Index("feedback_by_study", feedback.c.study)
 
+# Results that were drawn to be read with the answer hidden. inclusion: the chance with which; week: ISO, as 2026-W48
+# state: waiting | read | ended, where nobody has read it in time
+blind = Table(
+    "blind",
+    metadata,
+    Column("job", KEY, primary_key=True),
+    Column("inclusion", Float, nullable=False),
+    Column("drawn_at", Float, nullable=False),
+    Column("week", WORD, nullable=False),
+    Column("state", WORD, nullable=False),
+    ForeignKeyConstraint(["job"], ["jobs.job"]),
+)
+Index("blind_by_state", blind.c.state)
+Index("blind_by_week", blind.c.week)
+
+# What is true of a study, beside what the job's answer states of the label. value: 1 present, 0 absent, or a number
+# at: when it became known; source: `blind`, `verdict`, or where an imported table has it from
+# account: who has stated it; inclusion: of a blind read, the chance with which it was drawn; null: reported
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("job", KEY, primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("source", String(64), primary_key=True),
+    Column("value", Float, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("inclusion", Float),
+    ForeignKeyConstraint(["job"], ["jobs.job"]),
+)
+
+# What went wrong with a result, or could have harmed. kind: of harm, one of `incidents.KINDS`; known_on: ISO day
+# checked: how the action was found to help; account, at: who changed it last, and when
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("incident", Number, primary_key=True, autoincrement=True),
+    Column("study", KEY),
+    Column("kind", WORD, nullable=False),
+    Column("harm", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("known_on", String(10), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("checked", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    ForeignKeyConstraint(["study"], ["studies.study"]),
+)
+
 # Orders of jobs: Unified Procedure Steps, PS3.4 CC; dataset: as DICOM JSON
 # state: SCHEDULED | IN PROGRESS | COMPLETED | CANCELED; is_ours: the node has claimed it
 # series: keys of those that it names, none for all; priority: place of its jobs in the queue
@@ -370,4 +493,56 @@ failures = Table(
     Column("attempt", String(64), primary_key=True),
     Column("count", Integer, nullable=False),
     Column("at", Float, nullable=False),
+)
+
+# Packages that answer for a model in place of that of the settings, or are to. mode: shadow | live | arm
+# manifest: SHA-256 of its manifest.json; hash: of the model, as jobs have it; facts: for routing
+# share, key, until: of an arm: of patients, of the hash that chooses them, its end; check_hash: SHA-256 of change.json
+# began: none as long as it waits for approvals; is_taken_back: by a rollback, so that it answers nothing more
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("n", Number, primary_key=True, autoincrement=True),
+    Column("model", String(64), nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("manifest", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("mode", WORD, nullable=False),
+    Column("share", Float),
+    Column("key", KEY),
+    Column("until", Float),
+    Column("asked_at", Float, nullable=False),
+    Column("began", Float),
+    Column("ended", Float),
+    Column("is_taken_back", Boolean, nullable=False, default=False),
+    Column("because", Text, nullable=False),
+    Column("check_hash", String(64)),
+)
+Index("deployments_by_model", deployments.c.model)
+
+# Persons who approved a deployment that waits for it.
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("n", Number, primary_key=True),
+    Column("account", String(64), primary_key=True),
+    Column("role", WORD, nullable=False),
+    Column("at", Float, nullable=False),
+    ForeignKeyConstraint(["n"], ["deployments.n"]),
+)
+
+# Answers of a package in shadow to jobs that are done, as differences from what was sent; the answers are not kept.
+# differences: {"metric:label": number}; none as long as a worker has claimed it, or where the reason says why
+shadow_answers = Table(
+    "shadow_answers",
+    metadata,
+    Column("n", Number, primary_key=True),
+    Column("job", KEY, primary_key=True),
+    Column("claimed_at", Float, nullable=False),
+    Column("done_at", Float),
+    Column("differences", JSON),
+    Column("reason", Text),
+    ForeignKeyConstraint(["n"], ["deployments.n"]),
+    ForeignKeyConstraint(["job"], ["jobs.job"]),
 )

@@ -13,14 +13,14 @@ from isocenter.service.reading.drafts import MOST_RUNS, Drafts, Stroke, check_bo
 from isocenter.service.reading.judged import MASK, Judged
 from isocenter.service.reading.series import named_image
 from isocenter.service.reading.verdicts import Verdict, Verdicts
+from isocenter.service.records.actor import READERS, Actor
 from isocenter.service.routing.rules import rules_of
-from isocenter.service.stored import stored_models
 from isocenter.service.web.access import Who, roles
+from isocenter.service.web.blind import refuse_hidden
 from isocenter.service.web.reading import images_of, known_result, map_of
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import JobName, Node, WebError, WebNode
 
-READERS = ("radiologist", "administrator")
 router = APIRouter(prefix="/api/jobs", tags=["reading"], dependencies=[roles(*READERS)])
 StrokeName = Annotated[str, Path(pattern=r"^[\w.-]{1,64}$")]
 LONGEST_TEXT = 4000
@@ -95,6 +95,7 @@ class GivenShape(BaseModel):
 def get_draft(node: Node, who: Who, job: JobName) -> DraftShape:
     """What the account has drawn on a result and not saved yet."""
     judged = known_result(node, job)
+    refuse_hidden(node, who, judged.study)
     strokes = Drafts(node.database).of(judged.key, who.account)
     shapes = [
         StrokeShape(
@@ -112,7 +113,7 @@ def get_draft(node: Node, who: Who, job: JobName) -> DraftShape:
 @router.post("/{job}/draft", responses={409: {"model": Problem}})
 def add_stroke(node: Node, who: Who, job: JobName, stroke: StrokeShape) -> SeenShape:
     """Keep a stroke on a result's own grid."""
-    judged = _open_result(node, job)
+    judged = _open_result(node, who, job)
     box = None if stroke.box is None else stroke.box.model_dump()
     own = Stroke(stroke.stroke, stroke.label, tuple(stroke.runs), box, stroke.image)
     images = images_of(node, judged)
@@ -145,7 +146,7 @@ def undo_stroke(node: Node, who: Who, job: JobName, stroke: StrokeName) -> SeenS
 @router.put("/{job}/correction", responses={409: {"model": Problem}, 412: {"model": Problem}})
 def correct(node: Node, who: Who, job: JobName, seen: SeenShape) -> CorrectedShape:
     """Save what the account has drawn on a result: as a mask, a SEG and a verified report, which go to peers."""
-    judged = _open_result(node, job)
+    judged = _open_result(node, who, job)
     saving = Corrections(node.database, node.settings, _peers(node, judged))
     try:
         made = saving.save(
@@ -167,7 +168,7 @@ def correct(node: Node, who: Who, job: JobName, seen: SeenShape) -> CorrectedSha
 @router.post("/{job}/feedback")
 def give_feedback(node: Node, who: Who, job: JobName, given: FeedbackShape) -> GivenShape:
     """Accept, correct or reject a result as it stands."""
-    judged, known = _open_result(node, job), node.settings.page.reasons
+    judged, known = _open_result(node, who, job), node.settings.page.reasons
     if given.reason and given.reason not in known:
         raise WebError(422, "there is no such reason", "reason", f"Give one of {', '.join(known)}, or your own text")
     if given.verdict == "reject" and not (given.reason or given.text.strip()):
@@ -179,9 +180,10 @@ def give_feedback(node: Node, who: Who, job: JobName, given: FeedbackShape) -> G
     return GivenShape(verdict=given.verdict, revision=judged.revision)
 
 
-def _open_result(node: WebNode, key: str) -> Judged:
+def _open_result(node: WebNode, who: Actor, key: str) -> Judged:
     """A result that may still be corrected and judged. WebError where it may not."""
     judged = known_result(node, key)
+    refuse_hidden(node, who, judged.study)
     if judged.is_taken_back:
         raise WebError(409, f"the job is {judged.columns['state']}", key, "Read the result of the job in its place")
     if not judged.is_result:
@@ -191,6 +193,6 @@ def _open_result(node: WebNode, key: str) -> Judged:
 
 def _peers(node: WebNode, judged: Judged) -> list[str]:
     """The peers that get corrections: those of the job's rule, and those of the page."""
-    rules = rules_of(node.settings, stored_models(node.folder)) if judged.seg is None else []
+    rules = rules_of(node.settings, node.models) if judged.seg is None else []
     own = next((rule.send for rule in rules if rule.name == judged.columns["rule"]), [])
     return [*own, *node.settings.page.send]

@@ -16,6 +16,7 @@ from isocenter.service.exchange.fhir_server import JSON
 from isocenter.service.exchange.report import report_of
 from isocenter.service.records.tables import answers, corrections, deliveries, jobs, series, studies
 from isocenter.service.web.access import ROLES, WORKING, Who, roles
+from isocenter.service.web.blind import refuse_hidden
 from isocenter.service.web.shapes import AnswerShape, DeliveryShape, JobShape, Listing
 from isocenter.service.web.web_node import JobName, Node, Page, WebError, WebNode, page_of
 
@@ -69,6 +70,7 @@ def get_answer(node: Node, who: Who, job: JobName, name: AnswerName) -> FileResp
     path = None if row is None else node.folder / "results" / row.job / row.name
     if row is None or path is None or not path.is_file():
         raise WebError(404, "the job has no such answer", name, "See the job's answers")
+    refuse_hidden(node, who, row.study)
     node.record("export", f"{row.job}/{row.name}", who, study=row.study)
     return FileResponse(path, media_type=TYPES.get(path.suffix, "application/octet-stream"), filename=path.name)
 
@@ -78,12 +80,14 @@ def get_answer(node: Node, who: Who, job: JobName, name: AnswerName) -> FileResp
 )
 def get_fhir(node: Node, who: Who, job: JobName, version: Version = "R5") -> Response:
     """The findings of a job as a FHIR Bundle."""
+    with node.database.read() as connection:
+        study = connection.execute(select(jobs.c.study).where(jobs.c.job == job)).scalar()
+    if study is not None:
+        refuse_hidden(node, who, study)
     try:
         made = checked(bundle(report_of(node.settings, node.database, job), version), version)
     except FormatError as error:
         raise WebError(404, error.problem, job, error.remedy) from error
-    with node.database.read() as connection:
-        study = connection.execute(select(jobs.c.study).where(jobs.c.job == job)).scalar()
     node.record("export", f"{job}/fhir", who, study=study)
     return Response(made, media_type=JSON)
 

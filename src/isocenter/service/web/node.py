@@ -13,12 +13,13 @@ from sqlalchemy import Column, func, select
 
 from isocenter.files import parse_json
 from isocenter.service.dicom.sending import PeerError, echo
+from isocenter.service.records.deployments import current
 from isocenter.service.records.tables import deliveries, jobs, studies
 from isocenter.service.routing.answers import study_answers
 from isocenter.service.routing.facts import SeriesFacts
 from isocenter.service.routing.rules import rules_of, study_routing
 from isocenter.service.speaking import spoken_to
-from isocenter.service.stored import LOG, stored_models
+from isocenter.service.stored import LOG
 from isocenter.service.web.access import KEEPING, ROLES, roles
 from isocenter.service.web.shapes import (
     EchoShape,
@@ -61,12 +62,14 @@ def get_node(node: Node) -> NodeShape:
 @router.get("/models", dependencies=[roles(*ROLES)])
 def list_models(node: Node) -> Listing[ModelShape]:
     """The models that rules may name."""
-    models = stored_models(node.folder)
+    models = node.models
     rules = rules_of(node.settings, models)
+    with node.database.read() as connection:
+        folders = {name: current(connection, name) or node.settings.models[name].path for name in models}
     rows = [
         ModelShape(
             name=name,
-            path=str(node.settings.models[name].path),
+            path=str(folders[name]),
             hash=one.hash,
             modality=one.modality,
             task=one.task,
@@ -106,9 +109,9 @@ def _untaken(node: WebNode) -> Iterator[UntakenShape]:
         newest = connection.execute(complete.order_by(studies.c.complete_at.desc()).limit(NEWEST)).all()
     if not newest:
         return
-    models = stored_models(node.folder)
-    rules = rules_of(node.settings, models)
+    rules = rules_of(node.settings, node.models)
     for study in newest:
+        models = node.models_of(study)
         found = node.index.series_of(study.study)
         contents = {one.series: one.inputs_hash for one in found}
         answers, _ = study_answers(node.database, study.study, rules, models, contents)

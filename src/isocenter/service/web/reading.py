@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, and_, select
 
 from isocenter.errors import IsocenterError
 from isocenter.report import colours
+from isocenter.service.reading.blind import VIEW
 from isocenter.service.reading.judged import MASK, Judged, judged_in, judged_of
 from isocenter.service.reading.series import SeriesImages, named_image
 from isocenter.service.reading.verdicts import Verdicts
@@ -25,6 +26,7 @@ from isocenter.service.routing.rules import NO_IMAGES
 from isocenter.service.routing.urgency import ROUTINE
 from isocenter.service.settings import PRIORITIES
 from isocenter.service.web.access import ROLES, Who, roles
+from isocenter.service.web.blind import BlindShape, blind_shapes, record_view, refuse_hidden
 from isocenter.service.web.series import RAW, Place, PlaneName, slice_answer, slice_of, volumes_of
 from isocenter.service.web.shapes import Time
 from isocenter.service.web.web_node import JobName, Node, StudyName, WebError, WebNode, study_key
@@ -112,7 +114,11 @@ class EarlierShape(BaseModel):
 
 
 class ReadingShape(BaseModel):
-    """A study as a person reads it. reasons: for which a result may be rejected"""
+    """A study as a person reads it.
+
+    blind:   what is asked of the reader before any result is shown; the jobs are hidden meanwhile
+    reasons: for which a result may be rejected
+    """
 
     schema_: str = Field(alias="schema")
     version: int = 1
@@ -123,6 +129,7 @@ class ReadingShape(BaseModel):
     series: list[SeriesShape]
     jobs: list[JudgedShape]
     earlier: list[EarlierShape]
+    blind: list[BlindShape]
     reasons: list[str]
 
 
@@ -136,9 +143,10 @@ def get_reading(node: Node, who: Who, study: StudyName) -> ReadingShape:
             raise WebError(404, "there is no such study", study, "See /api/studies")
         ours = _ours(connection, key)
         before = _earlier(connection, row)
-    node.record_opening("view", key, who)
+    reads = record_view(node, who, key)
     attributes = row.attributes or {}
-    every, every_result = node.index.series_of(key), judged_in(node.database, node.folder, key)
+    every = [one for one in node.index.series_of(key) if not (reads and one.series in ours)]
+    every_result = [] if reads else judged_in(node.database, node.folder, key)
     verdicts = Verdicts(node.database).last([one.key for one in every_result])
     return ReadingShape(
         schema="isocenter.reading",
@@ -149,6 +157,7 @@ def get_reading(node: Node, who: Who, study: StudyName) -> ReadingShape:
         series=[_series(node, row, one, one.series in ours) for one in every],
         jobs=[_judged(node, one, verdicts.get(one.key)) for one in every_result],
         earlier=before,
+        blind=blind_shapes(reads),
         reasons=list(node.settings.page.reasons),
     )
 
@@ -172,7 +181,8 @@ def get_map_slice(
 ) -> Response:
     """Slice k of a map of a result, on the grid of its first series; `mask` is the label map."""
     judged = known_result(node, job)
-    node.record_opening("view", judged.study, who)
+    refuse_hidden(node, who, judged.study)
+    node.record_opening(VIEW, judged.study, who)
     volume = map_of(node, judged, name, image)
     return slice_answer(request, slice_of(volume, plane, k, frame=frame))
 

@@ -19,6 +19,7 @@ from isocenter.service.reading.volumes import Volume
 from isocenter.service.records.actor import Actor
 from isocenter.service.settings import is_loopback
 from isocenter.service.web.access import ROLES, Who, roles
+from isocenter.service.web.blind import record_view
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
 router = APIRouter(prefix="/api/series", tags=["reading"])
@@ -118,7 +119,7 @@ def _opened(node: WebNode, who: Actor, uid: str) -> list[Volume]:
     """The same of a series that is in one study alone, which somebody now has open."""
     images = SeriesImages(node.database, node.folder, node.volumes)
     row = _only(images.rows(uid), uid)
-    node.record_opening("view", row.study, who)
+    record_view(node, who, row.study)
     return images.of(row)
 
 

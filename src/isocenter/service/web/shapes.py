@@ -133,6 +133,22 @@ class NoticeShape(BaseModel):
     deliveries: list[DeliveryShape]
 
 
+class IncidentShape(BaseModel):
+    """What went wrong with a result; study as UID, at: when account changed it last."""
+
+    incident: int
+    study: str | None
+    kind: str
+    harm: str
+    version: str
+    known_on: str
+    cause: str
+    action: str
+    checked: str
+    account: str
+    at: Time
+
+
 class ConditionShape(BaseModel):
     """A condition of a rule on a series."""
 
@@ -230,6 +246,48 @@ class AsideShape(BaseModel):
     at: Time | None
 
 
+class ApprovalShape(BaseModel):
+    """A person's approval of a change, and the role that the person had."""
+
+    account: str
+    role: str
+    at: Time
+
+
+class ChangeFigureShape(BaseModel):
+    """A figure of a shadow or an arm; low and high hold at every look. arm: empty of a shadow; source: of a rate."""
+
+    metric: str
+    arm: str
+    source: str
+    cases: int | None
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class ChangeShape(BaseModel):
+    """A package that answers for a model, did, or is to. package: SHA-256 of its manifest.json; check: of change.json
+
+    mode: shadow, live or arm; state: waiting, in force or ended
+    """
+
+    n: int
+    model: str
+    package: str
+    mode: str
+    state: str
+    share: float | None
+    until: Time | None
+    asked_at: Time
+    began: Time | None
+    ended: Time | None
+    because: str
+    check: str | None
+    approvals: list[ApprovalShape]
+    figures: list[ChangeFigureShape]
+
+
 class EventShape(BaseModel):
     """An event of the audit, as it is sealed; patient: a pseudonym."""
 
@@ -307,3 +365,74 @@ class TokenShape(BaseModel):
     ends_at: Time
     ended: bool
     secret: str | None = None
+
+
+class AlertShape(BaseModel):
+    """An alert of monitoring. actor, reason: of the person who took it up or closed it, or why it was cleared.
+
+    state: open, acknowledged, closed, or cleared after three quiet windows
+    """
+
+    n: int
+    model: str
+    at: Time
+    severity: str
+    watch: str
+    kind: str
+    scope: str
+    since: Time
+    state: str
+    because: str
+    action: str
+    actor: str | None
+    reason: str | None
+    ended_at: Time | None
+
+
+class HoldShape(BaseModel):
+    """What an alert has done to a model: warn, abstain, rollback or stop, until a person undoes it."""
+
+    n: int
+    model: str
+    action: str
+    alert: int
+    because: str
+    since: Time
+    undone_at: Time | None
+    undone_by: str | None
+
+
+class BaselineShape(BaseModel):
+    """A baseline: collecting, proposed once there are enough cases, or frozen; wanted: cases of one."""
+
+    state: str
+    cases: int
+    wanted: int
+    frozen_at: Time | None
+    frozen_by: str | None
+
+
+class WatchedShape(BaseModel):
+    """A version of a model as monitoring sees it; rows as in `drift.csv` and `performance.csv`.
+
+    cases: since the watches have begun; problem: why it cannot be watched
+    """
+
+    model: str
+    version: str
+    verdict: str
+    baseline: BaselineShape
+    cases: int
+    run_length: float
+    problem: str
+    drift: list[dict[str, Any]]
+    performance: list[dict[str, Any]]
+
+
+class MonitorShape(BaseModel):
+    """What the last round of monitoring has said; holds: those that stand."""
+
+    verdict: str
+    at: Time | None
+    models: list[WatchedShape]
+    holds: list[HoldShape]

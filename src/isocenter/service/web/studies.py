@@ -14,7 +14,6 @@ from isocenter.service.records.tables import jobs, studies
 from isocenter.service.routing.answers import study_answers
 from isocenter.service.routing.facts import SeriesFacts
 from isocenter.service.routing.rules import rules_of, study_routing
-from isocenter.service.stored import stored_models
 from isocenter.service.web.access import ROLES, WORKING, Who, roles
 from isocenter.service.web.jobs import job_shapes
 from isocenter.service.web.shapes import JobShape, Listing, RoutedShape, StudyShape
@@ -53,7 +52,7 @@ def route_study(node: Node, study: StudyName) -> Listing[RoutedShape]:
         raise WebError(
             409, "the study is not complete yet, and its series are not read", study, "Wait, or use complete"
         )
-    models = stored_models(node.folder)
+    models = node.models_of(row)
     rules, found = rules_of(node.settings, models), node.index.series_of(row.study)
     contents = {one.series: one.inputs_hash for one in found}
     answers, _ = study_answers(node.database, row.study, rules, models, contents)

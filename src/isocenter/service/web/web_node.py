@@ -24,10 +24,12 @@ from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Database
+from isocenter.service.records.deployments import models_of
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import Jobs
 from isocenter.service.records.tables import studies
 from isocenter.service.records.workitems import Workitems
+from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.routing.rules import rules_of
 from isocenter.service.settings import Settings
 from isocenter.service.stored import stored_models
@@ -155,9 +157,19 @@ class WebNode:
         return Index(self.database)
 
     @property
+    def models(self) -> dict[str, ModelFacts]:
+        """The facts of the models that answer now."""
+        return self.models_of(None)
+
+    def models_of(self, study: Row[Any] | None) -> dict[str, ModelFacts]:
+        """The facts of the models that answer a study."""
+        with self.database.read() as connection:
+            return models_of(connection, stored_models(self.folder), study)
+
+    @property
     def workitems(self) -> Workitems:
         """Orders of jobs."""
-        return Workitems(self.database, rules_of(self.settings, stored_models(self.folder)))
+        return Workitems(self.database, rules_of(self.settings, self.models))
 
     @property
     def jobs(self) -> Jobs:

@@ -20,13 +20,16 @@ from isocenter.service.records.tables import feedback, findings, jobs, series, s
 from isocenter.service.routing.rules import NO_IMAGES
 from isocenter.service.routing.urgency import ROUTINE
 from isocenter.service.settings import PRIORITIES
-from isocenter.service.web.access import ROLES, roles
+from isocenter.service.web.access import ROLES, Who, roles
+from isocenter.service.web.blind import reads_for
 from isocenter.service.web.shapes import Listing, WorklistShape
 from isocenter.service.web.web_node import MOST_ROWS, Limit, Node, WebNode
 
 router = APIRouter(prefix="/api/worklist", tags=["worklist"])
 Hours = Annotated[float, Query(gt=0, le=24 * 366)]
 HOURS = 24.0
+# Of a study that waits to be read blind; its priority stays, as nothing urgent may wait for that.
+HIDDEN = {"finding": "", "because": "to be read blind", "job": None, "verdict": None}
 EVENT_STREAM = "text/event-stream"
 # Between two looks at the list, and for a stop of the node (s); after which a client hears something, and asks anew.
 LOOK_S, STOP_S, COMMENT_S, LONGEST_S = 1.0, 0.25, 15.0, 600.0
@@ -37,9 +40,11 @@ RANK = func.coalesce(func.min(func.coalesce(jobs.c.urgency, ROUTINE)), ROUTINE)
 
 
 @router.get("", dependencies=[roles(*ROLES)])
-def list_worklist(node: Node, limit: Limit = 100, hours: Hours = HOURS) -> Listing[WorklistShape]:
+def list_worklist(node: Node, who: Who, limit: Limit = 100, hours: Hours = HOURS) -> Listing[WorklistShape]:
     """Studies of the last hours by the priority that their findings give, then by age."""
-    return Listing[WorklistShape](schema="isocenter.worklist", rows=rows_of(node, limit, hours))
+    hidden = {one.row.uid for one in reads_for(node, who)}
+    rows = [row.model_copy(update=HIDDEN) if row.study in hidden else row for row in rows_of(node, limit, hours)]
+    return Listing[WorklistShape](schema="isocenter.worklist", rows=rows)
 
 
 @router.get(

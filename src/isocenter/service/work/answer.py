@@ -40,9 +40,11 @@ from isocenter.prediction import (
     image_of,
     write_findings,
 )
+from isocenter.quality import quick_measures
+from isocenter.reading import Alignment, aligned_case
 from isocenter.runtime import AS_PLANNED, Model, Request
 from isocenter.service.exchange.covariates import DICOM, Known
-from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Outcome
+from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Measured, Outcome
 from isocenter.service.routing.facts import IMAGE, cases_of, folder_of
 from isocenter.service.routing.urgency import Urgency, most_urgent
 from isocenter.service.settings import Urgent
@@ -51,6 +53,7 @@ from isocenter.values import Case, Findings, Geometry, Image
 # What a model says no to: an input that it is not for. All else is a fault of the node.
 REFUSALS = (DatasetError, FormatError, GeometryError, IntegrityError)
 NAME = "answer"
+MASK = f"{NAME}.nii.gz"
 ROUNDING = 1e-3  # of a voxel: a box that ends at the border of two does not reach into the second
 KINDS = {".nii.gz": "nifti", ".csv": "table", ".json": "findings", ".png": "picture", ".tiff": "picture"}
 
@@ -109,6 +112,7 @@ def answered(
     request: Request = AS_PLANNED,
     kinds: Sequence[str] = (),
     explains: Explains | None = None,
+    align: Alignment | None = None,
 ) -> Outcome:
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
@@ -116,14 +120,15 @@ def answered(
     given: covariates that the images do not state
     kinds: of the DICOM objects; without any a SEG and a report
     explains: adds maps of what answers rest on
+    align: how the images of several series are brought onto the grid of the first
     Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
     An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
     network are not finite the job has failed: another try would give the same. Any other error is raised.
     """
     seconds, began = {"read": 0.0, "predict": 0.0}, time.monotonic()
-    seen, known = list[Examined](), dict[str, Known]()
+    seen, known, measured = list[Examined](), dict[str, Known](), list[Mapping[str, float]]()
     try:
-        with _cases(job, inputs) as cases:
+        with _cases(job, inputs, align) as cases:
             if inputs.within is not None and len(cases) > 1:
                 raise DatasetError("`inside` takes a series of one image", NAME, "Let the rule take such a series")
             for number, found_case in enumerate(cases, start=1):
@@ -131,6 +136,7 @@ def answered(
                 case, stated = _with_covariates(found_case, given or {})
                 known = {**stated, **known}  # of several images the first states what is kept
                 image = image_of(case)
+                measured.append(quick_measures(image))
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
                 wanted = Wanted(answers=tuple(kinds), text=marks.words)
                 asked = Asked(room, wanted, request, region, explains=explains)
@@ -143,13 +149,29 @@ def answered(
                 seen.append(Examined(done, where, {"case": case.id, "instance": _instance(image)} if where else {}))
     except (*REFUSALS, OutputError) as error:
         outcome = FAILED if isinstance(error, OutputError) else REFUSED
-        return Outcome(outcome, f"{error.problem}. {error.remedy}", seconds=seconds)
+        own = Measured(_means(measured))
+        return Outcome(outcome, f"{error.problem}. {error.remedy}", seconds=seconds, measured=own)
     versions = {"isocenter": version("isocenter"), "model": job.model_hash}
+    stated_covariates = {name: one.record for name, one in sorted(known.items())}
     likely = [one.done.rows[0].get("gate_p") for one in seen if one.done.rows]
     gate_p = min((p for p in likely if p is not None), default=None)  # of the image that is least like the training's
     found = findings_record(seen, model)
+    features = [one.done.features for one in seen if one.done.features is not None]
+    own = Measured(
+        _means(measured),
+        _means([one.done.distances for one in seen]),
+        np.mean(features, axis=0).astype(np.float16).tobytes() if features else None,
+    )
     if all(one.done.abstained is not None for one in seen):
-        return Outcome(ABSTAINED, found.reason, seconds=seconds, gate_p=gate_p, versions=versions)
+        return Outcome(
+            ABSTAINED,
+            found.reason,
+            seconds=seconds,
+            gate_p=gate_p,
+            versions=versions,
+            covariates=stated_covariates,
+            measured=own,
+        )
     answers = _answers(job, seen, found, room, marks)
     seconds["write"] = time.monotonic() - began - seconds["read"] - seconds["predict"]
     reason = found.reason
@@ -165,8 +187,15 @@ def answered(
         seconds=seconds,
         gate_p=gate_p,
         versions=versions,
-        covariates={name: one.record for name, one in sorted(known.items())},
+        covariates=stated_covariates,
+        measured=own,
     )
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each number over the images that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
 
 
 def _with_covariates(case: Case, given: Mapping[str, Known]) -> tuple[Case, dict[str, Known]]:
@@ -219,7 +248,7 @@ def _instance(image: Image) -> str:
 
 
 @contextmanager
-def _cases(job: Job, inputs: Inputs) -> Iterator[list[Case]]:
+def _cases(job: Job, inputs: Inputs, align: Alignment | None) -> Iterator[list[Case]]:
     """The cases of a job, its series behind links of exactly their objects: what comes later is another job's.
 
     One, but of a series of several radiographs one each.
@@ -239,7 +268,8 @@ def _cases(job: Job, inputs: Inputs) -> Iterator[list[Case]]:
             cases = [case for [case] in read_cases.values()]
             known = {name: value for case in reversed(cases) for name, value in case.covariates.items()}
             roles = {role: next(iter(case.images.values())) for role, case in zip(read_cases, cases, strict=True)}
-            yield [Case(NAME, job.study, roles, covariates=known)]
+            case = Case(NAME, job.study, roles, covariates=known)
+            yield [case if align is None else aligned_case(case, align)]
             return
         [cases] = read_cases.values()
         names = [NAME] if len(cases) == 1 else [f"{NAME}_{number}" for number in range(1, len(cases) + 1)]

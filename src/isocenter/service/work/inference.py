@@ -20,6 +20,8 @@ from isocenter.errors import IsocenterError, ResourceError, UsageError
 from isocenter.files import unwritable
 from isocenter.prediction import Asked, computed
 from isocenter.runtime import Model, Request
+from isocenter.service.records.database import opened
+from isocenter.service.records.deployments import package_finder
 from isocenter.service.settings import Settings
 from isocenter.service.work.question import MOST_IN_JSON, Question, Reply
 from isocenter.service.work.tensors import Tensor, VoxelProbabilities, output_axes, tensors_of
@@ -36,7 +38,8 @@ def serve_questions(settings: Settings, connection: Connection) -> None:
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
     queue, own = settings.queue, settings.models
-    models = WarmModels(own, queue.memory_gb / max(1, queue.workers))
+    packages = package_finder(opened(settings.database_url), settings.folder)
+    models = WarmModels(own, queue.memory_gb / max(1, queue.workers), packages=packages)
     while True:
         try:
             question: Question = connection.recv()

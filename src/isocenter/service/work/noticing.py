@@ -21,10 +21,10 @@ def with_urgency(outcome: Outcome, job: Job, study: str, settings: Settings, roo
     """
     urgency = most_urgent(outcome.findings, settings.urgent)
     outcome = replace(outcome, urgency=urgency)
-    recipients = {} if urgency is None else _recipients(urgency, settings.notify)
-    if urgency is None or not recipients:
+    due = {} if urgency is None else recipients(one for one in settings.notify if _wants(one, urgency))
+    if urgency is None or not due:
         return outcome
-    notice = Notice(notice_key(job.job), urgency.finding, urgency.priority, recipients)
+    notice = Notice(notice_key(job.job), urgency.finding, urgency.priority, due)
     link = f"{settings.http.reached}/api/jobs/{job.job}"
     stated = {"notice": notice.notice, "study": study, "job": job.job}
     stated |= {"finding": notice.finding, "priority": notice.priority, "link": link}
@@ -34,11 +34,14 @@ def with_urgency(outcome: Outcome, job: Job, study: str, settings: Settings, roo
     return replace(outcome, notice=notice, answers=[*outcome.answers, file])
 
 
-def _recipients(urgency: Urgency, listed: Iterable[Notify]) -> dict[str, float]:
-    """{recipient: s after which a notice of this urgency goes there}, in the order of the list."""
-    recipients, after = dict[str, float](), 0.0
+def _wants(one: Notify, urgency: Urgency) -> bool:
+    return not one.of_alerts and urgency.rank <= PRIORITIES.index(one.when)
+
+
+def recipients(listed: Iterable[Notify]) -> dict[str, float]:
+    """{recipient: s after which a notice goes there}, in the order of the list."""
+    due, after = dict[str, float](), 0.0
     for one in listed:
-        if urgency.rank <= PRIORITIES.index(one.when):
-            recipients.setdefault(one.recipient, after)
-            after += 60 * one.after_min
-    return recipients
+        due.setdefault(one.recipient, after)
+        after += 60 * one.after_min
+    return due

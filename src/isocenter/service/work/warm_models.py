@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -27,10 +28,11 @@ log = logging.getLogger("isocenter")
 
 
 def model_facts(name: str, model: Model) -> ModelFacts:
-    """The facts of a model for routing; its hash is that of weights, task, preprocessing, windows, codes and ratios."""
+    """The facts of a model for routing; its hash: weights, task, preprocessing, windows, gate, codes and ratios."""
     task = {"name": model.task.name, **settings_of(model.task)}
     settings = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
     stated = [own for name in ("codes", "measures") if (own := model.record.get(name))]
+    stated += [model.parts.settings] if model.parts.settings else []
     text = json.dumps([*settings, model.inference.settings, *stated], sort_keys=True, default=str)
     modality = str(model.preprocessing.settings.get("modality") or "")
     mapped = next(iter(leaves(model.task).values()))  # of several tasks the one with a label map
@@ -63,55 +65,77 @@ class WarmModels:
 
     sections:  {name: its section of the settings}
     memory_gb: which this process should not exceed while it holds more than one
+    packages:  of a name and a hash the folder of the package that was deployed, as `package_finder` gives it
     """
 
-    def __init__(self, sections: Mapping[str, ModelSection], memory_gb: float, device: str = "auto") -> None:
-        self.sections, self.memory, self.device = sections, memory_gb * 1e9, device
-        self._loaded: OrderedDict[str, tuple[Model, ModelFacts]] = OrderedDict()
-        self._maps: dict[str, AnswerMaps] = {}
+    def __init__(
+        self,
+        sections: Mapping[str, ModelSection],
+        memory_gb: float,
+        device: str = "auto",
+        packages: Callable[[str, str | None], Path | None] = lambda name, digest: None,
+    ) -> None:
+        self.sections, self.memory, self.device, self.packages = sections, memory_gb * 1e9, device, packages
+        self._loaded: OrderedDict[tuple[str, Path], tuple[Model, ModelFacts]] = OrderedDict()
+        self._maps: dict[tuple[str, Path], AnswerMaps] = {}
 
     def __getitem__(self, name: str) -> tuple[Model, ModelFacts]:
-        """The model and its facts. Raises UsageError for a name that is not there, and what loading raises."""
-        if name not in self.sections:
-            raise UsageError("the node has no such model", name, "Name it in node.toml")
-        if name not in self._loaded:
-            model = self._read(name)
-            self._loaded[name] = model, model_facts(name, model)
-            while len(self._loaded) > 1 and psutil.Process().memory_info().rss > self.memory:
-                self._make_room()
-        self._loaded.move_to_end(name)
-        return self._loaded[name]
+        """The model that answers now, and its facts.
 
-    def maps_of(self, name: str) -> AnswerMaps | None:
+        Raises UsageError for a name that is not there, and what loading raises.
+        """
+        return self._at(self._key(name, None))
+
+    def of(self, name: str, digest: str) -> Model:
+        """The model that a job was made for. Raises IntegrityError where the folder holds another one by now."""
+        key = self._key(name, digest)
+        model, facts = self._at(key)
+        if facts.hash != digest:
+            self._forget(key)
+            problem, where = "is another model than the one that the job was made for", str(key[1])
+            raise IntegrityError(problem, where, "Route the study again, and the new one answers it")
+        return model
+
+    def maps_of(self, name: str, digest: str) -> AnswerMaps | None:
         """What explains the answers of a model, kept as long as the model is; None where nobody asks for maps."""
         section = self.sections.get(name)
         if section is None or section.explain == "none":
             return None
-        return self._maps.setdefault(name, scoring.AnswerMaps(section.path, self.device))
+        key = self._key(name, digest)
+        return self._maps.setdefault(key, scoring.AnswerMaps(key[1], self.device))
 
-    def _read(self, name: str) -> Model:
+    def _key(self, name: str, digest: str | None) -> tuple[str, Path]:
+        """A model's name and folder. Raises UsageError for a name that is not there."""
+        if name not in self.sections:
+            raise UsageError("the node has no such model", name, "Name it in node.toml")
+        return name, self.packages(name, digest) or self.sections[name].path
+
+    def _at(self, key: tuple[str, Path]) -> tuple[Model, ModelFacts]:
+        if key not in self._loaded:
+            model = self._read(key)
+            self._loaded[key] = model, model_facts(key[0], model)
+            while len(self._loaded) > 1 and psutil.Process().memory_info().rss > self.memory:
+                self._make_room()
+        self._loaded.move_to_end(key)
+        return self._loaded[key]
+
+    def _read(self, key: tuple[str, Path]) -> Model:
         """Load a model; where memory runs out, as that of a GPU, the others go one after the other until it fits."""
+        name, folder = key
         while True:
             try:
-                section = self.sections[name]
-                model = load(section.path, self.device)
-                return model if section.codes is None else with_codes(model, read_codes(section.codes))
+                codes, model = self.sections[name].codes, load(folder, self.device)
+                return model if codes is None else with_codes(model, read_codes(codes))
             except (MemoryShortageError, *MEMORY_ERRORS) as error:
                 if not (self._loaded and is_out_of_memory(error)):
                     raise
             self._make_room()
 
     def _make_room(self) -> None:
-        name, _ = self._loaded.popitem(last=False)
-        self._maps.pop(name, None)
-        log.info("model %s makes room", name)
+        key = next(iter(self._loaded))
+        self._forget(key)
+        log.info("model %s makes room", key[0])
 
-    def of(self, name: str, digest: str) -> Model:
-        """The model that a job was made for. Raises IntegrityError where the folder holds another one by now."""
-        model, facts = self[name]
-        if facts.hash != digest:
-            self._loaded.pop(name)
-            self._maps.pop(name, None)
-            problem, where = "is another model than the one that the job was made for", str(self.sections[name].path)
-            raise IntegrityError(problem, where, "Route the study again, and the new one answers it")
-        return model
+    def _forget(self, key: tuple[str, Path]) -> None:
+        self._loaded.pop(key)
+        self._maps.pop(key, None)

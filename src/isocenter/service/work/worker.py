@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 
 from isocenter.errors import DatasetError, FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
 from isocenter.files import dicom
@@ -22,13 +22,16 @@ from isocenter.prediction import algorithm_of, model_named
 from isocenter.runtime import Model, Request
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange.covariates import Known, known_covariates
+from isocenter.service.monitoring.safety import ABSTAIN, STOP, hold_of
 from isocenter.service.records.database import Database
+from isocenter.service.records.deployments import package_finder
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import ABSTAINED, REFUSED, Job, Jobs, Outcome
 from isocenter.service.records.tables import jobs, studies
 from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
-from isocenter.service.work.answer import Inputs, Marks, Within, answered, stated
+from isocenter.service.work import shadowing
+from isocenter.service.work.answer import MASK, Inputs, Marks, Within, answered, stated
 from isocenter.service.work.noticing import with_urgency
 from isocenter.service.work.warm_models import WarmModels
 
@@ -40,6 +43,8 @@ RESULTS = "results"
 IDLE_S, AGAIN_S, DRAIN_S = 0.2, 10.0, 22.0
 # Before a FHIR server that did not answer is asked again for covariates (s).
 SOURCE_S = 30.0
+# Before it is looked again whether a person has undone what stops a model (s).
+STOPPED_S = 30.0
 # The exit of a worker whose job took too long: only the end of the process ends a computation.
 TOO_LONG = 70
 
@@ -60,7 +65,7 @@ class Worker:
         self.rules = {rule.name: rule for rule in rules}
         memory = settings.queue.memory_gb / max(1, settings.queue.workers)
         self.without = sorted(set(models) - set(settings.models))
-        self.models = WarmModels(settings.models, memory)
+        self.models = WarmModels(settings.models, memory, packages=package_finder(database, settings.folder))
 
     def warm(self) -> None:
         """Load the models, as many as the memory is meant to hold, so that the first job does not wait for one."""
@@ -76,7 +81,8 @@ class Worker:
             try:
                 job = self.jobs.claim(self.name, self.without)
                 if job is None:
-                    stop.wait(IDLE_S)
+                    if not self._shadow_next(stop):
+                        stop.wait(IDLE_S)
                     continue
                 with self._held(job, stop):
                     self._done(job)
@@ -104,6 +110,38 @@ class Worker:
         finally:
             shutil.rmtree(room, ignore_errors=True)
 
+    def _shadow_next(self, stop: threading.Event) -> bool:
+        """Have a package in shadow answer a job that is done, while nothing else waits; False where there is none."""
+        limit = self.settings.queue.job_timeout_s
+        shadowed = shadowing.claimed(self.jobs.database, self.without, limit)
+        if shadowed is None:
+            return False
+        job, results = shadowed.job, self.settings.folder / RESULTS
+        room = results / f".shadow.{shadowed.n}.{job.job}"
+        shutil.rmtree(room, ignore_errors=True)  # of a worker that died
+        room.mkdir(parents=True)
+        try:
+            with self._held(job, stop):
+                inputs, model = self._inputs(job), self.models.of(job.model, job.model_hash)
+                if inputs is None:
+                    shadowing.note(self.jobs.database, shadowed, None, "its images have changed")
+                    return True
+                own, given = self.settings.models[job.model], self._covariates(job, model)
+                request = Request(at_most=limit, allow_large=own.allow_large)
+                outcome = answered(job, model, inputs, room, self._marks(job), (), given=given, request=request)
+                masks = (results / job.job / MASK, room / MASK)
+                found = shadowing.differences(self.jobs.database, shadowed, outcome, masks)
+                shadowing.note(self.jobs.database, shadowed, found)
+        except ResourceError:  # the database is away, or memory is short: it is tried again
+            raise
+        except Exception as error:  # no answer is a fact about the package, and the node goes on
+            log.warning("change %d: no answer to job %s: %s", shadowed.n, job.job, type(error).__name__)
+            words = error.problem if isinstance(error, IsocenterError) else type(error).__name__
+            shadowing.note(self.jobs.database, shadowed, None, words)
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+        return True
+
     def _outcome(self, job: Job, room: Path) -> Outcome | None:
         """The outcome of a job; None where it waits: its inputs have changed, or its covariates cannot be asked for."""
         inputs = self._inputs(job)
@@ -112,6 +150,13 @@ class Worker:
             return None
         rule = self.rules.get(job.rule)
         send, own = rule.send if rule else [], self.settings.models.get(job.model)
+        hold = self._hold(job)
+        if hold is not None and hold.action == STOP:
+            self.jobs.give_back(job, f"stopped by {hold.because}", counts=False, after_s=STOPPED_S)
+            return None
+        if hold is not None and hold.action == ABSTAIN:
+            reason = f"the model answers nothing until a person undoes it: {hold.because}"
+            return self._announced(job, Outcome(ABSTAINED, reason, send=send, measured=None), inputs, room)
         began = time.monotonic()
         try:
             model = self.models.of(job.model, job.model_hash)
@@ -137,14 +182,22 @@ class Worker:
             given=given,
             request=Request(at_most=self.settings.queue.job_timeout_s, allow_large=own is not None and own.allow_large),
             kinds=own.answers if own is not None else (),
-            explains=self.models.maps_of(job.model),
+            explains=self.models.maps_of(job.model, job.model_hash),
+            align=None if own is None else own.align,
         )
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)
             return None
+        if hold is not None:
+            outcome = replace(outcome, reason="; ".join(filter(None, [outcome.reason, hold.because])))
         outcome = with_urgency(outcome, job, self.index.uid_of(job.study), self.settings, room)
         timed = replace(outcome, seconds={"load": loading, **outcome.seconds}, send=send)
         return self._announced(job, timed, inputs, room, model)
+
+    def _hold(self, job: Job) -> Row[Any] | None:
+        """What an alert has done to the model of a job."""
+        with self.index.database.read() as connection:
+            return hold_of(connection, job.model)
 
     def _announced(self, job: Job, outcome: Outcome, inputs: Inputs, room: Path, model: Model | None = None) -> Outcome:
         """An outcome as its rule tells peers of it: not at all, or without an answer by reports that say why.

@@ -22,7 +22,6 @@ from starlette.types import Receive, Scope, Send
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files import unwritable
 from isocenter.service.routing.facts import ModelFacts
-from isocenter.service.stored import stored_models
 from isocenter.service.web.access import ANYBODY, ROLES, WORKING, Who, roles
 from isocenter.service.web.health import THREADS, parts_of
 from isocenter.service.web.inference.request import (
@@ -196,7 +195,7 @@ class _OnceOnly(FileResponse):
 
 def _model(node: WebNode, name: str) -> ModelFacts:
     """The facts of a model. Raises WebError for one that is not there, or takes clips."""
-    model = stored_models(node.folder).get(name)
+    model = node.models.get(name)
     if model is None or name not in node.settings.models:
         raise WebError(404, "there is no such model", name, "See /api/models")
     if not model.outputs:

@@ -3,8 +3,11 @@
 import { ApiError, logOut, whoAmI } from "./api.js";
 import { button, make } from "./viewer.js";
 import { showAudit } from "./audit.js";
+import { showBlind } from "./blind.js";
 import { showHelp } from "./help.js";
+import { showIncidents } from "./incidents.js";
 import { showLogin } from "./login.js";
+import { showMonitor } from "./monitor.js";
 import { showNode } from "./node.js";
 import { showStudy } from "./study.js";
 import { showWorklist } from "./worklist.js";
@@ -13,7 +16,10 @@ const PAGES = [
   { at: /^\/$/, title: "Worklist", show: showWorklist },
   { at: /^\/study\/([0-9a-f.]+)$/, title: "Study", show: showStudy },
   { at: /^\/node$/, title: "Node", show: showNode },
+  { at: /^\/monitor$/, title: "Monitor", show: showMonitor },
   { at: /^\/audit$/, title: "Audit", show: showAudit },
+  { at: /^\/blind$/, title: "Blind", show: showBlind },
+  { at: /^\/incidents$/, title: "Incidents", show: showIncidents },
 ];
 
 function setTheme(name) {
@@ -31,7 +37,8 @@ function link(href, text) {
 
 function header(me) {
   const brand = make("a", { className: "brand", href: "/", text: "Isocenter" });
-  const links = [link("/", "Worklist"), link("/node", "Node"), ...(me.role === "administrator" ? [link("/audit", "Audit")] : [])];
+  const readers = ["radiologist", "administrator"].includes(me.role) ? [link("/blind", "Blind reads")] : [];
+  const links = [link("/", "Worklist"), ...readers, link("/node", "Node"), link("/monitor", "Monitor"), link("/incidents", "Incidents"), ...(me.role === "administrator" ? [link("/audit", "Audit")] : [])];
   const nav = make("nav", { ariaLabel: "Pages" }, ...links);
   const swap = () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   const right = make("div", { className: "who" });

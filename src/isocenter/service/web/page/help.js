@@ -33,5 +33,5 @@ export function showHelp() {
 // Whether a key is meant for a field, not for the page.
 export function isTyping(event) {
   const { target } = event;
-  return event.ctrlKey || event.metaKey || event.altKey || target.matches?.("input:not([type=range]):not([type=checkbox]), textarea, select");
+  return event.ctrlKey || event.metaKey || event.altKey || target.matches?.("input:not([type=range]):not([type=checkbox]):not([type=radio]), textarea, select");
 }

@@ -57,11 +57,11 @@ async function readiness() {
   }
 }
 
-function card(name, content) {
+export function card(name, content) {
   return make("section", { className: "card" }, make("h2", { text: name }), content);
 }
 
-function listed(answer, name, heads, cells, none) {
+export function listed(answer, name, heads, cells, none) {
   if (answer.failure) return notice(answer.failure, "error");
   return answer.rows.length ? table(name, heads, answer.rows.map(cells)) : empty(none);
 }

@@ -1,6 +1,7 @@
 // A study: its images, what models found in them, the correction of a mask, and the verdict.
 
 import { ApiError, ask } from "./api.js";
+import { blindForm } from "./blind.js";
 import { BoxTool, Brush, Draft, draftStatus, sidesOf, SIZES } from "./correcting.js";
 import { Earlier } from "./earlier.js";
 import { isTyping, showHelp } from "./help.js";
@@ -342,7 +343,8 @@ class StudyPage {
     const kept = parts.judge ? { reason: parts.reason.value, text: parts.comment.value, job: parts.judgedJob } : null;
     const sections = [];
     if (reading.jobs.length > 1) sections.push(this.#jobList());
-    if (!job) sections.push(notice(reading.jobs.length ? "No result lies on this series." : "No model has looked at this study."));
+    if (reading.blind.length) sections.push(...reading.blind.map((read) => blindForm(read, () => this.#shown())));
+    else if (!job) sections.push(notice(reading.jobs.length ? "No result lies on this series." : "No model has looked at this study."));
     else {
       const removed = new Set((this.draft?.boxes ?? []).map(({ box }) => box));
       const actions = { goTo: (row) => this.#goToFinding(row), remove: this.draft ? (row) => this.#removeBox(row) : null, removed };
@@ -357,6 +359,13 @@ class StudyPage {
     parts.judge = null;
     if (job && this.mayCorrect && this.#mayChange(job)) sections.push(this.#judging(kept?.job === job.job ? kept : null));
     parts.side.replaceChildren(...sections);
+  }
+
+  // Somebody has read the study blind: where no other read waits, its results are shown now.
+  async #shown() {
+    await this.#reload();
+    const job = this.#firstJob();
+    await this.show(this.#seriesOf(job), job);
   }
 
   #jobList() {

@@ -1,0 +1,89 @@
+"""Packages on their way into a node: copied into its folder, checked, and what routing asks of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from isocenter.errors import UsageError
+from isocenter.runtime import PACKAGED, digest, unpacked, verify
+from isocenter.service.exchange.covariates import check_covariates
+from isocenter.service.records.database import Database
+from isocenter.service.records.deployments import (
+    MANIFEST,
+    PACKAGES,
+    Package,
+    live_package,
+    note_facts,
+    open_packages,
+    was_live,
+)
+from isocenter.service.routing.facts import ModelFacts
+from isocenter.service.routing.rules import rules_of
+from isocenter.service.settings import Settings
+from isocenter.service.stored import stored_models
+from isocenter.service.work.warm_models import WarmModels
+
+
+def stored_package(settings: Settings, model: str, given: Path) -> Package:
+    """A package that can answer for a model of the node, as a copy in the node's folder that nobody else changes.
+
+    Raises UsageError for what is no package, or cannot follow the node's rules, IntegrityError for one that is not what
+    its manifest says.
+    """
+    with unpacked(given) as folder:
+        if not (folder / PACKAGED).is_dir():
+            raise UsageError("is no package", str(given), "Pack the run: isocenter package RUN")
+        verify(folder)
+        place = settings.folder / PACKAGES / digest(folder / MANIFEST)
+        if not place.exists():
+            place.parent.mkdir(exist_ok=True)
+            part = place.with_name(f".{place.name}.{os.getpid()}")
+            try:
+                shutil.copytree(folder, part)
+                part.rename(place)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    verify(place)
+    facts = _facts(settings, model, place)
+    rules_of(settings, {**stored_models(settings.folder), model: facts})  # refuses what no series could fulfil
+    return Package(model, place, place.name, facts)
+
+
+def refresh_packages(settings: Settings, database: Database) -> None:
+    """Read the packages that changes made answer once more, because another file of codes makes another model of them.
+
+    Raises UsageError for settings that name a package that no change made live, though a change says which one answers.
+    """
+    for model, section in settings.models.items():
+        with database.read() as connection:
+            known = open_packages(connection, model)
+            if not known:
+                continue
+            with unpacked(section.path) as folder:
+                own = folder / MANIFEST
+                is_known = own.is_file() and was_live(connection, model, digest(own))
+        if not is_known:
+            problem = f"names a package that no change made live; isocenter change status {settings.folder} shows them"
+            raise UsageError(problem, f"models.{model}.path", "Name one that was live, and promote the other one")
+        for n, package in known.items():
+            facts = _facts(settings, model, package.folder)
+            if facts.hash != package.facts.hash:
+                with database.write() as connection:
+                    note_facts(connection, n, facts)
+
+
+def _facts(settings: Settings, model: str, folder: Path) -> ModelFacts:
+    """The facts of a package under the settings of a model. Raises what loading raises."""
+    section = settings.models[model].model_copy(update={"path": folder})
+    loaded, facts = WarmModels({model: section}, settings.queue.memory_gb, "cpu")[model]
+    check_covariates(model, section.covariates, loaded.networks.context)
+    return facts
+
+
+def answering_package(connection: Connection, settings: Settings, model: str) -> Package:
+    """The package that answers for a model now: the one that is live, else that of the settings. Raises as above."""
+    return live_package(connection, model) or stored_package(settings, model, settings.models[model].path)

@@ -1,0 +1,161 @@
+"""Answered cases of a node as the table that `isocenter monitor` reads: one row a job."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, func, select
+
+from isocenter.lazy import pandas as pd
+from isocenter.service.monitoring.outcomes import Outcome, outcomes_by_job
+from isocenter.service.records.jobs import NOTHING, RESULT
+from isocenter.service.records.tables import findings, jobs, measures, series, studies
+
+# States of a job whose answer stands; of others it was replaced, or never given.
+STANDING = ("sending", "done")
+ANSWERED = (RESULT, NOTHING)
+# Of findings that exclude each other, and beginnings of columns, as tables of cases have them.
+CLASS = "class"
+PROBABILITY, CALLED, REFERENCE, INCLUSION = "probability_", "called_", "reference", "inclusion"
+# Jobs that have reached their model.
+_MEASURED = jobs.join(measures, measures.c.job == jobs.c.job)
+# Within which two versions of a model count as answering side by side (s).
+WEEK_S = 7 * 86400.0
+# Letters of a station's hash, by which a person tells it from others.
+STATION = 8
+# Columns that every table has, though all of their cells may be blank: `by` may name them.
+SCANNER = ("station", "software", "protocol", "kernel", "manufacturer", "scanner")
+ALWAYS = (
+    *("at", "case", "patient", "version", "model", "rule", "abstained", "seconds"),
+    *SCANNER,
+    *("covariate_sex", "covariate_age"),
+)
+
+
+def cases(
+    connection: Connection, since: float | None = None, until: float | None = None, version: str | None = None
+) -> pd.DataFrame:
+    """Jobs that have reached their model, in the order in which they were done.
+
+    since, until: s since 1970; those done after the one and not after the other
+    version:      hash of a model
+    Columns are those of `isocenter monitor TABLE`. Of each label the blind read counts before what was reported; a late
+    one belongs to the day of its job.
+    """
+    chosen = _chosen(since, until, version)
+    joined = _MEASURED.join(studies, studies.c.study == jobs.c.study)
+    wanted = select(jobs, measures.c.measures, measures.c.distances, studies.c.patient)
+    rows = connection.execute(wanted.select_from(joined).where(*chosen).order_by(jobs.c.done_at, jobs.c.job)).all()
+    keys = select(jobs.c.job).select_from(_MEASURED).where(*chosen)
+    found = defaultdict[str, list[Mapping[str, Any]]](list)
+    for one in connection.execute(select(findings.c.job, findings.c.row).where(findings.c.job.in_(keys))):
+        found[one.job].append(one.row)
+    labelled = outcomes_by_job(connection)
+    of_studies = select(jobs.c.study).select_from(_MEASURED).where(*chosen)
+    scanners = {
+        (one.study, one.series): one for one in connection.execute(select(series).where(series.c.study.in_(of_studies)))
+    }
+    made = [
+        {
+            **_of_job(row),
+            **_of_scanner(scanners.get((row.study, next(iter(row.inputs["series"].values()), "")))),
+            **columns_of_answer(found[row.job]),
+            **_of_labels(labelled.get(row.job, [])),
+        }
+        for row in rows
+    ]
+    others = sorted({name for one in made for name in one} - {*ALWAYS})
+    return pd.DataFrame(made, columns=[*ALWAYS, *others])
+
+
+def versions(connection: Connection) -> list[tuple[str, str]]:
+    """(model, hash) of the versions that answer: those that did so last or within a week before, in that order."""
+    last = select(jobs.c.model, jobs.c.model_hash, func.max(jobs.c.done_at).label("at")).select_from(_MEASURED)
+    rows = connection.execute(last.where(*_chosen()).group_by(jobs.c.model, jobs.c.model_hash).order_by("at")).all()
+    latest = {row.model: row.at for row in rows}
+    return [(row.model, row.model_hash) for row in rows if row.at > latest[row.model] - WEEK_S]
+
+
+def newest(connection: Connection, version: str, most: int) -> tuple[int, float, float]:
+    """How many cases of a version there are, at most so many, and when the first and last of the newest were done."""
+    at = select(jobs.c.done_at).select_from(_MEASURED).where(*_chosen(version=version))
+    times = list(connection.execute(at.order_by(jobs.c.done_at.desc()).limit(most)).scalars())
+    return (len(times), float(times[-1]), float(times[0])) if times else (0, 0.0, 0.0)
+
+
+def counted_cases(connection: Connection, version: str, since: float | None = None, until: float | None = None) -> int:
+    """How many cases of a version were done after one time and not after another."""
+    number = select(func.count()).select_from(_MEASURED).where(*_chosen(since, until, version))
+    return int(connection.execute(number).scalar_one())
+
+
+def nth_time(connection: Connection, version: str, since: float, n: int) -> float:
+    """When the n-th case of a version after a time was done, from 1."""
+    at = select(jobs.c.done_at).select_from(_MEASURED).where(*_chosen(since, version=version))
+    return float(connection.execute(at.order_by(jobs.c.done_at).offset(n - 1).limit(1)).scalar_one())
+
+
+def _chosen(
+    since: float | None = None, until: float | None = None, version: str | None = None
+) -> list[ColumnElement[bool]]:
+    chosen: list[ColumnElement[bool]] = [jobs.c.outcome.is_not(None), jobs.c.state.in_(STANDING)]
+    chosen += [] if since is None else [jobs.c.done_at > since]
+    chosen += [] if until is None else [jobs.c.done_at <= until]
+    return chosen + ([] if version is None else [jobs.c.model_hash == version])
+
+
+def _of_job(row: Row[Any]) -> dict[str, Any]:
+    """What the records state of a job, its image, its patient and its covariates."""
+    stated = {f"covariate_{name}": one["value"] for name, one in (row.covariates or {}).items()}
+    return {
+        "at": datetime.fromtimestamp(row.done_at, UTC).isoformat(),
+        "case": row.job,
+        "patient": row.patient,
+        "version": row.model_hash,
+        "model": row.model,
+        "rule": row.rule,
+        "abstained": None if row.outcome in ANSWERED else row.reason or row.outcome,
+        # To load a model takes longer than all else, and is done once.
+        "seconds": sum(value for name, value in (row.seconds or {}).items() if name != "load") or None,
+        **stated,
+        **{f"measure_{name}": value for name, value in row.measures.items()},
+        **{f"measure_distance_{name}": value for name, value in row.distances.items()},
+    }
+
+
+def _of_scanner(row: Row[Any] | None) -> dict[str, Any]:
+    """Of the first series of a job; a station has no name here."""
+    if row is None:
+        return {}
+    names = {"software": "software", "protocol": "protocol", "kernel": "kernel", "manufacturer": "manufacturer"}
+    made = {name: getattr(row, column) for name, column in {**names, "scanner": "model"}.items()}
+    return {**made, "station": row.station and row.station[:STATION]}
+
+
+def columns_of_answer(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Columns as in `predictions.csv`; of what several images, frames or boxes state that which is most likely."""
+    made = dict[str, Any]()
+    for row in rows:
+        name, group, value, p = row["concept"], row.get("group"), row.get("value"), row.get("probability")
+        if group not in (None, "", CLASS, name):  # a measurement of a structure, beside its size
+            continue
+        if p is not None:
+            made[f"{PROBABILITY}{name}"] = max(p, made.get(f"{PROBABILITY}{name}", p))
+        called = value if isinstance(value, bool) else row.get("called")
+        if called is not None:
+            made[f"{CALLED}{name}"] = max(int(called), made.get(f"{CALLED}{name}", 0))
+        elif isinstance(value, int | float):
+            made[f"{name}_ml" if row.get("unit") == "ml" else f"value_{name}"] = value
+    return made
+
+
+def _of_labels(stated: Sequence[Outcome]) -> dict[str, Any]:
+    """`reference_<label>`, when the last of them became known, and the chance with which a blind read was drawn."""
+    if not stated:
+        return {}
+    at = datetime.fromtimestamp(max(one.at for one in stated), UTC).isoformat()
+    made = {f"{REFERENCE}_{one.label}": one.value for one in stated}
+    return {**made, "reference_at": at, INCLUSION: stated[0].inclusion}

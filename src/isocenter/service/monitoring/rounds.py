@@ -1,0 +1,348 @@
+"""Rounds of monitoring: each minute what is new of a model is compared with its baseline, and alerts are written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Row, func, select
+
+from isocenter.errors import DatasetError, UsageError
+from isocenter.files import written
+from isocenter.lazy import pandas as pd
+from isocenter.monitoring import (
+    AUDITED,
+    Alert,
+    Bound,
+    Drift,
+    Miscalibration,
+    Performance,
+    Stream,
+    alerts,
+    bound_name,
+    drift_table,
+    drifts,
+    miscalibration,
+    performance_table,
+    performances,
+    recalibrated,
+)
+from isocenter.service.monitoring.baseline import baseline_of
+from isocenter.service.monitoring.cases import cases, counted_cases, newest, nth_time, versions
+from isocenter.service.monitoring.changes import end_harmful
+from isocenter.service.monitoring.drawing import draw
+from isocenter.service.monitoring.safety import held, notified
+from isocenter.service.records.alerts import CLEARED, PERFORMANCE, last_end, looked, raised, settled, standing
+from isocenter.service.records.database import Database
+from isocenter.service.records.tables import alerts as records
+from isocenter.service.records.tables import outcomes
+from isocenter.service.repeating import repeated
+from isocenter.service.settings import Monitor, Settings
+from isocenter.service.stored import MONITOR
+
+log = logging.getLogger("isocenter")
+
+# Between two rounds, and after one that has failed (s).
+ROUND_S, AGAIN_S = 60.0, 60.0
+DAY_S, YEAR_DAYS = 86400.0, 365.25
+COLLECTING, PROPOSED, FROZEN = "collecting", "proposed", "frozen"
+# Watches begin again after so many cases: a round takes seconds, however long a node runs. The chance of a false alarm
+# is that of each part, and these add up to that of all.
+MOST_CASES = 3000
+# An alert is cleared after so many quiet windows, each twice as long as the change took to be found, at least so long.
+QUIET, SHORTEST_WINDOW = 3, 50
+# Levels of an attribute from which on they are no groups.
+MOST_LEVELS = 50
+# Cases of which performance is stated, and how often where no outcome is new (s).
+MEASURED_CASES, MEASURED_S = 20000, 3600.0
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What monitoring says of one version of a model.
+
+    baseline: "collecting", "proposed" once there are enough cases, or "frozen"
+    cases:    since the watches have begun; of a baseline that is not frozen those that there are
+    run_length: cases between false alarms, of all watches of this model together; 0 without a baseline
+    judged:   figures since the last alert ended, which bounds are compared with
+    problem:  why the model cannot be watched
+    """
+
+    model: str
+    version: str
+    baseline: str
+    cases: int
+    run_length: float = 0.0
+    drifts: Sequence[Drift] = ()
+    figures: Sequence[Performance] = ()
+    rung: Sequence[Alert] = ()
+    judged: Sequence[Performance] = ()
+    problem: str = ""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Its part of the node's `monitor.json`."""
+        own = {name: getattr(self, name) for name in ("model", "version", "baseline", "cases", "run_length", "problem")}
+        drift, performance = _plain(drift_table(self.drifts)), _plain(performance_table(self.figures))
+        return {**own, "drift": drift, "performance": performance}
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedVersion:
+    """The cases of a version of a model: all, those that are compared with its baseline, and that, where there is one.
+
+    run_length: 0 without a baseline
+    """
+
+    model: str
+    cases: Stream
+    watched: Stream
+    baseline: Stream | None
+    run_length: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window after an alert. until: when its last case was done (s since 1970)."""
+
+    alert: int
+    is_quiet: bool
+    until: float
+
+
+class Rounds:
+    """The one process that watches the models of a node."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings, self.database = settings, database
+        self._marks: dict[str, tuple[Any, ...]] = {}
+        self._seen: dict[str, Seen] = {}
+        self._measured: dict[str, tuple[float, Any, tuple[Sequence[Performance], Sequence[Performance]]]] = {}
+
+    def watch(self, stop: threading.Event) -> None:
+        """A round each minute until it is stopped."""
+        repeated(self.round, stop, "the monitor", rest_s=ROUND_S, idle_s=0.0, again_s=AGAIN_S)
+
+    def round(self) -> int:
+        """Look at each version that answers and of which something is new; how many these were."""
+        with self.database.write() as connection:
+            draw(connection, self.settings, self.database.now())
+            answering = versions(connection)
+            for row in standing(connection):
+                if (row.model, row.model_hash) not in answering:
+                    settled(connection, row.n, CLEARED, "another version of the model answers")
+        for because in end_harmful(self.database, self.settings.bound):
+            log.warning("a split has ended: %s", because)
+        fresh = [self._look(model, version) for model, version in answering]
+        self._seen = {version: self._seen[version] for _, version in answering if version in self._seen}
+        if any(fresh):
+            _write(self.settings.folder / MONITOR, self.database.now(), self._seen.values())
+        return sum(fresh)
+
+    def _look(self, model: str, version: str) -> bool:
+        """Whether something was new. A model that cannot be watched keeps no other from it."""
+        with self.database.read() as connection:
+            baseline = baseline_of(connection, version)
+            today = self.database.now() // DAY_S  # a day without a case is new, too
+            mark = (None if baseline is None else baseline.n, today, *_mark(connection, version))
+            if self._marks.get(version) == mark:
+                return False
+            try:
+                seen = self._compared(connection, model, version, baseline)
+                windows = [] if baseline is None else list(self._windows(connection, baseline, seen))
+            except (DatasetError, UsageError) as error:
+                log.warning("model %s is not watched: %s", model, error)
+                seen, windows = Seen(model, version, FROZEN, 0, problem=str(error)), []
+        with self.database.write() as connection:
+            for alert in seen.rung:
+                row = raised(connection, model, version, alert)
+                if row is not None:
+                    log.warning("alert %s (%s) of model %s: %s", row.n, row.severity, model, row.watch)
+                    held(connection, self.settings.safety, row)
+                    notified(connection, self.settings, row)
+            for window in windows:
+                if looked(connection, window.alert, is_quiet=window.is_quiet, until=window.until) >= QUIET:
+                    settled(connection, window.alert, CLEARED, f"{QUIET} quiet windows in a row")
+        self._marks[version], self._seen[version] = mark, seen
+        return True
+
+    def _compared(self, connection: Connection, model: str, version: str, baseline: Row[Any] | None) -> Seen:
+        own = self.settings.monitor
+        if baseline is None:
+            count, *_ = newest(connection, version, own.baseline_cases)
+            return Seen(model, version, PROPOSED if count >= own.baseline_cases else COLLECTING, count)
+        length = run_length(own, baseline, len(self.settings.models) or 1)
+        ended = last_end(connection, version)
+        table = cases(connection, _restarted(connection, version, max(baseline.last_at, ended)), version=version)
+        if not len(table):
+            return Seen(model, version, FROZEN, 0, length)
+        known = baseline_stream(connection, baseline)
+        stream, wrong = Stream.of(table), miscalibration(known)
+        until = pd.Timestamp(self.database.now(), unit="s", tz="UTC")
+        found = drifts(known, stream, by_of(own.by, table, known.table), length, wrong, until)
+        figures, judged = self._figures(connection, version, ended, found, wrong)
+        bounds = [Bound(one.metric, one.label, one.at_least) for one in self.settings.bound]
+        # Of a bound only the last figure counts: one cause is one alert.
+        last = {(one.kind, one.watch): one for one in alerts(found, judged, bounds)}
+        return Seen(model, version, FROZEN, len(table), length, found, figures, list(last.values()), judged=judged)
+
+    def _figures(
+        self,
+        connection: Connection,
+        version: str,
+        ended: float,
+        found: Sequence[Drift],
+        wrong: Mapping[str, Miscalibration],
+    ) -> tuple[Sequence[Performance], Sequence[Performance]]:
+        """Performance of all that was answered, and of what was answered since the last alert ended."""
+        _, first, _ = newest(connection, version, MEASURED_CASES)
+        marks = connection.execute(select(func.count(), func.max(outcomes.c.at))).one()
+        rings = sum(1 for row in found if row.alarm_at and row.kind == "concept")
+        mark = (*marks, ended, rings)
+        at, before, made = self._measured.get(version, (0.0, None, ((), ())))
+        if mark == before and time.monotonic() - at < MEASURED_S:
+            return made
+        table = cases(connection, float(np.nextafter(first, 0.0)), version=version)
+        stream = recalibrated(Stream.of(table), wrong)
+        figures = performances(stream, by_of(self.settings.monitor.by, table), found)
+        later = np.asarray(stream.at > pd.Timestamp(ended, unit="s", tz="UTC"))
+        judged: Sequence[Performance] = figures if later.all() else ()
+        if self.settings.bound and later.any() and not later.all():
+            judged = performances(stream.only(later), None, found)
+        self._measured[version] = (time.monotonic(), mark, (figures, judged))
+        return figures, judged
+
+    def _windows(self, connection: Connection, baseline: Row[Any], seen: Seen) -> Iterator[Window]:
+        """Windows after alerts that stand which nobody has looked at: of cases, of a bound those of its figures."""
+        for row in standing(connection, seen.version):
+            if row.kind == PERFORMANCE:
+                yield from self._months(row, seen.judged)
+                continue
+            size = max(SHORTEST_WINDOW, 2 * counted_cases(connection, row.model_hash, row.since, row.at))
+            table = cases(connection, row.looked_at, version=row.model_hash)
+            if len(table) < size:
+                continue
+            known, stream, places = baseline_stream(connection, baseline), Stream.of(table), np.arange(len(table))
+            wrong, by = miscalibration(known), by_of(self.settings.monitor.by, table, known.table)
+            for start in range(0, len(table) - size + 1, size):
+                # Each is watched anew, against the same baseline.
+                window = stream.only((places >= start) & (places < start + size))
+                rows = drifts(known, window, by, seen.run_length, wrong)
+                rings = any(one.alarm_at and (one.kind == row.kind or one.watch == row.watch) for one in rows)
+                yield Window(row.n, not rings, window.at[-1].timestamp())
+
+    def _months(self, row: Row[Any], figures: Sequence[Performance]) -> Iterator[Window]:
+        least = {bound_name(one.metric, one.label): one.at_least for one in self.settings.bound}.get(row.watch, 0.0)
+        today = datetime.now(UTC).date().isoformat()
+        for one in figures:
+            is_own = one.source == AUDITED and not one.scope and bound_name(one.metric, one.label) == row.watch
+            until = pd.Timestamp(one.until, tz="UTC").timestamp()
+            # A month that goes on may still change.
+            if is_own and one.estimate.high is not None and one.until <= today and until > row.looked_at:
+                yield Window(row.n, one.estimate.high >= least, until)
+
+
+def watched_versions(connection: Connection, settings: Settings) -> list[WatchedVersion]:
+    """What monitoring sees of each version that answers."""
+    made = list[WatchedVersion]()
+    for model, version in versions(connection):
+        row, everything = baseline_of(connection, version), Stream.of(cases(connection, version=version))
+        if row is None:
+            made.append(WatchedVersion(model, everything, everything, None, 0.0))
+            continue
+        since = max(row.last_at, last_end(connection, version))
+        begun = np.asarray(everything.at > pd.Timestamp(_restarted(connection, version, since), unit="s", tz="UTC"))
+        watched = everything.only(begun) if begun.any() else everything
+        length = run_length(settings.monitor, row, len(settings.models) or 1)
+        made.append(WatchedVersion(model, everything, watched, baseline_stream(connection, row), length))
+    return made
+
+
+def alerts_as_rows(connection: Connection) -> list[Alert]:
+    """All alerts as rows of `alerts.csv`, with their number and state."""
+    return [
+        Alert(
+            row.n,
+            _iso(row.at),
+            row.severity,
+            row.watch,
+            row.kind,
+            row.scope,
+            _iso(row.since),
+            row.state,
+            row.action,
+            row.because,
+        )
+        for row in connection.execute(select(records).order_by(records.c.n))
+    ]
+
+
+def run_length(settings: Monitor, baseline: Row[Any], models: int) -> float:
+    """Cases between false alarms of one of so many models, by how often cases came during its baseline."""
+    days = max((baseline.last_at - baseline.first_at) / DAY_S, 1.0)
+    yearly = baseline.cases / days * YEAR_DAYS
+    return max(2.0, models * yearly / settings.false_alarms_per_year)
+
+
+def by_of(wanted: Sequence[str], table: pd.DataFrame, known: pd.DataFrame | None = None) -> str | None:
+    """Attributes to which a change is traced.
+
+    known: the table of the baseline
+    Left out are those in which all cases are alike, which would name everything; that have too many levels to be
+    groups; and that the baseline does not have.
+    """
+    own, before = (
+        {str(name).removeprefix("covariate_"): str(name) for name in one}
+        for one in (table, table if known is None else known)
+    )
+    names = [one for one in wanted if (name := one.partition(":")[0]) in own and name in before]
+    levels = {one: table[own[one.partition(":")[0]]].nunique() for one in names}
+    return ",".join(one for one in names if levels[one] > 1 and (":" in one or levels[one] < MOST_LEVELS)) or None
+
+
+def baseline_stream(connection: Connection, baseline: Row[Any]) -> Stream:
+    """The cases of a baseline."""
+    before = float(np.nextafter(baseline.first_at, 0.0))
+    return Stream.of(cases(connection, before, baseline.last_at, baseline.model_hash))
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _mark(connection: Connection, version: str) -> tuple[Any, ...]:
+    """What changes where something is new of a version."""
+    labels = connection.execute(select(func.count(), func.max(outcomes.c.at))).one()
+    return (*newest(connection, version, 1), counted_cases(connection, version), *labels, last_end(connection, version))
+
+
+def _restarted(connection: Connection, version: str, since: float) -> float:
+    """When the watches of a version have begun last: after an alert, or after so many cases."""
+    parts = (counted_cases(connection, version, since) - 1) // MOST_CASES
+    return since if parts < 1 else nth_time(connection, version, since, parts * MOST_CASES)
+
+
+def _write(path: Path, at: float, seen: Iterable[Seen]) -> None:
+    """For the web process, which may be on another machine."""
+    stated = {"schema": "isocenter.node_monitor", "version": 1, "at": at, "rows": [one.record for one in seen]}
+    with written(path, overwrite=True) as partial:
+        partial.write_text(json.dumps(stated, allow_nan=False), encoding="utf-8")
+
+
+def _plain(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON: what is no number is not known."""
+    return [
+        {
+            str(name): None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in row.items()
+        }
+        for row in rows.astype(object).to_dict("records")
+    ]

@@ -1,0 +1,111 @@
+"""What alerts do: they hold models, until a person undoes it, and tell people."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from isocenter.errors import IsocenterError
+from isocenter.files import file_hash
+from isocenter.runtime import write_json
+from isocenter.service.records.actor import NODE, Actor
+from isocenter.service.records.audit import FAILURE, SUCCESS, record
+from isocenter.service.records.database import Clock
+from isocenter.service.records.deployments import roll_back
+from isocenter.service.records.notices import NOTICE
+from isocenter.service.records.tables import answers, deliveries, holds
+from isocenter.service.settings import Safety, Settings
+from isocenter.service.work.noticing import recipients
+
+log = logging.getLogger("isocenter")
+
+WARN, ABSTAIN, ROLLBACK, STOP = "warn", "abstain", "rollback", "stop"
+# The most severe first: one of them decides what becomes of a job.
+ACTIONS = (STOP, ABSTAIN, ROLLBACK, WARN)
+
+
+def held(connection: Connection, listed: Sequence[Safety], alert: Row[Any]) -> list[str]:
+    """Do what the settings say of an alert, each action once; which were done.
+
+    What a person has undone is not done again for the same alert.
+    """
+    known = select(holds.c.action).where(holds.c.alert == alert.n, holds.c.model == alert.model)
+    before, done = set(connection.execute(known).scalars()), list[str]()
+    for one in listed:
+        if one.model != alert.model or one.then in before or not one.when.holds(alert.kind, alert.severity):
+            continue
+        because = f"alert {alert.n} ({alert.severity}): {alert.watch}{f', {alert.scope}' if alert.scope else ''}"
+        own = {"model": alert.model, "action": one.then, "alert": alert.n, "because": because, "since": Clock()}
+        connection.execute(insert(holds).values(own))
+        detail = {
+            "because": because,
+            **(_rolled_back(connection, alert.model, because) if one.then == ROLLBACK else {}),
+        }
+        outcome = FAILURE if "problem" in detail else SUCCESS
+        record(connection, f"safety {one.then}", alert.model, outcome=outcome, detail=detail)
+        before.add(one.then)
+        done.append(one.then)
+    return done
+
+
+def _rolled_back(connection: Connection, model: str, because: str) -> dict[str, str]:
+    try:
+        return {"done": roll_back(connection, model, NODE, because)}
+    except IsocenterError as error:  # there is no package to go back to: people have to act
+        log.error("model %s is not rolled back: %s", model, error.problem)
+        return {"problem": error.problem}
+
+
+def hold_of(connection: Connection, model: str) -> Row[Any] | None:
+    """What holds a model now, the most severe; None where nothing does."""
+    found = connection.execute(select(holds).where(holds.c.model == model, holds.c.undone_at.is_(None))).all()
+    return min(found, key=lambda row: (ACTIONS.index(row.action), row.n), default=None)
+
+
+def undone(connection: Connection, n: int, who: Actor, reason: str) -> bool:
+    """Let a model go on as before; False where no such hold stands."""
+    values = {"undone_at": Clock(), "undone_by": who.account}
+    standing = update(holds).where(holds.c.n == n, holds.c.undone_at.is_(None)).values(values)
+    row = connection.execute(standing.returning(holds.c.model, holds.c.action, holds.c.because)).first()
+    if row is None:
+        return False
+    detail = {"because": row.because, "reason": reason}
+    record(connection, f"safety {row.action} undone", row.model, actor=who, detail=detail)
+    return True
+
+
+def notified(connection: Connection, settings: Settings, alert: Row[Any]) -> int:
+    """Tell those of `[[notify]]` who want to know of such alerts, one after the other until it is acknowledged."""
+    severities = {"urgent": ("monitor:urgent", "monitor:warning"), "warning": ("monitor:warning",)}
+    due = recipients(one for one in settings.notify if one.when in severities[alert.severity])
+    if not due:
+        return 0
+    key = notice_key(alert.n, alert.severity)
+    path = settings.folder / "results" / key / NOTICE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    where = f" ({alert.scope})" if alert.scope else ""
+    stated = {"notice": key, "alert": alert.n, "model": alert.model, "priority": alert.severity}
+    stated |= {"finding": f"monitoring of {alert.model}: {alert.watch}{where}", "because": alert.because}
+    write_json(path, "isocenter.notice", {**stated, "link": f"{settings.http.reached}/monitor"})
+    file = {"name": NOTICE, "kind": "notice", "bytes": path.stat().st_size, "sha256": file_hash(path)}
+    connection.execute(insert(answers).values(job=key, **file))
+    for peer, after in due.items():
+        times = {"next_at": Clock() + after, "created_at": Clock()}
+        connection.execute(insert(deliveries).values(job=key, name=NOTICE, peer=peer, state="waiting", **times))
+    return len(due)
+
+
+def end_notices(connection: Connection, n: int) -> None:
+    """Somebody has taken an alert up: it goes to nobody else."""
+    keys = [notice_key(n, severity) for severity in ("warning", "urgent")]
+    left = update(deliveries).where(deliveries.c.job.in_(keys), deliveries.c.state == "waiting")
+    connection.execute(left.values(state="aside", reason="it was acknowledged"))
+
+
+def notice_key(n: int, severity: str) -> str:
+    """The key of an alert's notice: made again it is the same, so that a recipient knows a repeat."""
+    return hashlib.sha256(f"alert\0{n}\0{severity}".encode()).hexdigest()[:32]

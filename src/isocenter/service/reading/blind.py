@@ -1,0 +1,66 @@
+"""Blind reads: drawn results that are hidden from people until one of them has read the study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from isocenter.service.monitoring.outcomes import BLIND, Questions, write_outcomes
+from isocenter.service.reading.judged import TAKEN_BACK
+from isocenter.service.records.actor import MACHINE, READERS, Actor
+from isocenter.service.records.audit import record
+from isocenter.service.records.tables import audit, blind, jobs, studies
+from isocenter.service.routing.facts import ModelFacts
+
+# What the audit states of a study that was opened with its answers hidden; else it was opened with them.
+BLIND_VIEW, VIEW, EXPORT = "view blind", "view", "export"
+
+
+@dataclass(frozen=True)
+class BlindRead:
+    """A study to be read while its answers are hidden.
+
+    row: of the draw, with the study's key `study`, its `uid` and `attributes`
+    """
+
+    job: str
+    row: Row[Any]
+    questions: Questions
+
+
+def blind_reads(
+    connection: Connection, models: Mapping[str, ModelFacts], who: Actor, study: str | None = None
+) -> list[BlindRead]:
+    """The reads that wait for a person, in an order that says nothing of the answers. study: its key, None for all
+
+    Whoever has opened the study with its answers can no longer read it blind, nor who did so before there were any: a
+    page that stays open shows them. Machines, and people who read no studies, are asked for nothing.
+    """
+    if who.role not in READERS or who.account.startswith(MACHINE):
+        return []
+    about = (audit.c.object == jobs.c.study) | audit.c.object.like(jobs.c.job + "/%")
+    opened = (audit.c.actor == who.account, audit.c.action.in_((VIEW, EXPORT)), about)
+    has_seen = select(audit.c.event).where(*opened).exists()
+    both = blind.join(jobs, blind.c.job == jobs.c.job).join(studies, jobs.c.study == studies.c.study)
+    columns = (blind, jobs.c.model, jobs.c.study, studies.c.uid, studies.c.attributes)
+    wanted = select(*columns).select_from(both)
+    wanted = wanted.where(blind.c.state == "waiting", jobs.c.state.not_in(TAKEN_BACK), ~has_seen)
+    if study is not None:
+        wanted = wanted.where(jobs.c.study == study)
+    rows = connection.execute(wanted.order_by(blind.c.week, blind.c.job)).all()
+    # Of a model that the node no longer has nobody knows what to ask.
+    reads = [BlindRead(row.job, row, Questions.of(models[row.model])) for row in rows if row.model in models]
+    return [one for one in reads if one.questions.labels]
+
+
+def keep_read(connection: Connection, read: BlindRead, values: Mapping[str, float], who: Actor) -> bool:
+    """Keep what a person says of a study; False where somebody was faster."""
+    mine = (blind.c.job == read.job, blind.c.state == "waiting")
+    if connection.execute(update(blind).where(*mine).values(state="read")).rowcount != 1:
+        return False
+    write_outcomes(connection, read.job, values, BLIND, account=who.account, inclusion=read.row.inclusion)
+    record(connection, "blind read", read.job, actor=who, study=read.row.study, detail={"values": dict(values)})
+    return True

@@ -1,0 +1,184 @@
+"""Labels that came later, from pathology, registries or reports, as a table states them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from isocenter.errors import DatasetError, counted
+from isocenter.lazy import pandas as pd
+from isocenter.monitoring import FALSE, TRUE, text_table
+from isocenter.report import InNotebook
+from isocenter.service.monitoring.outcomes import BLIND, VERDICT, Questions, write_outcomes
+from isocenter.service.objects.store import key_of
+from isocenter.service.reading.judged import TAKEN_BACK
+from isocenter.service.records.audit import record
+from isocenter.service.records.database import Database
+from isocenter.service.records.jobs import NOTHING, RESULT
+from isocenter.service.records.tables import jobs, studies
+from isocenter.service.routing.facts import ModelFacts
+
+STUDY, LABEL, VALUE, AT, SOURCE = "study", "label", "value", "at", "source"
+NEEDED = (STUDY, AT, SOURCE)
+AT_ONCE = 500  # rows of a transaction, so that nobody waits long for the records
+MOST_LETTERS = 64  # of a source in the records
+
+
+class _RowError(Exception):
+    """Why a row of a table is not taken."""
+
+
+@dataclass
+class ImportedLabels(InNotebook):
+    """What became of the rows of a table of labels.
+
+    rows:    that are taken; results: keys of those to which their labels belong
+    unknown: studies that the node does not have; refused: {number of the row from 1: why it is not taken}
+    """
+
+    rows: int = 0
+    results: set[str] = field(default_factory=set)
+    unknown: list[str] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        stated = {"rows": self.rows, "results": len(self.results), "unknown": self.unknown, "refused": self.refused}
+        return {"schema": "isocenter.imported_labels", "version": 1, **stated}
+
+    def __repr__(self) -> str:
+        lines = [f"{counted(self.rows, 'row')} taken, about {counted(len(self.results), 'result')}"]
+        if self.unknown:
+            lines.append(f"{counted(len(self.unknown), 'unknown study', 'unknown studies')}: {', '.join(self.unknown)}")
+        return "\n".join([*lines, *(f"row {number} is not taken: {why}" for number, why in self.refused.items())])
+
+
+def import_outcomes(
+    database: Database,
+    models: Mapping[str, ModelFacts],
+    table: str | Path | pd.DataFrame,
+    *,
+    rule: str | None = None,
+) -> ImportedLabels:
+    """Keep the labels of a table as reported outcomes of the results of its studies.
+
+    models: of the node; rule: whose results alone
+    table:  study (StudyInstanceUID, or key in the records), label or value, at, source. A label without a value is
+            present; a value without a label is that of the only thing that the model states.
+    A row that says again what its source said of a label takes the place of that.
+    Raises DatasetError for a table without these columns, and as `text_table`; no row stops the others.
+    """
+    where = "table" if isinstance(table, pd.DataFrame) else str(table)
+    rows = text_table(table, where)
+    lacking = [name for name in NEEDED if name not in rows]
+    if lacking or not {LABEL, VALUE} & set(rows):
+        named = " and ".join(lacking or [f"{LABEL} and no {VALUE}"])
+        raise DatasetError(
+            f"has no column {named}", where, f"Name its columns {', '.join((STUDY, LABEL, VALUE, AT, SOURCE))}"
+        )
+    done, given = ImportedLabels(), [{str(k): str(v) for k, v in row.items()} for row in rows.to_dict("records")]
+    for start in range(0, len(given), AT_ONCE):
+        with database.write() as connection:
+            _import(connection, models, list(enumerate(given[start : start + AT_ONCE], start + 1)), rule, done)
+    counts = {
+        "rows": done.rows,
+        "results": len(done.results),
+        "unknown": len(done.unknown),
+        "refused": len(done.refused),
+    }
+    with database.write() as connection:
+        record(connection, "outcomes imported", Path(where).name, detail=counts)
+    return done
+
+
+def _import(
+    connection: Connection,
+    models: Mapping[str, ModelFacts],
+    rows: Sequence[tuple[int, Mapping[str, str]]],
+    rule: str | None,
+    done: ImportedLabels,
+) -> None:
+    keys = {key for _, row in rows for key in (row[STUDY].strip(), key_of(row[STUDY].strip()))}
+    known = set(connection.execute(select(studies.c.study).where(studies.c.study.in_(keys))).scalars())
+    answered = (jobs.c.study.in_(known), jobs.c.state.not_in(TAKEN_BACK), jobs.c.outcome.in_((RESULT, NOTHING)))
+    results = defaultdict[str, list[Row[*tuple[Any, ...]]]](list)
+    for one in connection.execute(select(jobs.c.job, jobs.c.study, jobs.c.rule, jobs.c.model).where(*answered)):
+        if rule in (None, one.rule):
+            results[one.study].append(one)
+    for number, row in rows:
+        name = row[STUDY].strip()
+        study = next((key for key in (name, key_of(name)) if key in known), None)
+        if study is None:
+            done.unknown += [name] if name not in done.unknown else []
+            continue
+        try:
+            at, source = _time(row[AT]), _source(row[SOURCE])
+            stated = _stated(
+                row, {one.job: Questions.of(models[one.model]) for one in results[study] if one.model in models}
+            )
+        except _RowError as error:
+            done.refused[number] = str(error)
+            continue
+        for job, values in stated.items():
+            write_outcomes(connection, job, values, source, at=at)
+        done.rows += 1
+        done.results |= set(stated)
+
+
+def _stated(row: Mapping[str, str], asked: Mapping[str, Questions]) -> dict[str, dict[str, float]]:
+    """{job: {label: value}} that a row states of the results of its study."""
+    if not asked:
+        raise _RowError("the study has no result")
+    label, cell = row.get(LABEL, "").strip(), row.get(VALUE, "").strip()
+    if not label and not cell:
+        raise _RowError("it has neither label nor value")
+    value = 1.0 if not cell else _value(cell)
+    made = dict[str, dict[str, float]]()
+    for job, questions in asked.items():
+        names = {one.casefold(): one for one in questions.labels}
+        own = names.get(label.casefold()) if label else questions.labels[0] if len(names) == 1 else None
+        if own is not None:
+            if not questions.are_numbers and value not in (0, 1):
+                raise _RowError(f"{cell!r} is neither present nor absent: {own} has no other value")
+            if questions.are_numbers and not cell:
+                raise _RowError(f"{own} is a number, and it has no value")
+            made[job] = questions.answered(own, value)
+    if not made:
+        every = ", ".join(dict.fromkeys(one for questions in asked.values() for one in questions.labels))
+        raise _RowError(
+            f"no result states {label!r}, but {every}" if label else f"it has no label: name one of {every}"
+        )
+    return made
+
+
+def _value(cell: str) -> float:
+    if cell.casefold() in (*TRUE, *FALSE):
+        return float(cell.casefold() in TRUE)
+    try:
+        value = float(cell)
+    except ValueError as error:
+        raise _RowError(f"the value {cell!r} is no number, and not present or absent") from error
+    if not abs(value) < float("inf"):
+        raise _RowError(f"the value {cell!r} is not finite")
+    return value
+
+
+def _time(cell: str) -> float:
+    at = pd.to_datetime(cell.strip(), errors="coerce", utc=True, format="ISO8601")
+    if pd.isna(at):
+        raise _RowError(f"{cell!r} is no time: write it as 2026-03-01T08:30:00")
+    return float(at.timestamp())
+
+
+def _source(cell: str) -> str:
+    source = cell.strip()
+    if not 0 < len(source) <= MOST_LETTERS:
+        raise _RowError(f"its source has to have 1 to {MOST_LETTERS} letters")
+    if source in (BLIND, VERDICT):
+        raise _RowError(f"a source is not called {source!r}: the node writes these itself")
+    return source

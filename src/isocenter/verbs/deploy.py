@@ -1,0 +1,255 @@
+"""`change` at a node: a new package in shadow, for a share of the patients, in place of the old one; and back."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isocenter import service
+from isocenter.errors import UsageError, counted
+from isocenter.files import file_hash
+from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
+from isocenter.monitoring import ALLOWED, CHANGE_RECORD, CHANGE_SCHEMA
+from isocenter.report import InNotebook
+from isocenter.runtime import read_json
+from isocenter.verbs.serve import need_extra
+
+if TYPE_CHECKING:
+    from isocenter.service import Actor, Database, Settings
+
+CHANGING = ("radiologist", "administrator")
+COLUMNS = ("n", "model", "mode", "state", "package", "share", "until", "began", "ended", "approved_by", "because")
+TIMES = ("until", "began", "ended")
+FIGURES = ("n", "metric", "arm", "source", "value", "low", "high", "cases")
+
+
+@dataclass(frozen=True, eq=False)
+class NodeChanges(InNotebook):
+    """The packages that answered at a node, answer, or are to, and how a shadow or the arms of a split compare.
+
+    table:   a row a change, oldest first
+    figures: a row a figure; low and high hold at every look
+    done:    what was done just now, in words
+    """
+
+    table: pd.DataFrame
+    figures: pd.DataFrame
+    done: str = ""
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        rows = {"rows": self.table.to_dict("records"), "figures": self.figures.to_dict("records")}
+        return {"schema": "isocenter.node_changes", "version": 1, "done": self.done, **rows}
+
+    def __repr__(self) -> str:
+        lines = [self.done] if self.done else []
+        for row in self.table.to_dict("records"):
+            share = f" of {row['share']:.0%} of the patients until {row['until'][:10]}" if row["mode"] == "arm" else ""
+            package = f"{row['package'][:12]} for {row['model']}"
+            lines.append(f"{row['n']}: {row['mode']}{share}, {row['state']}: {package}, {row['because']}")
+            own = self.figures[self.figures["n"] == row["n"]].to_dict("records")
+            lines += [f"   {_in_words(one)}" for one in own if row["state"] == "in force"]
+        return "\n".join(lines or ["no package of the node was changed"])
+
+
+@named_keywords()
+def shadow_change(node: str | Path, package: str | Path, *, model: str | None = None) -> NodeChanges:
+    """Have a package answer beside the one in use; its answers are compared with those that are sent, and not kept.
+
+    node:  its folder
+    model: the name in the node's settings, where there are several
+    It answers jobs that are done while nothing else waits, so that no answer comes later.
+    Raises UsageError for what is no package, IntegrityError for one that is not what its manifest says.
+    """
+    return _asked(node, package, model, "shadow", "asked for")
+
+
+@named_keywords()
+def promote_change(
+    node: str | Path, package: str | Path, *, check: str | Path, model: str | None = None
+) -> NodeChanges:
+    """Ask that a package takes the place of the one in use: two persons, one a radiologist, approve it at the node.
+
+    check: `change.json`, or its folder, of `check_change`: allowed, for the package in use and this one
+    Once both have approved, it answers from the next study on, without a restart. Studies that began keep theirs.
+    Raises UsageError for a check of other packages or another verdict, and as `shadow_change`.
+    """
+    return _asked(node, package, model, "live", "promoted", check=Path(check))
+
+
+@named_keywords()
+def split_change(
+    node: str | Path,
+    package: str | Path,
+    *,
+    check: str | Path,
+    share: float,
+    until: str,
+    model: str | None = None,
+) -> NodeChanges:
+    """Ask that a package answers a share of the patients, and the one in use the others; approved as `promote_change`.
+
+    share: of patients, chosen by a keyed hash so that one person always has one arm
+    until: first day on which it answers nobody any more, as 2026-03-01; it ends before where a bound of harm is crossed
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"{share:g} is no share", "--share", "Give one between 0 and 1, such as 0.2")
+    try:
+        day = datetime.strptime(until, "%Y-%m-%d").astimezone().timestamp()
+    except ValueError as error:
+        raise UsageError(f"{until!r} is no day", "--until", "Write it as 2026-03-01") from error
+    if day <= datetime.now().timestamp():
+        raise UsageError(f"{until} is over, or has begun", "--until", "Give a later day")
+    return _asked(node, package, model, "arm", "split", check=Path(check), share=share, until=day)
+
+
+@named_keywords()
+def roll_back_change(
+    node: str | Path,
+    *,
+    because: str,
+    model: str | None = None,
+    change: int | None = None,
+    account: str | None = None,
+    password: str | None = None,
+) -> NodeChanges:
+    """Take back the last change of what answers: a split ends, or the package before answers again.
+
+    because:  the reason, for the audit
+    change:   its number, to end another one: a shadow, a split, or one that waits for approval
+    account, password: of a radiologist or an administrator; not needed at a node without accounts
+    Jobs that wait for the package that goes are done by the one that answers again.
+    Raises UsageError for an account that may not, IntegrityError where the package before is not what was written.
+    """
+    with _opened(node) as (database, settings):
+        who = _person(database, account, password)
+        with database.write() as connection:
+            if change is not None:
+                done = service.end_change(connection, change, who, because)
+            else:
+                done = service.roll_back(connection, _model(settings, model), who, because)
+        return _status(database, done)
+
+
+@named_keywords()
+def change_status(node: str | Path) -> NodeChanges:
+    """The packages of a node and their changes, with figures of those that go on. node: its folder"""
+    with _opened(node) as (database, _):
+        return _status(database)
+
+
+def _asked(
+    node: str | Path,
+    package: str | Path,
+    model: str | None,
+    mode: Any,
+    because: str,
+    *,
+    check: Path | None = None,
+    **columns: Any,
+) -> NodeChanges:
+    with _opened(node) as (database, settings):
+        name = _model(settings, model)
+        if mode != "shadow" and not service.Accounts(database).exist():
+            problem, remedy = "has no account, and a change needs two persons", "Start it with ISOCENTER_ADMIN_PASSWORD"
+            raise UsageError(problem, str(node), f"{remedy}, and make accounts")
+        new = service.stored_package(settings, name, Path(package))
+        with database.read() as connection:
+            own = service.answering_package(connection, settings, name)
+        if check is not None:
+            columns["check_hash"] = _allowed(check, own.manifest, new.manifest)
+        with database.write() as connection:
+            by = {"user": getpass.getuser()}
+            n = service.ask_for_change(connection, new, mode, own=own, because=because, detail=by, **columns)
+        waits = (
+            "" if mode == "shadow" else f": it waits for two persons, one a radiologist, at /api/changes/{n}/approve"
+        )
+        return _status(database, f"change {n} is noted{waits}")
+
+
+def _allowed(check: Path, old: str, new: str) -> str:
+    """The SHA-256 of a check. Raises UsageError unless it allows just this change."""
+    path = check / CHANGE_RECORD if check.is_dir() else check
+    record = read_json(path, CHANGE_SCHEMA)
+    if record.get("verdict") != ALLOWED:
+        raise UsageError(f"the verdict is {record.get('verdict')}", str(path), "Promote what a check allows")
+    for name, manifest in (("current", old), ("new", new)):
+        found = (record.get(name) or {}).get("sha256")
+        if found != manifest:
+            problem = f"is a check of another package: the {name} one had the manifest {found}, and has {manifest}"
+            raise UsageError(problem, str(path), "Check this change: isocenter change check")
+    return file_hash(path)
+
+
+def _model(settings: Settings, model: str | None) -> str:
+    names = list(settings.models)
+    if model is None and len(names) == 1:
+        return names[0]
+    if model not in names:
+        problem = f"the node has {counted(len(names), 'model')}" if model is None else f"there is no model {model!r}"
+        raise UsageError(problem, "--model", f"Name one of {', '.join(names) or 'none: the node has no model'}")
+    return model
+
+
+def _person(database: Database, account: str | None, password: str | None) -> Actor:
+    """Who asks. Raises UsageError for a person without the right, or with a wrong password."""
+    accounts = service.Accounts(database)
+    if not accounts.exist():
+        return service.ANYONE
+    row = next((row for row in accounts.rows() if row.account == account), None)
+    if account is None or password is None or row is None or not accounts.is_password(account, password, "node"):
+        raise UsageError("account or password is wrong", "--account", "Give an account of the node, and its password")
+    if row.role not in CHANGING:
+        raise UsageError(f"the role of this account is {row.role}", account, f"Ask a person who is {CHANGING[0]}")
+    return service.Actor(account, row.role, "node")
+
+
+@contextmanager
+def _opened(node: str | Path) -> Iterator[tuple[Database, Settings]]:
+    need_extra("change")
+    folder = Path(node).absolute()  # workers run elsewhere
+    database = service.node_database(folder)
+    try:
+        yield database, service.node_settings(folder)
+    finally:
+        database.close()
+
+
+def _status(database: Database, done: str = "") -> NodeChanges:
+    with database.read() as connection:
+        found = service.change_rows(connection)
+    rows = [
+        {**one, **{name: _time(one[name]) for name in TIMES}, "approved_by": _approvals(one["approvals"])}
+        for one in found
+    ]
+    figures = [{"n": one["n"], **figure} for one in found for figure in one["figures"]]
+    table, numbers = pd.DataFrame(rows, columns=list(COLUMNS)), pd.DataFrame(figures, columns=list(FIGURES))
+    return NodeChanges(_with_none(table), _with_none(numbers), done)
+
+
+def _with_none(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with None where a cell is not known, as JSON has it."""
+    return table.astype(object).where(table.notna(), None)
+
+
+def _approvals(given: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{one['account']} ({one['role']})" for one in given)
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _in_words(figure: Mapping[str, Any]) -> str:
+    """A figure in a line, as in `dice_liver .981 (.962 to .99), 140 cases`."""
+    name = " ".join(filter(None, [figure["metric"], figure["source"], figure["arm"]]))
+    if figure["value"] is None:
+        return f"{name}: too few to judge"
+    ends = "" if figure["low"] is None else f" ({figure['low']:.3f} to {figure['high']:.3f})"
+    return f"{name} {figure['value']:.3f}{ends}, {counted(figure['cases'], 'case')}"

@@ -1,0 +1,180 @@
+"""Labels of a node's cases: those that came later, and what to label next or again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter import service
+from isocenter.errors import DatasetError, UsageError, counted
+from isocenter.evaluation import ALL, WeakGroup
+from isocenter.files import pseudonym_of_number, write_table
+from isocenter.keywords import named_keywords
+from isocenter.lazy import pandas as pd
+from isocenter.monitoring import LEDGER, RANDOM, doubted_labels, next_cases, worse_labels
+from isocenter.reading import ReadingOptions, open_dataset, refuse_taken, result_folder
+from isocenter.report import InNotebook
+from isocenter.verbs.serve import need_extra
+
+NEXT, RELABEL, GROUPS = "next.csv", "relabel.csv", "label_groups.csv"
+NEXT_COLUMNS = ["rank", "case", "method", "score", "because", "study"]
+DOUBTED_COLUMNS = ["case", "label", "reference", "probable", "probability_reference", "probability_probable"]
+CORRECTED, DOUBTED = "corrected answers", "doubted labels"
+ABSENCE: Sequence[str] = ("absent", "present")
+SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class NextLabels(InNotebook):
+    """What to label next, and again.
+
+    table: `next.csv`; doubted: `relabel.csv`; groups: (corrected answers or doubted labels, group of people), tested
+    """
+
+    table: pd.DataFrame
+    doubted: pd.DataFrame
+    groups: Sequence[tuple[str, WeakGroup]]
+    out: Path
+
+    @property
+    def findings(self) -> list[str]:
+        """Groups of people in which answers are corrected, or labels doubted, more often; a sentence each."""
+        return [
+            f"{kind}: more often where {one.attribute} is {one.group} ({one.error:.0%} of {counted(one.n, 'case')}, "
+            f"{one.elsewhere:.0%} elsewhere; p {one.p_adjusted:.2g} after Holm)"
+            for kind, one in self.groups
+            if one.is_found
+        ]
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        stated = {"next": self.table["case"].tolist(), "doubted": len(self.doubted), "findings": self.findings}
+        return {"schema": "isocenter.next_labels", "version": 1, **stated, "out": str(self.out)}
+
+    def __repr__(self) -> str:
+        first = ", ".join(self.table["case"][:SHOWN])
+        more = ", ..." if len(self.table) > SHOWN else ""
+        lines = [f"{self.out}: {counted(len(self.table), 'case')} to label next ({first}{more})"]
+        lines += [f"{counted(len(self.doubted), 'label')} may be wrong: see {RELABEL}"] if len(self.doubted) else []
+        return "\n".join([*lines, *self.findings])
+
+
+@named_keywords()
+def import_labels(
+    node: str | Path, table: str | Path | pd.DataFrame, *, rule: str | None = None
+) -> service.ImportedLabels:
+    """Keep labels that came later, from pathology, registries or reports, as reported outcomes of a node's results.
+
+    node:  its folder
+    table: CSV or Parquet: study, label or value, at, source
+    rule:  to whose results alone they belong
+    A label counts for the day of its study. Raises UsageError for a folder that is no node's, DatasetError for a table
+    without these columns.
+    """
+    need_extra("import_labels")
+    database = service.node_database(Path(node))
+    try:
+        return service.import_outcomes(database, service.stored_models(Path(node)), table, rule=rule)
+    finally:
+        database.close()
+
+
+@named_keywords()
+def next_labels(
+    node: str | Path,
+    count: int,
+    *,
+    out: str | Path,
+    method: str = RANDOM,
+    locked: str | Path | None = None,
+    rule: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> NextLabels:
+    """Choose the cases of a node to label next, and list labels that may be wrong.
+
+    node:   its folder; count: of cases
+    method: random, uncertainty (of the answer) or typical (of a cluster of cases without a label)
+    locked: a locked test set, or its ledger: none of its patients is chosen
+    rule:   whose results, where several rules have some
+    out:    folder for next.csv, relabel.csv and label_groups.csv
+    Raises UsageError for a folder that is no node's, for an unknown method and for one that this model cannot serve,
+    DatasetError for a locked set that does not state its patients.
+    """
+    need_extra("next_labels")
+    target = Path(out)
+    if count < 1:
+        raise UsageError(f"{count} cases cannot be labelled", "--next", "Give a number from 1 on")
+    refuse_taken(target, overwrite, (NEXT, RELABEL))
+    kept_away = frozenset() if locked is None else _patients(Path(locked))
+    database = service.node_database(Path(node))
+    try:
+        answered = service.answered_cases(database, Path(node), service.stored_models(Path(node)), rule)
+    finally:
+        database.close()
+    table, patients = answered.table, answered.table["patient"].tolist()
+    chosen = next_cases(
+        count,
+        method,
+        answered.is_labelled,
+        is_open=[patient not in kept_away for patient in patients],
+        uncertainty=answered.uncertainty,
+        features=answered.features,
+        seed=seed,
+    )
+    names = [service.case_name(job) for job in table["case"]]
+    rows = [
+        [rank, names[one.case], method, one.score, one.because, table["study"].iloc[one.case]]
+        for rank, one in enumerate(chosen, 1)
+    ]
+    doubted = pd.DataFrame(list(_doubted(answered)), columns=["place", *DOUBTED_COLUMNS])
+    places, asked = set(doubted["place"]), _asked_again(answered)
+    flags = {CORRECTED: answered.corrected, DOUBTED: {place: place in places for place in asked}}
+    groups = worse_labels(flags, patients, answered.attributes, seed=seed)
+    made = NextLabels(pd.DataFrame(rows, columns=NEXT_COLUMNS), doubted[DOUBTED_COLUMNS], groups, target)
+    with result_folder(target, overwrite, (NEXT, RELABEL)) as partial:
+        write_table(made.table, partial / NEXT)
+        write_table(made.doubted, partial / RELABEL)
+        columns = ["labels", *WeakGroup.__dataclass_fields__]
+        stated = [{"labels": kind, **asdict(one)} for kind, one in groups]
+        write_table(pd.DataFrame(stated, columns=columns), partial / GROUPS)
+    return made
+
+
+def _patients(locked: Path) -> frozenset[str]:
+    """Pseudonyms of the patients of a locked test set. locked: the set, or its ledger"""
+    data = locked.with_name(locked.name.removesuffix(LEDGER))
+    dataset = open_dataset(data, ReadingOptions(), references=False)
+    if not dataset.patients_known:
+        raise DatasetError("does not state its patients", str(data), "Give a set with a column `patient`")
+    named = {case.patient for case in dataset if case.patient is not None}
+    # A table may hold the number itself, of which the node has the pseudonym.
+    return frozenset(named | {pseudonym_of_number(patient) for patient in named})
+
+
+def _asked_again(answered: service.AnsweredCases) -> list[int]:
+    """Places of the cases with a label and a probability."""
+    known = np.isfinite(answered.references) & np.isfinite(answered.chances)
+    return [] if answered.questions.are_numbers else np.flatnonzero(known.any(axis=1)).tolist()
+
+
+def _doubted(answered: service.AnsweredCases) -> Iterator[list[Any]]:
+    """Rows of `relabel.csv`, each with the place of its case."""
+    labels, kept = answered.questions.labels, _asked_again(answered)
+    references, chances = answered.references[kept], answered.chances[kept]
+    if answered.questions.is_exclusive:
+        own = [int(row.argmax()) if 1 in row else -1 for row in np.nan_to_num(references)]
+        questions = [(ALL, labels, chances, own)]
+    else:
+        stated = np.nan_to_num(references, nan=-1).astype(int)
+        both = [np.stack([1 - p, p], axis=1) for p in chances.T]
+        questions = [(label, ABSENCE, both[n], stated[:, n].tolist()) for n, label in enumerate(labels)]
+    for label, classes, p, own in questions:
+        for one in doubted_labels(p, own):
+            case = service.case_name(answered.table["case"].iloc[kept[one.case]])
+            named = [label, classes[one.reference], classes[one.probable]]
+            yield [kept[one.case], case, *named, one.probability_reference, one.probability_probable]

@@ -1,0 +1,152 @@
+"""Results that are drawn at random, read with the answer hidden, and what is true of studies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sqlalchemy import insert, update
+
+import isocenter
+from isocenter.service.monitoring.drawing import draw
+from isocenter.service.monitoring.outcomes import called_labels, outcomes_by_job, stated_values, write_outcomes
+from isocenter.service.objects.store import key_of
+from isocenter.service.records.tables import accounts, audit, blind, findings, jobs, outcomes, studies
+from service.databases import with_tables
+from service.small_node import SmallNode
+from service.test_correcting import address, describe, page
+from service.thresholds import class_model
+
+WEEK_S = 7 * 86400.0
+BLIND = {"audit": {"per_week": 20}}
+
+
+@pytest.fixture
+def drawn_node(tmp_path, mr):
+    """A node with one result, which is drawn: of two classes the model calls "odd"."""
+    model = class_model(tmp_path / "model")
+    node = SmallNode(tmp_path / "node", model, monitor=BLIND)
+    describe(node)
+    node.receive(*mr)
+    node.work()
+    with node.database.write() as connection:
+        add_reader(connection)
+        [job] = connection.execute(jobs.select()).all()
+        assert draw(connection, node.settings, job.done_at) == 0  # its week has not ended
+        assert draw(connection, node.settings, job.done_at + WEEK_S) == 1
+        assert draw(connection, node.settings, job.done_at + WEEK_S) == 0
+    yield node
+    node.store.close()
+    node.database.close()
+
+
+def test_a_drawn_result_is_hidden_from_its_readers_until_one_of_them_has_read_the_study(drawn_node):
+    ada, ben, eve = page(drawn_node), page(drawn_node, "ben"), page(drawn_node, "eve", "viewer")
+    [study], job = drawn_node.rows(studies), address(drawn_node)
+    assert ben.get(f"/api/studies/{study.uid}").status_code == 200
+    [read] = ada.get("/api/blind").json()["rows"]
+    assert (read["labels"], read["exclusive"], read["study"]) == (["calm", "odd"], True, study.uid)
+    seen = ada.get(f"/api/studies/{study.uid}/reading").json()
+    assert (seen["jobs"], seen["blind"]) == ([], [read])
+    for path in (f"{job}/answers/findings.json", f"{job}/fhir", f"{job}/maps/mask/slices/axial/0", f"{job}/draft"):
+        assert ada.get(path).status_code == 409, path
+    assert ada.post(f"{job}/feedback", json={"verdict": "accept"}).status_code == 409
+    assert ada.get("/api/worklist").json()["rows"][0]["finding"] == ""
+    assert len(eve.get(f"/api/studies/{study.uid}/reading").json()["jobs"]) == 1  # who reads nothing is asked nothing
+
+    path = f"/api/blind/{read['job']}"
+    for values in ({}, {"odd": 1}, {"odd": 1, "calm": 1}, {"odd": 0.5, "calm": 0.5}):
+        assert ada.post(path, json=values).status_code == 422, values
+    assert ada.post(path, json={"odd": 0, "calm": 1}).status_code == 200
+    assert ben.post(path, json={"odd": 0, "calm": 1}).status_code == 409
+    assert len(ada.get(f"/api/studies/{study.uid}/reading").json()["jobs"]) == 1
+    kept = {row.label: (row.value, row.source, row.account, row.inclusion) for row in drawn_node.rows(outcomes)}
+    assert kept == {"odd": (0.0, "blind", "ada", 1.0), "calm": (1.0, "blind", "ada", 1.0)}
+    actions = [row.action for row in drawn_node.rows(audit)]
+    assert {"blind draw", "view blind", "blind read", "view"} <= set(actions)
+
+
+def test_who_has_opened_the_answer_cannot_read_the_study_blind(drawn_node):
+    with drawn_node.database.write() as connection:
+        connection.execute(update(blind).values(state="ended"))
+    ada, [study] = page(drawn_node), drawn_node.rows(studies)
+    ada.get(f"/api/studies/{study.uid}/reading")
+    with drawn_node.database.write() as connection:
+        connection.execute(update(blind).values(state="waiting"))
+    assert ada.get("/api/blind").json()["rows"] == []
+    assert len(ada.get(f"/api/studies/{study.uid}/reading").json()["jobs"]) == 1
+    assert len(page(drawn_node, "ben").get("/api/blind").json()["rows"]) == 1
+
+
+def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(drawn_node, tmp_path):
+    with drawn_node.database.write() as connection:
+        connection.execute(update(blind).values(state="ended"))
+    ada, [job] = page(drawn_node), drawn_node.rows(jobs)
+    chosen = isocenter.next_labels(drawn_node.settings.folder, 5, method="uncertainty", out=tmp_path / "next").table
+    assert chosen["case"].tolist() == [f"case_{job.job[:16]}"]
+    odd = 1 / (1 + np.exp(-1.0))
+    assert chosen["score"].tolist() == pytest.approx([-odd * np.log(odd) - (1 - odd) * np.log(1 - odd)], abs=1e-3)
+    ada.post(f"{address(drawn_node)}/feedback", json={"verdict": "accept"})
+    with drawn_node.database.write() as connection:
+        given = outcomes_by_job(connection)[job.job]
+        assert {one.label: (one.value, one.inclusion) for one in given} == {"odd": (1.0, None), "calm": (0.0, None)}
+        write_outcomes(connection, job.job, {"odd": 0.0}, "pathology", at=1.0)  # before a verdict on a shown answer
+        assert {one.label: one.source for one in outcomes_by_job(connection)[job.job]} == {
+            "odd": "pathology",
+            "calm": "verdict",
+        }
+        write_outcomes(connection, job.job, {"calm": 1.0}, "blind", inclusion=0.2)
+        assert [(one.label, one.inclusion) for one in outcomes_by_job(connection)[job.job]] == [("calm", 0.2)]
+    ada.post(f"{address(drawn_node)}/feedback", json={"verdict": "reject", "text": "no"})
+    assert "verdict" not in {row.source for row in drawn_node.rows(outcomes)}
+
+
+def test_a_result_states_classes_findings_structures_and_boxes_but_no_measurement_of_them():
+    rows = [
+        {"concept": "calm", "group": "class", "called": False},
+        {"concept": "nodule", "value": True},
+        {"concept": "liver", "value": 0.0, "unit": "ml", "group": "liver", "label": 1},
+        {"concept": "spleen", "value": 90.0, "unit": "ml", "group": "spleen", "label": 2},
+        {"concept": "Diameter", "value": 4.0, "unit": "mm", "group": "spleen", "label": 2},
+        {"concept": "fracture", "value": [0, 1], "box": 0},
+        {"concept": "volume", "value": 12.5},
+    ]
+    stated = {"calm": 0.0, "nodule": 1.0, "liver": 0.0, "spleen": 1.0, "fracture": 1.0, "volume": 12.5}
+    assert stated_values(rows) == stated
+    assert called_labels(rows) == {"nodule", "spleen", "fracture"}
+
+
+def test_half_of_the_draw_is_called_and_each_chance_is_that_of_its_kind(tmp_path):
+    node = SmallNode(tmp_path / "node", monitor={"audit": {"per_week": 6}})
+    database = with_tables(node.settings.database_url)
+    now = database.now()
+    with database.write() as connection:
+        add_reader(connection)
+        for number in range(40):
+            add_job(connection, job_of(number), now - WEEK_S, [{"concept": "nodule", "value": number < 10}])
+        assert draw(connection, node.settings, now) == 6
+        rows = {int(row.job[:16], 16): row.inclusion for row in connection.execute(blind.select())}
+    assert sorted(rows.values()) == pytest.approx([3 / 30] * 3 + [3 / 10] * 3)
+    assert all(inclusion == pytest.approx(0.3 if number < 10 else 0.1) for number, inclusion in rows.items())
+
+
+def add_reader(connection):
+    connection.execute(insert(accounts).values(account="ada", role="radiologist", created_at=0))
+
+
+def job_of(number):
+    """The key of a job that is made up; the name of its case ends with the number."""
+    return f"{number:016x}{0:016x}"
+
+
+def add_job(connection, job, done_at, rows, *, patient=None, **columns):
+    """A result in the records, without files. columns: of the job"""
+    uid = f"1.{int(job[:16], 16)}"
+    study = key_of(uid)
+    known = {"uid": uid, "state": "done", "received_at": done_at, "last_at": done_at}
+    connection.execute(insert(studies).values(study=study, patient=patient, **known))
+    of_job = dict.fromkeys(("rule", "model", "model_hash", "inputs_hash"), "m") | {"inputs": {}, "revision": 1}
+    times = {"not_before": 0, "created_at": done_at, "done_at": done_at, "priority": 0}
+    stated = {"job": job, "study": study, "state": "done", "outcome": "result", **of_job, **times}
+    connection.execute(insert(jobs).values({**stated, **columns}))
+    for number, row in enumerate(rows):
+        connection.execute(insert(findings).values(job=job, number=number, concept=row["concept"], row=row))

@@ -1,0 +1,202 @@
+"""Labels that come later, and the choice of what to label next."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import pytest
+from sqlalchemy import insert, select
+
+import isocenter
+from isocenter.errors import DatasetError, UsageError
+from isocenter.monitoring import next_cases
+from isocenter.service import ModelFacts, node_database
+from isocenter.service.monitoring.cases import cases
+from isocenter.service.monitoring.outcomes import write_outcomes
+from isocenter.service.objects.store import key_of
+from isocenter.service.records.tables import audit, blind, feedback, measures, outcomes
+from isocenter.service.stored import MODELS
+from service.databases import with_tables
+from service.test_blind import add_job, job_of
+
+FACTS = {
+    "classes": ModelFacts("classes", "h", task="classification", findings=("calm", "odd")),
+    "findings": ModelFacts("findings", "h", task="findings", findings=("nodule", "effusion")),
+    "size": ModelFacts("size", "h", task="regression", values=("volume",)),
+}
+LABELS = "study,label,value,at,source\n"
+
+
+def labelled_node(folder, model="findings", cases=60):
+    """A node with results of a model: every second case is labelled, women are the first half."""
+    folder.mkdir()
+    database = with_tables(f"sqlite:///{folder / 'node.sqlite'}")
+    rows = [asdict(FACTS[model])]
+    (folder / MODELS).write_text(json.dumps({"schema": "isocenter.models", "version": 1, "rows": rows}))
+    random = np.random.default_rng(0)
+    with database.write() as connection:
+        for number in range(cases):
+            job, p = job_of(number), (number % 10) / 10 + 0.05
+            found = {"classes": _classes(p), "findings": _findings(p), "size": [{"concept": "volume", "value": p}]}[
+                model
+            ]
+            sex = {"sex": {"value": "F" if number < cases // 2 else "M", "source": "DICOM"}}
+            more = {"covariates": sex, "rule": model, "model": model, "model_hash": "h", "inputs": {"series": {}}}
+            add_job(connection, job, float(number), found, patient=f"{number:016x}", **more)
+            seen = random.normal(number % 3 * 8.0, 1, 4).astype(np.float16).tobytes()
+            connection.execute(insert(measures).values(job=job, measures={}, distances={}, features=seen))
+    database.close()
+    return folder
+
+
+def _classes(p):
+    both = {"calm": 1 - p, "odd": p}
+    return [{"concept": name, "probability": q, "group": "class", "called": q >= 0.5} for name, q in both.items()]
+
+
+def _findings(p):
+    return [{"concept": name, "probability": q, "value": q > 0.5} for name, q in (("nodule", p), ("effusion", 0.2))]
+
+
+def rows_of(folder, table):
+    database = node_database(folder)
+    try:
+        with database.read() as connection:
+            return connection.execute(select(table)).all()
+    finally:
+        database.close()
+
+
+def test_a_row_that_cannot_be_taken_stops_no_other_and_unknown_studies_are_named(tmp_path, cli):
+    node = labelled_node(tmp_path / "node")
+    lines = [
+        "1.3,nodule,1,2026-03-01,pathology",
+        "1.4,NODULE,absent,2026-03-01T10:00:00,registry",
+        "9.9,nodule,1,2026-03-01,p",
+    ]
+    lines += [
+        "1.5,tumour,1,2026-03-01,p",
+        "1.6,nodule,0.5,2026-03-01,p",
+        "1.7,nodule,1,soon,p",
+        "1.8,nodule,1,2026-03-01,blind",
+    ]
+    lines += ["1.9,nodule,,2026-03-01,p", f"{key_of('1.10')},,1,2026-03-01,p"]
+    (tmp_path / "labels.csv").write_text(LABELS + "\n".join(lines))
+    answer = json.loads(cli("feedback", node, "--import", tmp_path / "labels.csv", "--json").out)
+    assert (answer["rows"], answer["results"], answer["unknown"]) == (3, 3, ["9.9"])
+    assert list(answer["refused"]) == ["4", "5", "6", "7", "9"]
+    kept = {int(row.job[:16], 16): (row.label, row.value, row.source, row.inclusion) for row in rows_of(node, outcomes)}
+    assert kept == {
+        3: ("nodule", 1.0, "pathology", None),
+        4: ("nodule", 0.0, "registry", None),
+        9: ("nodule", 1.0, "p", None),
+    }
+    assert [row.detail["unknown"] for row in rows_of(node, audit)] == [1]
+    database = node_database(node)
+    with database.read() as connection:
+        seen = cases(connection).set_index("case").loc[job_of(4)]
+    database.close()
+    # A late label counts for the day of its study.
+    assert (seen["at"][:10], seen["reference_at"][:16], seen["reference_nodule"]) == (
+        "1970-01-01",
+        "2026-03-01T10:00",
+        0.0,
+    )
+    # A row that says it again takes its place.
+    again = pd.DataFrame([{"study": "1.3", "label": "nodule", "value": 0, "at": "2026-04-01", "source": "pathology"}])
+    isocenter.import_labels(node, again)
+    assert sorted((row.label, row.value) for row in rows_of(node, outcomes))[0] == ("nodule", 0.0)
+    assert len(rows_of(node, outcomes)) == 3
+
+
+@pytest.mark.parametrize("lacking", ["study", "at", "source", "label,value"])
+def test_a_table_without_a_column_is_refused_as_a_whole(tmp_path, lacking):
+    node = labelled_node(tmp_path / "node", cases=1)
+    row = {"study": "1.0", "label": "nodule", "value": "1", "at": "2026-03-01", "source": "p"}
+    with pytest.raises(DatasetError, match=f"has no column {lacking.partition(',')[0]}"):
+        isocenter.import_labels(node, pd.DataFrame([row]).drop(columns=lacking.split(",")))
+    assert rows_of(node, outcomes) == []
+
+
+def test_a_class_excludes_the_others_and_a_number_needs_no_label(tmp_path):
+    row = {"study": "1.0", "at": "2026-03-01", "source": "p"}
+    classes, size = (labelled_node(tmp_path / name, name, 1) for name in ("classes", "size"))
+    assert isocenter.import_labels(classes, pd.DataFrame([{**row, "label": "odd"}])).rows == 1
+    assert {one.label: one.value for one in rows_of(classes, outcomes)} == {"calm": 0.0, "odd": 1.0}
+    assert isocenter.import_labels(size, pd.DataFrame([{**row, "value": "12.5"}])).rows == 1
+    assert {one.label: one.value for one in rows_of(size, outcomes)} == {"volume": 12.5}
+
+
+def test_no_patient_of_a_locked_set_and_no_labelled_case_is_chosen(tmp_path, cli):
+    node, locked = labelled_node(tmp_path / "node", cases=12), tmp_path / "locked"
+    locked.mkdir()
+    for number in range(4):
+        isocenter.write(isocenter.read(picture(tmp_path / "one.png", number)), locked / f"{number}.png")
+    table = [{"case": f"c{n}", "image": f"{n}.png", "patient": f"{n:016x}", "label": "ab"[n % 2]} for n in range(4)]
+    pd.DataFrame(table).to_csv(locked / "dataset.csv", index=False)
+    database = node_database(node)
+    with database.write() as connection:
+        write_outcomes(connection, job_of(4), {"nodule": 1.0}, "pathology")
+        connection.execute(insert(blind).values(job=job_of(5), inclusion=0.5, drawn_at=0, week="w", state="waiting"))
+    database.close()
+    for place in (locked, tmp_path / "locked.looks.jsonl"):
+        out = tmp_path / f"out-{place.suffix}"
+        assert cli("feedback", node, "--next", 100, "--locked", place, "--out", out).code == 0
+        chosen = pd.read_csv(out / "next.csv", dtype=str, keep_default_na=False)
+        assert list(chosen) == ["rank", "case", "method", "score", "because", "study"]
+        assert sorted(int(one.removeprefix("case_"), 16) for one in chosen["case"]) == list(range(6, 12))
+    assert cli("feedback", node, "--locked", locked).code == 2
+
+
+def test_uncertain_cases_come_first_and_typical_ones_are_of_clusters_without_a_label(tmp_path):
+    node = labelled_node(tmp_path / "node")
+    uncertain = isocenter.next_labels(node, 6, method="uncertainty", out=tmp_path / "u").table
+    assert {int(one.removeprefix("case_"), 16) % 10 for one in uncertain["case"]} == {4, 5}
+    database = node_database(node)
+    with database.write() as connection:
+        for number in range(0, 60, 3):  # all of the first kind
+            write_outcomes(connection, job_of(number), {"nodule": 1.0}, "pathology")
+    database.close()
+    typical = isocenter.next_labels(node, 6, method="typical", out=tmp_path / "t").table
+    assert {int(one.removeprefix("case_"), 16) % 3 for one in typical["case"]} == {1, 2}
+    assert typical["because"].str.contains("none of them labelled").all()
+    assert (typical["score"] > 0).all()
+    with pytest.raises(UsageError, match="random, uncertainty, typical"):
+        isocenter.next_labels(node, 6, method="guess", out=tmp_path / "g")
+    with pytest.raises(UsageError, match="needs features of a gate"):
+        next_cases(2, "typical", [False] * 3)
+
+
+def test_labels_that_may_be_wrong_are_listed_and_worse_ones_of_one_group_are_a_finding(tmp_path):
+    node = labelled_node(tmp_path / "node", "classes", 200)
+    random = np.random.default_rng(0)
+    database = node_database(node)
+    with database.write() as connection:
+        for number in range(200):
+            p, is_woman = (number % 10) / 10 + 0.05, number < 100
+            is_odd = p > 0.5 if not 0.4 < p < 0.6 else random.random() < p
+            is_wrong = is_woman and number % 10 in (0, 9) and number % 3 == 0
+            odd = float(bool(is_odd) != is_wrong)
+            write_outcomes(connection, job_of(number), {"odd": odd, "calm": 1 - odd}, "reports")
+            verdict = "correct" if is_woman and number % 4 == 0 else "accept"
+            stated = {"judged": job_of(number), "study": key_of(f"1.{number}"), "account": "ada", "verdict": verdict}
+            connection.execute(insert(feedback).values(at=0, reason="", text="", before=[], after=[], **stated))
+    database.close()
+    seen = isocenter.next_labels(node, 5, out=tmp_path / "out")
+    doubted = pd.read_csv(tmp_path / "out" / "relabel.csv")
+    assert len(doubted) >= 6 and (doubted["probability_reference"] < 0.1).all()
+    assert len(seen.table) == 0  # every case has a label
+    found = {(kind, one.group) for kind, one in seen.groups if one.is_found}
+    assert found == {("corrected answers", "F"), ("doubted labels", "F")}
+    assert any("where sex is F" in one for one in seen.findings)
+    assert "p_adjusted" in pd.read_csv(tmp_path / "out" / "label_groups.csv")
+
+
+def picture(path, number):
+    import PIL.Image
+
+    PIL.Image.fromarray(np.full((16, 16), 10 * number + 1, np.uint8)).save(path)
+    return path

@@ -1,0 +1,375 @@
+"""Monitoring within a node: a round over its records, what alerts do, and what the API says of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pydicom
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import insert, select, update
+
+import isocenter
+from isocenter.errors import UsageError
+from isocenter.files.dicom import SeriesNames, write_series
+from isocenter.service import Rounds, read_settings
+from isocenter.service.monitoring.baseline import freeze
+from isocenter.service.monitoring.cases import cases
+from isocenter.service.monitoring.safety import hold_of, undone
+from isocenter.service.objects.store import ObjectStore
+from isocenter.service.records.actor import ANYONE
+from isocenter.service.records.alerts import CLOSED, settled
+from isocenter.service.records.tables import (
+    alerts,
+    audit,
+    deliveries,
+    findings,
+    holds,
+    jobs,
+    measures,
+    outcomes,
+    series,
+    studies,
+)
+from isocenter.service.stored import SETTINGS
+from isocenter.service.web.app import web_app
+from isocenter.service.web.web_node import WebNode
+from isocenter.values import Geometry, Image
+from service.databases import with_tables
+from service.objects_sent import drawn, encoded
+from service.small_node import LEVEL, SmallNode
+from service.thresholds import threshold_model
+from service.web_served import RELATED, related
+
+BEGAN = time.time() - 100 * 86400
+HOUR = 3600.0
+
+
+class Records:
+    """A node's records, filled by hand with what workers would have written."""
+
+    def __init__(self, folder, **sections):
+        folder.mkdir(parents=True, exist_ok=True)
+        sections["monitor"] = {"baseline_cases": 60}
+        self.settings = read_settings(None, [folder / "nodule"], folder, **sections)
+        (folder / SETTINGS).write_text(self.settings.model_dump_json())
+        self.database = with_tables(self.settings.database_url)
+        self.rounds, self.count = Rounds(self.settings, self.database), 0
+        self.random = np.random.default_rng(1)
+
+    def answered(self, number, *, noisy="", version="v1", **measured):
+        """So many jobs, one an hour; the noise of one station is raised."""
+        rows = {table: [] for table in (studies, series, jobs, measures, findings)}
+        for n in range(self.count, self.count + number):
+            station = "ab"[n % 3 > 0]
+            key, at = f"{n:032x}", BEGAN + n * HOUR
+            noise = self.random.normal(10, 1) + 4 * (station == noisy)
+            p = float(self.random.random())
+            rows[studies].append(
+                {"study": key, "uid": f"1.2.{n}", "state": "done", "received_at": at, "last_at": at, "patient": f"p{n}"}
+            )
+            own = {"station": station * 32, "software": "6" if station == noisy else "5"}
+            rows[series].append({"study": key, "series": key, "uid": f"1.2.{n}.1", **own})
+            stated = {"rule": "r", "model": "nodule", "model_hash": version, "inputs_hash": "i", "revision": 1}
+            stated |= {"state": "done", "outcome": "result", "priority": 2, "not_before": at, "created_at": at}
+            stated |= {"done_at": at, "inputs": {"series": {"image": key}}, "seconds": {"read": 1.0}}
+            rows[jobs].append({"job": key, "study": key, **stated})
+            rows[measures].append({"job": key, "measures": {"noise": noise, **measured}, "distances": {}})
+            found = {"concept": "nodule", "probability": p, "value": p > 0.5}
+            rows[findings].append({"job": key, "number": 0, "concept": "nodule", "row": found})
+        with self.database.write() as connection:
+            for table, own in rows.items():
+                connection.execute(insert(table), own)
+        self.count += number
+
+    def freeze(self, version="v1"):
+        with self.database.write() as connection:
+            assert freeze(connection, "nodule", version, self.settings.monitor.baseline_cases, ANYONE)
+
+    def rows(self, table):
+        with self.database.read() as connection:
+            return connection.execute(select(table)).all()
+
+
+@pytest.fixture
+def records(tmp_path):
+    made = Records(
+        tmp_path / "node",
+        safety=[{"when": {"kind": "input", "severity": "urgent"}, "then": "abstain", "model": "nodule"}],
+        notify=[{"when": "monitor:urgent", "by": "webhook", "to": "http://127.0.0.1:9/alert"}],
+    )
+    yield made
+    made.database.close()
+
+
+@pytest.fixture
+def noisy(records):
+    """Records of a node one of whose stations has become noisy after its baseline."""
+    records.answered(60)
+    records.freeze()
+    records.answered(60)
+    records.answered(60, noisy="b")
+    records.rounds.round()
+    return records
+
+
+def test_noise_of_one_station_is_one_alert_with_its_place_which_holds_the_model_and_tells_people(noisy):
+    [alert] = noisy.rows(alerts)
+    assert (alert.watch, alert.kind, alert.scope, alert.severity) == (
+        "measure_noise",
+        "input",
+        "station=bbbbbbbb",
+        "urgent",
+    )
+    assert alert.state == "open" and "software 5 to 6" in alert.because
+    assert abs(alert.since - (BEGAN + 120 * HOUR)) < 24 * HOUR
+    [hold] = noisy.rows(holds)
+    assert hold.action == "abstain" and hold.because.startswith(f"alert {alert.n} (urgent)")
+    [sent] = noisy.rows(deliveries)
+    notice = json.loads((noisy.settings.folder / "results" / sent.job / sent.name).read_text())
+    assert (notice["priority"], notice["alert"]) == ("urgent", alert.n)
+    assert [row.action for row in noisy.rows(audit)] == ["baseline frozen", "alert", "safety abstain"]
+    noisy.answered(5, noisy="b")
+    assert noisy.rounds.round() == 1 and noisy.rounds.round() == 0
+    assert len(noisy.rows(alerts)) == 1
+
+
+def test_a_rollback_without_a_package_to_go_back_to_is_written_as_a_failure_and_jobs_name_it(tmp_path):
+    records = Records(tmp_path / "node", safety=[{"then": "rollback", "model": "nodule"}])
+    records.answered(60)
+    records.freeze()
+    records.answered(80, noisy="b")
+    records.rounds.round()
+    with records.database.read() as connection:
+        hold = hold_of(connection, "nodule")
+        tried = connection.execute(select(audit).where(audit.c.action == "safety rollback")).one()
+    records.database.close()
+    assert hold.action == "rollback"
+    assert tried.outcome == "failure" and tried.detail["problem"]
+
+
+def test_what_a_person_undoes_is_not_done_again_for_the_same_alert(noisy):
+    [alert], [hold] = noisy.rows(alerts), noisy.rows(holds)
+    with noisy.database.write() as connection:
+        assert undone(connection, hold.n, ANYONE, "only this scanner")
+        assert hold_of(connection, "nodule") is None
+        assert settled(connection, alert.n, CLOSED, "the scanner is known", ANYONE)
+    noisy.rounds.round()
+    assert [row.state for row in noisy.rows(alerts)] == ["closed"]
+    assert len(noisy.rows(holds)) == 1
+
+
+def test_an_alert_is_cleared_after_three_quiet_windows(noisy):
+    noisy.answered(160)
+    noisy.rounds.round()
+    [alert] = noisy.rows(alerts)
+    assert (alert.state, alert.quiet) == ("cleared", 3)
+
+
+def test_without_a_baseline_nothing_is_watched_until_it_is_frozen(records):
+    records.answered(59)
+    records.rounds.round()
+    with records.database.write() as connection:
+        assert not freeze(connection, "nodule", "v1", 60, ANYONE)
+    records.answered(100, noisy="b")
+    records.rounds.round()
+    assert not records.rows(alerts)
+
+
+def test_watches_begin_again_with_a_new_version_and_alerts_of_the_old_one_end(noisy):
+    noisy.answered(200, version="v2", noisy="b")
+    noisy.rounds.round()
+    [alert] = noisy.rows(alerts)
+    assert (alert.state, alert.reason) == ("cleared", "another version of the model answers")
+
+
+def test_a_measure_that_vanishes_rings(records):
+    records.answered(60, sharpness=1.0)
+    records.freeze()
+    records.answered(60)
+    records.rounds.round()
+    [alert] = records.rows(alerts)
+    assert (alert.watch, alert.because) == ("measure_sharpness", "values are missing")
+
+
+def test_an_audited_figure_below_a_bound_is_urgent_and_stays_one_alert(tmp_path):
+    records = Records(tmp_path / "node", bound=[{"metric": "sensitivity", "label": "nodule", "at_least": 0.9}])
+    records.answered(60)
+    records.freeze()
+    records.answered(60)
+    with records.database.write() as connection:  # all are ill, and half of them are called
+        for row in connection.execute(select(jobs.c.job, jobs.c.done_at)).all():
+            own = {"label": "nodule", "value": 1.0, "source": "blind", "account": "reader", "inclusion": 0.9}
+            connection.execute(insert(outcomes).values(job=row.job, at=row.done_at, **own))
+        assert cases(connection)["reference_nodule"].eq(1.0).all()
+    records.rounds.round()
+    records.answered(1)
+    records.rounds.round()
+    rung = [row for row in records.rows(alerts) if row.kind == "performance"]
+    records.database.close()
+    assert [(row.watch, row.severity) for row in rung] == [("sensitivity of nodule", "urgent")]
+
+
+def test_the_api_and_the_metrics_say_what_stands_and_a_person_ends_it(noisy):
+    node = WebNode(noisy.settings, noisy.database, ObjectStore(noisy.settings.folder, "web"))
+    web = TestClient(web_app(node), base_url="http://127.0.0.1")
+    seen = web.get("/api/monitor").json()
+    assert seen["verdict"] == "1 alert stands"
+    assert seen["models"][0]["verdict"] == "urgent: measure_noise (station=bbbbbbbb)"
+    assert {row["watch"] for row in seen["models"][0]["drift"]} >= {"measure_noise", "probability_nodule"}
+    text = web.get("/metrics").text
+    assert 'isocenter_alerts{severity="urgent"} 1.0' in text
+    assert 'isocenter_watch_log_evidence{model="nodule",scope="station=bbbbbbbb",watch="measure_noise"}' in text
+    [alert] = web.get("/api/alerts", params={"state": "open"}).json()["rows"]
+    token = {"X-CSRF-Token": web.get("/api/me").json()["csrf"]}
+    ask = lambda path, body: web.post(path, json=body, headers=token)  # noqa: E731
+    assert ask(f"/api/alerts/{alert['n']}/acknowledge", {"reason": ""}).status_code == 422
+    assert ask(f"/api/alerts/{alert['n']}/acknowledge", {"reason": "seen"}).json()["state"] == "acknowledged"
+    assert ask(f"/api/alerts/{alert['n']}/close", {"reason": "repaired"}).json()["state"] == "closed"
+    assert ask(f"/api/alerts/{alert['n']}/close", {"reason": "again"}).status_code == 409
+    hold = seen["holds"][0]["n"]
+    assert ask(f"/api/monitor/holds/{hold}/undo", {"reason": "repaired"}).json()["undone_at"]
+    assert ask("/api/monitor/baseline", {"model": "nodule"}).json()["models"][0]["baseline"]["state"] == "frozen"
+    assert ask("/api/monitor/baseline", {"model": "other"}).status_code == 404
+
+
+def test_the_verb_reads_a_node_with_its_baseline_and_lists_alerts_as_they_stand(noisy, tmp_path):
+    seen = isocenter.monitor(noisy.settings.folder, out=tmp_path / "out")
+    assert [(one.alert, one.state, one.scope) for one in seen.alerts] == [(1, "open", "station=bbbbbbbb")]
+    assert (seen.facts["cases"], seen.facts["reference_cases"]) == (120, 60)
+    assert "station=bbbbbbbb" in (tmp_path / "out" / "report.html").read_text()
+    with pytest.raises(UsageError, match="baseline and bounds of its own"):
+        isocenter.monitor(noisy.settings.folder, reference=tmp_path / "other.csv")
+
+
+@pytest.mark.parametrize(("action", "state", "outcome"), [("abstain", "done", "abstained"), ("stop", "waiting", None)])
+def test_a_held_model_answers_no_further_job_and_its_reason_names_the_alert(small_node, mr, action, state, outcome):
+    [model] = small_node.settings.models
+    with small_node.database.write() as connection:
+        own = {"model": model, "action": action, "alert": 7, "because": "alert 7 (urgent): measure_noise", "since": 0.0}
+        connection.execute(insert(holds).values(own))
+    small_node.receive(*mr)
+    small_node.work()
+    [job] = small_node.rows(jobs)
+    assert (job.state, job.outcome) == (state, outcome)
+    assert "alert 7 (urgent): measure_noise" in job.reason
+    assert small_node.rows(measures) == []
+    with small_node.database.write() as connection:
+        assert undone(connection, 1, ANYONE, "it was the phantom")
+        connection.execute(update(jobs).values(not_before=0.0))
+    if action == "stop":
+        small_node.work()
+        assert [row.outcome for row in small_node.rows(jobs)] == ["result"]
+
+
+def test_a_worker_notes_measures_of_the_image_and_distances_of_the_gate(tmp_path, gated, small_node, mr):
+    small_node.receive(*mr)
+    small_node.work()
+    [own] = small_node.rows(measures)
+    assert {"mean", "sd", "p1", "p99", "noise", "sharpness"} <= own.measures.keys()
+    with small_node.database.read() as connection:
+        [row] = cases(connection).to_dict("records")
+    assert row["measure_mean"] == own.measures["mean"] and row["bright_ml"] > 0
+    node = SmallNode(tmp_path / "gated", gated.out)
+    (tmp_path / "one.dcm").write_bytes(encoded(drawn("1.2.3.4", side=24)))
+    node.receive(tmp_path / "one.dcm")
+    node.work()
+    [own] = node.rows(measures)
+    node.store.close()
+    node.database.close()
+    assert {"features", "texture"} <= own.distances.keys()
+    assert np.isfinite(np.frombuffer(own.features, np.float16)).all()
+
+
+def test_the_rules_for_prometheus_are_read_by_it():
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed")
+    rules = Path(__file__).parents[2] / "deploy" / "alerts.yml"
+    done = subprocess.run([program, "check", "rules", rules], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "SUCCESS: 5 rules found" in done.stdout
+
+
+def pictures(folder, numbers, *, noise):
+    """Volumes of stations A and B in turn, of a patient each, as DICOM files; noise: SD of it on station B."""
+    files = []
+    for n in numbers:
+        station, random = "AB"[n % 2], np.random.default_rng(n)
+        x, y, z = np.indices((32, 28, 4))
+        ball = 200.0 * ((x - 15) ** 2 + (y - 13) ** 2 + 6 * (z - 2) ** 2 < 60) + x
+        data = ball + random.normal(0, noise if station == "B" else 2.0, ball.shape)
+        image = Image(data[None].astype(np.int16), Geometry(ball.shape, np.diag([-1.0, -1, 2, 1])), modality="MR")
+        write_series(image, SeriesNames(f"p{n}", f"study {n}", "series"), folder / str(n))
+        for path in sorted((folder / str(n)).iterdir()):
+            header = pydicom.dcmread(path)
+            header.StationName = f"SCANNER{station}"
+            header.save_as(path)
+            files.append(path.read_bytes())
+    return files
+
+
+@pytest.mark.whole
+def test_a_living_node_finds_noise_of_one_station_and_holds_its_model(tmp_path):
+    model = threshold_model(tmp_path / "model", LEVEL)
+    (tmp_path / "node.toml").write_text(
+        f"""
+        [models.bright]
+        path = "{model}"
+        [dicom]
+        port = 0
+        [http]
+        port = 0
+        [study]
+        complete_after_s = 0.5
+        [node]
+        min_free_gb = 0
+        [monitor]
+        baseline_cases = 40
+        [[safety]]
+        when = {{ kind = "input" }}
+        then = "abstain"
+        model = "bright"
+        """
+    )
+    with isocenter.serve(config=tmp_path / "node.toml", folder=tmp_path / "node") as node:
+        web = httpx.Client(base_url=node.http, timeout=60)
+
+        def answered(first, last, noise):
+            files = pictures(tmp_path / f"from-{first}", range(first, last), noise=noise)
+            for start in range(0, len(files), 40):
+                stored = web.post("/dicomweb/studies", content=related(*files[start : start + 40]), headers=RELATED)
+                assert stored.status_code == 200
+            until(lambda: len(web.get("/api/jobs", params={"limit": 500, "state": "done"}).json()["rows"]) == last)
+
+        answered(0, 40, 2.0)
+        token = {"X-CSRF-Token": web.get("/api/me").json()["csrf"]}
+        frozen = web.post("/api/monitor/baseline", json={"model": "bright"}, headers=token).json()
+        assert frozen["models"][0]["baseline"]["state"] == "frozen"
+        answered(40, 60, 2.0)
+        answered(60, 120, 12.0)
+        found = lambda: [row for row in web.get("/api/alerts").json()["rows"] if row["kind"] == "input"]  # noqa: E731
+        until(found, 200)
+        [alert] = found()
+        station = hashlib.sha256(b"SCANNERB").hexdigest()[:8]
+        assert (alert["kind"], alert["scope"], alert["state"]) == ("input", f"station={station}", "open")
+        answered(120, 121, 2.0)
+        [last] = [
+            row for row in web.get("/api/jobs", params={"limit": 500}).json()["rows"] if row["outcome"] != "result"
+        ]
+        assert last["outcome"] == "abstained" and f"alert {alert['n']}" in last["reason"]
+        web.close()
+
+
+def until(condition, limit_s=120):
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.3)
