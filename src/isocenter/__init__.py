@@ -57,6 +57,7 @@ __all__ = [
     "study_plan",
     "study_randomise",
     "study_size",
+    "trace_requirements",
     "train",
     "verify_audit",
     "verify_documents",
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo
     from isocenter.verbs.deploy import change_status, promote_change, roll_back_change, shadow_change, split_change
-    from isocenter.verbs.document import document, verify_documents
+    from isocenter.verbs.document import document, trace_requirements, verify_documents
     from isocenter.verbs.embed import embed
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate

@@ -128,6 +128,9 @@ def register(
             metavar="FILE", help="response.json of a follow-up before this one, for the nadir; may be repeated."
         ),
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="A run or package of --task registration, which answers.")
+    ] = None,
     seconds: Annotated[
         float | None, typer.Option(metavar="S", help="Longest time for the deformable part; by default all its steps.")
     ] = None,
@@ -182,6 +185,7 @@ def register(
         lesions=lesions or (),
         days=days,
         earlier=earlier or (),
+        model=model,
         seconds=seconds,
         across_patients=across_patients,
         **reading,

@@ -200,6 +200,7 @@ if TYPE_CHECKING:
         spearman,
     )
     from isocenter.evaluation.response import Response, percist, recist, targets_of
+    from isocenter.evaluation.screening import ENDPOINTS, OUTCOMES, screening_rows
     from isocenter.evaluation.significance.areas import (
         ReaderVariances,
         area_covariance,
@@ -238,7 +239,7 @@ if TYPE_CHECKING:
         hosmer_lemeshow,
         net_benefit,
     )
-    from isocenter.evaluation.significance.raters import icc
+    from isocenter.evaluation.significance.raters import icc, mean_over_raters
     from isocenter.evaluation.significance.weakness import WeakGroup, clusters, weak_groups
     from isocenter.evaluation.summary import POOLED_METRICS, mean_rows, pooled_rows
     from isocenter.evaluation.survival import (

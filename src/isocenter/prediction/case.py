@@ -16,9 +16,10 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
 from isocenter.prediction.answers import Wanted
+from isocenter.prediction.moved_files import write_moved
 from isocenter.prediction.placeless import marks_nothing, says_something
 from isocenter.prediction.region import found_from_anywhere, region_of
-from isocenter.prediction.result_files import Probabilities, room_for, write_result
+from isocenter.prediction.result_files import Probabilities, algorithm_of, room_for, write_result
 from isocenter.prediction.tracks import Tracks, tracks_of
 from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
 from isocenter.runtime import (
@@ -40,7 +41,18 @@ from isocenter.runtime import (
 )
 from isocenter.tasks import OUTPUT, Ratio, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Deferred, Finding, Image, Measurements, Prediction, Problem, Region
+from isocenter.values import (
+    Array,
+    Case,
+    Correspondence,
+    Deferred,
+    Finding,
+    Image,
+    Measurements,
+    Prediction,
+    Problem,
+    Region,
+)
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
 # or streamed, at its turn.
@@ -402,7 +414,11 @@ class _Rest:
             return [], []
         wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None
         given = (self.prediction, self.image, self.room, name, wanted, self.model)
-        return write_result(*given, findings=findings, probabilities=self.probabilities, is_part=is_part)
+        files, lacking = write_result(*given, findings=findings, probabilities=self.probabilities, is_part=is_part)
+        if (transform := self.prediction.transform) is not None:
+            pair = self.case.references.get("field") or Correspondence()
+            files += write_moved(transform, self.image, pair, self.room, name, algorithm_of(self.model))
+        return files, lacking
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""

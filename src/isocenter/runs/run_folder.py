@@ -37,6 +37,8 @@ from isocenter.reading import (
     ReadingOptions,
     looked_through,
     open_for,
+    pairs_of,
+    pairs_table,
     refuse_unfit,
     with_references,
     write_alignment,
@@ -158,6 +160,8 @@ def new_run(
         partial.mkdir()
         write_table(split_table(dataset, made.parts, made.folds), partial / "split.csv")
         write_alignment(dataset, ReadingOptions.of_plan(made.plan.options).align, partial)
+        if len(pairs := pairs_table(dataset, made.parts)):
+            write_table(pairs, partial / "pairs.csv")
         looks = made.examination.looks
         digests, origin = {name: look.digest for name, look in looks.items()}, lineage or Lineage()
         write_data_record(partial, dataset, digests, origin.seen, origin.unknown)
@@ -271,7 +275,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     plan = untrained(read_plan(out / "plan.yaml"))  # written before the report, which ends a run
     _refuse_other_machine(out, plan)
     name, reading = str(plan["task.name"]), ReadingOptions.of_plan(plan.options)
-    dataset = open_for(name, [out / plan.data, *plan.options.get(FURTHER, ())], reading)
+    dataset = open_for(name, [out / plan.data, *plan.options.get(FURTHER, ())], reading, pairs=pairs_of(plan))
     named, threads = named_as_in_run(dataset, read_data_record(out)), int(plan["training.threads"])
     examination = looked_through(named, threads, kinds=needs_of(name))
     refuse_unfit(examination)

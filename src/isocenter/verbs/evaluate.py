@@ -67,6 +67,7 @@ from isocenter.scoring import (
     own_labels,
     own_results,
     read_data_record,
+    refuse_no_outcome,
     score,
     stop_note,
     task_of,
@@ -200,6 +201,8 @@ def evaluate(
     dataset = with_table(dataset, audits.group_table, chosen.parts)
     cases = [case for case in dataset if case.id in chosen.parts]
     groups_of(covariates_by_name(dataset, chosen.parts), audits.groups)  # refused before anything is predicted
+    if audits.screening:
+        refuse_no_outcome(covariates_by_name(dataset, chosen.parts), dataset.name)
     cases, unlike = own_labels(loaded.task, cases)
     predictor, folds = _predictor(loaded, run, chosen, device, uncertainty)
     known = dataset.patients_known

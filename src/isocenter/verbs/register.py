@@ -38,7 +38,7 @@ from isocenter.registration import (
     registered,
 )
 from isocenter.report import Block, Decisions, InNotebook, Page, Problems, Section, Table, figures, number, render
-from isocenter.runtime import write_json
+from isocenter.runtime import Model, write_json
 from isocenter.transforms import (
     carried,
     carried_labels,
@@ -52,6 +52,7 @@ from isocenter.transforms import (
 )
 from isocenter.values import Array, Displacement, Geometry, Image, Label, Problem, SpatialTransform
 from isocenter.verbs.registering.given import drawn_on_grid, name_of_source, opened
+from isocenter.verbs.registering.learnt import registered_by
 from isocenter.verbs.registering.lesions import Course, FollowUp, follow_up
 
 MARKS = ("registration.json", "report.html")
@@ -128,6 +129,7 @@ def register(
     lesions: Sequence[str | Path | Image] = (),
     days: float | None = None,
     earlier: Sequence[str | Path] = (),
+    model: str | Path | Model | None = None,
     seconds: float | None = None,
     across_patients: bool = False,
     overwrite: bool = False,
@@ -147,6 +149,7 @@ def register(
                      are those of fixed_labels
     days:            from the baseline to the follow-up, in place of those between the dates of DICOM headers
     earlier:         response.json of follow-ups of this baseline before this one, for the nadir
+    model:           a run, a package or a model that was trained on pairs, in place of optimisation alone
     seconds:         at most so long for the deformable part; the result then depends on the machine
     across_patients: allow DICOM images of two patients
     options:         the fields of `isocenter.files.ReadOptions`, of both images
@@ -155,6 +158,9 @@ def register(
     settings = _settings(transform, similarity, initial, seconds)
     if len(lesions) not in (0, 2) or (not lesions and (days is not None or earlier)):
         raise UsageError(f"{len(lesions)} masks of lesions", "--lesions", "Give that of each image")
+    if model is not None and (replace(settings, initial="auto") != RegistrationSettings() or fixed_mask is not None):
+        remedy = "Leave out --transform, --similarity, --seconds and --fixed-mask"
+        raise UsageError("a trained model has settings of its own", "--model", remedy)
     target = None if out is None else Path(out)
     if target is not None:
         refuse_taken(target, overwrite, MARKS)
@@ -168,7 +174,12 @@ def register(
     of_fixed = None if fixed_labels is None else drawn_on_grid(fixed_labels, ours, options)
     course = Course.of((ours, theirs), drawn, of_fixed, days, earlier) if drawn else None
     table = None if points is None else _points(Path(points), ours.geometry.ndim)
-    made = registered(ours, theirs, settings, mask, where)
+    if model is None:
+        made = registered(ours, theirs, settings, mask, where)
+    else:
+        patients = {stated_patient(one) for one in (ours, theirs)}
+        is_one = initial == "world" or (initial == "auto" and len(patients - {None}) == 1 and None not in patients)
+        made = registered_by(model, ours, theirs, where, one_world=is_one)
     moved_labels = None if of_moving is None else _moved_labels(of_moving, theirs, ours, made.transform)
     field = None if made.transform.is_linear else whole_field(made.transform, ours.geometry)
     determinant = jacobian(made.transform, ours.geometry) if field is None else determinants(field)
