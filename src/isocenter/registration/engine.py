@@ -17,7 +17,7 @@ from isocenter.registration.deformable import SMOOTHNESS, STEPS, Bent, bend, fie
 from isocenter.registration.linear import FINE_STEPS, Initial, Start, best_start, followed_down, starts
 from isocenter.registration.pyramid import NO_OVERLAP, Level, Pair, paired, spacings
 from isocenter.registration.similarity import SIMILARITIES, Similarity, SimilarityName
-from isocenter.transforms import displacements, inverted, refuse_unlike_axes
+from isocenter.transforms import displacements, inverted, refuse_unlike_axes, right_angled
 from isocenter.values import Affine, Decision, Displacement, Geometry, Image, SpatialTransform
 
 if TYPE_CHECKING:
