@@ -14,7 +14,7 @@ import numpy as np
 from isocenter.errors import IsocenterError
 from isocenter.tasks.shared import Shares, mean_of
 from isocenter.tasks.task import Task
-from isocenter.transforms import folded_percent, inverse_errors, inverted, jacobian, sd_log_jacobian
+from isocenter.transforms import folded_percent, inverse_errors, inverted, jacobian, right_angled, sd_log_jacobian
 from isocenter.values import (
     Array,
     Displacement,
@@ -90,7 +90,7 @@ def softly_ended(voxels: Floats, geometry: Geometry) -> Displacement:
     affine[:-1, -1] = geometry.to_world(-np.array(margins, dtype=float))
     mm = np.einsum("wi,i...->w...", geometry.affine[:-1, :-1].astype(np.float32), wide)
     grid = Geometry(wide.shape[1:], affine, physical=geometry.physical, oriented=geometry.oriented)
-    return Displacement(mm, grid)
+    return right_angled(Displacement(mm, grid))
 
 
 def regularity(prediction: Prediction) -> dict[str, float]:
