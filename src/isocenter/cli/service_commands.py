@@ -128,7 +128,7 @@ def monitor(
     ] = None,
     run_length: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Cases between false alarms, for all watches together; by default 10,000."),
+        typer.Option(metavar="N", help="Cases between false alarms of all watches; by default 10,000."),
     ] = None,
     bound: Annotated[
         list[str] | None,

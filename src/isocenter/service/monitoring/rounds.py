@@ -259,8 +259,8 @@ def watched_versions(connection: Connection, settings: Settings) -> list[Watched
             made.append(WatchedVersion(model, everything, everything, None, 0.0))
             continue
         since = max(row.last_at, last_end(connection, version))
-        begun = np.asarray(everything.at > pd.Timestamp(_restarted(connection, version, since), unit="s", tz="UTC"))
-        watched = everything.only(begun) if begun.any() else everything
+        later = cases(connection, _restarted(connection, version, since), version=version)
+        watched = Stream.of(later) if len(later) else everything
         length = run_length(settings.monitor, row, len(settings.models) or 1)
         made.append(WatchedVersion(model, everything, watched, baseline_stream(connection, row), length))
     return made
