@@ -70,10 +70,11 @@ matrix: .venv/installed
 demo: .venv/installed
 	@$(BIN)/isocenter demo $(DATA) --minutes $(MINUTES) --out demo --overwrite
 
-# A run of each kind of problem, whose report stays in examples/, or those that are named: make examples NAME=survival.
+# A run of each kind of problem and a trial, whose reports stay in examples/, or one of them: make examples NAME=survival.
 examples: MINUTES = 2
 examples: .venv/installed
-	@$(BIN)/python bench/examples.py $(NAME) --minutes $(MINUTES)
+	@$(if $(filter-out trial,$(NAME)),,$(BIN)/python bench/trial.py)
+	@$(if $(filter trial,$(NAME)),,$(BIN)/python bench/examples.py $(NAME) --minutes $(MINUTES))
 
 # All comparisons, or one: make bench PART=reading. A trial that measures nothing: make bench SMALL=1.
 bench: .venv/installed

@@ -204,6 +204,13 @@ EXAMPLES: Mapping[str, Example] = {
     "covariates": Example("findings", "multimodal", "the same, with age and sex", WITH_COVARIATES, diseases),
     "regression": Example("regression", "hippocampus", "volume in ml", ("--column", "value:volume=volume_ml"), volumes),
     "unlabelled": Example("representation", "medmnist/pneumoniamnist.npz", "none: views of radiographs are compared"),
+    "pairs": Example(
+        "registration",
+        "hippocampus",
+        "pairs of volumes, and two structures in both",
+        ("--labels", "1=anterior,2=posterior"),
+        known="third of Learn2Reg 2020 on its validation pairs .839 (arXiv:2010.10897)",
+    ),
     "counts": Example("regression", "bccd", "number of red cells", ("--column", "value:cells=red_cells"), counts),
     "segmentation": Example(
         "segmentation",

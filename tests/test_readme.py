@@ -128,6 +128,8 @@ def unknown_decisions(line: str, of_tasks: set[str]) -> set[str]:
     given = {words[n + 1].partition("=")[0] for n, word in enumerate(words) if word == "--set"}
     if words[1:3] == ["study", "size"]:
         return given - {*known_inputs(DESIGNS[words[3]]), "name", "pilot"}
+    if words[1:3] == ["study", "assign"]:  # strata of the plan of a trial
+        return set()
     unknown = set()
     for name in given:
         section, _, key = name.partition(".")

@@ -172,6 +172,26 @@ def segmenting(data: Path, out: Path, **flags: Any) -> Run:
     return isocenter.train(data, out=out, **given)
 
 
+def shifted_balls(root: Path, count: int = 8) -> Path:
+    """x_fixed_image beside x_moving_image, with labels: the moving ball lies 2 voxels further along the second axis."""
+    root.mkdir(parents=True, exist_ok=True)
+    for n in range(count):
+        image, mask = blob(n)
+        for side, step in (("fixed", 0), ("moving", 2)):
+            for kind, array in (("image", image), ("label", mask)):
+                moved = nibabel.Nifti1Image(np.roll(array, step, axis=1), OBLIQUE)
+                moved.to_filename(root / f"pair{n}_{side}_{kind}.nii.gz")
+    return root
+
+
+def registering(data: Path, out: Path, **flags: Any) -> Run:
+    """A run on `shifted_balls`."""
+    given = {"labels": LABELS, "task": "registration", "device": "cpu", "threads": 1, "assignments": {}, **flags}
+    stated = {"network.size": SMALL_UNET, "task.refine": 10}
+    given["assignments"] = {**TWO_STEPS, **stated, **given["assignments"]}
+    return isocenter.train(data, out=out, **given)
+
+
 def crossing(data: Path, out: Path) -> Run:
     """A run of three folds on `blobs`."""
     return segmenting(data, out, folds=3)

@@ -29,6 +29,44 @@ def elastix(fixed, moving, labels, out):
     itk.imwrite(moved, out)
 
 
+def simpleitk(fixed, moving, labels, out):
+    import SimpleITK
+
+    first, second, drawn = (SimpleITK.ReadImage(path, SimpleITK.sitkFloat32) for path in (fixed, moving, labels))
+    start = SimpleITK.CenteredTransformInitializer(first, second, SimpleITK.AffineTransform(3))
+    affine = _descended(first, second, start, moving_start=None)
+    mesh = [max(1, round(size * step / 10)) for size, step in zip(first.GetSize(), first.GetSpacing(), strict=True)]
+    curved = SimpleITK.BSplineTransformInitializer(first, mesh)
+    bent = _descended(first, second, curved, moving_start=affine)
+    whole = SimpleITK.CompositeTransform([affine, bent])
+    SimpleITK.WriteImage(
+        SimpleITK.Cast(
+            SimpleITK.Resample(drawn, first, whole, SimpleITK.sitkNearestNeighbor, 0.0), SimpleITK.sitkUInt8
+        ),
+        out,
+    )
+
+
+def _descended(fixed, moving, transform, moving_start):
+    """As SimpleITK's own examples: mutual information, gradient descent of an affine map, L-BFGS-B of a B-spline."""
+    import SimpleITK
+
+    method = SimpleITK.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(50)
+    method.SetInterpolator(SimpleITK.sitkLinear)
+    method.SetShrinkFactorsPerLevel([4, 2, 1])
+    method.SetSmoothingSigmasPerLevel([2, 1, 0])
+    if moving_start is None:
+        method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-4, 200)
+        method.SetOptimizerScalesFromPhysicalShift()
+        method.SetInitialTransform(transform, inPlace=False)
+    else:
+        method.SetOptimizerAsLBFGSB(gradientConvergenceTolerance=1e-5, numberOfIterations=100)
+        method.SetMovingInitialTransform(moving_start)
+        method.SetInitialTransform(transform, inPlace=False)
+    return method.Execute(fixed, moving)
+
+
 def convexadam(fixed, moving, labels, out):
     import nibabel
     import numpy as np
@@ -48,4 +86,4 @@ def convexadam(fixed, moving, labels, out):
 
 
 if __name__ == "__main__":
-    {"ants": ants, "elastix": elastix, "convexadam": convexadam}[sys.argv[1]](*sys.argv[2:])
+    {"ants": ants, "elastix": elastix, "simpleitk": simpleitk, "convexadam": convexadam}[sys.argv[1]](*sys.argv[2:])

@@ -51,7 +51,13 @@ __all__ = [
     "serve",
     "shadow_change",
     "split_change",
+    "study_analyse",
+    "study_assign",
+    "study_lock",
+    "study_plan",
+    "study_randomise",
     "study_size",
+    "trace_requirements",
     "train",
     "verify_audit",
     "verify_documents",
@@ -73,7 +79,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo
     from isocenter.verbs.deploy import change_status, promote_change, roll_back_change, shadow_change, split_change
-    from isocenter.verbs.document import document, verify_documents
+    from isocenter.verbs.document import document, trace_requirements, verify_documents
     from isocenter.verbs.embed import embed
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate
@@ -92,6 +98,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.serve import serve
     from isocenter.verbs.study import study_size
     from isocenter.verbs.train import train
+    from isocenter.verbs.trial import study_analyse, study_assign, study_lock, study_plan, study_randomise
     from isocenter.verbs.view import view
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from skimage import measure as skimage_measure
     from sklearn import cluster as sklearn_cluster
     from sklearn import linear_model
+    from statsmodels.imputation import mice
     from statsmodels.stats import power as statsmodels_power
     from statsmodels.stats import proportion as statsmodels_proportion
     from torch.utils import flop_counter, tensorboard
@@ -60,6 +61,7 @@ if not TYPE_CHECKING:
     sklearn_cluster = _LazyModule("sklearn.cluster")
     linear_model = _LazyModule("sklearn.linear_model")
     lightning_fabric = _LazyModule("lightning_fabric")
+    mice = _LazyModule("statsmodels.imputation.mice")
     monai = _LazyModule("monai")
     monai_visualize = _LazyModule("monai.visualize")
     nibabel = _LazyModule("nibabel")
@@ -131,6 +133,7 @@ __all__ = [
     "flop_counter",
     "lazy_index",
     "lightning_fabric",
+    "mice",
     "monai",
     "ndimage",
     "nibabel",

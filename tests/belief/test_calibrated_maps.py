@@ -61,6 +61,7 @@ def test_the_label_map_stays_that_of_the_network_where_nothing_is_sure():
         assert np.array_equal(of_map(task, 60)[1], of_map(TASK, 60)[1])
 
 
+@pytest.mark.whole
 def test_a_label_map_that_is_tidied_stays_that_of_the_network_where_a_calibrated_one_untidied_scores_less():
     mapped = []
     for speck in (0.0, 60.0):

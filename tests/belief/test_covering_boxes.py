@@ -50,6 +50,7 @@ def missed(task: Detection, predictions: list[Prediction], cases: list[Case]) ->
     return float(np.mean([(best_box_scores(*pair, 0.5) < least).mean() for pair in pairs]))
 
 
+@pytest.mark.whole
 def test_covering_boxes_miss_the_share_that_was_allowed_in_new_cases_on_average():
     shares = []
     for seed in range(30):

@@ -81,6 +81,7 @@ def test_scores_that_are_too_sure_are_taken_back_and_errors_by_bins_fall():
     assert now["temperature_uncalibrated"] > 1.8
 
 
+@pytest.mark.whole
 def test_where_small_objects_are_right_less_often_the_size_makes_scores_true():
     found = drawn(task_of(), 1.5, 0)
     task, _ = with_calibration(task_of(), Evidence(*found))

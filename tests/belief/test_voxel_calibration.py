@@ -97,6 +97,7 @@ def test_the_calibration_of_voxels_is_that_of_the_calibrator_everywhere():
             np.testing.assert_allclose(VoxelProbabilities(names, True, calibrator)(outputs), theirs, atol=2e-6)
 
 
+@pytest.mark.whole
 def test_the_dice_that_is_expected_is_that_of_sums_and_on_average_the_true_one():
     task, decisions, made, references = tuned(TASK, 10, 2.0)
     assert made[0].confidence.expected == {}
@@ -116,6 +117,7 @@ def test_the_dice_that_is_expected_is_that_of_sums_and_on_average_the_true_one()
     assert "mean Dice of 10 unseen cases" in decisions["task.expected_dice"].because
 
 
+@pytest.mark.whole
 def test_many_images_of_a_patient_whose_mask_is_wrong_do_not_decide_what_dice_is_expected():
     _, _, made, references = tuned(TASK, 10, 2.0)
     odd = replace(references[0], references=references[5].references)  # the mask of another patient

@@ -418,3 +418,16 @@ def test_a_figure_outside_of_its_scale_is_refused():
         bootstrap_statistic(partial(pearson, *high), range(40), seed=0, scale="share")
     with pytest.raises(UsageError, match=r"on the scale of a correlation, -1 to 1"):
         bootstrap_statistic(lambda weights: 3 * pearson(*low, weights), range(40), seed=0, scale="correlation")
+
+
+def test_pairs_count_by_the_product_of_both_patients_draws() -> None:
+    """Pairs that share a patient are alike: as pairs of patients of their own the interval would be too narrow."""
+    effect = np.random.default_rng(0).normal(size=12)
+    ends = [(a, b) for a in range(12) for b in range(12) if a != b]
+    scores = [effect[a] + effect[b] for a, b in ends]
+    estimate = bootstrap(scores, [f"p{a} & p{b}" for a, b in ends], seed=0, unit="mm")
+    alone = bootstrap(scores, [str(n) for n in range(len(ends))], seed=0, unit="mm")
+    assert estimate.patients == 12
+    assert estimate.value == pytest.approx(np.mean(scores))
+    assert "pigeonhole" in estimate.method
+    assert estimate.high - estimate.low > 2 * (alone.high - alone.low)

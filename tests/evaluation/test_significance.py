@@ -28,6 +28,7 @@ from isocenter.evaluation import (
     icc,
     margin_interval,
     mcnemar,
+    mean_over_raters,
     mrmc,
     net_benefit,
     non_inferiority,
@@ -496,3 +497,16 @@ def test_why_an_auroc_has_no_interval_is_said_as_it_is():
     assert found.low is None and "one patient who has it, or one who has not, has no interval" in found.method
     perfect = permutation(np.arange(30) % 11, truth + 0.0, truth)
     assert "an AUROC of 0 or 1 has no interval" in perfect.method
+
+
+def test_the_mean_over_readers_and_cases_holds_the_truth_as_often_as_it_states():
+    random, held = np.random.default_rng(0), 0
+    for _ in range(300):
+        effects = random.normal(0, 0.1, (6, 1)) + random.normal(0, 0.3, (1, 40)) + random.normal(0, 0.5, (6, 40))
+        found = mean_over_raters(effects)
+        held += found.low <= 0 <= found.high
+    assert 0.92 <= held / 300 <= 0.99
+    once = mean_over_raters(effects)
+    twice = mean_over_raters(np.repeat(effects, 2, axis=1), np.repeat(np.arange(40), 2))
+    assert twice.low == pytest.approx(once.low)
+    assert mean_over_raters(effects[:1]).low is None

@@ -152,6 +152,7 @@ SMALLEST = {
     "cbam_unet 3D": ("cbam_unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "grouped_unet 3D": ("grouped_unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "se_unet 2D": ("se_unet", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
+    "voxelmorph 3D": ("voxelmorph", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "separable_unet 3D": ("separable_unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "unet 2D": ("unet", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
     "unet 3D": ("unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
@@ -194,7 +195,7 @@ NONE_FOR = {*((name, 3) for name in PICTURES_ALONE), *((name, 2) for name in VOL
 # torch's older exporter loses the number of maps among the windows; in test_of_monai.py the newer one takes it.
 NEWER_EXPORT = ("swin_unetr",)
 # These have coarser outputs beside the finest while they train.
-OF_UNET = ("cbam_unet", "grouped_unet", "se_unet", "separable_unet", "unet", "unet_slices")
+OF_UNET = ("cbam_unet", "grouped_unet", "se_unet", "separable_unet", "unet", "unet_slices", "voxelmorph")
 COARSER = (*FUSION, "mednext", "multiscale_unet", "plain_conv_unet", "residual_encoder_unet", "segresnet", *OF_UNET)
 DENSE = ("deeplab", *COARSER, *OWN_SHAPE, *(name for name in OF_MONAI if name not in COARSER))
 

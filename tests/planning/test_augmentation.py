@@ -147,6 +147,7 @@ def test_prediction_mirrors_along_the_axes_of_training():
     assert flips_at_test(Decision([], "")).value == []
 
 
+@pytest.mark.whole
 def test_of_a_mirrored_volume_paired_labels_change_places():
     found = several(4, shape=(16, 16, 16), references={"mask": {0: 4000, 1: 50, 2: 46}}, modality="MR")
     made = make_plan(

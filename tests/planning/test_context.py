@@ -10,6 +10,7 @@ from isocenter.planning.rules.covariates import context_decision, image_only
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Case, Course, Dataset, Fingerprint, Label
+from matrices import thinned
 
 COUNT = 60
 
@@ -134,12 +135,15 @@ def test_many_entries_are_brought_down_to_few_first(entries, narrow):
 
 @pytest.mark.parametrize(
     ("name", "task", "method"),
-    [
-        ("resnet", Classification(classes=("ill", "well")), "concatenate"),
-        ("vit", Classification(classes=("ill", "well")), "tokens"),
-        ("unet", Segmentation((Label(1, "organ"),)), "film"),
-        ("vnet", Segmentation((Label(1, "organ"),)), None),
-    ],
+    thinned(
+        2,
+        [
+            ("resnet", Classification(classes=("ill", "well")), "concatenate"),
+            ("vit", Classification(classes=("ill", "well")), "tokens"),
+            ("unet", Segmentation((Label(1, "organ"),)), "film"),
+            ("vnet", Segmentation((Label(1, "organ"),)), None),
+        ],
+    ),
 )
 def test_how_a_network_is_told_follows_from_what_it_answers(name, task, method):
     context = {"age": {"median": 0, "mean": 0, "deviation": 1, "missing": 0}}

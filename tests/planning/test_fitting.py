@@ -9,6 +9,7 @@ from isocenter.errors import PlanError, ResourceError
 from isocenter.planning import Machine, Wishes, make_plan, settings, with_memory, with_settings
 from isocenter.tasks.shared import MOST_EPOCHS
 from isocenter.values import Decision, Fingerprint, Plan
+from matrices import thinned
 
 
 def planned(found: Fingerprint, machine: Machine = LAPTOP, **given) -> Plan:
@@ -80,7 +81,8 @@ def test_few_thick_slices_are_looked_at_in_their_plane():
 
 
 @pytest.mark.parametrize(
-    ("shape", "steps"), [((256, 256, 40), (1.0, 1.0, 8.0)), ((64, 64, 12), (1.0, 1.0, 2.0)), ((64, 64), (1.0, 1.0))]
+    ("shape", "steps"),
+    thinned(2, [((256, 256, 40), (1.0, 1.0, 8.0)), ((64, 64, 12), (1.0, 1.0, 2.0)), ((64, 64), (1.0, 1.0))]),
 )
 def test_many_slices_thin_ones_and_pictures_go_through_a_usual_unet(shape, steps):
     made = planned(several(3, shape=shape, steps=steps))
@@ -202,14 +204,17 @@ def test_images_that_are_seen_whole_on_a_grid_of_their_own_are_not_reduced_once_
 
 @pytest.mark.parametrize(
     ("minutes", "threads", "width", "factor"),
-    [
-        (4.0, 2, 9.0, 2.0),
-        (600.0, 2, 9.0, 1.0),  # there is time for what is fine
-        (4.0, 16, 9.0, 1.0),
-        (4.0, 2, 7.0, 1.0),  # what is looked for would be lost
-        (1.0, 2, 30.0, 3.0),  # as coarse as enough looks need, and no coarser
-        (None, 2, 9.0, 1.0),
-    ],
+    thinned(
+        2,
+        [
+            (4.0, 2, 9.0, 2.0),
+            (600.0, 2, 9.0, 1.0),  # there is time for what is fine
+            (4.0, 16, 9.0, 1.0),
+            (4.0, 2, 7.0, 1.0),  # what is looked for would be lost
+            (1.0, 2, 30.0, 3.0),  # as coarse as enough looks need, and no coarser
+            (None, 2, 9.0, 1.0),
+        ],
+    ),
 )
 def test_pictures_are_coarser_where_the_minutes_show_each_a_few_times_only(minutes, threads, width, factor):
     found = several(14, shape=(960, 999), physical=False, oriented=False)

@@ -66,6 +66,7 @@ def test_the_check_and_the_plan_say_who_lacks_what(holed):
     assert list(plan["network.context"]) == ["image:T1", "image:T2"]
 
 
+@pytest.mark.whole
 def test_another_way_is_told_what_is_there_as_far_as_it_takes_it(holed):
     late = {"network.name": "fusion_late"}
     plan = isocenter.plan(holed, device="cpu", threads=1, assignments=late).plan

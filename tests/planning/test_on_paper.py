@@ -62,6 +62,7 @@ def test_patches_of_a_large_ct_grow_with_the_memory_and_fill_nearly_half_of_it()
         settings(made)
 
 
+@pytest.mark.whole
 def test_in_few_minutes_a_patch_stays_as_small_as_leaves_time_for_steps():
     long, short = planned(ct(), 24.0), planned(ct(), 24.0, minutes=20.0)
     assert math.prod(short["training.patch"]) <= 1.6 * 2**21 < math.prod(long["training.patch"])
@@ -74,6 +75,7 @@ def test_radiographs_are_looked_at_whole_and_finer_where_memory_has_room():
     assert long["training.memory"] < 0.8 * 24
 
 
+@pytest.mark.whole
 def test_a_device_whose_memory_holds_no_patch_is_refused_with_a_remedy():
     with pytest.raises(ResourceError, match="take a larger machine"):
         planned(ct(), 0.05)

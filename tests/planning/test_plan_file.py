@@ -10,6 +10,7 @@ import trained
 from isocenter.errors import PlanError
 from isocenter.planning import parse_value, plan_text, read_plan, settings
 from isocenter.values import BY_HAND, Decision, Plan
+from matrices import thinned
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +63,18 @@ def test_a_value_written_otherwise_is_not_edited(made, edited):
 
 @pytest.mark.parametrize(
     ("old", "new", "followed"),
-    [
-        (r"(?<=flips:\n    )value: \[\](?=\n    because: (?!training))", "value: [1]", {"inference.flips": [1]}),
-        (
-            r"optimiser: {value: adamw",
-            "optimiser: {value: sgd",
-            {"training.learning_rate": 0.01, "training.schedule": "poly"},
-        ),
-        (r"^  folds: {value: 0", "  folds: {value: 4", {"split.inner_folds": 0, "split.calibration": 0}),
-    ],
+    thinned(
+        1,
+        [
+            (r"(?<=flips:\n    )value: \[\](?=\n    because: (?!training))", "value: [1]", {"inference.flips": [1]}),
+            (
+                r"optimiser: {value: adamw",
+                "optimiser: {value: sgd",
+                {"training.learning_rate": 0.01, "training.schedule": "poly"},
+            ),
+            (r"^  folds: {value: 0", "  folds: {value: 4", {"split.inner_folds": 0, "split.calibration": 0}),
+        ],
+    ),
 )
 def test_what_follows_from_an_edited_value_follows_it_as_on_the_command_line(made, edited, old, new, followed):
     path, _ = edited(old, new)
@@ -151,7 +155,9 @@ ALIKE = {
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
-    [pytest.param(*edit, id=name, marks=[pytest.mark.whole] * (name in ALIKE)) for name, edit in WRONG.items()],
+    thinned(
+        8, [pytest.param(*edit, id=name, marks=[pytest.mark.whole] * (name in ALIKE)) for name, edit in WRONG.items()]
+    ),
 )
 def test_a_wrong_edit_is_refused_with_file_and_line(edited, old, new, message):
     path, line = edited(old, new)

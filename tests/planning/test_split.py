@@ -391,3 +391,10 @@ def test_the_only_patient_of_a_class_trains_wherever_its_name_comes(sizes, seed)
     parts, _ = split(data, seed=seed)
     alone = {name for name, count in sizes.items() if count == 1}
     assert all(parts[case.id] == "train" for case in data if case.references["class"] in alone)
+
+
+def test_a_pair_is_never_parted_from_others_of_its_patients() -> None:
+    cases = [Case(f"{a}{b}", f"{a} & {b}", {}) for a, b in ("ab", "bc", "de", "fg", "hi", "jk", "lm", "no")]
+    parts, _ = split(Dataset(tuple(cases)), seed=0)
+    assert parts["ab"] == parts["bc"]
+    assert {"train", "val", "test"} == set(parts.values())

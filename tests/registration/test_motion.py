@@ -9,7 +9,7 @@ import isocenter
 from drawn_pairs import blobs, turn_and_shift
 from isocenter.errors import UsageError
 from isocenter.transforms import carried, inverted
-from isocenter.values import Geometry, Image, SpatialTransform
+from isocenter.values import Geometry, Image, Label, SpatialTransform
 
 GRID = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 MOTIONS = [((0, 0, 0), (0, 0, 0)), ((2, -1, 3), (0.8, -0.5, 0.3)), ((-3, 2, 1), (-1.0, 0.6, 0.2))]  # about z, y, x
@@ -29,6 +29,25 @@ def test_simulated_motion_is_found_within_a_tenth_of_a_millimetre_and_of_a_degre
     assert np.abs(turns - [turn for turn, _ in MOTIONS]).mean() < 0.1
     assert made.corrected.shape == series.shape
     assert isocenter.read(tmp_path / "out" / "corrected.nii.gz").frames == 3
+
+
+def test_labels_of_one_frame_follow_the_motion_and_their_union_holds_all_of_them(tmp_path):
+    scene = blobs(GRID.padded((12, 11, 10), (12, 11, 10)))
+    shifts = [(0, 0, 0), (3, 0, 0)]
+    there = [SpatialTransform((turn_and_shift((0, 0, 0), shift, GRID),)) for shift in shifts]
+    series = Image(np.stack([carried(scene, inverted(one), GRID, "cubic").data for one in there], axis=1), GRID)
+    drawn = np.zeros(GRID.shape, np.uint8)
+    drawn[12:18, 8:14, 8:12] = 1
+    labels = series.frame(0).with_label_map(drawn, (Label(1, "tumour"),))
+    made = isocenter.register_frames(series, labels=labels, labels_frame=2, out=tmp_path / "out")
+    first, second = made.labels.data[0]
+    assert (second == drawn).all()
+    assert (first == np.roll(drawn, -3, axis=0)).mean() > 0.99
+    assert (made.union.data[0] == (first | second)).all()
+    assert isocenter.read(tmp_path / "out" / "labels.nii.gz").frames == 2
+    assert isocenter.read(tmp_path / "out" / "union.nii.gz").shape == (1, *GRID.shape)
+    with pytest.raises(UsageError, match="no frame 3 of 2"):
+        isocenter.register_frames(series, labels=labels, labels_frame=3)
 
 
 def test_a_single_image_has_no_motion():

@@ -65,4 +65,6 @@ def test_a_model_without_probabilities_has_no_decision_curve():
 def test_a_run_has_the_table_beside_its_cases_and_the_curve_in_its_report(classified):
     table = pd.read_csv(classified.out / "evaluation" / "decision.csv")
     assert list(table) == COLUMNS
+    crossed = pd.read_csv(classified.out / "evaluation" / "confusion.csv")
+    assert crossed["cases"].sum() == len(pd.read_csv(classified.out / "evaluation" / "cases.csv"))
     assert "What calls are worth" in (classified.out / "report.html").read_text(encoding="utf-8")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from sqlalchemy import insert, update
 
+import isocenter
 from isocenter.service.monitoring.drawing import draw
 from isocenter.service.monitoring.outcomes import called_labels, outcomes_by_job, stated_values, write_outcomes
 from isocenter.service.objects.store import key_of
@@ -75,10 +77,14 @@ def test_who_has_opened_the_answer_cannot_read_the_study_blind(drawn_node):
     assert len(page(drawn_node, "ben").get("/api/blind").json()["rows"]) == 1
 
 
-def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(drawn_node):
+def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(drawn_node, tmp_path):
     with drawn_node.database.write() as connection:
         connection.execute(update(blind).values(state="ended"))
     ada, [job] = page(drawn_node), drawn_node.rows(jobs)
+    chosen = isocenter.next_labels(drawn_node.settings.folder, 5, method="uncertainty", out=tmp_path / "next").table
+    assert chosen["case"].tolist() == [f"case_{job.job[:16]}"]
+    odd = 1 / (1 + np.exp(-1.0))
+    assert chosen["score"].tolist() == pytest.approx([-odd * np.log(odd) - (1 - odd) * np.log(1 - odd)], abs=1e-3)
     ada.post(f"{address(drawn_node)}/feedback", json={"verdict": "accept"})
     with drawn_node.database.write() as connection:
         given = outcomes_by_job(connection)[job.job]

@@ -95,6 +95,7 @@ def examined(node: SmallNode, folder, name: str) -> str:
     return row.model_hash
 
 
+@pytest.mark.whole
 def test_a_promoted_package_answers_without_a_restart_once_two_persons_approved_and_a_rollback_takes_it_back(
     node, made, allowed, tmp_path
 ):
@@ -156,6 +157,13 @@ def test_a_check_of_another_change_or_verdict_promotes_nothing(node, made, allow
     with pytest.raises(UsageError, match=words):
         isocenter.promote_change(node.settings.folder, made["new"], check=allowed)
     assert node.rows(deployments) == []
+
+
+def test_what_is_no_package_or_no_model_of_the_node_is_refused(node, made, tmp_path):
+    with pytest.raises(UsageError, match="is no package"):
+        isocenter.shadow_change(node.settings.folder, tmp_path)
+    with pytest.raises(UsageError, match="there is no model 'other'"):
+        isocenter.shadow_change(node.settings.folder, made["new"], model="other")
 
 
 @pytest.mark.parametrize(("share", "until"), [(0, "2100-01-01"), (1, "2100-01-01"), (0.2, "2020-01-01"), (0.2, "soon")])

@@ -233,10 +233,30 @@ def test_a_picture_is_one_pane_and_keys_step_through_a_clip(room, kind):
         assert page.complaints == []
 
 
+def test_an_incident_is_stated_and_settled_on_its_page(room):
+    form = "document.querySelector('main.incidents form')"
+    with room.open("/incidents", f"!!{form}") as page:
+
+        def state(name: str, words: str) -> None:
+            label = f"[...{form}.querySelectorAll('label')].find(one => one.textContent === '{name}')"
+            assert page.value(f"{label}.querySelector('input').value = '{words}'") == words
+
+        state("What happened", f"A fracture was missed. {HOSTILE}")
+        page.value(f"{form}.querySelector('button').click()")
+        page.wait("document.querySelector('td .pill')?.textContent === 'open'", 10)
+        page.value("document.querySelector('td button').click()")
+        for name in ("Cause", "Action", "Check of the action"):
+            state(name, "A cast.")
+        page.value(f"{form}.querySelector('button').click()")
+        page.wait("document.querySelector('td .pill')?.textContent === 'settled'", 10)
+        assert HOSTILE in page.value("document.querySelector('tbody').textContent")
+        assert page.complaints == []
+
+
 def test_a_browser_runs_nothing_but_the_nodes_own_modules(tmp_path):
     node = SmallNode(tmp_path / "node")
     client = TestClient(web_app(WebNode(node.settings, node.database, node.store)), base_url="http://127.0.0.1:8180")
-    for path in ("/", "/login", "/node", "/audit", "/blind", "/monitor", "/study/1.2"):
+    for path in ("/", "/login", "/node", "/audit", "/blind", "/monitor", "/incidents", "/study/1.2"):
         answer = client.get(path)
         policy = answer.headers["content-security-policy"]
         assert answer.headers["content-type"].startswith("text/html")
@@ -267,7 +287,8 @@ def test_axe_finds_nothing_serious(room):
     if not axe.is_file():
         pytest.skip("ISOCENTER_AXE does not name axe.min.js: run `npm install axe-core`")
     pages = {"/": "!!document.querySelector('tr[data-study]')", f"/study/{room.study}": DRAWN}
-    pages |= dict.fromkeys(("/node", "/audit", "/blind", "/monitor"), "!!document.querySelector('table, .empty')")
+    others = ("/node", "/audit", "/blind", "/monitor", "/incidents")
+    pages |= dict.fromkeys(others, "!!document.querySelector('table, .empty')")
     for path, until in pages.items():
         with room.open(path, until) as page:
             for _ in range(2):

@@ -389,6 +389,27 @@ def test_readers_stand_beside_the_models_and_with_them(models, tmp_path):
     assert "Readers with poor: inferior to readers with good" in html and "Poor: inferior to good" in html
 
 
+def test_times_and_errors_of_reading_with_a_model_stand_beside_those_without(models, tmp_path):
+    people, random = tmp_path / "people.csv", np.random.default_rng(1)
+    alone, aided = read_cases_of(models, model="", noise=3), read_cases_of(models, model="good", noise=0)
+    for table, usual in ((alone, 60), (aided, 45)):
+        table["seconds"] = usual * np.exp(random.normal(0, 0.2, len(table)))
+        table["call"] = np.where(table["score"] > 1, "yes", "no")
+    pd.concat([alone, aided]).to_csv(people, index=False)
+    shown = isocenter.compare(models[0], models[2], readers=people, out=tmp_path / "out")
+    [row] = json.loads((tmp_path / "out" / "comparison.json").read_text())["readers"]
+    assert (row["first"], row["second"], row["readers"]) == ("readers", "good", 4)
+    assert row["low"] < 0.75 < row["high"] and row["high"] < 0.85
+    assert row["errors_second"] < row["errors_first"] and row["errors_high"] < 0
+    assert [one.second for one in shown.tested.rows if one.name == "mrmc"] == ["readers with good"]
+    assert "readers with good against readers: reading takes 0.7" in str(shown)
+    assert "Readers with good against readers: reading takes" in (tmp_path / "out" / "report.html").read_text()
+    aided["seconds"] = 0
+    pd.concat([alone, aided]).to_csv(people, index=False)
+    with pytest.raises(DatasetError, match=r"seconds '0.0' of reader r0.* is not a time above 0"):
+        found_of(*models, readers=people)
+
+
 def test_a_table_of_readers_may_be_as_spreadsheets_of_other_countries_write_it(models, tmp_path):
     plain, german = tmp_path / "plain.csv", tmp_path / "german.csv"
     read_cases_of(models).to_csv(plain, index=False)

@@ -73,6 +73,23 @@ def test_check_counts_the_objects_where_the_task_says_that_they_are_numbered(run
     assert isocenter.check(run / "data", threads=1).facts["references"] == "mask"
 
 
+def test_objects_of_clips_are_followed_and_scored_where_their_numbers_are_tracks(run, tmp_path):
+    for folder, still in zip(("images", "labels"), touching_balls(20), strict=True):
+        (tmp_path / folder).mkdir()
+        clip = np.stack([np.roll(still, shift, axis=1) for shift in (0, 1, 2)], axis=-1)
+        nibabel.Nifti1Image(clip, STEP).to_filename(tmp_path / folder / "clip.nii.gz")
+    found = isocenter.evaluate(run / "run", tmp_path, threads=1)
+    rows = {row.metric: row.estimate for row in found.rows}
+    assert 0 <= rows["hota"].value <= 1
+    assert rows["identity_switches"].value >= 0
+    made = isocenter.predict(run / "run", tmp_path / "images" / "clip.nii.gz", out=tmp_path / "out", abstain="off")
+    objects = pd.read_csv(tmp_path / "out" / "measurements.csv")
+    tracks = pd.read_csv(tmp_path / "out" / "tracks.csv")
+    assert set(objects["track"]) == set(tracks["track"])
+    assert tracks["frames"].sum() == len(objects)
+    assert len(made.tracks) == len(tracks)
+
+
 def numbered(folder, counts):
     """Pictures whose maps number so many objects each."""
     for n, count in enumerate(counts):

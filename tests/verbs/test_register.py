@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 import SimpleITK
 from numpy.testing import assert_allclose
@@ -20,6 +24,7 @@ from isocenter.transforms import carried_labels, carried_points, inverted
 from isocenter.values import Geometry, Image, Label, SpatialTransform
 
 FIXED = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
+PET = Path(__file__).parents[3] / "shared" / "data" / "dicom" / "files" / "tcia_pet_1.dcm"
 LABELS = (Label(1, "inner"), Label(2, "outer"))
 
 
@@ -123,9 +128,113 @@ def test_what_does_not_belong_to_the_pair_is_refused_and_nothing_is_written(fold
     assert not (folder / "bad").exists()
 
 
+@pytest.fixture(scope="module")
+def followed(folder):
+    """The same pair as a baseline and a follow-up 180 days later: one lesion grew, one is gone, one is new."""
+    baseline = blobs(FIXED)
+    balls = {"a": [((-4, 0, 0), 10), ((5, 5, -5), 4)], "b": [((-4, 0, 0), 14), ((5, -6, 5), 5)]}
+    points = FIXED.to_world(np.moveaxis(np.indices(FIXED.shape), 0, -1))
+    for name, each in balls.items():
+        inside = np.logical_or.reduce([np.linalg.norm(points - at, axis=-1) <= size / 2 for at, size in each])
+        isocenter.write(
+            baseline.with_label_map(inside.astype(np.uint8), (Label(1, "lesion"),)), folder / f"{name}.nii.gz"
+        )
+    words = ["register", "fixed.nii.gz", "fixed.nii.gz", "--transform", "rigid", "--lesions", "a.nii.gz", "b.nii.gz"]
+    paths = [str(folder / word) if word.endswith(".gz") else word for word in words]
+    done = CliRunner().invoke(app, [*paths, "--days", "180", "--out", str(folder / "followed")])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_lesions_of_a_follow_up_are_matched_and_the_response_is_that_of_their_measures(followed):
+    table = pd.read_csv(followed / "followed" / "lesions.csv").set_index("lesion")
+    assert dict(table["state"]) == {"1": "matched", "2": "gone", "new 2": "new"}
+    grown = table.loc["1"]
+    assert_allclose(grown["change_percent"], 100 * (1.4**3 - 1), atol=25)
+    assert_allclose(grown["ml_a_year"], (grown["after_ml"] - grown["before_ml"]) / 180 * 365.25)
+    assert_allclose(grown["doubling_days"], 180 / np.log2(grown["after_ml"] / grown["before_ml"]))
+    record = json.loads((followed / "followed" / "response.json").read_text())
+    assert record["recist"]["response"] == "PD"
+    assert record["recist"]["targets"] == [1]
+    assert "by measurement alone" in (followed / "followed" / "report.html").read_text().lower()
+
+
+def test_an_earlier_record_of_another_baseline_is_refused(followed):
+    given = {"transform": "rigid", "earlier": [followed / "followed" / "response.json"], "days": 90}
+    again = isocenter.register(*[followed / "fixed.nii.gz"] * 2, lesions=(followed / "a.nii.gz",) * 2, **given)
+    assert again.follow_up.responses["recist"].figures["over_nadir_percent"] == 0
+    with pytest.raises(DatasetError, match="another baseline"):
+        isocenter.register(*[followed / "fixed.nii.gz"] * 2, lesions=(followed / "b.nii.gz",) * 2, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"lesions": ("a.nii.gz",)}, "1 masks"),
+        ({"days": 9}, "0 masks"),
+        ({"lesions": ("a.nii.gz",) * 2, "days": -1}, "-1 days"),
+    ],
+)
+def test_a_follow_up_that_cannot_be_is_refused(followed, given, words):
+    masks = {"lesions": tuple(followed / name for name in given.get("lesions", ()))}
+    with pytest.raises(UsageError, match=words):
+        isocenter.register(*[followed / "fixed.nii.gz"] * 2, **{**given, **masks})
+
+
 def test_a_transform_without_a_grid_is_refused(folder):
     with pytest.raises(UsageError, match="Give --through and --onto"):
         isocenter.convert(folder / "fixed.nii.gz", folder / "x.nii.gz", through=folder / "out" / "transform.h5")
+
+
+def pet_series(folder, uptake, frame, day):
+    """A PET of one warm lesion in a warm body, in SUV by the header of a real one, which lacks the patient's height."""
+    head = pydicom.dcmread(PET)
+    head.PatientSize, head.FrameOfReferenceUID, head.SeriesInstanceUID = "1.65", frame, f"{frame}.1"
+    head.StudyDate = head.SeriesDate = head.AcquisitionDate = head.ContentDate = day
+    head.Rows = head.Columns = 30
+    grid = np.indices((8, 30, 30)) - np.reshape([3.5, 14.5, 14.5], (3, 1, 1, 1))
+    body = 400 * np.exp(-((grid[0] / 4) ** 2 + (grid[1] / 9) ** 2 + (grid[2] / 7) ** 2))
+    lesion = (
+        np.linalg.norm((grid - np.reshape([0, 4, 3], (3, 1, 1, 1))) * np.reshape([5, 4.07, 4.07], (3, 1, 1, 1)), axis=0)
+        <= 13
+    )
+    folder.mkdir()
+    for n, plane in enumerate(np.where(lesion, uptake, body).astype(np.int16)):
+        head.SOPInstanceUID, head.ImageIndex, head.InstanceNumber = f"{frame}.2.{n + 1}", n + 1, n + 1
+        head.ImagePositionPatient, head.SliceLocation = [-60, -60, 5.0 * n], 5.0 * n
+        head.file_meta.MediaStorageSOPInstanceUID = head.SOPInstanceUID
+        head.PixelData = plane.tobytes()
+        head.save_as(folder / f"{n}.dcm")
+    image = isocenter.read(folder)
+    inside = (image.data[0] > np.quantile(image.data[0][image.data[0] > 0], 0.5)) & (
+        np.moveaxis(lesion, 0, -1).swapaxes(0, 1)
+    )
+    isocenter.write(image.with_label_map(inside.astype(np.uint8), (Label(1, "lesion"),)), f"{folder}.nii.gz")
+
+
+@pytest.mark.whole
+@pytest.mark.skipif(not PET.is_file(), reason="needs the PET in ../shared/data")
+def test_a_pet_is_judged_by_its_uptake_and_the_moved_one_is_a_pet_in_suv(tmp_path):
+    pet_series(tmp_path / "a", 3000, "1.2.3.4", "20240101")
+    pet_series(tmp_path / "b", 1500, "1.2.3.5", "20240331")
+    made = isocenter.register(
+        tmp_path / "a", tmp_path / "b", out=tmp_path / "out", transform="rigid", initial="centres",
+        lesions=(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"),
+    )  # fmt: skip
+    assert made.follow_up.days == 90
+    judged = made.follow_up.responses["percist"]
+    assert (judged.verdict, judged.figures["new_lesions"]) == ("PMR", 0), judged.because
+    lean = 9270 / (8780 + 244 * 69.7344 / 1.65**2)  # Janmahasatian, of a woman
+    assert_allclose(judged.figures["sul_peak_before"], lean * isocenter.read(tmp_path / "a").data.max(), rtol=0.02)
+    moved = isocenter.read(tmp_path / "out" / "moved_dicom")
+    assert (moved.modality, moved.facts["unit"]) == ("PT", "SUVbw")
+    assert_allclose(moved.data[moved.valid], made.moved.data[moved.valid], atol=1e-3)
+    assert (moved.valid == np.isfinite(made.moved.data)).all()
+    if shutil.which("dciodvfy"):
+        found = subprocess.run(
+            ["dciodvfy", tmp_path / "out" / "moved_dicom" / "0001.dcm"], check=False, capture_output=True, text=True
+        )
+        assert [line for line in found.stderr.splitlines() if line.startswith("Error")] == []
 
 
 @pytest.mark.whole

@@ -14,7 +14,8 @@ from isocenter.cli.images import convert, register, view
 from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
 from isocenter.cli.service_commands import export, feedback, monitor, route, serve, verify
 from isocenter.cli.shell import app
-from isocenter.cli.study_commands import size
+from isocenter.cli.study_commands import analyse, assign, lock, randomise, size
+from isocenter.cli.study_commands import plan as study_plan
 from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, pretrain, train
 
 
@@ -90,7 +91,11 @@ for name, text, commands in (
         "Change a model inside an agreed plan.",
         (change_check, propose, shadow, split, promote, rollback, status),
     ),
-    ("study", "Plan a study of a model in use.", (size,)),
+    (
+        "study",
+        "Size, plan, run and analyse a study of a model in use.",
+        (size, study_plan, lock, randomise, assign, analyse),
+    ),
 ):
     group = typer.Typer(name=name, help=text, add_completion=False, rich_markup_mode=None)
     for command in commands:

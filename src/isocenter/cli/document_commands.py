@@ -10,6 +10,7 @@ import typer
 import isocenter
 from isocenter.cli.flags import Json, Out, Overwrite
 from isocenter.cli.shell import PartlyFailedError, default_out, show
+from isocenter.documents import REQUIREMENTS
 from isocenter.errors import UsageError
 
 
@@ -32,9 +33,29 @@ def document(
     against: Annotated[
         Path | None, typer.Option(metavar="SUBJECT", help="Subject whose records --verify reads anew.")
     ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Trace requirements, promises and hazards to code, tests and results.")
+    ] = False,
+    requirements: Annotated[
+        Path, typer.Option(metavar="FILE", help="Requirements that --trace reads, in a project with pyproject.toml.")
+    ] = REQUIREMENTS,
+    junit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Results of tests for --trace, as pytest --junitxml writes them."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Fill guidelines, cards and files from the records of SUBJECT."""
+    if (junit is not None and not trace) or (trace and subject is not None):
+        raise UsageError("belong together, without a subject", "--trace --junit", "Give --trace --requirements FILE")
+    if trace:
+        made = isocenter.trace_requirements(requirements, junit=junit, out=out, overwrite=overwrite)
+        show(made, made.as_record() if json else None)
+        if made.broken:
+            row = made.broken[0]
+            problem = f"{len(made.broken)} do not hold; the first: {row.id}: {row.problems[0]}"
+            raise PartlyFailedError(problem, str(requirements), "Add the test, the code or the control that is missing")
+        return
     if verify is not None:
         if against is None or subject is not None:
             raise UsageError("needs --against SUBJECT, and no other subject", "--verify", "Give both folders")
@@ -47,7 +68,7 @@ def document(
         return
     if subject is None:
         raise UsageError("there is nothing to document", "document", "Give a run, a package, a node or a study")
-    made = isocenter.document(
+    filled = isocenter.document(
         subject,
         names=names,
         facts=facts,
@@ -55,4 +76,4 @@ def document(
         out=out or default_out("document", subject),
         overwrite=overwrite,
     )
-    show(made, made.as_record() if json else None)
+    show(filled, filled.as_record() if json else None)

@@ -297,7 +297,13 @@ FillContours = Annotated[
         help="Interpolate contours of DICOM structure sets between the slices on which they are drawn.",
     ),
 ]
-Align = Annotated[bool, typer.Option("--align", help="Resample all images of a case onto the grid of the first.")]
+Align = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="Bring all images of a case onto the grid of the first: world (as the headers say) or register (rigidly).",
+    ),
+]
 CaseNames = Annotated[
     str | None,
     typer.Option(
@@ -340,7 +346,7 @@ def _reading(
     orientation: Orientation = None,
     fill_missing: FillMissing = False,
     fill_contours: FillContours = False,
-    align: Align = False,
+    align: Align = None,
     case_names: CaseNames = None,
     exif: Exif = None,
     order: Order = None,

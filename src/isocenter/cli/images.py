@@ -104,14 +104,32 @@ def register(
         Path | None, typer.Option(metavar="FILE", help="Mask of the fixed image: what is compared.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Label map of the moving image, to carry along.")
+        Path | None, typer.Option(metavar="FILE", help="Label map of the moving image, or of a frame, to carry along.")
     ] = None,
     fixed_labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Label map of the fixed image; it is only scored.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Label map of the fixed image: scored, and of lesions the organs."),
     ] = None,
     points: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="CSV of name,x,y,z (RAS+ mm) in the fixed image, to carry along."),
+    ] = None,
+    lesions: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="Masks of the lesions of FIXED, the baseline, and of MOVING, the follow-up."),
+    ] = None,
+    days: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Days from the baseline to the follow-up; by default as DICOM states."),
+    ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="response.json of a follow-up before this one, for the nadir; may be repeated."
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="A run or package of --task registration, which answers.")
     ] = None,
     seconds: Annotated[
         float | None, typer.Option(metavar="S", help="Longest time for the deformable part; by default all its steps.")
@@ -122,6 +140,10 @@ def register(
     frames: Annotated[
         bool, typer.Option("--frames", help="Lay the frames of the series FIXED on one another: motion.csv.")
     ] = False,
+    labels_frame: Annotated[
+        int,
+        typer.Option(metavar="N", help="With --frames: number of the frame on which --labels were drawn, from 1 on."),
+    ] = 1,
     to: Annotated[str, typer.Option(metavar="NAME", help="What frames are laid on: first, or mean of all.")] = "first",
     part: Part = None,
     prefer: Prefer = None,
@@ -136,7 +158,16 @@ def register(
     if moving is None:
         target = out or default_out("register", fixed)
         kind = transform or "rigid"
-        motion = isocenter.register_frames(fixed, out=target, overwrite=overwrite, to=to, transform=kind, **reading)
+        motion = isocenter.register_frames(
+            fixed,
+            out=target,
+            overwrite=overwrite,
+            to=to,
+            transform=kind,
+            labels=labels,
+            labels_frame=labels_frame,
+            **reading,
+        )
         show(motion, motion.as_record() if json else None)
         return
     result = isocenter.register(
@@ -151,6 +182,10 @@ def register(
         labels=labels,
         fixed_labels=fixed_labels,
         points=points,
+        lesions=lesions or (),
+        days=days,
+        earlier=earlier or (),
+        model=model,
         seconds=seconds,
         across_patients=across_patients,
         **reading,

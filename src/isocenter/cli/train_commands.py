@@ -280,6 +280,10 @@ def evaluate(
     explain: Annotated[
         bool, typer.Option("--explain", help="Also explain the answers to the best and worst cases by maps.")
     ] = False,
+    screening: Annotated[
+        bool,
+        typer.Option("--screening", help="Also make the endpoints of screening, from a column outcome of the cases."),
+    ] = False,
     groups: Groups = None,
     group_table: Annotated[
         Path | None,
@@ -309,6 +313,7 @@ def evaluate(
         seed=seed,
         corruptions=corruptions,
         explain=explain,
+        screening=screening,
         severities=severities,
         groups=groups,
         group_table=group_table,
@@ -352,7 +357,7 @@ def compare(
         Path | None,
         typer.Option(
             metavar="TABLE",
-            help="Scores of human readers: columns reader, case and score, and model where a model aided the reader.",
+            help="Scores of human readers: columns reader, case, score; also model (as an aid), seconds and call.",
         ),
     ] = None,
     groups: Annotated[

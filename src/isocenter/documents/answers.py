@@ -102,7 +102,7 @@ def _answered(document: str, item: Item, subject: Subject, facts: Mapping[str, F
             if needed:
                 answers.append(Answer(*head, "missing", because=found.remedy, lookup=text))
         elif isinstance(found, Fact):
-            because = f"stated by {found.by} on {found.on}"
+            because = f"stated by {found.by} on {found.on}{f': {found.so}' if found.so else ''}"
             pointer = f"/{found.key}/value"
             answers.append(Answer(*head, "stated", found.value, FACTS, pointer, facts_sha256, because, needed, text))
         else:

@@ -102,11 +102,13 @@ def _uneven(subject: Subject) -> Evidence | None:
 
 
 def _no_gain(subject: Subject) -> Evidence | None:
-    """A comparison in which no difference was shown, or the other model was better."""
-    found = subject.find("comparison", "/tests")
-    for place, row in enumerate(found.value if found is not None and isinstance(found.value, list) else []):
-        if found is not None and row.get("outcome") not in (None, "better"):
-            return subject.at(found.record, f"/tests/{place}/outcome")
+    """A comparison or a trial in which no gain was shown."""
+    for name in ("comparison", "results"):
+        found = subject.find(name, "/tests")
+        for place, row in enumerate(found.value if found is not None and isinstance(found.value, list) else []):
+            is_judged = row.get("role") in (None, "primary")  # of a trial what it was planned for
+            if found is not None and is_judged and row.get("verdict") not in (None, "superior"):
+                return subject.at(found.record, f"/tests/{place}/verdict")
     return None
 
 

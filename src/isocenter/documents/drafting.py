@@ -10,13 +10,18 @@ from isocenter.documents.pages import value_words
 from isocenter.errors import counted
 from isocenter.evaluation import Metrics
 from isocenter.report import Block, Paragraph, Section, figures, sentence
+from isocenter.studies import flow_of_arms
 
+ARMS = "flow arms"  # the look-up of the arms of a trial
 FLOW = "Flow of cases"  # the subject of the item whose counts the diagram shows
 
 
 def drafted(document: Document, metrics: Metrics) -> list[Section]:
     """The sections of the draft; an item with anything missing writes no sentence."""
     sections = list[Section]()
+    answers = {answer.lookup: answer.value for one in document.answered for answer in one.answers}
+    if answers.get(ARMS):
+        sections.append(Section("Flow of participants", [flow_of_arms(answers[ARMS])]))
     for name in dict.fromkeys(one.item.section for one in document.answered if one.item.sentence):
         blocks: list[Block] = []
         for one in document.answered:

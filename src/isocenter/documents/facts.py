@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from isocenter.documents.tracing import SEVERITIES, hazards
 from isocenter.errors import UsageError
 
 FACTS = "facts.toml"
@@ -22,16 +23,17 @@ FORMULA, ELEMENT = re.compile(r"^\s*[=+@\t\r]|^\s*-\s*[A-Za-z(]"), re.compile(r"
 
 @dataclass(frozen=True)
 class Fact:
-    """What a person states: the text, who states it, and on which day."""
+    """What a person states: the text, who states it, and on which day. so: what follows from it"""
 
     key: str
     value: str
     by: str
     on: date
+    so: str = ""
 
 
 class _Questions(Mapping[str, str]):
-    """{key: question} of documents/questions.toml, read at the first look."""
+    """{key: question} of documents/questions.toml and of each hazard, read at the first look."""
 
     def __getitem__(self, key: str) -> str:
         return _questions()[key]
@@ -45,7 +47,15 @@ class _Questions(Mapping[str, str]):
 
 @cache
 def _questions() -> dict[str, str]:
-    return tomllib.loads(files("isocenter.documents").joinpath("questions.toml").read_text(encoding="utf-8"))
+    questions = tomllib.loads(files("isocenter.documents").joinpath("questions.toml").read_text(encoding="utf-8"))
+    levels = ", ".join(SEVERITIES)
+    for one in hazards():
+        harm = f"{one['hazard']}. {one['harm']} Begin with one of {levels}; proposed: {one['severity']}."
+        questions[f"severity_{one['id']}"] = f"How severe is the harm? {harm}"
+        questions[f"residual_{one['id']}"] = (
+            f"Is the risk that is left acceptable, by which criterion? {one['hazard']}."
+        )
+    return questions
 
 
 QUESTIONS: Mapping[str, str] = _Questions()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -13,9 +13,22 @@ from typing import Any
 from isocenter.documents.facts import QUESTIONS
 from isocenter.documents.lookups import Absent, looked_up
 from isocenter.documents.subject import Subject
+from isocenter.documents.tracing import hazards
 from isocenter.errors import UsageError
 
-FIELDS = {"number", "part", "section", "subject", "evidence", "when", "otherwise", "weight", "element", "sentence"}
+FIELDS = {
+    "number",
+    "part",
+    "section",
+    "subject",
+    "evidence",
+    "when",
+    "otherwise",
+    "weight",
+    "element",
+    "sentence",
+    "each",
+}
 HEAD = {"title", "edition", "source", "licence", "seen", "items", "subjects", "kind", "dates"}
 SUBJECTS = ("run", "package", "result")  # of a list that names none
 
@@ -34,6 +47,7 @@ class Item:
     weight:    3 for what decides whether a reader can believe or use the model, 1 for form
     element:   path in a file of another schema
     sentence:  of a draft, with look-ups in braces, which are then its evidence
+    each:      "hazards" or "incidents": the item stands for each of them, with its fields in braces
     """
 
     number: str
@@ -46,6 +60,7 @@ class Item:
     weight: int = 2
     element: str = ""
     sentence: str = ""
+    each: str = ""
 
     @property
     def name(self) -> str:
@@ -83,6 +98,23 @@ class Guideline:
     def numbers(self) -> list[str]:
         """The numbers of its items, each once."""
         return list(dict.fromkeys(item.number for item in self.items))
+
+    def of(self, subject: Subject) -> Guideline:
+        """The list for a subject: what stands for each hazard, or for each incident of a node, is written out."""
+        return replace(self, items=tuple(own for item in self.items for own in _written_out(item, subject)))
+
+
+def _written_out(item: Item, subject: Subject) -> Iterator[Item]:
+    if not item.each:
+        yield item
+        return
+    incidents = subject.find("node", "/incidents/rows") if item.each == "incidents" else None
+    entries = hazards() if item.each == "hazards" else [] if incidents is None else incidents.value
+    for place, entry in enumerate(entries):
+        fields = {"place": place, **entry}
+        texts = ("number", "subject", "when", "section")
+        filled = {name: getattr(item, name).format_map(fields) for name in texts}
+        yield replace(item, **filled, evidence=tuple(one.format_map(fields) for one in item.evidence), each="")
 
 
 @cache
@@ -123,7 +155,7 @@ def _item(name: str, row: Mapping[str, Any]) -> Item:
     evidence: Sequence[str] = row.get("evidence") or PLACEHOLDER.findall(row["sentence"])
     item = Item(**{**row, "number": str(row["number"]), "evidence": tuple(evidence)})
     for key in item.asks:
-        if key not in QUESTIONS:
+        if key not in QUESTIONS and "{" not in key:
             raise UsageError(
                 f"{item.name} asks for {key!r}", f"lists/{name}.toml", "Add its question to questions.toml"
             )

@@ -3,6 +3,9 @@
 `plan KEY`, `because KEY`       a decision of the plan, or its reason
 `summary METRIC [LABEL]`        a figure with its interval; `primary` is the primary metric
 `figures METRIC...`             these figures for every label
+`bound above|below METRIC`      the upper end of a figure's interval, or 1 less its lower end, of the worst label
+`entries RECORD KEY`            each entry of a list in a JSON record
+`class`                         the safety class that follows from the worst severity that a person states
 `count RECORD [COLUMN=VALUE] [distinct=COLUMN]`  rows of a table
 `lines RECORD [COLUMN=VALUE] [most=N]`           rows of a table, each a value
 `RECORD KEY`                    a value of a JSON record, as `check passed` or `environment versions.torch`
@@ -14,11 +17,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from isocenter.documents.facts import QUESTIONS, Fact
-from isocenter.documents.subject import PLACES, Evidence, Subject, pointer_to
+from isocenter.documents.subject import COMPLEMENT, PLACES, Evidence, Subject, pointer_to
+from isocenter.documents.tracing import SEVERITIES, hazards
 from isocenter.errors import UsageError
 
 
@@ -53,6 +57,8 @@ def _single(words: list[str], subject: Subject, facts: Mapping[str, Fact]) -> Fo
     name, arguments = words[0], words[1:]
     if name == "fact":
         return facts.get(arguments[0]) or Absent(f"state {arguments[0]} in facts.toml: {QUESTIONS[arguments[0]]}")
+    if name == "class":
+        return _class(facts)
     if name == "command":
         return Absent(" ".join(arguments))
     if name in LOOKUPS:
@@ -137,6 +143,57 @@ def _figures(subject: Subject, arguments: list[str]) -> Found:
     return rows or Absent(remedy_of("summary", subject))
 
 
+def _bound(subject: Subject, arguments: list[str]) -> Found:
+    """The end of an interval that bounds a chance from above, of the label for which it is largest."""
+    side, metric = arguments
+    rows = [one for one in figures_of(subject) if one.value["metric"] == metric]
+    if not rows:
+        return Absent(remedy_of("summary", subject))
+    name, sign = ("high", "") if side == "above" else ("low", COMPLEMENT)
+    ends = [
+        replace(
+            subject.at(one.record, f"{sign}{one.pointer}/{name}"), because=f"at most, by the interval of {metric}{of}"
+        )
+        for one in rows
+        if one.value[name] is not None
+        for of in [f" of {one.value['label']}" * (one.value["label"] != "all")]
+    ]
+    return (
+        [max(ends, key=lambda one: one.value)] if ends else Absent(f"{metric} has no interval: evaluate more patients")
+    )
+
+
+def _entries(subject: Subject, arguments: list[str]) -> Found:
+    found = subject.find(arguments[0], pointer := pointer_to(*arguments[1].split(".")))
+    if found is None or not isinstance(found.value, list | dict) or not found.value:
+        return Absent(remedy_of(arguments[0], subject))
+    steps = found.value if isinstance(found.value, dict) else range(len(found.value))
+    return [subject.at(found.record, f"{pointer}{pointer_to(step)}") for step in steps]
+
+
+def _class(facts: Mapping[str, Fact]) -> Found:
+    """The severity that decides, with the class of IEC 62304:2006+A1:2015 and the level of its second edition.
+
+    A without harm, B with harm that is not serious, C with serious harm or death. The draft of the second edition asks
+    for the higher level of rigour where harm is possible at all.
+    """
+    stated = {
+        key: SEVERITIES.index(level)
+        for key, fact in facts.items()
+        if key.startswith("severity_") and (level := fact.value.split()[0].strip(".,:;").lower()) in SEVERITIES
+    }
+    missing = [key for one in hazards() if (key := f"severity_{one['id']}") not in stated]
+    if missing:
+        remedy = f"state {missing[0]} in facts.toml, beginning with one of {', '.join(SEVERITIES)}"
+        return Absent(f"{remedy}; {len(missing)} of {len(hazards())} hazards have no such severity")
+    key = max(stated, key=lambda one: stated[one])
+    level = SEVERITIES[stated[key]]
+    letter = "A" if level == "negligible" else "B" if level == "minor" else "C"
+    return replace(
+        facts[key], so=f"class {letter}; rigour level {'I' if letter == 'A' else 'II'} by the second edition"
+    )
+
+
 def _count(subject: Subject, arguments: list[str]) -> Found:
     path = subject.path_of(arguments[0])
     if path is None:
@@ -160,6 +217,8 @@ LOOKUPS: Mapping[str, Callable[[Subject, list[str]], Found]] = {
     "because": _because,
     "summary": _summary,
     "figures": _figures,
+    "bound": _bound,
+    "entries": _entries,
     "count": _count,
     "lines": _lines,
 }

@@ -9,7 +9,7 @@ from typing import Any
 from isocenter import tasks
 from isocenter.documents.answers import MOST_GAPS, Answer, Answered, Document
 from isocenter.documents.lookups import looked_up
-from isocenter.documents.subject import Subject
+from isocenter.documents.subject import COMPLEMENT, Subject
 from isocenter.errors import counted
 from isocenter.evaluation import Metrics
 from isocenter.report import (
@@ -135,6 +135,8 @@ def value_words(value: Any, metrics: Metrics, *, briefly: bool = False) -> str:
     """
     if is_figure(value):
         return figure_words(value, metrics, briefly=briefly)
+    if isinstance(value, Mapping) and {"id", "text", "tests", "problems"} <= set(value):
+        return _traced_words(value)
     if isinstance(value, Mapping):
         return _group_words(value) if is_group(value) else _parts_words(value, metrics)
     if isinstance(value, list) and len(value) > MOST_PARTS and isinstance(value[0], Mapping):
@@ -151,6 +153,14 @@ def value_words(value: Any, metrics: Metrics, *, briefly: bool = False) -> str:
 def _parts_words(value: Mapping[str, Any], metrics: Metrics) -> str:
     parts = [f"{key}: {value_words(part, metrics)}" for key, part in value.items() if part not in ("", None, [], {})]
     return ", ".join(parts) or "none"
+
+
+def _traced_words(row: Mapping[str, Any]) -> str:
+    """A requirement or a control with its source, its risk, its code, and its tests with their results."""
+    tests = ", ".join(f"{test} ({result})" for test, result in row["tests"].items())
+    problems = f". It does not hold: {'; '.join(row['problems'])}" if row["problems"] else ""
+    about = f"{row['text']} From {row['source']}; risk {row['risk']}. Code: {', '.join(row['code'])}"
+    return f"{about}. Tests: {tests}{problems}"
 
 
 def _group_words(row: Mapping[str, Any]) -> str:
@@ -216,6 +226,8 @@ def name_of(pointer: str) -> str:
         parts = dict(part.split("=", 1) for part in pointer.removeprefix("count:").split(";") if part)
         counted_rows = {"case": "cases", "patient": "patients"}.get(parts.pop("distinct", ""), "rows")
         return " with ".join([counted_rows, *([", ".join(" ".join(part) for part in parts.items())] if parts else [])])
+    if pointer.startswith(COMPLEMENT):
+        return f"1 less {name_of(pointer.removeprefix(COMPLEMENT))}"
     if "@" in pointer and not pointer.startswith("/"):
         return pointer.rpartition("@")[0]
     steps = [step for step in pointer.split("/")[1:] if step not in ("value", "because", "rows", "decisions")]

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +15,14 @@ from typing import Any, Literal
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from isocenter.documents.node import DATABASE, NODE, node_record, node_text
+from isocenter.documents.node import DATABASE, NODE, SETTINGS, file_record, node_text
+from isocenter.documents.tracing import TRACE
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.files import load_json, parse_json
 from isocenter.monitoring import CHANGE_PLAN
 from isocenter.runtime import as_json, digest, read_json
 
+COMPLEMENT = "1-"  # before a pointer: 1 less the number that lies there
 Kind = Literal["run", "package", "node", "study", "result"]
 # A record by its name: where it may lie in a subject, the first that exists, and the command that writes it.
 PLACES: Mapping[str, tuple[Sequence[str], str]] = {
@@ -62,14 +64,21 @@ PLACES: Mapping[str, tuple[Sequence[str], str]] = {
     "certificate": (("isocenter/certificate.json", "*/isocenter/certificate.json"), "isocenter package RUN --certify"),
     "manifest": (("manifest.json", "checkpoints/best/manifest.json"), "isocenter package RUN"),
     "monitor": (("monitor.json", "*/monitor.json"), "isocenter monitor TABLE --out RUN/monitor"),
+    "monitored": (("performance.csv", "*/performance.csv"), "isocenter monitor TABLE --out RUN/monitor"),
     "change": (
         ("change.json", "*/change.json"),
         "isocenter change check OLD NEW --plan change-plan.toml --data LOCKED --out SUBJECT/change",
     ),
     "change_plan": ((CHANGE_PLAN, f"*/{CHANGE_PLAN}"), f"write {CHANGE_PLAN} into the subject's folder"),
+    "trace": ((TRACE, f"*/{TRACE}"), "isocenter document --trace --junit junit.xml --out RUN/software"),
+    "soup": (
+        ("bom.json", "*/bom.json"),
+        "write a CycloneDX list, as cyclonedx-py environment does, as software/bom.json into the subject's folder",
+    ),
     "results": (("results.json",), "isocenter study analyse STUDY --data TABLE --out RESULT"),
     "flow": (("flow.json",), "isocenter study analyse STUDY --data TABLE --out RESULT"),
-    "study": (("study.json", "registry.json"), "isocenter study plan study.toml --out FOLDER"),
+    "study": (("study.json",), "isocenter study plan study.toml --out FOLDER"),
+    "registry": (("registry.json",), "isocenter study plan study.toml --out FOLDER"),
     "node": ((NODE,), "isocenter document NODE"),
 }
 # The file that makes a folder a subject of a kind, in this order.
@@ -81,6 +90,7 @@ MARKS: tuple[tuple[str, Kind], ...] = (
     ("registry.json", "study"),
     ("evaluation/summary.json", "result"),
     ("summary.json", "result"),
+    (SETTINGS, "node"),
 )
 
 
@@ -90,7 +100,7 @@ class Evidence:
 
     record:  path relative to the subject
     pointer: JSON pointer, also into YAML; of a CSV `column@row`, `@row` for a whole row, `count:column=value`, or
-             `count:column=value;distinct=column`; rows count from 1
+             `count:column=value;distinct=column`; rows count from 1; `1-` before a pointer to a share is 1 less it
     """
 
     value: Any
@@ -112,10 +122,13 @@ class Subject:
     tables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def opened(cls, folder: Path, *, agreeing: bool = True) -> Subject:
+    def opened(
+        cls, folder: Path, *, agreeing: bool = True, node_of: Callable[[Path], Mapping[str, Any]] = file_record
+    ) -> Subject:
         """UsageError for a folder that is none of these, IntegrityError for a run that was not finished.
 
         agreeing: whether records that disagree are refused
+        node_of:  what gives the figures of the node in a folder
         """
         if folder.suffix == ".zip":
             raise UsageError("is an archive", str(folder), "Unpack it, and give the folder")
@@ -129,7 +142,7 @@ class Subject:
             )
         for mark, kind in MARKS:
             if (folder / mark).is_file():
-                subject = cls(folder, kind, {NODE: node_text(node_record(folder))} if kind == "node" else {})
+                subject = cls(folder, kind, {NODE: node_text(node_of(folder))} if kind == "node" else {})
                 if agreeing:
                     subject.refuse_disagreements()
                 return subject
@@ -168,7 +181,9 @@ class Subject:
         """The value of a record at a pointer; IntegrityError where there is none."""
         contents, sha256 = self.record(path)
         try:
-            value = csv_value(contents, pointer) if path.endswith(".csv") else json_value(contents, pointer)
+            place = pointer.removeprefix(COMPLEMENT)
+            value = csv_value(contents, place) if path.endswith(".csv") else json_value(contents, place)
+            value = 1 - value if pointer.startswith(COMPLEMENT) else value
         except (KeyError, IndexError, ValueError, TypeError) as error:
             raise IntegrityError(
                 f"has nothing at {pointer}", str(self.folder / path), "Write the documents anew from these records"

@@ -159,6 +159,7 @@ if TYPE_CHECKING:
         wilson,
     )
     from isocenter.evaluation.label_errors import probable_label_errors
+    from isocenter.evaluation.lesions import Lesion, LesionLink, Lesions, LesionState, lesions_of, linked
     from isocenter.evaluation.mask_overlap import (
         FALSE_POSITIVE_VOLUME,
         OVERLAP_METRICS,
@@ -198,6 +199,8 @@ if TYPE_CHECKING:
         root_mean_squared_error,
         spearman,
     )
+    from isocenter.evaluation.response import Response, percist, recist, targets_of
+    from isocenter.evaluation.screening import ENDPOINTS, OUTCOMES, screening_rows
     from isocenter.evaluation.significance.areas import (
         ReaderVariances,
         area_covariance,
@@ -236,7 +239,7 @@ if TYPE_CHECKING:
         hosmer_lemeshow,
         net_benefit,
     )
-    from isocenter.evaluation.significance.raters import icc
+    from isocenter.evaluation.significance.raters import icc, mean_over_raters
     from isocenter.evaluation.significance.weakness import WeakGroup, clusters, weak_groups
     from isocenter.evaluation.summary import POOLED_METRICS, mean_rows, pooled_rows
     from isocenter.evaluation.survival import (
@@ -282,6 +285,15 @@ if TYPE_CHECKING:
         rows_to_json,
         threshold_columns,
         without_part,
+    )
+    from isocenter.evaluation.tracks import (
+        TRACK_METRICS,
+        TrackedFrame,
+        followed,
+        frame_cell,
+        hota,
+        identity_switches,
+        track_rows,
     )
     from isocenter.evaluation.two_samples import TwoSamples, energy_test, one_of_each, two_sample_tests
     from isocenter.evaluation.uncertainty import aurc, entropy, excess_aurc, risk_coverage

@@ -14,7 +14,7 @@ from isocenter.errors import UsageError, counted
 from isocenter.evaluation.regression import NORMAL_95
 from isocenter.evaluation.weighting import are_paired, refuse_impossible_level, refuse_no_draws, truths_of
 from isocenter.lazy import special, stats
-from isocenter.values import Draws, Estimate, Floats, Recipe
+from isocenter.values import Draws, Estimate, Floats, Recipe, people_of
 
 LEVEL = 0.95
 DRAWS = 2000
@@ -138,6 +138,8 @@ def bootstrap(
     left_out = "" if defined.all() else f"; {np.count_nonzero(~defined)} undefined left out"
     if not len(values):
         return Estimate(float("nan"), unit=unit, method=f"none: no defined score{left_out}")
+    if are_of_pairs(owners):
+        return _of_pairs(values, owners, Resampling.of(seed).drawing(draws), unit, left_out)
     people, owner = np.unique(owners, return_inverse=True)
     sums, counts = np.bincount(owner, values), np.bincount(owner).astype(np.float64)
 
@@ -150,6 +152,44 @@ def bootstrap(
     how = Resampling.of(seed).drawing(draws)
     recipe = Recipe(mean, people, strata, np.stack([sums, counts]))
     return _estimate(recipe, n=len(values), unit=unit, how=how, exact=exact, note=left_out)
+
+
+def are_of_pairs(patients: NDArray[Any]) -> bool:
+    """Whether some images are pairs of two patients' images."""
+    return any(len(people_of(str(one))) > 1 for one in np.unique(patients))
+
+
+def weights_of_pairs(patients: NDArray[Any]) -> tuple[NDArray[Any], Callable[[Floats], Floats]]:
+    """The people of pairs, and what makes (draws, pairs) weights of (draws, people).
+
+    A pair counts by the product of its two patients' draws, because pairs that share a patient are alike. This is the
+    pigeonhole bootstrap of Owen, Ann Appl Stat 2007, doi:10.1214/07-AOAS122
+    """
+    ends = [people_of(str(one)) for one in patients]
+    people, places = np.unique([one for own in ends for one in (own[0], own[-1])], return_inverse=True)
+    first, second = places.reshape(-1, 2).T
+    of_one = np.array([len(own) == 1 for own in ends])
+
+    def weights(drawn: Floats) -> Floats:
+        """How often each pair counts."""
+        return np.where(of_one, drawn[:, first], drawn[:, first] * drawn[:, second])
+
+    return people, weights
+
+
+def _of_pairs(values: Floats, patients: NDArray[Any], how: Resampling, unit: str, note: str) -> Estimate:
+    """The mean score of pairs; a draw in which no pair has both of its patients is left out."""
+    people, weights = weights_of_pairs(patients)
+
+    def mean(drawn: Floats) -> Floats:
+        """The mean score, for each weighting of the people."""
+        each = weights(drawn)
+        total = each.sum(axis=1)
+        return np.divide(each @ values, total, out=np.full(len(each), np.nan), where=total > 0)
+
+    recipe = Recipe(mean, people, np.zeros(len(people), dtype=np.intp))
+    made = _estimate(recipe, n=len(values), unit=unit, how=how, exact=False, note=note)
+    return replace(made, method=made.method.replace("patient bootstrap", "pigeonhole bootstrap of patients"))
 
 
 def bootstrap_statistic(
@@ -180,10 +220,14 @@ def bootstrap_statistic(
     owners = np.asarray(patients)
     people, owner = np.unique(owners, return_inverse=True)
     groups = np.zeros(len(people), dtype=np.intp) if strata is None else rarest(np.asarray(strata), owner)
+    of_pairs = None
+    if are_of_pairs(owners):
+        people, of_pairs = weights_of_pairs(owners)
+        groups = np.zeros(len(people), dtype=np.intp)
 
     def over_people(weights: Floats) -> Floats:
         """The statistic, for each weighting of the patients."""
-        return statistic(weights[:, owner])
+        return statistic(weights[:, owner] if of_pairs is None else of_pairs(weights))
 
     how, recipe = Resampling.of(seed).drawing(draws), Recipe(over_people, people, groups)
     models = how.models_of(people) if compares else None

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from isocenter.files.dicom import (
         DEFORMED,
         RESAMPLED,
+        SUV_BW,
         SeriesNames,
+        can_derive,
+        lean_body_share,
         stated_patient,
+        taken_on,
         write_derived_series,
         write_series,
     )
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from isocenter.files.storage.lock import locked
     from isocenter.files.storage.patient_key import is_nobody, patient_key_id, pseudonym_of_number
     from isocenter.files.storage.spool import Spool, stacked_spools
+    from isocenter.files.storage.toml_text import line_of_key
     from isocenter.files.storage.web import download, unpack_tar
     from isocenter.files.storage.zip_archive import opened_zip, refuse_growth
     from isocenter.files.surface import write_surfaces

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from isocenter.monitoring.alert import Alert, Bound, alert_table, alerts, bound_name
     from isocenter.monitoring.change import (
         ALLOWED,
+        CHANGE_RECORD,
+        CHANGE_SCHEMA,
         OUTSIDE,
         ChangeRow,
         changed_parts,

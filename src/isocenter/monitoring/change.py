@@ -17,6 +17,8 @@ from isocenter.monitoring.change_plan import AT_LEAST, NON_INFERIOR, Acceptance,
 from isocenter.values import Estimate
 
 ALLOWED, REFUSED, OUTSIDE = "allowed", "refused", "outside"
+# The file with a check of a change, and its schema.
+CHANGE_RECORD, CHANGE_SCHEMA = "change.json", "isocenter.change"
 # What of a model's record says where it comes from, and what it was measured to be: this may always differ.
 FREE = frozenset({"schema", "version", "record", "environment", "evaluation", "onnx"})
 # Entries that are whole parts, by the name of the part. What is fitted to the weights goes with them.

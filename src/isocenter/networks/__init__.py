@@ -95,6 +95,7 @@ NETWORKS = {
     "vgg": "isocenter.networks.vgg:VGG",
     "vit": "isocenter.networks.vit:VIT",
     "vnet": "isocenter.networks.vnet:VNET",
+    "voxelmorph": "isocenter.networks.unet:VOXELMORPH",
     "yolox": "isocenter.networks.yolox:YOLOX",
 }
 

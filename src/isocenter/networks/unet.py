@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from isocenter.networks.context_fusion import ContextFusion
 from isocenter.networks.deep_supervision import check_stages, coarse_heads, coarse_outputs
 from isocenter.networks.family import Family, Sized, Strides
 from isocenter.networks.gates import gate
-from isocenter.networks.layers import CONVOLUTION, DROPOUT, INSTANCE_NORM, TRANSPOSED
+from isocenter.networks.layers import CONVOLUTION, DROPOUT, INSTANCE_NORM, LINEAR, TRANSPOSED
 
 PAPER = "arXiv:1505.04597"
 ACTIVATION: dict[str, Any] = {
@@ -148,6 +149,7 @@ class UNet(nn.Module):
     separable:        depthwise separable convolutions; the one of the image is plain
     groups:           likewise convolutions in groups, at most so many, as far as they divide the maps
     attention:        gates after each block: "se" for its maps, "cbam" for its maps and then its voxels
+    halved:           the decoder ends on half the grid, and dense outputs are interpolated: for what is smooth
     """
 
     def __init__(
@@ -172,6 +174,7 @@ class UNet(nn.Module):
         separable: bool = False,
         groups: int = 1,
         attention: str | None = None,
+        halved: bool = False,
     ) -> None:
         super().__init__()
         how = Convolving(separable, groups, attention)
@@ -180,6 +183,7 @@ class UNet(nn.Module):
         if activation not in ACTIVATION:
             raise ValueError(f"there is no activation {activation!r}, only {', '.join(ACTIVATION)}")
         stages = len(strides)
+        self.last = int(halved and stages > 1)
         widths = [min(width * 2**stage, widest) for stage in range(stages)]
         shapes = kernels_for(strides) if kernels is None else checked(kernels, stages, spatial_dims)
         down, up = _each(blocks, stages, "blocks"), _each(decoder_blocks, stages - 1, "decoder_blocks")
@@ -194,7 +198,7 @@ class UNet(nn.Module):
         )
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
-        for stage in range(stages - 1, 0, -1):
+        for stage in range(stages - 1, self.last, -1):
             outside, stride, shape = widths[stage - 1], tuple(strides[stage]), shapes[stage - 1]
             self.up.append(TRANSPOSED[spatial_dims](widths[stage], outside, stride, stride, bias=False))
             if light_decoder:
@@ -202,7 +206,7 @@ class UNet(nn.Module):
             else:
                 self.decoder.append(_stage(block, up[stage - 1], 2 * outside, outside, shape, [1] * spatial_dims))
         convolution = CONVOLUTION[spatial_dims]
-        self.dense = nn.ModuleDict({name: convolution(widths[0], n, 1) for name, n in dense.items()})
+        self.dense = nn.ModuleDict({name: convolution(widths[self.last], n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
         self.coarse = coarse_heads(spatial_dims, widths, dense, deep_supervision)
         options = {"method": "film", **(fusion or {})}
@@ -210,7 +214,7 @@ class UNet(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; context: (batch, covariates)."""
-        features, covariates = [], self.telling(context)
+        features, covariates, size = [], self.telling(context), images.shape[2:]
         for stage, block in enumerate(self.encoder):
             images = _through(block, images, self._shaping(covariates, stage))
             features.append(images)
@@ -218,12 +222,15 @@ class UNet(nn.Module):
         for name, layer in self.vectors.items():
             outputs[name] = layer(images.flatten(2).mean(dim=2))
         decoded = []
-        steps = zip(self.up, self.decoder, features[-2::-1], strict=True)
+        steps = zip(self.up, self.decoder, features[self.last : -1][::-1], strict=True)
         for stage, (up, block, skip) in enumerate(steps, start=len(features)):
             images = _through(block, torch.cat([up(images), skip], dim=1), self._shaping(covariates, stage))
             decoded.append(images)
         for name, layer in self.dense.items():
             outputs[name] = layer(images)
+            if self.last:
+                outputs[name] = interpolate(outputs[name], size, mode=LINEAR[len(size)])
+        decoded += [images] * self.last  # the finest grid has no maps of its own: level 1 is half as fine as it
         if self.training:
             outputs |= coarse_outputs(self.coarse, decoded)
         return {**outputs, **self.telling.added(images)}
@@ -312,4 +319,7 @@ GROUPED_UNET = UNET.variant(
 SE_UNET = UNET.variant("arXiv:1709.01507", {"attention": "se"}, "the maps of each block are weighed")
 SEPARABLE_UNET = UNET.variant(
     "arXiv:1704.04861", {"separable": True}, "each convolution is one of each map, then one across"
+)
+VOXELMORPH = UNET.variant(
+    "arXiv:1809.05231", {"halved": True}, "displacements are smooth: the decoder ends on half the grid"
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
 from isocenter.prediction.answers import Wanted
+from isocenter.prediction.moved_files import write_moved
 from isocenter.prediction.placeless import marks_nothing, says_something
 from isocenter.prediction.region import found_from_anywhere, region_of
-from isocenter.prediction.result_files import Probabilities, room_for, write_result
+from isocenter.prediction.result_files import Probabilities, algorithm_of, room_for, write_result
+from isocenter.prediction.tracks import Tracks, tracks_of
 from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
 from isocenter.runtime import (
     AS_PLANNED,
@@ -38,7 +41,18 @@ from isocenter.runtime import (
 )
 from isocenter.tasks import OUTPUT, Ratio, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Deferred, Finding, Image, Measurements, Prediction, Problem, Region
+from isocenter.values import (
+    Array,
+    Case,
+    Correspondence,
+    Deferred,
+    Finding,
+    Image,
+    Measurements,
+    Prediction,
+    Problem,
+    Region,
+)
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
 # or streamed, at its turn.
@@ -96,6 +110,7 @@ class Done:
     found: whether the result says something, also of any frame of a clip
     abstained: why there is no result, or why there should be none; None where there is one
     features, distances: what the network and the gate saw in it, as in `Confidence`
+    tracks: of the objects of a clip, a row each
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -109,6 +124,7 @@ class Done:
     abstained: str | None = None
     features: Array | None = None
     distances: Mapping[str, float] = field(default_factory=dict)
+    tracks: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(eq=False)
@@ -245,6 +261,11 @@ def _measured(prediction: Prediction, image: Image) -> list[dict[str, Any]]:
     ]
 
 
+def _tracked(rows: Sequence[Mapping[str, Any]], tracks: Sequence[int]) -> list[dict[str, Any]]:
+    """Rows of objects with the track of each; without any object a blank."""
+    return [{**row, "track": track} for row, track in zip_longest(rows, tracks)]
+
+
 def _before_calibration(task: Task, receiver: Receiver) -> Receiver:
     """A receiver that hands on the probabilities of before calibration; all that is calibrated stays so."""
     plain = uncalibrated(task)
@@ -326,6 +347,8 @@ class _Rest:
         unstated = [] if prediction.frames else self._without_ratios(findings)
         notes = [*noted(prediction, self.case), *lacking, *unstated]
         seen = self.prediction.confidence
+        tracks = [] if self._is_refused or self._tracks is None else self._tracks.rows
+        rows_of_tracks = [{"case": self.case.id, **row} for row in tracks]
         return Done(
             rows,
             measured,
@@ -338,6 +361,7 @@ class _Rest:
             prediction.abstained,
             seen.features,
             seen.distances,
+            rows_of_tracks,
         )
 
     def _stated(self, measured: Measurements) -> Iterator[Finding]:
@@ -390,7 +414,11 @@ class _Rest:
             return [], []
         wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None
         given = (self.prediction, self.image, self.room, name, wanted, self.model)
-        return write_result(*given, findings=findings, probabilities=self.probabilities, is_part=is_part)
+        files, lacking = write_result(*given, findings=findings, probabilities=self.probabilities, is_part=is_part)
+        if (transform := self.prediction.transform) is not None:
+            pair = self.case.references.get("field") or Correspondence()
+            files += write_moved(transform, self.image, pair, self.room, name, algorithm_of(self.model))
+        return files, lacking
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""
@@ -399,6 +427,11 @@ class _Rest:
             return self._rows_of_frames(named)
         rows = [{**named, **row} for row in self._outputs(prediction)]
         return rows, [{"case": self.case.id, **one} for one in _measured(prediction, self.image)]
+
+    @cached_property
+    def _tracks(self) -> Tracks | None:
+        """The objects of a clip followed from frame to frame."""
+        return tracks_of(self.model.task, self.prediction)
 
     def _outputs(self, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
         """The task's columns, a row or more; calls are always those of calibrated probabilities."""
@@ -419,12 +452,18 @@ class _Rest:
         """Rows of each frame; of the measurements also what changed over all of them."""
         rows, measured = [], []
         stills = self.image.still_frames()
+        tracks = [] if self._tracks is None else self._tracks.of_frames
+        is_boxed = self.prediction.frames[0].boxes is not None
         for number, (frame, still) in enumerate(zip(self.prediction.frames, stills, strict=True)):
             time = {} if self.image.times is None else {"time_s": self.image.times[number]}
             moment = {"frame": number, **time}
             gate = confidence_columns(frame)
-            rows += [{**named, **moment, **row, **gate} for row in self._outputs(frame)]
-            figures = _measured(frame, still)
+            outputs, figures = self._outputs(frame), _measured(frame, still)
+            if tracks and is_boxed:
+                outputs = _tracked(outputs, tracks[number])
+            elif tracks:
+                figures = _tracked(figures, tracks[number])
+            rows += [{**named, **moment, **row, **gate} for row in outputs]
             measured.append([{"case": self.case.id, **moment, **row} for row in figures])
         # A single object of one frame is none of the next, though both have its number.
         numbered = any(head.tells_objects for head in self.model.task.heads.values())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.reading.alignment import Alignment, aligned_case, write_alignment
     from isocenter.reading.dataset import (
         looked_through,
         open_dataset,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from isocenter.reading.name_values import pairs
     from isocenter.reading.options import ALLOW_LARGE, VOXELS, ReadingKeywords, ReadingOptions
     from isocenter.reading.output_folder import refuse_missing, refuse_taken, result_folder
+    from isocenter.reading.pairs import first_guess, pair_of_images, pairs_of, pairs_table
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

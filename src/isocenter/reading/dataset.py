@@ -14,11 +14,13 @@ import numpy as np
 from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files import UNKNOWN_MODALITY, CaseNames, DatasetOptions, ReadOptions, read_dataset
 from isocenter.quality import MIXED_SCALE, Examination, examine, numbered_objects
+from isocenter.reading.alignment import aligned_case
 from isocenter.reading.options import ReadingOptions
+from isocenter.reading.pairs import FIELD, with_pairs
 from isocenter.report import tracked
 from isocenter.runtime import Spread
 from isocenter.tasks import Task, learns_from_references, needs_of, suffices
-from isocenter.transforms import OBJECTS, PIECES, aligned, boxes_of_objects, boxes_of_pieces
+from isocenter.transforms import OBJECTS, PIECES, boxes_of_objects, boxes_of_pieces
 from isocenter.values import BoundingBoxes, Case, Cohort, Dataset, Image, Label, LazyMapping, Problem
 
 log = logging.getLogger("isocenter")
@@ -42,12 +44,14 @@ def open_dataset(
     channels: int | None = None,
     absent: bool = False,
     needs: Collection[str] = (),
+    pairs: int | None = None,
 ) -> Dataset:
     """Return a data set as it is, or read it from its path by these options.
 
     channels: images of one case, where a model says how many
     absent:   whether it does without some of them
     needs:    kinds of reference that a task asks for, where a file can be read as one or another
+    pairs:    that are drawn for each image, where the task asks for pairs
     Raises what reading raises.
     """
     each = each_object(reading.labels) if BOXES in needs else None
@@ -84,12 +88,10 @@ def open_dataset(
     dataset = _in_order(dataset, reading.order) if references else dataset
     if BOXES in needs and references:
         dataset = with_boxes(dataset, each or "object")
-    if not reading.align:
-        return dataset
-    cases = [
-        replace(case, images=LazyMapping({n: partial(_aligned, case, n) for n in case.images})) for case in dataset
-    ]
-    return replace(dataset, cases=tuple(cases))
+    if FIELD in needs or FIELD in dataset.kinds:
+        return with_pairs(dataset, pairs, draws=references)
+    how = reading.align
+    return dataset if how is None else replace(dataset, cases=tuple(aligned_case(case, how) for case in dataset))
 
 
 def _accepted(names: str | None) -> frozenset[str]:
@@ -116,24 +118,19 @@ def _in_order(dataset: Dataset, order: str | None) -> Dataset:
     return replace(dataset, classes={**dataset.classes, CLASS: ordered})
 
 
-def _aligned(case: Case, name: str) -> Image:
-    """One image of a case on the grid of the case's first."""
-    first = next(iter(case.images.values()))
-    return aligned(case.images[name], first.geometry, f"{case.id}, {name}")
-
-
 def open_for(
     task: str | None,
     places: Sequence[str | Path | Dataset],
     reading: ReadingOptions,
     needs: Collection[str] | None = None,
+    pairs: int | None = None,
 ) -> Dataset:
     """The cases of data sets as a named task learns from them, of several together: without references it reads none.
 
-    needs: kinds of reference, as in `open_dataset`; None: those of the task
+    needs: kinds of reference, as in `open_dataset`; None: those of the task; pairs: as there
     """
     wanted, references = needs_of(task) if needs is None else needs, learns_from_references(task)
-    return joined([open_dataset(place, reading, references=references, needs=wanted) for place in places])
+    return joined([open_dataset(place, reading, references=references, needs=wanted, pairs=pairs) for place in places])
 
 
 def joined(datasets: Sequence[Dataset]) -> Dataset:
@@ -162,7 +159,7 @@ def joined(datasets: Sequence[Dataset]) -> Dataset:
 
 def open_labelled(data: str | Path | Dataset, reading: ReadingOptions, task: Task) -> Dataset:
     """The cases of a data set that have references of the task's kind; DatasetError where none has."""
-    dataset = open_dataset(data, reading, references=not task.by_name, needs=task.needs)
+    dataset = open_dataset(data, reading, references=not task.by_name, needs=task.needs, pairs=task.pairs)
     if not suffices(task, dataset.kinds):
         problem = f"has no references of the kind {', '.join(sorted(task.needs))}"
         raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {task.name}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,8 @@ def open_inputs(inputs: Sequence[Input], reading: ReadingOptions, model: Model) 
     """The cases of all inputs, what could not be read of them, and as warnings what was left out."""
     channels = model.preprocessing.channels
     count, absent = 1 if channels == COLOUR else len(channels), bool(model.preprocessing.settings.get("absent"))
-    opened = [_opened(one, reading, count, absent) for one in inputs]
+    needs = model.task.needs if model.task.sees_images else ()
+    opened = [_opened(one, reading, count, absent, needs) for one in inputs]
     opened = [([_with_names(case, channels) for case in cases], of_data) for cases, of_data in opened]
     problems = [_in_full(problem) for _, of_data in opened for problem in of_data if problem.severity != "note"]
     return [case for cases, _ in opened for case in cases], problems
@@ -76,7 +77,7 @@ def covered(cases: Sequence[Case], covariates: Covariates) -> list[Case]:
 
 
 def _opened(
-    given_input: Input, reading: ReadingOptions, channels: int, absent: bool
+    given_input: Input, reading: ReadingOptions, channels: int, absent: bool, needs: Collection[str]
 ) -> tuple[list[Case], list[Problem]]:
     """The cases of one input, and what could not be read of it."""
     match given_input:
@@ -86,5 +87,7 @@ def _opened(
             image = given_input if reading.orientation is None else given_input.along(reading.orientation)
             return [Case(name, name, {"image": image})], []
         case _:
-            dataset = open_dataset(given_input, reading, references=False, channels=channels, absent=absent)
+            dataset = open_dataset(
+                given_input, reading, references=False, channels=channels, absent=absent, needs=needs
+            )
             return list(dataset), list(dataset.problems)

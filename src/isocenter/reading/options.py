@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack
 from isocenter.errors import PlanError, UsageError
 from isocenter.files import CaseNames, Part, Prefer, refuse_no_orientation
 from isocenter.planning import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT
+from isocenter.reading.alignment import Alignment, refuse_no_alignment
 from isocenter.reading.name_values import pairs
 
 # Options that make other voxels of the same files, and those that make other references too.
@@ -38,7 +39,7 @@ class ReadingKeywords(TypedDict, total=False):
     orientation: str | None
     fill_missing: bool
     fill_contours: bool
-    align: bool
+    align: Alignment | None
     case_names: CaseNames | None
     accept: str | None
     order: str | Sequence[str] | None
@@ -61,7 +62,7 @@ class ReadingOptions:
     orientation: of volumes whose files state none, as "RAS" or "LPS": the direction in which each axis grows
     fill_missing: keep a series with gaps; the missing slices become padding
     fill_contours: interpolate the contours of structure sets between the slices on which they are drawn
-    align:    resample the images of a case onto the grid of its first
+    align:    bring the images of a case onto the grid of its first: by the "world" of their headers, or "register" them
     case_names: "description" calls a DICOM case by the description of its series: free text, which may name people
     exif:     whether references lie on the "stored" pixels of photographs, or on those that EXIF turns "upright"
     order:    the classes from the lowest grade to the highest, "mild,moderate,severe"
@@ -81,7 +82,7 @@ class ReadingOptions:
     orientation: str | None = None
     fill_missing: bool = False
     fill_contours: bool = False
-    align: bool = False
+    align: Alignment | None = None
     case_names: CaseNames | None = None
     exif: str | None = None
     order: str | None = None
@@ -90,6 +91,7 @@ class ReadingOptions:
 
     def __post_init__(self) -> None:
         refuse_no_orientation(self.orientation)
+        refuse_no_alignment(self.align)
 
     @classmethod
     def of(cls, **keywords: Unpack[ReadingKeywords]) -> ReadingOptions:

@@ -19,7 +19,8 @@ from isocenter.lazy import torch
 from isocenter.registration.linear import Plateau, Start
 from isocenter.registration.pyramid import Level
 from isocenter.registration.similarity import Similarity, along
-from isocenter.values import Displacement, Floats, Geometry
+from isocenter.transforms import whole_field
+from isocenter.values import Displacement, Floats, Geometry, SpatialTransform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,11 +141,11 @@ def _node_places(geometry: Geometry) -> Tensor:
 
 
 def diffusion(velocity: Tensor, steps: Sequence[float]) -> Tensor:
-    """Mean square of the velocity's derivative, mm a mm: large where neighbours move apart."""
+    """Mean square of the derivative of velocities or displacements, mm a mm: large where neighbours move apart."""
     total = velocity.new_zeros(())
     for axis, step in enumerate(steps, start=2):
         if velocity.shape[axis] > 1:
-            total = total + (velocity.diff(dim=axis) / step).square().sum() / velocity[0, 0].numel()
+            total = total + (velocity.diff(dim=axis) / step).square().sum() / velocity[:, 0].numel()
     return total
 
 
@@ -201,3 +202,18 @@ def field_of(bent: Bent) -> Displacement:
     with torch.no_grad():
         vectors: Floats = bent.nodes.on(exponential(bent.velocity, bent.nodes.geometry), bent.nodes.dense)[0].numpy()
     return Displacement(vectors, bent.nodes.dense)
+
+
+def right_angled(curved: Displacement) -> Displacement:
+    """A field on a grid whose axes are at right angles, which alone other programs read."""
+    grid = curved.geometry
+    if not grid.is_sheared:
+        return curved
+    turn, _ = np.linalg.qr(grid.affine[:-1, :-1])
+    along_axes = grid.corners @ turn
+    low, high = along_axes.min(axis=0), along_axes.max(axis=0)
+    step = min(grid.steps)
+    affine = np.eye(grid.ndim + 1)
+    affine[:-1, :-1], affine[:-1, -1] = turn * step, turn @ low
+    shape = tuple(int(one) for one in np.ceil((high - low) / step) + 1)
+    return whole_field(SpatialTransform((curved,)), Geometry(shape, affine))

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError, UsageError
 from isocenter.lazy import torch
-from isocenter.registration.deformable import SMOOTHNESS, STEPS, Bent, bend, field_of
+from isocenter.registration.deformable import SMOOTHNESS, STEPS, Bent, bend, field_of, right_angled
 from isocenter.registration.linear import FINE_STEPS, Initial, Start, best_start, followed_down, starts
 from isocenter.registration.pyramid import NO_OVERLAP, Level, Pair, paired, spacings
 from isocenter.registration.similarity import SIMILARITIES, Similarity, SimilarityName
-from isocenter.transforms import displacements, inverted, refuse_unlike_axes, whole_field
+from isocenter.transforms import displacements, inverted, refuse_unlike_axes
 from isocenter.values import Affine, Decision, Displacement, Geometry, Image, SpatialTransform
 
 if TYPE_CHECKING:
@@ -69,6 +69,11 @@ class Registration:
     after: float
     notes: tuple[str, ...] = field(default_factory=tuple)
 
+    @property
+    def gains(self) -> bool:
+        """Whether the images agree better than before."""
+        return _is_better(self.similarity, self.after, self.before)
+
 
 def registered(
     fixed: Image,
@@ -113,7 +118,7 @@ def registered(
     if settings.transform == "deformable":
         bent, more = _deformed(pair, start, measure, similarity.value, settings.seconds)
         decisions |= more
-        curved = _right_angled(field_of(bent))
+        curved = right_angled(field_of(bent))
         parts = (curved, *parts)
         after = _after(levels[-1], bent, start, measure, similarity.value)
         if bent.is_cut:
@@ -218,21 +223,6 @@ def _deformed(
         ),
         "steps": Decision(list(STEPS), "of Adam on each level, the coarsest first"),
     }
-
-
-def _right_angled(curved: Displacement) -> Displacement:
-    """A field on a grid whose axes are at right angles, which alone other programs read."""
-    grid = curved.geometry
-    if not grid.is_sheared:
-        return curved
-    turn, _ = np.linalg.qr(grid.affine[:-1, :-1])
-    along_axes = grid.corners @ turn
-    low, high = along_axes.min(axis=0), along_axes.max(axis=0)
-    step = min(grid.steps)
-    affine = np.eye(grid.ndim + 1)
-    affine[:-1, :-1], affine[:-1, -1] = turn * step, turn @ low
-    shape = tuple(int(one) for one in np.ceil((high - low) / step) + 1)
-    return whole_field(SpatialTransform((curved,)), Geometry(shape, affine))
 
 
 def _places(level: Level, start: Start, moved: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 from isocenter.errors import IsocenterError, counted
 from isocenter.files import content_hash, read_text_table
 from isocenter.planning import FURTHER
-from isocenter.reading import ReadingOptions, open_for
+from isocenter.reading import ReadingOptions, open_for, pairs_of
 from isocenter.scoring import named_as_in_run, read_data_record
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Plan
@@ -37,7 +37,7 @@ def validation_images(run: Path, plan: Plan) -> ValidationImages:
     """Of the cases that selected the model, or trained it where none did, those that are what they were."""
     try:
         places = [run / plan.data, *plan.options.get(FURTHER, ())]
-        dataset = open_for(plan["task.name"], places, ReadingOptions.of_plan(plan.options))
+        dataset = open_for(plan["task.name"], places, ReadingOptions.of_plan(plan.options), pairs=pairs_of(plan))
     except (IsocenterError, OSError):
         return ValidationImages("the run's data could not be read again")
     table, record = read_text_table(run / "split.csv"), read_data_record(run)

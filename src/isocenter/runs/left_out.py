@@ -8,7 +8,7 @@ from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import read_text_table
 from isocenter.planning import FURTHER, read_plan
 from isocenter.quality import Examination, duplicates_among
-from isocenter.reading import ReadingOptions, looked_through, open_for
+from isocenter.reading import ReadingOptions, looked_through, open_for, pairs_of
 from isocenter.values import Dataset, Problem
 
 # The parts of a run that must stay unseen.
@@ -42,7 +42,9 @@ def _held_out(run: Path) -> Dataset:
     plan, table = read_plan(run / "plan.yaml"), read_text_table(run / "split.csv")
     wanted = set(table.loc[table["split"].isin(HELD_OUT), "case"])
     places = [run / plan.data, *plan.options.get(FURTHER, ())]
-    dataset = open_for(plan["task.name"], places, ReadingOptions.of_plan(plan.options)).only(wanted)
+    dataset = open_for(plan["task.name"], places, ReadingOptions.of_plan(plan.options), pairs=pairs_of(plan)).only(
+        wanted
+    )
     if {case.id for case in dataset} != wanted:
         problem = f"{counted(len(wanted - {case.id for case in dataset}), 'case')} that it holds out cannot be found"
         raise DatasetError(problem, str(run), "Restore its data as they were")

@@ -104,6 +104,11 @@ class PlanRequest:
         value = self.assignments.get(name)
         return value if isinstance(value, int) and value >= 0 else otherwise or 0
 
+    @property
+    def pairs(self) -> int | None:
+        """The number of pairs of each image, set by hand; None where nobody set it."""
+        return self.number("task.pairs", None) or None
+
     def share(self, name: str) -> float | None:
         """A share set by hand; None where nobody set it."""
         value = self.assignments.get(name)
@@ -315,7 +320,7 @@ def _examined(data: str | Path | Dataset, request: PlanRequest) -> tuple[Examina
         )
     machine = this_machine(device.value, request.threads, request.device_memory)
     _, examination, numbered = opened_and_looked_through(
-        lambda needs: open_for(request.task, [data, *request.further], request.reading, needs),
+        lambda needs: open_for(request.task, [data, *request.further], request.reading, needs, request.pairs),
         request.task,
         machine.threads,
     )

@@ -32,7 +32,17 @@ from isocenter.planning import (
     with_transfer,
 )
 from isocenter.quality import Examination
-from isocenter.reading import ALLOW_LARGE, ReadingOptions, looked_through, open_for, refuse_unfit, with_references
+from isocenter.reading import (
+    ALLOW_LARGE,
+    ReadingOptions,
+    looked_through,
+    open_for,
+    pairs_of,
+    pairs_table,
+    refuse_unfit,
+    with_references,
+    write_alignment,
+)
 from isocenter.runs import AS_STEPS
 from isocenter.runs.left_out import without_held_out
 from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
@@ -149,6 +159,9 @@ def new_run(
     with written(out, overwrite=True) as partial:
         partial.mkdir()
         write_table(split_table(dataset, made.parts, made.folds), partial / "split.csv")
+        write_alignment(dataset, ReadingOptions.of_plan(made.plan.options).align, partial)
+        if len(pairs := pairs_table(dataset, made.parts)):
+            write_table(pairs, partial / "pairs.csv")
         looks = made.examination.looks
         digests, origin = {name: look.digest for name, look in looks.items()}, lineage or Lineage()
         write_data_record(partial, dataset, digests, origin.seen, origin.unknown)
@@ -262,7 +275,7 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     plan = untrained(read_plan(out / "plan.yaml"))  # written before the report, which ends a run
     _refuse_other_machine(out, plan)
     name, reading = str(plan["task.name"]), ReadingOptions.of_plan(plan.options)
-    dataset = open_for(name, [out / plan.data, *plan.options.get(FURTHER, ())], reading)
+    dataset = open_for(name, [out / plan.data, *plan.options.get(FURTHER, ())], reading, pairs=pairs_of(plan))
     named, threads = named_as_in_run(dataset, read_data_record(out)), int(plan["training.threads"])
     examination = looked_through(named, threads, kinds=needs_of(name))
     refuse_unfit(examination)

@@ -53,7 +53,7 @@ Layer = Callable[[Passage], Prediction]
 
 def in_windows(task: Task, windows: WindowSettings, passage: Passage) -> Prediction:
     """The lowest layer: windows of the image through the network, decoded on the image's grid."""
-    return run_pipeline(
+    prediction = run_pipeline(
         passage.image,
         passage.where,
         task=task,
@@ -64,6 +64,7 @@ def in_windows(task: Task, windows: WindowSettings, passage: Passage) -> Predict
         receiver=passage.receiver,
         region=passage.request.region,
     )
+    return task.with_image(prediction, passage.image, refined=passage.request.refined)
 
 
 def after_first(

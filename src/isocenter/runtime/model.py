@@ -150,7 +150,7 @@ class Model:
         """What the model sees of a case, and what it says of it; further: what also looks at it, as in `Watched`."""
         watching = Watching(self.networks.watched(further).run)
         ungated = replace(self, parts=replace(self.parts, guard=None))
-        prediction = ungated.with_run(watching).predict(case)
+        prediction = ungated.with_run(watching).predict(case, replace(self.request, refined=False))
         np.asarray(prediction.data)  # a large volume passes the network only while its result is read
         seen = watching.observation(stacked(case.images, case.id), case.covariates)
         return replace(seen, patient=case.patient), prediction

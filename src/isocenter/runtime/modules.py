@@ -31,8 +31,15 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     module = networks.build(network["name"], own, network["spatial_dims"], heads, network["size"], context, fusion)
     module = networks.with_quick_single_volumes(module)
     module = bundle.NoisyLogits(module, noisy) if noisy else module
+    moving = displacing_heads(heads)
+    module = bundle.Displacing(module, moving) if moving else module
     module = bundle.AfterLabels(module, marked) if marked else module
     return bundle.OnItsEntries(module, network["first_entry"], context) if "first_entry" in network else module
+
+
+def displacing_heads(heads: Mapping[str, Head]) -> dict[str, int]:
+    """{head: axes} of those that displace voxels, and so are velocities of the family's network."""
+    return {name: head.count for name, head in heads.items() if head.moves}
 
 
 def heads_of(task: Task, network: Mapping[str, Any]) -> tuple[Mapping[str, Head], dict[str, int]]:

@@ -58,9 +58,13 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     return record
 
 
-def seal(folder: Path) -> None:
-    """Write the manifest: the SHA-256 of every file of the folder. It detects change, it does not prove origin."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+def seal(folder: Path, *, apart: Collection[str] = ()) -> None:
+    """Write the manifest: the SHA-256 of every file of the folder. It detects change, it does not prove origin.
+
+    apart: names of files that may change later
+    """
+    left = {MANIFEST, *apart}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left)
     digests = {path.relative_to(folder).as_posix(): digest(path) for path in files}
     write_json(folder / MANIFEST, "isocenter.manifest", {"sha256": digests})
 

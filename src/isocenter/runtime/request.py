@@ -19,6 +19,7 @@ class Request:
     at_most: s that the windows may take: the image is refused once they are known to take longer
     maps:    whether the uncertainty of every voxel is kept
     allow_large: whether images are predicted that are out of all proportion to those that trained the model
+    refined: whether what only improves a result is done too, as the optimisation of a pair after the network
     Raises UsageError for an overlap that is no share.
     """
 
@@ -29,6 +30,7 @@ class Request:
     at_most: float | None = None
     maps: bool = False
     allow_large: bool = False
+    refined: bool = True
 
     def __post_init__(self) -> None:
         if self.overlap is not None and not 0 <= self.overlap < 1:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from isocenter.scoring.auditing.between_groups import image_shift
     from isocenter.scoring.auditing.groups import OF_GROUPS, with_table
     from isocenter.scoring.auditing.representation import represented
+    from isocenter.scoring.auditing.screening import refuse_no_outcome
     from isocenter.scoring.case_selection import Choice, choice, of_the_same_name, who_trained
     from isocenter.scoring.comparison import (
         Comparison,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
         Margin,
         ModelTest,
         Ranked,
+        ReadingEffect,
         Standing,
         Tested,
     )

@@ -12,7 +12,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.runtime import Model
 from isocenter.scoring.data_record import DataRecord, read_data_record
 from isocenter.scoring.lineage import lineage_notes
-from isocenter.values import SPLITS, Dataset, Split
+from isocenter.values import SPLITS, Dataset, Split, people_of
 
 TEST, ALL, SPLIT = "test", "all", "split.csv"
 OVER_FOLDS = (
@@ -62,7 +62,8 @@ def who_trained(model: Model, run: Path) -> set[str]:
 
 def _patients_of(table: pd.DataFrame, model: Model) -> set[str]:
     known = model.record.get("patients_known", False)
-    return set(table.loc[table["split"] != TEST, "patient"]) - {""} if known else set()
+    trained = table.loc[table["split"] != TEST, "patient"] if known else ()
+    return {person for one in trained for person in people_of(one)} - {""}
 
 
 def _is_own(dataset: Dataset, table: pd.DataFrame, record: DataRecord) -> bool:
@@ -138,7 +139,7 @@ def _people(dataset: Dataset, parts: Collection[str], trained: Collection[str]) 
 
 def of_the_same_name(dataset: Dataset, trained: Collection[str]) -> str:
     """The number of patients with the name of one who trained the model, as the start of a note; empty for none."""
-    known = {case.patient for case in dataset} if dataset.patients_known else set()
+    known = {one for case in dataset for one in people_of(case.patient)} if dataset.patients_known else set()
     if not (count := len(known.intersection(trained))):
         return ""
     same = counted(count, "patient has the name", "patients have the names")

@@ -114,6 +114,7 @@ class Comparison(InNotebook):
             for one in self.tested.rows
             if one.is_primary
         ]
+        lines += map(str, self.tested.readers)
         lines += [f"{one.sides[1]}: {one.margin_words}" for one in self.tested.rows if one.margin_words]
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from isocenter.errors import UsageError
-from isocenter.files import dicom
+from isocenter.files import dicom, line_of_key
 
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
 TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
@@ -227,6 +226,7 @@ class ModelSection(Section):
     covariates:  {name: source} of those that are not in DICOM
     answers:     kinds of DICOM objects that state its results; without any a SEG and a report
     explain:     "auto" adds a map of what each answer rests on, by the best method that passed its tests on the model
+    align:       how images of a rule on several series are brought onto the grid of the first
     sr_class:    of its reports: Comprehensive 3D SR, or the older Comprehensive SR
     """
 
@@ -237,6 +237,7 @@ class ModelSection(Section):
     covariates: dict[str, Annotated[CovariateSource, BeforeValidator(_source)]] = {}
     answers: list[Kind] = []
     explain: Literal["none", "auto"] = "none"
+    align: Literal["world", "register"] | None = None
     sr_class: Literal["comprehensive-3d", "comprehensive"] = "comprehensive-3d"
 
 
@@ -614,7 +615,7 @@ def read_settings(
     except ValidationError as error:
         first = error.errors()[0]
         where = [str(part) for part in first["loc"]]
-        line = f", line {_line(text, where)}" if path is not None else ""
+        line = f", line {line_of_key(text, where)}" if path is not None else ""
         problem = f"{'.'.join(where) or 'the file'}: {_words(first)}"
         raise UsageError(
             problem, f"{path or 'serve'}{line}", "See the page on `isocenter serve` for every key"
@@ -624,26 +625,6 @@ def read_settings(
 
 def _words(error: Any) -> str:
     return "there is no such key" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
-
-
-def _line(text: str, where: Sequence[str]) -> int:
-    """The line whose key, or whose table, is the longest part of a place in the file."""
-    best, longest, table, tables = 1, 0, tuple[str, ...](), Counter[tuple[str, ...]]()
-    for number, line in enumerate(text.splitlines(), start=1):
-        paths = list[tuple[str, ...]]()
-        if header := re.match(r"\s*(\[\[?)\s*(.+?)\s*\]", line):
-            table = tuple(part.strip(" \"'") for part in header[2].split("."))
-            paths.append(table)
-            if header[1] == "[[":
-                tables[table] += 1
-                table = (*table, str(tables[table] - 1))
-                paths.append(table)
-        elif key := re.match(r"\s*[\"']?([\w-]+)[\"']?\s*[=.]", line):
-            paths.append((*table, key[1]))
-        for path in paths:
-            if len(path) > longest and path == tuple(where[: len(path)]):
-                best, longest = number, len(path)
-    return best
 
 
 def _absolute(settings: Settings, base: Path) -> Settings:

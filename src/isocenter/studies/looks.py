@@ -43,7 +43,11 @@ def spent(fraction: float, alpha: float, spending: str) -> float:
 
 def bounds(looks: int, alpha: float, spending: str) -> list[Look]:
     """Equally spaced looks whose bounds spend a two-sided alpha, half on each side."""
-    fractions = [number / looks for number in range(1, looks + 1)]
+    return bounds_at([number / looks for number in range(1, looks + 1)], alpha, spending)
+
+
+def bounds_at(fractions: Sequence[float], alpha: float, spending: str) -> list[Look]:
+    """The same at rising fractions of the information, of which later ones need not be known yet."""
     found: list[float] = []
     paths: _Paths | None = None
     for fraction in fractions:

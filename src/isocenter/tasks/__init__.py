@@ -81,7 +81,7 @@ if TYPE_CHECKING:
         sided_names,
         unknown_sides,
     )
-    from isocenter.tasks.task import Guess, Origin, Outputs, Task
+    from isocenter.tasks.task import IMAGES, Guess, Origin, Outputs, Task
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

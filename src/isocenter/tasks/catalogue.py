@@ -25,6 +25,7 @@ TASKS = {
     "detection": "isocenter.tasks.detection.question:Detection",
     "findings": "isocenter.tasks.findings.question:Findings",
     "instances": "isocenter.tasks.instances.question:InstanceSegmentation",
+    "registration": "isocenter.tasks.registration.question:Registration",
     "regression": "isocenter.tasks.regression.question:Regression",
     "representation": "isocenter.tasks.representation.question:Representation",
     "segmentation": "isocenter.tasks.segmentation.question:Segmentation",
@@ -59,6 +60,9 @@ def _joined(name: str) -> Any:
     if unfit := [one.name for one in kinds if one.by_name]:
         problem = f"{unfit[0]} is learnt without references, and joins no other kind"
         raise PlanError(problem, "task.name", f"Name {unfit[0]} by itself, or leave it out")
+    if any(one.sees_images for one in kinds):
+        problem = "registration is learnt from pairs of images, and joins no other kind"
+        raise PlanError(problem, "task.name", "Name it by itself, or leave it out")
     return _loaded(JOINED).of_kinds(kinds)
 
 

@@ -22,6 +22,7 @@ from isocenter.values import (
     Floats,
     Geometry,
     Head,
+    Image,
     Label,
     Measurements,
     Merge,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Outputs = Mapping[str, "Tensor"]
+# Under this name a loss gets the images beside the outputs of the heads.
+IMAGES = "images:"
 # Whose cases decide after training: none of them trained, they trained, or they are of another site.
 Origin = Literal["unseen", "training", "site"]
 # The columns of `predictions.csv`, or several rows of them.
@@ -68,6 +71,8 @@ class Task(ABC):
     alternatives: sets of kinds of reference, each of which teaches something; empty: all that the task needs
     by_name:      whether it is learnt only where somebody names it; its result is what the network sees, and objectives
                   that need no reference teach it
+    sees_images:  whether `loss` and `quality` get the images, as the network saw them, among the outputs as `IMAGES`
+    pairs:        of a kind that learns from pairs of images: how many are drawn for each image where none are listed
     parts:        {name: task} that it is made of, as `Prediction.parts`; `leaves` walks them
     """
 
@@ -77,6 +82,8 @@ class Task(ABC):
     tuned_on: ClassVar[tuple[Split, ...]] = ("val",)
     alternatives: ClassVar[tuple[frozenset[str], ...]] = ()
     by_name: ClassVar[bool] = False
+    sees_images: ClassVar[bool] = False
+    pairs: int | None = None
     parts: Mapping[str, Task] = MappingProxyType({})
 
     # The question: settings, heads, targets, loss.
@@ -208,6 +215,13 @@ class Task(ABC):
 
     def with_features(self, prediction: Prediction, features: Floats | None) -> Prediction:
         """The result with the pooled features of the network, of a task whose result they are; None: it gives none."""
+        return prediction
+
+    def with_image(self, prediction: Prediction, image: Image, *, refined: bool = True) -> Prediction:
+        """The result with what only the whole image on its own grid tells; as it is of most kinds.
+
+        refined: whether it is also improved on the image itself
+        """
         return prediction
 
     @abstractmethod

@@ -18,6 +18,7 @@ from isocenter.networks import Loaded
 from isocenter.objectives import SUPERVISED, Objective, Positives, needs_of
 from isocenter.planning import Settings, Training
 from isocenter.runtime import Context, build_module, model_settings, slide, with_covariates
+from isocenter.tasks import IMAGES
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.checkpoint_choice import joined_numbers
 from isocenter.training.data.loader import Loader
@@ -248,6 +249,8 @@ class Session:
                 seen, image, inference.patch, overlap=inference.overlap, batch=4, merge=task.merge
             ):
                 outputs = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
+                if task.sees_images:
+                    outputs[IMAGES] = torch.from_numpy(image[(slice(None), *region)])[None]
                 part = each_array(case.kind.cut(case.target, region), lambda array: torch.from_numpy(array)[None])
                 for name, value in task.quality(outputs, part).items():
                     sums[name] = sums[name] + value if name in sums else value

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from isocenter.transforms.consensus import majority, staple, votes
     from isocenter.transforms.corruptions import CORRUPTIONS, SEVERITIES, corrupted, corruption_named
     from isocenter.transforms.draws import child, generator, order, some_of
-    from isocenter.transforms.enclosing import OBJECTS, PIECES, boxes_of_objects, boxes_of_pieces, is_speck
+    from isocenter.transforms.enclosing import (
+        OBJECTS,
+        PIECES,
+        boxes_of_numbers,
+        boxes_of_objects,
+        boxes_of_pieces,
+        is_speck,
+    )
     from isocenter.transforms.frames import at_steps, evenly, frames_as_channels, in_slots, looked_at, thinned
     from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
     from isocenter.transforms.labels import label_taps, largest, resample_labels, resample_largest, voted

@@ -25,7 +25,9 @@ def aligned(image: Image, geometry: Geometry, where: str) -> Image:
     frames = {image.geometry.frame_of_reference, geometry.frame_of_reference} - {None}
     if len(frames) > 1:
         raise GeometryError(
-            "the images lie in different frames of reference", where, "Register them first: aligning would be a guess"
+            "the images lie in different frames of reference",
+            where,
+            "Register them: --align register; the headers alone do not say how they lie",
         )
     if image.geometry.equals(geometry):
         return image

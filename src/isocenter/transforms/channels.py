@@ -38,7 +38,7 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
             raise GeometryError(
                 f"{name!r} lies on another grid than the first image: {image.geometry.difference(first.geometry)}",
                 where,
-                "Resample them with --align, or bring them onto one grid first",
+                "Bring them there with --align world or --align register, or bring them onto one grid first",
             )
         if image.frames != first.frames:
             problem = f"{name!r} has {image.frames or 'no'} frames, the first image {first.frames or 'none'}"

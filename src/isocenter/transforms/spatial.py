@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -188,11 +189,19 @@ def _places(transform: SpatialTransform, onto: Geometry, source: Geometry) -> It
         yield rows, np.moveaxis(source.to_index(carried_points(transform, points)), -1, 0)
 
 
-def carried(image: Image, transform: SpatialTransform, onto: Geometry, order: Order = "linear") -> Image:
+def carried(
+    image: Image,
+    transform: SpatialTransform,
+    onto: Geometry,
+    order: Order = "linear",
+    *,
+    beyond: Literal["nothing", "edge"] = "nothing",
+) -> Image:
     """A moving image on the grid of the fixed one; what it does not cover is NaN, so not `valid`.
 
     Nor is what is made of voxels that are no measurements. Cubic is the interpolating B-spline of Unser, IEEE Signal
     Process Mag 1999, doi:10.1109/79.799930. A label map goes through `carried_labels`.
+    beyond: "edge": the image's edge goes on where it does not reach
     """
     image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
     volumes = image.data.reshape(-1, *image.geometry.shape)
@@ -203,7 +212,8 @@ def carried(image: Image, transform: SpatialTransform, onto: Geometry, order: Or
         outside = ~_covered(image.geometry, places)
         for number, reader in enumerate(readers):
             part = reader.at(places)
-            part[outside] = np.nan
+            if beyond == "nothing":
+                part[outside] = np.nan
             made[number, rows] = part
     pixels = made.reshape(*image.shape[: -image.geometry.ndim], *onto.shape)
     return replace(image, pixels=pixels, geometry=onto, padding=None)

@@ -8,8 +8,9 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
-    from isocenter.values.case import SPLITS, Case, Dataset, LazyMapping, Problem, Split
+    from isocenter.values.case import SPLITS, Case, Dataset, LazyMapping, Problem, Split, people_of
     from isocenter.values.coded_name import CodedName
+    from isocenter.values.correspondence import ONTO, UNMOVED, Correspondence, patients_of_pair
     from isocenter.values.covariates import (
         AGE,
         BLANKS,
@@ -63,12 +64,10 @@ if TYPE_CHECKING:
         Boxes,
         Confidence,
         Dense,
-        Field,
         Head,
         Instances,
         Map,
         Merge,
-        Points,
         Prediction,
         Region,
         Several,

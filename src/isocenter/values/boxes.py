@@ -27,6 +27,7 @@ class BoundingBoxes:
     ignored: (n,) whether detecting it is neither right nor wrong: "difficult" of Pascal VOC, "iscrowd" of COCO
     epistemic: (n,) share of its uncertainty about which several views of the image disagree; None where nobody knows
     uncalibrated: (n,) scores before they were calibrated; None where that changed nothing
+    numbers: (n,) of the objects, which keep them in other frames of a clip; empty where nobody numbered them
     notes:   decisions of the reader and oddities of the file, one sentence each
     Raises GeometryError for a box without extent, or corners that are no numbers.
     """
@@ -38,6 +39,7 @@ class BoundingBoxes:
     notes: tuple[str, ...] = ()
     epistemic: Floats | None = None
     uncalibrated: Floats | None = None
+    numbers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -99,8 +101,9 @@ class BoundingBoxes:
         each = (self.scores, self.epistemic, self.uncalibrated)
         scores, epistemic, uncalibrated = (None if one is None else one[chosen] for one in each)
         names = tuple(self.names[n] for n in chosen)
+        numbers = tuple(self.numbers[n] for n in chosen) if self.numbers else ()
         return BoundingBoxes(
-            self.corners[chosen], names, scores, self.ignored[chosen], self.notes, epistemic, uncalibrated
+            self.corners[chosen], names, scores, self.ignored[chosen], self.notes, epistemic, uncalibrated, numbers
         )
 
 

@@ -16,6 +16,15 @@ Split = Literal["train", "val", "calibration", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
+# Between the two patients of a pair of images.
+AND = " & "
+
+
+def people_of(patient: str) -> tuple[str, ...]:
+    """The person or, of a pair of images, the two persons that `Case.patient` names."""
+    return tuple(patient.split(AND))
+
+
 class LazyMapping(Mapping[str, T], Generic[T]):
     """Values by name that are read on demand, and not kept.
 
@@ -42,10 +51,11 @@ class LazyMapping(Mapping[str, T], Generic[T]):
 class Case:
     """One examination.
 
+    patient:    whose it is; of a pair of two patients' images both, joined by `AND`
     images:     {channel name: Image}; what the model may see, in the order in which it sees them
     references: {kind: value}; what is true. Kinds: "class" (a name), "findings" ({name: present}), "mask" and
                 "instances" (an Image of integers), "boxes" (BoundingBoxes), "value" ({name: number}),
-                "event" ((time, happened)), "field"; "mask:<reader>" is what another person drew
+                "event" ((time, happened)), "field" (Correspondence); "mask:<reader>" is what another person drew
     covariates: who it is (age, sex, site, scanner, ...), as read; a missing one is None
     known:      the structures that somebody drew in its masks: any other is unknown there, not absent; None: all
     files:      what the case was read from, for hashing
@@ -105,6 +115,7 @@ class Dataset:
     patients_known: False where no rule fits and each case stands for itself
     layout:   how the folder was read, in words
     derived:  {kind of reference: how it was made of another, in words}
+    parted:   how `splits` were drawn, in words, where the set has no split of its own; empty: they are its own
     problems: what could not be read, and why
     ranked:   whether a person states the order of the classes, from the lowest grade to the highest
     accepted: findings that would forbid training, by their names, and that a person accepts
@@ -124,6 +135,7 @@ class Dataset:
     patients_known: bool = False
     layout: str = ""
     derived: Mapping[str, str] = field(default_factory=dict)
+    parted: str = ""
     problems: tuple[Problem, ...] = ()
     ranked: bool = False
     accepted: frozenset[str] = frozenset()

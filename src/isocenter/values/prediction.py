@@ -12,6 +12,7 @@ import numpy as np
 from isocenter.values.boxes import BoundingBoxes
 from isocenter.values.geometry import Geometry, counted_in
 from isocenter.values.image import Array, Deferred, Label
+from isocenter.values.transform import SpatialTransform
 
 Region = tuple[slice, ...]
 # Finished parts of the source grid, in order, each with one array a head: (channels, *region) or (channels,).
@@ -37,7 +38,7 @@ class Output:
 
     @property
     def count(self) -> int:
-        """Numbers asked for: of the image or of each voxel; of points and boxes, their kinds."""
+        """Numbers asked for: of the image or of each voxel; of boxes, their kinds."""
         return 0
 
     @property
@@ -64,6 +65,11 @@ class Output:
     def tells_objects(self) -> bool:
         """Whether its channels separate objects of one class by depths in them."""
         return self.heights > 0
+
+    @property
+    def moves(self) -> bool:
+        """Whether it states nothing but a vector, by which each voxel is displaced."""
+        return self.is_dense and self.offsets == self.count
 
     @property
     def holds_numbers(self) -> bool:
@@ -150,18 +156,6 @@ class Dense(Output):
 
 
 @dataclass(frozen=True)
-class Points(Output):
-    """A head of heat maps, one a kind of point."""
-
-    kinds: int
-
-    @property
-    def count(self) -> int:
-        """Its kinds of points."""
-        return self.kinds
-
-
-@dataclass(frozen=True)
 class Boxes(Output):
     """Boxes, each of one of so many classes."""
 
@@ -179,25 +173,13 @@ class Instances(Output):
 
 
 @dataclass(frozen=True)
-class Field(Output):
-    """A head of vectors for every voxel, in voxels of the input grid."""
-
-    components: int
-
-    @property
-    def count(self) -> int:
-        """The components of a vector."""
-        return self.components
-
-
-@dataclass(frozen=True)
 class Several(Output):
     """The answers that are known of a case, of several questions: {part: the head that its target is for}."""
 
-    parts: Mapping[str, Vector | Dense | Points | Boxes | Instances | Field] = field()
+    parts: Mapping[str, Vector | Dense | Boxes | Instances] = field()
 
 
-Head = Vector | Dense | Points | Boxes | Instances | Field | Several
+Head = Vector | Dense | Boxes | Instances | Several
 # Under this name a batch of such targets says, (batch, parts), of which samples each part is known.
 KNOWN = "known"
 
@@ -288,6 +270,7 @@ class Prediction:
     abstained:     why the model gave no answer, where it gave none
     notes:         sentences without which the result would be misread
     maps:          {name: a dense result that is no label map}
+    transform:     of a pair: from points of the fixed image to points of the moving one, RAS+ mm
     untuned:       {name: numbers} from which the result was decoded, or a sample of them: what tuning looks at
     """
 
@@ -301,6 +284,7 @@ class Prediction:
     notes: tuple[str, ...] = ()
     confidence: Confidence = Confidence()
     maps: Mapping[str, Map] = field(default_factory=dict)
+    transform: SpatialTransform | None = None
     untuned: Mapping[str, Array | Deferred] | None = None
     parts: Mapping[str, Prediction] = field(default_factory=dict)
     frames: tuple[Prediction, ...] = ()
@@ -329,6 +313,8 @@ class Prediction:
             spreads = [f" ± {one:.3g}" for one in deviations] + [""] * len(self.values)
             pairs = zip(self.values.items(), spreads, strict=False)
             yield _listed([f"{name} {value:.4g}{spread}" for (name, value), spread in pairs])
+        if self.transform is not None:
+            yield repr(self.transform)
         if (called := self.called) is not None:
             counts = {name: called.names.count(name) for name in dict.fromkeys(called.names)}
             yield f"boxes: {_listed([f'{name} {count}' for name, count in counts.items()]) or 'none'}"

@@ -19,6 +19,8 @@ from isocenter.monitoring import (
     ALLOWED,
     APPROVED,
     AT_LEAST,
+    CHANGE_RECORD,
+    CHANGE_SCHEMA,
     CURRENT,
     OUTSIDE,
     Acceptance,
@@ -44,7 +46,7 @@ from isocenter.values import Dataset
 from isocenter.verbs.comparing.rows import tests_by_group
 from isocenter.verbs.evaluate import evaluate
 
-RECORD, SCHEMA, REPORT = "change.json", "isocenter.change", "report.html"
+REPORT = "report.html"
 PROPOSAL, PROPOSAL_SCHEMA = "proposal.json", "isocenter.proposal"
 MONITORED, MONITORED_SCHEMA = "monitor.json", "isocenter.monitor"
 MANIFEST, FIRST, NEW, PLAIN = "manifest.json", "first", "new", "torch"
@@ -105,7 +107,7 @@ class ChangeCheck(InNotebook):
     def as_record(self) -> dict[str, Any]:
         """The record for `--json` and change.json."""
         return {
-            "schema": SCHEMA,
+            "schema": CHANGE_SCHEMA,
             "version": 1,
             "verdict": self.verdict,
             "because": self.because,
@@ -178,7 +180,7 @@ def check_change(
     """
     target = None if out is None else Path(out)
     if target is not None:
-        refuse_taken(target, overwrite, (RECORD, REPORT))
+        refuse_taken(target, overwrite, (CHANGE_RECORD, REPORT))
     agreed = read_change_plan(Path(plan))
     with ExitStack() as stack:
         current, changed = (stack.enter_context(_opened(Path(one))) for one in (old, new))
@@ -393,12 +395,12 @@ def _facts(plan: ChangePlan, before: Mapping[str, Package], new: Package) -> dic
 def _written(check: ChangeCheck, scored: Mapping[str, Scored], overwrite: bool) -> ChangeCheck:
     if check.out is None:
         return check
-    with result_folder(check.out, overwrite, (RECORD, REPORT)) as folder:
+    with result_folder(check.out, overwrite, (CHANGE_RECORD, REPORT)) as folder:
         for name, one in scored.items():
             (folder / name).mkdir()
             one.write(folder / name)
         record = check.as_record()
-        write_json(folder / RECORD, record.pop("schema"), record)
+        write_json(folder / CHANGE_RECORD, record.pop("schema"), record)
         (folder / REPORT).write_text(render(_page(check, list(scored))), encoding="utf-8")
     return check
 
@@ -409,14 +411,16 @@ def _page(check: ChangeCheck, scored: Sequence[str]) -> Page:
         [row.rule, row.wanted, row.found, "holds" if row.holds else "does not hold", row.evidence] for row in check.rows
     ]
     columns = ["rule", "wanted", "found", "", "evidence"]
-    files = [Link(RECORD, RECORD), *(Link(f"cases of {name}", f"{name}/{CASES}") for name in scored)]
+    files = [Link(CHANGE_RECORD, CHANGE_RECORD), *(Link(f"cases of {name}", f"{name}/{CASES}") for name in scored)]
     rules = [Table(columns, rows)] if rows else [Paragraph("The models do not differ.")]
     sections = [Section("Rules", rules, files)]
     if check.questions:
         cells = [[one.number, one.question, one.answer, one.evidence] for one in check.questions]
         lead = Paragraph("Asked by FDA of a software change, in our words. What no record answers is missing.")
         table = Table(["", "question", "answer", "evidence, or what to give"], cells)
-        sections.append(Section("Questions on a change outside the plan", [lead, table], [Link(RECORD, RECORD)]))
+        sections.append(
+            Section("Questions on a change outside the plan", [lead, table], [Link(CHANGE_RECORD, CHANGE_RECORD)])
+        )
     facts = {
         name: value["sha256"] for name, value in check.facts.items() if isinstance(value, Mapping) and "sha256" in value
     }

@@ -24,6 +24,7 @@ from isocenter.reading import (
     path_of,
     refuse_taken,
     result_folder,
+    write_alignment,
 )
 from isocenter.report import InNotebook, render
 from isocenter.runtime import Cluster, write_json
@@ -136,7 +137,8 @@ def check(
     if scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
     references = learns_from_references(task)
-    opened = functools.partial(_opened, data, ReadingOptions.of(**reading), references=references)
+    options = ReadingOptions.of(**reading)
+    opened = functools.partial(_opened, data, options, references=references)
     spread = None if scheduler is None else Cluster(scheduler)
     dataset, examination, _ = opened_and_looked_through(opened, task, threads or cores(), spread)
     unknown = modality_problems(examination.dataset, examination.fingerprint)
@@ -147,6 +149,7 @@ def check(
     result = Check(dataset, examination, facts, Path(out) if out is not None else None, audits)
     if out is not None:
         with result_folder(Path(out), overwrite, MARKS) as partial:
+            write_alignment(dataset, options.align, partial)
             write_json(partial / "check.json", "isocenter.check", result.as_record())
             for audit in audits:
                 audit.write(partial)

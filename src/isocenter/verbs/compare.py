@@ -10,7 +10,7 @@ from isocenter.errors import UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, read_cases, rows_from_json
 from isocenter.keywords import named_keywords
 from isocenter.reading import refuse_taken, result_folder
-from isocenter.report import Details, Link, Page, Section, render
+from isocenter.report import Details, Link, Page, Paragraph, Section, render, sentence
 from isocenter.runtime import read_json, write_json
 from isocenter.scoring import (
     CASES,
@@ -102,6 +102,8 @@ def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Seque
     files = [Link(MARKS[0], MARKS[0])]
     notes = [*undrawn, *_judged_otherwise(comparison, primaries)]
     notes += [*comparison_caveats(comparison), *caveats_of_tests(comparison)]
+    effects = [Paragraph(sentence(str(one))) for one in comparison.tested.readers]
+    people = [Section("Readers", effects, files)] if effects else []
     by_group = [Section("Groups", [table_of_tests(comparison, groups)], files)] if groups else []
     return render(
         Page(
@@ -109,6 +111,7 @@ def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Seque
             [],
             [
                 Section("Primary", primary, files),
+                *people,
                 *by_group,
                 Section("Exploratory", [comparison_table(comparison, others), tests], files),
             ],

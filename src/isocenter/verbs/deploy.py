@@ -15,10 +15,9 @@ from isocenter.errors import UsageError, counted
 from isocenter.files import file_hash
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
-from isocenter.monitoring import ALLOWED
+from isocenter.monitoring import ALLOWED, CHANGE_RECORD, CHANGE_SCHEMA
 from isocenter.report import InNotebook
 from isocenter.runtime import read_json
-from isocenter.verbs.change import RECORD, SCHEMA
 from isocenter.verbs.serve import need_extra
 
 if TYPE_CHECKING:
@@ -176,8 +175,8 @@ def _asked(
 
 def _allowed(check: Path, old: str, new: str) -> str:
     """The SHA-256 of a check. Raises UsageError unless it allows just this change."""
-    path = check / RECORD if check.is_dir() else check
-    record = read_json(path, SCHEMA)
+    path = check / CHANGE_RECORD if check.is_dir() else check
+    record = read_json(path, CHANGE_SCHEMA)
     if record.get("verdict") != ALLOWED:
         raise UsageError(f"the verdict is {record.get('verdict')}", str(path), "Promote what a check allows")
     for name, manifest in (("current", old), ("new", new)):
@@ -214,7 +213,7 @@ def _person(database: Database, account: str | None, password: str | None) -> Ac
 @contextmanager
 def _opened(node: str | Path) -> Iterator[tuple[Database, Settings]]:
     need_extra("change")
-    folder = Path(node)
+    folder = Path(node).absolute()  # workers run elsewhere
     database = service.node_database(folder)
     try:
         yield database, service.node_settings(folder)

@@ -9,29 +9,37 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from isocenter import documents
+from isocenter import documents, service
 from isocenter.documents import (
+    DATABASE,
     FACTS,
     RECORD,
+    REQUIREMENTS,
     ROOTS,
     SCHEMA,
+    TRACE,
+    TRACE_SCHEMA,
     Broken,
     Document,
     Subject,
+    Trace,
     broken_rows,
     browser_path,
     card_xml,
     document_of,
     drafted,
     facts_text,
+    file_record,
     guideline,
     guideline_names,
     metrics_of,
+    node_record,
     page_of,
     print_pages,
     read_facts,
     refuse_contradictions,
     refuse_planned_changes,
+    traced,
 )
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.keywords import named_keywords
@@ -39,6 +47,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.reading import refuse_taken, result_folder
 from isocenter.report import InNotebook, render
 from isocenter.runtime import as_json, digest, read_json, write_json
+from isocenter.verbs.serve import need_extra
 
 ALL = "all"
 FORMATS = ("html", "docx", "pdf", "json")
@@ -129,9 +138,9 @@ def document(
         raise UsageError("python-docx is not installed", "--format docx", "pip install 'isocenter[documents]'")
     if "pdf" in wanted:
         browser_path()
-    opened = Subject.opened(Path(subject))
+    opened = Subject.opened(Path(subject), node_of=_node_of)
     refuse_planned_changes(opened)
-    chosen = [guideline(name) for name in _chosen(names, opened.kind)]
+    chosen = [guideline(name).of(opened) for name in _chosen(names, opened.kind)]
     stated = {} if facts is None else read_facts(Path(facts), datetime.now(UTC).date())
     if facts is not None:
         refuse_contradictions(stated, opened, Path(facts))
@@ -149,6 +158,19 @@ def document(
         record = result.as_record()
         write_json(partial / RECORD, record.pop("schema"), record)
     return result
+
+
+def _node_of(folder: Path) -> Mapping[str, Any]:
+    """The figures of a node, whose database is a file of its folder or a server."""
+    if (folder / DATABASE).is_file():
+        return file_record(folder)
+    need_extra("document")
+    database = service.node_database(folder)
+    try:
+        with database.asked() as (query, tables):
+            return node_record(query, tables)
+    finally:
+        database.close()
 
 
 def _written(filled: Sequence[Document], subject: Subject, formats: Sequence[str], folder: Path) -> list[Path]:
@@ -203,9 +225,33 @@ def verify_documents(folder: str | Path, *, against: str | Path) -> Verified:
     folder:  that `document` wrote
     against: the run, package, node or study
     """
-    subject, record = Subject.opened(Path(against), agreeing=False), Path(folder) / RECORD
+    subject, record = Subject.opened(Path(against), agreeing=False, node_of=_node_of), Path(folder) / RECORD
     written = read_json(record, SCHEMA)
     try:
         return Verified(len(written["rows"]), broken_rows(Path(folder), subject))
     except (KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"is damaged ({error})", str(record), "Write the documents anew") from error
+
+
+@named_keywords()
+def trace_requirements(
+    requirements: str | Path = REQUIREMENTS,
+    *,
+    junit: str | Path | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> Trace:
+    """Trace requirements, promises of a page and controls of hazards to code, to tests and to their results.
+
+    requirements: a TOML file of a project with pyproject.toml
+    junit:        results of its tests, as `pytest --junitxml` writes them; without it no test has a result
+    out:          a folder for trace.json, which `software-file` and `risk-file` read
+    Raises UsageError for a file that is not there, says something unknown, or states one id twice.
+    """
+    if out is not None:
+        refuse_taken(Path(out), overwrite, (TRACE,))
+    trace = traced(Path(requirements), None if junit is None else Path(junit))
+    if out is not None:
+        with result_folder(Path(out), overwrite, (TRACE,)) as folder:
+            write_json(folder / TRACE, TRACE_SCHEMA, trace.as_record())
+    return trace

@@ -28,6 +28,7 @@ from isocenter.reading import (
     path_of,
     refuse_taken,
     result_folder,
+    write_alignment,
 )
 from isocenter.report import InNotebook, in_words
 from isocenter.runs import NOTES, OutOfFold, RunReport, selecting, training_length, training_log
@@ -66,6 +67,7 @@ from isocenter.scoring import (
     own_labels,
     own_results,
     read_data_record,
+    refuse_no_outcome,
     score,
     stop_note,
     task_of,
@@ -199,6 +201,8 @@ def evaluate(
     dataset = with_table(dataset, audits.group_table, chosen.parts)
     cases = [case for case in dataset if case.id in chosen.parts]
     groups_of(covariates_by_name(dataset, chosen.parts), audits.groups)  # refused before anything is predicted
+    if audits.screening:
+        refuse_no_outcome(covariates_by_name(dataset, chosen.parts), dataset.name)
     cases, unlike = own_labels(loaded.task, cases)
     predictor, folds = _predictor(loaded, run, chosen, device, uncertainty)
     known = dataset.patients_known
@@ -251,6 +255,7 @@ def evaluate(
             return result
         with result_folder(result.out, overwrite, MARKS) as folder:
             scored.write(folder)
+            write_alignment(cases, reading.align, folder)
             write_verdict(folder, verdict.as_record(), primary, registered_margin(promised))
             page = _report(result, loaded, dataset, run, plan, promised)
             (folder / "report.html").write_text(page, encoding="utf-8")

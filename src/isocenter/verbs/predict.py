@@ -50,6 +50,7 @@ from isocenter.reading import (
     path_of,
     refuse_taken,
     result_folder,
+    write_alignment,
 )
 from isocenter.report import InNotebook, tracked
 from isocenter.runtime import Model, Request, checked_ratios, with_uncertainty, write_json
@@ -74,6 +75,7 @@ class Predicted(InNotebook):
     stopped:      what ended it before the last case: Ctrl-C, a full disk, or a defect
     findings:     of all cases, as in `findings.json`; of several each row states its case
     measurements: of dense results, one row a case and label: size, mean and SD of the intensity
+    tracks:       of clips of objects, one row a track: label, first and last frame, score
     """
 
     table: pd.DataFrame
@@ -84,6 +86,7 @@ class Predicted(InNotebook):
     out: Path | None = None
     stopped: BaseException | None = None
     measurements: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([]))
+    tracks: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([]))
 
     @property
     def failures(self) -> list[Problem]:
@@ -243,6 +246,8 @@ def _write_records(
     write_table(result.table, folder / "predictions.csv")
     if len(result.measurements):
         write_table(result.measurements, folder / "measurements.csv")
+    if len(result.tracks):
+        write_table(result.tracks, folder / "tracks.csv")
     write_findings(result.findings, folder)
     origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
     computing = None if model.networks.computing is None else asdict(model.networks.computing)
@@ -297,6 +302,8 @@ def _predicted(
             raise
         stopped = error
     kept.enter_context(brought_to_its_end())
+    if asked.folder is not None:
+        write_alignment((case for case in cases if case.id in done), reading.align, asked.folder)
     result = _gathered(model, [done[case.id] for case in cases if case.id in done], problems, stopped)
     return _as_given(result, inputs) if predictor.is_elsewhere else result
 
@@ -339,6 +346,7 @@ def _gathered(
         findings_record(examined, model),
         stopped=stopped,
         measurements=pd.DataFrame([row for one in done for row in one.measured]),
+        tracks=pd.DataFrame([row for one in done for row in one.tracks]),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack, get_args
@@ -11,13 +11,13 @@ from typing import Any, Unpack, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import DatasetError, FormatError, GeometryError, UsageError
+from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import overlaps, surface_distance
 from isocenter.files import (
     DEFORMED,
     RESAMPLED,
     ReadKeywords,
-    read,
+    can_derive,
     read_given_table,
     stated_patient,
     write,
@@ -38,7 +38,7 @@ from isocenter.registration import (
     registered,
 )
 from isocenter.report import Block, Decisions, InNotebook, Page, Problems, Section, Table, figures, number, render
-from isocenter.runtime import write_json
+from isocenter.runtime import Model, write_json
 from isocenter.transforms import (
     carried,
     carried_labels,
@@ -51,10 +51,11 @@ from isocenter.transforms import (
     whole_field,
 )
 from isocenter.values import Array, Displacement, Geometry, Image, Label, Problem, SpatialTransform
+from isocenter.verbs.registering.given import drawn_on_grid, name_of_source, opened
+from isocenter.verbs.registering.learnt import registered_by
+from isocenter.verbs.registering.lesions import Course, FollowUp, follow_up
 
 MARKS = ("registration.json", "report.html")
-# Modalities of which a moved series can be written.
-DERIVED_KINDS = ("CT", "MR")
 COORDINATES = ("x", "y", "z")
 # Label values whose scores are listed: more are no structures that somebody named.
 MOST_LABELS = 256
@@ -69,6 +70,7 @@ class Registered(InNotebook):
     moved_labels:  the moving image's labels on the fixed grid
     moved_points:  columns name, x, y, z: the fixed image's points in the moving image
     table:         rows metric, label, value
+    follow_up:     lesions of both images compared, and the response
     """
 
     registration: Registration
@@ -77,6 +79,7 @@ class Registered(InNotebook):
     table: pd.DataFrame
     moved_labels: Image | None = None
     moved_points: pd.DataFrame | None = None
+    follow_up: FollowUp | None = None
     out: Path | None = None
 
     @property
@@ -97,6 +100,7 @@ class Registered(InNotebook):
             "decisions": {name: asdict(one) for name, one in self.registration.decisions.items()},
             "rows": self.table.to_dict("records"),
             "notes": list(self.registration.notes),
+            **({} if self.follow_up is None else {"follow_up": self.follow_up.as_record()}),
         }
 
     def __repr__(self) -> str:
@@ -105,6 +109,7 @@ class Registered(InNotebook):
             for row in self.table.to_dict("records")
         ]
         lines += [f"note: {note}" for note in self.registration.notes]
+        lines += [] if self.follow_up is None else [repr(self.follow_up)]
         return "\n".join([*lines, *([] if self.out is None else [str(self.out / MARKS[1])])])
 
 
@@ -121,6 +126,10 @@ def register(
     labels: str | Path | Image | None = None,
     fixed_labels: str | Path | Image | None = None,
     points: str | Path | None = None,
+    lesions: Sequence[str | Path | Image] = (),
+    days: float | None = None,
+    earlier: Sequence[str | Path] = (),
+    model: str | Path | Model | None = None,
     seconds: float | None = None,
     across_patients: bool = False,
     overwrite: bool = False,
@@ -136,24 +145,41 @@ def register(
     fixed_mask:      the part of the fixed image that is compared
     labels:          a label map of the moving image, carried along; fixed_labels: one of the fixed image, only scored
     points:          CSV of name, x, y, z (RAS+ mm; of pictures without a size pixels, x the column) in the fixed image
+    lesions:         masks of the lesions of the fixed image, the baseline, and of the moving one, the follow-up; organs
+                     are those of fixed_labels
+    days:            from the baseline to the follow-up, in place of those between the dates of DICOM headers
+    earlier:         response.json of follow-ups of this baseline before this one, for the nadir
+    model:           a run, a package or a model that was trained on pairs, in place of optimisation alone
     seconds:         at most so long for the deformable part; the result then depends on the machine
     across_patients: allow DICOM images of two patients
     options:         the fields of `isocenter.files.ReadOptions`, of both images
     Raises GeometryError for images or label maps that do not fit one another, UsageError for what holds nothing.
     """
     settings = _settings(transform, similarity, initial, seconds)
+    if len(lesions) not in (0, 2) or (not lesions and (days is not None or earlier)):
+        raise UsageError(f"{len(lesions)} masks of lesions", "--lesions", "Give that of each image")
+    if model is not None and (replace(settings, initial="auto") != RegistrationSettings() or fixed_mask is not None):
+        remedy = "Leave out --transform, --similarity, --seconds and --fixed-mask"
+        raise UsageError("a trained model has settings of its own", "--model", remedy)
     target = None if out is None else Path(out)
     if target is not None:
         refuse_taken(target, overwrite, MARKS)
-    ours, theirs = (_still(_opened(one, options), str(one)) for one in (fixed, moving))
-    where = f"{_name(fixed)}, {_name(moving)}"
+    ours, theirs = (_still(opened(one, options), str(one)) for one in (fixed, moving))
+    where = f"{name_of_source(fixed)}, {name_of_source(moving)}"
     if not across_patients:
         _refuse_two_patients(ours, theirs, where)
-    mask = None if fixed_mask is None else _on(fixed_mask, ours, options).data[0] != 0
-    of_moving = None if labels is None else _on(labels, theirs, options)
-    of_fixed = None if fixed_labels is None else _on(fixed_labels, ours, options)
+    drawn = [drawn_on_grid(one, image, options) for one, image in zip(lesions, (ours, theirs), strict=False)]
+    mask = None if fixed_mask is None else drawn_on_grid(fixed_mask, ours, options).data[0] != 0
+    of_moving = None if labels is None else drawn_on_grid(labels, theirs, options)
+    of_fixed = None if fixed_labels is None else drawn_on_grid(fixed_labels, ours, options)
+    course = Course.of((ours, theirs), drawn, of_fixed, days, earlier) if drawn else None
     table = None if points is None else _points(Path(points), ours.geometry.ndim)
-    made = registered(ours, theirs, settings, mask, where)
+    if model is None:
+        made = registered(ours, theirs, settings, mask, where)
+    else:
+        patients = {stated_patient(one) for one in (ours, theirs)}
+        is_one = initial == "world" or (initial == "auto" and len(patients - {None}) == 1 and None not in patients)
+        made = registered_by(model, ours, theirs, where, one_world=is_one)
     moved_labels = None if of_moving is None else _moved_labels(of_moving, theirs, ours, made.transform)
     field = None if made.transform.is_linear else whole_field(made.transform, ours.geometry)
     determinant = jacobian(made.transform, ours.geometry) if field is None else determinants(field)
@@ -170,12 +196,13 @@ def register(
         pd.DataFrame(rows, columns=["metric", "label", "value"]),
         moved_labels,
         None if table is None else _moved_points(table, made.transform, ours.geometry),
+        None if course is None else follow_up(course, made, determinant),
         target,
     )
     if target is not None:
         with result_folder(target, overwrite, MARKS) as folder:
             _write(result, field, ours, theirs, folder)
-            page = _page(result, ours, of_fixed, {"fixed": _name(fixed), "moving": _name(moving)})
+            page = _page(result, ours, of_fixed, {"fixed": name_of_source(fixed), "moving": name_of_source(moving)})
             (folder / MARKS[1]).write_text(render(page), encoding="utf-8")
     return result
 
@@ -194,16 +221,6 @@ def _settings(transform: str, similarity: str, initial: str, seconds: float | No
     return RegistrationSettings(transform, similarity, initial, seconds)  # type: ignore[arg-type]
 
 
-def _opened(source: str | Path | Image, options: ReadKeywords) -> Image:
-    return source if isinstance(source, Image) else read(source, **options)
-
-
-def _name(source: str | Path | Image) -> str:
-    if not isinstance(source, Image):
-        return str(source)
-    return source.source.paths[0] if source.source is not None and source.source.paths else "image"
-
-
 def _still(image: Image, where: str) -> Image:
     if image.frames is not None and image.frames > 1:
         raise UsageError(f"a series of {image.frames} frames", where, "Give one frame, as a file of its own")
@@ -215,20 +232,6 @@ def _refuse_two_patients(ours: Image, theirs: Image, where: str) -> None:
     if len(patients) > 1:
         remedy = "Give two images of one patient, or --across-patients"
         raise UsageError("the images are of two patients", where, remedy)
-
-
-def _on(source: str | Path | Image, image: Image, options: ReadKeywords) -> Image:
-    """A label map or mask on an image's own grid, its axes turned where only these differ."""
-    made = _opened(source, options).on_axes_of(image.geometry)
-    where = _name(source)
-    if made.shape[1:] != image.geometry.shape or not made.geometry.equals(image.geometry):
-        problem = f"lies on another grid than its image: {made.geometry.difference(image.geometry)}"
-        raise GeometryError(problem, where, "Give one that was drawn on the image")
-    if not np.array_equal(made.data, np.rint(made.data)):
-        raise FormatError("holds numbers that are no labels", where, "Give whole numbers, one a structure")
-    values = made.data[:1]
-    kind = np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max()))
-    return made.with_pixels(values.astype(kind if kind.kind in "iu" else np.int32))
 
 
 def _points(path: Path, ndim: int) -> pd.DataFrame:
@@ -311,9 +314,11 @@ def _write(result: Registered, field: Displacement | None, fixed: Image, moving:
         write_label_map(drawn.data[0], drawn.labels, moved, folder / "moved_labels.nii.gz", algorithm="register")
     if result.moved_points is not None:
         write_table(result.moved_points, folder / "moved_points.csv")
+    if result.follow_up is not None:
+        result.follow_up.write(folder)
     if all(_has_dicom_place(one) for one in (fixed, moving)):
         write_transform(result.transform, folder / "transform.dcm", fixed=fixed, moving=moving)
-        if moving.modality in DERIVED_KINDS and moving.shape[0] == 1:
+        if can_derive(moving):
             code = RESAMPLED if result.transform.is_linear else DEFORMED
             placed = replace(result.moved, geometry=fixed.geometry)
             write_derived_series(placed, moving, code, "Laid on the fixed image", folder / "moved_dicom")
@@ -360,6 +365,7 @@ def _page(result: Registered, fixed: Image, of_fixed: Image | None, facts: Mappi
             Section(
                 "Figures", [Table(("figure", "of", "value"), rows), Problems(notes, none="Nothing speaks against it.")]
             ),
+            *([] if result.follow_up is None else [result.follow_up.section]),
             Section("Pictures", blocks),
             Section("Decisions", [Decisions(made.decisions.items())]),
         ],

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
-from isocenter.evaluation.significance.outcome import LEVEL, Test
+from isocenter.evaluation.significance.outcome import LEVEL, Test, normal_test, owners_of
 from isocenter.lazy import stats
 from isocenter.values import Floats
 
@@ -105,3 +105,24 @@ def _absolute(between: V, of_raters: V, rest: V, subjects: int, raters: int) -> 
     """The ICC of mean squares; it may pass -1 where raters contradict each other, which no correlation does."""
     total = between + (raters - 1) * rest + raters * (of_raters - rest) / subjects
     return np.maximum(-1.0, (between - rest) / total)
+
+
+def mean_over_raters(values: ArrayLike, owners: ArrayLike | None = None) -> Test:
+    """The mean of one number of each rater and subject, which other raters and other subjects would change.
+
+    values: (raters, subjects); owners: (subjects,) whose they are, of whom each counts once
+    Both are random: Satterthwaite, Biometrics Bulletin 1946, doi:10.2307/3002019
+    """
+    given = np.asarray(values, dtype=np.float64)
+    owner = owners_of(owners, given.shape[1])
+    table = np.stack([np.bincount(owner, row) / np.bincount(owner) for row in given])
+    raters, subjects = table.shape
+    mean, method = float(table.mean()), "mean over readers and cases, both random"
+    if min(raters, subjects) < 2:
+        return Test(mean, None, None, math.nan, math.nan, f"{method}; needs two readers and two patients")
+    between, of_raters, rest = _squares(table.T)
+    of_raters, between = max(of_raters, rest), max(between, rest)  # a variance is never below 0
+    total, free = of_raters + between - rest, (raters - 1) * (subjects - 1)
+    spread = of_raters**2 / (raters - 1) + between**2 / (subjects - 1) + rest**2 / free
+    degrees = total**2 / spread if spread > 0 else None
+    return normal_test(mean, math.sqrt(total / table.size), method, degrees)

@@ -24,14 +24,23 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.reading.rejection import KEY_OBJECTS, read_rejection
     from isocenter.files.dicom.reading.rtstruct import rasterise, regions_of
     from isocenter.files.dicom.reading.seg import Drawing, drawing_of, read_segmentation, segments_of
-    from isocenter.files.dicom.reading.series import DRAWN, SeriesFiles, patient_of, stated_patient, survey, unique
+    from isocenter.files.dicom.reading.series import (
+        DRAWN,
+        SeriesFiles,
+        patient_of,
+        stated_patient,
+        survey,
+        taken_on,
+        unique,
+    )
     from isocenter.files.dicom.reading.sr import Marked, Report, Statement, bounds, read_report
+    from isocenter.files.dicom.reading.suv import SUV_BW, lean_body_share
     from isocenter.files.dicom.reading.values import Window
     from isocenter.files.dicom.tags import items, text, whole
     from isocenter.files.dicom.warnings import quiet
     from isocenter.files.dicom.writing.answers import ANSWERS, Answer, Result
     from isocenter.files.dicom.writing.comprehensive import COMPREHENSIVE, COMPREHENSIVE_3D, as_comprehensive
-    from isocenter.files.dicom.writing.derived import DEFORMED, RESAMPLED, write_derived_series
+    from isocenter.files.dicom.writing.derived import DEFORMED, RESAMPLED, can_derive, write_derived_series
     from isocenter.files.dicom.writing.encoded import encoded
     from isocenter.files.dicom.writing.predecessor import name_predecessor
     from isocenter.files.dicom.writing.priority import state_priority

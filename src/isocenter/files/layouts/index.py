@@ -20,6 +20,7 @@ from isocenter.files.storage.json_text import load_json
 from isocenter.values import Dataset
 
 LAYOUTS: dict[str, str] = {
+    "image_pairs": "isocenter.files.layouts.image_pairs:LAYOUT",
     "nnunet": "isocenter.files.layouts.nnunet:LAYOUT",
     "decathlon": "isocenter.files.layouts.decathlon:LAYOUT",
     "bids": "isocenter.files.layouts.bids:LAYOUT",

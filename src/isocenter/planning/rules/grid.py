@@ -101,7 +101,8 @@ class GridNeeds:
         """The needs of the outputs of a task."""
         vectors = [head for head in task.heads.values() if head.is_vector]
         dense = any(head.is_dense for head in task.heads.values())
-        return cls(dense, bool(vectors), any(head.holds_numbers for head in vectors))
+        moves = any(head.moves for head in task.heads.values())  # perhaps out of a patch
+        return cls(dense, bool(vectors) or moves, any(head.holds_numbers for head in vectors))
 
 
 def grid_for(

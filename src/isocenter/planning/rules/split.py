@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.quality import reference_kinds
 from isocenter.transforms import generator
-from isocenter.values import Case, Dataset, Decision, Split
+from isocenter.values import Case, Dataset, Decision, Split, people_of
 
 TEST_SHARE = 0.2
 # Thresholds, and what is compared on validation cases, need many of them: from 20 with few positives no operating point
@@ -89,8 +89,10 @@ def split(
         drawn, calibrating = _calibrating(dataset, parts, seed, twins, calibration)
         parts |= dict.fromkeys(drawn, "calibration")
     _refuse_empty(dataset, parts, ("train",) if everything else ("train", "val"))
+    notes = [dataset.parted] if dataset.parted else notes
     because = f"{counts_of(parts)}, {_grouped(dataset)}; {', '.join(notes)}"
-    return parts, {"method": Decision("own" if own else "drawn", because, CHECKLIST), "calibration": calibrating}
+    method = Decision("own" if own and not dataset.parted else "drawn", because, CHECKLIST)
+    return parts, {"method": method, "calibration": calibrating}
 
 
 def _refuse_empty(dataset: Dataset, parts: Parts, needed: Sequence[Split]) -> None:
@@ -278,9 +280,9 @@ def _left_out(cases: set[str], part: str) -> list[str]:
 
 
 def _people(cases: Sequence[Case], twins: Twins) -> dict[str, str]:
-    """{case id: who is drawn as one}: a patient, and with it all patients whose images are twins of theirs."""
-    owner = {case.id: case.patient for case in cases}
-    stands_for = {case.patient: case.patient for case in cases}
+    """{case id: who is drawn as one}: a patient, with all whose images are twins of theirs, or paired with them."""
+    owner = {case.id: people_of(case.patient)[0] for case in cases}
+    stands_for = {person: person for case in cases for person in people_of(case.patient)}
 
     def first(patient: str) -> str:
         """The patient who stands for this one."""
@@ -288,8 +290,10 @@ def _people(cases: Sequence[Case], twins: Twins) -> dict[str, str]:
             patient = stands_for[patient]
         return patient
 
-    for group in twins:
-        same = {first(owner[case]) for case in group if case in owner}
+    together = [{owner[case] for case in group if case in owner} for group in twins]
+    together += [set(both) for case in cases if len(both := people_of(case.patient)) > 1]
+    for group in together:
+        same = {first(person) for person in group}
         stands_for |= dict.fromkeys(same, min(same, default=""))
     return {case: first(patient) for case, patient in owner.items()}
 

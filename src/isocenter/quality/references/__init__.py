@@ -18,6 +18,7 @@ REFERENCES = {
     "event": "isocenter.quality.references.events:EVENT",
     "instances": "isocenter.quality.references.instances:INSTANCES",
     "boxes": "isocenter.quality.references.boxes:BOXES",
+    "field": "isocenter.quality.references.fields:FIELD",
     "mask": "isocenter.quality.references.masks:MASK",
 }
 

@@ -12,6 +12,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.runtime.bundle.network import (
         AfterLabels,
+        Displacing,
         EveryHead,
         NoisyLogits,
         OneTensor,

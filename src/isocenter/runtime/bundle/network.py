@@ -1,4 +1,4 @@
-"""Torch modules around networks: one tensor as MONAI wants it, labels as input, scales, a context, noise of logits."""
+"""Torch modules around networks: one tensor as MONAI wants it, labels as input, scales, a context, noise, movement."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from torch import Tensor, nn
 
 # Draws of the noise of logits, and the largest logarithm of its variance.
 NOISE_DRAWS, LARGEST_LOG = 10, 6.0
+# Times that a small displacement is composed with itself: 2**6 steps of a path.
+SQUARINGS = 6
+# Voxels of an axis that is halved for that.
+FEWEST_HALVED = 8
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+# The first displacements, as a share of what fresh weights give: the images lie where the initial transform puts them.
+FIRST = 1e-2
 
 
 class OneTensor(nn.Module):
@@ -183,3 +190,56 @@ class NoisyLogits(nn.Module):
             noise = deviations * draw.reshape(1, -1, *[1] * (means.ndim - 2))
             total = torch.logaddexp(total, (means + noise).log_softmax(dim=1))
         return total - math.log(len(draws))
+
+
+class Displacing(nn.Module):
+    """A network that answers with displacements, in voxels along each axis: the exponential of its velocities.
+
+    Dalca et al., Med Image Anal 2019, arXiv:1903.03545. Packages, folds and means of networks so deal in displacements.
+    Coarser outputs, which it may have in training, are left out.
+    counts: {head: axes}, of the heads that displace voxels
+    """
+
+    def __init__(self, network: nn.Module, counts: Mapping[str, int]) -> None:
+        super().__init__()
+        self.network = network
+        self.counts = dict(counts)
+        for layer in network.modules():
+            is_last = isinstance(layer, nn.modules.conv._ConvNd) and layer.out_channels in self.counts.values()
+            for weight in layer.parameters(recurse=False) if is_last else ():
+                weight.data.mul_(FIRST)
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
+        """(batch, channels, *patch) to outputs by head; those that displace are (batch, axes, *patch)."""
+        outputs = self.network(images) if context is None else self.network(images, context)
+        own = {name: one for name, one in outputs.items() if name.partition("@")[0] not in self.counts}
+        return {**own, **{name: exponential(outputs[name].float()) for name in self.counts}}
+
+
+def exponential(velocity: Tensor) -> Tensor:
+    """(batch, axes, *spatial) displacement in voxels of one unit of time, by scaling and squaring on half the grid.
+
+    Arsigny et al., MICCAI 2006, doi:10.1007/11866565_113; on half the grid as in arXiv:1903.03545: it is smooth
+    """
+    spatial = velocity.shape[2:]
+    half = [-(-size // 2) if size >= FEWEST_HALVED else size for size in spatial]
+    factors = [new / old for new, old in zip(half, spatial, strict=True)]
+    ratio = torch.tensor(factors, dtype=velocity.dtype, device=velocity.device).reshape(1, -1, *[1] * len(spatial))
+    mode = LINEAR[len(spatial)]
+    shift = nn.functional.interpolate(velocity, half, mode=mode) * ratio / 2**SQUARINGS
+    for _ in range(SQUARINGS):
+        shift = shift + displaced(shift, shift)
+    return nn.functional.interpolate(shift, list(spatial), mode=mode) / ratio
+
+
+def displaced(images: Tensor, field: Tensor) -> Tensor:
+    """(batch, channels, *spatial) read at the places to which a field, (batch, axes, *spatial) in voxels, leads.
+
+    Between voxels linearly; beyond the edge the edge goes on.
+    """
+    spatial = field.shape[2:]
+    lines = [torch.arange(size, dtype=field.dtype, device=field.device) for size in spatial]
+    places = torch.stack(torch.meshgrid(*lines, indexing="ij")) + field
+    last = torch.tensor([max(size - 1, 1) for size in spatial], dtype=field.dtype, device=field.device)
+    at = (2 * places.movedim(1, -1) / last - 1).flip(-1)
+    return nn.functional.grid_sample(images, at, mode="bilinear", padding_mode="border", align_corners=True)

@@ -16,7 +16,7 @@ from isocenter import networks
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.ensemble.common_scale import have_own_scales
 from isocenter.runtime.model import Model
-from isocenter.runtime.modules import heads_of
+from isocenter.runtime.modules import displacing_heads, heads_of
 from isocenter.runtime.package.contents import FIRST, mean_of
 from isocenter.tasks import Task, channels_of, leaves
 from isocenter.values import Head
@@ -137,6 +137,8 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
     }
     if noisy:
         definition = {"_target_": "scripts.network.NoisyLogits", "network": definition, "counts": noisy}
+    if moving := displacing_heads(heads):
+        definition = {"_target_": "scripts.network.Displacing", "network": definition, "counts": moving}
     if marked:
         definition = {"_target_": "scripts.network.AfterLabels", "network": definition, "labels": marked}
     if "first_entry" in network:

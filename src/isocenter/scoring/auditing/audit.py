@@ -24,6 +24,7 @@ class AuditKeywords(TypedDict, total=False):
     corruptions: str | None
     severities: str | None
     explain: bool
+    screening: bool
 
 
 class EvaluationKeywords(ReadingKeywords, AuditKeywords, total=False):
@@ -40,6 +41,7 @@ class AuditOptions:
     corruptions: names of corruptions of the images, or "all"
     severities:  of corruptions, "1-5" or "1,3"; None takes all
     explain:     whether the best and worst cases are explained
+    screening:   whether the endpoints of screening are made, from a column outcome
     Raises UsageError for a corruption or a severity that there is not.
     """
 
@@ -49,6 +51,7 @@ class AuditOptions:
     corruptions: str | None = None
     severities: str | None = None
     explain: bool = False
+    screening: bool = False
 
     def __post_init__(self) -> None:
         if self.severities is not None and not self.corruptions:

@@ -8,15 +8,17 @@ from dataclasses import replace
 from isocenter.scoring.audit_result import Audited
 from isocenter.scoring.auditing.audit import Audit
 from isocenter.scoring.auditing.between_groups import feature_shift
-from isocenter.scoring.auditing.decisions import decisions
+from isocenter.scoring.auditing.decisions import confusion, decisions
 from isocenter.scoring.auditing.explained import explanations
 from isocenter.scoring.auditing.groups import groups
 from isocenter.scoring.auditing.mistakes import mistakes
 from isocenter.scoring.auditing.robustness import robustness
+from isocenter.scoring.auditing.screening import screened, without_outcomes
 from isocenter.scoring.scores import Scored
 
 # In the order of the report; None from one that has nothing to look at.
 AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (
+    confusion,
     decisions,
     groups,
     feature_shift,
@@ -28,7 +30,8 @@ AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (
 
 def audited(audit: Audit) -> Scored:
     """The figures with all that the audits found."""
-    made = [one for look in AUDITS if (one := look(audit)) is not None]
+    plain = without_outcomes(audit)
+    made = [one for one in (screened(audit), *(look(plain) for look in AUDITS)) if one is not None]
     shown = [
         (word, case, [*drawn, *(figure for one in made for figure in one.figures.get(case, ()))], page)
         for word, case, drawn, page in audit.scored.shown

@@ -1,8 +1,10 @@
-"""The worth of a model's calls, by the probability from which on one acts."""
+"""A model's calls against the references, and their worth by the probability from which on one acts."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 from isocenter.errors import listed
 from isocenter.evaluation import ALL, DecisionCurve, Table, decision_curve, figure_label
@@ -13,6 +15,9 @@ from isocenter.scoring.auditing.audit import Audit
 from isocenter.tasks import Task
 
 DECISION, TITLE = "decision.csv", "What calls are worth"
+CONFUSION = "confusion.csv"
+# Where the method of a figure says from which probability on a label is called.
+THRESHOLD = re.compile(r"; ([^;]* from [^;]*)")
 # Of more labels curves would fill pages; the table has them all.
 SHOWN = 4
 HOW = (
@@ -36,6 +41,60 @@ def decisions(audit: Audit) -> Audited | None:
     if drawn[SHOWN:]:
         blocks.append(Details("Further labels", [Gallery(drawn[SHOWN:])]))
     return Audited({DECISION: rows}, sections=[Section(TITLE, [*blocks, Paragraph(HOW)])])
+
+
+def confusion(audit: Audit) -> Audited | None:
+    """The cross tabulation that STARD asks for: references against calls, at each operating point.
+
+    A row a cell: operating_point, label, reference, predicted, cases, patients; of several classes all against all as
+    the model calls them, and each label against the rest at its own point.
+    """
+    made = [_crossed(audit, part, task, table) for part, (task, table) in audit.scored.parts.items()]
+    rows = pd.DataFrame([row for part in made for row in part])
+    return None if rows.empty else Audited({CONFUSION: rows})
+
+
+def calls_by_label(task: Task, table: Table) -> dict[str, Table]:
+    """{label: a row a case with patient, reference and called} of each label that is called or not."""
+    own = {(one.metric, one.label): one for one in task.case_values(table)}
+    made = {}
+    asked = {figure_label(name) for name in task.positives}
+    for label in dict.fromkeys(label for metric, label in own if metric == "sensitivity"):
+        if asked and label not in asked:
+            continue
+        sides = [own[metric, label] for metric in ("sensitivity", "specificity") if (metric, label) in own]
+        if len(sides) == 2 and all(one.kind == "share" for one in sides):
+            frames = [
+                pd.DataFrame(
+                    {"patient": one.patients, "reference": truth, "called": (one.values == 1) == truth}, one.cases
+                )
+                for one, truth in zip(sides, (True, False), strict=True)
+            ]
+            made[label] = pd.concat(frames)
+    return made
+
+
+def _crossed(audit: Audit, part: str, task: Task, table: Table) -> Iterator[dict[str, Any]]:
+    labels = calls_by_label(task, table)
+    before = f"{part}: " if part else ""
+    whole = table[table["label"] == ALL]
+    if labels and {"reference", "predicted"} <= set(table) and whole["reference"].nunique() > 2:
+        yield from _cells(whole, whole["reference"], whole["predicted"], f"{before}{ALL}", "as the model calls")
+    methods = {row.label: row.estimate.method for row in audit.scored.rows if row.metric == "sensitivity"}
+    for label, calls in labels.items():
+        found = THRESHOLD.search(methods.get(f"{before}{label}", methods.get(label, "")))
+        words = {True: label.partition(": ")[2] or label, False: f"not {label.partition(': ')[2] or label}"}
+        reference, called = calls["reference"].map(words), calls["called"].map(words)
+        yield from _cells(calls, reference, called, f"{before}{label}", found[1] if found else "as the model calls")
+
+
+def _cells(rows: Table, reference: pd.Series, called: pd.Series, label: str, point: str) -> Iterator[dict[str, Any]]:
+    for truth in dict.fromkeys(reference):
+        for call in dict.fromkeys([*reference, *called]):
+            here = ((reference == truth) & (called == call)).to_numpy()
+            people = rows["patient"].to_numpy()[here]
+            cell = {"reference": truth, "predicted": call, "cases": int(here.sum()), "patients": len(set(people))}
+            yield {"operating_point": point, "label": label, **cell}
 
 
 def _called(task: Task, table: Table) -> Iterator[tuple[str, DecisionCurve]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, select, update
+from sqlalchemy import Connection, Row, select, update
 
 from isocenter.service.monitoring.outcomes import BLIND, Questions, write_outcomes
 from isocenter.service.reading.judged import TAKEN_BACK
@@ -36,14 +36,14 @@ def blind_reads(
 ) -> list[BlindRead]:
     """The reads that wait for a person, in an order that says nothing of the answers. study: its key, None for all
 
-    Whoever has opened the study after the answer was there can no longer read it blind. Machines, and people who read
-    no studies, are asked for nothing.
+    Whoever has opened the study with its answers can no longer read it blind, nor who did so before there were any: a
+    page that stays open shows them. Machines, and people who read no studies, are asked for nothing.
     """
     if who.role not in READERS or who.account.startswith(MACHINE):
         return []
     about = (audit.c.object == jobs.c.study) | audit.c.object.like(jobs.c.job + "/%")
-    opened = and_(audit.c.actor == who.account, audit.c.action.in_((VIEW, EXPORT)), audit.c.at >= jobs.c.done_at, about)
-    has_seen = select(audit.c.event).where(opened).exists()
+    opened = (audit.c.actor == who.account, audit.c.action.in_((VIEW, EXPORT)), about)
+    has_seen = select(audit.c.event).where(*opened).exists()
     both = blind.join(jobs, blind.c.job == jobs.c.job).join(studies, jobs.c.study == studies.c.study)
     columns = (blind, jobs.c.model, jobs.c.study, studies.c.uid, studies.c.attributes)
     wanted = select(*columns).select_from(both)

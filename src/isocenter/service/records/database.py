@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Float, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, Float, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
@@ -89,6 +89,13 @@ class Database:
             raise ResourceError(
                 f"the database does not answer: {words}", self.shown, "Check that it is running"
             ) from error
+
+    @contextmanager
+    def asked(self) -> Iterator[tuple[Callable[[str], Sequence[tuple[Any, ...]]], list[str]]]:
+        """(what answers a query in SQL, names of the tables), for who reads figures in one transaction."""
+        with self.read() as connection:
+            names = inspect(connection).get_table_names()
+            yield lambda query: connection.execute(text(query)).all(), names
 
     @property
     def shown(self) -> str:

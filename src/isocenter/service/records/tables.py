@@ -377,6 +377,25 @@ outcomes = Table(
     ForeignKeyConstraint(["job"], ["jobs.job"]),
 )
 
+# What went wrong with a result, or could have harmed. kind: of harm, one of `incidents.KINDS`; known_on: ISO day
+# checked: how the action was found to help; account, at: who changed it last, and when
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("incident", Number, primary_key=True, autoincrement=True),
+    Column("study", KEY),
+    Column("kind", WORD, nullable=False),
+    Column("harm", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("known_on", String(10), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("checked", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    ForeignKeyConstraint(["study"], ["studies.study"]),
+)
+
 # Orders of jobs: Unified Procedure Steps, PS3.4 CC; dataset: as DICOM JSON
 # state: SCHEDULED | IN PROGRESS | COMPLETED | CANCELED; is_ours: the node has claimed it
 # series: keys of those that it names, none for all; priority: place of its jobs in the queue

@@ -55,6 +55,7 @@ def page_files() -> dict[str, bytes]:
 @router.get("/audit")
 @router.get("/monitor")
 @router.get("/blind")
+@router.get("/incidents")
 @router.get("/study/{study}")
 async def get_page() -> Response:
     """The document of all pages; its modules read in the address which one is meant."""

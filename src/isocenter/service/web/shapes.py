@@ -133,6 +133,22 @@ class NoticeShape(BaseModel):
     deliveries: list[DeliveryShape]
 
 
+class IncidentShape(BaseModel):
+    """What went wrong with a result; study as UID, at: when account changed it last."""
+
+    incident: int
+    study: str | None
+    kind: str
+    harm: str
+    version: str
+    known_on: str
+    cause: str
+    action: str
+    checked: str
+    account: str
+    at: Time
+
+
 class ConditionShape(BaseModel):
     """A condition of a rule on a series."""
 

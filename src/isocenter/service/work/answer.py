@@ -41,6 +41,7 @@ from isocenter.prediction import (
     write_findings,
 )
 from isocenter.quality import quick_measures
+from isocenter.reading import Alignment, aligned_case
 from isocenter.runtime import AS_PLANNED, Model, Request
 from isocenter.service.exchange.covariates import DICOM, Known
 from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Measured, Outcome
@@ -111,6 +112,7 @@ def answered(
     request: Request = AS_PLANNED,
     kinds: Sequence[str] = (),
     explains: Explains | None = None,
+    align: Alignment | None = None,
 ) -> Outcome:
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
@@ -118,6 +120,7 @@ def answered(
     given: covariates that the images do not state
     kinds: of the DICOM objects; without any a SEG and a report
     explains: adds maps of what answers rest on
+    align: how the images of several series are brought onto the grid of the first
     Of several radiographs each has its own result, or the job is refused; the reason says of which the model abstains.
     An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
     network are not finite the job has failed: another try would give the same. Any other error is raised.
@@ -125,7 +128,7 @@ def answered(
     seconds, began = {"read": 0.0, "predict": 0.0}, time.monotonic()
     seen, known, measured = list[Examined](), dict[str, Known](), list[Mapping[str, float]]()
     try:
-        with _cases(job, inputs) as cases:
+        with _cases(job, inputs, align) as cases:
             if inputs.within is not None and len(cases) > 1:
                 raise DatasetError("`inside` takes a series of one image", NAME, "Let the rule take such a series")
             for number, found_case in enumerate(cases, start=1):
@@ -245,7 +248,7 @@ def _instance(image: Image) -> str:
 
 
 @contextmanager
-def _cases(job: Job, inputs: Inputs) -> Iterator[list[Case]]:
+def _cases(job: Job, inputs: Inputs, align: Alignment | None) -> Iterator[list[Case]]:
     """The cases of a job, its series behind links of exactly their objects: what comes later is another job's.
 
     One, but of a series of several radiographs one each.
@@ -265,7 +268,8 @@ def _cases(job: Job, inputs: Inputs) -> Iterator[list[Case]]:
             cases = [case for [case] in read_cases.values()]
             known = {name: value for case in reversed(cases) for name, value in case.covariates.items()}
             roles = {role: next(iter(case.images.values())) for role, case in zip(read_cases, cases, strict=True)}
-            yield [Case(NAME, job.study, roles, covariates=known)]
+            case = Case(NAME, job.study, roles, covariates=known)
+            yield [case if align is None else aligned_case(case, align)]
             return
         [cases] = read_cases.values()
         names = [NAME] if len(cases) == 1 else [f"{NAME}_{number}" for number in range(1, len(cases) + 1)]

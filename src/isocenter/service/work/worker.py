@@ -183,6 +183,7 @@ class Worker:
             request=Request(at_most=self.settings.queue.job_timeout_s, allow_large=own is not None and own.allow_large),
             kinds=own.answers if own is not None else (),
             explains=self.models.maps_of(job.model, job.model_hash),
+            align=None if own is None else own.align,
         )
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)

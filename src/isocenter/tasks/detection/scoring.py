@@ -15,6 +15,7 @@ from isocenter.errors import FormatError, counted
 from isocenter.evaluation import (
     LABEL_METRICS,
     THRESHOLD,
+    TRACK_METRICS,
     UNCALIBRATED,
     Froc,
     Matches,
@@ -27,6 +28,8 @@ from isocenter.evaluation import (
     box_sizes,
     figure_label,
     folds_of,
+    frame_cell,
+    track_rows,
 )
 from isocenter.files import parse_json
 from isocenter.lazy import pandas as pd
@@ -64,6 +67,7 @@ METRICS = Metrics(
         Metric(MISSED, "Missed by covering boxes", "less"),
         Metric(FALSE, "False covering boxes a case", "less"),
         Metric(SELECTED, "Mean AP at IoU 0.1 and 0.5", may_judge=False),
+        *TRACK_METRICS,
         *CALIBRATION_METRICS,
     ),
     label_word="class",
@@ -89,14 +93,22 @@ class BoxScoring(BoxAnswering):
             for name in self.classes:
                 row = case_row(predicted.of(name), reference.of(name), self.overlap, self._level, geometry, self.axes)
                 row |= self.answers.columns(name, predicted.of(name), reference.of(name))
+                row["tracks"] = self._tracks(predicted.of(name), reference.of(name), case.id)
                 rows.append({"case": case.id, "patient": case.patient, "label": figure_label(name), **row})
         return pd.DataFrame(rows)
+
+    def _tracks(self, predicted: BoundingBoxes, reference: BoundingBoxes, case: str) -> str | None:
+        """What scores of tracks need, of a frame of a clip."""
+        assert predicted.scores is not None  # noqa: S101 - as decoded
+        ours, theirs = predicted.corners[predicted.scores >= self._level], reference.corners
+        return frame_cell(case, ours, theirs, reference.numbers, box_iou(theirs, ours))
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Average precision and free-response figures with patients resampled, of all classes first."""
         answers = self._answers(table)
         missed = covering_rows(table, answers.classes, "boxes", seed=seed)
-        return [*summary_rows(answers, self.overlap, primary=self.primary, seed=seed), *missed]
+        rows = summary_rows(answers, self.overlap, primary=self.primary, seed=seed)
+        return [*rows, *track_rows(table, seed=seed), *missed]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean F1; a case without any box counts as 1."""

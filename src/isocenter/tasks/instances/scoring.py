@@ -10,20 +10,24 @@ import numpy as np
 
 from isocenter.belief import CALIBRATION_METRICS, FALSE, MISSED, covering_rows, object_calibration_rows, score_columns
 from isocenter.evaluation import (
+    TRACK_METRICS,
     InstanceOverlap,
     Metric,
     Metrics,
     Seed,
     Table,
     bootstrap_statistic,
+    frame_cell,
     instance_overlap,
     mean_rows,
+    track_rows,
 )
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
 from isocenter.tasks.instances.answering import ObjectAnswering
 from isocenter.tasks.properties import stated_image
-from isocenter.values import Case, Confidence, Floats, Prediction, Row
+from isocenter.transforms import boxes_of_numbers
+from isocenter.values import Array, Case, Confidence, Floats, Prediction, Row
 
 # Metrics of each case, whose mean is stated; the primary one first.
 SHARES = ("ap50", "ap75", "ap", "f1", "aji", "pq", "sq", "rq")
@@ -46,6 +50,7 @@ METRICS = Metrics(
         Metric("ap75_pooled", "AP at IoU 0.75, pooled"),
         Metric(MISSED, "Missed by covering objects", "less"),
         Metric(FALSE, "False covering objects a case", "less"),
+        *TRACK_METRICS,
         *CALIBRATION_METRICS,
     ),
     of_case="f1",
@@ -72,7 +77,16 @@ class ObjectScoring(ObjectAnswering):
         reference = self._reference(case, prediction)
         row = case_row(instance_overlap(np.asarray(prediction.data), reference), prediction.confidence)
         row |= self.answers.columns(prediction, reference)
+        row["tracks"] = self._tracks(prediction, reference, case.id)
         return {"case": case.id, "patient": case.patient, "label": "all", **row}
+
+    def _tracks(self, prediction: Prediction, reference: Array, case: str) -> str | None:
+        """What scores of tracks need, of a frame of a clip."""
+        (_, ours), (numbers, theirs) = (boxes_of_numbers(one) for one in (np.asarray(prediction.data), reference))
+        both = instance_overlap(np.asarray(prediction.data), reference)
+        shared = np.zeros((len(theirs), len(ours)))
+        shared[both.pairs[:, 1], both.pairs[:, 0]] = both.iou
+        return frame_cell(case, ours, theirs, numbers, shared)
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Objects that were found, missed and wrongly called."""
@@ -132,7 +146,7 @@ def summary_rows(table: Table, *, seed: Seed) -> list[Row]:
         estimate = bootstrap_statistic(_pooled(matched, counts), table["patient"], seed=seed, exact=False)
         rows.append(_with_note(Row(metric, "all", estimate), "TP / (TP + FP + FN) of all objects together"))
     rows += object_calibration_rows(table, seed=seed)
-    return [*rows, *covering_rows(table, (), "objects", seed=seed)]
+    return [*rows, *track_rows(table, seed=seed), *covering_rows(table, (), "objects", seed=seed)]
 
 
 def _pooled(matched: Floats, counts: Floats) -> Callable[[Floats], Floats]:

@@ -15,7 +15,7 @@ from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.objectives import Embedded, Needs, Objective, Seen, Step, needs_of
 from isocenter.planning import Settings
-from isocenter.tasks import leaves
+from isocenter.tasks import IMAGES, leaves
 from isocenter.training.data.loader import Batch
 from isocenter.training.data.protected import objectives_of_groups
 from isocenter.training.data.store import Prepared
@@ -244,6 +244,7 @@ class Criterion:
                 outputs, features = dict(found.outputs), ranks.whole(found.pooled.float())
             else:
                 outputs = module(images, *seen.context, **truth)
+        outputs = _with_images(task, outputs, seen) if needs.labels else outputs
         outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
         added = outputs.pop(ADDED, torch.zeros(())).mean()
         if outputs and ranks.count > 1:
@@ -303,6 +304,7 @@ class Criterion:
         """The outputs for another batch than the labelled one; of several ranks those of the whole batch."""
         with compute.autocast(self.device):
             outputs = module(compute.ordered(module, seen.images), *seen.context)
+        outputs = _with_images(self.settings.task, outputs, seen)
         return {name: self.ranks.whole(output.float()) for name, output in outputs.items() if name != ADDED}
 
     def _embedded(self, module: Any, seen: Seen, compute: Compute) -> Embedded:
@@ -325,6 +327,11 @@ class Criterion:
         self.teacher.eval()
         with torch.no_grad():
             return self._outputs(self.teacher, seen, compute)
+
+
+def _with_images(task: Task, outputs: Mapping[str, Tensor], seen: Seen) -> dict[str, Tensor]:
+    """The outputs with the images beside them, for a loss that compares these."""
+    return {**outputs, IMAGES: seen.images} if task.sees_images else dict(outputs)
 
 
 @dataclass(frozen=True, eq=False)

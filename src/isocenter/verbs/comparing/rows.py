@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from isocenter.errors import DatasetError, UsageError, counted, listed
+from isocenter.errors import UsageError
 from isocenter.evaluation import (
     ALL,
     COVARIATE,
@@ -31,16 +31,12 @@ from isocenter.evaluation import (
     holm,
     in_order,
     margin_interval,
-    mrmc,
     non_inferiority,
     paired_bootstrap,
     refuse_impossible_margin,
 )
-from isocenter.files import read_given_table
-from isocenter.lazy import pandas as pd
 from isocenter.scoring import (
     MRMC,
-    READERS,
     UNRELIABLE,
     Comparison,
     Margin,
@@ -54,13 +50,11 @@ from isocenter.scoring import (
 )
 from isocenter.tasks import Task
 from isocenter.values import Estimate, Floats
+from isocenter.verbs.comparing.readers import reader_tests, reading_effects
 
 Values = Mapping[tuple[str, str], CaseValues]
 TESTS = ("auto", "delong", "permutation", "bootstrap", "mcnemar", "wilcoxon")
 CORRECTIONS = ("holm", "bh", "none")
-READER_COLUMNS = ("reader", "case", "score")
-# (metric, label, first, second, name of the test, test)
-ReaderTest = tuple[str, str, str, str, str, Test]
 # Two-sided; a margin is tested on one side, with half of it (ICH E9, section 3.3.2).
 LEVEL = 0.05
 
@@ -132,7 +126,8 @@ def significance_of(
     families = _families(rows, comparison)
     judged = [row for own in families for row in _judged(own, comparison, margins, options.correction)]
     judged = judged if comparison.patients_known else [_by_case(row) for row in judged]
-    return Tested(tuple(judged), margins, tuple(_ranks(comparison)), options.correction)
+    effects = () if options.readers is None else tuple(reading_effects(options.readers, comparison.names, values))
+    return Tested(tuple(judged), margins, tuple(_ranks(comparison)), options.correction, effects)
 
 
 def tests_by_group(
@@ -294,82 +289,6 @@ def _ranks(comparison: Comparison) -> Iterator[Ranked]:
     best /= best.sum(axis=1, keepdims=True)
     for n, name in enumerate(comparison.names):
         yield Ranked(name, float(drawn[:, n].mean()), float(low[n]), float(high[n]), float(best[:, n].mean()))
-
-
-def reader_tests(
-    path: Path, names: Sequence[str], values: Sequence[Mapping[tuple[str, str], CaseValues]]
-) -> Iterator[ReaderTest]:
-    """The AUROC of people, who read every case, against each model's, or of reading with one model against another.
-
-    path: a table with reader, case and score; where people read with a model, its name under `model`; where a case has
-          several labels, which one is scored under `label`
-    Raises DatasetError where readers read other cases, or a score is no number.
-    """
-    table = _read(path)
-    labels = list(dict.fromkeys(table["label"])) if "label" in table else ["all"]
-    for label in labels:
-        areas = [own.get(("auroc", label)) for own in values]
-        truth = areas[0]
-        if truth is None or truth.positive is None or any(one is None for one in areas):
-            known = sorted({name for metric, name in values[0] if metric == "auroc"})
-            remedy = f"Name one of {listed(known)} in the column label" if known else "Compare models that state AUROCs"
-            raise DatasetError(f"there is no AUROC of {label}", str(path), remedy)
-        patients = truth.patients if len(np.unique(truth.patients)) < len(truth.patients) else None
-        own = table[table["label"] == label] if "label" in table else table
-        read = _cubes(path, own, truth.cases, names)
-        for first, second, scores in _pairs(names, read, [one.values for one in areas if one is not None]):
-            yield "auroc", label, first, second, MRMC, mrmc(scores, truth.positive, patients)
-
-
-def _pairs(
-    names: Sequence[str], read: Mapping[str, Floats], scores: Sequence[Floats]
-) -> Iterator[tuple[str, str, Floats]]:
-    if READERS in read:  # a model reads as each of them would with it
-        people = read[READERS]
-        for name, own in zip(names, scores, strict=True):
-            yield READERS, name, np.stack([people, np.broadcast_to(own, people.shape)])
-        return
-    for name in names[1:]:
-        yield names[0], name, np.stack([read[names[0]], read[name]])
-
-
-def _read(path: Path) -> Table:
-    if not path.is_file():
-        raise DatasetError("there is no such table", str(path), "Give a CSV with reader, case and score")
-    table = read_given_table(path).rename(columns={"rating": "score"})
-    if absent := [name for name in READER_COLUMNS if name not in table]:
-        raise DatasetError(f"has no column {absent[0]}", str(path), "Give reader, case and score")
-    scores = pd.to_numeric(table["score"].str.replace(",", "."), errors="coerce")  # 0,75 where commas are decimal
-    if scores.isna().any():
-        row = table[scores.isna()].iloc[0]
-        problem = f"score {row['score']!r} of reader {row['reader']}, case {row['case']}, is not a number"
-        raise DatasetError(problem, str(path), "Give a number for every reader and case")
-    return table.assign(score=scores)
-
-
-def _cubes(path: Path, table: Table, cases: np.ndarray, names: Sequence[str]) -> dict[str, Floats]:
-    """{model they read with: (readers, cases) scores}, in the order of these cases."""
-    with_model = table["model"] if "model" in table else pd.Series(READERS, index=table.index)
-    wanted = [READERS] if "model" not in table else list(names)
-    if others := sorted(set(with_model) ^ set(wanted)):
-        problem = f"readers with {others[0]!r}, models {listed(names)}"
-        raise DatasetError(problem, str(path), "Name in the column model each of the models, or leave it out")
-    cubes, people = {}, sorted(set(table["reader"]))
-    for model in wanted:
-        own = table[with_model == model]
-        if own.duplicated(["reader", "case"]).any():
-            twice = own[own.duplicated(["reader", "case"])].iloc[0]
-            problem = f"reader {twice['reader']} scores case {twice['case']} twice"
-            raise DatasetError(problem, str(path), "Give one score of each reader and case")
-        wide = own.pivot(index="reader", columns="case", values="score").reindex(index=people)
-        for reader, row in wide.iterrows():
-            read = set(row.dropna().index)
-            if apart := sorted(read ^ set(cases.tolist())):
-                where = "not scored by the models" if apart[0] in read else "not read"
-                problem = f"reader {reader} read other cases: {counted(len(apart), 'case')}, {apart[0]} {where}"
-                raise DatasetError(problem, str(path), "Give every reader's score of every case that was scored")
-        cubes[model] = wide[cases.tolist()].to_numpy(dtype=np.float64)
-    return cubes
 
 
 def adjusted(p: Sequence[float], correction: str) -> Floats:

@@ -10,14 +10,15 @@ from typing import Any, Unpack, get_args
 import numpy as np
 
 from isocenter.errors import UsageError
-from isocenter.files import ReadKeywords, read, write, write_table
+from isocenter.files import ReadKeywords, read, write, write_label_map, write_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.reading import refuse_taken, result_folder
 from isocenter.registration import FrameTarget, RegistrationSettings, angles_of, frame_transforms
 from isocenter.report import InNotebook
-from isocenter.transforms import carried, whole_field
-from isocenter.values import Floats, Image, SpatialTransform
+from isocenter.transforms import carried, carried_labels, composed, inverted, whole_field
+from isocenter.values import Floats, Image, Label, SpatialTransform
+from isocenter.verbs.registering.given import drawn_on_grid
 
 MARKS = ("motion.csv", "corrected.nii.gz")
 COLUMNS = ("frame", "time_s", "x_mm", "y_mm", "z_mm", "x_deg", "y_deg", "z_deg", "displacement_mm")
@@ -30,11 +31,14 @@ class Motion(InNotebook):
     corrected:  every frame on the grid of the first
     transforms: from the first frame (or the mean) to each
     table:      a row a frame: shift of the grid's centre, turn about it, mean length of the displacement
+    labels:     those of one frame on each frame; union: every voxel that they reach in any
     """
 
     corrected: Image
     transforms: tuple[SpatialTransform, ...]
     table: pd.DataFrame
+    labels: Image | None = None
+    union: Image | None = None
     out: Path | None = None
 
     def as_record(self) -> dict[str, Any]:
@@ -54,6 +58,8 @@ def register_frames(
     out: str | Path | None = None,
     to: str = "first",
     transform: str = "rigid",
+    labels: str | Path | Image | None = None,
+    labels_frame: int = 1,
     overwrite: bool = False,
     **options: Unpack[ReadKeywords],
 ) -> Motion:
@@ -61,7 +67,10 @@ def register_frames(
 
     out:       a folder for corrected.nii.gz and motion.csv; nothing is written without it
     to:        first or mean; transform: rigid, or deformable as for breathing
-    Raises UsageError for an image of a single frame.
+    labels:    a label map of one frame, carried to all: labels.nii.gz, and union.nii.gz, where any of them reaches
+    labels_frame: the number of that frame, from 1 on
+    Raises UsageError for an image of a single frame or a frame that is not there, GeometryError for labels of another
+    grid, and for a deformable motion that folds, where labels are to follow it back.
     """
     chosen = (("to", to, get_args(FrameTarget)), ("transform", transform, ("rigid", "deformable")))
     for name, value, known in chosen:
@@ -72,15 +81,45 @@ def register_frames(
         refuse_taken(target, overwrite, MARKS)
     image = series if isinstance(series, Image) else read(series, **options)
     where = "series" if isinstance(series, Image) else str(series)
+    if not 1 <= labels_frame <= (image.frames or 1):
+        problem = f"there is no frame {labels_frame} of {image.frames or 1}"
+        raise UsageError(problem, "--labels-frame", "Give the number of the frame on which the labels were drawn")
+    drawn = None if labels is None else drawn_on_grid(labels, image, options)
     made = frame_transforms(image, RegistrationSettings(transform), to, where)  # type: ignore[arg-type]
     frames = [carried(frame, one, image.geometry).data for frame, one in zip(image.still_frames(), made, strict=True)]
     corrected = replace(image, pixels=np.stack(frames, axis=1), padding=None)
-    result = Motion(corrected, tuple(made), pd.DataFrame(_rows(image, made), columns=list(COLUMNS)), target)
+    carried_along, union = (None, None) if drawn is None else _carried_along(drawn, image, made, labels_frame - 1)
+    table = pd.DataFrame(_rows(image, made), columns=list(COLUMNS))
+    result = Motion(corrected, tuple(made), table, carried_along, union, target)
     if target is not None:
         with result_folder(target, overwrite, MARKS) as folder:
             write(corrected, folder / MARKS[1])
             write_table(result.table, folder / MARKS[0])
+            for name, one in (("labels", result.labels), ("union", result.union)):
+                if one is not None:
+                    on = image if one.frames else image.frame(0)
+                    write_label_map(one.data[0], one.labels, on, folder / f"{name}.nii.gz", algorithm="register")
     return result
+
+
+def _carried_along(
+    drawn: Image, series: Image, transforms: Sequence[SpatialTransform], number: int
+) -> tuple[Image, Image]:
+    """The labels of one frame on each, and where any of them reaches: the label that most frames have there."""
+    grid, values = series.geometry, drawn.data[0]
+    each = np.stack(
+        [
+            values
+            if frame == number
+            else carried_labels(values, grid, composed(inverted(one), transforms[number]), grid)
+            for frame, one in enumerate(transforms)
+        ]
+    )
+    known = [int(value) for value in np.unique(each) if value]
+    counts = np.stack([np.zeros(grid.shape, np.int32), *(np.count_nonzero(each == one, axis=0) for one in known)])
+    union = np.array([0, *known], each.dtype)[counts.argmax(axis=0)]
+    labels = drawn.labels or tuple(Label(one, str(one)) for one in known)
+    return series.with_label_map(each, labels), series.frame(0).with_label_map(union, labels)
 
 
 def _rows(image: Image, transforms: Sequence[SpatialTransform]) -> Iterator[list[float | None]]:

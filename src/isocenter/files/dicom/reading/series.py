@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from itertools import groupby
 from pathlib import Path
 
@@ -299,6 +301,18 @@ def stated_patient(image: Image) -> str | None:
         return None
     head = read_header(Path(image.source.paths[0])).dataset
     return pseudonym(_identity(head)) if _stated_patient(head) else None
+
+
+def taken_on(image: Image) -> date | None:
+    """The day on which a DICOM image was taken; None of another image, or where its files do not state it."""
+    if image.source is None or not image.source.is_dicom:
+        return None
+    head = read_header(Path(image.source.paths[0])).dataset
+    stated = (text(head, f"{kind}Date").replace(".", "") for kind in ("Acquisition", "Content", "Series", "Study"))
+    for one in stated:
+        with suppress(ValueError):
+            return datetime.strptime(one[:8], "%Y%m%d").date()
+    return None
 
 
 def _identity(dataset: Dataset) -> str:

@@ -7,10 +7,14 @@ The recipe is QIBA's vendor-neutral one (FDG-PET/CT profile, appendix G; Kinahan
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from isocenter.errors import FormatError
 from isocenter.files.dicom.elements import Dataset
+from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading.private_elements import private_numbers
 from isocenter.files.dicom.tags import first_item, lenient, seconds, text, utc_offset, words
+from isocenter.values import Image
 
 DAY = 86400.0
 SUV_BW = "SUVbw"
@@ -21,6 +25,10 @@ MOST_DECAYED = DAY / 2  # an injection is not longer before a scan, except of nu
 # After five of them a scan is late, after ten nothing is left to see; zirconium-89 is scanned after two, a week.
 LATEST_HALF_LIVES, MOST_HALF_LIVES = 5, 10
 WEIGHTS = (0.01, 400.0)  # kg, from mice on; larger ones are g
+# m; a larger one is cm.
+HEIGHTS = (0.3, 2.6)
+# {sex: constant and slope over the body mass index} of the divisor of lean body mass.
+LEAN = {"M": (6680.0, 216.0), "F": (8780.0, 244.0)}
 # s of no nuclide of PET: rubidium-82 has 76, oxygen-15 122, but in minutes gallium-68 has 68 and fluorine-18 110.
 NO_HALF_LIVES = ((0.0, 70.0), (100.0, 115.0))
 
@@ -149,6 +157,27 @@ def _moment(dataset: Dataset, kind: str) -> float | None:
     """Date and time of the series or the acquisition in s; None where one of them is missing."""
     date, time = text(dataset, f"{kind}Date"), text(dataset, f"{kind}Time")
     return seconds(date.replace(".", "") + time) if date and time else None
+
+
+def lean_body_share(image: Image) -> float:
+    """Lean body mass as a share of the whole: SUVbw times it is SUL.
+
+    Janmahasatian et al., Clin Pharmacokinet 2005, doi:10.2165/00003088-200544100-00004, as QIBA's profile asks.
+    Raises FormatError where its files do not state sex, height and weight.
+    """
+    if image.source is None or not image.source.is_dicom:
+        raise FormatError("only DICOM states sex, height and weight", "SUL", "Give the DICOM series")
+    head, where = read_header(Path(image.source.paths[0])).dataset, image.source.paths[0]
+    weight, height, sex = lenient(head, "PatientWeight"), lenient(head, "PatientSize"), text(head, "PatientSex")
+    remedy = "Complete the header: SUL needs it"
+    if weight is None or not WEIGHTS[0] <= weight <= WEIGHTS[1]:
+        raise FormatError("PatientWeight (0010,1030) is no weight in kg", where, remedy)
+    if height is None or not HEIGHTS[0] <= height <= HEIGHTS[1]:
+        raise FormatError("PatientSize (0010,1020) is no height in m", where, remedy)
+    if sex not in LEAN:
+        raise FormatError("PatientSex (0010,0040) is neither M nor F", where, remedy)
+    constant, slope = LEAN[sex]
+    return 9270.0 / (constant + slope * weight / height**2)
 
 
 # {units of the values: how their factor is found}

@@ -13,9 +13,10 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.header import Header, read_header
+from isocenter.files.dicom.reading.suv import SUV_BW
 from isocenter.files.dicom.tags import text
-from isocenter.files.dicom.writing.series import KINDS, write_slices
+from isocenter.files.dicom.writing.series import KINDS, PET, write_slices
 from isocenter.files.dicom.writing.source_planes import UNKNOWN_ALLOWED, reference_to
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.values import Code, Image
@@ -47,12 +48,27 @@ REPEATED = (
     "WindowCenter",
     "WindowWidth",
 )
+# Of PET series, PS3.3 C.8.9: what stays true of every voxel. What has to be there (type 1) stands in `NEEDED`.
+NEEDED = ("SeriesDate", "SeriesTime", "SeriesType", "CountsSource", "DecayCorrection", "FrameReferenceTime")
+REPEATED_OF_PET = (
+    *NEEDED,
+    "CorrectedImage",
+    "CollimatorType",
+    "ActualFrameDuration",
+    "DecayFactor",
+    "RadiopharmaceuticalInformationSequence",
+    "PatientOrientationCodeSequence",
+    "PatientGantryRelationshipCodeSequence",
+)
+# {unit of the voxels: Units (0054,1001)}; SUV Type says by what.
+PET_MAY_BE_EMPTY = ("CorrectedImage", "CollimatorType", "RadiopharmaceuticalInformationSequence")
+UNITS = {SUV_BW: "GML", "Bq/ml": "BQML", "counts": "CNTS", "counts/s": "CPS", "proportional to counts": "PROPCNTS"}
 
 
 def write_derived_series(
     image: Image, source: Image, code: Code, description: str, folder: Path, *, stamp: Stamp | None = None
 ) -> None:
-    """Write a CT or MR volume that was computed from a DICOM series: its patient and study, and references to it.
+    """Write a CT, MR or PET volume that was computed from a DICOM series: its patient and study, and references to it.
 
     image: in its own frame of reference; voxels that are no measurement become padding below all others
     code:  how it was made; description: of the series
@@ -62,8 +78,8 @@ def write_derived_series(
     where = str(folder)
     if source.source is None or not source.source.is_dicom:
         raise FormatError("a derived series needs its DICOM source", where, "Write .nii.gz instead")
-    if source.modality not in KINDS:
-        raise FormatError(f"no derived series of {source.modality}", where, "Write .nii.gz instead")
+    if not can_derive(source):
+        raise FormatError(f"no derived series of this {source.modality}", where, "Write .nii.gz instead")
     heads = [read_header(Path(one)) for one in source.source.paths]
     whole, padding = _whole(image, source)
     own = stamp or _stamp([text(one.dataset, "SOPInstanceUID") for one in heads], whole)
@@ -88,9 +104,34 @@ def write_derived_series(
         "DerivationCodeSequence": [_item(code)],
         "SourceImageSequence": [_source(one.dataset) for one in heads],
     }
-    if padding is not None:
-        tags["PixelPaddingValue"] = padding
-    write_slices(whole, tags, lambda number: own.uid(f"SOPInstanceUID {number}"), folder)
+    if source.modality == PET:
+        # A window would be in the unit of the source; and how the patient lay is a code of its own in PET.
+        tags = {
+            name: value
+            for name, value in tags.items()
+            if name not in ("WindowCenter", "WindowWidth", "PatientPosition")
+        }
+        tags |= _of_pet(heads[0], str(source.facts["unit"]))
+    write_slices(whole, tags, lambda number: own.uid(f"SOPInstanceUID {number}"), folder, padding=padding)
+
+
+def can_derive(source: Image) -> bool:
+    """Whether a series can be written of what is computed from an image: of CT, MR, and PET whose header is whole."""
+    if source.source is None or not source.source.is_dicom or source.shape[0] != 1:
+        return False
+    if source.modality != PET:
+        return source.modality in KINDS
+    head = read_header(Path(source.source.paths[0])).dataset
+    return source.facts.get("unit") in UNITS and all(text(head, keyword) for keyword in NEEDED)
+
+
+def _of_pet(head: Header, unit: str) -> dict[str, Any]:
+    """The attributes of tracer, counts and units."""
+    library = head.library
+    tags = {name: library[name].value if name in library else None for name in REPEATED_OF_PET}
+    tags = {name: value for name, value in tags.items() if value is not None or name in PET_MAY_BE_EMPTY}
+    tags |= {"Units": UNITS[unit], "ImageType": ["DERIVED", "PRIMARY"]}  # no other second value, C.8.9.4.1.1
+    return tags | ({"SUVType": "BW"} if unit == SUV_BW else {})
 
 
 def _whole(image: Image, source: Image) -> tuple[Image, int | None]:
@@ -104,7 +145,7 @@ def _whole(image: Image, source: Image) -> tuple[Image, int | None]:
         padding = int(max(lowest - 1, -(2**15)))
         data = np.where(known, data, padding)
     kept = Image(data.astype(np.float32), image.geometry, modality=source.modality)
-    return kept, padding if is_whole else None
+    return kept, padding
 
 
 def _stamp(sources: Sequence[str], image: Image) -> Stamp:

@@ -1,4 +1,4 @@
-"""A volume as a DICOM series of single-frame images, CT (PS3.3 A.3) or MR (A.4), little endian, explicit VR."""
+"""A volume as a DICOM series of single-frame images: CT (PS3.3 A.3), MR (A.4) or PET (A.21)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    generate_uid,
+)
 from pydicom.valuerep import format_number_as_ds
 
 from isocenter.errors import FormatError, GeometryError
@@ -20,7 +26,9 @@ from isocenter.files.world import from_lps
 from isocenter.values import DIRECTION_TOLERANCE, Geometry, Image
 
 IMAGE_TYPES = {"CT": "AXIAL", "MR": "OTHER"}  # third value of Image Type, PS3.3 C.8.2.1.1.1 and C.8.3.1.1.1
-KINDS = {"CT": CTImageStorage, "MR": MRImageStorage}
+KINDS = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
+# PS3.3 C.8.9.4: values of PET are multiples of the slope, and images are numbered in their series.
+PET = "PT"
 # Attributes that PS3.3 C.8.2.1 (CT) and C.8.3.1 (MR) demand, empty where they are not known.
 DEMANDED: dict[str, dict[str, Any]] = {
     "CT": {"KVP": None, "AcquisitionNumber": None, "RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "HU"},
@@ -33,6 +41,7 @@ DEMANDED: dict[str, dict[str, Any]] = {
         "EchoTime": None,
         "EchoTrainLength": None,
     },
+    "PT": {"RescaleIntercept": "0", "RescaleSlope": "1"},
 }
 # Of the Patient and General Study modules: present, but not known (PS3.3 C.7.1.1, C.7.2.1).
 UNKNOWN = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber")
@@ -79,25 +88,40 @@ def write_series(image: Image, names: SeriesNames, folder: Path, *, overwrite: b
     comes back with its slices reversed, each voxel in its place.
     Raises GeometryError for a grid that DICOM slices cannot have, FormatError for values that cannot be stored.
     """
+    if image.modality == PET:
+        raise FormatError("a PET series states its tracer, which a drawn image lacks", str(folder), "Write .nii.gz")
     write_slices(image, _of_nobody(image, names), names.instance_uid, folder, overwrite=overwrite)
 
 
 def write_slices(
-    image: Image, tags: Mapping[str, Any], uid_of: Callable[[int], str], folder: Path, *, overwrite: bool = False
+    image: Image,
+    tags: Mapping[str, Any],
+    uid_of: Callable[[int], str],
+    folder: Path,
+    *,
+    padding: float | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Write one channel of a CT or MR volume as one file a slice, with these attributes beside those of its grid.
+    """Write one channel of a CT, MR or PET volume as one file a slice, with these attributes beside those of its grid.
 
-    uid_of: the SOP Instance UID of a slice, counted from 1
+    uid_of:  the SOP Instance UID of a slice, counted from 1
+    padding: the value of voxels that are no measurement
     Raises what `write_series` raises.
     """
     where = str(folder)
     _check(image, where)
-    stored, rescale = _stored(image.data[0], where)
+    stored, rescale = _stored(image.data[0], where, from_zero=image.modality == PET)
+    if padding is not None:
+        slope, intercept = (
+            float(rescale.get(f"Rescale{name}", usual)) for name, usual in (("Slope", 1), ("Intercept", 0))
+        )
+        rescale = {**rescale, "PixelPaddingValue": round((padding - intercept) / slope)}
     with written(folder, overwrite=overwrite) as partial:
         partial.mkdir()
         common = _of_grid(image) | dict(tags) | rescale
         for number, plane in enumerate(_planes(image.geometry), start=1):
             own = {"SOPInstanceUID": uid_of(number), "InstanceNumber": number, **plane}
+            own |= {"ImageIndex": number, "NumberOfSlices": image.geometry.shape[2]} if image.modality == PET else {}
             # (column, row, slice) here, rows of columns there
             _write(partial / f"{number:04d}.dcm", np.ascontiguousarray(stored[:, :, number - 1].T), common | own)
 
@@ -110,11 +134,11 @@ def _check(image: Image, where: str) -> None:
     if abs(float(axes[:, 0] @ axes[:, 1])) > DIRECTION_TOLERANCE:
         raise GeometryError("rows and columns are not at right angles", where, "Resample it, or write .nii.gz")
     if image.modality not in KINDS or image.shape[0] != 1 or image.frames is not None:
-        raise FormatError(f"{image!r} is not a CT or MR volume of one channel", where, "Write .nii.gz instead")
+        raise FormatError(f"{image!r} is not a CT, MR or PET volume of one channel", where, "Write .nii.gz instead")
 
 
-def _stored(data: NDArray[Any], where: str) -> tuple[NDArray[Any], dict[str, Any]]:
-    """16 bit numbers, and the slope and intercept that make them the image's values again."""
+def _stored(data: NDArray[Any], where: str, *, from_zero: bool) -> tuple[NDArray[Any], dict[str, Any]]:
+    """16 bit numbers, and the slope and intercept that make them the image's values again; from_zero: intercept 0."""
     if not np.isfinite(data).all():
         raise FormatError("has values that are not numbers", where, "Replace them, or write .nii.gz")
     low, high = float(data.min()), float(data.max())
@@ -122,6 +146,11 @@ def _stored(data: NDArray[Any], where: str) -> tuple[NDArray[Any], dict[str, Any
     for kind in ("<u2", "<i2"):
         if whole and np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return data.astype(kind), {}
+    if from_zero:
+        kind = "<i2" if low < 0 else "<u2"
+        most = np.iinfo(kind).max
+        slope = format_number_as_ds(max(high / most, -low / (most + 1)) * (1 + 1e-9) or 1.0)
+        return np.rint(data / float(slope)).astype(kind), {"RescaleIntercept": "0", "RescaleSlope": slope}
     intercept = format_number_as_ds(low)
     # Rounded up, so that the highest value still has a level.
     slope = format_number_as_ds(max((high - float(intercept)) / LEVELS * (1 + 1e-9), 1e-30))
@@ -153,7 +182,7 @@ def _of_grid(image: Image) -> dict[str, Any]:
     apart = format_number_as_ds(abs(float(normal @ affine[:3, 2])))
     return {
         "SOPClassUID": KINDS[image.modality],
-        "ImageType": ["DERIVED", "PRIMARY", IMAGE_TYPES[image.modality]],
+        "ImageType": ["DERIVED", "PRIMARY", *filter(None, [IMAGE_TYPES.get(image.modality)])],
         "Modality": image.modality,
         "Manufacturer": "Isocenter",
         "PositionReferenceIndicator": None,

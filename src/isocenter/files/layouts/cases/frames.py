@@ -14,6 +14,8 @@ from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
 
 # The number of cases that are read to learn whether a set holds clips with masks.
 SAMPLED = 3
+# Kinds of reference that may be drawn on each frame.
+DRAWN = ("mask", "instances")
 # Files that may hold frames, and state it before their voxels are read.
 FRAMED = frozenset({".nii.gz", ".nii", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".mif", ".mif.gz"})
 
@@ -39,7 +41,7 @@ def by_frame(dataset: Dataset) -> Dataset:
 
 def _mostly_empty(clips: Sequence[Case]) -> Iterator[Problem]:
     """The warning that most frames have an empty mask, as where nothing but two phases of a heart beat was drawn."""
-    masks = [case.references["mask"] for case in clips]
+    masks = [case.references[_drawn(case)] for case in clips]
     drawn = [np.any(mask.data, axis=(0, *range(2, mask.data.ndim))) for mask in masks]
     empty, count = sum(int(np.count_nonzero(~frames)) for frames in drawn), sum(map(len, drawn))
     if 2 * empty > count > empty:
@@ -56,9 +58,9 @@ def _mostly_empty(clips: Sequence[Case]) -> Iterator[Problem]:
 def _is_framed(case: Case) -> bool:
     try:
         known = any(suffix_of(path) in FRAMED for path in case.files)
-        if not known or "mask" not in case.references or len(case.images) == 0 or _first(case).frames is None:
+        if not known or not _drawn(case) or len(case.images) == 0 or _first(case).frames is None:
             return False
-        return case.references["mask"].frames is not None
+        return case.references[_drawn(case)].frames is not None
     except IsocenterError:
         return False
 
@@ -68,7 +70,7 @@ def _frames(case: Case) -> Iterator[Case]:
         count = _first(case).frames
     except IsocenterError:
         count = None
-    if count is None or "mask" not in case.references:
+    if count is None or not _drawn(case):
         yield case
         return
     for number in range(count):
@@ -79,6 +81,11 @@ def _frames(case: Case) -> Iterator[Case]:
             references=LazyMapping({kind: partial(_reference, case, kind, number) for kind in case.references}),
             key=f"{case.key}frame {number}",
         )
+
+
+def _drawn(case: Case) -> str:
+    """The kind of its reference that is drawn; empty without one."""
+    return next((kind for kind in DRAWN if kind in case.references), "")
 
 
 def _first(case: Case) -> Image:

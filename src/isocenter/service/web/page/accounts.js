@@ -88,22 +88,22 @@ function ownPassword() {
   return card("Your password", form, said);
 }
 
-function card(name, ...content) {
+export function card(name, ...content) {
   return make("section", { className: "card" }, make("h2", { text: name }), ...content);
 }
 
-function field(name, options) {
+export function field(name, options) {
   return make("label", {}, make("span", { text: name }), make("input", options));
 }
 
-function picked(name, values, chosen = values[0]) {
+export function picked(name, values, chosen = values[0]) {
   const select = make("select", {}, ...values.map((value) => make("option", { value, text: value, selected: value === chosen })));
   return make("label", {}, ...(name ? [make("span", { text: name })] : []), select);
 }
 
-const value = (label) => label.querySelector("input, select").value;
+export const value = (label) => label.querySelector("input, select").value;
 
-function making(fields, text, onSubmit, said) {
+export function making(fields, text, onSubmit, said) {
   const form = make("form", {}, ...fields, make("button", { type: "submit", text }));
   form.addEventListener("submit", (event) => {
     event.preventDefault();

@@ -33,7 +33,7 @@ export function goToLogin() {
 // The page to go on to: one of ours, by its path alone, so that no link leads people who log in elsewhere.
 export function nextPage(search) {
   const wanted = new URLSearchParams(search).get("next") ?? "/";
-  return /^\/(node|audit|blind|monitor|study\/[0-9.]{1,64}|study\/[0-9a-f]{32})?$/.test(wanted) ? wanted : "/";
+  return /^\/(node|audit|blind|monitor|incidents|study\/[0-9.]{1,64}|study\/[0-9a-f]{32})?$/.test(wanted) ? wanted : "/";
 }
 
 // isBackground: whether the page asks by itself, so that a session ends where nobody sits at it

@@ -5,6 +5,7 @@ import { button, make } from "./viewer.js";
 import { showAudit } from "./audit.js";
 import { showBlind } from "./blind.js";
 import { showHelp } from "./help.js";
+import { showIncidents } from "./incidents.js";
 import { showLogin } from "./login.js";
 import { showMonitor } from "./monitor.js";
 import { showNode } from "./node.js";
@@ -18,6 +19,7 @@ const PAGES = [
   { at: /^\/monitor$/, title: "Monitor", show: showMonitor },
   { at: /^\/audit$/, title: "Audit", show: showAudit },
   { at: /^\/blind$/, title: "Blind", show: showBlind },
+  { at: /^\/incidents$/, title: "Incidents", show: showIncidents },
 ];
 
 function setTheme(name) {
@@ -36,7 +38,7 @@ function link(href, text) {
 function header(me) {
   const brand = make("a", { className: "brand", href: "/", text: "Isocenter" });
   const readers = ["radiologist", "administrator"].includes(me.role) ? [link("/blind", "Blind reads")] : [];
-  const links = [link("/", "Worklist"), ...readers, link("/node", "Node"), link("/monitor", "Monitor"), ...(me.role === "administrator" ? [link("/audit", "Audit")] : [])];
+  const links = [link("/", "Worklist"), ...readers, link("/node", "Node"), link("/monitor", "Monitor"), link("/incidents", "Incidents"), ...(me.role === "administrator" ? [link("/audit", "Audit")] : [])];
   const nav = make("nav", { ariaLabel: "Pages" }, ...links);
   const swap = () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   const right = make("div", { className: "who" });

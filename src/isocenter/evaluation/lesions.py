@@ -1,0 +1,206 @@
+"""Lesions of two masks, measured each on its own grid, and which of them are the same ones."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.evaluation.biomarkers import Diameters, diameters
+from isocenter.lazy import csgraph, ndimage, optimize, sparse, spatial
+from isocenter.transforms import carried_points
+from isocenter.values import Floats, Geometry, Image, Label, SpatialTransform
+
+# Names of lymph nodes, whose short axis is measured; a nodule is none.
+NODE = re.compile(r"lymph|\bnodes?\b", re.IGNORECASE)
+LYMPH_NODE = "59441001"  # SNOMED CT
+# Of the smaller of two lesions, the share that the other has to cover: less is a rim where neighbours touch.
+LEAST_SHARE = 0.1
+# mm between lesions that do not overlap and may be the same one: the error of a registration.
+LARGEST_GAP_MM = 5.0
+# Voxels around a lesion in which the structure that it lies in is looked for.
+AROUND = 2
+
+Integers = NDArray[np.int32]
+LesionState = Literal["matched", "new", "gone", "unseen"]
+# Numbers at baseline and at the follow-up.
+LesionGroup = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One connected piece of a mask, corners touching.
+
+    number:   its number in the map, from 1 on
+    ml:       of its voxels
+    size:     mm, in its axial planes
+    place:    mm, its centre
+    kind:     what the mask calls it; organ: the structure that it lies in; each None where unknown
+    is_node:  whether it is a lymph node
+    """
+
+    number: int
+    ml: float
+    size: Diameters
+    place: tuple[float, ...]
+    kind: str | None = None
+    organ: str | None = None
+    is_node: bool = False
+
+    @property
+    def extent(self) -> float:
+        """mm that RECIST 1.1 adds up: the short axis of a node, else the longest diameter."""
+        return self.size.short if self.is_node else self.size.long
+
+
+@dataclass(frozen=True, eq=False)
+class Lesions:
+    """The lesions of a mask. numbers: (*spatial) of each voxel's lesion, 0 outside"""
+
+    numbers: Integers
+    geometry: Geometry
+    each: tuple[Lesion, ...]
+
+    def points(self, number: int) -> Floats:
+        """(voxels, 3) mm of the voxels of one."""
+        return self.geometry.to_world(np.argwhere(self.numbers == number))
+
+    @property
+    def thickness(self) -> float:
+        """mm between axial planes."""
+        return self.geometry.steps[axial_axis(self.geometry)]
+
+
+@dataclass(frozen=True)
+class LesionLink:
+    """Lesions that are one in both masks: several at baseline are merged, several afterwards are split.
+
+    before, after: their numbers; none of those before: new, none of those after: gone, or unseen where the follow-up
+                   image does not reach
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    state: LesionState
+
+
+def axial_axis(geometry: Geometry) -> int:
+    """The axis of a volume across its axial planes: the one that leans most to the head; the last where unknown."""
+    if not geometry.has_sides:
+        return geometry.ndim - 1
+    return int(np.abs(geometry.affine[2, :3] / geometry.steps).argmax())
+
+
+def lesions_of(drawn: Image, organs: Image | None = None) -> Lesions:
+    """The connected pieces of each value of a mask of three axes, measured.
+
+    organs: a label map of structures on the same grid
+    """
+    mask, geometry = drawn.data[0], drawn.geometry
+    numbers, kinds = np.zeros(mask.shape, np.int32), list[Label]()
+    named = {label.value: label for label in drawn.labels}
+    for value in (int(one) for one in np.unique(mask) if one):
+        pieces, count = ndimage.label(mask == value, structure=np.ones((3, 3, 3)))
+        numbers[pieces > 0] = pieces[pieces > 0] + len(kinds)
+        kinds += [named.get(value, Label(value, str(value)))] * count
+    boxes = ndimage.find_objects(numbers)
+    pairs = enumerate(zip(boxes, kinds, strict=True), start=1)
+    each = [_measured(numbers, number, box, geometry, kind, organs) for number, (box, kind) in pairs]
+    return Lesions(numbers, geometry, tuple(each))
+
+
+def _measured(
+    numbers: Integers, number: int, box: tuple[slice, ...], geometry: Geometry, kind: Label, organs: Image | None
+) -> Lesion:
+    inside = numbers[box] == number
+    across = axial_axis(geometry)
+    steps = np.linalg.qr(geometry.affine[:3, [axis for axis in range(3) if axis != across]])[1]
+    size = Diameters(0.0, 0.0)
+    for plane in np.moveaxis(inside, across, 0):
+        if plane.any():
+            size = diameters(plane, steps, over=size.long) or size
+    middle = np.argwhere(inside).mean(axis=0) + [part.start for part in box]
+    volume = float(np.count_nonzero(inside)) * (geometry.voxel_volume or math.nan) / 1000
+    organ = None if organs is None else _organ(numbers, number, box, organs)
+    is_node = any(NODE.search(name) for name in (kind.name, organ or ""))
+    is_node |= kind.code is not None and kind.code.value == LYMPH_NODE
+    place = tuple(geometry.to_world(middle).tolist())
+    return Lesion(number, volume, size, place, None if kind.is_bare else kind.name, organ, is_node)
+
+
+def _organ(numbers: Integers, number: int, box: tuple[slice, ...], organs: Image) -> str | None:
+    """The structure that most voxels in and around a lesion belong to."""
+    near = tuple(slice(max(part.start - AROUND, 0), part.stop + AROUND) for part in box)
+    around = ndimage.binary_dilation(numbers[near] == number, np.ones((3, 3, 3), bool), iterations=AROUND)
+    values, counts = np.unique(organs.data[0][near][around], return_counts=True)
+    counts[values == 0] = 0
+    names = {label.value: label.name for label in organs.labels}
+    return names.get(int(values[counts.argmax()])) if counts.any() else None
+
+
+def linked(before: Lesions, after: Lesions, there: SpatialTransform, back: SpatialTransform) -> list[LesionLink]:
+    """Which lesions are the same: those that overlap at baseline, then the nearest ones that are at most 5 mm apart.
+
+    there: from the baseline image to the follow-up; back: the way back
+    """
+    moved = {one.number: carried_points(back, after.points(one.number)) for one in after.each}
+    groups = _overlapping(before, after, moved)
+    left = [one.number for one in before.each if all(one.number not in ours for ours, _ in groups)]
+    open_ones = [one.number for one in after.each if all(one.number not in theirs for _, theirs in groups)]
+    groups += _nearest({number: before.points(number) for number in left}, {n: moved[n] for n in open_ones})
+    links = [LesionLink(ours, theirs, "matched") for ours, theirs in groups]
+    met = {number for link in links for number in link.before}
+    for number in (number for number in left if number not in met):
+        places = after.geometry.to_index(carried_points(there, before.points(number)))
+        inside = ((places >= -0.5) & (places <= np.array(after.geometry.shape) - 0.5)).all(axis=1)
+        links.append(LesionLink((number,), (), "gone" if inside.mean() > 0.5 else "unseen"))
+    links.sort(key=lambda link: link.before)
+    found = {number for link in links for number in link.after}
+    return [*links, *(LesionLink((), (number,), "new") for number in open_ones if number not in found)]
+
+
+def _overlapping(before: Lesions, after: Lesions, moved: Mapping[int, Floats]) -> list[LesionGroup]:
+    """Lesions that cover each other, by way of others too: so those that merged or split are one group."""
+    count, ml = len(before.each), {one.number: one.ml for one in before.each}
+    top = np.array(before.geometry.shape) - 1
+    edges = []
+    for one in after.each:
+        index = np.rint(before.geometry.to_index(moved[one.number])).astype(np.intp)
+        index = index[((index >= 0) & (index <= top)).all(axis=1)]
+        hits = np.bincount(before.numbers[tuple(index.T)], minlength=count + 1)
+        voxel = one.ml / len(moved[one.number])
+        edges += [
+            (ours - 1, count + one.number - 1)
+            for ours in (np.flatnonzero(hits[1:]) + 1).tolist()
+            if hits[ours] * voxel >= LEAST_SHARE * min(one.ml, ml[ours])
+        ]
+    if not edges:
+        return []
+    size = count + len(after.each)
+    rows, columns = np.array(edges).T
+    graph = sparse.coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(size, size))
+    _, owner = csgraph.connected_components(graph, directed=False)
+    members = [np.flatnonzero(owner == group) for group in np.unique(owner[rows])]
+    return [(_numbers(one[one < count]), _numbers(one[one >= count] - count)) for one in members]
+
+
+def _numbers(places: NDArray[np.intp]) -> tuple[int, ...]:
+    return tuple((places + 1).tolist())
+
+
+def _nearest(before: Mapping[int, Floats], moved: Mapping[int, Floats]) -> list[LesionGroup]:
+    """Pairs of single lesions with the least gaps between them, by the Hungarian method."""
+    trees = {number: spatial.cKDTree(points) for number, points in before.items()}
+    gaps = np.array([[np.min(tree.query(points)[0]) for points in moved.values()] for tree in trees.values()])
+    if not gaps.size:
+        return []
+    ours, theirs = list(before), list(moved)
+    # A pair that is too far apart is as good as none.
+    rows, columns = optimize.linear_sum_assignment(np.minimum(gaps, LARGEST_GAP_MM))
+    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+    return [((ours[row],), (theirs[column],)) for row, column in pairs if gaps[row, column] <= LARGEST_GAP_MM]

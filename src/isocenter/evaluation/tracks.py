@@ -1,0 +1,205 @@
+"""Objects followed from frame to frame of a clip, and how well they were followed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from isocenter.evaluation.detection import box_iou
+from isocenter.evaluation.intervals import Seed, bootstrap
+from isocenter.evaluation.metric import Metric
+from isocenter.evaluation.table import Table
+from isocenter.lazy import optimize
+from isocenter.values import Floats, Row
+
+# Frames that an object may be missing from a track.
+LONGEST_GAP = 5
+# The mean of overlap and nearness from which on two boxes may be one object: less than a width apart, as it moves.
+LEAST_FIT = 0.2
+# Of the links between boxes of a reference, the share that keeps the object's number where it has tracks.
+KEPT_NUMBERS = 0.8
+# HOTA: Luiten et al., Int J Comput Vis 2021, doi:10.1007/s11263-020-01375-2; identity switches: CLEAR MOT, Bernardin
+# and Stiefelhagen, EURASIP J Image Video Process 2008, doi:10.1155/2008/246309. Both as TrackEval counts them.
+ALPHAS = np.arange(0.05, 0.99, 0.05)
+SWITCH_OVERLAP, ROUNDING = 0.5, float(np.finfo(float).eps)
+HOTA, SWITCHES = "hota", "identity_switches"
+TRACK_METRICS = (
+    Metric(HOTA, "Tracking (HOTA)"),
+    Metric(SWITCHES, "Identity switches a clip", "less", unit="switches"),
+)
+# A case that is a frame, as layouts name it.
+FRAME = re.compile(r"(.*)_frame(\d+)")
+
+
+@dataclass(eq=False)
+class _Track:
+    """An object as it was last seen. speed: voxels a frame of its corners"""
+
+    number: int
+    kind: str
+    corners: Floats
+    last: int
+    speed: Floats = field(default_factory=lambda: np.zeros(1))
+
+    def expected(self, frame: int) -> Floats:
+        """Its corners in a later frame, if it goes on as it did."""
+        return self.corners + self.speed * (frame - self.last)
+
+    def see(self, corners: Floats, frame: int) -> None:
+        """Take its place in a frame."""
+        shift = np.tile(((corners - self.corners).reshape(2, -1)).mean(axis=0), 2)
+        self.speed, self.corners, self.last = shift / (frame - self.last), corners, frame
+
+
+def followed(frames: Sequence[tuple[Floats, Sequence[str]]]) -> list[list[int]]:
+    """The track of each box of each frame, from 1 on: by overlap with where the last motion leads, Hungarian method.
+
+    frames: (n, 2 * axes) corners of the boxes of each, and their classes
+    A track goes on after at most five frames without its object.
+    """
+    tracks, made = list[_Track](), list[list[int]]()
+    count = 0
+    for frame, (corners, kinds) in enumerate(frames):
+        tracks = [one for one in tracks if frame - one.last <= LONGEST_GAP + 1]
+        fit: Floats = np.zeros((len(tracks), len(corners)))
+        if fit.size:
+            fit = _fit(np.stack([one.expected(frame) for one in tracks]), corners)
+            fit *= [[one.kind == kind for kind in kinds] for one in tracks]
+        rows, columns = optimize.linear_sum_assignment(fit, maximize=True)
+        taken = {c: tracks[r] for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if fit[r, c] >= LEAST_FIT}
+        numbers = []
+        for place, (box, kind) in enumerate(zip(corners, kinds, strict=True)):
+            if place in taken:
+                taken[place].see(box, frame)
+                numbers.append(taken[place].number)
+            else:
+                count += 1
+                tracks.append(_Track(count, kind, box, frame))
+                numbers.append(count)
+        made.append(numbers)
+    return made
+
+
+def _fit(expected: Floats, corners: Floats) -> Floats:
+    """(tracks, boxes) mean of the overlap and of the nearness of centres, 0 from a diagonal on."""
+    axes = corners.shape[1] // 2
+    ours, theirs = (
+        np.stack([(one[:, :axes] + one[:, axes:]) / 2, one[:, axes:] - one[:, :axes]]) for one in (expected, corners)
+    )
+    apart = np.linalg.norm(ours[0][:, None] - theirs[0][None], axis=-1)
+    diagonal = (np.linalg.norm(ours[1], axis=1)[:, None] + np.linalg.norm(theirs[1], axis=1)[None]) / 2
+    return (box_iou(expected, corners) + np.maximum(0, 1 - apart / diagonal)) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedFrame:
+    """The objects of a frame. reference, predicted: (n,) and (m,) their tracks; overlap: (n, m) IoU"""
+
+    reference: Sequence[int]
+    predicted: Sequence[int]
+    overlap: Floats
+
+
+def hota(frames: Sequence[TrackedFrame]) -> float:
+    """Higher order tracking accuracy: the root of detection times association, the mean over overlaps to 0.95."""
+    ours, theirs = _places([one.reference for one in frames]), _places([one.predicted for one in frames])
+    counts = np.bincount(np.concatenate(ours))[:, None] + np.bincount(np.concatenate(theirs))[None]
+    near = np.zeros(counts.shape)
+    for one, rows, columns in zip(frames, ours, theirs, strict=True):
+        both = one.overlap.sum(axis=0)[None] + one.overlap.sum(axis=1)[:, None] - one.overlap
+        near[np.ix_(rows, columns)] += np.divide(one.overlap, both, out=np.zeros_like(both), where=both > ROUNDING)
+    alike = near / (counts - near)
+    matches = np.zeros((len(ALPHAS), *counts.shape))
+    for one, rows, columns in zip(frames, ours, theirs, strict=True):
+        first, second = optimize.linear_sum_assignment(alike[np.ix_(rows, columns)] * one.overlap, maximize=True)
+        for number, alpha in enumerate(ALPHAS):
+            held = one.overlap[first, second] >= alpha - ROUNDING
+            matches[number, rows[first[held]], columns[second[held]]] += 1
+    right = matches.sum(axis=(1, 2))
+    associated = (matches**2 / (counts - matches)).sum(axis=(1, 2))
+    every = sum(len(one.reference) + len(one.predicted) for one in frames)
+    detection = right / np.maximum(1, every - right)
+    return float(np.sqrt(detection * associated / np.maximum(1, right)).mean())
+
+
+def _places(numbers: Sequence[Sequence[int]]) -> list[NDArray[np.intp]]:
+    """The place of each frame's tracks among all."""
+    known = {number: place for place, number in enumerate(dict.fromkeys(one for frame in numbers for one in frame))}
+    return [np.array([known[one] for one in frame], dtype=np.intp) for frame in numbers]
+
+
+def identity_switches(frames: Sequence[TrackedFrame]) -> int:
+    """How often an object of the reference is found in another track than before; found from an IoU of 0.5 on."""
+    known, before, count = dict[int, int](), dict[int, int](), 0
+    for one in (frame for frame in frames if frame.overlap.size):
+        same = [[before.get(ours) == theirs for theirs in one.predicted] for ours in one.reference]
+        # Who was together in the frame before stays so, whatever overlaps more.
+        score = one.overlap + 1000.0 * np.reshape(same, one.overlap.shape)
+        score[one.overlap < SWITCH_OVERLAP - ROUNDING] = 0.0
+        pairs = np.transpose(optimize.linear_sum_assignment(score, maximize=True)).tolist()
+        before = {one.reference[row]: one.predicted[column] for row, column in pairs if score[row, column] > ROUNDING}
+        count += sum(known.get(ours, theirs) != theirs for ours, theirs in before.items())
+        known |= before
+    return count
+
+
+def frame_cell(
+    case: str, predicted: ArrayLike, reference: ArrayLike, numbers: Sequence[int], overlap: ArrayLike
+) -> str | None:
+    """What scores of tracks need of a case that is a frame, as JSON; None of any other, or without numbers of objects.
+
+    predicted, reference: corners of the boxes; numbers: of the reference's objects; overlap: (reference, predicted) IoU
+    """
+    if FRAME.fullmatch(case) is None or len(numbers) < len(np.asarray(reference)):
+        return None
+    parts = (predicted, reference, numbers, overlap)
+    return json.dumps([np.asarray(one).round(6).tolist() for one in parts])
+
+
+def track_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
+    """HOTA and identity switches of clips whose references have tracks: their objects keep their numbers.
+
+    table: with `case`, `patient`, `label`, and `tracks` as of `frame_cell`
+    """
+    if "tracks" not in table:
+        return
+    known = table[table["tracks"].notna()]
+    names = known["case"].astype(str).str.extract(FRAME)
+    for label, of_label in known.groupby(known["label"], sort=False):
+        scores, patients = list[tuple[float, int]](), list[str]()
+        for _, clip in of_label.groupby(names[0][of_label.index], sort=False):
+            cells = clip.assign(frame=names[1][clip.index].astype(int)).sort_values("frame")["tracks"]
+            frames = _frames([json.loads(cell) for cell in cells])
+            if frames is not None:
+                scores.append((hota(frames), identity_switches(frames)))
+                patients.append(clip["patient"].iloc[0])
+        for place, metric in enumerate(TRACK_METRICS if scores else ()):
+            values = [one[place] for one in scores]
+            yield Row(metric.name, str(label), bootstrap(values, patients, seed=seed, unit=metric.unit))
+
+
+def _frames(cells: Sequence[list]) -> list[TrackedFrame] | None:
+    """The frames of a clip with tracks of their predictions; None where the numbers of the reference are no tracks."""
+    width = max((len(box) for predicted, reference, *_ in cells for box in (*predicted, *reference)), default=4)
+    boxes = [[np.reshape(side, (-1, width)).astype(float) for side in cell[:2]] for cell in cells]
+    ours, theirs = (followed([(one[side], ["object"] * len(one[side])) for one in boxes]) for side in (1, 0))
+    if not _keeps_numbers(ours, [cell[2] for cell in cells]):
+        return None
+    return [
+        TrackedFrame(cell[2], numbers, np.reshape(cell[3], (len(cell[2]), len(numbers))).astype(float))
+        for cell, numbers in zip(cells, theirs, strict=True)
+    ]
+
+
+def _keeps_numbers(tracks: Sequence[Sequence[int]], numbers: Sequence[Sequence[int]]) -> bool:
+    """Whether objects that were followed have mostly the same number as before."""
+    last, kept = dict[int, int](), list[bool]()
+    for own, stated in zip(tracks, numbers, strict=True):
+        kept += [last[track] == number for track, number in zip(own, stated, strict=True) if track in last]
+        last |= dict(zip(own, stated, strict=True))
+    return bool(kept) and float(np.mean(kept)) >= KEPT_NUMBERS

@@ -1,0 +1,177 @@
+"""Pairs of images: a table with the columns fixed and moving, or x_fixed_image beside x_moving_image in a folder.
+
+What is known of both goes with them: label maps, of which one value is one structure in both, and points in mm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import DatasetError, counted
+from isocenter.files.format import ReadOptions
+from isocenter.files.layouts.cases.classes import mask_labels
+from isocenter.files.layouts.cases.folder import Folder, stem_of
+from isocenter.files.layouts.cases.join import split_of
+from isocenter.files.layouts.cases.load import load_image, load_mask
+from isocenter.files.layouts.cases.table import Table, covariates_of, read_table
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.manifest_rows import files_of, plain
+from isocenter.files.modality import modality_word
+from isocenter.files.storage.csv_text import read_given_table
+from isocenter.values import Correspondence, Floats, Label, patients_of_pair
+
+FIXED, MOVING = "fixed", "moving"
+SIDES = (FIXED, MOVING)
+NAMED = re.compile(r"(?i)^(?P<case>.+?)[_.\- ](?P<side>fixed|moving)[_.\- ](?P<what>image|labels?|mask|points)$")
+# Columns of a table, of each side, by what they hold; "image" has the bare name of the side.
+COLUMNS = {side: {"image": side, "mask": f"{side}_mask", "points": f"{side}_points"} for side in SIDES}
+COORDINATES = ("x", "y", "z")
+KNOWN = ("id", "patient", "split", *(name for own in COLUMNS.values() for name in own.values()))
+
+# {side: {"image", "mask" or "points": its file}}
+Sides = Mapping[str, Mapping[str, Path]]
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """A table with both columns, or at least one name that both sides have."""
+    del options
+    return _table_of(folder) is not None or any(_is_whole(one) for one in _named(folder).values())
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """Each pair as a case of two images; pairs that name a missing file are left out."""
+    table, labels = _table_of(folder), mask_labels(folder, options)
+    rows = _rows(table) if table is not None else _of_names(folder)
+    modality, cases, missing = modality_word(options.modality), list[CaseFiles](), list[str]()
+    for name, sides, stated in rows:
+        files = [sides[side]["image"] for side in SIDES]
+        files += [path for own in sides.values() for what, path in own.items() if what != "image"]
+        if lost := [path.name for path in files if not path.exists()]:
+            missing.append(f"{name} ({', '.join(lost)})")
+            continue
+        images = {side: partial(load_image, sides[side]["image"], options.read, modality) for side in SIDES}
+        known = {"field": partial(_correspondence, sides, labels, options.read)}
+        cases.append(
+            CaseFiles(name, images, known, files=tuple(one for path in files for one in files_of(path)), **stated)
+        )
+    how = f"table {table.path.name} with a row for each pair" if table is not None else "x_fixed_image, x_moving_image"
+    what = f"{counted(len(missing), 'pair names', 'pairs name')} files that are not there"
+    return Reading(
+        tuple(cases),
+        how=how,
+        classes={"field": labels},
+        patients="" if table is None else f"column patient of {table.path.name}, else each image stands for itself",
+        channels=SIDES,
+        tables=() if table is None else (table.path,),
+        problems=left_out(missing, what, "Correct the paths, which are relative to the table"),
+    )
+
+
+def _table_of(folder: Folder) -> Table | None:
+    """The table with the columns of both images; None without one."""
+    members = folder.members[:1] if folder.is_file and folder.members[0].suffix in (".csv", ".tsv") else folder.tables
+    for member in members:
+        table = read_table(member.path)
+        if {*SIDES} <= {*table.columns}:
+            return table
+    return None
+
+
+def _rows(table: Table) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
+    for number, row in enumerate(table.rows, start=1):
+        sides = {
+            side: {what: table.path.parent / str(row[name]) for what, name in own.items() if row.get(name) is not None}
+            for side, own in COLUMNS.items()
+        }
+        if any("image" not in own for own in sides.values()):
+            remedy = "Name both images in each row"
+            raise DatasetError(f"row {number} lacks one of the images", str(table.path), remedy)
+        patient = row.get("patient")
+        stems = [stem_of(sides[side]["image"].name) for side in SIDES]
+        stated = {
+            "split": split_of(row.get("split")),
+            "patient": patients_of_pair(*stems) if patient is None else str(patient),
+            "covariates": covariates_of(row, set(KNOWN)),
+            "key": FIXED.join(stems),
+        }
+        name = row.get("id")
+        yield plain(name) if name is not None else f"{stems[1]}_on_{stems[0]}", sides, stated
+
+
+def _named(folder: Folder) -> dict[str, dict[str, dict[str, Path]]]:
+    """{name of a pair: its files} by the names of files."""
+    made: dict[str, dict[str, dict[str, Path]]] = defaultdict(lambda: {side: {} for side in SIDES})
+    for member in folder.members:
+        if fit := NAMED.match(member.stem):
+            what = {"label": "mask", "labels": "mask"}.get(fit["what"].lower(), fit["what"].lower())
+            made["/".join((*member.folders, fit["case"]))][fit["side"].lower()][what] = member.path
+    return made
+
+
+def _is_whole(sides: Sides) -> bool:
+    return all("image" in own for own in sides.values())
+
+
+def _of_names(folder: Folder) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
+    splits = {member.path: member.split for member in folder.members}
+    for name, sides in _named(folder).items():
+        if _is_whole(sides):
+            yield name, sides, {"split": splits[sides[FIXED]["image"]]}
+
+
+def _correspondence(sides: Sides, labels: tuple[Label, ...], options: ReadOptions) -> Correspondence:
+    masks = {side: load_mask((own["mask"],), labels, options) for side, own in sides.items() if "mask" in own}
+    points = _points(sides) if any("points" in own for own in sides.values()) else (None, None)
+    return Correspondence(masks.get(FIXED), masks.get(MOVING), *points)
+
+
+def _points(sides: Sides) -> tuple[Floats, Floats]:
+    """The points of both images in one order, by their names; DatasetError for one that only one image has."""
+    tables = {}
+    for side, own in sides.items():
+        if "points" not in own:
+            where = str(next(one["points"] for one in sides.values() if "points" in one))
+            raise DatasetError(f"the {side} image has no points", where, f"Give {side}_points too")
+        table = read_given_table(own["points"])
+        axes = [name for name in COORDINATES if name in table.columns]
+        if "name" not in table.columns or len(axes) < 2:
+            raise DatasetError("has no columns name, x, y", str(own["points"]), "Give name, x, y, z in RAS+ mm")
+        try:
+            places = table[axes].astype(float).to_numpy()
+        except ValueError as error:
+            raise DatasetError(f"holds what is no number ({error})", str(own["points"]), "Give mm") from error
+        # A picture's world is (row, column), and x is the column.
+        tables[side] = dict(zip(table["name"], places if len(axes) > 2 else places[:, ::-1], strict=True))
+    fixed, moving = (tables[side] for side in SIDES)
+    if strange := sorted({*fixed} ^ {*moving}):
+        where = str(sides[MOVING]["points"])
+        raise DatasetError(f"the point {strange[0]} is known of one image only", where, "Name the same points in both")
+    return np.array([fixed[name] for name in fixed]), np.array([moving[name] for name in fixed])
+
+
+LAYOUT = Layout(
+    "image_pairs",
+    "pairs of images: a table with the columns fixed and moving, or x_fixed_image beside x_moving_image",
+    fits,
+    read,
+    over=frozenset(
+        {
+            "case_folders",
+            "class_folders",
+            "dicom_folder",
+            "image_folders",
+            "manifest",
+            "nnunet",
+            "object_masks",
+            "plain_images",
+            "suffix_masks",
+        }
+    ),
+)

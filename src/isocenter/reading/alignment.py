@@ -1,0 +1,144 @@
+"""The images of a case brought onto the grid of its first: by their places in the patient, or by registration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from isocenter.errors import GeometryError, IsocenterError, UsageError
+from isocenter.files import cache_folder, cached, file_hash, load_json, write_table
+from isocenter.lazy import pandas as pd
+from isocenter.registration import RegistrationSettings, angles_of, registered
+from isocenter.runtime import as_json
+from isocenter.transforms import aligned, carried
+from isocenter.values import Affine, Array, Case, Deferred, Floats, Geometry, Image, LazyMapping, SpatialTransform
+
+Alignment = Literal["world", "register"]
+# The fact of an image that was registered: onto which one, with which transform, and what similarity came of it.
+ONTO = "onto"
+COLUMNS = (
+    "case", "image", "onto", "similarity", "before", "after", "x_mm", "y_mm", "z_mm", "x_deg", "y_deg", "z_deg",
+)  # fmt: skip
+RIGID = RegistrationSettings("rigid")
+
+
+def refuse_no_alignment(given: str | None) -> None:
+    """UsageError for a word that names no alignment."""
+    if given is not None and given not in get_args(Alignment):
+        remedy = "Choose world (as the headers say) or register (rigidly, by the voxels)"
+        raise UsageError(f"there is no {given!r}", "--align", remedy)
+
+
+def aligned_case(case: Case, how: Alignment) -> Case:
+    """The case with every image on the grid of its first, when it is read."""
+    place = {"world": _in_world, "register": _registered}[how]
+    return replace(case, images=LazyMapping({name: partial(place, case, name) for name in case.images}))
+
+
+def write_alignment(cases: Iterable[Case], how: Alignment | None, folder: Path) -> None:
+    """Write `alignment.csv`, a row for each image that was registered; nothing where none was to be."""
+    if how == "register":
+        rows = [row for case in cases for name in case.images for row in _motions(case, name)]
+        write_table(pd.DataFrame(rows, columns=list(COLUMNS)), folder / "alignment.csv")
+
+
+def _motions(case: Case, name: str) -> Iterator[list[Any]]:
+    """The row of an image that was registered."""
+    with suppress(IsocenterError):  # a case that cannot be read, or gains nothing, is named where it is needed
+        image = case.images[name]
+        if (onto := image.facts.get(ONTO)) is not None:
+            measured = [onto[key] for key in ("image", "similarity", "before", "after")]
+            yield [case.id, name, *measured, *_motion(np.array(onto["matrix"]), image.geometry)]
+
+
+def _in_world(case: Case, name: str) -> Image:
+    first = next(iter(case.images.values()))
+    return aligned(case.images[name], first.geometry, f"{case.id}, {name}")
+
+
+def _registered(case: Case, name: str) -> Image:
+    """An image on the grid of the case's first, read when it is asked for; on that grid already it stays as it is."""
+    first, image = next(iter(case.images)), case.images[name]
+    fixed = case.images[first]
+    if image.geometry.equals(fixed.geometry):
+        return image
+    onto = {"image": first, **_transform(fixed, image, f"{case.id}, {name}")}
+    moved = partial(_moved, image, onto["matrix"], fixed.geometry)
+    shape = (*image.shape[: -image.geometry.ndim], *fixed.geometry.shape)
+    words = f"{onto['similarity']} {onto['before']:.3g} before, {onto['after']:.3g} after"
+    return replace(
+        image,
+        pixels=Deferred(shape, np.dtype(np.float32), moved),
+        geometry=fixed.geometry,
+        padding=None,
+        notes=(*image.notes, f"registered rigidly onto {first!r} ({words})"),
+        facts={**image.facts, ONTO: onto},
+    )
+
+
+def _moved(image: Image, matrix: list[list[float]], onto: Geometry) -> Array:
+    transform = SpatialTransform((Affine(np.array(matrix)),), onto, image.geometry)
+    return carried(image, transform, onto).data
+
+
+def _transform(fixed: Image, moving: Image, where: str) -> Mapping[str, Any]:
+    """The rigid transform from one image to another, and the similarity before and after; kept in the cache.
+
+    Raises GeometryError where it gains nothing: the images then lie as well as they can, or are of two people.
+    """
+    path = cache_folder() / "alignment" / f"{_key(fixed, moving)}.json"
+    try:
+        return dict(load_json(path))
+    except (OSError, ValueError):  # there is none yet, or it is damaged
+        pass
+    # Unlike frames of reference are what is mended here.
+    pair = [_placeless(image) for image in (fixed, moving)]
+    made = registered(pair[0], pair[1], RIGID, where=where)
+    if not made.gains:
+        raise GeometryError(
+            f"registration gains nothing ({made.similarity} {made.before:.3g} before, {made.after:.3g} after)",
+            where,
+            "Look at the images; give --align world if the headers are right, or leave the case out",
+        )
+    matrix = made.transform.matrix
+    assert matrix is not None  # noqa: S101 - rigid
+    onto = {"matrix": matrix.tolist(), "similarity": made.similarity, "before": made.before, "after": made.after}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with cached(path) as partly:
+        partly.write_text(json.dumps(as_json(onto)), encoding="utf-8")
+    return onto
+
+
+def _placeless(image: Image) -> Image:
+    still = image.frame(0) if image.frames is not None else image
+    return replace(still, geometry=replace(still.geometry, frame_of_reference=None))
+
+
+def _key(*images: Image) -> str:
+    """A hash of the files of images, and of what reading made of them."""
+    total = hashlib.sha256()
+    for image in images:
+        if image.source is None or not image.source.paths:
+            total.update(np.ascontiguousarray(image.data).tobytes())
+        else:
+            for path in image.source.paths:
+                total.update(file_hash(Path(path)).encode())
+        total.update(image.geometry.affine.tobytes())
+        total.update(repr((image.shape, image.channels, image.modality, image.notes)).encode())
+    return total.hexdigest()
+
+
+def _motion(matrix: Floats, grid: Geometry) -> list[float]:
+    """mm by which the centre of a grid moves along x, y and z, and degrees about them; of pictures no third, none."""
+    centre = grid.corners.mean(axis=0)
+    shift = (matrix[:-1, :-1] @ centre + matrix[:-1, -1] - centre).tolist()
+    return [*shift, *angles_of(matrix).tolist()] if grid.ndim == 3 else [*shift[::-1], *[math.nan] * 4]

@@ -1,0 +1,367 @@
+"""The analysis of a trial by its locked plan: tests, the flow of participants, and what each arm began with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import DatasetError, UsageError, listed
+from isocenter.evaluation import holm
+from isocenter.lazy import pandas as pd
+from isocenter.lazy import special, stats
+from isocenter.studies.effects import Effect, cluster_effect, imputations, participant_effect, pooled
+from isocenter.studies.looks import Look
+from isocenter.studies.plan_words import INTENTION, plan_record
+from isocenter.studies.protocol import ARM, PARTICIPANT, Endpoint, Study
+from isocenter.values import Floats
+
+PROTOCOL = "per protocol"
+NOT_STATED = "not stated"
+# Standard deviations from the mean of an arm that stand for the best and the worst number.
+# Jakobsen et al., BMC Med Res Methodol 2017, doi:10.1186/s12874-017-0442-1
+EXTREME = 2.0
+# Fewer participants of an arm in a subgroup tell nothing of it.
+FEWEST = 5
+Row = dict[str, Any]
+Rows = np.ndarray
+
+
+def read_data(study: Study, table: pd.DataFrame, log: pd.DataFrame, where: str, *, is_last: bool) -> pd.DataFrame:
+    """The table with the strata of the allocation, in its own order.
+
+    table: a row a participant, every cell as text; log: of assignments
+    is_last: whether all who were assigned must be there
+    Raises DatasetError for arms unlike the allocation, a cluster in both arms, participants who were not assigned or
+    are missing, and a column that is missing.
+    """
+    unit = study.clusters.column if study.clusters is not None else PARTICIPANT
+    named = [one for one in (study.analysis.per_protocol, study.analysis.reason) if one]
+    named += [*study.analysis.covariates, *study.missing.auxiliary, *study.subgroups]
+    needed = [PARTICIPANT, ARM, unit, *(one.name for one in study.endpoints), *named]
+    if absent := [name for name in dict.fromkeys(needed) if name not in table and name not in study.strata]:
+        raise DatasetError(f"has no column {listed(absent)}", where, "Name the columns as study.toml does")
+    if table[PARTICIPANT].duplicated().any():
+        twice = table[PARTICIPANT][table[PARTICIPANT].duplicated()]
+        raise DatasetError(f"has {listed(twice)} twice", where, "Give one row for each participant")
+    for name, arms in table.groupby(unit)[ARM]:
+        if arms.nunique() > 1:
+            raise DatasetError(f"{unit} {name} is in both arms", where, "Give each the arm that it was allocated to")
+    known = log.set_index(PARTICIPANT)
+    strangers = [one for one in dict.fromkeys(table[unit]) if one not in known.index]
+    if strangers:
+        raise DatasetError(f"{unit} {listed(strangers)} was never assigned", where, "Leave out who was not randomised")
+    unlike = np.flatnonzero(table[ARM].to_numpy() != known.loc[table[unit], ARM].to_numpy())
+    if len(unlike):
+        first, arm = table[unit].iloc[unlike[0]], table[ARM].iloc[unlike[0]]
+        problem = f"{unit} {first} has the arm {arm!r}, and was allocated to {known.loc[first, ARM]!r}"
+        remedy = "Give the arm as allocated; who was treated otherwise is not per protocol"
+        raise DatasetError(problem, where, remedy)
+    left = [one for one in known.index if one not in set(table[unit])]
+    if left and is_last:
+        problem = f"{unit} {listed(left)} was assigned and has no row"
+        raise DatasetError(problem, where, "Add a row with an empty outcome: all who were assigned are analysed")
+    strata = {name: known.loc[table[unit], name].to_numpy() for name in study.strata}
+    return table.assign(**strata).reset_index(drop=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """The data of a trial and its plan.
+
+    look:     this analysis, with its fraction and bound; None where there is one alone
+    explored: endpoints that the plan does not have
+    is_planned: whether the plan allows this analysis
+    """
+
+    study: Study
+    data: pd.DataFrame
+    where: str
+    look: Look | None = None
+    explored: Sequence[Endpoint] = ()
+    is_planned: bool = True
+
+    def level(self, endpoint: Endpoint) -> float:
+        """Of its interval: that of the look's bound, so that all looks hold it at once; primary endpoints share it.
+
+        Jennison and Turnbull, J R Stat Soc B 1989, doi:10.1111/j.2517-6161.1989.tb01433.x
+        """
+        return 1 - self.alpha / (len(self.study.primary) if endpoint.primary else 1)
+
+    @property
+    def alpha(self) -> float:
+        """The two-sided level of this look."""
+        return self.study.analysis.alpha if self.look is None else 2 * float(special.ndtr(-self.look.bound))
+
+    @cached_property
+    def is_new(self) -> Rows:
+        return (self.data[ARM] == self.study.names[1]).to_numpy()
+
+    @cached_property
+    def is_followed(self) -> Rows | None:
+        """Who was treated as planned; None where the plan names no column."""
+        name = self.study.analysis.per_protocol
+        if not name:
+            return None
+        cells = self.data[name]
+        if not cells.isin(["0", "1"]).all():
+            raise DatasetError(f"{name} is neither 0 nor 1", self.where, "Give 1 for who was treated as planned")
+        return (cells == "1").to_numpy()
+
+    def numbers(self, name: str, *, of: Endpoint | None = None) -> Floats:
+        """A column as numbers, NaN where a cell is empty. Raises DatasetError for another text."""
+        if name not in self.data:
+            raise DatasetError(f"has no column {name}", self.where, "Name a column of the table")
+        cells = self.data[name].str.replace(",", ".", regex=False)  # 0,75 where commas are decimal
+        values = pd.to_numeric(cells.where(cells != ""), errors="coerce").to_numpy(dtype=float)
+        is_wrong = ~np.isfinite(values) & (cells != "").to_numpy()
+        if of is not None and of.metric == "proportion":
+            is_wrong |= np.isfinite(values) & (values != 0) & (values != 1)
+        if is_wrong.any():
+            row = int(np.flatnonzero(is_wrong)[0])
+            kind = "0 or 1" if of is not None and of.metric == "proportion" else "a number"
+            problem = f"{name} of {self.data[PARTICIPANT][row]} is {self.data[name][row]!r}"
+            raise DatasetError(problem, self.where, f"Give {kind}, or nothing where it is not known")
+        return values
+
+    def _columns(self, names: Sequence[str]) -> dict[str, Floats]:
+        """Numbers as they are, words as one column of 0 and 1 a level but the first."""
+        found: dict[str, Floats] = {}
+        for name in names:
+            cells = self.data[name]
+            if pd.to_numeric(cells[cells != ""].str.replace(",", ".", regex=False), errors="coerce").notna().all():
+                found[name] = self.numbers(name)
+            else:
+                for level in sorted(set(cells))[1:]:
+                    found[f"{name}={level}"] = (cells == level).to_numpy(dtype=float)
+        return found
+
+    @cached_property
+    def _adjusted(self) -> dict[str, Floats]:
+        strata: dict[str, Floats] = {
+            f"{name}={level}": (self.data[name] == level).to_numpy(dtype=float)
+            for name, levels in self.study.strata.items()
+            for level in levels[1:]
+        }
+        # Few clusters bear no column for each level of a stratum.
+        return ({} if self.study.clusters is not None else strata) | self._columns(self.study.analysis.covariates)
+
+    @cached_property
+    def _planned_tables(self) -> list[pd.DataFrame]:
+        return self._completed(self.study.endpoints)
+
+    @cached_property
+    def _explored_tables(self) -> list[pd.DataFrame]:
+        """In a chain of their own, so that nothing of the plan depends on what else is looked at."""
+        return self._completed(self.explored)
+
+    def _completed(self, endpoints: Sequence[Endpoint]) -> list[pd.DataFrame]:
+        """Imputations of endpoints, covariates and auxiliary columns, all in one chain.
+
+        The arm, or each cluster, predicts too: without clusters the variance would come out too small, with them it is
+        a little too large. Andridge, Biom J 2011, doi:10.1002/bimj.201000140
+        """
+        outcomes = {one.name: self.numbers(one.name, of=one) for one in endpoints}
+        if self.study.clusters is None:
+            groups = {ARM: self.is_new.astype(float)}
+        else:
+            names = self.data[self.study.clusters.column]
+            groups = {f"cluster {one}": (names == one).to_numpy(dtype=float) for one in sorted(set(names))[1:]}
+        columns = outcomes | self._adjusted | self._columns(self.study.missing.auxiliary) | groups
+        plan = self.study.missing
+        return imputations(pd.DataFrame(columns), plan.imputations, plan.seed)
+
+    def effect(self, endpoint: Endpoint, kept: Rows, *, filled: Floats | None = None) -> Effect:
+        """The effect in these participants, pooled over imputations. filled: outcomes in place of imputed ones."""
+        effects = []
+        for table in self._explored_tables if endpoint in self.explored else self._planned_tables:
+            outcome = table[endpoint.name].to_numpy() if filled is None else filled
+            covariates = table[list(self._adjusted)].to_numpy()
+            try:
+                effects.append(self._effect(outcome[kept], kept, covariates[kept]))
+            except UsageError as error:
+                raise DatasetError(f"{endpoint.name}: {error.problem}", self.where, error.remedy) from error
+        return pooled(effects)
+
+    def _effect(self, outcome: Floats, kept: Rows, covariates: Floats) -> Effect:
+        if self.study.clusters is None:
+            return participant_effect(outcome, self.is_new[kept], covariates)
+        return cluster_effect(outcome, self.is_new[kept], self.data[self.study.clusters.column][kept], covariates)
+
+    def row(self, endpoint: Endpoint, kept: Rows, effect: Effect, **words: Any) -> Row:
+        """A row as of `comparison.json`, with the population and how missing outcomes were taken."""
+        seen, test = self.numbers(endpoint.name, of=endpoint), effect.test(self.level(endpoint))
+        known = kept & np.isfinite(seen)
+        control, new = self.study.names
+        values = {name: seen[known & (self.is_new == side)] for side, name in enumerate((control, new))}
+        return {
+            "metric": endpoint.metric,
+            "label": "all",
+            "first": control,
+            "second": new,
+            "test": "cluster" if self.study.clusters is not None else "participant",
+            "method": test.method,
+            "difference": test.difference,
+            "low": test.low,
+            "high": test.high,
+            "level": self.level(endpoint),
+            "statistic": test.statistic,
+            "p": test.p,
+            "p_adjusted": None,
+            "margin": None,
+            "verdict": None,
+            "endpoint": endpoint.name,
+            "role": "secondary",
+            "population": INTENTION,
+            "missing": "imputed" if np.isnan(seen[kept]).any() else "none",
+            "planned": self.is_planned,
+            "n": {name: int((kept & (self.is_new == side)).sum()) for side, name in enumerate((control, new))},
+            "values": {name: float(own.mean()) if len(own) else None for name, own in values.items()},
+            **words,
+        }
+
+    def rows(self) -> list[Row]:
+        """The primary endpoints first, each with its sensitivity analyses; then secondary ones, subgroups, explored."""
+        everybody = np.ones(len(self.data), dtype=bool)
+        rows = []
+        for endpoint in self.study.endpoints:
+            role = "primary" if endpoint.primary else "secondary"
+            rows.append(self.row(endpoint, everybody, self.effect(endpoint, everybody), role=role))
+            rows += self._sensitivity(endpoint, everybody) if endpoint.primary else []
+            if self.is_followed is not None:
+                effect = self.effect(endpoint, self.is_followed)
+                rows.append(self.row(endpoint, self.is_followed, effect, role="sensitivity", population=PROTOCOL))
+        for endpoint in self.study.primary:
+            rows += [row for name in self.study.subgroups for row in self._subgroups(endpoint, name)]
+        for endpoint in self.explored:
+            effect = self.effect(endpoint, everybody)
+            rows.append(self.row(endpoint, everybody, effect, role="exploratory", planned=False))
+        return self._judged(rows)
+
+    def _sensitivity(self, endpoint: Endpoint, everybody: Rows) -> list[Row]:
+        """Complete cases, and missing outcomes as good for one arm and as bad for the other as can be."""
+        seen = self.numbers(endpoint.name, of=endpoint)
+        known = np.isfinite(seen)
+        if known.all():
+            return []
+        rows = [self.row(endpoint, known, self.effect(endpoint, known), role="sensitivity", missing="complete cases")]
+        for word, is_best in (("best case", True), ("worst case", False)):
+            filled = seen.copy()
+            for side in (False, True):
+                own = self.is_new == side
+                is_high = endpoint.is_more_better == (is_best == side)
+                spread = EXTREME * np.std(seen[own & known], ddof=1) * (1 if is_high else -1)
+                extreme = float(is_high) if endpoint.metric == "proportion" else seen[own & known].mean() + spread
+                filled[own & ~known] = extreme
+            effect = self.effect(endpoint, everybody, filled=filled)
+            rows.append(self.row(endpoint, everybody, effect, role="sensitivity", missing=word))
+        return rows
+
+    def _subgroups(self, endpoint: Endpoint, name: str) -> list[Row]:
+        """The effect in each level, and the test that it is the same in all: Cochran's Q, by an F law of the fewest.
+
+        Cochran, Biometrics 1954, doi:10.2307/3001666; where levels share clusters their effects go together, and the
+        test is careful.
+        """
+        effects, rows = list[Effect](), list[Row]()
+        for level in sorted(set(self.data[name]) - {""}):
+            kept = (self.data[name] == level).to_numpy()
+            try:
+                if min((kept & self.is_new).sum(), (kept & ~self.is_new).sum()) < FEWEST:
+                    continue
+                effects.append(self.effect(endpoint, kept))
+            except DatasetError:  # too few clusters, or outcomes all alike
+                continue
+            rows.append(self.row(endpoint, kept, effects[-1], role="subgroup", label=f"{name}={level}"))
+        if len(effects) < 2:
+            return rows
+        differences, weights = np.array([[one.difference, 1 / one.variance] for one in effects]).T
+        apart = float((weights * (differences - weights @ differences / weights.sum()) ** 2).sum())
+        free = len(effects) - 1
+        p = float(stats.f.sf(apart / free, free, min(one.degrees for one in effects)))
+        most = int(np.argmax(np.abs(differences - differences.mean())))
+        both: Row = {"difference": None, "low": None, "high": None, "statistic": apart / free, "p": p, "values": {}}
+        method = f"interaction: Cochran's Q over {free + 1} levels, F; {rows[most]['label']} differs most"
+        whole = np.ones(len(self.data), dtype=bool)
+        row = self.row(endpoint, whole, effects[0], role="interaction", label=name)
+        return [*rows, {**row, **both, "method": method}]
+
+    def _judged(self, rows: list[Row]) -> list[Row]:
+        """Holm's adjustment within primary, secondary endpoints and interactions, and the verdicts of endpoints."""
+        endpoints = {one.name: one for one in (*self.study.endpoints, *self.explored)}
+        for role in ("primary", "secondary", "interaction"):
+            family = [row for row in rows if row["role"] == role]
+            for row, p in zip(family, holm([row["p"] for row in family]).tolist(), strict=True):
+                row["p_adjusted"] = p
+        for row in rows:
+            if row["role"] in ("primary", "secondary"):
+                endpoint = endpoints[row["endpoint"]]
+                row["margin"], row["verdict"] = endpoint.margin, _verdict(row, endpoint, self.alpha)
+        return rows
+
+    def record(self) -> dict[str, Any]:
+        """What `results.json` has of the data; a word stands where there is nothing, so that it is an answer."""
+        rows, study = self.rows(), self.study
+        look = {} if self.look is None else {"now": self.look.look, "fraction": self.look.fraction}
+        subgroups = [row for row in rows if row["role"] in ("subgroup", "interaction")]
+        explored = [row for row in rows if not row["planned"]]
+        gaps = {}
+        for one in study.endpoints:
+            seen = np.isnan(self.numbers(one.name))
+            gaps[one.name] = {name: int(seen[self.is_new == side].sum()) for side, name in enumerate(study.names)}
+        return {
+            "tests": rows,
+            "correction": "holm",
+            "look": {**look, "level": self.alpha, "planned": self.is_planned},
+            "missing": {"method": plan_record(study)["missing"], "outcomes": gaps},
+            "subgroups": subgroups or "none were planned",
+            "exploratory": explored or "nothing but what the plan says was analysed",
+            "baseline": self.baseline(),
+        }
+
+    def baseline(self) -> list[Row]:
+        """Strata, subgroups and covariates of each arm: a share, or mean and standard deviation. No tests."""
+        rows = []
+        for name in dict.fromkeys((*self.study.strata, *self.study.subgroups, *self.study.analysis.covariates)):
+            for level, values in self._columns([name]).items():
+                row: Row = {"characteristic": level}
+                for side, arm in enumerate(self.study.names):
+                    own = pd.Series(values[self.is_new == side])
+                    row[arm] = {"mean": own.mean(), "sd": own.std(), "n": int(own.notna().sum())}
+                rows.append(row)
+        sizes = {arm: {"n": int((self.is_new == side).sum())} for side, arm in enumerate(self.study.names)}
+        return [{"characteristic": "participants", **sizes}, *rows]
+
+    def flow(self, log: pd.DataFrame) -> dict[str, Any]:
+        """Participants and clusters of each arm from allocation to analysis, and why outcomes are missing."""
+        first = self.study.primary[0]
+        known, arms, losses = np.isfinite(self.numbers(first.name, of=first)), list[Row](), list[Row]()
+        reasons = self.data[self.study.analysis.reason] if self.study.analysis.reason else None
+        for side, name in enumerate(self.study.names):
+            own = self.is_new == side
+            unit = "participant" if self.study.clusters is None else "cluster"
+            row = {"arm": name, "unit": unit, "assigned": int((log[ARM] == name).sum()), "participants": int(own.sum())}
+            row |= {"with_outcome": int((own & known).sum()), "analysed": int(own.sum())}
+            if self.is_followed is not None:
+                row["per_protocol"] = int((own & self.is_followed).sum())
+            arms.append(row)
+            lost = own & ~known
+            words = pd.Series(NOT_STATED, index=self.data.index) if reasons is None else reasons.replace("", NOT_STATED)
+            losses += [
+                {"arm": name, "reason": reason, "participants": int(number)}
+                for reason, number in words[lost].value_counts().items()
+            ]
+        return {"arms": arms, "losses": losses or "no outcome is missing"}
+
+
+def _verdict(row: Mapping[str, Any], endpoint: Endpoint, alpha: float) -> str:
+    """As in `comparison.json`: a difference by the adjusted p, non-inferiority by the interval."""
+    low, high = (row["low"], row["high"]) if endpoint.is_more_better else (-row["high"], -row["low"])
+    if row["p_adjusted"] < alpha and low + high > 0:
+        return "superior"
+    if endpoint.margin is not None and low > -endpoint.margin:
+        return "non-inferior"
+    return "inferior" if row["p_adjusted"] < alpha else "not shown"

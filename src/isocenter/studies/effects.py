@@ -1,0 +1,183 @@
+"""Effects of an arm: adjusted differences of participants or of clusters, pooled over imputations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isocenter.errors import UsageError
+from isocenter.evaluation import Test
+from isocenter.lazy import mice, special, stats
+from isocenter.lazy import pandas as pd
+from isocenter.values import Floats
+
+# Nearest participants from whom a value is taken. Morris et al., BMC Med Res Methodol 2014, doi:10.1186/1471-2288-14-75
+DONORS = 10
+# Cycles before the first imputation, and between two of them.
+CYCLES = 5
+# Of a participant with a covariate of its own the residual says nothing.
+LARGEST_LEVERAGE = 1 - 1e-6
+NO_SPREAD = 1e-12
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A difference, new less control, its variance, and the degrees of freedom of the law of their ratio."""
+
+    difference: float
+    variance: float
+    degrees: float
+    method: str
+
+    @property
+    def z(self) -> float:
+        """The z statistic with the same p-value."""
+        statistic = self.difference / np.sqrt(self.variance)
+        return float(np.sign(statistic) * -special.ndtri(max(stats.t.sf(abs(statistic), self.degrees), 1e-300)))
+
+    def interval(self, level: float) -> tuple[float, float]:
+        half = float(stats.t.ppf((1 + level) / 2, self.degrees)) * float(np.sqrt(self.variance))
+        return self.difference - half, self.difference + half
+
+    def test(self, level: float = 0.95) -> Test:
+        """The test of no difference, with the interval of this level."""
+        statistic = self.difference / float(np.sqrt(self.variance))
+        p = 2 * float(stats.t.sf(abs(statistic), self.degrees))
+        return Test(self.difference, *self.interval(level), statistic, p, self.method)
+
+
+def cluster_test(outcome: ArrayLike, arm: ArrayLike, cluster: ArrayLike, covariates: ArrayLike | None = None) -> Test:
+    """The difference of two arms to which whole clusters, such as hospitals, were allocated.
+
+    outcome:    (participants,) a number each; 0 and 1 for a proportion
+    arm:        (participants,) two values, of which the larger is the new arm
+    cluster:    (participants,) whose cluster it is
+    covariates: (participants, n) for which the difference is adjusted
+    A t test of the means of clusters, of which each counts the same, with clusters less 2 degrees of freedom, and one
+    less for each covariate that is the same within clusters. It holds its level with few clusters of unequal sizes
+    (bench/claims/trials.py).
+    Hayes and Moulton, Cluster Randomised Trials 2017, chapter 10; doi:10.4324/9781315370286
+    Raises UsageError for other than two arms, a cluster in both, fewer than two clusters an arm, and no variance.
+    """
+    values = np.unique(np.asarray(arm))
+    if len(values) != 2:
+        raise UsageError(f"{len(values)} arms", "cluster_test", "Give two")
+    given = np.zeros((len(np.asarray(arm)), 0)) if covariates is None else np.asarray(covariates, dtype=np.float64)
+    given = given.reshape(len(given), -1)
+    return cluster_effect(np.asarray(outcome, dtype=np.float64), np.asarray(arm) == values[1], cluster, given).test()
+
+
+def cluster_effect(outcome: Floats, is_new: np.ndarray, cluster: ArrayLike, covariates: Floats) -> Effect:
+    """The effect of `cluster_test`."""
+    names, owner = np.unique(np.asarray(cluster), return_inverse=True)
+    if not np.isfinite(outcome).all() or not np.isfinite(covariates).all():
+        raise UsageError("an outcome or a covariate is missing", "cluster_test", "Leave them out, or impute them")
+    sizes = np.bincount(owner)
+    share = np.bincount(owner, is_new) / sizes
+    if ((share > 0) & (share < 1)).any():
+        name = names[np.flatnonzero((share > 0) & (share < 1))[0]]
+        raise UsageError(f"cluster {name} is in both arms", "cluster_test", "Correct the column of arms")
+    if min((share == 0).sum(), (share == 1).sum()) < 2:
+        problem = "one cluster an arm: its effect cannot be told from that of the arm"
+        raise UsageError(problem, "cluster_test", "Give two clusters or more in each arm")
+    own = np.stack([np.bincount(owner, column) / sizes for column in covariates.T], 1) if covariates.size else None
+    outcome = _refused_without_spread(outcome)
+    kept = np.ones((len(names), 1))
+    if own is not None:
+        within = np.abs(covariates - own[owner]).max(axis=0) > NO_SPREAD
+        centred = covariates[:, within] - covariates[:, within].mean(axis=0)
+        # With the arms in the model, so that the adjustment takes nothing of the effect with it.
+        both = np.column_stack([np.ones(len(outcome)), is_new, centred])
+        outcome = outcome - centred @ _solved(both, outcome)[0][2:]
+        kept = np.column_stack([kept, own[:, ~within]])
+    means = np.bincount(owner, outcome) / sizes
+    table = np.column_stack([kept[:, :1], share, kept[:, 1:] - kept[:, 1:].mean(axis=0)])
+    coefficients, inverse, rank = _solved(table, means)
+    free = len(names) - rank
+    if free < 1:
+        raise UsageError(f"{rank - 2} covariates of {len(names)} clusters", "cluster_test", "Give fewer covariates")
+    variance = float(((means - table @ coefficients) ** 2).sum()) / free * inverse[1, 1]
+    return _varying(Effect(float(coefficients[1]), variance, free, "t test of means of clusters"))
+
+
+def participant_effect(outcome: Floats, is_new: np.ndarray, covariates: Floats) -> Effect:
+    """The difference of means or proportions by least squares on the arm and covariates, with HC3 errors.
+
+    MacKinnon and White, J Econom 1985, doi:10.1016/0304-4076(85)90158-7; of covariates in trials: Lin, Ann Appl Stat
+    2013, doi:10.1214/12-AOAS583
+    """
+    outcome = _refused_without_spread(outcome)
+    centred = covariates - covariates.mean(axis=0) if covariates.size else covariates
+    table = np.column_stack([np.ones(len(outcome)), is_new, centred])
+    coefficients, inverse, rank = _solved(table, outcome)
+    leverage = np.minimum(np.einsum("ij,jk,ik->i", table, inverse, table), LARGEST_LEVERAGE)
+    scaled = (outcome - table @ coefficients) / (1 - leverage)
+    row = table @ inverse[1]
+    if len(outcome) <= rank or min(is_new.sum(), (~is_new.astype(bool)).sum()) < 2:
+        raise UsageError("too few participants for the covariates", "analysis", "Plan fewer covariates or strata")
+    variance = float((row**2 * scaled**2).sum())
+    return _varying(Effect(float(coefficients[1]), variance, len(outcome) - rank, "least squares, HC3 errors, t"))
+
+
+def _solved(table: Floats, outcome: Floats) -> tuple[Floats, Floats, int]:
+    """(coefficients, inverse of the cross product, rank); columns that follow from others share their coefficient."""
+    inverse = np.linalg.pinv(table.T @ table, hermitian=True)
+    return inverse @ (table.T @ outcome), inverse, int(np.linalg.matrix_rank(table))
+
+
+def _refused_without_spread(outcome: Floats) -> Floats:
+    if np.ptp(outcome) <= NO_SPREAD:
+        problem = f"an endpoint without variance: all outcomes are {outcome[0]:g}"
+        raise UsageError(problem, "analysis", "Check the column: nothing can be tested by it")
+    return outcome
+
+
+def _varying(effect: Effect) -> Effect:
+    if not effect.variance > NO_SPREAD**2:
+        raise UsageError("outcomes have no variance within the arms", "analysis", "Check the column")
+    return effect
+
+
+def pooled(effects: Sequence[Effect]) -> Effect:
+    """One effect of several imputations by Rubin's rules, with the degrees of Barnard and Rubin.
+
+    Biometrika 1999, doi:10.1093/biomet/86.4.948
+    """
+    first, number = effects[0], len(effects)
+    differences = np.array([one.difference for one in effects])
+    within = float(np.mean([one.variance for one in effects]))
+    between = (1 + 1 / number) * float(differences.var(ddof=1)) if number > 1 else 0.0
+    if between <= NO_SPREAD * within:
+        return first
+    lost = between / (within + between)
+    observed = (first.degrees + 1) / (first.degrees + 3) * first.degrees * (1 - lost)
+    old = (number - 1) / lost**2
+    method = f"{first.method}; {number} imputations by chained equations, Rubin's rules"
+    return Effect(float(differences.mean()), within + between, old * observed / (old + observed), method)
+
+
+def imputations(table: pd.DataFrame, number: int, seed: int) -> list[pd.DataFrame]:
+    """The table completed so often by chained equations with predictive mean matching; once where nothing is missing.
+
+    table: numbers, NaN where missing; each column is predicted by all others
+    Raises UsageError for a column of which nothing is known.
+    """
+    empty = [str(name) for name in table if table[name].isna().all()]
+    if empty:
+        raise UsageError(f"{empty[0]} is missing in all participants", "imputation", "Leave it out of the plan")
+    if not table.isna().any(axis=None):
+        return [table]
+    plain = table.set_axis([f"x{place}" for place in range(table.shape[1])], axis=1).reset_index(drop=True)
+    known = int(plain.notna().sum().min())
+    chain = mice.MICEData(plain.astype(float), k_pmm=min(DONORS, known), rng=np.random.default_rng(seed))
+    # Where one column alone has gaps, its draws do not depend on each other.
+    cycles = CYCLES if int(table.isna().any().sum()) > 1 else 1
+    chain.update_all(cycles)
+    found = []
+    for _ in range(number):
+        chain.update_all(cycles)
+        found.append(pd.DataFrame(chain.data[plain.columns].to_numpy(), columns=table.columns, index=table.index))
+    return found

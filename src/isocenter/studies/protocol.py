@@ -1,0 +1,249 @@
+"""The plan of a trial as a person writes it, read strictly: an error names its line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+
+from isocenter.errors import UsageError, listed
+from isocenter.files import line_of_key
+from isocenter.studies.sizing import Size, sized
+
+Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
+Texts = Annotated[tuple[Text, ...], Strict(False)]
+# Columns of the table of data that have a meaning of their own.
+PARTICIPANT, ARM = "participant", "arm"
+METHODS = {"parallel": "block", "cluster": "cluster"}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Arm(_Part):
+    """One arm. text: its care, in enough detail to repeat it; share: of 2:1 the 2"""
+
+    name: Text
+    text: Text
+    share: Annotated[int, Field(ge=1, le=4)] = 1
+
+
+class Endpoint(_Part):
+    """One endpoint: a column of the table, a mean of numbers or a proportion of 0 and 1.
+
+    direction: whether higher or lower is better
+    margin:    how much worse the new arm may be, in the unit of the column (non-inferiority)
+    """
+
+    name: Text
+    text: str = ""
+    metric: Literal["mean", "proportion"]
+    direction: Literal["higher", "lower"]
+    primary: bool = False
+    margin: Annotated[float, Field(gt=0)] | None = None
+    time_frame: str = ""
+
+    @property
+    def is_more_better(self) -> bool:
+        return self.direction == "higher"
+
+
+class Population(_Part):
+    """Who is included, as a registry asks for it."""
+
+    criteria: Text
+    sex: Literal["all", "female", "male"] = "all"
+    minimum_age: str = ""
+    maximum_age: str = ""
+    healthy: bool = False
+
+
+class Clusters(_Part):
+    """What is allocated as a whole, such as hospitals. members: {name: {stratum: level}}"""
+
+    column: Text
+    members: dict[str, dict[str, str]]
+
+
+class Analysis(_Part):
+    """How the primary endpoint is analysed.
+
+    covariates:   columns of before the allocation, for which effects are adjusted
+    per_protocol: the column that says who was treated as planned, 1 or 0
+    reason:       the column that says why an outcome is missing
+    """
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    covariates: Texts = ()
+    per_protocol: str = ""
+    reason: str = ""
+
+
+class Looks(_Part):
+    """Interim analyses, the last one included."""
+
+    number: Annotated[int, Field(ge=2, le=20)]
+    spending: Literal["obrien-fleming", "pocock"] = "obrien-fleming"
+
+
+class Missing(_Part):
+    """How missing outcomes are imputed. auxiliary: columns that predict them and are not analysed"""
+
+    imputations: Annotated[int, Field(ge=2, le=200)] = 20
+    auxiliary: Texts = ()
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Registry(_Part):
+    """What a registry asks for besides."""
+
+    conditions: Texts = ()
+    purpose: str = ""
+    masking: str = ""
+    sponsor: str = ""
+    start: str = ""
+    completion: str = ""
+
+
+class Study(_Part):
+    """A trial of two arms, the first of which is the control."""
+
+    title: Text
+    question: Text
+    design: Literal["parallel", "cluster"]
+    arms: Annotated[tuple[Arm, ...], Strict(False), Field(min_length=2, max_length=2)]
+    endpoints: Annotated[tuple[Endpoint, ...], Strict(False), Field(min_length=1)]
+    population: Population
+    version: str = ""
+    summary: str = ""
+    ethics: str = ""
+    strata: dict[str, Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)]] = {}
+    clusters: Clusters | None = None
+    size: dict[str, str | float | bool] = {}
+    analysis: Analysis = Analysis()
+    looks: Looks | None = None
+    missing: Missing = Missing()
+    subgroups: Texts = ()
+    registry: Registry = Registry()
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The arms, the control first."""
+        control, new = self.arms
+        return control.name, new.name
+
+    @property
+    def method(self) -> str:
+        """How it is randomised: block or cluster."""
+        return METHODS[self.design]
+
+    @property
+    def primary(self) -> tuple[Endpoint, ...]:
+        return tuple(one for one in self.endpoints if one.primary)
+
+    @property
+    def planned(self) -> Size | None:
+        """The size, with the looks and the alpha of the plan; None where none is planned. Raises UsageError."""
+        if not self.size:
+            return None
+        given = {"alpha": self.analysis.alpha, **self.size}
+        if self.looks is not None:
+            given |= {"looks": self.looks.number, "spending": self.looks.spending}
+        return _sized(str(given.pop("design", "")), tuple(given.items()))
+
+    @property
+    def fixed(self) -> tuple[Any, ...]:
+        """What no amendment changes once arms are allocated."""
+        return self.design, self.arms, self.strata, self.clusters
+
+
+@cache
+def _sized(design: str, given: tuple[tuple[str, Any], ...]) -> Size:
+    return sized(design, dict(given))
+
+
+def read_study(text: str, where: str) -> Study:
+    """The plan in a text. where: the name of its file. Raises UsageError that names the line."""
+    try:
+        study = Study.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"is not TOML: {error}", where, "Correct the file") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"]]
+        words = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise _wrong(text, where, place, words, "Write it as docs/how-to/trial.md shows") from error
+    for key, problem, remedy in _faults(study):
+        raise _wrong(text, where, key.split("."), problem, remedy)
+    try:
+        _ = study.planned
+    except UsageError as error:
+        raise _wrong(text, where, ["size"], error.problem, error.remedy) from error
+    return study
+
+
+def _wrong(text: str, where: str, place: list[str], problem: str, remedy: str) -> UsageError:
+    return UsageError(f"{'.'.join(place)}: {problem}", f"{where}, line {line_of_key(text, place)}", remedy)
+
+
+def _faults(study: Study) -> list[tuple[str, str, str]]:
+    """(key, problem, remedy) of parts that contradict each other."""
+    columns = [PARTICIPANT, ARM, *study.strata, *(one.name for one in study.endpoints)]
+    columns += [one for one in (study.analysis.per_protocol, study.analysis.reason) if one]
+    columns += [study.clusters.column] if study.clusters and study.clusters.column not in study.strata else []
+    twice = [name for name, number in Counter(columns).items() if number > 1]
+    endpoints = {one.name for one in study.endpoints}
+    taken = [one for one in (*study.analysis.covariates, *study.missing.auxiliary) if one in endpoints]
+    faults = [
+        (study.arms[0].name == study.arms[1].name, "arms.1.name", "both arms have one name", "Name them apart"),
+        (not study.primary, "endpoints", "none is primary", "Give one of them primary = true"),
+        (bool(twice), "endpoints", f"{listed(twice)} names two columns", "Rename one"),
+        (bool(taken), "analysis.covariates", f"{listed(taken)} is an endpoint", "Name what is known before"),
+        (
+            study.looks is not None and not study.size,
+            "looks",
+            "looks need the planned size, of which each has a share",
+            "Add [size], as `isocenter study size` takes it",
+        ),
+        (
+            (study.design == "cluster") != (study.clusters is not None),
+            "design",
+            f"{study.design} does not fit {'no ' * (study.clusters is None)}clusters",
+            'Write design = "cluster" with [clusters], or neither',
+        ),
+    ]
+    found = [(place, problem, remedy) for is_fault, place, problem, remedy in faults if is_fault]
+    return found or _cluster_faults(study)
+
+
+def _cluster_faults(study: Study) -> list[tuple[str, str, str]]:
+    if study.clusters is None:
+        return []
+    place, found = "clusters.members", list[tuple[str, str, str]]()
+    for name, levels in study.clusters.members.items():
+        unknown = {stratum: levels.get(stratum) for stratum in study.strata} if set(levels) != set(study.strata) else {}
+        unknown |= {stratum: own for stratum, own in levels.items() if own not in study.strata.get(stratum, ())}
+        if unknown:
+            problem = f"{name} has {', '.join(f'{key} {value}' for key, value in unknown.items())}"
+            found.append((f"{place}.{name}", problem, f"Give a level of {listed(study.strata) or 'no stratum'}"))
+    shares = [one.share for one in study.arms]
+    if len(study.clusters.members) * min(shares) < 2 * sum(shares):
+        problem = "one cluster an arm: its effect cannot be told from that of the arm"
+        found.append((place, problem, "Plan two clusters or more in each arm"))
+    return found
+
+
+def refuse_level(study: Study, levels: Mapping[str, str]) -> None:
+    """UsageError for an unknown stratum, one that is missing, and a level that the plan does not name."""
+    for name in (*study.strata, *levels):
+        if name not in study.strata:
+            remedy = f"Use {listed(study.strata)}" if study.strata else "Leave it out: the plan has no strata"
+            raise UsageError(f"the plan has no stratum {name!r}", "--set", remedy)
+        if levels.get(name) not in study.strata[name]:
+            problem = f"{name} is {levels[name]!r}" if name in levels else f"{name} is missing"
+            raise UsageError(f"{problem}, which is no stratum", "--set", f"Give {name}={'|'.join(study.strata[name])}")

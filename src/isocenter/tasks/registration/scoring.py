@@ -1,0 +1,203 @@
+"""The scores of a registration: overlap of moved labels, distances of points, and how regular the field is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation import ALL, Metric, Metrics, Seed, Table, figure_label, mean_rows, overlaps, surface_distance
+from isocenter.lazy import pandas as pd
+from isocenter.registration import pair_similarity, refining_field
+from isocenter.report import Figure, figures
+from isocenter.tasks.properties import stated_image
+from isocenter.tasks.registration.answering import AFTER, BEFORE, FieldAnswering, inverse_error, regularity
+from isocenter.transforms import carried, carried_labels, carried_points, composed
+from isocenter.values import (
+    ONTO,
+    UNMOVED,
+    Array,
+    Case,
+    Correspondence,
+    Image,
+    Label,
+    Prediction,
+    Row,
+    SpatialTransform,
+)
+
+SIMILARITY, TRE, INVERSE = "similarity", "tre", "inverse_error"
+STRUCTURE = "structure"
+OF_LABELS = (
+    Metric("dice"),
+    Metric("dice_before", "Dice before", may_judge=False),
+    Metric("hd95", "HD95", "less", unit="mm"),
+    Metric("nsd", "NSD"),
+)
+OF_PAIRS = (
+    Metric(TRE, "Target registration error", "less", unit="mm"),
+    Metric("tre_before", "Target registration error before", "less", unit="mm", may_judge=False),
+    Metric(SIMILARITY, "Similarity, which proves no alignment"),
+    Metric(BEFORE, "Similarity before", may_judge=False),
+    Metric("folded_percent", "Folded voxels in percent", "less", unit="%", may_judge=False),
+    Metric("sd_log_jacobian", "SD of the log Jacobian", "less", may_judge=False),
+    Metric(INVERSE, "Inverse error", "less", unit="mm", may_judge=False),
+)
+METRICS = Metrics((*OF_LABELS, *OF_PAIRS), label_word=STRUCTURE, of_case="dice")
+
+
+class FieldScoring(FieldAnswering):
+    """The scores of a registration, and what reports show of them; the fields are those of `Registration`."""
+
+    similarity: str
+    refine: int
+    tolerance: float
+
+    def with_image(self, prediction: Prediction, image: Image, *, refined: bool = True) -> Prediction:
+        """The transform to the moving image as it lay at first, refined on the pair; similarity before and after.
+
+        Without torch nothing is refined, and a note says so.
+        """
+        if prediction.transform is None or len(image.channels) < 2:
+            return prediction
+        facts = image.facts_of(1)
+        fixed, moving = _channel(image, 0), _channel(image, 1)
+        unmoved: Image = facts.get(UNMOVED, moving)
+        onto: SpatialTransform = facts.get(ONTO, SpatialTransform((), image.geometry, moving.geometry))
+        whole, notes = composed(prediction.transform, onto), prediction.notes
+        if not refined:
+            return replace(prediction, transform=whole)
+        try:
+            if self.refine:
+                moved = carried(unmoved, whole, image.geometry, beyond="edge")
+                more = refining_field(fixed, moved, self.similarity, self.refine)
+                whole = replace(whole, parts=(more, *whole.parts))
+            pairs = {BEFORE: onto, AFTER: whole}
+            values = {
+                name: pair_similarity(fixed, carried(unmoved, one, image.geometry), self.similarity)
+                for name, one in pairs.items()
+            }
+        except ImportError:
+            values, notes = {}, (*notes, "torch is not installed: the transform is the network's, not refined")
+        return replace(prediction, transform=whole, values=values, notes=notes)
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a pair and structure that both images show, and one of the pair as a whole."""
+        rows = [row for pair in zip(predictions, cases, strict=True) for row in self._pair_rows(*pair)]
+        return pd.DataFrame(rows)
+
+    def _pair_rows(self, prediction: Prediction, case: Case) -> Iterator[dict[str, Any]]:
+        transform, pair = prediction.transform, _pair_of(case)
+        assert transform is not None  # noqa: S101 - as decoded
+        named = {"case": case.id, "patient": case.patient}
+        onto = pair.onto or SpatialTransform((), prediction.geometry, transform.moving)
+        yield {
+            **named,
+            "label": ALL,
+            **_alike(prediction),
+            **_points(pair, onto, transform),
+            **regularity(prediction),
+            INVERSE: inverse_error(prediction),
+        }
+        if not pair.has_labels or pair.fixed_labels is None or pair.moving_labels is None:
+            return
+        fixed = pair.fixed_labels.on_axes_of(prediction.geometry)
+        before, after = (self._moved(pair.moving_labels, one, prediction) for one in (onto, transform))
+        yield from (
+            {**named, "label": figure_label(label.name, STRUCTURE), **row}
+            for label, row in self._label_rows(before, after, fixed)
+        )
+
+    def _label_rows(self, before: Array, after: Array, fixed: Image) -> Iterator[tuple[Label, dict[str, float]]]:
+        true, values = fixed.data[0], [label.value for label in self.classes]
+        first, last = (overlaps(one, true, values) for one in (before, after))
+        spacing = fixed.geometry.affine[:-1, :-1] if fixed.geometry.physical else None
+        for label in self.classes:
+            if not last[label.value].reference and not last[label.value].predicted:
+                continue
+            distance = surface_distance(after == label.value, true == label.value, spacing)
+            yield (
+                label,
+                {
+                    "dice_before": first[label.value].dice,
+                    "dice": last[label.value].dice,
+                    "hd95": distance.hd95,
+                    "nsd": distance.nsd(self.tolerance),
+                },
+            )
+
+    def _moved(self, drawn: Image, transform: SpatialTransform, prediction: Prediction) -> Array:
+        return carried_labels(drawn.data[0], drawn.geometry, transform, prediction.geometry)
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """Each metric over all structures, then by structure; those of pairs after them. Patients are resampled."""
+        of_labels, of_pairs = table[table["label"] != ALL], table[table["label"] == ALL]
+        return [
+            *mean_rows(of_labels, _units(OF_LABELS, of_labels), seed=seed),
+            *mean_rows(of_pairs, _units(OF_PAIRS, of_pairs), seed=seed),
+        ]
+
+    def rank(self, table: Table) -> list[str]:
+        """Pairs by mean Dice, without labels by the distance of points, else by similarity."""
+        column = next((one for one in ("dice", TRE, SIMILARITY) if one in table and table[one].notna().any()), None)
+        if column is None:
+            return list(dict.fromkeys(table["case"]))
+        means = table.groupby("case")[column].mean()
+        return means.sort_values(ascending=column == TRE, kind="stable", na_position="last").index.tolist()
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """Contours of moved labels where there are any, both images as a checkerboard, and the bent grid."""
+        transform, pair, image = prediction.transform, _pair_of(case), stated_image(case)
+        assert transform is not None  # noqa: S101 - as decoded
+        unmoved: Image = case.images["moving"].facts.get(UNMOVED, case.images["moving"])
+        near, drawn = None, list[Figure]()
+        if pair.has_labels and pair.fixed_labels is not None and pair.moving_labels is not None:
+            near = pair.fixed_labels.on_axes_of(image.geometry).data[0]
+            moved = self._moved(pair.moving_labels, transform, prediction)
+            owners = ("fixed", "moved")
+            drawn.append(figures.contours(image, near, moved, self.classes, title=case.id, owners=owners))
+        moved_image = carried(unmoved, transform, image.geometry)
+        drawn.append(figures.checkerboard(image, moved_image, f"{case.id}: checkerboard", near=near))
+        return [*drawn, figures.bent_grid(image, transform, f"{case.id}: deformed grid", near=near)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """Dice of the pairs before and after."""
+        if "dice" not in table:
+            return []
+        groups = {
+            words: table[column].dropna().to_numpy(float)
+            for words, column in (("before", "dice_before"), ("after", "dice"))
+        }
+        return [figures.histogram(groups, "Dice of the pairs, of each structure", axis="Dice")]
+
+
+def _units(metrics: Sequence[Metric], table: Table) -> Mapping[str, str]:
+    return {one.name: one.unit for one in metrics if one.name in table}
+
+
+def _pair_of(case: Case) -> Correspondence:
+    pair: Correspondence = case.references["field"] if "field" in case.references else Correspondence()
+    return pair
+
+
+def _channel(image: Image, number: int) -> Image:
+    """One channel of an image; its values are read."""
+    return replace(image, pixels=image.data[number : number + 1], channels=(image.channels[number],), facts={})
+
+
+def _alike(prediction: Prediction) -> dict[str, float]:
+    values = prediction.values or {}
+    return {name: values[own] for name, own in ((BEFORE, BEFORE), (SIMILARITY, AFTER)) if own in values}
+
+
+def _points(pair: Correspondence, onto: SpatialTransform, transform: SpatialTransform) -> dict[str, float]:
+    """Mean distance in mm of moved points from those of the moving image, before and after."""
+    if pair.fixed_points is None or pair.moving_points is None:
+        return {}
+    both = {"tre_before": onto, TRE: transform}
+    return {
+        name: float(np.linalg.norm(carried_points(one, pair.fixed_points) - pair.moving_points, axis=1).mean())
+        for name, one in both.items()
+    }

@@ -1,0 +1,214 @@
+"""The folder of a study: its plan, sealed once it is locked, and what is written afterwards."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from isocenter import studies
+from isocenter.at_work import brought_to_its_end
+from isocenter.documents import Subject, document_of, drafted, guideline, metrics_of, page_of
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.files import parse_json, read_given_table, written
+from isocenter.lazy import pandas as pd
+from isocenter.report import render
+from isocenter.runtime import digest, read_json, seal, verify, write_json
+from isocenter.studies import ARM, PARTICIPANT, Allocation, Study
+
+PLAN, RECORD, REGISTRY, AMENDMENTS, MANIFEST = (
+    "study.toml",
+    "study.json",
+    "registry.json",
+    "amendments.json",
+    "manifest.json",
+)
+LIST, LOG, LOOKS = "allocation.bin", "assignments.csv", "looks.jsonl"
+# Documents of a plan, and the lists by which they are filled.
+DOCUMENTS = {"protocol.html": "spirit-ai", "sap.html": "sap"}
+# They grow after the plan is locked: the first two are tied to each other by the key.
+GROWING = (LIST, LOG, LOOKS)
+IDENTITY = re.compile(r"\w[\w.:-]{0,63}")
+
+
+def write_plan(folder: Path, text: str, where: str) -> Study:
+    """Write a plan with its documents and the fields of a registry. Raises UsageError for a plan with a fault."""
+    study = studies.read_study(text, where)
+    (folder / PLAN).write_text(text, encoding="utf-8")
+    write_json(folder / RECORD, "isocenter.study", studies.plan_record(study))
+    write_json(folder / REGISTRY, "isocenter.study_registry", studies.registry_record(study))
+    subject = Subject.opened(folder)
+    for name, listed_in in DOCUMENTS.items():
+        filled = document_of(guideline(listed_in), subject, {})
+        page = page_of(filled, subject, before=drafted(filled, metrics_of(subject)))
+        (folder / name).write_text(render(page), encoding="utf-8")
+    return study
+
+
+@dataclass(frozen=True, eq=False)
+class StudyFolder:
+    """A study that was planned."""
+
+    folder: Path
+
+    @classmethod
+    def opened(cls, folder: Path, *, is_locked: bool = True) -> StudyFolder:
+        """UsageError for another folder or a plan that is not locked; IntegrityError where a byte of it was changed."""
+        if not (folder / PLAN).is_file():
+            problem = "holds no study.toml"
+            raise UsageError(problem, str(folder), "Give the folder of `isocenter study plan study.toml --out FOLDER`")
+        found = cls(folder)
+        if is_locked and not found.is_locked:
+            raise UsageError("the plan is not locked", str(folder), f"Lock it: isocenter study lock {folder}")
+        if is_locked:
+            found.refuse_changes()
+        return found
+
+    @cached_property
+    def study(self) -> Study:
+        return studies.read_study((self.folder / PLAN).read_text(encoding="utf-8"), str(self.folder / PLAN))
+
+    @property
+    def is_locked(self) -> bool:
+        return (self.folder / MANIFEST).is_file()
+
+    @property
+    def is_randomised(self) -> bool:
+        return (self.folder / LIST).is_file()
+
+    @property
+    def sealed(self) -> dict[str, str]:
+        """{file: SHA-256} of the locked plan."""
+        return dict(read_json(self.folder / MANIFEST, "isocenter.manifest")["sha256"])
+
+    @property
+    def amendments(self) -> dict[str, Any]:
+        """The record of when the plan was locked, and of its amendments."""
+        return read_json(self.folder / AMENDMENTS, "isocenter.study_amendments")
+
+    def refuse_changes(self) -> None:
+        """IntegrityError where a file of the locked plan is not what was locked."""
+        try:
+            verify(self.folder, (PLAN, RECORD, REGISTRY, AMENDMENTS))
+        except IntegrityError as error:
+            remedy = "Restore it; to amend the plan edit study.toml alone and run `isocenter study lock --reason TEXT`"
+            raise error.stating(problem=f"{error.problem}, and the plan is locked", remedy=remedy) from error
+
+    def lock(self, reason: str) -> dict[str, Any]:
+        """Seal the plan, or an amendment of it; the record of both. Raises UsageError where nothing is to be sealed."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        if not self.is_locked:
+            write_plan(self.folder, (self.folder / PLAN).read_text(encoding="utf-8"), str(self.folder / PLAN))
+            record: dict[str, Any] = {"locked": now, "plan_sha256": digest(self.folder / PLAN), "amendments": []}
+        else:
+            before, after = self.sealed[PLAN], digest(self.folder / PLAN)
+            if before == after:
+                self.refuse_changes()
+                raise UsageError("is locked already", str(self.folder), "Go on: isocenter study randomise")
+            if not reason.strip():
+                problem = "study.toml was edited after the plan was locked"
+                raise UsageError(problem, str(self.folder), "Restore it, or state why: --reason TEXT")
+            if digest(self.folder / AMENDMENTS) != self.sealed[AMENDMENTS]:
+                raise IntegrityError(
+                    "was edited", str(self.folder / AMENDMENTS), "Restore it: it states what was locked"
+                )
+            record = {name: value for name, value in self.amendments.items() if name not in ("schema", "version")}
+            changed = self._changed()
+            if self.is_randomised and {"design", "arms", "strata", "clusters"} & set(changed):
+                problem = "arms, strata or clusters changed after they were randomised"
+                raise UsageError(problem, str(self.folder / PLAN), "Restore them, or plan another study")
+            entry = {"on": now, "reason": reason, "changed": changed, "before": before, "after": after}
+            record["amendments"] = [*record["amendments"], entry]
+            write_plan(self.folder, (self.folder / PLAN).read_text(encoding="utf-8"), str(self.folder / PLAN))
+        with brought_to_its_end():
+            write_json(
+                self.folder / AMENDMENTS, "isocenter.study_amendments", {**record, "plan": self.study.model_dump()}
+            )
+            seal(self.folder, apart=GROWING)
+        return record
+
+    def _changed(self) -> list[str]:
+        """Sections of the plan that are not what was locked."""
+        old, new = self.amendments["plan"], json.loads(json.dumps(self.study.model_dump()))
+        return [name for name in new if old.get(name) != new[name]] or ["words alone"]
+
+    def randomise(self, allocation: Allocation) -> None:
+        """Write the encrypted list and an empty log."""
+        if self.is_randomised:
+            raise UsageError("was randomised already", str(self.folder), "A second list would undo the first")
+        self._keep(allocation, self._text([]))
+
+    def assign(self, participant: str, levels: Mapping[str, str]) -> str:
+        """The next arm, which is logged. Raises UsageError for whoever has one, and for an unknown stratum."""
+        if not self.is_randomised:
+            raise UsageError("was not randomised", str(self.folder), "Run `isocenter study randomise` first")
+        key = studies.allocation_key()
+        allocation = studies.decrypted((self.folder / LIST).read_bytes(), key, str(self.folder / LIST))
+        log = self.folder / LOG
+        if not log.is_file() or digest(log) != allocation.log:
+            raise IntegrityError("is not the log of these assignments", str(log), "Restore it: it was edited or lost")
+        if not IDENTITY.fullmatch(participant):
+            problem = f"{participant!r} is no number of a participant"
+            raise UsageError(problem, "--participant", "Use letters, digits and . : - _")
+        rows = self.assignments.to_dict("records")
+        if participant in {row[PARTICIPANT] for row in rows}:
+            raise UsageError(f"{participant} was assigned already", "--participant", f"Look it up in {log}")
+        clusters = self.study.clusters
+        if clusters is not None:
+            levels = {**clusters.members.get(participant, {}), **levels}
+            name = participant
+        else:
+            name = studies.stratum_of(self.study, levels)
+        arm, allocation = allocation.assigned(name)
+        studies.refuse_level(self.study, levels)
+        if clusters is not None and dict(levels) != clusters.members[participant]:
+            raise UsageError(f"{participant} has other strata in the plan", "--set", "Leave out --set")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._keep(allocation, self._text([*rows, {PARTICIPANT: participant, ARM: arm, **levels, "assigned_at": now}]))
+        return arm
+
+    @property
+    def assignments(self) -> pd.DataFrame:
+        """The log, every cell as text."""
+        return read_given_table(self.folder / LOG)
+
+    def _text(self, rows: Sequence[Mapping[Any, Any]]) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, (PARTICIPANT, ARM, *self.study.strata, "assigned_at"), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def _keep(self, allocation: Allocation, log: str) -> None:
+        """Write log and list, which has the log's hash, both or neither."""
+        with ExitStack() as stack:
+            stack.enter_context(brought_to_its_end())
+            own = stack.enter_context(written(self.folder / LOG, overwrite=True))
+            list_file = stack.enter_context(written(self.folder / LIST, overwrite=True))
+            own.write_text(log, encoding="utf-8")
+            list_file.write_bytes(studies.encrypted(allocation.logged(digest(own)), studies.allocation_key()))
+
+    @property
+    def looks(self) -> list[dict[str, Any]]:
+        """The analyses so far. Raises IntegrityError for a damaged ledger."""
+        path = self.folder / LOOKS
+        if not path.is_file():
+            return []
+        try:
+            lines = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            return [{name: line[name] for name in ("look", "data", "fraction")} for line in lines]
+        except (ValueError, TypeError, KeyError) as error:
+            raise IntegrityError("is damaged", str(path), "Restore it: it counts the looks") from error
+
+    def note_look(self, look: Mapping[str, Any]) -> None:
+        """Count an analysis."""
+        with (self.folder / LOOKS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(look) + "\n")

@@ -1,0 +1,282 @@
+"""`study plan`, `lock`, `randomise`, `assign` and `analyse`: a trial from its plan to its results."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter import studies
+from isocenter.errors import UsageError, counted, listed
+from isocenter.files import locked, read_given_table
+from isocenter.keywords import named_keywords
+from isocenter.reading import refuse_missing, refuse_taken, result_folder
+from isocenter.report import InNotebook, render
+from isocenter.runtime import as_json, digest, write_json
+from isocenter.studies import Allocation, Endpoint, Look, Study, Trial
+from isocenter.verbs.studying.folder import PLAN, RECORD, REGISTRY, StudyFolder, write_plan
+from isocenter.verbs.studying.report import answer, page_of_results
+
+RESULTS, FLOW, PAGE = "results.json", "flow.json", "report.html"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan that was written. missing: keys that a registry asks for and the plan does not have"""
+
+    title: str
+    n: int | None
+    missing: list[str]
+    out: Path
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        return {"title": self.title, "n": self.n, "missing": self.missing, "out": str(self.out)}
+
+    def __repr__(self) -> str:
+        size = "no size is planned" if self.n is None else counted(self.n, "participant")
+        gaps = f"\nregistry.json lacks {listed(self.missing)}" if self.missing else ""
+        return f"{self.title}: {size}{gaps}\nwritten: {self.out}"
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A plan that was locked, or amended."""
+
+    plan_sha256: str
+    amendments: list[dict[str, Any]]
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        return {"plan_sha256": self.plan_sha256, "amendments": self.amendments}
+
+    def __repr__(self) -> str:
+        return f"locked with {counted(len(self.amendments), 'amendment')}: study.toml is {self.plan_sha256}"
+
+
+@dataclass(frozen=True)
+class Randomised:
+    """A list that was drawn and encrypted. lists: one a stratum, or one a cluster"""
+
+    method: str
+    lists: int
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        return {"method": self.method, "lists": self.lists}
+
+    def __repr__(self) -> str:
+        what = counted(self.lists, "cluster") if self.method == "cluster" else counted(self.lists, "list")
+        return f"randomised by {self.method}: {what}, encrypted; keep {studies.KEY} where the list is not"
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """The arm of one participant or cluster."""
+
+    participant: str
+    arm: str
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        return {"participant": self.participant, "arm": self.arm}
+
+    def __repr__(self) -> str:
+        return f"{self.participant}: {self.arm}"
+
+
+@dataclass(frozen=True)
+class Analysed(InNotebook):
+    """What `results.json` and `flow.json` hold."""
+
+    results: Mapping[str, Any]
+    flow: Mapping[str, Any]
+    out: Path
+
+    @property
+    def tests(self) -> list[dict[str, Any]]:
+        """Every test, a row each."""
+        return list(self.results["tests"])
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        return dict(as_json({**self.results, "flow": self.flow}))
+
+    def __repr__(self) -> str:
+        return f"{answer(self.results)}\nwritten: {self.out}"
+
+
+@named_keywords()
+def study_plan(plan: str | Path, *, out: str | Path, overwrite: bool = False) -> Planned:
+    """Write the documents of a trial from its study.toml.
+
+    out: a folder for the plan, protocol.html (by SPIRIT-AI), sap.html, study.json and registry.json
+    Raises UsageError, which names the line, for a plan with a fault; a locked plan is never overwritten.
+    """
+    _refuse_without("statsmodels", "study plan")
+    source, folder = Path(plan), Path(out)
+    try:
+        text = source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot be read ({error})", str(source), "Give a study.toml") from error
+    refuse_taken(folder, overwrite, (PLAN, RECORD, REGISTRY))
+    if folder.is_dir() and StudyFolder(folder).is_locked:
+        raise UsageError("the plan is locked", str(folder), "Amend it: isocenter study lock --reason TEXT")
+    with result_folder(folder, overwrite, (PLAN, RECORD, REGISTRY)) as partial:
+        study = write_plan(partial, text, str(source))
+    size = study.planned
+    return Planned(study.title, None if size is None else size.n, studies.registry_record(study)["missing"], folder)
+
+
+@named_keywords()
+def study_lock(folder: str | Path, *, reason: str = "") -> Sealed:
+    """Seal a plan by the hashes of its files; once it is sealed, an edit of study.toml is an amendment.
+
+    reason: why the plan is amended
+    Raises UsageError for an edit without a reason, and for one of arms or strata once they were randomised.
+    """
+    _refuse_without("statsmodels", "study lock")
+    with locked(Path(folder)):
+        record = StudyFolder.opened(Path(folder), is_locked=False).lock(reason)
+    return Sealed(digest(Path(folder) / PLAN), record["amendments"])
+
+
+@named_keywords()
+def study_randomise(folder: str | Path, *, method: str) -> Randomised:
+    """Draw the list of a locked plan and encrypt it with the key in ISOCENTER_ALLOCATION_KEY.
+
+    method: "block" for participants, in permuted blocks of random size within strata; "cluster" for whole clusters
+    Raises UsageError for another method than the design's, a second list, and a key that is no key.
+    """
+    _refuse_without("cryptography", "study randomise")
+    studies.allocation_key()  # refused before anything is drawn
+    with locked(Path(folder)):
+        opened = StudyFolder.opened(Path(folder))
+        if method != opened.study.method:
+            problem = f"a {opened.study.design} trial is not randomised by {method!r}"
+            raise UsageError(problem, "--method", f"Use {opened.study.method}")
+        # From the system's entropy: a seed that somebody knows would tell every arm.
+        lists = studies.drawn_lists(opened.study, studies.length_of_lists(opened.study), np.random.default_rng())
+        opened.randomise(Allocation(lists, {}))
+    return Randomised(method, len(lists))
+
+
+@named_keywords()
+def study_assign(folder: str | Path, *, participant: str, assignments: Mapping[str, str] | None = None) -> Assigned:
+    """Give the next arm of the list to a participant or a cluster, once, and log it.
+
+    assignments: the level of each stratum, such as {"site": "Bern"}
+    Raises UsageError for whoever has an arm, an unknown stratum and a missing key; IntegrityError for another key, and
+    for a log or a plan that was edited.
+    """
+    _refuse_without("cryptography", "study assign")
+    with locked(Path(folder)):
+        arm = StudyFolder.opened(Path(folder)).assign(participant, dict(assignments or {}))
+    return Assigned(participant, arm)
+
+
+@named_keywords()
+def study_analyse(
+    folder: str | Path,
+    *,
+    data: str | Path,
+    out: str | Path,
+    explore: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Analysed:
+    """Analyse a trial as its locked plan says; whatever else is asked for is marked as exploratory.
+
+    data:    a table of participants with the columns participant and arm, and those that the plan names
+    out:     a folder for results.json, flow.json and report.html
+    explore: further columns and how they are compared: {"minutes": "mean"}, or "proportion"
+    Each analysis of another table is a look; beyond those of the plan all is exploratory.
+    Raises DatasetError for data unlike the allocation, UsageError for a plan that is not locked, and IntegrityError for
+    one that was edited.
+    """
+    _refuse_without("statsmodels", "study analyse")
+    table_file, result = Path(data), Path(out)
+    refuse_missing(table_file)
+    refuse_taken(result, overwrite, (RESULTS, FLOW))
+    with locked(Path(folder)):
+        opened = StudyFolder.opened(Path(folder))
+        if not opened.is_randomised or opened.assignments.empty:
+            raise UsageError("nobody was assigned yet", str(folder), "Run `isocenter study assign` first")
+        study, sha256 = opened.study, digest(table_file)
+        before = [one for one in opened.looks if one["data"] != sha256]
+        known = [one for one in opened.looks if one["data"] == sha256]
+        looks = 1 if study.looks is None else study.looks.number
+        number = int(known[0]["look"]) if known else len(before) + 1
+        trial = Trial(
+            study,
+            studies.read_data(
+                study, read_given_table(table_file), opened.assignments, str(table_file), is_last=number >= looks
+            ),
+            str(table_file),
+            explored=_explored(study, explore or {}),
+            is_planned=number <= looks,
+        )
+        fraction = _fraction(study, trial, number)
+        if study.looks is not None and number <= looks:
+            earlier = [float(one["fraction"]) for one in before if one["look"] < number]
+            trial = _at_look(study, trial, [*earlier, fraction], table_file)
+        record = {
+            **studies.plan_record(study),
+            **trial.record(),
+            "amendments": opened.amendments["amendments"] or "none: the plan was not amended after it was locked",
+            "locked": opened.amendments["locked"],
+            "plan_sha256": opened.sealed[PLAN],
+            "data_sha256": sha256,
+            "analysed": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        flow = trial.flow(opened.assignments)
+        with result_folder(result, overwrite, (RESULTS, FLOW)) as partial:
+            write_json(partial / RESULTS, "isocenter.study_results", record)
+            write_json(partial / FLOW, "isocenter.study_flow", flow)
+            shutil.copyfile(opened.folder / RECORD, partial / RECORD)
+            (partial / PAGE).write_text(render(page_of_results(record, flow)), encoding="utf-8")
+            if not known:  # before anybody sees a figure
+                opened.note_look({"look": number, "data": sha256, "fraction": fraction, "on": record["analysed"]})
+    return Analysed(record, flow, result)
+
+
+def _explored(study: Study, columns: Mapping[str, str]) -> list[Endpoint]:
+    planned = {one.name for one in study.endpoints}
+    for name, metric in columns.items():
+        if name in planned or metric not in ("mean", "proportion"):
+            problem = "is an endpoint of the plan" if name in planned else f"cannot be compared by {metric!r}"
+            raise UsageError(f"{name} {problem}", "--explore", "Give another column as NAME=mean or NAME=proportion")
+    return [
+        Endpoint.model_validate({"name": name, "metric": metric, "direction": "higher"})
+        for name, metric in columns.items()
+    ]
+
+
+def _fraction(study: Study, trial: Trial, number: int) -> float:
+    """The share of the planned outcomes that is known; the last look has all."""
+    size = study.planned
+    if study.looks is None or number >= study.looks.number or size is None or not size.n:
+        return 1.0
+    first = study.primary[0]
+    return min(1.0, float(np.isfinite(trial.numbers(first.name, of=first)).sum()) / size.n)
+
+
+def _at_look(study: Study, trial: Trial, fractions: list[float], table: Path) -> Trial:
+    """The trial with the bound of its look. Raises UsageError where it has no more outcomes than the look before."""
+    rising = all(one < other for one, other in pairwise(fractions))
+    if not rising or fractions[0] <= 0 or study.looks is None:
+        problem = f"has no more outcomes than look {len(fractions) - 1}"
+        raise UsageError(problem, str(table), "Look again when more are known")
+    found: Look = studies.bounds_at(fractions, study.analysis.alpha, study.looks.spending)[-1]
+    return Trial(study, trial.data, trial.where, found, trial.explored, trial.is_planned)
+
+
+def _refuse_without(package: str, where: str) -> None:
+    if find_spec(package) is None:
+        raise UsageError(f"{package} is not installed", where, "pip install 'isocenter[documents]'")

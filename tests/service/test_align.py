@@ -1,0 +1,34 @@
+"""Series of a study on unlike grids, brought onto the first as the settings of the model say."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from drawn_pairs import blobs, turn_and_shift
+from isocenter.files import SeriesNames, write_series
+from isocenter.service.work.answer import Inputs, _cases
+from isocenter.transforms import carried, inverted
+from isocenter.values import Geometry, Image, SpatialTransform
+
+GRID = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
+
+
+@pytest.mark.whole
+def test_series_of_two_frames_of_reference_are_registered_where_the_model_says_so(tmp_path):
+    scene = blobs(GRID.padded((12, 11, 10), (12, 11, 10)))
+    moves = {
+        "first": SpatialTransform((), GRID),
+        "second": SpatialTransform((turn_and_shift((5, 0, 0), (2, 1, 0), GRID),)),
+    }
+    for name, one in moves.items():
+        pixels = np.rint(carried(scene, inverted(one), GRID).data).astype(np.int16)
+        write_series(Image(pixels, GRID, modality="MR"), SeriesNames("p", name, "s"), tmp_path / name)
+    inputs = Inputs({name: sorted((tmp_path / name).iterdir()) for name in moves})
+    with _cases(SimpleNamespace(study="study"), inputs, "register") as [case]:
+        first, second = case.images["first"], case.images["second"]
+        assert second.geometry.equals(first.geometry)
+        assert np.corrcoef(first.data[second.valid], second.data[second.valid])[0, 1] > 0.99
+        assert second.facts["onto"]["image"] == "first"

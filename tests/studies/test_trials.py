@@ -1,0 +1,394 @@
+"""A trial from its plan to its results: what each step writes, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import isocenter
+from isocenter.errors import DatasetError, IntegrityError, UsageError
+from isocenter.studies import KEY, bounds_at, cluster_test, imputations, participant_effect, pooled, read_study
+
+PARALLEL = """\
+title = "A model as second reader"
+question = "Does the model raise the share of pneumonias that are found?"
+design = "parallel"
+subgroups = ["sex"]
+
+[[arms]]
+name = "usual"
+text = "Reading without the model"
+
+[[arms]]
+name = "model"
+text = "Reading with the model"
+
+[[endpoints]]
+name = "found"
+metric = "proportion"
+direction = "higher"
+primary = true
+
+[[endpoints]]
+name = "minutes"
+metric = "mean"
+direction = "lower"
+margin = 1.0
+
+[population]
+criteria = "Adults sent for a chest radiograph"
+
+[strata]
+site = ["Bern", "Basel"]
+
+[analysis]
+per_protocol = "followed"
+reason = "reason"
+
+[missing]
+imputations = 3
+auxiliary = ["age"]
+"""
+CLUSTERED = """\
+title = "A model in hospitals"
+question = "Does it find more?"
+design = "cluster"
+
+[[arms]]
+name = "usual"
+text = "As before"
+
+[[arms]]
+name = "model"
+text = "With the model"
+
+[[endpoints]]
+name = "found"
+metric = "mean"
+direction = "higher"
+primary = true
+
+[population]
+criteria = "Adults"
+
+[strata]
+size = ["large", "small"]
+
+[clusters]
+column = "site"
+
+[clusters.members]
+A = { size = "large" }
+B = { size = "large" }
+C = { size = "small" }
+D = { size = "small" }
+E = { size = "small" }
+"""
+LOOKS = """
+[size]
+design = "proportions"
+first = 0.9
+second = 0.6
+
+[looks]
+number = 2
+"""
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv(KEY, "5e" * 32)
+
+
+def begun(folder: Path, text: str, method: str = "block") -> Path:
+    """A study that is locked and randomised."""
+    (folder / "study.toml").write_text(text)
+    isocenter.study_plan(folder / "study.toml", out=folder / "study")
+    isocenter.study_lock(folder / "study")
+    isocenter.study_randomise(folder / "study", method=method)
+    return folder / "study"
+
+
+def enrolled(study: Path, number: int, seed: int = 0) -> list[dict]:
+    """Participants with their arms and outcomes; the model finds more."""
+    random, rows = np.random.default_rng(seed), []
+    for place in range(number):
+        site = ["Bern", "Basel"][place % 2]
+        arm = isocenter.study_assign(study, participant=f"P{place}", assignments={"site": site}).arm
+        found = int(random.random() < (0.9 if arm == "model" else 0.4))
+        is_lost = place % 8 == 7
+        rows.append(
+            {
+                "participant": f"P{place}",
+                "arm": arm,
+                "sex": "fm"[place // 2 % 2],
+                "age": round(60 + 10 * random.normal(), 1),
+                "found": "" if is_lost else found,
+                "reason": "moved away" if is_lost else "",
+                "minutes": round(5 + random.normal() - 2 * (arm == "model"), 2),
+                "followed": int(place % 9 != 8),
+            }
+        )
+    return rows
+
+
+def table(path: Path, rows: list[dict]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_a_trial_goes_from_its_plan_to_a_report_by_consort(tmp_path):
+    study = begun(tmp_path, PARALLEL)
+    rows = enrolled(study, 48)
+    result = isocenter.study_analyse(
+        study, data=table(tmp_path / "data.csv", rows), out=tmp_path / "result", explore={"age": "mean"}
+    )
+    first, *_ = result.tests
+    fields = "metric label first second test method difference low high statistic p p_adjusted margin verdict"
+    assert set(fields.split()) <= set(first)
+    assert (first["role"], first["missing"], first["population"]) == ("primary", "imputed", "intention to treat")
+    assert first["n"] == Counter(row["arm"] for row in rows)
+    kinds = {(row["role"], row["missing"], row["population"]) for row in result.tests if row["endpoint"] == "found"}
+    assert {("sensitivity", one, "intention to treat") for one in ("complete cases", "best case", "worst case")} < kinds
+    assert ("sensitivity", "imputed", "per protocol") in kinds
+    cases = {row["missing"]: row["difference"] for row in result.tests if row["endpoint"] == "found"}
+    assert cases["worst case"] < first["difference"] < cases["best case"]
+    shorter = next(row for row in result.tests if row["endpoint"] == "minutes")
+    assert shorter["difference"] < 0 and shorter["verdict"] == "superior"
+    interaction = next(row for row in result.tests if row["role"] == "interaction")
+    assert interaction["label"] == "sex" and interaction["p_adjusted"] == interaction["p"]
+    assert [row["endpoint"] for row in result.tests if not row["planned"]] == ["age"]
+    written = json.loads((tmp_path / "result" / "flow.json").read_text())
+    assert sum(one["participants"] for one in written["losses"]) == 6
+    assert {one["reason"] for one in written["losses"]} == {"moved away"}
+    assert "Flow of participants" in (tmp_path / "result" / "report.html").read_text()
+    consort = isocenter.document(tmp_path / "result", names="consort-ai", out=tmp_path / "consort")
+    answers = [answer for one in consort.documents[0].answered for answer in one.answers]
+    gaps = {one.lookup.split()[1] for one in answers if one.state == "missing" and one.lookup.startswith("results ")}
+    assert gaps == {"size.n", "errors", "harms"}  # no size was planned, and no table holds the others
+    assert "Flow of participants" in (tmp_path / "consort" / "consort-ai.html").read_text()
+    measured = {row["item"] for row in consort.rows if row["state"] == "measured"}
+    assert {"9", "10", "14", "16", "17", "18", "19", "21", "22", "25", "26", "28"} <= measured
+    assert isocenter.verify_documents(tmp_path / "consort", against=tmp_path / "result").broken == []
+
+
+def test_a_plan_writes_a_protocol_and_says_what_a_registry_still_asks_for(tmp_path):
+    (tmp_path / "study.toml").write_text(PARALLEL)
+    planned = isocenter.study_plan(tmp_path / "study.toml", out=tmp_path / "study")
+    assert "registry.sponsor" in planned.missing and "population.minimum_age" in planned.missing
+    registry = json.loads((tmp_path / "study" / "registry.json").read_text())["protocolSection"]
+    assert [one["measure"] for one in registry["outcomesModule"]["primaryOutcomes"]] == ["found"]
+    assert "Permuted blocks of random size" in (tmp_path / "study" / "protocol.html").read_text()
+    [spirit] = isocenter.document(tmp_path / "study", names="spirit-ai").documents
+    answers = [answer for one in spirit.answered for answer in one.answers if answer.lookup.startswith("study ")]
+    gaps = {one.lookup for one in answers if one.state == "missing"}
+    assert gaps == {"study protocol_version | fact protocol", "study size | fact sample_size"}
+    assert "imputations by chained equations" in (tmp_path / "study" / "sap.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "problem"),
+    [
+        ('direction = "lower"', 'direction = "down"', 'direction = "down"', "endpoints.1.direction"),
+        ("primary = true", "primary = false", "[[endpoints]]", "none is primary"),
+        ("primary = true", "primary = true\nblinded = true", "blinded", "endpoints.0.blinded: there is no such key"),
+        ('name = "model"', 'name = "usual"', 'name = "usual"\ntext = "Reading with the', "both arms have one name"),
+        ('site = ["Bern", "Basel"]', 'site = "Bern"', "site = ", "strata.site"),
+        ("imputations = 3", "imputations = 1", "imputations", "missing.imputations"),
+        ("[missing]", '[size]\ndesign = "means"\ndifference = 0\nsd = 1\n[missing]', "[size]", "effect is 0"),
+        (
+            "[missing]",
+            '[size]\ndesign = "auroc"\nexpected = 0.9\nat_least = 0.8\nprevalence = 0\n[missing]',
+            "[size]",
+            "prevalence is 0",
+        ),
+        ('design = "parallel"', "design parallel", "design parallel", "is not TOML"),
+    ],
+)
+def test_a_fault_of_a_plan_is_named_with_its_line(old, new, place, problem):
+    text = PARALLEL.replace(old, new, 1)
+    with pytest.raises(UsageError, match=problem) as refused:
+        read_study(text, "study.toml")
+    assert f"line {1 + text[: text.index(place)].count(chr(10))}" in str(refused.value)
+
+
+def test_clusters_that_cannot_be_compared_are_refused():
+    with pytest.raises(UsageError, match="one cluster an arm"):
+        read_study(CLUSTERED.partition("C = {")[0], "study.toml")
+    with pytest.raises(UsageError, match="B has size huge"):
+        read_study(CLUSTERED.replace('B = { size = "large" }', 'B = { size = "huge" }'), "study.toml")
+
+
+def test_a_locked_plan_is_refused_by_one_byte_and_amended_with_a_reason(tmp_path):
+    study = begun(tmp_path, PARALLEL)
+    plan = study / "study.toml"
+    text = plan.read_text()
+    plan.write_text(text.replace("imputations = 3", "imputations = 4"))
+    with pytest.raises(IntegrityError, match="the plan is locked"):
+        isocenter.study_assign(study, participant="P1", assignments={"site": "Bern"})
+    with pytest.raises(UsageError, match="--reason"):
+        isocenter.study_lock(study)
+    amended = isocenter.study_lock(study, reason="More imputations were asked for")
+    [entry] = amended.amendments
+    assert entry["changed"] == ["missing"] and entry["before"] != entry["after"]
+    assert isocenter.study_assign(study, participant="P1", assignments={"site": "Bern"}).arm in ("usual", "model")
+    plan.write_text(plan.read_text().replace('"Bern", "Basel"', '"Bern"'))
+    with pytest.raises(UsageError, match="after they were randomised"):
+        isocenter.study_lock(study, reason="One site left")
+    plan.write_text(text)
+    (study / "registry.json").write_bytes((study / "registry.json").read_bytes() + b" ")
+    with pytest.raises(UsageError, match="is locked"):
+        isocenter.study_plan(tmp_path / "study.toml", out=study, overwrite=True)
+
+
+def test_an_arm_is_given_once_and_nobody_sees_further(tmp_path, monkeypatch, cli):
+    study = begun(tmp_path, PARALLEL)
+    assert b"usual" not in (study / "allocation.bin").read_bytes()
+    shown = cli("study", "assign", study, "--participant", "P1", "--set", "site=Bern")
+    assert shown.code == 0 and shown.out.split(": ")[1].strip() in ("usual", "model")
+    for participant, site, problem in (
+        ("P1", "Bern", "was assigned already"),
+        ("P2", "Genf", "site is 'Genf'"),
+        ("=2+2", "Bern", "no number of a participant"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            isocenter.study_assign(study, participant=participant, assignments={"site": site})
+    with pytest.raises(UsageError, match="already"):
+        isocenter.study_randomise(study, method="block")
+    monkeypatch.setenv(KEY, "5f" * 32)
+    with pytest.raises(IntegrityError, match="not the key of this list"):
+        isocenter.study_assign(study, participant="P3", assignments={"site": "Bern"})
+    monkeypatch.delenv(KEY)
+    with pytest.raises(UsageError, match="is not set"):
+        isocenter.study_assign(study, participant="P3", assignments={"site": "Bern"})
+    monkeypatch.setenv(KEY, "5e" * 32)
+    log = study / "assignments.csv"
+    log.write_text(log.read_text().splitlines()[0] + "\n")
+    with pytest.raises(IntegrityError, match="edited or lost"):
+        isocenter.study_assign(study, participant="P1", assignments={"site": "Bern"})
+
+
+def test_clusters_are_balanced_and_analysed_as_wholes(tmp_path):
+    study = begun(tmp_path, CLUSTERED, "cluster")
+    arms = {name: isocenter.study_assign(study, participant=name).arm for name in "ABCDE"}
+    assert sorted(Counter(arms.values()).values()) == [2, 3]
+    assert arms["A"] != arms["B"]
+    with pytest.raises(UsageError, match="was not randomised"):
+        isocenter.study_assign(study, participant="Z")
+    random = np.random.default_rng(0)
+    rows = [
+        {"participant": f"{site}{place}", "arm": arms[site], "site": site, "found": round(random.normal(), 3)}
+        for site in "ABCDE"
+        for place in range(6)
+    ]
+    result = isocenter.study_analyse(study, data=table(tmp_path / "data.csv", rows), out=tmp_path / "result")
+    assert result.tests[0]["test"] == "cluster" and result.flow["arms"][0]["unit"] == "cluster"
+    assert [one["assigned"] for one in result.flow["arms"]] == [
+        Counter(arms.values())[one] for one in ("usual", "model")
+    ]
+    swapped = [
+        {**row, "arm": "model" if row["participant"] == "A0" else "usual"} if row["site"] == "A" else row
+        for row in rows
+    ]
+    with pytest.raises(DatasetError, match="site A is in both arms"):
+        isocenter.study_analyse(study, data=table(tmp_path / "both.csv", swapped), out=tmp_path / "both")
+
+
+def test_data_unlike_the_allocation_are_refused(tmp_path):
+    study = begun(tmp_path, PARALLEL)
+    rows = enrolled(study, 12)
+    other = {"usual": "model", "model": "usual"}
+    for name, changed, problem in (
+        ("arm", [{**rows[0], "arm": other[rows[0]["arm"]]}, *rows[1:]], "P0 has the arm"),
+        ("few", rows[1:], "P0 was assigned and has no row"),
+        ("more", [*rows, {**rows[0], "participant": "Q"}], "Q was never assigned"),
+        ("twice", [*rows, rows[0]], "has P0 twice"),
+        ("cell", [{**rows[0], "found": "2"}, *rows[1:]], "found of P0 is '2'"),
+        ("same", [{**row, "found": 1} for row in rows], "found: an endpoint without variance"),
+    ):
+        with pytest.raises(DatasetError, match=problem):
+            isocenter.study_analyse(study, data=table(tmp_path / f"{name}.csv", changed), out=tmp_path / name)
+        assert not (tmp_path / name).exists()
+
+
+def test_looks_are_counted_and_spend_alpha(tmp_path):
+    study = begun(tmp_path, PARALLEL + LOOKS)
+    rows = enrolled(study, 40)
+    first, last = table(tmp_path / "first.csv", rows[:24]), table(tmp_path / "last.csv", rows)
+    look = isocenter.study_analyse(study, data=first, out=tmp_path / "first").results["look"]
+    fraction = (
+        sum(row["found"] != "" for row in rows[:24])
+        / isocenter.study_size("proportions", assignments={"first": 0.9, "second": 0.6, "looks": 2}).n
+    )
+    assert look["now"] == 1 and look["fraction"] == pytest.approx(fraction)
+    again = isocenter.study_analyse(study, data=first, out=tmp_path / "again").results["look"]
+    assert again == look
+    second = isocenter.study_analyse(study, data=last, out=tmp_path / "last").results["look"]
+    assert second["now"] == 2 and second["planned"]
+    assert look["level"] < second["level"] < 0.05
+    rows[0]["minutes"] = 1.0
+    third = isocenter.study_analyse(study, data=table(tmp_path / "third.csv", rows), out=tmp_path / "third")
+    assert not any(row["planned"] for row in third.tests) and "exploratory" in str(third)
+
+
+def test_a_plan_that_is_not_locked_is_not_analysed(tmp_path):
+    (tmp_path / "study.toml").write_text(PARALLEL)
+    isocenter.study_plan(tmp_path / "study.toml", out=tmp_path / "study")
+    with pytest.raises(UsageError, match="is not locked"):
+        isocenter.study_randomise(tmp_path / "study", method="block")
+    isocenter.study_lock(tmp_path / "study")
+    with pytest.raises(UsageError, match="not randomised by 'cluster'"):
+        isocenter.study_randomise(tmp_path / "study", method="cluster")
+
+
+def test_a_test_of_clusters_is_that_of_their_means():
+    random = np.random.default_rng(0)
+    site = np.repeat(np.arange(6), [3, 9, 4, 12, 5, 7])
+    arm, outcome = site % 2, random.normal(size=len(site)) + np.arange(6)[site]
+    means = pd.Series(outcome).groupby(site).mean().to_numpy()
+    gap = means[1::2].mean() - means[::2].mean()
+    error = np.sqrt((means[1::2].var(ddof=1) + means[::2].var(ddof=1)) / 3)
+    test = cluster_test(outcome, arm, site)
+    assert test.difference == pytest.approx(gap) and test.statistic == pytest.approx(gap / error)
+    known = 3 * random.normal(size=len(site))
+    assert cluster_test(outcome + known, arm, site, known).difference == pytest.approx(gap, abs=1.5)
+    for given, problem in (
+        ((outcome, arm, np.zeros(len(site))), "is in both arms"),
+        ((outcome, arm, arm), "one cluster an arm"),
+        ((outcome * 0 + 1, arm, site), "without variance"),
+        ((outcome, arm * 0, site), "1 arms"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            cluster_test(*given)
+
+
+def test_imputations_are_pooled_by_rubins_rules():
+    random = np.random.default_rng(1)
+    arm, known = np.arange(60) % 2, random.normal(size=60)
+    outcome = np.where(np.arange(60) % 5 == 0, np.nan, known + arm)
+    given = pd.DataFrame({"outcome": outcome, "arm": arm.astype(float), "known": known})
+    completed = imputations(given, 4, 0)
+    seen = ~np.isnan(outcome)
+    assert all((one["outcome"][seen] == outcome[seen]).all() and one.notna().all(axis=None) for one in completed)
+    effects = [participant_effect(one["outcome"].to_numpy(), arm == 1, known[:, None]) for one in completed]
+    both, differences = pooled(effects), np.array([one.difference for one in effects])
+    within = np.mean([one.variance for one in effects])
+    assert both.difference == pytest.approx(differences.mean())
+    assert both.variance == pytest.approx(within + 1.25 * differences.var(ddof=1))
+    assert both.degrees < effects[0].degrees
+
+
+def test_bounds_at_other_fractions_spend_as_much():
+    assert [one.bound for one in bounds_at([1 / 3, 2 / 3, 1], 0.05, "obrien-fleming")] == pytest.approx(
+        [3.710, 2.511, 1.993], abs=1e-3
+    )
+    assert bounds_at([0.2, 1.0], 0.05, "obrien-fleming")[0].bound > 4
