@@ -200,7 +200,9 @@ GET /api/series/{series}/slices/{plane}/{k}, GET /api/studies/{study}/reading,
 GET /api/jobs/{job}/maps/{name}/slices/{plane}/{k}, GET /api/jobs/{job}/draft, POST /api/jobs/{job}/draft,
 DELETE /api/jobs/{job}/draft/{stroke}, PUT /api/jobs/{job}/correction, POST /api/jobs/{job}/feedback,
 GET /api/alerts, POST /api/alerts/{n}/acknowledge, POST /api/alerts/{n}/close, GET /api/monitor,
-POST /api/monitor/baseline, POST /api/monitor/holds/{n}/undo
+POST /api/monitor/baseline, POST /api/monitor/holds/{n}/undo, GET /api/changes, POST /api/changes/{n}/approve,
+POST /api/changes/{n}/end, GET /api/blind, POST /api/blind/{job}, GET /api/incidents, POST /api/incidents,
+PUT /api/incidents/{n}
 """
 
 

@@ -259,10 +259,8 @@ def watched_versions(connection: Connection, settings: Settings) -> list[Watched
             made.append(WatchedVersion(model, everything, everything, None, 0.0))
             continue
         since = max(row.last_at, last_end(connection, version))
-        # By the same rounding as the times of cases, so that the last one of the baseline is not the first of these.
-        mark = datetime.fromtimestamp(_restarted(connection, version, since), UTC)
-        begun = np.asarray(everything.at > pd.Timestamp(mark))
-        watched = everything.only(begun) if begun.any() else everything
+        later = cases(connection, _restarted(connection, version, since), version=version)
+        watched = Stream.of(later) if len(later) else everything
         length = run_length(settings.monitor, row, len(settings.models) or 1)
         made.append(WatchedVersion(model, everything, watched, baseline_stream(connection, row), length))
     return made
