@@ -15,8 +15,8 @@ from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files import UNKNOWN_MODALITY, CaseNames, DatasetOptions, ReadOptions, read_dataset
 from isocenter.quality import MIXED_SCALE, Examination, examine, numbered_objects
 from isocenter.reading.alignment import aligned_case
+from isocenter.reading.image_pairs import FIELD, parted_pairs, with_pairs
 from isocenter.reading.options import ReadingOptions
-from isocenter.reading.pairs import FIELD, parted_pairs, with_pairs
 from isocenter.report import tracked
 from isocenter.runtime import Spread
 from isocenter.tasks import Task, learns_from_references, needs_of, suffices

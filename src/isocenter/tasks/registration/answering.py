@@ -66,7 +66,7 @@ class FieldAnswering(Task):
         axes = [axis for axis, size in enumerate(geometry.shape) if size > 1 or geometry.ndim == self.axes]
         for region, arrays in slabs:
             for axis, one in zip(axes, np.asarray(arrays[HEAD]), strict=True):
-                voxels[(axis, *region)] = one
+                voxels[axis][region] = one
         field = softly_ended(voxels, geometry)
         return Prediction(geometry, transform=SpatialTransform((field,), geometry), labels=self.labels)
 
