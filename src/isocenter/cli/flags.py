@@ -109,8 +109,8 @@ Layout = Annotated[
     typer.Option(
         metavar="NAME",
         help="How the files are organised, where several layouts fit: nnunet, decathlon, bids, image_folders, "
-        "image_pairs, object_masks, suffix_masks, case_folders, class_folders, voc, yolo, labelme, cvat, via, coco, box_table, "
-        "medmnist, manifest, dicom_folder or plain_images.",
+        "image_pairs, object_masks, suffix_masks, case_folders, class_folders, voc, yolo, labelme, cvat, via, coco, "
+        "box_table, medmnist, manifest, dicom_folder or plain_images.",
     ),
 ]
 Labels = Annotated[
