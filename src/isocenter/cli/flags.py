@@ -99,9 +99,9 @@ Kind = Annotated[
     typer.Option(
         "--task",
         metavar="NAME",
-        help="Kind of problem, where several fit: classification, detection, findings, instances, registration, "
-        "regression, segmentation or survival; several at once as in segmentation+classification; "
-        "representation, which needs no reference.",
+        help="Kind of problem, where several fit: classification, detection, findings, instances, regression, "
+        "registration (of pairs of images), segmentation or survival; several at once as in "
+        "segmentation+classification; representation, which needs no reference.",
     ),
 ]
 Layout = Annotated[
