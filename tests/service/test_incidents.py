@@ -90,6 +90,7 @@ def test_a_node_on_either_database_reports_incidents_with_their_deadlines(databa
     [said] = [row["value"] for row in made.rows if row["document"] == "pms" and row["pointer"] == "/agreement"]
     assert (said["judged"], said["reject"], said["reasons"]) == (1, 1, {"missed": 1})
     assert rows["risk-file", "H10", "/rates/rejected/high"]["value"] == 1.0
+    assert rows["pms", "5", "/alerts"]["value"] == {"total": 0, "open": 0, "rows": []}
     assert rows["risk-file", "10", "/incidents"]["value"]["open"] == 1
     assert isocenter.verify_documents(tmp_path / "out", against=tmp_path).broken == []
     assert "Doe" not in "".join(path.read_text() for path in (tmp_path / "out").iterdir())

@@ -100,8 +100,8 @@ Kind = Annotated[
         "--task",
         metavar="NAME",
         help="Kind of problem, where several fit: classification, detection, findings, instances, regression, "
-        "segmentation or survival; several at once as in segmentation+classification; "
-        "representation, which needs no reference.",
+        "registration (of pairs of images), segmentation or survival; several at once as in "
+        "segmentation+classification; representation, which needs no reference.",
     ),
 ]
 Layout = Annotated[
@@ -109,8 +109,8 @@ Layout = Annotated[
     typer.Option(
         metavar="NAME",
         help="How the files are organised, where several layouts fit: nnunet, decathlon, bids, image_folders, "
-        "object_masks, suffix_masks, case_folders, class_folders, voc, yolo, labelme, cvat, via, coco, box_table, "
-        "medmnist, manifest, dicom_folder or plain_images.",
+        "image_pairs, object_masks, suffix_masks, case_folders, class_folders, voc, yolo, labelme, cvat, via, coco, "
+        "box_table, medmnist, manifest, dicom_folder or plain_images.",
     ),
 ]
 Labels = Annotated[

@@ -53,6 +53,7 @@ def node_record(query: Query, known: Collection[str]) -> dict[str, Any]:
         **_sent(query),
         **opinions,
         **(_incidents(query) if "incidents" in known else {}),
+        **(_watched(query) if {"alerts", "outcomes", "deployments"} <= {*known} else {}),
         **_audit(query),
     }
 
@@ -129,6 +130,25 @@ def _opinions(query: Query) -> dict[str, Any]:
     share = verdicts["accept"] / judged
     agreement = {"judged": judged, **verdicts, "share": share, "by_model": by_model, "reasons": dict(reasons)}
     return {"agreement": agreement, **({"reading": {"seconds": statistics.median(times)}} if times else {})}
+
+
+def _watched(query: Query) -> dict[str, Any]:
+    """Alerts of monitoring, outcomes by their source, and the packages that answered for models, each with its days."""
+    alerts = query("SELECT at, severity, watch, scope, state, because FROM alerts ORDER BY n")
+    names = ("at", "severity", "watch", "scope", "state", "because")
+    rows = [dict(zip(names, (_day(at), *others), strict=True)) for at, *others in alerts]
+    sources = query("SELECT source, count(*) FROM outcomes GROUP BY 1 ORDER BY 1")
+    deployed = query("SELECT model, mode, hash, began, ended, because FROM deployments ORDER BY n")
+    packages = [
+        {"model": model, "mode": mode, "sha256": sha256, "from": _day(began), "to": _day(ended), "because": because}
+        for model, mode, sha256, began, ended, because in deployed
+    ]
+    is_open = [row["state"] in ("open", "acknowledged") for row in rows]
+    return {
+        "alerts": {"total": len(rows), "open": sum(is_open), "rows": rows},
+        "known_outcomes": dict(sources),
+        "deployments": packages,
+    }
 
 
 def _rates(exposure: Mapping[str, Any], opinions: Mapping[str, Any]) -> dict[str, Any]:

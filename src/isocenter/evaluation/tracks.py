@@ -14,6 +14,7 @@ from isocenter.evaluation.detection import box_iou
 from isocenter.evaluation.intervals import Seed, bootstrap
 from isocenter.evaluation.metric import Metric
 from isocenter.evaluation.table import Table
+from isocenter.files import parse_json
 from isocenter.lazy import optimize
 from isocenter.values import Floats, Row
 
@@ -174,7 +175,7 @@ def track_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
         scores, patients = list[tuple[float, int]](), list[str]()
         for _, clip in of_label.groupby(names[0][of_label.index], sort=False):
             cells = clip.assign(frame=names[1][clip.index].astype(int)).sort_values("frame")["tracks"]
-            frames = _frames([json.loads(cell) for cell in cells])
+            frames = _frames([parse_json(cell) for cell in cells])
             if frames is not None:
                 scores.append((hota(frames), identity_switches(frames)))
                 patients.append(clip["patient"].iloc[0])

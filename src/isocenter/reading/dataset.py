@@ -15,8 +15,8 @@ from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files import UNKNOWN_MODALITY, CaseNames, DatasetOptions, ReadOptions, read_dataset
 from isocenter.quality import MIXED_SCALE, Examination, examine, numbered_objects
 from isocenter.reading.alignment import aligned_case
+from isocenter.reading.image_pairs import FIELD, parted_pairs, with_pairs
 from isocenter.reading.options import ReadingOptions
-from isocenter.reading.pairs import FIELD, with_pairs
 from isocenter.report import tracked
 from isocenter.runtime import Spread
 from isocenter.tasks import Task, learns_from_references, needs_of, suffices
@@ -130,7 +130,9 @@ def open_for(
     needs: kinds of reference, as in `open_dataset`; None: those of the task; pairs: as there
     """
     wanted, references = needs_of(task) if needs is None else needs, learns_from_references(task)
-    return joined([open_dataset(place, reading, references=references, needs=wanted, pairs=pairs) for place in places])
+    each = [open_dataset(place, reading, references=references, needs=wanted, pairs=pairs) for place in places]
+    dataset = joined(each)
+    return parted_pairs(dataset) if FIELD in dataset.kinds else dataset
 
 
 def joined(datasets: Sequence[Dataset]) -> Dataset:

@@ -19,8 +19,7 @@ from isocenter.lazy import torch
 from isocenter.registration.linear import Plateau, Start
 from isocenter.registration.pyramid import Level
 from isocenter.registration.similarity import Similarity, along
-from isocenter.transforms import whole_field
-from isocenter.values import Displacement, Floats, Geometry, SpatialTransform
+from isocenter.values import Displacement, Floats, Geometry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -202,18 +201,3 @@ def field_of(bent: Bent) -> Displacement:
     with torch.no_grad():
         vectors: Floats = bent.nodes.on(exponential(bent.velocity, bent.nodes.geometry), bent.nodes.dense)[0].numpy()
     return Displacement(vectors, bent.nodes.dense)
-
-
-def right_angled(curved: Displacement) -> Displacement:
-    """A field on a grid whose axes are at right angles, which alone other programs read."""
-    grid = curved.geometry
-    if not grid.is_sheared:
-        return curved
-    turn, _ = np.linalg.qr(grid.affine[:-1, :-1])
-    along_axes = grid.corners @ turn
-    low, high = along_axes.min(axis=0), along_axes.max(axis=0)
-    step = min(grid.steps)
-    affine = np.eye(grid.ndim + 1)
-    affine[:-1, :-1], affine[:-1, -1] = turn * step, turn @ low
-    shape = tuple(int(one) for one in np.ceil((high - low) / step) + 1)
-    return whole_field(SpatialTransform((curved,)), Geometry(shape, affine))

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError, UsageError
 from isocenter.lazy import torch
-from isocenter.registration.deformable import SMOOTHNESS, STEPS, Bent, bend, field_of, right_angled
+from isocenter.registration.deformable import SMOOTHNESS, STEPS, Bent, bend, field_of
 from isocenter.registration.linear import FINE_STEPS, Initial, Start, best_start, followed_down, starts
 from isocenter.registration.pyramid import NO_OVERLAP, Level, Pair, paired, spacings
 from isocenter.registration.similarity import SIMILARITIES, Similarity, SimilarityName
-from isocenter.transforms import displacements, inverted, refuse_unlike_axes
+from isocenter.transforms import displacements, inverted, refuse_unlike_axes, right_angled
 from isocenter.values import Affine, Decision, Displacement, Geometry, Image, SpatialTransform
 
 if TYPE_CHECKING:

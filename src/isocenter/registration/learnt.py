@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isocenter.lazy import torch
-from isocenter.registration.deformable import SMOOTHNESS, bend, field_of, right_angled
+from isocenter.registration.deformable import SMOOTHNESS, bend, field_of
 from isocenter.registration.linear import Start
 from isocenter.registration.pyramid import paired, spacings
 from isocenter.registration.similarity import SIMILARITIES
+from isocenter.transforms import right_angled
 from isocenter.values import Displacement, Image
 
 if TYPE_CHECKING:

@@ -142,7 +142,7 @@ class Trial:
     @cached_property
     def _adjusted(self) -> dict[str, Floats]:
         strata: dict[str, Floats] = {
-            f"{name}={level}": (self.data[name] == level).to_numpy(dtype=float)
+            f"{name}={level}": np.asarray(self.data[name] == level, dtype=np.float64)
             for name, levels in self.study.strata.items()
             for level in levels[1:]
         }

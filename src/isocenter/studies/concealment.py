@@ -11,6 +11,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from isocenter.errors import IntegrityError, UsageError
+from isocenter.files import parse_json
 from isocenter.studies.allocation import Allocation
 
 KEY = "ISOCENTER_ALLOCATION_KEY"
@@ -38,7 +39,7 @@ def encrypted(allocation: Allocation, key: AESGCM) -> bytes:
 def decrypted(content: bytes, key: AESGCM, where: str) -> Allocation:
     """The allocation; IntegrityError where the key is another one, or a byte was changed."""
     try:
-        record: dict[str, Any] = json.loads(key.decrypt(content[:NONCE_BYTES], content[NONCE_BYTES:], CONTEXT))
+        record: dict[str, Any] = parse_json(key.decrypt(content[:NONCE_BYTES], content[NONCE_BYTES:], CONTEXT).decode())
     except (InvalidTag, ValueError) as error:
         problem = f"cannot be opened: {KEY} is not the key of this list, or the file was changed"
         raise IntegrityError(

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         inverted,
         jacobian,
         refuse_unlike_axes,
+        right_angled,
         sd_log_jacobian,
         whole_field,
     )

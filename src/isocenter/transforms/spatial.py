@@ -169,6 +169,21 @@ def whole_field(transform: SpatialTransform, grid: Geometry) -> Displacement:
     return Displacement(vectors, grid)
 
 
+def right_angled(curved: Displacement) -> Displacement:
+    """A field on a grid whose axes are at right angles, which alone other programs read."""
+    grid = curved.geometry
+    if not grid.is_sheared:
+        return curved
+    turn, _ = np.linalg.qr(grid.affine[:-1, :-1])
+    along_axes = grid.corners @ turn
+    low, high = along_axes.min(axis=0), along_axes.max(axis=0)
+    step = min(grid.steps)
+    affine = np.eye(grid.ndim + 1)
+    affine[:-1, :-1], affine[:-1, -1] = turn * step, turn @ low
+    shape = tuple(int(one) for one in np.ceil((high - low) / step) + 1)
+    return whole_field(SpatialTransform((curved,)), Geometry(shape, affine))
+
+
 def _lowest(values: NDArray[np.float32]) -> tuple[float, tuple[int, ...]]:
     place = np.unravel_index(int(values.argmin()), values.shape)
     return float(values[place]), tuple(int(one) for one in place)

@@ -78,9 +78,12 @@ def _table_of(folder: Folder) -> Table | None:
     """The table with the columns of both images; None without one."""
     members = folder.members[:1] if folder.is_file and folder.members[0].suffix in (".csv", ".tsv") else folder.tables
     for member in members:
-        table = read_table(member.path)
-        if {*SIDES} <= {*table.columns}:
-            return table
+        try:
+            columns = read_table(member.path, most=1).columns
+        except DatasetError:  # a damaged table is reported where it would have been joined to the images
+            continue
+        if {*SIDES} <= {*columns}:
+            return read_table(member.path)
     return None
 
 

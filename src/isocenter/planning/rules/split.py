@@ -290,9 +290,9 @@ def _people(cases: Sequence[Case], twins: Twins) -> dict[str, str]:
             patient = stands_for[patient]
         return patient
 
-    together = [{owner[case] for case in group if case in owner} for group in twins]
-    together += [set(both) for case in cases if len(both := people_of(case.patient)) > 1]
-    for group in together:
+    groups = [{owner[case] for case in group if case in owner} for group in twins]
+    groups += [set(both) for case in cases if len(both := people_of(case.patient)) > 1]
+    for group in groups:
         same = {first(person) for person in group}
         stands_for |= dict.fromkeys(same, min(same, default=""))
     return {case: first(patient) for case, patient in owner.items()}

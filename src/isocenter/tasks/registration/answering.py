@@ -14,7 +14,7 @@ import numpy as np
 from isocenter.errors import IsocenterError
 from isocenter.tasks.shared import Shares, mean_of
 from isocenter.tasks.task import Task
-from isocenter.transforms import folded_percent, inverse_errors, inverted, jacobian, sd_log_jacobian
+from isocenter.transforms import folded_percent, inverse_errors, inverted, jacobian, right_angled, sd_log_jacobian
 from isocenter.values import (
     Array,
     Displacement,
@@ -66,7 +66,7 @@ class FieldAnswering(Task):
         axes = [axis for axis, size in enumerate(geometry.shape) if size > 1 or geometry.ndim == self.axes]
         for region, arrays in slabs:
             for axis, one in zip(axes, np.asarray(arrays[HEAD]), strict=True):
-                voxels[(axis, *region)] = one
+                voxels[axis][region] = one
         field = softly_ended(voxels, geometry)
         return Prediction(geometry, transform=SpatialTransform((field,), geometry), labels=self.labels)
 
@@ -90,7 +90,7 @@ def softly_ended(voxels: Floats, geometry: Geometry) -> Displacement:
     affine[:-1, -1] = geometry.to_world(-np.array(margins, dtype=float))
     mm = np.einsum("wi,i...->w...", geometry.affine[:-1, :-1].astype(np.float32), wide)
     grid = Geometry(wide.shape[1:], affine, physical=geometry.physical, oriented=geometry.oriented)
-    return Displacement(mm, grid)
+    return right_angled(Displacement(mm, grid))
 
 
 def regularity(prediction: Prediction) -> dict[str, float]:

@@ -137,7 +137,7 @@ class StudyFolder:
 
     def _changed(self) -> list[str]:
         """Sections of the plan that are not what was locked."""
-        old, new = self.amendments["plan"], json.loads(json.dumps(self.study.model_dump()))
+        old, new = self.amendments["plan"], self.study.model_dump(mode="json")
         return [name for name in new if old.get(name) != new[name]] or ["words alone"]
 
     def randomise(self, allocation: Allocation) -> None:

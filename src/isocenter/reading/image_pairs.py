@@ -57,8 +57,8 @@ def with_pairs(dataset: Dataset, pairs: int | None = None, *, draws: bool = True
 
     pairs: for each image that trains as the fixed one; None: as many as fit into memory, 5 to 10
     draws: False where only listed pairs are wanted
-    Patients are parted before pairs are drawn, so that no image is in two parts; a listed pair of two parts is left
-    out. The transform through which a moving image came there is its fact `ONTO`, the image itself `UNMOVED`.
+    Patients are parted before pairs are drawn, so that no image is in two parts. The transform through which a moving
+    image came there is its fact `ONTO`, the image itself `UNMOVED`.
     """
     where = str(dataset.root or dataset.name)
     is_listed = all({*case.images} >= {FIXED, MOVING} for case in dataset)
@@ -66,8 +66,7 @@ def with_pairs(dataset: Dataset, pairs: int | None = None, *, draws: bool = True
         remedy = "Give a table with the columns fixed and moving, or x_fixed_image beside x_moving_image"
         raise UsageError("holds single images, and the model takes pairs", where, remedy)
     if is_listed:
-        made = replace(dataset, cases=tuple(_brought(case, case.images, case.references) for case in dataset))
-        return _parted(made) if draws else made
+        return replace(dataset, cases=tuple(_brought(case, case.images, case.references) for case in dataset))
     parts = _parts(dataset)
     drawn = _drawn(dataset, parts, pairs)
     if not drawn:
@@ -122,10 +121,13 @@ def _parts(dataset: Dataset) -> dict[str, Split]:
     return parts
 
 
-def _parted(dataset: Dataset) -> Dataset:
-    """Listed pairs with their parts, without those of two parts; pairs of one patient each are parted as any cases."""
+def parted_pairs(dataset: Dataset) -> Dataset:
+    """Listed pairs that are to train, with their parts and without those of two parts.
+
+    Pairs of one patient each are parted as any cases.
+    """
     several = any(len(people_of(case.patient)) > 1 for case in dataset)
-    if not several:
+    if not several or dataset.parted:
         return dataset
     parts = _parts(dataset)
     each = {case.id: {parts[person] for person in people_of(case.patient)} for case in dataset}
