@@ -361,10 +361,10 @@ def test_a_living_node_finds_noise_of_one_station_and_holds_its_model(tmp_path):
         station = hashlib.sha256(b"SCANNERB").hexdigest()[:8]
         assert (alert["kind"], alert["scope"], alert["state"]) == ("input", f"station={station}", "open")
         answered(120, 121, 2.0)
-        [last] = [
-            row for row in web.get("/api/jobs", params={"limit": 500}).json()["rows"] if row["outcome"] != "result"
-        ]
-        assert last["outcome"] == "abstained" and f"alert {alert['n']}" in last["reason"]
+        # A round may have held the model while noisy studies were still answered.
+        held = [row for row in web.get("/api/jobs", params={"limit": 500}).json()["rows"] if row["outcome"] != "result"]
+        assert held and {row["outcome"] for row in held} == {"abstained"}
+        assert all(f"alert {alert['n']}" in row["reason"] for row in held)
         web.close()
 
 
