@@ -94,7 +94,7 @@ NAMING = {
     "dicom": Naming(dicomdir, slice_, ""),
 }
 # Formats of one file, or of two whose names differ in the suffix alone; those of MINC and films are tested below.
-OF_ONE_FILE = {"nifti", "mgh", "parrec", "picture", "numpy", "edf", "sound", "series", "minc", "video"}
+OF_ONE_FILE = {"nifti", "mgh", "parrec", "picture", "numpy", "edf", "series", "minc", "video"}
 
 
 def test_of_every_format_it_is_known_whether_it_names_files() -> None:

@@ -71,7 +71,7 @@ def test_the_table_says_what_each_family_can_answer():
         **{(name, axes): whole for name in ("convnext", "efficientnet", "mobilenet") for axes in (1, 2, 3)},
         **{("pseudo3d_resnet", axes): whole for axes in (2, 3)},
         **{(name, axes): dense for name in ("plain_conv_unet", "residual_encoder_unet") for axes in (1, 2, 3)},
-        **{(name, axes): every for name in ("deeplab", "segresnet", "unet") for axes in (1, 2, 3)},
+        **{(name, axes): every for name in ("deeplab", "segresnet", "unet", "voxelmorph") for axes in (1, 2, 3)},
         **{(f"{name}_unet", axes): every for name in ("cbam", "grouped", "se", "separable") for axes in (1, 2, 3)},
         **{("multiscale_unet", axes): every for axes in (1, 2, 3)},
         **{(name, axes): every for name in ("fusion", "fusion_attention", "fusion_late") for axes in (1, 2, 3)},

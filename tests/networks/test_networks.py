@@ -21,7 +21,7 @@ from isocenter.runtime.bundle.network import AfterLabels
 from isocenter.tasks.detection.question import Detection
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.exact_convolutions import with_exact_gradients
-from isocenter.values import Boxes, Dense, Field, Head, Points, Vector
+from isocenter.values import Boxes, Dense, Head, Vector
 from matrices import only, rarely
 
 torch.set_num_threads(1)
@@ -554,9 +554,7 @@ def test_two_networks_of_one_seed_are_equal_and_of_two_are_not():
         ("timm", 2, {"class": Vector(2)}, {"model": "no_such_model"}, "no_such_model"),
         ("timm", 2, {"class": Vector(2)}, {"model": "hf_hub:timm/resnet18.a1_in1k"}, "hf_hub"),
         ("timm", 2, {"class": Vector(2)}, {"model": "resnet10t", "enlarge": 0}, "enlarge"),
-        ("unet", 2, {"points": Points(2)}, {"strides": [[1, 1]]}, "'points'"),
         ("unet", 2, {"boxes": Boxes(2)}, {"strides": [[1, 1]]}, "'boxes'"),
-        ("resnet", 2, {"motion": Field(2), "class": Vector(2)}, {}, "'motion'"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(name, spatial_dims, heads, size, says):

@@ -58,8 +58,8 @@ def test_each_line_of_the_index_is_a_kind_of_its_name():
 
 
 def test_a_reference_of_no_kind_has_a_kind_that_states_nothing():
-    [mask, unknown] = kinds_of(["field", "mask"])
-    assert mask.name == "mask" and unknown == ReferenceKind("field")
+    [mask, unknown] = kinds_of(["bearing", "mask"])
+    assert mask.name == "mask" and unknown == ReferenceKind("bearing")
 
 
 def test_a_new_kind_is_checked_for_shortcuts_and_contradictions_and_spread_over_a_split(with_sides):

@@ -91,10 +91,10 @@ def test_series_of_two_patients_under_one_study_are_never_one_input(tmp_path):
             slice_.StudyInstanceUID = "1.2.3"
             slice_.save_as(path)
     job = Job("j", "s", "r", "m", "h", {}, 1, 1, 0.0)
-    with answer._cases(job, answer.Inputs({"T1": files["t1"], "FLAIR": files["flair"]})) as [case]:
+    with answer._cases(job, answer.Inputs({"T1": files["t1"], "FLAIR": files["flair"]}), None) as [case]:
         assert list(case.images) == ["T1", "FLAIR"]
     mixed = answer.Inputs({"T1": files["t1"], "FLAIR": files["other"]})
-    with pytest.raises(FormatError, match="of 2 patients"), answer._cases(job, mixed):
+    with pytest.raises(FormatError, match="of 2 patients"), answer._cases(job, mixed, None):
         pass
 
 

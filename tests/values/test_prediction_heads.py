@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.values import Boxes, Dense, Field, Head, Instances, Points, Several, Vector
+from isocenter.values import Boxes, Dense, Head, Instances, Several, Vector
 
 
 @pytest.mark.parametrize(
@@ -15,10 +15,8 @@ from isocenter.values import Boxes, Dense, Field, Head, Instances, Points, Sever
         (Dense(2), 2, "dense"),
         (Dense(5, lengths=2, offsets=2), 5, "boxes"),
         (Dense(4, heights=3), 4, "objects"),
-        (Points(2), 2, ""),
         (Boxes(4), 4, ""),
         (Instances(), 0, ""),
-        (Field(3), 3, ""),
         (Several({"task": Vector(1)}), 0, ""),
     ],
 )

@@ -138,7 +138,7 @@ def bootstrap(
     left_out = "" if defined.all() else f"; {np.count_nonzero(~defined)} undefined left out"
     if not len(values):
         return Estimate(float("nan"), unit=unit, method=f"none: no defined score{left_out}")
-    if are_of_pairs(owners):
+    if _are_of_pairs(owners):
         return _of_pairs(values, owners, Resampling.of(seed).drawing(draws), unit, left_out)
     people, owner = np.unique(owners, return_inverse=True)
     sums, counts = np.bincount(owner, values), np.bincount(owner).astype(np.float64)
@@ -154,12 +154,12 @@ def bootstrap(
     return _estimate(recipe, n=len(values), unit=unit, how=how, exact=exact, note=left_out)
 
 
-def are_of_pairs(patients: NDArray[Any]) -> bool:
+def _are_of_pairs(patients: NDArray[Any]) -> bool:
     """Whether some images are pairs of two patients' images."""
     return any(len(people_of(str(one))) > 1 for one in np.unique(patients))
 
 
-def weights_of_pairs(patients: NDArray[Any]) -> tuple[NDArray[Any], Callable[[Floats], Floats]]:
+def _weights_of_pairs(patients: NDArray[Any]) -> tuple[NDArray[Any], Callable[[Floats], Floats]]:
     """The people of pairs, and what makes (draws, pairs) weights of (draws, people).
 
     A pair counts by the product of its two patients' draws, because pairs that share a patient are alike. This is the
@@ -179,7 +179,7 @@ def weights_of_pairs(patients: NDArray[Any]) -> tuple[NDArray[Any], Callable[[Fl
 
 def _of_pairs(values: Floats, patients: NDArray[Any], how: Resampling, unit: str, note: str) -> Estimate:
     """The mean score of pairs; a draw in which no pair has both of its patients is left out."""
-    people, weights = weights_of_pairs(patients)
+    people, weights = _weights_of_pairs(patients)
 
     def mean(drawn: Floats) -> Floats:
         """The mean score, for each weighting of the people."""
@@ -221,8 +221,8 @@ def bootstrap_statistic(
     people, owner = np.unique(owners, return_inverse=True)
     groups = np.zeros(len(people), dtype=np.intp) if strata is None else rarest(np.asarray(strata), owner)
     of_pairs = None
-    if are_of_pairs(owners):
-        people, of_pairs = weights_of_pairs(owners)
+    if _are_of_pairs(owners):
+        people, of_pairs = _weights_of_pairs(owners)
         groups = np.zeros(len(people), dtype=np.intp)
 
     def over_people(weights: Floats) -> Floats:

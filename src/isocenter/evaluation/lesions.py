@@ -73,7 +73,7 @@ class Lesions:
     @property
     def thickness(self) -> float:
         """mm between axial planes."""
-        return self.geometry.steps[axial_axis(self.geometry)]
+        return self.geometry.steps[_axial_axis(self.geometry)]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class LesionLink:
     state: LesionState
 
 
-def axial_axis(geometry: Geometry) -> int:
+def _axial_axis(geometry: Geometry) -> int:
     """The axis of a volume across its axial planes: the one that leans most to the head; the last where unknown."""
     if not geometry.has_sides:
         return geometry.ndim - 1
@@ -118,7 +118,7 @@ def _measured(
     numbers: Integers, number: int, box: tuple[slice, ...], geometry: Geometry, kind: Label, organs: Image | None
 ) -> Lesion:
     inside = numbers[box] == number
-    across = axial_axis(geometry)
+    across = _axial_axis(geometry)
     steps = np.linalg.qr(geometry.affine[:3, [axis for axis in range(3) if axis != across]])[1]
     size = Diameters(0.0, 0.0)
     for plane in np.moveaxis(inside, across, 0):

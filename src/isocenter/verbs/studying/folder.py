@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from isocenter import studies
 from isocenter.at_work import brought_to_its_end
 from isocenter.documents import Subject, document_of, drafted, guideline, metrics_of, page_of
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.files import parse_json, read_given_table, written
+from isocenter.files import parse_json, read_given_table, write_table, written
 from isocenter.lazy import pandas as pd
 from isocenter.report import render
 from isocenter.runtime import digest, read_json, seal, verify, write_json
@@ -144,7 +142,7 @@ class StudyFolder:
         """Write the encrypted list and an empty log."""
         if self.is_randomised:
             raise UsageError("was randomised already", str(self.folder), "A second list would undo the first")
-        self._keep(allocation, self._text([]))
+        self._keep(allocation, [])
 
     def assign(self, participant: str, levels: Mapping[str, str]) -> str:
         """The next arm, which is logged. Raises UsageError for whoever has one, and for an unknown stratum."""
@@ -172,7 +170,7 @@ class StudyFolder:
         if clusters is not None and dict(levels) != clusters.members[participant]:
             raise UsageError(f"{participant} has other strata in the plan", "--set", "Leave out --set")
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._keep(allocation, self._text([*rows, {PARTICIPANT: participant, ARM: arm, **levels, "assigned_at": now}]))
+        self._keep(allocation, [*rows, {PARTICIPANT: participant, ARM: arm, **levels, "assigned_at": now}])
         return arm
 
     @property
@@ -180,20 +178,13 @@ class StudyFolder:
         """The log, every cell as text."""
         return read_given_table(self.folder / LOG)
 
-    def _text(self, rows: Sequence[Mapping[Any, Any]]) -> str:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, (PARTICIPANT, ARM, *self.study.strata, "assigned_at"), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
-
-    def _keep(self, allocation: Allocation, log: str) -> None:
-        """Write log and list, which has the log's hash, both or neither."""
+    def _keep(self, allocation: Allocation, rows: Sequence[Mapping[Any, Any]]) -> None:
+        """Write the rows of the log and the list, which has the log's hash, both or neither."""
         with ExitStack() as stack:
             stack.enter_context(brought_to_its_end())
             own = stack.enter_context(written(self.folder / LOG, overwrite=True))
             list_file = stack.enter_context(written(self.folder / LIST, overwrite=True))
-            own.write_text(log, encoding="utf-8")
+            write_table(pd.DataFrame(rows, columns=[PARTICIPANT, ARM, *self.study.strata, "assigned_at"]), own)
             list_file.write_bytes(studies.encrypted(allocation.logged(digest(own)), studies.allocation_key()))
 
     @property
