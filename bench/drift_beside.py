@@ -97,7 +97,7 @@ def looked(name: str, reference: np.ndarray, values: np.ndarray) -> np.ndarray:
     with tempfile.TemporaryDirectory() as place:
         source, out = Path(place) / "streams.npz", Path(place) / "answers.npz"
         np.savez(source, reference=reference, values=values, per_day=PER_DAY)
-        command = [str(python), str(HERE / "sides" / f"drift_{name}.py"), str(source), str(out)]
+        command = [str(python), str(HERE / "sides" / "drift_peer.py"), name, str(source), str(out)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise PeerError(done.stderr.strip().splitlines()[-1])

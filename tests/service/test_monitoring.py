@@ -21,7 +21,7 @@ from isocenter.errors import UsageError
 from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.service import Rounds, read_settings
 from isocenter.service.monitoring.baseline import freeze
-from isocenter.service.monitoring.cases import cases
+from isocenter.service.monitoring.cases import cases, columns_of_answer
 from isocenter.service.monitoring.safety import hold_of, undone
 from isocenter.service.objects.store import ObjectStore
 from isocenter.service.records.actor import ANYONE
@@ -267,6 +267,14 @@ def test_a_held_model_answers_no_further_job_and_its_reason_names_the_alert(smal
     if action == "stop":
         small_node.work()
         assert [row.outcome for row in small_node.rows(jobs)] == ["result"]
+
+
+def test_grades_are_watched_as_classes_are_and_measurements_of_structures_are_not():
+    rows = [
+        {"concept": "grade 3", "group": "grade", "called": True, "probability": 0.7},
+        {"concept": "sphericity", "group": "nodule", "value": 0.8},
+    ]
+    assert columns_of_answer(rows) == {"probability_grade 3": 0.7, "called_grade 3": 1}
 
 
 def test_a_worker_notes_measures_of_the_image_and_distances_of_the_gate(tmp_path, gated, small_node, mr):

@@ -10,15 +10,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from isocenter.lazy import pandas as pd
-from isocenter.service.monitoring.outcomes import Outcome, outcomes_by_job
+from isocenter.service.monitoring.outcomes import ANSWERS, Outcome, outcomes_by_job
 from isocenter.service.records.jobs import NOTHING, RESULT
 from isocenter.service.records.tables import findings, jobs, measures, series, studies
 
 # States of a job whose answer stands; of others it was replaced, or never given.
 STANDING = ("sending", "done")
 ANSWERED = (RESULT, NOTHING)
-# Of findings that exclude each other, and beginnings of columns, as tables of cases have them.
-CLASS = "class"
+# Beginnings of columns, as tables of cases have them.
 PROBABILITY, CALLED, REFERENCE, INCLUSION = "probability_", "called_", "reference", "inclusion"
 # Jobs that have reached their model.
 _MEASURED = jobs.join(measures, measures.c.job == jobs.c.job)
@@ -140,7 +139,7 @@ def columns_of_answer(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     made = dict[str, Any]()
     for row in rows:
         name, group, value, p = row["concept"], row.get("group"), row.get("value"), row.get("probability")
-        if group not in (None, "", CLASS, name):  # a measurement of a structure, beside its size
+        if group not in (*ANSWERS, name):  # a measurement of a structure, beside its size
             continue
         if p is not None:
             made[f"{PROBABILITY}{name}"] = max(p, made.get(f"{PROBABILITY}{name}", p))
