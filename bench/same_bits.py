@@ -191,7 +191,7 @@ def _train(name: str, data: Path, out: Path) -> None:
         images = sorted((data if data.is_dir() else data.parent).rglob("*.png"))
         images = [one for one in images if one.parent.name not in ("masks", "labels")][:PREDICTED]
         model = out / ("ensemble" if name == "ensemble" else "run")
-        isocenter.predict(model, *images, out=out / "predicted", device="cpu", threads=1)
+        isocenter.predict(model, [*images], out=out / "predicted", device="cpu", threads=1)
     print(json.dumps(isocenter.__file__))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from isocenter import service
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import write_table
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring import (
     FEWEST,
@@ -31,6 +31,7 @@ from isocenter.monitoring import (
     performances,
     recalibrated,
 )
+from isocenter.options import MonitorOptions
 from isocenter.reading import refuse_taken, result_folder
 from isocenter.report import InNotebook, Link, Page, Paragraph, Section, Table, render
 from isocenter.runtime import write_json
@@ -109,19 +110,8 @@ class _Watched:
     wrong: Mapping[str, Miscalibration] = field(default_factory=dict)
 
 
-@named_keywords()
-def monitor(
-    table: str | Path | pd.DataFrame,
-    *,
-    reference: str | Path | pd.DataFrame | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    by: str | None = None,
-    run_length: float | None = None,
-    bounds: Sequence[tuple[str, str, float]] = (),
-    out: str | Path | None = None,
-    overwrite: bool = False,
-) -> Monitored:
+@takes(MonitorOptions)
+def monitor(options: MonitorOptions) -> Monitored:
     """Watch the cases of a model in use for change, and state its performance with and without labels.
 
     table:      a row a case, in any order: `at` (ISO time), `case`, `patient`, the columns of `predictions.csv`,
@@ -137,24 +127,24 @@ def monitor(
     out:        a folder for drift.csv, performance.csv, alerts.csv, monitor.json and report.html
     Raises DatasetError for a table that cannot be watched, UsageError for an `out` that is taken.
     """
-    if out is not None:
-        refuse_taken(Path(out), overwrite, (RECORD, REPORT))
-    node = Path(table) if isinstance(table, str | Path) and Path(table).is_dir() else None
-    if node is not None and (reference is not None or bounds):
+    if options.out is not None:
+        refuse_taken(Path(options.out), options.overwrite, (RECORD, REPORT))
+    node = Path(options.table) if isinstance(options.table, str | Path) and Path(options.table).is_dir() else None
+    if node is not None and (options.reference is not None or options.bounds):
         remedy = "Leave out --reference and --bound: its settings and its page have them"
         raise UsageError("a node has a baseline and bounds of its own", str(node), remedy)
-    days = (since, until)
+    days = (options.since, options.until)
     if node is None:
-        listed, notes, rung = _of_table(table, reference, days, by, run_length)
+        listed, notes, rung = _of_table(options.table, options.reference, days, options.by, options.run_length)
     else:
-        listed, notes, rung = _of_node(node, days, by, run_length)
+        listed, notes, rung = _of_node(node, days, options.by, options.run_length)
     found, figures_made = list[Drift](), list[Performance]()
     for one in listed:
         rows = _drifts(one)
         found += rows
         figures_made += _figures(one, rows)
     if node is None:
-        rung = alerts(found, figures_made, [Bound(*one) for one in bounds])
+        rung = alerts(found, figures_made, [Bound(*one) for one in options.bounds])
     facts = {
         "cases": sum(len(one.watched) for one in listed),
         "from": min(one.watched.at[0] for one in listed).isoformat(timespec="seconds"),
@@ -164,9 +154,9 @@ def monitor(
         "run_length": min(one.run_length for one in listed),
         "by": listed[0].by,
     }
-    monitored = Monitored(found, figures_made, rung, notes, facts, None if out is None else Path(out))
-    if out is not None:
-        with result_folder(Path(out), overwrite, (RECORD, REPORT)) as folder:
+    monitored = Monitored(found, figures_made, rung, notes, facts, None if options.out is None else Path(options.out))
+    if options.out is not None:
+        with result_folder(Path(options.out), options.overwrite, (RECORD, REPORT)) as folder:
             write_table(drift_table(found), folder / DRIFT)
             write_table(performance_table(figures_made), folder / PERFORMANCE)
             write_table(alert_table(rung), folder / ALERTS)
