@@ -249,7 +249,7 @@ def _figures(one: _Watched, found: Sequence[Drift]) -> list[Performance]:
 
 
 def _labels(stream: Stream) -> int:
-    """How many cases have an outcome."""
+    """Number of cases with an outcome."""
     known = [np.isfinite(stream.outcomes(one)) for one in stream.findings]
     return int(np.any(known, axis=0).sum()) if known else 0
 
