@@ -28,7 +28,9 @@ def missing(wheel: Path) -> list[str]:
 def ran(command: list[str | Path], folder: Path) -> str:
     """Standard output of a command in this folder, which sees nothing of the checkout; the error goes to the caller's."""
     clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run(command, cwd=folder, env=clean, stdout=subprocess.PIPE, text=True, timeout=LONGEST_S, check=True)
+    done = subprocess.run(
+        command, cwd=folder, env=clean, stdout=subprocess.PIPE, text=True, timeout=LONGEST_S, check=True
+    )
     return done.stdout
 
 
