@@ -1,7 +1,7 @@
 """Build a wheel, install it without the checkout in a fresh environment, and run `isocenter --help` and a demo there.
 
-`python tests/wheel.py` ends with 1 where the wheel cannot be built or installed, where it lacks a file of the source, or
-where a command fails. The environment lies in a temporary folder, takes 7 GB of disk, and is removed at the end.
+`python tests/wheel.py` ends with 1 where the wheel cannot be built or installed, where it lacks a file of the source,
+or where a command fails. The environment lies in a temporary folder, takes 7 GB of disk, and is removed at the end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def missing(wheel: Path) -> list[str]:
 
 
 def ran(command: list[str | Path], folder: Path) -> str:
-    """Standard output of a command in this folder, which sees nothing of the checkout; the error goes to the caller's."""
+    """Standard output of a command in this folder, which sees nothing of the checkout."""
     clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         command, cwd=folder, env=clean, stdout=subprocess.PIPE, text=True, timeout=LONGEST_S, check=True
