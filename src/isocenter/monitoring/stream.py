@@ -160,7 +160,7 @@ class Stream:
 
 @dataclass(frozen=True, eq=False)
 class Watched:
-    """What one watch looks at.
+    """Subject of one watch.
 
     name:      as rows of `drift.csv` call it
     kind:      what a change of it is: input, output or operation
@@ -174,7 +174,7 @@ class Watched:
 
 
 def watched_columns(reference: Stream, stream: Stream) -> Iterator[Watched]:
-    """What is watched of a stream: each number that the reference has, and each category as shares of its levels.
+    """Columns of a stream that are watched: each number of the reference, and each category as shares of its levels.
 
     A column that the stream has no more is all missing, which its watch sees. Raises DatasetError for more than 64
     features.

@@ -290,7 +290,7 @@ def _known(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _labels(stream: Stream) -> int:
-    """How many cases have an outcome."""
+    """Number of cases with an outcome."""
     known = [np.isfinite(stream.outcomes(one)) for one in stream.findings]
     return int(np.any(known, axis=0).sum()) if known else 0
 

@@ -92,14 +92,14 @@ def versions(connection: Connection) -> list[tuple[str, str]]:
 
 
 def newest(connection: Connection, version: str, most: int) -> tuple[int, float, float]:
-    """How many cases of a version there are, at most so many, and when the first and last of the newest were done."""
+    """Number of cases of a version, at most so many, and when the first and last of the newest were done."""
     at = select(jobs.c.done_at).select_from(_MEASURED).where(*_chosen(version=version))
     times = list(connection.execute(at.order_by(jobs.c.done_at.desc()).limit(most)).scalars())
     return (len(times), float(times[-1]), float(times[0])) if times else (0, 0.0, 0.0)
 
 
 def counted_cases(connection: Connection, version: str, since: float | None = None, until: float | None = None) -> int:
-    """How many cases of a version were done after one time and not after another."""
+    """Number of cases of a version that were done after one time and not after another."""
     number = select(func.count()).select_from(_MEASURED).where(*_chosen(since, until, version))
     return int(connection.execute(number).scalar_one())
 
@@ -143,7 +143,7 @@ def _along(gate: Guard | None, known: Mapping[str, Floats]) -> dict[str, dict[st
 
 
 def _of_job(row: Row[Any]) -> dict[str, Any]:
-    """What the records state of a job, its image, its patient and its covariates."""
+    """Records of a job, its image, its patient and its covariates."""
     stated = {f"covariate_{name}": one["value"] for name, one in (row.covariates or {}).items()}
     return {
         "at": datetime.fromtimestamp(row.done_at, UTC).isoformat(),
@@ -162,7 +162,7 @@ def _of_job(row: Row[Any]) -> dict[str, Any]:
 
 
 def _of_scanner(row: Row[Any] | None) -> dict[str, Any]:
-    """Of the first series of a job; a station has no name here."""
+    """Scanner of the first series of a job; a station has no name here."""
     if row is None:
         return {}
     names = {"software": "software", "protocol": "protocol", "kernel": "kernel", "manufacturer": "manufacturer"}

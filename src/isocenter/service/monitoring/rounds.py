@@ -72,7 +72,7 @@ MEASURED_CASES, MEASURED_S = 20000, 3600.0
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What monitoring says of one version of a model.
+    """Result of monitoring for one version of a model.
 
     baseline: "collecting", "proposed" once there are enough cases, or "frozen"
     cases:    since the watches have begun; of a baseline that is not frozen those that there are
@@ -268,7 +268,7 @@ class Rounds:
 
 
 def watched_versions(connection: Connection, settings: Settings) -> list[WatchedVersion]:
-    """What monitoring sees of each version that answers."""
+    """Results of monitoring for each version that answers."""
     made = list[WatchedVersion]()
     for model, version in versions(connection):
         row, gate = baseline_of(connection, version), read_gate(settings.folder, version)
@@ -333,7 +333,7 @@ def _iso(seconds: float) -> str:
 
 
 def _mark(connection: Connection, version: str) -> tuple[Any, ...]:
-    """What changes where something is new of a version."""
+    """Mark that changes where something is new of a version."""
     labels = connection.execute(select(func.count(), func.max(outcomes.c.at))).one()
     return (*newest(connection, version, 1), counted_cases(connection, version), *labels, last_end(connection, version))
 
@@ -345,7 +345,7 @@ def _restarted(connection: Connection, version: str, since: float) -> float:
 
 
 def _write(path: Path, at: float, seen: Iterable[Seen]) -> None:
-    """For the web process, which may be on another machine."""
+    """Write for the web process, which may be on another machine."""
     stated = {"schema": "isocenter.node_monitor", "version": 1, "at": at, "rows": [one.record for one in seen]}
     with written(path, overwrite=True) as partial:
         partial.write_text(json.dumps(stated, allow_nan=False), encoding="utf-8")
