@@ -95,6 +95,8 @@ def get_monitor(node: Node) -> MonitorShape:
                     problem=watched.get("problem", ""),
                     drift=watched.get("drift", []),
                     performance=watched.get("performance", []),
+                    site_verdict=watched.get("site_verdict", ""),
+                    site=watched.get("site", []),
                 )
             )
         held = connection.execute(select(holds).where(holds.c.undone_at.is_(None)).order_by(holds.c.n)).all()

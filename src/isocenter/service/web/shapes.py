@@ -413,8 +413,9 @@ class BaselineShape(BaseModel):
 
 
 class WatchedShape(BaseModel):
-    """A version of a model as monitoring sees it; rows as in `drift.csv` and `performance.csv`.
+    """A version of a model as monitoring sees it; rows as in `drift.csv`, `performance.csv` and `site.csv`.
 
+    site_verdict: whether the baseline is like the cases that calibrated the model; empty where that is not known
     cases: since the watches have begun; problem: why it cannot be watched
     """
 
@@ -427,6 +428,8 @@ class WatchedShape(BaseModel):
     problem: str
     drift: list[dict[str, Any]]
     performance: list[dict[str, Any]]
+    site_verdict: str
+    site: list[dict[str, Any]]
 
 
 class MonitorShape(BaseModel):
