@@ -341,7 +341,7 @@ def page(outcomes: Mapping[Combination, Outcome], untried: Sequence[Combination]
         "# Every network, in every way that it is advertised",
         "",
         "Written by `make test-all`, which tries each line of `isocenter networks` with each kind of output, and with "
-        f"{CONTEXT} numbers beside the image where the family takes them. Sizes are what a plan gives for a small image "
+        f"{CONTEXT} numbers beside the image where the family takes them. Sizes are those of a plan for a small image "
         "on a processor. Of each combination every output has its shape and is finite, gradients are finite, the loss "
         f"of two images falls below {SHARE:g} of the first (*steps*), and the copy of its file that travels with a "
         "package answers the same to the bit, unless it stands among the failures. *ONNX*: the largest difference "

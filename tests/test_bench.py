@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -166,7 +167,7 @@ def test_a_section_of_the_page_is_exchanged_and_the_rest_kept(bench):
 def test_figures_are_recorded_with_machine_and_command(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench/trial.py", "--record"])
     bench.record("trial", "A trial", "| a |\n|---|\n| 1 |", {"runs": [1]}, pages=tmp_path, results=tmp_path)
-    assert "By `python bench/trial.py --record`. Machine:" in (tmp_path / "trial.md").read_text()
+    assert re.search(r"By `python bench/trial.py --record` on 20\d\d-.+ Machine: ", (tmp_path / "trial.md").read_text())
     assert '"runs": [\n  1\n ]' in (tmp_path / "trial.json").read_text()
 
 
