@@ -5,12 +5,12 @@
     python bench/registration_trained.py --record                      # the table of what was measured
     python bench/registration_trained.py --small                       # a minute each
 
-Both train on the 120 hippocampus volumes that are in none of the 40 pairs of `registered` volumes, with the same labels,
-one thread each, and are scored on those pairs: Dice of the moving labels on the fixed image, voxels that fold, seconds a
-pair without refinement, warm. VoxelMorph gets what it asks for: images from 0 to 1 centred on one grid of 48 x 64 x 48,
-its U-Net with scaling and squaring, the mean square (its local correlation takes 15 s a step on one core), the penalty of
-gradients and Dice of the labels; its step size is the better of 1e-3 and 1e-4 after two minutes each on pairs of training
-volumes that are kept apart. Ours plans for itself.
+Both train on the 120 hippocampus volumes that are in none of the 40 pairs of `bench/registration.py`, with the same
+labels, one thread each, and are scored on those pairs: Dice of the moving labels on the fixed image, voxels that
+fold, seconds a pair without refinement, warm. VoxelMorph gets what it asks for: images from 0 to 1 centred on one
+grid of 48 x 64 x 48, its U-Net with scaling and squaring, the mean square (its local correlation takes 15 s a step
+on one core), the penalty of gradients and Dice of the labels; its step size is the better of 1e-3 and 1e-4 after
+two minutes each on pairs of training volumes that are kept apart. Ours plans for itself.
 Parts that were measured stay in `.bench/registration_trained`.
 """
 
