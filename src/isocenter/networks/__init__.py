@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from isocenter.networks.single_volumes import too_thin, with_quick_single_volumes
     from isocenter.networks.tensor_groups import DECODER, ENCODER, HEAD, TensorGroups, groups_of
     from isocenter.networks.torch_file import NUMPY_SCALAR, numpy_number, plain_content
-    from isocenter.networks.transformer import VariationalLinear
     from isocenter.networks.vit import rollout
     from isocenter.networks.weights import FRESH, Loaded, TensorOrigin, known_layout
 
@@ -118,7 +117,6 @@ __all__ = [
     "Published",
     "TensorGroups",
     "TensorOrigin",
-    "VariationalLinear",
     "answered",
     "attention",
     "build",
