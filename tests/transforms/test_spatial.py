@@ -21,6 +21,7 @@ from isocenter.transforms import (
     inverted,
     jacobian,
     whole_field,
+    with_one_field,
 )
 from isocenter.values import Affine, BoundingBoxes, Displacement, Geometry, Image, SpatialTransform
 from strategies import geometries
@@ -120,3 +121,13 @@ def test_a_box_goes_around_the_same_object_and_one_that_leaves_the_image_is_left
     moved = carried_boxes(boxes, grid, back, grid)
     assert moved.names == ("a",)
     assert_allclose(moved.corners, [[8, 4, 5, 11, 8, 9]])
+
+
+def test_two_fields_with_an_affine_between_them_are_one_field_at_its_voxels():
+    first, second = smooth_field(FIXED, 2.0), smooth_field(FIXED, 1.5, seed=2)
+    turn, shift = turn_and_shift((3, 0, 2), (1, 0, 0), FIXED), turn_and_shift((0, 0, 0), (2, 1, 0), FIXED)
+    several = SpatialTransform((shift, first, turn, second, turn))
+    one = with_one_field(several)
+    assert [type(part).__name__ for part in one.parts] == ["Affine", "Displacement", "Affine"]
+    at = carried_points(inverted(SpatialTransform((shift,))), FIXED.to_world(np.argwhere(np.ones(FIXED.shape))))
+    assert_allclose(carried_points(one, at), carried_points(several, at), atol=1e-3)
