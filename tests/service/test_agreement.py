@@ -70,17 +70,6 @@ def test_reports_agree_on_the_frames_of_a_clip_and_on_several_tasks(tmp_path):
     assert agreed(tmp_path / "clips", tmp_path / "run", [clip]) == "result"
 
 
-@pytest.mark.whole
-def test_a_clip_of_boxes_has_the_tracks_that_predict_states(detected, tmp_path):
-    frames = np.repeat(smear(detected.data)[None], 3, axis=0)
-    clip = picture(frames, tmp_path, frames=3)
-    agreed(tmp_path / "node", detected.out, [clip])
-    [stated] = (tmp_path / "node" / "results").glob("*/tracks.csv")
-    made = isocenter.predict(detected.out, clip).tracks.drop(columns="case")
-    pd.testing.assert_frame_equal(pd.read_csv(stated).drop(columns="case"), made, check_dtype=False)
-    assert (made["frames"] == 3).all()
-
-
 COLUMNS = {
     "ordinal": {"label": "grade"},
     "findings": {"finding:bright": "bright", "finding:large": "large"},
