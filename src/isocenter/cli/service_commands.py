@@ -118,7 +118,7 @@ def monitor(
     ],
     reference: Annotated[
         Path | None,
-        typer.Option(metavar="TABLE", help="The baseline; by default the first 300 cases of TABLE."),
+        typer.Option(metavar="TABLE", help="The baseline of a table; what a site is compared with when it goes live."),
     ] = None,
     since: Annotated[str | None, typer.Option(metavar="DATE", help="First day, as 2026-03-01.")] = None,
     until: Annotated[str | None, typer.Option(metavar="DATE", help="First day that no longer counts.")] = None,

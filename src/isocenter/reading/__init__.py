@@ -1,4 +1,4 @@
-"""From a path to a data set that was looked through: options, cases, what could not be read, and folders of results."""
+"""Data sets from a path: options, cases, what could not be read, and folders of results."""
 
 from __future__ import annotations
 

@@ -276,7 +276,7 @@ def _linear(values: Array, places: Floats) -> NDArray[np.float32]:
 
 
 def _covered(grid: Geometry, places: Floats) -> NDArray[np.bool_]:
-    """Which places lie between the outermost centres of a grid, but for the rounding of their places."""
+    """Places that lie between the outermost centres of a grid, but for rounding."""
     covered = np.ones(places.shape[1:], dtype=bool)
     for size, step, place in zip(grid.shape, grid.steps, places, strict=True):
         near = HEADER_ROUNDING / step

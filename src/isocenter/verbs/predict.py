@@ -90,16 +90,16 @@ class Predicted(InNotebook):
 
     @property
     def failures(self) -> list[Problem]:
-        """What stands for a case without a result."""
+        """Stand-ins for cases without a result."""
         return failures_among(self.problems)
 
     @property
     def cases(self) -> int:
-        """How many have a result; one may have several rows."""
+        """Number of cases with a result; one may have several rows."""
         return int(self.table["case"].nunique())
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Record for `--json`."""
         return {
             "schema": "isocenter.predictions",
             "version": 1,

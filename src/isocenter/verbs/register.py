@@ -81,12 +81,12 @@ class Registered(InNotebook):
 
     @property
     def transform(self) -> SpatialTransform:
-        """From points of the fixed image to points of the moving one, RAS+ mm."""
+        """Transform from points of the fixed image to points of the moving one, RAS+ mm."""
         return self.registration.transform
 
     @property
     def inverse(self) -> SpatialTransform:
-        """From points of the moving image to points of the fixed one."""
+        """Transform from points of the moving image to points of the fixed one."""
         return self.registration.inverse
 
     def as_record(self) -> dict[str, Any]:

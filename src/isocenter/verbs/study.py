@@ -20,7 +20,7 @@ PILOT_COLUMNS = ("reader", "case", "score", "model", "positive")
 
 @named_keywords()
 def study_size(design: str, *, assignments: Mapping[str, Any] | None = None, simulate: int = 0, seed: int = 0) -> Size:
-    """How many participants, clusters or events a study needs; or its power, or the effect that it finds.
+    """Number of participants, clusters or events that a study needs; or its power, or the effect that it finds.
 
     design:      proportion, proportions, paired-proportions, means, auroc, mrmc, survival, prediction-model or
                  stepped-wedge

@@ -150,7 +150,7 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
 
 
 def _inferer(model: Model, places: Mapping[str, str], folder: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a model of the files in a folder of the package; given: what else it takes."""
+    """Inferer that makes a model of the files in a folder of the package; given: what else it takes."""
     (kind, *parts), preparation = kinds_of(model.task), type(model.preprocessing)
     here = "$@bundle_root + "
     return {
@@ -208,7 +208,7 @@ def _inputs(channels: Sequence[str], frames: int | None) -> list[str]:
 
 
 def _output(model: Model) -> dict[str, Any]:
-    """Of the first head: an image of labels, the outputs of the classes, or numbers."""
+    """Description of the first head: an image of labels, the outputs of the classes, or numbers."""
     head = model.task.heads[_head(model)]
     names = [label.name for label in channels_of(model.task).get(_head(model), model.task.labels)]
     kind, content = ("image", "labels") if head.is_dense else ("probabilities", "classes")
@@ -228,7 +228,7 @@ def _output(model: Model) -> dict[str, Any]:
 
 
 def _channels(head: Head, names: Sequence[str]) -> list[str]:
-    """What each output means: the background, the labels, what belongs to the grid's axes.
+    """Meaning of each output: the background, the labels, what belongs to the grid's axes.
 
     Of numbers these, and what is said of each behind them. Numbered alone where labels follow from several outputs.
     """

@@ -91,7 +91,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Marks:
-    """What the DICOM objects of a job bear.
+    """Marks that the DICOM objects of a job bear.
 
     root: of UIDs; words: what readers have to be told
     is_comprehensive: whether reports are Comprehensive SR and not Comprehensive 3D SR

@@ -247,7 +247,7 @@ class Classification(ClassScoring):
         }
 
     def checked(self) -> Classification:
-        """With numbers for each class, and prices; PlanError names the setting that cannot be."""
+        """Fill numbers for each class, and prices; PlanError names the setting that cannot be."""
         positive = positive_of(self.positive, self.classes)
         costs = costs_of(self.costs, len(self.classes))
         prevalence = by_class(self.prevalence, self.classes, (positive or usual_positives(self.classes) or ("",))[0])

@@ -66,7 +66,7 @@ class ValueAnswering(Task):
 
     @property
     def crossed(self) -> Mapping[str, int]:
-        """What intervals of the mean of folds go by."""
+        """{head: folds} whose intervals their mean combines."""
         return self.certainty.crossed(HEAD)
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:

@@ -149,7 +149,7 @@ class Regression(ValueScoring):
         }
 
     def checked(self) -> Regression:
-        """With numbers of its targets alone; PlanError names the setting that cannot be."""
+        """Keep numbers of its targets only; PlanError names the setting that cannot be."""
         mean, deviation = ({name: own[name] for name in self.targets} for own in (self.mean, self.deviation))
         units = {name: self.units.get(name, "") for name in self.targets}
         check_settings(self.targets, mean, deviation, self.error_factor or {})

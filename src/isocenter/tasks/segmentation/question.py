@@ -268,7 +268,7 @@ class Segmentation(MaskScoring):
         }
 
     def checked(self) -> Self:
-        """With tolerances of regions, without what is no label; PlanError names the setting that cannot be."""
+        """Keep tolerances of regions, without what is no label; PlanError names the setting that cannot be."""
         silent = {self.ignore, self.background} - {0, None}
         labels = tuple(label for label in self.classes if label.value not in silent)
         regions = self.regions or None
@@ -301,7 +301,7 @@ class Segmentation(MaskScoring):
 
     @property
     def target_sides(self) -> tuple[int, ...] | None:
-        """As `mirrored`; where cases know some structures only, also what their codes become."""
+        """Sides as in `mirrored`; where cases know some structures only, also what their codes become."""
         own = self.mirrored
         return self.truth.sides_changed(own) if self.partial and names_sides(own) and own is not None else own
 
@@ -379,7 +379,7 @@ class Segmentation(MaskScoring):
 
 
 def _several(labels: Sequence[Label], fingerprint: Fingerprint) -> Decision:
-    """In which share of the training references each label has several pieces."""
+    """Share of the training references in which each label has several pieces."""
     counts = {label.name: _components(label, fingerprint) for label in labels}
     shares = {name: round(float(np.mean(np.array(own) > 1)), 4) for name, own in counts.items() if own}
     words = [f"label {name} in {sum(n > 1 for n in own)} of {len(own)}" for name, own in counts.items() if own]
