@@ -260,8 +260,8 @@ def _in_two_roles(row: Routed, rule: Rule, twice: Set[str]) -> Routed:
     """A row of a series that the rule would take for two images of the model: nothing says which of them it is."""
     if row.rule != rule.name or not row.taken or row.series not in twice:
         return row
-    alone = Condition("a series for each image", "one", "it would be two of them", False)
-    return Routed(row.rule, row.series, row.uid, row.role, False, [*row.conditions, alone])
+    shared = Condition("a series for each image", "one", "it would be two of them", False)
+    return Routed(row.rule, row.series, row.uid, row.role, False, [*row.conditions, shared])
 
 
 def check_rules(rules: Sequence[Rule], models: Mapping[str, ModelFacts]) -> None:
