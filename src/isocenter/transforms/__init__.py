@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from isocenter.transforms.resampling import Order, Taps, along, resample, slabs, taps
     from isocenter.transforms.spatial import (
         carried,
-        carried_boxes,
         carried_labels,
         carried_points,
         composed,
