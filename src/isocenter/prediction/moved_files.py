@@ -7,15 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import (
-    DEFORMED,
-    RESAMPLED,
-    can_derive,
-    write,
-    write_derived_series,
-    write_label_map,
-    write_transform,
-)
+from isocenter.files import dicom, write, write_label_map, write_transform
 from isocenter.transforms import carried, carried_labels, whole_field, with_one_field
 from isocenter.values import UNMOVED, Correspondence, Image, Problem, SpatialTransform
 
@@ -80,10 +72,10 @@ def write_dicom_pair(
     registration, series = folder / f"{prefix}{REGISTRATION}", folder / f"{prefix}{SERIES}"
     write_transform(with_one_field(transform), registration, fixed=fixed, moving=moving)
     yield registration
-    if can_derive(moving):
-        code = RESAMPLED if transform.is_linear else DEFORMED
+    if dicom.can_derive(moving):
+        code = dicom.RESAMPLED if transform.is_linear else dicom.DEFORMED
         placed = replace(moved, geometry=fixed.geometry)
-        write_derived_series(placed, moving, code, "Laid on the fixed image", series)
+        dicom.write_derived_series(placed, moving, code, "Laid on the fixed image", series)
         yield series
 
 
