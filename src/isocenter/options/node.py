@@ -131,7 +131,7 @@ class MonitorOptions:
     _: KW_ONLY
     reference: Annotated[
         str | Path | DataFrame | None,
-        Flag("The baseline; by default the first 300 cases of TABLE.", "TABLE"),
+        Flag("The baseline of a table; what a site is compared with when it goes live.", "TABLE"),
     ] = None
     since: Since = None
     until: Annotated[str | None, Flag("First day that no longer counts.", "DATE")] = None

@@ -1,4 +1,4 @@
-"""From a path to a data set that was looked through: options, cases, what could not be read, and folders of results."""
+"""Data sets from a path: options, cases, what could not be read, and folders of results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from isocenter.reading.device import announced_device
     from isocenter.reading.failures import failed_rows, failures_among, no_result
-    from isocenter.reading.image_pairs import first_guess, pair_of_images, pairs_of, pairs_table
+    from isocenter.reading.image_pairs import FIXED, MOVING, first_guess, pair_of_images, pairs_of, pairs_table
     from isocenter.reading.inputs import covered, open_inputs
     from isocenter.reading.options import ALLOW_LARGE, VOXELS, Alignment, Covariates, Input, ReadingOptions, pairs
     from isocenter.reading.output_folder import refuse_missing, refuse_taken, result_folder

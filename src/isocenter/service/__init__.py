@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from isocenter.service.dicom.receiver import Receiver
     from isocenter.service.exchange.atna import atna_message
     from isocenter.service.exchange.covariates import check_covariates
+    from isocenter.service.gates import write_gate
     from isocenter.service.intake import start_intake
     from isocenter.service.keeper import Keeper
     from isocenter.service.monitoring.changes import change_rows, end_harmful

@@ -85,7 +85,7 @@ class Trial:
     is_planned: bool = True
 
     def level(self, endpoint: Endpoint) -> float:
-        """Of its interval: that of the look's bound, so that all looks hold it at once; primary endpoints share it.
+        """Level of its interval: that of the look's bound, so that all looks hold at once; primary endpoints share it.
 
         Jennison and Turnbull, J R Stat Soc B 1989, doi:10.1111/j.2517-6161.1989.tb01433.x
         """
@@ -155,7 +155,7 @@ class Trial:
 
     @cached_property
     def _explored_tables(self) -> list[pd.DataFrame]:
-        """In a chain of their own, so that nothing of the plan depends on what else is looked at."""
+        """Tables of further looks in a chain of their own, so that nothing of the plan depends on them."""
         return self._completed(self.explored)
 
     def _completed(self, endpoints: Sequence[Endpoint]) -> list[pd.DataFrame]:
@@ -303,7 +303,7 @@ class Trial:
         return rows
 
     def record(self) -> dict[str, Any]:
-        """What `results.json` has of the data; a word stands where there is nothing, so that it is an answer."""
+        """Record of the data in `results.json`; a word stands where there is nothing, so that it is an answer."""
         rows, study = self.rows(), self.study
         look = {} if self.look is None else {"now": self.look.look, "fraction": self.look.fraction}
         subgroups = [row for row in rows if row["role"] in ("subgroup", "interaction")]
@@ -358,7 +358,7 @@ class Trial:
 
 
 def _verdict(row: Mapping[str, Any], endpoint: Endpoint, alpha: float) -> str:
-    """As in `comparison.json`: a difference by the adjusted p, non-inferiority by the interval."""
+    """Verdict as in `comparison.json`: a difference by the adjusted p, non-inferiority by the interval."""
     low, high = (row["low"], row["high"]) if endpoint.is_more_better else (-row["high"], -row["low"])
     if row["p_adjusted"] < alpha and low + high > 0:
         return "superior"

@@ -11,7 +11,7 @@ INTENTION = "intention to treat"
 
 
 def plan_record(study: Study) -> dict[str, Any]:
-    """What the documents of a plan say of it: the same words in the protocol and with the results."""
+    """Record of a plan for its documents: the same words in the protocol and with the results."""
     adjusted = [*(study.strata if study.clusters is None else ()), *study.analysis.covariates]
     by = f", adjusted for {listed(adjusted)}" if adjusted else ""
     tested = "participant by participant, with HC3 errors" if study.clusters is None else "of the means of clusters"

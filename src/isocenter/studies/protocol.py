@@ -64,14 +64,14 @@ class Population(_Part):
 
 
 class Clusters(_Part):
-    """What is allocated as a whole, such as hospitals. members: {name: {stratum: level}}"""
+    """Clusters that are allocated as a whole, such as hospitals. members: {name: {stratum: level}}"""
 
     column: Text
     members: dict[str, dict[str, str]]
 
 
 class Analysis(_Part):
-    """How the primary endpoint is analysed.
+    """Analysis of the primary endpoint.
 
     covariates:   columns of before the allocation, for which effects are adjusted
     per_protocol: the column that says who was treated as planned, 1 or 0
@@ -92,7 +92,7 @@ class Looks(_Part):
 
 
 class Missing(_Part):
-    """How missing outcomes are imputed. auxiliary: columns that predict them and are not analysed"""
+    """Imputation of missing outcomes. auxiliary: columns that predict them and are not analysed"""
 
     imputations: Annotated[int, Field(ge=2, le=200)] = 20
     auxiliary: Texts = ()
@@ -100,7 +100,7 @@ class Missing(_Part):
 
 
 class Registry(_Part):
-    """What a registry asks for besides."""
+    """Further entries that a registry asks for."""
 
     conditions: Texts = ()
     purpose: str = ""
@@ -139,7 +139,7 @@ class Study(_Part):
 
     @property
     def method(self) -> str:
-        """How it is randomised: block or cluster."""
+        """Method of randomisation: block or cluster."""
         return METHODS[self.design]
 
     @property
@@ -158,7 +158,7 @@ class Study(_Part):
 
     @property
     def fixed(self) -> tuple[Any, ...]:
-        """What no amendment changes once arms are allocated."""
+        """Parts that no amendment changes once arms are allocated."""
         return self.design, self.arms, self.strata, self.clusters
 
 

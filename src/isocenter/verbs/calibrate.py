@@ -69,7 +69,7 @@ UNCHECKED = (
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Where the calibrated model lies, and what the cases decided; prints both.
+    """Place of the calibrated model, and what the cases decided; prints both.
 
     cases, patients: how many decided
     left_out:        cases of the set's own test part, which decided nothing
@@ -88,7 +88,7 @@ class Calibrated:
     trained_known: bool = True
 
     def as_record(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Record for `--json`."""
         made = {name: asdict(decision) for name, decision in self.decisions.items()}
         record = {"schema": "isocenter.calibrate", "version": 1, "out": str(self.out), "cases": self.cases}
         return {
@@ -232,7 +232,7 @@ def _silent_parts(task: Task, cases: Sequence[Case]) -> dict[str, Task]:
 
 
 def _notes(source: Path, loaded: Model, dataset: Dataset) -> list[str]:
-    """What cases that calibrate a model say nothing of, and whether they may be of patients who trained it."""
+    """Notes on what cases that calibrate a model say nothing of, and whether they may be of patients who trained it."""
     silent = _silent_parts(loaded.task, _parted(dataset)[1])
     stays = f"{SILENT}{listed(list(silent))}: what was found for it after training stays."
     same = of_the_same_name(dataset, who_trained(loaded, source))
@@ -247,7 +247,7 @@ def _calibrated_anew(
     hashes: Iterable[str],
     notes: Sequence[str],
 ) -> tuple[Evidence, tuple[str, ...]]:
-    """What is known of the model now, and sentences on what these cases could not decide as it was asked for.
+    """Parts of the model calibrated anew, and sentences on what these cases could not decide as it was asked for.
 
     counts: of the cases that calibrate, and of those that were left out; notes: of `_notes`
     """
@@ -275,13 +275,13 @@ def _left_out(cases: int) -> str:
 
 
 def _facts(evidence: Evidence) -> dict[str, Any]:
-    """What a folder with a model of another program keeps of the cases that calibrated it."""
+    """Facts that a folder with a model of another program keeps of the cases that calibrated it."""
     decisions = {name: asdict(one) for name, one in evidence.decisions.items()}
     return {"trained": list(evidence.trained), "limits": list(evidence.limits), "decisions": decisions}
 
 
 def _evidence(source: Path, model: Model) -> Evidence:
-    """What is known of the model: of a run, of a package, or nothing."""
+    """Evidence on the model: of a run, of a package, or none."""
     if is_foreign(source):
         limits = model.record.get("limits") or [
             f"Adopted from {model.record['origin']}: Isocenter has measured nothing of it."

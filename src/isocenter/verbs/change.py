@@ -68,7 +68,7 @@ class Package(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ChangeCheck(InNotebook):
-    """What a check of a change found; prints the verdict and the rules that do not hold.
+    """Result of the check of a change; prints the verdict and the rules that do not hold.
 
     verdict:   allowed, refused (a rule of acceptance does not hold) or outside (of what the plan lets change)
     rows:      of the parts that differ and, where the change is inside the plan, of the rules of acceptance
@@ -125,7 +125,7 @@ class ChangeCheck(InNotebook):
 
 @dataclass(frozen=True)
 class Proposal:
-    """What speaks for training anew, and the command that would; nothing is trained.
+    """Reasons for training anew, and the command that would; nothing is trained.
 
     triggers: (trigger, evidence)
     """

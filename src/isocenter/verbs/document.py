@@ -96,7 +96,7 @@ class Documented(InNotebook):
 
 @dataclass(frozen=True)
 class Verified:
-    """What a verification found. broken: rows and records that no longer hold."""
+    """Result of a verification. broken: rows and records that no longer hold."""
 
     rows: int
     broken: Sequence[Broken] = field(default_factory=list)

@@ -31,7 +31,7 @@ SHOWN = 5
 
 @dataclass(frozen=True, eq=False)
 class NextLabels(InNotebook):
-    """What to label next, and again.
+    """Cases to label next, and again.
 
     table: `next.csv`; doubted: `relabel.csv`; groups: (corrected answers or doubted labels, group of people), tested
     """

@@ -84,7 +84,7 @@ class Packaged:
 
     @property
     def _command(self) -> str:
-        """What runs it without Isocenter, in its folder."""
+        """Command that runs it without Isocenter, in its folder."""
         return RUN_COMMAND if self.format == MONAI else SERVE_COMMAND
 
     def __repr__(self) -> str:

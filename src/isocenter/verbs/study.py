@@ -19,7 +19,7 @@ PILOT_COLUMNS = ("reader", "case", "score", "model", "positive")
 
 @takes(StudySizeOptions)
 def study_size(options: StudySizeOptions) -> Size:
-    """How many participants, clusters or events a study needs; or its power, or the effect that it finds.
+    """Number of participants, clusters or events that a study needs; or its power, or the effect that it finds.
 
     design:      proportion, proportions, paired-proportions, means, auroc, mrmc, survival, prediction-model or
                  stepped-wedge

@@ -101,7 +101,7 @@ class Assigned:
 
 @dataclass(frozen=True)
 class Analysed(InNotebook):
-    """What `results.json` and `flow.json` hold."""
+    """Contents of `results.json` and `flow.json`."""
 
     results: Mapping[str, Any]
     flow: Mapping[str, Any]

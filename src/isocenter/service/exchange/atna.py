@@ -107,7 +107,7 @@ def _participants(message: Element, event: Mapping[str, Any]) -> None:
 
 
 def _things(event: Mapping[str, Any]) -> Iterator[Element]:
-    """What it was about: the patient under the pseudonym, and the object with what else is known."""
+    """Objects of the event: the patient under the pseudonym, and the object with what else is known."""
     if event["patient"]:
         yield _thing(PATIENT, PATIENT_NUMBER, event["patient"], event["patient"], {})
     study, name = event["detail"].get("study"), str(event["object"] or "-")

@@ -35,7 +35,7 @@ class _RowError(Exception):
 
 @dataclass
 class ImportedLabels(InNotebook):
-    """What became of the rows of a table of labels.
+    """Outcome of the rows of a table of labels.
 
     rows:    that are taken; results: keys of those to which their labels belong
     unknown: studies that the node does not have; refused: {number of the row from 1: why it is not taken}

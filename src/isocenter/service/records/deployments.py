@@ -1,4 +1,4 @@
-"""Which package answers for a model: packages that take the place of that of the settings, and who approved them.
+"""Deployments: packages that take the place of that of the settings, and who approved them.
 
 A study keeps the package that its first job was made for, unless a rollback took that package back.
 """

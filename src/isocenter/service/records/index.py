@@ -49,7 +49,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Settled:
-    """What a study came to: done, or aside where somebody has to look at it. study: its key."""
+    """Outcome of a study: done, or aside where somebody has to look at it. study: its key."""
 
     study: str
     state: str

@@ -69,7 +69,7 @@ class BoxShape(BaseModel):
 
 
 class VerdictShape(BaseModel):
-    """What a person said of a result last."""
+    """Last verdict of a person on a result."""
 
     verdict: str
     reason: str
@@ -209,7 +209,7 @@ def map_of(node: WebNode, judged: Judged, name: str, number: int) -> Volume:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """What changes where a job is done again."""
+    """Stamp that changes where a job is done again."""
     about = path.stat()
     return about.st_mtime_ns, about.st_size
 
@@ -326,6 +326,6 @@ def _earlier(connection: Connection, study: Row[Any]) -> list[EarlierShape]:
 
 
 def _time(row: Row[*tuple[Any, ...]]) -> tuple[str, float]:
-    """By which studies of a patient follow each other."""
+    """Time by which studies of a patient follow each other."""
     attributes = row.attributes or {}
     return f"{attributes.get('StudyDate', '')}{attributes.get('StudyTime', '')}", row.received_at

@@ -1,4 +1,4 @@
-"""What `register` was given: images, and label maps that lie on their grids."""
+"""Inputs of `register`: images, and label maps that lie on their grids."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class StoredStudy:
 
     @cached_property
     def elements(self) -> DicomJson:
-        """Of the study; where it is not complete yet, as its first object has them."""
+        """Elements of the study; where it is not complete yet, as its first object has them."""
         return elements(self.row.attributes) if self.row.attributes else self._first(None)
 
     def series_elements(self) -> Iterator[tuple[str, DicomJson, int]]:

@@ -313,7 +313,7 @@ FUNCTIONS = {"": "LINEAR", "linear": "LINEAR", "linear-exact": "LINEAR_EXACT", "
 
 
 class Rendering(BaseModel):
-    """How a picture is wanted. window: centre, width and function; viewport: width and height (pixels)."""
+    """Settings of a picture. window: centre, width and function; viewport: width and height (pixels)."""
 
     window: Annotated[str | None, Field(pattern=rf"^{NUMBER},{NUMBER}(,(linear|linear-exact|sigmoid))?$")] = None
     viewport: Annotated[str | None, Field(pattern=r"^[1-9]\d{0,3},[1-9]\d{0,3}$")] = None

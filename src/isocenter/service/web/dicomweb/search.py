@@ -58,7 +58,7 @@ INSTANCE = _tags("SOPClassUID SOPInstanceUID InstanceNumber Rows Columns BitsAll
 
 @dataclass(frozen=True)
 class Query:
-    """What a search asks: {tag: what its value has to be}, further tags that are to be answered, and which rows.
+    """Conditions of a search: {tag: what its value has to be}, further tags to answer, and which rows.
 
     is_fuzzy: whether names are meant to be found by their sound, which is left undone
     """
@@ -187,12 +187,12 @@ def _instances(node: WebNode, query: Query, base: str) -> Iterator[DicomJson]:
 
 
 def _inherited(elements: DicomJson, level: frozenset[str]) -> DicomJson:
-    """What holds for all that is below a level: what was asked for beside it is that of the first object alone."""
+    """Elements that hold for all below a level: what was asked for besides is that of the first object only."""
     return {tag: value for tag, value in elements.items() if tag in level}
 
 
 def path_of(stored: StoredObject) -> str:
-    """Where an object is fetched, below the service."""
+    """Path under which an object is fetched, below the service."""
     return f"/studies/{stored.study}/series/{stored.series}/instances/{stored.instance}"
 
 
