@@ -39,8 +39,8 @@ def page(data: Path) -> str:
     parts = [
         "# What comes of every file of the corpora",
         "Written by `python bench/corpus.py`, which reads each file and each DICOM series, voxels included. A file is "
-        "read with the right geometry and values, or refused by an error that says what is wrong, where, and what to "
-        "do. `tests/files/` compares geometry and values with other implementations and holds this table still.",
+        "read with the right geometry and values, or refused: here by what is wrong; the error also says where, "
+        "and what to do. `tests/files/` compares geometry and values with other implementations.",
     ]
     for title, folder in (
         ("DICOM series", data / "dicom" / "series"),
@@ -126,9 +126,8 @@ def described(image: Image) -> str:
 
 
 def words_of(error: IsocenterError, folder: Path) -> str:
-    """The refusal without the place of the data on this machine."""
-    kind = type(error).__name__
-    return f"{kind}: {error.problem}. {error.remedy}.".replace(f"{folder}/", "").replace("..", ".")
+    """What was refused, without the remedy and the place of the data on this machine."""
+    return error.problem.replace(f"{folder}/", "").rstrip(".")
 
 
 def escaped(text: str) -> str:

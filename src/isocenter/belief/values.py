@@ -19,7 +19,7 @@ from isocenter.values import Array, Decision, Floats
 
 # How intervals are scored by what a network says of its error; the last is conformalised quantile regression.
 BY_QUANTILES = "cqr"
-INTERVAL_METHODS = {"none": "absolute", "gaussian": "normalised", "evidential": "normalised", "quantiles": BY_QUANTILES}
+INTERVAL_METHODS = {"none": "absolute", "gaussian": "normalised", "quantiles": BY_QUANTILES}
 
 
 @dataclass(frozen=True, eq=False)

@@ -208,8 +208,7 @@ Uncertainty = Annotated[
     str | None,
     typer.Option(
         metavar="METHOD",
-        help="Source of uncertainty: auto, none, members, laplace, variational, evidential, tta; "
-        "as planned by default.",
+        help="Source of uncertainty: auto, none, members, laplace, tta; as planned by default.",
     ),
 ]
 Overlap = Annotated[

@@ -62,15 +62,6 @@ def equal_mass(cases: int) -> str:
     return f"{counted(_bins_of_equal_mass(cases), 'bin')} of equal mass"
 
 
-def adaptive_calibration_error(table: ArrayLike, reference: ArrayLike) -> float:
-    """`ece_of_equal_mass` of each class against the rest, their mean. table: (images, classes); reference: (images,)
-
-    Nixon et al., arXiv:1904.01685
-    """
-    chances, truth = np.asarray(table, dtype=np.float64), np.asarray(reference)
-    return float(np.mean([ece_of_equal_mass(chances[:, n], truth == n) for n in range(chances.shape[1])]))
-
-
 def remaining_temperature(logs: ArrayLike, reference: ArrayLike, patients: ArrayLike) -> Estimate:
     """The temperature that would still lower the log loss: above 1 the model is too sure, below too unsure; or NaN.
 

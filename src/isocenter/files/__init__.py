@@ -13,15 +13,11 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.files.code_file import read_codes
     from isocenter.files.dicom import (
-        DEFORMED,
-        RESAMPLED,
         SUV_BW,
         SeriesNames,
-        can_derive,
         lean_body_share,
         stated_patient,
         taken_on,
-        write_derived_series,
         write_series,
     )
     from isocenter.files.format import Entry, Format, Part, Prefer, ReadKeywords, ReadOptions, refuse_no_orientation

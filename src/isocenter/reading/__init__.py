@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from isocenter.reading.device import announced_device
     from isocenter.reading.failures import failed_rows, failures_among, no_result
-    from isocenter.reading.image_pairs import first_guess, pair_of_images, pairs_of, pairs_table
+    from isocenter.reading.image_pairs import FIXED, MOVING, first_guess, pair_of_images, pairs_of, pairs_table
     from isocenter.reading.inputs import Covariates, Input, covered, open_inputs
     from isocenter.reading.name_values import pairs
     from isocenter.reading.options import ALLOW_LARGE, VOXELS, ReadingKeywords, ReadingOptions

@@ -266,14 +266,6 @@ class Task(ABC):
         """
         return None
 
-    @property
-    def states_evidence(self) -> bool:
-        """Whether outputs alone say what part of the uncertainty is epistemic.
-
-        They are logarithms of concentrations of a Dirichlet distribution, or parameters of a normal inverse-gamma one.
-        """
-        return False
-
     @abstractmethod
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the scalar that an explanation explains.

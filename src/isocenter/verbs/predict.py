@@ -171,8 +171,7 @@ def predict(
     abstain: of images that are unlike those that trained the model: "on" gives no result but the reason, "mark" both,
              "off" does not look
     uncertainty: method by which the model states its uncertainty: "auto", "none", "members" of folds or an ensemble,
-                 "laplace" or "variational" of the last layer, "evidential" by the network's own outputs,
-                 "tta" (mirrored views). No result changes by it. As planned if not said
+                 "laplace" of the last layer, "tta" (mirrored views). No result changes by it. As planned if not said
     activation: of the outputs of an ONNX file: "none" (logits), "softmax" or "sigmoid"; None: its description, its
                 graph or a trial decides
     measure: ratios of measurements as findings, "cdr = cup.short_axis_mm / disc.short_axis_mm", beside the model's own

@@ -14,20 +14,17 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import overlaps, surface_distance
 from isocenter.files import (
-    DEFORMED,
-    RESAMPLED,
     ReadKeywords,
-    can_derive,
     read_given_table,
     stated_patient,
     write,
-    write_derived_series,
     write_label_map,
     write_table,
     write_transform,
 )
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
+from isocenter.prediction import write_dicom_pair
 from isocenter.reading import refuse_taken, result_folder
 from isocenter.registration import (
     Initial,
@@ -316,19 +313,8 @@ def _write(result: Registered, field: Displacement | None, fixed: Image, moving:
         write_table(result.moved_points, folder / "moved_points.csv")
     if result.follow_up is not None:
         result.follow_up.write(folder)
-    if all(_has_dicom_place(one) for one in (fixed, moving)):
-        write_transform(result.transform, folder / "transform.dcm", fixed=fixed, moving=moving)
-        if can_derive(moving):
-            code = RESAMPLED if result.transform.is_linear else DEFORMED
-            placed = replace(result.moved, geometry=fixed.geometry)
-            write_derived_series(placed, moving, code, "Laid on the fixed image", folder / "moved_dicom")
+    list(write_dicom_pair(result.transform, result.moved, fixed, moving, folder))
     write_json(folder / MARKS[0], "isocenter.registration", result.as_record())
-
-
-def _has_dicom_place(image: Image) -> bool:
-    """Whether it is a DICOM volume in a frame of reference, which a registration names."""
-    is_dicom = image.source is not None and image.source.is_dicom
-    return is_dicom and image.geometry.has_sides and image.geometry.frame_of_reference is not None
 
 
 def _is_nifti(image: Image) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             continue
         images = {side: partial(load_image, sides[side]["image"], options.read, modality) for side in SIDES}
         known = {"field": partial(_correspondence, sides, labels, options.read)}
-        cases.append(
-            CaseFiles(name, images, known, files=tuple(one for path in files for one in files_of(path)), **stated)
-        )
+        cases.append(CaseFiles(name, images, known, files=_first_of_each(files), **stated))
     how = f"table {table.path.name} with a row for each pair" if table is not None else "x_fixed_image, x_moving_image"
     what = f"{counted(len(missing), 'pair names', 'pairs name')} files that are not there"
     return Reading(
@@ -71,6 +69,16 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         channels=SIDES,
         tables=() if table is None else (table.path,),
         problems=left_out(missing, what, "Correct the paths, which are relative to the table"),
+    )
+
+
+def _first_of_each(files: Sequence[Path]) -> tuple[Path, ...]:
+    """All files of a pair, the first one of each image before all others: by these a pair is known again."""
+    each = [tuple(files_of(path)) for path in files]
+    return (
+        *(one[0] for one in each[:2]),
+        *(path for one in each[:2] for path in one[1:]),
+        *(p for one in each[2:] for p in one),
     )
 
 

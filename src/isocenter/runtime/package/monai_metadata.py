@@ -16,7 +16,7 @@ from isocenter import networks
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.ensemble.common_scale import have_own_scales
 from isocenter.runtime.model import Model
-from isocenter.runtime.modules import displacing_heads, heads_of
+from isocenter.runtime.modules import displacing_heads
 from isocenter.runtime.package.contents import FIRST, mean_of
 from isocenter.tasks import Task, channels_of, leaves
 from isocenter.values import Head
@@ -125,19 +125,16 @@ def _network_def(model: Model) -> dict[str, Any]:
 def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> dict[str, Any]:
     """One of the networks of a model, as these settings have it."""
     path, function = networks.source(network["name"])
-    heads, noisy = heads_of(model.task, network)
     marked, channels = network.get("marked", 0), network["channels"]
     context = len(Context.of(network.get("context")))
     definition = {
         "_target_": f"scripts.networks.{path.stem}.{function}",
         "channels": channels - 1 + marked if marked else channels,
         "spatial_dims": network["spatial_dims"],
-        **networks.answered(network["name"], heads),
-        **networks.sized(network["name"], heads, network["size"], context, network.get("fusion")),
+        **networks.answered(network["name"], model.task.heads),
+        **networks.sized(network["name"], model.task.heads, network["size"], context, network.get("fusion")),
     }
-    if noisy:
-        definition = {"_target_": "scripts.network.NoisyLogits", "network": definition, "counts": noisy}
-    if moving := displacing_heads(heads):
+    if moving := displacing_heads(model.task.heads):
         definition = {"_target_": "scripts.network.Displacing", "network": definition, "counts": moving}
     if marked:
         definition = {"_target_": "scripts.network.AfterLabels", "network": definition, "labels": marked}

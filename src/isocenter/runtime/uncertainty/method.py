@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Drawing(Protocol):
-    """Distributions of last layers."""
+    """Posteriors of last layers."""
 
     @property
     def heads(self) -> Mapping[str, object]:

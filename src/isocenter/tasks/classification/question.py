@@ -299,11 +299,6 @@ class Classification(ClassScoring):
         shifts = {} if self.order in BETWEEN else self.prior_shift or {}
         return as_they_come(self.loss_name, self.classes, shifts, self.weights or {}, outputs)
 
-    @property
-    def states_evidence(self) -> bool:
-        """Whether the loss teaches evidence."""
-        return LOSSES[self.loss_name].states_evidence
-
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, how cases are drawn, and AUROC or kappa to select and judge."""
         return {

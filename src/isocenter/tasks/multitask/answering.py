@@ -43,11 +43,6 @@ class PartAnswering(Task):
         return {head_of(name, key): folds for name, part in self.parts.items() for key, folds in part.crossed.items()}
 
     @property
-    def states_evidence(self) -> bool:
-        """Whether a part does."""
-        return any(part.states_evidence for part in self.parts.values())
-
-    @property
     def saliency_targets(self) -> tuple[str, ...]:
         """The parts, and the targets of each, as "part:target"."""
         each = ((name, *(f"{name}:{own}" for own in part.saliency_targets)) for name, part in self.parts.items())

@@ -15,7 +15,6 @@ from isocenter.evaluation import Metrics
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.segmentation.loss import (
     NEIGHBOURS,
-    OF_CLASSES,
     OF_SHARES,
     known_structures,
     mask_loss,
@@ -320,11 +319,6 @@ class Segmentation(MaskScoring):
         """Classes, or structures each of which is there or not."""
         return "classes" if self.exclusive else "labels"
 
-    @property
-    def states_evidence(self) -> bool:
-        """Whether the loss teaches evidence."""
-        return self.exclusive and "evidential" in self.loss_name.split("+")
-
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net that is selected and judged by Dice, and where little is drawn, patches about what is."""
         return {**decisions(self.labels, fingerprint), **self.under("natural")}
@@ -580,9 +574,6 @@ def _check_known(task: Segmentation) -> None:
     if strange := sorted({name for own in task.partial or () for name in own} - set(task.names)):
         remedy = f"Name {', '.join(task.names)}, or declare labels and regions with --labels, as cases know them"
         raise PlanError(f"there is no structure {strange[0]!r} that a case could know", "task.partial", remedy)
-    if task.partial and (counted_ones := sorted(OF_CLASSES & set(task.loss_name.split("+")))):
-        problem = f"{counted_ones[0]} counts the classes, and in some cases one of them is a part of the background"
-        raise PlanError(problem, "task.loss", "Choose --set task.loss=dice+ce")
     values, known = [label.value for label in task.classes], combinations(task.partial, task.names)
     held = tuple(labels_held(values, task.structures, own) for own in known)
     # Refuses too many combinations, and too many ways in which readers are divided.
