@@ -261,10 +261,13 @@ def _explored(study: Study, columns: Mapping[str, str]) -> list[Endpoint]:
 def _fraction(study: Study, trial: Trial, number: int) -> float:
     """The share of the planned outcomes that is known; the last look has all."""
     size = study.planned
-    if study.looks is None or number >= study.looks.number or size is None or not size.n:
-        return 1.0
     first = study.primary[0]
-    return min(1.0, float(np.isfinite(trial.numbers(first.name, of=first)).sum()) / size.n)
+    planned = None if size is None else size.events if first.metric == studies.TIME else size.n
+    if study.looks is None or number >= study.looks.number or not planned:
+        return 1.0
+    if first.metric == studies.TIME:
+        return min(1.0, int(trial.happened(first).sum()) / planned)
+    return min(1.0, float(np.isfinite(trial.numbers(first.name, of=first)).sum()) / planned)
 
 
 def _at_look(study: Study, trial: Trial, fractions: list[float], table: Path) -> Trial:
