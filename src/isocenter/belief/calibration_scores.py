@@ -1,30 +1,48 @@
-"""Rows on how well probabilities agree with frequencies, and how well they did before they were calibrated."""
+"""Rows on how well probabilities agree with frequencies, before and after calibration, and doubt with errors.
+
+Doubt detects errors, and risk falls with coverage.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from isocenter.belief.calibration import LEAST_CHANCE, log_odds
-from isocenter.belief.doubt import DOUBT_METRICS
 from isocenter.evaluation import (
     BEFORE,
     BRIER,
+    BY_EPISTEMIC,
     BY_MASS,
     LARGEST_GAP,
     Metric,
     Seed,
     Table,
+    aurc,
+    auroc,
     bootstrap,
+    bootstrap_statistic,
     brier_estimates,
     calibration_error,
+    entropy,
+    excess_aurc,
     remaining_temperature,
     slope_and_intercept,
 )
+from isocenter.lazy import pandas as pd
 from isocenter.values import Floats, Row
 
+DOUBTS = ("total", "epistemic")
+# By the whole uncertainty; by the epistemic part they have the same names with an end.
+DOUBT_METRICS: tuple[Metric, ...] = (
+    Metric("error_detection", "Error detection (AUROC)", is_of_belief=True, may_judge=False),
+    Metric("aurc", "Area under risk-coverage", "less", is_of_belief=True, may_judge=False),
+    Metric("excess_aurc", "Excess area under risk-coverage", "less", is_of_belief=True, may_judge=False),
+)
 # Of probabilities in a log loss: half the distance of 1 to the number below it.
 LEAST_STATED = 2.0**-53
 # How much calibration changed the log loss of the same cases; above 0 it made their probabilities worse.
@@ -183,3 +201,47 @@ def stated_chance(probabilities: Floats, reference: np.ndarray) -> tuple[Floats,
     if probabilities.shape[1] == 2:
         return probabilities[:, 1], reference == 1
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == reference
+
+
+class Doubted(NamedTuple):
+    """Answers of a table of cases: {"total", "epistemic": (answers,)}, the loss of each, and whose they are."""
+
+    doubts: Mapping[str, Floats]
+    loss: Floats
+    patients: np.ndarray
+
+    @classmethod
+    def of(cls, table: Table) -> Doubted:
+        """Wrong calls count 1, masks what their mean Dice lacks to 1; without doubts where nobody stated any.
+
+        Of findings the entropy of each is its doubt: the columns of a case are those of all its findings.
+        """
+        columns = {name: table[name] for name in DOUBTS if name in table}
+        if "probability" in table:
+            chance = table["probability"].to_numpy(float)
+            columns = {"total": pd.Series(np.asarray(entropy([chance, 1 - chance]), float), table.index)}
+        if {"predicted", "reference"} <= set(table):
+            loss = (table["predicted"] != table["reference"]).where(table["reference"].notna()).astype(float)
+            rows, patients = pd.DataFrame({**columns, "loss": loss}), table["patient"]
+        elif "dice" in table and columns:
+            each = table.assign(loss=1 - table["dice"]).groupby("case", sort=False)
+            rows, patients = each[[*columns, "loss"]].mean(), each["patient"].first()
+        else:
+            return cls({}, np.empty(0), np.empty(0))
+        known = rows.notna().all(axis=1).to_numpy()
+        numbers = {str(name): rows[name].to_numpy(float)[known] for name in rows}
+        return cls(numbers, numbers.pop("loss"), patients.to_numpy(str)[known])
+
+
+def doubt_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
+    """AUROC of the doubt against being wrong, and the area under risk-coverage, above that of the best order too."""
+    doubts, loss, patients = Doubted.of(table)
+    for name, doubt in doubts.items() if len(loss) else ():
+        end = "" if name == "total" else BY_EPISTEMIC
+        if np.isin(loss, (0, 1)).all():
+            area = partial(auroc, doubt, loss > 0)
+            estimate = bootstrap_statistic(area, patients, strata=loss, seed=seed, compares=True)
+            yield Row(f"error_detection{end}", "all", estimate)
+        for metric, figure in (("aurc", aurc), ("excess_aurc", excess_aurc)):
+            estimate = bootstrap_statistic(partial(figure, doubt, loss), patients, seed=seed, exact=False)
+            yield Row(f"{metric}{end}", "all", estimate)

@@ -12,8 +12,7 @@ import numpy as np
 from isocenter.belief.certainty import finite
 from isocenter.belief.covering import MISSED
 from isocenter.belief.prediction_sets import HIGH, LOW
-from isocenter.belief.voxel_calibration import VoxelProbabilities
-from isocenter.belief.voxel_sample import NEAR, near_edges
+from isocenter.belief.voxel_calibration import NEAR, VoxelProbabilities, near_edges
 from isocenter.belief.voxels import TIMES_AS_LARGE, SampledVoxels, covering_mask_columns, volume_errors
 from isocenter.evaluation import (
     BEFORE,

@@ -19,8 +19,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from isocenter.at_work import at_work, brought_to_its_end
 from isocenter.errors import IntegrityError, IsocenterError, OutOfMemorySuppressed, ResourceError, UsageError, counted
-from isocenter.prediction.answers import AUTO
 from isocenter.prediction.case import Asked, Done, computed, image_of
+from isocenter.prediction.result_files import AUTO
 from isocenter.runtime import (
     AS_PLANNED,
     Cluster,

@@ -23,10 +23,9 @@ from isocenter.quality.image_checks import (
     unknown_sides_among,
     without_images,
 )
-from isocenter.quality.intensities import intensity
+from isocenter.quality.image_descriptors import intensity
 from isocenter.quality.label_proxies import proxy_problems
-from isocenter.quality.leakage import leakage
-from isocenter.quality.near_duplicates import Twin, groups, twins
+from isocenter.quality.leakage import Twin, groups, leakage, twins
 from isocenter.quality.outliers import outliers
 from isocenter.quality.references import kinds_of, reference_kinds
 from isocenter.quality.scales import mixed_scales

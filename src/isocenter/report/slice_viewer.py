@@ -1,6 +1,7 @@
 """A slice viewer as one HTML file: the image, what is drawn on it, and the values under the cursor.
 
-Voxels travel as short text that a browser unpacks: the fewest bits that hold the values, gzip, base64.
+Voxels travel as short text that a browser unpacks: the fewest bits that hold the values, gzip, base64. Boxes are drawn
+as a label map of their edges, which a viewer shows as it shows any other.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import numpy as np
 from isocenter.errors import FormatError, GeometryError
 from isocenter.report import figures
 from isocenter.report.blocks import Gallery, Page, Section, environment, render
-from isocenter.report.box_outlines import EDGES
 from isocenter.report.display import (
     PALETTE,
     colours,
@@ -29,7 +29,7 @@ from isocenter.report.display import (
     upright,
     window,
 )
-from isocenter.values import Array, Geometry, Image, Label
+from isocenter.values import Array, BoundingBoxes, Geometry, Image, Label
 
 # All frames and channels together. 20 million voxels of CT are about 25 MB of page, which a browser opens in three
 # seconds; larger images are thinned, and the page says so.
@@ -285,3 +285,42 @@ def thinning(shape: Sequence[int], steps: Sequence[float], limit: int) -> tuple[
 def _packed(codes: Array, slope: float, missing: int | None, exact: bool, low: float, high: float) -> Packed:
     kind = code_type(max(round((high - low) / slope), missing or 0))
     return Packed(text_of(codes.astype(kind)), 8 * kind.itemsize, slope, low, missing, exact, low, high)
+
+
+# What marks such a map: a fill of lines would hardly be seen.
+EDGES = "edges"
+
+
+def box_edges(boxes: BoundingBoxes, geometry: Geometry, labels: Sequence[Label], name: str) -> Image:
+    """The voxels in which the edges of boxes lie, each with the value of its class; a later box over an earlier one.
+
+    boxes:  on this grid
+    labels: names of the classes; a class that is not among them gets a value of its own
+    """
+    values = {label.name: label.value for label in labels}
+    for other in sorted(set(boxes.names) - set(values)):
+        values[other] = max(values.values(), default=0) + 1
+    drawn = np.zeros(geometry.shape, dtype=np.min_scalar_type(max(values.values(), default=1)))
+    for corners, of in zip(boxes.corners.reshape(-1, 2, boxes.axes), boxes.names, strict=True):
+        _draw(drawn, np.floor(corners[0]).astype(int), np.ceil(corners[1]).astype(int), values[of])
+    others = [Label(value, of) for of, value in list(values.items())[len(labels) :]]
+    return Image(drawn[None], geometry, channels=(name,), labels=(*labels, *others), facts={EDGES: True})
+
+
+def overlay(placed: Image | BoundingBoxes, geometry: Geometry, labels: Sequence[Label], name: str) -> Image:
+    """References as a label map for the viewer: a map as it is, boxes as their edges."""
+    if isinstance(placed, BoundingBoxes):
+        return box_edges(placed, geometry, labels, name)
+    return Image(placed.data, placed.geometry, channels=(name,), labels=tuple(labels))
+
+
+def _draw(drawn: np.ndarray, low: np.ndarray, high: np.ndarray, value: int) -> None:
+    """The outermost voxels of one box, as far as they lie in the image."""
+    low, high = np.maximum(low, 0), np.minimum(high, drawn.shape)
+    whole = tuple(slice(start, end) for start, end in zip(low, high, strict=True))
+    inner = tuple(slice(start + 1, end - 1) for start, end in zip(low, high, strict=True))
+    if not (high > low).all():
+        return
+    kept = drawn[inner].copy()
+    drawn[whole] = value
+    drawn[inner] = kept

@@ -15,8 +15,7 @@ from isocenter.report import tracked
 from isocenter.runs import FEWEST_LOOKED, longest_looking, looking_seconds
 from isocenter.runs.fit import Fitted, Job
 from isocenter.runs.run_folder import RunFolder, minutes_decide
-from isocenter.runs.tuning import Tuned
-from isocenter.runs.unseen import Unseen
+from isocenter.runs.tuning import Tuned, Unseen
 from isocenter.runtime import (
     MOST_TRAINED,
     Answering,

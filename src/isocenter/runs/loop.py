@@ -1,4 +1,7 @@
-"""The trainings of a run within its minutes, one after the other; then calibration, gate and scores of their models."""
+"""The trainings of a run within its minutes, one after the other; then calibration, gate and scores of their models.
+
+Decisions that fall while trainings run stand in the log, and in the plan of their run.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,19 @@ import numpy as np
 
 from isocenter.errors import counted
 from isocenter.files import write_text
-from isocenter.planning import CROSS_FITS, plan_text, read_plan, relative_to, settings
+from isocenter.planning import (
+    CROSS_FITS,
+    ENDED_EARLY,
+    FOLD_BATCHES,
+    FOLD_SCALES,
+    FOLD_SEARCHES,
+    SCALE,
+    before_run,
+    plan_text,
+    read_plan,
+    relative_to,
+    settings,
+)
 from isocenter.report import row_name
 from isocenter.runs import (
     MOST_UNSEEN,
@@ -34,7 +49,6 @@ from isocenter.runs import (
     first_stage_plan,
     fitting_seconds,
     fresh_model,
-    log_decisions,
     model_with,
     networks_decision,
     next_of,
@@ -44,25 +58,15 @@ from isocenter.runs import (
     training_of,
     wants_control,
     why_single,
-    with_reasons,
-    with_searches,
-    with_stop,
 )
 from isocenter.runs.fit import Fitted, Job, fit, job_of, marked
 from isocenter.runs.gate import guarded, looked_at
 from isocenter.runs.run_end import Trained, evaluated, evaluated_control
 from isocenter.runs.run_folder import RunFolder, minutes_decide, state_of
 from isocenter.runs.search import Trials
-from isocenter.runs.tuning import out_of_fold, tuned
-from isocenter.runs.unseen import Unseen
-from isocenter.runtime import (
-    Model,
-    load,
-    use_threads,
-    with_first_stage,
-    write_json,
-    write_members,
-)
+from isocenter.runs.training import SEARCH
+from isocenter.runs.tuning import Unseen, out_of_fold, tuned
+from isocenter.runtime import Model, load, use_threads, with_first_stage, write_json, write_members
 from isocenter.scoring import EVALUATION, MOST_KEPT, OUT_OF_FOLD, SHOWN, Scored, Subsets
 from isocenter.tasks import Task, needs_alignment
 from isocenter.training import Outcome, Several
@@ -70,6 +74,7 @@ from isocenter.values import Decision, Plan
 
 if TYPE_CHECKING:
     from torch.nn import Module
+
 
 log = logging.getLogger("isocenter")
 TRAININGS, SCHEMA = "trainings.json", "isocenter.trainings"
@@ -403,3 +408,70 @@ def fold_facts(run: RunFolder, scored: Scored, fits: Sequence[Fitted], task: Tas
         facts[f"{named} over folds"] = spread
     overall = [row for row in scored.rows if row.metric == primary][:1] if run.own_test else []
     return facts | {f"{row_name(row, scored.metrics)} out of fold": str(row.estimate) for row in overall}
+
+
+EARLY_STOP = "training.early_stop"
+# {decision: its line in the log}, in the order in which they are logged.
+DECIDED = {
+    "network.size": "{what} with a narrower network: {because}",
+    "training.compute": "{what} is computed {value}: {because}",
+    "training.batch": "{what} in steps of {value}: {because}",
+    "inference.flips": "{what}: no window is mirrored in prediction: {because}",
+    "training.steps": "{what} for {value} steps: {because}",
+}
+
+
+def log_decisions(what: str, decisions: Mapping[str, Decision]) -> None:
+    """Log what was decided while this training ran."""
+    for name, line in DECIDED.items():
+        if (decision := decisions.get(name)) is not None:
+            log.info(line.format(what=what, value=decision.value, because=decision.because))
+
+
+def with_stop(plan: Plan, outcome: Outcome) -> Plan:
+    """The plan with why training ended early, if it did."""
+    return _stopped(plan, outcome.stopped) if outcome.stopped else plan
+
+
+def _stopped(plan: Plan, why: str) -> Plan:
+    """The plan with why trainings ended early, after the reason why they may."""
+    early = plan.decision(EARLY_STOP)
+    return plan.with_decision(EARLY_STOP, replace(early, because=f"{before_run(early)}{ENDED_EARLY} {why}"))
+
+
+def with_reasons(plan: Plan, plans: Sequence[Plan], outcomes: Sequence[Outcome]) -> Plan:
+    """The plan with what holds of folds: steps and batch of each, what ended one early, whose intensities count.
+
+    plans: of each fold
+    """
+    if plan["training.steps"] is None:
+        each = ", ".join(str(outcome.steps) for outcome in outcomes)
+        because = f"a probe in each fold turned the minutes into steps: {each}"
+        plan = plan.with_decision("training.steps", Decision(None, because))
+        fastest = f"a probe in each fold found the fastest: {', '.join(outcome.compute for outcome in outcomes)}"
+        plan = plan.with_decision("training.compute", Decision(None, fastest))
+    if any(outcome.batch for outcome in outcomes):
+        batch = plan.decision("training.batch")
+        each = ", ".join(str(outcome.batch or batch.value) for outcome in outcomes)
+        because = f"{before_run(batch)}{FOLD_BATCHES} {each}"
+        plan = plan.with_decision("training.batch", Decision(batch.value, because, batch.source))
+    if any(own[SCALE] != plan[SCALE] for own in plans):
+        scale = plan.decision(SCALE)
+        plan = plan.with_decision(SCALE, replace(scale, because=f"{before_run(scale)}{FOLD_SCALES}"))
+    stopped = [f"fold {fold}: {outcome.stopped}" for fold, outcome in enumerate(outcomes) if outcome.stopped]
+    return _stopped(plan, "; ".join(stopped)) if stopped else plan
+
+
+def with_searches(plan: Plan, plans: Sequence[Plan]) -> Plan:
+    """The plan with what each fold's own search has put in the place of a decision.
+
+    plans: of each fold
+    """
+    for name, planned in plan:
+        own = {fold: one.decision(name) for fold, one in enumerate(plans)}
+        changed = {fold: decision for fold, decision in own.items() if decision.source.startswith(SEARCH)}
+        if changed:
+            values = ", ".join(f"{decision.value} in fold {fold}" for fold, decision in changed.items())
+            because = f"{before_run(planned)}{FOLD_SEARCHES} {values}"
+            plan = plan.with_decision(name, Decision(planned.value, because, planned.source))
+    return plan

@@ -20,7 +20,7 @@ from isocenter.runs import IMAGE_ONLY, stages_in_words
 from isocenter.runs.fit import resampled_in
 from isocenter.runs.run_folder import NOTES, REPORT, RunFolder
 from isocenter.runs.run_report import RunReport
-from isocenter.runs.unseen import OutOfFold
+from isocenter.runs.tuning import OutOfFold
 from isocenter.runtime import environment, peak_memory, write_json
 from isocenter.scoring import (
     EVALUATION,

@@ -44,10 +44,9 @@ from isocenter.reading import (
     write_alignment,
 )
 from isocenter.runs import AS_STEPS
-from isocenter.runs.left_out import without_held_out
+from isocenter.runs.left_out import Unlabelled, with_unlabelled, without_held_out
 from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
 from isocenter.runs.teacher import with_teacher
-from isocenter.runs.unlabelled import Unlabelled, with_unlabelled
 from isocenter.runtime import choose_device, read_json
 from isocenter.scoring import Lineage, lineage_notes, named_as_in_run, read_data_record, split_table, write_data_record
 from isocenter.tasks import needs_of

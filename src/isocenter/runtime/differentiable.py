@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import UsageError
 from isocenter.lazy import torch
+from isocenter.runtime.networks import TorchNetwork
 from isocenter.runtime.smaller_batches import within_smaller_batches
-from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged, members_of
 
 if TYPE_CHECKING:

@@ -17,13 +17,12 @@ from isocenter.files import read
 from isocenter.runtime import layers
 from isocenter.runtime.cascade import labelled
 from isocenter.runtime.guard.observation import Observation, Watching
-from isocenter.runtime.layers import Passage, name_of
+from isocenter.runtime.inference import AS_PLANNED, Request
+from isocenter.runtime.layers import Passage, Stream, frames_of, name_of
 from isocenter.runtime.package.contents import model_settings
 from isocenter.runtime.parts import WITHOUT_PARTS, Parts
 from isocenter.runtime.proportion import refuse_out_of_proportion
 from isocenter.runtime.record_files import joined
-from isocenter.runtime.request import AS_PLANNED, Request
-from isocenter.runtime.stream import Stream, frames_of
 from isocenter.runtime.uncertainty.choice import NOTHING, chosen
 from isocenter.runtime.uncertainty.method import Basis, Method
 from isocenter.runtime.windows.averaging import flipped_axes
@@ -35,9 +34,8 @@ from isocenter.values import Array, Case, Decision, Image, Prediction
 if TYPE_CHECKING:
     from isocenter.runtime.guard.guard import Guard
     from isocenter.runtime.inference import Inference
-    from isocenter.runtime.kept_outputs import KeptOutputs
     from isocenter.runtime.layers import Layer
-    from isocenter.runtime.networks import Further, Networks
+    from isocenter.runtime.networks import Further, KeptOutputs, Networks
     from isocenter.runtime.preprocessing.protocol import Prepares, Restores
     from isocenter.runtime.windows.slide import Network, Progress
 

@@ -16,11 +16,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError, PlanError, is_out_of_memory
-from isocenter.runtime.directions import Directions
 from isocenter.runtime.foreign import KIND, NNUNetPreprocessing
 from isocenter.runtime.guard.guard import Guard
 from isocenter.runtime.inference import Inference
-from isocenter.runtime.parts import PART_FILES, Parts
+from isocenter.runtime.parts import PART_FILES, Directions, Parts
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.preprocessing.protocol import Prepares
 from isocenter.runtime.record_files import digest

@@ -10,8 +10,7 @@ from isocenter.errors import UsageError, counted
 from isocenter.files import content_hash, read_text_table
 from isocenter.lazy import pandas as pd
 from isocenter.runtime import Model
-from isocenter.scoring.data_record import DataRecord, read_data_record
-from isocenter.scoring.lineage import lineage_notes
+from isocenter.scoring.data_record import DataRecord, lineage_notes, read_data_record
 from isocenter.values import SPLITS, Dataset, Split, people_of
 
 TEST, ALL, SPLIT = "test", "all", "split.csv"

@@ -35,10 +35,9 @@ from isocenter.prediction import There, confidence_columns, in_memory, noted
 from isocenter.quality import image_facts, kinds_of, names_a_person
 from isocenter.report import Figure, overlay, tracked, viewer
 from isocenter.runtime import Guard, Model, write_json
-from isocenter.scoring.answered import answered_rows
+from isocenter.scoring.answered import Fold, answered_rows
 from isocenter.scoring.audit_result import Audited
 from isocenter.scoring.data_record import opened
-from isocenter.scoring.fold import Fold
 from isocenter.tasks import Task, leaves, part_of, part_tables, settings_of
 from isocenter.values import (
     Array,

@@ -11,8 +11,7 @@ import numpy as np
 from isocenter.belief import LOG_LOSS_CHANGE, excluding_nothing
 from isocenter.evaluation import Compared, Metric, Table, class_names, compared
 from isocenter.report import count_text, label_name, number, sentence, value_text
-from isocenter.scoring.comparison import Comparison, interval_of_difference, signed_number
-from isocenter.scoring.model_tests import UNRELIABLE
+from isocenter.scoring.comparison import UNRELIABLE, Comparison, interval_of_difference, signed_number
 from isocenter.scoring.scores import Scored, by_case
 from isocenter.tasks import Task, leaves, part_names, settings_of
 from isocenter.values import Estimate, Row

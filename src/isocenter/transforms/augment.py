@@ -22,7 +22,7 @@ from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.transforms.augment_ct import dose_noise, metal
+from isocenter.transforms.augment_artefacts import bias_field, dose_noise, ghosting, metal, motion, spikes
 from isocenter.transforms.augment_following import F, LabelMap, Warp, replaced
 from isocenter.transforms.augment_intensity import (
     blur,
@@ -36,7 +36,6 @@ from isocenter.transforms.augment_intensity import (
     noise,
     partners,
 )
-from isocenter.transforms.augment_mr import bias_field, ghosting, motion, spikes
 from isocenter.transforms.augment_spatial import (
     POINTS,
     bent,

@@ -19,9 +19,8 @@ import PIL.Image
 
 from isocenter.errors import UsageError
 from isocenter.lazy import torch
-from isocenter.transforms.augment_ct import dose_noise, metal
+from isocenter.transforms.augment_artefacts import bias_field, dose_noise, ghosting, metal, motion
 from isocenter.transforms.augment_intensity import contrast, gamma, low_resolution, noise, smoothed
-from isocenter.transforms.augment_mr import bias_field, ghosting, motion
 from isocenter.transforms.draws import generator
 from isocenter.values import MM, Array, Image
 

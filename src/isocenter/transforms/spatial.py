@@ -17,16 +17,7 @@ from isocenter.errors import GeometryError
 from isocenter.lazy import ndimage, torch
 from isocenter.transforms.augment_spatial import read_labels
 from isocenter.transforms.resampling import Order
-from isocenter.values import (
-    HEADER_ROUNDING,
-    Affine,
-    Array,
-    Displacement,
-    Floats,
-    Geometry,
-    Image,
-    SpatialTransform,
-)
+from isocenter.values import HEADER_ROUNDING, Affine, Array, Displacement, Floats, Geometry, Image, SpatialTransform
 
 # Of the voxels that a new one is made of, the share that has to be measured.
 MEASURED = 1 - 1e-3
@@ -340,3 +331,29 @@ def refuse_unlike_axes(grids: Sequence[Geometry], where: str) -> None:
     if len({grid.ndim for grid in grids}) > 1:
         counts = " and ".join(f"{grid.ndim} axes" for grid in grids)
         raise GeometryError(f"images of {counts} cannot lie on one another", where, "Give two volumes or two pictures")
+
+
+def aligned(image: Image, geometry: Geometry, where: str) -> Image:
+    """The image sampled at the voxel centres of `geometry`, linearly; what it does not cover is NaN, so not `valid`.
+
+    Nor is what is made of voxels that are no measurements. Nothing is registered: both must lie in the same world.
+    Raises GeometryError where they do not, or where the size or sides of one are not known.
+    """
+    for grid in (image.geometry, geometry):
+        if not (grid.physical and grid.oriented):
+            raise GeometryError(
+                "a grid without spacing or orientation",
+                where,
+                "Give images with a position in the patient: only these can be aligned",
+            )
+    frames = {image.geometry.frame_of_reference, geometry.frame_of_reference} - {None}
+    if len(frames) > 1:
+        raise GeometryError(
+            "the images lie in different frames of reference",
+            where,
+            "Register them: --align register; the headers alone do not say how they lie",
+        )
+    if image.geometry.equals(geometry):
+        return image
+    moved = carried(image, SpatialTransform((), geometry, image.geometry), geometry)
+    return replace(moved, notes=(*image.notes, "resampled onto another image's grid"))

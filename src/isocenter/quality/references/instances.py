@@ -9,7 +9,7 @@ import numpy as np
 
 from isocenter.errors import counted, listed
 from isocenter.lazy import ndimage
-from isocenter.quality.intensities import foreground
+from isocenter.quality.image_descriptors import foreground
 from isocenter.values import (
     Array,
     CaseReference,

@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.errors import listed
 from isocenter.lazy import ndimage
 from isocenter.quality.image_checks import READ_SO
-from isocenter.quality.intensities import drawn, foreground
+from isocenter.quality.image_descriptors import drawn, foreground
 from isocenter.report import Figure, figures
 from isocenter.transforms import is_speck
 from isocenter.values import (

@@ -1,4 +1,7 @@
-"""One page that states a result, for viewers that know neither segmentations nor reports: as pixels and as PDF."""
+"""One page that states a result, for viewers that know neither segmentations nor reports: as pixels and as PDF.
+
+Letters that the house's font lacks are taken from fonts that matplotlib finds on the machine.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,19 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+from unicodedata import east_asian_width
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.lines import Line2D
 
 from isocenter.errors import FormatError
 from isocenter.report.display import Plane, colours, foreground, stored_plane
 from isocenter.report.figures.detection import put_boxes
 from isocenter.report.figures.drawing import DARK, LIGHT, Canvas, Ink, short
-from isocenter.report.figures.fonts import families_for, is_wide
 from isocenter.report.figures.heat_map import put_heat, shares_of
 from isocenter.report.figures.slices import (
     GROUND,
@@ -252,3 +257,47 @@ def _interval(one: Finding) -> str:
     if low is not None and high is not None:
         return f"{low} to {high}"
     return f"from {low}" if low is not None else f"up to {high}" if high is not None else ""
+
+
+FONT = "DejaVu Sans"  # comes with matplotlib, so that a page looks the same everywhere
+# Has a sign for each kind of letter, and no letter.
+NO_LETTERS = "Last Resort"
+REGULAR = ("normal", "regular", "book", "roman", "medium", 400, 500)
+
+
+def families_for(text: str) -> tuple[list[str], list[str]]:
+    """(families that together have the letters of a text, `FONT` first; letters that no font of the machine has)."""
+    chosen, known = [FONT], _letters(findfont(FONT))
+    missing = [letter for letter in dict.fromkeys(text) if ord(letter) not in known and not letter.isspace()]
+    for family, path in _others() if missing else ():
+        known = _letters(path)
+        if any(ord(letter) in known for letter in missing):
+            chosen.append(family)
+            missing = [letter for letter in missing if ord(letter) not in known]
+        if not missing:
+            break
+    return chosen, missing
+
+
+def is_wide(text: str) -> bool:
+    """Whether a text has letters as wide as they are high, as those of Chinese, Japanese and Korean are."""
+    return any(east_asian_width(letter) in "WF" for letter in text)
+
+
+def _others() -> Iterator[tuple[str, str]]:
+    """(family, file) of the upright fonts of the machine but `FONT`, each family once, in the order of their names."""
+    seen = {FONT}
+    for entry in sorted(fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
+        is_upright = entry.style == "normal" and entry.weight in REGULAR
+        if is_upright and entry.name not in seen and not entry.name.startswith(NO_LETTERS):
+            seen.add(entry.name)
+            yield entry.name, entry.fname
+
+
+@cache
+def _letters(path: str) -> frozenset[int]:
+    """The code points that a font's file has letters for; none where the file is gone since fonts were looked for."""
+    try:
+        return frozenset(get_font(path).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()

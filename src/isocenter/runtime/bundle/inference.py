@@ -23,7 +23,7 @@ from isocenter.lazy import torch
 from isocenter.runtime.bundle.network import OneTensor
 from isocenter.runtime.cascade import LabelledInput, label_numbers
 from isocenter.runtime.covariate_encoding import Context, with_covariates
-from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.networks import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged, flipped_axes
 from isocenter.runtime.windows.pipeline import WindowSettings, run_pipeline
 from isocenter.runtime.windows.slide import Network

@@ -15,9 +15,8 @@ from isocenter.runtime.foreign.monai_config import REMEDY, Config, columns_first
 from isocenter.runtime.foreign.monai_transforms import KEY, MonaiTransforms
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model
-from isocenter.runtime.networks import Networks
+from isocenter.runtime.networks import Networks, TorchNetwork
 from isocenter.runtime.record_files import digest
-from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.tasks import Task
 
 if TYPE_CHECKING:

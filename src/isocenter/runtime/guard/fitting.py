@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.evaluation import one_of_each
-from isocenter.runtime.guard.distances import Correlated, Floats, Ranges, Reference
+from isocenter.runtime.guard.distances import Correlated, Floats, Known, Ranges, Reference, is_enough
 from isocenter.runtime.guard.guard import CONTRAST, LAYOUT, OF_NO_NETWORK, SCORES, SYMMETRY, TEXTURE, Guard, spectrum
-from isocenter.runtime.guard.header import Header
-from isocenter.runtime.guard.observation import Observation
-from isocenter.runtime.guard.p_values import Known, is_enough
+from isocenter.runtime.guard.observation import Header, Observation
 
 # Training cases that are looked at, and cases without which there is no gate, or nothing is refused.
 MOST_TRAINED, FEWEST = 200, 5

@@ -14,7 +14,7 @@ from typing import Any
 
 from isocenter import networks
 from isocenter.runtime.covariate_encoding import Context
-from isocenter.runtime.ensemble.common_scale import have_own_scales
+from isocenter.runtime.ensemble import have_own_scales
 from isocenter.runtime.model import Model
 from isocenter.runtime.modules import displacing_heads
 from isocenter.runtime.package.contents import FIRST, mean_of

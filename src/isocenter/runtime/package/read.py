@@ -14,13 +14,12 @@ from isocenter.runtime.device import AUTO
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model, with_first_stage
 from isocenter.runtime.model_record import built_from, files_of, preprocessing_of, with_parts
-from isocenter.runtime.networks import Networks
+from isocenter.runtime.networks import Networks, TorchNetwork
 from isocenter.runtime.package.backends.torch_eager import averaged
 from isocenter.runtime.package.certificate import CERTIFICATE, read_certificate
 from isocenter.runtime.package.choose_backend import PLAIN, Computing, choose_backend
 from isocenter.runtime.package.contents import FIRST, PACKAGED, RECORD, of_members, package_record, weights_files
 from isocenter.runtime.record_files import MANIFEST, added, joined, read_json, verify
-from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.runtime.windows.slide import Network
 

@@ -16,8 +16,9 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import rows_to_json
 from isocenter.lazy import torch
 from isocenter.runtime.device import environment
-from isocenter.runtime.ensemble.common_scale import have_own_scales
+from isocenter.runtime.ensemble import have_own_scales
 from isocenter.runtime.model import Model
+from isocenter.runtime.networks import TorchNetwork
 from isocenter.runtime.package.contents import (
     EXPLANATIONS,
     EXPLANATIONS_SCHEMA,
@@ -36,7 +37,6 @@ from isocenter.runtime.package.onnx_export import write_onnx
 from isocenter.runtime.package.readme import readme
 from isocenter.runtime.package.sources import TOP, Sources, travelling
 from isocenter.runtime.record_files import seal, write_json, write_tensors
-from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.tasks import leaves
 from isocenter.values import Decision, Label, Row

@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
-from isocenter.runtime.preprocessing.columns import parts_of
-from isocenter.runtime.preprocessing.image_statistics import content_of, scales_of
-from isocenter.runtime.preprocessing.protocol import Held, Part, Source, as_lists, as_tuples
+from isocenter.runtime.preprocessing.image_statistics import content_of, parts_of, scales_of
+from isocenter.runtime.preprocessing.protocol import Held, Part, Source, Trace, as_lists, as_tuples
 from isocenter.runtime.preprocessing.restore import restored
 from isocenter.runtime.preprocessing.streamed import Streamed
-from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.transforms import (
     COLOUR,
     Normalisation,

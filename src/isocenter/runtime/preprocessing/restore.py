@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.runtime.preprocessing.trace import Trace
+from isocenter.runtime.preprocessing.protocol import Trace
 from isocenter.transforms import Stretched, Taps, growing
 from isocenter.values import Array, Region, Slabs
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing.trace import Trace
+from isocenter.runtime.preprocessing.protocol import Trace
 from isocenter.transforms import Order, Scale, Taps, along, permuted, taps
 from isocenter.values import Image, Reader, Region
 

@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from isocenter import networks
 from isocenter.lazy import torch
 from isocenter.runtime.inference import LAPLACE
-from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.networks import TorchNetwork
 from isocenter.runtime.uncertainty.disagreement import Disagreement, chances
 from isocenter.runtime.uncertainty.method import Basis, Without
 from isocenter.values import Floats

@@ -37,8 +37,15 @@ from isocenter.quality import letters_in
 from isocenter.report import Figure, figures, tracked
 from isocenter.runtime import Differentiable, Model, fitting_memory
 from isocenter.scoring.audit_result import Audited
-from isocenter.scoring.explaining.kept_tests import Records, is_kept, keep, kept_records
-from isocenter.scoring.explaining.tests_of_methods import Tested, spread_out, tested_methods
+from isocenter.scoring.explaining.kept_tests import (
+    Records,
+    Tested,
+    is_kept,
+    keep,
+    kept_records,
+    spread_out,
+    tested_methods,
+)
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map, Problem
 

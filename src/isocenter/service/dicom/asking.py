@@ -16,7 +16,7 @@ from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE, SUCCESS
 from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
 from isocenter.service.dicom.sending import IDLE_S, MOST_CONTEXTS, WARNINGS, PeerError
-from isocenter.service.objects.received import CommitmentReport, CommitmentRequest
+from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
 from isocenter.service.objects.store import ObjectStore
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]

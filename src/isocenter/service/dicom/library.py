@@ -13,7 +13,7 @@ from typing import Any
 from isocenter.errors import FormatError, ResourceError
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom import messages
-from isocenter.service.objects.received import CommitmentReport, CommitmentRequest
+from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
 from isocenter.service.objects.store import ObjectStore
 
 AT_ONCE = 1 << 16

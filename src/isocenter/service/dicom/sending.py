@@ -29,7 +29,6 @@ from isocenter.files.dicom import (
     read_object,
 )
 from isocenter.service.dicom import messages
-from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.messages import VERIFICATION
 from isocenter.service.dicom.pdus import (
@@ -40,6 +39,7 @@ from isocenter.service.dicom.pdus import (
     LARGEST_DATA,
     P_DATA,
     RELEASE_RQ,
+    Connection,
     Proposal,
     ProtocolError,
     associate,

@@ -10,7 +10,7 @@ from isocenter.errors import IsocenterError
 from isocenter.files.dicom import quiet
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom import messages
-from isocenter.service.objects.matching import fits
+from isocenter.service.objects.dicom_json import fits
 from isocenter.service.objects.workitem import UPS_PUSH, WorkitemError
 from isocenter.service.records.actor import Actor
 

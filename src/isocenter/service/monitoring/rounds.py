@@ -40,8 +40,16 @@ from isocenter.monitoring import (
     site_verdict,
 )
 from isocenter.service.gates import read_gate
-from isocenter.service.monitoring.baseline import baseline_of, baseline_stream, site_of
-from isocenter.service.monitoring.cases import cases, counted_cases, newest, nth_time, versions
+from isocenter.service.monitoring.cases import (
+    baseline_of,
+    baseline_stream,
+    cases,
+    counted_cases,
+    newest,
+    nth_time,
+    site_of,
+    versions,
+)
 from isocenter.service.monitoring.changes import end_harmful
 from isocenter.service.monitoring.drawing import draw
 from isocenter.service.monitoring.safety import held, notified

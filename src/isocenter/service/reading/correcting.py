@@ -20,8 +20,7 @@ from isocenter.prediction import write_findings
 from isocenter.runtime import measurements
 from isocenter.service.reading.drafts import Stroke, boxed, drawn, forget, strokes_of
 from isocenter.service.reading.judged import MASK, Judged
-from isocenter.service.reading.series import named_image
-from isocenter.service.reading.volumes import Volume
+from isocenter.service.reading.volumes import Volume, named_image
 from isocenter.service.records import audit
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.database import Clock, Database

@@ -17,8 +17,7 @@ from isocenter.errors import DatasetError, IsocenterError, UsageError
 from isocenter.files import write, write_labels, write_table
 from isocenter.lazy import pandas as pd
 from isocenter.service.reading.judged import MASK, Judged, judged_of
-from isocenter.service.reading.series import SeriesImages, named_image
-from isocenter.service.reading.volumes import Volumes
+from isocenter.service.reading.volumes import SeriesImages, Volumes, named_image
 from isocenter.service.records.database import Database
 from isocenter.service.records.index import Index
 from isocenter.service.records.tables import feedback, studies

@@ -1,4 +1,4 @@
-"""Subjects that people judge: results of jobs, and segmentations that other products sent."""
+"""Subjects that people judge, and their verdicts: results of jobs, and segmentations that other products sent."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, select
 
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import load_json, read, read_given_table
 from isocenter.files.dicom import LABEL_MAP, SEGMENTATION, drawing_of, read_header, read_segmentation, text
+from isocenter.service.monitoring.outcomes import VERDICT, stated_values, write_outcomes
 from isocenter.service.objects.store import key_of
-from isocenter.service.records.database import Database
+from isocenter.service.records import audit
+from isocenter.service.records.actor import Actor
+from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import NOTHING, RESULT
 from isocenter.service.records.tables import (
     answers,
     corrections,
+    feedback,
     findings,
     instances,
     jobs,
+    outcomes,
     rejections,
     series,
     studies,
@@ -260,3 +265,57 @@ def _drawn_on(connection: Connection, study: str, uids: frozenset[str]) -> tuple
     both = instances.join(series, and_(instances.c.study == series.c.study, instances.c.series == series.c.series))
     wanted = select(series.c.uid).select_from(both).where(instances.c.study == study, instances.c.instance.in_(some))
     return tuple(connection.execute(wanted.distinct().order_by(series.c.uid)).scalars())
+
+
+Said = Literal["accept", "correct", "reject"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Verdict of a person on a result. seconds: that they looked at it"""
+
+    verdict: Said
+    reason: str = ""
+    text: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """The table of verdicts."""
+
+    database: Database
+
+    def add(self, judged: Judged, verdict: Verdict, actor: Actor) -> None:
+        """Keep a verdict on a result as it stands, with its findings as they were made."""
+        newest = judged.corrections[-1].key if judged.corrections else None
+        row = {
+            "judged": judged.key,
+            "instance": judged.instance or None,
+            "study": judged.study,
+            "account": actor.account,
+            "before": [dict(one) for one in judged.rows],
+            "after": [dict(one) for one in judged.standing],
+            "correction": newest,
+            **vars(verdict),
+        }
+        detail = {"verdict": verdict.verdict, "reason": verdict.reason, "revision": judged.revision}
+        with self.database.write() as connection:
+            connection.execute(insert(feedback).values(at=Clock(), **row))
+            if judged.seg is None:
+                _write_outcomes(connection, judged, verdict, actor)
+            audit.record(connection, "verdict", judged.key, actor=actor, study=judged.study, detail=detail)
+
+    def last(self, keys: Sequence[str]) -> Mapping[str, Row[*tuple[Any, ...]]]:
+        """{key of a result: the verdict that was given last}."""
+        newest = select(func.max(feedback.c.feedback)).where(feedback.c.judged.in_(keys)).group_by(feedback.c.judged)
+        with self.database.read() as connection:
+            rows = connection.execute(select(feedback).where(feedback.c.feedback.in_(newest))).all()
+        return {row.judged: row for row in rows}
+
+
+def _write_outcomes(connection: Connection, judged: Judged, verdict: Verdict, actor: Actor) -> None:
+    """Keep what a verdict says of the study, in place of the last one; who rejects does not say what is right."""
+    connection.execute(delete(outcomes).where(outcomes.c.job == judged.key, outcomes.c.source == VERDICT))
+    if verdict.verdict != "reject":
+        write_outcomes(connection, judged.key, stated_values(judged.standing), VERDICT, account=actor.account)

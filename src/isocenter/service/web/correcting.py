@@ -10,9 +10,8 @@ from pydantic import BaseModel, Field
 from isocenter.errors import DatasetError
 from isocenter.service.reading.correcting import Corrections, MovedOnError, NothingDrawnError
 from isocenter.service.reading.drafts import MOST_RUNS, Drafts, Stroke, check_box, check_voxels
-from isocenter.service.reading.judged import MASK, Judged
-from isocenter.service.reading.series import named_image
-from isocenter.service.reading.verdicts import Verdict, Verdicts
+from isocenter.service.reading.judged import MASK, Judged, Verdict, Verdicts
+from isocenter.service.reading.volumes import named_image
 from isocenter.service.records.actor import READERS, Actor
 from isocenter.service.routing.rules import rules_of
 from isocenter.service.web.access import Who, roles

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from isocenter.documents import KINDS
-from isocenter.service.records.incidents import Incidents
+from isocenter.service.records.alerts import Incidents
 from isocenter.service.records.tables import studies
 from isocenter.service.web.access import KEEPING, ROLES, WORKING, Who, roles
 from isocenter.service.web.shapes import IncidentShape, Listing

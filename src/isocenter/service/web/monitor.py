@@ -9,8 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from isocenter.errors import counted
-from isocenter.service.monitoring.baseline import baseline_of, freeze
-from isocenter.service.monitoring.cases import counted_cases, versions
+from isocenter.service.monitoring.cases import baseline_of, counted_cases, freeze, versions
 from isocenter.service.monitoring.safety import end_notices, undone
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.alerts import ACKNOWLEDGED, CLOSED, settled, standing

@@ -15,9 +15,8 @@ from isocenter.files import parse_json
 from isocenter.service.dicom.sending import PeerError, echo
 from isocenter.service.records.deployments import current
 from isocenter.service.records.tables import deliveries, jobs, studies
-from isocenter.service.routing.answers import study_answers
 from isocenter.service.routing.facts import SeriesFacts
-from isocenter.service.routing.rules import rules_of, study_routing
+from isocenter.service.routing.rules import rules_of, study_answers, study_routing
 from isocenter.service.speaking import spoken_to
 from isocenter.service.stored import LOG
 from isocenter.service.web.access import KEEPING, ROLES, roles

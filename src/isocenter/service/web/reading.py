@@ -15,11 +15,8 @@ from sqlalchemy import Connection, Row, and_, select
 from isocenter.errors import IsocenterError
 from isocenter.report import colours
 from isocenter.service.reading.blind import VIEW, own_series
-from isocenter.service.reading.judged import MASK, Judged, judged_in, judged_of
-from isocenter.service.reading.series import SeriesImages, named_image
-from isocenter.service.reading.verdicts import Verdicts
-from isocenter.service.reading.views import kind_of
-from isocenter.service.reading.volumes import Volume
+from isocenter.service.reading.judged import MASK, Judged, Verdicts, judged_in, judged_of
+from isocenter.service.reading.volumes import SeriesImages, Volume, kind_of, named_image
 from isocenter.service.reading.worded import shown_date, shown_name, words_of
 from isocenter.service.records.tables import studies
 from isocenter.service.routing.rules import NO_IMAGES

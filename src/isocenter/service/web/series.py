@@ -13,9 +13,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Row
 
 from isocenter.report import WINDOWS, is_colour, window
-from isocenter.service.reading.series import SeriesImages
-from isocenter.service.reading.views import PICTURE, Stored, kind_of
-from isocenter.service.reading.volumes import Volume
+from isocenter.service.reading.volumes import PICTURE, SeriesImages, Stored, Volume, kind_of
 from isocenter.service.records.actor import Actor
 from isocenter.service.settings import is_loopback
 from isocenter.service.web.access import ROLES, Who, roles

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select, tuple_
 
 from isocenter.errors import IsocenterError
-from isocenter.service.objects.received import Received
+from isocenter.service.objects.journal import Received
 from isocenter.service.objects.store import ObjectStore, key_of
 from isocenter.service.reading.volumes import Volumes
 from isocenter.service.records.accounts import Accounts

@@ -23,8 +23,15 @@ from isocenter.runtime import Model, Request
 from isocenter.service.records.database import opened
 from isocenter.service.records.deployments import package_finder
 from isocenter.service.settings import Settings
-from isocenter.service.work.question import MOST_IN_JSON, Question, Reply
-from isocenter.service.work.tensors import Tensor, VoxelProbabilities, output_axes, tensors_of
+from isocenter.service.work.tensors import (
+    MOST_IN_JSON,
+    Question,
+    Reply,
+    Tensor,
+    VoxelProbabilities,
+    output_axes,
+    tensors_of,
+)
 from isocenter.service.work.warm_models import WarmModels
 from isocenter.values import Case, Geometry, Image
 

@@ -34,12 +34,12 @@ from isocenter.files.dicom import (
     shown_frame,
     stored_frame,
 )
+from isocenter.service.objects.dicom_json import IN_JSON, MEDIA
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.actor import Actor
 from isocenter.service.web.access import ROLES, Who, roles
 from isocenter.service.web.blind import hidden_error, record_export, record_view
-from isocenter.service.web.dicomweb.catalogue import StoredObject, stored_studies
-from isocenter.service.web.dicomweb.dicom_json import IN_JSON, MEDIA
+from isocenter.service.web.dicomweb.search import StoredObject, stored_studies
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_entered
 

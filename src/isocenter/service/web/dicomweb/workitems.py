@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from isocenter.files import parse_json
 from isocenter.files.dicom import quiet
 from isocenter.lazy import pydicom
-from isocenter.service.objects.matching import fits
+from isocenter.service.objects.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson, fits, tag_of
 from isocenter.service.objects.workitem import WorkitemError
 from isocenter.service.records.workitems import (
     ALREADY_CANCELED,
@@ -24,7 +24,6 @@ from isocenter.service.records.workitems import (
     Workitems,
 )
 from isocenter.service.web.access import ROLES, WORKING, Who, roles
-from isocenter.service.web.dicomweb.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson, tag_of
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import MOST_ROWS, UID, Node, Uid, WebError, WebNode, dicomweb_url
 

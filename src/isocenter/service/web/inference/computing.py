@@ -18,7 +18,7 @@ from anyio import CapacityLimiter
 
 from isocenter import service
 from isocenter.service.settings import Settings
-from isocenter.service.work.question import Question, Reply
+from isocenter.service.work.tensors import Question, Reply
 
 FOLDER = "inference"
 log = logging.getLogger("isocenter")
