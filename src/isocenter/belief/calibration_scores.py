@@ -90,14 +90,14 @@ def calibration_rows(
     """
     sides = {"": probabilities} if uncalibrated is None else {"": probabilities, BEFORE: uncalibrated}
     for side, table in sides.items():
-        logs, stated = np.log(table.clip(LEAST_CHANCE)), stated_chance(table, reference)
+        logs, chance = np.log(table.clip(LEAST_CHANCE)), stated_chance(table, reference)
         yield Row(f"log_loss{side}", label, bootstrap(_losses(table, reference), patients, seed=seed, exact=False))
-        yield Row(f"ece_equal_mass{side}", label, calibration_error(*stated, patients, seed=seed, kind=BY_MASS))
+        yield Row(f"ece_equal_mass{side}", label, calibration_error(*chance, patients, seed=seed, kind=BY_MASS))
         if side:
             classes = table.shape[1]
             squares = ((table - np.eye(classes)[reference]) ** 2).sum(axis=1) / (2 if classes == 2 else 1)
             yield Row(f"brier{side}", label, bootstrap(squares, patients, seed=seed))
-            yield Row(f"ece{side}", label, calibration_error(*stated, patients, seed=seed))
+            yield Row(f"ece{side}", label, calibration_error(*chance, patients, seed=seed))
         yield Row(f"temperature{side}", label, remaining_temperature(logs, reference, patients))
         if table.shape[1] == 2:
             both = slope_and_intercept(logs[:, 1] - logs[:, 0], reference == 1, patients)
@@ -113,12 +113,12 @@ def _rows_by_bins(
     label: str, side: str, probabilities: Floats, reference: np.ndarray, patients: np.ndarray, seed: Seed
 ) -> Iterator[Row]:
     """The largest and the adaptive error, and the parts of the Brier score; side: the end of their names."""
-    stated, true = stated_chance(probabilities, reference), np.eye(probabilities.shape[1])[reference]
-    worst = calibration_error(*stated, patients, seed=seed, kind=LARGEST_GAP)
+    chance, true = stated_chance(probabilities, reference), np.eye(probabilities.shape[1])[reference]
+    worst = calibration_error(*chance, patients, seed=seed, kind=LARGEST_GAP)
     yield Row(f"mce{side}", label, worst)
     yield Row(f"ace{side}", label, calibration_error(probabilities, true, patients, seed=seed, kind=BY_MASS))
     # The Brier score of two classes is that of the second, of several the sum over them.
-    asked, happened = stated if probabilities.shape[1] == 2 else (probabilities, true)
+    asked, happened = chance if probabilities.shape[1] == 2 else (probabilities, true)
     for metric, part in zip(_BRIER_PARTS, brier_estimates(asked, happened, patients, seed=seed), strict=True):
         yield Row(f"{metric.name}{side}", label, part)
 
@@ -144,8 +144,8 @@ def slope_rows(
     for side, table in (("", probabilities), (BEFORE, uncalibrated)):
         if table is None:
             continue
-        for place, name in enumerate(names):
-            both = slope_and_intercept(log_odds(table[:, place]), reference == place, patients)
+        for index, name in enumerate(names):
+            both = slope_and_intercept(log_odds(table[:, index]), reference == index, patients)
             yield from (Row(f"{metric.name}{side}", name, one) for metric, one in zip(_SLOPES, both, strict=True))
 
 
@@ -189,8 +189,13 @@ def of_before(table: Table, before: Sequence[str], now: Sequence[str]) -> Floats
     """(cases, columns) probabilities before calibration; None where that changed nothing, or nobody kept them."""
     if not set(before) <= set(table):
         return None
-    given, stated = (table[list(columns)].to_numpy(float) for columns in (before, now))
-    return None if np.allclose(given, stated, rtol=0, atol=1e-12) or not np.isfinite(given).all() else given
+    before_calibration, after_calibration = (table[list(columns)].to_numpy(float) for columns in (before, now))
+    return (
+        None
+        if np.allclose(before_calibration, after_calibration, rtol=0, atol=1e-12)
+        or not np.isfinite(before_calibration).all()
+        else before_calibration
+    )
 
 
 def stated_chance(probabilities: Floats, reference: np.ndarray) -> tuple[Floats, np.ndarray]:
@@ -224,13 +229,13 @@ class Doubted(NamedTuple):
             loss = (table["predicted"] != table["reference"]).where(table["reference"].notna()).astype(float)
             rows, patients = pd.DataFrame({**columns, "loss": loss}), table["patient"]
         elif "dice" in table and columns:
-            each = table.assign(loss=1 - table["dice"]).groupby("case", sort=False)
-            rows, patients = each[[*columns, "loss"]].mean(), each["patient"].first()
+            cases = table.assign(loss=1 - table["dice"]).groupby("case", sort=False)
+            rows, patients = cases[[*columns, "loss"]].mean(), cases["patient"].first()
         else:
             return cls({}, np.empty(0), np.empty(0))
-        known = rows.notna().all(axis=1).to_numpy()
-        numbers = {str(name): rows[name].to_numpy(float)[known] for name in rows}
-        return cls(numbers, numbers.pop("loss"), patients.to_numpy(str)[known])
+        is_known = rows.notna().all(axis=1).to_numpy()
+        numbers = {str(name): rows[name].to_numpy(float)[is_known] for name in rows}
+        return cls(numbers, numbers.pop("loss"), patients.to_numpy(str)[is_known])
 
 
 def doubt_rows(table: Table, *, seed: Seed) -> Iterator[Row]:

@@ -88,22 +88,22 @@ class VoxelProbabilities:
 
     def _calibrated(self, outputs: Array) -> Array:
         """(channels, ...) outputs whose softmax or sigmoid the probabilities are."""
-        own = self.calibrator.parameters
+        parameters = self.calibrator.parameters
         if self.calibrator.method == TEMPERATURE:
-            numbers = [[own["all"][0], 0.0]] * len(self.names)
+            numbers = [[parameters["all"][0], 0.0]] * len(self.names)
         elif self.exclusive and len(self.names) == 2:
-            factor, shift = own[self.names[1]]
+            factor, shift = parameters[self.names[1]]
             numbers = [[factor, 0.0], [factor, shift]]
         else:
-            numbers = [list(own[name]) for name in self.names]
-        made = np.array(outputs, dtype=np.float32)
+            numbers = [list(parameters[name]) for name in self.names]
+        logs = np.array(outputs, dtype=np.float32)
         if self.exclusive:
-            made -= made.max(axis=0)
-            made -= np.log(np.exp(made).sum(axis=0))
-        for place, (factor, shift) in enumerate(numbers):
-            made[place] *= np.float32(factor)
-            made[place] += np.float32(shift)
-        return made
+            logs -= logs.max(axis=0)
+            logs -= np.log(np.exp(logs).sum(axis=0))
+        for index, (factor, shift) in enumerate(numbers):
+            logs[index] *= np.float32(factor)
+            logs[index] += np.float32(shift)
+        return logs
 
 
 def _rows(labels: Array, outputs: Array) -> Iterator[slice]:
@@ -134,16 +134,16 @@ class SoftDice:
     def take(self, region: Region, labels: Array, outputs: Array) -> None:
         """(*region) the label map of a part, and (channels, *region) its outputs."""
         for rows in _rows(labels, outputs):
-            own = self._probable(outputs[:, rows])[-len(self._structures) :]
-            for place, values in enumerate(self._structures):
+            probable = self._probable(outputs[:, rows])[-len(self._structures) :]
+            for index, values in enumerate(self._structures):
                 mask = labels[rows] == values[0] if len(values) == 1 else np.isin(labels[rows], values)
-                chance = own[place].ravel()
-                self._sums[:, place] += chance @ mask.ravel(), chance.sum(), np.count_nonzero(mask)
+                chance = probable[index].ravel()
+                self._sums[:, index] += chance @ mask.ravel(), chance.sum(), np.count_nonzero(mask)
 
     def expected(self, powers: Mapping[str, float]) -> dict[str, float]:
         """{structure: Dice}, of masks that are not empty, each to the power that validation cases have found."""
-        each = zip(self._names, self._sums.T, strict=True)
-        return {name: float((2 * both / (size + n)) ** powers[name]) for name, (both, size, n) in each if n}
+        structures = zip(self._names, self._sums.T, strict=True)
+        return {name: float((2 * both / (size + n)) ** powers[name]) for name, (both, size, n) in structures if n}
 
     def sizes(self, tidied: Array | None) -> Floats:
         """(2, structures) voxels of each mask, and voxels within or beside it that are expected to be wrong.
@@ -212,8 +212,8 @@ class VoxelStream:
         for taker in takers:
             taker.take(region, labels, outputs)
         if self._folds and each is not None:
-            for fold, own in zip(self._folds, np.split(np.asarray(each), len(self._folds)), strict=True):
-                fold.take(region, self._probable.plain.marked(own), own)
+            for fold, outputs_of_fold in zip(self._folds, np.split(np.asarray(each), len(self._folds)), strict=True):
+                fold.take(region, self._probable.plain.marked(outputs_of_fold), outputs_of_fold)
         return labels
 
     def stated(self, tidied: Array | None) -> tuple[Confidence, dict[str, Array] | None]:
@@ -233,15 +233,17 @@ def check_voxels(
 
     method: as a person chose it
     """
-    known = ("auto", "none", *VOXEL_METHODS[probable.exclusive])
-    for setting, given in (("calibration_method", method), ("calibration", probable.calibrator.method)):
-        if given not in known:
-            problem = f"voxels are not calibrated by {given}"
-            raise PlanError(problem, f"task.{setting}", f"Choose one of {', '.join(known)}")
+    methods = ("auto", "none", *VOXEL_METHODS[probable.exclusive])
+    for setting, method_named in (("calibration_method", method), ("calibration", probable.calibrator.method)):
+        if method_named not in methods:
+            problem = f"voxels are not calibrated by {method_named}"
+            raise PlanError(problem, f"task.{setting}", f"Choose one of {', '.join(methods)}")
     columns = probable.calibrator.parameters
     structures = probable.names[probable.exclusive :]
-    own = ({"all"},) if probable.calibrator.method == TEMPERATURE else (set(probable.names), set(structures[-1:]))
-    if columns and set(columns) not in own:
+    sets_of_names = (
+        ({"all"},) if probable.calibrator.method == TEMPERATURE else (set(probable.names), set(structures[-1:]))
+    )
+    if columns and set(columns) not in sets_of_names:
         remedy = "Leave it to `isocenter train`"
         raise PlanError(f"it is of {', '.join(columns)}, not of the channels", "task.calibration", remedy)
     if calibrated_map not in (None, True, False):
@@ -318,12 +320,12 @@ class Sampler:
     def drawn(self) -> dict[str, Array] | None:
         """The fields of a `VoxelSample`, and what part of the image was looked at; None where no part came."""
         self._shrink()
-        each = [(*part, 1 / self._share) for part in self._others]
-        each += [(*part, self._near / max(1, len(part[0]))) for part in self._kept]
-        if not each:
+        parts = [(*part, 1 / self._share) for part in self._others]
+        parts += [(*part, self._near / max(1, len(part[0]))) for part in self._kept]
+        if not parts:
             return None
-        weights = [np.full(len(keys), weight, dtype=np.float32) for keys, *_, weight in each]
-        places, outputs = (np.concatenate([part[n] for part in each]) for n in (1, 2))
+        weights = [np.full(len(keys), weight, dtype=np.float32) for keys, *_, weight in parts]
+        places, outputs = (np.concatenate([part[n] for part in parts]) for n in (1, 2))
         ends = np.array(self._ends)
         box = np.stack([ends[..., 0].min(axis=0), ends[..., 1].max(axis=0)], axis=1)
         return {"places": places, "outputs": outputs, "weights": np.concatenate(weights), LOOKED_AT: box}
@@ -331,8 +333,8 @@ class Sampler:
     def _draw(self, starts: Sequence[int], near: NDArray[np.bool_], outputs: Array) -> None:
         indices = np.nonzero(near)
         places = np.zeros(len(indices[0]), dtype=np.uint32)
-        for own, start, size in zip(indices, starts, self._geometry.shape, strict=True):
-            places = places * np.uint32(size) + (own + start).astype(np.uint32)
+        for axis, start, size in zip(indices, starts, self._geometry.shape, strict=True):
+            places = places * np.uint32(size) + (axis + start).astype(np.uint32)
         keys = _mixed(places ^ np.uint32(self._seed))
         self._near += len(keys)
         chosen = keys <= self._limit

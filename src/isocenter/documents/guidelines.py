@@ -110,8 +110,8 @@ def _written_out(item: Item, subject: Subject) -> Iterator[Item]:
         return
     incidents = subject.find("node", "/incidents/rows") if item.each == "incidents" else None
     entries = hazards() if item.each == "hazards" else [] if incidents is None else incidents.value
-    for place, entry in enumerate(entries):
-        fields = {"place": place, **entry}
+    for index, entry in enumerate(entries):
+        fields = {"place": index, **entry}
         texts = ("number", "subject", "when", "section")
         filled = {name: getattr(item, name).format_map(fields) for name in texts}
         yield replace(item, **filled, evidence=tuple(one.format_map(fields) for one in item.evidence), each="")

@@ -73,10 +73,10 @@ class Gaps:
         """Bins of (images,) probabilities, what happened, and whose images they are."""
         places = kind.shares(chance)
         places = places[:, places.sum(axis=0) > 0]
-        each = places / (places.sum(axis=0) if kind.largest else len(chance))
-        images = each if kind.largest else np.full((len(chance), 1), 1 / len(chance))
-        least = (each**2 * (chance * (1 - chance))[:, None]).sum(axis=0)
-        return cls.of_images(each * (chance - happened)[:, None], images, patients, least)
+        gaps = places / (places.sum(axis=0) if kind.largest else len(chance))
+        images = gaps if kind.largest else np.full((len(chance), 1), 1 / len(chance))
+        least = (gaps**2 * (chance * (1 - chance))[:, None]).sum(axis=0)
+        return cls.of_images(gaps * (chance - happened)[:, None], images, patients, least)
 
     @classmethod
     def of_images(cls, added: Floats, shares: Floats, patients: NDArray[Any], least: Floats) -> Gaps:
@@ -94,9 +94,9 @@ class Gaps:
         who = np.unique(np.concatenate([one.who for one in parts]))
         added, shares = (np.zeros((len(who), sum(one.added.shape[1] for one in parts))) for _ in range(2))
         start = 0
-        for one in parts:
-            place, columns = np.searchsorted(who, one.who), slice(start, start + one.added.shape[1])
-            added[place, columns], shares[place, columns] = one.added / len(parts), one.shares
+        for part in parts:
+            rows, columns = np.searchsorted(who, part.who), slice(start, start + part.added.shape[1])
+            added[rows, columns], shares[rows, columns] = part.added / len(parts), part.shares
             start = columns.stop
         return cls(who, added, shares, np.concatenate([one.least for one in parts]) / len(parts) ** 2)
 
@@ -130,19 +130,19 @@ class Gaps:
         sure moves it as it moves, another one adds its size (Fang and Santos, Rev Econ Stud 2019,
         doi:10.1093/restud/rdy049).
         """
-        drawn, values, tail = self.drawn(seed), self.values, tail_of(self.people)
-        spread, signed = drawn.std(axis=0), drawn * np.sign(values)
+        draws, values, tail = self.drawn(seed), self.values, tail_of(self.people)
+        spread, signed = draws.std(axis=0), draws * np.sign(values)
         sure = np.abs(values) > spread * np.sqrt(np.log(max(self.people, 3)))
-        added = np.where(sure, signed, np.abs(drawn)).sum(axis=1)
+        added = np.where(sure, signed, np.abs(draws)).sum(axis=1)
         total = float(np.abs(values).sum())
         low, high = total - np.quantile(added, 1 - tail), total - np.quantile(signed.sum(axis=1), tail)
         return max(0.0, float(low)), min(1.0, float(high))
 
     def interval_of_largest(self, seed: int) -> tuple[float, float]:
         """Interval of the largest size of the distances, by intervals that hold for all bins at once."""
-        drawn, values = self.drawn(seed), np.abs(self.values)
-        spread = drawn.std(axis=0).clip(1e-12)
-        wide = spread * float(np.quantile(np.abs(drawn / spread).max(axis=1), 1 - 2 * tail_of(self.people)))
+        draws, values = self.drawn(seed), np.abs(self.values)
+        spread = draws.std(axis=0).clip(1e-12)
+        wide = spread * float(np.quantile(np.abs(draws / spread).max(axis=1), 1 - 2 * tail_of(self.people)))
         return max(0.0, float((values - wide).max())), min(1.0, float((values + wide).max()))
 
 
@@ -172,23 +172,23 @@ def calibration_error(
     draws, at_once = min(draws, Resampling.of(seed).draws), max(1, CHUNK // count)
     parts = [min(at_once, draws - start) for start in range(0, draws, at_once)]
     owners, right, values, gaps = np.asarray(patients), [], [], []
-    for own, true in zip(chance.reshape(count, -1).T, np.asarray(happened).reshape(count, -1).T, strict=True):
-        right += [kind.error(own, random.random((rows, count)) < own) for rows in parts]
-        values.append(float(kind.error(own, true)))
-        gaps.append(Gaps.of(own, np.asarray(true, dtype=np.float64), owners, kind))
+    for column, true in zip(chance.reshape(count, -1).T, np.asarray(happened).reshape(count, -1).T, strict=True):
+        right += [kind.error(column, random.random((rows, count)) < column) for rows in parts]
+        values.append(float(kind.error(column, true)))
+        gaps.append(Gaps.of(column, np.asarray(true, dtype=np.float64), owners, kind))
     expected, value = float(np.concatenate(right).mean()), float(np.mean(values))
-    known = f"a calibrated model has {expected:.3f} on average with as many cases; {kind.bins_of(count)}"
-    return estimate_of(value, Gaps.joined(gaps), n=count, seed=seed, largest=kind.largest, known=known)
+    expectation = f"a calibrated model has {expected:.3f} on average with as many cases; {kind.bins_of(count)}"
+    return estimate_of(value, Gaps.joined(gaps), n=count, seed=seed, largest=kind.largest, expectation=expectation)
 
 
-def estimate_of(value: float, gaps: Gaps, *, n: int, seed: Seed, known: str, largest: bool = False) -> Estimate:
-    """An error by bins with the interval of its gaps; known: what the method of the estimate ends with."""
+def estimate_of(value: float, gaps: Gaps, *, n: int, seed: Seed, expectation: str, largest: bool = False) -> Estimate:
+    """An error by bins with the interval of its gaps; expectation: what the method of the estimate ends with."""
     if gaps.people < 2:
-        return Estimate(value, n=n, patients=gaps.people, method=f"none: one patient; {known}")
+        return Estimate(value, n=n, patients=gaps.people, method=f"none: one patient; {expectation}")
     interval = gaps.interval_of_largest if largest else gaps.interval_of_sum
     low, high = interval(Resampling.of(seed).seed)
     few = f"unreliable: {counted(gaps.people, 'patient')}; " * (gaps.people < FEW_PATIENTS)
-    return Estimate(value, low, high, LEVEL, n, gaps.people, method=f"{LAW}; {few}{known}")
+    return Estimate(value, low, high, LEVEL, n, gaps.people, method=f"{LAW}; {few}{expectation}")
 
 
 LAW_OF_PARTS = f"normal law of the parts by patient; {EQUAL_WIDTH}"
@@ -204,8 +204,8 @@ def brier_parts(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BI
     happened:      the same
     Murphy, J Appl Meteorol 1973, doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2; by the bins of `ece`
     """
-    given, true = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    columns = zip(given.reshape(len(given), -1).T, true.reshape(len(true), -1).T, strict=True)
+    chances, true = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
+    columns = zip(chances.reshape(len(chances), -1).T, true.reshape(len(true), -1).T, strict=True)
     reliable, resolved, uncertain = np.array([_parts_of_one(*column, bins) for column in columns]).sum(axis=0).tolist()
     return reliable, resolved, uncertain
 
@@ -227,16 +227,16 @@ def brier_estimates(
     The intervals are those of the parts which many more such images would have in the same bins. Reliability and
     resolution are too high in small sets and may lie above theirs (bench/claims/coverage.py).
     """
-    given, true, owners = np.asarray(probabilities, float), np.asarray(happened, float), np.asarray(patients)
-    values, people, number = brier_parts(given, true), len(np.unique(owners)), Resampling.of(seed).seed
-    columns = [*zip(given.reshape(len(given), -1).T, true.reshape(len(true), -1).T, strict=True)]
+    chances, true, owners = np.asarray(probabilities, float), np.asarray(happened, float), np.asarray(patients)
+    values, people, number = brier_parts(chances, true), len(np.unique(owners)), Resampling.of(seed).seed
+    columns = [*zip(chances.reshape(len(chances), -1).T, true.reshape(len(true), -1).T, strict=True)]
     few = f"unreliable: {counted(people, 'patient')}; " * (people < FEW_PATIENTS)
 
     def estimate(value: float, interval: tuple[float, float] | None) -> Estimate:
         if interval is None:
             why = "one patient" if people < 2 else "all patients have the same share"
-            return Estimate(value, n=len(given), patients=people, method=f"none: {why}; {EQUAL_WIDTH}")
-        return Estimate(value, *interval, LEVEL, len(given), people, method=f"{few}{LAW_OF_PARTS}")
+            return Estimate(value, n=len(chances), patients=people, method=f"none: {why}; {EQUAL_WIDTH}")
+        return Estimate(value, *interval, LEVEL, len(chances), people, method=f"{few}{LAW_OF_PARTS}")
 
     if people < 2:
         return tuple(estimate(value, None) for value in values)
@@ -283,14 +283,14 @@ class _Squares:
         places = places[:, places.sum(axis=0) > 0]
         shares = places.mean(axis=0)
         means = (places * apart[:, None]).mean(axis=0) / shares
-        each = (places - shares * is_centred) / len(chance)
+        gaps = (places - shares * is_centred) / len(chance)
         moved = places @ means**2
         return cls(
             shares * means,
             1 / shares,
-            each * (apart - places @ means)[:, None],
+            gaps * (apart - places @ means)[:, None],
             (moved - moved.mean()) / len(chance),
-            (each**2 * (chance * (1 - chance))[:, None]).sum(axis=0),
+            (gaps**2 * (chance * (1 - chance))[:, None]).sum(axis=0),
             0.25 if is_centred else 1.0,
         )
 
@@ -311,8 +311,8 @@ class _Squares:
         """
         columns = np.column_stack([self.noise, self.moved])
         law = Gaps.of_images(columns, np.zeros((len(columns), 1)), owners, np.append(self.least, 0.0))
-        *drawn, moved = law.drawn(seed).T
-        noise, tail = np.stack(drawn, axis=1), tail_of(law.people)
+        *draws, moved = law.drawn(seed).T
+        noise, tail = np.stack(draws, axis=1), tail_of(law.people)
         total = float(self.factors @ self.distances**2)
         across, squares = noise @ (self.distances * self.factors), noise**2 @ self.factors
         # As a factor, the shares of few people cannot make a sum of squares negative.
@@ -329,11 +329,11 @@ class _Squares:
 
 def _quantile(values: Floats, level: float) -> float:
     """NumPy's, by itself: what `np.quantile` does for any axes and methods takes most of its time on so few numbers."""
-    place = level * (len(values) - 1)
-    below = int(place)
+    position = level * (len(values) - 1)
+    below = int(position)
     above = min(below + 1, len(values) - 1)
     sorted_there = np.partition(values, (below, above))
-    return float(sorted_there[below] + (place - below) * (sorted_there[above] - sorted_there[below]))
+    return float(sorted_there[below] + (position - below) * (sorted_there[above] - sorted_there[below]))
 
 
 def _largest(holds: Callable[[float], bool]) -> float:

@@ -160,8 +160,8 @@ class Confusion:
     def f1(self) -> Floats:
         """F1 of the positive class; of several the unweighted mean (macro), 0 for a class never called right."""
         right, named = self._right, self.counts.sum(axis=-1) + self.counts.sum(axis=-2)
-        each = ratio(2 * right, named)
-        return each[..., 1] if each.shape[-1] == 2 else each.mean(axis=-1)
+        of_classes = ratio(2 * right, named)
+        return of_classes[..., 1] if of_classes.shape[-1] == 2 else of_classes.mean(axis=-1)
 
     @property
     def mcc(self) -> Floats:
@@ -209,8 +209,8 @@ def brier(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None
 def log_loss(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """Mean negative logarithm (nats) of the probability given to what was true, which is clipped at 1.2e-7."""
     table, truth = _by_class(probabilities, reference)
-    given = table[np.arange(len(truth)), truth]
-    return mean(-np.log(np.clip(given, SMALLEST_PROBABILITY, 1.0)), weights_of(weights, len(table)))
+    chances = table[np.arange(len(truth)), truth]
+    return mean(-np.log(np.clip(chances, SMALLEST_PROBABILITY, 1.0)), weights_of(weights, len(table)))
 
 
 def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = None, *, bins: int = BINS) -> Floats:
@@ -261,10 +261,12 @@ def reliability(
 ) -> tuple[Floats, Floats, NDArray[np.intp]]:
     """Mean probability, frequency and images of each bin of `ece` that is not empty, for a figure."""
     chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    place = place_in_bins(chance, bins)
-    counts = np.bincount(place, minlength=bins)
+    bin_of_image = place_in_bins(chance, bins)
+    counts = np.bincount(bin_of_image, minlength=bins)
     full = counts > 0
-    mean, frequency = (np.bincount(place, each, minlength=bins)[full] / counts[full] for each in (chance, outcome))
+    mean, frequency = (
+        np.bincount(bin_of_image, each, minlength=bins)[full] / counts[full] for each in (chance, outcome)
+    )
     return mean, frequency, counts[full]
 
 
@@ -396,10 +398,10 @@ def weighted_kappa(confusion: Confusion, costs: ArrayLike) -> Floats:
     costs: (classes, classes) of calling a reference (row) so (column); squared distances make the quadratic kappa
     Cohen, Psychol Bull 1968, doi:10.1037/h0026256
     """
-    counts, each = confusion.counts, _square(costs, confusion.counts.shape[-1])
-    seen = (counts * each).sum(axis=(-2, -1))
-    chance = np.einsum("...i,ij,...j->...", counts.sum(axis=-1), each, counts.sum(axis=-2))
-    return np.asarray(1 - ratio(seen * counts.sum(axis=(-2, -1)), chance))
+    counts, weights = confusion.counts, _square(costs, confusion.counts.shape[-1])
+    observed = (counts * weights).sum(axis=(-2, -1))
+    chance = np.einsum("...i,ij,...j->...", counts.sum(axis=-1), weights, counts.sum(axis=-2))
+    return np.asarray(1 - ratio(observed * counts.sum(axis=(-2, -1)), chance))
 
 
 def ranked_probability_score(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
@@ -429,7 +431,9 @@ def least_cost(probabilities: ArrayLike, costs: ArrayLike) -> np.ndarray:
 
 
 def _square(costs: ArrayLike, classes: int) -> Floats:
-    each = np.asarray(costs, dtype=np.float64)
-    if each.shape != (classes, classes):
-        raise UsageError(f"costs of {each.shape} for {classes} classes", "costs", "Give one row and column per class")
-    return each
+    weights = np.asarray(costs, dtype=np.float64)
+    if weights.shape != (classes, classes):
+        raise UsageError(
+            f"costs of {weights.shape} for {classes} classes", "costs", "Give one row and column per class"
+        )
+    return weights

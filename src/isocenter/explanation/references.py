@@ -92,9 +92,9 @@ def _of_boxes(
     if boxes.corners.shape[1] != 2 * len(shape) or (boxes.corners[:, len(shape) :] > np.array(shape) + 1).any():
         raise GeometryError("its boxes reach beyond the image", where, DRAWN_HERE)
     inside = np.zeros(shape, dtype=bool)
-    name, known = target.rpartition(":")[2], {label.name for label in labels}
+    name, names = target.rpartition(":")[2], {label.name for label in labels}
     # Boxes under the names of the model's classes, of which this is one, say where there is none of it.
-    named = boxes.of(name) if name in boxes.names or (name in known and known & set(boxes.names)) else boxes
+    named = boxes.of(name) if name in boxes.names or (name in names and names & set(boxes.names)) else boxes
     for corners in named.corners:
         low, high = np.floor(corners[: len(shape)]).astype(int), np.ceil(corners[len(shape) :]).astype(int)
         inside[tuple(slice(max(start, 0), stop) for start, stop in zip(low, high, strict=True))] = True

@@ -154,13 +154,13 @@ class _Counted:
 def _times_as_large(model: Model, image: Image) -> float:
     """An image beside the largest that trained the model, by their extents; 0 where nothing is known of those."""
     geometry, times = image.geometry.canonical, []
-    for own in model.record.get("members") or [model.record]:  # of a mean each has training cases of its own
-        known = own.get("fingerprint") or {}
-        if not known.get("shape") or len(known["shape"]["max"]) != geometry.ndim:
+    for record in model.record.get("members") or [model.record]:  # of a mean each has training cases of its own
+        fingerprint = record.get("fingerprint") or {}
+        if not fingerprint.get("shape") or len(fingerprint["shape"]["max"]) != geometry.ndim:
             return 0.0
-        voxels = np.divide(geometry.shape, known["shape"]["max"])
-        in_mm = known.get("physical") and geometry.physical
-        times.append(np.prod(voxels * (np.divide(geometry.steps, known["spacing"]["median"]) if in_mm else 1)))
+        voxels = np.divide(geometry.shape, fingerprint["shape"]["max"])
+        in_mm = fingerprint.get("physical") and geometry.physical
+        times.append(np.prod(voxels * (np.divide(geometry.steps, fingerprint["spacing"]["median"]) if in_mm else 1)))
     return float(min(times))
 
 
@@ -221,10 +221,10 @@ def computed(
         request = replace(asked.request, region=region, maps=asked.wanted.maps)
         if not request.allow_large:
             refuse_out_of_proportion(model, image, case.id, region)
-        fitting, seen = fitting_memory(model, image, case.id, region), _Counted(windows)
+        fitting, counted = fitting_memory(model, image, case.id, region), _Counted(windows)
         watching = Watching(fitting.networks.run, passes_on=True)
         prediction = fitting.with_run(watching).predict(
-            image, request, progress=seen, receiver=each_of(receiver, masks), covariates=case.covariates or None
+            image, request, progress=counted, receiver=each_of(receiver, masks), covariates=case.covariates or None
         )
         prediction = replace(prediction, case=case.id)
         if asked.explains is not None and (prediction.abstained is None or asked.abstain != "on"):
@@ -234,7 +234,9 @@ def computed(
         judge = None
         if isinstance(prediction.data, Deferred) and asked.abstain != "off" and region is None:
             judge = partial(_judged_when_seen, model, watching, image, case.covariates)
-        rest = _Rest(model, case, image, prediction, room, asked, probabilities, seen, stack.pop_all(), refusals, judge)
+        rest = _Rest(
+            model, case, image, prediction, room, asked, probabilities, counted, stack.pop_all(), refusals, judge
+        )
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
         done = rest()
         return lambda: done
@@ -354,24 +356,24 @@ class _Rest:
             prediction = prediction.before_calibration
         times = _times_as_large(self.model, self.image) if self.seen.all >= MANY_WINDOWS else 0.0
         large = (self.seen.all, times) if times >= MANY_TIMES else None
-        kept = prediction if self.room is None else None
+        kept_prediction = prediction if self.room is None else None
         unstated = [] if prediction.frames else self._without_ratios(findings)
         notes = [*noted(prediction, self.case), *lacking, *unstated]
-        seen = self.prediction.confidence
+        confidence = self.prediction.confidence
         tracks = [] if self._is_refused or self._tracks is None else self._tracks.rows
         rows_of_tracks = [{"case": self.case.id, **row} for row in tracks]
         return Done(
             rows,
             measured,
-            kept,
+            kept_prediction,
             files,
             notes,
             large,
             findings,
             found,
             prediction.abstained,
-            seen.features,
-            seen.distances,
+            confidence.features,
+            confidence.distances,
             rows_of_tracks,
         )
 
@@ -386,14 +388,17 @@ class _Rest:
     def _findings(self, still: Prediction, measured: Measurements) -> list[Finding]:
         """Findings that reports state of a result, or of a frame of a clip."""
         task = self.model.task
-        made = task.results(still, measured)
-        made += [one for ratio in self._ratios if (one := ratio.found(made, measured)) is not None]
-        made = coded_findings(made, codes_of(self.model))
+        findings = task.results(still, measured)
+        findings += [one for ratio in self._ratios if (one := ratio.found(findings, measured)) is not None]
+        findings = coded_findings(findings, codes_of(self.model))
         if not self._is_as_stated:
-            return made
+            return findings
         plain = task.results(still.before_calibration, measured)
-        stated = [*plain, *made[len(plain) :]]  # ratios have no probability
-        return [replace(one, probability=p.probability, calibrated=False) for one, p in zip(made, stated, strict=True)]
+        with_probability = [*plain, *findings[len(plain) :]]  # ratios have no probability
+        return [
+            replace(one, probability=p.probability, calibrated=False)
+            for one, p in zip(findings, with_probability, strict=True)
+        ]
 
     @property
     def _ratios(self) -> tuple[Ratio, ...]:
@@ -401,9 +406,9 @@ class _Rest:
 
     def _without_ratios(self, findings: Sequence[Finding]) -> Iterator[Problem]:
         """A warning for each ratio that could not be made."""
-        stated = {one.concept for one in findings}
+        names = {one.concept for one in findings}
         for ratio in self._ratios if findings else ():
-            if ratio.name not in stated:
+            if ratio.name not in names:
                 what = f"{self.case.id}: no {ratio.name}: {ratio.above} or {ratio.below} is not known, or is 0"
                 yield Problem("warning", what, (self.case.id,))
 
@@ -423,9 +428,9 @@ class _Rest:
     def _written(self, findings: Sequence[Finding]) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None
-        given = (self.prediction, self.image, self.room, name, wanted, self.model)
-        files, lacking = write_result(*given, findings=findings, probabilities=self.probabilities, is_part=is_part)
+        files_wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None
+        arguments = (self.prediction, self.image, self.room, name, files_wanted, self.model)
+        files, lacking = write_result(*arguments, findings=findings, probabilities=self.probabilities, is_part=is_part)
         if (transform := self.prediction.transform) is not None:
             pair = self.case.references.get("field") or Correspondence()
             files += write_moved(transform, self.image, pair, self.room, name, algorithm_of(self.model))
@@ -452,13 +457,13 @@ class _Rest:
         rows = rows_in(columns(prediction))
         if not self._is_as_stated:
             return rows
-        stated = rows_in(columns(prediction.before_calibration))
+        columns_before = rows_in(columns(prediction.before_calibration))
         return [
             {
                 name: other[name] if PROBABILITY in name or name.endswith(SCORES) else value
                 for name, value in row.items()
             }
-            for row, other in zip(rows, stated, strict=True)
+            for row, other in zip(rows, columns_before, strict=True)
         ]
 
     def _rows_of_frames(self, named: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -481,8 +486,8 @@ class _Rest:
         # A single object of one frame is none of the next, though both have its number.
         numbered = any(head.tells_objects for head in self.model.task.heads.values())
         changes = [] if numbered else size_changes(measured)
-        whole = [{"case": self.case.id, "frame": "all", **row} for row in changes]
-        return rows, [*(row for frame in measured for row in frame), *whole]
+        of_all_frames = [{"case": self.case.id, "frame": "all", **row} for row in changes]
+        return rows, [*(row for frame in measured for row in frame), *of_all_frames]
 
 
 FLAG = "--region"
@@ -583,11 +588,11 @@ def tracks_of(task: Task, prediction: Prediction) -> Tracks | None:
     tells_objects = any(head.tells_objects for head in task.heads.values())
     if not frames or prediction.parts or not (tells_objects or frames[0].boxes is not None):
         return None
-    seen = [_seen(frame) for frame in frames]
-    numbers = followed([(corners, names) for corners, names, _ in seen])
+    frames_seen = [_seen(frame) for frame in frames]
+    numbers = followed([(corners, names) for corners, names, _ in frames_seen])
     sightings: dict[int, list[tuple[int, str, float]]] = {}
-    for frame, (own, (_, names, scores)) in enumerate(zip(numbers, seen, strict=True)):
-        for track, name, score in zip(own, names, scores, strict=True):
+    for frame, (numbers_of_frame, (_, names, scores)) in enumerate(zip(numbers, frames_seen, strict=True)):
+        for track, name, score in zip(numbers_of_frame, names, scores, strict=True):
             sightings.setdefault(track, []).append((frame, name, score))
     rows = [
         {

@@ -83,9 +83,9 @@ def kinds_of_maps(task: Task) -> list[str]:
     A further label map is called by its part alone, and its probabilities by both.
     """
     maps = (TOTAL, EPISTEMIC, *ADDED_MAPS, EXPLANATION, PROBABILITIES.lstrip("_"))
-    own, parts = (*maps, *(f"{kind}_pm" for kind in maps)), part_names(task)
-    further = (*own, *ANSWERS)
-    return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
+    kinds, parts = (*maps, *(f"{kind}_pm" for kind in maps)), part_names(task)
+    further = (*kinds, *ANSWERS)
+    return [*kinds, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 
 
 def with_own_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
@@ -114,8 +114,8 @@ def _shortened(name: str, longest: int) -> str:
     """A name of at most so many bytes: the end of a longer one gives way to digits that are its own."""
     if len(name.encode()) <= longest:
         return name
-    own = f"-{hashlib.sha256(name.encode()).hexdigest()[:DIGITS_OF_NAME]}"
-    return name.encode()[: longest - len(own)].decode(errors="ignore") + own
+    digest = f"-{hashlib.sha256(name.encode()).hexdigest()[:DIGITS_OF_NAME]}"
+    return name.encode()[: longest - len(digest)].decode(errors="ignore") + digest
 
 
 def _endings(kinds: Sequence[str]) -> tuple[str, ...]:
@@ -145,12 +145,12 @@ class Probabilities:
     folder, name: of the case's files
     """
 
-    def __init__(self, task: Task, image: Image, folder: Path, name: str, wanted: Wanted) -> None:
+    def __init__(self, task: Task, image: Image, folder: Path, name: str, files_wanted: Wanted) -> None:
         self.folder, self.name = folder, name
-        self.has_files = wanted.probabilities
-        self.has_maps = "pm" in wanted.kinds_for(image) and image.frames is None
+        self.has_files = files_wanted.probabilities
+        self.has_maps = "pm" in files_wanted.kinds_for(image) and image.frames is None
         dense = channels_of(task) if self.has_files or self.has_maps else {}
-        endings, self.suffix = _of_further_parts(task), _suffix(image, wanted.format, OF_NUMBERS)
+        endings, self.suffix = _of_further_parts(task), _suffix(image, files_wanted.format, OF_NUMBERS)
         self.endings = {head: endings.get(head, PROBABILITIES) for head in dense}
         self.taken = {head: TakenProbabilities(labels, image, folder) for head, labels in dense.items()}
 
@@ -160,29 +160,29 @@ class Probabilities:
         return self._take if self.taken else None
 
     def _take(self, region: Region, arrays: Mapping[str, Array]) -> None:
-        for head, one in self.taken.items():
+        for head, spool in self.taken.items():
             if head in arrays:
-                one(region, arrays[head])
+                spool(region, arrays[head])
 
     @property
     def maps(self) -> dict[str, Map]:
         """{kind: the probabilities of its labels} for Parametric Maps, once the network has seen all of the image."""
-        made = {self.endings[head].lstrip("_"): one.of_labels for head, one in self.taken.items() if self.has_maps}
-        return {kind: one for kind, one in made.items() if one is not None}
+        maps = {self.endings[head].lstrip("_"): one.of_labels for head, one in self.taken.items() if self.has_maps}
+        return {kind: one for kind, one in maps.items() if one is not None}
 
     def write(self) -> Iterator[Path]:
         """The files that were asked for, once the network has seen all of the image."""
-        for head, one in self.taken.items() if self.has_files else ():
+        for head, spool in self.taken.items() if self.has_files else ():
             path = self.folder / f"{self.name}{self.endings[head]}.{self.suffix}"
-            if one.write(path):
+            if spool.write(path):
                 yield path
 
 
 def _of_further_parts(task: Task) -> dict[str, str]:
     """{dense head: how the file of its probabilities ends} of parts beside that whose label map the whole has."""
-    each = [(part, head_of(part, head)) for part, own in leaves(task).items() if part for head in channels_of(own)]
-    each.sort(key=lambda one: task.heads[one[1]].holds_boxes)
-    return {head: f"_{part}{PROBABILITIES}" for part, head in each[1:]}
+    heads = [(part, head_of(part, head)) for part, own in leaves(task).items() if part for head in channels_of(own)]
+    heads.sort(key=lambda one: task.heads[one[1]].holds_boxes)
+    return {head: f"_{part}{PROBABILITIES}" for part, head in heads[1:]}
 
 
 def write_result(
@@ -190,7 +190,7 @@ def write_result(
     image: Image,
     folder: Path,
     name: str,
-    wanted: Wanted,
+    files_wanted: Wanted,
     model: Model,
     *,
     findings: Sequence[Finding] = (),
@@ -204,41 +204,43 @@ def write_result(
     is_part: whether the model has looked at a part of the image only
     """
     written, lacking, codes = list[Path](), list[Problem](), codes_of(model)
-    for part, mask, labels in prediction.label_maps if wanted.format != DICOM else ():
-        own = folder / (f"{name}_{part}" if part else name)
+    for part, mask, labels in prediction.label_maps if files_wanted.format != DICOM else ():
+        stem = folder / (f"{name}_{part}" if part else name)
         named = coded_labels(labels, codes)
-        if wanted.format in SURFACES:
-            target = own.with_name(f"{own.name}.{wanted.format}")
+        if files_wanted.format in SURFACES:
+            target = stem.with_name(f"{stem.name}.{files_wanted.format}")
             files = write_surfaces(np.asarray(mask), named, image.geometry, target)
             if not files:
                 lacking.append(Problem("note", f"no surface: {NOTHING_MARKED}", (target.name,)))
             written += files
         else:
-            written.append(_label_map(mask, named, image, own, wanted, algorithm_of(model)))
-    if kinds := wanted.kinds_for(image):
-        stated = _stated(prediction, image, model, is_part=is_part, findings=findings)
+            written.append(_label_map(mask, named, image, stem, files_wanted, algorithm_of(model)))
+    if kinds := files_wanted.kinds_for(image):
+        findings_stated = _stated(prediction, image, model, is_part=is_part, findings=findings)
         if probabilities is not None:
-            stated = replace(stated, maps={**stated.maps, **probabilities.maps})
-        stated = replace(stated, page=partial(page_of, stated, wanted.text, prediction.maps.get(EXPLANATION)))
-        objects, refused = write_answers(stated, kinds, folder / name, wanted)
+            findings_stated = replace(findings_stated, maps={**findings_stated.maps, **probabilities.maps})
+        findings_stated = replace(
+            findings_stated, page=partial(page_of, findings_stated, files_wanted.text, prediction.maps.get(EXPLANATION))
+        )
+        objects, refused = write_answers(findings_stated, kinds, folder / name, files_wanted)
         written += objects
         lacking += refused
-    written += write_maps(prediction.maps, image, folder, name, wanted.format)
+    written += write_maps(prediction.maps, image, folder, name, files_wanted.format)
     written += probabilities.write() if probabilities is not None else ()
-    if wanted.overlay and has_place(prediction):
+    if files_wanted.overlay and has_place(prediction):
         still = image.frame(0) if prediction.frames else image
         bare = Case(name, name, {"image": still})  # what is known of the case is no result
         written.append(folder / f"{name}{OVERLAY}.png")
-        drawn = _marked(model.task, prediction.frames[0] if prediction.frames else prediction, bare)
-        written[-1].write_bytes(figures.one_below_another(drawn))
+        to_draw = _marked(model.task, prediction.frames[0] if prediction.frames else prediction, bare)
+        written[-1].write_bytes(figures.one_below_another(to_draw))
     return written, lacking
 
 
 def write_maps(maps: Mapping[str, Map], image: Image, folder: Path, name: str, format: str = AUTO) -> Iterator[Path]:
     """The file of each map of a case, in a format that holds numbers."""
-    for kind, made in maps.items():
+    for kind, one_map in maps.items():
         path = folder / f"{name}_{kind}.{_suffix(image, format, OF_NUMBERS)}"
-        write_map(kind, made, image, path)
+        write_map(kind, one_map, image, path)
         yield path
 
 
@@ -251,17 +253,17 @@ def algorithm_of(model: Model) -> str:
 def _marked(task: Task, prediction: Prediction, case: Case) -> list[Figure]:
     """A picture of what the task marks in the image; of several tasks one of each that marks something."""
     placed = {name: part for name, part in leaves(task).items() if name and has_place(prediction.parts[name])}
-    each = [part.figures(prediction.parts[name], case) for name, part in placed.items()]
-    return [drawn[0] for drawn in each or [task.figures(prediction, case)]]
+    figures = [part.figures(prediction.parts[name], case) for name, part in placed.items()]
+    return [drawn[0] for drawn in figures or [task.figures(prediction, case)]]
 
 
 def _label_map(
-    mask: Array | Deferred, labels: Sequence[Label], image: Image, path: Path, wanted: Wanted, algorithm: str
+    mask: Array | Deferred, labels: Sequence[Label], image: Image, path: Path, files_wanted: Wanted, algorithm: str
 ) -> Path:
     """The file of a label map beside DICOM objects. path: without its suffix"""
     # A PNG holds 16 bits: numbers of more objects than that need another file.
-    wide = {"png": "tiff"} if wanted.format == AUTO and mask.dtype.itemsize > 2 else None
-    written = path.with_name(f"{path.name}.{_suffix(image, wanted.format, wide)}")
+    wide = {"png": "tiff"} if files_wanted.format == AUTO and mask.dtype.itemsize > 2 else None
+    written = path.with_name(f"{path.name}.{_suffix(image, files_wanted.format, wide)}")
     write_label_map(mask, labels, image, written, algorithm=algorithm)
     return written
 
@@ -299,9 +301,9 @@ def _stated(
 
 def _sought(task: Task, still: Prediction) -> tuple[list[str], float]:
     """(names of what was looked for in the image, the score from which on boxes are called)."""
-    own = {name: still.parts[name] if name else still for name in leaves(task)}
-    names = [label.name for name, part in leaves(task).items() if has_place(own[name]) for label in part.labels]
-    is_boxed = any(one.boxes is not None for one in own.values())
+    parts = {name: still.parts[name] if name else still for name in leaves(task)}
+    names = [label.name for name, part in leaves(task).items() if has_place(parts[name]) for label in part.labels]
+    is_boxed = any(one.boxes is not None for one in parts.values())
     return list(dict.fromkeys(names)), still.threshold if is_boxed else 0.0
 
 
@@ -314,8 +316,8 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
     flat = "tiff" if image.geometry.physical or image.frames is not None else "png"
     # NIfTI holds an orientation in mm only.
     volume = "nrrd" if image.geometry.has_sides and not image.geometry.physical else "nii.gz"
-    own = {1: "csv", 2: flat}.get(image.geometry.ndim, volume)
-    suffix = own if format == AUTO else format
+    suffixes = {1: "csv", 2: flat}.get(image.geometry.ndim, volume)
+    suffix = suffixes if format == AUTO else format
     return (instead or {}).get(suffix, suffix)
 
 
@@ -360,7 +362,9 @@ class Wanted:
         return (self.answers or USUAL) if tried else ()
 
 
-def write_answers(result: Result, kinds: Sequence[str], path: Path, wanted: Wanted) -> tuple[list[Path], list[Problem]]:
+def write_answers(
+    result: Result, kinds: Sequence[str], path: Path, files_wanted: Wanted
+) -> tuple[list[Path], list[Problem]]:
     """The objects of a result, and which of them could not be written and why.
 
     path: of the case's files, without what ends their names
@@ -369,25 +373,25 @@ def write_answers(result: Result, kinds: Sequence[str], path: Path, wanted: Want
     written, lacking, refusals = list[Path](), list[Problem](), dict[str, FormatError | GeometryError]()
     for kind in sorted(kinds, key=lambda kind: kind == "sr"):  # a report refers to the SEG
         if not ANSWERS[kind].suits(result):
-            if wanted.answers:
+            if files_wanted.answers:
                 lacking.append(_lacking(kind, path, f"the result has not {ANSWERS[kind].states}", "Ask for others"))
             continue
         try:
-            own = list[Path]()
+            paths = list[Path]()
             for number, file in enumerate(_objects(result, kind, path)):
-                own.append(file)
+                paths.append(file)
                 written.append(file)
                 if kind == "seg" and result.source.frames is None:
                     segmentations = {**result.segmentations, file: result.label_maps[number][2]}
                     result = replace(result, segmentations=segmentations)
-            if not own:
+            if not paths:
                 lacking.append(_lacking(kind, path, NOTHING_MARKED, "Look at the report"))
         except (FormatError, GeometryError) as error:
             refusals[kind] = error
             lacking.append(_lacking(kind, path, error.problem, error.remedy))
     # The SEG is what DICOM alone means where nobody names kinds.
-    is_short = not written or (not wanted.answers and "seg" in refusals)
-    if wanted.format == DICOM and refusals and is_short:
+    is_short = not written or (not files_wanted.answers and "seg" in refusals)
+    if files_wanted.format == DICOM and refusals and is_short:
         raise next(iter(refusals.values()))
     return written, lacking
 
@@ -411,8 +415,8 @@ def _objects(result: Result, kind: str, path: Path) -> Iterator[Path]:
         raise GeometryError(problem, kind, "Use the .nii.gz, or give fewer volumes")
     volumes = list(dicom.volumes_of(image))
     for number in marked:
-        own = [(part, mask[number], labels) for part, mask, labels in result.label_maps]
-        still = replace(result, source=volumes[number], label_maps=own)
+        label_maps = [(part, mask[number], labels) for part, mask, labels in result.label_maps]
+        still = replace(result, source=volumes[number], label_maps=label_maps)
         yield from answer.write(still, path.with_name(f"{path.name}_{VOLUME}_{number + 1}"))
 
 
@@ -512,9 +516,9 @@ def write_moved(
         write_transform(SpatialTransform((whole_field(transform, grid),)), field_file)
         yield field_file
     if pair.moving_labels is not None:
-        drawn = pair.moving_labels
-        values = carried_labels(drawn.data[0], drawn.geometry, transform, grid)
-        write_label_map(values, drawn.labels, moved, labels_file, algorithm=algorithm)
+        moving_labels = pair.moving_labels
+        values = carried_labels(moving_labels.data[0], moving_labels.geometry, transform, grid)
+        write_label_map(values, moving_labels.labels, moved, labels_file, algorithm=algorithm)
         yield labels_file
 
 

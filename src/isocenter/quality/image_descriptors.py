@@ -26,18 +26,18 @@ def descriptors(facts: Sequence[CaseFacts], looks: Sequence[Look]) -> Floats:
     measured = min(len(one.quality) for one in looks)
     axes = {len(one.shape) for one in facts}
     columns: list[list[float]] = []
-    for fact, seen in zip(facts, looks, strict=True):
+    for fact, look in zip(facts, looks, strict=True):
         row = [float(own[name]) for own in fact.intensity[:channels] for name in sorted(own)]
-        row += [float(own[name]) for own in seen.quality[:measured] for name in sorted(own)]
+        row += [float(own[name]) for own in look.quality[:measured] for name in sorted(own)]
         row.append(fact.content)
         if len(axes) == 1:
-            row += [*np.log(np.maximum([*fact.shape, *fact.steps], 1e-6)).tolist(), *_parts(seen.small).tolist()]
+            row += [*np.log(np.maximum([*fact.shape, *fact.steps], 1e-6)).tolist(), *_parts(look.small).tolist()]
         columns.append(row)
     shortest = min(len(row) for row in columns)
     rows = np.array([row[:shortest] for row in columns], dtype=np.float64)
     for column in rows.T:
-        known = np.isfinite(column)
-        column[~known] = np.median(column[known]) if known.any() else 0.0
+        is_finite = np.isfinite(column)
+        column[~is_finite] = np.median(column[is_finite]) if is_finite.any() else 0.0
     return rows
 
 
@@ -65,9 +65,12 @@ def image_facts(image: Image) -> Mapping[str, Any]:
     if not isinstance(image.pixels, Deferred):
         voxels = image.pixels.reshape(-1)
         some = voxels[:: 1 + voxels.size // SAMPLE]
-        known = some[image.measured(some)].astype(np.float64)
-        if known.size:
-            facts |= {"mean intensity": float(known.mean()), "standard deviation of intensities": float(known.std())}
+        measured = some[image.measured(some)].astype(np.float64)
+        if measured.size:
+            facts |= {
+                "mean intensity": float(measured.mean()),
+                "standard deviation of intensities": float(measured.std()),
+            }
     return facts
 
 

@@ -216,20 +216,22 @@ def groups(pairs: tuple[Twin, ...]) -> tuple[frozenset[str], ...]:
     names = sorted({name for twin in pairs for name in (twin.first, twin.second)})
     if not names:
         return ()
-    place = {name: n for n, name in enumerate(names)}
-    rows, columns = ([place[name] for name in side] for side in zip(*((t.first, t.second) for t in pairs), strict=True))
+    index_of = {name: n for n, name in enumerate(names)}
+    rows, columns = (
+        [index_of[name] for name in side] for side in zip(*((t.first, t.second) for t in pairs), strict=True)
+    )
     joined = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(names), len(names)))
     _, label = csgraph.connected_components(joined, directed=False)
     members: dict[int, list[str]] = {}
-    for name, own in zip(names, label.tolist(), strict=True):
-        members.setdefault(own, []).append(name)
+    for name, group in zip(names, label.tolist(), strict=True):
+        members.setdefault(group, []).append(name)
     return tuple(map(frozenset, members.values()))
 
 
-def duplicates_among(own: Mapping[str, Look], others: Mapping[str, Look]) -> dict[str, frozenset[str]]:
+def duplicates_among(looks: Mapping[str, Look], others: Mapping[str, Look]) -> dict[str, frozenset[str]]:
     """{name among the others: own cases with (nearly) the same image}, joined by pairs directly or over others."""
-    found = groups(twins({**own, **others}))
-    return {name: group & own.keys() for group in found for name in group & others.keys()}
+    found = groups(twins({**looks, **others}))
+    return {name: group & looks.keys() for group in found for name in group & others.keys()}
 
 
 class _Images:
@@ -339,7 +341,9 @@ def _moved(images: _Images, joined: _Joined) -> Iterator[tuple[int, int, float]]
             yield from joined.taken(pairs[same], likeness[same])
 
 
-def _near(images: _Images, each: Sequence[Floats], others: Floats) -> Iterator[tuple[range, range, NDArray[np.bool_]]]:
+def _near(
+    images: _Images, vectors: Sequence[Floats], others: Floats
+) -> Iterator[tuple[range, range, NDArray[np.bool_]]]:
     """Blocks of images with a pair (i < j) that differs in few signs, and which pairs do.
 
     each, others: signs of all images; the first of a pair may have any of `each`
@@ -348,7 +352,7 @@ def _near(images: _Images, each: Sequence[Floats], others: Floats) -> Iterator[t
     for rows in images.blocks:
         for columns in (block for block in images.blocks if block.start >= rows.start):
             other = others[columns.start : columns.stop].T
-            near = np.any([bits[rows.start : rows.stop] @ other >= least for bits in each], axis=0)
+            near = np.any([bits[rows.start : rows.stop] @ other >= least for bits in vectors], axis=0)
             if columns == rows:
                 near = np.triu(near, k=1)
             if near.any():
@@ -415,5 +419,5 @@ def _equal(digests: list[str]) -> Iterator[tuple[int, int]]:
     """Each case with the first that has the same voxels."""
     first: dict[str, int] = {}
     for n, digest in enumerate(digests):
-        if (seen := first.setdefault(digest, n)) != n:
-            yield seen, n
+        if (first_with_digest := first.setdefault(digest, n)) != n:
+            yield first_with_digest, n

@@ -195,13 +195,13 @@ def job_of(run: RunFolder, training: Training) -> Job:
 
 def _write_inner_split(run: RunFolder, training: Training) -> None:
     """Write the inner fold of every training case, also where few of a part are predicted."""
-    place = run.place(training.name).parent / "split.csv"
-    if place.is_file():
+    file = run.place(training.name).parent / "split.csv"
+    if file.is_file():
         return
     main = training_of(run.made, {}, training.fold)
     folds = fold_by_case(run.made, main, run.made.settings.split.inner_folds)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_table(pd.DataFrame(sorted(folds.items()), columns=["case", "fold"]), place)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_table(pd.DataFrame(sorted(folds.items()), columns=["case", "fold"]), file)
 
 
 def marked(run: RunFolder, second: Training) -> dict[str, Path]:
@@ -399,8 +399,8 @@ def resampled_in(folders: Sequence[Path]) -> Iterator[Problem]:
     for path in (folder / RESAMPLED for folder in folders):
         for row in read_json(path, SCHEMA)["rows"] if path.is_file() else ():
             cases[Problem("warning", row["what"], (), row["why"], row["remedy"])] |= dict.fromkeys(row["cases"])
-    for problem, own in cases.items():
-        yield Problem(problem.severity, problem.what, tuple(own), problem.why, problem.remedy)
+    for problem, ids in cases.items():
+        yield Problem(problem.severity, problem.what, tuple(ids), problem.why, problem.remedy)
 
 
 def _named(key: str, task: Task) -> str:
@@ -410,15 +410,15 @@ def _named(key: str, task: Task) -> str:
     return targets[int(number) - 1] if int(number) <= len(targets) else ""
 
 
-def in_groups(made: Sequence[Prepared], cases: Sequence[Case], chosen: Settings) -> list[Prepared]:
+def in_groups(prepared_cases: Sequence[Prepared], cases: Sequence[Case], chosen: Settings) -> list[Prepared]:
     """Training cases with the group of people that each is of, where training looks at groups."""
     protected = chosen.training.protected
     if chosen.training.fairness == "none" or protected is None:
-        return list(made)
+        return list(prepared_cases)
     names = dict.fromkeys(name for case in cases for name in case.covariates)
     covariates = {name: [case.covariates.get(name) for case in cases] for name in names}
     [groups] = groups_of(covariates, protected).values()
-    return [replace(one, group=str(group)) for one, group in zip(made, groups, strict=True)]
+    return [replace(one, group=str(group)) for one, group in zip(prepared_cases, groups, strict=True)]
 
 
 # Between two pictures of the table (s), and how many characters wide its curves are.
@@ -470,8 +470,8 @@ class TrainingWatch:
         """s, at the speed since the first moment that was seen."""
         if self.first is None or moment.step <= self.first.step:
             return 0.0
-        each = (moment.seconds - self.first.seconds) / (moment.step - self.first.step)
-        return each * (moment.steps - moment.step)
+        seconds_a_step = (moment.seconds - self.first.seconds) / (moment.step - self.first.step)
+        return seconds_a_step * (moment.steps - moment.step)
 
     def table(self, moment: Moment) -> Table:
         """The same as a table with the course of loss and metric."""
@@ -504,11 +504,11 @@ def watched(what: str, metric: Callable[[float], str]) -> Iterator[Callable[[Mom
 
 def sparkline(values: Sequence[float], width: int) -> str:
     """The course of values as blocks between their lowest and highest; neighbours are averaged where they are many."""
-    known = np.asarray(values, dtype=float)
-    known = known[np.isfinite(known)]
-    if not len(known):
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    if not len(finite):
         return ""
-    means = np.array([part.mean() for part in np.array_split(known, min(width, len(known)))])
+    means = np.array([part.mean() for part in np.array_split(finite, min(width, len(finite)))])
     span = float(means.max() - means.min())
     heights = np.zeros(len(means)) if span == 0 else (means - means.min()) / span
     return "".join(BLOCKS[round(height * (len(BLOCKS) - 1))] for height in heights.tolist())

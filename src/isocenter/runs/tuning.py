@@ -128,16 +128,16 @@ def tuned(unseen: Unseen, fits: Sequence[Fitted], task: Task, inner: Sequence[Fi
     if is_crossed:
         most = -(-MOST_DECIDING // max(1, len(jobs) - 1))
         deciding = [some_of(one, most) if job.is_dense else one for job, one in zip(jobs, by_folds, strict=True)]
-        each = [Evidence.joined([*deciding[:place], *deciding[place + 1 :]]) for place in range(len(jobs))]
+        evidence_of_fits = [Evidence.joined([*deciding[:place], *deciding[place + 1 :]]) for place in range(len(jobs))]
         everything = Evidence.joined(deciding)
     else:
-        each = [_own(unseen, job, model, inner) for job, model in zip(jobs, models, strict=True)]
-        everything = Evidence.joined(_on_zero_of_mean(unseen, fits, task, each))
+        evidence_of_fits = [_own(unseen, job, model, inner) for job, model in zip(jobs, models, strict=True)]
+        everything = Evidence.joined(_on_zero_of_mean(unseen, fits, task, evidence_of_fits))
     decisions: Mapping[str, Decision] = {}
-    for place, (job, evidence) in enumerate(zip(jobs, each, strict=True)):
+    for index, (job, evidence) in enumerate(zip(jobs, evidence_of_fits, strict=True)):
         if evidence.cases:
-            decided, decisions = _fitted(unseen, job, models[place], evidence, inner)
-            models[place] = replace(models[place], task=decided)
+            decided, decisions = _fitted(unseen, job, models[index], evidence, inner)
+            models[index] = replace(models[index], task=decided)
             if job.fold is not None:
                 write_task(decided, job.out)
     common = models[0].task
@@ -168,29 +168,29 @@ def _own(unseen: Unseen, job: Job, model: Model, inner: Sequence[Fitted]) -> Evi
     if not job.tuning:
         return Evidence()
     task = job.settings.task
-    own = Evidence(unseen.predicted(model, task, job.tuning), job.tuning)
-    each = [own]
-    for one in inner:
-        network, cases = one.model, one.job.test
-        made = unseen.predicted(network, task, cases)
+    evidence = Evidence(unseen.predicted(model, task, job.tuning), job.tuning)
+    evidences = [evidence]
+    for fit in inner:
+        network, cases = fit.model, fit.job.test
+        predicted = unseen.predicted(network, task, cases)
         if needs_alignment(task):
-            made = aligned(task, made, unseen.predicted(network, task, own.cases), own.predictions)
-        each.append(Evidence(made, cases))
-    return Evidence.joined(each)
+            predicted = aligned(task, predicted, unseen.predicted(network, task, evidence.cases), evidence.predictions)
+        evidences.append(Evidence(predicted, cases))
+    return Evidence.joined(evidences)
 
 
 def _on_zero_of_mean(
-    unseen: Unseen, fits: Sequence[Fitted], task: Task, each: Sequence[Evidence]
+    unseen: Unseen, fits: Sequence[Fitted], task: Task, evidence_of_fits: Sequence[Evidence]
 ) -> Sequence[Evidence]:
     """Outputs of each fold for its own cases with the zero of the mean of all, of a task whose networks have none.
 
     Else the zeros of the folds, which mean nothing, would count as differences between cases.
     """
     if len(fits) < 2 or not needs_alignment(task):
-        return each
+        return evidence_of_fits
     mean = mean_of_networks(fits)
-    means = [unseen.predicted(mean, task, one.cases) for one in each]
-    pairs = zip(each, means, strict=True)
+    means = [unseen.predicted(mean, task, one.cases) for one in evidence_of_fits]
+    pairs = zip(evidence_of_fits, means, strict=True)
     return [
         Evidence(aligned(task, own.predictions, own.predictions, ours), own.cases) for own, ours in pairs if own.cases
     ]

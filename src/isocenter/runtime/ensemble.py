@@ -64,15 +64,18 @@ def averaged_model(
     record, members = _record(members, shares), on_one_context(members)
     preprocessing, networks = on_one_scale(members, where)
     run = Averaged(networks, task.average, shares, each=task.crossed)
-    each = tuple(one.networks.architecture for one in members)
-    first, each = each[0], each if any(one != each[0] for one in each) else ()
+    architectures = tuple(one.networks.architecture for one in members)
+    first, architectures = (
+        architectures[0],
+        architectures if any(one != architectures[0] for one in architectures) else (),
+    )
     if "first_entry" in first:
         first = {**first, "context": [one.networks.architecture.get("context") for one in members]}
     # The gate of the first, whose features are looked at, stands for all; of doubt the most careful one decides.
     guard = guard_on(preprocessing, members[0])
     if guard is not None:
         guard = replace(guard, answers=strictest([one.guard.answers for one in members if one.guard is not None]))
-    return Model(task, preprocessing, inference, Networks(run, first, each), record).with_guard(guard)
+    return Model(task, preprocessing, inference, Networks(run, first, architectures), record).with_guard(guard)
 
 
 def on_one_context(members: Sequence[Model]) -> Sequence[Model]:
@@ -80,16 +83,20 @@ def on_one_context(members: Sequence[Model]) -> Sequence[Model]:
     contexts = [one.networks.architecture.get("context") for one in members]
     if all(one == contexts[0] for one in contexts):
         return members
-    made, first = [], 0
+    moved, first = [], 0
     for member in members:
-        own = member.networks
-        assert isinstance(own.run, TorchNetwork)  # noqa: S101 - as it was loaded
-        count = len(own.context)
-        run = TorchNetwork(bundle.OnItsEntries(own.run.module, first, count).eval(), own.run.device)
-        networks = replace(own, run=run, architecture={**own.architecture, "first_entry": first})
-        made.append(replace(member, networks=networks))
+        networks_of_member = member.networks
+        assert isinstance(networks_of_member.run, TorchNetwork)  # noqa: S101 - as it was loaded
+        count = len(networks_of_member.context)
+        run = TorchNetwork(
+            bundle.OnItsEntries(networks_of_member.run.module, first, count).eval(), networks_of_member.run.device
+        )
+        networks = replace(
+            networks_of_member, run=run, architecture={**networks_of_member.architecture, "first_entry": first}
+        )
+        moved.append(replace(member, networks=networks))
         first += count
-    return made
+    return moved
 
 
 def _record(members: Sequence[Model], shares: tuple[float, ...] | None) -> dict[str, Any]:
@@ -110,17 +117,17 @@ def write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str,
     model: of all of them
     notes: further entries of the record
     """
-    with written(folder / MEMBERS, overwrite=True) as place:
-        place.mkdir()
-        _write_members(checkpoints, model, notes, place)
+    with written(folder / MEMBERS, overwrite=True) as staging:
+        staging.mkdir()
+        _write_members(checkpoints, model, notes, staging)
 
 
-def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str, Any], place: Path) -> None:
+def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str, Any], target: Path) -> None:
     for number, checkpoint in enumerate(checkpoints):
-        (place / str(number)).mkdir()
+        (target / str(number)).mkdir()
         for name in filter(lambda name: (checkpoint / name).is_file(), (RECORD, WEIGHTS, *PART_FILES.values())):
-            shutil.copyfile(checkpoint / name, place / str(number) / name)
-        seal(place / str(number))
+            shutil.copyfile(checkpoint / name, target / str(number) / name)
+        seal(target / str(number))
     record = {
         "task": {"name": model.task.name, **settings_of(model.task)},
         "inference": model.inference.settings,
@@ -130,10 +137,10 @@ def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str
     }
     if len(model.networks.members) == len(checkpoints):
         gate = Parts(guard=model.guard)
-        gate.write(place)
+        gate.write(target)
         record |= gate.settings
-    write_json(place / LIST, SCHEMA, record)
-    seal(place)
+    write_json(target / LIST, SCHEMA, record)
+    seal(target)
 
 
 def with_own_guard(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
@@ -143,14 +150,18 @@ def with_own_guard(model: Model, record: Mapping[str, Any], folder: Path) -> Mod
 
 def read_list(folder: Path) -> dict[str, Any]:
     """`members/ensemble.json` of an ensemble; IntegrityError where a file of `members/` is not what was written."""
-    place = folder / MEMBERS
-    record = read_json(place / LIST, SCHEMA)
+    members_folder = folder / MEMBERS
+    record = read_json(members_folder / LIST, SCHEMA)
     count, shares = record.get("members"), record.get("shares")
     if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
-        raise IntegrityError(f"has {count} members", str(place / LIST), "Get the ensemble again")
+        raise IntegrityError(f"has {count} members", str(members_folder / LIST), "Get the ensemble again")
     if shares is not None and not _are_shares(shares, count):
-        raise IntegrityError(f"{shares} are not shares of {count} members", str(place / LIST), "Get the ensemble again")
-    verify(place, needed=(LIST, *(f"{number}/{name}" for number in range(count) for name in (RECORD, WEIGHTS))))
+        raise IntegrityError(
+            f"{shares} are not shares of {count} members", str(members_folder / LIST), "Get the ensemble again"
+        )
+    verify(
+        members_folder, needed=(LIST, *(f"{number}/{name}" for number in range(count) for name in (RECORD, WEIGHTS)))
+    )
     return record
 
 
@@ -177,24 +188,26 @@ def on_one_scale(members: Sequence[Model], where: str) -> tuple[Preprocessing, t
 
     Raises UsageError for members that differ in more than a window, a mean and a deviation.
     """
-    each = [_ours(one, where) for one in members]
-    if all(one == each[0] for one in each):
-        return each[0], tuple(one.networks.run for one in members)
-    common = widest([one.normalisation for one in each])
-    if common is None or any(replace(one, normalisation=each[0].normalisation) != each[0] for one in each):
+    preparations = [_ours(one, where) for one in members]
+    if all(one == preparations[0] for one in preparations):
+        return preparations[0], tuple(one.networks.run for one in members)
+    common = widest([one.normalisation for one in preparations])
+    if common is None or any(
+        replace(one, normalisation=preparations[0].normalisation) != preparations[0] for one in preparations
+    ):
         raise UsageError("its members preprocess images differently", where, "Choose one with --fold")
-    return replace(each[0], normalisation=common), tuple(_converted(one, common) for one in members)
+    return replace(preparations[0], normalisation=common), tuple(_converted(one, common) for one in members)
 
 
 def guard_on(common: Preprocessing, member: Model) -> Guard | None:
     """The gate of a member for images that are prepared for all members; it counts voxels by its own scale."""
-    guard, own = member.guard, member.preprocessing
-    if guard is None or own == common or not isinstance(own, Preprocessing):
+    guard, preprocessing = member.guard, member.preprocessing
+    if guard is None or preprocessing == common or not isinstance(preprocessing, Preprocessing):
         return guard
     edges = [
         # What the member clipped at a bound lies beyond it here, and belongs into the same bin.
         np.where(row >= one.high, np.inf, (row - one.offset) / one.scale)
-        for row, one in zip(guard.edges, conversions(common.normalisation, own), strict=True)
+        for row, one in zip(guard.edges, conversions(common.normalisation, preprocessing), strict=True)
     ]
     return replace(guard, edges=np.stack(edges))
 
@@ -212,7 +225,7 @@ def widest(members: Sequence[Sequence[Normalisation]]) -> tuple[Normalisation, .
     return tuple(_widest(channel) for channel in channels)
 
 
-def conversion(given: Normalisation, own: Normalisation) -> Conversion:
+def conversion(normalisation: Normalisation, own: Normalisation) -> Conversion:
     """The conversion from what one normalisation made of a channel to what a member's own would have.
 
     Exact but for values beside the bounds of a window in an image that is resampled: the member clipped before.
@@ -221,18 +234,18 @@ def conversion(given: Normalisation, own: Normalisation) -> Conversion:
         return Conversion()
     low, high = _bounds(own)
     return Conversion(
-        given.deviation / own.deviation,
-        (given.mean - own.mean) / own.deviation,
+        normalisation.deviation / own.deviation,
+        (normalisation.mean - own.mean) / own.deviation,
         (low - own.mean) / own.deviation,
         (high - own.mean) / own.deviation,
     )
 
 
-def conversions(common: Sequence[Normalisation], own: Preprocessing) -> list[Conversion]:
+def conversions(common: Sequence[Normalisation], preprocessing: Preprocessing) -> list[Conversion]:
     """The conversion of each channel of a member's network; numbers of labels stay as they are."""
-    each = zip(common, own.normalisation, strict=True)
-    made = [conversion(given, scale) for given, scale in each for _ in range(own.frames or 1)]
-    return [*made, *[Conversion()] * (own.cascade is not None)]
+    pairs = zip(common, preprocessing.normalisation, strict=True)
+    converted = [conversion(given, scale) for given, scale in pairs for _ in range(preprocessing.frames or 1)]
+    return [*converted, *[Conversion()] * (preprocessing.cascade is not None)]
 
 
 def have_own_scales(model: Model) -> bool:
@@ -251,17 +264,23 @@ def _ours(member: Model, where: str) -> Preprocessing:
 
 def _converted(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
     assert isinstance(member.networks.run, TorchNetwork)  # noqa: S101 - as it was loaded
-    own = _ours(member, "model")
-    module = bundle.OnItsScale(member.networks.run.module, own.inputs)  # the conversion becomes part of its state
-    made = conversions(common, own)
+    preprocessing = _ours(member, "model")
+    module = bundle.OnItsScale(
+        member.networks.run.module, preprocessing.inputs
+    )  # the conversion becomes part of its state
+    scales = conversions(common, preprocessing)
     for name in Conversion._fields:
-        setattr(module, name, torch.tensor([getattr(one, name) for one in made]))
+        setattr(module, name, torch.tensor([getattr(one, name) for one in scales]))
     return TorchNetwork(module.eval().to(member.networks.run.device), member.networks.run.device)
 
 
-def _kind(own: Normalisation) -> tuple[object, ...]:
+def _kind(normalisation: Normalisation) -> tuple[object, ...]:
     """The settings that members must have in common: the method, and the range that becomes 0 to 1."""
-    return (own.method, own.low, own.high) if own.method == "range" else (own.method,)
+    return (
+        (normalisation.method, normalisation.low, normalisation.high)
+        if normalisation.method == "range"
+        else (normalisation.method,)
+    )
 
 
 def _widest(channel: Sequence[Normalisation]) -> Normalisation:

@@ -105,9 +105,9 @@ class _Moments:
         """Add some slices: (*spatial) labels, and (channels, *spatial) intensities and where they are valid."""
         length = len(self.voxels)
         self.voxels += np.bincount(marked.ravel(), minlength=length)[:length]
-        for channel, (values, known) in enumerate(zip(part, valid, strict=True)):
-            there = (marked > 0) & (marked < length) & known
-            self._join(channel, marked[there], values[there].astype(np.float64))
+        for channel, (values, is_valid) in enumerate(zip(part, valid, strict=True)):
+            is_marked = (marked > 0) & (marked < length) & is_valid
+            self._join(channel, marked[is_marked], values[is_marked].astype(np.float64))
 
     def _join(self, channel: int, value: Array, intensity: Floats) -> None:
         length = len(self.voxels)
@@ -141,18 +141,18 @@ class _Axes:
     def add(self, marked: Array) -> None:
         """Add whole planes, (rows, columns[, planes]) labels."""
         planes = np.atleast_3d(marked)
-        wanted = {label.value for label in self.labels}
+        values = {label.value for label in self.labels}
         boxes = [
             (value, plane, box)
             for plane in range(planes.shape[2])
             for value, box in enumerate(ndimage.find_objects(planes[:, :, plane].astype(np.int32)), start=1)
-            if box is not None and value in wanted
+            if box is not None and value in values
         ]
         # The largest first: most of the others then cannot be longer, and nobody looks at them.
         for value, plane, box in sorted(boxes, key=lambda item: diagonal(item[2], self.steps), reverse=True):
-            known = self.best[value].long if value in self.best else 0.0
-            if diagonal(box, self.steps) > known:
-                axes = diameters(planes[:, :, plane][box] == value, self.steps, over=known)
+            longest = self.best[value].long if value in self.best else 0.0
+            if diagonal(box, self.steps) > longest:
+                axes = diameters(planes[:, :, plane][box] == value, self.steps, over=longest)
                 if axes is not None:
                     self.best[value] = axes
 
@@ -252,14 +252,14 @@ RATIOS = "measures"
 
 def with_ratios(model: Model, ratios: Sequence[Ratio]) -> Model:
     """The model with ratios in its record, which packages keep."""
-    kept = {one.name: one for one in (*_recorded(model), *ratios)}
-    return replace(model, record={**model.record, RATIOS: [str(one) for one in kept.values()]}) if kept else model
+    by_name = {one.name: one for one in (*_recorded(model), *ratios)}
+    return replace(model, record={**model.record, RATIOS: [str(one) for one in by_name.values()]}) if by_name else model
 
 
 def ratios_of(model: Model) -> tuple[Ratio, ...]:
     """The ratios of a model's plan, and those in its record, which stand in place of a planned one of the same name."""
-    kept = {one.name: one for one in (*_planned(model.task), *_recorded(model))}
-    return tuple(kept.values())
+    by_name = {one.name: one for one in (*_planned(model.task), *_recorded(model))}
+    return tuple(by_name.values())
 
 
 def checked_ratios(texts: Sequence[str], task: Task) -> tuple[Ratio, ...]:
@@ -280,7 +280,7 @@ def _recorded(model: Model) -> tuple[Ratio, ...]:
 def _planned(task: Task) -> Iterator[Ratio]:
     """The ratios of a task; the structures of a further part have its name before theirs, as in `measurements.csv`."""
     marking = [(part, own) for part, own in leaves(task).items() if marks_labels(own)]
-    for number, (part, own) in enumerate(marking):
-        for ratio in map(Ratio.of, settings_of(own).get(RATIOS) or ()):
+    for number, (part, ratios_of_part) in enumerate(marking):
+        for ratio in map(Ratio.of, settings_of(ratios_of_part).get(RATIOS) or ()):
             above, below = (replace(one, structure=f"{part}: {one.structure}") for one in (ratio.above, ratio.below))
             yield replace(ratio, above=above, below=below) if number else ratio

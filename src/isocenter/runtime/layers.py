@@ -132,8 +132,8 @@ def judged(
     if guard is None:
         return prediction
     # A part of an image is judged by its header alone: nobody has seen parts of the others.
-    seen = watching.observation(passage.image, passage.covariates, whole=request.region is None)
-    return guard.judged(prediction, seen, sureness(task, prediction))
+    observation = watching.observation(passage.image, passage.covariates, is_whole=request.region is None)
+    return guard.judged(prediction, observation, sureness(task, prediction))
 
 
 def by_frame(guard: Guard | None, task: Task, below: Layer, passage: Passage) -> Prediction:
@@ -149,8 +149,8 @@ def by_frame(guard: Guard | None, task: Task, below: Layer, passage: Passage) ->
     def of_frame(still: Image, number: int) -> Prediction:
         """The prediction of one frame."""
         progress = None if passage.progress is None else partial(_of_frame, passage.progress, number, count)
-        own = replace(request, seconds=share)
-        return below(replace(passage, image=still, where=name_of(still), request=own, progress=progress))
+        request_of_frame = replace(request, seconds=share)
+        return below(replace(passage, image=still, where=name_of(still), request=request_of_frame, progress=progress))
 
     clip = replace(predict_frames(image, of_frame), case=passage.where, task=task.name)
     return clip if guard is None else guard.of_frames(clip, [sureness(task, frame) for frame in clip.frames])
@@ -158,8 +158,8 @@ def by_frame(guard: Guard | None, task: Task, below: Layer, passage: Passage) ->
 
 def each_of(*receivers: Receiver | None) -> Receiver | None:
     """One receiver that hands on to each of these; None where there is none."""
-    there = [one for one in receivers if one is not None]
-    return partial(_to_all, there) if there else None
+    present = [one for one in receivers if one is not None]
+    return partial(_to_all, present) if present else None
 
 
 def _to_all(receivers: Sequence[Receiver], region: Region, arrays: Mapping[str, Array]) -> None:
@@ -278,8 +278,8 @@ def frames_of(image: Image, where: str) -> Iterator[Image]:
 def predict_frames(image: Image, predict: Callable[[Image, int], Prediction]) -> Prediction:
     """One prediction of a clip; predict: of a frame as an image, and its number."""
     # What a frame was decoded from would be far larger than the label maps of a long clip.
-    each = tuple(predict(still, number).decided for number, still in enumerate(image.still_frames()))
-    return _in_a_row(image.geometry, each)
+    decided = tuple(predict(still, number).decided for number, still in enumerate(image.still_frames()))
+    return _in_a_row(image.geometry, decided)
 
 
 def _in_a_row(geometry: Geometry, frames: tuple[Prediction, ...]) -> Prediction:
@@ -303,13 +303,13 @@ def size_changes(frames: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str
     fractional area change. Lang et al., J Am Soc Echocardiogr 2015, doi:10.1016/j.echo.2014.10.003
     """
     rows = []
-    for each in zip(*frames, strict=True):
-        size = next(name for name in SIZES if name in each[0])
-        largest, smallest = (bound(float(row[size]) for row in each) for bound in (max, min))
+    for findings_of_frames in zip(*frames, strict=True):
+        size = next(name for name in SIZES if name in findings_of_frames[0])
+        largest, smallest = (bound(float(row[size]) for row in findings_of_frames) for bound in (max, min))
         change = 100 * (largest - smallest) / largest if largest else float("nan")
         rows.append(
             {
-                "label": each[0]["label"],
+                "label": findings_of_frames[0]["label"],
                 f"largest_{size}": largest,
                 f"smallest_{size}": smallest,
                 SIZES[size]: round(change, 6),

@@ -105,14 +105,14 @@ class Model:
 
     def _windows(self, request: Request) -> WindowSettings:
         """The windows of an image, as the plan, the request and the method of uncertainty have them."""
-        own, axes = self.inference, self.flips(request.mirror)
-        overlap = own.overlap if request.overlap is None else request.overlap
+        settings, axes = self.inference, self.flips(request.mirror)
+        overlap = settings.overlap if request.overlap is None else request.overlap
         planned = WindowSettings(
-            own.patch,
+            settings.patch,
             overlap,
-            own.batch,
+            settings.batch,
             axes,
-            own.left_right,
+            settings.left_right,
             request.seconds,
             plain=not axes,
             at_most=request.at_most,
@@ -139,10 +139,10 @@ class Model:
         """The model with another function of arrays for its networks."""
         return replace(self, networks=replace(self.networks, run=run))
 
-    def keeping(self, kept: KeptOutputs) -> Model:
+    def keeping(self, kept_outputs: KeptOutputs) -> Model:
         """The model, and its first stage, whose networks compute no batch again that they have kept."""
-        first = None if self.first is None else self.first.keeping(kept)
-        return replace(self, networks=self.networks.keeping(kept), first=first)
+        first = None if self.first is None else self.first.keeping(kept_outputs)
+        return replace(self, networks=self.networks.keeping(kept_outputs), first=first)
 
     def observed(self, case: Case, further: Further | None = None) -> tuple[Observation, Prediction]:
         """Features and answer of the model for a case; further: what also looks at it, as in `Watched`."""
@@ -150,8 +150,8 @@ class Model:
         ungated = replace(self, parts=replace(self.parts, guard=None))
         prediction = ungated.with_run(watching).predict(case, replace(self.request, refined=False))
         np.asarray(prediction.data)  # a large volume passes the network only while its result is read
-        seen = watching.observation(stacked(case.images, case.id), case.covariates)
-        return replace(seen, patient=case.patient), prediction
+        observation = watching.observation(stacked(case.images, case.id), case.covariates)
+        return replace(observation, patient=case.patient), prediction
 
     def model_of(self, case: str) -> Model:
         """The model that predicts a case of this id: this one."""
@@ -163,8 +163,8 @@ class Model:
         """The image and its preprocessing, in a cascade with what the first stage marks in it."""
         if self.first is None:
             return image, self.preprocessing
-        whole = Request(mirror=request.mirror, allow_large=request.allow_large)
-        stage = self.first.predict(image, whole, covariates=covariates)
+        of_whole = Request(mirror=request.mirror, allow_large=request.allow_large)
+        stage = self.first.predict(image, of_whole, covariates=covariates)
         return labelled(image, self.preprocessing, stage, self.first.task.labels)
 
     def context_vector(
@@ -221,8 +221,8 @@ class Model:
     def settings(self) -> dict[str, Any]:
         """The content of `model.json`: all but the weights."""
         architecture = self.networks.architecture
-        own = model_settings(self.task, self.preprocessing, self.inference, architecture, self.record)
-        return own | self.parts.settings
+        settings = model_settings(self.task, self.preprocessing, self.inference, architecture, self.record)
+        return settings | self.parts.settings
 
 
 def with_first_stage(second: Model, first: Model) -> Model:

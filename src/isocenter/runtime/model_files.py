@@ -127,8 +127,8 @@ def _averaged(members: Sequence[Model], where: str, *, decode_alike: bool = True
     """
     first = members[0]
     for member in members[1:]:
-        task, known = member.task, first.task
-        if (task.name, task.labels, task.heads) != (known.name, known.labels, known.heads):
+        task, expected = member.task, first.task
+        if (task.name, task.labels, task.heads) != (expected.name, expected.labels, expected.heads):
             raise UsageError("its members differ in their labels", where, "Choose one with --fold")
         if member.inference != first.inference:
             raise UsageError("its members use different window settings", where, "Choose one with --fold")

@@ -63,16 +63,20 @@ class Watched(TorchNetwork):
         asks = self.further is not None
         with torch.inference_mode():
             if self.kept is None:
-                seen = self._computed(*batch, last=asks)
+                features = self._computed(*batch, last=asks)
             else:
                 compute = partial(self._computed, *batch, last=True)
-                seen = self.kept.of(self.module, self.device, batch, compute, inputs=asks)
-            outputs = {**seen.outputs, POOLED: seen.pooled, **({} if self.further is None else self.further(seen))}
+                features = self.kept.of(self.module, self.device, batch, compute, inputs=asks)
+            outputs = {
+                **features.outputs,
+                POOLED: features.pooled,
+                **({} if self.further is None else self.further(features)),
+            }
         return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
     def _computed(self, *batch: NDArray[np.float32], last: bool) -> Features:
-        given = (torch.from_numpy(one).to(self.device) for one in batch)
-        return networks.features(self.module, *given, at=self.at, last=last)
+        tensors = (torch.from_numpy(one).to(self.device) for one in batch)
+        return networks.features(self.module, *tensors, at=self.at, last=last)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,11 +142,11 @@ class Networks:
             return self
         return self._of([replace(shown, further=further), *others])
 
-    def keeping(self, kept: KeptOutputs) -> Networks:
+    def keeping(self, kept_outputs: KeptOutputs) -> Networks:
         """The networks, none of which computes a batch again that it has kept; those without features compute all."""
-        each = zip(self.members, self.architectures, strict=True)
-        shown = [(network, _watched(network, settings)) for network, settings in each]
-        return self._of([network if one is None else replace(one, kept=kept) for network, one in shown])
+        pairs = zip(self.members, self.architectures, strict=True)
+        shown = [(network, _watched(network, settings)) for network, settings in pairs]
+        return self._of([network if one is None else replace(one, kept=kept_outputs) for network, one in shown])
 
     def _of(self, members: Sequence[Network]) -> Networks:
         """The same of other functions of arrays."""
@@ -196,34 +200,36 @@ class KeptOutputs:
         inputs: whether what its last layers take is asked for, which is kept of answers about whole images
         """
         key = module, _digest(batch)
-        if (known := self._known.get(key)) is not None and (known.inputs or not inputs):
-            return _copied(known, device)
-        seen = compute()
-        of_layers = seen.inputs if all(one.ndim == 2 for one in seen.inputs.values()) else {}
+        if (earlier := self._known.get(key)) is not None and (earlier.inputs or not inputs):
+            return _copied(earlier, device)
+        computed = compute()
+        of_layers = computed.inputs if all(one.ndim == 2 for one in computed.inputs.values()) else {}
         # Who asks for outputs again has no use for the deepest map.
-        kept = networks.Features(seen.outputs, seen.pooled, seen.pooled, of_layers)
-        size = sum(one.nbytes for one in (*kept.outputs.values(), kept.pooled, *kept.inputs.values()))
+        features = networks.Features(computed.outputs, computed.pooled, computed.pooled, of_layers)
+        size = sum(one.nbytes for one in (*features.outputs.values(), features.pooled, *features.inputs.values()))
         if size <= self._left and key not in self._known:
             self._left -= size
-            self._known[key] = _copied(kept, "cpu")
-        return seen
+            self._known[key] = _copied(features, "cpu")
+        return computed
 
 
 def _digest(batch: Sequence[NDArray[np.float32]]) -> bytes:
     """A digest of what passes a network together."""
-    made = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for array in batch:
-        made.update(repr((array.shape, array.dtype.str)).encode())
-        made.update(np.ascontiguousarray(array).data)
-    return made.digest()
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
 
 
-def _copied(seen: Features, device: str) -> Features:
+def _copied(features: Features, device: str) -> Features:
     """The same in memory of its own: whoever gets it may write into it."""
 
     def copied(tensor: Tensor) -> Tensor:
         return tensor.to(device, copy=True)
 
-    outputs, inputs = ({name: copied(one) for name, one in known.items()} for known in (seen.outputs, seen.inputs))
-    pooled = copied(seen.pooled)
+    outputs, inputs = (
+        {name: copied(one) for name, one in known.items()} for known in (features.outputs, features.inputs)
+    )
+    pooled = copied(features.pooled)
     return networks.Features(outputs, pooled, pooled, inputs)

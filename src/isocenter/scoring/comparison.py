@@ -62,15 +62,17 @@ class Margin:
     because: str
 
     @classmethod
-    def of(cls, given: float | None, registered: float | None) -> Margin | None:
+    def of(cls, stated_margin: float | None, registered: float | None) -> Margin | None:
         """The one that was given, or else registered; None where there is neither."""
-        if given is None:
+        if stated_margin is None:
             return None if registered is None else cls(registered, True, "registered before training")
         if registered is None:
-            return cls(given, False, "exploratory: it was given after the figures were made, and never registered")
-        if given != registered:
-            return cls(given, False, f"exploratory: {registered:g} was registered before training")
-        return cls(given, True, "registered before training")
+            return cls(
+                stated_margin, False, "exploratory: it was given after the figures were made, and never registered"
+            )
+        if stated_margin != registered:
+            return cls(stated_margin, False, f"exploratory: {registered:g} was registered before training")
+        return cls(stated_margin, True, "registered before training")
 
     def as_record(self) -> dict[str, Any]:
         """The record for `comparison.json`."""
@@ -137,13 +139,13 @@ class ModelTest:
         """The record for `comparison.json`; what is not known is null."""
         numbers = {"difference": self.test.difference, "low": self.test.low, "high": self.test.high}
         numbers |= {"statistic": self.test.statistic, "p": self.test.p, "p_adjusted": self.p_adjusted}
-        known = {name: None if n is None or not math.isfinite(n) else float(n) for name, n in numbers.items()}
+        finite = {name: None if n is None or not math.isfinite(n) else float(n) for name, n in numbers.items()}
         named = {"metric": self.metric, "label": self.label, "first": self.first, "second": self.second}
         judged = {"margin": self.margin, "verdict": self.verdict}
         reason = self.reason_against_margin
         of_margin = f"the margin was not tested: {reason}" if reason else self.margin_words
         method = "; ".join(words for words in (self.test.method, of_margin) if words)
-        return {**named, "test": self.name, "method": method, **known, **judged}
+        return {**named, "test": self.name, "method": method, **finite, **judged}
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,9 @@ class ReadingEffect:
 
     def __str__(self) -> str:
         """ "readers with good against readers: reading times 0.80 times as long (95 % interval 0.70 to 0.91)"."""
-        known, row = self.change.low is not None, self.as_record()
+        has_interval, row = self.change.low is not None, self.as_record()
         manners = [one if one == READERS else f"{READERS} with {one}" for one in (self.first, self.second)]
-        ends = f"95 % interval {row['low']:.2f} to {row['high']:.2f}" if known else self.change.method
+        ends = f"95 % interval {row['low']:.2f} to {row['high']:.2f}" if has_interval else self.change.method
         text = f"{manners[1]} against {manners[0]}: reading takes {row['ratio']:.2f} times as long ({ends})"
         if self.apart is None:
             return text
@@ -286,9 +288,9 @@ class Comparison(InNotebook):
         lines = []
         for row in telling_rows(self.rows):
             if row.metric == self.primary:
-                own = [Row(row.metric, row.label, one) for one in row.estimates]
-                what = row_name(own[0], self.metrics)
-                lines += [f"{name}: {in_words(one, self.metrics)}" for name, one in zip(self.names, own, strict=True)]
+                rows = [Row(row.metric, row.label, one) for one in row.estimates]
+                what = row_name(rows[0], self.metrics)
+                lines += [f"{name}: {in_words(one, self.metrics)}" for name, one in zip(self.names, rows, strict=True)]
                 lines += [
                     f"{name} less {self.names[0]}: {what} {signed(one)}"
                     for name, one in zip(self.names[1:], row.differences, strict=True)
@@ -359,13 +361,13 @@ def evaluated_cases(run: Path) -> tuple[Cases, Task]:
     return read_cases(folder / CASES), task_of(folder)
 
 
-def evaluation_folder(given: Path) -> Path:
+def evaluation_folder(path: Path) -> Path:
     """The folder with the table of cases: that of a run, or the one given."""
-    refuse_missing(given)
-    folder = given / EVALUATION if (given / EVALUATION).is_dir() else given
+    refuse_missing(path)
+    folder = path / EVALUATION if (path / EVALUATION).is_dir() else path
     if not (folder / CASES).is_file():
         remedy = "Give a run, or the folder of `isocenter evaluate MODEL DATA --out FOLDER`"
-        raise UsageError("holds no evaluation", str(given), remedy)
+        raise UsageError("holds no evaluation", str(path), remedy)
     return folder
 
 
@@ -406,11 +408,11 @@ def _places(difference: Estimate) -> int:
 
 def folder_names(paths: Sequence[Path]) -> tuple[str, ...]:
     """Names of folders, each with as many of its parents as tell them apart."""
-    whole = [path.resolve().parts for path in paths]
-    if len(set(whole)) < len(whole):
+    resolved = [path.resolve().parts for path in paths]
+    if len(set(resolved)) < len(resolved):
         raise UsageError("an evaluation is given twice", "compare", "Give each once")
-    for depth in range(1, max(map(len, whole)) + 1):
-        names = tuple("/".join(parts[-depth:]) for parts in whole)
+    for depth in range(1, max(map(len, resolved)) + 1):
+        names = tuple("/".join(parts[-depth:]) for parts in resolved)
         if len(set(names)) == len(names):
             return names
     raise AssertionError("different paths have different parts")
@@ -436,12 +438,12 @@ def primary_blocks(comparison: Comparison) -> list[Block]:
 
 def comparison_lead(comparison: Comparison) -> str:
     """The number of cases, and the method of the intervals."""
-    drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
+    unit = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
     tested = "That of a difference is the interval of its test: where it" if comparison.tested.rows else (
         "Where the interval of a difference"
     )  # fmt: skip
     return (
-        f"{counted(comparison.cases, 'case')}, the same for all; {drawn} were drawn again for the intervals. "
+        f"{counted(comparison.cases, 'case')}, the same for all; {unit} were drawn again for the intervals. "
         f"{tested} holds 0, these cases show no difference."
     )
 
@@ -451,8 +453,8 @@ def comparison_caveats(comparison: Comparison) -> list[str]:
     many = sum(one.low is not None for row in comparison.rows for one in row.differences)
     notes = [f"{counted(many, 'difference')} with an interval: one in twenty has one without 0 by chance alone."]
     notes = notes if many else []
-    stated = {row.metric for row in comparison.rows}
-    lost = {metric: counted(rows, "row") for metric, rows in comparison.left_out.items() if metric in stated}
+    metrics = {row.metric for row in comparison.rows}
+    lost = {metric: counted(rows, "row") for metric, rows in comparison.left_out.items() if metric in metrics}
     notes += [
         f"{comparison.metrics.of(metric).words}: {rows} undefined for one of the models, left out for all."
         for metric, rows in lost.items()

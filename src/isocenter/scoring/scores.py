@@ -202,8 +202,8 @@ def measured(model: Predictor, fold: Fold | None, case: Case) -> Measured:
     facts = image_facts(next(iter(images.values()))) if images else {}
     rows = rows_of(prediction, case, model.task, "test", fold)
     # What it was scored on is large beside a label map, and of no use to a picture.
-    kept = prediction.decided
-    return Measured(rows, tuple(noted(prediction, case)), kept, prediction.confidence.features, facts)
+    decided = prediction.decided
+    return Measured(rows, tuple(noted(prediction, case)), decided, prediction.confidence.features, facts)
 
 
 def measured_here(model: Predictor, folds: Mapping[str, Fold], cases: Sequence[Case]) -> Outcomes:
@@ -227,19 +227,19 @@ def measured_there(
 
 
 def _measured_there(places: Mapping[int | None, There], folds: Mapping[str, Fold], cases: Sequence[Case]) -> Outcomes:
-    for number, there in places.items():
+    for number, where in places.items():
         of_fold = {case: fold for case, fold in folds.items() if fold.number == number}
-        own = [n for n, case in enumerate(cases) if number is None or case.id in of_fold]
-        by_worker = partial(_measured_by, there, next(iter(of_fold.values()), None))
-        for place, outcome in there.spread(by_worker, [cases[n] for n in own]):
+        numbers = [n for n, case in enumerate(cases) if number is None or case.id in of_fold]
+        by_worker = partial(_measured_by, where, next(iter(of_fold.values()), None))
+        for index, outcome in where.spread(by_worker, [cases[n] for n in numbers]):
             if isinstance(outcome, ResourceError) and not isinstance(outcome, MemoryShortageError | WorkerLostError):
                 raise outcome
-            yield own[place], outcome
+            yield numbers[index], outcome
 
 
-def _measured_by(there: There, fold: Fold | None, case: Case) -> Measured:
+def _measured_by(where: There, fold: Fold | None, case: Case) -> Measured:
     """Measure a case in the other process; its prediction is large, and made once more where it is shown."""
-    model = there.model if fold is None else fold.scoring(there.model)
+    model = where.model if fold is None else fold.scoring(where.model)
     return measured(model, fold, case)._replace(prediction=None)
 
 
@@ -265,7 +265,7 @@ def score(
     Raises DatasetError where no case could be scored.
     """
     ended = dict[int, tuple[list[Any], Sequence[Problem]]]()
-    made, voxels = dict[str, Prediction](), 0
+    predictions, voxels = dict[str, Prediction](), 0
     features, facts = dict[str, tuple[str, Array]](), dict[str, Mapping[str, Any]]()
     stopped: KeyboardInterrupt | None = None
     measuring = outcomes or partial(measured_here, model, folds)
@@ -277,14 +277,14 @@ def score(
                     what = f"{outcome.where}: {outcome.problem}"
                     ended[number] = [], [Problem("error", what, (case.id,), remedy=outcome.remedy)]
                 else:
-                    place = {"split": parts.get(case.id, "test")}
-                    ended[number] = [row | place for row in outcome.rows], outcome.problems
+                    columns = {"split": parts.get(case.id, "test")}
+                    ended[number] = [row | columns for row in outcome.rows], outcome.problems
                     facts[case.id] = outcome.facts
-                    if outcome.features is not None and place["split"] == "test":
+                    if outcome.features is not None and columns["split"] == "test":
                         features[case.id] = case.patient, outcome.features
                     if outcome.prediction is not None:
                         voxels += math.prod(outcome.prediction.geometry.shape)
-                        made |= {case.id: outcome.prediction} if draws and voxels <= MOST_KEPT else {}
+                        predictions |= {case.id: outcome.prediction} if draws and voxels <= MOST_KEPT else {}
                 tracker(done, len(cases))
     except KeyboardInterrupt as stop:
         if not keeps or not any(own for own, _ in ended.values()):
@@ -297,7 +297,7 @@ def score(
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_table(rows)
     ranked = model.task.rank(table) if draws else ()
-    shown = _shown(model, {case.id: case for case in cases}, ranked, wrong_calls(model.task, table), made)
+    shown = _shown(model, {case.id: case for case in cases}, ranked, wrong_calls(model.task, table), predictions)
     summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
     overview = model.task.overview(table) if draws else ()
     tested = [cases[number] for number in sorted(ended) if parts.get(cases[number].id, "test") == "test"]
@@ -354,7 +354,7 @@ def _shown(
     cases: Mapping[str, Case],
     ranked: Sequence[str],
     wrong: Collection[str],
-    made: Mapping[str, Prediction],
+    predictions: Mapping[str, Prediction],
 ) -> list[tuple[str, str, Sequence[Figure], str]]:
     middle = len(ranked) // 2
     chosen: dict[str, str] = {}
@@ -371,7 +371,7 @@ def _shown(
     shown: list[tuple[str, str, Sequence[Figure], str]] = []
     for case_id, word in sorted(chosen.items(), key=lambda item: order.index(item[1])):
         case = cases[case_id]
-        prediction = made[case_id] if case_id in made else model.predict(case)
+        prediction = predictions[case_id] if case_id in predictions else model.predict(case)
         shown.append((word, case_id, model.task.figures(prediction, case), page_of(case, prediction, model.task)))
     return shown
 
@@ -379,10 +379,10 @@ def _shown(
 def wrong_calls(task: Task, table: Table) -> list[str]:
     """The cases of which something else is called than the reference names, a class or a finding."""
     wrong = dict[str, None]()
-    for own in part_tables(task, table).values():
-        if {"predicted", "reference"} <= set(own) and not pd.api.types.is_numeric_dtype(own["reference"]):
-            known = own[own["reference"].notna() & own["predicted"].notna()]
-            wrong |= dict.fromkeys(known.loc[known["predicted"] != known["reference"], "case"].astype(str))
+    for rows in part_tables(task, table).values():
+        if {"predicted", "reference"} <= set(rows) and not pd.api.types.is_numeric_dtype(rows["reference"]):
+            answered = rows[rows["reference"].notna() & rows["predicted"].notna()]
+            wrong |= dict.fromkeys(answered.loc[answered["predicted"] != answered["reference"], "case"].astype(str))
     return list(wrong)
 
 
@@ -485,8 +485,8 @@ def shift_of(
     if guard is None or not features:
         return None
     calibrated = guard.calibrated
-    known = list(features.values())
-    scored = np.stack([known[n][1] for n in one_of_each([patient for patient, _ in known])])
+    features_known = list(features.values())
+    scored = np.stack([features_known[n][1] for n in one_of_each([patient for patient, _ in features_known])])
     if min(len(scored), len(calibrated)) < FEWEST_FOR_SHIFT:
         return None
     unit = "patients" if patients_known else "cases"

@@ -180,8 +180,8 @@ class Couriers:
             if peer.ae_title == report.peer:
                 self.outbox.committed(list(report.committed), name)
                 if count := self.outbox.disowned(report.failed, name):
-                    kept = counted(count, "answer that it took, which is", "answers that it took, which are")
-                    log.warning("peer %s reports that it does not keep %s aside", name, kept)
+                    words = counted(count, "answer that it took, which is", "answers that it took, which are")
+                    log.warning("peer %s reports that it does not keep %s aside", name, words)
 
     def vouch(self) -> int:
         """Answer one request for commitment, once the objects survive a power cut; how many objects do."""
@@ -241,17 +241,17 @@ class Couriers:
                 break
             time.sleep(AGAIN_S)
             paths = self._paths(uids)
-        folder, kept = self.settings.folder, set[str]().union(*paths.values())
+        folder, secured = self.settings.folder, set[str]().union(*paths.values())
         # What came under the same UID lies aside: whoever sent that relies on it as well.
-        asides = [one.path.relative_to(folder).as_posix() for one in read_asides(folder) if one.first in kept]
-        secure(folder, [*kept, *asides])
+        asides = [one.path.relative_to(folder).as_posix() for one in read_asides(folder) if one.first in secured]
+        secure(folder, [*secured, *asides])
         return paths
 
     def _paths(self, uids: Sequence[str]) -> Mapping[str, set[str]]:
         """{UID: paths} of objects that are here: in the records, and with their file; two studies may share a UID."""
-        wanted = select(instances.c.uid, instances.c.path).where(instances.c.uid.in_(uids))
+        query = select(instances.c.uid, instances.c.path).where(instances.c.uid.in_(uids))
         with self.database.read() as connection:
-            rows = connection.execute(wanted).all()
+            rows = connection.execute(query).all()
         paths = defaultdict[str, set[str]](set)
         for row in rows:
             if (self.settings.folder / row.path).exists():
@@ -282,9 +282,9 @@ class Rejecter:
     def _noted(self, superseded: Superseded) -> bool:
         """Whether there is a note for a job and a peer from now on."""
         folder, name = self.settings.folder / "results" / superseded.job, note_name(superseded.peer)
-        there = {folder / one: uid for one, uid in superseded.objects.items() if (folder / one).exists()}
+        present = {folder / one: uid for one, uid in superseded.objects.items() if (folder / one).exists()}
         try:
-            answer = self._written(folder / name, there, superseded)
+            answer = self._written(folder / name, present, superseded)
         except FormatError as error:
             log.warning("job %s: no rejection note can be written: %s", superseded.job, error.problem)
             self.undone.add((superseded.job, superseded.peer))

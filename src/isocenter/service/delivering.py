@@ -42,14 +42,14 @@ def sent_one_by_one(
     Raises PeerError where the peer has answered no try.
     """
     rows, answered = list[Sent](), 0
-    for place, path in enumerate(paths):
+    for index, path in enumerate(paths):
         began = time.monotonic()
         try:
             rows.append(send(path))
             answered += 1
         except PeerError as error:
             is_over = time.monotonic() - began > SLOW_S or (leaves is not None and isinstance(error, leaves))
-            left = paths[place:] if is_over else [path]
+            left = paths[index:] if is_over else [path]
             rows += [Sent(one, "", None, error.problem) for one in left]
             if len(rows) == len(paths) and not answered:
                 raise
@@ -79,8 +79,8 @@ def report_to(peer: str, settings: Settings, database: Database, records: Sequen
 
 
 def _by_fhir(fhir: Fhir, idle_s: float, report: Report) -> None:
-    made = bundle(report, fhir.version, transaction=True)
-    FhirServer(fhir.base, idle_s).transact(checked(made, fhir.version))
+    resource = bundle(report, fhir.version, transaction=True)
+    FhirServer(fhir.base, idle_s).transact(checked(resource, fhir.version))
 
 
 def _by_hl7(peer: str, idle_s: float, report: Report) -> None:
@@ -258,7 +258,7 @@ def _mail(notice: dict[str, str], sender: str, to: str) -> EmailMessage:
     mail["From"], mail["To"] = sender, to
     mail["Message-ID"] = f"<{notice['notice']}@{sender.rpartition('@')[2]}>"
     mail["Idempotency-Key"] = notice["notice"]
-    stated = [name for name in ("priority", "finding", "study", "because", "link") if name in notice]
-    mail.set_content("\n".join(f"{name}: {notice[name]}" for name in stated))
+    stated_facts = [name for name in ("priority", "finding", "study", "because", "link") if name in notice]
+    mail.set_content("\n".join(f"{name}: {notice[name]}" for name in stated_facts))
     mail.add_attachment(json.dumps(notice), subtype="json", filename="notice.json")
     return mail

@@ -95,13 +95,13 @@ class Keeper:
         for row in self.index.to_route(STUDIES):
             self.route(row)
         for done in self.index.settle():
-            stated = "; ".join(word for word in (done.outcome, done.reason) if word)
-            log.info("study %s is %s: %s", done.study, done.state, stated)
+            words = "; ".join(word for word in (done.outcome, done.reason) if word)
+            log.info("study %s is %s: %s", done.study, done.state, words)
 
     def find(self) -> int:
         """Rows for files without one; how many there were."""
-        known = lru_cache(maxsize=64)(self.index.known)
-        lost = files_without_row(self.settings.folder, lambda path: path in known(path.split("/")[2]))
+        is_known = lru_cache(maxsize=64)(self.index.known)
+        lost = files_without_row(self.settings.folder, lambda path: path in is_known(path.split("/")[2]))
         return self._add(list(lost))
 
     def absorb(self) -> int:
@@ -216,7 +216,7 @@ class Keeper:
         rules = [rule for rule in self.rules if not rule.only_ordered or rule.name in ordered]
         routing = study_routing(rules, models, series, answers)
         labels = {rule.name: models[rule.model].labels for rule in self.rules}
-        wanted, fresh = list[Wanted](), 0
+        jobs_wanted, fresh = list[Wanted](), 0
         with self.jobs.database.write() as connection:
             for rule, inputs in routing.jobs:
                 places = [one.priority for one in orders if one.holds(rule.name, inputs.values())]
@@ -224,16 +224,20 @@ class Keeper:
                     continue
                 inside = box_inside(rule, list(inputs.values()), results, labels)
                 digest = inputs_hash(inputs, contents, inside)
-                stated = {"series": dict(inputs), "hash": digest, **({} if inside is None else {"inside": inside})}
-                wanted.append(Wanted(rule.name, models[rule.model].hash, digest, stated))
+                inputs_stated = {
+                    "series": dict(inputs),
+                    "hash": digest,
+                    **({} if inside is None else {"inside": inside}),
+                }
+                jobs_wanted.append(Wanted(rule.name, models[rule.model].hash, digest, inputs_stated))
                 columns = {
                     "revision": study.revision,
                     "model": rule.model,
                     "priority": min([PRIORITIES.index(rule.priority), *places]),
                     "after_s": seconds_until(rule.hours, datetime.now()),
                 }
-                fresh += self.jobs.add(connection, study=study.study, **vars(wanted[-1]), **columns)
-            self.index.routed(connection, study.study, study.revision, wanted, routing.untaken)
+                fresh += self.jobs.add(connection, study=study.study, **vars(jobs_wanted[-1]), **columns)
+            self.index.routed(connection, study.study, study.revision, jobs_wanted, routing.untaken)
         return fresh
 
 
@@ -298,8 +302,8 @@ class Performer:
 
     def _progressed(self, row: Row[Any], dataset: pydicom.Dataset, percent: int) -> bool:
         """Note how far the jobs are, where that has changed; False, because there is more to do."""
-        known = dataset.get("ProcedureStepProgressInformationSequence") or []
-        if not known or known[0].get("ProcedureStepProgress") != percent:
+        progress = dataset.get("ProcedureStepProgressInformationSequence") or []
+        if not progress or progress[0].get("ProcedureStepProgress") != percent:
             dataset.ProcedureStepProgressInformationSequence = [_progress(percent, "the jobs of the rule are at work")]
             self.workitems.perform(row, dataset)
         return False
@@ -333,12 +337,12 @@ class Performer:
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = file.sop_class, file.sop_instance_uid
             by_series[identity.series].append(item)
         for series, items in by_series.items():
-            output, place = pydicom.Dataset(), pydicom.Dataset()
+            output, location = pydicom.Dataset(), pydicom.Dataset()
             output.TypeOfInstances = "DICOM"
             output.StudyInstanceUID, output.SeriesInstanceUID = row.study_uid, series
             output.ReferencedSOPSequence = items
-            place.RetrieveURL = f"{self.settings.http.reached}/dicomweb/studies/{row.study_uid}/series/{series}"
-            output.WADORSRetrievalSequence = [place]
+            location.RetrieveURL = f"{self.settings.http.reached}/dicomweb/studies/{row.study_uid}/series/{series}"
+            output.WADORSRetrievalSequence = [location]
             yield output
 
 

@@ -64,8 +64,8 @@ class Sealing:
         if last != self._said:
             log.info("audit: event %d is the last, and its hash is %s", last.sequence, last.hash)
             if (to := self.settings.audit.syslog) is not None:
-                stated = {"node": self.settings.node.name, "sequence": last.sequence, "hash": last.hash}
-                send_syslog(to, syslog_message(KIND, json.dumps(stated), datetime.now().astimezone()))
+                message = {"node": self.settings.node.name, "sequence": last.sequence, "hash": last.hash}
+                send_syslog(to, syslog_message(KIND, json.dumps(message), datetime.now().astimezone()))
             self._said = last
         return 0
 

@@ -86,8 +86,8 @@ def _streaks(image: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     radius = rng.uniform(*RADIUS) * min(spatial[:2]) + 0.5
     centre = [rng.uniform(0.2, 0.8) * size for size in spatial]
     offsets = []
-    for axis, (size, place) in enumerate(zip(spatial, centre, strict=True)):
-        line = torch.arange(size, dtype=image.dtype, device=image.device) + 0.5 - place
+    for axis, (size, middle) in enumerate(zip(spatial, centre, strict=True)):
+        line = torch.arange(size, dtype=image.dtype, device=image.device) + 0.5 - middle
         offsets.append(line.reshape([-1 if other == axis else 1 for other in range(len(spatial))]))
     distance = (offsets[0] ** 2 + offsets[1] ** 2).sqrt()
     angle = torch.atan2(offsets[0], offsets[1])
@@ -97,8 +97,8 @@ def _streaks(image: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     streaks = fan / np.sqrt(STREAKS) * (radius / distance.clamp(min=radius))
     square = distance**2 + sum(offset**2 for offset in offsets[2:])
     slices = torch.exp(-sum((offset**2 for offset in offsets[2:]), torch.zeros(())) / (2 * radius**2))
-    whole = torch.broadcast_to(streaks * slices, spatial)
-    return whole[None], torch.broadcast_to(square <= radius**2, spatial)[None]
+    volume = torch.broadcast_to(streaks * slices, spatial)
+    return volume[None], torch.broadcast_to(square <= radius**2, spatial)[None]
 
 
 # Of the polynomial of a bias field: coils reach far, so that their sensitivity has no fine detail.
@@ -122,8 +122,8 @@ def bias_field(
     allowed = (orders > 0) & (orders <= DEGREE)
     # The higher terms peak in the corners, where a coil does not reach: they weigh less.
     weight = allowed / np.maximum(orders, 1) ** 2
-    drawn = np.stack([rng.uniform(-1, 1, weight.shape) * weight for rng in generators])
-    field = torch.as_tensor(drawn, dtype=images.dtype, device=images.device)
+    weights = np.stack([rng.uniform(-1, 1, weight.shape) * weight for rng in generators])
+    field = torch.as_tensor(weights, dtype=images.dtype, device=images.device)
     for size in images.shape[2:]:
         # Legendre polynomials do not lean on each other, so that no coefficient hides another.
         basis = np.polynomial.legendre.legvander(np.linspace(-1, 1, size), DEGREE)

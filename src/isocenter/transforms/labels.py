@@ -146,14 +146,14 @@ def _as_they_are(weight: NDArray[np.float32]) -> NDArray[np.float64]:
 def _by_votes(labels: NDArray[Any], count: int) -> Decide:
     """Each neighbour votes for its label with its weight."""
 
-    def decide(place: NDArray[np.intp], weight: NDArray[np.float64]) -> NDArray[Any]:
+    def decide(index: NDArray[np.intp], weight: NDArray[np.float64]) -> NDArray[Any]:
         """The labels with the most votes."""
-        ballots, values = labels[place].astype(np.intp), None
+        ballots, values = labels[index].astype(np.intp), None
         if count > WIDEST_SPAN:
             values, ballots = np.unique(ballots, return_inverse=True)
         length = count if values is None else len(values)
-        ballot = ballots.reshape(place.shape) + np.arange(len(place))[:, None] * length
-        votes = np.bincount(ballot.ravel(), weight.ravel(), len(place) * length)
+        ballot = ballots.reshape(index.shape) + np.arange(len(index))[:, None] * length
+        votes = np.bincount(ballot.ravel(), weight.ravel(), len(index) * length)
         # Of equal shares the highest label's: what is half a structure stays one, as nnU-Net has it.
         winner = length - 1 - votes.reshape(-1, length)[:, ::-1].argmax(axis=1)
         return winner if values is None else values[winner]
@@ -166,9 +166,9 @@ def _by_scores(scores: NDArray[np.float32], kind: np.dtype[Any]) -> Decide:
     # A neighbour's scores lie together: it is them that are fetched from all over the slab.
     rows = np.ascontiguousarray(scores.reshape(len(scores), -1).T)
 
-    def decide(place: NDArray[np.intp], weight: NDArray[np.float64]) -> NDArray[Any]:
+    def decide(index: NDArray[np.intp], weight: NDArray[np.float64]) -> NDArray[Any]:
         """The classes with the highest sums of scores."""
-        sums = np.matmul(weight.astype(kind)[:, None], rows[place])
+        sums = np.matmul(weight.astype(kind)[:, None], rows[index])
         return sums[:, 0].astype(scores.dtype, copy=False).argmax(axis=1)
 
     return decide
@@ -208,8 +208,8 @@ class Stretched:
             raise IndexError("outputs are taken apart by place alone")
         parts += [slice(None)] * (len(self.steps) - len(parts))
         steps = tuple(None if step is None else step.part(part) for step, part in zip(self.steps, parts, strict=True))
-        whole = [part if step is None else slice(None) for step, part in zip(self.steps, parts, strict=True)]
-        return replace(self, scores=self.scores[(slice(None), *whole)], steps=steps)
+        full_parts = [part if step is None else slice(None) for step, part in zip(self.steps, parts, strict=True)]
+        return replace(self, scores=self.scores[(slice(None), *full_parts)], steps=steps)
 
     def transpose(self, *axes: Any) -> Stretched:
         """The same with its spatial axes in another order, in NumPy's notation."""
@@ -223,14 +223,14 @@ class Stretched:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         kind = np.result_type(self.scores, *(step.weight for step in self.steps if step is not None))
-        made: NDArray[Any] = self.scores.astype(kind, copy=False)
+        array: NDArray[Any] = self.scores.astype(kind, copy=False)
         for axis in self.order:
             if (step := self.steps[axis]) is not None:
-                made = np.asarray(along(made, axis + 1, step))
-        made = made.astype(self.scores.dtype, copy=False)
+                array = np.asarray(along(array, axis + 1, step))
+        array = array.astype(self.scores.dtype, copy=False)
         if self.then is not None:
-            made = self.then(made)
-        return made.astype(dtype or made.dtype, copy=bool(copy))
+            array = self.then(array)
+        return array.astype(dtype or array.dtype, copy=bool(copy))
 
     def largest(self) -> NDArray[np.integer]:
         """(*spatial) which class has the largest output."""

@@ -46,6 +46,6 @@ class DrawnMap(NamedTuple):
     voxels: NDArray[np.bool_] | None = None
     known: tuple[bool, ...] | None = None
 
-    def knows(self, place: int) -> bool:
+    def knows(self, index: int) -> bool:
         """Whether the structure at this place was drawn."""
-        return self.known is None or self.known[place]
+        return self.known is None or self.known[index]

@@ -77,9 +77,9 @@ class Patients:
         cls, rows: Floats, groups: Sequence[str], patients: Sequence[str], covariates: Mapping[str, Sequence[Any]]
     ) -> Patients:
         """The patients by one case of each patient and group (`one_of_each`)."""
-        kept = one_of_each([f"{patient}\n{group}" for patient, group in zip(patients, groups, strict=True)])
-        own = {name: [values[n] for n in kept] for name, values in covariates.items()}
-        return cls(rows[kept], np.asarray(groups)[kept], own)
+        first = one_of_each([f"{patient}\n{group}" for patient, group in zip(patients, groups, strict=True)])
+        of_patients = {name: [values[n] for n in first] for name, values in covariates.items()}
+        return cls(rows[first], np.asarray(groups)[first], of_patients)
 
 
 def group_shift(attribute: str, patients: Patients, *, seed: int) -> tuple[list[Shifted], list[Balance]]:
@@ -120,10 +120,10 @@ def shift_words(attribute: str, shifts: Sequence[Shifted], matched_by: Sequence[
         return f"{attribute}: too few patients to compare its groups."
     unlike, others = list[str](), dict[str, float]()
     for first, second in compared:
-        own = [one for one in shifts if (one.first, one.second) == (first, second)]
-        p, pair = min(one.p_adjusted for one in own if not one.matched), f"{first} and {second}"
+        of_pair = [one for one in shifts if (one.first, one.second) == (first, second)]
+        p, pair = min(one.p_adjusted for one in of_pair if not one.matched), f"{first} and {second}"
         if p < SHOWN_LEVEL:
-            pairs = [one for one in own if one.matched]
+            pairs = [one for one in of_pair if one.matched]
             unlike.append(f"{pair} look different (adjusted p {p:.2g}){_matched_words(pairs, matched_by)}.")
         else:
             others[pair] = p
@@ -173,7 +173,7 @@ def _of(values: Sequence[Any], here: np.ndarray) -> list[Any]:
 
 def encoded(covariates: Mapping[str, Sequence[Any]]) -> dict[str, Floats]:
     """{covariate or covariate=level: (patients,)}: numbers as they are, levels 0 or 1; what is missing is a level."""
-    made: dict[str, Floats] = {}
+    columns: dict[str, Floats] = {}
     for name, values in covariates.items():
         missing = np.array([is_missing(value) for value in values])
         numbers = [number_in(value) for value, gap in zip(values, missing, strict=True) if not gap]
@@ -181,14 +181,14 @@ def encoded(covariates: Mapping[str, Sequence[Any]]) -> dict[str, Floats]:
             column = np.zeros(len(values))
             column[~missing] = np.array(numbers, dtype=float)
             column[missing] = column[~missing].mean()
-            made[name] = column
+            columns[name] = column
         else:
             levels = np.array([level_in(value) for value in values])
             levels[missing] = ""
-            made |= {f"{name}={one}": (levels == one).astype(float) for one in sorted(set(levels) - {""})}
+            columns |= {f"{name}={one}": (levels == one).astype(float) for one in sorted(set(levels) - {""})}
         if missing.any() and not missing.all():
-            made[f"{name} is missing"] = missing.astype(float)
-    return made
+            columns[f"{name} is missing"] = missing.astype(float)
+    return columns
 
 
 def propensity(treated: np.ndarray, columns: Sequence[Floats]) -> Floats:
@@ -196,14 +196,14 @@ def propensity(treated: np.ndarray, columns: Sequence[Floats]) -> Floats:
 
     Rosenbaum and Rubin, Biometrika 1983, doi:10.1093/biomet/70.1.41
     """
-    wanted = treated.astype(float)
+    truth = treated.astype(float)
     scaled = [(one - one.mean()) / one.std() for one in columns if one.std() > 0]
-    features = np.stack([np.ones(len(wanted)), *scaled], axis=1)
+    features = np.stack([np.ones(len(truth)), *scaled], axis=1)
     coefficients = np.zeros(features.shape[1])
     for _ in range(FIT_STEPS):
         chance = special.expit(features @ coefficients)
         hessian = (features * (chance * (1 - chance))[:, None]).T @ features + FIT_RIDGE * np.eye(len(coefficients))
-        step = np.linalg.solve(hessian, features.T @ (wanted - chance) - FIT_RIDGE * coefficients)
+        step = np.linalg.solve(hessian, features.T @ (truth - chance) - FIT_RIDGE * coefficients)
         coefficients = coefficients + step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-12))
         if np.abs(step).max() < 1e-10:
             break
@@ -329,8 +329,8 @@ def _separation(rows: Floats, is_first: Floats) -> Floats:
     features = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
     inverse = np.linalg.inv(features.T @ features + np.eye(features.shape[1]))
     hat = features @ inverse @ features.T
-    own = np.diag(hat)
-    predicted = (is_first @ hat - is_first * own) / (1 - own)
+    leverage = np.diag(hat)
+    predicted = (is_first @ hat - is_first * leverage) / (1 - leverage)
     # Without a row its own group is rarer, so that a regression that knows nothing says the other one of each.
     size, count = is_first.sum(axis=1, keepdims=True), is_first.shape[1]
     predicted = predicted - (size - is_first) / (count - 1)
@@ -342,8 +342,8 @@ def _separation(rows: Floats, is_first: Floats) -> Floats:
 def _whitened(rows: Floats) -> Floats:
     """(cases, axes)"""
     axes, lengths, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
-    kept = lengths > ROUNDING * max(float(lengths[0]), np.finfo(float).tiny)
-    return axes[:, : min(MOST_AXES, len(rows) // CASES_AN_AXIS, int(kept.sum()))] * np.sqrt(len(rows))
+    is_kept = lengths > ROUNDING * max(float(lengths[0]), np.finfo(float).tiny)
+    return axes[:, : min(MOST_AXES, len(rows) // CASES_AN_AXIS, int(is_kept.sum()))] * np.sqrt(len(rows))
 
 
 def _some(rows: Floats, random: np.random.Generator) -> Floats:

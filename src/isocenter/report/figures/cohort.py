@@ -37,11 +37,11 @@ def flow_of_cases(steps: Sequence[tuple[str, str]], parts: Sequence[str], title:
         axes.set_ylim(-height, 0.1)
         axes.set_axis_off()
         centre, wide = width * 0.36, 3.2
-        for place, (text, leaving) in enumerate(steps):
-            top = -place * (HEIGHT + GAP)
+        for index, (text, leaving) in enumerate(steps):
+            top = -index * (HEIGHT + GAP)
             _box(axes, ink, centre, top, wide, text)
             below = top - HEIGHT - GAP
-            if place + 1 < len(steps):
+            if index + 1 < len(steps):
                 _arrow(axes, ink, (centre, top - HEIGHT), (centre, below))
             if leaving:
                 middle = top - HEIGHT - GAP / 2
@@ -49,8 +49,8 @@ def flow_of_cases(steps: Sequence[tuple[str, str]], parts: Sequence[str], title:
                 _arrow(axes, ink, (centre, middle), (width - 2.45, middle))
         last = -(len(steps) - 1) * (HEIGHT + GAP) - HEIGHT
         share = width / max(len(parts), 1)
-        for place, text in enumerate(parts):
-            middle = share * (place + 0.5)
+        for index, text in enumerate(parts):
+            middle = share * (index + 0.5)
             _box(axes, ink, middle, last - GAP, share - 0.2, text)
             _arrow(axes, ink, (centre, last), (middle, last - GAP))
 
@@ -93,9 +93,9 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], title: str, *, captio
         """A bar a class, in pieces for the parts of the split."""
         axes = canvas.subplots()
         start = np.zeros(len(shown))
-        for place, part in enumerate(parts):
+        for index, part in enumerate(parts):
             sizes = np.array([counts[name].get(part, 0) for name in shown], dtype=float)
-            colour = ink.series[place % len(ink.series)]
+            colour = ink.series[index % len(ink.series)]
             axes.barh(range(len(shown)), sizes, 0.6, left=start, color=colour, alpha=0.65, label=part)
             start += sizes
         for row, name in enumerate(shown):
@@ -136,15 +136,15 @@ def profiles(
     """
     shares, borders = np.asarray(lines, dtype=float), np.asarray(edges, dtype=float)
     middles = (borders[1:] + borders[:-1]) / 2
-    each = max(1, len(shares) // MOST_LINES)
+    step = max(1, len(shares) // MOST_LINES)
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A thin line a case, and the median."""
         panel = canvas.subplots()
-        thin = [np.column_stack([middles, line]) for line in shares[::each]]
+        thin = [np.column_stack([middles, line]) for line in shares[::step]]
         panel.add_collection(LineCollection(thin, colors=ink.series[0], alpha=0.15, linewidths=0.7))
-        for place in marked:
-            panel.plot(middles, shares[place], color=ink.series[1], alpha=0.8, linewidth=0.9)
+        for position in marked:
+            panel.plot(middles, shares[position], color=ink.series[1], alpha=0.8, linewidth=0.9)
         panel.plot(middles, np.median(shares, axis=0), color=ink.series[0], linewidth=2)
         panel.set_ylim(0, 1.15 * float(np.quantile(shares, 0.995)) or 1)
         panel.set_xlabel(axis)

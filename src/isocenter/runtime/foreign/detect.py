@@ -125,8 +125,8 @@ def write_calibrated(model: Model, source: Path, facts: Mapping[str, Any], folde
     else:
         inner = BUNDLE
         shutil.copytree(name, folder / inner)
-    kept = {*tasks.found_after_training(model.task), *tasks.registered_settings(model.task)}
-    found = {setting: value for setting, value in tasks.settings_of(model.task).items() if setting in kept}
+    settings = {*tasks.found_after_training(model.task), *tasks.registered_settings(model.task)}
+    found = {setting: value for setting, value in tasks.settings_of(model.task).items() if setting in settings}
     model.parts.write(folder)
     write_json(folder / RECORD, SCHEMA, {"model": inner, "task": found, **model.parts.settings, **facts})
     seal(folder)
@@ -150,8 +150,8 @@ def with_calibration(model: Model, path: Path) -> Model:
         task = tasks.build({"name": model.task.name, **tasks.settings_of(model.task), **record["task"]})
     except BUILDING_ERRORS as error:
         raise IntegrityError(f"does not fit its model ({error})", str(path / RECORD), "Calibrate it again") from error
-    kept = {name: record[name] for name in ("trained", "limits")}
-    return with_parts(replace(model, task=task, record={**model.record, **kept}), record, path)
+    unchanged = {name: record[name] for name in ("trained", "limits")}
+    return with_parts(replace(model, task=task, record={**model.record, **unchanged}), record, path)
 
 
 def _record(path: Path) -> Mapping[str, Any]:

@@ -105,8 +105,8 @@ class _Path:
 
 def _square(affine: Any, ndim: int) -> Floats:
     """(ndim + 1, ndim + 1), of a matrix that may have more axes."""
-    given, square = np.asarray(affine, dtype=np.float64), np.eye(ndim + 1)
-    square[:ndim, :ndim], square[:ndim, ndim] = given[:ndim, :ndim], given[:ndim, -1]
+    matrix, square = np.asarray(affine, dtype=np.float64), np.eye(ndim + 1)
+    square[:ndim, :ndim], square[:ndim, ndim] = matrix[:ndim, :ndim], matrix[:ndim, -1]
     return square
 
 
@@ -150,16 +150,16 @@ def _turned_change(path: _Path, before: Floats) -> Change:
 
 def _resampled(path: _Path, before: Floats, size: Sequence[int]) -> Change | None:
     """Linear, and beyond its edge the image goes on."""
-    place, now = np.linalg.solve(path.affine, before), [len(step.index) for step in path.steps]
-    lean = np.abs(place[:-1, :-1] - np.diag(np.diag(place)[:-1])) @ np.asarray(size, dtype=float)
+    corner, now = np.linalg.solve(path.affine, before), [len(step.index) for step in path.steps]
+    lean = np.abs(corner[:-1, :-1] - np.diag(np.diag(corner)[:-1])) @ np.asarray(size, dtype=float)
     if lean.max() > LEAN:
         return None
     path.affine = before
-    if now == list(size) and np.allclose(place, np.eye(len(place)), atol=UNCHANGED):
+    if now == list(size) and np.allclose(corner, np.eye(len(corner)), atol=UNCHANGED):
         return _stayed([None] * len(size))
     steps: list[Taps | None] = []
     for axis, (old, new) in enumerate(zip(now, size, strict=True)):
-        scale, offset = place[axis, axis], place[axis, -1]
+        scale, offset = corner[axis, axis], corner[axis, -1]
         path.steps[axis] = _after(path.steps[axis], _linear(scale * np.arange(new) + offset, old))
         steps.append(_linear((np.arange(old) - offset) / scale, new))
     return _stayed(steps)
@@ -207,8 +207,8 @@ def _trace(path: _Path, padded: Sequence[int], source: Geometry, spacing: tuple[
     """The trace in the order of the network's axes; what no row of the network's grid takes part in is cut away."""
     order = [path.axes.index(axis) for axis in range(source.ndim)]
     crop, shape, pad, back = [], [], [], []
-    for own, size in zip(order, padded, strict=True):
-        step = path.steps[own].part(slice(None, None, -1 if path.flips[own] else 1))
+    for axis_of, size in zip(order, padded, strict=True):
+        step = path.steps[axis_of].part(slice(None, None, -1 if path.flips[axis_of] else 1))
         used = np.flatnonzero(step.weight.sum(axis=1) > LEAST)
         if not len(used):
             return None
@@ -248,17 +248,17 @@ class Regions:
 
     def __getitem__(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
         axes = zip(region[1:], self.shape[1:], strict=True)
-        wanted = [slice(*part.indices(size)[:2]) for part, size in axes]
-        sizes, axis = [part.stop - part.start for part in wanted], self.walk.axis
+        slices = [slice(*part.indices(size)[:2]) for part, size in axes]
+        sizes, axis = [part.stop - part.start for part in slices], self.walk.axis
         made = np.empty((self.shape[0], *sizes), dtype=np.float32)
         # A voxel of a coarser grid is made of many, in double precision: a few rows at a time.
         finer = math.prod(self.image.geometry.shape) / math.prod(self.shape[1:])
         count = max(1, int(BLOCK_VOXELS / (finer * math.prod(sizes) / sizes[axis])))
-        starts = range(wanted[axis].start, wanted[axis].stop, count)
+        starts = range(slices[axis].start, slices[axis].stop, count)
         for start in reversed(starts) if self.walk.backwards else starts:
-            rows = slice(start, min(start + count, wanted[axis].stop))
+            rows = slice(start, min(start + count, slices[axis].stop))
             inside = [slice(None)] * (axis + 1) + [slice(rows.start - starts.start, rows.stop - starts.start)]
-            made[tuple(inside)] = self._after(len(self.steps), (*wanted[:axis], rows, *wanted[axis + 1 :]))
+            made[tuple(inside)] = self._after(len(self.steps), (*slices[:axis], rows, *slices[axis + 1 :]))
         return made[region[0]]
 
     def _after(self, count: int, region: Region) -> NDArray[np.float32]:
@@ -271,16 +271,16 @@ class Regions:
         parts = [None if taps is None else taps.part(part) for taps, part in zip(step.steps, region, strict=True)]
         near, counted = [], []
         for part, taps in zip(region, parts, strict=True):
-            [own], [from_there] = ((part,), (None,)) if taps is None else source_region([taps])
-            near.append(own)
+            [rows], [from_there] = ((part,), (None,)) if taps is None else source_region([taps])
+            near.append(rows)
             counted.append(from_there)
         before: list[slice] = [slice(0)] * len(near)
         sizes = self._sizes(count - 1)
-        for own, axis, flip in zip(near, step.axes, step.flips, strict=True):
-            before[axis] = slice(sizes[axis] - own.stop, sizes[axis] - own.start) if flip else own
-        made = permuted(self._after(count - 1, tuple(before)), step.axes, step.flips)
+        for rows, axis, flip in zip(near, step.axes, step.flips, strict=True):
+            before[axis] = slice(sizes[axis] - rows.stop, sizes[axis] - rows.start) if flip else rows
+        moved = permuted(self._after(count - 1, tuple(before)), step.axes, step.flips)
         order = growing([(a.stop - a.start, b.stop - b.start) for a, b in zip(near, region, strict=True)])
-        return np.asarray(Stretched(made, tuple(counted), order))
+        return np.asarray(Stretched(moved, tuple(counted), order))
 
     def _sizes(self, count: int) -> tuple[int, ...]:
         """Voxels along each axis after so many steps."""
@@ -361,12 +361,12 @@ class MonaiTransforms:
         pixels = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
         prepared = self.transform({KEY: _with_affine(pixels, geometry)})[KEY]
         pad = padding(tuple(prepared.shape[1:]), self.patch)  # as MONAI's own windows have it
-        seen = np.pad(np.asarray(prepared.numpy(), dtype=np.float32), [(0, 0), *pad])
-        made = changes(prepared.applied_operations, prepared.affine, prepared.shape[1:], pad, geometry)
-        if made is None:
-            return np.ascontiguousarray(seen), Transformed(image.geometry, prepared, pad, turned)
-        trace = made[0].by_smallest_plane()
-        return np.ascontiguousarray(seen), _from_rows(trace, image.geometry) if turned else trace
+        padded = np.pad(np.asarray(prepared.numpy(), dtype=np.float32), [(0, 0), *pad])
+        found = changes(prepared.applied_operations, prepared.affine, prepared.shape[1:], pad, geometry)
+        if found is None:
+            return np.ascontiguousarray(padded), Transformed(image.geometry, prepared, pad, turned)
+        trace = found[0].by_smallest_plane()
+        return np.ascontiguousarray(padded), _from_rows(trace, image.geometry) if turned else trace
 
     def _turns(self, image: Image) -> bool:
         """Whether MONAI knows a picture as (column, row): its readers give it so, but for arrays of NumPy."""
@@ -411,8 +411,8 @@ class MonaiTransforms:
         then = logarithm if self.exclusive else log_odds
         likely = ((region, {name: self._likely(name, one) for name, one in arrays.items()}) for region, arrays in slabs)
         if isinstance(trace, Transformed):
-            name, whole = self._whole(likely, trace)
-            yield tuple(slice(0, size) for size in trace.source.shape), {name: then(whole) if name == HEAD else whole}
+            name, answer = self._whole(likely, trace)
+            yield tuple(slice(0, size) for size in trace.source.shape), {name: then(answer) if name == HEAD else answer}
             return
         for region, arrays in restored(likely, trace, part):
             if HEAD not in arrays:
@@ -435,17 +435,17 @@ class MonaiTransforms:
     def _whole(self, likely: Slabs, trace: Transformed) -> tuple[str, NDArray[np.float32]]:
         """The one output's name, and its numbers on the source grid, as MONAI undoes its steps: class by class."""
         inner = tuple(slice(low, low + n) for (low, _), n in zip(trace.pad, trace.image.shape[1:], strict=True))
-        there, outputs, name = np.empty(0, np.float32), np.empty(0, np.float32), HEAD
+        joined, outputs, name = np.empty(0, np.float32), np.empty(0, np.float32), HEAD
         for (rows, *plane), arrays in likely:
-            [(name, given)] = arrays.items()
-            if not there.size:
+            [(name, array)] = arrays.items()
+            if not joined.size:
                 sizes = [n + low + high for (low, high), n in zip(trace.pad, trace.image.shape[1:], strict=True)]
-                there = np.empty((len(given), *sizes), np.float32)
-                outputs = np.empty((len(there), *trace.source.shape), np.float32)
-            there[(slice(None), rows, *plane)] = given
-        for number in range(len(there)):
+                joined = np.empty((len(array), *sizes), np.float32)
+                outputs = np.empty((len(joined), *trace.source.shape), np.float32)
+            joined[(slice(None), rows, *plane)] = array
+        for number in range(len(joined)):
             operations = copy.deepcopy(trace.image.applied_operations)  # undoing takes notes apart
-            pixels = torch.from_numpy(there[(slice(number, number + 1), *inner)])
+            pixels = torch.from_numpy(joined[(slice(number, number + 1), *inner)])
             image = monai.data.MetaTensor(pixels, affine=trace.image.affine, applied_operations=operations)
             with monai.transforms.utils.allow_missing_keys_mode(self.transform):
                 back = self.transform.inverse({KEY: image})[KEY][0]
@@ -478,11 +478,11 @@ class MonaiTransforms:
                 chain = None if chain is None or not _of_each_voxel(step) else [*chain, step]
         shape = tuple(int(size) for size in image.peek_pending_shape())
         pad = padding(shape, self.patch)
-        made = changes(image.pending_operations, image.peek_pending_affine(), shape, pad, geometry)
-        if made is None:
+        found = changes(image.pending_operations, image.peek_pending_affine(), shape, pad, geometry)
+        if found is None:
             return Foreseen(shape, None, None)
-        trace, each = made
-        steps = None if chain is None else _in_order(chain, each)
+        trace, chain_of_changes = found
+        steps = None if chain is None else _in_order(chain, chain_of_changes)
         if not turned:
             return Foreseen(shape, trace, steps)
         return Foreseen(shape, _from_rows(trace, source), None if steps is None else [TURN, *steps])
@@ -502,9 +502,9 @@ class Foreseen:
     steps: Sequence[Change | Callable[[NDArray[np.float32]], NDArray[np.float32]]] | None
 
 
-def _in_order(chain: Sequence[Any], each: Sequence[Change]) -> list[Any]:
+def _in_order(chain: Sequence[Any], changes_of_steps: Sequence[Change]) -> list[Any]:
     """Functions of intensities, and changes of the grid in place of MONAI's notes of them; the padding comes last."""
-    left, steps = list(each), list[Any]()
+    left, steps = list(changes_of_steps), list[Any]()
     for step in chain:
         if isinstance(step, Mapping):
             steps += [left.pop(0) for _ in single([step])]
@@ -522,8 +522,8 @@ def _of_each_voxel(step: Any) -> bool:
     """Whether what becomes of a voxel depends on its own intensity alone."""
     kinds = monai.transforms
     if isinstance(step, kinds.NormalizeIntensityd):
-        own = step.normalizer
-        return own.subtrahend is not None and own.divisor is not None
+        normalizer = step.normalizer
+        return normalizer.subtrahend is not None and normalizer.divisor is not None
     return isinstance(
         step, (kinds.ScaleIntensityRanged, kinds.ThresholdIntensityd, kinds.EnsureTyped, kinds.CastToTyped)
     )

@@ -91,8 +91,8 @@ class Scheme:
 
 def _zscore(scheme: Scheme, channel: NDArray[np.float32], inside: NDArray[np.bool_] | None) -> None:
     chosen: Any = inside if scheme.masked and inside is not None else slice(None)
-    own = channel[chosen]
-    channel[chosen] = (own - own.mean()) / max(own.std(), LEAST)
+    values = channel[chosen]
+    channel[chosen] = (values - values.mean()) / max(values.std(), LEAST)
 
 
 def _ct(scheme: Scheme, channel: NDArray[np.float32], inside: NDArray[np.bool_] | None) -> None:
@@ -230,19 +230,19 @@ class NNUNetPreprocessing:
             raise GeometryError(f"nothing is left of it at {target} mm", where, "Give a larger image")
         inside = self._inside(data)
         far = self.data.far_axis(steps, target)
-        seen = [
+        channels = [
             resampled(scheme.apply(channel, inside), shape, self.data, far)
             for scheme, channel in zip(self.schemes, data, strict=True)
         ]
         if earlier is not None:
             labels = permuted(_volume(earlier, picture), axes, flips)[(slice(None), *region)][0]
-            seen += self._one_hot(labels, inside, shape, self.labels.far_axis(steps, target))
+            channels += self._one_hot(labels, inside, shape, self.labels.far_axis(steps, target))
         pad = tuple(padding(shape, self.patch))
         cropped = data.shape[1:]
         back = tuple(self.outputs.steps(shape, cropped, self.outputs.far_axis(target, steps)))
         kind = OfPicture if picture else Trace
         trace = kind(image.geometry, None, axes, flips, region, shape, pad, tuple(target), back)
-        return np.pad(np.stack(seen).astype(np.float32, copy=False), ((0, 0), *pad)), trace.by_smallest_plane()
+        return np.pad(np.stack(channels).astype(np.float32, copy=False), ((0, 0), *pad)), trace.by_smallest_plane()
 
     def opened(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
         """The same as a call: the image is prepared whole."""
@@ -332,12 +332,12 @@ def _volume(array: Array, picture: bool) -> Array:
 @lru_cache(maxsize=64)
 def taps(old: int, new: int, order: int) -> Taps:
     """Taps from `old` samples to `new` ones over the same length; beyond the edge the edge goes on. Order 0 or 1."""
-    place = old / new * (np.arange(new) + 0.5) - 0.5
+    position = old / new * (np.arange(new) + 0.5) - 0.5
     if order == 0:
-        index = np.floor(place + 0.5).astype(np.intp)[:, None]
+        index = np.floor(position + 0.5).astype(np.intp)[:, None]
         return Taps(np.clip(index, 0, old - 1), np.ones((new, 1), dtype=np.float32))
-    below = np.floor(place).astype(np.intp)
-    share = place - below
+    below = np.floor(position).astype(np.intp)
+    share = position - below
     index = np.clip(np.stack([below, below + 1], axis=1), 0, old - 1)
     return Taps(index, np.stack([1 - share, share], axis=1).astype(np.float32))
 
@@ -345,9 +345,9 @@ def taps(old: int, new: int, order: int) -> Taps:
 @lru_cache(maxsize=64)
 def _cubic_taps(old: int, new: int) -> Taps:
     """Taps of the coefficients of an axis that is continued at either end."""
-    place = old / new * (np.arange(new) + 0.5) - 0.5 + CONTINUED
-    below = np.floor(place).astype(np.intp)
-    t = (place - below)[:, None]
+    position = old / new * (np.arange(new) + 0.5) - 0.5 + CONTINUED
+    below = np.floor(position).astype(np.intp)
+    t = (position - below)[:, None]
     weight = np.concatenate(
         [(1 - t) ** 3 / 6, 2 / 3 - t**2 + t**3 / 2, 2 / 3 - (1 - t) ** 2 + (1 - t) ** 3 / 2, t**3 / 6], axis=1
     )

@@ -131,8 +131,8 @@ class Reference(Kept):
         least = max(LEAST * float(variances.sum()) / rows.shape[1], np.finfo(np.float32).tiny)
         rest = variances[count:].sum() / max(1, rows.shape[1] - count)
         along, residual = np.maximum(variances[:count], least), np.array([max(rest, least)])
-        made = cls(mean, axes[:count], along, residual, np.empty((0, 0)))
-        return replace(made, neighbours=made.along(rows))
+        reference = cls(mean, axes[:count], along, residual, np.empty((0, 0)))
+        return replace(reference, neighbours=reference.along(rows))
 
     def mahalanobis(self, row: Floats) -> float:
         """The distance in standard deviations of the training cases."""
@@ -211,10 +211,10 @@ class Known:
         Their mean counts with its standard error: the spread of few cases is known from more of them, once scaled, and
         images like theirs are still refused no more often than the level says.
         """
-        (own, _), (mean, error) = self._mean, others._mean
-        if not mean + error <= MOST_TIMES * own:
+        (mean_here, _), (mean, error) = self._mean, others._mean
+        if not mean + error <= MOST_TIMES * mean_here:
             return None
-        return Known(self.distances * max(1.0, (mean + error) / own if own else 1.0), self.weights)
+        return Known(self.distances * max(1.0, (mean + error) / mean_here if mean_here else 1.0), self.weights)
 
     @property
     def _mean(self) -> tuple[float, float]:

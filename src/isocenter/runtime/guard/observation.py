@@ -81,26 +81,26 @@ def _plane(geometry: Geometry) -> str:
 
 
 def _numbers(geometry: Geometry) -> dict[str, float]:
-    own = geometry.canonical
-    extents = [size * step for size, step in zip(own.shape, own.steps, strict=True)]
-    names = AXES if geometry.has_sides else tuple(f"axis {n}" for n in range(own.ndim))
+    canonical = geometry.canonical
+    extents = [size * step for size, step in zip(canonical.shape, canonical.steps, strict=True)]
+    names = AXES if geometry.has_sides else tuple(f"axis {n}" for n in range(canonical.ndim))
     proportions = {
         f"proportion of {names[0]} and {name}": math.log(extents[0] / extent)
         for name, extent in zip(names[1:], extents[1:], strict=False)
     }
     if not geometry.physical:
         return proportions
-    axes = list(zip(names, own.steps, extents, strict=False))
+    axes = list(zip(names, canonical.steps, extents, strict=False))
     spacings = {f"spacing {name}": math.log(step) for name, step, _ in axes}
     return {**proportions, **spacings, **{f"field of view {name}": math.log(extent) for name, _, extent in axes}}
 
 
 def _colour(image: Image) -> dict[str, float]:
     """The distance between the channels of a picture, as a share of its range; none where it is grey, however kept."""
-    own = without_alpha(image.channels)
-    if len(own) == 1 and image.geometry.is_picture:
+    channels = without_alpha(image.channels)
+    if len(channels) == 1 and image.geometry.is_picture:
         return {"colour": math.log(TINT)}
-    if own != COLOUR and not (own == UNNAMED and image.geometry.is_picture):
+    if channels != COLOUR and not (channels == UNNAMED and image.geometry.is_picture):
         return {}
     read, step = image.reader(), max(1, image.shape[1] // LINES)
     rest = (slice(None),) * (len(image.shape) - 2)
@@ -148,10 +148,12 @@ class Composition(NamedTuple):
 
 def composition(window: NDArray[np.float32]) -> Composition:
     """The composition of a window, (channels, *patch), the mean over its channels."""
-    each = [_standard(channel) for channel in window]
-    lags = np.mean([_variogram(channel) for channel in each], axis=0)
+    standardised = [_standard(channel) for channel in window]
+    lags = np.mean([_variogram(channel) for channel in standardised], axis=0)
     texture = np.concatenate([lags.mean(axis=0), (lags[0] - lags[1:]).ravel()])
-    others = (np.mean([measure(channel) for channel in each], axis=0) for measure in (_blocks, _contrast, _symmetry))
+    others = (
+        np.mean([measure(channel) for channel in standardised], axis=0) for measure in (_blocks, _contrast, _symmetry)
+    )
     return Composition(texture, *others)
 
 
@@ -162,12 +164,12 @@ def mean_composition(windows: list[Composition]) -> Composition:
 
 def _standard(channel: NDArray[np.float32]) -> NDArray[np.float32]:
     """The channel with mean 0 and deviation 1; voxels that are absent have the mean."""
-    known = np.isfinite(channel)
-    if not known.any():
+    is_finite = np.isfinite(channel)
+    if not is_finite.any():
         return np.zeros_like(channel)
-    mean, deviation = channel[known].mean(dtype=np.float64), channel[known].std(dtype=np.float64)
+    mean, deviation = channel[is_finite].mean(dtype=np.float64), channel[is_finite].std(dtype=np.float64)
     scale = np.float32(deviation) if deviation > 0 else np.float32(1)
-    return np.asarray(np.where(known, (channel - np.float32(mean)) / scale, np.float32(0)))
+    return np.asarray(np.where(is_finite, (channel - np.float32(mean)) / scale, np.float32(0)))
 
 
 def _variogram(values: NDArray[np.float32]) -> Floats:
@@ -175,9 +177,9 @@ def _variogram(values: NDArray[np.float32]) -> Floats:
     rows = np.zeros((values.ndim, len(LAGS)))
     for axis in range(values.ndim):
         lines = _lines(values, axis)
-        for place, lag in enumerate(LAGS):
+        for index, lag in enumerate(LAGS):
             if lag < len(lines):
-                rows[axis, place] = np.mean(np.square(lines[lag:] - lines[:-lag]))
+                rows[axis, index] = np.mean(np.square(lines[lag:] - lines[:-lag]))
     return np.asarray(np.log(LEAST + rows))
 
 
@@ -206,9 +208,9 @@ def _contrast(values: NDArray[np.float32]) -> Floats:
     return np.array([*ratios, *moments, *np.log(LEAST_SHARE + np.array(shares)), steady])
 
 
-def _ratio(one: float, other: float) -> float:
+def _ratio(first: float, other: float) -> float:
     """The logarithm of the ratio of two distances, which may be 0."""
-    return math.log((LEAST_DISTANCE + float(one)) / (LEAST_DISTANCE + float(other)))
+    return math.log((LEAST_DISTANCE + float(first)) / (LEAST_DISTANCE + float(other)))
 
 
 def _symmetry(values: NDArray[np.float32]) -> Floats:
@@ -302,10 +304,10 @@ class Watching:
         return self._ends is not None and bool((self._ends[0] == self._ends[1]).all())
 
     def observation(
-        self, image: Image, covariates: Mapping[str, Any] | None = None, *, whole: bool = True
+        self, image: Image, covariates: Mapping[str, Any] | None = None, *, is_whole: bool = True
     ) -> Observation:
         """The observation of an image, with its header; of a part of an image its header alone."""
-        if not (self.samples and whole):
+        if not (self.samples and is_whole):
             return Observation(header_of(image, covariates))
         sample = np.concatenate(self.samples, axis=1)
         features = np.mean(self.features, axis=0) if self.features else None

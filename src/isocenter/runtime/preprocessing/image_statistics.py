@@ -36,8 +36,12 @@ def content_of(image: Image) -> Region:
             lowest[channel] = min(lowest[channel], float(values.min(where=valid, initial=np.inf)))
             values[~valid] = -np.inf
             for axis, most in enumerate(highest[channel]):
-                own = most[rows] if axis == len(shape) - 1 else most
-                np.maximum(own, values.max(axis=tuple(other for other in range(len(shape)) if other != axis)), out=own)
+                rows_of_most = most[rows] if axis == len(shape) - 1 else most
+                np.maximum(
+                    rows_of_most,
+                    values.max(axis=tuple(other for other in range(len(shape)) if other != axis)),
+                    out=rows_of_most,
+                )
     region = []
     for axis, size in enumerate(shape):
         used = np.flatnonzero(np.any([rows[axis] > low for rows, low in zip(highest, lowest, strict=True)], axis=0))
@@ -154,10 +158,10 @@ HELD_BYTES = 2**30
 
 def parts_of(trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> list[Part]:
     """Columns of what is wanted of the source's grid, as few as there may be; `region` None stands for all of it."""
-    wanted = tuple(slice(0, size) for size in trace.kept) if region is None else trace.part(region)
-    if wanted is None:
+    region_wanted = tuple(slice(0, size) for size in trace.kept) if region is None else trace.part(region)
+    if region_wanted is None:
         return []
-    pieces = columns(trace, wanted, patch, channels)
+    pieces = columns(trace, region_wanted, patch, channels)
     if region is None and len(pieces) == 1:
         return [Part(slice_order=trace.slice_order)]  # padding and all: a vector is the mean over every window
     return [Part(one, trace.needed(one), trace.slice_order) for one in pieces]
@@ -195,9 +199,9 @@ def held_bytes(trace: Trace, part: Region, patch: Sequence[int], channels: int) 
     return 4 * plane * (patch[walked] * (channels + 1) + rows * channels)
 
 
-def _pieces(whole: Region, counts: Sequence[int]) -> list[Region]:
+def _pieces(region: Region, counts: Sequence[int]) -> list[Region]:
     axes = []
-    for part, count in zip(whole, counts, strict=True):
+    for part, count in zip(region, counts, strict=True):
         size = part.stop - part.start
         borders = [part.start + size * n // count for n in range(count + 1)]
         axes.append([slice(low, high) for low, high in pairwise(borders) if low < high])

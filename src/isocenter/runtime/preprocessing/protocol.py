@@ -114,21 +114,21 @@ class Trace:
     def needed(self, part: Region) -> Region:
         """The region of the padded grid of which a part of the region that was kept is made."""
         region = []
-        for axis, (wanted, (before, _)) in enumerate(zip(part, self.pad, strict=True)):
+        for axis, (rows, (before, _)) in enumerate(zip(part, self.pad, strict=True)):
             step = self.steps_back(axis)
-            index = np.arange(wanted.start, wanted.stop) if step is None else step.index[wanted]
+            index = np.arange(rows.start, rows.stop) if step is None else step.index[rows]
             region.append(slice(before + int(index.min()), before + int(index.max()) + 1))
         return tuple(region)
 
     def part(self, region: Region) -> Region | None:
         """The part of the region that was kept which lies in a region of the source; None where nothing does."""
         remaining = [place for axis, place in enumerate(region) if axis != self.squeezed]
-        own = []
-        for axis, flip, kept in zip(self.axes, self.flips, self.crop, strict=True):
-            place, size = remaining[axis], self.sizes[axis]
-            start, stop = (size - place.stop, size - place.start) if flip else (place.start, place.stop)
-            own.append(slice(max(start, kept.start) - kept.start, min(stop, kept.stop) - kept.start))
-        return tuple(own) if all(place.start < place.stop for place in own) else None
+        parts = []
+        for axis, flip, cropped in zip(self.axes, self.flips, self.crop, strict=True):
+            rows, size = remaining[axis], self.sizes[axis]
+            start, stop = (size - rows.stop, size - rows.start) if flip else (rows.start, rows.stop)
+            parts.append(slice(max(start, cropped.start) - cropped.start, min(stop, cropped.stop) - cropped.start))
+        return tuple(parts) if all(place.start < place.stop for place in parts) else None
 
     def boxes(self, corners: Array) -> Array:
         """(n, 2 * axes of the source) edges in the source's voxels, to (n, 2 * axes) in those of the padded grid."""
@@ -136,14 +136,14 @@ class Trace:
         remaining = [axis for axis in range(ndim) if axis != self.squeezed]
         low, high = [], []
         steps = zip(self.axes, self.flips, self.crop, self.shape, self.pad, strict=True)
-        for old, flip, kept, size, (before, _) in steps:
+        for old, flip, cropped, size, (before, _) in steps:
             axis = remaining[old]
             start, stop = corners[:, axis], corners[:, ndim + axis]
             if flip:
                 start, stop = sizes[axis] - stop, sizes[axis] - start
-            factor = size / (kept.stop - kept.start)
-            low.append((start - kept.start) * factor + before)
-            high.append((stop - kept.start) * factor + before)
+            factor = size / (cropped.stop - cropped.start)
+            low.append((start - cropped.start) * factor + before)
+            high.append((stop - cropped.start) * factor + before)
         return np.stack([*low, *high], axis=1)
 
     def lengths_back(self, lengths: Array, *, signed: bool = False) -> Array:

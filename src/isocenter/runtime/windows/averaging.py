@@ -95,8 +95,8 @@ class Averaged:
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = [member(batch, *context) for member in self.members]
-        for one in outputs:  # a mean of probabilities hides an infinite logit
-            check_finite(one)
+        for output in outputs:  # a mean of probabilities hides an infinite logit
+            check_finite(output)
         made = self.average(outputs) if self.shares is None else self.average(outputs, self.shares)
         further = {} if self.differ is None else self.differ(outputs, self.shares)
         further |= {f"{head}{EACH}": np.concatenate([one[head] for one in outputs], axis=1) for head in self.each}

@@ -31,9 +31,9 @@ AUDITS: tuple[Callable[[Audit], Audited | None], ...] = (
 def audited(audit: Audit) -> Scored:
     """The figures with all that the audits found."""
     plain = without_outcomes(audit)
-    made = [one for one in (screened(audit), *(look(plain) for look in AUDITS)) if one is not None]
+    results = [one for one in (screened(audit), *(look(plain) for look in AUDITS)) if one is not None]
     shown = [
-        (word, case, [*drawn, *(figure for one in made for figure in one.figures.get(case, ()))], page)
+        (word, case, [*drawn, *(figure for one in results for figure in one.figures.get(case, ()))], page)
         for word, case, drawn, page in audit.scored.shown
     ]
-    return replace(audit.scored, audits=tuple(made), shown=shown)
+    return replace(audit.scored, audits=tuple(results), shown=shown)

@@ -71,12 +71,12 @@ def keep(path: Path | None, model: Model, records: Records, refused: Mapping[str
     judged = {name: one for name, one in records.items() if one.get("passed") is not None}
     weights = model.record.get("weights_sha256")
     content = {"weights_sha256": weights, "tests": TESTS_VERSION, "methods": judged, "refused": dict(refused)}
-    place = _place(path) if _is_writable(path) else _cache_entry(model)
+    folder = _place(path) if _is_writable(path) else _cache_entry(model)
     try:
-        if place is not None and place.parent == path / PACKAGED:
-            amend(path, place.relative_to(path).as_posix(), EXPLANATIONS_SCHEMA, content)
-        elif place is not None:
-            with written(place, overwrite=True) if _is_writable(path) else cached(place) as partial:
+        if folder is not None and folder.parent == path / PACKAGED:
+            amend(path, folder.relative_to(path).as_posix(), EXPLANATIONS_SCHEMA, content)
+        elif folder is not None:
+            with written(folder, overwrite=True) if _is_writable(path) else cached(folder) as partial:
                 write_json(partial, EXPLANATIONS_SCHEMA, content)
     except IsocenterError as error:  # what was found holds all the same, and is only found again next time
         log.warning("what the tests of methods found is not kept: %s", error)
@@ -84,19 +84,19 @@ def keep(path: Path | None, model: Model, records: Records, refused: Mapping[str
 
 def kept_content(folder: Path) -> dict[str, Any]:
     """The tests that a run's folder keeps, for its package."""
-    place = _place(folder)
-    return read_json(place, EXPLANATIONS_SCHEMA) if place.is_file() else {}
+    records = _place(folder)
+    return read_json(records, EXPLANATIONS_SCHEMA) if records.is_file() else {}
 
 
-def _records_in(place: Path, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+def _records_in(folder: Path, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
     """The records in a file that are of this model and of the tests of today.
 
     Nothing of another model or of former tests, of a damaged file and of one that is not there.
     """
-    if not place.is_file():
+    if not folder.is_file():
         return {}, {}
     try:
-        record = read_json(place, EXPLANATIONS_SCHEMA)
+        record = read_json(folder, EXPLANATIONS_SCHEMA)
     except IntegrityError:
         return {}, {}
     same = record["weights_sha256"] == model.record.get("weights_sha256") and record["tests"] == TESTS_VERSION

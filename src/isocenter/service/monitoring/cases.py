@@ -65,8 +65,8 @@ def cases(
     """
     chosen = _chosen(since, until, version)
     joined = _MEASURED.join(studies, studies.c.study == jobs.c.study)
-    wanted = select(jobs, measures.c.measures, measures.c.distances, studies.c.patient)
-    rows = connection.execute(wanted.select_from(joined).where(*chosen).order_by(jobs.c.done_at, jobs.c.job)).all()
+    query = select(jobs, measures.c.measures, measures.c.distances, studies.c.patient)
+    rows = connection.execute(query.select_from(joined).where(*chosen).order_by(jobs.c.done_at, jobs.c.job)).all()
     keys = select(jobs.c.job).select_from(_MEASURED).where(*chosen)
     found = defaultdict[str, list[Mapping[str, Any]]](list)
     for one in connection.execute(select(findings.c.job, findings.c.row).where(findings.c.job.in_(keys))):
@@ -206,8 +206,8 @@ def _of_labels(stated: Sequence[Outcome]) -> dict[str, Any]:
 
 def baseline_of(connection: Connection, version: str) -> Row[Any] | None:
     """The row of the baseline that counts for a model; None where none was frozen."""
-    wanted = select(baselines).where(baselines.c.model_hash == version).order_by(baselines.c.n.desc())
-    return connection.execute(wanted.limit(1)).first()
+    query = select(baselines).where(baselines.c.model_hash == version).order_by(baselines.c.n.desc())
+    return connection.execute(query.limit(1)).first()
 
 
 def freeze(connection: Connection, model: str, version: str, wanted: int, who: Actor) -> bool:

@@ -35,24 +35,24 @@ def element(keyword: str, values: Sequence[Any]) -> DicomJson:
     if tag is None:
         return {}
     vr = pydicom.datadict.dictionary_VR(tag).partition(" ")[0]
-    stated = [_stated(vr, value) for value in values if value not in ("", None)]
-    return {f"{tag:08X}": {"vr": vr, "Value": stated} if stated else {"vr": vr}}
+    values_stated = [_stated(vr, value) for value in values if value not in ("", None)]
+    return {f"{tag:08X}": {"vr": vr, "Value": values_stated} if values_stated else {"vr": vr}}
 
 
 def elements(attributes: Mapping[str, Any]) -> DicomJson:
     """Elements from {keyword: value or values}, as the records keep them."""
-    made: DicomJson = {}
+    content: DicomJson = {}
     for keyword, value in attributes.items():
-        made |= element(keyword, value if isinstance(value, list) else [value])
-    return made
+        content |= element(keyword, value if isinstance(value, list) else [value])
+    return content
 
 
 def header_elements(head: Header) -> DicomJson:
     """All elements of an object but its pixels; what cannot be read of it is left out."""
     with quiet():  # what is odd is said with its value, which may be a patient's
         every: DicomJson = head.library.to_json_dict(suppress_invalid_tags=True)
-    kept = {tag: value for tag, value in every.items() if tag not in (*PIXELS, CHARACTER_SET) and tag > "0003"}
-    return {tag: _in_json(value) for tag, value in kept.items()}
+    shown = {tag: value for tag, value in every.items() if tag not in (*PIXELS, CHARACTER_SET) and tag > "0003"}
+    return {tag: _in_json(value) for tag, value in shown.items()}
 
 
 def _in_json(value: Any) -> Any:
@@ -85,31 +85,31 @@ DATE_TIME = r"\d{4,14}(?:\.\d{1,6})?(?:[+-](?:0\d|1[0-4])[0-5]\d)?"
 NUMBERS = {"DS": float, "FD": float, "FL": float, "IS": int, "SL": int, "SS": int, "UL": int, "US": int}
 
 
-def matches(held: Mapping[str, Any] | None, wanted: str) -> bool:
+def matches(held: Mapping[str, Any] | None, condition: str) -> bool:
     """Whether an element is as a search wants it: equal, one of several UIDs, in a range of days or times, a pattern.
 
     A name matches in any of its component groups, or group by group where several are wanted. PS3.4 C.2.2.2
     """
-    if not wanted.strip("*"):  # anything, nothing too: PS3.4 C.2.2.2.3 and C.2.2.2.4
+    if not condition.strip("*"):  # anything, nothing too: PS3.4 C.2.2.2.3 and C.2.2.2.4
         return True
     values = (held or {}).get("Value", [])
     vr = "" if held is None else held["vr"]
     if vr == "PN":
-        return any(_is_name(value, wanted) for value in values)
+        return any(_is_name(value, condition) for value in values)
     texts = [str(value) for value in values]
     if vr == "UI":
-        return not set(texts).isdisjoint(re.split(r"[,\\]", wanted))
+        return not set(texts).isdisjoint(re.split(r"[,\\]", condition))
     if vr in NUMBERS:
-        return wanted in texts
-    ends = _range(vr, wanted)
+        return condition in texts
+    ends = _range(vr, condition)
     if ends is not None:
         return any(_is_between(value, *ends) for value in texts)
-    return any(_fits(value, wanted) for value in texts)
+    return any(_fits(value, condition) for value in texts)
 
 
-def fits(elements: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+def fits(elements: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
     """Whether elements are as wanted, {tag: text}, or of a sequence {tag: {tag: text}}, which one item has to meet."""
-    for tag, value in wanted.items():
+    for tag, value in conditions.items():
         held = elements.get(tag)
         if isinstance(value, Mapping):
             if value and not any(fits(item, value) for item in (held or {}).get("Value", [])):
@@ -119,30 +119,30 @@ def fits(elements: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return True
 
 
-def _fits(value: str, wanted: str, flags: int = 0) -> bool:
+def _fits(value: str, condition: str, flags: int = 0) -> bool:
     """Whether a text is as a pattern with * and ? wants it."""
-    return re.match(fnmatch.translate(wanted.replace("[", "[[]")), value, flags) is not None
+    return re.match(fnmatch.translate(condition.replace("[", "[[]")), value, flags) is not None
 
 
-def _is_name(name: Mapping[str, Any], wanted: str) -> bool:
-    """Whether a name is as wanted: capitals do not count, nor does an empty group of what is wanted."""
+def _is_name(name: Mapping[str, Any], condition: str) -> bool:
+    """Whether a name is as condition: capitals do not count, nor does an empty group of what is wanted."""
     held = [str(name.get(group, "")) for group in GROUPS]
-    if "=" not in wanted:
-        return any(group and _fits(group, wanted, re.IGNORECASE) for group in held)
-    groups = zip(wanted.split("="), held, strict=False)
+    if "=" not in condition:
+        return any(group and _fits(group, condition, re.IGNORECASE) for group in held)
+    groups = zip(condition.split("="), held, strict=False)
     return all(not one or _fits(group, one, re.IGNORECASE) for one, group in groups)
 
 
-def _range(vr: str, wanted: str) -> tuple[str, str] | None:
+def _range(vr: str, condition: str) -> tuple[str, str] | None:
     """(first, last) of a range of days or times, empty where it is open; None for what is no range. PS3.4 C.2.2.2.5"""
     if vr == "DT":
-        match = re.fullmatch(f"({DATE_TIME})?-({DATE_TIME})?", wanted)
-        if match is None or re.fullmatch(DATE_TIME, wanted):
+        match = re.fullmatch(f"({DATE_TIME})?-({DATE_TIME})?", condition)
+        if match is None or re.fullmatch(DATE_TIME, condition):
             return None
         return match[1] or "", match[2] or ""
-    if vr not in RANGES or "-" not in wanted:
+    if vr not in RANGES or "-" not in condition:
         return None
-    low, _, high = wanted.replace(":", "").partition("-")
+    low, _, high = condition.replace(":", "").partition("-")
     return low, high
 
 
@@ -155,11 +155,11 @@ def _is_between(value: str, low: str, high: str) -> bool:
 
 def _local(value: str, end: str) -> str:
     """A day or time without its offset from UTC, moved to that of a range's end where both state one."""
-    digits, own, other = re.split("[+-]", value)[0], re.search(r"[+-]\d{4}$", value), re.search(r"[+-]\d{4}$", end)
-    if own is None or other is None or len(digits) < len("YYYYMMDDHHMMSS"):
+    digits, zone, other = re.split("[+-]", value)[0], re.search(r"[+-]\d{4}$", value), re.search(r"[+-]\d{4}$", end)
+    if zone is None or other is None or len(digits) < len("YYYYMMDDHHMMSS"):
         return digits
     try:
-        moved = datetime.strptime(digits[:14] + own[0], "%Y%m%d%H%M%S%z")
+        moved = datetime.strptime(digits[:14] + zone[0], "%Y%m%d%H%M%S%z")
         moved = moved.astimezone(datetime.strptime(other[0], "%z").tzinfo)
     except (ValueError, OverflowError):
         return digits

@@ -182,9 +182,9 @@ def read_journals(inbox: Path, read: Mapping[str, int], most: int = -1) -> tuple
         name = path.relative_to(inbox).as_posix()
         with path.open("rb") as file:
             file.seek(read.get(name, 0))
-            whole = [raw for raw in file.readlines(most) if raw.endswith(b"\n")]  # the last may be half written
-        now[name] = read.get(name, 0) + sum(map(len, whole))
-        lines += [line for raw in whole if (line := parse_line(raw[:-1])) is not None]
+            complete = [raw for raw in file.readlines(most) if raw.endswith(b"\n")]  # the last may be half written
+        now[name] = read.get(name, 0) + sum(map(len, complete))
+        lines += [line for raw in complete if (line := parse_line(raw[:-1])) is not None]
     return lines, now
 
 
@@ -245,9 +245,9 @@ class Reply:
     @classmethod
     def begun(cls, folder: Path) -> Reply:
         """A place for an answer in a writer's folder, which somebody waits for from now on."""
-        made = cls(folder / f"reply-{uuid.uuid4().hex}")
-        made._open.touch()
-        return made
+        reply = cls(folder / f"reply-{uuid.uuid4().hex}")
+        reply._open.touch()
+        return reply
 
     @property
     def _open(self) -> Path:

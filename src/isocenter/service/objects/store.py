@@ -199,27 +199,27 @@ def _placed(folder: Path, part: Path, identity: Identity) -> str:
 def _kept_aside(folder: Path, part: Path, identity: Identity, path: str) -> str:
     first = folder / path
     try:
-        known = read_identity(first)
+        identity_of_first = read_identity(first)
     except FormatError:  # a power cut has emptied it
         part.replace(first)
         return path
-    if same_object(part, identity, first, known):
+    if same_object(part, identity, first, identity_of_first):
         return path
     reason = {"reason": "another object with the same UID came first", "first": path}
     with setting_aside(folder):  # two receivers may be sent the same at once
         rivals = (aside.path for aside in read_asides(folder) if aside.first == path)
-        place = next((rival for rival in rivals if _is_same(part, identity, rival)), None)
-        place = place or set_aside(folder, part, "object.dcm", reason)
-    return place.relative_to(folder).as_posix()
+        folder_aside = next((rival for rival in rivals if _is_same(part, identity, rival)), None)
+        folder_aside = folder_aside or set_aside(folder, part, "object.dcm", reason)
+    return folder_aside.relative_to(folder).as_posix()
 
 
 def _is_same(part: Path, identity: Identity, rival: Path) -> bool:
     """Whether an object that lies aside is the one that has come."""
     try:
-        known = read_identity(rival)
+        identity_of_rival = read_identity(rival)
     except (FormatError, FileNotFoundError):
         return False
-    return same_object(part, identity, rival, known)
+    return same_object(part, identity, rival, identity_of_rival)
 
 
 def key_of(uid: str) -> str:
@@ -282,16 +282,16 @@ def set_aside(folder: Path, path: Path, name: str, reason: Mapping[str, object])
     (folder / ASIDE).mkdir(exist_ok=True)
     taken = [int(entry.name) for entry in os.scandir(folder / ASIDE) if entry.name.isdecimal()]
     for number in itertools.count(max(taken, default=0) + 1):
-        place = folder / ASIDE / str(number)
+        folder_aside = folder / ASIDE / str(number)
         try:
-            place.mkdir()
+            folder_aside.mkdir()
         except FileExistsError:  # another process was first
             continue
         break
-    os.link(path, place / name)
+    os.link(path, folder_aside / name)
     record = {"schema": "isocenter.aside", "version": 1, "at": time.time(), **reason}
-    (place / "reason.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return place / name
+    (folder_aside / "reason.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return folder_aside / name
 
 
 @contextmanager
@@ -306,15 +306,15 @@ def setting_aside(folder: Path) -> Iterator[None]:
 def read_asides(folder: Path) -> list[Aside]:
     """Objects that lie aside, by number; a folder that is just being made is left out."""
     asides = []
-    for place in (folder / ASIDE).glob("[0-9]*"):
-        objects = sorted(place.glob("*.dcm"))
+    for folder_aside in (folder / ASIDE).glob("[0-9]*"):
+        objects = sorted(folder_aside.glob("*.dcm"))
         try:
-            stated = load_json(place / "reason.json")
+            stated = load_json(folder_aside / "reason.json")
         except (OSError, ValueError):
             continue
-        if objects and place.name.isdecimal() and isinstance(stated, dict):
+        if objects and folder_aside.name.isdecimal() and isinstance(stated, dict):
             reason, first, at = (stated.get(name) for name in ("reason", "first", "at"))
-            asides.append(Aside(int(place.name), str(reason), first, at, objects[0]))
+            asides.append(Aside(int(folder_aside.name), str(reason), first, at, objects[0]))
     return sorted(asides, key=lambda aside: aside.number)
 
 
@@ -322,9 +322,9 @@ def exchange(folder: Path, aside: Aside) -> None:
     """Give an object the place of the one that came first, which goes aside instead: none is lost on the way."""
     if aside.first is None:
         return
-    kept = folder / aside.first
+    path = folder / aside.first
     waiting = aside.path.with_suffix(".kept")
     waiting.unlink(missing_ok=True)  # of an exchange that was broken off
-    os.link(kept, waiting)
-    aside.path.replace(kept)
+    os.link(path, waiting)
+    aside.path.replace(path)
     waiting.replace(aside.path)

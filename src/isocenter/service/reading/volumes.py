@@ -151,8 +151,8 @@ class Volume:
     whole: its voxels, once they are read; None where memory does not hold them, so that slices come from the files
     """
 
-    def __init__(self, image: Image, whole: Future[Array] | None) -> None:
-        self.image, self._whole = image, whole
+    def __init__(self, image: Image, array: Future[Array] | None) -> None:
+        self.image, self._whole = image, array
 
     @cached_property
     def views(self) -> dict[str, View]:
@@ -183,8 +183,8 @@ class Volume:
         is_quick = kind_of(self.image) != "volume" or view.axis == len(self.shape) - 1
         if self._whole is not None and (self._whole.done() or not is_quick):
             return self._stored(self._whole.result(), view, number, frame, channel)
-        place = 0 if view.axis is not None else number
-        return self._stored(self._part(view, number, frame), view, place, 0, channel)
+        position = 0 if view.axis is not None else number
+        return self._stored(self._part(view, number, frame), view, position, 0, channel)
 
     def _part(self, view: View, number: int, frame: int) -> Array:
         """The voxels of one slice, (channels[, frames], *spatial) with one step along what is scrolled."""
@@ -194,8 +194,8 @@ class Volume:
         elif self.image.frames is not None:
             region[1] = slice(frame, frame + 1)
         if view.axis is not None:
-            place = len(region) - len(self.shape) + view.axis
-            region[place] = slice(number, number + 1)
+            axis = len(region) - len(self.shape) + view.axis
+            region[axis] = slice(number, number + 1)
         return np.asarray(self.image.pixels[tuple(region)])
 
     def _stored(self, voxels: Array, view: View, number: int, frame: int, channel: int) -> Stored:
@@ -218,11 +218,11 @@ class Volumes:
     def of(self, key: Hashable, read: Callable[[], Sequence[Image]]) -> list[Volume]:
         """The images that `read` gives for a key, which never changes its meaning. Raises what `read` raises."""
         with self._lock:
-            known = self._kept.get(key)
-            mine = Future[list[Volume]]() if known is None else known
+            held = self._kept.get(key)
+            mine = Future[list[Volume]]() if held is None else held
             self._kept[key] = mine
             self._kept.move_to_end(key)
-        if known is None:
+        if held is None:
             try:
                 mine.set_result([self._opened(image) for image in read()])
             except BaseException as error:  # whoever waits for it gets it too
@@ -256,10 +256,10 @@ def _bytes(image: Image) -> int:
     return int(np.prod(image.shape, dtype=np.int64)) * image.dtype.itemsize
 
 
-def _bytes_of(kept: Future[list[Volume]]) -> int:
-    if not kept.done():
+def _bytes_of(loaded: Future[list[Volume]]) -> int:
+    if not loaded.done():
         return 0
-    return sum(_bytes(volume.image) for volume in kept.result() if volume._whole is not None)
+    return sum(_bytes(volume.image) for volume in loaded.result() if volume._whole is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,9 +274,9 @@ class SeriesImages:
         """A row for each study that has a series of this UID, with the study's revision. study: key of the only one"""
         both = series.join(studies, series.c.study == studies.c.study)
         columns = (series.c.study, series.c.series, series.c.uid, series.c.instances, studies.c.revision)
-        wanted = select(*columns).select_from(both).where(series.c.series == key_of(uid))
+        query = select(*columns).select_from(both).where(series.c.series == key_of(uid))
         with self.database.read() as connection:
-            return connection.execute(wanted if study is None else wanted.where(series.c.study == study)).all()
+            return connection.execute(query if study is None else query.where(series.c.study == study)).all()
 
     def of(self, row: Row[*tuple[Any, ...]]) -> list[Volume]:
         """The images of a series: one volume, picture or clip, or of several views or grids each its own.

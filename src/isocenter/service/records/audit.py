@@ -45,7 +45,7 @@ def record(
     detail:  what else is known, as JSON
     """
     of_study = None if study is None else select(studies.c.patient).where(studies.c.study == study).scalar_subquery()
-    stated = {name: _cleaned(value) for name, value in (detail or {}).items()}
+    cleaned = {name: _cleaned(value) for name, value in (detail or {}).items()}
     row = {
         "at": Clock(),
         "actor": _text(actor.account),
@@ -55,7 +55,7 @@ def record(
         "object": _text(thing),
         "patient": of_study if patient is None else patient,
         "outcome": outcome,
-        "detail": stated if study is None else {"study": study, **stated},
+        "detail": cleaned if study is None else {"study": study, **cleaned},
     }
     connection.execute(insert(audit).values(row))
 
@@ -69,7 +69,7 @@ def record_lines(database: Database, lines: Sequence[Happened]) -> None:
     """Write the events of receivers, which reach no database; a line that is read twice is one event."""
     with database.write() as connection:
         ids = [line.id for line in lines]
-        known = set(connection.execute(select(audit.c.line).where(audit.c.line.in_(ids))).scalars())
+        lines_known = set(connection.execute(select(audit.c.line).where(audit.c.line.in_(ids))).scalars())
         rows = {
             line.id: {
                 "line": line.id,
@@ -83,7 +83,7 @@ def record_lines(database: Database, lines: Sequence[Happened]) -> None:
                 "detail": {"reason": _text(line.reason)} if line.reason else {},
             }
             for line in lines
-            if line.id not in known
+            if line.id not in lines_known
         }
         if rows:
             connection.execute(insert(audit), list(rows.values()))
@@ -98,9 +98,9 @@ def record_settings(database: Database, settings: Mapping[str, Any]) -> list[str
     changed = list[str]()
     with database.write() as connection:
         before = connection.execute(select(audit.c.object, audit.c.detail).where(*written).order_by(audit.c.event))
-        known = {row.object: row.detail["new"] for row in before}
+        recorded = {row.object: row.detail["new"] for row in before}
         for name, value in settings.items():
-            new, old = _cleaned(value), known.get(f"[{name}]")
+            new, old = _cleaned(value), recorded.get(f"[{name}]")
             if new != old:
                 record_change(connection, f"[{name}]", old, new)
                 changed.append(name)
@@ -172,8 +172,8 @@ def seal(database: Database, node: str) -> int:
     with database.read() as connection:  # a transaction that writes would keep others waiting, mostly for nothing
         if connection.execute(unsealed.limit(1)).first() is None:
             return 0
-    own = audit.c.event == bindparam("this")
-    written = update(audit).where(own, audit.c.sequence.is_(None))
+    is_this = audit.c.event == bindparam("this")
+    written = update(audit).where(is_this, audit.c.sequence.is_(None))
     written = written.values({name: bindparam(f"new_{name}") for name in ("sequence", "node", "previous", "hash")})
     done = 0
     while True:
@@ -239,11 +239,11 @@ def verified(events: Iterable[tuple[Mapping[str, Any], str] | None], expected: s
     expected: a hash that has to be among theirs, else the end is missing, or all was written anew
     """
     last, is_met = Head(), expected in (None, FIRST)
-    for stated in events:
+    for event in events:
         number = last.sequence + 1
-        if stated is None or (problem := _problem(*stated, last)):
-            return Verdict(last.sequence, last, number, problem if stated else "is no event as the node writes them")
-        last = Head(number, str(stated[0]["hash"]))
+        if event is None or (problem := _problem(*event, last)):
+            return Verdict(last.sequence, last, number, problem if event else "is no event as the node writes them")
+        last = Head(number, str(event[0]["hash"]))
         is_met = is_met or last.hash == expected
     if not is_met:
         problem = "is missing, or the events were written anew: none of them has the hash of the head"

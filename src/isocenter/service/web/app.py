@@ -54,10 +54,10 @@ log = logging.getLogger("isocenter")
 
 def web_app(web_node: WebNode) -> ASGIApp:
     """The application of a node."""
-    app, stated = _app(web_node), APIRouter(dependencies=[roles(*ROLES)])
-    stated.add_api_route("/openapi.json", lambda: JSONResponse(app.openapi()), include_in_schema=False)
+    app, described = _app(web_node), APIRouter(dependencies=[roles(*ROLES)])
+    described.add_api_route("/openapi.json", lambda: JSONResponse(app.openapi()), include_in_schema=False)
     routers = [
-        stated,
+        described,
         health.router,
         login.router,
         login.accounts_router,
@@ -102,9 +102,11 @@ def _app(web_node: WebNode) -> FastAPI:
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem} for status in (401, 403, 404, 409, 422, 503)
     }
-    own = version("isocenter")
+    own_version = version("isocenter")
     # Its own route for what it states would not say who may ask for it.
-    app = FastAPI(title="Isocenter", version=own, responses=responses, openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Isocenter", version=own_version, responses=responses, openapi_url=None, docs_url=None, redoc_url=None
+    )
     app.state.node = web_node
     app.add_exception_handler(IsocenterError, _of_ours)
     app.add_exception_handler(HTTPException, _of_http)
@@ -146,8 +148,8 @@ def _of_time(request: Request, error: Exception) -> JSONResponse:
 
 def _of_a_fault(request: Request, error: Exception) -> JSONResponse:
     """Log an error's kind and place alone: its words, or the path, may hold a UID or a name."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    log.error("a request failed: %s in %s, line %s", type(error).__name__, place.filename, place.lineno)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    log.error("a request failed: %s in %s, line %s", type(error).__name__, frame.filename, frame.lineno)
     return _problem(request, 500, "the node has a fault", "Look into its log, and report it")
 
 
@@ -249,8 +251,8 @@ def _marked(send: Send) -> Send:
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
-            stated = {name.lower() for name, _ in message["headers"]}
-            message["headers"] = [*message["headers"], *(one for one in HEADERS if one[0] not in stated)]
+            names = {name.lower() for name, _ in message["headers"]}
+            message["headers"] = [*message["headers"], *(one for one in HEADERS if one[0] not in names)]
         await send(message)
 
     return sent

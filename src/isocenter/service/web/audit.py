@@ -34,8 +34,8 @@ def list_audit(
     account: Word = None,
 ) -> Listing[EventShape]:
     """Sealed events, the newest first. after: the sequence behind which older ones follow."""
-    wanted = {"action": action, "account": account, "after": after}
-    node.record("audit read", "/api/audit", who, detail={name: value for name, value in wanted.items() if value})
+    filters = {"action": action, "account": account, "after": after}
+    node.record("audit read", "/api/audit", who, detail={name: value for name, value in filters.items() if value})
     of_these = [audit.c.sequence.is_not(None) if after is None else audit.c.sequence < after]
     of_these += [] if action is None else [audit.c.action == action]
     of_these += [] if account is None else [audit.c.actor == account]

@@ -70,9 +70,9 @@ def _database(node: WebNode) -> PartShape:
 
 
 def _disk(node: WebNode) -> PartShape:
-    wanted = node.settings.node.min_free_gb
-    if free_bytes(node) < wanted * 1e9:
-        return PartShape(part="disk", ok=False, problem=f"less than {wanted:g} GB are free")
+    min_free_gb = node.settings.node.min_free_gb
+    if free_bytes(node) < min_free_gb * 1e9:
+        return PartShape(part="disk", ok=False, problem=f"less than {min_free_gb:g} GB are free")
     return PartShape(part="disk", ok=True)
 
 
@@ -138,16 +138,16 @@ def _monitoring(node: WebNode) -> Iterator[GaugeMetricFamily]:
     evidence = GaugeMetricFamily("isocenter_watch_log_evidence", text, labels=names)
     limit = GaugeMetricFamily("isocenter_watch_limit", "Log evidence at which a watch gives its alarm", labels=names)
     for row in rows:
-        for one in row["drift"]:
-            if one["log_evidence"] is not None:
-                evidence.add_metric([row["model"], one["watch"], one["scope"]], one["log_evidence"])
-                limit.add_metric([row["model"], one["watch"], one["scope"]], one["limit"])
+        for drift in row["drift"]:
+            if drift["log_evidence"] is not None:
+                evidence.add_metric([row["model"], drift["watch"], drift["scope"]], drift["log_evidence"])
+                limit.add_metric([row["model"], drift["watch"], drift["scope"]], drift["limit"])
     yield from (evidence, limit)
     words = "Performance in the last window: audited, reported or estimated"
     figures = GaugeMetricFamily("isocenter_performance", words, labels=["model", "metric", "label", "source"])
     for row in rows:
-        known = [one for one in row["performance"] if not one["scope"] and one["value"] is not None]
-        last = {(one["metric"], one["label"], one["source"]): one["value"] for one in known}
+        rows_known = [one for one in row["performance"] if not one["scope"] and one["value"] is not None]
+        last = {(one["metric"], one["label"], one["source"]): one["value"] for one in rows_known}
         for labels, value in last.items():
             figures.add_metric([row["model"], *labels], value)
     yield figures

@@ -96,9 +96,9 @@ def ask_provider(request: Request, node: Node, next: Annotated[str, Query(max_le
         return _refused(error.status, error)
     response = RedirectResponse(address, 303)
     # Lax, because the provider leads the browser back from its own address.
-    kept = f"{secret}:{own_path(next)}"
+    cookie_value = f"{secret}:{own_path(next)}"
     response.set_cookie(
-        BEGUN, kept, BEGUN_S, path=OPENID, secure=_is_secure(node.settings), httponly=True, samesite="lax"
+        BEGUN, cookie_value, BEGUN_S, path=OPENID, secure=_is_secure(node.settings), httponly=True, samesite="lax"
     )
     return response
 
@@ -127,8 +127,8 @@ def take_answer(
 
 def _vouched(request: Request, node: WebNode, secret: str, code: str, state: str, error: str) -> str:
     """The account of whom the provider vouches for. Raises WebError or ProviderError where it vouches for nobody."""
-    wanted, nonce, verifier = _derived(secret)
-    if not secret or not hmac.compare_digest(state.encode(), wanted.encode()):
+    state_expected, nonce, verifier = _derived(secret)
+    if not secret or not hmac.compare_digest(state.encode(), state_expected.encode()):
         raise WebError(403, "this login was not begun here, or too long ago", "the login", "Begin again")
     if error or not code:
         raise WebError(403, "the OpenID provider has refused the login", "the login", "Ask those who run the provider")

@@ -48,8 +48,8 @@ HEADERS = {
 @cache
 def page_files() -> dict[str, bytes]:
     """{name: content} of all that the pages are made of."""
-    own = {file.name: file.read_bytes() for file in (files("isocenter.service.web") / "page").iterdir()}
-    return own | {name: text.encode() for name, text in viewer_files().items()}
+    own_files = {file.name: file.read_bytes() for file in (files("isocenter.service.web") / "page").iterdir()}
+    return own_files | {name: text.encode() for name, text in viewer_files().items()}
 
 
 @router.get("/")
@@ -105,9 +105,9 @@ def viewer_file(node: Node, path: str) -> FileResponse:
     except (OSError, ValueError):  # a name that no file can have
         is_there = False
     if is_there:
-        kept = {"Cache-Control": FOR_EVER} if NAMED_BY_CONTENTS.search(file.name) else {}
+        headers = {"Cache-Control": FOR_EVER} if NAMED_BY_CONTENTS.search(file.name) else {}
         media = VIEWER_TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-        return FileResponse(file, headers=kept, media_type=media)
+        return FileResponse(file, headers=headers, media_type=media)
     if "." in path.rpartition("/")[2] or path.startswith("dicomweb/"):
         raise WebError(404, "there is no such file", "the viewer", "Begin at /")
     return FileResponse(root / INDEX, media_type="text/html")

@@ -113,16 +113,16 @@ def _row(connection: Connection, study: str) -> Row[Any]:
 def _shapes(connection: Connection, rows: Sequence[Row[Any]], hidden: Collection[str]) -> list[StudyShape]:
     keys = [row.study for row in rows]
     of_these = select(jobs).where(jobs.c.study.in_(keys)).order_by(jobs.c.created_at, jobs.c.job)
-    made = defaultdict[str, list[JobShape]](list)
+    jobs_of = defaultdict[str, list[JobShape]](list)
     uids = {row.study: row.uid for row in rows}
     for shape in job_shapes(connection, connection.execute(of_these).all(), hidden):
-        made[shape.study].append(shape)
+        jobs_of[shape.study].append(shape)
     columns = StudyShape.model_fields.keys() - {"study", "jobs"}
     untold = {"outcome": None, "reason": TO_BE_READ}
     return [
         StudyShape(
             study=row.uid,
-            jobs=made[uids[row.study]],
+            jobs=jobs_of[uids[row.study]],
             **{**{name: row._mapping[name] for name in columns}, **(untold if row.study in hidden else {})},
         )
         for row in rows
@@ -177,8 +177,8 @@ def get_answer(node: Node, who: Who, job: JobName, name: AnswerName) -> FileResp
         owned = answers.outerjoin(jobs, jobs.c.job == answers.c.job)
         owned = owned.outerjoin(corrections, corrections.c.correction == answers.c.job)
         study = func.coalesce(jobs.c.study, corrections.c.study).label("study")
-        wanted = select(answers, study).select_from(owned)
-        row = connection.execute(wanted.where(answers.c.job == job, answers.c.name == name)).first()
+        query = select(answers, study).select_from(owned)
+        row = connection.execute(query.where(answers.c.job == job, answers.c.name == name)).first()
     # Both parts of the path come from the records: a name that no job has written finds nothing.
     path = None if row is None else node.folder / "results" / row.job / row.name
     if row is None or path is None or not path.is_file():
@@ -198,11 +198,11 @@ def get_fhir(node: Node, who: Who, job: JobName, version: Version = "R5") -> Res
     if study is not None:
         refuse_hidden(node, who, study)
     try:
-        made = checked(bundle(report_of(node.settings, node.database, job), version), version)
+        content = checked(bundle(report_of(node.settings, node.database, job), version), version)
     except FormatError as error:
         raise WebError(404, error.problem, job, error.remedy) from error
     node.record("export", f"{job}/fhir", who, study=study)
-    return Response(made, media_type=JSON)
+    return Response(content, media_type=JSON)
 
 
 @jobs_router.post("/{job}/retry", dependencies=[roles(*WORKING)])
@@ -235,7 +235,7 @@ def job_shapes(connection: Connection, rows: Sequence[Row[Any]], hidden: Collect
     of_studies = select(studies.c.study, studies.c.uid).where(studies.c.study.in_(mine))
     uids = {row.study: row.uid for row in connection.execute(of_studies)}
     of_series = select(series.c.study, series.c.series, series.c.uid).where(series.c.study.in_(mine))
-    known = {(row.study, row.series): row.uid for row in connection.execute(of_series)}
+    series_uids = {(row.study, row.series): row.uid for row in connection.execute(of_series)}
     return [
         JobShape(
             **{
@@ -244,7 +244,7 @@ def job_shapes(connection: Connection, rows: Sequence[Row[Any]], hidden: Collect
                 "answers": files[row.job],
                 **(HIDDEN if row.study in hidden else {}),
             },
-            series=[known.get((row.study, key), key) for _, key in sorted(row.inputs["series"].items())],
+            series=[series_uids.get((row.study, key), key) for _, key in sorted(row.inputs["series"].items())],
         )
         for row in rows
     ]
@@ -301,9 +301,9 @@ def release_aside(node: Node, who: Who, n: Annotated[int, Path(ge=1, le=2**31)])
 def _aside_shapes(node: WebNode, asides: Sequence[Aside]) -> list[AsideShape]:
     joined = instances.join(studies, instances.c.study == studies.c.study)
     of_these = instances.c.path.in_([one.first for one in asides if one.first is not None])
-    wanted = select(instances.c.path, instances.c.uid, studies.c.uid.label("study_uid")).select_from(joined)
+    query = select(instances.c.path, instances.c.uid, studies.c.uid.label("study_uid")).select_from(joined)
     with node.database.read() as connection:
-        firsts = {row.path: (row.study_uid, row.uid) for row in connection.execute(wanted.where(of_these))}
+        firsts = {row.path: (row.study_uid, row.uid) for row in connection.execute(query.where(of_these))}
     shapes = []
     for aside in asides:
         study, instance = firsts.get(aside.first or "", (None, None))

@@ -103,13 +103,13 @@ class VoxelProbabilities:
     receiver: takes the parts; None where nobody wants them
     """
 
-    def __init__(self, task: Task, spatial: tuple[int, ...], folder: Path, wanted: Sequence[str]) -> None:
+    def __init__(self, task: Task, spatial: tuple[int, ...], folder: Path, names: Sequence[str]) -> None:
         self.spatial, self.folder = spatial, folder
         self.kept: dict[str, np.memmap[Any, Any]] = {}
         self.heads = {
             head_of(name, head): _named(name, PROBABILITIES)
             for name, part in leaves(task).items()
-            if marks_labels(part) and _named(name, PROBABILITIES) in wanted
+            if marks_labels(part) and _named(name, PROBABILITIES) in names
             for head, own in part.heads.items()
             if own.is_dense
         }

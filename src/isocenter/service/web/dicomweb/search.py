@@ -100,8 +100,8 @@ class Query:
     def answer(self, elements: DicomJson, *levels: frozenset[str]) -> DicomJson:
         """The elements that the answer has, in the order of their tags."""
         tags = frozenset().union(*levels) | self.include | _tags("RetrieveURL")
-        kept = {tag: value for tag, value in elements.items() if tag in tags or self.everything}
-        return dict(sorted((tag, value) for tag, value in kept.items() if value["vr"] not in BULK))
+        shown = {tag: value for tag, value in elements.items() if tag in tags or self.everything}
+        return dict(sorted((tag, value) for tag, value in shown.items() if value["vr"] not in BULK))
 
 
 def _query(
@@ -117,18 +117,20 @@ def _query(
     The audit gets the attributes that were asked for, and never their values, which may name a patient.
     """
     path = {str(tag_of(f"{name.capitalize()}InstanceUID")): uid for name, uid in request.path_params.items()}
-    stated = [(_known(name), value) for name, value in request.query_params.multi_items() if name not in OPTIONS]
-    asked = dict(stated)
-    if len(asked) < len(stated):
+    parameters = [(_known(name), value) for name, value in request.query_params.multi_items() if name not in OPTIONS]
+    asked = dict(parameters)
+    if len(asked) < len(parameters):
         raise WebError(400, "an attribute is asked for twice", "the query", "Give each once, and UIDs as a list")
     fields = [field for value in includefield for field in value.split(",")]
     include = {_known(field) for field in fields if field != "all"}
-    wanted = asked | path
+    attributes = asked | path
     named = request.path_params.get("study")
-    key, detail = key_of(named) if named else None, {"attributes": sorted(wanted)}
+    key, detail = key_of(named) if named else None, {"attributes": sorted(attributes)}
     node.record("query", request.scope["route"].path, who, study=key, detail=detail)
     is_fuzzy = request.query_params.get("fuzzymatching", "").lower() == "true"
-    return Query(wanted, frozenset(include | set(wanted)), "all" in fields, min(limit, MOST), offset, is_fuzzy, who)
+    return Query(
+        attributes, frozenset(include | set(attributes)), "all" in fields, min(limit, MOST), offset, is_fuzzy, who
+    )
 
 
 Asked = Annotated[Query, Depends(_query)]
@@ -191,8 +193,8 @@ def _studies(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStu
 
 def _series(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStudy, str, DicomJson]]:
     for study, of_study in _studies(node, query, base):
-        for uid, stated, count in study.series_elements():
-            elements = _inherited(of_study, STUDY) | stated | element("SeriesInstanceUID", [uid])
+        for uid, attributes, count in study.series_elements():
+            elements = _inherited(of_study, STUDY) | attributes | element("SeriesInstanceUID", [uid])
             elements |= element("NumberOfSeriesRelatedInstances", [count])
             elements |= element("RetrieveURL", [f"{base}/studies/{study.uid}/series/{uid}"])
             if query.fits(elements, SERIES):
@@ -262,16 +264,16 @@ class StoredObject:
     @property
     def elements(self) -> DicomJson:
         """Its header; of a damaged file only what the records know."""
-        known = {
+        facts = {
             "SOPClassUID": self.sop_class,
             "SOPInstanceUID": self.instance,
             "StudyInstanceUID": self.study,
             "SeriesInstanceUID": self.series,
         }
         try:
-            return header_elements(read_header(self.path)) | elements(known)
+            return header_elements(read_header(self.path)) | elements(facts)
         except (FormatError, FileNotFoundError):
-            return elements(known)
+            return elements(facts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,11 +310,11 @@ class StoredStudy:
         """
         if self.is_blind:
             return []
-        made = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.in_(HAVE_ANSWERS))
+        query = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.in_(HAVE_ANSWERS))
         gone = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.not_in(HAVE_ANSWERS))
         mine = (corrections.c.study == self.row.study, corrections.c.judged.not_in(gone))
         corrected = select(corrections.c.correction).where(*mine)
-        of_this = (answers.c.job.in_(made.union(corrected)), answers.c.sop_instance_uid.is_not(None))
+        of_this = (answers.c.job.in_(query.union(corrected)), answers.c.sop_instance_uid.is_not(None))
         with self.node.database.read() as connection:
             rows = connection.execute(select(answers).where(*of_this).order_by(answers.c.sop_instance_uid))
             paths = [self.node.folder / "results" / row.job / row.name for row in rows]
@@ -335,9 +337,9 @@ class StoredStudy:
             made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
             conditions.append(instances.c.uid.not_in(made))
         both = instances.join(series, (instances.c.study == series.c.study) & (instances.c.series == series.c.series))
-        wanted = select(instances, series.c.uid.label("series_uid")).select_from(both).where(*conditions)
+        query = select(instances, series.c.uid.label("series_uid")).select_from(both).where(*conditions)
         with self.node.database.read() as connection:
-            rows = connection.execute(wanted.order_by(series.c.uid, instances.c.uid)).all()
+            rows = connection.execute(query.order_by(series.c.uid, instances.c.uid)).all()
         for row in rows:
             yield StoredObject(
                 self.uid, row.series_uid, row.uid, row.sop_class, row.syntax, self.node.folder / row.path
@@ -357,10 +359,10 @@ class StoredStudy:
         for answer in self.answers:
             counts.setdefault(answer.series, []).append(answer)
         for row in self.series:
-            stated = elements(row.attributes) if row.attributes else self._first(row.uid)
-            yield row.uid, stated, row.instances + len(counts.pop(row.uid, []))
-        for uid, made in counts.items():
-            yield uid, made[0].elements, len(made)
+            attributes = elements(row.attributes) if row.attributes else self._first(row.uid)
+            yield row.uid, attributes, row.instances + len(counts.pop(row.uid, []))
+        for uid, count in counts.items():
+            yield uid, count[0].elements, len(count)
 
     def _first(self, of_series: str | None) -> DicomJson:
         return next((one.elements for one in self.objects(of_series)), {})
@@ -373,10 +375,10 @@ def stored_studies(node: WebNode, who: Actor, uids: Sequence[str] | None = None)
     conditions: list[ColumnElement[bool]] = [
         true() if uids is None else studies.c.study.in_([key_of(uid) for uid in uids])
     ]
-    wanted = select(studies).order_by(*(column.desc() for column in order)).limit(STUDIES_AT_ONCE)
+    query = select(studies).order_by(*(column.desc() for column in order)).limit(STUDIES_AT_ONCE)
     while True:
         with node.database.read() as connection:  # given back before anything is made of the rows
-            rows = connection.execute(wanted.where(*conditions)).all()
+            rows = connection.execute(query.where(*conditions)).all()
         yield from (StoredStudy(node, row, row.study in hidden) for row in rows)
         if len(rows) < STUDIES_AT_ONCE:
             return

@@ -124,68 +124,72 @@ def read_inference(text: bytes, model: ModelFacts, most_bytes: int) -> Inference
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the JSON"
         raise FormatError(f"{where}: {first['msg']}", model.name, "Send a request of the protocol") from error
-    known = inputs_of(model)
-    given = {one.name: one for one in request.inputs}
-    if len(given) < len(request.inputs) or not {IMAGE} <= {*given} <= {*known}:
+    inputs = inputs_of(model)
+    by_name = {one.name: one for one in request.inputs}
+    if len(by_name) < len(request.inputs) or not {IMAGE} <= {*by_name} <= {*inputs}:
         raise FormatError(f"has the inputs {', '.join(one.name for one in request.inputs)}", model.name, _taken(model))
-    if AFFINE not in given and model.axes > 2:
+    if AFFINE not in by_name and model.axes > 2:
         raise FormatError("has no affine, so nobody knows where the voxels lie", model.name, _taken(model))
-    for name, one in given.items():
-        _check(one, known[name], model, most_bytes)
+    for name, one in by_name.items():
+        _check(one, inputs[name], model, most_bytes)
     offsets, at = dict[str, tuple[int, int]](), 0
     for one in request.inputs:  # their bytes lie in this order
         if one.data is None:
-            size = _bytes_of(one, known[one.name], model)
+            size = _bytes_of(one, inputs[one.name], model)
             offsets[one.name], at = (at, size), at + size
     as_bytes = bool(request.parameters.get(BINARY_OUTPUT, False))
-    wanted = request.outputs and {one.name: bool(one.parameters.get(BINARY, as_bytes)) for one in request.outputs}
-    arrays = {name: _numbers(one, known[name], model) for name, one in given.items() if one.data is not None}
+    outputs = request.outputs and {one.name: bool(one.parameters.get(BINARY, as_bytes)) for one in request.outputs}
+    arrays = {name: _numbers(one, inputs[name], model) for name, one in by_name.items() if one.data is not None}
     covariates = {name: value for name, value in request.parameters.items() if name not in OF_PROTOCOL}
-    shape, voxels = tuple(given[IMAGE].shape), arrays.get(IMAGE)
-    return Inference(request.id, shape, voxels, arrays.get(AFFINE), offsets, wanted or None, as_bytes, covariates)
+    shape, voxels = tuple(by_name[IMAGE].shape), arrays.get(IMAGE)
+    return Inference(request.id, shape, voxels, arrays.get(AFFINE), offsets, outputs or None, as_bytes, covariates)
 
 
 def _taken(model: ModelFacts) -> str:
     """Outputs that are to be sent."""
-    each = (f"{name} {kind.datatype} {list(kind.shape)}" for name, kind in inputs_of(model).items())
-    return f"Send {' and '.join(each)}, as /v2/models/{model.name} states them"
+    descriptions = (f"{name} {kind.datatype} {list(kind.shape)}" for name, kind in inputs_of(model).items())
+    return f"Send {' and '.join(descriptions)}, as /v2/models/{model.name} states them"
 
 
-def _check(one: InputShape, kind: Kind, model: ModelFacts, most_bytes: int) -> None:
+def _check(input_shape: InputShape, kind: Kind, model: ModelFacts, most_bytes: int) -> None:
     """Raise FormatError for another type or shape, or one that claims more voxels than are taken."""
-    fits = len(one.shape) == len(kind.shape) and all(
-        n in (size, -1) for size, n in zip(one.shape, kind.shape, strict=True)
+    fits = len(input_shape.shape) == len(kind.shape) and all(
+        n in (size, -1) for size, n in zip(input_shape.shape, kind.shape, strict=True)
     )
-    if one.datatype != kind.datatype or not fits:
-        raise FormatError(f"{one.name} is {one.datatype} {one.shape}", model.name, _taken(model))
-    if (size := _size(one, kind)) > most_bytes:
-        problem = f"{one.name} would take {size / 1e6:,.0f} MB, and at most {most_bytes / 1e6:,.0f} MB are taken"
+    if input_shape.datatype != kind.datatype or not fits:
+        raise FormatError(
+            f"{input_shape.name} is {input_shape.datatype} {input_shape.shape}", model.name, _taken(model)
+        )
+    if (size := _size(input_shape, kind)) > most_bytes:
+        problem = (
+            f"{input_shape.name} would take {size / 1e6:,.0f} MB, and at most {most_bytes / 1e6:,.0f} MB are taken"
+        )
         raise FormatError(problem, model.name, "Send a smaller image, or raise dicom.max_object_mb")
 
 
-def _size(one: InputShape, kind: Kind) -> int:
-    return math.prod(one.shape) * np.dtype(kind.dtype).itemsize
+def _size(input_shape: InputShape, kind: Kind) -> int:
+    return math.prod(input_shape.shape) * np.dtype(kind.dtype).itemsize
 
 
-def _bytes_of(one: InputShape, kind: Kind, model: ModelFacts) -> int:
+def _bytes_of(input_shape: InputShape, kind: Kind, model: ModelFacts) -> int:
     """Bytes of an input that lie behind the header. Raises FormatError where its shape says otherwise."""
-    stated, size = one.parameters.get(BINARY_SIZE), _size(one, kind)
-    if stated != size:
-        problem = f"{one.name} of {one.shape} has {size} bytes, and {BINARY_SIZE} is {stated}"
+    stated_size, size = input_shape.parameters.get(BINARY_SIZE), _size(input_shape, kind)
+    if stated_size != size:
+        problem = f"{input_shape.name} of {input_shape.shape} has {size} bytes, and {BINARY_SIZE} is {stated_size}"
         raise FormatError(problem, model.name, f"Send data, or {BINARY_SIZE} and so many bytes")
     return size
 
 
-def _numbers(one: InputShape, kind: Kind, model: ModelFacts) -> NDArray[Any]:
+def _numbers(input_shape: InputShape, kind: Kind, model: ModelFacts) -> NDArray[Any]:
     """The numbers of an input's JSON in its shape. Raises FormatError for others, or another count."""
-    count = math.prod(one.shape)
+    count = math.prod(input_shape.shape)
     try:
-        flat = list(_flat(one.data))
+        flat = list(_flat(input_shape.data))
         if len(flat) == count:
-            return np.array(flat, np.float64).astype(kind.dtype).reshape(one.shape)
+            return np.array(flat, np.float64).astype(kind.dtype).reshape(input_shape.shape)
     except (TypeError, ValueError, OverflowError) as error:
-        raise FormatError(f"data of {one.name} hold what is no number", model.name, _taken(model)) from error
-    raise FormatError(f"{one.name} of {one.shape} has {len(flat)} numbers", model.name, f"Send {count}")
+        raise FormatError(f"data of {input_shape.name} hold what is no number", model.name, _taken(model)) from error
+    raise FormatError(f"{input_shape.name} of {input_shape.shape} has {len(flat)} numbers", model.name, f"Send {count}")
 
 
 def _flat(data: Any) -> Iterator[float]:
@@ -371,10 +375,12 @@ def _lengths(request: Request, node: WebNode) -> tuple[int, int]:
         length = int(request.headers["content-length"])
     except (KeyError, ValueError) as error:
         raise WebError(411, "the body has no stated length", "Content-Length", "State it") from error
-    stated = request.headers.get(HEADER_LENGTH, str(length))
-    if not (stated.isascii() and stated.isdecimal()) or int(stated) > length:
-        raise FormatError(f"{stated!r} is no length of the header of {length} bytes", HEADER_LENGTH, "Correct it")
-    header = int(stated)
+    header_length = request.headers.get(HEADER_LENGTH, str(length))
+    if not (header_length.isascii() and header_length.isdecimal()) or int(header_length) > length:
+        raise FormatError(
+            f"{header_length!r} is no length of the header of {length} bytes", HEADER_LENGTH, "Correct it"
+        )
+    header = int(header_length)
     most = node.settings.dicom.max_object_mb * 1_000_000 + MOST_JSON_BYTES
     if length > most:
         problem = f"the body has {length / 1e6:,.0f} MB, and at most {most / 1e6:,.0f} MB are taken"
@@ -394,10 +400,10 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
 def _check_outputs(node: WebNode, model: ModelFacts, asked: Inference) -> None:
     """Raise WebError or ResourceError for an answer that would be too large, before anything is computed."""
     voxels = int(np.prod(asked.shape[1:]))
-    wanted = dict.fromkeys(model.outputs, asked.as_bytes) if asked.wanted is None else asked.wanted
-    dense = [name for name in wanted if name in model.outputs and model.outputs[name] >= model.axes > 1]
+    outputs_wanted = dict.fromkeys(model.outputs, asked.as_bytes) if asked.wanted is None else asked.wanted
+    dense = [name for name in outputs_wanted if name in model.outputs and model.outputs[name] >= model.axes > 1]
     for name in dense:
-        if voxels > MOST_IN_JSON and not wanted[name]:
+        if voxels > MOST_IN_JSON and not outputs_wanted[name]:
             raise WebError(413, f"{name} has {voxels:,} voxels, too many for JSON", model.name, "Ask for binary_data")
     # Twice: an output lies in a file of its own before it is part of the answer.
     size = asked.behind + 2 * 4 * voxels * len(dense)
