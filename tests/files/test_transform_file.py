@@ -127,6 +127,14 @@ def test_a_field_on_a_sheared_grid_is_refused_and_nothing_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dicom_registration_of_images_that_are_no_dicom_volumes_is_refused_and_nothing_is_written(tmp_path):
+    picture = Image(np.zeros((1, 8, 9), np.float32), Geometry.of_pixels((8, 9)))
+    transform = SpatialTransform((Affine(np.eye(3)),))
+    with pytest.raises(FormatError, match=r"connects two DICOM images.*Write \.h5"):
+        isocenter.write_transform(transform, tmp_path / "t.dcm", fixed=picture, moving=picture)
+    assert list(tmp_path.iterdir()) == []
+
+
 def series(folder, patient: str, grid: Geometry) -> Image:
     values = np.arange(np.prod(grid.shape), dtype=np.int16).reshape(1, *grid.shape)
     write_series(Image(values, grid, modality="MR"), SeriesNames(patient, f"study of {patient}", "t1"), folder)
