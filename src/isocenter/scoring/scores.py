@@ -243,6 +243,40 @@ def _measured_by(where: There, fold: Fold | None, case: Case) -> Measured:
     return measured(model, fold, case)._replace(prediction=None)
 
 
+@dataclass
+class _Collected:
+    """Outcomes of cases as they come in.
+
+    ended:       {number of a case: its rows, and what speaks against them}
+    predictions: of the first cases, for pictures, as long as memory is meant to hold them
+    features:    {case id: (patient, features)} of cases of the test part
+    """
+
+    parts: Mapping[str, Split]
+    draws: bool
+    ended: dict[int, tuple[list[Any], Sequence[Problem]]] = field(default_factory=dict)
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    voxels: int = 0
+    features: dict[str, tuple[str, Array]] = field(default_factory=dict)
+    facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def take(self, number: int, case: Case, outcome: Measured | IsocenterError) -> None:
+        """Take the outcome of a case, or the error that ended it."""
+        if isinstance(outcome, IsocenterError):
+            what = f"{outcome.where}: {outcome.problem}"
+            self.ended[number] = [], [Problem("error", what, (case.id,), remedy=outcome.remedy)]
+            return
+        part = self.parts.get(case.id, "test")
+        self.ended[number] = [row | {"split": part} for row in outcome.rows], outcome.problems
+        self.facts[case.id] = outcome.facts
+        if outcome.features is not None and part == "test":
+            self.features[case.id] = case.patient, outcome.features
+        if outcome.prediction is not None:
+            self.voxels += math.prod(outcome.prediction.geometry.shape)
+            if self.draws and self.voxels <= MOST_KEPT:
+                self.predictions[case.id] = outcome.prediction
+
+
 def score(
     model: Predictor,
     cases: Sequence[Case],
@@ -264,44 +298,33 @@ def score(
     keeps:          whether Ctrl-C leaves the figures of the cases that were scored by then, without pictures
     Raises DatasetError where no case could be scored.
     """
-    ended = dict[int, tuple[list[Any], Sequence[Problem]]]()
-    predictions, voxels = dict[str, Prediction](), 0
-    features, facts = dict[str, tuple[str, Array]](), dict[str, Mapping[str, Any]]()
+    collected = _Collected(parts, draws)
     stopped: KeyboardInterrupt | None = None
     measuring = outcomes or partial(measured_here, model, folds)
     try:
         with tracked("predicting and scoring") as tracker:
             for done, (number, outcome) in enumerate(measuring(cases), start=1):
-                case = cases[number]
-                if isinstance(outcome, IsocenterError):
-                    what = f"{outcome.where}: {outcome.problem}"
-                    ended[number] = [], [Problem("error", what, (case.id,), remedy=outcome.remedy)]
-                else:
-                    columns = {"split": parts.get(case.id, "test")}
-                    ended[number] = [row | columns for row in outcome.rows], outcome.problems
-                    facts[case.id] = outcome.facts
-                    if outcome.features is not None and columns["split"] == "test":
-                        features[case.id] = case.patient, outcome.features
-                    if outcome.prediction is not None:
-                        voxels += math.prod(outcome.prediction.geometry.shape)
-                        predictions |= {case.id: outcome.prediction} if draws and voxels <= MOST_KEPT else {}
+                collected.take(number, cases[number], outcome)
                 tracker(done, len(cases))
     except KeyboardInterrupt as stop:
-        if not keeps or not any(own for own, _ in ended.values()):
+        if not keeps or not any(rows for rows, _ in collected.ended.values()):
             raise
         stopped, draws = stop, False
-    rows = [row for number in sorted(ended) for row in ended[number][0]]
-    problems = [problem for number in sorted(ended) for problem in ended[number][1]]
+    numbers = sorted(collected.ended)
+    rows = [row for number in numbers for row in collected.ended[number][0]]
+    problems = [problem for number in numbers for problem in collected.ended[number][1]]
     if not rows:
         reason = problems[0].what if problems else "there is none"
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_table(rows)
     ranked = model.task.rank(table) if draws else ()
-    shown = _shown(model, {case.id: case for case in cases}, ranked, wrong_calls(model.task, table), predictions)
+    shown = _shown(
+        model, {case.id: case for case in cases}, ranked, wrong_calls(model.task, table), collected.predictions
+    )
     summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
     overview = model.task.overview(table) if draws else ()
-    tested = [cases[number] for number in sorted(ended) if parts.get(cases[number].id, "test") == "test"]
-    shift = shift_of(model.guard, features, seed=seed, patients_known=patients_known)
+    tested = [cases[number] for number in numbers if parts.get(cases[number].id, "test") == "test"]
+    shift = shift_of(model.guard, collected.features, seed=seed, patients_known=patients_known)
     counted = opened(tested)
     return Scored(
         table,
@@ -312,8 +335,8 @@ def score(
         counted,
         model.task,
         shift=shift,
-        features=features,
-        facts=facts,
+        features=collected.features,
+        facts=collected.facts,
         stopped=stopped,
     )
 

@@ -157,44 +157,43 @@ def answered(
         outcome = FAILED if isinstance(error, OutputError) else REFUSED
         measured_here = Measured(_means(measured))
         return Outcome(outcome, f"{error.problem}. {error.remedy}", seconds=seconds, measured=measured_here)
-    versions = {"isocenter": version("isocenter"), "model": job.model_hash}
-    stated_covariates = {name: one.record for name, one in sorted(covariates_used.items())}
-    likely = [one.done.rows[0].get("gate_p") for one in examined if one.done.rows]
-    gate_p = min((p for p in likely if p is not None), default=None)  # of the image that is least like the training's
     found = findings_record(examined, model)
-    features = [one.done.features for one in examined if one.done.features is not None]
-    measured_here = Measured(
-        _means(measured),
-        _means([one.done.distances for one in examined]),
-        np.mean(features, axis=0).astype(np.float16).tobytes() if features else None,
-    )
-    if all(one.done.abstained is not None for one in examined):
-        return Outcome(
-            ABSTAINED,
-            found.reason,
-            seconds=seconds,
-            gate_p=gate_p,
-            versions=versions,
-            covariates=stated_covariates,
-            measured=measured_here,
-        )
+    outcome = _stated_outcome(job, examined, found, covariates_used, measured, seconds)
+    if outcome.outcome == ABSTAINED:
+        return outcome
     answers = _answers(job, examined, found, room, marks)
     seconds["write"] = time.monotonic() - began - seconds["read"] - seconds["predict"]
-    reason = found.reason
     if send and found.outcome == RESULT and not any(one.sop_instance_uid for one in answers):
         unsent = "nothing of the result is a DICOM object, so nothing is sent to a peer"
-        reason = "; ".join(filter(None, [reason, unsent]))
+        outcome = replace(outcome, reason="; ".join(filter(None, [outcome.reason, unsent])))
+    return replace(outcome, answers=answers, findings=found.records, send=send)
+
+
+def _stated_outcome(
+    job: Job,
+    examined: Sequence[Examined],
+    found: Findings,
+    covariates: Mapping[str, Known],
+    measured: Sequence[Mapping[str, float]],
+    seconds: Mapping[str, float],
+) -> Outcome:
+    """The outcome that a job states, without its files: abstained where the model abstains of every image."""
+    likely = [one.done.rows[0].get("gate_p") for one in examined if one.done.rows]
+    features = [one.done.features for one in examined if one.done.features is not None]
+    is_abstained = all(one.done.abstained is not None for one in examined)
     return Outcome(
-        found.outcome,
-        reason,
-        answers,
-        found.records,
-        send,
+        ABSTAINED if is_abstained else found.outcome,
+        found.reason,
         seconds=seconds,
-        gate_p=gate_p,
-        versions=versions,
-        covariates=stated_covariates,
-        measured=measured_here,
+        # Of the image that is least like the training's.
+        gate_p=min((p for p in likely if p is not None), default=None),
+        versions={"isocenter": version("isocenter"), "model": job.model_hash},
+        covariates={name: one.record for name, one in sorted(covariates.items())},
+        measured=Measured(
+            _means(measured),
+            _means([one.done.distances for one in examined]),
+            np.mean(features, axis=0).astype(np.float16).tobytes() if features else None,
+        ),
     )
 
 
