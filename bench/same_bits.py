@@ -193,7 +193,7 @@ def _train(name: str, data: Path, out: Path) -> None:
         images = [one for one in images if one.parent.name not in ("masks", "labels")][:PREDICTED]
         images = [data] if chosen["task"] == "registration" else images  # whose cases are pairs of images
         model = out / ("ensemble" if name == "ensemble" else "run")
-        isocenter.predict(model, *images, out=out / "predicted", device="cpu", threads=1)
+        isocenter.predict(model, [*images], out=out / "predicted", device="cpu", threads=1)
     print(json.dumps(isocenter.__file__))
 
 

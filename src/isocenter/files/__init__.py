@@ -20,8 +20,8 @@ if TYPE_CHECKING:
         taken_on,
         write_series,
     )
-    from isocenter.files.format import Entry, Format, Part, Prefer, ReadKeywords, ReadOptions, refuse_no_orientation
-    from isocenter.files.index import FORMATS, format_of, read, read_volumes, suffix_of, write
+    from isocenter.files.format import CaseNames, Entry, FileChoices, Format, Part, Prefer, ReadOptions
+    from isocenter.files.index import FORMATS, format_of, read, read_image, read_volumes, suffix_of, write
     from isocenter.files.label_table import find as find_labels
     from isocenter.files.label_table import read as read_labels
     from isocenter.files.label_table import table_path as label_table_path
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.cases.dicom_masks import drawn_on, is_drawn
     from isocenter.files.layouts.cases.join import covariates_in
     from isocenter.files.layouts.index import LAYOUTS, read_dataset
-    from isocenter.files.layouts.layout import PSEUDONYMS, CaseNames, DatasetOptions
+    from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions
     from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
     from isocenter.files.result import TakenProbabilities, write_label_map, write_map
     from isocenter.files.storage.atomic import named_as, sweep, unwritable, write_text, written

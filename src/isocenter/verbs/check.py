@@ -6,18 +6,18 @@ import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import UNKNOWN_MODALITY, dataset_hash
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import CheckOptions
 from isocenter.planning import cores, normalised_problems
 from isocenter.quality import Examination, guessed_modality, modality_problems, reference_kinds
 from isocenter.reading import (
-    ReadingKeywords,
     ReadingOptions,
     open_dataset,
     opened_and_looked_through,
@@ -106,21 +106,8 @@ def _lines(problem: Problem) -> list[str]:
     return lines
 
 
-@named_keywords(ReadingKeywords)
-def check(
-    data: str | Path | Dataset,
-    *,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    threads: int | None = None,
-    scheduler: str | None = None,
-    task: str | None = None,
-    groups: str | None = None,
-    population: str | Path | None = None,
-    shift: str | None = None,
-    match: str | Sequence[str] | None = None,
-    **reading: Unpack[ReadingKeywords],
-) -> Check:
+@takes(CheckOptions)
+def check(options: CheckOptions) -> Check:
     """Read every case of `data` once and say what is there and what is wrong.
 
     out:   a folder for check.json and check.html; nothing is written without it
@@ -132,24 +119,25 @@ def check(
     shift: groups whose images are compared, into shift.csv; match: covariates by which their patients are paired
     Raises UsageError for a path or a covariate that is not there, DatasetError for a folder that cannot be understood.
     """
-    if out is not None:
-        refuse_taken(Path(out), overwrite, MARKS)
-    if scheduler is not None and (path := path_of(data)):
+    data = options.data
+    if options.out is not None:
+        refuse_taken(Path(options.out), options.overwrite, MARKS)
+    if options.scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
-    references = learns_from_references(task)
-    options = ReadingOptions.of(**reading)
-    opened = functools.partial(_opened, data, options, references=references)
-    spread = None if scheduler is None else Cluster(scheduler)
-    dataset, examination, _ = opened_and_looked_through(opened, task, threads or cores(), spread)
+    references = learns_from_references(options.task)
+    reading = options.reading
+    opened = functools.partial(_opened, data, reading, references=references)
+    spread = None if options.scheduler is None else Cluster(options.scheduler)
+    dataset, examination, _ = opened_and_looked_through(opened, options.task, options.threads or cores(), spread)
     unknown = modality_problems(examination.dataset, examination.fingerprint)
     lost = normalised_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown, *lost))
     facts = _facts(dataset, examination)
-    audits = tuple(_audits(examination, groups, population, shift, match))
-    result = Check(dataset, examination, facts, Path(out) if out is not None else None, audits)
-    if out is not None:
-        with result_folder(Path(out), overwrite, MARKS) as partial:
-            write_alignment(dataset, options.align, partial)
+    audits = tuple(_audits(examination, options.groups, options.population, options.shift, options.match))
+    result = Check(dataset, examination, facts, Path(options.out) if options.out is not None else None, audits)
+    if options.out is not None:
+        with result_folder(Path(options.out), options.overwrite, MARKS) as partial:
+            write_alignment(dataset, reading.align, partial)
             write_json(partial / "check.json", "isocenter.check", result.as_record())
             for audit in audits:
                 audit.write(partial)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from isocenter import service
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.files.dicom import read_identity
-from isocenter.keywords import named_keywords
+from isocenter.keywords import several, takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import RouteOptions
 from isocenter.report import InNotebook
 from isocenter.verbs.serve import need_extra
 
@@ -60,10 +61,8 @@ class Route(InNotebook):
         )
 
 
-@named_keywords()
-def route(
-    study: str | Path, *models: str | Path, config: str | Path | None = None, folder: str | Path | None = None
-) -> Route:
+@takes(RouteOptions)
+def route(options: RouteOptions) -> Route:
     """Apply the rules of a node to a study.
 
     study:  a folder of DICOM files, or the UID of a study in the node
@@ -71,16 +70,16 @@ def route(
     Raises UsageError for a study that is neither, or not complete yet, DatasetError for a folder without DICOM.
     """
     need_extra("route")
-    path, place = (None if one is None else Path(one) for one in (config, folder))
-    settings = service.read_settings(path, [Path(one) for one in models], place)
+    path, place = (None if one is None else Path(one) for one in (options.config, options.folder))
+    settings = service.read_settings(path, [Path(one) for one in several(options.models)], place)
     warm = service.WarmModels(settings.models, settings.queue.memory_gb)
     facts = {name: warm[name][1] for name in settings.models}
     if not facts:
         raise UsageError("there is no model to route to", "route", "Give a model, or a --config that names one")
-    if Path(study).is_dir():
-        series, rules = _series_in(Path(study)), service.rules_of(settings, facts)
+    if Path(options.study).is_dir():
+        series, rules = _series_in(Path(options.study)), service.rules_of(settings, facts)
         return Route(service.study_routing(rules, facts, series, service.StudyAnswers()).rows)
-    return Route(_known(str(study), settings, facts))
+    return Route(_known(str(options.study), settings, facts))
 
 
 def _known(uid: str, settings: Settings, models: Mapping[str, ModelFacts]) -> Sequence[Routed]:
