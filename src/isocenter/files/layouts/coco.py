@@ -45,7 +45,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError("holds no JSON file of images and annotations", str(folder.root), "Name another --layout")
     parts = _parts(files)
     listed = [entry for member in files for entry in listed_in(member.path, parts.get(member.path))]
-    return read_listed(listed, folder, options, what="COCO", usual="boxes", words=_words)
+    return read_listed(listed, folder, options, part="coco", what="COCO", usual="boxes", words=_words)
 
 
 def listed_in(path: Path, split: Split | None = None) -> list[Listed]:

@@ -52,6 +52,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         listed,
         folder,
         options,
+        part="cvat",
         what="CVAT",
         usual="mask" if outlined else "boxes",
     )

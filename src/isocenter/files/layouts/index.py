@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
@@ -14,33 +12,10 @@ from isocenter.files.layouts.cases.folder import PACKED, Folder
 from isocenter.files.layouts.cases.frames import by_frame
 from isocenter.files.layouts.cases.orientation import on_upright_pixels
 from isocenter.files.layouts.cases.table import SPREADSHEETS
-from isocenter.files.layouts.layout import DatasetOptions, Layout
+from isocenter.files.layouts.layout import LAYOUTS, DatasetOptions, Layout, load_layout
 from isocenter.files.modality import asked_modality
 from isocenter.files.storage.json_text import load_json
 from isocenter.values import Dataset
-
-LAYOUTS: dict[str, str] = {
-    "image_pairs": "isocenter.files.layouts.image_pairs:LAYOUT",
-    "nnunet": "isocenter.files.layouts.nnunet:LAYOUT",
-    "decathlon": "isocenter.files.layouts.decathlon:LAYOUT",
-    "bids": "isocenter.files.layouts.bids:LAYOUT",
-    "image_folders": "isocenter.files.layouts.image_folders:LAYOUT",
-    "object_masks": "isocenter.files.layouts.object_masks:LAYOUT",
-    "suffix_masks": "isocenter.files.layouts.suffix_masks:LAYOUT",
-    "case_folders": "isocenter.files.layouts.case_folders:LAYOUT",
-    "class_folders": "isocenter.files.layouts.class_folders:LAYOUT",
-    "voc": "isocenter.files.layouts.voc:LAYOUT",
-    "yolo": "isocenter.files.layouts.yolo:LAYOUT",
-    "labelme": "isocenter.files.layouts.labelme:LAYOUT",
-    "cvat": "isocenter.files.layouts.cvat:LAYOUT",
-    "via": "isocenter.files.layouts.via:LAYOUT",
-    "coco": "isocenter.files.layouts.coco:LAYOUT",
-    "box_table": "isocenter.files.layouts.box_table:LAYOUT",
-    "medmnist": "isocenter.files.layouts.medmnist:LAYOUT",
-    "manifest": "isocenter.files.layouts.manifest:LAYOUT",
-    "dicom_folder": "isocenter.files.layouts.dicom_folder:LAYOUT",
-    "plain_images": "isocenter.files.layouts.plain_images:LAYOUT",
-}
 
 WITHOUT_LABELS = "plain_images"
 # What a summary of predictions calls itself.
@@ -69,8 +44,7 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
     folder, layout = _unwrapped(folder, options)
     reading = layout.read(folder, options)
     if options.references:
-        as_stored = replace(options, read=replace(options.read, stored=True))
-        reading = on_upright_pixels(reading, partial(layout.read, folder, as_stored), options.exif, path)
+        reading = on_upright_pixels(reading, options, path)
     dataset = assemble(folder, reading, options)
     return by_frame(dataset) if options.references else dataset
 
@@ -82,13 +56,6 @@ def _holds_results(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(record, dict) and record.get("schema") == RESULTS
-
-
-def load_layout(name: str) -> Layout:
-    """The layout of this name; its file is imported now."""
-    module, _, attribute = LAYOUTS[name].partition(":")
-    layout: Layout = getattr(importlib.import_module(module), attribute)
-    return layout
 
 
 def _unwrapped(folder: Folder, options: DatasetOptions) -> tuple[Folder, Layout]:

@@ -46,6 +46,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         [one for path, own in entries.items() for one in listed_in(path, own)],
         folder,
         options,
+        part="via",
         what="VIA",
         usual="boxes" if set(kinds) - WITHOUT_AREA <= {"rect"} else "mask",
     )

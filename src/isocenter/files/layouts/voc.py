@@ -6,10 +6,8 @@ Everingham et al., Int J Comput Vis 2010, doi:10.1007/s11263-009-0275-4
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -20,17 +18,15 @@ from isocenter.files.layouts.cases.boxes import (
     NamedImages,
     by_file_name,
     image_named,
-    load_boxes,
     names_in,
 )
 from isocenter.files.layouts.cases.classes import name_classes
 from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
-from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.cases.pairs import without_image
 from isocenter.files.layouts.cases.table import composed
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Layout, Reading
 from isocenter.files.modality import modality_word
-from isocenter.values import SPLITS, Split
+from isocenter.values import SPLITS, CaseRow, Cell, Split
 
 ROOT, TEST = "annotation", "test"
 LISTS = ("ImageSets", "Main")
@@ -70,23 +66,19 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     split, where = _split(folder), {member.path.parent for member in folder.images if member.path in owners}
     images = [one for one in folder.images if one.path in owners or not owners or one.path.parent in where]
     modality = modality_word(options.modality)
-    cases = []
+    rows = []
     for image in images:
-        loader = partial(load_image, image.path, options.read, modality)
         own = owners.get(image.path)
-        references: dict[str, Callable[[], Any]] = {}
-        if own is not None:
-            references["boxes"] = partial(load_boxes, own, called, loader)
-        files = (image.path, *((own.path,) if own is not None else ()))
-        key = "" if own is None else str([called[name] for name in sorted(names_in([own]))])
+        references = {} if own is None else {"boxes": Cell((own.path,), "voc", known=own)}
         part = split.get(image.stem, image.split)
-        cases.append(CaseFiles(image.name, {"image": loader}, references, files, key, part))
+        rows.append(CaseRow(image.name, {"image": Cell((image.path,), modality=modality)}, references, part))
     boxes = sum(len(annotation.boxes) for annotation in owners.values())
     return Reading(
-        tuple(cases),
+        tuple(rows),
         how=f"Pascal VOC: {counted(boxes, 'box', 'boxes')} on {counted(len(owners), 'image')}"
         + (", split as in ImageSets/Main" if split else ""),
         classes={"boxes": classes},
+        drawn=DrawnNames(called),
         modality=modality,
         problems=tuple(without_image(lost)),
     )

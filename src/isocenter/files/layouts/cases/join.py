@@ -30,9 +30,8 @@ from isocenter.files.layouts.cases.table import (
     read_table,
 )
 from isocenter.files.layouts.cases.time_series import Long
-from isocenter.files.layouts.layout import CaseFiles
 from isocenter.files.storage.patient_key import is_pseudonym, pseudonym_of_number
-from isocenter.values import Problem, Split
+from isocenter.values import CaseRow, Problem, Split
 
 NNUNET_FOLDS = "splits_final.json"
 CLASS_TABLES = frozenset({"classes", "labels", "colours", "colors", "colormap", "dseg"})
@@ -63,7 +62,7 @@ class Join:
     renamed:  {case, or patient whose name it starts with: its name in the table}, where numbers are written otherwise
     """
 
-    cases: list[CaseFiles]
+    cases: list[CaseRow]
     path: Path
     how: str
     patients: str = ""
@@ -73,7 +72,7 @@ class Join:
 
 def join_table(
     folder: Folder,
-    cases: Sequence[CaseFiles],
+    cases: Sequence[CaseRow],
     ids: Sequence[str],
     patient: str | None,
     *,
@@ -381,7 +380,7 @@ def _stated_twice(table: Table, ids: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in ids if any(row != rows[name][0] for row in rows[name]))
 
 
-def _by_case(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], patient: str | None) -> Join | None:
+def _by_case(table: Table, files: Sequence[CaseRow], ids: Sequence[str], patient: str | None) -> Join | None:
     column = table.column(CASE_COLUMNS)
     if column is None:
         return None
@@ -418,7 +417,7 @@ def _named_alike(table: Table, column: str, ids: Sequence[str]) -> dict[str, str
     return same_names(stated, ids) if len(set(stated)) == len(stated) else {}
 
 
-def _by_patient(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], column: str | None) -> Join | None:
+def _by_patient(table: Table, files: Sequence[CaseRow], ids: Sequence[str], column: str | None) -> Join | None:
     """Each case's name starts with the name of a patient in the table."""
     if column is None:
         return None
