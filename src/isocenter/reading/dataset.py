@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files import UNKNOWN_MODALITY, CaseNames, DatasetOptions, ReadOptions, read_dataset
+from isocenter.files import UNKNOWN_MODALITY, CaseNames, DatasetOptions, ReadOptions, read_dataset, read_frame
 from isocenter.quality import MIXED_SCALE, Examination, examine, numbered_objects
 from isocenter.reading.alignment import aligned_case
 from isocenter.reading.image_pairs import FIELD, parted_pairs, with_pairs
@@ -23,9 +23,14 @@ from isocenter.tasks import Task, learns_from_references, needs_of, suffices
 from isocenter.transforms import OBJECTS, PIECES, boxes_of_objects, boxes_of_pieces
 from isocenter.values import BoundingBoxes, Case, Cohort, Dataset, Image, Label, LazyMapping, Problem
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 log = logging.getLogger("isocenter")
 # The kind of reference whose names have an order.
 CLASS = "class"
+# What a verb takes as its data: a path, a table in memory with the columns of `dataset.csv`, or cases.
+Data: TypeAlias = "str | Path | Dataset | DataFrame"
 BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
 # As --labels says that each number of a label map is one object: each=nucleus.
 EACH = "each="
@@ -37,7 +42,7 @@ def path_of(subject: object) -> Path | None:
 
 
 def open_dataset(
-    data: str | Path | Dataset,
+    data: Data,
     reading: ReadingOptions,
     *,
     references: bool = True,
@@ -82,7 +87,7 @@ def open_dataset(
         exif=reading.exif or None,
     )
     accepted = _accepted(reading.accept)
-    dataset = data if isinstance(data, Dataset) else read_dataset(data, options)
+    dataset = _read(data, options)
     is_ranked = dataset.ranked or bool(reading.order or reading.labels)
     dataset = replace(dataset, accepted=dataset.accepted | accepted, ranked=is_ranked)
     dataset = _in_order(dataset, reading.order) if references else dataset
@@ -92,6 +97,16 @@ def open_dataset(
         return with_pairs(dataset, pairs, draws=references)
     how = reading.align
     return dataset if how is None else replace(dataset, cases=tuple(aligned_case(case, how) for case in dataset))
+
+
+def _read(data: Data, options: DatasetOptions) -> Dataset:
+    match data:
+        case Dataset():
+            return data
+        case str() | Path():
+            return read_dataset(data, options)
+        case _:
+            return read_frame(data, options)
 
 
 def _accepted(names: str | None) -> frozenset[str]:
@@ -120,7 +135,7 @@ def _in_order(dataset: Dataset, order: str | None) -> Dataset:
 
 def open_for(
     task: str | None,
-    places: Sequence[str | Path | Dataset],
+    places: Sequence[Data],
     reading: ReadingOptions,
     needs: Collection[str] | None = None,
     pairs: int | None = None,
@@ -155,11 +170,12 @@ def joined(datasets: Sequence[Dataset]) -> Dataset:
             modality=first.modality if first.modality == other.modality else UNKNOWN_MODALITY,
             patients_known=first.patients_known and other.patients_known,
             problems=(*first.problems, *renamed.problems),
+            table=None,  # the rows of several have no declarations in common
         )
     return first
 
 
-def open_labelled(data: str | Path | Dataset, reading: ReadingOptions, task: Task) -> Dataset:
+def open_labelled(data: Data, reading: ReadingOptions, task: Task) -> Dataset:
     """The cases of a data set that have references of the task's kind; DatasetError where none has."""
     dataset = open_dataset(data, reading, references=not task.by_name, needs=task.needs, pairs=task.pairs)
     if not suffices(task, dataset.kinds):

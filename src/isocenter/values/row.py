@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from isocenter.values.case import Split
+# What trains, what decides afterwards, what chose nothing so that guarantees come from it, and what only tests.
+Split = Literal["train", "val", "calibration", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,6 @@ class CaseRow:
     name:       path without suffix relative to the data set, from which the id and the patient are made
     images:     {channel: its cell}
     references: {kind: a cell, or the value itself}; kinds as of `Case.references`
-    known:      the structures that somebody drew in its masks; None: all
     aliases:    what a table may call it beside its name and files, alone or with others: UIDs and accession number
     """
 
@@ -50,7 +51,6 @@ class CaseRow:
     patient: str | None = None
     group: str | None = None
     covariates: Mapping[str, Any] = field(default_factory=dict)
-    known: frozenset[str] | None = None
     aliases: tuple[str, ...] = ()
 
     @property
@@ -58,3 +58,14 @@ class CaseRow:
         """All that its cells name, images first."""
         cells = (*self.images.values(), *(one for one in self.references.values() if isinstance(one, Cell)))
         return tuple(dict.fromkeys(path for cell in cells for path in cell.paths))
+
+
+@dataclass(frozen=True)
+class DatasetTable:
+    """The rows that a data set was read from, called by the ids of its cases, and what holds for all of them.
+
+    declared: what `dataset.toml` states: classes, readers, order of channels, options of reading and so on
+    """
+
+    rows: tuple[CaseRow, ...] = ()
+    declared: Mapping[str, Any] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from isocenter.belief import UNKEPT
 from isocenter.errors import UsageError, cases_of_patients, counted, listed
 from isocenter.evaluation import rows_from_records
 from isocenter.keywords import named_keywords
-from isocenter.reading import ReadingKeywords, ReadingOptions, open_labelled, refuse_missing, refuse_taken
+from isocenter.reading import Data, ReadingKeywords, ReadingOptions, open_labelled, refuse_missing, refuse_taken
 from isocenter.report import setting_text
 from isocenter.runs import MARKS as OF_A_RUN
 from isocenter.runs import MOST, Unseen, ValidationImages, gate_of_site, guarded_by
@@ -112,7 +112,7 @@ class Calibrated:
 @named_keywords(ReadingKeywords)
 def calibrate(
     model: str | Path,
-    data: str | Path | Dataset,
+    data: Data,
     *,
     out: str | Path,
     overwrite: bool = False,

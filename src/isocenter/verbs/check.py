@@ -10,13 +10,14 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.files import UNKNOWN_MODALITY, dataset_hash
+from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
+from isocenter.files import UNKNOWN_MODALITY, dataset_hash, write_dataset_table
 from isocenter.keywords import named_keywords
 from isocenter.lazy import pandas as pd
 from isocenter.planning import cores, normalised_problems
 from isocenter.quality import Examination, guessed_modality, modality_problems, reference_kinds
 from isocenter.reading import (
+    Data,
     ReadingKeywords,
     ReadingOptions,
     open_dataset,
@@ -108,7 +109,7 @@ def _lines(problem: Problem) -> list[str]:
 
 @named_keywords(ReadingKeywords)
 def check(
-    data: str | Path | Dataset,
+    data: Data,
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -123,7 +124,8 @@ def check(
 ) -> Check:
     """Read every case of `data` once and say what is there and what is wrong.
 
-    out:   a folder for check.json and check.html; nothing is written without it
+    out:   a folder for check.json, check.html and dataset.csv, which holds the cases row by row (also where they are
+        refused); nothing is written without it
     reading: the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     scheduler: address of a dask scheduler whose workers read the cases; they see the data under the same paths
     task:  whose references are looked at, where files can be read as one kind or another
@@ -140,7 +142,12 @@ def check(
     options = ReadingOptions.of(**reading)
     opened = functools.partial(_opened, data, options, references=references)
     spread = None if scheduler is None else Cluster(scheduler)
-    dataset, examination, _ = opened_and_looked_through(opened, task, threads or cores(), spread)
+    try:
+        dataset, examination, _ = opened_and_looked_through(opened, task, threads or cores(), spread)
+    except DatasetError:
+        if out is not None:
+            _write_images(data, options, Path(out), overwrite)
+        raise
     unknown = modality_problems(examination.dataset, examination.fingerprint)
     lost = normalised_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown, *lost))
@@ -150,6 +157,7 @@ def check(
     if out is not None:
         with result_folder(Path(out), overwrite, MARKS) as partial:
             write_alignment(dataset, options.align, partial)
+            write_dataset_table(dataset, partial, Path(out))
             write_json(partial / "check.json", "isocenter.check", result.as_record())
             for audit in audits:
                 audit.write(partial)
@@ -157,6 +165,18 @@ def check(
             page = render(check_page(result.examination, result.facts, sections))
             (partial / "check.html").write_text(page, encoding="utf-8")
     return result
+
+
+def _write_images(data: Data, options: ReadingOptions, out: Path, overwrite: bool) -> None:
+    """Write `dataset.csv` of a folder that could not be understood: its images, for whoever knows what they are."""
+    for layout in (options.layout, "plain_images"):
+        try:
+            dataset = open_dataset(data, replace(options, layout=layout), references=False)
+        except IsocenterError:
+            continue
+        with result_folder(out, overwrite, MARKS) as partial:
+            write_dataset_table(dataset, partial, out)
+        return
 
 
 def _audits(
@@ -178,9 +198,7 @@ def _audits(
         yield image_shift(examination, shift, [name.strip() for name in names if name.strip()])
 
 
-def _opened(
-    data: str | Path | Dataset, reading: ReadingOptions, needs: Collection[str], *, references: bool
-) -> Dataset:
+def _opened(data: Data, reading: ReadingOptions, needs: Collection[str], *, references: bool) -> Dataset:
     """The data set; images without any reference are checked too, and the lack becomes an error of the list."""
     try:
         return open_dataset(data, reading, references=references, needs=needs)

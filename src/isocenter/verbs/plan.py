@@ -11,14 +11,13 @@ from isocenter.errors import UsageError
 from isocenter.files import write_text
 from isocenter.keywords import named_keywords
 from isocenter.planning import Planned, plan_text, relative_to
-from isocenter.reading import ReadingKeywords, ReadingOptions, refuse_taken
+from isocenter.reading import Data, ReadingKeywords, ReadingOptions, refuse_taken
 from isocenter.runs import PLAN_SUFFIXES, PlanRequest, planned, positive_among
-from isocenter.values import Dataset
 
 
 @named_keywords(ReadingKeywords)
 def plan(
-    data: str | Path | Dataset,
+    data: Data,
     *,
     minutes: float | None = None,
     out: str | Path | None = None,

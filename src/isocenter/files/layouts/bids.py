@@ -161,7 +161,7 @@ def _meant(folder: Folder, options: DatasetOptions) -> tuple[list[Scan], tuple[P
     if not is_meant:
         return usual, ()
     names = sorted({scan.channel for scan in images})
-    remedy = "To use them, bring them onto that grid, and list all images and masks in a table"
+    remedy = "To use them, bring them onto that grid, and list them in dataset.csv"
     note = Problem("warning", f"{listed(names)} left out", why="the masks lie on the grid of others", remedy=remedy)
     return [*masks, *mapped], (note,) if names else ()
 
@@ -254,8 +254,7 @@ def _check_pipelines(folder: Folder, masks: Sequence[Scan]) -> None:
         raise DatasetError(
             f"{session} has masks of {len(pipelines)} sources ({', '.join(sorted(pipelines))})",
             str(folder.root),
-            "Keep the masks of one source, and move the others out of the folder; or list images and masks in a table "
-            "with the columns image and mask, and give the table",
+            "Keep the masks of one source, and move the others out of the folder",
         )
 
 
@@ -267,7 +266,7 @@ def _check_images(folder: Folder, images: Sequence[Scan], masks: Sequence[Scan])
         if len(named) > 1:
             of_images = listed(sorted("_".join(one) or "none" for one in named))
             problem = f"{session} has masks of several images ({of_images})"
-            remedy = "Keep those of one image, or list images and masks in a table with the columns image and mask"
+            remedy = "Keep those of one image"
             raise DatasetError(problem, str(folder.root), remedy)
 
 

@@ -104,7 +104,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         how=f"table {table.path.name}: {counted(count, 'box', 'boxes')} on "
         + counted(sum(name is not None for _, name in images), "image"),
         classes={"boxes": classes},
-        drawn=DrawnNames(called, {}),
+        drawn=DrawnNames(called, settings=column),
         modality=options.modality or (named.reading.modality if named else None),
         patients=hidden or (f"column {column['patient']} of {table.path.name}" if "patient" in column else ""),
         patient_column=None if hidden else column.get("patient"),
@@ -119,6 +119,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             ),
         ),
     )
+
+
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    """settings: {role: column}"""
+    table = _without_nothing(read_table(path), settings)
+    return {name: annotation_in(path, settings, rows) for name, rows in _by_image(table, settings).items()}
 
 
 def _boxed(
@@ -379,4 +385,5 @@ LAYOUT = Layout(
     over=frozenset(
         {"manifest", "plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders", "dicom_folder"}
     ),
+    annotations=_annotations,
 )

@@ -245,7 +245,7 @@ def _check_versions(cases: Iterable[CaseFolder]) -> None:
         if again := next((name for name, parents in by_name.items() if len(parents) > 1), None):
             parents = sorted(by_name[again])
             problem = f"holds {again} in each of {listed([parent.name for parent in parents])}: only one can be meant"
-            remedy = "Move the others out of the data set, or list images and masks in a table"
+            remedy = "Move the others out of the data set"
             raise DatasetError(problem, str(parents[0].parent), remedy)
 
 
@@ -258,7 +258,7 @@ def _check_label_maps(cases: Collection[CaseFolder], drawn: Sequence[str], optio
     maps = [member.path for name in drawn if len(drawn) > 1 for member in first.masks.get(name, ())]
     if any(load_mask((path,), (), options.read).data.max() > 1 for path in maps):
         problem = f"{listed(drawn)} are label maps by their values, each with several numbers: only one can be meant"
-        remedy = "Move the others out of the data set, or list images and masks in a table"
+        remedy = "Move the others out of the data set"
         raise DatasetError(problem, str(maps[0].parent), remedy)
     kinds: dict[str, list[Member]] = defaultdict(list)
     for name, member in ((name, one) for case in cases if first.masks for name, one in case.images.items()):
@@ -269,7 +269,7 @@ def _check_label_maps(cases: Collection[CaseFolder], drawn: Sequence[str], optio
         problem = f"{listed(found)} would be an image of each case, and looks like a label map"
         remedy = (
             "Move it out of the data set, or call it a mask (liver_mask) if it shows a structure; to show it to the "
-            "network, list images and masks in a table"
+            "network, list it in dataset.csv"
         )
         raise DatasetError(problem, str(doubtful[found[0]][0].path.parent), remedy)
 
@@ -300,9 +300,7 @@ def _check_structures(cases: Collection[CaseFolder], options: DatasetOptions) ->
         problem = (
             f"{maps[0].name} is one of {len(names)} masks of the case ({listed(names)}), and holds several numbers"
         )
-        remedy = (
-            "Keep the one that is meant and move the others out of the data set, or list images and masks in a table"
-        )
+        remedy = "Keep the one that is meant and move the others out of the data set"
         raise DatasetError(problem, str(maps[0].parent), remedy)
 
 

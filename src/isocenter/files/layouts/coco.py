@@ -73,6 +73,11 @@ def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
         raise DatasetError(problem, str(path), "Correct it") from error
 
 
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    del settings
+    return {entry.name: entry.annotation for entry in listed_in(path)}
+
+
 def _number(stated: Any) -> str:
     """The number of an image or category, which other programs write as text ("7") or with a point (7.0).
 
@@ -182,4 +187,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    annotations=_annotations,
 )

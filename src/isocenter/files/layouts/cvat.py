@@ -81,6 +81,11 @@ def listed_in(path: Path, root: Element) -> list[Listed]:
     return listed
 
 
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    del settings
+    return {entry.name: entry.annotation for entry in listed_in(path, parsed(path))}
+
+
 def _drawn(image: Element, size: tuple[int, int], path: Path) -> list[Drawn]:
     """The objects that are drawn on one image."""
     drawn: list[Drawn] = []
@@ -140,4 +145,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    annotations=_annotations,
 )

@@ -212,7 +212,7 @@ def _refuse_twice(images: Sequence[tuple[Key, Member]], folder: Folder) -> None:
         if (other := known.setdefault((key, member.path.name), member)) is not member:
             places = listed(one.path.parent.relative_to(folder.root).as_posix() for one in (other, member))
             problem = f"two images are called {member.path.name} ({places}), and masks may be of either"
-            raise DatasetError(problem, str(folder.root), "Rename them, or list images and masks in a table")
+            raise DatasetError(problem, str(folder.root), "Rename them")
 
 
 class _Roles:

@@ -131,6 +131,14 @@ def annotation_of(path: Path, record: Mapping[str, Any]) -> tuple[Annotation, bo
     return Annotation(path, (*outlined, *masks), size), without_area
 
 
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    del settings
+    record = _record(path)
+    if record is None:
+        raise DatasetError("is not a file of outlines of LabelMe", str(path), "Open and save it with LabelMe")
+    return {"": annotation_of(path, record)[0]}
+
+
 def _files(folder: Folder) -> list[Member]:
     """JSON files that bear the name of an image."""
     stems = {member.stem.casefold() for member in folder.images}
@@ -211,4 +219,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    annotations=_annotations,
 )

@@ -59,6 +59,7 @@ class Reading:
     """The rows of a data set, and what its layout declares of all of them.
 
     how:      how the folder was read, in words
+    name:     of the data set, where its folder does not say it
     classes:  {kind: labels} where they are declared
     drawn:    what the names in files of drawings stand for; None without such files
     modality: where it is declared, in the file's own word
@@ -69,12 +70,14 @@ class Reading:
     readers:  who drew the masks, where several did, the one of "mask" first
     channels: the images that a case may have, in order; empty where they are not declared
     tables:   tables whose rows are references, so that they hold no covariates
+    courses:  tables of readings over time, where they do not lie beside the images
     exif:     whether what was drawn lies on "stored" or "upright" pixels of photographs; empty where no matter
     is_own:   whether the rows were written by this program: nothing is then guessed of names
     """
 
     rows: tuple[CaseRow, ...]
     how: str
+    name: str = ""
     classes: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
     drawn: DrawnNames | None = None
     modality: str | None = None
@@ -86,6 +89,7 @@ class Reading:
     channels: tuple[str, ...] = ()
     tables: tuple[Path, ...] = ()
     problems: tuple[Problem, ...] = ()
+    courses: tuple[Path, ...] = ()
     exif: str = ""
     is_own: bool = False
 
@@ -96,10 +100,12 @@ class DrawnNames:
 
     called: {name in the file: name of its class} of boxes
     labels: {name in the file: its label} of label maps; what is not in it is background
+    settings: how the file is read, {word: value}: roles of its columns, keypoints
     """
 
     called: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, Label] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def left_out(

@@ -73,6 +73,11 @@ def listed_in(path: Path, entries: Iterable[Mapping[str, Any]]) -> list[Listed]:
     return found
 
 
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    del settings
+    return {entry.name: entry.annotation for entry in listed_in(path, _entries(path))}
+
+
 def _entries(path: Path) -> list[Mapping[str, Any]]:
     """The images that a file lists, of a project or of its annotations alone."""
     try:
@@ -167,4 +172,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    annotations=_annotations,
 )

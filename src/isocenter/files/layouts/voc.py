@@ -6,7 +6,7 @@ Everingham et al., Int J Comput Vis 2010, doi:10.1007/s11263-009-0275-4
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
@@ -39,7 +39,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     """An XML file with the name of an image that starts as an annotation does."""
     del options
     images = {member.stem.casefold() for member in folder.images}
-    named = next((one for one in _annotations(folder) if one.stem.casefold() in images), None)
+    named = next((one for one in _files(folder) if one.stem.casefold() in images), None)
     return named is not None and named.path.stat().st_size <= XML_LIMIT and b"<annotation" in _head(named.path)
 
 
@@ -52,8 +52,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     owners: dict[Path, Annotation] = {}
     lost, named = [], by_file_name(folder)
     suffixes = dict.fromkeys(member.suffix for member in folder.images)
-    places = {member.path.parent for member in _annotations(folder)}
-    for member in _annotations(folder):
+    places = {member.path.parent for member in _files(folder)}
+    for member in _files(folder):
         annotation, name = annotation_of(member.path)
         image = _image_of(member, [Path(name).suffix, *suffixes], named, places)
         if image is None:
@@ -108,6 +108,11 @@ def annotation_of(path: Path) -> tuple[Annotation, str]:
     return Annotation(path, tuple(boxes), _size(path, root)), (root.findtext("filename") or "").strip()
 
 
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    del settings
+    return {"": annotation_of(path)[0]}
+
+
 def parsed(path: Path) -> Element:
     """The root of an XML file; DatasetError for a damaged one.
 
@@ -132,7 +137,7 @@ def parsed(path: Path) -> Element:
         raise _wrong(path, f"cannot be read ({error})", "Get the file again") from error
 
 
-def _annotations(folder: Folder) -> list[Member]:
+def _files(folder: Folder) -> list[Member]:
     return [] if folder.is_file else [member for member in folder.members if member.suffix == ".xml"]
 
 
@@ -157,7 +162,7 @@ def _image_of(member: Member, suffixes: Sequence[str], images: NamedImages, plac
 def _split(folder: Folder) -> dict[str, Split]:
     """{name of an image: its part} as listed; what is only in trainval is for training."""
     parts: dict[str, Split] = {}
-    stems = {member.stem for member in (*folder.images, *_annotations(folder))}
+    stems = {member.stem for member in (*folder.images, *_files(folder))}
     lists = {m.stem.lower(): m.path for m in folder.members if m.suffix == ".txt" and m.path.parts[-3:-1] == LISTS}
     for word in (*SPLITS, "trainval"):
         path = lists.get(word)
@@ -209,4 +214,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    annotations=_annotations,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +67,16 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     names = _stated_names(folder, options, names_in(annotations))
     made = DrawnReferences.of(annotations, "mask" if all_outlines else "boxes", folder, options, names)
     modality = modality_word(options.modality)
-    rows, shape = [], "" if points is None else f"{points.count}x{points.values}"
+    rows = []
     for key, image in images.items():
         own = drawn.get(key)
-        references = {} if own is None else made.cells("yolo", own, shape)
+        references = {} if own is None else made.cells("yolo", own)
         rows.append(CaseRow(key.name, {"image": Cell((image.path,), modality=modality)}, references, key.split))
     return Reading(
         tuple(rows),
         how=f"YOLO: {made.counted(annotations)} on {counted(len(drawn), 'image')}",
         classes=made.classes,
-        drawn=made.names,
+        drawn=replace(made.names, settings={"points": f"{points.count}x{points.values}"} if points else {}),
         modality=modality,
         problems=(*without_image(lost), *made.notes(annotations), *_point_notes(lines, points)),
     )
@@ -122,6 +122,12 @@ def annotation_of(path: Path, rows: Sequence[Row], points: Points | None) -> Ann
     Raises DatasetError, by file and line, for a line of another count of numbers, as predictions have.
     """
     return Annotation(path, tuple(_drawn(row, path, points) for row in rows), in_shares=True)
+
+
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    """points: "17x3" where boxes have so many keypoints of so many numbers."""
+    count, _, values = settings.get("points", "").partition("x")
+    return {"": annotation_of(path, rows_of(path), Points(int(count), int(values)) if count else None)}
 
 
 def _drawn(row: Row, path: Path, points: Points | None) -> Drawn:
@@ -289,4 +295,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    annotations=_annotations,
 )

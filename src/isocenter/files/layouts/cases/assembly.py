@@ -25,15 +25,19 @@ from isocenter.files.layouts.cases.join import (
     part_named,
     parts_named,
 )
-from isocenter.files.layouts.cases.known_structures import with_known_structures
+from isocenter.files.layouts.cases.known_structures import BETWEEN, COLUMN, with_known_structures
 from isocenter.files.layouts.cases.opening import files_of, key_of, opened
 from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, label_remedy, names_nobody, read_table
+from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.layouts.cases.unnamed_masks import masks_among, pictures_of_slices
+from isocenter.files.layouts.dataset_table import declared_by
 from isocenter.files.layouts.layout import DatasetOptions, Reading, left_out
 from isocenter.files.modality import modality_word
-from isocenter.files.patients import Patients, patients_by, patients_of
-from isocenter.values import Case, CaseRow, Dataset, LazyMapping, Problem, Split
+from isocenter.files.patients import UNKNOWN, Patients, patients_by, patients_of
+from isocenter.values import Case, CaseRow, Dataset, DatasetTable, LazyMapping, Problem, Split
 
+# Before the name of a case whose patient nobody knows, though those of others are.
+NOBODY = "unknown-"
 # Larger groups, on average, are no one person's.
 MOST_TOGETHER = 20
 SUFFIXES = frozenset({".txt", ".list", ".lst"})
@@ -47,7 +51,8 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
 
     Raises DatasetError where no case is left, or none is labelled though labels are wanted.
     """
-    rows, problems = _whole(reading.rows)
+    found = reading.rows
+    rows, problems = _whole(found)
     stated = _own_kinds(rows) if options.references else ""
     classes = {kind: labels for kind, labels in reading.classes.items() if labels}
     if options.references and rows and (rule := options.class_rule) is not None:
@@ -59,7 +64,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     ids = case_ids(rows)
     # A manifest's own columns are preferred to any other table.
     join, odd = None, list[Problem]()
-    if not reading.patients:
+    if not (reading.patients or reading.is_own):
         is_table = bool(reading.columns)
         join, odd = join_table(folder, rows, ids, options.patient, read=reading.tables, of_patients=is_table)
         odd = [one for one in odd if one.severity != "note"] if is_table else odd
@@ -71,19 +76,25 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         milder: Literal["warning", "note"] = "warning" if options.references else "note"
         odd = [replace(one, severity=milder) if one.severity == "error" else one for one in odd]
     firsts = [row.paths[0] for row in rows if row.paths]
-    read, courses, unread = join_courses(folder, list(zip(ids, patients.names, strict=True)), firsts)
+    tables = filter(None, map(Long.read, reading.courses)) if reading.is_own else folder.long_tables.values()
+    read, used, unread = join_courses(tables, list(zip(ids, patients.names, strict=True)), firsts)
+    courses = f"courses from {listed(path.name for path in used)}" if used else ""
     cases = tuple(
         _case(row, name, owner, course, reading, options)
         for row, name, owner, course in zip(rows, ids, patients.names, read, strict=True)
     )
+    name = reading.name or (stem_of(folder.root.name) if folder.is_file else folder.root.resolve().name)
+    regions = reading.regions or (mask_regions(folder, options) if reading.classes.get("mask") else {})
+    reading = replace(reading, rows=tuple(rows), classes=classes, regions=regions)
+    declared = declared_by(reading, options, name, patients.words, used)
     dataset = Dataset(
         cases=cases,
         splits={case.id: one.split for case, one in zip(cases, rows, strict=True) if one.split is not None},
-        name=stem_of(folder.root.name) if folder.is_file else folder.root.resolve().name,
+        name=name,
         root=folder.root,
         classes=classes,
         columns=dict(reading.columns),
-        regions=mask_regions(folder, options) if reading.classes.get("mask") else {},
+        regions=regions,
         readers=reading.readers,
         modality=modality_word(options.modality or reading.modality),
         patients=patients.words,
@@ -100,7 +111,28 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
             *_unopened(folder, options),
         ),
     )
-    return with_known_structures(dataset, folder, reading.rows) if options.references else dataset
+    dataset = with_known_structures(dataset, folder, found) if options.references else dataset
+    return replace(dataset, table=DatasetTable(tuple(_table_rows(dataset, rows, found)), declared))
+
+
+def _table_rows(dataset: Dataset, rows: Sequence[CaseRow], found: Sequence[CaseRow]) -> Iterator[CaseRow]:
+    """The rows as they are written: of the cases by their ids, with patient and part, then those that were left out."""
+    for case, row in zip(dataset, rows, strict=True):
+        is_known = dataset.patients_known and case.patient != f"{NOBODY}{case.id}"
+        known = {} if case.known is None else {COLUMN: BETWEEN.join(sorted(case.known))}
+        covariates = {**{name: one for name, one in row.covariates.items() if name != COLUMN}, **known}
+        patient, split = case.patient if is_known else None, dataset.splits.get(case.id)
+        yield replace(row, name=case.id, patient=patient, split=split, covariates=covariates)
+    kept, taken = {row.name for row in rows}, {case.id for case in dataset}
+    for row in found:
+        if row.name not in kept:
+            name = row.name.replace("/", "-")
+            yield replace(row, name=name if name not in taken else f"{name}_left_out")
+
+
+def _own_patients(cases: Sequence[CaseRow], ids: Sequence[str]) -> Patients:
+    """Patients of rows without a column of them: each case stands for itself."""
+    return _kept_together(cases, ids) or Patients(tuple(ids), UNKNOWN, known=False)
 
 
 def _unopened(folder: Folder, options: DatasetOptions) -> Iterator[Problem]:
@@ -158,7 +190,6 @@ def _case(
         group=row.group,
         files=files_of(row),
         key=key_of(row, reading, options),
-        known=row.known,
     )
 
 
@@ -264,13 +295,15 @@ def _patients(
     if options.patient is not None and options.patient != column:
         return patients_by(options.patient, [case.name for case in cases])
     owners = [None if names_nobody(case.patient) else case.patient for case in cases]
+    if not any(owners) and reading.is_own:
+        return _own_patients(cases, ids)
     if not any(owners):
         in_classes = not reading.columns and all("class" in case.references for case in cases)
         guess = patients_of([case.name for case in cases], classes=int(in_classes))
         return guess if guess.known else _kept_together(cases, ids) or replace(guess, names=tuple(ids))
     words = reading.patients or (join.patients if join else "")
     # A case without a patient stands for itself, under a name that no patient has.
-    names = tuple(str(owner) if owner else f"unknown-{name}" for owner, name in zip(owners, ids, strict=True))
+    names = tuple(str(owner) if owner else f"{NOBODY}{name}" for owner, name in zip(owners, ids, strict=True))
     unknown = sum(1 for owner in owners if not owner)
     gap = f"; {unknown} cases without one stand for themselves" if unknown else ""
     return Patients(names, f"{counted(len(set(names)), 'patient')}, identified by {words}{gap}", known=True)

@@ -216,24 +216,24 @@ def column_of_strangers(table: Table, ids: Collection[str]) -> str | None:
 
 
 def join_courses(
-    folder: Folder, cases: Sequence[tuple[str, str]], files: Sequence[Path] = ()
-) -> tuple[list[Mapping[str, Any]], str, list[Problem]]:
-    """The readings of each case, (id, patient), in the long tables, their names in words, and notes on these tables.
+    tables: Iterable[Long], cases: Sequence[tuple[str, str]], files: Sequence[Path] = ()
+) -> tuple[list[Mapping[str, Any]], list[Path], list[Problem]]:
+    """The readings of each case, (id, patient), in long tables, the tables that have some, and notes on the others.
 
     files: one of each case
     """
     joined: list[Mapping[str, Any]] = [{} for _ in cases]
     used, problems = [], list[Problem]()
-    for member, long in folder.long_tables.items():
+    for long in tables:
         own = _read_of(long, cases, files)
         if not _has_readings(own):
             alike = _owners_alike(long, cases)
             own = _read_of(long, [(alike.get(case, case), alike.get(person, person)) for case, person in cases], files)
-            problems += _renamed_note(member.path, alike) if alike else [_unmatched_courses(long, cases)]
+            problems += _renamed_note(long.table.path, alike) if alike else [_unmatched_courses(long, cases)]
         if _has_readings(own):
             joined = [{**had, **one} for had, one in zip(joined, own, strict=True)]
-            used.append(member.path.name)
-    return joined, f"courses from {listed(used)}" if used else "", problems
+            used.append(long.table.path)
+    return joined, used, problems
 
 
 def _has_readings(rows: Sequence[Mapping[str, Any]]) -> bool:

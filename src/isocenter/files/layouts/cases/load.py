@@ -91,7 +91,7 @@ def refuse_unlike(paths: Sequence[Path]) -> Image:
         f"one image has the masks {names}, which differ in more than a number: they may be of several structures, "
         "readers or versions",
         str(paths[0]),
-        "Keep the one that is meant, or list images and masks in a table; pieces of one are called x_mask_1, x_mask_2",
+        "Keep the one that is meant; pieces of one are called x_mask_1, x_mask_2",
     )
 
 
