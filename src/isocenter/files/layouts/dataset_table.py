@@ -108,7 +108,10 @@ def _records(table: DatasetTable, base: Path) -> tuple[list[str], list[dict[str,
     shared = {key for key, count in series.items() if count > 1}
     modalities = table.declared.get("modalities", {})
     records = [dict(_cells(row, base, shared, modalities)) for row in table.rows]
-    names = dict.fromkeys(name for record in records for name in record)
+    # Where nothing is known to be true, there are columns to write it into.
+    further = () if any(row.references for row in table.rows) else ("mask", "label")
+    filled = (name for record in records for name, one in record.items() if one is not None)
+    names = dict.fromkeys(("case", "patient", "split", *filled, *further))
     ranks = {name: ORDER.index(kind) if (kind := name.partition(":")[0]) in ORDER else len(ORDER) for name in names}
     return sorted(names, key=ranks.__getitem__), records
 
@@ -201,13 +204,13 @@ def declared_beside(path: Path) -> dict[str, Any] | None:
 
     Raises DatasetError for a file that is no TOML.
     """
-    beside = path.with_suffix(".toml")
-    if path.suffix.lower() != ".csv" or not beside.is_file():
+    declaring = path.with_suffix(".toml")
+    if path.suffix.lower() != ".csv" or not declaring.is_file():
         return None
     try:
-        stated = tomllib.loads(beside.read_text(encoding="utf-8"))
+        stated = tomllib.loads(declaring.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"is no TOML ({error})", str(beside), "Correct it, or have it written again") from error
+        raise DatasetError(f"is no TOML ({error})", str(declaring), "Correct it, or have it written again") from error
     return stated if stated.get("schema") == SCHEMA else None
 
 
