@@ -161,11 +161,10 @@ def main() -> None:
         part, groups = f"choice_{given.question}", {one.group for one in shown}
         others = [one for one in (Shown(**run) for run in known(part).get("runs", ())) if one.group not in groups]
         sets = ", ".join(sorted({on for on, _ in groups}))
-        commits = ", ".join(dict.fromkeys(one.commit for one in shown if one.commit))
         words = (
             f"{_length(given).replace('-', ' ')} each of {sets}{_common(given)}, on "
             f"{given.threads} of {os.cpu_count()} cores; means over seeds, and of the differences within a seed, with "
-            f"their SD. Test parts are drawn anew for each seed. Commits: {commits}."
+            "their SD. Test parts are drawn anew for each seed."
         )
         runs = [*others, *shown]
         record(part, question.title, f"{words}\n\n{_words(runs, question)}", {"runs": [asdict(one) for one in runs]})
@@ -211,23 +210,27 @@ def _length(given: argparse.Namespace) -> str:
 
 
 def _words(shown: Sequence[Shown], question: Question) -> str:
-    lines = ["| set | choice | seeds | steps | metric | mean | difference |", "|---|---|---|---|---|---|---|"]
+    choices = list(question.choices)
+    first, others = choices[0], [one for one in choices[1:] if any(run.choice == one for run in shown)]
+    lines = [f"| set | metric | seeds | {first} | {' | '.join(f'{one}, difference' for one in others)} | steps |"]
+    lines.append("|---" * (5 + len(others)) + "|")
     for on, minutes in sorted(dict.fromkeys(one.group for one in shown), key=lambda group: group[1]):
         group = [one for one in shown if one.group == (on, minutes)]
         runs = {(one.choice, one.seed): one for one in group if not one.problem}
-        lines += [f"| {on} | {one.choice} | {one.seed}: {one.problem} | | | | |" for one in group if one.problem]
+        lines += [f"| {on} | {one.choice}, seed {one.seed}: {one.problem} |" for one in group if one.problem]
         named = marked(SETS[on][0], on) + (f", {minutes:g} minutes" if minutes else "")
-        first = next(iter(question.choices))
-        for choice in question.choices:
+        means, steps, seeds = list[str](), list[str](), 0
+        for choice in (first, *others):
             own = [one for (name, _), one in runs.items() if name == choice]
-            if not own:
-                continue
-            mean = f"{statistics.fmean(one.value for one in own):.3f}"
             differences = [one.value - runs[first, one.seed].value for one in own if (first, one.seed) in runs]
-            difference = "" if choice == first or not differences else spread(differences, sign="+")
-            steps = ", ".join(dict.fromkeys(str(one.steps) for one in own))
-            cells = [named, choice, str(len(own)), steps, own[0].metric, mean, difference]
-            lines.append(f"| {' | '.join(cells)} |")
+            difference = "" if choice == first or not differences else f", {spread(differences, sign='+')}"
+            means.append(f"{statistics.fmean(one.value for one in own):.3f}{difference}" if own else "")
+            steps.append(", ".join(dict.fromkeys(str(one.steps) for one in own)))
+            seeds = max(seeds, len(own))
+        if runs:
+            metric = next(iter(runs.values())).metric
+            alike = steps[:1] if len(set(filter(None, steps))) == 1 else steps
+            lines.append(f"| {' | '.join([named, metric, str(seeds), *means, '; '.join(alike)])} |")
     return "\n".join(lines)
 
 

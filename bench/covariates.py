@@ -70,8 +70,7 @@ def main() -> None:
         length = f"{given.minutes:g} minutes" if given.steps is None else f"{given.steps} steps"
         words = (
             f"Each training has {length}, that on images alone as many; {given.cases} simulated cases. AUROC, of "
-            "`which` Dice; intervals resample patients or cases, and those of what one half adds are paired. What the "
-            f"data are the script's first lines say. Commits: {', '.join(sorted({one.commit for one in shown}))}."
+            "`which` Dice: means over seeds, lowest and highest. What the data are the script's first lines say."
         )
         record("covariates", "Covariates beside images", f"{words}\n\n{text}", {"runs": [*map(asdict, shown)]})
 
@@ -124,7 +123,7 @@ def figures_of(out: Path) -> dict[str, list[float | None]]:
 
 
 def _words(shown: Sequence[Shown]) -> str:
-    """A line of each way of telling: means over the seeds, then each seed."""
+    """A line of each way of telling: means over the seeds, the lowest and the highest."""
     lines = [f"| data | told by | {' | '.join(PARTS)} |", "|---" * (2 + len(PARTS)) + "|"]
     for name, method in dict.fromkeys((one.on, one.method) for one in shown):
         own = [one.found for one in shown if (one.on, one.method) == (name, method)]
@@ -136,8 +135,8 @@ def _cell(found: Sequence[Sequence[float | None] | None]) -> str:
     known = [one for one in found if one is not None and one[0] is not None]
     if not known:
         return "–"
-    each = (f"{value:.3f}" if low is None else f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in known)
-    return f"**{statistics.fmean(one[0] for one in known if one[0] is not None):.3f}**: {', '.join(each)}"
+    values = [one[0] for one in known if one[0] is not None]
+    return f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 def simulated(name: str, root: Path, count: int) -> None:

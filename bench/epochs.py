@@ -142,10 +142,8 @@ def main() -> None:
     print(text)
     if given.record:
         words = (
-            f"Up to {TESTED} cases of the training parts that were not drawn are tested; means over draws and, in "
-            f"brackets, their SD; differences to {USUAL} epochs are within a draw. On {given.threads} of "
-            f"{os.cpu_count()} cores. No test part has a say. "
-            f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
+            f"AUROC and log loss of up to {TESTED} cases of the training parts that were not drawn; means over draws. "
+            f"On {given.threads} of {os.cpu_count()} cores. No test part has a say."
         )
         record("epochs", "Epochs of whole images", f"{words}\n\n{text}", {"runs": [asdict(one) for one in shown]})
 
@@ -253,18 +251,16 @@ def _line(one: Shown) -> str:
 
 
 def words_of(shown: Sequence[Shown]) -> str:
-    """A line of each set and choice; differences to the usual number of epochs are within a draw."""
-    columns = ("set", "cases that train", "epochs", "steps", "draws", *METRICS, "AUROC less", "log loss less")
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    usual = {(one.on, one.draw): one for one in shown if one.choice == USUAL}
-    for on, choice in dict.fromkeys((one.on, one.choice) for one in shown):
-        own = [one for one in shown if (one.on, one.choice) == (on, choice)]
-        cells = [on, str(own[0].cases), choice, str(own[0].steps), str(len(own))]
-        cells += [spread([one.values[metric] for one in own]) for metric in METRICS]
-        pairs = [(one, usual[on, one.draw]) for one in own if choice != USUAL and (on, one.draw) in usual]
-        for metric in ("auroc", "log_loss"):
-            less = [a.values[metric] - b.values[metric] for a, b in pairs]
-            cells.append(spread(less, sign="+") if less else "")
+    """A line of each choice, with AUROC and log loss of each set; means over draws."""
+    sets = {one.on: one.cases for one in shown}
+    heads = (f"{on} ({cases} train)" for on, cases in sets.items())
+    lines = [f"| epochs | {' | '.join(heads)} |", "|---" * (1 + len(sets)) + "|"]
+    for choice in dict.fromkeys(one.choice for one in shown):
+        cells = [choice]
+        for on in sets:
+            own = [one for one in shown if (one.on, one.choice) == (on, choice)]
+            means = (spread([one.values[metric] for one in own]) for metric in ("auroc", "log_loss"))
+            cells.append(", ".join(means) if own else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -333,8 +333,7 @@ def _shown(name: str, seed: int, given: argparse.Namespace) -> Shown:
 
 def _words(shown: Sequence[Shown]) -> str:
     """A line of each example, all its seeds together."""
-    columns = ("example", "data", "figure", "mean (SD)", "each seed, 95 % interval", "known", "cases", "steps")
-    columns += ("minutes", "peak memory, GiB")
+    columns = ("example", "data", "figure", "mean (SD)", "seeds", "known", "cases", "steps")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name in dict.fromkeys(one.name for one in shown):
         runs = [one for one in shown if one.name == name]
@@ -353,10 +352,9 @@ def _line(name: str, about: str, known: str, runs: Sequence[Shown]) -> str:
         about,
         runs[0].metric,
         f"{statistics.fmean(values):.4f}{spread}" if values else "undefined",
-        ", ".join(map(_with_interval, runs)),
+        str(len(runs)),
         known or "–",
         *(_range([getattr(one, key) for one in runs], form) for key, form in (("cases", "d"), ("steps", "d"))),
-        *(_range([getattr(one, key) for one in runs], ".1f") for key in ("minutes", "memory")),
     ]
     return f"| {' | '.join(cells)} |"
 

@@ -147,16 +147,29 @@ def page(outcomes: Mapping[Cell, Outcome], left: Sequence[Cell] = ()) -> str:
         "| family | axes | answers for | " + " | ".join(f"`{name}`" for name in METHODS) + " |",
         "|---|---|---|" + "---|" * len(METHODS),
     ]
+    # A row for all cells of a family whose methods come to the same.
+    rows: dict[tuple[str, tuple[str, ...]], list[Cell]] = {}
     for cell, one in outcomes.items():
-        words = [one.methods.get(name, "no") for name in METHODS]
-        kind = networks_matrix.WORDS.get(cell.kind, cell.kind)
-        lines.append(f"| `{cell.name}` | {cell.axes} | {kind} | {' | '.join(numbers.get(one, one) for one in words)} |")
+        words = (one.methods.get(name, "no") for name in METHODS)
+        rows.setdefault((cell.name, tuple(numbers.get(word, word) for word in words)), []).append(cell)
+    for (name, words), own in rows.items():
+        by_axes: dict[str, list[str]] = {}
+        for kind in dict.fromkeys(cell.kind for cell in own):
+            axes = ", ".join(str(axes) for axes in sorted({cell.axes for cell in own if cell.kind == kind}))
+            by_axes.setdefault(axes, []).append(networks_matrix.WORDS.get(kind, kind))
+        for axes, kinds in by_axes.items():
+            lines.append(f"| `{name}` | {axes} | {', '.join(kinds)} | {' | '.join(words)} |")
     lines += ["", *(f"{number}. {why}" for why, number in numbers.items())]
     failures = [
         f"- `{cell.name} {cell.axes} {cell.kind}`: {why}" for cell, one in outcomes.items() for why in one.failed
     ]
     lines += ["", "## Failures", "", *failures] if failures else []
-    lines += ["", "## Not tried", "", *(f"- `{one.name} {one.axes} {one.kind}`" for one in left)] if left else []
+    if left:
+        untried = dict[tuple[str, int], list[str]]()
+        for cell in left:
+            untried.setdefault((cell.name, cell.axes), []).append(cell.kind)
+        lines += ["", "## Not tried", ""]
+        lines += [f"- `{name}`, {axes} axes: {', '.join(kinds)}" for (name, axes), kinds in untried.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -120,8 +120,7 @@ def _record(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> None:
         f"{marked(SETS[on].data, SETS[on].text)}: {next(one.metric for one in shown if one.metric)}. "
         f"Trainings of {given.minutes:g} minutes, "
         f"from raw files to the report, on {given.threads} of {os.cpu_count()} cores, everything but the network as "
-        "planned. Intervals resample patients or cases; families whose intervals overlap are not told apart by one "
-        f"seed. {_slowed(shown)}Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
+        f"planned. {_slowed(shown)}Each seed with its interval is in the JSON file."
     )
     title = f"Families of network on {SETS[on].text.split(',')[0]}"
     record(f"networks_{on}", title, f"{text}\n\n{_words(shown)}", {"runs": [asdict(one) for one in shown]})
@@ -129,17 +128,16 @@ def _record(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> None:
 
 
 def _slowed(shown: Sequence[Shown]) -> str:
-    """Which trainings of each seed made so few steps that their minutes are not those of the other seeds."""
+    """How many trainings made so few steps that their minutes are not those of the other seeds."""
     most = {one.family: max(other.steps for other in shown if other.family == one.family) for one in shown}
-    families: dict[int, list[str]] = {}
-    for one in shown:
-        if not one.problem and one.steps < SLOWED * most[one.family]:
-            families.setdefault(one.seed, []).append(f"`{one.family}`")
-    if not families:
-        return ""
-    text = "; ".join(f"seed {seed}: {', '.join(names)}" for seed, names in sorted(families.items()))
+    slowed = sum(not one.problem and one.steps < SLOWED * most[one.family] for one in shown)
     share = f"{100 * SLOWED:.0f} %"
-    return f"Equal minutes, unequal work: fewer than {share} of the most steps of their family were made by {text}. "
+    return (
+        f"Equal minutes, unequal work: {slowed} of {len(shown)} trainings made fewer than {share} of the most steps of "
+        "their family. "
+        if slowed
+        else ""
+    )
 
 
 def _measured(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> dict[str, Any]:
@@ -225,8 +223,7 @@ def measure(run: Path, data: Path, threads: int) -> dict[str, Any]:
 
 def _words(shown: Sequence[Shown]) -> str:
     """A line of each family, the best mean first."""
-    columns = ("family", "mean (SD)", "each seed, 95 % interval", "steps", "weights", "multiply-adds")
-    columns += ("predict, ms a case", "minutes", "peak memory, GiB")
+    columns = ("family", "mean (SD)", "steps", "weights", "multiply-adds", "predict, ms a case")
     names = dict.fromkeys(one.family for one in shown)
     by_family = {name: [one for one in shown if one.family == name] for name in names}
     good = {name: [one for one in runs if one.value is not None] for name, runs in by_family.items()}
@@ -241,19 +238,13 @@ def _words(shown: Sequence[Shown]) -> str:
 def _line(name: str, runs: Sequence[Shown]) -> str:
     values = [one.value for one in runs if one.value is not None]
     spread = f" ({statistics.stdev(values):.4f})" if len(values) > 1 else ""
-    each = ", ".join(
-        f"{one.value:.3f}" + ("" if one.low is None else f" ({one.low:.3f} to {one.high:.3f})") for one in runs
-    )
     cells = [
         f"`{name}`",
         f"{statistics.fmean(values):.4f}{spread}",
-        each,
         ", ".join(str(one.steps) for one in runs),
         f"{runs[0].parameters:,}",
         f"{runs[0].multiply_adds / 1e6:,.1f} M",
         f"{statistics.median(one.predict for one in runs):.0f}",
-        f"{statistics.fmean(one.minutes for one in runs):.1f}",
-        f"{max(one.memory for one in runs):.1f}",
     ]
     return f"| {' | '.join(cells)} |"
 

@@ -72,21 +72,21 @@ def main() -> None:
         words = (
             f"Dice of simulated channels over real hippocampi, {given.minutes:g} minutes a training: {cases['train']} "
             f"training cases, of which {cases['lack']} lack an image, and {cases['test']} complete test cases, from "
-            "which images are taken for each row. Intervals resample cases. "
-            f"Commits: {', '.join(sorted({one.commit for one in shown}))}."
+            "which images are taken for each row; means over seeds."
         )
         record("fusion", "Several images, some of them absent", f"{words}\n\n{text}", {"runs": [*map(asdict, shown)]})
 
 
 def _words(shown: Sequence[Shown]) -> str:
-    lines = ["| way | images | label | mean | each seed, 95 % interval | steps |", "|---" * 6 + "|"]
+    labels = list(dict.fromkeys(row["label"] for row in shown[0].rows))
+    lines = [f"| way | images | {' | '.join(labels)} | steps |", "|---" * (3 + len(labels)) + "|"]
     for method in dict.fromkeys(one.method for one in shown):
         runs = [one for one in shown if one.method == method]
-        for images, label in dict.fromkeys((row["images"], row["label"]) for row in runs[0].rows):
-            found = [row for one in runs for row in one.rows if (row["images"], row["label"]) == (images, label)]
-            each = ", ".join("{value:.3f} ({low:.3f} to {high:.3f})".format(**row) for row in found)
-            mean, steps = statistics.fmean(row["value"] for row in found), ", ".join(str(one.steps) for one in runs)
-            lines.append(f"| {method} | {images} | {label} | {mean:.3f} | {each} | {steps} |")
+        steps = ", ".join(str(one.steps) for one in runs)
+        for images in dict.fromkeys(row["images"] for row in runs[0].rows):
+            own = [row for one in runs for row in one.rows if row["images"] == images]
+            means = (statistics.fmean(row["value"] for row in own if row["label"] == label) for label in labels)
+            lines.append(f"| {method} | {images} | {' | '.join(f'{mean:.3f}' for mean in means)} | {steps} |")
     return "\n".join(lines)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -27,7 +26,6 @@ from recorded import code, record
 
 CLAIMS = Path(__file__).parent / "claims"
 KEPT = PLACE / "laws.json"
-BY_SIZE = re.compile(r"(?P<what>.*), (?P<patients>\d+) patients")
 # {law: its figure, seconds and the source}
 Done = dict[str, dict[str, Any]]
 
@@ -87,43 +85,45 @@ def asked(law: Law) -> str:
     return ""
 
 
-def reached(law: Law, done: Done, share: float) -> str:
-    """The figure of a law as a cell: bold where it does not hold, with a star where luck explains it."""
+def figure_of(law: Law, done: Done, share: float) -> Figure | None:
+    """The figure of a law; None where it was not measured."""
     kept = done.get(key(law, draws_of(law, share)))
     if kept is None:
-        return "not measured"
-    figure = Figure(*(float(kept[name]) for name in ("mean", "error", "without")), int(kept["draws"]))
-    text = {"no": f"**{figure.mean:.3f}**", "within luck": f"{figure.mean:.3f}*"}.get(verdict(law, figure))
-    silent = f" ({figure.without:.0%} without)" if figure.without >= 0.005 else ""
-    return (text or f"{figure.mean:.3f}") + silent
+        return None
+    return Figure(*(float(kept[name]) for name in ("mean", "error", "without")), int(kept["draws"]))
+
+
+def missed(law: Law, figure: Figure) -> str:
+    """The circumstances in which a law is missed, and its figure: bold, or with a star where luck explains it."""
+    marked = {"no": f"**{figure.mean:.3f}**", "within luck": f"{figure.mean:.3f}*"}.get(verdict(law, figure))
+    return f"{law.cell} {marked}" if marked else ""
 
 
 def table(laws: Sequence[Law], done: Done, share: float) -> str:
-    """One table a claim, with a column for each number of patients where its cells end so."""
-    parts: list[str] = []
-    for claim in dict.fromkeys(law.claim for law in laws):
-        own = [law for law in laws if law.claim == claim]
-        studies = sorted({draws_of(law, share) for law in own})
-        counted = " to ".join(f"{one:,}" for one in (studies if len(studies) < 3 else (studies[0], studies[-1])))
-        parts.append(
-            f"### {claim if claim.startswith('p ') else claim[0].upper() + claim[1:]}\n\n{counted} studies a cell.\n"
+    """A row for each claim and what is asked of it: cells, their lowest and highest figure, and those that miss it."""
+    lines = ["| statement | studies a cell | asked | cells | reached | missed by |", "|---|---|---|---|---|---|"]
+    rows: dict[tuple[str, str], list[tuple[Law, Figure | None]]] = {}
+    for law in laws:
+        rows.setdefault((law.claim, asked(law)), []).append((law, figure_of(law, done, share)))
+    for (claim, limits), cells in rows.items():
+        known = [(law, figure) for law, figure in cells if figure is not None]
+        if not known:
+            lines.append(f"| {sentence(claim)} | | {limits} | {len(cells)} | not measured | |")
+            continue
+        means = [figure.mean for _, figure in known]
+        reached = f"{min(means):.3f} to {max(means):.3f}" if len(set(means)) > 1 else f"{means[0]:.3f}"
+        draws = sorted({figure.draws for _, figure in known})
+        studies = " to ".join(f"{one:,}" for one in dict.fromkeys((draws[0], draws[-1])))
+        short = "; ".join(filter(None, (missed(law, figure) for law, figure in known)))
+        lines.append(
+            f"| {sentence(claim)} | {studies} | {limits or 'for comparison'} | {len(cells)} | {reached} | {short} |"
         )
-        sizes = [BY_SIZE.fullmatch(law.cell) for law in own]
-        known = sorted({int(one["patients"]) for one in sizes if one is not None})
-        if None in sizes or len(known) < 2:
-            lines = ["| circumstances | asked | reached |", "|---|---|---|"]
-            lines += [f"| {law.cell} | {asked(law)} | {reached(law, done, share)} |" for law in own]
-        else:
-            lines = [f"| circumstances | asked | {' | '.join(f'{n} patients' for n in known)} |"]
-            lines.append("|---" * (2 + len(known)) + "|")
-            rows: dict[tuple[str, str], dict[int, str]] = {}
-            for law, size in zip(own, sizes, strict=True):
-                assert size is not None
-                rows.setdefault((size["what"], asked(law)), {})[int(size["patients"])] = reached(law, done, share)
-            for (what, limits), cells in rows.items():
-                lines.append(f"| {what} | {limits} | {' | '.join(cells.get(n, '') for n in known)} |")
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts).strip()
+    return "\n".join(lines)
+
+
+def sentence(claim: str) -> str:
+    """A claim as the start of a row; "p" stays small."""
+    return claim if claim.startswith("p ") else claim[0].upper() + claim[1:]
 
 
 def main() -> None:
@@ -141,8 +141,8 @@ def main() -> None:
     minutes = sum(float(one["seconds"]) for one in done.values()) / 60
     about = (
         f"Means of simulated studies, {minutes:.0f} processor minutes in all. **Bold** does not hold; a star (*) "
-        "misses what is asked by at most two standard errors of the simulation; in brackets the share of studies "
-        "of which nothing is stated."
+        "misses what is asked by at most two standard errors of the simulation. Each cell, its standard error and the "
+        "share of studies of which nothing is stated are in `bench/results/laws.json`."
     )
     text = f"{about}\n\n{table(laws, done, given.share)}"
     print(text)

@@ -13,10 +13,13 @@ The exit is 1 where something advertised does not hold; that a network cannot be
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import itertools
 import json
 import math
+import platform
+import re
 import sys
 import tempfile
 import time
@@ -24,6 +27,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +53,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / ".bench" / "networks_matrix.json"
 # Voxels per axis of the first image that is tried; doubled until the family takes it, up to the catalogue's own.
 SIDES = {1: 64, 2: 32, 3: 16}
+LIBRARIES = ("torch", "torchvision", "timm", "monai", "onnx", "onnxruntime")
 # Numbers beside each image, where a family takes them.
 CONTEXT = 3
 # A family has learnt two images by heart when its loss is below this share of the first, within so many steps:
@@ -109,7 +114,7 @@ def main() -> None:
 
 def tried(everything: Sequence[Combination], *, resume: bool, minutes: float) -> Iterator[tuple[Combination, Outcome]]:
     """Each combination and its outcome, which is kept at once; when the time is over those alone that are known."""
-    now, until = networks.made_with(()), time.monotonic() + 60 * minutes
+    now, until = made_with(), time.monotonic() + 60 * minutes
     kept = json.loads(KEPT.read_text()) if resume and KEPT.is_file() else {}
     found = kept["found"] if kept.get("made_with") == now else {}
     for one in everything:
@@ -123,6 +128,14 @@ def tried(everything: Sequence[Combination], *, resume: bool, minutes: float) ->
             words = found[one.key]["failed"] or f"{found[one.key]['overfits']}, ONNX {found[one.key]['onnx']}"
             print(f"{one.key}: {words} ({time.monotonic() - began:.0f} s)", flush=True)
         yield one, Outcome(**found[one.key])
+
+
+def made_with() -> str:
+    """SHA-256 of what an outcome depends on: the files of the networks, this one, Python and the libraries."""
+    digest = hashlib.sha256(repr([platform.python_version(), *map(version, LIBRARIES)]).encode())
+    for path in [Path(__file__), *sorted(Path(networks.__file__).parent.glob("*.py"))]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def combinations(names: Iterable[str]) -> Iterator[Combination]:
@@ -334,43 +347,73 @@ def _travelled(name: str) -> Callable[..., torch.nn.Module]:
 
 
 def page(outcomes: Mapping[Combination, Outcome], untried: Sequence[Combination] = ()) -> str:
-    """The whole page."""
-    heading = (
-        "| family | axes | answers for | covariates | image | weights | forward | backward | by heart | copy | ONNX |"
-    )
+    """The whole page: a row for a family in the numbers of axes in which it answers for the same."""
+    wrong = [f"- `{one.key}`: {reason}" for one, entry in outcomes.items() for reason in entry.failed]
     lines = [
         "# Every network, in every way that it is advertised",
         "",
         "Written by `make test-all`, which tries each line of `isocenter networks` with each kind of output, and with "
-        f"{CONTEXT} numbers beside the image where the family takes them. Sizes are what a plan gives for such a small "
-        "image on a processor. *forward*: every output has its shape and is finite. *backward*: gradients are finite. "
-        f"*by heart*: the loss of two images falls below {SHARE:g} of the first, with the loss of the task, or the "
-        "family's own. *copy*: the copy of its file that travels with a package answers the same to the bit. *ONNX*: "
-        "the largest difference between ONNX Runtime and torch, as a share of the largest output, on batches of one "
-        "and two; or why there is no such file. Failures stand below the table.",
+        f"{CONTEXT} numbers beside the image where the family takes them. Sizes are those of a plan for a small image "
+        "on a processor. Of each combination every output has its shape and is finite, gradients are finite, the loss "
+        f"of two images falls below {SHARE:g} of the first (*steps*), and the copy of its file that travels with a "
+        "package answers the same to the bit, unless it stands among the failures. *ONNX*: the largest difference "
+        "between ONNX Runtime and torch, as a share of the largest output, on batches of one and two; or why there is "
+        "no such file.",
         "",
         f"{len(outcomes)} combinations of {len({one.name for one in outcomes})} families"
         + (f"; {len(untried)} were not tried and stand below." if untried else "."),
         "",
-        heading,
-        f"|{'---|' * (heading.count('|') - 1)}",
+        "| family | axes | answers for | covariates | weights | steps | ONNX |",
+        "|---|---|---|---|---|---|---|",
+        *(_row(own, {one: outcomes[one] for one in own}) for own in _alike(outcomes)),
+        "",
+        *(["## Failures", "", *wrong] if wrong else ["No failures."]),
     ]
-    for one, entry in outcomes.items():
-        covariates = f"{one.context} numbers" if one.context else ""
-        steps = [
-            entry.forward,
-            entry.backward,
-            entry.overfits,
-            entry.copied,
-            entry.onnx.replace("|", "/"),
-        ]
-        cells = [f"`{one.name}`", one.axes, WORDS[one.head], covariates, entry.image, entry.parameters, *steps]
-        lines.append(f"| {' | '.join(str(cell) or '-' for cell in cells)} |")
-    wrong = [f"- `{one.key}`: {reason}" for one, entry in outcomes.items() for reason in entry.failed]
-    lines += ["", *(["## Failures", "", *wrong] if wrong else ["No failures."])]
     if untried:
         lines += ["", "## Not tried", "", *(f"- `{one.key}`" for one in untried)]
     return "\n".join(lines) + "\n"
+
+
+def _alike(outcomes: Mapping[Combination, Outcome]) -> Iterator[list[Combination]]:
+    """The combinations of a family in the numbers of axes that answer for the same, with or without ONNX."""
+    families: dict[str, dict[int, list[Combination]]] = {}
+    for one in outcomes:
+        families.setdefault(one.name, {}).setdefault(one.axes, []).append(one)
+    for by_axes in families.values():
+        rows: dict[frozenset[tuple[str, int, str]], list[Combination]] = {}
+        for own in by_axes.values():
+            same = frozenset((one.head, one.context, _why_without_onnx(outcomes[one])) for one in own)
+            rows.setdefault(same, []).extend(own)
+        yield from rows.values()
+
+
+def _row(own: Sequence[Combination], outcomes: Mapping[Combination, Outcome]) -> str:
+    informed = {one.head for one in own if one.context}
+    heads = sorted({one.head for one in own}, key=list(WORDS).index)
+    covariates = "yes" if informed == set(heads) else ", ".join(WORDS[head] for head in heads if head in informed)
+    weights = [entry.parameters for entry in outcomes.values()]
+    steps = [int(match[1]) for entry in outcomes.values() if (match := re.match(r"in (\d+) steps", entry.overfits))]
+    reasons = sorted({why for entry in outcomes.values() if (why := _why_without_onnx(entry))})
+    largest = max((entry.onnx for entry in outcomes.values() if not _why_without_onnx(entry)), key=float, default="")
+    cells = [
+        f"`{own[0].name}`",
+        ", ".join(str(axes) for axes in sorted({one.axes for one in own})),
+        ", ".join(WORDS[head] for head in heads),
+        covariates,
+        _span(weights),
+        _span(steps),
+        "; ".join(filter(None, (largest, *reasons))).replace("|", "/"),
+    ]
+    return f"| {' | '.join(cell or '-' for cell in cells)} |"
+
+
+def _why_without_onnx(entry: Outcome) -> str:
+    return entry.onnx if entry.onnx.startswith("no") else ""
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _line(text: str) -> str:

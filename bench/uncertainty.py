@@ -4,8 +4,7 @@
 
 Pictures of PneumoniaMNIST and RetinaMNIST, their training and validation parts drawn anew: 450 train, 100 validate, the
 others test, 1200 at most. Five networks differ in their seeds; single networks are their mean, `members` all five as
-one. Risk is the share of wrong classes. Networks that were taught to state more, or that left several members in one
-training, have the first three of these seeds, and as many steps; `variational` is another family, a small transformer.
+one. Risk is the share of wrong classes.
 Where laplace-torch is installed, the variances of its last layer are compared with ours.
 """
 
@@ -34,19 +33,8 @@ from isocenter.runtime.uncertainty.laplace import LastLayers
 from isocenter.values import Estimate, Geometry, Image
 
 PARTS, SEEDS, CORRUPTED = {"train": 450, "val": 100, "test": 1200}, range(5), 40
-# Of networks that were taught otherwise.
-FEWER_SEEDS = range(3)
 SEVERITIES = (1, 2, 3, 4, 5)
 METHODS = ("none", "laplace", "tta")
-# What was decided before training, and the method that looks at it; grades would have no outputs of classes.
-CLASSES = {"task.order": "none"}
-# The one family whose last layers may be distributions: patches of 4 x 4 of the 28 x 28 pixels.
-VIT = {"token": 4, "image": [28, 28], "layers": 4, "width": 64, "heads": 4, "bayesian": PARTS["train"]}
-TAUGHT: Mapping[str, tuple[Mapping[str, Any], str]] = {
-    "evidential": ({**CLASSES, "task.loss": "evidential"}, "evidential"),
-    "network.noise": ({**CLASSES, "network.noise": "logits"}, "tta"),
-    "variational": ({"network.name": "vit", "network.size": VIT}, "variational"),
-}
 Pixels = np.ndarray
 
 
@@ -180,12 +168,6 @@ def measured(name: str, given: argparse.Namespace) -> dict[str, Any]:
     singles, whole = [isocenter.load(run, "cpu") for run in runs], isocenter.load(out / "ensemble", "cpu")
     methods = {method: [with_uncertainty(one, method) for one in singles] for method in METHODS}
     methods["members"] = [with_uncertainty(whole, "members")]
-    for title, (chosen, method) in TAUGHT.items():
-        places = [out / f"{title}_{seed}" for seed in FEWER_SEEDS]
-        for seed, run in zip(FEWER_SEEDS, places, strict=True):
-            if not (run / "report.html").is_file():
-                isocenter.train(out / f"{name}.npz", out=run, seed=seed, assignments={**steps, **chosen}, **how)
-        methods[title] = [with_uncertainty(isocenter.load(run, "cpu"), method) for run in places]
     totals, rows = dict[str, list[Estimate]](), list[dict[str, Any]]()
     for method, models in methods.items():
         each = []
@@ -202,7 +184,7 @@ def measured(name: str, given: argparse.Namespace) -> dict[str, Any]:
     gains = [difference(one, totals["members"][0]) for one in totals["none"]]
     gain = difference(average(totals["none"]), totals["members"][0])
     some = images[:CORRUPTED]
-    rising = {method: severities(methods[method][0], some) for method in ("laplace", "members", *TAUGHT)}
+    rising = {method: severities(methods[method][0], some) for method in ("laplace", "members")}
     won = sum(gain.high is not None and gain.high < 0 for gain in gains)
     gained = {"gain": gain.value, "low": gain.low, "high": gain.high, "won": won, "tested": len(truth)}
     return {"rows": rows, **gained, "severity": rising}
@@ -220,8 +202,7 @@ def main() -> None:
     found = {name: measured(name, given) for name in given.sets}
     lines = ["| set | method | doubt | error detection | AURC | excess AURC | ms a case |", "|---" * 7 + "|"]
     levels = [f"| epistemic | {' | '.join(CORRUPTIONS)} |", "|---" * (len(CORRUPTIONS) + 1) + "|"]
-    taught = f"of those that were taught otherwise ({', '.join(TAUGHT)}) of {len(FEWER_SEEDS)}"
-    about = [f"Means of {len(SEEDS)} networks of {given.steps} steps each, {taught}."]
+    about = [f"Means of {len(SEEDS)} networks of {given.steps} steps each."]
     for name, own in found.items():
         for row in own["rows"]:
             cells = " | ".join(f"{row[key]:.4f}" for key in ("detection", "aurc", "excess"))

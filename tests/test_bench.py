@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -166,7 +167,7 @@ def test_a_section_of_the_page_is_exchanged_and_the_rest_kept(bench):
 def test_figures_are_recorded_with_machine_and_command(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench/trial.py", "--record"])
     bench.record("trial", "A trial", "| a |\n|---|\n| 1 |", {"runs": [1]}, pages=tmp_path, results=tmp_path)
-    assert "By `python bench/trial.py --record`. Machine:" in (tmp_path / "trial.md").read_text()
+    assert re.search(r"By `python bench/trial.py --record` on 20\d\d-.+ Machine: ", (tmp_path / "trial.md").read_text())
     assert '"runs": [\n  1\n ]' in (tmp_path / "trial.json").read_text()
 
 
@@ -252,10 +253,10 @@ def test_a_published_row_is_reached_by_the_mean_of_three_seeds_and_never_by_fewe
     assert medmnist._reached(0.744, 0.750, seeds=3) == "no: 0.006 short"
 
 
-def test_trainings_of_too_few_steps_are_named_beside_those_of_equal_minutes(bench):
+def test_trainings_of_too_few_steps_are_counted_beside_those_of_equal_minutes(bench):
     families = importlib.import_module("families")
     shown = [families.Shown(name, "pneumonia", seed, steps=steps) for name, seed, steps in FAMILIES_OF_SEEDS]
-    assert families._slowed(shown).endswith("were made by seed 1: `vit`; seed 2: `unet`, `vit`. ")
+    assert "3 of 6 trainings made fewer than 75 %" in families._slowed(shown)
     assert families._slowed(shown[:2]) == ""
 
 

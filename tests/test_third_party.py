@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 import forked
 
-NETWORK = """
-from torch import nn
-
-from isocenter.networks import Family
-
-
-class Tiny(nn.Module):
-    def __init__(self, channels, vectors, width=3):
-        super().__init__()
-        self.body = nn.Conv2d(channels, width, 3, padding=1)
-        self.vectors = nn.ModuleDict({name: nn.Linear(width, size) for name, size in vectors.items()})
-
-    def forward(self, images, context=None):
-        pooled = self.body(images).relu().flatten(2).mean(dim=2)
-        return {name: layer(pooled) for name, layer in self.vectors.items()}
-
-
-def build(channels, spatial_dims, vectors, **size):
-    return Tiny(channels, vectors, **size)
-
-
-TINY = Family(build, answers=frozenset({"vector"}), without_onnx="nobody has tried it")
-"""
-TASK = """
-from dataclasses import dataclass
-from typing import ClassVar
-
-from isocenter.tasks.classification.question import Classification
-from isocenter.values import Decision
-
-
-@dataclass(frozen=True)
-class Grading(Classification):
-    name: ClassVar[str] = "grading"
-
-    def decisions(self, fingerprint):
-        return super().decisions(fingerprint) | {"network.name": Decision("tiny", "all that a grade needs")}
-"""
-FORMAT = """
-import numpy as np
-
-from isocenter.files import Entry, Format
-from isocenter.values import Geometry, Image
-
-MAGIC = b"TINYIMG1"
-
-
-def read(path, options):
-    pixels = np.frombuffer(path.read_bytes(), np.uint8, offset=len(MAGIC)).reshape(1, 16, 16)
-    return {"image": Image(pixels, Geometry.of_pixels((16, 16)))}
-
-
-def write(image, path):
-    path.write_bytes(MAGIC + image.data.astype(np.uint8).tobytes())
-
-
-FORMAT = Format("tinyimage", read, write)
-ENTRY = Entry("foreign.pixels:FORMAT", (".tiny",), ((0, MAGIC),))
-"""
+# One file each, as docs/extending.md shows them.
+EXAMPLES = {
+    "networks": ("tiny", "network:TINY"),
+    "tasks": ("grading", "task:Grading"),
+    "formats": ("tinyimage", "format:ENTRY"),
+    "references": ("side", "reference:SIDE"),
+    "objectives": ("sureness", "objective:Sureness"),
+    "backends": ("double", "backend:BACKEND"),
+}
+MOST_LINES = 40
+FOLDER = Path(__file__).parent / "examples"
 SCRIPT = """
 import json
 from pathlib import Path
@@ -81,7 +34,11 @@ for n in range(24):
     Path("data", f"grade{n % 2}").mkdir(parents=True, exist_ok=True)
     isocenter.write(Image(pixels, Geometry.of_pixels((16, 16))), f"data/grade{n % 2}/{n:02}.tiny")
 few = {"training.steps": 4, "training.validations": 1, "training.batch": 2}
-run = isocenter.train("data", task="grading", out="run", device="cpu", threads=1, assignments=few)
+terms = {"objectives.terms": ["supervised", "sureness"], "sureness.temperature": 2.0}
+unlabelled = ["data/grade0"]
+own = {"task": "grading", "unlabelled": unlabelled, "assignments": {**few, **terms}}
+run = isocenter.train("data", out="run", device="cpu", threads=1, **own)
+assert "loss_sureness" in Path("run/log.csv").read_text()
 model = isocenter.load("run", "cpu")
 made = model.networks.architecture
 assert (model.task.name, made["name"], made["size"]) == ("grading", "tiny", {})
@@ -93,8 +50,14 @@ packaged = isocenter.package("run", out="packaged", backends=())
 assert packaged.onnx == {"exported": False, "because": "nobody has tried it"}
 image = isocenter.read("data/grade0/00.tiny")
 assert isocenter.load("packaged", "cpu").predict(image).probabilities == model.predict(image).probabilities
-assert Path("packaged/scripts/networks/tiny.py").is_file()
-grading = Path("packaged/scripts/foreign/grading.py").read_text()
+assert Path("packaged/scripts/networks/network.py").is_file()
+doubled = isocenter.predict("packaged", "data/grade0/00.tiny", out="doubled", device="cpu", backend="double")
+assert abs(doubled.table["probability_grade0"] - predicted.table["probability_grade0"]).max() < 1e-4
+rows = [f"data/grade{n % 2}/{n:02}.tiny,p{n},{('left', 'right')[n % 2]}" for n in range(24)]
+Path("cases.csv").write_text("\\n".join(["image,patient,where", *rows]))
+found = isocenter.check("cases.csv", column={"side": "where"}, out="checked", threads=1)
+assert found.facts["sides"] == "12 left, 12 right"
+grading = Path("packaged/scripts/foreign/task.py").read_text()
 assert "from ..tasks.classification.question import Classification" in grading
 assert "def decisions" not in grading
 required = json.loads(Path("packaged/configs/metadata.json").read_text())["required_packages_version"]
@@ -110,22 +73,30 @@ assert planned.plan["network.size"] == {}
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
-    """A folder as pip leaves it of a package with a network, a task and a format."""
+    """A folder as pip leaves it of a package with all examples."""
     package, about = tmp_path / "site" / "foreign", tmp_path / "site" / "foreign-1.0.dist-info"
     for folder in (package, about):
         folder.mkdir(parents=True)
-    for name, text in (("__init__", ""), ("tiny", NETWORK), ("grading", TASK), ("pixels", FORMAT)):
-        (package / f"{name}.py").write_text(text)
+    (package / "__init__.py").touch()
+    points = []
+    for kind, (name, target) in EXAMPLES.items():
+        shutil.copy(FOLDER / f"{target.partition(':')[0]}.py", package)
+        points.append(f"[isocenter.{kind}]\n{name} = foreign.{target}\n")
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(
-        "[isocenter.networks]\ntiny = foreign.tiny:TINY\n"
-        "[isocenter.tasks]\ngrading = foreign.grading:Grading\n"
-        "[isocenter.formats]\ntinyimage = foreign.pixels:ENTRY\n"
-    )
+    (about / "entry_points.txt").write_text("".join(points))
     return tmp_path
 
 
-def test_a_network_a_task_and_a_format_of_another_package_go_from_data_to_a_prediction(foreign, monkeypatch):
+def test_what_another_package_adds_goes_from_data_to_a_prediction(foreign, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(foreign / "site"))
     done = forked.run("-c", SCRIPT, folder=foreign)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_example_is_short_and_stands_on_the_page_on_extending():
+    page = (FOLDER.parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+    files = sorted(FOLDER.glob("*.py"))
+    assert {f"{target.partition(':')[0]}.py" for _, target in EXAMPLES.values()} <= {file.name for file in files}
+    for file in files:
+        assert f'--8<-- "tests/examples/{file.name}"' in page
+        assert len(file.read_text(encoding="utf-8").splitlines()) <= MOST_LINES, file.name

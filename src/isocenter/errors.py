@@ -77,7 +77,7 @@ class FormatError(IsocenterError):
 
 
 class GeometryError(IsocenterError):
-    """Where the voxels lie cannot be known, or two things do not lie on the same grid."""
+    """Error where the place of voxels cannot be known, or two things do not lie on the same grid."""
 
 
 class DatasetError(IsocenterError):

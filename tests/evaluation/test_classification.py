@@ -17,7 +17,6 @@ from isocenter.evaluation import (
     ece,
     log_loss,
     one_against_rest,
-    precision_recall_curve,
     reliability,
     roc_curve,
 )
@@ -84,17 +83,6 @@ def test_the_area_under_the_curve_through_the_points_is_the_auroc(case):
     for x, y, threshold in zip(wrong, found, thresholds, strict=True):
         counts = Confusion.of(scores >= threshold, truths)
         assert (1 - counts.specificity, counts.sensitivity) == pytest.approx((x, y))
-
-
-@given(scored())
-def test_the_steps_of_precision_add_up_to_average_precision(case):
-    scores, truths, _ = case
-    recall, precision, thresholds = precision_recall_curve(scores, truths)
-    assert (np.diff(recall, prepend=0) * precision).sum() == pytest.approx(average_precision(scores, truths))
-    sure = metrics.precision_recall_curve(truths, scores)
-    assert_allclose(recall[::-1], sure[1][:-1])
-    assert_allclose(precision[::-1], sure[0][:-1])
-    assert_allclose(thresholds[::-1], sure[2])
 
 
 def test_infinite_scores_are_ties_like_any_other():

@@ -148,3 +148,35 @@ def test_a_table_that_cannot_be_watched_is_refused(change, words):
     _, cases = hospital()
     with pytest.raises(IsocenterError, match=words):
         isocenter.monitor(change(cases))
+
+
+def test_a_site_with_other_images_is_unlike_the_reference_from_its_first_case_on_though_nothing_has_changed(tmp_path):
+    baseline, cases = hospital()
+    alike = isocenter.monitor(cases, reference=baseline)
+    assert alike.site_verdict.startswith("No difference shown") and not alike.alerts
+    noisy = cases.assign(measure_noise=cases["measure_noise"] + 1.0)
+    seen = isocenter.monitor(noisy, reference=baseline, out=tmp_path / "out")
+    unlike = [row for row in seen.site if row.is_unlike]
+    assert {(row.against, row.of) for row in unlike} == {("reference table", "input")}
+    assert seen.site_verdict.startswith("This site is unlike the reference table (input")
+    stated = json.loads((tmp_path / "out" / "monitor.json").read_text())
+    assert stated["site_verdict"] == seen.site_verdict and "unlike" not in stated["verdict"]
+    assert set(pd.read_csv(tmp_path / "out" / "site.csv")["test"]) == {"mmd", "energy", "classifier"}
+    assert "Is this site what the model was made on?" in (tmp_path / "out" / "report.html").read_text()
+    # Its own first cases are its baseline: against these nothing has changed.
+    own = isocenter.monitor(noisy)
+    assert not own.site and not own.alerts
+
+
+def test_features_of_a_table_are_one_watch():
+    baseline, cases = hospital()
+    random = np.random.default_rng(3)
+    names = [f"feature_{n}" for n in range(8)]
+    before, now = (pd.DataFrame(random.normal(size=(len(one), 8)), one.index, names) for one in (baseline, cases))
+    now.iloc[450:, 5] += 1.5
+    known, late = baseline.join(before), cases.join(now)
+    [alert] = isocenter.monitor(late, reference=known).alerts
+    assert (alert.watch, alert.kind) == ("features", "input")
+    many = known.assign(**{f"feature_{n}": 0.0 for n in range(80)})
+    with pytest.raises(IsocenterError, match="principal axes"):
+        isocenter.monitor(late, reference=many)

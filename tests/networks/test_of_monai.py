@@ -13,7 +13,8 @@ from monai.networks import nets
 
 from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks.monai_common import cut, filled, halvings_for
+from isocenter.networks.monai_networks import halvings_for
+from isocenter.networks.whole_cells import cut, filled
 from isocenter.values import Dense, Vector
 from matrices import thinned
 
@@ -99,7 +100,7 @@ def test_a_size_that_is_no_multiple_is_continued_by_its_last_voxels_and_the_answ
     shape = (9, 10, 7)[:axes]
     images = torch.randn(1, 2, *shape)
     with torch.no_grad():
-        said, whole = network(images), network(filled(images, network.body.multiple))
+        said, whole = network(images), network(filled(images, network.multiple))
     assert said["mask"].shape == (1, 3, *shape)
     inside = tuple(slice(n) for n in shape)
     torch.testing.assert_close(said["mask"], whole["mask"][(..., *inside)])
@@ -139,10 +140,10 @@ def test_an_image_of_another_size_than_unetr_was_built_for_reads_its_places_in_b
     size = {"patch": [32, 32], "hidden": 12, "inner": 12, "heads": 3, "width": 2}
     network = built("unetr", 2, size)
     learnt = network.body.vit.patch_embedding.position_embeddings
-    assert network.body.places([2, 2]) is learnt
+    assert network.places([2, 2]) is learnt
     with torch.no_grad():  # a ramp from left to right stays one on a finer grid
         learnt.copy_(torch.tensor([0.0, 1.0, 0.0, 1.0])[None, :, None].expand_as(learnt))
-    finer = network.body.places([2, 4])
+    finer = network.places([2, 4])
     torch.testing.assert_close(finer[0, :, 0], torch.tensor([0.0, 0.25, 0.75, 1.0] * 2))
     assert network(torch.randn(1, 2, 32, 60))["mask"].shape == (1, 4, 32, 60)
 
@@ -160,7 +161,7 @@ def test_coarser_outputs_of_mednext_lie_on_the_image_alone():
 @pytest.mark.parametrize(("channels", "added"), [(1, 0), (2, 0), (3, 1), (5, 3), (16, 0)])
 def test_vnet_takes_any_number_of_channels_up_to_its_width(channels, added):
     network = built("vnet", 2, {"strides": [[1, 1], [2, 2]]}, channels=channels)
-    assert network.body.added == added
+    assert network.added == added
     images = torch.randn(1, channels, 8, 8)
     zeros = torch.zeros(1, added, 8, 8)
     taken = networks.build("vnet", channels + added, 2, {"mask": Dense(4)}, {"strides": [[1, 1], [2, 2]]}).eval()
@@ -182,7 +183,7 @@ def test_axes_are_reduced_as_the_strides_say():
     for name in ("attention_unet", "unet_plus_plus", "vnet"):
         network = built(name, 3, {"strides": strides, "width": 2})
         with torch.no_grad():
-            features = network.body.encoded(torch.randn(1, 2, 4, 8, 12))
+            features = network.encoded(torch.randn(1, 2, 4, 8, 12))
         assert [tuple(one.shape[2:]) for one in features] == [(4, 8, 12), (4, 4, 6), (2, 2, 3)]
         assert [one.shape[1] for one in features] == [2, 4, 8]
 

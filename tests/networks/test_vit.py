@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from torch.distributions import Normal, kl_divergence
 
 from isocenter import networks
 from isocenter.errors import PlanError
@@ -196,7 +195,7 @@ def test_every_weight_of_a_context_learns_and_what_it_is_told_matters():
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_all_that_it_can_have_goes_along_into_onnx_with_the_context_as_a_second_input(tmp_path):
     """Positions are interpolated there too: it was built for other images."""
-    network = small(2, context=2, layers=1, image=[20, 12], scales=[1, 2], overlap=True, channelwise=True, bayesian=9)
+    network = small(2, context=2, layers=1, image=[20, 12], scales=[1, 2], overlap=True, channelwise=True)
     torch.onnx.export(
         _Plain(network).eval(),
         (images(2), torch.zeros(2, 2)),
@@ -266,70 +265,6 @@ def test_stochastic_depth_keeps_the_mean_and_sleeps_outside_of_training():
     assert abs(kept.mean() - 1) < 0.1
 
 
-def test_the_divergence_from_the_prior_is_that_of_torchs_normal_distributions():
-    layer = transformer.VariationalLinear(9, 4)
-    with torch.no_grad():
-        layer.weight.normal_()
-        layer.log_ratio.normal_()
-    learnt = Normal(layer.weight, layer.log_ratio.exp() / 3)  # a prior of 1 / 9 has a deviation of 1 / 3
-    expected = kl_divergence(learnt, Normal(0.0, 1 / 3)).sum()
-    assert_allclose(layer.divergence().detach(), expected.detach(), rtol=1e-5)
-    with torch.no_grad():
-        layer.weight.zero_()
-        layer.log_ratio.zero_()
-    assert layer.divergence() == 0
-
-
-def test_sums_are_drawn_as_drawn_weights_would_give_them():
-    torch.manual_seed(0)
-    layer, features = transformer.VariationalLinear(6, 2), torch.randn(6)
-    with torch.no_grad():
-        layer.weight.normal_()
-        layer.log_ratio.uniform_(-1, 0)
-        sums = layer.drawn(features.expand(40_000, -1))
-        weights = layer.weight + layer.prior * layer.log_ratio.exp() * torch.randn(40_000, 2, 6)
-        expected = weights @ features
-    assert_allclose(sums.mean(dim=0), layer.weight.detach() @ features, atol=0.03)
-    assert_allclose(sums.std(dim=0), expected.std(dim=0), rtol=0.03)
-
-
-def test_the_mean_of_draws_is_the_answer_and_the_prior_weighs_less_with_more_images():
-    network, given = small(2, bayesian=100), images(2)
-    with torch.no_grad():
-        assert list(network(given)) == ["class"]
-        draws = network.draws(given, count=4000)["class"]
-        assert draws.shape == (4000, 2, 3)
-        assert_allclose(draws.mean(dim=0), network(given)["class"], atol=0.01)
-        assert draws.std(dim=0).min() > 0
-    added = network.train()(given)["+"]
-    assert added.shape == (2,)
-    assert_allclose(added.detach(), (network.vectors["class"].divergence() / 100).detach().expand(2))
-    added.mean().backward()
-    assert network.vectors["class"].log_ratio.grad.any()
-    with pytest.raises(ValueError, match="not variational"):
-        small(2).draws(given)
-
-
-def test_weights_that_no_image_speaks_for_go_back_to_their_prior():
-    """A feature that is always 0 tells nothing: its weights become normal around 0 with the prior's variance."""
-    torch.manual_seed(0)
-    layer = transformer.VariationalLinear(4, 1)
-    torch.nn.init.normal_(layer.weight)
-    features = torch.randn(64, 4) * torch.tensor([1.0, 1.0, 0.0, 0.0])
-    wanted = features[:, :1] - features[:, 1:2]
-    optimiser = torch.optim.Adam(layer.parameters(), lr=2e-2)
-    for _ in range(600):
-        loss = (layer(features) - wanted).square().mean() / (2 * 0.1**2) + layer.divergence() / 64
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    assert_allclose(layer.weight.detach()[0], [1, -1, 0, 0], atol=0.1)
-    assert_allclose(layer.log_ratio.detach()[0, 2:], 0, atol=0.05)
-    # With the features' squares and a noise of 0.1 the posterior's variance is known but for correlations.
-    exact = (1 / layer.prior**2 + features.square().sum(dim=0)[:2] / 0.1**2) ** -0.5 / layer.prior
-    assert_allclose(layer.log_ratio.detach().exp()[0, :2], exact, rtol=0.15)
-
-
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
 @pytest.mark.parametrize("patch", [(28, 28), (512, 384), (28, 28, 28), (96, 96, 24), (4096, 4096), (100_000,)], ids=str)
 def test_its_tokens_are_few_enough_and_as_small_as_that_allows(patch, device):
@@ -361,8 +296,6 @@ def test_tokens_are_shorter_along_an_axis_whose_voxels_are_longer():
         ({"width": 16, "heads": 3}, "3 heads cannot share a width of 16"),
         ({"layers": 0}, "0 layers"),
         ({"stochastic_depth": 1.0}, "a probability below 1"),
-        ({"bayesian": True}, "the number of training images"),
-        ({"bayesian": -1}, "the number of training images"),
         ({"depth": 4}, "depth"),
     ],
     ids=str,

@@ -63,12 +63,12 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
 # What files have in common, and travels with each; `context_fusion` with all that have a choice of its methods, and
 # `layers` with nearly all.
 SHARED = {
-    "axial": {"monai_common"},
+    "axial": {"whole_cells"},
     "backbone": {"pooled_head", "transformer"},
     "clip_gru": {"gates", "pooled_head", "resnet", "transformer"},
     "clip_lstm": {"gates", "pooled_head", "resnet", "transformer"},
     "clips": {"gates", "pooled_head", "resnet", "transformer"},
-    "coatnet": {"gates", "monai_common", "transformer"},
+    "coatnet": {"gates", "whole_cells", "transformer"},
     "convnext": {"pooled_head"},
     "deeplab": {"inflated_resnet"},
     "efficientnet": {"gates", "mobilenet", "pooled_head"},
@@ -77,18 +77,18 @@ SHARED = {
     "fusion": {"context_fusion", "deep_supervision", "gates", "unet"},
     "mask_rcnn": {"resnet_pyramid"},
     "mobilenet": {"gates", "pooled_head"},
+    "monai_networks": {"whole_cells"},
     "multiscale_unet": {"deep_supervision", "gates", "unet"},
     "resnet": {"gates", "pooled_head"},
     "resnet_slices": {"inflated_resnet"},
     "retinanet": {"grid_levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
     "segresnet": {"deep_supervision"},
-    "transunet": {"gates", "monai_common", "transformer", "unet", "vit"},
+    "transunet": {"gates", "whole_cells", "transformer", "unet", "vit"},
     "unet": {"deep_supervision", "gates"},
     "unet_slices": {"deep_supervision", "gates", "unet"},
-    "unetr": {"monai_common", "transformer"},
+    "unetr": {"transformer", "whole_cells"},
     "vit": {"transformer"},
     "yolox": {"grid_levels", "pyramid"},
-    **{key: {"monai_common"} for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "vnet")},
     **{key: {"pooled_head"} for key in ("alexnet", "densenet", "inception", "lenet", "vgg")},
 }
 

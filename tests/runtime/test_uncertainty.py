@@ -30,7 +30,6 @@ from isocenter.runtime import (
     with_uncertainty,
     write_package,
 )
-from isocenter.runtime.bundle import NoisyLogits
 from isocenter.runtime.model_record import read_parts
 from isocenter.runtime.parts import Parts
 from isocenter.runtime.uncertainty.disagreement import Disagreement
@@ -284,78 +283,6 @@ def test_a_method_that_a_model_does_not_have_is_refused_by_name(task, members, a
         with_uncertainty(model(task, members), asked)
 
 
-@pytest.mark.whole
-def test_last_layers_whose_weights_are_distributions_are_drawn_alike_for_every_image(tmp_path):
-    of, image = model(CLASSES), noise((10, 8, 8))
-    with pytest.raises(UsageError, match="weights of its last layer are not distributions"):
-        with_uncertainty(of, "variational")
-    size = {"token": 4, "image": [8, 8, 8], "layers": 1, "width": 12, "heads": 3, "bayesian": 50}
-    network = {**of.networks.architecture, "name": "vit", "size": size}
-    torch.manual_seed(0)
-    of = replace(of, networks=Networks(TorchNetwork(build_module(of.task, network).eval()), network))
-    looking = with_uncertainty(of)
-    assert looking.uncertainty.name == "variational"
-    each = [looking.predict(image) for _ in range(2)]
-    own = each[0].confidence
-    assert each[0].probabilities == of.predict(image).probabilities
-    assert own.epistemic == each[1].confidence.epistemic > 0
-    assert_allclose(own.total, own.aleatoric + own.epistemic, atol=1e-6)
-    record = write_package(looking, Evidence(), "test", tmp_path)
-    assert record["exported"], record.get("because")
-    assert_allclose(load(tmp_path, "cpu", backend="onnx").predict(image).confidence.epistemic, own.epistemic, rtol=2e-3)
-
-
-def test_noisy_logits_answer_by_the_mean_probability_over_their_noise():
-    outputs = torch.tensor([[1.0, -0.5, 2.0, 0.5, -1.0, 0.0]])
-    wrapped = NoisyLogits(Stated({"class": outputs}), {"class": 3})
-    torch.manual_seed(0)
-    noisy = outputs[:, :3] + (0.5 * outputs[:, 3:]).exp() * torch.randn(100_000, 3)
-    made = wrapped(torch.zeros(1, 1, 4, 4))["class"].exp()
-    assert_allclose(made.sum(), 1.0, rtol=1e-6)
-    assert_allclose(made[0], noisy.softmax(dim=1).mean(dim=0), atol=0.06)
-    sure = torch.cat([outputs[:, :3], torch.full((1, 3), -40.0)], dim=1)
-    assert_allclose(wrapped.averaged("class", sure).exp(), outputs[:, :3].softmax(dim=1), atol=0.02)
-
-
-class Stated(torch.nn.Module):
-    """A network that always answers the same."""
-
-    def __init__(self, outputs: dict[str, torch.Tensor]) -> None:
-        super().__init__()
-        self.outputs = outputs
-
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return self.outputs
-
-
-def noisy(task: dict[str, Any]) -> Model:
-    of = model(task)
-    network = {**of.networks.architecture, "noise": "logits"}
-    torch.manual_seed(0)
-    return replace(of, networks=Networks(TorchNetwork(build_module(of.task, network).eval()), network))
-
-
-@pytest.mark.parametrize("task", [CLASSES, MASK], ids=["classes", "mask"])
-@pytest.mark.whole
-def test_noise_of_logits_is_known_to_the_package_and_not_to_a_posterior(task, tmp_path):
-    of, image = noisy(task), noise((10, 8, 8))
-    assert last_layers_of(of.basis) is None
-    plain = of.predict(image)
-    record = write_package(of, Evidence(), "test", tmp_path)
-    assert record["exported"], record.get("because")
-    onnx = load(tmp_path, "cpu", backend="onnx").predict(image)
-    if task is CLASSES:
-        assert_allclose(list(onnx.probabilities.values()), list(plain.probabilities.values()), atol=1e-4)
-    else:
-        assert (np.asarray(onnx.data) == np.asarray(plain.data)).mean() > 0.99
-
-
-@pytest.mark.parametrize("task", [VALUES, FINDINGS, {**CLASSES, "loss": "evidential"}])
-def test_noise_of_logits_is_refused_without_classes_and_beside_evidence(task):
-    with pytest.raises(PlanError, match=r"network\.noise.*of which one is right"):
-        noisy(task)
-
-
 def test_a_plan_with_a_method_that_is_not_built_is_refused_by_name():
     check_value("inference.uncertainty", "tta")
     with pytest.raises(PlanError, match="swag"):
@@ -459,35 +386,13 @@ def test_draws_of_the_last_layer_say_how_uncertain_a_result_is_and_change_nothin
 
 
 @pytest.mark.parametrize(
-    "task",
-    [{**CLASSES, "loss": "evidential"}, {**MASK, "loss": "dice+evidential"}, {**VALUES, "noise": "evidential"}],
-    ids=["classes", "mask", "values"],
-)
-def test_a_network_that_was_taught_evidence_states_both_parts_by_its_outputs_alone(task):
-    of, image = moderate(model(task)), noise((10, 8, 8))
-    dense = task["name"] == "segmentation"
-    looking = with_uncertainty(of, "evidential" if dense else None)
-    assert looking.uncertainty.name == "evidential"
-    plain, stated = with_uncertainty(of, "none").predict(image), looking.predict(image, Request(maps=dense))
-    own = stated.confidence
-    assert own.epistemic > 0
-    assert_allclose(own.total, own.aleatoric + own.epistemic, atol=1e-6)
-    assert (stated.probabilities, stated.values) == (plain.probabilities, plain.values)
-    if task["name"] == "regression":
-        assert_allclose(own.aleatoric, own.deviations[0] ** 2, rtol=1e-5)
-    with pytest.raises(UsageError, match="was not trained to state evidence"):
-        with_uncertainty(model(CLASSES), "evidential")
-
-
-@pytest.mark.parametrize(
     ("task", "members", "planned"),
-    [(CLASSES, 1, "laplace"), (VALUES, 2, "auto"), ({**CLASSES, "loss": "evidential"}, 1, "auto")],
-    ids=["posterior", "members", "evidence"],
+    [(CLASSES, 1, "laplace"), (VALUES, 2, "auto")],
+    ids=["posterior", "members"],
 )
 @pytest.mark.whole
 def test_the_onnx_file_of_a_package_states_the_same_uncertainty_without_torch(task, members, planned, tmp_path):
     of, image = model(task, members, uncertainty=planned, draws=2), noise((10, 8, 8))
-    of = moderate(of) if task.get("loss") == "evidential" else of
     if planned == "laplace":
         layers = last_layers_of(of.basis)
         replace(of, networks=of.networks.watched(layers)).predict(image)

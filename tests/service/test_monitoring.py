@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from threading import Event
 
 import httpx
 import numpy as np
@@ -19,11 +20,15 @@ from sqlalchemy import insert, select, update
 import isocenter
 from isocenter.errors import UsageError
 from isocenter.files.dicom import SeriesNames, write_series
+from isocenter.runtime.guard.distances import Correlated, Ranges, Reference
+from isocenter.runtime.guard.guard import Guard
 from isocenter.service import Rounds, read_settings
+from isocenter.service.gates import read_gate, write_gate
 from isocenter.service.monitoring.baseline import freeze
 from isocenter.service.monitoring.cases import cases, columns_of_answer
 from isocenter.service.monitoring.safety import hold_of, undone
 from isocenter.service.objects.store import ObjectStore
+from isocenter.service.process import ROLES
 from isocenter.service.records.actor import ANYONE
 from isocenter.service.records.alerts import CLOSED, settled
 from isocenter.service.records.tables import (
@@ -64,8 +69,8 @@ class Records:
         self.rounds, self.count = Rounds(self.settings, self.database), 0
         self.random = np.random.default_rng(1)
 
-    def answered(self, number, *, noisy="", version="v1", **measured):
-        """So many jobs, one an hour; the noise of one station is raised."""
+    def answered(self, number, *, noisy="", version="v1", seen=None, **measured):
+        """So many jobs, one an hour; the noise of one station is raised. seen: mean of what the network sees."""
         rows = {table: [] for table in (studies, series, jobs, measures, findings)}
         for n in range(self.count, self.count + number):
             station = "ab"[n % 3 > 0]
@@ -81,13 +86,18 @@ class Records:
             stated |= {"state": "done", "outcome": "result", "priority": 2, "not_before": at, "created_at": at}
             stated |= {"done_at": at, "inputs": {"series": {"image": key}}, "seconds": {"read": 1.0}}
             rows[jobs].append({"job": key, "study": key, **stated})
-            rows[measures].append({"job": key, "measures": {"noise": noise, **measured}, "distances": {}})
+            rows[measures].append(
+                {"job": key, "measures": {"noise": noise, **measured}, "distances": {}, "features": self.features(seen)}
+            )
             found = {"concept": "nodule", "probability": p, "value": p > 0.5}
             rows[findings].append({"job": key, "number": 0, "concept": "nodule", "row": found})
         with self.database.write() as connection:
             for table, own in rows.items():
                 connection.execute(insert(table), own)
         self.count += number
+
+    def features(self, mean):
+        return None if mean is None else self.random.normal(mean, 1, 12).astype(np.float16).tobytes()
 
     def freeze(self, version="v1"):
         with self.database.write() as connection:
@@ -245,8 +255,42 @@ def test_the_verb_reads_a_node_with_its_baseline_and_lists_alerts_as_they_stand(
     assert [(one.alert, one.state, one.scope) for one in seen.alerts] == [(1, "open", "station=bbbbbbbb")]
     assert (seen.facts["cases"], seen.facts["reference_cases"]) == (120, 60)
     assert "station=bbbbbbbb" in (tmp_path / "out" / "report.html").read_text()
-    with pytest.raises(UsageError, match="baseline and bounds of its own"):
-        isocenter.monitor(noisy.settings.folder, reference=tmp_path / "other.csv")
+    with pytest.raises(UsageError, match="bounds of its own"):
+        isocenter.monitor(noisy.settings.folder, bounds=[("sensitivity", "nodule", 0.8)])
+    with noisy.database.read() as connection:
+        others = cases(connection).assign(measure_noise=5.0)
+    compared = isocenter.monitor(noisy.settings.folder, reference=others)
+    assert compared.site_verdict.startswith("This site is unlike the reference table (input")
+    assert [(one.alert, one.scope) for one in compared.alerts] == [(1, "station=bbbbbbbb")]
+
+
+def test_a_site_unlike_what_calibrated_its_model_is_said_once_and_is_no_change(records):
+    gate = gate_of(np.random.default_rng(0).normal(size=(60, 12)))
+    write_gate(records.settings.folder, "v1", gate)
+    records.answered(60, seen=0.8)
+    records.freeze()
+    records.answered(60, seen=0.8)
+    records.rounds.round()
+    assert not records.rows(alerts)
+    node = WebNode(records.settings, records.database, ObjectStore(records.settings.folder, "web"))
+    [own] = TestClient(web_app(node), base_url="http://127.0.0.1").get("/api/monitor").json()["models"]
+    assert own["verdict"] == "no alert"
+    assert own["site_verdict"].startswith("This site is unlike the cases that calibrated the model (features")
+    assert {row["test"]: (row["patients"], row["known"]) for row in own["site"]}["energy"] == (60, 60)
+    assert isocenter.monitor(records.settings.folder).site_verdict == own["site_verdict"]
+    records.answered(40, seen=-0.8)
+    records.rounds.round()
+    [alert] = records.rows(alerts)
+    assert (alert.watch, alert.kind) == ("features", "input")
+
+
+def gate_of(trained):
+    """A gate that knows nothing but the features of its training cases, half of which calibrated it."""
+    few = Ranges.of(np.ones((2, 1)))
+    none, pair = Reference.of(np.eye(2)), Correlated.of(np.eye(2))
+    parts = {"spectra": none, "texture": few, "layout": none, "contrast": pair, "symmetry": few}
+    own = {"features": Reference.of(trained), "calibrated": trained.astype(np.float32), "trained": len(trained)}
+    return Guard(0.01, True, {}, {}, np.zeros((1, 3)), **parts, **own)
 
 
 @pytest.mark.parametrize(("action", "state", "outcome"), [("abstain", "done", "abstained"), ("stop", "waiting", None)])
@@ -289,9 +333,13 @@ def test_a_worker_notes_measures_of_the_image_and_distances_of_the_gate(tmp_path
     (tmp_path / "one.dcm").write_bytes(encoded(drawn("1.2.3.4", side=24)))
     node.receive(tmp_path / "one.dcm")
     node.work()
-    [own] = node.rows(measures)
+    [own], [job] = node.rows(measures), node.rows(jobs)
+    ROLES["try"](node.settings, "try", Event())
+    with node.database.read() as connection:
+        [row] = cases(connection, gate=read_gate(node.settings.folder, job.model_hash)).to_dict("records")
     node.store.close()
     node.database.close()
+    assert np.isfinite([row["feature_1"], row["feature_beside"]]).all()
     assert {"features", "texture"} <= own.distances.keys()
     assert np.isfinite(np.frombuffer(own.features, np.float16)).all()
 

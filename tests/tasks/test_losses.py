@@ -39,7 +39,7 @@ def test_in_any_number_of_axes_the_truth_costs_nothing_and_something_else_much(n
     counted = {TERMS[term].counts for term in name.split("+")}
     if not counted <= {"shape", "calibration"}:  # among voxels drawn at random nothing has a shape
         wrong = float(label_loss(name, certain((target + 1) % 3), target))
-        assert wrong > (4 if name == "evidential" else 10 if "voxels" in counted else 0.9)
+        assert wrong > (10 if "voxels" in counted else 0.9)
 
 
 @pytest.mark.parametrize("name", LOSSES)

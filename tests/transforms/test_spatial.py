@@ -12,7 +12,6 @@ from drawn_pairs import blobs, oblique, smooth_field, turn_and_shift
 from isocenter.errors import GeometryError
 from isocenter.transforms import (
     carried,
-    carried_boxes,
     carried_labels,
     carried_points,
     composed,
@@ -21,8 +20,9 @@ from isocenter.transforms import (
     inverted,
     jacobian,
     whole_field,
+    with_one_field,
 )
-from isocenter.values import Affine, BoundingBoxes, Displacement, Geometry, Image, SpatialTransform
+from isocenter.values import Affine, Displacement, Geometry, Image, SpatialTransform
 from strategies import geometries
 
 FIXED, MOVING = oblique(), Geometry((22, 20, 24), np.diag([1.2, 1.0, 1.1, 1.0]))
@@ -113,10 +113,11 @@ def test_label_maps_keep_their_values_and_pictures_go_as_volumes_do(axes):
     assert (moved[-1] == 0).all()
 
 
-def test_a_box_goes_around_the_same_object_and_one_that_leaves_the_image_is_left_out():
-    boxes = BoundingBoxes(np.array([[3.0, 4, 5, 6, 8, 9], [18, 0, 0, 20, 2, 2]]), ("a", "b"))
-    grid = Geometry((20, 20, 20), np.eye(4))
-    back = SpatialTransform((Affine(np.array([[1, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])),))
-    moved = carried_boxes(boxes, grid, back, grid)
-    assert moved.names == ("a",)
-    assert_allclose(moved.corners, [[8, 4, 5, 11, 8, 9]])
+def test_two_fields_with_an_affine_between_them_are_one_field_at_its_voxels():
+    first, second = smooth_field(FIXED, 2.0), smooth_field(FIXED, 1.5, seed=2)
+    turn, shift = turn_and_shift((3, 0, 2), (1, 0, 0), FIXED), turn_and_shift((0, 0, 0), (2, 1, 0), FIXED)
+    several = SpatialTransform((shift, first, turn, second, turn))
+    one = with_one_field(several)
+    assert [type(part).__name__ for part in one.parts] == ["Affine", "Displacement", "Affine"]
+    at = carried_points(inverted(SpatialTransform((shift,))), FIXED.to_world(np.argwhere(np.ones(FIXED.shape))))
+    assert_allclose(carried_points(one, at), carried_points(several, at), atol=1e-3)

@@ -62,7 +62,7 @@ class BoxAnswers(Answers):
         return replace(prediction, boxes=boxes.at(boxes.scores >= limits), threshold=0.0)
 
     def columns(self, name: str, predicted: BoundingBoxes, reference: BoundingBoxes) -> Mapping[str, float]:
-        """What boxes of a class from a score on miss and mark wrongly in a case; nothing before the score is found."""
+        """Misses and wrong marks of boxes of a class in a case from a score on; empty before it is found."""
         least = (self.certainty.covers_from or {}).get(name)
         return {} if least is None else covering_box_columns(predicted, reference, self.overlap, min(self.level, least))
 
@@ -202,7 +202,7 @@ def best_box_scores(predicted: BoundingBoxes, reference: BoundingBoxes, overlap:
 def covering_box_columns(
     predicted: BoundingBoxes, reference: BoundingBoxes, overlap: float, least: float
 ) -> Mapping[str, float]:
-    """Of one case and class the share that boxes from a score on miss, and how many of these find nothing."""
+    """Share of one case and class that boxes from a score on miss, and the number of these that find nothing."""
     assert predicted.scores is not None  # noqa: S101 - as decoded
     missed = best_box_scores(predicted, reference, overlap) < max(least, 0.0)
     own = predicted.at(predicted.scores >= least)
@@ -217,7 +217,7 @@ def box_calibration_rows(
     *,
     seed: Seed,
 ) -> Iterator[Row]:
-    """How often boxes of a score are right, now and before calibration; nothing where there is no box.
+    """Rows on how often boxes of a score are right, now and before calibration; none where there is no box.
 
     matched:  of each class what is right, and the boxes of each case; patients: (cases,)
     """

@@ -18,7 +18,7 @@ GUO = "arXiv:1706.04599"
 
 
 def calibrated(certainty: Certainty, unseen: Unseen) -> tuple[Certainty, dict[str, Decision]]:
-    """With a calibration by these cases, unless there is one, and its decision."""
+    """Add a calibration by these cases, unless there is one, and its decision."""
     if certainty.calibration is not None:
         return certainty, {}
     choice = chosen_calibrator(certainty.calibration_method, unseen)

@@ -51,7 +51,7 @@ USUAL_RISK = 0.1
 
 
 def _without_calibration(settings: Mapping[str, Any]) -> dict[str, Decision]:
-    """Where a person wants no calibration, none is looked for."""
+    """Look for no calibration where a person wants none."""
     if settings.get("calibration_method") != "none":
         return {}
     return {"task.calibration": Decision(Calibrator().settings, "no calibration, as task.calibration_method says")}
@@ -87,7 +87,7 @@ def _named(given: Any) -> str:
 
 @dataclass(frozen=True)
 class Certainty:
-    """What holds for the probabilities of a task.
+    """Calibration, sets and thresholds that hold for the probabilities of a task.
 
     calibration_method: "auto" or one of `METHODS`, of boxes and objects one of `METHODS_OF_MANY`
     calibration:        the calibrator that cases which did not train have found; None until then
@@ -175,7 +175,7 @@ class Certainty:
 
     @property
     def calibrator(self) -> Calibrator:
-        """What is applied to probabilities; a calibrator that changes nothing until one is found."""
+        """The map applied to probabilities; it changes nothing until one is found."""
         return self.calibration or Calibrator()
 
     @property
@@ -185,7 +185,7 @@ class Certainty:
 
     @property
     def folds(self) -> int:
-        """How many folds there are by what each of which sets go; 0 where they do not."""
+        """Number of folds whose own sets are combined; 0 where sets do not go by folds."""
         return 0 if self.conformal is None else max(map(len, self.conformal.crossed.values()), default=0)
 
     def crossed(self, head: str) -> dict[str, int]:

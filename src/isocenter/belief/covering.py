@@ -145,7 +145,7 @@ def covering_thresholds(
 
 
 def covering_rows(table: Table, classes: Sequence[str], unit: str, *, seed: Seed) -> Iterator[Row]:
-    """How much covering boxes or objects miss, and how many of them find nothing, over all classes and for each."""
+    """Rows on how much covering boxes or objects miss, and how many find nothing, over all classes and for each."""
     for metric, counted_in in ((MISSED, ""), (FALSE, unit)):
         for label in ("all", *classes) if metric in table else ():
             own = table if label == "all" else table[table["label"] == label]

@@ -49,7 +49,7 @@ OF_OBJECTS = (
 
 @dataclass(frozen=True, eq=False)
 class ObjectRow:
-    """What a network states of the objects of a case.
+    """Statement of a network on the objects of a case.
 
     objects:    those that are called
     candidates: all that there may be; None where the maps that they are made of are not kept
@@ -88,7 +88,7 @@ class ObjectAnswers(Answers):
         return replace(prediction, maps={**prediction.maps, COVERING_MAP: Map(numbers)})
 
     def columns(self, prediction: Prediction, reference: Array) -> Mapping[str, float]:
-        """What objects from a score on miss and mark wrongly in a case; nothing before the score is found."""
+        """Misses and wrong marks of objects in a case from a score on; empty before it is found."""
         if self.certainty.covers_from is None or prediction.untuned is None:
             return {}
         return covering_object_columns(self.candidates(prediction), reference, self.least)
@@ -146,7 +146,7 @@ def confidence_of(names: Sequence[str], scores: Floats, sizes: Floats, calibrato
 
 
 def objects_of(prediction: Prediction, voxel: float) -> Objects:
-    """Those of a prediction, as it was decoded; voxel: as in `object_sizes`."""
+    """Objects of a prediction, as it was decoded; voxel: as in `object_sizes`."""
     numbers, known = np.asarray(prediction.data), prediction.confidence
     scores = np.array([*(known.uncalibrated or known.scores).values()], dtype=np.float64)
     return numbers, scores, object_sizes(numbers, voxel)
@@ -212,7 +212,7 @@ def hits(overlap: InstanceOverlap) -> tuple[np.ndarray, np.ndarray]:
 
 
 def score_columns(overlap: InstanceOverlap, confidence: Confidence) -> Mapping[str, str | None]:
-    """As JSON what objects score, whether they are right, and what they scored before; nothing without scores."""
+    """JSON of what objects score, whether they are right, and what they scored before; empty without scores."""
     if len(confidence.scores) != len(overlap.predicted):
         return {}
     before = confidence.uncalibrated
@@ -229,7 +229,7 @@ def scores_in_json(scores: Mapping[str, float]) -> str:
 
 
 def object_calibration_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
-    """How often objects of a score are right, now and before calibration; nothing where there is no object."""
+    """Rows on how often objects of a score are right, now and before calibration; none where there is no object."""
     if SCORES not in table:
         return
     own = table[table[SCORES].notna()]

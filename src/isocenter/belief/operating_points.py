@@ -46,7 +46,7 @@ def _unkept_rule(decisions: Mapping[str, Decision]) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a threshold keeps to; PlanError for a rule that is none.
+    """Rule that a threshold keeps to; PlanError for a text that is no rule.
 
     words:      "youden", the largest sum of sensitivity and specificity; or as in "sensitivity>=0.95": that much in new
                 patients, and the other as high as can be
@@ -95,7 +95,7 @@ class OperatingPoint:
 
     @property
     def fewest(self) -> int:
-        """How many patients it needs of those who decide; of youden cases of each side."""
+        """Fewest patients it needs of those who decide; of youden cases of each side."""
         return max(FEWEST_UNSEEN, fewest_controlling(*self.limits)) if self.is_named else FEWEST_UNSEEN
 
     def __str__(self) -> str:
@@ -207,7 +207,7 @@ def _deciding(point: OperatingPoint, positive: np.ndarray, patients: np.ndarray)
 
 
 def levels_in_words(levels: Floats, rule: str, default: str, *, by_group: bool) -> str:
-    """Where the thresholds of some cases lie; NaN where there is none, and the default holds.
+    """Words on where the thresholds of some cases lie; NaN where there is none, and the default holds.
 
     by_group: groups of people have their own, and not folds
     """

@@ -147,7 +147,7 @@ def _lacking(conformal: Conformal) -> str:
 
 
 def set_rows(label: str, table: Table, *, seed: Seed, sides: Sequence[str] = ()) -> Iterator[Row]:
-    """How often the sets of these cases hold the reference, and how many answers they hold; of cases that have sets.
+    """Rows on how often sets of these cases hold the reference, and how many answers they hold; of cases with sets.
 
     sides: references of each of which the coverage is stated by itself
     """
@@ -166,7 +166,7 @@ def set_rows(label: str, table: Table, *, seed: Seed, sides: Sequence[str] = ())
 
 
 def interval_rows(label: str, table: Table, unit: str, *, seed: Seed) -> Iterator[Row]:
-    """How often the intervals of these cases hold the reference, and how wide they are."""
+    """Rows on how often the intervals of these cases hold the reference, and how wide they are."""
     if LOW not in table:
         return
     own = table[table[LOW].notna() & table[HIGH].notna()]

@@ -47,7 +47,7 @@ class LowerBound:
 
     @property
     def latest(self) -> float:
-        """What a bound of the event's time never exceeds: the last horizon that half would reach, or the first."""
+        """Longest time that a bound may state: the last horizon that half would reach, or the first."""
         return max(
             (one for one in self.horizons if self.followed.before(one) >= STILL_OBSERVED), default=self.horizons[0]
         )

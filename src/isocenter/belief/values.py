@@ -19,7 +19,7 @@ from isocenter.values import Array, Decision, Floats
 
 # How intervals are scored by what a network says of its error; the last is conformalised quantile regression.
 BY_QUANTILES = "cqr"
-INTERVAL_METHODS = {"none": "absolute", "gaussian": "normalised", "evidential": "normalised", "quantiles": BY_QUANTILES}
+INTERVAL_METHODS = {"none": "absolute", "gaussian": "normalised", "quantiles": BY_QUANTILES}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Values(Answers):
     factors: Floats
 
     def sets(self, rows: Rows, *, exact: bool) -> dict[str, Decision]:
-        """How wide intervals are, in error bars where there are any."""
+        """Widths of intervals, in error bars where there are any."""
         if self.certainty.conformal is not None:
             return {}
         scores = {name: (own, rows.patients[known]) for name, own, known in self._missed(rows, self.factors)}
@@ -129,7 +129,7 @@ def quantiles(measured: Mapping[str, float], wide: Floats, deviation: Floats) ->
 
 
 def variances(deviation: Floats, bars: Floats | None, between: Array | None) -> dict[str, float]:
-    """Of several views epistemic variance, and with error bars the others; of several targets standardised."""
+    """Epistemic variance of several views, with error bars the others too; of several targets standardised."""
     if between is None:
         return {}
     scale = deviation if len(deviation) > 1 else np.ones(1)

@@ -32,7 +32,7 @@ LEAST_DOUBT = 1e-9
 
 @dataclass(frozen=True)
 class VoxelProbabilities:
-    """What makes probabilities of a network's outputs.
+    """Map from a network's outputs to probabilities.
 
     names:     of the channels; of exclusive labels the first is the background's
     exclusive: factors and shifts are of the logarithms of probabilities; else of each region's logarithm of odds

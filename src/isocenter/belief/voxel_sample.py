@@ -44,7 +44,7 @@ class VoxelSample:
 
     @classmethod
     def of(cls, untuned: Mapping[str, Array | Deferred]) -> VoxelSample:
-        """As a prediction keeps it."""
+        """Read a sample as a prediction keeps it."""
         return cls(*(np.asarray(untuned[one.name]) for one in fields(cls)))
 
     def at(self, grid: Array) -> Array:

@@ -144,7 +144,7 @@ def _near_rows(labels: Mapping[str, Table], column: str, metric: str, seed: Seed
 
 
 def _gaps_of(table: Table, column: str) -> Gaps:
-    """Of the cases of a label, which weigh alike."""
+    """Gaps over the cases of a label, which weigh alike."""
     who, owner = np.unique(table["patient"].to_numpy(), return_inverse=True)
     gaps = np.array([parse_json(text) for text in table[column]]) / len(table)
     added = np.zeros((len(who), gaps.shape[1]))

@@ -76,7 +76,7 @@ class VoxelAnswers(Answers):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of the structures."""
+        """Names of the structures."""
         return self.probable.names[-len(self.structures) :]
 
     @property
@@ -162,7 +162,7 @@ class VoxelAnswers(Answers):
     def _volumes_off(
         self, rows: Rows, probable: VoxelProbabilities, tidied: Tidied | None = None
     ) -> tuple[Floats, Array, list[int]]:
-        """How many times its doubtful voxels each volume is off, whether it is known, and the places of these cases.
+        """Number of doubtful voxels by which each volume is off, whether it is known, and the places of these cases.
 
         Both are (cases, structures), of the cases of which every voxel is known.
         """
@@ -352,7 +352,7 @@ class UnseenVoxels:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of the structures."""
+        """Names of the structures."""
         return self.probable.names[-self.dice.shape[1] :]
 
     def calibration(self, method: str) -> tuple[Calibrator, Decision]:

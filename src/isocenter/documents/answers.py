@@ -71,7 +71,7 @@ class Document:
 
     @property
     def gaps(self) -> list[Answered]:
-        """What is missing, the weightiest first, then in the order of the list."""
+        """Missing answers, the weightiest first, then in the order of the list."""
         missing = [one for one in self.answered if one.state == "missing"]
         return sorted(missing, key=lambda one: -one.item.weight)
 

@@ -23,7 +23,7 @@ FORMULA, ELEMENT = re.compile(r"^\s*[=+@\t\r]|^\s*-\s*[A-Za-z(]"), re.compile(r"
 
 @dataclass(frozen=True)
 class Fact:
-    """What a person states: the text, who states it, and on which day. so: what follows from it"""
+    """Statement of a person: the text, who states it, and on which day. so: what follows from it"""
 
     key: str
     value: str

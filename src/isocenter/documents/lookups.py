@@ -39,7 +39,7 @@ MOST_LINES = 10  # of a table in a document; its record holds all
 
 
 def looked_up(text: str, subject: Subject, facts: Mapping[str, Fact]) -> Found:
-    """What the subject or a person knows; the first of several alternatives that exists.
+    """Look up what the subject or a person knows; the first of several alternatives that exists.
 
     Raises UsageError for a look-up that is not in the vocabulary.
     """

@@ -102,7 +102,7 @@ def _sent(query: Query) -> dict[str, Any]:
 
 
 def _audit(query: Query) -> dict[str, Any]:
-    """How often each action stands in the audit, and how many rows are sealed; of who acted nothing is read."""
+    """Count each action in the audit, and the sealed rows; nothing is read of who acted."""
     actions = query("SELECT action, outcome, count(*) FROM audit GROUP BY 1, 2 ORDER BY 1, 2")
     [(sealed,)] = query("SELECT count(hash) FROM audit")
     counts: dict[str, dict[str, int]] = {}

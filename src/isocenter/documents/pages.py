@@ -221,7 +221,7 @@ def estimate_of(row: Mapping[str, Any]) -> Estimate:
 
 
 def name_of(pointer: str) -> str:
-    """What a pointer leads to, as a name: `task.classes`, "cases with split test", "column"."""
+    """Name of what a pointer leads to: `task.classes`, "cases with split test", "column"."""
     if pointer.startswith("count:"):
         parts = dict(part.split("=", 1) for part in pointer.removeprefix("count:").split(";") if part)
         counted_rows = {"case": "cases", "patient": "patients"}.get(parts.pop("distinct", ""), "rows")

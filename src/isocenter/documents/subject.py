@@ -1,4 +1,4 @@
-"""What is documented, and its records: where each lies, its SHA-256, and the value at a pointer."""
+"""Subject of a document and its records: where each lies, its SHA-256, and the value at a pointer."""
 
 from __future__ import annotations
 

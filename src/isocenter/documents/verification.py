@@ -32,7 +32,7 @@ class Broken:
 
 
 def broken_rows(folder: Path, subject: Subject) -> list[Broken]:
-    """What no longer holds: changed values, changed or missing records, and rows that the folder itself changed.
+    """List what no longer holds: changed values, changed or missing records, and rows that the folder itself changed.
 
     A value that still stands in a record that changed elsewhere does not hold either: its SHA-256 is part of the row.
     Raises IntegrityError where documents.json is missing or is none.

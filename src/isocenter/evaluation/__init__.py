@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         suv_peak,
     )
     from isocenter.evaluation.calibration import (
-        adaptive_calibration_error,
         ece_of_equal_mass,
         equal_mass,
         places_of_equal_mass,
@@ -62,7 +61,6 @@ if TYPE_CHECKING:
         log_loss,
         one_against_rest,
         place_in_bins,
-        precision_recall_curve,
         predictive_values,
         reliability,
         roc_band,

@@ -60,7 +60,7 @@ class Gaps:
 
     @classmethod
     def of(cls, chance: Floats, happened: Floats, patients: NDArray, kind: BinnedError) -> Gaps:
-        """Of (images,) probabilities, what happened, and whose images they are."""
+        """Bins of (images,) probabilities, what happened, and whose images they are."""
         places = kind.shares(chance)
         places = places[:, places.sum(axis=0) > 0]
         each = places / (places.sum(axis=0) if kind.largest else len(chance))
@@ -70,7 +70,7 @@ class Gaps:
 
     @classmethod
     def of_images(cls, added: Floats, shares: Floats, patients: NDArray[Any], least: Floats) -> Gaps:
-        """Of what each image adds: (images, bins), and (images, bins) or (images, 1) shares; patients: whose it is."""
+        """Bins of what each image adds: (images, bins), and (images, bins) or (images, 1) shares of its patient."""
         people, owner = np.unique(patients, return_inverse=True)
         of_people, their_shares = (
             np.stack([np.bincount(owner, column, len(people)).astype(np.float64) for column in columns.T], axis=1)
@@ -80,7 +80,7 @@ class Gaps:
 
     @classmethod
     def joined(cls, parts: Sequence[Gaps]) -> Gaps:
-        """Those of several questions, of whose errors the mean is taken; not everybody need be asked each."""
+        """Bins of several questions, of whose errors the mean is taken; not everybody need be asked each."""
         who = np.unique(np.concatenate([one.who for one in parts]))
         added, shares = (np.zeros((len(who), sum(one.added.shape[1] for one in parts))) for _ in range(2))
         start = 0
@@ -92,7 +92,7 @@ class Gaps:
 
     @property
     def people(self) -> int:
-        """How many people there are."""
+        """Number of people."""
         return len(self.who)
 
     @property
@@ -114,7 +114,7 @@ class Gaps:
         return np.asarray(noise + random.normal(size=noise.shape) * lacking)
 
     def interval_of_sum(self, seed: int) -> tuple[float, float]:
-        """That of the sum of the sizes of the distances.
+        """Interval of the sum of the sizes of the distances.
 
         The sum has a kink where a distance is 0, so that no bootstrap of the sum itself holds: a distance whose sign is
         sure moves it as it moves, another one adds its size (Fang and Santos, Rev Econ Stud 2019,
@@ -129,7 +129,7 @@ class Gaps:
         return max(0.0, float(low)), min(1.0, float(high))
 
     def interval_of_largest(self, seed: int) -> tuple[float, float]:
-        """That of the largest size of the distances, by intervals that hold for all bins at once."""
+        """Interval of the largest size of the distances, by intervals that hold for all bins at once."""
         drawn, values = self.drawn(seed), np.abs(self.values)
         spread = drawn.std(axis=0).clip(1e-12)
         wide = spread * float(np.quantile(np.abs(drawn / spread).max(axis=1), 1 - 2 * tail_of(self.people)))

@@ -26,7 +26,7 @@ FEWEST_PATIENTS, FEWEST_IN_BIN = 10, 10
 def ece_of_equal_mass(
     probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = None, *, bins: int = BINS
 ) -> Floats:
-    """As `ece`, over bins of as many images each, at least `FEWEST_IN_BIN` where there are so many.
+    """ECE over bins of as many images each, at least `FEWEST_IN_BIN` where there are so many.
 
     happened: (images,), or (..., images) of several draws
 
@@ -53,22 +53,13 @@ def places_of_equal_mass(chance: Floats) -> Floats:
 
 
 def _bins_of_equal_mass(cases: int, bins: int = BINS) -> int:
-    """How many bins `ece_of_equal_mass` has of so many cases."""
+    """Number of bins that `ece_of_equal_mass` has of so many cases."""
     return max(1, min(bins, cases // FEWEST_IN_BIN))
 
 
 def equal_mass(cases: int) -> str:
     """The bins of `ece_of_equal_mass` in words."""
     return f"{counted(_bins_of_equal_mass(cases), 'bin')} of equal mass"
-
-
-def adaptive_calibration_error(table: ArrayLike, reference: ArrayLike) -> float:
-    """`ece_of_equal_mass` of each class against the rest, their mean. table: (images, classes); reference: (images,)
-
-    Nixon et al., arXiv:1904.01685
-    """
-    chances, truth = np.asarray(table, dtype=np.float64), np.asarray(reference)
-    return float(np.mean([ece_of_equal_mass(chances[:, n], truth == n) for n in range(chances.shape[1])]))
 
 
 def remaining_temperature(logs: ArrayLike, reference: ArrayLike, patients: ArrayLike) -> Estimate:
@@ -97,7 +88,7 @@ def remaining_temperature(logs: ArrayLike, reference: ArrayLike, patients: Array
 
 
 def slope_and_intercept(odds: ArrayLike, happened: ArrayLike, patients: ArrayLike) -> tuple[Estimate, Estimate]:
-    """Of the log odds in a logistic regression: 1 and 0 where the probabilities are right.
+    """Slope and intercept of the log odds in a logistic regression: 1 and 0 where the probabilities are right.
 
     odds: (images,) logarithms of the model's odds. The slope is below 1 where it is too sure; the intercept, with the
     slope held at 1, is below 0 where its probabilities are too high. NaN where a line parts the two sides.

@@ -244,7 +244,7 @@ def _cross_fitted(method: str, unseen: Unseen, parts: np.ndarray) -> Floats:
 
 
 def _columns(unseen: Unseen, method: str) -> Iterator[tuple[str, Floats, Floats, Floats]]:
-    """Of each column its name, odds (with sizes, for the method of that name), answers and weights."""
+    """Name, odds (with sizes, for the method of that name), answers and weights of each column."""
     for name, odds, positive in zip(unseen.columns, unseen.odds.T, unseen.positive.T, strict=True):
         known = np.isfinite(positive)
         sizes = np.zeros(len(odds)) if unseen.sizes is None else unseen.sizes
@@ -317,7 +317,7 @@ def _lowest(
 
 
 def _against(numbers: Floats, factors: int, spread: float | None, patients: float) -> tuple[float, Floats]:
-    """What speaks against so large changes beside a mean loss, and its gradient; without a spread beside 1.
+    """Penalty of large changes beside a mean loss, and its gradient; without a spread beside 1.
 
     numbers: factors, which are expected about 1 as that of a temperature is, then shifts, twice as far from 0
     """

@@ -44,7 +44,7 @@ class Calibrator:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Calibrator:
-        """From plain values; ValueError for a method that is none, or for numbers that no map has."""
+        """Make a calibrator from plain values; ValueError for an unknown method, or for numbers that no map has."""
         parameters = {str(name): [float(n) for n in given] for name, given in settings["parameters"].items()}
         made = cls(str(settings["method"]), parameters, int(settings["cases"]))
         if made.method not in (*METHODS, SIZE):

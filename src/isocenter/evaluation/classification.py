@@ -260,12 +260,6 @@ def roc_curve(scores: ArrayLike, positive: ArrayLike, weights: Floats | None = N
     return ratio(wrong, wrong[-1]), ratio(hits, hits[-1]), np.concatenate([[np.inf], thresholds])
 
 
-def precision_recall_curve(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """Recall, precision and threshold ("positive from here up"), from the highest score to the lowest."""
-    yes, no = (np.cumsum(counts[::-1]) for counts in _tied(scores, positive, None))
-    return ratio(yes, yes[-1]), yes / (yes + no), np.unique(np.asarray(scores, dtype=np.float64))[::-1]
-
-
 def reliability(
     probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BINS
 ) -> tuple[Floats, Floats, NDArray[np.intp]]:

@@ -66,7 +66,7 @@ class Conformal:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Conformal:
-        """From plain values."""
+        """Make a threshold from plain values."""
         limits = {str(key): _number(one) for key, one in settings["thresholds"].items()}
         counts = {str(key): int(one) for key, one in settings["n"].items()}
         method, by, level = str(settings["method"]), str(settings["by"]), float(settings["level"])
@@ -90,7 +90,7 @@ class Conformal:
         return made
 
     def threshold(self, group: str) -> float:
-        """That of a group, or of everyone; infinite for a group of which nothing is known."""
+        """Threshold of a group, or of everyone; infinite for a group of which nothing is known."""
         return self.thresholds.get(group, self.thresholds.get(EVERYONE, math.inf))
 
     @property
@@ -206,7 +206,7 @@ def prediction_sets(scores: ArrayLike, thresholds: ArrayLike, *, never_empty: bo
 
 
 def value_scores(predicted: ArrayLike, reference: ArrayLike, deviation: ArrayLike = 1.0) -> Floats:
-    """How many deviations the references are away from the predictions; without deviations in the unit of the values.
+    """Number of deviations between references and predictions; without deviations in the unit of the values.
 
     An interval is the prediction less and plus the threshold times the deviation. Lei et al., arXiv:1604.04173
     """
@@ -215,7 +215,7 @@ def value_scores(predicted: ArrayLike, reference: ArrayLike, deviation: ArrayLik
 
 
 def quantile_scores(low: ArrayLike, high: ArrayLike, reference: ArrayLike) -> Floats:
-    """How far the references lie outside of predicted quantiles, negative inside; the threshold widens both ends.
+    """Distance of the references from predicted quantiles, negative inside; the threshold widens both ends.
 
     Conformalised quantile regression; Romano et al., arXiv:1905.03222
     """
@@ -234,7 +234,7 @@ def ordered_ends(low: float, high: float) -> tuple[float, float]:
 
 
 def time_scores(predicted: ArrayLike, observed: ArrayLike) -> Floats:
-    """By how much predicted times exceed the observed ones, as a ratio; a bound is the prediction over the threshold.
+    """Ratio of predicted to observed times; a bound is the prediction over the threshold.
 
     observed: time until the event or the last visit. Nobody's event is earlier, so that a lower bound on it is one on
               the time of the event too, whatever ends an observation; Candès et al., arXiv:2103.09672
@@ -274,7 +274,7 @@ def controls(
 
 
 def fewest_controlling(risk: float, delta: float | None = None) -> int:
-    """How many patients control a risk at least: with fewer no setting is known to, though it be wrong for none.
+    """Fewest patients that control a risk: with fewer no setting is known to, though it be wrong for none.
 
     delta: as of `controlled_with_confidence`; None on average
     """
@@ -284,7 +284,7 @@ def fewest_controlling(risk: float, delta: float | None = None) -> int:
 
 
 def fewest_of_group(level: float) -> int:
-    """How many patients a group needs for a promise of its own, and for a threshold that leaves anything out."""
+    """Fewest patients that a group needs for a promise of its own, and for a threshold that leaves anything out."""
     return max(FEWEST_OF_GROUP, fewest_controlling(1 - level))
 
 
@@ -302,7 +302,7 @@ def controlled_with_confidence(losses: ArrayLike, risk: float, delta: float, pat
 def least_sureness(
     sureness: ArrayLike, errors: ArrayLike, risk: float, delta: float, patients: ArrayLike | None = None
 ) -> float:
-    """How sure an answer has to be for the mean error of answers to be at most `risk`, with a confidence of 1 - delta.
+    """Least sureness at which the mean error of answers is at most `risk`, with a confidence of 1 - delta.
 
     sureness: (cases,) 0 to 1; NaN is no answer
     errors:   (cases,) of calibration cases, each 0 to 1
@@ -323,7 +323,7 @@ def least_sureness(
 def cases_to_answer(
     sureness: ArrayLike, errors: ArrayLike, risk: float, delta: float, patients: ArrayLike | None = None
 ) -> int | None:
-    """From about how many cases on `least_sureness` would let answers pass, if more of them are like these.
+    """Number of cases from about which `least_sureness` would let answers pass, if more of them are like these.
 
     0 where no number would do, because even the surest answers are wrong more often than `risk`; None without any
     answer. A sequence whose first test 20 patients or more reach is believed before those that fewer do.
@@ -345,7 +345,7 @@ def cases_to_answer(
 def _answered(
     sureness: ArrayLike, errors: ArrayLike, patients: ArrayLike | None
 ) -> tuple[Floats, NDArray[np.intp], Truths]:
-    """Of each of `SURE_FROM` the mean error of answers, their patients, and whether these are independent trials."""
+    """Mean error of answers from each of `SURE_FROM` on, their patients, and whether these are independent trials."""
     sure, wrong = np.nan_to_num(np.asarray(sureness, dtype=np.float64), nan=-1.0), np.asarray(errors)
     owners, binary = None if patients is None else np.asarray(patients), bool(np.isin(wrong, (0, 1)).all())
     means, people, exact = [], [], []
@@ -359,13 +359,13 @@ def _answered(
 
 
 def _p_of_errors(means: Floats, people: Any, risk: float, exact: Any) -> Floats:
-    """Of the binomial law where errors are independent trials, else of Hoeffding and Bentkus."""
+    """P values by the binomial law where errors are independent trials, else by Hoeffding and Bentkus."""
     trials = stats.binom.cdf(np.round(people * means), people, risk)
     return np.asarray(np.where(exact, trials, _p_values(means, people, risk)))
 
 
 def _p_values(means: Floats, people: Any, risk: float) -> Floats:
-    """Of Hoeffding and Bentkus, that losses of 0 to 1 with these means have an expectation above `risk`."""
+    """P values by Hoeffding and Bentkus that losses of 0 to 1 with these means have an expectation above `risk`."""
     low = np.minimum(means, risk)
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = [np.where(a > 0, a * np.log(a / b), 0.0) for a, b in ((low, risk), (1 - low, 1 - risk))]

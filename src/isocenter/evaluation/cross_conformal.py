@@ -22,7 +22,7 @@ MOST_STEPS = 64
 
 
 def cross_steps(scores: ArrayLike, folds: ArrayLike, networks: int, patients: ArrayLike | None = None) -> Steps:
-    """What sets and intervals of the mean of so many networks need.
+    """Steps that sets and intervals of the mean of so many networks need.
 
     scores: (n,) of calibration cases by the network that has not seen them; NaN counts as worse than any
     folds:  (n,) the number of that network, from 0

@@ -74,7 +74,7 @@ class Matches:
         *,
         most: int = MOST_BOXES,
     ) -> Matches:
-        """Of each image the `most` boxes of the highest score, from the highest down.
+        """The `most` boxes of the highest score of each image, from the highest down.
 
         A box takes the reference that it overlaps most, at least `overlap`, of those that none has taken; without one
         it is wrong. One that could only have taken an ignored reference is left out; as such a reference may stand for

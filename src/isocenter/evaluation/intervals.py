@@ -171,7 +171,7 @@ def _weights_of_pairs(patients: NDArray[Any]) -> tuple[NDArray[Any], Callable[[F
     of_one = np.array([len(own) == 1 for own in ends])
 
     def weights(drawn: Floats) -> Floats:
-        """How often each pair counts."""
+        """Weights: how often each pair counts."""
         return np.where(of_one, drawn[:, first], drawn[:, first] * drawn[:, second])
 
     return people, weights

@@ -144,7 +144,7 @@ def _organ(numbers: Integers, number: int, box: tuple[slice, ...], organs: Image
 
 
 def linked(before: Lesions, after: Lesions, there: SpatialTransform, back: SpatialTransform) -> list[LesionLink]:
-    """Which lesions are the same: those that overlap at baseline, then the nearest ones that are at most 5 mm apart.
+    """Link lesions that are the same: those that overlap at baseline, then the nearest ones at most 5 mm apart.
 
     there: from the baseline image to the follow-up; back: the way back
     """

@@ -1,4 +1,4 @@
-"""What a metric is: its words, which way it is better, its unit, and where reports and audits show it.
+"""Metrics: the words of each, which way it is better, its unit, and where reports and audits show it.
 
 Each metric is declared beside the function that computes it, and a metric of one kind of problem in the file of its
 scores. A kind of problem collects those that it states; reports, audits and comparisons ask that collection.

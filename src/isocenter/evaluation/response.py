@@ -90,7 +90,7 @@ def _is_normal(lesion: Lesion) -> bool:
 def _left(
     links: Sequence[LesionLink], after: Mapping[int, Lesion], others: Collection[int], before: Mapping[int, Lesion]
 ) -> int | None:
-    """How many lesions that are no targets are still there; None where one is not in the follow-up image."""
+    """Number of lesions that are no targets and are still there; None where one is not in the follow-up image."""
     own = [link for link in links if set(link.before) & set(others)]
     there = sum(any(not _is_normal(_as_before(link, after[n], before)) for n in link.after) for link in own)
     return None if not there and any(link.state == "unseen" for link in own) else there

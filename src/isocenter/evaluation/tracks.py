@@ -135,7 +135,7 @@ def _places(numbers: Sequence[Sequence[int]]) -> list[NDArray[np.intp]]:
 
 
 def identity_switches(frames: Sequence[TrackedFrame]) -> int:
-    """How often an object of the reference is found in another track than before; found from an IoU of 0.5 on."""
+    """Number of times an object is found in another track than before; found from an IoU of 0.5 on."""
     known, before, count = dict[int, int](), dict[int, int](), 0
     for one in (frame for frame in frames if frame.overlap.size):
         same = [[before.get(ours) == theirs for theirs in one.predicted] for ours in one.reference]
@@ -152,7 +152,7 @@ def identity_switches(frames: Sequence[TrackedFrame]) -> int:
 def frame_cell(
     case: str, predicted: ArrayLike, reference: ArrayLike, numbers: Sequence[int], overlap: ArrayLike
 ) -> str | None:
-    """What scores of tracks need of a case that is a frame, as JSON; None of any other, or without numbers of objects.
+    """JSON that scores of tracks need of a case that is a frame; None of any other, or without numbers of objects.
 
     predicted, reference: corners of the boxes; numbers: of the reference's objects; overlap: (reference, predicted) IoU
     """

@@ -55,7 +55,7 @@ class Flip:
 
     @classmethod
     def of(cls, task: Task, asked: str, prediction: Prediction) -> Flip:
-        """What is asked for, as "class", "finding" or "part:class"; "auto" is the likeliest other class.
+        """Read a target such as "class", "finding" or "part:class"; "auto" is the likeliest other class.
 
         Raises what `asked_for` does.
         """
@@ -94,7 +94,7 @@ class Flip:
 
     @property
     def after(self) -> str:
-        """What is to be called."""
+        """Answer that is wanted."""
         if self.picks:
             return self.name
         return "absent" if self.before == "present" else "present"
@@ -119,7 +119,7 @@ class Flip:
         return str(row["predicted"]) if self.picks else "present" if row.get(f"called_{self.name}") else "absent"
 
     def probability(self, prediction: Prediction) -> float:
-        """Of what is to be called."""
+        """Probability of the answer that is wanted."""
         chance = float((self.own(prediction).probabilities or {})[self.name])
         return 1 - chance if self.after == "absent" and not self.picks else chance
 

@@ -94,7 +94,7 @@ def _moved(kind: str, pairs: Sequence[tuple[Floats, Floats]], random: np.random.
 
 
 def _by_answer(maps: Sequence[Small], random: np.random.Generator) -> Iterator[dict[str, Any]]:
-    """Of each answer the cells that its maps hold most beyond those of others, against answers dealt out anew."""
+    """Cells that the maps of each answer hold most beyond those of others, against answers dealt out anew."""
     shape = maps[0].cells.shape
     alike = [one for one in maps if one.cells.shape == shape]
     cells, targets = np.stack([one.cells.ravel() for one in alike]), np.array([one.target for one in alike])
@@ -105,7 +105,7 @@ def _by_answer(maps: Sequence[Small], random: np.random.Generator) -> Iterator[d
             continue
 
         def beyond(chosen: NDArray[np.bool_]) -> tuple[float, float]:
-            """By how much the hottest cells hold more, and their share of the evidence."""
+            """Excess of the hottest cells, and their share of the evidence."""
             mean = cells[chosen].mean(axis=0)
             excess = mean - cells[~chosen].mean(axis=0)
             hottest = np.argpartition(excess, -count)[-count:]

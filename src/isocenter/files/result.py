@@ -86,7 +86,7 @@ class TakenProbabilities:
 
     @property
     def of_labels(self) -> Map | None:
-        """What was taken, without the background; None where the result is not dense."""
+        """Labels that were taken, without the background; None where the result is not dense."""
         return self._map(self._held[len(self._held) - len(self.labels) :], ())
 
     def write(self, path: Path, *, overwrite: bool = False) -> bool:

@@ -37,7 +37,7 @@ class Surface:
 
     @property
     def volume(self) -> float:
-        """What the surface encloses in mm³."""
+        """Volume that the surface encloses in mm³."""
         return _enclosed(self.points, self.triangles)
 
     def in_lps(self) -> Surface:

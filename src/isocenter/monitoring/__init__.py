@@ -37,6 +37,14 @@ if TYPE_CHECKING:
     from isocenter.monitoring.performance import AUDITED, REPORTED, Performance, performance_table, performances
     from isocenter.monitoring.retraining import fired
     from isocenter.monitoring.sequence import confidence_sequence, followed_difference, followed_mean, followed_ratio
+    from isocenter.monitoring.site import (
+        SiteTest,
+        adjusted,
+        site_table,
+        site_verdict,
+        tests_of_features,
+        tests_of_table,
+    )
     from isocenter.monitoring.stream import FALSE, TRUE, Stream, text_table
     from isocenter.monitoring.watches import FEWEST, Watch, watch, watch_calibration
 

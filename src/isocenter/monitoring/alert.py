@@ -22,7 +22,7 @@ ACTIONS = {
 
 @dataclass(frozen=True)
 class Bound:
-    """What an audited figure must not fall below."""
+    """Bound that an audited figure must not fall below."""
 
     metric: str
     label: str
@@ -30,7 +30,7 @@ class Bound:
 
 
 def bound_name(metric: str, label: str) -> str:
-    """What an alert of a bound is called."""
+    """Name of the alert of a bound."""
     return f"{metric} of {label}"
 
 

@@ -50,7 +50,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Miscalibration:
-    """By how many log-odds outcomes of a baseline differ from what its probabilities say, and the standard error."""
+    """Log-odds by which outcomes of a baseline differ from what its probabilities say, and the standard error."""
 
     offset: float
     error: float
@@ -299,7 +299,7 @@ def _offset_of_prevalence(before: Floats, after: Floats) -> float:
 
 
 def _with_changes(row: Drift, stream: Stream, groups: Mapping[str, np.ndarray]) -> Drift:
-    """What else became new in a level about the time of the change, such as its software."""
+    """Add what else became new in a level about the time of the change, such as its software."""
     if not row.alarm_at or not row.scope:
         return row
     name, _, level = row.scope.partition("=")

@@ -124,7 +124,7 @@ def _between_0_and_1(value: float, error: float, n: int) -> tuple[float, float]:
 
 
 def _totals(metric: str, called: Floats, p: Floats, owners: NDArray[np.intp] | None = None) -> tuple[float, float]:
-    """What a metric comes to if a case of probability p has the finding in a share p, and its standard error."""
+    """Value of a metric if a case of probability p has the finding in a share p, and its standard error."""
     over, hits = (np.ones(len(p)), p * (1 - p)) if metric == "brier" else parts_of_rate(metric, called, p)
     if owners is not None:
         return _ratio(*(np.bincount(owners, one).astype(np.float64) for one in (hits, over)))

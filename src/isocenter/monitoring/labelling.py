@@ -1,4 +1,4 @@
-"""What to label next, which labels may be wrong, and whether labels are worse for one group of people."""
+"""Labels: which to give next, which may be wrong, and whether they are worse for one group of people."""
 
 from __future__ import annotations
 

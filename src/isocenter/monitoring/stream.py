@@ -18,6 +18,8 @@ from isocenter.values import Floats
 AT, CASE, PATIENT, VERSION, WARD = "at", "case", "patient", "version", "ward"
 REFERENCE, INCLUSION, ABSTAINED, SECONDS, PREDICTED = "reference", "inclusion", "abstained", "seconds", "predicted"
 PROBABILITY, CALLED, MEASURE, COVARIATE = "probability_", "called_", "measure_", "covariate_"
+# What the network sees, watched as one; each column is ranked by itself, so that many take long.
+FEATURE, FEATURES, MOST_FEATURES = "feature_", "features", 64
 # Beginnings and endings of columns that are watched, by what a change of them is: of images, or of answers.
 INPUTS, OUTPUTS, VOLUME = (MEASURE, COVARIATE), (PROBABILITY, "value_"), "_ml"
 NOT_WATCHED = ("_ml_low", "_ml_high")
@@ -158,7 +160,7 @@ class Stream:
 
 @dataclass(frozen=True, eq=False)
 class Watched:
-    """What one watch looks at.
+    """Subject of one watch.
 
     name:      as rows of `drift.csv` call it
     kind:      what a change of it is: input, output or operation
@@ -172,10 +174,21 @@ class Watched:
 
 
 def watched_columns(reference: Stream, stream: Stream) -> Iterator[Watched]:
-    """What is watched of a stream: each number that the reference has, and each category as shares of its levels.
+    """Columns of a stream that are watched: each number of the reference, and each category as shares of its levels.
 
-    A column that the stream has no more is all missing, which its watch sees.
+    A column that the stream has no more is all missing, which its watch sees. Raises DatasetError for more than 64
+    features.
     """
+    seen = [name for name in map(str, reference.table) if name.startswith(FEATURE)]
+    if len(seen) > MOST_FEATURES:
+        remedy = f"Give at most {MOST_FEATURES}: principal axes of cases that are not watched"
+        raise DatasetError(f"has {len(seen)} columns {FEATURE}...", reference.where, remedy)
+    if seen:
+        yield Watched(
+            FEATURES,
+            INPUT,
+            *(np.stack([one.numbers(name) for name in seen], axis=1) for one in (reference, stream)),
+        )
     for name in map(str, reference.table):
         kind = _kind(name)
         if kind is None or not reference.has(name):

@@ -39,14 +39,13 @@ if TYPE_CHECKING:
     from isocenter.networks.single_volumes import too_thin, with_quick_single_volumes
     from isocenter.networks.tensor_groups import DECODER, ENCODER, HEAD, TensorGroups, groups_of
     from isocenter.networks.torch_file import NUMPY_SCALAR, numpy_number, plain_content
-    from isocenter.networks.transformer import VariationalLinear
     from isocenter.networks.vit import rollout
     from isocenter.networks.weights import FRESH, Loaded, TensorOrigin, known_layout
 
 # {name: the `Family` of a file of this folder}; the file is imported on first use.
 NETWORKS = {
     "alexnet": "isocenter.networks.alexnet:ALEXNET",
-    "attention_unet": "isocenter.networks.attention_unet:ATTENTION_UNET",
+    "attention_unet": "isocenter.networks.monai_networks:ATTENTION_UNET",
     "axial": "isocenter.networks.axial:AXIAL",
     "capsules": "isocenter.networks.capsules:CAPSULES",
     "cbam_resnet": "isocenter.networks.resnet:CBAM_RESNET",
@@ -70,7 +69,7 @@ NETWORKS = {
     "inflated_resnet": "isocenter.networks.inflated_resnet:INFLATED_RESNET",
     "lenet": "isocenter.networks.lenet:LENET",
     "mask_rcnn": "isocenter.networks.mask_rcnn:MASK_RCNN",
-    "mednext": "isocenter.networks.mednext:MEDNEXT",
+    "mednext": "isocenter.networks.monai_networks:MEDNEXT",
     "mobilenet": "isocenter.networks.mobilenet:MOBILENET",
     "multiscale_unet": "isocenter.networks.multiscale_unet:MULTISCALE_UNET",
     "plain_conv_unet": "isocenter.networks.nnunet:PLAIN_CONV_UNET",
@@ -85,16 +84,16 @@ NETWORKS = {
     "se_unet": "isocenter.networks.unet:SE_UNET",
     "segresnet": "isocenter.networks.segresnet:SEGRESNET",
     "separable_unet": "isocenter.networks.unet:SEPARABLE_UNET",
-    "swin_unetr": "isocenter.networks.swin_unetr:SWIN_UNETR",
+    "swin_unetr": "isocenter.networks.monai_networks:SWIN_UNETR",
     "timm": "isocenter.networks.backbone:TIMM",
     "transunet": "isocenter.networks.transunet:TRANSUNET",
     "unet": "isocenter.networks.unet:UNET",
-    "unet_plus_plus": "isocenter.networks.unet_plus_plus:UNET_PLUS_PLUS",
+    "unet_plus_plus": "isocenter.networks.monai_networks:UNET_PLUS_PLUS",
     "unet_slices": "isocenter.networks.unet_slices:UNET_SLICES",
-    "unetr": "isocenter.networks.unetr:UNETR",
+    "unetr": "isocenter.networks.monai_networks:UNETR",
     "vgg": "isocenter.networks.vgg:VGG",
     "vit": "isocenter.networks.vit:VIT",
-    "vnet": "isocenter.networks.vnet:VNET",
+    "vnet": "isocenter.networks.monai_networks:VNET",
     "voxelmorph": "isocenter.networks.unet:VOXELMORPH",
     "yolox": "isocenter.networks.yolox:YOLOX",
 }
@@ -118,7 +117,6 @@ __all__ = [
     "Published",
     "TensorGroups",
     "TensorOrigin",
-    "VariationalLinear",
     "answered",
     "attention",
     "build",

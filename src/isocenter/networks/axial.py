@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from isocenter.networks.family import OWN, Family, Sized, Strides
 from isocenter.networks.layers import AVERAGE_POOL, CONVOLUTION, INSTANCE_NORM, LINEAR, after_each, for_pairs
-from isocenter.networks.monai_common import cut, filled, product_of, sizes, stages_for
+from isocenter.networks.whole_cells import cut, filled, product_of, sizes, stages_for
 
 PAPER = "arXiv:2102.10662"
 # Initial gates of the positions of queries, keys and values, and of the values: the authors' code.

@@ -1,4 +1,4 @@
-"""Blocks of a pre-norm transformer (arXiv:2010.11929), and a linear layer with distributions as weights."""
+"""Blocks of a pre-norm transformer (arXiv:2010.11929)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 # Of the published networks: standard deviation of initial weights, and the epsilon of layer normalisation.
 DEVIATION, EPSILON = 0.02, 1e-6
-# Initial standard deviation of a weight, as a share of its prior's: small, to disturb the first steps little.
-FIRST_DEVIATION = 0.1
 
 
 class Attention(nn.Module):
@@ -95,44 +93,10 @@ def drop_path(change: Tensor, skipped: float, training: bool) -> Tensor:
     return change * kept / (1 - skipped)
 
 
-class VariationalLinear(nn.Module):
-    """(batch, inside) to (batch, outside) by normally distributed weights: drawn in training, else their means.
-
-    Blundell et al., arXiv:1505.05424, with the local reparametrisation of Kingma et al., arXiv:1506.02557: not weights
-    are drawn, but outputs, for each image anew. Each weight's prior is normal around 0 with a variance of 1 / inside,
-    so that an output for normalised features has a variance of about 1. A bias is a number.
-    log_ratio: logarithm of a weight's standard deviation over its prior's
-    """
-
-    def __init__(self, inside: int, outside: int) -> None:
-        super().__init__()
-        self.prior = inside**-0.5
-        self.weight, self.bias = nn.Parameter(torch.empty(outside, inside)), nn.Parameter(torch.zeros(outside))
-        self.log_ratio = nn.Parameter(torch.full((outside, inside), math.log(FIRST_DEVIATION)))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return (batch, outside), by drawn weights in training and by their means otherwise."""
-        return self.drawn(features) if self.training else linear(features, self.weight, self.bias)
-
-    def drawn(self, features: Tensor) -> Tensor:
-        """Return (batch, outside) by drawn weights."""
-        mean = linear(features, self.weight, self.bias)
-        return mean + self.variances(features).sqrt() * torch.randn_like(mean)
-
-    def variances(self, features: Tensor) -> Tensor:
-        """(batch, outside) of the outputs by drawn weights."""
-        return linear(features.square(), (self.prior * self.log_ratio.exp()).square())
-
-    def divergence(self) -> Tensor:
-        """Kullback-Leibler divergence of the weights' distributions from their prior, in nats."""
-        each = (2 * self.log_ratio).exp() + (self.weight / self.prior).square() - 1 - 2 * self.log_ratio
-        return each.sum() / 2
-
-
 def initialise(layers: Iterable[nn.Module], parameters: Iterable[Tensor | None] = ()) -> None:
     """Draw weights of linear layers and further parameters from a truncated normal distribution; biases are 0."""
     for part in layers:
-        if isinstance(part, nn.Linear | VariationalLinear):
+        if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=DEVIATION)
             nn.init.zeros_(part.bias)
     for parameter in parameters:

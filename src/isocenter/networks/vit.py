@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
-from isocenter.networks.context_fusion import ADDED, ContextFusion
+from isocenter.networks.context_fusion import ContextFusion
 from isocenter.networks.family import Family, Sized, Strides
 from isocenter.networks.layers import CONVOLUTION, LINEAR
-from isocenter.networks.transformer import EPSILON, Block, VariationalLinear, initialise, spread_evenly
+from isocenter.networks.transformer import EPSILON, Block, initialise, spread_evenly
 
 PAPER = "arXiv:2010.11929"
 # Patches an axis whose positions are learnt, where the settings have no `image`.
@@ -86,8 +86,6 @@ class ViT(nn.Module):
     context:          number of covariates. Each is a token of its own: a learnt direction, times the number, plus a
                       learnt embedding of which covariate it is, as in Gorishniy et al., arXiv:2106.11959
     fusion:           settings of `ContextFusion`, by which covariates are first reduced to a few
-    bayesian:         number of training images, for last layers that are `VariationalLinear`: the loss of a step gets
-                      their divergence from the prior, divided by this number; 0 for plain layers
     Images whose size is no multiple of the token are padded with zeros at the far end.
     """
 
@@ -109,14 +107,13 @@ class ViT(nn.Module):
         stochastic_depth: float = 0.0,
         context: int = 0,
         fusion: Mapping[str, Any] | None = None,
-        bayesian: int = 0,
     ) -> None:
         super().__init__()
         sides = [token] * spatial_dims if isinstance(token, int) else list(token)
         spatial = [USUAL_GRID * side for side in sides] if image is None else list(image)
         _refuse_patches(spatial_dims, sides, spatial, scales)
-        _refuse_layers(layers, width, heads, stochastic_depth, bayesian)
-        self.channels, self.channelwise, self.bayesian = channels, channelwise, bayesian
+        _refuse_layers(layers, width, heads, stochastic_depth)
+        self.channels, self.channelwise = channels, channelwise
         seen = 1 if channelwise else channels
         self.patches = nn.ModuleList(Patches(seen, [n * side for side in sides], width, overlap) for n in scales)
         self.grids = self._grids(spatial)
@@ -132,8 +129,7 @@ class ViT(nn.Module):
         rising = (stochastic_depth * n / max(layers - 1, 1) for n in range(layers))
         self.blocks = nn.ModuleList(Block(width, heads, expansion, dropout, skipped) for skipped in rising)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
-        last = VariationalLinear if bayesian else nn.Linear
-        self.vectors = nn.ModuleDict({name: last(width, size) for name, size in vectors.items()})
+        self.vectors = nn.ModuleDict({name: nn.Linear(width, size) for name, size in vectors.items()})
         embeddings = self.positions, self.of_scale, self.of_channel, self.directions, self.of_entry
         initialise(self.modules(), (self.class_token, *embeddings))
         self.telling = telling  # after `initialise`: its layers keep their own initial weights
@@ -141,26 +137,7 @@ class ViT(nn.Module):
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""
         seen = self._seen(images, context)
-        outputs = {name: layer(seen) for name, layer in self.vectors.items()} | self.telling.added(images)
-        if self.bayesian and self.training:
-            divergences = [layer.divergence() for layer in self.vectors.values()]  # type: ignore[operator]
-            cost = (torch.stack(divergences).sum() / self.bayesian).expand(images.shape[0])
-            outputs[ADDED] = cost + outputs.get(ADDED, 0)
-        return outputs
-
-    @torch.no_grad()
-    def draws(self, images: Tensor, context: Tensor | None = None, count: int = 20) -> dict[str, Tensor]:
-        """{head: (count, batch, size)}: outputs by last layers that are drawn anew each time.
-
-        Their spread is the uncertainty of the last layers' weights. Raises ValueError for plain layers.
-        """
-        if not self.bayesian:
-            raise ValueError("its last layers are not variational: train with bayesian in network.size")
-        seen = self._seen(images, context)
-        return {
-            name: torch.stack([layer.drawn(seen) for _ in range(count)])  # type: ignore[operator]
-            for name, layer in self.vectors.items()
-        }
+        return {name: layer(seen) for name, layer in self.vectors.items()} | self.telling.added(images)
 
     @torch.no_grad()
     def attention(self, images: Tensor, context: Tensor | None = None) -> Tensor:
@@ -252,7 +229,7 @@ def _refuse_patches(ndim: int, token: Sequence[int], image: Sequence[int], scale
         raise ValueError(f"scales of {list(scales)}: give different multiples of the token, such as [1, 2]")
 
 
-def _refuse_layers(layers: int, width: int, heads: int, stochastic_depth: float, bayesian: int) -> None:
+def _refuse_layers(layers: int, width: int, heads: int, stochastic_depth: float) -> None:
     """ValueError for layers that make no transformer."""
     if layers < 1:
         raise ValueError(f"{layers} layers: there is at least one")
@@ -260,8 +237,6 @@ def _refuse_layers(layers: int, width: int, heads: int, stochastic_depth: float,
         raise ValueError(f"{heads} heads cannot share a width of {width} evenly")
     if not 0 <= stochastic_depth < 1:
         raise ValueError(f"a stochastic_depth of {stochastic_depth}: give a probability below 1")
-    if isinstance(bayesian, bool) or bayesian < 0:
-        raise ValueError(f"bayesian {bayesian}: give the number of training images, or 0 for plain last layers")
 
 
 def resized(positions: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:

@@ -36,7 +36,7 @@ class CoTraining(Objective):
     needs: ClassVar[Needs] = Needs(unlabelled=True, partner=True)
 
     def refusal(self, task: Task) -> str:
-        """It takes the likeliest classes or findings as answers; views are those of two networks."""
+        """Refusal: it takes the likeliest classes or findings as answers; views are those of two networks."""
         if self.views and (len(self.views) != 2 or not all(self.views)):
             return "co_training.views names the channels of two networks, as [[0], [1]]"
         return without_probabilities(task)
@@ -50,7 +50,7 @@ class CoTraining(Objective):
         return second
 
     def loss(self, step: Step) -> Tensor:
-        """What both learn of each other, and what the second learns of references."""
+        """Loss that both learn of each other, and that the second learns of references."""
         mine, theirs = self.views or (None, None)
         labelled, seen = step.labelled, step.unlabelled[0]
         first, second = step.run(limited(seen, mine)), step.through(step.parts, limited(seen, theirs))

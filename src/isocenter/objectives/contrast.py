@@ -84,7 +84,7 @@ class Contrast(Objective):
         return layers
 
     def losses(self, step: Step) -> Tensor:
-        """Of both views of each image; with a queue of the first, whose other view the averaged weights see."""
+        """Losses of both views of each image; with a queue of the first, whose other view the averaged weights see."""
         assert step.second is not None  # noqa: S101 - its needs say so
         views = [replace(seen, images=cropped(seen.images, self.shown)) for seen in (step.labelled, step.second)]
         owners = torch.tensor(step.patients, device=views[0].images.device)

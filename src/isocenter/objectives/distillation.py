@@ -53,7 +53,7 @@ class Distillation(Objective):
         return {"temperature": Decision(TEMPERATURE, "so that the teacher's unlikely classes count too", PAPER)}
 
     def refusal(self, task: Task) -> str:
-        """It learns the answer to one question: classes, findings, label maps or values."""
+        """Refusal: it learns the answer to one question: classes, findings, label maps or values."""
         if not self.teacher:
             return "no teacher is given (--set distillation.teacher=PATH of a run, a package or an ensemble)"
         if task.parts:

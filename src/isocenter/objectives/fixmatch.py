@@ -45,7 +45,7 @@ class FixMatch(Objective):
         }
 
     def refusal(self, task: Task) -> str:
-        """It needs a probability to be sure by."""
+        """Refusal: it needs a probability to be sure by."""
         return without_probabilities(task)
 
     def loss(self, step: Step) -> Tensor:

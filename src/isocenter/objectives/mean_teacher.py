@@ -52,7 +52,7 @@ class MeanTeacher(Objective):
         }
 
     def refusal(self, task: Task) -> str:
-        """It compares probabilities of classes or findings; what is pasted needs an answer for each voxel."""
+        """Refusal: it compares probabilities of classes or findings; what is pasted needs an answer for each voxel."""
         vectors = [name for name, _, head in heads_of(task) if not head.is_dense]
         if self.paste and vectors:
             return f"boxes are pasted for answers of voxels (mean_teacher.paste), and {', '.join(vectors)} has none"

@@ -34,7 +34,7 @@ class Pasted:
 
     @classmethod
     def of(cls, step: Step, seen: Seen, share: float) -> Pasted:
-        """So large a share of the samples, drawn by chance, gets its part: half of them a box, half all but a box."""
+        """Give so large a share of the samples its part, drawn by chance: half of them a box, half all but a box."""
         images, own = seen.images, step.labelled
         count, axes = len(images), images.ndim - 2
         chosen, outer = torch.rand(count) < share, torch.rand(count) < 0.5

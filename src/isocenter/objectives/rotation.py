@@ -30,7 +30,7 @@ class Rotation(Objective):
         return projection(features, TURNS)
 
     def losses(self, step: Step) -> Tensor:
-        """Of each image in one of its turns; the turns of a batch are as often as any other."""
+        """Losses of each image in one of its turns; the turns of a batch are as often as any other."""
         images = step.labelled.images
         turns = (torch.randperm(len(images)) + int(torch.randint(TURNS, ()))) % TURNS
         seen = replace(step.labelled, images=turned(images, turns))

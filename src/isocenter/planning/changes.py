@@ -154,7 +154,7 @@ def _of_shape(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision]
 
 
 def _with_frames(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
-    """With as many frames in the size of a network of clips as are looked at, unless the size gives a number itself."""
+    """Put the number of frames into the size of a network of clips, unless the size gives a number itself."""
     size, frames = plan["network.size"], _values(plan, "preprocessing").get("frames")
     if frames is None:
         return plan

@@ -270,7 +270,7 @@ def _check_constraint(made: Settings) -> None:
     with torch.device("meta"):
         network = build_module(task, made.architecture)
     layer = networks.last_layers(network, family.features).get(head[0]) if family.features else None
-    own = family.sees_targets or family.has_loss or made.network.noise != "none"
+    own = family.sees_targets or family.has_loss
     if own or not isinstance(layer, torch.nn.Linear) or layer.bias is None:
         raise PlanError(f"the last layer of {made.network.name} is not linear", where, f"{instead}, or another network")
 

@@ -115,7 +115,6 @@ def _network(inputs: PlanInputs, fits: Fitted) -> Section:
         "inflation": Decision(
             "mean", "a volume of equal slices then gives the same response as one slice", "arXiv:1705.07750"
         ),
-        "noise": Decision("none", "it was not asked for, and twice as many outputs take longer", "arXiv:1703.04977"),
         "context": with_presence(inputs.context, fits.context, inputs.holes, fits.network.value),
         **fits.fusion,
     }

@@ -84,7 +84,6 @@ SENTENCES: Mapping[str, Sentence] = {
     "network.inflation": Sentence(
         "Weights for images with one axis less are inflated by the {value}", only_with=("network.pretrained",)
     ),
-    "network.noise": Sentence("The network predicts the noise of its {value}", "It predicts no noise of its logits"),
     "training.minutes": Sentence("Training has {value} minutes", "No time is set"),
     "training.steps": Sentence("There are {value} steps", "The number of steps is still open", always=True),
     "training.epochs": Sentence(

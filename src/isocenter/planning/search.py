@@ -48,7 +48,7 @@ class Between:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Between:
-        """As a study keeps it."""
+        """Read an edit as a study keeps it."""
         return cls(**record)
 
     def limited(self, is_possible: Callable[[Any], bool]) -> Between:
@@ -64,12 +64,12 @@ class OneOf:
 
     @property
     def own(self) -> Any:
-        """What the plan has."""
+        """Value in the plan."""
         return self.values[0]
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> OneOf:
-        """As a study keeps it."""
+        """Read a range as a study keeps it."""
         return cls(tuple(record["values"]))
 
     def limited(self, is_possible: Callable[[Any], bool]) -> OneOf | None:

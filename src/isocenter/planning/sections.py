@@ -98,7 +98,6 @@ class Network:
     pretrained: weights to begin from: None, "auto" for the family's published ones, or a file
     inflation:  how kernels of weights for images of one axis less get that axis: "mean" repeats them along it and
                 divides, "centre" has zeros around them
-    noise:      "logits": the network also says how noisy its logits are, and answers by the mean over that noise
     context:    {covariate: how it becomes numbers} for the network to use with the images; None for none. A person who
                 plans gives names, or "all"
     context_fusion: how: they join the image's features (concatenate), scale and shift them (film), each place of the
@@ -115,7 +114,6 @@ class Network:
     narrow: Count | None = None
     sparsity: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
     inflation: Literal["mean", "centre"] = "mean"
-    noise: Literal["none", "logits"] = "none"
 
 
 @dataclass(frozen=True)
@@ -262,7 +260,6 @@ class Settings:
             "spatial_dims": self.preprocessing.ndim,
             "size": self.network.size,
             **fusion_of(vars(self.network)),
-            **({"noise": self.network.noise} if self.network.noise != "none" else {}),
             **({"marked": len(self.task.labels)} if self.preprocessing.cascade is not None else {}),
         }
 

@@ -1,4 +1,4 @@
-"""What is written of a result, and its DICOM objects: one that cannot be written never stops the others."""
+"""Files of a result and its DICOM objects: one that cannot be written never stops the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EACH_VOLUME, VOLUME = ("seg", "labelmap"), "volume"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a result is written.
+    """Parts of a result that are to be written.
 
     format:        of the label map, or of its structures' surfaces; "auto" chooses by the source
     answers:       kinds of DICOM objects beside it, or with "dcm" in its place; without any, what suits of a SEG and a

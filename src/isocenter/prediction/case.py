@@ -16,7 +16,7 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
 from isocenter.prediction.answers import Wanted
-from isocenter.prediction.moved_files import write_moved
+from isocenter.prediction.moved_files import write_moved, write_moved_objects
 from isocenter.prediction.placeless import marks_nothing, says_something
 from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import Probabilities, algorithm_of, room_for, write_result
@@ -70,7 +70,7 @@ MANY_WINDOWS, MANY_TIMES = 200, 8
 
 @dataclass(frozen=True)
 class Asked:
-    """How each case is predicted, and what becomes of the result.
+    """Request for each case: how it is predicted, and where the result goes.
 
     folder: where it is written; where there is none it is kept
     request: of the model; its region and maps follow from `region` and `wanted`
@@ -103,7 +103,7 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """What became of one case; the prediction itself is kept only where it was not written.
+    """Outcome of one case; the prediction itself is kept only where it was not written.
 
     large: of an image far larger than those that trained, (number of windows, how many times as large); else None
     findings: what reports state; of a clip that of each frame with a finding, which they name
@@ -154,7 +154,7 @@ def _times_as_large(model: Model, image: Image) -> float:
 
 
 def noted(prediction: Prediction, case: Case) -> list[Problem]:
-    """What a reader of a result has to know beside it, a warning each."""
+    """Warnings that a reader of a result has to know."""
     noted = [Problem("warning", f"{case.id}: {note}", (case.id,)) for note in prediction.notes]
     if prediction.abstained is None:
         return noted
@@ -241,7 +241,7 @@ def _judged_when_seen(
 
 
 def _refused(prediction: Prediction, case: Case, image: Image, *, keeps: bool) -> Done:
-    """What became of a case that is refused before the network has seen it; keeps: whether with its prediction."""
+    """Outcome of a case that is refused before the network has seen it; keeps: whether with its prediction."""
     row = {**_named(case, image), **confidence_columns(prediction)}
     lacking = noted(prediction, case)
     return Done([row], [], prediction if keeps else None, lacking=lacking, abstained=prediction.abstained)
@@ -286,7 +286,7 @@ def _emptied(room: Path, refusals: Sequence[str]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Rest:
-    """What is left to do of a case: write it, and say what became of it.
+    """Remaining work on a case: write it, and state its outcome.
 
     room:          where its files are written; None where the prediction is kept
     probabilities: of voxels, which files and Parametric Maps hold; None where the prediction is kept
@@ -332,7 +332,7 @@ class _Rest:
         measured: Measurements,
         findings: Sequence[Finding],
     ) -> Done:
-        """What became of the case; of a refused one there is neither file nor result."""
+        """Outcome of the case; of a refused one there is neither file nor result."""
         prediction, columns = self.prediction, confidence_columns(self.prediction)
         rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
         findings = [] if self._is_refused else findings
@@ -365,7 +365,7 @@ class _Rest:
         )
 
     def _stated(self, measured: Measurements) -> Iterator[Finding]:
-        """What reports state of a result; of a clip that of each frame with a finding."""
+        """Findings that reports state of a result; of a clip those of each frame with a finding."""
         if not self.prediction.frames:
             yield from self._findings(self.prediction, measured)
         for number, still in enumerate(self.prediction.frames):
@@ -373,7 +373,7 @@ class _Rest:
                 yield from (replace(one, frame=number) for one in self._findings(still, ()))
 
     def _findings(self, still: Prediction, measured: Measurements) -> list[Finding]:
-        """What reports state of a result, or of a frame of a clip."""
+        """Findings that reports state of a result, or of a frame of a clip."""
         task = self.model.task
         made = task.results(still, measured)
         made += [one for ratio in self._ratios if (one := ratio.found(made, measured)) is not None]
@@ -418,6 +418,8 @@ class _Rest:
         if (transform := self.prediction.transform) is not None:
             pair = self.case.references.get("field") or Correspondence()
             files += write_moved(transform, self.image, pair, self.room, name, algorithm_of(self.model))
+            objects, refused = write_moved_objects(transform, self.image, self.room, name)
+            files, lacking = [*files, *objects], [*lacking, *refused]
         return files, lacking
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

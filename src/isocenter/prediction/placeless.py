@@ -42,7 +42,7 @@ def _marks(part: Prediction) -> bool:
 
 
 def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
-    """What sets and intervals among the findings hold, a sentence for each coverage."""
+    """Promises of sets and intervals among the findings, a sentence for each coverage."""
     if any(one.possible is not None or one.low is not None or one.high is not None for one in findings):
         settings = [settings_of(part) for part in leaves(task).values()]
         for coverage in sorted({float(one["coverage"]) for one in settings if one.get("coverage")}):

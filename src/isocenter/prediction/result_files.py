@@ -83,12 +83,12 @@ def _shortened(name: str, longest: int) -> str:
 
 
 def _endings(kinds: Sequence[str]) -> tuple[str, ...]:
-    """What the names of a case's files end with, before their suffix."""
+    """Endings of the names of a case's files, before their suffix."""
     return ("", PROBABILITIES, OVERLAY, REPORT, *(f"_{kind}" for kind in (*ANSWERS, *kinds)))
 
 
 def _stems(name: str, kinds: Sequence[str]) -> set[str]:
-    """What the files of a case may be called, without their suffix."""
+    """Stems that the files of a case may have, without their suffix."""
     return {f"{name}{ending}".lower() for ending in _endings(kinds)}
 
 
@@ -120,7 +120,7 @@ class Probabilities:
 
     @property
     def receiver(self) -> Callable[[Region, Mapping[str, Array]], None] | None:
-        """What takes the probabilities of a part of the image; None where none are wanted."""
+        """Receiver of the probabilities of a part of the image; None where none are wanted."""
         return self._take if self.taken else None
 
     def _take(self, region: Region, arrays: Mapping[str, Array]) -> None:
@@ -207,7 +207,7 @@ def write_maps(maps: Mapping[str, Map], image: Image, folder: Path, name: str, f
 
 
 def algorithm_of(model: Model) -> str:
-    """How DICOM results name a model: by its task and the beginning of its weights' SHA-256, in 64 letters."""
+    """Name of a model in DICOM results: its task and the beginning of its weights' SHA-256, in 64 letters."""
     weights = str(model.record.get("weights_sha256") or "")[:DIGITS]
     return " ".join(filter(None, (f"{PROGRAM} {model.task.name}"[: 63 - DIGITS], weights)))
 
@@ -270,7 +270,7 @@ def _sought(task: Task, still: Prediction) -> tuple[list[str], float]:
 
 
 def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None) -> str:
-    """Of the format that was asked for, else what suits the source.
+    """Suffix of the format that was asked for, else the one that suits the source.
 
     instead: for formats that cannot hold the numbers
     """

@@ -176,7 +176,7 @@ def _asked(facts: Sequence[CaseFacts], kinds: Collection[str] | None) -> list[Qu
 
 
 def _thinned(facts: Sequence[CaseFacts], question: Question, most: int) -> list[CaseFacts]:
-    """At most so many of the cases, evenly of each answer, and of a rare one as many as there may be of each."""
+    """Take at most so many of the cases, evenly of each answer, and of a rare one as many as there may be of each."""
     strata: dict[Any, list[int]] = {}
     for place, case in enumerate(facts):
         strata.setdefault(question.stratum(case.id), []).append(place)

@@ -160,7 +160,7 @@ def _refuse_constant(pair: Pair, where: str) -> None:
 
 
 def chosen_similarity(fixed: Image, moving: Image, settings: RegistrationSettings) -> Decision:
-    """What the images are compared by, and why."""
+    """Similarity by which the images are compared, and the reason."""
     first, second = fixed.modality, moving.modality
     match settings.similarity:
         case "auto" if first == second == "CT":
@@ -177,7 +177,7 @@ def chosen_similarity(fixed: Image, moving: Image, settings: RegistrationSetting
 def _initials(
     ours: Geometry, theirs: Geometry, settings: RegistrationSettings, where: str
 ) -> tuple[list[Initial], Decision]:
-    """What the first guesses go by, the one from which similarity before is measured first."""
+    """Bases of the first guess; similarity before registration is measured from the first of them."""
     if settings.initial != "auto":
         return [settings.initial], Decision(settings.initial, "chosen by hand")
     is_world = ours.physical and ours.oriented and theirs.oriented

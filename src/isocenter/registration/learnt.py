@@ -1,4 +1,4 @@
-"""What training on pairs, and the answer of a trained network, take from registration by optimisation."""
+"""Registration by optimisation as training on pairs, and a trained network, use it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pulled(images: Tensor, field: Tensor) -> Tensor:
 
 
 def pair_similarity(fixed: Image, moved: Image, similarity: str) -> float:
-    """How alike two images on one grid are where both are measured, 1 less the loss: larger is better."""
+    """Similarity of two images on one grid where both are measured, 1 less the loss: larger is better."""
     pair = paired(fixed, moved, None, one_scale=similarity == "mse")
     both = pair.fixed_known * pair.moving_known
     with torch.no_grad():

@@ -60,7 +60,7 @@ class Start:
         return Start(self.name, mirror @ self.matrix, mirror @ self.shift)
 
     def affine(self, pair: Pair) -> Affine:
-        """From RAS+ mm to RAS+ mm."""
+        """Affine from RAS+ mm to RAS+ mm."""
         whole = np.eye(len(self.shift) + 1)
         whole[:-1, :-1] = self.matrix
         whole[:-1, -1] = pair.moving_centre + self.shift - self.matrix @ pair.fixed_centre

@@ -58,7 +58,7 @@ def belief_section(scored: Scored, plan: Plan | None) -> Iterator[Section]:
 
 
 def _answered(rows: Sequence[Row]) -> Iterator[Block]:
-    """How many cases get an answer, and how wrong the answers are."""
+    """Share of cases that get an answer, and the error of the answers."""
     known = {row.metric: row.estimate for row in rows if row.label == "all"}
     share, error = known.get(ANSWERED), known.get(f"error_{ANSWERED}")
     if share is None:
@@ -85,7 +85,7 @@ def rows_of_part(rows: Sequence[Row], part: str) -> list[Row]:
 
 
 def _reasons(plan: Plan | None, part: str) -> list[str]:
-    """How the calibration, and thresholds of sets and intervals, were found, as the plan has it."""
+    """Reasons for the calibration and for thresholds of sets and intervals, as the plan has them."""
     names = [f"task.{part}.{name}" if part else f"task.{name}" for name in FOUND]
     reasons = [plan.decision(name).because for name in names if name in plan and plan[name] is not None] if plan else []
     return [f"{because[0].upper()}{because[1:]}." for because in reasons]

@@ -34,7 +34,7 @@ class ValidationImages:
 
 
 def validation_images(run: Path, plan: Plan) -> ValidationImages:
-    """Of the cases that selected the model, or trained it where none did, those that are what they were."""
+    """Cases that selected the model, or trained it where none did, and whose files are unchanged."""
     try:
         places = [run / plan.data, *plan.options.get(FURTHER, ())]
         dataset = open_for(plan["task.name"], places, ReadingOptions.of_plan(plan.options), pairs=pairs_of(plan))

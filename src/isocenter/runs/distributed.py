@@ -44,7 +44,7 @@ def in_all_processes(verb: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def several_processes() -> Iterator[Ranks]:
-    """Which of torchrun's processes this is, joined with the others until the end; alone where it began none.
+    """Rank among torchrun's processes, joined with the others until the end; a single one where it started none.
 
     Raises WorkerLostError where another of them ends before its time.
     """

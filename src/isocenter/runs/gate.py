@@ -70,7 +70,7 @@ def _is_calibrated(model: Model) -> bool:
 
 
 def error_note(guards: Sequence[Guard | None], *, folds: bool) -> str:
-    """On what the answers of a model rest; guards: of its trainings, whose mean answers what each is sure enough of."""
+    """Note on the error of a model's answers; guards: of its trainings, whose mean answers where each is sure."""
     answers = strictest([guard.answers for guard in guards if guard is not None])
     if answers is None or (first := guards[0]) is None or first.answers is None:
         return TOO_FEW
@@ -121,7 +121,7 @@ def _guarded(run: RunFolder, unseen: Unseen, job: Job, model: Model) -> tuple[Mo
 
 
 def _directions(model: Model, cases: Sequence[Case]) -> Directions | None:
-    """How training images differ, of answers about whole images on one grid, for counterfactuals along them."""
+    """Directions in which training images differ, of answers about whole images on one grid, for counterfactuals."""
     prepared, whole = model.preprocessing, all(head.is_vector for head in model.task.heads.values())
     if not whole or prepared.shape is None or prepared.frames is not None or model.first is not None:
         return None
@@ -180,7 +180,7 @@ Sure = list[tuple[str, float, float]]
 def _looked(
     model: Model, cases: Sequence[Case], layers: LastLayers | None, *, seconds: float, most: float
 ) -> list[Observation]:
-    """What a model sees of its training cases.
+    """Features that a model sees in its training cases.
 
     layers:  take what comes into the last layers
     seconds: after which it looks at no further case, once it has seen the fewest
@@ -200,7 +200,7 @@ def _looked(
 def _seen(
     unseen: Unseen, model: Model, cases: Sequence[Case], *, judged: bool = False
 ) -> tuple[list[Observation], Sure]:
-    """What a model sees of cases that did not train it and, where it is to be judged, how sure and how wrong it is."""
+    """Features of cases that did not train the model and, where it is to be judged, its sureness and errors."""
     seen, sure = list[Observation](), Sure()
     for case, (observation, prediction) in zip(cases, unseen.observed(model, cases), strict=True):
         seen.append(observation)
@@ -217,6 +217,6 @@ def _answering(error: float, delta: float, sure: Sure) -> Answering:
 
 
 def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> Sure:
-    """How sure the answer to a case is, and how wrong; nothing of a case without any reference that the task knows."""
+    """Sureness and error of the answer to a case; none of a case without any reference that the task knows."""
     errors = case_errors(task, task.score([prediction], [case]))
     return [(case.patient, sureness(task, prediction), wrong) for wrong in errors.values()]

@@ -369,7 +369,7 @@ def _by_inner_folds(job: Job) -> int:
 
 
 def _by_mean(jobs: Sequence[Job]) -> int:
-    """How many predictions by a single network it takes to bring folds to the zero of their mean."""
+    """Number of predictions by a single network that it takes to bring folds to the zero of their mean."""
     aligns = len(jobs) > 1 and needs_alignment(jobs[0].settings.task)
     return len(jobs) * sum(len(job.tuning) for job in jobs) if aligns else 0
 

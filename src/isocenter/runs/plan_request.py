@@ -1,4 +1,4 @@
-"""What a person wishes for a plan, and the plan that is made for the data."""
+"""Wishes of a person for a plan, and the plan that is made for the data."""
 
 from __future__ import annotations
 

@@ -365,8 +365,6 @@ def why_single(planned: Planned, main: Training, *, by_clock: bool) -> str:
         return "its control without covariates is one network"
     if chosen.inference.uncertainty not in ("auto", "members"):
         return f"inference.uncertainty is {chosen.inference.uncertainty}, of a single network"
-    if chosen.task.states_evidence:
-        return "its network states evidence, which several networks have no mean of"
     return "" if by_clock else "the number of steps decides, so that no minutes are left"
 
 

@@ -92,7 +92,7 @@ class RunFolder:
 
     @property
     def examination(self) -> Examination:
-        """What is known of the cases."""
+        """Examination of the cases."""
         return self.made.examination
 
     @property
@@ -122,11 +122,11 @@ class RunFolder:
 
     @property
     def own_test(self) -> list[Case]:
-        """With folds, the cases of the set's own test part, which no fold has seen."""
+        """Cases of the set's own test part, which no fold has seen."""
         return [case for case in self.dataset if self.dataset.splits.get(case.id) == "test"] if self.made.folds else []
 
     def folder(self, fold: int | None) -> Path:
-        """Where a training lies: in `fold_k`, or in the run's own folder."""
+        """Folder of a training: `fold_k`, or the run's own folder."""
         return self.out if fold is None else self.out / f"fold_{fold}"
 
     def place(self, name: str) -> Path:

@@ -187,14 +187,14 @@ class RunReport:
         return self.plan or self.promised
 
     def _with_figures(self, section: Section) -> Section:
-        """With the files of which its figures and charts are made."""
+        """Add the files of which its figures and charts are made."""
         return replace(section, files=[Link(name, f"{self.views}{name}") for name in (SUMMARY, CASES)])
 
     def _with_cases(self, section: Section) -> Section:
         return replace(section, files=[Link(CASES, f"{self.views}{CASES}")])
 
     def _audited(self, scored: Scored) -> Iterator[Section]:
-        """What further looks found, each section with the files that hold all of it."""
+        """Sections of further looks, each with the files that hold all of it."""
         for audit in scored.audits:
             files = [Link(name, f"{self.views}{name}") for name in (*audit.tables, *audit.records)]
             yield from (replace(section, files=files) for section in audit.sections)
@@ -208,7 +208,7 @@ class RunReport:
 
 
 def decided_section(plan: Plan) -> Section:
-    """What a person set, then what the minutes and the data decided, at most ten; the whole plan on a click."""
+    """Section of what a person set, then of what minutes and data decided, at most ten; the whole plan on a click."""
     shown = list(_chosen(plan))[:MOST_LINES]
     made = _made(plan)
     off = [name for name in plan.names if name not in made]
@@ -220,7 +220,7 @@ def decided_section(plan: Plan) -> Section:
 
 
 def _chosen(plan: Plan) -> Iterator[str]:
-    """By hand; then by the clock, which no reader of the plan could have expected; then by the data."""
+    """Decisions by hand; then by the clock, which no reader of the plan could have expected; then by the data."""
     known = _made(plan)
     for name, decision in known.items():
         if decision.because.startswith(BY_HAND):
@@ -252,7 +252,7 @@ def _tables(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _changed(plan: Plan | None) -> Iterator[str]:
-    """What was registered before training and is no longer so."""
+    """Registered facts that no longer hold."""
     if plan is not None and REGISTERED in plan and plan[REGISTERED] != registered(plan):
         yield "The plan's metric, rule or tolerances are not those registered before training: all is exploratory."
 
@@ -287,7 +287,7 @@ def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Sectio
 
 
 def _positive(scored: Scored, part: str) -> Iterator[str]:
-    """Which classes are positive, in a sentence."""
+    """Sentence on which classes are positive."""
     if (task := _task_of(scored, part)) is not None:
         yield from positive_words(task)
 
@@ -341,7 +341,7 @@ def _promise(primary: str, plan: Plan | None) -> str:
 
 
 def _registered_with(plan: Plan) -> str:
-    """What was fixed together with the primary metric, as the kind of problem says."""
+    """Facts that were fixed with the primary metric, as the kind of problem says."""
     *others, last = ["", *registered_settings(kind(plan["task.name"])).values()]
     named = [", ".join(name for name in others if name), last]
     return f", with its {' and '.join(name for name in named if name)}" if last else ""
@@ -364,7 +364,7 @@ def _opened(scored: Scored) -> Iterator[str]:
 
 
 def _level_of(rows: Sequence[Row]) -> str:
-    """What a caption says of the intervals under the values; nothing where there is none."""
+    """Caption on the intervals under the values; empty where there is none."""
     level = next((row.estimate.level for row in rows if row.estimate.low is not None), None)
     return "" if level is None else f", with the {100 * level:.0f} % interval"
 

@@ -150,7 +150,7 @@ class Trials:
 
     @cached_property
     def _space(self) -> Space:
-        """What may be tried."""
+        """Space of values that may be tried."""
         return space(self.main.plan, self.room, of_fold=bool(self.planned.folds))
 
     def _length(self, study: Study) -> SearchLength:
@@ -227,7 +227,7 @@ class Trials:
         return outcome
 
     def _prepare(self, job: Job) -> None:
-        """What has to be prepared once, outside of the time of the trial that is the first to need it."""
+        """Prepare what is needed once, outside of the time of the trial that is the first to need it."""
         key = json.dumps(job.settings.preprocessing.settings, sort_keys=True, default=list)
         if key not in self.ready:
             job.prepared()
@@ -255,7 +255,7 @@ def _judge(asked: Asked, looks: list[float]) -> Callable[[Moment], None]:
 
 
 def _slim(folder: Path) -> None:
-    """Of a training that is over what is compared stays, and its log; weights would fill the disk."""
+    """Keep of a finished training what is compared, and its log; weights would fill the disk."""
     kept = ("log.csv", f"checkpoints/best/{VALIDATION}", "checkpoints/last/state.json")
     for path in [file for file in folder.rglob("*") if file.is_file()]:
         if path.relative_to(folder).as_posix() not in kept:

@@ -90,7 +90,7 @@ def out_of_fold(fits: Sequence[Fitted], task: Task) -> OutOfFold:
 
 
 def some_of(evidence: Evidence, most: int) -> Evidence:
-    """So many cases of the evidence at most, from all over."""
+    """Take at most so many cases of the evidence, from all over."""
     return Evidence(evenly(evidence.predictions, most), evenly(evidence.cases, most))
 
 
@@ -113,7 +113,7 @@ def _own(unseen: Unseen, job: Job, model: Model, inner: Sequence[Fitted]) -> Evi
 def _on_zero_of_mean(
     unseen: Unseen, fits: Sequence[Fitted], task: Task, each: Sequence[Evidence]
 ) -> Sequence[Evidence]:
-    """What each fold says of its own cases with the zero of the mean of all, of a task whose networks have none.
+    """Outputs of each fold for its own cases with the zero of the mean of all, of a task whose networks have none.
 
     Else the zeros of the folds, which mean nothing, would count as differences between cases.
     """

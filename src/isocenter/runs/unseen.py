@@ -41,7 +41,7 @@ class Unseen:
         return predictions
 
     def observed(self, model: Model, cases: Sequence[Case]) -> Iterator[tuple[Observation, Prediction]]:
-        """What the model sees of each case, and what it says of it."""
+        """Features and answers of the model for each case."""
         asked = self.by(model)
         with tracked("looking at cases for the gate") as tracker:
             for done, case in enumerate(cases, start=1):

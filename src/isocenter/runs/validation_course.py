@@ -32,7 +32,7 @@ def training_length(log: pd.DataFrame, metric: Callable[[float], str] = lambda f
 
 @dataclass(frozen=True)
 class Course:
-    """What a metric did over the steps at which it was measured: of one training, and as several may have in common."""
+    """Course of a metric over the steps at which it was measured: of one training, and as several have in common."""
 
     of_one: str
     shared: str

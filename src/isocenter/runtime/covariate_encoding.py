@@ -151,7 +151,7 @@ class Presence:
 
     @classmethod
     def of_channel(cls, channel: str, there: float) -> Presence:
-        """Of a channel that this share of the training cases has."""
+        """Encoding of a channel that this share of the training cases has."""
         return cls(f"{IMAGE}{channel}", there)
 
     @property
@@ -306,7 +306,7 @@ class Context:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the covariates."""
+        """Names of the covariates."""
         return tuple(dict.fromkeys(column.name for column in self.columns if column.of_patient))
 
     @property

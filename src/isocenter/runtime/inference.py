@@ -12,9 +12,8 @@ from isocenter.runtime.preprocessing.protocol import as_lists, as_tuples
 
 # Methods by which a model states its uncertainty.
 AUTO, NONE, MEMBERS, LAPLACE, TTA = "auto", "none", "members", "laplace", "tta"
-VARIATIONAL, EVIDENTIAL = "variational", "evidential"
-METHODS = (AUTO, NONE, MEMBERS, LAPLACE, VARIATIONAL, EVIDENTIAL, TTA)
-Method = Literal["auto", "none", "members", "laplace", "variational", "evidential", "tta"]
+METHODS = (AUTO, NONE, MEMBERS, LAPLACE, TTA)
+Method = Literal["auto", "none", "members", "laplace", "tta"]
 Axis = Annotated[int, Ge(0), Lt(3)]
 
 

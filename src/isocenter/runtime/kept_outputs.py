@@ -24,7 +24,7 @@ MOST_BYTES, MEMORY_SHARE = 2**30, 0.125
 
 
 class KeptOutputs:
-    """What networks gave for batches of windows, each known by its content.
+    """Outputs of networks for batches of windows, each known by its content.
 
     What comes after a network, such as calibration, sets, draws of its last layer or a gate, may change between two
     predictions of a case; the outputs of the network stay the same to the bit.
@@ -49,7 +49,7 @@ class KeptOutputs:
         *,
         inputs: bool,
     ) -> Features:
-        """What a module on a device gives for a batch, computed where it is not known.
+        """Outputs of a module on a device for a batch, computed where they are not known.
 
         inputs: whether what its last layers take is asked for, which is kept of answers about whole images
         """

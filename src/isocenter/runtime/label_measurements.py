@@ -213,7 +213,7 @@ class _Shapes:
 
 @dataclass(frozen=True, eq=False)
 class _Uptake:
-    """Where each label is, for the peak of its uptake."""
+    """Places of each label, for the peak of its uptake."""
 
     labels: Sequence[Label]
     places: dict[int, list[NDArray[np.int32]]] = field(default_factory=dict)

@@ -123,7 +123,7 @@ class Model:
 
     @property
     def basis(self) -> Basis:
-        """What a method of uncertainty builds on."""
+        """Basis on which a method of uncertainty builds."""
         return Basis(self.task, self.networks, self.inference, partial(self.flips, True), self.parts.laplace)
 
     @property
@@ -147,7 +147,7 @@ class Model:
         return replace(self, networks=self.networks.keeping(kept), first=first)
 
     def observed(self, case: Case, further: Further | None = None) -> tuple[Observation, Prediction]:
-        """What the model sees of a case, and what it says of it; further: what also looks at it, as in `Watched`."""
+        """Features and answer of the model for a case; further: what also looks at it, as in `Watched`."""
         watching = Watching(self.networks.watched(further).run)
         ungated = replace(self, parts=replace(self.parts, guard=None))
         prediction = ungated.with_run(watching).predict(case, replace(self.request, refined=False))

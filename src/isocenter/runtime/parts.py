@@ -22,7 +22,7 @@ PART_FILES: Mapping[str, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What cases taught a model after its training.
+    """Findings of cases for a model after its training.
 
     guard:      refuses images that are unlike those that trained the model; None for a model that answers for any
     laplace:    the posteriors of its last layers; None for a model without

@@ -10,7 +10,7 @@ from isocenter.values import Region
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a prediction.
+    """Request of a prediction.
 
     mirror:  whether the network also sees windows mirrored, and the results are averaged; None follows the plan
     region:  of the image's own grid, slices of voxels; everything outside stays background

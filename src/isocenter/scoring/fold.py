@@ -9,7 +9,7 @@ from isocenter.runtime import Guard, Model, Parts, read_json, read_parts, write_
 from isocenter.tasks import Task
 
 # Of a fold whose model keeps a gate that is fitted to the cases which the fold tests: no case judges itself.
-GATE, SCHEMA, GUARD = "gate.json", "isocenter.gate", "guard"
+GATE, SCHEMA = "gate.json", "isocenter.gate"
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,7 +63,7 @@ def _of_run(run: Path, start: Path, *, every_fold: bool) -> Lineage:
 
 
 def lineage_notes(record: DataRecord, tested: Sequence[str]) -> list[str]:
-    """What speaks against figures on these cases, where an earlier model has seen them."""
+    """Notes against figures on these cases, where an earlier model has seen them."""
     notes, seen = [], record.inherited_among(tested)
     if seen:
         notes.append(

@@ -125,7 +125,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class ReadingEffect:
-    """What reading in a second manner takes and costs beside the first: with a model, or without any (READERS).
+    """Effect of reading in a second manner beside the first: with a model, or without any (READERS).
 
     shape:  (readers, cases)
     change: of the logarithm of seconds, which gives the ratio of reading times

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from isocenter.errors import UsageError
 from isocenter.runtime import PACKAGED, digest, unpacked, verify
 from isocenter.service.exchange.covariates import check_covariates
+from isocenter.service.gates import write_gate
 from isocenter.service.records.database import Database
 from isocenter.service.records.deployments import (
     MANIFEST,
@@ -81,6 +82,7 @@ def _facts(settings: Settings, model: str, folder: Path) -> ModelFacts:
     section = settings.models[model].model_copy(update={"path": folder})
     loaded, facts = WarmModels({model: section}, settings.queue.memory_gb, "cpu")[model]
     check_covariates(model, section.covariates, loaded.networks.context)
+    write_gate(settings.folder, facts.hash, loaded.guard)
     return facts
 
 

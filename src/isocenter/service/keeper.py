@@ -82,7 +82,7 @@ class Keeper:
             stop.wait(ROUND_S)
 
     def round(self) -> None:
-        """What came in, what is complete, what is to be routed, what is done: a portion of each."""
+        """Take a portion of what came in, what is complete, what is to be routed, and what is done."""
         self.absorb()
         if not self._is_behind:  # else the rest of a study may stand in a journal
             for study, revision in self.index.overdue(self.settings.study.complete_after_s, STUDIES):

@@ -129,7 +129,9 @@ def _try(settings: Settings, name: str, stop: threading.Event) -> dict[str, Mode
     del name, stop
     models = service.WarmModels(settings.models, settings.queue.memory_gb)
     for name, one in settings.models.items():
-        service.check_covariates(name, one.covariates, models[name][0].networks.context)
+        model, facts = models[name]
+        service.check_covariates(name, one.covariates, model.networks.context)
+        service.write_gate(settings.folder, facts.hash, model.guard)
     return {name: models[name][1] for name in settings.models}
 
 

@@ -122,7 +122,7 @@ class PeerTls(Section):
 
 
 class Dicom(Section):
-    """Where studies come in; idle_s and max_object_mb bound what one association may take."""
+    """Receiver of studies; idle_s and max_object_mb bound what one association may take."""
 
     ae_title: AeTitle = "ISOCENTER"
     host: Host = "127.0.0.1"
@@ -136,14 +136,14 @@ class Dicom(Section):
 
 
 class HttpTls(Section):
-    """What the node shows to whoever speaks HTTPS with it."""
+    """Certificate that the node shows to whoever speaks HTTPS with it."""
 
     certificate: Path
     key: Path
 
 
 class Http(Section):
-    """Where the API and DICOMweb are served, under TLS or not; max_requests bounds what is answered at once.
+    """Address of the API and DICOMweb, under TLS or not; max_requests bounds what is answered at once.
 
     url: the address in links that others are sent, where it is not that of the listener, such as behind a proxy
     """
@@ -156,7 +156,7 @@ class Http(Section):
 
     @property
     def scheme(self) -> str:
-        """That of every address."""
+        """Scheme of every address."""
         return "http" if self.tls is None else "https"
 
     @property
@@ -166,7 +166,7 @@ class Http(Section):
 
 
 class Queue(Section):
-    """How jobs are worked on; memory_gb is that of models which stay loaded."""
+    """Queue of jobs; memory_gb is that of models which stay loaded."""
 
     workers: Annotated[int, Field(ge=0)] = 1
     memory_gb: Positive = 8
@@ -207,7 +207,7 @@ class Peer(Section):
 
 
 class CovariateSource(Section):
-    """Where a covariate comes from that images do not state, and the unit in which the model was trained."""
+    """Source of a covariate that images do not state, and the unit in which the model was trained."""
 
     source: Annotated[str, Field(pattern=r"^fhir:Observation\?code=[^&\s]+$")]
     unit: str | None = None
@@ -258,7 +258,7 @@ class OnlyIf(Section):
 
 
 class Rule(Section):
-    """Which series a model answers, where the answers go, and of which outcomes peers are told.
+    """Rule: the series that a model answers, where the answers go, and of which outcomes peers are told.
 
     only_ordered: in studies that a workitem names
     """
@@ -404,19 +404,19 @@ class Page(Section):
 
 
 class Audit(Section):
-    """Where else the heads of the audit are kept: a server of syslog (RFC 5424 over TCP)."""
+    """Other places of the heads of the audit: a server of syslog (RFC 5424 over TCP)."""
 
     syslog: HostPort | None = None
 
 
 class BlindReads(Section):
-    """How many results are drawn each week to be read with the answer hidden: half called, half not."""
+    """Number of results drawn each week to be read with the answer hidden: half called, half not."""
 
     per_week: Count = 20
 
 
 class Monitor(Section):
-    """How the answers are watched.
+    """Settings by which the answers are watched.
 
     baseline_cases: of each model, with which later ones are compared; an administrator freezes them
     false_alarms_per_year: at most, of all watches of the node together
@@ -442,7 +442,7 @@ class AlertKind(Section):
 
 
 class Safety(Section):
-    """What an alert of a model does to its next jobs, until a person undoes it.
+    """Effect of an alert on a model's next jobs, until a person undoes it.
 
     then: "warn" lets the jobs' reason name the alert; "abstain" has them end without an answer; "stop" has them wait;
           "rollback" gives them to the package before
@@ -454,7 +454,7 @@ class Safety(Section):
 
 
 class Bound(Section):
-    """What an audited figure of every model must not fall below."""
+    """Bound that an audited figure of every model must not fall below."""
 
     metric: Literal["sensitivity", "specificity", "ppv", "npv"]
     label: Annotated[str, Field(min_length=1)]

@@ -62,7 +62,7 @@ def stored_models(folder: Path) -> dict[str, ModelFacts]:
 
 
 def last_look(folder: Path) -> dict[str, Any]:
-    """What the last round of monitoring has said; no rows before the first one."""
+    """Result of the last round of monitoring; no rows before the first one."""
     path = folder / MONITOR
     return load_json(path) if path.is_file() else {"at": None, "rows": []}
 

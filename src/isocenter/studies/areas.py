@@ -103,7 +103,7 @@ def _area_statistic(scores: Floats, truth: np.ndarray, null: float) -> float:
 
 
 def _share_below(scores: Floats, others: Floats) -> Floats:
-    """Of each score the share of the others that lie below it."""
+    """Share of the other scores that lie below each score."""
     return np.searchsorted(np.sort(others), scores) / len(others)
 
 

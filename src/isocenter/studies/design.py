@@ -31,13 +31,13 @@ def two_arms(inputs: Inputs) -> int:
 
 
 def no_simulation(inputs: Inputs, sizes: Sequence[int], draws: int, random: np.random.Generator) -> Floats:
-    """Of a design without power: nothing is found."""
+    """Refuse a simulation of a design without power."""
     return np.zeros((draws, len(sizes)))
 
 
 @dataclass(frozen=True)
 class Design:
-    """How a study answers its question.
+    """Design by which a study answers its question.
 
     inputs:     of this design alone; those of every design are in `inputs.py`
     formula:    in words, for a protocol

@@ -91,7 +91,7 @@ class _Paths:
 
     @classmethod
     def first(cls, fraction: float, bound: float, drift: float) -> _Paths:
-        """Of the first look."""
+        """Bound of the first look."""
         scores, weights = _grid(fraction, bound, drift)
         return cls(fraction, scores, weights * _density(scores - drift * fraction, fraction), drift)
 
@@ -106,7 +106,7 @@ class _Paths:
         return float(optimize.brentq(lambda bound: self.beyond(fraction, bound) - mass, 0.0, 10.0, xtol=1e-8))
 
     def after(self, fraction: float, bound: float) -> _Paths:
-        """Of the next look."""
+        """Bound of the next look."""
         more = fraction - self.fraction
         scores, weights = _grid(fraction, bound, self.drift)
         steps = scores[:, None] - self.scores[None, :] - self.drift * more

@@ -23,7 +23,7 @@ def _positives(inputs: Inputs, n: Floats) -> Floats:
 
 
 def _proportion_powers(inputs: Inputs, n: Floats) -> Floats:
-    """Of the exact binomial test: that so many successes or more are seen as have at most alpha / 2 without effect."""
+    """Powers of the exact binomial test: of so many successes or more as have at most alpha / 2 without effect."""
     counts = _positives(inputs, n)
     most = stats.binom.isf(inputs["alpha"] / 2, np.maximum(counts, 1), inputs["at_least"])
     return np.where(counts > 0, stats.binom.sf(most, np.maximum(counts, 1), inputs["expected"]), 0.0)

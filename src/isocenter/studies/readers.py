@@ -36,7 +36,7 @@ def _variances(inputs: Inputs, cases: float) -> tuple[float, float, float]:
 
 
 def _power(inputs: Inputs, n: float) -> float:
-    """By the noncentral t distribution with Hillis' degrees of freedom."""
+    """Power by the noncentral t distribution with Hillis' degrees of freedom."""
     readers = inputs["readers"]
     square, _, between = _variances(inputs, n)
     total = square + readers * between

@@ -60,7 +60,7 @@ class Simulated:
 
 @dataclass(frozen=True)
 class Size:
-    """How large a study has to be.
+    """Size that a study needs.
 
     inputs:   those given, and those that hold by default
     n:        participants in all, before dropout; per_arm: of one arm
@@ -158,7 +158,7 @@ class _Trial:
 
     @property
     def variance_inflation(self) -> float:
-        """Of a mean of clusters of unequal sizes. Eldridge et al., Int J Epidemiol 2006, doi:10.1093/ije/dyl129"""
+        """Inflation by clusters of unequal sizes. Eldridge et al., Int J Epidemiol 2006, doi:10.1093/ije/dyl129"""
         size = self.unit * (1 - self.inputs["dropout"])
         return max(1.0, 1 + ((1 + self.inputs["cv"] ** 2) * size - 1) * self.inputs["icc"])
 
@@ -217,7 +217,7 @@ class _Trial:
         return math.ceil(number / (1 - self.inputs["dropout"]) / (self.groups * self.unit) - 1e-9)
 
     def power(self, units: float) -> float:
-        """With so many units in a group."""
+        """Power with so many units in a group."""
         return self._finished(self.design.power(self.inputs, self._analysed(units)), units)
 
     def _analysed(self, units: float) -> float:

@@ -44,7 +44,7 @@ class Evidence:
         return cls(predictions, cases, folds)
 
     def of_part(self, name: str, needs: Collection[str]) -> Evidence:
-        """What the cases with these references say of a part of a task."""
+        """Statements of the cases with these references on a part of a task."""
         known = [place for place, case in enumerate(self.cases) if set(needs) <= set(case.references)]
         folds = [self.folds[place] for place in known] if self.folds else ()
         return Evidence([self.predictions[place].parts[name] for place in known], [self.cases[p] for p in known], folds)
@@ -96,7 +96,7 @@ def with_calibration(task: Task, deciding: Evidence, origin: Origin = "unseen") 
     """
 
     def found(part: Task, own: Evidence) -> dict[str, Decision]:
-        """What the cases of a part decide of it."""
+        """Settings that the cases of a part decide."""
         if origin == "training" and "train" not in part.tuned_on:
             return {}
         made = part.fitted(own.predictions, own.cases, origin)
@@ -171,7 +171,7 @@ def aligned(
 
 
 def found_settings(task: Task) -> list[str]:
-    """Of the settings that cases find after training those that they have found."""
+    """Settings found by cases after training, of those that cases can find."""
     found = settings_of(task)
     return [name for name in found_after_training(task) if found[name] is not None]
 

@@ -26,7 +26,7 @@ FEWEST_COMPARED = 4
 
 
 def sureness(task: Task, prediction: Prediction) -> float:
-    """How sure an answer is, 0 to 1: the expected Dice, or the probability of the least sure part; 0: nobody knows.
+    """Sureness of an answer, 0 to 1: the expected Dice, or the probability of the least sure part; 0: nobody knows.
 
     Of a class or a finding it is the probability of what is called, by thresholds and costs too: below 0.5 where these
     call what is less likely.

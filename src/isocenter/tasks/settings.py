@@ -144,7 +144,7 @@ def _part_from(kind: type[Task], settings: Mapping[str, Any]) -> Task:
 
 
 def _parted(given: Mapping[str, Any], parts: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What is given for the whole, and {part: what is given for it} under the names that the part has for it."""
+    """Part what is given: for the whole, and {part: what is given for it} under the names that the part has for it."""
     own, each = dict[str, Any](), {part: dict[str, Any]() for part in parts}
     for name, value in given.items():
         part, _, inner = name.partition(DOT)

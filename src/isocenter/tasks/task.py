@@ -175,19 +175,19 @@ class Task(ABC):
     @property
     @abstractmethod
     def merge(self) -> Merge:
-        """Where overlapping windows lie, and their weights."""
+        """Places of overlapping windows, and their weights."""
 
     @property
     @abstractmethod
     def mirrored(self) -> tuple[int, ...] | None:
-        """What each channel of its head becomes when left and right change sides; a target's values are the first.
+        """Channels that its head's become when left and right change sides; a target's values are the first.
 
         None where a mirrored image would show what no patient has: a named side without counterpart.
         """
 
     @property
     def target_sides(self) -> tuple[int, ...] | None:
-        """What each value of its targets becomes when left and right change sides; None as in `mirrored`."""
+        """Values that its targets' become when left and right change sides; None as in `mirrored`."""
         return self.mirrored
 
     @abstractmethod
@@ -240,7 +240,7 @@ class Task(ABC):
 
     @property
     def saliency_targets(self) -> tuple[str, ...]:
-        """What `saliency` takes by name: classes, findings, structures, values."""
+        """Targets that `saliency` takes by name: classes, findings, structures, values."""
         return ()
 
     @property
@@ -250,12 +250,12 @@ class Task(ABC):
 
     @property
     def crossed(self) -> Mapping[str, int]:
-        """{head: networks} of which it takes what each of so many says, beside their mean."""
+        """{head: networks} whose own outputs it takes, beside their mean."""
         return {}
 
     @property
     def uncertainty(self) -> Uncertain:
-        """What its probabilities state."""
+        """Meaning of its probabilities."""
         return ""
 
     @property
@@ -265,14 +265,6 @@ class Task(ABC):
         Of arrays and tensors alike: (batch, 1) the number that has a variance, or log odds in the place of outputs.
         """
         return None
-
-    @property
-    def states_evidence(self) -> bool:
-        """Whether outputs alone say what part of the uncertainty is epistemic.
-
-        They are logarithms of concentrations of a Dirichlet distribution, or parameters of a normal inverse-gamma one.
-        """
-        return False
 
     @abstractmethod
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
@@ -284,7 +276,7 @@ class Task(ABC):
     # What unseen cases find after training.
 
     def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
-        """What decoding finds by itself by these cases, as "task.<field>": post-processing, slopes, baselines.
+        """Settings that decoding finds by these cases, as "task.<field>": post-processing, slopes, baselines.
 
         A single case decides what it can, or nothing. What is set stays, unless it belongs to the network's weights.
         """
@@ -296,7 +288,7 @@ class Task(ABC):
         return None
 
     def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
-        """What the network states of these cases, and what is true, as `answers` takes them."""
+        """Rows of the network's statements on these cases, and what is true, as `answers` takes them."""
         raise NotImplementedError(f"a {self.name} finds nothing by cases")
 
     @property
@@ -365,7 +357,7 @@ class Task(ABC):
         return None
 
     def case_values(self, table: Table) -> Sequence[CaseValues]:
-        """What the figures of a table of cases are made of, by which models are tested.
+        """Values of which the figures of a table of cases are made, by which models are tested.
 
         Those that are means of columns of the same name need nothing said.
         """

@@ -105,7 +105,7 @@ def sure_of_best(tried: int) -> float:
 
 
 def fewest_cases(tried: int) -> int:
-    """Of fewer, all that agree would do so by chance more often than `sure_of_best` admits: once in 2^cases."""
+    """Fewest cases: fewer would all agree by chance more often than `sure_of_best` admits: once in 2^cases."""
     return math.ceil(-math.log2(1 - sure_of_best(tried)))
 
 

@@ -322,7 +322,7 @@ def taken_over(fresh: Mapping[str, Tensor], module: Module) -> dict[str, Tensor]
 
 
 def objectives_used(settings: Settings) -> dict[str, Any]:
-    """What a model's record says of its objectives; nothing where the task's loss is the only one, as it is."""
+    """Record of a model's objectives; none where the task's loss is the only one, as it is."""
     used = {name: asdict(objective) for name, objective in settings.terms.items()}
     return {} if used == {SUPERVISED: asdict(Objective())} else {"objectives": used}
 

@@ -27,7 +27,7 @@ STATISTIC = "running_mean"
 
 
 def sources_of(settings: Settings, start: Path | None) -> list[str | Path]:
-    """What a network starts from, in this order: the plan's weights, then those of another model."""
+    """Sources from which a network starts, in this order: the plan's weights, then those of another model."""
     return [source for source in (settings.network.pretrained, start) if source is not None]
 
 
@@ -67,7 +67,7 @@ def initialise(module: Module, settings: Settings, start: Path | None) -> Loaded
 
 @dataclass(frozen=True)
 class Moving:
-    """What moves in a training, and how fast.
+    """Weights that move in a training, and how fast.
 
     paces: {tensor: its share of the learning rate, and the share of training after which it moves}
     still: tensors that never move
@@ -81,7 +81,7 @@ class Moving:
 
     @classmethod
     def of(cls, chosen: Transfer, rows: Sequence[TensorOrigin], groups: TensorGroups) -> Moving:
-        """By the plan, for tensors of these origins: what the source lacks always moves."""
+        """Weights that move by the plan, for tensors of these origins: what the source lacks always moves."""
         body = [row.name for row in rows if row.how != FRESH and row.group != HEAD]
         count, decay = groups.count, chosen.layer_decay
         late = chosen.head_share if chosen.mode == HEAD_FIRST else 0.0
@@ -140,7 +140,7 @@ def write_transfer(out: Path, made: Loaded, module: Module, moving: Moving, chos
 
 
 def terms_of(layout: Layout) -> dict[str, str]:
-    """What a model's record says of the program whose weights it started from."""
+    """Record of the program whose weights a model started from."""
     return {"name": layout.name, "licence": layout.licence_of_weights, "citation": layout.citation}
 
 
@@ -162,7 +162,7 @@ def read_origins(out: Path) -> tuple[TensorOrigin, ...]:
 
 
 def transfer_statement(out: Path) -> str:
-    """What a training started from, in a sentence for a report; empty where it started from nothing."""
+    """Sentence for a report on what a training started from; empty where it started from nothing."""
     if not (out / TRANSFER).is_file():
         return ""
     rows, mode = read_origins(out), read_json(out / TRANSFER, TRANSFER_SCHEMA)["mode"]

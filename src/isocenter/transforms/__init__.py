@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from isocenter.transforms.resampling import Order, Taps, along, resample, slabs, taps
     from isocenter.transforms.spatial import (
         carried,
-        carried_boxes,
         carried_labels,
         carried_points,
         composed,
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
         right_angled,
         sd_log_jacobian,
         whole_field,
+        with_one_field,
     )
     from isocenter.transforms.stretched import Stretched, growing, winners
 

@@ -30,6 +30,7 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
     """
     if not images:
         raise DatasetError("has no image", where, "Name its file, or remove the case")
+    images = dict(images)  # once: a mapping that loads on demand would read each file anew for every look below
     first = next(iter(images.values()))
     if len(images) == 1:
         return first

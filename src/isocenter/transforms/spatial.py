@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -22,7 +21,6 @@ from isocenter.values import (
     HEADER_ROUNDING,
     Affine,
     Array,
-    BoundingBoxes,
     Displacement,
     Floats,
     Geometry,
@@ -37,8 +35,6 @@ AT_ONCE = 2**20
 # mm: what is left of |field(inverse(x)) - x| at every voxel of an inverted field.
 INVERSE_TOLERANCE = 0.01
 MOST_STEPS = 40
-# Points along each edge of a box that are carried: a curved side bulges between its corners.
-ON_AN_EDGE = 5
 
 
 def carried_points(transform: SpatialTransform, points: ArrayLike) -> Floats:
@@ -169,6 +165,16 @@ def whole_field(transform: SpatialTransform, grid: Geometry) -> Displacement:
     return Displacement(vectors, grid)
 
 
+def with_one_field(transform: SpatialTransform) -> SpatialTransform:
+    """The transform with all its fields, and what lies between them, as one on the grid of the first: DICOM's form."""
+    fields = [(place, part) for place, part in enumerate(transform.parts) if isinstance(part, Displacement)]
+    if len(fields) < 2:
+        return transform
+    (first, begun), (last, _) = fields[0], fields[-1]
+    joined = whole_field(SpatialTransform(transform.parts[first : last + 1]), begun.geometry)
+    return replace(transform, parts=(*transform.parts[:first], joined, *transform.parts[last + 1 :]))
+
+
 def right_angled(curved: Displacement) -> Displacement:
     """A field on a grid whose axes are at right angles, which alone other programs read."""
     grid = curved.geometry
@@ -266,7 +272,7 @@ def _linear(values: Array, places: Floats) -> NDArray[np.float32]:
 
 
 def _covered(grid: Geometry, places: Floats) -> NDArray[np.bool_]:
-    """Which places lie between the outermost centres of a grid, but for the rounding of their places."""
+    """Places that lie between the outermost centres of a grid, but for rounding."""
     covered = np.ones(places.shape[1:], dtype=bool)
     for size, step, place in zip(grid.shape, grid.steps, places, strict=True):
         near = HEADER_ROUNDING / step
@@ -300,22 +306,6 @@ def _labels_at(labels: NDArray[np.int32], places: Floats) -> NDArray[np.intp]:
     grid = (2 * (places - np.reshape(low, sizes.shape)) + 1) / sizes - 1
     ordered = torch.as_tensor(np.moveaxis(grid[::-1], 0, -1).copy(), dtype=torch.float32)
     return read_labels(torch.as_tensor(np.ascontiguousarray(part))[None], ordered[None])[0].numpy().astype(np.intp)
-
-
-def carried_boxes(boxes: BoundingBoxes, source: Geometry, back: SpatialTransform, onto: Geometry) -> BoundingBoxes:
-    """Boxes of the moving image around the same objects on the fixed grid; those that leave it are left out.
-
-    back: from the moving image to the fixed one
-    """
-    if not len(boxes):
-        return boxes
-    shares = np.array(list(product(np.linspace(0, 1, ON_AN_EDGE), repeat=source.ndim)))
-    places = boxes.low[:, None] + shares * boxes.lengths[:, None] - 0.5  # edges count from half a voxel before centres
-    moved = onto.to_index(carried_points(back, source.to_world(places))) + 0.5
-    low, high = moved.min(axis=1), moved.max(axis=1)
-    inside = ((high > 0) & (low < np.array(onto.shape))).all(axis=1)
-    corners = np.concatenate([np.maximum(low, 0), np.minimum(high, onto.shape)], axis=1)
-    return replace(boxes.at(inside), corners=corners[inside])
 
 
 def folded_percent(determinant: NDArray[np.float32], inside: NDArray[np.bool_] | None = None) -> float:

@@ -87,7 +87,7 @@ if TYPE_CHECKING:
         label_voxels,
     )
     from isocenter.values.regions import hidden, parts_of
-    from isocenter.values.row import SPLITS, CaseRow, Cell, DatasetTable, Split
+    from isocenter.values.row import SPLITS, CaseRow, Cell, DatasetTable, Frame, Split
     from isocenter.values.setting_fields import (
         COMPARED,
         NOT_KEPT,

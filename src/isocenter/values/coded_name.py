@@ -29,6 +29,6 @@ class CodedName:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> CodedName:
-        """From the plain values of a model's record."""
+        """Make a code from the plain values of a model's record."""
         codes = tuple(Code(one["scheme"], one["value"], one["meaning"]) for one in record["codes"])
         return cls(codes, str(record["source"]), str(record["unit"]))

@@ -1,4 +1,4 @@
-"""What people drew in a case: a label map, and what of it is known."""
+"""Label map that people drew in a case, and what of it is known."""
 
 from __future__ import annotations
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 # What trains, what decides afterwards, what chose nothing so that guarantees come from it, and what only tests.
 Split = Literal["train", "val", "calibration", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class Frame(Protocol):
+    """A table in memory, as pandas has it."""
+
+    columns: Any
+    iloc: Any
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ TransformPart = Affine | Displacement
 
 @dataclass(frozen=True, eq=False)
 class SpatialTransform:
-    """Where each point of the fixed image lies in the moving one.
+    """Transform that gives where each point of the fixed image lies in the moving one.
 
     parts:         in the order in which they are applied; none is the identity
     fixed, moving: the grids of both images, None where a file does not state them

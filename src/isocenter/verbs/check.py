@@ -6,19 +6,19 @@ import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 
 from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
 from isocenter.files import UNKNOWN_MODALITY, dataset_hash, write_dataset_table
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import CheckOptions
 from isocenter.planning import cores, normalised_problems
 from isocenter.quality import Examination, guessed_modality, modality_problems, reference_kinds
 from isocenter.reading import (
     Data,
-    ReadingKeywords,
     ReadingOptions,
     open_dataset,
     opened_and_looked_through,
@@ -107,21 +107,8 @@ def _lines(problem: Problem) -> list[str]:
     return lines
 
 
-@named_keywords(ReadingKeywords)
-def check(
-    data: Data,
-    *,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    threads: int | None = None,
-    scheduler: str | None = None,
-    task: str | None = None,
-    groups: str | None = None,
-    population: str | Path | None = None,
-    shift: str | None = None,
-    match: str | Sequence[str] | None = None,
-    **reading: Unpack[ReadingKeywords],
-) -> Check:
+@takes(CheckOptions)
+def check(options: CheckOptions) -> Check:
     """Read every case of `data` once and say what is there and what is wrong.
 
     out:   a folder for check.json, check.html and dataset.csv, which holds the cases row by row (also where they are
@@ -134,30 +121,31 @@ def check(
     shift: groups whose images are compared, into shift.csv; match: covariates by which their patients are paired
     Raises UsageError for a path or a covariate that is not there, DatasetError for a folder that cannot be understood.
     """
-    if out is not None:
-        refuse_taken(Path(out), overwrite, MARKS)
-    if scheduler is not None and (path := path_of(data)):
+    data = options.data
+    if options.out is not None:
+        refuse_taken(Path(options.out), options.overwrite, MARKS)
+    if options.scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
-    references = learns_from_references(task)
-    options = ReadingOptions.of(**reading)
-    opened = functools.partial(_opened, data, options, references=references)
-    spread = None if scheduler is None else Cluster(scheduler)
+    references = learns_from_references(options.task)
+    reading = options.reading
+    opened = functools.partial(_opened, data, reading, references=references)
+    spread = None if options.scheduler is None else Cluster(options.scheduler)
     try:
-        dataset, examination, _ = opened_and_looked_through(opened, task, threads or cores(), spread)
+        dataset, examination, _ = opened_and_looked_through(opened, options.task, options.threads or cores(), spread)
     except DatasetError:
-        if out is not None:
-            _write_images(data, options, Path(out), overwrite)
+        if options.out is not None:
+            _write_images(options, Path(options.out))
         raise
     unknown = modality_problems(examination.dataset, examination.fingerprint)
     lost = normalised_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown, *lost))
     facts = _facts(dataset, examination)
-    audits = tuple(_audits(examination, groups, population, shift, match))
-    result = Check(dataset, examination, facts, Path(out) if out is not None else None, audits)
-    if out is not None:
-        with result_folder(Path(out), overwrite, MARKS) as partial:
-            write_alignment(dataset, options.align, partial)
-            write_dataset_table(dataset, partial, Path(out))
+    audits = tuple(_audits(examination, options.groups, options.population, options.shift, options.match))
+    result = Check(dataset, examination, facts, Path(options.out) if options.out is not None else None, audits)
+    if options.out is not None:
+        with result_folder(Path(options.out), options.overwrite, MARKS) as partial:
+            write_alignment(dataset, reading.align, partial)
+            write_dataset_table(dataset, partial, Path(options.out))
             write_json(partial / "check.json", "isocenter.check", result.as_record())
             for audit in audits:
                 audit.write(partial)
@@ -167,14 +155,14 @@ def check(
     return result
 
 
-def _write_images(data: Data, options: ReadingOptions, out: Path, overwrite: bool) -> None:
+def _write_images(options: CheckOptions, out: Path) -> None:
     """Write `dataset.csv` of a folder that could not be understood: its images, for whoever knows what they are."""
     for layout in (options.layout, "plain_images"):
         try:
-            dataset = open_dataset(data, replace(options, layout=layout), references=False)
+            dataset = open_dataset(options.data, replace(options.reading, layout=layout), references=False)
         except IsocenterError:
             continue
-        with result_folder(out, overwrite, MARKS) as partial:
+        with result_folder(out, options.overwrite, MARKS) as partial:
             write_dataset_table(dataset, partial, out)
         return
 

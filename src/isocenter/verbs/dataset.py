@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Unpack
+from typing import Any
 
 import numpy as np
 
 from isocenter.errors import UsageError, listed
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import torch
+from isocenter.options import CasesOptions
 from isocenter.planning import settings
-from isocenter.reading import Data, ReadingKeywords, ReadingOptions
 from isocenter.runs import PlanRequest, planned, prepared
 from isocenter.training import Prepared
 from isocenter.values import SPLITS, Plan
-
-Part = Literal["train", "val", "calibration", "test"]
 
 
 class PreparedCases(torch.utils.data.Dataset[Mapping[str, Any]]):
@@ -40,17 +38,8 @@ class PreparedCases(torch.utils.data.Dataset[Mapping[str, Any]]):
         return {"case": case.id, "patient": case.patient, "image": image, "target": target}
 
 
-@named_keywords(ReadingKeywords)
-def dataset(
-    data: Data,
-    *,
-    part: Part = "train",
-    task: str | None = None,
-    seed: int = 0,
-    threads: int | None = None,
-    assignments: Mapping[str, Any] | None = None,
-    **reading: Unpack[ReadingKeywords],
-) -> PreparedCases:
+@takes(CasesOptions)
+def dataset(options: CasesOptions) -> PreparedCases:
     """Return a `torch.utils.data.Dataset` of the cases of one part, prepared as `train` would prepare them.
 
     part:        train, val, calibration or test, as `plan` parts the patients
@@ -58,15 +47,13 @@ def dataset(
     reading:     the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     Raises what `plan` raises, and UsageError for a part that is none or has no case.
     """
+    part, reading, wishes = options.part, options.reading, options.assignments or {}
     if part not in SPLITS:
         raise UsageError(f"there is no part {part!r}", "part", f"Choose one of {listed(SPLITS)}")
-    options = ReadingOptions.of(**reading)
-    request = PlanRequest(
-        device="cpu", threads=threads, seed=seed, task=task, assignments=assignments or {}, reading=options
-    )
-    made = planned(data, request)
+    request = PlanRequest(None, "cpu", options.threads, options.seed, options.task, assignments=wishes, reading=reading)
+    made = planned(options.data, request)
     cases = [case for case in made.examination.dataset if made.parts.get(case.id) == part]
     if not cases:
         present = [one for one in SPLITS if one in made.parts.values()]
         raise UsageError(f"no case is in the part {part}", "part", f"Choose one of {listed(present)}")
-    return PreparedCases(prepared(cases, settings(made.plan), options), made.plan)
+    return PreparedCases(prepared(cases, settings(made.plan), reading), made.plan)

@@ -12,7 +12,7 @@ import numpy as np
 from isocenter import service
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import write_table
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring import (
     FEWEST,
@@ -21,7 +21,9 @@ from isocenter.monitoring import (
     Drift,
     Miscalibration,
     Performance,
+    SiteTest,
     Stream,
+    adjusted,
     alert_table,
     alerts,
     drift_table,
@@ -30,20 +32,26 @@ from isocenter.monitoring import (
     performance_table,
     performances,
     recalibrated,
+    site_table,
+    site_verdict,
+    tests_of_table,
 )
+from isocenter.options import MonitorOptions
 from isocenter.reading import refuse_taken, result_folder
 from isocenter.report import InNotebook, Link, Page, Paragraph, Section, Table, render
 from isocenter.runtime import write_json
 from isocenter.verbs.serve import need_extra
 
-DRIFT, PERFORMANCE, ALERTS, RECORD, REPORT = (
+DRIFT, PERFORMANCE, SITE, ALERTS, RECORD, REPORT = (
     "drift.csv",
     "performance.csv",
+    "site.csv",
     "alerts.csv",
     "monitor.json",
     "report.html",
 )
 RUN_LENGTH, BASELINE = 10000.0, 300
+SITE_COLUMNS = ["compared with", "what", "test", "distance", "p (Holm)", "patients here", "patients there", "left out"]
 # States of alerts of a node that stand no more.
 ENDED = ("closed", "cleared")
 # Sources of figures in the order in which they can be trusted.
@@ -59,6 +67,7 @@ class Monitored(InNotebook):
     alerts: Sequence[Alert]
     notes: Sequence[str]
     facts: dict[str, Any]
+    site: Sequence[SiteTest] = ()
     out: Path | None = None
 
     @property
@@ -68,6 +77,11 @@ class Monitored(InNotebook):
             named = [f"{one.severity}: {one.watch}{f' ({one.scope})' if one.scope else ''}" for one in standing]
             return f"{counted(len(standing), 'alert')}: {'; '.join(named)}"
         return f"no alert in {counted(self.facts['cases'], 'case')}"
+
+    @property
+    def site_verdict(self) -> str:
+        """Whether the site is what the model was made on, which says nothing of a change; empty if nobody knows."""
+        return site_verdict(self.site)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -81,13 +95,19 @@ class Monitored(InNotebook):
             "version": 1,
             **self.facts,
             "verdict": self.verdict,
+            "site_verdict": self.site_verdict,
+            "site": [_known(vars(one)) for one in self.site],
             "notes": list(self.notes),
             "alerts": [vars(one) for one in self.alerts],
             "out": None if self.out is None else str(self.out),
         }
 
     def __repr__(self) -> str:
-        lines = [self.verdict, *(f"alert {one.alert}: {one.because}" for one in self.alerts if one.because)]
+        lines = [
+            self.verdict,
+            *([self.site_verdict] if self.site else []),
+            *(f"alert {one.alert}: {one.because}" for one in self.alerts if one.because),
+        ]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
@@ -98,6 +118,7 @@ class _Watched:
 
     model: of a node with several, before the names of its rows
     wrong: how its probabilities are off at the site
+    site:  tests of whether the site is what the model was made on
     """
 
     cases: Stream
@@ -107,54 +128,44 @@ class _Watched:
     by: str | None
     model: str = ""
     wrong: Mapping[str, Miscalibration] = field(default_factory=dict)
+    site: Sequence[SiteTest] = ()
 
 
-@named_keywords()
-def monitor(
-    table: str | Path | pd.DataFrame,
-    *,
-    reference: str | Path | pd.DataFrame | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    by: str | None = None,
-    run_length: float | None = None,
-    bounds: Sequence[tuple[str, str, float]] = (),
-    out: str | Path | None = None,
-    overwrite: bool = False,
-) -> Monitored:
+@takes(MonitorOptions)
+def monitor(options: MonitorOptions) -> Monitored:
     """Watch the cases of a model in use for change, and state its performance with and without labels.
 
     table:      a row a case, in any order: `at` (ISO time), `case`, `patient`, the columns of `predictions.csv`,
                 `measure_<name>`, `covariate_<name>`, `reference` where known, `inclusion` (the chance with which it was
                 drawn to be read blind; blank: reported). Or the folder of a node, whose models are compared with the
                 baselines that were frozen, and whose alerts are listed as they stand
-    reference:  the baseline, with the same columns; None: the first 300 cases of the table
+    reference:  cases with the same columns: the baseline of a table, by default its first 300 cases; and what the site
+                is compared with, a table's first 300 cases, a node's baseline
     since, until: ISO dates; the cases from the one on and before the other
     by:         attributes to whose levels a change is traced, such as "station,software,sex,age:40:60"
     run_length: cases between false alarms, for all watches together: without a change an alarm within m cases has at
                 most the chance m / run_length; by default 10,000, of a node what its settings come to
     bounds:     (metric, label, least value) of audited figures
-    out:        a folder for drift.csv, performance.csv, alerts.csv, monitor.json and report.html
+    out:        a folder for drift.csv, performance.csv, site.csv, alerts.csv, monitor.json and report.html
     Raises DatasetError for a table that cannot be watched, UsageError for an `out` that is taken.
     """
-    if out is not None:
-        refuse_taken(Path(out), overwrite, (RECORD, REPORT))
-    node = Path(table) if isinstance(table, str | Path) and Path(table).is_dir() else None
-    if node is not None and (reference is not None or bounds):
-        remedy = "Leave out --reference and --bound: its settings and its page have them"
-        raise UsageError("a node has a baseline and bounds of its own", str(node), remedy)
-    days = (since, until)
+    if options.out is not None:
+        refuse_taken(Path(options.out), options.overwrite, (RECORD, REPORT))
+    node = Path(options.table) if isinstance(options.table, str | Path) and Path(options.table).is_dir() else None
+    if node is not None and options.bounds:
+        raise UsageError("a node has bounds of its own", str(node), "Leave out --bound: its settings have them")
+    days = (options.since, options.until)
     if node is None:
-        listed, notes, rung = _of_table(table, reference, days, by, run_length)
+        listed, notes, rung = _of_table(options.table, options.reference, days, options.by, options.run_length)
     else:
-        listed, notes, rung = _of_node(node, days, by, run_length)
+        listed, notes, rung = _of_node(node, options.reference, days, options.by, options.run_length)
     found, figures_made = list[Drift](), list[Performance]()
     for one in listed:
         rows = _drifts(one)
         found += rows
         figures_made += _figures(one, rows)
     if node is None:
-        rung = alerts(found, figures_made, [Bound(*one) for one in bounds])
+        rung = alerts(found, figures_made, [Bound(*one) for one in options.bounds])
     facts = {
         "cases": sum(len(one.watched) for one in listed),
         "from": min(one.watched.at[0] for one in listed).isoformat(timespec="seconds"),
@@ -164,11 +175,14 @@ def monitor(
         "run_length": min(one.run_length for one in listed),
         "by": listed[0].by,
     }
-    monitored = Monitored(found, figures_made, rung, notes, facts, None if out is None else Path(out))
+    site = [_named(one, row) for one in listed for row in one.site]
+    out = None if options.out is None else Path(options.out)
+    monitored = Monitored(found, figures_made, rung, notes, facts, site, out)
     if out is not None:
-        with result_folder(Path(out), overwrite, (RECORD, REPORT)) as folder:
+        with result_folder(out, options.overwrite, (RECORD, REPORT)) as folder:
             write_table(drift_table(found), folder / DRIFT)
             write_table(performance_table(figures_made), folder / PERFORMANCE)
+            write_table(site_table(site), folder / SITE)
             write_table(alert_table(rung), folder / ALERTS)
             record = monitored.as_record()
             write_json(folder / RECORD, record.pop("schema"), record)
@@ -184,7 +198,7 @@ def _of_table(
     run_length: float | None,
 ) -> tuple[list[_Watched], list[str], list[Alert]]:
     """(the cases of a table, notes, no alert yet)."""
-    stream = Stream.of(table)
+    stream, site = Stream.of(table), list[SiteTest]()
     if reference is not None:
         baseline, notes = Stream.of(reference, needs_time=False), list[str]()
     else:
@@ -194,19 +208,25 @@ def _of_table(
     if len(baseline) < FEWEST:
         problem = f"the baseline has {counted(len(baseline), 'case')}"
         raise DatasetError(problem, baseline.where, f"Give {FEWEST} at least, better 300")
-    stream = stream.between(*days)
+    everything, stream = stream, stream.between(*days)
     if not stream.was_ordered:
         notes.append("the rows were not in the order of time; they were sorted by `at`")
     if stream.has("version") and len(versions := sorted(set(stream.text("version")))) > 1:
         # What is known of one version says nothing of another.
         last = stream.text("version")[-1]
-        stream = stream.only(np.asarray(stream.text("version") == last))
+        everything, stream = (one.only(np.asarray(one.text("version") == last)) for one in (everything, stream))
         notes.append(f"{counted(len(versions), 'version')} of the model: only cases of {last}, the last, are watched")
-    return [_Watched(stream, stream, baseline, run_length or RUN_LENGTH, by)], notes, []
+    if reference is not None:
+        site = adjusted(tests_of_table(baseline, everything.only(np.arange(len(everything)) < BASELINE)))
+    return [_Watched(stream, stream, baseline, run_length or RUN_LENGTH, by, site=site)], notes, []
 
 
 def _of_node(
-    folder: Path, days: tuple[str | None, str | None], by: str | None, run_length: float | None
+    folder: Path,
+    reference: str | Path | pd.DataFrame | None,
+    days: tuple[str | None, str | None],
+    by: str | None,
+    run_length: float | None,
 ) -> tuple[list[_Watched], list[str], list[Alert]]:
     """(the cases of each model of a node since its baseline, notes, its alerts as they stand)."""
     need_extra("monitor")
@@ -226,8 +246,11 @@ def _of_node(
         model = one.model if len(seen) > 1 else ""
         length = run_length or one.run_length or RUN_LENGTH
         wrong = {} if one.baseline is None else miscalibration(one.baseline)
-        cases = recalibrated(one.cases, wrong).between(*days)
-        listed.append(_Watched(cases, one.watched.between(*days), one.baseline, length, levels, model, wrong))
+        cases, of_table = recalibrated(one.cases, wrong).between(*days), list[SiteTest]()
+        if one.baseline is not None and reference is not None:
+            of_table = tests_of_table(Stream.of(reference, needs_time=False), one.baseline)
+        site = adjusted([*one.site, *of_table])
+        listed.append(_Watched(cases, one.watched.between(*days), one.baseline, length, levels, model, wrong, site))
     if not listed:
         raise DatasetError("no model has answered a case yet", str(folder), "Send studies to the node")
     return listed, notes, rung
@@ -248,8 +271,17 @@ def _figures(one: _Watched, found: Sequence[Drift]) -> list[Performance]:
     return [replace(row, label=f"{one.model}: {row.label}") if one.model else row for row in rows]
 
 
+def _named(one: _Watched, row: SiteTest) -> SiteTest:
+    return replace(row, against=f"{row.against} ({one.model})") if one.model else row
+
+
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSON: what is no number is not known."""
+    return {name: None if isinstance(cell, float) and np.isnan(cell) else cell for name, cell in row.items()}
+
+
 def _labels(stream: Stream) -> int:
-    """How many cases have an outcome."""
+    """Number of cases with an outcome."""
     known = [np.isfinite(stream.outcomes(one)) for one in stream.findings]
     return int(np.any(known, axis=0).sum()) if known else 0
 
@@ -281,6 +313,10 @@ def _page(monitored: Monitored) -> Page:
         if np.isfinite(row.estimate.value)
     ]
     blank = Paragraph("No watch has rung, and no audited figure is below a bound.")
+    tested = [
+        [row.against, row.of, row.test, _rounded(row.distance), _rounded(row.p), row.patients, row.known, row.left_out]
+        for row in monitored.site
+    ]
     sections = [
         Section("Alerts", [Table(columns, rows)] if rows else [blank], [Link(ALERTS, ALERTS)]),
         Section(
@@ -293,6 +329,18 @@ def _page(monitored: Monitored) -> Page:
                 Table(["watch", "kind", "where", "cases", "log evidence", "limit", "alarm"], watched),
             ],
             [Link(DRIFT, DRIFT)],
+        ),
+        Section(
+            "Is this site what the model was made on?",
+            [
+                Paragraph(f"{monitored.site_verdict or 'Not known: give --reference'}."),
+                Paragraph(
+                    "Asked once, of one case of each patient of the baseline. Whether the site has changed since is "
+                    "what the watches say."
+                ),
+                *([Table(SITE_COLUMNS, tested)] if tested else []),
+            ],
+            [Link(SITE, SITE)],
         ),
         Section(
             "Performance",
@@ -310,6 +358,10 @@ def _page(monitored: Monitored) -> Page:
     return Page(
         "Monitoring", sections=sections, facts=monitored.facts, notes=monitored.notes, verdict=monitored.verdict
     )
+
+
+def _rounded(number: float) -> float | str:
+    return f"{number:.3g}" if np.isfinite(number) else ""
 
 
 def _minute(at: str) -> str:

@@ -153,7 +153,7 @@ def mrmc(
 
 @dataclass(frozen=True)
 class ReaderVariances:
-    """What the difference of two modalities' mean AUROCs varies by in a study of readers.
+    """Variances by which the difference of two modalities' mean AUROCs varies in a study of readers.
 
     difference:  of the modalities, second less first
     interaction: mean square of readers by modalities

@@ -24,7 +24,7 @@ from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions, DrawnName
 from isocenter.files.storage.csv_text import CsvWriter, read_text_table
 from isocenter.files.storage.toml_text import toml_text
 from isocenter.lazy import pandas
-from isocenter.values import CaseRow, Cell, Code, Dataset, DatasetTable, Label
+from isocenter.values import CaseRow, Cell, Code, Dataset, DatasetTable, Frame, Label
 
 SCHEMA = "isocenter.dataset"
 JOINED, PART = "|", "#"
@@ -93,10 +93,11 @@ def head(rows: Sequence[CaseRow], base: Path, most: int = 2) -> list[str]:
     return [",".join(filled), *(",".join(str(record.get(name) or "") for name in filled) for record in records)]
 
 
-def table_in_memory(frame: pandas.DataFrame, place: Path) -> Table:
+def table_in_memory(frame: Frame, place: Path) -> Table:
     """A table in memory; place: the path that it has in errors, in the folder from which its paths start."""
     columns = {
-        str(name): [None if pandas.isna(one) else one for one in frame.iloc[:, n]] for n, name in enumerate(frame)
+        str(name): [None if pandas.isna(one) else one for one in frame.iloc[:, n]]
+        for n, name in enumerate(frame.columns)
     }
     rows = tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
     return Table(place, tuple(columns), rows)

@@ -55,7 +55,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         if lost := [path.name for path in files if not path.exists()]:
             missing.append(f"{name} ({', '.join(lost)})")
             continue
-        images = {side: Cell((sides[side]["image"],), modality=modality) for side in SIDES}
+        places = {side: sides[side]["image"] for side in SIDES}
+        images = {side: Cell((path,), "folder" * path.is_dir(), modality=modality) for side, path in places.items()}
         field = Cell(tuple(known.values()), "field", names=tuple(known))
         made.append(CaseRow(name, images, {"field": field}, **stated))
     how = f"table {table.path.name} with a row for each pair" if table is not None else "x_fixed_image, x_moving_image"

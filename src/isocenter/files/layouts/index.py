@@ -17,8 +17,7 @@ from isocenter.files.layouts.dataset_table import completed, declared_beside, he
 from isocenter.files.layouts.layout import LAYOUTS, DatasetOptions, Layout, Reading, load_layout
 from isocenter.files.modality import asked_modality
 from isocenter.files.storage.json_text import load_json
-from isocenter.lazy import pandas
-from isocenter.values import Dataset
+from isocenter.values import Dataset, Frame
 
 WITHOUT_LABELS = "plain_images"
 # The name of a table in memory, in errors.
@@ -60,7 +59,7 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
         raise error.stating(remedy=f"{error.remedy.rstrip('.')}. {BY_ROWS}") from error
 
 
-def read_frame(frame: pandas.DataFrame, options: DatasetOptions | None = None) -> Dataset:
+def read_frame(frame: Frame, options: DatasetOptions | None = None) -> Dataset:
     """The data set in a table in memory, with the columns of `dataset.csv` and paths from the working folder.
 
     Raises DatasetError for a table without them, and what `read_dataset` raises of a table.

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from isocenter.files.format import ReadOptions
+from isocenter.files.format import CaseNames, ReadOptions
 from isocenter.files.layouts.cases.folder import Folder
 from isocenter.values import CaseRow, Label, Problem
 
 # How patients of DICOM are known: a run's record of its data then says which key hid them.
 PSEUDONYMS = "the patient identifier in the files, hidden by this installation's key"
-# What DICOM cases may be called by: the number of their series, or its description.
-CaseNames = Literal["number", "description"]
 DESCRIPTION: CaseNames = "description"
 
 

@@ -45,7 +45,7 @@ class Layout:
 
 
 def without_prefix(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """What lies under the prefix, by the rest of its name."""
+    """Tensors under the prefix, by the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 

@@ -42,7 +42,7 @@ class Holes:
 
     @classmethod
     def of(cls, dataset: Dataset, channels: Sequence[str], training: Collection[str]) -> Holes:
-        """From the names of all cases' images: nothing is read. training: ids of the cases that train"""
+        """Modalities by the names of all cases' images: nothing is read. training: ids of the cases that train"""
         having = {case.id: _channels(list(case.images), channels) for case in dataset if len(case.images)}
         lacking = _lacking(channels, list(having.values()))
         known = [found for case, found in having.items() if case in training]

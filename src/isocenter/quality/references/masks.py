@@ -233,7 +233,7 @@ def _background(cohort: Cohort) -> Iterator[Problem]:
 
 
 def _strata(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
-    """What a case knows, where some know some structures only: each part of a split should know all of them."""
+    """Strata by what a case knows, where some know some structures only: each part should know all of them."""
     partial = {case.id: case.known for case in cases if KIND in case.references and case.known is not None}
     return {case: [", ".join(sorted(known))] for case, known in partial.items()}
 

@@ -87,7 +87,7 @@ def _put_line(
 def jacobian_map(
     fixed: Image, determinant: NDArray[np.float32], title: str, *, near: ArrayLike | None = None
 ) -> Figure:
-    """Where the moving image's region is larger (red) or smaller (blue) than the fixed one's; black where it folds."""
+    """Map of where the moving image's region is larger (red) or smaller (blue) than the fixed one; black: it folds."""
     axes_order, flips = upright(fixed.geometry)
     shown = turned(determinant, axes_order, flips)
 

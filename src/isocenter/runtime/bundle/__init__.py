@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         AfterLabels,
         Displacing,
         EveryHead,
-        NoisyLogits,
         OneTensor,
         OnItsEntries,
         OnItsScale,

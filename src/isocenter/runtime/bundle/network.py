@@ -1,16 +1,13 @@
-"""Torch modules around networks: one tensor as MONAI wants it, labels as input, scales, a context, noise, movement."""
+"""Torch modules around networks: one tensor as MONAI wants it, labels as input, scales, a context, movement."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-# Draws of the noise of logits, and the largest logarithm of its variance.
-NOISE_DRAWS, LARGEST_LOG = 10, 6.0
 # Times that a small displacement is composed with itself: 2**6 steps of a path.
 SQUARINGS = 6
 # Voxels of an axis that is halved for that.
@@ -151,45 +148,6 @@ class OnItsScale(nn.Module):
         seen = own.clamp(self.low.reshape(each), self.high.reshape(each)) * there
         outputs: Mapping[str, Tensor] = self.network(seen) if context is None else self.network(seen, context)
         return outputs
-
-
-class NoisyLogits(nn.Module):
-    """A network whose outputs are logits and, after them, logarithms of the variances of their noise.
-
-    Its answer is the logarithm of the mean probability over draws of that noise, the same in training as in prediction:
-    Kendall and Gal, NeurIPS 2017, arXiv:1703.04977, section 3.3. The draws are part of its state.
-    counts: {head: how many classes it has}, of the heads whose logits are noisy
-    """
-
-    def __init__(self, network: nn.Module, counts: Mapping[str, int]) -> None:
-        super().__init__()
-        self.network = network
-        self.counts = dict(counts)
-        for head, count in self.counts.items():
-            half = np.random.default_rng(0).standard_normal((NOISE_DRAWS // 2, count))
-            draws = np.concatenate([half, -half])  # in pairs, so that the mean of the noise is none
-            self.register_buffer(f"draws_{head}", torch.tensor(draws.tolist()))
-
-    def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
-        """(batch, channels, *patch) to outputs by head; those of noisy heads are logarithms of probabilities."""
-        outputs = self.network(images) if context is None else self.network(images, context)
-        # An exported network may call a head otherwise where its name is a word of Python, and levels have a number.
-        heads = {name: name.partition("@")[0].rstrip("_") for name in outputs}
-        return {
-            name: self.averaged(heads[name], one) if heads[name] in self.counts else one
-            for name, one in outputs.items()
-        }
-
-    def averaged(self, head: str, outputs: Tensor) -> Tensor:
-        """(batch, classes, ...) logarithms of probabilities of (batch, 2 classes, ...)."""
-        count, draws = self.counts[head], self.get_buffer(f"draws_{head}")
-        means, logs = outputs[:, :count].float(), outputs[:, count:].float()
-        deviations = (0.5 * logs.clamp(-LARGEST_LOG, LARGEST_LOG)).exp()
-        total = torch.full_like(means, -math.inf)
-        for draw in draws:
-            noise = deviations * draw.reshape(1, -1, *[1] * (means.ndim - 2))
-            total = torch.logaddexp(total, (means + noise).log_softmax(dim=1))
-        return total - math.log(len(draws))
 
 
 class Displacing(nn.Module):

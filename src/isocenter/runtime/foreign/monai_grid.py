@@ -49,7 +49,7 @@ def changes(
     pad: Sequence[tuple[int, int]],
     source: Geometry,
 ) -> tuple[Trace, list[Change]] | None:
-    """From the network's grid back to the source's, and each change on the way there; the padding is the last.
+    """Changes from the network's grid back to the source's, each on the way there; the padding is the last.
 
     operations: MONAI's notes of the transforms, in the order in which they were applied
     affine:     after them

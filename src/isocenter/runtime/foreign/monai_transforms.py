@@ -45,7 +45,7 @@ TURN = Change((1, 0), (False, False), (None, None))
 
 @dataclass(frozen=True, eq=False)
 class Transformed:
-    """What the transforms made of an image, for MONAI to undo them, and with how many zeros a small one was surrounded.
+    """Outcome of the transforms for MONAI to undo them, and with how many zeros a small image was surrounded.
 
     Only where they cannot be undone axis by axis: else there is a trace.
     turned: whether MONAI knows the picture as (column, row)
@@ -193,7 +193,7 @@ class MonaiTransforms:
         return name, outputs
 
     def held(self, geometry: Geometry) -> Held:
-        """By what its steps would do to an image of this geometry; of none a voxel is looked at."""
+        """Forecast by what its steps would do to an image of this geometry; no voxel is looked at."""
         if geometry.ndim != self.ndim:
             return Held()
         foreseen = self._foreseen(geometry, geometry.is_picture and self.columns_first)
@@ -227,7 +227,7 @@ class MonaiTransforms:
 
 @dataclass(frozen=True, eq=False)
 class Foreseen:
-    """What a bundle's steps would make of an image of which only the header is known.
+    """Forecast of what a bundle's steps make of an image of which only the header is known.
 
     shape: before it is padded to a window; all of it, where voxels decide what is cut away
     trace: None where MONAI has to undo them for the whole image

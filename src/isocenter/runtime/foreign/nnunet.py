@@ -242,7 +242,7 @@ class Plans:
 
     @property
     def patch(self) -> tuple[int, ...]:
-        """Of three axes: a network of two sees one slice at a time."""
+        """Patch of three axes: a network of two sees one slice at a time."""
         patch = tuple(int(size) for size in self.planned["patch_size"])
         return (1, *patch) if self.slicewise else patch
 

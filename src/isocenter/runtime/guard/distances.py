@@ -126,19 +126,19 @@ class Reference(Kept):
         rest = variances[count:].sum() / max(1, rows.shape[1] - count)
         along, residual = np.maximum(variances[:count], least), np.array([max(rest, least)])
         made = cls(mean, axes[:count], along, residual, np.empty((0, 0)))
-        return replace(made, neighbours=made._reduced(rows))
+        return replace(made, neighbours=made.along(rows))
 
     def mahalanobis(self, row: Floats) -> float:
         """The distance in standard deviations of the training cases."""
-        *along, residual = self._reduced(row[None])[0]
+        *along, residual = self.along(row[None])[0]
         return float(np.sqrt(np.sum(np.square(along) / self.variances) + residual**2 / self.rest[0]))
 
     def neighbour(self, row: Floats) -> float:
         """The distance to the fifth nearest training case, Sun et al., arXiv:2204.06507."""
-        distances = np.sort(np.linalg.norm(self.neighbours - self._reduced(row[None]), axis=1))
+        distances = np.sort(np.linalg.norm(self.neighbours - self.along(row[None]), axis=1))
         return float(distances[min(NEIGHBOUR, len(distances)) - 1])
 
-    def _reduced(self, rows: Floats) -> Floats:
+    def along(self, rows: Floats) -> Floats:
         """(cases, axes + 1) along the principal axes, and how far beside these."""
         centred = rows - self.mean
         along = centred @ self.axes.T

@@ -16,7 +16,7 @@ from isocenter import networks
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.ensemble.common_scale import have_own_scales
 from isocenter.runtime.model import Model
-from isocenter.runtime.modules import displacing_heads, heads_of
+from isocenter.runtime.modules import displacing_heads
 from isocenter.runtime.package.contents import FIRST, mean_of
 from isocenter.tasks import Task, channels_of, leaves
 from isocenter.values import Head
@@ -125,19 +125,16 @@ def _network_def(model: Model) -> dict[str, Any]:
 def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> dict[str, Any]:
     """One of the networks of a model, as these settings have it."""
     path, function = networks.source(network["name"])
-    heads, noisy = heads_of(model.task, network)
     marked, channels = network.get("marked", 0), network["channels"]
     context = len(Context.of(network.get("context")))
     definition = {
         "_target_": f"scripts.networks.{path.stem}.{function}",
         "channels": channels - 1 + marked if marked else channels,
         "spatial_dims": network["spatial_dims"],
-        **networks.answered(network["name"], heads),
-        **networks.sized(network["name"], heads, network["size"], context, network.get("fusion")),
+        **networks.answered(network["name"], model.task.heads),
+        **networks.sized(network["name"], model.task.heads, network["size"], context, network.get("fusion")),
     }
-    if noisy:
-        definition = {"_target_": "scripts.network.NoisyLogits", "network": definition, "counts": noisy}
-    if moving := displacing_heads(heads):
+    if moving := displacing_heads(model.task.heads):
         definition = {"_target_": "scripts.network.Displacing", "network": definition, "counts": moving}
     if marked:
         definition = {"_target_": "scripts.network.AfterLabels", "network": definition, "labels": marked}
@@ -150,7 +147,7 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
 
 
 def _inferer(model: Model, places: Mapping[str, str], folder: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a model of the files in a folder of the package; given: what else it takes."""
+    """Inferer that makes a model of the files in a folder of the package; given: what else it takes."""
     (kind, *parts), preparation = kinds_of(model.task), type(model.preprocessing)
     here = "$@bundle_root + "
     return {
@@ -208,7 +205,7 @@ def _inputs(channels: Sequence[str], frames: int | None) -> list[str]:
 
 
 def _output(model: Model) -> dict[str, Any]:
-    """Of the first head: an image of labels, the outputs of the classes, or numbers."""
+    """Description of the first head: an image of labels, the outputs of the classes, or numbers."""
     head = model.task.heads[_head(model)]
     names = [label.name for label in channels_of(model.task).get(_head(model), model.task.labels)]
     kind, content = ("image", "labels") if head.is_dense else ("probabilities", "classes")
@@ -228,7 +225,7 @@ def _output(model: Model) -> dict[str, Any]:
 
 
 def _channels(head: Head, names: Sequence[str]) -> list[str]:
-    """What each output means: the background, the labels, what belongs to the grid's axes.
+    """Meaning of each output: the background, the labels, what belongs to the grid's axes.
 
     Of numbers these, and what is said of each behind them. Numbered alone where labels follow from several outputs.
     """

@@ -93,7 +93,7 @@ LIMITS = (
 
 
 def _only_with_isocenter(model: Model) -> list[str]:
-    """What the command of MONAI does not do, a sentence each."""
+    """Sentences on what the command of MONAI does not do."""
     guard, given = model.guard, list[str]()
     if guard is not None and guard.level and guard.is_calibrated:
         given.append(
@@ -157,7 +157,7 @@ def _outputs(model: Model) -> str:
 
 
 def _covariates(model: Model) -> str:
-    """What has to be given beside the images, and how."""
+    """Covariates that have to be given beside the images, and how."""
     columns, entries = (
         listed([f"`{name}`" for name in model.networks.context.names], MOST),
         listed(model.networks.context.entries, MOST),
@@ -171,7 +171,7 @@ def _covariates(model: Model) -> str:
 
 
 def _absent(model: Model) -> str:
-    """What a case may lack, and how the network is shown of it."""
+    """Parts that a case may lack, and how the network is shown of it."""
     names = " and ".join(f"`{name}`" for name in model.preprocessing.settings["absent"])
     shown = [f"{IMAGE}{channel}" for channel in model.networks.context.channels]
     entries = (

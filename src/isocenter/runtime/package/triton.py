@@ -94,7 +94,7 @@ def _quoted(text: str) -> str:
 
 
 def _around(model: Model) -> dict[str, Any]:
-    """What comes before the network, and after it."""
+    """Steps before the network, and after it."""
     channels = {head: [label.name for label in labels] for head, labels in channels_of(model.task).items()}
     return {
         "weights_sha256": model.record.get("weights_sha256"),

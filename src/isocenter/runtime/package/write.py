@@ -226,7 +226,7 @@ def predicting(kinds: Sequence[type]) -> dict[str, set[str]]:
 
 
 def _predicting(kind: type) -> set[str]:
-    """What prediction needs of a kind of problem and of what it is derived from: methods, and those that they call."""
+    """Members that prediction needs of a kind of problem and of its bases: methods, and those that they call."""
     methods: dict[str, list[CodeType]] = {}
     for base in kind.__mro__:
         for name, value in vars(base).items():

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from isocenter.errors import UsageError
 from isocenter.runtime.inference import AUTO, METHODS, NONE
 from isocenter.runtime.networks import Networks
-from isocenter.runtime.uncertainty import evidential, laplace, members, mirrors, variational
+from isocenter.runtime.uncertainty import laplace, members, mirrors
 from isocenter.runtime.uncertainty.method import Basis, Method, Without
 
 WHERE = "--uncertainty"
 # No method: what a model states without one.
 NOTHING = Without(NONE)
 # Where the choice is open, the first that suits a model; mirrored views take several times as long, and are asked for.
-PREFERRED: tuple[Method, ...] = (members.METHOD, evidential.METHOD, variational.METHOD, laplace.METHOD)
+PREFERRED: tuple[Method, ...] = (members.METHOD, laplace.METHOD)
 
 
 def chosen(basis: Basis, asked: str | None) -> tuple[Networks, Method]:

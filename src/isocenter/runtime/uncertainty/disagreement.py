@@ -17,8 +17,6 @@ from isocenter.tasks import BETWEEN, WITHIN, head_of, leaves
 if TYPE_CHECKING:
     from isocenter.tasks import Task
 
-# Logarithms of evidence beyond, and the steps by which a digamma's argument is raised to where its series holds.
-MOST_EVIDENCE, RAISED = 15.0, 6
 # p log p of less is 0, as it is in the limit; log odds beyond are certain in float32.
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), 60.0
 
@@ -34,13 +32,11 @@ class Disagreement:
               outputs are such labels, or "values"}
     counts:   {head: how many values, after which come as many logarithms of their variances, or labels of objects}
     measured: {head: outputs to the number whose variance is stated, or to log odds, where outputs are neither}
-    evidence: heads whose outputs alone say what part is epistemic
     """
 
     kinds: Mapping[str, str]
     counts: Mapping[str, int] = field(default_factory=dict)
     measured: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
-    evidence: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: Task) -> Disagreement | None:
@@ -57,7 +53,7 @@ class Disagreement:
         kinds = {head: "classes" if head in task.probability_heads else plain for head in task.heads}
         counts = dict.fromkeys(kinds, len(task.labels))
         measured = {} if task.measured is None else dict.fromkeys(kinds, task.measured)
-        return cls(kinds, counts, measured, tuple(kinds) if task.states_evidence else ())
+        return cls(kinds, counts, measured)
 
     @classmethod
     def _joined(cls, parts: Mapping[str, Disagreement | None]) -> Disagreement | None:
@@ -68,8 +64,7 @@ class Disagreement:
             each = {name: getattr(part, field_of) for name, part in known.items()}
             return {head_of(name, head): value for name, own in each.items() for head, value in own.items()}
 
-        evidence = tuple(head_of(name, head) for name, part in known.items() for head in part.evidence)
-        return cls(named("kinds"), named("counts"), named("measured"), evidence) if known else None
+        return cls(named("kinds"), named("counts"), named("measured")) if known else None
 
     def __call__(self, views: Sequence[Mapping[str, Any]], shares: Sequence[float] | None = None) -> dict[str, Any]:
         """{name: array} of {head: (batch, channels, ...)} of each view; shares: how much each counts, together 1."""
@@ -91,25 +86,6 @@ class Disagreement:
     def heads(self) -> tuple[str, ...]:
         """The heads that state uncertainty."""
         return tuple(self.kinds)
-
-    def of_evidence(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The same of a single view whose outputs state evidence, {head: (batch, channels, ...)}.
-
-        Of classes the entropy that is to be expected, and the rest of that of the mean, under a Dirichlet distribution
-        (arXiv:1802.10501); of values the expected variance and that of the mean (arXiv:1910.02600).
-        """
-        made = dict[str, Any]()
-        for head in self.evidence:
-            of_classes, own = self.kinds[head] == "classes", outputs[head]
-            both = _of_concentrations(own) if of_classes else _of_beliefs(own, self.counts[head])
-            made |= dict(zip((f"{head}{WITHIN}", f"{head}{BETWEEN}"), both, strict=True))
-        return made
-
-
-def _of_beliefs(outputs: Any, count: int) -> tuple[Any, Any]:
-    library = _library(outputs)
-    logs = outputs[:, count : 3 * count].clip(-MOST_EVIDENCE, MOST_EVIDENCE)
-    return library.exp(logs[:, :count]), library.exp(logs[:, :count] - logs[:, count:])
 
 
 def _of_values(outputs: Sequence[Any], shares: Sequence[float], count: int) -> tuple[Any, Any]:
@@ -136,21 +112,6 @@ def _of_chances(outputs: Sequence[Any], shares: Sequence[float], kind: str) -> t
             likely = chances(output, kind)
             within, middle = within + share * _entropy(likely, kind), middle + share * likely
     return within, (_entropy(middle, kind) - within).clip(0)
-
-
-def _of_concentrations(outputs: Any) -> tuple[Any, Any]:
-    concentrations = _library(outputs).exp(outputs.clip(-MOST_EVIDENCE, MOST_EVIDENCE))
-    strength = concentrations.sum(1)[:, None]
-    likely = concentrations / strength
-    within = _digamma(strength + 1) - (likely * _digamma(concentrations + 1)).sum(1)[:, None]
-    return within, (_entropy(likely, "classes") - within).clip(0)
-
-
-def _digamma(x: Any) -> Any:
-    """The digamma function of 1 and more, by recurrence and asymptotic series; ONNX has none. DLMF 5.5.2, 5.11.2"""
-    far = x + RAISED
-    series = 1 / (2 * far) + 1 / (12 * far**2) - 1 / (120 * far**4) + 1 / (252 * far**6)
-    return _library(x).log(far) - series - sum(1 / (x + step) for step in range(RAISED))
 
 
 def chances(outputs: Any, kind: str) -> Any:

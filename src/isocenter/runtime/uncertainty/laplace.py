@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +20,8 @@ from isocenter import networks
 from isocenter.lazy import torch
 from isocenter.runtime.inference import LAPLACE
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.uncertainty.disagreement import chances
-from isocenter.runtime.uncertainty.drawing import drawn, paired_noise
+from isocenter.runtime.uncertainty.disagreement import Disagreement, chances
 from isocenter.runtime.uncertainty.method import Basis, Without
-from isocenter.runtime.uncertainty.variational import noise_of
 from isocenter.values import Floats
 
 if TYPE_CHECKING:
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 
     from isocenter.networks import Features
     from isocenter.runtime.networks import Networks
+    from isocenter.runtime.uncertainty.method import Drawing
 
 # Precisions of the prior that are tried, and voxels of a window that are looked at.
 PRECISIONS, OF_A_WINDOW = np.logspace(-4, 6, 101), 2**12
@@ -184,7 +183,7 @@ def _rows(window: Tensor) -> Floats:
 def last_layers_of(basis: Basis) -> LastLayers | None:
     """The collector of the last layers' inputs while training cases pass; None where nothing comes of it."""
     differ, run, at = basis.differ, basis.networks.run, basis.networks.deepest
-    if differ is None or not isinstance(run, TorchNetwork) or not at or noise_of(run.module):
+    if differ is None or not isinstance(run, TorchNetwork) or not at:
         return None
     return LastLayers.of(run.module, at, {head: kind for head, kind in differ.kinds.items() if kind in KINDS})
 
@@ -201,8 +200,20 @@ class LastLayerPosterior(Without):
 
     def networks(self, basis: Basis) -> Networks:
         """The network, with how draws differ."""
-        assert basis.laplace is not None  # noqa: S101 - else it would be lacking
-        return drawn(basis, basis.laplace)
+        differ, drawing = basis.differ, basis.laplace
+        assert drawing is not None and differ is not None  # noqa: S101 - else it would be lacking
+        own = replace(differ, kinds={head: kind for head, kind in differ.kinds.items() if head in drawing.heads})
+        return basis.networks.watched(partial(_by_draws, own, drawing, basis.inference.draws))
+
+
+def _by_draws(differ: Disagreement, drawing: Drawing, count: int, seen: Features) -> Mapping[str, Tensor]:
+    return differ(drawing.views(seen, count))
+
+
+def paired_noise(count: int, size: int) -> Floats:
+    """(count, size) standard normal numbers, always the same, in pairs about the mean, which is what is stated."""
+    half = np.random.default_rng(0).standard_normal((-(-count // 2), size))
+    return np.concatenate([half, -half])[:count]
 
 
 METHOD = LastLayerPosterior(LAPLACE)

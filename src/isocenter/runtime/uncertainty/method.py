@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Drawing(Protocol):
-    """Distributions of last layers."""
+    """Posteriors of last layers."""
 
     @property
     def heads(self) -> Mapping[str, object]:
@@ -31,7 +31,7 @@ class Drawing(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """What a method builds on.
+    """Basis on which a method builds.
 
     flips:   axes along which windows may be mirrored; PlanError where no mirrored view is true to anatomy
     laplace: the posteriors of the last layers; None where none was fitted

@@ -221,7 +221,7 @@ class Windows:
 def run(
     network: Network, windows: Windows, corners: Iterable[Corner], batch: int
 ) -> Iterator[tuple[Corner, Mapping[str, Array]]]:
-    """What the network says of the windows at these corners, in their order."""
+    """Outputs of the network for the windows at these corners, in their order."""
     alike: dict[bytes | None, Mapping[str, Array]] = {}  # what it says of windows of one value
     waiting: list[tuple[Corner, int | Mapping[str, Array]]] = []  # for a place in the batch, or for their turn
     cut: list[Array] = []
@@ -294,7 +294,7 @@ class Sums:
         return (len(self.weight), *(part.stop - part.start for part in self.plane))
 
     def add(self, corner: tuple[int, ...], outputs: Mapping[str, Array]) -> None:
-        """What a network said of the window at this corner, {head: (channels, *window)}."""
+        """Add the outputs of a network for the window at this corner, {head: (channels, *window)}."""
         place, inside = self._places(corner)
         self.weights[place] += self.weight[inside]
         for name, output in outputs.items():
@@ -307,7 +307,7 @@ class Sums:
                 held[place] += self._scratch[inside]
 
     def _places(self, corner: tuple[int, ...]) -> tuple[Region, Region]:
-        """Where a window lies in what is held, and which part of it does."""
+        """Places of a window in what is held, and the part of it that lies there."""
         place, inside = [slice(None)], [slice(None)]  # the rows are the window's own
         for start, size, part in zip(corner[1:], self.weight.shape[1:], self.plane, strict=True):
             low, high = max(start, part.start), min(start + size, part.stop)

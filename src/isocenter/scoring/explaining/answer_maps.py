@@ -57,7 +57,7 @@ class AnswerMaps:
 
 @dataclass(frozen=True, eq=False)
 class _Chosen:
-    """What explains a model.
+    """Explanation that was chosen for a model.
 
     method:   None where none can, and `because` says why
     model:    the model once more where its backend has no gradients; None stands for the one that predicts

@@ -49,7 +49,7 @@ class Connection:
             raise TimeoutError from error
 
     def ready(self, other: socket.socket) -> list[socket.socket]:
-        """Those of this socket and another that can be read; none where both are silent for too long."""
+        """Sockets, of this and another, that can be read; none where both are silent for too long."""
         if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
             return [self.socket]
         with selectors.DefaultSelector() as selector:

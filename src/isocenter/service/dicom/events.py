@@ -20,19 +20,19 @@ FOR_WANT_OF_A_RIGHT = (CALLED_UNKNOWN, CALLING_UNKNOWN)
 
 
 class AssociationEvents:
-    """What an association asked for, and was refused. Its methods raise ResourceError where nothing can be written."""
+    """Requests and refusals of an association. Its methods raise ResourceError where nothing can be written."""
 
     def __init__(self, connection: Connection, request: Request, store: ObjectStore) -> None:
         self.connection, self.request, self.store = connection, request, store
         self._refused = set[str]()
 
     def opened(self, because: tuple[int, int, int] | None) -> None:
-        """It was accepted, or rejected with result, source and reason."""
+        """Record that it was accepted, or rejected with result, source and reason."""
         outcome = "success" if because is None else "refused" if because in FOR_WANT_OF_A_RIGHT else "failure"
         self._note("association", self.request.called, outcome, "" if because is None else REASONS[because])
 
     def refused(self, what: str) -> None:
-        """It asked for what its peer may not do; a peer that repeats it is no further event."""
+        """Record that it asked for what its peer may not do; a peer that repeats it is no further event."""
         if what not in self._refused:
             self._note("refusal", what, "refused", "the peer's `may` does not list it")
             self._refused.add(what)

@@ -99,7 +99,7 @@ class Listening:
         return bool(own) and all(ip_address(address).is_loopback for address in own)
 
     def permits(self, calling: str, address: str) -> frozenset[str]:
-        """What a caller may ask for; where others can reach us, title and address have to be listed."""
+        """Rights of a caller; where others can reach us, title and address have to be listed."""
         mapped = getattr(ip_address(address), "ipv4_mapped", None)  # as a socket for IPv6 names who comes by IPv4
         address = str(mapped or address)
         listed = [peer for peer in self.peers if peer.ae_title == calling and address in addresses(peer.host)]

@@ -130,7 +130,7 @@ def _only(dataset: pydicom.Dataset, asked: list[Any]) -> pydicom.Dataset:
 
 
 def _wanted(identifier: pydicom.Dataset) -> dict[str, Any]:
-    """What a search asks, {tag: text}, or of a sequence {tag: {tag: text}}."""
+    """Conditions of a search, {tag: text}, or of a sequence {tag: {tag: text}}."""
     wanted: dict[str, Any] = {}
     for one in identifier:
         name = f"{int(one.tag):08X}"

@@ -47,6 +47,7 @@ EVENTS = {
     "blind read": ("110103", None, "U"),
     "query": ("110112", None, "E"),
     "export": ("110106", None, "R"),
+    "export blind": ("110106", None, "R"),
     "correction": ("110103", None, "U"),
     "verdict": ("110103", None, "U"),
     CONFIGURATION: ("110113", "110131", "E"),
@@ -107,7 +108,7 @@ def _participants(message: Element, event: Mapping[str, Any]) -> None:
 
 
 def _things(event: Mapping[str, Any]) -> Iterator[Element]:
-    """What it was about: the patient under the pseudonym, and the object with what else is known."""
+    """Objects of the event: the patient under the pseudonym, and the object with what else is known."""
     if event["patient"]:
         yield _thing(PATIENT, PATIENT_NUMBER, event["patient"], event["patient"], {})
     study, name = event["detail"].get("study"), str(event["object"] or "-")

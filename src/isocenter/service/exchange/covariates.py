@@ -45,7 +45,7 @@ class Known:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the record of a job keeps of it."""
+        """Entry that the record of a job keeps of it."""
         return {name: value for name, value in asdict(self).items() if value != "" or name == "value"}
 
 

@@ -115,7 +115,7 @@ def _values(row: Mapping[str, Any], place: str) -> Iterator[tuple[str, tuple[str
 
 
 def _remarks(row: Mapping[str, Any]) -> Iterator[str]:
-    """What has no field: further codes, whether a probability is calibrated, the set of answers, and the place."""
+    """Remarks without a field: further codes, whether a probability is calibrated, the set of answers, the place."""
     if further := (row.get("codes") or ())[2:]:
         codes = [f"{one['value']} {one['meaning']} ({one['scheme']})" for one in further]
         yield f"Further codes: {'; '.join(codes)}"

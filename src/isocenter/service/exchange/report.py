@@ -1,4 +1,4 @@
-"""What a report states of a job: its findings, and the facts of patient, study and model around them."""
+"""Report of a job: its findings, and the facts of patient, study and model around them."""
 
 from __future__ import annotations
 

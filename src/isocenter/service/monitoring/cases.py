@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from isocenter.lazy import pandas as pd
 from isocenter.service.monitoring.outcomes import ANSWERS, Outcome, outcomes_by_job
 from isocenter.service.records.jobs import NOTHING, RESULT
 from isocenter.service.records.tables import findings, jobs, measures, series, studies
+from isocenter.values import Floats
+
+if TYPE_CHECKING:
+    from isocenter.runtime import Guard
 
 # States of a job whose answer stands; of others it was replaced, or never given.
 STANDING = ("sending", "done")
 ANSWERED = (RESULT, NOTHING)
 # Beginnings of columns, as tables of cases have them.
 PROBABILITY, CALLED, REFERENCE, INCLUSION = "probability_", "called_", "reference", "inclusion"
+FEATURE = "feature_"
 # Jobs that have reached their model.
 _MEASURED = jobs.join(measures, measures.c.job == jobs.c.job)
 # Within which two versions of a model count as answering side by side (s).
@@ -35,12 +41,17 @@ ALWAYS = (
 
 
 def cases(
-    connection: Connection, since: float | None = None, until: float | None = None, version: str | None = None
+    connection: Connection,
+    since: float | None = None,
+    until: float | None = None,
+    version: str | None = None,
+    gate: Guard | None = None,
 ) -> pd.DataFrame:
     """Jobs that have reached their model, in the order in which they were done.
 
     since, until: s since 1970; those done after the one and not after the other
     version:      hash of a model
+    gate:         of that version: what its network has seen is given along the axes of the cases that trained it
     Columns are those of `isocenter monitor TABLE`. Of each label the blind read counts before what was reported; a late
     one belongs to the day of its job.
     """
@@ -53,6 +64,7 @@ def cases(
     for one in connection.execute(select(findings.c.job, findings.c.row).where(findings.c.job.in_(keys))):
         found[one.job].append(one.row)
     labelled = outcomes_by_job(connection)
+    seen = {} if gate is None else _along(gate, features_of(connection, since, until, version))
     of_studies = select(jobs.c.study).select_from(_MEASURED).where(*chosen)
     scanners = {
         (one.study, one.series): one for one in connection.execute(select(series).where(series.c.study.in_(of_studies)))
@@ -63,6 +75,7 @@ def cases(
             **_of_scanner(scanners.get((row.study, next(iter(row.inputs["series"].values()), "")))),
             **columns_of_answer(found[row.job]),
             **_of_labels(labelled.get(row.job, [])),
+            **seen.get(row.job, {}),
         }
         for row in rows
     ]
@@ -79,14 +92,14 @@ def versions(connection: Connection) -> list[tuple[str, str]]:
 
 
 def newest(connection: Connection, version: str, most: int) -> tuple[int, float, float]:
-    """How many cases of a version there are, at most so many, and when the first and last of the newest were done."""
+    """Number of cases of a version, at most so many, and when the first and last of the newest were done."""
     at = select(jobs.c.done_at).select_from(_MEASURED).where(*_chosen(version=version))
     times = list(connection.execute(at.order_by(jobs.c.done_at.desc()).limit(most)).scalars())
     return (len(times), float(times[-1]), float(times[0])) if times else (0, 0.0, 0.0)
 
 
 def counted_cases(connection: Connection, version: str, since: float | None = None, until: float | None = None) -> int:
-    """How many cases of a version were done after one time and not after another."""
+    """Number of cases of a version that were done after one time and not after another."""
     number = select(func.count()).select_from(_MEASURED).where(*_chosen(since, until, version))
     return int(connection.execute(number).scalar_one())
 
@@ -106,8 +119,31 @@ def _chosen(
     return chosen + ([] if version is None else [jobs.c.model_hash == version])
 
 
+def features_of(
+    connection: Connection, since: float | None = None, until: float | None = None, version: str | None = None
+) -> dict[str, Floats]:
+    """{job: (features,) what its network has seen}, where that is known; of jobs as in `cases`."""
+    chosen = _chosen(since, until, version)
+    wanted = select(measures.c.job, measures.c.features).select_from(_MEASURED)
+    rows = connection.execute(wanted.where(measures.c.features.is_not(None), *chosen))
+    return {row.job: np.frombuffer(row.features, np.float16).astype(np.float64) for row in rows}
+
+
+def _along(gate: Guard | None, known: Mapping[str, Floats]) -> dict[str, dict[str, float]]:
+    """{job: columns of what its network has seen}, known as in `features_of`.
+
+    The axes are those of training cases: axes of the baseline would fit its own cases better than later ones, and the
+    watch would ring without a change.
+    """
+    if gate is None or gate.features is None or not known:
+        return {}
+    along = gate.features.along(np.stack(list(known.values())))
+    names = [*(f"{FEATURE}{n}" for n in range(1, along.shape[1])), f"{FEATURE}beside"]
+    return {job: dict(zip(names, row, strict=True)) for job, row in zip(known, along.tolist(), strict=True)}
+
+
 def _of_job(row: Row[Any]) -> dict[str, Any]:
-    """What the records state of a job, its image, its patient and its covariates."""
+    """Records of a job, its image, its patient and its covariates."""
     stated = {f"covariate_{name}": one["value"] for name, one in (row.covariates or {}).items()}
     return {
         "at": datetime.fromtimestamp(row.done_at, UTC).isoformat(),
@@ -126,7 +162,7 @@ def _of_job(row: Row[Any]) -> dict[str, Any]:
 
 
 def _of_scanner(row: Row[Any] | None) -> dict[str, Any]:
-    """Of the first series of a job; a station has no name here."""
+    """Scanner of the first series of a job; a station has no name here."""
     if row is None:
         return {}
     names = {"software": "software", "protocol": "protocol", "kernel": "kernel", "manufacturer": "manufacturer"}

@@ -46,7 +46,7 @@ class Figure:
     source: str = ""
 
     def as_row(self) -> dict[str, Any]:
-        """As the API and tables have it; what is not known is None."""
+        """Row for the API and tables; what is not known is None."""
         ends = {name: getattr(self.estimate, name) for name in ("value", "low", "high")}
         known = {name: end if end is not None and np.isfinite(end) else None for name, end in ends.items()}
         return {"metric": self.metric, "arm": self.arm, "source": self.source, "cases": self.estimate.n, **known}

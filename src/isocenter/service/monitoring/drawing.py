@@ -55,7 +55,7 @@ def draw(connection: Connection, settings: Settings, now: float) -> int:
 
 
 def _counts(wanted: int, called: int, others: int) -> dict[bool, int]:
-    """How many are drawn of each kind."""
+    """Number that is drawn of each kind."""
     of_others = min(others, max(wanted // 2, wanted - called))
     return {True: min(called, wanted - of_others), False: of_others}
 

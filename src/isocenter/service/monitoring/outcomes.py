@@ -1,4 +1,4 @@
-"""What is true of answered studies: by blind reads, by verdicts on shown answers, and by labels that came later."""
+"""Outcomes of answered studies: by blind reads, by verdicts on shown answers, and by labels that came later."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANSWERS = (None, "", "class", "grade")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one source says of a label of a job's study.
+    """Label of a job's study by one source.
 
     value:     1 present, 0 absent, or a number in the label's unit
     at:        when it became known (s since 1970); the case counts for the day on which it was answered
@@ -74,7 +74,7 @@ def write_outcomes(
 
 @dataclass(frozen=True)
 class Questions:
-    """What can be asked of a study that a model has answered, whatever its answer was.
+    """Questions about a study that a model has answered, whatever its answer was.
 
     labels:       names of classes, findings or structures, which are present or absent; or of numbers
     is_exclusive: whether exactly one of them is present

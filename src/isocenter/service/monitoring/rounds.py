@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Row, func, select
 
-from isocenter.errors import DatasetError, UsageError
+from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.files import written
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring import (
@@ -25,7 +25,9 @@ from isocenter.monitoring import (
     Drift,
     Miscalibration,
     Performance,
+    SiteTest,
     Stream,
+    adjusted,
     alerts,
     bound_name,
     drift_table,
@@ -34,8 +36,11 @@ from isocenter.monitoring import (
     performance_table,
     performances,
     recalibrated,
+    site_table,
+    site_verdict,
 )
-from isocenter.service.monitoring.baseline import baseline_of
+from isocenter.service.gates import read_gate
+from isocenter.service.monitoring.baseline import baseline_of, baseline_stream, site_of
 from isocenter.service.monitoring.cases import cases, counted_cases, newest, nth_time, versions
 from isocenter.service.monitoring.changes import end_harmful
 from isocenter.service.monitoring.drawing import draw
@@ -67,12 +72,13 @@ MEASURED_CASES, MEASURED_S = 20000, 3600.0
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What monitoring says of one version of a model.
+    """Result of monitoring for one version of a model.
 
     baseline: "collecting", "proposed" once there are enough cases, or "frozen"
     cases:    since the watches have begun; of a baseline that is not frozen those that there are
     run_length: cases between false alarms, of all watches of this model together; 0 without a baseline
     judged:   figures since the last alert ended, which bounds are compared with
+    site:     whether the baseline is like the cases that calibrated the model
     problem:  why the model cannot be watched
     """
 
@@ -85,6 +91,7 @@ class Seen:
     figures: Sequence[Performance] = ()
     rung: Sequence[Alert] = ()
     judged: Sequence[Performance] = ()
+    site: Sequence[SiteTest] = ()
     problem: str = ""
 
     @property
@@ -92,7 +99,8 @@ class Seen:
         """Its part of the node's `monitor.json`."""
         own = {name: getattr(self, name) for name in ("model", "version", "baseline", "cases", "run_length", "problem")}
         drift, performance = _plain(drift_table(self.drifts)), _plain(performance_table(self.figures))
-        return {**own, "drift": drift, "performance": performance}
+        site = {"site_verdict": site_verdict(self.site), "site": _plain(site_table(self.site))}
+        return {**own, "drift": drift, "performance": performance, **site}
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +108,7 @@ class WatchedVersion:
     """The cases of a version of a model: all, those that are compared with its baseline, and that, where there is one.
 
     run_length: 0 without a baseline
+    site:       whether the baseline is like the cases that calibrated the model
     """
 
     model: str
@@ -107,6 +116,7 @@ class WatchedVersion:
     watched: Stream
     baseline: Stream | None
     run_length: float
+    site: Sequence[SiteTest] = ()
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,7 @@ class Rounds:
         self.settings, self.database = settings, database
         self._marks: dict[str, tuple[Any, ...]] = {}
         self._seen: dict[str, Seen] = {}
+        self._sites: dict[int, Sequence[SiteTest]] = {}
         self._measured: dict[str, tuple[float, Any, tuple[Sequence[Performance], Sequence[Performance]]]] = {}
 
     def watch(self, stop: threading.Event) -> None:
@@ -158,7 +169,7 @@ class Rounds:
             try:
                 seen = self._compared(connection, model, version, baseline)
                 windows = [] if baseline is None else list(self._windows(connection, baseline, seen))
-            except (DatasetError, UsageError) as error:
+            except (DatasetError, UsageError, IntegrityError) as error:
                 log.warning("model %s is not watched: %s", model, error)
                 seen, windows = Seen(model, version, FROZEN, 0, problem=str(error)), []
         with self.database.write() as connection:
@@ -181,10 +192,14 @@ class Rounds:
             return Seen(model, version, PROPOSED if count >= own.baseline_cases else COLLECTING, count)
         length = run_length(own, baseline, len(self.settings.models) or 1)
         ended = last_end(connection, version)
-        table = cases(connection, _restarted(connection, version, max(baseline.last_at, ended)), version=version)
+        gate = read_gate(self.settings.folder, version)
+        known = baseline_stream(connection, baseline, gate)
+        if baseline.n not in self._sites:  # a question that has one answer, whatever comes later
+            self._sites[baseline.n] = adjusted(site_of(connection, baseline, known, gate))
+        site, since = self._sites[baseline.n], _restarted(connection, version, max(baseline.last_at, ended))
+        table = cases(connection, since, version=version, gate=gate)
         if not len(table):
-            return Seen(model, version, FROZEN, 0, length)
-        known = baseline_stream(connection, baseline)
+            return Seen(model, version, FROZEN, 0, length, site=site)
         stream, wrong = Stream.of(table), miscalibration(known)
         until = pd.Timestamp(self.database.now(), unit="s", tz="UTC")
         found = drifts(known, stream, by_of(own.by, table, known.table), length, wrong, until)
@@ -192,7 +207,8 @@ class Rounds:
         bounds = [Bound(one.metric, one.label, one.at_least) for one in self.settings.bound]
         # Of a bound only the last figure counts: one cause is one alert.
         last = {(one.kind, one.watch): one for one in alerts(found, judged, bounds)}
-        return Seen(model, version, FROZEN, len(table), length, found, figures, list(last.values()), judged=judged)
+        rung = list(last.values())
+        return Seen(model, version, FROZEN, len(table), length, found, figures, rung, judged=judged, site=site)
 
     def _figures(
         self,
@@ -227,10 +243,11 @@ class Rounds:
                 yield from self._months(row, seen.judged)
                 continue
             size = max(SHORTEST_WINDOW, 2 * counted_cases(connection, row.model_hash, row.since, row.at))
-            table = cases(connection, row.looked_at, version=row.model_hash)
+            gate = read_gate(self.settings.folder, row.model_hash)
+            table = cases(connection, row.looked_at, version=row.model_hash, gate=gate)
             if len(table) < size:
                 continue
-            known, stream, places = baseline_stream(connection, baseline), Stream.of(table), np.arange(len(table))
+            known, stream, places = baseline_stream(connection, baseline, gate), Stream.of(table), np.arange(len(table))
             wrong, by = miscalibration(known), by_of(self.settings.monitor.by, table, known.table)
             for start in range(0, len(table) - size + 1, size):
                 # Each is watched anew, against the same baseline.
@@ -251,18 +268,21 @@ class Rounds:
 
 
 def watched_versions(connection: Connection, settings: Settings) -> list[WatchedVersion]:
-    """What monitoring sees of each version that answers."""
+    """Results of monitoring for each version that answers."""
     made = list[WatchedVersion]()
     for model, version in versions(connection):
-        row, everything = baseline_of(connection, version), Stream.of(cases(connection, version=version))
+        row, gate = baseline_of(connection, version), read_gate(settings.folder, version)
+        everything = Stream.of(cases(connection, version=version, gate=gate))
         if row is None:
             made.append(WatchedVersion(model, everything, everything, None, 0.0))
             continue
         since = max(row.last_at, last_end(connection, version))
-        later = cases(connection, _restarted(connection, version, since), version=version)
+        later = cases(connection, _restarted(connection, version, since), version=version, gate=gate)
         watched = Stream.of(later) if len(later) else everything
         length = run_length(settings.monitor, row, len(settings.models) or 1)
-        made.append(WatchedVersion(model, everything, watched, baseline_stream(connection, row), length))
+        known = baseline_stream(connection, row, gate)
+        site = site_of(connection, row, known, gate)
+        made.append(WatchedVersion(model, everything, watched, known, length, site))
     return made
 
 
@@ -308,18 +328,12 @@ def by_of(wanted: Sequence[str], table: pd.DataFrame, known: pd.DataFrame | None
     return ",".join(one for one in names if levels[one] > 1 and (":" in one or levels[one] < MOST_LEVELS)) or None
 
 
-def baseline_stream(connection: Connection, baseline: Row[Any]) -> Stream:
-    """The cases of a baseline."""
-    before = float(np.nextafter(baseline.first_at, 0.0))
-    return Stream.of(cases(connection, before, baseline.last_at, baseline.model_hash))
-
-
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _mark(connection: Connection, version: str) -> tuple[Any, ...]:
-    """What changes where something is new of a version."""
+    """Mark that changes where something is new of a version."""
     labels = connection.execute(select(func.count(), func.max(outcomes.c.at))).one()
     return (*newest(connection, version, 1), counted_cases(connection, version), *labels, last_end(connection, version))
 
@@ -331,7 +345,7 @@ def _restarted(connection: Connection, version: str, since: float) -> float:
 
 
 def _write(path: Path, at: float, seen: Iterable[Seen]) -> None:
-    """For the web process, which may be on another machine."""
+    """Write for the web process, which may be on another machine."""
     stated = {"schema": "isocenter.node_monitor", "version": 1, "at": at, "rows": [one.record for one in seen]}
     with written(path, overwrite=True) as partial:
         partial.write_text(json.dumps(stated, allow_nan=False), encoding="utf-8")

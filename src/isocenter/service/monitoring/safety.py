@@ -1,4 +1,4 @@
-"""What alerts do: they hold models, until a person undoes it, and tell people."""
+"""Effects of alerts: they hold models, until a person undoes it, and tell people."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _rolled_back(connection: Connection, model: str, because: str) -> dict[str, 
 
 
 def hold_of(connection: Connection, model: str) -> Row[Any] | None:
-    """What holds a model now, the most severe; None where nothing does."""
+    """Hold on a model now, the most severe; None where there is none."""
     found = connection.execute(select(holds).where(holds.c.model == model, holds.c.undone_at.is_(None))).all()
     return min(found, key=lambda row: (ACTIONS.index(row.action), row.n), default=None)
 

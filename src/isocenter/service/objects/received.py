@@ -22,7 +22,7 @@ class Line:
 
     @classmethod
     def of(cls, values: dict[str, object]) -> Self:
-        """From the names and values of a line; lists become tuples."""
+        """Make an object from the names and values of a line; lists become tuples."""
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 

@@ -62,7 +62,7 @@ class Part:
                     self.identify()
 
     def identify(self) -> Identity:
-        """Which object it is: found while the rest is still coming, where that can be. Raises FormatError."""
+        """Identify an object while the rest is still coming, where that can be. Raises FormatError."""
         if self._identity is None:
             self._identity = read_identity(self.path, bytes(self._start))
         return self._identity
@@ -234,7 +234,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _written_to(path: Path) -> Iterator[None]:
-    """What the disk cannot do is said as ResourceError: else it looks like a fault of whoever sends."""
+    """Raise ResourceError for what the disk cannot do: else it looks like a fault of whoever sends."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What people said of a node's results as a data set: images, and masks, boxes, classes or findings as they stand.
+"""Judgements of people on a node's results as a data set: images, and masks, boxes, classes or findings.
 
 Images and masks are NIfTI, of pictures TIFF or PNG: no header of a patient goes along. A patient is a pseudonym.
 """
@@ -50,7 +50,7 @@ class Opinion:
 
     @property
     def name(self) -> str:
-        """Of its case."""
+        """Name of its case."""
         return case_name(self.judged.key)
 
     @property

@@ -1,4 +1,4 @@
-"""What a person has drawn on a result and not saved yet: strokes, each kept on the node as it is made."""
+"""Drawings of a person on a result that are not saved yet: strokes, each kept on the node as it is made."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Stroke:
 
     @property
     def mark(self) -> dict[str, Any]:
-        """What the records keep of it."""
+        """Entry in the records."""
         drawn = {"label": self.label, "runs": self.runs} if self.box is None else {"box": dict(self.box)}
         return {**drawn, **({"image": self.image} if self.image else {})}
 
     @classmethod
     def of(cls, stroke: str, mark: Mapping[str, Any]) -> Stroke:
-        """From the records."""
+        """Read a draft from the records."""
         runs = tuple((int(start), int(length)) for start, length in mark.get("runs", ()))
         return cls(stroke, mark.get("label", ERASED), runs, mark.get("box"), mark.get("image", 0))
 

@@ -1,4 +1,4 @@
-"""What people judge: results of jobs, and segmentations that other products sent."""
+"""Subjects that people judge: results of jobs, and segmentations that other products sent."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Judged:
 
     @property
     def revision(self) -> int:
-        """How often it was corrected."""
+        """Number of corrections."""
         return self.corrections[-1].revision if self.corrections else 0
 
     @property
@@ -149,7 +149,7 @@ def _maps(folder: Path, files: Sequence[str], case: str) -> dict[str, Path]:
 
 
 def judged_of(database: Database, folder: Path, key: str) -> Judged | None:
-    """What a key names: a job, or a segmentation that came in and is no answer of ours."""
+    """Subject that a key names: a job, or a segmentation that came in and is no answer of ours."""
     with database.read() as connection:
         made = _of_jobs(connection, folder, jobs.c.job == key)
         return next(iter(made or _of_others(connection, folder, instances.c.instance == key)), None)

@@ -13,10 +13,11 @@ from sqlalchemy import Connection, select
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import read_given_table
 from isocenter.lazy import pandas as pd
-from isocenter.service.monitoring.cases import PROBABILITY, cases
+from isocenter.service.monitoring.cases import PROBABILITY, cases, features_of
 from isocenter.service.monitoring.outcomes import VERDICT, Questions, outcomes_by_job
 from isocenter.service.records.database import Database
-from isocenter.service.records.tables import blind, feedback, measures
+from isocenter.service.records.deployments import facts_by_version
+from isocenter.service.records.tables import blind, feedback
 from isocenter.service.records.tables import jobs as job_rows
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.values import Floats
@@ -66,9 +67,13 @@ def answered_cases(
         table = _of_one_rule(every, rule, str(folder)).reset_index(drop=True)
         of_studies = connection.execute(select(job_rows.c.job, job_rows.c.study))
         table["study"] = table["case"].map({row.job: row.study for row in of_studies})
-        stated, features, verdicts = outcomes_by_job(connection), _features(connection), _verdicts(connection)
+        stated, verdicts = outcomes_by_job(connection), _verdicts(connection)
+        features = features_of(connection, version=table["version"].iloc[-1])
+        known = facts_by_version(connection, models)(*table[["model", "version"]].iloc[-1])
         waiting = set(connection.execute(select(blind.c.job).where(blind.c.state == "waiting")).scalars())
-    questions, jobs = Questions.of(models[table["model"].iloc[-1]]), table["case"].tolist()
+    if known is None:
+        raise UsageError("the model of its newest result is gone", str(folder), "Name a rule of a model that it has")
+    questions, jobs = Questions.of(known), table["case"].tolist()
     # The model agrees with a label that was taken from its own answer, whether or not it is right.
     true = {(job, one.label): one.value for job, own in stated.items() for one in own if one.source != VERDICT}
     chances = table.reindex(columns=[f"{PROBABILITY}{label}" for label in questions.labels]).to_numpy(dtype=np.float64)
@@ -98,12 +103,6 @@ def _of_one_rule(table: pd.DataFrame, rule: str | None, where: str) -> pd.DataFr
         remedy = f"Name one of {', '.join(rules)}" if rules else "Send studies"
         raise UsageError(f"it has no result{named}", where, remedy)
     return own[own["version"] == own["version"].iloc[-1]]
-
-
-def _features(connection: Connection) -> dict[str, np.ndarray]:
-    """{job: what the network saw}."""
-    rows = connection.execute(select(measures.c.job, measures.c.features).where(measures.c.features.is_not(None)))
-    return {row.job: np.frombuffer(row.features, np.float16) for row in rows}
 
 
 def _verdicts(connection: Connection) -> dict[str, str]:

@@ -20,7 +20,7 @@ Said = Literal["accept", "correct", "reject"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a person says of a result. seconds: that they looked at it"""
+    """Verdict of a person on a result. seconds: that they looked at it"""
 
     verdict: Said
     reason: str = ""

@@ -341,7 +341,7 @@ def _refuse_own_name(account: str) -> None:
 
 @cache
 def _nobodys() -> str:
-    """What is compared with where there is no such account: the answer takes as long, and does not tell."""
+    """Hash to compare with where there is no such account: the answer takes as long, and does not tell."""
     return HASHER.hash(secrets.token_urlsafe())
 
 
@@ -359,5 +359,5 @@ def _digest(secret: str) -> str:
 
 
 def csrf_of(secret: str) -> str:
-    """What a page sends with every change: it follows from the secret, which no script reads."""
+    """Token that a page sends with every change: it follows from the secret, which no script reads."""
     return hmac.new(secret.encode(), b"csrf", "sha256").hexdigest()

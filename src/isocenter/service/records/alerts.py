@@ -84,6 +84,6 @@ def _is_same_cause(row: Row[Any], alert: Alert) -> bool:
 
 
 def _seconds(at: str) -> float:
-    """Of a time in ISO 8601, or a day, in UTC."""
+    """Seconds of a time in ISO 8601, or a day, in UTC."""
     stated = datetime.fromisoformat(at)
     return (stated if stated.tzinfo else stated.replace(tzinfo=UTC)).timestamp()

@@ -83,7 +83,7 @@ def seal(database: Database, node: str) -> int:
 
 
 def _sealed(rows: Sequence[Row[Any]], last: Head, node: str) -> Iterator[dict[str, Any]]:
-    """What sealing writes into rows."""
+    """Columns that sealing writes into rows."""
     for row in rows:
         links = {"sequence": last.sequence + 1, "node": node, "previous": last.hash}
         event = {**{name: row._mapping[name] for name in COLUMNS}, **links}

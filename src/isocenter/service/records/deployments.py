@@ -1,4 +1,4 @@
-"""Which package answers for a model: packages that take the place of that of the settings, and who approved them.
+"""Deployments: packages that take the place of that of the settings, and who approved them.
 
 A study keeps the package that its first job was made for, unless a rollback took that package back.
 """
@@ -233,6 +233,19 @@ def models_of(
         kept = (known.get((job.model, job.model_hash)) for job in connection.execute(made))
         chosen |= {row.model: row for row in kept if row is not None}
     return {**models, **{name: ModelFacts(**row.facts) for name, row in chosen.items() if name in models}}
+
+
+def facts_by_version(
+    connection: Connection, models: Mapping[str, ModelFacts]
+) -> Callable[[str, str], ModelFacts | None]:
+    """A function of a model's name and hash that gives the facts of that version, as far as anybody knows them.
+
+    models: those of the settings. What was in the settings before is taken for what is there now; None for a model that
+    the node no longer has
+    """
+    rows = _rows(connection, deployments.c.began.is_not(None))
+    known = {(row.model, row.hash): ModelFacts(**row.facts) for row in rows}
+    return lambda model, version: known.get((model, version), models.get(model)) if model in models else None
 
 
 def is_of_arm(patient: str, arm: Row[Any]) -> bool:

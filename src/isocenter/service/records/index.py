@@ -49,7 +49,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Settled:
-    """What a study came to: done, or aside where somebody has to look at it. study: its key."""
+    """Outcome of a study: done, or aside where somebody has to look at it. study: its key."""
 
     study: str
     state: str
@@ -148,6 +148,11 @@ class Index:
         longest = select(studies.c.study, studies.c.revision).where(quiet).order_by(studies.c.last_at).limit(most)
         with self.database.read() as connection:
             return connection.execute(longest).all()
+
+    def row_of(self, study: str) -> Row[Any] | None:
+        """The row of a study; None where the node has none."""
+        with self.database.read() as connection:
+            return connection.execute(select(studies).where(studies.c.study == study)).first()
 
     def series_of(self, study: str) -> Sequence[Row[Any]]:
         """The rows of a study's series, by UID."""

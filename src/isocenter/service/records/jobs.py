@@ -103,7 +103,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Measured:
-    """What monitoring compares of a job: measures of its image, the gate's distances, and features (float16)."""
+    """Measures of a job for monitoring: those of its image, the gate's distances, and features (float16)."""
 
     measures: Mapping[str, float] = field(default_factory=dict)
     distances: Mapping[str, float] = field(default_factory=dict)

@@ -222,7 +222,7 @@ class Outbox:
 
 
 def _nothing_to_come() -> tuple[ColumnElement[bool], ...]:
-    """Of a superseded job's delivery: its peer has no note, and has got all that it gets before that."""
+    """Condition of a superseded job's delivery: its peer has no note, and has got all that it gets before that."""
     others, theirs, notes = jobs.alias("others"), deliveries.alias("theirs"), answers.alias("notes")
     name = literal(NOTE[0]).concat(deliveries.c.peer).concat(NOTE[1])
     of_study = others.c.study == jobs.c.study

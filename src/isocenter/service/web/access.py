@@ -38,7 +38,7 @@ async def _allowed(who: Who, declared: SecurityScopes) -> None:
 
 
 def roles(*names: str) -> Any:
-    """What a route depends on so that those of these roles may ask for it; `anyone`: without logging in, too."""
+    """Dependency of a route by which those of these roles may ask for it; `anyone`: without logging in, too."""
     if not names or not {*names} <= {*ROLES, ANYBODY}:
         raise ValueError(f"the roles are {', '.join(ROLES)}, or {ANYBODY} alone")
     return Security(_allowed, scopes=list(names))

@@ -22,7 +22,7 @@ router = APIRouter(prefix="/api/aside", tags=["aside"])
 
 @router.get("", dependencies=[roles(*ROLES)])
 def list_aside(node: Node, limit: Limit = 100, after: Annotated[int, Query(ge=0)] = 0) -> Listing[AsideShape]:
-    """What was set aside, and why, oldest first."""
+    """List what was set aside, and why, oldest first."""
     asides = [one for one in read_asides(node.folder) if one.number > after]
     return Listing[AsideShape](schema="isocenter.aside", rows=_shapes(node, asides[:limit]))
 

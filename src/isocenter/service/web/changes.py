@@ -58,7 +58,7 @@ def _shapes(connection: Connection, *where: ColumnElement[bool]) -> list[ChangeS
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """What cannot be done as things stand is a conflict, not a wrong request."""
+    """Refuse what cannot be done as things stand as a conflict, not as a wrong request."""
     try:
         yield
     except (ChangeError, IntegrityError) as error:

@@ -51,7 +51,7 @@ class StrokeShape(BaseModel):
 
 
 class DraftShape(BaseModel):
-    """What an account has drawn on a result and not saved; revision: of the result as it stands."""
+    """Drawing of an account on a result that is not saved; revision: of the result as it stands."""
 
     revision: int
     strokes: list[StrokeShape]
@@ -93,7 +93,7 @@ class GivenShape(BaseModel):
 
 @router.get("/{job}/draft")
 def get_draft(node: Node, who: Who, job: JobName) -> DraftShape:
-    """What the account has drawn on a result and not saved yet."""
+    """Get what the account has drawn on a result and not saved yet."""
     judged = known_result(node, job)
     refuse_hidden(node, who, judged.study)
     strokes = Drafts(node.database).of(judged.key, who.account)

@@ -1,4 +1,4 @@
-"""What stands before every request: who asks is known, only so many at once do, and none lets a request hang."""
+"""Guard before every request: who asks is known, only so many at once do, and none lets a request hang."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class Guard:
             self._in_flight -= not is_uncounted
 
     def _overload(self, scope: Scope) -> JSONResponse | None:
-        """What refuses a request before any of it is read, where as many as may be are being answered."""
+        """Refuse a request before any of it is read, where as many as may be are being answered."""
         connections = len(scope.get("state", {}).get(CONNECTIONS, ()))
         if self._in_flight < self.max_requests and connections <= MOST_CONNECTIONS:
             return None
         return _no(scope["path"], 503, "too many requests at once", f"Send it again in {RETRY_AFTER_S} s", AGAIN)
 
     async def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> JSONResponse | None:
-        """What refuses a request of somebody unknown; else the request knows who asks."""
+        """Refuse a request of somebody unknown; else the request knows who asks."""
         try:
             enter(scope, await self.identity.actor(scope, headers))
         except WebError as error:
@@ -75,7 +75,7 @@ class Guard:
 
 
 def _too_long(scope: Scope, headers: Mapping[str, str]) -> JSONResponse | None:
-    """What refuses a head that is too long (the server bounds only one that comes in several pieces), or a body."""
+    """Refuse a head that is too long (the server bounds only one that comes in several pieces), or a body."""
     length = sum(len(name) + len(value) for name, value in scope["headers"])
     if length + len(scope["path"]) + len(scope.get("query_string", b"")) > MOST_HEAD_BYTES:
         return _no(scope["path"], 431, "the headers are too long", f"Send at most {MOST_HEAD_BYTES} bytes of them")

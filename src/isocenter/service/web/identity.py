@@ -94,7 +94,7 @@ class Identity:
         return await to_thread.run_sync(self.accounts.machine, given.decode("latin-1"), limiter=THREADS)
 
     def _unknown(self, scope: Scope, headers: Mapping[str, str]) -> WebError:
-        """How somebody unknown is answered: a person is led to where one logs in."""
+        """Answer to somebody unknown: a person is led to where one logs in."""
         logs_in = self.accounts.are_known or self.settings.oidc is not None
         if logs_in and scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             path = scope["path"] + (f"?{query}" if (query := scope.get("query_string", b"").decode("latin-1")) else "")
@@ -120,7 +120,7 @@ def cookie_name(settings: Settings) -> str:
 
 
 def session_secret(settings: Settings, headers: Mapping[str, str]) -> str:
-    """What the browser keeps of its session; empty without one."""
+    """Secret that the browser keeps of its session; empty without one."""
     return cookie(headers, cookie_name(settings))
 
 
@@ -130,7 +130,7 @@ def cookie(headers: Mapping[str, str], name: str) -> str:
 
 
 def own_path(given: str) -> str:
-    """Where a person goes on after logging in: a path of this node, whatever address is given."""
+    """Path to which a person goes on after logging in: of this node, whatever address is given."""
     is_ours = re.fullmatch(r"/([!-.0-\[\]-~][!-\[\]-~]*)?", given)
     return given if is_ours else "/"
 

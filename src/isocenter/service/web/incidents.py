@@ -22,7 +22,7 @@ Kind = Annotated[str, Field(pattern=f"^({'|'.join(KINDS)})$")]
 
 
 class IncidentChange(BaseModel):
-    """What is stated of an incident; it is open until cause, action and the check of the action are stated."""
+    """Statement on an incident; it is open until cause, action and the check of the action are stated."""
 
     kind: Kind | None = None
     harm: Annotated[Words, Field(min_length=1)] | None = None

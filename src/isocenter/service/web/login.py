@@ -29,7 +29,7 @@ Password = Annotated[str, Field(max_length=MOST_LETTERS)]
 
 
 class Given(BaseModel):
-    """What a person logs in with."""
+    """Credentials with which a person logs in."""
 
     account: Annotated[str, Field(pattern=NAME)]
     password: Password
@@ -44,7 +44,7 @@ class Change(BaseModel):
 
 @router.get("/login", dependencies=[roles(ANYBODY)])
 def get_login(node: Node) -> LoginShape:
-    """How one logs in."""
+    """Get how one logs in."""
     by_password = node.accounts.exist()
     openid = None if node.settings.oidc is None else OPENID
     return LoginShape(needed=by_password or openid is not None, password=by_password, openid=openid)
@@ -179,7 +179,7 @@ def _is_secure(settings: Settings) -> bool:
 
 
 def _answer_address(request: Request, node: WebNode) -> str:
-    """Where the provider leads the browser back to: as the settings or the browser name this node."""
+    """Address to which the provider leads the browser back: as the settings or the browser name this node."""
     base = node.settings.http.url or f"{request.url.scheme}://{request.url.netloc}"
     return f"{base.rstrip('/')}{OPENID}/answer"
 

@@ -64,7 +64,7 @@ def close_alert(node: Node, who: Who, n: N, given: Reason) -> AlertShape:
 
 @router.get("/monitor", dependencies=[roles(*ROLES)])
 def get_monitor(node: Node) -> MonitorShape:
-    """What the last round of monitoring has said, within the last minute or so."""
+    """Get the result of the last round of monitoring, within the last minute or so."""
     look, wanted = last_look(node.folder), node.settings.monitor.baseline_cases
     seen = {row["version"]: row for row in look["rows"]}
     models = list[WatchedShape]()
@@ -95,6 +95,8 @@ def get_monitor(node: Node) -> MonitorShape:
                     problem=watched.get("problem", ""),
                     drift=watched.get("drift", []),
                     performance=watched.get("performance", []),
+                    site_verdict=watched.get("site_verdict", ""),
+                    site=watched.get("site", []),
                 )
             )
         held = connection.execute(select(holds).where(holds.c.undone_at.is_(None)).order_by(holds.c.n)).all()

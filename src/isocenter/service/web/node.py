@@ -42,7 +42,7 @@ TROUBLES = ("warning", "error", "critical")
 
 @router.get("/node", dependencies=[roles(*ROLES)])
 def get_node(node: Node) -> NodeShape:
-    """What the node is called, and how much lies in it."""
+    """Get the name of the node, and how much lies in it."""
     counts = {"studies": studies.c.state, "jobs": jobs.c.state, "deliveries": deliveries.c.state}
     own = node.settings.dicom
     return NodeShape(

@@ -62,7 +62,7 @@ class Provider:
     _asked: float = 0.0
 
     def address(self, back: str, state: str, nonce: str, verifier: str) -> str:
-        """Where a browser is led to log in. back: where it comes back to. Raises ProviderError."""
+        """Address at which a browser logs in. back: where it comes back to. Raises ProviderError."""
         place = self._known()["authorization_endpoint"]
         with self._session(back) as session:
             address, _ = session.create_authorization_url(place, state=state, nonce=nonce, code_verifier=verifier)
@@ -108,7 +108,7 @@ class Provider:
         )
 
     def _known(self) -> dict[str, Any]:
-        """What the provider states of itself, OpenID Connect Discovery 1.0 4."""
+        """Statements of the provider on itself, OpenID Connect Discovery 1.0 4."""
         if not self._stated or time.monotonic() - self._asked > FRESH_S:
             issuer = self.settings.issuer
             stated = _asked(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
@@ -120,7 +120,7 @@ class Provider:
         return self._stated
 
     def _claims(self, token: Mapping[str, Any], nonce: str) -> dict[str, Any]:
-        """What a token states of a person, once it is certain that it was made for this login."""
+        """Claims of a token on a person, once it is certain that it was made for this login."""
         text, settings = str(token.get("id_token", "")), self.settings
         try:
             try:

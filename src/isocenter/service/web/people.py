@@ -36,7 +36,7 @@ class NewAccount(BaseModel):
 
 
 class AccountChange(BaseModel):
-    """What becomes of an account: another role; the end, or a new beginning; a password that the node makes."""
+    """Change of an account: another role; the end, or a new start; a password that the node makes."""
 
     role: PersonRole | None = None
     ended: bool | None = None

@@ -29,7 +29,7 @@ class Listing(BaseModel, Generic[RowType]):
 
 
 class Problem(BaseModel):
-    """What went wrong, where, and what to do."""
+    """Problem: what went wrong, where, and what to do."""
 
     problem: str
     where: str
@@ -43,7 +43,7 @@ class InferenceProblem(Problem):
 
 
 def problem_of(path: str, problem: str, where: str, remedy: str) -> dict[str, str]:
-    """What an answer to a request of this path says went wrong: a `Problem`, of that protocol an `InferenceProblem`."""
+    """Shape of a problem in the answer to a path: a `Problem`, of that protocol an `InferenceProblem`."""
     error = {"error": f"{problem}. {remedy}"} if path.startswith(f"{INFERENCE}/") else {}
     return {**error, "problem": problem, "where": where, "remedy": remedy}
 
@@ -134,7 +134,7 @@ class NoticeShape(BaseModel):
 
 
 class IncidentShape(BaseModel):
-    """What went wrong with a result; study as UID, at: when account changed it last."""
+    """Incident of a result; study as UID, at: when account changed it last."""
 
     incident: int
     study: str | None
@@ -322,13 +322,13 @@ class ReadyShape(BaseModel):
 
 
 class LiveShape(BaseModel):
-    """That the web process answers."""
+    """Answer that the web process lives."""
 
     live: bool = True
 
 
 class LoginShape(BaseModel):
-    """How one logs in; needed: false where only this machine is served, and everybody has all rights."""
+    """Login of a node; needed: false where only this machine is served, and everybody has all rights."""
 
     needed: bool
     password: bool
@@ -390,7 +390,7 @@ class AlertShape(BaseModel):
 
 
 class HoldShape(BaseModel):
-    """What an alert has done to a model: warn, abstain, rollback or stop, until a person undoes it."""
+    """Hold of an alert on a model: warn, abstain, rollback or stop, until a person undoes it."""
 
     n: int
     model: str
@@ -413,8 +413,9 @@ class BaselineShape(BaseModel):
 
 
 class WatchedShape(BaseModel):
-    """A version of a model as monitoring sees it; rows as in `drift.csv` and `performance.csv`.
+    """A version of a model as monitoring sees it; rows as in `drift.csv`, `performance.csv` and `site.csv`.
 
+    site_verdict: whether the baseline is like the cases that calibrated the model; empty where that is not known
     cases: since the watches have begun; problem: why it cannot be watched
     """
 
@@ -427,10 +428,12 @@ class WatchedShape(BaseModel):
     problem: str
     drift: list[dict[str, Any]]
     performance: list[dict[str, Any]]
+    site_verdict: str
+    site: list[dict[str, Any]]
 
 
 class MonitorShape(BaseModel):
-    """What the last round of monitoring has said; holds: those that stand."""
+    """Result of the last round of monitoring; holds: those that stand."""
 
     verdict: str
     at: Time | None

@@ -91,7 +91,7 @@ class Changes:
         self._digest, self._at = "", 0.0
 
     def digest(self, made: Callable[[], str]) -> str:
-        """Of what `made` gives; not asked for again within half a second."""
+        """Digest of what `made` gives; not asked for again within half a second."""
         with self._lock:
             if time.monotonic() - self._at > FRESH_S:
                 self._digest = hashlib.sha256(made().encode()).hexdigest()
@@ -100,7 +100,7 @@ class Changes:
 
 
 class Openings:
-    """What people have had open of late, so that looking at all slices of a study is one event of the audit."""
+    """Studies that people have had open of late, so that all slices of a study are one event of the audit."""
 
     def __init__(self) -> None:
         self._last: dict[tuple[str, ...], float] = {}
@@ -116,7 +116,7 @@ class Openings:
         return is_new
 
     def forget(self, *what: str) -> None:
-        """It was not opened after all."""
+        """Forget an opening that was none."""
         with self._lock:
             self._last.pop(what, None)
 
@@ -143,12 +143,12 @@ class WebNode:
 
     @cached_property
     def provider(self) -> Provider | None:
-        """With which persons log in; None where the settings name none."""
+        """Provider with which persons log in; None where the settings name none."""
         return None if self.settings.oidc is None else Provider(self.settings.oidc)
 
     @property
     def folder(self) -> FilePath:
-        """Of the node."""
+        """Folder of the node."""
         return self.settings.folder
 
     @property
@@ -227,7 +227,7 @@ Limit = Annotated[int, Query(ge=1, le=MOST_ROWS)]
 
 
 class Page(BaseModel):
-    """Which rows of a long list are asked for: `limit` of them, behind the row that `after` names."""
+    """Rows of a long list that are asked for: `limit` of them, behind the row that `after` names."""
 
     limit: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 100
     after: Annotated[str | None, Field(pattern=r"^[0-9a-f.]{1,64}$")] = None
@@ -235,7 +235,7 @@ class Page(BaseModel):
 
 
 def dicomweb_url(request: Request) -> str:
-    """Where the client reaches DICOMweb, as it names the node."""
+    """Address under which the client reaches DICOMweb, as it names the node."""
     return f"{request.url.scheme}://{request.url.netloc}/dicomweb"
 
 

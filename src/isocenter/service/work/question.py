@@ -1,4 +1,4 @@
-"""What a program asks of a model, and the reply, as they go from one process to another."""
+"""Question of a program to a model, and the reply, as they go from one process to another."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def note(database: Database, shadowed: Shadowed, values: Mapping[str, float] | N
 
 
 def differences(database: Database, shadowed: Shadowed, outcome: Outcome, masks: tuple[Path, Path]) -> dict[str, float]:
-    """How the new answer to a job differs from the one that was sent. masks: the label maps, the one sent first
+    """Differences of the new answer to a job from the one that was sent. masks: the label maps, the one sent first
 
     outcome:         1 where one has an answer and the other abstains, is refused or fails
     called_<label>:  1 where one calls a finding and the other does not

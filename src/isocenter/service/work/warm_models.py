@@ -97,7 +97,7 @@ class WarmModels:
         return model
 
     def maps_of(self, name: str, digest: str) -> AnswerMaps | None:
-        """What explains the answers of a model, kept as long as the model is; None where nobody asks for maps."""
+        """Maps that explain the answers of a model, kept as long as the model is; None where nobody asks for maps."""
         section = self.sections.get(name)
         if section is None or section.explain == "none":
             return None

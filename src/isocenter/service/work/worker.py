@@ -195,7 +195,7 @@ class Worker:
         return self._announced(job, timed, inputs, room, model)
 
     def _hold(self, job: Job) -> Row[Any] | None:
-        """What an alert has done to the model of a job."""
+        """Hold that an alert has put on the model of a job."""
         with self.index.database.read() as connection:
             return hold_of(connection, job.model)
 
@@ -221,7 +221,7 @@ class Worker:
         )
 
     def _marks(self, job: Job) -> Marks:
-        """What the DICOM objects of a job bear."""
+        """Marks that the DICOM objects of a job bear."""
         node, own = self.settings.node, self.settings.models.get(job.model)
         paths = {name: self.settings.folder / RESULTS / key / name for name, key in self.jobs.replaced_by(job).items()}
         earlier = {name: path for name, path in paths.items() if path.exists()}

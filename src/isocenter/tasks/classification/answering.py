@@ -75,7 +75,7 @@ class ClassAnswering(Task):
 
     @property
     def crossed(self) -> Mapping[str, int]:
-        """What sets of the mean of folds go by."""
+        """{head: folds} whose sets the mean of folds combines."""
         return self.certainty.crossed("class")
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:

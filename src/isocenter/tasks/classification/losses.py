@@ -10,7 +10,6 @@ import numpy as np
 
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
-from isocenter.tasks.shared import evidential
 from isocenter.values import Floats
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ class Loss:
     plain:   it is cross-entropy itself, which alone takes smoothed targets and grades
     hardest: share of a batch, the hardest of it, that counts
     weighs:  classes count by their effective numbers of cases
-    states_evidence: logits say how much evidence there is, too
     adjusts: the logarithm of its share is added to each class's logit
     """
 
@@ -53,7 +51,6 @@ class Loss:
     hardest: float = 1.0
     weighs: bool = False
     adjusts: bool = False
-    states_evidence: bool = False
 
     @property
     def balances(self) -> bool:
@@ -88,12 +85,6 @@ LOSSES: Mapping[str, Loss] = {
         "cross-entropy that adds the logarithm of its share to each class's output, so that rare classes keep room",
         "arXiv:2007.07314",
         adjusts=True,
-    ),
-    "evidential": Loss(
-        evidential,
-        "the network states its evidence, from which epistemic uncertainty is computed",
-        "arXiv:1806.01768",
-        states_evidence=True,
     ),
 }
 

@@ -247,7 +247,7 @@ class Classification(ClassScoring):
         }
 
     def checked(self) -> Classification:
-        """With numbers for each class, and prices; PlanError names the setting that cannot be."""
+        """Fill numbers for each class, and prices; PlanError names the setting that cannot be."""
         positive = positive_of(self.positive, self.classes)
         costs = costs_of(self.costs, len(self.classes))
         prevalence = by_class(self.prevalence, self.classes, (positive or usual_positives(self.classes) or ("",))[0])
@@ -298,11 +298,6 @@ class Classification(ClassScoring):
         """Logits in the shares of the training cases."""
         shifts = {} if self.order in BETWEEN else self.prior_shift or {}
         return as_they_come(self.loss_name, self.classes, shifts, self.weights or {}, outputs)
-
-    @property
-    def states_evidence(self) -> bool:
-        """Whether the loss teaches evidence."""
-        return LOSSES[self.loss_name].states_evidence
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, how cases are drawn, and AUROC or kappa to select and judge."""

@@ -126,13 +126,13 @@ class Answers:
         return sorted(range(len(self.classes)), key=lambda n: self.classes[n] not in self.positives)
 
     def role(self, index: int) -> str:
-        """In words, whether a class is positive; empty where every class is."""
+        """Word on whether a class is positive; empty where every class is."""
         name, others = self.classes[index], len(self.positives) < len(self.classes)
         return f"; {name} is {'positive' if name in self.positives else 'negative'}" if others else ""
 
     @property
     def _parting(self) -> int:
-        """Of two classes the one whose threshold parts them: the positive one, unless the other alone has one."""
+        """The class of two whose threshold parts them: the positive one, unless only the other has one."""
         return int(self.classes[1] in self.thresholds or self.classes[0] not in self.thresholds)
 
 
@@ -145,7 +145,7 @@ class ClassScoring(ClassAnswering):
 
     @property
     def primaries(self) -> frozenset[str]:
-        """Those of classes, and of grades and costs what they add."""
+        """Primary metrics of classes, and those that grades and costs add."""
         return primaries_of(ordered=self.is_ordered, costly=bool(self.costs))
 
     @property
@@ -203,7 +203,7 @@ class ClassScoring(ClassAnswering):
         return overview(self._sided(table), folds_of(table))
 
     def case_values(self, table: Table) -> list[CaseValues]:
-        """What AUROC, calls, costs and Brier score are made of."""
+        """Values of which AUROC, calls, costs and Brier score are made."""
         return [*class_values(self._sided(table), table["case"].to_numpy(str)), *column_values(table)]
 
     def guess(self, table: Table) -> Guess:
@@ -288,7 +288,7 @@ def summary_rows(answers: Answers, *, seed: Seed) -> list[Row]:
 
 
 def class_values(answers: Answers, cases: np.ndarray) -> Iterator[CaseValues]:
-    """What figures of all classes, then of each class against the rest, are made of; cases: (cases,) ids."""
+    """Values of which figures of all classes, then of each class against the rest, are made; cases: (cases,) ids."""
     predicted, reference, patients = answers.predicted, answers.reference, answers.patients
     if len(answers.classes) == 2 and len(set(reference.tolist())) == 2:
         yield CaseValues("auroc", "all", "area", cases, patients, answers.probabilities[:, 1], reference == 1)
@@ -317,7 +317,7 @@ def overview(answers: Answers, folds: int) -> list[Figure]:
 
 
 def _how_called(answers: Answers) -> str:
-    """By which rule the cases in the matrix are called, and by which the figures by class; empty if by the same."""
+    """Rules by which cases in the matrix, and figures by class, are called; empty if by the same."""
     asked = max(n for n, name in enumerate(answers.classes) if name in answers.positives)
     called, words = answers.called(asked)
     if np.array_equal(called, answers.predicted == asked):

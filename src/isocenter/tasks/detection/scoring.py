@@ -98,7 +98,7 @@ class BoxScoring(BoxAnswering):
         return pd.DataFrame(rows)
 
     def _tracks(self, predicted: BoundingBoxes, reference: BoundingBoxes, case: str) -> str | None:
-        """What scores of tracks need, of a frame of a clip."""
+        """Entries that scores of tracks need, of a frame of a clip."""
         assert predicted.scores is not None  # noqa: S101 - as decoded
         ours, theirs = predicted.corners[predicted.scores >= self._level], reference.corners
         return frame_cell(case, ours, theirs, reference.numbers, box_iou(theirs, ours))
@@ -422,7 +422,7 @@ def _numbers(text: str, columns: int) -> Floats:
 
 
 def overview(answers: Answers, overlap: float, folds: int) -> list[Figure]:
-    """Of each class, and of all boxes together.
+    """Overview of each class, and of all boxes together.
 
     overlap: from which a box is right
     folds:   how many models have scored the cases

@@ -61,7 +61,7 @@ class FindingAnswering(Task):
 
     @property
     def crossed(self) -> Mapping[str, int]:
-        """What sets of the mean of folds go by."""
+        """{head: folds} whose sets the mean of folds combines."""
         return self.certainty.crossed("findings")
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:

@@ -136,7 +136,7 @@ class FindingScoring(FindingAnswering):
         return overview(self.known(table), folds_of(table))
 
     def case_values(self, table: Table) -> list[CaseValues]:
-        """What AUROC, calls and Brier score of each finding are made of."""
+        """Values of which AUROC, calls and Brier score of each finding are made."""
         known = self.known(table)
         cases = {name: table.loc[table["label"] == name, "case"].to_numpy(str) for name in known}
         made = [one for name, own in known.items() for one in called_values(name, own, cases[name])]
@@ -286,5 +286,5 @@ def _rarest(cases: int, known: Mapping[str, Called], where: Mapping[str, np.ndar
 
 
 def labelled(given: Mapping[str, V]) -> dict[str, V]:
-    """What is given by finding, by the label of its rows in tables."""
+    """Values by finding, by the label of its rows in tables."""
     return {figure_label(name, "finding"): value for name, value in given.items()}

@@ -167,7 +167,7 @@ class ObjectAnswering(Task):
         return decoder.candidates(*(np.asarray(maps[name], dtype=np.float32) for name in ("inside", "height")))
 
     def _on(self, geometry: Geometry) -> dict[str, Any]:
-        """What an image's own grid makes of the decoder: the smallest object in its voxels, and its sides."""
+        """Decoder on an image's own grid: the smallest object in its voxels, and its sides."""
         return {"smallest": self.smallest / self._voxel(geometry), "smooth": smoothing_on(geometry)}
 
     def _voxel(self, geometry: Geometry) -> float:

@@ -81,7 +81,7 @@ class ObjectScoring(ObjectAnswering):
         return {"case": case.id, "patient": case.patient, "label": "all", **row}
 
     def _tracks(self, prediction: Prediction, reference: Array, case: str) -> str | None:
-        """What scores of tracks need, of a frame of a clip."""
+        """Entries that scores of tracks need, of a frame of a clip."""
         (_, ours), (numbers, theirs) = (boxes_of_numbers(one) for one in (np.asarray(prediction.data), reference))
         both = instance_overlap(np.asarray(prediction.data), reference)
         shared = np.zeros((len(theirs), len(ours)))

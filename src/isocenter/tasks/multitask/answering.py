@@ -39,13 +39,8 @@ class PartAnswering(Task):
 
     @property
     def crossed(self) -> Mapping[str, int]:
-        """What sets and intervals of the parts go by."""
+        """{head: folds} whose sets and intervals the parts combine."""
         return {head_of(name, key): folds for name, part in self.parts.items() for key, folds in part.crossed.items()}
-
-    @property
-    def states_evidence(self) -> bool:
-        """Whether a part does."""
-        return any(part.states_evidence for part in self.parts.values())
 
     @property
     def saliency_targets(self) -> tuple[str, ...]:

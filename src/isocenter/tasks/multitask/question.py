@@ -67,7 +67,7 @@ def _weights_from(given: Any) -> dict[str, float] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeighting:
-    """How much the loss of each of several parts counts.
+    """Weighting of the losses of several parts.
 
     weighting:    "uncertainty" learns it with the weights of the network, "fixed" keeps `loss_weights`
     loss_weights: {part: by what its loss is multiplied}
@@ -90,7 +90,7 @@ class Joined(LossWeighting):
 
     @classmethod
     def of_kinds(cls, kinds: Sequence[type[Task]]) -> Joined:
-        """At least two different kinds; PlanError where one is named twice."""
+        """Make a task of at least two different kinds; PlanError where one is named twice."""
         ordered = tuple(sorted(kinds, key=lambda kind: kind.name))
         if len({kind.name for kind in ordered}) < len(ordered) or len(ordered) < 2:
             named = SIGN.join(kind.name for kind in ordered)
@@ -119,7 +119,7 @@ class Joined(LossWeighting):
 
     @property
     def alternatives(self) -> tuple[frozenset[str], ...]:
-        """What each kind needs: a case may lack references of a part."""
+        """References that each kind needs: a case may lack those of a part."""
         return tuple(kind.needs for kind in self.kinds)
 
     @property
@@ -148,7 +148,7 @@ class Multitask(LossWeighting, PartScoring):
         raise NotImplementedError("the kinds are joined before they have settings")
 
     def checked(self) -> Multitask:
-        """With parts that have an output for every voxel first; PlanError for weights of other parts."""
+        """Put parts that have an output for every voxel first; PlanError for weights of other parts."""
         check_weights(self.loss_weights or {}, list(self.parts))
         ordered = dict(sorted(self.parts.items(), key=lambda item: (not is_dense(item[1]), item[0])))
         return replace(self, parts=ordered)
@@ -170,7 +170,7 @@ class Multitask(LossWeighting, PartScoring):
 
     @property
     def alternatives(self) -> tuple[frozenset[str], ...]:  # type: ignore[override]
-        """What each part needs: a case may lack references of a part."""
+        """References that each part needs: a case may lack those of a part."""
         return tuple(part.needs for part in self.parts.values())
 
     @property
@@ -185,7 +185,7 @@ class Multitask(LossWeighting, PartScoring):
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        """Those of the first part: of the label map, where there is one."""
+        """Labels of the first part: of the label map, where there is one."""
         return self._first.labels
 
     @property
@@ -200,7 +200,7 @@ class Multitask(LossWeighting, PartScoring):
 
     @property
     def terms(self) -> Mapping[str, Sequence[float]]:
-        """With learnt weighting the loss has a variance for each part."""
+        """Learnt terms of the loss: with learnt weighting a variance for each part."""
         return {"log_variance": [0.0] * len(self.parts)} if self.weighting == "uncertainty" else {}
 
     @property

@@ -25,7 +25,7 @@ class PartScoring(PartAnswering):
 
     @property
     def primaries(self) -> frozenset[str]:
-        """Those of all parts."""
+        """Primary metrics of all parts."""
         return frozenset().union(*(part.primaries for part in self.parts.values()))
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
@@ -77,7 +77,7 @@ class PartScoring(PartAnswering):
         ]
 
     def case_values(self, table: Table) -> list[CaseValues]:
-        """What the figures of each part are made of, whose name stands before the label."""
+        """Values of which the figures of each part are made, whose name stands before the label."""
         return [
             replace(values, label=f"{name}{LABEL_SEPARATOR}{values.label}")
             for name, own in part_tables(self, table).items()

@@ -25,7 +25,7 @@ from isocenter.belief import (
     widened,
 )
 from isocenter.errors import DatasetError
-from isocenter.tasks.regression.losses import BARS, LEAST_LOG, MOST_LOG
+from isocenter.tasks.regression.losses import LEAST_LOG, MOST_LOG, NOISES
 from isocenter.tasks.shared import BETWEEN, Shares, each_of, mean_of
 from isocenter.tasks.task import Task
 from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
@@ -50,14 +50,14 @@ class ValueAnswering(Task):
     units: Mapping[str, str]
     mean: Mapping[str, float]
     deviation: Mapping[str, float]
-    noise: Literal["none", "gaussian", "quantiles", "evidential"]
+    noise: Literal["none", "gaussian", "quantiles"]
     error_factor: Mapping[str, float] | None
     certainty: Certainty
 
     @property
     def is_noisy(self) -> bool:
         """Whether the network predicts an error bar for each case."""
-        return self.noise in ("gaussian", "evidential")
+        return self.noise == "gaussian"
 
     @property
     def saliency_targets(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ class ValueAnswering(Task):
 
     @property
     def crossed(self) -> Mapping[str, int]:
-        """What intervals of the mean of folds go by."""
+        """{head: folds} whose intervals their mean combines."""
         return self.certainty.crossed(HEAD)
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
@@ -109,7 +109,7 @@ class ValueAnswering(Task):
         count = len(self.targets)
         if self.noise == "none":
             return outputs, None
-        bars = BARS[self.noise]
+        bars = NOISES[self.noise]
         errors = np.exp(0.5 * np.clip(outputs[count : count * (1 + bars)], LEAST_LOG, MOST_LOG))
         return outputs[:count], errors * np.tile(factors, bars).reshape(-1, *[1] * (outputs.ndim - 1))
 

@@ -17,11 +17,7 @@ LEAST_LOG, MOST_LOG = -10.0, 10.0
 # By which power of its own variance a case's likelihood is weighed, as in the paper's trials: arXiv:2203.09168.
 BETA = 0.5
 # {what a network says of its error: how many numbers for each value}
-NOISES: Mapping[str, int] = {"none": 0, "gaussian": 1, "quantiles": 2, "evidential": 3}
-# {the same: how many of them, the first, are error bars, as logarithms of their squares}
-BARS: Mapping[str, int] = {**NOISES, "evidential": 1}
-# How much evidence for what is wrong costs, as in the paper's trials: arXiv:1910.02600.
-MISLEADING = 0.01
+NOISES: Mapping[str, int] = {"none": 0, "gaussian": 1, "quantiles": 2}
 
 
 def huber(values: Tensor, truth: Tensor) -> Tensor:
@@ -60,20 +56,6 @@ def weighted_likelihood(values: Tensor, logs: Tensor, truth: Tensor) -> Tensor:
     logs = logs.clamp(LEAST_LOG, MOST_LOG)
     cost = 0.5 * (logs + (values - truth) ** 2 / logs.exp())
     return cost * logs.detach().exp() ** BETA
-
-
-def normal_inverse_gamma(values: Tensor, logs: Tensor, truth: Tensor) -> Tensor:
-    """Negative logarithm of the density under a distribution of means and variances, and the cost of wrong evidence.
-
-    logs: (batch, 3 targets) logarithms of the expected variance, of the cases that the mean is worth (nu), and of those
-          of half the variance less 1 (alpha - 1)
-    Amini et al., NeurIPS 2020, arXiv:1910.02600
-    """
-    variance, nu, beyond = logs.clamp(LEAST_LOG, MOST_LOG).exp().chunk(3, dim=1)
-    alpha = 1 + beyond
-    spread, error = 2 * variance * beyond * (1 + nu), values - truth
-    cost = 0.5 * torch.log(torch.pi / nu) - alpha * spread.log() + (alpha + 0.5) * (nu * error**2 + spread).log()
-    return cost + alpha.lgamma() - (alpha + 0.5).lgamma() + MISLEADING * error.abs() * (2 * nu + alpha)
 
 
 LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"huber": huber, "mse": squared, "mae": absolute}

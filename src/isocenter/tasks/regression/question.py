@@ -15,7 +15,7 @@ from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Metrics, shares_of
 from isocenter.lazy import stats, torch
 from isocenter.tasks.regression.answering import HEAD
-from isocenter.tasks.regression.losses import LOSSES, NOISES, normal_inverse_gamma, pinball, weighted_likelihood
+from isocenter.tasks.regression.losses import LOSSES, NOISES, pinball, weighted_likelihood
 from isocenter.tasks.regression.scoring import METRICS, ValueScoring, measured_of
 from isocenter.tasks.settings import LOSS
 from isocenter.tasks.shared import Measured, crossed, place_of_target
@@ -63,7 +63,7 @@ def _units(given: Mapping[str, str] | None) -> dict[str, str]:
 
 def open_factors(settings: Mapping[str, Any]) -> dict[str, Decision]:
     """The factors of error bars are open where a person asks for these."""
-    if settings["noise"] not in ("gaussian", "evidential"):
+    if settings["noise"] != "gaussian":
         return {}
     return {"task.error_factor": Decision(None, "it is found on validation cases after training")}
 
@@ -77,7 +77,7 @@ class Regression(ValueScoring):
     mean:         {target: of the training cases}, by which and by `deviation` the network's outputs are standardised
     deviation:    {target: standard deviation of the training cases}
     noise:        "gaussian": the network predicts an error bar for each case; "quantiles": the two ends of an interval;
-                  "evidential": an error bar, and how much evidence there is for value and bar; "none": nothing
+                  "none": nothing
     loss_name:    "huber", "mse" or "mae", of standardised values; with noise the likelihood takes its place
     error_factor: {target: by what its error bar is multiplied}; None until validation cases have decided
     certainty:    the intervals that are to hold, and what makes them so
@@ -89,7 +89,7 @@ class Regression(ValueScoring):
     deviation: Mapping[str, float] = setting(
         words=Sentence("The standard deviation is {each}"), target=True, compared=True
     )
-    noise: Literal["none", "gaussian", "quantiles", "evidential"] = setting(
+    noise: Literal["none", "gaussian", "quantiles"] = setting(
         "none",
         Sentence("The network predicts its own error bar, by {value} noise", "The network predicts no error bar"),
         follows=open_factors,
@@ -149,7 +149,7 @@ class Regression(ValueScoring):
         }
 
     def checked(self) -> Regression:
-        """With numbers of its targets alone; PlanError names the setting that cannot be."""
+        """Keep numbers of its targets only; PlanError names the setting that cannot be."""
         mean, deviation = ({name: own[name] for name in self.targets} for own in (self.mean, self.deviation))
         units = {name: self.units.get(name, "") for name in self.targets}
         check_settings(self.targets, mean, deviation, self.error_factor or {})
@@ -172,11 +172,6 @@ class Regression(ValueScoring):
         if order is None:
             return None
         return tuple(part * count + place for part in range(1 + NOISES[self.noise]) for place in order)
-
-    @property
-    def states_evidence(self) -> bool:
-        """Whether error bars are those of a normal inverse-gamma distribution."""
-        return self.noise == "evidential"
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, no scaling of images, R² to select and MAE to judge."""
@@ -206,9 +201,7 @@ class Regression(ValueScoring):
         # A hole is filled before anything is computed: no gradient survives a NaN, not even one multiplied by 0.
         known = target.isfinite()
         truth = torch.where(known, target, 0.0).float()
-        if self.noise == "evidential":
-            cost = normal_inverse_gamma(values, logs, truth)
-        elif self.is_noisy:
+        if self.is_noisy:
             cost = weighted_likelihood(values, logs, truth)
         elif self.noise == "quantiles":
             cost = pinball(values, logs, truth, self.certainty.coverage)

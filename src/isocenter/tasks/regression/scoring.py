@@ -113,7 +113,7 @@ class ValueScoring(ValueAnswering):
         return drawn
 
     def case_values(self, table: Table) -> Sequence[CaseValues]:
-        """What errors and their standardised means are made of."""
+        """Values of which errors and their standardised means are made."""
         return error_values(self.deviation, table)
 
     def guess(self, table: Table) -> Guess:
@@ -143,7 +143,7 @@ def measured_of(table: Table, targets: Sequence[str]) -> list[Measured]:
 
 
 def labelled(given: Mapping[str, V]) -> dict[str, V]:
-    """What is given by target, by the label of its rows in tables."""
+    """Values by target, by the label of its rows in tables."""
     return {figure_label(name, TARGET): value for name, value in given.items()}
 
 
@@ -187,7 +187,7 @@ def summary_rows(
 
 
 def error_values(deviation: Mapping[str, float], table: Table) -> list[CaseValues]:
-    """What the MAE of each target is made of, and of several that of all, in deviations of the training cases."""
+    """Values of which the MAE of each target, and of several that of all, in training deviations, is made."""
     sized = table.assign(mae=table["difference"].abs())[["case", "patient", "label", "mae"]]
     if table["label"].nunique() < 2:
         return column_values(sized)

@@ -93,7 +93,7 @@ class MaskAnswering(Task):
 
     @property
     def writes(self) -> tuple[int, ...]:
-        """For each output the value that it marks; where they overlap a later one overwrites an earlier one."""
+        """Value that each output marks; where they overlap a later one overwrites an earlier one."""
         return (*([0] if self.exclusive else []), *(label.value for label in self.channel_labels))
 
     @property
@@ -126,7 +126,7 @@ class MaskAnswering(Task):
 
     @property
     def crossed(self) -> Mapping[str, int]:
-        """What intervals of volumes by the mean of folds go by."""
+        """{head: folds} whose intervals of volumes their mean combines."""
         return self.certainty.crossed("mask")
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
@@ -140,7 +140,7 @@ class MaskAnswering(Task):
 
     @property
     def probable(self) -> VoxelProbabilities:
-        """What makes probabilities, and label maps, of outputs."""
+        """Map from outputs to probabilities and label maps."""
         names = ("background", *self.names) if self.exclusive else self.names
         return VoxelProbabilities(
             names, self.exclusive, self.certainty.calibrator, self.writes, bool(self.calibrated_map)

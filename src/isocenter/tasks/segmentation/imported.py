@@ -75,7 +75,7 @@ class ImportedSegmentation(Segmentation):
         raise PlanError("a model of another program is not trained here", "task.name", "Choose segmentation")
 
     def checked(self) -> Self:
-        """As any segmentation; PlanError where its outputs do not fit its labels."""
+        """Check it like any segmentation; PlanError where its outputs do not fit its labels."""
         if not self.writes or not set(self.writes) <= {0, *(label.value for label in self.classes)}:
             raise PlanError("outputs and labels do not fit together", "task.writes", "Adopt the model again")
         return super().checked()
@@ -131,7 +131,7 @@ class ImportedSegmentation(Segmentation):
         return {"mask": mean_of(each, shares)}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
-        """As any segmentation, with a note on each region of which the label map does not hold all."""
+        """Decode it like any segmentation, with a note on each region of which the label map does not hold all."""
         if self.exclusive or self.regions is not None:
             return super().decode(slabs, geometry)
         counts = np.zeros((2, len(self.writes)), dtype=np.int64)

@@ -24,8 +24,6 @@ NEIGHBOURS = frozenset(name for name, term in TERMS.items() if term.counts == "s
 OF_SHARES = ("dice+ce", "ce")
 # The logit of a class that is a part of the background: a probability of 0, and no infinity that 0 is multiplied with.
 NEVER = -1e4
-# Terms that count the classes: where one of them is a part of the background they would count it still.
-OF_CLASSES = frozenset({"evidential"})
 
 
 def known_structures(truth: Truth, logits: Tensor) -> Tensor | None:

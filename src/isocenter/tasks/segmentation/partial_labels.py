@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isocenter.errors import DatasetError, counted, listed
-from isocenter.tasks.segmentation.loss import NEIGHBOURS, OF_CLASSES, OF_SHARES
+from isocenter.tasks.segmentation.loss import NEIGHBOURS, OF_SHARES
 from isocenter.tasks.shared import crossed
 from isocenter.values import Dataset, Decision, Fingerprint, Label
 
@@ -124,9 +124,6 @@ def suited_loss(settings: Mapping[str, Any]) -> dict[str, Decision]:
     if settings["readers"] == "soft" and len(settings["observers"] or ()) > 1 and loss not in OF_SHARES:
         because = f"{loss} cannot learn the share of readers, which task.readers asks for"
         return {"task.loss": Decision(OF_SHARES[0], because)}
-    if settings["partial"] and OF_CLASSES & set(loss.split("+")):
-        because = f"{loss} counts the classes, and in some cases one of them is a part of the background"
-        return {"task.loss": Decision("dice+ce", because)}
     if not looks_at_unknown(settings) or not NEIGHBOURS & set(loss.split("+")):
         return {}
     because = f"{loss} looks at the neighbours of a voxel, of which not all are known"

@@ -15,7 +15,6 @@ from isocenter.evaluation import Metrics
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.segmentation.loss import (
     NEIGHBOURS,
-    OF_CLASSES,
     OF_SHARES,
     known_structures,
     mask_loss,
@@ -268,7 +267,7 @@ class Segmentation(MaskScoring):
         }
 
     def checked(self) -> Self:
-        """With tolerances of regions, without what is no label; PlanError names the setting that cannot be."""
+        """Keep tolerances of regions, without what is no label; PlanError names the setting that cannot be."""
         silent = {self.ignore, self.background} - {0, None}
         labels = tuple(label for label in self.classes if label.value not in silent)
         regions = self.regions or None
@@ -301,7 +300,7 @@ class Segmentation(MaskScoring):
 
     @property
     def target_sides(self) -> tuple[int, ...] | None:
-        """As `mirrored`; where cases know some structures only, also what their codes become."""
+        """Sides as in `mirrored`; where cases know some structures only, also what their codes become."""
         own = self.mirrored
         return self.truth.sides_changed(own) if self.partial and names_sides(own) and own is not None else own
 
@@ -319,11 +318,6 @@ class Segmentation(MaskScoring):
     def uncertainty(self) -> Uncertain:
         """Classes, or structures each of which is there or not."""
         return "classes" if self.exclusive else "labels"
-
-    @property
-    def states_evidence(self) -> bool:
-        """Whether the loss teaches evidence."""
-        return self.exclusive and "evidential" in self.loss_name.split("+")
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net that is selected and judged by Dice, and where little is drawn, patches about what is."""
@@ -379,7 +373,7 @@ class Segmentation(MaskScoring):
 
 
 def _several(labels: Sequence[Label], fingerprint: Fingerprint) -> Decision:
-    """In which share of the training references each label has several pieces."""
+    """Share of the training references in which each label has several pieces."""
     counts = {label.name: _components(label, fingerprint) for label in labels}
     shares = {name: round(float(np.mean(np.array(own) > 1)), 4) for name, own in counts.items() if own}
     words = [f"label {name} in {sum(n > 1 for n in own)} of {len(own)}" for name, own in counts.items() if own]
@@ -580,9 +574,6 @@ def _check_known(task: Segmentation) -> None:
     if strange := sorted({name for own in task.partial or () for name in own} - set(task.names)):
         remedy = f"Name {', '.join(task.names)}, or declare labels and regions with --labels, as cases know them"
         raise PlanError(f"there is no structure {strange[0]!r} that a case could know", "task.partial", remedy)
-    if task.partial and (counted_ones := sorted(OF_CLASSES & set(task.loss_name.split("+")))):
-        problem = f"{counted_ones[0]} counts the classes, and in some cases one of them is a part of the background"
-        raise PlanError(problem, "task.loss", "Choose --set task.loss=dice+ce")
     values, known = [label.value for label in task.classes], combinations(task.partial, task.names)
     held = tuple(labels_held(values, task.structures, own) for own in known)
     # Refuses too many combinations, and too many ways in which readers are divided.

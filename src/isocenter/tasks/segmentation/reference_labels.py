@@ -96,7 +96,7 @@ def _refuse_strange(held: Mapping[str, Held], labels: Sequence[Label], lacking: 
 
 
 def _remedy(theirs: Mapping[int, str], free: Iterable[str]) -> str:
-    """How to state the meaning of values, {value: name}: an example in which those without a name get one of `free`."""
+    """Remedy that states what values mean, {value: name}, by an example: those without a name get one of `free`."""
     left = iter(free)
     stated = {value: theirs[value] or next(left, f"{OTHER}{value}") for value in sorted(theirs)}
     text = shlex.quote(",".join(f"{value}={name}" for value, name in stated.items()))

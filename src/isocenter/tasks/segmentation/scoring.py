@@ -301,7 +301,7 @@ class Volumes:
 
 
 def volume_intervals(table: Table, *, seed: Seed) -> Iterator[Row]:
-    """How often the intervals of volumes hold those of the references, and how wide they are."""
+    """Rows on how often the intervals of volumes hold those of the references, and how wide they are."""
     columns = {f"{MEASURED[0]}_{side}": side for side in (LOW, HIGH)}
     if not set(columns) <= set(table):
         return

@@ -46,7 +46,7 @@ class Truth:
 
     @property
     def outside(self) -> int | None:
-        """What a target has where nothing is known; None where everything is."""
+        """Value of a target where nothing is known; None where everything is."""
         return self.codes.unknown if self.is_partial else None
 
     @property
@@ -115,7 +115,7 @@ class Truth:
         return np.where(self._known(consensus), taught, self.codes.unknown).astype(np.uint8)
 
     def of(self, case: Case) -> DrawnMap:
-        """What predictions are scored on; values that the model does not know are background.
+        """Map on which predictions are scored; values that the model does not know are background.
 
         Raises DatasetError for voxels of a structure that is unknown in the case.
         """

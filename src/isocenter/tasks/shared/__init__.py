@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from isocenter.tasks.shared.averages import BETWEEN, EACH, ENDS, OUTPUT, WITHIN, Shares, each_of, log_mean, mean_of
     from isocenter.tasks.shared.binary_scores import Called, called_values, label_rows, noted
     from isocenter.tasks.shared.discrimination_figures import discrimination, pooled_note
-    from isocenter.tasks.shared.evidence import evidential
     from isocenter.tasks.shared.fineness import COARSEST, axes_of, coarser
     from isocenter.tasks.shared.label_maps import (
         label_values,

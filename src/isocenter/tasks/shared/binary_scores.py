@@ -68,7 +68,7 @@ def _of_calls(metric: str, called: np.ndarray, truth: np.ndarray, weights: Float
 
 
 def called_values(name: str, given: Called, cases: np.ndarray) -> Iterator[CaseValues]:
-    """What AUROC, sensitivity and specificity of one label are made of; cases: (cases,) ids."""
+    """Values of which AUROC, sensitivity and specificity of one label are made; cases: (cases,) ids."""
     truth, called = given.truth, given.called
     if truth.any() and not truth.all():
         yield CaseValues("auroc", name, "area", cases, given.patients, given.scores, truth)

@@ -20,7 +20,7 @@ Curves = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def pooled_note(folds: int) -> str:
-    """What the caption of curves by the scores of several models must say; empty of one model."""
+    """Note for the caption of curves by the scores of several models; empty of one model."""
     return POOLED.format(folds) if folds > 1 else ""
 
 

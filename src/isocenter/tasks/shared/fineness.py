@@ -26,6 +26,6 @@ def coarser(fingerprint: Fingerprint, across: float, enough: float, words: str) 
 
 
 def axes_of(fingerprint: Fingerprint) -> int:
-    """Those of the network: volumes of a single slice are pictures, where all are."""
+    """Axes of the network: volumes of a single slice are pictures, where all are."""
     shapes = [case.shape for case in fingerprint.cases]
     return 2 if all(len(shape) == 2 or 1 in shape for shape in shapes) else 3

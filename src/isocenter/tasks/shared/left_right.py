@@ -46,7 +46,7 @@ CHAMBERS = frozenset({"lv", "rv", "la", "ra", "lad", "lcx", "rca", "lvot", "rvot
 
 
 def crossed(names: Sequence[str]) -> tuple[int, ...] | None:
-    """For each name the place of its counterpart on the other side, its own where it has no side.
+    """Place of each name's counterpart on the other side, its own where it has no side.
 
     None where a name has a side and nothing stands for its counterpart (none is named, or the two are no mirror
     images, as the heart's chambers): a mirrored image would then show what no patient has.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
-from isocenter.tasks.shared.evidence import mean_evidential
 from isocenter.tasks.shared.loss_terms import ace
 from isocenter.tasks.shared.overlap_losses import dice, focal_tversky, generalised_dice, tversky
 from isocenter.tasks.shared.shape_losses import boundary, centreline, distance, hausdorff
@@ -111,12 +110,6 @@ TERMS: Mapping[str, Term] = {
     ),
     "focal": Term(focal, "voxels", "easy background counts little", "arXiv:1708.02002"),
     "topk": Term(hardest, "voxels", "only the hardest tenth of the voxels counts", "arXiv:1605.06885"),
-    "evidential": Term(
-        mean_evidential,
-        "voxels",
-        "the network states the evidence of each voxel, from which epistemic uncertainty is computed",
-        "arXiv:1806.01768",
-    ),
     "dice": Term(dice, "overlap", "labels count alike, whatever their size", "arXiv:1606.04797"),
     "generalised_dice": Term(
         generalised_dice, "overlap", "labels count by the inverse square of their volume", "arXiv:1707.03237"

@@ -61,7 +61,7 @@ def compared_estimate(measured: Measured, figure: Compared, unit: str, seed: See
 
 
 def drawn_as(figure: Compared) -> dict[str, Any]:
-    """What `bootstrap_statistic` has to know of a figure."""
+    """Facts that `bootstrap_statistic` has to know of a figure."""
     return {"exact": False, "compares": figure in SCALE_FREE, "scale": SCALES.get(figure)}
 
 
@@ -87,7 +87,7 @@ def _limit(side: Literal[-1, 1], measured: Measured, unit: str, seed: Seed) -> E
     """The lower (-1) or the upper (1) limit of agreement."""
 
     def limit(predicted: Floats, reference: Floats, weights: Floats) -> Floats:
-        """It, for each weighting."""
+        """Limit for each weighting."""
         lower, upper = limits_of_agreement(predicted, reference, weights)
         return lower if side < 0 else upper
 

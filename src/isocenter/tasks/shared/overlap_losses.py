@@ -42,7 +42,7 @@ def generalised_dice(logits: Tensor, target: Tensor, weights: Tensor | None = No
 
 
 def tversky(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """As Dice, but a voxel that is missed costs more than one that is too much: for structures that are easily missed.
+    """Dice in which a missed voxel costs more than one that is too much: for structures that are easily missed.
 
     Salehi et al., arXiv:1706.05721
     """

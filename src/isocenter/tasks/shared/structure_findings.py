@@ -49,7 +49,7 @@ def measured_findings(label: Label, measured: Measurements) -> Iterator[Finding]
 
 
 def measured_names() -> tuple[str, ...]:
-    """What `measured_findings` are called, but for the channel that intensities of several name."""
+    """Names of `measured_findings`, but for the channel that intensities of several name."""
     return (*(one.concept for one in MEASURES.values()), *INTENSITIES.values())
 
 

@@ -63,7 +63,7 @@ class SurvivalAnswering(Task):
 
     @property
     def crossed(self) -> Mapping[str, int]:
-        """What bounds of the mean of folds go by."""
+        """{head: folds} whose bounds their mean combines."""
         return self.certainty.crossed("event")
 
     @property

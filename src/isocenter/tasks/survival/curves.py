@@ -117,7 +117,7 @@ def median_time(model: str, outputs: Numbers, known: Known, last: float) -> floa
 
 
 def variances(between: ArrayLike) -> dict[str, float]:
-    """Of several views: the variance of the risk over them is epistemic, and that of chance itself aleatoric.
+    """Variances of several views: that of the risk over them is epistemic, and that of chance itself aleatoric.
 
     Whatever the model, the cumulative hazard at the time of the event has an exponential law: its logarithm, which is
     on the scale of the risk, has a variance of its own. between: (1,)

@@ -193,7 +193,7 @@ class Survival(SurvivalScoring):
         }
 
     def checked(self) -> Survival:
-        """With the weights of its tables; PlanError names the setting that cannot be."""
+        """Fill the weights of its tables; PlanError names the setting that cannot be."""
         check_settings(plain_settings(self))
         return replace(self, weighed=self.censoring)
 
@@ -208,7 +208,7 @@ class Survival(SurvivalScoring):
         return tuple(Label(value, name) for value, name in enumerate(self._hazard_model.outputs(self.edges)))
 
     def compared_cases(self, cases: Sequence[Case]) -> int | None:
-        """Of a partial likelihood the cases with an event, each compared with the other cases of a batch."""
+        """Cases of a partial likelihood with an event, each compared with the other cases of a batch."""
         return event_count(cases) if self._hazard_model.relative else None
 
     @property
@@ -372,7 +372,7 @@ def calibrated(
 
 
 def _of_site(reached: Floats, events: np.ndarray) -> float:
-    """How many times as high as at training the hazard of other people is: their events by those expected of them.
+    """Ratio of other people's hazard to that at training: their events by those expected of them.
 
     The course over time stays: a site may have followed its patients for less long. Few events say little: one event
     that was expected is added to both.
@@ -384,7 +384,7 @@ def _of_site(reached: Floats, events: np.ndarray) -> float:
 def site_factor(
     values: Sequence[Mapping[str, float]], times: ArrayLike, happened: ArrayLike, last: float, known: Known
 ) -> Decision:
-    """How many times as high as at training the cumulative hazards of other people are, of a model without a baseline.
+    """Ratio of other people's cumulative hazards to those at training, of a model without a baseline.
 
     values: of `Survival.decode`, of each case; last: the horizon until which they state survival
     known: what their hazards are multiplied by already
@@ -401,7 +401,7 @@ def site_factor(
 
 
 def slope(times: ArrayLike, happened: ArrayLike, ratio: ArrayLike) -> float:
-    """By what log hazard ratios of cases that did not train are multiplied to be theirs; 1 where they cannot tell.
+    """Factor by which log hazard ratios of cases that did not train become theirs; 1 where they cannot tell.
 
     A network that has learnt its training cases by heart states ratios that are too extreme. Few events say little: the
     log hazard ratio of a standard deviation has a prior about 0, of 1.

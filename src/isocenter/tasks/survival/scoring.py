@@ -180,7 +180,7 @@ class SurvivalScoring(SurvivalAnswering):
         return overview_figures(self.outcomes(table))
 
     def case_values(self, table: Table) -> Sequence[CaseValues]:
-        """What discrimination and errors by the horizons are made of."""
+        """Values of which discrimination and errors by the horizons are made."""
         return error_values(self.outcomes, table)
 
     def guess(self, table: Table) -> Guess:
@@ -329,7 +329,7 @@ def _of_everybody(outcomes: Outcomes) -> float:
 
 
 def error_values(outcomes: Callable[[Table], Outcomes], table: Table) -> list[CaseValues]:
-    """What the integrated Brier score is made of; nothing where these cases have no such score."""
+    """Values of which the integrated Brier score is made; none where these cases have no such score."""
     own = outcomes(table)
     if _reservations(own, moments(own.horizons[-1]))[1]:
         return []
@@ -433,7 +433,7 @@ def time_axis(unit: str) -> str:
 
 
 def bound_rows(table: Table, reached: Callable[[Floats, Floats, Floats], Floats], *, seed: Seed) -> Iterator[Row]:
-    """How often times reach their lower bound, of cases that have one.
+    """Rows on how often times reach their lower bound, of cases that have one.
 
     reached: (times, events, bounds) to 1 where it does, 0 where not, or what each case adds to the mean of these
     """

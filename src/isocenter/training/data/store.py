@@ -170,7 +170,7 @@ class Prepared:
         return self.seen(region), self.kind.cut(self.target, region)
 
     def answered(self, region: Region) -> NDArray[np.float32] | None:
-        """What another model says of a region, or of the whole image."""
+        """Answer of another model for a region, or for the whole image."""
         if self.taught is None:
             return None
         return np.asarray(self.taught[(slice(None), *region)] if self.taught.ndim > 1 else self.taught, np.float32)

@@ -204,7 +204,7 @@ class Criterion:
         return Lowered(sum(added, sum(weighted[1:], weighted[0])), losses, steps)
 
     def measured(self, module: Any, batch: Batch, compute: Compute) -> dict[str, Tensor]:
-        """Of each image of a batch the losses of all objectives, added by their weights, and its pooled features.
+        """Losses of all objectives for each image of a batch, added by their weights, and its pooled features.
 
         For objectives that need no labels, by weights that learn nothing from it. Without features where the family has
         none.

@@ -25,7 +25,7 @@ OPTIMISERS: Mapping[str, Callable[[Any, float], Any]] = {
 
 
 class Pace(NamedTuple):
-    """How a weight learns: its share of the learning rate, and the share of training after which it moves."""
+    """Pace at which a weight learns: its share of the learning rate, and the share of training after which it moves."""
 
     share: float = 1.0
     start: float = 0.0

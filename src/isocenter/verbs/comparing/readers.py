@@ -41,7 +41,7 @@ def reader_tests(
 def reading_effects(
     path: Path, names: Sequence[str], values: Sequence[Mapping[tuple[str, str], CaseValues]]
 ) -> Iterator[ReadingEffect]:
-    """How much longer people read with a model than without, or than with another, and how often each is wrong.
+    """Time that reading with a model takes beside reading without, or with another, and how often each is wrong.
 
     path: as in `reader_tests`, with the column `seconds`; nothing without it, or where all read in one manner
     A reading is wrong by the column `call` (yes or no), else by a score from 0 to 1 on the other side of 0.5.

@@ -69,7 +69,7 @@ def _loops(mask: NDArray[np.bool_]) -> Iterator[Corners]:
 
 
 def _mates(order: NDArray[np.intp]) -> list[int]:
-    """For each corner the other of its pair, of corners that are sorted along the lines of the grid."""
+    """Other corner of each pair, of corners that are sorted along the lines of the grid."""
     mates = np.empty(len(order), dtype=np.int64)
     mates[order[0::2]], mates[order[1::2]] = order[1::2], order[0::2]
     return list(map(int, mates))

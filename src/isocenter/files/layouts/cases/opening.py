@@ -80,11 +80,13 @@ def lacks_images(row: CaseRow, reading: Reading) -> bool:
 
 def files_of(row: CaseRow) -> tuple[Path, ...]:
     """The files of a case, of folders all inside them; not those that state something of many cases."""
-    paths: list[Path] = []
-    for cell in (*row.images.values(), *(one for one in row.references.values() if isinstance(one, Cell))):
+    each = [files_in(cell.paths[0]) if cell.part == FOLDER else list(cell.paths) for cell in row.images.values()]
+    # The first file of each image before all others: by these a pair is known again.
+    paths = [*(own[0] for own in each if own), *(path for own in each for path in own[1:])]
+    for cell in (one for one in row.references.values() if isinstance(one, Cell)):
         is_bare = isinstance(cell.known, Annotation) and cell.part == "yolo" and not cell.known.boxes
         if cell.part not in SHARED and not is_bare:  # an empty file of YOLO is no damaged one
-            paths += files_in(cell.paths[0]) if cell.part == FOLDER else cell.paths
+            paths += cell.paths
     return tuple(dict.fromkeys(paths))
 
 

@@ -163,7 +163,7 @@ def _spelled(orientations: Iterable[int]) -> str:
 
 
 def _evenly(numbers: Sequence[int], most: int) -> list[int]:
-    """At most so many of the numbers, spread evenly over all of them."""
+    """Spread at most so many of the numbers evenly over all of them."""
     places = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
     return [numbers[n] for n in places.tolist()]
 

@@ -133,7 +133,7 @@ def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def heads_of(folder: Path) -> tuple[str, ...]:
-    """What the outputs of a package's ONNX file are called: by its task, of uncertainty, and features for its gate."""
+    """Names of the outputs of a package's ONNX file: by its task, of uncertainty, and features for its gate."""
     record = package_record(folder)
     heads, stated = tuple(tasks.build(record["task"]).heads), record["onnx"].get("uncertainty", {}).get("heads", ())
     further = [f"{head}{end}" for head in stated for end in (WITHIN, BETWEEN)]
@@ -142,13 +142,13 @@ def heads_of(folder: Path) -> tuple[str, ...]:
 
 
 def number_of(device: str) -> int:
-    """Of a GPU: "cuda:1" is 1."""
+    """Number of a GPU: "cuda:1" is 1."""
     return int(device.partition(":")[2] or 0)
 
 
 @dataclass(frozen=True)
 class Onnx:
-    """On the CPU, or on a GPU where the installed ONNX Runtime can."""
+    """ONNX Runtime on the CPU, or on a GPU where the installed one can."""
 
     name: str = "onnx"
     packages: tuple[str, ...] = ("onnxruntime",)

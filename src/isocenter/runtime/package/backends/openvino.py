@@ -50,7 +50,7 @@ class OpenVinoNetwork:
 
 @dataclass(frozen=True)
 class OpenVino:
-    """On the CPU, in the precision that is named: left to itself it would choose, and say other things than torch."""
+    """OpenVINO on the CPU, in the named precision: left to itself it would choose, and answer otherwise than torch."""
 
     name: str = "openvino"
     packages: tuple[str, ...] = ("openvino",)

@@ -117,7 +117,7 @@ class _Storing:
             secure(self.node.folder, [one.path for one in self.kept])
 
     def answer(self, base: str) -> dict[str, Any]:
-        """What was stored, and what was not and why, as DICOM JSON. base: of the URLs. PS3.18 10.5.3.2"""
+        """Answer on what was stored, and what was not and why, as DICOM JSON. base: of the URLs. PS3.18 10.5.3.2"""
         stored = [
             _referenced(one)
             | element("RetrieveURL", [f"{base}/studies/{one.study}/series/{one.series}/instances/{one.instance}"])

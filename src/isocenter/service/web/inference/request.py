@@ -59,7 +59,7 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Inference:
-    """What is asked: the model's inputs, from JSON or from the bytes behind it.
+    """Request of an inference: the model's inputs, from JSON or from the bytes behind it.
 
     shape:   (channels, *spatial)
     voxels:  from JSON; None where they come as bytes
@@ -126,7 +126,7 @@ def read_inference(text: bytes, model: ModelFacts, most_bytes: int) -> Inference
 
 
 def _taken(model: ModelFacts) -> str:
-    """What to send."""
+    """Outputs that are to be sent."""
     each = (f"{name} {kind.datatype} {list(kind.shape)}" for name, kind in inputs_of(model).items())
     return f"Send {' and '.join(each)}, as /v2/models/{model.name} states them"
 

@@ -96,7 +96,7 @@ class ModelMetadataShape(BaseModel):
 
 @router.get("", dependencies=[roles(*ROLES)])
 async def server_metadata(node: Node) -> ServerShape:
-    """What answers here."""
+    """Describe the server."""
     return ServerShape(name=node.settings.node.name, version=version("isocenter"), extensions=["binary_tensor_data"])
 
 

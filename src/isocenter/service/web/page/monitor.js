@@ -46,7 +46,7 @@ export async function showMonitor(main, { me }) {
         [one.model, pill(one.action, "aside"), one.because, timeText(one.since), mayAct ? act("Undo", `/api/monitor/holds/${one.n}/undo`, `${one.action} of ${one.model}`) : ""])))] : []),
       ...(changes.rows?.length ? [card("Changes", packages(changes.rows))] : []),
       ...(changes.rows ?? []).filter((one) => one.figures.length).map((one) => card(`Change ${one.n}, ${one.mode}, of ${one.model}`, figures(one))),
-      ...(seen.models ?? []).flatMap((one) => [card(`${one.model}: ${one.verdict}`, baseline(one)), card(`Watches of ${one.model}`, watches(one)), card(`Performance of ${one.model}`, performance(one))]),
+      ...(seen.models ?? []).flatMap((one) => [card(`${one.model}: ${one.verdict}`, baseline(one)), ...(one.site_verdict ? [card(`Is this site what ${one.model} was made on?`, make("p", { text: `${one.site_verdict}.` }), site(one))] : []), card(`Watches of ${one.model}`, watches(one)), card(`Performance of ${one.model}`, performance(one))]),
     );
   }
 
@@ -71,6 +71,12 @@ export async function showMonitor(main, { me }) {
 
   await load();
   setInterval(() => document.hidden || document.activeElement === reason || load(true).catch(() => {}), LOOK_MS);
+}
+
+// Of the baseline, once: whether the site has changed since is what watches say.
+function site({ site: rows }) {
+  return table("Tests of the site", ["Compared with", "What", "Test", "Distance", "p (Holm)", "Patients here", "Patients there"], rows.map((one) =>
+    [one.against, one.of, one.test, numberText(one.distance), numberText(one.p), String(one.patients), String(one.known)]));
 }
 
 // Watches of all cases, and levels that carry an alarm.
