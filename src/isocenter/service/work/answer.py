@@ -154,9 +154,9 @@ def answered(
                 where = f"image {number} of {len(cases)}: " if len(cases) > 1 else ""
                 examined.append(Examined(done, where, {"case": case.id, "instance": _instance(image)} if where else {}))
     except (*REFUSALS, OutputError) as error:
-        outcome = FAILED if isinstance(error, OutputError) else REFUSED
+        state = FAILED if isinstance(error, OutputError) else REFUSED
         measured_here = Measured(_means(measured))
-        return Outcome(outcome, f"{error.problem}. {error.remedy}", seconds=seconds, measured=measured_here)
+        return Outcome(state, f"{error.problem}. {error.remedy}", seconds=seconds, measured=measured_here)
     found = findings_record(examined, model)
     outcome = _stated_outcome(job, examined, found, covariates_used, measured, seconds)
     if outcome.outcome == ABSTAINED:
