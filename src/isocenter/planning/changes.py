@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from isocenter import networks
-from isocenter.errors import PlanError, counted
-from isocenter.objectives import needs_of, objective_kind
+from isocenter.errors import PlanError
+from isocenter.objectives import needs_of
 from isocenter.planning.fit_to_memory import memory_decision, prepared_bytes
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
 from isocenter.planning.rules.cascade import low_resolution, marks_decision
 from isocenter.planning.rules.covariates import context_decision, image_only
-from isocenter.planning.rules.grid import Grid, GridNeeds, flat, grid_for
+from isocenter.planning.rules.grid import GridNeeds, check_whole, grid_of
 from isocenter.planning.rules.learning import WITH_SGD
 from isocenter.planning.rules.normalisation import normalisation
-from isocenter.planning.rules.objectives import TERMS, UNLABELLED, with_sections
-from isocenter.planning.rules.preprocessing import lasting
+from isocenter.planning.rules.objectives import TERMS, with_sections
+from isocenter.planning.rules.preprocessing import check_long_clips
 from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.rules.transfer import TAKEN, with_transfer
-from isocenter.planning.sections import DRAWN_BY_GROUPS, fusion_of
+from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings
+from isocenter.planning.typed import typed
 from isocenter.runtime import Context
 from isocenter.tasks import Task, build, following, found_after_training, kind, kind_for, leaves
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan, stands_for
@@ -223,94 +222,43 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     Raises ResourceError where training would not fit, PlanError where the network cannot be built, or where patches cut
     what must not be cut.
     """
-    task, patch = build(_values(plan, "task")), tuple(plan["training.patch"])
-    cascade = _values(plan, "preprocessing").get("cascade")
-    architecture = {
-        "name": plan["network.name"],
-        "channels": len(plan["preprocessing.channels"]) * (plan["preprocessing.frames"] or 1) + (cascade is not None),
-        "marked": 0 if cascade is None else len(task.labels),
-        "spatial_dims": plan["preprocessing.ndim"],
-        "size": plan["network.size"],
-        **fusion_of(_values(plan, "network")),
-    }
-    needs = GridNeeds.of(task)
-    reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
-    cropped, spacing = plan["preprocessing.crop"] == "content", plan["preprocessing.spacing"]
-    grid = grid_for(fingerprint, needs, machine.device, reduction=reduction, spacing=spacing, cropped=cropped)
-    _refuse_cut(task, patch, grid)
-    _refuse_long(plan, fingerprint)
-    if needs.scaled and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":
-        for name in ("training.patch", "inference.patch"):
-            _refuse_part(fingerprint, plan["preprocessing.spacing"], plan[name], name)
+    chosen = typed(plan)
+    training, prepared, needs = chosen.training, chosen.preprocessing, needs_of(chosen.terms.values())
+    grid = grid_of(chosen, fingerprint, machine.device)
+    check_whole(chosen, fingerprint, grid)
+    check_long_clips(chosen, fingerprint)
     needed = peak(
-        task,
-        architecture,
-        patch,
-        int(plan["training.batch"]) + unlabelled_kept(plan),
+        chosen.task,
+        chosen.architecture,
+        training.patch,
+        training.batch + unlabelled_kept(chosen),
         machine,
-        half=plan["training.precision"] == "bf16",
-        optimiser=plan["training.optimiser"],
-        cases=prepared_bytes(grid, architecture["channels"], task),
+        half=training.precision == "bf16",
+        optimiser=training.optimiser,
+        cases=prepared_bytes(grid, prepared.inputs, chosen.task),
         count=len(fingerprint),
-        networks=2 if needs_of(objective_kind(name) for name in plan[TERMS]).partner else 1,
+        networks=2 if needs.partner else 1,
     )
     refuse_too_large(needed, machine)
     memory = memory_decision(needed, machine)
-    if cascade is not None:
+    if prepared.cascade is not None:
         before = with_memory(low_resolution(plan, fingerprint, machine), fingerprint, machine)
         memory = max(memory, before.decision("training.memory"), key=lambda decision: float(decision.value))
     return plan.with_decision("training.memory", memory)
 
 
-def unlabelled_kept(plan: Plan) -> int:
+def unlabelled_kept(settings: Settings) -> int:
     """Images of a step beside the labelled ones whose way through the network is kept for its gradient."""
-    needs = needs_of(objective_kind(name) for name in plan[TERMS])
+    needs, batch = needs_of(settings.terms.values()), settings.training.batch
     if needs.second:
-        return int(plan["training.batch"])
-    if not plan[UNLABELLED]:
+        return batch
+    if not settings.objectives.unlabelled:
         return 0
     # Of the views one is the teacher's, which learns nothing.
     views = max(1, max(0, needs.views - needs.teacher) + needs.strong) if needs.takes_unlabelled else 0
-    batch = int(plan["training.batch"])
-    unlabelled = int(plan["objectives.unlabelled_batch"] or batch)
+    unlabelled = settings.objectives.unlabelled_batch or batch
     # A second network sees both batches.
     return views * unlabelled + needs.partner * (batch + unlabelled)
-
-
-def _refuse_part(fingerprint: Fingerprint, spacing: Sequence[float] | None, patch: Sequence[int], name: str) -> None:
-    """PlanError for a patch that would show the network a part of an image, and teach it a size of the whole."""
-    shapes, steps = (np.array(one, dtype=float) for one in flat(fingerprint))
-    extent = np.rint(shapes if spacing is None else shapes * steps / np.asarray(spacing, dtype=float))
-    cut = (extent > np.asarray(patch)).any(axis=1)
-    if cut.any():
-        problem = (
-            f"{counted(int(cut.sum()), 'training case')} would be cut, and a part of an image does not show its size"
-        )
-        needed = [int(n) for n in np.ceil(extent.max(axis=0) / 4) * 4]
-        raise PlanError(problem, name, f"Give {needed}, or a coarser preprocessing.spacing")
-
-
-def _refuse_long(plan: Plan, fingerprint: Fingerprint) -> None:
-    """PlanError for an interval with which the frames that are looked at do not reach the end of a clip."""
-    chosen = _values(plan, "preprocessing")
-    interval, frames = chosen.get("interval"), chosen.get("frames")
-    if not interval or not frames:
-        return
-    lasts, unit = lasting(fingerprint, chosen.get("time_unit"))
-    long = sum(one / interval + 0.5 >= frames for one in lasts)
-    if long:
-        length = f"longer ({max(lasts):.3g} {unit}) than {frames} frames every {interval:g}"
-        problem = f"{counted(long, 'training clip lasts', 'training clips last')} {length}"
-        remedy = "Give more preprocessing.frames, or a longer interval"
-        raise PlanError(problem, "preprocessing.interval", remedy)
-
-
-def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:
-    """PlanError where what the task is taught must be whole in each patch, and most images are larger than that."""
-    because, median = task.uncut, np.median(grid.extent, axis=0).round()
-    if because and any(size < whole for size, whole in zip(patch, median, strict=True)):
-        problem = f"{because}; images have {median.astype(int).tolist()} voxels, and patches {list(patch)}"
-        raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
 
 
 def _of_part(plan: Plan, name: str) -> str:

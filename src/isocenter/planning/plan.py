@@ -21,7 +21,7 @@ from isocenter.planning.rules.objectives import TERMS, objectives_sections
 from isocenter.planning.rules.preprocessing import preprocessing
 from isocenter.planning.rules.profiles import NNUNET, profile_for
 from isocenter.planning.rules.shortcuts import Retest
-from isocenter.planning.search import unsearched
+from isocenter.planning.rules.trials import unsearched
 from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Decision, Fingerprint, Plan

@@ -19,6 +19,7 @@ from isocenter.planning.changes import with_memory, with_settings
 from isocenter.planning.checks import settings
 from isocenter.planning.fit_to_memory import family_size
 from isocenter.planning.machine import Machine
+from isocenter.planning.typed import typed
 from isocenter.tasks import build, search_values
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
@@ -114,19 +115,8 @@ class Room:
 
     def size(self, plan: Plan, name: str) -> Mapping[str, Any]:
         """The size of another family for the images of this plan."""
-        task = build({key: decision.value for key, decision in plan.sections["task"].items()})
-        size: Mapping[str, Any] = family_size(plan, name, task, self.fingerprint, self.machine).value
+        size: Mapping[str, Any] = family_size(typed(plan), name, self.fingerprint, self.machine).value
         return size
-
-
-def unsearched() -> dict[str, Decision]:
-    """The section "search" where nobody asked for one."""
-    return {
-        "minutes": Decision(None, "no search was asked for"),
-        "trials": Decision(None, "as many as the minutes of a search allow"),
-        "configurations": Decision(None, "no comparison of slices with volumes was asked for"),
-        "steps": Decision(None, "trials get equal times, or equal shares of the steps where those are set"),
-    }
 
 
 def space(plan: Plan, room: Room, *, of_fold: bool = False) -> dict[str, Domain]:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from isocenter.errors import PlanError
 from isocenter.planning.rules.anatomy import ALIKE, DIFFERENT, NUMBERED, Anatomy
 from isocenter.planning.rules.grid import GridNeeds
 from isocenter.planning.rules.profiles import ALWAYS, NEVER, NNUNET, SYMMETRIC, UNKNOWN, Profile
+from isocenter.planning.sections import Settings
 from isocenter.tasks import Task, picks_a_side
-from isocenter.transforms import Augmentation, names_sides
+from isocenter.transforms import Augmentation, check_flips, names_sides
 from isocenter.values import Decision
 
 # Axes of a picture.
@@ -153,3 +155,22 @@ def _source(name: str, value: Any, profile: Profile) -> str:
     if not value:
         return ""
     return profile.source if name in profile.why else NNUNET if name in OF_NNUNET else ""
+
+
+def check_mirroring(settings: Settings) -> None:
+    """Mirroring stays within the grid, and puts no label on the wrong side, in training and in prediction."""
+    mirrored, ndim = settings.task.mirrored, settings.preprocessing.ndim
+    settings.augmentation.check(mirrored, ndim)
+    check_flips("inference", settings.inference.flips, settings.inference.left_right, mirrored=mirrored, ndim=ndim)
+
+
+def check_mixing(settings: Settings) -> None:
+    """PlanError where an image that is mixed from two would belong to no group, or have several answers."""
+    vectors = all(head.is_vector for head in settings.task.heads.values())
+    several = len(settings.task.heads) > 1
+    mixing = [name for name in ("mixup", "cutmix") if getattr(settings.augmentation, name) > 0]
+    if mixing and settings.training.fairness in ("reweigh", "group_dro", "adversarial"):
+        raise PlanError("an image mixed from two people belongs to no group", f"augmentation.{mixing[0]}", "Give 0")
+    if mixing and (several or not vectors):
+        problem = "images are mixed only where each has one answer"
+        raise PlanError(problem, f"augmentation.{mixing[0]}", "Give 0")

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.errors import PlanError, counted
 from isocenter.planning.machine import Machine, kind_of
 from isocenter.planning.rules.profiles import NNUNET
+from isocenter.planning.sections import Settings
 from isocenter.tasks import COARSEST, Task
 from isocenter.values import BY_HAND, Decision, Fingerprint, Floats, counted_in
 
@@ -138,6 +140,46 @@ def grid_for(
         sizes = np.array(shapes, dtype=float), np.array(steps)
         return _scaled(*sizes, longest, fingerprint.unit, device, dense=needs.dense, asked=spacing)
     return _stretched(fingerprint, needs, longest, device)
+
+
+def grid_of(
+    settings: Settings, fingerprint: Fingerprint, device: str, *, coarser: float = 1.0, room: float = 1.0
+) -> Grid:
+    """The grid of a plan for these training cases.
+
+    coarser: factor between its own reduction and the one that is looked for; room: as for `grid_for`
+    """
+    chosen = settings.preprocessing
+    return grid_for(
+        fingerprint,
+        GridNeeds.of(settings.task),
+        device,
+        room=room,
+        reduction=chosen.reduction * coarser,
+        spacing=chosen.spacing,
+        cropped=chosen.crop == "content",
+    )
+
+
+def check_whole(settings: Settings, fingerprint: Fingerprint, grid: Grid) -> None:
+    """PlanError for a patch that cuts what the task must see as a whole: structures, or images whose size it learns.
+
+    grid: of the plan for these training cases
+    """
+    task, chosen, patch = settings.task, settings.preprocessing, settings.training.patch
+    because, median = task.uncut, np.median(grid.extent, axis=0).round()
+    if because and any(size < whole for size, whole in zip(patch, median, strict=True)):
+        problem = f"{because}; images have {median.astype(int).tolist()} voxels, and patches {list(patch)}"
+        raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
+    if not GridNeeds.of(task).scaled or chosen.shape is not None or chosen.crop != "none":
+        return
+    shapes, steps = (np.array(one, dtype=float) for one in flat(fingerprint))
+    extent = np.rint(shapes if chosen.spacing is None else shapes * steps / np.asarray(chosen.spacing, dtype=float))
+    for name, size in (("training.patch", patch), ("inference.patch", settings.inference.patch)):
+        if count := int((extent > np.asarray(size)).any(axis=1).sum()):
+            problem = f"{counted(count, 'training case')} would be cut, and a part of an image does not show its size"
+            needed = [int(n) for n in np.ceil(extent.max(axis=0) / 4) * 4]
+            raise PlanError(problem, name, f"Give {needed}, or a coarser preprocessing.spacing")
 
 
 def crops(fingerprint: Fingerprint) -> bool:

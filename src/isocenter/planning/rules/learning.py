@@ -7,10 +7,12 @@ import math
 import numpy as np
 
 from isocenter import networks
+from isocenter.errors import PlanError
 from isocenter.planning.machine import PROCESSOR, Machine, kind_of
 from isocenter.planning.rules.grid import Grid, usual_voxels
 from isocenter.planning.rules.profiles import NNUNET
-from isocenter.planning.sections import LEAST_BATCH
+from isocenter.planning.rules.split import check_folds
+from isocenter.planning.sections import LEAST_BATCH, Settings
 from isocenter.planning.wishes import Wishes
 from isocenter.values import Decision, Fingerprint
 
@@ -172,3 +174,26 @@ def _early_stop(minutes: float | None) -> Decision:
     if minutes is None or minutes < VERY_LONG:
         return Decision(None, "the rate falls to zero with the last step, and the best weights mostly come late")
     return Decision(20, f"of {minutes:g} minutes half may pass without improvement, no more")
+
+
+def check_learning(settings: Settings) -> None:
+    """PlanError for a training without an end, and for networks and draws that other decisions rule out."""
+    training = settings.training
+    if training.steps is None and (training.minutes is None or training.deterministic):
+        raise endless(
+            "no number of steps, which two equal runs need" if training.deterministic else "neither minutes nor steps"
+        )
+    check_folds(settings.split)
+    if (training.networks or 1) > 1 and (settings.split.folds or settings.preprocessing.cascade is not None):
+        many = "--folds" if settings.split.folds else "preprocessing.cascade"
+        problem = f"{many} makes a model of several networks already"
+        raise PlanError(problem, "training.networks", f"Give 1, or leave out {many}")
+    vectors = all(head.is_vector for head in settings.task.heads.values())
+    if training.sampling not in ("natural", "by_loss") and not vectors:
+        problem = "only whole images are drawn class by class"
+        raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")
+
+
+def endless(problem: str) -> PlanError:
+    """The error of a training whose number of steps is open."""
+    return PlanError(problem, "training.steps", "Give it, as in --set training.steps=1000")

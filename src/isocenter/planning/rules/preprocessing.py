@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from isocenter.errors import DatasetError, listed
+from isocenter import networks
+from isocenter.errors import DatasetError, PlanError, counted, listed
 from isocenter.planning.machine import kind_of
 from isocenter.planning.rules.grid import Grid, flat
 from isocenter.planning.rules.normalisation import constant_problems, depth_problems, mixed_kinds, normalisation
 from isocenter.planning.rules.profiles import NNUNET, UNKNOWN, UNKNOWN_MODALITY, profile_for
 from isocenter.planning.rules.shortcuts import Retest, without_shortcuts
+from isocenter.planning.sections import Settings
 from isocenter.quality import STATED, guessed_modality
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR, GREY, Normalisation, all_channels, without_alpha
@@ -189,3 +191,88 @@ def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:
     are_alike = most == UNKNOWN_MODALITY or own == cases
     who = "the files or the data set say" if are_alike else f"{own} of {cases} training cases say"
     return Decision(value, f"{who} so; {known}", profile.source)
+
+
+def check_preprocessing(settings: Settings) -> None:
+    """PlanError for sizes, shapes and frames that contradict each other, or that the network does not take."""
+    _check_patches(settings)
+    _check_shape(settings)
+    _check_clips(settings)
+
+
+def _check_patches(settings: Settings) -> None:
+    ndim = settings.preprocessing.ndim
+    for name, sizes in (("inference.patch", settings.inference.patch), ("training.patch", settings.training.patch)):
+        if len(sizes) != ndim or min(sizes) < 1:
+            raise PlanError(f"{sizes} in {ndim} dimensions", name, "Give one size per axis, from 1")
+    smallest, patch = settings.preprocessing.smallest, settings.training.patch
+    if smallest != patch:
+        raise PlanError(
+            f"{smallest} is not training.patch {patch}", "preprocessing.smallest", "Give both the same size"
+        )
+
+
+def _check_shape(settings: Settings) -> None:
+    """Refuse settings of the shape that contradict each other, or leave nothing of an image."""
+    chosen = settings.preprocessing
+    if not 0 <= chosen.border < 0.5:
+        raise PlanError(f"{chosen.border} of each side leaves nothing", "preprocessing.border", "Give 0 to below 0.5")
+    if chosen.aspect != "stretch" and chosen.shape is None:
+        raise PlanError(
+            f"{chosen.aspect} needs a shape to come to", "preprocessing.aspect", "Give preprocessing.shape, or stretch"
+        )
+    if chosen.frames is not None and chosen.frames < 1:
+        raise PlanError(f"{chosen.frames} frames", "preprocessing.frames", "Give 1 or more, or none for still images")
+    for name in ("spacing", "shape"):
+        sizes = getattr(chosen, name)
+        if sizes is not None and (len(sizes) != chosen.ndim or min(sizes) <= 0):
+            where = f"preprocessing.{name}"
+            raise PlanError(f"{sizes} in {chosen.ndim} dimensions", where, "Give one size above 0 per axis")
+    strangers = sorted(set(chosen.absent) - set(chosen.channels))
+    if strangers:
+        problem = f"there is no channel {strangers[0]!r}"
+        raise PlanError(problem, "preprocessing.absent", f"Choose from {', '.join(chosen.channels)}")
+    if settings.training.modality_dropout > 0 and set(chosen.absent) != set(chosen.channels):
+        problem = "training would leave out images, but no case may lack one"
+        remedy = "Plan again with --set training.modality_dropout=..., or give 0"
+        raise PlanError(problem, "training.modality_dropout", remedy)
+    if len(chosen.normalisation) != len(chosen.channels):
+        problem = f"{len(chosen.normalisation)} ways for {len(chosen.channels)} channels"
+        raise PlanError(problem, "preprocessing.normalisation", "Give one for each channel")
+
+
+def _check_clips(settings: Settings) -> None:
+    """A network of clips is told of as many frames as it is given; frames at even steps need one."""
+    chosen, name, where = settings.preprocessing, settings.network.name, "preprocessing.interval"
+    takes = networks.family_of(name).takes_gaps
+    if takes and chosen.frames is None:
+        raise PlanError(f"{name} takes clips, and these are still images", "network.name", "Choose another")
+    if takes and (stated := settings.network.size.get("frames", 1)) != chosen.frames:
+        problem = f"{stated} frames, where preprocessing.frames is {chosen.frames}"
+        raise PlanError(problem, "network.size", "Give both the same number")
+    if chosen.interval is None:
+        return
+    if not 0 < chosen.interval < math.inf:
+        raise PlanError(
+            f"frames every {chosen.interval}", where, "Give a number above 0, or none to spread them evenly"
+        )
+    if chosen.frames is None:
+        raise PlanError("still images have no frames", where, "Give none")
+    if chosen.time_unit == "frame" and chosen.interval < 1:
+        raise PlanError(f"an interval of {chosen.interval:g} frames is shorter than one frame", where, "Give 1 or more")
+    if not takes:
+        problem = f"shorter clips lack frames, and {name} cannot handle missing frames"
+        raise PlanError(problem, where, "Give none, or a network of clips such as clip_resnet")
+
+
+def check_long_clips(settings: Settings, fingerprint: Fingerprint) -> None:
+    """PlanError for an interval with which the frames that are looked at do not reach the end of a training clip."""
+    interval, frames = settings.preprocessing.interval, settings.preprocessing.frames
+    if not interval or not frames:
+        return
+    lasts, unit = lasting(fingerprint, settings.preprocessing.time_unit)
+    if long := sum(one / interval + 0.5 >= frames for one in lasts):
+        length = f"longer ({max(lasts):.3g} {unit}) than {frames} frames every {interval:g}"
+        problem = f"{counted(long, 'training clip lasts', 'training clips last')} {length}"
+        remedy = "Give more preprocessing.frames, or a longer interval"
+        raise PlanError(problem, "preprocessing.interval", remedy)

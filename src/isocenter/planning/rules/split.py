@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.planning.sections import Splitting
 from isocenter.quality import reference_kinds
 from isocenter.transforms import generator
 from isocenter.values import Case, Dataset, Decision, Split, people_of
@@ -380,3 +381,14 @@ def _spread(dataset: Dataset) -> str:
     """The strata of which every fold has its share, in words."""
     strata = [kind.strata for kind in reference_kinds() if kind.strata is not None and kind.name in dataset.kinds]
     return min(strata, key=lambda stratum: stratum.rank).words if strata else "each class"
+
+
+def check_folds(split: Splitting) -> None:
+    """PlanError for a single fold, and for parts beside folds, which would decide nothing."""
+    for name, folds in (("folds", split.folds), ("inner_folds", split.inner_folds)):
+        if folds == 1:
+            raise PlanError("1 fold leaves nothing to train on", f"split.{name}", "Give 2 or more, or 0 for none")
+    for name, value in (("inner_folds", split.inner_folds), ("calibration", split.calibration)):
+        if split.folds and value:
+            problem = "each fold tests cases that it has not seen, so further parts would decide nothing"
+            raise PlanError(problem, f"split.{name}", "Give 0, or leave out --folds")
