@@ -110,8 +110,8 @@ def untrained(plan: Plan) -> Plan:
         if (because := before_run(decision)) != decision.because:
             plan = plan.with_decision(name, replace(decision, because=because))
     found = [f"task.{setting}" for setting in found_after_training(build(_values(plan, "task")))]
-    stated = [name for name in found if name in plan and plan[name] is not None]
-    return _unless_by_hand(plan, dict.fromkeys(stated, Decision(None, "it is found after training")))
+    open_again = [name for name in found if name in plan and plan[name] is not None]
+    return _unless_by_hand(plan, dict.fromkeys(open_again, Decision(None, "it is found after training")))
 
 
 def before_run(decision: Decision) -> str:
@@ -135,10 +135,12 @@ def _refuse_modality(plan: Plan, assignments: Mapping[str, Any]) -> None:
     """PlanError for another kind of image: normalisation and augmentation follow from it when the data are read."""
     if MODALITY not in assignments:
         return
-    before, given = plan.decision(MODALITY), assignments[MODALITY]
-    if before.because == BY_HAND or before.value != given:
-        problem = f"by {given} alone neither normalisation nor augmentation would be those of such images"
-        raise PlanError(problem, MODALITY, f"Plan again with --modality {given}, which is for images that state none")
+    before, modality = plan.decision(MODALITY), assignments[MODALITY]
+    if before.because == BY_HAND or before.value != modality:
+        problem = f"by {modality} alone neither normalisation nor augmentation would be those of such images"
+        raise PlanError(
+            problem, MODALITY, f"Plan again with --modality {modality}, which is for images that state none"
+        )
 
 
 def _of_shape(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision]:
@@ -148,8 +150,8 @@ def _of_shape(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision]
         return {}
     if not GridNeeds.of(build(_values(plan, "task"))).whole:
         return {}
-    whole = Decision(list(shape), "the network sees the whole image, in the shape that was set by hand")
-    return dict.fromkeys(("training.patch", "inference.patch", "preprocessing.smallest"), whole)
+    patch = Decision(list(shape), "the network sees the whole image, in the shape that was set by hand")
+    return dict.fromkeys(("training.patch", "inference.patch", "preprocessing.smallest"), patch)
 
 
 def _with_frames(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
@@ -196,11 +198,11 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, covariates:
         for name, decision in own_decisions.items()
         if not any(stands_for(name, one) for one in TAUGHT_ALIKE)
     }
-    own = build(_values(_unless_by_hand(plan, own_decisions), "task"))
+    task_of_fold = build(_values(_unless_by_hand(plan, own_decisions), "task"))
     # What few cases have may be missing here; yet all folds answer the same questions.
-    if _labels(own) != _labels(task):
-        own, own_decisions = task, {}
-    own_decisions |= own.under(str(plan["training.sampling"]))
+    if _labels(task_of_fold) != _labels(task):
+        task_of_fold, own_decisions = task, {}
+    own_decisions |= task_of_fold.under(str(plan["training.sampling"]))
     names = [label.name for label in task.labels]
     channels, modality = plan["preprocessing.channels"], plan["preprocessing.modality"]
     # Colours have one range in all folds, whichever has the brightest picture.
@@ -209,10 +211,10 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, covariates:
         fingerprint, channels, modality, names, brightest=brightest
     )
     if covariates is not None and plan[CONTEXT]:
-        known = context_decision(dataset, fingerprint, covariates, of_fold=True)
+        covariates_of_fold = context_decision(dataset, fingerprint, covariates, of_fold=True)
         # Which images a case may lack is the same for all: it comes with the common preprocessing.
-        both = {**(known.value or {}), **Context.of(plan[CONTEXT]).of_images.settings}
-        own_decisions[CONTEXT] = replace(known, value=both or None)
+        both = {**(covariates_of_fold.value or {}), **Context.of(plan[CONTEXT]).of_images.settings}
+        own_decisions[CONTEXT] = replace(covariates_of_fold, value=both or None)
     return _unless_by_hand(plan, own_decisions)
 
 

@@ -72,8 +72,8 @@ def check_wishes(assignments: Mapping[str, Any], *, folds: int = 0, device: str 
         _refuse_following(name)
     if "network.name" in assignments:
         _refuse_other("network.name", assignments["network.name"], networks.names(), "there is no network")
-    for wanted in {device, str(assignments.get("training.device", device))} - {"auto", "cpu"}:
-        choose_device(wanted)  # only where it may be lacking: to look takes torch
+    for asked in {device, str(assignments.get("training.device", device))} - {"auto", "cpu"}:
+        choose_device(asked)  # only where it may be lacking: to look takes torch
     _check_file(assignments.get("network.pretrained"))
     if assignments.get("training.deterministic"):
         if assignments.get("training.steps") is None:
@@ -119,9 +119,9 @@ def _check_prior(plan: Plan, chosen: Settings) -> None:
             raise PlanError(problem, name, f"Give {decision.value}")
 
 
-def _refuse_other(name: str, value: Any, known: Collection[str], problem: str) -> None:
-    if value not in known:
-        raise PlanError(f"{problem} {value!r}", name, f"Choose one of {', '.join(sorted(known))}")
+def _refuse_other(name: str, value: Any, choices: Collection[str], problem: str) -> None:
+    if value not in choices:
+        raise PlanError(f"{problem} {value!r}", name, f"Choose one of {', '.join(sorted(choices))}")
 
 
 def _check_network(chosen: Settings) -> None:

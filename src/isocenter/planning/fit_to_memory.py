@@ -155,21 +155,21 @@ def _family(inputs: PlanInputs, grid: Grid) -> Decision:
 
     Where many cases lack one of several images it stays: an encoder for each image was measured to be worse.
     """
-    stated, frames, holes = inputs.stated["network.name"], inputs.frames.value, inputs.holes
-    if stated.value in EARLY_FUSION and frames is None and holes.many:
-        return replace(stated, because=f"{stated.because}; {holes.words}: {EARLY}")
-    if stated.value in FOR_CLIPS and frames is not None:
+    decided, frames, holes = inputs.stated["network.name"], inputs.frames.value, inputs.holes
+    if decided.value in EARLY_FUSION and frames is None and holes.many:
+        return replace(decided, because=f"{decided.because}; {holes.words}: {EARLY}")
+    if decided.value in FOR_CLIPS and frames is not None:
         because = f"one encoder processes each of {frames} frames, then the network combines them over time"
-        return Decision(FOR_CLIPS[stated.value], because, CLIPS)
-    if stated.value not in FOR_SLICES or grid.thick is None or grid.slices > FEW_SLICES:
-        return stated
+        return Decision(FOR_CLIPS[decided.value], because, CLIPS)
+    if decided.value not in FOR_SLICES or grid.thick is None or grid.slices > FEW_SLICES:
+        return decided
     spacing = grid.spacing.value
     longest, shortest = f"{spacing[grid.thick]:.3g}", f"{min(spacing):.3g}"
     because = (
         f"voxels are {longest} mm long along axis {grid.thick} and {shortest} mm at least along the others, and the "
         f"median case has {grid.slices} slices: each is processed in its plane, with its neighbours as channels"
     )
-    return Decision(FOR_SLICES[stated.value], because, NNUNET)
+    return Decision(FOR_SLICES[decided.value], because, NNUNET)
 
 
 def _of_clips(size: Decision, frames: int | None) -> Decision:

@@ -52,16 +52,16 @@ def prose(plan: Plan) -> str:
 
 def paragraphs(plan: Plan, names: Collection[str]) -> dict[str, str]:
     """{title of a section: sentences on those of its decisions that are named}, without those that are off."""
-    sentences, made = sentences_of(plan), dict[str, str]()
+    sentences, texts = sentences_of(plan), dict[str, str]()
     for section, decisions in plan.sections.items():
-        own = {
+        named = {
             name: decision
             for name, decision in decisions.items()
             if f"{section}.{name}" in names and not is_silent(decision, sentences.get(f"{section}.{name}"))
         }
-        if own:
-            made[_title(section)] = _paragraph(section, own, sentences)
-    return made
+        if named:
+            texts[_title(section)] = _paragraph(section, named, sentences)
+    return texts
 
 
 def _title(section: str) -> str:
@@ -74,12 +74,14 @@ def sentences_of(plan: Plan) -> dict[str, Sentence]:
 
     `only_with` stays where none of those decisions is on, so that the sentence has no effect.
     """
-    made = _sentences_of(plan)
-    known = {name: [other for other in one.only_with if other in plan] for name, one in made.items()}
-    on = [name for name, others in known.items() if any(not is_off(plan[other], made[other]) for other in others)]
+    sentences = _sentences_of(plan)
+    partners = {name: [other for other in one.only_with if other in plan] for name, one in sentences.items()}
+    on = [
+        name for name, others in partners.items() if any(not is_off(plan[other], sentences[other]) for other in others)
+    ]
     # A task may lack the decision that would say so.
-    on += [name for name, others in known.items() if not others]
-    return {**made, **{name: replace(made[name], only_with=()) for name in on}}
+    on += [name for name, others in partners.items() if not others]
+    return {**sentences, **{name: replace(sentences[name], only_with=()) for name in on}}
 
 
 def _sentences_of(plan: Plan) -> dict[str, Sentence]:
@@ -90,11 +92,12 @@ def _sentences_of(plan: Plan) -> dict[str, Sentence]:
     usual = _of_fields()
     named = {name: replace(usual[name], text=usual[name].text.format(value=metrics[name])) for name in metrics}
     spoken = {f"task.{name}": sentence for name, sentence in setting_sentences(task).items()}
-    made = {**usual, **named, **spoken}
+    sentences = {**usual, **named, **spoken}
     if not plan.is_of_pictures:
-        return made
+        return sentences
     return {
-        name: replace(one, text=with_pixels(one.text), without=with_pixels(one.without)) for name, one in made.items()
+        name: replace(one, text=with_pixels(one.text), without=with_pixels(one.without))
+        for name, one in sentences.items()
     }
 
 
@@ -102,34 +105,34 @@ def _sentences_of(plan: Plan) -> dict[str, Sentence]:
 def _of_fields() -> Mapping[str, Sentence]:
     """The sentences that fields of the sections state, {"section.name": sentence}."""
     hints = {section: get_type_hints(one, include_extras=True) for section, one in TYPED.items()}
-    stated = {
+    sentences = {
         f"{section}.{name}": note
         for section, own in hints.items()
         for name, hint in own.items()
         for note in getattr(hint, "__metadata__", ())
         if isinstance(note, Sentence)
     }
-    return {"task.name": NAME, **stated}
+    return {"task.name": NAME, **sentences}
 
 
 def _paragraph(section: str, decisions: Mapping[str, Decision], sentences: Mapping[str, Sentence]) -> str:
-    stated, off, idle = [], [], []
+    texts, off, idle = [], [], []
     unit = decisions["unit"].value if "unit" in decisions else MM
     for name, decision in decisions.items():
-        part, _, own = name.rpartition(".")
-        sentence = sentences.get(f"{section}.{name}", Sentence(f"{_words(own).capitalize()} is {{value}}"))
+        part, _, setting = name.rpartition(".")
+        sentence = sentences.get(f"{section}.{name}", Sentence(f"{_words(setting).capitalize()} is {{value}}"))
         if is_off(decision.value, sentence) and (is_silent(decision, sentence) or not sentence.without):
             off.append(_words(name))
         elif is_silent(decision, sentence):
             idle.append(_words(name))
         else:
             text = _stated(sentence, decision, unit)
-            stated.append(f"{part.capitalize()}: {text[0].lower()}{text[1:]}" if part else text)
+            texts.append(f"{part.capitalize()}: {text[0].lower()}{text[1:]}" if part else text)
     if off:
-        stated.append(f"Off or not set: {', '.join(off)}.")
+        texts.append(f"Off or not set: {', '.join(off)}.")
     if idle:
-        stated.append(f"Without effect here: {', '.join(idle)}.")
-    return " ".join(stated)
+        texts.append(f"Without effect here: {', '.join(idle)}.")
+    return " ".join(texts)
 
 
 def _stated(sentence: Sentence, decision: Decision, unit: str) -> str:

@@ -71,15 +71,15 @@ def augmentation(
         **(dict.fromkeys(FINE, 0.0) if tiny else {}),
     }
     off = Augmentation(contrast=0.0, brightness=0.0, gamma=0.0, noise=0.0)
-    made = {}
+    decisions = {}
     for name, value in {**asdict(off), **chosen}.items():
-        made[name] = Decision(value, _reason(name, value, profile, tiny), _source(name, value, profile))
+        decisions[name] = Decision(value, _reason(name, value, profile, tiny), _source(name, value, profile))
     if sized:
-        made["scale"] = Decision(0.0, "a size may be the answer, and a stretched image would show another")
-    made["flips"] = Decision(list(flips), reason, profile.source if flips else "")
-    made["left_right"] = left_right
-    made["quarter_turns"] = Decision(quarters, _upright(profile, is_picture, sided))
-    return {field.name: made[field.name] for field in fields(Augmentation)}
+        decisions["scale"] = Decision(0.0, "a size may be the answer, and a stretched image would show another")
+    decisions["flips"] = Decision(list(flips), reason, profile.source if flips else "")
+    decisions["left_right"] = left_right
+    decisions["quarter_turns"] = Decision(quarters, _upright(profile, is_picture, sided))
+    return {field.name: decisions[field.name] for field in fields(Augmentation)}
 
 
 def flips_at_test(flips: Decision) -> Decision:

@@ -106,7 +106,7 @@ def low_resolution(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Pl
     grid = grid_of(settings, fingerprint, machine.device, coarser=coarser, room=room)
     size, because, source = networks.size_for(network.name, grid.patch, grid.strides, machine.device)
     wide = {key: value for key, value in network.size.items() if key in networks.WIDTHS and key in size}
-    seen = f"the first network sees the median image, or as much of it as the {machine.device} processes quickly"
+    shown = f"the first network sees the median image, or as much of it as the {machine.device} processes quickly"
     once = "each image of median size is then one window"
     no_other = Decision(None, "there is no first network before this one")
     changes: Mapping[str, Decision] = {
@@ -115,7 +115,7 @@ def low_resolution(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Pl
         "preprocessing.smallest": Decision(list(grid.patch), "the network sees at least one whole patch"),
         "augmentation.marks": marks_decision(None),
         "network.size": Decision({**size, **wide}, f"{because}; as wide as the one after it", source),
-        "training.patch": Decision(list(grid.patch), seen, NNUNET),
+        "training.patch": Decision(list(grid.patch), shown, NNUNET),
         "inference.patch": Decision(list(grid.patch), once),
         "training.early_stop": Decision(None, "no validation case decides anything about this network"),
         "training.validations": Decision(1, "no validation case decides anything about this network"),

@@ -73,8 +73,8 @@ def _check_constraint(settings: Settings) -> None:
     with torch.device("meta"):
         network = build_module(task, settings.architecture)
     layer = networks.last_layers(network, family.features).get(head[0]) if family.features else None
-    own = family.sees_targets or family.has_loss
-    if own or not isinstance(layer, torch.nn.Linear) or layer.bias is None:
+    has_own_loss = family.sees_targets or family.has_loss
+    if has_own_loss or not isinstance(layer, torch.nn.Linear) or layer.bias is None:
         raise PlanError(
             f"the last layer of {settings.network.name} is not linear", where, f"{instead}, or another network"
         )

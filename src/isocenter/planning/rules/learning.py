@@ -66,7 +66,7 @@ def training(
 ) -> dict[str, Decision]:
     """The section "training"; what the task decides comes on top."""
     dense, minutes = not grid.whole, wishes.minutes
-    each = None if minutes is None else minutes / max(1, wishes.folds)
+    minutes_each = None if minutes is None else minutes / max(1, wishes.folds)
     return {
         "minutes": Decision(minutes, "asked for") if minutes else Decision(None, "the number of steps decides"),
         "steps": Decision(None, "a probe turns the minutes into steps when training starts"),
@@ -83,7 +83,7 @@ def training(
             "bf16" if machine.bf16 else "float32",
             f"the {machine.device} {'computes' if machine.bf16 else 'does not compute'} in bfloat16 itself",
         ),
-        "validations": _validations(each),
+        "validations": _validations(minutes_each),
         "foreground": _foreground(dense),
         "seed": Decision(wishes.seed, "every random draw follows from it"),
         "deterministic": Decision(False, "it is slower, and was not asked for"),
@@ -93,7 +93,7 @@ def training(
             "adamw", "in so short a training the result should depend little on the learning rate", ADAMW
         ),
         "schedule": Decision("cosine", "it falls to zero with the last step", "arXiv:1608.03983"),
-        "early_stop": _early_stop(each),
+        "early_stop": _early_stop(minutes_each),
         "sampling": Decision("natural", "each case is drawn as often as any other"),
         "fairness": Decision("none", "no group was named (--set training.protected=sex)"),
         "protected": Decision(None, "no group was named"),
@@ -122,9 +122,9 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
     if dense:
         return Decision(chosen, f"few {what} a step leave time for many steps", NNUNET)
     because = f"there are {len(fingerprint)} training cases: a sixteenth of them a step, 8 to 64"
-    if chosen < (wanted := by_cases(fingerprint)):
+    if chosen < (usual_size := by_cases(fingerprint)):
         because += (
-            f", which would be {wanted}; but {'volumes' if len(grid.patch) == 3 else 'images'} have {grid.voxels} "
+            f", which would be {usual_size}; but {'volumes' if len(grid.patch) == 3 else 'images'} have {grid.voxels} "
             f"voxels, and a {machine.device} takes at most {STEP_VOXELS} of them a step, or else {LEAST_BATCH} images, "
             "so that there is time for more steps"
         )

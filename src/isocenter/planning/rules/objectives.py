@@ -27,13 +27,13 @@ def objectives_sections(
     """
     because = "the task's loss of labelled images: no objective on unlabelled ones gained .01 where few were labelled"
     usual = Decision([SUPERVISED], because, MEASURED)
-    own = {
+    decisions = {
         "terms": usual if terms is None else terms,
         "unlabelled": Decision([], "no unlabelled images were given (--unlabelled PATH)"),
         "unlabelled_hash": Decision(None, "no unlabelled images were given"),
         "unlabelled_batch": Decision(None, "a step takes as many unlabelled images as labelled ones"),
     }
-    plan = with_objective_settings(with_sections(Plan({SECTION: own})), dataset, fingerprint)
+    plan = with_objective_settings(with_sections(Plan({SECTION: decisions})), dataset, fingerprint)
     return {name: section for name, section in plan.sections.items() if name in (SECTION, *plan[TERMS])}
 
 
@@ -43,13 +43,13 @@ def with_sections(plan: Plan) -> Plan:
     PlanError for an objective that does not exist.
     """
     terms = plan[TERMS] if isinstance(plan[TERMS], list | tuple) else []
-    wanted = {str(name): objective_kind(str(name)) for name in terms}
+    kinds = {str(name): objective_kind(str(name)) for name in terms}
     sections = dict(plan.sections)
-    for name, kind in wanted.items():
+    for name, kind in kinds.items():
         because = f"this is the default of {name}"
         usual = {field.name: Decision(field.default, because) for field in fields(kind)}
         sections[name] = {**usual, **sections.get(name, {})}
-    others = {name for name in sections if name in objective_names() and name not in wanted}
+    others = {name for name in sections if name in objective_names() and name not in kinds}
     return replace(plan, sections={name: section for name, section in sections.items() if name not in others})
 
 
@@ -78,7 +78,7 @@ def check_objectives(settings: Settings) -> None:
     for name, objective in settings.terms.items():
         if why := objective.refusal(settings.task):
             raise PlanError(f"{name} cannot teach {settings.task.name}: {why}", where, f"Leave out {name}")
-        needs, own = objective.needs, family.sees_targets or family.has_loss
+        needs, has_own_loss = objective.needs, family.sees_targets or family.has_loss
         if needs.labels and settings.task.by_name:
             problem = f"{name} needs references, and {settings.task.name} has none"
             raise PlanError(problem, where, f"Leave out {name}")
@@ -92,7 +92,7 @@ def check_objectives(settings: Settings) -> None:
         mixed = settings.augmentation.mixup + settings.augmentation.cutmix > 0
         if needs.second and (mixed or settings.preprocessing.cascade is not None):
             raise PlanError(f"{name} compares views of single images as they are", where, f"Leave out {name}")
-        if (needs.takes_unlabelled and own) or (needs.features and (own or not family.features)):
+        if (needs.takes_unlabelled and has_own_loss) or (needs.features and (has_own_loss or not family.features)):
             problem = f"{name} needs outputs or features that {settings.network.name} does not give without references"
             raise PlanError(problem, where, f"Leave out {name}, or give another --set network.name")
         if needs.unlabelled and not chosen.unlabelled:

@@ -75,8 +75,8 @@ def normalised_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[
     if tuple(channels) == COLOUR:
         yield from depth_problems(fingerprint, channels)
     structures = [label.name for labels in dataset.classes.values() for label in labels]
-    made = normalisation(fingerprint, channels, modality, structures).value
-    yield from constant_problems(fingerprint, channels, [Normalisation(**one) for one in made])
+    scales = normalisation(fingerprint, channels, modality, structures).value
+    yield from constant_problems(fingerprint, channels, [Normalisation(**one) for one in scales])
 
 
 def channels_of(fingerprint: Fingerprint) -> Decision:
@@ -101,8 +101,8 @@ def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
         problem = f"{len(clips)} of {len(counts)} cases are clips, the others still images"
         raise DatasetError(problem, "preprocessing.frames", "Give clips alone, or stills alone")
     most = FRAMES[kind_of(device)]
-    wanted = min(most, int(np.median(clips)))
-    if wanted > 1 and min(clips) < 2:
+    frames = min(most, int(np.median(clips)))
+    if frames > 1 and min(clips) < 2:
         single = [case.id for case in fingerprint.cases if case.frames == 1]
         problem = f"{listed(single)} of {len(clips)} clips have one frame, of which nothing changes with time"
         raise DatasetError(problem, "preprocessing.frames", "Leave them out, or give stills alone")
@@ -111,7 +111,7 @@ def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
         f"clips have {spread}; evenly spread over each, {most} at most for the {device}; "
         "shorter clips repeat some frames"
     )
-    return Decision(wanted, because, CLIPS)
+    return Decision(frames, because, CLIPS)
 
 
 def _timing(fingerprint: Fingerprint, frames: int | None) -> dict[str, Decision]:
@@ -127,10 +127,10 @@ def _timing(fingerprint: Fingerprint, frames: int | None) -> dict[str, Decision]
         f"speed tells something, preprocessing.interval={_step(fingerprint, frames):g} ({counted_in}) takes at most "
         f"{frames} at even steps, and shorter clips have fewer"
     )
-    known = "all training clips say when" if unit == SECOND else "not all training clips say when"
+    timed = "all training clips say when" if unit == SECOND else "not all training clips say when"
     return {
         "interval": Decision(None, because),
-        "time_unit": Decision(unit, f"{known} their frames were taken"),
+        "time_unit": Decision(unit, f"{timed} their frames were taken"),
     }
 
 
@@ -186,11 +186,11 @@ def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:
         because = f"it is a guess: {guess.because}; {STATED} (--modality decides otherwise)"
         return Decision(guess.modality, f"{because}; taken as {profile_for(guess.modality).name}")
     profile = profile_for(value)
-    known = f"taken as {profile.name}" if profile != UNKNOWN else "a kind of image that has no profile here"
-    own, cases = modalities.count(most), len(modalities)
-    are_alike = most == UNKNOWN_MODALITY or own == cases
-    who = "the files or the data set say" if are_alike else f"{own} of {cases} training cases say"
-    return Decision(value, f"{who} so; {known}", profile.source)
+    profiled = f"taken as {profile.name}" if profile != UNKNOWN else "a kind of image that has no profile here"
+    agreeing, cases = modalities.count(most), len(modalities)
+    are_alike = most == UNKNOWN_MODALITY or agreeing == cases
+    who = "the files or the data set say" if are_alike else f"{agreeing} of {cases} training cases say"
+    return Decision(value, f"{who} so; {profiled}", profile.source)
 
 
 def check_preprocessing(settings: Settings) -> None:
@@ -247,8 +247,8 @@ def _check_clips(settings: Settings) -> None:
     takes = networks.family_of(name).takes_gaps
     if takes and chosen.frames is None:
         raise PlanError(f"{name} takes clips, and these are still images", "network.name", "Choose another")
-    if takes and (stated := settings.network.size.get("frames", 1)) != chosen.frames:
-        problem = f"{stated} frames, where preprocessing.frames is {chosen.frames}"
+    if takes and (frames := settings.network.size.get("frames", 1)) != chosen.frames:
+        problem = f"{frames} frames, where preprocessing.frames is {chosen.frames}"
         raise PlanError(problem, "network.size", "Give both the same number")
     if chosen.interval is None:
         return
