@@ -33,8 +33,8 @@ def sums(values: Tensor) -> Tensor:
 
 def over_labels(costs: Tensor, truth: Tensor) -> Tensor:
     """Mean of (labels,) costs over the labels that are there; 0 where none is."""
-    there = (truth.flatten(2).amax(dim=(0, 2)) > 0).to(costs.dtype)
-    return (costs * there).sum() / there.sum().clamp(min=1)
+    present = (truth.flatten(2).amax(dim=(0, 2)) > 0).to(costs.dtype)
+    return (costs * present).sum() / present.sum().clamp(min=1)
 
 
 def ace(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:

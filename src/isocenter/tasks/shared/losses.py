@@ -40,8 +40,8 @@ def label_loss(
     logits = logits.float()  # sums over a volume would lose what is small in half precision
     costs = []
     for term in (TERMS[one] for one in name.split("+")):
-        given = ({"labels": lines} if term.lines else {}) | ({"spacing": spacing} if term.whole else {})
-        costs.append(term.cost(logits, target, weights, **given))
+        options = ({"labels": lines} if term.lines else {}) | ({"spacing": spacing} if term.whole else {})
+        costs.append(term.cost(logits, target, weights, **options))
     return torch.stack(costs).sum()
 
 
@@ -131,12 +131,12 @@ def check_loss(name: str, weighted: bool, lines: Collection[str]) -> None:
 
     weighted: whether voxels are given weights; lines: the labels that have a centreline
     """
-    given = name.split("+")
-    for term in given:
+    names = name.split("+")
+    for term in names:
         if term not in TERMS:
             raise PlanError(f"there is no loss {term!r}", WHERE, f'Join with "+" any of {", ".join(TERMS)}')
-    terms = [TERMS[term] for term in given]
-    if len(set(given)) < len(given):
+    terms = [TERMS[term] for term in names]
+    if len(set(names)) < len(names):
         raise PlanError(f"{name} names a term twice", WHERE, "Name each once")
     if all(term.counts in ("shape", "calibration") for term in terms):
         remedy = f"Give dice+ce+{name}"
@@ -152,7 +152,7 @@ def check_loss(name: str, weighted: bool, lines: Collection[str]) -> None:
 
 def uncut(name: str) -> str:
     """The reason why patches must not cut structures under this loss; empty where they may."""
-    whole = [term for term in name.split("+") if TERMS[term].whole]
-    if not whole:
+    uncut_terms = [term for term in name.split("+") if TERMS[term].whole]
+    if not uncut_terms:
         return ""
-    return f"the loss {' and '.join(whole)} takes distances to surfaces, and a patch's border would cut them off"
+    return f"the loss {' and '.join(uncut_terms)} takes distances to surfaces, and a patch's border would cut them off"

@@ -146,8 +146,8 @@ def _distances(inside: Tensor, spacing: Sequence[float] | None) -> Tensor:
     """
     masks = inside.detach().cpu().numpy() > 0.5
     distances = np.zeros(masks.shape, dtype=np.float32)
-    for place in np.ndindex(*masks.shape[:2]):
-        mask = masks[place]
+    for index in np.ndindex(*masks.shape[:2]):
+        mask = masks[index]
         if mask.any() and not mask.all():
-            distances[place] = sum(ndimage.distance_transform_edt(side, spacing) for side in (mask, ~mask))
+            distances[index] = sum(ndimage.distance_transform_edt(side, spacing) for side in (mask, ~mask))
     return torch.from_numpy(distances).to(inside)
