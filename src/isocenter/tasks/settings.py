@@ -149,7 +149,7 @@ def _part_from(kind: type[Task], settings: Mapping[str, Any]) -> Task:
 
 
 def _parted(values: Mapping[str, Any], parts: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Part what is given: for the whole, and {part: what is given for it} under the names that the part has for it."""
+    """Part values: those of the whole, and {part: its own} under the names that the part has for them."""
     of_whole, of_parts = dict[str, Any](), {part: dict[str, Any]() for part in parts}
     for name, value in values.items():
         part, _, inner = name.partition(DOT)

@@ -504,7 +504,7 @@ def _loss(
     of_all: int,
     partly: Mapping[str, Decision],
 ) -> Decision:
-    """drawn: voxels of structures; of_all: voxels, the background's too"""
+    """marked: voxels of structures; of_all: voxels, the background's too"""
     all_known = partly["ignore"].value is None
     if lines:
         because = f"{'; '.join(lines.values())} (medians of the training cases): the loss should penalise breaks"

@@ -241,7 +241,7 @@ def _risks(predictions: Sequence[Prediction]) -> tuple[list[float], list[float]]
 
 
 def steps_of(plain: Mapping[str, Sequence[float]], name: str) -> Steps:
-    """The curve of which `curve` made what is kept."""
+    """The curve of the plain numbers that `curve` made."""
     return Steps(np.array(plain["time"], dtype=float), np.array(plain[name], dtype=float))
 
 
