@@ -2,9 +2,12 @@
 
     apt-get install r-base-core r-cran-proc r-cran-rms r-cran-psych r-cran-matchit
     python bench/against_r.py --data ../shared/data --record
+    apt-get install r-base-core r-cran-pwr r-cran-rpact
+    python bench/against_r.py --part sizes --record
 
-The values that R gives are kept in tests/evaluation/test_against_r.py, so that the tests do without it. R finds the
-typical difference of many pairs by a search that ends at 1e-4, ours is exact. MatchIt gets the distances as a matrix,
+The second is of sizes of studies: pwr, rpact. The values that R gives are kept in tests/evaluation/test_against_r.py
+and tests/studies/test_sizes_against_r.py, so that the tests do without it. R finds the typical difference of many pairs
+by a search that ends at 1e-4, ours is exact. MatchIt gets the distances as a matrix,
 of which it takes the nearest: of a vector version 4.5.1 leaves out partners that are nearer.
 """
 
@@ -20,6 +23,7 @@ import numpy as np
 import pandas as pd
 from recorded import record
 
+from isocenter import study_size
 from isocenter.evaluation import (
     benjamini_hochberg,
     delong,
@@ -33,6 +37,7 @@ from isocenter.evaluation import (
     slope_and_intercept,
     wilcoxon,
 )
+from isocenter.studies import bounds
 
 # Shrout and Fleiss, Psychol Bull 1979, table 2.
 RATINGS = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
@@ -77,6 +82,99 @@ out <- list(delong = c(paired$statistic, paired$p.value, paired$conf.int),
 cat("{", paste(sprintf('"%s": [%s]', names(out), sapply(out, function(x) paste(sprintf("%.12g", x),
   collapse = ", "))), collapse = ", "), "}")
 """
+
+
+# {what is sized: (our design, its inputs, our figure, the value of R)}. R's sizes are not whole; ours are rounded
+# up to whole participants of each arm, or to as many events in each.
+SIZES = {
+    "means": ("means", {"difference": 0.5, "sd": 1}, "per_arm", "pwr.t.test(d = 0.5, power = 0.8)$n"),
+    "means, paired": (
+        "means",
+        {"difference": 0.5, "sd": 1, "paired": True},
+        "n",
+        'pwr.t.test(d = 0.5, power = 0.8, type = "paired")$n',
+    ),
+    "means, power": (
+        "means",
+        {"difference": 0.5, "sd": 1, "per_arm": 64},
+        "power",
+        "pwr.t.test(n = 64, d = 0.5)$power",
+    ),
+    "means, small": (
+        "means",
+        {"difference": 0.1, "sd": 1, "power": 0.9},
+        "n",
+        "getSampleSizeMeans(alternative = 0.1, sided = 2, alpha = 0.05, beta = 0.1)$nFixed",
+    ),
+    "means, non-inferior": (
+        "means",
+        {"difference": 0, "sd": 1, "margin": 0.3},
+        "n",
+        "getSampleSizeMeans(alternative = 0, thetaH0 = -0.3, sided = 1, alpha = 0.025, beta = 0.2)$nFixed",
+    ),
+    "proportions": (
+        "proportions",
+        {"first": 0.6, "second": 0.5},
+        "n",
+        "getSampleSizeRates(pi1 = 0.6, pi2 = 0.5, sided = 2, alpha = 0.05, beta = 0.2)$nFixed",
+    ),
+    "proportions, non-inferior": (
+        "proportions",
+        {"first": 0.9, "second": 0.9, "margin": 0.05},
+        "n",
+        "getSampleSizeRates(pi1 = 0.9, pi2 = 0.9, thetaH0 = -0.05, sided = 1, alpha = 0.025, beta = 0.2)$nFixed",
+    ),
+    "survival": (
+        "survival",
+        {"hazard_ratio": 0.7},
+        "events",
+        "getSampleSizeSurvival(hazardRatio = 0.7, pi2 = 0.5, sided = 2, alpha = 0.05, beta = 0.2)$eventsFixed",
+    ),
+    "means, three looks": (
+        "means",
+        {"difference": 0.5, "sd": 1, "looks": 3},
+        "n",
+        'getSampleSizeMeans(looks(3, "asOF"), alternative = 0.5)$maxNumberOfSubjects',
+    ),
+    "proportions, five looks of Pocock": (
+        "proportions",
+        {"first": 0.6, "second": 0.5, "looks": 5, "spending": "pocock"},
+        "n",
+        'getSampleSizeRates(looks(5, "asP"), pi1 = 0.6, pi2 = 0.5)$maxNumberOfSubjects',
+    ),
+    "survival, three looks": (
+        "survival",
+        {"hazard_ratio": 0.7, "looks": 3},
+        "events",
+        'getSampleSizeSurvival(looks(3, "asOF"), hazardRatio = 0.7, pi2 = 0.5)$maxNumberOfEvents',
+    ),
+}
+BOUNDS = {f"{name}, {looks}": (name, looks) for name in ("obrien-fleming", "pocock") for looks in (2, 3, 5)}
+SPENDING = {"obrien-fleming": "asOF", "pocock": "asP"}
+
+
+def sizes_of_r() -> dict[str, list[float]]:
+    """What pwr and rpact give for each size, and for the bounds of looks."""
+    calls = {name: one[3] for name, one in SIZES.items()}
+    calls |= {name: f'looks({looks}, "{SPENDING[kind]}")$criticalValues' for name, (kind, looks) in BOUNDS.items()}
+    lines = [
+        "suppressMessages({library(pwr); library(rpact)})",
+        "looks <- function(k, kind) getDesignGroupSequential(kMax = k, typeOfDesign = kind, alpha = 0.025, sided = 1, "
+        "beta = 0.2)",
+        *(f'cat(sprintf("%.10g", {call}), "\\n")' for call in calls.values()),
+    ]
+    run = subprocess.run(["Rscript", "-e", "\n".join(lines)], capture_output=True, text=True, check=True)
+    rows = [[float(word) for word in line.split()] for line in run.stdout.splitlines() if line.strip()]
+    return dict(zip(calls, rows, strict=True))
+
+
+def sizes_of_ours() -> dict[str, list[float]]:
+    """The same by us."""
+    made = {
+        name: [float(getattr(study_size(design, assignments=inputs), figure))]
+        for name, (design, inputs, figure, _) in SIZES.items()
+    }
+    return made | {name: [one.bound for one in bounds(looks, 0.05, kind)] for name, (kind, looks) in BOUNDS.items()}
 
 
 def cases(folder: Path) -> pd.DataFrame:
@@ -140,8 +238,12 @@ def theirs(table: pd.DataFrame) -> dict[str, list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--part", choices=["statistics", "sizes"], default="statistics")
     parser.add_argument("--record", action="store_true", help="write the table to docs/benchmarks")
     given = parser.parse_args()
+    if given.part == "sizes":
+        compare_sizes(is_recorded=given.record)
+        return
     table = cases(given.data)
     own, other = ours(table), theirs(table)
     lines = ["| test | largest difference | R |", "|---|---|---|"]
@@ -153,6 +255,22 @@ def main() -> None:
     print(json.dumps(other))
     if given.record:
         record("against_r", "Our statistics beside R's", text, {"r": other, "ours": own})
+
+
+def compare_sizes(*, is_recorded: bool) -> None:
+    own, other = sizes_of_ours(), sizes_of_r()
+    lines = ["| study | ours | R |", "|---|---|---|"]
+    for name, values in other.items():
+        lines.append(f"| {name} | {_listed(own[name])} | {_listed(values)} |")
+    text = "\n".join(lines)
+    print(text)
+    print(json.dumps(other))
+    if is_recorded:
+        record("sizes_against_r", "Sizes of studies beside R's pwr and rpact", text, {"r": other, "ours": own})
+
+
+def _listed(values: list[float]) -> str:
+    return ", ".join(f"{one:.6g}" for one in values)
 
 
 if __name__ == "__main__":

@@ -154,12 +154,13 @@ def comes_back(kind: str, result: Result, path: Path) -> str:
 
 def matrix(data: Path, *, small: bool) -> tuple[str, dict[str, Any]]:
     """The page, and how many objects are valid, refused or faulty."""
-    counts, lines, notes = {"valid": 0, "refused": 0, "faulty": 0}, list[str](), dict[str, int]()
+    counts, notes = {"valid": 0, "refused": 0, "faulty": 0}, dict[str, int]()
+    alike: dict[str, list[str]] = {}  # {cells of a row: series of which they hold}
     with ExitStack() as stack:
         pacs = _pacs(stack)
         for name, source in images_of(data, small=small):
             if isinstance(source, IsocenterError):
-                lines.append(f"| {name} | " + " | ".join(["–"] * len(ANSWERS)) + f" | {_short(source)} |")
+                alike.setdefault(" | ".join([*["–"] * len(ANSWERS), _short(source)]), []).append(name)
                 continue
             cells, known = [], wrong_values(source)
             for kind in ANSWERS:
@@ -168,7 +169,8 @@ def matrix(data: Path, *, small: bool) -> tuple[str, dict[str, Any]]:
                 number = notes.setdefault(reason, len(notes) + 1) if reason else 0
                 cells.append(f"{cell}{f' [{number}]' if number else ''}")
             print(name, cells, file=sys.stderr, flush=True)
-            lines.append(f"| {name} | " + " | ".join(cells) + " | |")
+            alike.setdefault(" | ".join([*cells, ""]), []).append(name)
+    lines = [f"| {', '.join(names)} | {cells} |" for cells, names in alike.items()]
     head = ["series", *ANSWERS, "note"]
     table = [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]
     listed = [f"{number}. {reason}" for reason, number in notes.items()]

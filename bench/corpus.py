@@ -1,6 +1,6 @@
 """Read every file of the DICOM and NIfTI corpora and write what comes of each: `python bench/corpus.py`.
 
-One row a file or series: shape, spacing, orientation and values of what was read, or the words of the refusal.
+A row for each file or series that was refused, or read with a note, with the words of both; the others by name.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def page(data: Path) -> str:
     parts = [
         "# What comes of every file of the corpora",
         "Written by `python bench/corpus.py`, which reads each file and each DICOM series, voxels included. A file is "
-        "read with the right geometry and values, or refused by an error that says what is wrong, where, and what to "
-        "do. `tests/files/` compares geometry and values with other implementations and holds this table still.",
+        "read with the right geometry and values, or refused: here by what is wrong; the error also says where, "
+        "and what to do. `tests/files/` compares geometry and values with other implementations.",
     ]
     for title, folder in (
         ("DICOM series", data / "dicom" / "series"),
@@ -55,16 +55,16 @@ def page(data: Path) -> str:
 
 def section(title: str, folder: Path) -> str:
     rows = [row for path in items(folder) for row in outcomes(path, folder)]
-    read = sum(outcome != "refused" for _, outcome, _ in rows)
-    lines = [
-        f"## {title}",
-        "",
-        f"{read} images read, {len(rows) - read} refused.",
-        "",
-        "| file | outcome | what |",
-        "|---|---|---|",
-    ]
-    return "\n".join([*lines, *(f"| {escaped(name)} | {outcome} | {escaped(what)} |" for name, outcome, what in rows)])
+    read = [(name, what) for name, outcome, what in rows if outcome == "read"]
+    plain = [name for name, what in read if not what.endswith(")")]
+    lines = [f"## {title}", "", f"{len(read)} images read, {len(rows) - len(read)} refused."]
+    if plain:
+        lines += ["", f"Read without a note: {', '.join(map(escaped, plain))}."]
+    odd = [row for row in rows if row[0] not in plain or row[1] == "refused"]
+    if odd:
+        lines += ["", "| file | outcome | what |", "|---|---|---|"]
+        lines += [f"| {escaped(name)} | {outcome} | {escaped(what)} |" for name, outcome, what in odd]
+    return "\n".join(lines)
 
 
 def items(folder: Path) -> Iterator[Path]:
@@ -126,9 +126,8 @@ def described(image: Image) -> str:
 
 
 def words_of(error: IsocenterError, folder: Path) -> str:
-    """The refusal without the place of the data on this machine."""
-    kind = type(error).__name__
-    return f"{kind}: {error.problem}. {error.remedy}.".replace(f"{folder}/", "").replace("..", ".")
+    """What was refused, without the remedy and the place of the data on this machine."""
+    return error.problem.replace(f"{folder}/", "").rstrip(".")
 
 
 def escaped(text: str) -> str:

@@ -97,7 +97,7 @@ def _shown(model: str, seed: int, run: Path, long: Path, weights: str = "", seco
         first = rows[0]
         brier = next(row["value"] for row in rows if (row["metric"], row["label"]) == ("brier", "all"))
         return Shown(model, seed, first["metric"], first["value"], first["low"], first["high"], brier)
-    both = isocenter.compare(long, run)
+    both = isocenter.compare([long, run])
     rows = {(row.metric, row.label): row for row in both.rows}
     first, apart = rows[both.primary, "all"].estimates[1], rows[both.primary, "all"].differences[0]
     between = f"{apart.value:+.4f}" + ("" if apart.low is None else f" ({apart.low:+.4f} to {apart.high:+.4f})")

@@ -187,7 +187,7 @@ def run_of(plant: str, seed: int, steps: int, *, shuffled: bool = False) -> Path
 def explained(run: Path, images: Sequence[Path], method: str | Sequence[str], **more: Any) -> Any:
     """What `explain` makes of them, on one thread."""
     settings = {"tests": 0, "device": "cpu", "threads": 1, **more}
-    return isocenter.explain(run, *images, method=method, **settings)
+    return isocenter.explain(run, [*images], method=method, **settings)
 
 
 def _tests(run: Path) -> list[Path]:

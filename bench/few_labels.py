@@ -325,7 +325,7 @@ def _pixels(cell: Cell, out: Path) -> Measured:
 def _features(source: Path, cell: Cell, out: Path) -> tuple[dict[str, Any], Path]:
     """What the pretrained network sees in each picture."""
     files = [path for path, _ in [*_pictures(out, "test"), *_labelled(cell, out)]]
-    seen = isocenter.embed(source, *files, threads=1).table
+    seen = isocenter.embed(source, [*files], threads=1).table
     columns = [name for name in seen if name[0] == "e" and name[1:].isdigit()]
     return {Path(row["image"]).stem: row[columns].to_numpy(float) for _, row in seen.iterrows()}, out
 

@@ -13,10 +13,12 @@ The exit is 1 where something advertised does not hold; that a network cannot be
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import itertools
 import json
 import math
+import platform
 import re
 import sys
 import tempfile
@@ -25,6 +27,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / ".bench" / "networks_matrix.json"
 # Voxels per axis of the first image that is tried; doubled until the family takes it, up to the catalogue's own.
 SIDES = {1: 64, 2: 32, 3: 16}
+LIBRARIES = ("torch", "torchvision", "timm", "monai", "onnx", "onnxruntime")
 # Numbers beside each image, where a family takes them.
 CONTEXT = 3
 # A family has learnt two images by heart when its loss is below this share of the first, within so many steps:
@@ -110,7 +114,7 @@ def main() -> None:
 
 def tried(everything: Sequence[Combination], *, resume: bool, minutes: float) -> Iterator[tuple[Combination, Outcome]]:
     """Each combination and its outcome, which is kept at once; when the time is over those alone that are known."""
-    now, until = networks.made_with(()), time.monotonic() + 60 * minutes
+    now, until = made_with(), time.monotonic() + 60 * minutes
     kept = json.loads(KEPT.read_text()) if resume and KEPT.is_file() else {}
     found = kept["found"] if kept.get("made_with") == now else {}
     for one in everything:
@@ -124,6 +128,14 @@ def tried(everything: Sequence[Combination], *, resume: bool, minutes: float) ->
             words = found[one.key]["failed"] or f"{found[one.key]['overfits']}, ONNX {found[one.key]['onnx']}"
             print(f"{one.key}: {words} ({time.monotonic() - began:.0f} s)", flush=True)
         yield one, Outcome(**found[one.key])
+
+
+def made_with() -> str:
+    """SHA-256 of what an outcome depends on: the files of the networks, this one, Python and the libraries."""
+    digest = hashlib.sha256(repr([platform.python_version(), *map(version, LIBRARIES)]).encode())
+    for path in [Path(__file__), *sorted(Path(networks.__file__).parent.glob("*.py"))]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def combinations(names: Iterable[str]) -> Iterator[Combination]:

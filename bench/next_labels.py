@@ -101,7 +101,7 @@ def _pictures(name: str, seed: int, steps: int, folder: Path) -> Pictures:
 
 def _features(run: Path, files: list[Path]) -> np.ndarray:
     """(pictures, features) what the network sees."""
-    table = isocenter.embed(run, *files, threads=1, device="cpu").table
+    table = isocenter.embed(run, [*files], threads=1, device="cpu").table
     columns = [name for name in table if name[0] == "e" and name[1:].isdigit()]
     of_file = {Path(path).name: row for path, row in zip(table["image"], table[columns].to_numpy(float), strict=True)}
     return np.stack([of_file[path.name] for path in files])

@@ -53,6 +53,7 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "survival": {"size": RESNET, "column": {"time": "days", "event": "died"}},
     "instances": {"size": UNET},
     "multitask": {"size": UNET, "column": {"label": "label", "value:area": "area", "mask": "mask"}},
+    "registration": {"size": UNET},
 }
 # Further situations: what they add to a kind of problem.
 SITUATIONS: Mapping[str, dict[str, Any]] = {
@@ -190,8 +191,9 @@ def _train(name: str, data: Path, out: Path) -> None:
     if name != "covariates":
         images = sorted((data if data.is_dir() else data.parent).rglob("*.png"))
         images = [one for one in images if one.parent.name not in ("masks", "labels")][:PREDICTED]
+        images = [data] if chosen["task"] == "registration" else images  # whose cases are pairs of images
         model = out / ("ensemble" if name == "ensemble" else "run")
-        isocenter.predict(model, *images, out=out / "predicted", device="cpu", threads=1)
+        isocenter.predict(model, [*images], out=out / "predicted", device="cpu", threads=1)
     print(json.dumps(isocenter.__file__))
 
 
@@ -221,8 +223,9 @@ def _cohort(kind: str, folder: Path, cases: int) -> Path:
         known = WRITERS.get(kind, _mask)(folder, n, numbers)
         area = int((numbers > 0).sum())
         days = 1 + round(float(rng.exponential(60_000 / area)))
-        images = folder if kind == "detection" else folder / "images"
-        _picture(images / f"{n:02}.png", pixels.astype(np.uint8))
+        images = folder if kind in ("detection", "registration") else folder / "images"
+        name = f"{n:02}_fixed_image" if kind == "registration" else f"{n:02}"
+        _picture(images / f"{name}.png", pixels.astype(np.uint8))
         died, large = ("yes" if verdict else "no" for verdict in (n % 3, area > 120))
         age = 40 + 10 * (n % 2) + n % 7
         rows.append([f"images/{n:02}.png", known, ("dim", "bright")[n % 2], area, days, died, large, n, age])
@@ -256,8 +259,23 @@ def _boxes(folder: Path, n: int, numbers: np.ndarray) -> str:
     return ""
 
 
+def _other_image(folder: Path, n: int, numbers: np.ndarray) -> str:
+    """The moving image of a pair, whose discs lie two rows further down, and the label maps of both."""
+    moved = np.roll(numbers, 2, axis=0)
+    noise = np.random.default_rng(1000 + n).normal(0, 6, numbers.shape)
+    pixels = (40 + (60 + 90 * (n % 2)) * (moved > 0) + noise).clip(0, 255)
+    _picture(folder / f"{n:02}_moving_image.png", pixels.astype(np.uint8))
+    for side, known in (("fixed", numbers), ("moving", moved)):
+        _picture(folder / f"{n:02}_{side}_label.png", (known > 0).astype(np.uint8))
+    return ""
+
+
 # How what is known of a case is written, where a table does not hold it.
-WRITERS: Mapping[str, Callable[[Path, int, np.ndarray], str]] = {"detection": _boxes, "instances": _numbers}
+WRITERS: Mapping[str, Callable[[Path, int, np.ndarray], str]] = {
+    "detection": _boxes,
+    "instances": _numbers,
+    "registration": _other_image,
+}
 
 
 def _picture(path: Path, pixels: np.ndarray) -> None:

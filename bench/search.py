@@ -41,7 +41,7 @@ def main() -> None:
         places = {tune: out / f"{'searched' if tune else 'planned'}-{seed}" for tune in (None, given.tune)}
         for tune in list(places)[:: 1 if seed % 2 else -1]:
             isocenter.train(given.data, out=places[tune], tune=tune, seed=seed, **_flags(given))
-        row = isocenter.compare(*places.values()).rows[0]
+        row = isocenter.compare([*places.values()]).rows[0]
         planned, searched = row.estimates
         gained.append(row.differences[0].value)
         found = result_in(places[given.tune])

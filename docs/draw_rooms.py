@@ -15,6 +15,7 @@ WIDTH, ROW, GAP, MARGIN, NAME = 760, 34, 6, 12, 150
 CONTENTS = {
     "cli": "arguments, calls, output",
     "verbs": "train, predict, evaluate, ...: a file for each verb, which joins the rooms",
+    "options": "the keywords of every verb: their types, defaults, words and limits",
     "service": "a DICOM node: receiving, queue, routing, answers",
     "documents": "guidelines, cards and technical files, filled from records",
     "studies": "how many participants a study needs, by design",

@@ -189,27 +189,10 @@ def test_every_verb_has_a_page_that_shows_it() -> None:
         assert "isocenter." in text or verb == "demo"
 
 
-def explained_in(page: str, heading: str = "") -> set[str]:
-    """The flags that a page names, or its section of this heading."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    part = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] if heading else text
-    return set(re.findall(r"--[a-z]+(?:-[a-z]+)*", part))
-
-
-def test_every_flag_of_a_verb_is_explained_on_its_page_or_where_the_page_links_to() -> None:
-    assert {verb: flags for verb in VERBS if (flags := unexplained(verb))} == {}
-
-
-def unexplained(verb: str) -> set[str]:
-    """Flags of a verb that no page explains to its readers."""
-    text = (ROOT / "docs" / "how-to" / f"{verb}.md").read_text(encoding="utf-8")
-    explained = explained_in(f"how-to/{verb}.md") | explained_in("index.md", "Flags of most commands")
-    if "check.md#flags-for-ambiguous-data" in text:
-        explained |= explained_in("how-to/check.md", "Flags for ambiguous data") - {"--task"}
-    commands_of = getattr(VERBS[verb], "commands", {verb: VERBS[verb]}).values()
-    given = {flag for command in commands_of for parameter in command.params for flag in parameter.opts}
-    flags = {flag for flag in given if flag.startswith("--")}
-    return flags - explained
+def test_the_page_of_flags_is_that_of_the_options_of_each_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    flags = importlib.import_module("write_flags")
+    assert flags.PAGE.read_text(encoding="utf-8") == flags.page(), "run: python docs/write_flags.py"
 
 
 def test_every_name_of_the_python_pages_exists() -> None:

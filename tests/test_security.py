@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import tomllib
+from collections import Counter
 from pathlib import Path
 
+import isocenter
 import trained
 from audit_dependencies import floors, judged, pinned
+from isocenter.studies import KEY
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "isocenter"
@@ -86,3 +90,30 @@ def test_an_audit_names_each_vulnerability_and_how_many_versions_were_looked_at(
         "floors: torch 2.8: CVE-2026-24747, fixed in 2.10.0",
         "floors: 1 of 2 versions audited, 1 vulnerabilities",
     ]
+
+
+PLAN = """\
+title = "A second reader"
+question = "Does it find more?"
+design = "parallel"
+arms = [{ name = "usual", text = "Without" }, { name = "model", text = "With" }]
+endpoints = [{ name = "found", metric = "proportion", direction = "higher", primary = true }]
+population = { criteria = "Adults" }
+"""
+
+
+def test_no_file_and_no_other_list_of_a_trial_tells_a_later_arm(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(KEY, "5e" * 32)
+    (tmp_path / "study.toml").write_text(PLAN)
+    isocenter.study_plan(tmp_path / "study.toml", out=tmp_path / "plan")
+    isocenter.study_lock(tmp_path / "plan")
+    given, written = [], []
+    for name in ("first", "second"):
+        study = Path(shutil.copytree(tmp_path / "plan", tmp_path / name))
+        before = {path.name for path in study.iterdir()}
+        isocenter.study_randomise(study, method="block")
+        written.append(b"".join(path.read_bytes() for path in study.iterdir() if path.name not in before))
+        given.append([isocenter.study_assign(study, participant=f"P{n}").arm for n in range(40)])
+    assert given[0] != given[1]  # of one plan, under one key
+    assert all(b"usual" not in one and b"model" not in one for one in written)
+    assert all(Counter(arms[:40])["model"] in range(14, 27) for arms in given)

@@ -1,53 +1,205 @@
-"""Functions whose TypeError for an unknown keyword names the right one."""
+"""Keywords of a verb, declared once: the fields of a frozen dataclass, its options.
+
+    @dataclass(frozen=True)
+    class PlanOptions:
+        \"\"\"Plan a training on DATA, with a reason for every decision.\"\"\"
+
+        data: Annotated[str | Path, Flag("A folder or a table.", "DATA")]
+        _: KW_ONLY
+        folds: Annotated[int, Flag("Number of folds.", "K"), Ge(0)] = 0
+
+    @takes(PlanOptions)
+    def plan(options: PlanOptions) -> Planned: ...
+
+`plan(data, folds=5)` is called with these keywords, which type checkers and editors know from the class. The command
+line, the documentation and the errors for an unknown keyword are made from the same fields, without importing the verb.
+"""
 
 from __future__ import annotations
 
+import builtins
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
-from typing import Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin
+
+from annotated_types import Ge, Le
+
+from isocenter.errors import UsageError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-# Words of the command line that are keywords of Python, or have a longer name there.
-IN_PYTHON = {"set": "assignments", "from": "start", "from_": "start", "all": "everything", "output": "out"}
+Options = TypeVar("Options")
 
-# Flags of the command line that set one value of the plan.
-IN_PLAN = {
-    "covariates": 'assignments={"network.context": ["age", "sex"]}',
-    "network": 'assignments={"network.name": "unet"}',
-}
 # How like a keyword a word is that was meant for it: "minuts" and "minutes" 0.92, "covariates" and "overwrite" 0.63.
 LIKE = 0.7
 
 
-def named_keywords(*more: type[Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A decorator: the function raises a TypeError that names the right keyword where it does not know one.
+@dataclass(frozen=True)
+class Flag:
+    """Words and spelling of a keyword, beside the type and the default of its field.
 
-    more: typed dictionaries of further keywords, which the function takes as `**keywords`
+    text:    one sentence
+    metavar: of its value; a switch has none
+    name:    on the command line, where it is not that of the field
+    path:    of a path that the command line chooses by itself, as "<verb>-<name>"
+    repeats: the flag can be given several times, an argument several times in a row
+    values:  the number of words that follow the flag
+    read:    from what was typed to the value in Python, where they differ
+    A keyword without a flag has none on the command line.
     """
 
-    def decorated(function: Callable[P, R]) -> Callable[P, R]:
-        parameters = inspect.signature(function).parameters.values()
-        known = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
-        known += [name for keywords in more for name in keywords.__annotations__]
+    text: str
+    metavar: str = ""
+    name: str = ""
+    path: str = ""
+    repeats: bool = False
+    values: int = 1
+    read: Callable[[Any], Any] | None = None
+
+    @property
+    def help(self) -> str:
+        """The sentence, with the path that is chosen where none is given."""
+        return f"{self.text.removesuffix('.')}; by default ./{self.path}." if self.path else self.text
+
+
+@dataclass(frozen=True)
+class Keyword:
+    """One field of options, resolved.
+
+    kind:     its type
+    is_place: whether it is given by its place in a call
+    lowest, highest: its limits, where it has some
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    flag: Flag | None
+    is_place: bool
+    lowest: Any = None
+    highest: Any = None
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a call without it is refused."""
+        return self.default is MISSING
+
+    @property
+    def typed(self) -> str:
+        """Its name on the command line: DATA, or --leave-out."""
+        if self.flag is None:
+            return self.name
+        if self.is_place and not self.flag.name:
+            return self.flag.metavar
+        return self.flag.name or f"--{self.name.replace('_', '-')}"
+
+    def refuse_beyond_limits(self, value: Any) -> None:
+        """UsageError for a number below the lowest or above the highest."""
+        if not isinstance(value, int | float):
+            return
+        for limit, is_beyond in ((self.lowest, False), (self.highest, True)):
+            if limit is not None and (value > limit if is_beyond else value < limit):
+                side = "above" if is_beyond else "below"
+                raise UsageError(
+                    f"{value} is {side} {limit}", self.typed, f"Give at {'most' if is_beyond else 'least'} {limit}"
+                )
+
+
+@functools.cache
+def keywords_of(options: type) -> Mapping[str, Keyword]:
+    """{name: keyword} of a class of options: those given by their place, its own, and those that it shares."""
+    hints = {name: hint for base in reversed(options.__mro__) for name, hint in _hints(base).items()}
+    own = [name for base in options.__mro__ for name in inspect.get_annotations(base)]
+    known = fields(options)
+    resolved = [_resolved(one.name, hints[one.name], _default(one), not one.kw_only) for one in known if one.init]
+    return {one.name: one for one in sorted(resolved, key=lambda one: -1 if one.is_place else own.index(one.name))}
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _resolved(name: str, hint: Any, default: Any, is_place: bool) -> Keyword:
+    kind, *more = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    flag = next((one for one in more if isinstance(one, Flag)), None)
+    lowest = next((one.ge for one in more if isinstance(one, Ge)), None)
+    highest = next((one.le for one in more if isinstance(one, Le)), None)
+    return Keyword(name, kind, default, flag, is_place, lowest, highest)
+
+
+def _hints(base: type) -> dict[str, Any]:
+    """The types of the fields that a class itself declares."""
+    names = _Names(vars(inspect.getmodule(base) or builtins))
+    found = inspect.get_annotations(base)
+    return {name: eval(text, {}, names) if isinstance(text, str) else text for name, text in found.items()}  # noqa: S307
+
+
+class _Names(dict[str, Any]):
+    """The names in a module; one that only type checkers import, because it needs torch, stands for any object."""
+
+    def __missing__(self, name: str) -> Any:
+        if hasattr(builtins, name):
+            raise KeyError(name)
+        return object
+
+
+def takes(options: Callable[P, Options]) -> Callable[[Callable[[Options], R]], Callable[P, R]]:
+    """A decorator: the function gets options, and is called with their fields as arguments.
+
+    Raises TypeError, which names the right keyword, for one that the options do not have; UsageError for a number
+    beyond its limits.
+    """
+    known = keywords_of(options)
+    signature = inspect.signature(options)
+
+    def decorated(function: Callable[[Options], R]) -> Callable[P, R]:
+        name = function.__name__
 
         @functools.wraps(function)
         def called(*given: P.args, **named: P.kwargs) -> R:
-            for name in named:
-                if name not in known:
-                    raise TypeError(f"{function.__name__}() has no keyword {name!r}. {_remedy(name, known)}.")
-            return function(*given, **named)
+            for keyword in named:
+                if keyword not in known:
+                    raise TypeError(f"{name}() has no keyword {keyword!r}. {_remedy(keyword, known)}.")
+            try:
+                bound = signature.bind(*given, **named)
+            except TypeError as error:
+                raise TypeError(f"{name}(): {error}. It takes {', '.join(known)}") from None
+            for keyword, value in bound.arguments.items():
+                known[keyword].refuse_beyond_limits(value)
+            return function(options(*given, **named))
 
+        returned = inspect.get_annotations(function).get("return", inspect.Signature.empty)
+        called.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]
+        called.__doc__ = f"{function.__doc__}\n\n{explained(known)}"
         return called
 
     return decorated
 
 
-def _remedy(name: str, known: list[str]) -> str:
-    """The keyword that is meant, or all that there are."""
-    if name in IN_PLAN and "assignments" in known:
-        return f"Use {IN_PLAN[name]}"
-    meant = [IN_PYTHON[name]] if IN_PYTHON.get(name) in known else get_close_matches(name, known, n=1, cutoff=LIKE)
+def explained(known: Mapping[str, Keyword]) -> str:
+    """A line for each keyword that has a text, for `help` in Python."""
+    width = max(map(len, known), default=0) + 1
+    return "\n".join(f"{f'{name}:':{width}} {one.flag.help}" for name, one in known.items() if one.flag is not None)
+
+
+def _remedy(name: str, known: Mapping[str, Keyword]) -> str:
+    """The keyword that is meant, by its name or that of its flag, or all that there are."""
+    typed = {one.typed.lstrip("-").replace("-", "_"): own for own, one in known.items()}
+    word = name.removesuffix("_")  # of names that Python keeps for itself: from_
+    close = get_close_matches(name, known, n=1, cutoff=LIKE)
+    meant = [typed[word]] if word in typed else close
     return f"Use {meant[0]}" if meant else f"Its keywords are {', '.join(sorted(known))}"
+
+
+def several(values: object) -> tuple[Any, ...]:
+    """The values of a keyword that takes one or a list of them."""
+    return tuple(values) if isinstance(values, list | tuple) else (values,)
+
+
+def narrowed(options: object, kind: type[Options]) -> Options:
+    """Options that another class of options has too, as its value."""
+    shared = {one.name: getattr(options, one.name) for one in fields(kind) if hasattr(options, one.name)}  # type: ignore[arg-type]
+    return kind(**shared)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from skimage import measure as skimage_measure
     from sklearn import cluster as sklearn_cluster
     from sklearn import linear_model
+    from statsmodels.duration import hazard_regression as statsmodels_hazards
     from statsmodels.imputation import mice
     from statsmodels.stats import power as statsmodels_power
     from statsmodels.stats import proportion as statsmodels_proportion
@@ -79,6 +80,7 @@ if not TYPE_CHECKING:
     spatial = _LazyModule("scipy.spatial")
     special = _LazyModule("scipy.special")
     stats = _LazyModule("scipy.stats")
+    statsmodels_hazards = _LazyModule("statsmodels.duration.hazard_regression")
     statsmodels_power = _LazyModule("statsmodels.stats.power")
     statsmodels_proportion = _LazyModule("statsmodels.stats.proportion")
     tensorboard = _LazyModule("torch.utils.tensorboard")
@@ -149,6 +151,7 @@ __all__ = [
     "spatial",
     "special",
     "stats",
+    "statsmodels_hazards",
     "statsmodels_power",
     "statsmodels_proportion",
     "tensorboard",

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+from ruamel.yaml import YAML
 
 import isocenter
 from isocenter.documents import Subject, broken_rows, drafted, guideline, guideline_names, read_facts
@@ -44,8 +45,8 @@ COUNTS = {
     "fda-pma": (27, None),
     "gdpr": (7, 10),
     "gmlp": (10, 10),
-    "hipaa": (12, None),
-    "iec-62366": (10, None),
+    "hipaa": (13, None),
+    "iec-62366": (11, None),
     "imdrf": (9, None),
     "incident": (23, None),
     "iso-13485": (24, None),
@@ -56,8 +57,8 @@ COUNTS = {
     "pccp": (3, 12),
     "pms": (10, None),
     "sap": (13, None),
-    "risk-file": (9, None),
-    "software-file": (19, None),
+    "risk-file": (11, None),
+    "software-file": (20, None),
     "spirit-ai": (34 + 15, None),
     "stard-ai": (40, 48),
     "tripod+ai": (27, 52),
@@ -259,6 +260,37 @@ def test_no_exclusions_is_refused_where_the_check_names_some(records, tmp_path):
     facts = facts_of(tmp_path, inclusion_criteria="All cases of 2020; no exclusions.")
     with pytest.raises(UsageError, match=r"no exclusions.*check\.json /rows/0/what.*case 7"):
         isocenter.document(tmp_path / "run", facts=facts)
+
+
+# A statement of a person, and the record of a run that speaks against it: its file and its text.
+TESTS = {"schema": "isocenter.comparison", "version": 1, "tests": [{"metric": "auroc", "verdict": "not shown"}]}
+WEAK = "group,n,judged,p_adjusted\nsex=f,80,no,0.001\nsex=m,90,yes,0.004\n"
+CONTRADICTED = {
+    "a better model": ("It is superior to the readers.", "comparison.json", json.dumps(TESTS), "/tests/0/verdict"),
+    "all groups alike": ("It has no bias.", "evaluation/weak_groups.csv", WEAK, "group@2"),
+    "no pretraining": ("It was trained from scratch.", "plan.yaml", ("pretrained", "imagenet"), "/network/pretrained"),
+    "a split by patients": ("Cases were split by patient.", "plan.yaml", ("method", None), "/split/method/because"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(CONTRADICTED))
+def test_a_claim_without_ground_in_the_records_is_refused(records, tmp_path, name):
+    words, record, change, pointer = CONTRADICTED[name]
+    run = Path(shutil.copytree(records, tmp_path / "run"))
+    plain = isocenter.document(run, names="claim", facts=facts_of(tmp_path, limitations="None.")).rows
+    assert plain
+    if isinstance(change, str):
+        (run / record).write_text(change)
+    else:
+        plan = YAML(typ="safe").load((run / record).read_text())
+        section = plan["network" if change[0] == "pretrained" else "split"][change[0]]
+        section |= {"value": change[1]} if change[1] else {"because": "patients unknown: each case stands for one"}
+        with (run / record).open("w") as lines:
+            YAML().dump(plan, lines)
+    with pytest.raises(UsageError, match=re.escape(f"{record} {pointer}")):
+        isocenter.document(run, names="claim", facts=facts_of(tmp_path, limitations=words))
+    denied = facts_of(tmp_path, limitations=f"It was not shown that {words[0].lower()}{words[1:]}")
+    assert isocenter.document(run, names="claim", facts=denied).rows
 
 
 def test_records_that_disagree_are_refused_with_both_named(records, tmp_path):

@@ -50,7 +50,7 @@ def test_so_it_is_in_a_volume_that_is_never_held(tmp_path, monkeypatch):
     monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)
     model = network(tmp_path, ROOT, WEIGHTS)
     good, bad = saved(tmp_path, good=volume(100, 139), bad=volume(100, 200))
-    result = isocenter.predict(model, good, bad, out=tmp_path / "out", save_probabilities=True)
+    result = isocenter.predict(model, [good, bad], out=tmp_path / "out", save_probabilities=True)
     assert ["not finite" in problem.what for problem in result.failures] == [True]
     assert not list((tmp_path / "out").glob("bad*")) and (tmp_path / "out" / "good.nii.gz").is_file()
 
@@ -72,7 +72,7 @@ def test_an_image_of_one_value_has_no_result_of_a_model_without_a_gate(tmp_path,
     data = np.full((1, 6, 6, 6), 50, np.float32)
     data[0, 1, 1, 1] = 51
     files = saved(tmp_path, blank=volume(50), spot=volume(50).with_pixels(data))
-    rows = isocenter.predict(model, *files, out=tmp_path / "out").table.set_index("case")
+    rows = isocenter.predict(model, [*files], out=tmp_path / "out").table.set_index("case")
     assert rows.loc["blank", "abstained"] == "it is one value everywhere once it is normalised"
     assert np.isnan(rows.loc["blank", "bright_ml"]) and rows.loc["spot", "bright_ml"] == pytest.approx(0.216)
     assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == {"spot.nii.gz"}

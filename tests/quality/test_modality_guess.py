@@ -37,7 +37,7 @@ def pictures(root, pixels, classes=("a", "b"), count=6):
 
 
 def guess_of(root, needs=()):
-    dataset = open_dataset(root, ReadingOptions.of(), needs=needs)
+    dataset = open_dataset(root, ReadingOptions(), needs=needs)
     examination = looked_through(dataset, 1)
     found = guessed_modality(examination.dataset, examination.fingerprint)
     return None if found is None else found.modality
@@ -67,7 +67,7 @@ def test_hounsfield_units_are_told_by_their_air(tmp_path, fill):
 
 @pytest.mark.parametrize("name", ["scans_oct_2024", "mri_export", "ct_scans"])
 def test_hounsfield_units_go_before_what_a_folder_is_called(tmp_path, name):
-    dataset = open_dataset(volumes(tmp_path / name, hounsfield(-1000)), ReadingOptions.of())
+    dataset = open_dataset(volumes(tmp_path / name, hounsfield(-1000)), ReadingOptions())
     examination = looked_through(dataset, 1)
     guess = guessed_modality(examination.dataset, examination.fingerprint)
     assert guess.modality == "CT"

@@ -96,7 +96,7 @@ def test_the_help_of_the_command_line_needs_numpy_and_typer_alone():
     late = HEAVY | LATE | {"rich", "jinja2"}
     code = f"from isocenter.cli import app; import sys; print({late} & set(sys.modules))"
     ours = "; print([name for name in sys.modules if name.startswith(('isocenter.verbs', 'isocenter.reading'))])"
-    options = ["isocenter.reading", "isocenter.reading.name_values"]  # of flags
+    options = ["isocenter.reading", "isocenter.reading.options"]  # of flags
     assert printed(code + ours) == ["set()", str(options)]
 
 

@@ -15,7 +15,7 @@ from isocenter.errors import IntegrityError
 from isocenter.files import content_hash
 from isocenter.quality import voxel_digest
 from isocenter.scoring.data_record import LEDGER, opened, read_data_record, write_data_record
-from isocenter.values import Case, Dataset
+from isocenter.values import Case, Dataset, LazyMapping
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +115,22 @@ def test_an_image_that_was_saved_anew_is_known_by_its_voxels(tmp_path):
     record = read_data_record(tmp_path)
     assert record.trained(Dataset((again, other)), {"seen": {"train"}}) == {"again"}
     assert record.trained(Dataset((again, other)), {"seen": {"test"}}) == set()
+
+
+def test_a_volume_of_a_pair_is_known_in_another_pair_whichever_it_is_laid_on(tmp_path):
+    """Drawn pairs share files, and the name of a pair says nothing of those of other data."""
+    for name in "abcde":
+        (tmp_path / name).write_text(name)
+    write_data_record(tmp_path, Dataset(tuple(pair(tmp_path, *one) for one in ("ab", "ac", "ba"))), {})
+    record = read_data_record(tmp_path)
+    seen = {"ab": {"train"}, "ac": {"test"}, "ba": {"val"}}
+    others = Dataset(tuple(pair(tmp_path, *one) for one in ("de", "db", "ae", "dc")))
+    assert record.trained(others, seen) == {"db", "ae"}
+
+
+def pair(folder: Path, fixed: str, moving: str) -> Case:
+    images = LazyMapping(dict.fromkeys(("fixed", "moving"), lambda: pytest.fail("nothing has to be read")))
+    return Case(fixed + moving, f"{fixed}|{moving}", images, files=(folder / fixed, folder / moving), key="|")
 
 
 def picture(path: Path) -> Case:

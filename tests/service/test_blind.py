@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 from sqlalchemy import insert, update
@@ -10,7 +12,17 @@ import isocenter
 from isocenter.service.monitoring.drawing import draw
 from isocenter.service.monitoring.outcomes import called_labels, outcomes_by_job, stated_values, write_outcomes
 from isocenter.service.objects.store import key_of
-from isocenter.service.records.tables import accounts, audit, blind, findings, jobs, outcomes, studies
+from isocenter.service.records.tables import (
+    accounts,
+    answers,
+    audit,
+    blind,
+    deployments,
+    findings,
+    jobs,
+    outcomes,
+    studies,
+)
 from service.databases import with_tables
 from service.small_node import SmallNode
 from service.test_correcting import address, describe, page
@@ -24,7 +36,7 @@ BLIND = {"audit": {"per_week": 20}}
 def drawn_node(tmp_path, mr):
     """A node with one result, which is drawn: of two classes the model calls "odd"."""
     model = class_model(tmp_path / "model")
-    node = SmallNode(tmp_path / "node", model, monitor=BLIND)
+    node = SmallNode(tmp_path / "node", model, answers=["sr"], monitor=BLIND)
     describe(node)
     node.receive(*mr)
     node.work()
@@ -75,6 +87,60 @@ def test_who_has_opened_the_answer_cannot_read_the_study_blind(drawn_node):
     assert ada.get("/api/blind").json()["rows"] == []
     assert len(ada.get(f"/api/studies/{study.uid}/reading").json()["jobs"]) == 1
     assert len(page(drawn_node, "ben").get("/api/blind").json()["rows"]) == 1
+
+
+def test_no_other_route_tells_a_reader_what_a_drawn_study_hides(drawn_node):
+    ada, eve = page(drawn_node), page(drawn_node, "eve", "viewer")
+    [study], [job] = drawn_node.rows(studies), drawn_node.rows(jobs)
+    [report] = [row for row in drawn_node.rows(answers) if row.sop_instance_uid]
+    path = f"/dicomweb/studies/{study.uid}"
+    [of_report] = eve.get(f"{path}/series?Modality=SR").json()
+    address_of_report = f"{path}/series/{of_report['0020000E']['Value'][0]}/instances/{report.sop_instance_uid}"
+    objects = len(eve.get(f"{path}/metadata").json())
+
+    def send_back():
+        data = (drawn_node.settings.folder / "results" / report.job / report.name).read_bytes()
+        with drawn_node.store.open_part() as part:
+            part.write(data)
+            drawn_node.store.keep(part, "PACS")
+        drawn_node.keeper.round()
+
+    for is_back in (False, True):
+        if is_back:
+            send_back()
+        shown = [ada.get("/api/jobs").json()["rows"][0], ada.get(f"/api/jobs/{job.job}").json()]
+        shown += ada.get(f"/api/studies/{study.uid}").json()["jobs"]
+        for one in shown:
+            assert (one["outcome"], one["reason"], one["answers"]) == (None, "to be read blind", [])
+        assert ada.get(f"/api/studies/{study.uid}").json()["outcome"] is None
+        assert ada.get(f"/api/studies/{study.uid}/route").status_code == 409
+        assert ada.get(f"{path}/series?Modality=SR").status_code == 204
+        [found] = ada.get("/dicomweb/studies").json()
+        assert found["00080061"]["Value"] == ["MR"] and found["00201208"]["Value"] == [objects - 1]
+        assert len(ada.get(f"{path}/metadata").json()) == objects - 1
+        assert ada.get(path).status_code == 200
+        for refused in ("", "/metadata"):
+            answer = ada.get(f"{address_of_report}{refused}")
+            assert answer.status_code == 409 and "read the study blind" in answer.json()["problem"], refused
+        assert len(eve.get(f"{path}/metadata").json()) == objects
+    # Images alone were seen, so the study may still be read blind; then everything is shown.
+    assert len(ada.get("/api/blind").json()["rows"]) == 1
+    assert ada.post(f"/api/blind/{job.job}", json={"odd": 0, "calm": 1}).status_code == 200
+    assert ada.get(f"/api/jobs/{job.job}").json()["outcome"] == "result"
+    assert ada.get(address_of_report).status_code == 200
+
+
+def test_readers_are_asked_what_the_version_answers_that_made_the_result(drawn_node):
+    [own] = drawn_node.models.values()
+    facts = asdict(replace(own, hash="newer", findings=["fracture"]))
+    change = {"model": own.name, "folder": "", "manifest": "m", "hash": "newer", "mode": "live", "because": "better"}
+    with drawn_node.database.write() as connection:
+        connection.execute(insert(deployments).values(**change, facts=facts, asked_at=1.0, began=1.0))
+    ada = page(drawn_node)
+    assert ada.get("/api/blind").json()["rows"][0]["labels"] == ["calm", "odd"]
+    with drawn_node.database.write() as connection:
+        connection.execute(update(jobs).values(model_hash="newer"))
+    assert ada.get("/api/blind").json()["rows"][0]["labels"] == ["fracture"]
 
 
 def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(drawn_node, tmp_path):

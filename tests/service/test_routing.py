@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 import torch
 from pydicom.uid import MRImageStorage
+from sqlalchemy import insert
 
 import isocenter
 from isocenter.errors import MemoryShortageError, UsageError
 from isocenter.runtime import codes_of
 from isocenter.service.keeper import seconds_until
+from isocenter.service.records.actor import ANYONE
+from isocenter.service.records.database import opened
 from isocenter.service.records.index import Index
-from isocenter.service.records.tables import studies
+from isocenter.service.records.tables import deployments, studies
 from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of
 from isocenter.service.routing.rules import StudyAnswers, fits, rules_of, study_routing
 from isocenter.service.settings import ModelSection, Rule, Settings
@@ -345,7 +348,7 @@ def test_route_says_of_a_study_in_the_node_what_its_own_page_says(tmp_path, mr, 
     Index(node.database).hurry(row.study)
     node.work()
     (tmp_path / "node" / MODELS).write_text(json.dumps({"rows": [asdict(one) for one in node.models.values()]}))
-    page = route_study(WebNode(node.settings, node.database, node.store), row.uid)
+    page = route_study(WebNode(node.settings, node.database, node.store), ANYONE, row.uid)
     node.store.close()
     node.database.close()
     record = json.loads(cli("route", row.uid, "--config", config, "--explain", "--json").out)
@@ -356,6 +359,15 @@ def test_route_says_of_a_study_in_the_node_what_its_own_page_says(tmp_path, mr, 
     assert "yes  answer of ball: wanted result, found result" in explained.out
     unknown = cli("route", "1.2.3", "--config", config)
     assert (unknown.code, "no such study" in unknown.err) == (2, True)
+    # Of a model of which another package was promoted that one's facts count.
+    own = {"model": "high", "folder": "new", "manifest": "new", "hash": "new", "mode": "live", "because": "better"}
+    facts = asdict(replace(node.models["high.onnx"], name="high", hash="new", modality="CT"))
+    database = opened(node.settings.database_url)
+    with database.write() as connection:
+        connection.execute(insert(deployments).values(**own, facts=facts, asked_at=1.0, began=1.0))
+    database.close()
+    refused = json.loads(cli("route", row.uid, "--config", config, "--json").out)
+    assert not refused["rows"][0]["taken"]
 
 
 def test_facts_that_were_kept_are_the_facts_that_were_found():

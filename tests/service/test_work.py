@@ -7,6 +7,7 @@ import threading
 
 import highdicom
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 from sqlalchemy import update
@@ -14,6 +15,7 @@ from sqlalchemy import update
 import isocenter
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files.dicom import SeriesNames, Stamp, patient_of, read_header, read_report, stamped, write_series
+from isocenter.prediction import Done, Examined
 from isocenter.service import keeper
 from isocenter.service.exchange.report import report_of
 from isocenter.service.records.actor import ANYONE
@@ -25,7 +27,7 @@ from isocenter.service.web.metrics import get_metrics
 from isocenter.service.web.studies import StudyPage, get_study, list_studies
 from isocenter.service.web.web_node import WebNode
 from isocenter.service.work import answer, worker
-from isocenter.values import Geometry, Image
+from isocenter.values import Findings, Geometry, Image
 from matrices import thinned
 from service.objects_sent import drawn, encoded
 from service.small_node import LEVEL, SmallNode
@@ -96,6 +98,17 @@ def test_series_of_two_patients_under_one_study_are_never_one_input(tmp_path):
     mixed = answer.Inputs({"T1": files["t1"], "FLAIR": files["other"]})
     with pytest.raises(FormatError, match="of 2 patients"), answer._cases(job, mixed, None):
         pass
+
+
+def test_tracks_of_a_clip_are_a_table_beside_its_other_results(tmp_path):
+    job = Job("j", "s", "r", "m", "h", {"series": {}}, 1, 1, 0.0)
+    tracks = [{"case": "answer", "track": 1, "label": "cell", "first_frame": 0, "last_frame": 4, "score": 0.75}]
+    for name, rows in (("clip", tracks), ("still", [])):
+        (tmp_path / name).mkdir()
+        seen = [Examined(Done([{"case": "answer"}], [], None, tracks=rows))]
+        made = answer._answers(job, seen, Findings((), "result"), tmp_path / name, answer.Marks("2.25", ""))
+        assert ("tracks.csv" in {one.name for one in made}) is bool(rows)
+    assert pd.read_csv(tmp_path / "clip" / "tracks.csv").to_dict("records") == tracks
 
 
 def test_the_same_job_made_again_gives_the_same_bytes(node, mr):

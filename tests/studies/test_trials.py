@@ -13,7 +13,16 @@ import pytest
 
 import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
-from isocenter.studies import KEY, bounds_at, cluster_test, imputations, participant_effect, pooled, read_study
+from isocenter.studies import (
+    KEY,
+    bounds_at,
+    cluster_test,
+    hazard_effect,
+    imputations,
+    participant_effect,
+    pooled,
+    read_study,
+)
 
 PARALLEL = """\
 title = "A model as second reader"
@@ -393,3 +402,70 @@ def test_bounds_at_other_fractions_spend_as_much():
         [3.710, 2.511, 1.993], abs=1e-3
     )
     assert bounds_at([0.2, 1.0], 0.05, "obrien-fleming")[0].bound > 4
+
+
+# Times to relapse in weeks, with 6-MP and without, 0 for who had none; Freireich et al., Blood 1963.
+WITH_6MP = [6, 6, 6, 7, 10, 13, 16, 22, 23], [6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35]
+WITHOUT = [1, 1, 2, 2, 3, 4, 4, 5, 5, 8, 8, 8, 8, 11, 11, 12, 12, 15, 17, 22, 23]
+
+
+def test_a_hazard_ratio_is_that_of_the_published_trial():
+    times = np.array([*WITH_6MP[0], *WITH_6MP[1], *WITHOUT], dtype=float)
+    happened = np.array([True] * 9 + [False] * 12 + [True] * 21)
+    is_new = np.arange(42) < 21
+    found = hazard_effect(times, happened, is_new, np.zeros((42, 0)))
+    # coxph of R's survival: -1.5721, standard error 0.4124.
+    assert (found.difference, found.variance**0.5) == pytest.approx((-1.5721, 0.4124), abs=1e-4)
+    twice = np.repeat(is_new, 2).reshape(42, 2).astype(float) @ np.array([[0.0, 0.0], [0.0, 0.0]])
+    assert hazard_effect(times, happened, is_new, twice).difference == pytest.approx(found.difference)
+    with pytest.raises(UsageError, match="nobody in the new arm"):
+        hazard_effect(times, happened & ~is_new, is_new, np.zeros((42, 0)))
+
+
+def timed(rows: list[dict]) -> list[dict]:
+    """Weeks to the detection of what was missed, which the model brings forward; the last are followed no longer."""
+    random = np.random.default_rng(2)
+    for row in rows:
+        weeks = random.exponential(8 if row["arm"] == "model" else 20)
+        row.update({"weeks": round(min(weeks, 26), 2), "detected": int(weeks < 26)})
+    rows[0].update(dict.fromkeys(("weeks", "detected"), ""))
+    return rows
+
+
+TIMED = PARALLEL.replace(
+    """name = "found"
+metric = "proportion"
+direction = "higher"
+""",
+    """name = "weeks"
+metric = "time"
+event = "detected"
+direction = "lower"
+""",
+)
+
+
+def test_times_to_an_event_are_analysed_by_their_hazard(tmp_path):
+    study = begun(tmp_path, TIMED)
+    rows = timed(enrolled(study, 80))
+    result = isocenter.study_analyse(study, data=table(tmp_path / "data.csv", rows), out=tmp_path / "result")
+    [primary] = [row for row in result.tests if row["role"] == "primary"]
+    assert primary["verdict"] == "superior" and primary["difference"] > 0
+    ratio = primary["hazard_ratio"]
+    assert ratio["low"] < 2.5 < ratio["high"] and ratio["value"] == pytest.approx(np.exp(primary["difference"]))
+    assert primary["logrank_p"] < 0.01 and primary["missing"] == "left out"
+    known = [row for row in rows if row["weeks"] != ""]
+    assert sum(primary["events"].values()) == sum(row["detected"] for row in known)
+    assert primary["values"]["model"] < primary["values"]["usual"]  # median weeks
+    assert "hazard ratio" in (tmp_path / "result" / "report.html").read_text()
+    assert {"subgroup", "interaction"} <= {row["role"] for row in result.tests}
+    rows[3]["detected"] = "perhaps"
+    with pytest.raises(DatasetError, match="detected of P3 is 'perhaps'"):
+        isocenter.study_analyse(study, data=table(tmp_path / "wrong.csv", rows), out=tmp_path / "other")
+
+
+def test_times_by_cluster_or_without_their_event_are_refused_with_the_reason():
+    with pytest.raises(UsageError, match="take no account of who is followed no longer"):
+        read_study(CLUSTERED.replace('metric = "mean"', 'metric = "time"\nevent = "detected"'), "study.toml")
+    with pytest.raises(UsageError, match="whether the event happened"):
+        read_study(TIMED.replace('event = "detected"\n', ""), "study.toml")

@@ -20,6 +20,7 @@ from isocenter.transforms import (
     inverted,
     jacobian,
     whole_field,
+    with_one_field,
 )
 from isocenter.values import Affine, Displacement, Geometry, Image, SpatialTransform
 from strategies import geometries
@@ -110,3 +111,13 @@ def test_label_maps_keep_their_values_and_pictures_go_as_volumes_do(axes):
     moved = carried_labels(labels, grid, SpatialTransform((shifted,)), grid)
     assert (moved[(slice(0, 11),) * axes] == labels[(slice(1, 12),) * axes]).all()
     assert (moved[-1] == 0).all()
+
+
+def test_two_fields_with_an_affine_between_them_are_one_field_at_its_voxels():
+    first, second = smooth_field(FIXED, 2.0), smooth_field(FIXED, 1.5, seed=2)
+    turn, shift = turn_and_shift((3, 0, 2), (1, 0, 0), FIXED), turn_and_shift((0, 0, 0), (2, 1, 0), FIXED)
+    several = SpatialTransform((shift, first, turn, second, turn))
+    one = with_one_field(several)
+    assert [type(part).__name__ for part in one.parts] == ["Affine", "Displacement", "Affine"]
+    at = carried_points(inverted(SpatialTransform((shift,))), FIXED.to_world(np.argwhere(np.ones(FIXED.shape))))
+    assert_allclose(carried_points(one, at), carried_points(several, at), atol=1e-3)

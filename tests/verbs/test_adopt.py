@@ -82,7 +82,7 @@ def test_predict_says_once_that_a_folder_would_be_faster_adopted_and_nothing_of_
     def said(model: Path) -> list[str]:
         caplog.clear()
         with caplog.at_level("INFO", "isocenter"):
-            isocenter.predict(model, image, image, device="cpu")
+            isocenter.predict(model, [image, image], device="cpu")
         return [line for line in caplog.messages if "adopt" in line]
 
     [line] = said(folder)

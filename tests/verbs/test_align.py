@@ -46,9 +46,7 @@ def test_the_motion_between_two_images_is_found_and_taken_out_and_stated(cases, 
     assert (row["image"], row["onto"]) == ("b", "a")
     assert np.abs([row[f"{axis}_mm"] - shift for axis, shift in zip("xyz", SHIFT, strict=True)]).max() < 0.3
     assert np.abs([row[f"{axis}_deg"] - turn for axis, turn in zip("zyx", TURN, strict=True)]).max() < 0.6
-    [case] = [
-        one for one in open_dataset(cases, ReadingOptions.of(column=COLUMNS, align="register")) if one.id == "moved"
-    ]
+    [case] = [one for one in open_dataset(cases, ReadingOptions(column=COLUMNS, align="register")) if one.id == "moved"]
     first, second = case.images["a"], case.images["b"]
     assert second.geometry.equals(first.geometry)
     inside = second.valid
@@ -56,9 +54,7 @@ def test_the_motion_between_two_images_is_found_and_taken_out_and_stated(cases, 
 
 
 def test_an_image_on_the_same_grid_stays_as_it_is(cases):
-    [case] = [
-        one for one in open_dataset(cases, ReadingOptions.of(column=COLUMNS, align="register")) if one.id == "alike"
-    ]
+    [case] = [one for one in open_dataset(cases, ReadingOptions(column=COLUMNS, align="register")) if one.id == "alike"]
     assert "onto" not in case.images["b"].facts
 
 
@@ -73,4 +69,4 @@ def test_images_that_lie_as_well_as_they_can_are_refused_by_name(cases):
 
 def test_a_word_that_names_no_alignment_is_refused():
     with pytest.raises(UsageError, match="Choose world"):
-        ReadingOptions.of(align="guess")
+        ReadingOptions(align="guess")

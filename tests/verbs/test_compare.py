@@ -43,7 +43,7 @@ def pair(segmented, tmp_path_factory):
 @pytest.mark.whole
 def test_the_difference_of_two_models_stands_with_its_interval_in_words_table_and_record(pair, tmp_path):
     run, other = pair
-    found = isocenter.compare(run, other, out=tmp_path / "out")
+    found = isocenter.compare([run, other], out=tmp_path / "out")
     first = found.rows[0]
     assert (first.metric, first.label, found.primary) == ("dice", "all", "dice")
     assert first.differences[0].value == pytest.approx(0.1, abs=1e-9)
@@ -59,12 +59,12 @@ def test_the_difference_of_two_models_stands_with_its_interval_in_words_table_an
     # As the plan of the run said before training.
     assert record["margins"]["again"] == {"margin": 0.25, "registered": True, "because": "registered before training"}
     with pytest.raises(UsageError, match="exists already"):
-        isocenter.compare(run, other, out=tmp_path / "out")
+        isocenter.compare([run, other], out=tmp_path / "out")
 
 
 def test_all_figures_of_an_evaluation_come_out_of_its_table_again(pair):
     run, _ = pair
-    found = isocenter.compare(*pair)
+    found = isocenter.compare([*pair])
     summary = json.loads((run / "evaluation" / "summary.json").read_text())["rows"]
     known = {(row["metric"], row["label"]): row["value"] for row in summary}
     assert {(row.metric, row.label) for row in found.rows} == set(known)
@@ -76,29 +76,29 @@ def test_all_figures_of_an_evaluation_come_out_of_its_table_again(pair):
 def test_models_of_other_questions_or_cases_are_refused(pair, classified, tmp_path):
     run, other = pair
     with pytest.raises(UsageError, match="have no figures in common"):
-        isocenter.compare(run, classified.out)
+        isocenter.compare([run, classified.out])
     with pytest.raises(UsageError, match="1 evaluation given"):
-        isocenter.compare(run)
+        isocenter.compare([run])
     with pytest.raises(UsageError, match="given twice"):
-        isocenter.compare(run, run)
+        isocenter.compare([run, run])
     shutil.copytree(other, tmp_path / "fewer")
     table = pd.read_csv(tmp_path / "fewer" / "cases.csv", dtype=str, keep_default_na=False)
     table[table["case"] != table["case"][0]].to_csv(tmp_path / "fewer" / "cases.csv", index=False)
     with pytest.raises(DatasetError, match="in only one of the tables"):
-        isocenter.compare(run, tmp_path / "fewer")
+        isocenter.compare([run, tmp_path / "fewer"])
 
 
 def test_what_is_no_evaluation_is_refused_with_what_to_give(pair, tmp_path):
     run, other = pair
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no evaluation"):
-        isocenter.compare(run, tmp_path / "empty")
+        isocenter.compare([run, tmp_path / "empty"])
     with pytest.raises(UsageError, match="no such file or folder"):
-        isocenter.compare(run, tmp_path / "nowhere")
+        isocenter.compare([run, tmp_path / "nowhere"])
     shutil.copytree(other, tmp_path / "bare")
     (tmp_path / "bare" / "task.json").unlink()
     with pytest.raises(IntegrityError, match=r"task.json: is missing"):
-        isocenter.compare(run, tmp_path / "bare")
+        isocenter.compare([run, tmp_path / "bare"])
 
 
 def test_a_label_whose_figures_are_those_over_all_labels_has_no_row_of_its_own():
@@ -159,7 +159,7 @@ def found_of(*folders, **options):
 
 
 def test_every_difference_has_a_row_with_its_test_and_a_verdict(models, tmp_path):
-    found = isocenter.compare(*models, out=tmp_path / "out")
+    found = isocenter.compare([*models], out=tmp_path / "out")
     record = json.loads((tmp_path / "out" / "comparison.json").read_text())
     rows = {(row["metric"], row["label"], row["second"]): row for row in record["tests"]}
     assert {tuple(row) for row in record["tests"]} == {
@@ -196,7 +196,7 @@ def test_margins_are_above_0_wherever_they_are_given(margin):
 
 
 def test_a_page_has_one_interval_of_each_difference_which_is_that_of_its_test(models, tmp_path):
-    found = isocenter.compare(*models, out=tmp_path / "out")
+    found = isocenter.compare([*models], out=tmp_path / "out")
     record = json.loads((tmp_path / "out" / "comparison.json").read_text())
     apart = {(row["metric"], row["label"], name): row for name, rows in record["differences"].items() for row in rows}
     for row in record["tests"]:
@@ -213,7 +213,7 @@ def test_a_page_has_one_interval_of_each_difference_which_is_that_of_its_test(mo
 @pytest.mark.whole
 def test_no_margin_is_tested_with_too_few_patients_and_the_reason_stands_with_the_verdict(tmp_path):
     folders = [classified_by(tmp_path / name, 0.1, n, cases=40) for n, name in enumerate(("first", "second"))]
-    found = isocenter.compare(*folders, out=tmp_path / "out", margin=0.3, test="bootstrap")
+    found = isocenter.compare([*folders], out=tmp_path / "out", margin=0.3, test="bootstrap")
     page = (tmp_path / "out" / "report.html").read_text()
     why = "the margin was not tested: its interval holds its level from 50 patients on, and these are 40"
     [row] = [row for row in found.tested.rows if row.is_primary]
@@ -235,7 +235,7 @@ def test_no_model_is_superior_where_the_interval_holds_0():
 @pytest.mark.whole
 def test_a_verdict_on_too_few_patients_is_marked_as_their_intervals_are(tmp_path, test, cases):
     folders = [classified_by(tmp_path / name, 0.1, n, cases=cases) for n, name in enumerate(("first", "second"))]
-    found = isocenter.compare(*folders, out=tmp_path / "out", margin=0.3, test=test)
+    found = isocenter.compare([*folders], out=tmp_path / "out", margin=0.3, test=test)
     page = (tmp_path / "out" / "report.html").read_text()
     [row] = [row for row in json.loads((tmp_path / "out" / "comparison.json").read_text())["tests"]
              if row["metric"] == "auroc"]  # fmt: skip
@@ -294,7 +294,7 @@ def test_the_test_that_is_asked_for_is_made_of_the_figures_that_it_fits(models, 
 
 
 def test_a_test_that_does_not_fit_the_primary_metric_leaves_it_untested_and_says_so(models, tmp_path):
-    isocenter.compare(models[0], models[2], test="mcnemar", margin=0.2, out=tmp_path / "out")
+    isocenter.compare([models[0], models[2]], test="mcnemar", margin=0.2, out=tmp_path / "out")
     html = (tmp_path / "out" / "report.html").read_text()
     assert "AUROC, the primary metric, was not tested: McNemar does not fit it." in html
     assert "The margin of 0.2 for poor is exploratory" in html  # what must be known stands under the verdict
@@ -382,7 +382,7 @@ def test_readers_stand_beside_the_models_and_with_them(models, tmp_path):
     aided.to_csv(people, index=False)
     [row] = [row for row in found_of(models[0], models[2], readers=people).rows if row.name == "mrmc"]
     assert (row.first, row.second, row.verdict) == ("good", "poor", "inferior")
-    shown = isocenter.compare(models[0], models[2], readers=people, out=tmp_path / "aided")
+    shown = isocenter.compare([models[0], models[2]], readers=people, out=tmp_path / "aided")
     both = "readers with poor against readers with good: inferior (mrmc", "poor against good: inferior (permutation"
     assert all(any(line.startswith(one) for line in str(shown).splitlines()) for one in both)
     html = (tmp_path / "aided" / "report.html").read_text()
@@ -396,7 +396,7 @@ def test_times_and_errors_of_reading_with_a_model_stand_beside_those_without(mod
         table["seconds"] = usual * np.exp(random.normal(0, 0.2, len(table)))
         table["call"] = np.where(table["score"] > 1, "yes", "no")
     pd.concat([alone, aided]).to_csv(people, index=False)
-    shown = isocenter.compare(models[0], models[2], readers=people, out=tmp_path / "out")
+    shown = isocenter.compare([models[0], models[2]], readers=people, out=tmp_path / "out")
     [row] = json.loads((tmp_path / "out" / "comparison.json").read_text())["readers"]
     assert (row["first"], row["second"], row["readers"]) == ("readers", "good", 4)
     assert row["low"] < 0.75 < row["high"] and row["high"] < 0.85
@@ -434,11 +434,11 @@ def test_models_are_judged_by_their_own_primary_metric_and_a_margin_counts_for_t
     good, again = (shutil.copytree(one, tmp_path / one.name) for one in models[:2])
     for folder in (good, again):
         write_verdict(folder, {}, "brier", 0.02)
-    found = isocenter.compare(good, again)
+    found = isocenter.compare([good, again])
     [row] = [row for row in found.tested.rows if row.is_primary]
     assert (found.primary, row.metric, row.margin) == ("brier", "brier", 0.02)
     write_verdict(again, {}, "auroc", 0.02)
-    found = isocenter.compare(good, again, out=tmp_path / "out")
+    found = isocenter.compare([good, again], out=tmp_path / "out")
     assert (found.primary, found.tested.margins) == ("brier", {})
     assert "The primary metric of again is AUROC" in (tmp_path / "out" / "report.html").read_text()
 
@@ -487,12 +487,12 @@ def test_groups_stand_in_the_order_of_their_ranges(models):
 
 
 def test_a_registered_margin_is_stated_also_where_it_shows_nothing(models, tmp_path):
-    found = isocenter.compare(models[0], models[1], margin=0.0001, out=tmp_path / "out")
+    found = isocenter.compare([models[0], models[1]], margin=0.0001, out=tmp_path / "out")
     assert [row.verdict for row in found.tested.rows if row.is_primary] == ["not shown"]
     html = (tmp_path / "out" / "report.html").read_text()
     assert "nor to be non-inferior by the margin of 0.0001" in html
     assert 'href="comparison.json"' in html
-    registered = isocenter.compare(models[2], models[1], out=tmp_path / "registered")
+    registered = isocenter.compare([models[2], models[1]], out=tmp_path / "registered")
     assert registered.tested.margins["again"].is_registered
     assert (
         "The margin of 0.1 for again was registered before training."
@@ -501,7 +501,7 @@ def test_a_registered_margin_is_stated_also_where_it_shows_nothing(models, tmp_p
 
 
 def test_two_classes_state_each_figure_once_in_the_terminal(models):
-    lines = str(isocenter.compare(models[0], models[1])).splitlines()
+    lines = str(isocenter.compare([models[0], models[1]])).splitlines()
     assert len(lines) == len(set(lines)) == 4
 
 
@@ -528,7 +528,7 @@ def written(out, task, table):
 
 def same_figures(first, second):
     """{(metric, label): figures of both} of a comparison of two models that say the same of each case."""
-    found = isocenter.compare(first, second)
+    found = isocenter.compare([first, second])
     assert {row.verdict for row in found.tested.rows} <= {"not shown"}
     figures = {(row.metric, row.label): [one.value for one in row.estimates] for row in found.rows}
     differing = {key: both for key, both in figures.items() if np.isfinite(both).all() and not np.isclose(*both)}
@@ -550,7 +550,7 @@ def test_the_order_in_which_a_model_has_its_classes_makes_no_difference(tmp_path
     more = table.assign(probability_odd=0.0)
     third = written(tmp_path / "third", Classification(("well", "ill", "odd")), more)
     with pytest.raises(DatasetError, match="third: the classes are others than in usual"):
-        isocenter.compare(folders[0], third)
+        isocenter.compare([folders[0], third])
 
 
 def test_mistakes_of_all_models_cost_what_those_of_the_first_do(tmp_path):

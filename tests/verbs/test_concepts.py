@@ -79,7 +79,7 @@ def test_a_concept_folder_with_three_images_is_refused_and_so_is_one_that_is_not
 def test_of_few_images_nothing_can_be_said(classified, cohort):
     with pytest.raises(DatasetError, match="20 or more"):
         isocenter.explain(
-            classified.out, *sorted(cohort.glob("*.png"))[:4], method="gradcam", tests=0, concepts="measured"
+            classified.out, [*sorted(cohort.glob("*.png"))[:4]], method="gradcam", tests=0, concepts="measured"
         )
 
 

@@ -30,7 +30,7 @@ def flipped(gated, tmp_path_factory):
     out = tmp_path_factory.mktemp("flipped") / "out"
     pictures = sorted((gated.data / "dark").glob("*.png"))[:3]
     flags = {"method": "gradcam", "tests": 0, "device": "cpu"}
-    return isocenter.explain(gated.out, *pictures, counterfactual="auto", out=out, **flags), pictures
+    return isocenter.explain(gated.out, [*pictures], counterfactual="auto", out=out, **flags), pictures
 
 
 @pytest.mark.whole

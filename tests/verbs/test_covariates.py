@@ -87,7 +87,7 @@ def test_a_run_states_what_images_tell_alone_and_what_each_half_adds(informed):
     assert not without.networks.context
     assert read_json(run / "image_only" / "checkpoints" / "last" / "state.json", STATE_SCHEMA)["step"] == 6
     record = json.loads((run / "evaluation" / "covariates.json").read_text())
-    by_hand = isocenter.compare(run / "image_only", run).as_record()
+    by_hand = isocenter.compare([run / "image_only", run]).as_record()
     assert by_hand["primary"] == "auroc"
     # The same differences; a comparison by hand has the intervals of its tests.
     added, compared = record["added"]["to the images"], by_hand["differences"]["run"]
@@ -124,7 +124,7 @@ def test_a_prediction_needs_the_covariates_and_says_what_it_filled_in(informed, 
         isocenter.predict(run, picture, device="cpu")
     table = tmp_path / "patients.csv"
     table.write_text("case,marker,sex\n00,-1.5,F\n01,,X\n")
-    found = isocenter.predict(run, picture, data / "01.png", covariates=table, device="cpu")
+    found = isocenter.predict(run, [picture, data / "01.png"], covariates=table, device="cpu")
     notes = [problem.what for problem in found.problems]
     assert not found.failures
     assert any("01: marker is missing: taken as" in one for one in notes)
@@ -144,7 +144,7 @@ def test_each_image_has_its_own_row_where_its_results_are_called_otherwise(infor
     pictures = [shutil.copy(data / "00.png", tmp_path / f"{name}.png") for name in markers]
     table = tmp_path / "patients.csv"
     table.write_text("case,marker,sex\n" + "".join(f"{name},{marker},F\n" for name, marker in markers.items()))
-    found = isocenter.predict(run, *pictures, covariates=table, device="cpu")
+    found = isocenter.predict(run, [*pictures], covariates=table, device="cpu")
     ill = [
         isocenter.predict(run, pictures[0], covariates={"marker": marker, "sex": "F"}, device="cpu").table
         for marker in markers.values()

@@ -86,7 +86,7 @@ def test_an_ensemble_is_evaluated_on_its_data_and_compared_as_a_run_is(mixed, ru
     ours = {(row.metric, row.label): row.estimate.value for row in mixed.rows}
     theirs = {(row.metric, row.label): row.estimate.value for row in again.rows}
     assert_allclose(list(theirs.values()), [ours[key] for key in theirs], atol=1e-6)
-    found = isocenter.compare(runs[0], mixed.out)
+    found = isocenter.compare([runs[0], mixed.out])
     assert found.names == ("run", "mixed")
     assert found.cases == 8
 

@@ -312,10 +312,10 @@ def test_what_tests_find_of_a_zip_is_kept_in_the_cache_for_the_same_weights_alon
     few = sorted((classified.data / "dark").glob("*.png"))[:FEWEST]
     how = {"method": "gradcam", "tests": FEWEST, "device": "cpu"}
     with caplog.at_level(logging.INFO, logger="isocenter"):
-        first = isocenter.explain(archive, *few, **how)
+        first = isocenter.explain(archive, [*few], **how)
         assert [one for one in caplog.messages if "once for this model" in one]
         caplog.clear()
-        again = isocenter.explain(archive, *few, **how)
+        again = isocenter.explain(archive, [*few], **how)
         assert not [one for one in caplog.messages if "this may take minutes" in one]
     assert first.methods["gradcam"]["passed"] is not None
     assert again.methods == first.methods

@@ -56,7 +56,7 @@ def package(packaged, tmp_path) -> Path:
 
 
 def test_an_odd_image_gets_no_answer_and_a_good_one_does(gated, odd, tmp_path):
-    result = isocenter.predict(gated.out, odd, *(gated.data / "bright").glob("0*.png"), out=tmp_path / "out")
+    result = isocenter.predict(gated.out, [odd, *(gated.data / "bright").glob("0*.png")], out=tmp_path / "out")
     table = result.table.set_index("case")
     assert "unlike the training cases" in table.loc["odd", "abstained"]
     assert table.loc["odd", "gate_p"] < 0.01
@@ -93,7 +93,7 @@ def test_an_image_that_its_header_is_enough_to_refuse_is_never_computed(gated, t
         raise DatasetError("the network was asked", "network", "Do not ask it")
 
     model = isocenter.load(gated.out, "cpu").with_run(network)
-    result = isocenter.predict(model, strip, good, out=tmp_path / "out")
+    result = isocenter.predict(model, [strip, good], out=tmp_path / "out")
     assert [problem.cases for problem in result.failures] == [(good.stem,)]  # the network sees an image that fits
     [row] = result.table.to_dict("records")
     assert row["case"] == "strip" and row["gate_p"] < 0.01

@@ -6,12 +6,15 @@ import pytest
 
 import isocenter
 from isocenter.errors import UsageError
+from isocenter.options import PlanOptions
 from isocenter.reading.options import ReadingOptions
+from isocenter.verbs.plan import by_hand
 from matrices import thinned
 
 VERBS = sorted(name for name in isocenter.__all__ if inspect.isfunction(getattr(isocenter, name)))
 # They take no keyword, or stand in rooms below, where Python's own message has to do.
-WITHOUT = {"change_status", "describe_networks", "describe_weights", "list_networks", "load", "read_transform", "write"}
+WITHOUT = {"change_status", "describe_networks", "describe_weights", "list_networks", "load", "read_transform"}
+WITHOUT |= {"write", "write_transform"}
 
 
 @pytest.mark.parametrize("verb", thinned(8, [name for name in VERBS if name not in WITHOUT]))
@@ -31,12 +34,33 @@ def test_a_word_of_the_command_line_leads_to_the_keyword(word, keyword):
         isocenter.train("nowhere", **{word: 1})
 
 
-@pytest.mark.parametrize("verb", ["plan", "train"])
-def test_a_flag_that_sets_one_value_of_the_plan_leads_to_that(verb):
-    with pytest.raises(TypeError, match=r'Use assignments=\{"network\.context": \["age", "sex"\]\}'):
-        getattr(isocenter, verb)("nowhere", covariates="age,sex")
-    with pytest.raises(TypeError, match="Its keywords are"):
-        isocenter.check("nowhere", covariates="age,sex")
+@pytest.mark.parametrize("covariates", ["age,sex", ["age", "sex"]])
+def test_covariates_are_named_as_text_or_as_a_list(covariates):
+    assert by_hand(PlanOptions("data", covariates=covariates)) == {"network.context": ["age", "sex"]}
+    assert by_hand(PlanOptions("data", covariates="all")) == {"network.context": "all"}
+    assert by_hand(PlanOptions("data", covariates="none")) == {"network.context": None}
+    with pytest.raises(UsageError, match="conflicts with --set network"):
+        by_hand(PlanOptions("data", covariates="age", assignments={"network.context": "all"}))
+
+
+def test_a_number_beyond_its_limits_is_refused_by_its_flag():
+    with pytest.raises(UsageError, match=r"^--folds: 1 is below 2\."):
+        isocenter.train("nowhere", folds=1)
+    with pytest.raises(UsageError, match=r"^--seed: \d+ is above \d+\."):
+        isocenter.evaluate("nowhere", "nowhere", seed=2**63)
+
+
+def test_a_call_that_lacks_an_argument_names_the_verb_and_what_it_takes():
+    with pytest.raises(TypeError, match=r"^predict\(\): missing a required argument: 'inputs'\. It takes model,"):
+        isocenter.predict("nowhere")
+    with pytest.raises(TypeError, match=r"^compare\(\): too many positional arguments\. It takes evaluations, "):
+        isocenter.compare("one", "other")
+
+
+def test_help_in_python_has_a_line_for_each_keyword():
+    lines = inspect.getdoc(isocenter.train).splitlines()
+    assert [line for line in lines if line.startswith("folds:")] == ["folds:         Number of cross-validation folds."]
+    assert str(inspect.signature(isocenter.train)).startswith("(data: ")
 
 
 @pytest.mark.parametrize("verb", ["check", "evaluate", "plan", "predict", "train"])
@@ -59,19 +83,19 @@ def test_reading_options_are_among_the_keywords(verb, near, right):
     ],
 )
 def test_labels_can_be_text_or_a_mapping_either_way_round(labels):
-    assert ReadingOptions.of(labels=labels).labels == "1=anterior,2=posterior"
+    assert ReadingOptions(labels=labels).labels == "1=anterior,2=posterior"
 
 
 def test_labels_of_overlapping_structures_and_of_numbered_objects_can_be_a_mapping():
-    assert ReadingOptions.of(labels={"whole": [1, 2], "core": 2}).labels == "1+2=whole,2=core"
-    assert ReadingOptions.of(labels={"each": "nucleus"}).labels == "each=nucleus"
-    assert ReadingOptions.of(labels=None).labels is None
+    assert ReadingOptions(labels={"whole": [1, 2], "core": 2}).labels == "1+2=whole,2=core"
+    assert ReadingOptions(labels={"each": "nucleus"}).labels == "each=nucleus"
+    assert ReadingOptions(labels=None).labels is None
 
 
 @pytest.mark.parametrize("labels", [{1: "left, upper"}, {"a=b": 1}, {1: 2}])
 def test_labels_that_text_cannot_hold_are_refused(labels):
     with pytest.raises(UsageError, match=r"comma or an equals sign|names no label"):
-        ReadingOptions.of(labels=labels)
+        ReadingOptions(labels=labels)
 
 
 @pytest.mark.parametrize(
@@ -79,12 +103,12 @@ def test_labels_that_text_cannot_hold_are_refused(labels):
     ["image=filename,label=finding", ["image=filename", "label=finding"], {"image": "filename", "label": "finding"}],
 )
 def test_columns_can_be_text_several_texts_or_a_mapping(column):
-    assert ReadingOptions.of(column=column).column == {"image": "filename", "label": "finding"}
+    assert ReadingOptions(column=column).column == {"image": "filename", "label": "finding"}
 
 
 def test_a_column_without_a_value_is_refused():
     with pytest.raises(UsageError, match="'filename' is not of the form name=value"):
-        ReadingOptions.of(column="filename")
+        ReadingOptions(column="filename")
 
 
 @pytest.mark.parametrize("options", [{"part": "whole"}, {"prefer": "qfrom"}])

@@ -25,7 +25,7 @@ SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
 
 def predicted(run, *inputs, **flags):
-    return isocenter.predict(run.out, *inputs, device="cpu", **flags)
+    return isocenter.predict(run.out, [*inputs], device="cpu", **flags)
 
 
 @pytest.fixture

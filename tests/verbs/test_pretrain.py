@@ -25,7 +25,7 @@ def pretraining(data: Path, out: Path, *further: Path, **flags: Any) -> Run:
     """Six steps on small pictures."""
     stated = {"network.size": trained.SMALL_RESNET, "training.batch": 4, **flags.pop("assignments", {})}
     assignments = {**trained.FEW_STEPS, **stated}
-    return isocenter.pretrain(data, *further, out=out, assignments=assignments, **SMALL, **flags)
+    return isocenter.pretrain([data, *further], out=out, assignments=assignments, **SMALL, **flags)
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def test_views_are_contrasted_where_the_network_gives_numbers_for_the_image(cont
 
 def test_its_result_is_what_the_network_sees(contrasted):
     pictures = sorted(contrasted.data.rglob("*.png"))[:2]
-    predicted = isocenter.predict(contrasted.out, *pictures, device="cpu")
-    embedded = isocenter.embed(contrasted.out, *pictures, device="cpu")
+    predicted = isocenter.predict(contrasted.out, [*pictures], device="cpu")
+    embedded = isocenter.embed(contrasted.out, [*pictures], device="cpu")
     names = [f"e{n}" for n in range(embedded.features)]
     assert embedded.features == 8
     assert predicted.table[names].to_numpy() == pytest.approx(embedded.table[names].to_numpy(), rel=1e-4)

@@ -60,7 +60,7 @@ def test_a_case_of_a_wrong_spacing_is_left_out_of_a_training_by_name(data, tmp_p
 
 def test_a_series_of_a_wrong_spacing_is_refused_and_the_next_one_has_its_result(node, model):
     begun = time.monotonic()
-    result = isocenter.predict(model, node / "bad", node / "good", device="cpu")
+    result = isocenter.predict(model, [node / "bad", node / "good"], device="cpu")
     assert result.cases == 1
     [problem] = result.failures
     assert "spacing 30 x 30 x 40 mm where the model works at 1 x 1 x 2" in problem.what

@@ -56,7 +56,7 @@ def test_a_plan_has_a_row_for_every_decision(classified):
 
 def test_a_comparison_has_a_row_for_every_figure_and_model(classified, evaluated, tmp_path):
     isocenter.evaluate(classified.out, classified.data, device="cpu", out=tmp_path / "again")
-    table = isocenter.compare(classified.out, tmp_path / "again").table
+    table = isocenter.compare([classified.out, tmp_path / "again"]).table
     assert set(table["model"]) == {classified.out.name, "again"}
     assert table.loc[table["model"] == "again", "difference"].dropna().eq(0).all()
     assert table.loc[table["model"] == classified.out.name, "difference"].isna().all()

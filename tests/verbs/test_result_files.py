@@ -31,7 +31,7 @@ SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
 
 def predicted(run, *inputs, **flags):
-    return isocenter.predict(run.out, *inputs, device="cpu", **flags)
+    return isocenter.predict(run.out, [*inputs], device="cpu", **flags)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_case_that_fails_half_way_leaves_no_file(segmented, tmp_path, monkeypa
 
     few = [segmented.data / "images" / f"case{n:02}.nii.gz" for n in range(3)]
     result = isocenter.predict(
-        model.with_run(breaking), *few, out=tmp_path / "out", save_probabilities=True, overlay=True
+        model.with_run(breaking), [*few], out=tmp_path / "out", save_probabilities=True, overlay=True
     )
     assert [problem.cases for problem in result.failures] == [("case01",)]
     assert not list((tmp_path / "out").glob("*case01*"))

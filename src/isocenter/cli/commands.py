@@ -1,22 +1,144 @@
-"""Every verb as a command, in the order in which help lists them, and the page of help of a verb."""
+"""Every command, made of the options of its verb: what it takes, what it calls, its page of help."""
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand
 
-from isocenter.cli.change_commands import check as change_check
-from isocenter.cli.change_commands import promote, propose, rollback, shadow, split, status
-from isocenter.cli.document_commands import document
-from isocenter.cli.images import convert, register, view
-from isocenter.cli.model_commands import adopt, calibrate, embed, explain, networks, package, predict
-from isocenter.cli.service_commands import export, feedback, monitor, route, serve, verify
-from isocenter.cli.shell import app
-from isocenter.cli.study_commands import analyse, assign, lock, randomise, size
-from isocenter.cli.study_commands import plan as study_plan
-from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, pretrain, train
+import isocenter
+from isocenter import options
+from isocenter.cli import variants
+from isocenter.cli.shell import app, fail_if, name_of, refuse_change, refuse_data, show
+from isocenter.keywords import Keyword, keywords_of
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    words:    on the command line: "plan", or "study size" of a group
+    options:  of the verb, whose fields are the flags
+    verb:     of Python, by default that of the same name; or a function from the options to a result
+    named_by: the option by which a folder of results is called, by default the first
+    is_json:  whether the result can be printed as JSON
+    ends:     refuses, once the result is shown, what it says against going on
+    """
+
+    words: str
+    options: type
+    verb: str | Callable[[Any], Any] = ""
+    named_by: str = ""
+    is_json: bool = True
+    ends: Callable[[Any, Any], None] | None = None
+
+    @property
+    def keywords(self) -> Mapping[str, Keyword]:
+        """The options that have a flag, by name."""
+        return {name: one for name, one in keywords_of(self.options).items() if one.flag is not None}
+
+    def result(self, values: Mapping[str, Any]) -> Any:
+        """Result of the verb for these options."""
+        if callable(self.verb):
+            return self.verb(self.options(**values))
+        return getattr(isocenter, self.verb or self.words)(**values)
+
+    def run(self, typed: Mapping[str, Any], *, as_json: bool) -> None:
+        """Call the verb with what was typed, and show what it returns."""
+        known = self.keywords
+        values = {name: _value(known[name], one) for name, one in typed.items() if one not in (None, [])}
+        flag = known["out"].flag if "out" in known else None
+        if flag is not None and flag.path and "out" not in values:
+            values.update(("out", path) for path in self._paths(flag.path, values))
+        result = self.result(values)
+        if result is not None:
+            show(result, result.as_record() if as_json else None)
+        if self.ends is not None:
+            self.ends(result, values)
+
+    def _paths(self, pattern: str, values: Mapping[str, Any]) -> Iterator[Path]:
+        """The path of results where none is given; none where there is nothing to call it by."""
+        source = values.get(self.named_by) or values.get(next(iter(self.keywords)))
+        if source is not None:
+            first = source[0] if isinstance(source, list) else source
+            yield Path(self.filled(pattern).replace("<name>", name_of(Path(first))))
+
+    def filled(self, text: str) -> str:
+        """A text in which the command stands for its own name."""
+        return text.replace("<verb>", self.words.split()[0])
+
+    @property
+    def function(self) -> Callable[..., None]:
+        """A function with a parameter for each flag, as typer takes it."""
+
+        def called(**typed: Any) -> None:
+            as_json = bool(typed.pop("json", False))
+            self.run(typed, as_json=as_json)
+
+        parameters = [self._parameter(one) for one in self.keywords.values()]
+        if self.is_json:
+            place = next((n + 1 for n, one in enumerate(parameters) if one.name == "overwrite"), len(parameters))
+            parameters.insert(place, _parameter("json", bool, typer.Option("--json", help=JSON), False))
+        called.__name__, called.__doc__ = self.words.split()[-1], (self.options.__doc__ or "").partition("\n")[0]
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in parameters}
+        return called
+
+    def _parameter(self, keyword: Keyword) -> inspect.Parameter:
+        flag, default = keyword.flag, keyword.default
+        assert flag is not None  # noqa: S101 - keywords without one are not among ours
+        kind, texts = _kind(keyword), {"help": self.filled(flag.help), "metavar": flag.metavar or None}
+        if keyword.is_required:
+            default = None if flag.path else inspect.Parameter.empty
+        elif isinstance(default, tuple):
+            default = None
+        if keyword.typed == flag.metavar:
+            return _parameter(keyword.name, kind, typer.Argument(**texts), default)  # type: ignore[arg-type]
+        name = f"{keyword.typed}/--no{keyword.typed[1:]}" if kind is bool and default is None else keyword.typed
+        option = typer.Option(name, min=keyword.lowest, max=keyword.highest, **texts)  # type: ignore[arg-type]
+        return _parameter(keyword.name, kind, option, default)
+
+
+JSON = "Print the result as one JSON document."
+
+
+def _parameter(name: str, kind: Any, info: Any, default: Any) -> inspect.Parameter:
+    optional = kind if default is not None else kind | None
+    annotation = Annotated[optional, info]  # type: ignore[valid-type]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _kind(keyword: Keyword) -> Any:
+    """The type that a word is read as: a path, a number or a text, and a list where a flag repeats."""
+    flag, members = keyword.flag, set(_members(keyword.kind))
+    assert flag is not None  # noqa: S101 - keywords without one are not among ours
+    kind = str if flag.read else next((one for one in (Path, bool, int, float) if one in members), str)
+    if flag.values > 1:
+        return tuple[(kind,) * flag.values]  # type: ignore[misc]
+    return list[kind] if flag.repeats else kind  # type: ignore[valid-type]
+
+
+def _members(kind: Any) -> Iterator[Any]:
+    """The types that a type is made of."""
+    if get_origin(kind) is Literal:
+        yield str
+    elif isinstance(kind, UnionType) or get_origin(kind) is not None:
+        for one in get_args(kind):
+            yield from _members(one)
+    else:
+        yield kind
+
+
+def _value(keyword: Keyword, typed: Any) -> Any:
+    """The value in Python of what was typed."""
+    flag = keyword.flag
+    return typed if flag is None or flag.read is None else flag.read(typed)
 
 
 class Verb(TyperCommand):
@@ -29,21 +151,21 @@ class Verb(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Two lists: what is given by its place, and what is given by a flag."""
         shown = self.get_params(ctx)
-        arguments = [(_placeholder(one), self._text(one)) for one in shown if _is_argument(one)]
+        arguments = [(_placeholder(one), _text(one)) for one in shown if _is_argument(one)]
         records = [(one, one.get_help_record(ctx)) for one in shown if not _is_argument(one)]
-        flags = [(record[0], self._text(one)) for one, record in records if record is not None]
+        flags = [(record[0], _text(one)) for one, record in records if record is not None]
         for title, rows in (("Arguments", arguments), ("Options", flags)):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
 
-    def _text(self, parameter: Any) -> str:
-        text = str(parameter.help or "").replace("<verb>", self.name or "")
-        value = parameter.default
-        # Without a value the text itself says what holds; a switch is off.
-        if parameter.required or value is None or value is False or not getattr(parameter, "show_default", True):
-            return text
-        return f"{text}  [default: {f'{value:g}' if isinstance(value, float) else value}]"
+
+def _text(parameter: Any) -> str:
+    text, value = str(parameter.help or ""), parameter.default
+    # Without a value the text itself says what holds; a switch is off.
+    if parameter.required or value is None or value is False or not getattr(parameter, "show_default", True):
+        return text
+    return f"{text}  [default: {f'{value:g}' if isinstance(value, float) else value}]"
 
 
 def _is_argument(parameter: Any) -> bool:
@@ -56,50 +178,67 @@ def _placeholder(argument: Any) -> str:
     return f"{name if argument.required else f'[{name}]'}{'...' if argument.nargs != 1 else ''}"
 
 
-for verb in (
-    check,
-    plan,
-    train,
-    pretrain,
-    evaluate,
-    compare,
-    ensemble,
-    predict,
-    explain,
-    embed,
-    package,
-    calibrate,
-    adopt,
-    convert,
-    register,
-    view,
-    serve,
-    route,
-    monitor,
-    feedback,
-    document,
-    networks,
-    demo,
-):
-    app.command(cls=Verb)(verb)
+# In the order in which help lists them.
+COMMANDS = (
+    Command("check", options.CheckOptions, ends=refuse_data),
+    Command("plan", variants.PlanCommand, variants.plan),
+    Command("train", options.TrainOptions),
+    Command("pretrain", options.PretrainOptions),
+    Command("evaluate", options.EvaluateOptions, named_by="data", ends=fail_if),
+    Command("compare", options.CompareOptions),
+    Command("ensemble", options.EnsembleOptions),
+    Command("predict", options.PredictOptions, named_by="inputs", ends=fail_if),
+    Command("explain", options.ExplainOptions, named_by="inputs", ends=fail_if),
+    Command("embed", options.EmbedOptions, named_by="inputs", ends=fail_if),
+    Command("package", options.PackageOptions),
+    Command("calibrate", options.CalibrateOptions),
+    Command("adopt", options.AdoptOptions),
+    Command("convert", options.ConvertOptions, ends=fail_if),
+    Command("register", variants.RegisterCommand, variants.register, named_by="moving"),
+    Command("view", options.ViewOptions, is_json=False),
+    Command("serve", options.ServeOptions, variants.serve, is_json=False),
+    Command("route", variants.RouteCommand, variants.route),
+    Command("monitor", options.MonitorOptions),
+    Command("feedback", variants.FeedbackCommand, variants.feedback),
+    Command("document", variants.DocumentCommand, variants.document, ends=variants.refuse_broken),
+    Command("networks", variants.NetworksCommand, variants.networks),
+    Command("demo", options.DemoOptions, variants.demo, is_json=False),
+    Command("audit verify", options.VerifyAuditOptions, "verify_audit"),
+    Command("audit export", options.ExportAuditOptions, variants.export, is_json=False),
+    Command("change check", options.CheckChangeOptions, "check_change", named_by="new", ends=refuse_change),
+    Command("change propose", options.ProposeChangeOptions, "propose_change"),
+    Command("change shadow", options.ShadowChangeOptions, "shadow_change"),
+    Command("change split", options.SplitChangeOptions, "split_change"),
+    Command("change promote", options.PromoteChangeOptions, "promote_change"),
+    Command("change rollback", options.RollBackChangeOptions, variants.rollback),
+    Command("change status", options.ChangeStatusOptions, "change_status"),
+    Command("study size", options.StudySizeOptions, "study_size"),
+    Command("study plan", options.StudyPlanOptions, "study_plan"),
+    Command("study lock", options.StudyLockOptions, "study_lock"),
+    Command("study randomise", options.StudyRandomiseOptions, "study_randomise"),
+    Command("study assign", options.StudyAssignOptions, "study_assign"),
+    Command("study analyse", options.StudyAnalyseOptions, "study_analyse"),
+)
+GROUPS = {
+    "audit": "Check and export the events of a node.",
+    "change": "Change a model inside an agreed plan.",
+    "study": "Size, plan, run and analyse a study of a model in use.",
+}
 
-# Groups of commands: their help, and of each command its function.
-for name, text, commands in (
-    ("audit", "Check and export the events of a node.", (verify, export)),
-    (
-        "change",
-        "Change a model inside an agreed plan.",
-        (change_check, propose, shadow, split, promote, rollback, status),
-    ),
-    (
-        "study",
-        "Size, plan, run and analyse a study of a model in use.",
-        (size, study_plan, lock, randomise, assign, analyse),
-    ),
-):
-    group = typer.Typer(name=name, help=text, add_completion=False, rich_markup_mode=None)
-    for command in commands:
-        group.command(cls=Verb)(command)
-    app.add_typer(group)
 
-__all__ = ["app"]
+def add_commands() -> None:
+    """Give the command line every command, those of a group under its name."""
+    groups = {
+        name: typer.Typer(name=name, help=text, add_completion=False, rich_markup_mode=None)
+        for name, text in GROUPS.items()
+    }
+    for command in COMMANDS:
+        group = groups.get(command.words.split()[0], app)
+        group.command(command.words.split()[-1], cls=Verb)(command.function)
+    for one in groups.values():
+        app.add_typer(one)
+
+
+add_commands()
+
+__all__ = ["COMMANDS", "app"]

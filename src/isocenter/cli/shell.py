@@ -43,12 +43,27 @@ class PartlyFailedError(IsocenterError):
     """The work is done and shown, and a part of it failed, or what it found forbids to go on."""
 
 
-def fail_if(problems: Sequence[Problem]) -> None:
+def fail_if(result: Any, values: Mapping[str, Any]) -> None:
     """Exit with 1 where a part of the work failed, once the rest is done."""
+    problems: Sequence[Problem] = result.failures
     if problems:
         first = problems[0]
         problem = f"{len(problems)} failed; the first: {first.what}"
         raise PartlyFailedError(problem, ", ".join(first.cases), first.remedy)
+
+
+def refuse_data(result: Any, values: Mapping[str, Any]) -> None:
+    """Exit with 1 for data on which nothing can be trained."""
+    if not result.passed:
+        fatal = result.examination.fatal[0]
+        raise PartlyFailedError(fatal.what, str(values["data"]), fatal.remedy)
+
+
+def refuse_change(result: Any, values: Mapping[str, Any]) -> None:
+    """Exit with 1 for a change that the plan does not allow."""
+    if not result.is_allowed:
+        remedy = "Keep the old model, or agree on another plan"
+        raise PartlyFailedError(f"the change is {result.verdict}", str(values["new"]), remedy)
 
 
 def show(result: object, record: Mapping[str, Any] | None) -> None:

@@ -13,19 +13,15 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.files.code_file import read_codes
     from isocenter.files.dicom import (
-        DEFORMED,
-        RESAMPLED,
         SUV_BW,
         SeriesNames,
-        can_derive,
         lean_body_share,
         stated_patient,
         taken_on,
-        write_derived_series,
         write_series,
     )
-    from isocenter.files.format import Entry, Format, Part, Prefer, ReadKeywords, ReadOptions, refuse_no_orientation
-    from isocenter.files.index import FORMATS, format_of, read, read_volumes, suffix_of, write
+    from isocenter.files.format import CaseNames, Entry, FileChoices, Format, Part, Prefer, ReadOptions
+    from isocenter.files.index import FORMATS, format_of, read, read_image, read_volumes, suffix_of, write
     from isocenter.files.label_table import find as find_labels
     from isocenter.files.label_table import read as read_labels
     from isocenter.files.label_table import table_path as label_table_path
@@ -34,8 +30,9 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.cases.classes import observed_values
     from isocenter.files.layouts.cases.dicom_masks import drawn_on, is_drawn
     from isocenter.files.layouts.cases.join import covariates_in
-    from isocenter.files.layouts.index import LAYOUTS, read_dataset
-    from isocenter.files.layouts.layout import PSEUDONYMS, CaseNames, DatasetOptions
+    from isocenter.files.layouts.dataset_table import write_dataset_table
+    from isocenter.files.layouts.index import read_dataset, read_frame
+    from isocenter.files.layouts.layout import LAYOUTS, PSEUDONYMS, DatasetOptions
     from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
     from isocenter.files.result import TakenProbabilities, write_label_map, write_map
     from isocenter.files.storage.atomic import named_as, sweep, unwritable, write_text, written

@@ -3,51 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from isocenter.errors import UsageError
+from isocenter.keywords import Flag
 from isocenter.values import Image, is_orientation
 
 Part = Literal["magnitude", "real", "imaginary", "phase"]
 Prefer = Literal["sform", "qform"]
+# What DICOM cases may be called by: the number of their series, or its description.
+CaseNames = Literal["number", "description"]
 
 
-class ReadKeywords(TypedDict, total=False):
-    """The keyword arguments of a function that reads single files; each is a field of `ReadOptions`."""
-
-    part: Part | None
-    prefer: Prefer | None
-    orientation: str | None
-    fill_missing: bool
-    fill_contours: bool
-    real_world: bool
-
-
-@dataclass(frozen=True)
-class ReadOptions:
+@dataclass(frozen=True, kw_only=True)
+class FileChoices:
     """Choices of the caller where a file leaves several readings open.
 
-    part:         of complex voxels; without it they are refused
-    prefer:       which NIfTI form to use where both have the same code and disagree
-    orientation:  of volumes whose files state none: the direction in which each axis grows, as "RAS" or "LPS"
-    fill_missing: keep a DICOM series whose slices have gaps, on the regular grid, missing slices as padding
-    fill_contours: interpolate the regions of a DICOM structure set between the slices on which they are drawn
-    real_world:   apply a DICOM Real World Value Mapping, PS3.3 C.7.6.16.2.11
-    stored:       keep the pixels of pictures as they are stored, where EXIF would turn them upright
-    background:   of label maps in which 0 is a structure: the value around the structures, which is exchanged with 0
     Raises UsageError for a part, a form or an orientation that does not exist.
     """
 
-    part: Part | None = None
-    prefer: Prefer | None = None
-    fill_missing: bool = False
-    fill_contours: bool = False
-    real_world: bool = False
-    stored: bool = False
-    background: int = 0
-    orientation: str | None = None
+    part: Annotated[
+        Part | None, Flag("Part of complex voxels to read: magnitude, real, imaginary or phase.", "NAME")
+    ] = None
+    prefer: Annotated[
+        Prefer | None,
+        Flag("Transform of a NIfTI file to use where the two disagree: sform or qform.", "FORM"),
+    ] = None
+    orientation: Annotated[
+        str | None,
+        Flag(
+            "Directions in which the axes of volumes grow whose files state none, such as RAS or LPS.",
+            "LETTERS",
+        ),
+    ] = None
+    fill_missing: Annotated[bool, Flag("Accept a series with missing slices; they become padding.")] = False
+    fill_contours: Annotated[
+        bool, Flag("Interpolate contours of DICOM structure sets between the slices on which they are drawn.")
+    ] = False
 
     def __post_init__(self) -> None:
         refuse_no_orientation(self.orientation)
@@ -55,6 +49,35 @@ class ReadOptions:
             value = getattr(self, name)
             if value is not None and value not in get_args(kinds):
                 raise UsageError(f"there is no {value!r}", f"--{name}", f"Choose {' or '.join(get_args(kinds))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions(FileChoices):
+    """Choices for one file, those of a format's own reader included.
+
+    real_world:   apply a DICOM Real World Value Mapping, PS3.3 C.7.6.16.2.11
+    stored:       keep the pixels of pictures as they are stored, where EXIF would turn them upright
+    background:   of label maps in which 0 is a structure: the value around the structures, which is exchanged with 0
+    """
+
+    real_world: bool = False
+    stored: bool = False
+    background: int = 0
+
+
+@dataclass(frozen=True)
+class ImageOptions(FileChoices):
+    """Read one image.
+
+    path:       a file, or a folder of DICOM
+    volume:     one of several that lie on different grids
+    real_world: apply a DICOM Real World Value Mapping
+    """
+
+    path: str | Path
+    volume: str | None = None
+    _: KW_ONLY
+    real_world: bool = False
 
 
 def refuse_no_orientation(letters: str | None) -> None:

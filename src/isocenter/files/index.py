@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from functools import cache, partial
 from importlib.metadata import EntryPoint
 from pathlib import Path, PurePath
-from typing import Any, Unpack
+from typing import Any
 
 from isocenter.added import added
 from isocenter.errors import FormatError, IsocenterError, UsageError, foreign_errors
 from isocenter.files import label_table
-from isocenter.files.format import Entry, Format, ReadKeywords, ReadOptions
+from isocenter.files.format import Entry, Format, ImageOptions, ReadOptions
 from isocenter.files.storage.atomic import written
-from isocenter.keywords import named_keywords
+from isocenter.keywords import narrowed, takes
 from isocenter.values import Image, Label, LazyMapping
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".zip", ".7z", ".rar")
@@ -160,14 +160,18 @@ def _errors_named(path: Path, name: str) -> Iterator[None]:
         raise error.stating(where=str(path), remedy="The header is damaged: get the file again") from error
 
 
-@named_keywords(ReadKeywords)
-def read(path: str | Path, volume: str | None = None, **options: Unpack[ReadKeywords]) -> Image:
+@takes(ImageOptions)
+def read(options: ImageOptions) -> Image:
     """The image in a file or in a folder of DICOM.
 
     Volumes on one grid come as one Image with frames; `volume` picks one where grids differ.
-    options: the fields of `ReadOptions`: part, prefer, orientation, fill_missing, real_world
     """
-    volumes = read_volumes(path, ReadOptions(**options))
+    return read_image(options.path, narrowed(options, ReadOptions), options.volume)
+
+
+def read_image(path: str | Path, options: ReadOptions, volume: str | None = None) -> Image:
+    """The image in a file or in a folder of DICOM, as `read` returns it."""
+    volumes = read_volumes(path, options)
     if volume is not None and volume not in volumes:
         raise UsageError(f"there is no volume {volume!r}", str(path), f"Choose one of {', '.join(volumes)}")
     if volume is None and len(volumes) > 1:

@@ -17,7 +17,6 @@ from isocenter.files.index import read
 from isocenter.files.nifti import write as nifti_write
 from isocenter.files.storage.atomic import written
 from isocenter.files.world import from_lps, rows_and_columns
-from isocenter.keywords import named_keywords
 from isocenter.lazy import SimpleITK
 from isocenter.values import Affine, Displacement, Floats, Geometry, Image, SpatialTransform, TransformPart
 
@@ -41,7 +40,6 @@ def read_transform(path: str | Path) -> SpatialTransform:
     return _by_suffix(path, {ITK: _read_itk, NIFTI: _read_nifti, DICOM: dicom.read_registration})(path)
 
 
-@named_keywords()
 def write_transform(
     transform: SpatialTransform,
     path: str | Path,

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from isocenter.prediction.answers import FORMATS, Wanted
     from isocenter.prediction.case import Asked, Done, Explains, computed, image_of, in_memory, noted
     from isocenter.prediction.findings_file import FINDINGS, Examined, findings_record, model_named, write_findings
+    from isocenter.prediction.moved_files import SERIES, write_dicom_pair
     from isocenter.prediction.result_files import (
         EXPLANATION,
         PROGRAM,

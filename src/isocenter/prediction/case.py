@@ -16,7 +16,7 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
 from isocenter.prediction.answers import Wanted
-from isocenter.prediction.moved_files import write_moved
+from isocenter.prediction.moved_files import write_moved, write_moved_objects
 from isocenter.prediction.placeless import marks_nothing, says_something
 from isocenter.prediction.region import found_from_anywhere, region_of
 from isocenter.prediction.result_files import Probabilities, algorithm_of, room_for, write_result
@@ -418,6 +418,8 @@ class _Rest:
         if (transform := self.prediction.transform) is not None:
             pair = self.case.references.get("field") or Correspondence()
             files += write_moved(transform, self.image, pair, self.room, name, algorithm_of(self.model))
+            objects, refused = write_moved_objects(transform, self.image, self.room, name)
+            files, lacking = [*files, *objects], [*lacking, *refused]
         return files, lacking
 
     def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

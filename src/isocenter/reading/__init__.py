@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.reading.alignment import Alignment, aligned_case, write_alignment
+    from isocenter.reading.alignment import aligned_case, write_alignment
     from isocenter.reading.dataset import (
+        Data,
         looked_through,
         open_dataset,
         open_for,
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
     )
     from isocenter.reading.device import announced_device
     from isocenter.reading.failures import failed_rows, failures_among, no_result
-    from isocenter.reading.image_pairs import first_guess, pair_of_images, pairs_of, pairs_table
-    from isocenter.reading.inputs import Covariates, Input, covered, open_inputs
-    from isocenter.reading.name_values import pairs
-    from isocenter.reading.options import ALLOW_LARGE, VOXELS, ReadingKeywords, ReadingOptions
+    from isocenter.reading.image_pairs import FIXED, MOVING, first_guess, pair_of_images, pairs_of, pairs_table
+    from isocenter.reading.inputs import covered, open_inputs
+    from isocenter.reading.options import ALLOW_LARGE, VOXELS, Alignment, Covariates, Input, ReadingOptions, pairs
     from isocenter.reading.output_folder import refuse_missing, refuse_taken, result_folder
 
 if not TYPE_CHECKING:

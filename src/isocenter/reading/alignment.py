@@ -10,32 +10,25 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
-from isocenter.errors import GeometryError, IsocenterError, UsageError
+from isocenter.errors import GeometryError, IsocenterError
 from isocenter.files import cache_folder, cached, file_hash, load_json, write_table
 from isocenter.lazy import pandas as pd
+from isocenter.reading.options import Alignment
 from isocenter.registration import RegistrationSettings, angles_of, registered
 from isocenter.runtime import as_json
 from isocenter.transforms import aligned, carried
 from isocenter.values import Affine, Array, Case, Deferred, Floats, Geometry, Image, LazyMapping, SpatialTransform
 
-Alignment = Literal["world", "register"]
 # The fact of an image that was registered: onto which one, with which transform, and what similarity came of it.
 ONTO = "onto"
 COLUMNS = (
     "case", "image", "onto", "similarity", "before", "after", "x_mm", "y_mm", "z_mm", "x_deg", "y_deg", "z_deg",
 )  # fmt: skip
 RIGID = RegistrationSettings("rigid")
-
-
-def refuse_no_alignment(given: str | None) -> None:
-    """UsageError for a word that names no alignment."""
-    if given is not None and given not in get_args(Alignment):
-        remedy = "Choose world (as the headers say) or register (rigidly, by the voxels)"
-        raise UsageError(f"there is no {given!r}", "--align", remedy)
 
 
 def aligned_case(case: Case, how: Alignment) -> Case:

@@ -6,22 +6,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from isocenter import files
 from isocenter.errors import listed
 from isocenter.reading.dataset import open_dataset
-from isocenter.reading.options import ReadingOptions
+from isocenter.reading.options import Covariates, Input, ReadingOptions
 from isocenter.runtime import Model
 from isocenter.transforms import COLOUR
-from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
+from isocenter.values import Case, Image, LazyMapping, Problem
 
 # Between the name of a patient and what a file's name says of the image.
 SEPARATORS = ("_", "-", ".", " ")
-# A table of covariates, several of them, or the covariates of the one patient by name.
-Covariates = str | Path | Sequence[str | Path] | Mapping[str, Any] | None
-# What a model takes.
-Input = str | Path | Image | Dataset
 
 
 def open_inputs(inputs: Sequence[Input], reading: ReadingOptions, model: Model) -> tuple[list[Case], list[Problem]]:

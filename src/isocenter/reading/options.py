@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypedDict, Unpack
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
+from isocenter import planning
 from isocenter.errors import PlanError, UsageError
-from isocenter.files import CaseNames, Part, Prefer, refuse_no_orientation
-from isocenter.planning import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT
-from isocenter.reading.alignment import Alignment, refuse_no_alignment
-from isocenter.reading.name_values import pairs
+from isocenter.files import CaseNames, FileChoices
+from isocenter.keywords import Flag
+from isocenter.values import Dataset, Image
+
+# How the images of a case come onto the grid of its first.
+Alignment = Literal["world", "register"]
 
 # Options that make other voxels of the same files, and those that make other references too.
 VOXELS = ("part", "prefer", "orientation", "fill_missing", "fill_contours", "align")
@@ -19,105 +23,116 @@ DECISIVE = ("layout", "labels", "class_rule", "column", "exif", *VOXELS)
 ALLOW_LARGE = "allow_large"
 
 
+# A table of covariates, several of them, or the covariates of the one patient by name.
+Covariates = str | Path | Sequence[str | Path] | Mapping[str, Any] | None
+# What a model takes.
+Input = str | Path | Image | Dataset
 # Names of label values: "1=anterior,2=posterior", {1: "anterior"}, or {"anterior": 1} as in dataset.json.
 Labels = str | Mapping[Any, Any]
 # Columns of a table by role: "image=filename,label=finding", several such texts, or {"image": "filename"}.
 Columns = str | Sequence[str] | Mapping[str, str]
 
 
-class ReadingKeywords(TypedDict, total=False):
-    """The keyword arguments of a verb that reads data, as `ReadingOptions.of` takes them."""
-
-    layout: str | None
-    labels: Labels | None
-    patient: str | None
-    class_rule: str | None
-    column: Columns | None
-    modality: str | None
-    part: Part | None
-    prefer: Prefer | None
-    orientation: str | None
-    fill_missing: bool
-    fill_contours: bool
-    align: Alignment | None
-    case_names: CaseNames | None
-    accept: str | None
-    order: str | Sequence[str] | None
-    exif: str | None
-    allow_large: bool
-
-
-@dataclass(frozen=True)
-class ReadingOptions:
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions(FileChoices):
     """Options for reading a data set; where one is not given, the files decide.
 
-    layout:   the layout of the folder, by name
-    labels:   names of the values, "1=anterior,2=posterior"; "each=NAME" where each number is one object
-    patient:  a column, or a regular expression on the case's name
-    class_rule: a regular expression on the case's name, whose first group is the class
-    column:   {role: column} of a table
-    modality: of all images, where the files do not say
-    part:     of complex voxels: "magnitude", "real", "imaginary" or "phase"
-    prefer:   "sform" or "qform", where the two of a NIfTI file disagree
-    orientation: of volumes whose files state none, as "RAS" or "LPS": the direction in which each axis grows
-    fill_missing: keep a series with gaps; the missing slices become padding
-    fill_contours: interpolate the contours of structure sets between the slices on which they are drawn
-    align:    bring the images of a case onto the grid of its first: by the "world" of their headers, or "register" them
-    case_names: "description" calls a DICOM case by the description of its series: free text, which may name people
-    exif:     whether references lie on the "stored" pixels of photographs, or on those that EXIF turns "upright"
-    order:    the classes from the lowest grade to the highest, "mild,moderate,severe"
-    accept:   findings that would forbid training and are accepted, by name: "mixed-scale"
-    allow_large: keep cases that are out of all proportion to the others, or to those that trained the model
-    Raises UsageError for an orientation that does not exist.
+    labels, column and order may be mappings or lists, as `Labels` and `Columns`; they are kept as a plan writes them.
+    Raises UsageError for an option that does not exist, for text without a name and a value, and for a name that the
+    text form cannot hold.
     """
 
-    layout: str | None = None
-    labels: str | None = None
-    patient: str | None = None
-    class_rule: str | None = None
-    column: Mapping[str, str] | None = None
-    modality: str | None = None
-    part: Part | None = None
-    prefer: Prefer | None = None
-    orientation: str | None = None
-    fill_missing: bool = False
-    fill_contours: bool = False
-    align: Alignment | None = None
-    case_names: CaseNames | None = None
-    exif: str | None = None
-    order: str | None = None
-    accept: str | None = None
-    allow_large: bool = False
+    layout: Annotated[
+        str | None,
+        Flag(
+            "How the files are organised, where several layouts fit: nnunet, decathlon, bids, image_folders, "
+            "image_pairs, object_masks, suffix_masks, case_folders, class_folders, voc, yolo, labelme, cvat, via, "
+            "coco, box_table, medmnist, manifest, dicom_folder or plain_images.",
+            "NAME",
+        ),
+    ] = None
+    labels: Annotated[
+        Labels | None,
+        Flag(
+            "Names of the label values: 1=anterior,2=posterior; each=NAME where every value is one object.",
+            "NAMES",
+        ),
+    ] = None
+    patient: Annotated[
+        str | None, Flag("Column that names the patient, or a regular expression on case names.", "RULE")
+    ] = None
+    class_rule: Annotated[str | None, Flag("Regular expression on case names whose group is the class.", "REGEX")] = (
+        None
+    )
+    column: Annotated[
+        Columns | None,
+        Flag(
+            "Roles of a table's columns: image, mask, label, patient, split, modality, id, findings, finding:NAME, "
+            "value:NAME, time, event, as in image=filename,label=diagnosis; repeatable.",
+            "ROLE=COLUMN",
+            repeats=True,
+        ),
+    ] = None
+    modality: Annotated[str | None, Flag("Modality of all images, where the files do not state it.", "NAME")] = None
+    align: Annotated[
+        Alignment | None,
+        Flag(
+            "Bring all images of a case onto the grid of the first: world (as the headers say) or register (rigidly).",
+            "HOW",
+        ),
+    ] = None
+    case_names: Annotated[
+        CaseNames | None,
+        Flag("Names of DICOM cases: number (of the series), or description, which is free text.", "NAME"),
+    ] = None
+    exif: Annotated[
+        str | None,
+        Flag(
+            "Where references of photographs lie that EXIF turns: on stored pixels, or on upright ones.",
+            "PIXELS",
+        ),
+    ] = None
+    order: Annotated[
+        str | Sequence[str] | None,
+        Flag("Classes from the lowest grade to the highest: mild,moderate,severe.", "CLASSES"),
+    ] = None
+    accept: Annotated[
+        str | None,
+        Flag("Findings that forbid training, and that are accepted here: mixed-scale (of CT).", "FINDINGS"),
+    ] = None
+    allow_large: Annotated[bool, Flag("Keep cases that are out of all proportion to the others.")] = False
 
     def __post_init__(self) -> None:
-        refuse_no_orientation(self.orientation)
-        refuse_no_alignment(self.align)
-
-    @classmethod
-    def of(cls, **keywords: Unpack[ReadingKeywords]) -> ReadingOptions:
-        """Return the options that keywords state: labels and columns as text or as a mapping.
-
-        Raises UsageError for text without a name and a value, or a name that the text form cannot hold.
-        """
-        values: dict[str, Any] = {**keywords}
-        values |= {"labels": labels_text(keywords.get("labels")), "column": columns_of(keywords.get("column")) or None}
-        if (order := keywords.get("order")) is not None and not isinstance(order, str):
-            values["order"] = ",".join(order)
-        return cls(**values)
+        super().__post_init__()
+        if self.align is not None and self.align not in get_args(Alignment):
+            remedy = "Choose world (as the headers say) or register (rigidly, by the voxels)"
+            raise UsageError(f"there is no {self.align!r}", "--align", remedy)
+        object.__setattr__(self, "labels", labels_text(self.labels))
+        object.__setattr__(self, "column", columns_of(self.column) or None)
+        object.__setattr__(self, "order", order_text(self.order))
 
     @classmethod
     def of_plan(cls, options: Mapping[str, Any]) -> ReadingOptions:
         """Return the reading options among those that a plan keeps; PlanError for an unknown one."""
-        names = [field.name for field in fields(cls)]
-        if unknown := sorted({*options} - {*names, EVERYTHING, COVARIATES, FURTHER, LEAVE_OUT}):
+        names, others = field_names(), (planning.EVERYTHING, planning.COVARIATES, planning.FURTHER, planning.LEAVE_OUT)
+        if unknown := sorted({*options} - {*names, *others}):
             raise PlanError(f"{', '.join(unknown)}: no reading option", "options", f"Choose from {', '.join(names)}")
-        return cls(**{name: value for name, value in options.items() if name in names})
+        return ReadingOptions(**{name: value for name, value in options.items() if name in names})
+
+    @property
+    def reading(self) -> ReadingOptions:
+        """These options without those that a verb has besides."""
+        return ReadingOptions(**self.chosen)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """{role: column} of a table."""
+        return columns_of(self.column)
 
     @property
     def chosen(self) -> dict[str, Any]:
         """{name: value} of the options that differ from the default, as a plan keeps them."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return {name: value for name, value in values if value}
+        return {name: value for name in field_names() if (value := getattr(self, name))}
 
     @property
     def decisive(self) -> dict[str, Any]:
@@ -127,6 +142,16 @@ class ReadingOptions:
     def overridden(self, options: ReadingOptions) -> ReadingOptions:
         """Return these options, with those in their place that the others choose."""
         return ReadingOptions(**{**self.chosen, **options.chosen})
+
+
+def field_names() -> list[str]:
+    """Return the names of the reading options."""
+    return [field.name for field in fields(ReadingOptions)]
+
+
+def order_text(order: str | Sequence[str] | None) -> str | None:
+    """Return classes from the lowest grade to the highest as text, "mild,moderate,severe"."""
+    return order if order is None or isinstance(order, str) else ",".join(order)
 
 
 def labels_text(labels: Labels | None) -> str | None:
@@ -167,3 +192,15 @@ def columns_of(column: Columns | None) -> dict[str, str]:
             return pairs(column.split(","), "--column")
         case _:
             return pairs([pair for text in column for pair in text.split(",")], "--column")
+
+
+def pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
+    """{name: value} of texts such as "name=value"; UsageError where one lacks either, or a name has two values."""
+    values: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name:
+            raise UsageError(f"{text!r} is not of the form name=value", flag, "Write it as name=value")
+        if values.setdefault(name, value) != value:
+            raise UsageError(f"{name} is {values[name]!r} and {value!r}", flag, "Give it once")
+    return values

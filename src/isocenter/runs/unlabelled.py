@@ -103,7 +103,7 @@ def _opened(path: Path, made: Planned, reading: ReadingOptions) -> Dataset:
             raise DatasetError(problem, str(path), "Give --unlabelled another folder, or leave it out")
         dataset = whole.only(lacking)
     else:
-        columns = {role: name for role, name in (reading.column or {}).items() if role.partition(":")[0] in ROLES}
+        columns = {role: name for role, name in reading.columns.items() if role.partition(":")[0] in ROLES}
         others: dict[str, Any] = {"labels": None, "class_rule": None, "order": None, "layout": None}
         dataset = open_dataset(path, replace(reading, column=columns or None, **others), references=False)
     named = {case.id: f"{path}: {case.id}" for case in dataset}

@@ -9,10 +9,11 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.scoring.answered import ANSWERED, case_errors
     from isocenter.scoring.audit_result import Audited
-    from isocenter.scoring.auditing.audit import Audit, AuditOptions, EvaluationKeywords
+    from isocenter.scoring.auditing.audit import Audit
     from isocenter.scoring.auditing.audits import audited
     from isocenter.scoring.auditing.between_groups import image_shift
     from isocenter.scoring.auditing.groups import OF_GROUPS, with_table
+    from isocenter.scoring.auditing.options import AuditOptions
     from isocenter.scoring.auditing.representation import represented
     from isocenter.scoring.auditing.screening import refuse_no_outcome
     from isocenter.scoring.case_selection import Choice, choice, of_the_same_name, who_trained

@@ -13,6 +13,7 @@ from pathlib import Path
 from isocenter.errors import IsocenterError
 from isocenter.files import PSEUDONYMS, cache_folder, content_hash, dataset_hash, file_hash, patient_key_id
 from isocenter.quality import voxel_digest
+from isocenter.reading import FIXED, MOVING
 from isocenter.runtime import read_json, write_json
 from isocenter.transforms import stacked
 from isocenter.values import Case, Dataset, Split
@@ -28,20 +29,22 @@ LEDGER = "openings.jsonl"
 class DataRecord:
     """{case id: hash}, of all that a case was read from, of its image's file alone, and of the image's voxels.
 
+    images:    of a pair a hash of each image
     inherited: hashes of the cases that trained or selected the models from whose weights the training started
     unknown:   files of weights from which it started, of which nobody knows what they had seen
     """
 
     contents: Mapping[str, str]
-    images: Mapping[str, str]
+    images: Mapping[str, tuple[str, ...]]
     voxels: Mapping[str, str] = field(default_factory=dict)
     inherited: frozenset[str] = frozenset()
     unknown: tuple[str, ...] = ()
 
     def hashes(self, names: Iterable[str]) -> set[str]:
         """All hashes of these cases of the run."""
-        kinds = (self.contents, self.images, self.voxels)
-        return {known[name] for name in names for known in kinds if name in known}
+        names = list(names)
+        whole = {known[name] for name in names for known in (self.contents, self.voxels) if name in known}
+        return whole | {one for name in names for one in self.images.get(name, ())}
 
     def trained(self, dataset: Dataset, parts: Mapping[str, Collection[Split]]) -> set[str]:
         """Ids of the cases that this model, or one before it, has learnt anything from, whatever they are called here.
@@ -50,7 +53,7 @@ class DataRecord:
         """
         used = [name for name, found in parts.items() if set(found) - {"test"}]
         known, images = self.hashes(used) | self.inherited, image_hashes(dataset)
-        trained = {case.id for case in dataset if case.files and {content_hash(case), images[case.id]} & known}
+        trained = {case.id for case in dataset if case.files and {content_hash(case), *images[case.id]} & known}
         # Saved anew, an image is another file with the same voxels: only they tell.
         others = [case for case in dataset if (self.voxels or self.inherited) and case.id not in trained]
         return trained | {case.id for case in others if _voxels_of(case) in known}
@@ -69,7 +72,7 @@ def hashes_by_case(dataset: Dataset) -> dict[str, set[str]]:
     """{case id: hashes of its contents, image and voxels}, by which it is known again whatever it is called."""
     images = image_hashes(dataset)
     hashes = {case.id: {_voxels_of(case)} for case in dataset}
-    whole = {case.id: {content_hash(case), images[case.id]} for case in dataset if case.files}
+    whole = {case.id: {content_hash(case), *images[case.id]} for case in dataset if case.files}
     return {name: {one for one in own | whole.get(name, set()) if one is not None} for name, own in hashes.items()}
 
 
@@ -99,12 +102,14 @@ def write_data_record(
 
     inherited, unknown: as in `DataRecord`
     """
-    images = image_hashes(dataset)
+    each = image_hashes(dataset)
     key = {"patient_key": patient_key_id()} if PSEUDONYMS in dataset.patients else {}
     rows = [
-        {"case": case.id, "content": content_hash(case), "image": images[case.id], "voxels": voxels.get(case.id)}
+        {"case": case.id, "content": content_hash(case), "image": image, **more, "voxels": voxels.get(case.id)}
         for case in dataset
         if case.files
+        for image, *others in [each[case.id]]
+        for more in [{"moving": one} for one in others] or [{}]
     ]
     before = {"inherited": sorted(inherited), "unknown_weights": sorted(unknown)}
     write_json(folder / DATA_RECORD, SCHEMA, {**key, **before, "rows": rows})
@@ -121,9 +126,8 @@ def copy_data_record(source: Path, folder: Path, records: Iterable[DataRecord]) 
 def read_data_record(folder: Path) -> DataRecord:
     """The record in a run's folder; IntegrityError for one that is missing or damaged."""
     record = read_json(folder / DATA_RECORD, SCHEMA)
-    contents, images, voxels = (
-        {row["case"]: row[key] for row in record["rows"] if row[key]} for key in ("content", "image", "voxels")
-    )
+    contents, voxels = ({row["case"]: row[key] for row in record["rows"] if row[key]} for key in ("content", "voxels"))
+    images = {row["case"]: (row["image"], *filter(None, [row.get("moving")])) for row in record["rows"]}
     return DataRecord(contents, images, voxels, frozenset(record["inherited"]), tuple(record["unknown_weights"]))
 
 
@@ -145,18 +149,34 @@ def named_as_in_run(dataset: Dataset, record: DataRecord) -> Dataset:
     return dataset.renamed(names)
 
 
-def image_hashes(dataset: Dataset) -> dict[str, str]:
+def image_hashes(dataset: Dataset) -> dict[str, tuple[str, ...]]:
     """{case id: hash} of the first file that a case was read from, which is its image or a slice of it.
 
     Of a file that holds several cases, with the case's place in it. An image that was labelled anew, in another class
-    or beside other channels, is the same image.
+    or beside other channels, is the same image. A pair has a hash of each of its images: one of another pair is the
+    same image, whichever it is laid on.
     """
-    held = Counter(case.files[0] for case in dataset if case.files)
+    held = Counter(case.files[0] for case in dataset if case.files and not _is_pair(case))
     return {
-        case.id: file_hash(case.files[0]) + (case.key if held[case.files[0]] > 1 else "")
+        case.id: _of_pair(case)
+        if _is_pair(case)
+        else (file_hash(case.files[0]) + (case.key if held[case.files[0]] > 1 else ""),)
         for case in dataset
         if case.files
     }
+
+
+def _is_pair(case: Case) -> bool:
+    return {FIXED, MOVING} <= {*case.images} and len(case.files) > 1
+
+
+def _of_pair(case: Case) -> tuple[str, str]:
+    """Hashes of the fixed and the moving image, whose first files stand first; of one file with their places in it."""
+    fixed, moving = case.files[:2]
+    places = case.key.split("|")
+    half = len(places) // 2
+    keys = ("|".join(places[:half]), "|".join(places[half:])) if fixed == moving else ("", "")
+    return file_hash(fixed) + keys[0], file_hash(moving) + keys[1]
 
 
 def opened(cases: Sequence[Case]) -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from isocenter.service.records.audit import record_settings
     from isocenter.service.records.chain import canonical, sealed_events, unsealed_count, verified
     from isocenter.service.records.database import Database, node_database, only_keeper, opened
-    from isocenter.service.records.deployments import ask_for_change, end_change, roll_back
+    from isocenter.service.records.deployments import ask_for_change, end_change, models_of, roll_back
     from isocenter.service.records.index import Index
     from isocenter.service.records.workitems import Workitems
     from isocenter.service.routing.answers import study_answers

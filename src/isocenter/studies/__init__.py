@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from isocenter.studies.concealment import KEY, allocation_key, decrypted, encrypted
     from isocenter.studies.effects import Effect, cluster_test, imputations, participant_effect, pooled
     from isocenter.studies.flow_diagram import flow_of_arms
+    from isocenter.studies.hazards import hazard_effect
     from isocenter.studies.looks import Look, bounds, bounds_at, crossing
     from isocenter.studies.plan_words import plan_record, registry_record
     from isocenter.studies.proportions import null_variance
-    from isocenter.studies.protocol import ARM, PARTICIPANT, Endpoint, Study, read_study, refuse_level
+    from isocenter.studies.protocol import ARM, PARTICIPANT, TIME, Endpoint, Study, read_study, refuse_level
     from isocenter.studies.readers import pilot_inputs
     from isocenter.studies.sizing import DESIGNS, Simulated, Size, known_inputs, sized
 

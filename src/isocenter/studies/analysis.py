@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, UsageError, listed
-from isocenter.evaluation import holm
+from isocenter.evaluation import Test, holm, kaplan_meier, logrank
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import special, stats
 from isocenter.studies.effects import Effect, cluster_effect, imputations, participant_effect, pooled
+from isocenter.studies.hazards import hazard_effect, median_time
 from isocenter.studies.looks import Look
 from isocenter.studies.plan_words import INTENTION, plan_record
-from isocenter.studies.protocol import ARM, PARTICIPANT, Endpoint, Study
+from isocenter.studies.protocol import ARM, PARTICIPANT, TIME, Endpoint, Study
 from isocenter.values import Floats
 
 PROTOCOL = "per protocol"
@@ -40,6 +41,7 @@ def read_data(study: Study, table: pd.DataFrame, log: pd.DataFrame, where: str, 
     """
     unit = study.clusters.column if study.clusters is not None else PARTICIPANT
     named = [one for one in (study.analysis.per_protocol, study.analysis.reason) if one]
+    named += [one.event for one in study.endpoints if one.event]
     named += [*study.analysis.covariates, *study.missing.auxiliary, *study.subgroups]
     needed = [PARTICIPANT, ARM, unit, *(one.name for one in study.endpoints), *named]
     if absent := [name for name in dict.fromkeys(needed) if name not in table and name not in study.strata]:
@@ -118,14 +120,24 @@ class Trial:
         cells = self.data[name].str.replace(",", ".", regex=False)  # 0,75 where commas are decimal
         values = pd.to_numeric(cells.where(cells != ""), errors="coerce").to_numpy(dtype=float)
         is_wrong = ~np.isfinite(values) & (cells != "").to_numpy()
-        if of is not None and of.metric == "proportion":
-            is_wrong |= np.isfinite(values) & (values != 0) & (values != 1)
+        is_share, is_time = (of is not None and of.metric == kind for kind in ("proportion", TIME))
+        is_wrong |= np.isfinite(values) & ((is_share & (values != 0) & (values != 1)) | (is_time & (values < 0)))
         if is_wrong.any():
             row = int(np.flatnonzero(is_wrong)[0])
-            kind = "0 or 1" if of is not None and of.metric == "proportion" else "a number"
+            kind = "0 or 1" if is_share else "a number from 0 on" if is_time else "a number"
             problem = f"{name} of {self.data[PARTICIPANT][row]} is {self.data[name][row]!r}"
             raise DatasetError(problem, self.where, f"Give {kind}, or nothing where it is not known")
         return values
+
+    def happened(self, endpoint: Endpoint) -> Rows:
+        """(participants,) whether the event of times happened; False where no time is known. Raises DatasetError."""
+        cells, known = self.data[endpoint.event], np.isfinite(self.numbers(endpoint.name, of=endpoint))
+        wrong = np.flatnonzero(known & ~cells.isin(["0", "1"]).to_numpy())
+        if len(wrong):
+            row = int(wrong[0])
+            problem = f"{endpoint.event} of {self.data[PARTICIPANT][row]} is {cells[row]!r}"
+            raise DatasetError(problem, self.where, "Give 1 for an event at that time, 0 for who is followed no longer")
+        return known & (cells == "1").to_numpy()
 
     def _columns(self, names: Sequence[str]) -> dict[str, Floats]:
         """Numbers as they are, words as one column of 0 and 1 a level but the first."""
@@ -164,7 +176,9 @@ class Trial:
         The arm, or each cluster, predicts too: without clusters the variance would come out too small, with them it is
         a little too large. Andridge, Biom J 2011, doi:10.1002/bimj.201000140
         """
-        outcomes = {one.name: self.numbers(one.name, of=one) for one in endpoints}
+        outcomes = dict[str, Floats]()
+        for one in endpoints:
+            outcomes |= self._hazards(one) if one.metric == TIME else {one.name: self.numbers(one.name, of=one)}
         if self.study.clusters is None:
             groups = {ARM: self.is_new.astype(float)}
         else:
@@ -174,13 +188,28 @@ class Trial:
         plan = self.study.missing
         return imputations(pd.DataFrame(columns), plan.imputations, plan.seed)
 
+    def _hazards(self, endpoint: Endpoint) -> dict[str, Floats]:
+        """Event and hazard until then, by which missing covariates of times are predicted.
+
+        White and Royston, Stat Med 2009, doi:10.1002/sim.3618
+        """
+        times, happened = self.numbers(endpoint.name, of=endpoint), self.happened(endpoint)
+        known = np.isfinite(times)
+        hazard, event = (np.full(len(times), np.nan) for _ in range(2))
+        left = kaplan_meier(times[known], happened[known]).at(times[known])
+        hazard[known], event[known] = -np.log(np.maximum(left, 1 / max(1, len(left)))), happened[known]
+        return {f"hazard of {endpoint.name}": hazard, f"event of {endpoint.name}": event}
+
     def effect(self, endpoint: Endpoint, kept: Rows, *, filled: Floats | None = None) -> Effect:
         """The effect in these participants, pooled over imputations. filled: outcomes in place of imputed ones."""
         effects = []
         for table in self._explored_tables if endpoint in self.explored else self._planned_tables:
-            outcome = table[endpoint.name].to_numpy() if filled is None else filled
             covariates = table[list(self._adjusted)].to_numpy()
             try:
+                if endpoint.metric == TIME:
+                    effects.append(self._effect_on_times(endpoint, kept, covariates))
+                    continue
+                outcome = table[endpoint.name].to_numpy() if filled is None else filled
                 effects.append(self._effect(outcome[kept], kept, covariates[kept]))
             except UsageError as error:
                 raise DatasetError(f"{endpoint.name}: {error.problem}", self.where, error.remedy) from error
@@ -190,6 +219,12 @@ class Trial:
         if self.study.clusters is None:
             return participant_effect(outcome, self.is_new[kept], covariates)
         return cluster_effect(outcome, self.is_new[kept], self.data[self.study.clusters.column][kept], covariates)
+
+    def _effect_on_times(self, endpoint: Endpoint, kept: Rows, covariates: Floats) -> Effect:
+        """Effect on times of those who were followed at all."""
+        times, happened = self.numbers(endpoint.name, of=endpoint), self.happened(endpoint)
+        seen = kept & np.isfinite(times)
+        return hazard_effect(times[seen], happened[seen], self.is_new[seen], covariates[seen])
 
     def row(self, endpoint: Endpoint, kept: Rows, effect: Effect, **words: Any) -> Row:
         """A row as of `comparison.json`, with the population and how missing outcomes were taken."""
@@ -220,7 +255,21 @@ class Trial:
             "planned": self.is_planned,
             "n": {name: int((kept & (self.is_new == side)).sum()) for side, name in enumerate((control, new))},
             "values": {name: float(own.mean()) if len(own) else None for name, own in values.items()},
+            **(self._of_times(endpoint, known, test) if endpoint.metric == TIME else {}),
             **words,
+        }
+
+    def _of_times(self, endpoint: Endpoint, known: Rows, test: Test) -> Row:
+        """Further figures of times: the hazard ratio, events and median of each arm, the log-rank test."""
+        times, happened = self.numbers(endpoint.name, of=endpoint), self.happened(endpoint)
+        sides = {name: known & (self.is_new == side) for side, name in enumerate(self.study.names)}
+        ends = [None if end is None else float(np.exp(end)) for end in (test.difference, test.low, test.high)]
+        return {
+            "hazard_ratio": dict(zip(("value", "low", "high"), ends, strict=True)),
+            "events": {name: int(happened[own].sum()) for name, own in sides.items()},
+            "values": {name: median_time(times[own], happened[own]) for name, own in sides.items()},
+            "logrank_p": logrank(times[known], happened[known], self.is_new[known]),
+            "missing": "left out" if np.isnan(times).any() else "none",
         }
 
     def rows(self) -> list[Row]:
@@ -242,7 +291,12 @@ class Trial:
         return self._judged(rows)
 
     def _sensitivity(self, endpoint: Endpoint, everybody: Rows) -> list[Row]:
-        """Complete cases, and missing outcomes as good for one arm and as bad for the other as can be."""
+        """Complete cases, and missing outcomes as good for one arm and as bad for the other as can be.
+
+        Nothing of times: who was not followed at all is in no analysis of them.
+        """
+        if endpoint.metric == TIME:
+            return []
         seen = self.numbers(endpoint.name, of=endpoint)
         known = np.isfinite(seen)
         if known.all():
@@ -281,7 +335,8 @@ class Trial:
         differences, weights = np.array([[one.difference, 1 / one.variance] for one in effects]).T
         apart = float((weights * (differences - weights @ differences / weights.sum()) ** 2).sum())
         free = len(effects) - 1
-        p = float(stats.f.sf(apart / free, free, min(one.degrees for one in effects)))
+        least = min(one.degrees for one in effects)
+        p = float(stats.f.sf(apart / free, free, least) if np.isfinite(least) else stats.chi2.sf(apart, free))
         most = int(np.argmax(np.abs(differences - differences.mean())))
         both: Row = {"difference": None, "low": None, "high": None, "statistic": apart / free, "p": p, "values": {}}
         method = f"interaction: Cochran's Q over {free + 1} levels, F; {rows[most]['label']} differs most"
@@ -362,6 +417,7 @@ def _verdict(row: Mapping[str, Any], endpoint: Endpoint, alpha: float) -> str:
     low, high = (row["low"], row["high"]) if endpoint.is_more_better else (-row["high"], -row["low"])
     if row["p_adjusted"] < alpha and low + high > 0:
         return "superior"
-    if endpoint.margin is not None and low > -endpoint.margin:
+    margin = endpoint.margin_of_effect
+    if margin is not None and low > -margin:
         return "non-inferior"
     return "inferior" if row["p_adjusted"] < alpha else "not shown"

@@ -153,10 +153,11 @@ def pooled(effects: Sequence[Effect]) -> Effect:
     if between <= NO_SPREAD * within:
         return first
     lost = between / (within + between)
-    observed = (first.degrees + 1) / (first.degrees + 3) * first.degrees * (1 - lost)
+    share = (first.degrees + 1) / (first.degrees + 3) if np.isfinite(first.degrees) else 1.0
+    observed = share * first.degrees * (1 - lost)
     old = (number - 1) / lost**2
     method = f"{first.method}; {number} imputations by chained equations, Rubin's rules"
-    return Effect(float(differences.mean()), within + between, old * observed / (old + observed), method)
+    return Effect(float(differences.mean()), within + between, 1 / (1 / old + 1 / observed), method)
 
 
 def imputations(table: pd.DataFrame, number: int, seed: int) -> list[pd.DataFrame]:

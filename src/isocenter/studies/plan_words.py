@@ -15,6 +15,8 @@ def plan_record(study: Study) -> dict[str, Any]:
     adjusted = [*(study.strata if study.clusters is None else ()), *study.analysis.covariates]
     by = f", adjusted for {listed(adjusted)}" if adjusted else ""
     tested = "participant by participant, with HC3 errors" if study.clusters is None else "of the means of clusters"
+    has_times = any(one.event for one in study.endpoints)
+    of_times = f" Hazard ratio of times to an event by Cox's model{by}." if has_times else ""
     levels = f"Analysed as allocated, all participants ({INTENTION})"
     planned = study.planned
     return {
@@ -42,7 +44,7 @@ def plan_record(study: Study) -> dict[str, Any]:
             "and logged. Nobody can see a later one.",
         },
         "analysis": f"Difference of means or proportions, new less control, {tested}{by}; two-sided at "
-        f"{study.analysis.alpha:g}. Holm's adjustment within several primary and within secondary endpoints.",
+        f"{study.analysis.alpha:g}.{of_times} Holm's adjustment within several primary and within secondary endpoints.",
         "populations": f"{levels}; per protocol those with {study.analysis.per_protocol} = 1."
         if study.analysis.per_protocol
         else f"{levels}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 Texts = Annotated[tuple[Text, ...], Strict(False)]
 # Columns of the table of data that have a meaning of their own.
 PARTICIPANT, ARM = "participant", "arm"
+# The metric of times to an event.
+TIME = "time"
 METHODS = {"parallel": "block", "cluster": "cluster"}
 
 
@@ -34,15 +37,18 @@ class Arm(_Part):
 
 
 class Endpoint(_Part):
-    """One endpoint: a column of the table, a mean of numbers or a proportion of 0 and 1.
+    """One endpoint: a column of the table, a mean of numbers, a proportion of 0 and 1, or times to an event.
 
-    direction: whether higher or lower is better
-    margin:    how much worse the new arm may be, in the unit of the column (non-inferiority)
+    event:     of times, the column that says whether the event happened then, 1, or whether nobody knows more, 0
+    direction: whether higher or lower is better; of times, whether late or early events are
+    margin:    how much worse the new arm may be, in the unit of the column (non-inferiority); of times a hazard ratio
+               above 1
     """
 
     name: Text
     text: str = ""
-    metric: Literal["mean", "proportion"]
+    metric: Literal["mean", "proportion", "time"]
+    event: str = ""
     direction: Literal["higher", "lower"]
     primary: bool = False
     margin: Annotated[float, Field(gt=0)] | None = None
@@ -50,7 +56,13 @@ class Endpoint(_Part):
 
     @property
     def is_more_better(self) -> bool:
-        return self.direction == "higher"
+        """Whether a positive effect is good: late events are so by a lower hazard."""
+        return (self.direction == "higher") != (self.metric == TIME)
+
+    @property
+    def margin_of_effect(self) -> float | None:
+        """The margin in the unit of the effect, which is the logarithm of a hazard ratio for times."""
+        return math.log(self.margin) if self.margin is not None and self.metric == TIME else self.margin
 
 
 class Population(_Part):
@@ -194,6 +206,8 @@ def _wrong(text: str, where: str, place: list[str], problem: str, remedy: str) -
 def _faults(study: Study) -> list[tuple[str, str, str]]:
     """(key, problem, remedy) of parts that contradict each other."""
     columns = [PARTICIPANT, ARM, *study.strata, *(one.name for one in study.endpoints)]
+    columns += list(dict.fromkeys(one.event for one in study.endpoints if one.event))
+    timed = [one for one in study.endpoints if one.metric == TIME]
     columns += [one for one in (study.analysis.per_protocol, study.analysis.reason) if one]
     columns += [study.clusters.column] if study.clusters and study.clusters.column not in study.strata else []
     twice = [name for name, number in Counter(columns).items() if number > 1]
@@ -204,6 +218,25 @@ def _faults(study: Study) -> list[tuple[str, str, str]]:
         (not study.primary, "endpoints", "none is primary", "Give one of them primary = true"),
         (bool(twice), "endpoints", f"{listed(twice)} names two columns", "Rename one"),
         (bool(taken), "analysis.covariates", f"{listed(taken)} is an endpoint", "Name what is known before"),
+        (
+            any((one.metric == TIME) != bool(one.event) for one in study.endpoints),
+            "endpoints",
+            "times have a column that says whether the event happened, and others have none",
+            'Write event = "COLUMN" where metric = "time", and only there',
+        ),
+        (
+            any(one.margin is not None and one.margin <= 1 for one in timed),
+            "endpoints",
+            "the margin of times is a hazard ratio above 1 that is still accepted",
+            "Give a number above 1",
+        ),
+        (
+            bool(timed) and study.clusters is not None,
+            "endpoints",
+            "times to an event are not analysed by cluster: means of clusters take no account of who is followed no "
+            "longer",
+            'Write metric = "proportion" with a column of who had the event by a fixed day',
+        ),
         (
             study.looks is not None and not study.size,
             "looks",

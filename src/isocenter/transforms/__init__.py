@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         right_angled,
         sd_log_jacobian,
         whole_field,
+        with_one_field,
     )
     from isocenter.transforms.stretched import Stretched, growing, winners
 

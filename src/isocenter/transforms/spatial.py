@@ -165,6 +165,16 @@ def whole_field(transform: SpatialTransform, grid: Geometry) -> Displacement:
     return Displacement(vectors, grid)
 
 
+def with_one_field(transform: SpatialTransform) -> SpatialTransform:
+    """The transform with all its fields, and what lies between them, as one on the grid of the first: DICOM's form."""
+    fields = [(place, part) for place, part in enumerate(transform.parts) if isinstance(part, Displacement)]
+    if len(fields) < 2:
+        return transform
+    (first, begun), (last, _) = fields[0], fields[-1]
+    joined = whole_field(SpatialTransform(transform.parts[first : last + 1]), begun.geometry)
+    return replace(transform, parts=(*transform.parts[:first], joined, *transform.parts[last + 1 :]))
+
+
 def right_angled(curved: Displacement) -> Displacement:
     """A field on a grid whose axes are at right angles, which alone other programs read."""
     grid = curved.geometry

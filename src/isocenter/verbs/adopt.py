@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import UsageError, counted
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
+from isocenter.options import AdoptOptions
 from isocenter.reading import ReadingOptions, open_dataset, refuse_missing, refuse_taken
 from isocenter.runtime import (
     Evidence,
@@ -60,19 +61,8 @@ class Adopted(Packaged):
         return "\n".join([*lines, trusted] if self.trusted else lines)
 
 
-@named_keywords()
-def adopt(
-    source: str | Path,
-    *,
-    out: str | Path,
-    overwrite: bool = False,
-    fold: int | None = None,
-    trust: Sequence[str] = (),
-    postprocessing: str | Path | None = None,
-    images: str | Path | None = None,
-    backends: Sequence[str] | None = USUAL,
-    threads: int | None = None,
-) -> Adopted:
+@takes(AdoptOptions)
+def adopt(options: AdoptOptions) -> Adopted:
     """The model of another program as a package: a folder, or a zip where `out` ends so.
 
     source:         an nnU-Net v2 result folder
@@ -84,31 +74,34 @@ def adopt(
                     said, all that are here for None, none for ()
     Raises UsageError for what is no such model, IntegrityError for a checkpoint that would call what is not trusted.
     """
+    source = options.source
+    out = options.out
+    backends = options.backends
     source, out = Path(source), Path(out)
     refuse_missing(source)
-    if images is not None:
-        refuse_missing(Path(images))
+    if options.images is not None:
+        refuse_missing(Path(options.images))
     if not is_foreign(source):
         remedy = "Give a result folder of nnU-Net v2; for a run use `isocenter package`"
         raise UsageError("is not a model of another program that can be adopted", str(source), remedy)
     zipped = is_zip(out)
-    refuse_taken(out, overwrite, () if zipped else MARKS)
+    refuse_taken(out, options.overwrite, () if zipped else MARKS)
     backends = None if backends is None else tuple(backends)
     refuse_unknown(() if backends in (None, USUAL) else backends, "--backends")
-    largest = read_postprocessing(Path(postprocessing)) if postprocessing is not None else ()
-    model = with_codes(load_foreign(source, "cpu", fold=fold, trusted=trust, largest=largest), {})
+    largest = read_postprocessing(Path(options.postprocessing)) if options.postprocessing is not None else ()
+    model = with_codes(load_foreign(source, "cpu", fold=options.fold, trusted=options.trust, largest=largest), {})
     if problem := why_unpackable(model):
         raise UsageError(problem, str(source), "Predict with it as it is: it needs no package")
     origin = str(model.record["origin"])
     limits = [f"Adopted from {origin}: Isocenter has measured nothing of it. Ask its maker who owns the weights."]
-    if trust:
-        limits.append(f"Its checkpoints were opened trusting {', '.join(trust)}.")
-    evidence = Evidence(limits=limits, decisions=_decisions(trust, largest))
-    with becoming(out, overwrite, zipped) as folder:
+    if options.trust:
+        limits.append(f"Its checkpoints were opened trusting {', '.join(options.trust)}.")
+    evidence = Evidence(limits=limits, decisions=_decisions(options.trust, largest))
+    with becoming(out, options.overwrite, zipped) as folder:
         onnx = write_package(model, evidence, folder.name, folder)
         certificate = None
         if backends != ():
-            shown = _Shown(None if images is None else Path(images), model)
+            shown = _Shown(None if options.images is None else Path(options.images), model)
             here = choose_device("auto").value
             usual = backends == USUAL
             certificate = certify(
@@ -118,11 +111,11 @@ def adopt(
                 shown.description,
                 names=None if usual else backends,
                 devices=(here,) if usual else tuple(dict.fromkeys(("cpu", here))),
-                threads=threads,
+                threads=options.threads,
                 only_fastest=usual,
             )
     facts = (out, onnx, len(model.networks.members), False, certificate, code_table(model))
-    return Adopted(*facts, origin, tuple(trust), backends == USUAL)
+    return Adopted(*facts, origin, tuple(options.trust), backends == USUAL)
 
 
 class _Shown:

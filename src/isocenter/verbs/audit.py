@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from isocenter import service
 from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.files import parse_json, written
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
+from isocenter.options import ExportAuditOptions, VerifyAuditOptions
 from isocenter.verbs.serve import need_extra
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class AuditCheck:
         return f"{self.events} events are as they were recorded; the hash of the last is {self.head}{rest}"
 
 
-@named_keywords()
-def verify_audit(place: str | Path, *, head: str | None = None) -> AuditCheck:
+@takes(VerifyAuditOptions)
+def verify_audit(options: VerifyAuditOptions) -> AuditCheck:
     """Check that no event of the audit was changed, removed, added or moved since it was sealed.
 
     place: a node's folder, or a file that `export_audit` has written as jsonl
@@ -51,22 +52,24 @@ def verify_audit(place: str | Path, *, head: str | None = None) -> AuditCheck:
     Raises IntegrityError with the first sequence that is wrong, UsageError for what is neither.
     """
     need_extra("audit")
-    path = Path(place)
+    path = Path(options.place)
     if path.is_dir():
         with _opened(path) as database:
             unsealed = service.unsealed_count(database)
-            verdict = service.verified(((one, service.canonical(one)) for one in service.sealed_events(database)), head)
+            verdict = service.verified(
+                ((one, service.canonical(one)) for one in service.sealed_events(database)), options.head
+            )
     else:
-        unsealed, verdict = 0, service.verified(_lines(path), head)
+        unsealed, verdict = 0, service.verified(_lines(path), options.head)
     if verdict.wrong is not None:
         problem = f"event {verdict.wrong} {verdict.problem}; {verdict.events} events before it are as they were"
         remedy = "Compare with an earlier export, or with the heads in node.jsonl and in syslog"
-        raise IntegrityError(problem, str(place), remedy)
+        raise IntegrityError(problem, str(options.place), remedy)
     return AuditCheck(verdict.events, verdict.head.hash, unsealed)
 
 
-@named_keywords()
-def export_audit(node: str | Path, *, out: str | Path, format: str = "jsonl", overwrite: bool = False) -> int:
+@takes(ExportAuditOptions)
+def export_audit(options: ExportAuditOptions) -> int:
     """Write the sealed events of a node into a file, one a line; how many there are.
 
     node:   its folder
@@ -74,13 +77,13 @@ def export_audit(node: str | Path, *, out: str | Path, format: str = "jsonl", ov
     Raises UsageError for another format, a folder without a node, or a file that is there already.
     """
     need_extra("audit")
-    if format not in FORMATS:
-        raise UsageError(f"there is no format {format!r}", "--format", f"Choose one of {', '.join(FORMATS)}")
-    line_of = service.canonical if format == "jsonl" else service.atna_message
+    if options.format not in FORMATS:
+        raise UsageError(f"there is no format {options.format!r}", "--format", f"Choose one of {', '.join(FORMATS)}")
+    line_of = service.canonical if options.format == "jsonl" else service.atna_message
     count = 0
     with (
-        _opened(Path(node)) as database,
-        written(Path(out), overwrite=overwrite) as partial,
+        _opened(Path(options.node)) as database,
+        written(Path(options.out), overwrite=options.overwrite) as partial,
         partial.open("w", encoding="utf-8", newline="\n") as file,
     ):
         for event in service.sealed_events(database):

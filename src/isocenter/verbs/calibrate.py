@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from isocenter.belief import UNKEPT
 from isocenter.errors import UsageError, cases_of_patients, counted, listed
 from isocenter.evaluation import rows_from_records
-from isocenter.keywords import named_keywords
-from isocenter.reading import ReadingKeywords, ReadingOptions, open_labelled, refuse_missing, refuse_taken
+from isocenter.keywords import takes
+from isocenter.options import CalibrateOptions
+from isocenter.reading import open_labelled, refuse_missing, refuse_taken
 from isocenter.report import setting_text
 from isocenter.runs import MARKS as OF_A_RUN
 from isocenter.runs import MOST, Unseen, ValidationImages, gate_of_site, guarded_by
@@ -109,18 +110,8 @@ class Calibrated:
         return "\n".join([*lines, *([] if self.certificate is None else self.certificate.lines)])
 
 
-@named_keywords(ReadingKeywords)
-def calibrate(
-    model: str | Path,
-    data: str | Path | Dataset,
-    *,
-    out: str | Path,
-    overwrite: bool = False,
-    backends: Sequence[str] | None = None,
-    threads: int | None = None,
-    positive: str | None = None,
-    **reading: Unpack[ReadingKeywords],
-) -> Calibrated:
+@takes(CalibrateOptions)
+def calibrate(options: CalibrateOptions) -> Calibrated:
     """Find a model's calibration and thresholds anew on labelled cases that it has not seen, and keep them with it.
 
     model:    a run, also one of `train --all`, a package, or a model of another program
@@ -135,17 +126,18 @@ def calibrate(
     Raises UsageError where cases have had a part in the model or can decide nothing of it, DatasetError where they are
     not of its kind.
     """
-    source, out = Path(model), Path(out)
+    out = options.out
+    source, out = Path(options.model), Path(out)
     refuse_missing(source)
     zipped, marks = is_zip(out), CALIBRATED if (out / CALIBRATED[0]).is_file() else MARKS
-    refuse_taken(out, overwrite, () if zipped else marks)
-    refuse_unknown(backends or (), "--backends")
-    options = ReadingOptions.of(**reading)
-    loaded = replace(load(source, "cpu", threads=threads), request=Request(allow_large=options.allow_large))
-    loaded = with_positive(loaded, positive, str(source))
-    as_it_is = _stays_as_it_is(source, loaded, out, for_packages=zipped or bool(backends))
+    refuse_taken(out, options.overwrite, () if zipped else marks)
+    refuse_unknown(options.backends or (), "--backends")
+    reading = options.reading
+    loaded = replace(load(source, "cpu", threads=options.threads), request=Request(allow_large=reading.allow_large))
+    loaded = with_positive(loaded, options.positive, str(source))
+    as_it_is = _stays_as_it_is(source, loaded, out, for_packages=zipped or bool(options.backends))
     evidence = _without_boundless(_evidence(source, loaded), loaded.task)
-    known = open_labelled(data, options, loaded.task)
+    known = open_labelled(options.data, reading, loaded.task)
     dataset, hashes = _unseen(known, evidence)
     cases, unlike = own_labels(loaded.task, list(dataset))
     dataset, left_out = replace(dataset, cases=tuple(cases)), len(known) - len(dataset)
@@ -159,15 +151,15 @@ def calibrate(
     counts = len(cases), left_out
     evidence, unkept = _calibrated_anew(evidence, settled.task, decisions, counts, hashes, notes)
     certificate = None
-    with becoming(out, overwrite, zipped, marks) as folder:
+    with becoming(out, options.overwrite, zipped, marks) as folder:
         if as_it_is:
             write_calibrated(settled, source, _facts(evidence), folder)
         else:
             write_package(settled, evidence, folder.name, folder)
-        if not as_it_is and backends != ():
+        if not as_it_is and options.backends != ():
             kept = cases[:MOST]
             shown = ValidationImages(f"{len(kept)} of {counted(len(cases), 'calibrating case')}", kept)
-            how: dict[str, Any] = {"names": backends, "devices": ("cpu",), "threads": threads}
+            how: dict[str, Any] = {"names": options.backends, "devices": ("cpu",), "threads": options.threads}
             certificate = certify(folder, settled, shown, shown.description, **how)
     patients = len({case.patient for case in cases})
     return Calibrated(out, len(cases), patients, decisions, certificate, left_out, unkept, known_cases)

@@ -8,12 +8,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple
 
 from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError, counted
 from isocenter.evaluation import ALL, covariates_by_name, groups_of
 from isocenter.files import dataset_hash
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring import (
     ALLOWED,
@@ -37,7 +37,8 @@ from isocenter.monitoring import (
     take_look,
     verdict_of_change,
 )
-from isocenter.reading import ReadingKeywords, ReadingOptions, open_labelled, refuse_taken, result_folder
+from isocenter.options import CheckChangeOptions, ProposeChangeOptions
+from isocenter.reading import open_labelled, refuse_taken, result_folder
 from isocenter.report import InNotebook, Link, Page, Paragraph, Section, Table, render
 from isocenter.runtime import PACKAGED, digest, load, package_record, read_json, unpacked, verify, write_json
 from isocenter.scoring import CASES, Comparison, DataRecord, ModelTest, Scored, who_trained
@@ -149,22 +150,8 @@ class Proposal:
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
-@named_keywords(ReadingKeywords)
-def check_change(
-    old: str | Path,
-    new: str | Path,
-    *,
-    plan: str | Path,
-    data: str | Path,
-    approved: str | Path | None = None,
-    run: str | Path | None = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    device: str = "auto",
-    threads: int | None = None,
-    seed: int = 0,
-    **options: Unpack[ReadingKeywords],
-) -> ChangeCheck:
+@takes(CheckChangeOptions)
+def check_change(options: CheckChangeOptions) -> ChangeCheck:
     """Check a changed model against an agreed plan of changes, on a locked set.
 
     old, new:  packages: the one that is in use, and the one that shall take its place
@@ -178,13 +165,13 @@ def check_change(
     Raises PlanError for a plan that cannot be executed, IntegrityError for a package, a plan or a set that is not what
     it was, DatasetError where patients of training are in the locked set, UsageError where all looks are spent.
     """
-    target = None if out is None else Path(out)
+    target = None if options.out is None else Path(options.out)
     if target is not None:
-        refuse_taken(target, overwrite, (CHANGE_RECORD, REPORT))
-    agreed = read_change_plan(Path(plan))
+        refuse_taken(target, options.overwrite, (CHANGE_RECORD, REPORT))
+    agreed = read_change_plan(Path(options.plan))
     with ExitStack() as stack:
-        current, changed = (stack.enter_context(_opened(Path(one))) for one in (old, new))
-        origin = None if approved is None else stack.enter_context(_opened(Path(approved)))
+        current, changed = (stack.enter_context(_opened(Path(one))) for one in (options.old, options.new))
+        origin = None if options.approved is None else stack.enter_context(_opened(Path(options.approved)))
         before = {APPROVED: _approved(agreed, current, origin), CURRENT: current}
         rows, parts = list[ChangeRow](), list[str]()
         for package in _apart(before).values():
@@ -195,28 +182,35 @@ def check_change(
             outside = answers([part for part in parts if agreed.modification_of(part) is None])
             facts = _facts(agreed, before, changed)
             note = "The locked set was not looked at: the change is outside the plan."
-            return _written(ChangeCheck(OUTSIDE, rows, outside, facts, [note], target), {}, overwrite)
+            return _written(ChangeCheck(OUTSIDE, rows, outside, facts, [note], target), {}, options.overwrite)
         task = load(changed.folder, "cpu").task
-        _refuse_metrics(Path(plan), agreed, changed, task)
-        dataset = open_labelled(Path(data), ReadingOptions.of(**options), task)
+        _refuse_metrics(Path(options.plan), agreed, changed, task)
+        dataset = open_labelled(Path(options.data), options.reading, task)
         covariates = covariates_by_name(dataset, [case.id for case in dataset])
         if agreed.groups:  # refused before anything is scored
             groups_of(covariates, ",".join(agreed.groups))
-        notes = _refuse_trained(dataset, Path(data), [*_apart(before).values(), changed], run)
+        notes = _refuse_trained(dataset, Path(options.data), [*_apart(before).values(), changed], options.run)
         hashed, now = dataset_hash(dataset), datetime.now(UTC).isoformat(timespec="seconds")
         look = {"at": now, "old": current.sha256, "new": changed.sha256}
-        number = take_look(ledger_of(Path(data)), agreed, hashed, look)
+        number = take_look(ledger_of(Path(options.data)), agreed, hashed, look)
         scored, failed = dict[str, Scored](), list[str]()
         for name, package in {**_apart(before), NEW: changed}.items():
             # The models are compared, and not what computes them, which certificates compare.
-            result = evaluate(package.folder, dataset, device=device, threads=threads, backend=PLAIN, seed=seed)
+            result = evaluate(
+                package.folder,
+                dataset,
+                device=options.device,
+                threads=options.threads,
+                backend=PLAIN,
+                seed=options.seed,
+            )
             scored[name] = result.scored
             failed += [f"{name}: {one.what}" for one in result.failures]
     rows.append(ChangeRow("every case is scored", "no failure", "; ".join(failed) or "none", not failed, CASES))
-    rows += _acceptance(agreed, scored, before, seed=seed, patients_known=dataset.patients_known)
+    rows += _acceptance(agreed, scored, before, seed=options.seed, patients_known=dataset.patients_known)
     facts = {
         **_facts(agreed, before, changed),
-        "data": {"path": str(data), "hash": hashed, "cases": len(dataset)},
+        "data": {"path": str(options.data), "hash": hashed, "cases": len(dataset)},
         "look": number,
         "looks": agreed.evaluations,
         "alpha_of_look": agreed.alpha_of_look,
@@ -224,18 +218,11 @@ def check_change(
     if any(rule.against == (CURRENT,) for rule in agreed.acceptance):
         notes.append("A rule compares with the current model alone: over several changes quality can creep down.")
     verdict = verdict_of_change(rows)
-    return _written(ChangeCheck(verdict, rows, (), facts, notes, target), scored, overwrite)
+    return _written(ChangeCheck(verdict, rows, (), facts, notes, target), scored, options.overwrite)
 
 
-@named_keywords()
-def propose_change(
-    package: str | Path,
-    *,
-    plan: str | Path,
-    monitored: str | Path,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-) -> Proposal:
+@takes(ProposeChangeOptions)
+def propose_change(options: ProposeChangeOptions) -> Proposal:
     """Propose to train anew where a trigger of the plan has fired in a monitoring; nothing is trained.
 
     package:   the model that is in use
@@ -243,21 +230,23 @@ def propose_change(
     out:       a folder for proposal.json, which is written only where a trigger has fired
     Raises PlanError for a plan without [retrain], IntegrityError for a folder that holds no monitoring.
     """
-    agreed = read_change_plan(Path(plan))
+    agreed = read_change_plan(Path(options.plan))
     if not agreed.retrain:
         raise PlanError("has no [retrain]", agreed.where, "Name a trigger: bound, concept or labels")
-    record = read_json(Path(monitored) / MONITORED, MONITORED_SCHEMA)
+    record = read_json(Path(options.monitored) / MONITORED, MONITORED_SCHEMA)
     try:
         triggers = list(fired(agreed, record))
     except (KeyError, TypeError) as error:
-        where = str(Path(monitored) / MONITORED)
+        where = str(Path(options.monitored) / MONITORED)
         raise IntegrityError(f"is damaged ({error})", where, "Run isocenter monitor again") from error
     modification = agreed.retrain.get("modification", next(iter(agreed.modifications)))
-    words = ["isocenter", "train", agreed.retrain.get("data", "DATA"), "--from", str(package)]
-    made = Proposal(triggers, modification, shlex.join(words), agreed.sha256, None if out is None else Path(out))
+    words = ["isocenter", "train", agreed.retrain.get("data", "DATA"), "--from", str(options.package)]
+    made = Proposal(
+        triggers, modification, shlex.join(words), agreed.sha256, None if options.out is None else Path(options.out)
+    )
     if made.out is not None and triggers:
-        refuse_taken(made.out, overwrite, (PROPOSAL,))
-        with result_folder(made.out, overwrite, (PROPOSAL,)) as folder:
+        refuse_taken(made.out, options.overwrite, (PROPOSAL,))
+        with result_folder(made.out, options.overwrite, (PROPOSAL,)) as folder:
             record = made.as_record()
             write_json(folder / PROPOSAL, record.pop("schema"), record)
     return made

@@ -6,18 +6,19 @@ import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.files import UNKNOWN_MODALITY, dataset_hash
-from isocenter.keywords import named_keywords
+from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
+from isocenter.files import UNKNOWN_MODALITY, dataset_hash, write_dataset_table
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import CheckOptions
 from isocenter.planning import cores, normalised_problems
 from isocenter.quality import Examination, guessed_modality, modality_problems, reference_kinds
 from isocenter.reading import (
-    ReadingKeywords,
+    Data,
     ReadingOptions,
     open_dataset,
     opened_and_looked_through,
@@ -106,24 +107,12 @@ def _lines(problem: Problem) -> list[str]:
     return lines
 
 
-@named_keywords(ReadingKeywords)
-def check(
-    data: str | Path | Dataset,
-    *,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    threads: int | None = None,
-    scheduler: str | None = None,
-    task: str | None = None,
-    groups: str | None = None,
-    population: str | Path | None = None,
-    shift: str | None = None,
-    match: str | Sequence[str] | None = None,
-    **reading: Unpack[ReadingKeywords],
-) -> Check:
+@takes(CheckOptions)
+def check(options: CheckOptions) -> Check:
     """Read every case of `data` once and say what is there and what is wrong.
 
-    out:   a folder for check.json and check.html; nothing is written without it
+    out:   a folder for check.json, check.html and dataset.csv, which holds the cases row by row (also where they are
+        refused); nothing is written without it
     reading: the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     scheduler: address of a dask scheduler whose workers read the cases; they see the data under the same paths
     task:  whose references are looked at, where files can be read as one kind or another
@@ -132,24 +121,31 @@ def check(
     shift: groups whose images are compared, into shift.csv; match: covariates by which their patients are paired
     Raises UsageError for a path or a covariate that is not there, DatasetError for a folder that cannot be understood.
     """
-    if out is not None:
-        refuse_taken(Path(out), overwrite, MARKS)
-    if scheduler is not None and (path := path_of(data)):
+    data = options.data
+    if options.out is not None:
+        refuse_taken(Path(options.out), options.overwrite, MARKS)
+    if options.scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
-    references = learns_from_references(task)
-    options = ReadingOptions.of(**reading)
-    opened = functools.partial(_opened, data, options, references=references)
-    spread = None if scheduler is None else Cluster(scheduler)
-    dataset, examination, _ = opened_and_looked_through(opened, task, threads or cores(), spread)
+    references = learns_from_references(options.task)
+    reading = options.reading
+    opened = functools.partial(_opened, data, reading, references=references)
+    spread = None if options.scheduler is None else Cluster(options.scheduler)
+    try:
+        dataset, examination, _ = opened_and_looked_through(opened, options.task, options.threads or cores(), spread)
+    except DatasetError:
+        if options.out is not None:
+            _write_images(options, Path(options.out))
+        raise
     unknown = modality_problems(examination.dataset, examination.fingerprint)
     lost = normalised_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown, *lost))
     facts = _facts(dataset, examination)
-    audits = tuple(_audits(examination, groups, population, shift, match))
-    result = Check(dataset, examination, facts, Path(out) if out is not None else None, audits)
-    if out is not None:
-        with result_folder(Path(out), overwrite, MARKS) as partial:
-            write_alignment(dataset, options.align, partial)
+    audits = tuple(_audits(examination, options.groups, options.population, options.shift, options.match))
+    result = Check(dataset, examination, facts, Path(options.out) if options.out is not None else None, audits)
+    if options.out is not None:
+        with result_folder(Path(options.out), options.overwrite, MARKS) as partial:
+            write_alignment(dataset, reading.align, partial)
+            write_dataset_table(dataset, partial, Path(options.out))
             write_json(partial / "check.json", "isocenter.check", result.as_record())
             for audit in audits:
                 audit.write(partial)
@@ -157,6 +153,18 @@ def check(
             page = render(check_page(result.examination, result.facts, sections))
             (partial / "check.html").write_text(page, encoding="utf-8")
     return result
+
+
+def _write_images(options: CheckOptions, out: Path) -> None:
+    """Write `dataset.csv` of a folder that could not be understood: its images, for whoever knows what they are."""
+    for layout in (options.layout, "plain_images"):
+        try:
+            dataset = open_dataset(options.data, replace(options.reading, layout=layout), references=False)
+        except IsocenterError:
+            continue
+        with result_folder(out, options.overwrite, MARKS) as partial:
+            write_dataset_table(dataset, partial, out)
+        return
 
 
 def _audits(
@@ -178,9 +186,7 @@ def _audits(
         yield image_shift(examination, shift, [name.strip() for name in names if name.strip()])
 
 
-def _opened(
-    data: str | Path | Dataset, reading: ReadingOptions, needs: Collection[str], *, references: bool
-) -> Dataset:
+def _opened(data: Data, reading: ReadingOptions, needs: Collection[str], *, references: bool) -> Dataset:
     """The data set; images without any reference are checked too, and the lack becomes an error of the list."""
     try:
         return open_dataset(data, reading, references=references, needs=needs)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from isocenter.errors import UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, read_cases, rows_from_json
-from isocenter.keywords import named_keywords
+from isocenter.keywords import several, takes
+from isocenter.options import CompareOptions
 from isocenter.reading import refuse_taken, result_folder
 from isocenter.report import Details, Link, Page, Paragraph, Section, render, sentence
 from isocenter.runtime import read_json, write_json
@@ -34,18 +35,8 @@ from isocenter.verbs.comparing.rows import ComparisonOptions, rows_with_tests, s
 MARKS = ("comparison.json", "report.html")
 
 
-@named_keywords()
-def compare(
-    *evaluations: str | Path,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    seed: int = 0,
-    test: str = "auto",
-    margin: float | None = None,
-    correction: str = "holm",
-    readers: str | Path | None = None,
-    groups: str | None = None,
-) -> Comparison:
+@takes(CompareOptions)
+def compare(options: CompareOptions) -> Comparison:
     """Runs, or folders that `evaluate` wrote, of the same kind on the same cases; the first is what the others go by.
 
     The interval of a difference is that of its test, of the same patients for all models, and not of two figures that
@@ -54,34 +45,40 @@ def compare(
     test, margin, correction, readers, groups: the fields of `ComparisonOptions`, which say how differences are tested
     Raises UsageError for fewer than two, DatasetError where cases, patients or references are not the same.
     """
-    options = ComparisonOptions(test, margin, correction, None if readers is None else Path(readers), groups)
-    folders = [evaluation_folder(Path(one)) for one in evaluations]
+    wanted = ComparisonOptions(
+        options.test,
+        options.margin,
+        options.correction,
+        None if options.readers is None else Path(options.readers),
+        options.groups,
+    )
+    folders = [evaluation_folder(Path(one)) for one in several(options.evaluations)]
     if len(folders) < 2:
         raise UsageError(f"{counted(len(folders), 'evaluation')} given", "compare", "Give two runs or more")
-    if out is not None:
-        refuse_taken(Path(out), overwrite, MARKS)
+    if options.out is not None:
+        refuse_taken(Path(options.out), options.overwrite, MARKS)
     tasks = [task_of(folder) for folder in folders]
     kinds = {task.name for task in tasks}
     if len(kinds) > 1:
         problem = f"{' and '.join(sorted(kinds))} have no figures in common"
         raise UsageError(problem, "compare", "Give models that answer the same question")
-    names = folder_names([Path(one) for one in evaluations])
+    names = folder_names([Path(one) for one in several(options.evaluations)])
     tables = {name: read_cases(folder / CASES) for name, folder in zip(names, folders, strict=True)}
     undrawn = undrawn_notes(tasks, list(tables.values()))
     summaries = [read_json(folder / SUMMARY, SUMMARY_SCHEMA) for folder in folders]
     known = all(any(row.estimate.patients for row in rows_from_json(one)) for one in summaries)
-    where = None if out is None else Path(out)
+    where = None if options.out is None else Path(options.out)
     stated = {name: one[PRIMARY] for name, one in zip(names, summaries, strict=True) if one.get(PRIMARY)}
     primary = next(iter(stated.values()), None)
-    comparison = compare_tables(tables, tasks, primary, seed=seed, patients_known=known, out=where)
+    comparison = compare_tables(tables, tasks, primary, seed=options.seed, patients_known=known, out=where)
     others = {name: metric for name, metric in stated.items() if metric != comparison.primary}
     # A margin is in the unit of the metric that it was registered with.
     margins = {name: one.get(REGISTERED_MARGIN) for name, one in zip(names, summaries, strict=True)}
     registered = {name: margin for name, margin in margins.items() if name not in others}
-    tested = significance_of(comparison, tables, tasks, registered, options, seed=seed)
+    tested = significance_of(comparison, tables, tasks, registered, wanted, seed=options.seed)
     comparison = replace(comparison, rows=rows_with_tests(comparison, tested.rows), tested=tested)
     if comparison.out is not None:
-        with result_folder(comparison.out, overwrite, MARKS) as folder:
+        with result_folder(comparison.out, options.overwrite, MARKS) as folder:
             write_json(folder / MARKS[0], "isocenter.comparison", comparison.as_record())
             (folder / MARKS[1]).write_text(_report(comparison, others, undrawn), encoding="utf-8")
     return comparison

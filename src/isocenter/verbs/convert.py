@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 
 from isocenter.errors import IsocenterError, UsageError
-from isocenter.files import ReadKeywords, ReadOptions, read, read_transform, read_volumes, suffix_of, write
-from isocenter.keywords import named_keywords
+from isocenter.files import ReadOptions, read, read_transform, read_volumes, suffix_of, write
+from isocenter.keywords import narrowed, takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import ConvertOptions
 from isocenter.report import InNotebook
 from isocenter.transforms import (
     apparent_diffusion,
@@ -33,7 +34,7 @@ class Converted(InNotebook):
 
     files: tuple[Path, ...]
     images: tuple[Image, ...]
-    problems: tuple[Problem, ...] = ()
+    failures: tuple[Problem, ...] = ()
 
     @property
     def table(self) -> pd.DataFrame:
@@ -53,7 +54,7 @@ class Converted(InNotebook):
             }
             for path, image in zip(self.files, self.images, strict=True)
         ]
-        failed = [{"volume": one.what, "remedy": one.remedy} for one in self.problems]
+        failed = [{"volume": one.what, "remedy": one.remedy} for one in self.failures]
         return {"schema": "isocenter.converted", "version": 1, "rows": rows, "failed": failed}
 
     def __repr__(self) -> str:
@@ -65,25 +66,12 @@ class Converted(InNotebook):
                 f"{path}: {image.geometry.words}{many}{frames}, {image.dtype}",
                 *(f"note: {note}" for note in image.notes),
             ]
-        lines += [f"not written: {one.what}. {one.remedy}" for one in self.problems]
+        lines += [f"not written: {one.what}. {one.remedy}" for one in self.failures]
         return "\n".join(lines)
 
 
-@named_keywords(ReadKeywords)
-def convert(
-    source: str | Path,
-    out: str | Path,
-    *,
-    volume: str | None = None,
-    overwrite: bool = False,
-    drop_geometry: bool = False,
-    adc: bool = False,
-    regions: str | Path | None = None,
-    through: str | Path | SpatialTransform | None = None,
-    onto: str | Path | Image | None = None,
-    inverse: bool = False,
-    **options: Unpack[ReadKeywords],
-) -> Converted:
+@takes(ConvertOptions)
+def convert(options: ConvertOptions) -> Converted:
     """Read any image, series or volume file and write it to `out`, whose suffix names the format.
 
     Several volumes on different grids become `<name>_1`, `<name>_2`, ..., or the one that `volume` names.
@@ -96,32 +84,45 @@ def convert(
     Of several volumes those that fail are named in the result; one alone raises what reading raises, and FormatError
     for what the format cannot hold.
     """
-    out = Path(out)
-    if (through is None) != (onto is None):
+    out, reading = Path(options.out), narrowed(options, ReadOptions)
+    if (options.through is None) != (options.onto is None):
         raise UsageError("a transform needs a grid, and a grid a transform", "--through", "Give --through and --onto")
-    if inverse and through is None:
+    if options.inverse and options.through is None:
         raise UsageError("there is no transform to invert", "--inverse", "Give --through and --onto")
-    volumes = read_volumes(source, ReadOptions(**options))
-    if volume is not None and volume not in volumes:
-        raise UsageError(f"there is no volume {volume!r}", str(source), f"Choose one of {', '.join(volumes)}")
-    chosen = list(volumes) if volume is None else [volume]
+    volumes = read_volumes(options.source, reading)
+    if options.volume is not None and options.volume not in volumes:
+        raise UsageError(
+            f"there is no volume {options.volume!r}", str(options.source), f"Choose one of {', '.join(volumes)}"
+        )
+    chosen = list(volumes) if options.volume is None else [options.volume]
     suffix = suffix_of(out)
     stem = out.name[: -len(suffix)] if suffix else out.name
     names = [out] if len(chosen) == 1 else [out.with_name(f"{stem}_{n + 1}{suffix}") for n in range(len(chosen))]
     for path in names:
-        if path.exists() and not overwrite:
+        if path.exists() and not options.overwrite:
             raise UsageError("exists already", str(path), "Choose another --out, or give --overwrite")
     written, images, problems = [], [], []
     for path, name in zip(names, chosen, strict=True):
         try:
             image = volumes[name]  # of a folder of several series, read only now: one bad series spares the others
-            image = apparent_diffusion(image, str(source)) if adc else image
-            if regions is not None:
-                drawn = read(regions, orientation=options.get("orientation"))
-                image = region_series(image, drawn, str(source))
-            if through is not None and onto is not None:
-                image = _through(image, through, onto, ReadOptions(**options), str(source), inverse=inverse)
-            write(_picture(image, str(source)) if drop_geometry else image, path, overwrite=overwrite)
+            image = apparent_diffusion(image, str(options.source)) if options.adc else image
+            if options.regions is not None:
+                drawn = read(options.regions, orientation=options.orientation)
+                image = region_series(image, drawn, str(options.source))
+            if options.through is not None and options.onto is not None:
+                image = _through(
+                    image,
+                    options.through,
+                    options.onto,
+                    reading,
+                    str(options.source),
+                    inverse=options.inverse,
+                )
+            write(
+                _picture(image, str(options.source)) if options.drop_geometry else image,
+                path,
+                overwrite=options.overwrite,
+            )
         except IsocenterError as error:
             if len(names) == 1:
                 raise

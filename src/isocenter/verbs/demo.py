@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from isocenter.files import (
     write_series,
     written,
 )
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import DemoOptions
 from isocenter.reading import ReadingOptions, open_dataset
 from isocenter.report import tracked
 from isocenter.transforms import phantom
@@ -65,17 +66,9 @@ class Source:
         return f"data: {self.path} ({self.why})"
 
 
-@named_keywords()
+@takes(DemoOptions)
 @command_timed()
-def demo(
-    data: str | Path | None = None,
-    *,
-    minutes: float = 7.0,
-    out: str | Path = "demo",
-    overwrite: bool = False,
-    assignments: Mapping[str, Any] | None = None,
-    say: Callable[[str], None] = log.info,
-) -> Run:
+def demo(options: DemoOptions) -> Run:
     """Train on `data`, or on what can be found, within `minutes` from now; then predict one test case.
 
     Without `data`: the hippocampus set in ../shared/data, else the public one by download, else simulated patients.
@@ -83,17 +76,18 @@ def demo(
     say: is told, line by line, first which data are used and why, last the path of the report
     Raises what `train` raises.
     """
-    if Path(out).exists() and not overwrite:
-        raise UsageError("exists already", str(out), "Choose another --out, or give --overwrite")
-    source = Source(Path(data), "given") if data is not None else find_data(Path.cwd())
+    say = options.say or log.info
+    if Path(options.out).exists() and not options.overwrite:
+        raise UsageError("exists already", str(options.out), "Choose another --out, or give --overwrite")
+    source = Source(Path(options.data), "given") if options.data is not None else find_data(Path.cwd())
     dataset = open_dataset(source.path, source.reading)
     say(f"{source}: {counted(len(dataset), 'case')}")
     run = train(
         source.path,
-        minutes=max(minutes - PREDICTION_MINUTES, LEAST_MINUTES),
-        out=out,
-        overwrite=overwrite,
-        assignments=assignments,
+        minutes=max(options.minutes - PREDICTION_MINUTES, LEAST_MINUTES),
+        out=options.out,
+        overwrite=options.overwrite,
+        assignments=options.assignments,
         **source.reading.chosen,
     )
     for line in str(run).splitlines()[:-1]:  # the last one is the report's path

@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, Any
 from isocenter import service
 from isocenter.errors import UsageError, counted
 from isocenter.files import file_hash
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring import ALLOWED, CHANGE_RECORD, CHANGE_SCHEMA
+from isocenter.options import (
+    ChangeStatusOptions,
+    PromoteChangeOptions,
+    RollBackChangeOptions,
+    ShadowChangeOptions,
+    SplitChangeOptions,
+)
 from isocenter.report import InNotebook
 from isocenter.runtime import read_json
 from isocenter.verbs.serve import need_extra
@@ -58,8 +65,8 @@ class NodeChanges(InNotebook):
         return "\n".join(lines or ["no package of the node was changed"])
 
 
-@named_keywords()
-def shadow_change(node: str | Path, package: str | Path, *, model: str | None = None) -> NodeChanges:
+@takes(ShadowChangeOptions)
+def shadow_change(options: ShadowChangeOptions) -> NodeChanges:
     """Have a package answer beside the one in use; its answers are compared with those that are sent, and not kept.
 
     node:  its folder
@@ -67,58 +74,49 @@ def shadow_change(node: str | Path, package: str | Path, *, model: str | None = 
     It answers jobs that are done while nothing else waits, so that no answer comes later.
     Raises UsageError for what is no package, IntegrityError for one that is not what its manifest says.
     """
-    return _asked(node, package, model, "shadow", "asked for")
+    return _asked(options.node, options.package, options.model, "shadow", "asked for")
 
 
-@named_keywords()
-def promote_change(
-    node: str | Path, package: str | Path, *, check: str | Path, model: str | None = None
-) -> NodeChanges:
+@takes(PromoteChangeOptions)
+def promote_change(options: PromoteChangeOptions) -> NodeChanges:
     """Ask that a package takes the place of the one in use: two persons, one a radiologist, approve it at the node.
 
     check: `change.json`, or its folder, of `check_change`: allowed, for the package in use and this one
     Once both have approved, it answers from the next study on, without a restart. Studies that began keep theirs.
     Raises UsageError for a check of other packages or another verdict, and as `shadow_change`.
     """
-    return _asked(node, package, model, "live", "promoted", check=Path(check))
+    return _asked(options.node, options.package, options.model, "live", "promoted", check=Path(options.check))
 
 
-@named_keywords()
-def split_change(
-    node: str | Path,
-    package: str | Path,
-    *,
-    check: str | Path,
-    share: float,
-    until: str,
-    model: str | None = None,
-) -> NodeChanges:
+@takes(SplitChangeOptions)
+def split_change(options: SplitChangeOptions) -> NodeChanges:
     """Ask that a package answers a share of the patients, and the one in use the others; approved as `promote_change`.
 
     share: of patients, chosen by a keyed hash so that one person always has one arm
     until: first day on which it answers nobody any more, as 2026-03-01; it ends before where a bound of harm is crossed
     """
-    if not 0 < share < 1:
-        raise UsageError(f"{share:g} is no share", "--share", "Give one between 0 and 1, such as 0.2")
+    if not 0 < options.share < 1:
+        raise UsageError(f"{options.share:g} is no share", "--share", "Give one between 0 and 1, such as 0.2")
     try:
-        day = datetime.strptime(until, "%Y-%m-%d").astimezone().timestamp()
+        day = datetime.strptime(options.until, "%Y-%m-%d").astimezone().timestamp()
     except ValueError as error:
-        raise UsageError(f"{until!r} is no day", "--until", "Write it as 2026-03-01") from error
+        raise UsageError(f"{options.until!r} is no day", "--until", "Write it as 2026-03-01") from error
     if day <= datetime.now().timestamp():
-        raise UsageError(f"{until} is over, or has begun", "--until", "Give a later day")
-    return _asked(node, package, model, "arm", "split", check=Path(check), share=share, until=day)
+        raise UsageError(f"{options.until} is over, or has begun", "--until", "Give a later day")
+    return _asked(
+        options.node,
+        options.package,
+        options.model,
+        "arm",
+        "split",
+        check=Path(options.check),
+        share=options.share,
+        until=day,
+    )
 
 
-@named_keywords()
-def roll_back_change(
-    node: str | Path,
-    *,
-    because: str,
-    model: str | None = None,
-    change: int | None = None,
-    account: str | None = None,
-    password: str | None = None,
-) -> NodeChanges:
+@takes(RollBackChangeOptions)
+def roll_back_change(options: RollBackChangeOptions) -> NodeChanges:
     """Take back the last change of what answers: a split ends, or the package before answers again.
 
     because:  the reason, for the audit
@@ -127,20 +125,20 @@ def roll_back_change(
     Jobs that wait for the package that goes are done by the one that answers again.
     Raises UsageError for an account that may not, IntegrityError where the package before is not what was written.
     """
-    with _opened(node) as (database, settings):
-        who = _person(database, account, password)
+    with _opened(options.node) as (database, settings):
+        who = _person(database, options.account, options.password)
         with database.write() as connection:
-            if change is not None:
-                done = service.end_change(connection, change, who, because)
+            if options.change is not None:
+                done = service.end_change(connection, options.change, who, options.because)
             else:
-                done = service.roll_back(connection, _model(settings, model), who, because)
+                done = service.roll_back(connection, _model(settings, options.model), who, options.because)
         return _status(database, done)
 
 
-@named_keywords()
-def change_status(node: str | Path) -> NodeChanges:
+@takes(ChangeStatusOptions)
+def change_status(options: ChangeStatusOptions) -> NodeChanges:
     """The packages of a node and their changes, with figures of those that go on. node: its folder"""
-    with _opened(node) as (database, _):
+    with _opened(options.node) as (database, _):
         return _status(database)
 
 

@@ -14,7 +14,6 @@ from isocenter.documents import (
     DATABASE,
     FACTS,
     RECORD,
-    REQUIREMENTS,
     ROOTS,
     SCHEMA,
     TRACE,
@@ -42,8 +41,9 @@ from isocenter.documents import (
     traced,
 )
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import DocumentOptions, TraceRequirementsOptions, VerifyDocumentsOptions
 from isocenter.reading import refuse_taken, result_folder
 from isocenter.report import InNotebook, render
 from isocenter.runtime import as_json, digest, read_json, write_json
@@ -111,16 +111,8 @@ class Verified:
         return "\n".join([*map(str, self.broken), f"{len(self.broken)} of {self.rows} rows and records no longer hold"])
 
 
-@named_keywords()
-def document(
-    subject: str | Path,
-    *,
-    names: str | Sequence[str] = ALL,
-    facts: str | Path | None = None,
-    formats: str | Sequence[str] = "html",
-    out: str | Path | None = None,
-    overwrite: bool = False,
-) -> Documented:
+@takes(DocumentOptions)
+def document(options: DocumentOptions) -> Documented:
     """Fill documents from the records of a run, a package, a node or a study; nothing is invented.
 
     names:   documents, as "claim,model-card" or a list; "all" takes each that suits the subject
@@ -130,24 +122,24 @@ def document(
     Raises UsageError for an unknown document or fact, and for a statement that a record contradicts; IntegrityError for
     an unfinished run, and where two records disagree.
     """
-    folder = None if out is None else Path(out)
+    folder = None if options.out is None else Path(options.out)
     if folder is not None:
-        refuse_taken(folder, overwrite, (RECORD,))
-    wanted = _named(formats, FORMATS, "--format")
+        refuse_taken(folder, options.overwrite, (RECORD,))
+    wanted = _named(options.formats, FORMATS, "--format")
     if "docx" in wanted and find_spec("docx") is None:
         raise UsageError("python-docx is not installed", "--format docx", "pip install 'isocenter[documents]'")
     if "pdf" in wanted:
         browser_path()
-    opened = Subject.opened(Path(subject), node_of=_node_of)
+    opened = Subject.opened(Path(options.subject), node_of=_node_of)
     refuse_planned_changes(opened)
-    chosen = [guideline(name).of(opened) for name in _chosen(names, opened.kind)]
-    stated = {} if facts is None else read_facts(Path(facts), datetime.now(UTC).date())
-    if facts is not None:
-        refuse_contradictions(stated, opened, Path(facts))
+    chosen = [guideline(name).of(opened) for name in _chosen(options.names, opened.kind)]
+    stated = {} if options.facts is None else read_facts(Path(options.facts), datetime.now(UTC).date())
+    if options.facts is not None:
+        refuse_contradictions(stated, opened, Path(options.facts))
     asked = [key for one in chosen for item in one.items for key in item.asks]
     if folder is None:
         return Documented([document_of(one, opened, stated) for one in chosen], opened.records)
-    with result_folder(folder, overwrite, (RECORD,)) as partial:
+    with result_folder(folder, options.overwrite, (RECORD,)) as partial:
         for name, text in opened.tables.items():
             (partial / name).write_text(text, encoding="utf-8")
         (partial / FACTS).write_text(facts_text(asked, stated), encoding="utf-8")
@@ -218,29 +210,26 @@ def _named(given: str | Sequence[str], known: Sequence[str], where: str) -> list
     return cleaned
 
 
-@named_keywords()
-def verify_documents(folder: str | Path, *, against: str | Path) -> Verified:
+@takes(VerifyDocumentsOptions)
+def verify_documents(options: VerifyDocumentsOptions) -> Verified:
     """Read every record that a folder of documents names anew, and list the rows that no longer hold.
 
     folder:  that `document` wrote
     against: the run, package, node or study
     """
-    subject, record = Subject.opened(Path(against), agreeing=False, node_of=_node_of), Path(folder) / RECORD
+    subject, record = (
+        Subject.opened(Path(options.against), agreeing=False, node_of=_node_of),
+        Path(options.folder) / RECORD,
+    )
     written = read_json(record, SCHEMA)
     try:
-        return Verified(len(written["rows"]), broken_rows(Path(folder), subject))
+        return Verified(len(written["rows"]), broken_rows(Path(options.folder), subject))
     except (KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"is damaged ({error})", str(record), "Write the documents anew") from error
 
 
-@named_keywords()
-def trace_requirements(
-    requirements: str | Path = REQUIREMENTS,
-    *,
-    junit: str | Path | None = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-) -> Trace:
+@takes(TraceRequirementsOptions)
+def trace_requirements(options: TraceRequirementsOptions) -> Trace:
     """Trace requirements, promises of a page and controls of hazards to code, to tests and to their results.
 
     requirements: a TOML file of a project with pyproject.toml
@@ -248,10 +237,10 @@ def trace_requirements(
     out:          a folder for trace.json, which `software-file` and `risk-file` read
     Raises UsageError for a file that is not there, says something unknown, or states one id twice.
     """
-    if out is not None:
-        refuse_taken(Path(out), overwrite, (TRACE,))
-    trace = traced(Path(requirements), None if junit is None else Path(junit))
-    if out is not None:
-        with result_folder(Path(out), overwrite, (TRACE,)) as folder:
+    if options.out is not None:
+        refuse_taken(Path(options.out), options.overwrite, (TRACE,))
+    trace = traced(Path(options.requirements), None if options.junit is None else Path(options.junit))
+    if options.out is not None:
+        with result_folder(Path(options.out), options.overwrite, (TRACE,)) as folder:
             write_json(folder / TRACE, TRACE_SCHEMA, trace.as_record())
     return trace

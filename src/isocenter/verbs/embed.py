@@ -6,19 +6,16 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 
 from isocenter.errors import IsocenterError, UsageError, counted
-from isocenter.keywords import named_keywords
+from isocenter.keywords import several, takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import EmbedOptions
 from isocenter.prediction import loaded_model
 from isocenter.reading import (
-    Covariates,
-    Input,
-    ReadingKeywords,
-    ReadingOptions,
     covered,
     failed_rows,
     failures_among,
@@ -71,19 +68,8 @@ class Embedded(InNotebook):
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
-@named_keywords(ReadingKeywords)
-def embed(
-    model: str | Path | Model,
-    *inputs: Input,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    fold: int | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    backend: str = "auto",
-    covariates: Covariates = None,
-    **reading: Unpack[ReadingKeywords],
-) -> Embedded:
+@takes(EmbedOptions)
+def embed(options: EmbedOptions) -> Embedded:
     """The features of the network's deepest map for every input, each the mean over the image.
 
     Of a model of several networks they are those of the first: features of different networks cannot be compared.
@@ -95,16 +81,19 @@ def embed(
     A case that fails is reported and the rest goes on; DatasetError where every one fails. After Ctrl-C `out` holds the
     cases that were done. Raises UsageError for a model whose network gives no such features.
     """
-    options = ReadingOptions.of(**reading)
+    reading = options.reading
+    inputs = several(options.inputs)
     if not inputs:
         raise UsageError("nothing to embed", "embed", "Give files or folders after the model")
-    if out is not None:
-        refuse_taken(Path(out), overwrite, (TABLE, RECORD))
-    loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
+    if options.out is not None:
+        refuse_taken(Path(options.out), options.overwrite, (TABLE, RECORD))
+    loaded = loaded_model(
+        options.model, options.device, fold=options.fold, threads=options.threads, backend=options.backend
+    )
     loaded = with_smaller_batches(loaded)
-    loaded = replace(loaded, request=replace(loaded.request, allow_large=options.allow_large))
-    opened, problems = open_inputs(inputs, options, loaded)
-    cases, rows = covered(opened, covariates), list[dict[str, Any]]()
+    loaded = replace(loaded, request=replace(loaded.request, allow_large=reading.allow_large))
+    opened, problems = open_inputs(inputs, reading, loaded)
+    cases, rows = covered(opened, options.covariates), list[dict[str, Any]]()
     stopped: KeyboardInterrupt | None = None
     try:
         with tracked("embedding") as tracker:
@@ -118,7 +107,7 @@ def embed(
                     problems.append(Problem("error", what, (case.id,), remedy=error.remedy))
                 tracker(done, len(cases))
     except KeyboardInterrupt as stop:
-        if not rows or out is None:
+        if not rows or options.out is None:
             raise
         stopped = stop  # what is done is kept
     if not rows:
@@ -126,14 +115,14 @@ def embed(
     weights = loaded.record.get("weights_sha256")
     computing = None if loaded.networks.computing is None else asdict(loaded.networks.computing)
     result = Embedded(pd.DataFrame(rows), problems, {"weights_sha256": weights, "computing": computing})
-    if out is None:
+    if options.out is None:
         return result
-    result = replace(result, out=Path(out))
-    with result_folder(Path(out), overwrite, (TABLE, RECORD)) as folder:
+    result = replace(result, out=Path(options.out))
+    with result_folder(Path(options.out), options.overwrite, (TABLE, RECORD)) as folder:
         result.table.to_parquet(folder / TABLE, index=False)
         write_json(folder / RECORD, "isocenter.embeddings", result.as_record())
     if stopped is not None:
-        log.warning("%s embedded before the stop: %s", counted(len(rows), "case"), out)
+        log.warning("%s embedded before the stop: %s", counted(len(rows), "case"), options.out)
         raise stopped
     return result
 

@@ -11,8 +11,9 @@ from typing import Any
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.evaluation import NONE, Metrics, read_cases, rows_to_json
 from isocenter.files import content_hash, write_table
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import EnsembleOptions
 from isocenter.planning import GROUPS, counts_of, plan_text, registered_groups, registered_margin, relative_to
 from isocenter.reading import (
     ReadingOptions,
@@ -126,18 +127,8 @@ class Ensemble(InNotebook):
         return "\n".join([*headline, *judged, f"weights: {counts}", self.because, str(self.report)])
 
 
-@named_keywords()
-def ensemble(
-    runs: Sequence[str | Path],
-    *,
-    out: str | Path,
-    data: str | Path | None = None,
-    weights: str = FITTED,
-    overwrite: bool = False,
-    device: str = "auto",
-    threads: int | None = None,
-    seed: int = 0,
-) -> Ensemble:
+@takes(EnsembleOptions)
+def ensemble(options: EnsembleOptions) -> Ensemble:
     """Finished runs on the same data as one model, the mean of what their networks say of each window.
 
     data:    where the runs' data lie now, if no longer where the first run found them
@@ -147,23 +138,24 @@ def ensemble(
     anew, on predictions by weights in which the case itself had no say.
     Raises UsageError for runs that cannot be averaged, or whose parts would let test patients leak.
     """
-    out, paths = Path(out), [Path(one) for one in runs]
+    out = options.out
+    out, paths = Path(out), [Path(one) for one in options.runs]
     if len(paths) < 2:
         raise UsageError(f"{counted(len(paths), 'run')} given", "ensemble", "Give two runs or more")
     if len({path.resolve() for path in paths}) < len(paths):
         raise UsageError("a run is given twice", "ensemble", "Give each once")
-    if weights not in WEIGHTINGS:
-        raise UsageError(f"there are no weights {weights!r}", "--weights", f"Choose {' or '.join(WEIGHTINGS)}")
-    refuse_taken(out, overwrite, MARKS)
-    chosen = announced_device(device, threads).value
+    if options.weights not in WEIGHTINGS:
+        raise UsageError(f"there are no weights {options.weights!r}", "--weights", f"Choose {' or '.join(WEIGHTINGS)}")
+    refuse_taken(out, options.overwrite, MARKS)
+    chosen = announced_device(options.device, options.threads).value
     names = tuple(f"member {name}" if name == OURS else name for name in folder_names(paths))
     members = [member(path, name) for path, name in zip(paths, names, strict=True)]
     same_data(members)
     parts = parts_of_all(members)
     model = on_device(as_one(members), [path / WEIGHTS for one in members for path in one.checkpoints], chosen)
-    dataset = _data_of(members, model.task, data)
+    dataset = _data_of(members, model.task, options.data)
     joined, unseen = Joined(members, model, dataset, parts), Unseen()
-    weighed = weights_of(joined, weights, seed)
+    weighed = weights_of(joined, options.weights, options.seed)
     log.info("weights: %s", weighed.because)
     task, decisions = tuned_task(unseen, joined, weighed)
     kept, final = joined.of_those_that_count(weighed.shares, task)
@@ -172,11 +164,11 @@ def ensemble(
     final, judged = guarded_by(unseen, final, held or others, exact=bool(held), chose=not held)
     decisions |= judged
     plan = plan_of(members, final, parts, decisions, dataset.root)
-    with result_folder(out, overwrite, MARKS) as folder:
+    with result_folder(out, options.overwrite, MARKS) as folder:
         record = {"weights": joined.by_name(weighed.shares), "because": weighed.because}
         write_members(kept, final, record, folder)
         (folder / "plan.yaml").write_text(plan_text(relative_to(plan, out)), encoding="utf-8")
-        return _tested(folder, out, joined, final, weighed, plan, seed)
+        return _tested(folder, out, joined, final, weighed, plan, options.seed)
 
 
 def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> Dataset:

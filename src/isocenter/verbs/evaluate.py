@@ -5,22 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any
 
 from isocenter.at_work import brought_to_its_end
 from isocenter.belief import UNKEPT
 from isocenter.errors import counted
 from isocenter.evaluation import NONE, covariates_by_name, default_groups, groups_of, rows_to_json
 from isocenter.files import dataset_hash
-from isocenter.keywords import named_keywords
+from isocenter.keywords import narrowed, takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import EvaluateOptions
 from isocenter.planning import GROUPS, read_plan, registered_groups, registered_margin
 from isocenter.prediction import There, loaded_model
 from isocenter.quality import SHORTCUT
 from isocenter.reading import (
+    Data,
     ReadingOptions,
     failed_rows,
     failures_among,
@@ -52,7 +54,6 @@ from isocenter.scoring import (
     Audit,
     AuditOptions,
     Choice,
-    EvaluationKeywords,
     Fold,
     Predictor,
     Scored,
@@ -148,24 +149,8 @@ def _few(problems: Sequence[Problem]) -> list[str]:
     return [*lines, *([f"and {counted(left, 'warning')} more, in the report"] if left > 0 else [])]
 
 
-@named_keywords(EvaluationKeywords)
-def evaluate(
-    model: str | Path | Model,
-    data: str | Path | Dataset,
-    *,
-    split: Literal["train", "val", "calibration", "test", "all"] | None = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    device: str = "auto",
-    threads: int | None = None,
-    backend: str = "auto",
-    scheduler: str | None = None,
-    uncertainty: str | None = None,
-    activation: str | None = None,
-    seed: int = 0,
-    positive: str | None = None,
-    **options: Unpack[EvaluationKeywords],
-) -> Evaluation:
+@takes(EvaluateOptions)
+def evaluate(options: EvaluateOptions) -> Evaluation:
     """Predict the cases of `data` and score them on their references' own grids.
 
     split: where `data` are the model's own (by content), the run's test cases unless told otherwise; of other data
@@ -183,20 +168,23 @@ def evaluate(
     scored by then, without pictures and audits.
     Raises DatasetError where the data are not of the model's kind.
     """
-    if out is not None:
-        refuse_taken(Path(out), overwrite, MARKS)
-    run = path_of(model)
-    if scheduler is not None and (path := path_of(data)):
+    data = options.data
+    if options.out is not None:
+        refuse_taken(Path(options.out), options.overwrite, MARKS)
+    run = path_of(options.model)
+    if options.scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
-    loaded = loaded_model(model, device, threads=threads, backend=backend, activation=activation)
-    loaded = with_uncertainty(loaded, uncertainty)
-    loaded = with_positive(loaded, positive, str(run or "the model"))
+    loaded = loaded_model(
+        options.model, options.device, threads=options.threads, backend=options.backend, activation=options.activation
+    )
+    loaded = with_uncertainty(loaded, options.uncertainty)
+    loaded = with_positive(loaded, options.positive, str(run or "the model"))
     plan = _plan_of(run)
-    audits, stated = _options(options)
-    reading = _as_trained(run, plan, data).overridden(stated)
+    audits = narrowed(options, AuditOptions)
+    reading = _as_trained(run, plan, data).overridden(options.reading)
     loaded = replace(loaded, request=Request(allow_large=reading.allow_large))
     dataset = _referenced(data, reading, loaded, run)
-    chosen = choice(loaded, dataset, run, split)
+    chosen = choice(loaded, dataset, run, options.split)
     before = covariates_by_name(dataset, chosen.parts)
     dataset = with_table(dataset, audits.group_table, chosen.parts)
     cases = [case for case in dataset if case.id in chosen.parts]
@@ -204,20 +192,20 @@ def evaluate(
     if audits.screening:
         refuse_no_outcome(covariates_by_name(dataset, chosen.parts), dataset.name)
     cases, unlike = own_labels(loaded.task, cases)
-    predictor, folds = _predictor(loaded, run, chosen, device, uncertainty)
+    predictor, folds = _predictor(loaded, run, chosen, options.device, options.uncertainty)
     known = dataset.patients_known
-    parts, draws = chosen.parts, out is not None
+    parts, draws = chosen.parts, options.out is not None
     outcomes = None
-    if scheduler is not None:
+    if options.scheduler is not None:
         there = partial(
             There.of,
-            scheduler,
+            options.scheduler,
             run,
-            device=device,
-            threads=threads,
-            backend=backend,
-            uncertainty=uncertainty,
-            activation=activation,
+            device=options.device,
+            threads=options.threads,
+            backend=options.backend,
+            uncertainty=options.uncertainty,
+            activation=options.activation,
             request=loaded.request,
         )
         networks: dict[int | None, Model] = {None: loaded}
@@ -229,7 +217,7 @@ def evaluate(
         cases,
         parts,
         outcomes=outcomes,
-        seed=seed,
+        seed=options.seed,
         patients_known=known,
         folds=folds,
         draws=draws,
@@ -237,7 +225,9 @@ def evaluate(
     )
     promised = plan or _packaged_plan(run)
     planned = _planned_groups(promised, before, covariates_by_name(dataset, chosen.parts))
-    audit = Audit(scored, predictor, cases, seed, known, folds, audits, planned, registered_groups(promised), run)
+    audit = Audit(
+        scored, predictor, cases, options.seed, known, folds, audits, planned, registered_groups(promised), run
+    )
     scored = _looked_through(audit, loaded.preprocessing, keeps=draws)
     others = (*own_results(loaded, cases), *_standing_notes(loaded, run), *unshared(loaded.task, cases))
     others = (*others, *assumed_positive(loaded.task))
@@ -246,14 +236,16 @@ def evaluate(
     course = _log_of(run)
     training = () if course is None else training_length(course, selecting(plan))
     with nullcontext() if scored.stopped is None else brought_to_its_end():
-        verdict = verdict_of(scored, seed=seed, patients_known=known, training=training, notes=notes)
+        verdict = verdict_of(scored, seed=options.seed, patients_known=known, training=training, notes=notes)
         which = (
             chosen.which if scored.stopped is None else f"{chosen.which}, as far as they were scored before the stop"
         )
-        result = Evaluation(scored, primary, which, notes, Path(out) if out is not None else None, verdict)
+        result = Evaluation(
+            scored, primary, which, notes, Path(options.out) if options.out is not None else None, verdict
+        )
         if result.out is None:
             return result
-        with result_folder(result.out, overwrite, MARKS) as folder:
+        with result_folder(result.out, options.overwrite, MARKS) as folder:
             scored.write(folder)
             write_alignment(cases, reading.align, folder)
             write_verdict(folder, verdict.as_record(), primary, registered_margin(promised))
@@ -292,7 +284,7 @@ def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scor
         return replace(scored, stopped=stop)
 
 
-def _referenced(data: str | Path | Dataset, reading: ReadingOptions, model: Model, run: Path | None) -> Dataset:
+def _referenced(data: Data, reading: ReadingOptions, model: Model, run: Path | None) -> Dataset:
     """The data with references of the model's kind, their cases named as in the run; DatasetError without any."""
     dataset = open_labelled(data, reading, model.task)
     if run is None or not (run / DATA_RECORD).is_file():
@@ -300,14 +292,7 @@ def _referenced(data: str | Path | Dataset, reading: ReadingOptions, model: Mode
     return named_as_in_run(dataset, read_data_record(run))
 
 
-def _options(options: EvaluationKeywords) -> tuple[AuditOptions, ReadingOptions]:
-    own = {one.name for one in fields(AuditOptions)}
-    audits: Any = {name: value for name, value in options.items() if name in own}
-    reading: Any = {name: value for name, value in options.items() if name not in own}
-    return AuditOptions(**audits), ReadingOptions.of(**reading)
-
-
-def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset) -> ReadingOptions:
+def _as_trained(run: Path | None, plan: Plan | None, data: Data) -> ReadingOptions:
     """The options by which a run read its own data; none for other data, whose options may be others."""
     place = path_of(data)
     if run is None or plan is None or place is None:

@@ -7,19 +7,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from isocenter.at_work import brought_to_its_end
 from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.explanation import ALL, AUTO, PLACED, TESTED, Explanation, named_methods, refuse_unknown_target
+from isocenter.explanation import ALL, AUTO, PLACED, Explanation, named_methods, refuse_unknown_target
 from isocenter.files import write_table
-from isocenter.keywords import named_keywords
+from isocenter.keywords import several, takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import ExplainOptions
 from isocenter.prediction import loaded_model, with_own_names
 from isocenter.reading import (
-    Covariates,
-    Input,
-    ReadingKeywords,
     ReadingOptions,
     covered,
     failed_rows,
@@ -115,27 +113,8 @@ class Explained(InNotebook):
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
-@named_keywords(ReadingKeywords)
-def explain(
-    model: str | Path | Model,
-    *inputs: Input,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    method: str | Sequence[str] = "auto",
-    target: str = "auto",
-    references: str | Path | Dataset | None = None,
-    tests: int = TESTED,
-    seconds: float | None = None,
-    seed: int = 0,
-    fold: int | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    backend: str = "auto",
-    covariates: Covariates = None,
-    concepts: str | Path | None = None,
-    counterfactual: str | None = None,
-    **reading: Unpack[ReadingKeywords],
-) -> Explained:
+@takes(ExplainOptions)
+def explain(options: ExplainOptions) -> Explained:
     """Map what the model's answer to every input rests on, by one method or several.
 
     method:  names, as "gradcam,occlusion" or a list; "all" takes each that the model can have, "auto" those that
@@ -157,40 +136,49 @@ def explain(
     Ctrl-C the cases that were done by then are kept in `out`, without further looks.
     Raises UsageError for an unknown method or target, and where a method that was named cannot explain the model.
     """
-    options, methods = ReadingOptions.of(**reading), named_methods(method)
+    reading, methods = options.reading, named_methods(options.method)
+    inputs = several(options.inputs)
     if not inputs:
         raise UsageError("nothing to explain", "explain", "Give files or folders after the model")
-    folder = Path(out) if out is not None else None
+    folder = Path(options.out) if options.out is not None else None
     if folder is not None:
-        refuse_taken(folder, overwrite, MARKS)
-    loaded = loaded_model(model, device, fold=fold, threads=threads, backend=backend)
-    loaded = replace(loaded, request=Request(allow_large=options.allow_large))
-    explainer = Explainer.of(loaded, methods, by_name=method not in (AUTO, ALL), target=target, seconds=seconds)
-    _refuse_what_no_case_has(explainer, target, counterfactual, concepts)
-    opened, problems = open_inputs(inputs, options, loaded)
-    cases = with_own_names(covered(opened, covariates), kinds_of_maps(opened))
-    if concepts is not None:
-        refuse_clips(str(concepts), loaded, cases)
-    explainer = replace(explainer, references=_references(references, options, loaded, cases))
-    explainer = with_tests(explainer, cases, path_of(model), tests, seed=seed)
-    explainer = replace(explainer, methods=explainer.believed) if method == AUTO else explainer
-    cohort = Cohort(loaded, explainer.torch_model, explainer.methods, target, cases, explainer.references)
-    looks = [] if concepts is None else [concepts_of(cohort, str(concepts), options, seed=seed)]
+        refuse_taken(folder, options.overwrite, MARKS)
+    loaded = loaded_model(
+        options.model, options.device, fold=options.fold, threads=options.threads, backend=options.backend
+    )
+    loaded = replace(loaded, request=Request(allow_large=reading.allow_large))
+    explainer = Explainer.of(
+        loaded, methods, by_name=options.method not in (AUTO, ALL), target=options.target, seconds=options.seconds
+    )
+    _refuse_what_no_case_has(explainer, options.target, options.counterfactual, options.concepts)
+    opened, problems = open_inputs(inputs, reading, loaded)
+    cases = with_own_names(covered(opened, options.covariates), kinds_of_maps(opened))
+    if options.concepts is not None:
+        refuse_clips(str(options.concepts), loaded, cases)
+    explainer = replace(explainer, references=_references(options.references, reading, loaded, cases))
+    explainer = with_tests(explainer, cases, path_of(options.model), options.tests, seed=options.seed)
+    explainer = replace(explainer, methods=explainer.believed) if options.method == AUTO else explainer
+    cohort = Cohort(loaded, explainer.torch_model, explainer.methods, options.target, cases, explainer.references)
+    looks = [] if options.concepts is None else [concepts_of(cohort, str(options.concepts), reading, seed=options.seed)]
     with ExitStack() as kept:
-        with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
+        with nullcontext() if folder is None else result_folder(folder, options.overwrite, MARKS) as partial:
             problems = [*problems, *(problem for one in looks for problem in one.problems)]
-            result, made = _explained(replace(explainer, folder=partial), cases, problems, seed)
+            result, made = _explained(replace(explainer, folder=partial), cases, problems, options.seed)
             if result.stopped is not None:
                 kept.enter_context(brought_to_its_end())
-            elif counterfactual is not None:
+            elif options.counterfactual is not None:
                 mapped = {one.case for one in made}
                 flipping = replace(cohort, cases=[case for case in cases if case.id in mapped])
-                looks.append(counterfactuals_of(flipping, counterfactual, partial))
+                looks.append(counterfactuals_of(flipping, options.counterfactual, partial))
             result = _with_looks(result, looks)
             if folder is None or partial is None:
                 return result
             result = replace(result, files=[folder / path.name for path in result.files], out=folder)
-            facts = {"weights": loaded.record.get("weights_sha256", "not recorded"), "target": target, "seed": seed}
+            facts = {
+                "weights": loaded.record.get("weights_sha256", "not recorded"),
+                "target": options.target,
+                "seed": options.seed,
+            }
             _write_records(result, made, looks, facts, partial)
         if result.stopped is not None:
             log.warning("%s explained before the stop: %s", counted(len(made), "case"), folder)

@@ -10,8 +10,9 @@ from typing import Any
 
 from isocenter import service
 from isocenter.errors import UsageError, counted
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import FeedbackOptions
 from isocenter.reading import refuse_taken, result_folder
 from isocenter.report import InNotebook
 from isocenter.verbs.serve import need_extra
@@ -43,10 +44,8 @@ class Feedback(InNotebook):
         return f"{self.out}: {counted(self.cases, 'case')} of {counted(len(self.table), 'judged result')} ({verdicts})"
 
 
-@named_keywords()
-def feedback(
-    node: str | Path, *, out: str | Path, since: str | None = None, rule: str | None = None, overwrite: bool = False
-) -> Feedback:
+@takes(FeedbackOptions)
+def feedback(options: FeedbackOptions) -> Feedback:
     """Write the results that people accepted or corrected on a node's page as a data set.
 
     node:  its folder
@@ -56,13 +55,13 @@ def feedback(
     Raises UsageError for a folder that is no node's, and DatasetError where nothing can be used.
     """
     need_extra("feedback")
-    place, target = Path(node), Path(out)
-    refuse_taken(target, overwrite, MARKS)
-    at = None if since is None else _seconds(since)
+    place, target = Path(options.node), Path(options.out)
+    refuse_taken(target, options.overwrite, MARKS)
+    at = None if options.since is None else _seconds(options.since)
     database = service.node_database(place)
     try:
-        given = service.of_one_source(service.opinions(database, place, at), rule, str(place))
-        with result_folder(target, overwrite, MARKS) as partial:
+        given = service.of_one_source(service.opinions(database, place, at), options.rule, str(place))
+        with result_folder(target, options.overwrite, MARKS) as partial:
             written = service.write_data_set(given, database, place, partial)
             table = pd.read_csv(partial / "verdicts.csv", keep_default_na=False)
     finally:

@@ -13,9 +13,10 @@ from isocenter import service
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.evaluation import ALL, WeakGroup
 from isocenter.files import pseudonym_of_number, write_table
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
-from isocenter.monitoring import LEDGER, RANDOM, doubted_labels, next_cases, worse_labels
+from isocenter.monitoring import LEDGER, doubted_labels, next_cases, worse_labels
+from isocenter.options import ImportLabelsOptions, NextLabelsOptions
 from isocenter.reading import ReadingOptions, open_dataset, refuse_taken, result_folder
 from isocenter.report import InNotebook
 from isocenter.verbs.serve import need_extra
@@ -63,10 +64,8 @@ class NextLabels(InNotebook):
         return "\n".join([*lines, *self.findings])
 
 
-@named_keywords()
-def import_labels(
-    node: str | Path, table: str | Path | pd.DataFrame, *, rule: str | None = None
-) -> service.ImportedLabels:
+@takes(ImportLabelsOptions)
+def import_labels(options: ImportLabelsOptions) -> service.ImportedLabels:
     """Keep labels that came later, from pathology, registries or reports, as reported outcomes of a node's results.
 
     node:  its folder
@@ -76,25 +75,17 @@ def import_labels(
     without these columns.
     """
     need_extra("import_labels")
-    database = service.node_database(Path(node))
+    database = service.node_database(Path(options.node))
     try:
-        return service.import_outcomes(database, service.stored_models(Path(node)), table, rule=rule)
+        return service.import_outcomes(
+            database, service.stored_models(Path(options.node)), options.table, rule=options.rule
+        )
     finally:
         database.close()
 
 
-@named_keywords()
-def next_labels(
-    node: str | Path,
-    count: int,
-    *,
-    out: str | Path,
-    method: str = RANDOM,
-    locked: str | Path | None = None,
-    rule: str | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
-) -> NextLabels:
+@takes(NextLabelsOptions)
+def next_labels(options: NextLabelsOptions) -> NextLabels:
     """Choose the cases of a node to label next, and list labels that may be wrong.
 
     node:   its folder; count: of cases
@@ -106,37 +97,39 @@ def next_labels(
     DatasetError for a locked set that does not state its patients.
     """
     need_extra("next_labels")
-    target = Path(out)
-    if count < 1:
-        raise UsageError(f"{count} cases cannot be labelled", "--next", "Give a number from 1 on")
-    refuse_taken(target, overwrite, (NEXT, RELABEL))
-    kept_away = frozenset() if locked is None else _patients(Path(locked))
-    database = service.node_database(Path(node))
+    target = Path(options.out)
+    if options.count < 1:
+        raise UsageError(f"{options.count} cases cannot be labelled", "--next", "Give a number from 1 on")
+    refuse_taken(target, options.overwrite, (NEXT, RELABEL))
+    kept_away = frozenset() if options.locked is None else _patients(Path(options.locked))
+    database = service.node_database(Path(options.node))
     try:
-        answered = service.answered_cases(database, Path(node), service.stored_models(Path(node)), rule)
+        answered = service.answered_cases(
+            database, Path(options.node), service.stored_models(Path(options.node)), options.rule
+        )
     finally:
         database.close()
     table, patients = answered.table, answered.table["patient"].tolist()
     chosen = next_cases(
-        count,
-        method,
+        options.count,
+        options.method,
         answered.is_labelled,
         is_open=[patient not in kept_away for patient in patients],
         uncertainty=answered.uncertainty,
         features=answered.features,
-        seed=seed,
+        seed=options.seed,
     )
     names = [service.case_name(job) for job in table["case"]]
     rows = [
-        [rank, names[one.case], method, one.score, one.because, table["study"].iloc[one.case]]
+        [rank, names[one.case], options.method, one.score, one.because, table["study"].iloc[one.case]]
         for rank, one in enumerate(chosen, 1)
     ]
     doubted = pd.DataFrame(list(_doubted(answered)), columns=["place", *DOUBTED_COLUMNS])
     places, asked = set(doubted["place"]), _asked_again(answered)
     flags = {CORRECTED: answered.corrected, DOUBTED: {place: place in places for place in asked}}
-    groups = worse_labels(flags, patients, answered.attributes, seed=seed)
+    groups = worse_labels(flags, patients, answered.attributes, seed=options.seed)
     made = NextLabels(pd.DataFrame(rows, columns=NEXT_COLUMNS), doubted[DOUBTED_COLUMNS], groups, target)
-    with result_folder(target, overwrite, (NEXT, RELABEL)) as partial:
+    with result_folder(target, options.overwrite, (NEXT, RELABEL)) as partial:
         write_table(made.table, partial / NEXT)
         write_table(made.doubted, partial / RELABEL)
         columns = ["labels", *WeakGroup.__dataclass_fields__]

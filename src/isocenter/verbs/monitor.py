@@ -12,7 +12,7 @@ import numpy as np
 from isocenter import service
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import write_table
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring import (
     FEWEST,
@@ -36,6 +36,7 @@ from isocenter.monitoring import (
     site_verdict,
     tests_of_table,
 )
+from isocenter.options import MonitorOptions
 from isocenter.reading import refuse_taken, result_folder
 from isocenter.report import InNotebook, Link, Page, Paragraph, Section, Table, render
 from isocenter.runtime import write_json
@@ -130,19 +131,8 @@ class _Watched:
     site: Sequence[SiteTest] = ()
 
 
-@named_keywords()
-def monitor(
-    table: str | Path | pd.DataFrame,
-    *,
-    reference: str | Path | pd.DataFrame | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    by: str | None = None,
-    run_length: float | None = None,
-    bounds: Sequence[tuple[str, str, float]] = (),
-    out: str | Path | None = None,
-    overwrite: bool = False,
-) -> Monitored:
+@takes(MonitorOptions)
+def monitor(options: MonitorOptions) -> Monitored:
     """Watch the cases of a model in use for change, and state its performance with and without labels.
 
     table:      a row a case, in any order: `at` (ISO time), `case`, `patient`, the columns of `predictions.csv`,
@@ -159,23 +149,23 @@ def monitor(
     out:        a folder for drift.csv, performance.csv, site.csv, alerts.csv, monitor.json and report.html
     Raises DatasetError for a table that cannot be watched, UsageError for an `out` that is taken.
     """
-    if out is not None:
-        refuse_taken(Path(out), overwrite, (RECORD, REPORT))
-    node = Path(table) if isinstance(table, str | Path) and Path(table).is_dir() else None
-    if node is not None and bounds:
+    if options.out is not None:
+        refuse_taken(Path(options.out), options.overwrite, (RECORD, REPORT))
+    node = Path(options.table) if isinstance(options.table, str | Path) and Path(options.table).is_dir() else None
+    if node is not None and options.bounds:
         raise UsageError("a node has bounds of its own", str(node), "Leave out --bound: its settings have them")
-    days = (since, until)
+    days = (options.since, options.until)
     if node is None:
-        listed, notes, rung = _of_table(table, reference, days, by, run_length)
+        listed, notes, rung = _of_table(options.table, options.reference, days, options.by, options.run_length)
     else:
-        listed, notes, rung = _of_node(node, reference, days, by, run_length)
+        listed, notes, rung = _of_node(node, options.reference, days, options.by, options.run_length)
     found, figures_made = list[Drift](), list[Performance]()
     for one in listed:
         rows = _drifts(one)
         found += rows
         figures_made += _figures(one, rows)
     if node is None:
-        rung = alerts(found, figures_made, [Bound(*one) for one in bounds])
+        rung = alerts(found, figures_made, [Bound(*one) for one in options.bounds])
     facts = {
         "cases": sum(len(one.watched) for one in listed),
         "from": min(one.watched.at[0] for one in listed).isoformat(timespec="seconds"),
@@ -186,9 +176,10 @@ def monitor(
         "by": listed[0].by,
     }
     site = [_named(one, row) for one in listed for row in one.site]
-    monitored = Monitored(found, figures_made, rung, notes, facts, site, None if out is None else Path(out))
+    out = None if options.out is None else Path(options.out)
+    monitored = Monitored(found, figures_made, rung, notes, facts, site, out)
     if out is not None:
-        with result_folder(Path(out), overwrite, (RECORD, REPORT)) as folder:
+        with result_folder(out, options.overwrite, (RECORD, REPORT)) as folder:
             write_table(drift_table(found), folder / DRIFT)
             write_table(performance_table(figures_made), folder / PERFORMANCE)
             write_table(site_table(site), folder / SITE)

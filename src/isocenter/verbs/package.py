@@ -12,8 +12,9 @@ from typing import Any
 from isocenter.errors import UsageError, counted
 from isocenter.evaluation import SUMMARY_SCHEMA, rows_from_json
 from isocenter.files import read_codes, read_text_table, unwritable, written
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import PackageOptions
 from isocenter.planning import read_plan
 from isocenter.reading import refuse_missing, refuse_taken, result_folder
 from isocenter.runs import MARKS as OF_A_RUN
@@ -110,18 +111,8 @@ def _in_words(coded: CodedName) -> str:
     return f"{'; '.join(f'{one.scheme} {one.value}, {one.meaning}' for one in coded.codes)}{unit} ({coded.source})"
 
 
-@named_keywords()
-def package(
-    run: str | Path,
-    *,
-    out: str | Path,
-    overwrite: bool = False,
-    backends: Sequence[str] | None = None,
-    threads: int | None = None,
-    format: str = MONAI,
-    codes: str | Path | None = None,
-    measure: Sequence[str] = (),
-) -> Packaged:
+@takes(PackageOptions)
+def package(options: PackageOptions) -> Packaged:
     """The run's model as a MONAI bundle: a folder, or a zip where `out` ends so. A run of folds becomes their mean.
 
     format: "monai", or "triton": a model repository of the Triton Inference Server with the network alone
@@ -134,32 +125,36 @@ def package(
     Raises UsageError for what is no finished run, or a backend that nobody knows, and FormatError for a table of codes
     that cannot be understood.
     """
+    run = options.run
+    out = options.out
     run, out = Path(run), Path(out)
-    if format not in PACKAGE_FORMATS:
-        raise UsageError(f"there is no {format!r}", "--format", f"Choose {' or '.join(PACKAGE_FORMATS)}")
-    if format == TRITON and (backends or codes is not None or measure):
-        flag = "--backends" if backends else "--codes" if codes is not None else "--measure"
+    if options.format not in PACKAGE_FORMATS:
+        raise UsageError(f"there is no {options.format!r}", "--format", f"Choose {' or '.join(PACKAGE_FORMATS)}")
+    if options.format == TRITON and (options.backends or options.codes is not None or options.measure):
+        flag = "--backends" if options.backends else "--codes" if options.codes is not None else "--measure"
         raise UsageError("is for whole models, and this is a network alone", flag, "Leave it out")
     refuse_missing(run)
     plan = finished_plan(run)
     zipped = is_zip(out)
-    marks = MARKS if format == MONAI else (TRITON_RECORD,)
-    refuse_taken(out, overwrite, () if zipped else marks)
-    refuse_unknown(backends or (), "--backends")
-    given = {} if codes is None else read_codes(Path(codes))
+    marks = MARKS if options.format == MONAI else (TRITON_RECORD,)
+    refuse_taken(out, options.overwrite, () if zipped else marks)
+    refuse_unknown(options.backends or (), "--backends")
+    given = {} if options.codes is None else read_codes(Path(options.codes))
     model = with_codes(load(run, "cpu"), given)
-    model = with_ratios(model, checked_ratios(measure, model.task))
+    model = with_ratios(model, checked_ratios(options.measure, model.task))
     networks = len(model.networks.members) + (len(model.first.networks.members) if model.first else 0)
-    if format == TRITON:
+    if options.format == TRITON:
         estimated = bool(_rows(run))
-        with becoming(out, overwrite, zipped, marks) as folder:
+        with becoming(out, options.overwrite, zipped, marks) as folder:
             onnx = write_triton(model, out.stem if zipped else out.name, folder)
-        return Packaged(out, onnx, networks, estimated, format=format)
+        return Packaged(out, onnx, networks, estimated, format=options.format)
     evidence = evidence_of(run, model, plan)
     rows = evidence.rows
-    with becoming(out, overwrite, zipped) as folder:
+    with becoming(out, options.overwrite, zipped) as folder:
         onnx = write_package(model, evidence, folder.name, folder)
-        certificate = None if backends == () else _certified(folder, model, run, plan, backends, threads)
+        certificate = (
+            None if options.backends == () else _certified(folder, model, run, plan, options.backends, options.threads)
+        )
     return Packaged(out, onnx, networks, bool(rows), certificate, code_table(model))
 
 

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from isocenter.errors import UsageError
 from isocenter.files import write_text
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
+from isocenter.options import PlanOptions, TrainOptions, named
 from isocenter.planning import Planned, plan_text, relative_to
-from isocenter.reading import ReadingKeywords, ReadingOptions, refuse_taken
+from isocenter.reading import refuse_taken
 from isocenter.runs import PLAN_SUFFIXES, PlanRequest, planned, positive_among
-from isocenter.values import Dataset
+
+# The covariates that the network gets.
+CONTEXT = "network.context"
 
 
-@named_keywords(ReadingKeywords)
-def plan(
-    data: str | Path | Dataset,
-    *,
-    minutes: float | None = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    device: str = "auto",
-    device_memory: float | None = None,
-    threads: int | None = None,
-    seed: int = 0,
-    task: str | None = None,
-    everything: bool = False,
-    folds: int = 0,
-    positive: str | None = None,
-    assignments: Mapping[str, Any] | None = None,
-    **reading: Unpack[ReadingKeywords],
-) -> Planned:
+@takes(PlanOptions)
+def plan(options: PlanOptions) -> Planned:
     """Every choice that training on `data` would make, each with its reason.
 
     minutes:     from a command's start to the finished model; 60 where None
@@ -47,14 +33,39 @@ def plan(
     Raises what `check` raises, UsageError for an `out` of another suffix, DatasetError where the data should not be
     trained on, and PlanError for an impossible value.
     """
-    options, chosen = ReadingOptions.of(**reading), positive_among(assignments or {}, positive)
-    if out is not None:
-        refuse_taken(Path(out), overwrite)
-        if Path(out).suffix.lower() not in PLAN_SUFFIXES:
-            raise UsageError("is not a file name for a plan", str(out), "Give one that ends in .yaml")
-    request = PlanRequest(minutes, device, threads, seed, task, everything, folds, chosen, options, device_memory)
-    made = planned(data, request)
-    if out is None:
+    if options.out is not None:
+        refuse_taken(Path(options.out), options.overwrite)
+        if Path(options.out).suffix.lower() not in PLAN_SUFFIXES:
+            raise UsageError("is not a file name for a plan", str(options.out), "Give one that ends in .yaml")
+    request = PlanRequest(
+        options.minutes,
+        options.device,
+        options.threads,
+        options.seed,
+        options.task,
+        options.everything,
+        options.folds,
+        by_hand(options),
+        options.reading,
+        options.device_memory,
+    )
+    made = planned(options.data, request)
+    if options.out is None:
         return made
-    write_text(Path(out), plan_text(relative_to(made.plan, Path(out).parent)), overwrite=overwrite)
-    return replace(made, out=Path(out))
+    write_text(
+        Path(options.out), plan_text(relative_to(made.plan, Path(options.out).parent)), overwrite=options.overwrite
+    )
+    return replace(made, out=Path(options.out))
+
+
+def by_hand(options: PlanOptions | TrainOptions) -> dict[str, Any]:
+    """{"section.name": value} of the decisions that a person took; UsageError for one that is stated twice."""
+    values = positive_among(options.assignments or {}, options.positive)
+    values |= {} if options.groups is None else {"evaluation.groups": options.groups}
+    covariates = options.covariates
+    if covariates is None:
+        return values
+    if CONTEXT in values:
+        raise UsageError(f"conflicts with --set {CONTEXT}", "--covariates", "Give one of the two")
+    names = named(covariates, "--covariates") if isinstance(covariates, str) else covariates
+    return {**values, CONTEXT: "all" if names is None else list(names) or None}

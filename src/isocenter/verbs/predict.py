@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from isocenter.at_work import brought_to_its_end
 from isocenter.errors import (
@@ -20,8 +20,9 @@ from isocenter.errors import (
     counted,
 )
 from isocenter.files import unwritable, write_table
-from isocenter.keywords import named_keywords
+from isocenter.keywords import several, takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import PredictOptions
 from isocenter.prediction import (
     Asked,
     Done,
@@ -40,7 +41,6 @@ from isocenter.prediction import (
 from isocenter.reading import (
     Covariates,
     Input,
-    ReadingKeywords,
     ReadingOptions,
     covered,
     failed_rows,
@@ -115,35 +115,8 @@ class Predicted(InNotebook):
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
-@named_keywords(ReadingKeywords)
-def predict(
-    model: str | Path | Model,
-    *inputs: Input,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    format: str = "auto",
-    answers: str | Sequence[str] = (),
-    fold: int | None = None,
-    mirror: bool | None = None,
-    save_probabilities: bool = False,
-    overlay: bool = False,
-    maps: bool = False,
-    covering: bool = False,
-    device: str = "auto",
-    threads: int | None = None,
-    backend: str = "auto",
-    scheduler: str | None = None,
-    region: str | None = None,
-    overlap: float | None = None,
-    seconds: float | None = None,
-    covariates: Covariates = None,
-    abstain: str = "on",
-    calibration: str = "on",
-    uncertainty: str | None = None,
-    activation: str | None = None,
-    measure: Sequence[str] = (),
-    **reading: Unpack[ReadingKeywords],
-) -> Predicted:
+@takes(PredictOptions)
+def predict(options: PredictOptions) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
 
     format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM objects as well; "dcm" these alone
@@ -181,39 +154,60 @@ def predict(
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
     ResourceError where the disk is full; what was done by then is kept.
     """
-    options = ReadingOptions.of(**reading)
+    reading = options.reading
+    inputs = several(options.inputs)
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
-    kinds = [kind.strip() for kind in answers.split(",") if kind] if isinstance(answers, str) else answers
-    wanted = Wanted(format, save_probabilities, overlay, maps, covering, tuple(kinds))
-    request = Request(mirror, overlap=overlap, seconds=seconds, allow_large=options.allow_large)
-    asked = Asked(None, wanted, request, region, abstain, calibration)
-    if out is None and (save_probabilities or overlay):
+    kinds = (
+        [kind.strip() for kind in options.answers.split(",") if kind]
+        if isinstance(options.answers, str)
+        else options.answers
+    )
+    wanted = Wanted(
+        options.format, options.save_probabilities, options.overlay, options.maps, options.covering, tuple(kinds)
+    )
+    request = Request(options.mirror, overlap=options.overlap, seconds=options.seconds, allow_large=reading.allow_large)
+    asked = Asked(None, wanted, request, options.region, options.abstain, options.calibration)
+    if options.out is None and (options.save_probabilities or options.overlay):
         raise UsageError("probabilities and overlays are written as files", "predict", "Give out=FOLDER")
-    if out is not None:
-        refuse_taken(Path(out), overwrite, MARKS)
-    sought = uncertainty or ("auto" if maps else None)
-    how: dict[str, Any] = {"fold": fold, "threads": threads, "backend": backend, "activation": activation}
-    loaded = with_uncertainty(loaded_model(model, device, **how), sought)
-    loaded.flips(mirror)  # refused before the first case
-    if covering and calibration == "off":
+    if options.out is not None:
+        refuse_taken(Path(options.out), options.overwrite, MARKS)
+    sought = options.uncertainty or ("auto" if options.maps else None)
+    how: dict[str, Any] = {
+        "fold": options.fold,
+        "threads": options.threads,
+        "backend": options.backend,
+        "activation": options.activation,
+    }
+    loaded = with_uncertainty(loaded_model(options.model, options.device, **how), sought)
+    loaded.flips(options.mirror)  # refused before the first case
+    if options.covering and options.calibration == "off":
         raise UsageError("covering masks rest on calibrated probabilities", "--covering", "Leave --calibration on")
-    if covering:
-        _refuse_without_covering(loaded.task, str(model))
-    asked = replace(asked, ratios=checked_ratios(measure, loaded.task))
+    if options.covering:
+        _refuse_without_covering(loaded.task, str(options.model))
+    asked = replace(asked, ratios=checked_ratios(options.measure, loaded.task))
     predictor: Predictor = Here(loaded)
-    if scheduler is not None:
-        predictor = There.of(scheduler, path_of(model), loaded, device=device, uncertainty=sought, **how)
-    folder = Path(out) if out is not None else None
+    if options.scheduler is not None:
+        predictor = There.of(
+            options.scheduler, path_of(options.model), loaded, device=options.device, uncertainty=sought, **how
+        )
+    folder = Path(options.out) if options.out is not None else None
     with ExitStack() as kept:
-        with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
-            result = _predicted(loaded, inputs, options, replace(asked, folder=partial), predictor, covariates, kept)
+        with nullcontext() if folder is None else result_folder(folder, options.overwrite, MARKS) as partial:
+            result = _predicted(
+                loaded, inputs, reading, replace(asked, folder=partial), predictor, options.covariates, kept
+            )
             if folder is None or partial is None:
                 return result
             (partial / RESERVED).unlink(missing_ok=True)
             result = replace(result, files=[folder / path.name for path in result.files], out=folder)
-            given = {"region": region, "overlap": overlap, "seconds": seconds, "orientation": options.orientation}
-            _write_records(result, loaded, given, mirror, partial)
+            given = {
+                "region": options.region,
+                "overlap": options.overlap,
+                "seconds": options.seconds,
+                "orientation": reading.orientation,
+            }
+            _write_records(result, loaded, given, options.mirror, partial)
         match result.stopped:
             case None:
                 return result

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Unpack
 
 from isocenter.errors import UsageError
-from isocenter.keywords import named_keywords
+from isocenter.keywords import several, takes
 from isocenter.objectives import objective_kind
-from isocenter.reading import ReadingKeywords, ReadingOptions
+from isocenter.options import PretrainOptions
 from isocenter.runs import PlanRequest, in_all_processes
-from isocenter.values import Dataset
 from isocenter.verbs.train import Run, absolute, run_for
 
 TASK, TERMS = "representation", "objectives.terms"
 
 
-@named_keywords(ReadingKeywords)
+@takes(PretrainOptions)
 @in_all_processes
-def pretrain(
-    data: str | Path | Dataset | None = None,
-    *further: str | Path,
-    objective: str | None = None,
-    minutes: float | None = None,
-    leave_out: str | Path | None = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    resume: str | Path | None = None,
-    start: str | Path | None = None,
-    pretrained: str | Path | None = None,
-    everything: bool = False,
-    deterministic: bool = False,
-    device: str | None = None,
-    threads: int | None = None,
-    seed: int | None = None,
-    assignments: Mapping[str, Any] | None = None,
-    **reading: Unpack[ReadingKeywords],
-) -> Run:
+def pretrain(options: PretrainOptions) -> Run:
     """Train a network on images whatever is known of them, within `minutes` from now (60 unless a plan says otherwise).
 
     The folder is that of a run of the kind of problem "representation": `train(start=...)` begins from its weights, and
@@ -50,27 +29,31 @@ def pretrain(
     All else is as in `train`. Raises what `train` raises; PlanError for an objective that cannot teach these images;
     IsocenterError where the features collapse.
     """
+    data = None if options.data is None else several(options.data)
+    first, further = (None, ()) if not data else (data[0], data[1:])
     by_hand = {
-        **({"training.deterministic": True} if deterministic else {}),
-        **({"network.pretrained": absolute(pretrained)} if pretrained is not None else {}),
-        **(assignments or {}),
+        **({"training.deterministic": True} if options.deterministic else {}),
+        **({"network.pretrained": absolute(options.pretrained)} if options.pretrained is not None else {}),
+        **(options.assignments or {}),
     }
-    if objective is not None:
-        objective_kind(objective)  # refused before anything is read
+    if options.objective is not None:
+        objective_kind(options.objective)  # refused before anything is read
         if TERMS in by_hand:
             raise UsageError(f"conflicts with --set {TERMS}", "--objective", "Give one of the two")
-        by_hand[TERMS] = [objective]
+        by_hand[TERMS] = [options.objective]
     request = PlanRequest(
-        minutes,
-        device,
-        threads,
-        seed,
-        None if data is None else TASK,
-        everything,
+        options.minutes,
+        options.device,
+        options.threads,
+        options.seed,
+        None if first is None else TASK,
+        options.everything,
         None,
         by_hand,
-        ReadingOptions.of(**reading),
+        options.reading,
         further=tuple(str(Path(place).resolve()) for place in further),
-        leave_out=None if leave_out is None else str(Path(leave_out).resolve()),
+        leave_out=None if options.leave_out is None else str(Path(options.leave_out).resolve()),
     )
-    return run_for(data, request, start=start, out=out, overwrite=overwrite, resume=resume)
+    return run_for(
+        first, request, start=options.start, out=options.out, overwrite=options.overwrite, resume=options.resume
+    )

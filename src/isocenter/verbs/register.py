@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +14,18 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import overlaps, surface_distance
 from isocenter.files import (
-    DEFORMED,
-    RESAMPLED,
-    ReadKeywords,
-    can_derive,
+    ReadOptions,
     read_given_table,
     stated_patient,
     write,
-    write_derived_series,
     write_label_map,
     write_table,
     write_transform,
 )
-from isocenter.keywords import named_keywords
+from isocenter.keywords import narrowed, takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import RegisterOptions
+from isocenter.prediction import write_dicom_pair
 from isocenter.reading import refuse_taken, result_folder
 from isocenter.registration import (
     Initial,
@@ -38,7 +36,7 @@ from isocenter.registration import (
     registered,
 )
 from isocenter.report import Block, Decisions, InNotebook, Page, Problems, Section, Table, figures, number, render
-from isocenter.runtime import Model, write_json
+from isocenter.runtime import write_json
 from isocenter.transforms import (
     carried,
     carried_labels,
@@ -113,28 +111,8 @@ class Registered(InNotebook):
         return "\n".join([*lines, *([] if self.out is None else [str(self.out / MARKS[1])])])
 
 
-@named_keywords(ReadKeywords)
-def register(
-    fixed: str | Path | Image,
-    moving: str | Path | Image,
-    *,
-    out: str | Path | None = None,
-    transform: str = "deformable",
-    similarity: str = "auto",
-    initial: str = "auto",
-    fixed_mask: str | Path | Image | None = None,
-    labels: str | Path | Image | None = None,
-    fixed_labels: str | Path | Image | None = None,
-    points: str | Path | None = None,
-    lesions: Sequence[str | Path | Image] = (),
-    days: float | None = None,
-    earlier: Sequence[str | Path] = (),
-    model: str | Path | Model | None = None,
-    seconds: float | None = None,
-    across_patients: bool = False,
-    overwrite: bool = False,
-    **options: Unpack[ReadKeywords],
-) -> Registered:
+@takes(RegisterOptions)
+def register(options: RegisterOptions) -> Registered:
     """Lay the moving image on the fixed one; nothing has to be trained, and the same images give the same bits.
 
     out:             a folder for the moved image, the transform, its inverse, the whole field, the Jacobian, what was
@@ -155,31 +133,36 @@ def register(
     options:         the fields of `isocenter.files.ReadOptions`, of both images
     Raises GeometryError for images or label maps that do not fit one another, UsageError for what holds nothing.
     """
-    settings = _settings(transform, similarity, initial, seconds)
-    if len(lesions) not in (0, 2) or (not lesions and (days is not None or earlier)):
-        raise UsageError(f"{len(lesions)} masks of lesions", "--lesions", "Give that of each image")
-    if model is not None and (replace(settings, initial="auto") != RegistrationSettings() or fixed_mask is not None):
+    reading = narrowed(options, ReadOptions)
+    settings = _settings(options.transform, options.similarity, options.initial, options.seconds)
+    if len(options.lesions) not in (0, 2) or (not options.lesions and (options.days is not None or options.earlier)):
+        raise UsageError(f"{len(options.lesions)} masks of lesions", "--lesions", "Give that of each image")
+    if options.model is not None and (
+        replace(settings, initial="auto") != RegistrationSettings() or options.fixed_mask is not None
+    ):
         remedy = "Leave out --transform, --similarity, --seconds and --fixed-mask"
         raise UsageError("a trained model has settings of its own", "--model", remedy)
-    target = None if out is None else Path(out)
+    target = None if options.out is None else Path(options.out)
     if target is not None:
-        refuse_taken(target, overwrite, MARKS)
-    ours, theirs = (_still(opened(one, options), str(one)) for one in (fixed, moving))
-    where = f"{name_of_source(fixed)}, {name_of_source(moving)}"
-    if not across_patients:
+        refuse_taken(target, options.overwrite, MARKS)
+    ours, theirs = (_still(opened(one, reading), str(one)) for one in (options.fixed, options.moving))
+    where = f"{name_of_source(options.fixed)}, {name_of_source(options.moving)}"
+    if not options.across_patients:
         _refuse_two_patients(ours, theirs, where)
-    drawn = [drawn_on_grid(one, image, options) for one, image in zip(lesions, (ours, theirs), strict=False)]
-    mask = None if fixed_mask is None else drawn_on_grid(fixed_mask, ours, options).data[0] != 0
-    of_moving = None if labels is None else drawn_on_grid(labels, theirs, options)
-    of_fixed = None if fixed_labels is None else drawn_on_grid(fixed_labels, ours, options)
-    course = Course.of((ours, theirs), drawn, of_fixed, days, earlier) if drawn else None
-    table = None if points is None else _points(Path(points), ours.geometry.ndim)
-    if model is None:
+    drawn = [drawn_on_grid(one, image, reading) for one, image in zip(options.lesions, (ours, theirs), strict=False)]
+    mask = None if options.fixed_mask is None else drawn_on_grid(options.fixed_mask, ours, reading).data[0] != 0
+    of_moving = None if options.labels is None else drawn_on_grid(options.labels, theirs, reading)
+    of_fixed = None if options.fixed_labels is None else drawn_on_grid(options.fixed_labels, ours, reading)
+    course = Course.of((ours, theirs), drawn, of_fixed, options.days, options.earlier) if drawn else None
+    table = None if options.points is None else _points(Path(options.points), ours.geometry.ndim)
+    if options.model is None:
         made = registered(ours, theirs, settings, mask, where)
     else:
         patients = {stated_patient(one) for one in (ours, theirs)}
-        is_one = initial == "world" or (initial == "auto" and len(patients - {None}) == 1 and None not in patients)
-        made = registered_by(model, ours, theirs, where, one_world=is_one)
+        is_one = options.initial == "world" or (
+            options.initial == "auto" and len(patients - {None}) == 1 and None not in patients
+        )
+        made = registered_by(options.model, ours, theirs, where, one_world=is_one)
     moved_labels = None if of_moving is None else _moved_labels(of_moving, theirs, ours, made.transform)
     field = None if made.transform.is_linear else whole_field(made.transform, ours.geometry)
     determinant = jacobian(made.transform, ours.geometry) if field is None else determinants(field)
@@ -200,9 +183,14 @@ def register(
         target,
     )
     if target is not None:
-        with result_folder(target, overwrite, MARKS) as folder:
+        with result_folder(target, options.overwrite, MARKS) as folder:
             _write(result, field, ours, theirs, folder)
-            page = _page(result, ours, of_fixed, {"fixed": name_of_source(fixed), "moving": name_of_source(moving)})
+            page = _page(
+                result,
+                ours,
+                of_fixed,
+                {"fixed": name_of_source(options.fixed), "moving": name_of_source(options.moving)},
+            )
             (folder / MARKS[1]).write_text(render(page), encoding="utf-8")
     return result
 
@@ -316,19 +304,8 @@ def _write(result: Registered, field: Displacement | None, fixed: Image, moving:
         write_table(result.moved_points, folder / "moved_points.csv")
     if result.follow_up is not None:
         result.follow_up.write(folder)
-    if all(_has_dicom_place(one) for one in (fixed, moving)):
-        write_transform(result.transform, folder / "transform.dcm", fixed=fixed, moving=moving)
-        if can_derive(moving):
-            code = RESAMPLED if result.transform.is_linear else DEFORMED
-            placed = replace(result.moved, geometry=fixed.geometry)
-            write_derived_series(placed, moving, code, "Laid on the fixed image", folder / "moved_dicom")
+    list(write_dicom_pair(result.transform, result.moved, fixed, moving, folder))
     write_json(folder / MARKS[0], "isocenter.registration", result.as_record())
-
-
-def _has_dicom_place(image: Image) -> bool:
-    """Whether it is a DICOM volume in a frame of reference, which a registration names."""
-    is_dicom = image.source is not None and image.source.is_dicom
-    return is_dicom and image.geometry.has_sides and image.geometry.frame_of_reference is not None
 
 
 def _is_nifti(image: Image) -> bool:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from isocenter import service
 from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.files.dicom import read_identity
-from isocenter.keywords import named_keywords
+from isocenter.keywords import several, takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import RouteOptions
 from isocenter.report import InNotebook
 from isocenter.verbs.serve import need_extra
 
 if TYPE_CHECKING:
-    from isocenter.service import ModelFacts, Routed, Rule, SeriesFacts, Settings, StudyAnswers
+    from isocenter.service import ModelFacts, Routed, SeriesFacts, Settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +61,8 @@ class Route(InNotebook):
         )
 
 
-@named_keywords()
-def route(
-    study: str | Path, *models: str | Path, config: str | Path | None = None, folder: str | Path | None = None
-) -> Route:
+@takes(RouteOptions)
+def route(options: RouteOptions) -> Route:
     """Apply the rules of a node to a study.
 
     study:  a folder of DICOM files, or the UID of a study in the node
@@ -71,36 +70,38 @@ def route(
     Raises UsageError for a study that is neither, or not complete yet, DatasetError for a folder without DICOM.
     """
     need_extra("route")
-    path, place = (None if one is None else Path(one) for one in (config, folder))
-    settings = service.read_settings(path, [Path(one) for one in models], place)
+    path, place = (None if one is None else Path(one) for one in (options.config, options.folder))
+    settings = service.read_settings(path, [Path(one) for one in several(options.models)], place)
     warm = service.WarmModels(settings.models, settings.queue.memory_gb)
     facts = {name: warm[name][1] for name in settings.models}
     if not facts:
         raise UsageError("there is no model to route to", "route", "Give a model, or a --config that names one")
-    rules = service.rules_of(settings, facts)
-    if Path(study).is_dir():
-        series, answers = _series_in(Path(study)), service.StudyAnswers()
-    else:
-        series, answers = _known(str(study), settings, rules, facts)
-    return Route(service.study_routing(rules, facts, series, answers).rows)
+    if Path(options.study).is_dir():
+        series, rules = _series_in(Path(options.study)), service.rules_of(settings, facts)
+        return Route(service.study_routing(rules, facts, series, service.StudyAnswers()).rows)
+    return Route(_known(str(options.study), settings, facts))
 
 
-def _known(
-    uid: str, settings: Settings, rules: Sequence[Rule], models: Mapping[str, ModelFacts]
-) -> tuple[list[SeriesFacts], StudyAnswers]:
-    """The series of a study that the node has, and what finished jobs say of it."""
+def _known(uid: str, settings: Settings, models: Mapping[str, ModelFacts]) -> Sequence[Routed]:
+    """Every rule on every series of a study that the node has, with what finished jobs say of it.
+
+    models: of the settings, of which the node may have promoted another package
+    """
     if not (settings.folder / "node.sqlite").exists() and settings.database.url == "sqlite":
         raise UsageError("is not a folder, and there is no node here", uid, "Give a folder of DICOM files, or --config")
     database = service.opened(settings.database_url)
-    rows = service.Index(database).series_of(service.key_of(uid))
-    contents = {row.series: row.inputs_hash for row in rows}
-    answers, _ = service.study_answers(database, service.key_of(uid), rules, models, contents)
+    index, key = service.Index(database), service.key_of(uid)
+    rows, study = index.series_of(key), index.row_of(key)
+    with database.read() as connection:
+        models = service.models_of(connection, models, study)
+    rules, contents = service.rules_of(settings, models), {row.series: row.inputs_hash for row in rows}
+    answers, _ = service.study_answers(database, key, rules, models, contents)
     database.close()
     if not rows:
         raise UsageError("the node has no such study", uid, "Give the UID of a study that it has received")
     if any(row.inputs_hash is None for row in rows):
         raise UsageError("the study is not complete yet, and its series are not read", uid, "Wait for its last image")
-    return [service.SeriesFacts.of_row(row) for row in rows], answers
+    return service.study_routing(rules, models, [service.SeriesFacts.of_row(row) for row in rows], answers).rows
 
 
 def _series_in(folder: Path) -> list[SeriesFacts]:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from isocenter import studies
 from isocenter.errors import DatasetError, UsageError, listed
 from isocenter.evaluation import ReaderVariances, reader_variances
 from isocenter.files import read_given_table
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import StudySizeOptions
 from isocenter.studies import Size, pilot_inputs
 
 PILOT_COLUMNS = ("reader", "case", "score", "model", "positive")
 
 
-@named_keywords()
-def study_size(design: str, *, assignments: Mapping[str, Any] | None = None, simulate: int = 0, seed: int = 0) -> Size:
+@takes(StudySizeOptions)
+def study_size(options: StudySizeOptions) -> Size:
     """Number of participants, clusters or events that a study needs; or its power, or the effect that it finds.
 
     design:      proportion, proportions, paired-proportions, means, auroc, mrmc, survival, prediction-model or
@@ -31,12 +30,12 @@ def study_size(design: str, *, assignments: Mapping[str, Any] | None = None, sim
     """
     if find_spec("statsmodels") is None:
         raise UsageError("statsmodels is not installed", "study size", "pip install 'isocenter[documents]'")
-    if simulate < 0:
-        raise UsageError(f"simulate is {simulate}", "--simulate", "Give a number of studies, such as 1000")
-    given = dict(assignments or {})
-    if design == "mrmc" and "pilot" in given:
+    if options.simulate < 0:
+        raise UsageError(f"simulate is {options.simulate}", "--simulate", "Give a number of studies, such as 1000")
+    given = dict(options.assignments or {})
+    if options.design == "mrmc" and "pilot" in given:
         given = pilot_inputs(_pilot(Path(str(given.pop("pilot"))))) | given
-    return studies.sized(design, given, simulate=simulate, seed=seed)
+    return studies.sized(options.design, given, simulate=options.simulate, seed=options.seed)
 
 
 def _pilot(path: Path) -> ReaderVariances:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from isocenter.at_work import command_began
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, PlanError, UsageError, is_out_of_memory
 from isocenter.evaluation import Metrics, rows_to_json
 from isocenter.files import locked, unwritable
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import TrainOptions
 from isocenter.planning import Planned, Settings, registered_margin, settings
-from isocenter.reading import ReadingKeywords, ReadingOptions, path_of, refuse_missing, refuse_taken
+from isocenter.reading import Data, path_of, refuse_missing, refuse_taken
 from isocenter.report import InNotebook, in_words
 from isocenter.runs import (
     MARKS,
@@ -38,7 +39,6 @@ from isocenter.runs import (
     notes_of,
     planned,
     planned_from,
-    positive_among,
     refuse_unsearchable,
     result_in,
     resumed_run,
@@ -56,7 +56,8 @@ from isocenter.runs import (
 from isocenter.runtime import build_module
 from isocenter.scoring import EVALUATION, Verdict, headline_rows, lineage_of, verdict_of, write_verdict
 from isocenter.training import Clock, initialise, refuse_no_source, transfer_statement
-from isocenter.values import Dataset, Row
+from isocenter.values import Row
+from isocenter.verbs.plan import by_hand
 
 # Weights that the family of the network has published.
 PUBLISHED = "auto"
@@ -110,31 +111,9 @@ class Run(InNotebook):
         return "\n".join([*headline, *judged, f"{length} in {self.minutes:.1f} min", str(self.report)])
 
 
-@named_keywords(ReadingKeywords)
+@takes(TrainOptions)
 @in_all_processes
-def train(
-    data: str | Path | Dataset | None = None,
-    *,
-    minutes: float | None = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    resume: str | Path | None = None,
-    start: str | Path | None = None,
-    pretrained: str | Path | None = None,
-    everything: bool = False,
-    folds: int | None = None,
-    tune: float | None = None,
-    deterministic: bool = False,
-    device: str | None = None,
-    threads: int | None = None,
-    seed: int | None = None,
-    task: str | None = None,
-    assignments: Mapping[str, Any] | None = None,
-    groups: str | None = None,
-    positive: str | None = None,
-    unlabelled: Sequence[str | Path] = (),
-    **reading: Unpack[ReadingKeywords],
-) -> Run:
+def train(options: TrainOptions) -> Run:
     """Check, plan, prepare, train, evaluate and report, within `minutes` from now (60 unless a plan says otherwise).
 
     data:          a folder, or a plan's .yaml
@@ -154,21 +133,31 @@ def train(
     Where torchrun has started several processes, they share every batch; the result is that of one process.
     Raises what `check` and `plan` raise; UsageError for a wrong combination of arguments.
     """
-    by_hand = {
-        **({"training.deterministic": True} if deterministic else {}),
-        **({"search.minutes": tune} if tune is not None else {}),
-        **({"network.pretrained": absolute(pretrained)} if pretrained is not None else {}),
-        **({"evaluation.groups": groups} if groups is not None else {}),
-        **({"objectives.unlabelled": [absolute(path) for path in unlabelled]} if unlabelled else {}),
-        **positive_among(assignments or {}, positive),
+    assignments = {
+        **({"training.deterministic": True} if options.deterministic else {}),
+        **({"search.minutes": options.tune} if options.tune is not None else {}),
+        **({"network.pretrained": absolute(options.pretrained)} if options.pretrained is not None else {}),
+        **({"objectives.unlabelled": [absolute(path) for path in options.unlabelled]} if options.unlabelled else {}),
+        **by_hand(options),
     }
-    options = ReadingOptions.of(**reading)
-    request = PlanRequest(minutes, device, threads, seed, task, everything, folds, by_hand, options)
-    return run_for(data, request, start=start, out=out, overwrite=overwrite, resume=resume)
+    request = PlanRequest(
+        options.minutes,
+        options.device,
+        options.threads,
+        options.seed,
+        options.task,
+        options.everything,
+        options.folds,
+        assignments,
+        options.reading,
+    )
+    return run_for(
+        options.data, request, start=options.start, out=options.out, overwrite=options.overwrite, resume=options.resume
+    )
 
 
 def run_for(
-    data: str | Path | Dataset | None,
+    data: Data | None,
     request: PlanRequest,
     *,
     start: str | Path | None,
@@ -237,7 +226,7 @@ def _refuse_with_resume(request: PlanRequest, others: Mapping[str, object]) -> N
         raise UsageError(f"{', '.join(given)} cannot be given with a run to resume", "train", remedy)
 
 
-def _planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
+def _planned(data: Data, request: PlanRequest) -> Planned:
     """The plan that is followed: an edited one, or one that is made for the data."""
     path = path_of(data)
     if path is not None and path.suffix.lower() in PLAN_SUFFIXES:

@@ -16,7 +16,14 @@ import numpy as np
 from isocenter import studies
 from isocenter.errors import UsageError, counted, listed
 from isocenter.files import locked, read_given_table
-from isocenter.keywords import named_keywords
+from isocenter.keywords import takes
+from isocenter.options import (
+    StudyAnalyseOptions,
+    StudyAssignOptions,
+    StudyLockOptions,
+    StudyPlanOptions,
+    StudyRandomiseOptions,
+)
 from isocenter.reading import refuse_missing, refuse_taken, result_folder
 from isocenter.report import InNotebook, render
 from isocenter.runtime import as_json, digest, write_json
@@ -113,43 +120,43 @@ class Analysed(InNotebook):
         return f"{answer(self.results)}\nwritten: {self.out}"
 
 
-@named_keywords()
-def study_plan(plan: str | Path, *, out: str | Path, overwrite: bool = False) -> Planned:
+@takes(StudyPlanOptions)
+def study_plan(options: StudyPlanOptions) -> Planned:
     """Write the documents of a trial from its study.toml.
 
     out: a folder for the plan, protocol.html (by SPIRIT-AI), sap.html, study.json and registry.json
     Raises UsageError, which names the line, for a plan with a fault; a locked plan is never overwritten.
     """
     _refuse_without("statsmodels", "study plan")
-    source, folder = Path(plan), Path(out)
+    source, folder = Path(options.plan), Path(options.out)
     try:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot be read ({error})", str(source), "Give a study.toml") from error
-    refuse_taken(folder, overwrite, (PLAN, RECORD, REGISTRY))
+    refuse_taken(folder, options.overwrite, (PLAN, RECORD, REGISTRY))
     if folder.is_dir() and StudyFolder(folder).is_locked:
         raise UsageError("the plan is locked", str(folder), "Amend it: isocenter study lock --reason TEXT")
-    with result_folder(folder, overwrite, (PLAN, RECORD, REGISTRY)) as partial:
+    with result_folder(folder, options.overwrite, (PLAN, RECORD, REGISTRY)) as partial:
         study = write_plan(partial, text, str(source))
     size = study.planned
     return Planned(study.title, None if size is None else size.n, studies.registry_record(study)["missing"], folder)
 
 
-@named_keywords()
-def study_lock(folder: str | Path, *, reason: str = "") -> Sealed:
+@takes(StudyLockOptions)
+def study_lock(options: StudyLockOptions) -> Sealed:
     """Seal a plan by the hashes of its files; once it is sealed, an edit of study.toml is an amendment.
 
     reason: why the plan is amended
     Raises UsageError for an edit without a reason, and for one of arms or strata once they were randomised.
     """
     _refuse_without("statsmodels", "study lock")
-    with locked(Path(folder)):
-        record = StudyFolder.opened(Path(folder), is_locked=False).lock(reason)
-    return Sealed(digest(Path(folder) / PLAN), record["amendments"])
+    with locked(Path(options.folder)):
+        record = StudyFolder.opened(Path(options.folder), is_locked=False).lock(options.reason)
+    return Sealed(digest(Path(options.folder) / PLAN), record["amendments"])
 
 
-@named_keywords()
-def study_randomise(folder: str | Path, *, method: str) -> Randomised:
+@takes(StudyRandomiseOptions)
+def study_randomise(options: StudyRandomiseOptions) -> Randomised:
     """Draw the list of a locked plan and encrypt it with the key in ISOCENTER_ALLOCATION_KEY.
 
     method: "block" for participants, in permuted blocks of random size within strata; "cluster" for whole clusters
@@ -157,19 +164,19 @@ def study_randomise(folder: str | Path, *, method: str) -> Randomised:
     """
     _refuse_without("cryptography", "study randomise")
     studies.allocation_key()  # refused before anything is drawn
-    with locked(Path(folder)):
-        opened = StudyFolder.opened(Path(folder))
-        if method != opened.study.method:
-            problem = f"a {opened.study.design} trial is not randomised by {method!r}"
+    with locked(Path(options.folder)):
+        opened = StudyFolder.opened(Path(options.folder))
+        if options.method != opened.study.method:
+            problem = f"a {opened.study.design} trial is not randomised by {options.method!r}"
             raise UsageError(problem, "--method", f"Use {opened.study.method}")
         # From the system's entropy: a seed that somebody knows would tell every arm.
         lists = studies.drawn_lists(opened.study, studies.length_of_lists(opened.study), np.random.default_rng())
         opened.randomise(Allocation(lists, {}))
-    return Randomised(method, len(lists))
+    return Randomised(options.method, len(lists))
 
 
-@named_keywords()
-def study_assign(folder: str | Path, *, participant: str, assignments: Mapping[str, str] | None = None) -> Assigned:
+@takes(StudyAssignOptions)
+def study_assign(options: StudyAssignOptions) -> Assigned:
     """Give the next arm of the list to a participant or a cluster, once, and log it.
 
     assignments: the level of each stratum, such as {"site": "Bern"}
@@ -177,20 +184,13 @@ def study_assign(folder: str | Path, *, participant: str, assignments: Mapping[s
     for a log or a plan that was edited.
     """
     _refuse_without("cryptography", "study assign")
-    with locked(Path(folder)):
-        arm = StudyFolder.opened(Path(folder)).assign(participant, dict(assignments or {}))
-    return Assigned(participant, arm)
+    with locked(Path(options.folder)):
+        arm = StudyFolder.opened(Path(options.folder)).assign(options.participant, dict(options.assignments or {}))
+    return Assigned(options.participant, arm)
 
 
-@named_keywords()
-def study_analyse(
-    folder: str | Path,
-    *,
-    data: str | Path,
-    out: str | Path,
-    explore: Mapping[str, str] | None = None,
-    overwrite: bool = False,
-) -> Analysed:
+@takes(StudyAnalyseOptions)
+def study_analyse(options: StudyAnalyseOptions) -> Analysed:
     """Analyse a trial as its locked plan says; whatever else is asked for is marked as exploratory.
 
     data:    a table of participants with the columns participant and arm, and those that the plan names
@@ -201,13 +201,13 @@ def study_analyse(
     one that was edited.
     """
     _refuse_without("statsmodels", "study analyse")
-    table_file, result = Path(data), Path(out)
+    table_file, result = Path(options.data), Path(options.out)
     refuse_missing(table_file)
-    refuse_taken(result, overwrite, (RESULTS, FLOW))
-    with locked(Path(folder)):
-        opened = StudyFolder.opened(Path(folder))
+    refuse_taken(result, options.overwrite, (RESULTS, FLOW))
+    with locked(Path(options.folder)):
+        opened = StudyFolder.opened(Path(options.folder))
         if not opened.is_randomised or opened.assignments.empty:
-            raise UsageError("nobody was assigned yet", str(folder), "Run `isocenter study assign` first")
+            raise UsageError("nobody was assigned yet", str(options.folder), "Run `isocenter study assign` first")
         study, sha256 = opened.study, digest(table_file)
         before = [one for one in opened.looks if one["data"] != sha256]
         known = [one for one in opened.looks if one["data"] == sha256]
@@ -219,7 +219,7 @@ def study_analyse(
                 study, read_given_table(table_file), opened.assignments, str(table_file), is_last=number >= looks
             ),
             str(table_file),
-            explored=_explored(study, explore or {}),
+            explored=_explored(study, options.explore or {}),
             is_planned=number <= looks,
         )
         fraction = _fraction(study, trial, number)
@@ -236,7 +236,7 @@ def study_analyse(
             "analysed": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         flow = trial.flow(opened.assignments)
-        with result_folder(result, overwrite, (RESULTS, FLOW)) as partial:
+        with result_folder(result, options.overwrite, (RESULTS, FLOW)) as partial:
             write_json(partial / RESULTS, "isocenter.study_results", record)
             write_json(partial / FLOW, "isocenter.study_flow", flow)
             shutil.copyfile(opened.folder / RECORD, partial / RECORD)
@@ -261,10 +261,13 @@ def _explored(study: Study, columns: Mapping[str, str]) -> list[Endpoint]:
 def _fraction(study: Study, trial: Trial, number: int) -> float:
     """The share of the planned outcomes that is known; the last look has all."""
     size = study.planned
-    if study.looks is None or number >= study.looks.number or size is None or not size.n:
-        return 1.0
     first = study.primary[0]
-    return min(1.0, float(np.isfinite(trial.numbers(first.name, of=first)).sum()) / size.n)
+    planned = None if size is None else size.events if first.metric == studies.TIME else size.n
+    if study.looks is None or number >= study.looks.number or not planned:
+        return 1.0
+    if first.metric == studies.TIME:
+        return min(1.0, int(trial.happened(first).sum()) / planned)
+    return min(1.0, float(np.isfinite(trial.numbers(first.name, of=first)).sum()) / planned)
 
 
 def _at_look(study: Study, trial: Trial, fractions: list[float], table: Path) -> Trial:

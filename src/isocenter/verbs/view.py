@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Unpack
 
 from isocenter import files
-from isocenter.files import ReadKeywords, read, write_text
-from isocenter.keywords import named_keywords
+from isocenter.files import ReadOptions, read, read_image, write_text
+from isocenter.keywords import narrowed, takes
+from isocenter.options import ViewOptions
 from isocenter.report import box_edges, viewer
 from isocenter.values import BoundingBoxes, Image
 
@@ -28,16 +28,8 @@ class View:
         return str(self.out) if self.out is not None else f"a page of {len(self.html)} characters"
 
 
-@named_keywords(ReadKeywords)
-def view(
-    image: str | Path | Image,
-    mask: str | Path | Image | BoundingBoxes | None = None,
-    *,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    volume: str | None = None,
-    **options: Unpack[ReadKeywords],
-) -> View:
+@takes(ViewOptions)
+def view(options: ViewOptions) -> View:
     """A self-contained slice viewer; written to `out` if that is given.
 
     mask:    a label map, or boxes: themselves, or a file that has those of the image (`predictions.csv` is one)
@@ -47,22 +39,21 @@ def view(
              real_world
     Raises GeometryError where image and mask lie on different grids.
     """
-    match image:
-        case Image():
-            picture, title = image, "image"
-            file = Path(next(iter(image.source.paths if image.source else ()), ""))
-        case _:
-            picture, title = read(image, volume, **options), Path(image).name
-            file = Path(image)
-    overlays = [] if mask is None else [_overlay(mask, picture, file, options)]
-    target = Path(out) if out is not None else None
+    reading = narrowed(options, ReadOptions)
+    match options.image:
+        case Image() as picture:
+            title, file = "image", Path(next(iter(picture.source.paths if picture.source else ()), ""))
+        case path:
+            picture, title, file = read_image(path, reading, options.volume), Path(path).name, Path(path)
+    overlays = [] if options.mask is None else [_overlay(options.mask, picture, file, reading)]
+    target = Path(options.out) if options.out is not None else None
     page = viewer(picture, overlays, title)
     if target is not None:
-        write_text(target, page, overwrite=overwrite)
+        write_text(target, page, overwrite=options.overwrite)
     return View(page, target)
 
 
-def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, file: Path, options: ReadKeywords) -> Image:
+def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, file: Path, options: ReadOptions) -> Image:
     """The overlay of the picture, a label map.
 
     file: of the image, by which a table of boxes names it
@@ -77,9 +68,9 @@ def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, file: Pat
         case _ if files.is_drawn(Path(mask)):
             source = picture.source
             paths = [Path(path) for path in source.paths] if source is not None and source.is_dicom else []
-            fill_contours = options.get("fill_contours", False)
+            fill_contours = options.fill_contours
             return files.drawn_on(Path(mask), picture.geometry, paths, fill_contours=fill_contours)
         case _:
             # A mask that was drawn on the image has its header: where that is ambiguous, both are read alike.
-            form, letters = options.get("prefer"), options.get("orientation")
+            form, letters = options.prefer, options.orientation
             return read(mask, prefer=form, orientation=letters).on_axes_of(picture.geometry)

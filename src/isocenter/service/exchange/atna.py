@@ -47,6 +47,7 @@ EVENTS = {
     "blind read": ("110103", None, "U"),
     "query": ("110112", None, "E"),
     "export": ("110106", None, "R"),
+    "export blind": ("110106", None, "R"),
     "correction": ("110103", None, "U"),
     "verdict": ("110103", None, "U"),
     CONFIGURATION: ("110113", "110131", "E"),

@@ -12,11 +12,12 @@ from isocenter.service.monitoring.outcomes import BLIND, Questions, write_outcom
 from isocenter.service.reading.judged import TAKEN_BACK
 from isocenter.service.records.actor import MACHINE, READERS, Actor
 from isocenter.service.records.audit import record
-from isocenter.service.records.tables import audit, blind, jobs, studies
+from isocenter.service.records.deployments import facts_by_version
+from isocenter.service.records.tables import answers, audit, blind, instances, jobs, series, studies
 from isocenter.service.routing.facts import ModelFacts
 
 # What the audit states of a study that was opened with its answers hidden; else it was opened with them.
-BLIND_VIEW, VIEW, EXPORT = "view blind", "view", "export"
+BLIND_VIEW, VIEW, BLIND_EXPORT, EXPORT = "view blind", "view", "export blind", "export"
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,16 @@ def blind_reads(
     opened = (audit.c.actor == who.account, audit.c.action.in_((VIEW, EXPORT)), about)
     has_seen = select(audit.c.event).where(*opened).exists()
     both = blind.join(jobs, blind.c.job == jobs.c.job).join(studies, jobs.c.study == studies.c.study)
-    columns = (blind, jobs.c.model, jobs.c.study, studies.c.uid, studies.c.attributes)
+    columns = (blind, jobs.c.model, jobs.c.model_hash, jobs.c.study, studies.c.uid, studies.c.attributes)
     wanted = select(*columns).select_from(both)
     wanted = wanted.where(blind.c.state == "waiting", jobs.c.state.not_in(TAKEN_BACK), ~has_seen)
     if study is not None:
         wanted = wanted.where(jobs.c.study == study)
     rows = connection.execute(wanted.order_by(blind.c.week, blind.c.job)).all()
+    facts = facts_by_version(connection, models)
+    asked = [(row, facts(row.model, row.model_hash)) for row in rows]
     # Of a model that the node no longer has nobody knows what to ask.
-    reads = [BlindRead(row.job, row, Questions.of(models[row.model])) for row in rows if row.model in models]
+    reads = [BlindRead(row.job, row, Questions.of(known)) for row, known in asked if known is not None]
     return [one for one in reads if one.questions.labels]
 
 
@@ -64,3 +67,12 @@ def keep_read(connection: Connection, read: BlindRead, values: Mapping[str, floa
     write_outcomes(connection, read.job, values, BLIND, account=who.account, inclusion=read.row.inclusion)
     record(connection, "blind read", read.job, actor=who, study=read.row.study, detail={"values": dict(values)})
     return True
+
+
+def own_series(connection: Connection, study: str) -> set[str]:
+    """Keys of the series of which every object is an answer of this node that was sent back."""
+    made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
+    mine = (instances.c.study == study, instances.c.uid.not_in(made))
+    others = set(connection.execute(select(instances.c.series).where(*mine).distinct()).scalars())
+    every = connection.execute(select(series.c.series).where(series.c.study == study)).scalars()
+    return set(every) - others

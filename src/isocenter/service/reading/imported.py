@@ -19,6 +19,7 @@ from isocenter.service.objects.store import key_of
 from isocenter.service.reading.judged import TAKEN_BACK
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Database
+from isocenter.service.records.deployments import facts_by_version
 from isocenter.service.records.jobs import NOTHING, RESULT
 from isocenter.service.records.tables import jobs, studies
 from isocenter.service.routing.facts import ModelFacts
@@ -107,7 +108,9 @@ def _import(
     known = set(connection.execute(select(studies.c.study).where(studies.c.study.in_(keys))).scalars())
     answered = (jobs.c.study.in_(known), jobs.c.state.not_in(TAKEN_BACK), jobs.c.outcome.in_((RESULT, NOTHING)))
     results = defaultdict[str, list[Row[*tuple[Any, ...]]]](list)
-    for one in connection.execute(select(jobs.c.job, jobs.c.study, jobs.c.rule, jobs.c.model).where(*answered)):
+    columns = (jobs.c.job, jobs.c.study, jobs.c.rule, jobs.c.model, jobs.c.model_hash)
+    facts = facts_by_version(connection, models)
+    for one in connection.execute(select(*columns).where(*answered)):
         if rule in (None, one.rule):
             results[one.study].append(one)
     for number, row in rows:
@@ -118,9 +121,8 @@ def _import(
             continue
         try:
             at, source = _time(row[AT]), _source(row[SOURCE])
-            stated = _stated(
-                row, {one.job: Questions.of(models[one.model]) for one in results[study] if one.model in models}
-            )
+            each = {one.job: facts(one.model, one.model_hash) for one in results[study]}
+            stated = _stated(row, {job: Questions.of(own) for job, own in each.items() if own is not None})
         except _RowError as error:
             done.refused[number] = str(error)
             continue

@@ -16,6 +16,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.service.monitoring.cases import PROBABILITY, cases, features_of
 from isocenter.service.monitoring.outcomes import VERDICT, Questions, outcomes_by_job
 from isocenter.service.records.database import Database
+from isocenter.service.records.deployments import facts_by_version
 from isocenter.service.records.tables import blind, feedback
 from isocenter.service.records.tables import jobs as job_rows
 from isocenter.service.routing.facts import ModelFacts
@@ -68,8 +69,11 @@ def answered_cases(
         table["study"] = table["case"].map({row.job: row.study for row in of_studies})
         stated, verdicts = outcomes_by_job(connection), _verdicts(connection)
         features = features_of(connection, version=table["version"].iloc[-1])
+        known = facts_by_version(connection, models)(*table[["model", "version"]].iloc[-1])
         waiting = set(connection.execute(select(blind.c.job).where(blind.c.state == "waiting")).scalars())
-    questions, jobs = Questions.of(models[table["model"].iloc[-1]]), table["case"].tolist()
+    if known is None:
+        raise UsageError("the model of its newest result is gone", str(folder), "Name a rule of a model that it has")
+    questions, jobs = Questions.of(known), table["case"].tolist()
     # The model agrees with a label that was taken from its own answer, whether or not it is right.
     true = {(job, one.label): one.value for job, own in stated.items() for one in own if one.source != VERDICT}
     chances = table.reindex(columns=[f"{PROBABILITY}{label}" for label in questions.labels]).to_numpy(dtype=np.float64)

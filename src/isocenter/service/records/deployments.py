@@ -235,6 +235,19 @@ def models_of(
     return {**models, **{name: ModelFacts(**row.facts) for name, row in chosen.items() if name in models}}
 
 
+def facts_by_version(
+    connection: Connection, models: Mapping[str, ModelFacts]
+) -> Callable[[str, str], ModelFacts | None]:
+    """A function of a model's name and hash that gives the facts of that version, as far as anybody knows them.
+
+    models: those of the settings. What was in the settings before is taken for what is there now; None for a model that
+    the node no longer has
+    """
+    rows = _rows(connection, deployments.c.began.is_not(None))
+    known = {(row.model, row.hash): ModelFacts(**row.facts) for row in rows}
+    return lambda model, version: known.get((model, version), models.get(model)) if model in models else None
+
+
 def is_of_arm(patient: str, arm: Row[Any]) -> bool:
     """Whether a patient is answered by the new package: always alike, by a keyed hash."""
     place = hmac.digest(arm.key.encode(), patient.encode(), "sha256")[:8]

@@ -149,6 +149,11 @@ class Index:
         with self.database.read() as connection:
             return connection.execute(longest).all()
 
+    def row_of(self, study: str) -> Row[Any] | None:
+        """The row of a study; None where the node has none."""
+        with self.database.read() as connection:
+            return connection.execute(select(studies).where(studies.c.study == study)).first()
+
     def series_of(self, study: str) -> Sequence[Row[Any]]:
         """The rows of a study's series, by UID."""
         with self.database.read() as connection:

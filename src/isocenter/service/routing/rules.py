@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import product
@@ -151,6 +152,9 @@ def study_routing(
             taken = {role: [_best(found)] for role, found in taken.items()}
             kept = {(role, found[0].series) for role, found in taken.items()}
             rows = [_passed_over(row, rule, kept) for row in rows]
+            twice = {one for one, count in Counter(own[0].series for own in taken.values()).items() if count > 1}
+            rows = [_in_two_roles(row, rule, twice) for row in rows]
+            taken = {role: own for role, own in taken.items() if own[0].series not in twice}
         for combination in product(*(taken.get(role, []) for role in roles)):
             jobs.append((rule, {role: one.series for role, one in zip(roles, combination, strict=True)}))
     return Routing(rows, jobs)
@@ -250,6 +254,14 @@ def _passed_over(row: Routed, rule: Rule, kept: set[tuple[str, str]]) -> Routed:
         return row
     better = Condition("the best", "thinnest, most slices, newest", "another series is better", False)
     return Routed(row.rule, row.series, row.uid, row.role, False, [*row.conditions, better])
+
+
+def _in_two_roles(row: Routed, rule: Rule, twice: Set[str]) -> Routed:
+    """A row of a series that the rule would take for two images of the model: nothing says which of them it is."""
+    if row.rule != rule.name or not row.taken or row.series not in twice:
+        return row
+    shared = Condition("a series for each image", "one", "it would be two of them", False)
+    return Routed(row.rule, row.series, row.uid, row.role, False, [*row.conditions, shared])
 
 
 def check_rules(rules: Sequence[Rule], models: Mapping[str, ModelFacts]) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from isocenter.service.monitoring.outcomes import Questions
-from isocenter.service.reading.blind import BLIND_VIEW, VIEW, BlindRead, blind_reads, keep_read
+from isocenter.service.reading.blind import BLIND_EXPORT, BLIND_VIEW, EXPORT, VIEW, BlindRead, blind_reads, keep_read
 from isocenter.service.reading.worded import shown_date, words_of
 from isocenter.service.records.actor import READERS, Actor
 from isocenter.service.records.tables import blind, jobs
@@ -18,6 +18,7 @@ from isocenter.service.web.access import Who, roles
 from isocenter.service.web.shapes import Listing, Problem, Time
 from isocenter.service.web.web_node import JobName, Node, WebError, WebNode
 
+TO_BE_READ = "to be read blind"
 router = APIRouter(prefix="/api/blind", tags=["reading"], dependencies=[roles(*READERS)])
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -77,6 +78,11 @@ def reads_for(node: WebNode, who: Actor, study: str | None = None) -> list[Blind
         return blind_reads(connection, stored_models(node.folder), who, study)
 
 
+def hidden_studies(node: WebNode, who: Actor, study: str | None = None) -> set[str]:
+    """Keys of the studies whose answers are hidden from a person. study: key of the only one that is asked about"""
+    return {one.row.study for one in reads_for(node, who, study)}
+
+
 def blind_shapes(reads: list[BlindRead]) -> list[BlindShape]:
     """Reads as the API states them."""
     return [
@@ -94,6 +100,18 @@ def blind_shapes(reads: list[BlindRead]) -> list[BlindShape]:
     ]
 
 
+def record_export(node: WebNode, who: Actor, study: str, thing: str | None = None) -> None:
+    """Note that a person gets objects of a study, and whether its answers are left out.
+
+    study: its key; thing: key of what is got, where that is not the first of many requests about the study
+    """
+    action = BLIND_EXPORT if hidden_studies(node, who, study) else EXPORT
+    if thing is None:
+        node.record_opening(action, study, who)
+    else:
+        node.record(action, thing, who, study=study)
+
+
 def record_view(node: WebNode, who: Actor, study: str) -> list[BlindRead]:
     """Note that a person opens a study, and whether its answers are hidden from them: the reads that wait.
 
@@ -106,8 +124,13 @@ def record_view(node: WebNode, who: Actor, study: str) -> list[BlindRead]:
 
 def refuse_hidden(node: WebNode, who: Actor, study: str) -> None:
     """Raise WebError where the answers of a study are hidden from a person. study: its key"""
-    if reads_for(node, who, study):
-        raise WebError(409, "the answer is hidden until you have read the study blind", study, "Read it at /blind")
+    if hidden_studies(node, who, study):
+        raise hidden_error(study)
+
+
+def hidden_error(where: str) -> WebError:
+    """Error for a person who asks for a hidden answer."""
+    return WebError(409, "the answer is hidden until you have read the study blind", where, "Read it at /blind")
 
 
 def _check(values: dict[str, Any], asked: Questions) -> None:

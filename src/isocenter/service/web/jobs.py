@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -16,7 +16,7 @@ from isocenter.service.exchange.fhir_server import JSON
 from isocenter.service.exchange.report import report_of
 from isocenter.service.records.tables import answers, corrections, deliveries, jobs, series, studies
 from isocenter.service.web.access import ROLES, WORKING, Who, roles
-from isocenter.service.web.blind import refuse_hidden
+from isocenter.service.web.blind import TO_BE_READ, hidden_studies, refuse_hidden
 from isocenter.service.web.shapes import AnswerShape, DeliveryShape, JobShape, Listing
 from isocenter.service.web.web_node import JobName, Node, Page, WebError, WebNode, page_of
 
@@ -29,6 +29,8 @@ TYPES = {
     ".png": "image/png",
     ".gz": "application/gzip",
 }
+# Of a job whose study waits to be read blind by whoever asks.
+HIDDEN: dict[str, Any] = {"outcome": None, "reason": TO_BE_READ, "answers": []}
 
 
 class JobPage(Page):
@@ -38,21 +40,23 @@ class JobPage(Page):
 
 
 @router.get("", dependencies=[roles(*ROLES)])
-def list_jobs(node: Node, page: Annotated[JobPage, Query()]) -> Listing[JobShape]:
+def list_jobs(node: Node, who: Who, page: Annotated[JobPage, Query()]) -> Listing[JobShape]:
     """Jobs, oldest first."""
+    hidden = hidden_studies(node, who)
     with node.database.read() as connection:
         rows = page_of(connection, jobs, (jobs.c.created_at, jobs.c.job), page)
-        return Listing[JobShape](schema="isocenter.jobs", rows=job_shapes(connection, rows))
+        return Listing[JobShape](schema="isocenter.jobs", rows=job_shapes(connection, rows, hidden))
 
 
 @router.get("/{job}", dependencies=[roles(*ROLES)])
-def get_job(node: Node, job: JobName) -> JobShape:
+def get_job(node: Node, who: Who, job: JobName) -> JobShape:
     """One job."""
+    hidden = hidden_studies(node, who)
     with node.database.read() as connection:
         rows = connection.execute(select(jobs).where(jobs.c.job == job)).all()
         if not rows:
             raise _unknown(job)
-        return job_shapes(connection, rows)[0]
+        return job_shapes(connection, rows, hidden)[0]
 
 
 @router.get(
@@ -97,7 +101,7 @@ def retry_job(node: Node, who: Who, job: JobName) -> JobShape:
     """Have a job that has ended, or was set aside, done again."""
     if not node.jobs.retry(job, who=who):
         raise _refused(node, job, "is not at its end, or newer images have replaced it")
-    return get_job(node, job)
+    return get_job(node, who, job)
 
 
 @router.post("/{job}/cancel", dependencies=[roles(*WORKING)])
@@ -105,11 +109,11 @@ def cancel_job(node: Node, who: Who, job: JobName) -> JobShape:
     """End a job; nothing of it is sent any more."""
     if not node.jobs.cancel(job, who=who):
         raise _refused(node, job, "has ended")
-    return get_job(node, job)
+    return get_job(node, who, job)
 
 
-def job_shapes(connection: Connection, rows: Sequence[Row[Any]]) -> list[JobShape]:
-    """Jobs with their answers, deliveries and UIDs."""
+def job_shapes(connection: Connection, rows: Sequence[Row[Any]], hidden: Collection[str]) -> list[JobShape]:
+    """Jobs with their answers, deliveries and UIDs. hidden: keys of studies of which nothing is told"""
     keys = [row.job for row in rows]
     sent = defaultdict[tuple[str, str], list[DeliveryShape]](list)
     for row in connection.execute(select(deliveries).where(deliveries.c.job.in_(keys)).order_by(deliveries.c.peer)):
@@ -125,9 +129,13 @@ def job_shapes(connection: Connection, rows: Sequence[Row[Any]]) -> list[JobShap
     known = {(row.study, row.series): row.uid for row in connection.execute(of_series)}
     return [
         JobShape(
-            **{**_named(row, JobShape), "study": uids[row.study]},
+            **{
+                **_named(row, JobShape),
+                "study": uids[row.study],
+                "answers": files[row.job],
+                **(HIDDEN if row.study in hidden else {}),
+            },
             series=[known.get((row.study, key), key) for _, key in sorted(row.inputs["series"].items())],
-            answers=files[row.job],
         )
         for row in rows
     ]

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, select
 from isocenter.service.records.notices import NOTICE, Notices
 from isocenter.service.records.tables import deliveries, notices
 from isocenter.service.web.access import ROLES, WORKING, Who, roles
+from isocenter.service.web.blind import TO_BE_READ, reads_for
 from isocenter.service.web.shapes import DeliveryShape, Listing, NoticeShape
 from isocenter.service.web.web_node import KEY, Limit, Node, WebError, WebNode
 
@@ -18,10 +19,18 @@ router = APIRouter(prefix="/api/notices", tags=["notices"])
 
 
 @router.get("", dependencies=[roles(*ROLES)])
-def list_notices(node: Node, limit: Limit = 100, unacknowledged: bool = False) -> Listing[NoticeShape]:
-    """Notices, the newest first; unacknowledged: those alone that nobody has taken up."""
+def list_notices(node: Node, who: Who, limit: Limit = 100, unacknowledged: bool = False) -> Listing[NoticeShape]:
+    """Notices, the newest first; unacknowledged: those alone that nobody has taken up.
+
+    Of one that somebody has taken up the finding is hidden as long as its study waits to be read blind.
+    """
     wanted = [notices.c.acknowledged_at.is_(None)] if unacknowledged else []
-    return Listing[NoticeShape](schema="isocenter.notices", rows=_shapes(node, limit, *wanted))
+    hidden = {one.row.uid for one in reads_for(node, who)}
+    rows = [
+        row.model_copy(update={"finding": TO_BE_READ}) if row.study in hidden and row.acknowledged_at else row
+        for row in _shapes(node, limit, *wanted)
+    ]
+    return Listing[NoticeShape](schema="isocenter.notices", rows=rows)
 
 
 @router.post("/{n}/acknowledge", dependencies=[roles(*WORKING)])

@@ -14,14 +14,14 @@ from sqlalchemy import Connection, Row, and_, select
 
 from isocenter.errors import IsocenterError
 from isocenter.report import colours
-from isocenter.service.reading.blind import VIEW
+from isocenter.service.reading.blind import VIEW, own_series
 from isocenter.service.reading.judged import MASK, Judged, judged_in, judged_of
 from isocenter.service.reading.series import SeriesImages, named_image
 from isocenter.service.reading.verdicts import Verdicts
 from isocenter.service.reading.views import kind_of
 from isocenter.service.reading.volumes import Volume
 from isocenter.service.reading.worded import shown_date, shown_name, words_of
-from isocenter.service.records.tables import answers, instances, series, studies
+from isocenter.service.records.tables import studies
 from isocenter.service.routing.rules import NO_IMAGES
 from isocenter.service.routing.urgency import ROUTINE
 from isocenter.service.settings import PRIORITIES
@@ -141,7 +141,7 @@ def get_reading(node: Node, who: Who, study: StudyName) -> ReadingShape:
         row = connection.execute(select(studies).where(studies.c.study == key)).first()
         if row is None:
             raise WebError(404, "there is no such study", study, "See /api/studies")
-        ours = _ours(connection, key)
+        ours = own_series(connection, key)
         before = _earlier(connection, row)
     reads = record_view(node, who, key)
     attributes = row.attributes or {}
@@ -296,15 +296,6 @@ def _judged(node: WebNode, judged: Judged, verdict: Row[*tuple[Any, ...]] | None
 def _box(row: Any) -> BoxShape:
     stated = {name: row.get(name) for name in ("box", "probability")}
     return BoxShape(name=row["concept"], corners=row["value"], image=row.get("instance"), **stated)
-
-
-def _ours(connection: Connection, study: str) -> set[str]:
-    """Keys of the series of which every object is an answer of this node that was sent back."""
-    made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
-    mine = (instances.c.study == study, instances.c.uid.not_in(made))
-    others = set(connection.execute(select(instances.c.series).where(*mine).distinct()).scalars())
-    every = connection.execute(select(series.c.series).where(series.c.study == study)).scalars()
-    return set(every) - others
 
 
 def _earlier(connection: Connection, study: Row[Any]) -> list[EarlierShape]:

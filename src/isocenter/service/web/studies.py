@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from isocenter.service.routing.answers import study_answers
 from isocenter.service.routing.facts import SeriesFacts
 from isocenter.service.routing.rules import rules_of, study_routing
 from isocenter.service.web.access import ROLES, WORKING, Who, roles
+from isocenter.service.web.blind import TO_BE_READ, hidden_studies, refuse_hidden
 from isocenter.service.web.jobs import job_shapes
 from isocenter.service.web.shapes import JobShape, Listing, RoutedShape, StudyShape
 from isocenter.service.web.web_node import Node, Page, StudyName, WebError, WebNode, page_of, study_key
@@ -29,22 +30,24 @@ class StudyPage(Page):
 
 
 @router.get("", dependencies=[roles(*ROLES)])
-def list_studies(node: Node, page: Annotated[StudyPage, Query()]) -> Listing[StudyShape]:
+def list_studies(node: Node, who: Who, page: Annotated[StudyPage, Query()]) -> Listing[StudyShape]:
     """Studies, in the order in which their first objects came."""
+    hidden = hidden_studies(node, who)
     with node.database.read() as connection:
         rows = page_of(connection, studies, (studies.c.received_at, studies.c.study), page)
-        return Listing[StudyShape](schema="isocenter.studies", rows=_shapes(connection, rows))
+        return Listing[StudyShape](schema="isocenter.studies", rows=_shapes(connection, rows, hidden))
 
 
 @router.get("/{study}", dependencies=[roles(*ROLES)])
-def get_study(node: Node, study: StudyName) -> StudyShape:
+def get_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     """One study, with its jobs and their answers."""
+    hidden = hidden_studies(node, who, study_key(study))
     with node.database.read() as connection:
-        return _shapes(connection, [_row(connection, study)])[0]
+        return _shapes(connection, [_row(connection, study)], hidden)[0]
 
 
 @router.get("/{study}/route", dependencies=[roles(*ROLES)])
-def route_study(node: Node, study: StudyName) -> Listing[RoutedShape]:
+def route_study(node: Node, who: Who, study: StudyName) -> Listing[RoutedShape]:
     """Every rule on every series of a complete study: whether it is taken, and why."""
     with node.database.read() as connection:
         row = _row(connection, study)
@@ -52,6 +55,7 @@ def route_study(node: Node, study: StudyName) -> Listing[RoutedShape]:
         raise WebError(
             409, "the study is not complete yet, and its series are not read", study, "Wait, or use complete"
         )
+    refuse_hidden(node, who, row.study)  # what one rule asks of another one's answer tells that answer
     models = node.models_of(row)
     rules, found = rules_of(node.settings, models), node.index.series_of(row.study)
     contents = {one.series: one.inputs_hash for one in found}
@@ -67,14 +71,14 @@ def complete_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     _ask(
         node, study, node.index.hurry(study_key(study), who=who), "is complete already", "To route it anew, use reroute"
     )
-    return get_study(node, study)
+    return get_study(node, who, study)
 
 
 @router.post("/{study}/reroute", dependencies=[roles(*WORKING)])
 def reroute_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     """Have the rules look at a complete study again."""
     _ask(node, study, node.index.reroute(study_key(study), who=who), "is not complete yet", "Wait, or use complete")
-    return get_study(node, study)
+    return get_study(node, who, study)
 
 
 def _ask(node: WebNode, study: str, done: bool, problem: str, remedy: str) -> None:
@@ -92,15 +96,20 @@ def _row(connection: Connection, study: str) -> Row[Any]:
     return row
 
 
-def _shapes(connection: Connection, rows: Sequence[Row[Any]]) -> list[StudyShape]:
+def _shapes(connection: Connection, rows: Sequence[Row[Any]], hidden: Collection[str]) -> list[StudyShape]:
     keys = [row.study for row in rows]
     of_these = select(jobs).where(jobs.c.study.in_(keys)).order_by(jobs.c.created_at, jobs.c.job)
     made = defaultdict[str, list[JobShape]](list)
     uids = {row.study: row.uid for row in rows}
-    for shape in job_shapes(connection, connection.execute(of_these).all()):
+    for shape in job_shapes(connection, connection.execute(of_these).all(), hidden):
         made[shape.study].append(shape)
     columns = StudyShape.model_fields.keys() - {"study", "jobs"}
+    untold = {"outcome": None, "reason": TO_BE_READ}
     return [
-        StudyShape(study=row.uid, jobs=made[uids[row.study]], **{name: row._mapping[name] for name in columns})
+        StudyShape(
+            study=row.uid,
+            jobs=made[uids[row.study]],
+            **{**{name: row._mapping[name] for name in columns}, **(untold if row.study in hidden else {})},
+        )
         for row in rows
     ]

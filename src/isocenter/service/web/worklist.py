@@ -21,7 +21,7 @@ from isocenter.service.routing.rules import NO_IMAGES
 from isocenter.service.routing.urgency import ROUTINE
 from isocenter.service.settings import PRIORITIES
 from isocenter.service.web.access import ROLES, Who, roles
-from isocenter.service.web.blind import reads_for
+from isocenter.service.web.blind import TO_BE_READ, reads_for
 from isocenter.service.web.shapes import Listing, WorklistShape
 from isocenter.service.web.web_node import MOST_ROWS, Limit, Node, WebNode
 
@@ -29,7 +29,7 @@ router = APIRouter(prefix="/api/worklist", tags=["worklist"])
 Hours = Annotated[float, Query(gt=0, le=24 * 366)]
 HOURS = 24.0
 # Of a study that waits to be read blind; its priority stays, as nothing urgent may wait for that.
-HIDDEN = {"finding": "", "because": "to be read blind", "job": None, "verdict": None}
+HIDDEN = {"finding": "", "because": TO_BE_READ, "job": None, "verdict": None}
 EVENT_STREAM = "text/event-stream"
 # Between two looks at the list, and for a stop of the node (s); after which a client hears something, and asks anew.
 LOOK_S, STOP_S, COMMENT_S, LONGEST_S = 1.0, 0.25, 15.0, 600.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
@@ -31,6 +32,7 @@ from isocenter.files.dicom import (
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import (
     FINDINGS,
+    SERIES,
     Asked,
     Examined,
     Explains,
@@ -41,7 +43,7 @@ from isocenter.prediction import (
     write_findings,
 )
 from isocenter.quality import quick_measures
-from isocenter.reading import Alignment, aligned_case
+from isocenter.reading import FIXED, MOVING, Alignment, aligned_case, pair_of_images
 from isocenter.runtime import AS_PLANNED, Model, Request
 from isocenter.service.exchange.covariates import DICOM, Known
 from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Measured, Outcome
@@ -55,6 +57,10 @@ REFUSALS = (DatasetError, FormatError, GeometryError, IntegrityError)
 NAME = "answer"
 MASK = f"{NAME}.nii.gz"
 ROUNDING = 1e-3  # of a voxel: a box that ends at the border of two does not reach into the second
+# What a model takes whose two images are brought onto one another.
+PAIR: Literal["pair"] = "pair"
+# A slice of a moved image, which is one of a series.
+SLICE = re.compile(rf"(.+_{SERIES})_(\d+)\.dcm")
 KINDS = {".nii.gz": "nifti", ".csv": "table", ".json": "findings", ".png": "picture", ".tiff": "picture"}
 
 
@@ -128,7 +134,7 @@ def answered(
     seconds, began = {"read": 0.0, "predict": 0.0}, time.monotonic()
     seen, known, measured = list[Examined](), dict[str, Known](), list[Mapping[str, float]]()
     try:
-        with _cases(job, inputs, align) as cases:
+        with _cases(job, inputs, PAIR if model.task.sees_images else align) as cases:
             if inputs.within is not None and len(cases) > 1:
                 raise DatasetError("`inside` takes a series of one image", NAME, "Let the rule take such a series")
             for number, found_case in enumerate(cases, start=1):
@@ -248,10 +254,11 @@ def _instance(image: Image) -> str:
 
 
 @contextmanager
-def _cases(job: Job, inputs: Inputs, align: Alignment | None) -> Iterator[list[Case]]:
+def _cases(job: Job, inputs: Inputs, align: Alignment | Literal["pair"] | None) -> Iterator[list[Case]]:
     """The cases of a job, its series behind links of exactly their objects: what comes later is another job's.
 
     One, but of a series of several radiographs one each.
+    align: how images of several series come onto the grid of the first; a pair: the moving one onto the fixed one's
     """
     with ExitStack() as links:
         read_cases = dict[str, list[Case]]()
@@ -268,6 +275,10 @@ def _cases(job: Job, inputs: Inputs, align: Alignment | None) -> Iterator[list[C
             cases = [case for [case] in read_cases.values()]
             known = {name: value for case in reversed(cases) for name, value in case.covariates.items()}
             roles = {role: next(iter(case.images.values())) for role, case in zip(read_cases, cases, strict=True)}
+            if align == PAIR:
+                pair = pair_of_images(roles[FIXED], roles[MOVING], NAME, one_world=True)
+                yield [replace(pair, covariates=known)]
+                return
             case = Case(NAME, job.study, roles, covariates=known)
             yield [case if align is None else aligned_case(case, align)]
             return
@@ -319,12 +330,23 @@ def _answers(job: Job, seen: Sequence[Examined], findings: Findings, room: Path,
     write_table(pd.DataFrame(rows), room / "predictions.csv")
     if measured := [row for one in seen for row in one.done.measured]:
         write_table(pd.DataFrame(measured), room / "measurements.csv")
+    if tracks := [row for one in seen for row in one.done.tracks]:
+        write_table(pd.DataFrame(tracks), room / "tracks.csv")
     write_findings(findings, room)
+    _slices_beside_the_rest(room)
     paths = sorted(path for path in room.iterdir() if path.is_file())
     stamps = {path: _stamp(job, path, marks) for path in paths if path.suffix == ".dcm"}
     uids = {old: new for path, stamp in stamps.items() for old, new in stamped_uids(path, stamp).items()}
     urgency = most_urgent(findings.records, marks.urgent)
     return [answer_of(path, stamps.get(path), uids, marks, urgency) for path in paths]
+
+
+def _slices_beside_the_rest(room: Path) -> None:
+    """Files of a series that was written into a folder of its own, named by it: an answer is a file of the job."""
+    for folder in [one for one in room.iterdir() if one.is_dir()]:
+        for path in folder.iterdir():
+            path.rename(room / f"{folder.name}_{path.name}")
+        folder.rmdir()
 
 
 def answer_of(
@@ -357,7 +379,13 @@ def answer_of(
 
 
 def _stamp(job: Job, path: Path, marks: Marks) -> Stamp:
-    """The stamp of one DICOM file of a result: versions of it share a series, that of study, rule, inputs and file."""
+    """The stamp of one DICOM file of a result: versions of it share a series, that of study, rule, inputs and file.
+
+    The slices of a moved image are the series, and another version of it is another one.
+    """
+    if (part := SLICE.fullmatch(path.name)) is not None:
+        key = f"{job.job} {part[1]}"
+        return Stamp(marks.root, f"{job.job} {path.name}", job.stamp, marks.words, key, int(part[2]))
     series = [f"{role}={key}" for role, key in sorted(job.inputs["series"].items())]
     shared = " ".join([job.study, job.rule, *series, path.name])
     return Stamp(marks.root, f"{job.job} {path.name}", job.stamp, marks.words, shared, job.version)

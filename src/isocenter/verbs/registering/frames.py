@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from isocenter.errors import UsageError
-from isocenter.files import ReadKeywords, read, write, write_label_map, write_table
-from isocenter.keywords import named_keywords
+from isocenter.files import ReadOptions, read_image, write, write_label_map, write_table
+from isocenter.keywords import narrowed, takes
 from isocenter.lazy import pandas as pd
+from isocenter.options import RegisterFramesOptions
 from isocenter.reading import refuse_taken, result_folder
 from isocenter.registration import FrameTarget, RegistrationSettings, angles_of, frame_transforms
 from isocenter.report import InNotebook
@@ -51,18 +52,8 @@ class Motion(InNotebook):
         return words if self.out is None else f"{words}\n{self.out / MARKS[1]}"
 
 
-@named_keywords(ReadKeywords)
-def register_frames(
-    series: str | Path | Image,
-    *,
-    out: str | Path | None = None,
-    to: str = "first",
-    transform: str = "rigid",
-    labels: str | Path | Image | None = None,
-    labels_frame: int = 1,
-    overwrite: bool = False,
-    **options: Unpack[ReadKeywords],
-) -> Motion:
+@takes(RegisterFramesOptions)
+def register_frames(options: RegisterFramesOptions) -> Motion:
     """Lay every frame of a series on the first, or on the mean of all, and say how far each had moved.
 
     out:       a folder for corrected.nii.gz and motion.csv; nothing is written without it
@@ -72,27 +63,30 @@ def register_frames(
     Raises UsageError for an image of a single frame or a frame that is not there, GeometryError for labels of another
     grid, and for a deformable motion that folds, where labels are to follow it back.
     """
-    chosen = (("to", to, get_args(FrameTarget)), ("transform", transform, ("rigid", "deformable")))
+    reading = narrowed(options, ReadOptions)
+    chosen = (("to", options.to, get_args(FrameTarget)), ("transform", options.transform, ("rigid", "deformable")))
     for name, value, known in chosen:
         if value not in known:
             raise UsageError(f"there is no {value!r} of frames", f"--{name}", f"Choose {' or '.join(known)}")
-    target = None if out is None else Path(out)
+    target = None if options.out is None else Path(options.out)
     if target is not None:
-        refuse_taken(target, overwrite, MARKS)
-    image = series if isinstance(series, Image) else read(series, **options)
-    where = "series" if isinstance(series, Image) else str(series)
-    if not 1 <= labels_frame <= (image.frames or 1):
-        problem = f"there is no frame {labels_frame} of {image.frames or 1}"
+        refuse_taken(target, options.overwrite, MARKS)
+    image = options.series if isinstance(options.series, Image) else read_image(options.series, reading)
+    where = "series" if isinstance(options.series, Image) else str(options.series)
+    if not 1 <= options.labels_frame <= (image.frames or 1):
+        problem = f"there is no frame {options.labels_frame} of {image.frames or 1}"
         raise UsageError(problem, "--labels-frame", "Give the number of the frame on which the labels were drawn")
-    drawn = None if labels is None else drawn_on_grid(labels, image, options)
-    made = frame_transforms(image, RegistrationSettings(transform), to, where)  # type: ignore[arg-type]
+    drawn = None if options.labels is None else drawn_on_grid(options.labels, image, reading)
+    made = frame_transforms(image, RegistrationSettings(options.transform), options.to, where)  # type: ignore[arg-type]
     frames = [carried(frame, one, image.geometry).data for frame, one in zip(image.still_frames(), made, strict=True)]
     corrected = replace(image, pixels=np.stack(frames, axis=1), padding=None)
-    carried_along, union = (None, None) if drawn is None else _carried_along(drawn, image, made, labels_frame - 1)
+    carried_along, union = (
+        (None, None) if drawn is None else _carried_along(drawn, image, made, options.labels_frame - 1)
+    )
     table = pd.DataFrame(_rows(image, made), columns=list(COLUMNS))
     result = Motion(corrected, tuple(made), table, carried_along, union, target)
     if target is not None:
-        with result_folder(target, overwrite, MARKS) as folder:
+        with result_folder(target, options.overwrite, MARKS) as folder:
             write(corrected, folder / MARKS[1])
             write_table(result.table, folder / MARKS[0])
             for name, one in (("labels", result.labels), ("union", result.union)):

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import ReadKeywords, read
+from isocenter.files import ReadOptions, read_image
 from isocenter.values import Image
 
 
-def opened(source: str | Path | Image, options: ReadKeywords) -> Image:
+def opened(source: str | Path | Image, options: ReadOptions) -> Image:
     """The image itself, or that of a path."""
-    return source if isinstance(source, Image) else read(source, **options)
+    return source if isinstance(source, Image) else read_image(source, options)
 
 
 def name_of_source(source: str | Path | Image) -> str:
@@ -23,7 +23,7 @@ def name_of_source(source: str | Path | Image) -> str:
     return source.source.paths[0] if source.source is not None and source.source.paths else "image"
 
 
-def drawn_on_grid(source: str | Path | Image, image: Image, options: ReadKeywords) -> Image:
+def drawn_on_grid(source: str | Path | Image, image: Image, options: ReadOptions) -> Image:
     """A label map or mask on an image's own grid, its axes turned where only these differ."""
     made = opened(source, options).on_axes_of(image.geometry)
     where = name_of_source(source)

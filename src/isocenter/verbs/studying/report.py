@@ -79,12 +79,15 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
 
 
 def _difference(row: Mapping[str, Any]) -> str:
+    if "hazard_ratio" in row:
+        return f"hazard ratio {number(row['hazard_ratio']['value'])}"
     return number(row["difference"], signed=True)
 
 
 def _interval(row: Mapping[str, Any]) -> str:
     level = f"{100 * row['level']:.1f} % interval" if row["level"] < 0.9995 else "interval by the bound of the look"
-    return f"{level} {number(row['low'])} to {number(row['high'])}"
+    ends = row.get("hazard_ratio", row)
+    return f"{level} {number(ends['low'])} to {number(ends['high'])}"
 
 
 def _methods(rows: Sequence[Mapping[str, Any]]) -> str:

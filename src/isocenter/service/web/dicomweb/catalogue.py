@@ -13,7 +13,10 @@ from sqlalchemy import ColumnElement, Row, select, true, tuple_
 from isocenter.errors import FormatError
 from isocenter.files.dicom import read_header, read_identity
 from isocenter.service.objects.store import key_of
+from isocenter.service.reading.blind import own_series
+from isocenter.service.records.actor import Actor
 from isocenter.service.records.tables import answers, corrections, instances, jobs, series, studies
+from isocenter.service.web.blind import hidden_studies
 from isocenter.service.web.dicomweb.dicom_json import DicomJson, elements, header_elements
 from isocenter.service.web.web_node import WebNode
 
@@ -50,10 +53,14 @@ class StoredObject:
 
 @dataclass(frozen=True, eq=False)
 class StoredStudy:
-    """A study of the records, and what can be said of it without its pixels."""
+    """A study of the records, and what can be said of it without its pixels.
+
+    is_blind: whether its answers are hidden from whoever asks, also those that somebody has sent back
+    """
 
     node: WebNode
     row: Row[Any]
+    is_blind: bool = False
 
     @property
     def uid(self) -> str:
@@ -63,7 +70,12 @@ class StoredStudy:
     @cached_property
     def series(self) -> Sequence[Row[Any]]:
         """The rows of its series."""
-        return self.node.index.series_of(self.row.study)
+        every = self.node.index.series_of(self.row.study)
+        if not self.is_blind:
+            return every
+        with self.node.database.read() as connection:
+            hidden = own_series(connection, self.row.study)
+        return [one for one in every if one.series not in hidden]
 
     @cached_property
     def answers(self) -> list[StoredObject]:
@@ -71,6 +83,8 @@ class StoredStudy:
 
         A damaged file is none, and hides no other.
         """
+        if self.is_blind:
+            return []
         made = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.in_(HAVE_ANSWERS))
         gone = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.not_in(HAVE_ANSWERS))
         mine = (corrections.c.study == self.row.study, corrections.c.judged.not_in(gone))
@@ -94,6 +108,9 @@ class StoredStudy:
             conditions.append(instances.c.series == key_of(of_series))
         if instance is not None:
             conditions.append(instances.c.instance == key_of(instance))
+        if self.is_blind:
+            made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
+            conditions.append(instances.c.uid.not_in(made))
         both = instances.join(series, (instances.c.study == series.c.study) & (instances.c.series == series.c.series))
         wanted = select(instances, series.c.uid.label("series_uid")).select_from(both).where(*conditions)
         with self.node.database.read() as connection:
@@ -126,8 +143,9 @@ class StoredStudy:
         return next((one.elements for one in self.objects(of_series)), {})
 
 
-def stored_studies(node: WebNode, uids: Sequence[str] | None = None) -> Iterator[StoredStudy]:
-    """The studies of the node, newest first; uids: only these."""
+def stored_studies(node: WebNode, who: Actor, uids: Sequence[str] | None = None) -> Iterator[StoredStudy]:
+    """The studies of the node, newest first, as whoever asks may see them; uids: only these."""
+    hidden = hidden_studies(node, who, key_of(uids[0]) if uids is not None and len(uids) == 1 else None)
     order = (studies.c.received_at, studies.c.study)
     conditions: list[ColumnElement[bool]] = [
         true() if uids is None else studies.c.study.in_([key_of(uid) for uid in uids])
@@ -136,7 +154,7 @@ def stored_studies(node: WebNode, uids: Sequence[str] | None = None) -> Iterator
     while True:
         with node.database.read() as connection:  # given back before anything is made of the rows
             rows = connection.execute(wanted.where(*conditions)).all()
-        yield from (StoredStudy(node, row) for row in rows)
+        yield from (StoredStudy(node, row, row.study in hidden) for row in rows)
         if len(rows) < STUDIES_AT_ONCE:
             return
         conditions = [*conditions[:1], tuple_(*order) < (rows[-1].received_at, rows[-1].study)]

@@ -8,6 +8,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from email.message import Message
 from itertools import chain
 from pathlib import Path
@@ -36,6 +37,7 @@ from isocenter.files.dicom import (
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.actor import Actor
 from isocenter.service.web.access import ROLES, Who, roles
+from isocenter.service.web.blind import hidden_error, record_export, record_view
 from isocenter.service.web.dicomweb.catalogue import StoredObject, stored_studies
 from isocenter.service.web.dicomweb.dicom_json import IN_JSON, MEDIA
 from isocenter.service.web.shapes import Problem
@@ -74,24 +76,24 @@ FRAME_MEDIA = {
 @router.get("", response_class=StreamingResponse, responses=OF_OBJECTS)
 def get_study(request: Request, node: Node, who: Who, study: Uid) -> StreamingResponse:
     """All objects of a study."""
-    stored = _stored(node, study)
-    node.record("export", key_of(study), who, study=key_of(study))
+    stored = _stored(node, who, study)
+    record_export(node, who, key_of(study), key_of(study))
     return _objects(request, stored)
 
 
 @router.get(IN_SERIES, response_class=StreamingResponse, responses=OF_OBJECTS)
 def get_series(request: Request, node: Node, who: Who, study: Uid, series: Uid) -> StreamingResponse:
     """All objects of a series."""
-    stored = _stored(node, study, series)
-    node.record("export", key_of(series), who, study=key_of(study))
+    stored = _stored(node, who, study, series)
+    record_export(node, who, key_of(study), key_of(series))
     return _objects(request, stored)
 
 
 @router.get(IN_INSTANCE, response_class=StreamingResponse, responses=OF_OBJECTS)
 def get_instance(request: Request, node: Node, who: Who, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
     """One object."""
-    stored = _stored(node, study, series, instance)
-    node.record_opening("export", key_of(study), who)
+    stored = _stored(node, who, study, series, instance)
+    record_export(node, who, key_of(study))
     asked = accepted(request)
     unpacked = [syntax for kind, _, syntax in asked if kind == OBJECT]
     if not unpacked or any(kind == "multipart/related" for kind, _, _ in asked):
@@ -189,10 +191,14 @@ def accepted(request: Request) -> Accepted:
     return [kinds for weight, kinds in sorted(weighed, key=lambda one: -one[0]) if weight > 0]
 
 
-def _stored(node: WebNode, study: str, series: str | None = None, instance: str | None = None) -> list[StoredObject]:
-    for own in stored_studies(node, [study]):
+def _stored(
+    node: WebNode, who: Actor, study: str, series: str | None = None, instance: str | None = None
+) -> list[StoredObject]:
+    for own in stored_studies(node, who, [study]):
         if stored := list(own.objects(series, instance)):
             return stored
+        if own.is_blind and any(replace(own, is_blind=False).objects(series, instance)):
+            raise hidden_error("the path")
     raise WebError(404, "the node has no such object", "the path", "Search by QIDO-RS for what it has")
 
 
@@ -200,8 +206,8 @@ def _seen(
     node: WebNode, who: Actor, study: str, series: str | None = None, instance: str | None = None
 ) -> list[StoredObject]:
     """The same for somebody who looks at the study."""
-    stored = _stored(node, study, series, instance)
-    node.record_opening("view", key_of(study), who)
+    stored = _stored(node, who, study, series, instance)
+    record_view(node, who, key_of(study))
     return stored
 
 

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, Response
 
 from isocenter.service.objects.matching import matches
 from isocenter.service.objects.store import key_of
+from isocenter.service.records.actor import Actor
 from isocenter.service.web.access import ROLES, Who, roles
 from isocenter.service.web.dicomweb.catalogue import StoredObject, StoredStudy, stored_studies
 from isocenter.service.web.dicomweb.dicom_json import BULK, IN_JSON, MEDIA, DicomJson, element, tag_of
@@ -61,6 +62,7 @@ class Query:
     """Conditions of a search: {tag: what its value has to be}, further tags to answer, and which rows.
 
     is_fuzzy: whether names are meant to be found by their sound, which is left undone
+    who:      asks
     """
 
     wanted: Mapping[str, str]
@@ -69,6 +71,7 @@ class Query:
     limit: int
     offset: int
     is_fuzzy: bool
+    who: Actor
 
     def fits(self, elements: DicomJson, level: frozenset[str] | None) -> bool:
         """Whether the elements of a level are as asked; level: its tags, None for those of no other level."""
@@ -106,7 +109,7 @@ def _query(
     key, detail = key_of(named) if named else None, {"attributes": sorted(wanted)}
     node.record("query", request.scope["route"].path, who, study=key, detail=detail)
     is_fuzzy = request.query_params.get("fuzzymatching", "").lower() == "true"
-    return Query(wanted, frozenset(include | set(wanted)), "all" in fields, min(limit, MOST), offset, is_fuzzy)
+    return Query(wanted, frozenset(include | set(wanted)), "all" in fields, min(limit, MOST), offset, is_fuzzy, who)
 
 
 Asked = Annotated[Query, Depends(_query)]
@@ -152,7 +155,7 @@ def _studies(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStu
     """Studies that fit; what has to be counted is counted only where the rest fits."""
     asked = query.wanted.get(str(tag_of("StudyInstanceUID")))
     counted = _tags("ModalitiesInStudy NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances")
-    for study in stored_studies(node, re.split(r"[,\\]", asked) if asked else None):
+    for study in stored_studies(node, query.who, re.split(r"[,\\]", asked) if asked else None):
         elements = {tag: one for tag, one in study.elements.items() if tag in OF_STUDY or tag.startswith(PATIENT)}
         elements |= element("StudyInstanceUID", [study.uid])
         if not query.fits(elements, STUDY - counted):

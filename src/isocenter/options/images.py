@@ -1,0 +1,141 @@
+"""Options of the verbs for single images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from isocenter.files import FileChoices
+from isocenter.keywords import Flag
+from isocenter.options.shared import Out, Overwrite, Volume
+from isocenter.values import BoundingBoxes, Image, SpatialTransform
+
+if TYPE_CHECKING:
+    from isocenter.runtime import Model
+
+
+@dataclass(frozen=True)
+class ConvertOptions(FileChoices):
+    """Write an image in another format. What the format cannot hold is refused, never changed.
+
+    real_world: apply a DICOM Real World Value Mapping
+    """
+
+    source: Annotated[str | Path, Flag("An image file, or a folder of one DICOM series.", "SOURCE")]
+    out: Annotated[str | Path, Flag("File to write; its suffix names the format.", "FILE", "--out")]
+    _: KW_ONLY
+    overwrite: Overwrite = False
+    volume: Volume = None
+    drop_geometry: Annotated[bool, Flag("Drop spacing and position, so that a slice can become a picture.")] = False
+    adc: Annotated[bool, Flag("Write the apparent diffusion coefficient, fitted to frames at several b-values.")] = (
+        False
+    )
+    regions: Annotated[
+        str | Path | None, Flag("A label map: write the mean of each region in every frame.", "FILE")
+    ] = None
+    through: Annotated[
+        str | Path | SpatialTransform | None,
+        Flag("Transform to carry the image through (.h5, .tfm, .nii.gz, .dcm).", "TRANSFORM"),
+    ] = None
+    onto: Annotated[str | Path | Image | None, Flag("Image on whose grid it shall lie.", "FIXED")] = None
+    inverse: Annotated[bool, Flag("Go the other way: SOURCE was the fixed image of the transform.")] = False
+    real_world: bool = False
+
+
+@dataclass(frozen=True)
+class RegisterOptions(FileChoices):
+    """Lay MOVING on FIXED, with a report."""
+
+    fixed: Annotated[str | Path | Image, Flag("The image that stays: a file or a DICOM series.", "FIXED")]
+    moving: Annotated[str | Path | Image, Flag("The image that is laid on it; none with --frames.", "MOVING")]
+    _: KW_ONLY
+    out: Out = None
+    overwrite: Overwrite = False
+    transform: Annotated[
+        str, Flag("Kind of transform: rigid, affine or deformable (the default; of frames rigid).", "KIND")
+    ] = "deformable"
+    similarity: Annotated[
+        str,
+        Flag(
+            "What is compared: lncc (within a modality), mse (CT on CT), mind (across modalities) or auto.",
+            "NAME",
+        ),
+    ] = "auto"
+    initial: Annotated[
+        str,
+        Flag("First guess: world (as the headers say), centres, moments, or auto: the best.", "NAME"),
+    ] = "auto"
+    fixed_mask: Annotated[str | Path | Image | None, Flag("Mask of the fixed image: what is compared.", "FILE")] = None
+    labels: Annotated[
+        str | Path | Image | None,
+        Flag("Label map of the moving image, or of a frame, to carry along.", "FILE"),
+    ] = None
+    fixed_labels: Annotated[
+        str | Path | Image | None,
+        Flag("Label map of the fixed image: scored, and of lesions the organs.", "FILE"),
+    ] = None
+    points: Annotated[
+        str | Path | None,
+        Flag("CSV of name,x,y,z (RAS+ mm) in the fixed image, to carry along.", "FILE"),
+    ] = None
+    lesions: Annotated[
+        Sequence[str | Path | Image],
+        Flag("Masks of the lesions of FIXED, the baseline, and of MOVING, the follow-up.", "A B", values=2),
+    ] = ()
+    days: Annotated[
+        float | None,
+        Flag("Days from the baseline to the follow-up; by default as DICOM states.", "N"),
+    ] = None
+    earlier: Annotated[
+        Sequence[str | Path],
+        Flag(
+            "response.json of a follow-up before this one, for the nadir; may be repeated.",
+            "FILE",
+            repeats=True,
+        ),
+    ] = ()
+    model: Annotated[
+        str | Path | Model | None,
+        Flag("A run or package of --task registration, which answers.", "MODEL"),
+    ] = None
+    seconds: Annotated[float | None, Flag("Longest time for the deformable part; by default all its steps.", "S")] = (
+        None
+    )
+    across_patients: Annotated[bool, Flag("Allow DICOM images of two patients.")] = False
+    real_world: bool = False
+
+
+@dataclass(frozen=True)
+class RegisterFramesOptions(FileChoices):
+    """Lay the frames of a series on one another, and state how far each had moved."""
+
+    series: Annotated[str | Path | Image, Flag("The series: a file or a DICOM series.", "SERIES")]
+    _: KW_ONLY
+    out: Out = None
+    to: Annotated[str, Flag("What frames are laid on: first, or mean of all.", "NAME")] = "first"
+    transform: Annotated[str, Flag("Kind of transform: rigid, or deformable as for breathing.", "KIND")] = "rigid"
+    labels: Annotated[str | Path | Image | None, Flag("Label map of one frame, to carry to all.", "FILE")] = None
+    labels_frame: Annotated[
+        int,
+        Flag("With --frames: number of the frame on which --labels were drawn, from 1 on.", "N"),
+    ] = 1
+    overwrite: Overwrite = False
+    real_world: bool = False
+
+
+@dataclass(frozen=True)
+class ViewOptions(FileChoices):
+    """Write a page to browse IMAGE, with MASK on top."""
+
+    image: Annotated[str | Path | Image, Flag("An image file or a DICOM series.", "IMAGE")]
+    mask: Annotated[
+        str | Path | Image | BoundingBoxes | None,
+        Flag("A label map on its grid, or a file of boxes (XML, CSV).", "MASK"),
+    ] = None
+    _: KW_ONLY
+    out: Annotated[str | Path | None, Flag("File for the page.", "FILE", path="view-<name>.html")] = None
+    overwrite: Overwrite = False
+    volume: Volume = None
+    real_world: bool = False

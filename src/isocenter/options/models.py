@@ -1,0 +1,240 @@
+"""Options of the verbs for trained models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
+
+from isocenter.keywords import Flag
+from isocenter.options.shared import (
+    PACKAGE,
+    Activation,
+    Backend,
+    Backends,
+    CovariateTables,
+    Device,
+    Inputs,
+    Measure,
+    Out,
+    Overwrite,
+    Positive,
+    Scheduler,
+    Seed,
+    Threads,
+    Trained,
+    Uncertainty,
+    UsualBackends,
+)
+from isocenter.reading import Input, ReadingOptions
+from isocenter.values import Dataset
+
+if TYPE_CHECKING:
+    from isocenter.runtime import Model
+
+
+@dataclass(frozen=True)
+class PredictOptions(ReadingOptions):
+    """Predict images with MODEL, each on its own grid."""
+
+    model: Annotated[str | Path | Model, Trained]
+    inputs: Annotated[Input | Sequence[Input], Inputs]
+    _: KW_ONLY
+    out: Out = None
+    overwrite: Overwrite = False
+    format: Annotated[
+        str,
+        Flag(
+            "File format of dense results: auto, nii.gz, nii, nrrd, png, tiff, csv, stl or obj (surfaces), "
+            "or dcm (only DICOM objects).",
+            "NAME",
+        ),
+    ] = "auto"
+    answers: Annotated[
+        str | Sequence[str],
+        Flag(
+            "DICOM objects: some of seg, labelmap, rtstruct, stl, pm, gsps, sc, pdf, sr; by default seg and sr.",
+            "KINDS",
+        ),
+    ] = ""
+    fold: Annotated[int | None, Flag("Use one fold of a run, in place of the mean of all.", "N"), Ge(0)] = None
+    mirror: Annotated[bool | None, Flag("Average over mirrored images, or do not; as planned by default.")] = None
+    save_probabilities: Annotated[bool, Flag("Also write the probabilities of every voxel.")] = False
+    overlay: Annotated[bool, Flag("Also write a picture of each image with its result.")] = False
+    maps: Annotated[bool, Flag("Also write a map of uncertainty: the entropy of each voxel's probabilities.")] = False
+    covering: Annotated[
+        bool,
+        Flag("Also write covering masks, objects or boxes, which miss at most the share task.risk."),
+    ] = False
+    device: Device = "auto"
+    threads: Threads = None
+    backend: Backend = "auto"
+    scheduler: Scheduler = None
+    region: Annotated[
+        str | None,
+        Flag("Part of each image to predict: voxels 0:120,40:200,10:50, or a mask FILE[=VALUE].", "REGION"),
+    ] = None
+    overlap: Annotated[
+        float | None,
+        Flag("Overlap of adjacent windows, from 0 to below 1; as planned by default.", "SHARE"),
+    ] = None
+    seconds: Annotated[
+        float | None,
+        Flag("Seconds allowed for the windows of each image; their overlap shrinks to fit.", "S"),
+        Ge(0),
+    ] = None
+    covariates: CovariateTables = None
+    calibration: Annotated[
+        str,
+        Flag(
+            "Write calibrated probabilities, or those of the network; decisions and sets "
+            "always use the calibrated ones.",
+            "on|off",
+        ),
+    ] = "on"
+    abstain: Annotated[
+        str,
+        Flag(
+            "What images unlike the training images get: on, no result; mark, a result with a "
+            "mark; off, a result without a check.",
+            "on|mark|off",
+        ),
+    ] = "on"
+    uncertainty: Uncertainty = None
+    activation: Activation = None
+    measure: Measure = ()
+
+
+@dataclass(frozen=True)
+class ExplainOptions(ReadingOptions):
+    """Explain MODEL's answers by maps on each image's own grid."""
+
+    model: Annotated[str | Path | Model, Trained]
+    inputs: Annotated[Input | Sequence[Input], Inputs]
+    _: KW_ONLY
+    out: Out = None
+    overwrite: Overwrite = False
+    method: Annotated[
+        str | Sequence[str],
+        Flag(
+            "Methods: auto, all, or names of cam, gradcam, gradcam++, scorecam, integrated_gradients, "
+            "smoothgrad, occlusion, rise, attention, attention_gradients, as in gradcam,occlusion.",
+            "NAMES",
+        ),
+    ] = "auto"
+    target: Annotated[str, Flag("Class, finding, structure, value or box; auto: the model's answer.", "NAME")] = "auto"
+    references: Annotated[
+        str | Path | Dataset | None,
+        Flag("Data set with masks or boxes of the same cases, to compare the maps with.", "DATA"),
+    ] = None
+    tests: Annotated[
+        int,
+        Flag("Number of cases for tests of methods that were never tested on MODEL.", "N"),
+        Ge(0),
+    ] = 20
+    seed: Seed = 0
+    seconds: Annotated[
+        float | None,
+        Flag("Seconds for each map of occlusion or rise; by default a fixed number of masks.", "S"),
+        Ge(0),
+    ] = None
+    fold: Annotated[int | None, Flag("Explain one fold of a run, in place of the mean of all.", "N"), Ge(0)] = None
+    device: Device = "auto"
+    threads: Threads = None
+    backend: Backend = "auto"
+    covariates: CovariateTables = None
+    concepts: Annotated[
+        str | Path | None,
+        Flag(
+            "Concepts to look for in the answers: a folder with one folder of images per concept, or measured.",
+            "FOLDER",
+        ),
+    ] = None
+    counterfactual: Annotated[
+        str | None,
+        Flag(
+            "Also find the smallest change of each image that flips its answer to this "
+            "class or finding; auto picks one.",
+            "NAME",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class EmbedOptions(ReadingOptions):
+    """Write what MODEL sees in each image as a table."""
+
+    model: Annotated[str | Path | Model, Trained]
+    inputs: Annotated[Input | Sequence[Input], Inputs]
+    _: KW_ONLY
+    out: Out = None
+    overwrite: Overwrite = False
+    fold: Annotated[int | None, Flag("Use one fold of a run, in place of the first.", "N"), Ge(0)] = None
+    device: Device = "auto"
+    threads: Threads = None
+    backend: Backend = "auto"
+    covariates: CovariateTables = None
+
+
+@dataclass(frozen=True)
+class PackageOptions:
+    """Write the model of RUN as a MONAI bundle. It also runs without Isocenter."""
+
+    run: Annotated[str | Path, Flag("The folder of a finished run.", "RUN")]
+    _: KW_ONLY
+    out: Annotated[str | Path, PACKAGE]
+    overwrite: Overwrite = False
+    backends: Backends = None
+    threads: Threads = None
+    format: Annotated[str, Flag("monai, or triton: the network alone.", "FORMAT")] = "monai"
+    codes: Annotated[
+        str | Path | None,
+        Flag("A table name,scheme,value,meaning[,unit] with the codes of what results name.", "FILE"),
+    ] = None
+    measure: Measure = ()
+
+
+@dataclass(frozen=True)
+class CalibrateOptions(ReadingOptions):
+    """Fit MODEL's calibration and thresholds to DATA. The result is a package; a bundle or ONNX file keeps its form."""
+
+    model: Annotated[str | Path, Trained]
+    data: Annotated[str | Path | Dataset, Flag("Labelled cases that the model has not seen.", "DATA")]
+    _: KW_ONLY
+    out: Annotated[str | Path, PACKAGE]
+    overwrite: Overwrite = False
+    backends: Backends = None
+    threads: Threads = None
+    positive: Positive = None
+
+
+@dataclass(frozen=True)
+class AdoptOptions:
+    """Write a model of another program as a package. It predicts as the original does."""
+
+    source: Annotated[
+        str | Path,
+        Flag(
+            "A result folder of nnU-Net v2. A MONAI bundle or an ONNX file needs no package: predict with it.",
+            "SOURCE",
+        ),
+    ]
+    _: KW_ONLY
+    out: Annotated[str | Path, PACKAGE]
+    overwrite: Overwrite = False
+    fold: Annotated[int | None, Flag("Use one fold of SOURCE, in place of the mean of all.", "N"), Ge(0)] = None
+    trust: Annotated[
+        Sequence[str],
+        Flag(
+            "Function or class that the checkpoint of SOURCE may call, which runs code; repeatable.",
+            "MODULE.NAME",
+            repeats=True,
+        ),
+    ] = ()
+    postprocessing: Annotated[str | Path | None, Flag("The postprocessing.pkl of nnU-Net.", "FILE")] = None
+    images: Annotated[str | Path | None, Flag("Images to compare the backends on for the certificate.", "DATA")] = None
+    backends: UsualBackends = ("usual",)
+    threads: Threads = None

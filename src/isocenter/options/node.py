@@ -1,0 +1,245 @@
+"""Options of the verbs of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from isocenter.errors import UsageError
+from isocenter.keywords import Flag
+from isocenter.options.shared import RESULTS, Models, Node, Out, Overwrite, Seed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Config = Annotated[str | Path | None, Flag("File with the node's settings: node.toml.", "FILE")]
+Folder = Annotated[str | Path | None, Flag("The node's folder; by default ./node.", "FOLDER")]
+Since = Annotated[str | None, Flag("First day, as 2026-03-01.", "DATE")]
+Rule = Annotated[str | None, Flag("Whose results: those of a rule, or of another product.", "NAME")]
+
+
+def _bounds(texts: Sequence[str]) -> list[tuple[str, str, float]]:
+    return [_bound(one) for one in texts]
+
+
+def _bound(text: str) -> tuple[str, str, float]:
+    metric, _, rest = text.partition(":")
+    label, _, value = rest.rpartition(":")
+    try:
+        return metric, label, float(value)
+    except ValueError as error:
+        remedy = "Give metric:label:value, such as ppv:nodule:0.6"
+        raise UsageError(f"{text!r} is no bound", "--bound", remedy) from error
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Run a DICOM node. Studies come in, MODEL answers them, answers go out.
+
+    node, dicom, http, queue, database, study, fhir, hl7: keys of sections of node.toml that are set otherwise, as in
+    dicom={"port": 0}; peers, rules: in place of those of the file
+    """
+
+    models: Annotated[str | Path | Sequence[str | Path], Models] = ()
+    _: KW_ONLY
+    config: Config = None
+    folder: Folder = None
+    role: Annotated[
+        str,
+        Flag("Part of the node to run: all, receiver, keeper, worker, web or monitor.", "ROLE"),
+    ] = "all"
+    check: Annotated[bool, Flag("Check settings, models and ports, and start nothing.")] = False
+    node: Mapping[str, Any] | None = None
+    dicom: Mapping[str, Any] | None = None
+    http: Mapping[str, Any] | None = None
+    queue: Mapping[str, Any] | None = None
+    database: Mapping[str, Any] | None = None
+    study: Mapping[str, Any] | None = None
+    peers: Sequence[Mapping[str, Any]] | None = None
+    rules: Sequence[Mapping[str, Any]] | None = None
+    fhir: Mapping[str, Any] | None = None
+    hl7: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class RouteOptions:
+    """Show which series of STUDY the rules take, and why."""
+
+    study: Annotated[str | Path, Flag("A folder of DICOM files, or a UID in the node.", "STUDY")]
+    models: Annotated[
+        str | Path | Sequence[str | Path],
+        Flag("Models, in addition to those of --config.", "MODEL", repeats=True),
+    ] = ()
+    _: KW_ONLY
+    config: Config = None
+    folder: Folder = None
+
+
+@dataclass(frozen=True)
+class FeedbackOptions:
+    """Write what people judged on a node as a data set."""
+
+    node: Node
+    _: KW_ONLY
+    out: Annotated[str | Path, RESULTS]
+    since: Since = None
+    rule: Rule = None
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class ImportLabelsOptions:
+    """Keep labels that came later as reported outcomes of a node's results."""
+
+    node: Node
+    table: Annotated[
+        str | Path | DataFrame,
+        Flag("Take in labels that came later, and write no data set.", "TABLE", "--import"),
+    ]
+    _: KW_ONLY
+    rule: Rule = None
+
+
+@dataclass(frozen=True)
+class NextLabelsOptions:
+    """Choose the cases of a node to label next, and list labels that may be wrong."""
+
+    node: Node
+    count: Annotated[int, Flag("Choose N cases to label next, and write no data set.", "N", "--next")]
+    _: KW_ONLY
+    out: Annotated[str | Path, RESULTS]
+    method: Annotated[str, Flag("How --next chooses: random, uncertainty or typical.", "NAME")] = "random"
+    locked: Annotated[
+        str | Path | None,
+        Flag("A locked test set, of whose patients --next chooses no case.", "DATA"),
+    ] = None
+    rule: Rule = None
+    seed: Seed = 0
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class MonitorOptions:
+    """Watch a model in use: drift, performance, alerts."""
+
+    table: Annotated[
+        str | Path | DataFrame,
+        Flag("A node's folder; or cases that a model answered, CSV or Parquet.", "NODE|TABLE"),
+    ]
+    _: KW_ONLY
+    reference: Annotated[
+        str | Path | DataFrame | None,
+        Flag("The baseline of a table; what a site is compared with when it goes live.", "TABLE"),
+    ] = None
+    since: Since = None
+    until: Annotated[str | None, Flag("First day that no longer counts.", "DATE")] = None
+    by: Annotated[
+        str | None,
+        Flag("Attributes to trace a change to: station,software,age:40:60.", "GROUPS"),
+    ] = None
+    run_length: Annotated[
+        float | None,
+        Flag("Cases between false alarms of all watches; by default 10,000.", "N"),
+    ] = None
+    bounds: Annotated[
+        Sequence[tuple[str, str, float]],
+        Flag(
+            "Least audited value: sensitivity:nodule:0.8. Repeatable.",
+            "M:LABEL:V",
+            "--bound",
+            repeats=True,
+            read=_bounds,
+        ),
+    ] = ()
+    out: Out = None
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class VerifyAuditOptions:
+    """Check that no event was changed, removed, added or moved."""
+
+    place: Annotated[
+        str | Path,
+        Flag("A node's folder, or a file that `export` has written as jsonl.", "NODE|FILE"),
+    ]
+    _: KW_ONLY
+    head: Annotated[
+        str | None,
+        Flag("A hash that the node stated before: shows whether the end was cut off.", "HASH"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ExportAuditOptions:
+    """Write the events into a file."""
+
+    node: Node
+    _: KW_ONLY
+    out: Annotated[str | Path, Flag("File for the events, one a line.", "FILE")]
+    format: Annotated[str, Flag("jsonl, which `verify` checks, or atna: XML by DICOM PS3.15 A.5.", "NAME")] = "jsonl"
+    overwrite: Overwrite = False
+
+
+Package = Annotated[str | Path, Flag("The package that is new.", "PACKAGE")]
+ModelName = Annotated[str | None, Flag("The model in the node's settings, where there are several.", "NAME")]
+Checked = Annotated[str | Path, Flag("change.json, or its folder, that allows just this change.", "FILE")]
+
+
+@dataclass(frozen=True)
+class ShadowChangeOptions:
+    """Let PACKAGE answer in shadow. Its answers are compared and not sent."""
+
+    node: Node
+    package: Package
+    _: KW_ONLY
+    model: ModelName = None
+
+
+@dataclass(frozen=True)
+class PromoteChangeOptions:
+    """Ask that PACKAGE answers from now on. Two persons approve it at the node."""
+
+    node: Node
+    package: Package
+    _: KW_ONLY
+    check: Checked
+    model: ModelName = None
+
+
+@dataclass(frozen=True)
+class SplitChangeOptions:
+    """Ask that PACKAGE answers a share of the patients. Two persons approve it at the node."""
+
+    node: Node
+    package: Package
+    _: KW_ONLY
+    check: Checked
+    share: Annotated[float, Flag("Share of the patients that PACKAGE answers: 0.2.", "SHARE")]
+    until: Annotated[str, Flag("First day on which it answers nobody, as 2026-03-01.", "DATE")]
+    model: ModelName = None
+
+
+@dataclass(frozen=True)
+class RollBackChangeOptions:
+    """Take back the last change of what answers. The package before answers again.
+
+    password: of the account; the command line asks for it
+    """
+
+    node: Node
+    _: KW_ONLY
+    because: Annotated[str, Flag("The reason, for the audit.", "TEXT")]
+    account: Annotated[str | None, Flag("Account at the node of who asks. The password is asked for.", "NAME")] = None
+    change: Annotated[int | None, Flag("Number of the change to end, as in status; by default the last.", "N")] = None
+    model: ModelName = None
+    password: str | None = None
+
+
+@dataclass(frozen=True)
+class ChangeStatusOptions:
+    """Show which packages answer at NODE, which wait, and how they compare."""
+
+    node: Node

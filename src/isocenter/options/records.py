@@ -1,0 +1,192 @@
+"""Options of the verbs of documents, of changes of a model and of studies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge
+
+from isocenter.documents import REQUIREMENTS
+from isocenter.keywords import Flag
+from isocenter.options.shared import Device, Out, Overwrite, Seed, Threads
+from isocenter.reading import ReadingOptions, pairs
+
+ChangePlan = Annotated[str | Path, Flag("The agreed plan of changes: change-plan.toml.", "FILE")]
+ChangeOut = Annotated[str | Path | None, Flag("Folder for the results.", "FOLDER", path="change-<name>")]
+Study = Annotated[str | Path, Flag("The folder of a study.", "FOLDER")]
+StudyOut = Annotated[str | Path, Flag("Folder for what is written.", "FOLDER")]
+
+
+def _set(texts: Sequence[str]) -> dict[str, str]:
+    return pairs(texts, "--set")
+
+
+def _explored(texts: Sequence[str]) -> dict[str, str]:
+    return pairs(texts, "--explore")
+
+
+@dataclass(frozen=True)
+class DocumentOptions:
+    """Fill guidelines, cards and files from the records of SUBJECT."""
+
+    subject: Annotated[str | Path, Flag("A run, a package, a node's folder or a study.", "SUBJECT")]
+    _: KW_ONLY
+    names: Annotated[
+        str | Sequence[str],
+        Flag("Documents, as claim,model-card; all: each that suits.", "NAME,...", "--for"),
+    ] = "all"
+    facts: Annotated[str | Path | None, Flag("facts.toml: what a person states, with name and day.", "FILE")] = None
+    formats: Annotated[
+        str | Sequence[str],
+        Flag("html, docx, pdf and json, as html,docx.", "FORMAT,...", "--format"),
+    ] = "html"
+    out: Out = None
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class VerifyDocumentsOptions:
+    """Read every record that a folder of documents names anew, and list the rows that no longer hold."""
+
+    folder: Annotated[str | Path, Flag("Check the documents of FOLDER against --against.", "FOLDER", "--verify")]
+    _: KW_ONLY
+    against: Annotated[str | Path, Flag("Subject whose records --verify reads anew.", "SUBJECT")]
+
+
+@dataclass(frozen=True)
+class TraceRequirementsOptions:
+    """Trace requirements, promises of a page and controls of hazards to code, to tests and to their results."""
+
+    requirements: Annotated[
+        str | Path,
+        Flag(
+            "Requirements that --trace reads, in a project with pyproject.toml.",
+            "FILE",
+            "--requirements",
+        ),
+    ] = REQUIREMENTS
+    _: KW_ONLY
+    junit: Annotated[
+        str | Path | None,
+        Flag("Results of tests for --trace, as pytest --junitxml writes them.", "FILE"),
+    ] = None
+    out: Out = None
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class CheckChangeOptions(ReadingOptions):
+    """Check that NEW changed as planned, and is as good on the locked set."""
+
+    old: Annotated[str | Path, Flag("The package that is in use.", "OLD")]
+    new: Annotated[str | Path, Flag("The package that shall take its place.", "NEW")]
+    _: KW_ONLY
+    plan: ChangePlan
+    data: Annotated[str | Path, Flag("The locked set. A ledger beside it counts the looks.", "DATA")]
+    approved: Annotated[str | Path | None, Flag("The approved package, where OLD is a changed one.", "PACKAGE")] = None
+    run: Annotated[
+        str | Path | None,
+        Flag("The run of NEW, whose patients must not be in the locked set.", "RUN"),
+    ] = None
+    out: ChangeOut = None
+    overwrite: Overwrite = False
+    device: Device = "auto"
+    threads: Threads = None
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class ProposeChangeOptions:
+    """Propose to train anew where a trigger of the plan has fired. Nothing is trained."""
+
+    package: Annotated[str | Path, Flag("The package that is in use.", "PACKAGE")]
+    _: KW_ONLY
+    plan: ChangePlan
+    monitored: Annotated[str | Path, Flag("Folder that `monitor` wrote.", "FOLDER")]
+    out: ChangeOut = None
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class StudySizeOptions:
+    """Size a study: how many participants it needs, or its power, or the effect that it finds."""
+
+    design: Annotated[
+        str,
+        Flag(
+            "proportion, proportions, paired-proportions, means, auroc, mrmc, survival, prediction-model "
+            "or stepped-wedge.",
+            "DESIGN",
+        ),
+    ]
+    _: KW_ONLY
+    assignments: Annotated[
+        Mapping[str, Any] | None,
+        Flag("Set an input of the design; repeatable.", "NAME=VALUE", "--set", repeats=True, read=_set),
+    ] = None
+    simulate: Annotated[int, Flag("Check the power by so many simulated studies.", "N"), Ge(0)] = 0
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class StudyPlanOptions:
+    """Write protocol, plan of analysis and fields of a registry from STUDY."""
+
+    plan: Annotated[str | Path, Flag("The plan of a trial: study.toml.", "STUDY")]
+    _: KW_ONLY
+    out: StudyOut
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class StudyLockOptions:
+    """Seal the plan in FOLDER, or an amendment of it."""
+
+    folder: Study
+    _: KW_ONLY
+    reason: Annotated[str, Flag("Why a locked plan is amended.", "TEXT")] = ""
+
+
+@dataclass(frozen=True)
+class StudyRandomiseOptions:
+    """Draw the list of arms, encrypted by ISOCENTER_ALLOCATION_KEY."""
+
+    folder: Study
+    _: KW_ONLY
+    method: Annotated[str, Flag("block: participants in blocks; cluster: whole clusters.", "NAME")]
+
+
+@dataclass(frozen=True)
+class StudyAssignOptions:
+    """Give a participant the next arm, once."""
+
+    folder: Study
+    _: KW_ONLY
+    participant: Annotated[str, Flag("The participant, or the cluster.", "ID")]
+    assignments: Annotated[
+        Mapping[str, str] | None,
+        Flag("Level of a stratum; repeatable.", "STRATUM=LEVEL", "--set", repeats=True, read=_set),
+    ] = None
+
+
+@dataclass(frozen=True)
+class StudyAnalyseOptions:
+    """Analyse TABLE as the locked plan says."""
+
+    folder: Study
+    _: KW_ONLY
+    data: Annotated[str | Path, Flag("A row a participant, with its arm and outcomes.", "TABLE")]
+    out: StudyOut
+    explore: Annotated[
+        Mapping[str, str] | None,
+        Flag(
+            "Compare a further column by mean or proportion; repeatable.",
+            "COLUMN=METRIC",
+            repeats=True,
+            read=_explored,
+        ),
+    ] = None
+    overwrite: Overwrite = False

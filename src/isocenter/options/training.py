@@ -1,0 +1,309 @@
+"""Options of the verbs from data to a model that has been evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Le
+
+from isocenter.keywords import Flag
+from isocenter.options.shared import (
+    LARGEST_SEED,
+    RESULTS,
+    Activation,
+    Assignments,
+    Backend,
+    Data,
+    Device,
+    Groups,
+    Kind,
+    Out,
+    Overwrite,
+    Positive,
+    Scheduler,
+    Seed,
+    Threads,
+    Trained,
+    Uncertainty,
+)
+from isocenter.reading import ReadingOptions
+from isocenter.scoring import AuditOptions
+from isocenter.values import Dataset, Frame, Split
+
+if TYPE_CHECKING:
+    from isocenter.runtime import Model
+
+Minutes = Annotated[float | None, Flag("Minutes from now to the finished model; 60 by default.", "M")]
+# Where the plan decides what nobody gives.
+PlannedDevice = Annotated[str | None, Flag("Device to compute on: auto (the default), cpu, cuda:0 or mps.", "NAME")]
+PlannedSeed = Annotated[int | None, Flag("Seed of every random draw; 0 by default.", "N"), Ge(0), Le(LARGEST_SEED)]
+Everything = Annotated[bool, Flag("Train on every case; no performance is estimated.", name="--all")]
+Covariates = Annotated[
+    str | Sequence[str] | None,
+    Flag("Columns that the network gets with the images: all, none, or age,sex,gene_*; none by default.", "COLUMNS"),
+]
+Resume = Annotated[str | Path | None, Flag("Finish the run in this folder.", "RUN")]
+Start = Annotated[str | Path | None, Flag("Start from the weights of this model.", "MODEL", "--from")]
+Pretrained = Annotated[
+    str | Path | None,
+    Flag("File of weights, or auto for those that the network's authors published.", "FILE"),
+]
+Deterministic = Annotated[bool, Flag("Make two runs bit-for-bit equal; needs --set training.steps=N.")]
+
+
+@dataclass(frozen=True)
+class CheckOptions(ReadingOptions):
+    """Check DATA and report whether a model can be trained on it."""
+
+    data: Annotated[str | Path | Dataset | Frame, Data]
+    _: KW_ONLY
+    out: Out = None
+    overwrite: Overwrite = False
+    threads: Threads = None
+    scheduler: Scheduler = None
+    task: Kind = None
+    groups: Annotated[str | None, Flag("Groups of people to count: sex,age:40:60,site,sex*age.", "GROUPS")] = None
+    population: Annotated[
+        str | Path | None,
+        Flag("Table of the population: shares of groups, or a row for each person.", "TABLE"),
+    ] = None
+    shift: Annotated[str | None, Flag("Groups whose images are compared, such as site.", "GROUPS")] = None
+    match: Annotated[
+        str | Sequence[str] | None,
+        Flag("Covariates by which --shift matches patients: age,sex.", "COLUMNS"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class PlanOptions(ReadingOptions):
+    """Plan a training on DATA, with a reason for every decision."""
+
+    data: Annotated[str | Path | Dataset | Frame, Data]
+    _: KW_ONLY
+    minutes: Minutes = None
+    out: Annotated[str | Path | None, Flag("File for the plan.", "FILE", path="plan-<name>.yaml")] = None
+    overwrite: Overwrite = False
+    device: Device = "auto"
+    device_memory: Annotated[
+        float | None,
+        Flag(
+            "GiB of memory of the GPU that --device names, as in cuda:0; the GPU need not be in this machine.",
+            "GIB",
+        ),
+    ] = None
+    threads: Threads = None
+    seed: Seed = 0
+    everything: Everything = False
+    folds: Annotated[int, Flag("Number of cross-validation folds; 0 for a single test part.", "K"), Ge(0)] = 0
+    assignments: Assignments = None
+    covariates: Covariates = None
+    groups: Groups = None
+    positive: Positive = None
+    task: Kind = None
+
+
+@dataclass(frozen=True)
+class CasesOptions(ReadingOptions):
+    """Prepare the cases of one part of DATA for a training loop of your own."""
+
+    data: Annotated[str | Path | Dataset | Frame, Data]
+    _: KW_ONLY
+    part: Split = "train"  # type: ignore[assignment] # of the data; that of complex voxels stands in dataset.toml
+    seed: Seed = 0
+    threads: Threads = None
+    assignments: Assignments = None
+    task: Kind = None
+
+    def __post_init__(self) -> None:
+        assert self.reading  # noqa: S101 - it refuses what cannot be read so
+
+    @property
+    def reading(self) -> ReadingOptions:
+        """The options of reading among these."""
+        return ReadingOptions(
+            **{one.name: getattr(self, one.name) for one in fields(ReadingOptions) if one.name != "part"}
+        )
+
+
+@dataclass(frozen=True)
+class TrainOptions(ReadingOptions):
+    """Train a model on DATA: check, plan, train, evaluate and report."""
+
+    data: Annotated[
+        str | Path | Dataset | Frame | None, Flag("Data as for `check`, or the .yaml file of a plan.", "DATA")
+    ] = None
+    _: KW_ONLY
+    minutes: Minutes = None
+    out: Out = None
+    overwrite: Overwrite = False
+    resume: Resume = None
+    start: Start = None
+    pretrained: Pretrained = None
+    folds: Annotated[int | None, Flag("Number of cross-validation folds.", "K"), Ge(2)] = None
+    tune: Annotated[
+        float | None,
+        Flag("Minutes, out of --minutes, to search for better decisions of the plan.", "M"),
+    ] = None
+    deterministic: Deterministic = False
+    device: PlannedDevice = None
+    threads: Threads = None
+    seed: PlannedSeed = None
+    everything: Everything = False
+    assignments: Assignments = None
+    covariates: Covariates = None
+    groups: Groups = None
+    positive: Positive = None
+    unlabelled: Annotated[
+        Sequence[str | Path],
+        Flag("Data of which only the images are used, for objectives.terms; repeatable.", "PATH", repeats=True),
+    ] = ()
+    task: Kind = None
+
+
+@dataclass(frozen=True)
+class PretrainOptions(ReadingOptions):
+    """Train a network on images without labels."""
+
+    data: Annotated[
+        str | Path | Dataset | Sequence[str | Path] | None,
+        Flag("Folders, tables or archives of images; references are not read.", "DATA", repeats=True),
+    ] = None
+    _: KW_ONLY
+    objective: Annotated[
+        str | None,
+        Flag(
+            "What teaches the network: masked (the default where it gives an output for every voxel), contrast "
+            "(the default elsewhere) or rotation.",
+            "NAME",
+        ),
+    ] = None
+    minutes: Minutes = None
+    leave_out: Annotated[
+        str | Path | None,
+        Flag("Leave out the validation, calibration and test patients of this run.", "RUN"),
+    ] = None
+    out: Out = None
+    overwrite: Overwrite = False
+    resume: Resume = None
+    start: Start = None
+    pretrained: Pretrained = None
+    deterministic: Deterministic = False
+    device: PlannedDevice = None
+    threads: Threads = None
+    seed: PlannedSeed = None
+    everything: Everything = False
+    assignments: Assignments = None
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(ReadingOptions, AuditOptions):
+    """Score MODEL on the labelled cases of DATA, with intervals."""
+
+    model: Annotated[str | Path | Model, Trained]
+    data: Annotated[str | Path | Dataset | Frame, Data]
+    _: KW_ONLY
+    split: Annotated[
+        Literal["train", "val", "calibration", "test", "all"] | None,
+        Flag(
+            "Cases to score: train, val, calibration, test or all. By default the test part; of other data without "
+            "one all that did not train the model.",
+            "PART",
+        ),
+    ] = None
+    out: Out = None
+    overwrite: Overwrite = False
+    device: Device = "auto"
+    threads: Threads = None
+    backend: Backend = "auto"
+    scheduler: Scheduler = None
+    uncertainty: Uncertainty = None
+    activation: Activation = None
+    seed: Seed = 0
+    positive: Positive = None
+
+    def __post_init__(self) -> None:
+        ReadingOptions.__post_init__(self)
+        AuditOptions.__post_init__(self)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Compare models on the same cases. Each difference has an interval, a test and a verdict."""
+
+    evaluations: Annotated[
+        Sequence[str | Path],
+        Flag(
+            "Runs, or folders that `evaluate` wrote; the others are compared with the first.",
+            "MODEL",
+            repeats=True,
+        ),
+    ]
+    _: KW_ONLY
+    out: Out = None
+    overwrite: Overwrite = False
+    seed: Seed = 0
+    test: Annotated[
+        str,
+        Flag(
+            "Test of differences: auto (by metric), delong, permutation, bootstrap, mcnemar or wilcoxon.",
+            "NAME",
+        ),
+    ] = "auto"
+    margin: Annotated[
+        float | None,
+        Flag(
+            "Margin of non-inferiority in the primary metric; by default the one that the plan registered.",
+            "M",
+        ),
+    ] = None
+    correction: Annotated[str, Flag("Correction of p-values for multiple testing: holm, bh or none.", "NAME")] = "holm"
+    readers: Annotated[
+        str | Path | None,
+        Flag(
+            "Scores of human readers: columns reader, case, score; also model (as an aid), seconds and call.",
+            "TABLE",
+        ),
+    ] = None
+    groups: Annotated[
+        str | None,
+        Flag("Groups within which models are compared: sex,age:40:60,sex*age.", "COLUMNS"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class EnsembleOptions:
+    """Combine runs into one model. Seeds and networks may differ; the report compares it with each run."""
+
+    runs: Annotated[Sequence[str | Path], Flag("Two or more finished runs on the same data.", "RUN", repeats=True)]
+    _: KW_ONLY
+    out: Annotated[str | Path, RESULTS]
+    data: Annotated[str | Path | None, Flag("Folder where the runs' data are now, if they were moved.", "FOLDER")] = (
+        None
+    )
+    weights: Annotated[
+        str,
+        Flag("Weights of the runs: fitted to the validation cases where that is better, or equal.", "NAME"),
+    ] = "fitted"
+    overwrite: Overwrite = False
+    device: Device = "auto"
+    threads: Threads = None
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Train on public data and predict one case. The last line is the path of the report.
+
+    say: gets each line, first which data are used and why; by default it is logged
+    """
+
+    data: Annotated[str | Path | None, Flag("Your own data, in place of a public set.", "DATA")] = None
+    _: KW_ONLY
+    minutes: Annotated[float, Flag("Minutes from now to the finished model.", "M")] = 7.0
+    out: Annotated[str | Path, Flag("Folder for the run.", "FOLDER")] = "demo"
+    overwrite: Overwrite = False
+    assignments: Assignments = None
+    say: Callable[[str], None] | None = None
