@@ -136,12 +136,11 @@ def _near_rows(labels: Mapping[str, Table], column: str, metric: str, seed: Seed
     each = {label: _gaps_of(own, column) for label, own in of_labels.items()}
     values = {label: float(np.abs(gaps.values).sum()) for label, gaps in each.items()}
     most = max(len(own) for own in of_labels.values())
-    options: dict[str, Any] = {"seed": seed, "known": where}
-    yield Row(
-        metric, "all", estimate_of(float(np.mean([*values.values()])), Gaps.joined([*each.values()]), n=most, **options)
-    )
+    mean, joined = float(np.mean([*values.values()])), Gaps.joined([*each.values()])
+    yield Row(metric, "all", estimate_of(mean, joined, n=most, seed=seed, expectation=where))
     for label, gaps in each.items():
-        yield Row(metric, label, estimate_of(values[label], gaps, n=len(of_labels[label]), **options))
+        count = len(of_labels[label])
+        yield Row(metric, label, estimate_of(values[label], gaps, n=count, seed=seed, expectation=where))
 
 
 def _gaps_of(table: Table, column: str) -> Gaps:
