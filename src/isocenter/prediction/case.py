@@ -16,12 +16,13 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import PROBABILITY
 from isocenter.files import unwritable
 from isocenter.prediction.answers import Wanted
+from isocenter.prediction.model_name import algorithm_of
 from isocenter.prediction.moved_files import write_moved, write_moved_objects
 from isocenter.prediction.placeless import marks_nothing, says_something
 from isocenter.prediction.region import found_from_anywhere, region_of
-from isocenter.prediction.result_files import Probabilities, algorithm_of, room_for, write_result
+from isocenter.prediction.result_files import Probabilities, room_for, write_result
 from isocenter.prediction.tracks import Tracks, tracks_of
-from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
+from isocenter.prediction.withheld import answering, confidence_columns, noted, refused_by_header, withheld
 from isocenter.runtime import (
     AS_PLANNED,
     BLANK,
@@ -29,7 +30,6 @@ from isocenter.runtime import (
     Receiver,
     Request,
     Watching,
-    available_memory,
     coded_findings,
     codes_of,
     each_of,
@@ -40,7 +40,6 @@ from isocenter.runtime import (
     size_changes,
 )
 from isocenter.tasks import OUTPUT, Ratio, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
-from isocenter.transforms import stacked
 from isocenter.values import (
     Array,
     Case,
@@ -54,9 +53,6 @@ from isocenter.values import (
     Region,
 )
 
-# An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
-# or streamed, at its turn.
-AHEAD_SHARE, AHEAD_BYTES = 0.05, 2**28
 Windows = Callable[[int, int], None]
 # Takes (model, case, its image, request, prediction), and gives the prediction with one map more, or one note.
 Explains = Callable[[Model, Case, Image, Request, Prediction], Prediction]
@@ -151,28 +147,6 @@ def _times_as_large(model: Model, image: Image) -> float:
         in_mm = known.get("physical") and geometry.physical
         times.append(np.prod(voxels * (np.divide(geometry.steps, known["spacing"]["median"]) if in_mm else 1)))
     return float(min(times))
-
-
-def noted(prediction: Prediction, case: Case) -> list[Problem]:
-    """Warnings that a reader of a result has to know."""
-    noted = [Problem("warning", f"{case.id}: {note}", (case.id,)) for note in prediction.notes]
-    if prediction.abstained is None:
-        return noted
-    remedy = "Look at the image; --abstain mark gives its results all the same"
-    return [Problem("warning", f"{case.id}: refused: {prediction.abstained}", (case.id,), remedy=remedy), *noted]
-
-
-def image_of(case: Case) -> Image:
-    """The case's image, its voxels read now where they are few enough to wait for their turn in memory."""
-    return in_memory(stacked(case.images, case.id))
-
-
-def in_memory(image: Image) -> Image:
-    """The image with its voxels read now, where they are few enough to wait in memory."""
-    size = int(np.prod(image.shape)) * image.dtype.itemsize
-    if isinstance(image.pixels, Deferred) and size <= min(AHEAD_BYTES, AHEAD_SHARE * available_memory()):
-        return image.with_pixels(image.data)
-    return image
 
 
 def computed(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.prediction.case import Done
-from isocenter.prediction.result_files import DIGITS, PROGRAM
+from isocenter.prediction.model_name import model_named
 from isocenter.runtime import Model, write_json
 from isocenter.values import MOST_FRAMES, Finding, Findings
 
@@ -82,13 +82,6 @@ def _lacking(done: Done) -> Iterator[str]:
         words = problem.what.removeprefix(f"{next(iter(problem.cases), '')}: ")
         if done.abstained is None or words != f"refused: {done.abstained}":
             yield words
-
-
-def model_named(model: Model) -> dict[str, str]:
-    """The name and version of a model, and the SHA-256 of its weights: of one without a version, how that begins."""
-    weights = str(model.record.get("weights_sha256") or "")
-    name = str(model.record.get("name") or f"{PROGRAM} {model.task.name}")
-    return {"name": name, "version": str(model.record.get("version") or weights[:DIGITS]), "weights_sha256": weights}
 
 
 def write_findings(findings: Findings, folder: Path) -> None:

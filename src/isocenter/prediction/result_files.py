@@ -18,6 +18,7 @@ from isocenter.belief import ADDED_MAPS
 from isocenter.files import TakenProbabilities, named_as, write_label_map, write_map, write_surfaces
 from isocenter.files.dicom import ANSWERS, Result
 from isocenter.prediction.answers import AUTO, DICOM, NOTHING_MARKED, SURFACES, Wanted, write_answers
+from isocenter.prediction.model_name import algorithm_of
 from isocenter.prediction.page import page_of
 from isocenter.prediction.placeless import has_place, marks_nothing, promises
 from isocenter.report import Figure, figures
@@ -37,8 +38,6 @@ PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
 OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz", **dict.fromkeys(SURFACES, "nii.gz")}
 # Bytes that systems allow a file's name, 255, without a number, a suffix and what a name has more while it is written.
 LONGEST_NAME, DIGITS_OF_NAME = 255 - 48, 10
-# Of a SHA-256, as results tell models apart.
-PROGRAM, DIGITS = "isocenter", 16
 
 
 def kinds_of_maps(task: Task) -> list[str]:
@@ -204,12 +203,6 @@ def write_maps(maps: Mapping[str, Map], image: Image, folder: Path, name: str, f
         path = folder / f"{name}_{kind}.{_suffix(image, format, OF_NUMBERS)}"
         write_map(kind, made, image, path)
         yield path
-
-
-def algorithm_of(model: Model) -> str:
-    """Name of a model in DICOM results: its task and the beginning of its weights' SHA-256, in 64 letters."""
-    weights = str(model.record.get("weights_sha256") or "")[:DIGITS]
-    return " ".join(filter(None, (f"{PROGRAM} {model.task.name}"[: 63 - DIGITS], weights)))
 
 
 def _marked(task: Task, prediction: Prediction, case: Case) -> list[Figure]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from isocenter.runtime import Model
-from isocenter.values import Case, Confidence, Image, Prediction
+from isocenter.values import Case, Confidence, Image, Prediction, Problem
 
 # Columns of a case's uncertainty, as `Confidence` has them.
 UNCERTAINTIES = ("total", "aleatoric", "epistemic")
@@ -73,3 +73,12 @@ def confidence_columns(prediction: Prediction, between: str = "_") -> dict[str, 
         for name in UNCERTAINTIES
         if (value := getattr(each, name)) is not None
     }
+
+
+def noted(prediction: Prediction, case: Case) -> list[Problem]:
+    """Warnings that a reader of a result has to know."""
+    noted = [Problem("warning", f"{case.id}: {note}", (case.id,)) for note in prediction.notes]
+    if prediction.abstained is None:
+        return noted
+    remedy = "Look at the image; --abstain mark gives its results all the same"
+    return [Problem("warning", f"{case.id}: refused: {prediction.abstained}", (case.id,), remedy=remedy), *noted]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from isocenter.scoring.auditing.audit import Audit
     from isocenter.scoring.auditing.audits import audited
     from isocenter.scoring.auditing.between_groups import image_shift
+    from isocenter.scoring.auditing.explained import explanations
     from isocenter.scoring.auditing.groups import OF_GROUPS, with_table
     from isocenter.scoring.auditing.options import AuditOptions
     from isocenter.scoring.auditing.representation import represented
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
         Standing,
         Tested,
     )
+    from isocenter.scoring.scored_elsewhere import measured_there
     from isocenter.scoring.scores import (
         CASES,
         EVALUATION,
@@ -96,7 +98,6 @@ if TYPE_CHECKING:
         WRONG,
         Predictor,
         Scored,
-        measured_there,
         rows_of,
         score,
         split_table,

@@ -60,6 +60,7 @@ from isocenter.scoring import (
     assumed_positive,
     audited,
     choice,
+    explanations,
     gate_of,
     headline_rows,
     measured_there,
@@ -276,7 +277,7 @@ def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scor
                 patients_known=audit.patients_known,
             )
             audit = replace(audit, scored=subsets)
-        return audited(audit)
+        return audited(audit, explanations)
     except KeyboardInterrupt as stop:
         if not keeps:
             raise
