@@ -66,7 +66,26 @@ def test_no_reason_only_repeats_its_value(make, tmp_path):
 
 
 # Words that tell nothing by themselves.
-EMPTY = {*"a an as be been by default for has have in is it its no of set taken that the this to usual value".split()}
+EMPTY = {
+    "a",
+    "an",
+    "as",
+    "be",
+    "by",
+    "default",
+    "for",
+    "has",
+    "in",
+    "is",
+    "it",
+    "its",
+    "no",
+    "of",
+    "set",
+    "that",
+    "the",
+}
+EMPTY |= {"this", "to", "usual", "value"}
 
 
 def news(name: str, decision: Decision) -> set[str]:
