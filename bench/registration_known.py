@@ -9,6 +9,7 @@ same:   a hippocampus pair twice in processes of their own, and with one and two
 motion: 100 frames of a head that moves: error of shifts and turns
 across: MR on simulated ultrasound of the prostate: gland Dice, distance of landmarks
 flat:   2D brains of different people, and slices of a CT head
+read:   DICOM registrations on oblique grids, as pydicomRT reads them: largest distance of points
 large:  heads of 256 voxels a side, deformable; of 512, affine: seconds and memory
 
 Each case runs in a process of its own, and elastix (affine, then B-spline, mutual information) beside ours where the
@@ -41,6 +42,7 @@ from beside import DATA, PLACE, ROOT, peer, record
 from scipy import ndimage
 
 import isocenter
+from isocenter.files import SeriesNames, write_series
 from isocenter.registration import RegistrationSettings, registered
 from isocenter.transforms import carried, carried_labels, carried_points, inverted
 from isocenter.transforms.augment_spatial import rotation
@@ -66,6 +68,7 @@ ASKED = {
     ("warp", "mean error, voxels"): 0.5,
     ("rigid", "mean error, mm"): 0.3,
     ("same", "difference with 2 threads, mm"): 0.01,
+    ("read", "largest distance, mm"): 0.01,
     ("motion", "mean error, mm"): 0.1,
     ("motion", "mean error, degrees"): 0.1,
     ("large", "seconds"): 90.0,
@@ -428,6 +431,35 @@ def large(case: str) -> Figures:
     return figures
 
 
+def read(case: str) -> Figures:
+    """A registration of two series, its points moved by us and by what pydicomRT has read."""
+    rng, turn, affine = np.random.default_rng(0), rotation(np.radians([20.0, -15.0, 10.0]), 3), np.eye(4)
+    affine[:3, :3] = turn @ np.diag([1.1, 0.9, -1.4 if "left" in case else 1.4])
+    affine[:3, 3] = (12.0, -30.0, 55.0)
+    grid = Geometry((40, 36, 24), affine)
+    middle = grid.corners.mean(axis=0)
+    bent = np.stack([ndimage.gaussian_filter(rng.normal(size=grid.shape), 5) for _ in range(3)])
+    field = Displacement((4 * bent / np.abs(bent).max()).astype(np.float32), grid)
+    parts = (field, turned((8, -5, 12), (4, -3, 2), middle, middle))
+    true = SpatialTransform(parts if "deformable" in case else parts[1:], grid, grid)
+    values = np.arange(np.prod(grid.shape)).reshape(1, *grid.shape).astype(np.int16)
+    points = grid.to_world(rng.uniform(0, np.array(grid.shape) - 1, size=(500, 3)))
+    sides = np.array([-1.0, -1.0, 1.0])
+    with tempfile.TemporaryDirectory() as place:
+        images = []
+        for name in ("one", "other"):
+            names = SeriesNames(name, f"study of {name}", "t1")  # frames of reference of their own
+            write_series(Image(values, grid, modality="MR"), names, Path(place) / name)
+            images.append(isocenter.read(Path(place) / name))
+        files = [Path(place) / name for name in ("made.dcm", "points.npy", "moved.npy")]
+        isocenter.write_transform(true, files[0], fixed=images[0], moving=images[1])
+        np.save(files[1], points * sides)
+        side = ROOT / "bench" / "sides" / "registration_reader.py"
+        subprocess.run([str(peer("pydicomrt")), str(side), *map(str, files)], check=True)
+        theirs = np.load(files[2]) * sides
+    return {"largest distance, mm": float(np.linalg.norm(theirs - carried_points(true, points), axis=1).max())}
+
+
 def prostate_cases() -> list[str]:
     return pd.read_csv(PAIRS / "prostate_mr_us" / "pairs.csv")["case"].tolist()
 
@@ -441,6 +473,10 @@ PARTS: Mapping[str, tuple[Callable[[], list[str]], Callable[[str], Any]]] = {
     "flat": (lambda: [*OTHERS, "CT head", "r16 rigid"], flat),
     "large": (lambda: ["256 deformable", "512 affine"], large),
     "across": (prostate_cases, across),
+    "read": (
+        lambda: [f"{kind}, {side}-handed" for kind in ("linear", "deformable") for side in ("left", "right")],
+        read,
+    ),
     "prepare": (list, prepare_large),
 }
 

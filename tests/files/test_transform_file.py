@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import nibabel
 import numpy as np
 import pytest
@@ -124,6 +127,14 @@ def test_a_field_on_a_sheared_grid_is_refused_and_nothing_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dicom_registration_of_images_that_are_no_dicom_volumes_is_refused_and_nothing_is_written(tmp_path):
+    picture = Image(np.zeros((1, 8, 9), np.float32), Geometry.of_pixels((8, 9)))
+    transform = SpatialTransform((Affine(np.eye(3)),))
+    with pytest.raises(FormatError, match=r"connects two DICOM images.*Write \.h5"):
+        isocenter.write_transform(transform, tmp_path / "t.dcm", fixed=picture, moving=picture)
+    assert list(tmp_path.iterdir()) == []
+
+
 def series(folder, patient: str, grid: Geometry) -> Image:
     values = np.arange(np.prod(grid.shape), dtype=np.int16).reshape(1, *grid.shape)
     write_series(Image(values, grid, modality="MR"), SeriesNames(patient, f"study of {patient}", "t1"), folder)
@@ -140,3 +151,16 @@ def test_a_dicom_registration_is_read_as_it_was_written(kind, grid, tmp_path):
     points = points_of(grid)
     read = isocenter.read_transform(tmp_path / "t.dcm")
     assert_allclose(carried_points(read, points), carried_points(transform, points), atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["linear", "deformable"])
+def test_dciodvfy_finds_no_error_in_a_registration(kind, tmp_path):
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy (Debian: dicom3tools) is not installed")
+    grid = GRIDS["left-handed"]
+    fixed, moving = series(tmp_path / "a", "p1", grid), series(tmp_path / "b", "p1 again", grid)
+    whole = transform_on(grid)
+    transform = whole if kind == "deformable" else SpatialTransform(whole.parts[1:])
+    isocenter.write_transform(transform, tmp_path / "t.dcm", fixed=fixed, moving=moving)
+    told = subprocess.run(["dciodvfy", "-new", tmp_path / "t.dcm"], check=False, capture_output=True, text=True)
+    assert [line for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error")] == []

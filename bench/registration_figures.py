@@ -1,0 +1,95 @@
+"""The pictures of the page on registration: two persons, a fusion, a follow-up.
+
+    python bench/registration_figures.py docs/images
+
+Two persons are hippocampus volumes (MR), a fusion is MR on ultrasound of a prostate (simulated images of a public set),
+and the follow-up is a FLAIR head beside itself, turned and with a lesion that a known field has let grow.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+from registration_known import DATA, PAIRS, turned
+
+import isocenter
+from isocenter.report import figures
+from isocenter.transforms import carried, carried_labels, inverted
+from isocenter.values import Displacement, Geometry, Image, Label, SpatialTransform
+from isocenter.verbs.register import Registered
+
+GLAND = (Label(1, "gland"),)
+LESION = (Label(1, "lesion"),)
+STRUCTURES = (Label(1, "anterior"), Label(2, "posterior"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", default=list(DRAWN), help=", ".join(DRAWN))
+    given = parser.parse_args()
+    for name in given.names:
+        (given.folder / f"{name}.png").write_bytes(figures.one_below_another(DRAWN[name]()))
+
+
+def persons() -> list[figures.Figure]:
+    folder = DATA / "hippocampus"
+    listed = pd.read_csv(PAIRS / "hippocampus_pairs.csv").iloc[0]
+    names = (listed["fixed"], listed["moving"])
+    fixed, moving = (isocenter.read(folder / "images" / name) for name in names)
+    drawn = [isocenter.read(folder / "labels" / name).data[0] for name in names]
+    made = isocenter.register(fixed, moving, labels=moving.with_label_map(drawn[1], STRUCTURES))
+    return [*of_pair(fixed, made, drawn[0], STRUCTURES), figures.bent_grid(fixed, made.transform, "", near=drawn[0])]
+
+
+def fusion() -> list[figures.Figure]:
+    folder = PAIRS / "prostate_mr_us"
+    case = "case000000"
+    fixed, moving = (isocenter.read(folder / f"{case}_{side}_image.nii.gz") for side in ("fixed", "moving"))
+    glands = []
+    for side in ("fixed", "moving"):
+        maps = np.asarray(nibabel.load(folder / f"{case}_{side}_label.nii.gz").dataobj) > 0
+        glands.append((maps[..., 0] if maps.ndim == 4 else maps).astype(np.uint8))
+    made = isocenter.register(fixed, moving, similarity="mind", labels=moving.with_label_map(glands[1], GLAND))
+    return of_pair(fixed, made, glands[0], GLAND)
+
+
+def follow_up() -> list[figures.Figure]:
+    folder = DATA / "mri" / "single_cases"
+    head = isocenter.read(folder / "brain_flair_image.nii.gz")
+    lesion = (isocenter.read(folder / "brain_flair_lesion_mask.nii.gz").data[0] == 1).astype(np.uint8)
+    grid, middle = head.geometry, head.geometry.corners.mean(axis=0)
+    true = SpatialTransform((grown(grid, lesion, 6.0), turned((6, -4, 8), (4, -3, 2), middle, middle)), grid, grid)
+    back = inverted(true)
+    later = head.with_pixels(np.nan_to_num(carried(head, back, grid, "cubic").data))
+    larger = carried_labels(lesion, grid, back, grid)
+    masks = [image.with_label_map(one, LESION) for image, one in ((head, lesion), (later, larger))]
+    made = isocenter.register(head, later, initial="centres", lesions=masks, days=180, labels=masks[1])
+    print(made.follow_up.table.to_string())
+    return [*of_pair(head, made, lesion, LESION), figures.jacobian_map(head, made.determinant, "", near=lesion)]
+
+
+def grown(grid: Geometry, lesion: np.ndarray, most: float) -> Displacement:
+    """A field that leads away from the middle of a lesion, by at most so many mm."""
+    places = grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1))
+    away = places - grid.to_world(np.argwhere(lesion).mean(axis=0))
+    radius = (3 * lesion.sum() * abs(np.linalg.det(grid.affine[:3, :3])) / (4 * np.pi)) ** (1 / 3)
+    vectors = away * np.exp(-0.5 * (away**2).sum(axis=-1, keepdims=True) / radius**2)
+    return Displacement(np.moveaxis(most * vectors / np.abs(vectors).max(), -1, 0).astype(np.float32), grid)
+
+
+def of_pair(fixed: Image, made: Registered, drawn: np.ndarray, labels: tuple[Label, ...]) -> list[figures.Figure]:
+    """A checkerboard of both images, and the outlines in the fixed and the moved one."""
+    assert made.moved_labels is not None
+    outlines = figures.contours(fixed, drawn, made.moved_labels.data[0], labels, "", owners=("fixed", "moved"))
+    return [figures.checkerboard(fixed, made.moved, "", near=drawn), outlines]
+
+
+DRAWN = {"registration": persons, "fusion": fusion, "follow_up": follow_up}
+
+if __name__ == "__main__":
+    main()
