@@ -48,10 +48,10 @@ class Flag:
     repeats: the flag can be given several times, an argument several times in a row
     values:  the number of words that follow the flag
     read:    from what was typed to the value in Python, where they differ
-    A keyword without a flag has none on the command line.
+    A keyword without a text has no flag on the command line.
     """
 
-    text: str
+    text: str = ""
     metavar: str = ""
     name: str = ""
     path: str = ""
@@ -77,7 +77,7 @@ class Keyword:
     name: str
     kind: Any
     default: Any
-    flag: Flag | None
+    flag: Flag
     is_place: bool
     lowest: Any = None
     highest: Any = None
@@ -90,8 +90,6 @@ class Keyword:
     @property
     def typed(self) -> str:
         """Its name on the command line: DATA, or --leave-out."""
-        if self.flag is None:
-            return self.name
         if self.is_place and not self.flag.name:
             return self.flag.metavar
         return self.flag.name or f"--{self.name.replace('_', '-')}"
@@ -124,7 +122,7 @@ def _default(field: Any) -> Any:
 
 def _resolved(name: str, hint: Any, default: Any, is_place: bool) -> Keyword:
     kind, *more = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    flag = next((one for one in more if isinstance(one, Flag)), None)
+    flag = next((one for one in more if isinstance(one, Flag)), Flag())
     lowest = next((one.ge for one in more if isinstance(one, Ge)), None)
     highest = next((one.le for one in more if isinstance(one, Le)), None)
     return Keyword(name, kind, default, flag, is_place, lowest, highest)
@@ -182,7 +180,7 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Options], R]], C
 def explained(known: Mapping[str, Keyword]) -> str:
     """A line for each keyword that has a text, for `help` in Python."""
     width = max(map(len, known), default=0) + 1
-    return "\n".join(f"{f'{name}:':{width}} {one.flag.help}" for name, one in known.items() if one.flag is not None)
+    return "\n".join(f"{f'{name}:':{width}} {one.flag.help}" for name, one in known.items() if one.flag.text)
 
 
 def _remedy(name: str, known: Mapping[str, Keyword]) -> str:
