@@ -100,7 +100,7 @@ class Command:
         if keyword.typed == flag.metavar:
             return _parameter(keyword.name, kind, typer.Argument(**texts), default)  # type: ignore[arg-type]
         name = f"{keyword.typed}/--no{keyword.typed[1:]}" if kind is bool and default is None else keyword.typed
-        option = typer.Option(name, min=keyword.lowest, max=keyword.highest, **texts)  # type: ignore[arg-type]
+        option = typer.Option(name, min=flag.least, max=flag.most, **texts)  # type: ignore[arg-type]
         return _parameter(keyword.name, kind, option, default)
 
 
