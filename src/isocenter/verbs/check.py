@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.files import UNKNOWN_MODALITY, dataset_hash
+from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
+from isocenter.files import UNKNOWN_MODALITY, dataset_hash, write_dataset_table
 from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.options import CheckOptions
 from isocenter.planning import cores, normalised_problems
 from isocenter.quality import Examination, guessed_modality, modality_problems, reference_kinds
 from isocenter.reading import (
+    Data,
     ReadingOptions,
     open_dataset,
     opened_and_looked_through,
@@ -110,7 +111,8 @@ def _lines(problem: Problem) -> list[str]:
 def check(options: CheckOptions) -> Check:
     """Read every case of `data` once and say what is there and what is wrong.
 
-    out:   a folder for check.json and check.html; nothing is written without it
+    out:   a folder for check.json, check.html and dataset.csv, which holds the cases row by row (also where they are
+        refused); nothing is written without it
     shift: groups whose images are compared, into shift.csv; match: covariates by which their patients are paired
     Raises UsageError for a path or a covariate that is not there, DatasetError for a folder that cannot be understood.
     """
@@ -123,7 +125,12 @@ def check(options: CheckOptions) -> Check:
     reading = options.reading
     opened = functools.partial(_opened, data, reading, references=references)
     spread = None if options.scheduler is None else Cluster(options.scheduler)
-    dataset, examination, _ = opened_and_looked_through(opened, options.task, options.threads or cores(), spread)
+    try:
+        dataset, examination, _ = opened_and_looked_through(opened, options.task, options.threads or cores(), spread)
+    except DatasetError:
+        if options.out is not None:
+            _write_images(options, Path(options.out))
+        raise
     unknown = modality_problems(examination.dataset, examination.fingerprint)
     lost = normalised_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown, *lost))
@@ -133,6 +140,7 @@ def check(options: CheckOptions) -> Check:
     if options.out is not None:
         with result_folder(Path(options.out), options.overwrite, MARKS) as partial:
             write_alignment(dataset, reading.align, partial)
+            write_dataset_table(dataset, partial, Path(options.out))
             write_json(partial / "check.json", "isocenter.check", result.as_record())
             for audit in audits:
                 audit.write(partial)
@@ -140,6 +148,18 @@ def check(options: CheckOptions) -> Check:
             page = render(check_page(result.examination, result.facts, sections))
             (partial / "check.html").write_text(page, encoding="utf-8")
     return result
+
+
+def _write_images(options: CheckOptions, out: Path) -> None:
+    """Write `dataset.csv` of a folder that could not be understood: its images, for whoever knows what they are."""
+    for layout in (options.layout, "plain_images"):
+        try:
+            dataset = open_dataset(options.data, replace(options.reading, layout=layout), references=False)
+        except IsocenterError:
+            continue
+        with result_folder(out, options.overwrite, MARKS) as partial:
+            write_dataset_table(dataset, partial, out)
+        return
 
 
 def _audits(
@@ -161,9 +181,7 @@ def _audits(
         yield image_shift(examination, shift, [name.strip() for name in names if name.strip()])
 
 
-def _opened(
-    data: str | Path | Dataset, reading: ReadingOptions, needs: Collection[str], *, references: bool
-) -> Dataset:
+def _opened(data: Data, reading: ReadingOptions, needs: Collection[str], *, references: bool) -> Dataset:
     """The data set; images without any reference are checked too, and the lack becomes an error of the list."""
     try:
         return open_dataset(data, reading, references=references, needs=needs)
