@@ -37,7 +37,7 @@ def main() -> None:
     for name in given.names:
         drawn = PIL.Image.open(io.BytesIO(figures.one_below_another(DRAWN[name]())))
         drawn = drawn.convert("RGB").resize((WIDTH, round(drawn.height * WIDTH / drawn.width)), PIL.Image.LANCZOS)
-        drawn.quantize(COLOURS).save(given.folder / f"{name}.png", optimize=True)
+        drawn.quantize(COLOURS, dither=PIL.Image.Dither.NONE).save(given.folder / f"{name}.png", optimize=True)
 
 
 def persons() -> list[figures.Figure]:
