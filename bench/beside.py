@@ -68,6 +68,9 @@ THREADS = (
 # which one that was installed does not.
 NOT_HANDED_ON = ("OMP_", "GOMP_", "KMP_", "PYTHONDONTWRITEBYTECODE")
 
+# Letters of a failure in a table; all of it is in the log.
+LONGEST = 60
+
 # What the system tells of a run; not a number where it could not be started.
 MEASURED = ("seconds", "peak_mib", "peak_rss_mib", "peak_pss_mib", "processes", "cpu_seconds")
 
@@ -134,7 +137,7 @@ def markdown(table: pd.DataFrame, columns: dict[str, str] | None = None) -> str:
         good = runs[runs["problem"] == ""]
         cells = [_cell(_values(good, column).tolist()) for column in columns]
         bad = runs.loc[runs["problem"] != "", "problem"].tolist()
-        count = f"{len(good)}" + (f", {len(bad)} failed: {bad[0]}" if bad else "")
+        count = f"{len(good)}" + (f", {len(bad)} failed: {bad[0][:LONGEST]}" if bad else "")
         lines.append(f"| {name} | {' | '.join(cells)} | {count.replace('|', '/')} |")
     return "\n".join(lines)
 

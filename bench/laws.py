@@ -105,10 +105,12 @@ def table(laws: Sequence[Law], done: Done, share: float) -> str:
     rows: dict[tuple[str, str], list[tuple[Law, Figure | None]]] = {}
     for law in laws:
         rows.setdefault((law.claim, asked(law)), []).append((law, figure_of(law, done, share)))
+    before = ""
     for (claim, limits), cells in rows.items():
+        stated, before = "" if claim == before else sentence(claim), claim  # once, above its further rows
         known = [(law, figure) for law, figure in cells if figure is not None]
         if not known:
-            lines.append(f"| {sentence(claim)} | | {limits} | {len(cells)} | not measured | |")
+            lines.append(f"| {stated} | | {limits} | {len(cells)} | not measured | |")
             continue
         means = [figure.mean for _, figure in known]
         reached = f"{min(means):.3f} to {max(means):.3f}" if len(set(means)) > 1 else f"{means[0]:.3f}"

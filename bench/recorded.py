@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import platform
 import re
 import shlex
 import subprocess
@@ -32,7 +33,9 @@ def record(
         folder.mkdir(parents=True, exist_ok=True)
     record = json.dumps(_plain(measured), indent=1, default=str, allow_nan=False)
     figures.write_text(record + "\n", encoding="utf-8")
-    origin = f"By `{command}` on {measured['day']}. Machine: {measured['machine']}."
+    # System and version of Python stand in the record.
+    machine = re.sub(rf", {platform.system()}, Python [\d.]+", "", measured["machine"])
+    origin = f"By `{command}` on {measured['day']}. Machine: {machine}."
     section = f"## {title}\n\n{origin}\n\n{table_markdown.strip()}\n"
     text = page.read_text(encoding="utf-8") if page.is_file() else f"# {title}\n"
     page.write_text(replaced(text, part, section), encoding="utf-8")

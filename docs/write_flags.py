@@ -5,6 +5,7 @@ python docs/write_flags.py        # writes docs/flags.md
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from isocenter.cli.commands import COMMANDS, JSON, Command
 from isocenter.keywords import Keyword, keywords_of
 from isocenter.reading import ReadingOptions
 
+# Flag, keyword, meaning, default.
+Row = tuple[str, str, str, str]
 PAGE = Path(__file__).parent / "flags.md"
 HEAD = """# Flags and keywords
 
@@ -23,32 +26,50 @@ DATA = """## Reading data
 Commands that read a data set have these flags too: {commands}.
 [How ambiguous data are read](how-to/check.md#flags-for-ambiguous-data) has examples.
 """
+COMMON = """## Most commands
+
+These mean the same wherever a command has them, which its `--help` says.
+"""
+# Flags whose rows are alike in so many commands stand on the page once.
+MANY = 5
+HEADING = ("| flag | keyword | meaning | default |", "|---|---|---|---|")
 READING = frozenset(keywords_of(ReadingOptions))
 
 
 def page() -> str:
     """The page: the flags of reading, then every command with its own."""
     reading = [f"`{one.words}`" for one in COMMANDS if issubclass(one.options, ReadingOptions)]
-    shared = [DATA.format(commands=", ".join(reading)), table(Command("reading", ReadingOptions, is_json=False))]
-    return "\n".join([HEAD, *shared, *(line for one in COMMANDS for line in section(one))]).rstrip() + "\n"
+    shared = [DATA.format(commands=", ".join(reading)), table(rows(Command("reading", ReadingOptions, is_json=False)))]
+    counts = Counter(one for command in COMMANDS for one in own_rows(command) if one[0].startswith("`--"))
+    common = [one for one, count in counts.items() if count >= MANY]
+    sections = (line for one in COMMANDS for line in section(one, common))
+    return "\n".join([HEAD, COMMON, table(common), *shared, *sections]).rstrip() + "\n"
 
 
-def section(command: Command) -> Iterator[str]:
-    """A command: what it does, how it is called, its flags but those of reading."""
+def section(command: Command, common: Iterable[Row]) -> Iterator[str]:
+    """A command: what it does, and its flags but those of reading and those that most commands have."""
     yield f"## {command.words}\n"
     yield f"{command.function.__doc__}\n"
-    yield table(command, READING if issubclass(command.options, ReadingOptions) else ())
+    if own := [one for one in own_rows(command) if one not in common]:
+        yield table(own)
 
 
-def table(command: Command, others: Iterable[str] = ()) -> str:
+def own_rows(command: Command) -> list[Row]:
+    """The rows of a command but for the flags of reading."""
+    return rows(command, READING if issubclass(command.options, ReadingOptions) else ())
+
+
+def rows(command: Command, others: Iterable[str] = ()) -> list[Row]:
     """A row for each flag that is not among the others."""
-    rows = [row(command, one) for name, one in command.keywords.items() if name not in others]
-    rows += [("`--json`", "", JSON, "")] if command.is_json else []
-    lines = ["| flag | keyword | meaning | default |", "|---|---|---|---|", *(f"| {' | '.join(one)} |" for one in rows)]
-    return "\n".join(lines) + "\n"
+    found = [row(command, one) for name, one in command.keywords.items() if name not in others]
+    return found + ([("`--json`", "", JSON, "")] if command.is_json else [])
 
 
-def row(command: Command, keyword: Keyword) -> tuple[str, str, str, str]:
+def table(found: Iterable[Row]) -> str:
+    return "\n".join([*HEADING, *(f"| {' | '.join(one)} |" for one in found)]) + "\n"
+
+
+def row(command: Command, keyword: Keyword) -> Row:
     """Flag, keyword where its name is another, meaning, default where the meaning does not state it."""
     flag = keyword.flag
     assert flag is not None  # noqa: S101 - a command lists keywords with a flag

@@ -21,6 +21,7 @@ __all__ = [
     "check_change",
     "compare",
     "convert",
+    "dataset",
     "demo",
     "describe_networks",
     "describe_weights",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.check import check
     from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert
+    from isocenter.verbs.dataset import dataset
     from isocenter.verbs.demo import demo
     from isocenter.verbs.deploy import change_status, promote_change, roll_back_change, shadow_change, split_change
     from isocenter.verbs.document import document, trace_requirements, verify_documents

@@ -39,7 +39,7 @@ LIKE = 0.7
 
 @dataclass(frozen=True)
 class Flag:
-    """How a keyword is explained and typed, beside the type and the default of its field.
+    """Words and spelling of a keyword, beside the type and the default of its field.
 
     text:    one sentence
     metavar: of its value; a switch has none
@@ -200,6 +200,6 @@ def several(values: object) -> tuple[Any, ...]:
 
 
 def narrowed(options: object, kind: type[Options]) -> Options:
-    """Those of the options that another class of options has too, as its value."""
+    """Options that another class of options has too, as its value."""
     shared = {one.name: getattr(options, one.name) for one in fields(kind) if hasattr(options, one.name)}  # type: ignore[arg-type]
     return kind(**shared)

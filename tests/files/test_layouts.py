@@ -21,7 +21,7 @@ from isocenter.files import (
     observed_values,
     read_dataset,
 )
-from isocenter.files.layouts.index import load_layout
+from isocenter.files.layouts.layout import load_layout
 from isocenter.files.modality import modality_word
 
 

@@ -334,5 +334,5 @@ def test_a_folder_of_twenty_images_that_their_names_tell_apart_is_one_case(tmp_p
     assert {(len(case.images), *values_of(case)) for case in dataset} == {(20, 0, 1, 2, 4)}
     assert len(dataset) == 3
     label_map(tmp_path / "UCSF-PDGM-0004_nifti" / "UCSF-PDGM-0004_brain_segmentation.nii.gz")
-    with pytest.raises(DatasetError, match=r"one of 2 masks of the case \(brain, tumor\).*in a table"):
+    with pytest.raises(DatasetError, match=r"one of 2 masks of the case \(brain, tumor\).*dataset\.csv"):
         read_dataset(tmp_path)

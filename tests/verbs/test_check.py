@@ -11,7 +11,9 @@ import pytest
 import drawn_in_time
 import isocenter
 import trained
-from isocenter.files import read_dataset
+from cohorts import picture
+from isocenter.errors import DatasetError
+from isocenter.files import dataset_hash, read_dataset
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,22 @@ def test_the_record_holds_the_fingerprint_of_every_case(checked):
     assert case["foreground"][0]["mean"] < case["intensity"][0]["mean"]  # a lesion is darker than the tissue around
     assert set(case["quality"][0]) == {"sharpness", "noise", "clipped", "echo", "letters"}
     assert record["cases"]["normal (4)"]["foreground"] == []
+
+
+def test_its_rows_are_the_same_data(checked):
+    result, out = checked
+    assert dataset_hash(read_dataset(out / "dataset.csv")) == dataset_hash(result.dataset)
+
+
+def test_a_folder_that_is_refused_gets_a_table_of_its_images(tmp_path):
+    for n in range(3):
+        picture(tmp_path / "set" / "images" / f"x{n}.png", n)
+        picture(tmp_path / "set" / "imgs" / f"x{n}.png", n + 1)
+        picture(tmp_path / "set" / "masks" / f"x{n}.png", 255)
+    with pytest.raises(DatasetError, match=r"writes dataset\.csv"):
+        isocenter.check(tmp_path / "set", out=tmp_path / "out")
+    written = (tmp_path / "out" / "dataset.csv").read_text().splitlines()
+    assert written[0].startswith("case,patient,split,image")
 
 
 def test_the_record_holds_twins_and_shortcuts(checked):

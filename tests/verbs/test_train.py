@@ -24,6 +24,8 @@ def test_a_run_leaves_what_the_design_lists_and_nothing_hidden(segmented):
     assert names == [
         "checkpoints",
         "data.json",
+        "dataset.csv",
+        "dataset.toml",
         "environment.json",
         "evaluation",
         "log.csv",

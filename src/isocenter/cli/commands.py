@@ -44,7 +44,7 @@ class Command:
         return {name: one for name, one in keywords_of(self.options).items() if one.flag is not None}
 
     def result(self, values: Mapping[str, Any]) -> Any:
-        """What the verb makes of the options."""
+        """Result of the verb for these options."""
         if callable(self.verb):
             return self.verb(self.options(**values))
         return getattr(isocenter, self.verb or self.words)(**values)

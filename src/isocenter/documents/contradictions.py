@@ -130,6 +130,6 @@ CLAIMS = (
         _words("trained from scratch", "random(?:ly)? initiali[sz]", "no (?:pre-?trained|foundation)"),
         _pretrained,
     ),
-    Claim(_words("equal(?:ly)? (?:well )?(?:in|across|for) all", "no (?:bias|difference between) "), _uneven),
+    Claim(_words("equal(?:ly)? (?:well )?(?:in|across|for) all", "no (?:bias|difference between)"), _uneven),
     Claim(_words("superior to", "outperforms", "better than"), _no_gain),
 )

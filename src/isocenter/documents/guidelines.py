@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from itertools import groupby
 from typing import Any
 
 from isocenter.documents.facts import QUESTIONS
@@ -101,20 +102,28 @@ class Guideline:
 
     def of(self, subject: Subject) -> Guideline:
         """The list for a subject: what stands for each hazard, or for each incident of a node, is written out."""
-        return replace(self, items=tuple(own for item in self.items for own in _written_out(item, subject)))
+        made = list[Item]()
+        for each, group in groupby(self.items, key=lambda item: item.each):
+            items = list(group)
+            made += _written_out(items, _entries(each, subject)) if each else items
+        return replace(self, items=tuple(made))
 
 
-def _written_out(item: Item, subject: Subject) -> Iterator[Item]:
-    if not item.each:
-        yield item
-        return
-    incidents = subject.find("node", "/incidents/rows") if item.each == "incidents" else None
-    entries = hazards() if item.each == "hazards" else [] if incidents is None else incidents.value
+def _entries(each: str, subject: Subject) -> Sequence[Mapping[str, Any]]:
+    if each == "hazards":
+        return hazards()
+    incidents = subject.find("node", "/incidents/rows")
+    return [] if incidents is None else incidents.value
+
+
+def _written_out(items: Sequence[Item], entries: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
+    """All items of an entry before those of the next."""
     for place, entry in enumerate(entries):
         fields = {"place": place, **entry}
-        texts = ("number", "subject", "when", "section")
-        filled = {name: getattr(item, name).format_map(fields) for name in texts}
-        yield replace(item, **filled, evidence=tuple(one.format_map(fields) for one in item.evidence), each="")
+        for item in items:
+            texts = ("number", "subject", "when", "section")
+            filled = {name: getattr(item, name).format_map(fields) for name in texts}
+            yield replace(item, **filled, evidence=tuple(one.format_map(fields) for one in item.evidence), each="")
 
 
 @cache

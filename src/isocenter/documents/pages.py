@@ -29,6 +29,7 @@ from isocenter.values import Estimate
 
 DRAFT = "Draft for a responsible person to complete"
 COLUMNS = ("item", "what is asked", "state", "answer", "where it lies")
+SHARES, GAP_SHARES = (0.08, 0.2, 0.1, 0.36, 0.26), (0.1, 0.4, 0.5)
 HASH = 12  # digits of a SHA-256 on a page; documents.json has all
 LONG_DECIMAL = re.compile(r"-?\d+\.\d{4,}(?:e-?\d+)?")
 MOST_PARTS = 8  # parts of a value that a page spells out; its record has all
@@ -43,7 +44,7 @@ def page_of(document: Document, subject: Subject, *, before: Sequence[Section] =
     names = list(dict.fromkeys(one.item.section for one in answered))
     for name in names:
         rows = [row for one in answered if one.item.section == name for row in _rows(one, metrics)]
-        sections.append(Section(name or "Items", [Table(COLUMNS, rows, unbroken=[COLUMNS.index("state")])]))
+        sections.append(Section(name or "Items", [Table(COLUMNS, rows, shares=SHARES)]))
     facts = {
         "edition": guideline.edition,
         "source": guideline.source,
@@ -89,7 +90,7 @@ def _gaps(document: Document) -> list[Block]:
     if not gaps:
         return [Paragraph("No item is missing.")]
     rows = [[one.item.name, one.item.subject, _remedies(one)] for one in gaps[:MOST_GAPS]]
-    blocks: list[Block] = [Table(("item", "what is asked", "what fills it"), rows)]
+    blocks: list[Block] = [Table(("item", "what is asked", "what fills it"), rows, shares=GAP_SHARES)]
     if len(gaps) > MOST_GAPS:
         blocks.append(Paragraph(f"{len(gaps) - MOST_GAPS} more are missing: see the items below."))
     return blocks

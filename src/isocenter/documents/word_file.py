@@ -16,9 +16,6 @@ from docx.shared import Cm, Emu, Pt
 from isocenter.errors import printable
 from isocenter.report import Block, Figure, Page, Paragraph, Table
 
-# Shares of the width that columns of tables have, by their number.
-SHARES = {3: (0.1, 0.4, 0.5), 5: (0.07, 0.23, 0.1, 0.35, 0.25)}
-
 
 def write_word(page: Page, path: Path) -> None:
     """Write the page as DOCX."""
@@ -59,7 +56,7 @@ def _add_table(document: WordDocument, block: Table, width: int) -> None:
     """A table whose first row stands again on each sheet."""
     table = document.add_table(rows=1, cols=len(block.columns), style="Table Grid")
     table.autofit = False
-    shares = SHARES.get(len(block.columns), (1 / len(block.columns),) * len(block.columns))
+    shares = block.shares or (1 / len(block.columns),) * len(block.columns)
     for column, share in zip(table.columns, shares, strict=True):
         column.width = Emu(int(width * share))
     head = table.rows[0]
@@ -74,4 +71,6 @@ def _add_table(document: WordDocument, block: Table, width: int) -> None:
 def _fill(row: Any, texts: Sequence[Any], shares: Sequence[float], width: int, *, bold: bool = False) -> None:
     for cell, text, share in zip(row.cells, texts, shares, strict=True):
         cell.width = Emu(int(width * share))
-        cell.paragraphs[0].add_run("" if text is None else printable(str(text))).bold = bold
+        paragraph = cell.paragraphs[0]
+        paragraph.paragraph_format.space_before = paragraph.paragraph_format.space_after = Pt(2)
+        paragraph.add_run("" if text is None else printable(str(text))).bold = bold

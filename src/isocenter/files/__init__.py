@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.cases.classes import observed_values
     from isocenter.files.layouts.cases.dicom_masks import drawn_on, is_drawn
     from isocenter.files.layouts.cases.join import covariates_in
-    from isocenter.files.layouts.index import LAYOUTS, read_dataset
-    from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions
+    from isocenter.files.layouts.dataset_table import write_dataset_table
+    from isocenter.files.layouts.index import read_dataset, read_frame
+    from isocenter.files.layouts.layout import LAYOUTS, PSEUDONYMS, DatasetOptions
     from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
     from isocenter.files.result import TakenProbabilities, write_label_map, write_map
     from isocenter.files.storage.atomic import named_as, sweep, unwritable, write_text, written

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from isocenter.options.shared import LARGEST_SEED, Node, Overwrite, named
     from isocenter.options.training import (
+        CasesOptions,
         CheckOptions,
         CompareOptions,
         DemoOptions,

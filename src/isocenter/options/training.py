@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -31,7 +31,7 @@ from isocenter.options.shared import (
 )
 from isocenter.reading import ReadingOptions
 from isocenter.scoring import AuditOptions
-from isocenter.values import Dataset
+from isocenter.values import Dataset, Frame, Split
 
 if TYPE_CHECKING:
     from isocenter.runtime import Model
@@ -58,7 +58,7 @@ Deterministic = Annotated[bool, Flag("Make two runs bit-for-bit equal; needs --s
 class CheckOptions(ReadingOptions):
     """Check DATA and report whether a model can be trained on it."""
 
-    data: Annotated[str | Path | Dataset, Data]
+    data: Annotated[str | Path | Dataset | Frame, Data]
     _: KW_ONLY
     out: Out = None
     overwrite: Overwrite = False
@@ -81,7 +81,7 @@ class CheckOptions(ReadingOptions):
 class PlanOptions(ReadingOptions):
     """Plan a training on DATA, with a reason for every decision."""
 
-    data: Annotated[str | Path | Dataset, Data]
+    data: Annotated[str | Path | Dataset | Frame, Data]
     _: KW_ONLY
     minutes: Minutes = None
     out: Annotated[str | Path | None, Flag("File for the plan.", "FILE", path="plan-<name>.yaml")] = None
@@ -106,12 +106,35 @@ class PlanOptions(ReadingOptions):
 
 
 @dataclass(frozen=True)
+class CasesOptions(ReadingOptions):
+    """Prepare the cases of one part of DATA for a training loop of your own."""
+
+    data: Annotated[str | Path | Dataset | Frame, Data]
+    _: KW_ONLY
+    part: Split = "train"  # type: ignore[assignment] # of the data; that of complex voxels stands in dataset.toml
+    seed: Seed = 0
+    threads: Threads = None
+    assignments: Assignments = None
+    task: Kind = None
+
+    def __post_init__(self) -> None:
+        assert self.reading  # noqa: S101 - it refuses what cannot be read so
+
+    @property
+    def reading(self) -> ReadingOptions:
+        """The options of reading among these."""
+        return ReadingOptions(
+            **{one.name: getattr(self, one.name) for one in fields(ReadingOptions) if one.name != "part"}
+        )
+
+
+@dataclass(frozen=True)
 class TrainOptions(ReadingOptions):
     """Train a model on DATA: check, plan, train, evaluate and report."""
 
-    data: Annotated[str | Path | Dataset | None, Flag("Data as for `check`, or the .yaml file of a plan.", "DATA")] = (
-        None
-    )
+    data: Annotated[
+        str | Path | Dataset | Frame | None, Flag("Data as for `check`, or the .yaml file of a plan.", "DATA")
+    ] = None
     _: KW_ONLY
     minutes: Minutes = None
     out: Out = None
@@ -180,7 +203,7 @@ class EvaluateOptions(ReadingOptions, AuditOptions):
     """Score MODEL on the labelled cases of DATA, with intervals."""
 
     model: Annotated[str | Path | Model, Trained]
-    data: Annotated[str | Path | Dataset, Data]
+    data: Annotated[str | Path | Dataset | Frame, Data]
     _: KW_ONLY
     split: Annotated[
         Literal["train", "val", "calibration", "test", "all"] | None,

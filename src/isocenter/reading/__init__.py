@@ -9,6 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.reading.alignment import aligned_case, write_alignment
     from isocenter.reading.dataset import (
+        Data,
         looked_through,
         open_dataset,
         open_for,

@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files import UNKNOWN_MODALITY, CaseNames, DatasetOptions, ReadOptions, read_dataset
+from isocenter.files import UNKNOWN_MODALITY, CaseNames, DatasetOptions, ReadOptions, read_dataset, read_frame
 from isocenter.keywords import narrowed
 from isocenter.quality import MIXED_SCALE, Examination, examine, numbered_objects
 from isocenter.reading.alignment import aligned_case
@@ -22,11 +22,13 @@ from isocenter.report import tracked
 from isocenter.runtime import Spread
 from isocenter.tasks import Task, learns_from_references, needs_of, suffices
 from isocenter.transforms import OBJECTS, PIECES, boxes_of_objects, boxes_of_pieces
-from isocenter.values import BoundingBoxes, Case, Cohort, Dataset, Image, Label, LazyMapping, Problem
+from isocenter.values import BoundingBoxes, Case, Cohort, Dataset, Frame, Image, Label, LazyMapping, Problem
 
 log = logging.getLogger("isocenter")
 # The kind of reference whose names have an order.
 CLASS = "class"
+# What a verb takes as its data: a path, a table in memory with the columns of `dataset.csv`, or cases.
+Data: TypeAlias = str | Path | Dataset | Frame
 BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
 # As --labels says that each number of a label map is one object: each=nucleus.
 EACH = "each="
@@ -38,7 +40,7 @@ def path_of(subject: object) -> Path | None:
 
 
 def open_dataset(
-    data: str | Path | Dataset,
+    data: Data,
     reading: ReadingOptions,
     *,
     references: bool = True,
@@ -77,7 +79,7 @@ def open_dataset(
         exif=reading.exif or None,
     )
     accepted = _accepted(reading.accept)
-    dataset = data if isinstance(data, Dataset) else read_dataset(data, options)
+    dataset = _read(data, options)
     is_ranked = dataset.ranked or bool(reading.order or reading.labels)
     dataset = replace(dataset, accepted=dataset.accepted | accepted, ranked=is_ranked)
     dataset = _in_order(dataset, order_text(reading.order)) if references else dataset
@@ -87,6 +89,16 @@ def open_dataset(
         return with_pairs(dataset, pairs, draws=references)
     how = reading.align
     return dataset if how is None else replace(dataset, cases=tuple(aligned_case(case, how) for case in dataset))
+
+
+def _read(data: Data, options: DatasetOptions) -> Dataset:
+    match data:
+        case Dataset():
+            return data
+        case str() | Path():
+            return read_dataset(data, options)
+        case _:
+            return read_frame(data, options)
 
 
 def _accepted(names: str | None) -> frozenset[str]:
@@ -115,7 +127,7 @@ def _in_order(dataset: Dataset, order: str | None) -> Dataset:
 
 def open_for(
     task: str | None,
-    places: Sequence[str | Path | Dataset],
+    places: Sequence[Data],
     reading: ReadingOptions,
     needs: Collection[str] | None = None,
     pairs: int | None = None,
@@ -150,11 +162,12 @@ def joined(datasets: Sequence[Dataset]) -> Dataset:
             modality=first.modality if first.modality == other.modality else UNKNOWN_MODALITY,
             patients_known=first.patients_known and other.patients_known,
             problems=(*first.problems, *renamed.problems),
+            table=None,  # the rows of several have no declarations in common
         )
     return first
 
 
-def open_labelled(data: str | Path | Dataset, reading: ReadingOptions, task: Task) -> Dataset:
+def open_labelled(data: Data, reading: ReadingOptions, task: Task) -> Dataset:
     """The cases of a data set that have references of the task's kind; DatasetError where none has."""
     dataset = open_dataset(data, reading, references=not task.by_name, needs=task.needs, pairs=task.pairs)
     if not suffices(task, dataset.kinds):

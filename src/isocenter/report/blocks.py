@@ -63,13 +63,13 @@ class Paragraph:
 class Table:
     """Rows of cells: text, numbers, an Estimate, a Link, None for a blank.
 
-    unbroken: numbers of columns of short words, which no sheet of paper breaks
+    shares: of the width that each column has, the same in several tables below each other; empty: what its cells need
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     caption: str = ""
-    unbroken: Sequence[int] = ()
+    shares: Sequence[float] = ()
     template: ClassVar[str] = "table"
 
     def __post_init__(self) -> None:

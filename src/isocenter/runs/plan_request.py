@@ -46,6 +46,7 @@ from isocenter.planning import (
 )
 from isocenter.quality import Examination, retested
 from isocenter.reading import (
+    Data,
     ReadingOptions,
     announced_device,
     open_for,
@@ -151,7 +152,7 @@ def positive_among(assignments: Mapping[str, Any], positive: str | None) -> dict
     return {**assignments, POSITIVE: positive}
 
 
-def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
+def planned(data: Data, request: PlanRequest) -> Planned:
     """The data read and looked through, and the plan that was asked for; see `plan` for what it raises."""
     _refuse_impossible(request)
     request = request.wished
@@ -306,7 +307,7 @@ def _refuse_no_gpu(request: PlanRequest) -> None:
         raise UsageError(f"{memory:g} GiB", "--device-memory", "Give more than 0")
 
 
-def _examined(data: str | Path | Dataset, request: PlanRequest) -> tuple[Examination, str, Decision, Machine]:
+def _examined(data: Data, request: PlanRequest) -> tuple[Examination, str, Decision, Machine]:
     """The data set looked through, with the cases that teach this kind of problem something; where to compute.
 
     And why its label maps are taken for numbered objects; nothing where they are not, or that was asked for.

@@ -11,7 +11,7 @@ from typing import Any
 
 from isocenter import networks
 from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.files import dataset_hash, read_text_table, write_table, write_text, written
+from isocenter.files import dataset_hash, read_text_table, write_dataset_table, write_table, write_text, written
 from isocenter.planning import (
     COVARIATES,
     EVERYTHING,
@@ -159,6 +159,7 @@ def new_run(
     with written(out, overwrite=True) as partial:
         partial.mkdir()
         write_table(split_table(dataset, made.parts, made.folds), partial / "split.csv")
+        write_dataset_table(dataset, partial, out)
         write_alignment(dataset, ReadingOptions.of_plan(made.plan.options).align, partial)
         if len(pairs := pairs_table(dataset, made.parts)):
             write_table(pairs, partial / "pairs.csv")

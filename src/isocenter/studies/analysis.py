@@ -189,7 +189,7 @@ class Trial:
         return imputations(pd.DataFrame(columns), plan.imputations, plan.seed)
 
     def _hazards(self, endpoint: Endpoint) -> dict[str, Floats]:
-        """Of times what predicts covariates that are missing: the event, and the hazard until then.
+        """Event and hazard until then, by which missing covariates of times are predicted.
 
         White and Royston, Stat Med 2009, doi:10.1002/sim.3618
         """
@@ -221,7 +221,7 @@ class Trial:
         return cluster_effect(outcome, self.is_new[kept], self.data[self.study.clusters.column][kept], covariates)
 
     def _effect_on_times(self, endpoint: Endpoint, kept: Rows, covariates: Floats) -> Effect:
-        """Of who was followed at all: the others tell nothing of a time."""
+        """Effect on times of those who were followed at all."""
         times, happened = self.numbers(endpoint.name, of=endpoint), self.happened(endpoint)
         seen = kept & np.isfinite(times)
         return hazard_effect(times[seen], happened[seen], self.is_new[seen], covariates[seen])
@@ -260,7 +260,7 @@ class Trial:
         }
 
     def _of_times(self, endpoint: Endpoint, known: Rows, test: Test) -> Row:
-        """What a row states of times besides: the hazard ratio, events and median of each arm, the log-rank test."""
+        """Further figures of times: the hazard ratio, events and median of each arm, the log-rank test."""
         times, happened = self.numbers(endpoint.name, of=endpoint), self.happened(endpoint)
         sides = {name: known & (self.is_new == side) for side, name in enumerate(self.study.names)}
         ends = [None if end is None else float(np.exp(end)) for end in (test.difference, test.low, test.high)]

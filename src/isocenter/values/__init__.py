@@ -8,7 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
-    from isocenter.values.case import SPLITS, Case, Dataset, LazyMapping, Problem, Split, people_of
+    from isocenter.values.case import Case, Dataset, LazyMapping, Problem, people_of
     from isocenter.values.coded_name import CodedName
     from isocenter.values.correspondence import ONTO, UNMOVED, Correspondence, patients_of_pair
     from isocenter.values.covariates import (
@@ -87,6 +87,7 @@ if TYPE_CHECKING:
         label_voxels,
     )
     from isocenter.values.regions import hidden, parts_of
+    from isocenter.values.row import SPLITS, CaseRow, Cell, DatasetTable, Frame, Split
     from isocenter.values.setting_fields import (
         COMPARED,
         NOT_KEPT,

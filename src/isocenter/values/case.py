@@ -6,16 +6,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar
 
 from isocenter.values.image import Image, Label, unambiguous_name
+from isocenter.values.row import DatasetTable, Split
 
 T = TypeVar("T")
-# What trains, what decides afterwards, what chose nothing so that guarantees come from it, and what only tests.
-Split = Literal["train", "val", "calibration", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
-
-
 # Between the two patients of a pair of images.
 AND = " & "
 
@@ -119,6 +115,7 @@ class Dataset:
     problems: what could not be read, and why
     ranked:   whether a person states the order of the classes, from the lowest grade to the highest
     accepted: findings that would forbid training, by their names, and that a person accepts
+    table:    the rows that the cases were read from; None of cases that were made in memory
     """
 
     cases: tuple[Case, ...]
@@ -139,6 +136,7 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     ranked: bool = False
     accepted: frozenset[str] = frozenset()
+    table: DatasetTable | None = None
 
     def __len__(self) -> int:
         return len(self.cases)

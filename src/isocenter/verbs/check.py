@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.files import UNKNOWN_MODALITY, dataset_hash
+from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
+from isocenter.files import UNKNOWN_MODALITY, dataset_hash, write_dataset_table
 from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.options import CheckOptions
 from isocenter.planning import cores, normalised_problems
 from isocenter.quality import Examination, guessed_modality, modality_problems, reference_kinds
 from isocenter.reading import (
+    Data,
     ReadingOptions,
     open_dataset,
     opened_and_looked_through,
@@ -110,7 +111,8 @@ def _lines(problem: Problem) -> list[str]:
 def check(options: CheckOptions) -> Check:
     """Read every case of `data` once and say what is there and what is wrong.
 
-    out:   a folder for check.json and check.html; nothing is written without it
+    out:   a folder for check.json, check.html and dataset.csv, which holds the cases row by row (also where they are
+        refused); nothing is written without it
     reading: the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     scheduler: address of a dask scheduler whose workers read the cases; they see the data under the same paths
     task:  whose references are looked at, where files can be read as one kind or another
@@ -128,7 +130,12 @@ def check(options: CheckOptions) -> Check:
     reading = options.reading
     opened = functools.partial(_opened, data, reading, references=references)
     spread = None if options.scheduler is None else Cluster(options.scheduler)
-    dataset, examination, _ = opened_and_looked_through(opened, options.task, options.threads or cores(), spread)
+    try:
+        dataset, examination, _ = opened_and_looked_through(opened, options.task, options.threads or cores(), spread)
+    except DatasetError:
+        if options.out is not None:
+            _write_images(options, Path(options.out))
+        raise
     unknown = modality_problems(examination.dataset, examination.fingerprint)
     lost = normalised_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown, *lost))
@@ -138,6 +145,7 @@ def check(options: CheckOptions) -> Check:
     if options.out is not None:
         with result_folder(Path(options.out), options.overwrite, MARKS) as partial:
             write_alignment(dataset, reading.align, partial)
+            write_dataset_table(dataset, partial, Path(options.out))
             write_json(partial / "check.json", "isocenter.check", result.as_record())
             for audit in audits:
                 audit.write(partial)
@@ -145,6 +153,18 @@ def check(options: CheckOptions) -> Check:
             page = render(check_page(result.examination, result.facts, sections))
             (partial / "check.html").write_text(page, encoding="utf-8")
     return result
+
+
+def _write_images(options: CheckOptions, out: Path) -> None:
+    """Write `dataset.csv` of a folder that could not be understood: its images, for whoever knows what they are."""
+    for layout in (options.layout, "plain_images"):
+        try:
+            dataset = open_dataset(options.data, replace(options.reading, layout=layout), references=False)
+        except IsocenterError:
+            continue
+        with result_folder(out, options.overwrite, MARKS) as partial:
+            write_dataset_table(dataset, partial, out)
+        return
 
 
 def _audits(
@@ -166,9 +186,7 @@ def _audits(
         yield image_shift(examination, shift, [name.strip() for name in names if name.strip()])
 
 
-def _opened(
-    data: str | Path | Dataset, reading: ReadingOptions, needs: Collection[str], *, references: bool
-) -> Dataset:
+def _opened(data: Data, reading: ReadingOptions, needs: Collection[str], *, references: bool) -> Dataset:
     """The data set; images without any reference are checked too, and the lack becomes an error of the list."""
     try:
         return open_dataset(data, reading, references=references, needs=needs)

@@ -22,6 +22,7 @@ from isocenter.planning import GROUPS, read_plan, registered_groups, registered_
 from isocenter.prediction import There, loaded_model
 from isocenter.quality import SHORTCUT
 from isocenter.reading import (
+    Data,
     ReadingOptions,
     failed_rows,
     failures_among,
@@ -283,7 +284,7 @@ def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scor
         return replace(scored, stopped=stop)
 
 
-def _referenced(data: str | Path | Dataset, reading: ReadingOptions, model: Model, run: Path | None) -> Dataset:
+def _referenced(data: Data, reading: ReadingOptions, model: Model, run: Path | None) -> Dataset:
     """The data with references of the model's kind, their cases named as in the run; DatasetError without any."""
     dataset = open_labelled(data, reading, model.task)
     if run is None or not (run / DATA_RECORD).is_file():
@@ -291,7 +292,7 @@ def _referenced(data: str | Path | Dataset, reading: ReadingOptions, model: Mode
     return named_as_in_run(dataset, read_data_record(run))
 
 
-def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset) -> ReadingOptions:
+def _as_trained(run: Path | None, plan: Plan | None, data: Data) -> ReadingOptions:
     """The options by which a run read its own data; none for other data, whose options may be others."""
     place = path_of(data)
     if run is None or plan is None or place is None:

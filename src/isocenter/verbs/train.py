@@ -16,7 +16,7 @@ from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.options import TrainOptions
 from isocenter.planning import Planned, Settings, registered_margin, settings
-from isocenter.reading import path_of, refuse_missing, refuse_taken
+from isocenter.reading import Data, path_of, refuse_missing, refuse_taken
 from isocenter.report import InNotebook, in_words
 from isocenter.runs import (
     MARKS,
@@ -56,7 +56,7 @@ from isocenter.runs import (
 from isocenter.runtime import build_module
 from isocenter.scoring import EVALUATION, Verdict, headline_rows, lineage_of, verdict_of, write_verdict
 from isocenter.training import Clock, initialise, refuse_no_source, transfer_statement
-from isocenter.values import Dataset, Row
+from isocenter.values import Row
 from isocenter.verbs.plan import by_hand
 
 # Weights that the family of the network has published.
@@ -157,7 +157,7 @@ def train(options: TrainOptions) -> Run:
 
 
 def run_for(
-    data: str | Path | Dataset | None,
+    data: Data | None,
     request: PlanRequest,
     *,
     start: str | Path | None,
@@ -226,7 +226,7 @@ def _refuse_with_resume(request: PlanRequest, others: Mapping[str, object]) -> N
         raise UsageError(f"{', '.join(given)} cannot be given with a run to resume", "train", remedy)
 
 
-def _planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
+def _planned(data: Data, request: PlanRequest) -> Planned:
     """The plan that is followed: an edited one, or one that is made for the data."""
     path = path_of(data)
     if path is not None and path.suffix.lower() in PLAN_SUFFIXES:

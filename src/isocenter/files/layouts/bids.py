@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from typing import Any
 from isocenter.errors import DatasetError, IsocenterError, listed
 from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import label_maps, load_image
-from isocenter.files.layouts.cases.pairs import readers
-from isocenter.files.layouts.cases.structures import structure_labels, structure_map, without_structure
+from isocenter.files.layouts.cases.load import load_image, mask_cells, structure_cell
+from isocenter.files.layouts.cases.pairs import image_cells
+from isocenter.files.layouts.cases.structures import structure_labels, without_structure
 from isocenter.files.layouts.cases.table import covariates_of, read_table
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import Geometry, Label, Problem
+from isocenter.values import CaseRow, Cell, Geometry, Label, Problem
 
 # Time series, field maps and the like are not images that a mask or a class belongs to.
 OTHER_DATA = frozenset({"func", "fmap", "perf", "eeg", "meg", "ieeg", "beh", "nirs", "motion"})
@@ -122,17 +122,17 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     named = set().union(*labelled) if any(len(own) > 1 for own in labelled) else ()
     structures = structure_labels(named, folder, options)
     labels = tuple(structures.values()) or (mask_labels(folder, options) if drawn else ())
-    cases, partly = [], []
+    rows, partly = [], []
     for session, own in sorted(sessions.items()):
         known, chosen = {scan.channel: scan for scan in own}, drawn.get(session, ())
         if chosen and not structures.keys() <= {scan.label for scan in chosen}:
             partly.append(session)
         elif set(channels) <= known.keys():
-            references = _references(chosen, labels, structures, options)
-            cases.append(_case(session, [known[name] for name in channels], chosen, references, people, options))
+            references = _references(chosen, structures)
+            rows.append(_row(session, [known[name] for name in channels], references, people, options))
     return Reading(
-        tuple(cases),
-        how=f"BIDS, {len(cases)} sessions with {', '.join(channels)}",
+        tuple(rows),
+        how=f"BIDS, {len(rows)} sessions with {', '.join(channels)}",
         classes={"mask": labels},
         modality=common_modality(channels),
         patients="the BIDS subject (sub-...)",
@@ -161,7 +161,7 @@ def _meant(folder: Folder, options: DatasetOptions) -> tuple[list[Scan], tuple[P
     if not is_meant:
         return usual, ()
     names = sorted({scan.channel for scan in images})
-    remedy = "To use them, bring them onto that grid, and list all images and masks in a table"
+    remedy = "To use them, bring them onto that grid, and list them in dataset.csv"
     note = Problem("warning", f"{listed(names)} left out", why="the masks lie on the grid of others", remedy=remedy)
     return [*masks, *mapped], (note,) if names else ()
 
@@ -210,17 +210,13 @@ def _chosen(masks: Sequence[Scan]) -> Sequence[Scan]:
     return [scan for scan in masks if scan.suffix == "dseg"] or masks
 
 
-def _references(
-    drawn: Sequence[Scan], labels: tuple[Label, ...], structures: Mapping[str, Label], options: DatasetOptions
-) -> Mapping[str, Callable[[], Any]]:
-    if not drawn:
-        return {}
+def _references(drawn: Sequence[Scan], structures: Mapping[str, Label]) -> Mapping[str, Cell]:
     if not structures:
-        return label_maps(tuple(scan.member.path for scan in drawn), labels, options.read, options.kinds)
+        return mask_cells({"": [scan.member.path for scan in drawn]} if drawn else {})
     by_label: dict[str, list[Path]] = {}
     for scan in drawn:
         by_label.setdefault(scan.label, []).append(scan.member.path)
-    return {"mask": structure_map(by_label, structures, options)}
+    return {"mask": structure_cell(by_label)} if drawn else {}
 
 
 def _is_in_site(folders: Sequence[str]) -> bool:
@@ -228,25 +224,23 @@ def _is_in_site(folders: Sequence[str]) -> bool:
     return len(folders) > 1 and folders[0].lower() not in NOT_SITES and bool(SUBJECT.fullmatch(folders[1]))
 
 
-def _case(
+def _row(
     session: str,
     images: Sequence[Scan],
-    masks: Sequence[Scan],
-    references: Mapping[str, Callable[[], Any]],
-    people: dict[str, dict[str, Any]],
+    references: Mapping[str, Cell],
+    people: Mapping[str, Mapping[str, Any]],
     options: DatasetOptions,
-) -> CaseFiles:
+) -> CaseRow:
     number = images[0].entities["sub"]
     words = [modality_word(options.modality or scan.suffix) for scan in images]
     names = [scan.channel for scan in images] if len(images) > 1 else ["image"]
-    return CaseFiles(
+    return CaseRow(
         session,
-        readers([scan.member for scan in images], names, options, words),
+        image_cells([scan.member for scan in images], names, words),
         references,
-        files=tuple(scan.member.path for scan in (*images, *masks)),
+        split=images[0].member.split,
         patient=f"sub-{number}",
         covariates=people.get(f"sub-{number}", people.get(number, {})),
-        split=images[0].member.split,
     )
 
 
@@ -260,8 +254,7 @@ def _check_pipelines(folder: Folder, masks: Sequence[Scan]) -> None:
         raise DatasetError(
             f"{session} has masks of {len(pipelines)} sources ({', '.join(sorted(pipelines))})",
             str(folder.root),
-            "Keep the masks of one source, and move the others out of the folder; or list images and masks in a table "
-            "with the columns image and mask, and give the table",
+            "Keep the masks of one source, and move the others out of the folder",
         )
 
 
@@ -273,7 +266,7 @@ def _check_images(folder: Folder, images: Sequence[Scan], masks: Sequence[Scan])
         if len(named) > 1:
             of_images = listed(sorted("_".join(one) or "none" for one in named))
             problem = f"{session} has masks of several images ({of_images})"
-            remedy = "Keep those of one image, or list images and masks in a table with the columns image and mask"
+            remedy = "Keep those of one image"
             raise DatasetError(problem, str(folder.root), remedy)
 
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files.layouts.cases.boxes import Annotation, Drawn, by_file_name, image_named, load_boxes, names_in
+from isocenter.files.layouts.cases.boxes import Annotation, Drawn, by_file_name, image_named, names_in
 from isocenter.files.layouts.cases.classes import name_classes
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.join import split_column, split_of
-from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.cases.table import (
     LOOKED_AT,
     PATIENT_COLUMNS,
@@ -31,10 +29,10 @@ from isocenter.files.layouts.cases.table import (
     number,
     read_table,
 )
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Layout, Reading, left_out
 from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.modality import modality_word
-from isocenter.values import Problem, table_columns
+from isocenter.values import CaseRow, Cell, Problem, table_columns
 
 # Column names that are understood without --column, in any case, blanks as underscores.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -65,7 +63,7 @@ OPEN = (("x", "y"), ("bbox_x", "bbox_y"))
 SIZES = {"x1": "width", "y1": "height", "z1": "depth"}
 Rows = list[tuple[int, Mapping[str, Any]]]  # (row as a spreadsheet counts, its cells)
 Key = TypeVar("Key")  # what stands for an image
-Named = list[tuple[CaseFiles, str | None]]  # (image, its name in the table)
+Named = list[tuple[CaseRow, str | None]]  # (image, its name in the table)
 NEEDED = ("image", "label", *table_columns(2))
 
 
@@ -95,17 +93,18 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     inside = Folder(table.path.parent) if folder.is_file else folder
     images, missing, named = _images(table, rows, inside, options)
     hidden = named.reading.patients if named else ""  # people of DICOM are not called by their names
-    cases = []
-    for case, name in images:
-        if name is None and folder.is_file:
-            continue
-        cases.append(case if name is None else _boxed(case, table, column, name, rows[name], own[name], called, named))
+    made = [
+        row if name is None else _boxed(row, table, column, name, rows[name], own[name], named)
+        for row, name in images
+        if name is not None or not folder.is_file
+    ]
     count = sum(len(annotation.boxes) for annotation in own.values())
     return Reading(
-        tuple(cases),
+        tuple(made),
         how=f"table {table.path.name}: {counted(count, 'box', 'boxes')} on "
         + counted(sum(name is not None for _, name in images), "image"),
         classes={"boxes": classes},
+        drawn=DrawnNames(called, settings=column),
         modality=options.modality or (named.reading.modality if named else None),
         patients=hidden or (f"column {column['patient']} of {table.path.name}" if "patient" in column else ""),
         patient_column=None if hidden else column.get("patient"),
@@ -122,27 +121,30 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     )
 
 
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    """settings: {role: column}"""
+    table = _without_nothing(read_table(path), settings)
+    return {name: annotation_in(path, settings, rows) for name, rows in _by_image(table, settings).items()}
+
+
 def _boxed(
-    case: CaseFiles,
+    image: CaseRow,
     table: Table,
     column: Mapping[str, str],
     name: str,
     rows: Rows,
     own: Annotation,
-    called: Mapping[str, str],
     named: NamedCases | None,
-) -> CaseFiles:
+) -> CaseRow:
     """An image with its boxes, and what else its rows say."""
     patient, split = (_common(table.path, column, role, name, rows) for role in ("patient", "split"))
-    boxes = partial(load_boxes, own, called, next(iter(case.images.values())))
     is_stated = column.get("patient") != column["image"] and not names_nobody(patient)
     stated = patient if is_stated else None
     return replace(
-        case,
-        references={**case.references, "boxes": boxes},
-        key=own.digest,
-        split=split_of(split) or case.split,
-        patient=named.person(case, stated) if named and case.patient and stated else case.patient or patient,
+        image,
+        references={**image.references, "boxes": Cell((table.path,), "box_table", name, known=own)},
+        split=split_of(split) or image.split,
+        patient=named.person(image, stated) if named and image.patient and stated else image.patient or patient,
     )
 
 
@@ -166,15 +168,10 @@ def _images(
     by_path, missing = _of_files(table, names, folder)
     modality = modality_word(options.modality)
     cases = [
-        CaseFiles(
-            member.name,
-            {"image": partial(load_image, member.path, options.read, modality)},
-            files=(member.path,),
-            split=member.split,
-        )
+        CaseRow(member.name, {"image": Cell((member.path,), modality=modality)}, split=member.split)
         for member in folder.images
     ]
-    return [(case, by_path.get(case.files[0])) for case in cases], missing, None
+    return [(case, by_path.get(case.paths[0])) for case in cases], missing, None
 
 
 def _of_dicom(table: Table, names: Iterable[str], named: NamedCases) -> tuple[Named, list[str]]:
@@ -190,7 +187,7 @@ def _of_dicom(table: Table, names: Iterable[str], named: NamedCases) -> tuple[Na
             _name_once(by_case, found[0].name, name, table)
         else:
             missing.append(name)
-    return [(case, by_case.get(case.name)) for case in named.reading.cases], missing
+    return [(case, by_case.get(case.name)) for case in named.reading.rows], missing
 
 
 def _of_files(table: Table, names: Iterable[str], folder: Folder) -> tuple[dict[Path, str], list[str]]:
@@ -388,4 +385,5 @@ LAYOUT = Layout(
     over=frozenset(
         {"manifest", "plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders", "dicom_folder"}
     ),
+    annotations=_annotations,
 )

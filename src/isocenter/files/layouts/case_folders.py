@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,23 @@ from isocenter.errors import DatasetError, IsocenterError, counted, listed
 from isocenter.files.layouts import suffix_masks
 from isocenter.files.layouts.cases.classes import mask_labels, name_classes
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import given, load_mask, masks_by_reader
+from isocenter.files.layouts.cases.load import load_mask, mask_cells, structure_cell
 from isocenter.files.layouts.cases.pairs import (
     FORMAT_ENDING,
     MASK_NAME,
     Key,
     class_names,
+    image_cells,
     parted_by_words,
-    readers,
     says_image,
     without_image,
 )
-from isocenter.files.layouts.cases.structures import structure_labels, structure_map, without_structure
+from isocenter.files.layouts.cases.structures import structure_labels, without_structure
 from isocenter.files.layouts.cases.unnamed_masks import drawn_kinds, label_maps_among, masks_among, pictures_of_slices
 from isocenter.files.layouts.image_folders import IMAGES, LABELS, within_images
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import Label, Problem
+from isocenter.values import CaseRow, Label, Problem
 
 WORDS = re.compile(r"[\W_]+")
 # More kinds of image than this in one folder are cases; more than so many where folders of several cases hold the same
@@ -103,17 +102,17 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     is_drawn = any(case.masks for case in by_key.values())
     labels = tuple(structures.values()) or (mask_labels(folder, options) if is_drawn else ())
     classes, called = name_classes(class_names(by_key, drawn=is_drawn), folder, options, declare=not is_drawn)
-    cases, bare, partly = [], [], []
+    rows, bare, partly = [], [], []
     for key, case in by_key.items():
         if not case.images:
             bare.append(key.name)
         elif case.masks and not set(structures) <= set(case.masks):
             partly.append(key.name)
         else:
-            cases.append(_case(key, case, names, labels, structures, called, options))
+            rows.append(_row(key, case, names, structures, called, options))
     return Reading(
-        tuple(cases),
-        how=f"a folder per case, {counted(len(cases), 'case')}, with {listed(names)}{_by_values(drawn)}",
+        tuple(rows),
+        how=f"a folder per case, {counted(len(rows), 'case')}, with {listed(names)}{_by_values(drawn)}",
         classes={"mask": labels, "class": classes},
         modality=options.modality or common_modality(names),
         channels=tuple(names) if len(names) > 1 else (),
@@ -121,38 +120,25 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     )
 
 
-def _case(
+def _row(
     key: Key,
     case: CaseFolder,
     names: Sequence[str],
-    labels: tuple[Label, ...],
     structures: Mapping[str, Label],
     called: Mapping[str, str],
     options: DatasetOptions,
-) -> CaseFiles:
+) -> CaseRow:
     own = [name for name in names if name in case.images]
-    members = [case.images[name] for name in own]
-    drawn = {name: tuple(m.path for m in case.masks[name]) for name in structures or case.masks if name in case.masks}
-    references: dict[str, Callable[[], Any]] = {}
-    if structures and drawn:
-        references["mask"] = structure_map(drawn, structures, options)
-    elif drawn:
-        references |= masks_by_reader(drawn, labels, options.read, options.kinds)
+    drawn = {name: [m.path for m in case.masks[name]] for name in structures or case.masks if name in case.masks}
+    references: dict[str, Any] = {"mask": structure_cell(drawn)} if structures and drawn else {**mask_cells(drawn)}
     if called:
-        references["class"] = partial(given, called[key.folders[0]])
-    return CaseFiles(
-        key.name,
-        readers(
-            members,
-            own if len(names) > 1 else ["image"],
-            options,
-            [modality_word(options.modality or name) for name in own],
-        ),
-        references,
-        files=(*(member.path for member in members), *(path for paths in drawn.values() for path in paths)),
-        key=called[key.folders[0]] if called else "",
-        split=key.split,
+        references["class"] = called[key.folders[0]]
+    cells = image_cells(
+        [case.images[name] for name in own],
+        own if len(names) > 1 else ["image"],
+        [modality_word(options.modality or name) for name in own],
     )
+    return CaseRow(key.name, cells, references, split=key.split)
 
 
 def _cases(folder: Folder, options: DatasetOptions) -> tuple[dict[Key, CaseFolder], list[str]]:
@@ -259,7 +245,7 @@ def _check_versions(cases: Iterable[CaseFolder]) -> None:
         if again := next((name for name, parents in by_name.items() if len(parents) > 1), None):
             parents = sorted(by_name[again])
             problem = f"holds {again} in each of {listed([parent.name for parent in parents])}: only one can be meant"
-            remedy = "Move the others out of the data set, or list images and masks in a table"
+            remedy = "Move the others out of the data set"
             raise DatasetError(problem, str(parents[0].parent), remedy)
 
 
@@ -272,7 +258,7 @@ def _check_label_maps(cases: Collection[CaseFolder], drawn: Sequence[str], optio
     maps = [member.path for name in drawn if len(drawn) > 1 for member in first.masks.get(name, ())]
     if any(load_mask((path,), (), options.read).data.max() > 1 for path in maps):
         problem = f"{listed(drawn)} are label maps by their values, each with several numbers: only one can be meant"
-        remedy = "Move the others out of the data set, or list images and masks in a table"
+        remedy = "Move the others out of the data set"
         raise DatasetError(problem, str(maps[0].parent), remedy)
     kinds: dict[str, list[Member]] = defaultdict(list)
     for name, member in ((name, one) for case in cases if first.masks for name, one in case.images.items()):
@@ -283,7 +269,7 @@ def _check_label_maps(cases: Collection[CaseFolder], drawn: Sequence[str], optio
         problem = f"{listed(found)} would be an image of each case, and looks like a label map"
         remedy = (
             "Move it out of the data set, or call it a mask (liver_mask) if it shows a structure; to show it to the "
-            "network, list images and masks in a table"
+            "network, list it in dataset.csv"
         )
         raise DatasetError(problem, str(doubtful[found[0]][0].path.parent), remedy)
 
@@ -314,9 +300,7 @@ def _check_structures(cases: Collection[CaseFolder], options: DatasetOptions) ->
         problem = (
             f"{maps[0].name} is one of {len(names)} masks of the case ({listed(names)}), and holds several numbers"
         )
-        remedy = (
-            "Keep the one that is meant and move the others out of the data set, or list images and masks in a table"
-        )
+        remedy = "Keep the one that is meant and move the others out of the data set"
         raise DatasetError(problem, str(maps[0].parent), remedy)
 
 

@@ -9,29 +9,27 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import PurePosixPath
 
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts.cases.classes import Stated, name_classes, placeholder_notes, placeholders
 from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
-from isocenter.files.layouts.cases.load import given
 from isocenter.files.layouts.cases.pairs import (
     LABEL_NAME,
     Key,
     class_names,
+    image_cells,
     is_called_mask,
-    readers,
     refuse_formats,
     says_image,
 )
 from isocenter.files.layouts.cases.table import MOST_CLASSES, TABLE_SUFFIXES, read_table, states_references
 from isocenter.files.layouts.cases.unnamed_masks import drawn_folders, masks_among, pictures_of_slices
 from isocenter.files.layouts.image_folders import BY_HAND, IMAGES, LABELS, within_images
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
 from isocenter.files.patients import are_named_people, are_numbered_people
-from isocenter.values import Problem
+from isocenter.values import CaseRow, Problem
 
 # Names of the files of a case.
 MOST_KINDS = 8
@@ -92,13 +90,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     names = {member.folders[0] for member in members} - {*unlabelled}
     classes, called = name_classes(names, folder, options, declare=by_folder)
     modality = modality_word(options.modality)
-    cases = tuple(
-        CaseFiles(
+    rows = tuple(
+        CaseRow(
             member.name,
-            readers([member], ["image"], options, [modality]),
-            {"class": partial(given, called[name])} if (name := member.folders[0]) in called else {},
-            files=(member.path,),
-            key=called.get(name, ""),
+            image_cells([member], ["image"], [modality]),
+            {"class": called[name]} if (name := member.folders[0]) in called else {},
             split=member.split,
         )
         for member in members
@@ -107,7 +103,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     note = Problem("note", f"{loose} images lie in no class folder", why="they are not read")
     problems = (note,) if loose > 0 else ()
     return Reading(
-        cases,
+        rows,
         how=f"a folder for each class: {', '.join(label.name for label in classes)}",
         classes={"class": classes},
         problems=(

@@ -45,7 +45,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError("holds no JSON file of images and annotations", str(folder.root), "Name another --layout")
     parts = _parts(files)
     listed = [entry for member in files for entry in listed_in(member.path, parts.get(member.path))]
-    return read_listed(listed, folder, options, what="COCO", usual="boxes", words=_words)
+    return read_listed(listed, folder, options, part="coco", what="COCO", usual="boxes", words=_words)
 
 
 def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
@@ -71,6 +71,11 @@ def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"is not a list of boxes or outlines in COCO's format ({type(error).__name__}: {error})"
         raise DatasetError(problem, str(path), "Correct it") from error
+
+
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    del settings
+    return {entry.name: entry.annotation for entry in listed_in(path)}
 
 
 def _number(stated: Any) -> str:
@@ -182,4 +187,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    annotations=_annotations,
 )

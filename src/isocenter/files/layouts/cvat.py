@@ -52,6 +52,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         listed,
         folder,
         options,
+        part="cvat",
         what="CVAT",
         usual="mask" if outlined else "boxes",
     )
@@ -78,6 +79,11 @@ def listed_in(path: Path, root: Element) -> list[Listed]:
             raise DatasetError(problem, str(path), "Export it anew as CVAT for images 1.1") from error
         listed.append(Listed(name, annotation, SPLIT_WORDS.get((image.get("subset") or "").lower())))
     return listed
+
+
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    del settings
+    return {entry.name: entry.annotation for entry in listed_in(path, parsed(path))}
 
 
 def _drawn(image: Element, size: tuple[int, int], path: Path) -> list[Drawn]:
@@ -139,4 +145,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    annotations=_annotations,
 )

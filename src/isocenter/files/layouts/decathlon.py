@@ -5,22 +5,21 @@ Antonelli et al., Nature Communications 2022, doi:10.1038/s41467-022-30695-9
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, stem_of
-from isocenter.files.layouts.cases.load import label_maps, load_frame, load_image
+from isocenter.files.layouts.cases.load import mask_cells
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.nnunet import channel_names
 from isocenter.files.layouts.nnunet import fits as fits_nnunet
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.files.storage.sidecar import is_named_inside
-from isocenter.values import Image, Problem, Split
+from isocenter.values import CaseRow, Cell, Problem, Split
 
 # Lists of pairs, and the part that they are where both are there.
 PARTS: dict[str, Split] = {"training": "train", "validation": "val"}
@@ -47,7 +46,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     for entry in described.get("test") or []:
         is_pair = _entry(entry, where)[1] is not None
         entries += [("test" if is_pair else None, entry)] if is_pair or not options.references else []
-    cases, missing, known = [], [], dict[str, Split | None]()
+    rows, missing, known = [], [], dict[str, Split | None]()
     for split, entry in entries:
         image, label = _entry(entry, where)
         if known.setdefault(image, split) != split and options.references:
@@ -58,11 +57,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         if not all(path.is_file() for path in paths):
             missing.append(name)
             continue
-        drawn = label_maps(tuple(paths[1:]), labels, options.read, options.kinds) if label is not None else {}
+        drawn = mask_cells({"": paths[1:]} if label is not None else {})
         part = split if parted or split == "test" else None
-        cases.append(CaseFiles(name, _images(paths[0], names, options), drawn, files=tuple(paths), split=part))
+        rows.append(CaseRow(name, _images(paths[0], names, options), drawn, split=part))
     return Reading(
-        tuple(cases),
+        tuple(rows),
         how=f"Decathlon dataset.json, channels {', '.join(names)}",
         classes={"mask": labels},
         modality=common_modality(names),
@@ -72,7 +71,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
                 f"{counted(len(missing), 'listed case lacks', 'listed cases lack')} a file",
                 "Get the files again",
             ),
-            *(_unlisted(folder, {path for case in cases for path in case.files}) if options.references else ()),
+            *(_unlisted(folder, {path for row in rows for path in row.paths}) if options.references else ()),
         ),
     )
 
@@ -87,14 +86,11 @@ def _unlisted(folder: Folder, known: Collection[Path]) -> tuple[Problem, ...]:
     return left_out(names, what, "List them, under test if they are that part", "warning")
 
 
-def _images(path: Path, names: tuple[str, ...], options: DatasetOptions) -> dict[str, Callable[[], Image]]:
+def _images(path: Path, names: Sequence[str], options: DatasetOptions) -> dict[str, Cell]:
     words = [modality_word(options.modality or name) for name in names]
-    if len(names) == 1:
-        return {names[0]: partial(load_image, path, options.read, words[0])}
-    return {
-        name: partial(load_frame, path, frame, len(names), options.read, word)
-        for frame, (name, word) in enumerate(zip(names, words, strict=True))
-    }
+    keys = [f"{frame}/{len(names)}" for frame in range(len(names))] if len(names) > 1 else [""]
+    each = zip(names, keys, words, strict=True)
+    return {name: Cell((path,), "frame" if key else "", key, modality=word) for name, key, word in each}
 
 
 def _entry(entry: Any, where: str) -> tuple[str, str | None]:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from isocenter.errors import listed
 from isocenter.files.layouts import cases
 from isocenter.files.layouts.cases.classes import name_classes
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import given
 from isocenter.files.layouts.cases.pairs import Key, class_names, is_called_mask
 from isocenter.files.layouts.cases.table import MOST_CLASSES
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.patients import are_named_people
-from isocenter.values import Problem
+from isocenter.values import CaseRow, Problem
 
 # Patients that each folder has to hold for a class.
 FEWEST_PATIENTS = 2
@@ -35,13 +33,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     # Through the index, which imports pydicom only now: half a second, and every folder is asked whether it is DICOM.
     reading = cases.read_dicom(folder, options)
-    is_drawn = any(case.references for case in reading.cases) or any(is_called_mask(one.path) for one in folder.images)
+    is_drawn = any(row.references for row in reading.rows) or any(is_called_mask(one.path) for one in folder.images)
     if folder.is_file or not options.references or is_drawn:
         return reading
     placed = {member.path: member for member in folder.members}
-    members = [placed.get(case.files[0]) if case.files else None for case in reading.cases]
+    members = [placed.get(row.paths[0]) for row in reading.rows]
     known = [member for member in members if member is not None]
-    if len(known) < len(members) or not _are_classes(reading.cases, known):
+    if len(known) < len(members) or not _are_classes(reading.rows, known):
         return reading
     classes, called = name_classes({member.folders[0] for member in known}, folder, options)
     names = [label.name for label in classes]
@@ -49,14 +47,14 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     remedy = "If they are no classes, give a table with labels; if they are, nothing needs to be done"
     return replace(
         reading,
-        cases=tuple(_classed(case, member, called) for case, member in zip(reading.cases, known, strict=True)),
+        rows=tuple(_classed(row, member, called) for row, member in zip(reading.rows, known, strict=True)),
         how=f"{reading.how}; a folder for each class: {', '.join(names)}",
         classes={**reading.classes, "class": classes},
         problems=(*reading.problems, Problem("warning", what, why=why, remedy=remedy)),
     )
 
 
-def _are_classes(series: Sequence[CaseFiles], members: Sequence[Member]) -> bool:
+def _are_classes(series: Sequence[CaseRow], members: Sequence[Member]) -> bool:
     """Whether the first folders hold several patients each, none of whom is in two, and are not called as people."""
     names = class_names(Key(member.folders, member.stem) for member in members)
     people: dict[str, set[str]] = defaultdict(set)
@@ -67,9 +65,8 @@ def _are_classes(series: Sequence[CaseFiles], members: Sequence[Member]) -> bool
     return 0 < len(names) <= MOST_CLASSES and apart and several and not are_named_people(names)
 
 
-def _classed(case: CaseFiles, member: Member, called: Mapping[str, str]) -> CaseFiles:
-    name = called[member.folders[0]]
-    return replace(case, references={"class": partial(given, name)}, key=name, split=case.split or member.split)
+def _classed(row: CaseRow, member: Member, called: Mapping[str, str]) -> CaseRow:
+    return replace(row, references={"class": called[member.folders[0]]}, split=row.split or member.split)
 
 
 LAYOUT = Layout("dicom_folder", "a folder of DICOM series", fits, read, over=frozenset({"plain_images"}))

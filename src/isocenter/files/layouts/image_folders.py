@@ -17,7 +17,7 @@ from isocenter.files.layouts import nnunet
 from isocenter.files.layouts.cases.classes import described_channels, mask_labels, name_classes
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.join import part_named
-from isocenter.files.layouts.cases.load import given, masks_by_reader
+from isocenter.files.layouts.cases.load import mask_cells, structure_cell
 from isocenter.files.layouts.cases.pairs import (
     LABEL_NAME,
     READER_FOLDER,
@@ -27,13 +27,13 @@ from isocenter.files.layouts.cases.pairs import (
     by_channel,
     by_reader,
     class_names_of_pairs,
+    image_cells,
     number_of,
     one_each,
     owner_of,
     owners_of,
     pair,
     parted_by_words,
-    readers,
     respelt,
     with_owner,
 )
@@ -41,14 +41,13 @@ from isocenter.files.layouts.cases.structures import (
     by_folder_of_masks,
     by_structure,
     structure_labels,
-    structure_map,
     without_structure,
 )
 from isocenter.files.layouts.cases.table import states_references
 from isocenter.files.layouts.cases.unnamed_masks import LOOSE, drawn_folders, folder_at, folder_words
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality_word
-from isocenter.values import Label, Problem, Split
+from isocenter.values import CaseRow, Cell, Problem, Split
 
 IMAGES = {"images", "image", "imgs", "img", "imagestr", "imagesva", "imagesval", "imagests"}
 LABELS = {
@@ -125,16 +124,16 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     labels = tuple(structures.values()) or (mask_labels(folder, options) if masks else ())
     classes, called = name_classes(class_names_of_pairs(pairs), folder, options, declare=not masks)
     modality = options.modality or common_modality(roles.contrasts or described_channels(folder))
-    masks_of = partial(_of_structures, parts, structures) if structures else partial(_of_readers, people, labels)
-    cases = tuple(_case(one, shown, masks_of, called, modality, options) for one in pairs)
+    masks_of = partial(_of_structures, parts) if structures else partial(_of_readers, people)
+    rows = tuple(_row(one, shown, masks_of, called, modality) for one in pairs)
     names = tuple(sorted(set(people.values())))
     return Reading(
-        cases,
-        how=f"images and labels of the same name, {counted(len(cases), 'case')}",
+        rows,
+        how=f"images and labels of the same name, {counted(len(rows), 'case')}",
         classes={"mask": labels, "class": classes},
         modality=modality,
         readers=names if len(names) > 1 else (),
-        channels=tuple(sorted({name for one in cases for name in one.images})) if channels else (),
+        channels=tuple(sorted({name for one in rows for name in one.images})) if channels else (),
         problems=(*lost, *without_structure(partly, structures), *_outside(folder, roles)),
     )
 
@@ -147,21 +146,16 @@ def within_images(members: tuple[Member, ...]) -> tuple[Member, ...]:
     return tuple(replace(member, folders=member.folders[1:]) for member in members)
 
 
-# The functions that read the references of one image from its masks.
-References = dict[str, Callable[[], Any]]
-MasksOf = Callable[[DatasetOptions, Sequence[Member]], References]
+# The references of one image by its masks.
+MasksOf = Callable[[Sequence[Member]], Mapping[str, Cell]]
 
 
-def _of_readers(
-    people: Mapping[Member, str], labels: tuple[Label, ...], options: DatasetOptions, masks: Sequence[Member]
-) -> References:
-    return {**masks_by_reader(_paths_by(people, masks), labels, options.read, options.kinds)}
+def _of_readers(people: Mapping[Member, str], masks: Sequence[Member]) -> Mapping[str, Cell]:
+    return mask_cells(_paths_by(people, masks))
 
 
-def _of_structures(
-    parts: Mapping[Member, str], structures: Mapping[str, Label], options: DatasetOptions, masks: Sequence[Member]
-) -> References:
-    return {"mask": structure_map(_paths_by(parts, masks), structures, options)} if masks else {}
+def _of_structures(parts: Mapping[Member, str], masks: Sequence[Member]) -> Mapping[str, Cell]:
+    return {"mask": structure_cell(_paths_by(parts, masks))} if masks else {}
 
 
 def _paths_by(names: Mapping[Member, str], masks: Sequence[Member]) -> dict[str, list[Path]]:
@@ -172,27 +166,15 @@ def _paths_by(names: Mapping[Member, str], masks: Sequence[Member]) -> dict[str,
     return paths
 
 
-def _case(
-    files: Pair,
-    shown: Mapping[Member, str],
-    masks_of: MasksOf,
-    called: dict[str, str],
-    modality: str | None,
-    options: DatasetOptions,
-) -> CaseFiles:
+def _row(
+    files: Pair, shown: Mapping[Member, str], masks_of: MasksOf, called: Mapping[str, str], modality: str | None
+) -> CaseRow:
     names = [shown.get(member, "image") for member in files.images]
-    references = masks_of(options, files.masks)
-    name = called[files.key.folders[0]] if called else ""
+    references: dict[str, Any] = {**masks_of(files.masks)}
     if called:
-        references["class"] = partial(given, name)
-    return CaseFiles(
-        files.name,
-        readers(files.images, names, options, [modality_word(modality or one) for one in names]),
-        references,
-        files=tuple(member.path for member in (*files.images, *files.masks)),
-        key=name,
-        split=files.key.split,
-    )
+        references["class"] = called[files.key.folders[0]]
+    cells = image_cells(files.images, names, [modality_word(modality or one) for one in names])
+    return CaseRow(files.name, cells, references, split=files.key.split)
 
 
 def _with_word_of_labels(folder: Folder, names: Collection[str], words: Collection[str]) -> set[str]:
@@ -230,7 +212,7 @@ def _refuse_twice(images: Sequence[tuple[Key, Member]], folder: Folder) -> None:
         if (other := known.setdefault((key, member.path.name), member)) is not member:
             places = listed(one.path.parent.relative_to(folder.root).as_posix() for one in (other, member))
             problem = f"two images are called {member.path.name} ({places}), and masks may be of either"
-            raise DatasetError(problem, str(folder.root), "Rename them, or list images and masks in a table")
+            raise DatasetError(problem, str(folder.root), "Rename them")
 
 
 class _Roles:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ from isocenter.files.format import ReadOptions
 from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.join import split_of
-from isocenter.files.layouts.cases.load import load_image, load_mask
+from isocenter.files.layouts.cases.load import load_mask
 from isocenter.files.layouts.cases.table import Table, covariates_of, read_table
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
-from isocenter.files.layouts.manifest_rows import files_of, plain
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.manifest_rows import plain
 from isocenter.files.modality import modality_word
 from isocenter.files.storage.csv_text import read_given_table
-from isocenter.values import Correspondence, Floats, Label, patients_of_pair
+from isocenter.values import CaseRow, Cell, Correspondence, Floats, Label, patients_of_pair
 
 FIXED, MOVING = "fixed", "moving"
 SIDES = (FIXED, MOVING)
@@ -49,36 +48,27 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Each pair as a case of two images; pairs that name a missing file are left out."""
     table, labels = _table_of(folder), mask_labels(folder, options)
     rows = _rows(table) if table is not None else _of_names(folder)
-    modality, cases, missing = modality_word(options.modality), list[CaseFiles](), list[str]()
+    modality, made, missing = modality_word(options.modality), list[CaseRow](), list[str]()
     for name, sides, stated in rows:
-        files = [sides[side]["image"] for side in SIDES]
-        files += [path for own in sides.values() for what, path in own.items() if what != "image"]
+        known = {f"{side}_{what}": path for side in SIDES for what, path in sides[side].items() if what != "image"}
+        files = [*(sides[side]["image"] for side in SIDES), *known.values()]
         if lost := [path.name for path in files if not path.exists()]:
             missing.append(f"{name} ({', '.join(lost)})")
             continue
-        images = {side: partial(load_image, sides[side]["image"], options.read, modality) for side in SIDES}
-        known = {"field": partial(_correspondence, sides, labels, options.read)}
-        cases.append(CaseFiles(name, images, known, files=_first_of_each(files), **stated))
+        places = {side: sides[side]["image"] for side in SIDES}
+        images = {side: Cell((path,), "folder" * path.is_dir(), modality=modality) for side, path in places.items()}
+        field = Cell(tuple(known.values()), "field", names=tuple(known))
+        made.append(CaseRow(name, images, {"field": field}, **stated))
     how = f"table {table.path.name} with a row for each pair" if table is not None else "x_fixed_image, x_moving_image"
     what = f"{counted(len(missing), 'pair names', 'pairs name')} files that are not there"
     return Reading(
-        tuple(cases),
+        tuple(made),
         how=how,
         classes={"field": labels},
         patients="" if table is None else f"column patient of {table.path.name}, else each image stands for itself",
         channels=SIDES,
         tables=() if table is None else (table.path,),
         problems=left_out(missing, what, "Correct the paths, which are relative to the table"),
-    )
-
-
-def _first_of_each(files: Sequence[Path]) -> tuple[Path, ...]:
-    """All files of a pair, the first one of each image before all others: by these a pair is known again."""
-    each = [tuple(files_of(path)) for path in files]
-    return (
-        *(one[0] for one in each[:2]),
-        *(path for one in each[:2] for path in one[1:]),
-        *(p for one in each[2:] for p in one),
     )
 
 
@@ -110,7 +100,6 @@ def _rows(table: Table) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
             "split": split_of(row.get("split")),
             "patient": patients_of_pair(*stems) if patient is None else str(patient),
             "covariates": covariates_of(row, set(KNOWN)),
-            "key": FIXED.join(stems),
         }
         name = row.get("id")
         yield plain(name) if name is not None else f"{stems[1]}_on_{stems[0]}", sides, stated
@@ -137,7 +126,12 @@ def _of_names(folder: Folder) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
             yield name, sides, {"split": splits[sides[FIXED]["image"]]}
 
 
-def _correspondence(sides: Sides, labels: tuple[Label, ...], options: ReadOptions) -> Correspondence:
+def load_correspondence(cell: Cell, labels: tuple[Label, ...], options: ReadOptions) -> Correspondence:
+    """What is known of both images of a pair: the label maps and points that a cell names."""
+    sides: dict[str, dict[str, Path]] = {side: {} for side in SIDES}
+    for name, path in zip(cell.names, cell.paths, strict=True):
+        side, _, what = name.partition("_")
+        sides[side][what] = path
     masks = {side: load_mask((own["mask"],), labels, options) for side, own in sides.items() if "mask" in own}
     points = _points(sides) if any("points" in own for own in sides.values()) else (None, None)
     return Correspondence(masks.get(FIXED), masks.get(MOVING), *points)
@@ -146,7 +140,8 @@ def _correspondence(sides: Sides, labels: tuple[Label, ...], options: ReadOption
 def _points(sides: Sides) -> tuple[Floats, Floats]:
     """The points of both images in one order, by their names; DatasetError for one that only one image has."""
     tables = {}
-    for side, own in sides.items():
+    for side in SIDES:
+        own = sides[side]
         if "points" not in own:
             where = str(next(one["points"] for one in sides.values() if "points" in one))
             raise DatasetError(f"the {side} image has no points", where, f"Give {side}_points too")

@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from isocenter.errors import DatasetError, UsageError, counted, listed
+from isocenter.errors import DatasetError, IsocenterError, UsageError, counted, listed
 from isocenter.files.layouts.cases.assembly import assemble
 from isocenter.files.layouts.cases.classes import declared_background
 from isocenter.files.layouts.cases.folder import PACKED, Folder
 from isocenter.files.layouts.cases.frames import by_frame
 from isocenter.files.layouts.cases.orientation import on_upright_pixels
 from isocenter.files.layouts.cases.table import SPREADSHEETS
-from isocenter.files.layouts.layout import DatasetOptions, Layout
+from isocenter.files.layouts.dataset_rows import read_rows
+from isocenter.files.layouts.dataset_table import completed, declared_beside, head, own_table, table_in_memory
+from isocenter.files.layouts.layout import LAYOUTS, DatasetOptions, Layout, Reading, load_layout
 from isocenter.files.modality import asked_modality
 from isocenter.files.storage.json_text import load_json
-from isocenter.values import Dataset
-
-LAYOUTS: dict[str, str] = {
-    "image_pairs": "isocenter.files.layouts.image_pairs:LAYOUT",
-    "nnunet": "isocenter.files.layouts.nnunet:LAYOUT",
-    "decathlon": "isocenter.files.layouts.decathlon:LAYOUT",
-    "bids": "isocenter.files.layouts.bids:LAYOUT",
-    "image_folders": "isocenter.files.layouts.image_folders:LAYOUT",
-    "object_masks": "isocenter.files.layouts.object_masks:LAYOUT",
-    "suffix_masks": "isocenter.files.layouts.suffix_masks:LAYOUT",
-    "case_folders": "isocenter.files.layouts.case_folders:LAYOUT",
-    "class_folders": "isocenter.files.layouts.class_folders:LAYOUT",
-    "voc": "isocenter.files.layouts.voc:LAYOUT",
-    "yolo": "isocenter.files.layouts.yolo:LAYOUT",
-    "labelme": "isocenter.files.layouts.labelme:LAYOUT",
-    "cvat": "isocenter.files.layouts.cvat:LAYOUT",
-    "via": "isocenter.files.layouts.via:LAYOUT",
-    "coco": "isocenter.files.layouts.coco:LAYOUT",
-    "box_table": "isocenter.files.layouts.box_table:LAYOUT",
-    "medmnist": "isocenter.files.layouts.medmnist:LAYOUT",
-    "manifest": "isocenter.files.layouts.manifest:LAYOUT",
-    "dicom_folder": "isocenter.files.layouts.dicom_folder:LAYOUT",
-    "plain_images": "isocenter.files.layouts.plain_images:LAYOUT",
-}
+from isocenter.values import Dataset, Frame
 
 WITHOUT_LABELS = "plain_images"
+# The name of a table in memory, in errors.
+FRAME = "table"
+BY_ROWS = (
+    "Or say it row by row: isocenter check DATA --out FOLDER writes dataset.csv, a row for each case; correct it, and "
+    "give it as DATA"
+)
 # What a summary of predictions calls itself.
 RESULTS = "isocenter.predictions"
 
@@ -54,10 +37,8 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
     understood in several ways.
     """
     path, options = Path(path), options or DatasetOptions()
-    if options.modality is not None:
-        options = replace(options, modality=asked_modality(options.modality))
-    if background := declared_background(options.labels):
-        options = replace(options, read=replace(options.read, background=background))
+    declared = declared_beside(path)
+    options = _checked(options if declared is None else completed(options, declared))
     if not path.exists():
         raise UsageError("there is no such file or folder", str(path), "Check the path")
     if _holds_results(path):
@@ -66,11 +47,38 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
     folder = Folder(path)
     if not folder.members:
         raise DatasetError("the folder is empty", str(path), "Choose the folder that holds the images")
-    folder, layout = _unwrapped(folder, options)
-    reading = layout.read(folder, options)
+    if declared is not None:
+        return _read(folder, read_rows(own_table(path, declared), folder, declared, options), options)
+    try:
+        folder, layout = _unwrapped(folder, options)
+        return _read(folder, layout.read(folder, options), options)
+    except DatasetError as error:
+        # What is wrong with one file is mended there; what a folder means can be said by its rows.
+        if not Path(error.where).is_dir():
+            raise
+        raise error.stating(remedy=f"{error.remedy.rstrip('.')}. {BY_ROWS}") from error
+
+
+def read_frame(frame: Frame, options: DatasetOptions | None = None) -> Dataset:
+    """The data set in a table in memory, with the columns of `dataset.csv` and paths from the working folder.
+
+    Raises DatasetError for a table without them, and what `read_dataset` raises of a table.
+    """
+    options, place = _checked(options or DatasetOptions()), Path(FRAME).absolute()
+    return _read(Folder(place), read_rows(table_in_memory(frame, place), Folder(place), {}, options), options)
+
+
+def _checked(options: DatasetOptions) -> DatasetOptions:
+    """The options with the modality by its code, and the background that the labels declare."""
+    modality = None if options.modality is None else asked_modality(options.modality)
+    background = declared_background(options.labels) or options.read.background
+    return replace(options, modality=modality, read=replace(options.read, background=background))
+
+
+def _read(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
+    """The data set of these rows."""
     if options.references:
-        as_stored = replace(options, read=replace(options.read, stored=True))
-        reading = on_upright_pixels(reading, partial(layout.read, folder, as_stored), options.exif, path)
+        reading = on_upright_pixels(reading, options, folder.root)
     dataset = assemble(folder, reading, options)
     return by_frame(dataset) if options.references else dataset
 
@@ -82,13 +90,6 @@ def _holds_results(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(record, dict) and record.get("schema") == RESULTS
-
-
-def load_layout(name: str) -> Layout:
-    """The layout of this name; its file is imported now."""
-    module, _, attribute = LAYOUTS[name].partition(":")
-    layout: Layout = getattr(importlib.import_module(module), attribute)
-    return layout
 
 
 def _unwrapped(folder: Folder, options: DatasetOptions) -> tuple[Folder, Layout]:
@@ -112,7 +113,7 @@ def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
     fitting = [layout for layout in map(load_layout, LAYOUTS) if layout.fits(folder, options)]
     meant = [one for one in fitting if not any(one.name in other.over for other in fitting)]
     if len(meant) > 1:
-        readings = "; ".join(f"{layout.name}: {layout.what}" for layout in meant)
+        readings = "; ".join(_as_rows(layout, folder, options) for layout in meant)
         remedy = "Choose one with --layout NAME" + (
             "" if options.kinds else ", or say what is to be learnt by --task NAME"
         )
@@ -134,6 +135,15 @@ def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
             _unknown(folder), str(folder.root), "Name the layout with --layout, or give a table of paths"
         )
     return meant[0]
+
+
+def _as_rows(layout: Layout, folder: Folder, options: DatasetOptions) -> str:
+    """A layout in words, with the first lines of the table that it would make of a folder."""
+    try:
+        lines = head(layout.read(folder, options).rows, folder.root)
+    except IsocenterError as error:
+        return f"{layout.name}: {layout.what}, which is refused ({error.problem})"
+    return f"{layout.name}: {layout.what}, as in {' / '.join(lines)}"
 
 
 def _unknown(folder: Folder) -> str:

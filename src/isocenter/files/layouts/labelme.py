@@ -12,7 +12,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,15 @@ from isocenter.files.layouts.cases.boxes import (
     by_file_name,
     ellipse,
     image_named,
-    names_in,
 )
 from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
-from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.cases.outlines import DrawnReferences
 from isocenter.files.layouts.cases.pairs import without_image
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.storage.json_text import load_json
 from isocenter.lazy import pil_image
+from isocenter.values import CaseRow, Cell
 
 SHAPES = re.compile(rb'"shapes"\s*:\s*\[')
 # Of many JSON files, such as the sidecars of BIDS, only so many are opened to know them.
@@ -84,17 +82,16 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     annotations = list(owners.values())
     made = DrawnReferences.of(annotations, "mask" if drawn_by_hand else "boxes", folder, options)
     modality = modality_word(options.modality)
-    cases = []
+    rows = []
     for image in folder.images:
-        loader, own = partial(load_image, image.path, options.read, modality), owners.get(image.path)
-        references = {} if own is None else made.readers(own, loader)
-        files = (image.path, *((own.path,) if own is not None else ()))
-        key = "" if own is None else str(sorted(names_in([own])))
-        cases.append(CaseFiles(image.name, {"image": loader}, references, files, key, image.split))
+        own = owners.get(image.path)
+        references = {} if own is None else made.cells("labelme", own)
+        rows.append(CaseRow(image.name, {"image": Cell((image.path,), modality=modality)}, references, image.split))
     return Reading(
-        tuple(cases),
+        tuple(rows),
         how=f"LabelMe: {made.counted(annotations)} on {counted(len(owners), 'image')}",
         classes=made.classes,
+        drawn=made.names,
         modality=modality,
         problems=(
             *without_image(lost),
@@ -132,6 +129,14 @@ def annotation_of(path: Path, record: Mapping[str, Any]) -> tuple[Annotation, bo
         problem = f"is not a file of outlines of LabelMe ({type(error).__name__}: {error})"
         raise DatasetError(problem, str(path), "Open and save it with LabelMe") from error
     return Annotation(path, (*outlined, *masks), size), without_area
+
+
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    del settings
+    record = _record(path)
+    if record is None:
+        raise DatasetError("is not a file of outlines of LabelMe", str(path), "Open and save it with LabelMe")
+    return {"": annotation_of(path, record)[0]}
 
 
 def _files(folder: Folder) -> list[Member]:
@@ -214,4 +219,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    annotations=_annotations,
 )

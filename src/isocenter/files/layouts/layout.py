@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 from isocenter.files.format import CaseNames, ReadOptions
 from isocenter.files.layouts.cases.folder import Folder
-from isocenter.values import Image, Label, Problem, Split
+from isocenter.values import CaseRow, Label, Problem
 
 # How patients of DICOM are known: a run's record of its data then says which key hid them.
 PSEUDONYMS = "the patient identifier in the files, hidden by this installation's key"
@@ -52,55 +53,57 @@ class DatasetOptions:
 
 
 @dataclass(frozen=True)
-class CaseFiles:
-    """The files of a case with the functions that read them; nothing is read yet.
-
-    name:       path without suffix relative to the data set, from which the id and the patient are made
-    images:     {channel: function that reads it}
-    references: {kind: function that reads it}
-    aliases:    what a table may call it beside its name and files, alone or with others: UIDs and accession number
-    slices:     each of its files as a case, of a series of DICOM; None where it has one file
-    """
-
-    name: str
-    images: Mapping[str, Callable[[], Image]]
-    references: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()
-    key: str = ""
-    split: Split | None = None
-    patient: str | None = None
-    group: str | None = None
-    covariates: Mapping[str, Any] = field(default_factory=dict)
-    aliases: tuple[str, ...] = ()
-    slices: Callable[[], tuple[CaseFiles, ...]] | None = None
-
-
-@dataclass(frozen=True)
 class Reading:
-    """The cases of a folder and what its layout declares.
+    """The rows of a data set, and what its layout declares of all of them.
 
     how:      how the folder was read, in words
+    name:     of the data set, where its folder does not say it
     classes:  {kind: labels} where they are declared
+    drawn:    what the names in files of drawings stand for; None without such files
     modality: where it is declared, in the file's own word
-    patients: the rule, in words, where `CaseFiles.patient` is set
+    patients: the rule, in words, where `CaseRow.patient` is set
     patient_column: of the table where the layout is one and has it
     columns:  {role: column} where the layout is a table
+    regions:  {name: values} of structures that overlap, where the layout declares them
     readers:  who drew the masks, where several did, the one of "mask" first
     channels: the images that a case may have, in order; empty where they are not declared
     tables:   tables whose rows are references, so that they hold no covariates
+    courses:  tables of readings over time, where they do not lie beside the images
+    exif:     whether what was drawn lies on "stored" or "upright" pixels of photographs; empty where no matter
+    is_own:   whether the rows were written by this program: nothing is then guessed of names
     """
 
-    cases: tuple[CaseFiles, ...]
+    rows: tuple[CaseRow, ...]
     how: str
+    name: str = ""
     classes: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
+    drawn: DrawnNames | None = None
     modality: str | None = None
     patients: str = ""
     patient_column: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     readers: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     tables: tuple[Path, ...] = ()
     problems: tuple[Problem, ...] = ()
+    courses: tuple[Path, ...] = ()
+    exif: str = ""
+    is_own: bool = False
+
+
+@dataclass(frozen=True)
+class DrawnNames:
+    """What the names in files of drawings stand for.
+
+    called: {name in the file: name of its class} of boxes
+    labels: {name in the file: its label} of label maps; what is not in it is background
+    settings: how the file is read, {word: value}: roles of its columns, keypoints
+    """
+
+    called: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def left_out(
@@ -119,6 +122,7 @@ class Layout:
     fits:  whether the folder looks like it, from names only as far as possible
     read:  the cases
     over:  layouts that would also fit but know less, so that this one is chosen
+    annotations: of a file of drawings and the roles of its columns, {name of an image in it: what is drawn on it}
     """
 
     name: str
@@ -126,3 +130,35 @@ class Layout:
     fits: Callable[[Folder, DatasetOptions], bool]
     read: Callable[[Folder, DatasetOptions], Reading]
     over: frozenset[str] = frozenset()
+    annotations: Callable[[Path, Mapping[str, str]], Mapping[str, Any]] | None = None
+
+
+LAYOUTS: dict[str, str] = {
+    "image_pairs": "isocenter.files.layouts.image_pairs:LAYOUT",
+    "nnunet": "isocenter.files.layouts.nnunet:LAYOUT",
+    "decathlon": "isocenter.files.layouts.decathlon:LAYOUT",
+    "bids": "isocenter.files.layouts.bids:LAYOUT",
+    "image_folders": "isocenter.files.layouts.image_folders:LAYOUT",
+    "object_masks": "isocenter.files.layouts.object_masks:LAYOUT",
+    "suffix_masks": "isocenter.files.layouts.suffix_masks:LAYOUT",
+    "case_folders": "isocenter.files.layouts.case_folders:LAYOUT",
+    "class_folders": "isocenter.files.layouts.class_folders:LAYOUT",
+    "voc": "isocenter.files.layouts.voc:LAYOUT",
+    "yolo": "isocenter.files.layouts.yolo:LAYOUT",
+    "labelme": "isocenter.files.layouts.labelme:LAYOUT",
+    "cvat": "isocenter.files.layouts.cvat:LAYOUT",
+    "via": "isocenter.files.layouts.via:LAYOUT",
+    "coco": "isocenter.files.layouts.coco:LAYOUT",
+    "box_table": "isocenter.files.layouts.box_table:LAYOUT",
+    "medmnist": "isocenter.files.layouts.medmnist:LAYOUT",
+    "manifest": "isocenter.files.layouts.manifest:LAYOUT",
+    "dicom_folder": "isocenter.files.layouts.dicom_folder:LAYOUT",
+    "plain_images": "isocenter.files.layouts.plain_images:LAYOUT",
+}
+
+
+def load_layout(name: str) -> Layout:
+    """The layout of this name; its file is imported now."""
+    module, _, attribute = LAYOUTS[name].partition(":")
+    layout: Layout = getattr(importlib.import_module(module), attribute)
+    return layout

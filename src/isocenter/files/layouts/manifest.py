@@ -27,7 +27,7 @@ from isocenter.files.layouts.cases.classes import (
 )
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.join import fold_notes, part_named, split_column, split_of
-from isocenter.files.layouts.cases.load import given, load_image, masks_by_reader
+from isocenter.files.layouts.cases.load import mask_cells
 from isocenter.files.layouts.cases.table import (
     CASE_COLUMNS,
     IMAGE_COLUMNS,
@@ -49,13 +49,11 @@ from isocenter.files.layouts.cases.table import (
     states_references,
     with_column_of_classes,
 )
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.layouts.manifest_rows import (
     Manifest,
     columns_of_role,
-    digest_of,
     file_problems,
-    files_of,
     listed_notes,
     once_each,
     plain,
@@ -63,7 +61,7 @@ from isocenter.files.layouts.manifest_rows import (
 )
 from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import Problem
+from isocenter.values import CaseRow, Cell, Problem
 
 # Column names that are understood without --column, in any case, blanks as underscores.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -155,22 +153,22 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     classes, called = name_classes(known, folder, options, declare=not drawn)
     seen = manifest.named.reading if manifest.named else None
     hidden = manifest.hidden  # people of DICOM are not called by their names
-    cases, missing, taken = [], list[CaseFiles](), list[CaseFiles]()
-    for index, row in enumerate(table.rows):
-        for named_case in manifest.cases(row) or (None,):
-            case = _case(manifest, index, row, labels, called, options, named_case)
-            if all(path.exists() for path in case.files):
-                cases.append(case)
+    rows, missing, taken = [], list[CaseRow](), list[CaseRow]()
+    for index, line in enumerate(table.rows):
+        for named_case in manifest.cases(line) or (None,):
+            row = _row(manifest, index, line, called, options, named_case)
+            if all(path.exists() for path in row.paths):
+                rows.append(row)
                 taken += [named_case] if named_case else []
             else:
-                missing.append(replace(case, name=f"row_{index + 1}") if hidden else case)
-    cases, repeated = once_each(cases, manifest, stating=options.references)
-    words = {str(word) for row in table.rows if (word := options.modality or manifest.cell(row, "modality"))}
+                missing.append(replace(row, name=f"row_{index + 1}") if hidden else row)
+    rows, repeated = once_each(rows, manifest, stating=options.references)
+    words = {str(word) for line in table.rows if (word := options.modality or manifest.cell(line, "modality"))}
     roles = ", ".join(f"{role}={name}" for role, name in column.items())
     tables = listed(member.path.name for member in members)
     own = {"mask": labels, "class": classes, "findings": numbered_names(manifest.findings)}
     return Reading(
-        tuple(cases),
+        tuple(rows),
         how=f"{'table' if len(members) == 1 else 'tables'} {tables} with {roles or 'no known column'}",
         classes={**(seen.classes if seen else {}), **{kind: each for kind, each in own.items() if each}},
         modality=common_modality(sorted(words)) or (seen.modality if seen else None),
@@ -253,7 +251,7 @@ def _with_images(table: Table, column: Mapping[str, str], folder: Folder, option
 def _are_named(manifest: Manifest, table: Table) -> bool:
     """Whether each row names the very files that its path leads to, which may lie outside the folder of the table."""
     paths = [(path, manifest.cases(row)) for row in table.rows if (path := manifest.existing(row)) is not None]
-    return all(any(path in (one, *one.parents) for case in own for one in case.files) for path, own in paths)
+    return all(any(path in (one, *one.parents) for case in own for one in case.paths) for path, own in paths)
 
 
 def _with_people(table: Table, column: Mapping[str, str]) -> Mapping[str, str]:
@@ -281,67 +279,67 @@ def _with_files(table: Table, column: Mapping[str, str]) -> dict[str, str]:
     return {**({"image": names[0]} if names else {}), **column}
 
 
-def _case(
+def _row(
     manifest: Manifest,
     index: int,
-    row: dict[str, Any],
-    labels: tuple,
-    called: dict[str, str],
+    line: dict[str, Any],
+    called: Mapping[str, str],
     options: DatasetOptions,
-    named_case: CaseFiles | None,
-) -> CaseFiles:
-    images = {} if named_case else manifest.images(row)
+    named_case: CaseRow | None,
+) -> CaseRow:
+    images = {} if named_case else manifest.images(line)
     drawn = columns_of_role(manifest.column, "mask")
-    masks = {reader: path for reader, column in drawn.items() if (path := manifest.path(row, column)) is not None}
-    modality = modality_word(options.modality or manifest.cell(row, "modality"))
-    references = _references(manifest, row, called)
+    masks = {reader: path for reader, column in drawn.items() if (path := manifest.path(line, column)) is not None}
+    modality = modality_word(options.modality or manifest.cell(line, "modality"))
     by_reader = {reader if len(drawn) > 1 else "": [path] for reader, path in masks.items()}
-    references |= masks_by_reader(by_reader, labels, options.read, options.kinds)
     own = manifest.name_of(next(iter(images.values()))) if images else named_case.name if named_case else None
-    used = set(manifest.column.values())
-    patient, stated = manifest.patient(row, named_case), manifest.cell(row, "id")
-    case = CaseFiles(
+    patient, stated = manifest.patient(line, named_case), manifest.cell(line, "id")
+    row = CaseRow(
         plain(stated) if stated else own or plain(patient or f"row_{index + 1}"),
-        {channel: partial(load_image, path, options.read, modality) for channel, path in images.items()},
-        references,
-        files=tuple(file for path in (*images.values(), *masks.values()) for file in files_of(path)),
-        key=digest_of(row, manifest.column),
-        split=split_of(manifest.cell(row, "split")),
+        {
+            channel: Cell((path,), "folder" if path.is_dir() else "", modality=modality)
+            for channel, path in images.items()
+        },
+        {**_references(manifest, line, called), **mask_cells(by_reader)},
+        split=split_of(manifest.cell(line, "split")),
         patient=patient,
-        covariates=covariates_of(row, used),
+        covariates=covariates_of(line, set(manifest.column.values())),
     )
-    return case if named_case is None else _with(case, named_case)
+    return row if named_case is None else _with(row, named_case)
 
 
-def _with(case: CaseFiles, named_case: CaseFiles) -> CaseFiles:
-    """A row's case with the images that it names otherwise than by a path; of DICOM's people only pseudonyms."""
+def _with(row: CaseRow, named_case: CaseRow) -> CaseRow:
+    """A line's row with the images that it names otherwise than by a path; of DICOM's people only pseudonyms."""
     return replace(
-        case,
-        name=named_case.name.replace("/", "-") if named_case.patient else case.name,
+        row,
+        name=named_case.name.replace("/", "-") if named_case.patient else row.name,
         images=named_case.images,
-        references={**named_case.references, **case.references},
-        files=(*named_case.files, *case.files),
-        split=case.split or named_case.split,
-        covariates={**named_case.covariates, **case.covariates},
+        references={**named_case.references, **row.references},
+        split=row.split or named_case.split,
+        covariates={**named_case.covariates, **row.covariates},
     )
 
 
-def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Callable[[], Any]]:
-    references: dict[str, Callable[[], Any]] = {}
+def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Any]:
+    references: dict[str, Any] = {}
     label = manifest.cell(row, "label")
     if label is not None and str(label) in called:
-        references["class"] = partial(given, called[str(label)])
+        references["class"] = called[str(label)]
     values = {
         name: manifest.measured(row, column) for name, column in columns_of_role(manifest.column, "value").items()
     }
     if known := {name: value for name, value in values.items() if value is not None}:
-        references["value"] = partial(given, known)
+        references["value"] = known
     if findings := manifest.present(row):
-        references["findings"] = partial(given, findings)
+        references["findings"] = findings
     if (event := manifest.event(row)) is not None:
-        references["event"] = partial(given, event)
+        references["event"] = event
     stated = {kind: manifest.stated(row, kind) for kind in _added_kinds() if kind in manifest.column}
-    return references | {kind: partial(given, value) for kind, value in stated.items() if value is not None}
+    return references | {
+        kind: Cell((), "stated", str(manifest.cell(row, kind)), known=value)
+        for kind, value in stated.items()
+        if value is not None
+    }
 
 
 def _classes_stated(manifest: Manifest) -> list[Stated]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
-import json
 import math
 import os
 import re
@@ -13,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,10 @@ from isocenter.files.layouts import cases as layout_cases
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.join import split_of
 from isocenter.files.layouts.cases.table import Table, as_whole, can_be_named, names_nobody, number
-from isocenter.files.layouts.layout import PSEUDONYMS, CaseFiles, Reading, left_out
+from isocenter.files.layouts.layout import PSEUDONYMS, Reading, left_out
 from isocenter.files.layouts.named_cases import EVERY_END, Ends, NamedCases
 from isocenter.files.storage.sidecar import is_named_inside
-from isocenter.values import Problem, ReferenceKind
+from isocenter.values import CaseRow, Cell, Problem, ReferenceKind
 
 ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name
 # In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14). A comma
@@ -167,7 +165,7 @@ class Manifest:
             raise DatasetError(problem, str(self.table.path), "Write the path of a file, or leave the cell blank")
         return text
 
-    def cases(self, row: Mapping[str, Any]) -> Sequence[CaseFiles]:
+    def cases(self, row: Mapping[str, Any]) -> Sequence[CaseRow]:
         """The images that a row names otherwise than by a path; none where it names paths, or what is not there."""
         split = split_of(self.cell(row, "split"))
         return self.named.find(row[self.column["image"]], self._ends, split) if self.named else ()
@@ -190,7 +188,7 @@ class Manifest:
         stated = f"column {self.column.get('patient')} of {self.table.path.name}, which goes before "
         return f"{stated if rule and self._states_people else ''}{rule}"
 
-    def patient(self, row: Mapping[str, Any], named_case: CaseFiles | None) -> str | None:
+    def patient(self, row: Mapping[str, Any], named_case: CaseRow | None) -> str | None:
         """Whose images a row names: as a column states, else the headers of DICOM, whose people have pseudonyms."""
         stated = self.cell(row, "patient")
         if not self.hidden:
@@ -255,16 +253,6 @@ class Manifest:
         return {}
 
 
-def files_of(path: Path) -> list[Path]:
-    """The file, or those of a folder of DICOM."""
-    return sorted(inside for inside in path.rglob("*") if inside.is_file()) if path.is_dir() else [path]
-
-
-def digest_of(row: Mapping[str, Any], column: Mapping[str, str]) -> str:
-    """SHA-256 of a row, which belongs to the case as the rest of the table does not, and of what its columns state."""
-    return hashlib.sha256(json.dumps([row, column], sort_keys=True, default=str).encode()).hexdigest()
-
-
 def plain(name: Any) -> str:
     """A cell as a name without folders."""
     return str(name).replace("/", "-").replace("\\", "-")
@@ -295,18 +283,19 @@ def columns_of_role(column: Mapping[str, str], kind: str) -> dict[str, str]:
 
 
 def once_each(
-    cases: Sequence[CaseFiles], manifest: Manifest, *, stating: bool
-) -> tuple[list[CaseFiles], tuple[Problem, ...]]:
+    cases: Sequence[CaseRow], manifest: Manifest, *, stating: bool
+) -> tuple[list[CaseRow], tuple[Problem, ...]]:
     """The cases without those whose files another row names too, and the note on them.
 
     stating: whether what rows state is wanted
     A covariate in which such rows differ is not known.
     Raises DatasetError where two such rows then state different things.
     """
-    first: dict[tuple[Path, ...], int] = {}
-    kept, repeated = list[CaseFiles](), list[str]()
+    first: dict[tuple[Cell, ...], int] = {}
+    kept, repeated = list[CaseRow](), list[str]()
     for case in cases:
-        place = first.setdefault(case.files, len(kept)) if case.files else len(kept)
+        cells = (*case.images.values(), *(one for one in case.references.values() if isinstance(one, Cell)))
+        place = first.setdefault(cells, len(kept)) if cells else len(kept)
         if place == len(kept):
             kept.append(case)
             continue
@@ -314,7 +303,7 @@ def once_each(
         kinds = sorted(kind for kind in {**case.references, **before.references} if _differ(kind, case, before))
         kinds += ["part"] * (case.split != before.split) + ["patient"] * (case.patient != before.patient)
         if kinds and stating:
-            problem = f"several rows name {case.files[0].name}, and state a different {' and '.join(kinds)}"
+            problem = f"several rows name {case.paths[0].name}, and state a different {' and '.join(kinds)}"
             remedy = "Write one row for each image, several findings in one cell with | between them"
             raise DatasetError(problem, str(manifest.table.path), remedy)
         common = {name: one for name, one in before.covariates.items() if case.covariates.get(name) == one}
@@ -324,11 +313,10 @@ def once_each(
     return kept, left_out(repeated, what, "Remove them", "warning") if stating else ()
 
 
-def _differ(kind: str, one: CaseFiles, other: CaseFiles) -> bool:
+def _differ(kind: str, one: CaseRow, other: CaseRow) -> bool:
     """Whether two rows of the same files state a different class, value or finding."""
-    stated = (each.references.get(kind) for each in (one, other))
-    first, second = (load.args if isinstance(load, partial) else None for load in stated)
-    return first != second
+    first, second = (each.references.get(kind) for each in (one, other))
+    return bool(first != second)
 
 
 def unsure_notes(manifest: Manifest) -> Iterator[Problem]:
@@ -352,17 +340,17 @@ def listed_notes(manifest: Manifest) -> Iterator[Problem]:
 
 
 def file_problems(
-    manifest: Manifest, folder: Folder, missing: Sequence[CaseFiles], seen: Reading | None, taken: Sequence[CaseFiles]
+    manifest: Manifest, folder: Folder, missing: Sequence[CaseRow], seen: Reading | None, taken: Sequence[CaseRow]
 ) -> tuple[Problem, ...]:
     """Problems of rows without their files, of images without a row, and of those that no column names.
 
     seen:  the folder as it lies, where rows name its cases
     taken: those that have a row, whole or a slice of them
     """
-    everything = seen.cases if seen else ()
-    stated = {path for case in taken for path in case.files}
+    everything = seen.rows if seen else ()
+    stated = {path for row in taken for path in row.paths}
     absent = f"{counted(len(missing), 'row names', 'rows name')} files that are not there"
-    rowless = [case.name for case in everything if stated.isdisjoint(case.files)]
+    rowless = [case.name for case in everything if stated.isdisjoint(case.paths)]
     unnamed = f"{counted(len(rowless), 'image has', 'images have')} no row in {manifest.table.path.name}"
     remedy = "Correct the paths, or get the files"
     return (
@@ -374,7 +362,7 @@ def file_problems(
     )
 
 
-def _single_slices(manifest: Manifest, series: Sequence[CaseFiles], taken: Sequence[CaseFiles]) -> tuple[Problem, ...]:
+def _single_slices(manifest: Manifest, series: Sequence[CaseRow], taken: Sequence[CaseRow]) -> tuple[Problem, ...]:
     """The note that rows are of slices, each a case of its own, and not of the series to which they belong."""
     whole = {case.name for case in series}
     slices = [case.name for case in taken if case.name not in whole]

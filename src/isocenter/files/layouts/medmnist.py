@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,11 @@ import numpy as np
 from isocenter.errors import DatasetError, FormatError
 from isocenter.files.layouts.cases.classes import name_classes
 from isocenter.files.layouts.cases.folder import Folder
-from isocenter.files.layouts.cases.load import given
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.files.numpy_file import load_array
 from isocenter.files.storage.zip_archive import opened_zip
-from isocenter.values import SPLITS, Array, Geometry, Image, Source, Split
+from isocenter.values import SPLITS, Array, CaseRow, Cell, Geometry, Image, Source, Split
 
 # What each set of MedMNIST v2 shows, by its file's name (Yang et al., table 1).
 SETS = {
@@ -64,19 +63,17 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     ]
     classes, called = name_classes({str(number) for own in numbers for number in own}, folder, options)
     modality = modality_word(options.modality) if options.modality else SETS.get(_set_name(path), "unknown")
-    cases = tuple(
-        CaseFiles(
+    rows = tuple(
+        CaseRow(
             f"{split}_{row:05d}",
-            {"image": partial(load_row, path, f"{split}_images", row, modality, options.read.orientation)},
-            {kind: partial(given, _answer(label, called))},
-            files=(path,),
-            key=f"{split}_{row:05d}",
+            {"image": Cell((path,), "row", f"{split}_images/{row}", modality=modality)},
+            {kind: _answer(label, called)},
             split=split,
         )
         for split in parts
         for row, label in enumerate(answers[split])
     )
-    return Reading(cases, how=f"MedMNIST archive, {len(cases)} rows", classes={kind: classes})
+    return Reading(rows, how=f"MedMNIST archive, {len(rows)} rows", classes={kind: classes})
 
 
 def load_row(path: Path, name: str, row: int, modality: str, orientation: str | None = None) -> Image:

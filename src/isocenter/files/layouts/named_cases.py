@@ -16,13 +16,14 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.layouts import case_folders, dicom_folder, plain_images
+from isocenter.files.layouts import cases as layout_cases
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.join import Numbered, part_of_row
 from isocenter.files.layouts.cases.pairs import is_called_mask
 from isocenter.files.layouts.cases.table import Table, composed
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout
+from isocenter.files.layouts.layout import DatasetOptions, Layout
 from isocenter.files.storage.patient_key import pseudonym_of_number
-from isocenter.values import Split
+from isocenter.values import CaseRow, Split
 
 # Cells of a column by which it is known whether it names images.
 LOOKED_AT = 20
@@ -59,11 +60,11 @@ class NamedCases:
 
     def __init__(self, folder: Folder, options: DatasetOptions) -> None:
         self.reading = _layout(folder, options).read(folder, options)
-        known: dict[str, list[CaseFiles]] = defaultdict(list)
-        of_part: dict[tuple[str, Split | None], list[CaseFiles]] = defaultdict(list)
-        people: dict[str, list[CaseFiles]] = defaultdict(list)
-        called: dict[str, list[CaseFiles]] = defaultdict(list)
-        for case in self.reading.cases:
+        known: dict[str, list[CaseRow]] = defaultdict(list)
+        of_part: dict[tuple[str, Split | None], list[CaseRow]] = defaultdict(list)
+        people: dict[str, list[CaseRow]] = defaultdict(list)
+        called: dict[str, list[CaseRow]] = defaultdict(list)
+        for case in self.reading.rows:
             for name in {ending for path in _names(case) for ending in _endings(composed(path))}:
                 known[name].append(case)
                 of_part[name, case.split].append(case)
@@ -75,7 +76,7 @@ class NamedCases:
         self._of_part = {key: cases[0] for key, cases in of_part.items() if len(cases) == 1 and key[1] is not None}
         self._people, self._called = people, called
         self._where = str(folder.root)
-        firsts = [case.files[0] for cases in people.values() for case in cases if case.files]
+        firsts = [case.paths[0] for cases in people.values() for case in cases if case.paths]
         self._numbered = Numbered(firsts, self._where)
 
     @classmethod
@@ -90,7 +91,7 @@ class NamedCases:
             place.known[cls] = (options, named)
         return named
 
-    def find(self, cell: object, ends: Ends = EVERY_END, split: Split | None = None) -> Sequence[CaseFiles]:
+    def find(self, cell: object, ends: Ends = EVERY_END, split: Split | None = None) -> Sequence[CaseRow]:
         """The cases that a cell names: one, by a path that may begin elsewhere; the series of a patient or a study of
         DICOM; one slice of a series.
 
@@ -113,32 +114,32 @@ class NamedCases:
         others = (*self._begun.get(stem_of(text), ()), *(self._slices[name] for name in names if name in self._slices))
         return others[:1]
 
-    def _in_series(self, text: str) -> Sequence[CaseFiles] | None:
+    def _in_series(self, text: str) -> Sequence[CaseRow] | None:
         """The one image of the series by whose UID a folder of a path is called; None where no folder is."""
         folders = [part for part in reversed(PurePosixPath(text).parts[:-1]) if part in self._by_uid]
         own = self._by_uid[folders[0]] if folders else None
         return own if own is None or len(own) == 1 else ()
 
     @cached_property
-    def _by_uid(self) -> Mapping[str, Sequence[CaseFiles]]:
-        known: dict[str, list[CaseFiles]] = defaultdict(list)
-        for case in self.reading.cases:
-            folders = {part for path in case.files for part in path.parent.parts}
+    def _by_uid(self) -> Mapping[str, Sequence[CaseRow]]:
+        known: dict[str, list[CaseRow]] = defaultdict(list)
+        for case in self.reading.rows:
+            folders = {part for path in case.paths for part in path.parent.parts}
             for uid in filter(UID.fullmatch, {*case.aliases, *folders}):
                 known[uid].append(case)
         return known
 
     @cached_property
-    def _begun(self) -> Mapping[str, Sequence[CaseFiles]]:
+    def _begun(self) -> Mapping[str, Sequence[CaseRow]]:
         """The one image whose file's name begins so, and goes on after a mark: 20586908 of 20586908_6c61_MG_R_CC."""
-        known: dict[str, list[CaseFiles]] = defaultdict(list)
-        for case in self.reading.cases:
-            stem = composed(stem_of(case.files[0].name)) if len(case.files) == 1 else ""
+        known: dict[str, list[CaseRow]] = defaultdict(list)
+        for case in self.reading.rows:
+            stem = composed(stem_of(case.paths[0].name)) if len(case.paths) == 1 else ""
             for end in (n for n in range(FEWEST_LETTERS, len(stem)) if not stem[n].isalnum()):
                 known[stem[:end]].append(case)
         return {name: cases for name, cases in known.items() if len(cases) == 1}
 
-    def _check_sense(self, text: str, case: CaseFiles | None, of_study: Collection[str | None]) -> None:
+    def _check_sense(self, text: str, case: CaseRow | None, of_study: Collection[str | None]) -> None:
         """Raise DatasetError where what a cell names as a file, a study and a patient is not of one person."""
         is_number = bool(self._people) and "/" not in text  # a path is nobody's number
         people = set(self._numbered.candidates(text, self._people)) if is_number else set()
@@ -171,10 +172,10 @@ class NamedCases:
         return any(name in self._known for name in names) or any(name in self._slices for name in names)
 
     @cached_property
-    def _slices(self) -> Mapping[str, CaseFiles]:
+    def _slices(self) -> Mapping[str, CaseRow]:
         """Slices of series by what only one of them is called: its UID, its file, and the ends of its path."""
-        known: dict[str, list[CaseFiles]] = defaultdict(list)
-        for one in (one for case in self.reading.cases if case.slices for one in case.slices()):
+        known: dict[str, list[CaseRow]] = defaultdict(list)
+        for one in (one for case in self.reading.rows for one in _slices_of(case)):
             paths = [name for name in _names(one) if "/" in name]
             for name in {*one.aliases, *(end for path in paths for end in _endings(path)[-SLICE_PARTS:])}:
                 known[name].append(one)
@@ -208,10 +209,16 @@ class NamedCases:
             return _text(cell)
         return f"{cases[0].split or ''}/{cases[0].name}" if cases else None
 
-    def person(self, case: CaseFiles, number: str) -> str:
+    def person(self, case: CaseRow, number: str) -> str:
         """The pseudonym of a case's patient where a table states their number: that of the files if it is theirs."""
         is_known = case.patient is not None and self._numbered.candidates(number, (case.patient,))
         return case.patient if is_known and case.patient is not None else pseudonym_of_number(number)
+
+
+def _slices_of(row: CaseRow) -> Sequence[CaseRow]:
+    """Each file of a series of DICOM as a case; none of any other case."""
+    cells = list(row.images.values())
+    return layout_cases.slices_of(row) if [cell.part for cell in cells] == ["series"] else ()
 
 
 def _looked_at(table: Table, column: str) -> Sequence[Mapping[str, Any]]:
@@ -234,10 +241,10 @@ def _layout(folder: Folder, options: DatasetOptions) -> Layout:
     return case_folders.LAYOUT if case_folders.fits(folder, options) else plain_images.LAYOUT
 
 
-def _names(case: CaseFiles) -> set[str]:
+def _names(case: CaseRow) -> set[str]:
     """The names of a case: its own, that of its only file with and without suffix, that of the folder of several."""
-    places = {path.parent.as_posix() for path in case.files} if len(case.files) > 1 else set()
-    single = {case.files[0].as_posix(), stem_of(case.files[0].as_posix())} if len(case.files) == 1 else set()
+    places = {path.parent.as_posix() for path in case.paths} if len(case.paths) > 1 else set()
+    single = {case.paths[0].as_posix(), stem_of(case.paths[0].as_posix())} if len(case.paths) == 1 else set()
     return {case.name, *single, *(places if len(places) == 1 else ())}
 
 

@@ -5,17 +5,16 @@ Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z; versions 1 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases.classes import described_channels, mask_labels
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import label_maps
-from isocenter.files.layouts.cases.pairs import Key, Pair, by_channel, number_of, pair, readers
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.cases.load import mask_cells
+from isocenter.files.layouts.cases.pairs import Key, Pair, by_channel, image_cells, number_of, pair
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import Image, Problem
+from isocenter.values import CaseRow, Cell, Problem
 
 # Folders of images and of labels, and whether they are the test part.
 PARTS = (("imagesTr", "labelsTr", False), ("imagesTs", "labelsTs", True))
@@ -34,7 +33,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Channels by their numbers, named as in dataset.json; imagesTs/ with labelsTs/ is the test part."""
     names = channel_names(folder)
-    labels, problems, cases = mask_labels(folder, options), list[Problem](), []
+    labels, problems, rows = mask_labels(folder, options), list[Problem](), list[CaseRow]()
     modalities = [options.modality] * len(names) if options.modality else names
     for images, masks, is_test in PARTS:
         members = _channels(folder, images)
@@ -48,18 +47,17 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         what = f"{counted(len(beyond), 'case has', 'cases have')} more channels than dataset.json names"
         what = f"{what} ({', '.join(names)})"
         problems += left_out(beyond, what, "Name the channels in dataset.json, or remove the files")
-        cases += [
-            CaseFiles(
+        rows += [
+            CaseRow(
                 one.name,
-                _images(one, names, modalities, options),
-                _references(one, labels, options),
-                files=tuple(m.path for m in (*one.images, *one.masks)),
+                _images(one, names, modalities),
+                mask_cells({"": [mask.path for mask in one.masks]} if one.masks else {}),
                 split="test" if is_test and drawn else None,
             )
             for one in known
         ]
     return Reading(
-        tuple(cases),
+        tuple(rows),
         how=f"nnU-Net raw data, channels {', '.join(names)}",
         classes={"mask": labels},
         modality=common_modality(names),
@@ -81,18 +79,10 @@ def channel_names(folder: Folder) -> tuple[str, ...]:
     return names
 
 
-def _images(
-    files: Pair, names: Sequence[str], modalities: Sequence[str | None], options: DatasetOptions
-) -> dict[str, partial[Image]]:
+def _images(files: Pair, names: Sequence[str], modalities: Sequence[str | None]) -> dict[str, Cell]:
     numbers = [number_of(member) for member in files.images]
-    own = [names[number] for number in numbers]
-    return readers(files.images, own, options, [modality_word(modalities[number]) for number in numbers])
-
-
-def _references(files: Pair, labels: tuple, options: DatasetOptions) -> dict[str, Callable[[], Image]]:
-    if not files.masks:
-        return {}
-    return label_maps(tuple(m.path for m in files.masks), labels, options.read, options.kinds)
+    words = [modality_word(modalities[number]) for number in numbers]
+    return image_cells(files.images, [names[number] for number in numbers], words)
 
 
 def _channels(folder: Folder, part: str) -> dict[Key, list[Member]]:

@@ -6,17 +6,15 @@ Caicedo et al., Nature Methods 2019, doi:10.1038/s41592-019-0612-7; folders as i
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import partial
 
 from isocenter.errors import counted
 from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import load_instances, load_mask
-from isocenter.files.layouts.cases.pairs import readers
+from isocenter.files.layouts.cases.pairs import image_cells
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word
-from isocenter.values import Split
+from isocenter.values import CaseRow, Cell, Split
 
 # Folders of the case, and the split that they name.
 Place = tuple[tuple[str, ...], Split | None]
@@ -37,28 +35,19 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     images, masks = _sorted(folder)
     joined = "mask" in options.kinds
     labels = mask_labels(folder, options) if joined else ()
-    cases, several = [], []
+    rows, several = [], []
+    modality = modality_word(options.modality)
     for (folders, split), members in images.items():
         name = "/".join(folders)
         if len(members) > 1:
             several.append(name)
             continue
         drawn = tuple(sorted(member.path for member in masks.get((folders, split), ())))
-        reader = (
-            partial(load_mask, drawn, labels, options.read) if joined else partial(load_instances, drawn, options.read)
-        )
-        cases.append(
-            CaseFiles(
-                name,
-                readers(members, ["image"], options, [modality_word(options.modality)]),
-                {"mask" if joined else "instances": reader} if drawn else {},
-                files=(members[0].path, *drawn),
-                split=split,
-            )
-        )
+        references = {"instances": Cell(drawn)} if drawn else {}
+        rows.append(CaseRow(name, image_cells(members, ["image"], [modality]), references, split=split))
     return Reading(
-        tuple(cases),
-        how=f"a folder per case with one mask per object, {counted(len(cases), 'case')}",
+        tuple(rows),
+        how=f"a folder per case with one mask per object, {counted(len(rows), 'case')}",
         classes={"mask": labels},
         problems=left_out(
             several, f"{counted(len(several), 'case has', 'cases have')} several images", "Give each case one image"

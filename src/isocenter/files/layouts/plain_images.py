@@ -5,9 +5,18 @@ from __future__ import annotations
 from isocenter.errors import counted
 from isocenter.files.index import format_of
 from isocenter.files.layouts.cases.folder import Folder
-from isocenter.files.layouts.cases.pairs import Key, Pair, are_channel_numbers, by_channel, number_of, one_each, readers
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.cases.pairs import (
+    Key,
+    Pair,
+    are_channel_numbers,
+    by_channel,
+    image_cells,
+    number_of,
+    one_each,
+)
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
+from isocenter.values import CaseRow
 
 # Formats that other layouts read; None is an unknown format.
 OTHER_LAYOUTS = (None, "dicom", "numpy", "series")
@@ -29,22 +38,20 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     numbered = numbered if are_channel_numbers(numbered, options.channels, options.absent) else {}
     cases = [Pair(key, tuple(files)) for key, files in (numbered or one_each(keyed)).items()]
     modality = modality_word(options.modality)
-    files = tuple(
-        CaseFiles(
+    rows = tuple(
+        CaseRow(
             case.name,
-            readers(
+            image_cells(
                 case.images,
                 [str(number_of(member)) for member in case.images] if numbered else ["image"],
-                options,
                 [modality] * len(case.images),
             ),
-            files=tuple(member.path for member in case.images),
             split=case.key.split,
         )
         for case in cases
     )
     channels = tuple(str(n) for n in range(options.channels or 0)) if numbered else ()
-    return Reading(files, how=counted(len(files), "image"), channels=channels)
+    return Reading(rows, how=counted(len(rows), "image"), channels=channels)
 
 
 LAYOUT = Layout("plain_images", "images without labels", fits, read)

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases.classes import mask_labels, name_classes
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import given, masks_by_reader
+from isocenter.files.layouts.cases.load import mask_cells, structure_cell
 from isocenter.files.layouts.cases.pairs import (
     IMAGE_SUFFIX,
     MASK_WORDS,
@@ -26,16 +24,16 @@ from isocenter.files.layouts.cases.pairs import (
     READER,
     Key,
     class_names,
-    readers,
+    image_cells,
     respelt,
     without_image,
 )
 from isocenter.files.layouts.cases.segments import SLICER
-from isocenter.files.layouts.cases.structures import LAST_WORD, structure_labels, structure_map, without_structure
+from isocenter.files.layouts.cases.structures import LAST_WORD, structure_labels, without_structure
 from isocenter.files.layouts.image_folders import IMAGES, LABELS, within_images
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
-from isocenter.values import Label
+from isocenter.values import CaseRow, Cell, Label
 
 MASK = re.compile(
     rf"(?i)^(?P<base>.+?)[_.\- ](?:(?:{MASK_WORDS})(?:[_\- ]?\d+)?"
@@ -79,15 +77,21 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     labels = tuple(structures.values()) or (mask_labels(folder, options) if drawn else ())
     classes, called = name_classes(class_names(images, drawn=bool(drawn)), folder, options, declare=not drawn)
     partly = [key for key, masks in drawn.items() if not set(structures) <= {mask.structure for mask in masks}]
-    cases = tuple(
-        _case(key, image, drawn[key], _references(drawn[key], structures, labels, options), called, options)
+    modality = modality_word(options.modality)
+    rows = tuple(
+        CaseRow(
+            key.name,
+            image_cells([image], ["image"], [modality]),
+            {**_references(drawn[key], structures), **({"class": called[key.folders[0]]} if called else {})},
+            split=image.split,
+        )
         for key, image in images.items()
         if key not in partly
     )
     people = sorted({mask.observer for some in drawn.values() for mask in some if mask.observer})
     seen = f"; {people[0]} is the reference, {', '.join(people[1:])} the other readers" if len(people) > 1 else ""
     return Reading(
-        cases,
+        rows,
         how=f"each image with its mask in one folder{seen}",
         classes={"mask": labels, "class": classes},
         readers=tuple(people) if len(people) > 1 else (),
@@ -95,37 +99,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     )
 
 
-def _references(
-    drawn: Sequence[Drawn], structures: Mapping[str, Label], labels: tuple[Label, ...], options: DatasetOptions
-) -> dict[str, Callable[[], Any]]:
-    """The functions that read the masks of one image: of structures one map, of several people each their own."""
+def _references(drawn: Sequence[Drawn], structures: Mapping[str, Label]) -> Mapping[str, Cell]:
+    """The masks of one image: of structures one map, of several people each their own."""
     by_name: dict[str, list[Path]] = defaultdict(list)
     for mask in sorted(drawn, key=lambda mask: mask.observer):
         by_name[mask.structure if structures else mask.observer].append(mask.member.path)
-    if structures and drawn:
-        return {"mask": structure_map(by_name, structures, options)}
-    return {**masks_by_reader(by_name, labels, options.read, options.kinds)}
-
-
-def _case(
-    key: Key,
-    image: Member,
-    drawn: Sequence[Drawn],
-    references: dict[str, Callable[[], Any]],
-    called: dict[str, str],
-    options: DatasetOptions,
-) -> CaseFiles:
-    name = called[key.folders[0]] if called else ""
-    if called:
-        references = {**references, "class": partial(given, name)}
-    return CaseFiles(
-        key.name,
-        readers([image], ["image"], options, [modality_word(options.modality)]),
-        references,
-        files=(image.path, *(mask.member.path for mask in drawn)),
-        key=name,
-        split=image.split,
-    )
+    return {"mask": structure_cell(by_name)} if structures and drawn else mask_cells(by_name)
 
 
 def _sorted(folder: Folder) -> tuple[dict[Key, Member], list[tuple[Key, Drawn]]]:

@@ -46,6 +46,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         [one for path, own in entries.items() for one in listed_in(path, own)],
         folder,
         options,
+        part="via",
         what="VIA",
         usual="boxes" if set(kinds) - WITHOUT_AREA <= {"rect"} else "mask",
     )
@@ -70,6 +71,11 @@ def listed_in(path: Path, entries: Iterable[Mapping[str, Any]]) -> list[Listed]:
             raise DatasetError(problem, str(path), "Open and save it with VIA") from error
         found.append(Listed(name, Annotation(path, tuple(one for one in drawn if one is not None))))
     return found
+
+
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    del settings
+    return {entry.name: entry.annotation for entry in listed_in(path, _entries(path))}
 
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:
@@ -166,4 +172,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    annotations=_annotations,
 )

@@ -6,10 +6,8 @@ Everingham et al., Int J Comput Vis 2010, doi:10.1007/s11263-009-0275-4
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -20,17 +18,15 @@ from isocenter.files.layouts.cases.boxes import (
     NamedImages,
     by_file_name,
     image_named,
-    load_boxes,
     names_in,
 )
 from isocenter.files.layouts.cases.classes import name_classes
 from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
-from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.cases.pairs import without_image
 from isocenter.files.layouts.cases.table import composed
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Layout, Reading
 from isocenter.files.modality import modality_word
-from isocenter.values import SPLITS, Split
+from isocenter.values import SPLITS, CaseRow, Cell, Split
 
 ROOT, TEST = "annotation", "test"
 LISTS = ("ImageSets", "Main")
@@ -43,7 +39,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     """An XML file with the name of an image that starts as an annotation does."""
     del options
     images = {member.stem.casefold() for member in folder.images}
-    named = next((one for one in _annotations(folder) if one.stem.casefold() in images), None)
+    named = next((one for one in _files(folder) if one.stem.casefold() in images), None)
     return named is not None and named.path.stat().st_size <= XML_LIMIT and b"<annotation" in _head(named.path)
 
 
@@ -56,8 +52,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     owners: dict[Path, Annotation] = {}
     lost, named = [], by_file_name(folder)
     suffixes = dict.fromkeys(member.suffix for member in folder.images)
-    places = {member.path.parent for member in _annotations(folder)}
-    for member in _annotations(folder):
+    places = {member.path.parent for member in _files(folder)}
+    for member in _files(folder):
         annotation, name = annotation_of(member.path)
         image = _image_of(member, [Path(name).suffix, *suffixes], named, places)
         if image is None:
@@ -70,23 +66,19 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     split, where = _split(folder), {member.path.parent for member in folder.images if member.path in owners}
     images = [one for one in folder.images if one.path in owners or not owners or one.path.parent in where]
     modality = modality_word(options.modality)
-    cases = []
+    rows = []
     for image in images:
-        loader = partial(load_image, image.path, options.read, modality)
         own = owners.get(image.path)
-        references: dict[str, Callable[[], Any]] = {}
-        if own is not None:
-            references["boxes"] = partial(load_boxes, own, called, loader)
-        files = (image.path, *((own.path,) if own is not None else ()))
-        key = "" if own is None else str([called[name] for name in sorted(names_in([own]))])
+        references = {} if own is None else {"boxes": Cell((own.path,), "voc", known=own)}
         part = split.get(image.stem, image.split)
-        cases.append(CaseFiles(image.name, {"image": loader}, references, files, key, part))
+        rows.append(CaseRow(image.name, {"image": Cell((image.path,), modality=modality)}, references, part))
     boxes = sum(len(annotation.boxes) for annotation in owners.values())
     return Reading(
-        tuple(cases),
+        tuple(rows),
         how=f"Pascal VOC: {counted(boxes, 'box', 'boxes')} on {counted(len(owners), 'image')}"
         + (", split as in ImageSets/Main" if split else ""),
         classes={"boxes": classes},
+        drawn=DrawnNames(called),
         modality=modality,
         problems=tuple(without_image(lost)),
     )
@@ -116,6 +108,11 @@ def annotation_of(path: Path) -> tuple[Annotation, str]:
     return Annotation(path, tuple(boxes), _size(path, root)), (root.findtext("filename") or "").strip()
 
 
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    del settings
+    return {"": annotation_of(path)[0]}
+
+
 def parsed(path: Path) -> Element:
     """The root of an XML file; DatasetError for a damaged one.
 
@@ -140,7 +137,7 @@ def parsed(path: Path) -> Element:
         raise _wrong(path, f"cannot be read ({error})", "Get the file again") from error
 
 
-def _annotations(folder: Folder) -> list[Member]:
+def _files(folder: Folder) -> list[Member]:
     return [] if folder.is_file else [member for member in folder.members if member.suffix == ".xml"]
 
 
@@ -165,7 +162,7 @@ def _image_of(member: Member, suffixes: Sequence[str], images: NamedImages, plac
 def _split(folder: Folder) -> dict[str, Split]:
     """{name of an image: its part} as listed; what is only in trainval is for training."""
     parts: dict[str, Split] = {}
-    stems = {member.stem for member in (*folder.images, *_annotations(folder))}
+    stems = {member.stem for member in (*folder.images, *_files(folder))}
     lists = {m.stem.lower(): m.path for m in folder.members if m.suffix == ".txt" and m.path.parts[-3:-1] == LISTS}
     for word in (*SPLITS, "trainval"):
         path = lists.get(word)
@@ -217,4 +214,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    annotations=_annotations,
 )

@@ -8,9 +8,8 @@ and states keypoints behind the box, which are left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,12 @@ from ruamel.yaml.error import YAMLError
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, names_in
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.cases.outlines import DrawnReferences
 from isocenter.files.layouts.cases.pairs import Key, respelt, without_image
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
-from isocenter.values import Problem
+from isocenter.values import CaseRow, Cell, Problem
 
 SUFFIX = ".txt"
 LINE = re.compile(r"\d+(?:\s+-?[\d.]+(?:e-?\d+)?){4,}\s*$", re.IGNORECASE)
@@ -58,10 +56,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     images = {_key(member): member for member in folder.images}
     texts = dict(_texts(folder, images))
-    rows = {texts[key].path: rows_of(texts[key].path) for key in images if key in texts}
-    points = _points_of(folder, rows)
-    _refuse_tracks(rows, points)
-    drawn = {key: annotation_of(texts[key].path, rows[texts[key].path], points) for key in images if key in texts}
+    lines = {texts[key].path: rows_of(texts[key].path) for key in images if key in texts}
+    points = _points_of(folder, lines)
+    _refuse_tracks(lines, points)
+    drawn = {key: annotation_of(texts[key].path, lines[texts[key].path], points) for key in images if key in texts}
     of_labels = (key for key, member in texts.items() if any(name.lower() in LABELS for name in member.folders))
     lost = [key.name for key in of_labels if key not in images]
     annotations = list(drawn.values())
@@ -69,21 +67,18 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     names = _stated_names(folder, options, names_in(annotations))
     made = DrawnReferences.of(annotations, "mask" if all_outlines else "boxes", folder, options, names)
     modality = modality_word(options.modality)
-    cases = []
+    rows = []
     for key, image in images.items():
-        loader, own = partial(load_image, image.path, options.read, modality), drawn.get(key)
-        references: dict[str, Callable[[], Any]] = {}
-        if own is not None:
-            references |= made.readers(own, loader)
-        files = (image.path, *((own.path,) if own is not None and own.boxes else ()))  # an empty file is no damaged one
-        name = "" if own is None else str([names.get(one, one) for one in sorted(names_in([own]))])
-        cases.append(CaseFiles(key.name, {"image": loader}, references, files, name, key.split))
+        own = drawn.get(key)
+        references = {} if own is None else made.cells("yolo", own)
+        rows.append(CaseRow(key.name, {"image": Cell((image.path,), modality=modality)}, references, key.split))
     return Reading(
-        tuple(cases),
+        tuple(rows),
         how=f"YOLO: {made.counted(annotations)} on {counted(len(drawn), 'image')}",
         classes=made.classes,
+        drawn=replace(made.names, settings={"points": f"{points.count}x{points.values}"} if points else {}),
         modality=modality,
-        problems=(*without_image(lost), *made.notes(annotations), *_point_notes(rows, points)),
+        problems=(*without_image(lost), *made.notes(annotations), *_point_notes(lines, points)),
     )
 
 
@@ -127,6 +122,12 @@ def annotation_of(path: Path, rows: Sequence[Row], points: Points | None) -> Ann
     Raises DatasetError, by file and line, for a line of another count of numbers, as predictions have.
     """
     return Annotation(path, tuple(_drawn(row, path, points) for row in rows), in_shares=True)
+
+
+def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
+    """points: "17x3" where boxes have so many keypoints of so many numbers."""
+    count, _, values = settings.get("points", "").partition("x")
+    return {"": annotation_of(path, rows_of(path), Points(int(count), int(values)) if count else None)}
 
 
 def _drawn(row: Row, path: Path, points: Points | None) -> Drawn:
@@ -294,4 +295,5 @@ LAYOUT = Layout(
     fits,
     read,
     over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    annotations=_annotations,
 )

@@ -129,7 +129,7 @@ def refuse_hidden(node: WebNode, who: Actor, study: str) -> None:
 
 
 def hidden_error(where: str) -> WebError:
-    """What is said to a person who asks for a hidden answer."""
+    """Error for a person who asks for a hidden answer."""
     return WebError(409, "the answer is hidden until you have read the study blind", where, "Read it at /blind")
 
 

@@ -6,9 +6,8 @@ Parts may be listed in text files, an image or a patient in each line: train.txt
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -26,16 +25,19 @@ from isocenter.files.layouts.cases.join import (
     part_named,
     parts_named,
 )
-from isocenter.files.layouts.cases.known_structures import with_known_structures
-from isocenter.files.layouts.cases.load import on_axes_of_image
+from isocenter.files.layouts.cases.known_structures import BETWEEN, COLUMN, with_known_structures
+from isocenter.files.layouts.cases.opening import files_of, key_of, opened
 from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, label_remedy, names_nobody, read_table
+from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.layouts.cases.unnamed_masks import masks_among, pictures_of_slices
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
+from isocenter.files.layouts.dataset_table import declared_by
+from isocenter.files.layouts.layout import DatasetOptions, Reading, left_out
 from isocenter.files.modality import modality_word
-from isocenter.files.patients import Patients, patients_by, patients_of
-from isocenter.values import Case, Dataset, Image, LazyMapping, Problem, Split, unambiguous_name
+from isocenter.files.patients import UNKNOWN, Patients, patients_by, patients_of
+from isocenter.values import Case, CaseRow, Dataset, DatasetTable, LazyMapping, Problem, Split
 
-LABEL_MAPS = frozenset({"mask", "instances"})
+# Before the name of a case whose patient nobody knows, though those of others are.
+NOBODY = "unknown-"
 # Larger groups, on average, are no one person's.
 MOST_TOGETHER = 20
 SUFFIXES = frozenset({".txt", ".list", ".lst"})
@@ -49,54 +51,88 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
 
     Raises DatasetError where no case is left, or none is labelled though labels are wanted.
     """
-    files, problems = _whole(reading.cases)
-    if options.read.background:  # the same files hold other numbers then
-        files = [replace(case, key=f"{case.key}|{options.read.background} is 0") for case in files]
-    files, stated = _with_own_references(files) if options.references else (files, "")
+    found = reading.rows
+    rows, problems = _whole(found)
+    stated = _own_kinds(rows) if options.references else ""
     classes = {kind: labels for kind, labels in reading.classes.items() if labels}
-    if options.references and files and (rule := options.class_rule) is not None:
-        files, classes["class"] = with_classes_by_rule(files, rule, folder, options)
+    if options.references and rows and (rule := options.class_rule) is not None:
+        rows, classes["class"] = with_classes_by_rule(rows, rule, folder, options)
         stated = "; ".join(filter(None, (stated, f"classes by --class-rule {rule}")))
-    files, more = _labelled(files, folder, options)
-    files, absent = with_absent_images(files, reading.channels)
-    if not files:
+    rows, more = _labelled(rows, folder, options)
+    if not rows:
         raise _no_case(folder, [*reading.problems, *problems])
-    ids = case_ids(files)
+    ids = case_ids(rows)
     # A manifest's own columns are preferred to any other table.
     join, odd = None, list[Problem]()
-    if not reading.patients:
+    if not (reading.patients or reading.is_own):
         is_table = bool(reading.columns)
-        join, odd = join_table(folder, files, ids, options.patient, read=reading.tables, of_patients=is_table)
+        join, odd = join_table(folder, rows, ids, options.patient, read=reading.tables, of_patients=is_table)
         odd = [one for one in odd if one.severity != "note"] if is_table else odd
     odd += _unread(folder, reading, join)
-    files = join.cases if join else files
-    files, parted, unused = _with_listed_parts(files, folder) if options.references else (files, "", [])
-    patients = _patients(files, ids, reading, options, join)
+    rows = join.cases if join else rows
+    rows, parted, unused = _with_listed_parts(rows, folder) if options.references else (rows, "", [])
+    patients = _patients(rows, ids, reading, options, join)
     if patients.known or not options.references:  # else what is said of patients parts the data
         milder: Literal["warning", "note"] = "warning" if options.references else "note"
         odd = [replace(one, severity=milder) if one.severity == "error" else one for one in odd]
-    firsts = [case.files[0] for case in files if case.files]
-    read, courses, unread = join_courses(folder, list(zip(ids, patients.names, strict=True)), firsts)
+    firsts = [row.paths[0] for row in rows if row.paths]
+    tables = filter(None, map(Long.read, reading.courses)) if reading.is_own else folder.long_tables.values()
+    read, used, unread = join_courses(tables, list(zip(ids, patients.names, strict=True)), firsts)
+    courses = f"courses from {listed(path.name for path in used)}" if used else ""
     cases = tuple(
-        _case(case, name, owner, course)
-        for case, name, owner, course in zip(files, ids, patients.names, read, strict=True)
+        _case(row, name, owner, course, reading, options)
+        for row, name, owner, course in zip(rows, ids, patients.names, read, strict=True)
     )
+    name = reading.name or (stem_of(folder.root.name) if folder.is_file else folder.root.resolve().name)
+    regions = reading.regions or (mask_regions(folder, options) if reading.classes.get("mask") else {})
+    reading = replace(reading, rows=tuple(rows), classes=classes, regions=regions)
+    declared = declared_by(reading, options, name, patients.words, used)
     dataset = Dataset(
         cases=cases,
-        splits={case.id: one.split for case, one in zip(cases, files, strict=True) if one.split is not None},
-        name=stem_of(folder.root.name) if folder.is_file else folder.root.resolve().name,
+        splits={case.id: one.split for case, one in zip(cases, rows, strict=True) if one.split is not None},
+        name=name,
         root=folder.root,
         classes=classes,
         columns=dict(reading.columns),
-        regions=mask_regions(folder, options) if reading.classes.get("mask") else {},
+        regions=regions,
         readers=reading.readers,
         modality=modality_word(options.modality or reading.modality),
         patients=patients.words,
         patients_known=patients.known,
         layout="; ".join(part for part in (reading.how, stated, join.how if join else "", parted, courses) if part),
-        problems=(*reading.problems, *problems, *more, *absent, *odd, *unread, *unused, *_unopened(folder, options)),
+        problems=(
+            *reading.problems,
+            *problems,
+            *more,
+            *_absent(rows, reading.channels),
+            *odd,
+            *unread,
+            *unused,
+            *_unopened(folder, options),
+        ),
     )
-    return with_known_structures(dataset, folder, reading.cases) if options.references else dataset
+    dataset = with_known_structures(dataset, folder, found) if options.references else dataset
+    return replace(dataset, table=DatasetTable(tuple(_table_rows(dataset, rows, found)), declared))
+
+
+def _table_rows(dataset: Dataset, rows: Sequence[CaseRow], found: Sequence[CaseRow]) -> Iterator[CaseRow]:
+    """The rows as they are written: of the cases by their ids, with patient and part, then those that were left out."""
+    for case, row in zip(dataset, rows, strict=True):
+        is_known = dataset.patients_known and case.patient != f"{NOBODY}{case.id}"
+        known = {} if case.known is None else {COLUMN: BETWEEN.join(sorted(case.known))}
+        covariates = {**{name: one for name, one in row.covariates.items() if name != COLUMN}, **known}
+        patient, split = case.patient if is_known else None, dataset.splits.get(case.id)
+        yield replace(row, name=case.id, patient=patient, split=split, covariates=covariates)
+    kept, taken = {row.name for row in rows}, {case.id for case in dataset}
+    for row in found:
+        if row.name not in kept:
+            name = row.name.replace("/", "-")
+            yield replace(row, name=name if name not in taken else f"{name}_left_out")
+
+
+def _own_patients(cases: Sequence[CaseRow], ids: Sequence[str]) -> Patients:
+    """Patients of rows without a column of them: each case stands for itself."""
+    return _kept_together(cases, ids) or Patients(tuple(ids), UNKNOWN, known=False)
 
 
 def _unopened(folder: Folder, options: DatasetOptions) -> Iterator[Problem]:
@@ -120,7 +156,7 @@ def _unread(folder: Folder, reading: Reading, join: Join | None) -> list[Problem
     return [note] if others else []
 
 
-def case_ids(cases: Sequence[CaseFiles]) -> list[str]:
+def case_ids(cases: Sequence[CaseRow]) -> list[str]:
     """Ids that differ and can be file names.
 
     The last part of the name where that is different for all, else the whole path, else with the split, else numbered.
@@ -141,35 +177,28 @@ def _numbered(name: str, called: Collection[str]) -> Iterator[str]:
     return (f"{name}_{n}" for n in count(1) if f"{name}_{n}" not in called)
 
 
-def _case(files: CaseFiles, name: str, patient: str, courses: Mapping[str, Any]) -> Case:
-    maps = {kind: load for kind, load in files.references.items() if kind.partition(":")[0] in LABEL_MAPS}
+def _case(
+    row: CaseRow, name: str, patient: str, courses: Mapping[str, Any], reading: Reading, options: DatasetOptions
+) -> Case:
+    loaders = opened(row, reading, options)
     return Case(
         id=name,
         patient=patient,
-        images=LazyMapping(_on_axes_of_first(files, files.images)),
-        references=LazyMapping({**files.references, **_on_axes_of_first(files, maps)}),
-        covariates={**files.covariates, **courses},
-        group=files.group,
-        files=files.files,
-        key=files.key,
+        images=LazyMapping(loaders.images),
+        references=LazyMapping(loaders.references),
+        covariates={**row.covariates, **courses},
+        group=row.group,
+        files=files_of(row),
+        key=key_of(row, reading, options),
     )
 
 
-def _on_axes_of_first(files: CaseFiles, loaders: Mapping[str, Callable[[], Any]]) -> dict[str, Callable[[], Any]]:
-    """Images or label maps of a case, with their axes in the order of those of its first image."""
-    first = next(iter(files.images.values()), None)
-    return {
-        name: partial(on_axes_of_image, load, first) if first is not None and load is not first else load
-        for name, load in loaders.items()
-    }
-
-
-def _whole(cases: Sequence[CaseFiles]) -> tuple[list[CaseFiles], list[Problem]]:
+def _whole(cases: Sequence[CaseRow]) -> tuple[list[CaseRow], list[Problem]]:
     """The cases without those that have an empty file, known from its size without opening it."""
     empty: dict[str, list[Path]] = {}
     sizes: dict[Path, int] = {}
     for case in cases:
-        for path in case.files:
+        for path in files_of(case):
             if path not in sizes:
                 sizes[path] = path.stat().st_size if path.is_file() else 1
             if sizes[path] == 0:
@@ -181,29 +210,28 @@ def _whole(cases: Sequence[CaseFiles]) -> tuple[list[CaseFiles], list[Problem]]:
     return [case for case in cases if case.name not in empty], problems
 
 
-def _with_own_references(cases: Sequence[CaseFiles]) -> tuple[list[CaseFiles], str]:
-    """The cases with the references that their images' own files hold beside those of the layout, and their kinds."""
-    held = [{kind: load for path in case.files for kind, load in references_in(path).items()} for case in cases]
-    kinds = listed(dict.fromkeys(kind for own in held for kind in own))
-    joined = [replace(case, references={**own, **case.references}) for case, own in zip(cases, held, strict=True)]
-    return joined, f"{kinds} in the images' own files" if kinds else ""
+def _own_kinds(rows: Sequence[CaseRow]) -> str:
+    """The kinds of reference that images' own files hold, in words."""
+    kinds = listed(dict.fromkeys(kind for row in rows for path in row.paths for kind in references_in(path)))
+    return f"{kinds} in the images' own files" if kinds else ""
 
 
 def _labelled(
-    cases: list[CaseFiles], folder: Folder, options: DatasetOptions
-) -> tuple[list[CaseFiles], tuple[Problem, ...]]:
+    cases: list[CaseRow], folder: Folder, options: DatasetOptions
+) -> tuple[list[CaseRow], tuple[Problem, ...]]:
     """The cases with a reference, where references are wanted."""
     if not options.references or not cases:
         return cases, ()
-    bare = [case for case in cases if not case.references]
-    if len(bare) == len(cases):
+    labelled = [row for row in cases if row.references or any(map(references_in, row.paths))]
+    if not labelled:
         raise _no_labels(cases, folder, options)
+    bare = [row.name for row in cases if not (row.references or any(map(references_in, row.paths)))]
     what = f"{len(bare)} of {counted(len(cases), 'image')} without a label"
-    problems = left_out((case.name for case in bare), what, "Add their labels, or remove the images", "warning")
-    return [case for case in cases if case.references], problems
+    problems = left_out(bare, what, "Add their labels, or remove the images", "warning")
+    return labelled, problems
 
 
-def _no_labels(cases: Sequence[CaseFiles], folder: Folder, options: DatasetOptions) -> DatasetError:
+def _no_labels(cases: Sequence[CaseRow], folder: Folder, options: DatasetOptions) -> DatasetError:
     """The error of images without a reference: what lies next to them, and why it holds none."""
     firsts = {case.name.partition("/")[0] for case in cases if "/" in case.name}
     single = f" (one folder, {min(firsts)}, cannot define two classes)" if len(firsts) == 1 else ""
@@ -239,7 +267,7 @@ def _no_labels(cases: Sequence[CaseFiles], folder: Folder, options: DatasetOptio
             return error.stating(problem=stated, where=str(folder.root))
         also += f"; {table.path.name} has the columns {', '.join(table.columns)}"
         remedy = label_remedy(table)
-        called = {*case_ids(cases), *(stem_of(path.name) for case in cases for path in case.files)}
+        called = {*case_ids(cases), *(stem_of(path.name) for case in cases for path in case.paths)}
         if (names := column_of_strangers(table, called)) is not None:
             also += f", and {names} names none of the images"
             remedy = f"Write their file names into {names}, or name the column that has them: --column image=COLUMN"
@@ -261,25 +289,27 @@ def _tables(folder: Folder) -> list[Member]:
 
 
 def _patients(
-    cases: Sequence[CaseFiles], ids: Sequence[str], reading: Reading, options: DatasetOptions, join: Join | None
+    cases: Sequence[CaseRow], ids: Sequence[str], reading: Reading, options: DatasetOptions, join: Join | None
 ) -> Patients:
     column = join.column if join else reading.patient_column
     if options.patient is not None and options.patient != column:
         return patients_by(options.patient, [case.name for case in cases])
     owners = [None if names_nobody(case.patient) else case.patient for case in cases]
+    if not any(owners) and reading.is_own:
+        return _own_patients(cases, ids)
     if not any(owners):
         in_classes = not reading.columns and all("class" in case.references for case in cases)
         guess = patients_of([case.name for case in cases], classes=int(in_classes))
         return guess if guess.known else _kept_together(cases, ids) or replace(guess, names=tuple(ids))
     words = reading.patients or (join.patients if join else "")
     # A case without a patient stands for itself, under a name that no patient has.
-    names = tuple(str(owner) if owner else f"unknown-{name}" for owner, name in zip(owners, ids, strict=True))
+    names = tuple(str(owner) if owner else f"{NOBODY}{name}" for owner, name in zip(owners, ids, strict=True))
     unknown = sum(1 for owner in owners if not owner)
     gap = f"; {unknown} cases without one stand for themselves" if unknown else ""
     return Patients(names, f"{counted(len(set(names)), 'patient')}, identified by {words}{gap}", known=True)
 
 
-def _kept_together(cases: Sequence[CaseFiles], ids: Sequence[str]) -> Patients | None:
+def _kept_together(cases: Sequence[CaseRow], ids: Sequence[str]) -> Patients | None:
     """Cases of one lesion, examination or study as one, where a column names these; None where no two are."""
     for column in dict.fromkeys(name for case in cases for name in case.covariates):
         if (what := OF_ONE_PERSON.get(column.lower().replace(" ", "_"))) is None:
@@ -300,14 +330,11 @@ def _no_case(folder: Folder, problems: Sequence[Problem]) -> DatasetError:
     return DatasetError(f"holds no case that can be used{reason}", str(folder.root), remedy or layouts)
 
 
-def with_absent_images(cases: Sequence[CaseFiles], declared: Sequence[str]) -> tuple[list[CaseFiles], list[Problem]]:
-    """The cases, those that lack an image with the names of what they have, and problems that name those that lack one.
-
-    declared: the images that a case may have; empty where they are not declared, and none is then absent
-    """
-    seen = [case for case in cases if case.images]
-    lacking = {name: tuple(case.name for case in seen if name not in case.images) for name in declared}
-    problems = [
+def _absent(rows: Sequence[CaseRow], declared: Sequence[str]) -> list[Problem]:
+    """The problems that name the cases which lack an image; declared: the images that a case may have."""
+    seen = [row for row in rows if row.images]
+    lacking = {name: tuple(row.name for row in seen if name not in row.images) for name in declared}
+    return [
         Problem(
             "warning",
             f"channel {name}: {len(without)} of {counted(len(seen), 'case')} lack it",
@@ -318,17 +345,6 @@ def with_absent_images(cases: Sequence[CaseFiles], declared: Sequence[str]) -> t
         for name, without in lacking.items()
         if without
     ]
-    return [_named(case) if case.images and set(declared) - set(case.images) else case for case in cases], problems
-
-
-def _named(case: CaseFiles) -> CaseFiles:
-    images = {unambiguous_name(name): load for name, load in case.images.items()}
-    named = {name: partial(_as, name, load) for name, load in images.items()}
-    return replace(case, images=named, key=f"{case.key}|{','.join(images)}")
-
-
-def _as(name: str, load: Callable[[], Image]) -> Image:
-    return load().named(name)
 
 
 @dataclass(frozen=True)
@@ -344,7 +360,7 @@ class Lists:
         return [*self.parts.values(), *([self.both] if self.both else [])]
 
 
-def _with_listed_parts(cases: Sequence[CaseFiles], folder: Folder) -> tuple[list[CaseFiles], str, list[Problem]]:
+def _with_listed_parts(cases: Sequence[CaseRow], folder: Folder) -> tuple[list[CaseRow], str, list[Problem]]:
     """The cases with the parts that lists name, these in words, and the note on lists that leave cases out.
 
     Such are not used, nor are lists of several folders that name other parts: nobody could say which was meant.
@@ -405,11 +421,11 @@ def _cases_named(path: Path, keys: Mapping[str, set[int]]) -> Iterator[tuple[int
         yield from ((number, name) for number in sorted(keys[name])) if name is not None else ()
 
 
-def _keys(cases: Sequence[CaseFiles], root: Path) -> dict[str, set[int]]:
+def _keys(cases: Sequence[CaseRow], root: Path) -> dict[str, set[int]]:
     """{what may stand in a list: the cases that are meant}: names, files, folders."""
     keys: dict[str, set[int]] = defaultdict(set)
     for number, case in enumerate(cases):
-        for path in case.files:
+        for path in case.paths:
             relative = PurePosixPath(path.relative_to(root).as_posix()) if path.is_relative_to(root) else None
             for text in (path.name, stem_of(path.name), *(_inner_paths(relative) if relative else ())):
                 keys[text].add(number)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,10 @@ import numpy as np
 from isocenter.errors import DatasetError, FormatError, UsageError, counted
 from isocenter.files import label_table
 from isocenter.files.layouts.cases.folder import Folder
-from isocenter.files.layouts.cases.load import given
 from isocenter.files.layouts.cases.segments import slicer_labels
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions
+from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.patients import found_by
-from isocenter.values import UNLABELLED, Case, Label, Problem, Split, parts_of, rising
+from isocenter.values import UNLABELLED, Case, CaseRow, Label, Problem, Split, parts_of, rising
 
 # The part of a set that is often given without its classes, and what is then written in their place.
 TEST: Split = "test"
@@ -203,8 +201,8 @@ def placeholder_notes(found: Mapping[str, int], where: str) -> Iterator[Problem]
 
 
 def with_classes_by_rule(
-    cases: Sequence[CaseFiles], rule: str, folder: Folder, options: DatasetOptions
-) -> tuple[list[CaseFiles], tuple[Label, ...]]:
+    cases: Sequence[CaseRow], rule: str, folder: Folder, options: DatasetOptions
+) -> tuple[list[CaseRow], tuple[Label, ...]]:
     """The cases, each of the class that a regular expression finds in its name, and the classes in order.
 
     Raises UsageError where the expression is wrong, or does not fit every name.
@@ -217,11 +215,7 @@ def with_classes_by_rule(
     names = [name or "" for name in found]
     labels, called = name_classes(names, folder, options, declare=not any("mask" in case.references for case in cases))
     classed = [
-        replace(
-            case,
-            references={**case.references, "class": partial(given, called[name])},
-            key=f"{case.key} {called[name]}".strip(),
-        )
+        replace(case, references={**case.references, "class": called[name]})
         for case, name in zip(cases, names, strict=True)
     ]
     return classed, labels

@@ -13,9 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -41,14 +40,14 @@ from isocenter.files.layouts.cases.boxes import Annotation, Drawn, load_boxes
 from isocenter.files.layouts.cases.classes import mask_labels, name_classes
 from isocenter.files.layouts.cases.dicom_masks import DrawnMap, drawn_masks, masks_on, unlike_maps
 from isocenter.files.layouts.cases.folder import Folder, stem_of
-from isocenter.files.layouts.cases.load import load_image, masks_by_reader, with_modality
+from isocenter.files.layouts.cases.load import mask_cells, structure_cell, with_modality
 from isocenter.files.layouts.cases.pairs import LABEL_NAME, MASK_NAME, MASK_SUFFIX
-from isocenter.files.layouts.cases.structures import structure_labels, structure_map, without_structure
-from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, CaseFiles, DatasetOptions, Reading, left_out
+from isocenter.files.layouts.cases.structures import structure_labels, without_structure
+from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, DatasetOptions, DrawnNames, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.files.patients import patients_of
 from isocenter.files.storage.patient_key import pseudonym_of_number
-from isocenter.values import BoundingBoxes, Floats, Image, Label, Problem
+from isocenter.values import BoundingBoxes, CaseRow, Cell, Floats, Image, Label, Problem
 
 Maps = Mapping[str, Sequence[Path]]  # of structures by their names, "" where none is stated
 # A code such as MR, PS3.3 C.7.3.1.1.1.
@@ -81,16 +80,18 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     partly = [one.paths for one in images if one.paths in maps and not structures.keys() <= maps[one.paths].keys()]
     reports = _reported(seen.series, images) if options.references else Reported()
     classes, called = name_classes(reports.names, folder, options, declare=not (drawn.of or maps))
-    stated = [(reports.of.get(n, ()), called) for n in range(len(images))]
-    cases = tuple(
-        _case(name, one, drawn.of.get(one.paths, ()), maps.get(one.paths, {}), labels, report, options, structures)
-        for name, one, report in zip(names, images, stated, strict=True)
+    rows = tuple(
+        _row(
+            name, one, drawn.of.get(one.paths, ()), maps.get(one.paths, {}), reports.of.get(n, ()), structures, options
+        )
+        for n, (name, one) in enumerate(zip(names, images, strict=True))
     )
     studies, series = {one.study for one in images}, {one.uid for one in images}
     return Reading(
-        cases,
+        rows,
         how=f"DICOM, {len(series)} image series in {counted(len(studies), 'study', 'studies')}",
         classes={"mask": labels, "boxes": classes if reports.names else ()},
+        drawn=DrawnNames(called) if reports.names else None,
         modality=common_modality([series.modality for series in images]),
         patients=PSEUDONYMS,
         problems=(
@@ -134,12 +135,8 @@ def person_in(path: Path) -> str | None:
 
 def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
     path = folder.root
-    case = CaseFiles(
-        folder.members[0].stem,
-        {"image": partial(load_image, path, options.read, modality_word(options.modality))},
-        files=(path,),
-    )
-    return Reading((case,), how="one DICOM file")
+    row = CaseRow(folder.members[0].stem, {"image": Cell((path,), modality=modality_word(options.modality))})
+    return Reading((row,), how="one DICOM file")
 
 
 def _localizers(everything: Sequence[SeriesFiles]) -> list[SeriesFiles]:
@@ -186,72 +183,53 @@ def _case_name(series: SeriesFiles, options: DatasetOptions) -> str:
     return f"{series.patient[:8]}_{called}"
 
 
-def _case(
+def _row(
     name: str,
     series: SeriesFiles,
     drawn: Sequence[DrawnMap],
     maps: Maps,
-    labels: tuple[Label, ...],
-    reports: tuple[tuple[Outlines, ...], Mapping[str, str]],
-    options: DatasetOptions,
+    reports: Sequence[Outlines],
     structures: Mapping[str, Label],
-) -> CaseFiles:
-    image = partial(load_series, series.paths, options.read, modality_word(options.modality))
-    masks = masks_on(
-        drawn,
-        image,
-        series.paths,
-        labels,
-        chosen=options.labels is not None,
-        fill_contours=options.read.fill_contours,
-    )
-    references: dict[str, Callable[[], Any]] = {**masks}
-    if maps and not drawn:
-        references |= _of_maps(maps, structures, labels, options)
-    if reports[0]:
-        references["boxes"] = _boxes_on(*reports, image)
-    return CaseFiles(
+    options: DatasetOptions,
+) -> CaseRow:
+    references = {**masks_on(drawn)} if drawn else _of_maps(maps, structures)
+    if reports:
+        numbers = ";".join(",".join(map(str, own)) for _, own in reports)
+        references["boxes"] = Cell(tuple(path for path, _ in reports), "report", numbers)
+    modality = modality_word(options.modality)
+    return CaseRow(
         name,
-        {"image": image},
+        {"image": Cell(series.paths, "series", series.uid, modality=modality, known=series)},
         references,
-        files=(
-            *series.paths,
-            *(path for own in drawn for one in own for path in one.files.paths),
-            *(() if drawn else (path for own in maps.values() for path in own)),
-            *(path for path, _ in reports[0]),
-        ),
         patient=series.patient,
         covariates=series.covariates,
         aliases=tuple(uid for uid in (series.uid, series.study, series.accession) if uid),
-        slices=partial(_slices, name, series, options) if len(series.paths) > 1 else None,
     )
 
 
-def _slices(name: str, series: SeriesFiles, options: DatasetOptions) -> tuple[CaseFiles, ...]:
+def slices_of(row: CaseRow) -> Sequence[CaseRow]:
     """Each file of a series as a case, in order, for tables that state something of single slices."""
-    uids = {path: uid for uid, path in series.instances.items()}
-    modality = modality_word(options.modality)
+    cell = row.images["image"]
+    if len(cell.paths) < 2:
+        return ()
+    uids = {path: uid for uid, path in cell.known.instances.items()}
     return tuple(
-        CaseFiles(
-            f"{name}_{number}",
-            {"image": partial(load_series, (path,), options.read, modality)},
-            files=(path,),
-            patient=series.patient,
-            covariates=series.covariates,
+        CaseRow(
+            f"{row.name}_{number}",
+            {"image": replace(cell, paths=(path,), key="")},
+            patient=row.patient,
+            covariates=row.covariates,
             aliases=(uids[path],) if path in uids else (),
         )
-        for number, path in enumerate(series.paths, start=1)
+        for number, path in enumerate(cell.paths, start=1)
     )
 
 
-def _of_maps(
-    maps: Maps, structures: Mapping[str, Label], labels: tuple[Label, ...], options: DatasetOptions
-) -> dict[str, Callable[[], Any]]:
-    """The references that label maps in other formats are; none where one of several structures is lacking."""
+def _of_maps(maps: Maps, structures: Mapping[str, Label]) -> dict[str, Cell]:
+    """The masks that label maps in other formats are; none where one of several structures is lacking."""
     if structures:
-        return {"mask": structure_map(maps, structures, options)} if structures.keys() <= maps.keys() else {}
-    paths = [path for own in maps.values() for path in own]
-    return {**masks_by_reader({"": paths}, labels, options.read, options.kinds)}
+        return {"mask": structure_cell(maps)} if structures.keys() <= maps.keys() else {}
+    return mask_cells({"": [path for own in maps.values() for path in own]} if maps else {})
 
 
 def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[tuple[Path, ...], Maps], list[str]]:
@@ -406,26 +384,20 @@ def _reported(everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]) 
     return Reported(outlines, frozenset(names), frozenset(known), tuple(problems))
 
 
-def _boxes_on(
-    reports: Sequence[Outlines], called: Mapping[str, str], image: Callable[[], Image]
-) -> partial[BoundingBoxes]:
-    """A function that reads the boxes of one image."""
-    return partial(_load_reported, tuple(reports), dict(called), image)
-
-
-def _load_reported(reports: Sequence[Outlines], called: Mapping[str, str], image: Callable[[], Image]) -> BoundingBoxes:
+def load_reported(cell: Cell, called: Mapping[str, str], image: Callable[[], Image]) -> BoundingBoxes:
     """The regions of reports on an image: a box for the outlines of a finding; equal ones of several reports are one.
 
     Raises GeometryError, by file, for another frame of reference, and DatasetError for a box outside the image.
     """
     on = image()
+    numbers = [tuple(map(int, filter(None, own.split(",")))) for own in cell.key.split(";")]
+    reports = list(zip(cell.paths, numbers, strict=True))
     if on.frames is not None:
         problem = "boxes on an image with frames: the report does not name the frame"
         raise DatasetError(problem, str(reports[0][0]), "Give each moment a series of its own")
     places = _places(on)
     boxes = [
-        load_boxes(Annotation(path, tuple(_drawn(path, numbers, on, places))), called, lambda: on)
-        for path, numbers in reports
+        load_boxes(Annotation(path, tuple(_drawn(path, own, on, places))), called, lambda: on) for path, own in reports
     ]
     corners, names = list[Floats](), list[str]()
     for one in boxes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from isocenter.errors import FormatError, IsocenterError, counted
@@ -13,6 +12,7 @@ from isocenter.files.dicom import (
     DRAWN,
     STRUCTURE_SET,
     Drawing,
+    Header,
     SeriesFiles,
     drawing_of,
     looks_like_dicom,
@@ -27,7 +27,7 @@ from isocenter.files.dicom import (
 from isocenter.files.layouts.cases.classes import parse_labels
 from isocenter.files.layouts.cases.segments import by_name, one_numbering, refuse_unnamed
 from isocenter.files.layouts.layout import DatasetOptions, left_out
-from isocenter.values import Geometry, Image, Label, Problem
+from isocenter.values import Cell, Geometry, Image, Label, Problem
 
 
 def is_drawn(path: Path) -> bool:
@@ -116,31 +116,15 @@ def drawn_masks(
     return DrawnMasks(of, labels, frozenset(unlike), (*_lost(lost), *_empty(empty), *_older(older)))
 
 
-def masks_on(
-    maps: Sequence[DrawnMap],
-    image: Callable[[], Image],
-    files: tuple[Path, ...],
-    labels: tuple[Label, ...],
-    *,
-    chosen: bool,
-    fill_contours: bool,
-) -> dict[str, Callable[[], Image]]:
-    """{kind, of all label maps but the first kind:name: function that reads it} of one image.
-
-    files:  those of the image
-    chosen: whether the labels were, so that other structures are background
-    fill_contours: as of `drawn_on`
-    """
+def masks_on(maps: Sequence[DrawnMap]) -> dict[str, Cell]:
+    """{kind, of all label maps but the first mask:name: its cell} of one image."""
     kinds = ["mask", *(f"mask:{own[0].files.name}" for own in maps[1:])]
-    objects = (tuple(one.files.paths for one in own) for own in maps)
-    loaders = (
-        partial(load_drawn, each, image, files, labels, chosen=chosen, fill_contours=fill_contours) for each in objects
-    )
-    return dict(zip(kinds, loaders, strict=False))
+    cells = (Cell(tuple(path for one in own for path in one.files.paths), "drawn") for own in maps)
+    return dict(zip(kinds, cells, strict=False))
 
 
 def load_drawn(
-    objects: tuple[tuple[Path, ...], ...],
+    paths: tuple[Path, ...],
     image: Callable[[], Image],
     files: tuple[Path, ...],
     labels: tuple[Label, ...],
@@ -150,15 +134,19 @@ def load_drawn(
 ) -> Image:
     """Segmentations and structure sets as one label map on their image's grid, numbered as in the whole data set.
 
-    objects: the file of each; several, with the same UID and different contents, are refused
+    paths:   the file of each; several with the same UID and different contents are refused
     files:   those of the image
     chosen:  whether the labels were: what they do not name is then background, else it is refused
     fill_contours: as of `drawn_on`
     Raises FormatError where what `labels` names overlaps.
     """
     grid, mask = image().geometry, None
-    for paths in objects:
-        [head], _ = originals([read_header(path) for path in paths], str(paths[0].parent))
+    headers = defaultdict[str, list[Header]](list)
+    for path in paths:
+        header = read_header(path)
+        headers[text(header.dataset, "SOPInstanceUID")].append(header)
+    for own in headers.values():
+        [head], _ = originals(own, str(own[0].path.parent))
         drawn = drawn_on(head.path, grid, files, fill_contours=fill_contours)
         if not chosen:
             refuse_unnamed(drawn, labels, head.path)

@@ -48,6 +48,8 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 SERIES_SUFFIXES = frozenset(FORMATS["series"].suffixes)
 # The table of what each case knows: it is no table of cases.
 KNOWN_TABLE = "known.csv"
+# The rows that this program writes; beside it lies a file that ends in .toml.
+OWN_TABLE = "dataset.csv"
 # How files end in which whole folders are packed; they are not unpacked unasked.
 PACKED = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
@@ -160,6 +162,7 @@ class Folder:
     @cached_property
     def _named_tables(self) -> tuple[Member, ...]:
         named = [m for m in self.members if m.suffix in TABLE_SUFFIXES and m not in self._series]
+        named = [m for m in named if self.is_file or not _is_own(m.path)]
         named = [m for m in named if self.is_file or m.path != self.root / KNOWN_TABLE]
         here = tuple(m for m in named if m.path.parent == self.root)
         return here or (tuple(named) if len(named) == 1 and not self.is_file else ())
@@ -178,6 +181,11 @@ class Folder:
         except (ValueError, OSError) as error:
             raise DatasetError(f"cannot be read ({error})", str(path), "Correct or remove it") from error
         return described if isinstance(described, dict) else None
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a table is the one that this program has made of a data set: beside the images it says nothing more."""
+    return path.name == OWN_TABLE and path.with_suffix(".toml").is_file()
 
 
 def _refuse_unwritable(paths: Iterable[Path], root: Path) -> None:

@@ -30,9 +30,8 @@ from isocenter.files.layouts.cases.table import (
     read_table,
 )
 from isocenter.files.layouts.cases.time_series import Long
-from isocenter.files.layouts.layout import CaseFiles
 from isocenter.files.storage.patient_key import is_pseudonym, pseudonym_of_number
-from isocenter.values import Problem, Split
+from isocenter.values import CaseRow, Problem, Split
 
 NNUNET_FOLDS = "splits_final.json"
 CLASS_TABLES = frozenset({"classes", "labels", "colours", "colors", "colormap", "dseg"})
@@ -63,7 +62,7 @@ class Join:
     renamed:  {case, or patient whose name it starts with: its name in the table}, where numbers are written otherwise
     """
 
-    cases: list[CaseFiles]
+    cases: list[CaseRow]
     path: Path
     how: str
     patients: str = ""
@@ -73,7 +72,7 @@ class Join:
 
 def join_table(
     folder: Folder,
-    cases: Sequence[CaseFiles],
+    cases: Sequence[CaseRow],
     ids: Sequence[str],
     patient: str | None,
     *,
@@ -217,24 +216,24 @@ def column_of_strangers(table: Table, ids: Collection[str]) -> str | None:
 
 
 def join_courses(
-    folder: Folder, cases: Sequence[tuple[str, str]], files: Sequence[Path] = ()
-) -> tuple[list[Mapping[str, Any]], str, list[Problem]]:
-    """The readings of each case, (id, patient), in the long tables, their names in words, and notes on these tables.
+    tables: Iterable[Long], cases: Sequence[tuple[str, str]], files: Sequence[Path] = ()
+) -> tuple[list[Mapping[str, Any]], list[Path], list[Problem]]:
+    """The readings of each case, (id, patient), in long tables, the tables that have some, and notes on the others.
 
     files: one of each case
     """
     joined: list[Mapping[str, Any]] = [{} for _ in cases]
     used, problems = [], list[Problem]()
-    for member, long in folder.long_tables.items():
+    for long in tables:
         own = _read_of(long, cases, files)
         if not _has_readings(own):
             alike = _owners_alike(long, cases)
             own = _read_of(long, [(alike.get(case, case), alike.get(person, person)) for case, person in cases], files)
-            problems += _renamed_note(member.path, alike) if alike else [_unmatched_courses(long, cases)]
+            problems += _renamed_note(long.table.path, alike) if alike else [_unmatched_courses(long, cases)]
         if _has_readings(own):
             joined = [{**had, **one} for had, one in zip(joined, own, strict=True)]
-            used.append(member.path.name)
-    return joined, f"courses from {listed(used)}" if used else "", problems
+            used.append(long.table.path)
+    return joined, used, problems
 
 
 def _has_readings(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -381,7 +380,7 @@ def _stated_twice(table: Table, ids: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in ids if any(row != rows[name][0] for row in rows[name]))
 
 
-def _by_case(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], patient: str | None) -> Join | None:
+def _by_case(table: Table, files: Sequence[CaseRow], ids: Sequence[str], patient: str | None) -> Join | None:
     column = table.column(CASE_COLUMNS)
     if column is None:
         return None
@@ -418,7 +417,7 @@ def _named_alike(table: Table, column: str, ids: Sequence[str]) -> dict[str, str
     return same_names(stated, ids) if len(set(stated)) == len(stated) else {}
 
 
-def _by_patient(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], column: str | None) -> Join | None:
+def _by_patient(table: Table, files: Sequence[CaseRow], ids: Sequence[str], column: str | None) -> Join | None:
     """Each case's name starts with the name of a patient in the table."""
     if column is None:
         return None

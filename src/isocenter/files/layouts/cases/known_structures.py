@@ -13,13 +13,12 @@ from typing import Any
 from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases.folder import KNOWN_TABLE, Folder
 from isocenter.files.layouts.cases.table import CASE_COLUMNS, as_whole, read_table
-from isocenter.files.layouts.layout import CaseFiles
-from isocenter.values import Dataset
+from isocenter.values import CaseRow, Dataset
 
 MASK, COLUMN, BETWEEN = "mask", "known", ";"
 
 
-def with_known_structures(dataset: Dataset, folder: Folder, files: Sequence[CaseFiles]) -> Dataset:
+def with_known_structures(dataset: Dataset, folder: Folder, files: Sequence[CaseRow]) -> Dataset:
     """The data set whose cases say which structures they know; a case of which nobody says it knows all.
 
     files: all that the layout has found, those too that are no case of the data set
@@ -51,7 +50,7 @@ def _of_column(dataset: Dataset) -> dict[str, frozenset[str]]:
     return {case.id: _names(cell) for case in drawn if (cell := case.covariates.get(COLUMN)) is not None}
 
 
-def _of_table(path: Path, dataset: Dataset, files: Sequence[CaseFiles]) -> dict[str, frozenset[str]]:
+def _of_table(path: Path, dataset: Dataset, files: Sequence[CaseRow]) -> dict[str, frozenset[str]]:
     table = read_table(path, codes=(COLUMN,))
     case, known = table.column(CASE_COLUMNS), table.column((COLUMN,))
     if case is None or known is None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +18,7 @@ from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of, read_volumes, suffix_of
 from isocenter.files.layouts.cases.segments import SLICER, slicer_mask
 from isocenter.files.storage.block import is_number
-from isocenter.values import Array, Image, Label
+from isocenter.values import Array, Cell, Image, Label
 
 UNKNOWN = "unknown"
 Colour = tuple[int, int, int]
@@ -79,29 +78,12 @@ def on_axes_of_image(load: Callable[[], Image], first: Callable[[], Image]) -> I
     return own.on_axes_of(grid)
 
 
-def label_maps(
-    paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions, kinds: Collection[str], reader: str = ""
-) -> dict[str, Callable[[], Image]]:
-    """{kind: function that reads it} of label maps, whose numbers name structures or, on request, count them.
-
-    kinds:  of reference that are asked for
-    reader: who drew them, where several people did
-    Several masks are one in pieces if their names differ in numbers alone; others are refused where they are read.
-    """
-    readers: dict[str, Callable[[], Image]] = {
-        "mask": partial(load_mask, paths, labels, options, reader) if _are_pieces(paths) else partial(_unlike, paths),
-        "instances": partial(load_instances, paths, options),
-    }
-    wanted = [kind for kind in readers if kind in kinds] or ["mask"]
-    return {kind: readers[kind] for kind in wanted}
-
-
-def _are_pieces(paths: Sequence[Path]) -> bool:
+def are_pieces(paths: Sequence[Path]) -> bool:
     """Whether masks lie in one folder under names that differ in numbers alone, as x_mask and x_mask_1 do."""
     return len({(path.parent, " ".join(re.findall(r"[^\W\d_]+", path.name))) for path in paths}) <= 1
 
 
-def _unlike(paths: Sequence[Path]) -> Image:
+def refuse_unlike(paths: Sequence[Path]) -> Image:
     """Raise FormatError for masks of one image that are no pieces of one: united, they would be nobody's."""
     several = len({path.name for path in paths}) < len(paths)
     names = listed(f"{path.parent.name}/{path.name}" if several else path.name for path in paths)
@@ -109,19 +91,20 @@ def _unlike(paths: Sequence[Path]) -> Image:
         f"one image has the masks {names}, which differ in more than a number: they may be of several structures, "
         "readers or versions",
         str(paths[0]),
-        "Keep the one that is meant, or list images and masks in a table; pieces of one are called x_mask_1, x_mask_2",
+        "Keep the one that is meant; pieces of one are called x_mask_1, x_mask_2",
     )
 
 
-def masks_by_reader(
-    drawn: Mapping[str, Sequence[Path]], labels: tuple[Label, ...], options: ReadOptions, kinds: Collection[str]
-) -> dict[str, Callable[[], Image]]:
-    """{kind, of all readers but the first kind:reader: function that reads it} of {reader: label maps}."""
-    references: dict[str, Callable[[], Image]] = {}
-    for rank, (reader, paths) in enumerate(drawn.items()):
-        maps = label_maps(tuple(paths), labels, options, kinds, reader)
-        references |= {kind if rank == 0 else f"{kind}:{reader}": load for kind, load in maps.items()}
-    return references
+def mask_cells(drawn: Mapping[str, Sequence[Path]]) -> dict[str, Cell]:
+    """{kind, of all readers but the first mask:reader: the cell} of {reader: label maps}."""
+    cells = {reader: Cell(tuple(paths), reader=reader) for reader, paths in drawn.items()}
+    return {"mask" if rank == 0 else f"mask:{reader}": cell for rank, (reader, cell) in enumerate(cells.items())}
+
+
+def structure_cell(drawn: Mapping[str, Sequence[Path]]) -> Cell:
+    """The cell of {structure: its masks} of one image."""
+    named = [(name, path) for name, paths in drawn.items() for path in paths]
+    return Cell(tuple(path for _, path in named), names=tuple(name for name, _ in named))
 
 
 def load_instances(paths: tuple[Path, ...], options: ReadOptions) -> Image:

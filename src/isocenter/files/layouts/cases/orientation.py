@@ -9,22 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from isocenter.errors import DatasetError, IsocenterError, UsageError, counted, listed
-from isocenter.files import pictures
-from isocenter.files.index import entries, suffix_of
-from isocenter.files.layouts.layout import CaseFiles, Reading
-from isocenter.values import Array, BoundingBoxes, Floats, Geometry, Image, Problem
+from isocenter.files.layouts.cases.opening import ON_PIXELS, files_of, opened
+from isocenter.files.layouts.cases.turning import orientation_of
+from isocenter.files.layouts.layout import DatasetOptions, Reading
+from isocenter.values import Array, BoundingBoxes, CaseRow, Image, Problem
 
 # What references lie on: pixels as they are stored, or turned upright by EXIF.
 Exif = Literal["upright", "stored"]
-# Kinds of reference that lie on pixels.
-DRAWN = frozenset({"mask", "instances", "boxes"})
 # Cases whose headers are looked at, and those of which the pixels decide, drawn evenly from the set.
 LOOKED_AT, DECIDING = 256, 12
 # What was drawn lies on edges so many times as strong as with the other orientation: of one case, and of several, whose
@@ -50,36 +47,34 @@ class Fit:
     gain: float | None = None
 
 
-def on_upright_pixels(reading: Reading, as_stored: Callable[[], Reading], asked: str | None, where: Path) -> Reading:
-    """The cases with their references on the turned pixels, and the finding that says where they were drawn.
+def on_upright_pixels(reading: Reading, options: DatasetOptions, where: Path) -> Reading:
+    """The reading that says on which pixels of photographs its references were drawn, with the finding that says why.
 
-    as_stored: the same cases, with pixels as they are stored
-    asked:     where a person says that they lie; None decides by what fits
-    Raises UsageError for another word, DatasetError where neither fits clearly.
+    Raises UsageError for another word than `Exif` has, DatasetError where neither fits clearly.
     """
+    asked = options.exif or reading.exif or None
     if asked is not None and asked not in get_args(Exif):
         raise UsageError(f"there is no {asked!r}", "--exif", f"Choose {' or '.join(get_args(Exif))}")
-    drawn = [n for n, case in enumerate(reading.cases) if case.images and any(map(_is_drawn, case.references))]
+    drawn = [n for n, row in enumerate(reading.rows) if row.images and any(map(_is_drawn, row.references))]
     chosen = _evenly(drawn, LOOKED_AT)
-    turned = {n: turn for n in chosen if (turn := _orientation(reading.cases[n].files)) != 1}
-    if asked == "upright" or not (turned or asked):
-        return reading
-    stored = as_stored()
-    count = f"{len(turned)} of {counted(len(chosen), 'image')} {'is' if len(turned) == 1 else 'are'}"
-    what = f"{count} turned upright by EXIF orientation {_spelled(turned.values())}"
+    files = {n: files_of(reading.rows[n]) for n in chosen}
+    turns = {n: turn for n in chosen if (turn := orientation_of(files[n])) != 1}
+    if asked == "upright" or not (turns or asked):
+        return replace(reading, exif=asked or "")
+    count = f"{len(turns)} of {counted(len(chosen), 'image')} {'is' if len(turns) == 1 else 'are'}"
+    what = f"{count} turned upright by EXIF orientation {_spelled(turns.values())}"
     place, because = asked, "as --exif says"
     if place is None:
-        fits = [_fit(reading.cases[n], stored.cases[n]) for n in _evenly(list(turned), DECIDING)]
+        fits = [_fit(reading.rows[n], reading, options) for n in _evenly(list(turns), DECIDING)]
         place, because = _decided(fits, what, where)
     pixels = "stored pixels" if place == "stored" else "turned pixels"
     what = f"{what}, and what was drawn on them lies on the {pixels}: {because}"
     if place == "upright":
         note = (Problem("note", what, remedy=OTHERWISE),) if because else ()
-        return replace(reading, problems=(*reading.problems, *note))
+        return replace(reading, exif=place, problems=(*reading.problems, *note))
     why = "a tool that does not read EXIF drew it: it is turned with its image"
-    warning = (Problem("warning", what, why=why, remedy=OTHERWISE),) if turned else ()
-    cases = (_turned_case(case, other) for case, other in zip(reading.cases, stored.cases, strict=True))
-    return replace(reading, cases=tuple(cases), problems=(*reading.problems, *warning))
+    warning = (Problem("warning", what, why=why, remedy=OTHERWISE),) if turns else ()
+    return replace(reading, exif=place, problems=(*reading.problems, *warning))
 
 
 def _decided(fits: Sequence[Fit], what: str, where: Path) -> tuple[Exif, str]:
@@ -100,19 +95,21 @@ def _decided(fits: Sequence[Fit], what: str, where: Path) -> tuple[Exif, str]:
     raise DatasetError(problem, str(where), "Look at one, and give --exif stored or --exif upright")
 
 
-def _fit(case: CaseFiles, stored: CaseFiles) -> Fit:
+def _fit(row: CaseRow, reading: Reading, options: DatasetOptions) -> Fit:
     """The fit of a case's references to its first image; none where one of them cannot be read."""
-    kind = next(kind for kind in case.references if _is_drawn(kind))
-    image = _tried(_first(case))
+    as_upright = opened(row, replace(reading, exif="upright"), options)
+    as_stored = opened(row, replace(reading, exif="stored"), options)
+    kind = next(kind for kind in as_upright.references if _is_drawn(kind))
+    image = _tried(next(iter(as_upright.images.values())))
     if image is None:
         return Fit(upright=False, stored=False)
-    upright = _map_of(_tried(case.references[kind]), image)
-    as_stored = _map_of(_tried(partial(_turned, stored.references[kind], case.files, _first(case))), image)
-    if upright is None or as_stored is None:
-        return Fit(upright is not None, as_stored is not None)
-    if np.array_equal(upright, as_stored):
+    upright = _map_of(_tried(as_upright.references[kind]), image)
+    stored = _map_of(_tried(as_stored.references[kind]), image)
+    if upright is None or stored is None:
+        return Fit(upright is not None, stored is not None)
+    if np.array_equal(upright, stored):
         return Fit(upright=True, stored=True, is_same=True)
-    here, there = _strength(image, upright), _strength(image, as_stored)
+    here, there = _strength(image, upright), _strength(image, stored)
     return Fit(upright=True, stored=True, gain=float(np.log(there / here)) if min(here, there) > 0 else None)
 
 
@@ -161,53 +158,6 @@ def _blocks(plane: Array, step: int) -> Array:
     return plane[: rows * step, : columns * step].reshape(rows, step, columns, step)
 
 
-def _turned_case(case: CaseFiles, stored: CaseFiles) -> CaseFiles:
-    """The case with the references that were drawn on stored pixels, turned with its image."""
-    drawn = [kind for kind in case.references if _is_drawn(kind)]
-    moved = {kind: partial(_turned, stored.references[kind], case.files, _first(case)) for kind in drawn}
-    return replace(case, references={**case.references, **moved}, key=f"{case.key}|drawn as stored") if drawn else case
-
-
-def _turned(load: Callable[[], Any], files: Sequence[Path], image: Callable[[], Image]) -> Any:
-    """A reference on the stored pixels as it lies on the turned ones of its image."""
-    value, orientation = load(), _orientation(files)
-    match value:
-        case Image() if orientation != 1:
-            turned = pictures.upright(np.moveaxis(value.data, 0, -1), orientation)
-            pixels = np.ascontiguousarray(np.moveaxis(turned, -1, 0))
-            return replace(value, pixels=pixels, geometry=Geometry.of_pixels(pixels.shape[1:]))
-        case BoundingBoxes() if orientation != 1:
-            rows, columns = image().geometry.shape[:: -1 if orientation in pictures.SIDEWAYS else 1]
-            return replace(value, corners=_turned_corners(value.corners, (rows, columns), orientation))
-        case _:
-            return value
-
-
-def _turned_corners(corners: Floats, shape: tuple[int, int], orientation: int) -> Floats:
-    """(n, 4) edges of boxes in a picture of this shape as they lie once it is turned, as `pictures.upright` does."""
-    (rows, columns), (y, x) = shape, (corners[:, 0::2], corners[:, 1::2])
-    x = columns - x if orientation in pictures.MIRRORED else x
-    y = rows - y if orientation in pictures.FLIPPED else y
-    for _ in range(pictures.QUARTERS.get(orientation, 0)):
-        (y, x), (rows, columns) = (columns - x, y), (columns, rows)
-    return np.column_stack([y.min(axis=1), x.min(axis=1), y.max(axis=1), x.max(axis=1)])
-
-
-def _first(case: CaseFiles) -> Callable[[], Image]:
-    """The reader of a case's first image."""
-    return next(iter(case.images.values()))
-
-
-def _is_drawn(kind: str) -> bool:
-    return kind.partition(":")[0] in DRAWN
-
-
-def _orientation(files: Sequence[Path]) -> int:
-    """The EXIF orientation of the first of a case's files that is turned; 1 where none is."""
-    opened = (pictures.orientation_of(path) for path in files if suffix_of(path) in entries()["picture"].suffixes)
-    return next((turn for turn in opened if turn != 1), 1)
-
-
 def _spelled(orientations: Iterable[int]) -> str:
     return listed(f"{one}{DEGREES.get(one, '')}" for one in sorted(set(orientations)))
 
@@ -216,3 +166,7 @@ def _evenly(numbers: Sequence[int], most: int) -> list[int]:
     """Spread at most so many of the numbers evenly over all of them."""
     places = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
     return [numbers[n] for n in places.tolist()]
+
+
+def _is_drawn(kind: str) -> bool:
+    return kind.partition(":")[0] in ON_PIXELS

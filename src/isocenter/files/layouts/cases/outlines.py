@@ -6,8 +6,7 @@ A file may list many images with what is drawn on each: the images that it names
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,14 @@ from isocenter.files.layouts.cases.boxes import (
     by_file_name,
     edges_inside,
     image_named,
-    load_boxes,
     names_in,
 )
 from isocenter.files.layouts.cases.classes import mask_labels, mask_regions, name_classes, numbered_names
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import load_image
-from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading, left_out
+from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.polygon import inside_polygon
-from isocenter.values import WITHOUT_VOXELS, Image, Label, Problem, Split
+from isocenter.values import WITHOUT_VOXELS, CaseRow, Cell, Image, Label, Problem, Split
 
 BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
 # What annotators call what is not to be looked at, and what is nothing (LabelMe's examples of semantic segmentation).
@@ -46,15 +43,12 @@ MOST_OPENED = 32
 class DrawnReferences:
     """The references that are made of the annotations of a data set.
 
-    kinds:  boxes, mask or instances
-    called: {name in the file: name of its class} of boxes
-    labels: of label maps, by the name in the file; what is not in it is background
+    kinds: boxes, mask or instances
     """
 
     kinds: tuple[str, ...]
-    called: Mapping[str, str]
+    names: DrawnNames
     classes: Mapping[str, tuple[Label, ...]]
-    labels: Mapping[str, Label] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -81,16 +75,11 @@ class DrawnReferences:
         if MASK in kinds:
             labels = _labels(drawn, called, folder, options)
             classes[MASK] = tuple(sorted(set(labels.values()), key=lambda label: label.value))
-        return cls(kinds, called, classes, labels)
+        return cls(kinds, DrawnNames(called, labels), classes)
 
-    def readers(self, annotation: Annotation, image: Callable[[], Image]) -> dict[str, Callable[[], Any]]:
-        """{kind: function that reads it} of one image."""
-        known: dict[str, Callable[[], Any]] = {
-            BOXES: partial(load_boxes, annotation, self.called, image),
-            MASK: partial(load_label_map, annotation, self.labels, image),
-            OBJECT_MAPS: partial(load_object_map, annotation, image),
-        }
-        return {kind: known[kind] for kind in self.kinds}
+    def cells(self, part: str, annotation: Annotation, key: str = "") -> dict[str, Cell]:
+        """{kind: its cell} of one image; part: the layout's name; key: the image's in a file of many."""
+        return dict.fromkeys(self.kinds, Cell((annotation.path,), part, key, known=annotation))
 
     def counted(self, annotations: Iterable[Annotation]) -> str:
         """The number of boxes or outlines, in words."""
@@ -283,12 +272,14 @@ def read_listed(
     folder: Folder,
     options: DatasetOptions,
     *,
+    part: str,
     what: str,
     usual: str,
     words: Callable[[Path], Sequence[str]] = lambda path: (),
 ) -> Reading:
     """A case for each image that is listed; an image without a box is known to hold nothing.
 
+    part:  the word for a cell of such a file, the layout's name
     what:  the format
     usual: the kind of reference where none is asked for
     words: of folders that may hold the images of a file, the best first
@@ -298,7 +289,7 @@ def read_listed(
     made = DrawnReferences.of(annotations, usual, folder, options)
     images, modality = by_file_name(folder), modality_word(options.modality)
     own = {annotation.path.parent for annotation in annotations}
-    cases: dict[Path, CaseFiles] = {}
+    rows: dict[Path, CaseRow] = {}
     missing = []
     for entry in listed:
         path = entry.annotation.path
@@ -308,23 +299,21 @@ def read_listed(
         if image is None:
             missing.append(entry.name)
             continue
-        if image.path in cases:
+        if image.path in rows:
             raise DatasetError(f"lists {entry.name}, which is listed already", str(path), "Keep one")
-        loader = partial(load_image, image.path, options.read, modality)
-        cases[image.path] = CaseFiles(
+        rows[image.path] = CaseRow(
             image.name,
-            {"image": loader},
-            made.readers(entry.annotation, loader),
-            files=(image.path,),
-            key=entry.annotation.digest,
+            {"image": Cell((image.path,), modality=modality)},
+            made.cells(part, entry.annotation, entry.name),
             split=entry.split or image.split,
         )
     files = ", ".join(dict.fromkeys(annotation.path.name for annotation in annotations))
     absent = f"{counted(len(missing), 'listed image is', 'listed images are')} not there"
     return Reading(
-        tuple(cases.values()),
-        how=f"{what}: {made.counted(annotations)} on {counted(len(cases), 'image')}, listed in {files}",
+        tuple(rows.values()),
+        how=f"{what}: {made.counted(annotations)} on {counted(len(rows), 'image')}, listed in {files}",
         classes=made.classes,
+        drawn=made.names,
         modality=modality,
         problems=(*left_out(missing, absent, "Correct the names, or get the files"), *made.notes(annotations)),
     )

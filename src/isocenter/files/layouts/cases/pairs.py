@@ -12,11 +12,10 @@ from typing import NamedTuple, TypeVar
 
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Member, are_parts, stem_of
-from isocenter.files.layouts.cases.load import load_image
-from isocenter.files.layouts.layout import DatasetOptions, left_out
+from isocenter.files.layouts.layout import left_out
 from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
 from isocenter.files.patients import are_numbered_people, hold_examinations, names_a_person, patients_of
-from isocenter.values import Image, Problem, Split
+from isocenter.values import Cell, Problem, Split
 
 CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: case_0000, case_0001, ...
 MASK_WORDS = "mask|masks|msk|seg|segm|segmentation|label|labels|gt|groundtruth|annotation|anno|roi"
@@ -343,14 +342,10 @@ def refuse_formats(names: Collection[str], where: Path) -> None:
         raise DatasetError(problem, str(where), "Give one of these folders")
 
 
-def readers(
-    members: Sequence[Member], names: Sequence[str], options: DatasetOptions, modalities: Sequence[str | None]
-) -> dict[str, partial[Image]]:
-    """{channel: function that reads it}, in order."""
-    return {
-        name: partial(load_image, member.path, options.read, modality)
-        for name, member, modality in zip(names, members, modalities, strict=True)
-    }
+def image_cells(members: Sequence[Member], names: Sequence[str], modalities: Sequence[str | None]) -> dict[str, Cell]:
+    """{channel: its cell}, in order."""
+    each = zip(names, members, modalities, strict=True)
+    return {name: Cell((member.path,), modality=modality) for name, member, modality in each}
 
 
 def owner_of(key: Key, images: Mapping[Key, object]) -> Key | None:

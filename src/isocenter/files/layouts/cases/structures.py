@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import load_structures
 from isocenter.files.layouts.cases.pairs import LABEL_NAME, Key, owner_of, owners_of
 from isocenter.files.layouts.layout import DatasetOptions, left_out
-from isocenter.values import Image, Label, Problem
+from isocenter.values import Label, Problem
 
 # The last word of a mask's name, which may repeat its structure: x_MA in a folder of microaneurysms.
 LAST_WORD = re.compile(r"[_.\- ]([A-Za-z]+)$")
@@ -90,14 +87,6 @@ def structure_labels(named: Iterable[str], folder: Folder, options: DatasetOptio
         problem = f"no mask is named {listed(unknown)}"
         raise UsageError(problem, f"--labels {options.labels}", f"Choose from {listed(names)}")
     return asked
-
-
-def structure_map(
-    drawn: Mapping[str, Collection[Path]], structures: Mapping[str, Label], options: DatasetOptions
-) -> Callable[[], Image]:
-    """The function that reads {structure: its masks} of one image as a label map of these structures."""
-    each = tuple((label.value, tuple(drawn[name])) for name, label in structures.items())
-    return partial(load_structures, each, tuple(structures.values()), options.read)
 
 
 def without_structure(cases: Sequence[str], structures: Collection[str]) -> tuple[Problem, ...]:

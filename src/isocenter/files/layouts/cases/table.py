@@ -110,7 +110,7 @@ def read_table(path: Path, most: int | None = None, *, codes: Collection[str | N
     ]
     naming = {*PATIENT_COLUMNS, *CASE_COLUMNS, *(_plain(code) for code in codes if code)}
     values = {
-        name: _column(own if separator == "," else _with_points(own), is_code=_plain(name) in naming)
+        name: typed_column(own if separator == "," else _with_points(own), is_code=_plain(name) in naming)
         for name, own in zip(_names(frame.columns), cells, strict=True)
         if not (UNNAMED.fullmatch(name) and own and all(map(_is_missing, own)))
     }
@@ -346,7 +346,7 @@ def _plain(column: str) -> str:
     return column.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def _column(values: list[Any], *, is_code: bool) -> list[Any]:
+def typed_column(values: Sequence[Any], *, is_code: bool = False) -> list[Any]:
     """None for what is missing; numbers where all the rest are numbers that do not start with 0 as codes do.
 
     is_code: only whole numbers are numbers, as 3.1 and 3.10, or 12E3 and 120E2, would be one patient

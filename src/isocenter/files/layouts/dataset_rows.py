@@ -1,0 +1,280 @@
+"""The rows of `dataset.csv`, or of a table in memory with its columns; nothing is guessed of names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isocenter.added import added
+from isocenter.errors import DatasetError, counted, listed
+from isocenter.files import dicom
+from isocenter.files.layouts.cases.boxes import Annotation
+from isocenter.files.layouts.cases.classes import mask_labels, mask_regions, name_classes, numbered_names
+from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.layouts.cases.join import split_column, split_of
+from isocenter.files.layouts.cases.outlines import DrawnReferences
+from isocenter.files.layouts.cases.structures import structure_labels, without_structure
+from isocenter.files.layouts.cases.table import Table
+from isocenter.files.layouts.dataset_table import NAMED, SINGLE, parsed_cell, stated_classes
+from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Reading, left_out, load_layout
+from isocenter.files.layouts.manifest_rows import Manifest, once_each, plain
+from isocenter.files.modality import modality_word
+from isocenter.values import CaseRow, Cell, Label
+
+FIXED_AND_MOVING = {"fixed", "moving"}
+DRAWINGS = frozenset({"voc", "yolo", "labelme", "cvat", "via", "coco", "box_table"})
+
+
+def read_rows(table: Table, folder: Folder, declared: Mapping[str, Any], options: DatasetOptions) -> Reading:
+    """The rows of a table with the columns of `dataset.csv`.
+
+    declared: what `dataset.toml` states
+    Raises DatasetError for a cell that cannot be read, for a class that is not declared, and for two rows of one image
+    that state different things.
+    """
+    if not {"case", "image"} & {name.partition(":")[0] for name in table.columns}:
+        problem = f"has no column image (columns: {', '.join(table.columns)})"
+        raise DatasetError(
+            problem, str(table.path), "Give the columns case, image and mask or label, as dataset.csv has"
+        )
+    manifest = Manifest(table, _roles(table), table.path.parent)
+    cells = _Cells(table.path, declared)
+    every = [_row(line, n, manifest, cells, declared, options) for n, line in enumerate(table.rows, start=1)]
+    missing = [row.name for row in every if not all(path.exists() for path in row.paths)]
+    there = [row for row in every if row.name not in missing]
+    rows, repeated = once_each(there, manifest, stating=options.references)
+    is_ours = options.labels == declared.get("reading", {}).get("labels")
+    classes = stated_classes(declared, table.path) if is_ours else {}
+    rows, classes = _with_classes(rows, classes, folder, options, table.path)
+    rows, classes, partly = _with_structures(rows, classes, folder, options)
+    rows, classes, drawn = _with_drawings(rows, classes, folder, declared, options)
+    regions = {name: tuple(values) for name, values in declared.get("regions", {}).items()} if is_ours else {}
+    channels = [name.partition(":")[2] or name for name in table.columns if name.partition(":")[0] == "image"]
+    absent = f"{counted(len(missing), 'row names', 'rows name')} files that are not there"
+    return Reading(
+        tuple(rows),
+        how=f"table {table.path.name}, {counted(len(rows), 'row')}",
+        name=declared.get("name", ""),
+        classes=classes,
+        drawn=drawn,
+        modality=declared.get("modality"),
+        patients=declared.get("patients") or f"column patient of {table.path.name}",
+        columns=declared.get("columns", {}),
+        regions=regions or mask_regions(folder, options),
+        readers=tuple(declared.get("readers", ())),
+        channels=tuple(declared.get("channels", channels if not declared and len(channels) > 1 else ())),
+        tables=(table.path,),
+        exif=declared.get("exif", ""),
+        courses=tuple(table.path.parent / one for one in declared.get("courses", ())),
+        is_own=True,
+        problems=(
+            *left_out(missing, absent, "Correct the paths, or get the files"),
+            *partly,
+            *repeated,
+        ),
+    )
+
+
+def _roles(table: Table) -> dict[str, str]:
+    """{role: column} of what `Manifest` reads."""
+    kinds = {"time", "event", *added("isocenter.references")}
+    return {name: name for name in table.columns if name in kinds or name.partition(":")[0] in ("finding", "value")}
+
+
+def _row(
+    line: Mapping[str, Any],
+    number: int,
+    manifest: Manifest,
+    cells: _Cells,
+    declared: Mapping[str, Any],
+    options: DatasetOptions,
+) -> CaseRow:
+    images = {name or "image": cell for name, cell in cells.of("image", line)}
+    modalities = declared.get("modalities", {})
+    words = {name: line.get(f"modality:{name}") or line.get("modality") or modalities.get(name) for name in images}
+    named = next(iter(images.values())).paths[0].name if images else f"row_{number}"
+    others = (name for name in line if name.partition(":")[0] not in (*SINGLE, *NAMED) and name not in manifest.column)
+    covariates = {name: line[name] for name in others}
+    covariates |= {name.partition(":")[2]: one for name, one in line.items() if name.startswith("covariate:")}
+    split = split_column(manifest.table, "split") if "split" in manifest.table.columns else None
+    return CaseRow(
+        plain(line.get("case") or named),
+        {name: replace(cell, modality=modality_word(options.modality or words[name])) for name, cell in images.items()},
+        dict(_references(line, manifest, cells, set(images))),
+        split=split_of(line[split]) if split else None,
+        patient=None if line.get("patient") is None else str(line["patient"]),
+        group=line.get("group"),
+        covariates=covariates,
+    )
+
+
+def _references(
+    line: Mapping[str, Any], manifest: Manifest, cells: _Cells, channels: set[str]
+) -> Iterator[tuple[str, Any]]:
+    """(kind, cell or value) of all that a row states."""
+    for base in ("mask", "instances", "boxes"):
+        has_plain = base in manifest.table.columns
+        for rank, (reader, cell) in enumerate(cells.of(base, line)):
+            is_first = rank == 0 and not has_plain
+            of_reader = replace(cell, reader=reader) if reader and cell.part == "" else cell
+            yield base if is_first or not reader else f"{base}:{reader}", of_reader
+    if (label := line.get("label")) is not None:
+        yield "class", str(label)
+    if findings := manifest.present(line):
+        yield "findings", findings
+    values = {name.partition(":")[2]: manifest.measured(line, name) for name in line if name.startswith("value:")}
+    if known := {name: value for name, value in values.items() if value is not None}:
+        yield "value", known
+    if (event := manifest.event(line)) is not None:
+        yield "event", event
+    for kind in (kind for kind in added("isocenter.references") if kind in manifest.column):
+        if (value := manifest.stated(line, kind)) is not None:
+            yield kind, Cell((), "stated", str(line[kind]), known=value)
+    if channels == FIXED_AND_MOVING:
+        known_of = dict(cells.of("field", line))
+        yield "field", Cell(tuple(cell.paths[0] for cell in known_of.values()), "field", names=tuple(known_of))
+
+
+class _Cells:
+    """The cells of one table; what several of them name is read once."""
+
+    def __init__(self, path: Path, declared: Mapping[str, Any]) -> None:
+        self._path, self._settings = path, declared.get("drawings", {})
+        self._surveys: dict[Path, Mapping[str, Cell]] = {}
+        self._drawings: dict[tuple[str, Path], Mapping[str, Annotation]] = {}
+
+    def of(self, kind: str, line: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+        """(name, cell) of the columns of a kind that are filled; the name is empty where the column has none."""
+        named = ((name.partition(":"), text) for name, text in line.items() if text is not None)
+        return [(name, self._cell(str(text), kind)) for (own, _, name), text in named if own == kind]
+
+    def _cell(self, text: str, kind: str) -> Cell:
+        whole = self._place(text)
+        if whole.exists():  # whoever wrote it did not know of signs
+            return Cell((whole,), "folder" if whole.is_dir() else "")
+        pieces, part, key = parsed_cell(text)
+        paths = tuple(self._place(path) for _, path in pieces)
+        names = tuple(name for name, _ in pieces if name)
+        if names and len(names) < len(paths):
+            raise self._wrong(f"{text!r} names only some of its masks", "Write liver=a.png|spleen=b.png")
+        match part:
+            case "series" if key:
+                return self._series(paths[0], key)
+            case one if one in DRAWINGS:
+                return self._drawing(paths[0], one, key)
+            case "" | "frame" | "row" | "series" | "drawn" | "report":
+                is_folder = part == "" and kind == "image" and paths[0].is_dir()
+                return Cell(paths, "folder" if is_folder else part, key, names)
+            case _:
+                known = ("frame", "row", "series", "drawn", "report", *sorted(DRAWINGS))
+                raise self._wrong(f"{text!r} has the part {part}, which is none", f"Choose among {listed(known)}")
+
+    def _place(self, text: str) -> Path:
+        return Path(os.path.normpath(self._path.parent / text))
+
+    def _series(self, folder: Path, uid: str) -> Cell:
+        """The cell of a series of DICOM in a folder."""
+        if folder not in self._surveys:
+            series = dicom.survey(folder).series if folder.is_dir() else ()
+            cells = {one.uid: Cell(one.paths, "series", one.uid, known=one) for one in series if one.is_image}
+            self._surveys[folder] = cells
+        if uid not in self._surveys[folder]:
+            raise self._wrong(f"names the series {uid}, which {folder} does not hold", "Correct the cell")
+        return self._surveys[folder][uid]
+
+    def _drawing(self, path: Path, part: str, key: str) -> Cell:
+        """The cell of what a file of drawings states for one image."""
+        if (part, path) not in self._drawings and path.is_file():
+            read = load_layout(part).annotations
+            assert read is not None  # noqa: S101 - DRAWINGS have it
+            self._drawings[part, path] = read(path, self._settings)
+        drawn = self._drawings.get((part, path), {})
+        if path.is_file() and key not in drawn:
+            raise self._wrong(f"names {key} in {path.name}, which does not state it", "Correct the cell")
+        return Cell((path,), part, key, known=drawn.get(key))
+
+    def _wrong(self, problem: str, remedy: str) -> DatasetError:
+        return DatasetError(problem, str(self._path), remedy)
+
+
+Classes = dict[str, tuple[Label, ...]]
+
+
+def _with_classes(
+    rows: Sequence[CaseRow], classes: Classes, folder: Folder, options: DatasetOptions, path: Path
+) -> tuple[list[CaseRow], Classes]:
+    """The rows with the classes as they are declared, and the classes and findings."""
+    stated = {row.references["class"] for row in rows if "class" in row.references}
+    known = {label.name for label in classes.get("class", ())}
+    if known and (strange := sorted(stated - known)):
+        remedy = f"Add it under classes in {path.with_suffix('.toml').name}, or write one of {listed(sorted(known))}"
+        raise DatasetError(f"states the class {listed(strange)}, which is not declared", str(path), remedy)
+    findings = dict.fromkeys(name for row in rows for name in row.references.get("findings", ()))
+    if findings and not classes.get("findings"):
+        classes = {**classes, "findings": numbered_names(findings)}
+    if not stated or known:
+        return list(rows), classes
+    labels, called = name_classes(stated, folder, options, declare=not any("mask" in row.references for row in rows))
+    renamed = [
+        replace(row, references={**row.references, "class": called[row.references["class"]]})
+        if "class" in row.references
+        else row
+        for row in rows
+    ]
+    return renamed, {**classes, "class": labels}
+
+
+def _with_structures(
+    rows: Sequence[CaseRow], classes: Classes, folder: Folder, options: DatasetOptions
+) -> tuple[list[CaseRow], Classes, tuple[Any, ...]]:
+    """The rows of which masks name all structures that any does, the labels of masks, and the problem of the others."""
+    masks = [(row, cell) for row in rows for kind, cell in row.references.items() if kind.startswith("mask")]
+    named = [name for _, cell in masks for name in cell.names]
+    if not masks or classes.get("mask"):
+        labels = classes.get("mask", ())
+    else:
+        labels = tuple(structure_labels(named, folder, options).values()) or mask_labels(folder, options)
+    wanted = {label.name for label in labels if label.name in named}
+    partly = [row.name for row, cell in masks if cell.names and not wanted <= {*cell.names}]
+    kept = [row for row in rows if row.name not in partly]
+    return kept, {**classes, "mask": labels} if labels else classes, without_structure(partly, sorted(wanted))
+
+
+def _with_drawings(
+    rows: Sequence[CaseRow], classes: Classes, folder: Folder, declared: Mapping[str, Any], options: DatasetOptions
+) -> tuple[list[CaseRow], Classes, DrawnNames | None]:
+    """The rows whose files of drawings are read as the kinds that are asked for, with their classes and names."""
+    drawn = {row.name: (kind, one) for row in rows for kind, one in row.references.items() if _is_drawing(one)}
+    called = dict(declared.get("names", {}))
+    of_reports = any(isinstance(one, Cell) and one.part == "report" for row in rows for one in row.references.values())
+    if not drawn:
+        return list(rows), classes, DrawnNames(called) if of_reports else None
+    kinds = {kind for kind, _ in drawn.values()}
+    annotations = [cell.known for _, cell in drawn.values()]
+    made = DrawnReferences.of(annotations, min(kinds), folder, options, called or None)
+    by_value = {label.value: label for label in classes.get("mask", ())}
+    labels = {name: by_value[value] for name, value in declared.get("values", {}).items() if value in by_value}
+    is_stated = bool(classes) and {*made.kinds} <= kinds
+    names = DrawnNames(called, labels) if is_stated else made.names
+    names = replace(names, settings=declared.get("drawings", {}))
+    read = [
+        replace(row, references={**_others(row), **dict.fromkeys(made.kinds, drawn[row.name][1])})
+        if row.name in drawn
+        else row
+        for row in rows
+    ]
+    others = {kind: own for kind, own in classes.items() if kind not in kinds}
+    return read, classes if is_stated else {**others, **made.classes}, names
+
+
+def _is_drawing(known: Any) -> bool:
+    """Whether a reference is a cell of a file of drawings."""
+    return isinstance(known, Cell) and known.part in DRAWINGS
+
+
+def _others(row: CaseRow) -> dict[str, Any]:
+    """The references of a row that are no drawings."""
+    return {kind: known for kind, known in row.references.items() if not _is_drawing(known)}
