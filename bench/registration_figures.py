@@ -24,7 +24,7 @@ from isocenter.values import Displacement, Geometry, Image, Label, SpatialTransf
 from isocenter.verbs.register import Registered
 
 # Of a picture: pixels across, and colours, few enough for a page.
-WIDTH, COLOURS = 900, 96
+WIDTH, COLOURS = 480, 48
 LESION = (Label(1, "lesion"),)
 STRUCTURES = (Label(1, "anterior"), Label(2, "posterior"))
 
