@@ -11,10 +11,25 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from isocenter.errors import PlanError
 from isocenter.tasks.shared import losses
-from isocenter.tasks.shared.loss_terms import ace
-from isocenter.tasks.shared.losses import TERMS, check_loss, entropy, focal, hardest, label_loss, uncut
-from isocenter.tasks.shared.overlap_losses import dice, focal_tversky, generalised_dice, tversky
-from isocenter.tasks.shared.shape_losses import boundary, centreline, distance, hausdorff, soft_skeleton
+from isocenter.tasks.shared.losses import (
+    TERMS,
+    ace,
+    boundary,
+    centreline,
+    check_loss,
+    dice,
+    distance,
+    entropy,
+    focal,
+    focal_tversky,
+    generalised_dice,
+    hardest,
+    hausdorff,
+    label_loss,
+    soft_skeleton,
+    tversky,
+    uncut,
+)
 from matrices import thinned
 
 # Every term by itself, and sums as plans have them.

@@ -158,7 +158,7 @@ def test_what_a_network_adds_for_each_sample_comes_to_the_loss_as_its_mean(class
         return {**network(given), "+": torch.tensor([0.5, 1.5])}
 
     costs: list[float] = []
-    with_it = lowered(adding, batch, chosen, each=costs.extend)
+    with_it = lowered(adding, batch, chosen, note_costs=costs.extend)
     without = lowered(network, batch, chosen)
     assert with_it.item() == pytest.approx(without.item() + 1.0)
     assert costs == pytest.approx([without.item()] * 2)

@@ -28,8 +28,8 @@ class Attended:
 
     def spread(self, flow: Tensor) -> Tensor:
         """(batch, 1, *spatial) of a rollout, (batch, tokens, tokens)."""
-        made: Tensor = self.module.spread(flow, self.images)  # type: ignore[operator]
-        return made
+        maps: Tensor = self.module.spread(flow, self.images)  # type: ignore[operator]
+        return maps
 
 
 def without_rollout(module: nn.Module, at: str) -> str:
@@ -41,10 +41,10 @@ def attention(module: nn.Module, images: Tensor, context: Tensor | None = None, 
     """The outputs of a module of `build`, and its attention weights; at: `Family.attention`."""
     parts = list(deepest_part(module, at).modules())
     layers = [one for one in parts if isinstance(one, Attention)]
-    kept: list[Tensor] = []
+    recorded: list[Tensor] = []
     with ExitStack() as hooks:
         for layer in layers:
-            layer.kept = kept
+            layer.kept = recorded
             hooks.callback(setattr, layer, "kept", None)
         for other in parts:
             if hasattr(other, "fused_attn"):  # timm's, which has no weights where it is computed in one piece
@@ -52,6 +52,6 @@ def attention(module: nn.Module, images: Tensor, context: Tensor | None = None, 
                 other.fused_attn = False  # type: ignore[assignment]
             weighed = other._modules.get("attn_drop" if hasattr(other, "fused_attn") else "drop_weights")
             if weighed is not None:
-                hooks.enter_context(hooked(weighed, lambda _, weights: kept.append(weights)))
+                hooks.enter_context(hooked(weighed, lambda _, weights: recorded.append(weights)))
         outputs = module(images) if context is None else module(images, context)
-    return Attended(outputs, kept, images, unwrapped(module, at))
+    return Attended(outputs, recorded, images, unwrapped(module, at))

@@ -267,13 +267,13 @@ def _refuse(
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Attention from the finest grid with few enough pairs of voxels; half the width on a processor."""
     slow = device == "cpu"
-    kept = stages_for(strides, STAGES)
+    stages = stages_for(strides, STAGES)
     convolved, most = 1, MOST_PAIRS["cpu" if slow else "gpu"]
-    while convolved < len(kept) - 1 and _pairs(patch, kept[: convolved + 1]) > most:
+    while convolved < len(stages) - 1 and _pairs(patch, stages[: convolved + 1]) > most:
         convolved += 1
-    size = {"strides": kept, "patch": list(patch), "width": 16 if slow else 32, "convolved": convolved}
+    size = {"strides": stages, "patch": list(patch), "width": 16 if slow else 32, "convolved": convolved}
     first = f", the first {convolved} of them convolutional" if convolved > 1 else ""
-    return size, f"patch {tuple(patch)}: {len(kept)} stages{first}; width for the {device}", PAPER
+    return size, f"patch {tuple(patch)}: {len(stages)} stages{first}; width for the {device}", PAPER
 
 
 def _pairs(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> int:

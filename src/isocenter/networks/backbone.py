@@ -99,8 +99,8 @@ class Backbone(PooledHead):
         covered = [n * step for n, step in zip(grid, patches.patch_size, strict=True)]
         shares = spread_evenly(pooled.reshape(-1, 1, *grid), patches.patch_size, covered)
         # Patches reach beyond the image where the model pads it, and not to its end where the size is no multiple.
-        whole = pad(shares, (0, spatial[1] - covered[1], 0, spatial[0] - covered[0]))
-        return avg_pool2d(whole, self.enlarge) * self.enlarge**2
+        padded = pad(shares, (0, spatial[1] - covered[1], 0, spatial[0] - covered[0]))
+        return avg_pool2d(padded, self.enlarge) * self.enlarge**2
 
     def _maps(self, images: Tensor) -> Tensor:
         """The maps that the backbone pools; they pass `coarsest` with their channels first."""
@@ -122,8 +122,8 @@ def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     if not timm.is_model_pretrained(model):
         raise ValueError(f"there are no published weights of {model}")
     settings = {"in_chans": channels, "num_classes": 0, **(size.get("settings") or {})}
-    made = timm.create_model(model, pretrained=True, **settings)
-    return {f"body.{name}": value for name, value in made.state_dict().items()}
+    backbone = timm.create_model(model, pretrained=True, **settings)
+    return {f"body.{name}": value for name, value in backbone.state_dict().items()}
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:

@@ -42,14 +42,14 @@ class Measured:
         better = [name for name, (other, *_) in self.results.items() if other > value]
         seeds = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
         time = f"{self.minutes:g} minutes on {'one core' if self.cores == 1 else f'{self.cores} cores'}, {seeds}"
-        own = f"on {self.on} it reached {self.metric} {value:.3f} ({low:.3f} to {high:.3f}) in {time}"
+        figure = f"on {self.on} it reached {self.metric} {value:.3f} ({low:.3f} to {high:.3f}) in {time}"
         if not better:
-            return f"{own}, the best of {len(self.results)} families measured"
+            return f"{figure}, the best of {len(self.results)} families measured"
         first = max(better, key=lambda name: self.results[name][0])
         best, lowest, _ = self.results[first]
         apart = "whose interval overlaps" if lowest <= high else "and the intervals are apart"
         rank = f"rank {len(better) + 1} of {len(self.results)} families measured"
-        return f"{own}, {rank}; the best is {first} with {best:.3f}, {apart}"
+        return f"{figure}, {rank}; the best is {first} with {best:.3f}, {apart}"
 
 
 @cache

@@ -87,16 +87,16 @@ class CapsNet(nn.Module):
         if context:
             self.of_context = nn.Linear(context, pose)
         lower = types * cells**spatial_dims + (1 if context else 0)
-        made = {name: Answers(lower, count, pose, upper_pose, rounds) for name, count in vectors.items()}
-        self.vectors = nn.ModuleDict(made)
+        answers = {name: Answers(lower, count, pose, upper_pose, rounds) for name, count in vectors.items()}
+        self.vectors = nn.ModuleDict(answers)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""
         maps = in_cells(self.body(images), self.cells).flatten(2).transpose(1, 2)
         capsules = squashed(maps.unflatten(2, (-1, self.pose)).flatten(1, 2))
         if self.context and context is not None:
-            own = squashed(self.of_context(context))
-            capsules = torch.cat([capsules, own.unsqueeze(1)], dim=1)
+            covariates = squashed(self.of_context(context))
+            capsules = torch.cat([capsules, covariates.unsqueeze(1)], dim=1)
         return {name: layer(capsules) for name, layer in self.vectors.items()}
 
 

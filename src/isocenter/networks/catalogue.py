@@ -107,10 +107,10 @@ def _counting(operations: list[int]) -> AbstractContextManager[Any]:
         """Stands between torch and its meta device."""
 
         def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            made = operation(*args, **(kwargs or {}))
+            result = operation(*args, **(kwargs or {}))
             if formula := formulas.get(operation._overloadpacket):
-                operations.append(formula(*args, **(kwargs or {}), out_val=made))
-            return made
+                operations.append(formula(*args, **(kwargs or {}), out_val=result))
+            return result
 
     return Counting()
 
@@ -121,7 +121,7 @@ def _shapes_only() -> AbstractContextManager[Any]:
     They count nothing and change no shape, and what a norm would give torch works out on its meta device in Python,
     which took half of the time.
     """
-    kept = {getattr(torch.nn.functional, name) for name in SHAPE_KEPT}
+    unchanged = {getattr(torch.nn.functional, name) for name in SHAPE_KEPT}
     joined = {getattr(torch.Tensor, name) for name in JOINED}
 
     class ShapesOnly(torch.overrides.TorchFunctionMode):
@@ -131,7 +131,7 @@ def _shapes_only() -> AbstractContextManager[Any]:
             self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
         ) -> Any:
             shapes = {getattr(argument, "shape", None) for argument in args} - {None}
-            if args and (function in kept or (function in joined and not kwargs and len(shapes) == 1)):
+            if args and (function in unchanged or (function in joined and not kwargs and len(shapes) == 1)):
                 return args[0]
             return function(*args, **(kwargs or {}))
 

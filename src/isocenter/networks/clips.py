@@ -50,8 +50,8 @@ class Frames:
     def all(self, features: Tensor) -> Tensor:
         """(computed frames, ...) to (batch, frames, ...), 0 for missing frames."""
         if self.chosen is None:
-            known = self.there.flatten().to(features.dtype).reshape(-1, *[1] * (features.ndim - 1))
-            spread = features * known
+            present = self.there.flatten().to(features.dtype).reshape(-1, *[1] * (features.ndim - 1))
+            spread = features * present
         else:
             spread = features.new_zeros(self.there.numel(), *features.shape[1:])
             spread = spread.index_copy(0, self.chosen, features)
@@ -161,25 +161,25 @@ class OneDirection(nn.Module):
 
     def forward(self, series: Tensor, there: Tensor) -> Tensor:
         """Return (batch, frames, width); there: (batch, frames), above 0 for a frame that exists."""
-        given, count = self.given(series), series.shape[1]
-        state = memory = torch.zeros_like(given[:, 0, : self.width])
+        inputs, count = self.given(series), series.shape[1]
+        state = memory = torch.zeros_like(inputs[:, 0, : self.width])
         states: list[Tensor] = []
         for n in range(count - 1, -1, -1) if self.backwards else range(count):
-            known = there[:, n : n + 1]
-            new, remembered = self._step(given[:, n], state, memory)
-            state, memory = torch.where(known, new, state), torch.where(known, remembered, memory)
+            present = there[:, n : n + 1]
+            new, remembered = self._step(inputs[:, n], state, memory)
+            state, memory = torch.where(present, new, state), torch.where(present, remembered, memory)
             states.append(state)
         return torch.stack(states[::-1] if self.backwards else states, dim=1)
 
-    def _step(self, given: Tensor, state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        gates = given.chunk(GATES[self.cell], dim=1)
-        own = self.state(state).chunk(GATES[self.cell], dim=1)
+    def _step(self, inputs: Tensor, state: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        gates = inputs.chunk(GATES[self.cell], dim=1)
+        gate_values = self.state(state).chunk(GATES[self.cell], dim=1)
         if self.cell == "gru":
-            reset, update = (torch.sigmoid(gates[n] + own[n]) for n in range(2))
-            new = torch.tanh(gates[2] + reset * own[2])
+            reset, update = (torch.sigmoid(gates[n] + gate_values[n]) for n in range(2))
+            new = torch.tanh(gates[2] + reset * gate_values[2])
             return (1 - update) * new + update * state, memory
-        enter, forget, leave = (torch.sigmoid(gates[n] + own[n]) for n in (0, 1, 3))
-        remembered = forget * memory + enter * torch.tanh(gates[2] + own[2])
+        enter, forget, leave = (torch.sigmoid(gates[n] + gate_values[n]) for n in (0, 1, 3))
+        remembered = forget * memory + enter * torch.tanh(gates[2] + gate_values[2])
         return leave * torch.tanh(remembered), remembered
 
 
@@ -244,9 +244,9 @@ class Transformer(nn.Module):
         tokens = self.projection(series)
         tokens = tokens + sines(tokens.shape[1], self.features).to(tokens)
         tokens = torch.cat([self.clip_token.expand(tokens.shape[0], -1, -1).to(tokens), tokens], dim=1)
-        seen = torch.cat([torch.ones_like(frames.there[:, :1]), frames.there], dim=1)
+        present = torch.cat([torch.ones_like(frames.there[:, :1]), frames.there], dim=1)
         for block in self.blocks:
-            tokens = block(tokens, seen)
+            tokens = block(tokens, present)
         gathered: Tensor = self.norm(tokens[:, 0])
         return gathered
 
@@ -305,24 +305,26 @@ class Clip(PooledHead):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""
-        each, frames = self._frames(images)
-        maps = frames.computed(each)
+        pictures, frames = self._frames(images)
+        maps = frames.computed(pictures)
         for n, layer in enumerate(self.encoder.children()):
             maps = layer(maps)
             if str(n) in self.between:
                 maps = self.between[str(n)](maps, frames)
-        whole = self.dropout(self.over_time(frames.all(self.pooled(self.coarsest(maps))), frames))
-        return self.answers_of(whole, context)
+        clips = self.dropout(self.over_time(frames.all(self.pooled(self.coarsest(maps))), frames))
+        return self.answers_of(clips, context)
 
     def _frames(self, images: Tensor) -> tuple[Tensor, Frames]:
         """(batch * frames, channels, *spatial) with 0 in place of NaN, and which frames exist."""
         if images.shape[1] % self.channels:
             raise ValueError(f"{images.shape[1]} channels are not those of frames with {self.channels} each")
         spatial, count = images.shape[2:], images.shape[1] // self.channels
-        each = images.reshape(-1, self.channels, count, *spatial).transpose(1, 2).reshape(-1, self.channels, *spatial)
-        missing = torch.isnan(each)
-        there = missing.flatten(1).to(torch.float32).amax(dim=1) < 0.5
-        return each.masked_fill(missing, 0.0), Frames(there.reshape(-1, count), self.training)
+        pictures = (
+            images.reshape(-1, self.channels, count, *spatial).transpose(1, 2).reshape(-1, self.channels, *spatial)
+        )
+        missing = torch.isnan(pictures)
+        present = missing.flatten(1).to(torch.float32).amax(dim=1) < 0.5
+        return pictures.masked_fill(missing, 0.0), Frames(present.reshape(-1, count), self.training)
 
 
 def build_convolutions(

@@ -92,8 +92,8 @@ class Attending(nn.Module):
         grid = sizes(normed)
         taken = self._attended(normed.flatten(2).transpose(1, 2), grid).transpose(1, 2).unflatten(2, grid)
         images = self.shortcut(self.pool(images)) + drop_path(taken, self.left_out, self.training)
-        each = self.feed_forward(self.feed_forward_norm(images.permute(0, *axes, 1))).movedim(last, 1)
-        return images + drop_path(each, self.left_out, self.training)
+        tokens = self.feed_forward(self.feed_forward_norm(images.permute(0, *axes, 1))).movedim(last, 1)
+        return images + drop_path(tokens, self.left_out, self.training)
 
     def bias(self, grid: Sequence[int]) -> Tensor:
         """(heads, voxels, voxels): the bias for the offset between each two voxels of a grid, in row order."""

@@ -163,8 +163,12 @@ class ContextFusion(nn.Module):
         # A single weight learns slowly: 200 steps do not make it large. The hidden layer multiplies two.
         self.aside = nn.Linear(self.features, HIDDEN) if method == "concatenate" and entries else None
         self.joining = self.features + HIDDEN if self.aside is not None else 0
-        made = {"film": Film, "attention": Asking}.get(method) if entries else None
-        at = {} if made is None else {str(place): made(self.features, count) for place, count in maps.items()}
+        modulation = {"film": Film, "attention": Asking}.get(method) if entries else None
+        at = (
+            {}
+            if modulation is None
+            else {str(place): modulation(self.features, count) for place, count in maps.items()}
+        )
         self.at = nn.ModuleDict(at)
 
     def forward(self, context: Tensor | None) -> Tensor | None:
@@ -192,5 +196,5 @@ class ContextFusion(nn.Module):
 
     def answers(self, layers: nn.ModuleDict, features: Tensor, covariates: Tensor | None) -> dict[str, Tensor]:
         """{head: (batch, size)}: the outputs of the last layers for (batch, features) of the image."""
-        seen = self.joined(features, covariates)
-        return {**{name: layer(seen) for name, layer in layers.items()}, **self.added(seen)}
+        joined = self.joined(features, covariates)
+        return {**{name: layer(joined) for name, layer in layers.items()}, **self.added(joined)}

@@ -47,13 +47,13 @@ def features(
     last:   whether the inputs of the last layers are kept too
     within: the network itself, where the module holds it otherwise, as one of several
     """
-    inner, seen, inputs = unwrapped(within or module, at), list[torch.Tensor](), dict[str, torch.Tensor]()
+    inner, deepest_maps, inputs = unwrapped(within or module, at), list[torch.Tensor](), dict[str, torch.Tensor]()
     with ExitStack() as hooks:
-        hooks.enter_context(hooked(_part(inner, at), lambda _, output: seen.append(_last(output))))
+        hooks.enter_context(hooked(_part(inner, at), lambda _, output: deepest_maps.append(_last(output))))
         for name, layer in last_layers(inner, at).items() if last else ():
             hooks.enter_context(hooked(layer, lambda given, _, name=name: inputs.update({name: given[0]})))
         outputs = module(images) if context is None else module(images, context)
-    deepest = seen[-1]
+    deepest = deepest_maps[-1]
     pooled = deepest.flatten(2).mean(dim=2) if deepest.ndim > 2 else deepest
     # Slices and frames stand one after the other: those of an image are its own.
     return Features(outputs, deepest, pooled.reshape(images.shape[0], -1, pooled.shape[-1]).mean(dim=1), inputs)
@@ -95,11 +95,11 @@ def _last(output: Any) -> Tensor:
 @contextmanager
 def hooked(part: nn.Module, take: Any) -> Iterator[None]:
     """`take` is given the inputs and the output of a part whenever this thread runs it: others may share the module."""
-    own = threading.get_ident()
+    thread = threading.get_ident()
 
-    def hook(_: nn.Module, given: Any, output: Any) -> None:
-        if threading.get_ident() == own:
-            take(given, output)
+    def hook(_: nn.Module, arguments: Any, output: Any) -> None:
+        if threading.get_ident() == thread:
+            take(arguments, output)
 
     handle = part.register_forward_hook(hook)
     try:

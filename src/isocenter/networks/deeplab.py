@@ -36,16 +36,16 @@ class Pyramid(nn.Module):
 
     def __init__(self, axes: int, maps: int, inside: int, rates: Sequence[int | Sequence[int]], dropout: float) -> None:
         super().__init__()
-        made = [convolved(axes, maps, inside, 1)]
-        made += [convolved(axes, maps, inside, 3, dilation=rate) for rate in rates]
-        made += [Whole(POOLING[axes](1), *convolved(axes, maps, inside, 1))]
-        self.convs = nn.ModuleList(made)
-        self.project = convolved(axes, inside * len(made), inside, 1).append(nn.Dropout(dropout))
+        branches = [convolved(axes, maps, inside, 1)]
+        branches += [convolved(axes, maps, inside, 3, dilation=rate) for rate in rates]
+        branches += [Whole(POOLING[axes](1), *convolved(axes, maps, inside, 1))]
+        self.convs = nn.ModuleList(branches)
+        self.project = convolved(axes, inside * len(branches), inside, 1).append(nn.Dropout(dropout))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch, inside, *coarse)."""
-        seen: Tensor = self.project(torch.cat([each(images) for each in self.convs], dim=1))
-        return seen
+        maps: Tensor = self.project(torch.cat([each(images) for each in self.convs], dim=1))
+        return maps
 
 
 class Whole(nn.Sequential):
@@ -55,13 +55,13 @@ class Whole(nn.Sequential):
         """Return maps of the same shape."""
         parts: list[Any] = list(self)
         pool, convolution, norm, active = parts
-        seen = convolution(pool(images))
-        if self.training and seen.shape[0] == 1:  # a single value has no variance: normalise as in prediction
-            kept = norm.running_mean, norm.running_var, norm.weight, norm.bias
-            seen = batch_norm(seen, *kept, training=False, eps=norm.eps)
+        maps = convolution(pool(images))
+        if self.training and maps.shape[0] == 1:  # a single value has no variance: normalise as in prediction
+            statistics = norm.running_mean, norm.running_var, norm.weight, norm.bias
+            maps = batch_norm(maps, *statistics, training=False, eps=norm.eps)
         else:
-            seen = norm(seen)
-        spread: Tensor = active(seen).expand(-1, -1, *images.shape[2:])
+            maps = norm(maps)
+        spread: Tensor = active(maps).expand(-1, -1, *images.shape[2:])
         return spread
 
 
@@ -106,8 +106,8 @@ class DeepLab(nn.Module):
         outputs = {name: last(pooled) for name, last in self.vectors.items()}
         if self.dense:
             fine = features[0]
-            seen = _as_fine_as(fine, self.pyramid(features[-1]))
-            decoded = self.decoder(torch.cat([seen, self.outline(fine)], dim=1))
+            maps = _as_fine_as(fine, self.pyramid(features[-1]))
+            decoded = self.decoder(torch.cat([maps, self.outline(fine)], dim=1))
             outputs |= {name: _as_fine_as(images, last(decoded)) for name, last in self.dense.items()}
         return outputs
 
@@ -118,20 +118,20 @@ def _as_fine_as(images: Tensor, maps: Tensor) -> Tensor:
 
 
 def _refuse(rates: Sequence[int | Sequence[int]], axes: int) -> None:
-    each = [[rate] * axes if isinstance(rate, int) else list(rate) for rate in rates]
-    if not each or any(len(rate) != axes or min(rate) < 1 for rate in each):
+    along_axes = [[rate] * axes if isinstance(rate, int) else list(rate) for rate in rates]
+    if not along_axes or any(len(rate) != axes or min(rate) < 1 for rate in along_axes):
         raise ValueError(f"rates are numbers from 1, one or {axes} for each, not {list(rates)}")
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The published encoder, and rates of dilation at which kernels stay within the maps."""
     size, because, _ = inflated_resnet.size_for(patch, strides, device)
-    kept = [math.prod(along) for along in zip(*size["strides"][:-DILATED], strict=True)]
-    coarse = [-(-n // factor) for n, factor in zip(patch, kept, strict=True)]
+    strides_kept = [math.prod(along) for along in zip(*size["strides"][:-DILATED], strict=True)]
+    coarse = [-(-n // factor) for n, factor in zip(patch, strides_kept, strict=True)]
     rates = [[_rate(share, n) for n in coarse] for share in RATES]
     inside = SLOW_INSIDE if device == "cpu" else INSIDE
-    seen = f"rates {rates} for maps of {tuple(coarse)}, beyond which a kernel would have only its centre in the map"
-    return {**size, "rates": rates, "inside": inside}, f"{because}; {seen}", PAPER
+    reach = f"rates {rates} for maps of {tuple(coarse)}, beyond which a kernel would have only its centre in the map"
+    return {**size, "rates": rates, "inside": inside}, f"{because}; {reach}", PAPER
 
 
 def _rate(share: int, length: int) -> int:

@@ -68,21 +68,23 @@ def build(
     fusion:  for a family with a choice: `method`, one of the family's `fusion_methods`, `narrow`, `sparsity`, `courses`
     Raises PlanError for an unknown name, for heads, covariates or axes that the family cannot have, for wrong settings.
     """
-    made = family_of(name)
+    family = family_of(name)
     method = (fusion or {}).get("method")
-    if context and method is not None and method not in made.fusion_methods:
+    if context and method is not None and method not in family.fusion_methods:
         problem = f"{name} cannot take covariates by {method!r}"
-        raise PlanError(problem, "network.context_fusion", f"Choose {' or '.join(made.fusion_methods)}")
+        raise PlanError(problem, "network.context_fusion", f"Choose {' or '.join(family.fusion_methods)}")
     if spatial_dims not in (1, 2, 3):
         raise PlanError(f"there is no network in {spatial_dims} dimensions", "preprocessing.ndim", "Choose 1 to 3")
-    if spatial_dims not in made.axes:
-        raise PlanError(f"{name} has no network in {spatial_dims} dimensions", "network.name", made.otherwise)
-    _refuse_heads(name, made, heads)
-    if context and not made.takes_context:
+    if spatial_dims not in family.axes:
+        raise PlanError(f"{name} has no network in {spatial_dims} dimensions", "network.name", family.otherwise)
+    _refuse_heads(name, family, heads)
+    if context and not family.takes_context:
         remedy = "Choose a family that takes them, such as resnet, vit or unet, or leave the covariates out"
         raise PlanError(f"{name} takes no covariates", "network.context", remedy)
     try:
-        return made.build(channels, spatial_dims, **answered(name, heads), **sized(name, heads, size, context, fusion))
+        return family.build(
+            channels, spatial_dims, **answered(name, heads), **sized(name, heads, size, context, fusion)
+        )
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
         remedy = "Correct network.size, or plan again with another --set network.name"
         raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error
@@ -107,11 +109,11 @@ def sized(
     fusion: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A family's settings with its preset, and those that the task adds: `unit` of boxes, `context` and `fusion`."""
-    made = family_of(name)
-    covariates = {"context": context, **({"fusion": dict(fusion)} if fusion and made.fusion_methods else {})}
+    family = family_of(name)
+    covariates = {"context": context, **({"fusion": dict(fusion)} if fusion and family.fusion_methods else {})}
     units = [head.unit for head in heads.values() if head.is_dense]
-    unit = {"unit": units[0]} if units and made.in_voxels else {}
-    return {**made.preset, **size, **unit, **(covariates if context else {})}
+    unit = {"unit": units[0]} if units and family.in_voxels else {}
+    return {**family.preset, **size, **unit, **(covariates if context else {})}
 
 
 def rate(name: str, answers: str) -> tuple[float, str]:
@@ -135,16 +137,16 @@ def size_for(
     heads:   where they have the size of objects, a family with `size_of` follows it
     Raises PlanError for an unknown name.
     """
-    made = family_of(name)
-    if made.size_for is None:
-        return dict(made.preset), "the family's own defaults", ""
-    size, because, source = made.size_for(patch, strides, device)
-    if made.preset:
-        size, source = {**size, **made.preset, **size}, made.paper  # its own choice wins
-    because = "; ".join(filter(None, [because, made.preset_reason]))
+    family = family_of(name)
+    if family.size_for is None:
+        return dict(family.preset), "the family's own defaults", ""
+    size, because, source = family.size_for(patch, strides, device)
+    if family.preset:
+        size, source = {**size, **family.preset, **size}, family.paper  # its own choice wins
+    because = "; ".join(filter(None, [because, family.preset_reason]))
     units = [head.unit for head in (heads or {}).values() if head.holds_boxes or head.tells_objects]
-    if units and made.size_of is not None:
-        more, why = made.size_of(max(units))
+    if units and family.size_of is not None:
+        more, why = family.size_of(max(units))
         size, because = {**size, **more}, f"{because}; {why}"
     return size, because, source
 
@@ -172,8 +174,8 @@ def pretrained(
 
 def source(name: str) -> tuple[Path, str]:
     """The file of a family's `build`, and its name there, for the copy in a package."""
-    made = family_of(name).build
-    return Path(str(sys.modules[made.__module__].__file__)), made.__qualname__
+    builder = family_of(name).build
+    return Path(str(sys.modules[builder.__module__].__file__)), builder.__qualname__
 
 
 def members(families: Iterable[str] | None = None) -> tuple[Member, ...]:
@@ -185,22 +187,22 @@ def members(families: Iterable[str] | None = None) -> tuple[Member, ...]:
 def _member(name: str, axes: int) -> Member | None:
     patch = REFERENCE[axes]
     size, _, _ = size_for(name, patch, halvings(patch), "cpu")
-    made = family_of(name)
-    answers = [task for task, head_for in HEADS.items() if _has(made, head_for(axes))]
-    return member(name, axes, size, build, made.paper, answers)
+    family = family_of(name)
+    answers = [task for task, head_for in HEADS.items() if _has(family, head_for(axes))]
+    return member(name, axes, size, build, family.paper, answers)
 
 
-def _has(made: Family, head: Head) -> bool:
-    return head.answers in made.answers or (head.is_dense and "dense" in made.answers)
+def _has(family: Family, head: Head) -> bool:
+    return head.answers in family.answers or (head.is_dense and "dense" in family.answers)
 
 
-def _refuse_heads(name: str, made: Family, heads: Mapping[str, Head]) -> None:
+def _refuse_heads(name: str, family: Family, heads: Mapping[str, Head]) -> None:
     """PlanError for a head that the family does not have."""
     for key, head in heads.items():
         if not head.answers:
             raise PlanError(f"{name} has no output of the kind of {key!r} ({head})", "network.name", "Choose another")
-        if not _has(made, head):
-            problem, remedy = OTHERWISE.get(made.answers, (f"has no output of the kind of {key!r}", "Choose another"))
+        if not _has(family, head):
+            problem, remedy = OTHERWISE.get(family.answers, (f"has no output of the kind of {key!r}", "Choose another"))
             raise PlanError(f"{name} {problem}", "network.name", remedy)
 
 

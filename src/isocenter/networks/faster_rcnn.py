@@ -110,12 +110,12 @@ class FasterRcnn(nn.Module):
             raise ValueError("training needs the true boxes")
         size, losses = (int(images.shape[2]), int(images.shape[3])), []
         for number, boxes in enumerate(targets):
-            own = {name: maps[number : number + 1] for name, maps in features.items()}
+            levels = {name: maps[number : number + 1] for name, maps in features.items()}
             edges, kinds = truth_of(boxes.float())
             # torchvision's first class is the background.
             truth = [{"boxes": turned(edges, 1), "labels": kinds + 1}]
-            proposals, first = self.detector.rpn(ImageList(images[number : number + 1], [size]), own, truth)
-            _, second = self.detector.roi_heads(own, proposals, [size], truth)
+            proposals, first = self.detector.rpn(ImageList(images[number : number + 1], [size]), levels, truth)
+            _, second = self.detector.roi_heads(levels, proposals, [size], truth)
             losses.append(torch.stack([*first.values(), *second.values()]))
         return torch.stack(losses)
 
@@ -126,18 +126,18 @@ class FasterRcnn(nn.Module):
         sizes = [size] * len(images)
         proposals, _ = self.detector.rpn(ImageList(images, sizes), features)
         predicted, _ = self.detector.roi_heads(features, proposals, sizes)
-        drawn = [
+        maps = [
             drawn_boxes(turned(own["boxes"], 1), own["labels"] - 1, own["scores"], self.classes, size, self.unit)
             for own in predicted
         ]
-        return torch.stack(drawn).to(images.device)
+        return torch.stack(maps).to(images.device)
 
     def _of_same_work(self, images: Tensor, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Outputs on the meta device, where memory is planned, with the work of the largest number of proposals."""
         proposed = self.detector.rpn.head(list(features.values()))
         most = self.samples if self.training else self.detector.rpn._post_nms_top_n["testing"]
-        seen = images.new_empty(len(images) * most, features["0"].shape[1], SEEN, SEEN)
-        looked = self.detector.roi_heads.box_predictor(self.detector.roi_heads.box_head(seen))
+        pooled = images.new_empty(len(images) * most, features["0"].shape[1], SEEN, SEEN)
+        looked = self.detector.roi_heads.box_predictor(self.detector.roi_heads.box_head(pooled))
         if self.training:
             every = (*proposed[0], *proposed[1], *looked)
             return {f"{self.name}/losses": torch.stack([part.sum() for part in every]).sum().expand(len(images), 4)}
@@ -171,20 +171,22 @@ def drawn_boxes(boxes: Tensor, kinds: Tensor, scores: Tensor, classes: int, size
         away = ((middles[(slice(None), *core)] - top.reshape(shape)) / reach.reshape(shape)).square().sum(dim=0)
         # Flat about the maximum: the mean of two neighbouring hills then has no dip in between.
         hill = NOTHING + (sure[number] - NOTHING) * (1 - away.square()).clamp(min=0)
-        drawn = hill > NOTHING
-        own: tuple[Any, ...] = (int(kinds[number]), *core)
-        heat[own] = torch.maximum(heat[own], hill)
-        over = drawn & (hill > highest[core])
+        covered = hill > NOTHING
+        region: tuple[Any, ...] = (int(kinds[number]), *core)
+        heat[region] = torch.maximum(heat[region], hill)
+        over = covered & (hill > highest[core])
         highest[core] = torch.where(over, hill, highest[core])
         owner[core] = torch.where(over, number, owner[core])
     for number in order:  # the highest score last
         voxel: tuple[int, ...] = tuple(voxels[number].tolist())
         heat[(int(kinds[number]), *voxel)] = torch.maximum(heat[(int(kinds[number]), *voxel)], sure[number])
         owner[voxel] = number
-    there = owner >= 0
+    occupied = owner >= 0
     # Voxels without a box have the typical length, so that they shift a mean of windows only a little.
     extents = torch.cat([torch.full_like(middles, unit), torch.zeros_like(middles)])
-    extents[:, there] = torch.cat([lengths.T[:, owner[there]], centres.T[:, owner[there]] - middles[:, there]])
+    extents[:, occupied] = torch.cat(
+        [lengths.T[:, owner[occupied]], centres.T[:, owner[occupied]] - middles[:, occupied]]
+    )
     return torch.cat([heat - ADDED, extents / unit])
 
 

@@ -67,15 +67,15 @@ class Fusion(nn.Module):
         self.method, self.frames, self.count = method, frames, count
         self.remaining, self.covariates = remaining, covariates
         self.means = dict(means or {})
-        made = [
+        encoders = [
             UNet(frames + remaining, spatial_dims, dense if n == 0 or method == "late" else {}, {}, **size)
             for n in range(count)
         ]
-        deepest = _width(made[0].encoder[-1])
-        self.encoders = nn.ModuleList(network.encoder for network in made)
+        deepest = _width(encoders[0].encoder[-1])
+        self.encoders = nn.ModuleList(network.encoder for network in encoders)
         self.decoders = nn.ModuleList(
             Decoder(network, {name: nn.Linear(deepest + covariates, n) for name, n in vectors.items()}, bool(dense))
-            for network in (made if method == "late" else made[:1])
+            for network in (encoders if method == "late" else encoders[:1])
         )
         self.attention = Attention(deepest, count, layers, heads) if method == "attention" else None
 
@@ -83,46 +83,48 @@ class Fusion(nn.Module):
         """Return the outputs by head; context: (batch, covariates and one entry an image), all available without it."""
         # From the images themselves, because an exported network does not fix the batch size.
         every = torch.ones_like(images.flatten(1)[:, : self.count])
-        there = every if context is None else (context[:, -self.count :] > 0).to(images.dtype)
+        present = every if context is None else (context[:, -self.count :] > 0).to(images.dtype)
         covariates = context[:, : self.covariates] if context is not None and self.covariates else None
-        given = self._by_modality(images)
-        each = [after_each(encoder.children(), own) for encoder, own in zip(self.encoders, given, strict=True)]
+        modalities = self._by_modality(images)
+        by_encoder = [
+            after_each(encoder.children(), own) for encoder, own in zip(self.encoders, modalities, strict=True)
+        ]
         if self.method == "late":
-            return self._late(each, there)
-        levels = [_mean(level, there) for level in zip(*each, strict=True)]
+            return self._late(by_encoder, present)
+        levels = [_mean(level, present) for level in zip(*by_encoder, strict=True)]
         if self.attention is not None:
-            levels[-1] = levels[-1] + self.attention([features[-1] for features in each], there)
+            levels[-1] = levels[-1] + self.attention([features[-1] for features in by_encoder], present)
         outputs: dict[str, Tensor] = self.decoders[0](levels, covariates)
         return outputs
 
     def _by_modality(self, images: Tensor) -> list[Tensor]:
-        own = self.count * self.frames
-        parts = images[:, :own].split(self.frames, dim=1)
-        return [torch.cat([part, images[:, own:]], dim=1) if self.remaining else part for part in parts]
+        channels = self.count * self.frames
+        parts = images[:, :channels].split(self.frames, dim=1)
+        return [torch.cat([part, images[:, channels:]], dim=1) if self.remaining else part for part in parts]
 
-    def _late(self, each: Sequence[Sequence[Tensor]], there: Tensor) -> dict[str, Tensor]:
-        outputs = [decoder(features, None) for decoder, features in zip(self.decoders, each, strict=True)]
-        return {name: self._averaged(name, [own[name] for own in outputs], there) for name in outputs[0]}
+    def _late(self, by_encoder: Sequence[Sequence[Tensor]], present: Tensor) -> dict[str, Tensor]:
+        outputs = [decoder(features, None) for decoder, features in zip(self.decoders, by_encoder, strict=True)]
+        return {name: self._averaged(name, [own[name] for own in outputs], present) for name in outputs[0]}
 
-    def _averaged(self, name: str, outputs: Sequence[Tensor], there: Tensor) -> Tensor:
+    def _averaged(self, name: str, outputs: Sequence[Tensor], present: Tensor) -> Tensor:
         """The mean over the available images; for probabilities its logarithm, whose softmax is the mean again."""
         if self.means.get(name.partition("@")[0], "outputs") == "outputs":
-            return _mean(outputs, there)
+            return _mean(outputs, present)
         logs = torch.stack([logits.log_softmax(dim=1) for logits in outputs])
-        weights = (1 - there) * NOTHING
-        whole = there.sum(dim=1).clamp(min=1).log()
+        weights = (1 - present) * NOTHING
+        count = present.sum(dim=1).clamp(min=1).log()
         ones = [1] * (outputs[0].ndim - 1)
         weighted = logs + weights.transpose(0, 1).reshape(self.count, -1, *ones)
-        return weighted.logsumexp(dim=0) - whole.reshape(-1, *ones)
+        return weighted.logsumexp(dim=0) - count.reshape(-1, *ones)
 
 
 class Decoder(nn.Module):
     """A U-Net's decoder and heads, for the features of each level, finest first."""
 
-    def __init__(self, made: UNet, vectors: Mapping[str, nn.Module], upwards: bool) -> None:
+    def __init__(self, options: UNet, vectors: Mapping[str, nn.Module], upwards: bool) -> None:
         super().__init__()
-        self.up, self.decoder = (made.up, made.decoder) if upwards else (nn.ModuleList(), nn.ModuleList())
-        self.dense, self.coarse, self.vectors = made.dense, made.coarse, nn.ModuleDict(vectors)
+        self.up, self.decoder = (options.up, options.decoder) if upwards else (nn.ModuleList(), nn.ModuleList())
+        self.dense, self.coarse, self.vectors = options.dense, options.coarse, nn.ModuleDict(vectors)
         self.coarsest = nn.Identity()  # where others see its features
 
     def forward(self, features: Sequence[Tensor], covariates: Tensor | None) -> dict[str, Tensor]:
@@ -154,16 +156,16 @@ class Attention(nn.Module):
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
         self.last = nn.LayerNorm(width)
 
-    def forward(self, features: Sequence[Tensor], there: Tensor) -> Tensor:
+    def forward(self, features: Sequence[Tensor], present: Tensor) -> Tensor:
         """[(batch, width, *spatial)] and (batch, images) to (batch, width, *spatial)."""
         spatial = features[0].shape[2:]
         places = math.prod(spatial)
         tokens = torch.cat([maps.flatten(2).transpose(1, 2) + self.images[n] for n, maps in enumerate(features)], dim=1)
-        hidden = ((1 - there) * NOTHING).repeat_interleave(places, dim=1)[:, None, None]
+        hidden = ((1 - present) * NOTHING).repeat_interleave(places, dim=1)[:, None, None]
         for layer in self.layers:
             tokens = layer(tokens, hidden)
         attended = self.last(tokens).transpose(1, 2).split(places, dim=2)
-        return _mean([maps.unflatten(2, spatial) for maps in attended], there)
+        return _mean([maps.unflatten(2, spatial) for maps in attended], present)
 
 
 class Layer(nn.Module):
@@ -186,11 +188,11 @@ class Layer(nn.Module):
         return tokens + inner
 
 
-def _mean(each: Sequence[Tensor], there: Tensor) -> Tensor:
+def _mean(tensors: Sequence[Tensor], present: Tensor) -> Tensor:
     """The mean of [(batch, ...)], one entry an image, over the available images, (batch, images); 0 where none is."""
-    ones = [1] * (each[0].ndim - 1)
-    total = torch.stack([own * there[:, n].reshape(-1, *ones) for n, own in enumerate(each)]).sum(dim=0)
-    return total / there.sum(dim=1).clamp(min=1).reshape(-1, *ones)
+    ones = [1] * (tensors[0].ndim - 1)
+    total = torch.stack([own * present[:, n].reshape(-1, *ones) for n, own in enumerate(tensors)]).sum(dim=0)
+    return total / present.sum(dim=1).clamp(min=1).reshape(-1, *ones)
 
 
 def _width(stage: nn.Module) -> int:
@@ -202,15 +204,15 @@ def _width(stage: nn.Module) -> int:
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The settings of a U-Net; the plan adds the number of images and what is averaged."""
     size, because, _ = size_for_unet(patch, strides, device)
-    own = {**size, "modalities": 0, "frames": 1}
-    return own, f"{because}; features of each level are averaged over the available images", PAPER
+    settings = {**size, "modalities": 0, "frames": 1}
+    return settings, f"{because}; features of each level are averaged over the available images", PAPER
 
 
 def size_for_late(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The settings of a U-Net for each image; outputs are averaged."""
     size, because, _ = size_for_unet(patch, strides, device)
-    own = {**size, "modalities": 0, "frames": 1, "means": {}}
-    return own, f"{because}; a whole network for each image, whose outputs are averaged", FUSION_LATE.paper
+    settings = {**size, "modalities": 0, "frames": 1, "means": {}}
+    return settings, f"{because}; a whole network for each image, whose outputs are averaged", FUSION_LATE.paper
 
 
 FUSION = Family(

@@ -50,8 +50,8 @@ class BlockAttention(nn.Module):
         flat = images.flatten(2)
         weights = torch.sigmoid(self.maps(flat.mean(dim=2)) + self.maps(flat.amax(dim=2)))
         images = images * weights.reshape(*weights.shape, *[1] * (images.ndim - 2))
-        seen = torch.cat([images.mean(dim=1, keepdim=True), images.amax(dim=1, keepdim=True)], dim=1)
-        return images * torch.sigmoid(self.voxels(seen))
+        extremes = torch.cat([images.mean(dim=1, keepdim=True), images.amax(dim=1, keepdim=True)], dim=1)
+        return images * torch.sigmoid(self.voxels(extremes))
 
 
 def hidden_features(maps: int) -> int:

@@ -68,8 +68,8 @@ def most_confident(maps: Iterator[Tensor], classes: int) -> Tensor:
     """
     best = next(maps)
     for here in maps:
-        own, other = (logits[:, :classes].amax(dim=1, keepdim=True) for logits in (here, best))
-        best = torch.where(own > other, here, best)
+        highest, other = (logits[:, :classes].amax(dim=1, keepdim=True) for logits in (here, best))
+        best = torch.where(highest > other, here, best)
     return best
 
 
@@ -126,14 +126,14 @@ def truth_of(boxes: Tensor) -> tuple[Tensor, Tensor]:
     boxes: (n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding
     """
     low, high = boxes[:, 1:].chunk(2, dim=1)
-    there = (boxes[:, 0] >= 0) & (high > low).all(dim=1)
-    return boxes[there, 1:], boxes[there, 0].long()
+    real = (boxes[:, 0] >= 0) & (high > low).all(dim=1)
+    return boxes[real, 1:], boxes[real, 0].long()
 
 
 def _on_grid(level: Level, size: Sequence[int]) -> Tensor:
-    whole = torch.cat([level.logits, level.centres, level.lengths], dim=1).float()
-    reached = [(n - 1) * step + 1 for n, step in zip(whole.shape[2:], level.steps, strict=True)]
-    whole = interpolate(whole, size=reached, mode=LINEAR[len(size)], align_corners=True)
+    outputs = torch.cat([level.logits, level.centres, level.lengths], dim=1).float()
+    reached = [(n - 1) * step + 1 for n, step in zip(outputs.shape[2:], level.steps, strict=True)]
+    outputs = interpolate(outputs, size=reached, mode=LINEAR[len(size)], align_corners=True)
     # The first cell continues before itself, the last one after.
     beyond = [(start, n - have - start) for n, have, start in zip(size, reached, level.first, strict=True)]
-    return pad(whole, [side for pair in reversed(beyond) for side in pair], mode="replicate")
+    return pad(outputs, [side for pair in reversed(beyond) for side in pair], mode="replicate")

@@ -61,10 +61,10 @@ class Look(NamedTuple):
         """A convolution with a kernel of this length."""
         kernel = self.kernel(length)
         pad = [0 if n == self.axis else k // 2 * d for n, (k, d) in enumerate(zip(kernel, dilation, strict=True))]
-        made: nn.Module = CONVOLUTION[self.axes](
+        layer: nn.Module = CONVOLUTION[self.axes](
             inside, outside, kernel, tuple(stride), pad, dilation=tuple(dilation), bias=False
         )
-        return made
+        return layer
 
     def ends(self, length: int, dilation: Sequence[int]) -> nn.Module:
         """The padding before a convolution, along the axis that pictures lack."""
@@ -75,8 +75,8 @@ class Look(NamedTuple):
     def pooling(self, stride: Sequence[int]) -> nn.Module:
         """The stem's max pooling."""
         kernel = self.kernel(3)
-        made: nn.Module = MAX_POOL[self.axes](kernel, tuple(stride), [k // 2 for k in kernel])
-        return made
+        layer: nn.Module = MAX_POOL[self.axes](kernel, tuple(stride), [k // 2 for k in kernel])
+        return layer
 
 
 class Ends(nn.Module):
@@ -188,9 +188,9 @@ class Encoder(nn.Module):
             if stage >= len(blocks) - dilated:
                 apart, stride = [a * b for a, b in zip(apart, stride, strict=True)], ones
             block, look = NarrowBlock if narrow else Block, looks[stage + 1]
-            made = [block(look, inside, outside, stride, before)]
-            made += [block(look, outside, outside, ones, apart) for _ in range(count - 1)]
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*made))
+            blocks_of_stage = [block(look, inside, outside, stride, before)]
+            blocks_of_stage += [block(look, outside, outside, ones, apart) for _ in range(count - 1)]
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks_of_stage))
             inside = outside
         self.finest, self.features = inside // 2 ** (len(blocks) - 1), inside
         for weight in self.parameters():
@@ -285,8 +285,8 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     planar = max(late, IN_PLANE if device == "cpu" else 0)
     thick = f"it is reduced {late} parts later than the plane"
     why = thick if late else f"depth takes the {device} most time there"
-    seen = f"the first {planar} of {PARTS} parts are two-dimensional, across axis {axis}, because {why}"
-    more = seen if planar else f"all parts are three-dimensional, along axis {axis} too"
+    planes = f"the first {planar} of {PARTS} parts are two-dimensional, across axis {axis}, because {why}"
+    more = planes if planar else f"all parts are three-dimensional, along axis {axis} too"
     return {**size, "axis": axis, "planar": planar}, f"{because}; {more}", PAPER
 
 

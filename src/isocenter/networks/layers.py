@@ -78,8 +78,8 @@ def stochastic_depth(change: Tensor, left_out: float, training: bool) -> Tensor:
     """
     if not training or left_out == 0:
         return change
-    kept = torch.empty_like(change[(slice(None), *[slice(1)] * (change.ndim - 1))]).bernoulli_(1 - left_out)
-    return change * kept / (1 - left_out)
+    mask = torch.empty_like(change[(slice(None), *[slice(1)] * (change.ndim - 1))]).bernoulli_(1 - left_out)
+    return change * mask / (1 - left_out)
 
 
 def for_pairs(table: Tensor, axis: int, count: int) -> Tensor:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 def channels_last(module: Module) -> Module:
     """The same module, with the weights of its convolutions and its normalisations in the channels-last format."""
-    if (kept := memory_order(module)) is None:
+    if (memory_format := memory_order(module)) is None:
         return module
-    ndim, order = kept
+    ndim, order = memory_format
     for part in module.modules():
         for parameter in part.parameters(recurse=False):
             if parameter.ndim == ndim:
@@ -78,19 +78,19 @@ def _ours() -> Mapping[type, type]:
         def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
             """Return the gradients of images, weight and bias."""
             images, weight, mean, inverse = context.saved_tensors
-            wanted = list(context.needs_input_grad[:3])
+            needed = list(context.needs_input_grad[:3])
             gradient = ordered(gradient)
-            each = [
+            gradients = [
                 torch.ops.aten.native_batch_norm_backward(
-                    upper, sample, weight, None, None, mean[n], inverse[n], True, context.eps, wanted
+                    upper, sample, weight, None, None, mean[n], inverse[n], True, context.eps, needed
                 )
                 for n, (upper, sample) in enumerate(zip(gradient.split(1), images.split(1), strict=True))
             ]
-            of_images, of_weight, of_bias = zip(*each, strict=True)
+            of_images, of_weight, of_bias = zip(*gradients, strict=True)
             return (
-                torch.cat(of_images) if wanted[0] else None,
-                torch.stack(of_weight).sum(dim=0) if wanted[1] else None,
-                torch.stack(of_bias).sum(dim=0) if wanted[2] else None,
+                torch.cat(of_images) if needed[0] else None,
+                torch.stack(of_weight).sum(dim=0) if needed[1] else None,
+                torch.stack(of_bias).sum(dim=0) if needed[2] else None,
                 None,
             )
 

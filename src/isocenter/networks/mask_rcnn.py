@@ -181,8 +181,8 @@ class MaskRCNN(nn.Module):
         scores = kinds.float().softmax(dim=1).reshape(batch, count, -1)[:, :, 1]
         scores, order = best(torch.where(live & (scores > self.surest), scores, 0.0), count)
         placed = picked(placed, order)
-        kept = unsuppressed(placed, scores > 0, self.overlap)
-        scores, order = best(torch.where(kept, scores, 0.0), self._most(kept))
+        surviving = unsuppressed(placed, scores > 0, self.overlap)
+        scores, order = best(torch.where(surviving, scores, 0.0), self._most(surviving))
         placed = picked(placed, order)
         outlines = heads.mask_predictor(heads.mask_head(pooled(levels, placed, OF_A_MASK)))
         masks = outlines[:, 1].float().sigmoid().reshape(batch, scores.shape[1], *outlines.shape[2:])
@@ -202,17 +202,23 @@ class MaskRCNN(nn.Module):
         logits = proposed.logits.reshape(-1, len(proposed.anchors))
         batch, rpn = logits.shape[0], self.rpn  # `len` would fix the number in ONNX
         moved = rpn.box_coder.decode_single(proposed.moves, proposed.anchors.repeat(batch, 1)).reshape(batch, -1, 4)
-        each = []
-        for own, places in zip(logits.split(proposed.shapes, dim=1), moved.split(proposed.shapes, dim=1), strict=True):
-            sure, order = best(own, rpn.pre_nms_top_n())
-            each.append((within(picked(places, order), proposed.size), sure))
+        best_of_levels = []
+        for level_logits, places in zip(
+            logits.split(proposed.shapes, dim=1), moved.split(proposed.shapes, dim=1), strict=True
+        ):
+            sure, order = best(level_logits, rpn.pre_nms_top_n())
+            best_of_levels.append((within(picked(places, order), proposed.size), sure))
         # Levels are stacked, the shorter ones padded with empty boxes, and suppressed each by itself.
-        most = max(sure.shape[1] for _, sure in each)
-        boxes = torch.stack([pad(own, (0, 0, 0, most - own.shape[1])) for own, _ in each], dim=1)
-        sure = torch.stack([pad(own, (0, most - own.shape[1])) for _, own in each], dim=1)
+        most = max(sure.shape[1] for _, sure in best_of_levels)
+        boxes = torch.stack(
+            [pad(level_logits, (0, 0, 0, most - level_logits.shape[1])) for level_logits, _ in best_of_levels], dim=1
+        )
+        sure = torch.stack(
+            [pad(level_logits, (0, most - level_logits.shape[1])) for _, level_logits in best_of_levels], dim=1
+        )
         live = ((boxes[..., 2:] - boxes[..., :2]) >= rpn.min_size).all(dim=3)
-        kept = unsuppressed(boxes.flatten(0, 1), live.flatten(0, 1), rpn.nms_thresh).reshape(live.shape)
-        scores = torch.where(kept, sure.sigmoid(), -1.0).flatten(1)
+        surviving = unsuppressed(boxes.flatten(0, 1), live.flatten(0, 1), rpn.nms_thresh).reshape(live.shape)
+        scores = torch.where(surviving, sure.sigmoid(), -1.0).flatten(1)
         sure, order = best(scores, rpn.post_nms_top_n())
         return picked(boxes.flatten(1, 2), order), sure >= 0
 
@@ -235,17 +241,17 @@ class MaskRCNN(nn.Module):
         held = [torch.nonzero(own > 0)[:, 0] for own in kinds]
         inner = [own[which] for own, which in zip(chosen, held, strict=True)]
         outlines = heads.mask_predictor(heads.mask_head(self._features(proposed, inner, OF_A_MASK)))[:, 1].float()
-        wanted = [
+        targets_of_images = [
             mask_of(numbers, objects["numbers"][owner[which]], edges / self.enlarge, outlines.shape[-1])
             for numbers, objects, owner, which, edges in zip(targets, truth, owners, held, inner, strict=True)
         ]
-        apart = binary_cross_entropy_with_logits(outlines, torch.cat(wanted), reduction="sum")
+        apart = binary_cross_entropy_with_logits(outlines, torch.cat(targets_of_images), reduction="sum")
         return torch.stack([*first, *second, apart / max(1, outlines.numel())])
 
     def _features(self, proposed: Proposed, boxes: Sequence[Tensor], size: int) -> Tensor:
         """(all boxes, inside, size, size) of pictures with different numbers of boxes."""
-        each = [[level[n : n + 1] for level in proposed.levels[:-1]] for n in range(len(boxes))]
-        return torch.cat([pooled(levels, own[None], size) for levels, own in zip(each, boxes, strict=True)])
+        pyramids = [[level[n : n + 1] for level in proposed.levels[:-1]] for n in range(len(boxes))]
+        return torch.cat([pooled(levels, own[None], size) for levels, own in zip(pyramids, boxes, strict=True)])
 
     def _of_same_work(self, proposed: Proposed) -> dict[str, Tensor]:
         """Outputs without targets, where memory is planned, with the work of as many boxes as a step has."""
@@ -283,20 +289,20 @@ def objects_of(numbers: Tensor, enlarge: int = 1) -> dict[str, Tensor]:
         for how, beyond in (("amin", 0), ("amax", 1))
         for axis in (columns, rows)
     ]
-    kept = (every > 0) & (sizes >= FEWEST_VOXELS)
+    large_enough = (every > 0) & (sizes >= FEWEST_VOXELS)
     return {
-        "numbers": every[kept],
-        "boxes": torch.stack(edges, dim=1)[kept] * enlarge,
-        "labels": torch.ones(int(kept.sum()), dtype=torch.long, device=numbers.device),
+        "numbers": every[large_enough],
+        "boxes": torch.stack(edges, dim=1)[large_enough] * enlarge,
+        "labels": torch.ones(int(large_enough.sum()), dtype=torch.long, device=numbers.device),
         "masks": numbers,
     }
 
 
-def mask_of(numbers: Tensor, own: Tensor, boxes: Tensor, size: int) -> Tensor:
+def mask_of(numbers: Tensor, labels: Tensor, boxes: Tensor, size: int) -> Tensor:
     """(n, size, size) share of each cell of a box that belongs to the object, interpolated linearly as in RoIAlign.
 
     numbers: (rows, columns) of objects
-    own:     (n,) number of each box's object
+    labels:     (n,) number of each box's object
     boxes:   (n, 4) edges
     Without masks of whole objects, hundreds of which would not fit into memory.
     """
@@ -304,12 +310,12 @@ def mask_of(numbers: Tensor, own: Tensor, boxes: Tensor, size: int) -> Tensor:
     share = (torch.arange(fine, device=boxes.device, dtype=boxes.dtype) + 0.5) / fine
     low, high = boxes[:, :2, None], boxes[:, 2:, None]
     (columns, rows), ends = (low + (high - low) * share - 0.5).unbind(dim=1), numbers.shape
-    made = boxes.new_zeros(len(boxes), fine, fine)
+    shares = boxes.new_zeros(len(boxes), fine, fine)
     for row, by_row in _between(rows, ends[0]):
         for column, by_column in _between(columns, ends[1]):
-            there = numbers[row[:, :, None], column[:, None]] == own[:, None, None]
-            made = made + there * by_row[:, :, None] * by_column[:, None]
-    return nn.functional.avg_pool2d(made[:, None], SAMPLES_OF_A_MASK)[:, 0]
+            inside = numbers[row[:, :, None], column[:, None]] == labels[:, None, None]
+            shares = shares + inside * by_row[:, :, None] * by_column[:, None]
+    return nn.functional.avg_pool2d(shares[:, None], SAMPLES_OF_A_MASK)[:, 0]
 
 
 def _between(places: Tensor, end: int) -> list[tuple[Tensor, Tensor]]:
@@ -321,12 +327,12 @@ def _between(places: Tensor, end: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def _backbone(body: str, channels: int, inside: int) -> BackboneWithFPN:
-    made: Any = getattr(resnet, body)(weights=None)
-    made.conv1 = nn.Conv2d(channels, made.conv1.out_channels, 7, 2, 3, bias=False)
-    nn.init.kaiming_normal_(made.conv1.weight, mode="fan_out", nonlinearity="relu")
-    deepest = made.fc.in_features
+    network: Any = getattr(resnet, body)(weights=None)
+    network.conv1 = nn.Conv2d(channels, network.conv1.out_channels, 7, 2, 3, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    deepest = network.fc.in_features
     layers = {f"layer{n + 1}": str(n) for n in range(4)}
-    return BackboneWithFPN(made, layers, [deepest // 2**n for n in (3, 2, 1, 0)], inside)
+    return BackboneWithFPN(network, layers, [deepest // 2**n for n in (3, 2, 1, 0)], inside)
 
 
 def _first_stage(inside: int, anchor: float, proposals: int) -> RegionProposalNetwork:
@@ -413,10 +419,10 @@ def unsuppressed(boxes: Tensor, live: Tensor, threshold: float) -> Tensor:
     count = boxes.shape[1]
     surer = torch.ones(count, count, dtype=torch.bool, device=boxes.device).tril(-1)  # the column's box than the row's
     over = (overlaps(boxes) > threshold) & surer & live.unsqueeze(1)
-    kept = live
+    surviving = live
     for _ in range(ROUNDS):
-        kept = live & ~(over & kept.unsqueeze(1)).any(dim=2)
-    return kept
+        surviving = live & ~(over & surviving.unsqueeze(1)).any(dim=2)
+    return surviving
 
 
 def mosaic(levels: Sequence[Tensor]) -> Tensor:
@@ -492,15 +498,15 @@ def owned(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -
     for start in range(0, count, AT_ONCE):
         end = min(start + AT_ONCE, count)
         sure = scores[:, start:end, None, None]
-        drawn = pasted(masks[:, start:end], boxes[:, start:end], size) * (sure > 0)
+        shares = pasted(masks[:, start:end], boxes[:, start:end], size) * (sure > 0)
         # A claim above 1 is that of a mask with a probability of 0.5 or more.
         rank = 2 - torch.arange(start, end, device=masks.device, dtype=masks.dtype)[:, None, None] / count
-        claim = torch.where(drawn >= 0.5, rank, drawn * (drawn >= NOBODY))
+        claim = torch.where(shares >= 0.5, rank, shares * (shares >= NOBODY))
         covered.append((claim > 1).flatten(2).sum(dim=2))
         claimed, which = claim.max(dim=1)
         won = claimed > most
-        own = torch.minimum(drawn, sure).gather(1, which[:, None])[:, 0]
-        owner, chance = torch.where(won, which + start + 1, owner), torch.where(won, own, chance)
+        highest = torch.minimum(shares, sure).gather(1, which[:, None])[:, 0]
+        owner, chance = torch.where(won, which + start + 1, owner), torch.where(won, highest, chance)
         most = torch.maximum(most, claimed)
     stays = _left(owner, most > 1, torch.cat(covered, dim=1))
     return torch.where(stays, owner, 0), torch.where(stays, chance, 0.0)
@@ -530,9 +536,9 @@ def pasted(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 def _weights(low: Tensor, high: Tensor, parts: int, length: int) -> Tensor:
     """(batch, n, length, parts) weight of each cell of a box at each voxel along one axis."""
     middles = torch.arange(length, device=low.device, dtype=low.dtype) + 0.5
-    place = (middles - low[..., None]) / (high - low).clamp(min=1e-3)[..., None] * parts - 0.5
+    position = (middles - low[..., None]) / (high - low).clamp(min=1e-3)[..., None] * parts - 0.5
     part = torch.arange(parts, device=low.device, dtype=low.dtype)
-    return (1 - (place[..., None] - part).abs()).clamp(min=0)
+    return (1 - (position[..., None] - part).abs()).clamp(min=0)
 
 
 def depths(owner: Tensor) -> tuple[Tensor, Tensor]:
@@ -555,8 +561,8 @@ def _has_neighbour(owner: Tensor, marked: Tensor, agree: Callable[[Tensor, Tenso
         places = torch.arange(owner.shape[axis], device=owner.device)
         shape = [-1 if n == axis else 1 for n in range(3)]
         for step, edge in ((1, 0), (-1, owner.shape[axis] - 1)):  # without those from the other edge
-            there = marked.roll(step, axis) & (places != edge).reshape(shape)
-            has = has | (there & (owner > 0) & agree(owner, owner.roll(step, axis)))
+            touching = marked.roll(step, axis) & (places != edge).reshape(shape)
+            has = has | (touching & (owner > 0) & agree(owner, owner.roll(step, axis)))
     return has
 
 

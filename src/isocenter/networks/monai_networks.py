@@ -193,21 +193,21 @@ class UNetPlusPlus(OfMonai):
             down = Down(axes, widths[row - 1], widths[row], **usual)
             down.max_pooling = Pool["MAX", axes](kernel_size=step)
             parts[f"conv_{row}_0"] = down
-            for place in range(1, rows - row + 1):
+            for column in range(1, rows - row + 1):
                 # Nodes of the first row get all maps from below, the others half of them, as in MONAI's class.
-                halves, joined = row > 1, widths[row - 1] * place
+                halves, joined = row > 1, widths[row - 1] * column
                 node = UpCat(axes, widths[row], joined, widths[row - 1], halves=halves, **usual)
                 node.upsample = UpSample(axes, widths[row], widths[row] // 2 if halves else widths[row], step)
-                parts[f"upcat_{row - 1}_{place}"] = node
+                parts[f"upcat_{row - 1}_{column}"] = node
         return nn.ModuleDict({**parts, self.last: Conv["conv", axes](width, outputs, kernel_size=1)})
 
     def decoded(self, features: list[Tensor]) -> list[Tensor]:
         """(batch, outputs, *grid)."""
         nodes = [[maps] for maps in features]
-        for place in range(1, len(nodes)):
-            for row in range(len(nodes) - place):
+        for column in range(1, len(nodes)):
+            for row in range(len(nodes) - column):
                 before = torch.cat(nodes[row], dim=1)
-                nodes[row].append(self.body[f"upcat_{row}_{place}"](nodes[row + 1][place - 1], before))
+                nodes[row].append(self.body[f"upcat_{row}_{column}"](nodes[row + 1][column - 1], before))
         return [self.body[self.last](nodes[0][-1])]
 
 
@@ -315,8 +315,8 @@ class MedNeXt(OfMonai):
             blocks_bottleneck=deepest,
             blocks_up=down[::-1],
         )
-        for place in range(halvings - deep_supervision if deep_supervision else 0):
-            network.out_blocks[place] = nn.Identity()  # of grids that give no output
+        for number in range(halvings - deep_supervision if deep_supervision else 0):
+            network.out_blocks[number] = nn.Identity()  # of grids that give no output
         self.multiple, self.deepest, self.coarser = [2**halvings] * axes, width * 2**halvings, deep_supervision
         return network
 
@@ -332,9 +332,9 @@ class MedNeXt(OfMonai):
         """(batch, outputs, *grid), finest first; coarser ones in training only."""
         maps, coarser = features[-1], []
         stages = zip(self.body.up_blocks, self.body.dec_stages, features[-2::-1], strict=True)
-        for place, (up, stage, skip) in enumerate(stages):
-            if self.training and place >= len(self.body.up_blocks) - self.coarser:
-                coarser.append(self.body.out_blocks[place](maps))
+        for number, (up, stage, skip) in enumerate(stages):
+            if self.training and number >= len(self.body.up_blocks) - self.coarser:
+                coarser.append(self.body.out_blocks[number](maps))
             maps = stage(up(maps) + skip)
         return [self.body.out_0(maps), *coarser[::-1]]
 
@@ -369,9 +369,9 @@ class Unetr(OfMonai):
         if len(patch) != axes or min(patch) < 1:
             raise ValueError(f"patch needs {axes} sizes, not {patch}")
         self.multiple, self.deepest, self.grid = [CUBE] * axes, hidden, [-(-n // CUBE) for n in patch]
-        whole = [n * CUBE for n in self.grid]
+        size = [n * CUBE for n in self.grid]
         network = nets.UNETR(
-            channels, outputs, whole, width, hidden, inner, heads, dropout_rate=dropout, spatial_dims=axes
+            channels, outputs, size, width, hidden, inner, heads, dropout_rate=dropout, spatial_dims=axes
         )
         for block in network.vit.blocks:
             block.norm_cross_attn = nn.Identity()  # of an attention that it does not have
@@ -401,8 +401,8 @@ class Unetr(OfMonai):
     def decoded(self, features: list[Tensor]) -> list[Tensor]:
         """(batch, outputs, *grid)."""
         *finer, last = features
-        own = self.body
-        encoders = (own.encoder1, own.encoder2, own.encoder3, own.encoder4)
+        network = self.body
+        encoders = (network.encoder1, network.encoder2, network.encoder3, network.encoder4)
         return super().decoded([*(encoder(maps) for encoder, maps in zip(encoders, finer, strict=True)), last])
 
     def spread(self, flow: Tensor, images: Tensor) -> Tensor:
@@ -453,11 +453,11 @@ class SwinUnetr(OfMonai):
 
     def encoded(self, images: Tensor) -> list[Tensor]:
         """(batch, maps, *grid) of each grid, finest first."""
-        own = self.body
-        *finer, fourth, deepest = own.swinViT(images, own.normalize)
-        encoders = (own.encoder1, own.encoder2, own.encoder3, own.encoder4)
+        network = self.body
+        *finer, fourth, deepest = network.swinViT(images, network.normalize)
+        encoders = (network.encoder1, network.encoder2, network.encoder3, network.encoder4)
         skips = zip(encoders, (images, *finer), strict=True)
-        return [*(encoder(skip) for encoder, skip in skips), fourth, own.encoder10(deepest)]
+        return [*(encoder(skip) for encoder, skip in skips), fourth, network.encoder10(deepest)]
 
 
 class Rates(TorchFunctionMode):
@@ -520,8 +520,8 @@ def unetr_size(patch: Sequence[int], strides: Strides, device: str) -> Sized:
 def swin_size(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The paper's settings on a GPU; on a processor a quarter of the width, fewer heads, smaller windows in volumes."""
     del strides  # all axes are halved equally
-    whole = tuple(-(-n // SWIN_CELL) * SWIN_CELL for n in patch)
-    padded = "" if whole == tuple(patch) else f", padded to {whole}"
+    padded_size = tuple(-(-n // SWIN_CELL) * SWIN_CELL for n in patch)
+    padded = "" if padded_size == tuple(patch) else f", padded to {padded_size}"
     size: dict[str, Any] = {"width": SWIN_WIDTH}
     if device == "cpu":
         size = {"width": NARROWEST, "heads": list(FEW_HEADS)}

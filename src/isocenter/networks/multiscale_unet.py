@@ -60,8 +60,8 @@ class Seeing(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch, maps, *coarse)."""
-        seen: Tensor = self.activation(self.norm(self.look(self.average(images))))
-        return seen
+        maps: Tensor = self.activation(self.norm(self.look(self.average(images))))
+        return maps
 
 
 class MultiscaleUNet(nn.Module):

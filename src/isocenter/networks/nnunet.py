@@ -63,8 +63,8 @@ class Layers:
 
     def normalisation(self, features: int) -> nn.Module:
         """A normalisation of so many feature maps."""
-        made: nn.Module = NORMALISATION[str(self.norm)][self.axes](features, **self.norm_options)
-        return made
+        layer: nn.Module = NORMALISATION[str(self.norm)][self.axes](features, **self.norm_options)
+        return layer
 
     def activation(self) -> nn.Module:
         """The activation of every layer."""
@@ -177,8 +177,8 @@ class Stage(nn.Module):
 def encoder_stages(kind: type[Layer | Block], layers: Layers, inside: int, stages: Stages) -> list[Stage]:
     """The stages of an encoder whose first stage gets so many maps."""
     inputs = [inside, *stages.features[:-1]]
-    each = zip(stages.repeats, inputs, stages.features, stages.kernels, stages.strides, strict=True)
-    return [Stage(kind, layers, *settings) for settings in each]
+    columns = zip(stages.repeats, inputs, stages.features, stages.kernels, stages.strides, strict=True)
+    return [Stage(kind, layers, *settings) for settings in columns]
 
 
 class Encoder(nn.Module):
@@ -226,10 +226,10 @@ class Decoder(nn.Module):
     def forward(self, features: list[Tensor], coarser: int) -> list[Tensor]:
         """Return the finest outputs first, then as many coarser ones as are asked for."""
         images, outputs = features[-1], []
-        for place, (up, stage) in enumerate(zip(self.transpconvs, self.stages, strict=True)):
-            images = stage(torch.cat([up(images), features[-2 - place]], dim=1))
-            if place >= len(self.stages) - 1 - coarser:
-                outputs.append(self.seg_layers[place](images))
+        for number, (up, stage) in enumerate(zip(self.transpconvs, self.stages, strict=True)):
+            images = stage(torch.cat([up(images), features[-2 - number]], dim=1))
+            if number >= len(self.stages) - 1 - coarser:
+                outputs.append(self.seg_layers[number](images))
         return outputs[::-1]
 
 
@@ -296,17 +296,17 @@ def planned(
     """A network of a family's settings; ValueError where they do not fit together."""
     if len(dense) != 1:
         raise ValueError("it has one map of outputs and nothing else")
-    own = dict(size)
-    slicewise = bool(own.pop("slicewise", False))
+    settings = dict(size)
+    slicewise = bool(settings.pop("slicewise", False))
     if slicewise and axes != 3:
         raise ValueError("only a volume has slices")
     [(head, outputs)] = dense.items()
     names = ("bias", "norm", "norm_options", "activation", "slope", "norm_last", "dropout")
-    layers = Layers(2 if slicewise else axes, **{name: own.pop(name) for name in names if name in own})
-    given = {name: own.pop(name) for name in ("features", "kernels", "strides") if name in own}
-    stages = Stages(**given, repeats=repeats)
-    coarser = int(own.pop("deep_supervision", 0))
-    return kind(channels, outputs, layers, stages, head=head, slicewise=slicewise, coarser=coarser, **own)
+    layers = Layers(2 if slicewise else axes, **{name: settings.pop(name) for name in names if name in settings})
+    lists = {name: settings.pop(name) for name in ("features", "kernels", "strides") if name in settings}
+    stages = Stages(**lists, repeats=repeats)
+    coarser = int(settings.pop("deep_supervision", 0))
+    return kind(channels, outputs, layers, stages, head=head, slicewise=slicewise, coarser=coarser, **settings)
 
 
 def build_plain(

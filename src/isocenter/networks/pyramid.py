@@ -124,13 +124,15 @@ class Pyramid(nn.Module):
         """Return the outputs by head; `context` is not used."""
         features = self.smooth(self.body(images)[0])
         kinds, places = self.kinds(features), self.places(features)
-        made = {name: (layer(kinds), self.lengths[name](places)) for name, layer in self.centres.items()}
+        outputs = {name: (layer(kinds), self.lengths[name](places)) for name, layer in self.centres.items()}
         if self.training:
-            return {name: torch.cat([logits, self._in_steps(extent)], dim=1) for name, (logits, extent) in made.items()}
+            return {
+                name: torch.cat([logits, self._in_steps(extent)], dim=1) for name, (logits, extent) in outputs.items()
+            }
         size = images.shape[2:]
         return {
             name: interpolate(torch.cat(parts, dim=1).float(), size=size, mode=self.linear, align_corners=False)
-            for name, parts in made.items()
+            for name, parts in outputs.items()
         }
 
     def _in_steps(self, places: Tensor) -> Tensor:

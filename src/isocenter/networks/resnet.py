@@ -40,26 +40,26 @@ class Convolving(NamedTuple):
             raise ValueError(f"factorised {self.factorised!r} is none of axes, maps and null")
         if self.factorised is not None and self.groups > 1:
             raise ValueError("paths in groups are narrow as they are: choose either groups or factorised")
-        whole, normalisation = CONVOLUTION[ndim], BATCH_NORM[ndim]
+        layer_of, normalisation = CONVOLUTION[ndim], BATCH_NORM[ndim]
         kernel = self.kernel or (3,) * ndim
         steps, pad = ((stride,) * ndim if isinstance(stride, int) else tuple(stride)), tuple(n // 2 for n in kernel)
         if self.factorised == "maps":  # depthwise, then pointwise (arXiv:1610.02357)
-            depthwise = whole(inside, inside, kernel, steps, pad, groups=inside, bias=False)
-            return nn.Sequential(depthwise, whole(inside, outside, 1, bias=False))
+            depthwise = layer_of(inside, inside, kernel, steps, pad, groups=inside, bias=False)
+            return nn.Sequential(depthwise, layer_of(inside, outside, 1, bias=False))
         if self.factorised == "axes" and (ndim == 1 or not -ndim <= self.axis < ndim):
             raise ValueError(f"axis {self.axis} cannot be taken apart from {ndim} axes: choose resnet, or another axis")
         if self.factorised is None or kernel[self.axis] == 1:
-            convolution: nn.Module = whole(inside, outside, kernel, steps, pad, groups=self.groups, bias=False)
+            convolution: nn.Module = layer_of(inside, outside, kernel, steps, pad, groups=self.groups, bias=False)
             return convolution
         plane = [1 if n == self.axis % ndim else 3 for n in range(ndim)]
         line = [4 - kernel for kernel in plane]
         # As many weights as the whole convolution has (arXiv:1711.11248, section 3.5).
         middle = max(1, 3**ndim * inside * outside // (3 ** (ndim - 1) * inside + 3 * outside))
         return nn.Sequential(
-            whole(inside, middle, plane, _strides(plane, steps), [n // 2 for n in plane], bias=False),
+            layer_of(inside, middle, plane, _strides(plane, steps), [n // 2 for n in plane], bias=False),
             normalisation(middle),
             nn.ReLU(inplace=True),
-            whole(middle, outside, line, _strides(line, steps), [n // 2 for n in line], bias=False),
+            layer_of(middle, outside, line, _strides(line, steps), [n // 2 for n in line], bias=False),
         )
 
     def weighed(self, ndim: int, maps: int) -> nn.Module | None:

@@ -51,10 +51,12 @@ def resnet_pyramid(
         body.conv1 = nn.Conv2d(channels, body.conv1.out_channels, 7, 2, 3, bias=False)
     widths = [body.inplanes // 2 ** (STAGES - n) for n in layers]
     more = LastLevelP6P7(inside, inside) if coarser else LastLevelMaxPool()
-    made = BackboneWithFPN(body, {f"layer{n}": str(n - layers[0]) for n in layers}, widths, inside, extra_blocks=more)
+    backbone = BackboneWithFPN(
+        body, {f"layer{n}": str(n - layers[0]) for n in layers}, widths, inside, extra_blocks=more
+    )
     if not coarser and not pooled:
-        made.fpn.extra_blocks = None
-    return made
+        backbone.fpn.extra_blocks = None
+    return backbone
 
 
 def refuse_apart(layers: Sequence[int]) -> None:
@@ -87,8 +89,8 @@ def fetched(weights: Any, size: Mapping[str, Any], first: int) -> dict[str, Tens
     """
     if (size.get("model"), size.get("inside")) != ("resnet50", 256):
         raise ValueError("torchvision's weights are of model resnet50 with 256 maps inside")
-    given = weights.get_state_dict(check_hash=True, progress=False, weights_only=True)
-    return {translated(name): value for name, value in renumbered(given, first, size["layers"][0]).items()}
+    published = weights.get_state_dict(check_hash=True, progress=False, weights_only=True)
+    return {translated(name): value for name, value in renumbered(published, first, size["layers"][0]).items()}
 
 
 def translated(name: str) -> str:
@@ -98,10 +100,10 @@ def translated(name: str) -> str:
     return f"detector.{name}"
 
 
-def renumbered(given: Mapping[str, Tensor], first: int, own: int) -> dict[str, Tensor]:
+def renumbered(weights: Mapping[str, Tensor], first: int, own: int) -> dict[str, Tensor]:
     """Weights of a pyramid whose finest level is stage `first`, by the names of one where it is stage `own`."""
     named = {}
-    for name, value in given.items():
+    for name, value in weights.items():
         level = OF_A_LEVEL.fullmatch(name)
         if level is None:
             named[name] = value

@@ -113,9 +113,9 @@ class RetinaNet(nn.Module):
         boxes:   (batch, n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding
         """
         raw = [outputs[f"{self.name}/{level}"] for level in range(len(self.library.steps))]
-        each, parts = self.library.each, [self.library.each * self.classes, -1]
+        per_cell, parts = self.library.each, [self.library.each * self.classes, -1]
         split = [maps.split([parts[0], maps.shape[1] - parts[0]], dim=1) for maps in raw]
-        kinds, deltas = (torch.cat([in_rows(level[part], each) for level in split], dim=1) for part in (0, 1))
+        kinds, deltas = (torch.cat([in_rows(level[part], per_cell) for level in split], dim=1) for part in (0, 1))
         anchors = self._anchors([maps.shape[2:] for maps in raw], raw[0])
         losses = self.library.loss(self.detector, self._truth(boxes), (kinds, deltas), anchors)
         return torch.stack(list(losses.values())).sum()
@@ -134,9 +134,9 @@ class RetinaNet(nn.Module):
         return anchors
 
     def _level(self, number: int, logits: Tensor, deltas: Tensor, anchors: Tensor) -> Level:
-        each, coarse = self.library.each, logits.shape[2:]
-        boxes = decoded(deltas.float().unflatten(1, (each, -1)), laid_out(anchors, coarse))
-        logits, boxes = surest(logits.float().unflatten(1, (each, -1)), boxes)
+        per_cell, coarse = self.library.each, logits.shape[2:]
+        boxes = decoded(deltas.float().unflatten(1, (per_cell, -1)), laid_out(anchors, coarse))
+        logits, boxes = surest(logits.float().unflatten(1, (per_cell, -1)), boxes)
         centres, lengths = (turned(boxes, 1) if self.library.backwards else boxes).chunk(2, dim=1)
         return Level(logits, centres, lengths, self.library.steps[number], self.library.first[number])
 
@@ -225,8 +225,8 @@ def of_volumes(
     mean = math.prod(stem) ** (1 / len(stem))
     resnet_pyramid.refuse_apart(layers)
     shapes = [[max(SHORTEST, side * step / mean) for step in stem] for side in sides(unit, share, 0)]
-    made = detector_of(classes, channels, shapes, strides, model, width, inside, layers)
-    return RetinaNet(name, classes, *made, unit)
+    detector = detector_of(classes, channels, shapes, strides, model, width, inside, layers)
+    return RetinaNet(name, classes, *detector, unit)
 
 
 # By the number of axes.

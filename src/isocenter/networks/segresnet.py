@@ -110,8 +110,8 @@ class SegResNet(nn.Module):
             self.encoder.append(nn.Sequential(*(Block(spatial_dims, widths[stage]) for _ in range(count))))
         for stage in range(stages - 1, 0, -1):
             self.narrow.append(convolution(widths[stage], widths[stage - 1], 1, bias=False))
-            made = (Block(spatial_dims, widths[stage - 1]) for _ in range(decoder_blocks))
-            self.decoder.append(nn.Sequential(*made))
+            blocks_of_stage = (Block(spatial_dims, widths[stage - 1]) for _ in range(decoder_blocks))
+            self.decoder.append(nn.Sequential(*blocks_of_stage))
         self.last_norm, self.pooled_norm = normalisation(width), normalisation(widths[-1]) if vectors else None
         self.activation = nn.ReLU(inplace=True)
         self.dense = nn.ModuleDict({name: convolution(width, n, 1) for name, n in dense.items()})
@@ -158,9 +158,9 @@ def translated(name: str) -> str:
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Four stages as in the paper, or as many as the patch has; half the paper's width on a processor."""
     slow = device == "cpu"
-    kept = [list(one) for one in strides[:4]]
-    size = {"width": 16 if slow else 32, "strides": kept, "deep_supervision": 0}
-    return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
+    stages = [list(one) for one in strides[:4]]
+    size = {"width": 16 if slow else 32, "strides": stages, "deep_supervision": 0}
+    return size, f"patch {tuple(patch)}: {len(stages)} stages; width for the {device}", PAPER
 
 
 SEGRESNET = Family(

@@ -84,12 +84,12 @@ def _quick(theirs: Any) -> Any:
         def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
             """Return the gradients of images, weight and bias."""
             images, weight = context.saved_tensors
-            wanted = context.needs_input_grad
+            needed = context.needs_input_grad
             of_images, of_weight, _ = torch.ops.aten.convolution_backward(
                 gradient.to_mkldnn(), images.to_mkldnn(), weight, None, *context.options, False, [0] * 3, 1,
-                [wanted[0], wanted[1], False],
+                [needed[0], needed[1], False],
             )  # fmt: skip
-            of_bias = gradient.sum(dim=(0, 2, 3, 4)) if wanted[2] else None
+            of_bias = gradient.sum(dim=(0, 2, 3, 4)) if needed[2] else None
             return _dense(of_images), _dense(of_weight), of_bias, None
 
     def forward(self: Any, images: Tensor) -> Tensor:

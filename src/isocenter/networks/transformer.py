@@ -23,11 +23,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.projection = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, there: Tensor | None = None) -> Tensor:
-        """Return (batch, tokens, width); there: (batch, tokens), which tokens exist and can be attended to."""
+    def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return (batch, tokens, width); present: (batch, tokens), which tokens exist and can be attended to."""
         dropout = self.dropout if self.training else 0.0
         queries, keys, values = self._split(tokens)
-        mask = None if there is None else there[:, None, None]
+        mask = None if present is None else present[:, None, None]
         if self.kept is not None and mask is None:
             self.kept.append(self.weights(tokens))
             return self.projection((self.kept[-1] @ values).transpose(1, 2).flatten(2))
@@ -61,9 +61,9 @@ class Block(nn.Module):
         layers = (nn.Linear(width, wide), nn.GELU(), nn.Dropout(dropout), nn.Linear(wide, width), nn.Dropout(dropout))
         self.feed_forward = nn.Sequential(*layers)
 
-    def forward(self, tokens: Tensor, there: Tensor | None = None) -> Tensor:
-        """Return (batch, tokens, width); there: as for `Attention`."""
-        attended = self.dropout(self.attention(self.attention_norm(tokens), there))
+    def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return (batch, tokens, width); present: as for `Attention`."""
+        attended = self.dropout(self.attention(self.attention_norm(tokens), present))
         tokens = tokens + drop_path(attended, self.skipped, self.training)
         return tokens + drop_path(self.feed_forward(self.feed_forward_norm(tokens)), self.skipped, self.training)
 
@@ -89,8 +89,8 @@ def drop_path(change: Tensor, skipped: float, training: bool) -> Tensor:
     """The change that a block adds: in training nothing for a share of samples, and more for the others."""
     if not training or skipped == 0:
         return change
-    kept = torch.rand(change.shape[0], *[1] * (change.ndim - 1), device=change.device) >= skipped
-    return change * kept / (1 - skipped)
+    mask = torch.rand(change.shape[0], *[1] * (change.ndim - 1), device=change.device) >= skipped
+    return change * mask / (1 - skipped)
 
 
 def initialise(layers: Iterable[nn.Module], parameters: Iterable[Tensor | None] = ()) -> None:

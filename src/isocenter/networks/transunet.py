@@ -142,9 +142,9 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     count, most = STAGES, MOST_TOKENS["cpu" if slow else "gpu"]
     while count < len(strides) and _tokens(patch, strides[:count]) > most:
         count += 1
-    kept = stages_for(strides, count)
-    size = {"strides": kept, "patch": list(patch), "width": 16 if slow else 32, **(SMALL if slow else PAPERS)}
-    because = f"patch {tuple(patch)}: {len(kept)} stages, {_tokens(patch, kept)} tokens"
+    stages = stages_for(strides, count)
+    size = {"strides": stages, "patch": list(patch), "width": 16 if slow else 32, **(SMALL if slow else PAPERS)}
+    because = f"patch {tuple(patch)}: {len(stages)} stages, {_tokens(patch, stages)} tokens"
     return size, f"{because}; {size['layers']} layers of {size['hidden']} on {device}", PAPER
 
 

@@ -51,13 +51,13 @@ class Convolving(NamedTuple):
         self, ndim: int, inside: int, outside: int, kernel: Sequence[int], stride: Sequence[int]
     ) -> nn.Module:
         """A plain convolution, or one within each map or group of maps and a pointwise one."""
-        whole, pad = CONVOLUTION[ndim], tuple(k // 2 for k in kernel)
+        layer_of, pad = CONVOLUTION[ndim], tuple(k // 2 for k in kernel)
         paths = inside if self.separable else math.gcd(self.groups, inside)
         if paths == 1:
-            made: nn.Module = whole(inside, outside, tuple(kernel), tuple(stride), pad, bias=False)
-            return made
-        apart = whole(inside, inside, tuple(kernel), tuple(stride), pad, groups=paths, bias=False)
-        return nn.Sequential(apart, whole(inside, outside, 1, bias=False))
+            layer: nn.Module = layer_of(inside, outside, tuple(kernel), tuple(stride), pad, bias=False)
+            return layer
+        apart = layer_of(inside, inside, tuple(kernel), tuple(stride), pad, groups=paths, bias=False)
+        return nn.Sequential(apart, layer_of(inside, outside, 1, bias=False))
 
 
 WHOLE = Convolving()
@@ -249,9 +249,9 @@ def _stage(
     entry: Convolving | None = None,
 ) -> nn.Module:
     """A stage of so many blocks, of which the first takes the stride; entry: kind of its first convolution."""
-    made = [block(inside, outside, kernel, stride, entry=entry)]
-    made += [block(outside, outside, kernel, [1] * len(kernel)) for _ in range(count - 1)]
-    return made[0] if count == 1 else nn.Sequential(*made)
+    blocks = [block(inside, outside, kernel, stride, entry=entry)]
+    blocks += [block(outside, outside, kernel, [1] * len(kernel)) for _ in range(count - 1)]
+    return blocks[0] if count == 1 else nn.Sequential(*blocks)
 
 
 def _through(stage: nn.Module, images: Tensor, shaped: Shaped | None) -> Tensor:

@@ -114,8 +114,8 @@ class ViT(nn.Module):
         _refuse_patches(spatial_dims, sides, spatial, scales)
         _refuse_layers(layers, width, heads, stochastic_depth)
         self.channels, self.channelwise = channels, channelwise
-        seen = 1 if channelwise else channels
-        self.patches = nn.ModuleList(Patches(seen, [n * side for side in sides], width, overlap) for n in scales)
+        projected = 1 if channelwise else channels
+        self.patches = nn.ModuleList(Patches(projected, [n * side for side in sides], width, overlap) for n in scales)
         self.grids = self._grids(spatial)
         self.class_token = nn.Parameter(torch.empty(1, 1, width))
         # The class token's position comes first, as in the published networks.
@@ -136,8 +136,8 @@ class ViT(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""
-        seen = self._seen(images, context)
-        return {name: layer(seen) for name, layer in self.vectors.items()} | self.telling.added(images)
+        features = self._seen(images, context)
+        return {name: layer(features) for name, layer in self.vectors.items()} | self.telling.added(images)
 
     @torch.no_grad()
     def attention(self, images: Tensor, context: Tensor | None = None) -> Tensor:
@@ -163,11 +163,11 @@ class ViT(nn.Module):
         """(batch, 1, *spatial) of a rollout, (batch, tokens, tokens): each patch's share in the class token."""
         spatial = tuple(images.shape[2:])
         from_patches = flow[:, 0, 1 + self._entries :]
-        seen = images.shape[1] if self.channelwise else 1
+        projected = images.shape[1] if self.channelwise else 1
         grids = self._grids(spatial)
-        parts = from_patches.split([seen * math.prod(grid) for grid in grids], dim=1)
+        parts = from_patches.split([projected * math.prod(grid) for grid in grids], dim=1)
         maps = [
-            spread_evenly(part.reshape(-1, seen, *grid).sum(dim=1, keepdim=True), patches.token, spatial)  # type: ignore[arg-type]
+            spread_evenly(part.reshape(-1, projected, *grid).sum(dim=1, keepdim=True), patches.token, spatial)  # type: ignore[arg-type]
             for patches, part, grid in zip(self.patches, parts, grids, strict=True)
         ]
         return torch.stack(maps).sum(dim=0)
@@ -192,8 +192,8 @@ class ViT(nn.Module):
         first = (self.class_token + self.positions[:, :1]).expand(images.shape[0], -1, -1)
         parts = [first, *self._covariate_tokens(context)]
         for n, patches in enumerate(self.patches):
-            made = self._of_channels(patches, images, positions[n])
-            parts.append(made if self.of_scale is None else made + self.of_scale[n])
+            tokens_of_scale = self._of_channels(patches, images, positions[n])
+            parts.append(tokens_of_scale if self.of_scale is None else tokens_of_scale + self.of_scale[n])
         return torch.cat(parts, dim=1)
 
     def _of_channels(self, patches: nn.Module, images: Tensor, positions: Tensor) -> Tensor:
@@ -203,8 +203,8 @@ class ViT(nn.Module):
         count, spatial = int(images.shape[1]), images.shape[2:]
         if count > self.channels:
             raise ValueError(f"{count} channels, where {self.channels} are known")
-        each = patches(images.reshape(-1, 1, *spatial)) + positions
-        return (each.reshape(-1, count, *each.shape[1:]) + self.of_channel[:count, None]).flatten(1, 2)
+        tokens = patches(images.reshape(-1, 1, *spatial)) + positions
+        return (tokens.reshape(-1, count, *tokens.shape[1:]) + self.of_channel[:count, None]).flatten(1, 2)
 
     def _covariate_tokens(self, context: Tensor | None) -> list[Tensor]:
         """[(batch, entries, width)], or an empty list without covariates."""

@@ -81,8 +81,8 @@ class Loaded:
 
     def and_then(self, later: Loaded) -> Loaded:
         """This, with what a later file has put in its place."""
-        kept = {row.name: row for row in self.rows}
-        rows = [kept.get(row.name, row) if row.how == FRESH else row for row in later.rows]
+        first = {row.name: row for row in self.rows}
+        rows = [first.get(row.name, row) if row.how == FRESH else row for row in later.rows]
         return Loaded("; ".join(filter(None, [self.words, later.words])), tuple(rows), later.layout or self.layout)
 
 
@@ -106,25 +106,25 @@ def take_over(
     The first convolution is adapted to another number of channels as in timm: summed, or repeated and rescaled.
     Raises PlanError where nothing or too little fits or nothing is published, ResourceError where the download fails.
     """
-    layers, own, layout = convolutions(module), module.state_dict(), None
+    layers, ours, layout = convolutions(module), module.state_dict(), None
     if str(source) == "auto":
-        given, from_where = _published(layers, family, size), f"the published weights of {size.get('model', 'it')}"
-        original: Mapping[str, Tensor] = given
+        tensors, from_where = _published(layers, family, size), f"the published weights of {size.get('model', 'it')}"
+        original: Mapping[str, Tensor] = tensors
     else:
         path = Path(source)
-        original, layout, given = _recognised(read_content(path), path, module)
+        original, layout, tensors = _recognised(read_content(path), path, module)
         from_where = f"{path.name} with SHA-256 {_digest(path)[:16]}"
-    named = _named(given, own, family)
+    named = _named(tensors, ours, family)
     _refuse_axes(named, layers, str(source))
-    grown, how = inflated(named, own, layers, inflation, size.get("axis"))
+    grown, how = inflated(named, ours, layers, inflation, size.get("axis"))
     channels = _channels(grown, layers)
     fitting = {
         name: value
         for name in grown
-        if name in own and (value := _fit(grown[name], own[name], channels if name in layers else None)) is not None
+        if name in ours and (value := _fit(grown[name], ours[name], channels if name in layers else None)) is not None
     }
-    if not any(name in fitting for name in _characteristic(own)):
-        raise PlanError(f"not one weight fits the plan's network: {_why(named, own)}", str(source), REMEDY)
+    if not any(name in fitting for name in _characteristic(ours)):
+        raise PlanError(f"not one weight fits the plan's network: {_why(named, ours)}", str(source), REMEDY)
     origins = _origins(named, original)
     rows = tuple(
         TensorOrigin(name, tuple(value.shape), (groups or {}).get(name, "encoder"))
@@ -136,23 +136,23 @@ def take_over(
             origins[name],
             _how(named[name], grown[name], fitting[name], original.get(origins[name])),
         )
-        for name, value in own.items()
+        for name, value in ours.items()
     )
-    _refuse_little(rows, given, minimum, str(source))
-    module.load_state_dict({**own, **fitting})
+    _refuse_little(rows, tensors, minimum, str(source))
+    module.load_state_dict({**ours, **fitting})
     changes = [f"the first convolution adapted from {channels[0]} to {channels[1]} channels"] * (len(set(channels)) > 1)
-    known = [] if layout is None else [f"the layout of {layout.name}"]
-    words = [*_summary(named, own, fitting, from_where), *known, *how, *changes, *_fresh(own, fitting)]
+    naming = [] if layout is None else [f"the layout of {layout.name}"]
+    words = [*_summary(named, ours, fitting, from_where), *naming, *how, *changes, *_fresh(ours, fitting)]
     return Loaded("; ".join(words), rows, layout)
 
 
 def _origins(named: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> dict[str, str]:
     """The name in the file of each tensor: of a converted one that which ends alike."""
-    known = {id(value): name for name, value in original.items()}
+    originals = {id(value): name for name, value in original.items()}
 
     def origin(name: str, value: Tensor) -> str:
-        if id(value) in known:
-            return known[id(value)]
+        if id(value) in originals:
+            return originals[id(value)]
         alike = [one for one in original if name == one or name.endswith(f".{one}") or one.endswith(f".{name}")]
         return max(alike, key=len, default=name)
 
@@ -170,22 +170,22 @@ def _how(named: Tensor, grown: Tensor, fitted: Tensor, original: Tensor | None) 
 
 def _refuse_axes(named: Mapping[str, Tensor], layers: Mapping[str, Any], source: str) -> None:
     """PlanError for weights of more axes than the network has, or of two less."""
-    known = [(named[name].ndim, layer.weight.ndim) for name, layer in layers.items() if name in named]
-    wrong = [(theirs - 2, ours - 2) for theirs, ours in known if theirs > 2 and theirs - ours not in (0, -1)]
-    if known and len(wrong) > len(known) / 2:
+    axes_of = [(named[name].ndim, layer.weight.ndim) for name, layer in layers.items() if name in named]
+    wrong = [(theirs - 2, ours - 2) for theirs, ours in axes_of if theirs > 2 and theirs - ours not in (0, -1)]
+    if axes_of and len(wrong) > len(axes_of) / 2:
         theirs, ours = wrong[0]
         problem = f"its weights are for images of {theirs} axes, and this network has {ours}"
         raise PlanError(problem, source, "Give weights for images of as many axes, or of one less")
 
 
-def _refuse_little(rows: Sequence[TensorOrigin], given: Mapping[str, Tensor], minimum: float, source: str) -> None:
+def _refuse_little(rows: Sequence[TensorOrigin], tensors: Mapping[str, Tensor], minimum: float, source: str) -> None:
     """PlanError where less of the encoder is found than asked for: such a start would be next to nothing."""
     encoder = [row for row in rows if row.group == "encoder" and row.shape]
     lacking = [row.name for row in encoder if row.how == FRESH]
     if not encoder or 1 - len(lacking) / len(encoder) >= minimum:
         return
     used = {row.source for row in rows}
-    spare = [name for name in _counted(given) if name not in used]
+    spare = [name for name in _counted(tensors) if name not in used]
     problem = (
         f"only {len(encoder) - len(lacking)} of the encoder's {len(encoder)} tensors are found in it; "
         f"lacking: {_listed(lacking)}; not used: {_listed(spare) or 'none'}"
@@ -209,16 +209,16 @@ def _recognised(
 def candidates(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The content, what lies within it, and both without the prefix of a wrapper for several devices."""
     inner = [content[name] for name in NESTED if isinstance(content.get(name), Mapping)]
-    for one in (content, *inner):
-        yield one
-        if any(str(name).startswith(PARALLEL) for name in one):
-            yield {str(name).removeprefix(PARALLEL): value for name, value in one.items()}
+    for level in (content, *inner):
+        yield level
+        if any(str(name).startswith(PARALLEL) for name in level):
+            yield {str(name).removeprefix(PARALLEL): value for name, value in level.items()}
 
 
 def known_layout(path: Path) -> tuple[Layout, Mapping[str, Any]] | None:
     """The layout of a file of weights, and its content; None for plain weights."""
-    known = ((layout_of(one), one) for one in candidates(read_content(path)))
-    return next(((layout, content) for layout, content in known if layout is not None), None)
+    layouts = ((layout_of(one), one) for one in candidates(read_content(path)))
+    return next(((layout, content) for layout, content in layouts if layout is not None), None)
 
 
 def read_content(path: Path) -> Mapping[str, Any]:
@@ -301,14 +301,15 @@ def _silence(address: str) -> str:
     return ""
 
 
-def _named(given: Mapping[str, Tensor], own: Mapping[str, Tensor], family: Family) -> Mapping[str, Tensor]:
+def _named(tensors: Mapping[str, Tensor], ours: Mapping[str, Tensor], family: Family) -> Mapping[str, Tensor]:
     """The tensors by our names, by the known naming that matches most of them."""
-    bare = {WRAPPERS.sub("", name): value for name, value in given.items()}
-    readings = [given, bare, {family.translated(name): value for name, value in bare.items()}]
+    bare = {WRAPPERS.sub("", name): value for name, value in tensors.items()}
+    readings = [tensors, bare, {family.translated(name): value for name, value in bare.items()}]
     readings += [
-        {f"{child}.{name}": value for name, value in bare.items()} for child in {name.partition(".")[0] for name in own}
+        {f"{child}.{name}": value for name, value in bare.items()}
+        for child in {name.partition(".")[0] for name in ours}
     ]
-    return max(readings, key=lambda reading: sum(name in own for name in reading))
+    return max(readings, key=lambda reading: sum(name in ours for name in reading))
 
 
 def convolutions(module: Module) -> dict[str, Any]:
@@ -319,27 +320,27 @@ def convolutions(module: Module) -> dict[str, Any]:
 
 
 def inflated(
-    named: Mapping[str, Tensor], own: Mapping[str, Tensor], layers: Mapping[str, Any], how: str, asked: int | None
+    named: Mapping[str, Tensor], ours: Mapping[str, Tensor], layers: Mapping[str, Any], how: str, asked: int | None
 ) -> tuple[Mapping[str, Tensor], list[str]]:
     """The tensors with two-dimensional kernels inflated to three, or one to two, and a description in words.
 
     asked: axis of the slices in the network's settings, which decides where the kernels' shapes fit several axes; else
            it is the last, which is the axis of most stacks of slices
     """
-    flat = [name for name in named if name in layers and named[name].ndim == own[name].ndim - 1]
+    flat = [name for name in named if name in layers and named[name].ndim == ours[name].ndim - 1]
     if not flat:
         return named, []
-    axes = own[flat[0]].ndim - 2
-    fits = [sum(_without(own[name], axis) == named[name].shape[2:] for name in flat) for axis in range(axes)]
-    wanted = -1 if asked is None else asked % axes
-    axis = max(range(axes), key=lambda n: (fits[n], n == wanted, n))
-    grown = {name: _grown(named[name], own[name].shape[2 + axis], layers[name], axis, how) for name in flat}
+    axes = ours[flat[0]].ndim - 2
+    fits = [sum(_without(ours[name], axis) == named[name].shape[2:] for name in flat) for axis in range(axes)]
+    added_axis = -1 if asked is None else asked % axes
+    axis = max(range(axes), key=lambda n: (fits[n], n == added_axis, n))
+    grown = {name: _grown(named[name], ours[name].shape[2 + axis], layers[name], axis, how) for name in flat}
     means = "repeated and divided by how often" if how == "mean" else "zeros around their one slice"
     return {**named, **grown}, [f"{len(flat)} kernels inflated along axis {axis} ({means})"]
 
 
-def _without(own: Tensor, axis: int) -> tuple[int, ...]:
-    return tuple(size for n, size in enumerate(own.shape[2:]) if n != axis)
+def _without(ours: Tensor, axis: int) -> tuple[int, ...]:
+    return tuple(size for n, size in enumerate(ours.shape[2:]) if n != axis)
 
 
 def _grown(kernel: Tensor, length: int, layer: Any, axis: int, how: str) -> Tensor:
@@ -364,62 +365,62 @@ def _channels(named: Mapping[str, Tensor], layers: Mapping[str, Any]) -> tuple[i
     """Channels of the images that the weights were trained on, and of ours; equal where the weights do not show it."""
     for name, layer in layers.items():
         theirs = named.get(name)
-        known = theirs is not None and theirs.ndim == layer.weight.ndim and layer.groups == 1
-        return (int(theirs.shape[1]) if known and theirs is not None else layer.in_channels), layer.in_channels
+        fits = theirs is not None and theirs.ndim == layer.weight.ndim and layer.groups == 1
+        return (int(theirs.shape[1]) if fits and theirs is not None else layer.in_channels), layer.in_channels
     return 0, 0
 
 
-def _fit(value: Tensor, own: Tensor, channels: tuple[int, int] | None) -> Tensor | None:
+def _fit(value: Tensor, wanted_tensor: Tensor, channels: tuple[int, int] | None) -> Tensor | None:
     """The tensor in our shape, adapted where only the number of image channels differs; None where it does not fit."""
-    if value.shape == own.shape:
+    if value.shape == wanted_tensor.shape:
         return value
-    if channels is None or value.ndim != own.ndim:
+    if channels is None or value.ndim != wanted_tensor.ndim:
         return None
     theirs, ours = channels
     adapted = (value.shape[0], ours, *value.shape[2:])
-    if value.shape[1] != theirs or tuple(own.shape) != adapted:
+    if value.shape[1] != theirs or tuple(wanted_tensor.shape) != adapted:
         return None
     adapt = importlib.import_module("timm.models").adapt_input_conv  # loads torch, and is seldom needed
     flat = value.reshape(*value.shape[:2], -1, 1)  # timm's function expects two axes
     return adapt(ours, flat, base_chans=theirs).reshape(adapted)
 
 
-def _counted(own: Mapping[str, Tensor]) -> list[str]:
+def _counted(ours: Mapping[str, Tensor]) -> list[str]:
     """Names of all tensors but the counters of batches."""
-    return [name for name in own if own[name].ndim]
+    return [name for name in ours if ours[name].ndim]
 
 
-def _characteristic(own: Mapping[str, Tensor]) -> list[str]:
+def _characteristic(ours: Mapping[str, Tensor]) -> list[str]:
     """Names of weights that identify a network: scales and biases fit many networks."""
-    return [name for name in own if own[name].ndim > 1] or _counted(own)
+    return [name for name in ours if ours[name].ndim > 1] or _counted(ours)
 
 
-def _why(named: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+def _why(named: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:
     """Why no tensor fits: other names, or other shapes."""
-    known = [name for name in _characteristic(own) if name in named]
-    if not known:
-        return f"there are names such as {next(iter(named))}, where it has {_characteristic(own)[0]}"
-    return f"names agree and shapes do not, as in {_shapes(known[0], named, own)}"
+    common = [name for name in _characteristic(ours) if name in named]
+    if not common:
+        return f"there are names such as {next(iter(named))}, where it has {_characteristic(ours)[0]}"
+    return f"names agree and shapes do not, as in {_shapes(common[0], named, ours)}"
 
 
-def _shapes(name: str, named: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    return f"{name} of {tuple(named[name].shape)}, here {tuple(own[name].shape)}"
+def _shapes(name: str, named: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str:
+    return f"{name} of {tuple(named[name].shape)}, here {tuple(ours[name].shape)}"
 
 
 def _summary(
-    named: Mapping[str, Tensor], own: Mapping[str, Tensor], fitting: Mapping[str, Tensor], from_where: str
+    named: Mapping[str, Tensor], ours: Mapping[str, Tensor], fitting: Mapping[str, Tensor], from_where: str
 ) -> list[str]:
     """The number of tensors that fitted, those of other shapes, and those of other names."""
-    counted = _counted(own)
+    counted = _counted(ours)
     parts = [f"{sum(name in fitting for name in counted)} of {len(counted)} tensors from {from_where}"]
-    other = [_shapes(name, named, own) for name in counted if name in named and name not in fitting]
-    spare = [name for name in _counted(named) if name not in own]
+    other = [_shapes(name, named, ours) for name in counted if name in named and name not in fitting]
+    spare = [name for name in _counted(named) if name not in ours]
     parts += [f"of another shape: {_listed(other)}"] * bool(other)
     return parts + [f"without a place here: {_listed(spare)}"] * bool(spare)
 
 
-def _fresh(own: Mapping[str, Tensor], fitting: Mapping[str, Tensor]) -> list[str]:
-    fresh = [name for name in _counted(own) if name not in fitting]
+def _fresh(ours: Mapping[str, Tensor], fitting: Mapping[str, Tensor]) -> list[str]:
+    fresh = [name for name in _counted(ours) if name not in fitting]
     return [f"fresh: {_listed(fresh)}"] * bool(fresh)
 
 

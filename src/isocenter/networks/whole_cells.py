@@ -22,8 +22,8 @@ def cells(images: Tensor, multiple: Sequence[int]) -> list[int]:
 
 def filled(images: Tensor, multiple: Sequence[int]) -> Tensor:
     """Images padded by their last voxels to whole cells, at least two in all."""
-    whole = zip(cells(images, multiple), multiple, sizes(images), strict=True)
-    beyond = [count * step - n for count, step, n in whole]
+    sides = zip(cells(images, multiple), multiple, sizes(images), strict=True)
+    beyond = [count * step - n for count, step, n in sides]
     if max(beyond) == 0:
         return images
     return pad(images, [end for n in reversed(beyond) for end in (0, n)], mode="replicate")
@@ -31,8 +31,8 @@ def filled(images: Tensor, multiple: Sequence[int]) -> Tensor:
 
 def cut(maps: Tensor, size: Sequence[int], filled_size: Sequence[int]) -> Tensor:
     """Maps of padded images, on their grid or a coarser one, cropped to the images."""
-    for axis, (n, whole) in enumerate(zip(size, filled_size, strict=True), start=2):
-        maps = maps.narrow(axis, 0, -(-n * int(maps.shape[axis]) // whole))
+    for axis, (n, padded) in enumerate(zip(size, filled_size, strict=True), start=2):
+        maps = maps.narrow(axis, 0, -(-n * int(maps.shape[axis]) // padded))
     return maps
 
 
@@ -50,5 +50,5 @@ def product_of(strides: Sequence[Sequence[int]], axes: int) -> list[int]:
 def stages_for(strides: Sequence[Sequence[int]], most: int) -> list[list[int]]:
     """The first stages of a plan, at least two: images are halved once where it has only one."""
     axes = len(strides[0])
-    kept = [list(stride) for stride in strides[:most]]
-    return kept if len(kept) > 1 else [[1] * axes, [2] * axes]
+    stages = [list(stride) for stride in strides[:most]]
+    return stages if len(stages) > 1 else [[1] * axes, [2] * axes]

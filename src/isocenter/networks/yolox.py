@@ -126,10 +126,12 @@ class Yolox(nn.Module):
         predictions = Predictions.of(raw, self.body.steps, heads[self.name].unit)
         losses, count = [], 0
         for number, truth in enumerate(boxes):
-            own = truth[(truth[:, 0] >= 0) & (truth[:, 1 + self.ndim :] > truth[:, 1 : 1 + self.ndim]).all(dim=1)]
+            boxes_of_image = truth[
+                (truth[:, 0] >= 0) & (truth[:, 1 + self.ndim :] > truth[:, 1 : 1 + self.ndim]).all(dim=1)
+            ]
             of_image = predictions.of_image(number)
-            chosen, which = assigned(of_image, own)
-            losses.append(_image_loss(of_image, own, chosen, which))
+            chosen, which = assigned(of_image, boxes_of_image)
+            losses.append(_image_loss(of_image, boxes_of_image, chosen, which))
             count += len(chosen)
         return torch.stack(losses).sum() / max(1, count)
 
@@ -144,8 +146,8 @@ class Yolox(nn.Module):
     def _on_grid(self, raw: Tensor, size: Sequence[int]) -> Tensor:
         anything, kinds, places = raw.split([1, self.classes, 2 * self.ndim], dim=1)
         sure = torch.logit(anything.sigmoid() * kinds.sigmoid(), eps=SMALL) - ADDED
-        whole = torch.cat([sure, places], dim=1)
-        return interpolate(whole, size=size, mode=LINEAR[self.ndim], align_corners=False)
+        outputs = torch.cat([sure, places], dim=1)
+        return interpolate(outputs, size=size, mode=LINEAR[self.ndim], align_corners=False)
 
 
 @torch.no_grad()
@@ -175,9 +177,9 @@ def assigned(predictions: Predictions, boxes: Tensor) -> tuple[Tensor, Tensor]:
     kind = -right.log() - others + torch.log1p(-right.clamp(max=1 - SMALL))
     cost = kind - OVERLAP_COST * (overlap + SMALL).log() + FAR * ~(inside & near)[:, open_to]
     best = overlap.topk(min(CANDIDATES, len(open_to)), dim=1).values
-    wanted = best.sum(dim=1).long().clamp(min=1)
+    counts = best.sum(dim=1).long().clamp(min=1)
     rank = cost.argsort(dim=1).argsort(dim=1)
-    taken = (rank < wanted[:, None]) & (inside | near)[:, open_to]
+    taken = (rank < counts[:, None]) & (inside | near)[:, open_to]
     # A prediction that several boxes could have goes to the one of the least cost.
     least = torch.where(taken, cost, math.inf).argmin(dim=0)
     several = taken.sum(dim=0) > 1

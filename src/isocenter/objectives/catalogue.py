@@ -35,11 +35,11 @@ def objective_kind(name: str) -> type[Objective]:
     if name not in targets:
         raise PlanError(f"there is no objective {name!r}", TERMS, f"Choose from {', '.join(objective_names())}")
     module, _, attribute = targets[name].partition(":")
-    made = getattr(importlib.import_module(module), attribute)
-    if not (isinstance(made, type) and issubclass(made, Objective)):
+    objective = getattr(importlib.import_module(module), attribute)
+    if not (isinstance(objective, type) and issubclass(objective, Objective)):
         problem = f"{name} cannot be used: {targets[name]} is no class derived from isocenter.objectives.Objective"
         raise PlanError(problem, TERMS, "Update the package that adds it")
-    return made
+    return objective
 
 
 def needs_of(objectives: Iterable[type[Objective] | Objective]) -> Needs:

@@ -55,11 +55,11 @@ class CoTraining(Objective):
         labelled, seen = step.labelled, step.unlabelled[0]
         first, second = step.run(limited(seen, mine)), step.through(step.parts, limited(seen, theirs))
         taught = step.through(step.parts, limited(labelled, theirs))
-        own = step.judge(taught, labelled.targets)
+        loss = step.judge(taught, labelled.targets)
         if labelled.partner is not None:
             mixed = step.judge(taught, labelled.targets[labelled.partner])
-            own = labelled.share * own + (1 - labelled.share) * mixed
-        return own + crossed(step.task, first, second) + crossed(step.task, second, first)
+            loss = labelled.share * loss + (1 - labelled.share) * mixed
+        return loss + crossed(step.task, first, second) + crossed(step.task, second, first)
 
 
 def crossed(task: Task, outputs: Outputs, answers: Outputs) -> Tensor:
@@ -82,6 +82,6 @@ def limited(seen: Seen, channels: Sequence[int] | None) -> Seen:
     if not set(channels) <= set(range(count)):
         problem = f"a network shall see channels {list(channels)}, and images have {count}, numbered from 0"
         raise PlanError(problem, "co_training.views", "Name channels that images have")
-    kept = torch.zeros(count, dtype=seen.images.dtype, device=seen.images.device)
-    kept[list(channels)] = 1
-    return replace(seen, images=seen.images * kept.reshape(1, -1, *[1] * (seen.images.ndim - 2)))
+    mask = torch.zeros(count, dtype=seen.images.dtype, device=seen.images.device)
+    mask[list(channels)] = 1
+    return replace(seen, images=seen.images * mask.reshape(1, -1, *[1] * (seen.images.ndim - 2)))

@@ -89,11 +89,11 @@ class Contrast(Objective):
         views = [replace(seen, images=cropped(seen.images, self.shown)) for seen in (step.labelled, step.second)]
         owners = torch.tensor(step.patients, device=views[0].images.device)
         if self.queue:
-            own, keys = projected(step.parts, step.embedded(views[0])), keys_of(step, views[1])
+            queries, keys = projected(step.parts, step.embedded(views[0])), keys_of(step, views[1])
             step.parts.latest = keys
             filled = step.parts.owners >= 0
             others = torch.cat([keys, step.parts.waiting[filled]])
-            return keyed(own, others, owners, torch.cat([owners, step.parts.owners[filled]]), self.temperature)
+            return keyed(queries, others, owners, torch.cat([owners, step.parts.owners[filled]]), self.temperature)
         left, right = (projected(step.parts, step.embedded(one)) for one in views)
         return normalised_cross_entropy(left, right, owners, self.temperature)
 
@@ -128,24 +128,24 @@ def normalised_cross_entropy(left: Tensor, right: Tensor, owners: Tensor, temper
     both = torch.nn.functional.normalize(torch.cat([left, right]).float(), dim=1)
     people, count = torch.cat([owners, owners]), len(left)
     alike = both @ both.T / temperature
-    place = torch.arange(2 * count, device=both.device)
-    other = (place + count) % (2 * count)
+    rows = torch.arange(2 * count, device=both.device)
+    other = (rows + count) % (2 * count)
     counts = people[:, None] != people[None]
-    counts[place, other] = True
-    each = alike.masked_fill(~counts, -torch.inf).logsumexp(dim=1) - alike[place, other]
-    return each.reshape(2, count).mean(dim=0)
+    counts[rows, other] = True
+    log_sums = alike.masked_fill(~counts, -torch.inf).logsumexp(dim=1) - alike[rows, other]
+    return log_sums.reshape(2, count).mean(dim=0)
 
 
-def keyed(own: Tensor, keys: Tensor, owners: Tensor, key_owners: Tensor, temperature: float) -> Tensor:
+def keyed(queries: Tensor, keys: Tensor, owners: Tensor, key_owners: Tensor, temperature: float) -> Tensor:
     """(batch,) the loss InfoNCE of each image: its own key stands at its place, before all others.
 
     keys: (batch or more, numbers) of unit length
     """
-    alike = torch.nn.functional.normalize(own.float(), dim=1) @ keys.T / temperature
-    place = torch.arange(len(own), device=own.device)
+    alike = torch.nn.functional.normalize(queries.float(), dim=1) @ keys.T / temperature
+    rows = torch.arange(len(queries), device=queries.device)
     counts = owners[:, None] != key_owners[None]
-    counts[place, place] = True
-    return alike.masked_fill(~counts, -torch.inf).logsumexp(dim=1) - alike[place, place]
+    counts[rows, rows] = True
+    return alike.masked_fill(~counts, -torch.inf).logsumexp(dim=1) - alike[rows, rows]
 
 
 def cropped(images: Tensor, least: float) -> Tensor:
@@ -165,5 +165,5 @@ def cropped(images: Tensor, least: float) -> Tensor:
 
 
 def _sampled(images: Tensor, grid: Tensor) -> Tensor:
-    made: Tensor = torch.nn.functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-    return made.to(images.dtype)
+    sampled: Tensor = torch.nn.functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    return sampled.to(images.dtype)

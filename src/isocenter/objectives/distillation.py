@@ -64,9 +64,9 @@ class Distillation(Objective):
 
     def loss(self, step: Step) -> Tensor:
         """The mean over the images of the step, be they labelled or not."""
-        each = [self.apart(step.task, step.labelled, step.outputs)]
-        each += [self.apart(step.task, seen, step.run(seen)) for seen in step.unlabelled[:1]]
-        return torch.cat(each).mean()
+        distances = [self.apart(step.task, step.labelled, step.outputs)]
+        distances += [self.apart(step.task, seen, step.run(seen)) for seen in step.unlabelled[:1]]
+        return torch.cat(distances).mean()
 
     def apart(self, task: Task, seen: Seen, outputs: Outputs) -> Tensor:
         """(batch,) the distance of outputs from the teacher's answers for these images."""
@@ -89,9 +89,9 @@ def divergence(task: Task, head: Head, answers: Tensor, outputs: Tensor, tempera
     if is_exclusive(task, head):
         taught = (likely.log() / temperature).log_softmax(dim=1)
         learnt = (outputs / temperature).log_softmax(dim=1)
-        each = (taught.exp() * (taught - learnt)).sum(dim=1)
+        distances = (taught.exp() * (taught - learnt)).sum(dim=1)
     else:
         logits = likely.logit() / temperature
         soft, entropy = logits.sigmoid(), functional.binary_cross_entropy_with_logits
-        each = entropy(outputs / temperature, soft, reduction="none") - entropy(logits, soft, reduction="none")
-    return temperature**2 * each.reshape(len(each), -1).mean(dim=1)
+        distances = entropy(outputs / temperature, soft, reduction="none") - entropy(logits, soft, reduction="none")
+    return temperature**2 * distances.reshape(len(distances), -1).mean(dim=1)

@@ -51,7 +51,7 @@ class L2SP(Objective):
     def loss(self, step: Step) -> Tensor:
         """Half the squared distances, each by its strength."""
         weights = {name: weight for name, weight in step.weights.items() if weight.ndim > 1}
-        known = {name: step.start[name] for name in weights.keys() & step.start.keys()}
-        moved = [self.alpha / 2 * (weights[name] - start).square().sum() for name, start in sorted(known.items())]
-        others = [self.beta / 2 * weight.square().sum() for name, weight in weights.items() if name not in known]
+        starts = {name: step.start[name] for name in weights.keys() & step.start.keys()}
+        moved = [self.alpha / 2 * (weights[name] - start).square().sum() for name, start in sorted(starts.items())]
+        others = [self.beta / 2 * weight.square().sum() for name, weight in weights.items() if name not in starts]
         return torch.stack([*moved, *others]).sum()

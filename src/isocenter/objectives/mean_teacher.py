@@ -67,8 +67,8 @@ class MeanTeacher(Objective):
         outputs = step.run(pasted.seen)
         unknown = (~pasted.known).float()
         costs = [(each * unknown).sum() / unknown.sum() for each in apart(step.task, outputs, step.teacher(varied))]
-        own = {name: outputs[name] for name, _, _ in heads_of(step.task)}
-        return torch.stack(costs).mean() + pasted.judged(step, own)
+        learnt = {name: outputs[name] for name, _, _ in heads_of(step.task)}
+        return torch.stack(costs).mean() + pasted.judged(step, learnt)
 
 
 def apart(task: Task, student: Outputs, teacher: Outputs) -> list[Tensor]:

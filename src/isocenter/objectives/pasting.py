@@ -35,22 +35,22 @@ class Pasted:
     @classmethod
     def of(cls, step: Step, seen: Seen, share: float) -> Pasted:
         """Give so large a share of the samples its part, drawn by chance: half of them a box, half all but a box."""
-        images, own = seen.images, step.labelled
+        images, labelled = seen.images, step.labelled
         count, axes = len(images), images.ndim - 2
         chosen, outer = torch.rand(count) < share, torch.rand(count) < 0.5
         inside = boxes(count, images.shape[2:])
-        known = ((inside != outer.reshape(-1, *[1] * axes)) & chosen.reshape(-1, *[1] * axes)).to(images.device)
-        others = step.whole(own.images)
-        whole = step.whole(known.to(images.dtype)) > 0
-        partner = torch.arange(len(whole), device=images.device) % len(others)
-        pasted = torch.where(known[:, None], step.own(others[partner]), images)
+        from_partner = ((inside != outer.reshape(-1, *[1] * axes)) & chosen.reshape(-1, *[1] * axes)).to(images.device)
+        others = step.whole(labelled.images)
+        of_all_ranks = step.whole(from_partner.to(images.dtype)) > 0
+        partner = torch.arange(len(of_all_ranks), device=images.device) % len(others)
+        pasted = torch.where(from_partner[:, None], step.own(others[partner]), images)
         # An image that is mostly of another patient has the covariates of that patient.
         mostly = (chosen & outer).to(images.device)[:, None]
         context = [
             torch.where(mostly, step.own(step.whole(theirs)[partner]), ours)
-            for theirs, ours in zip(own.context, seen.context, strict=True)
+            for theirs, ours in zip(labelled.context, seen.context, strict=True)
         ]
-        return cls(replace(seen, images=pasted, context=tuple(context)), whole, partner)
+        return cls(replace(seen, images=pasted, context=tuple(context)), of_all_ranks, partner)
 
     def judged(self, step: Step, outputs: Outputs) -> Tensor:
         """The task's loss over the voxels of labelled images, times the share of the samples that have any.
@@ -61,9 +61,9 @@ class Pasted:
         rows = self.known.flatten(1).any(dim=1).nonzero()[:, 0]
         if not len(rows):
             return torch.stack([output.sum() for output in outputs.values()]).sum() * 0
-        places, known = self.partner[rows], self.known[rows][:, None]
+        places, pasted = self.partner[rows], self.known[rows][:, None]
         mixed = {
-            name: torch.where(known, output[rows], step.outputs[name][places].detach())
+            name: torch.where(pasted, output[rows], step.outputs[name][places].detach())
             for name, output in outputs.items()
         }
         return len(rows) / len(self.known) * step.judge(mixed, of_samples(step.labelled.targets, places))
@@ -73,9 +73,9 @@ def boxes(count: int, spatial: Sequence[int]) -> Tensor:
     """(count, *spatial) voxels of a box at a place that is drawn for each sample."""
     inside = torch.zeros(count, *spatial, dtype=torch.bool)
     sides = [max(1, round(SIDE * size)) for size in spatial]
-    for one in inside:
+    for place_inside in inside:
         starts = [int(torch.randint(size - side + 1, ())) for size, side in zip(spatial, sides, strict=True)]
-        one[tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))] = True
+        place_inside[tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))] = True
     return inside
 
 

@@ -48,9 +48,9 @@ def turned(images: Tensor, turns: Tensor) -> Tensor:
     side = min(spatial[:2])
     for axis in (2, 3):
         images = images.narrow(axis, (images.shape[axis] - side) // 2, side)
-    made = torch.stack([torch.rot90(one, int(n), (1, 2)) for one, n in zip(images, turns, strict=True)])
-    if made.shape[2:] == spatial:
-        return made
+    images_turned = torch.stack([torch.rot90(one, int(n), (1, 2)) for one, n in zip(images, turns, strict=True)])
+    if images_turned.shape[2:] == spatial:
+        return images_turned
     mode = "bilinear" if len(spatial) == 2 else "trilinear"
-    sized: Tensor = torch.nn.functional.interpolate(made.float(), size=spatial, mode=mode, align_corners=False)
+    sized: Tensor = torch.nn.functional.interpolate(images_turned.float(), size=spatial, mode=mode, align_corners=False)
     return sized.to(images.dtype)

@@ -23,7 +23,7 @@ class Supervised(Objective):
     def loss(self, step: Step) -> Tensor:
         """The loss of the labelled batch."""
         seen = step.labelled
-        own = step.judge(step.outputs, seen.targets)
+        loss = step.judge(step.outputs, seen.targets)
         if seen.partner is None:
-            return own
-        return seen.share * own + (1 - seen.share) * step.judge(step.outputs, seen.targets[seen.partner])
+            return loss
+        return seen.share * loss + (1 - seen.share) * step.judge(step.outputs, seen.targets[seen.partner])

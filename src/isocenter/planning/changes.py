@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from isocenter import networks
-from isocenter.errors import PlanError, counted
-from isocenter.objectives import needs_of, objective_kind
+from isocenter.errors import PlanError
+from isocenter.objectives import needs_of
 from isocenter.planning.fit_to_memory import memory_decision, prepared_bytes
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
 from isocenter.planning.rules.cascade import low_resolution, marks_decision
 from isocenter.planning.rules.covariates import context_decision, image_only
-from isocenter.planning.rules.grid import Grid, GridNeeds, flat, grid_for
+from isocenter.planning.rules.grid import GridNeeds, check_whole, grid_of
 from isocenter.planning.rules.learning import WITH_SGD
 from isocenter.planning.rules.normalisation import normalisation
-from isocenter.planning.rules.objectives import TERMS, UNLABELLED, with_sections
-from isocenter.planning.rules.preprocessing import lasting
+from isocenter.planning.rules.objectives import TERMS, with_sections
+from isocenter.planning.rules.preprocessing import check_long_clips
 from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.rules.transfer import TAKEN, with_transfer
-from isocenter.planning.sections import DRAWN_BY_GROUPS, fusion_of
+from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings
+from isocenter.planning.typed import typed
 from isocenter.runtime import Context
 from isocenter.tasks import Task, build, following, found_after_training, kind, kind_for, leaves
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan, stands_for
@@ -111,8 +110,8 @@ def untrained(plan: Plan) -> Plan:
         if (because := before_run(decision)) != decision.because:
             plan = plan.with_decision(name, replace(decision, because=because))
     found = [f"task.{setting}" for setting in found_after_training(build(_values(plan, "task")))]
-    stated = [name for name in found if name in plan and plan[name] is not None]
-    return _unless_by_hand(plan, dict.fromkeys(stated, Decision(None, "it is found after training")))
+    open_again = [name for name in found if name in plan and plan[name] is not None]
+    return _unless_by_hand(plan, dict.fromkeys(open_again, Decision(None, "it is found after training")))
 
 
 def before_run(decision: Decision) -> str:
@@ -136,10 +135,12 @@ def _refuse_modality(plan: Plan, assignments: Mapping[str, Any]) -> None:
     """PlanError for another kind of image: normalisation and augmentation follow from it when the data are read."""
     if MODALITY not in assignments:
         return
-    before, given = plan.decision(MODALITY), assignments[MODALITY]
-    if before.because == BY_HAND or before.value != given:
-        problem = f"by {given} alone neither normalisation nor augmentation would be those of such images"
-        raise PlanError(problem, MODALITY, f"Plan again with --modality {given}, which is for images that state none")
+    before, modality = plan.decision(MODALITY), assignments[MODALITY]
+    if before.because == BY_HAND or before.value != modality:
+        problem = f"by {modality} alone neither normalisation nor augmentation would be those of such images"
+        raise PlanError(
+            problem, MODALITY, f"Plan again with --modality {modality}, which is for images that state none"
+        )
 
 
 def _of_shape(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision]:
@@ -149,8 +150,8 @@ def _of_shape(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision]
         return {}
     if not GridNeeds.of(build(_values(plan, "task"))).whole:
         return {}
-    whole = Decision(list(shape), "the network sees the whole image, in the shape that was set by hand")
-    return dict.fromkeys(("training.patch", "inference.patch", "preprocessing.smallest"), whole)
+    patch = Decision(list(shape), "the network sees the whole image, in the shape that was set by hand")
+    return dict.fromkeys(("training.patch", "inference.patch", "preprocessing.smallest"), patch)
 
 
 def _with_frames(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
@@ -197,11 +198,11 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, covariates:
         for name, decision in own_decisions.items()
         if not any(stands_for(name, one) for one in TAUGHT_ALIKE)
     }
-    own = build(_values(_unless_by_hand(plan, own_decisions), "task"))
+    task_of_fold = build(_values(_unless_by_hand(plan, own_decisions), "task"))
     # What few cases have may be missing here; yet all folds answer the same questions.
-    if _labels(own) != _labels(task):
-        own, own_decisions = task, {}
-    own_decisions |= own.under(str(plan["training.sampling"]))
+    if _labels(task_of_fold) != _labels(task):
+        task_of_fold, own_decisions = task, {}
+    own_decisions |= task_of_fold.under(str(plan["training.sampling"]))
     names = [label.name for label in task.labels]
     channels, modality = plan["preprocessing.channels"], plan["preprocessing.modality"]
     # Colours have one range in all folds, whichever has the brightest picture.
@@ -210,10 +211,10 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, covariates:
         fingerprint, channels, modality, names, brightest=brightest
     )
     if covariates is not None and plan[CONTEXT]:
-        known = context_decision(dataset, fingerprint, covariates, of_fold=True)
+        covariates_of_fold = context_decision(dataset, fingerprint, covariates, of_fold=True)
         # Which images a case may lack is the same for all: it comes with the common preprocessing.
-        both = {**(known.value or {}), **Context.of(plan[CONTEXT]).of_images.settings}
-        own_decisions[CONTEXT] = replace(known, value=both or None)
+        both = {**(covariates_of_fold.value or {}), **Context.of(plan[CONTEXT]).of_images.settings}
+        own_decisions[CONTEXT] = replace(covariates_of_fold, value=both or None)
     return _unless_by_hand(plan, own_decisions)
 
 
@@ -223,94 +224,43 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     Raises ResourceError where training would not fit, PlanError where the network cannot be built, or where patches cut
     what must not be cut.
     """
-    task, patch = build(_values(plan, "task")), tuple(plan["training.patch"])
-    cascade = _values(plan, "preprocessing").get("cascade")
-    architecture = {
-        "name": plan["network.name"],
-        "channels": len(plan["preprocessing.channels"]) * (plan["preprocessing.frames"] or 1) + (cascade is not None),
-        "marked": 0 if cascade is None else len(task.labels),
-        "spatial_dims": plan["preprocessing.ndim"],
-        "size": plan["network.size"],
-        **fusion_of(_values(plan, "network")),
-    }
-    needs = GridNeeds.of(task)
-    reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
-    cropped, spacing = plan["preprocessing.crop"] == "content", plan["preprocessing.spacing"]
-    grid = grid_for(fingerprint, needs, machine.device, reduction=reduction, spacing=spacing, cropped=cropped)
-    _refuse_cut(task, patch, grid)
-    _refuse_long(plan, fingerprint)
-    if needs.scaled and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":
-        for name in ("training.patch", "inference.patch"):
-            _refuse_part(fingerprint, plan["preprocessing.spacing"], plan[name], name)
+    chosen = typed(plan)
+    training, prepared, needs = chosen.training, chosen.preprocessing, needs_of(chosen.terms.values())
+    grid = grid_of(chosen, fingerprint, machine.device)
+    check_whole(chosen, fingerprint, grid)
+    check_long_clips(chosen, fingerprint)
     needed = peak(
-        task,
-        architecture,
-        patch,
-        int(plan["training.batch"]) + unlabelled_kept(plan),
+        chosen.task,
+        chosen.architecture,
+        training.patch,
+        training.batch + unlabelled_kept(chosen),
         machine,
-        half=plan["training.precision"] == "bf16",
-        optimiser=plan["training.optimiser"],
-        cases=prepared_bytes(grid, architecture["channels"], task),
+        half=training.precision == "bf16",
+        optimiser=training.optimiser,
+        cases=prepared_bytes(grid, prepared.inputs, chosen.task),
         count=len(fingerprint),
-        networks=2 if needs_of(objective_kind(name) for name in plan[TERMS]).partner else 1,
+        networks=2 if needs.partner else 1,
     )
     refuse_too_large(needed, machine)
     memory = memory_decision(needed, machine)
-    if cascade is not None:
+    if prepared.cascade is not None:
         before = with_memory(low_resolution(plan, fingerprint, machine), fingerprint, machine)
         memory = max(memory, before.decision("training.memory"), key=lambda decision: float(decision.value))
     return plan.with_decision("training.memory", memory)
 
 
-def unlabelled_kept(plan: Plan) -> int:
+def unlabelled_kept(settings: Settings) -> int:
     """Images of a step beside the labelled ones whose way through the network is kept for its gradient."""
-    needs = needs_of(objective_kind(name) for name in plan[TERMS])
+    needs, batch = needs_of(settings.terms.values()), settings.training.batch
     if needs.second:
-        return int(plan["training.batch"])
-    if not plan[UNLABELLED]:
+        return batch
+    if not settings.objectives.unlabelled:
         return 0
     # Of the views one is the teacher's, which learns nothing.
     views = max(1, max(0, needs.views - needs.teacher) + needs.strong) if needs.takes_unlabelled else 0
-    batch = int(plan["training.batch"])
-    unlabelled = int(plan["objectives.unlabelled_batch"] or batch)
+    unlabelled = settings.objectives.unlabelled_batch or batch
     # A second network sees both batches.
     return views * unlabelled + needs.partner * (batch + unlabelled)
-
-
-def _refuse_part(fingerprint: Fingerprint, spacing: Sequence[float] | None, patch: Sequence[int], name: str) -> None:
-    """PlanError for a patch that would show the network a part of an image, and teach it a size of the whole."""
-    shapes, steps = (np.array(one, dtype=float) for one in flat(fingerprint))
-    extent = np.rint(shapes if spacing is None else shapes * steps / np.asarray(spacing, dtype=float))
-    cut = (extent > np.asarray(patch)).any(axis=1)
-    if cut.any():
-        problem = (
-            f"{counted(int(cut.sum()), 'training case')} would be cut, and a part of an image does not show its size"
-        )
-        needed = [int(n) for n in np.ceil(extent.max(axis=0) / 4) * 4]
-        raise PlanError(problem, name, f"Give {needed}, or a coarser preprocessing.spacing")
-
-
-def _refuse_long(plan: Plan, fingerprint: Fingerprint) -> None:
-    """PlanError for an interval with which the frames that are looked at do not reach the end of a clip."""
-    chosen = _values(plan, "preprocessing")
-    interval, frames = chosen.get("interval"), chosen.get("frames")
-    if not interval or not frames:
-        return
-    lasts, unit = lasting(fingerprint, chosen.get("time_unit"))
-    long = sum(one / interval + 0.5 >= frames for one in lasts)
-    if long:
-        length = f"longer ({max(lasts):.3g} {unit}) than {frames} frames every {interval:g}"
-        problem = f"{counted(long, 'training clip lasts', 'training clips last')} {length}"
-        remedy = "Give more preprocessing.frames, or a longer interval"
-        raise PlanError(problem, "preprocessing.interval", remedy)
-
-
-def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:
-    """PlanError where what the task is taught must be whole in each patch, and most images are larger than that."""
-    because, median = task.uncut, np.median(grid.extent, axis=0).round()
-    if because and any(size < whole for size, whole in zip(patch, median, strict=True)):
-        problem = f"{because}; images have {median.astype(int).tolist()} voxels, and patches {list(patch)}"
-        raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
 
 
 def _of_part(plan: Plan, name: str) -> str:

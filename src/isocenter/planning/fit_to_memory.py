@@ -14,15 +14,15 @@ from isocenter.planning.inputs import PlanInputs
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import Peak, peak, refuse_too_large, takes_context
 from isocenter.planning.rules.context_fusion import fusion_decisions
-from isocenter.planning.rules.grid import FEW_SLICES, Grid, GridNeeds, grid_for
+from isocenter.planning.rules.grid import FEW_SLICES, Grid, GridNeeds, grid_for, grid_of
 from isocenter.planning.rules.learning import VERY_LONG, usual_batch
 from isocenter.planning.rules.modalities import EARLY
 from isocenter.planning.rules.preprocessing import CLIPS
 from isocenter.planning.rules.profiles import NNUNET
-from isocenter.planning.sections import fusion_of
+from isocenter.planning.sections import Settings, fusion_of
 from isocenter.runtime import mean_of
 from isocenter.tasks import Task
-from isocenter.values import Decision, Fingerprint, Plan
+from isocenter.values import Decision, Fingerprint
 
 # By how much a patch shrinks at a time while it does not fit into memory, and how often it may.
 SMALLER, MOST_SHRINKING = 0.7, 10
@@ -155,21 +155,21 @@ def _family(inputs: PlanInputs, grid: Grid) -> Decision:
 
     Where many cases lack one of several images it stays: an encoder for each image was measured to be worse.
     """
-    stated, frames, holes = inputs.stated["network.name"], inputs.frames.value, inputs.holes
-    if stated.value in EARLY_FUSION and frames is None and holes.many:
-        return replace(stated, because=f"{stated.because}; {holes.words}: {EARLY}")
-    if stated.value in FOR_CLIPS and frames is not None:
+    decided, frames, holes = inputs.stated["network.name"], inputs.frames.value, inputs.holes
+    if decided.value in EARLY_FUSION and frames is None and holes.many:
+        return replace(decided, because=f"{decided.because}; {holes.words}: {EARLY}")
+    if decided.value in FOR_CLIPS and frames is not None:
         because = f"one encoder processes each of {frames} frames, then the network combines them over time"
-        return Decision(FOR_CLIPS[stated.value], because, CLIPS)
-    if stated.value not in FOR_SLICES or grid.thick is None or grid.slices > FEW_SLICES:
-        return stated
+        return Decision(FOR_CLIPS[decided.value], because, CLIPS)
+    if decided.value not in FOR_SLICES or grid.thick is None or grid.slices > FEW_SLICES:
+        return decided
     spacing = grid.spacing.value
     longest, shortest = f"{spacing[grid.thick]:.3g}", f"{min(spacing):.3g}"
     because = (
         f"voxels are {longest} mm long along axis {grid.thick} and {shortest} mm at least along the others, and the "
         f"median case has {grid.slices} slices: each is processed in its plane, with its neighbours as channels"
     )
-    return Decision(FOR_SLICES[stated.value], because, NNUNET)
+    return Decision(FOR_SLICES[decided.value], because, NNUNET)
 
 
 def _of_clips(size: Decision, frames: int | None) -> Decision:
@@ -198,19 +198,11 @@ def _size(name: str, grid: Grid, machine: Machine, cases: int, minutes: float | 
     return Decision(size, because, source)
 
 
-def family_size(plan: Plan, name: str, task: Task, fingerprint: Fingerprint, machine: Machine) -> Decision:
+def family_size(settings: Settings, name: str, fingerprint: Fingerprint, machine: Machine) -> Decision:
     """The size that a plan for these training cases would give to this family."""
-    reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
-    grid = grid_for(
-        fingerprint,
-        GridNeeds.of(task),
-        machine.device,
-        reduction=reduction,
-        spacing=plan["preprocessing.spacing"],
-        cropped=plan["preprocessing.crop"] == "content",
-    )
-    minutes = plan["training.minutes"]
-    return _of_clips(_size(name, grid, machine, len(fingerprint), minutes, task), plan["preprocessing.frames"])
+    grid = grid_of(settings, fingerprint, machine.device)
+    size = _size(name, grid, machine, len(fingerprint), settings.training.minutes, settings.task)
+    return _of_clips(size, settings.preprocessing.frames)
 
 
 def prepared_bytes(grid: Grid, channels: int, task: Task) -> float:

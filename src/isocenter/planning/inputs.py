@@ -57,11 +57,11 @@ class PlanInputs:
         settings = _task_settings(dataset, fingerprint, wishes)
         task = build({key: decision.value for key, decision in settings.items()})
         minutes = None if wishes.minutes is None else wishes.minutes / max(1, wishes.folds)
-        stated = in_haste(task.decisions(fingerprint), fingerprint, machine, minutes)
-        if TERMS in stated and wishes.terms:
-            stated[TERMS] = Decision(list(wishes.terms), BY_HAND)
+        decisions = in_haste(task.decisions(fingerprint), fingerprint, machine, minutes)
+        if TERMS in decisions and wishes.terms:
+            decisions[TERMS] = Decision(list(wishes.terms), BY_HAND)
         if GridNeeds.of(task).whole:  # whose grid is chosen for images as a whole
-            stated.pop(REDUCTION, None)
+            decisions.pop(REDUCTION, None)
         frames = frames_of(fingerprint, machine.device)
         names = channels_of(fingerprint).value
         holes = Holes.of(dataset, names, {case.id for case in fingerprint.cases})
@@ -74,7 +74,7 @@ class PlanInputs:
             wishes,
             settings,
             task,
-            stated,
+            decisions,
             frames,
             len(names) * (frames.value or 1),
             replace(holes, dropout=dropout.value),
@@ -93,14 +93,14 @@ class PlanInputs:
         """The factor by which the grid is coarser than images: set by hand, or as the task permits."""
         if self.wishes.reduction is not None:
             return self.wishes.reduction
-        stated = self.stated.get(REDUCTION)
-        return 1.0 if stated is None else float(stated.value)
+        decision = self.stated.get(REDUCTION)
+        return 1.0 if decision is None else float(decision.value)
 
     @property
     def batch(self) -> int | None:
         """The batch that the task asks for; None for the usual one."""
-        stated = self.stated.get("training.batch")
-        return None if stated is None else int(stated.value)
+        decision = self.stated.get("training.batch")
+        return None if decision is None else int(decision.value)
 
     @property
     def family(self) -> Decision | None:
@@ -112,9 +112,9 @@ def _task_settings(dataset: Dataset, fingerprint: Fingerprint, wishes: Wishes) -
     """The kind of problem that was asked for, or that the references are of, and its settings."""
     kind = kind_for(dataset, wishes.task)
     because = "asked for" if wishes.task else f"the references are of the kind {', '.join(sorted(dataset.kinds))}"
-    own = {"name": Decision(kind.name, because), **kind.settings_for(dataset, fingerprint)}
-    head = _asked_head(wishes) if kind.by_name and HEAD in own else None
-    return own if head is None else {**own, HEAD: head}
+    settings = {"name": Decision(kind.name, because), **kind.settings_for(dataset, fingerprint)}
+    head = _asked_head(wishes) if kind.by_name and HEAD in settings else None
+    return settings if head is None else {**settings, HEAD: head}
 
 
 def _asked_head(wishes: Wishes) -> Decision | None:

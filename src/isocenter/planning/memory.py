@@ -95,14 +95,14 @@ def peak(
     count: of cases
     networks: that learn at once
     """
-    kept, weights = _counted(task, architecture, patch)
+    outputs, weights = _counted(task, architecture, patch)
     cached = cases if cases <= CACHED_SHARE * machine.memory * GIB else 0.0
     cached += count * BYTES_OF_A_CASE
     return Peak(
         program=PROGRAM / GIB,
         cases=cached / GIB,
         weights=networks * weights * COPIES[optimiser] / GIB,
-        kept=kept * batch * WORKING * (HALF if half else 1.0) / GIB,
+        kept=outputs * batch * WORKING * (HALF if half else 1.0) / GIB,
     )
 
 

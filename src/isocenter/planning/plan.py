@@ -21,7 +21,7 @@ from isocenter.planning.rules.objectives import TERMS, objectives_sections
 from isocenter.planning.rules.preprocessing import preprocessing
 from isocenter.planning.rules.profiles import NNUNET, profile_for
 from isocenter.planning.rules.shortcuts import Retest
-from isocenter.planning.search import unsearched
+from isocenter.planning.rules.trials import unsearched
 from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Decision, Fingerprint, Plan
@@ -95,16 +95,16 @@ def _split(method: Decision, wishes: Wishes) -> Section:
 
 def _preprocessing(inputs: PlanInputs, fits: Fitted, cascade: Section, retest: Retest | None) -> Section:
     absent = absent_decision(inputs.holes)
-    own = preprocessing(inputs.dataset, inputs.fingerprint, inputs.task, fits.grid, inputs.frames, retest, absent)
-    return {**own, "cascade": cascade["preprocessing.cascade"]}
+    decisions = preprocessing(inputs.dataset, inputs.fingerprint, inputs.task, fits.grid, inputs.frames, retest, absent)
+    return {**decisions, "cascade": cascade["preprocessing.cascade"]}
 
 
 def _augmentation(inputs: PlanInputs, fits: Fitted, prepared: Section, cascade: Section, side: Decision) -> Section:
     profile = profile_for(prepared["modality"].value, prepared["ndim"].value)
     shown = anatomy(names_of(inputs.dataset, inputs.task.labels))
     covariate = sided_covariate(inputs.context.value)
-    own = augmentation(profile, shown, side, inputs.task, fits.grid.patch, covariate)
-    return {**own, "marks": cascade["augmentation.marks"]}
+    decisions = augmentation(profile, shown, side, inputs.task, fits.grid.patch, covariate)
+    return {**decisions, "marks": cascade["augmentation.marks"]}
 
 
 def _network(inputs: PlanInputs, fits: Fitted) -> Section:
@@ -167,10 +167,10 @@ def _window_batch(machine: Machine) -> Decision:
     return Decision(4, f"the {machine.device} computes several at a time as quickly as one")
 
 
-def _decided(sections: Mapping[str, Section], stated: Section) -> Mapping[str, Section]:
+def _decided(sections: Mapping[str, Section], decisions: Section) -> Mapping[str, Section]:
     """The sections with the task's own decisions in place of the usual ones."""
     decided = {name: dict(section) for name, section in sections.items()}
-    for name, decision in stated.items():
+    for name, decision in decisions.items():
         section, _, key = name.partition(".")
         if name not in LEFT_TO_MEMORY:
             decided[section][key] = decision

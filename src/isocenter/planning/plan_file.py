@@ -51,8 +51,8 @@ def plan_text(plan: Plan) -> str:
         "options": dict(plan.options),
     }
     digests = {name: _digest(decision.value) for name, decision in plan}
-    own = [{name: section} for name, section in sections.items()]
-    parts: list[Mapping[str, Any]] = [head, *own, {"as_planned": digests}]
+    bodies = [{name: section} for name, section in sections.items()]
+    parts: list[Mapping[str, Any]] = [head, *bodies, {"as_planned": digests}]
     return HEADER + "".join(_written(_Part(repr(part), part)) for part in parts)
 
 
@@ -185,10 +185,10 @@ class Lines:
 
 
 def _head(path: Path, lines: Lines, key: str, value: Any) -> Any:
-    wanted = HEAD.get(key, dict)
-    if isinstance(value, wanted):
+    expected = HEAD.get(key, dict)
+    if isinstance(value, expected):
         return value
-    what = "names with values" if wanted is dict else "text"
+    what = "names with values" if expected is dict else "text"
     raise PlanError(f"{key} holds {value!r}, not {what}", f"{path}, line {lines.of(key)}", "Correct it, or plan again")
 
 
@@ -198,12 +198,12 @@ def _check_names(
     """Every decision that was planned, and no other: a misspelt name would be a choice that nobody follows."""
     if not planned:
         return
-    there = {f"{section}.{name}": (section, name) for section, names in sections.items() for name in names}
-    for full, (section, name) in there.items():
+    present = {f"{section}.{name}": (section, name) for section, names in sections.items() for name in names}
+    for full, (section, name) in present.items():
         if full not in planned:
             where = f"{path}, line {lines.of_key(section, name)}"
             raise PlanError(f"{full}: there is no such decision", where, "Correct the name, or plan again")
-    if missing := sorted(set(planned) - set(there)):
+    if missing := sorted(set(planned) - set(present)):
         raise PlanError(f"has no {missing[0]}", str(path), "Put it back, or plan again")
 
 

@@ -57,12 +57,12 @@ class Planned(InNotebook):
         """The plan that a fold follows: that of the run, with the statistics of its own training cases."""
         if fold is None:
             return self.plan
-        own = self.of_fold(fold).plan
-        names = [name for name in own.names if any(stands_for(name, option) for option in OWN)]
-        methods, of_all = ([channel["method"] for channel in one[SCALE]] for one in (own, self.plan))
+        of_fold = self.of_fold(fold).plan
+        names = [name for name in of_fold.names if any(stands_for(name, option) for option in OWN)]
+        methods, of_all = ([channel["method"] for channel in one[SCALE]] for one in (of_fold, self.plan))
         if methods != of_all:  # one model, one kind of scale
             names = [name for name in names if name != SCALE]
-        return self.plan.with_decisions({name: own.decision(name) for name in names})
+        return self.plan.with_decisions({name: of_fold.decision(name) for name in names})
 
     @property
     def numbers(self) -> Sequence[int | None]:
@@ -140,14 +140,14 @@ class Planned(InNotebook):
         return {"schema": "isocenter.plan", "version": 1, "data_hash": self.plan.data_hash, "rows": decisions}
 
 
-def relative_to(made: Plan, folder: Path) -> Plan:
+def relative_to(plan: Plan, folder: Path) -> Plan:
     """The plan with its data path relative to the folder that it will lie in."""
-    if not made.data:
-        return made
+    if not plan.data:
+        return plan
     try:
-        return replace(made, data=Path(os.path.relpath(made.data, folder.resolve())).as_posix())
+        return replace(plan, data=Path(os.path.relpath(plan.data, folder.resolve())).as_posix())
     except ValueError:  # another drive on Windows has no relative path
-        return made
+        return plan
 
 
 def training_ids(parts: Parts) -> set[str]:

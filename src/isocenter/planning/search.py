@@ -19,6 +19,7 @@ from isocenter.planning.changes import with_memory, with_settings
 from isocenter.planning.checks import settings
 from isocenter.planning.fit_to_memory import family_size
 from isocenter.planning.machine import Machine
+from isocenter.planning.typed import typed
 from isocenter.tasks import build, search_values
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
@@ -114,19 +115,8 @@ class Room:
 
     def size(self, plan: Plan, name: str) -> Mapping[str, Any]:
         """The size of another family for the images of this plan."""
-        task = build({key: decision.value for key, decision in plan.sections["task"].items()})
-        size: Mapping[str, Any] = family_size(plan, name, task, self.fingerprint, self.machine).value
+        size: Mapping[str, Any] = family_size(typed(plan), name, self.fingerprint, self.machine).value
         return size
-
-
-def unsearched() -> dict[str, Decision]:
-    """The section "search" where nobody asked for one."""
-    return {
-        "minutes": Decision(None, "no search was asked for"),
-        "trials": Decision(None, "as many as the minutes of a search allow"),
-        "configurations": Decision(None, "no comparison of slices with volumes was asked for"),
-        "steps": Decision(None, "trials get equal times, or equal shares of the steps where those are set"),
-    }
 
 
 def space(plan: Plan, room: Room, *, of_fold: bool = False) -> dict[str, Domain]:
@@ -155,12 +145,12 @@ def tried(plan: Plan, choices: Choices, space: Space, room: Room) -> Plan:
 
     Raises PlanError, ResourceError where they do not go together.
     """
-    made = plan
+    changed_plan = plan
     for knob in knobs(plan, room):
         if knob.name in choices and choices[knob.name] != space[knob.name].own:
-            made = with_settings(made, knob.assign(made, choices[knob.name]))
-    made = _unsigned(made, plan)
-    return made if made is plan else room.fitted(made)
+            changed_plan = with_settings(changed_plan, knob.assign(changed_plan, choices[knob.name]))
+    changed_plan = _unsigned(changed_plan, plan)
+    return changed_plan if changed_plan is plan else room.fitted(changed_plan)
 
 
 def changed(plan: Plan, other: Plan) -> dict[str, Any]:
@@ -177,18 +167,18 @@ def space_record(space: Space) -> dict[str, Any]:
 def space_of(record: Mapping[str, Any]) -> dict[str, Domain]:
     """The space from the record of `space_record`."""
     domains: dict[str, Domain] = {}
-    for name, given in record.items():
-        values = {key: value for key, value in given.items() if key != "kind"}
-        domains[name] = DOMAINS[given["kind"]].of(values)
+    for name, entry in record.items():
+        values = {key: value for key, value in entry.items() if key != "kind"}
+        domains[name] = DOMAINS[entry["kind"]].of(values)
     return domains
 
 
 def knobs(plan: Plan, room: Room) -> Iterator[Knob]:
     """Everything that may be turned, in the order in which it is applied: first what others build on."""
 
-    def of_family(made: Plan, name: Any) -> Mapping[str, Any]:
+    def of_family(changed_plan: Plan, name: Any) -> Mapping[str, Any]:
         """The family with the size that suits the machine."""
-        return {"network.name": name, "network.size": dict(room.size(made, name))}
+        return {"network.name": name, "network.size": dict(room.size(changed_plan, name))}
 
     task = build({key: decision.value for key, decision in plan.sections["task"].items()})
     yield Knob("network.name", _families, of_family, ("network.name", "network.size", "network.pretrained"))
@@ -214,15 +204,15 @@ def _is_possible(plan: Plan, knob: Knob, domain: Domain, room: Room, value: Any)
     return True
 
 
-def _unsigned(made: Plan, plan: Plan) -> Plan:
+def _unsigned(changed_plan: Plan, plan: Plan) -> Plan:
     """Nobody has set by hand what a search tries."""
-    for name, decision in made:
+    for name, decision in changed_plan:
         before = plan.decision(name)
         if decision.value == before.value:
-            made = made if decision == before else made.with_decision(name, before)
+            changed_plan = changed_plan if decision == before else changed_plan.with_decision(name, before)
         elif decision.because == BY_HAND:
-            made = made.with_decision(name, Decision(decision.value, TRIED))
-    return plan if all(decision.value == plan[name] for name, decision in made) else made
+            changed_plan = changed_plan.with_decision(name, Decision(decision.value, TRIED))
+    return plan if all(decision.value == plan[name] for name, decision in changed_plan) else changed_plan
 
 
 def _same(name: str) -> Callable[[Plan, Any], Mapping[str, Any]]:
@@ -234,8 +224,8 @@ def _number(name: str, low: float, high: float) -> Knob:
 
     def around(plan: Plan) -> Domain | None:
         """The bounds about the planned value; None where that is 0."""
-        own = float(plan[name])
-        return Between(own, own * low, own * high) if own > 0 else None
+        planned = float(plan[name])
+        return Between(planned, planned * low, planned * high) if planned > 0 else None
 
     return Knob(name, around, _same(name), (name,))
 
@@ -253,8 +243,8 @@ def _setting(name: str, values: Sequence[Any]) -> Knob:
 def _families(plan: Plan) -> Domain | None:
     if plan["network.pretrained"] is not None:
         return None  # whose weights fit no other family
-    own = plan["network.name"]
-    return OneOf((own, *(name for name in networks.searched() if name != own)))
+    planned = plan["network.name"]
+    return OneOf((planned, *(name for name in networks.searched() if name != planned)))
 
 
 def _widths(plan: Plan) -> Domain | None:
@@ -265,28 +255,28 @@ def _widths(plan: Plan) -> Domain | None:
 
 def _wider(plan: Plan, factor: Any) -> Mapping[str, Any]:
     size = plan["network.size"]
-    known = [key for key in networks.WIDTHS if isinstance(size.get(key), int)]
-    scaled = {key: max(4, round(size[key] * factor / 4) * 4) for key in known}
+    widths = [key for key in networks.WIDTHS if isinstance(size.get(key), int)]
+    scaled = {key: max(4, round(size[key] * factor / 4) * 4) for key in widths}
     return {"network.size": {**size, **scaled}}
 
 
 def _batches(plan: Plan) -> Domain:
-    own = int(plan["training.batch"])
-    return OneOf((own, *(other for other in (own // 2, own * 2) if other >= 2)))
+    planned = int(plan["training.batch"])
+    return OneOf((planned, *(other for other in (planned // 2, planned * 2) if other >= 2)))
 
 
 def _patches(plan: Plan) -> Domain | None:
     """Patches that are cut from larger images: two thirds, and half as much again, along each axis."""
     if not plan["training.foreground"] or plan["preprocessing.shape"] is not None:
         return None
-    own = [int(size) for size in plan["training.patch"]]
-    others = [[max(16, round(size * factor / 16) * 16) for size in own] for factor in (2 / 3, 3 / 2)]
-    return OneOf((own, *(other for other in others if other != own)))
+    planned = [int(size) for size in plan["training.patch"]]
+    others = [[max(16, round(size * factor / 16) * 16) for size in planned] for factor in (2 / 3, 3 / 2)]
+    return OneOf((planned, *(other for other in others if other != planned)))
 
 
 def _foreground(plan: Plan) -> Domain | None:
-    own = float(plan["training.foreground"])
-    return Between(own, min(own, 0.1), max(own, 0.8), log=False) if own > 0 else None
+    planned = float(plan["training.foreground"])
+    return Between(planned, min(planned, 0.1), max(planned, 0.8), log=False) if planned > 0 else None
 
 
 def _stronger(plan: Plan, factor: Any) -> Mapping[str, Any]:

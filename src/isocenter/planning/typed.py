@@ -49,25 +49,25 @@ OPTIONAL = ("transfer",)
 def typed(plan: Plan) -> Settings:
     """Every section by itself; PlanError names the decision that cannot be."""
     terms = plan.sections.get("objectives", {}).get("terms", Decision((), "")).value
-    own = {name for name in terms if isinstance(name, str)} if isinstance(terms, list | tuple) else set()
-    unknown = sorted(set(plan.sections) - {*TYPED, *FREE, *own})
+    objectives = {name for name in terms if isinstance(name, str)} if isinstance(terms, list | tuple) else set()
+    unknown = sorted(set(plan.sections) - {*TYPED, *FREE, *objectives})
     missing = sorted({*TYPED, *FREE} - {*OPTIONAL, *plan.sections})
     if unknown or missing:
         wrong = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
         raise PlanError("; ".join(wrong), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
-    made = {name: _typed(name, kind, plan) for name, kind in TYPED.items()}
+    sections = {name: _typed(name, kind, plan) for name, kind in TYPED.items()}
     task = tasks.build({key: decision.value for key, decision in plan.sections["task"].items()})
-    kinds = {name: objective_kind(name) for name in made["objectives"].terms}
-    return Settings(task=task, terms={name: _typed(name, kind, plan) for name, kind in kinds.items()}, **made)
+    kinds = {name: objective_kind(name) for name in sections["objectives"].terms}
+    return Settings(task=task, terms={name: _typed(name, kind, plan) for name, kind in kinds.items()}, **sections)
 
 
 def _typed(name: str, kind: Any, plan: Plan) -> Any:
     # An objective may have nothing to decide, and few trainings start from other weights: these sections may lack.
     values = {key: decision.value for key, decision in plan.sections.get(name, {}).items()}
-    known = [field.name for field in fields(kind)]
-    unknown = sorted(set(values) - set(known))
+    names = [field.name for field in fields(kind)]
+    unknown = sorted(set(values) - set(names))
     if unknown:
-        raise PlanError("there is no such decision", f"{name}.{unknown[0]}", f"Names are {', '.join(known)}")
+        raise PlanError("there is no such decision", f"{name}.{unknown[0]}", f"Names are {', '.join(names)}")
     return _validated(kind, values, (name,))
 
 
@@ -91,6 +91,6 @@ def _validated(kind: Any, value: Any, where: tuple[str, ...]) -> Any:
         return _checked_by(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in (*where, *first["loc"])[:2])
+        decision = ".".join(str(part) for part in (*where, *first["loc"])[:2])
         message = first["msg"].replace("a valid tuple", "a list, as in [32, 32]")
-        raise PlanError(f"{first.get('input')!r}: {message}", place, "Correct it, or plan again") from error
+        raise PlanError(f"{first.get('input')!r}: {message}", decision, "Correct it, or plan again") from error

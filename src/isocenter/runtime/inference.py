@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le, Lt
 
 from isocenter.runtime.preprocessing.protocol import as_lists, as_tuples
+from isocenter.values import Sentence
 
 # Methods by which a model states its uncertainty.
 AUTO, NONE, MEMBERS, LAPLACE, TTA = "auto", "none", "members", "laplace", "tta"
@@ -31,13 +32,31 @@ class Inference:
     draws:      weights that are drawn from a posterior
     """
 
-    patch: tuple[int, ...]
-    overlap: Annotated[float, Ge(0), Lt(1)] = 0.5
-    batch: int = 1
-    flips: tuple[Axis, ...] = ()
-    left_right: Axis | None = None
-    uncertainty: Method = "auto"
-    draws: Annotated[int, Ge(2), Le(1000)] = 16
+    patch: Annotated[tuple[int, ...], Sentence("The window is {size} voxels")]
+    overlap: Annotated[float, Ge(0), Lt(1), Sentence("Windows overlap by {percent}", "Windows do not overlap")] = 0.5
+    batch: Annotated[int, Sentence("The number of windows in a batch is {value}")] = 1
+    flips: Annotated[
+        tuple[Axis, ...],
+        Sentence("Predictions are averaged with those mirrored along axes {value}", "Nothing is mirrored"),
+    ] = ()
+    left_right: Annotated[
+        Axis | None,
+        Sentence(
+            "Axis {value} runs from left to right", "Which axis runs from left to right is open", zero_counts=True
+        ),
+    ] = None
+    uncertainty: Annotated[
+        Method,
+        Sentence(
+            "Uncertainty is estimated by the method {value}", open="The method of uncertainty is chosen for each model"
+        ),
+    ] = "auto"
+    draws: Annotated[
+        int,
+        Ge(2),
+        Le(1000),
+        Sentence("Weights of the last layer are drawn {value} times", only_with=("inference.uncertainty",)),
+    ] = 16
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Inference:

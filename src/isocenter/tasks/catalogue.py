@@ -127,15 +127,15 @@ def learns_from_references(name: str | None) -> bool:
 
 def build(settings: Mapping[str, Any]) -> Task:
     """The task of a plan's section "task", or of a model's record."""
-    name, own = str(settings["name"]), {key: value for key, value in settings.items() if key != "name"}
+    name, settings_of_task = str(settings["name"]), {key: value for key, value in settings.items() if key != "name"}
     if SIGN in name:
-        return task_from(_loaded(MULTITASK), own, _joined(name).kinds)
-    return task_from(kind(name), own)
+        return task_from(_loaded(MULTITASK), settings_of_task, _joined(name).kinds)
+    return task_from(kind(name), settings_of_task)
 
 
-def untuned(task: Task, kept: Collection[str] = ()) -> Task:
-    """The task as it was before cases decided; kept: settings that a person chose."""
-    cleared = dict.fromkeys(name for name in found_after_training(task) if name not in kept)
+def untuned(task: Task, by_hand: Collection[str] = ()) -> Task:
+    """The task as it was before cases decided; by_hand: settings that a person chose."""
+    cleared = dict.fromkeys(name for name in found_after_training(task) if name not in by_hand)
     return build({"name": task.name, **settings_of(task), **cleared})
 
 
@@ -144,17 +144,19 @@ def uncalibrated(task: Task) -> Task:
     nothing, parts = Calibrator().settings, leaves(task)
     of_voxels = [name for name, part in parts.items() if any(states_voxels(head) for head in part.heads.values())]
     names = [f"{name}.calibration".lstrip(".") for name in of_voxels]
-    own = settings_of(task)
-    return build({"name": task.name, **own, **{name: nothing for name in names if name in own}})
+    values = settings_of(task)
+    return build({"name": task.name, **values, **{name: nothing for name in names if name in values}})
 
 
 def channels_of(task: Task) -> dict[str, tuple[Label, ...]]:
     """{dense head: what its channels mean}: of parts those of each."""
-    each = [(part, own, head) for part, own in leaves(task).items() for head, one in own.heads.items() if one.is_dense]
-    return {head_of(part, head): own.channel_labels for part, own, head in each}
+    heads_of_parts = [
+        (part, own, head) for part, own in leaves(task).items() for head, one in own.heads.items() if one.is_dense
+    ]
+    return {head_of(part, head): own.channel_labels for part, own, head in heads_of_parts}
 
 
 def voxel_bytes(task: Task) -> int:
     """Bytes of a voxel of the image that are held while a dense result is decoded: its label, unless the task says."""
-    own, most = task.bytes_per_voxel, max((label.value for label in task.labels), default=0)
-    return np.min_scalar_type(most).itemsize if own is None else own
+    bytes_of_task, most = task.bytes_per_voxel, max((label.value for label in task.labels), default=0)
+    return np.min_scalar_type(most).itemsize if bytes_of_task is None else bytes_of_task

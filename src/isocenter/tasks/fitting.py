@@ -34,20 +34,22 @@ class Evidence:
     folds: Sequence[int] = ()
 
     @classmethod
-    def joined(cls, each: Sequence[Evidence]) -> Evidence:
+    def joined(cls, parts: Sequence[Evidence]) -> Evidence:
         """All of them as one, the number of each as the fold of its cases."""
-        predictions = [prediction for one in each for prediction in one.predictions]
+        predictions = [prediction for part in parts for prediction in part.predictions]
         cases, folds = list[Case](), list[int]()
-        for number, one in enumerate(each):
-            cases += one.cases
-            folds += [number] * len(one.cases)
+        for number, part in enumerate(parts):
+            cases += part.cases
+            folds += [number] * len(part.cases)
         return cls(predictions, cases, folds)
 
     def of_part(self, name: str, needs: Collection[str]) -> Evidence:
         """Statements of the cases with these references on a part of a task."""
-        known = [place for place, case in enumerate(self.cases) if set(needs) <= set(case.references)]
-        folds = [self.folds[place] for place in known] if self.folds else ()
-        return Evidence([self.predictions[place].parts[name] for place in known], [self.cases[p] for p in known], folds)
+        indices = [place for place, case in enumerate(self.cases) if set(needs) <= set(case.references)]
+        folds = [self.folds[place] for place in indices] if self.folds else ()
+        return Evidence(
+            [self.predictions[place].parts[name] for place in indices], [self.cases[p] for p in indices], folds
+        )
 
 
 def deciding_part(task: Task, parts: Mapping[Split, Sized]) -> Split | None:
@@ -73,8 +75,8 @@ def fitted(
                far. None: the deciding cases, unless they trained
     by_fold:   cases that each fold has not seen, for sets and intervals by what each fold says
     """
-    task, made = with_calibration(task, deciding, origin)
-    made = {name: replace(one, because=one.because + because) for name, one in made.items()}
+    task, decisions = with_calibration(task, deciding, origin)
+    decisions = {name: replace(one, because=one.because + because) for name, one in decisions.items()}
     task = task if otherwise is None else _filled(task, otherwise)
     exact = callable(conformal)
     if callable(conformal):
@@ -82,11 +84,11 @@ def fitted(
     elif conformal is None:
         conformal = Evidence() if origin == "training" else deciding
     task, sets = with_sets(task, conformal, exact=exact)
-    made |= sets
+    decisions |= sets
     if by_fold is not None:
         task, sets = with_sets_of_folds(task, by_fold)
-        made |= sets
-    return task, made
+        decisions |= sets
+    return task, decisions
 
 
 def with_calibration(task: Task, deciding: Evidence, origin: Origin = "unseen") -> tuple[Task, dict[str, Decision]]:
@@ -95,15 +97,15 @@ def with_calibration(task: Task, deciding: Evidence, origin: Origin = "unseen") 
     Cases that trained decide of the kinds alone that are fitted to such: others would promise too much.
     """
 
-    def found(part: Task, own: Evidence) -> dict[str, Decision]:
+    def found(part: Task, evidence_of_part: Evidence) -> dict[str, Decision]:
         """Settings that the cases of a part decide."""
         if origin == "training" and "train" not in part.tuned_on:
             return {}
-        made = part.fitted(own.predictions, own.cases, origin)
-        part = _with(part, made)
+        decisions = part.fitted(evidence_of_part.predictions, evidence_of_part.cases, origin)
+        part = _with(part, decisions)
         if part.answers is None:
-            return made
-        return {**made, **part.answers.calibrated(part.rows(own.predictions, own.cases))}
+            return decisions
+        return {**decisions, **part.answers.calibrated(part.rows(evidence_of_part.predictions, evidence_of_part.cases))}
 
     return _each(task, deciding, found)
 
@@ -111,9 +113,13 @@ def with_calibration(task: Task, deciding: Evidence, origin: Origin = "unseen") 
 def with_sets(task: Task, evidence: Evidence, *, exact: bool) -> tuple[Task, dict[str, Decision]]:
     """The task with thresholds of sets, intervals and the like; exact: the cases have decided nothing else."""
 
-    def found(part: Task, own: Evidence) -> dict[str, Decision]:
+    def found(part: Task, evidence_of_part: Evidence) -> dict[str, Decision]:
         """The thresholds of a part by its cases."""
-        return part.answers.sets(part.rows(own.predictions, own.cases), exact=exact) if part.answers else {}
+        return (
+            part.answers.sets(part.rows(evidence_of_part.predictions, evidence_of_part.cases), exact=exact)
+            if part.answers
+            else {}
+        )
 
     return _each(task, evidence, found)
 
@@ -121,11 +127,13 @@ def with_sets(task: Task, evidence: Evidence, *, exact: bool) -> tuple[Task, dic
 def with_sets_of_folds(task: Task, evidence: Evidence) -> tuple[Task, dict[str, Decision]]:
     """The task with the scores of folds, each of the cases that it has not seen, for sets of their mean; after sets."""
 
-    def found(part: Task, own: Evidence) -> dict[str, Decision]:
+    def found(part: Task, evidence_of_part: Evidence) -> dict[str, Decision]:
         """The scores of a part, where each fold has cases with its reference."""
-        if part.answers is None or set(own.folds) != set(evidence.folds):
+        if part.answers is None or set(evidence_of_part.folds) != set(evidence.folds):
             return {}
-        return part.answers.sets_of_folds(part.rows(own.predictions, own.cases).of_folds(own.folds))
+        return part.answers.sets_of_folds(
+            part.rows(evidence_of_part.predictions, evidence_of_part.cases).of_folds(evidence_of_part.folds)
+        )
 
     return _each(task, evidence, found)
 
@@ -134,17 +142,19 @@ def _each(
     task: Task, evidence: Evidence, found: Callable[[Task, Evidence], dict[str, Decision]]
 ) -> tuple[Task, dict[str, Decision]]:
     """The task with what is found of each of its parts, by the cases that have the part's reference."""
-    made = dict[str, Decision]()
+    decisions = dict[str, Decision]()
     for name, part in leaves(task).items():
-        own = evidence.of_part(name, part.needs) if name else evidence
-        if own.cases:
-            made |= {of_part(name, key) if name else key: one for key, one in found(part, own).items()}
-    return _with(task, made), made
+        evidence_of_part = evidence.of_part(name, part.needs) if name else evidence
+        if evidence_of_part.cases:
+            decisions |= {
+                of_part(name, key) if name else key: one for key, one in found(part, evidence_of_part).items()
+            }
+    return _with(task, decisions), decisions
 
 
-def _with(task: Task, made: Mapping[str, Decision]) -> Task:
+def _with(task: Task, decisions: Mapping[str, Decision]) -> Task:
     """The task with the values of decisions as its settings."""
-    values = {name.removeprefix("task."): one.value for name, one in made.items()}
+    values = {name.removeprefix("task."): one.value for name, one in decisions.items()}
     return build({"name": task.name, **settings_of(task), **values}) if values else task
 
 
@@ -165,8 +175,8 @@ def aligned(
             continue
         if not name:
             return part.aligned(predictions, theirs, ours)
-        made = part.aligned(*([one.parts[name] for one in many] for many in (predictions, theirs, ours)))
-        predictions = [with_parts(one, {name: own}) for one, own in zip(predictions, made, strict=True)]
+        parameters = part.aligned(*([one.parts[name] for one in many] for many in (predictions, theirs, ours)))
+        predictions = [with_parts(one, {name: own}) for one, own in zip(predictions, parameters, strict=True)]
     return list(predictions)
 
 
@@ -178,8 +188,10 @@ def found_settings(task: Task) -> list[str]:
 
 def _filled(task: Task, before: Task) -> Task:
     """The task with what no case could decide as it was before."""
-    own, past = settings_of(task), settings_of(before)
+    settings, past = settings_of(task), settings_of(before)
     former = {
-        name: past[name] for name in found_settings(before) if own[name] is None and not name.endswith(HOLD_TOGETHER)
+        name: past[name]
+        for name in found_settings(before)
+        if settings[name] is None and not name.endswith(HOLD_TOGETHER)
     }
-    return build({"name": task.name, **own, **former}) if former else task
+    return build({"name": task.name, **settings, **former}) if former else task

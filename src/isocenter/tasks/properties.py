@@ -50,13 +50,13 @@ def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:
 
 def added_results(task: Task) -> AddedResults | None:
     """The results that the answers of a task, or of all its parts, add on request; None where there are none."""
-    each = {name: found for name, part in leaves(task).items() if part.answers and (found := part.answers.added)}
-    if not each:
+    by_part = {name: found for name, part in leaves(task).items() if part.answers and (found := part.answers.added)}
+    if not by_part:
         return None
-    if "" in each:
-        return each[""]
-    masks = {head_of(name, head): least for name, one in each.items() for head, least in one.masks.items()}
-    results = {name: one.result for name, one in each.items() if one.result}
+    if "" in by_part:
+        return by_part[""]
+    masks = {head_of(name, head): least for name, one in by_part.items() for head, least in one.masks.items()}
+    results = {name: one.result for name, one in by_part.items() if one.result}
 
     def result(prediction: Prediction) -> Prediction:
         """The prediction with all boxes and objects of its parts that it takes to miss little."""
@@ -67,13 +67,15 @@ def added_results(task: Task) -> AddedResults | None:
 
 def by_covariates(task: Task) -> Callable[[Prediction, Mapping[str, Any]], Prediction] | None:
     """A result and covariates to the result with the patient's own sets and thresholds; None where no part has them."""
-    each = {name: own for name, part in leaves(task).items() if part.answers and (own := part.answers.by_covariates)}
-    if not each or "" in each:
-        return each.get("")
+    by_part = {name: own for name, part in leaves(task).items() if part.answers and (own := part.answers.by_covariates)}
+    if not by_part or "" in by_part:
+        return by_part.get("")
 
     def result(prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
         """Each part's own result, by what is known of the patient."""
-        return with_parts(prediction, {name: made(prediction.parts[name], covariates) for name, made in each.items()})
+        return with_parts(
+            prediction, {name: made(prediction.parts[name], covariates) for name, made in by_part.items()}
+        )
 
     return result
 
@@ -107,8 +109,8 @@ def states_voxels(head: Head) -> bool:
 
 def mirrored_channels(task: Task) -> Mapping[str, tuple[int, ...] | None]:
     """{head: what each of its channels becomes when left and right change sides}, as `Task.mirrored`."""
-    each = {name: dict.fromkeys(part.heads, part.mirrored) for name, part in leaves(task).items()}
-    return {head_of(name, head): order for name, own in each.items() for head, order in own.items()}
+    by_part = {name: dict.fromkeys(part.heads, part.mirrored) for name, part in leaves(task).items()}
+    return {head_of(name, head): order for name, own in by_part.items() for head, order in own.items()}
 
 
 def fewest_samples(task: Task, cases: Sequence[Case]) -> int:
@@ -145,8 +147,8 @@ def own_outputs(part: str, task: Task, outputs: Mapping[str, Any]) -> dict[str, 
 
 def dense_channels(task: Task) -> int:
     """Numbers for each voxel that are kept of a network, with those of each of several where its task takes them."""
-    each = task.crossed
-    return sum(head.count * (1 + each.get(name, 0)) for name, head in task.heads.items() if head.is_dense)
+    crossed = task.crossed
+    return sum(head.count * (1 + crossed.get(name, 0)) for name, head in task.heads.items() if head.is_dense)
 
 
 def rows_in(outputs: Columns) -> Sequence[Mapping[str, Any]]:

@@ -32,16 +32,18 @@ def task_from(kind: type[Task], settings: Mapping[str, Any], kinds: Sequence[typ
     kinds: what it is made of
     Raises PlanError for a setting that there is not, and for an impossible value.
     """
-    own, each = _parted(settings, [part.name for part in kinds])
-    known = list(settings_in(kind))
-    if unknown := sorted(set(own) - set(known)):
-        remedy = f"Choose one of {', '.join(known)}"
-        if each:
-            remedy = f"Choose {', '.join(known)}, or a setting of {', '.join(each)}, as in {next(iter(each))}.NAME"
+    of_whole, of_parts = _parted(settings, [part.name for part in kinds])
+    names = list(settings_in(kind))
+    if unknown := sorted(set(of_whole) - set(names)):
+        remedy = f"Choose one of {', '.join(names)}"
+        if of_parts:
+            remedy = (
+                f"Choose {', '.join(names)}, or a setting of {', '.join(of_parts)}, as in {next(iter(of_parts))}.NAME"
+            )
         raise PlanError("there is no such setting", f"task.{unknown[0]}", remedy)
-    parts = {part.name: _part_from(part, each[part.name]) for part in kinds}
+    parts = {part.name: _part_from(part, of_parts[part.name]) for part in kinds}
     try:
-        return kind(**values_of(kind, own), **({"parts": parts} if parts else {})).checked()
+        return kind(**values_of(kind, of_whole), **({"parts": parts} if parts else {})).checked()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"impossible settings of {kind.name} ({type(error).__name__}: {error})"
         raise PlanError(problem, "task", "Plan again, or correct it") from error
@@ -49,15 +51,15 @@ def task_from(kind: type[Task], settings: Mapping[str, Any], kinds: Sequence[typ
 
 def settings_of(task: Task) -> dict[str, Any]:
     """Plain values, which fit into JSON and YAML, from which `task_from` makes an equal task."""
-    own = plain_settings(task)
-    return own | {f"{part}{DOT}{name}": one for part, whole in _parts(task).items() for name, one in whole.items()}
+    settings = plain_settings(task)
+    return settings | {f"{part}{DOT}{name}": one for part, whole in _parts(task).items() for name, one in whole.items()}
 
 
 def target_settings(task: Task) -> dict[str, Any]:
     """The settings on which the targets of cases depend: prepared targets are kept by them."""
     plain = plain_settings(task)
-    own = {name: plain[name] for name, one in settings_in(type(task)).items() if one.target}
-    return own | {name: target_settings(part) for name, part in task.parts.items()}
+    chosen = {name: plain[name] for name, one in settings_in(type(task)).items() if one.target}
+    return chosen | {name: target_settings(part) for name, part in task.parts.items()}
 
 
 def compared_by(task: Task) -> list[str]:
@@ -72,10 +74,10 @@ def found_after_training(kind: Kind) -> tuple[str, ...]:
 
 def registered_settings(kind: Kind) -> dict[str, str]:
     """{setting: in words} of what is fixed before training with the primary metric: another value could flatter."""
-    own = {name: one.registered for name, one in _own(kind).items() if one.registered}
+    words_of = {name: one.registered for name, one in _own(kind).items() if one.registered}
     for part, inner in _kinds(kind).items():
-        own |= {f"{part}{DOT}{name}": f"{words} of {part}" for name, words in registered_settings(inner).items()}
-    return own
+        words_of |= {f"{part}{DOT}{name}": f"{words} of {part}" for name, words in registered_settings(inner).items()}
+    return words_of
 
 
 def search_values(kind: Kind) -> dict[str, tuple[Any, ...]]:
@@ -90,22 +92,25 @@ def setting_sentences(kind: Kind) -> dict[str, Sentence]:
 
 def following(kind: Kind, settings: Mapping[str, Any]) -> dict[str, Decision]:
     """The decisions that follow from settings that a person chose, by "task.<setting>"."""
-    made = dict[str, Decision]()
-    for one in _own(kind).values():
-        made |= {} if one.follows is None else one.follows(settings)
+    decisions = dict[str, Decision]()
+    for setting in _own(kind).values():
+        decisions |= {} if setting.follows is None else setting.follows(settings)
     for part, inner in _kinds(kind).items():
-        given = _parted(settings, [part])[1][part]
-        made |= {of_part(part, name): decision for name, decision in following(inner, given).items()}
-    return made
+        of_part_settings = _parted(settings, [part])[1][part]
+        decisions |= {of_part(part, name): decision for name, decision in following(inner, of_part_settings).items()}
+    return decisions
 
 
 def unkept_rules(kind: Kind, decisions: Mapping[str, Decision]) -> list[str]:
     """Sentences on what a person chose in a plan's section "task", and cases were too few to keep."""
-    own = [sentence for one in _own(kind).values() if one.unkept for sentence in one.unkept(decisions)]
+    sentences = [sentence for one in _own(kind).values() if one.unkept for sentence in one.unkept(decisions)]
     for part, inner in _kinds(kind).items():
-        given = _parted(decisions, [part])[1][part]
-        own += [sentence.replace(NOT_KEPT, f" of {part}{NOT_KEPT}", 1) for sentence in unkept_rules(inner, given)]
-    return own
+        of_part_decisions = _parted(decisions, [part])[1][part]
+        sentences += [
+            sentence.replace(NOT_KEPT, f" of {part}{NOT_KEPT}", 1)
+            for sentence in unkept_rules(inner, of_part_decisions)
+        ]
+    return sentences
 
 
 def of_part(part: str, decision: str) -> str:
@@ -143,13 +148,13 @@ def _part_from(kind: type[Task], settings: Mapping[str, Any]) -> Task:
         raise error.stating(where=f"task.{kind.name}{error.where.removeprefix('task')}") from error
 
 
-def _parted(given: Mapping[str, Any], parts: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Part what is given: for the whole, and {part: what is given for it} under the names that the part has for it."""
-    own, each = dict[str, Any](), {part: dict[str, Any]() for part in parts}
-    for name, value in given.items():
+def _parted(values: Mapping[str, Any], parts: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Part values: those of the whole, and {part: its own} under the names that the part has for them."""
+    of_whole, of_parts = dict[str, Any](), {part: dict[str, Any]() for part in parts}
+    for name, value in values.items():
         part, _, inner = name.partition(DOT)
-        if inner and part in each:
-            each[part][inner] = value
+        if inner and part in of_parts:
+            of_parts[part][inner] = value
         else:
-            own[name] = value
-    return own, each
+            of_whole[name] = value
+    return of_whole, of_parts

@@ -88,11 +88,11 @@ def read_checkpoint(
 ) -> tuple[dict[str, Any], Criterion]:
     """Bring module, averages and optimiser to the state in the folder; returns the rest of it, and the criterion."""
     verify(folder)
-    state, kept = read_json(folder / "state.json", STATE_SCHEMA), folder / OBJECTIVES
+    state, folder_of_objectives = read_json(folder / "state.json", STATE_SCHEMA), folder / OBJECTIVES
     try:
         module.load_state_dict(read_tensors(folder / "module.safetensors"))
         averaged.load_state_dict(read_tensors(folder / "weights.safetensors"))
-        criterion = criterion.restored(read_tensors(kept) if kept.is_file() else {})
+        criterion = criterion.restored(read_tensors(folder_of_objectives) if folder_of_objectives.is_file() else {})
         _unflatten(optimiser, read_tensors(folder / "optimiser.safetensors"))
     except (KeyError, RuntimeError) as error:
         raise IntegrityError(

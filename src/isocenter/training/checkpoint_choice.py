@@ -50,15 +50,17 @@ class Validation:
     patients: Sequence[str]
 
 
-def joined_numbers(each: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def joined_numbers(numbers: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """{name: (cases, ...)} of the numbers of cases, in their order; zeros where some lack a name, as of a part's.
 
     So all have as many rows, and cases can be drawn again; a task of parts marks the rows that are none.
     """
-    counts = [max(map(len, own.values()), default=0) for own in each]
-    blank = {name: torch.zeros_like(value[:1]) for own in each for name, value in own.items()}
+    counts = [max(map(len, own.values()), default=0) for own in numbers]
+    blank = {name: torch.zeros_like(value[:1]) for own in numbers for name, value in own.items()}
     return {
-        name: torch.cat([own.get(name, zero.expand(n, *zero.shape[1:])) for own, n in zip(each, counts, strict=True)])
+        name: torch.cat(
+            [own.get(name, zero.expand(n, *zero.shape[1:])) for own, n in zip(numbers, counts, strict=True)]
+        )
         for name, zero in blank.items()
     }
 
@@ -83,14 +85,15 @@ def share_better(
     people, owner = np.unique(np.asarray(patients), return_inverse=True)
     if counts != {len(owner)} or len(people) < fewest_cases(tried):
         return 0.0
-    rng, own = np.random.default_rng(seed), [np.flatnonzero(owner == person) for person in range(len(people))]
+    rng, cases_of = np.random.default_rng(seed), [np.flatnonzero(owner == person) for person in range(len(people))]
     better, draws = 0, draws_for(tried)
     for _ in range(draws):
-        drawn = torch.from_numpy(
-            np.concatenate([own[person] for person in rng.integers(len(people), size=len(people))])
+        draws_of_cases = torch.from_numpy(
+            np.concatenate([cases_of[person] for person in rng.integers(len(people), size=len(people))])
         )
         before, after = (
-            task.selection({name: values[drawn] for name, values in numbers.items()}) for numbers in (earlier, last)
+            task.selection({name: values[draws_of_cases] for name, values in numbers.items()})
+            for numbers in (earlier, last)
         )
         better += before > after
     return better / draws

@@ -33,8 +33,8 @@ class Collapse:
 
     def rank_of(self, features: Tensor, step: int) -> float:
         """The effective rank of the features of a look; IsocenterError after the last of several that are too low."""
-        known = np.asarray(features, dtype=np.float64)
-        rank, most = effective_rank(known), possible_rank(known)
+        values = np.asarray(features, dtype=np.float64)
+        rank, most = effective_rank(values), possible_rank(values)
         # Features without any number are all the same.
         self.low = self.low + 1 if not rank >= LEAST_SHARE * most else 0
         if self.low >= LOOKS:

@@ -53,14 +53,14 @@ def _refit(session: Session, module: Module) -> None:
     protected = Protected.of(CONSTRAINT, cases)
     assert protected is not None  # noqa: S101 - the method has groups
     # How cases were drawn is taken out of probabilities: what they state of an output of zeros.
-    stated = torch.as_tensor(np.asarray(task.probabilities({head: np.zeros(len(layer.bias))})[head]))
-    shift = stated.log() if classes else stated.logit()
+    usual = torch.as_tensor(np.asarray(task.probabilities({head: np.zeros(len(layer.bias))})[head]))
+    shift = usual.log() if classes else usual.logit()
     with torch.no_grad():
         weights = torch.cat([layer.weight, layer.bias[:, None]], dim=1).cpu()
-    made = reduced(inputs, weights, Answered.of(truth, protected.groups, classes=classes), shift)
+    refitted = reduced(inputs, weights, Answered.of(truth, protected.groups, classes=classes), shift)
     with torch.no_grad():
-        layer.weight.copy_(made[:, :-1])
-        layer.bias.copy_(made[:, -1])
+        layer.weight.copy_(refitted[:, :-1])
+        layer.bias.copy_(refitted[:, -1])
 
 
 def _inputs(session: Session, module: Module, head: str) -> Tensor:
@@ -68,13 +68,15 @@ def _inputs(session: Session, module: Module, head: str) -> Tensor:
     device, at = session.fabric.device, networks.family_of(session.settings.network.name).features
     inference, merge = session.settings.inference, session.settings.task.merge
     how: Any = {"overlap": inference.overlap, "batch": 4, "merge": merge}
-    seen: list[Tensor] = []
+    inputs: list[Tensor] = []
 
-    def run(*given: np.ndarray) -> dict[str, np.ndarray]:
+    def run(*images: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs of windows, whose inputs of the last layer are kept."""
         with torch.inference_mode():
-            features = networks.features(module, *(torch.from_numpy(one).to(device) for one in given), at=at, last=True)
-        seen.append(features.inputs[head].float().cpu())
+            features = networks.features(
+                module, *(torch.from_numpy(one).to(device) for one in images), at=at, last=True
+            )
+        inputs.append(features.inputs[head].float().cpu())
         return {name: output.float().cpu().numpy() for name, output in features.outputs.items()}
 
     rows = []
@@ -82,8 +84,8 @@ def _inputs(session: Session, module: Module, head: str) -> Tensor:
         image = case.seen(tuple(slice(0, size) for size in case.shape))
         for _ in slide(with_covariates(run, case.context), image, inference.patch, **how):
             pass
-        rows.append(torch.cat(seen).mean(dim=0))
-        seen.clear()
+        rows.append(torch.cat(inputs).mean(dim=0))
+        inputs.clear()
     return torch.stack(rows)
 
 
@@ -108,16 +110,16 @@ class Answered:
     def of(cls, truth: Floats, groups: NDArray[np.intp], *, classes: bool) -> Answered:
         """truth: (cases, questions), NaN where it is not known; groups: (cases,)"""
         cases, questions = np.nonzero(np.isfinite(truth))
-        known = truth[cases, questions].astype(np.intp)
-        names, cells = np.unique(np.stack([questions, known, groups[cases]]), axis=1, return_inverse=True)
+        truths = truth[cases, questions].astype(np.intp)
+        names, cells = np.unique(np.stack([questions, truths, groups[cases]]), axis=1, return_inverse=True)
         strata = np.unique(names[:2], axis=1, return_inverse=True)[1].reshape(-1)
-        return cls(cases, questions, known, cells.reshape(-1), strata, classes)
+        return cls(cases, questions, truths, cells.reshape(-1), strata, classes)
 
     def costs(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """(answers,) what it costs a fit to call each right, and to call it wrong."""
         if not self.classes:
-            own = logits[self.cases, self.questions] * torch.as_tensor(2 * self.truth - 1)
-            return torch.nn.functional.softplus(-own), torch.nn.functional.softplus(own)
+            margins = logits[self.cases, self.questions] * torch.as_tensor(2 * self.truth - 1)
+            return torch.nn.functional.softplus(-margins), torch.nn.functional.softplus(margins)
         logs = torch.log_softmax(logits[self.cases], dim=1)
         right = logs[np.arange(len(self.truth)), self.truth]
         return -right, (right - logs.sum(dim=1)) / (logits.shape[1] - 1)
@@ -125,15 +127,15 @@ class Answered:
     def apart(self, logits: Tensor) -> Floats:
         """(cells,) how much more often calls are right in a group than among all with the same truth."""
         called = logits.argmax(dim=1)[self.cases] if self.classes else logits[self.cases, self.questions] > 0
-        right, whole = called.numpy() == self.truth, self.strata[self.cells]
-        shares = [np.bincount(one, right) / np.bincount(one) for one in (self.cells, whole)]
+        right, strata = called.numpy() == self.truth, self.strata[self.cells]
+        shares = [np.bincount(one, right) / np.bincount(one) for one in (self.cells, strata)]
         return shares[0] - shares[1][self.strata]
 
     def worth(self, prices: Floats) -> Floats:
         """(answers,) what it is worth to call each right, at the price of each cell; below 0 to call it wrong."""
-        whole = self.strata[self.cells]
-        by_stratum = np.bincount(self.strata, prices) / np.bincount(whole)
-        return 1 - len(self.cells) * ((prices / np.bincount(self.cells))[self.cells] - by_stratum[whole])
+        strata = self.strata[self.cells]
+        by_stratum = np.bincount(self.strata, prices) / np.bincount(strata)
+        return 1 - len(self.cells) * ((prices / np.bincount(self.cells))[self.cells] - by_stratum[strata])
 
 
 def reduced(inputs: Tensor, weights: Tensor, answered: Answered, shift: Tensor) -> Tensor:
@@ -157,17 +159,17 @@ def reduced(inputs: Tensor, weights: Tensor, answered: Answered, shift: Tensor) 
 
 def _fitted(columns: Tensor, about: Tensor, start: Tensor, answered: Answered, worth: Floats, shift: Tensor) -> Tensor:
     """The weights of least cost, with half the squared distance from `about` as one more case has it."""
-    own = start.clone().requires_grad_(True)
-    optimiser = torch.optim.LBFGS([own], max_iter=STEPS, line_search_fn="strong_wolfe")
+    weights = start.clone().requires_grad_(True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=STEPS, line_search_fn="strong_wolfe")
     gains = torch.as_tensor(worth)
 
     def cost() -> Tensor:
         """The mean cost of the calls, with its gradient."""
         optimiser.zero_grad()
-        right, wrong = answered.costs(columns @ own.T + shift)
-        each = (gains.clamp(min=0) * right + (-gains).clamp(min=0) * wrong).sum() + ((own - about) ** 2).sum() / 2
-        (total := each / len(gains)).backward()
+        right, wrong = answered.costs(columns @ weights.T + shift)
+        costs = (gains.clamp(min=0) * right + (-gains).clamp(min=0) * wrong).sum() + ((weights - about) ** 2).sum() / 2
+        (total := costs / len(gains)).backward()
         return total
 
     optimiser.step(cost)
-    return own.detach()
+    return weights.detach()

@@ -79,16 +79,16 @@ def fit_covariate_model(
 
 def _fitted(task: Task, context: Context, train: Sequence[Case]) -> CovariateModel | None:
     """The parts of a task that is made of tasks each by the cases that have its references; None where it has none."""
-    made = dict[str, CovariateModel]()
+    models = dict[str, CovariateModel]()
     for name, part in leaves(task).items():
-        known = [case for case in train if part.needs <= set(case.references)]
-        if not known:
+        cases = [case for case in train if part.needs <= set(case.references)]
+        if not cases:
             return None
-        made[name] = (_sparse if len(context) >= MANY_ENTRIES else _ridge)(part, context, known)
-    if "" in made:
-        return made[""]
-    weights = {head_of(name, key): own for name, one in made.items() for key, own in one.weights.items()}
-    return CovariateModel(task, context, weights, "; ".join(f"{name}: {one.how}" for name, one in made.items()))
+        models[name] = (_sparse if len(context) >= MANY_ENTRIES else _ridge)(part, context, cases)
+    if "" in models:
+        return models[""]
+    weights = {head_of(name, key): own for name, one in models.items() for key, own in one.weights.items()}
+    return CovariateModel(task, context, weights, "; ".join(f"{name}: {one.how}" for name, one in models.items()))
 
 
 def _given(task: Task, context: Context, train: Sequence[Case]) -> tuple[torch.Tensor, torch.Tensor, dict[str, int]]:
@@ -157,9 +157,9 @@ def sparse(columns: Tensor, outputs: int, cost: Cost, patients: Sequence[str], *
     for held_out in inner_folds(patients, seed):
         others = [n for n in every if n not in held_out]
         weights = start
-        for place, strength in enumerate(strengths):
+        for index, strength in enumerate(strengths):
             weights = sparse_weights(columns, outputs, cost, others, float(strength), weights)
-            costs[place] += float(cost(_answers(columns[list(held_out)], weights), list(held_out))) * len(held_out)
+            costs[index] += float(cost(_answers(columns[list(held_out)], weights), list(held_out))) * len(held_out)
     costs[~np.isfinite(costs)] = np.inf  # a fold without any event, say
     best, weights = int(np.argmin(costs)), start
     for strength in strengths[: best + 1]:
@@ -191,16 +191,16 @@ def sparse_weights(
     strength: of the penalty; inf for intercepts only
     start:    where to start, such as the weights of a stronger penalty
     """
-    seen = columns[list(rows)]
+    chosen = columns[list(rows)]
     now = torch.zeros(1 + columns.shape[1], outputs, dtype=columns.dtype) if start is None else start
     ahead, momentum, step = now, 1.0, 1.0
     for _ in range(ITERATIONS):
-        value, slope = _slope(seen, cost, rows, ahead)
+        value, slope = _slope(chosen, cost, rows, ahead)
         while True:
             after = _shrunk(ahead - step * slope, step, strength)
             moved = after - ahead
             bound = value + float((slope * moved).sum()) + float(moved.square().sum()) / (2 * step)
-            if float(cost(_answers(seen, after), rows)) <= bound + 1e-12 or step < 1e-12:
+            if float(cost(_answers(chosen, after), rows)) <= bound + 1e-12 or step < 1e-12:
                 break
             step /= 2
         if float(((ahead - after) * (after - now)).sum()) > 0:  # momentum leads astray: restart it

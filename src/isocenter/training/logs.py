@@ -52,14 +52,14 @@ def opened_logs(
     with ExitStack() as stack:
         opened: list[Log] = []
         for make in LOGS if writes else ():
-            if (made := make(out, first, further)) is not None:
-                stack.callback(made.close)
-                opened.append(made)
+            if (opened_log := make(out, first, further)) is not None:
+                stack.callback(opened_log.close)
+                opened.append(opened_log)
 
         def report(moment: Moment) -> None:
             """Write a moment into all logs."""
-            for each in opened:
-                each.add(moment)
+            for opened_log_of in opened:
+                opened_log_of.add(moment)
             watch(moment)
 
         yield report
@@ -70,11 +70,11 @@ class CsvLog:
 
     def __init__(self, out: Path, first: int, further: Sequence[str] = ()) -> None:
         path, self.columns = out / "log.csv", (*COLUMNS, *further)
-        kept = _rows_up_to(path, first)
+        earlier_rows = _rows_up_to(path, first)
         # A kill, or a full disk, in between leaves the log of the earlier sessions as it was.
-        with written(path, overwrite=True) as whole, whole.open("w", newline="", encoding="utf-8") as file:
+        with written(path, overwrite=True) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = CsvWriter(file, self.columns)
-            for row in kept:
+            for row in earlier_rows:
                 writer.add(row[name] for name in self.columns)
         self.file = path.open("a", newline="", encoding="utf-8")
         self.writer = CsvWriter(self.file, None)
@@ -132,14 +132,14 @@ class MlflowLog:
 
     def _connect(self, client: Any, out: Path) -> None:
         self.client = client
-        place = out / MLFLOW_RUN
-        if place.is_file():
-            self.run = place.read_text(encoding="utf-8").strip()
+        marker = out / MLFLOW_RUN
+        if marker.is_file():
+            self.run = marker.read_text(encoding="utf-8").strip()
             return
-        known = client.get_experiment_by_name(EXPERIMENT)
-        number = known.experiment_id if known else client.create_experiment(EXPERIMENT)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        number = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
         self.run = client.create_run(number, run_name=out.name).info.run_id
-        place.write_text(self.run, encoding="utf-8")
+        marker.write_text(self.run, encoding="utf-8")
 
     def _try(self, call: Callable[[], object]) -> None:
         if self.is_broken:

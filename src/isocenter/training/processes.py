@@ -43,8 +43,8 @@ class Ranks:
             more = -(-batch // self.count) * self.count
             problem = f"{batch} samples a step cannot be shared evenly by {self.count} processes"
             raise PlanError(problem, "training.batch", f"Give --set training.batch={more}, or another number")
-        each = batch // self.count
-        return range(self.rank * each, (self.rank + 1) * each)
+        share = batch // self.count
+        return range(self.rank * share, (self.rank + 1) * share)
 
     def agreed(self, value: T) -> T:
         """The value that the leading process has."""
@@ -67,12 +67,12 @@ class Ranks:
         """A weight whose gradient is parted evenly: every process has the whole of it, and gradients are added."""
         if self.count == 1:
             return weight
-        own = weight / self.count
-        return own + (weight - own).detach()
+        share = weight / self.count
+        return share + (weight - share).detach()
 
-    def own(self, whole: Tensor) -> Tensor:
+    def own(self, batch: Tensor) -> Tensor:
         """The part of a batch that this process computes."""
-        return whole.chunk(self.count)[self.rank]
+        return batch.chunk(self.count)[self.rank]
 
 
 SINGLE_PROCESS = Ranks()

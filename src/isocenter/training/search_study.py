@@ -108,16 +108,16 @@ class Study:
         count = len(self._study.get_trials(deepcopy=False))
         seed = (self._seed * 10_007 + count) % 2**32
         self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=AT_RANDOM)
-        given = self._study.ask(self._distributions)
-        return Trial(given, self._choices(given.params))
+        trial = self._study.ask(self._distributions)
+        return Trial(trial, self._choices(trial.params))
 
     def finish(self, trial: Trial, state: str, value: float | None = None, facts: Mapping[str, Any] = {}) -> None:
         """A trial is over."""
         states = self._optuna.trial.TrialState
         for name, fact in facts.items():
             trial.given.set_user_attr(name, fact)
-        known = {COMPLETE: states.COMPLETE, PRUNED: states.PRUNED, IMPOSSIBLE: states.FAIL}
-        self._study.tell(trial.given.number, value if state == COMPLETE else None, state=known[state])
+        state_of = {COMPLETE: states.COMPLETE, PRUNED: states.PRUNED, IMPOSSIBLE: states.FAIL}
+        self._study.tell(trial.given.number, value if state == COMPLETE else None, state=state_of[state])
 
     @property
     def _distributions(self) -> dict[str, Any]:
@@ -153,9 +153,9 @@ class Trial:
 
         Never the first, which is the plan as it stands.
         """
-        place = GRAIN * round(100 / GRAIN * progress)
-        if place not in self.given.storage.get_trial(self.given._trial_id).intermediate_values:
-            self.given.report(value, place)
+        step = GRAIN * round(100 / GRAIN * progress)
+        if step not in self.given.storage.get_trial(self.given._trial_id).intermediate_values:
+            self.given.report(value, step)
         return self.number > 0 and NOT_BEFORE <= progress < 1 and bool(self.given.should_prune())
 
 

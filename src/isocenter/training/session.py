@@ -119,18 +119,18 @@ class Session:
         is_resumed = ranks.agreed(last_checkpoint(out).is_dir())
         is_drawn_back = needs_of(settings.terms.values()).start
         fresh = {name: weight.detach().clone() for name, weight in module.named_parameters() if is_drawn_back}
-        made = Loaded("") if is_resumed else initialise(module, settings, start)
-        if made.words:
-            log.info("began from %s", made.words)
+        loaded = Loaded("") if is_resumed else initialise(module, settings, start)
+        if loaded.words:
+            log.info("began from %s", loaded.words)
         averaged = copy.deepcopy(module.to(fabric.device)).requires_grad_(False)
         criterion = Criterion.of(settings, train_cases, averaged, fabric.device, ranks, taken_over(fresh, averaged))
         moving = Moving()
         if sources_of(settings, start):
-            moving = Moving.of(settings.transfer, made.rows or read_origins(out), parts_of_network(settings))
+            moving = Moving.of(settings.transfer, loaded.rows or read_origins(out), parts_of_network(settings))
             moving.applied(module)
             moving.measure_no_statistics(averaged)
-            if made.rows and ranks.leads:
-                write_transfer(out, made, module, moving, settings.transfer)
+            if loaded.rows and ranks.leads:
+                write_transfer(out, loaded, module, moving, settings.transfer)
             record = {**record, **source_terms(out)}
         return cls(
             settings,
@@ -145,7 +145,7 @@ class Session:
             criterion,
             make_optimiser(module, settings.training, criterion.learnt, moving.pace),
             loader_of(settings, train_cases, ranks, unlabelled),
-            made.words,
+            loaded.words,
             is_resumed,
             moving,
         )
@@ -179,14 +179,14 @@ class Session:
         """Take a number of samples a step from now on; as planned where None."""
         if samples is not None:
             self.settings = replace(self.settings, training=replace(self.settings.training, batch=samples))
-            given = () if self.loader.unlabelled is None else self.loader.unlabelled.cases
-            self.loader = loader_of(self.settings, self.train_cases, self.ranks, given)
+            unlabelled = () if self.loader.unlabelled is None else self.loader.unlabelled.cases
+            self.loader = loader_of(self.settings, self.train_cases, self.ranks, unlabelled)
 
     def restored(self) -> State:
         """Everything as it was at the last checkpoint."""
         last = last_checkpoint(self.out)
-        given = (self.module, self.averaged, self.optimiser, self.criterion)
-        recorded, self.criterion = read_checkpoint(last, *given)
+        parts = (self.module, self.averaged, self.optimiser, self.criterion)
+        recorded, self.criterion = read_checkpoint(last, *parts)
         state = State.of(recorded, str(last))
         self.take_batches_of(state.batch)
         self.loader.costs.known = [(int(step), int(case), float(loss)) for step, case, loss in recorded["costs"]]
@@ -244,9 +244,9 @@ class Session:
         for case in (one.in_memory for one in cases):
             image = case.seen(tuple(slice(0, size) for size in case.shape))
             sums: dict[str, Tensor] = {}
-            seen = with_covariates(run, case.context)
+            with_numbers = with_covariates(run, case.context)
             for region, arrays in slide(
-                seen, image, inference.patch, overlap=inference.overlap, batch=4, merge=task.merge
+                with_numbers, image, inference.patch, overlap=inference.overlap, batch=4, merge=task.merge
             ):
                 outputs = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
                 if task.sees_images:
@@ -269,17 +269,17 @@ class Session:
         settings = replace(self.settings, training=replace(chosen, batch=batch))
         loader = loader_of(settings, cases, SINGLE_PROCESS)
         averaged.eval()
-        device, seen = torch.device(self.fabric.device), list[int]()
+        device, cases_seen = torch.device(self.fabric.device), list[int]()
         measured = list[dict[str, Any]]()
         with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
             torch.manual_seed(chosen.seed)
             # Every case in whole rounds, and enough of them for a rank.
             for number in range(-(-len(cases) * -(-MEASURED // len(cases)) // batch)):
-                drawn = loader.of_step(number)
-                measured.append(criterion.measured(averaged, drawn, compute))
-                seen += drawn.cases
+                step_batch = loader.of_step(number)
+                measured.append(criterion.measured(averaged, step_batch, compute))
+                cases_seen += step_batch.cases
         numbers = {name: torch.cat([one[name] for one in measured]) for name in measured[0]}
-        owners = torch.tensor(seen)
+        owners = torch.tensor(cases_seen)
         means = [
             {MINUS_LOSS: -numbers[LOSS][owners == n].mean()[None]} for n in range(len(cases)) if (owners == n).any()
         ]
@@ -290,14 +290,14 @@ class Session:
         """Write all from which the training goes on."""
         if not self.ranks.leads:
             return
-        kept = {**state.record(clock), "costs": [] if self._costs is None else self._costs.known}
+        content = {**state.record(clock), "costs": [] if self._costs is None else self._costs.known}
         write_checkpoint(
             last_checkpoint(self.out),
             self.recorded(step=state.step),
             self.averaged.state_dict(),
             module=self.module,
             optimiser=self.optimiser,
-            state=kept,
+            state=content,
             objectives=self.criterion.state,
         )
 
@@ -306,8 +306,8 @@ class Session:
         parts = self.criterion.parts
         terms = parts[JUDGE].items() if JUDGE in parts else ()
         learnt = {name: value.detach().cpu().tolist() for name, value in terms}
-        record, own = {**self.record, **facts, **({"terms": learnt} if learnt else {})}, self.settings
-        return model_settings(own.task, own.preprocessing, own.inference, own.architecture, record)
+        record, chosen = {**self.record, **facts, **({"terms": learnt} if learnt else {})}, self.settings
+        return model_settings(chosen.task, chosen.preprocessing, chosen.inference, chosen.architecture, record)
 
     @property
     def _costs(self) -> Costs | None:
@@ -333,7 +333,7 @@ def loader_of(
     """The batches of a training, of which this process makes its part."""
     chosen = settings.training
     protected = Protected.of(chosen.fairness, cases)
-    own: dict[str, Any] = {
+    options: dict[str, Any] = {
         "pinned": chosen.device.startswith("cuda"),
         "images": images_of(settings.preprocessing.channels),
         "left_out": chosen.modality_dropout,
@@ -344,7 +344,7 @@ def loader_of(
     if unlabelled:
         batch, stream = settings.objectives.unlabelled_batch or chosen.batch, generator(chosen.seed, 0, 0, UNLABELLED)
         seed = int(stream.integers(2**63))
-        others = Loader(unlabelled, chosen.patch, batch, 0.0, seed, part=ranks.part(batch), **own)
+        others = Loader(unlabelled, chosen.patch, batch, 0.0, seed, part=ranks.part(batch), **options)
     return Loader(
         cases,
         chosen.patch,
@@ -356,7 +356,7 @@ def loader_of(
         drawn=None if protected is None else protected.drawn,
         unlabelled=others,
         shows=shown,
-        **own,
+        **options,
     )
 
 
@@ -364,9 +364,9 @@ def fabric_of(chosen: Training, ranks: Ranks) -> Any:
     """Devices through Lightning Fabric, whose own remarks the plan has already made."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     here, (kind, _, number) = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), chosen.device.partition(":")
-    if ranks != SINGLE_PROCESS and kind == "cuda" and here > (there := torch.cuda.device_count()):
-        problem = f"{here} processes on a machine with {counted(there, 'GPU')}, of which each needs one"
-        raise ResourceError(problem, "torchrun", f"Give --nproc_per_node {there}, or train with --device cpu")
+    if ranks != SINGLE_PROCESS and kind == "cuda" and here > (devices := torch.cuda.device_count()):
+        problem = f"{here} processes on a machine with {counted(devices, 'GPU')}, of which each needs one"
+        raise ResourceError(problem, "torchrun", f"Give --nproc_per_node {devices}, or train with --device cpu")
     # The processes of one machine share its cores.
     torch.set_num_threads(max(1, chosen.threads // here))
     if chosen.deterministic:  # without it cuBLAS may add in another order each time

@@ -288,11 +288,11 @@ class State:
     def of(cls, record: Mapping[str, Any], where: str) -> State:
         """The inverse of `record`. Raises IntegrityError for what is no state."""
         try:
-            kept = {name: record[name] for name in PLAIN}
+            plain = {name: record[name] for name in PLAIN}
             best = -math.inf if record["best"] is None else float(record["best"])
             speed = None if record["speed"] is None else Speed(**record["speed"])
             work = None if record["work"] is None else Work(**record["work"])
             share = None if record["share"] is None else Share(**record["share"])
-            return cls(**kept, best=best, speed=speed, pace=Pace(**record["pace"]), work=work, share=share)
+            return cls(**plain, best=best, speed=speed, pace=Pace(**record["pace"]), work=work, share=share)
         except (KeyError, TypeError) as error:
             raise IntegrityError(f"is not a training state ({error})", where, "Train again") from error

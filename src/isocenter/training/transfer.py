@@ -56,13 +56,13 @@ def initialise(module: Module, settings: Settings, start: Path | None) -> Loaded
     start: a model's weights, which come after the plan's
     Raises PlanError where too little of them fits: the run would start from next to nothing and not say so.
     """
-    made, sources = Loaded(""), sources_of(settings, start)
+    loaded, sources = Loaded(""), sources_of(settings, start)
     groups = parts_of_network(settings).groups if sources else {}
     network = settings.network
     for source in sources:
-        given = (source, network.inflation, groups, settings.transfer.minimum)
-        made = made.and_then(networks.pretrained(module, network.name, network.size, *given))
-    return made
+        options = (source, network.inflation, groups, settings.transfer.minimum)
+        loaded = loaded.and_then(networks.pretrained(module, network.name, network.size, *options))
+    return loaded
 
 
 @dataclass(frozen=True)
@@ -126,17 +126,17 @@ class Moving:
         return [part for part in parts if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
 
 
-def write_transfer(out: Path, made: Loaded, module: Module, moving: Moving, chosen: Transfer) -> None:
+def write_transfer(out: Path, loaded: Loaded, module: Module, moving: Moving, chosen: Transfer) -> None:
     """Write what became of each tensor of the network, and whether training moves it.
 
     module: to which `moving` was applied
     """
-    moved, layout = {plain_name(name) for name, one in module.named_parameters() if one.requires_grad}, made.layout
-    moved |= {row.name for row in made.rows} - moving.still
-    rows = [asdict(replace(row, trained=row.name in moved)) for row in made.rows]
+    moved, layout = {plain_name(name) for name, one in module.named_parameters() if one.requires_grad}, loaded.layout
+    moved |= {row.name for row in loaded.rows} - moving.still
+    rows = [asdict(replace(row, trained=row.name in moved)) for row in loaded.rows]
     terms = {"source": terms_of(layout)} if layout else {}
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / TRANSFER, TRANSFER_SCHEMA, {"rows": rows, "words": made.words, "mode": chosen.mode, **terms})
+    write_json(out / TRANSFER, TRANSFER_SCHEMA, {"rows": rows, "words": loaded.words, "mode": chosen.mode, **terms})
 
 
 def terms_of(layout: Layout) -> dict[str, str]:
@@ -148,8 +148,8 @@ def source_terms(out: Path) -> dict[str, Any]:
     """The same, for the record of a model that starts so, as a training has written it; empty without a source."""
     if not (out / TRANSFER).is_file():
         return {}
-    known = read_json(out / TRANSFER, TRANSFER_SCHEMA).get("source")
-    return {"weights_source": known} if known else {}
+    source = read_json(out / TRANSFER, TRANSFER_SCHEMA).get("source")
+    return {"weights_source": source} if source else {}
 
 
 def read_origins(out: Path) -> tuple[TensorOrigin, ...]:

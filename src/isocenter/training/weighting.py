@@ -71,8 +71,8 @@ class MemberOutputs:
 
     def cost(self, shares: Sequence[float], chosen: Indices) -> float:
         """The loss of these cases, for the mean of the members by these shares."""
-        each = [{head: one[chosen] for head, one in member.items()} for member in self.of_members]
-        mean = self.task.average(each, tuple(shares))
+        chosen_outputs = [{head: one[chosen] for head, one in member.items()} for member in self.of_members]
+        mean = self.task.average(chosen_outputs, tuple(shares))
         outputs = {head: torch.from_numpy(np.ascontiguousarray(one)) for head, one in mean.items()}
         with torch.no_grad():
             return float(self.judge(outputs, _chosen(self.targets, chosen)))
@@ -136,8 +136,8 @@ def member_weights(outputs: MemberOutputs, *, seed: int) -> MemberWeights:
 def dealt(patients: Sequence[str], seed: int) -> Indices:
     """(cases,) the part of each case; all cases of a patient lie in one."""
     people, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    drawn = generator(seed, 0, len(people), PART_DRAW).permutation(len(people))
-    return np.asarray((drawn % PARTS)[owner])
+    order = generator(seed, 0, len(people), PART_DRAW).permutation(len(people))
+    return np.asarray((order % PARTS)[owner])
 
 
 def fitted(outputs: MemberOutputs, chosen: Indices) -> tuple[float, ...]:
@@ -226,8 +226,8 @@ def placed(case: Prepared, size: Sequence[int] | None) -> Region:
     """The window of a case: about the middle of its structures, of the image where it has none."""
     if size is None:
         return tuple(slice(0, n) for n in case.shape)
-    known = [one for one in case.positions if len(one)]
-    middle = np.median(np.concatenate(known), axis=0) if known else np.asarray(case.shape) / 2
+    positions = [one for one in case.positions if len(one)]
+    middle = np.median(np.concatenate(positions), axis=0) if positions else np.asarray(case.shape) / 2
     room = np.asarray(case.shape) - np.asarray(size)
     start = np.clip((middle - np.asarray(size) / 2).astype(int), 0, room)
     return tuple(slice(int(s), int(s) + n) for s, n in zip(start, size, strict=True))
@@ -242,6 +242,6 @@ def outputs_of(network: Network, image: Array, task: Task, inference: Inference)
             if not region:
                 outputs[head] = np.asarray(array)
                 continue
-            whole = outputs.setdefault(head, np.zeros((len(array), *image.shape[1:]), dtype=np.float32))
-            whole[(slice(None), *region)] = array
+            array_of_case = outputs.setdefault(head, np.zeros((len(array), *image.shape[1:]), dtype=np.float32))
+            array_of_case[(slice(None), *region)] = array
     return outputs

@@ -51,6 +51,7 @@ from isocenter.transforms.augment_spatial import (
 )
 from isocenter.transforms.draws import Draws, child
 from isocenter.transforms.mirroring import check_flips
+from isocenter.values import Sentence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,31 +135,65 @@ class Augmentation:
     quarter_turns: pictures without an up, turned by any number of quarter turns in the plane of the first two axes
     """
 
-    rotation: Strength = 15.0
-    scale: Annotated[float, Ge(0), Lt(1)] = 0.15
-    shift: Share = 0.0
-    elastic: Share = 0.0
-    flips: tuple[Axis, ...] = ()
-    probability: Share = 0.3
-    contrast: Strength = 0.25
-    brightness: Strength = 0.15
-    gamma: Strength = 0.4
-    noise: Strength = 0.1
-    blur: Strength = 0.0
-    low_resolution: Strength = 0.0
-    bias_field: Strength = 0.0
-    motion: Strength = 0.0
-    ghosting: Share = 0.0
-    spikes: Strength = 0.0
-    dose_noise: Strength = 0.0
-    metal: Strength = 0.0
-    cutout: Share = 0.0
-    mixup: Strength = 0.0
-    cutmix: Strength = 0.0
-    left_right: Axis | None = None
-    quarter_turns: bool = False
-    accidents: Share = 0.1
-    marks: Share = 0.0
+    rotation: Annotated[Strength, Sentence("Images are turned by up to {value} degrees", "Images are not turned")] = (
+        15.0
+    )
+    scale: Annotated[float, Ge(0), Lt(1), Sentence("They are scaled by up to {percent}", "They are not scaled")] = 0.15
+    shift: Annotated[Share, Sentence("They are shifted by up to {percent} of the patch", "They are not shifted")] = 0.0
+    elastic: Annotated[Share, Sentence("Images are bent by {percent} of the patch (standard deviation)")] = 0.0
+    flips: Annotated[
+        tuple[Axis, ...], Sentence("They are mirrored along axes {value}", "They are not mirrored", always=True)
+    ] = ()
+    probability: Annotated[Share, Sentence("Each of the following changes is applied to {percent} of the samples")] = (
+        0.3
+    )
+    contrast: Annotated[Strength, Sentence("Contrast changes by up to {percent}")] = 0.25
+    brightness: Annotated[Strength, Sentence("Brightness moves by up to {value} standard deviations of the image")] = (
+        0.15
+    )
+    gamma: Annotated[Strength, Sentence("The exponent of the grey scale reaches 1 + {value} and its inverse")] = 0.4
+    noise: Annotated[
+        Strength, Sentence("Noise has a standard deviation of up to {value}, in deviations of the image")
+    ] = 0.1
+    blur: Annotated[Strength, Sentence("Images are blurred by a Gaussian of up to {value} voxels")] = 0.0
+    low_resolution: Annotated[Strength, Sentence("Voxels become up to {percent} longer")] = 0.0
+    bias_field: Annotated[
+        Strength, Sentence("Sensitivity varies over the image by up to {value} (deviation of its logarithm)")
+    ] = 0.0
+    motion: Annotated[
+        Strength, Sentence("Motion turns by up to {value} degrees and shifts by up to {value} voxels")
+    ] = 0.0
+    ghosting: Annotated[Share, Sentence("Ghosts weaken every n-th line of k-space by up to {percent}")] = 0.0
+    spikes: Annotated[Strength, Sentence("Stripes of spikes are up to {value} deviations of the image high")] = 0.0
+    dose_noise: Annotated[
+        Strength, Sentence("Low-dose noise has a standard deviation of up to {value}, in those of the image")
+    ] = 0.0
+    metal: Annotated[Strength, Sentence("Streaks of metal are up to {value} deviations of the image high")] = 0.0
+    cutout: Annotated[Share, Sentence("A box of up to {percent} of the image's side is covered")] = 0.0
+    mixup: Annotated[Strength, Sentence("Images are mixed (MixUp, alpha {value})")] = 0.0
+    cutmix: Annotated[Strength, Sentence("Boxes are exchanged between images (CutMix, alpha {value})")] = 0.0
+    left_right: Annotated[
+        Axis | None,
+        Sentence(
+            "Axis {value} runs from left to right", "Which axis runs from left to right is open", zero_counts=True
+        ),
+    ] = None
+    quarter_turns: Annotated[bool, Sentence("Images are rotated by quarter turns")] = False
+    accidents: Annotated[
+        Share,
+        Sentence(
+            "Each artefact that is on (motion, ghosts, spikes, metal) changes {percent} of the samples",
+            "Motion, ghosts, spikes and metal change no sample",
+            only_with=("augmentation.motion", "augmentation.ghosting", "augmentation.spikes", "augmentation.metal"),
+        ),
+    ] = 0.1
+    marks: Annotated[
+        Share,
+        Sentence(
+            "Each label that the first network marked is shown too large or too small in {percent} of the samples",
+            "No first network marks labels",
+        ),
+    ] = 0.0
 
     def __call__(
         self,

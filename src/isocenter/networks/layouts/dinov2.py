@@ -26,8 +26,8 @@ def size(content: Content) -> dict[str, Any]:
     registers = content["register_tokens"].shape[1] if "register_tokens" in content else 0
     which = "giant" if GIANT in content else "small"
     model = f"vit_{which}_patch14_{'reg4_' if registers else ''}dinov2"
-    made = vit_size(content, model)
-    return {**made, "settings": {**made["settings"], **({"reg_tokens": registers} if registers else {})}}
+    settings = vit_size(content, model)
+    return {**settings, "settings": {**settings["settings"], **({"reg_tokens": registers} if registers else {})}}
 
 
 LAYOUT = Layout(

@@ -20,20 +20,20 @@ def weights_of(content: Content) -> dict[str, Tensor]:
     """The tensors of encoder and stem by our names, and those of the decoder where it has nnU-Net's."""
     plan, pretrained = content[PLAN], content[PLAN].get("pretrain_plan")
     transpose = pretrained.get("transpose_forward") if isinstance(pretrained, Mapping) else None
-    given = on_our_axes(without_repeats(content[WEIGHTS]), transpose)
+    weights = on_our_axes(without_repeats(content[WEIGHTS]), transpose)
     parts = {"encoder.stages.": f"{plan['key_to_encoder']}.", "encoder.stem.": f"{plan['key_to_stem']}."}
     encoder = {
-        f"{ours}{name}": value for ours, at in parts.items() for name, value in without_prefix(given, at).items()
+        f"{ours}{name}": value for ours, at in parts.items() for name, value in without_prefix(weights, at).items()
     }
-    decoder = {name: value for name, value in given.items() if name.startswith("decoder.")}
+    decoder = {name: value for name, value in weights.items() if name.startswith("decoder.")}
     return {**decoder, **encoder}
 
 
 def size(content: Content) -> dict[str, Any] | None:
     """The settings of the network; without a decoder those of ResEncL, whose stages each halve all axes."""
     weights = weights_of(content)
-    if (known := planned_size(weights)) is not None:
-        return known
+    if (settings := planned_size(weights)) is not None:
+        return settings
     count, axes = count_of(weights, "encoder.stages."), weights[FIRST].ndim - 2
     first = [weights[f"encoder.stages.{stage}.blocks.0.conv1.conv.weight"] for stage in range(count)]
     return {

@@ -70,13 +70,13 @@ def on_our_axes(weights: Mapping[str, Tensor], transpose: Any = None) -> dict[st
 
 
 def _weights(content: Content) -> dict[str, Tensor]:
-    given = content.get("network_weights")
-    if not isinstance(given, Mapping):
+    weights = content.get("network_weights")
+    if not isinstance(weights, Mapping):
         return {}
     arguments = content.get("init_args")
     plans = arguments.get("plans") if isinstance(arguments, Mapping) else None
     transpose = plans.get("transpose_forward") if isinstance(plans, Mapping) else None
-    return on_our_axes(without_repeats(given), transpose)
+    return on_our_axes(without_repeats(weights), transpose)
 
 
 def renamed(content: Content, network: Module) -> dict[str, Tensor]:
@@ -86,8 +86,8 @@ def renamed(content: Content, network: Module) -> dict[str, Tensor]:
 
 def _layout(name: str, what: str, family: str, *, residual: bool, citation: str) -> Layout:
     def fits(content: Content) -> bool:
-        given = content.get("network_weights")
-        names = set(without_repeats(given)) if isinstance(given, Mapping) else set()
+        weights = content.get("network_weights")
+        names = set(without_repeats(weights)) if isinstance(weights, Mapping) else set()
         return (STEM in names) == residual and any(one.startswith("encoder.stages.") for one in names)
 
     return Layout(

@@ -46,5 +46,5 @@ def converted(weights: Mapping[str, Any], network: Module) -> Mapping[str, Tenso
     """The weights by timm's names, by timm's own function where the network is one of timm's transformers."""
     theirs = importlib.import_module("timm.models.vision_transformer")  # loads torch, and is seldom needed
     bodies = [one for one in network.modules() if isinstance(one, theirs.VisionTransformer)]
-    given = dict(weights)  # timm's function takes away what it has converted
-    return theirs.checkpoint_filter_fn(given, bodies[0]) if bodies else given
+    copied = dict(weights)  # timm's function takes away what it has converted
+    return theirs.checkpoint_filter_fn(copied, bodies[0]) if bodies else copied

@@ -27,6 +27,6 @@ def resnet_size(weights: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of `timm` for weights by torchvision's names."""
     bottleneck = "layer1.0.conv3.weight" in weights
     blocks = tuple(count_of(weights, f"layer{stage}.") for stage in range(1, STAGES + 1))
-    if known := MODELS.get((bottleneck, blocks)):
-        return {"model": known}
+    if model := MODELS.get((bottleneck, blocks)):
+        return {"model": model}
     return {"model": "resnet50" if bottleneck else "resnet18", "settings": {"layers": list(blocks)}}

@@ -53,12 +53,12 @@ class Anatomy:
 
 def anatomy(names: Iterable[str]) -> Anatomy:
     """The anatomy that names suggest; one word of the trunk outweighs all others."""
-    known = list(names)
-    if word := numbered_teeth(known):
+    words_shown = list(names)
+    if word := numbered_teeth(words_shown):
         return Anatomy("numbered", word)
-    if word := _first(known, ONE_SIDED):
+    if word := _first(words_shown, ONE_SIDED):
         return Anatomy("different", word)
-    if word := _first(known, PAIRED):
+    if word := _first(words_shown, PAIRED):
         return Anatomy("alike", word)
     return Anatomy(None)
 
@@ -71,8 +71,8 @@ def names_of(dataset: Dataset, labels: Iterable[Label]) -> list[str]:
 
 def window_for(names: Iterable[str]) -> tuple[str, str] | None:
     """(kind of tissue, name that tells it) that a CT should be windowed for; None where none does, or several do."""
-    known = list(names)
-    tissues = {kind: word for kind, words in WINDOWED.items() if (word := _first(known, words))}
+    words_shown = list(names)
+    tissues = {kind: word for kind, words in WINDOWED.items() if (word := _first(words_shown, words))}
     return next(iter(tissues.items())) if len(tissues) == 1 else None
 
 

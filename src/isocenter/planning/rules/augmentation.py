@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from isocenter.errors import PlanError
 from isocenter.planning.rules.anatomy import ALIKE, DIFFERENT, NUMBERED, Anatomy
 from isocenter.planning.rules.grid import GridNeeds
 from isocenter.planning.rules.profiles import ALWAYS, NEVER, NNUNET, SYMMETRIC, UNKNOWN, Profile
+from isocenter.planning.sections import Settings
 from isocenter.tasks import Task, picks_a_side
-from isocenter.transforms import Augmentation, names_sides
+from isocenter.transforms import Augmentation, check_flips, names_sides
 from isocenter.values import Decision
 
 # Axes of a picture.
@@ -69,15 +71,15 @@ def augmentation(
         **(dict.fromkeys(FINE, 0.0) if tiny else {}),
     }
     off = Augmentation(contrast=0.0, brightness=0.0, gamma=0.0, noise=0.0)
-    made = {}
+    decisions = {}
     for name, value in {**asdict(off), **chosen}.items():
-        made[name] = Decision(value, _reason(name, value, profile, tiny), _source(name, value, profile))
+        decisions[name] = Decision(value, _reason(name, value, profile, tiny), _source(name, value, profile))
     if sized:
-        made["scale"] = Decision(0.0, "a size may be the answer, and a stretched image would show another")
-    made["flips"] = Decision(list(flips), reason, profile.source if flips else "")
-    made["left_right"] = left_right
-    made["quarter_turns"] = Decision(quarters, _upright(profile, is_picture, sided))
-    return {field.name: made[field.name] for field in fields(Augmentation)}
+        decisions["scale"] = Decision(0.0, "a size may be the answer, and a stretched image would show another")
+    decisions["flips"] = Decision(list(flips), reason, profile.source if flips else "")
+    decisions["left_right"] = left_right
+    decisions["quarter_turns"] = Decision(quarters, _upright(profile, is_picture, sided))
+    return {field.name: decisions[field.name] for field in fields(Augmentation)}
 
 
 def flips_at_test(flips: Decision) -> Decision:
@@ -153,3 +155,22 @@ def _source(name: str, value: Any, profile: Profile) -> str:
     if not value:
         return ""
     return profile.source if name in profile.why else NNUNET if name in OF_NNUNET else ""
+
+
+def check_mirroring(settings: Settings) -> None:
+    """Mirroring stays within the grid, and puts no label on the wrong side, in training and in prediction."""
+    mirrored, ndim = settings.task.mirrored, settings.preprocessing.ndim
+    settings.augmentation.check(mirrored, ndim)
+    check_flips("inference", settings.inference.flips, settings.inference.left_right, mirrored=mirrored, ndim=ndim)
+
+
+def check_mixing(settings: Settings) -> None:
+    """PlanError where an image that is mixed from two would belong to no group, or have several answers."""
+    vectors = all(head.is_vector for head in settings.task.heads.values())
+    several = len(settings.task.heads) > 1
+    mixing = [name for name in ("mixup", "cutmix") if getattr(settings.augmentation, name) > 0]
+    if mixing and settings.training.fairness in ("reweigh", "group_dro", "adversarial"):
+        raise PlanError("an image mixed from two people belongs to no group", f"augmentation.{mixing[0]}", "Give 0")
+    if mixing and (several or not vectors):
+        problem = "images are mixed only where each has one answer"
+        raise PlanError(problem, f"augmentation.{mixing[0]}", "Give 0")

@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from isocenter import networks
+from isocenter.errors import PlanError
 from isocenter.planning.machine import Machine, kind_of
-from isocenter.planning.rules.grid import PATCH_VOXELS, Grid, GridNeeds, grid_for
+from isocenter.planning.rules.grid import PATCH_VOXELS, Grid, grid_of
 from isocenter.planning.rules.learning import LONG
 from isocenter.planning.rules.profiles import NNUNET
+from isocenter.planning.sections import Settings
+from isocenter.planning.typed import typed
 from isocenter.planning.wishes import Wishes
-from isocenter.tasks import Task, build, marks_labels
+from isocenter.tasks import Task, marks_labels
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
 # A patch that shows less of the median image is blind for what lies around it.
@@ -96,17 +99,14 @@ def low_resolution(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Pl
 
     The memory is that of the plan given, until it is predicted anew.
     """
-    own = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
-    reduction = own * float(plan["preprocessing.cascade"])
-    needs = GridNeeds.of(build({key: one.value for key, one in plan.sections["task"].items()}))
+    settings = typed(plan)
+    coarser, network = settings.preprocessing.cascade or 1.0, settings.network
+    reduction = settings.preprocessing.reduction * coarser
     room = _room(plan, machine) / reduction  # which `grid_for` gives back for the fineness that is given away
-    spacing, cropped = plan["preprocessing.spacing"], plan["preprocessing.crop"] == "content"
-    grid = grid_for(
-        fingerprint, needs, machine.device, reduction=reduction, room=room, spacing=spacing, cropped=cropped
-    )
-    chosen, because, source = networks.size_for(plan["network.name"], grid.patch, grid.strides, machine.device)
-    wide = {key: value for key, value in plan["network.size"].items() if key in networks.WIDTHS and key in chosen}
-    seen = f"the first network sees the median image, or as much of it as the {machine.device} processes quickly"
+    grid = grid_of(settings, fingerprint, machine.device, coarser=coarser, room=room)
+    size, because, source = networks.size_for(network.name, grid.patch, grid.strides, machine.device)
+    wide = {key: value for key, value in network.size.items() if key in networks.WIDTHS and key in size}
+    shown = f"the first network sees the median image, or as much of it as the {machine.device} processes quickly"
     once = "each image of median size is then one window"
     no_other = Decision(None, "there is no first network before this one")
     changes: Mapping[str, Decision] = {
@@ -114,8 +114,8 @@ def low_resolution(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Pl
         "preprocessing.reduction": Decision(reduction, "the first network of a cascade sees images at low resolution"),
         "preprocessing.smallest": Decision(list(grid.patch), "the network sees at least one whole patch"),
         "augmentation.marks": marks_decision(None),
-        "network.size": Decision({**chosen, **wide}, f"{because}; as wide as the one after it", source),
-        "training.patch": Decision(list(grid.patch), seen, NNUNET),
+        "network.size": Decision({**size, **wide}, f"{because}; as wide as the one after it", source),
+        "training.patch": Decision(list(grid.patch), shown, NNUNET),
         "inference.patch": Decision(list(grid.patch), once),
         "training.early_stop": Decision(None, "no validation case decides anything about this network"),
         "training.validations": Decision(1, "no validation case decides anything about this network"),
@@ -147,3 +147,51 @@ def least_minutes(folds: int, *, cascade: bool) -> float:
     """Minutes with which each training of a comparison has enough: all configurations get equal parts of them."""
     names = compared_configurations(cascade=cascade)
     return MINUTES_A_TRAINING * folds * len(names) * max(TRAININGS[name] for name in names)
+
+
+def check_cascade(settings: Settings) -> None:
+    """A network that goes before has something to show, and sees more than the one after it."""
+    where, off = "preprocessing.cascade", "Give none"
+    if settings.preprocessing.cascade is None:
+        if settings.augmentation.marks:
+            raise PlanError("no first network marks labels for this one", "augmentation.marks", "Give 0")
+        return
+    if not marks_labels(settings.task):
+        raise PlanError(f"a {settings.task.name} gives no label map that a second network could see", where, off)
+    if settings.preprocessing.shape is not None or settings.preprocessing.frames is not None:
+        raise PlanError("the network already sees each image as a whole", where, off)
+    if settings.split.inner_folds:
+        problem = "each inner fold would need a cascade of its own, which is not supported"
+        raise PlanError(problem, where, f"{off}, or give split.inner_folds 0")
+
+
+def check_configurations(settings: Settings) -> None:
+    """Configurations are compared by folds, for volumes that have slices, with time for a training of each."""
+    search, where, off = settings.search, "search.configurations", "or leave it out"
+    if search.configurations not in ("auto", "ensemble"):
+        return
+    if not settings.split.folds:
+        raise PlanError("configurations are compared on the held-out cases of folds", where, f"Add --folds 5, {off}")
+    if settings.preprocessing.ndim != 3 or not any(head.is_dense for head in settings.task.heads.values()):
+        raise PlanError(
+            "slices and volumes can be compared only where every voxel of a volume gets a result", where, "Leave it out"
+        )
+    if search.is_on:
+        problem = "a search cannot be combined with a comparison of configurations"
+        raise PlanError(problem, where, f"Leave out one {off}")
+    has_cascade, minutes, folds = (
+        settings.preprocessing.cascade is not None,
+        settings.training.minutes,
+        settings.split.folds,
+    )
+    if has_cascade and search.configurations == "ensemble":
+        problem = "the mean is that of slices and volumes without a first stage"
+        raise PlanError(problem, where, "Give auto, or --set preprocessing.cascade=none")
+    least = least_minutes(folds, cascade=has_cascade)
+    if settings.training.steps is None and minutes is not None and minutes < least:
+        trainings = folds * sum(TRAININGS[name] for name in compared_configurations(cascade=has_cascade))
+        problem = f"{minutes:g} minutes for {trainings} trainings: each takes at least {MINUTES_A_TRAINING:g}"
+        if has_cascade:
+            problem += f", and the {TRAININGS[CASCADE]} of a cascade share the part of one configuration"
+            off = f"--set preprocessing.cascade=none, {off}"
+        raise PlanError(problem, where, f"Give --minutes {least:g} or more, fewer folds, {off}")

@@ -35,23 +35,23 @@ def fusion_decisions(task: Task, name: str, context: Mapping[str, Any] | None, c
     name:  of the family; PlanError for one that there is not
     cases: to train on
     """
-    known = networks.family_of(name).fusion_methods
-    if not context or not known:
+    methods = networks.family_of(name).fusion_methods
+    if not context or not methods:
         off = "there are no covariates" if not context else f"{name} leaves no choice"
         return {
             key: Decision(value, off) for key, value in (("context_fusion", None), ("narrow", None), ("sparsity", 0.0))
         }
     entries = Context.of(context)
     narrowing = _narrowing(len(entries) - 2 * math.prod(entries.courses), cases)
-    return {"context_fusion": _method(task, known), **narrowing}
+    return {"context_fusion": _method(task, methods), **narrowing}
 
 
-def _method(task: Task, known: tuple[str, ...]) -> Decision:
+def _method(task: Task, methods: tuple[str, ...]) -> Decision:
     dense = any(head.is_dense for head in task.heads.values())
-    wanted = "film" if dense else "concatenate"
-    method = wanted if wanted in known else known[0]
+    usual = "film" if dense else "concatenate"
+    method = usual if usual in methods else methods[0]
     because, source = REASONS[method]
-    others = [one for one in known if one != method]
+    others = [one for one in methods if one != method]
     if method == "film" and not dense:
         because = "normalisation would remove values that join the features, so covariates scale and shift the features"
     return Decision(

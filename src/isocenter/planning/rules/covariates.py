@@ -48,35 +48,39 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any, *, 
     Raises PlanError for a column that is not there, and for one that teaches nothing or is the label.
     """
     cases, references = _training(dataset, fingerprint)
-    known = list(dict.fromkeys(name for case in (dataset if of_fold else cases) for name in case.covariates))
+    columns_there = list(dict.fromkeys(name for case in (dataset if of_fold else cases) for name in case.covariates))
     if asked is None:
-        there = f"; there are {listed(known)} (--set network.context=all)" if known else ": the data have none"
-        return Decision(None, f"no covariates were asked for{there}")
+        offered = (
+            f"; there are {listed(columns_there)} (--set network.context=all)"
+            if columns_there
+            else ": the data have none"
+        )
+        return Decision(None, f"no covariates were asked for{offered}")
     if isinstance(asked, dict):
         Context.of(asked)
         return Decision(asked, "set by hand")
-    wanted = [asked] if isinstance(asked, str) else list(asked)
-    names = known if asked == ALL else _meant(wanted, known)
-    if unknown := [name for name in names if name not in known]:
+    requested = [asked] if isinstance(asked, str) else list(asked)
+    names = columns_there if asked == ALL else _meant(requested, columns_there)
+    if unknown := [name for name in names if name not in columns_there]:
         problem = f"there is no covariate {unknown[0]!r}"
-        raise PlanError(problem, "network.context", _choice(known))
+        raise PlanError(problem, "network.context", _choice(columns_there))
     of_name = {name: [case.covariates.get(name) for case in cases] for name in names}
     read = {name: values for name, values in of_name.items() if is_monitored(values)}
     when, patients = along(read) if read else "", [case.patient for case in cases]
     columns: list[Number | Category | Monitored] = []
     without: list[str] = []
     for name, values in of_name.items():
-        made: Number | Category | Monitored | str
+        column: Number | Category | Monitored | str
         if name not in read:
-            made = _column(name, values, references, patients, every=asked == ALL)
+            column = _column(name, values, references, patients, every=asked == ALL)
         else:
-            made = when if isinstance(when, str) else monitored(name, values, when, references, patients)
-        if not isinstance(made, str):
-            columns.append(made)
-        elif asked == ALL or name not in wanted or of_fold:
-            without.append(f"{name} ({made})")
+            column = when if isinstance(when, str) else monitored(name, values, when, references, patients)
+        if not isinstance(column, str):
+            columns.append(column)
+        elif asked == ALL or name not in requested or of_fold:
+            without.append(f"{name} ({column})")
         else:
-            raise PlanError(f"{name}: {made}", "network.context", "Leave it out")
+            raise PlanError(f"{name}: {column}", "network.context", "Leave it out")
     if not columns:
         return Decision(None, f"no column is fit: {listed(without, MOST_DESCRIBED)}")
     few = len(columns) <= MOST_DESCRIBED
@@ -87,18 +91,20 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any, *, 
     return Decision(context.settings, because, f"{MOBADERSANY}, {CHE}" if context.courses[0] else MOBADERSANY)
 
 
-def _choice(known: Sequence[str]) -> str:
-    return f"Choose from {listed(known)}" if known else "The data have none"
+def _choice(columns: Sequence[str]) -> str:
+    return f"Choose from {listed(columns)}" if columns else "The data have none"
 
 
-def _meant(asked: Sequence[str], known: Sequence[str]) -> list[str]:
+def _meant(asked: Sequence[str], columns: Sequence[str]) -> list[str]:
     """The names, and the columns that patterns such as gene_* stand for; PlanError for one that stands for none."""
     names: list[str] = []
     for name in asked:
-        fits = [one for one in known if fnmatchcase(one, name)] if _is_pattern(name) and name not in known else [name]
+        fits = (
+            [one for one in columns if fnmatchcase(one, name)] if _is_pattern(name) and name not in columns else [name]
+        )
         if not fits:
             problem = f"no covariate is called {name!r}"
-            raise PlanError(problem, "network.context", _choice(known))
+            raise PlanError(problem, "network.context", _choice(columns))
         names += fits
     return list(dict.fromkeys(names))
 
@@ -153,33 +159,33 @@ def _column(
 
     every: nobody asked for it by name, so that what is odd about it speaks against it
     """
-    known = [one for one in values if not is_missing(one)]
+    present = [one for one in values if not is_missing(one)]
     if is_constant(values):
         return "constant in the training cases"
     if (score := label_association(values, references, patients)) >= PROXY:
         return f"a proxy of the label, which it predicts by itself (score {score:.3f} of 1)"
     if every and says_how(name):
         return "it describes the acquisition, not the patient"
-    if every and len(known) < KNOWN * len(values):
-        return f"{len(values) - len(known)} of {len(values)} training cases lack it"
-    numbers = [number_in(one) for one in known]
+    if every and len(present) < KNOWN * len(values):
+        return f"{len(values) - len(present)} of {len(values)} training cases lack it"
+    numbers = [number_in(one) for one in present]
     if None not in numbers:
         return _number(name, np.array(numbers, dtype=float), len(values))
-    return _category(name, known, len(values), every=every)
+    return _category(name, present, len(values), every=every)
 
 
-def _number(name: str, known: np.ndarray, count: int) -> Number | str:
-    missing = 1 - len(known) / count
-    filled = np.concatenate([known, np.full(count - len(known), np.median(known))])
+def _number(name: str, present: np.ndarray, count: int) -> Number | str:
+    missing = 1 - len(present) / count
+    filled = np.concatenate([present, np.full(count - len(present), np.median(present))])
     deviation = float(filled.std())
     if deviation == 0:
         return "alike in all training cases that have it"
-    kept = [float(f"{one:.{DIGITS}g}") for one in (np.median(known), filled.mean(), deviation, missing)]
-    return Number(name, *kept)
+    rounded = [float(f"{one:.{DIGITS}g}") for one in (np.median(present), filled.mean(), deviation, missing)]
+    return Number(name, *rounded)
 
 
-def _category(name: str, known: Sequence[Any], count: int, *, every: bool) -> Category | str:
-    often = Counter(level_in(one) for one in known)
+def _category(name: str, present: Sequence[Any], count: int, *, every: bool) -> Category | str:
+    often = Counter(level_in(one) for one in present)
     levels = {level: n for level, n in sorted(often.items()) if n >= FEWEST_OF_LEVEL}
     if len(levels) > MOST_LEVELS:
         return f"{len(levels)} levels"

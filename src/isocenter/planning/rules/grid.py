@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.errors import PlanError, counted
 from isocenter.planning.machine import Machine, kind_of
 from isocenter.planning.rules.profiles import NNUNET
+from isocenter.planning.sections import Settings
 from isocenter.tasks import COARSEST, Task
 from isocenter.values import BY_HAND, Decision, Fingerprint, Floats, counted_in
 
@@ -123,8 +125,8 @@ def grid_for(
     cropped:   of patches: whether images are cut down to their content first; None as the rule decides
     """
     shapes, steps = flat(fingerprint)
-    known = all(case.physical for case in fingerprint.cases)
-    if not known or spacing is None or len(spacing) != len(shapes[0]):
+    physical = all(case.physical for case in fingerprint.cases)
+    if not physical or spacing is None or len(spacing) != len(shapes[0]):
         spacing = None
     if needs.dense and not needs.whole:
         cropped = crops(fingerprint) if cropped is None else cropped
@@ -134,10 +136,50 @@ def grid_for(
     voxels = PATCH_VOXELS[axes][kind_of(device)] ** (1 / axes)
     longest = (voxels if needs.dense else WHOLE_SIDE[axes][kind_of(device)]) * room ** (1 / axes)
     # A shape of its own would stretch every image, and structures with it.
-    if (needs.scaled or needs.dense) and known:
+    if (needs.scaled or needs.dense) and physical:
         sizes = np.array(shapes, dtype=float), np.array(steps)
         return _scaled(*sizes, longest, fingerprint.unit, device, dense=needs.dense, asked=spacing)
     return _stretched(fingerprint, needs, longest, device)
+
+
+def grid_of(
+    settings: Settings, fingerprint: Fingerprint, device: str, *, coarser: float = 1.0, room: float = 1.0
+) -> Grid:
+    """The grid of a plan for these training cases.
+
+    coarser: factor between its own reduction and the one that is looked for; room: as for `grid_for`
+    """
+    chosen = settings.preprocessing
+    return grid_for(
+        fingerprint,
+        GridNeeds.of(settings.task),
+        device,
+        room=room,
+        reduction=chosen.reduction * coarser,
+        spacing=chosen.spacing,
+        cropped=chosen.crop == "content",
+    )
+
+
+def check_whole(settings: Settings, fingerprint: Fingerprint, grid: Grid) -> None:
+    """PlanError for a patch that cuts what the task must see as a whole: structures, or images whose size it learns.
+
+    grid: of the plan for these training cases
+    """
+    task, chosen, patch = settings.task, settings.preprocessing, settings.training.patch
+    because, median = task.uncut, np.median(grid.extent, axis=0).round()
+    if because and any(size < whole for size, whole in zip(patch, median, strict=True)):
+        problem = f"{because}; images have {median.astype(int).tolist()} voxels, and patches {list(patch)}"
+        raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
+    if not GridNeeds.of(task).scaled or chosen.shape is not None or chosen.crop != "none":
+        return
+    shapes, steps = (np.array(one, dtype=float) for one in flat(fingerprint))
+    extent = np.rint(shapes if chosen.spacing is None else shapes * steps / np.asarray(chosen.spacing, dtype=float))
+    for name, size in (("training.patch", patch), ("inference.patch", settings.inference.patch)):
+        if count := int((extent > np.asarray(size)).any(axis=1).sum()):
+            problem = f"{counted(count, 'training case')} would be cut, and a part of an image does not show its size"
+            needed = [int(n) for n in np.ceil(extent.max(axis=0) / 4) * 4]
+            raise PlanError(problem, name, f"Give {needed}, or a coarser preprocessing.spacing")
 
 
 def crops(fingerprint: Fingerprint) -> bool:
@@ -198,13 +240,13 @@ def usual_voxels(grid: Grid, device: str) -> int:
 def flat(fingerprint: Fingerprint, *, cropped: bool = False) -> tuple[list[tuple[int, ...]], list[tuple[float, ...]]]:
     """(shapes, steps) without the single slice, where every case has just one; cropped: shapes of the content alone."""
     shapes = [case.shape for case in fingerprint.cases]
-    kept = [case.content_shape or case.shape for case in fingerprint.cases] if cropped else shapes
+    sizes = [case.content_shape or case.shape for case in fingerprint.cases] if cropped else shapes
     steps = [case.steps for case in fingerprint.cases]
     if not all(len(shape) == 3 and 1 in shape for shape in shapes):
-        return kept, steps
+        return sizes, steps
     single = [max(axis for axis, size in enumerate(shape) if size == 1) for shape in shapes]
     return (
-        [shape[:axis] + shape[axis + 1 :] for shape, axis in zip(kept, single, strict=True)],
+        [shape[:axis] + shape[axis + 1 :] for shape, axis in zip(sizes, single, strict=True)],
         [step[:axis] + step[axis + 1 :] for step, axis in zip(steps, single, strict=True)],
     )
 
@@ -226,14 +268,14 @@ def window_for(grid: Grid, size: Mapping[str, Any]) -> Decision:
     if grid.whole:
         return Decision(list(grid.patch), "the network sees the whole image, as in training")
     patch, multiple = np.asarray(grid.patch), np.prod(grid.strides, axis=0)
-    whole = np.ceil(np.percentile(grid.extent, 95, axis=0) / multiple - ROUNDING).astype(int) * multiple
-    if whole.prod() <= 2 * grid.voxels and (whole >= patch).all():
-        return Decision(whole.tolist(), "it holds 95 % of the training cases whole: one window instead of several")
-    longer = whole > patch
+    covering = np.ceil(np.percentile(grid.extent, 95, axis=0) / multiple - ROUNDING).astype(int) * multiple
+    if covering.prod() <= 2 * grid.voxels and (covering >= patch).all():
+        return Decision(covering.tolist(), "it holds 95 % of the training cases whole: one window instead of several")
+    longer = covering > patch
     if len(patch) > 1 and "strides" in size and not FOR_ONE_SHAPE.intersection(size) and longer.any():
         by = min(LONGER_WINDOW, LARGER_WINDOW ** (1 / np.count_nonzero(longer)))
         larger = np.where(longer, np.floor(by * patch / multiple + ROUNDING).astype(int) * multiple, patch)
-        window = np.maximum(patch, np.minimum(larger, whole))
+        window = np.maximum(patch, np.minimum(larger, covering))
         if (window > patch).any():
             because = (
                 f"{window.prod() / patch.prod():.2g} times the {counted_in(len(patch))} of a patch "
@@ -375,26 +417,27 @@ def _strides(size: Floats, step: Floats, whole: bool) -> list[list[int]]:
 
 
 def in_haste(
-    stated: Mapping[str, Decision], fingerprint: Fingerprint, machine: Machine, minutes: float | None
+    decisions: Mapping[str, Decision], fingerprint: Fingerprint, machine: Machine, minutes: float | None
 ) -> dict[str, Decision]:
     """A task's decisions without how coarse the grid may be, and with a coarser one where the minutes are few.
 
     minutes: of one training; None where none were given
     """
-    made = dict(stated)
-    coarsest, own = made.pop(COARSEST, None), made.get(REDUCTION)
-    if coarsest is None or own is None or minutes is None:
-        return made
+    changed = dict(decisions)
+    coarsest, reduction = changed.pop(COARSEST, None), changed.get(REDUCTION)
+    if coarsest is None or reduction is None or minutes is None:
+        return changed
     pixels = sum(math.prod(case.shape) for case in fingerprint.cases)
-    each = PIXELS_A_SECOND[kind_of(machine.device)] * (machine.threads if machine.is_processor else 1)
-    looks = 60 * minutes * each / pixels
-    factors = range(int(own.value), int(coarsest.value) + 1)
+    pixels_a_second = PIXELS_A_SECOND[kind_of(machine.device)] * (machine.threads if machine.is_processor else 1)
+    looks = 60 * minutes * pixels_a_second / pixels
+    factors = range(int(reduction.value), int(coarsest.value) + 1)
     factor = next((float(one) for one in factors if looks * one**2 >= ENOUGH_LOOKS), float(coarsest.value))
-    if factor > own.value:
+    if factor > reduction.value:
         because = (
-            f"on a grid {factor / own.value:g} times as fine, {minutes:g} minutes would show the network each picture "
-            f"about {looks * own.value**2:.0f} times; on this grid they show it "
+            f"on a grid {factor / reduction.value:g} times as fine, {minutes:g} minutes would show the network each "
+            "picture "
+            f"about {looks * reduction.value**2:.0f} times; on this grid they show it "
             f"{looks * factor**2:.0f} times, and it learns more"
         )
-        made[REDUCTION] = Decision(factor, because)
-    return made
+        changed[REDUCTION] = Decision(factor, because)
+    return changed

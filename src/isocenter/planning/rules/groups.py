@@ -1,13 +1,17 @@
-"""The groups of people that an evaluation will compare: fixed before anybody knows their figures."""
+"""Rules of groups of people: those that an evaluation compares, and how training treats them alike."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
+from isocenter import networks
 from isocenter.errors import PlanError, UsageError
 from isocenter.evaluation import covariates_by_name, default_groups, groups_of
-from isocenter.values import Dataset, Decision
+from isocenter.lazy import torch
+from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings
+from isocenter.runtime import build_module
+from isocenter.values import Dataset, Decision, Vector
 
 RULE = "every covariate with 2 to 8 levels"
 
@@ -28,3 +32,49 @@ def refuse_groups(asked: Any, dataset: Dataset, cases: Collection[str], where: s
         groups_of(covariates_by_name(dataset, cases), asked)
     except UsageError as error:
         raise PlanError(error.problem, where, error.remedy) from error
+
+
+def check_fairness(settings: Settings) -> None:
+    """PlanError for a treatment of groups that has none, or that the network, the loss or the draws rule out."""
+    training, family = settings.training, networks.family_of(settings.network.name)
+    if training.fairness == "none":
+        return
+    if training.protected is None:
+        remedy = "Give --set training.protected=sex, or another covariate"
+        raise PlanError(f"{training.fairness} needs groups", "training.protected", remedy)
+    attributes = [name.strip() for name in training.protected.split(",") if name.strip()]
+    if len(attributes) != 1 or attributes == ["none"]:
+        remedy = "Give one covariate, as in sex, age:60, or sex*site for groups by both"
+        raise PlanError(f"{training.protected!r} is not one attribute", "training.protected", remedy)
+    if training.fairness == "adversarial" and (not family.features or family.sees_targets):
+        problem = "the adversary needs the network's features, which this family does not expose"
+        raise PlanError(problem, "training.fairness", "Give group_dro, or another --set network.name, such as resnet")
+    if training.fairness in DRAWN_BY_GROUPS and training.sampling != "natural":
+        problem = f"cases cannot be drawn {training.sampling} and by groups at once"
+        raise PlanError(problem, "training.sampling", "Give natural")
+    if training.fairness == "reweigh" and settings.task.weighs_classes:
+        problem = "it adds up losses of single classes, and in this loss a class decides how much its cases count"
+        remedy = (
+            "Give resample, or a task.loss without weights of classes, and task.order cumulative or softmax for corn"
+        )
+        raise PlanError(problem, "training.fairness", remedy)
+    if training.fairness == "constraint":
+        _check_constraint(settings)
+
+
+def _check_constraint(settings: Settings) -> None:
+    """Calls of classes or findings are right or wrong, and the layer that makes them is linear."""
+    task, family = settings.task, networks.family_of(settings.network.name)
+    where, instead = "training.fairness", "Give balanced_batches or group_dro"
+    [head, *others] = task.heads.items()
+    outputs = len(task.labels) if task.uncertainty in ("classes", "labels") else 0
+    if others or not head[1].is_vector or head[1] != Vector(outputs):
+        raise PlanError(f"a {task.name} has no classes that could be called as often in every group", where, instead)
+    with torch.device("meta"):
+        network = build_module(task, settings.architecture)
+    layer = networks.last_layers(network, family.features).get(head[0]) if family.features else None
+    has_own_loss = family.sees_targets or family.has_loss
+    if has_own_loss or not isinstance(layer, torch.nn.Linear) or layer.bias is None:
+        raise PlanError(
+            f"the last layer of {settings.network.name} is not linear", where, f"{instead}, or another network"
+        )

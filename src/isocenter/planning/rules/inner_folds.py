@@ -61,9 +61,9 @@ def _scarce(plan: Plan, dataset: Dataset, parts: Parts) -> str:
     points = [OperatingPoint(plan[f"{name}point"], plan[f"{name}confidence"]) for name in registered]
     needed, names = max(one.fewest for one in points), strata_names(cases)
     whose = {(name, case.patient, parts[case.id]) for case in cases for name in names[case.id]}
-    seen = Counter(name for name, _ in {one[:2] for one in whose})
+    patients_of = Counter(name for name, _ in {one[:2] for one in whose})
     select = Counter(name for name, _, part in whose if part == "val")
-    enough = {name for name, count in seen.items() if name and count >= max(needed, 2 * FEWEST_UNSEEN)}
+    enough = {name for name, count in patients_of.items() if name and count >= max(needed, 2 * FEWEST_UNSEEN)}
     rarest = min(sorted(enough), key=select.__getitem__, default="")
     if not rarest or select[rarest] >= needed:
         return ""
@@ -77,17 +77,17 @@ def _promised(plan: Plan, dataset: Dataset, parts: Parts) -> str:
     """
     needed = 0
     for start in (name.removesuffix("risk") for name in plan.names if stands_for(name, RISK)):
-        known = [name for name in plan.names if name.startswith(start)]
-        settings = {name.removeprefix(start): plan[name] for name in known}
-        by_hand = {name.removeprefix(start) for name in known if plan.decision(name).because == BY_HAND}
+        names = [name for name in plan.names if name.startswith(start)]
+        settings = {name.removeprefix(start): plan[name] for name in names}
+        by_hand = {name.removeprefix(start) for name in names if plan.decision(name).because == BY_HAND}
         needed = max(needed, fewest_for_risk(settings, by_hand))
     if not needed or any(part == "calibration" for part in parts.values()):
         return ""
-    own, val = (
-        len({case.patient for case in dataset if parts.get(case.id) in known}) for known in (("train", "val"), ("val",))
+    patients, val = (
+        len({case.patient for case in dataset if parts.get(case.id) in names}) for names in (("train", "val"), ("val",))
     )
     few = counted(val, "validation patient" if dataset.patients_known else "validation case")
-    return f"{few}, of {needed} for the registered risk," if val < needed <= own else ""
+    return f"{few}, of {needed} for the registered risk," if val < needed <= patients else ""
 
 
 def _dense(plan: Plan, task: Task, promised: str) -> str:

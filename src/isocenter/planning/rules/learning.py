@@ -7,10 +7,12 @@ import math
 import numpy as np
 
 from isocenter import networks
+from isocenter.errors import PlanError
 from isocenter.planning.machine import PROCESSOR, Machine, kind_of
 from isocenter.planning.rules.grid import Grid, usual_voxels
 from isocenter.planning.rules.profiles import NNUNET
-from isocenter.planning.sections import LEAST_BATCH
+from isocenter.planning.rules.split import check_folds
+from isocenter.planning.sections import LEAST_BATCH, Settings
 from isocenter.planning.wishes import Wishes
 from isocenter.values import Decision, Fingerprint
 
@@ -64,7 +66,7 @@ def training(
 ) -> dict[str, Decision]:
     """The section "training"; what the task decides comes on top."""
     dense, minutes = not grid.whole, wishes.minutes
-    each = None if minutes is None else minutes / max(1, wishes.folds)
+    minutes_each = None if minutes is None else minutes / max(1, wishes.folds)
     return {
         "minutes": Decision(minutes, "asked for") if minutes else Decision(None, "the number of steps decides"),
         "steps": Decision(None, "a probe turns the minutes into steps when training starts"),
@@ -81,7 +83,7 @@ def training(
             "bf16" if machine.bf16 else "float32",
             f"the {machine.device} {'computes' if machine.bf16 else 'does not compute'} in bfloat16 itself",
         ),
-        "validations": _validations(each),
+        "validations": _validations(minutes_each),
         "foreground": _foreground(dense),
         "seed": Decision(wishes.seed, "every random draw follows from it"),
         "deterministic": Decision(False, "it is slower, and was not asked for"),
@@ -91,7 +93,7 @@ def training(
             "adamw", "in so short a training the result should depend little on the learning rate", ADAMW
         ),
         "schedule": Decision("cosine", "it falls to zero with the last step", "arXiv:1608.03983"),
-        "early_stop": _early_stop(each),
+        "early_stop": _early_stop(minutes_each),
         "sampling": Decision("natural", "each case is drawn as often as any other"),
         "fairness": Decision("none", "no group was named (--set training.protected=sex)"),
         "protected": Decision(None, "no group was named"),
@@ -120,9 +122,9 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
     if dense:
         return Decision(chosen, f"few {what} a step leave time for many steps", NNUNET)
     because = f"there are {len(fingerprint)} training cases: a sixteenth of them a step, 8 to 64"
-    if chosen < (wanted := by_cases(fingerprint)):
+    if chosen < (usual_size := by_cases(fingerprint)):
         because += (
-            f", which would be {wanted}; but {'volumes' if len(grid.patch) == 3 else 'images'} have {grid.voxels} "
+            f", which would be {usual_size}; but {'volumes' if len(grid.patch) == 3 else 'images'} have {grid.voxels} "
             f"voxels, and a {machine.device} takes at most {STEP_VOXELS} of them a step, or else {LEAST_BATCH} images, "
             "so that there is time for more steps"
         )
@@ -172,3 +174,26 @@ def _early_stop(minutes: float | None) -> Decision:
     if minutes is None or minutes < VERY_LONG:
         return Decision(None, "the rate falls to zero with the last step, and the best weights mostly come late")
     return Decision(20, f"of {minutes:g} minutes half may pass without improvement, no more")
+
+
+def check_learning(settings: Settings) -> None:
+    """PlanError for a training without an end, and for networks and draws that other decisions rule out."""
+    training = settings.training
+    if training.steps is None and (training.minutes is None or training.deterministic):
+        raise endless(
+            "no number of steps, which two equal runs need" if training.deterministic else "neither minutes nor steps"
+        )
+    check_folds(settings.split)
+    if (training.networks or 1) > 1 and (settings.split.folds or settings.preprocessing.cascade is not None):
+        many = "--folds" if settings.split.folds else "preprocessing.cascade"
+        problem = f"{many} makes a model of several networks already"
+        raise PlanError(problem, "training.networks", f"Give 1, or leave out {many}")
+    vectors = all(head.is_vector for head in settings.task.heads.values())
+    if training.sampling not in ("natural", "by_loss") and not vectors:
+        problem = "only whole images are drawn class by class"
+        raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")
+
+
+def endless(problem: str) -> PlanError:
+    """The error of a training whose number of steps is open."""
+    return PlanError(problem, "training.steps", "Give it, as in --set training.steps=1000")

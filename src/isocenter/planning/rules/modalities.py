@@ -45,8 +45,11 @@ class Holes:
         """Modalities by the names of all cases' images: nothing is read. training: ids of the cases that train"""
         having = {case.id: _channels(list(case.images), channels) for case in dataset if len(case.images)}
         lacking = _lacking(channels, list(having.values()))
-        known = [found for case, found in having.items() if case in training]
-        shares = {name: 1 - count / len(known) for name, count in _lacking(channels, known).items()}
+        channels_of_trained = [found for case, found in having.items() if case in training]
+        shares = {
+            name: 1 - count / len(channels_of_trained)
+            for name, count in _lacking(channels, channels_of_trained).items()
+        }
         return cls(tuple(channels), lacking, len(having), shares)
 
     @property
@@ -69,10 +72,10 @@ class Holes:
     @property
     def words(self) -> str:
         """Who lacks what, as "channel T2: 12 of 60 cases lack it"."""
-        each = (
+        lacks = (
             f"channel {name}: {count} of {counted(self.cases, 'case')} lack it" for name, count in self.lacking.items()
         )
-        return "; ".join(each) or "every case has all images"
+        return "; ".join(lacks) or "every case has all images"
 
     @property
     def presence(self) -> dict[str, Any]:

@@ -61,18 +61,20 @@ def normalisation(
     if tuple(channels) == COLOUR:
         most = max(brightest, *_brightest(fingerprint, channels).values())
         depth = next((one for one in DEPTHS if most <= one), DEPTHS[-1])
-        made = [_range(fingerprint, n, channels, depth) for n in range(len(channels))]
+        scales = [_range(fingerprint, n, channels, depth) for n in range(len(channels))]
         colours = "colours keep their relation to each other, by mean and deviation of the training cases"
         dark = [problem.what for problem in depth_problems(fingerprint, channels)]
-        return _decision(made, "; ".join([colours, *dark, *_constant(fingerprint, channels, made)]))
+        return _decision(scales, "; ".join([colours, *dark, *_constant(fingerprint, channels, scales)]))
     rules = [_rule_for(name, modality, fingerprint) for name in channels]
-    each = [rule(fingerprint, n, channels, structures) for n, rule in enumerate(rules)]
+    by_channel = [rule(fingerprint, n, channels, structures) for n, rule in enumerate(rules)]
     # What a unit decides goes before what holds for lack of one.
-    reasons = {because: source for rule, (_, because, source) in zip(rules, each, strict=True) if rule is not _by_image}
-    [(because, source), *others] = reasons.items() or [each[0][1:]]
-    made = [one for one, _, _ in each]
-    words = [because, *(reason for reason, _ in others), *_constant(fingerprint, channels, made)]
-    return _decision(made, "; ".join(words), source)
+    reasons = {
+        because: source for rule, (_, because, source) in zip(rules, by_channel, strict=True) if rule is not _by_image
+    }
+    [(because, source), *others] = reasons.items() or [by_channel[0][1:]]
+    scales = [one for one, _, _ in by_channel]
+    words = [because, *(reason for reason, _ in others), *_constant(fingerprint, channels, scales)]
+    return _decision(scales, "; ".join(words), source)
 
 
 Rule = tuple[Normalisation, str, str]
@@ -120,9 +122,9 @@ def _hounsfield(fingerprint: Fingerprint, channel: int, channels: Sequence[str],
             "scaled by its own mean and deviation"
         )
         return ZSCORE, because, NNUNET
-    known = window_for(structures)
-    if known is not None:
-        tissue, word = known
+    window = window_for(structures)
+    if window is not None:
+        tissue, word = window
         low, high = WINDOWS[tissue]
         because = f'"{word}" is to be seen, so Hounsfield units are windowed for {tissue}, {low:g} to {high:g}'
         return _fixed(low, high), because, RADIOPAEDIA
@@ -148,13 +150,13 @@ _RULES = {WINDOW: _hounsfield, UPTAKE: _uptake}
 
 
 def constant_problems(
-    fingerprint: Fingerprint, channels: Sequence[str], made: Sequence[Normalisation]
+    fingerprint: Fingerprint, channels: Sequence[str], scales: Sequence[Normalisation]
 ) -> Iterator[Problem]:
     """An error for cases that become one value although their files hold more; constant files are known before.
 
-    made: how each channel is normalised
+    scales: how each channel is normalised
     """
-    empty = _one_value(fingerprint, channels, made)
+    empty = _one_value(fingerprint, channels, scales)
     varied = [case.id for case in fingerprint.cases if any(own["min"] < own["max"] for own in case.intensity)]
     if lost := tuple(case for case in varied if case in empty):
         yield Problem(
@@ -166,21 +168,21 @@ def constant_problems(
         )
 
 
-def _constant(fingerprint: Fingerprint, channels: Sequence[str], made: Sequence[Normalisation]) -> list[str]:
+def _constant(fingerprint: Fingerprint, channels: Sequence[str], scales: Sequence[Normalisation]) -> list[str]:
     """The number of training cases that become one value, in words: packages keep reasons, and name no case."""
-    empty = _one_value(fingerprint, channels, made)
+    empty = _one_value(fingerprint, channels, scales)
     if not empty:
         return []
     return [f"{counted(len(empty), 'training case')} will be one value everywhere: leave out what `check` names"]
 
 
-def _one_value(fingerprint: Fingerprint, channels: Sequence[str], made: Sequence[Normalisation]) -> list[str]:
+def _one_value(fingerprint: Fingerprint, channels: Sequence[str], scales: Sequence[Normalisation]) -> list[str]:
     """The cases that become one value in every channel."""
     empty = []
     for case in fingerprint.cases:
         facts = [_facts(case, n, channels, inside=False) for n in range(len(channels))]
-        known = [(one, scale) for one, scale in zip(facts, made, strict=True) if one is not None]
-        if all(_is_one_value(one, scale) for one, scale in known):
+        pairs = [(one, scale) for one, scale in zip(facts, scales, strict=True) if one is not None]
+        if all(_is_one_value(one, scale) for one, scale in pairs):
             empty.append(case.id)
     return empty
 
@@ -193,12 +195,12 @@ def _is_one_value(facts: Mapping[str, float], scale: Normalisation) -> bool:
 
 def _modality(channel: str, modality: str) -> str:
     """The modality of one channel: its name ("CT" beside "PET"), else that of the data set."""
-    own = modality_word(channel)
-    return own if own in BESIDE or modality == UNKNOWN_MODALITY else modality
+    word = modality_word(channel)
+    return word if word in BESIDE or modality == UNKNOWN_MODALITY else modality
 
 
-def _decision(made: Sequence[Normalisation], because: str, source: str = NNUNET) -> Decision:
-    return Decision([_plain(one) for one in made], because, source)
+def _decision(scales: Sequence[Normalisation], because: str, source: str = NNUNET) -> Decision:
+    return Decision([_plain(one) for one in scales], because, source)
 
 
 def _plain(entry: Normalisation) -> dict[str, Any]:
@@ -253,11 +255,11 @@ def _percentiles(fingerprint: Fingerprint, channel: int, channels: Sequence[str]
 
 def pooled_quantiles(facts: Sequence[Mapping[str, float]], shares: Sequence[float]) -> list[float]:
     """Values below which these shares of the voxels of all cases lie, by what is known of each case's distribution."""
-    known = [name for name in QUANTILES if all(name in one for one in facts)]
-    places = [QUANTILES[name] for name in known]
-    each = np.array([[one[name] for name in known] for one in facts])
-    edges = np.unique(each)
-    below = np.mean([np.interp(edges, own, places, left=0.0, right=1.0) for own in each], axis=0)
+    names = [name for name in QUANTILES if all(name in one for one in facts)]
+    places = [QUANTILES[name] for name in names]
+    rows = np.array([[one[name] for name in names] for one in facts])
+    edges = np.unique(rows)
+    below = np.mean([np.interp(edges, own, places, left=0.0, right=1.0) for own in rows], axis=0)
     return [float(value) for value in np.interp(shares, below, edges)]
 
 
@@ -271,8 +273,8 @@ def _facts_of(
 ) -> list[Mapping[str, float]]:
     """The facts of a channel in each training case that has it; inside structures alone, where any are marked."""
     marked = [case for case in fingerprint.cases if case.foreground] if inside else []
-    known = [_facts(case, channel, channels, inside=inside) for case in marked or fingerprint.cases]
-    facts = [one for one in known if one is not None]
+    measured = [_facts(case, channel, channels, inside=inside) for case in marked or fingerprint.cases]
+    facts = [one for one in measured if one is not None]
     if facts or inside:
         return facts or _facts_of(fingerprint, channel, channels, inside=False)
     problem = f"no training case has channel {channels[channel]}"

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from isocenter.errors import DatasetError, listed
+from isocenter import networks
+from isocenter.errors import DatasetError, PlanError, counted, listed
 from isocenter.planning.machine import kind_of
 from isocenter.planning.rules.grid import Grid, flat
 from isocenter.planning.rules.normalisation import constant_problems, depth_problems, mixed_kinds, normalisation
 from isocenter.planning.rules.profiles import NNUNET, UNKNOWN, UNKNOWN_MODALITY, profile_for
 from isocenter.planning.rules.shortcuts import Retest, without_shortcuts
+from isocenter.planning.sections import Settings
 from isocenter.quality import STATED, guessed_modality
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR, GREY, Normalisation, all_channels, without_alpha
@@ -73,8 +75,8 @@ def normalised_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[
     if tuple(channels) == COLOUR:
         yield from depth_problems(fingerprint, channels)
     structures = [label.name for labels in dataset.classes.values() for label in labels]
-    made = normalisation(fingerprint, channels, modality, structures).value
-    yield from constant_problems(fingerprint, channels, [Normalisation(**one) for one in made])
+    scales = normalisation(fingerprint, channels, modality, structures).value
+    yield from constant_problems(fingerprint, channels, [Normalisation(**one) for one in scales])
 
 
 def channels_of(fingerprint: Fingerprint) -> Decision:
@@ -99,8 +101,8 @@ def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
         problem = f"{len(clips)} of {len(counts)} cases are clips, the others still images"
         raise DatasetError(problem, "preprocessing.frames", "Give clips alone, or stills alone")
     most = FRAMES[kind_of(device)]
-    wanted = min(most, int(np.median(clips)))
-    if wanted > 1 and min(clips) < 2:
+    frames = min(most, int(np.median(clips)))
+    if frames > 1 and min(clips) < 2:
         single = [case.id for case in fingerprint.cases if case.frames == 1]
         problem = f"{listed(single)} of {len(clips)} clips have one frame, of which nothing changes with time"
         raise DatasetError(problem, "preprocessing.frames", "Leave them out, or give stills alone")
@@ -109,7 +111,7 @@ def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
         f"clips have {spread}; evenly spread over each, {most} at most for the {device}; "
         "shorter clips repeat some frames"
     )
-    return Decision(wanted, because, CLIPS)
+    return Decision(frames, because, CLIPS)
 
 
 def _timing(fingerprint: Fingerprint, frames: int | None) -> dict[str, Decision]:
@@ -125,10 +127,10 @@ def _timing(fingerprint: Fingerprint, frames: int | None) -> dict[str, Decision]
         f"speed tells something, preprocessing.interval={_step(fingerprint, frames):g} ({counted_in}) takes at most "
         f"{frames} at even steps, and shorter clips have fewer"
     )
-    known = "all training clips say when" if unit == SECOND else "not all training clips say when"
+    timed = "all training clips say when" if unit == SECOND else "not all training clips say when"
     return {
         "interval": Decision(None, because),
-        "time_unit": Decision(unit, f"{known} their frames were taken"),
+        "time_unit": Decision(unit, f"{timed} their frames were taken"),
     }
 
 
@@ -184,8 +186,93 @@ def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:
         because = f"it is a guess: {guess.because}; {STATED} (--modality decides otherwise)"
         return Decision(guess.modality, f"{because}; taken as {profile_for(guess.modality).name}")
     profile = profile_for(value)
-    known = f"taken as {profile.name}" if profile != UNKNOWN else "a kind of image that has no profile here"
-    own, cases = modalities.count(most), len(modalities)
-    are_alike = most == UNKNOWN_MODALITY or own == cases
-    who = "the files or the data set say" if are_alike else f"{own} of {cases} training cases say"
-    return Decision(value, f"{who} so; {known}", profile.source)
+    profiled = f"taken as {profile.name}" if profile != UNKNOWN else "a kind of image that has no profile here"
+    agreeing, cases = modalities.count(most), len(modalities)
+    are_alike = most == UNKNOWN_MODALITY or agreeing == cases
+    who = "the files or the data set say" if are_alike else f"{agreeing} of {cases} training cases say"
+    return Decision(value, f"{who} so; {profiled}", profile.source)
+
+
+def check_preprocessing(settings: Settings) -> None:
+    """PlanError for sizes, shapes and frames that contradict each other, or that the network does not take."""
+    _check_patches(settings)
+    _check_shape(settings)
+    _check_clips(settings)
+
+
+def _check_patches(settings: Settings) -> None:
+    ndim = settings.preprocessing.ndim
+    for name, sizes in (("inference.patch", settings.inference.patch), ("training.patch", settings.training.patch)):
+        if len(sizes) != ndim or min(sizes) < 1:
+            raise PlanError(f"{sizes} in {ndim} dimensions", name, "Give one size per axis, from 1")
+    smallest, patch = settings.preprocessing.smallest, settings.training.patch
+    if smallest != patch:
+        raise PlanError(
+            f"{smallest} is not training.patch {patch}", "preprocessing.smallest", "Give both the same size"
+        )
+
+
+def _check_shape(settings: Settings) -> None:
+    """Refuse settings of the shape that contradict each other, or leave nothing of an image."""
+    chosen = settings.preprocessing
+    if not 0 <= chosen.border < 0.5:
+        raise PlanError(f"{chosen.border} of each side leaves nothing", "preprocessing.border", "Give 0 to below 0.5")
+    if chosen.aspect != "stretch" and chosen.shape is None:
+        raise PlanError(
+            f"{chosen.aspect} needs a shape to come to", "preprocessing.aspect", "Give preprocessing.shape, or stretch"
+        )
+    if chosen.frames is not None and chosen.frames < 1:
+        raise PlanError(f"{chosen.frames} frames", "preprocessing.frames", "Give 1 or more, or none for still images")
+    for name in ("spacing", "shape"):
+        sizes = getattr(chosen, name)
+        if sizes is not None and (len(sizes) != chosen.ndim or min(sizes) <= 0):
+            where = f"preprocessing.{name}"
+            raise PlanError(f"{sizes} in {chosen.ndim} dimensions", where, "Give one size above 0 per axis")
+    strangers = sorted(set(chosen.absent) - set(chosen.channels))
+    if strangers:
+        problem = f"there is no channel {strangers[0]!r}"
+        raise PlanError(problem, "preprocessing.absent", f"Choose from {', '.join(chosen.channels)}")
+    if settings.training.modality_dropout > 0 and set(chosen.absent) != set(chosen.channels):
+        problem = "training would leave out images, but no case may lack one"
+        remedy = "Plan again with --set training.modality_dropout=..., or give 0"
+        raise PlanError(problem, "training.modality_dropout", remedy)
+    if len(chosen.normalisation) != len(chosen.channels):
+        problem = f"{len(chosen.normalisation)} ways for {len(chosen.channels)} channels"
+        raise PlanError(problem, "preprocessing.normalisation", "Give one for each channel")
+
+
+def _check_clips(settings: Settings) -> None:
+    """A network of clips is told of as many frames as it is given; frames at even steps need one."""
+    chosen, name, where = settings.preprocessing, settings.network.name, "preprocessing.interval"
+    takes = networks.family_of(name).takes_gaps
+    if takes and chosen.frames is None:
+        raise PlanError(f"{name} takes clips, and these are still images", "network.name", "Choose another")
+    if takes and (frames := settings.network.size.get("frames", 1)) != chosen.frames:
+        problem = f"{frames} frames, where preprocessing.frames is {chosen.frames}"
+        raise PlanError(problem, "network.size", "Give both the same number")
+    if chosen.interval is None:
+        return
+    if not 0 < chosen.interval < math.inf:
+        raise PlanError(
+            f"frames every {chosen.interval}", where, "Give a number above 0, or none to spread them evenly"
+        )
+    if chosen.frames is None:
+        raise PlanError("still images have no frames", where, "Give none")
+    if chosen.time_unit == "frame" and chosen.interval < 1:
+        raise PlanError(f"an interval of {chosen.interval:g} frames is shorter than one frame", where, "Give 1 or more")
+    if not takes:
+        problem = f"shorter clips lack frames, and {name} cannot handle missing frames"
+        raise PlanError(problem, where, "Give none, or a network of clips such as clip_resnet")
+
+
+def check_long_clips(settings: Settings, fingerprint: Fingerprint) -> None:
+    """PlanError for an interval with which the frames that are looked at do not reach the end of a training clip."""
+    interval, frames = settings.preprocessing.interval, settings.preprocessing.frames
+    if not interval or not frames:
+        return
+    lasts, unit = lasting(fingerprint, settings.preprocessing.time_unit)
+    if long := sum(one / interval + 0.5 >= frames for one in lasts):
+        length = f"longer ({max(lasts):.3g} {unit}) than {frames} frames every {interval:g}"
+        problem = f"{counted(long, 'training clip lasts', 'training clips last')} {length}"
+        remedy = "Give more preprocessing.frames, or a longer interval"
+        raise PlanError(problem, "preprocessing.interval", remedy)

@@ -41,33 +41,35 @@ def without_shortcuts(
     retest: None where nothing is to be told apart
     dense:  there is an output for every voxel, so that a structure that is cut away would be lost
     """
-    made = {
+    decisions = {
         "border": Decision(0.0, "nothing at the border tells the classes apart"),
         "aspect": _stretch(shape is not None),
     }
     if retest is None:
-        return made
+        return decisions
     if not retest.shortcuts and retest.few:
         because = f"{'; '.join(retest.few)}; nothing is cut away"
-        return {"border": Decision(0.0, because), "aspect": replace(made["aspect"], because=because)}
+        return {"border": Decision(0.0, because), "aspect": replace(decisions["aspect"], because=because)}
     removable = [one for one in retest.shortcuts if one.standing and one.removable]
     if not removable:
-        return made
+        return decisions
     if dense:
-        known = max(removable, key=lambda shortcut: shortcut.auc.value)
+        strongest = max(removable, key=lambda shortcut: shortcut.auc.value)
         because = (
-            f"{known.sentence}: {known.figure} {known.auc}; but each voxel gets an answer, also at the border, so "
-            "nothing is cut away, and the report says so"
+            f"{strongest.sentence}: {strongest.figure} {strongest.auc}; but each voxel gets an answer, also at the "
+            "border, so nothing is cut away, and the report says so"
         )
-        return {"border": Decision(0.0, because), "aspect": replace(made["aspect"], because=because)}
+        return {"border": Decision(0.0, because), "aspect": replace(decisions["aspect"], because=because)}
     shortcuts = retest.after("stretch", 0.0, shape)
     if shape is not None:
         after = partial(retest.after, "crop", 0.0, shape)
-        made["aspect"] = _decided(made["aspect"], "crop", "cropped to one proportion", shortcuts, after, retest)
-    after = partial(retest.after, made["aspect"].value, BORDER, shape)
+        decisions["aspect"] = _decided(
+            decisions["aspect"], "crop", "cropped to one proportion", shortcuts, after, retest
+        )
+    after = partial(retest.after, decisions["aspect"].value, BORDER, shape)
     done = f"without {100 * BORDER:.0f} % on each side"
-    made["border"] = _decided(made["border"], BORDER, done, shortcuts, after, retest)
-    return made
+    decisions["border"] = _decided(decisions["border"], BORDER, done, shortcuts, after, retest)
+    return decisions
 
 
 def _decided(
@@ -82,11 +84,11 @@ def _decided(
     setting = "border" if cure == BORDER else "aspect"
     if before := _strongest([one for one in shortcuts if one.standing], setting):
         return _tried(before, after(), cure, usual.value, done)
-    known = _strongest([one for one in retest.shortcuts if one.standing], setting)
-    if known is None:
+    in_all_cases = _strongest([one for one in retest.shortcuts if one.standing], setting)
+    if in_all_cases is None:
         return usual
     # All cases together may show what the training cases, which alone decide, do not.
-    because = f"in all cases {known.sentence}: {known.figure} {known.auc}; "
+    because = f"in all cases {in_all_cases.sentence}: {in_all_cases.figure} {in_all_cases.auc}; "
     if weak := _strongest(shortcuts, setting):
         because += f"in the training cases {weak.sentence} hardly: {weak.figure} {weak.auc}"
     else:
@@ -96,8 +98,8 @@ def _decided(
 
 def _strongest(shortcuts: Sequence[Shortcut], setting: str) -> Shortcut | None:
     """The strongest shortcut that a setting could remove."""
-    own = [one for one in shortcuts if one.removable and one.setting == setting]
-    return max(own, key=lambda shortcut: shortcut.auc.value, default=None)
+    removable = [one for one in shortcuts if one.removable and one.setting == setting]
+    return max(removable, key=lambda shortcut: shortcut.auc.value, default=None)
 
 
 def _tried(before: Shortcut, after: Sequence[Shortcut], cure: str | float, nothing: str | float, done: str) -> Decision:
@@ -113,7 +115,7 @@ def _tried(before: Shortcut, after: Sequence[Shortcut], cure: str | float, nothi
     )
 
 
-def _stretch(whole: bool) -> Decision:
-    if whole:
+def _stretch(shaped: bool) -> Decision:
+    if shaped:
         return Decision("stretch", "the proportions of the images do not tell the classes apart, so nothing is lost")
     return Decision("stretch", "it matters only where images are brought to one shape")

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.planning.sections import Splitting
 from isocenter.quality import reference_kinds
 from isocenter.transforms import generator
 from isocenter.values import Case, Dataset, Decision, Split, people_of
@@ -55,21 +56,21 @@ def split(
     calibration: so many cases calibrate, whatever is usual
     Raises DatasetError where there are too few patients to part.
     """
-    own = dict(dataset.splits)
+    published = dict(dataset.splits)
     _refuse_no_training(dataset)
-    parts: dict[str, Split] = {case.id: own.get(case.id, "train") for case in dataset}
+    parts: dict[str, Split] = {case.id: published.get(case.id, "train") for case in dataset}
     notes = []
-    if "test" in own.values():
+    if "test" in published.values():
         notes.append("the set's own test part")
     elif not everything:
-        drawn = _draw([case for case in dataset if parts[case.id] == "train"], TEST_SHARE, seed, TEST_DRAW, twins)
-        parts |= dict.fromkeys(drawn, "test")
-        notes.append(f"{counted(len(drawn), 'test case')}: a fifth of the patients, drawn by seed {seed}")
+        chosen = _draw([case for case in dataset if parts[case.id] == "train"], TEST_SHARE, seed, TEST_DRAW, twins)
+        parts |= dict.fromkeys(chosen, "test")
+        notes.append(f"{counted(len(chosen), 'test case')}: a fifth of the patients, drawn by seed {seed}")
     parts, left_out = _without_twins(parts, twins, ("test",))
     notes += _left_out(left_out, "test")
     if everything:
         parts = {key: part if part == "test" else "train" for key, part in parts.items()}
-    elif "val" in own.values():
+    elif "val" in published.values():
         notes.append("the set's own validation part")
         parts, joined = _with_twins_in_training(dataset, parts, twins)
         notes += [f"{counted(joined, 'case')} of it for training: nearly the same image is there"] if joined else []
@@ -78,20 +79,20 @@ def split(
     else:
         rest = [case for case in dataset if parts.get(case.id) == "train"]
         share, words = _val_share(rest, _patients(_not_held_out(dataset)), volumes)
-        drawn = _draw(rest, share, seed, VAL_DRAW, twins)
-        parts |= dict.fromkeys(drawn, "val")
-        notes.append(f"{counted(len(drawn), 'validation case')}: {words}")
-    if not everything and "calibration" in own.values():
+        chosen = _draw(rest, share, seed, VAL_DRAW, twins)
+        parts |= dict.fromkeys(chosen, "val")
+        notes.append(f"{counted(len(chosen), 'validation case')}: {words}")
+    if not everything and "calibration" in published.values():
         parts, left_out = _without_twins(parts, twins, ("test", "val", "calibration"))
         notes += _left_out(left_out, "calibration")
     calibrating = Decision(0, "every case trains, so nothing is guaranteed")
     if not everything:
-        drawn, calibrating = _calibrating(dataset, parts, seed, twins, calibration)
-        parts |= dict.fromkeys(drawn, "calibration")
+        chosen, calibrating = _calibrating(dataset, parts, seed, twins, calibration)
+        parts |= dict.fromkeys(chosen, "calibration")
     _refuse_empty(dataset, parts, ("train",) if everything else ("train", "val"))
     notes = [dataset.parted] if dataset.parted else notes
     because = f"{counts_of(parts)}, {_grouped(dataset)}; {', '.join(notes)}"
-    method = Decision("own" if own and not dataset.parted else "drawn", because, CHECKLIST)
+    method = Decision("own" if published and not dataset.parted else "drawn", because, CHECKLIST)
     return parts, {"method": method, "calibration": calibrating}
 
 
@@ -118,17 +119,17 @@ def counts_of(parts: Parts) -> str:
 
 
 def _calibrating(
-    dataset: Dataset, parts: Parts, seed: int, twins: Twins, wanted: int | None
+    dataset: Dataset, parts: Parts, seed: int, twins: Twins, asked: int | None
 ) -> tuple[list[str], Decision]:
     """Ids of cases that would train or select, and calibrate instead, and why so many."""
-    stated = list(dataset.splits.values())
-    if wanted is None and (own := list(parts.values()).count("calibration")):
-        return [], Decision(own, "the set has its own calibration part")
-    halved = "val" in stated and stated.count("val") >= HALVED
+    published = list(dataset.splits.values())
+    if asked is None and (already := list(parts.values()).count("calibration")):
+        return [], Decision(already, "the set has its own calibration part")
+    halved = "val" in published and published.count("val") >= HALVED
     source = [case for case in dataset if parts.get(case.id) == ("val" if halved else "train")]
     patients = _patients(source)
-    if wanted is not None and 2 * wanted > len(source):
-        problem = f"{wanted} of {counted(len(source), 'case')} would calibrate"
+    if asked is not None and 2 * asked > len(source):
+        problem = f"{asked} of {counted(len(source), 'case')} would calibrate"
         raise PlanError(problem, "split.calibration", f"Give at most {len(source) // 2}")
     if halved:
         count, because = len(source) // 2, f"half of the set's own {len(source)} validation cases, which suffice"
@@ -137,23 +138,25 @@ def _calibrating(
         because = f"a tenth of {len(source)} cases that could train, at most {MOST_CALIBRATING}"
     else:
         count, because = 0, f"{counted(patients, 'training patient')} are too few to spare any"
-    count = count if wanted is None else wanted
+    count = count if asked is None else asked
     if not count:
         return [], Decision(0, f"{because}: sets and intervals use cases that also decide other things")
-    drawn = _draw(source, count / len(source), seed, CALIBRATION_DRAW, twins)
+    chosen = _draw(source, count / len(source), seed, CALIBRATION_DRAW, twins)
     because = f"{because}: they train and choose nothing, so that sets and intervals hold as promised"
-    return drawn, Decision(len(drawn) if wanted is None else wanted, because, GUARANTEES)
+    return chosen, Decision(len(chosen) if asked is None else asked, because, GUARANTEES)
 
 
 def _refuse_no_training(dataset: Dataset) -> None:
     """Refuse a set whose own split has no training case: its test part is kept whole, and nothing else is there."""
-    own = [dataset.splits.get(case.id, "train") for case in dataset]
-    if not own or "train" in own:
+    parts_of_cases = [dataset.splits.get(case.id, "train") for case in dataset]
+    if not parts_of_cases or "train" in parts_of_cases:
         return
     column = dataset.columns.get("split")
-    stated = ", ".join(f"{part} for {counted(own.count(part), 'case')}" for part in sorted(set(own)))
+    counts = ", ".join(
+        f"{part} for {counted(parts_of_cases.count(part), 'case')}" for part in sorted(set(parts_of_cases))
+    )
     raise DatasetError(
-        f"{f'column {column}' if column else 'its own split'} says {stated}, and no case is left to train on",
+        f"{f'column {column}' if column else 'its own split'} says {counts}, and no case is left to train on",
         str(dataset.root or dataset.name),
         "Rename the column to have the parts drawn, or name another one with --column split=COLUMN; to test a model on "
         "these cases give them to `isocenter evaluate`"
@@ -173,8 +176,8 @@ def split_folds(
     Raises PlanError for fewer patients than folds.
     """
     _refuse_no_training(dataset)
-    kept, _ = _without_twins({case.id: dataset.splits.get(case.id, "train") for case in dataset}, twins, ("test",))
-    cases = [case for case in dataset if kept.get(case.id, "test") != "test"]
+    remaining, _ = _without_twins({case.id: dataset.splits.get(case.id, "train") for case in dataset}, twins, ("test",))
+    cases = [case for case in dataset if remaining.get(case.id, "test") != "test"]
     people = _people(cases, twins)
     if not 2 <= folds <= len(set(people.values())) or len(set(people.values())) < 3:
         unit = "patient" if dataset.patients_known else "case"
@@ -184,7 +187,7 @@ def split_folds(
             f"Give 2 to {len(set(people.values()))} folds" if len(set(people.values())) > 2 else f"Give more {unit}s",
         )
     number = _dealt(cases, people, folds, seed)
-    made = []
+    folds_made = []
     for fold in range(folds):
         rest = [case for case in cases if number[case.id] != fold]
         share, _ = _val_share(rest, _patients(_not_held_out(dataset)), volumes)
@@ -192,8 +195,8 @@ def split_folds(
         parts: dict[str, Split] = {}
         for case in cases:
             parts[case.id] = "test" if number[case.id] == fold else "val" if case.id in selecting else "train"
-        made.append(parts)
-    return tuple(made)
+        folds_made.append(parts)
+    return tuple(folds_made)
 
 
 def folds_decision(dataset: Dataset, folds: Sequence[Parts], seed: int, *, volumes: bool = False) -> Decision:
@@ -309,9 +312,9 @@ def _strata(cases: Sequence[Case], people: Mapping[str, str]) -> list[tuple[str,
     named = strata_names(cases)
     counts = Counter(name for names in named.values() for name in names)
     strata: dict[str, list[list[Case]]] = {}
-    for _, own in sorted(owned.items()):
-        rarest = min((name for case in own for name in named[case.id]), key=counts.__getitem__)
-        strata.setdefault(rarest, []).append(own)
+    for _, cases_of_person in sorted(owned.items()):
+        rarest = min((name for case in cases_of_person for name in named[case.id]), key=counts.__getitem__)
+        strata.setdefault(rarest, []).append(cases_of_person)
     return sorted(strata.items())
 
 
@@ -324,26 +327,26 @@ def _draw(cases: Sequence[Case], share: float, seed: int, salt: int, twins: Twin
     strata = [owners for _, owners in _strata(cases, people)]
     owed = 0.0  # what classes that are too small for a share of their own leave to the next of these
     for number, owners in enumerate(strata):
-        wanted, taken = share * sum(len(owned) for owned in owners), 0
-        is_small = wanted < 1
-        wanted += owed if is_small else 0
+        quota, taken = share * sum(len(owned) for owned in owners), 0
+        is_small = quota < 1
+        quota += owed if is_small else 0
         order = generator(seed, salt, number).permutation(len(owners)).tolist()
-        drawn: list[int] = []
-        for place in order:
+        picked: list[int] = []
+        for index in order:
             # Who owns too many images for this part is passed over; others follow. Somebody is left to the other side.
-            if taken + len(owners[place]) / 2 <= wanted and len(drawn) < len(owners) - 1:
-                taken += len(owners[place])
-                drawn.append(place)
-        if not drawn and len(owners) >= FEW_PATIENTS:
-            drawn.append(min(order, key=lambda place: len(owners[place])))
-            taken = len(owners[drawn[0]])
-        owed = wanted - taken if is_small else owed
-        chosen += [case.id for place in drawn for case in owners[place]]
+            if taken + len(owners[index]) / 2 <= quota and len(picked) < len(owners) - 1:
+                taken += len(owners[index])
+                picked.append(index)
+        if not picked and len(owners) >= FEW_PATIENTS:
+            picked.append(min(order, key=lambda index: len(owners[index])))
+            taken = len(owners[picked[0]])
+        owed = quota - taken if is_small else owed
+        chosen += [case.id for index in picked for case in owners[index]]
     if chosen:
         return chosen
     number = max(range(len(strata)), key=lambda number: len(strata[number]))
     order = generator(seed, salt, number).permutation(len(strata[number])).tolist()
-    return [case.id for case in strata[number][min(order, key=lambda place: len(strata[number][place]))]]
+    return [case.id for case in strata[number][min(order, key=lambda index: len(strata[number][index]))]]
 
 
 def _dealt(cases: Sequence[Case], people: Mapping[str, str], folds: int, seed: int) -> dict[str, int]:
@@ -380,3 +383,14 @@ def _spread(dataset: Dataset) -> str:
     """The strata of which every fold has its share, in words."""
     strata = [kind.strata for kind in reference_kinds() if kind.strata is not None and kind.name in dataset.kinds]
     return min(strata, key=lambda stratum: stratum.rank).words if strata else "each class"
+
+
+def check_folds(split: Splitting) -> None:
+    """PlanError for a single fold, and for parts beside folds, which would decide nothing."""
+    for name, folds in (("folds", split.folds), ("inner_folds", split.inner_folds)):
+        if folds == 1:
+            raise PlanError("1 fold leaves nothing to train on", f"split.{name}", "Give 2 or more, or 0 for none")
+    for name, value in (("inner_folds", split.inner_folds), ("calibration", split.calibration)):
+        if split.folds and value:
+            problem = "each fold tests cases that it has not seen, so further parts would decide nothing"
+            raise PlanError(problem, f"split.{name}", "Give 0, or leave out --folds")

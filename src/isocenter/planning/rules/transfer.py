@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from isocenter.errors import PlanError
+from isocenter.objectives import needs_of
+from isocenter.planning.sections import Settings
 from isocenter.values import Decision, Plan
 
 SECTION = "transfer"
@@ -34,3 +37,10 @@ def with_transfer(plan: Plan) -> Plan:
     """The plan with the section on a start from other weights; a section that is there stays."""
     missing = {f"{SECTION}.{name}": decision for name, decision in DECISIONS.items()}
     return plan.with_decisions({name: decision for name, decision in missing.items() if name not in plan})
+
+
+def check_transfer(settings: Settings) -> None:
+    """PlanError for weights that would both stand still and be drawn to their start."""
+    if settings.transfer.mode == "lora" and needs_of(settings.terms.values()).start:
+        problem = "an objective draws weights towards their start, where those of the source stand still"
+        raise PlanError(problem, "transfer.mode", "Give full, or leave the objective out")

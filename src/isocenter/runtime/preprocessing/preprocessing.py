@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ from isocenter.transforms import (
     resample_labels,
     thinned,
 )
-from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
+from isocenter.values import MM, Array, Geometry, Image, Region, Sentence, Slabs
 
 # Volumes that would take more than this as float32 are prepared part by part.
 STREAMED_BYTES = 2**28
@@ -68,24 +68,50 @@ class Preprocessing:
               None for a network that sees the image alone
     """
 
-    ndim: int
-    channels: tuple[str, ...]
-    normalisation: tuple[Normalisation, ...]
-    spacing: tuple[float, ...] | None = None
-    shape: tuple[int, ...] | None = None
-    crop: Literal["none", "content"] = "none"
-    order: Order = "linear"
-    smallest: tuple[int, ...] = ()
-    modality: str = "unknown"
-    aspect: Literal["stretch", "crop", "pad"] = "stretch"
-    border: float = 0.0
-    reduction: float = 1.0
-    unit: str = MM
-    frames: int | None = None
-    interval: float | None = None
-    time_unit: Literal["s", "frame"] | None = None
-    cascade: float | None = None
-    absent: tuple[str, ...] = ()
+    ndim: Annotated[int, Sentence("The network works in {value} dimensions")]
+    channels: Annotated[
+        tuple[str, ...], Sentence("Its channels are {value} (numbered where the files do not name them)")
+    ]
+    normalisation: Annotated[tuple[Normalisation, ...], Sentence("Intensities are normalised by {value}")]
+    spacing: Annotated[
+        tuple[float, ...] | None,
+        Sentence("Images are resampled to {size} {unit}", "Images are not brought to a common spacing", always=True),
+    ] = None
+    shape: Annotated[
+        tuple[int, ...] | None, Sentence("Images are brought to {size} voxels", "Images are not brought to one shape")
+    ] = None
+    crop: Annotated[
+        Literal["none", "content"],
+        Sentence("Images are cropped to their {value}", "Images are not cropped", always=True),
+    ] = "none"
+    order: Annotated[Order, Sentence("Interpolation is {value}")] = "linear"
+    smallest: Annotated[tuple[int, ...], Sentence("Smaller images are padded to {size} voxels")] = ()
+    modality: Annotated[str, Sentence("The modality is {value}")] = "unknown"
+    aspect: Annotated[
+        Literal["stretch", "crop", "pad"],
+        Sentence("Images of other proportions are brought to one shape by {value}", only_with=("preprocessing.shape",)),
+    ] = "stretch"
+    border: Annotated[float, Sentence("{percent} of each side is cut away", "No border is cut away", always=True)] = 0.0
+    reduction: Annotated[float, Sentence("They are reduced by a factor of {value}")] = 1.0
+    unit: Annotated[str, Sentence("Their spacing is in {value}")] = MM
+    frames: Annotated[int | None, Sentence("The network sees {value} frames of each clip", "They are still images")] = (
+        None
+    )
+    interval: Annotated[
+        float | None,
+        Sentence("It sees one every {value} (in preprocessing.time_unit)", "Frames are at no fixed interval"),
+    ] = None
+    time_unit: Annotated[Literal["s", "frame"] | None, Sentence("Time is counted in {value}", "There is no time")] = (
+        None
+    )
+    cascade: Annotated[
+        float | None,
+        Sentence(
+            "A first network sees all of each image, on a grid that is coarser by a factor of {value}",
+            "There is no first network",
+        ),
+    ] = None
+    absent: Annotated[tuple[str, ...], Sentence("A case may lack {value}", "No case may lack one of them")] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.reduction < math.inf:

@@ -80,8 +80,8 @@ class ClassAnswering(Task):
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The logarithm of the mean probability; of outputs between grades the mean itself."""
-        each = [one["class"] for one in outputs]
-        return {"class": mean_of(each, shares) if self.order in BETWEEN else log_mean(each, shares=shares)}
+        logits = [one["class"] for one in outputs]
+        return {"class": mean_of(logits, shares) if self.order in BETWEEN else log_mean(logits, shares=shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(classes, ...) probabilities, brought back to the shares of the training cases."""
@@ -91,12 +91,14 @@ class ClassAnswering(Task):
         """(classes,) logits of one case to probabilities."""
         [(_, arrays)] = slabs  # a vector head is one slab
         logs = self._logs(np.asarray(arrays["class"]))
-        each = [np.exp(one).tolist() for one in (self._calibrated(logs), normalised(logs))]
-        stated, given = (dict(zip(self.classes, one, strict=True)) for one in each)
+        chances = [np.exp(one).tolist() for one in (self._calibrated(logs), normalised(logs))]
+        calibrated, uncalibrated = (dict(zip(self.classes, one, strict=True)) for one in chances)
         by_fold = each_of(arrays, "class", outputs_of(self.order, len(self.classes)))
         by_fold = None if by_fold is None else np.exp(normalised(self._logs(by_fold)))
-        sets = class_set(self.certainty, each[0], self.classes, each=by_fold)
-        return Prediction(geometry, probabilities=stated, confidence=Confidence(set=sets, uncalibrated=given))
+        sets = class_set(self.certainty, chances[0], self.classes, each=by_fold)
+        return Prediction(
+            geometry, probabilities=calibrated, confidence=Confidence(set=sets, uncalibrated=uncalibrated)
+        )
 
     def called(self, prediction: Prediction) -> str:
         """The class that is called."""

@@ -138,8 +138,8 @@ def effective_weights(counts: Floats) -> Floats:
 
     Cui et al., arXiv:1901.05555
     """
-    each = (1 - BETA) / (1 - BETA ** np.maximum(counts, 1.0))
-    return np.asarray(each.shape[-1] * each / each.sum(axis=-1, keepdims=True))
+    weights = (1 - BETA) / (1 - BETA ** np.maximum(counts, 1.0))
+    return np.asarray(weights.shape[-1] * weights / weights.sum(axis=-1, keepdims=True))
 
 
 def check_loss(name: str, *, smoothing: float, weighted: bool, counted: bool, between: bool) -> None:
@@ -162,11 +162,11 @@ def check_loss(name: str, *, smoothing: float, weighted: bool, counted: bool, be
         raise PlanError(f"{name} needs the cases of each class", "task.counts", "Give them, or --set task.loss=ce")
 
 
-def check_drawn(name: str, drawn: str) -> None:
+def check_drawn(name: str, sampling: str) -> None:
     """PlanError where the sampling would balance the classes once more, or in shares that nobody knows."""
-    if drawn == "by_loss":
+    if sampling == "by_loss":
         problem = "the class shares in training would not be known, so probabilities could not be corrected"
         raise PlanError(problem, "training.sampling", "Give natural, and --set task.loss=hardest")
-    if LOSSES[name].balances and drawn != "natural":
-        problem = f"{name} balances the classes by itself, and {drawn} sampling would do it twice"
+    if LOSSES[name].balances and sampling != "natural":
+        problem = f"{name} balances the classes by itself, and {sampling} sampling would do it twice"
         raise PlanError(problem, "training.sampling", "Give natural, or --set task.loss=ce")

@@ -177,13 +177,13 @@ def check_order(order: Any, classes: Sequence[str], smoothing: float, *, is_rank
         raise PlanError(problem, "task.smoothing", "Give 0, or --set task.order=softmax")
 
 
-def costs_of(given: Any, classes: int) -> tuple[tuple[float, ...], ...] | None:
+def costs_of(stated_costs: Any, classes: int) -> tuple[tuple[float, ...], ...] | None:
     """A table of costs from a plan: a row for each reference, in it what each call costs; PlanError for another."""
-    if given is None:
+    if stated_costs is None:
         return None
-    table = np.asarray(given, dtype=np.float64)
+    table = np.asarray(stated_costs, dtype=np.float64)
     if table.shape != (classes, classes) or not np.isfinite(table).all() or (table < 0).any() or np.diag(table).any():
-        problem = f"{given} are not costs of {classes} classes"
+        problem = f"{stated_costs} are not costs of {classes} classes"
         remedy = f"Give {classes} rows of {classes} numbers from 0, of each reference what each call costs, 0 if right"
         raise PlanError(problem, COSTS, remedy)
     return tuple(tuple(row) for row in table.tolist())

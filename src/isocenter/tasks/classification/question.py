@@ -120,11 +120,11 @@ SIGNS = re.compile(r"[\s_-]+")
 DECIDES = "--positive NAME decides otherwise"
 
 
-def names_in(given: Any) -> tuple[str, ...]:
+def names_in(positives: Any) -> tuple[str, ...]:
     """The classes that a plan states as positive, one name or several; none where it states none."""
-    if given is None:
+    if positives is None:
         return ()
-    if not (names := [given] if isinstance(given, str | int) else list(given)):
+    if not (names := [positives] if isinstance(positives, str | int) else list(positives)):
         raise PlanError("no class is positive", "task.positive", "Name one of task.classes, or give null")
     return tuple(dict.fromkeys(str(name) for name in names))
 
@@ -134,11 +134,11 @@ def plain_names(positive: Sequence[str]) -> str | list[str] | None:
     return positive[0] if len(positive) == 1 else list(positive) or None
 
 
-def prevalences(given: Any) -> Mapping[str, float] | None:
+def prevalences(stated_shares: Any) -> Mapping[str, float] | None:
     """{class: share of all people} as a plan states it; one number is the share of the positive class, named ""."""
-    if given is None:
+    if stated_shares is None:
         return None
-    shares = given if isinstance(given, Mapping) else {"": given}
+    shares = stated_shares if isinstance(stated_shares, Mapping) else {"": stated_shares}
     return {str(name): float(share) for name, share in shares.items()}
 
 
@@ -308,10 +308,10 @@ class Classification(ClassScoring):
             **judged(self.is_ordered),
         }
 
-    def under(self, drawn: str) -> dict[str, Decision]:
+    def under(self, sampling: str) -> dict[str, Decision]:
         """The prior shift of this sampling; PlanError where the loss would balance the classes once more."""
-        check_drawn(self.loss_name, drawn)
-        shift = prior_shift(self.counts or dict.fromkeys(self.classes, 1), self.weights, drawn, self.loss_name)
+        check_drawn(self.loss_name, sampling)
+        shift = prior_shift(self.counts or dict.fromkeys(self.classes, 1), self.weights, sampling, self.loss_name)
         return {"task.prior_shift": shift, **(judged(True) if self.is_ordered else {})}
 
     def target(self, case: Case) -> Target:
@@ -342,8 +342,8 @@ class Classification(ClassScoring):
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the logit of the class, without a target of the winning one; between grades the mean grade."""
-        given = (outputs["class"], self.classes, target)
-        return towards(self.order, *given) if self.order in BETWEEN else of_one(*given)
+        options = (outputs["class"], self.classes, target)
+        return towards(self.order, *options) if self.order in BETWEEN else of_one(*options)
 
     @property
     def _counts(self) -> Floats | None:
@@ -419,25 +419,29 @@ def sampling(fingerprint: Fingerprint) -> Decision:
 
 
 def prior_shift(
-    counts: Mapping[str, int], weights: Mapping[str, float] | None, drawn: str, taught: str = "ce"
+    counts: Mapping[str, int], weights: Mapping[str, float] | None, sampling: str, taught: str = "ce"
 ) -> Decision:
     """{class: what is added to its logit}: log of its share of the training cases less log of that which it had.
 
-    drawn, taught: the sampling and the loss
+    sampling, taught: the sampling and the loss
     The largest is 0; None where training saw the classes as they come.
     """
-    given = LOSSES[taught]
-    if weights is None and drawn == "natural" and not given.balances:
+    loss = LOSSES[taught]
+    if weights is None and sampling == "natural" and not loss.balances:
         return Decision(None, "training sees the classes in their shares of the training cases")
     here = shares(np.array(list(counts.values()), dtype=np.float64))
-    seen = here ** SEEN[drawn] * np.array([(weights or {}).get(name, 1.0) for name in counts])
-    if given.adjusts:  # it has taken the shares out of the outputs
-        seen = seen / here
-    if given.weighs:
-        seen = seen * effective_weights(np.array(list(counts.values()), dtype=np.float64))
-    shifts = np.log(here) - np.log(seen)
+    in_training = here ** SEEN[sampling] * np.array([(weights or {}).get(name, 1.0) for name in counts])
+    if loss.adjusts:  # it has taken the shares out of the outputs
+        in_training = in_training / here
+    if loss.weighs:
+        in_training = in_training * effective_weights(np.array(list(counts.values()), dtype=np.float64))
+    shifts = np.log(here) - np.log(in_training)
     value = {name: round(float(shift), SHIFT_DIGITS) for name, shift in zip(counts, shifts - shifts.max(), strict=True)}
-    causes = {f"{drawn} sampling": drawn != "natural", "weights": bool(weights), f"the loss {taught}": given.balances}
+    causes = {
+        f"{sampling} sampling": sampling != "natural",
+        "weights": bool(weights),
+        f"the loss {taught}": loss.balances,
+    }
     named = " and ".join(cause for cause, holds in causes.items() if holds)
     return Decision(value, f"{named} made rare classes seem common: back to the shares of the training cases", SAERENS)
 
@@ -446,19 +450,25 @@ def by_class(shares: Mapping[str, float] | None, classes: Sequence[str], positiv
     """Prevalences of which that of one class of two is that of the other too; positive: the class named ""."""
     if shares is None or len(classes) != 2 or len(shares) != 1:
         return shares
-    made = {name or positive: share for name, share in shares.items()}
-    return {name: made.get(name, 1 - sum(made.values())) for name in classes} if set(made) < set(classes) else made
+    by_name = {name or positive: share for name, share in shares.items()}
+    return (
+        {name: by_name.get(name, 1 - sum(by_name.values())) for name in classes}
+        if set(by_name) < set(classes)
+        else by_name
+    )
 
 
-def check_settings(classes: Sequence[str], smoothing: float, each: Mapping[str, Mapping[str, float] | None]) -> None:
-    """PlanError names the setting that cannot be; each: {setting: {class: number}}"""
+def check_settings(
+    classes: Sequence[str], smoothing: float, by_class_numbers: Mapping[str, Mapping[str, float] | None]
+) -> None:
+    """PlanError names the setting that cannot be; by_class_numbers: {setting: {class: number}}"""
     if len(set(classes)) < max(2, len(classes)):
         raise PlanError("at least two different classes are needed", "task.classes", "Name each class once")
     if not 0 <= smoothing < 1:
         raise PlanError(f"smoothing {smoothing} is not in [0, 1)", "task.smoothing", "Give a share")
-    for name, numbers in each.items():
+    for name, numbers in by_class_numbers.items():
         check_numbers(f"task.{name}", numbers or {}, classes, *BOUNDS[name])
-    shares = each.get("prevalence") or {}
+    shares = by_class_numbers.get("prevalence") or {}
     if (total := sum(shares.values())) > 1 + ROUNDING or (len(shares) == len(classes) and total < 1 - ROUNDING):
         problem = f"prevalences of {', '.join(shares)} add up to {total:g}, and one of the classes is right"
         raise PlanError(problem, "task.prevalence", "Give shares of all people that add up to 1")
@@ -490,19 +500,19 @@ def positive_decision(classes: Sequence[str], counts: Mapping[str, int]) -> Deci
     # The first of the least: of two that are as frequent the last one, as where nothing is known of them.
     rarer = min(reversed(classes), key=lambda name: counts.get(name, 0))
     other = next(name for name in classes if name != rarer)
-    here, there = counts.get(rarer, 0), counts.get(other, 0)
-    rank = "the rarer" if here < there else "the last of two equally frequent classes"
-    return Decision(rarer, f"{words}, and it is {rank} ({here} {rarer}, {there} {other}); {DECIDES}")
+    here, cases_of_other = counts.get(rarer, 0), counts.get(other, 0)
+    rank = "the rarer" if here < cases_of_other else "the last of two equally frequent classes"
+    return Decision(rarer, f"{words}, and it is {rank} ({here} {rarer}, {cases_of_other} {other}); {DECIDES}")
 
 
-def positive_of(stated: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
+def positive_of(asked: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
     """The positive classes that are stated, in the order of all; PlanError for what cannot be."""
-    if unknown := [name for name in stated if name not in classes]:
+    if unknown := [name for name in asked if name not in classes]:
         raise PlanError(f"there is no class {unknown[0]!r}", "task.positive", f"Name one of {', '.join(classes)}")
-    if len(classes) == 2 and len(stated) == 2:
-        problem = f"{len(stated)} of {len(classes)} classes are positive"
+    if len(classes) == 2 and len(asked) == 2:
+        problem = f"{len(asked)} of {len(classes)} classes are positive"
         raise PlanError(problem, "task.positive", f"Name one of {', '.join(classes)}")
-    return tuple(name for name in classes if name in stated)
+    return tuple(name for name in classes if name in asked)
 
 
 def usual_positives(classes: Sequence[str]) -> tuple[str, ...]:

@@ -253,8 +253,8 @@ def primaries_of(*, ordered: bool, costly: bool) -> frozenset[str]:
 def levels_of(table: Table, classes: Sequence[str], thresholds: Mapping[str, float]) -> dict[str, Floats]:
     """{class: (cases,) its threshold} as the table has them; of a table without such columns those of the task."""
     levels = {name: np.full(len(table), level) for name, level in thresholds.items()}
-    own = {name: f"{THRESHOLD}_{name}" for name in classes}
-    return levels | {name: table[column].to_numpy(float) for name, column in own.items() if column in table}
+    columns = {name: f"{THRESHOLD}_{name}" for name in classes}
+    return levels | {name: table[column].to_numpy(float) for name, column in columns.items() if column in table}
 
 
 def case_scores(probabilities: Sequence[float], index: int, *, ordered: bool) -> dict[str, float]:
@@ -361,10 +361,10 @@ def _of_costs(answers: Answers, seed: Seed) -> Iterator[Row]:
     """The mean cost of mistakes: as stated, or one unit for each grade that they miss by."""
     if (priced := _costs(answers)) is None:
         return
-    costs, stated = priced
-    each = costs[answers.reference, answers.predicted]
-    estimate = bootstrap(each, answers.patients, seed=seed, unit="cost")
-    yield Row("expected_cost", "all", noted(estimate, answers.calling.by + stated))
+    costs, words = priced
+    paid = costs[answers.reference, answers.predicted]
+    estimate = bootstrap(paid, answers.patients, seed=seed, unit="cost")
+    yield Row("expected_cost", "all", noted(estimate, answers.calling.by + words))
 
 
 def _costs(answers: Answers) -> tuple[Floats, str] | None:
@@ -391,31 +391,31 @@ def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
         """The confusion matrix, for each weighting."""
         return Confusion.of(predicted, reference, size, weights)
 
-    own = f"; of {answers.classes[1]}" if size == 2 else ""
+    of_class = f"; of {answers.classes[1]}" if size == 2 else ""
     for metric, figure in (("auroc", auroc), ("average_precision", average_precision)):
-        whose = own or "; unweighted mean of one class against the rest"
+        whose = of_class or "; unweighted mean of one class against the rest"
         yield Row(
             metric, "all", interval(partial(one_against_rest, figure, probabilities, reference), whose, compares=True)
         )
     yield Row("accuracy", "all", noted(proportion(predicted == reference, answers.patients, seed=seed), by))
     yield Row("balanced_accuracy", "all", interval(lambda w: confused(w).balanced_accuracy, by))
-    of_all = own or "; unweighted mean of the classes"
+    of_all = of_class or "; unweighted mean of the classes"
     yield Row("f1", "all", interval(lambda w: confused(w).f1, of_all + by, exact=False))
     yield Row("mcc", "all", interval(lambda w: confused(w).mcc, by, exact=False))
     yield Row("kappa", "all", interval(lambda w: confused(w).kappa, by, exact=False))
     yield Row("brier", "all", bootstrap(answers.scores["brier"], answers.patients, seed=seed))
     error = calibration_error(*stated_chance(probabilities, reference), answers.patients, seed=seed)
-    yield Row("ece", "all", noted(error, own))
-    given = (answers.probabilities, answers.reference, answers.patients)
-    for row in calibration_rows("all", *given, uncalibrated=answers.uncalibrated, seed=seed):
-        yield replace(row, estimate=noted(row.estimate, own * row.metric.startswith(OF_ONE_SIDE)))
+    yield Row("ece", "all", noted(error, of_class))
+    scored = (answers.probabilities, answers.reference, answers.patients)
+    for row in calibration_rows("all", *scored, uncalibrated=answers.uncalibrated, seed=seed):
+        yield replace(row, estimate=noted(row.estimate, of_class * row.metric.startswith(OF_ONE_SIDE)))
     if size > 2:
-        yield from slope_rows([*map(figure_label, answers.classes)], *given, uncalibrated=answers.uncalibrated)
+        yield from slope_rows([*map(figure_label, answers.classes)], *scored, uncalibrated=answers.uncalibrated)
 
 
 def _of_class(answers: Answers, index: int, seed: Seed) -> Iterator[Row]:
-    name, given = answers.classes[index], _called(answers, index)
-    yield from label_rows(figure_label(name), given, prevalence=answers.prevalence.get(name), seed=seed)
+    name, called = answers.classes[index], _called(answers, index)
+    yield from label_rows(figure_label(name), called, prevalence=answers.prevalence.get(name), seed=seed)
 
 
 def _called(answers: Answers, index: int) -> Called:

@@ -94,8 +94,8 @@ class BoxAnswering(Task):
         boxes = boxes_of(prediction)
         assert boxes.scores is not None  # noqa: S101 - as decoded
         called, calibrated = np.flatnonzero(boxes.scores >= prediction.threshold), boxes.uncalibrated is not None
-        stated = [(boxes.names[n], boxes.corners[n].tolist(), "voxels", float(boxes.scores[n])) for n in called]
-        return [Finding(*one, box=row, calibrated=calibrated) for row, one in enumerate(stated)]
+        rows = [(boxes.names[n], boxes.corners[n].tolist(), "voxels", float(boxes.scores[n])) for n in called]
+        return [Finding(*one, box=row, calibrated=calibrated) for row, one in enumerate(rows)]
 
     @property
     def probable_findings(self) -> tuple[str, ...]:

@@ -66,12 +66,12 @@ class Decoder:
         ]
         nothing = _nothing(self.axes, boxes[0][3].shape[1] if boxes else 0)
         corners, kinds, scores, doubt = (np.concatenate(one) for one in zip(nothing, *boxes, strict=True))
-        kept = distinct(corners, kinds, scores, self.suppression)
+        remaining = distinct(corners, kinds, scores, self.suppression)
         return BoundingBoxes(
-            _with(corners[kept], flat),
-            tuple(self.classes[kind] for kind in kinds[kept]),
-            scores[kept],
-            epistemic=doubt[kept, 0] if doubt.shape[1] else None,
+            _with(corners[remaining], flat),
+            tuple(self.classes[kind] for kind in kinds[remaining]),
+            scores[remaining],
+            epistemic=doubt[remaining, 0] if doubt.shape[1] else None,
         )
 
     def peaks(self, slabs: Iterable[tuple[Region, Array]]) -> Iterator[tuple[NDArray[np.intp], Floats]]:
@@ -104,8 +104,13 @@ class Decoder:
         centres = index[:, 1:] + 0.5 + offsets
         low, high = (np.clip(centres + side * lengths / 2, first, last) for side in (-1, 1))
         scores = 1 / (1 + np.exp(-(values[np.arange(len(kinds)), kinds] + PRIOR)))
-        whole = ((high - low) >= LEAST_SIDE).all(axis=1)
-        return np.concatenate([low, high], axis=1)[whole], kinds[whole], scores[whole], values[whole, end:]
+        large_enough = ((high - low) >= LEAST_SIDE).all(axis=1)
+        return (
+            np.concatenate([low, high], axis=1)[large_enough],
+            kinds[large_enough],
+            scores[large_enough],
+            values[large_enough, end:],
+        )
 
 
 def _peaks_of(
@@ -113,8 +118,8 @@ def _peaks_of(
 ) -> tuple[NDArray[np.intp], Floats]:
     region, array = slab
     wide, start = array[:count], [0] * len(region)
-    for place, other in others:
-        touching = _touching(region, place)
+    for position, other in others:
+        touching = _touching(region, position)
         if touching is None:
             continue
         axis, after = touching
@@ -122,8 +127,8 @@ def _peaks_of(
         wide = np.concatenate([wide, row] if after else [row, wide], axis=axis + 1)
         start[axis] += 0 if after else 1
     around = ndimage.maximum_filter(wide, (1, *[3] * len(region)), mode="constant", cval=-np.inf)
-    own = (slice(None), *(slice(s, s + n) for s, n in zip(start, array.shape[1:], strict=True)))
-    peaks = np.argwhere((wide[own] == around[own]) & (wide[own] >= least))
+    cut = (slice(None), *(slice(s, s + n) for s, n in zip(start, array.shape[1:], strict=True)))
+    peaks = np.argwhere((wide[cut] == around[cut]) & (wide[cut] >= least))
     heights = array[tuple(peaks.T)]
     peaks = peaks[np.argsort(-heights, kind="stable")[:MOST_PEAKS]]
     values = array[(slice(None), *peaks[:, 1:].T)].T.astype(np.float64)
@@ -144,14 +149,14 @@ def _touching(region: Region, other: Region) -> tuple[int, bool] | None:
 def distinct(corners: Floats, kinds: NDArray, scores: Floats, overlap: float) -> NDArray[np.intp]:
     """The numbers of the boxes that overlap no stronger box of their class so much, from the strongest down."""
     order = np.argsort(-scores, kind="stable")[:MOST_PEAKS]
-    kept: list[int] = []
+    remaining: list[int] = []
     for number in order.tolist():
-        if len(kept) == MOST_BOXES:
+        if len(remaining) == MOST_BOXES:
             break
-        stronger = [one for one in kept if kinds[one] == kinds[number]]
+        stronger = [one for one in remaining if kinds[one] == kinds[number]]
         if not stronger or box_iou(corners[[number]], corners[stronger]).max() < overlap:
-            kept.append(number)
-    return np.array(kept, dtype=np.intp)
+            remaining.append(number)
+    return np.array(remaining, dtype=np.intp)
 
 
 def flat_axis(geometry: Geometry, axes: int) -> int | None:
@@ -197,14 +202,14 @@ def rows_of(boxes: BoundingBoxes, columns: Mapping[str, int], least: float) -> l
     """
     assert boxes.scores is not None  # noqa: S101 - they are predicted
     blank: dict[str, object] = {"label": None, "score": None, **dict.fromkeys(columns)}
-    stated = uncertainty_of(boxes)
-    blank |= dict.fromkeys(stated)
+    parts = uncertainty_of(boxes)
+    blank |= dict.fromkeys(parts)
     rows = [
         {
             "label": boxes.names[number],
             "score": round(float(boxes.scores[number]), 6),
             **{name: round(float(boxes.corners[number, place]), 3) for name, place in columns.items()},
-            **{name: float(values[number]) for name, values in stated.items()},
+            **{name: float(values[number]) for name, values in parts.items()},
         }
         for number in range(len(boxes))
         if boxes.scores[number] >= least
@@ -217,5 +222,5 @@ def uncertainty_of(boxes: BoundingBoxes) -> dict[str, Floats]:
     if boxes.epistemic is None or boxes.scores is None:
         return {}
     total = np.asarray(entropy([boxes.scores, 1 - boxes.scores]), dtype=np.float64)
-    own = total * boxes.epistemic
-    return {"total": total, "aleatoric": total - own, "epistemic": own}
+    epistemic = total * boxes.epistemic
+    return {"total": total, "aleatoric": total - epistemic, "epistemic": epistemic}

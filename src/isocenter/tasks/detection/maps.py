@@ -59,27 +59,27 @@ def maps_of(boxes: Tensor, classes: int, spatial: tuple[int, ...]) -> Maps:
     axes = len(spatial)
     low, high = boxes[:, 1 : 1 + axes], boxes[:, 1 + axes :]
     centre, length, size = (low + high) / 2, high - low, low.new_tensor(spatial)
-    there = (boxes[:, 0] >= 0) & ((centre >= 0) & (centre < size)).all(dim=1) & (length > 0).all(dim=1)
-    kinds, centre, length = boxes[there, 0].long(), centre[there], length[there]
+    inside = (boxes[:, 0] >= 0) & ((centre >= 0) & (centre < size)).all(dim=1) & (length > 0).all(dim=1)
+    kinds, centre, length = boxes[inside, 0].long(), centre[inside], length[inside]
     heat = low.new_zeros((classes, *spatial))
     weight = low.new_zeros(spatial)
     owner = torch.zeros(spatial, dtype=torch.long, device=boxes.device)
     middle, spread = centre.floor() + 0.5, (COVERED * length / DEVIATIONS).clamp(min=NARROWEST)
     for first in range(0, len(kinds), step := max(1, AT_ONCE // weight.numel())):
         part = slice(first, first + step)
-        drawn = _gaussians(middle[part], spread[part], spatial)
+        hills = _gaussians(middle[part], spread[part], spatial)
         for kind in kinds[part].unique().tolist():
-            heat[kind] = torch.maximum(heat[kind], drawn[kinds[part] == kind].amax(dim=0))
-        most, which = drawn.max(dim=0)
+            heat[kind] = torch.maximum(heat[kind], hills[kinds[part] == kind].amax(dim=0))
+        most, which = hills.max(dim=0)
         owner = torch.where(most > weight, which + first, owner)
         weight = torch.maximum(weight, most)
     if not len(kinds):
         return Maps(heat, weight, weight, weight.expand(axes, *spatial), weight.expand(axes, *spatial))
     share = torch.where(weight >= LEAST_WEIGHT, weight, 0.0)
-    whole = share.new_zeros(len(kinds)).index_add_(0, owner.flatten(), share.flatten())
+    totals = share.new_zeros(len(kinds)).index_add_(0, owner.flatten(), share.flatten())
     lengths = length[owner].movedim(-1, 0)
     voxels = torch.stack(torch.meshgrid(*(torch.arange(n, device=boxes.device) for n in spatial), indexing="ij"))
-    share = share / whole.clamp(min=LEAST_WEIGHT)[owner]
+    share = share / totals.clamp(min=LEAST_WEIGHT)[owner]
     return Maps(heat, weight, share, lengths, centre[owner].movedim(-1, 0) - (voxels + 0.5))
 
 
@@ -141,9 +141,9 @@ def focal(logits: Tensor, heat: Tensor) -> Tensor:
 
 def _gaussians(centre: Tensor, spread: Tensor, spatial: tuple[int, ...]) -> Tensor:
     """(n, *spatial) of (n, axes) centres and standard deviations in voxels: 1 at the centre."""
-    drawn = centre.new_ones((len(centre), *[1] * len(spatial)))
+    hills = centre.new_ones((len(centre), *[1] * len(spatial)))
     for axis, size in enumerate(spatial):
         places = torch.arange(size, device=centre.device) + 0.5
         along = torch.exp(-(((places - centre[:, axis, None]) / spread[:, axis, None]) ** 2) / 2)
-        drawn = drawn * along.reshape(len(centre), *[size if one == axis else 1 for one in range(len(spatial))])
-    return drawn
+        hills = hills * along.reshape(len(centre), *[size if one == axis else 1 for one in range(len(spatial))])
+    return hills

@@ -239,9 +239,9 @@ def reduction(fingerprint: Fingerprint) -> Decision:
 
 def smallest_kind(fingerprint: Fingerprint) -> tuple[str, float] | None:
     """The class whose boxes are shortest, and the median of their shortest sides in voxels; None without a box."""
-    drawn, axes = _drawn(fingerprint), axes_of(fingerprint)
-    kinds = {name for boxes in drawn for name in boxes.names}
-    least = {name: _across([boxes.of(name) for boxes in drawn], axes) for name in sorted(kinds)}
+    lengths, axes = _drawn(fingerprint), axes_of(fingerprint)
+    kinds = {name for boxes in lengths for name in boxes.names}
+    least = {name: _across([boxes.of(name) for boxes in lengths], axes) for name in sorted(kinds)}
     return min(least.items(), key=lambda item: item[1], default=None)
 
 

@@ -166,7 +166,7 @@ def case_row(
     flat = flat_axis(geometry, axes)
     sizes = box_sizes(reference, geometry.steps, flat)
     # Without the axis of a single slice boxes are those of a picture, and a set may hold both.
-    seen = [column for column in range(2 * geometry.ndim) if flat is None or column % geometry.ndim != flat]
+    columns = [column for column in range(2 * geometry.ndim) if flat is None or column % geometry.ndim != flat]
     return {
         "references": total,
         "found": right,
@@ -175,8 +175,8 @@ def case_row(
         THRESHOLD: threshold,
         "unit": MM if geometry.physical else counted_in(axes),
         "axes": axes,
-        "reference_boxes": _text(np.column_stack([reference.ignored, sizes, reference.corners[:, seen]])),
-        "predicted_boxes": _text(predicted.corners[:, seen], predicted.scores),
+        "reference_boxes": _text(np.column_stack([reference.ignored, sizes, reference.corners[:, columns]])),
+        "predicted_boxes": _text(predicted.corners[:, columns], predicted.scores),
         UNCALIBRATED: None if predicted.uncalibrated is None else json.dumps(predicted.uncalibrated.tolist()),
     }
 
@@ -194,16 +194,16 @@ def counts_by_score(decoder: Decoder, outputs: Array, boxes: Array) -> tuple[Arr
     # A peak at the edge of a part may be no peak of the image; a box that reaches beyond the part is kept whole.
     inner = ((index[:, 1:] > 0) & (index[:, 1:] < size - 1)).all(axis=1)
     corners, kinds, scores, _ = decoder.of_peaks(index[inner], values[inner], -np.inf, np.inf)
-    kept = distinct(corners, kinds, scores, decoder.suppression)
+    remaining = distinct(corners, kinds, scores, decoder.suppression)
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
     for kind in range(classes):
-        truth, own = boxes[boxes[:, 0] == kind, 1:], kept[kinds[kept] == kind]
+        truth, boxes_of_kind = boxes[boxes[:, 0] == kind, 1:], remaining[kinds[remaining] == kind]
         total[kind] = len(truth)
-        shared = box_iou(corners[own], truth)
-        for place, overlap in enumerate(SELECTION_OVERLAPS):
+        shared = box_iou(corners[boxes_of_kind], truth)
+        for number, overlap in enumerate(SELECTION_OVERLAPS):
             hit = _first_hits(shared, overlap)
-            np.add.at(right[place, kind], bins[own][hit], 1.0)
-            np.add.at(wrong[place, kind], bins[own][~hit], 1.0)
+            np.add.at(right[number, kind], bins[boxes_of_kind][hit], 1.0)
+            np.add.at(wrong[number, kind], bins[boxes_of_kind][~hit], 1.0)
     return right, wrong, total
 
 
@@ -212,13 +212,13 @@ def selected(collected: Mapping[str, Array]) -> float:
     # From the highest score down.
     right, wrong = (collected[name].sum(axis=0)[..., ::-1] for name in ("right", "wrong"))
     total = collected["total"].sum(axis=0)
-    there = total > 0
-    if not there.any():
+    present = total > 0
+    if not present.any():
         return float("nan")
     hits = right.cumsum(axis=-1)
     precision = hits / np.maximum(hits + wrong.cumsum(axis=-1), 1)
     area = (precision * right).sum(axis=-1) / np.maximum(total, 1)
-    return float(area[:, there].mean())
+    return float(area[:, present].mean())
 
 
 def _first_hits(shared: Array, overlap: float) -> Array:
@@ -271,12 +271,14 @@ class Answers:
             for row in table[table["label"] == name].to_dict("records"):
                 boxes = _numbers(row["predicted_boxes"], 1 + 2 * axes)
                 truth = _numbers(row["reference_boxes"], 2 + 2 * axes)
-                place = places[row["case"]]
+                index = places[row["case"]]
                 before = row.get(UNCALIBRATED)
-                given = _numbers(before, 1)[:, 0] if isinstance(before, str) else None
-                predicted[place] = BoundingBoxes(boxes[:, 1:], (name,) * len(boxes), boxes[:, 0], uncalibrated=given)
-                references[place] = BoundingBoxes(truth[:, 2:], (name,) * len(truth), ignored=truth[:, 0] > 0)
-                sizes[place] = truth[:, 1] if len(units) == 1 else box_sizes(references[place])
+                uncalibrated = _numbers(before, 1)[:, 0] if isinstance(before, str) else None
+                predicted[index] = BoundingBoxes(
+                    boxes[:, 1:], (name,) * len(boxes), boxes[:, 0], uncalibrated=uncalibrated
+                )
+                references[index] = BoundingBoxes(truth[:, 2:], (name,) * len(truth), ignored=truth[:, 0] > 0)
+                sizes[index] = truth[:, 1] if len(units) == 1 else box_sizes(references[index])
             answers.predicted[name], answers.references[name], answers.sizes[name] = predicted, references, sizes
         return answers
 
@@ -305,13 +307,13 @@ def summary_rows(answers: Answers, overlap: float, *, primary: str, seed: Seed) 
     overlap: at which `sensitivity`, `ppv` and `f1` are stated
     primary: the overlap that stands first
     """
-    there = [name for name in answers.classes if sum((~one.ignored).sum() for one in answers.references[name])]
+    present = [name for name in answers.classes if sum((~one.ignored).sum() for one in answers.references[name])]
     rows: list[Row] = []
-    for stated in _stated(answers, there, overlap, primary):
-        rows += _of_each(stated, answers, there, seed)
+    for estimates in _stated(answers, present, overlap, primary):
+        rows += _of_each(estimates, answers, present, seed)
     matched = {name: (answers.matches(name, overlap), answers.predicted[name]) for name in answers.classes}
-    for label, own in {"all": list(matched.values()), **{name: [one] for name, one in matched.items()}}.items():
-        rows += box_calibration_rows(label, own, answers.patients, seed=seed)
+    for label, matches in {"all": list(matched.values()), **{name: [one] for name, one in matched.items()}}.items():
+        rows += box_calibration_rows(label, matches, answers.patients, seed=seed)
     return rows
 
 
@@ -339,13 +341,13 @@ def _stated(answers: Answers, names: Sequence[str], overlap: float, primary: str
 def _by_size(answers: Answers, curves: Sequence[Froc], note: str) -> Iterator[Stated]:
     """The sensitivity in thirds of each class's references by size."""
     bounds = [[-np.inf, *np.quantile(one.sizes, [1 / 3, 2 / 3]).tolist(), np.inf] for one in curves]
-    for place, metric in enumerate(BY_SIZE):
+    for number, metric in enumerate(BY_SIZE):
         groups = [
-            (one.sizes > cut[place]) & (one.sizes <= cut[place + 1]) for one, cut in zip(curves, bounds, strict=True)
+            (one.sizes > cut[number]) & (one.sizes <= cut[number + 1]) for one, cut in zip(curves, bounds, strict=True)
         ]
         in_all, *in_each = (
             f"{note}; {words}; at most {SIZE_RATE:g} false a scan"
-            for words in ("thirds of each class by size", *(_sides(cut, place, answers.unit) for cut in bounds))
+            for words in ("thirds of each class by size", *(_sides(cut, number, answers.unit) for cut in bounds))
         )
         yield Stated(metric, _sensitivity(curves, SIZE_RATE, groups), in_all, in_each)
 
@@ -371,12 +373,12 @@ def _call(counts: Sequence[Floats], metric: str) -> Statistic:
     def figure(n: int, weights: Floats) -> Floats:
         """One class's figure, for each weighting of the cases."""
         right, wrong, total = (weights @ one for one in counts[n])
-        part, whole = {
+        part, of_all = {
             "sensitivity": (right, total),
             "ppv": (right, right + wrong),
             "f1": (2 * right, right + wrong + total),
         }[metric]
-        return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
+        return np.divide(part, of_all, out=np.full(np.shape(part), np.nan), where=of_all > 0)
 
     return figure
 
@@ -438,10 +440,10 @@ def overview(answers: Answers, overlap: float, folds: int) -> list[Figure]:
         ),
     ]
     pooled = pooled_note(folds)
-    drawn = [replace(one, caption=f"{one.caption} {pooled}".strip()) for one in curves]
+    curves_drawn = [replace(one, caption=f"{one.caption} {pooled}".strip()) for one in curves]
     scores, right = (np.concatenate([getattr(one, key) for one in matches.values()]) for key in ("scores", "right"))
     return (
-        [*drawn, figures.reliability(right, scores, "Can the scores of boxes be believed?", counted="boxes")]
+        [*curves_drawn, figures.reliability(right, scores, "Can the scores of boxes be believed?", counted="boxes")]
         if len(scores)
-        else drawn
+        else curves_drawn
     )

@@ -76,12 +76,12 @@ class FindingAnswering(Task):
         """(findings,) log odds of one case to a probability of each."""
         [(_, arrays)] = slabs  # a vector head is one slab
         odds = self._odds(np.asarray(arrays["findings"]))
-        each = [chance_of(one).tolist() for one in (self._calibrated(odds), odds)]
-        stated, given = (dict(zip(self.findings, one, strict=True)) for one in each)
+        chances = [chance_of(one).tolist() for one in (self._calibrated(odds), odds)]
+        calibrated, uncalibrated = (dict(zip(self.findings, one, strict=True)) for one in chances)
         by_fold = each_of(arrays, "findings", len(self.findings))
-        sets = label_sets(self.certainty, stated, None if by_fold is None else chance_of(self._odds(by_fold)))
-        confidence = Confidence(set=sets, uncalibrated=given)
-        return Prediction(geometry, probabilities=stated, confidence=confidence)
+        sets = label_sets(self.certainty, calibrated, None if by_fold is None else chance_of(self._odds(by_fold)))
+        confidence = Confidence(set=sets, uncalibrated=uncalibrated)
+        return Prediction(geometry, probabilities=calibrated, confidence=confidence)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The probability of each finding, and whether it is called."""

@@ -40,9 +40,9 @@ def _asymmetric(logits: Tensor, truth: Tensor) -> Tensor:
     """Absence that is easily seen counts little, and below a margin nothing (Ridnik et al., arXiv:2009.14119)."""
     present = logits.sigmoid()
     shifted = (present - MARGIN).clamp(min=0)
-    there = -present.clamp(min=SMALLEST).log()
+    cost_of_present = -present.clamp(min=SMALLEST).log()
     absent = -(shifted**ABSENT_GAMMA) * (1 - shifted).clamp(min=SMALLEST).log()
-    return truth * there + (1 - truth) * absent
+    return truth * cost_of_present + (1 - truth) * absent
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ def finding_loss(name: str, logits: Tensor, target: Tensor, weights: Tensor | No
     logits, target: (batch, findings), of the target 1 present, 0 absent, NaN not known
     weights:        (findings, 2) how much absence and presence count
     """
-    known = ~target.isnan()
-    truth = torch.where(known, target, torch.zeros_like(target)).to(logits.dtype)
-    costs = LOSSES[name].cost(logits, truth) * known
+    stated_references = ~target.isnan()
+    truth = torch.where(stated_references, target, torch.zeros_like(target)).to(logits.dtype)
+    costs = LOSSES[name].cost(logits, truth) * stated_references
     if weights is not None:
         costs = costs * torch.where(truth > 0, weights[:, 1], weights[:, 0])
-    return costs.sum() / known.sum().clamp(min=1)
+    return costs.sum() / stated_references.sum().clamp(min=1)
 
 
 def balance(absent: Floats, present: Floats) -> Floats:

@@ -103,28 +103,30 @@ class Findings(FindingScoring):
 
         A finding that none of them has, or all, cannot be learnt and is left out; DatasetError where none is left.
         """
-        known = fingerprint.findings
-        declared = [label.name for label in dataset.classes.get("findings", ())] or list(known)
-        counts = {name: dict(zip(COUNTED, known.get(name, (0, 0)), strict=True)) for name in declared}
-        kept = [name for name in declared if min(counts[name].values()) > 0]
-        left_out = [f"{name} ({_counts_in_words(counts[name])})" for name in declared if name not in kept]
-        if not kept:
+        references = fingerprint.findings
+        declared = [label.name for label in dataset.classes.get("findings", ())] or list(references)
+        counts = {name: dict(zip(COUNTED, references.get(name, (0, 0)), strict=True)) for name in declared}
+        teachable = [name for name in declared if min(counts[name].values()) > 0]
+        left_out = [f"{name} ({_counts_in_words(counts[name])})" for name in declared if name not in teachable]
+        if not teachable:
             raise DatasetError(
                 f"no finding is present in some training cases and absent in others ({', '.join(left_out) or 'none'})",
                 str(dataset.root or dataset.name),
                 "Give cases with and without each finding",
             )
-        shares = "; ".join(f"{name} {_counts_in_words(counts[name])}" for name in kept)
+        shares = "; ".join(f"{name} {_counts_in_words(counts[name])}" for name in teachable)
         lost = (
             f"; left out, because nothing tells it apart in the training cases: {', '.join(left_out)}"
             if left_out
             else ""
         )
-        rarest = min(kept, key=lambda name: counts[name]["present"])
+        rarest = min(teachable, key=lambda name: counts[name]["present"])
         others = ", ".join(name for name in LOSSES if name != "bce")
         return {
-            "findings": Decision(kept, f"training cases have each and lack each: {shares}{lost}"),
-            "counts": Decision({name: counts[name] for name in kept}, "their shares are what probabilities refer to"),
+            "findings": Decision(teachable, f"training cases have each and lack each: {shares}{lost}"),
+            "counts": Decision(
+                {name: counts[name] for name in teachable}, "their shares are what probabilities refer to"
+            ),
             "loss": Decision(
                 "bce",
                 f"{LOSSES['bce'].because}; of the rarest, {rarest}, there are {counts[rarest]['present']} "
@@ -145,8 +147,8 @@ class Findings(FindingScoring):
     def checked(self) -> Findings:
         """The same findings; PlanError names the setting that cannot be."""
         self.grouped.check(self.findings)
-        each = {"thresholds": self.thresholds, "prevalence": self.prevalence}
-        check_settings(self.findings, self.counts or {}, self.loss_name, each)
+        numbers = {"thresholds": self.thresholds, "prevalence": self.prevalence}
+        check_settings(self.findings, self.counts or {}, self.loss_name, numbers)
         return self
 
     @property
@@ -185,8 +187,10 @@ class Findings(FindingScoring):
 
     def target(self, case: Case) -> Target:
         """(findings,) 1 where it is present, 0 where absent, NaN where it is not known."""
-        known = case.references["findings"]
-        return Target(self.heads["findings"], np.array([known.get(name, np.nan) for name in self.findings], np.float32))
+        references = case.references["findings"]
+        return Target(
+            self.heads["findings"], np.array([references.get(name, np.nan) for name in self.findings], np.float32)
+        )
 
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """The named loss over what is known; target: (batch, findings), NaN where it is not known."""
@@ -202,15 +206,15 @@ class Findings(FindingScoring):
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """Mean AUROC over the findings that some validation cases have and others lack; without any minus log loss."""
         probabilities, target = collected["probabilities"].cpu().numpy(), collected["target"].cpu().numpy()
-        known = np.isfinite(target)
-        each = [
+        referenced = np.isfinite(target)
+        areas = [
             float(auroc(scores[there], truth[there] > 0))
-            for scores, truth, there in zip(probabilities.T, target.T, known.T, strict=True)
+            for scores, truth, there in zip(probabilities.T, target.T, referenced.T, strict=True)
             if len(set(truth[there])) > 1
         ]
-        if each:
-            return float(np.mean(each))
-        likelihood = np.where(target > 0, probabilities, 1 - probabilities)[known]
+        if areas:
+            return float(np.mean(areas))
+        likelihood = np.where(target > 0, probabilities, 1 - probabilities)[referenced]
         return float(np.log(likelihood.clip(SMALLEST)).mean()) if likelihood.size else float("nan")
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
@@ -222,9 +226,9 @@ def check_settings(
     findings: Sequence[str],
     counts: Mapping[str, Mapping[str, int]],
     loss: str,
-    each: Mapping[str, Mapping[str, float] | None],
+    by_finding: Mapping[str, Mapping[str, float] | None],
 ) -> None:
-    """PlanError names the setting that cannot be; each: {setting: {finding: number}}"""
+    """PlanError names the setting that cannot be; by_finding: {setting: {finding: number}}"""
     if len(set(findings)) < max(1, len(findings)):
         raise PlanError("at least one finding is needed, and each once", "task.findings", "Name each finding once")
     for name, both in counts.items():
@@ -234,7 +238,7 @@ def check_settings(
         check_numbers("task.counts", {name: both[side] for name, both in counts.items()}, findings, 0, 10**12)
     if loss in BALANCED and (lacking := [name for name in findings if name not in counts]):
         raise PlanError(f"{loss} needs the cases of {lacking[0]}", "task.counts", "Give present and absent of each")
-    for name, numbers in each.items():
+    for name, numbers in by_finding.items():
         check_numbers(f"task.{name}", numbers or {}, findings, 0, NOBODY if name == "thresholds" else 1)
 
 

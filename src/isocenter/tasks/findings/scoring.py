@@ -113,11 +113,11 @@ class FindingScoring(FindingAnswering):
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric as the mean over findings, then by finding; patients are resampled with all their findings."""
-        known = self.known(table)
-        own = {"all": table, **{name: table[table["label"] == name] for name in known}}
-        sets = [row for name, one in own.items() for row in set_rows(name, one, seed=seed, sides=(PRESENT, ABSENT))]
+        answers = self.known(table)
+        tables = {"all": table, **{name: table[table["label"] == name] for name in answers}}
+        sets = [row for name, one in tables.items() for row in set_rows(name, one, seed=seed, sides=(PRESENT, ABSENT))]
         doubts = doubt_rows(table, seed=seed)
-        return [*summary_rows(table, known, labelled(self.prevalence or {}), seed=seed), *sets, *doubts]
+        return [*summary_rows(table, answers, labelled(self.prevalence or {}), seed=seed), *sets, *doubts]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean Brier score of their findings."""
@@ -126,8 +126,8 @@ class FindingScoring(FindingAnswering):
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the findings of the reference in the caption."""
         caption = ", ".join(f"{name} {p:.2f}" for name, p in probabilities_of(prediction).items())
-        if (known := case.references.get("findings")) is not None:
-            present = ", ".join(name for name, is_present in known.items() if is_present)
+        if (references := case.references.get("findings")) is not None:
+            present = ", ".join(name for name, is_present in references.items() if is_present)
             caption += f"; reference {present or 'none of the known'}"
         return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
 
@@ -137,10 +137,10 @@ class FindingScoring(FindingAnswering):
 
     def case_values(self, table: Table) -> list[CaseValues]:
         """Values of which AUROC, calls and Brier score of each finding are made."""
-        known = self.known(table)
-        cases = {name: table.loc[table["label"] == name, "case"].to_numpy(str) for name in known}
-        made = [one for name, own in known.items() for one in called_values(name, own, cases[name])]
-        return [*made, *column_values(table)]
+        answers = self.known(table)
+        cases = {name: table.loc[table["label"] == name, "case"].to_numpy(str) for name in answers}
+        values = [one for name, own in answers.items() for one in called_values(name, own, cases[name])]
+        return [*values, *column_values(table)]
 
     def guess(self, table: Table) -> Guess:
         """The share of the training cases that have each finding, as if no image had been looked at."""
@@ -159,9 +159,9 @@ class FindingScoring(FindingAnswering):
         """{finding: share of the training cases that have it}; of these cases where it was not counted."""
         if self.counts:
             counts = labelled(self.counts).items()
-            return {name: own[PRESENT] / max(1, sum(own.values())) for name, own in counts}
-        own = table.groupby("label")["reference"]
-        return {str(name): float((references == PRESENT).mean()) for name, references in own}
+            return {name: by_label[PRESENT] / max(1, sum(by_label.values())) for name, by_label in counts}
+        by_label = table.groupby("label")["reference"]
+        return {str(name): float((references == PRESENT).mean()) for name, references in by_label}
 
     def known(self, table: Table) -> dict[str, Called]:
         """{label of a finding's rows: its cases}, of those in which it is known."""
@@ -173,65 +173,67 @@ def called_of(table: Table, findings: Sequence[str], rule: str) -> dict[str, Cal
 
     findings: the labels of their rows; rule: by which thresholds were found
     """
-    made = {}
+    calls = {}
     for name in findings:
-        own = table[table["label"] == name]
-        if len(own):
-            before = of_before(own, [UNCALIBRATED], ["probability"])
-            levels = own[THRESHOLD].to_numpy(float) if THRESHOLD in own else np.full(len(own), np.nan)
-            made[name] = Called(
-                own["probability"].to_numpy(float),
-                (own["predicted"] == PRESENT).to_numpy(bool),
-                (own["reference"] == PRESENT).to_numpy(bool),
-                own["patient"].to_numpy(str),
+        rows = table[table["label"] == name]
+        if len(rows):
+            before = of_before(rows, [UNCALIBRATED], ["probability"])
+            levels = rows[THRESHOLD].to_numpy(float) if THRESHOLD in rows else np.full(len(rows), np.nan)
+            calls[name] = Called(
+                rows["probability"].to_numpy(float),
+                (rows["predicted"] == PRESENT).to_numpy(bool),
+                (rows["reference"] == PRESENT).to_numpy(bool),
+                rows["patient"].to_numpy(str),
                 f"; {levels_in_words(levels, rule, str(DEFAULT_THRESHOLD), by_group=folds_of(table) == 1)}",
                 None if before is None else before[:, 0],
             )
-    return made
+    return calls
 
 
 def summary_rows(
-    table: Table, known: Mapping[str, Called], prevalence: Mapping[str, float], *, seed: Seed
+    table: Table, answers: Mapping[str, Called], prevalence: Mapping[str, float], *, seed: Seed
 ) -> list[Row]:
     """Each metric over all findings (unweighted mean), then by finding."""
-    by_finding = [row for name, one in known.items() for row in _of_finding(name, one, prevalence.get(name), seed)]
-    return [*_means(table, known, by_finding, prevalence, seed), *by_finding]
+    by_finding = [row for name, one in answers.items() for row in _of_finding(name, one, prevalence.get(name), seed)]
+    return [*_means(table, answers, by_finding, prevalence, seed), *by_finding]
 
 
-def overview(known: Mapping[str, Called], folds: int) -> list[Figure]:
+def overview(answers: Mapping[str, Called], folds: int) -> list[Figure]:
     """Discrimination of all findings; of the first few calibration, and what was taken for what.
 
     folds: how many models have scored the cases
     """
-    drawn = discrimination({name: (one.truth, one.scores, one.patients) for name, one in known.items()}, folds)
-    for name, own in list(known.items())[:MOST_SHOWN]:
-        drawn.append(figures.reliability(own.truth, own.scores, f"Can the probabilities of {name} be believed?"))
-        counts = Confusion.of(own.called, own.truth).counts.astype(int)
-        drawn.append(figures.confusion(counts, (f"no {name}", name), f"{name}: confusion matrix"))
-    return drawn
+    pictures = discrimination({name: (one.truth, one.scores, one.patients) for name, one in answers.items()}, folds)
+    for name, answer in list(answers.items())[:MOST_SHOWN]:
+        pictures.append(
+            figures.reliability(answer.truth, answer.scores, f"Can the probabilities of {name} be believed?")
+        )
+        counts = Confusion.of(answer.called, answer.truth).counts.astype(int)
+        pictures.append(figures.confusion(counts, (f"no {name}", name), f"{name}: confusion matrix"))
+    return pictures
 
 
-def _of_finding(name: str, given: Called, prevalence: float | None, seed: Seed) -> Iterator[Row]:
-    yield from label_rows(name, given, prevalence=prevalence, seed=seed)
+def _of_finding(name: str, called: Called, prevalence: float | None, seed: Seed) -> Iterator[Row]:
+    yield from label_rows(name, called, prevalence=prevalence, seed=seed)
     yield from binary_calibration_rows(
-        name, given.scores, given.truth, given.patients, uncalibrated=given.uncalibrated, seed=seed
+        name, called.scores, called.truth, called.patients, uncalibrated=called.uncalibrated, seed=seed
     )
 
 
 def _means(
-    table: Table, known: Mapping[str, Called], rows: Sequence[Row], prevalence: Mapping[str, float], seed: Seed
+    table: Table, answers: Mapping[str, Called], rows: Sequence[Row], prevalence: Mapping[str, float], seed: Seed
 ) -> Iterator[Row]:
     """The mean over the findings for which a figure is defined; a case is drawn with all its findings."""
     cases = table.drop_duplicates("case")
-    place = {case: number for number, case in enumerate(cases["case"])}
-    where = {name: table.loc[table["label"] == name, "case"].map(place).to_numpy(int) for name in known}
-    strata = _rarest(len(place), known, where)
+    number_of = {case: number for number, case in enumerate(cases["case"])}
+    where = {name: table.loc[table["label"] == name, "case"].map(number_of).to_numpy(int) for name in answers}
+    strata = _rarest(len(number_of), answers, where)
     values = {(row.metric, row.label): row.estimate.value for row in rows}
     for metric in dict.fromkeys(row.metric for row in rows):
-        defined = [name for name in known if np.isfinite(values.get((metric, name), np.nan))]
-        note = f"; unweighted mean of {len(defined)} of {len(known)} findings"
+        defined = [name for name in answers if np.isfinite(values.get((metric, name), np.nan))]
+        note = f"; unweighted mean of {len(defined)} of {len(answers)} findings"
         if metric.removesuffix(BEFORE) in BY_BINS and defined:
-            gaps = [_gaps(metric, known[name]) for name in defined]
+            gaps = [_gaps(metric, answers[name]) for name in defined]
             mean = float(np.mean([values[metric, name] for name in defined]))
             words = f"{BY_BINS[metric.removesuffix(BEFORE)][1]}{note}"
             yield Row(metric, "all", estimate_of(mean, Gaps.joined(gaps), n=len(cases), seed=seed, known=words))
@@ -245,8 +247,10 @@ def _means(
 
         def mean_of(weights: Floats, metric: str = metric, defined: Sequence[str] = tuple(defined)) -> Floats:
             """The mean over the findings, for each weighting of the cases."""
-            each = [_figure(metric, known[name], weights[..., where[name]], prevalence.get(name)) for name in defined]
-            return np.mean(each, axis=0)
+            values = [
+                _figure(metric, answers[name], weights[..., where[name]], prevalence.get(name)) for name in defined
+            ]
+            return np.mean(values, axis=0)
 
         how: dict[str, Any] = {"strata": strata, "seed": seed, "exact": False, "compares": metric in RANKED}
         estimate = bootstrap_statistic(mean_of, cases["patient"].to_numpy(str), **how)
@@ -277,14 +281,14 @@ def _figure(metric: str, called: Called, weights: Floats, prevalence: float | No
     return figure
 
 
-def _rarest(cases: int, known: Mapping[str, Called], where: Mapping[str, np.ndarray]) -> np.ndarray:
+def _rarest(cases: int, answers: Mapping[str, Called], where: Mapping[str, np.ndarray]) -> np.ndarray:
     """(cases,) the rarest finding that each has, by number, so that draws seldom lack one; the last for none."""
-    numbers = np.full(cases, len(known))
-    for number, name in sorted(enumerate(known), key=lambda item: -int(known[item[1]].truth.sum())):
-        numbers[where[name][known[name].truth]] = number
+    numbers = np.full(cases, len(answers))
+    for number, name in sorted(enumerate(answers), key=lambda item: -int(answers[item[1]].truth.sum())):
+        numbers[where[name][answers[name].truth]] = number
     return numbers
 
 
-def labelled(given: Mapping[str, V]) -> dict[str, V]:
+def labelled(values: Mapping[str, V]) -> dict[str, V]:
     """Values by finding, by the label of its rows in tables."""
-    return {figure_label(name, "finding"): value for name, value in given.items()}
+    return {figure_label(name, "finding"): value for name, value in values.items()}

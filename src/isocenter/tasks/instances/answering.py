@@ -104,17 +104,17 @@ class ObjectAnswering(Task):
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The number of objects and their mean size; of at most `MOST_OBJECTS` also the size and score of each."""
         count, size, unit = size_of_objects(prediction)
-        whole = [Finding(NUMBER, value=count), Finding(MEAN_SIZE, value=size, unit=unit)]
-        known, sizes = prediction.confidence, _sizes(prediction) if count <= MOST_OBJECTS else {}
-        return whole + [
+        findings = [Finding(NUMBER, value=count), Finding(MEAN_SIZE, value=size, unit=unit)]
+        confidence, sizes = prediction.confidence, _sizes(prediction) if count <= MOST_OBJECTS else {}
+        return findings + [
             Finding(
                 label.name,
                 sizes[label.value],
                 unit,
-                known.scores.get(label.name),
+                confidence.scores.get(label.name),
                 group=label.name,
                 label=label.value,
-                calibrated=bool(known.uncalibrated),
+                calibrated=bool(confidence.uncalibrated),
             )
             for label in prediction.labels
             if label.value in sizes
@@ -135,13 +135,13 @@ class ObjectAnswering(Task):
 
         Maps are there while thresholds are open; objects that these part are others than those predicted before.
         """
-        known = [pair for pair in zip(predictions, cases, strict=True) if not pair[0].frames]
+        pairs = [pair for pair in zip(predictions, cases, strict=True) if not pair[0].frames]
         outputs = [
             ObjectRow(partial(self._shown, one), None if one.untuned is None else partial(self._candidates, one))
-            for one, _ in known
+            for one, _ in pairs
         ]
-        truth = [self._reference(case, one) for one, case in known]
-        return Rows(outputs, truth, np.array([case.patient for _, case in known]))
+        truth = [self._reference(case, one) for one, case in pairs]
+        return Rows(outputs, truth, np.array([case.patient for _, case in pairs]))
 
     @property
     def _decoder(self) -> Decoder:

@@ -49,11 +49,11 @@ class Decoder:
 
         The type holds the largest number: 16 bits up to 65535 objects, then 32.
         """
-        there = np.asarray(inside) >= self.inside
-        numbers = np.zeros(there.shape, dtype=np.int32)
-        box = _around(there)
+        marked = np.asarray(inside) >= self.inside
+        numbers = np.zeros(marked.shape, dtype=np.int32)
+        box = _around(marked)
         if box is not None:
-            numbers[box] = _flooded(there[box], self._smoothed(height[box]), self.prominence)
+            numbers[box] = _flooded(marked[box], self._smoothed(height[box]), self.prominence)
         return renumbered(numbers, self.smallest)
 
     def candidates(self, inside: Array, height: Array) -> tuple[Numbers, Floats]:
@@ -97,9 +97,9 @@ def smoothing_on(geometry: Geometry) -> tuple[float, ...]:
     return smoothing([max(step, shortest) for step in geometry.steps])
 
 
-def _flooded(there: NDArray[np.bool_], height: Floats, prominence: float) -> Numbers:
+def _flooded(marked: NDArray[np.bool_], height: Floats, prominence: float) -> Numbers:
     """Objects that grow from the tops of their hills downwards, each step as far as the height allows."""
-    level = np.where(there, np.floor(np.clip(height, 0.0, 1.0) * STEPS), -1).astype(np.int8)
+    level = np.where(marked, np.floor(np.clip(height, 0.0, 1.0) * STEPS), -1).astype(np.int8)
     rise = max(1, round(prominence * STEPS))
     # A frame of background, so that every voxel has neighbours and places are numbers of one axis.
     level = np.pad(level, 1, constant_values=-1)
@@ -167,6 +167,6 @@ def _neighbours(shape: tuple[int, ...]) -> Places:
     return np.concatenate([strides, -strides]).astype(np.intp)
 
 
-def _around(there: NDArray[np.bool_]) -> tuple[slice, ...] | None:
-    boxes = ndimage.find_objects(there.view(np.uint8))
+def _around(marked: NDArray[np.bool_]) -> tuple[slice, ...] | None:
+    boxes = ndimage.find_objects(marked.view(np.uint8))
     return boxes[0] if boxes else None

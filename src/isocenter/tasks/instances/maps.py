@@ -85,7 +85,7 @@ def _next_to(numbers: Tensor, differ: Callable[[Tensor, Tensor], Tensor]) -> Ten
     marked = torch.zeros_like(numbers, dtype=torch.bool)
     for axis, size in enumerate(numbers.shape[1:], start=1):
         if size > 1:
-            there = differ(numbers.narrow(axis, 0, size - 1), numbers.narrow(axis, 1, size - 1))
-            marked.narrow(axis, 0, size - 1).logical_or_(there)
-            marked.narrow(axis, 1, size - 1).logical_or_(there)
+            edges = differ(numbers.narrow(axis, 0, size - 1), numbers.narrow(axis, 1, size - 1))
+            marked.narrow(axis, 0, size - 1).logical_or_(edges)
+            marked.narrow(axis, 1, size - 1).logical_or_(edges)
     return marked

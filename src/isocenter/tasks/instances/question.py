@@ -220,19 +220,19 @@ class InstanceSegmentation(ObjectScoring):
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """Mean over cases and thresholds of TP / (TP + FP + FN); a case without any object is left out."""
-        there = collected["both"][:, 0] > 0
-        matched, both = collected["matched"][there], collected["both"][there]
+        marked = collected["both"][:, 0] > 0
+        matched, both = collected["matched"][marked], collected["both"][marked]
         return float((matched / (both - matched)).mean()) if len(both) else float("nan")
 
     def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
         """Thresholds that part these objects best; those that are set stay."""
-        there = [pair for pair in zip(predictions, cases, strict=True) if pair[0].untuned is not None]
+        pairs = [pair for pair in zip(predictions, cases, strict=True) if pair[0].untuned is not None]
         open_yet = [name for name in ("inside", "prominence") if getattr(self, name) is None]
-        if not (there and open_yet):
+        if not (pairs and open_yet):
             return {}
-        references = [self._reference(case, made) for made, case in there]
-        grids = [self._on(made.geometry) for made, _ in there]
-        decisions = thresholds(self._decoder, open_yet, [made.untuned or {} for made, _ in there], references, grids)
+        references = [self._reference(case, made) for made, case in pairs]
+        grids = [self._on(made.geometry) for made, _ in pairs]
+        decisions = thresholds(self._decoder, open_yet, [made.untuned or {} for made, _ in pairs], references, grids)
         return {f"task.{name}": decision for name, decision in decisions.items()}
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
@@ -274,13 +274,13 @@ def thresholds(
         because = f"{counted(total, 'object')} of validation cases are too few (at least {FEWEST_OBJECTS} are needed)"
         return {name: Decision(getattr(decoder, name), because) for name in names}
 
-    given = [(np.asarray(one["inside"]), np.asarray(one["height"])) for one in maps]
+    arrays = [(np.asarray(one["inside"]), np.asarray(one["height"])) for one in maps]
 
     def mean_ap(tried: Decoder) -> float:
         """Over the cases."""
         scores = [
             instance_overlap(replace(tried, **grid)(*own), truth).ap()
-            for own, truth, grid in zip(given, references, grids, strict=True)
+            for own, truth, grid in zip(arrays, references, grids, strict=True)
         ]
         return float(np.nanmean(scores))
 

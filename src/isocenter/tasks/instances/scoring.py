@@ -99,17 +99,17 @@ class ObjectScoring(ObjectAnswering):
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """Outlines of the predicted objects, and of the reference where the case has one."""
-        there = "instances" in case.references
-        reference = self._reference(case, prediction) if there else None
+        referenced = "instances" in case.references
+        reference = self._reference(case, prediction) if referenced else None
         return [figures.objects(stated_image(case), reference, np.asarray(prediction.data), title=case.id)]
 
     def overview(self, table: Table) -> list[Figure]:
         """Metrics of the cases, and numbers of objects over those of the reference."""
-        known = {METRICS.of(name).words: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")}
+        values = {METRICS.of(name).words: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")}
         reference, predicted = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
         axes = ("objects of the reference", "objects predicted")
         return [
-            figures.histogram(known, "Scores of the cases", axis="score"),
+            figures.histogram(values, "Scores of the cases", axis="score"),
             figures.scatter(reference, predicted, "Numbers of objects", axes=axes, identity=True),
         ]
 

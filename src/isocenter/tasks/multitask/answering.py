@@ -45,8 +45,8 @@ class PartAnswering(Task):
     @property
     def saliency_targets(self) -> tuple[str, ...]:
         """The parts, and the targets of each, as "part:target"."""
-        each = ((name, *(f"{name}:{own}" for own in part.saliency_targets)) for name, part in self.parts.items())
-        return tuple(target for own in each for target in own)
+        targets = ((name, *(f"{name}:{own}" for own in part.saliency_targets)) for name, part in self.parts.items())
+        return tuple(target for own in targets for target in own)
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """Each part's own average of its heads."""
@@ -64,25 +64,27 @@ class PartAnswering(Task):
         vectors: list[Mapping[str, Array]] = []
         decoders = [partial(self._decoded, name, geometry) for name in dense]
         maps = read_by_each(dense_slabs(slabs, vectors), decoders)
-        made = dict(zip(dense, maps, strict=True))
+        parts = dict(zip(dense, maps, strict=True))
         for name, part in self.parts.items():
             if name not in dense:
-                own = mean([self._own(name, arrays) for arrays in vectors])
-                made[name] = part.decode([((), own)], geometry)
-        return joined_prediction(geometry, {name: made[name] for name in self.parts})
+                arrays_of_part = mean([self._own(name, arrays) for arrays in vectors])
+                parts[name] = part.decode([((), arrays_of_part)], geometry)
+        return joined_prediction(geometry, {name: parts[name] for name in self.parts})
 
     def _decoded(self, name: str, geometry: Geometry, slabs: Slabs) -> Prediction:
         """A part's own result of slabs with the outputs of all parts."""
-        own = ((region, self._own(name, arrays)) for region, arrays in slabs)
-        return self.parts[name].decode(own, geometry)
+        slabs_of_part = ((region, self._own(name, arrays)) for region, arrays in slabs)
+        return self.parts[name].decode(slabs_of_part, geometry)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
         """The columns of all parts side by side; of several rows each repeats the other parts' columns."""
-        each = {name: rows_in(part.outputs(prediction.parts[name])) for name, part in self.parts.items()}
-        columns = [column for rows in each.values() for column in dict.fromkeys(key for row in rows for key in row)]
+        rows_of_parts = {name: rows_in(part.outputs(prediction.parts[name])) for name, part in self.parts.items()}
+        columns = [
+            column for rows in rows_of_parts.values() for column in dict.fromkeys(key for row in rows for key in row)
+        ]
         rows: list[dict[str, Any]] = [{}]
-        for name, own in each.items():
-            renamed = [{_column(key, name, columns): value for key, value in row.items()} for row in own]
+        for name, rows_of_part in rows_of_parts.items():
+            renamed = [{_column(key, name, columns): value for key, value in row.items()} for row in rows_of_part]
             rows = [{**before, **row} for before in rows for row in renamed]
         return rows[0] if len(rows) == 1 else rows
 
@@ -91,16 +93,16 @@ class PartAnswering(Task):
 
         The group of a structure is its part and its name.
         """
-        rows, made = iter(measured), list[Finding]()
+        rows, findings = iter(measured), list[Finding]()
         for name, part in self.parts.items():
-            own = prediction.parts[name]
+            of_part = prediction.parts[name]
             # Those of a further part have its name before the label.
-            mine = [] if own.data is None else list(islice(rows, len(own.labels)))
+            mine = [] if of_part.data is None else list(islice(rows, len(of_part.labels)))
             mine = [{**row, "label": str(row["label"]).removeprefix(f"{name}: ")} for row in mine]
-            for finding in part.results(own, mine):
-                group = name if own.data is None else f"{name}: {finding.group}"
-                made.append(replace(finding, group=group) if finding.group else finding)
-        return made
+            for finding in part.results(of_part, mine):
+                group = name if of_part.data is None else f"{name}: {finding.group}"
+                findings.append(replace(finding, group=group) if finding.group else finding)
+        return findings
 
     @property
     def probable_findings(self) -> tuple[str, ...]:
@@ -119,13 +121,15 @@ class PartAnswering(Task):
     def _own(self, name: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
         return own_outputs(name, self.parts[name], outputs)
 
-    def _each(self, arrays: Mapping[str, Any], made: Callable[[str, Task], Mapping[str, Array]]) -> dict[str, Array]:
-        """The result of `made` for each part that these are outputs of, under the heads' whole names."""
+    def _each(
+        self, arrays: Mapping[str, Any], result_of: Callable[[str, Task], Mapping[str, Array]]
+    ) -> dict[str, Array]:
+        """The result of `result_of` for each part that these are outputs of, under the heads' whole names."""
         return {
             head_of(name, key): array
             for name, part in self.parts.items()
             if self._own(name, arrays)
-            for key, array in made(name, part).items()
+            for key, array in result_of(name, part).items()
         }
 
 

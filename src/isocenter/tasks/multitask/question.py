@@ -50,19 +50,19 @@ CARUANA = "doi:10.1023/A:1007379606734"
 LARGEST_LOG = 5.0
 
 
-def _weights_from(given: Any) -> dict[str, float] | None:
+def _weights_from(weights: Any) -> dict[str, float] | None:
     """{part: by what its loss is multiplied}, or None; PlanError for what is no weight."""
-    if given is None:
+    if weights is None:
         return None
-    if not isinstance(given, Mapping):
+    if not isinstance(weights, Mapping):
         raise PlanError(
-            f"{given!r} are no weights of parts", "task.loss_weights", "Give one number above 0 for each part"
+            f"{weights!r} are no weights of parts", "task.loss_weights", "Give one number above 0 for each part"
         )
-    for name, value in given.items():
+    for name, value in weights.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             remedy = "Give a number above 0, or leave the part out"
             raise PlanError(f"{value!r} for {name}", "task.loss_weights", remedy)
-    return {str(name): float(value) for name, value in given.items()}
+    return {str(name): float(value) for name, value in weights.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,13 +226,13 @@ class Multitask(LossWeighting, PartScoring):
 
     def target(self, case: Case) -> Target:
         """{part: its target}, of the parts that the case has references of; DatasetError where it has none."""
-        known = {name: part for name, part in self.parts.items() if part.needs <= set(case.references)}
-        if not known:
+        taught = {name: part for name, part in self.parts.items() if part.needs <= set(case.references)}
+        if not taught:
             problem = f"has no reference of the kind {', '.join(sorted(self.needs))}"
             raise DatasetError(problem, case.id, "Give one of them, or leave the case out")
-        made = {name: part.target(case) for name, part in known.items()}
-        heads: Any = {name: target.head for name, target in made.items()}
-        return Target(Several(heads), made)
+        targets = {name: part.target(case) for name, part in taught.items()}
+        heads: Any = {name: target.head for name, target in targets.items()}
+        return Target(Several(heads), targets)
 
     def loss(self, outputs: Outputs, target: Any, spacing: Sequence[float] | None = None) -> Tensor:
         """The weighted sum of the parts' losses, each over the samples that have its reference.
@@ -241,24 +241,26 @@ class Multitask(LossWeighting, PartScoring):
         arXiv:1705.07115. A part without a reference in the whole batch adds nothing, lest its variance vanish.
         """
         losses = []
-        for place, (name, part) in enumerate(self.parts.items()):
-            own = self._own(name, outputs)
-            if not own or name not in target:
+        for number, (name, part) in enumerate(self.parts.items()):
+            outputs_of_part = self._own(name, outputs)
+            if not outputs_of_part or name not in target:
                 continue
-            known = target[KNOWN][:, list(target).index(name)]
-            if not bool(known.any()):
+            referenced = target[KNOWN][:, list(target).index(name)]
+            if not bool(referenced.any()):
                 continue
-            cost = part.loss({key: output[known] for key, output in own.items()}, target[name][known], spacing)
-            losses.append(self._weighted(cost, name, place, outputs))
+            cost = part.loss(
+                {key: output[referenced] for key, output in outputs_of_part.items()}, target[name][referenced], spacing
+            )
+            losses.append(self._weighted(cost, name, number, outputs))
         if not losses:
             return torch.stack([output.float().sum() for output in outputs.values()]).sum() * 0.0
         return torch.stack(losses).sum()
 
-    def _weighted(self, cost: Tensor, name: str, place: int, outputs: Outputs) -> Tensor:
+    def _weighted(self, cost: Tensor, name: str, number: int, outputs: Outputs) -> Tensor:
         cost = cost * (self.loss_weights or {}).get(name, 1.0)
         if self.weighting == "fixed":
             return cost
-        log = outputs["log_variance"][place].clamp(-LARGEST_LOG, LARGEST_LOG)
+        log = outputs["log_variance"][number].clamp(-LARGEST_LOG, LARGEST_LOG)
         return torch.exp(-log) * cost + log / 2
 
     def quality(self, outputs: Outputs, target: Any) -> Mapping[str, Tensor]:
@@ -266,33 +268,35 @@ class Multitask(LossWeighting, PartScoring):
 
         Who collects the numbers of all cases may put anything in place of those that a case lacks, with 0 for the mark.
         """
-        made: dict[str, Tensor] = {}
+        numbers_of_parts: dict[str, Tensor] = {}
         for name, part in self.parts.items():
-            if name in target and (own := self._own(name, outputs)):
-                numbers = part.quality(own, target[name])
+            if name in target and (outputs_of_part := self._own(name, outputs)):
+                numbers = part.quality(outputs_of_part, target[name])
                 numbers = {**numbers, KNOWN: torch.ones(len(next(iter(numbers.values()))))}
-                made |= {f"{name}{DOT}{key}": value for key, value in numbers.items()}
-        return made
+                numbers_of_parts |= {f"{name}{DOT}{key}": value for key, value in numbers.items()}
+        return numbers_of_parts
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """The mean of the metrics by which the parts are selected, of those that some case has a reference of."""
         metrics = []
         for name, part in self.parts.items():
             start = f"{name}{DOT}"
-            own = {key.removeprefix(start): one for key, one in collected.items() if key.startswith(start)}
-            if not own:
+            of_part = {key.removeprefix(start): one for key, one in collected.items() if key.startswith(start)}
+            if not of_part:
                 continue
-            known = own.pop(KNOWN) > 0
-            if known.any():
-                metrics.append(part.selection({key: one[known] for key, one in own.items()}))
+            referenced = of_part.pop(KNOWN) > 0
+            if referenced.any():
+                metrics.append(part.selection({key: one[referenced] for key, one in of_part.items()}))
         known_metrics = [metric for metric in metrics if not np.isnan(metric)]
         return float(np.mean(known_metrics)) if known_metrics else float("nan")
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the scalar of a part, as "part" or "part:target"; without one the sum over all parts."""
         if target is not None:
-            name, _, own = self.saliency_targets[place_of_target(target, self.saliency_targets)].partition(":")
-            return self.parts[name].saliency(self._own(name, outputs), own or None)
+            name, _, target_of_part = self.saliency_targets[place_of_target(target, self.saliency_targets)].partition(
+                ":"
+            )
+            return self.parts[name].saliency(self._own(name, outputs), target_of_part or None)
         return torch.stack([part.saliency(self._own(name, outputs)) for name, part in self.parts.items()]).sum(dim=0)
 
 
@@ -301,23 +305,25 @@ def settings_for(kinds: Sequence[type[Task]], dataset: Dataset, fingerprint: Fin
 
     Raises DatasetError where a part cannot be taught, or no case says anything of one.
     """
-    made: dict[str, Decision] = {}
+    decisions: dict[str, Decision] = {}
     for kind in kinds:
-        known = {case.id for case in fingerprint.cases if kind.needs <= set(case.references)}
-        if not known:
+        referenced = {case.id for case in fingerprint.cases if kind.needs <= set(case.references)}
+        if not referenced:
             problem = f"no training case has references of the kind {', '.join(sorted(kind.needs))}"
             where = str(dataset.root or dataset.name)
             raise DatasetError(problem, where, f"Leave {kind.name} out of --task, or add its labels")
-        own = kind.settings_for(dataset, fingerprint.only(known))
-        drawn = task_from(kind, {key: decision.value for key, decision in own.items()}).under("natural")
-        own |= {key.removeprefix("task."): decision for key, decision in drawn.items() if key.startswith("task.")}
-        made |= {f"{kind.name}{DOT}{key}": decision for key, decision in own.items()}
-    return {"weighting": _weighting(kinds, fingerprint), "loss_weights": _weights(kinds), **made}
+        of_part = kind.settings_for(dataset, fingerprint.only(referenced))
+        by_sampling = task_from(kind, {key: decision.value for key, decision in of_part.items()}).under("natural")
+        of_part |= {
+            key.removeprefix("task."): decision for key, decision in by_sampling.items() if key.startswith("task.")
+        }
+        decisions |= {f"{kind.name}{DOT}{key}": decision for key, decision in of_part.items()}
+    return {"weighting": _weighting(kinds, fingerprint), "loss_weights": _weights(kinds), **decisions}
 
 
 def _weighting(kinds: Sequence[type[Task]], fingerprint: Fingerprint) -> Decision:
-    known = {kind.name: sum(kind.needs <= set(case.references) for case in fingerprint.cases) for kind in kinds}
-    cases = ", ".join(f"{name} is known of {count}" for name, count in known.items())
+    counts = {kind.name: sum(kind.needs <= set(case.references) for case in fingerprint.cases) for kind in kinds}
+    cases = ", ".join(f"{name} is known of {count}" for name, count in counts.items())
     because = (
         f"of {counted(len(fingerprint), 'training case')} {cases}; their losses have different units, so that how much "
         "each counts is learnt with the weights"
@@ -354,16 +360,16 @@ def agreed(each: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:
     The smallest augmentation is taken, and the largest batch.
     """
     first, names = next(iter(each)), " and ".join(each)
-    made: dict[str, Decision] = {}
+    common: dict[str, Decision] = {}
     for decisions in each.values():
         for key, decision in decisions.items():
-            made[key] = _more_careful(key, made[key], decision) if key in made else decision
+            common[key] = _more_careful(key, common[key], decision) if key in common else decision
     if not all(COARSEST in decisions for decisions in each.values()):
-        made.pop(COARSEST, None)
+        common.pop(COARSEST, None)
     chosen, primary = each[first]["network.name"], each[first]["evaluation.primary"]
     others = ", ".join(f"{own['evaluation.primary'].value} of {name}" for name, own in each.items() if name != first)
     selected = " and ".join(f"{own['training.selection'].value} of {name}" for name, own in each.items())
-    return made | {
+    return common | {
         "network.name": Decision(chosen.value, f"{first}: {chosen.because}; it serves {names} at once", CARUANA),
         "training.sampling": Decision(
             "natural", "cases drawn by the class of one part would change what the others see"

@@ -30,12 +30,12 @@ class PartScoring(PartAnswering):
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         """The cases with references under the numbers of the parts, and sentences on labels that one side lacks."""
-        made, sentences = {case.id: case for case in cases}, list[str]()
+        by_id, sentences = {case.id: case for case in cases}, list[str]()
         for part in self.parts.values():
-            own, more = part.own_labels([one for one in made.values() if part.needs <= set(one.references)])
-            made |= {case.id: case for case in own}
+            relabelled, more = part.own_labels([one for one in by_id.values() if part.needs <= set(one.references)])
+            by_id |= {case.id: case for case in relabelled}
             sentences += more
-        return list(made.values()), sentences
+        return list(by_id.values()), sentences
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """The rows of all parts, of the cases that each is known of; its name stands before its labels and columns."""
@@ -58,10 +58,10 @@ class PartScoring(PartAnswering):
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean of the places that a case has among those of each part, as a share of them."""
         places: dict[str, list[float]] = {}
-        for name, own in part_tables(self, table).items():
-            ranked = self.parts[name].rank(own)
-            for place, case in enumerate(ranked):
-                places.setdefault(case, []).append((place + 0.5) / len(ranked))
+        for name, part_table in part_tables(self, table).items():
+            ranked = self.parts[name].rank(part_table)
+            for index, case in enumerate(ranked):
+                places.setdefault(case, []).append((index + 0.5) / len(ranked))
         return sorted(places, key=lambda case: float(np.mean(places[case])))
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
@@ -86,19 +86,21 @@ class PartScoring(PartAnswering):
 
     def guess(self, table: Table) -> Guess | None:
         """The guess of each part that has one, of its own rows; the metrics are those of all of them."""
-        made = {name: guess for name, own in part_tables(self, table).items() if (guess := self.parts[name].guess(own))}
-        if not made:
+        guesses = {
+            name: guess for name, own in part_tables(self, table).items() if (guess := self.parts[name].guess(own))
+        }
+        if not guesses:
             return None
-        words = {name: own for name, guess in made.items() for own in guess.words.values()}
-        metrics = tuple(dict.fromkeys(metric for guess in made.values() for metric in guess.metrics))
-        joined = pd.concat([with_part(name, guess.table) for name, guess in made.items()], ignore_index=True)
+        words = {name: own for name, guess in guesses.items() for own in guess.words.values()}
+        metrics = tuple(dict.fromkeys(metric for guess in guesses.values() for metric in guess.metrics))
+        joined = pd.concat([with_part(name, guess.table) for name, guess in guesses.items()], ignore_index=True)
         return Guess(joined, words, metrics)
 
 
 def part_tables(task: Task, table: Table) -> dict[str, Table]:
     """{part: its rows, with its own labels and columns} of the parts that have any; "" of a task without parts."""
-    own = {name: of_part(name, table) if name else table for name in leaves(task)}
-    return {name: rows for name, rows in own.items() if len(rows) or not name}
+    tables = {name: of_part(name, table) if name else table for name in leaves(task)}
+    return {name: rows for name, rows in tables.items() if len(rows) or not name}
 
 
 def with_part(name: str, table: Table) -> Table:
@@ -109,8 +111,8 @@ def with_part(name: str, table: Table) -> Table:
 
 def of_part(name: str, table: Table) -> Table:
     """The inverse: the rows of a part as it made them."""
-    own = table[[str(label).startswith(f"{name}{LABEL_SEPARATOR}") for label in table["label"]]]
+    rows = table[[str(label).startswith(f"{name}{LABEL_SEPARATOR}") for label in table["label"]]]
     columns = [key for key in table if key in COMMON or str(key).startswith(f"{name}{SEPARATOR}")]
-    renamed = own[columns].rename(columns={key: str(key).removeprefix(f"{name}{SEPARATOR}") for key in columns})
-    labels = [str(label).removeprefix(f"{name}{LABEL_SEPARATOR}") for label in own["label"]]
+    renamed = rows[columns].rename(columns={key: str(key).removeprefix(f"{name}{SEPARATOR}") for key in columns})
+    labels = [str(label).removeprefix(f"{name}{LABEL_SEPARATOR}") for label in rows["label"]]
     return renamed.assign(label=labels).infer_objects().reset_index(drop=True)

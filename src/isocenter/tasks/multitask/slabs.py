@@ -66,23 +66,23 @@ def dense_slabs(slabs: Slabs, vectors: list[Mapping[str, Array]]) -> Slabs:
             vectors.append(arrays)
 
 
-def mean(each: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+def mean(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     """The mean of the outputs for the whole image that each part of a large grid gave."""
-    return {key: np.mean([np.asarray(one[key]) for one in each], axis=0) for key in each[0]}
+    return {key: np.mean([np.asarray(one[key]) for one in parts], axis=0) for key in parts[0]}
 
 
-def with_parts(prediction: Prediction, made: Mapping[str, Prediction]) -> Prediction:
+def with_parts(prediction: Prediction, changed: Mapping[str, Prediction]) -> Prediction:
     """The same with other results of some parts, whose boxes, maps and notes are its own too."""
-    whole, maps = {**prediction.parts, **made}, joined_maps(prediction.maps, made)
-    boxed = next((one for one in whole.values() if one.boxes is not None), prediction)
-    notes = (*prediction.notes, *dict.fromkeys(note for one in made.values() for note in one.notes))
-    return replace(prediction, parts=whole, maps=maps, boxes=boxed.boxes, threshold=boxed.threshold, notes=notes)
+    parts, maps = {**prediction.parts, **changed}, joined_maps(prediction.maps, changed)
+    boxed = next((one for one in parts.values() if one.boxes is not None), prediction)
+    notes = (*prediction.notes, *dict.fromkeys(note for one in changed.values() for note in one.notes))
+    return replace(prediction, parts=parts, maps=maps, boxes=boxed.boxes, threshold=boxed.threshold, notes=notes)
 
 
-def joined_maps(maps: Mapping[str, Map], made: Mapping[str, Prediction]) -> dict[str, Map]:
+def joined_maps(maps: Mapping[str, Map], parts: Mapping[str, Prediction]) -> dict[str, Map]:
     """These maps and those of parts; one of a name that there is already has that of its part before it."""
     joined = dict(maps)
-    for name, part in made.items():
+    for name, part in parts.items():
         joined |= {f"{name}_{kind}" if kind in joined else kind: drawn for kind, drawn in part.maps.items()}
     return joined
 

@@ -65,8 +65,8 @@ class FieldAnswering(Task):
         voxels = np.zeros((geometry.ndim, *geometry.shape), dtype=np.float32)
         axes = [axis for axis, size in enumerate(geometry.shape) if size > 1 or geometry.ndim == self.axes]
         for region, arrays in slabs:
-            for axis, one in zip(axes, np.asarray(arrays[HEAD]), strict=True):
-                voxels[axis][region] = one
+            for axis, component in zip(axes, np.asarray(arrays[HEAD]), strict=True):
+                voxels[axis][region] = component
         field = softly_ended(voxels, geometry)
         return Prediction(geometry, transform=SpatialTransform((field,), geometry), labels=self.labels)
 

@@ -99,22 +99,22 @@ class Registration(FieldScoring):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Labels, similarity and weights for these pairs; DatasetError where the images of a case are no pair."""
-        known = [case.references["field"] for case in fingerprint.cases if "field" in case.references]
-        values = sorted({value for one in known for value in one["both"]})
+        fields = [case.references["field"] for case in fingerprint.cases if "field" in case.references]
+        values = sorted({value for one in fields for value in one["both"]})
         if len(values) > MOST_LABELS:
             problem, where = f"label maps of {len(values)} values", str(dataset.root or dataset.name)
             raise DatasetError(problem, where, "Give label maps of structures that both images have")
         names = {label.value: label for kind in ("field", "mask") for label in dataset.classes.get(kind, ())}
         classes = [names.get(value, Label(value, str(value))) for value in values]
-        both = sum(bool(one["both"]) for one in known)
+        both = sum(bool(one["both"]) for one in fields)
         modalities = {case.modality for case in fingerprint.cases}
-        first = next((case for case in dataset if case.id == fingerprint.cases[0].id), None) if known else None
+        first = next((case for case in dataset if case.id == fingerprint.cases[0].id), None) if fields else None
         theirs = modalities if first is None else {first.images["moving"].modality}
         similarity = "mind" if theirs != modalities else "mse" if modalities == {"CT"} else "lncc"
         step = float(np.median(fingerprint.steps))
         return {
             "labels": Decision(
-                plain_labels(classes), f"both images of {counted(both, 'training pair')} show them, of {len(known)}"
+                plain_labels(classes), f"both images of {counted(both, 'training pair')} show them, of {len(fields)}"
             ),
             "axes": Decision(axes_of(fingerprint), "the images have so many"),
             "similarity": Decision(
@@ -211,11 +211,11 @@ class Registration(FieldScoring):
         kind = np.uint8 if count**2 <= 256 else np.int32
         return Target(Dense(1), codes.astype(kind), tuple(drawn_in) or None)
 
-    def _ranks(self, drawn: Image) -> Array:
+    def _ranks(self, labels: Image) -> Array:
         """(*spatial) 1, 2, ... in the order of the structures, 0 for everything else."""
         values = np.array([0, *(label.value for label in self.classes)])
         order = np.argsort(values)
-        data = drawn.data[0]
+        data = labels.data[0]
         places = np.clip(np.searchsorted(values[order], data), 0, len(values) - 1)
         return np.where(values[order][places] == data, order[places], 0).astype(np.int32)
 
@@ -225,10 +225,10 @@ class Registration(FieldScoring):
         steps = spacing or (1.0,) * field.shape[1]
         in_mm = field * field.new_tensor(steps).reshape(1, -1, *[1] * (field.ndim - 2))
         total = self._unlike(outputs[IMAGES], field) + self.smoothness * diffusion(in_mm, steps)
-        both, size, known = self._overlaps(field, target)
-        if self.labels_weight and bool(known.any()):
-            there = known[:, None] & (size > 0)
-            dice = (2 * both / size.clamp(min=1e-6))[there]
+        both, size, labelled = self._overlaps(field, target)
+        if self.labels_weight and bool(labelled.any()):
+            counted = labelled[:, None] & (size > 0)
+            dice = (2 * both / size.clamp(min=1e-6))[counted]
             total = total + self.labels_weight * (1 - dice.mean() if len(dice) else 0.0)
         return total
 
@@ -240,25 +240,27 @@ class Registration(FieldScoring):
         """(batch, labels) voxels in both and in the two counted together, (batch,) whether both sides are known."""
         count, codes = len(self.classes) + 2, target.long()
         fixed, moving = codes // count, codes % count
-        known = ((fixed < count - 1) & (moving < count - 1)).flatten(1).all(dim=1)
+        labelled = ((fixed < count - 1) & (moving < count - 1)).flatten(1).all(dim=1)
         empty = field.new_zeros(len(field), count - 2)
-        if count == 2 or not bool(known.any()):
-            return empty, empty, known & (count > 2)
+        if count == 2 or not bool(labelled.any()):
+            return empty, empty, labelled & (count > 2)
         ours, theirs = (
             torch.nn.functional.one_hot(one, count)[..., 1:-1].movedim(-1, 1).to(field.dtype) for one in (fixed, moving)
         )
         moved = pulled(theirs, field)
-        return (ours * moved).flatten(2).sum(dim=2), (ours + moved).flatten(2).sum(dim=2), known
+        return (ours * moved).flatten(2).sum(dim=2), (ours + moved).flatten(2).sum(dim=2), labelled
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, labels) voxels of moved labels, and (batch, 1) the similarity of each window."""
         field = outputs[HEAD].float()
-        both, size, known = self._overlaps(field, target)
-        each = [self._unlike(outputs[IMAGES][n : n + 1], field[n : n + 1]).reshape(1, 1) for n in range(len(field))]
-        alike = 1 - torch.cat(each)
+        both, size, labelled = self._overlaps(field, target)
+        distances = [
+            self._unlike(outputs[IMAGES][n : n + 1], field[n : n + 1]).reshape(1, 1) for n in range(len(field))
+        ]
+        alike = 1 - torch.cat(distances)
         return {
-            "both": both * known[:, None],
-            "size": size * known[:, None],
+            "both": both * labelled[:, None],
+            "size": size * labelled[:, None],
             SIMILARITY: alike,
             "windows": torch.ones_like(alike),
         }

@@ -66,22 +66,22 @@ class FieldScoring(FieldAnswering):
         fixed, moving = _channel(image, 0), _channel(image, 1)
         unmoved: Image = facts.get(UNMOVED, moving)
         onto: SpatialTransform = facts.get(ONTO, SpatialTransform((), image.geometry, moving.geometry))
-        whole, notes = composed(prediction.transform, onto), prediction.notes
+        composed_transform, notes = composed(prediction.transform, onto), prediction.notes
         if not refined:
-            return replace(prediction, transform=whole)
+            return replace(prediction, transform=composed_transform)
         try:
             if self.refine:
-                moved = carried(unmoved, whole, image.geometry, beyond="edge")
+                moved = carried(unmoved, composed_transform, image.geometry, beyond="edge")
                 more = refining_field(fixed, moved, self.similarity, self.refine)
-                whole = replace(whole, parts=(more, *whole.parts))
-            pairs = {BEFORE: onto, AFTER: whole}
+                composed_transform = replace(composed_transform, parts=(more, *composed_transform.parts))
+            pairs = {BEFORE: onto, AFTER: composed_transform}
             values = {
                 name: pair_similarity(fixed, carried(unmoved, one, image.geometry), self.similarity)
                 for name, one in pairs.items()
             }
         except ImportError:
             values, notes = {}, (*notes, "torch is not installed: the transform is the network's, not refined")
-        return replace(prediction, transform=whole, values=values, notes=notes)
+        return replace(prediction, transform=composed_transform, values=values, notes=notes)
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a pair and structure that both images show, and one of the pair as a whole."""
@@ -128,8 +128,8 @@ class FieldScoring(FieldAnswering):
                 },
             )
 
-    def _moved(self, drawn: Image, transform: SpatialTransform, prediction: Prediction) -> Array:
-        return carried_labels(drawn.data[0], drawn.geometry, transform, prediction.geometry)
+    def _moved(self, labels: Image, transform: SpatialTransform, prediction: Prediction) -> Array:
+        return carried_labels(labels.data[0], labels.geometry, transform, prediction.geometry)
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric over all structures, then by structure; those of pairs after them. Patients are resampled."""
@@ -152,15 +152,15 @@ class FieldScoring(FieldAnswering):
         transform, pair, image = prediction.transform, _pair_of(case), stated_image(case)
         assert transform is not None  # noqa: S101 - as decoded
         unmoved: Image = case.images["moving"].facts.get(UNMOVED, case.images["moving"])
-        near, drawn = None, list[Figure]()
+        near, pictures = None, list[Figure]()
         if pair.has_labels and pair.fixed_labels is not None and pair.moving_labels is not None:
             near = pair.fixed_labels.on_axes_of(image.geometry).data[0]
             moved = self._moved(pair.moving_labels, transform, prediction)
             owners = ("fixed", "moved")
-            drawn.append(figures.contours(image, near, moved, self.classes, title=case.id, owners=owners))
+            pictures.append(figures.contours(image, near, moved, self.classes, title=case.id, owners=owners))
         moved_image = carried(unmoved, transform, image.geometry)
-        drawn.append(figures.checkerboard(image, moved_image, f"{case.id}: checkerboard", near=near))
-        return [*drawn, figures.bent_grid(image, transform, f"{case.id}: deformed grid", near=near)]
+        pictures.append(figures.checkerboard(image, moved_image, f"{case.id}: checkerboard", near=near))
+        return [*pictures, figures.bent_grid(image, transform, f"{case.id}: deformed grid", near=near)]
 
     def overview(self, table: Table) -> list[Figure]:
         """Dice of the pairs before and after."""

@@ -90,9 +90,9 @@ class ValueAnswering(Task):
         bars = None if errors is None else errors * self._deviation
         wide = np.ones(len(values)) if bars is None else bars
         low, high = self._by_fold(arrays) or interval(self.certainty, measured, wide.tolist())
-        given = {} if bars is None else dict(zip(self.targets, (bars / self._factors).tolist(), strict=True))
+        uncalibrated = {} if bars is None else dict(zip(self.targets, (bars / self._factors).tolist(), strict=True))
         spread: dict[str, Any] = variances(self._deviation, bars, arrays.get(f"{HEAD}{BETWEEN}"))
-        confidence = Confidence({}, low, high, bars, uncalibrated=given, **spread)
+        confidence = Confidence({}, low, high, bars, uncalibrated=uncalibrated, **spread)
         return Prediction(geometry, values=measured, confidence=confidence)
 
     def _by_fold(self, arrays: Mapping[str, Array]) -> tuple[dict[str, float], dict[str, float]] | None:
@@ -100,8 +100,8 @@ class ValueAnswering(Task):
         rows = each_of(arrays, HEAD, self.heads[HEAD].count)
         if rows is None:
             return None
-        given, errors = self._standardised(rows.T, np.ones(len(self.targets)))
-        values, wide = given.T * self._deviation + self._mean, None if errors is None else errors.T
+        of_folds, errors = self._standardised(rows.T, np.ones(len(self.targets)))
+        values, wide = of_folds.T * self._deviation + self._mean, None if errors is None else errors.T
         return by_fold(self.certainty, self.targets, values, wide, self._deviation)
 
     def _standardised(self, outputs: Floats, factors: Floats) -> tuple[Floats, Floats | None]:
@@ -125,8 +125,8 @@ class ValueAnswering(Task):
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """Each value in its unit, with its interval."""
-        values, own = values_of(self.targets, prediction)[0], prediction.confidence
-        ends = {name: (finite(own.low.get(name)), finite(own.high.get(name))) for name in values}
+        values, confidence = values_of(self.targets, prediction)[0], prediction.confidence
+        ends = {name: (finite(confidence.low.get(name)), finite(confidence.high.get(name))) for name in values}
         return [
             Finding(name, value, self.units[name], low=ends[name][0], high=ends[name][1])
             for name, value in values.items()
@@ -159,10 +159,10 @@ class ValueAnswering(Task):
 
     def _references(self, case: Case) -> Floats:
         """(targets,) in their units, NaN where the case has none; DatasetError where it has none of them."""
-        given: Mapping[str, float] = case.references[HEAD]
-        values = np.array([given.get(name, np.nan) for name in self.targets], dtype=np.float64)
+        references: Mapping[str, float] = case.references[HEAD]
+        values = np.array([references.get(name, np.nan) for name in self.targets], dtype=np.float64)
         if not np.isfinite(values).any() or np.isinf(values).any():
-            problem = f"has no value of {', '.join(self.targets)}, only {', '.join(given) or 'nothing'}"
+            problem = f"has no value of {', '.join(self.targets)}, only {', '.join(references) or 'nothing'}"
             raise DatasetError(problem, case.id, "Name its columns with --column value:NAME=COLUMN, or leave it out")
         return values
 

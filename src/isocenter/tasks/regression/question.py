@@ -56,9 +56,9 @@ UNITS: Mapping[str, str] = {
 BRACKETED = re.compile(r"[\(\[]\s*([^()\[\]]+?)\s*[\)\]]\s*$")
 
 
-def _units(given: Mapping[str, str] | None) -> dict[str, str]:
+def _units(units: Mapping[str, str] | None) -> dict[str, str]:
     """Units of a plan, which knows none or those of some targets."""
-    return {str(name): str(unit or "") for name, unit in (given or {}).items()}
+    return {str(name): str(unit or "") for name, unit in (units or {}).items()}
 
 
 def open_factors(settings: Mapping[str, Any]) -> dict[str, Decision]:
@@ -199,15 +199,15 @@ class Regression(ValueScoring):
         """The mean over the values that are known."""
         values, logs = outputs[HEAD].float().tensor_split([len(self.targets)], dim=1)
         # A hole is filled before anything is computed: no gradient survives a NaN, not even one multiplied by 0.
-        known = target.isfinite()
-        truth = torch.where(known, target, 0.0).float()
+        referenced = target.isfinite()
+        truth = torch.where(referenced, target, 0.0).float()
         if self.is_noisy:
             cost = weighted_likelihood(values, logs, truth)
         elif self.noise == "quantiles":
             cost = pinball(values, logs, truth, self.certainty.coverage)
         else:
             cost = LOSSES[self.loss_name](values, truth)
-        return (cost * known).sum() / known.sum().clamp(min=1)
+        return (cost * referenced).sum() / referenced.sum().clamp(min=1)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, targets) standardised values and references, NaN where there is none."""
@@ -219,8 +219,10 @@ class Regression(ValueScoring):
         Against that of a few validation cases a target that hardly varies among them would decide alone.
         """
         predicted, reference = (collected[key].double().cpu().numpy() for key in ("value", "target"))
-        known = np.isfinite(reference)
-        errors = [np.mean((predicted[own, n] - reference[own, n]) ** 2) for n, own in enumerate(known.T) if own.any()]
+        referenced = np.isfinite(reference)
+        errors = [
+            np.mean((predicted[own, n] - reference[own, n]) ** 2) for n, own in enumerate(referenced.T) if own.any()
+        ]
         return 1 - float(np.mean(errors)) if errors else float("nan")
 
     def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
@@ -241,8 +243,8 @@ def unit_in(name: str) -> str:
     if (bracketed := BRACKETED.search(name)) and is_unit(inside := bracketed[1]):
         return UNITS.get(inside, inside)
     *before, last = re.split(r"[\s_.]+", name.strip())
-    known = {key.lower(): unit for key, unit in UNITS.items()}
-    return known.get(last.lower(), "%" if last.endswith("%") else "") if before else ""
+    by_lower_case = {key.lower(): unit for key, unit in UNITS.items()}
+    return by_lower_case.get(last.lower(), "%" if last.endswith("%") else "") if before else ""
 
 
 def is_unit(text: str) -> bool:
@@ -261,16 +263,18 @@ def error_factors(targets: Sequence[str], measured: Sequence[Measured]) -> tuple
     reasons = []
     by_target = {one.target: one for one in measured}
     for name in targets:
-        own = by_target.get(name)
-        if own is None or own.errors is None or len(own.cases) < FEWEST_CASES:
-            cases = counted(0 if own is None else len(own.cases), "unseen case")
+        scored = by_target.get(name)
+        if scored is None or scored.errors is None or len(scored.cases) < FEWEST_CASES:
+            cases = counted(0 if scored is None else len(scored.cases), "unseen case")
             reasons.append(f"{name}: {cases} are too few for a factor (at least {FEWEST_CASES} are needed)")
             continue
-        shares, people = shares_of(len(own.cases), own.patients)
-        total = float(shares @ ((own.predicted - own.reference) / own.errors) ** 2)
+        shares, people = shares_of(len(scored.cases), scored.patients)
+        total = float(shares @ ((scored.predicted - scored.reference) / scored.errors) ** 2)
         low, high = (float(stats.chi2.ppf(share, people)) for share in (CHANCE / 2, 1 - CHANCE / 2))
         factor = round(float(np.sqrt(total / people)), DIGITS)
-        errors = f"{name}: errors of {counted(len(own.cases), 'unseen case')} are {factor:.3g} times their error bars"
+        errors = (
+            f"{name}: errors of {counted(len(scored.cases), 'unseen case')} are {factor:.3g} times their error bars"
+        )
         if low <= total <= high:
             reasons.append(f"{errors}, as chance explains: left as they are")
         else:

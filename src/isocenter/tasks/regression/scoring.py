@@ -103,14 +103,14 @@ class ValueScoring(ValueAnswering):
 
     def overview(self, table: Table) -> list[Figure]:
         """Predictions over references, and differences over size, of the first targets."""
-        drawn = []
+        pictures = []
         for measured in measured_of(table, self.targets)[:MOST_CHARTS]:
             name, unit = measured.target, self.units[measured.target]
             bars = None if measured.errors is None else 1.96 * measured.errors
             both = (measured.reference, measured.predicted)
-            drawn.append(figures.agreement(*both, f"{name}: predicted and reference", unit=unit, errors=bars))
-            drawn.append(agreement_figure(measured, f"{name}: differences", unit))
-        return drawn
+            pictures.append(figures.agreement(*both, f"{name}: predicted and reference", unit=unit, errors=bars))
+            pictures.append(agreement_figure(measured, f"{name}: differences", unit))
+        return pictures
 
     def case_values(self, table: Table) -> Sequence[CaseValues]:
         """Values of which errors and their standardised means are made."""
@@ -132,19 +132,19 @@ def measured_of(table: Table, targets: Sequence[str]) -> list[Measured]:
     """The targets of a table of cases, in their order; without those that no case has."""
     measured = []
     for name in targets:
-        own = table[table["label"] == figure_label(name, TARGET)]
-        if own.empty:
+        rows = table[table["label"] == figure_label(name, TARGET)]
+        if rows.empty:
             continue
-        errors = own["error_bar"].to_numpy(float) if "error_bar" in own else None
-        predicted, reference = own["predicted"].to_numpy(float), own["reference"].to_numpy(float)
-        patients, cases = own["patient"].to_numpy(str), own["case"].to_numpy(str)
+        errors = rows["error_bar"].to_numpy(float) if "error_bar" in rows else None
+        predicted, reference = rows["predicted"].to_numpy(float), rows["reference"].to_numpy(float)
+        patients, cases = rows["patient"].to_numpy(str), rows["case"].to_numpy(str)
         measured.append(Measured(name, predicted, reference, patients, cases, errors))
     return measured
 
 
-def labelled(given: Mapping[str, V]) -> dict[str, V]:
+def labelled(values: Mapping[str, V]) -> dict[str, V]:
     """Values by target, by the label of its rows in tables."""
-    return {figure_label(name, TARGET): value for name, value in given.items()}
+    return {figure_label(name, TARGET): value for name, value in values.items()}
 
 
 def case_rows(
@@ -170,12 +170,12 @@ def case_rows(
         }
 
 
-def with_ends(own: Table, certainty: Certainty) -> Table:
+def with_ends(rows: Table, certainty: Certainty) -> Table:
     """Rows of a target, with infinite ends where those of its intervals are blank: nothing is left out there."""
-    if certainty.conformal is None or LOW not in own:
-        return own
+    if certainty.conformal is None or LOW not in rows:
+        return rows
     ends = {LOW: -np.inf, HIGH: np.inf}
-    return own.assign(**{side: own[side].astype(float).fillna(end) for side, end in ends.items()})
+    return rows.assign(**{side: rows[side].astype(float).fillna(end) for side, end in ends.items()})
 
 
 def summary_rows(
@@ -242,18 +242,18 @@ def _mean_of_targets(
     scales: by which each target is divided
     """
     cases = np.concatenate([one.cases for one in measured])
-    ids, first, place = np.unique(cases, return_index=True, return_inverse=True)
+    ids, first, case_of = np.unique(cases, return_index=True, return_inverse=True)
     owners = np.concatenate([one.patients for one in measured])[first]
     ends = np.cumsum([len(one.cases) for one in measured])
-    places = np.split(place, ends[:-1])
+    places = np.split(case_of, ends[:-1])
 
     def statistic(weights: Floats) -> Floats:
         """The mean over the targets, for each weighting."""
-        each = [
+        figures_of_targets = [
             figure(one.predicted / scale, one.reference / scale, weights[:, own])
             for one, scale, own in zip(measured, scales, places, strict=True)
         ]
-        return np.mean(each, axis=0)
+        return np.mean(figures_of_targets, axis=0)
 
     estimate = bootstrap_statistic(statistic, owners, unit=unit, seed=seed, **drawn_as(figure))
     note = "; unweighted mean of the targets"

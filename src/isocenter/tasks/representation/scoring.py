@@ -36,20 +36,20 @@ class RepresentationScoring(RepresentationAnswering):
         """One row a case, with its features: nothing says whether they are right."""
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
-            own = {f"{FEATURE}{name}": value for name, value in (prediction.values or {}).items()}
-            rows.append({"case": case.id, "patient": case.patient, "label": "all", **own})
+            features = {f"{FEATURE}{name}": value for name, value in (prediction.values or {}).items()}
+            rows.append({"case": case.id, "patient": case.patient, "label": "all", **features})
         return pd.DataFrame(rows)
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """The effective rank of the features of all cases."""
-        known, people = features_of(table), len(set(table["patient"]))
-        estimate = Estimate(effective_rank(known), n=len(known), patients=people, method=NO_INTERVAL)
+        features, people = features_of(table), len(set(table["patient"]))
+        estimate = Estimate(effective_rank(features), n=len(features), patients=people, method=NO_INTERVAL)
         return [Row(RANK, "all", estimate)]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids from the most usual features to the oddest: by the distance from the mean."""
-        known = features_of(table)
-        distances = np.linalg.norm(known - known.mean(axis=0), axis=1)
+        features = features_of(table)
+        distances = np.linalg.norm(features - features.mean(axis=0), axis=1)
         return [str(table["case"].iloc[place]) for place in np.argsort(distances, kind="stable")]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
@@ -59,9 +59,9 @@ class RepresentationScoring(RepresentationAnswering):
 
     def overview(self, table: Table) -> list[Figure]:
         """The cases along the two directions in which their features differ most."""
-        known = features_of(table)
-        apart = known - known.mean(axis=0)
-        if min(known.shape) < 2:
+        features = features_of(table)
+        apart = features - features.mean(axis=0)
+        if min(features.shape) < 2:
             return []
         across, up = (apart @ np.linalg.svd(apart, full_matrices=False)[2][:2].T).T
         axes = ("first principal component", "second principal component")

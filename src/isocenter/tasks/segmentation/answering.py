@@ -100,9 +100,9 @@ class MaskAnswering(Task):
     def truth(self) -> Truth:
         """The reading of masks, for training and for scoring."""
         values, readers = tuple(label.value for label in self.classes), len(self.observers) if self.is_divided else 1
-        drawn = (self.ignore, self.background, self.sparse, self.readers)
-        known = combinations(self.partial, self.names)
-        return Truth(values, tuple(self.structures.values()), self.names, *drawn, readers, known)
+        marking = (self.ignore, self.background, self.sparse, self.readers)
+        known_sets = combinations(self.partial, self.names)
+        return Truth(values, tuple(self.structures.values()), self.names, *marking, readers, known_sets)
 
     @property
     def merge(self) -> Merge:
@@ -131,8 +131,8 @@ class MaskAnswering(Task):
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The logarithm of the mean probability of classes; of regions the mean of their log odds."""
-        each = [one["mask"] for one in outputs]
-        return {"mask": log_mean(each, shares=shares) if self.exclusive else mean_of(each, shares)}
+        logits = [one["mask"] for one in outputs]
+        return {"mask": log_mean(logits, shares=shares) if self.exclusive else mean_of(logits, shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(channels, ...) calibrated probability of the background and each label, or of each region."""
@@ -148,14 +148,14 @@ class MaskAnswering(Task):
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Label values, tidied; background where no slab is. Calibrated probabilities say what Dice is expected."""
-        structures, given = tuple(self.structures.values()), (self.probable, self.certainty, self.expected_dice)
-        stream = VoxelStream(geometry, structures, *given, samples=self.tells_structures)
+        structures, belief = tuple(self.structures.values()), (self.probable, self.certainty, self.expected_dice)
+        stream = VoxelStream(geometry, structures, *belief, samples=self.tells_structures)
         mask = Spool(geometry.shape, np.min_scalar_type(max(self.writes)))
         for region, arrays in slabs:
             mask[region] = stream.take(region, arrays["mask"], arrays.get(f"mask{EACH}"))
-        whole = self.settled(mask.data, geometry)
-        confidence, untuned = stream.stated(whole)
-        data = mask.data if whole is None else whole
+        settled = self.settled(mask.data, geometry)
+        confidence, untuned = stream.stated(settled)
+        data = mask.data if settled is None else settled
         return Prediction(geometry, data=data, labels=self.classes, confidence=confidence, untuned=untuned)
 
     def settled(self, data: Array | Deferred, geometry: Geometry) -> Array | None:
@@ -180,8 +180,8 @@ class MaskAnswering(Task):
         """Labels of voxels; None where the share of divided readers is taught, which is no class."""
         if self.is_divided or not self.tells_structures:
             return None
-        given = (tuple(self.structures.values()), self.probable, self.calibrated_map, self.expected_dice)
-        return VoxelAnswers(self.certainty, "mask", *given, self.settled)
+        options = (tuple(self.structures.values()), self.probable, self.calibrated_map, self.expected_dice)
+        return VoxelAnswers(self.certainty, "mask", *options, self.settled)
 
     def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
         """Predictions with their sampled voxels, and functions that read what people drew."""
@@ -199,7 +199,7 @@ def structure_results(
 
     labels: of the label map; of a structure that overlaps others measurements are those of its own part
     """
-    by_name, stated, made = {label.name: label for label in labels}, prediction.confidence, list[Finding]()
+    by_name, confidence, findings = {label.name: label for label in labels}, prediction.confidence, list[Finding]()
     for name, (column, volume) in zip(structures, structure_volumes(prediction, structures).items(), strict=True):
         own = by_name.pop(name, None)
         size = Finding(
@@ -207,13 +207,13 @@ def structure_results(
             volume,
             column.rsplit("_", 1)[-1],
             codes=(own.code,) if own is not None and own.code is not None else (),
-            low=finite(stated.low.get(name)),
-            high=finite(stated.high.get(name)),
+            low=finite(confidence.low.get(name)),
+            high=finite(confidence.high.get(name)),
             group=name,
             label=None if own is None else own.value,
         )
-        made += [size, *(measured_findings(own, measured) if own is not None else ())]
-    return [*made, *(finding for label in by_name.values() for finding in measured_findings(label, measured))]
+        findings += [size, *(measured_findings(own, measured) if own is not None else ())]
+    return [*findings, *(finding for label in by_name.values() for finding in measured_findings(label, measured))]
 
 
 def structure_volumes(prediction: Prediction, structures: Mapping[str, Sequence[int]]) -> dict[str, float]:
@@ -229,10 +229,10 @@ def structure_volumes(prediction: Prediction, structures: Mapping[str, Sequence[
 
 def mask_columns(prediction: Prediction, structures: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
     """The volume of each structure, the ends of its interval (blank without), and the Dice that is expected of it."""
-    volumes, stated = structure_volumes(prediction, structures), prediction.confidence
-    made = dict[str, float | None](volumes)
+    volumes, confidence = structure_volumes(prediction, structures), prediction.confidence
+    columns = dict[str, float | None](volumes)
     for column, name in zip(volumes, structures, strict=True):
-        for side, own in ((LOW, stated.low), (HIGH, stated.high)):
-            end = finite(own.get(name))
-            made[f"{column}_{side}"] = None if end is None else round(end, 6)
-    return {**made, **{f"expected_dice_{name}": round(dice, 4) for name, dice in stated.expected.items()}}
+        for side, ends in ((LOW, confidence.low), (HIGH, confidence.high)):
+            end = finite(ends.get(name))
+            columns[f"{column}_{side}"] = None if end is None else round(end, 6)
+    return {**columns, **{f"expected_dice_{name}": round(dice, 4) for name, dice in confidence.expected.items()}}

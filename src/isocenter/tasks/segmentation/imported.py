@@ -37,9 +37,9 @@ from isocenter.values import (
 LARGEST_BYTES = 10
 
 
-def _is_sampled(given: bool | None) -> bool:
+def _is_sampled(settings: bool | None) -> bool:
     """Whether voxels are sampled: also where what they have found is cleared."""
-    return given in (True, None)
+    return settings in (True, None)
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class ImportedSegmentation(Segmentation):
     @property
     def tells_structures(self) -> bool:
         """Not where regions have only the values that mark them: nobody knows what else lies in them."""
-        known = self.regions is not None or (self.exclusive and super().writes == self.writes)
-        return self.sampled and known
+        all_told = self.regions is not None or (self.exclusive and super().writes == self.writes)
+        return self.sampled and all_told
 
     @property
     def _averages_probabilities(self) -> bool:
@@ -125,17 +125,17 @@ class ImportedSegmentation(Segmentation):
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of outputs, or the logarithm of the mean probability."""
-        each = [one["mask"] for one in outputs]
+        logits = [one["mask"] for one in outputs]
         if self._averages_probabilities:
-            return {"mask": log_mean(each, shares=shares)}
-        return {"mask": mean_of(each, shares)}
+            return {"mask": log_mean(logits, shares=shares)}
+        return {"mask": mean_of(logits, shares)}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Decode it like any segmentation, with a note on each region of which the label map does not hold all."""
         if self.exclusive or self.regions is not None:
             return super().decode(slabs, geometry)
         counts = np.zeros((2, len(self.writes)), dtype=np.int64)
-        made = super().decode(_counted(slabs, counts), geometry)
+        prediction = super().decode(_counted(slabs, counts), geometry)
         names = [label.name for label in self.channel_labels]
         notes = [
             f"{name} overlaps regions that are written over it: {lost} of its {marked} voxels are marked as these "
@@ -143,7 +143,7 @@ class ImportedSegmentation(Segmentation):
             for name, marked, lost in zip(names, *counts.tolist(), strict=True)
             if lost
         ]
-        return replace(made, notes=(*made.notes, *notes))
+        return replace(prediction, notes=(*prediction.notes, *notes))
 
     def settled(self, data: Array | Deferred, geometry: Geometry) -> Array | None:
         """The label map of which only the largest piece of each group stays; None where there is no group."""
@@ -151,8 +151,8 @@ class ImportedSegmentation(Segmentation):
             return super().settled(data, geometry)
         mask = np.array(data)
         for group in self.largest:
-            own = np.isin(mask, group)
-            mask[own & ~_largest_pieces(own)] = 0
+            inside = np.isin(mask, group)
+            mask[inside & ~_largest_pieces(inside)] = 0
         return mask
 
     def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
@@ -174,18 +174,18 @@ def _counted(slabs: Slabs, counts: Array) -> Slabs:
     for region, arrays in slabs:
         outputs = np.asarray(arrays["mask"])
         over = np.zeros(outputs.shape[1:], dtype=bool)
-        for place in reversed(range(len(outputs))):
-            own = outputs[place] > 0
-            counts[:, place] += np.count_nonzero(own), np.count_nonzero(own & over)
-            over |= own
+        for index in reversed(range(len(outputs))):
+            inside = outputs[index] > 0
+            counts[:, index] += np.count_nonzero(inside), np.count_nonzero(inside & over)
+            over |= inside
         yield region, {**arrays, "mask": outputs}
 
 
-def _largest_pieces(own: Array) -> Array:
+def _largest_pieces(inside: Array) -> Array:
     """The connected piece with the most voxels (touching corners connect), or all that have as many."""
-    pieces, count = ndimage.label(own, np.ones((3,) * own.ndim))
+    pieces, count = ndimage.label(inside, np.ones((3,) * inside.ndim))
     sizes = np.zeros(count + 1, dtype=np.int64)
     for rows in pieces:  # counting makes numbers of eight bytes of all that it is given
         sizes += np.bincount(rows.ravel(), minlength=count + 1)
     sizes[0] = 0
-    return np.asarray((sizes == sizes.max())[pieces] & own)
+    return np.asarray((sizes == sizes.max())[pieces] & inside)

@@ -33,8 +33,8 @@ def known_structures(truth: Truth, logits: Tensor) -> Tensor | None:
 
 def known_voxels(logits: Tensor, target: Tensor, unknown: int) -> tuple[Tensor, Tensor]:
     """(1, channels, voxels) logits and (1, voxels) target of the voxels of a batch of which something is known."""
-    there = target != unknown
-    return logits.movedim(1, -1)[there].T[None], target[there][None]
+    of_known = target != unknown
+    return logits.movedim(1, -1)[of_known].T[None], target[of_known][None]
 
 
 def mask_loss(
@@ -52,29 +52,32 @@ def mask_loss(
     logits:  (batch, channels, *spatial); target: (batch, *spatial) codes, as `truth` explains
     weights: of the background and each structure; lines: channels of structures with a centreline
     """
-    own = None if weights is None else logits.new_tensor(weights)
+    weights_of_labels = None if weights is None else logits.new_tensor(weights)
     if truth.is_partial:
         logits, target = known_voxels(logits, target, truth.codes.unknown)
-    known = known_structures(truth, logits)
-    if exclusive and known is not None:
-        logits = joined_background(logits, known[target].movedim(-1, 1))
+    structures_known = known_structures(truth, logits)
+    if exclusive and structures_known is not None:
+        logits = joined_background(logits, structures_known[target].movedim(-1, 1))
     if exclusive and not truth.is_divided:
-        target = target if known is None else torch.as_tensor(truth.codes.rows, device=target.device)[target]
-        return label_loss(name, logits, target, own, lines, spacing) if target.numel() else logits.sum()
+        target = target if structures_known is None else torch.as_tensor(truth.codes.rows, device=target.device)[target]
+        return label_loss(name, logits, target, weights_of_labels, lines, spacing) if target.numel() else logits.sum()
     groups = [(0,), *truth.groups] if exclusive else truth.groups
     shares = shares_of(groups, logits.new_tensor(truth.codes.shares))
-    return target_loss(name, logits, target, shares, own, not exclusive, truth.is_divided, spacing, known)
+    return target_loss(
+        name, logits, target, shares, weights_of_labels, not exclusive, truth.is_divided, spacing, structures_known
+    )
 
 
-def joined_background(logits: Tensor, known: Tensor) -> Tensor:
+def joined_background(logits: Tensor, structures_known: Tensor) -> Tensor:
     """The logits of which unknown structures have joined the background: their probabilities are added to its own.
 
-    logits: (batch, channels, *spatial), the background first; known: (batch, structures, *spatial) whether each is
+    logits: (batch, channels, *spatial), the background first
+    structures_known: (batch, structures, *spatial) whether each is
     Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ segmentation, arXiv:2007.03868
     """
-    others = logits[:, 1:].masked_fill(known, -torch.inf)
+    others = logits[:, 1:].masked_fill(structures_known, -torch.inf)
     background = torch.cat([logits[:, :1], others], dim=1).logsumexp(dim=1, keepdim=True)
-    return torch.cat([background, logits[:, 1:].masked_fill(~known, NEVER)], dim=1)
+    return torch.cat([background, logits[:, 1:].masked_fill(~structures_known, NEVER)], dim=1)
 
 
 def target_loss(
@@ -86,7 +89,7 @@ def target_loss(
     overlapping: bool,
     divided: bool,
     spacing: Sequence[float] | None = None,
-    known: Tensor | None = None,
+    structures_known: Tensor | None = None,
 ) -> Tensor:
     """The loss of this name; 0 where there is no voxel.
 
@@ -97,7 +100,7 @@ def target_loss(
                  channels are classes, of which readers are divided
     divided:     some shares lie between 0 and 1
     spacing:     mm per axis of the grid
-    known:       (codes, channels) whether a code says anything of an overlapping channel; None: of all
+    structures_known:       (codes, channels) whether a code says anything of an overlapping channel; None: of all
     """
     if not target.numel():
         return logits.sum()
@@ -106,17 +109,17 @@ def target_loss(
     costs = []
     for channel in range(logits.shape[1]):
         both = torch.stack([torch.zeros_like(logits[:, channel]), logits[:, channel]], dim=1)
-        own = None if weights is None else weights[[0, channel + 1]]
+        pair_of_weights = None if weights is None else weights[[0, channel + 1]]
         share = shares[target, channel]
-        if known is not None:
-            there = known[target, channel]
-            both, share = both.movedim(1, -1)[there].T[None], share[there][None]
+        if structures_known is not None:
+            voxels_known = structures_known[target, channel]
+            both, share = both.movedim(1, -1)[voxels_known].T[None], share[voxels_known][None]
             if not share.numel():
                 continue
         if divided:
-            costs.append(share_loss(name, both, torch.stack([1 - share, share], dim=1), own))
+            costs.append(share_loss(name, both, torch.stack([1 - share, share], dim=1), pair_of_weights))
         else:
-            costs.append(label_loss(name, both, (share > 0.5).long(), own, spacing=spacing))
+            costs.append(label_loss(name, both, (share > 0.5).long(), pair_of_weights, spacing=spacing))
     return torch.stack(costs).mean() if costs else 0 * logits.sum()
 
 
@@ -143,8 +146,8 @@ def share_dice(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> 
     axes = (0, *range(2, logits.ndim))
     size = predicted.sum(dim=axes) + true.sum(dim=axes)
     apart = (predicted - true).abs().sum(dim=axes)
-    there = (true.sum(dim=axes) > 0).to(size.dtype)
-    return ((1 - (size - apart + SMOOTH) / (size + SMOOTH)) * there).sum() / there.sum().clamp(min=1)
+    present = (true.sum(dim=axes) > 0).to(size.dtype)
+    return ((1 - (size - apart + SMOOTH) / (size + SMOOTH)) * present).sum() / present.sum().clamp(min=1)
 
 
 def shares_of(groups: Sequence[Sequence[int]], shares: Tensor) -> Tensor:
@@ -153,30 +156,36 @@ def shares_of(groups: Sequence[Sequence[int]], shares: Tensor) -> Tensor:
 
 
 def overlap_counts(
-    logits: Tensor, target: Tensor, shares: Tensor, unknown: int, known: Tensor | None = None, *, exclusive: bool
+    logits: Tensor,
+    target: Tensor,
+    shares: Tensor,
+    unknown: int,
+    structures_known: Tensor | None = None,
+    *,
+    exclusive: bool,
 ) -> tuple[Tensor, Tensor]:
     """(batch, structures) known voxels in both label maps, and in the two counted together.
 
     logits:    (batch, channels, *spatial); target: (batch, *spatial) codes, of which `unknown` is left out
     shares:    (codes, structures) of the readers
-    known:     (codes, structures) whether a code says anything of a structure; None: of all
+    structures_known:     (codes, structures) whether a code says anything of a structure; None: of all
     exclusive: the largest output wins, the first being the background; else each output is marked above 0
     """
-    axes, there = tuple(range(1, target.ndim)), target != unknown
-    codes = torch.where(there, target.long(), 0)
+    axes, voxels_known = tuple(range(1, target.ndim)), target != unknown
+    codes = torch.where(voxels_known, target.long(), 0)
     both, size = [], []
-    for place in range(shares.shape[1]):
-        marked = logits.argmax(dim=1) == place + 1 if exclusive else logits[:, place] > 0
-        own = there if known is None else there & known[codes, place]
+    for structure in range(shares.shape[1]):
+        marked = logits.argmax(dim=1) == structure + 1 if exclusive else logits[:, structure] > 0
+        counted_voxels = voxels_known if structures_known is None else voxels_known & structures_known[codes, structure]
         # Half of the readers are enough: where a prediction is scored the majority decides alike.
-        true = (shares[codes, place] >= 0.5) & own
+        true = (shares[codes, structure] >= 0.5) & counted_voxels
         both.append((marked & true).sum(dim=axes))
-        size.append((marked & own).sum(dim=axes) + true.sum(dim=axes))
+        size.append((marked & counted_voxels).sum(dim=axes) + true.sum(dim=axes))
     return torch.stack(both, dim=1), torch.stack(size, dim=1)
 
 
 def mean_dice(both: Tensor, size: Tensor) -> float:
     """Mean Dice over (cases, structures) counts as `overlap_counts` makes them; what neither side has is left out."""
-    there = size > 0
+    present = size > 0
     dice = 2 * both / size.clamp(min=1)
-    return float(dice[there].mean()) if there.any() else float("nan")
+    return float(dice[present].mean()) if present.any() else float("nan")

@@ -93,29 +93,29 @@ def partial_decision(structures: Sequence[str], dataset: Dataset, fingerprint: F
     if lacking := [name for name, count in counts.items() if not count]:
         problem = f"no training case knows {listed(lacking)}"
         raise DatasetError(problem, where, "Leave it out with --labels, or give cases in which it was drawn")
-    known = [tuple(name for name in structures if case.knows(name)) for case in partial]
+    combinations_known = [tuple(name for name in structures if case.knows(name)) for case in partial]
     of_each = ", ".join(f"{name} in {count}" for name, count in counts.items())
     because = (
         f"of {counted(trained, 'training case')} structures are known so: {of_each}; what is unknown in a case is a "
         "part of its background in the loss, and is not scored there"
     )
-    return Decision([list(own) for own in sorted(set(known))], because, MARGINAL)
+    return Decision([list(own) for own in sorted(set(combinations_known))], because, MARGINAL)
 
 
 def knowing(structures: Sequence[str], dataset: Dataset, fingerprint: Fingerprint) -> dict[str, int]:
     """{structure: training cases that know it}"""
     partial = {case.id: case for case in dataset if case.known is not None}
-    each = [partial.get(case.id) for case in fingerprint.cases]
-    return {name: sum(case is None or case.knows(name) for case in each) for name in structures}
+    names_of_cases = [partial.get(case.id) for case in fingerprint.cases]
+    return {name: sum(case is None or case.knows(name) for case in names_of_cases) for name in structures}
 
 
 def combinations(partial: Sequence[Sequence[str]] | None, names: Sequence[str]) -> tuple[frozenset[str], ...]:
     """The combinations of structures that cases know, and those that they become where left and right change sides."""
-    given = [frozenset(own) for own in partial or ()]
+    sets = [frozenset(own) for own in partial or ()]
     order = crossed(names)
     others = {} if order is None else {name: names[place] for name, place in zip(names, order, strict=True)}
-    turned = [frozenset(others[name] for name in own) for own in given] if others else []
-    return tuple(dict.fromkeys([*given, *turned]))
+    turned = [frozenset(others[name] for name in own) for own in sets] if others else []
+    return tuple(dict.fromkeys([*sets, *turned]))
 
 
 def suited_loss(settings: Mapping[str, Any]) -> dict[str, Decision]:
@@ -143,18 +143,18 @@ def looks_at_unknown(settings: Mapping[str, Any]) -> bool:
 
 
 def tolerance_of_regions(
-    given: Mapping[str, float] | float, labels: Sequence[Label], regions: Mapping[str, Sequence[int]] | None
+    millimetres: Mapping[str, float] | float, labels: Sequence[Label], regions: Mapping[str, Sequence[int]] | None
 ) -> Mapping[str, float] | float:
     """The mm of one for all, or by the name of a structure.
 
     Where they were planned for labels that regions are made of: of a region the largest of its own.
     """
-    if regions is None or not isinstance(given, Mapping):
-        return given
+    if regions is None or not isinstance(millimetres, Mapping):
+        return millimetres
     tolerances = {}
     for name, values in regions.items():
-        own = [given[label.name] for label in labels if label.value in values and label.name in given]
-        if name in given or own:
-            tolerances[name] = given[name] if name in given else max(own)
+        of_labels = [millimetres[label.name] for label in labels if label.value in values and label.name in millimetres]
+        if name in millimetres or of_labels:
+            tolerances[name] = millimetres[name] if name in millimetres else max(of_labels)
     names = {label.name for label in labels}
-    return {**{name: tolerance for name, tolerance in given.items() if name not in names}, **tolerances}
+    return {**{name: tolerance for name, tolerance in millimetres.items() if name not in names}, **tolerances}

@@ -22,17 +22,17 @@ NNUNET = "doi:10.1038/s41592-020-01008-z"
 NONE_OF_REGIONS = Decision({}, "off: regions overlap, and what is taken from one would open another")
 
 
-def rules_from(given: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Tidying] | None:
+def rules_from(rules: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Tidying] | None:
     """{label: rule} of a plan or a record, or None; ValueError for what is no rule."""
-    return None if given is None else {name: _rule_from(rule) for name, rule in given.items()}
+    return None if rules is None else {name: _rule_from(rule) for name, rule in rules.items()}
 
 
 def _rule_from(rule: Mapping[str, Any]) -> Tidying:
-    made = Tidying(**rule)
-    steps = (made.largest, made.holes, made.in_voxels)
-    if not all(isinstance(one, bool) for one in steps) or not float(made.smallest) >= 0:
+    tidying = Tidying(**rule)
+    steps = (tidying.largest, tidying.holes, tidying.in_voxels)
+    if not all(isinstance(one, bool) for one in steps) or not float(tidying.smallest) >= 0:
         raise ValueError(f"{dict(rule)} is not a post-processing rule")
-    return replace(made, smallest=float(made.smallest))
+    return replace(tidying, smallest=float(tidying.smallest))
 
 
 def settled_map(
@@ -85,11 +85,11 @@ def choose(
     ]
     chosen: dict[str, Tidying] = {}
     reasons = []
-    for place, label in enumerate(labels):
-        known = [pair for pair in pairs if pair.drawn.knows(place)]
-        if len({pair.patient for pair in known}) < FEWEST_PATIENTS:
+    for index, label in enumerate(labels):
+        knowing = [pair for pair in pairs if pair.drawn.knows(index)]
+        if len({pair.patient for pair in knowing}) < FEWEST_PATIENTS:
             continue
-        rule, steps = _chosen_for(label.value, known, several.get(label.name, 0.0), in_voxels)
+        rule, steps = _chosen_for(label.value, knowing, several.get(label.name, 0.0), in_voxels)
         reasons += [f"{label.name}: {step}" for step in steps]
         if rule != Tidying():
             chosen[label.name] = rule

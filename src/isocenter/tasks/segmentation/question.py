@@ -93,16 +93,16 @@ MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 LAKSHMINARAYANAN = "arXiv:1612.01474"
 
 
-def combinations_from(given: Sequence[Sequence[str]] | None) -> tuple[tuple[str, ...], ...] | None:
+def combinations_from(combinations_stated: Sequence[Sequence[str]] | None) -> tuple[tuple[str, ...], ...] | None:
     """The combinations of known structures of a plan or a record; ValueError for what is none."""
-    if given is not None and any(isinstance(own, str) or not own for own in given):
-        raise ValueError(f"{given} are not lists of names")
-    return None if given is None else tuple(tuple(map(str, own)) for own in given)
+    if combinations_stated is not None and any(isinstance(own, str) or not own for own in combinations_stated):
+        raise ValueError(f"{combinations_stated} are not lists of names")
+    return None if combinations_stated is None else tuple(tuple(map(str, own)) for own in combinations_stated)
 
 
-def measures_from(given: str | Sequence[str] | None) -> tuple[str, ...]:
+def measures_from(ratios: str | Sequence[str] | None) -> tuple[str, ...]:
     """The ratios of a plan or a record: one, or a list of them."""
-    return (given,) if isinstance(given, str) else tuple(map(str, given or ()))
+    return (ratios,) if isinstance(ratios, str) else tuple(map(str, ratios or ()))
 
 
 @dataclass(frozen=True)
@@ -229,22 +229,22 @@ class Segmentation(MaskScoring):
         structures = dataset.regions or {label.name: (label.value,) for label in declared}
         partial = partial_decision(list(structures), dataset, fingerprint)
         # In a case that does not know a structure nobody has counted its voxels: there it is as large as in the others.
-        known = knowing(list(structures), dataset, fingerprint)
+        knowing_cases = knowing(list(structures), dataset, fingerprint)
         counts = {
-            name: round(sum(voxels.get(value, 0) for value in values) * len(fingerprint) / known[name])
+            name: round(sum(voxels.get(value, 0) for value in values) * len(fingerprint) / knowing_cases[name])
             for name, values in structures.items()
         }
-        drawn = sum(voxels.values())
+        marked = sum(voxels.values())
         if partial.value is not None:  # regions lie in the largest of them
-            drawn = max(counts.values()) if dataset.regions else sum(counts.values())
+            marked = max(counts.values()) if dataset.regions else sum(counts.values())
         thin = {} if dataset.regions else _thin(declared, fingerprint)
         unknown = fingerprint.voxels().get(partly["ignore"].value, 0) if partly["ignore"].value is not None else 0
         # A voxel of which nothing is known breaks a line, and so does a slice that nobody drew.
-        whole = not dataset.regions and partly["ignore"].value is None and partly["sparse"].value is None
-        lines = _lines(declared, fingerprint) if whole else {}
+        complete = not dataset.regions and partly["ignore"].value is None and partly["sparse"].value is None
+        lines = _lines(declared, fingerprint) if complete else {}
         return {
             "labels": Decision(plain_labels(declared), because),
-            "loss": _loss(thin, lines, drawn, sum(fingerprint.voxels().values()) - unknown, partly),
+            "loss": _loss(thin, lines, marked, sum(fingerprint.voxels().values()) - unknown, partly),
             "centrelines": _centrelines(lines),
             "weights": _weights(counts),
             "tolerance": _tolerance(list(structures), thin, fingerprint),
@@ -274,9 +274,9 @@ class Segmentation(MaskScoring):
         tolerance = tolerance_of_regions(self.tolerance, labels, regions)
         task = replace(self, classes=labels, regions=regions, tolerance=tolerance)
         check_partly(task)
-        each = (task.tolerances, task.weights or {}, task.postprocessing or {}, task.centrelines)
+        by_structure = (task.tolerances, task.weights or {}, task.postprocessing or {}, task.centrelines)
         ratios_from(task.measures, [label.name for label in labels], "task.measures")
-        check_settings(task.names, labels, task.loss_name, *each)
+        check_settings(task.names, labels, task.loss_name, *by_structure)
         check_voxels(task.certainty.calibration_method, task.probable, task.expected_dice, task.calibrated_map)
         return task
 
@@ -301,8 +301,12 @@ class Segmentation(MaskScoring):
     @property
     def target_sides(self) -> tuple[int, ...] | None:
         """Sides as in `mirrored`; where cases know some structures only, also what their codes become."""
-        own = self.mirrored
-        return self.truth.sides_changed(own) if self.partial and names_sides(own) and own is not None else own
+        counterparts = self.mirrored
+        return (
+            self.truth.sides_changed(counterparts)
+            if self.partial and names_sides(counterparts) and counterparts is not None
+            else counterparts
+        )
 
     @property
     def outside(self) -> int | None:
@@ -325,8 +329,8 @@ class Segmentation(MaskScoring):
 
     def under(self, sampling: str) -> dict[str, Decision]:
         """Patches about what is drawn, where masks are known in parts; nothing follows from the sampling."""
-        drawn = Decision(1.0, "patches without a voxel that somebody drew teach nothing")
-        return {} if self.sparse is None else {"training.foreground": drawn}
+        foreground = Decision(1.0, "patches without a voxel that somebody drew teach nothing")
+        return {} if self.sparse is None else {"training.foreground": foreground}
 
     def target(self, case: Case) -> Target:
         """Label values to the numbers that `truth.codes` explains: label numbers, background 0.
@@ -347,8 +351,10 @@ class Segmentation(MaskScoring):
         """(batch, structures) known voxels in both label maps, and in the two counted together."""
         logits, truth = outputs["mask"], self.truth
         shares = shares_of(truth.groups, logits.new_tensor(truth.codes.shares))
-        known = known_structures(truth, logits)
-        both, size = overlap_counts(logits, target, shares, truth.codes.unknown, known, exclusive=self.exclusive)
+        structures_known = known_structures(truth, logits)
+        both, size = overlap_counts(
+            logits, target, shares, truth.codes.unknown, structures_known, exclusive=self.exclusive
+        )
         return {"both": both, "size": size}
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
@@ -435,8 +441,8 @@ def check_settings(
         raise PlanError(problem, "task.labels", "Leave structures out with --labels, or join some to one value")
     check_loss(loss, bool(weights), centrelines)
     named = (("tolerance", tolerance), ("weights", weights), ("postprocessing", postprocessing))
-    for asked, given in (*named, ("centrelines", centrelines)):
-        others = sorted(set(given) - names - ({"background"} if asked == "weights" else set()))
+    for asked, named_ones in (*named, ("centrelines", centrelines)):
+        others = sorted(set(named_ones) - names - ({"background"} if asked == "weights" else set()))
         if others:
             raise PlanError(f"there is no label {others[0]!r}", f"task.{asked}", f"Name {', '.join(sorted(names))}")
     for asked, numbers in (("tolerance", tolerance), ("weights", weights)):
@@ -494,11 +500,11 @@ def _centrelines(lines: Mapping[str, str]) -> Decision:
 def _loss(
     thin: Mapping[str, str],
     lines: Mapping[str, str],
-    drawn: int,
-    known: int,
+    marked: int,
+    of_all: int,
     partly: Mapping[str, Decision],
 ) -> Decision:
-    """drawn: voxels of structures; known: voxels, the background's too"""
+    """marked: voxels of structures; of_all: voxels, the background's too"""
     all_known = partly["ignore"].value is None
     if lines:
         because = f"{'; '.join(lines.values())} (medians of the training cases): the loss should penalise breaks"
@@ -506,7 +512,7 @@ def _loss(
     if thin and all_known:
         because = f"{'; '.join(thin.values())} (medians of the training cases): nearly all of it is surface"
         return Decision("dice+ce+boundary", because, "arXiv:1905.07852")
-    share = drawn / max(1, known)
+    share = marked / max(1, of_all)
     if share < SPARSE:
         because = f"structures fill {100 * share:.3f} % of the voxels: easy background should count little"
         return Decision("dice+focal", because, "doi:10.1016/j.media.2021.102035")
@@ -535,12 +541,12 @@ def _weights(voxels: Mapping[str, int]) -> Decision:
 
 def _tolerance(names: Sequence[str], thin: Mapping[str, str], fingerprint: Fingerprint) -> Decision:
     step = float(np.median(fingerprint.steps))
-    known = all(case.physical for case in fingerprint.cases)
+    physical = all(case.physical for case in fingerprint.cases)
     digits = max(3, 2 - math.floor(math.log10(step)))
     value: dict[str, Any] = {name: round((1 if name in thin else 2) * step, digits) for name in names}
     because = (
         f"two {counted_in(fingerprint.axes)} of the median spacing {step:.3g} {fingerprint.unit}"
-        if known
+        if physical
         else f"two {counted_in(fingerprint.axes)}: the spacing is not known"
     )
     if thin:
@@ -574,16 +580,16 @@ def _check_known(task: Segmentation) -> None:
     if strange := sorted({name for own in task.partial or () for name in own} - set(task.names)):
         remedy = f"Name {', '.join(task.names)}, or declare labels and regions with --labels, as cases know them"
         raise PlanError(f"there is no structure {strange[0]!r} that a case could know", "task.partial", remedy)
-    values, known = [label.value for label in task.classes], combinations(task.partial, task.names)
-    held = tuple(labels_held(values, task.structures, own) for own in known)
+    values, known_sets = [label.value for label in task.classes], combinations(task.partial, task.names)
+    held = tuple(labels_held(values, task.structures, own) for own in known_sets)
     # Refuses too many combinations, and too many ways in which readers are divided.
     _ = codes_of(len(values), len(task.observers) if task.is_divided else 1, held).unknown
 
 
 def _check_regions(values: set[int], regions: Mapping[str, Sequence[int]]) -> None:
-    for name, own in regions.items():
-        if not own or not set(own) <= values:
-            problem = f"{name} is made of {list(own)}, and labels have the values {sorted(values)}"
+    for name, labels_of_region in regions.items():
+        if not labels_of_region or not set(labels_of_region) <= values:
+            problem = f"{name} is made of {list(labels_of_region)}, and labels have the values {sorted(values)}"
             raise PlanError(problem, "task.regions", "Give values of task.labels")
     if overwritten := hidden(regions):
         name, later = overwritten

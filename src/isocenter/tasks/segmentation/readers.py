@@ -51,9 +51,9 @@ def agreement(
     return {structure: _agreement(structure, own, readers) for structure, own in marked.items()}
 
 
-def _agreement(structure: str, own: Array, readers: Mapping[str, Mapping[str, Array]]) -> dict[str, float]:
+def _agreement(structure: str, masks: Array, readers: Mapping[str, Mapping[str, Array]]) -> dict[str, float]:
     theirs = {name: drawn[structure] for name, drawn in readers.items()}
-    model = {name: overlap(own, drawn).dice for name, drawn in theirs.items()}
+    model = {name: overlap(masks, drawn).dice for name, drawn in theirs.items()}
     pairs = {(one, other): overlap(theirs[one], theirs[other]).dice for one, other in itertools.combinations(theirs, 2)}
     others = {name: _mean([dice for pair, dice in pairs.items() if name in pair]) for name in theirs}
     return {

@@ -43,39 +43,42 @@ def with_own_labels(
     Raises DatasetError where masks hold values that the model does not know, or nothing that it knows.
     """
     held = {case.id: own for case in cases if (own := _held(case, labels, silent)) is not None}
-    known = {own for one in held.values() for own in one.known.values()}
-    lacking = {name: values for name, values in structures.items() if not known & set(values)}
+    used = {own for one in held.values() for own in one.known.values()}
+    lacking = {name: values for name, values in structures.items() if not used & set(values)}
     _refuse_strange(held, labels, lacking)
     named = {value: name for one in held.values() for value, name in one.named.items()}
-    if named and not known:
+    if named and not used:
         names = [label.name for label in labels]
         problem = f"the references name {listed(sorted(set(named.values())))}, and the model knows {_table(labels)}"
         raise DatasetError(problem, next(iter(held.values())).where, _remedy(dict.fromkeys(named, ""), names))
-    made = [_with_own_labels(case, labels, structures) for case in cases]
-    partial = [case for case in made if case.known is not None and not case.known.issuperset(structures)]
-    if partial and not any(case.known is None or case.known for case in made):
+    relabelled = [_with_own_labels(case, labels, structures) for case in cases]
+    partial = [case for case in relabelled if case.known is not None and not case.known.issuperset(structures)]
+    if partial and not any(case.known is None or case.known for case in relabelled):
         problem = f"no case knows any of {listed(structures)}"
-        raise DatasetError(problem, made[0].id, "Give cases in which one of them was drawn")
-    return made, [*_sentences(held, labels, lacking, named), *(_known_words(made, structures) if partial else ())]
+        raise DatasetError(problem, relabelled[0].id, "Give cases in which one of them was drawn")
+    return relabelled, [
+        *_sentences(held, labels, lacking, named),
+        *(_known_words(relabelled, structures) if partial else ()),
+    ]
 
 
 def _held(case: Case, labels: Sequence[Label], silent: Collection[int]) -> Held | None:
-    known, named, strange, where = dict[int, int](), dict[int, str](), set[int](), case.id
+    values_known, named, strange, where = dict[int, int](), dict[int, str](), set[int](), case.id
     try:
         for kind in _kinds(case):
             mask: Image = case.references[kind]
-            own = own_values(labels, mask.labels, case.id)
+            values_of = own_values(labels, mask.labels, case.id)
             values = {int(value) for value in label_voxels(label_values(mask.data, case.id))} - {0}
-            stated = {one.value: one for one in mask.labels if not one.is_bare}
-            unknown = values - own.keys() - stated.keys() - set(silent)
-            known |= {value: own[value] for value in values & own.keys()}
-            others = [stated[value] for value in values & stated.keys() - own.keys()]
+            declared = {one.value: one for one in mask.labels if not one.is_bare}
+            unknown = values - values_of.keys() - declared.keys() - set(silent)
+            values_known |= {value: values_of[value] for value in values & values_of.keys()}
+            others = [declared[value] for value in values & declared.keys() - values_of.keys()]
             named |= {one.value: one.name for one in others if not (one.is_ignored or one.is_background)}
             where = mask.source.paths[0] if unknown and not strange and mask.source else where
             strange |= unknown
     except IsocenterError:
         return None
-    return Held(where, known, named, strange)
+    return Held(where, values_known, named, strange)
 
 
 def _refuse_strange(held: Mapping[str, Held], labels: Sequence[Label], lacking: Mapping[str, tuple[int, ...]]) -> None:
@@ -83,23 +86,23 @@ def _refuse_strange(held: Mapping[str, Held], labels: Sequence[Label], lacking: 
     if not odd:
         return
     strange = sorted(set().union(*(one.strange for one in odd)))
-    known = {value: own for one in held.values() for value, own in one.known.items()}
+    known_values = {value: own for one in held.values() for value, own in one.known.items()}
     names = {label.value: label.name for label in labels}
-    theirs = {**{value: names[own] for value, own in known.items()}, **dict.fromkeys(strange, "")}
+    theirs = {**{value: names[own] for value, own in known_values.items()}, **dict.fromkeys(strange, "")}
     theirs |= {value: name for one in held.values() for value, name in one.named.items()}
     whose = f"the references of {len(odd)} of {counted(len(held), 'case')}"
     what = f"hold the {'value' if len(strange) == 1 else 'values'} {listed(strange)}, which the model does not know"
     none = f", and none holds {_listed(lacking)}" if lacking else ""
     problem = f"{whose} {what}{none}: the model has {_table(labels)}, the references {listed(sorted(theirs))}"
-    free = [label.name for label in labels if label.value not in known.values()]
+    free = [label.name for label in labels if label.value not in known_values.values()]
     raise DatasetError(problem, odd[0].where, _remedy(theirs, free))
 
 
 def _remedy(theirs: Mapping[int, str], free: Iterable[str]) -> str:
     """Remedy that states what values mean, {value: name}, by an example: those without a name get one of `free`."""
     left = iter(free)
-    stated = {value: theirs[value] or next(left, f"{OTHER}{value}") for value in sorted(theirs)}
-    text = shlex.quote(",".join(f"{value}={name}" for value, name in stated.items()))
+    names = {value: theirs[value] or next(left, f"{OTHER}{value}") for value in sorted(theirs)}
+    text = shlex.quote(",".join(f"{value}={name}" for value, name in names.items()))
     return f"Say what the values mean, as in --labels {text} if that is so; what has another name is not scored"
 
 
@@ -111,28 +114,28 @@ def _sentences(
 ) -> Sequence[str]:
     names = {label.value: label.name for label in labels}
     moved = {value: own for one in held.values() for value, own in one.known.items() if value != own}
-    made = []
+    sentences = []
     if moved:
         pairs = [f"{value} is {names[own]} ({own} in the model)" for value, own in sorted(moved.items())]
-        made.append(
+        sentences.append(
             f"The references are numbered otherwise than the model, and matched by their names: {listed(pairs)}."
         )
     if named:
         others = listed(sorted(set(named.values())))
-        made.append(f"Not scored, because the model was not taught them: {others}.")
+        sentences.append(f"Not scored, because the model was not taught them: {others}.")
     if lacking and held:
-        made.append(
+        sentences.append(
             f"No reference of {counted(len(held), 'case')} holds {_listed(lacking)}: figures of it only count what is "
             "marked wrongly. If the references have it under another number or name, say so with --labels."
         )
-    return made
+    return sentences
 
 
 def _known_words(cases: Sequence[Case], structures: Iterable[str]) -> Iterator[str]:
     """The sentence on how many cases know each structure."""
     counts = {name: sum(case.knows(name) for case in cases) for name in structures}
-    each = ", ".join(f"{name} in {count}" for name, count in counts.items())
-    yield f"A structure is scored only where it was drawn; of {counted(len(cases), 'case')} that is {each}."
+    counted_names = ", ".join(f"{name} in {count}" for name, count in counts.items())
+    yield f"A structure is scored only where it was drawn; of {counted(len(cases), 'case')} that is {counted_names}."
 
 
 def _listed(structures: Mapping[str, tuple[int, ...]]) -> str:
@@ -146,8 +149,8 @@ def _table(labels: Sequence[Label]) -> str:
 def _with_own_labels(case: Case, labels: Sequence[Label], structures: Mapping[str, tuple[int, ...]]) -> Case:
     kinds = {kind: partial(_own, case, kind, tuple(labels)) for kind in _kinds(case)}
     others = {kind: partial(case.references.__getitem__, kind) for kind in case.references if kind not in kinds}
-    known = case.known if MASK not in case.references else _known(case, labels, structures)
-    return replace(case, references=LazyMapping({**others, **kinds}), known=known)
+    structures_known = case.known if MASK not in case.references else _known(case, labels, structures)
+    return replace(case, references=LazyMapping({**others, **kinds}), known=structures_known)
 
 
 def _known(case: Case, labels: Sequence[Label], structures: Mapping[str, tuple[int, ...]]) -> frozenset[str] | None:
@@ -156,15 +159,15 @@ def _known(case: Case, labels: Sequence[Label], structures: Mapping[str, tuple[i
         return None
     try:
         declared = case.references[MASK].labels
-        own = own_values(labels, declared, case.id)
+        values_of = own_values(labels, declared, case.id)
     except IsocenterError:  # whoever scores the case says what is wrong with it
         return case.known
-    values = {label.name: own.get(label.value) for label in declared}
-    values |= {name: own.get(int(name)) for name in case.known if name.isdecimal() and name not in values}
+    values = {label.name: values_of.get(label.value) for label in declared}
+    values |= {name: values_of.get(int(name)) for name in case.known if name.isdecimal() and name not in values}
     called = {plain_name(name): name for name in structures}
     marks = {numbers[0]: name for name, numbers in structures.items()}
-    each = (called.get(plain_name(name)) or marks.get(values.get(name) or 0) for name in case.known)
-    return frozenset(name for name in each if name is not None)
+    names = (called.get(plain_name(name)) or marks.get(values.get(name) or 0) for name in case.known)
+    return frozenset(name for name in names if name is not None)
 
 
 def _own(case: Case, kind: str, labels: tuple[Label, ...]) -> Image:

@@ -148,24 +148,26 @@ class MaskScoring(MaskAnswering):
     def _case_rows(self, prediction: Prediction, case: Case) -> list[dict[str, Any]]:
         reference = case.references["mask"]
         refuse_other_grid(prediction, reference, case.id)
-        predicted, drawn = np.asarray(prediction.data), self.truth.of(case)
-        known = {name: own for place, (name, own) in enumerate(self.structures.items()) if drawn.knows(place)}
+        predicted, labels_drawn = np.asarray(prediction.data), self.truth.of(case)
+        structures = {
+            name: own for place, (name, own) in enumerate(self.structures.items()) if labels_drawn.knows(place)
+        }
         rows = case_rows(
             predicted,
-            drawn.values,
-            known,
+            labels_drawn.values,
+            structures,
             reference.geometry,
             self.tolerances,
             self.centrelines,
-            known=drawn.voxels,
+            known=labels_drawn.voxels,
             surfaces=self.truth.sparse is None,
         )
-        of_voxels = voxel_columns(prediction, drawn, self.structures, self.probable, self.certainty.covers_from)
+        of_voxels = voxel_columns(prediction, labels_drawn, self.structures, self.probable, self.certainty.covers_from)
         by_readers = self.truth.reader_agreement(predicted, case, tuple(self.structures))
         named = {"case": case.id, "patient": case.patient}
         return [
             {**named, **row, **by_readers.get(name, {}), **of_voxels[name], "label": figure_label(name, STRUCTURE)}
-            for name, row in zip(known, rows, strict=True)
+            for name, row in zip(structures, rows, strict=True)
         ]
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
@@ -184,23 +186,23 @@ class MaskScoring(MaskAnswering):
         predicted = np.asarray(prediction.data)
         if "mask" not in case.references:
             return [figures.contours(stated_image(case), None, predicted, self.labels, title=case.id)]
-        drawn = self.truth.of(case)
-        if drawn.known is not None:
-            known = [own for place, own in enumerate(self.structures.values()) if drawn.knows(place)]
-            predicted = np.where(np.isin(predicted, [value for own in known for value in own]), predicted, 0)
-        return [figures.contours(stated_image(case), drawn.values, predicted, self.labels, title=case.id)]
+        reference = self.truth.of(case)
+        if reference.known is not None:
+            structures = [own for place, own in enumerate(self.structures.values()) if reference.knows(place)]
+            predicted = np.where(np.isin(predicted, [value for own in structures for value in own]), predicted, 0)
+        return [figures.contours(stated_image(case), reference.values, predicted, self.labels, title=case.id)]
 
     def overview(self, table: Table) -> list[Figure]:
         """Dice of the cases, agreement of volumes, and where several people drew, how far readers agree."""
         labels = [figure_label(name, STRUCTURE) for name in self.structures]
         groups = {label: table.loc[table["label"] == label, "dice"].to_numpy(float) for label in labels}
-        drawn = [figures.histogram(groups, "Dice of the cases", axis="Dice")]
-        drawn += [volume_figure(volume) for volume in volumes(table)]
+        pictures = [figures.histogram(groups, "Dice of the cases", axis="Dice")]
+        pictures += [volume_figure(volume) for volume in volumes(table)]
         if not set(READERS.values()) <= set(table):
-            return drawn
+            return pictures
         agreements = {words: table[column].dropna().to_numpy(float) for words, column in READERS.items()}
         caption = "Mean Dice of each two readers, and of the model to each of them."
-        return [*drawn, figures.histogram(agreements, "Readers and model", axis="Dice", caption=caption)]
+        return [*pictures, figures.histogram(agreements, "Readers and model", axis="Dice", caption=caption)]
 
 
 def case_rows(
@@ -307,25 +309,25 @@ def volume_intervals(table: Table, *, seed: Seed) -> Iterator[Row]:
         return
     references = [str(name) for name in table if str(name).startswith(MEASURED[1])]
     unit = METRICS.of(references[0].replace(MEASURED[1], VOLUME_ERROR.name)).unit
-    own = table.rename(columns=columns).assign(reference=table[references].bfill(axis=1).iloc[:, 0])
-    for label in dict.fromkeys(own["label"]):
-        rows = interval_rows(str(label), own[own["label"] == label], unit, seed=seed)
+    renamed = table.rename(columns=columns).assign(reference=table[references].bfill(axis=1).iloc[:, 0])
+    for label in dict.fromkeys(renamed["label"]):
+        rows = interval_rows(str(label), renamed[renamed["label"] == label], unit, seed=seed)
         # Images of known and of unknown size: of widths in two units there is no mean.
         yield from (row for row in rows if len(references) == 1 or row.metric == "coverage")
 
 
 def volumes(table: Table) -> list[Volumes]:
     """The volumes of each label that some reference has; cases with an empty reference are left out."""
-    made = []
+    compared = []
     for ending in (str(name).removeprefix(MEASURED[1]) for name in table if str(name).startswith(MEASURED[1])):
         unit = METRICS.of(f"{VOLUME_ERROR.name}{ending}").unit
         for label in dict.fromkeys(table["label"]):
-            own = table[(table["label"] == label) & (table[f"{MEASURED[1]}{ending}"] > 0)]
-            if len(own):
-                predicted, reference = (own[f"{side}{ending}"].to_numpy(float) for side in MEASURED)
-                patients, cases = own["patient"].to_numpy(str), own["case"].to_numpy(str)
-                made.append(Volumes(Measured(str(label), predicted, reference, patients, cases), unit, ending))
-    return made
+            rows = table[(table["label"] == label) & (table[f"{MEASURED[1]}{ending}"] > 0)]
+            if len(rows):
+                predicted, reference = (rows[f"{side}{ending}"].to_numpy(float) for side in MEASURED)
+                patients, cases = rows["patient"].to_numpy(str), rows["case"].to_numpy(str)
+                compared.append(Volumes(Measured(str(label), predicted, reference, patients, cases), unit, ending))
+    return compared
 
 
 def volume_agreement(volume: Volumes, *, seed: Seed) -> list[Row]:
@@ -354,14 +356,14 @@ def _of_lines(predicted: Array, truth: Array) -> dict[str, float]:
 
 def _explained(row: Row, table: Table, tolerances: Mapping[str, float]) -> Row:
     name = next((distance for distance in DISTANCES if row.metric.startswith(distance)), row.metric)
-    own = table if row.label == "all" else table[table["label"] == row.label]
-    own = own[own[row.metric].notna()] if row.metric in own else own  # of images of another unit it says nothing
+    rows = table if row.label == "all" else table[table["label"] == row.label]
+    rows = rows[rows[row.metric].notna()] if row.metric in rows else rows  # of images of another unit it says nothing
     if name.startswith("false_positive_volume"):
-        return replace(row, estimate=_on_empty(row.estimate, int((own["voxels_reference"] == 0).sum())))
+        return replace(row, estimate=_on_empty(row.estimate, int((rows["voxels_reference"] == 0).sum())))
     notes = []
     if name == "nsd":
         notes.append(f"tolerance {_tolerance_words(tolerances, row.label)} {_tolerance_unit(row.metric)}")
-    one_sided = int(((own["voxels_predicted"] > 0) != (own["voxels_reference"] > 0)).sum())
+    one_sided = int(((rows["voxels_predicted"] > 0) != (rows["voxels_reference"] > 0)).sum())
     if name in DISTANCES and one_sided:
         worst = "0" if name == "nsd" else "the image's diagonal"
         notes.append(f"{one_sided} with one side empty counted as {worst}")
@@ -387,11 +389,11 @@ def _tolerance_unit(metric: str) -> str:
 
 def _as_proportion(row: Row, table: Table, seed: Seed) -> Row:
     """Whether one label was found is a proportion; the mean over labels is none."""
-    own = table[(table["label"] == row.label) & table["detected"].notna()]
-    if own.empty:
+    rows = table[(table["label"] == row.label) & table["detected"].notna()]
+    if rows.empty:
         return row
-    estimate = proportion(own["detected"], own["patient"], seed=seed)
-    left = int((table["label"] == row.label).sum()) - len(own)
+    estimate = proportion(rows["detected"], rows["patient"], seed=seed)
+    left = int((table["label"] == row.label).sum()) - len(rows)
     note = f"; {counted(left, 'empty reference')} left out" if left else ""
     return replace(row, estimate=replace(estimate, method=estimate.method + note))
 

@@ -61,8 +61,8 @@ class Codes:
     def within(self, combination: int) -> NDArray[np.uint8]:
         """(rows + 1,) the code, in cases of a combination, of each code of where everything is known, and of none."""
         codes = np.full(len(self._rows) + 1, self.unknown, dtype=np.uint8)
-        own = np.flatnonzero(self.combinations == combination)
-        codes[self.rows[own]] = own
+        chosen = np.flatnonzero(self.combinations == combination)
+        codes[self.rows[chosen]] = chosen
         return codes
 
     def of(self, maps: Sequence[Array]) -> NDArray[np.uint8]:
@@ -71,23 +71,25 @@ class Codes:
         As where every structure is known; `within` makes them those of a case that knows some only.
         """
         keys = np.zeros(maps[0].shape, dtype=np.intp)
-        for place, count in enumerate(votes(maps, self.labels)):
-            keys += count.astype(np.intp) * (self.readers + 1) ** place
+        for voxel, count in enumerate(votes(maps, self.labels)):
+            keys += count.astype(np.intp) * (self.readers + 1) ** voxel
         found, places = np.unique(keys, return_inverse=True)
-        own = [self._by_votes.get(key, len(self._rows)) for key in found.tolist()]
-        return np.array(own, dtype=np.uint8)[places].reshape(keys.shape)
+        codes = [self._by_votes.get(key, len(self._rows)) for key in found.tolist()]
+        return np.array(codes, dtype=np.uint8)[places].reshape(keys.shape)
 
     @cached_property
     def _rows(self) -> list[tuple[Fraction, ...]]:
         """Every share that can be, the undivided ones first."""
-        whole = [tuple(Fraction(int(n == label)) for n in range(self.labels + 1)) for label in range(self.labels + 1)]
+        undivided = [
+            tuple(Fraction(int(n == label)) for n in range(self.labels + 1)) for label in range(self.labels + 1)
+        ]
         if self.readers == 1:
-            return whole
+            return undivided
         problem = f"{self.readers} readers of {self.labels} labels can be divided in more than {MOST} ways"
         refused = PlanError(problem, "task.readers", "Choose majority or staple")
         if math.comb(self.readers + self.labels, self.labels) > MOST:  # already where all of them say something
             raise refused
-        rows = list(dict.fromkeys([*whole, *(_share(one) for one in self._divided)]))
+        rows = list(dict.fromkeys([*undivided, *(_share(one) for one in self._divided)]))
         if len(rows) > MOST:
             raise refused
         return rows
@@ -95,11 +97,11 @@ class Codes:
     @cached_property
     def _blocks(self) -> list[NDArray[np.intp]]:
         """The rows that voxels can have, of cases that know everything and of those of each combination."""
-        drawn = np.array([[share > 0 for share in row] for row in self._rows])
-        blocks = [np.arange(len(drawn))]
+        present = np.array([[share > 0 for share in row] for row in self._rows])
+        blocks = [np.arange(len(present))]
         for labels in self.partial:
             others = [number for number in range(1, self.labels + 1) if number not in labels]
-            blocks.append(np.flatnonzero(~drawn[:, others].any(axis=1)))
+            blocks.append(np.flatnonzero(~present[:, others].any(axis=1)))
         count = sum(len(block) for block in blocks)
         if self.partial and count > MOST:
             problem = f"{len(self.partial)} combinations of known structures need {count} codes, and there are {MOST}"

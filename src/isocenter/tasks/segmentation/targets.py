@@ -77,8 +77,8 @@ class Truth:
         names = {name: self.names[place - 1] for name, place in zip(self.names, mirrored[1:], strict=True)}
         others = [frozenset(names[name] for name in own) for own in self.combinations]
         places = [0, *(1 + self.combinations.index(other) for other in others)]
-        each = zip(self.codes.combinations.tolist(), self.codes.rows.tolist(), strict=True)
-        return tuple(int(self.codes.within(places[own])[mirrored[row]]) for own, row in each)
+        rows = zip(self.codes.combinations.tolist(), self.codes.rows.tolist(), strict=True)
+        return tuple(int(self.codes.within(places[own])[mirrored[row]]) for own, row in rows)
 
     @property
     def groups(self) -> list[tuple[int, ...]]:
@@ -95,8 +95,10 @@ class Truth:
         if plain and not self.is_divided and self.sparse is None:
             return None
         shares = self.codes.shares
-        wanted = [tuple(np.flatnonzero(shares[:, list(group)].sum(axis=1) >= 0.5).tolist()) for group in self.groups]
-        return (*wanted, (0,)) if self.sparse is not None else tuple(wanted)
+        labels_sought = [
+            tuple(np.flatnonzero(shares[:, list(group)].sum(axis=1) >= 0.5).tolist()) for group in self.groups
+        ]
+        return (*labels_sought, (0,)) if self.sparse is not None else tuple(labels_sought)
 
     def coded(self, case: Case) -> NDArray[np.uint8]:
         """(*spatial) what is taught, as `codes` explains.
@@ -134,10 +136,10 @@ class Truth:
         if len(masks) < 2:
             return {}
         numbers = {name: self._numbered(mask, case) for name, mask in masks.items()}
-        known = np.all([self._known(one) for one in numbers.values()], axis=0)
-        drawn = {name: self._valued(np.where(known, one, 0)) for name, one in numbers.items()}
+        known_to_all = np.all([self._known(one) for one in numbers.values()], axis=0)
+        masks_of_readers = {name: self._valued(np.where(known_to_all, one, 0)) for name, one in numbers.items()}
         structures = dict(zip(names, self.structures, strict=True))
-        return agreement(np.where(known, predicted, 0), drawn, structures)
+        return agreement(np.where(known_to_all, predicted, 0), masks_of_readers, structures)
 
     def _taught(self, case: Case) -> list[Image]:
         return [case.references["mask"]] if self.readers == "first" else list(masks_of(case).values())
@@ -151,31 +153,31 @@ class Truth:
 
     def _known_structures(self, case: Case) -> tuple[bool, ...] | None:
         """Whether each structure is known in a case; None where all are."""
-        known = tuple(case.knows(name) for name in self.names)
-        return None if all(known) else known
+        known_flags = tuple(case.knows(name) for name in self.names)
+        return None if all(known_flags) else known_flags
 
     def _combination(self, case: Case) -> int:
         """The place among `combinations` of the structures that a case knows, counted from 1; 0 where it knows all."""
-        own = frozenset(filter(case.knows, self.names))
-        if len(own) == len(self.names):
+        names = frozenset(filter(case.knows, self.names))
+        if len(names) == len(self.names):
             return 0
-        if own not in self.combinations:
-            problem = f"knows {', '.join(sorted(own)) or 'none'} of the structures, as no case that was planned for"
+        if names not in self.combinations:
+            problem = f"knows {', '.join(sorted(names)) or 'none'} of the structures, as no case that was planned for"
             raise DatasetError(problem, case.id, "Plan again with this case, or correct what it knows")
-        return 1 + self.combinations.index(own)
+        return 1 + self.combinations.index(names)
 
     def _numbered(self, mask: Image, case: Case) -> Array:
         """(*spatial) label numbers: 0 the background, one more than there are where the voxel is unknown."""
         values = label_values(mask.data, case.id)
         numbers = np.zeros(values.shape, dtype=np.uint8)
-        own = labels_held(self.values, self._structures, set(filter(case.knows, self.names)))
+        labels = labels_held(self.values, self._structures, set(filter(case.knows, self.names)))
         for number, value in enumerate(self.values, start=1):
-            there = values == value
-            if number not in own and there.any():
+            marked = values == value
+            if number not in labels and marked.any():
                 names = [name for name, inside in zip(self.names, self.structures, strict=True) if value in inside]
                 problem = f"the mask holds voxels of {', '.join(names)}, which is unknown in this case"
                 raise DatasetError(problem, case.id, "Correct what the case knows, or remove these voxels")
-            numbers[there] = number
+            numbers[marked] = number
         for value in self._silent(mask):
             numbers[values == value] = len(self.values) + 1
         return numbers
@@ -186,16 +188,16 @@ class Truth:
         return declared if self.ignore is None else declared | {self.ignore}
 
     def _refuse_unknown(self, mask: Image, where: str) -> None:
-        known = {0, self.background, *self.values, *self._silent(mask)}
-        if unknown := sorted(set(np.unique(label_values(mask.data, where)).tolist()) - known):
+        values_known = {0, self.background, *self.values, *self._silent(mask)}
+        if unknown := sorted(set(np.unique(label_values(mask.data, where)).tolist()) - values_known):
             raise DatasetError(
                 f"the mask holds {unknown}, which have no label", where, "Declare them with --labels, or correct it"
             )
 
     def _known(self, numbers: Array) -> NDArray[np.bool_]:
         """(*spatial) where a voxel is known: it has a label or is background, in a slice that was drawn."""
-        known = numbers <= len(self.values)
-        return known & drawn_slices(known & (numbers > 0)) if self.sparse == "slices" else known
+        numbered = numbers <= len(self.values)
+        return numbered & drawn_slices(numbered & (numbers > 0)) if self.sparse == "slices" else numbered
 
     def _valued(self, numbers: Array) -> Array:
         """Label numbers as label values, 0 where nothing is known."""

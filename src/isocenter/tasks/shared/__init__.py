@@ -30,8 +30,7 @@ if TYPE_CHECKING:
         sided_names,
         unknown_sides,
     )
-    from isocenter.tasks.shared.loss_terms import SMOOTH
-    from isocenter.tasks.shared.losses import TERMS, check_loss, label_loss, uncut
+    from isocenter.tasks.shared.losses import SMOOTH, TERMS, check_loss, label_loss, uncut
     from isocenter.tasks.shared.measurements import (
         Compared,
         Measured,

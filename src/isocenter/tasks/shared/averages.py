@@ -28,8 +28,8 @@ Shares = Sequence[float] | None
 def mean_of(outputs: Sequence[ArrayLike], shares: Shares = None) -> NDArray[np.floating]:
     """The mean of arrays of one shape, added up one after the other, so that no copy of all of them is made."""
     total = _numbers(outputs[0]) * (1.0 if shares is None else shares[0])
-    for place, other in enumerate(outputs[1:], start=1):
-        total += _numbers(other) * (1.0 if shares is None else shares[place])
+    for number, other in enumerate(outputs[1:], start=1):
+        total += _numbers(other) * (1.0 if shares is None else shares[number])
     return np.asarray(total / len(outputs) if shares is None else total)
 
 
@@ -41,17 +41,17 @@ def log_mean(
     shares: how much each of them counts, in sum 1; None where all count alike
     """
     total = softmax(outputs[0], axis) * (1.0 if shares is None else shares[0])
-    for place, other in enumerate(outputs[1:], start=1):
-        total += softmax(other, axis) * (1.0 if shares is None else shares[place])
+    for number, other in enumerate(outputs[1:], start=1):
+        total += softmax(other, axis) * (1.0 if shares is None else shares[number])
     return np.asarray(np.log(np.maximum(total / len(outputs) if shares is None else total, LEAST)))
 
 
 def each_of(arrays: Mapping[str, ArrayLike], head: str, count: int) -> NDArray[np.float64] | None:
     """(networks, count) what each of several says of one case; None where their mean alone is known."""
-    given = arrays.get(f"{head}{EACH}")
-    return None if given is None else np.reshape(np.asarray(given, dtype=np.float64), (-1, count))
+    rows = arrays.get(f"{head}{EACH}")
+    return None if rows is None else np.reshape(np.asarray(rows, dtype=np.float64), (-1, count))
 
 
 def _numbers(output: ArrayLike) -> NDArray[np.floating]:
-    made = np.asarray(output)
-    return made.astype(np.result_type(made.dtype, np.float32), copy=False)
+    numbers = np.asarray(output)
+    return numbers.astype(np.result_type(numbers.dtype, np.float32), copy=False)

@@ -20,10 +20,10 @@ def label_values(data: Array, where: str) -> Array:
         raise DatasetError(f"a mask with {len(data)} channels", where, "Give one label map per case")
     values = data[0]
     if values.dtype.kind == "f":
-        whole = np.rint(values)
-        if not np.array_equal(whole, values):
+        rounded = np.rint(values)
+        if not np.array_equal(rounded, values):
             raise DatasetError("a mask with values that are not whole numbers", where, "Give a label map")
-        values = whole.astype(np.int64)
+        values = rounded.astype(np.int64)
     return values.astype(np.uint8) if values.dtype.kind == "b" else values
 
 
@@ -41,11 +41,11 @@ def own_values(ours: Sequence[Label], declared: Sequence[Label], where: str) -> 
     reference is numbered otherwise.
     """
     named = {plain_name(label.name): label.value for label in ours}
-    stated = {label.value: label for label in declared if not label.is_bare}
-    matched = {value: named[name] for value, one in stated.items() if (name := plain_name(one.name)) in named}
+    names = {label.value: label for label in declared if not label.is_bare}
+    matched = {value: named[name] for value, one in names.items() if (name := plain_name(one.name)) in named}
     is_numbered_alike = all(value == own for value, own in matched.items())
     for label in ours:
-        other = stated.get(label.value)
+        other = names.get(label.value)
         if label.value in matched.values() or label.value in matched:
             continue
         if other is None or label.is_bare:
@@ -64,19 +64,21 @@ def renumbered(mask: Image, ours: Sequence[Label], where: str) -> Image:
 
     Raises DatasetError as `own_values` does.
     """
-    own = own_values(ours, mask.labels, where)
-    others = [label for label in mask.labels if label.value and label.value not in own]
-    if all(value == number for value, number in own.items()) and not {one.value for one in others} & {*own.values()}:
+    numbers_of = own_values(ours, mask.labels, where)
+    others = [label for label in mask.labels if label.value and label.value not in numbers_of]
+    if all(value == number for value, number in numbers_of.items()) and not {one.value for one in others} & {
+        *numbers_of.values()
+    }:
         return mask
     values = label_values(mask.data, where)
-    unknown = 1 + max(int(values.max()), *own, *own.values(), *(one.value for one in others))
-    moved = {one.value: unknown if one.is_ignored else 0 for one in others} | own
+    unknown = 1 + max(int(values.max()), *numbers_of, *numbers_of.values(), *(one.value for one in others))
+    moved = {one.value: unknown if one.is_ignored else 0 for one in others} | numbers_of
     numbers = np.arange(unknown + 1)
     numbers[list(moved)] = list(moved.values())
-    labels = [label for label in ours if label.value in own.values()]
+    labels = [label for label in ours if label.value in numbers_of.values()]
     labels += [replace(one, value=unknown) for one in others if one.is_ignored]
-    made = numbers.astype(np.min_scalar_type(unknown))[values]
-    return replace(mask, pixels=made[np.newaxis], labels=tuple(labels))
+    renumbered_map = numbers.astype(np.min_scalar_type(unknown))[values]
+    return replace(mask, pixels=renumbered_map[np.newaxis], labels=tuple(labels))
 
 
 def plain_name(name: str) -> str:
@@ -115,8 +117,8 @@ def labels_from(entries: Sequence[Mapping[str, Any]]) -> tuple[Label, ...]:
 
 
 def _plain(label: Label) -> dict[str, Any]:
-    kept = {key: value for key, value in asdict(label).items() if value is not None}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
+    stated_fields = {key: value for key, value in asdict(label).items() if value is not None}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in stated_fields.items()}
 
 
 def _label_from(entry: Mapping[str, Any]) -> Label:

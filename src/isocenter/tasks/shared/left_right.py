@@ -52,15 +52,15 @@ def crossed(names: Sequence[str]) -> tuple[int, ...] | None:
     images, as the heart's chambers): a mirrored image would then show what no patient has.
     """
     split = [_words(name) for name in names]
-    places = {_in_any_order(words): place for place, words in enumerate(split)}
+    places = {_in_any_order(words): index for index, words in enumerate(split)}
     order = []
-    for place, words in enumerate(split):
+    for index, words in enumerate(split):
         counterparts = [places[other] for other in map(_in_any_order, _counterparts(words)) if other in places]
         if _has_side(words) and (not counterparts or _is_unlike(words)):
             return None
-        order.append(counterparts[0] if counterparts else place)
+        order.append(counterparts[0] if counterparts else index)
     # Each must be the counterpart of its counterpart: two names for one side would be merged into one.
-    return tuple(order) if all(order[other] == place for place, other in enumerate(order)) else None
+    return tuple(order) if all(order[other] == index for index, other in enumerate(order)) else None
 
 
 def have_sides(names: Sequence[str]) -> bool:
@@ -84,9 +84,9 @@ def unknown_sides(names: Iterable[str], of_cases: str = "") -> str:
 
 def numbered_teeth(names: Iterable[str]) -> str:
     """The first name of a tooth among names with several numbers, which tell where it stands; empty without."""
-    known = list(names)
-    numbers = {end for name in known if (end := re.findall(r"\d*$", name)[0])}
-    teeth = (name for word in TEETH for name in known if word in name.lower())
+    structures = list(names)
+    numbers = {end for name in structures if (end := re.findall(r"\d*$", name)[0])}
+    teeth = (name for word in TEETH for name in structures if word in name.lower())
     return next(teeth, "") if len(numbers) >= FEWEST_NUMBERED else ""
 
 
@@ -114,11 +114,11 @@ def _counterparts(words: tuple[str, ...]) -> list[tuple[str, ...]]:
 
     An end counts only where the counterpart is named too: "bright" is no side.
     """
-    made = []
-    for place, word in enumerate(words):
+    counterparts = []
+    for index, word in enumerate(words):
         others = list(OTHERS.get(word, ()))
         if not others:
             others = [OTHER[side] + word.removeprefix(side) for side in WHOLE if word.startswith(side)]
             others += [word.removesuffix(side) + OTHER[side] for side in WHOLE if word.endswith(side)]
-        made += [(*words[:place], other, *words[place + 1 :]) for other in others]
-    return made
+        counterparts += [(*words[:index], other, *words[index + 1 :]) for other in others]
+    return counterparts

@@ -54,13 +54,13 @@ class Ratio:
         if match is None:
             remedy = "Write name = structure.column / structure.column, with columns of measurements.csv"
             raise UsageError(f"cannot understand {text!r}", where, remedy)
-        name, above, own, below, other = match.groups()
-        made = cls(name, Measured(above, own), Measured(below, other))
-        for one in (made.above, made.below):
-            if one.column not in (*SIZES, *MEASURES) and not COLUMN.fullmatch(one.column):
-                known = listed((*SIZES, *MEASURES))
-                raise UsageError(f"{one}: there is no such measurement", where, f"Choose one of {known}")
-        return made
+        name, above, upper, below, other = match.groups()
+        ratio = cls(name, Measured(above, upper), Measured(below, other))
+        for measured in (ratio.above, ratio.below):
+            if measured.column not in (*SIZES, *MEASURES) and not COLUMN.fullmatch(measured.column):
+                allowed = listed((*SIZES, *MEASURES))
+                raise UsageError(f"{measured}: there is no such measurement", where, f"Choose one of {allowed}")
+        return ratio
 
     def __str__(self) -> str:
         return f"{self.name} = {self.above} / {self.below}"
@@ -80,10 +80,10 @@ class Ratio:
         if above is None or not below:
             return None
         (low, high), (least, most) = (_interval(one, findings) for one in (self.above, self.below))
-        made = Finding(self.name, round(above / below, 6), self.unit)
+        finding = Finding(self.name, round(above / below, 6), self.unit)
         if low is None or high is None or most is None or not least or least < 0:
-            return made
-        return replace(made, low=round(low / most, 6), high=round(high / least, 6))
+            return finding
+        return replace(finding, low=round(low / most, 6), high=round(high / least, 6))
 
 
 def ratios_from(texts: Sequence[str], structures: Sequence[str], where: str = WHERE) -> tuple[Ratio, ...]:
@@ -97,22 +97,22 @@ def ratios_from(texts: Sequence[str], structures: Sequence[str], where: str = WH
     return ratios
 
 
-def _value(one: Measured, measured: Measurements) -> float | None:
+def _value(measurement: Measured, measured: Measurements) -> float | None:
     """A measurement; None where it is not known or not a number."""
-    row = next((row for row in measured if row["label"] == one.structure), {})
-    value = row.get(one.column)
+    row = next((row for row in measured if row["label"] == measurement.structure), {})
+    value = row.get(measurement.column)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _interval(one: Measured, findings: Sequence[Finding]) -> tuple[float | None, float | None]:
+def _interval(measurement: Measured, findings: Sequence[Finding]) -> tuple[float | None, float | None]:
     """The interval of a structure's size; (None, None) of any other measurement."""
-    if one.column not in SIZES:
+    if measurement.column not in SIZES:
         return None, None
-    structure = one.structure.rpartition(": ")[2]  # of several tasks the part stands before it
-    groups = (one.structure, structure)
-    own = [
+    structure = measurement.structure.rpartition(": ")[2]  # of several tasks the part stands before it
+    groups = (measurement.structure, structure)
+    ends = [
         finding
         for finding in findings
         if finding.concept == structure and (finding.group in groups or finding.group.endswith(f": {structure}"))
     ]
-    return (own[0].low, own[0].high) if len(own) == 1 else (None, None)
+    return (ends[0].low, ends[0].high) if len(ends) == 1 else (None, None)

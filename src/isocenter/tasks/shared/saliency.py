@@ -31,10 +31,10 @@ def mean_over(logits: Tensor, rest: Tensor) -> Tensor:
 
     logits, rest: (batch, *spatial)
     """
-    own, ahead = logits.flatten(1), (logits - rest).flatten(1)
-    nearest = torch.nn.functional.one_hot(ahead.argmax(dim=1), own.shape[1]).bool()
-    marked = torch.where((ahead > 0).any(dim=1, keepdim=True), ahead > 0, nearest).to(own.dtype)
-    return (own * marked).sum(dim=1) / marked.sum(dim=1)
+    flat, ahead = logits.flatten(1), (logits - rest).flatten(1)
+    nearest = torch.nn.functional.one_hot(ahead.argmax(dim=1), flat.shape[1]).bool()
+    marked = torch.where((ahead > 0).any(dim=1, keepdim=True), ahead > 0, nearest).to(flat.dtype)
+    return (flat * marked).sum(dim=1) / marked.sum(dim=1)
 
 
 def of_structure(logits: Tensor, names: Sequence[str], target: str | None, *, exclusive: bool) -> Tensor:
@@ -43,14 +43,14 @@ def of_structure(logits: Tensor, names: Sequence[str], target: str | None, *, ex
     logits:    (batch, channels, *spatial), of exclusive labels with the background first
     exclusive: whether the largest logit wins; else each that is above 0 does
     """
-    place = None if target is None else place_of_target(target, names)
+    index = None if target is None else place_of_target(target, names)
     first = 1 if exclusive else 0
-    own = logits[:, first:].amax(dim=1) if place is None else logits[:, first + place]
+    logit = logits[:, first:].amax(dim=1) if index is None else logits[:, first + index]
     if not exclusive:
-        return mean_over(own, torch.zeros_like(own))
-    others = [n for n in range(logits.shape[1]) if n != (0 if place is None else first + place)]
-    rest = logits[:, 0] if place is None else logits[:, others].amax(dim=1)
-    return mean_over(own, rest)
+        return mean_over(logit, torch.zeros_like(logit))
+    others = [n for n in range(logits.shape[1]) if n != (0 if index is None else first + index)]
+    rest = logits[:, 0] if index is None else logits[:, others].amax(dim=1)
+    return mean_over(logit, rest)
 
 
 def highest(logits: Tensor, rank: int) -> Tensor:
@@ -62,5 +62,5 @@ def highest(logits: Tensor, rank: int) -> Tensor:
     around = pool[logits.ndim - 2](logits, 3, stride=1, padding=1)
     peaks = logits.where(logits == around, logits.new_tensor(-torch.inf)).flatten(1)
     best = peaks.topk(min(rank, peaks.shape[1]), dim=1).values
-    there = torch.isfinite(best).sum(dim=1, keepdim=True) - 1
-    return best.gather(1, there)[:, 0]
+    voxels = torch.isfinite(best).sum(dim=1, keepdim=True) - 1
+    return best.gather(1, voxels)[:, 0]

@@ -45,19 +45,19 @@ def tidied(mask: NDArray[np.integer], rules: Mapping[int, Tidying], voxel: float
         if result is mask:
             result = mask.copy()
         region = result[boxes[0]]
-        own = region == value
-        kept = _pieces(own, rule, 1.0 if rule.in_voxels else voxel)
-        region[own & ~kept] = 0
+        inside = region == value
+        remaining = _pieces(inside, rule, 1.0 if rule.in_voxels else voxel)
+        region[inside & ~remaining] = 0
         if rule.holes:
-            region[ndimage.binary_fill_holes(kept) & (region == 0)] = value
+            region[ndimage.binary_fill_holes(remaining) & (region == 0)] = value
     return result
 
 
-def _pieces(own: NDArray[np.bool_], rule: Tidying, voxel: float) -> NDArray[np.bool_]:
+def _pieces(inside: NDArray[np.bool_], rule: Tidying, voxel: float) -> NDArray[np.bool_]:
     """The connected pieces (touching corners connect) that the rule keeps."""
     if not rule.largest and not rule.smallest:
-        return own
-    pieces, _ = ndimage.label(own, np.ones((3,) * own.ndim))
+        return inside
+    pieces, _ = ndimage.label(inside, np.ones((3,) * inside.ndim))
     sizes = np.bincount(pieces.ravel()) * voxel
     sizes[0] = 0
     keep = sizes >= max(rule.smallest, voxel)

@@ -104,8 +104,8 @@ class SurvivalAnswering(Task):
             values |= {survival_column(time): float(one) for time, one in zip(when, survival, strict=True)}
             median = median_time(self.model, outputs, self._known, self.followed)
             values |= {} if median is None else {MEDIAN: rounded(median)}
-        raw, each = self._uncalibrated(outputs), each_of(arrays, "event", len(outputs))
-        by_fold = [self._uncalibrated(one) for one in ([] if each is None else each)]
+        raw, of_folds = self._uncalibrated(outputs), each_of(arrays, "event", len(outputs))
+        by_fold = [self._uncalibrated(one) for one in ([] if of_folds is None else of_folds)]
         low = self._bound.stated(self.certainty, self._usual_time(raw), by_fold)
         between = arrays.get(f"event{BETWEEN}")
         spread: dict[str, Any] = {} if between is None else variances(between)
@@ -113,8 +113,8 @@ class SurvivalAnswering(Task):
 
     def _uncalibrated(self, outputs: Floats) -> float:
         """The risk, or the log hazard ratio, before any case that did not train had a say."""
-        known = replace(self._known, hazard_factor=1.0)
-        return float(outputs[0]) if self._hazard_model.relative else self._risk(outputs, known)
+        curve = replace(self._known, hazard_factor=1.0)
+        return float(outputs[0]) if self._hazard_model.relative else self._risk(outputs, curve)
 
     def _usual_time(self, raw: float) -> float:
         """The time by which the cumulative hazard would be 1 if it grew evenly; raw: risk, or log hazard ratio."""
@@ -131,16 +131,16 @@ class SurvivalAnswering(Task):
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The risk, the probability of the event by each horizon, the median where it is reached, and a lower bound."""
         values, low = values_of(prediction), finite(prediction.confidence.low.get(TIME))
-        made = [Finding(HAZARD, value=values["risk"], unit="1")]
+        findings = [Finding(HAZARD, value=values["risk"], unit="1")]
         for horizon in self.horizons:
             if (chance := values.get(survival_column(horizon))) is not None:
                 calibrated = self.hazard_factor is not None
-                made.append(Finding(self._event_by(horizon), probability=1 - chance, calibrated=calibrated))
+                findings.append(Finding(self._event_by(horizon), probability=1 - chance, calibrated=calibrated))
         if MEDIAN in values:
-            made.append(Finding(MEDIAN_TIME, value=values[MEDIAN], unit=self.unit))
+            findings.append(Finding(MEDIAN_TIME, value=values[MEDIAN], unit=self.unit))
         if low is not None:
-            made.append(Finding("Time of the event", unit=self.unit, low=low))
-        return [replace(one, group="survival") for one in made]
+            findings.append(Finding("Time of the event", unit=self.unit, low=low))
+        return [replace(one, group="survival") for one in findings]
 
     @property
     def probable_findings(self) -> tuple[str, ...]:
@@ -177,8 +177,8 @@ class SurvivalAnswering(Task):
         numbers = self.slope or 1.0, self.hazard_factor or 1.0
         return Known(self.scale, self.edges, tuple(hazard["time"]), tuple(hazard["hazard"]), *numbers)
 
-    def _risk(self, outputs: Floats, known: Known | None = None) -> float:
-        hazard = self._hazard_model.curve(outputs, np.array([self.horizons[-1]]), known or self._known)
+    def _risk(self, outputs: Floats, curve: Known | None = None) -> float:
+        hazard = self._hazard_model.curve(outputs, np.array([self.horizons[-1]]), curve or self._known)
         return float(np.log(np.maximum(hazard[0], LEAST)))
 
     @property
@@ -240,9 +240,9 @@ def _risks(predictions: Sequence[Prediction]) -> tuple[list[float], list[float]]
     return risks, [float(one.confidence.uncalibrated["risk"]) for one in predictions]
 
 
-def steps_of(kept: Mapping[str, Sequence[float]], name: str) -> Steps:
-    """The curve of which `curve` made what is kept."""
-    return Steps(np.array(kept["time"], dtype=float), np.array(kept[name], dtype=float))
+def steps_of(plain: Mapping[str, Sequence[float]], name: str) -> Steps:
+    """The curve of the plain numbers that `curve` made."""
+    return Steps(np.array(plain["time"], dtype=float), np.array(plain[name], dtype=float))
 
 
 def rounded(value: float, digits: int = DIGITS) -> float:

@@ -61,8 +61,8 @@ def in_intervals(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
 
     Gensheimer and Narasimhan, PeerJ 2019, doi:10.7717/peerj.6257
     """
-    each = np.logaddexp(0.0, outputs)  # -log(1 - sigmoid)
-    return known.hazard_factor * np.asarray(np.interp(when, [0.0, *known.edges], [0.0, *np.cumsum(each)]))
+    hazards = np.logaddexp(0.0, outputs)  # -log(1 - sigmoid)
+    return known.hazard_factor * np.asarray(np.interp(when, [0.0, *known.edges], [0.0, *np.cumsum(hazards)]))
 
 
 def weibull(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
@@ -126,6 +126,6 @@ def variances(between: ArrayLike) -> dict[str, float]:
     return {"total": GUMBEL + epistemic, "aleatoric": GUMBEL, "epistemic": epistemic}
 
 
-def plain_curve(given: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]] | None:
+def plain_curve(curve: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]] | None:
     """Plain numbers by name, as settings hold a curve; None stays None."""
-    return None if given is None else {str(name): [float(one) for one in values] for name, values in given.items()}
+    return None if curve is None else {str(name): [float(one) for one in values] for name, values in curve.items()}

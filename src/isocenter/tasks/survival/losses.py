@@ -30,8 +30,8 @@ def partial_likelihood(outputs: Tensor, target: Tensor, known: Known) -> Tensor:
     at_risk = (time >= when).to(ratio.dtype)  # who is censored at the time of an event, too
     tied = event & (time == when)
     before = tied[:, event].tril(-1).sum(dim=1) / tied.sum(dim=1)  # the share of those tied that is gone by then
-    there = at_risk - before[:, None] * tied
-    return (torch.logsumexp(ratio + there.log(), dim=1) - ratio[event]).mean()
+    weights = at_risk - before[:, None] * tied
+    return (torch.logsumexp(ratio + weights.log(), dim=1) - ratio[event]).mean()
 
 
 def in_intervals(outputs: Tensor, target: Tensor, known: Known) -> Tensor:
@@ -44,9 +44,9 @@ def in_intervals(outputs: Tensor, target: Tensor, known: Known) -> Tensor:
     ends = outputs.new_tensor(known.edges)
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     survived = torch.where(event, time > ends, time >= (starts + ends) / 2)
-    own = event & (time > starts) & (time <= ends)
+    ended = event & (time > starts) & (time <= ends)
     softplus = torch.nn.functional.softplus
-    cost = survived * softplus(outputs) + own * softplus(-outputs)
+    cost = survived * softplus(outputs) + ended * softplus(-outputs)
     return cost.sum(dim=1).mean()
 
 
@@ -93,5 +93,5 @@ def log_hazard(model: str, when: float, known: Known, outputs: Any) -> Any:
         return library.exp(outputs[:, 1:]) * (math.log(when / known.scale) - first)
     ends = np.array([0.0, *known.edges])
     passed = np.clip((when - ends[:-1]) / np.diff(ends), 0, 1)  # of each interval
-    each = outputs.clip(0) + library.log(1 + library.exp(-abs(outputs)))
-    return library.log(sum(float(share) * each[:, place : place + 1] for place, share in enumerate(passed)))
+    log_hazards = outputs.clip(0) + library.log(1 + library.exp(-abs(outputs)))
+    return library.log(sum(float(share) * log_hazards[:, place : place + 1] for place, share in enumerate(passed)))

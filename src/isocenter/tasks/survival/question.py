@@ -63,9 +63,9 @@ VAN_HOUWELINGEN = "doi:10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;
 SLOPES = (0.05, 3.0)
 
 
-def _unit(given: Any) -> str:
+def _unit(unit: Any) -> str:
     """The unit of times of a plan, which may know none."""
-    return str(given or "")
+    return str(unit or "")
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class Survival(SurvivalScoring):
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, two kinds of c to select and judge, for Cox a large batch."""
-        made = {
+        decisions = {
             "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
             "training.sampling": Decision(
                 "natural", "risks are those of the training cases: cases with the event are not drawn more often"
@@ -239,12 +239,12 @@ class Survival(SurvivalScoring):
             ),
             "evaluation.primary": Decision("uno_c", "Harrell's c would depend on who was censored when", UNO),
         }
-        return made | ({"training.batch": batch(fingerprint)} if self._hazard_model.relative else {})
+        return decisions | ({"training.batch": batch(fingerprint)} if self._hazard_model.relative else {})
 
-    def under(self, drawn: str) -> dict[str, Decision]:
+    def under(self, sampling: str) -> dict[str, Decision]:
         """Nothing; PlanError where cases are drawn otherwise than they come."""
-        if drawn != "natural":
-            problem = f"cases with a time have no classes that could be {drawn}"
+        if sampling != "natural":
+            problem = f"cases with a time have no classes that could be {sampling}"
             raise PlanError(problem, "training.sampling", "Give natural")
         return {}
 
@@ -277,20 +277,20 @@ class Survival(SurvivalScoring):
         times, happened = np.array([event_of(case) for case in cases], dtype=float).T
         if not happened.any():
             return {}
-        task, made = self, dict[str, Decision]()
+        task, decisions = self, dict[str, Decision]()
         risks = np.array([values_of(prediction)["risk"] for prediction in predictions])
         if self._hazard_model.relative:
             ratios = (risks - self._risk(np.zeros(1))) / self._known.slope
-            made = calibrated(times, happened, ratios, self.event_free, origin=origin)
-            task = replace(task, slope=made["task.slope"].value, baseline=made["task.baseline"].value)
+            decisions = calibrated(times, happened, ratios, self.event_free, origin=origin)
+            task = replace(task, slope=decisions["task.slope"].value, baseline=decisions["task.baseline"].value)
             risks = task._known.slope * ratios + task._risk(np.zeros(1))
         elif origin == "site":
             decision = site_factor(list(map(values_of, predictions)), times, happened, self.horizons[-1], self._known)
-            made["task.hazard_factor"] = decision
+            decisions["task.hazard_factor"] = decision
             risks = risks + np.log(decision.value / self._known.hazard_factor)
         middle = rounded(float(np.median(risks)))
         because = f"half of {counted(len(cases), 'case')} have a higher one: curves are parted there"
-        return {**made, "task.median_risk": Decision(middle, because)}
+        return {**decisions, "task.median_risk": Decision(middle, because)}
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) a number that rises with the risk."""
@@ -319,8 +319,8 @@ def batch(fingerprint: Fingerprint) -> Decision:
     """The cases of a step for Cox's partial likelihood: so many that a batch has events to compare."""
     _, happened = fingerprint.events()
     cases, events = len(happened), int(happened.sum())
-    wanted = math.ceil(EVENTS_A_BATCH * cases / max(1, events))
-    chosen = min(wanted, MOST_A_BATCH, max(cases, 2))
+    cases_needed = math.ceil(EVENTS_A_BATCH * cases / max(1, events))
+    chosen = min(cases_needed, MOST_A_BATCH, max(cases, 2))
     expected = chosen * events / max(1, cases)
     because = (
         f"an event is compared with the cases of its batch alone, and {chosen} cases of which {events} in {cases} had "
@@ -356,15 +356,15 @@ def calibrated(
     ratios = multiplied * np.asarray(ratio, dtype=float)
     hazard = baseline(shares, ratios)
     fits = f"so the log hazard ratios of {people} fit their times; {events.sum()} had the event"
-    known = people if event_free is None else "the training cases"
-    equal = f"with it the mean survival of {people} is that of {known}"
+    known_baseline = people if event_free is None else "the training cases"
+    equal = f"with it the mean survival of {people} is that of {known_baseline}"
     if trained:
         fits = "every case trains, and a slope that fits the times of cases that trained would be too large"
         equal += ", at a slope of 1, because every case trains"
     if other_people:
         times_as_high = _of_site(hazard.at(times) * np.exp(np.clip(ratios, -MOST, MOST)), events)
         hazard = replace(hazard, values=times_as_high * hazard.values)
-        equal = f"that of {known}, times {times_as_high:.3g}: {events.sum()} of {people} had the event"
+        equal = f"that of {known_baseline}, times {times_as_high:.3g}: {events.sum()} of {people} had the event"
     return {
         "task.slope": Decision(multiplied, fits, "" if trained else VAN_HOUWELINGEN),
         "task.baseline": Decision(curve(hazard, "hazard"), equal, CROWSON if other_people else ""),
@@ -382,12 +382,12 @@ def _of_site(reached: Floats, events: np.ndarray) -> float:
 
 
 def site_factor(
-    values: Sequence[Mapping[str, float]], times: ArrayLike, happened: ArrayLike, last: float, known: Known
+    values: Sequence[Mapping[str, float]], times: ArrayLike, happened: ArrayLike, last: float, curve: Known
 ) -> Decision:
     """Ratio of other people's cumulative hazards to those at training, of a model without a baseline.
 
     values: of `Survival.decode`, of each case; last: the horizon until which they state survival
-    known: what their hazards are multiplied by already
+    curve: what their hazards are multiplied by already
     """
     when, until = moments(last), np.minimum(np.asarray(times, dtype=float), last)
     events = np.asarray(happened, dtype=bool) & (np.asarray(times) <= last)
@@ -396,7 +396,7 @@ def site_factor(
     reached = np.array([np.interp(one, when, own) for one, own in zip(until, hazards, strict=True)])
     because = f"{events.sum()} of {counted(len(until), 'case')} had the event by {last:g}, where "
     because += f"{reached.sum():.3g} were expected to"
-    factor = rounded(known.hazard_factor * _of_site(reached, events))
+    factor = rounded(curve.hazard_factor * _of_site(reached, events))
     return Decision(factor, f"{because}; their course over time stays that of the training cases", CROWSON)
 
 
@@ -418,12 +418,12 @@ def baseline(event_free: Steps, ratio: ArrayLike) -> Steps:
     the training cases, whose ratios are too extreme, or of the validation cases alone, who are few.
     """
     relative, shares = np.exp(np.clip(np.asarray(ratio, dtype=float), -MOST, MOST)), event_free.values
-    wanted = np.where(shares > 0, shares, np.concatenate([[event_free.start], shares[:-1]]) / 2)
+    levels = np.where(shares > 0, shares, np.concatenate([[event_free.start], shares[:-1]]) / 2)
     # The mean falls as the hazard rises: halved until it is known, between none and what even the safest die of.
-    low, high = np.zeros(len(wanted)), -np.log(wanted) / relative.min(initial=np.inf)
+    low, high = np.zeros(len(levels)), -np.log(levels) / relative.min(initial=np.inf)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        above = np.exp(-middle[:, None] * relative).mean(axis=1) > wanted
+        above = np.exp(-middle[:, None] * relative).mean(axis=1) > levels
         low, high = np.where(above, middle, low), np.where(above, high, middle)
     return Steps(event_free.times, np.maximum.accumulate(high), 0.0)
 
@@ -467,12 +467,12 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise PlanError(problem, "task.horizons", "Give earlier times")
 
 
-def _check_curve(name: str, given: Mapping[str, Sequence[float]], key: str) -> None:
-    times, values = given.get("time", ()), given.get(key, ())
+def _check_curve(name: str, curve: Mapping[str, Sequence[float]], key: str) -> None:
+    times, values = curve.get("time", ()), curve.get(key, ())
     rising = _rise(times, above=0.0)
     sound = all(0 <= one < math.inf for one in values)
     ordered = sorted(values, reverse=key == "share") == list(values)
-    if set(given) != {"time", key} or len(times) != len(values) or not (rising and sound and ordered):
+    if set(curve) != {"time", key} or len(times) != len(values) or not (rising and sound and ordered):
         raise PlanError(f"it is not a curve of {key} over time", f"task.{name}", "Plan again")
 
 

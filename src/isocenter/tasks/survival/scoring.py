@@ -101,8 +101,8 @@ class Outcomes:
         whole curve only where the last is one of them.
         """
         columns = [survival_column(horizon) for horizon in horizons]
-        own = [str(name) for name in table if str(name).startswith(SURVIVAL) and name != AT_TIME]
-        if own[-1:] != columns[-1:]:
+        survival_columns = [str(name) for name in table if str(name).startswith(SURVIVAL) and name != AT_TIME]
+        if survival_columns[-1:] != columns[-1:]:
             table = table.assign(**{AT_TIME: np.nan, "brier": np.nan})
         return cls(
             table["risk"].to_numpy(float),
@@ -154,26 +154,26 @@ class SurvivalScoring(SurvivalAnswering):
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the error of their curves; those who were censored before the last horizon lie between."""
-        known = table["event"].to_numpy(bool) | (table["time"].to_numpy(float) >= self.horizons[-1])
-        ranked = table[known].sort_values("brier", kind="stable")["case"].tolist()
+        decided = table["event"].to_numpy(bool) | (table["time"].to_numpy(float) >= self.horizons[-1])
+        ranked = table[decided].sort_values("brier", kind="stable")["case"].tolist()
         half = len(ranked) // 2
-        return [*ranked[:half], *table[~known]["case"].tolist(), *ranked[half:]]
+        return [*ranked[:half], *table[~decided]["case"].tolist(), *ranked[half:]]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image with the risk and the outcome in the caption, and the survival curve where it is known."""
-        values, known = values_of(prediction), case.references.get("event")
+        values, reference = values_of(prediction), case.references.get("event")
         caption = f"Risk {number(values['risk'], places=2)}"
-        if known is not None:
-            caption += f"; {'event' if known[1] else 'last contact'} at {known[0]:g} {self.unit}".rstrip()
-        drawn = [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+        if reference is not None:
+            caption += f"; {'event' if reference[1] else 'last contact'} at {reference[0]:g} {self.unit}".rstrip()
+        pictures = [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
         if not self.is_absolute:
-            return drawn
+            return pictures
         when = moments(self.horizons[-1])
-        last, happened = known or (None, False)
+        last, happened = reference or (None, False)
         chance = [values[survival_column(time)] for time in when]
         axis = time_axis(self.unit)
         curve = figures.survival_curve(when, chance, case.id, axis=axis, last=last, happened=happened, caption=FOLLOWED)
-        return [*drawn, curve]
+        return [*pictures, curve]
 
     def overview(self, table: Table) -> list[Figure]:
         """Survival by predicted risk, and calibration at the last horizon."""
@@ -288,8 +288,8 @@ def _reservations(outcomes: Outcomes, when: Floats) -> tuple[str, str]:
     if not ((times > last).any() or not kaplan_meier(times, happened).at(last) > 0):
         return "", f"no case was followed beyond {outcomes.named(last)}"
     weights = censoring_weights(times, happened, outcomes.followed, when)
-    each = integrated(weights, when) if len(when) > 1 else weights[:, 0]
-    total, error = float(each.mean()), float(each.std() / np.sqrt(len(each)))
+    integrals = integrated(weights, when) if len(when) > 1 else weights[:, 0]
+    total, error = float(integrals.mean()), float(integrals.std() / np.sqrt(len(integrals)))
     if abs(total - 1) <= max(NEAR, CHANCE * error) and LEAST_WEIGHT <= total <= MOST_WEIGHT:
         return "", ""
     why = f"the censoring weights of the training cases add up to {100 * total:.0f} % of these cases"
@@ -330,19 +330,19 @@ def _of_everybody(outcomes: Outcomes) -> float:
 
 def error_values(outcomes: Callable[[Table], Outcomes], table: Table) -> list[CaseValues]:
     """Values of which the integrated Brier score is made; none where these cases have no such score."""
-    own = outcomes(table)
-    if _reservations(own, moments(own.horizons[-1]))[1]:
+    outcomes_of_table = outcomes(table)
+    if _reservations(outcomes_of_table, moments(outcomes_of_table.horizons[-1]))[1]:
         return []
-    return column_values(table[["case", "patient", "label"]].assign(integrated_brier=own.errors))
+    return column_values(table[["case", "patient", "label"]].assign(integrated_brier=outcomes_of_table.errors))
 
 
 def overview_figures(outcomes: Outcomes) -> list[Figure]:
     """Survival by predicted risk, and calibration where there are probabilities and enough cases."""
     cases, outcomes = len(outcomes.times), _by_patient(outcomes)
-    drawn = [_by_risk(outcomes, counts_patients=len(outcomes.times) < cases)]
+    pictures = [_by_risk(outcomes, counts_patients=len(outcomes.times) < cases)]
     if not np.isnan(outcomes.survival[:, -1]).any() and len(outcomes.times) >= 2 * CASES_A_GROUP:
-        drawn += _calibration(outcomes)
-    return drawn
+        pictures += _calibration(outcomes)
+    return pictures
 
 
 def _by_patient(outcomes: Outcomes) -> Outcomes:
@@ -392,9 +392,9 @@ def _by_risk(outcomes: Outcomes, *, counts_patients: bool) -> Figure:
     curves = {}
     for name, side in groups.items():
         low, high_end = kaplan_meier_band(times[side], happened[side])
-        own = kaplan_meier(times[side], happened[side])
+        curve = kaplan_meier(times[side], happened[side])
         curves[name] = figures.SurvivalCurve(
-            own.times, own.values, low.values, high_end.values, times[side][~happened[side]]
+            curve.times, curve.values, low.values, high_end.values, times[side][~happened[side]]
         )
     ticks = figures.time_ticks(float(times.max()))
     counts = {name: at_risk(times[side], ticks).tolist() for name, side in groups.items()}
@@ -408,10 +408,10 @@ def _calibration(outcomes: Outcomes) -> list[Figure]:
     horizon, chance = outcomes.horizons[-1], 1 - outcomes.survival[:, -1]
     groups = min(MOST_GROUPS, len(chance) // CASES_A_GROUP)
     points = []
-    for own in np.array_split(np.argsort(chance, kind="stable"), groups):
-        times, happened = outcomes.times[own], outcomes.happened[own]
+    for members in np.array_split(np.argsort(chance, kind="stable"), groups):
+        times, happened = outcomes.times[members], outcomes.happened[members]
         if at_risk(times, horizon) or kaplan_meier(times, happened).at(horizon) == 0:  # else nobody knows the frequency
-            points.append((float(chance[own].mean()), *_frequency(times, happened, horizon)))
+            points.append((float(chance[members].mean()), *_frequency(times, happened, horizon)))
     title = f"Can the probabilities by {outcomes.named(horizon)} be believed?"
     return [figures.observed_against_predicted(points, title)] if points else []
 
@@ -437,11 +437,13 @@ def bound_rows(table: Table, reached: Callable[[Floats, Floats, Floats], Floats]
 
     reached: (times, events, bounds) to 1 where it does, 0 where not, or what each case adds to the mean of these
     """
-    own = table[table[TIME_LOW].notna()] if TIME_LOW in table else table.iloc[:0]
-    if len(own):
-        held = reached(*(own[name].to_numpy(float) for name in ("time", "event", TIME_LOW)))
-        owners = own["patient"].to_numpy(str)
-        whole = bool(np.isin(held, (0, 1)).all())
+    rows = table[table[TIME_LOW].notna()] if TIME_LOW in table else table.iloc[:0]
+    if len(rows):
+        held = reached(*(rows[name].to_numpy(float) for name in ("time", "event", TIME_LOW)))
+        owners = rows["patient"].to_numpy(str)
+        all_or_none = bool(np.isin(held, (0, 1)).all())
         yield Row(
-            "coverage", "all", proportion(held > 0, owners, seed=seed) if whole else bootstrap(held, owners, seed=seed)
+            "coverage",
+            "all",
+            proportion(held > 0, owners, seed=seed) if all_or_none else bootstrap(held, owners, seed=seed),
         )

@@ -48,13 +48,13 @@ class JointTargets:
 
     def positions(self, target: Target, data: Any, shape: Sequence[int]) -> Positions:
         """Positions of all known parts, by names that are the same in cases with other known parts."""
-        each = {part: self.parts[part].positions(own, data[part], shape) for part, own in target.data.items()}
-        return {f"{part}_{name}": where for part, own in each.items() for name, where in own.items()}
+        by_part = {part: self.parts[part].positions(own, data[part], shape) for part, own in target.data.items()}
+        return {f"{part}_{name}": where for part, own in by_part.items() for name, where in own.items()}
 
     def lost(self, target: Target, data: Any) -> tuple[str, ...]:
         """The lost classes of all known parts."""
-        each = {part: self.parts[part].lost(own, data[part]) for part, own in target.data.items()}
-        return tuple(f"{part}_{name}" for part, own in each.items() for name in own)
+        by_part = {part: self.parts[part].lost(own, data[part]) for part, own in target.data.items()}
+        return tuple(f"{part}_{name}" for part, own in by_part.items() for name in own)
 
     def cut(self, data: Any, region: Region) -> Any:
         """The part of the target in a region."""
@@ -62,8 +62,8 @@ class JointTargets:
 
     def blank(self, targets: Sequence[Any], patch: Sequence[int]) -> Any:
         """An empty target in the shape of a batch."""
-        known = {part: [one[part] for one in targets if part in one] for part in self.parts}
-        return {part: kind.blank(known[part], patch) for part, kind in self.parts.items() if known[part]}
+        by_part = {part: [one[part] for one in targets if part in one] for part in self.parts}
+        return {part: kind.blank(by_part[part], patch) for part, kind in self.parts.items() if by_part[part]}
 
     def alike(self, targets: Sequence[Any], blank: Any) -> Sequence[Any]:
         """Targets of one shape."""
@@ -71,8 +71,8 @@ class JointTargets:
             part: self.parts[part].alike([one.get(part, nothing) for one in targets], nothing)
             for part, nothing in blank.items()
         }
-        known = [np.array([part in one for part in self.parts]) for one in targets]
-        return [{**{part: each[n] for part, each in filled.items()}, KNOWN: one} for n, one in enumerate(known)]
+        present = [np.array([part in one for part in self.parts]) for one in targets]
+        return [{**{part: each[n] for part, each in filled.items()}, KNOWN: one} for n, one in enumerate(present)]
 
     def following(self, targets: Any, spatial: tuple[int, ...], drawn: Drawn) -> Following:
         """The targets as what moves with the images."""
@@ -85,8 +85,10 @@ class JointTargets:
 
     def coarse(self, targets: Any, spatial: Sequence[int], wanted: Sequence[int]) -> Any:
         """Targets for outputs of another size."""
-        made = {part: self.parts[part].coarse(one, spatial, wanted) for part, one in targets.items() if part != KNOWN}
-        return {**made, KNOWN: targets[KNOWN]}
+        coarser = {
+            part: self.parts[part].coarse(one, spatial, wanted) for part, one in targets.items() if part != KNOWN
+        }
+        return {**coarser, KNOWN: targets[KNOWN]}
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,26 +125,35 @@ class Loader:
 
     def of_step(self, step: int) -> Batch:
         """The batch of a step, or the wanted part of it, whatever was drawn before."""
-        made = self._batch(step, self._sampling)
+        batch = self._batch(step, self._sampling)
         second = None if self.shows == "view" else self._batch(step, self._partner)
         others = None if self.unlabelled is None else self.unlabelled.of_step(step)
-        return replace(made, unlabelled=others, second=second)
+        return replace(batch, unlabelled=others, second=second)
 
     def _batch(self, step: int, draws: Callable[[int], tuple[int, np.random.Generator]]) -> Batch:
         """The batch of a step, or the wanted part of it; draws: the case of a sample, and what it is drawn from."""
-        wanted = range(self.batch) if self.part is None else self.part
-        drawn = [self._sample(step * self.batch + n, draws) for n in wanted]
-        images, targets, generators, contexts, there, answers = zip(*drawn, strict=True)
+        numbers = range(self.batch) if self.part is None else self.part
+        samples = [self._sample(step * self.batch + n, draws) for n in numbers]
+        images, targets, generators, contexts, present, answers = zip(*samples, strict=True)
         cases = tuple(draws(step * self.batch + n)[0] for n in range(self.batch))
         # One spacing for the whole batch, also where this is a part of it: images that are brought to one shape differ.
         spacing = tuple(np.mean([self.cases[index].steps for index in cases], axis=0).tolist())
         alike = self._kind.alike(targets, self._blank)
         context = None if contexts[0] is None else self._stacked(contexts)
-        seen = None if there[0] is None else self._stacked(there)
+        stacked_presence = None if present[0] is None else self._stacked(present)
         marked = self.cases[0].marked is not None
-        own = (self._stacked(images), self._stacked(alike), generators, spacing, self._kind, context, cases, seen)
+        fields = (
+            self._stacked(images),
+            self._stacked(alike),
+            generators,
+            spacing,
+            self._kind,
+            context,
+            cases,
+            stacked_presence,
+        )
         taught = None if answers[0] is None else self._stacked(answers)
-        return Batch(*own, marked=marked, taught=taught)
+        return Batch(*fields, marked=marked, taught=taught)
 
     def _stacked(self, arrays: Sequence[Any]) -> Any:
         return stacked_arrays(arrays, _pinned if self.pinned else np.stack)
@@ -152,48 +161,48 @@ class Loader:
     def _partner(self, number: int) -> tuple[int, np.random.Generator]:
         """The case of a sample's second view, and what it is drawn from: the same image, or any of the patient."""
         index, rng = self._sampling(number)
-        own = child(int(rng.integers(2**63)), SECOND)
+        rng_of_partner = child(int(rng.integers(2**63)), SECOND)
         if self.shows == "slice":
-            return index, own
+            return index, rng_of_partner
         same = self._of_patient[self.cases[index].patient]
-        return same[int(own.integers(len(same)))], own
+        return same[int(rng_of_partner.integers(len(same)))], rng_of_partner
 
     @cached_property
     def _of_patient(self) -> Mapping[str, Sequence[int]]:
         """{patient: numbers of the cases}"""
-        own: dict[str, list[int]] = {}
+        cases_of: dict[str, list[int]] = {}
         for number, case in enumerate(self.cases):
-            own.setdefault(case.patient, []).append(number)
-        return own
+            cases_of.setdefault(case.patient, []).append(number)
+        return cases_of
 
     def _sample(self, number: int, draws: Callable[[int], tuple[int, np.random.Generator]]) -> _Sample:
         index, rng = draws(number)
         case = self.cases[index]
         region = self._region(case, rng, self._is_centred(number))
         image, target = case.cut(region)
-        there = self._there(case, rng)
-        return image, target, rng, self._context(case, there), there, case.answered(region)
+        present = self._there(case, rng)
+        return image, target, rng, self._context(case, present), present, case.answered(region)
 
     def _there(self, case: Prepared, rng: np.random.Generator) -> NDArray[np.float32] | None:
         """(channels,) which are to be seen."""
         if case.there is None:
             return None
-        kept = case.there
+        present = case.there
         if self.left_out > 0:
             owners = np.asarray(self.images)
             images = np.array([case.there[owners == n].any() for n in range(owners.max() + 1)])
-            kept = case.there & some_of(images, self.left_out, child(int(rng.integers(2**63)), LEFT_OUT))[owners]
-        return np.asarray(kept, dtype=np.float32)
+            present = case.there & some_of(images, self.left_out, child(int(rng.integers(2**63)), LEFT_OUT))[owners]
+        return np.asarray(present, dtype=np.float32)
 
-    def _context(self, case: Prepared, there: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-        if case.context is None or there is None or not self.flags:
+    def _context(self, case: Prepared, present: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        if case.context is None or present is None or not self.flags:
             return case.context
-        return np.concatenate([case.context[: -len(there)], there])
+        return np.concatenate([case.context[: -len(present)], present])
 
     @cached_property
     def _sampling(self) -> Sampling:
-        owners, each = self.drawn or (None, None)
-        return Sampling(self.sampling, self.seed, [case.target for case in self.cases], self.costs, owners, each)
+        owners, per_case = self.drawn or (None, None)
+        return Sampling(self.sampling, self.seed, [case.target for case in self.cases], self.costs, owners, per_case)
 
     @cached_property
     def _kind(self) -> Kind:
@@ -207,8 +216,8 @@ class Loader:
     @cached_property
     def _rarity(self) -> Mapping[str, float]:
         """{structure: one over the number of cases that hold it}"""
-        each = (zip(case.structures, case.positions, strict=True) for case in self.cases)
-        holding = Counter(name for one in each for name, positions in one if len(positions))
+        structures = (zip(case.structures, case.positions, strict=True) for case in self.cases)
+        holding = Counter(name for one in structures for name, positions in one if len(positions))
         return {name: 1 / count for name, count in holding.items()}
 
     def _is_centred(self, number: int) -> bool:
@@ -237,5 +246,5 @@ def stacked_arrays(arrays: Sequence[Any], stack: Callable[[Sequence[Array]], Arr
 
 def _pinned(arrays: Sequence[Array]) -> Array:
     """Stacked in memory from which a GPU copies while the processor goes on."""
-    whole = torch.empty((len(arrays), *arrays[0].shape), dtype=torch.from_numpy(arrays[0]).dtype, pin_memory=True)
-    return np.stack(arrays, out=whole.numpy())
+    stacked = torch.empty((len(arrays), *arrays[0].shape), dtype=torch.from_numpy(arrays[0]).dtype, pin_memory=True)
+    return np.stack(arrays, out=stacked.numpy())

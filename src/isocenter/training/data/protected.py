@@ -120,9 +120,9 @@ class WorstGroup(OfGroups):
 
     def parts(self, network: Module, features: int) -> Module:
         """(groups,) share of each group's loss; on the processor, because not every device has doubles."""
-        count, kept = int(self.protected.groups.max()) + 1, torch.nn.Module()
-        kept.register_buffer("shares", torch.full((count,), 1 / count, dtype=torch.float64, device="cpu"))
-        return kept
+        count, module = int(self.protected.groups.max()) + 1, torch.nn.Module()
+        module.register_buffer("shares", torch.full((count,), 1 / count, dtype=torch.float64, device="cpu"))
+        return module
 
     def loss(self, step: Step) -> Tensor:
         """The losses of groups, by the shares that they come to with this batch."""
@@ -171,5 +171,7 @@ def _of(step: Step, here: NDArray[np.bool_]) -> Tensor:
     """The loss of some samples of a batch."""
     outputs, targets = step.outputs, step.labelled.targets
     places = torch.as_tensor(np.flatnonzero(here), device=next(iter(outputs.values())).device)
-    own = targets[places] if not isinstance(targets, Mapping) else {name: one[places] for name, one in targets.items()}
-    return step.judge({name: one[places] for name, one in outputs.items()}, own)
+    chosen = (
+        targets[places] if not isinstance(targets, Mapping) else {name: one[places] for name, one in targets.items()}
+    )
+    return step.judge({name: one[places] for name, one in outputs.items()}, chosen)

@@ -58,8 +58,8 @@ class Costs:
 
     def add(self, step: int, cases: Sequence[int], losses: Iterable[float]) -> None:
         """Note the losses of the cases of a step; a loss that is no number is left out."""
-        each = zip(cases, losses, strict=True)
-        self.known += [(step, case, float(loss)) for case, loss in each if np.isfinite(loss)]
+        pairs = zip(cases, losses, strict=True)
+        self.known += [(step, case, float(loss)) for case, loss in pairs if np.isfinite(loss)]
         epoch = step * self.batch // self.cases
         if epoch != (step - 1) * self.batch // self.cases:
             self._forget(self._last(epoch))
@@ -106,45 +106,45 @@ class Sampling:
 
     def _case_by_case(self, number: int) -> tuple[int, np.random.Generator]:
         """Every case once an epoch."""
-        epoch, place = divmod(number, len(self.targets))
-        index = int(order(self.seed, epoch, len(self.targets))[place])
+        epoch, position = divmod(number, len(self.targets))
+        index = int(order(self.seed, epoch, len(self.targets))[position])
         return index, generator(self.seed, epoch, index)
 
     def _class_by_class(self, number: int) -> tuple[int, np.random.Generator]:
         """Every class once a round."""
-        rounds, place = divmod(number, len(self._classes))
-        chosen = int(generator(self.seed, rounds, 0, CLASS_DRAW).permutation(len(self._classes))[place])
+        rounds, position = divmod(number, len(self._classes))
+        chosen = int(generator(self.seed, rounds, 0, CLASS_DRAW).permutation(len(self._classes))[position])
         return self._member(chosen, rounds)
 
     def _epoch_by_epoch(self, number: int) -> tuple[int, np.random.Generator]:
         """A number of cases of each class an epoch, in an order of its own."""
-        each = self._in_an_epoch
-        epoch, place = divmod(number, int(each.sum()))
-        place = int(generator(self.seed, epoch, 0, EPOCH_DRAW).permutation(int(each.sum()))[place])
-        chosen = int(np.searchsorted(np.cumsum(each), place, side="right"))
-        of_class = place - int(each[:chosen].sum())
-        return self._member(chosen, epoch * int(each[chosen]) + of_class)
+        times = self._in_an_epoch
+        epoch, position = divmod(number, int(times.sum()))
+        position = int(generator(self.seed, epoch, 0, EPOCH_DRAW).permutation(int(times.sum()))[position])
+        chosen = int(np.searchsorted(np.cumsum(times), position, side="right"))
+        of_class = position - int(times[:chosen].sum())
+        return self._member(chosen, epoch * int(times[chosen]) + of_class)
 
     def _hard_ones_oftener(self, number: int) -> tuple[int, np.random.Generator]:
         """An epoch has each case as often as its rank says, rounded up or down."""
         assert self.costs is not None  # noqa: S101 - the loader gives it
         count = len(self.targets)
-        epoch, place = divmod(number, count)
+        epoch, position = divmod(number, count)
         if epoch == 0:
             return self._case_by_case(number)
         often = PRESSURE ** (-self.costs.ranks(epoch) / max(1, count - 1))
         draws = generator(self.seed, epoch, count, LOSS_DRAW)
         # One draw sets all marks, evenly apart: a case comes no oftener than its share says, but for a part of one.
         marks = (np.arange(count) + draws.random()) / count
-        drawn = np.searchsorted(np.cumsum(often) / often.sum(), marks, side="right").clip(max=count - 1)
-        index = int(drawn[draws.permutation(count)[place]])
+        cases = np.searchsorted(np.cumsum(often) / often.sum(), marks, side="right").clip(max=count - 1)
+        index = int(cases[draws.permutation(count)[position]])
         return index, generator(self.seed, number, index, SAMPLE_DRAW)
 
     def _member(self, chosen: int, turn: int) -> tuple[int, np.random.Generator]:
         """Within a class every case once before any comes again."""
         members = self._classes[chosen]
-        lap, place = divmod(turn, len(members))
-        index = int(members[generator(self.seed, lap, chosen, MEMBER_DRAW).permutation(len(members))[place]])
+        lap, position = divmod(turn, len(members))
+        index = int(members[generator(self.seed, lap, chosen, MEMBER_DRAW).permutation(len(members))[position]])
         return index, generator(self.seed, lap, index, BALANCED_DRAW)
 
     @cached_property
@@ -178,7 +178,7 @@ def classes_of_targets(targets: Sequence[Array]) -> NDArray[np.intp]:
 
 def _levels(values: NDArray[Any]) -> NDArray[np.intp]:
     """(cases,) the part of the range in which each value lies; -1 where there is none."""
-    known = np.isfinite(values)
-    low, high = (values[known].min(), values[known].max()) if known.any() else (0.0, 0.0)
-    share = np.where(known, values - low, 0.0) / ((high - low) or 1.0)
-    return np.where(known, np.minimum((share * LEVELS).astype(np.intp), LEVELS - 1), -1)
+    finite = np.isfinite(values)
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    share = np.where(finite, values - low, 0.0) / ((high - low) or 1.0)
+    return np.where(finite, np.minimum((share * LEVELS).astype(np.intp), LEVELS - 1), -1)

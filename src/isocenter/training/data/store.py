@@ -220,12 +220,12 @@ def prepare_all(
     def prepare(case: Case) -> Prepared:
         """A case as the store has it, with its covariates."""
         before = Before(*(None if one is None else one[case.id] for one in (marked, taught)))
-        made = replace(_prepared(case, preprocessing, task, reading or {}, folder, before), patient=case.patient)
+        prepared = replace(_prepared(case, preprocessing, task, reading or {}, folder, before), patient=case.patient)
         if not context:
-            return made
-        known = zip(preprocessing.channels, () if made.there is None else made.there, strict=False)
-        there = None if made.there is None else [name for name, has in known if has]
-        return replace(made, context=context.vector(case.covariates, there)[0])
+            return prepared
+        presence = zip(preprocessing.channels, () if prepared.there is None else prepared.there, strict=False)
+        present = None if prepared.there is None else [name for name, has in presence if has]
+        return replace(prepared, context=context.vector(case.covariates, present)[0])
 
     prepared: dict[int, Prepared] = {}
     for number, outcome in in_threads(threads, prepare, cases):
@@ -264,8 +264,8 @@ def _prepared(
         *([] if before.taught is None else [TAUGHT, digest(before.taught)]),
     ]
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
-    place = folder / key[:2] / key
-    return _open(sealed_entry(place, partial(_fill, case, preprocessing, task, before)), case.id)
+    folder_of_case = folder / key[:2] / key
+    return _open(sealed_entry(folder_of_case, partial(_fill, case, preprocessing, task, before)), case.id)
 
 
 def _target_digest(case: Case, task: Task) -> Any:
@@ -285,15 +285,15 @@ def _target_digest(case: Case, task: Task) -> Any:
 
 def _fill(case: Case, preprocessing: Preprocessing, task: Task | None, before: Before, folder: Path) -> None:
     """Prepare a case and write its arrays and facts into the folder."""
-    whole = stacked(case.images, case.id)
-    image, trace = preprocessing(whole, case.id)
+    images = stacked(case.images, case.id)
+    image, trace = preprocessing(images, case.id)
     target = NO_TARGET if task is None else task.target(case)
     kind = KINDS[type(None)] if task is None else kind_of(target.head)
     data = kind.prepared(target, preprocessing, trace)
     facts: dict[str, Any] = {"steps": np.array(trace.steps), LOST: np.array(kind.lost(target, data), dtype=str)}
     facts |= {_named(part, KIND): np.array(name) for part, name in kind_names(kind).items()}
     if preprocessing.absent:
-        facts["there"] = np.array(preprocessing.present(whole, case.id))
+        facts["there"] = np.array(preprocessing.present(images, case.id))
     for structure, positions in kind.positions(target, data, trace.padded).items():
         facts[_named(str(structure), POSITIONS)] = positions
     _pack(image, folder / "image.b2nd")
@@ -323,25 +323,25 @@ def _pack(array: Array, path: Path) -> None:
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
 
 
-def _open(place: Path, case: str) -> Prepared:
-    with np.load(place / "facts.npz", allow_pickle=False) as file:
+def _open(folder: Path, case: str) -> Prepared:
+    with np.load(folder / "facts.npz", allow_pickle=False) as file:
         facts = dict(file)
     placed = sorted((name for name in facts if name.startswith(POSITIONS)), key=lambda name: (len(name), name))
     positions = tuple(
-        PositionsOnDisk(place / "facts.npz", facts[name].shape, facts[name].dtype, name) for name in placed
+        PositionsOnDisk(folder / "facts.npz", facts[name].shape, facts[name].dtype, name) for name in placed
     )
     structures = tuple(_part(name, POSITIONS) for name in placed)
     targets: dict[str, Any] = {name: array for name, array in facts.items() if name.startswith(TARGET)}
-    targets |= {path.stem: _unpacked(path) for path in place.glob(f"{TARGET}*.b2nd")}
+    targets |= {path.stem: _unpacked(path) for path in folder.glob(f"{TARGET}*.b2nd")}
     arrays = {_part(name, TARGET): array for name, array in targets.items()}
-    image: Any = _unpacked(place / "image.b2nd")
+    image: Any = _unpacked(folder / "image.b2nd")
     kind = kind_named({_part(name, KIND): str(value) for name, value in facts.items() if name.startswith(KIND)})
-    marked: Any = _unpacked(place / MARKED) if (place / MARKED).is_file() else None
+    marked: Any = _unpacked(folder / MARKED) if (folder / MARKED).is_file() else None
     steps = tuple(facts["steps"].tolist())
-    taught: Any = _unpacked(place / TAUGHT_MAPS) if (place / TAUGHT_MAPS).is_file() else facts.get(TAUGHT)
-    known: dict[str, Any] = {"marked": marked, "taught": taught, "there": facts.get("there"), "structures": structures}
-    known[LOST] = tuple(facts[LOST].tolist())
-    return Prepared(case, image, kind.opened(arrays), positions, steps, kind, **known)
+    taught: Any = _unpacked(folder / TAUGHT_MAPS) if (folder / TAUGHT_MAPS).is_file() else facts.get(TAUGHT)
+    record: dict[str, Any] = {"marked": marked, "taught": taught, "there": facts.get("there"), "structures": structures}
+    record[LOST] = tuple(facts[LOST].tolist())
+    return Prepared(case, image, kind.opened(arrays), positions, steps, kind, **record)
 
 
 def _named(part: str, fact: str = TARGET) -> str:

@@ -298,8 +298,8 @@ class LabelTargets(OneArray):
         """Voxel by voxel, so that labels stay labels."""
         if tuple(targets.shape[1:]) == tuple(wanted):
             return targets
-        made = torch.nn.functional.interpolate(targets[:, None].float(), size=tuple(wanted), mode="nearest-exact")
-        return made[:, 0].to(targets.dtype)
+        coarser = torch.nn.functional.interpolate(targets[:, None].float(), size=tuple(wanted), mode="nearest-exact")
+        return coarser[:, 0].to(targets.dtype)
 
 
 @dataclass(frozen=True)
@@ -341,8 +341,8 @@ class BoxTargets(OneArray):
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
         """The target on the network's grid."""
-        given = np.asarray(target.data, dtype=np.float64)
-        return np.concatenate([given[:, :1], trace.boxes(given[:, 1:])], axis=1).astype(np.float32)
+        rows = np.asarray(target.data, dtype=np.float64)
+        return np.concatenate([rows[:, :1], trace.boxes(rows[:, 1:])], axis=1).astype(np.float32)
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         """Positions on which patches are centred."""
@@ -414,9 +414,9 @@ def _some(inside: NDArray[np.bool_], channel: int) -> NDArray[np.signedinteger[A
     return _small(np.stack(np.unravel_index(places[_drawn(len(places), channel)], inside.shape), axis=1))
 
 
-def _kept(known: NDArray[Any], channel: int) -> NDArray[np.signedinteger[Any]]:
+def _kept(positions: NDArray[Any], channel: int) -> NDArray[np.signedinteger[Any]]:
     """(up to POSITIONS, axes) of all positions."""
-    return _small(known[_drawn(len(known), channel)])
+    return _small(positions[_drawn(len(positions), channel)])
 
 
 def _drawn(count: int, channel: int) -> Any:

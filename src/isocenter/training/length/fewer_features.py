@@ -35,18 +35,18 @@ def narrower(chosen: Settings, left: float) -> Decision | None:
     if not any(head.is_dense for head in chosen.task.heads.values()):
         return None
     size, family = chosen.network.size, networks.family_of(chosen.network.name)
-    known = [size[name] for name in networks.WIDTHS if isinstance(size.get(name), int)]
-    if not known or min(known) < 2 * LEAST_WIDTH or any(one % 2 for one in known):
+    widths = [size[name] for name in networks.WIDTHS if isinstance(size.get(name), int)]
+    if not widths or min(widths) < 2 * LEAST_WIDTH or any(one % 2 for one in widths):
         return None
     if family.has_loss or family.sees_targets:  # no step without targets
         return None
     samples, took = _samples_and_seconds(chosen)
     left = max(0.0, left)
-    if (seen := left / took * samples * math.prod(chosen.training.patch)) >= FEW_VOXELS:
+    if (voxels_seen := left / took * samples * math.prod(chosen.training.patch)) >= FEW_VOXELS:
         return None
     because = (
-        f"a step of {counted(samples, 'sample')} takes {took:.2g} s with the planned width of {known[0]}: in the "
-        f"{left:.0f} s that are left training would see {seen / 1e6:.1f} million voxels, {NARROWER}"
+        f"a step of {counted(samples, 'sample')} takes {took:.2g} s with the planned width of {widths[0]}: in the "
+        f"{left:.0f} s that are left training would see {voxels_seen / 1e6:.1f} million voxels, {NARROWER}"
     )
     return Decision(networks.wider(size, 0.5), because)
 
@@ -57,8 +57,8 @@ def _samples_and_seconds(chosen: Settings) -> tuple[int, float]:
     module = build_module(chosen.task, chosen.architecture).to(device).train()
     samples = LEAST_BATCH if normalises_over_batch(module) else 1
     images = torch.randn(samples, chosen.preprocessing.inputs, *training.patch, device=device)
-    known = len(Context.of(chosen.network.context))
-    context = [torch.zeros(samples, known, device=device)] if known else []
+    entries = len(Context.of(chosen.network.context))
+    context = [torch.zeros(samples, entries, device=device)] if entries else []
 
     def step(compute: Compute, number: int) -> None:
         with compute.autocast(device):

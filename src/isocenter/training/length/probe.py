@@ -315,11 +315,11 @@ def counted(module: Module, step: Callable[[], object]) -> tuple[float, list[Sha
     shapes: set[Shape] = set()
     kinds = (torch.nn.Conv2d, torch.nn.Conv3d)
 
-    def seen(part: Any, given: tuple[Tensor, ...], output: Tensor) -> None:
+    def seen(part: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Note the shapes of a convolution, as a forward hook."""
         options = (part.stride, part.padding, part.dilation, part.groups)
         work = 2.0 * output.numel() * math.prod(part.weight.shape[1:])
-        shapes.add(Shape(tuple(given[0].shape), tuple(part.weight.shape), options, work))
+        shapes.add(Shape(tuple(inputs[0].shape), tuple(part.weight.shape), options, work))
 
     with ExitStack() as stack:
         for part in module.modules():
@@ -341,10 +341,10 @@ def measured_peak(module: Module, shapes: Sequence[Shape], *, half: bool, device
 
     None for a network without convolutions.
     """
-    dtype, known = torch.bfloat16 if half else torch.float32, memory_order(module)
-    if known is None:
+    dtype, memory_format = torch.bfloat16 if half else torch.float32, memory_order(module)
+    if memory_format is None:
         return None
-    orders = {"plain": torch.contiguous_format, "channels-last": known[1]}
+    orders = {"plain": torch.contiguous_format, "channels-last": memory_format[1]}
     reached: list[Peak] = []
     for shape, (name, order) in product(shapes[:MOST_SHAPES], orders.items()):
         images = torch.randn(shape.images, dtype=dtype, device=device).contiguous(memory_format=order)

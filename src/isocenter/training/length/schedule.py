@@ -68,10 +68,10 @@ class Speed:
 
     def after(self, step: float | None = None, validation: float | None = None) -> Speed:
         """The speed with what was measured since; one slow moment counts for half."""
-        known = {"step": (self.step, step), "validation": (self.validation, validation)}
+        measured = {"step": (self.step, step), "validation": (self.validation, validation)}
         blended = {
             name: before if now is None else MEMORY * before + (1 - MEMORY) * now
-            for name, (before, now) in known.items()
+            for name, (before, now) in measured.items()
         }
         return replace(self, **blended)
 

@@ -36,9 +36,9 @@ def measure_batch_statistics(
         layer.momentum = None  # the plain mean of all batches
         layer.train()
     for step in range(max(1, CASES // settings.training.batch)):
-        seen = augmented(of_step(step), settings, device)
+        varied = augmented(of_step(step), settings, device)
         with torch.inference_mode(), compute.autocast(device):
-            module(compute.ordered(module, seen.images), *seen.context)
+            module(compute.ordered(module, varied.images), *varied.context)
     for layer, (momentum, count) in zip(layers, before, strict=True):
         layer.momentum = momentum
         layer.num_batches_tracked.copy_(count)

@@ -67,27 +67,29 @@ def _without_skipped(theirs: Any) -> Any:
 def _with_zeros_written_out(theirs: Any) -> Any:
     """A class of convolutions that write out the zeros around volumes that are too thin for them."""
 
-    def forward(self: Any, images: Tensor, *given: Any) -> Tensor:
+    def forward(self: Any, images: Tensor, *batch: Any) -> Tensor:
         """The convolution; on a processor an image that is too thin is padded first."""
         spatial = images.shape[2:]
-        if images.device.type != "cpu" or self.padding_mode != "zeros" or given or not self.too_thin(spatial):
-            return theirs.forward(self, images, *given)
+        if images.device.type != "cpu" or self.padding_mode != "zeros" or batch or not self.too_thin(spatial):
+            return theirs.forward(self, images, *batch)
         outside = [n for before, after in reversed(self._outside()) for n in (before, after)]
         if not self.transposed:
             padded = torch.nn.functional.pad(images, outside)
             return torch.nn.functional.conv3d(
                 padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups
             )
-        whole = torch.nn.functional.conv_transpose3d(
+        convolved = torch.nn.functional.conv_transpose3d(
             images, self.weight, self.bias, self.stride, 0, self.output_padding, self.groups, self.dilation
         )
-        return torch.nn.functional.pad(whole, [-n for n in outside])
+        return torch.nn.functional.pad(convolved, [-n for n in outside])
 
     def of_image(self: Any, spatial: Sequence[int]) -> bool:
         padding = [before for before, _ in self._outside()]
         if self.transposed:  # its gradient is that of a convolution of what it makes
-            each = zip(spatial, self.kernel_size, self.stride, padding, self.dilation, self.output_padding, strict=True)
-            spatial = [(n - 1) * s - 2 * p + d * (k - 1) + 1 + more for n, k, s, p, d, more in each]
+            along_axes = zip(
+                spatial, self.kernel_size, self.stride, padding, self.dilation, self.output_padding, strict=True
+            )
+            spatial = [(n - 1) * s - 2 * p + d * (k - 1) + 1 + more for n, k, s, p, d, more in along_axes]
         return too_thin(spatial, self.kernel_size, self.stride, padding, self.dilation)
 
     def outside(self: Any) -> list[tuple[int, int]]:

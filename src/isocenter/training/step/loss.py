@@ -52,13 +52,13 @@ def augmented(
     """A batch augmented on the device, by the plan if nothing else is given; each rank has its part of a batch."""
     augmentation, kind = augmentation or settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
-    drawn, taught, answers = _drawn(settings.task, batch), None, None
+    images_drawn, taught, answers = _drawn(settings.task, batch), None, None
     if batch.taught is not None:
         channels = batch.taught.shape[1]
         answers = Answers(
             on_device(batch.taught, device), (settings.task.mirrored or tuple(range(channels)))[:channels]
         )
-    images, targets = moved(kind, augmentation, images, targets, drawn, marked=batch.marked, taught=answers)
+    images, targets = moved(kind, augmentation, images, targets, images_drawn, marked=batch.marked, taught=answers)
     if answers is not None:
         targets, taught = targets
     if batch.there is not None:
@@ -80,25 +80,25 @@ def views_of(batch: Batch, count: int, settings: Settings, device: Any, *, stron
     moving, changing = settings.augmentation.parts
     changes = [changing] * count + [settings.augmentation.strong] * strong
     seen = augmented(batch, settings, device, augmentation=moving)
-    there = None if batch.there is None else on_device(batch.there, device)
+    present = None if batch.there is None else on_device(batch.there, device)
     views = []
     for change in changes:
         images, _, _ = change.moved(seen.images, None, batch.generators, batch.steps, mirrored=None)
-        if there is not None:
-            images = only_there(images, there, settings.preprocessing.frames or 1)
+        if present is not None:
+            images = only_there(images, present, settings.preprocessing.frames or 1)
         views.append(replace(seen, images=images, targets=None))
     weak = [replace(seen, targets=None)] if strong else []
     return (*views[:count], *weak, *views[count:])
 
 
-def only_there(images: Tensor, there: Tensor, frames: int = 1) -> Tensor:
+def only_there(images: Tensor, present: Tensor, frames: int = 1) -> Tensor:
     """The images with zeros for what is not there, whatever the augmentation has made of it.
 
-    there: (batch, channels); each stands for its frames, and what follows them is always there
+    present: (batch, channels); each stands for its frames, and what follows them is always there
     """
-    seen = there.repeat_interleave(frames, dim=1)
-    rest = seen.new_ones(len(seen), images.shape[1] - seen.shape[1])
-    return images * torch.cat([seen, rest], dim=1).reshape(*images.shape[:2], *[1] * (images.ndim - 2))
+    mask = present.repeat_interleave(frames, dim=1)
+    rest = mask.new_ones(len(mask), images.shape[1] - mask.shape[1])
+    return images * torch.cat([mask, rest], dim=1).reshape(*images.shape[:2], *[1] * (images.ndim - 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +143,8 @@ class Criterion:
         terms = first_terms(settings.task, device)
         parts: dict[str, Any] = {JUDGE: torch.nn.ParameterDict(terms)} if terms else {}
         with torch.device(device):
-            made = {name: one.parts(averaged, features) for name, one in objectives.items()}
-        parts |= {name: part for name, part in made.items() if part is not None}
+            parts_of = {name: one.parts(averaged, features) for name, one in objectives.items()}
+        parts |= {name: part for name, part in parts_of.items() if part is not None}
         patients = numbers_of_patients(cases)
         return cls(settings, device, objectives, torch.nn.ModuleDict(parts), averaged, start, ranks, patients)
 
@@ -166,8 +166,8 @@ class Criterion:
     @property
     def state(self) -> dict[str, Tensor]:
         """The tensors from which training goes on; none where the objectives keep nothing."""
-        kept = {f"{PARTS}{name}": one for name, one in self.parts.state_dict().items()}
-        return {**kept, **{f"{START}{name}": one for name, one in self.start.items()}}
+        tensors = {f"{PARTS}{name}": one for name, one in self.parts.state_dict().items()}
+        return {**tensors, **{f"{START}{name}": one for name, one in self.start.items()}}
 
     def restored(self, state: Mapping[str, Tensor]) -> Criterion:
         """The criterion with the tensors of `state`. Raises RuntimeError where they are those of other objectives."""
@@ -184,16 +184,16 @@ class Criterion:
         batch: Batch,
         compute: Compute,
         progress: float = 0.0,
-        each: Callable[[list[float]], None] | None = None,
+        note_costs: Callable[[list[float]], None] | None = None,
     ) -> Lowered:
         """Augment a batch on the device and let each objective judge what the network makes of it.
 
-        each: takes the loss of each labelled sample, where somebody wants to know
+        note_costs: takes the loss of each labelled sample, where somebody wants to know
         With several ranks each gives its part of a batch, and the loss is that of the whole.
         """
         step, added = self._step(module, batch, compute, progress)
-        if each is not None:
-            each(sample_by_sample(step.judge, step.outputs, step.labelled.targets))
+        if note_costs is not None:
+            note_costs(sample_by_sample(step.judge, step.outputs, step.labelled.targets))
         parts = dict(self.parts.items())
         steps = {name: replace(step, parts=parts.get(name)) for name in self.objectives}
         losses = {name: one.loss(steps[name]) for name, one in self.objectives.items()}
@@ -212,10 +212,10 @@ class Criterion:
         with torch.no_grad():
             step, _ = self._step(module, batch, compute, progress=1.0)
             parts = dict(self.parts.items())
-            each = [
+            terms = [
                 one.weight * one.losses(replace(step, parts=parts.get(name))) for name, one in self.objectives.items()
             ]
-            numbers = {LOSS: torch.stack(each).sum(dim=0).cpu()}
+            numbers = {LOSS: torch.stack(terms).sum(dim=0).cpu()}
             if networks.family_of(self.settings.network.name).features:
                 numbers[FEATURES] = step.embedded(step.labelled)[1].cpu()
         return numbers
@@ -223,8 +223,8 @@ class Criterion:
     def after(self, lowered: Lowered) -> None:
         """Let each objective change what it keeps, once the weights have moved."""
         with torch.no_grad():
-            for name, one in self.objectives.items():
-                one.after(lowered.steps[name])
+            for name, objective in self.objectives.items():
+                objective.after(lowered.steps[name])
 
     def _step(self, module: Any, batch: Batch, compute: Compute, progress: float) -> tuple[Step, list[Tensor]]:
         """The values of a step, and what the network itself adds to the loss, also while objectives look at it."""
@@ -256,12 +256,12 @@ class Criterion:
         if family.has_loss:  # the family is defined by it: nothing else fits its outputs
             judge = partial(module.loss, heads=task.heads)
         partner = None if family.has_loss else seen.partner
-        whole = with_whole_answers(seen, ranks)
-        labelled = replace(whole, targets=each_array(seen.targets, ranks.whole), partner=partner)
+        of_all_ranks = with_whole_answers(seen, ranks)
+        labelled = replace(of_all_ranks, targets=each_array(seen.targets, ranks.whole), partner=partner)
         views: tuple[Seen, ...] = ()
         if batch.unlabelled is not None:
-            made = views_of(batch.unlabelled, needs.views, settings, self.device, strong=needs.strong)
-            views = tuple(with_whole_answers(one, ranks) for one in made)
+            unlabelled_views = views_of(batch.unlabelled, needs.views, settings, self.device, strong=needs.strong)
+            views = tuple(with_whole_answers(one, ranks) for one in unlabelled_views)
         weak, strong = views[needs.views :] or (None, None)
         # What goes through the module that Fabric wraps averages its gradients; it does so once a step.
         student = inner or module if needs.labels else module
@@ -355,8 +355,8 @@ def nothing_of(outputs: Mapping[str, Tensor]) -> Tensor:
 
 def numbers_of_patients(cases: Sequence[Prepared]) -> tuple[int, ...]:
     """A number for the patient of each case."""
-    known = {patient: n for n, patient in enumerate(dict.fromkeys(case.patient for case in cases))}
-    return tuple(known[case.patient] for case in cases)
+    numbers = {patient: n for n, patient in enumerate(dict.fromkeys(case.patient for case in cases))}
+    return tuple(numbers[case.patient] for case in cases)
 
 
 def first_terms(task: Task, device: Any) -> dict[str, Tensor]:
@@ -368,9 +368,9 @@ def feature_count(module: Module, settings: Settings, case: Prepared) -> int:
     """The number of pooled features of an image."""
     device, at = next(module.parameters()).device, networks.family_of(settings.network.name).features
     image = torch.zeros(1, settings.preprocessing.inputs, *settings.training.patch, device=device)
-    given = [] if case.context is None else [torch.zeros(1, len(case.context), device=device)]
+    covariates = [] if case.context is None else [torch.zeros(1, len(case.context), device=device)]
     with torch.no_grad():
-        return int(networks.features(module.eval(), image, *given, at=at).pooled.shape[1])
+        return int(networks.features(module.eval(), image, *covariates, at=at).pooled.shape[1])
 
 
 def sample_by_sample(judge: Callable[..., Tensor], outputs: Mapping[str, Tensor], targets: Any) -> list[float]:
@@ -379,8 +379,8 @@ def sample_by_sample(judge: Callable[..., Tensor], outputs: Mapping[str, Tensor]
 
     def cost(n: int) -> Tensor:
         """The loss of one sample."""
-        own = {name: one[n : n + 1] for name, one in outputs.items()}
-        return judge(own, each_array(targets, lambda array: array[n : n + 1]))
+        outputs_of_sample = {name: one[n : n + 1] for name, one in outputs.items()}
+        return judge(outputs_of_sample, each_array(targets, lambda array: array[n : n + 1]))
 
     with torch.no_grad():
         return [float(one) for one in torch.stack([cost(n) for n in range(count)]).tolist()]
@@ -392,8 +392,8 @@ def mixed(
     """`Augmentation.mixed` for this process's part of a batch, which is mixed as a whole by its first sample."""
     if ranks.count == 1 or not augmentation.mixes:
         return augmentation.mixed(images, generators)
-    whole, partner, share = augmentation.mixed(ranks.whole(images), ranks.agreed(generators[:1]))
-    return ranks.own(whole), partner, share
+    images_mixed, partner, share = augmentation.mixed(ranks.whole(images), ranks.agreed(generators[:1]))
+    return ranks.own(images_mixed), partner, share
 
 
 def _drawn(task: Task, batch: Batch) -> Drawn:
@@ -464,8 +464,8 @@ def by_level(outputs: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     for name, output in outputs.items():
         head, _, level = name.partition(LEVEL)
         levels.setdefault(int(level or 0), {})[head] = output
-    whole = {head: output for head, output in levels.get(0, {}).items() if output.ndim == 2}
-    return {level: {**whole, **heads} for level, heads in sorted(levels.items())}
+    vectors = {head: output for head, output in levels.get(0, {}).items() if output.ndim == 2}
+    return {level: {**vectors, **heads} for level, heads in sorted(levels.items())}
 
 
 def as_coarse(targets: Any, heads: Mapping[str, Tensor], coarse: Callable[..., Any] | None = None) -> Any:

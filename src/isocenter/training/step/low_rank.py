@@ -47,8 +47,8 @@ def is_low_rank(module: Module) -> bool:
 
 def merged(module: Module, name: str) -> Tensor:
     """The tensor of this name in the network without differences: the weight with its difference added."""
-    place, _, own = name.rpartition(".")
-    value: Tensor = getattr(module.get_submodule(place), own)
+    parent, _, tensor = name.rpartition(".")
+    value: Tensor = getattr(module.get_submodule(parent), tensor)
     return value.detach()
 
 

@@ -49,10 +49,10 @@ def make_optimiser(
     trained = [(how, p) for how, p in named if p.requires_grad]
     groups = []
     for how in sorted({how for how, _ in trained}):
-        own = [p for other, p in trained if other == how]
+        parameters = [p for other, p in trained if other == how]
         groups += [
-            {"params": [p for p in own if p.ndim > 1], "weight_decay": chosen.weight_decay, **how._asdict()},
-            {"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, **how._asdict()},
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": chosen.weight_decay, **how._asdict()},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, **how._asdict()},
         ]
     return OPTIMISERS[chosen.optimiser](groups, chosen.learning_rate)
 
@@ -62,10 +62,10 @@ def laid_as_weights(optimiser: Any) -> None:
 
     torch's fused steps go through both from end to end, and would mix up elements that lie in another order.
     """
-    for weight, kept in optimiser.state.items():
-        for name, value in kept.items():
+    for weight, moments in optimiser.state.items():
+        for name, value in moments.items():
             if value.shape == weight.shape and value.stride() != weight.stride():
-                kept[name] = torch.empty_like(weight).copy_(value)
+                moments[name] = torch.empty_like(weight).copy_(value)
 
 
 class Average:

@@ -69,9 +69,9 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = now * group["share"]
         costs: list[float] = []
-        each = None if self.costs is None else costs.extend
+        note_costs = None if self.costs is None else costs.extend
         with bit_by_bit(self.settings):
-            lowered = self.criterion.lowered(self.module, batch, self.compute, progress, each)
+            lowered = self.criterion.lowered(self.module, batch, self.compute, progress, note_costs)
         self.optimiser.zero_grad()
         with bit_by_bit(self.settings):
             # Gradients are averaged over the ranks, of which each has its part of the loss: so they are added.
