@@ -16,10 +16,10 @@ from isocenter.errors import DatasetError, IsocenterError, listed
 from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.load import load_image, mask_cells, structure_cell
+from isocenter.files.layouts.cases.names import IMAGES, LABELS
 from isocenter.files.layouts.cases.pairs import image_cells
 from isocenter.files.layouts.cases.structures import structure_labels, without_structure
 from isocenter.files.layouts.cases.table import covariates_of, read_table
-from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import CaseRow, Cell, Geometry, Label, Problem

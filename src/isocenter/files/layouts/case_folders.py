@@ -7,7 +7,6 @@ do, as in the challenge on white matter lesions (`x/wmh.nii.gz`, `x/pre/FLAIR.ni
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,9 +19,8 @@ from isocenter.files.layouts import suffix_masks
 from isocenter.files.layouts.cases.classes import mask_labels, name_classes
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.load import load_mask, mask_cells, structure_cell
+from isocenter.files.layouts.cases.names import FORMAT_ENDING, IMAGES, LABELS, MASK_NAME, WORDS
 from isocenter.files.layouts.cases.pairs import (
-    FORMAT_ENDING,
-    MASK_NAME,
     Key,
     class_names,
     image_cells,
@@ -32,12 +30,11 @@ from isocenter.files.layouts.cases.pairs import (
 )
 from isocenter.files.layouts.cases.structures import structure_labels, without_structure
 from isocenter.files.layouts.cases.unnamed_masks import drawn_kinds, label_maps_among, masks_among, pictures_of_slices
-from isocenter.files.layouts.image_folders import IMAGES, LABELS, within_images
+from isocenter.files.layouts.image_folders import within_images
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import CaseRow, Label, Problem
 
-WORDS = re.compile(r"[\W_]+")
 # More kinds of image than this in one folder are cases; more than so many where folders of several cases hold the same
 # and most of their names say images, as the 20 of UCSF-PDGM do.
 MOST_IMAGES, MOST_NAMED_IMAGES = 16, 40

@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts.cases.classes import Stated, name_classes, placeholder_notes, placeholders
 from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
+from isocenter.files.layouts.cases.names import BY_HAND, IMAGES, LABEL_NAME, LABELS, LABELS_OF, SELDOM_CLASSES
 from isocenter.files.layouts.cases.pairs import (
-    LABEL_NAME,
     Key,
     class_names,
     image_cells,
@@ -25,7 +25,7 @@ from isocenter.files.layouts.cases.pairs import (
 )
 from isocenter.files.layouts.cases.table import MOST_CLASSES, TABLE_SUFFIXES, read_table, states_references
 from isocenter.files.layouts.cases.unnamed_masks import drawn_folders, masks_among, pictures_of_slices
-from isocenter.files.layouts.image_folders import BY_HAND, IMAGES, LABELS, within_images
+from isocenter.files.layouts.image_folders import within_images
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
 from isocenter.files.patients import are_named_people, are_numbered_people
@@ -35,17 +35,8 @@ from isocenter.values import CaseRow, Problem
 MOST_KINDS = 8
 # Tables in folders inside the data set that are looked at.
 MOST_TABLES = 8
-# Folders of masks by somebody.
-# Words for views, times, versions and places, by which folders of the same people or parts of a set are called.
-SELDOM_CLASSES = re.compile(
-    r"(?i)(?:axial|ax|coronal|cor|sagittal|sag|transvers(?:e|al)|frontal|lateral|ap|pa|cc|mlo|left|right|od|os|"
-    r"arterial|venous|portal|delayed|native|pre|post|before|after|baseline|follow[_\- ]?up|"
-    r"raw|original|processed|preprocessed|augmented|cropped|resized|enhanced|"
-    r"(?:site|cent(?:er|re)|hospital|clinic|cohort|dataset|ds|scanner|vendor|session|visit)[_\- ]?[a-z\d]{0,2})"
-)
 # A number of more digits is a year, or a patient's.
 MOST_DIGITS = 2
-LABELS_OF = re.compile(r"(?i)(?:labels?|masks?|ground[_\- ]?truth|segmentations?)[_\- ]")
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:

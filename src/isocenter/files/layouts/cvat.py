@@ -17,7 +17,8 @@ import numpy as np
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse, turned
-from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.names import SPLIT_WORDS
 from isocenter.files.layouts.cases.outlines import Listed, files_of_many, read_listed
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.voc import parsed

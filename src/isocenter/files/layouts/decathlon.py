@@ -13,7 +13,7 @@ from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.load import mask_cells
-from isocenter.files.layouts.image_folders import IMAGES, LABELS
+from isocenter.files.layouts.cases.names import IMAGES, LABELS
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.nnunet import channel_names
 from isocenter.files.layouts.nnunet import fits as fits_nnunet

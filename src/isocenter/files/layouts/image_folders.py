@@ -18,9 +18,18 @@ from isocenter.files.layouts.cases.classes import described_channels, mask_label
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.join import part_named
 from isocenter.files.layouts.cases.load import mask_cells, structure_cell
-from isocenter.files.layouts.cases.pairs import (
+from isocenter.files.layouts.cases.names import (
+    BY_HAND,
+    FIELD_OF_VIEW,
+    IMAGE_NAME,
+    IMAGES,
     LABEL_NAME,
+    LABELS,
+    MANY_LABELS,
+    PARTS,
     READER_FOLDER,
+)
+from isocenter.files.layouts.cases.pairs import (
     Key,
     Pair,
     are_apart,
@@ -48,25 +57,6 @@ from isocenter.files.layouts.cases.unnamed_masks import LOOSE, drawn_folders, fo
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality_word
 from isocenter.values import CaseRow, Cell, Problem, Split
-
-IMAGES = {"images", "image", "imgs", "img", "imagestr", "imagesva", "imagesval", "imagests"}
-LABELS = {
-    "labels", "label", "masks", "mask", "labelstr", "labelsva", "labelsval", "labelsts",
-    "segmentations", "segmentation", "seg",
-    "annotations", "ground_truth", "groundtruth", "gt", "structures",
-}  # fmt: skip
-# Words that no class is called by, as one may be by "mask".
-MANY_LABELS = {"labels", "masks", "labelstr", "segmentations", "annotations"}
-# Names that end so are of images and masks where both are there: train_images and train_masks, Input and GroundTruth.
-IMAGE_NAME = re.compile(r"(?i)(?:image|img|input|photo|scan)s?$")
-# Who drew by hand, where a folder is named so; what `mask` beside it shows is where the camera saw anything.
-BY_HAND = re.compile(r"(?i)^(?:(?:1st|2nd|3rd|[4-9]th)[_\- ]?)?manual(?:[_\- ]?\d+)?$")
-FIELD_OF_VIEW = {"mask", "masks", "fov"}
-# Parts of nnU-Net, the Decathlon, AMOS and WORD.
-PARTS: Mapping[str, Split] = {
-    **dict.fromkeys(("imagesva", "labelsva", "imagesval", "labelsval"), "val"),
-    **dict.fromkeys(("imagests", "labelsts"), "test"),
-}
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:

@@ -5,7 +5,6 @@ What is known of both goes with them: label maps, of which one value is one stru
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.join import split_of
 from isocenter.files.layouts.cases.load import load_mask
+from isocenter.files.layouts.cases.names import SIDE
 from isocenter.files.layouts.cases.table import Table, covariates_of, read_table
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.manifest_rows import plain
@@ -28,7 +28,6 @@ from isocenter.values import CaseRow, Cell, Correspondence, Floats, Label, patie
 
 FIXED, MOVING = "fixed", "moving"
 SIDES = (FIXED, MOVING)
-NAMED = re.compile(r"(?i)^(?P<case>.+?)[_.\- ](?P<side>fixed|moving)[_.\- ](?P<what>image|labels?|mask|points)$")
 # Columns of a table, of each side, by what they hold; "image" has the bare name of the side.
 COLUMNS = {side: {"image": side, "mask": f"{side}_mask", "points": f"{side}_points"} for side in SIDES}
 COORDINATES = ("x", "y", "z")
@@ -109,7 +108,7 @@ def _named(folder: Folder) -> dict[str, dict[str, dict[str, Path]]]:
     """{name of a pair: its files} by the names of files."""
     made: dict[str, dict[str, dict[str, Path]]] = defaultdict(lambda: {side: {} for side in SIDES})
     for member in folder.members:
-        if fit := NAMED.match(member.stem):
+        if fit := SIDE.match(member.stem):
             what = {"label": "mask", "labels": "mask"}.get(fit["what"].lower(), fit["what"].lower())
             made["/".join((*member.folders, fit["case"]))][fit["side"].lower()][what] = member.path
     return made

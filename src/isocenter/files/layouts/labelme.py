@@ -28,6 +28,7 @@ from isocenter.files.layouts.cases.boxes import (
     image_named,
 )
 from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
+from isocenter.files.layouts.cases.names import NEIGHBOURS
 from isocenter.files.layouts.cases.outlines import DrawnReferences
 from isocenter.files.layouts.cases.pairs import without_image
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
@@ -41,8 +42,6 @@ SHAPES = re.compile(rb'"shapes"\s*:\s*\[')
 MOST_OPENED = 8
 # A file may hold its image a second time.
 LARGEST = 256 << 20
-# Folders of images next to one of outlines.
-IMAGES = ("images", "imgs", "JPEGImages", "")
 WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip"})
 
 
@@ -168,7 +167,7 @@ def _image_of(
     places: folders of all files
     """
     place = member.path.parent
-    near = [place, *(place.parent / name for name in IMAGES)]
+    near = [place, *(place.parent / name for name in NEIGHBOURS)]
     others = {*places} - {place}
     stated = str(record.get("imagePath") or "").replace("\\", "/").rpartition("/")[2]
     ordered = sorted(names, key=lambda name: (stem_of(name) != member.stem, name != stated, name))

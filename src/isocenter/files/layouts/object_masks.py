@@ -10,8 +10,8 @@ from collections import defaultdict
 from isocenter.errors import counted
 from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.names import IMAGES, LABELS
 from isocenter.files.layouts.cases.pairs import image_cells
-from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.values import CaseRow, Cell, Split

@@ -7,7 +7,6 @@ as "mask:<name>".
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,29 +16,22 @@ from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases.classes import mask_labels, name_classes
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.load import mask_cells, structure_cell
-from isocenter.files.layouts.cases.pairs import (
+from isocenter.files.layouts.cases.names import (
     IMAGE_SUFFIX,
-    MASK_WORDS,
+    IMAGES,
+    LABELS,
+    LAST_WORD,
+    MASK_OR_READER,
+    NUMBERED_MASK,
     PREFIX,
-    READER,
-    Key,
-    class_names,
-    image_cells,
-    respelt,
-    without_image,
 )
+from isocenter.files.layouts.cases.pairs import Key, class_names, image_cells, respelt, without_image
 from isocenter.files.layouts.cases.segments import SLICER
-from isocenter.files.layouts.cases.structures import LAST_WORD, structure_labels, without_structure
-from isocenter.files.layouts.image_folders import IMAGES, LABELS, within_images
+from isocenter.files.layouts.cases.structures import structure_labels, without_structure
+from isocenter.files.layouts.image_folders import within_images
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import CaseRow, Cell, Label
-
-MASK = re.compile(
-    rf"(?i)^(?P<base>.+?)[_.\- ](?:(?:{MASK_WORDS})(?:[_\- ]?\d+)?"
-    rf"|(?P<observer>{READER}))$"
-)
-NUMBERED_MASK = re.compile(rf"(?i)^(?:{MASK_WORDS})[_.\- ]?(?P<base>\d.*)$")
 
 
 @dataclass(frozen=True)
@@ -114,7 +106,7 @@ def _sorted(folder: Folder) -> tuple[dict[Key, Member], list[tuple[Key, Drawn]]]
     for member in within_images(folder.images):
         if member.folders and member.folders[0].lower() in IMAGES | LABELS:
             continue
-        fit = MASK.match(member.stem)
+        fit = MASK_OR_READER.match(member.stem)
         numbered = None if fit else NUMBERED_MASK.match(member.stem)
         if member.suffix == SLICER:
             base = fit["base"] if fit else member.stem

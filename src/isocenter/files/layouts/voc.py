@@ -21,7 +21,8 @@ from isocenter.files.layouts.cases.boxes import (
     names_in,
 )
 from isocenter.files.layouts.cases.classes import name_classes
-from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member, stem_of
+from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
+from isocenter.files.layouts.cases.names import NEIGHBOURS, SPLIT_WORDS
 from isocenter.files.layouts.cases.pairs import without_image
 from isocenter.files.layouts.cases.table import composed
 from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Layout, Reading
@@ -30,8 +31,6 @@ from isocenter.values import SPLITS, CaseRow, Cell, Split
 
 ROOT, TEST = "annotation", "test"
 LISTS = ("ImageSets", "Main")
-# Folders of images next to one of annotations. Label maps of the same names may lie in others.
-IMAGES = ("JPEGImages", "images", "imgs", "")
 XML_LIMIT = 16 << 20  # one image has some hundred boxes, of half a KiB each
 
 
@@ -149,7 +148,7 @@ def _head(path: Path) -> bytes:
 def _image_of(member: Member, suffixes: Sequence[str], images: NamedImages, places: Collection[Path]) -> Member | None:
     """The image that a file is about: of its own name, in its folder or a neighbouring one; places: of all files."""
     place = member.path.parent
-    near = [place, *(place.parent / name for name in IMAGES)]
+    near = [place, *(place.parent / name for name in NEIGHBOURS)]
     others = {*places} - {place}
     candidates = (
         image_named(images, member.stem + suffix, near, member.path, split=member.split, others=others)

@@ -20,9 +20,9 @@ from ruamel.yaml.error import YAMLError
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, names_in
 from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.names import IMAGES, LABELS
 from isocenter.files.layouts.cases.outlines import DrawnReferences
 from isocenter.files.layouts.cases.pairs import Key, respelt, without_image
-from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import CaseRow, Cell, Problem

@@ -41,7 +41,7 @@ from isocenter.files.layouts.cases.classes import mask_labels, name_classes
 from isocenter.files.layouts.cases.dicom_masks import DrawnMap, drawn_masks, masks_on, unlike_maps
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.load import mask_cells, structure_cell, with_modality
-from isocenter.files.layouts.cases.pairs import LABEL_NAME, MASK_NAME, MASK_SUFFIX
+from isocenter.files.layouts.cases.names import LABEL_NAME, MASK_NAME, MASK_SUFFIX
 from isocenter.files.layouts.cases.structures import structure_labels, without_structure
 from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, DatasetOptions, DrawnNames, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word

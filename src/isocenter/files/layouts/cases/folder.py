@@ -12,6 +12,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.index import FORMATS, entries, may_be_nameless_dicom, suffix_of
+from isocenter.files.layouts.cases.names import EVALUATION, OF_A_PART, OF_ONE_KIND, PART_WORDS
 from isocenter.files.layouts.cases.table import TABLE_SUFFIXES, TEXT_SUFFIX, composed, is_text_table
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.series import is_series
@@ -19,25 +20,6 @@ from isocenter.files.storage.json_text import load_json
 from isocenter.files.storage.walk import files_below
 from isocenter.values import Split
 
-SPLIT_WORDS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "calibration": "calibration",
-    "test": "test",
-    "testing": "test",
-}
-# In names of folders also what is parted again by whoever trains.
-PART_WORDS: dict[str, Split] = {**SPLIT_WORDS, "trainval": "train"}
-# Words beside that of a part in the name of its folder: training_set, b. Testing Set, trainset; and words with which a
-# folder holds the images or the masks of a part, not all of it.
-OF_A_PART = ("dataset", "data", "set", "part", "folder", "samples", "split", "cases")
-# A part that some use to choose by, and others to test by, so that it is no word for either.
-EVALUATION = re.compile(r"(?i)evaluation|eval")
-OF_ONE_KIND = re.compile(r"image|img|input|photo|scan|picture|mask|label|truth|annot|segment|\bgt\b|\bseg\b")
 # One image a file, known by its name. Archives and films hold many things; DICOM has a layout of its own.
 NO_SINGLE_IMAGE = frozenset({"dicom", "video"})
 NO_IMAGE_SUFFIXES = frozenset({".npz", ".img", ".rec"})  # .img and .rec are the second half of a pair

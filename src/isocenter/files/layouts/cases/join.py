@@ -17,7 +17,8 @@ from typing import Any
 
 from isocenter.errors import DatasetError, FormatError, counted, listed
 from isocenter.files import dicom
-from isocenter.files.layouts.cases.folder import PART_WORDS, SPLIT_WORDS, Folder, stem_of
+from isocenter.files.layouts.cases.folder import Folder, stem_of
+from isocenter.files.layouts.cases.names import PART_WORDS, SPLIT_WORDS
 from isocenter.files.layouts.cases.table import (
     CASE_COLUMNS,
     FOLD_COLUMNS,

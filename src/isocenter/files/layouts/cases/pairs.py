@@ -11,58 +11,32 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from isocenter.errors import DatasetError, counted, listed
-from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Member, are_parts, stem_of
+from isocenter.files.layouts.cases.folder import Member, are_parts, stem_of
+from isocenter.files.layouts.cases.names import (
+    CHANNEL,
+    FORMAT_FOLDERS,
+    IMAGE_PREFIX,
+    IMAGE_SUFFIX,
+    IMAGE_WORD,
+    LABEL_NAME,
+    MASK_NAME,
+    MASK_PREFIX,
+    MASK_SUFFIX,
+    PART_IMAGES,
+    PART_OF_DOMAIN,
+    PARTED,
+    PREFIX,
+    RANGE,
+    READER_FOLDER,
+    READER_SUFFIX,
+    SPLIT_WORDS,
+    WORD_OF_CASE,
+    WORD_OF_MASKS,
+)
 from isocenter.files.layouts.layout import left_out
 from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
 from isocenter.files.patients import are_numbered_people, hold_examinations, names_a_person, patients_of
 from isocenter.values import Cell, Problem, Split
-
-CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: case_0000, case_0001, ...
-MASK_WORDS = "mask|masks|msk|seg|segm|segmentation|label|labels|gt|groundtruth|annotation|anno|roi"
-MASK_SUFFIX = re.compile(rf"(?i)[_.\- ](?:{MASK_WORDS})(?:[_\- ]?\d+)?$")
-# A mask in the folder of its case: the word alone, after the structure (liver_mask) or before it (mask_liver).
-MASK_NAME = re.compile(
-    rf"(?i)^(?:(?P<before>.+?)[_.\- ])?(?:{MASK_WORDS})(?:[_\- ]?\d+)?$"
-    rf"|^(?:{MASK_WORDS})[_.\- ](?P<after>[a-z].*)$"
-)
-# The reader who drew it, at the end of a mask's name or as the folder in which it lies.
-READER = (
-    r"(?:1st|2nd|3rd|[4-9]th)(?:[_-]?(?:HO|observer|manual))?|(?:manual|observer|rater|expert|reader|annotator)[_-]?\d+"
-)
-READER_SUFFIX = re.compile(rf"(?i)[_.\- ]({READER})$")
-READER_FOLDER = re.compile(rf"(?i)^(?:{READER}|(?:observer|rater|expert|reader|annotator|radiologist)[_-]?[a-z\d]+)$")
-# img0001 and label0001: the rest is what both have in common.
-PREFIX = re.compile(rf"(?i)^(?:image|img|im|scan|volume|vol|{MASK_WORDS})[_\- ]?(?=\d)")
-# Names of folders that hold images in one format each, as in CVC-ClinicDB.
-FORMATS = frozenset({"png", "tif", "tiff", "jpg", "jpeg", "bmp", "nii", "nifti", "dcm", "dicom", "nrrd", "mha", "mhd"})
-# The end of the name of a folder that holds a case in this format: x_nifti.
-FORMAT_ENDING = re.compile(rf"(?i)[_.\- ](?:{'|'.join(sorted(FORMATS))})$")
-# Folders into which a large set was parted, and no classes: HAM10000_images_part_1, batch2, subset0.
-PARTED = re.compile(
-    r"(?i)(?:part|pt|batch|chunk|fold|subset|images?|imgs?)[_\- ]?\d+$"
-    r"|^(?:un)?label+ed(?:[_\- ]?(?:data|images?|set|cases?).*)?$"
-)
-# Folders of so many cases each, as 1-200 and 201-400.
-RANGE = re.compile(r"\d+ ?[-_] ?\d+$")
-# Folders of a part's images, as train_images and images-test.
-_PART, _IMAGES = f"(?:{'|'.join(SPLIT_WORDS)})", "(?:images?|imgs?)"
-PART_IMAGES = re.compile(rf"(?i)(?:{_PART}[_\- ]?{_IMAGES}|{_IMAGES}[_\- ]?{_PART})$")
-# Folders of a domain's part: source_training, target_validation.
-PART_OF_DOMAIN = re.compile(r"(?i)[_\- ](?:training|validation|testing)$")
-# The end of the name of a folder of masks, or its whole name in Pascal VOC.
-LABEL_NAME = re.compile(r"(?i)(?:mask|ground[_\- ]?truth|segmentation|annotation)s?$|^segmentationclass(?:png)?$")
-# Anywhere in the name of a folder, as in Training_GroundTruth_v3.
-WORD_OF_MASKS = re.compile(
-    r"(?i)(?<![a-z])(?:masks?|ground[_\- ]?truths?|segmentations?|annotations?|labels)(?![a-z])|"
-    rf"{LABEL_NAME.pattern.removeprefix('(?i)')}"
-)
-# The case and what the last or the first word says of an image: x and t1 of x_t1, or of t1_x.
-_WORD = r"(?P<word>[A-Za-z][A-Za-z\d]*)"
-WORD_OF_CASE = (re.compile(rf"^(?P<case>.+?)[_.\- ]+{_WORD}$"), re.compile(rf"^{_WORD}[_.\- ]+(?P<case>.+)$"))
-IMAGE_WORD = re.compile(r"(?i)^(?:image|img|imaging|scan|volume|vol)$")
-IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol|original|orig|input)$")
-IMAGE_PREFIX = re.compile(r"(?i)^(?:image|img|im|scan|volume|vol|original|orig|input)[_.\- ]")
-MASK_PREFIX = re.compile(rf"(?i)^(?:{MASK_WORDS})[_.\- ]")
 
 Mask = TypeVar("Mask")  # the file of a mask, or what else is known of it
 
@@ -337,7 +311,7 @@ def class_names_of_pairs(pairs: Sequence[Pair]) -> set[str]:
 
 def refuse_formats(names: Collection[str], where: Path) -> None:
     """Raise DatasetError for folders that are called as formats: they are no classes, and may hold the same images."""
-    if {name.lower() for name in names} <= FORMATS:
+    if {name.lower() for name in names} <= FORMAT_FOLDERS:
         problem = f"the folders {listed(sorted(names))} hold images in several formats, and each may be there twice"
         raise DatasetError(problem, str(where), "Give one of these folders")
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.pairs import LABEL_NAME, Key, owner_of, owners_of
+from isocenter.files.layouts.cases.names import LABEL_NAME, LAST_WORD, ORDER
+from isocenter.files.layouts.cases.pairs import Key, owner_of, owners_of
 from isocenter.files.layouts.layout import DatasetOptions, left_out
 from isocenter.values import Label, Problem
-
-# The last word of a mask's name, which may repeat its structure: x_MA in a folder of microaneurysms.
-LAST_WORD = re.compile(r"[_.\- ]([A-Za-z]+)$")
-# What only orders folders: "1. " of "1. Microaneurysms".
-ORDER = re.compile(r"^\d+[.)]\s*")
 
 
 def by_structure(

@@ -12,7 +12,8 @@ from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.load import likeness_to_labels
-from isocenter.files.layouts.cases.pairs import WORD_OF_CASE, Key, owner_of
+from isocenter.files.layouts.cases.names import WORD_OF_CASE
+from isocenter.files.layouts.cases.pairs import Key, owner_of
 
 # Files of a folder that are read to know what it holds, and folders beyond which they are classes.
 LOOKED_AT, MOST_FOLDERS = 5, 8
