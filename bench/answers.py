@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from isocenter.errors import IsocenterError
 from isocenter.files import format_of, read, read_volumes
 from isocenter.files.dicom import ANSWERS, Result, rasterise, read_identity, read_segmentation
-from isocenter.prediction.result_files import page_of
+from isocenter.prediction.page import page_of
 from isocenter.values import Code, Finding, Image, Label, Map
 
 PAGE = ROOT / "docs" / "answers-matrix.md"
@@ -197,7 +197,7 @@ def judged(
     kind: str, source: Image, pacs: Callable[[Path], Path] | None, known: frozenset[str] = frozenset()
 ) -> tuple[str, str]:
     """`yes`, `yes*`, `no` or `fault`, and why. known: values that the judge finds wrong in the source itself"""
-    from isocenter.prediction.result_files import Wanted, write_answers
+    from isocenter.prediction.answers import Wanted, write_answers
 
     result = drawn(source)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

@@ -2,18 +2,19 @@
 
     python bench/registration_figures.py docs/images
 
-Two persons are hippocampus volumes (MR), a fusion is MR on ultrasound of a prostate (simulated images of a public set),
-and the follow-up is a FLAIR head beside itself, turned and with a lesion that a known field has let grow.
+Two persons are hippocampus volumes (MR), the fusion is a mean T1 head on the FLAIR of one person, and the follow-up is
+that FLAIR head beside itself, turned and with a lesion that a known field has let grow.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pandas as pd
+import PIL.Image
 from registration_known import DATA, PAIRS, turned
 
 import isocenter
@@ -22,7 +23,8 @@ from isocenter.transforms import carried, carried_labels, inverted
 from isocenter.values import Displacement, Geometry, Image, Label, SpatialTransform
 from isocenter.verbs.register import Registered
 
-GLAND = (Label(1, "gland"),)
+# Of a picture: pixels across, and colours, few enough for a page.
+WIDTH, COLOURS = 480, 48
 LESION = (Label(1, "lesion"),)
 STRUCTURES = (Label(1, "anterior"), Label(2, "posterior"))
 
@@ -33,7 +35,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(DRAWN), help=", ".join(DRAWN))
     given = parser.parse_args()
     for name in given.names:
-        (given.folder / f"{name}.png").write_bytes(figures.one_below_another(DRAWN[name]()))
+        drawn = PIL.Image.open(io.BytesIO(figures.one_below_another(DRAWN[name]())))
+        drawn = drawn.convert("RGB").resize((WIDTH, round(drawn.height * WIDTH / drawn.width)), PIL.Image.LANCZOS)
+        drawn.quantize(COLOURS, dither=PIL.Image.Dither.NONE).save(given.folder / f"{name}.png", optimize=True)
 
 
 def persons() -> list[figures.Figure]:
@@ -47,15 +51,10 @@ def persons() -> list[figures.Figure]:
 
 
 def fusion() -> list[figures.Figure]:
-    folder = PAIRS / "prostate_mr_us"
-    case = "case000000"
-    fixed, moving = (isocenter.read(folder / f"{case}_{side}_image.nii.gz") for side in ("fixed", "moving"))
-    glands = []
-    for side in ("fixed", "moving"):
-        maps = np.asarray(nibabel.load(folder / f"{case}_{side}_label.nii.gz").dataobj) > 0
-        glands.append((maps[..., 0] if maps.ndim == 4 else maps).astype(np.uint8))
-    made = isocenter.register(fixed, moving, similarity="mind", labels=moving.with_label_map(glands[1], GLAND))
-    return of_pair(fixed, made, glands[0], GLAND)
+    fixed = isocenter.read(DATA / "mri" / "single_cases" / "brain_flair_image.nii.gz")
+    moving = isocenter.read(DATA / "nifti" / "niivue_avg152T1_RL_sform_only.nii.gz")
+    made = isocenter.register(fixed, moving, similarity="mind", initial="centres")
+    return [figures.checkerboard(fixed, made.moved, ""), figures.bent_grid(fixed, made.transform, "")]
 
 
 def follow_up() -> list[figures.Figure]:

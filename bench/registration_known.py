@@ -136,7 +136,7 @@ def measured(part: str, program: str, case: str) -> Figures:
 
 def in_process(part: str, case: str, threads: int) -> Figures:
     command = [sys.executable, __file__, "--row", part, case, str(threads)]
-    limits = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    limits = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
     done = subprocess.run(command, env={**os.environ, **limits}, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{part} {case}: {done.stderr.strip()}")

@@ -1,7 +1,12 @@
-"""Docstrings of the house, as Markdown: aligned names become a list, `Raises` and sources paragraphs of their own."""
+"""Docstrings of the house, as Markdown: aligned names become a list, `Raises` and sources paragraphs of their own.
+
+A verb that is called with the fields of its options is shown with them as parameters.
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 from typing import Any
 
@@ -17,6 +22,17 @@ class Docstrings(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if obj.docstring is not None:
             obj.docstring.value = as_markdown(obj.docstring.value)
+
+    def on_function(self, *, func: griffe.Function, **kwargs: Any) -> None:
+        if any(str(one.value).startswith("takes(") for one in func.decorators):
+            verb = getattr(importlib.import_module(func.module.path), func.name)
+            func.parameters = griffe.Parameters(*map(_parameter, inspect.signature(verb).parameters.values()))
+
+
+def _parameter(one: inspect.Parameter) -> griffe.Parameter:
+    kind = griffe.ParameterKind(one.kind.description)
+    default = None if one.default is one.empty else repr(one.default)
+    return griffe.Parameter(one.name, kind=kind, default=default)
 
 
 def as_markdown(text: str) -> str:

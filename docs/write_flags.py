@@ -72,7 +72,6 @@ def table(found: Iterable[Row]) -> str:
 def row(command: Command, keyword: Keyword) -> Row:
     """Flag, keyword where its name is another, meaning, default where the meaning does not state it."""
     flag = keyword.flag
-    assert flag is not None  # noqa: S101 - a command lists keywords with a flag
     typed = keyword.typed if keyword.typed == flag.metavar else f"{keyword.typed} {flag.metavar}".rstrip()
     own = "" if keyword.typed == f"--{keyword.name.replace('_', '-')}" else f"`{keyword.name}`"
     is_shown = keyword.default not in ("", None) and not isinstance(keyword.default, bool | tuple)

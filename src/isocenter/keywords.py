@@ -6,7 +6,7 @@
 
         data: Annotated[str | Path, Flag("A folder or a table.", "DATA")]
         _: KW_ONLY
-        folds: Annotated[int, Flag("Number of folds.", "K"), Ge(0)] = 0
+        folds: Annotated[int, Flag("Number of folds.", "K", least=0)] = 0
 
     @takes(PlanOptions)
     def plan(options: PlanOptions) -> Planned: ...
@@ -25,8 +25,6 @@ from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin
 
-from annotated_types import Ge, Le
-
 from isocenter.errors import UsageError
 
 P = ParamSpec("P")
@@ -35,6 +33,8 @@ Options = TypeVar("Options")
 
 # How like a keyword a word is that was meant for it: "minuts" and "minutes" 0.92, "covariates" and "overwrite" 0.63.
 LIKE = 0.7
+# Words of other programs, and the keywords that stand for them.
+ELSEWHERE = {"output": "out", "network": 'assignments={"network.name": "unet"}'}
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,19 @@ class Flag:
     path:    of a path that the command line chooses by itself, as "<verb>-<name>"
     repeats: the flag can be given several times, an argument several times in a row
     values:  the number of words that follow the flag
+    least, most: limits of a number
     read:    from what was typed to the value in Python, where they differ
-    A keyword without a flag has none on the command line.
+    A keyword without a text has no flag on the command line.
     """
 
-    text: str
+    text: str = ""
     metavar: str = ""
     name: str = ""
     path: str = ""
     repeats: bool = False
     values: int = 1
+    least: int | None = None
+    most: int | None = None
     read: Callable[[Any], Any] | None = None
 
     @property
@@ -71,16 +74,13 @@ class Keyword:
 
     kind:     its type
     is_place: whether it is given by its place in a call
-    lowest, highest: its limits, where it has some
     """
 
     name: str
     kind: Any
     default: Any
-    flag: Flag | None
+    flag: Flag
     is_place: bool
-    lowest: Any = None
-    highest: Any = None
 
     @property
     def is_required(self) -> bool:
@@ -90,8 +90,6 @@ class Keyword:
     @property
     def typed(self) -> str:
         """Its name on the command line: DATA, or --leave-out."""
-        if self.flag is None:
-            return self.name
         if self.is_place and not self.flag.name:
             return self.flag.metavar
         return self.flag.name or f"--{self.name.replace('_', '-')}"
@@ -100,7 +98,7 @@ class Keyword:
         """UsageError for a number below the lowest or above the highest."""
         if not isinstance(value, int | float):
             return
-        for limit, is_beyond in ((self.lowest, False), (self.highest, True)):
+        for limit, is_beyond in ((self.flag.least, False), (self.flag.most, True)):
             if limit is not None and (value > limit if is_beyond else value < limit):
                 side = "above" if is_beyond else "below"
                 raise UsageError(
@@ -124,10 +122,8 @@ def _default(field: Any) -> Any:
 
 def _resolved(name: str, hint: Any, default: Any, is_place: bool) -> Keyword:
     kind, *more = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    flag = next((one for one in more if isinstance(one, Flag)), None)
-    lowest = next((one.ge for one in more if isinstance(one, Ge)), None)
-    highest = next((one.le for one in more if isinstance(one, Le)), None)
-    return Keyword(name, kind, default, flag, is_place, lowest, highest)
+    flag = next((one for one in more if isinstance(one, Flag)), Flag())
+    return Keyword(name, kind, default, flag, is_place)
 
 
 def _hints(base: type) -> dict[str, Any]:
@@ -182,13 +178,15 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Options], R]], C
 def explained(known: Mapping[str, Keyword]) -> str:
     """A line for each keyword that has a text, for `help` in Python."""
     width = max(map(len, known), default=0) + 1
-    return "\n".join(f"{f'{name}:':{width}} {one.flag.help}" for name, one in known.items() if one.flag is not None)
+    return "\n".join(f"{f'{name}:':{width}} {one.flag.help}" for name, one in known.items() if one.flag.text)
 
 
 def _remedy(name: str, known: Mapping[str, Keyword]) -> str:
     """The keyword that is meant, by its name or that of its flag, or all that there are."""
     typed = {one.typed.lstrip("-").replace("-", "_"): own for own, one in known.items()}
     word = name.removesuffix("_")  # of names that Python keeps for itself: from_
+    if ELSEWHERE.get(word, "").partition("=")[0] in known:
+        return f"Use {ELSEWHERE[word]}"
     close = get_close_matches(name, known, n=1, cutoff=LIKE)
     meant = [typed[word]] if word in typed else close
     return f"Use {meant[0]}" if meant else f"Its keywords are {', '.join(sorted(known))}"

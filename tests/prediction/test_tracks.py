@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isocenter.prediction.case import tracks_of
+from isocenter.prediction.tracks import tracks_of
 from isocenter.tasks.detection.question import Detection
 from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.values import BoundingBoxes, Geometry, Label, Prediction

@@ -28,7 +28,10 @@ def test_a_keyword_that_a_verb_does_not_know_is_a_type_error_that_names_the_righ
         function("nowhere", zzz=1)
 
 
-@pytest.mark.parametrize(("word", "keyword"), [("set", "assignments"), ("from_", "start"), ("all", "everything")])
+@pytest.mark.parametrize(
+    ("word", "keyword"),
+    [("set", "assignments"), ("from_", "start"), ("all", "everything"), ("output", "out"), ("network", "assignments=")],
+)
 def test_a_word_of_the_command_line_leads_to_the_keyword(word, keyword):
     with pytest.raises(TypeError, match=f"Use {keyword}"):
         isocenter.train("nowhere", **{word: 1})

@@ -41,7 +41,7 @@ class Command:
     @property
     def keywords(self) -> Mapping[str, Keyword]:
         """The options that have a flag, by name."""
-        return {name: one for name, one in keywords_of(self.options).items() if one.flag is not None}
+        return {name: one for name, one in keywords_of(self.options).items() if one.flag.text}
 
     def result(self, values: Mapping[str, Any]) -> Any:
         """Result of the verb for these options."""
@@ -53,21 +53,21 @@ class Command:
         """Call the verb with what was typed, and show what it returns."""
         known = self.keywords
         values = {name: _value(known[name], one) for name, one in typed.items() if one not in (None, [])}
-        flag = known["out"].flag if "out" in known else None
-        if flag is not None and flag.path and "out" not in values:
-            values.update(("out", path) for path in self._paths(flag.path, values))
+        if "out" in known and "out" not in values:
+            values |= self._chosen_out(known["out"].flag.path, values)
         result = self.result(values)
         if result is not None:
             show(result, result.as_record() if as_json else None)
         if self.ends is not None:
             self.ends(result, values)
 
-    def _paths(self, pattern: str, values: Mapping[str, Any]) -> Iterator[Path]:
-        """The path of results where none is given; none where there is nothing to call it by."""
+    def _chosen_out(self, pattern: str, values: Mapping[str, Any]) -> dict[str, Path]:
+        """The path of results where none is given, as an option; none where there is nothing to call it by."""
         source = values.get(self.named_by) or values.get(next(iter(self.keywords)))
-        if source is not None:
-            first = source[0] if isinstance(source, list) else source
-            yield Path(self.filled(pattern).replace("<name>", name_of(Path(first))))
+        if not pattern or source is None:
+            return {}
+        name = name_of(Path(source[0] if isinstance(source, list) else source))
+        return {"out": Path(self.filled(pattern).replace("<name>", name))}
 
     def filled(self, text: str) -> str:
         """A text in which the command stands for its own name."""
@@ -92,7 +92,6 @@ class Command:
 
     def _parameter(self, keyword: Keyword) -> inspect.Parameter:
         flag, default = keyword.flag, keyword.default
-        assert flag is not None  # noqa: S101 - keywords without one are not among ours
         kind, texts = _kind(keyword), {"help": self.filled(flag.help), "metavar": flag.metavar or None}
         if keyword.is_required:
             default = None if flag.path else inspect.Parameter.empty
@@ -101,7 +100,7 @@ class Command:
         if keyword.typed == flag.metavar:
             return _parameter(keyword.name, kind, typer.Argument(**texts), default)  # type: ignore[arg-type]
         name = f"{keyword.typed}/--no{keyword.typed[1:]}" if kind is bool and default is None else keyword.typed
-        option = typer.Option(name, min=keyword.lowest, max=keyword.highest, **texts)  # type: ignore[arg-type]
+        option = typer.Option(name, min=flag.least, max=flag.most, **texts)  # type: ignore[arg-type]
         return _parameter(keyword.name, kind, option, default)
 
 
@@ -117,7 +116,6 @@ def _parameter(name: str, kind: Any, info: Any, default: Any) -> inspect.Paramet
 def _kind(keyword: Keyword) -> Any:
     """The type that a word is read as: a path, a number or a text, and a list where a flag repeats."""
     flag, members = keyword.flag, set(_members(keyword.kind))
-    assert flag is not None  # noqa: S101 - keywords without one are not among ours
     kind = str if flag.read else next((one for one in (Path, bool, int, float) if one in members), str)
     if flag.values > 1:
         return tuple[(kind,) * flag.values]  # type: ignore[misc]
@@ -137,8 +135,7 @@ def _members(kind: Any) -> Iterator[Any]:
 
 def _value(keyword: Keyword, typed: Any) -> Any:
     """The value in Python of what was typed."""
-    flag = keyword.flag
-    return typed if flag is None or flag.read is None else flag.read(typed)
+    return typed if keyword.flag.read is None else keyword.flag.read(typed)
 
 
 class Verb(TyperCommand):
@@ -163,7 +160,7 @@ class Verb(TyperCommand):
 def _text(parameter: Any) -> str:
     text, value = str(parameter.help or ""), parameter.default
     # Without a value the text itself says what holds; a switch is off.
-    if parameter.required or value is None or value is False or not getattr(parameter, "show_default", True):
+    if parameter.required or value in (None, "") or value is False or not getattr(parameter, "show_default", True):
         return text
     return f"{text}  [default: {f'{value:g}' if isinstance(value, float) else value}]"
 

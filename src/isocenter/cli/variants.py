@@ -71,12 +71,15 @@ class PlanCommand(PlanOptions):
 
     _: KW_ONLY
     explain: Annotated[bool, Flag("Print the reasons as prose.")] = False
+    all_decisions: Annotated[bool, Flag("Print also the decisions that have their defaults.")] = False
 
 
 def plan(values: PlanCommand) -> object:
     """The plan, as a table or in prose."""
     made = isocenter.plan(**given(values, PlanOptions))
-    return Shown(made, made.explained) if values.explain else made
+    if values.explain:
+        return Shown(made, made.explained)
+    return Shown(made, made.all_decisions) if values.all_decisions else made
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Ge
-
 from isocenter.keywords import Flag
 from isocenter.options.shared import (
     PACKAGE,
@@ -60,7 +58,7 @@ class PredictOptions(ReadingOptions):
             "KINDS",
         ),
     ] = ""
-    fold: Annotated[int | None, Flag("Use one fold of a run, in place of the mean of all.", "N"), Ge(0)] = None
+    fold: Annotated[int | None, Flag("Use one fold of a run, in place of the mean of all.", "N", least=0)] = None
     mirror: Annotated[bool | None, Flag("Average over mirrored images, or do not; as planned by default.")] = None
     save_probabilities: Annotated[bool, Flag("Also write the probabilities of every voxel.")] = False
     overlay: Annotated[bool, Flag("Also write a picture of each image with its result.")] = False
@@ -83,8 +81,7 @@ class PredictOptions(ReadingOptions):
     ] = None
     seconds: Annotated[
         float | None,
-        Flag("Seconds allowed for the windows of each image; their overlap shrinks to fit.", "S"),
-        Ge(0),
+        Flag("Seconds allowed for the windows of each image; their overlap shrinks to fit.", "S", least=0),
     ] = None
     covariates: CovariateTables = None
     calibration: Annotated[
@@ -132,16 +129,14 @@ class ExplainOptions(ReadingOptions):
     ] = None
     tests: Annotated[
         int,
-        Flag("Number of cases for tests of methods that were never tested on MODEL.", "N"),
-        Ge(0),
+        Flag("Number of cases for tests of methods that were never tested on MODEL.", "N", least=0),
     ] = 20
     seed: Seed = 0
     seconds: Annotated[
         float | None,
-        Flag("Seconds for each map of occlusion or rise; by default a fixed number of masks.", "S"),
-        Ge(0),
+        Flag("Seconds for each map of occlusion or rise; by default a fixed number of masks.", "S", least=0),
     ] = None
-    fold: Annotated[int | None, Flag("Explain one fold of a run, in place of the mean of all.", "N"), Ge(0)] = None
+    fold: Annotated[int | None, Flag("Explain one fold of a run, in place of the mean of all.", "N", least=0)] = None
     device: Device = "auto"
     threads: Threads = None
     backend: Backend = "auto"
@@ -172,7 +167,7 @@ class EmbedOptions(ReadingOptions):
     _: KW_ONLY
     out: Out = None
     overwrite: Overwrite = False
-    fold: Annotated[int | None, Flag("Use one fold of a run, in place of the first.", "N"), Ge(0)] = None
+    fold: Annotated[int | None, Flag("Use one fold of a run, in place of the first.", "N", least=0)] = None
     device: Device = "auto"
     threads: Threads = None
     backend: Backend = "auto"
@@ -225,7 +220,7 @@ class AdoptOptions:
     _: KW_ONLY
     out: Annotated[str | Path, PACKAGE]
     overwrite: Overwrite = False
-    fold: Annotated[int | None, Flag("Use one fold of SOURCE, in place of the mean of all.", "N"), Ge(0)] = None
+    fold: Annotated[int | None, Flag("Use one fold of SOURCE, in place of the mean of all.", "N", least=0)] = None
     trust: Annotated[
         Sequence[str],
         Flag(

@@ -7,8 +7,6 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge
-
 from isocenter.documents import REQUIREMENTS
 from isocenter.keywords import Flag
 from isocenter.options.shared import Device, Out, Overwrite, Seed, Threads
@@ -127,7 +125,7 @@ class StudySizeOptions:
         Mapping[str, Any] | None,
         Flag("Set an input of the design; repeatable.", "NAME=VALUE", "--set", repeats=True, read=_set),
     ] = None
-    simulate: Annotated[int, Flag("Check the power by so many simulated studies.", "N"), Ge(0)] = 0
+    simulate: Annotated[int, Flag("Check the power by so many simulated studies.", "N", least=0)] = 0
     seed: Seed = 0
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Le
-
 from isocenter import planning
 from isocenter.errors import UsageError
 from isocenter.keywords import Flag
@@ -49,8 +47,8 @@ Out = Annotated[str | Path | None, RESULTS]
 Overwrite = Annotated[bool, Flag("Replace an older result.")]
 
 Device = Annotated[str, Flag("Device to compute on: auto, cpu, cuda:0 or mps.", "NAME")]
-Threads = Annotated[int | None, Flag("Cores to use; all by default.", "N"), Ge(1)]
-Seed = Annotated[int, Flag("Seed of every random draw.", "N"), Ge(0), Le(LARGEST_SEED)]
+Threads = Annotated[int | None, Flag("Cores to use; all by default.", "N", least=1)]
+Seed = Annotated[int, Flag("Seed of every random draw.", "N", least=0, most=LARGEST_SEED)]
 Scheduler = Annotated[str | None, Flag("Dask scheduler whose workers process the cases: tcp://host:8786.", "ADDRESS")]
 Backend = Annotated[
     str,

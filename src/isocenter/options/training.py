@@ -7,8 +7,6 @@ from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from annotated_types import Ge, Le
-
 from isocenter.keywords import Flag
 from isocenter.options.shared import (
     LARGEST_SEED,
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
 Minutes = Annotated[float | None, Flag("Minutes from now to the finished model; 60 by default.", "M")]
 # Where the plan decides what nobody gives.
 PlannedDevice = Annotated[str | None, Flag("Device to compute on: auto (the default), cpu, cuda:0 or mps.", "NAME")]
-PlannedSeed = Annotated[int | None, Flag("Seed of every random draw; 0 by default.", "N"), Ge(0), Le(LARGEST_SEED)]
+PlannedSeed = Annotated[int | None, Flag("Seed of every random draw; 0 by default.", "N", least=0, most=LARGEST_SEED)]
 Everything = Annotated[bool, Flag("Train on every case; no performance is estimated.", name="--all")]
 Covariates = Annotated[
     str | Sequence[str] | None,
@@ -97,7 +95,7 @@ class PlanOptions(ReadingOptions):
     threads: Threads = None
     seed: Seed = 0
     everything: Everything = False
-    folds: Annotated[int, Flag("Number of cross-validation folds; 0 for a single test part.", "K"), Ge(0)] = 0
+    folds: Annotated[int, Flag("Number of cross-validation folds; 0 for a single test part.", "K", least=0)] = 0
     assignments: Assignments = None
     covariates: Covariates = None
     groups: Groups = None
@@ -142,7 +140,7 @@ class TrainOptions(ReadingOptions):
     resume: Resume = None
     start: Start = None
     pretrained: Pretrained = None
-    folds: Annotated[int | None, Flag("Number of cross-validation folds.", "K"), Ge(2)] = None
+    folds: Annotated[int | None, Flag("Number of cross-validation folds.", "K", least=2)] = None
     tune: Annotated[
         float | None,
         Flag("Minutes, out of --minutes, to search for better decisions of the plan.", "M"),

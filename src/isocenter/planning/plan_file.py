@@ -20,6 +20,7 @@ from isocenter.errors import PlanError
 from isocenter.files import DEEPEST
 from isocenter.planning.changes import with_settings
 from isocenter.planning.checks import settings
+from isocenter.planning.defaults import is_default
 from isocenter.planning.rules.objectives import with_sections
 from isocenter.planning.typed import typed
 from isocenter.tasks import kind, registered_settings
@@ -41,7 +42,7 @@ HEAD: Mapping[str, Any] = {"data": str, "data_hash": str, "options": dict, "as_p
 def plan_text(plan: Plan) -> str:
     """The plan as YAML, the digest of each value as planned at its end."""
     sections = {
-        section: {name: _entry(decision) for name, decision in decisions.items()}
+        section: {name: _entry(one, is_default(plan, f"{section}.{name}")) for name, one in decisions.items()}
         for section, decisions in plan.sections.items()
     }
     head = {
@@ -236,9 +237,10 @@ def _refuse_tricks(text: str, where: Callable[[int], str]) -> None:
             raise PlanError(what, where(event.start_mark.line + 1), "Write each value where it belongs")
 
 
-def _entry(decision: Decision) -> dict[str, Any]:
+def _entry(decision: Decision, is_usual: bool) -> dict[str, Any]:
     entry = {"value": decision.value, "because": decision.because}
-    return entry | ({"source": decision.source} if decision.source else {})
+    entry |= {"source": decision.source} if decision.source else {}
+    return entry | ({"default": True} if is_usual else {})
 
 
 def _decision(path: Path, lines: Lines, section: str, name: str, entry: Any, planned: Mapping[str, str]) -> Decision:

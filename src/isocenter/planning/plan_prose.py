@@ -9,6 +9,7 @@ from textwrap import shorten, wrap
 from typing import Any, get_type_hints
 
 from isocenter.objectives import objective_names
+from isocenter.planning.defaults import is_default
 from isocenter.planning.typed import TYPED
 from isocenter.tasks import kind, setting_sentences
 from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence, with_pixels
@@ -248,12 +249,23 @@ def _percent(value: Any) -> str:
     return f"{100 * value:g} %" if isinstance(value, int | float) else in_words(value)
 
 
-def overview(plan: Plan) -> str:
-    """The plan as text: what would be trained in one line, then every section."""
-    lines = [_headline(plan)]
+def overview(plan: Plan, *, whole: bool = False) -> str:
+    """The plan as text: what would be trained in one line, then its sections.
+
+    whole: with the decisions that have their defaults and whose reasons say nothing of these data
+    """
+    lines, sentences = [_headline(plan)], sentences_of(plan)
+    usual = {name for name, _ in plan if not whole and is_default(plan, name) and not _is_always(sentences.get(name))}
     for section, decisions in plan.sections.items():
-        lines += ["", section, *_rows(section, decisions, sentences_of(plan))]
+        own = {name: one for name, one in decisions.items() if f"{section}.{name}" not in usual}
+        lines += ["", section, *_rows(section, own, sentences)] if own else []
+    if usual:
+        lines += ["", f"{len(usual)} more decisions have their defaults: --all-decisions lists them."]
     return "\n".join(lines)
+
+
+def _is_always(sentence: Sentence | None) -> bool:
+    return sentence is not None and sentence.always
 
 
 def _headline(plan: Plan) -> str:

@@ -99,8 +99,16 @@ class Planned(InNotebook):
         )
 
     def __repr__(self) -> str:
+        return self._shown(overview(self.plan))
+
+    @property
+    def all_decisions(self) -> str:
+        """The plan as text with every decision, those that have their defaults too."""
+        return self._shown(overview(self.plan, whole=True))
+
+    def _shown(self, text: str) -> str:
         lines = [*self.left_out, *shortcut_notes(self.shortcuts), *([f"written: {self.out}"] if self.out else [])]
-        return "\n".join([overview(self.plan), *(f"\n{line}" for line in lines)])
+        return "\n".join([text, *(f"\n{line}" for line in lines)])
 
     @property
     def left_out(self) -> list[str]:

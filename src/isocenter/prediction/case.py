@@ -1,7 +1,4 @@
-"""One case through a model: read, computed, written; what is said of it is what becomes of it.
-
-Somebody may want a part of the image alone; objects of a clip are followed from frame to frame, a track each.
-"""
+"""One case through a model: read, computed, written; what is said of it is what becomes of it."""
 
 from __future__ import annotations
 
@@ -15,21 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import GeometryError, UsageError
-from isocenter.evaluation import PROBABILITY, followed
-from isocenter.files import read, unwritable
-from isocenter.prediction.result_files import (
-    Probabilities,
-    Wanted,
-    algorithm_of,
-    marks_nothing,
-    room_for,
-    says_something,
-    write_moved,
-    write_moved_objects,
-    write_result,
-)
-from isocenter.prediction.withheld import answering, confidence_columns, refused_by_header, withheld
+from isocenter.errors import UsageError
+from isocenter.evaluation import PROBABILITY
+from isocenter.files import unwritable
+from isocenter.prediction.answers import Wanted
+from isocenter.prediction.model_name import algorithm_of
+from isocenter.prediction.moved_files import write_moved, write_moved_objects
+from isocenter.prediction.placeless import marks_nothing, says_something
+from isocenter.prediction.region import found_from_anywhere, region_of
+from isocenter.prediction.result_files import Probabilities, room_for, write_result
+from isocenter.prediction.tracks import Tracks, tracks_of
+from isocenter.prediction.withheld import answering, confidence_columns, noted, refused_by_header, withheld
 from isocenter.runtime import (
     AS_PLANNED,
     BLANK,
@@ -37,7 +30,6 @@ from isocenter.runtime import (
     Receiver,
     Request,
     Watching,
-    available_memory,
     coded_findings,
     codes_of,
     each_of,
@@ -48,26 +40,19 @@ from isocenter.runtime import (
     size_changes,
 )
 from isocenter.tasks import OUTPUT, Ratio, Task, added_results, refuse_unknown_sides, rows_in, sureness, uncalibrated
-from isocenter.transforms import boxes_of_numbers, stacked
 from isocenter.values import (
     Array,
     Case,
     Correspondence,
     Deferred,
     Finding,
-    Floats,
-    Geometry,
     Image,
     Measurements,
     Prediction,
     Problem,
     Region,
-    blocks,
 )
 
-# An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
-# or streamed, at its turn.
-AHEAD_SHARE, AHEAD_BYTES = 0.05, 2**28
 Windows = Callable[[int, int], None]
 # Takes (model, case, its image, request, prediction), and gives the prediction with one map more, or one note.
 Explains = Callable[[Model, Case, Image, Request, Prediction], Prediction]
@@ -154,36 +139,14 @@ class _Counted:
 def _times_as_large(model: Model, image: Image) -> float:
     """An image beside the largest that trained the model, by their extents; 0 where nothing is known of those."""
     geometry, times = image.geometry.canonical, []
-    for record in model.record.get("members") or [model.record]:  # of a mean each has training cases of its own
-        fingerprint = record.get("fingerprint") or {}
-        if not fingerprint.get("shape") or len(fingerprint["shape"]["max"]) != geometry.ndim:
+    for own in model.record.get("members") or [model.record]:  # of a mean each has training cases of its own
+        known = own.get("fingerprint") or {}
+        if not known.get("shape") or len(known["shape"]["max"]) != geometry.ndim:
             return 0.0
-        voxels = np.divide(geometry.shape, fingerprint["shape"]["max"])
-        in_mm = fingerprint.get("physical") and geometry.physical
-        times.append(np.prod(voxels * (np.divide(geometry.steps, fingerprint["spacing"]["median"]) if in_mm else 1)))
+        voxels = np.divide(geometry.shape, known["shape"]["max"])
+        in_mm = known.get("physical") and geometry.physical
+        times.append(np.prod(voxels * (np.divide(geometry.steps, known["spacing"]["median"]) if in_mm else 1)))
     return float(min(times))
-
-
-def noted(prediction: Prediction, case: Case) -> list[Problem]:
-    """Warnings that a reader of a result has to know."""
-    noted = [Problem("warning", f"{case.id}: {note}", (case.id,)) for note in prediction.notes]
-    if prediction.abstained is None:
-        return noted
-    remedy = "Look at the image; --abstain mark gives its results all the same"
-    return [Problem("warning", f"{case.id}: refused: {prediction.abstained}", (case.id,), remedy=remedy), *noted]
-
-
-def image_of(case: Case) -> Image:
-    """The case's image, its voxels read now where they are few enough to wait for their turn in memory."""
-    return in_memory(stacked(case.images, case.id))
-
-
-def in_memory(image: Image) -> Image:
-    """The image with its voxels read now, where they are few enough to wait in memory."""
-    size = int(np.prod(image.shape)) * image.dtype.itemsize
-    if isinstance(image.pixels, Deferred) and size <= min(AHEAD_BYTES, AHEAD_SHARE * available_memory()):
-        return image.with_pixels(image.data)
-    return image
 
 
 def computed(
@@ -221,10 +184,10 @@ def computed(
         request = replace(asked.request, region=region, maps=asked.wanted.maps)
         if not request.allow_large:
             refuse_out_of_proportion(model, image, case.id, region)
-        fitting, counted = fitting_memory(model, image, case.id, region), _Counted(windows)
+        fitting, seen = fitting_memory(model, image, case.id, region), _Counted(windows)
         watching = Watching(fitting.networks.run, passes_on=True)
         prediction = fitting.with_run(watching).predict(
-            image, request, progress=counted, receiver=each_of(receiver, masks), covariates=case.covariates or None
+            image, request, progress=seen, receiver=each_of(receiver, masks), covariates=case.covariates or None
         )
         prediction = replace(prediction, case=case.id)
         if asked.explains is not None and (prediction.abstained is None or asked.abstain != "on"):
@@ -234,9 +197,7 @@ def computed(
         judge = None
         if isinstance(prediction.data, Deferred) and asked.abstain != "off" and region is None:
             judge = partial(_judged_when_seen, model, watching, image, case.covariates)
-        rest = _Rest(
-            model, case, image, prediction, room, asked, probabilities, counted, stack.pop_all(), refusals, judge
-        )
+        rest = _Rest(model, case, image, prediction, room, asked, probabilities, seen, stack.pop_all(), refusals, judge)
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
         done = rest()
         return lambda: done
@@ -356,24 +317,24 @@ class _Rest:
             prediction = prediction.before_calibration
         times = _times_as_large(self.model, self.image) if self.seen.all >= MANY_WINDOWS else 0.0
         large = (self.seen.all, times) if times >= MANY_TIMES else None
-        kept_prediction = prediction if self.room is None else None
+        kept = prediction if self.room is None else None
         unstated = [] if prediction.frames else self._without_ratios(findings)
         notes = [*noted(prediction, self.case), *lacking, *unstated]
-        confidence = self.prediction.confidence
+        seen = self.prediction.confidence
         tracks = [] if self._is_refused or self._tracks is None else self._tracks.rows
         rows_of_tracks = [{"case": self.case.id, **row} for row in tracks]
         return Done(
             rows,
             measured,
-            kept_prediction,
+            kept,
             files,
             notes,
             large,
             findings,
             found,
             prediction.abstained,
-            confidence.features,
-            confidence.distances,
+            seen.features,
+            seen.distances,
             rows_of_tracks,
         )
 
@@ -388,17 +349,14 @@ class _Rest:
     def _findings(self, still: Prediction, measured: Measurements) -> list[Finding]:
         """Findings that reports state of a result, or of a frame of a clip."""
         task = self.model.task
-        findings = task.results(still, measured)
-        findings += [one for ratio in self._ratios if (one := ratio.found(findings, measured)) is not None]
-        findings = coded_findings(findings, codes_of(self.model))
+        made = task.results(still, measured)
+        made += [one for ratio in self._ratios if (one := ratio.found(made, measured)) is not None]
+        made = coded_findings(made, codes_of(self.model))
         if not self._is_as_stated:
-            return findings
+            return made
         plain = task.results(still.before_calibration, measured)
-        with_probability = [*plain, *findings[len(plain) :]]  # ratios have no probability
-        return [
-            replace(one, probability=p.probability, calibrated=False)
-            for one, p in zip(findings, with_probability, strict=True)
-        ]
+        stated = [*plain, *made[len(plain) :]]  # ratios have no probability
+        return [replace(one, probability=p.probability, calibrated=False) for one, p in zip(made, stated, strict=True)]
 
     @property
     def _ratios(self) -> tuple[Ratio, ...]:
@@ -406,9 +364,9 @@ class _Rest:
 
     def _without_ratios(self, findings: Sequence[Finding]) -> Iterator[Problem]:
         """A warning for each ratio that could not be made."""
-        names = {one.concept for one in findings}
+        stated = {one.concept for one in findings}
         for ratio in self._ratios if findings else ():
-            if ratio.name not in names:
+            if ratio.name not in stated:
                 what = f"{self.case.id}: no {ratio.name}: {ratio.above} or {ratio.below} is not known, or is 0"
                 yield Problem("warning", what, (self.case.id,))
 
@@ -428,9 +386,9 @@ class _Rest:
     def _written(self, findings: Sequence[Finding]) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        files_wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None
-        arguments = (self.prediction, self.image, self.room, name, files_wanted, self.model)
-        files, lacking = write_result(*arguments, findings=findings, probabilities=self.probabilities, is_part=is_part)
+        wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None
+        given = (self.prediction, self.image, self.room, name, wanted, self.model)
+        files, lacking = write_result(*given, findings=findings, probabilities=self.probabilities, is_part=is_part)
         if (transform := self.prediction.transform) is not None:
             pair = self.case.references.get("field") or Correspondence()
             files += write_moved(transform, self.image, pair, self.room, name, algorithm_of(self.model))
@@ -457,13 +415,13 @@ class _Rest:
         rows = rows_in(columns(prediction))
         if not self._is_as_stated:
             return rows
-        columns_before = rows_in(columns(prediction.before_calibration))
+        stated = rows_in(columns(prediction.before_calibration))
         return [
             {
                 name: other[name] if PROBABILITY in name or name.endswith(SCORES) else value
                 for name, value in row.items()
             }
-            for row, other in zip(rows, columns_before, strict=True)
+            for row, other in zip(rows, stated, strict=True)
         ]
 
     def _rows_of_frames(self, named: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -486,133 +444,5 @@ class _Rest:
         # A single object of one frame is none of the next, though both have its number.
         numbered = any(head.tells_objects for head in self.model.task.heads.values())
         changes = [] if numbered else size_changes(measured)
-        of_all_frames = [{"case": self.case.id, "frame": "all", **row} for row in changes]
-        return rows, [*(row for frame in measured for row in frame), *of_all_frames]
-
-
-FLAG = "--region"
-REMEDY = "Give voxels as 0:120,40:200,10:50, or a mask's file, or FILE=VALUE for one label of it"
-
-
-def region_of(asked: str, image: Image, where: str) -> Region:
-    """Voxels of the image, slices along its axes.
-
-    asked: the voxels themselves (first:last+1 along each axis, an empty end for the image's own), or the file of a
-           mask on the image's grid, of which the box around all that is not 0 is meant; FILE=VALUE is one label of it
-    Raises UsageError for what is neither, GeometryError for a mask on another grid.
-    """
-    name, _, value = asked.rpartition("=")
-    for path, label in ((asked, None), (name, value)):
-        if path and Path(path).exists():
-            return _around(read(path), label, image.geometry, path)
-    return _voxels(asked, image.geometry.shape, where)
-
-
-def found_from_anywhere(asked: str) -> str:
-    """The same, where a file is meant by its full path: a worker may run in another folder.
-
-    Raises UsageError for what no image can have.
-    """
-    name, equals, value = asked.rpartition("=")
-    if Path(asked).exists():
-        return str(Path(asked).absolute())
-    if name and Path(name).exists():
-        return f"{Path(name).absolute()}{equals}{value}"
-    _bounds(asked)
-    return asked
-
-
-def _bounds(asked: str) -> list[tuple[int, int | None]]:
-    """First voxel and the one behind the last, along each axis; None for the image's own end."""
-    bounds: list[tuple[int, int | None]] = []
-    for part in asked.split(","):
-        try:
-            first, end = (one.strip() for one in part.split(":"))
-            low, high = int(first or 0), int(end) if end else None
-        except ValueError as error:
-            raise UsageError(f"{asked!r} is neither voxels nor a file that is there", FLAG, REMEDY) from error
-        if low < 0 or (high is not None and high <= low):
-            raise UsageError(f"{part.strip()!r} of {asked!r} holds no voxel", FLAG, REMEDY)
-        bounds.append((low, high))
-    return bounds
-
-
-def _voxels(asked: str, shape: tuple[int, ...], where: str) -> Region:
-    bounds = _bounds(asked)
-    if len(bounds) != len(shape):
-        raise UsageError(f"{asked!r} are not two voxels for each of {len(shape)} axes", FLAG, REMEDY)
-    region = []
-    for (low, high), size in zip(bounds, shape, strict=True):
-        stop = size if high is None else high
-        if not low < stop <= size:
-            raise UsageError(f"{asked!r} does not lie within the {shape} voxels of {where}", FLAG, REMEDY)
-        region.append(slice(low, stop))
-    return tuple(region)
-
-
-def _around(mask: Image, label: str | None, geometry: Geometry, path: str) -> Region:
-    """The smallest box that holds all of a label, or of all labels."""
-    if label is not None and not label.isdecimal():
-        raise UsageError(f"{label!r} is not a value of a label map", FLAG, REMEDY)
-    if mask.frames is not None or mask.shape[0] != 1 or not mask.geometry.equals(geometry):
-        raise GeometryError("the mask lies on another grid than the image", path, "Resample it onto the image's grid")
-    used = [np.zeros(size, bool) for size in geometry.shape]
-    for region, part in blocks(mask.pixels):
-        marked = part[0] != 0 if label is None else part[0] == int(label)
-        for axis, (marks, rows) in enumerate(zip(used, region[1:], strict=True)):
-            marks[rows] |= marked.any(axis=tuple(other for other in range(marked.ndim) if other != axis))
-    if not used[0].any():
-        raise UsageError("nothing is marked" if label is None else f"nothing is marked with {label}", path, REMEDY)
-    ends = [np.flatnonzero(marks)[[0, -1]].tolist() for marks in used]
-    return tuple(slice(low, high + 1) for low, high in ends)
-
-
-OBJECT = "object"
-
-
-@dataclass(frozen=True, eq=False)
-class Tracks:
-    """The tracks of a clip.
-
-    of_frames: the track of each called box, or each object by its number, frame by frame
-    rows:      of `tracks.csv`: track, label, first_frame, last_frame, frames, score (mean)
-    """
-
-    of_frames: Sequence[Sequence[int]]
-    rows: Sequence[Mapping[str, Any]]
-
-
-def tracks_of(task: Task, prediction: Prediction) -> Tracks | None:
-    """The tracks of a clip that a detection or an instance segmentation has seen frame by frame; None of any other."""
-    frames = prediction.frames
-    tells_objects = any(head.tells_objects for head in task.heads.values())
-    if not frames or prediction.parts or not (tells_objects or frames[0].boxes is not None):
-        return None
-    frames_seen = [_seen(frame) for frame in frames]
-    numbers = followed([(corners, names) for corners, names, _ in frames_seen])
-    sightings: dict[int, list[tuple[int, str, float]]] = {}
-    for frame, (numbers_of_frame, (_, names, scores)) in enumerate(zip(numbers, frames_seen, strict=True)):
-        for track, name, score in zip(numbers_of_frame, names, scores, strict=True):
-            sightings.setdefault(track, []).append((frame, name, score))
-    rows = [
-        {
-            "track": track,
-            "label": each[0][1],
-            "first_frame": each[0][0],
-            "last_frame": each[-1][0],
-            "frames": len(each),
-            "score": round(float(np.mean([score for *_, score in each])), 6),
-        }
-        for track, each in sorted(sightings.items())
-    ]
-    return Tracks(numbers, rows)
-
-
-def _seen(frame: Prediction) -> tuple[Floats, Sequence[str], Sequence[float]]:
-    """(corners, classes, scores) of what is called in a frame, in the order of its rows."""
-    if (called := frame.called) is not None:
-        return called.corners, called.names, np.ravel(called.scores if called.scores is not None else []).tolist()
-    numbers, corners = boxes_of_numbers(np.asarray(frame.data))
-    names = {label.value: label.name for label in frame.labels}
-    scores = [frame.confidence.scores.get(names.get(number, ""), float("nan")) for number in numbers]
-    return corners, [OBJECT] * len(numbers), scores
+        whole = [{"case": self.case.id, "frame": "all", **row} for row in changes]
+        return rows, [*(row for frame in measured for row in frame), *whole]

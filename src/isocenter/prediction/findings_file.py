@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.prediction.case import Done
-from isocenter.prediction.result_files import DIGITS, PROGRAM
+from isocenter.prediction.model_name import model_named
 from isocenter.runtime import Model, write_json
 from isocenter.values import MOST_FRAMES, Finding, Findings
 
@@ -41,15 +41,15 @@ def findings_record(images: Sequence[Examined], model: Model) -> Findings:
     lacking = [f"{one.name}{words}" for one in images for words in _lacking(one.done)]
     if len(abstained) == len(images) and not has_result:
         return Findings((), "abstained", "; ".join(abstained), model_named(model))
-    images_kept = [one for one in images if len(_frames(one.done)) <= MOST_FRAMES]
-    rows = [(_finite(finding), one.place) for one in images_kept for finding in one.done.findings]
-    findings = [finding for one in images_kept for finding in one.done.findings]
-    unstated = [f"{own.concept} is not a number" for own, (made, _) in zip(findings, rows, strict=True) if made != own]
+    kept = [one for one in images if len(_frames(one.done)) <= MOST_FRAMES]
+    rows = [(_finite(finding), one.place) for one in kept for finding in one.done.findings]
+    stated = [finding for one in kept for finding in one.done.findings]
+    unstated = [f"{own.concept} is not a number" for own, (made, _) in zip(stated, rows, strict=True) if made != own]
     unstated += [
         f"{one.name}{len(_frames(one.done))} frames have findings, and those of more than {MOST_FRAMES} are stated in "
         "predictions.csv alone"
         for one in images
-        if one not in images_kept
+        if one not in kept
     ]
     reasons = [*([] if has_result else [NOTHING_FOUND]), *abstained, *lacking, *unstated]
     return Findings(
@@ -82,13 +82,6 @@ def _lacking(done: Done) -> Iterator[str]:
         words = problem.what.removeprefix(f"{next(iter(problem.cases), '')}: ")
         if done.abstained is None or words != f"refused: {done.abstained}":
             yield words
-
-
-def model_named(model: Model) -> dict[str, str]:
-    """The name and version of a model, and the SHA-256 of its weights: of one without a version, how that begins."""
-    weights = str(model.record.get("weights_sha256") or "")
-    name = str(model.record.get("name") or f"{PROGRAM} {model.task.name}")
-    return {"name": name, "version": str(model.record.get("version") or weights[:DIGITS]), "weights_sha256": weights}
 
 
 def write_findings(findings: Findings, folder: Path) -> None:

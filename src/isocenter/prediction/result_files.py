@@ -1,9 +1,4 @@
-"""The files of one predicted case: what is written of it, under which names, and what could not be.
-
-DICOM objects state findings with their place in the image, or of it as a whole; one that cannot be written never stops
-the others. The page of a result says what they state too. A pair gets the moved image, the transform, its field on the
-fixed grid, and moved labels.
-"""
+"""The files of one predicted case: what is written of it, under which names, and what could not be."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -20,47 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.belief import ADDED_MAPS
-from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import (
-    TakenProbabilities,
-    dicom,
-    named_as,
-    write,
-    write_label_map,
-    write_map,
-    write_surfaces,
-    write_transform,
-)
-from isocenter.files.dicom import ANSWERS, Result, read_header, text
+from isocenter.files import TakenProbabilities, named_as, write_label_map, write_map, write_surfaces
+from isocenter.files.dicom import ANSWERS, Result
+from isocenter.prediction.answers import AUTO, DICOM, NOTHING_MARKED, SURFACES, Wanted, write_answers
+from isocenter.prediction.model_name import algorithm_of
+from isocenter.prediction.page import page_of
+from isocenter.prediction.placeless import has_place, marks_nothing, promises
 from isocenter.report import Figure, figures
 from isocenter.runtime import EPISTEMIC, TOTAL, Model, coded_labels, codes_of
-from isocenter.tasks import Task, channels_of, head_of, leaves, part_names, settings_of
-from isocenter.transforms import carried, carried_labels, whole_field, with_one_field
-from isocenter.values import (
-    MOST_FRAMES,
-    UNMOVED,
-    Array,
-    Case,
-    Correspondence,
-    Deferred,
-    Finding,
-    Image,
-    Label,
-    Map,
-    Prediction,
-    Problem,
-    Region,
-    SpatialTransform,
-    blocks,
-)
+from isocenter.tasks import Task, channels_of, head_of, leaves, part_names
+from isocenter.values import Array, Case, Deferred, Finding, Image, Label, Map, Prediction, Problem, Region
 
-AUTO, DICOM = "auto", "dcm"
-SURFACES = ("stl", "obj")
-FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", DICOM, "csv", *SURFACES)
-NOTHING_MARKED = "no structure has a voxel"
-USUAL = ("seg", "sr")  # where nobody names kinds
-# Kinds of which a series of several volumes has an object for each, and how its file's name goes on.
-EACH_VOLUME, VOLUME = ("seg", "labelmap"), "volume"
 # Names that Windows keeps for devices, with any suffix:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
@@ -73,8 +38,6 @@ PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
 OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz", **dict.fromkeys(SURFACES, "nii.gz")}
 # Bytes that systems allow a file's name, 255, without a number, a suffix and what a name has more while it is written.
 LONGEST_NAME, DIGITS_OF_NAME = 255 - 48, 10
-# Of a SHA-256, as results tell models apart.
-PROGRAM, DIGITS = "isocenter", 16
 
 
 def kinds_of_maps(task: Task) -> list[str]:
@@ -83,9 +46,9 @@ def kinds_of_maps(task: Task) -> list[str]:
     A further label map is called by its part alone, and its probabilities by both.
     """
     maps = (TOTAL, EPISTEMIC, *ADDED_MAPS, EXPLANATION, PROBABILITIES.lstrip("_"))
-    kinds, parts = (*maps, *(f"{kind}_pm" for kind in maps)), part_names(task)
-    further = (*kinds, *ANSWERS)
-    return [*kinds, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
+    own, parts = (*maps, *(f"{kind}_pm" for kind in maps)), part_names(task)
+    further = (*own, *ANSWERS)
+    return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 
 
 def with_own_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
@@ -114,8 +77,8 @@ def _shortened(name: str, longest: int) -> str:
     """A name of at most so many bytes: the end of a longer one gives way to digits that are its own."""
     if len(name.encode()) <= longest:
         return name
-    digest = f"-{hashlib.sha256(name.encode()).hexdigest()[:DIGITS_OF_NAME]}"
-    return name.encode()[: longest - len(digest)].decode(errors="ignore") + digest
+    own = f"-{hashlib.sha256(name.encode()).hexdigest()[:DIGITS_OF_NAME]}"
+    return name.encode()[: longest - len(own)].decode(errors="ignore") + own
 
 
 def _endings(kinds: Sequence[str]) -> tuple[str, ...]:
@@ -145,12 +108,12 @@ class Probabilities:
     folder, name: of the case's files
     """
 
-    def __init__(self, task: Task, image: Image, folder: Path, name: str, files_wanted: Wanted) -> None:
+    def __init__(self, task: Task, image: Image, folder: Path, name: str, wanted: Wanted) -> None:
         self.folder, self.name = folder, name
-        self.has_files = files_wanted.probabilities
-        self.has_maps = "pm" in files_wanted.kinds_for(image) and image.frames is None
+        self.has_files = wanted.probabilities
+        self.has_maps = "pm" in wanted.kinds_for(image) and image.frames is None
         dense = channels_of(task) if self.has_files or self.has_maps else {}
-        endings, self.suffix = _of_further_parts(task), _suffix(image, files_wanted.format, OF_NUMBERS)
+        endings, self.suffix = _of_further_parts(task), _suffix(image, wanted.format, OF_NUMBERS)
         self.endings = {head: endings.get(head, PROBABILITIES) for head in dense}
         self.taken = {head: TakenProbabilities(labels, image, folder) for head, labels in dense.items()}
 
@@ -160,29 +123,29 @@ class Probabilities:
         return self._take if self.taken else None
 
     def _take(self, region: Region, arrays: Mapping[str, Array]) -> None:
-        for head, spool in self.taken.items():
+        for head, one in self.taken.items():
             if head in arrays:
-                spool(region, arrays[head])
+                one(region, arrays[head])
 
     @property
     def maps(self) -> dict[str, Map]:
         """{kind: the probabilities of its labels} for Parametric Maps, once the network has seen all of the image."""
-        maps = {self.endings[head].lstrip("_"): one.of_labels for head, one in self.taken.items() if self.has_maps}
-        return {kind: one for kind, one in maps.items() if one is not None}
+        made = {self.endings[head].lstrip("_"): one.of_labels for head, one in self.taken.items() if self.has_maps}
+        return {kind: one for kind, one in made.items() if one is not None}
 
     def write(self) -> Iterator[Path]:
         """The files that were asked for, once the network has seen all of the image."""
-        for head, spool in self.taken.items() if self.has_files else ():
+        for head, one in self.taken.items() if self.has_files else ():
             path = self.folder / f"{self.name}{self.endings[head]}.{self.suffix}"
-            if spool.write(path):
+            if one.write(path):
                 yield path
 
 
 def _of_further_parts(task: Task) -> dict[str, str]:
     """{dense head: how the file of its probabilities ends} of parts beside that whose label map the whole has."""
-    heads = [(part, head_of(part, head)) for part, own in leaves(task).items() if part for head in channels_of(own)]
-    heads.sort(key=lambda one: task.heads[one[1]].holds_boxes)
-    return {head: f"_{part}{PROBABILITIES}" for part, head in heads[1:]}
+    each = [(part, head_of(part, head)) for part, own in leaves(task).items() if part for head in channels_of(own)]
+    each.sort(key=lambda one: task.heads[one[1]].holds_boxes)
+    return {head: f"_{part}{PROBABILITIES}" for part, head in each[1:]}
 
 
 def write_result(
@@ -190,7 +153,7 @@ def write_result(
     image: Image,
     folder: Path,
     name: str,
-    files_wanted: Wanted,
+    wanted: Wanted,
     model: Model,
     *,
     findings: Sequence[Finding] = (),
@@ -204,66 +167,58 @@ def write_result(
     is_part: whether the model has looked at a part of the image only
     """
     written, lacking, codes = list[Path](), list[Problem](), codes_of(model)
-    for part, mask, labels in prediction.label_maps if files_wanted.format != DICOM else ():
-        stem = folder / (f"{name}_{part}" if part else name)
+    for part, mask, labels in prediction.label_maps if wanted.format != DICOM else ():
+        own = folder / (f"{name}_{part}" if part else name)
         named = coded_labels(labels, codes)
-        if files_wanted.format in SURFACES:
-            target = stem.with_name(f"{stem.name}.{files_wanted.format}")
+        if wanted.format in SURFACES:
+            target = own.with_name(f"{own.name}.{wanted.format}")
             files = write_surfaces(np.asarray(mask), named, image.geometry, target)
             if not files:
                 lacking.append(Problem("note", f"no surface: {NOTHING_MARKED}", (target.name,)))
             written += files
         else:
-            written.append(_label_map(mask, named, image, stem, files_wanted, algorithm_of(model)))
-    if kinds := files_wanted.kinds_for(image):
-        findings_stated = _stated(prediction, image, model, is_part=is_part, findings=findings)
+            written.append(_label_map(mask, named, image, own, wanted, algorithm_of(model)))
+    if kinds := wanted.kinds_for(image):
+        stated = _stated(prediction, image, model, is_part=is_part, findings=findings)
         if probabilities is not None:
-            findings_stated = replace(findings_stated, maps={**findings_stated.maps, **probabilities.maps})
-        findings_stated = replace(
-            findings_stated, page=partial(page_of, findings_stated, files_wanted.text, prediction.maps.get(EXPLANATION))
-        )
-        objects, refused = write_answers(findings_stated, kinds, folder / name, files_wanted)
+            stated = replace(stated, maps={**stated.maps, **probabilities.maps})
+        stated = replace(stated, page=partial(page_of, stated, wanted.text, prediction.maps.get(EXPLANATION)))
+        objects, refused = write_answers(stated, kinds, folder / name, wanted)
         written += objects
         lacking += refused
-    written += write_maps(prediction.maps, image, folder, name, files_wanted.format)
+    written += write_maps(prediction.maps, image, folder, name, wanted.format)
     written += probabilities.write() if probabilities is not None else ()
-    if files_wanted.overlay and has_place(prediction):
+    if wanted.overlay and has_place(prediction):
         still = image.frame(0) if prediction.frames else image
         bare = Case(name, name, {"image": still})  # what is known of the case is no result
         written.append(folder / f"{name}{OVERLAY}.png")
-        to_draw = _marked(model.task, prediction.frames[0] if prediction.frames else prediction, bare)
-        written[-1].write_bytes(figures.one_below_another(to_draw))
+        drawn = _marked(model.task, prediction.frames[0] if prediction.frames else prediction, bare)
+        written[-1].write_bytes(figures.one_below_another(drawn))
     return written, lacking
 
 
 def write_maps(maps: Mapping[str, Map], image: Image, folder: Path, name: str, format: str = AUTO) -> Iterator[Path]:
     """The file of each map of a case, in a format that holds numbers."""
-    for kind, one_map in maps.items():
+    for kind, made in maps.items():
         path = folder / f"{name}_{kind}.{_suffix(image, format, OF_NUMBERS)}"
-        write_map(kind, one_map, image, path)
+        write_map(kind, made, image, path)
         yield path
-
-
-def algorithm_of(model: Model) -> str:
-    """Name of a model in DICOM results: its task and the beginning of its weights' SHA-256, in 64 letters."""
-    weights = str(model.record.get("weights_sha256") or "")[:DIGITS]
-    return " ".join(filter(None, (f"{PROGRAM} {model.task.name}"[: 63 - DIGITS], weights)))
 
 
 def _marked(task: Task, prediction: Prediction, case: Case) -> list[Figure]:
     """A picture of what the task marks in the image; of several tasks one of each that marks something."""
     placed = {name: part for name, part in leaves(task).items() if name and has_place(prediction.parts[name])}
-    figures = [part.figures(prediction.parts[name], case) for name, part in placed.items()]
-    return [drawn[0] for drawn in figures or [task.figures(prediction, case)]]
+    each = [part.figures(prediction.parts[name], case) for name, part in placed.items()]
+    return [drawn[0] for drawn in each or [task.figures(prediction, case)]]
 
 
 def _label_map(
-    mask: Array | Deferred, labels: Sequence[Label], image: Image, path: Path, files_wanted: Wanted, algorithm: str
+    mask: Array | Deferred, labels: Sequence[Label], image: Image, path: Path, wanted: Wanted, algorithm: str
 ) -> Path:
     """The file of a label map beside DICOM objects. path: without its suffix"""
     # A PNG holds 16 bits: numbers of more objects than that need another file.
-    wide = {"png": "tiff"} if files_wanted.format == AUTO and mask.dtype.itemsize > 2 else None
-    written = path.with_name(f"{path.name}.{_suffix(image, files_wanted.format, wide)}")
+    wide = {"png": "tiff"} if wanted.format == AUTO and mask.dtype.itemsize > 2 else None
+    written = path.with_name(f"{path.name}.{_suffix(image, wanted.format, wide)}")
     write_label_map(mask, labels, image, written, algorithm=algorithm)
     return written
 
@@ -301,9 +256,9 @@ def _stated(
 
 def _sought(task: Task, still: Prediction) -> tuple[list[str], float]:
     """(names of what was looked for in the image, the score from which on boxes are called)."""
-    parts = {name: still.parts[name] if name else still for name in leaves(task)}
-    names = [label.name for name, part in leaves(task).items() if has_place(parts[name]) for label in part.labels]
-    is_boxed = any(one.boxes is not None for one in parts.values())
+    own = {name: still.parts[name] if name else still for name in leaves(task)}
+    names = [label.name for name, part in leaves(task).items() if has_place(own[name]) for label in part.labels]
+    is_boxed = any(one.boxes is not None for one in own.values())
     return list(dict.fromkeys(names)), still.threshold if is_boxed else 0.0
 
 
@@ -316,257 +271,6 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
     flat = "tiff" if image.geometry.physical or image.frames is not None else "png"
     # NIfTI holds an orientation in mm only.
     volume = "nrrd" if image.geometry.has_sides and not image.geometry.physical else "nii.gz"
-    suffixes = {1: "csv", 2: flat}.get(image.geometry.ndim, volume)
-    suffix = suffixes if format == AUTO else format
+    own = {1: "csv", 2: flat}.get(image.geometry.ndim, volume)
+    suffix = own if format == AUTO else format
     return (instead or {}).get(suffix, suffix)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Parts of a result that are to be written.
-
-    format:        of the label map, or of its structures' surfaces; "auto" chooses by the source
-    answers:       kinds of DICOM objects beside it, or with "dcm" in its place; without any, what suits of a SEG and a
-                   report
-    probabilities: of every voxel beside it
-    overlay:       a picture of the image with the result drawn on it
-    maps:          the entropy of every voxel's probabilities, and what of it is epistemic
-    added:         what the model's answers add: results that miss no more than `task.risk` allows
-    text:          what readers have to be told, which is drawn where pixels are
-    Raises UsageError for a format or a kind that results are not written in.
-    """
-
-    format: str = AUTO
-    probabilities: bool = False
-    overlay: bool = False
-    maps: bool = False
-    added: bool = False
-    answers: tuple[str, ...] = ()
-    text: str = ""
-
-    def __post_init__(self) -> None:
-        if self.format not in (AUTO, *FORMATS):
-            remedy = f"Choose auto or one of {', '.join(FORMATS)}"
-            raise UsageError(f"cannot write {self.format!r}", "--format", remedy)
-        if unknown := [kind for kind in self.answers if kind not in ANSWERS]:
-            problem = f"there is no answer {unknown[0]!r}"
-            raise UsageError(problem, "--answers", f"Choose of {', '.join(ANSWERS)}")
-        if self.answers and self.format not in (AUTO, DICOM):
-            problem = f"answers are DICOM objects, and the format is {self.format}"
-            raise UsageError(problem, "--answers", f"Choose --format {AUTO} or {DICOM}")
-
-    def kinds_for(self, image: Image) -> tuple[str, ...]:
-        """The kinds of objects that are tried on an image."""
-        is_dicom = image.source is not None and image.source.format == "dicom"
-        tried = self.format == DICOM or (self.format == AUTO and (is_dicom or bool(self.answers)))
-        return (self.answers or USUAL) if tried else ()
-
-
-def write_answers(
-    result: Result, kinds: Sequence[str], path: Path, files_wanted: Wanted
-) -> tuple[list[Path], list[Problem]]:
-    """The objects of a result, and which of them could not be written and why.
-
-    path: of the case's files, without what ends their names
-    Raises FormatError or GeometryError where only DICOM objects were asked for, and there is none.
-    """
-    written, lacking, refusals = list[Path](), list[Problem](), dict[str, FormatError | GeometryError]()
-    for kind in sorted(kinds, key=lambda kind: kind == "sr"):  # a report refers to the SEG
-        if not ANSWERS[kind].suits(result):
-            if files_wanted.answers:
-                lacking.append(_lacking(kind, path, f"the result has not {ANSWERS[kind].states}", "Ask for others"))
-            continue
-        try:
-            paths = list[Path]()
-            for number, file in enumerate(_objects(result, kind, path)):
-                paths.append(file)
-                written.append(file)
-                if kind == "seg" and result.source.frames is None:
-                    segmentations = {**result.segmentations, file: result.label_maps[number][2]}
-                    result = replace(result, segmentations=segmentations)
-            if not paths:
-                lacking.append(_lacking(kind, path, NOTHING_MARKED, "Look at the report"))
-        except (FormatError, GeometryError) as error:
-            refusals[kind] = error
-            lacking.append(_lacking(kind, path, error.problem, error.remedy))
-    # The SEG is what DICOM alone means where nobody names kinds.
-    is_short = not written or (not files_wanted.answers and "seg" in refusals)
-    if files_wanted.format == DICOM and refusals and is_short:
-        raise next(iter(refusals.values()))
-    return written, lacking
-
-
-def _objects(result: Result, kind: str, path: Path) -> Iterator[Path]:
-    """The objects of one kind; of a series of several volumes those of each volume in which something is marked.
-
-    A report says by itself what it can state of a clip. Raises GeometryError for other kinds of several images.
-    """
-    image, answer = result.source, ANSWERS[kind]
-    if image.frames is None or kind == "sr":
-        yield from answer.write(result, path)
-        return
-    what = "volumes" if image.geometry.is_volume else "frames"
-    if kind not in EACH_VOLUME or not image.geometry.is_volume:
-        problem = f"the series holds {image.frames} {what}, and an object of this kind belongs to one"
-        raise GeometryError(problem, kind, "Give one of them as a series of its own")
-    marked = [n for n in range(image.frames) if any(mask[n].any() for _, mask, _ in result.label_maps)]
-    if len(marked) > MOST_FRAMES:
-        problem = f"{len(marked)} volumes are marked, and objects of at most {MOST_FRAMES} are written"
-        raise GeometryError(problem, kind, "Use the .nii.gz, or give fewer volumes")
-    volumes = list(dicom.volumes_of(image))
-    for number in marked:
-        label_maps = [(part, mask[number], labels) for part, mask, labels in result.label_maps]
-        still = replace(result, source=volumes[number], label_maps=label_maps)
-        yield from answer.write(still, path.with_name(f"{path.name}_{VOLUME}_{number + 1}"))
-
-
-def _lacking(kind: str, path: Path, problem: str, remedy: str) -> Problem:
-    return Problem("warning", f"no DICOM {ANSWERS[kind].name}: {problem}", (path.name,), remedy=remedy)
-
-
-def page_of(result: Result, words: str, heat: Map | None = None) -> figures.ResultPage:
-    """The result on one page. words: that each object of it bears; heat: what the answer rests on, drawn as colours"""
-    nothing = [f"Nothing was found of: {', '.join(result.classes)}."] if result.is_empty else []
-    sets = [
-        f"{one.concept}: the answer is one of {', '.join(one.possible)}." for one in result.findings if one.possible
-    ]
-    limits = [f"{limit[:1].upper()}{limit[1:]}." for limit in result.limits]
-    return figures.ResultPage(
-        result.source,
-        [(mask, labels) for _, mask, labels in result.label_maps],
-        result.findings,
-        [f"Result of {result.algorithm}", *_of_study(result)],
-        [*nothing, *sets, *limits],
-        words,
-        heat,
-    )
-
-
-def _of_study(result: Result) -> list[str]:
-    """The modality and the date of the study, as the first image states them."""
-    if result.source.source is None:
-        return []
-    head = read_header(Path(result.source.source.paths[0])).dataset
-    date = text(head, "StudyDate")
-    is_plain = len(date) == len("20240131") and date.isdigit()
-    day = f"{date[:4]}-{date[4:6]}-{date[6:]}" if is_plain else date
-    return [", ".join(filter(None, [text(head, "Modality"), f"study of {day}" if day else "study without a date"]))]
-
-
-def has_place(prediction: Prediction) -> bool:
-    """Whether the result lies somewhere in the image, and does not only speak of it."""
-    every = (prediction, *prediction.frames)
-    return any(one.data is not None or one.boxes is not None for one in every)
-
-
-def says_something(prediction: Prediction, findings: Sequence[Finding]) -> bool:
-    """Whether the result, or one of its frames, is an answer about the whole image, whatever it is, or marks something.
-
-    A measured value of 0 and an absent finding are answers; a mask without a voxel and a search without a box are not.
-    findings: of the result, or of all its frames
-    """
-    stills = prediction.frames or (prediction,)
-    if any(not has_place(part) for still in stills for part in still.parts.values() or (still,)):
-        return True
-    return any(one.probability is not None or bool(one.value) for one in findings)
-
-
-def marks_nothing(still: Prediction) -> bool:
-    """Whether the parts of a result that look for something in the image have found none of it."""
-    placed = [part for part in still.parts.values() or (still,) if has_place(part)]
-    return bool(placed) and not any(_marks(part) for part in placed)
-
-
-def _marks(part: Prediction) -> bool:
-    """Whether there is a box that is called, or a voxel that is marked."""
-    if part.called is not None and len(part.called):
-        return True
-    return part.data is not None and any(bool(np.any(block)) for _, block in blocks(part.data))
-
-
-def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
-    """Promises of sets and intervals among the findings, a sentence for each coverage."""
-    if any(one.possible is not None or one.low is not None or one.high is not None for one in findings):
-        settings = [settings_of(part) for part in leaves(task).values()]
-        for coverage in sorted({float(one["coverage"]) for one in settings if one.get("coverage")}):
-            yield f"coverage of sets and intervals: {100 * coverage:.4g} % of new patients"
-
-
-# How the folder of the moved image as a DICOM series, and the file of the registration, go on after a name.
-SERIES, REGISTRATION = "moved_dicom", "transform.dcm"
-
-
-def write_moved(
-    transform: SpatialTransform, image: Image, pair: Correspondence, folder: Path, name: str, algorithm: str
-) -> Iterator[Path]:
-    """Write each file of a pair.
-
-    image: of two channels, the moving one as it was brought onto the fixed grid
-    pair:  what is known of both images: labels of the moving one are carried along
-    """
-    grid, unmoved = image.geometry, _unmoved(image)
-    is_nifti = image.source is not None and image.source.format == "nifti"
-    moved = replace(carried(unmoved, transform, grid), source=image.source if is_nifti else None, facts={})
-    kinds = ("moved.nii.gz", "transform.h5", "field.nii.gz", "labels.nii.gz")
-    moved_file, transform_file, field_file, labels_file = (folder / f"{name}_{kind}" for kind in kinds)
-    write(moved, moved_file)
-    write_transform(transform, transform_file)
-    yield from (moved_file, transform_file)
-    if grid.has_sides and not grid.is_sheared:
-        write_transform(SpatialTransform((whole_field(transform, grid),)), field_file)
-        yield field_file
-    if pair.moving_labels is not None:
-        moving_labels = pair.moving_labels
-        values = carried_labels(moving_labels.data[0], moving_labels.geometry, transform, grid)
-        write_label_map(values, moving_labels.labels, moved, labels_file, algorithm=algorithm)
-        yield labels_file
-
-
-def write_moved_objects(
-    transform: SpatialTransform, image: Image, folder: Path, name: str
-) -> tuple[list[Path], list[Problem]]:
-    """The DICOM objects of a pair of two DICOM images, and why there are none of a pair that cannot bear them.
-
-    image: as `write_moved` takes it
-    """
-    fixed, unmoved = replace(image, pixels=image.data[:1], channels=("fixed",)), _unmoved(image)
-    if not all(one.source is not None and one.source.is_dicom for one in (fixed, unmoved)):
-        return [], []
-    moved = replace(carried(unmoved, transform, image.geometry), facts=unmoved.facts)
-    try:
-        return list(write_dicom_pair(transform, moved, fixed, unmoved, folder, name)), []
-    except (FormatError, GeometryError) as error:
-        what = f"no DICOM registration: {error.problem}"
-        return [], [Problem("warning", what, (name,), remedy=error.remedy)]
-
-
-def write_dicom_pair(
-    transform: SpatialTransform, moved: Image, fixed: Image, moving: Image, folder: Path, name: str = ""
-) -> Iterator[Path]:
-    """A DICOM registration of two DICOM volumes, and the moved one as a series; nothing of other images.
-
-    name: of the pair, which begins the names of both
-    """
-    if not all(_has_dicom_place(one) for one in (fixed, moving)):
-        return
-    prefix = f"{name}_" if name else ""
-    registration, series = folder / f"{prefix}{REGISTRATION}", folder / f"{prefix}{SERIES}"
-    write_transform(with_one_field(transform), registration, fixed=fixed, moving=moving)
-    yield registration
-    if dicom.can_derive(moving):
-        code = dicom.RESAMPLED if transform.is_linear else dicom.DEFORMED
-        placed = replace(moved, geometry=fixed.geometry)
-        dicom.write_derived_series(placed, moving, code, "Laid on the fixed image", series)
-        yield series
-
-
-def _unmoved(image: Image) -> Image:
-    """The moving image of a pair as it was read."""
-    unmoved: Image = image.facts_of(1).get(UNMOVED, replace(image, pixels=image.data[1:2], channels=("moving",)))
-    return unmoved
-
-
-def _has_dicom_place(image: Image) -> bool:
-    """Whether it is a DICOM volume in a frame of reference, which a registration names."""
-    is_dicom = image.source is not None and image.source.is_dicom
-    return is_dicom and image.geometry.has_sides and image.geometry.frame_of_reference is not None

@@ -19,14 +19,16 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from isocenter.at_work import at_work, brought_to_its_end
 from isocenter.errors import IntegrityError, IsocenterError, OutOfMemorySuppressed, ResourceError, UsageError, counted
-from isocenter.prediction.case import Asked, Done, computed, image_of
-from isocenter.prediction.result_files import AUTO
+from isocenter.prediction.answers import AUTO
+from isocenter.prediction.case import Asked, Done, computed
+from isocenter.prediction.read_ahead import image_of
 from isocenter.runtime import (
     AS_PLANNED,
     Cluster,
     Model,
     Request,
     Spread,
+    announce,
     is_foreign,
     load,
     outcome_of,
@@ -34,7 +36,7 @@ from isocenter.runtime import (
     with_smaller_batches,
     with_uncertainty,
 )
-from isocenter.values import Case, Decision, Image
+from isocenter.values import Case, Image
 
 SHARE = "Give one that every worker sees under the same path"
 
@@ -76,12 +78,6 @@ def loaded_model(
     if activation is not None:
         raise UsageError("an activation is chosen when a model is loaded", "--activation", "Give the ONNX file")
     return model
-
-
-def announce(computing: Decision | None) -> None:
-    """A device, or a backend on a device, and the reason."""
-    if computing is not None:
-        log.info("computing on %s: %s", computing.value, computing.because)
 
 
 class Predictor(Protocol):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from isocenter.runtime import Model
-from isocenter.values import Case, Confidence, Image, Prediction
+from isocenter.values import Case, Confidence, Image, Prediction, Problem
 
 # Columns of a case's uncertainty, as `Confidence` has them.
 UNCERTAINTIES = ("total", "aleatoric", "epistemic")
@@ -62,14 +62,23 @@ def confidence_columns(prediction: Prediction, between: str = "_") -> dict[str, 
     A model without a gate abstains from an image of one value.
     between: the name of a part and that of its column, of a task that is made of tasks
     """
-    confidence = prediction.confidence
-    gate: dict[str, Any] = {} if confidence.gate_p is None else {"gate_p": confidence.gate_p}
+    own = prediction.confidence
+    gate: dict[str, Any] = {} if own.gate_p is None else {"gate_p": own.gate_p}
     if gate or prediction.abstained is not None:
         gate |= {"abstained": prediction.abstained or ""}
-    confidences = {"": confidence, **{f"{name}{between}": part.confidence for name, part in prediction.parts.items()}}
+    stated = {"": own, **{f"{name}{between}": part.confidence for name, part in prediction.parts.items()}}
     return gate | {
         f"{part}{name}": value
-        for part, each in confidences.items()
+        for part, each in stated.items()
         for name in UNCERTAINTIES
         if (value := getattr(each, name)) is not None
     }
+
+
+def noted(prediction: Prediction, case: Case) -> list[Problem]:
+    """Warnings that a reader of a result has to know."""
+    noted = [Problem("warning", f"{case.id}: {note}", (case.id,)) for note in prediction.notes]
+    if prediction.abstained is None:
+        return noted
+    remedy = "Look at the image; --abstain mark gives its results all the same"
+    return [Problem("warning", f"{case.id}: refused: {prediction.abstained}", (case.id,), remedy=remedy), *noted]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from isocenter.prediction import announce
-from isocenter.runtime import choose_device, use_threads
+from isocenter.runtime import announce, choose_device, use_threads
 from isocenter.values import Decision
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         with_covariates,
     )
     from isocenter.runtime.device import (
+        announce,
         available_memory,
         bf16_pays,
         choose_device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import re
@@ -18,6 +19,7 @@ from isocenter.errors import ResourceError, UsageError
 from isocenter.lazy import torch
 from isocenter.values import Decision
 
+log = logging.getLogger("isocenter")
 # Kinds of devices, and the choice among those that are here.
 AUTO, CPU, CUDA, MPS = "auto", "cpu", "cuda", "mps"
 GPU = re.compile(r"(cuda|mps)(?::(\d+))?", re.ASCII)
@@ -38,6 +40,12 @@ RECORDED = (
     "highdicom",
     "safetensors",
 )
+
+
+def announce(computing: Decision | None) -> None:
+    """A device, or a backend on a device, and the reason."""
+    if computing is not None:
+        log.info("computing on %s: %s", computing.value, computing.because)
 
 
 def choose_device(name: str = "auto") -> Decision:

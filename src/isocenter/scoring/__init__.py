@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from isocenter.scoring.auditing.audit import Audit
     from isocenter.scoring.auditing.audits import audited
     from isocenter.scoring.auditing.between_groups import image_shift
+    from isocenter.scoring.auditing.explained import explanations
     from isocenter.scoring.auditing.groups import OF_GROUPS, with_table
     from isocenter.scoring.auditing.options import AuditOptions
     from isocenter.scoring.auditing.representation import represented
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from isocenter.scoring.explaining.kept_tests import kept_content
     from isocenter.scoring.explaining.report import explanation_page, findings_sentence, verdict_sentence
     from isocenter.scoring.image_subsets import Subsets, with_subsets
+    from isocenter.scoring.scored_elsewhere import measured_there
     from isocenter.scoring.scores import (
         CASES,
         EVALUATION,
@@ -95,7 +97,6 @@ if TYPE_CHECKING:
         WRONG,
         Predictor,
         Scored,
-        measured_there,
         rows_of,
         score,
         split_table,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, ResourceError, WorkerLostError
+from isocenter.errors import DatasetError, IsocenterError
 from isocenter.evaluation import (
     COVARIATE,
     FOLD,
@@ -31,7 +31,7 @@ from isocenter.evaluation import (
 )
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
-from isocenter.prediction import There, confidence_columns, in_memory, noted
+from isocenter.prediction import confidence_columns, in_memory, noted
 from isocenter.quality import image_facts, kinds_of, names_a_person
 from isocenter.report import Figure, overlay, tracked, viewer
 from isocenter.runtime import Guard, Model, write_json
@@ -213,34 +213,6 @@ def measured_here(model: Predictor, folds: Mapping[str, Fold], cases: Sequence[C
             yield number, measured(model, folds.get(case.id), case)
         except IsocenterError as error:
             yield number, error
-
-
-def measured_there(
-    places: Mapping[int | None, There], folds: Mapping[str, Fold]
-) -> Callable[[Sequence[Case]], Outcomes]:
-    """Measure by other processes, fold after fold.
-
-    places: {fold: the processes that have its model}, None for that of all
-    Raises ResourceError where a worker has not what it needs, which the next case would lack too.
-    """
-    return partial(_measured_there, places, folds)
-
-
-def _measured_there(places: Mapping[int | None, There], folds: Mapping[str, Fold], cases: Sequence[Case]) -> Outcomes:
-    for number, where in places.items():
-        of_fold = {case: fold for case, fold in folds.items() if fold.number == number}
-        numbers = [n for n, case in enumerate(cases) if number is None or case.id in of_fold]
-        by_worker = partial(_measured_by, where, next(iter(of_fold.values()), None))
-        for index, outcome in where.spread(by_worker, [cases[n] for n in numbers]):
-            if isinstance(outcome, ResourceError) and not isinstance(outcome, MemoryShortageError | WorkerLostError):
-                raise outcome
-            yield numbers[index], outcome
-
-
-def _measured_by(where: There, fold: Fold | None, case: Case) -> Measured:
-    """Measure a case in the other process; its prediction is large, and made once more where it is shown."""
-    model = where.model if fold is None else fold.scoring(where.model)
-    return measured(model, fold, case)._replace(prediction=None)
 
 
 @dataclass

@@ -92,6 +92,7 @@ if TYPE_CHECKING:
         Setting,
         compared_by,
         plain_settings,
+        plain_value,
         redeclared,
         setting,
         settings_group,

@@ -65,13 +65,7 @@ class Adopted(Packaged):
 def adopt(options: AdoptOptions) -> Adopted:
     """The model of another program as a package: a folder, or a zip where `out` ends so.
 
-    source:         an nnU-Net v2 result folder
-    fold:           one of its networks, in place of the mean of all
     trust:          "module.name" of what its checkpoints may call beside tensors and numbers; it is imported and run
-    postprocessing: nnU-Net's postprocessing.pkl, whose one kind of step is taken over; nothing in it is run
-    images:         a cohort for the certificate; images of noise if not given
-    backends:       which of them are tried for the certificate: those that `predict` may take here by itself if not
-                    said, all that are here for None, none for ()
     Raises UsageError for what is no such model, IntegrityError for a checkpoint that would call what is not trusted.
     """
     source = options.source

@@ -47,8 +47,6 @@ class AuditCheck:
 def verify_audit(options: VerifyAuditOptions) -> AuditCheck:
     """Check that no event of the audit was changed, removed, added or moved since it was sealed.
 
-    place: a node's folder, or a file that `export_audit` has written as jsonl
-    head:  a hash that the node stated once, in its log or to syslog: shows whether the end was cut off
     Raises IntegrityError with the first sequence that is wrong, UsageError for what is neither.
     """
     need_extra("audit")
@@ -72,8 +70,6 @@ def verify_audit(options: VerifyAuditOptions) -> AuditCheck:
 def export_audit(options: ExportAuditOptions) -> int:
     """Write the sealed events of a node into a file, one a line; how many there are.
 
-    node:   its folder
-    format: jsonl, which `verify_audit` checks, or atna: XML by DICOM PS3.15 A.5
     Raises UsageError for another format, a folder without a node, or a file that is there already.
     """
     need_extra("audit")

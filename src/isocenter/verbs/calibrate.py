@@ -120,8 +120,6 @@ def calibrate(options: CalibrateOptions) -> Calibrated:
               and intervals, which are approximate without one
     out:      a package: a folder, or a zip where it ends so. A MONAI bundle or an ONNX file, which cannot become one,
               stays as it is in a folder with `calibrated.json`, which every verb takes as the model
-    backends: as `package` has them
-    positive: the class that thresholds are of, for a model of another program
     Rules that a person chose before the training (`task.operating_point`, `task.calibration_method`) hold on.
     Raises UsageError where cases have had a part in the model or can decide nothing of it, DatasetError where they are
     not of its kind.

@@ -154,13 +154,7 @@ class Proposal:
 def check_change(options: CheckChangeOptions) -> ChangeCheck:
     """Check a changed model against an agreed plan of changes, on a locked set.
 
-    old, new:  packages: the one that is in use, and the one that shall take its place
-    plan:      change-plan.toml
-    data:      the locked set; a ledger beside it counts the looks
-    approved:  the approved package, where `old` is already a changed one
-    run:       the run from which `new` was packed: its patients of training must not be in the locked set
     out:       a folder for change.json, report.html and the scores of each model
-    options:   the fields of `ReadingOptions`, for the locked set
     A change outside the plan is told from the records alone, and costs no look.
     Raises PlanError for a plan that cannot be executed, IntegrityError for a package, a plan or a set that is not what
     it was, DatasetError where patients of training are in the locked set, UsageError where all looks are spent.
@@ -225,8 +219,6 @@ def check_change(options: CheckChangeOptions) -> ChangeCheck:
 def propose_change(options: ProposeChangeOptions) -> Proposal:
     """Propose to train anew where a trigger of the plan has fired in a monitoring; nothing is trained.
 
-    package:   the model that is in use
-    monitored: a folder that `monitor` wrote
     out:       a folder for proposal.json, which is written only where a trigger has fired
     Raises PlanError for a plan without [retrain], IntegrityError for a folder that holds no monitoring.
     """

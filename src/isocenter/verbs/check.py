@@ -113,11 +113,6 @@ def check(options: CheckOptions) -> Check:
 
     out:   a folder for check.json, check.html and dataset.csv, which holds the cases row by row (also where they are
         refused); nothing is written without it
-    reading: the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
-    scheduler: address of a dask scheduler whose workers read the cases; they see the data under the same paths
-    task:  whose references are looked at, where files can be read as one kind or another
-    groups: people to count, as "sex,age:40:60,site,sex*age", into representation.csv
-    population: a table of the shares of these groups among all people, or of people
     shift: groups whose images are compared, into shift.csv; match: covariates by which their patients are paired
     Raises UsageError for a path or a covariate that is not there, DatasetError for a folder that cannot be understood.
     """

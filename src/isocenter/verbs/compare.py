@@ -42,7 +42,6 @@ def compare(options: CompareOptions) -> Comparison:
     The interval of a difference is that of its test, of the same patients for all models, and not of two figures that
     have nothing to do with each other. Where many are compared, one in twenty differs by chance alone.
     out: a folder for comparison.json and report.html
-    test, margin, correction, readers, groups: the fields of `ComparisonOptions`, which say how differences are tested
     Raises UsageError for fewer than two, DatasetError where cases, patients or references are not the same.
     """
     wanted = ComparisonOptions(

@@ -75,12 +75,9 @@ def convert(options: ConvertOptions) -> Converted:
     """Read any image, series or volume file and write it to `out`, whose suffix names the format.
 
     Several volumes on different grids become `<name>_1`, `<name>_2`, ..., or the one that `volume` names.
-    drop_geometry: give up size and position, so that a slice can become a picture
-    adc:           the apparent diffusion coefficient instead, fitted to frames at several b-values
     regions:       a label map on the image's grid: the mean of each region over the frames instead, a series
     through, onto: carry the image through a transform onto the grid of the fixed image; inverse: the transform was
                    made the other way round, with this image as the fixed one. Label maps stay label maps
-    options:       the fields of `isocenter.files.ReadOptions`: part, prefer, orientation, fill_missing, real_world
     Of several volumes those that fail are named in the result; one alone raises what reading raises, and FormatError
     for what the format cannot hold.
     """

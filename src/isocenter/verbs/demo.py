@@ -73,7 +73,6 @@ def demo(options: DemoOptions) -> Run:
 
     Without `data`: the hippocampus set in ../shared/data, else the public one by download, else simulated patients.
     out: the run's folder; the prediction lies in its `prediction/`
-    say: is told, line by line, first which data are used and why, last the path of the report
     Raises what `train` raises.
     """
     say = options.say or log.info

@@ -69,8 +69,6 @@ class NodeChanges(InNotebook):
 def shadow_change(options: ShadowChangeOptions) -> NodeChanges:
     """Have a package answer beside the one in use; its answers are compared with those that are sent, and not kept.
 
-    node:  its folder
-    model: the name in the node's settings, where there are several
     It answers jobs that are done while nothing else waits, so that no answer comes later.
     Raises UsageError for what is no package, IntegrityError for one that is not what its manifest says.
     """
@@ -81,7 +79,6 @@ def shadow_change(options: ShadowChangeOptions) -> NodeChanges:
 def promote_change(options: PromoteChangeOptions) -> NodeChanges:
     """Ask that a package takes the place of the one in use: two persons, one a radiologist, approve it at the node.
 
-    check: `change.json`, or its folder, of `check_change`: allowed, for the package in use and this one
     Once both have approved, it answers from the next study on, without a restart. Studies that began keep theirs.
     Raises UsageError for a check of other packages or another verdict, and as `shadow_change`.
     """
@@ -119,8 +116,6 @@ def split_change(options: SplitChangeOptions) -> NodeChanges:
 def roll_back_change(options: RollBackChangeOptions) -> NodeChanges:
     """Take back the last change of what answers: a split ends, or the package before answers again.
 
-    because:  the reason, for the audit
-    change:   its number, to end another one: a shadow, a split, or one that waits for approval
     account, password: of a radiologist or an administrator; not needed at a node without accounts
     Jobs that wait for the package that goes are done by the one that answers again.
     Raises UsageError for an account that may not, IntegrityError where the package before is not what was written.

@@ -115,8 +115,6 @@ class Verified:
 def document(options: DocumentOptions) -> Documented:
     """Fill documents from the records of a run, a package, a node or a study; nothing is invented.
 
-    names:   documents, as "claim,model-card" or a list; "all" takes each that suits the subject
-    facts:   facts.toml with what a person states
     formats: "html", "docx", "pdf" (where a Chromium is found) and "json", as "html,docx" or a list
     out:     a folder for <name>.html and the other formats, documents.json and facts.toml with the open questions
     Raises UsageError for an unknown document or fact, and for a statement that a record contradicts; IntegrityError for
@@ -212,11 +210,7 @@ def _named(given: str | Sequence[str], known: Sequence[str], where: str) -> list
 
 @takes(VerifyDocumentsOptions)
 def verify_documents(options: VerifyDocumentsOptions) -> Verified:
-    """Read every record that a folder of documents names anew, and list the rows that no longer hold.
-
-    folder:  that `document` wrote
-    against: the run, package, node or study
-    """
+    """Read every record that a folder of documents names anew, and list the rows that no longer hold."""
     subject, record = (
         Subject.opened(Path(options.against), agreeing=False, node_of=_node_of),
         Path(options.folder) / RECORD,
@@ -232,8 +226,6 @@ def verify_documents(options: VerifyDocumentsOptions) -> Verified:
 def trace_requirements(options: TraceRequirementsOptions) -> Trace:
     """Trace requirements, promises of a page and controls of hazards to code, to tests and to their results.
 
-    requirements: a TOML file of a project with pyproject.toml
-    junit:        results of its tests, as `pytest --junitxml` writes them; without it no test has a result
     out:          a folder for trace.json, which `software-file` and `risk-file` read
     Raises UsageError for a file that is not there, says something unknown, or states one id twice.
     """

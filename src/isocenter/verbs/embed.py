@@ -74,10 +74,6 @@ def embed(options: EmbedOptions) -> Embedded:
 
     Of a model of several networks they are those of the first: features of different networks cannot be compared.
     out:     a folder for `embeddings.parquet` and `embeddings.json`
-    fold:    of a run of folds the one model to use
-    backend: what computes a package; "auto" takes the fastest that its certificate vouches for
-    covariates: of the patients, as in `predict`
-    reading: the fields of `ReadingOptions`: layout, patient, column and so on
     A case that fails is reported and the rest goes on; DatasetError where every one fails. After Ctrl-C `out` holds the
     cases that were done. Raises UsageError for a model whose network gives no such features.
     """

@@ -131,7 +131,6 @@ class Ensemble(InNotebook):
 def ensemble(options: EnsembleOptions) -> Ensemble:
     """Finished runs on the same data as one model, the mean of what their networks say of each window.
 
-    data:    where the runs' data lie now, if no longer where the first run found them
     weights: "fitted" to the validation cases where that is surely better than "equal", which never looks at them
     seed:    by which validation patients are dealt into parts, and patients are drawn again for intervals
     The ensemble is tested on the cases that no member was trained or selected on. Thresholds and the like are found

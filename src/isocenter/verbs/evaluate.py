@@ -61,6 +61,7 @@ from isocenter.scoring import (
     assumed_positive,
     audited,
     choice,
+    explanations,
     gate_of,
     headline_rows,
     measured_there,
@@ -155,15 +156,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
 
     split: where `data` are the model's own (by content), the run's test cases unless told otherwise; of other data
            the set's own test part, or else all cases, without those that trained the model (by content)
-    options: the fields of `AuditOptions`, and of `ReadingOptions`; of the model's own data those that it was trained
-           with
     out:   a folder for cases.csv, summary.json, report.html and the viewers' pages
-    backend: what computes a package, as `predict` has it: "auto" takes the fastest that its certificate vouches for
     scheduler: address of a dask scheduler whose workers predict and score the cases, as `predict` has it; what is
              shown, and subsets of images, are predicted here
-    uncertainty: method by which the model states its uncertainty, as `predict` has it
-    activation: of the outputs of an ONNX file, as `predict` has it
-    positive: the class that sensitivity, predictive values and thresholds are of, for a model of another program
     A case that fails is reported and the rest goes on. After Ctrl-C `out` holds the figures of the cases that were
     scored by then, without pictures and audits.
     Raises DatasetError where the data are not of the model's kind.
@@ -277,7 +272,7 @@ def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scor
                 patients_known=audit.patients_known,
             )
             audit = replace(audit, scored=subsets)
-        return audited(audit)
+        return audited(audit, explanations)
     except KeyboardInterrupt as stop:
         if not keeps:
             raise

@@ -123,15 +123,11 @@ def explain(options: ExplainOptions) -> Explained:
              "part:target" of several tasks; "auto" is what the model answers
     out:     a folder for the maps <case>_<method>.nii.gz (.tiff of pictures) on the source's grid, their pictures,
              explanations.csv, explanations.json and report.html
-    references: masks or boxes of the cases, by their names, with which maps are compared
     tests:   so many of the cases test methods that were never tested on this model, from 5 on; what they find is kept
              beside the model. 0 tests none; of the usual 20 none begins after ten minutes once 5 are done
-    seconds: for each map of a method that draws at random: as many masks as there is time for
-    fold, device, threads, backend, covariates: as in `predict`
     concepts: "measured", or a folder with one folder of images a concept: what the answers go with, in concepts.csv
     counterfactual: class or finding that a smallest change of each case is to be called, "auto" for the likeliest other
              class: <case>_counterfactual, <case>_difference, and counterfactuals.csv
-    reading: the fields of `ReadingOptions`: layout, patient, column and so on
     A case that fails is reported and the rest goes on, in further looks too; DatasetError where every one fails. After
     Ctrl-C the cases that were done by then are kept in `out`, without further looks.
     Raises UsageError for an unknown method or target, and where a method that was named cannot explain the model.

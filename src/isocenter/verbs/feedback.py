@@ -48,8 +48,6 @@ class Feedback(InNotebook):
 def feedback(options: FeedbackOptions) -> Feedback:
     """Write the results that people accepted or corrected on a node's page as a data set.
 
-    node:  its folder
-    since: first day that counts, as 2026-03-01
     rule:  whose results, or the product's that sent them; needed where people judged several
     Of each result the last verdict counts. Images and masks hold no patient's header; patients are pseudonyms.
     Raises UsageError for a folder that is no node's, and DatasetError where nothing can be used.

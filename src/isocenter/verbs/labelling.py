@@ -68,7 +68,6 @@ class NextLabels(InNotebook):
 def import_labels(options: ImportLabelsOptions) -> service.ImportedLabels:
     """Keep labels that came later, from pathology, registries or reports, as reported outcomes of a node's results.
 
-    node:  its folder
     table: CSV or Parquet: study, label or value, at, source
     rule:  to whose results alone they belong
     A label counts for the day of its study. Raises UsageError for a folder that is no node's, DatasetError for a table
@@ -88,10 +87,6 @@ def import_labels(options: ImportLabelsOptions) -> service.ImportedLabels:
 def next_labels(options: NextLabelsOptions) -> NextLabels:
     """Choose the cases of a node to label next, and list labels that may be wrong.
 
-    node:   its folder; count: of cases
-    method: random, uncertainty (of the answer) or typical (of a cluster of cases without a label)
-    locked: a locked test set, or its ledger: none of its patients is chosen
-    rule:   whose results, where several rules have some
     out:    folder for next.csv, relabel.csv and label_groups.csv
     Raises UsageError for a folder that is no node's, for an unknown method and for one that this model cannot serve,
     DatasetError for a locked set that does not state its patients.

@@ -141,11 +141,8 @@ def monitor(options: MonitorOptions) -> Monitored:
                 baselines that were frozen, and whose alerts are listed as they stand
     reference:  cases with the same columns: the baseline of a table, by default its first 300 cases; and what the site
                 is compared with, a table's first 300 cases, a node's baseline
-    since, until: ISO dates; the cases from the one on and before the other
-    by:         attributes to whose levels a change is traced, such as "station,software,sex,age:40:60"
     run_length: cases between false alarms, for all watches together: without a change an alarm within m cases has at
                 most the chance m / run_length; by default 10,000, of a node what its settings come to
-    bounds:     (metric, label, least value) of audited figures
     out:        a folder for drift.csv, performance.csv, site.csv, alerts.csv, monitor.json and report.html
     Raises DatasetError for a table that cannot be watched, UsageError for an `out` that is taken.
     """

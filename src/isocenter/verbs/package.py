@@ -115,13 +115,11 @@ def _in_words(coded: CodedName) -> str:
 def package(options: PackageOptions) -> Packaged:
     """The run's model as a MONAI bundle: a folder, or a zip where `out` ends so. A run of folds becomes their mean.
 
-    format: "monai", or "triton": a model repository of the Triton Inference Server with the network alone
     backends: which of them predict the run's validation cases beside torch, for the certificate by which
               `predict` chooses; all that are here if not said, none and no certificate for ()
     codes:    a table name,scheme,value,meaning[,unit]: several rows of one name are equivalents, of which the first
               goes into DICOM. Other names keep the codes of the data, or get that of DICOM's dictionary
     Who made it and whose it is, is what ISOCENTER_AUTHORS and ISOCENTER_COPYRIGHT say.
-    measure:  ratios of measurements that the model states, "cdr = cup.short_axis_mm / disc.short_axis_mm"
     Raises UsageError for what is no finished run, or a backend that nobody knows, and FormatError for a table of codes
     that cannot be understood.
     """

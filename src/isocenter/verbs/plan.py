@@ -22,14 +22,8 @@ CONTEXT = "network.context"
 def plan(options: PlanOptions) -> Planned:
     """Every choice that training on `data` would make, each with its reason.
 
-    minutes:     from a command's start to the finished model; 60 where None
     out:         a .yaml file to edit and train from; nothing is written without it
-    device_memory: GiB of a GPU, `device`, that need not be here: a plan on paper
     assignments: {"section.name": value} set by hand
-    everything:  train on all cases but a set's own test part
-    folds:       cross-validation in so many parts; 0 for one test part
-    positive:    the class that sensitivity, predictive values and thresholds are of
-    reading:     the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     Raises what `check` raises, UsageError for an `out` of another suffix, DatasetError where the data should not be
     trained on, and PlanError for an impossible value.
     """

@@ -124,32 +124,17 @@ def predict(options: PredictOptions) -> Predicted:
              any a SEG of masks, and a report of what else was found
     out:    a folder for the results, predictions.csv, measurements.csv, findings.json and summary.json; it is there
             when all is done. Stopped by Ctrl-C, a full disk or a defect, it holds the cases that were
-    fold:   the one model of a run of folds to predict with, in place of the mean of all
-    mirror: whether images are also seen mirrored and the results averaged; as the model was planned if not said
-    backend: what computes a package; "auto" takes the fastest that its certificate vouches for
-    save_probabilities, overlay: write them beside each dense result
     maps:   make the entropy of every voxel's probabilities (nats): `Prediction.maps["total"]`, or a file; and
             "epistemic", the part about which the model's members or other views of the image disagree
     covering: make a mask of each structure that misses no more of it than the model's `task.risk` allows:
             `Prediction.maps["covering"]`, or a file; of single objects a map of all that it takes for that, of a
             detection all boxes
-    scheduler: address of a dask scheduler whose workers predict the cases; they see model, inputs and out as files
     region: of each image, of which alone something is said: voxels as "0:120,40:200,10:50", or the file of a mask on
             the image's grid, of which the box is meant that holds all its labels, with FILE=VALUE that of one
-    overlap: share of a window that the next one covers too, from 0 to below 1; as the model was planned if not said
     seconds: in which the windows of each image should be done: the overlap becomes smaller where it has to
     covariates: of the patients, for a model that was trained with them: a table or several with a row for each case
             or patient, or of what was read time and again rows with their times; or those of the one patient by name,
             what was read as pairs of a time and a number. A cohort whose own tables have them needs no other
-    abstain: of images that are unlike those that trained the model: "on" gives no result but the reason, "mark" both,
-             "off" does not look
-    uncertainty: method by which the model states its uncertainty: "auto", "none", "members" of folds or an ensemble,
-                 "laplace" of the last layer, "tta" (mirrored views). No result changes by it. As planned if not said
-    activation: of the outputs of an ONNX file: "none" (logits), "softmax" or "sigmoid"; None: its description, its
-                graph or a trial decides
-    measure: ratios of measurements as findings, "cdr = cup.short_axis_mm / disc.short_axis_mm", beside the model's own
-    calibration: "off" states probabilities as the network does; what is called, and sets, are those of calibrated ones
-    reading: the fields of `ReadingOptions`: layout, patient, column and so on
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
     ResourceError where the disk is full; what was done by then is kept.

@@ -21,11 +21,6 @@ def pretrain(options: PretrainOptions) -> Run:
 
     The folder is that of a run of the kind of problem "representation": `train(start=...)` begins from its weights, and
     `embed` writes what its network sees. References of the data are never read.
-    further:   more data sets; the images of all of them are learnt from together
-    objective: what teaches the network: "masked", by default where it gives an output for every voxel, "contrast",
-               by default elsewhere, "rotation", or one of another package
-    leave_out: a run whose validation, calibration and test patients are left out, so that it can start from this one
-    reading:   the fields of `ReadingOptions`: layout, patient, column, modality and so on
     All else is as in `train`. Raises what `train` raises; PlanError for an objective that cannot teach these images;
     IsocenterError where the features collapse.
     """

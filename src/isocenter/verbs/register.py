@@ -117,20 +117,11 @@ def register(options: RegisterOptions) -> Registered:
 
     out:             a folder for the moved image, the transform, its inverse, the whole field, the Jacobian, what was
                      carried along, registration.json and report.html; nothing is written without it
-    transform:       rigid, affine or deformable
-    similarity:      lncc, mse, mind, or auto: by the modalities
-    initial:         world, centres, moments, or auto: the best of these
-    fixed_mask:      the part of the fixed image that is compared
     labels:          a label map of the moving image, carried along; fixed_labels: one of the fixed image, only scored
     points:          CSV of name, x, y, z (RAS+ mm; of pictures without a size pixels, x the column) in the fixed image
     lesions:         masks of the lesions of the fixed image, the baseline, and of the moving one, the follow-up; organs
                      are those of fixed_labels
-    days:            from the baseline to the follow-up, in place of those between the dates of DICOM headers
-    earlier:         response.json of follow-ups of this baseline before this one, for the nadir
-    model:           a run, a package or a model that was trained on pairs, in place of optimisation alone
     seconds:         at most so long for the deformable part; the result then depends on the machine
-    across_patients: allow DICOM images of two patients
-    options:         the fields of `isocenter.files.ReadOptions`, of both images
     Raises GeometryError for images or label maps that do not fit one another, UsageError for what holds nothing.
     """
     reading = narrowed(options, ReadOptions)

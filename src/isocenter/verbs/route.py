@@ -65,8 +65,6 @@ class Route(InNotebook):
 def route(options: RouteOptions) -> Route:
     """Apply the rules of a node to a study.
 
-    study:  a folder of DICOM files, or the UID of a study in the node
-    models: folders of models, beside those of the file
     Raises UsageError for a study that is neither, or not complete yet, DatasetError for a folder without DICOM.
     """
     need_extra("route")

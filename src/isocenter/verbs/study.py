@@ -21,11 +21,8 @@ PILOT_COLUMNS = ("reader", "case", "score", "model", "positive")
 def study_size(options: StudySizeOptions) -> Size:
     """Number of participants, clusters or events that a study needs; or its power, or the effect that it finds.
 
-    design:      proportion, proportions, paired-proportions, means, auroc, mrmc, survival, prediction-model or
-                 stepped-wedge
     assignments: its inputs, such as {"expected": 0.9, "at_least": 0.8}; of n, power and the effect one is left out;
                  of mrmc `pilot`, a table of reader, case, score, model (two) and positive (0 or 1), gives the variances
-    simulate:    studies that are made up and tested, to check the power
     Raises UsageError for an unknown design or input, a value out of bounds, and an effect of 0.
     """
     if find_spec("statsmodels") is None:

@@ -116,19 +116,11 @@ class Run(InNotebook):
 def train(options: TrainOptions) -> Run:
     """Check, plan, prepare, train, evaluate and report, within `minutes` from now (60 unless a plan says otherwise).
 
-    data:          a folder, or a plan's .yaml
     out:           the run's folder, made anew
-    resume:        a run's folder to finish, in place of `data`
-    start:         a model whose weights to start from
-    pretrained:    a file of weights, or "auto" for those that the network's family has published
     everything:    train on every case but a set's own test part; nothing selects
-    folds:         cross-validation in so many parts, all within the minutes
     tune:          so many of the minutes for trials of other decisions, before the training; needs the extra "tune"
-    positive:      the class that sensitivity, predictive values and thresholds are of
-    groups:        people to compare, as "sex,age:40:60,site,sex*age"; by default every covariate with 2 to 8 levels
     unlabelled:    data of which only the images are seen, by an objective that `objectives.terms` names; of `data`
                    itself the cases without a reference
-    reading:       the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     deterministic: two runs on one machine are alike to the bit; needs a number of steps, from a plan or by hand
     Where torchrun has started several processes, they share every batch; the result is that of one process.
     Raises what `check` and `plan` raise; UsageError for a wrong combination of arguments.

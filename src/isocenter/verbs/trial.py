@@ -146,7 +146,6 @@ def study_plan(options: StudyPlanOptions) -> Planned:
 def study_lock(options: StudyLockOptions) -> Sealed:
     """Seal a plan by the hashes of its files; once it is sealed, an edit of study.toml is an amendment.
 
-    reason: why the plan is amended
     Raises UsageError for an edit without a reason, and for one of arms or strata once they were randomised.
     """
     _refuse_without("statsmodels", "study lock")
@@ -159,7 +158,6 @@ def study_lock(options: StudyLockOptions) -> Sealed:
 def study_randomise(options: StudyRandomiseOptions) -> Randomised:
     """Draw the list of a locked plan and encrypt it with the key in ISOCENTER_ALLOCATION_KEY.
 
-    method: "block" for participants, in permuted blocks of random size within strata; "cluster" for whole clusters
     Raises UsageError for another method than the design's, a second list, and a key that is no key.
     """
     _refuse_without("cryptography", "study randomise")

@@ -32,11 +32,6 @@ class View:
 def view(options: ViewOptions) -> View:
     """A self-contained slice viewer; written to `out` if that is given.
 
-    mask:    a label map, or boxes: themselves, or a file that has those of the image (`predictions.csv` is one)
-    out:     the file of the page; nothing is written without it
-    volume:  the name of one of several volumes
-    options: the fields of `isocenter.files.ReadOptions`: part, prefer, orientation, fill_missing, fill_contours,
-             real_world
     Raises GeometryError where image and mask lie on different grids.
     """
     reading = narrowed(options, ReadOptions)

@@ -46,7 +46,7 @@ def with_sections(plan: Plan) -> Plan:
     kinds = {str(name): objective_kind(str(name)) for name in terms}
     sections = dict(plan.sections)
     for name, kind in kinds.items():
-        because = f"this is the default of {name}"
+        because = "neither these cases nor a person asked for another value"
         usual = {field.name: Decision(field.default, because) for field in fields(kind)}
         sections[name] = {**usual, **sections.get(name, {})}
     others = {name for name in sections if name in objective_names() and name not in kinds}

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from isocenter import transforms
 from isocenter.errors import UsageError
 from isocenter.keywords import Flag
-from isocenter.transforms import CORRUPTIONS, SEVERITIES, corruption_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +54,22 @@ class AuditOptions:
     def corruption_names(self) -> tuple[str, ...]:
         """The names of the corruptions that are wanted."""
         if self.all_corruptions:
-            return tuple(CORRUPTIONS)
-        return tuple(dict.fromkeys(corruption_named(name) for name in (self.corruptions or "").split(",") if name))
+            return tuple(transforms.CORRUPTIONS)
+        return tuple(
+            dict.fromkeys(transforms.corruption_named(name) for name in (self.corruptions or "").split(",") if name)
+        )
 
     @property
     def chosen_severities(self) -> tuple[int, ...]:
         """The severities that are wanted, in order."""
         if self.severities is None:
-            return SEVERITIES
+            return transforms.SEVERITIES
         chosen = set[int]()
         for part in str(self.severities).split(","):
             first, _, last = (one.strip() for one in part.partition("-"))
             if not (first.isdecimal() and (last or first).isdecimal()):
                 raise UsageError(f"{part.strip()!r} is not a severity", "--severities", "Write 1-5, or 1,3")
             chosen |= set(range(int(first), int(last or first) + 1)) or {0}
-        if not chosen <= set(SEVERITIES):
+        if not chosen <= set(transforms.SEVERITIES):
             raise UsageError(f"{self.severities!r} leaves 1 to 5", "--severities", "Write 1-5, or 1,3")
         return tuple(sorted(chosen))

@@ -57,9 +57,7 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
     """Lay every frame of a series on the first, or on the mean of all, and say how far each had moved.
 
     out:       a folder for corrected.nii.gz and motion.csv; nothing is written without it
-    to:        first or mean; transform: rigid, or deformable as for breathing
     labels:    a label map of one frame, carried to all: labels.nii.gz, and union.nii.gz, where any of them reaches
-    labels_frame: the number of that frame, from 1 on
     Raises UsageError for an image of a single frame or a frame that is not there, GeometryError for labels of another
     grid, and for a deformable motion that folds, where labels are to follow it back.
     """
