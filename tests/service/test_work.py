@@ -239,13 +239,13 @@ def test_a_study_that_no_rule_takes_has_an_outcome_and_a_reason_wherever_a_user_
     node.receive(*mr)
     node.work()
     web = WebNode(node.settings, node.database, node.store)
-    [row] = list_studies(web, StudyPage()).rows
+    [row] = list_studies(web, ANYONE, StudyPage()).rows
     assert (row.state, row.outcome, row.jobs) == ("done", "refused", [])
     assert (
         row.reason
         == "no rule takes a series of it; what fails: heads (PatientName). See `isocenter route`, or its /route"
     )
-    assert get_study(web, row.study) == row
+    assert get_study(web, ANYONE, row.study) == row
     assert b'isocenter_study_outcomes{outcome="refused"} 1.0' in get_metrics(web).body
     last = node.rows(audit)[-1]
     assert last.action == "study done" and last.patient == patient_of(read_header(mr[0]).dataset)
@@ -261,7 +261,7 @@ def test_a_study_with_two_objects_of_one_uid_is_aside_until_a_person_has_chosen_
     node.receive(*mr, mr[0].with_name("other.dcm"))
     node.work()
     web = WebNode(node.settings, node.database, node.store)
-    [row] = list_studies(web, StudyPage()).rows
+    [row] = list_studies(web, ANYONE, StudyPage()).rows
     assert (row.state, row.outcome) == ("aside", "result")
     assert "aside/1" in row.reason
     [lying] = list_aside(web).rows
@@ -270,7 +270,7 @@ def test_a_study_with_two_objects_of_one_uid_is_aside_until_a_person_has_chosen_
         release_aside(web, ANYONE, 1)
         node.keeper._read = {}  # a keeper that starts anew reads its journals from the beginning
         node.work()
-        [row] = list_studies(web, StudyPage()).rows
+        [row] = list_studies(web, ANYONE, StudyPage()).rows
         assert (row.state, row.outcome, row.reason, row.revision) == ("done", "result", None, revision)
     assert sorted(one.state for one in row.jobs) == ["done", "superseded"]
 
