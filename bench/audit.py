@@ -29,7 +29,7 @@ from isocenter.errors import IntegrityError
 from isocenter.service import prepared, read_settings
 from isocenter.service.records import audit as events_of
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.chain import seal
+from isocenter.service.records.audit import seal
 from isocenter.service.records.database import Clock, Database, opened
 from isocenter.service.records.migration import migrated
 from isocenter.service.records.tables import audit

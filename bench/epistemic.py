@@ -28,8 +28,8 @@ from uncertainty import CORRUPTED, CORRUPTIONS, PARTS, SEVERITIES, Pixels, drawn
 import isocenter
 from isocenter.networks import resnet
 from isocenter.runtime import Model, with_uncertainty
+from isocenter.runtime.uncertainty.choice import BY_MEMBERS
 from isocenter.runtime.uncertainty.disagreement import Disagreement
-from isocenter.runtime.uncertainty.members import METHOD
 from isocenter.values import Geometry, Image
 
 SHARE, SEEDS, TRAIN, VOLUMES, ENOUGH = 0.2, range(5), 100, 12, 0.8
@@ -133,7 +133,7 @@ def model_of(method: str, name: str, source: Path, given: argparse.Namespace) ->
         part.train("Dropout" in type(part).__name__)
     torch.manual_seed(0)
     assert differ is not None
-    return replace(model.with_run(Dropping(run.module, DRAWS[name], differ)), uncertainty=METHOD)
+    return replace(model.with_run(Dropping(run.module, DRAWS[name], differ)), uncertainty=BY_MEMBERS)
 
 
 def epistemic(model: Model, images: Sequence[Pixels]) -> float:

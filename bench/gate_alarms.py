@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 from recorded import record
 from trainings import ROOT
 
-from isocenter.runtime.guard.composition import composition
 from isocenter.runtime.guard.fitting import fitted_guard
 from isocenter.runtime.guard.guard import SCORES
-from isocenter.runtime.guard.header import header_of
-from isocenter.runtime.guard.observation import Observation
+from isocenter.runtime.guard.observation import Observation, composition, header_of
 from isocenter.values import Geometry, Image
 
 LEVEL, SHOWN = 0.01, 250

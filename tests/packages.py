@@ -30,7 +30,7 @@ from isocenter.runtime import (
     seal,
     write_package,
 )
-from isocenter.runtime.ensemble.common_scale import on_one_scale
+from isocenter.runtime.ensemble import on_one_scale
 from isocenter.runtime.package import write
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.transforms import Normalisation

@@ -7,11 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from claims.law import Law, Random
 
-from isocenter.runtime.guard.composition import composition
 from isocenter.runtime.guard.fitting import fitted_guard
 from isocenter.runtime.guard.guard import Guard
-from isocenter.runtime.guard.header import Header
-from isocenter.runtime.guard.observation import Observation
+from isocenter.runtime.guard.observation import Header, Observation, composition
 
 LEVEL, SHOWN, FACTS, HELD_OUT = 0.01, 300, 4, 10
 UNLIKE = "of no training case"

@@ -8,8 +8,7 @@ from numpy.testing import assert_allclose
 
 from isocenter.belief import Certainty, VoxelProbabilities, softmax
 from isocenter.belief.covering import COVERS_FROM
-from isocenter.belief.voxel_calibration import SIZES
-from isocenter.belief.voxel_sample import near_edges
+from isocenter.belief.voxel_calibration import SIZES, near_edges
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator, Conformal
 from isocenter.tasks import Evidence, added_results, settings_of, task_from, with_calibration, with_sets

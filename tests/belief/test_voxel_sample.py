@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.belief.voxel_sample import Sampler, VoxelSample, near_edges
+from isocenter.belief.voxel_calibration import Sampler, VoxelSample, near_edges
 from isocenter.values import Geometry
 
 

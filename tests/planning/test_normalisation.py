@@ -7,7 +7,7 @@ from fingerprints import cohort, facts, several
 from isocenter.planning import normalised_problems
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.quality import examine
-from isocenter.quality.intensities import intensity
+from isocenter.quality.image_descriptors import intensity
 from isocenter.runtime import Preprocessing
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image
 

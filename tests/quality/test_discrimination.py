@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.stats import rankdata
 
-from isocenter.quality.discrimination import Called, Ordered, discrimination
+from isocenter.quality.shortcuts import Called, Ordered, discrimination
 
 LABEL, PATIENT = np.arange(80) % 2, np.arange(80) // 2 * 2 + np.arange(80) % 2
 
@@ -80,7 +80,7 @@ def test_of_many_classes_not_all_shuffles_are_predicted_at_once_and_the_result_i
     rng = np.random.default_rng(0)
     outcome, values = Called(np.arange(200) % 10), rng.normal(size=(200, 3)) + np.arange(200)[:, None] % 10 / 4
     whole = discrimination(values, outcome, np.arange(200), seed=0)
-    monkeypatch.setattr("isocenter.quality.discrimination.AT_ONCE", 7 * 200 * 10)
+    monkeypatch.setattr("isocenter.quality.shortcuts.AT_ONCE", 7 * 200 * 10)
     parted = discrimination(values, outcome, np.arange(200), seed=0)
     assert_allclose(
         [parted[0].value, parted[0].low, parted[0].high, parted[1]],

@@ -7,8 +7,7 @@ import pytest
 
 from fingerprints import facts
 from isocenter.quality import examine
-from isocenter.quality.leakage import leakage
-from isocenter.quality.near_duplicates import Twin, groups
+from isocenter.quality.leakage import Twin, groups, leakage
 from isocenter.values import Case, Dataset, Fingerprint, Geometry, Image, Problem
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from isocenter.files import read_dataset
 from isocenter.quality import Look
-from isocenter.quality.near_duplicates import Twin, groups, twins
+from isocenter.quality.leakage import Twin, groups, twins
 from isocenter.quality.thumbnail import look
 from isocenter.transforms import resample, stacked
 from isocenter.values import Case, Geometry, Image

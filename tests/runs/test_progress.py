@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from isocenter.report.progress import Tracker
-from isocenter.runs.training_watch import BLOCKS, TrainingWatch, sparkline, watched
+from isocenter.runs.fit import BLOCKS, TrainingWatch, sparkline, watched
 from isocenter.training import Moment
 
 

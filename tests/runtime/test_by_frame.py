@@ -14,7 +14,7 @@ from scipy import ndimage
 import isocenter
 from isocenter import tasks
 from isocenter.runtime import Inference, Model, Networks, Preprocessing, measurements, size_changes
-from isocenter.runtime.stream import predict_frames
+from isocenter.runtime.layers import predict_frames
 from isocenter.transforms import Normalisation
 from isocenter.values import Array, Geometry, Image, Label, Prediction
 

@@ -12,11 +12,9 @@ from numpy.testing import assert_allclose
 import packages
 from isocenter.runtime import Parts
 from isocenter.runtime.bundle.network import OnItsScale
-from isocenter.runtime.ensemble.common_scale import Conversion, conversion, guard_on, widest
-from isocenter.runtime.guard.composition import composition
+from isocenter.runtime.ensemble import Conversion, conversion, guard_on, widest
 from isocenter.runtime.guard.fitting import fitted_guard
-from isocenter.runtime.guard.header import Header
-from isocenter.runtime.guard.observation import Observation
+from isocenter.runtime.guard.observation import Header, Observation, composition
 from isocenter.transforms import Normalisation
 
 WINDOWS = st.builds(

@@ -18,7 +18,7 @@ from isocenter import tasks
 from isocenter.files.storage import spool
 from isocenter.prediction.where import _Words
 from isocenter.runtime import Inference, Model, Networks, Preprocessing, Request
-from isocenter.runtime.preprocessing import columns, preprocessing, restore
+from isocenter.runtime.preprocessing import image_statistics, preprocessing, restore
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.runtime.windows.slide import importance, starts
 from isocenter.transforms import Normalisation, resample, unpermuted
@@ -113,7 +113,7 @@ def test_a_volume_in_parts_that_is_never_held_gives_what_the_plain_way_gives(
     made, image = model(patch, overlap, channels, **prepared), noise(geometry, channels, seed)
     expected = plainly(made, image)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(columns, "HELD_BYTES", 1)  # columns of a window's width
+        patched.setattr(image_statistics, "HELD_BYTES", 1)  # columns of a window's width
         patched.setattr(preprocessing, "STREAMED_BYTES", 0)
         patched.setattr(spool, "SPOOLED_BYTES", 0)
         found, labels = received(made, image)
@@ -180,11 +180,11 @@ def test_columns_are_as_large_as_the_memory_allows_and_leave_nothing_out():
     made = model((16, 16, 16), 0.5, 1)
     _, trace = made.preprocessing(Image(np.zeros((1, *geometry.shape), np.float32), geometry), "case")
     whole = tuple(slice(0, size) for size in geometry.shape)
-    assert columns.columns(trace, whole, (16, 16, 16), 100) == [whole]
+    assert image_statistics.columns(trace, whole, (16, 16, 16), 100) == [whole]
     limit = 16 * 101 * 4 * 64 * 48 // 3
-    found = columns.columns(trace, whole, (16, 16, 16), 100, limit)
+    found = image_statistics.columns(trace, whole, (16, 16, 16), 100, limit)
     assert 3 <= len(found) <= 4
-    assert all(columns.held_bytes(trace, one, (16, 16, 16), 100) <= limit for one in found)
+    assert all(image_statistics.held_bytes(trace, one, (16, 16, 16), 100) <= limit for one in found)
     covered = np.zeros(geometry.shape, int)
     for one in found:
         covered[one] += 1
@@ -192,7 +192,7 @@ def test_columns_are_as_large_as_the_memory_allows_and_leave_nothing_out():
 
 
 def test_progress_of_all_columns_is_one(monkeypatch):
-    monkeypatch.setattr(columns, "HELD_BYTES", 1)
+    monkeypatch.setattr(image_statistics, "HELD_BYTES", 1)
     image = noise(Geometry((12, 12, 12), np.eye(4)), 1, 0)
     seen: list[tuple[int, int]] = []
     model((4, 4, 4), 0.5, 1).predict(image, progress=lambda done, of: seen.append((done, of)))

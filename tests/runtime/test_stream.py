@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from isocenter import read, tasks
 from isocenter.errors import GeometryError
 from isocenter.runtime import Inference, Model, Networks, Preprocessing
-from isocenter.runtime.stream import STEPS, Latency
+from isocenter.runtime.layers import STEPS, Latency
 from isocenter.transforms import Normalisation
 from isocenter.values import Array, Geometry, Image
 

@@ -10,9 +10,8 @@ import torch
 from numpy.testing import assert_array_equal
 
 from isocenter import tasks
-from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, averaged_model
-from isocenter.runtime.ensemble import weight_offload
-from isocenter.runtime.ensemble.weight_offload import Visiting, fit_on_device, on_device
+from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, averaged_model, ensemble
+from isocenter.runtime.ensemble import Visiting, fit_on_device, on_device
 from isocenter.runtime.networks import Watched
 from isocenter.runtime.windows.averaging import POOLED
 from isocenter.transforms import Normalisation
@@ -61,7 +60,7 @@ def test_a_member_that_visits_a_device_goes_back_after_its_turn_and_says_the_sam
 
 
 def test_members_that_visit_a_device_give_the_features_at_which_the_gate_looks(monkeypatch, tmp_path):
-    monkeypatch.setattr(weight_offload, "fit_on_device", lambda weights, device: False)
+    monkeypatch.setattr(ensemble, "fit_on_device", lambda weights, device: False)
     model, images = several(1, 2), np.ones((3, 1, 2, 2), np.float32)
     looked_at = Watched(model.networks.members[0].module, at="deepest")
     watched = model.with_run(replace(model.networks.run, members=(looked_at, model.networks.members[1])))
@@ -71,7 +70,7 @@ def test_members_that_visit_a_device_give_the_features_at_which_the_gate_looks(m
 
 def test_weights_that_lie_on_a_device_already_need_no_room_there(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(weight_offload, "fit_on_device", lambda weights, device: asked.append(list(weights)) or True)
+    monkeypatch.setattr(ensemble, "fit_on_device", lambda weights, device: asked.append(list(weights)) or True)
     model = several(1, 2)
     for device in ("cpu", "meta", "meta"):
         model = on_device(model, [tmp_path] * 2, device)

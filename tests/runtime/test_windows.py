@@ -13,9 +13,9 @@ from monai.inferers import sliding_window_inference
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.runtime import slide
-from isocenter.runtime.preprocessing.trace import SliceOrder
+from isocenter.runtime.preprocessing.protocol import SliceOrder
 from isocenter.runtime.windows import slide as windows
-from isocenter.runtime.windows.finite import is_finite
+from isocenter.runtime.windows.averaging import is_finite
 from isocenter.runtime.windows.slide import importance, starts
 from isocenter.values import Array
 

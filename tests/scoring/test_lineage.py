@@ -12,8 +12,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.planning import read_plan
-from isocenter.scoring.data_record import read_data_record
-from isocenter.scoring.lineage import lineage_of
+from isocenter.scoring.data_record import lineage_of, read_data_record
 from packages import no_export
 
 

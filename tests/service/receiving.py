@@ -18,8 +18,7 @@ import pytest
 
 from isocenter.service.dicom.listening import Listening
 from isocenter.service.dicom.receiver import Receiver
-from isocenter.service.objects.journal import read_journals
-from isocenter.service.objects.received import Happened, Line
+from isocenter.service.objects.journal import Happened, Line, read_journals
 from isocenter.service.records.workitems import Workitems
 
 

@@ -21,16 +21,18 @@ from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.service import read_settings
 from isocenter.service.dicom.listening import Peer
 from isocenter.service.exchange.atna import EVENTS, atna_message
-from isocenter.service.objects.received import Happened
+from isocenter.service.objects.journal import Happened
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.audit import record, record_lines, record_settings
-from isocenter.service.records.chain import (
+from isocenter.service.records.audit import (
     FIRST,
     Verdict,
     canonical,
     head,
+    record,
+    record_lines,
+    record_settings,
     seal,
     sealed_events,
     unsealed_count,

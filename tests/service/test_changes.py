@@ -205,7 +205,7 @@ def split(records, tmp_path):
     """A split of two in ten that goes on; its number."""
     old, new = package("old", "h1", tmp_path), package("new", "h2", tmp_path)
     with records.write() as connection:
-        n = ask_for_change(connection, new, "arm", own=old, because="split", share=0.2, until=4e9)
+        n = ask_for_change(connection, new, "arm", package_asked=old, because="split", share=0.2, until=4e9)
         connection.execute(update(deployments).where(deployments.c.n == n).values(began=1.0))
     return n
 
@@ -312,9 +312,11 @@ def test_what_cannot_be_told_apart_or_goes_on_already_is_no_change(records, spli
     old = package("old", "h1", tmp_path)
     with records.write() as connection:
         with pytest.raises(ChangeError, match="has the weights, settings and gate"):
-            ask_for_change(connection, replace(old, manifest="other"), "live", own=old, because="")
+            ask_for_change(connection, replace(old, manifest="other"), "live", package_asked=old, because="")
         with pytest.raises(ChangeError, match=f"change {split} of this model, arm, goes on"):
-            ask_for_change(connection, package("new", "h3", tmp_path), "arm", own=old, because="", share=0.1, until=4e9)
+            ask_for_change(
+                connection, package("new", "h3", tmp_path), "arm", package_asked=old, because="", share=0.1, until=4e9
+            )
         roll_back(connection, "m", CHIEF, "so")
         with pytest.raises(ChangeError, match="no package answered before"):
             roll_back(connection, "m", CHIEF, "so")
@@ -324,7 +326,7 @@ def test_a_change_is_approved_and_ended_over_http_and_listed_for_everybody(tmp_p
     with with_people(tmp_path / "node") as web:
         old, new = package("old", "h1", tmp_path), package("new", "h2", tmp_path)
         with web.database.write() as connection:
-            n = ask_for_change(connection, new, "live", own=old, because="promoted", check_hash="c")
+            n = ask_for_change(connection, new, "live", package_asked=old, because="promoted", check_hash="c")
         reader, viewer = logged_in(web, "radiologist"), logged_in(web, "viewer")
         done = reader.post(f"/api/changes/{n}/approve")
         assert done.status_code == 200 and done.json()["approvals"][0]["account"] == "radiologist"

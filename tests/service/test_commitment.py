@@ -18,8 +18,7 @@ from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE
 from isocenter.service.dicom.sending import store
 from isocenter.service.keeper import Keeper
-from isocenter.service.objects.received import CommitmentRequest
-from isocenter.service.objects.reply import Reply
+from isocenter.service.objects.journal import CommitmentRequest, Reply
 from ports import free_port
 from service.databases import with_tables
 from service.objects_sent import drawn, encoded

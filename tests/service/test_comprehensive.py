@@ -16,7 +16,7 @@ from isocenter.files.dicom import as_comprehensive, read_identity
 from isocenter.files.dicom.writing.comprehensive import comprehensive_uid
 from isocenter.service import Couriers, courier
 from isocenter.service.dicom.messages import COMMITMENT
-from isocenter.service.objects.received import CommitmentReport
+from isocenter.service.objects.journal import CommitmentReport
 from isocenter.service.records.tables import answers, deliveries, jobs
 from matrices import thinned
 from ports import free_port

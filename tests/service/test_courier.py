@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from isocenter.errors import IsocenterError, ResourceError, UsageError
 from isocenter.service import Couriers, courier, prepared, process, read_settings
-from isocenter.service.objects.received import CommitmentReport, CommitmentRequest
+from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.database import only_keeper
 from isocenter.service.records.tables import answers, deliveries, jobs, studies

@@ -24,8 +24,7 @@ from isocenter.service.dicom.messages import file_head
 from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
 from isocenter.service.dicom.receiver import Receiver
 from isocenter.service.dicom.sending import PeerError, echo, store
-from isocenter.service.objects.journal import read_journals
-from isocenter.service.objects.received import CommitmentRequest, Received
+from isocenter.service.objects.journal import CommitmentRequest, Received, read_journals
 from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk, receiving, running, until

@@ -13,7 +13,7 @@ from isocenter.service.dicom.asking import find, get, move, report_commitment, r
 from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.pdus import IMPLICIT
 from isocenter.service.dicom.sending import PeerError, echo, store
-from isocenter.service.objects.received import CommitmentReport, CommitmentRequest
+from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
 from isocenter.service.objects.store import ObjectStore
 from ports import free_port
 from service.objects_sent import data_set, drawn, encoded

@@ -18,8 +18,7 @@ from isocenter.service import Couriers
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange.fhir import bundle, checked
 from isocenter.service.exchange.fhir_server import BusyError, FhirServer
-from isocenter.service.exchange.hl7 import control_id, message
-from isocenter.service.exchange.mllp import send
+from isocenter.service.exchange.hl7 import control_id, message, send_by_mllp
 from isocenter.service.exchange.report import report_of
 from isocenter.service.records.tables import deliveries, jobs
 from isocenter.service.settings import Fhir, Hl7, Settings
@@ -208,13 +207,13 @@ def test_a_repeated_transaction_makes_no_second_report(monkeypatch):
 def test_a_receiver_that_does_not_take_a_message_is_asked_again_or_never(code, error, words):
     with hl7_peer(lambda control, number: code) as (place, _), pytest.raises(error, match=words):
         host, _, port = place.partition(":")
-        send(host, int(port), message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=2.0)
+        send_by_mllp(host, int(port), message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=2.0)
 
 
 def test_a_receiver_that_keeps_silent_is_left_after_a_while():
     with hl7_peer(lambda control, number: None) as (place, _), pytest.raises(PeerError, match="does not acknowledge"):
         host, _, port = place.partition(":")
-        send(host, int(port), message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=0.02)
+        send_by_mllp(host, int(port), message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=0.02)
 
 
 def test_the_priority_is_that_which_the_findings_give_before_that_of_the_rule(tmp_path, mr):

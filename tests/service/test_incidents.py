@@ -9,7 +9,7 @@ from sqlalchemy import insert, select
 
 import isocenter
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.incidents import Incidents
+from isocenter.service.records.alerts import Incidents
 from isocenter.service.records.tables import audit, feedback, jobs, studies
 from isocenter.service.settings import read_settings
 from isocenter.service.stored import settings_file

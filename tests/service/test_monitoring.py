@@ -24,8 +24,7 @@ from isocenter.runtime.guard.distances import Correlated, Ranges, Reference
 from isocenter.runtime.guard.guard import Guard
 from isocenter.service import Rounds, read_settings
 from isocenter.service.gates import read_gate, write_gate
-from isocenter.service.monitoring.baseline import freeze
-from isocenter.service.monitoring.cases import cases, columns_of_answer
+from isocenter.service.monitoring.cases import cases, columns_of_answer, freeze
 from isocenter.service.monitoring.safety import hold_of, undone
 from isocenter.service.objects.store import ObjectStore
 from isocenter.service.process import ROLES

@@ -13,10 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.errors import FormatError
-from isocenter.service.objects.aside import exchange, read_asides
-from isocenter.service.objects.journal import forget_journals, read_journals
-from isocenter.service.objects.received import CommitmentReport, Received
-from isocenter.service.objects.store import ObjectStore, OutOfSpaceError, files_without_row, secure
+from isocenter.service.objects.journal import CommitmentReport, Received, forget_journals, read_journals
+from isocenter.service.objects.store import (
+    ObjectStore,
+    OutOfSpaceError,
+    exchange,
+    files_without_row,
+    read_asides,
+    secure,
+)
 from isocenter.service.stored import LOG, JsonLines
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import receiving

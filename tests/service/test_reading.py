@@ -13,8 +13,7 @@ from fastapi.testclient import TestClient
 from conftest import DATA
 from isocenter.files import read
 from isocenter.files.dicom import read_identity
-from isocenter.service.reading.views import stored_slice
-from isocenter.service.reading.volumes import Volumes
+from isocenter.service.reading.volumes import Volumes, stored_slice
 from isocenter.service.reading.worded import shown_name
 from isocenter.service.records.tables import jobs
 from isocenter.service.stored import LOG, MODELS

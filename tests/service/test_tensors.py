@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from isocenter.prediction import Done
-from isocenter.service.work.question import FINDINGS
-from isocenter.service.work.tensors import VoxelProbabilities, output_axes, tensors_of
+from isocenter.service.work.tensors import FINDINGS, VoxelProbabilities, output_axes, tensors_of
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.detection.question import Detection
 from isocenter.tasks.findings.question import Findings

@@ -18,7 +18,7 @@ from isocenter.errors import UsageError
 from isocenter.service import prepared, read_settings
 from isocenter.service.records.database import opened
 from isocenter.service.settings import Peer
-from isocenter.service.web.dicomweb import catalogue
+from isocenter.service.web.dicomweb import search
 from isocenter.service.web.health import ready
 from isocenter.service.web.server import web_listeners
 from isocenter.service.web.web_node import WebNode
@@ -263,7 +263,7 @@ def test_metrics_count_by_state(node):
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_node_on_postgresql_answers_alike(database, postgresql, tmp_path, monkeypatch):
-    monkeypatch.setattr(catalogue, "STUDIES_AT_ONCE", 1)
+    monkeypatch.setattr(search, "STUDIES_AT_ONCE", 1)
     with served(tmp_path / "node", peers=PEERS, database={"url": postgresql}) as web:
         for number in range(3):
             web.store(encoded(drawn(f"1.2.3.{number}", study=f"1.2.{number}")))

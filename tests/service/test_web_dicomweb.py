@@ -20,9 +20,8 @@ from PIL import Image
 from conftest import DATA
 from isocenter.errors import FormatError
 from isocenter.files import read
-from isocenter.service.objects.matching import matches
-from isocenter.service.web.dicomweb import catalogue, retrieve
-from isocenter.service.web.dicomweb.dicom_json import element
+from isocenter.service.objects.dicom_json import element, matches
+from isocenter.service.web.dicomweb import retrieve, search
 from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
 from matrices import thinned
 from service.objects_sent import drawn, encoded
@@ -389,7 +388,7 @@ def test_times_that_are_less_exact_than_a_range_are_found_in_it(held, wanted, fi
 
 
 def test_pages_of_a_search_hold_every_study_once(node, monkeypatch):
-    monkeypatch.setattr(catalogue, "STUDIES_AT_ONCE", 1)
+    monkeypatch.setattr(search, "STUDIES_AT_ONCE", 1)
     pages = [node.web.search_for_studies(limit=1, offset=n) for n in range(4)]
     assert [len(page) for page in pages] == [1, 1, 1, 0]
     assert len({page[0]["0020000D"]["Value"][0] for page in pages[:3]}) == 3
@@ -641,9 +640,9 @@ def test_the_node_answers_as_orthanc_does(node, orthanc):
     searches = [lambda client: client.search_for_studies(search_filters={"StudyInstanceUID": uid})]
     searches += [lambda client, of=of: client.search_for_instances(uid, of) for of in series]
     compared = set()
-    for search in searches:
-        found = {key_of(one): one for one in search(ours)}
-        for other in search(theirs):
+    for find in searches:
+        found = {key_of(one): one for one in find(ours)}
+        for other in find(theirs):
             mine = found.pop(key_of(other))
             shared = {tag for tag in mine.keys() & other.keys() - {"00081190"} if other[tag].get("Value")}
             assert {tag: mine[tag]["Value"] for tag in shared} == {tag: other[tag]["Value"] for tag in shared}

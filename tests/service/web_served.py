@@ -14,8 +14,7 @@ from pathlib import Path
 import httpx
 
 from isocenter.service import Settings, read_settings
-from isocenter.service.objects.journal import read_journals
-from isocenter.service.objects.received import Received
+from isocenter.service.objects.journal import Received, read_journals
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.database import Database
 from isocenter.service.records.index import Arrival, Index

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from drawn import Drawn, generators, smooth
-from isocenter.transforms.augment_mr import bias_field, ghosting, motion, spikes
+from isocenter.transforms.augment_artefacts import bias_field, ghosting, motion, spikes
 
 shapes = st.sampled_from([(32, 40), (14, 20, 16)])
 seeds = st.integers(0, 200)

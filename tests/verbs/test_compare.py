@@ -13,8 +13,7 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.evaluation import Compared, Test, read_cases, wilcoxon
-from isocenter.scoring.comparison import Comparison, compare_tables, comparison_table
-from isocenter.scoring.model_tests import OF_MARGINS
+from isocenter.scoring.comparison import OF_MARGINS, Comparison, compare_tables, comparison_table
 from isocenter.scoring.scores import Scored, write_verdict
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.regression.question import Regression

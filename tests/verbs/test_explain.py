@@ -21,7 +21,7 @@ from isocenter.errors import UsageError
 from isocenter.explanation import FEWEST, TESTED, TESTS_VERSION, named_methods
 from isocenter.explanation import METHODS as ALL_METHODS
 from isocenter.runtime import Differentiable, read_json, write_json
-from isocenter.scoring.explaining import cohort, tests_of_methods
+from isocenter.scoring.explaining import cohort, kept_tests
 from isocenter.scoring.explaining.kept_tests import keep, kept_records
 from isocenter.scoring.explaining.report import findings_sentence
 from isocenter.values import Case
@@ -291,7 +291,7 @@ def test_places_on_which_methods_agree_come_first_and_those_of_one_method_are_na
 def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
     of, tracked = corner_model(), []
     cases = [Case(str(n), str(n), {"image": textured(n)}) for n in range(8)]
-    tested = tests_of_methods.tested_methods(
+    tested = kept_tests.tested_methods(
         of,
         named_methods("smoothgrad"),
         cases,

@@ -27,8 +27,8 @@ from isocenter.runs.loop import trained as train_all
 from isocenter.runs.run_end import Trained, less_than_one_pass, training_log
 from isocenter.runs.run_folder import RunFolder, new_run
 from isocenter.runtime import Preprocessing, read_json
+from isocenter.scoring.answered import Fold, gate_of
 from isocenter.scoring.comparison import task_of
-from isocenter.scoring.fold import Fold, gate_of
 from isocenter.scoring.image_subsets import with_subsets
 from isocenter.scoring.scores import score, summed_up
 from isocenter.tasks import Evidence, settings_of, untuned, with_calibration

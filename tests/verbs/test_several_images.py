@@ -16,7 +16,7 @@ import trained
 from isocenter.errors import DatasetError
 from isocenter.evaluation import case_table
 from isocenter.runtime import Preprocessing
-from isocenter.scoring.fold import Fold
+from isocenter.scoring.answered import Fold
 from isocenter.scoring.image_subsets import Subsets, with_subsets
 from isocenter.scoring.scores import Scored, rows_of
 from isocenter.tasks.classification.question import Classification

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     )
     from isocenter.belief.calibration_scores import (
         CALIBRATION_METRICS,
+        DOUBT_METRICS,
         LOG_LOSS_CHANGE,
+        Doubted,
         binary_calibration_rows,
         calibration_rows,
+        doubt_rows,
         of_before,
         slope_rows,
         stated_chance,
@@ -57,7 +60,6 @@ if TYPE_CHECKING:
         fewest_for_risk,
         risk_decisions,
     )
-    from isocenter.belief.doubt import DOUBT_METRICS, Doubted, doubt_rows
     from isocenter.belief.group_thresholds import (
         BY_GROUP,
         Calls,

@@ -70,18 +70,18 @@ class BoxAnswers(Answers):
         """Calibrated scores, and that from which on boxes are best called."""
         if None not in (self.called, self.certainty.calibration):
             return {}
-        certainty, made = calibrated(self.certainty, unseen_boxes(rows, self.classes, self.overlap))
+        certainty, decisions = calibrated(self.certainty, unseen_boxes(rows, self.classes, self.overlap))
         if self.called is None:
-            stated = _stated(rows, certainty.calibrator)
-            made["task.threshold"] = called_from(stated, rows.truth, self.classes, self.overlap)
-        return made
+            scores_now = _stated(rows, certainty.calibrator)
+            decisions["task.threshold"] = called_from(scores_now, rows.truth, self.classes, self.overlap)
+        return decisions
 
     def sets(self, rows: Rows, *, exact: bool) -> dict[str, Decision]:
         """The score of each class from which on boxes miss little."""
         if self.certainty.risk is None or self.certainty.covering is not None:
             return {}
-        stated = _stated(rows, self.certainty.calibrator)
-        missed = missed_boxes(stated, rows.truth, rows.patients.tolist(), self.classes, self.overlap)
+        scores_now = _stated(rows, self.certainty.calibrator)
+        missed = missed_boxes(scores_now, rows.truth, rows.patients.tolist(), self.classes, self.overlap)
         return covering_thresholds(self.certainty, missed, exact=exact, words=OF_BOXES)
 
 
@@ -107,14 +107,14 @@ def calibrated_boxes(boxes: BoundingBoxes, calibrator: Calibrator, steps: Sequen
 
     steps: length of a voxel per axis, as `sides_of` has it
     """
-    given = boxes.scores if boxes.uncalibrated is None else boxes.uncalibrated
-    assert given is not None  # noqa: S101 - as decoded
+    scores = boxes.scores if boxes.uncalibrated is None else boxes.uncalibrated
+    assert scores is not None  # noqa: S101 - as decoded
     if calibrator.method == "none" or not len(boxes):
-        return replace(boxes, scores=given, uncalibrated=None)
+        return replace(boxes, scores=scores, uncalibrated=None)
     names = tuple(dict.fromkeys(boxes.names))
-    kinds, odds = [names.index(name) for name in boxes.names], np.repeat(log_odds(given)[:, None], len(names), axis=1)
-    stated = calibrator.odds(odds, names, np.log(box_sizes(boxes, steps)))[np.arange(len(boxes)), kinds]
-    return replace(boxes, scores=np.exp(-np.logaddexp(0.0, -stated)), uncalibrated=given)
+    kinds, odds = [names.index(name) for name in boxes.names], np.repeat(log_odds(scores)[:, None], len(names), axis=1)
+    new_odds = calibrator.odds(odds, names, np.log(box_sizes(boxes, steps)))[np.arange(len(boxes)), kinds]
+    return replace(boxes, scores=np.exp(-np.logaddexp(0.0, -new_odds)), uncalibrated=scores)
 
 
 def unseen_boxes(rows: Rows, classes: Sequence[str], overlap: float) -> Unseen:
@@ -124,14 +124,14 @@ def unseen_boxes(rows: Rows, classes: Sequence[str], overlap: float) -> Unseen:
     owners = list[np.ndarray]()
     plain, steps = _stated(rows, Calibrator()), [step for _, step in rows.outputs]
     for kind, name in enumerate(classes):
-        own, truth = [one.of(name) for one in plain], [one.of(name) for one in references]
-        matches = Matches.at(overlap, own, truth)
-        known = np.full((len(matches.right), len(classes)), np.nan)
-        known[:, kind] = matches.right
-        every = [box_sizes(one, step) for one, step in zip(own, steps, strict=True)]
+        of_class, truth = [one.of(name) for one in plain], [one.of(name) for one in references]
+        matches = Matches.at(overlap, of_class, truth)
+        is_right = np.full((len(matches.right), len(classes)), np.nan)
+        is_right[:, kind] = matches.right
+        every = [box_sizes(one, step) for one, step in zip(of_class, steps, strict=True)]
         sizes.append(np.array([every[image][number] for image, number in _places(matches)]))
         scores.append(matches.scores)
-        right.append(known)
+        right.append(is_right)
         owners.append(patients[matches.image])
     logs = np.repeat(log_odds(np.concatenate(scores))[:, None], len(classes), axis=1)
     of_whom, log_sizes = np.concatenate(owners), np.log(np.concatenate(sizes))
@@ -146,8 +146,8 @@ def called_from(
     scores: list[Floats] = [np.zeros(0)]
     right, total = [np.zeros(0, bool)], 0
     for name in names:
-        own, truth = [one.of(name) for one in predicted], [one.of(name) for one in references]
-        matches = Matches.at(overlap, own, truth)
+        of_class, truth = [one.of(name) for one in predicted], [one.of(name) for one in references]
+        matches = Matches.at(overlap, of_class, truth)
         scores.append(matches.scores)
         right.append(matches.right)
         total += int(matches.references.sum())
@@ -157,8 +157,8 @@ def called_from(
         )
         return Decision(CALLED_FROM, because if total < FEWEST_BOXES else "no box of a validation case was found")
     # Boxes of one score are called together.
-    levels, place = np.unique(np.concatenate(scores), return_inverse=True)
-    hits, called = (np.bincount(place, one)[::-1].cumsum() for one in (np.concatenate(right), np.ones(len(place))))
+    levels, index = np.unique(np.concatenate(scores), return_inverse=True)
+    hits, called = (np.bincount(index, one)[::-1].cumsum() for one in (np.concatenate(right), np.ones(len(index))))
     f1 = 2 * hits / (called + total)
     best = int(f1.argmax())
     # Half-way to the next, so that rounding does not decide.
@@ -181,15 +181,16 @@ def missed_boxes(
 
     Of cases that have a box of the class; a box that nothing finds is missed at every limit.
     """
-    made = {}
+    missed = {}
     for name in classes:
         pairs = [(a.of(name), b.of(name), who) for a, b, who in zip(predicted, references, patients, strict=True)]
-        there = [(found, truth, who) for found, truth, who in pairs if not truth.ignored.all()]
+        with_boxes = [(found, truth, who) for found, truth, who in pairs if not truth.ignored.all()]
         rows = [
-            (best_box_scores(found, truth, overlap)[:, None] < COVERS_FROM).mean(axis=0) for found, truth, _ in there
+            (best_box_scores(found, truth, overlap)[:, None] < COVERS_FROM).mean(axis=0)
+            for found, truth, _ in with_boxes
         ]
-        made[name] = np.reshape(rows, (-1, len(COVERS_FROM))), np.array([who for *_, who in there])
-    return made
+        missed[name] = np.reshape(rows, (-1, len(COVERS_FROM))), np.array([who for *_, who in with_boxes])
+    return missed
 
 
 def best_box_scores(predicted: BoundingBoxes, reference: BoundingBoxes, overlap: float) -> Floats:
@@ -205,8 +206,8 @@ def covering_box_columns(
     """Share of one case and class that boxes from a score on miss, and the number of these that find nothing."""
     assert predicted.scores is not None  # noqa: S101 - as decoded
     missed = best_box_scores(predicted, reference, overlap) < max(least, 0.0)
-    own = predicted.at(predicted.scores >= least)
-    right = box_hits(own, reference, overlap).any(axis=1)
+    covering = predicted.at(predicted.scores >= least)
+    right = box_hits(covering, reference, overlap).any(axis=1)
     return {MISSED: float(missed.mean()) if len(missed) else float("nan"), FALSE: float((~right).sum())}
 
 
@@ -234,8 +235,8 @@ def box_calibration_rows(
 
 def _before(matches: Matches, boxes: Sequence[BoundingBoxes]) -> Floats:
     """(boxes,) scores before calibration, of images where nothing was calibrated those that there are."""
-    each = [one.scores if one.uncalibrated is None else one.uncalibrated for one in boxes]
-    return np.array([own[number] for image, number in _places(matches) if (own := each[image]) is not None])
+    scores = [one.scores if one.uncalibrated is None else one.uncalibrated for one in boxes]
+    return np.array([own[number] for image, number in _places(matches) if (own := scores[image]) is not None])
 
 
 def _places(matches: Matches) -> Iterator[tuple[int, int]]:

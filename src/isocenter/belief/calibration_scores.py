@@ -1,30 +1,48 @@
-"""Rows on how well probabilities agree with frequencies, and how well they did before they were calibrated."""
+"""Rows on how well probabilities agree with frequencies, before and after calibration, and doubt with errors.
+
+Doubt detects errors, and risk falls with coverage.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from isocenter.belief.calibration import LEAST_CHANCE, log_odds
-from isocenter.belief.doubt import DOUBT_METRICS
 from isocenter.evaluation import (
     BEFORE,
     BRIER,
+    BY_EPISTEMIC,
     BY_MASS,
     LARGEST_GAP,
     Metric,
     Seed,
     Table,
+    aurc,
+    auroc,
     bootstrap,
+    bootstrap_statistic,
     brier_estimates,
     calibration_error,
+    entropy,
+    excess_aurc,
     remaining_temperature,
     slope_and_intercept,
 )
+from isocenter.lazy import pandas as pd
 from isocenter.values import Floats, Row
 
+DOUBTS = ("total", "epistemic")
+# By the whole uncertainty; by the epistemic part they have the same names with an end.
+DOUBT_METRICS: tuple[Metric, ...] = (
+    Metric("error_detection", "Error detection (AUROC)", is_of_belief=True, may_judge=False),
+    Metric("aurc", "Area under risk-coverage", "less", is_of_belief=True, may_judge=False),
+    Metric("excess_aurc", "Excess area under risk-coverage", "less", is_of_belief=True, may_judge=False),
+)
 # Of probabilities in a log loss: half the distance of 1 to the number below it.
 LEAST_STATED = 2.0**-53
 # How much calibration changed the log loss of the same cases; above 0 it made their probabilities worse.
@@ -72,14 +90,14 @@ def calibration_rows(
     """
     sides = {"": probabilities} if uncalibrated is None else {"": probabilities, BEFORE: uncalibrated}
     for side, table in sides.items():
-        logs, stated = np.log(table.clip(LEAST_CHANCE)), stated_chance(table, reference)
+        logs, chance = np.log(table.clip(LEAST_CHANCE)), stated_chance(table, reference)
         yield Row(f"log_loss{side}", label, bootstrap(_losses(table, reference), patients, seed=seed, exact=False))
-        yield Row(f"ece_equal_mass{side}", label, calibration_error(*stated, patients, seed=seed, kind=BY_MASS))
+        yield Row(f"ece_equal_mass{side}", label, calibration_error(*chance, patients, seed=seed, kind=BY_MASS))
         if side:
             classes = table.shape[1]
             squares = ((table - np.eye(classes)[reference]) ** 2).sum(axis=1) / (2 if classes == 2 else 1)
             yield Row(f"brier{side}", label, bootstrap(squares, patients, seed=seed))
-            yield Row(f"ece{side}", label, calibration_error(*stated, patients, seed=seed))
+            yield Row(f"ece{side}", label, calibration_error(*chance, patients, seed=seed))
         yield Row(f"temperature{side}", label, remaining_temperature(logs, reference, patients))
         if table.shape[1] == 2:
             both = slope_and_intercept(logs[:, 1] - logs[:, 0], reference == 1, patients)
@@ -95,12 +113,12 @@ def _rows_by_bins(
     label: str, side: str, probabilities: Floats, reference: np.ndarray, patients: np.ndarray, seed: Seed
 ) -> Iterator[Row]:
     """The largest and the adaptive error, and the parts of the Brier score; side: the end of their names."""
-    stated, true = stated_chance(probabilities, reference), np.eye(probabilities.shape[1])[reference]
-    worst = calibration_error(*stated, patients, seed=seed, kind=LARGEST_GAP)
+    chance, true = stated_chance(probabilities, reference), np.eye(probabilities.shape[1])[reference]
+    worst = calibration_error(*chance, patients, seed=seed, kind=LARGEST_GAP)
     yield Row(f"mce{side}", label, worst)
     yield Row(f"ace{side}", label, calibration_error(probabilities, true, patients, seed=seed, kind=BY_MASS))
     # The Brier score of two classes is that of the second, of several the sum over them.
-    asked, happened = stated if probabilities.shape[1] == 2 else (probabilities, true)
+    asked, happened = chance if probabilities.shape[1] == 2 else (probabilities, true)
     for metric, part in zip(_BRIER_PARTS, brier_estimates(asked, happened, patients, seed=seed), strict=True):
         yield Row(f"{metric.name}{side}", label, part)
 
@@ -126,8 +144,8 @@ def slope_rows(
     for side, table in (("", probabilities), (BEFORE, uncalibrated)):
         if table is None:
             continue
-        for place, name in enumerate(names):
-            both = slope_and_intercept(log_odds(table[:, place]), reference == place, patients)
+        for index, name in enumerate(names):
+            both = slope_and_intercept(log_odds(table[:, index]), reference == index, patients)
             yield from (Row(f"{metric.name}{side}", name, one) for metric, one in zip(_SLOPES, both, strict=True))
 
 
@@ -171,8 +189,13 @@ def of_before(table: Table, before: Sequence[str], now: Sequence[str]) -> Floats
     """(cases, columns) probabilities before calibration; None where that changed nothing, or nobody kept them."""
     if not set(before) <= set(table):
         return None
-    given, stated = (table[list(columns)].to_numpy(float) for columns in (before, now))
-    return None if np.allclose(given, stated, rtol=0, atol=1e-12) or not np.isfinite(given).all() else given
+    before_calibration, after_calibration = (table[list(columns)].to_numpy(float) for columns in (before, now))
+    return (
+        None
+        if np.allclose(before_calibration, after_calibration, rtol=0, atol=1e-12)
+        or not np.isfinite(before_calibration).all()
+        else before_calibration
+    )
 
 
 def stated_chance(probabilities: Floats, reference: np.ndarray) -> tuple[Floats, np.ndarray]:
@@ -183,3 +206,47 @@ def stated_chance(probabilities: Floats, reference: np.ndarray) -> tuple[Floats,
     if probabilities.shape[1] == 2:
         return probabilities[:, 1], reference == 1
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == reference
+
+
+class Doubted(NamedTuple):
+    """Answers of a table of cases: {"total", "epistemic": (answers,)}, the loss of each, and whose they are."""
+
+    doubts: Mapping[str, Floats]
+    loss: Floats
+    patients: np.ndarray
+
+    @classmethod
+    def of(cls, table: Table) -> Doubted:
+        """Wrong calls count 1, masks what their mean Dice lacks to 1; without doubts where nobody stated any.
+
+        Of findings the entropy of each is its doubt: the columns of a case are those of all its findings.
+        """
+        columns = {name: table[name] for name in DOUBTS if name in table}
+        if "probability" in table:
+            chance = table["probability"].to_numpy(float)
+            columns = {"total": pd.Series(np.asarray(entropy([chance, 1 - chance]), float), table.index)}
+        if {"predicted", "reference"} <= set(table):
+            loss = (table["predicted"] != table["reference"]).where(table["reference"].notna()).astype(float)
+            rows, patients = pd.DataFrame({**columns, "loss": loss}), table["patient"]
+        elif "dice" in table and columns:
+            cases = table.assign(loss=1 - table["dice"]).groupby("case", sort=False)
+            rows, patients = cases[[*columns, "loss"]].mean(), cases["patient"].first()
+        else:
+            return cls({}, np.empty(0), np.empty(0))
+        is_known = rows.notna().all(axis=1).to_numpy()
+        numbers = {str(name): rows[name].to_numpy(float)[is_known] for name in rows}
+        return cls(numbers, numbers.pop("loss"), patients.to_numpy(str)[is_known])
+
+
+def doubt_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
+    """AUROC of the doubt against being wrong, and the area under risk-coverage, above that of the best order too."""
+    doubts, loss, patients = Doubted.of(table)
+    for name, doubt in doubts.items() if len(loss) else ():
+        end = "" if name == "total" else BY_EPISTEMIC
+        if np.isin(loss, (0, 1)).all():
+            area = partial(auroc, doubt, loss > 0)
+            estimate = bootstrap_statistic(area, patients, strata=loss, seed=seed, compares=True)
+            yield Row(f"error_detection{end}", "all", estimate)
+        for metric, figure in (("aurc", aurc), ("excess_aurc", excess_aurc)):
+            estimate = bootstrap_statistic(partial(figure, doubt, loss), patients, seed=seed, exact=False)
+            yield Row(f"{metric}{end}", "all", estimate)

@@ -57,32 +57,32 @@ def _without_calibration(settings: Mapping[str, Any]) -> dict[str, Decision]:
     return {"task.calibration": Decision(Calibrator().settings, "no calibration, as task.calibration_method says")}
 
 
-def _found(name: str, made: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any] | None) -> Any:
+def _found(name: str, reads: Callable[[Mapping[str, Any]], Any], settings: Mapping[str, Any] | None) -> Any:
     """A setting that unseen cases have found, or None; PlanError where it is none."""
     try:
-        return None if given is None else made(given)
+        return None if settings is None else reads(settings)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"impossible {name} ({type(error).__name__}: {error})"
         raise PlanError(problem, f"task.{name}", "Leave it to `isocenter train` or `calibrate`") from error
 
 
-def _share(name: str, example: str, given: Any) -> float:
+def _share(name: str, example: str, value: Any) -> float:
     """A setting that is a share; PlanError where it is none."""
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         remedy = f"Give more than 0 and less than 1, as in {example}"
-        raise PlanError(f"a {name} of {given!r}", f"task.{name}", remedy)
-    return float(given)
+        raise PlanError(f"a {name} of {value!r}", f"task.{name}", remedy)
+    return float(value)
 
 
-def _share_or_none(name: str, example: str, given: Any) -> float | None:
-    return None if given is None else _share(name, example, given)
+def _share_or_none(name: str, example: str, value: Any) -> float | None:
+    return None if value is None else _share(name, example, value)
 
 
-def _named(given: Any) -> str:
+def _named(value: Any) -> str:
     """The groups within which sets hold; PlanError where it names none."""
-    if not str(given):
+    if not str(value):
         raise PlanError("names nothing", "task.conformal_by", "Give auto, all, class, or the name of a covariate")
-    return str(given)
+    return str(value)
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,8 @@ class Certainty:
 
     def limit_of(self, value: Any) -> float | None:
         """The threshold of a value of the covariate by which sets hold; None of one that has none, or is not known."""
-        stated: Mapping[str, float] = {} if self.conformal is None else self.conformal.thresholds
-        levels = {level_in(name): limit for name, limit in sorted(stated.items(), key=itemgetter(1))}
+        limits: Mapping[str, float] = {} if self.conformal is None else self.conformal.thresholds
+        levels = {level_in(name): limit for name, limit in sorted(limits.items(), key=itemgetter(1))}
         return None if is_missing(value) else levels.get(level_in(value))
 
 

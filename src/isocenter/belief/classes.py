@@ -58,15 +58,15 @@ def class_set(
     if certainty.covariate is not None:
         limit = certainty.limit_of(group)
         limits = [widest(conformal.thresholds) if limit is None else limit] * len(classes)
-    kept = prediction_sets(scores[0], limits)
+    is_in_set = prediction_sets(scores[0], limits)
     if crossed:
-        own = zip(steps, np.split(scores, len(classes), axis=1), strict=True)
-        kept = np.array([cross_sets(one, score, conformal.level)[0] for one, score in own if one is not None])
+        folds = zip(steps, np.split(scores, len(classes), axis=1), strict=True)
+        is_in_set = np.array([cross_sets(one, score, conformal.level)[0] for one, score in folds if one is not None])
     if conformal.method in NEVER_EMPTY:
-        kept[np.argmax(probabilities)] = True
-    if conformal.method == "contiguous" and kept.any():
-        kept[kept.argmax() : len(kept) - kept[::-1].argmax()] = True
-    return {"": tuple(compress(classes, kept))}
+        is_in_set[np.argmax(probabilities)] = True
+    if conformal.method == "contiguous" and is_in_set.any():
+        is_in_set[is_in_set.argmax() : len(is_in_set) - is_in_set[::-1].argmax()] = True
+    return {"": tuple(compress(classes, is_in_set))}
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ class Classes(Answers):
             prediction = self.calls.grouped.stated(prediction, covariates)
         if self.certainty.covariate is None:
             return prediction
-        name, stated = str(self.certainty.covariate), probabilities_of(prediction)
+        name, probabilities = str(self.certainty.covariate), probabilities_of(prediction)
         group, notes = covariates.get(name), prediction.notes
-        sets = class_set(self.certainty, [stated[one] for one in self.names], self.names, group)
+        sets = class_set(self.certainty, [probabilities[one] for one in self.names], self.names, group)
         if self.certainty.limit_of(group) is None:
             notes = (*notes, f"{name} is unknown, or none of the calibrating cases had it: the widest set is stated")
         return replace(prediction, confidence=replace(prediction.confidence, set=sets), notes=notes)
@@ -108,11 +108,11 @@ class Classes(Answers):
         scale: Scale = "grades" if self.ordered else "classes"
         logs = np.log(rows.outputs.clip(LEAST_CHANCE))
         unseen = Unseen(logs, rows.truth, rows.patients, self.names, scale, spread=USUAL_SPREAD)
-        certainty, made = calibrated(self.certainty, unseen)
+        certainty, decisions = calibrated(self.certainty, unseen)
         likely = np.exp(unseen.calibrated(certainty.calibrator))
         places = {name: self.names.index(name) for name in self.positives}
-        each = {name: (likely[:, place], (rows.truth == place).astype(float)) for name, place in places.items()}
-        return {**made, **self.calls.found(each, rows)}
+        columns = {name: (likely[:, place], (rows.truth == place).astype(float)) for name, place in places.items()}
+        return {**decisions, **self.calls.found(columns, rows)}
 
     def sets(self, rows: Rows, *, exact: bool) -> dict[str, Decision]:
         """Thresholds of sets of classes. A class without any of these cases is in every set."""
@@ -131,21 +131,21 @@ class Classes(Answers):
         groups: list[str | None] = [self.names[place] for place in truth] if by == BY_CLASS else [EVERYONE] * len(truth)
         if by not in (BY_CLASS, EVERYONE):  # of cases without the covariate nothing is known
             groups = [None if is_missing(one.get(by)) else level_in(one[by]) for one in rows.covariates]
-        known = np.array([one is not None for one in groups])
+        is_known = np.array([one is not None for one in groups])
         named = [one for one in groups if one is not None]
-        limits = mondrian_thresholds(scores[known], named, certainty.coverage, owners[known]) or {
+        limits = mondrian_thresholds(scores[is_known], named, certainty.coverage, owners[is_known]) or {
             EVERYONE: (math.inf, 0)
         }
         absent = {name: (math.inf, 0) for name, count in zip(self.names, counts, strict=True) if not count}
         if absent and by not in (BY_CLASS, EVERYONE):  # no value of the covariate says anything of such a class
             limits, absent = {name: (math.inf, people) for name, (_, people) in limits.items()}, {}
-        made = set_decision(certainty.coverage, method, by, {**limits, **absent}, [owners[known]], exact=exact)
+        decisions = set_decision(certainty.coverage, method, by, {**limits, **absent}, [owners[is_known]], exact=exact)
         if certainty.conformal_by == AUTO and by == EVERYONE:
             rarest = f"{counted(min(counts), 'patient')} of {self.names[int(np.argmin(counts))]}, {needed} needed"
-            because = made[CONFORMAL].because
+            because = decisions[CONFORMAL].because
             because += f"; over all classes together, a rare one may be held less often: {rarest}"
-            made = {CONFORMAL: replace(made[CONFORMAL], because=because)}
-        return made
+            decisions = {CONFORMAL: replace(decisions[CONFORMAL], because=because)}
+        return decisions
 
     def sets_of_folds(self, rows: Rows) -> dict[str, Decision]:
         """The scores of folds; none where sets hold by a covariate. A class without any case is in every set."""
@@ -156,5 +156,5 @@ class Classes(Answers):
         groups = {} if conformal.by == BY_CLASS else {EVERYONE: np.full(len(truth), True)}
         by_class = {name: truth == place for place, name in enumerate(self.names)}
         groups |= {name: own for name, own in by_class.items() if conformal.by == BY_CLASS or not own.any()}
-        each = {name: (scores[own], rows.folds[own], rows.patients[own]) for name, own in groups.items()}
-        return scores_of_folds(conformal, each, int(rows.folds.max()) + 1)
+        scored = {name: (scores[own], rows.folds[own], rows.patients[own]) for name, own in groups.items()}
+        return scores_of_folds(conformal, scored, int(rows.folds.max()) + 1)

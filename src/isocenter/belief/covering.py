@@ -75,8 +75,8 @@ class CoveringMasks:
 
     def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
         if self._head in arrays:
-            own = arrays[self._head][-len(self._spools) :]  # a background comes first
-            for spool, chances, least in zip(self._spools, own, self._least.values(), strict=True):
+            structures = arrays[self._head][-len(self._spools) :]  # a background comes first
+            for spool, chances, least in zip(self._spools, structures, self._least.values(), strict=True):
                 spool[region] = (chances >= least).astype(np.uint8)
 
     @property
@@ -127,12 +127,12 @@ def covering_thresholds(
     limits, counts = dict[str, float](), dict[str, int]()
     for name, (losses, people) in missed.items():
         counts[name] = len(np.unique(people))
-        place = -1
+        index = -1
         if delta is None and counts[name]:
-            place = controlled_on_average(losses, risk, people)
+            index = controlled_on_average(losses, risk, people)
         elif delta is not None and counts[name]:
-            place = controlled_with_confidence(losses, risk, delta, people)
-        limits[name] = math.inf if place in (-1, len(COVERS_FROM) - 1) else 1 - float(COVERS_FROM[place])
+            index = controlled_with_confidence(losses, risk, delta, people)
+        limits[name] = math.inf if index in (-1, len(COVERS_FROM) - 1) else 1 - float(COVERS_FROM[index])
     method = "crc" if delta is None else "ltt"
     conformal = Conformal(method, 1 - risk, "label", counts, limits, exact)
     how = "on average" if delta is None else f"with a confidence of {100 * (1 - delta):g} %"
@@ -148,9 +148,9 @@ def covering_rows(table: Table, classes: Sequence[str], unit: str, *, seed: Seed
     """Rows on how much covering boxes or objects miss, and how many find nothing, over all classes and for each."""
     for metric, counted_in in ((MISSED, ""), (FALSE, unit)):
         for label in ("all", *classes) if metric in table else ():
-            own = table if label == "all" else table[table["label"] == label]
+            rows = table if label == "all" else table[table["label"] == label]
             if metric == FALSE:  # a case has those of all its classes
-                own = own[["case", "patient", FALSE]].groupby(["case", "patient"]).sum(min_count=1).reset_index()
-            values, patients = own[metric].to_numpy(float), own["patient"].to_numpy(str)
-            known = own["case"][np.isfinite(values)].nunique()
-            yield Row(metric, label, replace(bootstrap(values, patients, seed=seed, unit=counted_in), n=known))
+                rows = rows[["case", "patient", FALSE]].groupby(["case", "patient"]).sum(min_count=1).reset_index()
+            values, patients = rows[metric].to_numpy(float), rows["patient"].to_numpy(str)
+            cases = rows["case"][np.isfinite(values)].nunique()
+            yield Row(metric, label, replace(bootstrap(values, patients, seed=seed, unit=counted_in), n=cases))

@@ -38,12 +38,12 @@ HARDT = "arXiv:1610.02413"
 LEAST = 1e-9
 
 
-def _groups(given: Any) -> str | None:
+def _groups(value: Any) -> str | None:
     """One covariate, or none; PlanError for what names no groups."""
-    if given is not None and (not isinstance(given, str) or "," in given or not given.strip()):
+    if value is not None and (not isinstance(value, str) or "," in value or not value.strip()):
         remedy = "Give one covariate, as in sex, age:60 or sex*age:60, or none; true takes training.protected"
-        raise PlanError(f"{given!r} names no groups", "task.group_thresholds", remedy)
-    return given
+        raise PlanError(f"{value!r} names no groups", "task.group_thresholds", remedy)
+    return value
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class GroupThresholds:
 
     def check(self, names: Sequence[str]) -> None:
         """PlanError for a threshold that cannot be, or of a class or finding that there is not."""
-        for own in (self.levels or {}).values():
-            check_numbers("task.thresholds_by_group", own, names, 0, NOBODY)
+        for levels in (self.levels or {}).values():
+            check_numbers("task.thresholds_by_group", levels, names, 0, NOBODY)
 
     @property
     def is_open(self) -> bool:
@@ -89,18 +89,18 @@ class GroupThresholds:
     def group_in(self, covariates: Mapping[str, Any]) -> str:
         """The group of a patient with these covariates; "unknown" where they do not say."""
         try:
-            made = groups_of({name: [one] for name, one in covariates.items()}, self.groups, strictly=False)
+            groups = groups_of({name: [one] for name, one in covariates.items()}, self.groups, strictly=False)
         except UsageError as error:
             raise PlanError(error.problem, "task.group_thresholds", "Correct the covariate of the case") from error
-        return next((str(own[0]).casefold() for own in made.values()), UNKNOWN)
+        return next((str(own[0]).casefold() for own in groups.values()), UNKNOWN)
 
     def stated(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
         """The prediction with its patient's own thresholds; a note where the group is unknown or has none."""
-        own = (self.levels or {}).get(self.group_in(covariates))
-        if own is None:
+        levels = (self.levels or {}).get(self.group_in(covariates))
+        if levels is None:
             note = f"{self.groups} is unknown, or too few unseen cases had it: the common threshold holds"
             return replace(prediction, notes=(*prediction.notes, note))
-        return replace(prediction, confidence=replace(prediction.confidence, thresholds=own))
+        return replace(prediction, confidence=replace(prediction.confidence, thresholds=levels))
 
 
 @dataclass(frozen=True)
@@ -127,15 +127,15 @@ class Calls:
 
         probabilities: {class or label: (cases,) probabilities, and whether each case is positive, NaN if not known}
         """
-        made, levels = dict[str, Decision](), self.levels
+        decisions, levels = dict[str, Decision](), self.levels
         if levels is None:
-            known = {name: np.isfinite(truth) for name, (_, truth) in probabilities.items()}
+            is_known = {name: np.isfinite(truth) for name, (_, truth) in probabilities.items()}
             chosen = {
-                name: (own[known[name]], truth[known[name]] > 0, rows.patients[known[name]])
+                name: (own[is_known[name]], truth[is_known[name]] > 0, rows.patients[is_known[name]])
                 for name, (own, truth) in probabilities.items()
             }
-            levels, made["task.thresholds"] = chosen_thresholds(self.point, chosen, self.instead)
-        return {**made, **thresholds_of_groups(self.grouped, rows, probabilities, levels)}
+            levels, decisions["task.thresholds"] = chosen_thresholds(self.point, chosen, self.instead)
+        return {**decisions, **thresholds_of_groups(self.grouped, rows, probabilities, levels)}
 
 
 def thresholds_of_groups(
@@ -159,19 +159,19 @@ def thresholds_of_groups(
         if name not in common:
             reasons.append(f"the cases of {name} are too few for a common threshold")
             continue
-        known = np.isfinite(truth)
-        shares, _ = shares_of(int(known.sum()), patients[known])
-        called, sick = chances[known] >= common[name], truth[known] > 0
+        is_known = np.isfinite(truth)
+        shares, _ = shares_of(int(is_known.sum()), patients[is_known])
+        called, sick = chances[is_known] >= common[name], truth[is_known] > 0
         hits, wrong = (float(shares[own] @ called[own] / max(shares[own].sum(), LEAST)) for own in (sick, ~sick))
-        for group in sorted(set(of_case[known].tolist()) - {UNKNOWN}):
-            here = known & (of_case == group)
+        for group in sorted(set(of_case[is_known].tolist()) - {UNKNOWN}):
+            here = is_known & (of_case == group)
             positive = truth[here] > 0
             numbers = f"{group}: {int(positive.sum())} with {name} and {int((~positive).sum())} without"
             if min(positive.sum(), (~positive).sum()) < FEWEST_UNSEEN:
                 reasons.append(f"{numbers} are too few, the common threshold holds")
                 continue
-            own = group_threshold(grouped.criterion, chances[here], positive, hits, wrong, patients[here])
-            levels.setdefault(group, {})[name] = own
+            threshold = group_threshold(grouped.criterion, chances[here], positive, hits, wrong, patients[here])
+            levels.setdefault(group, {})[name] = threshold
             reasons.append(numbers)
     because = f"each group keeps {CRITERIA[grouped.criterion]}, by {counted(len(rows), 'unseen case')}: "
     because += "; ".join(reasons) or "nobody's group is known"

@@ -38,21 +38,21 @@ def label_sets(
     conformal = certainty.conformal
     if conformal is None:
         return {}
-    made = {}
-    for place, (name, chance) in enumerate(probabilities.items()):
+    sets = {}
+    for index, (name, chance) in enumerate(probabilities.items()):
         groups = groups_of_finding(name)
         if not all(group in conformal.thresholds for group in groups):
             continue
-        kept = prediction_sets([1 - chance, chance], [conformal.threshold(group) for group in groups])
+        in_set = prediction_sets([1 - chance, chance], [conformal.threshold(group) for group in groups])
         if each is not None:
             steps = [conformal.steps(group, len(each)) for group in groups]
-            own = zip(steps, (1 - each[:, place], each[:, place]), strict=True)
-            crossed = [cross_sets(one, score, conformal.level) for one, score in own if one is not None]
-            kept = kept if None in steps else np.array(crossed)
-        if not kept.any():  # where neither is ruled in, the likelier answer: that covers no less
-            kept = np.array([chance, 1 - chance]) >= 0.5
-        made[name] = tuple(compress((PRESENT, ABSENT), kept))
-    return made
+            folds = zip(steps, (1 - each[:, index], each[:, index]), strict=True)
+            crossed = [cross_sets(one, score, conformal.level) for one, score in folds if one is not None]
+            in_set = in_set if None in steps else np.array(crossed)
+        if not in_set.any():  # where neither is ruled in, the likelier answer: that covers no less
+            in_set = np.array([chance, 1 - chance]) >= 0.5
+        sets[name] = tuple(compress((PRESENT, ABSENT), in_set))
+    return sets
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class Labels(Answers):
             return {}
         odds = log_odds(rows.outputs)
         unseen = Unseen(odds, rows.truth, rows.patients, self.names, "labels", spread=USUAL_SPREAD)
-        certainty, made = calibrated(self.certainty, unseen)
+        certainty, decisions = calibrated(self.certainty, unseen)
         chances = chance_of(certainty.calibrator.odds(odds, self.names))
-        each = {name: (chances[:, place], rows.truth[:, place]) for place, name in enumerate(self.names)}
-        return {**made, **self.calls.found(each, rows)}
+        columns = {name: (chances[:, place], rows.truth[:, place]) for place, name in enumerate(self.names)}
+        return {**decisions, **self.calls.found(columns, rows)}
 
     def sets(self, rows: Rows, *, exact: bool) -> dict[str, Decision]:
         """Thresholds of each label, of those who have it and of others."""
@@ -96,13 +96,13 @@ class Labels(Answers):
         conformal = self.certainty.conformal
         if conformal is None or not conformal.thresholds:
             return {}
-        each = [one for one in self._scored(rows.outputs, rows) if one[0] in conformal.thresholds]
-        scores = {name: (own, rows.folds[known], rows.patients[known]) for name, own, known in each}
+        scored = [one for one in self._scored(rows.outputs, rows) if one[0] in conformal.thresholds]
+        scores = {name: (own, rows.folds[known], rows.patients[known]) for name, own, known in scored}
         return scores_of_folds(conformal, scores, int(rows.folds.max()) + 1)
 
     def _scored(self, chances: Floats, rows: Rows) -> Iterator[tuple[str, Floats, NDArray[np.bool_]]]:
         """Each group of each label, how far from the truth the chance is in its cases, and which these are."""
-        for place, name in enumerate(self.names):
+        for index, name in enumerate(self.names):
             for group, side in zip(groups_of_finding(name), (1, 0), strict=True):
-                known = rows.truth[:, place] == side
-                yield group, np.abs(side - chances[:, place])[known], known
+                is_on_side = rows.truth[:, index] == side
+                yield group, np.abs(side - chances[:, index])[is_on_side], is_on_side

@@ -101,11 +101,11 @@ class ObjectAnswers(Answers):
 
     def sets(self, rows: Rows, *, exact: bool) -> dict[str, Decision]:
         """The score from which on objects miss little."""
-        there = [place for place, one in enumerate(rows.outputs) if one.candidates is not None]
-        if not there or self.certainty.risk is None or self.certainty.covering is not None:
+        with_candidates = [place for place, one in enumerate(rows.outputs) if one.candidates is not None]
+        if not with_candidates or self.certainty.risk is None or self.certainty.covering is not None:
             return {}
-        pairs = [(rows.outputs[place].candidates(), rows.truth[place]) for place in there]
-        missed = missed_objects(pairs, rows.patients[there].tolist())
+        pairs = [(rows.outputs[place].candidates(), rows.truth[place]) for place in with_candidates]
+        missed = missed_objects(pairs, rows.patients[with_candidates].tolist())
         return covering_thresholds(self.certainty, {OBJECT: missed}, exact=exact, words=OF_OBJECTS)
 
 
@@ -115,9 +115,9 @@ def renumbered(numbers: Numbers, smallest: float = 0.0) -> Numbers:
     counts = np.bincount(flat)
     first = np.zeros(len(counts), dtype=np.intp)
     first[flat[::-1]] = np.arange(len(flat) - 1, -1, -1)  # of several places of one number the last to be set stays
-    kept = (counts > 0) & (counts >= smallest)
-    kept[0] = False
-    numbered = np.flatnonzero(kept)
+    is_kept = (counts > 0) & (counts >= smallest)
+    is_kept[0] = False
+    numbered = np.flatnonzero(is_kept)
     table = np.zeros(len(counts), dtype=np.uint16 if len(numbered) < 2**16 else np.uint32)
     table[numbered[np.argsort(first[numbered], kind="stable")]] = np.arange(1, len(numbered) + 1)
     return np.asarray(table[flat]).reshape(numbers.shape)
@@ -137,18 +137,18 @@ def object_sizes(numbers: Numbers, voxel: float) -> Floats:
 
 def confidence_of(names: Sequence[str], scores: Floats, sizes: Floats, calibrator: Calibrator) -> Confidence:
     """The calibrated scores of objects, and those of the network where that changed something."""
-    given = dict(zip(names, scores.tolist(), strict=True))
+    score_by_name = dict(zip(names, scores.tolist(), strict=True))
     if calibrator.method == "none":
-        return Confidence(scores=given)
+        return Confidence(scores=score_by_name)
     odds = calibrator.odds(log_odds(scores)[:, None], (OBJECT,), np.log(sizes))[:, 0]
-    stated = np.exp(-np.logaddexp(0.0, -odds)).tolist()
-    return Confidence(scores=dict(zip(names, stated, strict=True)), uncalibrated=given)
+    chances = np.exp(-np.logaddexp(0.0, -odds)).tolist()
+    return Confidence(scores=dict(zip(names, chances, strict=True)), uncalibrated=score_by_name)
 
 
 def objects_of(prediction: Prediction, voxel: float) -> Objects:
     """Objects of a prediction, as it was decoded; voxel: as in `object_sizes`."""
-    numbers, known = np.asarray(prediction.data), prediction.confidence
-    scores = np.array([*(known.uncalibrated or known.scores).values()], dtype=np.float64)
+    numbers, confidence = np.asarray(prediction.data), prediction.confidence
+    scores = np.array([*(confidence.uncalibrated or confidence.scores).values()], dtype=np.float64)
     return numbers, scores, object_sizes(numbers, voxel)
 
 
@@ -176,10 +176,10 @@ def missed_objects(pairs: Sequence[tuple[Candidates, Array]], patients: Sequence
     pairs: of each case all objects that there may be, and the numbers of the reference
     Of cases that have an object; what nothing finds is missed at every limit.
     """
-    there = [place for place, (_, reference) in enumerate(pairs) if reference.any()]
-    best = [best_object_scores(*own, reference) for own, reference in (pairs[place] for place in there)]
+    with_objects = [place for place, (_, reference) in enumerate(pairs) if reference.any()]
+    best = [best_object_scores(*own, reference) for own, reference in (pairs[place] for place in with_objects)]
     rows = [(own[:, None] < COVERS_FROM).mean(axis=0) for own in best]
-    return np.reshape(rows, (-1, len(COVERS_FROM))), np.array([patients[place] for place in there])
+    return np.reshape(rows, (-1, len(COVERS_FROM))), np.array([patients[place] for place in with_objects])
 
 
 def best_object_scores(numbers: Numbers, scores: Floats, reference: Array) -> Floats:
@@ -192,8 +192,8 @@ def best_object_scores(numbers: Numbers, scores: Floats, reference: Array) -> Fl
 
 def covering_objects(numbers: Numbers, scores: Floats, least: float) -> Numbers:
     """The objects from a score on, numbered anew."""
-    kept = np.append(False, scores >= least)
-    return renumbered(np.where(kept[numbers], numbers, 0))
+    is_covering = np.append(False, scores >= least)
+    return renumbered(np.where(is_covering[numbers], numbers, 0))
 
 
 def covering_object_columns(candidates: Candidates, reference: Array, least: float) -> Mapping[str, float]:
@@ -232,13 +232,13 @@ def object_calibration_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
     """Rows on how often objects of a score are right, now and before calibration; none where there is no object."""
     if SCORES not in table:
         return
-    own = table[table[SCORES].notna()]
-    scores, right = ([np.array(parse_json(cell), dtype=float) for cell in own[name]] for name in (SCORES, RIGHT))
+    rows = table[table[SCORES].notna()]
+    scores, right = ([np.array(parse_json(cell), dtype=float) for cell in rows[name]] for name in (SCORES, RIGHT))
     if not sum(map(len, scores)):
         return
-    cells = zip(own[UNCALIBRATED], scores, strict=True)
+    cells = zip(rows[UNCALIBRATED], scores, strict=True)
     before = [np.array(parse_json(cell), dtype=float) if isinstance(cell, str) else now for cell, now in cells]
-    owners = np.repeat(own["patient"].to_numpy(str), [len(one) for one in scores])
+    owners = np.repeat(rows["patient"].to_numpy(str), [len(one) for one in scores])
     all_scores, images = np.concatenate(scores), sum(len(one) > 0 for one in scores)
     note = f"; {counted(len(all_scores), OBJECT)}"
     truth, former = np.concatenate(right), np.concatenate(before)

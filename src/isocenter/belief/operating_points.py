@@ -136,11 +136,11 @@ def threshold(
     side, weights = truth == point.upwards, np.ones(len(truth))
     weights[side], people = shares_of(int(side.sum()), None if patients is None else np.asarray(patients)[side])
     wrong, right, thresholds = roc_curve(probabilities, truth, weights)
-    kept = controls(people * (1 - right if point.upwards else wrong), people, *point.limits)
-    if not kept.any():
+    is_controlled = controls(people * (1 - right if point.upwards else wrong), people, *point.limits)
+    if not is_controlled.any():
         problem = f"{counted(people, 'patient')} for {point}"
         raise UsageError(problem, "task.operating_point", f"Give {point.fewest} or more, or another rule")
-    return between(thresholds, int(np.flatnonzero(kept)[0 if point.upwards else -1]))
+    return between(thresholds, int(np.flatnonzero(is_controlled)[0 if point.upwards else -1]))
 
 
 def weighted_curve(
@@ -151,10 +151,10 @@ def weighted_curve(
     return roc_curve(probabilities, positive, shares)
 
 
-def between(thresholds: Floats, place: int) -> float:
+def between(thresholds: Floats, index: int) -> float:
     """Midway from the threshold at this place of `roc_curve` to the next lower one."""
-    lower = thresholds[place + 1] if place + 1 < len(thresholds) else 0.0
-    return level_between(min(float(thresholds[place]), NOBODY), float(lower))
+    lower = thresholds[index + 1] if index + 1 < len(thresholds) else 0.0
+    return level_between(min(float(thresholds[index]), NOBODY), float(lower))
 
 
 def level_between(upper: float, lower: float) -> float:
@@ -180,7 +180,7 @@ def chosen_thresholds(
     for name, (probabilities, positive, patients) in cases.items():
         numbers = f"{counted(int(positive.sum()), 'unseen case')} of {name}"
         numbers += f" and {counted(int((~positive).sum()), 'other')}"
-        people, place = _deciding(point, positive, patients)
+        people, index = _deciding(point, positive, patients)
         if min(positive.sum(), (~positive).sum()) < FEWEST_UNSEEN or (point.is_named and people < point.fewest):
             needed = f"at least {FEWEST_UNSEEN} of each are needed"
             if point.is_named:
@@ -189,7 +189,7 @@ def chosen_thresholds(
             reasons.append(f"{numbers} {TOO_FEW} ({needed}): {instead}")
         else:
             levels[name] = threshold(point, probabilities, positive, patients)
-            reasons.append(f"{point} of {numbers}{place}")
+            reasons.append(f"{point} of {numbers}{index}")
     because = "; ".join(reasons) or "no unseen case says anything"
     return levels, Decision(levels, because, (WILKS if point.is_named else YOUDEN) if levels else "")
 
@@ -202,8 +202,8 @@ def _deciding(point: OperatingPoint, positive: np.ndarray, patients: np.ndarray)
         return people, ""
     if people < side.sum():
         return people, f", by the share of cases of each of {counted(people, 'patient')}"
-    place = int(controls(np.arange(people), people, *point.limits).sum())
-    return people, f", the score at place {place} of {people} from {'below' if point.upwards else 'above'}"
+    index = int(controls(np.arange(people), people, *point.limits).sum())
+    return people, f", the score at place {index} of {people} from {'below' if point.upwards else 'above'}"
 
 
 def levels_in_words(levels: Floats, rule: str, default: str, *, by_group: bool) -> str:
@@ -211,20 +211,20 @@ def levels_in_words(levels: Floats, rule: str, default: str, *, by_group: bool) 
 
     by_group: groups of people have their own, and not folds
     """
-    known = levels[np.isfinite(levels)]
-    if not len(known):
+    finite = levels[np.isfinite(levels)]
+    if not len(finite):
         return f"from {default} on (default)"
-    low, high = known.min(), known.max()
+    low, high = finite.min(), finite.max()
     whose = "group" if by_group else "fold"
     words = f"from {low:.3g} on" if low == high else f"from {low:.3g} to {high:.3g} on, each {whose}'s own"
-    without = f", {default} in folds without one" if len(known) < len(levels) else ""
+    without = f", {default} in folds without one" if len(finite) < len(levels) else ""
     return f"{words} ({rule}, unseen cases{without})"
 
 
-def check_numbers(where: str, given: Mapping[str, float], names: Sequence[str], low: float, high: float) -> None:
+def check_numbers(where: str, numbers: Mapping[str, float], names: Sequence[str], low: float, high: float) -> None:
     """PlanError for a number outside low..high, or of a label that there is not."""
-    if others := sorted(set(given) - set(names)):
+    if others := sorted(set(numbers) - set(names)):
         raise PlanError(f"there is no class {others[0]!r}", where, f"Name {', '.join(names)}")
-    for name, value in given.items():
+    for name, value in numbers.items():
         if not low <= value <= high:
             raise PlanError(f"{value} for {name}", where, f"Give a number from {low:g} to {high:g}")

@@ -89,10 +89,10 @@ def scores_of_folds(conformal: Conformal, scores: Mapping[str, Scored], networks
     """
     crossed = {name: cross_steps(own, folds, networks, people) for name, (own, folds, people) in scores.items()}
     surely = min((cross_bound(one, conformal.level) for one in crossed.values() if people_of(one)), default=0.0)
-    known = _whose([people for *_, people in scores.values()])
+    whose = _whose([people for *_, people in scores.values()])
     because = f"{_lacking(conformal)}sets and intervals of the mean of {networks} folds "
     because += f"hold the truth in about {100 * conformal.level:g} % of "
-    because += f"{_whom(conformal.by)}, surely in {100 * surely:.0f} %, like {known} were scored by the fold "
+    because += f"{_whom(conformal.by)}, surely in {100 * surely:.0f} %, like {whose} were scored by the fold "
     because += "that had not seen them (CV+); a single fold uses thresholds, which are approximate"
     return {CONFORMAL: Decision(replace(conformal, crossed=crossed).settings, because, ROMANO)}
 
@@ -112,19 +112,19 @@ def set_decision(
     level: float,
     method: str,
     by: str,
-    stated: Mapping[str, tuple[float, int]],
+    thresholds: Mapping[str, tuple[float, int]],
     owners: Sequence[np.ndarray],
     *,
     exact: bool,
 ) -> dict[str, Decision]:
     """Return the thresholds of sets or intervals as a decision.
 
-    level:  coverage; stated: {group: threshold and patients}; owners: as `_whose` has them
+    level:  coverage; thresholds: {group: threshold and patients}; owners: as `_whose` has them
     exact:  the cases have decided nothing else
     """
     least = fewest_of_group(level) if by == BY_PRESENCE else 0
-    limits = {name: limit for name, (limit, people) in stated.items() if people >= least}
-    counts = {name: people for name, (_, people) in stated.items()}
+    limits = {name: limit for name, (limit, people) in thresholds.items() if people >= least}
+    counts = {name: people for name, (_, people) in thresholds.items()}
     conformal = Conformal(method, level, by, counts, limits, exact)
     because = f"{_lacking(conformal)}sets and intervals hold the truth in {'' if exact else 'about '}{100 * level:g} % "
     because += f"of {_whom(by)} like {_whose(owners)} set them{EXACT if exact else APPROXIMATE}"
@@ -137,8 +137,8 @@ def set_decision(
 
 def _whom(by: str) -> str:
     """The patients for whom sets hold, in words."""
-    each = {BY_CLASS: " of each class", BY_PRESENCE: " with each finding, and of those without it,"}
-    return f"new patients{each.get(by, '')}"
+    words = {BY_CLASS: " of each class", BY_PRESENCE: " with each finding, and of those without it,"}
+    return f"new patients{words.get(by, '')}"
 
 
 def _lacking(conformal: Conformal) -> str:
@@ -153,15 +153,15 @@ def set_rows(label: str, table: Table, *, seed: Seed, sides: Sequence[str] = ())
     """
     if SET not in table:
         return
-    own = table[table[SET].notna() & (table[SET] != "")]
-    if not len(own):
+    rows = table[table[SET].notna() & (table[SET] != "")]
+    if not len(rows):
         return
-    sets, patients = [parse_json(one) for one in own[SET]], own["patient"].to_numpy(str)
-    covered = np.array([true in one for true, one in zip(own["reference"], sets, strict=True)])
+    sets, patients = [parse_json(one) for one in rows[SET]], rows["patient"].to_numpy(str)
+    covered = np.array([true in one for true, one in zip(rows["reference"], sets, strict=True)])
     yield Row("coverage", label, proportion(covered, patients, seed=seed))
     for side in sides:
-        if (there := (own["reference"] == side).to_numpy(bool)).any():
-            yield Row(f"coverage_{side}", label, proportion(covered[there], patients[there], seed=seed))
+        if (is_on_side := (rows["reference"] == side).to_numpy(bool)).any():
+            yield Row(f"coverage_{side}", label, proportion(covered[is_on_side], patients[is_on_side], seed=seed))
     yield Row("set_size", label, bootstrap([len(one) for one in sets], patients, seed=seed, unit="answers"))
 
 
@@ -169,10 +169,10 @@ def interval_rows(label: str, table: Table, unit: str, *, seed: Seed) -> Iterato
     """Rows on how often the intervals of these cases hold the reference, and how wide they are."""
     if LOW not in table:
         return
-    own = table[table[LOW].notna() & table[HIGH].notna()]
-    if not len(own):
+    rows = table[table[LOW].notna() & table[HIGH].notna()]
+    if not len(rows):
         return
-    low, high, true = (own[name].to_numpy(float) for name in (LOW, HIGH, "reference"))
-    patients = own["patient"].to_numpy(str)
+    low, high, true = (rows[name].to_numpy(float) for name in (LOW, HIGH, "reference"))
+    patients = rows["patient"].to_numpy(str)
     yield Row("coverage", label, proportion((low <= true) & (true <= high), patients, seed=seed))
     yield Row("interval_width", label, bootstrap(high - low, patients, seed=seed, unit=unit or "unit unknown"))

@@ -95,15 +95,15 @@ class Times(Answers):
             return {}
         kind, latest = self.bound.kind, self.bound.latest
         times, happened = np.array(rows.truth, dtype=np.float64).T
-        kept = np.ones(len(times), dtype=bool)
+        is_kept = np.ones(len(times), dtype=bool)
         if kind == "event":
-            kept, times = self._observed(times, happened > 0), np.minimum(times, latest)
-        scores = time_scores(rows.outputs[kept, 1], times[kept]), rows.patients[kept]
-        made = thresholds_by_group(self.certainty, BOUNDS[kind], EVERYONE, {EVERYONE: scores}, exact=exact)
+            is_kept, times = self._observed(times, happened > 0), np.minimum(times, latest)
+        scores = time_scores(rows.outputs[is_kept, 1], times[is_kept]), rows.patients[is_kept]
+        decisions = thresholds_by_group(self.certainty, BOUNDS[kind], EVERYONE, {EVERYONE: scores}, exact=exact)
         if kind != "event":
-            return made
+            return decisions
         words = ASSUMED.format(latest)
-        return {name: replace(one, because=one.because + words, source=SESIA) for name, one in made.items()}
+        return {name: replace(one, because=one.because + words, source=SESIA) for name, one in decisions.items()}
 
     def sets_of_folds(self, rows: Rows) -> dict[str, Decision]:
         """The scores of folds; a bound of the event's time goes by its threshold."""
@@ -122,5 +122,5 @@ class Times(Answers):
         chance = float(self.bound.followed.before(self.bound.latest)) / np.maximum(
             self.bound.followed.before(times), TINY
         )
-        drawn = np.random.default_rng(0).random(len(times)) < chance
-        return np.asarray((times >= self.bound.latest) | (happened & drawn))
+        is_drawn = np.random.default_rng(0).random(len(times)) < chance
+        return np.asarray((times >= self.bound.latest) | (happened & is_drawn))

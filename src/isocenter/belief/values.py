@@ -47,20 +47,20 @@ class Values(Answers):
         """The scores of folds, in error bars as they came."""
         if self.certainty.conformal is None:
             return {}
-        each = self._missed(rows, np.ones(len(self.targets)))
-        scores = {name: (own, rows.folds[known], rows.patients[known]) for name, own, known in each}
+        missed = self._missed(rows, np.ones(len(self.targets)))
+        scores = {name: (own, rows.folds[known], rows.patients[known]) for name, own, known in missed}
         return scores_of_folds(self.certainty.conformal, scores, int(rows.folds.max()) + 1)
 
     def _missed(self, rows: Rows, factors: Floats) -> Iterator[tuple[str, Floats, NDArray[np.bool_]]]:
         """Each target, how far off it is in the cases in which it is known, and which these are."""
-        for place, name in enumerate(self.targets):
-            first, second, true = rows.outputs[:, 0, place], rows.outputs[:, 1, place], rows.truth[:, place]
+        for index, name in enumerate(self.targets):
+            first, second, true = rows.outputs[:, 0, index], rows.outputs[:, 1, index], rows.truth[:, index]
             if self.method == BY_QUANTILES:
                 scores = quantile_scores(first, second, true)
             else:
-                scores = value_scores(first, true, second * factors[place])
-            known = np.isfinite(true)
-            yield name, scores[known], known
+                scores = value_scores(first, true, second * factors[index])
+            is_known = np.isfinite(true)
+            yield name, scores[is_known], is_known
 
 
 def interval(
@@ -123,8 +123,8 @@ def by_fold(
 
 def quantiles(measured: Mapping[str, float], wide: Floats, deviation: Floats) -> Iterator[dict[str, float]]:
     """{target: lower quantile} and {target: upper one}; wide: how far they lie below and above, standardised."""
-    for side, own in zip((-1, 1), np.split(wide, 2), strict=True):
-        away = (side * own * deviation).tolist()
+    for side, column in zip((-1, 1), np.split(wide, 2), strict=True):
+        away = (side * column * deviation).tolist()
         yield {name: value + far for (name, value), far in zip(measured.items(), away, strict=True)}
 
 

@@ -1,23 +1,28 @@
 """Probabilities of voxels, calibrated, and what is summed up of them while they pass by: expected Dice and volumes.
 
-NumPy only: a packaged model carries a copy of this file.
+A weighted sample of an image's voxels is drawn while their outputs stream by; it stands for the whole image. NumPy and
+SciPy only: a packaged model carries a copy of this file.
 """
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isocenter.belief.certainty import Certainty
 from isocenter.belief.probabilities import sigmoid, softmax, written
 from isocenter.belief.values import interval, interval_of_folds
-from isocenter.belief.voxel_sample import SAMPLED, SCORED, Sampler
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator, place_of, volume_unit
+from isocenter.lazy import ndimage
 from isocenter.transforms import winners
-from isocenter.values import MM3_PER_ML, Array, Confidence, Floats, Geometry, Region
+from isocenter.values import MM3_PER_ML, Array, Confidence, Deferred, Floats, Geometry, Region
 
 # What a prediction keeps of its masks until it is tuned.
 SIZES = "sizes"
@@ -83,22 +88,22 @@ class VoxelProbabilities:
 
     def _calibrated(self, outputs: Array) -> Array:
         """(channels, ...) outputs whose softmax or sigmoid the probabilities are."""
-        own = self.calibrator.parameters
+        parameters = self.calibrator.parameters
         if self.calibrator.method == TEMPERATURE:
-            numbers = [[own["all"][0], 0.0]] * len(self.names)
+            numbers = [[parameters["all"][0], 0.0]] * len(self.names)
         elif self.exclusive and len(self.names) == 2:
-            factor, shift = own[self.names[1]]
+            factor, shift = parameters[self.names[1]]
             numbers = [[factor, 0.0], [factor, shift]]
         else:
-            numbers = [list(own[name]) for name in self.names]
-        made = np.array(outputs, dtype=np.float32)
+            numbers = [list(parameters[name]) for name in self.names]
+        logs = np.array(outputs, dtype=np.float32)
         if self.exclusive:
-            made -= made.max(axis=0)
-            made -= np.log(np.exp(made).sum(axis=0))
-        for place, (factor, shift) in enumerate(numbers):
-            made[place] *= np.float32(factor)
-            made[place] += np.float32(shift)
-        return made
+            logs -= logs.max(axis=0)
+            logs -= np.log(np.exp(logs).sum(axis=0))
+        for index, (factor, shift) in enumerate(numbers):
+            logs[index] *= np.float32(factor)
+            logs[index] += np.float32(shift)
+        return logs
 
 
 def _rows(labels: Array, outputs: Array) -> Iterator[slice]:
@@ -129,16 +134,16 @@ class SoftDice:
     def take(self, region: Region, labels: Array, outputs: Array) -> None:
         """(*region) the label map of a part, and (channels, *region) its outputs."""
         for rows in _rows(labels, outputs):
-            own = self._probable(outputs[:, rows])[-len(self._structures) :]
-            for place, values in enumerate(self._structures):
+            probable = self._probable(outputs[:, rows])[-len(self._structures) :]
+            for index, values in enumerate(self._structures):
                 mask = labels[rows] == values[0] if len(values) == 1 else np.isin(labels[rows], values)
-                chance = own[place].ravel()
-                self._sums[:, place] += chance @ mask.ravel(), chance.sum(), np.count_nonzero(mask)
+                chance = probable[index].ravel()
+                self._sums[:, index] += chance @ mask.ravel(), chance.sum(), np.count_nonzero(mask)
 
     def expected(self, powers: Mapping[str, float]) -> dict[str, float]:
         """{structure: Dice}, of masks that are not empty, each to the power that validation cases have found."""
-        each = zip(self._names, self._sums.T, strict=True)
-        return {name: float((2 * both / (size + n)) ** powers[name]) for name, (both, size, n) in each if n}
+        structures = zip(self._names, self._sums.T, strict=True)
+        return {name: float((2 * both / (size + n)) ** powers[name]) for name, (both, size, n) in structures if n}
 
     def sizes(self, tidied: Array | None) -> Floats:
         """(2, structures) voxels of each mask, and voxels within or beside it that are expected to be wrong.
@@ -207,8 +212,8 @@ class VoxelStream:
         for taker in takers:
             taker.take(region, labels, outputs)
         if self._folds and each is not None:
-            for fold, own in zip(self._folds, np.split(np.asarray(each), len(self._folds)), strict=True):
-                fold.take(region, self._probable.plain.marked(own), own)
+            for fold, outputs_of_fold in zip(self._folds, np.split(np.asarray(each), len(self._folds)), strict=True):
+                fold.take(region, self._probable.plain.marked(outputs_of_fold), outputs_of_fold)
         return labels
 
     def stated(self, tidied: Array | None) -> tuple[Confidence, dict[str, Array] | None]:
@@ -228,15 +233,17 @@ def check_voxels(
 
     method: as a person chose it
     """
-    known = ("auto", "none", *VOXEL_METHODS[probable.exclusive])
-    for setting, given in (("calibration_method", method), ("calibration", probable.calibrator.method)):
-        if given not in known:
-            problem = f"voxels are not calibrated by {given}"
-            raise PlanError(problem, f"task.{setting}", f"Choose one of {', '.join(known)}")
+    methods = ("auto", "none", *VOXEL_METHODS[probable.exclusive])
+    for setting, method_named in (("calibration_method", method), ("calibration", probable.calibrator.method)):
+        if method_named not in methods:
+            problem = f"voxels are not calibrated by {method_named}"
+            raise PlanError(problem, f"task.{setting}", f"Choose one of {', '.join(methods)}")
     columns = probable.calibrator.parameters
     structures = probable.names[probable.exclusive :]
-    own = ({"all"},) if probable.calibrator.method == TEMPERATURE else (set(probable.names), set(structures[-1:]))
-    if columns and set(columns) not in own:
+    sets_of_names = (
+        ({"all"},) if probable.calibrator.method == TEMPERATURE else (set(probable.names), set(structures[-1:]))
+    )
+    if columns and set(columns) not in sets_of_names:
         remedy = "Leave it to `isocenter train`"
         raise PlanError(f"it is of {', '.join(columns)}, not of the channels", "task.calibration", remedy)
     if calibrated_map not in (None, True, False):
@@ -245,3 +252,146 @@ def check_voxels(
     if expected is not None and (set(expected) != set(structures) or min(expected.values()) <= 0):
         remedy = f"Give a number above 0 for each of {', '.join(structures)}"
         raise PlanError("there is not one for each structure", "task.expected_dice", remedy)
+
+
+# Voxels of an image, half of them near edges between labels: to calibrate, and afterwards to be scored.
+SAMPLED, SCORED = 50_000, 10_000
+# mm (voxels where their size is not known), along each axis, from an edge.
+NEAR = 5.0
+# Voxels that are looked at together: what they take beside outputs is 30 bytes each.
+# What a prediction keeps beside a sample: (axes, 2) where the parts begin and end that came.
+LOOKED_AT = "looked_at"
+# Keys, places (n, axes) and outputs (n, channels).
+_Drawn = tuple[Array, Array, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelSample:
+    """Voxels of one image.
+
+    places:  (n, axes) their indices
+    outputs: (n, channels) of the network, float32
+    weights: (n,) how many voxels each stands for: one over the probability that it was drawn
+    """
+
+    places: NDArray[np.int32]
+    outputs: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, untuned: Mapping[str, Array | Deferred]) -> VoxelSample:
+        """Read a sample as a prediction keeps it."""
+        return cls(*(np.asarray(untuned[one.name]) for one in fields(cls)))
+
+    def at(self, grid: Array) -> Array:
+        """(n,) what a map (*spatial) holds there."""
+        return np.asarray(grid)[tuple(self.places.T)]
+
+
+class Sampler:
+    """Draws about `most` voxels of an image of which the parts come one by one, half of them near edges of its labels.
+
+    Every voxel near an edge has a random key by its place, and those with the smallest keys are kept: a simple random
+    sample, however many there will be. The others are drawn one by one, each with the same probability.
+    Cohen and Kaplan, Summarizing data using bottom-k sketches, doi:10.1145/1281100.1281133
+    """
+
+    def __init__(self, geometry: Geometry, most: int = SAMPLED) -> None:
+        self._geometry, self._most = geometry, most // 2
+        self._seed = zlib.crc32(repr(geometry.shape).encode() + geometry.affine.tobytes())
+        self._share = min(1.0, self._most / math.prod(geometry.shape))
+        self._near, self._limit = 0, 2**32
+        self._ends: list[list[tuple[int, int]]] = []
+        self._kept: list[_Drawn] = []
+        self._others: list[_Drawn] = []
+
+    def take(self, region: Region, labels: Array, outputs: Array) -> None:
+        """A part of the image: (*region) its label map, and (channels, *region)."""
+        near = near_edges(labels, self._geometry)
+        ends = [part.indices(size)[:2] for part, size in zip(region, self._geometry.shape, strict=True)]
+        starts = [start for start, _ in ends]
+        self._ends.append(ends)
+        step = max(1, AT_ONCE * len(labels) // max(1, labels.size))
+        for row in range(0, len(labels), step):
+            rows = slice(row, row + step)
+            self._draw([starts[0] + row, *starts[1:]], near[rows], outputs[:, rows])
+
+    @property
+    def drawn(self) -> dict[str, Array] | None:
+        """The fields of a `VoxelSample`, and what part of the image was looked at; None where no part came."""
+        self._shrink()
+        parts = [(*part, 1 / self._share) for part in self._others]
+        parts += [(*part, self._near / max(1, len(part[0]))) for part in self._kept]
+        if not parts:
+            return None
+        weights = [np.full(len(keys), weight, dtype=np.float32) for keys, *_, weight in parts]
+        places, outputs = (np.concatenate([part[n] for part in parts]) for n in (1, 2))
+        ends = np.array(self._ends)
+        box = np.stack([ends[..., 0].min(axis=0), ends[..., 1].max(axis=0)], axis=1)
+        return {"places": places, "outputs": outputs, "weights": np.concatenate(weights), LOOKED_AT: box}
+
+    def _draw(self, starts: Sequence[int], near: NDArray[np.bool_], outputs: Array) -> None:
+        indices = np.nonzero(near)
+        places = np.zeros(len(indices[0]), dtype=np.uint32)
+        for axis, start, size in zip(indices, starts, self._geometry.shape, strict=True):
+            places = places * np.uint32(size) + (axis + start).astype(np.uint32)
+        keys = _mixed(places ^ np.uint32(self._seed))
+        self._near += len(keys)
+        chosen = keys <= self._limit
+        self._kept.append(_drawn(keys[chosen], [own[chosen] for own in indices], starts, outputs))
+        if sum(len(part[0]) for part in self._kept) > 2 * self._most:
+            self._shrink()
+        # Gaps between voxels that are drawn one by one with a probability have a geometric law.
+        random = np.random.default_rng([self._seed, *starts])
+        expected = self._share * near.size
+        gaps = random.geometric(self._share, size=int(expected + 6 * expected**0.5 + 10))
+        others = np.add.accumulate(gaps) - 1  # `cumsum` keeps some 60 bytes each time: a film would show it
+        others = others[others < near.size]
+        others = others[~near.reshape(-1)[others]]
+        self._others.append(_drawn(others, np.unravel_index(others, near.shape), starts, outputs))
+
+    def _shrink(self) -> None:
+        """Keep those near edges that have the smallest keys."""
+        if self._kept:
+            keys, places, outputs = (np.concatenate(each) for each in zip(*self._kept, strict=True))
+            if len(keys) > self._most:
+                least = np.argpartition(keys, self._most - 1)[: self._most]
+                keys, places, outputs = keys[least], places[least], outputs[least]
+                self._limit = int(keys.max())
+            self._kept = [(keys, places, outputs)]
+
+
+def _drawn(keys: Array, indices: Sequence[Array], starts: Sequence[int], outputs: Array) -> _Drawn:
+    index: tuple[Any, ...] = (slice(None), *indices)
+    values = outputs[index].T.astype(np.float32)
+    return keys, np.stack(indices, axis=1).astype(np.int32) + np.array(starts, dtype=np.int32), values
+
+
+def near_edges(labels: Array, geometry: Geometry) -> NDArray[np.bool_]:
+    """(*spatial) where the label changes within `NEAR` along every axis, in a label map or a part of it."""
+    edges = np.zeros(labels.shape, dtype=np.uint8)
+    for axis in range(labels.ndim):
+        along, marked = np.moveaxis(labels, axis, 0), np.moveaxis(edges, axis, 0)
+        changes = along[1:] != along[:-1]
+        marked[1:] |= changes
+        marked[:-1] |= changes
+    boxes = ndimage.find_objects(edges)
+    if not boxes:
+        return edges.view(np.bool_)
+    steps = geometry.spacing or (1.0,) * labels.ndim
+    reach = [max(1, round(NEAR / step)) for step in steps]
+    box = tuple(slice(max(0, part.start - n), part.stop + n) for part, n in zip(boxes[0], reach, strict=True))
+    part = edges[box].copy()
+    for axis, n in enumerate(reach):
+        ndimage.maximum_filter1d(part, 2 * n + 1, axis=axis, output=part, mode="constant")
+    edges[box] = part
+    return edges.view(np.bool_)
+
+
+def _mixed(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Numbers that look drawn at random, each in its place (lowbias32 of the Hash Function Prospector)."""
+    mixed = numbers ^ (numbers >> np.uint32(16))
+    mixed *= np.uint32(0x7FEB352D)
+    mixed ^= mixed >> np.uint32(15)
+    mixed *= np.uint32(0x846CA68B)
+    return np.asarray(mixed ^ (mixed >> np.uint32(16)))

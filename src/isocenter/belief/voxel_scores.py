@@ -12,8 +12,7 @@ import numpy as np
 from isocenter.belief.certainty import finite
 from isocenter.belief.covering import MISSED
 from isocenter.belief.prediction_sets import HIGH, LOW
-from isocenter.belief.voxel_calibration import VoxelProbabilities
-from isocenter.belief.voxel_sample import NEAR, near_edges
+from isocenter.belief.voxel_calibration import NEAR, VoxelProbabilities, near_edges
 from isocenter.belief.voxels import TIMES_AS_LARGE, SampledVoxels, covering_mask_columns, volume_errors
 from isocenter.evaluation import (
     BEFORE,
@@ -55,7 +54,7 @@ DIGITS_OF_GAPS = 7
 
 
 def voxel_columns(
-    made: Prediction,
+    prediction: Prediction,
     reference: DrawnMap,
     structures: Mapping[str, tuple[int, ...]],
     probable: VoxelProbabilities,
@@ -69,24 +68,26 @@ def voxel_columns(
     reference; of the predictions before calibration too. Without a sample of voxels there is the expected Dice alone.
     """
     rows: dict[str, dict[str, Any]] = {name: {} for name in structures}
-    for name in made.confidence.expected.keys() & rows:
-        rows[name][EXPECTED] = made.confidence.expected[name]
-    for side, ends in ((LOW, made.confidence.low), (HIGH, made.confidence.high)) if reference.voxels is None else ():
+    for name in prediction.confidence.expected.keys() & rows:
+        rows[name][EXPECTED] = prediction.confidence.expected[name]
+    for side, ends in (
+        ((LOW, prediction.confidence.low), (HIGH, prediction.confidence.high)) if reference.voxels is None else ()
+    ):
         for name in ends.keys() & rows:
             end = finite(ends[name])
             rows[name][f"volume_predicted_{side}"] = np.nan if end is None else end
-    voxels = SampledVoxels.of(made, reference, "", tuple(structures.values()), exclusive=probable.exclusive)
+    voxels = SampledVoxels.of(prediction, reference, "", tuple(structures.values()), exclusive=probable.exclusive)
     if voxels is None:
         return rows
-    near = near_edges(reference.values, made.geometry)[tuple(voxels.places.T)]
+    near = near_edges(reference.values, prediction.geometry)[tuple(voxels.places.T)]
     sides = {"": probable}
     if probable.moves:
         sides[BEFORE] = probable.plain
-    for side, own in sides.items():
-        chances = voxels.probabilities(own)
-        for place, (name, error) in enumerate(zip(structures, volume_errors(voxels, chances), strict=True)):
+    for side, columns in sides.items():
+        chances = voxels.probabilities(columns)
+        for index, (name, error) in enumerate(zip(structures, volume_errors(voxels, chances), strict=True)):
             rows[name][f"{VOLUME}{side}"] = error
-            gaps = _gaps(chances[near, place], voxels.true[near, place], voxels.weights[near])
+            gaps = _gaps(chances[near, index], voxels.true[near, index], voxels.weights[near])
             rows[name][f"{GAPS}{side}"] = json.dumps([round(gap, DIGITS_OF_GAPS) for gap in gaps.tolist()])
     covering = covering_mask_columns(voxels, voxels.probabilities(probable), covers_from or {}, tuple(structures))
     return {name: {**row, **covering.get(name, {})} for name, row in rows.items()}
@@ -94,8 +95,8 @@ def voxel_columns(
 
 def _gaps(chances: Floats, true: Array, weights: Array) -> Floats:
     """(bins,) of equal width, as in `ece`; their sizes add up to the error of the case."""
-    place = np.minimum((chances * BINS).astype(np.intp), BINS - 1)
-    return np.bincount(place, weights * (chances - true), BINS) / max(float(weights.sum()), 1.0)
+    bin_of_voxel = np.minimum((chances * BINS).astype(np.intp), BINS - 1)
+    return np.bincount(bin_of_voxel, weights * (chances - true), BINS) / max(float(weights.sum()), 1.0)
 
 
 def voxel_rows(table: Table, *, seed: Seed) -> list[Row]:
@@ -107,8 +108,8 @@ def voxel_rows(table: Table, *, seed: Seed) -> list[Row]:
     known = table[table[EXPECTED].notna() & table["dice"].notna()]
     means = known.groupby(["case", "patient"], sort=False)[["dice", EXPECTED]].mean().reset_index()
     parts = {"all": means, **{str(label): own for label, own in known.groupby("label", sort=False)}}
-    for label, own in parts.items():
-        apart = bootstrap(own[EXPECTED] - own["dice"], own["patient"], seed=seed, exact=False)
+    for label, part in parts.items():
+        apart = bootstrap(part[EXPECTED] - part["dice"], part["patient"], seed=seed, exact=False)
         rows.append(Row(f"{EXPECTED}_bias", label, apart))
     for name in CORRELATIONS:
         rows += [Row(f"{EXPECTED}_{name}", label, _correlation(name, own, seed)) for label, own in parts.items()]
@@ -128,19 +129,18 @@ def _correlation(name: str, table: Table, seed: Seed) -> Estimate:
 def _near_rows(labels: Mapping[str, Table], column: str, metric: str, seed: Seed) -> Iterator[Row]:
     """Gaps are averaged over cases, which weigh alike, before their sizes are added; over all labels their mean."""
     where = f"{BINS} bins of what lies within {NEAR:g} mm of an edge (or as many voxels, where their size is unknown)"
-    known = {label: own[own[column].notna()] for label, own in labels.items() if column in own}
-    known = {label: own for label, own in known.items() if len(own)}
-    if not known:
+    of_labels = {label: own[own[column].notna()] for label, own in labels.items() if column in own}
+    of_labels = {label: own for label, own in of_labels.items() if len(own)}
+    if not of_labels:
         return
-    each = {label: _gaps_of(own, column) for label, own in known.items()}
+    each = {label: _gaps_of(own, column) for label, own in of_labels.items()}
     values = {label: float(np.abs(gaps.values).sum()) for label, gaps in each.items()}
-    most = max(len(own) for own in known.values())
-    given: dict[str, Any] = {"seed": seed, "known": where}
-    yield Row(
-        metric, "all", estimate_of(float(np.mean([*values.values()])), Gaps.joined([*each.values()]), n=most, **given)
-    )
+    most = max(len(own) for own in of_labels.values())
+    mean, joined = float(np.mean([*values.values()])), Gaps.joined([*each.values()])
+    yield Row(metric, "all", estimate_of(mean, joined, n=most, seed=seed, expectation=where))
     for label, gaps in each.items():
-        yield Row(metric, label, estimate_of(values[label], gaps, n=len(known[label]), **given))
+        count = len(of_labels[label])
+        yield Row(metric, label, estimate_of(values[label], gaps, n=count, seed=seed, expectation=where))
 
 
 def _gaps_of(table: Table, column: str) -> Gaps:

@@ -14,8 +14,7 @@ from isocenter.belief.certainty import Certainty
 from isocenter.belief.covering import COVERS_FROM, MISSED, AddedResults, covering_thresholds
 from isocenter.belief.prediction_sets import scores_of_folds, thresholds_by_group
 from isocenter.belief.rows import Answers, Rows
-from isocenter.belief.voxel_calibration import SIZES, VOXEL_METHODS, VoxelProbabilities
-from isocenter.belief.voxel_sample import LOOKED_AT, VoxelSample
+from isocenter.belief.voxel_calibration import LOOKED_AT, SIZES, VOXEL_METHODS, VoxelProbabilities, VoxelSample
 from isocenter.errors import counted
 from isocenter.evaluation import (
     Calibrator,
@@ -93,26 +92,26 @@ class VoxelAnswers(Answers):
 
     def sets(self, rows: Rows, *, exact: bool) -> dict[str, Decision]:
         """Thresholds of covering masks, and of intervals of volumes."""
-        made = dict[str, Decision]()
+        decisions = dict[str, Decision]()
         if self.certainty.risk is not None and self.certainty.covering is None:
-            made = covering_thresholds(self.certainty, self.missed(rows), exact=exact)
+            decisions = covering_thresholds(self.certainty, self.missed(rows), exact=exact)
         if self.certainty.conformal is None:
-            off, known, whole = self._volumes_off(rows, self.probable, self.tidied)
-            each = zip(self.names, off.T, known.T, strict=True) if whole else ()
-            scores = {name: (own[there], rows.patients[whole][there]) for name, own, there in each}
-            made |= thresholds_by_group(self.certainty, "doubt", "label", scores, exact=exact) if scores else {}
-        return made
+            off, is_known, complete = self._volumes_off(rows, self.probable, self.tidied)
+            columns = zip(self.names, off.T, is_known.T, strict=True) if complete else ()
+            scores = {name: (own[there], rows.patients[complete][there]) for name, own, there in columns}
+            decisions |= thresholds_by_group(self.certainty, "doubt", "label", scores, exact=exact) if scores else {}
+        return decisions
 
     def sets_of_folds(self, rows: Rows) -> dict[str, Decision]:
         """The scores of folds for volumes; nothing where they would take much memory, or where no thresholds are."""
         conformal, networks = self.certainty.conformal, int(rows.folds.max()) + 1
         if conformal is None or networks * len(self.probable.names) > MOST_CHANNELS:
             return {}
-        off, known, whole = self._volumes_off(rows, self.probable.plain)
-        folds, patients, every = rows.folds[whole], rows.patients[whole], set(rows.folds.tolist())
-        if not whole or any(set(folds[there].tolist()) != every for there in known.T):
+        off, is_known, complete = self._volumes_off(rows, self.probable.plain)
+        folds, patients, every = rows.folds[complete], rows.patients[complete], set(rows.folds.tolist())
+        if not complete or any(set(folds[there].tolist()) != every for there in is_known.T):
             return {}
-        columns = zip(self.names, off.T, known.T, strict=True)
+        columns = zip(self.names, off.T, is_known.T, strict=True)
         scores = {name: (own[there], folds[there], patients[there]) for name, own, there in columns}
         return scores_of_folds(conformal, scores, networks)
 
@@ -125,38 +124,40 @@ class VoxelAnswers(Answers):
         shares: dict[str, list[Floats]] = {name: [] for name in self.names}
         patients: dict[str, list[str]] = {name: [] for name in self.names}
         nothing = np.append(np.ones(len(COVERS_FROM) - 1), 0.0)
-        for made, truth, patient in zip(rows.outputs, rows.truth, rows.patients.tolist(), strict=True):
-            drawn = truth()
-            voxels = self.sampled(made, drawn, patient)
+        for prediction, truth, patient in zip(rows.outputs, rows.truth, rows.patients.tolist(), strict=True):
+            drawn_map = truth()
+            voxels = self.sampled(prediction, drawn_map, patient)
             chances = None if voxels is None else voxels.probabilities(self.probable)
-            for place, (name, values) in enumerate(zip(self.names, self.structures, strict=True)):
-                there = place_of(values, drawn.values)
-                there = there if drawn.voxels is None else there & drawn.voxels
-                if not drawn.knows(place) or not there.any():
+            for index, (name, values) in enumerate(zip(self.names, self.structures, strict=True)):
+                inside = place_of(values, drawn_map.values)
+                inside = inside if drawn_map.voxels is None else inside & drawn_map.voxels
+                if not drawn_map.knows(index) or not inside.any():
                     continue
-                own = None if voxels is None or chances is None else share_below(voxels, chances, place, COVERS_FROM)
-                shares[name].append(nothing if own is None else own)
+                missed_shares = (
+                    None if voxels is None or chances is None else share_below(voxels, chances, index, COVERS_FROM)
+                )
+                shares[name].append(nothing if missed_shares is None else missed_shares)
                 patients[name].append(patient)
         limits = len(COVERS_FROM)
         return {name: (np.array(own).reshape(-1, limits), np.array(patients[name])) for name, own in shares.items()}
 
-    def sampled(self, made: Prediction, drawn: DrawnMap, patient: str) -> SampledVoxels | None:
+    def sampled(self, prediction: Prediction, drawn_map: DrawnMap, patient: str) -> SampledVoxels | None:
         """The sampled voxels of a case; None where no sample was drawn, or nothing of it is known."""
-        return SampledVoxels.of(made, drawn, patient, self.structures, exclusive=self.probable.exclusive)
+        return SampledVoxels.of(prediction, drawn_map, patient, self.structures, exclusive=self.probable.exclusive)
 
     def _unseen(self, rows: Rows) -> UnseenVoxels:
         """The sampled voxels of all cases, of those without a sample none, and the Dice of their label maps."""
         voxels, dice, untidied, tidies = list[SampledVoxels](), [], [], False
-        for made, truth, patient in zip(rows.outputs, rows.truth, rows.patients.tolist(), strict=True):
-            drawn = truth()
-            own = self.sampled(made, drawn, patient)
-            if own is not None:
-                data = np.asarray(made.data)
-                mask = self.tidied(data, made.geometry)
-                untidied.append(dice_of(data, drawn, self.structures))
-                dice.append(untidied[-1] if mask is None else dice_of(mask, drawn, self.structures))
+        for prediction, truth, patient in zip(rows.outputs, rows.truth, rows.patients.tolist(), strict=True):
+            drawn_map = truth()
+            sampled = self.sampled(prediction, drawn_map, patient)
+            if sampled is not None:
+                data = np.asarray(prediction.data)
+                mask = self.tidied(data, prediction.geometry)
+                untidied.append(dice_of(data, drawn_map, self.structures))
+                dice.append(untidied[-1] if mask is None else dice_of(mask, drawn_map, self.structures))
                 tidies = tidies or mask is not None
-                voxels.append(own)
+                voxels.append(sampled)
         return UnseenVoxels(voxels, np.array(dice), np.array(untidied), self.probable, self.structures, tidies)
 
     def _volumes_off(
@@ -166,22 +167,24 @@ class VoxelAnswers(Answers):
 
         Both are (cases, structures), of the cases of which every voxel is known.
         """
-        off, known, whole = list[Floats](), list[list[bool]](), list[int]()
-        for place, (made, truth) in enumerate(zip(rows.outputs, rows.truth, strict=True)):
-            drawn = truth()
-            everywhere = drawn.voxels is None
-            stated = self.sizes(made, drawn, str(rows.patients[place]), probable, tidied) if everywhere else None
-            if stated is not None:
-                sizes = [float(np.count_nonzero(place_of(values, drawn.values))) for values in self.structures]
-                off.append(value_scores(stated[0], sizes, stated[1]))
-                known.append([drawn.knows(one) for one in range(len(sizes))])
-                whole.append(place)
-        return np.array(off), np.array(known, dtype=bool), whole
+        off, is_known, complete = list[Floats](), list[list[bool]](), list[int]()
+        for index, (prediction, truth) in enumerate(zip(rows.outputs, rows.truth, strict=True)):
+            drawn_map = truth()
+            everywhere = drawn_map.voxels is None
+            stated_sizes = (
+                self.sizes(prediction, drawn_map, str(rows.patients[index]), probable, tidied) if everywhere else None
+            )
+            if stated_sizes is not None:
+                sizes = [float(np.count_nonzero(place_of(values, drawn_map.values))) for values in self.structures]
+                off.append(value_scores(stated_sizes[0], sizes, stated_sizes[1]))
+                is_known.append([drawn_map.knows(one) for one in range(len(sizes))])
+                complete.append(index)
+        return np.array(off), np.array(is_known, dtype=bool), complete
 
     def sizes(
         self,
-        made: Prediction,
-        drawn: DrawnMap,
+        prediction: Prediction,
+        drawn_map: DrawnMap,
         patient: str,
         probable: VoxelProbabilities,
         tidied: Tidied | None = None,
@@ -190,13 +193,13 @@ class VoxelAnswers(Answers):
 
         Of a prediction that was made before its task was calibrated, the sampled voxels tell of the second.
         """
-        if made.untuned is not None and SIZES in made.untuned:
-            return np.asarray(made.untuned[SIZES])
-        voxels = self.sampled(made, drawn, patient)
+        if prediction.untuned is not None and SIZES in prediction.untuned:
+            return np.asarray(prediction.untuned[SIZES])
+        voxels = self.sampled(prediction, drawn_map, patient)
         if voxels is None:
             return None
-        mask = np.asarray(made.data)
-        changed = None if tidied is None else tidied(mask, made.geometry)
+        mask = np.asarray(prediction.data)
+        changed = None if tidied is None else tidied(mask, prediction.geometry)
         mask = mask if changed is None else changed
         marked = np.array([float(np.count_nonzero(place_of(values, mask))) for values in self.structures])
         if probable.maps:  # the map was made before calibrated outputs were chosen to make it
@@ -230,7 +233,7 @@ class SampledVoxels:
     @classmethod
     def of(
         cls,
-        made: Prediction,
+        prediction: Prediction,
         reference: DrawnMap,
         patient: str,
         structures: Sequence[tuple[int, ...]],
@@ -241,20 +244,24 @@ class SampledVoxels:
 
         reference: what was drawn
         """
-        if made.untuned is None or made.data is None:
+        if prediction.untuned is None or prediction.data is None:
             return None
-        sample = VoxelSample.of(made.untuned)
-        drawn, known = reference.values, reference.voxels
+        sample = VoxelSample.of(prediction.untuned)
+        labels_drawn, mask_known = reference.values, reference.voxels
         structure_known = [reference.knows(place) for place in range(len(structures))]
-        there = np.ones(len(sample.weights), bool) if known is None else sample.at(known)
-        if not (there.any() and any(structure_known)):
+        is_known = np.ones(len(sample.weights), bool) if mask_known is None else sample.at(mask_known)
+        if not (is_known.any() and any(structure_known)):
             return None
-        values, labels = sample.at(drawn)[there], sample.at(np.asarray(made.data))[there]
+        values, labels = sample.at(labels_drawn)[is_known], sample.at(np.asarray(prediction.data))[is_known]
         true, marked = (np.stack([np.isin(one, own) for own in structures], axis=1) for one in (values, labels))
         numbers = (true * np.arange(1, true.shape[1] + 1)).sum(axis=1) if exclusive else true
-        beyond = _beyond(drawn if known is None else np.where(known, drawn, 0), made.untuned.get(LOOKED_AT), structures)
-        own = (sample.places[there], sample.outputs[there], numbers, marked, sample.weights[there], beyond)
-        return cls(patient, *own, np.array(structure_known))
+        beyond = _beyond(
+            labels_drawn if mask_known is None else np.where(mask_known, labels_drawn, 0),
+            prediction.untuned.get(LOOKED_AT),
+            structures,
+        )
+        fields = (sample.places[is_known], sample.outputs[is_known], numbers, marked, sample.weights[is_known], beyond)
+        return cls(patient, *fields, np.array(structure_known))
 
     def mapped_by(self, probable: VoxelProbabilities, structures: Sequence[tuple[int, ...]]) -> SampledVoxels:
         """The same voxels in the label map that these probabilities make."""
@@ -294,22 +301,22 @@ class UnseenVoxels:
 
         certainty, calibrated_map, powers: what is set already; None where it is open
         """
-        made = dict[str, Decision]()
+        decisions = dict[str, Decision]()
         if not self.cases:
-            return made
+            return decisions
         calibrator = certainty.calibration
         if calibrator is None:
-            calibrator, made["task.calibration"] = self.calibration(certainty.calibration_method)
+            calibrator, decisions["task.calibration"] = self.calibration(certainty.calibration_method)
         unseen = self if calibrated_map is False else self.mapped_by(calibrator)
         if calibrated_map is None:
             calibrated_map, because = self.gains(unseen, calibrator)
-            made["task.calibrated_map"] = Decision(calibrated_map, because)
+            decisions["task.calibrated_map"] = Decision(calibrated_map, because)
             if calibrated_map and self.tidies:
                 because = "off: label maps of calibrated outputs score more without it than others with it"
-                made["task.postprocessing"] = Decision({}, because)
+                decisions["task.postprocessing"] = Decision({}, because)
         if powers is None:
-            made["task.expected_dice"] = (unseen if calibrated_map else self).expected(calibrator)
-        return made
+            decisions["task.expected_dice"] = (unseen if calibrated_map else self).expected(calibrator)
+        return decisions
 
     def mapped_by(self, calibrator: Calibrator) -> UnseenVoxels:
         """The same voxels with the label maps of outputs calibrated so, which nothing tidies.
@@ -374,9 +381,9 @@ class UnseenVoxels:
             [soft_dice(one, one.probabilities(replace(self.probable, calibrator=calibrator))) for one in self.cases]
         )
         powers, words = dict[str, float](), []
-        for name, own, dice in zip(self.names, soft.T, self.dice.T, strict=True):
-            there, power = np.isfinite(own) & np.isfinite(dice), 1.0
-            means = [self._mean(np.where(there, each, np.nan), 1.0) for each in (dice, own)]
+        for name, expected, dice in zip(self.names, soft.T, self.dice.T, strict=True):
+            is_finite, power = np.isfinite(expected) & np.isfinite(dice), 1.0
+            means = [self._mean(np.where(is_finite, each, np.nan), 1.0) for each in (dice, expected)]
             if min(means) > 0 and max(means) < 1:
                 power = float(np.clip(np.log(means[0]) / np.log(means[1]), LEAST_POWER, MOST_POWER))
             powers[name] = round(power, 4)
@@ -393,63 +400,63 @@ class UnseenVoxels:
 
     def _mean(self, values: Floats, instead: float) -> float:
         """Mean of (cases,) values, of which patients weigh alike and NaN is left out; `instead` of none."""
-        there = np.isfinite(values)
-        shares, people = shares_of(int(there.sum()), [one.patient for one in compress(self.cases, there)])
-        return float(shares @ values[there] / people) if people else instead
+        is_finite = np.isfinite(values)
+        shares, people = shares_of(int(is_finite.sum()), [one.patient for one in compress(self.cases, is_finite)])
+        return float(shares @ values[is_finite] / people) if people else instead
 
     @cached_property
     def _unseen(self) -> Unseen:
         names, exclusive = self.probable.names, self.probable.exclusive
-        each = max(1000, MOST_NUMBERS // max(1, len(self.cases) * len(names)))
+        per_case = max(1000, MOST_NUMBERS // max(1, len(self.cases) * len(names)))
         random = np.random.default_rng(0)
-        kept = [random.permutation(len(one.weights))[:each] for one in self.cases]
+        chosen = [random.permutation(len(one.weights))[:per_case] for one in self.cases]
         outputs, truth, weights = (
-            np.concatenate([getattr(one, name)[own] for one, own in zip(self.cases, kept, strict=True)])
+            np.concatenate([getattr(one, name)[own] for one, own in zip(self.cases, chosen, strict=True)])
             for name in ("outputs", "truth", "weights")
         )
-        patients = np.repeat([one.patient for one in self.cases], [len(own) for own in kept])
+        patients = np.repeat([one.patient for one in self.cases], [len(own) for own in chosen])
         logs = normalised(outputs) if exclusive else outputs.astype(np.float64)
-        known = np.repeat(self.known, [len(own) for own in kept], axis=0)
-        if exclusive and not known.all():
-            logs = joined_background(logs, known)
-        elif not known.all():
-            truth = np.where(known, truth, np.nan)
+        is_known = np.repeat(self.known, [len(own) for own in chosen], axis=0)
+        if exclusive and not is_known.all():
+            logs = joined_background(logs, is_known)
+        elif not is_known.all():
+            truth = np.where(is_known, truth, np.nan)
         return Unseen(logs, truth, patients, names, "classes" if exclusive else "labels", weights)
 
 
-def joined_background(logs: Floats, known: Array) -> Floats:
+def joined_background(logs: Floats, is_known: Array) -> Floats:
     """(n, 1 + structures) log probabilities of which those of unknown structures are added to the background's.
 
-    known: (n, structures); as the loss takes a case that knows some structures only, arXiv:2007.03868
+    is_known: (n, structures); as the loss takes a case that knows some structures only, arXiv:2007.03868
     """
-    own = np.concatenate([np.zeros((len(logs), 1), bool), ~known], axis=1)
-    made = np.where(own, NEVER, logs)
-    made[:, 0] = np.logaddexp(logs[:, 0], np.logaddexp.reduce(np.where(own, logs, -np.inf), axis=1))
-    return made
+    is_never = np.concatenate([np.zeros((len(logs), 1), bool), ~is_known], axis=1)
+    joined = np.where(is_never, NEVER, logs)
+    joined[:, 0] = np.logaddexp(logs[:, 0], np.logaddexp.reduce(np.where(is_never, logs, -np.inf), axis=1))
+    return joined
 
 
 def _mean_of(values: Floats) -> float:
     """The mean of the values that are there; 0 of none."""
-    there = values[np.isfinite(values)]
-    return float(there.mean()) if len(there) else 0.0
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else 0.0
 
 
-def _beyond(drawn: Array, looked_at: Any, structures: Sequence[tuple[int, ...]]) -> Floats:
+def _beyond(labels: Array, looked_at: Any, structures: Sequence[tuple[int, ...]]) -> Floats:
     """(structures,) voxels of a label map outside of (axes, 2) where the network looked; None: it looked everywhere."""
     if looked_at is None:
         return np.zeros(len(structures))
-    inside = drawn[tuple(slice(*ends) for ends in np.asarray(looked_at).tolist())]
-    if inside.size == drawn.size:
+    inside = labels[tuple(slice(*ends) for ends in np.asarray(looked_at).tolist())]
+    if inside.size == labels.size:
         return np.zeros(len(structures))
-    each = [(place_of(own, drawn), place_of(own, inside)) for own in structures]
-    return np.array([float(np.count_nonzero(all_of) - np.count_nonzero(part)) for all_of, part in each])
+    pairs = [(place_of(own, labels), place_of(own, inside)) for own in structures]
+    return np.array([float(np.count_nonzero(all_of) - np.count_nonzero(part)) for all_of, part in pairs])
 
 
-def dice_of(mask: Array, drawn: DrawnMap, structures: Sequence[tuple[int, ...]]) -> list[float]:
+def dice_of(mask: Array, drawn_map: DrawnMap, structures: Sequence[tuple[int, ...]]) -> list[float]:
     """(structures,) of a label map, within what is known; NaN of a structure that is not."""
-    mask = mask if drawn.voxels is None else np.where(drawn.voxels, mask, 0)
-    dice = [overlap(place_of(one, mask), place_of(one, drawn.values)).dice for one in structures]
-    return [one if drawn.knows(place) else float("nan") for place, one in enumerate(dice)]
+    mask = mask if drawn_map.voxels is None else np.where(drawn_map.voxels, mask, 0)
+    dice = [overlap(place_of(one, mask), place_of(one, drawn_map.values)).dice for one in structures]
+    return [one if drawn_map.knows(place) else float("nan") for place, one in enumerate(dice)]
 
 
 def true_dice(voxels: SampledVoxels) -> Floats:
@@ -474,20 +481,20 @@ def volume_errors(voxels: SampledVoxels, probabilities: Floats) -> Floats:
         return np.where((true > 0) & voxels.known, voxels.weights @ probabilities / true - 1, np.nan)
 
 
-def share_below(voxels: SampledVoxels, chances: Floats, place: int, limits: Any) -> Floats | None:
+def share_below(voxels: SampledVoxels, chances: Floats, index: int, limits: Any) -> Floats | None:
     """(limits,) share of a structure that is less probable than each of them; None without a voxel of it.
 
     chances: (n, structures)
     """
-    true = np.asarray(voxels.true[:, place], dtype=bool)
-    beyond = float(voxels.beyond[place])
+    true = np.asarray(voxels.true[:, index], dtype=bool)
+    beyond = float(voxels.beyond[index])
     if not true.any() and not beyond:
         return None
-    own = np.where(np.isnan(chances[true, place]), -1.0, chances[true, place])  # what is no number is in no mask
-    order = np.argsort(own, kind="stable")
+    chance = np.where(np.isnan(chances[true, index]), -1.0, chances[true, index])  # what is no number is in no mask
+    order = np.argsort(chance, kind="stable")
     sums = np.append(0.0, np.cumsum(np.asarray(voxels.weights, dtype=np.float64)[true][order]))
     # Where the network did not look only a mask of the whole image holds anything.
-    below = sums[np.searchsorted(own[order], limits)] + beyond * (np.asarray(limits) > 0)
+    below = sums[np.searchsorted(chance[order], limits)] + beyond * (np.asarray(limits) > 0)
     return np.asarray(below / (sums[-1] + beyond))
 
 
@@ -498,22 +505,22 @@ def covering_mask_columns(
 
     names: of the structures, in the order of their columns
     """
-    made: dict[str, dict[str, float | None]] = {}
+    columns: dict[str, dict[str, float | None]] = {}
     for name, limit in least.items():
-        place = names.index(name)
-        share = share_below(voxels, chances, place, [limit])
-        size = float(voxels.weights @ voxels.true[:, place]) + float(voxels.beyond[place])
-        covered = float(voxels.weights @ (chances[:, place] >= limit))
-        made[name] = {
+        index = names.index(name)
+        share = share_below(voxels, chances, index, [limit])
+        size = float(voxels.weights @ voxels.true[:, index]) + float(voxels.beyond[index])
+        covered = float(voxels.weights @ (chances[:, index] >= limit))
+        columns[name] = {
             MISSED: None if share is None else float(share[0]),
             TIMES_AS_LARGE: covered / size if size else None,
         }
-    return made
+    return columns
 
 
 def surely_rises(gains: np.ndarray, patients: Sequence[str]) -> bool:
     """Whether the mean over (cases,) lies above 0 in 95 % of the draws of patients, each with all its cases."""
     people, owner = np.unique(patients, return_inverse=True)
     sums, counts = np.bincount(owner, gains), np.bincount(owner)
-    drawn = np.random.default_rng(0).integers(len(people), size=(DRAWS, len(people)))
-    return bool(np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), 1 - SURE) > 0)
+    draws = np.random.default_rng(0).integers(len(people), size=(DRAWS, len(people)))
+    return bool(np.quantile(sums[draws].sum(axis=1) / counts[draws].sum(axis=1), 1 - SURE) > 0)

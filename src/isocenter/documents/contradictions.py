@@ -95,9 +95,9 @@ def _uneven(subject: Subject) -> Evidence | None:
     path = subject.path_of("weak_groups")
     if path is None:
         return None
-    for place, row in enumerate(subject.record(path)[0], 1):
+    for index, row in enumerate(subject.record(path)[0], 1):
         if row.get("judged") == "yes" and float(row.get("p_adjusted") or 1) < 0.05:
-            return subject.at(path, f"group@{place}")
+            return subject.at(path, f"group@{index}")
     return None
 
 
@@ -105,10 +105,10 @@ def _no_gain(subject: Subject) -> Evidence | None:
     """A comparison or a trial in which no gain was shown."""
     for name in ("comparison", "results"):
         found = subject.find(name, "/tests")
-        for place, row in enumerate(found.value if found is not None and isinstance(found.value, list) else []):
+        for index, row in enumerate(found.value if found is not None and isinstance(found.value, list) else []):
             is_judged = row.get("role") in (None, "primary")  # of a trial what it was planned for
             if found is not None and is_judged and row.get("verdict") not in (None, "superior"):
-                return subject.at(found.record, f"/tests/{place}/verdict")
+                return subject.at(found.record, f"/tests/{index}/verdict")
     return None
 
 

@@ -38,8 +38,8 @@ def drafted(document: Document, metrics: Metrics) -> list[Section]:
 def sentence_of(answered: Answered, metrics: Metrics) -> str:
     """The item's sentence, with the words of its answers in place of its look-ups."""
     words: dict[str, list[str]] = {}
-    for one in answered.answers:
-        words.setdefault(one.lookup, []).append(value_words(one.value, metrics, briefly=True).rstrip("."))
+    for answer in answered.answers:
+        words.setdefault(answer.lookup, []).append(value_words(answer.value, metrics, briefly=True).rstrip("."))
     text = PLACEHOLDER.sub(lambda match: "; ".join(words[match[1]]), answered.item.sentence)
     return sentence(text)
 
@@ -67,11 +67,11 @@ def _flow(answered: Answered) -> figures.Figure | None:
 
 def _counts(answers: tuple[Answer, ...]) -> Mapping[str, int]:
     counts = {}
-    for one in answers:
-        if one.pointer == "count:distinct=case":
-            counts["used"] = int(one.value)
-        elif one.pointer.startswith("count:split="):
-            counts[one.pointer.removeprefix("count:split=").partition(";")[0]] = int(one.value)
-        elif one.pointer == "/excluded_cases":
-            counts["excluded"] = int(one.value)
+    for answer in answers:
+        if answer.pointer == "count:distinct=case":
+            counts["used"] = int(answer.value)
+        elif answer.pointer.startswith("count:split="):
+            counts[answer.pointer.removeprefix("count:split=").partition(";")[0]] = int(answer.value)
+        elif answer.pointer == "/excluded_cases":
+            counts["excluded"] = int(answer.value)
     return counts

@@ -49,11 +49,11 @@ class _Questions(Mapping[str, str]):
 def _questions() -> dict[str, str]:
     questions = tomllib.loads(files("isocenter.documents").joinpath("questions.toml").read_text(encoding="utf-8"))
     levels = ", ".join(SEVERITIES)
-    for one in hazards():
-        harm = f"{one['hazard']}. {one['harm']} Begin with one of {levels}; proposed: {one['severity']}."
-        questions[f"severity_{one['id']}"] = f"How severe is the harm? {harm}"
-        questions[f"residual_{one['id']}"] = (
-            f"Is the risk that is left acceptable, by which criterion? {one['hazard']}."
+    for hazard in hazards():
+        harm = f"{hazard['hazard']}. {hazard['harm']} Begin with one of {levels}; proposed: {hazard['severity']}."
+        questions[f"severity_{hazard['id']}"] = f"How severe is the harm? {harm}"
+        questions[f"residual_{hazard['id']}"] = (
+            f"Is the risk that is left acceptable, by which criterion? {hazard['hazard']}."
         )
     return questions
 

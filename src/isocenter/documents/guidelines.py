@@ -118,8 +118,8 @@ def _entries(each: str, subject: Subject) -> Sequence[Mapping[str, Any]]:
 
 def _written_out(items: Sequence[Item], entries: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
     """All items of an entry before those of the next."""
-    for place, entry in enumerate(entries):
-        fields = {"place": place, **entry}
+    for index, entry in enumerate(entries):
+        fields = {"place": index, **entry}
         for item in items:
             texts = ("number", "subject", "when", "section")
             filled = {name: getattr(item, name).format_map(fields) for name in texts}

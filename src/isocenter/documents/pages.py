@@ -104,9 +104,9 @@ def _remedies(answered: Answered) -> str:
 def _rows(answered: Answered, metrics: Metrics) -> list[list[str]]:
     """A row for each answer; the item's number and subject stand on the first."""
     rows = []
-    for place, one in enumerate(answered.answers):
-        head = [answered.item.name, answered.item.subject] if place == 0 else ["", ""]
-        rows.append([*head, one.state, answer_text(one, metrics), place_text(one)])
+    for index, answer in enumerate(answered.answers):
+        head = [answered.item.name, answered.item.subject] if index == 0 else ["", ""]
+        rows.append([*head, answer.state, answer_text(answer, metrics), place_text(answer)])
     return rows
 
 

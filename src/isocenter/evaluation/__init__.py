@@ -13,6 +13,8 @@ if TYPE_CHECKING:
         LARGEST_GAP,
         BinnedError,
         Gaps,
+        brier_estimates,
+        brier_parts,
         calibration_error,
         estimate_of,
     )
@@ -51,20 +53,25 @@ if TYPE_CHECKING:
         BRIER,
         CLASS_METRICS,
         EQUAL_WIDTH,
+        GRADE_METRICS,
         LABEL_METRICS,
         Confusion,
         auroc,
         average_precision,
         brier,
         ece,
+        grade_distances,
         largest_calibration_error,
+        least_cost,
         log_loss,
         one_against_rest,
         place_in_bins,
         predictive_values,
+        ranked_probability_score,
         reliability,
         roc_band,
         roc_curve,
+        weighted_kappa,
     )
     from isocenter.evaluation.conformal import (
         EVERYONE,
@@ -78,11 +85,17 @@ if TYPE_CHECKING:
         controlled_on_average,
         controlled_with_confidence,
         controls,
+        cross_bound,
+        cross_interval,
+        cross_lower_bound,
+        cross_sets,
+        cross_steps,
         fewest_controlling,
         fewest_of_group,
         least_sureness,
         mondrian_thresholds,
         ordered_ends,
+        people_of,
         prediction_sets,
         quantile_scores,
         shares_of,
@@ -90,15 +103,6 @@ if TYPE_CHECKING:
         value_scores,
         widest,
     )
-    from isocenter.evaluation.cross_conformal import (
-        cross_bound,
-        cross_interval,
-        cross_lower_bound,
-        cross_sets,
-        cross_steps,
-        people_of,
-    )
-    from isocenter.evaluation.decomposition import brier_estimates, brier_parts
     from isocenter.evaluation.detection import Froc, Matches, box_hits, box_iou, box_sizes
     from isocenter.evaluation.distance import SURFACE_METRICS, Surface, SurfaceDistance, elements, surface_distance
     from isocenter.evaluation.fairness.attributes import (
@@ -129,12 +133,16 @@ if TYPE_CHECKING:
         Balance,
         Patients,
         Shifted,
+        TwoSamples,
         encoded,
+        energy_test,
         group_shift,
         matched,
+        one_of_each,
         propensity,
         shift_words,
         standardised_difference,
+        two_sample_tests,
     )
     from isocenter.evaluation.features import effective_rank, possible_rank
     from isocenter.evaluation.instances import InstanceOverlap, instance_overlap
@@ -172,13 +180,6 @@ if TYPE_CHECKING:
         volume_unit,
     )
     from isocenter.evaluation.metric import BEFORE, BY_EPISTEMIC, OF_ANSWERED, UNIT_ENDS, Metric, Metrics
-    from isocenter.evaluation.ordinal import (
-        GRADE_METRICS,
-        grade_distances,
-        least_cost,
-        ranked_probability_score,
-        weighted_kappa,
-    )
     from isocenter.evaluation.paired import Compared, aligned, compared
     from isocenter.evaluation.region_shape import MeshCells, RegionShape
     from isocenter.evaluation.regression import (
@@ -293,7 +294,6 @@ if TYPE_CHECKING:
         identity_switches,
         track_rows,
     )
-    from isocenter.evaluation.two_samples import TwoSamples, energy_test, one_of_each, two_sample_tests
     from isocenter.evaluation.uncertainty import aurc, entropy, excess_aurc, risk_coverage
 
 if not TYPE_CHECKING:

@@ -1,4 +1,7 @@
-"""Calibration errors by bins with their intervals, which hold although the errors themselves are never below 0."""
+"""Calibration errors by bins and the parts of the Brier score, with intervals that hold although both are biased.
+
+The errors themselves are never below 0, and the parts by bins are too high.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import counted
 from isocenter.evaluation.calibration import ece_of_equal_mass, equal_mass, places_of_equal_mass
-from isocenter.evaluation.classification import BINS, EQUAL_WIDTH, ece, largest_calibration_error, place_in_bins
-from isocenter.evaluation.intervals import CHUNK, FEW_PATIENTS, LEVEL, Resampling, Seed, tail_of
+from isocenter.evaluation.classification import (
+    BINS,
+    EQUAL_WIDTH,
+    ece,
+    largest_calibration_error,
+    place_in_bins,
+    reliability,
+)
+from isocenter.evaluation.intervals import CHUNK, FEW_PATIENTS, LEVEL, Resampling, Seed, bootstrap, tail_of
 from isocenter.evaluation.weighting import refuse_no_draws
 from isocenter.values import Estimate, Floats
 
@@ -63,10 +73,10 @@ class Gaps:
         """Bins of (images,) probabilities, what happened, and whose images they are."""
         places = kind.shares(chance)
         places = places[:, places.sum(axis=0) > 0]
-        each = places / (places.sum(axis=0) if kind.largest else len(chance))
-        images = each if kind.largest else np.full((len(chance), 1), 1 / len(chance))
-        least = (each**2 * (chance * (1 - chance))[:, None]).sum(axis=0)
-        return cls.of_images(each * (chance - happened)[:, None], images, patients, least)
+        gaps = places / (places.sum(axis=0) if kind.largest else len(chance))
+        images = gaps if kind.largest else np.full((len(chance), 1), 1 / len(chance))
+        least = (gaps**2 * (chance * (1 - chance))[:, None]).sum(axis=0)
+        return cls.of_images(gaps * (chance - happened)[:, None], images, patients, least)
 
     @classmethod
     def of_images(cls, added: Floats, shares: Floats, patients: NDArray[Any], least: Floats) -> Gaps:
@@ -84,9 +94,9 @@ class Gaps:
         who = np.unique(np.concatenate([one.who for one in parts]))
         added, shares = (np.zeros((len(who), sum(one.added.shape[1] for one in parts))) for _ in range(2))
         start = 0
-        for one in parts:
-            place, columns = np.searchsorted(who, one.who), slice(start, start + one.added.shape[1])
-            added[place, columns], shares[place, columns] = one.added / len(parts), one.shares
+        for part in parts:
+            rows, columns = np.searchsorted(who, part.who), slice(start, start + part.added.shape[1])
+            added[rows, columns], shares[rows, columns] = part.added / len(parts), part.shares
             start = columns.stop
         return cls(who, added, shares, np.concatenate([one.least for one in parts]) / len(parts) ** 2)
 
@@ -120,19 +130,19 @@ class Gaps:
         sure moves it as it moves, another one adds its size (Fang and Santos, Rev Econ Stud 2019,
         doi:10.1093/restud/rdy049).
         """
-        drawn, values, tail = self.drawn(seed), self.values, tail_of(self.people)
-        spread, signed = drawn.std(axis=0), drawn * np.sign(values)
+        draws, values, tail = self.drawn(seed), self.values, tail_of(self.people)
+        spread, signed = draws.std(axis=0), draws * np.sign(values)
         sure = np.abs(values) > spread * np.sqrt(np.log(max(self.people, 3)))
-        added = np.where(sure, signed, np.abs(drawn)).sum(axis=1)
+        added = np.where(sure, signed, np.abs(draws)).sum(axis=1)
         total = float(np.abs(values).sum())
         low, high = total - np.quantile(added, 1 - tail), total - np.quantile(signed.sum(axis=1), tail)
         return max(0.0, float(low)), min(1.0, float(high))
 
     def interval_of_largest(self, seed: int) -> tuple[float, float]:
         """Interval of the largest size of the distances, by intervals that hold for all bins at once."""
-        drawn, values = self.drawn(seed), np.abs(self.values)
-        spread = drawn.std(axis=0).clip(1e-12)
-        wide = spread * float(np.quantile(np.abs(drawn / spread).max(axis=1), 1 - 2 * tail_of(self.people)))
+        draws, values = self.drawn(seed), np.abs(self.values)
+        spread = draws.std(axis=0).clip(1e-12)
+        wide = spread * float(np.quantile(np.abs(draws / spread).max(axis=1), 1 - 2 * tail_of(self.people)))
         return max(0.0, float((values - wide).max())), min(1.0, float((values + wide).max()))
 
 
@@ -162,20 +172,198 @@ def calibration_error(
     draws, at_once = min(draws, Resampling.of(seed).draws), max(1, CHUNK // count)
     parts = [min(at_once, draws - start) for start in range(0, draws, at_once)]
     owners, right, values, gaps = np.asarray(patients), [], [], []
-    for own, true in zip(chance.reshape(count, -1).T, np.asarray(happened).reshape(count, -1).T, strict=True):
-        right += [kind.error(own, random.random((rows, count)) < own) for rows in parts]
-        values.append(float(kind.error(own, true)))
-        gaps.append(Gaps.of(own, np.asarray(true, dtype=np.float64), owners, kind))
+    for column, true in zip(chance.reshape(count, -1).T, np.asarray(happened).reshape(count, -1).T, strict=True):
+        right += [kind.error(column, random.random((rows, count)) < column) for rows in parts]
+        values.append(float(kind.error(column, true)))
+        gaps.append(Gaps.of(column, np.asarray(true, dtype=np.float64), owners, kind))
     expected, value = float(np.concatenate(right).mean()), float(np.mean(values))
-    known = f"a calibrated model has {expected:.3f} on average with as many cases; {kind.bins_of(count)}"
-    return estimate_of(value, Gaps.joined(gaps), n=count, seed=seed, largest=kind.largest, known=known)
+    expectation = f"a calibrated model has {expected:.3f} on average with as many cases; {kind.bins_of(count)}"
+    return estimate_of(value, Gaps.joined(gaps), n=count, seed=seed, largest=kind.largest, expectation=expectation)
 
 
-def estimate_of(value: float, gaps: Gaps, *, n: int, seed: Seed, known: str, largest: bool = False) -> Estimate:
-    """An error by bins with the interval of its gaps; known: what the method of the estimate ends with."""
+def estimate_of(value: float, gaps: Gaps, *, n: int, seed: Seed, expectation: str, largest: bool = False) -> Estimate:
+    """An error by bins with the interval of its gaps; expectation: what the method of the estimate ends with."""
     if gaps.people < 2:
-        return Estimate(value, n=n, patients=gaps.people, method=f"none: one patient; {known}")
+        return Estimate(value, n=n, patients=gaps.people, method=f"none: one patient; {expectation}")
     interval = gaps.interval_of_largest if largest else gaps.interval_of_sum
     low, high = interval(Resampling.of(seed).seed)
     few = f"unreliable: {counted(gaps.people, 'patient')}; " * (gaps.people < FEW_PATIENTS)
-    return Estimate(value, low, high, LEVEL, n, gaps.people, method=f"{LAW}; {few}{known}")
+    return Estimate(value, low, high, LEVEL, n, gaps.people, method=f"{LAW}; {few}{expectation}")
+
+
+LAW_OF_PARTS = f"normal law of the parts by patient; {EQUAL_WIDTH}"
+# How often an interval is halved, how many times as large as those found distances may be, and e to the power of what
+# the shares of bins may change.
+HALVINGS, MOST_TIMES, MOST_LOG = 30, 1e6, 20.0
+
+
+def brier_parts(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BINS) -> tuple[float, float, float]:
+    """Reliability, resolution and uncertainty, so that the score is about the first less the second plus the third.
+
+    probabilities: (images,), or (images, classes), whose parts are summed as the score of several classes is
+    happened:      the same
+    Murphy, J Appl Meteorol 1973, doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2; by the bins of `ece`
+    """
+    chances, true = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
+    columns = zip(chances.reshape(len(chances), -1).T, true.reshape(len(true), -1).T, strict=True)
+    reliable, resolved, uncertain = np.array([_parts_of_one(*column, bins) for column in columns]).sum(axis=0).tolist()
+    return reliable, resolved, uncertain
+
+
+def _parts_of_one(probabilities: Floats, happened: Floats, bins: int) -> tuple[float, float, float]:
+    chance, frequency, counts = reliability(probabilities, happened, bins=bins)
+    share, base = counts / counts.sum(), float(np.mean(happened))
+    return float(share @ (chance - frequency) ** 2), float(share @ (frequency - base) ** 2), base * (1 - base)
+
+
+def brier_estimates(
+    probabilities: ArrayLike, happened: ArrayLike, patients: ArrayLike, *, seed: Seed
+) -> tuple[Estimate, ...]:
+    """`brier_parts` with their intervals.
+
+    probabilities: (images,), or (images, classes)
+    happened:      the same
+    patients:      (images,) whose image it is
+    The intervals are those of the parts which many more such images would have in the same bins. Reliability and
+    resolution are too high in small sets and may lie above theirs (bench/claims/coverage.py).
+    """
+    chances, true, owners = np.asarray(probabilities, float), np.asarray(happened, float), np.asarray(patients)
+    values, people, number = brier_parts(chances, true), len(np.unique(owners)), Resampling.of(seed).seed
+    columns = [*zip(chances.reshape(len(chances), -1).T, true.reshape(len(true), -1).T, strict=True)]
+    few = f"unreliable: {counted(people, 'patient')}; " * (people < FEW_PATIENTS)
+
+    def estimate(value: float, interval: tuple[float, float] | None) -> Estimate:
+        if interval is None:
+            why = "one patient" if people < 2 else "all patients have the same share"
+            return Estimate(value, n=len(chances), patients=people, method=f"none: {why}; {EQUAL_WIDTH}")
+        return Estimate(value, *interval, LEVEL, len(chances), people, method=f"{few}{LAW_OF_PARTS}")
+
+    if people < 2:
+        return tuple(estimate(value, None) for value in values)
+    squares = (
+        _Squares.joined([part(*column) for column in columns]).interval(owners, number)
+        for part in (_Squares.of_gaps, _Squares.of_differences)
+    )
+    intervals = (*squares, _of_uncertainty(true, owners, seed))
+    return tuple(estimate(value, interval) for value, interval in zip(values, intervals, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Squares:
+    """A sum over bins of squared distances, each by its bin's share of the images, and what moves it.
+
+    distances: (bins,) by the shares of the bins
+    factors:   (bins,) by which their squares are added
+    noise:     (images, bins) what each image adds to the error of a distance in its bin
+    moved:     (images,) what each adds to the sum by which bin it is in: shares are those of these images
+    least:     (bins,) the variance of the noise at least, of outcomes that the stated probabilities themselves draw
+    most:      what the sum cannot exceed
+    """
+
+    distances: Floats
+    factors: Floats
+    noise: Floats
+    moved: Floats
+    least: Floats
+    most: float
+
+    @classmethod
+    def of_gaps(cls, chance: Floats, happened: Floats) -> _Squares:
+        """Reliability: distances of (images,) probabilities from frequencies."""
+        return cls._of(chance, chance - happened)
+
+    @classmethod
+    def of_differences(cls, chance: Floats, happened: Floats) -> _Squares:
+        """Resolution: distances of the frequency in each bin from that everywhere, which is of these images too."""
+        return cls._of(chance, happened - happened.mean(), is_centred=True)
+
+    @classmethod
+    def _of(cls, chance: Floats, apart: Floats, *, is_centred: bool = False) -> _Squares:
+        places = BY_WIDTH.shares(chance)
+        places = places[:, places.sum(axis=0) > 0]
+        shares = places.mean(axis=0)
+        means = (places * apart[:, None]).mean(axis=0) / shares
+        gaps = (places - shares * is_centred) / len(chance)
+        moved = places @ means**2
+        return cls(
+            shares * means,
+            1 / shares,
+            gaps * (apart - places @ means)[:, None],
+            (moved - moved.mean()) / len(chance),
+            (gaps**2 * (chance * (1 - chance))[:, None]).sum(axis=0),
+            0.25 if is_centred else 1.0,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Squares]) -> _Squares:
+        """The sum of several, of the same images."""
+        sums = zip(*((one.distances, one.factors, one.least) for one in parts), strict=True)
+        distances, factors, least = (np.concatenate(each) for each in sums)
+        noise = np.concatenate([one.noise for one in parts], axis=1)
+        moved = np.sum([one.moved for one in parts], axis=0)
+        return cls(distances, factors, noise, moved, least, sum(one.most for one in parts))
+
+    def interval(self, owners: NDArray[Any], seed: int) -> tuple[float, float]:
+        """The interval of the sum; owners: (images,) whose image it is.
+
+        The sum is too high by the squares of the noise. Distances so many times as large as these are tried: those with
+        whose law the sum that was found lies in neither tail make the interval.
+        """
+        columns = np.column_stack([self.noise, self.moved])
+        law = Gaps.of_images(columns, np.zeros((len(columns), 1)), owners, np.append(self.least, 0.0))
+        *draws, moved = law.drawn(seed).T
+        noise, tail = np.stack(draws, axis=1), tail_of(law.people)
+        total = float(self.factors @ self.distances**2)
+        across, squares = noise @ (self.distances * self.factors), noise**2 @ self.factors
+        # As a factor, the shares of few people cannot make a sum of squares negative.
+        shared = total * np.exp((moved / total).clip(-MOST_LOG, MOST_LOG)) if total > 0 else 0 * moved
+
+        def quantile(times: float, level: float) -> float:
+            return _quantile(times**2 * shared + 2 * times * across + squares, level)
+
+        low = _largest(lambda times: quantile(times, 1 - tail) < total) ** 2 * total
+        if quantile(0.0, tail) > total:  # smaller than noise alone would be: all that noise may hide is possible
+            return low, min(self.most, quantile(0.0, 1 - tail))
+        return low, min(self.most, _largest(lambda times: quantile(times, tail) <= total) ** 2 * total)
+
+
+def _quantile(values: Floats, level: float) -> float:
+    """NumPy's, by itself: what `np.quantile` does for any axes and methods takes most of its time on so few numbers."""
+    position = level * (len(values) - 1)
+    below = int(position)
+    above = min(below + 1, len(values) - 1)
+    sorted_there = np.partition(values, (below, above))
+    return float(sorted_there[below] + (position - below) * (sorted_there[above] - sorted_there[below]))
+
+
+def _largest(holds: Callable[[float], bool]) -> float:
+    """The largest number from 0 on up to which this holds, 0 where it nowhere does."""
+    least, most = 0.0, 1.0
+    if not holds(least):
+        return least
+    while holds(most) and most < MOST_TIMES:
+        least, most = most, 2 * most
+    for _ in range(HALVINGS):
+        middle = (least + most) / 2
+        least, most = (middle, most) if holds(middle) else (least, middle)
+    return least
+
+
+def _of_uncertainty(happened: Floats, owners: NDArray[Any], seed: Seed) -> tuple[float, float] | None:
+    """The interval of the last part, of (images,) or (images, classes) what happened.
+
+    None where all patients have the same share.
+    """
+    if happened.ndim == 1:  # it rises up to a frequency of a half and falls from there
+        frequency = bootstrap(happened, owners, seed=seed)
+        if frequency.low is None or frequency.high is None:
+            return None
+        ends = [one * (1 - one) for one in (frequency.low, frequency.high)]
+        return min(ends), 0.25 if frequency.low <= 0.5 <= frequency.high else max(ends)
+    images, classes = happened.shape
+    frequencies, even = happened.mean(axis=0), np.ones(classes)
+    noise = (happened - frequencies) / images
+    from_even = _Squares(frequencies - 1 / classes, even, noise, np.zeros(images), np.zeros(classes), 1.0)
+    low, high = from_even.interval(owners, Resampling.of(seed).seed)
+    most = 1 - 1 / classes  # of classes that are equally frequent
+    return max(0.0, most - high), most - low

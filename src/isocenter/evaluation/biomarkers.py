@@ -98,10 +98,10 @@ def _across(along: Floats, aside: Floats) -> float:
     """The longest line of a convex outline at a right angle to the first coordinate: it begins or ends at a corner."""
     following = np.roll(np.arange(len(along)), -1)
     longest = 0.0
-    for place in along:
+    for coordinates in along:
         low, high = np.minimum(along, along[following]), np.maximum(along, along[following])
-        met = (low <= place) & (place <= high) & (high > low)
-        share = (place - along[met]) / (along[following][met] - along[met])
+        met = (low <= coordinates) & (coordinates <= high) & (high > low)
+        share = (coordinates - along[met]) / (along[following][met] - along[met])
         crossings = aside[met] + share * (aside[following][met] - aside[met])
         longest = max(longest, float(np.ptp(crossings)) if len(crossings) else 0.0)
     return longest
@@ -114,16 +114,16 @@ def suv_peak(values: ArrayLike, mask: ArrayLike, spacing: ArrayLike) -> float:
     Where no voxel's sphere lies wholly within the image, its part that does.
     Wahl et al., J Nucl Med 2009 (PERCIST), doi:10.2967/jnumed.108.057307
     """
-    inside, given = np.asarray(mask, dtype=bool), np.asarray(values, dtype=np.float64)
+    inside, uptake = np.asarray(mask, dtype=bool), np.asarray(values, dtype=np.float64)
     if not inside.any():
         return float("nan")
     sphere = _sphere(np.asarray(spacing, dtype=np.float64))
-    whole = [n + m - 1 for n, m in zip(given.shape, sphere.shape, strict=True)]
-    middle = tuple(slice(m // 2, m // 2 + n) for n, m in zip(given.shape, sphere.shape, strict=True))
+    padded = [n + m - 1 for n, m in zip(uptake.shape, sphere.shape, strict=True)]
+    middle = tuple(slice(m // 2, m // 2 + n) for n, m in zip(uptake.shape, sphere.shape, strict=True))
     # Around one number the sums of a Fourier transform lose less.
-    level = float(given[inside].mean())
-    sums = _convolved(given - level, sphere, whole)[middle]
-    held = np.rint(_convolved(np.ones_like(given), sphere, whole)[middle])
+    level = float(uptake[inside].mean())
+    sums = _convolved(uptake - level, sphere, padded)[middle]
+    held = np.rint(_convolved(np.ones_like(uptake), sphere, padded)[middle])
     return level + float((sums / held)[inside].max())
 
 
@@ -205,8 +205,8 @@ def repeatability(
     """
     refuse_impossible_level(level)
     before, after = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    whole = are_paired(before, after) and bool(np.isfinite([before, after]).all())
-    if not whole or len(before) < FEWEST or (relative and min(before.min(), after.min()) <= 0):
+    is_complete = are_paired(before, after) and bool(np.isfinite([before, after]).all())
+    if not is_complete or len(before) < FEWEST or (relative and min(before.min(), after.min()) <= 0):
         problem = (
             f"{before.size} first and {after.size} second measurements, or one that is not a number (or not above 0)"
         )

@@ -37,8 +37,8 @@ def ece_of_equal_mass(
     order = np.argsort(chance, kind="stable")
     _, starts, ties = np.unique(chance[order], return_index=True, return_counts=True)
     shared = np.repeat(np.add.reduceat(outcome[..., order], starts, axis=-1) / ties, ties, axis=-1)
-    place = np.arange(len(chance)) * bins // max(1, len(chance))
-    gap = np.abs((count[..., order] * (chance[order] - shared)) @ np.eye(bins)[place])
+    bin_of_rank = np.arange(len(chance)) * bins // max(1, len(chance))
+    gap = np.abs((count[..., order] * (chance[order] - shared)) @ np.eye(bins)[bin_of_rank])
     return ratio(gap.sum(axis=-1), count.sum(axis=-1))
 
 
@@ -68,23 +68,27 @@ def remaining_temperature(logs: ArrayLike, reference: ArrayLike, patients: Array
     logs: (images, classes) log probabilities; the interval is that of maximum likelihood with clustered patients
     Guo et al., ICML 2017, arXiv:1706.04599
     """
-    given, truth, owners = np.asarray(logs, dtype=np.float64), np.asarray(reference), np.asarray(patients)
+    log_chances, truth, owners = np.asarray(logs, dtype=np.float64), np.asarray(reference), np.asarray(patients)
     people = len(np.unique(owners))
     if people < FEWEST_PATIENTS:
-        return Estimate(float("nan"), n=len(given), patients=people, method=f"none: {people} patients are too few")
-    own = Unseen(given, truth, np.arange(len(given)).astype(str), tuple(map(str, range(given.shape[1]))))
-    factor = fitted_calibrator("temperature", own).parameters["all"][0]
-    chances = special.softmax(given * factor, axis=1)
-    expected = (chances * given).sum(axis=1)
-    scores = given[np.arange(len(given)), truth] - expected
-    information = float(((chances * given**2).sum(axis=1) - expected**2).sum())
+        return Estimate(
+            float("nan"), n=len(log_chances), patients=people, method=f"none: {people} patients are too few"
+        )
+    unseen = Unseen(
+        log_chances, truth, np.arange(len(log_chances)).astype(str), tuple(map(str, range(log_chances.shape[1])))
+    )
+    factor = fitted_calibrator("temperature", unseen).parameters["all"][0]
+    chances = special.softmax(log_chances * factor, axis=1)
+    expected = (chances * log_chances).sum(axis=1)
+    scores = log_chances[np.arange(len(log_chances)), truth] - expected
+    information = float(((chances * log_chances**2).sum(axis=1) - expected**2).sum())
     spread = _clustered(scores[:, None], owners)[0, 0] ** 0.5 / max(information, 1e-12)
     least, most = factor - DEVIATIONS * spread, factor + DEVIATIONS * spread
     if least <= 0 or not LEAST_FACTOR * 1.01 < factor < MOST_FACTOR / 1.01:
         method = "none: the probabilities discriminate too little, or completely, to fit one"
-        return Estimate(float("nan"), n=len(given), patients=people, method=method)
+        return Estimate(float("nan"), n=len(log_chances), patients=people, method=method)
     method = "maximum likelihood, robust to patients with several images"
-    return Estimate(1 / factor, 1 / most, 1 / least, LEVEL, len(given), people, method=method)
+    return Estimate(1 / factor, 1 / most, 1 / least, LEVEL, len(log_chances), people, method=method)
 
 
 def slope_and_intercept(odds: ArrayLike, happened: ArrayLike, patients: ArrayLike) -> tuple[Estimate, Estimate]:
@@ -94,10 +98,10 @@ def slope_and_intercept(odds: ArrayLike, happened: ArrayLike, patients: ArrayLik
     slope held at 1, is below 0 where its probabilities are too high. NaN where a line parts the two sides.
     Van Calster et al., J Clin Epidemiol 2016, doi:10.1016/j.jclinepi.2015.12.005
     """
-    given, truth = np.asarray(odds, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    owners, ones = np.asarray(patients), np.ones(len(given))
-    slope = _regressed(np.stack([given, ones], axis=1), np.zeros(len(given)), truth, owners)
-    return slope, _regressed(ones[:, None], given, truth, owners)
+    log_odds, truth = np.asarray(odds, dtype=np.float64), np.asarray(happened, dtype=np.float64)
+    owners, ones = np.asarray(patients), np.ones(len(log_odds))
+    slope = _regressed(np.stack([log_odds, ones], axis=1), np.zeros(len(log_odds)), truth, owners)
+    return slope, _regressed(ones[:, None], log_odds, truth, owners)
 
 
 def _regressed(features: Floats, offset: Floats, truth: Floats, owners: np.ndarray) -> Estimate:
@@ -136,7 +140,7 @@ def _regressed(features: Floats, offset: Floats, truth: Floats, owners: np.ndarr
 
 def _clustered(scores: Floats, owners: np.ndarray) -> Floats:
     """(numbers, numbers) products of the patients' sums of scores."""
-    _, place = np.unique(owners, return_inverse=True)
-    sums = np.zeros((place.max() + 1, scores.shape[1]))
-    np.add.at(sums, place, scores)
+    _, cluster = np.unique(owners, return_inverse=True)
+    sums = np.zeros((cluster.max() + 1, scores.shape[1]))
+    np.add.at(sums, cluster, scores)
     return np.asarray(sums.T @ sums)

@@ -63,9 +63,9 @@ class Unseen:
     @cached_property
     def counts(self) -> Floats:
         """(samples,) weights whose sum is the number of patients."""
-        own = np.ones(len(self.patients)) if self.weights is None else self.weights
-        _, place = np.unique(self.patients, return_inverse=True)
-        return np.asarray(own / np.bincount(place, own)[place])
+        weights = np.ones(len(self.patients)) if self.weights is None else self.weights
+        _, person = np.unique(self.patients, return_inverse=True)
+        return np.asarray(weights / np.bincount(person, weights)[person])
 
     @property
     def is_exclusive(self) -> bool:
@@ -91,11 +91,11 @@ class Unseen:
         """The names of the columns."""
         return columns_of(self.names, self.scale)
 
-    def only(self, kept: np.ndarray) -> Unseen:
+    def only(self, rows: np.ndarray) -> Unseen:
         """Some of the samples."""
-        weights, sizes = (None if one is None else one[kept] for one in (self.weights, self.sizes))
-        own = {"logs": self.logs[kept], "truth": self.truth[kept], "patients": self.patients[kept]}
-        return replace(self, **own, weights=weights, sizes=sizes)
+        weights, sizes = (None if one is None else one[rows] for one in (self.weights, self.sizes))
+        fields = {"logs": self.logs[rows], "truth": self.truth[rows], "patients": self.patients[rows]}
+        return replace(self, **fields, weights=weights, sizes=sizes)
 
     def calibrated(self, calibrator: Calibrator) -> Floats:
         """`logs` as this calibrator maps them."""
@@ -108,14 +108,14 @@ class Unseen:
         logs = self.calibrated(calibrator)
         if self.is_exclusive:
             return np.asarray(-logs[np.arange(len(logs)), self.truth])
-        known = np.isfinite(self.positive)
-        each = np.logaddexp(0.0, np.where(self.positive > 0, -logs, logs))
-        return np.asarray(np.where(known, each, 0.0).sum(axis=1) / known.sum(axis=1).clip(min=1))
+        is_known = np.isfinite(self.positive)
+        losses = np.logaddexp(0.0, np.where(self.positive > 0, -logs, logs))
+        return np.asarray(np.where(is_known, losses, 0.0).sum(axis=1) / is_known.sum(axis=1).clip(min=1))
 
     def by_patient(self, losses: Floats) -> Floats:
         """(patients,) mean losses, in the order of their ids."""
-        _, place = np.unique(self.patients, return_inverse=True)
-        return np.asarray(np.bincount(place, losses * self.counts), dtype=np.float64)
+        _, person = np.unique(self.patients, return_inverse=True)
+        return np.asarray(np.bincount(person, losses * self.counts), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -128,18 +128,18 @@ class Choice:
 
 def fitted_calibrator(method: str, unseen: Unseen) -> Calibrator:
     """The calibrator of one method; of a class or label that nobody has, it changes little."""
-    made: Mapping[str, Sequence[float]] = MappingProxyType({})
+    parameters: Mapping[str, Sequence[float]] = MappingProxyType({})
     if method == "temperature":
-        made = {"all": [_factor(unseen)]}
+        parameters = {"all": [_factor(unseen)]}
     elif method == "vector" and unseen.scale == "classes" and len(unseen.names) > 2:
-        made = dict(zip(unseen.names, _vector(unseen), strict=True))
+        parameters = dict(zip(unseen.names, _vector(unseen), strict=True))
     elif method != "none":
         platt = _platt if unseen.weights is None else _plain
         fit = {"vector": platt, "platt": platt, "beta": _beta, "isotonic": _isotonic, SIZE: _by_size}[method]
-        made = {}
+        parameters = {}
         for name, odds, positive, counts in _columns(unseen, method):
-            made[name] = fit(odds, positive, counts, unseen.spread)
-    rounded = {name: [float(f"{n:.{DIGITS}g}") for n in numbers] for name, numbers in made.items()}
+            parameters[name] = fit(odds, positive, counts, unseen.spread)
+    rounded = {name: [float(f"{n:.{DIGITS}g}") for n in numbers] for name, numbers in parameters.items()}
     return Calibrator(method, rounded, len(unseen.patients))
 
 
@@ -176,10 +176,10 @@ def chosen_calibrator(
         return Choice(replace(Calibrator(), cases=len(unseen.patients)), "one patient alone cannot be cross-fitted")
     losses = {name: _cross_fitted(name, unseen, parts) for name in ("none", *tried)}
     best = min(tried, key=lambda name: losses[name].mean())
-    kept = [name for name in tried if _is_near(losses[name], losses[best])]
+    candidates = [name for name in tried if _is_near(losses[name], losses[best])]
     helps = _is_near if unseen.spread else _is_less
-    kept = [name for name in kept if helps(losses[name], losses["none"])]
-    for name in kept:
+    candidates = [name for name in candidates if helps(losses[name], losses["none"])]
+    for name in candidates:
         calibrator = fitted_calibrator(name, unseen)
         if admits(calibrator) and _keeps_order(unseen, calibrator):
             words = f"{name} scaling: log loss {losses[name].mean():.4f} in patients that did not fit it, "
@@ -210,11 +210,11 @@ def _keeps_order(unseen: Unseen, calibrator: Calibrator) -> bool:
     after = unseen.calibrated(calibrator)
     odds = odds_of(after, unseen.scale) if unseen.is_exclusive else after
     for before, now, positive in zip(unseen.odds.T, odds.T, unseen.positive.T, strict=True):
-        known = np.isfinite(positive)
-        truth = positive[known] > 0
+        is_known = np.isfinite(positive)
+        truth = positive[is_known] > 0
         if truth.any() and not truth.all():
-            lost = float(auroc(before[known], truth, unseen.counts[known]))
-            lost -= float(auroc(now[known], truth, unseen.counts[known]))
+            lost = float(auroc(before[is_known], truth, unseen.counts[is_known]))
+            lost -= float(auroc(now[is_known], truth, unseen.counts[is_known]))
             if lost > MOST_AUROC_LOST:
                 return False
     return True
@@ -222,7 +222,7 @@ def _keeps_order(unseen: Unseen, calibrator: Calibrator) -> bool:
 
 def dealt(unseen: Unseen) -> np.ndarray | None:
     """(samples,) the part of each sample's patient, who are dealt class by class; None for one patient."""
-    people, first, place = np.unique(unseen.patients, return_index=True, return_inverse=True)
+    people, first, person = np.unique(unseen.patients, return_index=True, return_inverse=True)
     if len(people) < 2:
         return None
     # Of several classes each row of `positive` has one answer yes, whichever class it is of.
@@ -231,33 +231,33 @@ def dealt(unseen: Unseen) -> np.ndarray | None:
     order = mixed[np.argsort(classes[mixed], kind="stable")]
     part = np.empty(len(people), dtype=int)
     part[order] = np.arange(len(people)) % min(PARTS, len(people))
-    return np.asarray(part[place])
+    return np.asarray(part[person])
 
 
 def _cross_fitted(method: str, unseen: Unseen, parts: np.ndarray) -> Floats:
     """(patients,) mean losses by calibrators that were fitted without them."""
     losses = np.zeros(len(parts))
     for part in np.unique(parts):
-        own = parts == part
-        losses[own] = unseen.only(own).losses(fitted_calibrator(method, unseen.only(~own)))
+        is_held_out = parts == part
+        losses[is_held_out] = unseen.only(is_held_out).losses(fitted_calibrator(method, unseen.only(~is_held_out)))
     return unseen.by_patient(losses)
 
 
 def _columns(unseen: Unseen, method: str) -> Iterator[tuple[str, Floats, Floats, Floats]]:
     """Name, odds (with sizes, for the method of that name), answers and weights of each column."""
     for name, odds, positive in zip(unseen.columns, unseen.odds.T, unseen.positive.T, strict=True):
-        known = np.isfinite(positive)
+        is_known = np.isfinite(positive)
         sizes = np.zeros(len(odds)) if unseen.sizes is None else unseen.sizes
-        given = np.stack([odds, sizes], axis=1) if method == SIZE else odds
-        yield name, given[known], positive[known], unseen.counts[known]
+        regressors = np.stack([odds, sizes], axis=1) if method == SIZE else odds
+        yield name, regressors[is_known], positive[is_known], unseen.counts[is_known]
 
 
 def _factor(unseen: Unseen) -> float:
     def loss(log: float) -> float:
         """The loss of all patients with a factor, by its logarithm, and what speaks against so large a one."""
-        made = Calibrator("temperature", {"all": [float(np.exp(log))]})
+        calibrator = Calibrator("temperature", {"all": [float(np.exp(log))]})
         against = 0.0 if unseen.spread is None else 0.5 * (log / unseen.spread) ** 2
-        return float(unseen.losses(made) @ unseen.counts) + against
+        return float(unseen.losses(calibrator) @ unseen.counts) + against
 
     bounds = (np.log(LEAST_FACTOR), np.log(MOST_FACTOR))
     return float(np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7}).x))
@@ -366,10 +366,10 @@ def _platt(odds: Floats, positive: Floats, counts: Floats, spread: float | None)
     return _logistic(odds[:, None], targets, counts, None, LEAST_FACTOR).tolist()
 
 
-def _by_size(given: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
+def _by_size(regressors: Floats, positive: Floats, counts: Floats, spread: float | None) -> list[float]:
     """given: (samples, 2) odds, and logarithms of sizes, which are measured from their mean while it is fitted."""
-    middle = float(given[:, 1] @ counts / counts.sum()) if len(given) else 0.0
-    features = given - np.array([0.0, middle])
+    middle = float(regressors[:, 1] @ counts / counts.sum()) if len(regressors) else 0.0
+    features = regressors - np.array([0.0, middle])
     factor, slope, shift = _logistic(features, positive, counts, spread, LEAST_FACTOR, others=1).tolist()
     return [factor, shift - slope * middle, slope]
 
@@ -383,9 +383,9 @@ def _isotonic(odds: Floats, positive: Floats, counts: Floats, spread: float | No
     """Knots: log odds where a step begins or ends, and its probability, kept from 0 and 1 by half a case."""
     if not len(odds):
         return [0.0, 0.5]
-    values, place = np.unique(odds, return_inverse=True)
-    weights = np.bincount(place, counts)
-    means = np.bincount(place, counts * positive) / weights
+    values, level = np.unique(odds, return_inverse=True)
+    weights = np.bincount(level, counts)
+    means = np.bincount(level, counts * positive) / weights
     steps = optimize.isotonic_regression(means, weights=weights).x
     ends = np.append(np.diff(steps) != 0, True) | np.insert(np.diff(steps) != 0, 0, True)
     least = 0.5 / (counts.sum() + 1)

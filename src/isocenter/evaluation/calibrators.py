@@ -46,15 +46,19 @@ class Calibrator:
     def of(cls, settings: Mapping[str, Any]) -> Calibrator:
         """Make a calibrator from plain values; ValueError for an unknown method, or for numbers that no map has."""
         parameters = {str(name): [float(n) for n in given] for name, given in settings["parameters"].items()}
-        made = cls(str(settings["method"]), parameters, int(settings["cases"]))
-        if made.method not in (*METHODS, SIZE):
-            raise ValueError(f"{made.method!r} is not a calibration method")
+        calibrator = cls(str(settings["method"]), parameters, int(settings["cases"]))
+        if calibrator.method not in (*METHODS, SIZE):
+            raise ValueError(f"{calibrator.method!r} is not a calibration method")
         lengths = {"none": 0, "temperature": 1, "vector": 2, "platt": 2, "beta": 3, SIZE: 3}
         for name, numbers in parameters.items():
-            odd = len(numbers) % 2 or not numbers if made.method == "isotonic" else len(numbers) != lengths[made.method]
+            odd = (
+                len(numbers) % 2 or not numbers
+                if calibrator.method == "isotonic"
+                else len(numbers) != lengths[calibrator.method]
+            )
             if odd or not np.isfinite(numbers).all():
-                raise ValueError(f"{numbers} are not a {made.method} calibration of {name}")
-        return made
+                raise ValueError(f"{numbers} are not a {calibrator.method} calibration of {name}")
+        return calibrator
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -70,31 +74,31 @@ class Calibrator:
 
         ordered: the classes are grades
         """
-        given = normalised(logs)
+        normal = normalised(logs)
         if self.method == "none":
-            return given
+            return normal
         if self.method == "temperature" and not ordered:
-            return normalised(given * self.parameters["all"][0])
+            return normalised(normal * self.parameters["all"][0])
         if self.method == "vector" and len(names) > 2 and not ordered:
             factors, shifts = np.array([self.parameters[name] for name in names]).T
-            return normalised(given * factors + shifts)
+            return normalised(normal * factors + shifts)
         scale: Scale = "grades" if ordered else "classes"
-        made = from_odds(self.odds(odds_of(given, scale), columns_of(names, scale)), scale)
+        calibrated = from_odds(self.odds(odds_of(normal, scale), columns_of(names, scale)), scale)
         if self.method == "isotonic" and ordered:  # a grade between two equal steps would have none: half a case of all
-            made = normalised(np.logaddexp(made, np.log(0.5 / (self.cases + 1))))
-        return made
+            calibrated = normalised(np.logaddexp(calibrated, np.log(0.5 / (self.cases + 1))))
+        return calibrated
 
     def odds(self, odds: ArrayLike, columns: Sequence[str], sizes: Floats | float = 0.0) -> Floats:
         """(..., columns) logarithms of odds to calibrated ones, each column by its own numbers.
 
         sizes: (...,) logarithms of the sizes of boxes
         """
-        given = np.asarray(odds, dtype=np.float64)
+        log_odds = np.asarray(odds, dtype=np.float64)
         if self.method == "none":
-            return given
+            return log_odds
         numbers = [self.parameters.get(name, self.parameters.get("all", ())) for name in columns]
-        each = [_mapped(self.method, given[..., place], own, sizes) for place, own in enumerate(numbers)]
-        return np.stack(each, axis=-1)
+        mapped = [_mapped(self.method, log_odds[..., place], own, sizes) for place, own in enumerate(numbers)]
+        return np.stack(mapped, axis=-1)
 
 
 def columns_of(names: Sequence[str], scale: Scale) -> tuple[str, ...]:
@@ -107,43 +111,45 @@ def odds_of(logs: ArrayLike, scale: Scale) -> Floats:
 
     Of two classes the second's, of several each against the rest, of grades those of lying above each but the last.
     """
-    given = np.asarray(logs, dtype=np.float64)
-    count = given.shape[-1]
+    log_chances = np.asarray(logs, dtype=np.float64)
+    count = log_chances.shape[-1]
     if scale == "labels":
-        return given - _log_of_rest(given)
+        return log_chances - _log_of_rest(log_chances)
     if scale == "grades":
         ends = range(1, count)
-        columns = [_log_sum(given[..., end:]) - _log_sum(given[..., :end]) for end in ends]
+        columns = [_log_sum(log_chances[..., end:]) - _log_sum(log_chances[..., :end]) for end in ends]
     elif count == 2:
-        columns = [given[..., 1] - given[..., 0]]
+        columns = [log_chances[..., 1] - log_chances[..., 0]]
     else:
-        columns = [given[..., n] - _log_sum(np.delete(given, n, axis=-1)) for n in range(count)]
+        columns = [log_chances[..., n] - _log_sum(np.delete(log_chances, n, axis=-1)) for n in range(count)]
     return np.clip(np.stack(columns, axis=-1), -SUREST, SUREST)
 
 
 def from_odds(odds: ArrayLike, scale: Scale) -> Floats:
     """The inverse of `odds_of`; what would not add up is normalised, and odds of grades are made to fall."""
-    given = np.asarray(odds, dtype=np.float64)
+    log_odds = np.asarray(odds, dtype=np.float64)
     if scale == "labels":
-        return _log_sigmoid(given)
+        return _log_sigmoid(log_odds)
     if scale == "grades":
-        given = np.minimum.accumulate(given, axis=-1)
-        above = np.concatenate([np.zeros_like(given[..., :1]), _log_sigmoid(given)], axis=-1)
-        below = np.concatenate([_log_sigmoid(-given), np.zeros_like(given[..., :1])], axis=-1)
-        falls = np.concatenate([np.full_like(given[..., :1], np.inf), given, np.full_like(given[..., :1], -np.inf)], -1)
+        log_odds = np.minimum.accumulate(log_odds, axis=-1)
+        above = np.concatenate([np.zeros_like(log_odds[..., :1]), _log_sigmoid(log_odds)], axis=-1)
+        below = np.concatenate([_log_sigmoid(-log_odds), np.zeros_like(log_odds[..., :1])], axis=-1)
+        falls = np.concatenate(
+            [np.full_like(log_odds[..., :1], np.inf), log_odds, np.full_like(log_odds[..., :1], -np.inf)], -1
+        )
         # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - exp(b - a)), which also holds far from 0
         with np.errstate(divide="ignore", invalid="ignore"):
             between = np.log(-np.expm1(np.diff(falls, axis=-1)))
         return normalised(np.maximum(above + below + between, -SUREST))
-    if given.shape[-1] == 1:
-        return np.concatenate([_log_sigmoid(-given), _log_sigmoid(given)], axis=-1)
-    return normalised(_log_sigmoid(given))
+    if log_odds.shape[-1] == 1:
+        return np.concatenate([_log_sigmoid(-log_odds), _log_sigmoid(log_odds)], axis=-1)
+    return normalised(_log_sigmoid(log_odds))
 
 
 def normalised(logs: ArrayLike) -> Floats:
     """(..., classes) log probabilities, so that the probabilities add up to 1."""
-    given = np.asarray(logs, dtype=np.float64)
-    return np.asarray(given - _log_sum(given)[..., None])
+    log_chances = np.asarray(logs, dtype=np.float64)
+    return np.asarray(log_chances - _log_sum(log_chances)[..., None])
 
 
 def _mapped(method: str, odds: Floats, numbers: Sequence[float], sizes: Floats | float) -> Floats:

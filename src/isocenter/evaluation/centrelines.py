@@ -65,8 +65,8 @@ def centreline(prediction: ArrayLike, reference: ArrayLike) -> Centreline:
 
 def skeleton(mask: ArrayLike) -> Mask:
     """The centreline of a mask (*spatial), one voxel thin; a membrane becomes the lines that hold it together."""
-    given = np.asarray(mask, dtype=bool)
-    thinned = np.pad(given, 1)
+    inside = np.asarray(mask, dtype=bool)
+    thinned = np.pad(inside, 1)
     while True:
         # Of each layer only what lies at the surface when it begins, so that all sides are eaten alike.
         border = thinned & ~ndimage.binary_erosion(thinned)
@@ -119,8 +119,8 @@ def _thin(thinned: Mask, border: Mask, field: tuple[int, ...]) -> None:
     codes = np.zeros(len(places), dtype=np.int64)
     for bit, offset in enumerate(around):
         codes |= thinned[tuple((places + offset).T)].astype(np.int64) << bit
-    known, owner = np.unique(codes, return_inverse=True)
-    going = np.array([_may_go(int(code), thinned.ndim) for code in known])[owner]
+    distinct, owner = np.unique(codes, return_inverse=True)
+    going = np.array([_may_go(int(code), thinned.ndim) for code in distinct])[owner]
     thinned[tuple(places[going].T)] = False
 
 

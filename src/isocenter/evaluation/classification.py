@@ -1,8 +1,4 @@
-"""Discrimination and calibration of class probabilities.
-
-Every figure takes `weights`, (..., images) how often each image counts, and gives one number a weighting: (...).
-Without weights each image counts once. So a figure and its bootstrap (`bootstrap_statistic`) are one definition.
-"""
+"""Discrimination and calibration of class probabilities, and figures of grades: classes that have an order."""
 
 from __future__ import annotations
 
@@ -164,8 +160,8 @@ class Confusion:
     def f1(self) -> Floats:
         """F1 of the positive class; of several the unweighted mean (macro), 0 for a class never called right."""
         right, named = self._right, self.counts.sum(axis=-1) + self.counts.sum(axis=-2)
-        each = ratio(2 * right, named)
-        return each[..., 1] if each.shape[-1] == 2 else each.mean(axis=-1)
+        of_classes = ratio(2 * right, named)
+        return of_classes[..., 1] if of_classes.shape[-1] == 2 else of_classes.mean(axis=-1)
 
     @property
     def mcc(self) -> Floats:
@@ -213,8 +209,8 @@ def brier(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None
 def log_loss(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """Mean negative logarithm (nats) of the probability given to what was true, which is clipped at 1.2e-7."""
     table, truth = _by_class(probabilities, reference)
-    given = table[np.arange(len(truth)), truth]
-    return mean(-np.log(np.clip(given, SMALLEST_PROBABILITY, 1.0)), weights_of(weights, len(table)))
+    chances = table[np.arange(len(truth)), truth]
+    return mean(-np.log(np.clip(chances, SMALLEST_PROBABILITY, 1.0)), weights_of(weights, len(table)))
 
 
 def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = None, *, bins: int = BINS) -> Floats:
@@ -265,10 +261,12 @@ def reliability(
 ) -> tuple[Floats, Floats, NDArray[np.intp]]:
     """Mean probability, frequency and images of each bin of `ece` that is not empty, for a figure."""
     chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    place = place_in_bins(chance, bins)
-    counts = np.bincount(place, minlength=bins)
+    bin_of_image = place_in_bins(chance, bins)
+    counts = np.bincount(bin_of_image, minlength=bins)
     full = counts > 0
-    mean, frequency = (np.bincount(place, each, minlength=bins)[full] / counts[full] for each in (chance, outcome))
+    mean, frequency = (
+        np.bincount(bin_of_image, each, minlength=bins)[full] / counts[full] for each in (chance, outcome)
+    )
     return mean, frequency, counts[full]
 
 
@@ -379,3 +377,63 @@ def _predictive_value(
     right = float(Confusion.of(calls, truth).sensitivity) * prevalence
     low = right / (right + (1 - least) * (1 - prevalence))
     return replace(estimate, low=low, high=1.0, method="exact (Clopper-Pearson) bound of the wrong calls, by patient")
+
+
+GRADE_METRICS = (
+    Metric("quadratic_kappa", "Quadratic-weighted kappa"),
+    Metric("mae", "MAE", "less", unit="grades"),
+    Metric("rps", "Ranked probability score", "less"),
+)
+
+
+def grade_distances(grades: int, power: float = 1.0) -> Floats:
+    """(grades, grades) how many grades lie between two of them, to a power: 1 for absolute errors, 2 for squared."""
+    places = np.arange(grades, dtype=np.float64)
+    return np.abs(places[:, None] - places) ** power
+
+
+def weighted_kappa(confusion: Confusion, costs: ArrayLike) -> Floats:
+    """Agreement beyond chance where each miss counts by its cost: 1 at best, NaN where both sides name one class.
+
+    costs: (classes, classes) of calling a reference (row) so (column); squared distances make the quadratic kappa
+    Cohen, Psychol Bull 1968, doi:10.1037/h0026256
+    """
+    counts, weights = confusion.counts, _square(costs, confusion.counts.shape[-1])
+    observed = (counts * weights).sum(axis=(-2, -1))
+    chance = np.einsum("...i,ij,...j->...", counts.sum(axis=-1), weights, counts.sum(axis=-2))
+    return np.asarray(1 - ratio(observed * counts.sum(axis=(-2, -1)), chance))
+
+
+def ranked_probability_score(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
+    """Mean squared error of the probabilities of exceeding each grade but the last: 0..1; of two grades `brier`.
+
+    probabilities: (images, grades) in their order; reference: (images,) index of the grade
+    Epstein, J Appl Meteorol 1969, doi:10.1175/1520-0450(1969)008<0985:ASSFPF>2.0.CO;2
+    """
+    table, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(reference).astype(np.intp)
+    grades = table.shape[-1] if table.shape else 0
+    if table.shape != (*truth.shape, grades) or grades < 2:
+        problem = f"probabilities of {table.shape} for references of {truth.shape}"
+        raise UsageError(problem, "grades", "Give (images, grades) and (images,)")
+    reached = truth[:, None] <= np.arange(grades - 1)
+    scores = ((np.cumsum(table, axis=1)[:, :-1] - reached) ** 2).mean(axis=1)
+    return mean(scores, weights_of(weights, len(scores)))
+
+
+def least_cost(probabilities: ArrayLike, costs: ArrayLike) -> np.ndarray:
+    """(images,) index of the class that costs least on average, if the probabilities are right.
+
+    probabilities: (images, classes); costs: (classes, classes) of calling a reference (row) so (column)
+    Ferrer, arXiv:2209.05355
+    """
+    table = np.asarray(probabilities, dtype=np.float64)
+    return np.asarray((table @ _square(costs, table.shape[-1])).argmin(axis=-1))
+
+
+def _square(costs: ArrayLike, classes: int) -> Floats:
+    weights = np.asarray(costs, dtype=np.float64)
+    if weights.shape != (classes, classes):
+        raise UsageError(
+            f"costs of {weights.shape} for {classes} classes", "costs", "Give one row and column per class"
+        )
+    return weights

@@ -1,8 +1,6 @@
 """Sets and intervals with a promised coverage (conformal prediction), and settings with a promised risk.
 
-The promises hold for a new patient like those of the calibration cases, whatever the model and its mistakes. Where a
-patient has several cases each of them counts by its share, so that a new case of a new patient is covered as promised:
-the limit of repeated subsampling, Dunn et al., arXiv:1809.07441, valid at its level by Lee et al., arXiv:2306.06342.
+Those of the mean of several networks, each trained without its fold, are of CV+.
 """
 
 from __future__ import annotations
@@ -81,13 +79,13 @@ class Conformal:
         """Plain values from which `of` makes an equal one; an infinite threshold is None."""
         limits = {key: _plain(one) for key, one in self.thresholds.items()}
         common = {"method": self.method, "level": self.level, "by": self.by, "n": dict(self.n)}
-        made = {**common, "thresholds": limits, "exact": self.exact}
+        settings = {**common, "thresholds": limits, "exact": self.exact}
         if self.crossed:
-            made["crossed"] = {
+            settings["crossed"] = {
                 group: [[[_plain(score), share] for score, share in one] for one in steps]
                 for group, steps in self.crossed.items()
             }
-        return made
+        return settings
 
     def threshold(self, group: str) -> float:
         """Threshold of a group, or of everyone; infinite for a group of which nothing is known."""
@@ -110,8 +108,8 @@ class Conformal:
         return None if steps is None or len(steps) != networks else steps
 
 
-def _number(given: Any) -> float:
-    return math.inf if given is None else float(given)
+def _number(value: Any) -> float:
+    return math.inf if value is None else float(value)
 
 
 def _plain(number: float) -> float | None:
@@ -180,11 +178,13 @@ def mondrian_thresholds(
     """
     values, named = np.asarray(scores), np.asarray(groups)
     owners = None if patients is None else np.asarray(patients)
-    made = {}
+    thresholds = {}
     for group in np.unique(named).tolist():
-        own = named == group
-        made[group] = conformal_threshold(values[own], level, None if owners is None else owners[own])
-    return made
+        is_in_group = named == group
+        thresholds[group] = conformal_threshold(
+            values[is_in_group], level, None if owners is None else owners[is_in_group]
+        )
+    return thresholds
 
 
 def widest(thresholds: Mapping[str, float]) -> float:
@@ -198,11 +198,11 @@ def prediction_sets(scores: ArrayLike, thresholds: ArrayLike, *, never_empty: bo
     thresholds:  one for all, or one a class, (classes,), or one a case, (cases, 1)
     never_empty: whether the class with the least score is in however high that is: by the methods of `NEVER_EMPTY`
     """
-    given = np.asarray(scores, dtype=np.float64)
-    kept = ~(given > np.asarray(thresholds, dtype=np.float64))
+    scores_of_classes = np.asarray(scores, dtype=np.float64)
+    is_in_set = ~(scores_of_classes > np.asarray(thresholds, dtype=np.float64))
     if never_empty:
-        np.put_along_axis(kept, np.argmin(given, axis=-1, keepdims=True), True, axis=-1)
-    return kept
+        np.put_along_axis(is_in_set, np.argmin(scores_of_classes, axis=-1, keepdims=True), True, axis=-1)
+    return is_in_set
 
 
 def value_scores(predicted: ArrayLike, reference: ArrayLike, deviation: ArrayLike = 1.0) -> Floats:
@@ -332,12 +332,12 @@ def cases_to_answer(
     firsts = slice(0, None, len(SURE_FROM) // STARTS)
     many = np.unique(np.geomspace(1, MOST_ANSWERED, 2000).round())
     needed = []
-    for mean, own, is_exact in zip(means[firsts], people[firsts], exact[firsts], strict=True):
-        is_rough = own < FEWEST_ANSWERED
-        expected = (own * mean + 1) / (own + 2) if is_rough else mean  # one in two of two more: none of few is no rate
+    for mean, n, is_exact in zip(means[firsts], people[firsts], exact[firsts], strict=True):
+        is_rough = n < FEWEST_ANSWERED
+        expected = (n * mean + 1) / (n + 2) if is_rough else mean  # one in two of two more: none of few is no rate
         passes = _p_of_errors(expected, many, risk, is_exact) <= delta / STARTS
-        if own and expected < risk and passes.any():
-            cases = math.ceil(max(own, many[np.argmax(passes)]) * len(np.asarray(errors)) / own)
+        if n and expected < risk and passes.any():
+            cases = math.ceil(max(n, many[np.argmax(passes)]) * len(np.asarray(errors)) / n)
             needed.append((is_rough, cases))
     return min(needed, default=(False, 0))[1] if people.any() else None
 
@@ -392,3 +392,81 @@ def _risks(losses: ArrayLike, patients: ArrayLike | None) -> tuple[Floats, int]:
     values = np.asarray(losses, dtype=np.float64)
     shares, people = shares_of(len(values), patients)
     return shares @ values / max(1, people), people
+
+
+# Scores of a network that a model carries: of more the next larger ones stand for them, which makes sets no smaller.
+MOST_STEPS = 64
+
+
+def cross_steps(scores: ArrayLike, folds: ArrayLike, networks: int, patients: ArrayLike | None = None) -> Steps:
+    """Steps that sets and intervals of the mean of so many networks need.
+
+    scores: (n,) of calibration cases by the network that has not seen them; NaN counts as worse than any
+    folds:  (n,) the number of that network, from 0
+    """
+    fold_scores, numbers = (
+        np.nan_to_num(np.asarray(scores, dtype=np.float64), nan=np.inf, posinf=np.inf),
+        np.asarray(folds),
+    )
+    shares, _ = shares_of(len(fold_scores), patients)
+    return tuple(_steps(fold_scores[numbers == one], shares[numbers == one]) for one in range(networks))
+
+
+def cross_sets(steps: Steps, candidates: ArrayLike, level: float) -> Truths:
+    """(...) which candidates are in the set; candidates: (networks, ...) their scores by each of the networks."""
+    offered = np.asarray(candidates, dtype=np.float64)
+    better = np.zeros(offered.shape[1:])
+    for step, offer in zip(steps, offered, strict=True):
+        reached = np.cumsum([0.0, *(share for _, share in step)])
+        better += reached[np.searchsorted([score for score, _ in step], offer, side="left")]
+    return np.isnan(offered).any(axis=0) | (better < level * (people_of(steps) + 1) - ROUNDING)
+
+
+def cross_interval(
+    steps: Steps, low: ArrayLike, high: ArrayLike, widths: ArrayLike, level: float
+) -> tuple[float, float]:
+    """The ends of an interval, infinite with too few patients, and both midway where they would pass each other.
+
+    low, high: (networks,) what each says of a new case: one value, or its quantiles
+    widths:    (networks,) by which a score is multiplied, an error bar or 1
+    """
+    above = cross_lower_bound(steps, -np.asarray(high), level, widths)
+    return ordered_ends(cross_lower_bound(steps, low, level, widths), -above)
+
+
+def cross_lower_bound(steps: Steps, values: ArrayLike, level: float, widths: ArrayLike = 1.0) -> float:
+    """The lower end alone, which negative scores may move above the values; minus infinity with too few patients.
+
+    values: (networks,) what each says of a new case; widths: (networks,) by which a score is multiplied, or 1
+    """
+    folds = zip(steps, np.asarray(values), np.broadcast_to(np.asarray(widths), len(steps)), strict=True)
+    rows = [(value - score * wide, share) for own, value, wide in folds for score, share in own]
+    downwards, shares = np.array(rows, dtype=np.float64).reshape(-1, 2).T
+    return -_reached(-downwards, shares, level * (people_of(steps) + 1))
+
+
+def people_of(steps: Steps) -> int:
+    """The patients whose cases were scored."""
+    return round(sum(share for own in steps for _, share in own))
+
+
+def cross_bound(steps: Steps, level: float) -> float:
+    """The coverage that is surely held: 2 level - 1 less what few patients cost; Barber et al., theorem 4."""
+    people, networks = people_of(steps), len(steps)
+    if people < networks:
+        return 0.0
+    lost = min(2 * (1 - 1 / networks) / (people / networks + 1), (1 - networks / people) / (networks + 1))
+    return max(0.0, 2 * level - 1 - lost)
+
+
+def _steps(scores: Floats, shares: Floats) -> tuple[tuple[float, float], ...]:
+    order = np.argsort(scores, kind="stable")
+    parts = np.array_split(order, min(len(order), MOST_STEPS) or 1)
+    return tuple((float(scores[part[-1]]), float(shares[part].sum())) for part in parts if len(part))
+
+
+def _reached(ends: Floats, shares: Floats, count: float) -> float:
+    """The first of the ends, from the smallest on, by which so much is counted; infinite where it is never."""
+    order = np.argsort(ends, kind="stable")
+    is_reached = np.cumsum(shares[order]) >= count - ROUNDING
+    return float(ends[order][np.argmax(is_reached)]) if is_reached.any() else math.inf

@@ -179,9 +179,9 @@ class Froc:
             hit = box_hits(boxes, truth, overlap)
             scores, counted = _scores(boxes), ~truth.ignored
             highest = np.where(hit, scores[:, None], -np.inf).max(axis=0, initial=-np.inf)
-            own = np.asarray(sizes[number], float) if sizes is not None else box_sizes(truth)
+            box_size = np.asarray(sizes[number], float) if sizes is not None else box_sizes(truth)
             best.append(highest[counted])
-            size.append(own[counted])
+            size.append(box_size[counted])
             image.append(np.full(int(counted.sum()), number))
             false.append(scores[~hit.any(axis=1)])
             false_image.append(np.full(len(false[-1]), number))
@@ -219,21 +219,21 @@ class Froc:
     def _at(self, rates: Sequence[float], weights: Floats | None, among: Truths | None) -> Floats:
         """(..., rates) sensitivities. A hit counts where no more false boxes than allowed score as much or more."""
         counts = weights_of(weights, self.images)
-        wanted = np.ones(len(self.scores), dtype=bool) if among is None else np.asarray(among, dtype=bool)
-        total = counts @ np.bincount(self.image[wanted], minlength=self.images)
+        is_counted = np.ones(len(self.scores), dtype=bool) if among is None else np.asarray(among, dtype=bool)
+        total = counts @ np.bincount(self.image[is_counted], minlength=self.images)
         met = np.isfinite(self.scores)
         allowed, false = counts.sum(axis=-1)[..., None], counts @ self._false_by_hit
-        own = counts[..., self.image[met]] * wanted[met]
+        counted_weights = counts[..., self.image[met]] * is_counted[met]
         # Rounding must not decide where a rate is met exactly.
-        hits = np.stack([(own * (false <= rate * allowed + 1e-9)).sum(axis=-1) for rate in rates], axis=-1)
+        hits = np.stack([(counted_weights * (false <= rate * allowed + 1e-9)).sum(axis=-1) for rate in rates], axis=-1)
         return ratio(hits, total[..., None])
 
     @cached_property
     def _false_by_hit(self) -> Floats:
         """(images, references that are hit) false boxes of each image with that score or a higher one."""
         met = self.scores[np.isfinite(self.scores)]
-        falling, place = np.unique(-met, return_inverse=True)
-        return _running_at(self.false, self.false_image, -falling, self.images)[:, place]
+        falling, level = np.unique(-met, return_inverse=True)
+        return _running_at(self.false, self.false_image, -falling, self.images)[:, level]
 
 
 def box_sizes(boxes: BoundingBoxes, steps: Sequence[float] | None = None, flat: int | None = None) -> Floats:
@@ -296,10 +296,10 @@ def _running(images: NDArray[np.intp], marks: Truths, places: NDArray[np.intp], 
     return np.cumsum(steps[:, :-1], axis=1)
 
 
-def _running_at(own: Floats, images: NDArray[np.intp], scores: Floats, count: int) -> Floats:
+def _running_at(weights: Floats, images: NDArray[np.intp], scores: Floats, count: int) -> Floats:
     """(images, scores) how many of each image have at least each score; scores fall."""
     steps = np.zeros((count, len(scores) + 1))
-    np.add.at(steps, (images, np.searchsorted(-scores, -own)), 1.0)
+    np.add.at(steps, (images, np.searchsorted(-scores, -weights)), 1.0)
     return np.cumsum(steps[:, :-1], axis=1)
 
 

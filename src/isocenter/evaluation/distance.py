@@ -267,8 +267,8 @@ def _quantile(distances: Floats, areas: Floats, share: float) -> float:
     """The smallest distance within which at least this share of the area lies."""
     order = np.argsort(distances)
     covered = np.cumsum(areas[order])
-    place = np.searchsorted(covered, share * covered[-1] * (1 - ROUNDING))
-    return float(distances[order][place])
+    position = np.searchsorted(covered, share * covered[-1] * (1 - ROUNDING))
+    return float(distances[order][position])
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:
@@ -276,8 +276,8 @@ def _bounding_box(mask: Mask) -> tuple[slice, ...]:
     return boxes[0] if boxes and boxes[0] else (slice(0, 0),) * mask.ndim
 
 
-def _with_margin(known: Mask, region: tuple[slice, ...]) -> Mask:
+def _with_margin(mask: Mask, region: tuple[slice, ...]) -> Mask:
     """The region and the voxels next to it; beyond the image, where structures end, nothing is unknown."""
     wide = tuple(slice(max(0, own.start - 1), own.stop + 1) for own in region)
-    beyond = [(int(own.start == 0), int(own.stop >= size)) for own, size in zip(region, known.shape, strict=True)]
-    return np.pad(known[wide], beyond, constant_values=True)
+    beyond = [(int(own.start == 0), int(own.stop >= size)) for own, size in zip(region, mask.shape, strict=True)]
+    return np.pad(mask[wide], beyond, constant_values=True)

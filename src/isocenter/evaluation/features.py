@@ -19,13 +19,13 @@ def effective_rank(features: Floats) -> float:
               that is far larger (hippocampi, a U-Net: 50 times). NaN where there are none, or all are 0
     1 where all images have the same features. Garrido et al., ICML 2023, arXiv:2210.02885
     """
-    known = np.asarray(features, dtype=np.float64)
-    if known.ndim != 2 or not known.size or not np.isfinite(known).all():
+    rows = np.asarray(features, dtype=np.float64)
+    if rows.ndim != 2 or not rows.size or not np.isfinite(rows).all():
         return float("nan")
-    if not known.any():
+    if not rows.any():
         return float("nan")
-    apart = known - known.mean(axis=0)
-    if np.linalg.norm(apart) < SAME * np.linalg.norm(known):
+    apart = rows - rows.mean(axis=0)
+    if np.linalg.norm(apart) < SAME * np.linalg.norm(rows):
         return 1.0
     values = np.linalg.svd(apart, compute_uv=False)
     shares = values / values.sum() + LEAST_SHARE

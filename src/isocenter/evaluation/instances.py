@@ -103,10 +103,10 @@ def instance_overlap(predicted: ArrayLike, reference: ArrayLike) -> InstanceOver
     if ours.shape != theirs.shape:
         problem = f"a prediction of {ours.shape} for a reference of {theirs.shape}"
         raise GeometryError(problem, "instances", "Score on the reference's own grid")
-    _, own, sizes = _numbered(ours)
+    _, numbers, sizes = _numbered(ours)
     true, others, true_sizes = _numbered(theirs)
-    both = (own > 0) & (others > 0)
-    keys, shared = np.unique((own[both] - 1) * max(1, len(true)) + others[both] - 1, return_counts=True)
+    both = (numbers > 0) & (others > 0)
+    keys, shared = np.unique((numbers[both] - 1) * max(1, len(true)) + others[both] - 1, return_counts=True)
     pairs = np.stack(np.divmod(keys, max(1, len(true))), axis=1)
     return InstanceOverlap(sizes, true_sizes, pairs.astype(np.int64), shared.astype(np.int64))
 

@@ -87,17 +87,17 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     """
     value = second.value - first.value
     figure = Estimate(value, level=LEVEL, n=first.n, patients=first.patients, unit=first.unit)
-    drawn, other = first.draws, second.draws
+    draws, other = first.draws, second.draws
     if not np.isfinite(value):
         return replace(figure, method="none: one of both is undefined")
-    if drawn is None or other is None or first.n != second.n or not np.array_equal(drawn.strata, other.strata):
+    if draws is None or other is None or first.n != second.n or not np.array_equal(draws.strata, other.strata):
         return replace(figure, method="none: the two were not resampled together")
-    differences = other.figures - drawn.figures
+    differences = other.figures - draws.figures
     differences = differences[np.isfinite(differences)]
     if not len(differences) or np.ptp(differences) <= 1e-12:
         return replace(figure, method="none: all draws are equal")
-    few = f"; unreliable: {counted(drawn.fewest, 'patient')}" if drawn.fewest < FEW_PATIENTS else ""
-    tail = tail_of(drawn.fewest, drawn.models)
+    few = f"; unreliable: {counted(draws.fewest, 'patient')}" if draws.fewest < FEW_PATIENTS else ""
+    tail = tail_of(draws.fewest, draws.models)
     low, high = np.quantile(differences, [tail, 1 - tail]).tolist()
     return replace(figure, low=low, high=high, method=f"paired patient bootstrap{few}")
 
@@ -110,8 +110,8 @@ def at_once(estimate: Estimate, number: int) -> Estimate:
     if number < 2 or estimate.low is None or estimate.high is None:
         return estimate
     tails, free = (1 - LEVEL) / 2 / np.array([1, number]), max((estimate.patients or 2) - 1, 1)
-    own, wide = stats.t.isf(tails, free).tolist()
-    low, high = (estimate.value + wide / own * (end - estimate.value) for end in (estimate.low, estimate.high))
+    single, wide = stats.t.isf(tails, free).tolist()
+    low, high = (estimate.value + wide / single * (end - estimate.value) for end in (estimate.low, estimate.high))
     return replace(estimate, low=low, high=high, method=f"{estimate.method}; one of {number}, all at once")
 
 
@@ -170,9 +170,9 @@ def _weights_of_pairs(patients: NDArray[Any]) -> tuple[NDArray[Any], Callable[[F
     first, second = places.reshape(-1, 2).T
     of_one = np.array([len(own) == 1 for own in ends])
 
-    def weights(drawn: Floats) -> Floats:
+    def weights(draws: Floats) -> Floats:
         """Weights: how often each pair counts."""
-        return np.where(of_one, drawn[:, first], drawn[:, first] * drawn[:, second])
+        return np.where(of_one, draws[:, first], draws[:, first] * draws[:, second])
 
     return people, weights
 
@@ -181,15 +181,15 @@ def _of_pairs(values: Floats, patients: NDArray[Any], how: Resampling, unit: str
     """The mean score of pairs; a draw in which no pair has both of its patients is left out."""
     people, weights = _weights_of_pairs(patients)
 
-    def mean(drawn: Floats) -> Floats:
+    def mean(draws: Floats) -> Floats:
         """The mean score, for each weighting of the people."""
-        each = weights(drawn)
-        total = each.sum(axis=1)
-        return np.divide(each @ values, total, out=np.full(len(each), np.nan), where=total > 0)
+        values_of_draws = weights(draws)
+        total = values_of_draws.sum(axis=1)
+        return np.divide(values_of_draws @ values, total, out=np.full(len(values_of_draws), np.nan), where=total > 0)
 
     recipe = Recipe(mean, people, np.zeros(len(people), dtype=np.intp))
-    made = _estimate(recipe, n=len(values), unit=unit, how=how, exact=False, note=note)
-    return replace(made, method=made.method.replace("patient bootstrap", "pigeonhole bootstrap of patients"))
+    estimate = _estimate(recipe, n=len(values), unit=unit, how=how, exact=False, note=note)
+    return replace(estimate, method=estimate.method.replace("patient bootstrap", "pigeonhole bootstrap of patients"))
 
 
 def bootstrap_statistic(
@@ -321,13 +321,13 @@ def _over_models(recipe: Recipe, models: Integers) -> tuple[Recipe, str]:
 
     def mean(weights: Floats) -> Floats:
         """The mean over the models that have the statistic, for each weighting."""
-        each = np.array([statistic(weights * own) for own in defined])
-        known = np.isfinite(each)
+        values = np.array([statistic(weights * own) for own in defined])
+        is_finite = np.isfinite(values)
         return np.divide(
-            np.where(known, each, 0.0).sum(axis=0),
-            known.sum(axis=0),
+            np.where(is_finite, values, 0.0).sum(axis=0),
+            is_finite.sum(axis=0),
             out=np.full(len(weights), np.nan),
-            where=known.any(axis=0),
+            where=is_finite.any(axis=0),
         )
 
     lost = f", undefined in {len(members) - len(defined)} of {len(members)}" if len(defined) < len(members) else ""
@@ -356,8 +356,8 @@ def _estimate(
         count, trials = len(cells), int(cells.min(axis=1).sum())
         strata = np.asarray(np.unique(models * cells.shape[1] + strata, return_inverse=True)[1])
     value = float(statistic(np.ones((1, people)))[0]) if people else float("nan")
-    kept = recipe if how.keeps_recipe else None
-    figure = Estimate(value, level=LEVEL, n=n, patients=people, unit=unit, recipe=kept)
+    kept_recipe = recipe if how.keeps_recipe else None
+    figure = Estimate(value, level=LEVEL, n=n, patients=people, unit=unit, recipe=kept_recipe)
     if not np.isfinite(value):
         return replace(figure, method=f"none: undefined for these cases{note}")
     if people < 2:
@@ -411,8 +411,8 @@ def _fisher(value: float, error: float, figures: Floats | None, tail: float) -> 
     Fisher, Metron 1921 (coverage: bench/laws.py)
     """
     if figures is not None:
-        known = figures[np.abs(figures) < 1 - EDGE]  # of draws of two people it is 1, whatever the others are
-        error = max(error, float(np.arctanh(known).std(ddof=1))) if len(known) > 1 else error
+        within = figures[np.abs(figures) < 1 - EDGE]  # of draws of two people it is 1, whatever the others are
+        error = max(error, float(np.arctanh(within).std(ddof=1))) if len(within) > 1 else error
     middle, half = float(np.arctanh(value)), float(stats.norm.isf(tail)) * error
     return float(np.tanh(middle - half)), float(np.tanh(middle + half))
 
@@ -469,8 +469,8 @@ def _drawn(strata: Integers, seed: int, draws: int, at_once: int) -> Iterator[Fl
     members = [np.flatnonzero(strata == stratum) for stratum in dict.fromkeys(strata.tolist())]
     for start in range(0, draws, at_once):
         rows = min(at_once, draws - start)
-        drawn = [own[random.integers(len(own), size=(rows, len(own)))] for own in members]
-        flat = np.hstack(drawn) + people * np.arange(rows)[:, None]
+        rows_of_members = [own[random.integers(len(own), size=(rows, len(own)))] for own in members]
+        flat = np.hstack(rows_of_members) + people * np.arange(rows)[:, None]
         yield np.bincount(flat.ravel(), minlength=rows * people).reshape(rows, people).astype(np.float64)
 
 
@@ -525,8 +525,8 @@ def of_differences(
 
     with np.errstate(invalid="ignore", divide="ignore"):
         [value], [error] = judged(np.ones((1, len(people))))
-        drawn = weightings(np.zeros(len(people), dtype=np.intp), Resampling.of(seed), width=len(owner))
-        figures, errors = np.concatenate([judged(weights) for weights in drawn], axis=1)
+        draws = weightings(np.zeros(len(people), dtype=np.intp), Resampling.of(seed), width=len(owner))
+        figures, errors = np.concatenate([judged(weights) for weights in draws], axis=1)
         apart = (figures - value) / errors
     below, above = np.quantile(apart[np.isfinite(apart)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     method = estimate.method.replace("bootstrap", "bootstrap-t", 1)

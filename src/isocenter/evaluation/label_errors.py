@@ -30,34 +30,34 @@ def probable_label_errors(probabilities: ArrayLike, labels: ArrayLike, *, false:
     (Benjamini and Hochberg, J R Stat Soc B 1995). A model that is sure of a wrong answer about right labels more often
     than a logistic curve has it cannot be told from wrong labels.
     """
-    chances, given = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=int)
-    classes, own = np.unique(given, return_inverse=True)
-    named = np.full(len(given), -1)
+    chances, stated_labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=int)
+    classes, index = np.unique(stated_labels, return_inverse=True)
+    named = np.full(len(stated_labels), -1)
     if len(classes) < 2:
         return named
-    right = _if_right(np.log(chances[:, classes].clip(LEAST)), own)
-    stated = right[np.arange(len(own)), own]
+    right = _if_right(np.log(chances[:, classes].clip(LEAST)), index)
+    chance_of_label = right[np.arange(len(index)), index]
     # Were all labels right, so many on average would have a probability as low: the sum of all that are as low.
     every = np.sort(right, axis=None)
-    expected = np.cumsum(every)[np.searchsorted(every, stated, side="right") - 1]
-    odd = benjamini_hochberg((expected / len(own)).clip(0, 1)) <= false
+    expected = np.cumsum(every)[np.searchsorted(every, chance_of_label, side="right") - 1]
+    odd = benjamini_hochberg((expected / len(index)).clip(0, 1)) <= false
     likeliest = classes[right.argmax(axis=1)]
     # Of a case that is probably of a class without labels nothing is known.
-    odd &= (likeliest != given) & np.isin(chances.argmax(axis=1), classes)
+    odd &= (likeliest != stated_labels) & np.isin(chances.argmax(axis=1), classes)
     named[odd] = likeliest[odd]
     return named
 
 
-def _if_right(logs: Floats, own: Array) -> Floats:
+def _if_right(logs: Floats, index: Array) -> Floats:
     """(cases, classes) calibrated probabilities of the right label, from (cases, classes) logarithms.
 
     Shares of wrong labels are fitted beside temperature and shifts where the labels show that there are any: they would
     else flatten the calibration by which they are found.
     """
     classes = logs.shape[1]
-    without, plain = _fitted(logs, own, np.zeros(2 * classes), most=0.0)
+    without, plain = _fitted(logs, index, np.zeros(2 * classes), most=0.0)
     starts = [np.append(plain[:classes], [share] * classes) for share in STARTS]
-    noisy, best = min((_fitted(logs, own, start, MOST) for start in starts), key=lambda pair: pair[0])
+    noisy, best = min((_fitted(logs, index, start, MOST) for start in starts), key=lambda pair: pair[0])
     # At the edge of what shares may be about half of them are free.
     least = special.chdtri((classes + 1) / 2, BY_CHANCE)
     return _calibrated(logs, (best if 2 * (without - noisy) > least else plain)[:classes])
@@ -68,29 +68,29 @@ def _calibrated(logs: Floats, numbers: Floats) -> Floats:
     return np.asarray(special.softmax(np.exp(numbers[0]) * logs + np.append(numbers[1:], 0.0), axis=1))
 
 
-def _fitted(logs: Floats, own: Array, start: Floats, most: float) -> tuple[float, Floats]:
+def _fitted(logs: Floats, index: Array, start: Floats, most: float) -> tuple[float, Floats]:
     """The least loss and its numbers: those of `_calibrated`, and of each class the share that is labelled wrongly.
 
     most: such a share
     """
-    rows, classes = np.arange(len(own)), logs.shape[1]
+    rows, classes = np.arange(len(index)), logs.shape[1]
     spread = np.array([FACTOR, *[SHIFT] * (classes - 1)])
 
     def loss(numbers: Floats) -> tuple[float, Floats]:
         """Minus the log likelihood, a wrong label being any other class, with what speaks against large changes."""
         chances, shares = _calibrated(logs, numbers[:classes]), numbers[classes:]
         to_others = chances * shares / (classes - 1)
-        kept = chances[rows, own] * (1 - shares[own]) - to_others[rows, own]
-        stated = (kept + to_others.sum(axis=1)).clip(1e-300)
+        stays = chances[rows, index] * (1 - shares[index]) - to_others[rows, index]
+        chance_of_label = (stays + to_others.sum(axis=1)).clip(1e-300)
         # By each log chance; of the logits what all of them take is less.
-        pull = to_others / stated[:, None]
-        pull[rows, own] += kept / stated
+        pull = to_others / chance_of_label[:, None]
+        pull[rows, index] += stays / chance_of_label
         pull -= chances
-        by_share = chances / stated[:, None] / (classes - 1)
-        by_share[rows, own] = -chances[rows, own] / stated
+        by_share = chances / chance_of_label[:, None] / (classes - 1)
+        by_share[rows, index] = -chances[rows, index] / chance_of_label
         against = numbers[:classes] / spread
         uphill = against / spread - [np.exp(numbers[0]) * (pull * logs).sum(), *pull.sum(axis=0)[:-1]]
-        cost = 0.5 * against @ against - np.log(stated).sum()
+        cost = 0.5 * against @ against - np.log(chance_of_label).sum()
         return float(cost), np.append(uphill, -by_share.sum(axis=0))
 
     bounds = [(None, None)] * classes + [(0.0, most)] * classes

@@ -96,22 +96,22 @@ def _axial_axis(geometry: Geometry) -> int:
     return int(np.abs(geometry.affine[2, :3] / geometry.steps).argmax())
 
 
-def lesions_of(drawn: Image, organs: Image | None = None) -> Lesions:
+def lesions_of(masks: Image, organs: Image | None = None) -> Lesions:
     """The connected pieces of each value of a mask of three axes, measured.
 
     organs: a label map of structures on the same grid
     """
-    mask, geometry = drawn.data[0], drawn.geometry
+    mask, geometry = masks.data[0], masks.geometry
     numbers, kinds = np.zeros(mask.shape, np.int32), list[Label]()
-    named = {label.value: label for label in drawn.labels}
+    named = {label.value: label for label in masks.labels}
     for value in (int(one) for one in np.unique(mask) if one):
         pieces, count = ndimage.label(mask == value, structure=np.ones((3, 3, 3)))
         numbers[pieces > 0] = pieces[pieces > 0] + len(kinds)
         kinds += [named.get(value, Label(value, str(value)))] * count
     boxes = ndimage.find_objects(numbers)
     pairs = enumerate(zip(boxes, kinds, strict=True), start=1)
-    each = [_measured(numbers, number, box, geometry, kind, organs) for number, (box, kind) in pairs]
-    return Lesions(numbers, geometry, tuple(each))
+    measured = [_measured(numbers, number, box, geometry, kind, organs) for number, (box, kind) in pairs]
+    return Lesions(numbers, geometry, tuple(measured))
 
 
 def _measured(
@@ -129,8 +129,8 @@ def _measured(
     organ = None if organs is None else _organ(numbers, number, box, organs)
     is_node = any(NODE.search(name) for name in (kind.name, organ or ""))
     is_node |= kind.code is not None and kind.code.value == LYMPH_NODE
-    place = tuple(geometry.to_world(middle).tolist())
-    return Lesion(number, volume, size, place, None if kind.is_bare else kind.name, organ, is_node)
+    centre = tuple(geometry.to_world(middle).tolist())
+    return Lesion(number, volume, size, centre, None if kind.is_bare else kind.name, organ, is_node)
 
 
 def _organ(numbers: Integers, number: int, box: tuple[slice, ...], organs: Image) -> str | None:
@@ -169,15 +169,15 @@ def _overlapping(before: Lesions, after: Lesions, moved: Mapping[int, Floats]) -
     count, ml = len(before.each), {one.number: one.ml for one in before.each}
     top = np.array(before.geometry.shape) - 1
     edges = []
-    for one in after.each:
-        index = np.rint(before.geometry.to_index(moved[one.number])).astype(np.intp)
+    for lesion in after.each:
+        index = np.rint(before.geometry.to_index(moved[lesion.number])).astype(np.intp)
         index = index[((index >= 0) & (index <= top)).all(axis=1)]
         hits = np.bincount(before.numbers[tuple(index.T)], minlength=count + 1)
-        voxel = one.ml / len(moved[one.number])
+        voxel = lesion.ml / len(moved[lesion.number])
         edges += [
-            (ours - 1, count + one.number - 1)
+            (ours - 1, count + lesion.number - 1)
             for ours in (np.flatnonzero(hits[1:]) + 1).tolist()
-            if hits[ours] * voxel >= LEAST_SHARE * min(one.ml, ml[ours])
+            if hits[ours] * voxel >= LEAST_SHARE * min(lesion.ml, ml[ours])
         ]
     if not edges:
         return []

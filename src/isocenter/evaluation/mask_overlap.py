@@ -125,8 +125,8 @@ def volume_unit(geometry: Geometry) -> str:
     return {1: geometry.unit, 2: "mm²"}.get(geometry.ndim, "ml")
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
+def _share(part: int, total: int) -> float:
+    return part / total if total else float("nan")
 
 
 def _positions(values: Array, labels: Sequence[int]) -> NDArray[np.intp]:
@@ -145,6 +145,6 @@ def _refuse_other_shape(predicted: Array, reference: Array) -> None:
         raise GeometryError(problem, "overlap", "Score on the reference's own grid")
 
 
-def place_of(own: tuple[int, ...], values: Array) -> Array:
+def place_of(members: tuple[int, ...], values: Array) -> Array:
     """(*spatial) where a label map has one of these values."""
-    return np.asarray(values == own[0] if len(own) == 1 else np.isin(values, own))
+    return np.asarray(values == members[0] if len(members) == 1 else np.isin(values, members))

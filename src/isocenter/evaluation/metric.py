@@ -93,10 +93,10 @@ class Metrics:
         """The same metrics, of which gaps in the audited ones are tested, and one stands for how far results hold."""
         if unknown := {*audited, calibration} - set(self._by_name):
             raise ValueError(f"{', '.join(sorted(unknown))} is no metric of these")
-        each = (
+        marked = (
             replace(one, is_audited=one.name in audited, is_calibration=one.name == calibration) for one in self.each
         )
-        return replace(self, each=tuple(each))
+        return replace(self, each=tuple(marked))
 
     def of(self, name: str) -> Metric:
         """The metric of this name, which may end with a unit, or with the probabilities or cases that it is of.

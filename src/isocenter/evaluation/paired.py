@@ -93,11 +93,11 @@ def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
 
 def _unlike_classes(ours: Table, theirs: Table) -> str:
     """The difference between the classes of two models; empty where they are the same, in any order unless grades."""
-    own, other = (_classes(table) for table in (ours, theirs))
-    if set(own) != set(other):
+    classes, other = (_classes(table) for table in (ours, theirs))
+    if set(classes) != set(other):
         return "the classes are others"
     are_grades = all(GRADED in [without_part(str(name)) for name in table] for table in (ours, theirs))
-    return "the grades stand in another order" if are_grades and own != other else ""
+    return "the grades stand in another order" if are_grades and classes != other else ""
 
 
 def _classes(table: Table) -> list[str]:

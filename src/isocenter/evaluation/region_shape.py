@@ -35,9 +35,9 @@ class MeshCells:
     @classmethod
     def of(cls, inside: Array) -> MeshCells:
         """All cells of a region of three axes, (*spatial)."""
-        made = cls()
-        made.add(np.pad(inside, 1))
-        return made
+        cells = cls()
+        cells.add(np.pad(inside, 1))
+        return cells
 
     def add(self, inside: Array, first: int = 0) -> None:
         """Add all cells between these voxels, (*spatial); first: the place of the first voxel on the first axis."""
@@ -92,9 +92,9 @@ class RegionShape:
 
         follows: whether its first plane is the last one of the part before, and connects both
         """
-        own = inside[..., 1:] if follows else inside
+        voxels = inside[..., 1:] if follows else inside
         first = np.array([*start[:-1], start[-1] + follows], dtype=np.float64)
-        self._add_moments(own, first)
+        self._add_moments(voxels, first)
         self._add_pieces(inside, follows=follows)
 
     def _add_moments(self, inside: Array, first: Floats) -> None:
@@ -116,10 +116,10 @@ class RegionShape:
         numbers = np.full(count + 1, -1, dtype=np.intp)
         if follows:
             ends = pieces[..., 0][inside[..., 0]]  # in the order of `_edge`: both are the voxels of one plane
-            for piece, known in dict.fromkeys(zip(ends.tolist(), self._edge.tolist(), strict=True)):
+            for piece, edge in dict.fromkeys(zip(ends.tolist(), self._edge.tolist(), strict=True)):
                 if numbers[piece] < 0:
-                    numbers[piece] = self._owner(known)
-                self._owners[self._owner(known)] = self._owner(int(numbers[piece]))
+                    numbers[piece] = self._owner(edge)
+                self._owners[self._owner(edge)] = self._owner(int(numbers[piece]))
         for piece in np.flatnonzero(numbers[1:] < 0) + 1:
             numbers[piece] = len(self._owners)
             self._owners.append(len(self._owners))
@@ -173,15 +173,15 @@ def _triangles(code: int) -> Floats:
             if lies[first] and not lies[first - 1]:
                 last = next(n for n in range(first, first + 4) if not lies[(n + 1) % 4])
                 following[_between(face[first - 1], face[first])] = _between(face[last % 4], face[(last + 1) % 4])
-    made = []
+    triangles = []
     while following:
         loop = [next(iter(following))]
         while (point := following.pop(loop[-1])) != loop[0]:
             loop.append(point)
         # Around the middle of the loop, which need not be plane: the same however the image is turned.
         middle = np.mean(loop, axis=0)
-        made += [(middle, loop[n - 1], loop[n]) for n in range(len(loop))]
-    return np.array(made, dtype=np.float64)
+        triangles += [(middle, loop[n - 1], loop[n]) for n in range(len(loop))]
+    return np.array(triangles, dtype=np.float64)
 
 
 def _faces() -> Iterator[list[tuple[int, ...]]]:

@@ -169,8 +169,8 @@ def _correlation(values: Floats, others: Floats, count: Floats) -> Floats:
 
 def _ranks(values: Floats, count: Floats) -> Floats:
     """(..., cases) the mean rank of each of (cases,) values, each as often as it counts."""
-    _, starts, place = np.unique(np.sort(values), return_index=True, return_inverse=True)
+    _, starts, rank_of = np.unique(np.sort(values), return_index=True, return_inverse=True)
     order = np.argsort(values, kind="stable")
-    each = np.add.reduceat(count[..., order], starts, axis=-1)
-    ranks = (np.cumsum(each, axis=-1) - each / 2)[..., place]
+    tied = np.add.reduceat(count[..., order], starts, axis=-1)
+    ranks = (np.cumsum(tied, axis=-1) - tied / 2)[..., rank_of]
     return np.asarray(ranks[..., np.argsort(order, kind="stable")])

@@ -45,11 +45,11 @@ def targets_of(baseline: Lesions) -> tuple[int, ...]:
     """The numbers of at most five measurable lesions, the largest first, at most two of an organ where it is known."""
     least = max(TARGET_MM, 2 * baseline.thickness if baseline.thickness > THIN_MM else 0.0)
     chosen, held = list[int](), Counter[str]()
-    for one in sorted(baseline.each, key=lambda lesion: -lesion.extent):
-        organ = "lymph nodes" if one.is_node else one.organ
-        is_measurable = one.extent >= (TARGET_NODE_MM if one.is_node else least)
+    for candidate in sorted(baseline.each, key=lambda lesion: -lesion.extent):
+        organ = "lymph nodes" if candidate.is_node else candidate.organ
+        is_measurable = candidate.extent >= (TARGET_NODE_MM if candidate.is_node else least)
         if is_measurable and len(chosen) < MOST_TARGETS and (organ is None or held[organ] < MOST_OF_AN_ORGAN):
-            chosen.append(one.number)
+            chosen.append(candidate.number)
             held[organ or ""] += 1
     return tuple(sorted(chosen))
 
@@ -91,9 +91,9 @@ def _left(
     links: Sequence[LesionLink], after: Mapping[int, Lesion], others: Collection[int], before: Mapping[int, Lesion]
 ) -> int | None:
     """Number of lesions that are no targets and are still there; None where one is not in the follow-up image."""
-    own = [link for link in links if set(link.before) & set(others)]
-    there = sum(any(not _is_normal(_as_before(link, after[n], before)) for n in link.after) for link in own)
-    return None if not there and any(link.state == "unseen" for link in own) else there
+    linked = [link for link in links if set(link.before) & set(others)]
+    remaining = sum(any(not _is_normal(_as_before(link, after[n], before)) for n in link.after) for link in linked)
+    return None if not remaining and any(link.state == "unseen" for link in linked) else remaining
 
 
 def _as_before(link: LesionLink, lesion: Lesion, before: Mapping[int, Lesion]) -> Lesion:
@@ -113,10 +113,10 @@ def _target(
     first = sum(before[number].extent for number in targets)
     nadir = min([first, *earlier])
     sums: dict[str, Any] = {"sum_before_mm": round(first, 3), "nadir_mm": round(nadir, 3)}
-    own = [link for link in links if set(link.before) & set(targets)]
-    if any(link.state == "unseen" for link in own):
+    linked = [link for link in links if set(link.before) & set(targets)]
+    if any(link.state == "unseen" for link in linked):
         return "NE", "a target lies outside the follow-up image", sums
-    pieces = [_as_before(link, after[number], before) for link in own for number in link.after]
+    pieces = [_as_before(link, after[number], before) for link in linked for number in link.after]
     last = sum(one.extent for one in pieces)
     growth, loss = last - nadir, first - last
     sums |= {"sum_after_mm": round(last, 3), "change_percent": round(-100 * loss / first, 3)}

@@ -58,8 +58,8 @@ def screening_rows(
 def _share(name: str, event: np.ndarray, people: np.ndarray, seed: int) -> Estimate:
     if not len(event):
         return Estimate(float("nan"), method="none: no examination is of this kind")
-    made = proportion(event.astype(float), people, seed=seed)
+    estimate = proportion(event.astype(float), people, seed=seed)
     if name not in ("detection_per_1000", "interval_cancers"):
-        return made
-    low, high = (None if end is None else 1000 * end for end in (made.low, made.high))
-    return replace(made, value=1000 * made.value, low=low, high=high, unit="per 1,000")
+        return estimate
+    low, high = (None if end is None else 1000 * end for end in (estimate.low, estimate.high))
+    return replace(estimate, value=1000 * estimate.value, low=low, high=high, unit="per 1,000")

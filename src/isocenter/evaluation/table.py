@@ -198,11 +198,11 @@ def threshold_columns(table: Table) -> list[str]:
 
 def _unknown_classes(table: Table) -> Sequence[str]:
     """The names in `reference` and `predicted` without a column of probabilities; none without such columns."""
-    known = set(class_names(table))
-    if not known:
+    names = set(class_names(table))
+    if not names:
         return []
     named = [set(table[column].dropna()) for column in ("reference", "predicted") if column in table]
-    return sorted(str(name) for name in set().union(*named) - known)
+    return sorted(str(name) for name in set().union(*named) - names)
 
 
 def _wrong(problem: str, remedy: str) -> DatasetError:

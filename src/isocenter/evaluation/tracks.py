@@ -63,7 +63,7 @@ def followed(frames: Sequence[tuple[Floats, Sequence[str]]]) -> list[list[int]]:
     frames: (n, 2 * axes) corners of the boxes of each, and their classes
     A track goes on after at most five frames without its object.
     """
-    tracks, made = list[_Track](), list[list[int]]()
+    tracks, numbers_of_frames = list[_Track](), list[list[int]]()
     count = 0
     for frame, (corners, kinds) in enumerate(frames):
         tracks = [one for one in tracks if frame - one.last <= LONGEST_GAP + 1]
@@ -74,16 +74,16 @@ def followed(frames: Sequence[tuple[Floats, Sequence[str]]]) -> list[list[int]]:
         rows, columns = optimize.linear_sum_assignment(fit, maximize=True)
         taken = {c: tracks[r] for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if fit[r, c] >= LEAST_FIT}
         numbers = []
-        for place, (box, kind) in enumerate(zip(corners, kinds, strict=True)):
-            if place in taken:
-                taken[place].see(box, frame)
-                numbers.append(taken[place].number)
+        for index, (box, kind) in enumerate(zip(corners, kinds, strict=True)):
+            if index in taken:
+                taken[index].see(box, frame)
+                numbers.append(taken[index].number)
             else:
                 count += 1
                 tracks.append(_Track(count, kind, box, frame))
                 numbers.append(count)
-        made.append(numbers)
-    return made
+        numbers_of_frames.append(numbers)
+    return numbers_of_frames
 
 
 def _fit(expected: Floats, corners: Floats) -> Floats:
@@ -111,15 +111,15 @@ def hota(frames: Sequence[TrackedFrame]) -> float:
     ours, theirs = _places([one.reference for one in frames]), _places([one.predicted for one in frames])
     counts = np.bincount(np.concatenate(ours))[:, None] + np.bincount(np.concatenate(theirs))[None]
     near = np.zeros(counts.shape)
-    for one, rows, columns in zip(frames, ours, theirs, strict=True):
-        both = one.overlap.sum(axis=0)[None] + one.overlap.sum(axis=1)[:, None] - one.overlap
-        near[np.ix_(rows, columns)] += np.divide(one.overlap, both, out=np.zeros_like(both), where=both > ROUNDING)
+    for frame, rows, columns in zip(frames, ours, theirs, strict=True):
+        both = frame.overlap.sum(axis=0)[None] + frame.overlap.sum(axis=1)[:, None] - frame.overlap
+        near[np.ix_(rows, columns)] += np.divide(frame.overlap, both, out=np.zeros_like(both), where=both > ROUNDING)
     alike = near / (counts - near)
     matches = np.zeros((len(ALPHAS), *counts.shape))
-    for one, rows, columns in zip(frames, ours, theirs, strict=True):
-        first, second = optimize.linear_sum_assignment(alike[np.ix_(rows, columns)] * one.overlap, maximize=True)
+    for frame, rows, columns in zip(frames, ours, theirs, strict=True):
+        first, second = optimize.linear_sum_assignment(alike[np.ix_(rows, columns)] * frame.overlap, maximize=True)
         for number, alpha in enumerate(ALPHAS):
-            held = one.overlap[first, second] >= alpha - ROUNDING
+            held = frame.overlap[first, second] >= alpha - ROUNDING
             matches[number, rows[first[held]], columns[second[held]]] += 1
     right = matches.sum(axis=(1, 2))
     associated = (matches**2 / (counts - matches)).sum(axis=(1, 2))
@@ -130,13 +130,13 @@ def hota(frames: Sequence[TrackedFrame]) -> float:
 
 def _places(numbers: Sequence[Sequence[int]]) -> list[NDArray[np.intp]]:
     """The place of each frame's tracks among all."""
-    known = {number: place for place, number in enumerate(dict.fromkeys(one for frame in numbers for one in frame))}
-    return [np.array([known[one] for one in frame], dtype=np.intp) for frame in numbers]
+    index_of = {number: place for place, number in enumerate(dict.fromkeys(one for frame in numbers for one in frame))}
+    return [np.array([index_of[one] for one in frame], dtype=np.intp) for frame in numbers]
 
 
 def identity_switches(frames: Sequence[TrackedFrame]) -> int:
     """Number of times an object is found in another track than before; found from an IoU of 0.5 on."""
-    known, before, count = dict[int, int](), dict[int, int](), 0
+    last_seen, before, count = dict[int, int](), dict[int, int](), 0
     for one in (frame for frame in frames if frame.overlap.size):
         same = [[before.get(ours) == theirs for theirs in one.predicted] for ours in one.reference]
         # Who was together in the frame before stays so, whatever overlaps more.
@@ -144,8 +144,8 @@ def identity_switches(frames: Sequence[TrackedFrame]) -> int:
         score[one.overlap < SWITCH_OVERLAP - ROUNDING] = 0.0
         pairs = np.transpose(optimize.linear_sum_assignment(score, maximize=True)).tolist()
         before = {one.reference[row]: one.predicted[column] for row, column in pairs if score[row, column] > ROUNDING}
-        count += sum(known.get(ours, theirs) != theirs for ours, theirs in before.items())
-        known |= before
+        count += sum(last_seen.get(ours, theirs) != theirs for ours, theirs in before.items())
+        last_seen |= before
     return count
 
 
@@ -169,9 +169,9 @@ def track_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
     """
     if "tracks" not in table:
         return
-    known = table[table["tracks"].notna()]
-    names = known["case"].astype(str).str.extract(FRAME)
-    for label, of_label in known.groupby(known["label"], sort=False):
+    tracked = table[table["tracks"].notna()]
+    names = tracked["case"].astype(str).str.extract(FRAME)
+    for label, of_label in tracked.groupby(tracked["label"], sort=False):
         scores, patients = list[tuple[float, int]](), list[str]()
         for _, clip in of_label.groupby(names[0][of_label.index], sort=False):
             cells = clip.assign(frame=names[1][clip.index].astype(int)).sort_values("frame")["tracks"]
@@ -179,8 +179,8 @@ def track_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
             if frames is not None:
                 scores.append((hota(frames), identity_switches(frames)))
                 patients.append(clip["patient"].iloc[0])
-        for place, metric in enumerate(TRACK_METRICS if scores else ()):
-            values = [one[place] for one in scores]
+        for index, metric in enumerate(TRACK_METRICS if scores else ()):
+            values = [one[index] for one in scores]
             yield Row(metric.name, str(label), bootstrap(values, patients, seed=seed, unit=metric.unit))
 
 
@@ -199,8 +199,12 @@ def _frames(cells: Sequence[list]) -> list[TrackedFrame] | None:
 
 def _keeps_numbers(tracks: Sequence[Sequence[int]], numbers: Sequence[Sequence[int]]) -> bool:
     """Whether objects that were followed have mostly the same number as before."""
-    last, kept = dict[int, int](), list[bool]()
-    for own, stated in zip(tracks, numbers, strict=True):
-        kept += [last[track] == number for track, number in zip(own, stated, strict=True) if track in last]
-        last |= dict(zip(own, stated, strict=True))
-    return bool(kept) and float(np.mean(kept)) >= KEPT_NUMBERS
+    last, is_kept = dict[int, int](), list[bool]()
+    for track_numbers, reference_numbers in zip(tracks, numbers, strict=True):
+        is_kept += [
+            last[track] == number
+            for track, number in zip(track_numbers, reference_numbers, strict=True)
+            if track in last
+        ]
+        last |= dict(zip(track_numbers, reference_numbers, strict=True))
+    return bool(is_kept) and float(np.mean(is_kept)) >= KEPT_NUMBERS

@@ -50,14 +50,14 @@ def aurc(doubt: ArrayLike, loss: ArrayLike, weights: Floats | None = None) -> Fl
     """
     losses, order, starts = _in_order(doubt, loss)
     counts = weights_of(weights, len(order))[..., order]
-    own = np.add.reduceat(counts, starts, axis=-1)
+    groups = np.add.reduceat(counts, starts, axis=-1)
     lost = np.add.reduceat(counts * losses[order], starts, axis=-1)
-    before, lost_before = np.cumsum(own, axis=-1) - own, np.cumsum(lost, axis=-1) - lost
-    mean = np.nan_to_num(ratio(lost, own))
+    before, lost_before = np.cumsum(groups, axis=-1) - groups, np.cumsum(lost, axis=-1) - lost
+    mean = np.nan_to_num(ratio(lost, groups))
     # After c cases that lost s, the mean loss among c + j, with j more that lose m each, is m + (s - c m) / (c + j):
     # the sum of 1 / (c + j) over j is a difference of harmonic numbers.
-    harmonic = special.digamma(before + own + 1) - special.digamma(before + 1)
-    return ratio((own * mean + (lost_before - before * mean) * harmonic).sum(axis=-1), own.sum(axis=-1))
+    harmonic = special.digamma(before + groups + 1) - special.digamma(before + 1)
+    return ratio((groups * mean + (lost_before - before * mean) * harmonic).sum(axis=-1), groups.sum(axis=-1))
 
 
 def excess_aurc(doubt: ArrayLike, loss: ArrayLike, weights: Floats | None = None) -> Floats:

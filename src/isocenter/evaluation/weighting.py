@@ -26,12 +26,12 @@ def refuse_no_draws(draws: int) -> None:
         raise UsageError(f"{draws} random draws", "draws", "Give 1 or more, such as 2000")
 
 
-def truths_of(given: ArrayLike, name: str) -> NDArray[np.bool_]:
+def truths_of(values: ArrayLike, name: str) -> NDArray[np.bool_]:
     """The truths in an argument of this name: booleans, or 0 and 1. Raises UsageError for any other value.
 
     NumPy takes NaN, names of classes, and both of the classes 1 and 2 for true: a figure would be wrong without a sign.
     """
-    truths = np.asarray(given)
+    truths = np.asarray(values)
     if truths.dtype == np.bool_:
         return truths
     try:
@@ -43,9 +43,9 @@ def truths_of(given: ArrayLike, name: str) -> NDArray[np.bool_]:
     return numbers.astype(np.bool_)
 
 
-def chances_of(given: ArrayLike, name: str) -> Floats:
+def chances_of(values: ArrayLike, name: str) -> Floats:
     """The probabilities in an argument of this name. Raises UsageError for a number outside 0..1, or NaN."""
-    chances = np.asarray(given, dtype=np.float64)
+    chances = np.asarray(values, dtype=np.float64)
     if not ((chances >= -ROUNDING) & (chances <= 1 + ROUNDING)).all():
         raise UsageError("a number outside 0..1, or NaN", name, "Give probabilities")
     return chances
@@ -73,10 +73,10 @@ def is_fixed(values: Floats) -> bool:
     return values.ndim == 1
 
 
-def ratio(part: Any, whole: Any) -> Floats:
+def ratio(part: Any, total: Any) -> Floats:
     """part / whole; NaN where the whole is 0."""
-    part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0)
+    part, total = np.asarray(part, dtype=np.float64), np.asarray(total, dtype=np.float64)
+    return np.divide(part, total, out=np.full(np.broadcast_shapes(part.shape, total.shape), np.nan), where=total > 0)
 
 
 def steps_of(spacing: ArrayLike) -> Floats:

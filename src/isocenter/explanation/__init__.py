@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from isocenter.explanation.faithfulness import Window, tried
     from isocenter.explanation.findings import Small, findings_of
     from isocenter.explanation.maps import Explanation, explained
-    from isocenter.explanation.measures import map_measures
     from isocenter.explanation.methods import ALL, AUTO, METHODS, USUAL, Method, named_methods
-    from isocenter.explanation.references import PLACED, against, marked_in, values_of
+    from isocenter.explanation.references import PLACED, against, map_measures, marked_in, values_of
     from isocenter.explanation.subject import Objective, Subject, UnfitError
     from isocenter.explanation.surrogate import Surrogate, additive_surrogate
     from isocenter.explanation.verdicts import FEWEST, TESTED, TESTS_VERSION, plain_estimate, verdict_of

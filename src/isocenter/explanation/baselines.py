@@ -17,12 +17,12 @@ LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 def blurred(images: Tensor, share: float = BLUR) -> Tensor:
     """(batch, channels, *spatial) after a Gaussian of a standard deviation of so much of each axis; edges go on."""
-    made = torch.nan_to_num(images)
+    smooth = torch.nan_to_num(images)
     for axis in range(2, images.ndim):
         size = images.shape[axis]
         if size > 1:
-            made = torch.movedim(torch.movedim(made, axis, -1) @ _gaussian(size, share * size, images), -1, axis)
-    return made.where(~torch.isnan(images), images)
+            smooth = torch.movedim(torch.movedim(smooth, axis, -1) @ _gaussian(size, share * size, images), -1, axis)
+    return smooth.where(~torch.isnan(images), images)
 
 
 def _gaussian(size: int, deviation: float, like: Tensor) -> Tensor:

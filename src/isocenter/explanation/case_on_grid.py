@@ -32,9 +32,9 @@ Mapped = Callable[[Sequence[Subject]], "Tensor"]
 
 def refuse_unknown_target(task: Task, target: str) -> None:
     """Raises UsageError for a target that the task does not have."""
-    known = task.saliency_targets
-    if target not in (AUTO, WHOLE, *known):
-        choice = listed([AUTO, *known]) if known else AUTO
+    saliency_targets = task.saliency_targets
+    if target not in (AUTO, WHOLE, *saliency_targets):
+        choice = listed([AUTO, *saliency_targets]) if saliency_targets else AUTO
         raise UsageError(f"there is no target {target!r}", "--target", f"Choose one of {choice}")
 
 
@@ -70,29 +70,29 @@ class CaseOnGrid:
         image, where = image_of(case)
         covariates = case.covariates or None if isinstance(case, Case) else None
         vector, _ = model.context_vector(image, covariates, where)
-        seen, preprocessing = model.after_first(image, model.request, covariates)
-        data, trace = preprocessing.opened(seen, where)
+        seen_image, preprocessing = model.after_first(image, model.request, covariates)
+        data, trace = preprocessing.opened(seen_image, where)
         made = cls(model, image, where, data, trace, preprocessing, vector, None, torch_model)
         return replace(made, target=made.chosen(target))
 
     def chosen(self, target: str) -> str | None:
         """A target by name, or what "auto" stands for in this case."""
         task = self.model.task
-        known = task.saliency_targets
+        saliency_targets = task.saliency_targets
         refuse_unknown_target(task, target)
         if target not in (AUTO, WHOLE):
             return target
-        if target == AUTO and len(known) == 1:
-            return known[0]
+        if target == AUTO and len(saliency_targets) == 1:
+            return saliency_targets[0]
         if target == WHOLE or not picks_a_label(task):
             return None
         outputs = self.outputs()
         prediction = task.decode([((), outputs)], self.trace.source)
         called = rows_in(task.outputs(prediction))[0].get("predicted")
-        if called in known:
+        if called in saliency_targets:
             return str(called)
         [likely] = task.probabilities(outputs).values()
-        return known[int(np.argmax(likely))]
+        return saliency_targets[int(np.argmax(likely))]
 
     def outputs(self) -> Mapping[str, Array]:
         """{head: (size,)} of the whole image, the mean over its windows; of a task of the whole image."""
@@ -112,11 +112,11 @@ class CaseOnGrid:
                 objective = objective.at(plain(image, context))
         if self.torch_model is None:
             return [Subject(image, context, plain, objective, self.joined)]
-        own = self.torch_model
+        torch_model = self.torch_model
         # A network of another program has no family: nobody knows where its deepest map lies.
-        families = [networks.family_of(name) if name in networks.names() else None for name in own.families]
+        families = [networks.family_of(name) if name in networks.names() else None for name in torch_model.families]
         return [
-            Subject(image, context, own.run_of(n), objective, self.joined, own.modules[n], family, size)
+            Subject(image, context, torch_model.run_of(n), objective, self.joined, torch_model.modules[n], family, size)
             for n, (family, size) in enumerate(zip(families, self._sizes, strict=True))
         ]
 
@@ -144,17 +144,17 @@ class CaseOnGrid:
         def network(batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
             return {"map": np.stack([self._map_of(window, mapped, extents) for window in batch])}
 
-        whole: NDArray[np.float32] | None = None
+        array: NDArray[np.float32] | None = None
         for region, arrays in self._slid(network, restored=True, tell=tell):
             part = np.asarray(arrays["map"], dtype=np.float32)
-            if whole is None:
-                whole = np.zeros((len(part), *self.image.geometry.shape), dtype=np.float32)
-            whole[(slice(None), *region)] = part
-        assert whole is not None  # noqa: S101 - an image has a window
+            if array is None:
+                array = np.zeros((len(part), *self.image.geometry.shape), dtype=np.float32)
+            array[(slice(None), *region)] = part
+        assert array is not None  # noqa: S101 - an image has a window
         if (wanted := self.model.request.region) is None:
-            return whole
-        within = np.zeros_like(whole)
-        within[(slice(None), *wanted)] = whole[(slice(None), *wanted)]
+            return array
+        within = np.zeros_like(array)
+        within[(slice(None), *wanted)] = array[(slice(None), *wanted)]
         return within
 
     def fullest_window(self) -> NDArray[np.float32]:
@@ -213,18 +213,18 @@ class CaseOnGrid:
     @property
     def looks(self) -> int:
         """The number of times that a method looks: at each window, in each view, by each member."""
-        own = self.model.inference
-        windows = window_count(self.data.shape[1:], own.patch, own.overlap)
+        inference = self.model.inference
+        windows = window_count(self.data.shape[1:], inference.patch, inference.overlap)
         return windows * len(self._views()) * len(self.shares)
 
     @property
     def frames(self) -> list[int | None] | None:
         """The frame of the clip in each slot that the network sees; None of still images."""
-        own = self.model.preprocessing
-        if own.frames is None:
+        preprocessing = self.model.preprocessing
+        if preprocessing.frames is None:
             return None
-        unit = own.settings.get("time_unit")
-        return looked_at(self.image, own.frames, own.interval, unit, self.where)
+        unit = preprocessing.settings.get("time_unit")
+        return looked_at(self.image, preprocessing.frames, preprocessing.interval, unit, self.where)
 
     def covariates(self) -> dict[str, float]:
         """{covariate: how much lower the score is without its value}, as the encoding states a missing one."""

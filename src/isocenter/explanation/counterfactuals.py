@@ -313,12 +313,12 @@ def _predicted(
 
 def _moved(image: Image, change: NDArray[np.float32]) -> Image:
     """The image changed within its own range, of its own type; what is no measurement stays."""
-    known = image.valid
-    ends = [(one[here].min(), one[here].max()) for one, here in zip(image.data, known, strict=True) if here.any()]
+    valid = image.valid
+    ends = [(one[here].min(), one[here].max()) for one, here in zip(image.data, valid, strict=True) if here.any()]
     low, high = (np.reshape([pair[side] for pair in ends], (-1, *[1] * (image.data.ndim - 1))) for side in (0, 1))
     made = np.clip(image.data + change, low, high)
     made = np.rint(made) if image.dtype.kind in "iu" else made
-    return image.with_pixels(np.where(known, made, image.data).astype(image.dtype))
+    return image.with_pixels(np.where(valid, made, image.data).astype(image.dtype))
 
 
 def _path(

@@ -156,7 +156,7 @@ def _noise(window: Window, share: float, seed: int) -> Tensor:
     return torch.randn(image.shape, generator=drawn).to(image) * float(image.max() - image.min()) * share
 
 
-def _by_captum(window: Window, method: Method, own: Tensor, seed: int, seconds: float | None) -> dict[str, float]:
+def _by_captum(window: Window, method: Method, tensor: Tensor, seed: int, seconds: float | None) -> dict[str, float]:
     """Infidelity and sensitivity, as captum defines them: of images with noise."""
     image = torch.nan_to_num(window.image)
     spread = float(image.max() - image.min())
@@ -170,7 +170,7 @@ def _by_captum(window: Window, method: Method, own: Tensor, seed: int, seconds: 
         """captum takes a map that is alone and in no tuple for several, one for each image."""
         return (torch.stack([window.mapped(method, one[None], seconds) for one in images[0]]),)
 
-    attributed = own[None].expand_as(image) / (image.shape[1] // len(own))
+    attributed = tensor[None].expand_as(image) / (image.shape[1] // len(tensor))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         faults = infidelity(window.score, perturbed, image, attributed, n_perturb_samples=PERTURBED, normalize=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.evaluation import holm
-from isocenter.explanation.measures import evidence_of, outer_fifth
+from isocenter.explanation.references import evidence_of, outer_fifth
 from isocenter.lazy import torch
 from isocenter.values import Floats
 

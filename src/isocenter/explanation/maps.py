@@ -63,14 +63,14 @@ def explained(
         torch_model = Differentiable.of(model.networks)
     started = time.perf_counter()
     if model.goes_by_frame(image):
-        whole, chosen = _of_frames(model, image, method, target, seconds, torch_model)
+        array, chosen = _of_frames(model, image, method, target, seconds, torch_model)
     else:
         grid = CaseOnGrid.of(model, case, target, torch_model)
-        whole, chosen = _mapped(grid, method, seconds, tell), grid.target or WHOLE
+        array, chosen = _mapped(grid, method, seconds, tell), grid.target or WHOLE
     shares = (1.0,) if torch_model is None else torch_model.shares
-    mean, _ = mean_and_spread(whole, shares)
+    mean, _ = mean_and_spread(array, shares)
     # Members that agree on one image agree on the others too: the deviation of a sum is not made of those of its parts.
-    _, spread = mean_and_spread(whole.sum(axis=1), shares)
+    _, spread = mean_and_spread(array.sum(axis=1), shares)
     names = model.preprocessing.channels
     several = len(mean) == len(names) > 1 and names != COLOUR
     return Explanation(
@@ -96,40 +96,40 @@ def _of_frames(
 
     And the target, which "auto" takes from the first frame: of two frames no map is of another answer.
     """
-    made, count, chosen = [], image.frames or 1, target
+    maps, count, chosen = [], image.frames or 1, target
     for still in image.still_frames():
         grid = CaseOnGrid.of(model, still, chosen, torch_model)
         chosen = grid.target or WHOLE
-        made.append(_mapped(grid, method, None if seconds is None else seconds / count))
-    return np.stack(made, axis=2), chosen
+        maps.append(_mapped(grid, method, None if seconds is None else seconds / count))
+    return np.stack(maps, axis=2), chosen
 
 
 def _mapped(
     grid: CaseOnGrid, method: Method, seconds: float | None, tell: Callable[[int, int], None] | None = None
 ) -> NDArray[np.float32]:
     """(members, images[, frames], *spatial) of a case."""
-    own = None if seconds is None else seconds / grid.looks
+    seconds_of_look = None if seconds is None else seconds / grid.looks
 
     def mapped(subjects: Sequence[Subject]) -> Tensor:
-        return torch.stack([method(subject, own)[0] for subject in subjects])
+        return torch.stack([method(subject, seconds_of_look)[0] for subject in subjects])
 
     return _placed(grid, grid.on_source(mapped, tell), method.name)
 
 
-def _placed(grid: CaseOnGrid, whole: NDArray[np.float32], method: str) -> NDArray[np.float32]:
+def _placed(grid: CaseOnGrid, array: NDArray[np.float32], method: str) -> NDArray[np.float32]:
     """(members * channels, *spatial) to (members, images[, frames], *spatial): each frame where the clip has it."""
-    members, spatial = len(grid.shares), whole.shape[1:]
+    members, spatial = len(grid.shares), array.shape[1:]
     names, slots = grid.model.preprocessing.channels, grid.frames
-    made = whole.reshape(members, -1, *spatial)
-    if made.shape[1] > 1 and made.shape[1] == len(names) * len(slots or [0]) + 1:
-        made = made[:, :-1]  # the last channel holds the labels of a first stage
+    by_member = array.reshape(members, -1, *spatial)
+    if by_member.shape[1] > 1 and by_member.shape[1] == len(names) * len(slots or [0]) + 1:
+        by_member = by_member[:, :-1]  # the last channel holds the labels of a first stage
     if slots is None:
-        return made
-    if made.shape[1] == 1:
+        return by_member
+    if by_member.shape[1] == 1:
         raise UnfitError(method, "it has one map for all frames of a clip")
-    each = made.reshape(members, -1, len(slots), *spatial)
-    frames = np.zeros((members, each.shape[1], grid.image.frames or 1, *spatial), dtype=np.float32)
+    by_slot = by_member.reshape(members, -1, len(slots), *spatial)
+    frames = np.zeros((members, by_slot.shape[1], grid.image.frames or 1, *spatial), dtype=np.float32)
     for slot, number in enumerate(slots):
         if number is not None:
-            frames[:, :, number] += each[:, :, slot]
+            frames[:, :, number] += by_slot[:, :, slot]
     return frames

@@ -47,12 +47,12 @@ class Method:
 
     def __call__(self, subject: Subject, seconds: float | None = None) -> Tensor:
         try:
-            made = self.of(subject, seconds=seconds) if self.timed else self.of(subject)
+            values = self.of(subject, seconds=seconds) if self.timed else self.of(subject)
         except RuntimeError as error:  # torch's, of a network that paints over its own numbers
             if NO_GRADIENT not in str(error):
                 raise
             raise UnfitError(self.name, "its network overwrites values that gradients need") from error
-        return made.float()
+        return values.float()
 
 
 METHODS: Mapping[str, Method] = {

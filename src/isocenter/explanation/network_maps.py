@@ -40,11 +40,11 @@ def gradcam_plus(subject: Subject) -> Tensor:
 
 def cam(subject: Subject) -> Tensor:
     """(1, 1, *window) class activation map, arXiv:1512.04150: the last layer at each place of the deepest map."""
-    seen = _seen(subject, "cam")
-    weights, offset = _last_layer(subject, seen)
+    features = _seen(subject, "cam")
+    weights, offset = _last_layer(subject, features)
     with _watched(subject, "cam") as scored, torch.no_grad():
-        made = monai_visualize.CAM(scored, "peek", fc_layers=lambda _: partial(_weighed, weights, offset))
-        maps = made.compute_map(subject.image, class_idx=[0] * len(seen.deepest))
+        map_maker = monai_visualize.CAM(scored, "peek", fc_layers=lambda _: partial(_weighed, weights, offset))
+        maps = map_maker.compute_map(subject.image, class_idx=[0] * len(features.deepest))
     return _on_window(maps, subject, "cam")
 
 
@@ -117,9 +117,9 @@ def _seen(subject: Subject, method: str) -> Features:
     """The features of the case itself."""
     _refuse_unknown(subject, method)
     assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
-    given = [one for one in (subject.image, subject.context) if one is not None]
+    inputs = [one for one in (subject.image, subject.context) if one is not None]
     with torch.no_grad():
-        return networks.features(subject.module, *given, at=_deepest_of(subject.family), last=True)
+        return networks.features(subject.module, *inputs, at=_deepest_of(subject.family), last=True)
 
 
 def _deepest_of(family: networks.Family) -> str:
@@ -152,25 +152,25 @@ def _on_window(maps: Tensor, subject: Subject, method: str) -> Tensor:
     return stretched(_by_image(maps, subject, method), subject.spatial)
 
 
-def _last_layer(subject: Subject, seen: Features) -> tuple[Tensor, Tensor]:
+def _last_layer(subject: Subject, features: Features) -> tuple[Tensor, Tensor]:
     """(maps,) how much each map's mean counts in the scalar, and (1,) what is there without any.
 
     Raises UnfitError where the mean of the deepest map does not meet a linear layer.
     """
-    _by_image(seen.deepest, subject, "cam")
+    _by_image(features.deepest, subject, "cam")
     assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
     layers = networks.last_layers(subject.module, _deepest_of(subject.family))
     with torch.enable_grad():
-        outputs = {name: one.detach().float().requires_grad_() for name, one in seen.outputs.items()}
+        outputs = {name: one.detach().float().requires_grad_() for name, one in features.outputs.items()}
         subject.objective(outputs).sum().backward()
     moved = {name: one.grad[0] for name, one in outputs.items() if one.grad is not None and one.grad.any()}
-    maps = seen.pooled.shape[1]
+    maps = features.pooled.shape[1]
     reason = "no linear layer follows the mean of the deepest feature map"
     name = next(iter(moved), "")
-    layer, taken = layers.get(name), seen.inputs.get(name)
+    layer, taken = layers.get(name), features.inputs.get(name)
     if len(moved) != 1 or taken is None or not isinstance(layer, nn.Linear):
         raise UnfitError("cam", reason)
-    if taken.ndim != 2 or taken.shape[1] < maps or not torch.allclose(taken[:, :maps], seen.pooled, atol=ALIKE):
+    if taken.ndim != 2 or taken.shape[1] < maps or not torch.allclose(taken[:, :maps], features.pooled, atol=ALIKE):
         raise UnfitError("cam", reason)
     rest = taken[0, maps:] @ layer.weight[:, maps:].T
     bias = layer.bias if layer.bias is not None else torch.zeros_like(moved[name])
@@ -196,8 +196,8 @@ def integrated_gradients(subject: Subject) -> Tensor:
     method = IntegratedGradients(_InputScore(subject, "integrated_gradients"))
     image = torch.nan_to_num(subject.image)
     with torch.enable_grad():
-        made = method.attribute(image, baselines=0.0, n_steps=STEPS, internal_batch_size=BATCH)
-    return torch.nan_to_num(made.detach().float())
+        attributed = method.attribute(image, baselines=0.0, n_steps=STEPS, internal_batch_size=BATCH)
+    return torch.nan_to_num(attributed.detach().float())
 
 
 def smoothgrad(subject: Subject, seed: int = 0) -> Tensor:
@@ -207,10 +207,10 @@ def smoothgrad(subject: Subject, seed: int = 0) -> Tensor:
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         method = NoiseTunnel(Saliency(_InputScore(subject, "smoothgrad")))
-        made = method.attribute(
+        attributed = method.attribute(
             image, nt_samples=COPIES, nt_samples_batch_size=BATCH, stdevs=max(spread, 1e-12), nt_type="smoothgrad"
         )
-    return torch.nan_to_num(made.detach().float())
+    return torch.nan_to_num(attributed.detach().float())
 
 
 class _InputScore:
@@ -220,8 +220,8 @@ class _InputScore:
         self.subject, self.method = subject, method
 
     def __call__(self, images: Tensor) -> Tensor:
-        given = images.masked_fill(torch.isnan(self.subject.image), torch.nan)
-        score = self.subject.score(given)
+        inputs = images.masked_fill(torch.isnan(self.subject.image), torch.nan)
+        score = self.subject.score(inputs)
         if torch.is_grad_enabled() and not score.requires_grad:
             raise UnfitError(self.method, "its detections have no gradient with respect to the image")
         return score
@@ -244,15 +244,15 @@ def _rolled(subject: Subject, name: str, *, by_gradients: bool) -> Tensor:
         raise UnfitError(name, refused)
     if subject.objective.places is not None:
         raise UnfitError(name, "its answer for each voxel also depends on paths that bypass its attention")
-    given = [one for one in (subject.image, subject.context) if one is not None]
+    inputs = [one for one in (subject.image, subject.context) if one is not None]
     with torch.set_grad_enabled(by_gradients):
-        image = given[0].clone().requires_grad_(by_gradients)
-        seen = networks.attention(subject.module, image, *given[1:], at=subject.family.attention)
-        weights = seen.weights
+        image = inputs[0].clone().requires_grad_(by_gradients)
+        attentions = networks.attention(subject.module, image, *inputs[1:], at=subject.family.attention)
+        weights = attentions.weights
         if by_gradients:
-            gradients = torch.autograd.grad(subject.objective(seen.outputs).sum(), weights)
+            gradients = torch.autograd.grad(subject.objective(attentions.outputs).sum(), weights)
             weights = [(one * slope).clamp(min=0) for one, slope in zip(weights, gradients, strict=True)]
         flow = networks.rollout(torch.stack(list(weights), dim=1), weighed=by_gradients)
         # That each patch counts for itself is known before any weight is: it would only lift the whole map.
-        own = torch.eye(flow.shape[-1], device=flow.device) if by_gradients else 0
-        return seen.spread(flow - own).detach()
+        identity = torch.eye(flow.shape[-1], device=flow.device) if by_gradients else 0
+        return attentions.spread(flow - identity).detach()

@@ -45,14 +45,14 @@ def occlusion(subject: Subject, seconds: float | None = None) -> Tensor:
     inside = (..., *(slice(far, far + size) for far, size in zip(outside, subject.spatial, strict=True)))
     around = [far for far in reversed(outside) for _ in range(2)]
     with torch.no_grad():
-        made = Occlusion(lambda padded: subject.score(padded[inside])).attribute(
+        attributed = Occlusion(lambda padded: subject.score(padded[inside])).attribute(
             pad(subject.image, around),
             sliding_window_shapes=(channels, *sides),
             strides=(channels, *steps),
             baselines=pad(blurred(subject.image), around),
             perturbations_per_eval=BATCH,
         )
-    return torch.nan_to_num(made[inside].float())
+    return torch.nan_to_num(attributed[inside].float())
 
 
 def rise(subject: Subject, seconds: float | None = None, seed: int = 0) -> Tensor:
@@ -60,12 +60,12 @@ def rise(subject: Subject, seconds: float | None = None, seed: int = 0) -> Tenso
 
     seconds: for which masks are drawn; a number of masks if not said
     """
-    drawn = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(seed)
     base, started = blurred(subject.image), time.perf_counter()
     total = torch.zeros_like(subject.image)
     shown, scores = torch.zeros_like(total), list[float]()
     for _ in numbers() if seconds is not None else range(MASKS // BATCH):
-        masks = _masks(subject, drawn)
+        masks = _masks(subject, random)
         own = subject.scores(masks * subject.image + (1 - masks) * base, BATCH)
         total += (masks * own.reshape(-1, *[1] * (masks.ndim - 1))).sum(dim=0, keepdim=True)
         shown += masks.sum(dim=0, keepdim=True)
@@ -75,20 +75,20 @@ def rise(subject: Subject, seconds: float | None = None, seed: int = 0) -> Tenso
     return total / shown.clamp(min=1e-6) - sum(scores) / len(scores)
 
 
-def _masks(subject: Subject, drawn: torch.Generator) -> Tensor:
+def _masks(subject: Subject, random: torch.Generator) -> Tensor:
     """(BATCH, channels, *window) of 0 (hidden) to 1 (shown), from coarse grids that are shifted at random."""
     cells = [min(CELLS[len(subject.spatial)], size) for size in subject.spatial]
     pictures = subject.image.shape[1] // subject.joined
-    coarse = (torch.rand((BATCH, pictures, *[n + 1 for n in cells]), generator=drawn) < SHOWN).float()
+    coarse = (torch.rand((BATCH, pictures, *[n + 1 for n in cells]), generator=random) < SHOWN).float()
     sides = [math.ceil(size / n) for size, n in zip(subject.spatial, cells, strict=True)]
     wide = stretched(coarse, [(n + 1) * side for n, side in zip(cells, sides, strict=True)])
-    masks = torch.stack(list(_shifted(wide, sides, subject.spatial, drawn)))
+    masks = torch.stack(list(_shifted(wide, sides, subject.spatial, random)))
     return masks.repeat_interleave(subject.joined, dim=1).to(subject.image.device)
 
 
-def _shifted(wide: Tensor, sides: list[int], spatial: tuple[int, ...], drawn: torch.Generator) -> Iterator[Tensor]:
+def _shifted(wide: Tensor, sides: list[int], spatial: tuple[int, ...], random: torch.Generator) -> Iterator[Tensor]:
     for mask in wide:
-        starts = [int(torch.randint(side, (1,), generator=drawn)) for side in sides]
+        starts = [int(torch.randint(side, (1,), generator=random)) for side in sides]
         yield mask[(slice(None), *(slice(start, start + size) for start, size in zip(starts, spatial, strict=True)))]
 
 

@@ -1,14 +1,17 @@
-"""Maps against what experts marked: the pointing game, and the evidence inside against the share of area."""
+"""Maps against what experts marked, and measures of a map: the place and the spread of its evidence.
+
+The pointing game, and the evidence inside against the share of area.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError
-from isocenter.explanation.measures import evidence_of
 from isocenter.tasks import Task, leaves
 from isocenter.tasks.shared import label_values
 from isocenter.values import BoundingBoxes, Case, Image, Label
@@ -89,10 +92,41 @@ def _of_boxes(
     if boxes.corners.shape[1] != 2 * len(shape) or (boxes.corners[:, len(shape) :] > np.array(shape) + 1).any():
         raise GeometryError("its boxes reach beyond the image", where, DRAWN_HERE)
     inside = np.zeros(shape, dtype=bool)
-    name, known = target.rpartition(":")[2], {label.name for label in labels}
+    name, names = target.rpartition(":")[2], {label.name for label in labels}
     # Boxes under the names of the model's classes, of which this is one, say where there is none of it.
-    named = boxes.of(name) if name in boxes.names or (name in known and known & set(boxes.names)) else boxes
+    named = boxes.of(name) if name in boxes.names or (name in names and names & set(boxes.names)) else boxes
     for corners in named.corners:
         low, high = np.floor(corners[: len(shape)]).astype(int), np.ceil(corners[len(shape) :]).astype(int)
         inside[tuple(slice(max(start, 0), stop) for start, stop in zip(low, high, strict=True))] = True
     return inside
+
+
+# Of each axis, half at either end.
+OUTER = 0.2
+
+
+def evidence_of(data: Singles) -> Singles:
+    """The map's evidence for the target, in sum 1; all zeros where it has none."""
+    evidence = np.clip(np.nan_to_num(data), 0, None)
+    total = float(evidence.sum(dtype=np.float64))
+    return evidence / total if total > 0 else evidence
+
+
+def outer_fifth(spatial: tuple[int, ...]) -> NDArray[np.bool_]:
+    """(*spatial) whether a voxel lies in the outer fifth along any axis longer than a few voxels."""
+    outer = np.zeros(spatial, dtype=bool)
+    for axis, size in enumerate(spatial):
+        edge = round(size * OUTER / 2)
+        ends = np.zeros(size, dtype=bool)
+        if edge:
+            ends[:edge] = ends[-edge:] = True
+        outer |= ends.reshape([-1 if n == axis else 1 for n in range(len(spatial))])
+    return outer
+
+
+def map_measures(data: Singles, ndim: int | None = None) -> dict[str, Any]:
+    """`border_share`: the share of the evidence in the image's outer fifth; of a clip in all its frames."""
+    evidence = evidence_of(data)
+    spatial = data.shape if ndim is None else data.shape[-ndim:]
+    outer = outer_fifth(spatial)
+    return {"border_share": round(float(evidence[..., outer].sum()), 6) if evidence.any() else None}

@@ -86,9 +86,13 @@ class Subject:
 
     def score(self, images: Tensor, context: Tensor | None = None) -> Tensor:
         """(batch,) of images, (batch, channels, *window); context: (batch, entries), the case's own if not said"""
-        own = self.context if context is None else context
-        given = own if own is None or len(own) == len(images) else own.expand(len(images), -1)
-        return self.objective(self.run(images, given))
+        context_used = self.context if context is None else context
+        expanded = (
+            context_used
+            if context_used is None or len(context_used) == len(images)
+            else context_used.expand(len(images), -1)
+        )
+        return self.objective(self.run(images, expanded))
 
     def scores(self, images: Tensor, batch: int = 8) -> Tensor:
         """The same without gradients, a few images at a time."""

@@ -108,9 +108,9 @@ def _folds(people: NDArray[np.str_], seed: int) -> NDArray[np.intp]:
 
 
 def _known(values: Sequence[float]) -> Floats:
-    given = np.array([np.nan if value is None else float(value) for value in values])
-    known = given[np.isfinite(given)]
-    return np.where(np.isfinite(given), given, np.median(known) if known.size else 0.0)
+    numbers = np.array([np.nan if value is None else float(value) for value in values])
+    finite = numbers[np.isfinite(numbers)]
+    return np.where(np.isfinite(numbers), numbers, np.median(finite) if finite.size else 0.0)
 
 
 def _direction(part: Floats, measured: Floats) -> int:

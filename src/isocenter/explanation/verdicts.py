@@ -80,5 +80,5 @@ def _faults(measures: Mapping[str, Estimate]) -> Iterator[str]:
 
 def plain_estimate(estimate: Estimate) -> dict[str, Any]:
     """The estimate as a JSON record."""
-    kept = asdict(replace(estimate, draws=None, recipe=None))
-    return {name: kept[name] for name in ("value", "low", "high", "n", "method")}
+    content = asdict(replace(estimate, draws=None, recipe=None))
+    return {name: content[name] for name in ("value", "low", "high", "n", "method")}

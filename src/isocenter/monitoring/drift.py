@@ -188,10 +188,10 @@ def _rows(
 ) -> list[Drift]:
     """The row of all cases, then those of levels. The mean of the scopes' evidence decides: it is an e-detector too."""
     evidence = np.full((len(watches), len(stream)), -np.inf)
-    for place, (own, found) in enumerate(watches.values()):
-        evidence[place, own] = found.log_evidence
+    for index, (own, found) in enumerate(watches.values()):
+        evidence[index, own] = found.log_evidence
         known = np.maximum.accumulate(np.where(np.isin(np.arange(len(stream)), own), np.arange(len(stream)), -1))
-        evidence[place] = np.where(known >= 0, evidence[place, known], -np.inf)
+        evidence[index] = np.where(known >= 0, evidence[index, known], -np.inf)
     combined = np.logaddexp.reduce(evidence, axis=0) - np.log(len(watches))
     limit = float(np.log(run_length))
     rung = np.flatnonzero(combined >= limit)
@@ -200,11 +200,11 @@ def _rows(
     highest = int(np.argmax(combined))
     named = _carriers(evidence[:, highest], watches, highest) if alarm is not None else set()
     made = []
-    for place, (scope, (own, found)) in enumerate(watches.items()):
-        shown = combined if not scope else evidence[place]
+    for index, (scope, (own, found)) in enumerate(watches.items()):
+        shown = combined if not scope else evidence[index]
         row = Drift(name, kind, scope, len(own), float(shown[-1]), limit)
         if alarm is not None and (not scope or scope in named):
-            best = int(np.argmax(evidence[:, alarm])) if not scope else place
+            best = int(np.argmax(evidence[:, alarm])) if not scope else index
             owner = list(watches.values())[best]
             row = replace(
                 row,

@@ -167,12 +167,12 @@ def worse_labels(
     Holm's correction covers the groups of all kinds.
     """
     tested = list[tuple[str, WeakGroup]]()
-    for kind, known in flags.items():
-        cases = sorted(known)
+    for kind, flag in flags.items():
+        cases = sorted(flag)
         own = {name: [values[case] for case in cases] for name, values in attributes.items()}
         if cases:
             groups = weak_groups(
-                [float(known[case]) for case in cases], [patients[case] for case in cases], own, seed=seed
+                [float(flag[case]) for case in cases], [patients[case] for case in cases], own, seed=seed
             )
             tested += [(kind, one) for one in groups]
     adjusted = holm([one.p for _, one in tested])

@@ -134,11 +134,11 @@ def watch_calibration(
     # is at most 1 for all of these.
     wagers = [stated + off for off in OFFSETS] + [stated * slope for slope in SLOPES]
     bets = np.zeros((len(p), len(wagers)))
-    for place, wager in enumerate(wagers):
+    for index, wager in enumerate(wagers):
         allowed = stated + np.clip(wager - stated, -tolerance, tolerance)
         sign = np.where(y == 1, 1.0, -1.0)
         gained = special.log_expit(sign * wager) - special.log_expit(sign * allowed)
-        bets[:, place] = np.where(known & (np.abs(wager - stated) > tolerance), gained, 0.0)
+        bets[:, index] = np.where(known & (np.abs(wager - stated) > tolerance), gained, 0.0)
     watched, _ = _detected(bets, np.full(len(wagers), 1 / len(wagers)), known, run_length)
     return watched
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from isocenter.quality.image_descriptors import descriptors, image_facts
     from isocenter.quality.image_quality import letters_in, quick_measures
     from isocenter.quality.label_proxies import PROXY, is_constant, label_association
+    from isocenter.quality.leakage import Twin, duplicates_among
     from isocenter.quality.modality_guess import STATED, guessed_modality, modality_problems
-    from isocenter.quality.near_duplicates import Twin, duplicates_among
     from isocenter.quality.references import kinds_of, reference_kinds, references_counted
     from isocenter.quality.references.masks import numbered_objects
     from isocenter.quality.scales import MIXED_SCALE, scales_of

@@ -60,16 +60,16 @@ def covariates(dataset: Dataset) -> Iterator[Problem]:
     for name in columns:
         values = {case.id: case.covariates.get(name) for case in dataset}
         words = words_of(name)
-        known = {case: value for case, value in values.items() if not is_missing(value)}
+        present = {case: value for case, value in values.items() if not is_missing(value)}
         if "age" in words:
             unit = next((UNITS[word] for word in sorted(words) if word in UNITS), "")
-            odd_ages = {case: age for case, age in known.items() if not _is_age(age, unit)}
+            odd_ages = {case: age for case, age in present.items() if not _is_age(age, unit)}
             yield from _impossible(name, odd_ages, f"an age of 0 to {OLDEST}{' years' if unit else ''}")
         if words & {"sex", "gender"}:
-            odd = {c: v for c, v in known.items() if str(v).strip().lower().removesuffix(".0") not in SEXES}
+            odd = {c: v for c, v in present.items() if str(v).strip().lower().removesuffix(".0") not in SEXES}
             yield from _impossible(name, odd, "a sex (M, F, O, ...)")
-        if len(known) < len(values):
-            gaps.append((len(values) - len(known), name))
+        if len(present) < len(values):
+            gaps.append((len(values) - len(present), name))
     if gaps:
         most = listed(f"{name} {count}" for count, name in sorted(gaps, reverse=True))
         yield Problem(
@@ -98,12 +98,12 @@ def words_of(column: str) -> frozenset[str]:
     return frozenset(word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", column))
 
 
-def _impossible(name: str, strange: dict[str, Any], wanted: str) -> Iterator[Problem]:
+def _impossible(name: str, strange: dict[str, Any], expected: str) -> Iterator[Problem]:
     if strange:
         examples = ", ".join(sorted({str(value) for value in strange.values()})[:5])
         yield Problem(
             "warning",
-            f"{name} holds what is not {wanted}: {examples}",
+            f"{name} holds what is not {expected}: {examples}",
             tuple(strange),
             "results by subgroup would be wrong",
             "Correct the table",

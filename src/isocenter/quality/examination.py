@@ -23,10 +23,9 @@ from isocenter.quality.image_checks import (
     unknown_sides_among,
     without_images,
 )
-from isocenter.quality.intensities import intensity
+from isocenter.quality.image_descriptors import intensity
 from isocenter.quality.label_proxies import proxy_problems
-from isocenter.quality.leakage import leakage
-from isocenter.quality.near_duplicates import Twin, groups, twins
+from isocenter.quality.leakage import Twin, groups, leakage, twins
 from isocenter.quality.outliers import outliers
 from isocenter.quality.references import kinds_of, reference_kinds
 from isocenter.quality.scales import mixed_scales
@@ -96,8 +95,8 @@ class Examination:
     def without(self, problems: Sequence[Problem]) -> Examination:
         """Without the cases that these problems are about, which are among its findings from then on."""
         left_out = {case for problem in problems for case in problem.cases}
-        kept = {case.id for case in self.dataset} - left_out
-        dataset = replace(self.dataset.only(kept), problems=(*self.dataset.problems, *problems))
+        ids = {case.id for case in self.dataset} - left_out
+        dataset = replace(self.dataset.only(ids), problems=(*self.dataset.problems, *problems))
         return replace(
             self,
             dataset=dataset,
@@ -145,11 +144,13 @@ def examine(
             progress(len(outcomes), len(dataset))
     for number, case in enumerate(dataset.cases):
         outcome = outcomes.pop(number)
-        seen, own = (None, [_unusable(case, outcome)]) if isinstance(outcome, IsocenterError) else outcome
-        problems.extend(own)
-        if seen is not None:
-            facts.append(seen[0])
-            looks[seen[0].id] = seen[1]
+        look_of_case, problems_of_case = (
+            (None, [_unusable(case, outcome)]) if isinstance(outcome, IsocenterError) else outcome
+        )
+        problems.extend(problems_of_case)
+        if look_of_case is not None:
+            facts.append(look_of_case[0])
+            looks[look_of_case[0].id] = look_of_case[1]
     return _compared(dataset, Fingerprint(tuple(facts)), looks, problems, kinds)
 
 
@@ -167,9 +168,9 @@ def retested(
     aspect, border: as in the plan's section "preprocessing"; shape: of the network's grid, where it is fixed
     ids:            of these (training) cases alone; else of all but the set's own test part
     """
-    seen = Seen(aspect, border, None if shape is None else tuple(shape))
+    framing = Seen(aspect, border, None if shape is None else tuple(shape))
     facts, looks, kinds = examination.fingerprint, examination.looks, examination.kinds
-    after = shortcuts(examination.dataset, facts, looks, ids=ids, kinds=kinds, seen=seen, seed=seed)
+    after = shortcuts(examination.dataset, facts, looks, ids=ids, kinds=kinds, framing=framing, seed=seed)
     return still_standing(examination.shortcuts, after) if ids is None else after
 
 
@@ -179,8 +180,8 @@ _Measured = tuple[tuple[CaseFacts, Look] | None, list[Problem]]
 def _without_patches(outcome: _Measured | IsocenterError) -> _Measured | IsocenterError:
     if isinstance(outcome, IsocenterError):
         return outcome
-    seen, problems = outcome
-    return outcome if seen is None else ((seen[0], replace(seen[1], patches=None)), problems)
+    look_of_case, problems = outcome
+    return outcome if look_of_case is None else ((look_of_case[0], replace(look_of_case[1], patches=None)), problems)
 
 
 def _measured(case: Case) -> _Measured:
@@ -200,14 +201,14 @@ def _measured(case: Case) -> _Measured:
             return None, problems
         measures = {kind.name: kind.facts.measure(references[kind.name]) for kind in kinds_of(references)}
         answered = any(kind.facts.answers(measures[kind.name].summary) for kind in kinds_of(references))
-        seen = look(image, valid, marks=answered)
+        look_of_case = look(image, valid, marks=answered)
         problems = [
             *read_so(case, image),
             *odd_image(case, image, valid, masks),
             *(problem for checks, own in checked for problem in checks.odd(own, measures[own.name])),
-            *letters(case, seen),
+            *letters(case, look_of_case),
         ]
-        return (_facts_of(case, image, valid, measures), seen), problems
+        return (_facts_of(case, image, valid, measures), look_of_case), problems
     except IsocenterError as error:
         return None, [_unusable(case, error)]
 
@@ -220,9 +221,9 @@ def _facts_of(case: Case, image: Image, valid: Array, measures: Mapping[str, Ref
     """
     canonical = image.geometry.canonical
     fields: dict[str, Any] = {"foreground": ()}
-    for own in measures.values():
-        fields |= {} if own.foreground is None else {"foreground": own.foreground}
-        maps = {"thickness": own.thickness, "elongation": own.elongation, "components": own.components}
+    for measure in measures.values():
+        fields |= {} if measure.foreground is None else {"foreground": measure.foreground}
+        maps = {"thickness": measure.thickness, "elongation": measure.elongation, "components": measure.components}
         fields |= {name: values for name, values in maps.items() if values}
     return CaseFacts(
         id=case.id,
@@ -246,11 +247,11 @@ def _facts_of(case: Case, image: Image, valid: Array, measures: Mapping[str, Ref
 def _content_shape(image: Image, valid: Array) -> tuple[int, ...]:
     """Voxels, in canonical order, of the box around all that is above the lowest value."""
     above = np.zeros(image.data.shape[1:], dtype=bool)
-    for channel, known in zip(image.data, valid, strict=True):
-        above |= known & (channel > channel[known].min())
+    for channel, is_valid in zip(image.data, valid, strict=True):
+        above |= is_valid & (channel > channel[is_valid].min())
     axes, _ = image.geometry.to_canonical
-    kept = [part.stop - part.start for part in content(above)][-len(axes) :]  # whatever frames come first
-    return tuple(kept[axis] for axis in axes)
+    sizes = [part.stop - part.start for part in content(above)][-len(axes) :]  # whatever frames come first
+    return tuple(sizes[axis] for axis in axes)
 
 
 def _unusable(case: Case, error: IsocenterError) -> Problem:
@@ -290,9 +291,9 @@ def _compared(
     ]
     of_the_whole = [problem for problem in dataset.problems if not problem.cases]
     fatal = tuple(problem for problem in (*of_the_whole, *of_all) if problem.severity == "error")
-    known = (*_joined(problems), *of_all, *outliers(fingerprint.cases, looks))
+    found = (*_joined(problems), *of_all, *outliers(fingerprint.cases, looks))
     return Examination(
-        replace(usable, problems=known), fingerprint, known, fatal, groups(pairs), tried, pairs, looks, few
+        replace(usable, problems=found), fingerprint, found, fatal, groups(pairs), tried, pairs, looks, few
     )
 
 
@@ -318,14 +319,16 @@ def _of_many_cases(problems: Sequence[Problem]) -> list[Problem]:
             alike.setdefault((problem.severity, *texts), []).append((problem, where, fault))
     joined: dict[Problem, Problem | None] = {}
     for group in alike.values():
-        own = [problem for problem, _, _ in group]
-        if len(own) >= MANY:
-            cases = tuple(dict.fromkeys(case for one in own for case in one.cases))
+        problems_of_group = [problem for problem, _, _ in group]
+        if len(problems_of_group) >= MANY:
+            cases = tuple(dict.fromkeys(case for one in problems_of_group for case in one.cases))
             _, where, _ = group[0]
             what = _first_of(list(dict.fromkeys(fault for _, _, fault in group))) + (
                 f", as in {where}" if where else ""
             )
-            joined |= dict.fromkeys(own) | {own[0]: replace(own[0], what=what, cases=cases)}
+            joined |= dict.fromkeys(problems_of_group) | {
+                problems_of_group[0]: replace(problems_of_group[0], what=what, cases=cases)
+            }
     return [one for problem in problems if (one := joined.get(problem, problem)) is not None]
 
 

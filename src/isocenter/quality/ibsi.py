@@ -41,8 +41,8 @@ def channel_measurements(
     measured = morphology(inside, spacing)
     for channel, image in images.items():
         levels = discretised(image, inside)
-        own = intensity_statistics(image[inside]) | histogram(levels[inside]) | texture(levels, inside)
-        measured |= {f"{channel} {name}".strip(): value for name, value in own.items()}
+        numbers = intensity_statistics(image[inside]) | histogram(levels[inside]) | texture(levels, inside)
+        measured |= {f"{channel} {name}".strip(): value for name, value in numbers.items()}
     return measured
 
 
@@ -126,9 +126,11 @@ def _cooccurrence(levels: Array, inside: Array) -> Floats:
     steps = [step for step in product((-1, 0, 1), repeat=ndim) if step > (0,) * ndim]
     for step in steps:
         here = tuple(slice(max(0, -one), size - max(0, one)) for one, size in zip(step, levels.shape, strict=True))
-        there = tuple(slice(max(0, one), size + min(0, one)) for one, size in zip(step, levels.shape, strict=True))
-        both = inside[here] & inside[there]
-        pairs = levels[here][both] * (most + 1) + levels[there][both]
+        overlapping = tuple(
+            slice(max(0, one), size + min(0, one)) for one, size in zip(step, levels.shape, strict=True)
+        )
+        both = inside[here] & inside[overlapping]
+        pairs = levels[here][both] * (most + 1) + levels[overlapping][both]
         counts += np.bincount(pairs, minlength=(most + 1) ** 2)
     matrix = counts.reshape(most + 1, most + 1)[1:, 1:]
     matrix = matrix + matrix.T

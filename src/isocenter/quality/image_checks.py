@@ -32,8 +32,8 @@ VOLUME = 3
 
 def no_measurement(case: Case, image: Image, valid: Array) -> Iterator[Problem]:
     """Channels without any measurement."""
-    for name, known in zip(image.channels, valid, strict=True):
-        if not known.any():
+    for name, is_valid in zip(image.channels, valid, strict=True):
+        if not is_valid.any():
             yield Problem(
                 "error", f"channel {name!r} holds no measurement", (case.id,), "nothing to learn", "Leave it out"
             )
@@ -73,8 +73,8 @@ def on_other_grids(case: Case, image: Image, masks: Sequence[CaseReference]) -> 
 
 def odd_image(case: Case, image: Image, valid: Array, masks: Sequence[CaseReference]) -> Iterator[Problem]:
     """Constant channels, voxels that are not finite, masks that lie a little off, and empty masks."""
-    for name, channel, known in zip(image.channels, image.data, valid, strict=True):
-        yield from _channel(case.id, name, channel, known)
+    for name, channel, is_valid in zip(image.channels, image.data, valid, strict=True):
+        yield from _channel(case.id, name, channel, is_valid)
     for reference in masks:
         if apart := image.geometry.deviation(reference.value.geometry):
             yield Problem(
@@ -100,9 +100,9 @@ def read_so(case: Case, image: Image) -> Iterator[Problem]:
         yield Problem("note", note.rstrip("."), (case.id,), READ_SO, "See that it is right")
 
 
-def letters(case: Case, seen: Look) -> Iterator[Problem]:
+def letters(case: Case, look: Look) -> Iterator[Problem]:
     """Letters burned into the picture."""
-    if any(measures["letters"] >= FEWEST_LETTERS for measures in seen.quality):
+    if any(measures["letters"] >= FEWEST_LETTERS for measures in look.quality):
         yield Problem(
             "warning",
             f"letters seem to be burned into the picture (a line of {FEWEST_LETTERS} or more)",
@@ -112,8 +112,8 @@ def letters(case: Case, seen: Look) -> Iterator[Problem]:
         )
 
 
-def _channel(case: str, name: str, channel: Array, known: Array) -> Iterator[Problem]:
-    if channel[known].min() == channel[known].max():
+def _channel(case: str, name: str, channel: Array, is_valid: Array) -> Iterator[Problem]:
+    if channel[is_valid].min() == channel[is_valid].max():
         yield Problem(
             "warning", f"channel {name!r} is constant", (case,), "it shows nothing", "Look at it, or leave it out"
         )
@@ -178,8 +178,8 @@ def _names_of(cohort: Cohort, kind: ReferenceKind) -> list[str]:
     declared = [label.name for label in cohort.dataset.classes.get(kind.name, ())]
     regions = list(cohort.dataset.regions) if kind.name == "mask" else []
     answers = [pair for one in cohort.summaries(kind.name).values() for pair in kind.facts.answers(one).items()]
-    stated = [name or str(answer) for name, answer in answers]
-    return list(dict.fromkeys([*declared, *regions, *stated]))
+    names = [name or str(answer) for name, answer in answers]
+    return list(dict.fromkeys([*declared, *regions, *names]))
 
 
 def _channels(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:

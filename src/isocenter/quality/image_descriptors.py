@@ -1,4 +1,7 @@
-"""Measurements of an image in a few numbers, by which groups of cases are made and compared."""
+"""Measurements of an image in a few numbers: descriptors by which groups of cases are compared, and intensities.
+
+Intensities of a channel are of all voxels, or of those that a label map names.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.quality.thumbnail import Look
-from isocenter.values import CaseFacts, Deferred, Floats, Image
+from isocenter.values import Array, CaseFacts, CaseReference, Deferred, Floats, Image
 
 # Means of the small image over so many parts a side: how bright what lies where.
 PARTS = 4
@@ -23,18 +26,18 @@ def descriptors(facts: Sequence[CaseFacts], looks: Sequence[Look]) -> Floats:
     measured = min(len(one.quality) for one in looks)
     axes = {len(one.shape) for one in facts}
     columns: list[list[float]] = []
-    for fact, seen in zip(facts, looks, strict=True):
+    for fact, look in zip(facts, looks, strict=True):
         row = [float(own[name]) for own in fact.intensity[:channels] for name in sorted(own)]
-        row += [float(own[name]) for own in seen.quality[:measured] for name in sorted(own)]
+        row += [float(own[name]) for own in look.quality[:measured] for name in sorted(own)]
         row.append(fact.content)
         if len(axes) == 1:
-            row += [*np.log(np.maximum([*fact.shape, *fact.steps], 1e-6)).tolist(), *_parts(seen.small).tolist()]
+            row += [*np.log(np.maximum([*fact.shape, *fact.steps], 1e-6)).tolist(), *_parts(look.small).tolist()]
         columns.append(row)
     shortest = min(len(row) for row in columns)
     rows = np.array([row[:shortest] for row in columns], dtype=np.float64)
     for column in rows.T:
-        known = np.isfinite(column)
-        column[~known] = np.median(column[known]) if known.any() else 0.0
+        is_finite = np.isfinite(column)
+        column[~is_finite] = np.median(column[is_finite]) if is_finite.any() else 0.0
     return rows
 
 
@@ -62,7 +65,38 @@ def image_facts(image: Image) -> Mapping[str, Any]:
     if not isinstance(image.pixels, Deferred):
         voxels = image.pixels.reshape(-1)
         some = voxels[:: 1 + voxels.size // SAMPLE]
-        known = some[image.measured(some)].astype(np.float64)
-        if known.size:
-            facts |= {"mean intensity": float(known.mean()), "standard deviation of intensities": float(known.std())}
+        measured = some[image.measured(some)].astype(np.float64)
+        if measured.size:
+            facts |= {
+                "mean intensity": float(measured.mean()),
+                "standard deviation of intensities": float(measured.std()),
+            }
     return facts
+
+
+def intensity(values: Array) -> Mapping[str, float]:
+    """Statistics of (voxels,) intensities; low and high are the 0.5th and 99.5th percentile, p5 and the like others."""
+    shares = {"low": 0.5, "p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "high": 99.5}
+    percentiles = zip(shares, np.percentile(values, list(shares.values())).tolist(), strict=True)
+    return {
+        "min": float(values.min()),
+        **dict(percentiles),
+        "max": float(values.max()),
+        "mean": float(values.mean(dtype=np.float64)),
+        "deviation": float(values.std(dtype=np.float64)),
+    }
+
+
+def foreground(reference: CaseReference) -> tuple[Mapping[str, float], ...]:
+    """Per channel the intensities inside the structures; nothing where one holds no measurement."""
+    inside = drawn(reference.value) != 0
+    channels = zip(reference.image.data, reference.valid, strict=True)
+    parts = [channel[known & inside] for channel, known in channels]
+    return tuple(intensity(part) for part in parts) if all(part.size for part in parts) else ()
+
+
+def drawn(mask: Image) -> Array:
+    """(*spatial) label values of the structures only: 0 also where nobody looked, or a value names the background."""
+    data = mask.data[0]
+    others = [label.value for label in mask.labels if label.value and (label.is_ignored or label.is_background)]
+    return np.where(np.isin(data, others), data.dtype.type(0), data) if others else data

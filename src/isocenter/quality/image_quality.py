@@ -51,21 +51,21 @@ def quick_measures(image: Image) -> dict[str, float]:
     parts = [read(_region(spatial, through, at)) for at in _places(spatial, through)]
     valid = [image.measured(part) for part in parts]
     for number, name in enumerate(image.channels):
-        own = dict[str, float]()
+        measures = dict[str, float]()
         planes = [
             (np.squeeze(part[number]), np.squeeze(known[number])) for part, known in zip(parts, valid, strict=True)
         ]
         some = np.concatenate([plane[known] for plane, known in planes])
         some = some[:: 1 + len(some) // RANKED].astype(np.float64)
         if len(some):
-            own |= {"mean": float(some.mean()), "sd": float(some.std())}
-            own |= dict(zip(("p1", "p99"), np.percentile(some, (1, 99)).tolist(), strict=True))
-            scale = max(own["p99"] - own["p1"], 1e-12)
-            scaled = [((_finite(plane) - own["p1"]) / scale).clip(-1, 2) for plane, _ in planes]
-            own["noise"] = _middle([_noise(plane) for plane in scaled])
-            own["sharpness"] = _middle([_sharpness(plane) for plane in scaled])
+            measures |= {"mean": float(some.mean()), "sd": float(some.std())}
+            measures |= dict(zip(("p1", "p99"), np.percentile(some, (1, 99)).tolist(), strict=True))
+            scale = max(measures["p99"] - measures["p1"], 1e-12)
+            scaled = [((_finite(plane) - measures["p1"]) / scale).clip(-1, 2) for plane, _ in planes]
+            measures["noise"] = _middle([_noise(plane) for plane in scaled])
+            measures["sharpness"] = _middle([_sharpness(plane) for plane in scaled])
         of = f" of {name}" if len(image.channels) > 1 else ""
-        measured |= {f"{what}{of}": value for what, value in own.items() if np.isfinite(value)}
+        measured |= {f"{what}{of}": value for what, value in measures.items() if np.isfinite(value)}
     return measured
 
 
@@ -114,8 +114,8 @@ def quality(values: Array, valid: Array, steps: Sequence[float]) -> Mapping[str,
 
 
 def _middle(values: Sequence[float]) -> float:
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.median(known)) if known else float("nan")
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.median(finite)) if finite else float("nan")
 
 
 def _no_planes(values: Array, steps: Sequence[float]) -> Iterator[Floats]:
@@ -249,8 +249,8 @@ def _is_letter(plane: Floats, pieces: Array, number: int, box: tuple[slice, ...]
     around = tuple(slice(max(0, part.start - 2), part.stop + 2) for part in box)
     rim = np.ones(plane[around].shape, dtype=bool)
     rim[1:-1, 1:-1] = False
-    own = plane[box][pieces[box] == number]
-    return bool(np.median(plane[around][rim]) < 0.5 * np.median(own))
+    piece = plane[box][pieces[box] == number]
+    return bool(np.median(plane[around][rim]) < 0.5 * np.median(piece))
 
 
 def _longest_chain(centres: Floats, heights: Array) -> int:

@@ -96,25 +96,25 @@ def label_association(values: list[Any], references: list[Mapping[str, Any]], pa
         )
     scores = [0.0]
     for truth in _truths(references):
-        known = [n for n, one in enumerate(values) if not is_missing(one) and truth[n] is not None]
-        if len(known) < KNOWN * len(values) or len({patients[n] for n in known}) < FEWEST:
+        both_known = [n for n, one in enumerate(values) if not is_missing(one) and truth[n] is not None]
+        if len(both_known) < KNOWN * len(values) or len({patients[n] for n in both_known}) < FEWEST:
             continue
-        own, true = [values[n] for n in known], [truth[n] for n in known]
+        values_known, true = [values[n] for n in both_known], [truth[n] for n in both_known]
         classes = isinstance(true[0], str)
         if classes:  # what a rare class says of a column is chance, and hides nothing that the others say
-            people = {(one, patients[n]) for n, one in zip(known, true, strict=True)}
+            people = {(one, patients[n]) for n, one in zip(both_known, true, strict=True)}
             counts = Counter(one for one, _ in people)
             common = [n for n, one in enumerate(true) if counts[one] >= FEWEST_OF_CLASS]
-            known, own, true = ([one[n] for n in common] for one in (known, own, true))
-            if len({patients[n] for n in known}) < FEWEST or len(set(true)) < 2:
+            both_known, values_known, true = ([one[n] for n in common] for one in (both_known, values_known, true))
+            if len({patients[n] for n in both_known}) < FEWEST or len(set(true)) < 2:
                 continue
-        numbers = [number_in(one) for one in own]
+        numbers = [number_in(one) for one in values_known]
         if None not in numbers:
             known_numbers = np.array(numbers, dtype=float)
             area = _area(known_numbers, true) if classes else _concordance(known_numbers, np.array(true, dtype=float))
             scores.append(area)
         if classes:
-            scores.append(_by_level([level_in(one) for one in own], true, [patients[n] for n in known]))
+            scores.append(_by_level([level_in(one) for one in values_known], true, [patients[n] for n in both_known]))
     return max(scores)
 
 
@@ -132,12 +132,12 @@ def _truths(references: list[Mapping[str, Any]]) -> Iterator[list[Any]]:
     for kind in reference_kinds():
         answers = [kind.facts.answers(one[kind.name]) if kind.name in one else {} for one in references]
         for name in dict.fromkeys(name for own in answers for name in own):
-            each = [own.get(name) for own in answers]
+            columns = [own.get(name) for own in answers]
             if kind.facts.is_measured:
-                yield [None if one is None else str(one[1]) for one in each]
-                yield [one[0] if one is not None and one[1] else None for one in each]
+                yield [None if one is None else str(one[1]) for one in columns]
+                yield [one[0] if one is not None and one[1] else None for one in columns]
             else:
-                yield each
+                yield columns
 
 
 def _area(values: Floats, classes: list[Any]) -> float:
@@ -159,11 +159,13 @@ def _by_level(levels: list[str], classes: list[Any], patients: list[str]) -> flo
     """
     names, owner = np.unique(classes, return_inverse=True)
     _, level = np.unique(levels, return_inverse=True)
-    _, own = np.unique([f"{one} {person}" for one, person in zip(level, patients, strict=True)], return_inverse=True)
-    of_level, of_patient = (np.zeros((one.max() + 1, len(names))) for one in (level, own))
+    _, person_in_level = np.unique(
+        [f"{one} {person}" for one, person in zip(level, patients, strict=True)], return_inverse=True
+    )
+    of_level, of_patient = (np.zeros((one.max() + 1, len(names))) for one in (level, person_in_level))
     np.add.at(of_level, (level, owner), 1)
-    np.add.at(of_patient, (own, owner), 1)
-    others = of_level[level] - of_patient[own]  # images of one patient are alike in level and class
+    np.add.at(of_patient, (person_in_level, owner), 1)
+    others = of_level[level] - of_patient[person_in_level]  # images of one patient are alike in level and class
     judged = others.sum(axis=1) > 0
     if judged.sum() < max(FEWEST, KNOWN * len(owner)):
         return 0.0

@@ -42,17 +42,19 @@ def mixed_scales(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem
     """An error for each group of CT whose numbers are of another scale than the rest; a warning once it is accepted."""
     guess = guessed_modality(dataset, fingerprint)
     is_guessed = guess is not None and guess.modality == CT
-    each = {case.id: levels for case in fingerprint.cases if (levels := _levels_of_ct(case, is_guessed)) is not None}
+    levels_of = {
+        case.id: levels for case in fingerprint.cases if (levels := _levels_of_ct(case, is_guessed)) is not None
+    }
     groups: dict[str, list[str]] = {}
-    for case, scale in zip(each, scales_of(list(each.values())), strict=True):
+    for case, scale in zip(levels_of, scales_of(list(levels_of.values())), strict=True):
         groups.setdefault(scale, []).append(case)
     usual = USUAL if USUAL in groups else max(groups, key=lambda scale: len(groups[scale]), default=USUAL)
     for scale, cases in groups.items():
         if scale != usual:
-            start, others = (_start_of([each[case] for case in groups[one]]) for one in (scale, usual))
+            start, others = (_start_of([levels_of[case] for case in groups[one]]) for one in (scale, usual))
             yield Problem(
                 "warning" if MIXED_SCALE in dataset.accepted else "error",
-                f"{len(cases)} of {len(each)} CT begin at about {start}, the others at about {others}: {scale}",
+                f"{len(cases)} of {len(levels_of)} CT begin at about {start}, the others at about {others}: {scale}",
                 tuple(cases),
                 "a number means something else in each group, and no window fits both",
                 "Convert these files again with their slope and intercept, or leave them out; --accept "
@@ -60,15 +62,15 @@ def mixed_scales(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem
             )
 
 
-def scales_of(each: Sequence[Levels]) -> list[str]:
+def scales_of(levels_of_images: Sequence[Levels]) -> list[str]:
     """The scale of each CT in words, by its intensities; "" for Hounsfield units."""
-    if not each:
+    if not levels_of_images:
         return []
-    names = [name for name in PERCENTILES if all(name in one for one in each)]
-    values = np.array([[one[name] for name in names] for one in each], dtype=np.float64)
+    names = [name for name in PERCENTILES if all(name in one for one in levels_of_images)]
+    values = np.array([[one[name] for name in names] for one in levels_of_images], dtype=np.float64)
     # What scanners fill in is no measurement, unless there is nothing else.
     values[(values <= FILLED) & (values > FILLED).any(axis=1, keepdims=True)] = np.nan
-    scales = [_own_scale(one) for one in each]
+    scales = [_own_scale(one) for one in levels_of_images]
     usual = np.array([scale == USUAL for scale in scales])
     apart = values - _measure(values[usual])
     lacking = usual & (np.nanmin(values, axis=1) > FAT) & _are_nearer(apart, INTERCEPTS[0])
@@ -88,27 +90,27 @@ def _measure(values: Floats) -> Floats:
     lowest, highest = np.nanmin(values, axis=1), np.nanmax(values, axis=1)
     kinds = ((lowest < AIR) & (highest > AIR), lowest < AIR, lowest < DENSE)
     chosen = next((kind for kind in kinds if kind.any()), np.zeros(len(values), dtype=bool))
-    known = (column[np.isfinite(column)] for column in values[chosen].T)
-    return np.array([np.median(column) if column.size else np.nan for column in known])
+    finite = (column[np.isfinite(column)] for column in values[chosen].T)
+    return np.array([np.median(column) if column.size else np.nan for column in finite])
 
 
 def _are_nearer(apart: Floats, intercept: float) -> NDArray[np.bool_]:
     """(cases,) whether an intercept brings most percentiles, and the highest, nearer to those of the others."""
-    known = np.isfinite(apart)
-    before, after = ((known & (np.abs(one) < NEAR)).sum(axis=1) for one in (apart, apart + intercept))
+    is_finite = np.isfinite(apart)
+    before, after = ((is_finite & (np.abs(one) < NEAR)).sum(axis=1) for one in (apart, apart + intercept))
     highest = apart[:, -1]
-    return (after > np.maximum(before, known.sum(axis=1) / 2)) & (np.abs(highest + intercept) < np.abs(highest))
+    return (after > np.maximum(before, is_finite.sum(axis=1) / 2)) & (np.abs(highest + intercept) < np.abs(highest))
 
 
-def _own_scale(one: Levels) -> str:
+def _own_scale(levels: Levels) -> str:
     """The scale that a case's own numbers prove; "" where they may be Hounsfield units."""
-    if one["min"] == one["max"]:
+    if levels["min"] == levels["max"]:
         return USUAL
-    if one["max"] - one["min"] <= SMALLEST_RANGE:
+    if levels["max"] - levels["min"] <= SMALLEST_RANGE:
         return "their numbers span too little for Hounsfield units: they were scaled, as to 0 to 1"
-    if one["min"] >= 0 and one["low"] <= 1 and one["max"] <= EIGHT_BITS:
+    if levels["min"] >= 0 and levels["low"] <= 1 and levels["max"] <= EIGHT_BITS:
         return "their numbers are grey values of 0 to 255"
-    if one["high"] > HIGHEST:
+    if levels["high"] > HIGHEST:
         return "their numbers are too high for Hounsfield units: they were scaled"
     return USUAL
 
@@ -119,7 +121,7 @@ def _levels_of_ct(case: CaseFacts, is_guessed: bool) -> Levels | None:
     return next(iter(named or (case.intensity if case.modality == CT or is_guessed else ())), None)
 
 
-def _start_of(each: Sequence[Levels]) -> str:
+def _start_of(levels_of_images: Sequence[Levels]) -> str:
     """The usual lowest value of a group, rounded to one or two digits."""
-    lowest = float(np.median([one["low"] for one in each]))
+    lowest = float(np.median([one["low"] for one in levels_of_images]))
     return f"{round(lowest, -2 if abs(lowest) > 50 else 0) + 0:.0f}"

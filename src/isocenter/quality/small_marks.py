@@ -116,23 +116,25 @@ def anchored(marks: Array, shapes: Sequence[Sequence[int]], corner: str) -> Arra
     """
     typical, share = np.median(shapes, axis=0), np.arange(1, PLACES + 1) / (PLACES + 1)
     moved = np.zeros_like(marks)
-    for own, target, shape in zip(marks, moved, shapes, strict=True):
+    for mark, target, shape in zip(marks, moved, shapes, strict=True):
         chosen = []
         for size, usual, last in zip(shape, typical, CORNERS[corner], strict=True):
-            there = 1 - (1 - share) * usual / size if last else share * usual / size
-            chosen.append(np.rint(there * (PLACES + 1) - 1).astype(int))
-        known = [(one >= 0) & (one < PLACES) for one in chosen]
-        target[:, *np.ix_(*known)] = own[:, *np.ix_(*(one[inside] for one, inside in zip(chosen, known, strict=True)))]
+            position = 1 - (1 - share) * usual / size if last else share * usual / size
+            chosen.append(np.rint(position * (PLACES + 1) - 1).astype(int))
+        is_inside = [(one >= 0) & (one < PLACES) for one in chosen]
+        target[:, *np.ix_(*is_inside)] = mark[
+            :, *np.ix_(*(one[inside] for one, inside in zip(chosen, is_inside, strict=True)))
+        ]
     return moved
 
 
 def ranked(marks: Array) -> Floats:
     """(cases, numbers) standardised ranks of each size and place over the cases; 0 where nothing stands out."""
     flat = marks.reshape(len(marks), -1)
-    seen = flat.max(axis=0) > 255 * FAINTEST
+    is_bright = flat.max(axis=0) > 255 * FAINTEST
     ranks = np.zeros(flat.shape, dtype=np.float32)
-    ranks[:, seen] = stats.rankdata(flat[:, seen], axis=0)
-    ranks[:, seen] -= ranks[:, seen].mean(axis=0)
+    ranks[:, is_bright] = stats.rankdata(flat[:, is_bright], axis=0)
+    ranks[:, is_bright] -= ranks[:, is_bright].mean(axis=0)
     spread = ranks.std(axis=0)
     return np.asarray(ranks / np.where(spread > 0, spread, 1))
 
@@ -145,10 +147,10 @@ def predicted_by_best(ranks: Floats, truth: Floats, fold: Array) -> Floats:
     flat = truth.transpose(0, 2, 1).reshape(-1, len(ranks)).astype(np.float32)
     scores = np.empty_like(flat)
     for held in np.unique(fold):
-        own, rest = fold == held, fold != held
+        is_held_out, rest = fold == held, fold != held
         alike = _correlation(ranks[rest], flat[:, rest])
         best = np.abs(alike).argmax(axis=1)
-        scores[:, own] = (ranks[np.ix_(own, best)] * np.sign(alike[np.arange(len(best)), best])).T
+        scores[:, is_held_out] = (ranks[np.ix_(is_held_out, best)] * np.sign(alike[np.arange(len(best)), best])).T
     return scores.reshape(truth.shape[0], truth.shape[2], -1).transpose(0, 2, 1).astype(np.float64)
 
 

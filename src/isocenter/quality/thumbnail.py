@@ -67,10 +67,10 @@ def voxel_digest(image: Image) -> str:
 
 def scaled_intensities(data: Array, valid: Array) -> Floats:
     """(*spatial) of a single channel, 0 and 1 at the 0.5th and 99.5th percentile; what is no measurement is 0."""
-    known = data[valid]
-    low, high = np.percentile(known, (0.5, 99.5)).tolist()
+    measured = data[valid]
+    low, high = np.percentile(measured, (0.5, 99.5)).tolist()
     if low == high:  # nearly all is background: the little that is not is the image
-        low, high = float(known.min()), float(known.max())
+        low, high = float(measured.min()), float(measured.max())
     return (np.where(valid, data, low)[0].astype(np.float32) - low) / max(high - low, 1e-12)
 
 

@@ -109,9 +109,9 @@ def smoothed(velocity: Tensor, sigma: float) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _ends(size: int) -> Tensor:
-    kept = torch.ones(size)
-    kept[:2] = kept[-2:] = 0  # a spline reaches two nodes
-    return torch.diag(kept)
+    is_inside = torch.ones(size)
+    is_inside[:2] = is_inside[-2:] = 0  # a spline reaches two nodes
+    return torch.diag(is_inside)
 
 
 def exponential(velocity: Tensor, geometry: Geometry) -> Tensor:

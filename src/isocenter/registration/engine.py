@@ -150,11 +150,11 @@ def _refuse_unfit(fixed: Image, moving: Image, settings: RegistrationSettings, w
 
 
 def _refuse_constant(pair: Pair, where: str) -> None:
-    for name, values, known in (
+    for name, values, is_valid in (
         ("fixed", pair.fixed, pair.fixed_known),
         ("moving", pair.moving, pair.moving_known),
     ):
-        inside = values[known > 0]
+        inside = values[is_valid > 0]
         if not inside.size or float(np.ptp(inside)) == 0:
             raise UsageError(f"the {name} image is constant where it is compared", where, "Give an image with contents")
 

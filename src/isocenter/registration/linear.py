@@ -61,10 +61,10 @@ class Start:
 
     def affine(self, pair: Pair) -> Affine:
         """Affine from RAS+ mm to RAS+ mm."""
-        whole = np.eye(len(self.shift) + 1)
-        whole[:-1, :-1] = self.matrix
-        whole[:-1, -1] = pair.moving_centre + self.shift - self.matrix @ pair.fixed_centre
-        return Affine(whole)
+        matrix = np.eye(len(self.shift) + 1)
+        matrix[:-1, :-1] = self.matrix
+        matrix[:-1, -1] = pair.moving_centre + self.shift - self.matrix @ pair.fixed_centre
+        return Affine(matrix)
 
 
 def starts(pair: Pair, initials: Sequence[Initial]) -> Iterator[Start]:
@@ -96,9 +96,9 @@ def _turns(ndim: int, *, flat: bool) -> Iterator[Floats]:
         yield rotation(np.radians(angle) * np.eye(3)[axis], ndim)
 
 
-def _mass(values: Floats, known: Floats, grid: Geometry) -> Floats:
+def _mass(values: Floats, weights: Floats, grid: Geometry) -> Floats:
     """(n,) mm: the centre of mass of the intensities."""
-    mass = values * known
+    mass = values * weights
     total = float(mass.sum(dtype=np.float64)) or 1.0
     index = [
         float(

@@ -31,15 +31,16 @@ def frame_transforms(
     if series.frames is None or series.frames < 2:
         raise UsageError("there is one frame only", where, "Give a series of several frames")
     first = series.frame(0)
-    made = list(_followed(first, series, settings, where))
+    transforms = list(_followed(first, series, settings, where))
     if target == "mean":
         corrected = [
-            carried(frame, one, first.geometry).data for frame, one in zip(series.still_frames(), made, strict=True)
+            carried(frame, one, first.geometry).data
+            for frame, one in zip(series.still_frames(), transforms, strict=True)
         ]
         with np.errstate(invalid="ignore"):
             mean = np.nanmean(np.stack(corrected), axis=0)
-        made = list(_followed(first.with_pixels(mean.astype(np.float32)), series, settings, where))
-    return made
+        transforms = list(_followed(first.with_pixels(mean.astype(np.float32)), series, settings, where))
+    return transforms
 
 
 def _followed(
@@ -47,8 +48,8 @@ def _followed(
 ) -> Iterator[SpatialTransform]:
     """The transform to each frame, frame after frame."""
     if settings.transform == "deformable":
-        there = replace(settings, initial="world")
-        yield from (registered(reference, frame, there, where=where).transform for frame in series.still_frames())
+        in_world = replace(settings, initial="world")
+        yield from (registered(reference, frame, in_world, where=where).transform for frame in series.still_frames())
         return
     grid = reference.geometry
     name = chosen_similarity(reference, reference, settings).value

@@ -133,15 +133,15 @@ def paired(fixed: Image, moving: Image, mask: NDArray[np.bool_] | None, *, one_s
 def _numbers(image: Image) -> tuple[Floats, NDArray[np.bool_]]:
     """(*spatial) values and which are measured; of several channels or frames the mean."""
     ndim = image.geometry.ndim
-    data, known = image.data, image.valid
-    values = np.where(known, data, 0).astype(np.float32).reshape(-1, *data.shape[-ndim:]).mean(axis=0)
-    return values, np.logical_and.reduce(known.reshape(-1, *data.shape[-ndim:]), axis=0)
+    data, is_valid = image.data, image.valid
+    values = np.where(is_valid, data, 0).astype(np.float32).reshape(-1, *data.shape[-ndim:]).mean(axis=0)
+    return values, np.logical_and.reduce(is_valid.reshape(-1, *data.shape[-ndim:]), axis=0)
 
 
-def _scale(values: Floats, known: NDArray[np.bool_], modality: str) -> tuple[float, float]:
+def _scale(values: Floats, is_valid: NDArray[np.bool_], modality: str) -> tuple[float, float]:
     if modality == "CT":
         return CT_WINDOW
-    low, high = np.percentile(values[known], PERCENTILES).tolist() if known.any() else (0.0, 1.0)
+    low, high = np.percentile(values[is_valid], PERCENTILES).tolist() if is_valid.any() else (0.0, 1.0)
     return low, high if high > low else low + 1
 
 

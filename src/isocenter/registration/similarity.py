@@ -62,9 +62,9 @@ def local_correlation(fixed: Tensor, moved: Tensor, weight: Tensor, reach: int =
 
     Avants et al., Med Image Anal 2008, doi:10.1016/j.media.2007.06.004
     """
-    seen = box_means(weight, reach).clamp(min=1e-3)
+    share_seen = box_means(weight, reach).clamp(min=1e-3)
     parts = torch.cat([fixed, moved, fixed * fixed, moved * moved, fixed * moved], dim=1) * weight
-    first, second, squares, others, products = (box_means(parts, reach) / seen).split(1, dim=1)
+    first, second, squares, others, products = (box_means(parts, reach) / share_seen).split(1, dim=1)
     covariance = products - first * second
     variances = (squares - first * first).clamp(min=0) + FLAT, (others - second * second).clamp(min=0) + FLAT
     return 1 - weighted(covariance.square() / (variances[0] * variances[1]), weight)

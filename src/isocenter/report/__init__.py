@@ -24,12 +24,11 @@ if TYPE_CHECKING:
         Table,
         render,
     )
-    from isocenter.report.box_outlines import box_edges, overlay
     from isocenter.report.display import colours, in_greys_of, in_window, is_colour, planes, upright, window
     from isocenter.report.figures import Figure
     from isocenter.report.notebook import InNotebook
     from isocenter.report.progress import Tracker, tracked
-    from isocenter.report.slice_viewer import WINDOWS, viewer, viewer_files
+    from isocenter.report.slice_viewer import WINDOWS, box_edges, overlay, viewer, viewer_files
     from isocenter.report.words import (
         aligned,
         count_text,

@@ -175,8 +175,8 @@ class Problems:
         for problem in self.problems:
             case = problem.cases[0] if len(problem.cases) == 1 else ""
             text = problem.what.removeprefix(f"{case}: ") if case else problem.what
-            one = (problem.severity, NUMBERS.sub("#", text), problem.why, problem.remedy)
-            alike.setdefault(one if text != problem.what else problem, []).append(problem)
+            kind_of_problem = (problem.severity, NUMBERS.sub("#", text), problem.why, problem.remedy)
+            alike.setdefault(kind_of_problem if text != problem.what else problem, []).append(problem)
         return [one for group in alike.values() for one in (group if len(group) < MANY_ALIKE else [_as_one(group)])]
 
 
@@ -243,18 +243,18 @@ def render(page: Page) -> str:
 @cache
 def environment() -> Environment:
     """Jinja with escaping on for every template and a refusal of names that do not exist."""
-    made = Environment(
+    jinja = Environment(
         loader=PackageLoader("isocenter.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.policies["json.dumps_kwargs"] = {"sort_keys": False}  # in the order given
-    made.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
-    made.filters.update(cell=words.cell_text, setting=words.setting_text, sentence=words.sentence)
-    made.globals.update(words=words, is_link=_is_link, numeric=_numeric, worst_first=_worst_first)
-    return made
+    jinja.policies["json.dumps_kwargs"] = {"sort_keys": False}  # in the order given
+    jinja.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
+    jinja.filters.update(cell=words.cell_text, setting=words.setting_text, sentence=words.sentence)
+    jinja.globals.update(words=words, is_link=_is_link, numeric=_numeric, worst_first=_worst_first)
+    return jinja
 
 
 def _anchors(page: Page) -> list[str]:

@@ -151,12 +151,12 @@ def window(image: Image, values: Array, channel: int = 0) -> tuple[float, float]
     if asked is not None:  # centre and width, PS3.3 C.11.2.1.2
         centre, width = float(asked[0]), float(asked[1])
         return centre - width / 2, centre + width / 2
-    known = measurements(image, sample(values))
-    if known.size == 0:
+    numbers = measurements(image, sample(values))
+    if numbers.size == 0:
         return 0.0, 1.0
-    low, high = np.percentile(known.astype(np.float64), WINDOW_PERCENTILES).tolist()
+    low, high = np.percentile(numbers.astype(np.float64), WINDOW_PERCENTILES).tolist()
     if low == high:  # most voxels are alike: then the few others are what there is to see
-        low, high = float(known.min()), float(known.max())
+        low, high = float(numbers.min()), float(numbers.max())
     return (low, high) if low < high else (low, low + 1.0)
 
 
@@ -167,8 +167,8 @@ def in_greys_of(image: Image, other: Image) -> Image:
 
 def in_window(image: Image, low: float, high: float) -> Image:
     """The image as it is shown with these values black and white, as if its file asked for it."""
-    own = {name: fact for name, fact in image.facts.items() if name != OF_CHANNELS}
-    return replace(image, facts={**own, "window": ((low + high) / 2, high - low, "LINEAR_EXACT")})
+    facts = {name: fact for name, fact in image.facts.items() if name != OF_CHANNELS}
+    return replace(image, facts={**facts, "window": ((low + high) / 2, high - low, "LINEAR_EXACT")})
 
 
 def sample(values: Array) -> Array:
@@ -179,11 +179,11 @@ def sample(values: Array) -> Array:
 
 def measurements(image: Image, values: Array) -> Array:
     """(voxels,) those of the values that are finite and not the image's padding."""
-    known = values[np.isfinite(values)]
+    finite = values[np.isfinite(values)]
     if image.padding is None:
-        return known
+        return finite
     low, high = image.padding
-    return known[(known < low) | (known > high)]
+    return finite[(finite < low) | (finite > high)]
 
 
 def foreground(labels: Sequence[Label]) -> tuple[Label, ...]:

@@ -1,6 +1,7 @@
 """A slice viewer as one HTML file: the image, what is drawn on it, and the values under the cursor.
 
-Voxels travel as short text that a browser unpacks: the fewest bits that hold the values, gzip, base64.
+Voxels travel as short text that a browser unpacks: the fewest bits that hold the values, gzip, base64. Boxes are drawn
+as a label map of their edges, which a viewer shows as it shows any other.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import numpy as np
 from isocenter.errors import FormatError, GeometryError
 from isocenter.report import figures
 from isocenter.report.blocks import Gallery, Page, Section, environment, render
-from isocenter.report.box_outlines import EDGES
 from isocenter.report.display import (
     PALETTE,
     colours,
@@ -29,7 +29,7 @@ from isocenter.report.display import (
     upright,
     window,
 )
-from isocenter.values import Array, Geometry, Image, Label
+from isocenter.values import Array, BoundingBoxes, Geometry, Image, Label
 
 # All frames and channels together. 20 million voxels of CT are about 25 MB of page, which a browser opens in three
 # seconds; larger images are thinned, and the page says so.
@@ -93,12 +93,12 @@ def viewer_files() -> dict[str, str]:
 def _lines(image: Image, overlays: Sequence[Image], title: str) -> str:
     """A series needs no scrolling: all of it, with its overlays under it."""
     marks = []
-    for place, overlay in enumerate(single for several in overlays for single in _singles(several)):
+    for index, overlay in enumerate(single for several in overlays for single in _singles(several)):
         _check(overlay, image)
-        known = {label.value for label in overlay.labels}
+        values_known = {label.value for label in overlay.labels}
         unnamed = [Label(value, str(value)) for value in np.unique(overlay.data).astype(int).tolist()]
-        labels = [*overlay.labels, *(one for one in unnamed if one.value not in known)]
-        marks.append((_name_of(overlay, place), overlay.data[0], labels))
+        labels = [*overlay.labels, *(one for one in unnamed if one.value not in values_known)]
+        marks.append((_name_of(overlay, index), overlay.data[0], labels))
     shown = Gallery([figures.traces(image, marks, title)])
     return render(Page(title, sections=[Section("Series", [shown])], notes=image.notes))
 
@@ -151,11 +151,11 @@ def _channels(image: Image, every: Sequence[int]) -> list[dict[str, Any]]:
     ]
 
 
-def _channel(name: str, packed: Packed, greys: tuple[float, float], stated: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": name, "unit": str(stated.get("unit", "")), "window": greys, **vars(packed)}
+def _channel(name: str, packed: Packed, greys: tuple[float, float], facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "unit": str(facts.get("unit", "")), "window": greys, **vars(packed)}
 
 
-def _overlay(overlay: Image, place: int, every: Sequence[int]) -> dict[str, Any]:
+def _overlay(overlay: Image, index: int, every: Sequence[int]) -> dict[str, Any]:
     """A label map as codes that count the labels that occur."""
     voxels = _laid_out(overlay, every)[0]
     values, codes = np.unique(voxels, return_inverse=True)
@@ -166,39 +166,43 @@ def _overlay(overlay: Image, place: int, every: Sequence[int]) -> dict[str, Any]
     if len(values) > CODES:
         raise FormatError(f"has {len(values)} labels", overlay.channels[0], f"Give at most {CODES - 1}")
     kind = code_type(len(values) - 1)
-    known, names = colours(overlay.labels), {label.value: label.name for label in overlay.labels}
+    colour_of, names = colours(overlay.labels), {label.value: label.name for label in overlay.labels}
     labels = [
-        {"value": v, "name": names.get(v, str(v)), "colour": known.get(v, PALETTE[(n + len(known)) % len(PALETTE)])}
+        {
+            "value": v,
+            "name": names.get(v, str(v)),
+            "colour": colour_of.get(v, PALETTE[(n + len(colour_of)) % len(PALETTE)]),
+        }
         for n, v in enumerate(values[1:].tolist())
     ]
     data = text_of(codes.reshape(voxels.shape).astype(kind))
     style = "both" if overlay.facts.get(EDGES) else ""
-    facts = {"name": _name_of(overlay, place), "frames": overlay.frames or 1, "labels": labels, "style": style}
+    facts = {"name": _name_of(overlay, index), "frames": overlay.frames or 1, "labels": labels, "style": style}
     return {**facts, "bits": 8 * kind.itemsize, "data": data}
 
 
-def _name_of(overlay: Image, place: int) -> str:
+def _name_of(overlay: Image, index: int) -> str:
     """The name of an overlay by its channel; a channel with a mere number is counted among the overlays."""
-    return overlay.channels[0] if overlay.channels[0] != "0" else f"overlay {place + 1}"
+    return overlay.channels[0] if overlay.channels[0] != "0" else f"overlay {index + 1}"
 
 
 def _start(overlays: Sequence[Image], grid: Geometry, every: Sequence[int]) -> list[int]:
     """The first position of the crosshair: amid the largest slice of what is drawn, else amid the image."""
     for overlay in overlays:
-        drawn = _laid_out(overlay, every)[0].any(axis=0)
-        if drawn.any():
-            return _amid(drawn)
+        laid_out = _laid_out(overlay, every)[0].any(axis=0)
+        if laid_out.any():
+            return _amid(laid_out)
     return [size // 2 for size in _thinned_shape(grid, every)]
 
 
-def _amid(drawn: Array) -> list[int]:
+def _amid(is_marked: Array) -> list[int]:
     """A voxel of the mask, near the centre of its largest slice."""
     fixed: list[int] = []
-    while drawn.ndim > 2:
-        voxels = np.count_nonzero(drawn, axis=tuple(range(drawn.ndim - 1)))
+    while is_marked.ndim > 2:
+        voxels = np.count_nonzero(is_marked, axis=tuple(range(is_marked.ndim - 1)))
         fixed.insert(0, int(voxels.argmax()))
-        drawn = drawn[..., fixed[0]]
-    inside = np.argwhere(drawn)
+        is_marked = is_marked[..., fixed[0]]
+    inside = np.argwhere(is_marked)
     nearest = np.linalg.norm(inside - inside.mean(axis=0), axis=1).argmin()
     return [*inside[nearest].tolist(), *fixed]
 
@@ -248,12 +252,12 @@ def pack(values: Array) -> Packed:
     """Any numbers as codes of 8 or 16 bits: whole numbers exactly where they fit, others in equal steps."""
     finite = np.isfinite(values)
     is_whole = bool(finite.all())
-    known = values.ravel() if is_whole else values[finite]
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    finite_values = values.ravel() if is_whole else values[finite]
+    low, high = (float(finite_values.min()), float(finite_values.max())) if finite_values.size else (0.0, 0.0)
     spare = 0 if is_whole else 1  # one code for what is no number
-    exact = low == high or (high - low < CODES - spare and bool(np.array_equal(known, np.rint(known))))
+    exact = low == high or (high - low < CODES - spare and bool(np.array_equal(finite_values, np.rint(finite_values))))
     slope = 1.0 if exact else (high - low) / (CODES - 1 - spare)
-    codes = np.rint((known.astype(np.float64) - low) / slope)
+    codes = np.rint((finite_values.astype(np.float64) - low) / slope)
     if is_whole:
         return _packed(codes.reshape(values.shape), slope, None, exact, low, high)
     every = np.full(values.shape, round((high - low) / slope) + 1.0)
@@ -285,3 +289,42 @@ def thinning(shape: Sequence[int], steps: Sequence[float], limit: int) -> tuple[
 def _packed(codes: Array, slope: float, missing: int | None, exact: bool, low: float, high: float) -> Packed:
     kind = code_type(max(round((high - low) / slope), missing or 0))
     return Packed(text_of(codes.astype(kind)), 8 * kind.itemsize, slope, low, missing, exact, low, high)
+
+
+# What marks such a map: a fill of lines would hardly be seen.
+EDGES = "edges"
+
+
+def box_edges(boxes: BoundingBoxes, geometry: Geometry, labels: Sequence[Label], name: str) -> Image:
+    """The voxels in which the edges of boxes lie, each with the value of its class; a later box over an earlier one.
+
+    boxes:  on this grid
+    labels: names of the classes; a class that is not among them gets a value of its own
+    """
+    values = {label.name: label.value for label in labels}
+    for other in sorted(set(boxes.names) - set(values)):
+        values[other] = max(values.values(), default=0) + 1
+    edges = np.zeros(geometry.shape, dtype=np.min_scalar_type(max(values.values(), default=1)))
+    for corners, of in zip(boxes.corners.reshape(-1, 2, boxes.axes), boxes.names, strict=True):
+        _draw(edges, np.floor(corners[0]).astype(int), np.ceil(corners[1]).astype(int), values[of])
+    others = [Label(value, of) for of, value in list(values.items())[len(labels) :]]
+    return Image(edges[None], geometry, channels=(name,), labels=(*labels, *others), facts={EDGES: True})
+
+
+def overlay(placed: Image | BoundingBoxes, geometry: Geometry, labels: Sequence[Label], name: str) -> Image:
+    """References as a label map for the viewer: a map as it is, boxes as their edges."""
+    if isinstance(placed, BoundingBoxes):
+        return box_edges(placed, geometry, labels, name)
+    return Image(placed.data, placed.geometry, channels=(name,), labels=tuple(labels))
+
+
+def _draw(edges: np.ndarray, low: np.ndarray, high: np.ndarray, value: int) -> None:
+    """The outermost voxels of one box, as far as they lie in the image."""
+    low, high = np.maximum(low, 0), np.minimum(high, edges.shape)
+    box = tuple(slice(start, end) for start, end in zip(low, high, strict=True))
+    inner = tuple(slice(start + 1, end - 1) for start, end in zip(low, high, strict=True))
+    if not (high > low).all():
+        return
+    interior = edges[inner].copy()
+    edges[box] = value
+    edges[inner] = interior

@@ -51,11 +51,11 @@ def decimals(value: float, unit: str = "") -> int:
 
 def common_places(estimates: Sequence[Estimate]) -> int:
     """Decimals for figures that stand under one another: three of ratios, else those of the largest."""
-    known = [abs(one.value) for one in estimates if math.isfinite(one.value)]
+    sizes = [abs(one.value) for one in estimates if math.isfinite(one.value)]
     unit = next((one.unit for one in estimates if one.unit), "")
-    if not known or (not unit and max(known) < 10):
+    if not sizes or (not unit and max(sizes) < 10):
         return 3
-    return decimals(max(known), unit)
+    return decimals(max(sizes), unit)
 
 
 def aligned(estimate: Estimate, rows: Sequence[Row]) -> str:
@@ -177,8 +177,8 @@ def range_text(estimate: Estimate, places: int | None = None) -> str:
 
 def levels(rows: Sequence[Row]) -> str:
     """ "95 % interval", or "Interval" where the rows have not all one level."""
-    known = {row.estimate.level for row in rows if row.estimate.low is not None}
-    return f"{100 * known.pop():.0f} % interval" if len(known) == 1 else "Interval"
+    levels_known = {row.estimate.level for row in rows if row.estimate.low is not None}
+    return f"{100 * levels_known.pop():.0f} % interval" if len(levels_known) == 1 else "Interval"
 
 
 def count_text(estimate: Estimate) -> str:

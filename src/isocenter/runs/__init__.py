@@ -10,12 +10,11 @@ if TYPE_CHECKING:
     from isocenter.runs.certified_images import MOST, ValidationImages, validation_images
     from isocenter.runs.configuration_results import configuration_notes, configuration_sections, configured
     from isocenter.runs.covariate_baseline import CovariateShare, covariates_stated
-    from isocenter.runs.decisions import log_decisions, with_reasons, with_searches, with_stop
     from isocenter.runs.distributed import in_all_processes
     from isocenter.runs.fit import prepared
     from isocenter.runs.gate import gate_of_site, guarded_by
     from isocenter.runs.initial_weights import Source, source_of
-    from isocenter.runs.loop import trained
+    from isocenter.runs.loop import log_decisions, trained, with_reasons, with_searches, with_stop
     from isocenter.runs.minutes import (
         AS_STEPS,
         FEWEST_LOOKED,
@@ -82,7 +81,7 @@ if TYPE_CHECKING:
         Trial,
     )
     from isocenter.runs.trials import TRIED, Search, SearchResult, result_in, selected, trials_in
-    from isocenter.runs.unseen import OutOfFold, Unseen
+    from isocenter.runs.tuning import OutOfFold, Unseen
     from isocenter.runs.validation_course import training_length
 
 if not TYPE_CHECKING:

@@ -40,15 +40,15 @@ def belief_section(scored: Scored, plan: Plan | None) -> Iterator[Section]:
             one.name.removesuffix(BEFORE) for one in own_task.metrics if one.is_of_belief and one.name not in OF_DOUBT
         ]
         metrics = list(dict.fromkeys(belief))
-        there = [row for row in rows_of_part(scored.rows, part) if np.isfinite(row.estimate.value)]
-        placed = [(_place(row, metrics), row) for row in there]
+        finite = [row for row in rows_of_part(scored.rows, part) if np.isfinite(row.estimate.value)]
+        placed = [(_place(row, metrics), row) for row in finite]
         placed = sorted((pair for pair in placed if pair[0] < len(metrics)), key=itemgetter(0))
-        own, first = ([row for place, row in placed if place < most] for most in (len(metrics), MOST_COLUMNS))
+        own_rows, first = ([row for place, row in placed if place < most] for most in (len(metrics), MOST_COLUMNS))
         if first:
             blocks += [Paragraph(f"{part.capitalize()}: {why}" if part else why) for why in _reasons(plan, part)]
-            blocks += _tables(first, [row for row in own if row not in first])
+            blocks += _tables(first, [row for row in own_rows if row not in first])
         if part in scored.parts:  # else these cases say nothing of it
-            doubts = [row for row in there if row.metric.removesuffix(BY_EPISTEMIC) in OF_DOUBT]
+            doubts = [row for row in finite if row.metric.removesuffix(BY_EPISTEMIC) in OF_DOUBT]
             blocks += _doubts(doubts, scored.parts[part][1])
     blocks += _answered(scored.rows)
     if blocks:
@@ -59,8 +59,8 @@ def belief_section(scored: Scored, plan: Plan | None) -> Iterator[Section]:
 
 def _answered(rows: Sequence[Row]) -> Iterator[Block]:
     """Share of cases that get an answer, and the error of the answers."""
-    known = {row.metric: row.estimate for row in rows if row.label == "all"}
-    share, error = known.get(ANSWERED), known.get(f"error_{ANSWERED}")
+    estimates = {row.metric: row.estimate for row in rows if row.label == "all"}
+    share, error = estimates.get(ANSWERED), estimates.get(f"error_{ANSWERED}")
     if share is None:
         return
     sentence = f"{share_text(share.value, 1)} of the cases get an answer"

@@ -43,11 +43,11 @@ def validation_images(run: Path, plan: Plan) -> ValidationImages:
     table, record = read_text_table(run / "split.csv"), read_data_record(run)
     dataset = named_as_in_run(dataset, record)
     part = next((one for one in NAMED if one in set(table["split"])), "val")
-    wanted = set(table.loc[table["split"] == part, "case"])
-    cases = [case for case in dataset if case.id in wanted]
-    known = dict(record.contents) if record is not None else {}
-    same = [case for case in cases if known.get(case.id) == content_hash(case)]
+    ids = set(table.loc[table["split"] == part, "case"])
+    cases = [case for case in dataset if case.id in ids]
+    contents = dict(record.contents) if record is not None else {}
+    same = [case for case in cases if contents.get(case.id) == content_hash(case)]
     if not same:
         return ValidationImages(f"the run's {NAMED[part]} cases are not what they were")
-    kept = same[:MOST]
-    return ValidationImages(f"{len(kept)} of {counted(len(wanted), f'{NAMED[part]} case')}", kept)
+    chosen = same[:MOST]
+    return ValidationImages(f"{len(chosen)} of {counted(len(ids), f'{NAMED[part]} case')}", chosen)

@@ -65,9 +65,9 @@ def configured(run: RunFolder) -> RunFolder:
     chosen = str(record["chosen"])
     first = BY_VOLUMES if chosen == BOTH else chosen
     for fold in run.folds:
-        place = run.place(f"{CONFIGURED}/{first}/fold_{fold}")
-        if place.is_dir():
-            place.rename(run.folder(fold))
+        folder = run.place(f"{CONFIGURED}/{first}/fold_{fold}")
+        if folder.is_dir():
+            folder.rename(run.folder(fold))
     decision = Decision(chosen, str(record["because"]), NNUNET)
     plan = configuration_plan(run.made, first).with_decision(CONFIGURATIONS, decision)
     run.write_plan(plan)
@@ -101,8 +101,8 @@ def configuration_sections(run: Path) -> list[Section]:
 
 def _minutes(run: RunFolder) -> Minutes | None:
     """The minutes of a comparison, and of all that follows the folds of the configuration that is taken."""
-    made, names = run.made, configurations(run.made)
-    volumes = replace(made, plan=configuration_plan(made, BY_VOLUMES))
+    planned, names = run.made, configurations(run.made)
+    volumes = replace(planned, plan=configuration_plan(planned, BY_VOLUMES))
     mains = [training_of(volumes, {}, fold) for fold in run.folds]
     minutes = minutes_of(run, mains, 1)
     if minutes is None:
@@ -131,9 +131,12 @@ def _compared(loop: Loop) -> dict[str, Any]:
     sign = -1 if tasks[BOTH].metrics.of(primary).better == "less" else 1
     best = max(order, key=lambda name: sign * figures[name].value)
     names = [best, *(name for name in order if name != best)]
-    known = run.dataset.patients_known
+    patients_known = run.dataset.patients_known
     comparison = compare_tables(
-        {name: tables[name] for name in names}, [tasks[name] for name in names], seed=seed, patients_known=known
+        {name: tables[name] for name in names},
+        [tasks[name] for name in names],
+        seed=seed,
+        patients_known=patients_known,
     )
     row = next(row for row in comparison.rows if row.metric == primary)
     apart = dict(zip(names[1:], row.differences, strict=True))
@@ -156,9 +159,9 @@ def _compared(loop: Loop) -> dict[str, Any]:
 
 def _scored(run: RunFolder, fits: Sequence[Fitted], name: str) -> tuple[Cases, Task]:
     """The table of all cases, each scored by the fold that has not seen it, and the task that all folds share."""
-    own = out_of_fold(fits, settings(run.plan).task)
-    rows = predicted_rows(own, [case for one in fits for case in one.job.test], f"of configuration {name}")
-    return case_table(rows), own.task
+    predictions = out_of_fold(fits, settings(run.plan).task)
+    rows = predicted_rows(predictions, [case for one in fits for case in one.job.test], f"of configuration {name}")
+    return case_table(rows), predictions.task
 
 
 def _left_out(run: RunFolder) -> str:

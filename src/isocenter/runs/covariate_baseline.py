@@ -134,8 +134,8 @@ def _differences(run: RunFolder, name: str, half: tuple[Table, Task], model: tup
         which: table[table["case"].isin(both)].reset_index(drop=True)
         for which, (table, _) in ((name, half), (MODEL, model))
     }
-    seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
-    return compare_tables(tables, (half[1], model[1]), seed=seed, patients_known=known)
+    seed, patients_known = int(run.plan["training.seed"]), run.dataset.patients_known
+    return compare_tables(tables, (half[1], model[1]), seed=seed, patients_known=patients_known)
 
 
 def _record(rows: Mapping[str, Sequence[Compared]]) -> dict[str, Any]:

@@ -35,9 +35,9 @@ def in_all_processes(verb: Callable[P, R]) -> Callable[P, R]:
     """The verb done by the first of torchrun's processes, which the others help to train; all come to its result."""
 
     @functools.wraps(verb)
-    def called(*given: P.args, **named: P.kwargs) -> R:
+    def called(*arguments: P.args, **named: P.kwargs) -> R:
         with several_processes() as ranks:
-            return ranks.agreed(verb(*given, **named)) if ranks.leads else learn_along(ranks)
+            return ranks.agreed(verb(*arguments, **named)) if ranks.leads else learn_along(ranks)
 
     return called
 

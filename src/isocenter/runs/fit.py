@@ -1,18 +1,27 @@
-"""One training of a run: its cases prepared, and followed step by step."""
+"""One training of a run: its cases prepared, followed step by step, and shown on standard error.
+
+A terminal shows a table that moves; anything else gets a line now and then.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
+import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
 from isocenter.errors import listed
 from isocenter.evaluation import groups_of
@@ -21,11 +30,10 @@ from isocenter.lazy import pandas as pd
 from isocenter.planning import CACHED_SHARE, CROSS_FITS, Settings, settings
 from isocenter.quality import references_counted
 from isocenter.reading import ALLOW_LARGE, ReadingOptions
-from isocenter.report import selecting_name, tracked
+from isocenter.report import Tracker, selecting_name, tracked
 from isocenter.runs import MOST_UNSEEN, Role, Training, evenly, fold_by_case, training_of
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runs.teacher import taught_answers
-from isocenter.runs.training_watch import watched
 from isocenter.runtime import (
     BEFORE,
     WEIGHTS,
@@ -187,13 +195,13 @@ def job_of(run: RunFolder, training: Training) -> Job:
 
 def _write_inner_split(run: RunFolder, training: Training) -> None:
     """Write the inner fold of every training case, also where few of a part are predicted."""
-    place = run.place(training.name).parent / "split.csv"
-    if place.is_file():
+    file = run.place(training.name).parent / "split.csv"
+    if file.is_file():
         return
     main = training_of(run.made, {}, training.fold)
     folds = fold_by_case(run.made, main, run.made.settings.split.inner_folds)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_table(pd.DataFrame(sorted(folds.items()), columns=["case", "fold"]), place)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_table(pd.DataFrame(sorted(folds.items()), columns=["case", "fold"]), file)
 
 
 def marked(run: RunFolder, second: Training) -> dict[str, Path]:
@@ -391,8 +399,8 @@ def resampled_in(folders: Sequence[Path]) -> Iterator[Problem]:
     for path in (folder / RESAMPLED for folder in folders):
         for row in read_json(path, SCHEMA)["rows"] if path.is_file() else ():
             cases[Problem("warning", row["what"], (), row["why"], row["remedy"])] |= dict.fromkeys(row["cases"])
-    for problem, own in cases.items():
-        yield Problem(problem.severity, problem.what, tuple(own), problem.why, problem.remedy)
+    for problem, ids in cases.items():
+        yield Problem(problem.severity, problem.what, tuple(ids), problem.why, problem.remedy)
 
 
 def _named(key: str, task: Task) -> str:
@@ -402,12 +410,105 @@ def _named(key: str, task: Task) -> str:
     return targets[int(number) - 1] if int(number) <= len(targets) else ""
 
 
-def in_groups(made: Sequence[Prepared], cases: Sequence[Case], chosen: Settings) -> list[Prepared]:
+def in_groups(prepared_cases: Sequence[Prepared], cases: Sequence[Case], chosen: Settings) -> list[Prepared]:
     """Training cases with the group of people that each is of, where training looks at groups."""
     protected = chosen.training.protected
     if chosen.training.fairness == "none" or protected is None:
-        return list(made)
+        return list(prepared_cases)
     names = dict.fromkeys(name for case in cases for name in case.covariates)
     covariates = {name: [case.covariates.get(name) for case in cases] for name in names}
     [groups] = groups_of(covariates, protected).values()
-    return [replace(one, group=str(group)) for one, group in zip(made, groups, strict=True)]
+    return [replace(one, group=str(group)) for one, group in zip(prepared_cases, groups, strict=True)]
+
+
+# Between two pictures of the table (s), and how many characters wide its curves are.
+LIVE_SECONDS, CURVE = 0.25, 24
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass
+class TrainingWatch:
+    """Tells how a training goes; call it with every moment.
+
+    metric: the name of a figure of the validation cases
+    live:   the table in a terminal; None for lines in the log
+    """
+
+    what: str
+    metric: Callable[[float], str]
+    live: Live | None = None
+    losses: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    first: Moment | None = None
+    last_line: float = field(default_factory=time.monotonic)
+
+    def __call__(self, moment: Moment) -> None:
+        self.first = self.first or moment
+        self.losses.append(moment.loss)
+        if moment.validation is not None:
+            self.scores.append(moment.validation)
+        often = Tracker.quiet_seconds if self.live is None else LIVE_SECONDS
+        if time.monotonic() - self.last_line < often and moment.step < moment.steps:
+            return
+        self.last_line = time.monotonic()
+        if self.live is not None:
+            self.live.update(self.table(moment), refresh=True)
+        elif moment.seconds - self.first.seconds > 1:  # of what took a moment nothing needs a line
+            log.info("%s: %s", self.what, self.line(moment))
+
+    def line(self, moment: Moment) -> str:
+        """The state of the training in words."""
+        reached = f"{100 * moment.reached:.0f} % of the machine's peak, " if moment.reached is not None else ""
+        score = f", {self.metric(self.scores[-1])} {self.scores[-1]:.4f} of the validation cases" if self.scores else ""
+        return (
+            f"step {moment.step} of {moment.steps}, loss {moment.loss:.3f}{score}, "
+            f"learning rate {moment.learning_rate:.2g}, {100 * moment.waiting:.0f} % waiting for data, "
+            f"{reached}{self.left(moment):.0f} s left"
+        )
+
+    def left(self, moment: Moment) -> float:
+        """s, at the speed since the first moment that was seen."""
+        if self.first is None or moment.step <= self.first.step:
+            return 0.0
+        seconds_a_step = (moment.seconds - self.first.seconds) / (moment.step - self.first.step)
+        return seconds_a_step * (moment.steps - moment.step)
+
+    def table(self, moment: Moment) -> Table:
+        """The same as a table with the course of loss and metric."""
+        table = Table(title=self.what, title_justify="left", show_edge=False, pad_edge=False)
+        named = self.metric(self.scores[-1] if self.scores else 0.0)
+        for name in ("step", "loss", "", named, "", "learning rate", "waiting", "left"):
+            table.add_column(name, no_wrap=True)
+        table.add_row(
+            f"{moment.step}/{moment.steps}",
+            f"{moment.loss:.3f}",
+            sparkline(self.losses, CURVE),
+            f"{self.scores[-1]:.4f}" if self.scores else "",
+            sparkline(self.scores, CURVE),
+            f"{moment.learning_rate:.2g}",
+            f"{100 * moment.waiting:.0f} %",
+            f"{self.left(moment):.0f} s",
+        )
+        return table
+
+
+@contextmanager
+def watched(what: str, metric: Callable[[float], str]) -> Iterator[Callable[[Moment], None]]:
+    """A table that moves, in a terminal; else a line now and then in the log."""
+    if not sys.stderr.isatty():
+        yield TrainingWatch(what, metric)
+        return
+    with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+        yield TrainingWatch(what, metric, live)
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """The course of values as blocks between their lowest and highest; neighbours are averaged where they are many."""
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    if not len(finite):
+        return ""
+    means = np.array([part.mean() for part in np.array_split(finite, min(width, len(finite)))])
+    span = float(means.max() - means.min())
+    heights = np.zeros(len(means)) if span == 0 else (means - means.min()) / span
+    return "".join(BLOCKS[round(height * (len(BLOCKS) - 1))] for height in heights.tolist())

@@ -15,8 +15,7 @@ from isocenter.report import tracked
 from isocenter.runs import FEWEST_LOOKED, longest_looking, looking_seconds
 from isocenter.runs.fit import Fitted, Job
 from isocenter.runs.run_folder import RunFolder, minutes_decide
-from isocenter.runs.tuning import Tuned
-from isocenter.runs.unseen import Unseen
+from isocenter.runs.tuning import Tuned, Unseen
 from isocenter.runtime import (
     MOST_TRAINED,
     Answering,
@@ -47,21 +46,25 @@ NO_GATE = "too few cases did not train: no image is refused, until `isocenter ca
 
 def guarded(run: RunFolder, unseen: Unseen, fits: Sequence[Fitted], tuned: Tuned) -> Tuned:
     """The models with the gates of their own cases, which lie in their checkpoints too."""
-    wanted = fits[0].job.settings.guard
-    if not (wanted.gate or wanted.error):
+    guard = fits[0].job.settings.guard
+    if not (guard.gate or guard.error):
         return tuned
     pairs = [_guarded(run, unseen, one.job, model) for one, model in zip(fits, tuned.models, strict=True)]
-    models, kept = zip(*pairs, strict=True)
-    for one, (own, model) in zip(fits, pairs, strict=True):
-        with_parts(one.outcome.checkpoint, model.parts)
-        if own is not model and own.guard is not None and (own.guard.is_calibrated or _is_calibrated(model)):
-            write_gate(own.guard, one.job.out)
-    decisions, first = dict(tuned.decisions), kept[0].guard
-    if wanted.gate:
+    models, gated = zip(*pairs, strict=True)
+    for fit, (outcome, model) in zip(fits, pairs, strict=True):
+        with_parts(fit.outcome.checkpoint, model.parts)
+        if (
+            outcome is not model
+            and outcome.guard is not None
+            and (outcome.guard.is_calibrated or _is_calibrated(model))
+        ):
+            write_gate(outcome.guard, fit.job.out)
+    decisions, first = dict(tuned.decisions), gated[0].guard
+    if guard.gate:
         decisions[GATE] = Decision(True, _gate_note(first))
-    if wanted.error:
-        because = error_note([model.guard for model in kept], folds=fits[0].job.fold is not None)
-        decisions[ERROR] = Decision(wanted.error, because)
+    if guard.error:
+        because = error_note([model.guard for model in gated], folds=fits[0].job.fold is not None)
+        decisions[ERROR] = Decision(guard.error, because)
     return replace(tuned, models=list(models), decisions=decisions)
 
 
@@ -98,37 +101,37 @@ def _guarded(run: RunFolder, unseen: Unseen, job: Job, model: Model) -> tuple[Mo
     The mean of folds sees with the eyes of the first; an answer has to be sure enough for all. No case judges itself.
     """
     trained, held_out = looked_at(run, job)
-    exact, wanted = bool(run.cases("calibration", job.fold)), job.settings.guard
+    exact, gate_setting = bool(run.cases("calibration", job.fold)), job.settings.guard
     layers, minutes = last_layers_of(model.basis), job.settings.training.minutes
     timed = minutes is not None and minutes_decide(job.settings.training, job.out)
     allowed = minutes if timed and minutes is not None else math.inf
     usual, most = looking_seconds(allowed, len(run.folds)), longest_looking(allowed, len(run.folds))
-    seen = _looked(model, trained, layers, seconds=usual, most=most)
-    trained = trained[: len(seen)]
+    observations = _looked(model, trained, layers, seconds=usual, most=most)
+    trained = trained[: len(observations)]
     laplace = None if layers is None else layers.fitted(len(job.train))
-    own = replace(model, parts=replace(model.parts, laplace=laplace, directions=_directions(model, trained)))
+    extended = replace(model, parts=replace(model.parts, laplace=laplace, directions=_directions(model, trained)))
 
     def judged(cases: Sequence[Case], exact: bool) -> Model:
-        others, sure = _seen(unseen, model, cases, judged=wanted.error is not None)
-        guard = fitted_guard(seen, others, wanted.level if wanted.gate else 0.0, exact=exact)
-        if guard is not None and guard.is_calibrated and wanted.error:
-            guard = replace(guard, answers=_answering(wanted.error, wanted.delta, sure))
-        return with_uncertainty(own.with_guard(guard))
+        others, sure = _seen(unseen, model, cases, judged=gate_setting.error is not None)
+        guard = fitted_guard(observations, others, gate_setting.level if gate_setting.gate else 0.0, exact=exact)
+        if guard is not None and guard.is_calibrated and gate_setting.error:
+            guard = replace(guard, answers=_answering(gate_setting.error, gate_setting.delta, sure))
+        return with_uncertainty(extended.with_guard(guard))
 
     scored = judged(held_out, exact)
-    is_looked_through = job.fold == 0 or (job.fold is not None and wanted.error)
+    is_looked_through = job.fold == 0 or (job.fold is not None and gate_setting.error)
     return scored, judged(job.test, True) if is_looked_through else scored
 
 
 def _directions(model: Model, cases: Sequence[Case]) -> Directions | None:
     """Directions in which training images differ, of answers about whole images on one grid, for counterfactuals."""
-    prepared, whole = model.preprocessing, all(head.is_vector for head in model.task.heads.values())
-    if not whole or prepared.shape is None or prepared.frames is not None or model.first is not None:
+    prepared, is_vector = model.preprocessing, all(head.is_vector for head in model.task.heads.values())
+    if not is_vector or prepared.shape is None or prepared.frames is not None or model.first is not None:
         return None
     with_images = [case for case in cases if case.images]
     patients = [case.patient for case in with_images]
-    seen = (np.asarray(prepared.opened(stacked(case.images, case.id), case.id)[0]) for case in with_images)
-    return Directions.fitted(seen, patients)
+    images = (np.asarray(prepared.opened(stacked(case.images, case.id), case.id)[0]) for case in with_images)
+    return Directions.fitted(images, patients)
 
 
 def guarded_by(
@@ -141,8 +144,8 @@ def guarded_by(
     """
     if (guard := model.guard) is None:
         return model, {}
-    seen, sure = _seen(unseen, model, cases, judged=guard.answers is not None)
-    decisions, after = {}, refitted(guard, seen, exact=not chose)
+    observations, sure = _seen(unseen, model, cases, judged=guard.answers is not None)
+    decisions, after = {}, refitted(guard, observations, exact=not chose)
     if guard.level and (after is not guard or not guard.is_calibrated):
         decisions[GATE] = Decision(True, _gate_note(after))
     if guard.answers is not None:
@@ -186,34 +189,34 @@ def _looked(
     seconds: after which it looks at no further case, once it has seen the fewest
     most:    after which it looks at no further case, whatever it has seen
     """
-    seen, began = list[Observation](), time.monotonic()
+    observations, began = list[Observation](), time.monotonic()
     with tracked("looking at cases for the gate") as tracker:
         for done, case in enumerate(cases, start=1):
-            seen.append(model.observed(case, layers)[0])
+            observations.append(model.observed(case, layers)[0])
             tracker(done, len(cases))
             elapsed = time.monotonic() - began
             if elapsed > most or (done >= FEWEST_LOOKED and elapsed > seconds):
                 break
-    return seen
+    return observations
 
 
 def _seen(
     unseen: Unseen, model: Model, cases: Sequence[Case], *, judged: bool = False
 ) -> tuple[list[Observation], Sure]:
     """Features of cases that did not train the model and, where it is to be judged, its sureness and errors."""
-    seen, sure = list[Observation](), Sure()
+    observations, sure = list[Observation](), Sure()
     for case, (observation, prediction) in zip(cases, unseen.observed(model, cases), strict=True):
-        seen.append(observation)
+        observations.append(observation)
         if judged:
             sure += _sure_and_wrong(model.task, prediction, case)
-    return seen, sure
+    return observations, sure
 
 
 def _answering(error: float, delta: float, sure: Sure) -> Answering:
     patients, sureness_of, wrong = ([row[place] for row in sure] for place in range(3))
-    given = (sureness_of, wrong, error, delta, patients)
-    least = least_sureness(*given)
-    return Answering(error, delta, least, len(sure), None if math.isfinite(least) else cases_to_answer(*given))
+    arguments = (sureness_of, wrong, error, delta, patients)
+    least = least_sureness(*arguments)
+    return Answering(error, delta, least, len(sure), None if math.isfinite(least) else cases_to_answer(*arguments))
 
 
 def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> Sure:

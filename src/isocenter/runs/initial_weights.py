@@ -65,10 +65,10 @@ class Source:
             for name in ("spacing", "shape"):
                 if self.prepared.get(name) is not None and plan[f"preprocessing.{name}"] is not None:
                     yield f"preprocessing.{name}", list(self.prepared[name])
-        known = self.prepared.get("normalisation")
+        normalisation = self.prepared.get("normalisation")
         alike = self.prepared.get("modality") == plan["preprocessing.modality"]
-        if known is not None and alike and len(known) == len(plan["preprocessing.channels"]):
-            yield "preprocessing.normalisation", list(known)
+        if normalisation is not None and alike and len(normalisation) == len(plan["preprocessing.channels"]):
+            yield "preprocessing.normalisation", list(normalisation)
 
 
 @contextmanager
@@ -103,11 +103,11 @@ def _of_file(file: Path, start: Path) -> Source:
 def _of_model(folder: Path, start: Path) -> Source:
     first = folder / "fold_0"
     trained = [one / "checkpoints" / name for one in (folder, first) for name in ("best", "last")]
-    for place in (folder, *trained, folder / MEMBERS / "0"):
-        if (place / WEIGHTS).is_file():
-            verify(place)
-            several = place.is_relative_to(first) or place.is_relative_to(folder / MEMBERS)
-            return _announced(place / WEIGHTS, place / RECORD, start, several=several)
+    for member in (folder, *trained, folder / MEMBERS / "0"):
+        if (member / WEIGHTS).is_file():
+            verify(member)
+            several = member.is_relative_to(first) or member.is_relative_to(folder / MEMBERS)
+            return _announced(member / WEIGHTS, member / RECORD, start, several=several)
     for name in (WEIGHTS, "weights_0.safetensors"):
         if (packaged := folder / "isocenter" / name).is_file():
             verify(folder, needed=(f"isocenter/{name}",))
@@ -121,5 +121,5 @@ def _announced(weights: Path, record: Path, start: Path, *, several: bool) -> So
     if several:
         log.info("%s is a model of several networks: training begins from the weights of the first", start)
     network, prepared = content["network"], content["preprocessing"]
-    known = network["name"] if network["name"] in networks.names() else None
-    return Source(weights, start.name, known, network["size"], axes=network["spatial_dims"], prepared=prepared)
+    name = network["name"] if network["name"] in networks.names() else None
+    return Source(weights, start.name, name, network["size"], axes=network["spatial_dims"], prepared=prepared)

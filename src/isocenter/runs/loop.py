@@ -1,4 +1,7 @@
-"""The trainings of a run within its minutes, one after the other; then calibration, gate and scores of their models."""
+"""The trainings of a run within its minutes, one after the other; then calibration, gate and scores of their models.
+
+Decisions that fall while trainings run stand in the log, and in the plan of their run.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,19 @@ import numpy as np
 
 from isocenter.errors import counted
 from isocenter.files import write_text
-from isocenter.planning import CROSS_FITS, plan_text, read_plan, relative_to, settings
+from isocenter.planning import (
+    CROSS_FITS,
+    ENDED_EARLY,
+    FOLD_BATCHES,
+    FOLD_SCALES,
+    FOLD_SEARCHES,
+    SCALE,
+    before_run,
+    plan_text,
+    read_plan,
+    relative_to,
+    settings,
+)
 from isocenter.report import row_name
 from isocenter.runs import (
     MOST_UNSEEN,
@@ -34,7 +49,6 @@ from isocenter.runs import (
     first_stage_plan,
     fitting_seconds,
     fresh_model,
-    log_decisions,
     model_with,
     networks_decision,
     next_of,
@@ -44,25 +58,15 @@ from isocenter.runs import (
     training_of,
     wants_control,
     why_single,
-    with_reasons,
-    with_searches,
-    with_stop,
 )
 from isocenter.runs.fit import Fitted, Job, fit, job_of, marked
 from isocenter.runs.gate import guarded, looked_at
 from isocenter.runs.run_end import Trained, evaluated, evaluated_control
 from isocenter.runs.run_folder import RunFolder, minutes_decide, state_of
 from isocenter.runs.search import Trials
-from isocenter.runs.tuning import out_of_fold, tuned
-from isocenter.runs.unseen import Unseen
-from isocenter.runtime import (
-    Model,
-    load,
-    use_threads,
-    with_first_stage,
-    write_json,
-    write_members,
-)
+from isocenter.runs.training import SEARCH
+from isocenter.runs.tuning import Unseen, out_of_fold, tuned
+from isocenter.runtime import Model, load, use_threads, with_first_stage, write_json, write_members
 from isocenter.scoring import EVALUATION, MOST_KEPT, OUT_OF_FOLD, SHOWN, Scored, Subsets
 from isocenter.tasks import Task, needs_alignment
 from isocenter.training import Outcome, Several
@@ -70,6 +74,7 @@ from isocenter.values import Decision, Plan
 
 if TYPE_CHECKING:
     from torch.nn import Module
+
 
 log = logging.getLogger("isocenter")
 TRAININGS, SCHEMA = "trainings.json", "isocenter.trainings"
@@ -100,9 +105,9 @@ def trained(run: RunFolder) -> Trained:
     facts = dict[str, str]()
     if any(one.further for one in fits):
         facts["networks"] = write_mean(run.out, fits, replace(found.models[0], task=found.task))
-    own = found.out_of_fold(unseen, fits)
-    cases = [case for case in run.dataset if case.id in own.owners]
-    scored = evaluated(run, own, cases, OUT_OF_FOLD if run.own_test else EVALUATION, own.folds)
+    predictions = found.out_of_fold(unseen, fits)
+    cases = [case for case in run.dataset if case.id in predictions.owners]
+    scored = evaluated(run, predictions, cases, OUT_OF_FOLD if run.own_test else EVALUATION, predictions.folds)
     if controls := loop.fits(Role.CONTROL):
         evaluated_control(run, out_of_fold(controls, task), cases)
     if run.made.folds and scored is not None:
@@ -154,23 +159,23 @@ class Loop:
 
     def fits(self, *roles: Role, below: str = "") -> list[Fitted]:
         """The trainings of these roles in a folder of the run, each with the networks whose mean with it is a model."""
-        further, made = defaultdict[str, list[Outcome]](list), list[Fitted]()
-        for one in self.finished:
-            if one.training.role is Role.MEMBER:
-                further["/".join(one.training.name.split("/")[:-2])].append(one.reached)
-            elif one.training.role is Role.CONFIGURATION:
-                further[f"fold_{one.training.fold}"].append(one.reached)
-        for one in self.finished:
-            if one.training.role in roles and one.training.name.startswith(below):
-                made.append(Fitted(job_of(self.run, one.training), one.reached, further[one.training.name]))
-        return made
+        further, fits = defaultdict[str, list[Outcome]](list), list[Fitted]()
+        for outcome in self.finished:
+            if outcome.training.role is Role.MEMBER:
+                further["/".join(outcome.training.name.split("/")[:-2])].append(outcome.reached)
+            elif outcome.training.role is Role.CONFIGURATION:
+                further[f"fold_{outcome.training.fold}"].append(outcome.reached)
+        for outcome in self.finished:
+            if outcome.training.role in roles and outcome.training.name.startswith(below):
+                fits.append(Fitted(job_of(self.run, outcome.training), outcome.reached, further[outcome.training.name]))
+        return fits
 
     def _search(self, training: Training) -> None:
         """A trial before a training, or the result of all; of a single training the plan of the run changes by it."""
         run, fold = self.run, training.fold
         if fold not in self.searches:
-            made = run.made if fold is None else run.made.of_fold(fold)
-            trials = Trials(run.made, training_of(run.made, {}, fold), run.folder(fold), run.clock, made.room)
+            planned = run.made if fold is None else run.made.of_fold(fold)
+            trials = Trials(run.made, training_of(run.made, {}, fold), run.folder(fold), run.clock, planned.room)
             self.searches[fold], result = trials, result_in(run.folder(fold))
             self.finished += trials.resumed() if result is None else [trials.finished(result)]
         elif training.role is Role.SEARCH:
@@ -192,9 +197,9 @@ class Loop:
         if self.minutes is None or any(state_of(run.place(one.name)) for one in mains):
             return
         use_threads(mains[0].settings.training.threads)
-        fresh, given = partial(self._fresh, mains[0].fold), run.start is not None
+        fresh, has_start = partial(self._fresh, mains[0].fold), run.start is not None
         decided, self.fresh[""] = afforded(
-            self.minutes, mains[0], fresh, run.made.room, now=run.clock.seconds, is_given=given
+            self.minutes, mains[0], fresh, run.made.room, now=run.clock.seconds, is_given=has_start
         )
         if decided:
             self._decide(decided)
@@ -215,8 +220,8 @@ class Loop:
         recount = None
         if self.minutes is not None and training.role is not Role.MEMBER:
             due = partial(deadline, training, tuple(self.finished), float(clock.turn or 0.0))
-            known = state.get("deadline")
-            clock = replace(clock, deadline=due(self._end(training)) if known is None else known)
+            earlier_deadline = state.get("deadline")
+            clock = replace(clock, deadline=due(self._end(training)) if earlier_deadline is None else earlier_deadline)
             recount = None if training.role is Role.STAGE else partial(self._recounted, training, due)
         decided = self._decided if training.role is Role.MAIN else partial(log_decisions, training.what)
         outcome = fit(job, clock, decided, recount, several=self._several(training))
@@ -241,17 +246,17 @@ class Loop:
             models = (one for one in self.finished if one.training.role in (Role.MAIN, Role.FOLD))
             main = next(one for one in models if one.training.fold == training.fold)
             return self.minutes.end(self._costs(main.reached))
-        made, name = self.run.made, training.name.split("/")[1] if compares(self.run.made) else ""
+        planned, name = self.run.made, training.name.split("/")[1] if compares(self.run.made) else ""
         if name not in self.fresh:
-            plan = configuration_plan(made, name) if name else made.plan_of(training.fold)
+            plan = configuration_plan(planned, name) if name else planned.plan_of(training.fold)
             self.fresh[name] = self.minutes.costs(self._fresh(training.fold, plan))
         return self.minutes.first_end(self.fresh[name])
 
     def _recounted(self, training: Training, due: Callable[[float], float], half_trained: Module) -> float:
         """s after the command's start by which a training must end, if this is its network half-way."""
         assert self.minutes is not None  # noqa: S101 - asked where minutes decide
-        whole = self._whole(model_with(half_trained, training.settings), training.fold, training.plan)
-        return due(self.minutes.end(self.minutes.costs(whole)))
+        whole_costs = self._whole(model_with(half_trained, training.settings), training.fold, training.plan)
+        return due(self.minutes.end(self.minutes.costs(whole_costs)))
 
     def _fresh(self, fold: int | None, plan: Plan) -> Model:
         """The model of a plan, with weights that have learnt nothing."""
@@ -267,8 +272,8 @@ class Loop:
         """Costs of a case by the model of a training that has ended."""
         assert self.minutes is not None  # noqa: S101 - asked where minutes decide
         if outcome.checkpoint not in self.costs:
-            own = load(outcome.checkpoint, self.run.made.settings.training.device)
-            self.costs[outcome.checkpoint] = self.minutes.costs(own)
+            model = load(outcome.checkpoint, self.run.made.settings.training.device)
+            self.costs[outcome.checkpoint] = self.minutes.costs(model)
         return self.costs[outcome.checkpoint]
 
     def _counts_networks(self, training: Training) -> bool:
@@ -285,9 +290,9 @@ class Loop:
 
     def _decide_networks(self) -> None:
         """Write down the number of networks as soon as it is known."""
-        made, plan = self.run.made, self.run.plan
-        if not compares(made) and NETWORKS in plan and plan[NETWORKS] is None:
-            self._decide({NETWORKS: networks_decision(made, self._done, self.minutes)})
+        planned, plan = self.run.made, self.run.plan
+        if not compares(planned) and NETWORKS in plan and plan[NETWORKS] is None:
+            self._decide({NETWORKS: networks_decision(planned, self._done, self.minutes)})
 
     def _decided(self, decisions: Mapping[str, Decision]) -> None:
         """Take the decisions of a single training into the plan of the run, and log them."""
@@ -300,8 +305,8 @@ class Loop:
 
     def _reason_stages(self, folder: Path) -> None:
         """State in the plan of the networks at low resolution what they were trained with, once all have ended."""
-        own = [one for one in self.finished if self.run.place(one.training.name).parent == folder]
-        plans, outcomes = [one.training.plan for one in own], [one.reached for one in own]
+        of_folder = [one for one in self.finished if self.run.place(one.training.name).parent == folder]
+        plans, outcomes = [one.training.plan for one in of_folder], [one.reached for one in of_folder]
         _write_stage_plan(with_reasons(read_plan(folder / "plan.yaml"), plans, outcomes), folder)
 
     @property
@@ -312,10 +317,10 @@ class Loop:
     def _note(self, running: Training | None = None) -> None:
         """Keep in `trainings.json` what each training came to, and which one runs."""
         rows = list[dict[str, Any]]()
-        for one in self.finished:
-            row = {"name": one.training.name, "role": one.training.role, "state": "finished"}
-            steps = {} if one.outcome is None else {"steps": one.outcome.steps}
-            rows.append({**row, "seconds": round(one.seconds, 1), **steps})
+        for outcome in self.finished:
+            row = {"name": outcome.training.name, "role": outcome.training.role, "state": "finished"}
+            steps = {} if outcome.outcome is None else {"steps": outcome.outcome.steps}
+            rows.append({**row, "seconds": round(outcome.seconds, 1), **steps})
         rows += [] if running is None else [{"name": running.name, "role": running.role, "state": "running"}]
         write_json(self.run.out / TRAININGS, SCHEMA, {"rows": rows})
 
@@ -341,7 +346,7 @@ def minutes_of(run: RunFolder, mains: Sequence[Training], trainings: int) -> Min
     # Of the first fold the gate looks at the unseen cases too.
     looked = [*others, jobs[0].test if folds > 1 else ()] if has_gate else []
     deciding = [own for job, own in zip(jobs, others, strict=True) if job.calibration or job.tuning is job.val]
-    known = trainings * unseen + (sum(map(len, deciding)) + len(jobs[0].unseen)) * has_gate
+    predicting = trainings * unseen + (sum(map(len, deciding)) + len(jobs[0].unseen)) * has_gate
     return Minutes(
         chosen.minutes,
         of_mean_size(
@@ -355,7 +360,7 @@ def minutes_of(run: RunFolder, mains: Sequence[Training], trainings: int) -> Min
         [*map(len, looking)] if has_gate else (),
         covariates_seconds(mains) + fitting_seconds(first.settings.task, chosen.minutes, folds),
         int(first.plan[NETWORKS] or 1 if NETWORKS in first.plan else 1),
-        0 if jobs[0].is_dense else known,  # how many outputs for every voxel fit into the memory is not known yet
+        0 if jobs[0].is_dense else predicting,  # how many outputs for every voxel fit into the memory is not known yet
         drawn=GROUPS_SHOWN * SHOWN,
         kept=MOST_KEPT,
     )
@@ -392,14 +397,81 @@ def fold_facts(run: RunFolder, scored: Scored, fits: Sequence[Fitted], task: Tas
     """The primary metric of each fold's cases, how far the folds lie apart, and beside a test part that of all."""
     primary, seed = str(run.plan["evaluation.primary"]), int(run.plan["training.seed"])
     named, values = task.metrics.of(primary).words, list[float]()
-    for one in fits:
-        ids = {case.id for case in one.job.test}
+    for fitted in fits:
+        ids = {case.id for case in fitted.job.test}
         rows = task.summary(scored.table[scored.table["case"].isin(ids)], seed=seed)
         values.append(next((row.estimate.value for row in rows if row.metric == primary), float("nan")))
     facts = {f"{named}, fold {fold}": f"{value:.4f}" for fold, value in enumerate(values)}
-    known = np.array([value for value in values if np.isfinite(value)])
-    if len(known) > 1:
-        spread = f"mean {known.mean():.4f}, SD {known.std(ddof=1):.4f}, {known.min():.4f} to {known.max():.4f}"
+    finite = np.array([value for value in values if np.isfinite(value)])
+    if len(finite) > 1:
+        spread = f"mean {finite.mean():.4f}, SD {finite.std(ddof=1):.4f}, {finite.min():.4f} to {finite.max():.4f}"
         facts[f"{named} over folds"] = spread
     overall = [row for row in scored.rows if row.metric == primary][:1] if run.own_test else []
     return facts | {f"{row_name(row, scored.metrics)} out of fold": str(row.estimate) for row in overall}
+
+
+EARLY_STOP = "training.early_stop"
+# {decision: its line in the log}, in the order in which they are logged.
+DECIDED = {
+    "network.size": "{what} with a narrower network: {because}",
+    "training.compute": "{what} is computed {value}: {because}",
+    "training.batch": "{what} in steps of {value}: {because}",
+    "inference.flips": "{what}: no window is mirrored in prediction: {because}",
+    "training.steps": "{what} for {value} steps: {because}",
+}
+
+
+def log_decisions(what: str, decisions: Mapping[str, Decision]) -> None:
+    """Log what was decided while this training ran."""
+    for name, line in DECIDED.items():
+        if (decision := decisions.get(name)) is not None:
+            log.info(line.format(what=what, value=decision.value, because=decision.because))
+
+
+def with_stop(plan: Plan, outcome: Outcome) -> Plan:
+    """The plan with why training ended early, if it did."""
+    return _stopped(plan, outcome.stopped) if outcome.stopped else plan
+
+
+def _stopped(plan: Plan, why: str) -> Plan:
+    """The plan with why trainings ended early, after the reason why they may."""
+    early = plan.decision(EARLY_STOP)
+    return plan.with_decision(EARLY_STOP, replace(early, because=f"{before_run(early)}{ENDED_EARLY} {why}"))
+
+
+def with_reasons(plan: Plan, plans: Sequence[Plan], outcomes: Sequence[Outcome]) -> Plan:
+    """The plan with what holds of folds: steps and batch of each, what ended one early, whose intensities count.
+
+    plans: of each fold
+    """
+    if plan["training.steps"] is None:
+        counts = ", ".join(str(outcome.steps) for outcome in outcomes)
+        because = f"a probe in each fold turned the minutes into steps: {counts}"
+        plan = plan.with_decision("training.steps", Decision(None, because))
+        fastest = f"a probe in each fold found the fastest: {', '.join(outcome.compute for outcome in outcomes)}"
+        plan = plan.with_decision("training.compute", Decision(None, fastest))
+    if any(outcome.batch for outcome in outcomes):
+        batch = plan.decision("training.batch")
+        counts = ", ".join(str(outcome.batch or batch.value) for outcome in outcomes)
+        because = f"{before_run(batch)}{FOLD_BATCHES} {counts}"
+        plan = plan.with_decision("training.batch", Decision(batch.value, because, batch.source))
+    if any(own[SCALE] != plan[SCALE] for own in plans):
+        scale = plan.decision(SCALE)
+        plan = plan.with_decision(SCALE, replace(scale, because=f"{before_run(scale)}{FOLD_SCALES}"))
+    stopped = [f"fold {fold}: {outcome.stopped}" for fold, outcome in enumerate(outcomes) if outcome.stopped]
+    return _stopped(plan, "; ".join(stopped)) if stopped else plan
+
+
+def with_searches(plan: Plan, plans: Sequence[Plan]) -> Plan:
+    """The plan with what each fold's own search has put in the place of a decision.
+
+    plans: of each fold
+    """
+    for name, planned in plan:
+        decisions = {fold: one.decision(name) for fold, one in enumerate(plans)}
+        changed = {fold: decision for fold, decision in decisions.items() if decision.source.startswith(SEARCH)}
+        if changed:
+            values = ", ".join(f"{decision.value} in fold {fold}" for fold, decision in changed.items())
+            because = f"{before_run(planned)}{FOLD_SEARCHES} {values}"
+            plan = plan.with_decision(name, Decision(planned.value, because, planned.source))
+    return plan

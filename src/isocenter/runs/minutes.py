@@ -104,14 +104,14 @@ class Minutes:
 
     def seconds(self, costs: Costs) -> float:
         """s of all that follows training: calibration, gate, scores, pictures, the report."""
-        usual, each = looking_seconds(self.minutes, len(self.looking)), costs.predict
+        usual, a_case = looking_seconds(self.minutes, len(self.looking)), costs.predict
         most = longest_looking(self.minutes, len(self.looking))
-        seconds = REPORT_SECONDS + self.fitting + self.selecting * (each + costs.tune) + self.looked_at * each
+        seconds = REPORT_SECONDS + self.fitting + self.selecting * (a_case + costs.tune) + self.looked_at * a_case
         seconds -= self.known * costs.network
-        seconds += sum(min(count * each, max(FEWEST_LOOKED * each, usual), most) for count in self.looking)
+        seconds += sum(min(count * a_case, max(FEWEST_LOOKED * a_case, usual), most) for count in self.looking)
         for cases, models in self.tested:
             again = 0 if cases * costs.voxels <= self.kept else min(cases, self.drawn)
-            seconds += (cases + again) * models * each + cases * costs.score
+            seconds += (cases + again) * models * a_case + cases * costs.score
         return seconds
 
     def end(self, costs: Costs) -> float:
@@ -129,23 +129,23 @@ class Minutes:
     def _end(self, after: float) -> float:
         return 60 * self.minutes * (1 - RESERVE) - after
 
-    def networks_in_time(self, planned: Decision, costs: Costs, now: float, each: float) -> Decision:
+    def networks_in_time(self, planned: Decision, costs: Costs, now: float, seconds_of_one: float) -> Decision:
         """Number of networks for which there is time, the first included.
 
         planned: why their number was left open
         now:     s since the command's start
-        each:    s that one network took, with those of its inner folds
+        seconds_of_one:    s that one network took, with those of its inner folds
         """
         left, count = 0.0, 1
         for several in range(MOST_NETWORKS, 1, -1):
             predicted = costs.of_networks(several)
             left = self.end(predicted) - now
-            if predicted.predict <= PATIENCE and (several - 1) * each <= left:
+            if predicted.predict <= PATIENCE and (several - 1) * seconds_of_one <= left:
                 count = several
                 break
         because = (
-            f"one took {each:.0f} s to train and predicts a case in {costs.predict:.2f} s, where all together may take "
-            f"{PATIENCE:g} s; after the first {max(0.0, left):.0f} s were left"
+            f"one took {seconds_of_one:.0f} s to train and predicts a case in {costs.predict:.2f} s, "
+            f"where all together may take {PATIENCE:g} s; after the first {max(0.0, left):.0f} s were left"
         )
         return Decision(count, f"{planned.because}: {because}", planned.source)
 
@@ -184,11 +184,11 @@ def deadline(training: Training, finished: Sequence[Finished], began: float, end
     A control and an inner fold never take longer than one of the model's trainings, however much is left.
     """
     left = 1 - sum(one.training.share for one in finished)
-    own = began + (end - began) * min(1.0, training.share / left)
+    end_of_training = began + (end - began) * min(1.0, training.share / left)
     if training.role not in (Role.CONTROL, Role.INNER):
-        return own
+        return end_of_training
     most = next(one.training.share for one in finished if one.training.role in (Role.MAIN, Role.FOLD))
-    return min(own, began + most * end)
+    return min(end_of_training, began + most * end)
 
 
 def afforded(
@@ -284,14 +284,14 @@ def measured_costs(model: Model, case: Case) -> Costs:
 def timed(work: Callable[[], T]) -> tuple[T, float]:
     """Return what work makes, and the s that it takes once it runs steadily."""
     marks = [time.monotonic()]
-    made = work()
+    result = work()
     marks.append(time.monotonic())
     if marks[-1] - marks[0] < LONG_WORK:
         marks = marks[1:]
         while len(marks) <= CALLS and (len(marks) == 1 or marks[-1] - marks[0] < CALLS_SECONDS):
             work()
             marks.append(time.monotonic())
-    return made, statistics.median(end - start for start, end in pairwise(marks))
+    return result, statistics.median(end - start for start, end in pairwise(marks))
 
 
 def fitting_seconds(task: Task, minutes: float, trainings: int) -> float:
@@ -361,8 +361,10 @@ class SearchLength:
         assert budget is not None and training.minutes is not None and search.minutes is not None  # noqa: S101 - as checked
         if search.trials is not None:
             return cls(budget / (search.trials + confirming), None, search.trials, None, confirming)
-        each = max(budget / (MANY + confirming), min(LONGER, budget / (FEW + confirming - CONFIRMING)))
-        return cls(min(each, 60 * (training.minutes - search.minutes) / folds), None, None, ends, confirming)
+        seconds_of_trial = max(budget / (MANY + confirming), min(LONGER, budget / (FEW + confirming - CONFIRMING)))
+        return cls(
+            min(seconds_of_trial, 60 * (training.minutes - search.minutes) / folds), None, None, ends, confirming
+        )
 
     def has_room(self, done: int, longest: float, now: float) -> bool:
         """Whether another trial fits, beside those that confirm what was found.
@@ -400,5 +402,5 @@ class Stages:
 
 def stages_in_words(seconds: Mapping[str, float]) -> str:
     """The stages of a run as one line of the report."""
-    each = {name: f"{one / 60:.1f} min" if one >= LONG_STAGE else f"{one:.0f} s" for name, one in seconds.items()}
-    return ", ".join(f"{name} {took}" for name, took in each.items())
+    words = {name: f"{one / 60:.1f} min" if one >= LONG_STAGE else f"{one:.0f} s" for name, one in seconds.items()}
+    return ", ".join(f"{name} {took}" for name, took in words.items())

@@ -119,8 +119,8 @@ class PlanRequest:
     def wished(self) -> PlanRequest:
         """The request with values set by hand in place of flags of the same names, so that all rules follow them."""
         kinds: Mapping[str, Any] = {"minutes": int | float, "device": str, "threads": int}
-        given = {name: self.assignments.get(f"training.{name}") for name in kinds}
-        by_hand: dict[str, Any] = {name: one for name, one in given.items() if isinstance(one, kinds[name])}
+        assigned = {name: self.assignments.get(f"training.{name}") for name in kinds}
+        by_hand: dict[str, Any] = {name: one for name, one in assigned.items() if isinstance(one, kinds[name])}
         return replace(self, **by_hand)
 
     @property
@@ -133,8 +133,10 @@ class PlanRequest:
     def spacing(self) -> Sequence[float] | None:
         """The spacing of the grid in mm, set by hand; None where nobody set it, or the plan refuses it."""
         value = self.assignments.get("preprocessing.spacing")
-        known = isinstance(value, list | tuple) and all(isinstance(n, int | float) and 0 < n < math.inf for n in value)
-        return value if known else None
+        is_spacing = isinstance(value, list | tuple) and all(
+            isinstance(n, int | float) and 0 < n < math.inf for n in value
+        )
+        return value if is_spacing else None
 
     @property
     def reduction(self) -> float | None:
@@ -157,28 +159,30 @@ def planned(data: Data, request: PlanRequest) -> Planned:
     _refuse_impossible(request)
     request = request.wished
     examination, numbered, chosen, machine = _examined(data, request)
-    made, left_out = _planned_for(request, examination, numbered, chosen, machine), list[Problem]()
+    plan_made, left_out = _planned_for(request, examination, numbered, chosen, machine), list[Problem]()
     for _ in range(MOST_PLANS):  # without such cases the grid, and with it their windows, may be another
-        large = [] if request.reading.allow_large else out_of_proportion(made, examination.fingerprint)
+        large = [] if request.reading.allow_large else out_of_proportion(plan_made, examination.fingerprint)
         if {one.cases for one in large} == {one.cases for one in left_out}:
             break
         left_out = large
-        made = _planned_for(request, examination.without(large), numbered, chosen, machine)
+        plan_made = _planned_for(request, examination.without(large), numbered, chosen, machine)
     if request.source is None:
-        return made
+        return plan_made
     remaining = examination.without(left_out) if left_out else examination
     return _as_source(
-        request.source, request, made, lambda one: _planned_for(one, remaining, numbered, chosen, machine)
+        request.source, request, plan_made, lambda one: _planned_for(one, remaining, numbered, chosen, machine)
     )
 
 
-def _as_source(source: Source, request: PlanRequest, made: Planned, plan: Callable[[PlanRequest], Planned]) -> Planned:
+def _as_source(
+    source: Source, request: PlanRequest, planned_run: Planned, plan: Callable[[PlanRequest], Planned]
+) -> Planned:
     """The plan with the source's network, grid and intensities, as far as the task can use them; a person's wish wins.
 
-    made: without regard to the source
+    planned_run: without regard to the source
     plan: for other wishes
     """
-    taken = source.decisions_for(made.plan)
+    taken = source.decisions_for(planned_run.plan)
     if request.assignments.get("network.name", taken.get("network.name")) != taken.get("network.name"):
         taken = {name: value for name, value in taken.items() if not name.startswith("network.")}
     taken = {name: value for name, value in taken.items() if name not in request.assignments}
@@ -192,7 +196,7 @@ def _as_source(source: Source, request: PlanRequest, made: Planned, plan: Callab
         because = f"{TAKEN}{source.name}: features learnt so are used as they were learnt"
         reasons = {name: Decision(like.plan[name], because) for name in wishes}
         return replace(like, plan=with_transfer(like.plan.with_decisions(reasons)))
-    return replace(made, plan=with_transfer(made.plan))
+    return replace(planned_run, plan=with_transfer(planned_run.plan))
 
 
 def _planned_for(
@@ -203,7 +207,7 @@ def _planned_for(
     made_of, parted = _parted(examination, request)
     parts = made_of[0]
     training, asked = examination.fingerprint.only(training_ids(parts)), request.assignments.get("network.context")
-    made = make_plan(
+    plan_made = make_plan(
         usable,
         training,
         parted["method"],
@@ -225,55 +229,55 @@ def _planned_for(
         ),
         _retest(examination, training_ids(parts), seed),
     )
-    made = made.with_decision("split.calibration", parted["calibration"])
+    plan_made = plan_made.with_decision("split.calibration", parted["calibration"])
     if numbered:
         because = f"the label maps number single objects: {numbered}"
-        made = made.with_decision("task.name", Decision(made["task.name"], because))
+        plan_made = plan_made.with_decision("task.name", Decision(plan_made["task.name"], because))
     if request.minutes is None:
-        made = made.with_decision("training.minutes", Decision(USUAL_MINUTES, "no other time was asked for"))
-    folds = made_of if made["split.folds"] else ()
-    shared = shared_by_folds(made) if folds else made
-    made = _by_hand(shared, request.assignments, usable, training, machine)
-    by_threshold = [name for name, _ in made if name.endswith("group_thresholds")]
+        plan_made = plan_made.with_decision("training.minutes", Decision(USUAL_MINUTES, "no other time was asked for"))
+    folds = made_of if plan_made["split.folds"] else ()
+    shared = shared_by_folds(plan_made) if folds else plan_made
+    plan_made = _by_hand(shared, request.assignments, usable, training, machine)
+    by_threshold = [name for name, _ in plan_made if name.endswith("group_thresholds")]
     for name in (GROUPS, "training.protected", *by_threshold):
-        refuse_groups(made[name], usable, training_ids(parts), name)
-    made = with_inner_folds(made, settings(made).task, usable, parts)
-    place = "" if usable.root is None else str(usable.root)
+        refuse_groups(plan_made[name], usable, training_ids(parts), name)
+    plan_made = with_inner_folds(plan_made, settings(plan_made).task, usable, parts)
+    root = "" if usable.root is None else str(usable.root)
     options = request.reading.chosen | ({EVERYTHING: True} if request.everything else {})
     options |= {FURTHER: list(request.further)} if request.further else {}
     options |= {LEAVE_OUT: request.leave_out} if request.leave_out is not None else {}
     # Kept without folds too: whoever adds them to the plan needs it for the encoding of each.
     options |= {COVARIATES: asked} if asked is not None else {}
-    made = replace(made, data=place, data_hash=dataset_hash(usable), options=options)
-    return Planned(made, examination, parts, folds=folds)
+    plan_made = replace(plan_made, data=root, data_hash=dataset_hash(usable), options=options)
+    return Planned(plan_made, examination, parts, folds=folds)
 
 
-def out_of_proportion(made: Planned, every: Fingerprint) -> list[Problem]:
+def out_of_proportion(planned_run: Planned, every: Fingerprint) -> list[Problem]:
     """An error for each case that would take far more windows than the training cases, by the grid of the plan.
 
     every: the facts of all cases, also of those that were left out of the plan for this reason
     """
-    chosen, facts = settings(made.plan), {one.id: one for one in every.cases}
+    chosen, facts = settings(planned_run.plan), {one.id: one for one in every.cases}
     looking = Looking(chosen.preprocessing, chosen.inference.patch, chosen.inference.overlap)
     grids = {name: _grid(one) for name, one in facts.items()}
     large = dict[str, int]()
-    for parts in made.folds or (made.parts,):
+    for parts in planned_run.folds or (planned_run.parts,):
         large |= disproportionate(looking, grids, training_ids(parts))
     usual = Fingerprint(tuple(one for one in facts.values() if one.id not in large))
     return [_too_large(facts[name], windows, usual) for name, windows in large.items()]
 
 
 def _grid(facts: CaseFacts) -> Geometry:
-    made = Geometry.of_spacing(facts.shape, facts.steps) if facts.physical else Geometry.of_pixels(facts.shape)
-    return replace(made, unit=facts.unit)
+    grid = Geometry.of_spacing(facts.shape, facts.steps) if facts.physical else Geometry.of_pixels(facts.shape)
+    return replace(grid, unit=facts.unit)
 
 
 def _too_large(facts: CaseFacts, windows: int, usual: Fingerprint) -> Problem:
     """The error about one case; usual: the others."""
-    steps, own = np.median(usual.steps, axis=0), np.array(facts.steps)
+    steps, steps_of_case = np.median(usual.steps, axis=0), np.array(facts.steps)
     what = f"it would take {windows:,} windows, more than {MOST_TIMES} times as many as any that trains"
-    if facts.physical and (np.maximum(own / steps, steps / own) >= UNLIKE_SPACING).any():
-        spacings = [" x ".join(f"{step:.4g}" for step in each) for each in (own, steps)]
+    if facts.physical and (np.maximum(steps_of_case / steps, steps / steps_of_case) >= UNLIKE_SPACING).any():
+        spacings = [" x ".join(f"{step:.4g}" for step in each) for each in (steps_of_case, steps)]
         what += f": spacing {spacings[0]} {facts.unit} where the others have {spacings[1]}, a wrong header is likely"
     remedy = "Correct its header, or keep it by --allow-large"
     return Problem("error", f"{facts.id}: {what}", (facts.id,), TOO_LARGE, remedy)
@@ -335,7 +339,7 @@ def _examined(data: Data, request: PlanRequest) -> tuple[Examination, str, Decis
 
 
 def _by_hand(
-    made: Plan, assignments: Mapping[str, Any], dataset: Dataset, training: Fingerprint, machine: Machine
+    plan: Plan, assignments: Mapping[str, Any], dataset: Dataset, training: Fingerprint, machine: Machine
 ) -> Plan:
     """The plan with what was set by hand, refused where it cannot be followed, and the memory that it then takes.
 
@@ -343,10 +347,10 @@ def _by_hand(
     """
     others = {name: value for name, value in assignments.items() if name != "network.context"}
     if not others:
-        return made
-    made = with_objective_settings(with_settings(made, others), dataset, training)
-    settings(made)
-    return with_memory(made, training, machine)
+        return plan
+    plan = with_objective_settings(with_settings(plan, others), dataset, training)
+    settings(plan)
+    return with_memory(plan, training, machine)
 
 
 def _parted(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], dict[str, Decision]]:
@@ -357,16 +361,16 @@ def _parted(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts
     cases = examination.fingerprint.cases
     volumes = any(case.components and sum(size > 1 for size in case.shape) > 2 for case in cases)
     if not folds:
-        given = request.assignments.get("split.calibration")
-        calibration = None if given is None else request.number("split.calibration", None)
+        assigned = request.assignments.get("split.calibration")
+        calibration = None if assigned is None else request.number("split.calibration", None)
         every = request.everything
         parts, decisions = split(
             dataset, seed=seed, everything=every, twins=twins, volumes=volumes, calibration=calibration
         )
         return (parts,), decisions
-    made = split_folds(dataset, folds, seed=seed, twins=twins, volumes=volumes)
+    splits = split_folds(dataset, folds, seed=seed, twins=twins, volumes=volumes)
     none = Decision(0, "each fold tests cases that it has not seen")
-    return made, {"method": folds_decision(dataset, made, seed, volumes=volumes), "calibration": none}
+    return splits, {"method": folds_decision(dataset, splits, seed, volumes=volumes), "calibration": none}
 
 
 def _retest(examination: Examination, training: set[str], seed: int) -> Retest:

@@ -157,14 +157,14 @@ def trial(planned: Planned, main: Training, number: int, plan: Plan) -> Training
     return replace(main, name=name, role=Role.TRIAL, plan=plan, what=what)
 
 
-def _again(planned: Planned, main: Training, one: Training, number: int) -> Iterator[Training]:
+def _again(planned: Planned, main: Training, training: Training, number: int) -> Iterator[Training]:
     """A trial trained once more from another seed: on the same cases, or in every inner fold."""
     seed = Decision(int(main.plan["training.seed"]) + 1, "another than that of the trials")
-    plan, name = one.plan.with_decision("training.seed", seed), main.below(f"{SEARCH}/again_{number:03}")
-    own = replace(main, name=name, role=Role.TRIAL, plan=plan, what=f"{main.what}, trial {number} once more")
-    folds = [replace(own, name=f"{name}_fold_{fold}", cases={**inner.cases, "val": inner.cases["test"]})
+    plan, name = training.plan.with_decision("training.seed", seed), main.below(f"{SEARCH}/again_{number:03}")
+    repeated = replace(main, name=name, role=Role.TRIAL, plan=plan, what=f"{main.what}, trial {number} once more")
+    folds = [replace(repeated, name=f"{name}_fold_{fold}", cases={**inner.cases, "val": inner.cases["test"]})
              for fold, inner in enumerate(inner_folds(planned, main))]  # fmt: skip
-    yield from folds or [own]
+    yield from folds or [repeated]
 
 
 def _searched(name: str) -> str:
@@ -209,8 +209,8 @@ def first_stage_plan(planned: Planned, second: Plan, fold: int | None) -> Plan:
 
 def fold_by_case(planned: Planned, training: Training, count: int) -> dict[str, int]:
     """{case id: fold} of the training cases, by patient."""
-    own = replace(planned.examination.dataset.only(set(training.cases["train"])), splits={})
-    folds = split_folds(own, count, seed=training.settings.training.seed, twins=planned.examination.twins)
+    dataset = replace(planned.examination.dataset.only(set(training.cases["train"])), splits={})
+    folds = split_folds(dataset, count, seed=training.settings.training.seed, twins=planned.examination.twins)
     return {case: number for number, parts in enumerate(folds) for case, part in parts.items() if part == "test"}
 
 
@@ -219,24 +219,24 @@ def control(planned: Planned, done: Done, fold: int | None) -> Iterator[Training
     if not wants_control(planned):
         return
     main = done["" if fold is None else f"fold_{fold}"]
-    own = main.training
+    training = main.training
     yield replace(
-        own,
-        name=f"{IMAGE_ONLY}/{own.name}" if own.name else IMAGE_ONLY,
+        training,
+        name=f"{IMAGE_ONLY}/{training.name}" if training.name else IMAGE_ONLY,
         role=Role.CONTROL,
-        plan=without_covariates(planned.plan if fold is None else own.plan, by_clock=main.by_clock),
-        what=f"{own.what} without the covariates",
-        record={**own.record, "untold": CONTROLLED},
+        plan=without_covariates(planned.plan if fold is None else training.plan, by_clock=main.by_clock),
+        what=f"{training.what} without the covariates",
+        record={**training.record, "untold": CONTROLLED},
     )
 
 
 def wants_control(planned: Planned) -> bool:
     """Whether a control is trained too: where the plan says so, and something is tested."""
     plan = planned.plan
-    wanted = "evaluation.image_only" in plan and plan["evaluation.image_only"]
+    decision = "evaluation.image_only" in plan and plan["evaluation.image_only"]
     tested = any(part == "test" for part in planned.parts_of(planned.numbers[0]).values())
     return bool(
-        wanted and Context.of(plan["network.context"]).names and tested and plan["preprocessing.cascade"] is None
+        decision and Context.of(plan["network.context"]).names and tested and plan["preprocessing.cascade"] is None
     )
 
 
@@ -304,16 +304,18 @@ def members(planned: Planned, done: Done, minutes: Minutes | None) -> Iterator[T
     count = int(networks_decision(planned, done, minutes).value or 1)
     if count == 1 or planned.folds:
         return
-    stated = stated_networks(planned.plan) > 1
-    for own in [one for one in done.values() if one.training.role in (Role.MAIN, Role.INNER)]:
-        main = own.training if own.training.role == Role.INNER else replace(own.training, plan=planned.plan)
+    is_stated = stated_networks(planned.plan) > 1
+    for finished in [one for one in done.values() if one.training.role in (Role.MAIN, Role.INNER)]:
+        main = (
+            finished.training if finished.training.role == Role.INNER else replace(finished.training, plan=planned.plan)
+        )
         for number in range(1, count):
             yield replace(
                 main,
                 name=main.below(f"{MORE}/{number}"),
                 role=Role.MEMBER,
-                plan=_of_network(main.plan, own, number, count),
-                share=main.share if stated else 0.0,
+                plan=_of_network(main.plan, finished, number, count),
+                share=main.share if is_stated else 0.0,
                 what=f"{main.what}, network {number + 1} of {count}",
             )
 
@@ -325,12 +327,12 @@ def _of_network(plan: Plan, first: Finished, number: int, count: int) -> Plan:
     in common, which an ensemble of both would count twice.
     """
     seed, outcome, because = int(plan["training.seed"]), first.reached, "as the first network was trained"
-    drawn = int(generator(seed, 0, number, NETWORK_DRAW).integers(2**31))
+    seed_of_network = int(generator(seed, 0, number, NETWORK_DRAW).integers(2**31))
     alike = {"training.steps": outcome.steps, "training.compute": outcome.compute}
     alike |= {} if outcome.batch is None else {"training.batch": outcome.batch}
-    own = Decision(drawn, f"of network {number + 1} of {count}, drawn by the seed {seed} of the first")
+    decision = Decision(seed_of_network, f"of network {number + 1} of {count}, drawn by the seed {seed} of the first")
     return plan.with_decisions(
-        {**{name: Decision(value, because) for name, value in alike.items()}, "training.seed": own}
+        {**{name: Decision(value, because) for name, value in alike.items()}, "training.seed": decision}
     )
 
 
@@ -375,8 +377,8 @@ def compares(planned: Planned) -> bool:
     """
     if CONFIGURATIONS not in planned.plan:
         return False
-    wanted = planned.plan.decision(CONFIGURATIONS)
-    return wanted.value == "auto" or (wanted.value == BOTH and wanted.source != NNUNET)
+    decision = planned.plan.decision(CONFIGURATIONS)
+    return decision.value == "auto" or (decision.value == BOTH and decision.source != NNUNET)
 
 
 def configurations(planned: Planned) -> tuple[str, ...]:
@@ -386,23 +388,23 @@ def configurations(planned: Planned) -> tuple[str, ...]:
 
 def configuration(planned: Planned, done: Done, name: str, fold: int | None) -> Iterator[Training]:
     """A fold by one configuration, with the networks before it; all have equal parts of the minutes."""
-    place = f"{CONFIGURED}/{name}/fold_{fold}"
-    if place in done:
-        own = done[place].training
+    folder = f"{CONFIGURED}/{name}/fold_{fold}"
+    if folder in done:
+        training = done[folder].training
     else:
-        own = training_of(replace(planned, plan=configuration_plan(planned, name)), {}, fold)
-        share = 1 / len(configurations(planned)) / len(planned.folds) / _fits(own.plan)
-        own = replace(own, name=place, role=Role.CONFIGURATION, share=share, what=f"{own.what}, {name}")
-    yield from stages(planned, done, own)
-    yield own
+        training = training_of(replace(planned, plan=configuration_plan(planned, name)), {}, fold)
+        share = 1 / len(configurations(planned)) / len(planned.folds) / _fits(training.plan)
+        training = replace(training, name=folder, role=Role.CONFIGURATION, share=share, what=f"{training.what}, {name}")
+    yield from stages(planned, done, training)
+    yield training
 
 
 def configuration_plan(planned: Planned, name: str) -> Plan:
     """The plan of a configuration; the plan's own network is one of them."""
-    plan, own, room = planned.plan, str(planned.plan["network.name"]), planned.room
-    family = SLICES if name == BY_SLICES else VOLUMES if own == SLICES else own
+    plan, network_name, room = planned.plan, str(planned.plan["network.name"]), planned.room
+    family = SLICES if name == BY_SLICES else VOLUMES if network_name == SLICES else network_name
     because = f"the configuration {name}, which is compared with others"
-    if family != own:
+    if family != network_name:
         size = {"network.size": Decision(dict(room.size(plan, family)), because)}
         plan = plan.with_decisions({"network.name": Decision(family, because), **size})
     if name != CASCADE and has_cascade(planned):

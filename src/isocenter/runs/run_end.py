@@ -20,7 +20,7 @@ from isocenter.runs import IMAGE_ONLY, stages_in_words
 from isocenter.runs.fit import resampled_in
 from isocenter.runs.run_folder import NOTES, REPORT, RunFolder
 from isocenter.runs.run_report import RunReport
-from isocenter.runs.unseen import OutOfFold
+from isocenter.runs.tuning import OutOfFold
 from isocenter.runtime import environment, peak_memory, write_json
 from isocenter.scoring import (
     EVALUATION,
@@ -86,17 +86,19 @@ def evaluated(
         remedy = "Restore the data as they were: `isocenter train --resume` goes on"
         raise IntegrityError("every case that it tests has changed since it began", str(run.out), remedy)
     cases = [case for case in cases if case.id not in changed]
-    known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
-    scored = score(model, cases, {}, seed=seed, patients_known=known, folds=folds)
+    patients_known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
+    scored = score(model, cases, {}, seed=seed, patients_known=patients_known, folds=folds)
     preprocessing = settings(run.plan).preprocessing
-    scored = with_subsets(scored, model, preprocessing, cases, folds, seed=seed, patients_known=known)
+    scored = with_subsets(scored, model, preprocessing, cases, folds, seed=seed, patients_known=patients_known)
     if changed:
         what = f"changed or deleted since the run began, so not scored: {listed(sorted(changed))}"
         problem = Problem("error", what, tuple(sorted(changed)), remedy="Evaluate them by `isocenter evaluate`")
         scored = replace(scored, problems=(*scored.problems, problem))
     planned = (run.plan[GROUPS] or NONE) if GROUPS in run.plan else None
     scored = audited(
-        Audit(scored, model, cases, seed, known, folds, planned=planned, registered=registered_groups(run.plan))
+        Audit(
+            scored, model, cases, seed, patients_known, folds, planned=planned, registered=registered_groups(run.plan)
+        )
     )
     with written(run.out / folder, overwrite=True) as partial:  # a killed run may have left one
         partial.mkdir()
@@ -110,8 +112,8 @@ def evaluated_control(run: RunFolder, model: OutOfFold, cases: Sequence[Case]) -
     if not rows:
         return
     table = case_table(rows)
-    seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
-    summary = summed_up(model.task, table, seed=seed, patients_known=known)
+    seed, patients_known = int(run.plan["training.seed"]), run.dataset.patients_known
+    summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
     with written(run.out / IMAGE_ONLY / EVALUATION, overwrite=True) as partial_folder:
         partial_folder.mkdir()
         Scored(table, summary, task=model.task).write(partial_folder)
@@ -187,11 +189,11 @@ def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:
     short = list[str]()
     for fold, outcome in zip(run.folds, done.outcomes, strict=True):
         batch = outcome.batch or int(done.plan["training.batch"])
-        cases, seen = len(run.cases("train", fold)), outcome.steps * batch
-        if seen < cases:
+        cases, samples = len(run.cases("train", fold)), outcome.steps * batch
+        if samples < cases:
             where = "" if fold is None else f" in fold {fold}"
             steps, all_cases = counted(outcome.steps, "step"), counted(cases, "training case")
-            what = f"{steps} with a batch of {batch} show {seen} of {all_cases}{where}"
+            what = f"{steps} with a batch of {batch} show {samples} of {all_cases}{where}"
             short.append(f"{what}: not even one pass over them, so give more --minutes")
     return short
 

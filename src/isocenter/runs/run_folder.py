@@ -44,10 +44,9 @@ from isocenter.reading import (
     write_alignment,
 )
 from isocenter.runs import AS_STEPS
-from isocenter.runs.left_out import without_held_out
+from isocenter.runs.left_out import Unlabelled, with_unlabelled, without_held_out
 from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
 from isocenter.runs.teacher import with_teacher
-from isocenter.runs.unlabelled import Unlabelled, with_unlabelled
 from isocenter.runtime import choose_device, read_json
 from isocenter.scoring import Lineage, lineage_notes, named_as_in_run, read_data_record, split_table, write_data_record
 from isocenter.tasks import needs_of
@@ -107,8 +106,8 @@ class RunFolder:
 
     def cases_of(self, ids: Sequence[str]) -> list[Case]:
         """The cases of these ids, in their order."""
-        known = {case.id: case for case in self.dataset}
-        return [known[case] for case in ids]
+        by_id = {case.id: case for case in self.dataset}
+        return [by_id[case] for case in ids]
 
     @property
     def cases_in_a_part(self) -> set[str]:
@@ -139,42 +138,42 @@ class RunFolder:
 
 
 def new_run(
-    out: Path, made: Planned, clock: Clock, start: Path | None = None, lineage: Lineage | None = None
+    out: Path, planned: Planned, clock: Clock, start: Path | None = None, lineage: Lineage | None = None
 ) -> RunFolder:
     """Write the folder of a run before anything is trained; an older one is replaced.
 
     start:   weights, which are copied: whoever resumes the run need not have them any more
     lineage: of these weights
     """
-    dataset = made.examination.dataset
-    if made.plan.data and Path(made.plan.data).resolve().is_relative_to(out.resolve()):
+    dataset = planned.examination.dataset
+    if planned.plan.data and Path(planned.plan.data).resolve().is_relative_to(out.resolve()):
         raise UsageError("holds the data, so no run is written over it", str(out), "Choose another --out")
-    made, unlabelled = with_unlabelled(with_teacher(made))
+    planned, unlabelled = with_unlabelled(with_teacher(planned))
     because = (
         "SHA-256 over primary metric, margin, compared groups, operating point, tolerances, prevalence and horizons, "
         "before the first step"
     )
-    plan = made.plan.with_decision("evaluation.registered", Decision(registered(made.plan), because))
-    made = replace(made, plan=plan)
+    plan = planned.plan.with_decision("evaluation.registered", Decision(registered(planned.plan), because))
+    planned = replace(planned, plan=plan)
     with written(out, overwrite=True) as partial:
         partial.mkdir()
-        write_table(split_table(dataset, made.parts, made.folds), partial / "split.csv")
+        write_table(split_table(dataset, planned.parts, planned.folds), partial / "split.csv")
         write_dataset_table(dataset, partial, out)
-        write_alignment(dataset, ReadingOptions.of_plan(made.plan.options).align, partial)
-        if len(pairs := pairs_table(dataset, made.parts)):
+        write_alignment(dataset, ReadingOptions.of_plan(planned.plan.options).align, partial)
+        if len(pairs := pairs_table(dataset, planned.parts)):
             write_table(pairs, partial / "pairs.csv")
-        looks = made.examination.looks
+        looks = planned.examination.looks
         digests, origin = {name: look.digest for name, look in looks.items()}, lineage or Lineage()
         write_data_record(partial, dataset, digests, origin.seen, origin.unknown)
         if start is not None:
             (partial / START).mkdir()
             shutil.copyfile(start, partial / START / start.name)
-        run = RunFolder(out, made, clock, None if start is None else out / START / start.name, unlabelled)
+        run = RunFolder(out, planned, clock, None if start is None else out / START / start.name, unlabelled)
         if notes := lineage_notes(read_data_record(partial), run.tested):
             method = plan.decision("split.method")
             plan = plan.with_decision("split.method", replace(method, because=f"{method.because}. {' '.join(notes)}"))
         write_text(partial / "plan.yaml", plan_text(relative_to(plan, out)))
-    return replace(run, made=replace(made, plan=plan))
+    return replace(run, made=replace(planned, plan=plan))
 
 
 def planned_from(path: Path, request: PlanRequest) -> Planned:
@@ -190,7 +189,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
     # A plan of before there were such cases has none.
     calibration = edited.decision(CALIBRATION) if CALIBRATION in edited else Decision(0, BY_HAND)
     by_hand = calibration.because == BY_HAND
-    given = {
+    options = {
         "split.seed": edited["split.seed"],
         CALIBRATION: calibration.value if by_hand else None,
         "network.context": edited.options.get(COVARIATES),
@@ -207,7 +206,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
             task=edited["task.name"],
             everything=bool(edited.options.get(EVERYTHING) or request.everything),
             folds=int(edited["split.folds"]),
-            assignments={name: value for name, value in given.items() if value is not None},
+            assignments={name: value for name, value in options.items() if value is not None},
             reading=ReadingOptions.of_plan(edited.options).overridden(request.reading),
             further=tuple(edited.options.get(FURTHER, ())),
             leave_out=edited.options.get(LEAVE_OUT),
@@ -286,15 +285,15 @@ def resumed_run(out: Path, began: float) -> RunFolder:
     if (held_out := plan.options.get(LEAVE_OUT)) is not None:
         examination = without_held_out(examination, Path(held_out), threads)
     parts, folds = _parts(out, int(plan["split.folds"]))
-    made = Planned(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)
+    planned = Planned(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)
     if not plan.options.get(ALLOW_LARGE):
-        made = replace(made, examination=examination.without(out_of_proportion(made, examination.fingerprint)))
-    if dataset_hash(made.examination.dataset) != plan.data_hash:
+        planned = replace(planned, examination=examination.without(out_of_proportion(planned, examination.fingerprint)))
+    if dataset_hash(planned.examination.dataset) != plan.data_hash:
         raise IntegrityError("the data have changed since the run began", str(out), "Train again with another --out")
-    made, unlabelled = with_unlabelled(with_teacher(made))
+    planned, unlabelled = with_unlabelled(with_teacher(planned))
     states = (read_json(path, STATE_SCHEMA) for path in out.rglob("checkpoints/last/state.json"))
     spent = max((float(state["seconds"]) for state in states), default=0.0)
-    return RunFolder(out, made, Clock(began, spent), next((out / START).glob("*"), None), unlabelled)
+    return RunFolder(out, planned, Clock(began, spent), next((out / START).glob("*"), None), unlabelled)
 
 
 def _refuse_other_machine(out: Path, plan: Plan) -> None:
@@ -308,8 +307,8 @@ def _refuse_other_machine(out: Path, plan: Plan) -> None:
 
 def state_of(folder: Path) -> dict[str, Any]:
     """The state of the last checkpoint of a training; nothing where there is none."""
-    place = folder / "checkpoints" / "last" / "state.json"
-    return read_json(place, STATE_SCHEMA) if place.is_file() else {}
+    file = folder / "checkpoints" / "last" / "state.json"
+    return read_json(file, STATE_SCHEMA) if file.is_file() else {}
 
 
 def minutes_decide(chosen: Training, folder: Path) -> bool:

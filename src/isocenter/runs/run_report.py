@@ -210,25 +210,25 @@ class RunReport:
 def decided_section(plan: Plan) -> Section:
     """Section of what a person set, then of what minutes and data decided, at most ten; the whole plan on a click."""
     shown = list(_chosen(plan))[:MOST_LINES]
-    made = _made(plan)
-    off = [name for name in plan.names if name not in made]
-    whole: list[Block] = [Decisions(made.items())]
+    choices = _made(plan)
+    off = [name for name in plan.names if name not in choices]
+    blocks: list[Block] = [Decisions(choices.items())]
     if off:
-        whole.append(Paragraph(f"Off or not set: {', '.join(off)}."))
-    folded = Details(f"The whole plan: {len(made)} decisions, each with its reason and source", whole)
+        blocks.append(Paragraph(f"Off or not set: {', '.join(off)}."))
+    folded = Details(f"The whole plan: {len(choices)} decisions, each with its reason and source", blocks)
     return Section("Decided for the training data", [Facts(paragraphs(plan, shown)), folded])
 
 
 def _chosen(plan: Plan) -> Iterator[str]:
     """Decisions by hand; then by the clock, which no reader of the plan could have expected; then by the data."""
-    known = _made(plan)
-    for name, decision in known.items():
+    choices = _made(plan)
+    for name, decision in choices.items():
         if decision.because.startswith(BY_HAND):
             yield name
-    if (size := known.get("network.size")) and size.because.endswith(NARROWER):
+    if (size := choices.get("network.size")) and size.because.endswith(NARROWER):
         yield "network.size"
     for name in OF_THE_DATA:
-        if name in known and not known[name].because.startswith(BY_HAND):
+        if name in choices and not choices[name].because.startswith(BY_HAND):
             yield name
 
 
@@ -262,11 +262,13 @@ def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Sectio
     blocks: list[Block] = [Paragraph(f"{_promise(scored.metrics.of(primary).words, plan)} {by}".strip())]
     parts = part_names(scored.task) if scored.task is not None else ()
     for part in parts or ("",):
-        own = rows_of_part(scored.rows, part)
+        rows_shown = rows_of_part(scored.rows, part)
         metrics = Metrics() if (task := _task_of(scored, part)) is None else task.metrics
-        own = [row for row in own if not metrics.of(row.metric).is_of_belief and not row.metric.endswith(ANSWERED)]
-        overall = [row for row in own if row.label == "all" and _is_number(row)]
-        by_label, what = _by_label(own), metrics.label_word
+        rows_shown = [
+            row for row in rows_shown if not metrics.of(row.metric).is_of_belief and not row.metric.endswith(ANSWERED)
+        ]
+        overall = [row for row in rows_shown if row.label == "all" and _is_number(row)]
+        by_label, what = _by_label(rows_shown), metrics.label_word
         blocks += [Paragraph(words) for words in _positive(scored, part)]
         if len({row.label for row in by_label}) == 1:
             overall, by_label = [*overall, *(replace(row, label="all") for row in by_label)], []
@@ -300,9 +302,11 @@ def _by_label(rows: Sequence[Row]) -> list[Row]:
     """The rows by label, of metrics that tell more than the figure over all labels does."""
     overall = {row.metric: row.estimate.value for row in rows if row.label == "all"}
     others = [row for row in rows if row.label != "all" and _is_number(row)]
-    kept = {row.metric for row in others if row.estimate.value != overall.get(row.metric)}
-    kept -= {metric for metric in kept if metric.endswith(BIAS) and _stands_already(metric, others)}
-    return [row for row in others if row.metric in kept]
+    metrics_of_rows = {row.metric for row in others if row.estimate.value != overall.get(row.metric)}
+    metrics_of_rows -= {
+        metric for metric in metrics_of_rows if metric.endswith(BIAS) and _stands_already(metric, others)
+    }
+    return [row for row in others if row.metric in metrics_of_rows]
 
 
 def _stands_already(metric: str, rows: Sequence[Row]) -> bool:
@@ -373,9 +377,9 @@ def _cases(scored: Scored, primary: str, views: str) -> Iterator[Section]:
     """The best, median and worst cases, and the wrong calls; each picture opens its case in the slice viewer."""
     values = _of_cases(scored, primary)
     ranked, wrong = list[Figure](), list[Figure]()
-    for place, (word, case, drawn, _) in enumerate(scored.shown):
-        address = Link(case, f"{views}{view_name(place)}").href
-        pictures = [replace(_titled(figure, word, case, values.get(case)), href=address) for figure in drawn]
+    for index, (word, case, picture, _) in enumerate(scored.shown):
+        address = Link(case, f"{views}{view_name(index)}").href
+        pictures = [replace(_titled(figure, word, case, values.get(case)), href=address) for figure in picture]
         (wrong if word == WRONG else ranked).extend(pictures)
     cases = counted(int(scored.table["case"].nunique()), "case")
     opens = "A picture opens its case in the slice viewer."
@@ -429,11 +433,11 @@ def search_sections(results: Mapping[str, SearchResult], plan: Plan, tables: Seq
 
 
 def _trials(result: SearchResult, metric: str, where: str) -> Gallery:
-    known = [row for row in result.rows if row["value"] is not None]
+    with_value = [row for row in result.rows if row["value"] is not None]
     axes = ("trial", f"{metric} of the validation cases")
     title = f"Trials{f' of {where}' if where else ''}"
     return Gallery(
-        [figures.scatter([row["trial"] for row in known], [row["value"] for row in known], title, axes=axes)]
+        [figures.scatter([row["trial"] for row in with_value], [row["value"] for row in with_value], title, axes=axes)]
     )
 
 

@@ -121,16 +121,16 @@ class Trials:
                 numbers = validation_of(repeated.checkpoint)
                 _slim(job.out)
                 return [Finished(training, repeated, trial=Trial(None, numbers))]
-            known = len(study.done)
+            done_before = len(study.done)
             outcome = self._fit(study, job)
-            first, *others = self._since(study, known, self._asked(study))
+            first, *others = self._since(study, done_before, self._asked(study))
             return [replace(first, training=training, outcome=outcome), *others]
 
     def result(self, search: Search) -> SearchResult:
         """The result of the search, written down."""
         folder, result = self.out / SEARCH, search.result
-        for place in folder.glob("*_*"):  # a killed session may have left some whole
-            _slim(place)
+        for subfolder in folder.glob("*_*"):  # a killed session may have left some whole
+            _slim(subfolder)
         write_table(pd.DataFrame(list(result.rows)), trials_in(self.out))
         result.write(folder)
         log.info("%s: %s", self.main.what, result.statement)
@@ -160,9 +160,11 @@ class Trials:
 
     def _log(self, study: Study) -> None:
         length = self._length(study)
-        each = f"{length.steps} steps" if length.seconds is None else f"{length.seconds:.0f} s"
+        length_in_words = f"{length.steps} steps" if length.seconds is None else f"{length.seconds:.0f} s"
         many = f"{length.trials} trials" if length.trials is not None else "trials"
-        log.info("%s: first a search by %s of %s each, of %s", self.main.what, many, each, ", ".join(study.space))
+        log.info(
+            "%s: first a search by %s of %s each, of %s", self.main.what, many, length_in_words, ", ".join(study.space)
+        )
 
     def _asked(self, study: Study) -> tuple[int, Plan] | None:
         """Number and plan of the next trial, where time is left; those that cannot be followed are impossible."""
@@ -183,15 +185,15 @@ class Trials:
         *done, last = study.done[number:]
         return [*(self._finished(study, one, None) for one in done), self._finished(study, last, asked)]
 
-    def _finished(self, study: Study, one: Tried, asked: tuple[int, Plan] | None) -> Finished:
+    def _finished(self, study: Study, one_tried: Tried, asked: tuple[int, Plan] | None) -> Finished:
         """A trial that is over, with the numbers that its training has left."""
         plan = self.main.plan
-        if one.state == COMPLETE:
-            plan = tried(plan, one.choices, study.space, self.room)
-        training = trial(self.planned, self.main, one.number, plan)
-        place = self.out / SEARCH / Path(training.name).name
-        numbers = validation_of(place / "checkpoints" / "best") if one.state == COMPLETE else {}
-        return Finished(training, None, trial=Trial(one, numbers, asked))
+        if one_tried.state == COMPLETE:
+            plan = tried(plan, one_tried.choices, study.space, self.room)
+        training = trial(self.planned, self.main, one_tried.number, plan)
+        folder_of_trial = self.out / SEARCH / Path(training.name).name
+        numbers = validation_of(folder_of_trial / "checkpoints" / "best") if one_tried.state == COMPLETE else {}
+        return Finished(training, None, trial=Trial(one_tried, numbers, asked))
 
     def _fit(self, study: Study, job: Job) -> Outcome | None:
         """Train the trial that is asked for; None where it was given up, or cannot be trained."""
@@ -256,8 +258,8 @@ def _judge(asked: Asked, looks: list[float]) -> Callable[[Moment], None]:
 
 def _slim(folder: Path) -> None:
     """Keep of a finished training what is compared, and its log; weights would fill the disk."""
-    kept = ("log.csv", f"checkpoints/best/{VALIDATION}", "checkpoints/last/state.json")
+    files = ("log.csv", f"checkpoints/best/{VALIDATION}", "checkpoints/last/state.json")
     for path in [file for file in folder.rglob("*") if file.is_file()]:
-        if path.relative_to(folder).as_posix() not in kept:
+        if path.relative_to(folder).as_posix() not in files:
             path.unlink()
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)

@@ -25,25 +25,25 @@ TEACHER, DIGEST, IMAGES = (f"distillation.{name}" for name in ("teacher", "diges
 ANSWER = "answer.npy"
 
 
-def with_teacher(made: Planned) -> Planned:
+def with_teacher(planned: Planned) -> Planned:
     """The plan with the place and the digest of the teacher that it names.
 
     Raises PlanError for a teacher of another kind of problem or of other classes, IntegrityError where it is not the
     one that the plan was followed with.
     """
-    chosen = distillation_of(made.settings)
+    chosen = distillation_of(planned.settings)
     if chosen is None:
-        return made
+        return planned
     teacher = load(chosen.teacher, "cpu")
-    _refuse_other(teacher.task, made.settings.task)
+    _refuse_other(teacher.task, planned.settings.task)
     digest = str(teacher.record.get("weights_sha256"))
     if chosen.digest not in (None, digest):
         raise IntegrityError("the teacher has changed since the run began", chosen.teacher, "Restore it")
-    plan = made.plan.with_decision(DIGEST, Decision(digest, "SHA-256 of the teacher's weights"))
+    plan = planned.plan.with_decision(DIGEST, Decision(digest, "SHA-256 of the teacher's weights"))
     for name, path in ((TEACHER, chosen.teacher), (IMAGES, chosen.images)):
         if path is not None:
             plan = plan.with_decision(name, replace(plan.decision(name), value=str(Path(path).resolve())))
-    return replace(made, plan=plan)
+    return replace(planned, plan=plan)
 
 
 def taught_answers(cases: Sequence[Case], chosen: Settings) -> dict[str, Path] | None:
@@ -63,8 +63,8 @@ def taught_answers(cases: Sequence[Case], chosen: Settings) -> dict[str, Path] |
             shown = lesson.shown(case)
             made_from = [objective.digest, content_hash(shown), chosen.task.name, target_settings(chosen.task)]
             key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
-            place = sealed_entry(folder / key[:2] / key, partial(lesson.write, shown))
-            places[case.id] = place / ANSWER
+            entry = sealed_entry(folder / key[:2] / key, partial(lesson.write, shown))
+            places[case.id] = entry / ANSWER
             tracker(number, len(cases))
     return places
 
@@ -120,28 +120,28 @@ class Lesson:
         prediction = self.teacher.predict(case, receiver=receive if head.is_dense else None)
         if head.is_dense:
             shape = np.asarray(prediction.data).shape  # a large volume passes the network only while it is read
-            whole = np.zeros((len(received[0][1]), *shape), dtype=np.float16)
+            canvas = np.zeros((len(received[0][1]), *shape), dtype=np.float16)
             for region, part in received:
-                whole[(slice(None), *region)] = part
-            return whole[_channels(self.teacher.task, self.task, len(whole))]
+                canvas[(slice(None), *region)] = part
+            return canvas[_channels(self.teacher.task, self.task, len(canvas))]
         if self.task.uncertainty == "values":
             [kind] = self.task.needs
             values = {name: (prediction.values or {})[name] for name in (label.name for label in self.task.labels)}
             return np.asarray(self.task.target(replace(case, references={kind: values})).data, dtype=np.float32)
         likely = prediction.probabilities or {}
-        stated = np.array([likely[label.name] for label in self.task.labels], dtype=np.float32)
+        chances = np.array([likely[label.name] for label in self.task.labels], dtype=np.float32)
         # Of grades each output is the probability of passing one more of them.
-        return stated if head.count == len(stated) else stated[::-1].cumsum()[::-1][1:]
+        return chances if head.count == len(chances) else chances[::-1].cumsum()[::-1][1:]
 
 
 def _names(task: Task) -> list[str]:
     return [label.name for label in task.channel_labels]
 
 
-def _channels(teacher: Task, own: Task, count: int) -> list[int]:
+def _channels(teacher: Task, task: Task, count: int) -> list[int]:
     """The teacher's channel for each of the network's; where there is one more than names, it is the background."""
     first = count - len(_names(teacher))
-    return [*range(first), *(first + _names(teacher).index(name) for name in _names(own))]
+    return [*range(first), *(first + _names(teacher).index(name) for name in _names(task))]
 
 
 def _refuse_other(teacher: Task, own: Task) -> None:

@@ -93,42 +93,49 @@ class Search:
     @cached_property
     def confirmed(self) -> tuple[int, ...]:
         """Numbers of the best trial, where it is good enough to be trained once more, and of the plan as it stands."""
-        own, best = self._own, self._best
-        if own.state != COMPLETE or best.value is None or own.value is None or best.value <= own.value:
+        own_trial, best = self._own, self._best
+        if (
+            own_trial.state != COMPLETE
+            or best.value is None
+            or own_trial.value is None
+            or best.value <= own_trial.value
+        ):
             return ()
         if not self._has_inner and self._share_of_best < sure_of_best(len(self.trials) - 1):
             return ()
-        return best.number, own.number
+        return best.number, own_trial.number
 
     @property
     def result(self) -> SearchResult:
         """Whether the best trial takes the plan's place, and why."""
         done, metric, count = self._tried, self.main.settings.training.selection, len(self.main.cases["val"])
-        own, best, rows = self._own, self._best, [_row(trial) for trial in self._tried]
+        own_trial, best, rows = self._own, self._best, [_row(trial) for trial in self._tried]
 
         def stays(statement: str) -> SearchResult:
             return SearchResult({}, f"Searched: {statement}: the plan stays", rows)
 
-        if own.state != COMPLETE:
-            return stays(f"nothing can be compared with the plan's own trial ({own.facts.get('why', '')})")
+        if own_trial.state != COMPLETE:
+            return stays(f"nothing can be compared with the plan's own trial ({own_trial.facts.get('why', '')})")
         if len(done) == 1:
-            took = float(own.facts["seconds"])
+            took = float(own_trial.facts["seconds"])
             return stays(f"the plan's own trial took {took:.0f} s and leaves no time for another and its confirmation")
         gone = sum(trial.state == PRUNED for trial in done)
         all_of = f"{counted(len(done), 'trial')} ({gone} given up early)"
-        assert own.value is not None and best.value is not None  # noqa: S101 - both are complete
-        if best.value <= own.value:
-            highest = f"{metric} of the plan's own trial on {count} validation cases, {own.value:.4f}, is the highest"
+        assert own_trial.value is not None and best.value is not None  # noqa: S101 - both are complete
+        if best.value <= own_trial.value:
+            highest = (
+                f"{metric} of the plan's own trial on {count} validation cases, {own_trial.value:.4f}, is the highest"
+            )
             return stays(f"{highest} of {all_of}")
         led = (
             f"trial {best.number} of {all_of} reached {metric} {best.value:.4f} on {count} validation cases, "
-            f"the plan's own {own.value:.4f}"
+            f"the plan's own {own_trial.value:.4f}"
         )
         if not self._has_inner:  # these alone decide, and so many trials were chosen from by them
             led += f", and was better in {100 * self._share_of_best:.1f} % of bootstrap draws"
             if not self.confirmed:
                 return stays(f"{led}; {100 * sure_of_best(len(done) - 1):.1f} % are asked of the best")
-        ours, planned = (self._numbers_again(trial.number) for trial in (best, own))
+        ours, planned = (self._numbers_again(trial.number) for trial in (best, own_trial))
         cases = [case for ended in self.again[best.number] for case in ended.training.cases["val"]]
         sure = self._share_better(cases, ours, planned, 1)
         values = [selected(self.main, numbers) for numbers in (ours, planned)]

@@ -1,20 +1,89 @@
-"""Settings found once training has ended, by cases that it does not test: thresholds, calibration, post-processing."""
+"""Settings found once training has ended, by one pass of cases through models that have not seen them.
+
+Thresholds, calibration, post-processing; belief, the gate and the scores are made of the same pass.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from isocenter.errors import counted
+from isocenter.report import tracked
 from isocenter.runs import evenly
 from isocenter.runs.fit import Fitted, Job, mean_of_networks
-from isocenter.runs.unseen import OutOfFold, Unseen
-from isocenter.runtime import Model
+from isocenter.runtime import Guard, KeptOutputs, Model, Observation
 from isocenter.scoring import Fold, write_task
 from isocenter.tasks import Evidence, Task, aligned, fitted, needs_alignment
 from isocenter.training import with_task
-from isocenter.values import Decision
+from isocenter.values import Case, Decision, Prediction
+
+
+@dataclass(frozen=True, eq=False)
+class Unseen:
+    """Predictions of cases by models that have not seen them: a network computes each case once.
+
+    Belief is fitted to what the task says before it is tuned, the gate looks at the same cases, and scores go by the
+    tuned task: the outputs of the network are the same for all three. These are computed again:
+
+    * volumes whose outputs for every voxel do not fit into the memory for them, and draws of the last layer for voxels
+    * outputs of networks that are read from their files once more, as the mean on whose zero several trainings are put
+    * outputs of networks that give no features, as those of other programs
+    * changed images, gradients, and the training cases at which a gate looks
+    """
+
+    outputs: KeptOutputs = field(default_factory=KeptOutputs)
+
+    def by(self, model: Model) -> Model:
+        """The model, which computes nothing again that is known."""
+        return model.keeping(self.outputs)
+
+    def predicted(self, model: Model, task: Task, cases: Sequence[Case]) -> list[Prediction]:
+        """Cases as the model predicts them with this task."""
+        asked, predictions = replace(self.by(model), task=task), list[Prediction]()
+        with tracked("predicting cases for calibration and thresholds") as tracker:
+            for done, case in enumerate(cases, start=1):
+                predictions.append(asked.predict(case))
+                tracker(done, len(cases))
+        return predictions
+
+    def observed(self, model: Model, cases: Sequence[Case]) -> Iterator[tuple[Observation, Prediction]]:
+        """Features and answers of the model for each case."""
+        asked = self.by(model)
+        with tracked("looking at cases for the gate") as tracker:
+            for done, case in enumerate(cases, start=1):
+                yield asked.observed(case)
+                tracker(done, len(cases))
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """The models of all trainings, each for the cases that it has not seen.
+
+    task:   scores them all, the same for every fold
+    owners: {case id: model}
+    folds:  {case id: the fold that scores it}, where there are several
+    """
+
+    task: Task
+    owners: Mapping[str, Model]
+    folds: Mapping[str, Fold] = field(default_factory=dict)
+
+    @property
+    def guard(self) -> Guard | None:
+        """The gate where one model has seen none of them; of several each sees with other eyes."""
+        first, *others = dict.fromkeys(self.owners.values())
+        return None if others else first.guard
+
+    def predict(self, subject: Case) -> Prediction:
+        """Predict a case by the model that has not seen it."""
+        return self.owners[subject.id].predict(subject)
+
+    def model_of(self, case: str) -> Model:
+        """The model that has not seen a case of this id."""
+        return self.owners[case]
+
 
 # Cases whose label maps decide for a fold, of all others together: to fit functions of voxels takes its time.
 MOST_DECIDING = 40
@@ -59,16 +128,16 @@ def tuned(unseen: Unseen, fits: Sequence[Fitted], task: Task, inner: Sequence[Fi
     if is_crossed:
         most = -(-MOST_DECIDING // max(1, len(jobs) - 1))
         deciding = [some_of(one, most) if job.is_dense else one for job, one in zip(jobs, by_folds, strict=True)]
-        each = [Evidence.joined([*deciding[:place], *deciding[place + 1 :]]) for place in range(len(jobs))]
+        evidence_of_fits = [Evidence.joined([*deciding[:place], *deciding[place + 1 :]]) for place in range(len(jobs))]
         everything = Evidence.joined(deciding)
     else:
-        each = [_own(unseen, job, model, inner) for job, model in zip(jobs, models, strict=True)]
-        everything = Evidence.joined(_on_zero_of_mean(unseen, fits, task, each))
+        evidence_of_fits = [_own(unseen, job, model, inner) for job, model in zip(jobs, models, strict=True)]
+        everything = Evidence.joined(_on_zero_of_mean(unseen, fits, task, evidence_of_fits))
     decisions: Mapping[str, Decision] = {}
-    for place, (job, evidence) in enumerate(zip(jobs, each, strict=True)):
+    for index, (job, evidence) in enumerate(zip(jobs, evidence_of_fits, strict=True)):
         if evidence.cases:
-            decided, decisions = _fitted(unseen, job, models[place], evidence, inner)
-            models[place] = replace(models[place], task=decided)
+            decided, decisions = _fitted(unseen, job, models[index], evidence, inner)
+            models[index] = replace(models[index], task=decided)
             if job.fold is not None:
                 write_task(decided, job.out)
     common = models[0].task
@@ -99,29 +168,29 @@ def _own(unseen: Unseen, job: Job, model: Model, inner: Sequence[Fitted]) -> Evi
     if not job.tuning:
         return Evidence()
     task = job.settings.task
-    own = Evidence(unseen.predicted(model, task, job.tuning), job.tuning)
-    each = [own]
-    for one in inner:
-        network, cases = one.model, one.job.test
-        made = unseen.predicted(network, task, cases)
+    evidence = Evidence(unseen.predicted(model, task, job.tuning), job.tuning)
+    evidences = [evidence]
+    for fit in inner:
+        network, cases = fit.model, fit.job.test
+        predicted = unseen.predicted(network, task, cases)
         if needs_alignment(task):
-            made = aligned(task, made, unseen.predicted(network, task, own.cases), own.predictions)
-        each.append(Evidence(made, cases))
-    return Evidence.joined(each)
+            predicted = aligned(task, predicted, unseen.predicted(network, task, evidence.cases), evidence.predictions)
+        evidences.append(Evidence(predicted, cases))
+    return Evidence.joined(evidences)
 
 
 def _on_zero_of_mean(
-    unseen: Unseen, fits: Sequence[Fitted], task: Task, each: Sequence[Evidence]
+    unseen: Unseen, fits: Sequence[Fitted], task: Task, evidence_of_fits: Sequence[Evidence]
 ) -> Sequence[Evidence]:
     """Outputs of each fold for its own cases with the zero of the mean of all, of a task whose networks have none.
 
     Else the zeros of the folds, which mean nothing, would count as differences between cases.
     """
     if len(fits) < 2 or not needs_alignment(task):
-        return each
+        return evidence_of_fits
     mean = mean_of_networks(fits)
-    means = [unseen.predicted(mean, task, one.cases) for one in each]
-    pairs = zip(each, means, strict=True)
+    means = [unseen.predicted(mean, task, one.cases) for one in evidence_of_fits]
+    pairs = zip(evidence_of_fits, means, strict=True)
     return [
         Evidence(aligned(task, own.predictions, own.predictions, ours), own.cases) for own, ours in pairs if own.cases
     ]

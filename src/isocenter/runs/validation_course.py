@@ -46,8 +46,8 @@ def _sentences(log: pd.DataFrame, metric: Callable[[float], str]) -> Iterator[st
     for name in _courses(log):
         known = log.dropna(subset=[name])
         # Folds have as many steps as their minutes held.
-        own = log["step"][log[f"{name} loss"].notna()].max() if f"{name} loss" in log else steps
-        courses[name] = _course(known["step"].to_numpy(float), known[name].to_numpy(float), int(own))
+        last_step = log["step"][log[f"{name} loss"].notna()].max() if f"{name} loss" in log else steps
+        courses[name] = _course(known["step"].to_numpy(float), known[name].to_numpy(float), int(last_step))
     for shared in dict.fromkeys(course.shared for course in courses.values()):
         alike = [name for name, course in courses.items() if course.shared == shared]
         measured = metric(float(np.nanmin(log[alike].to_numpy(float)))).removeprefix("the ")

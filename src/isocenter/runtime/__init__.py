@@ -28,9 +28,7 @@ if TYPE_CHECKING:
         use_threads,
     )
     from isocenter.runtime.differentiable import Differentiable, twin
-    from isocenter.runtime.directions import Directions
-    from isocenter.runtime.ensemble.members import MEMBERS, averaged_model, write_members
-    from isocenter.runtime.ensemble.weight_offload import on_device
+    from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, write_members
     from isocenter.runtime.foreign import (
         CALIBRATED,
         is_foreign,
@@ -43,19 +41,17 @@ if TYPE_CHECKING:
         write_calibrated,
     )
     from isocenter.runtime.freed_memory import kept_memory
-    from isocenter.runtime.guard.answering import Answering, strictest
     from isocenter.runtime.guard.fitting import MOST_TRAINED, fitted_guard, refitted, tail_note
-    from isocenter.runtime.guard.guard import Guard
+    from isocenter.runtime.guard.guard import Answering, Guard, strictest
     from isocenter.runtime.guard.observation import Observation, Watching
-    from isocenter.runtime.inference import Inference
-    from isocenter.runtime.kept_outputs import KeptOutputs
-    from isocenter.runtime.label_measurements import measurements
-    from isocenter.runtime.layers import each_of
+    from isocenter.runtime.inference import AS_PLANNED, Inference, Request
+    from isocenter.runtime.label_measurements import checked_ratios, measurements, ratios_of, with_ratios
+    from isocenter.runtime.layers import each_of, size_changes
     from isocenter.runtime.model import Model, image_of, with_first_stage, with_uncertainty
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
     from isocenter.runtime.model_record import read_parts
     from isocenter.runtime.modules import build_module
-    from isocenter.runtime.networks import Networks
+    from isocenter.runtime.networks import KeptOutputs, Networks, TorchNetwork
     from isocenter.runtime.package.archive import unpacked, write_zip
     from isocenter.runtime.package.backends import refuse_unknown
     from isocenter.runtime.package.certificate import Certificate, read_certificate
@@ -75,10 +71,10 @@ if TYPE_CHECKING:
     from isocenter.runtime.parallel.dask_cluster import Cluster
     from isocenter.runtime.parallel.map_cases import Spread, in_threads, outcome_of
     from isocenter.runtime.parallel.worker_pool import in_workers, local
-    from isocenter.runtime.parts import WITHOUT_PARTS, Parts
+    from isocenter.runtime.parts import WITHOUT_PARTS, Directions, Parts
     from isocenter.runtime.predicted_memory import expected_memory, fitting_memory, with_smaller_batches
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing
-    from isocenter.runtime.preprocessing.trace import Trace
+    from isocenter.runtime.preprocessing.protocol import Trace
     from isocenter.runtime.proportion import (
         MOST_TIMES,
         UNLIKE_SPACING,
@@ -86,7 +82,6 @@ if TYPE_CHECKING:
         disproportionate,
         refuse_out_of_proportion,
     )
-    from isocenter.runtime.ratios import checked_ratios, ratios_of, with_ratios
     from isocenter.runtime.record_files import (
         amend,
         as_json,
@@ -99,10 +94,7 @@ if TYPE_CHECKING:
         write_json,
         write_tensors,
     )
-    from isocenter.runtime.request import AS_PLANNED, Request
     from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches
-    from isocenter.runtime.stream import size_changes
-    from isocenter.runtime.torch_network import TorchNetwork
     from isocenter.runtime.uncertainty.laplace import LastLayers, last_layers_of
     from isocenter.runtime.uncertainty.receiver import EPISTEMIC, TOTAL
     from isocenter.runtime.windows.averaging import Averaged

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
-from isocenter.runtime.preprocessing.protocol import Source
+from isocenter.runtime.preprocessing.protocol import Source, Trace
 from isocenter.runtime.preprocessing.streamed import Streamed, padded_region, source_region
-from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.transforms import label_taps, permuted, voted
 from isocenter.values import Array, Deferred, Image, Label, Prediction, Reader, Region, Slabs, reader_of
 
@@ -53,15 +52,15 @@ class LabelledInput:
 
     def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
         """(channels + 1, *padded), held whole, and the trace back."""
-        seen, trace = self.preprocessing(image, where)
-        return self._stacked(seen, trace), trace
+        prepared, trace = self.preprocessing(image, where)
+        return self._stacked(prepared, trace), trace
 
     def opened(self, image: Image, where: str) -> tuple[Source, Trace]:
         """The same, made region by region where the preprocessing makes the image so."""
-        seen, trace = self.preprocessing.opened(image, where)
-        if isinstance(seen, Streamed):
-            return StackedSource(seen, LabelSource(self.numbers, trace)), trace
-        return self._stacked(np.asarray(seen), trace), trace
+        prepared, trace = self.preprocessing.opened(image, where)
+        if isinstance(prepared, Streamed):
+            return StackedSource(prepared, LabelSource(self.numbers, trace)), trace
+        return self._stacked(np.asarray(prepared), trace), trace
 
     def parts(self, trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> Sequence[Part]:
         """The same as without labels."""
@@ -73,9 +72,9 @@ class LabelledInput:
         """The same as without labels."""
         return self.preprocessing.restored(slabs, trace, part)
 
-    def _stacked(self, seen: Array, trace: Trace) -> NDArray[np.float32]:
+    def _stacked(self, prepared: Array, trace: Trace) -> NDArray[np.float32]:
         numbers = self.preprocessing.labels(np.asarray(self.numbers), trace, outside=0)
-        return np.concatenate([seen, numbers[None].astype(np.float32)])
+        return np.concatenate([prepared, numbers[None].astype(np.float32)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,18 +109,18 @@ class LabelSource:
     def __getitem__(self, region: Region) -> NDArray[np.float32]:
         trace = self.trace
         inner, rows = padded_region(trace, region)
-        wanted = list(zip(trace.kept, trace.shape, inner, strict=True))
-        source, steps = source_region([label_taps(old, new).part(part) for old, new, part in wanted])
+        axes = list(zip(trace.kept, trace.shape, inner, strict=True))
+        source, steps = source_region([label_taps(old, new).part(part) for old, new, part in axes])
         read = np.asarray(self._read(trace.region(source)))
         if trace.squeezed is not None:
             read = read.squeeze(trace.squeezed)
-        made = voted(permuted(read[None], trace.axes, trace.flips)[0], steps).astype(np.float32)
+        labels = voted(permuted(read[None], trace.axes, trace.flips)[0], steps).astype(np.float32)
         for axis, (own, size) in enumerate(zip(rows, trace.shape, strict=True)):
-            made = made.take(np.clip(own, 0, size - 1) - inner[axis].start, axis)
-            beyond = [1] * made.ndim
+            labels = labels.take(np.clip(own, 0, size - 1) - inner[axis].start, axis)
+            beyond = [1] * labels.ndim
             beyond[axis] = -1
-            made *= ((own >= 0) & (own < size)).reshape(beyond)  # no label beyond the image
-        return made
+            labels *= ((own >= 0) & (own < size)).reshape(beyond)  # no label beyond the image
+        return labels
 
 
 def label_numbers(prediction: Prediction, labels: Sequence[Label]) -> Deferred:

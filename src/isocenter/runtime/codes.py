@@ -17,30 +17,30 @@ CODES = "codes"
 DATA, DICTIONARY = "the data", "DICOM's dictionary"
 
 
-def with_codes(model: Model, given: Mapping[str, CodedName]) -> Model:
+def with_codes(model: Model, stated_codes: Mapping[str, CodedName]) -> Model:
     """The model with the codes of a file before its own, and the codes of all its names in its record."""
-    known = {**_recorded(model), **given}
-    stated = {name: known.get(name) or _found(label) for name, label in _labels(model.task).items()}
+    recorded = {**_recorded(model), **stated_codes}
+    codes = {name: recorded.get(name) or _found(label) for name, label in _labels(model.task).items()}
     # A file may also name measures such as "short axis".
-    record = {name: coded.record for name, coded in {**known, **stated}.items() if coded.codes}
+    record = {name: coded.record for name, coded in {**recorded, **codes}.items() if coded.codes}
     return replace(model, record={**model.record, CODES: record})
 
 
 def codes_of(model: Model) -> dict[str, CodedName]:
     """The codes of every name that results state, and of what a file names beside them; private ones without a code."""
-    known = _recorded(model)
-    return {**{name: known.get(name) or _found(label) for name, label in _labels(model.task).items()}, **known}
+    recorded = _recorded(model)
+    return {**{name: recorded.get(name) or _found(label) for name, label in _labels(model.task).items()}, **recorded}
 
 
 def coded_findings(findings: Sequence[Finding], codes: Mapping[str, CodedName]) -> list[Finding]:
     """Findings with the codes of their names, and with the unit that a file of codes states where they have none."""
-    made = []
+    coded = []
     for finding in findings:
-        known = codes.get(finding.concept, CodedName())
+        code = codes.get(finding.concept, CodedName())
         has_value = isinstance(finding.value, int | float) and not isinstance(finding.value, bool)
-        unit = finding.unit or (known.unit if has_value else "")
-        made.append(replace(finding, codes=known.codes or finding.codes, unit=unit))
-    return made
+        unit = finding.unit or (code.unit if has_value else "")
+        coded.append(replace(finding, codes=code.codes or finding.codes, unit=unit))
+    return coded
 
 
 def coded_labels(labels: Sequence[Label], codes: Mapping[str, CodedName]) -> tuple[Label, ...]:

@@ -70,12 +70,12 @@ class Number:
         """Its entries for a patient, and a note where the value is missing or no number."""
         number = None if is_missing(value) else number_in(value)
         known = self.median if number is None else number
-        made = [(known - self.mean) / self.deviation]
-        made += [(1.0 if number is None else 0.0) - self.missing] if self.missing > 0 else []
+        entries = [(known - self.mean) / self.deviation]
+        entries += [(1.0 if number is None else 0.0) - self.missing] if self.missing > 0 else []
         if number is not None:
-            return made, ""
+            return entries, ""
         reason = "missing" if is_missing(value) else f"{value!r}, no number"
-        return made, f"{self.name} is {reason}: taken as {self.median:g}, the median of the training cases"
+        return entries, f"{self.name} is {reason}: taken as {self.median:g}, the median of the training cases"
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,9 @@ class Presence:
         return cls(name, float(settings["there"]))
 
     @classmethod
-    def of_channel(cls, channel: str, there: float) -> Presence:
+    def of_channel(cls, channel: str, share: float) -> Presence:
         """Encoding of a channel that this share of the training cases has."""
-        return cls(f"{IMAGE}{channel}", there)
+        return cls(f"{IMAGE}{channel}", share)
 
     @property
     def channel(self) -> str:
@@ -249,19 +249,19 @@ class Monitored:
             problem = f"its times are {units[0]}, those that the model learnt {units[1]}"
             raise PlanError(problem, self.name, "Name the column of times as in the training table")
         times, values = np.array(course.times), (np.array(course.values) - self.mean) / self.deviation
-        seen = (times >= self.start) & (times <= self.stop)
-        places = ((times[seen] - self.start) / (self.stop - self.start) * self.stretches).astype(int)
+        is_monitored = (times >= self.start) & (times <= self.stop)
+        places = ((times[is_monitored] - self.start) / (self.stop - self.start) * self.stretches).astype(int)
         places = np.minimum(places, self.stretches - 1)  # the last moment belongs to the last stretch
         counts = np.bincount(places, minlength=self.stretches)
-        sums = np.bincount(places, values[seen], minlength=self.stretches)
+        sums = np.bincount(places, values[is_monitored], minlength=self.stretches)
         before = times < self.start
         last = float(values[before][-1]) if before.any() else 0.0
-        made = []
+        entries = []
         for total, count in zip(sums, counts, strict=True):
             last = float(total / count) if count else last
-            made.append(last)
+            entries.append(last)
         outside = "" if counts.any() else f"{self.name} was not read from {self.start:g} to {self.stop:g} {self.unit}"
-        return [*made, *(counts > 0).astype(float).tolist()], outside.rstrip()
+        return [*entries, *(counts > 0).astype(float).tolist()], outside.rstrip()
 
 
 # A covariate or an image of a case as entries of the context. `place` orders them, because networks look for the first

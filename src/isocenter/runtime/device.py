@@ -66,9 +66,9 @@ def choose_device(name: str = "auto") -> Decision:
     if (named := GPU.fullmatch(name)) is None:
         raise UsageError(f"there is no device {name!r}", "--device", "Choose auto, cpu, cuda:0 or mps")
     kind, number = named[1], int(named[2] or 0)
-    there = torch.cuda.device_count() if kind == CUDA else int(torch.backends.mps.is_available())
-    if number >= there:
-        raise ResourceError(f"{name} is not available ({there} found)", "--device", "Choose auto or cpu")
+    count = torch.cuda.device_count() if kind == CUDA else int(torch.backends.mps.is_available())
+    if number >= count:
+        raise ResourceError(f"{name} is not available ({count} found)", "--device", "Choose auto or cpu")
     if kind == CUDA and (lacking := _without_code(number)):
         raise ResourceError(lacking, "--device", "Choose cpu, or install a build of torch for this GPU")
     return Decision(MPS if kind == MPS else f"{CUDA}:{number}", because="asked for")
@@ -76,13 +76,13 @@ def choose_device(name: str = "auto") -> Decision:
 
 def _without_code(number: int) -> str:
     """Why torch cannot compute on a GPU that it sees: its build has no code for it. Empty where it can."""
-    own = torch.cuda.get_device_capability(number)
+    capability = torch.cuda.get_device_capability(number)
     flags = CODE.findall(" ".join(torch.cuda.get_arch_list()))
     built = [(kind, (int(major), int(minor))) for kind, major, minor in flags]
-    runs = (known <= own and (kind == "compute" or known[0] == own[0]) for kind, known in built)
+    runs = (known <= capability and (kind == "compute" or known[0] == capability[0]) for kind, known in built)
     if not built or any(runs):
         return ""
-    name, version = torch.cuda.get_device_name(number), ".".join(map(str, own))
+    name, version = torch.cuda.get_device_name(number), ".".join(map(str, capability))
     return f"this build of torch has no code for the GPU that is there: {name}, compute capability {version}"
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import UsageError
 from isocenter.lazy import torch
+from isocenter.runtime.networks import TorchNetwork
 from isocenter.runtime.smaller_batches import within_smaller_batches
-from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged, members_of
 
 if TYPE_CHECKING:
@@ -44,15 +44,15 @@ class Differentiable:
             what = computing.value if computing is not None else type(unlike[0]).__name__
             problem = f"the model computes without torch ({what}), which gives no gradients and shows no inner maps"
             raise UsageError(problem, "--method", "Choose occlusion or rise, or load it with --backend torch")
-        each = [one for one in members if isinstance(one, TorchNetwork)]
-        shares = (run.shares if isinstance(run, Averaged) else None) or (1 / len(each),) * len(each)
+        torch_networks = [one for one in members if isinstance(one, TorchNetwork)]
+        shares = (run.shares if isinstance(run, Averaged) else None) or (1 / len(torch_networks),) * len(torch_networks)
         names = tuple(str(one["name"]) for one in networks.architectures)
-        device = each[0].device
-        return cls(tuple(twin(one.module).to(device) for one in each), names, shares, device)
+        device = torch_networks[0].device
+        return cls(tuple(twin(one.module).to(device) for one in torch_networks), names, shares, device)
 
-    def run_of(self, place: int) -> Callable[[Tensor, Tensor | None], Mapping[str, Any]]:
+    def run_of(self, index: int) -> Callable[[Tensor, Tensor | None], Mapping[str, Any]]:
         """One member: (batch, channels, *window) images and (batch, entries) covariates to {head: tensor}."""
-        module = self.modules[place]
+        module = self.modules[index]
         return lambda images, context: module(*(one for one in (images, context) if one is not None))
 
 
@@ -64,11 +64,11 @@ def twin(module: Module, *, shared: bool = True) -> Module:
     tensors = [*module.parameters(), *module.buffers()]
     with torch.inference_mode(False):
         memo: dict[int, Any] = {id(one): _frozen(one, shared=shared) for one in tensors}
-        made = copy.deepcopy(module, memo)
-    for part in made.modules():
+        copied = copy.deepcopy(module, memo)
+    for part in copied.modules():
         if getattr(part, "inplace", False):  # what a step in place overwrites has no gradient any more
             part.inplace = False  # type: ignore[assignment]
-    return made.eval()
+    return copied.eval()
 
 
 def _frozen(tensor: Tensor, *, shared: bool) -> Tensor:

@@ -1,4 +1,8 @@
-"""The plan's section "inference": the windows in which a network sees an image, and how uncertainty is stated."""
+"""How a model predicts: the plan's section "inference", and the request of a person.
+
+The section has the windows in which a network sees an image, and how uncertainty is stated. A request is what a person
+asks of a prediction beside the image, as one value from the caller to the last stage.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
 
+from isocenter.errors import UsageError
 from isocenter.runtime.preprocessing.protocol import as_lists, as_tuples
-from isocenter.values import Sentence
+from isocenter.values import Region, Sentence
 
 # Methods by which a model states its uncertainty.
 AUTO, NONE, MEMBERS, LAPLACE, TTA = "auto", "none", "members", "laplace", "tta"
@@ -67,3 +72,36 @@ class Inference:
     def settings(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""
         return as_lists(asdict(self))
+
+
+@dataclass(frozen=True)
+class Request:
+    """Request of a prediction.
+
+    mirror:  whether the network also sees windows mirrored, and the results are averaged; None follows the plan
+    region:  of the image's own grid, slices of voxels; everything outside stays background
+    overlap: share of a window that the next window covers too; None follows the plan
+    seconds: time limit for the windows: the overlap shrinks where it has to
+    at_most: s that the windows may take: the image is refused once they are known to take longer
+    maps:    whether the uncertainty of every voxel is kept
+    allow_large: whether images are predicted that are out of all proportion to those that trained the model
+    refined: whether what only improves a result is done too, as the optimisation of a pair after the network
+    Raises UsageError for an overlap that is no share.
+    """
+
+    mirror: bool | None = None
+    region: Region | None = None
+    overlap: float | None = None
+    seconds: float | None = None
+    at_most: float | None = None
+    maps: bool = False
+    allow_large: bool = False
+    refined: bool = True
+
+    def __post_init__(self) -> None:
+        if self.overlap is not None and not 0 <= self.overlap < 1:
+            problem = f"an overlap of {self.overlap:g}"
+            raise UsageError(problem, "--overlap", "Give a share from 0 to below 1, such as 0.25")
+
+
+AS_PLANNED = Request()

@@ -1,9 +1,12 @@
-"""Measurements of the structures in a label map: their size, axes, shape and intensities."""
+"""Measurements of the structures in a label map: their size, axes, shape and intensities, and ratios of these.
+
+A model states the ratios of its plan, and those that its package was given.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,8 @@ from numpy.typing import NDArray
 
 from isocenter.evaluation import Diameters, RegionShape, diagonal, diameters, peak_reach, suv_peak
 from isocenter.lazy import ndimage
+from isocenter.runtime.model import Model
+from isocenter.tasks import Ratio, Task, leaves, marks_labels, ratios_from, settings_of
 from isocenter.transforms import without_alpha
 from isocenter.values import Array, Deferred, Floats, Geometry, Image, Label, Region, blocks
 
@@ -100,9 +105,9 @@ class _Moments:
         """Add some slices: (*spatial) labels, and (channels, *spatial) intensities and where they are valid."""
         length = len(self.voxels)
         self.voxels += np.bincount(marked.ravel(), minlength=length)[:length]
-        for channel, (values, known) in enumerate(zip(part, valid, strict=True)):
-            there = (marked > 0) & (marked < length) & known
-            self._join(channel, marked[there], values[there].astype(np.float64))
+        for channel, (values, is_valid) in enumerate(zip(part, valid, strict=True)):
+            is_marked = (marked > 0) & (marked < length) & is_valid
+            self._join(channel, marked[is_marked], values[is_marked].astype(np.float64))
 
     def _join(self, channel: int, value: Array, intensity: Floats) -> None:
         length = len(self.voxels)
@@ -136,18 +141,18 @@ class _Axes:
     def add(self, marked: Array) -> None:
         """Add whole planes, (rows, columns[, planes]) labels."""
         planes = np.atleast_3d(marked)
-        wanted = {label.value for label in self.labels}
+        values = {label.value for label in self.labels}
         boxes = [
             (value, plane, box)
             for plane in range(planes.shape[2])
             for value, box in enumerate(ndimage.find_objects(planes[:, :, plane].astype(np.int32)), start=1)
-            if box is not None and value in wanted
+            if box is not None and value in values
         ]
         # The largest first: most of the others then cannot be longer, and nobody looks at them.
         for value, plane, box in sorted(boxes, key=lambda item: diagonal(item[2], self.steps), reverse=True):
-            known = self.best[value].long if value in self.best else 0.0
-            if diagonal(box, self.steps) > known:
-                axes = diameters(planes[:, :, plane][box] == value, self.steps, over=known)
+            longest = self.best[value].long if value in self.best else 0.0
+            if diagonal(box, self.steps) > longest:
+                axes = diameters(planes[:, :, plane][box] == value, self.steps, over=longest)
                 if axes is not None:
                     self.best[value] = axes
 
@@ -240,3 +245,42 @@ class _Uptake:
         mask[tuple((places - low).T)] = True
         values = image.reader()((slice(channel, channel + 1), *box))
         return suv_peak(values[0], mask, spacing) if image.measured(values).all() else float("nan")
+
+
+RATIOS = "measures"
+
+
+def with_ratios(model: Model, ratios: Sequence[Ratio]) -> Model:
+    """The model with ratios in its record, which packages keep."""
+    by_name = {one.name: one for one in (*_recorded(model), *ratios)}
+    return replace(model, record={**model.record, RATIOS: [str(one) for one in by_name.values()]}) if by_name else model
+
+
+def ratios_of(model: Model) -> tuple[Ratio, ...]:
+    """The ratios of a model's plan, and those in its record, which stand in place of a planned one of the same name."""
+    by_name = {one.name: one for one in (*_planned(model.task), *_recorded(model))}
+    return tuple(by_name.values())
+
+
+def checked_ratios(texts: Sequence[str], task: Task) -> tuple[Ratio, ...]:
+    """Ratios of structures that a task marks. Raises UsageError for another structure, and for a name given twice."""
+    marked = [
+        name
+        for part, own in leaves(task).items()
+        for label in own.labels
+        for name in ((label.name, f"{part}: {label.name}") if part else (label.name,))
+    ]
+    return ratios_from(texts, marked)
+
+
+def _recorded(model: Model) -> tuple[Ratio, ...]:
+    return tuple(map(Ratio.of, model.record.get(RATIOS) or ()))
+
+
+def _planned(task: Task) -> Iterator[Ratio]:
+    """The ratios of a task; the structures of a further part have its name before theirs, as in `measurements.csv`."""
+    marking = [(part, own) for part, own in leaves(task).items() if marks_labels(own)]
+    for number, (part, ratios_of_part) in enumerate(marking):
+        for ratio in map(Ratio.of, settings_of(ratios_of_part).get(RATIOS) or ()):
+            above, below = (replace(one, structure=f"{part}: {one.structure}") for one in (ratio.above, ratio.below))
+            yield replace(ratio, above=above, below=below) if number else ratio

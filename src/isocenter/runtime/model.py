@@ -17,13 +17,12 @@ from isocenter.files import read
 from isocenter.runtime import layers
 from isocenter.runtime.cascade import labelled
 from isocenter.runtime.guard.observation import Observation, Watching
-from isocenter.runtime.layers import Passage, name_of
+from isocenter.runtime.inference import AS_PLANNED, Request
+from isocenter.runtime.layers import Passage, Stream, frames_of, name_of
 from isocenter.runtime.package.contents import model_settings
 from isocenter.runtime.parts import WITHOUT_PARTS, Parts
 from isocenter.runtime.proportion import refuse_out_of_proportion
 from isocenter.runtime.record_files import joined
-from isocenter.runtime.request import AS_PLANNED, Request
-from isocenter.runtime.stream import Stream, frames_of
 from isocenter.runtime.uncertainty.choice import NOTHING, chosen
 from isocenter.runtime.uncertainty.method import Basis, Method
 from isocenter.runtime.windows.averaging import flipped_axes
@@ -35,9 +34,8 @@ from isocenter.values import Array, Case, Decision, Image, Prediction
 if TYPE_CHECKING:
     from isocenter.runtime.guard.guard import Guard
     from isocenter.runtime.inference import Inference
-    from isocenter.runtime.kept_outputs import KeptOutputs
     from isocenter.runtime.layers import Layer
-    from isocenter.runtime.networks import Further, Networks
+    from isocenter.runtime.networks import Further, KeptOutputs, Networks
     from isocenter.runtime.preprocessing.protocol import Prepares, Restores
     from isocenter.runtime.windows.slide import Network, Progress
 
@@ -107,14 +105,14 @@ class Model:
 
     def _windows(self, request: Request) -> WindowSettings:
         """The windows of an image, as the plan, the request and the method of uncertainty have them."""
-        own, axes = self.inference, self.flips(request.mirror)
-        overlap = own.overlap if request.overlap is None else request.overlap
+        settings, axes = self.inference, self.flips(request.mirror)
+        overlap = settings.overlap if request.overlap is None else request.overlap
         planned = WindowSettings(
-            own.patch,
+            settings.patch,
             overlap,
-            own.batch,
+            settings.batch,
             axes,
-            own.left_right,
+            settings.left_right,
             request.seconds,
             plain=not axes,
             at_most=request.at_most,
@@ -141,10 +139,10 @@ class Model:
         """The model with another function of arrays for its networks."""
         return replace(self, networks=replace(self.networks, run=run))
 
-    def keeping(self, kept: KeptOutputs) -> Model:
+    def keeping(self, kept_outputs: KeptOutputs) -> Model:
         """The model, and its first stage, whose networks compute no batch again that they have kept."""
-        first = None if self.first is None else self.first.keeping(kept)
-        return replace(self, networks=self.networks.keeping(kept), first=first)
+        first = None if self.first is None else self.first.keeping(kept_outputs)
+        return replace(self, networks=self.networks.keeping(kept_outputs), first=first)
 
     def observed(self, case: Case, further: Further | None = None) -> tuple[Observation, Prediction]:
         """Features and answer of the model for a case; further: what also looks at it, as in `Watched`."""
@@ -152,8 +150,8 @@ class Model:
         ungated = replace(self, parts=replace(self.parts, guard=None))
         prediction = ungated.with_run(watching).predict(case, replace(self.request, refined=False))
         np.asarray(prediction.data)  # a large volume passes the network only while its result is read
-        seen = watching.observation(stacked(case.images, case.id), case.covariates)
-        return replace(seen, patient=case.patient), prediction
+        observation = watching.observation(stacked(case.images, case.id), case.covariates)
+        return replace(observation, patient=case.patient), prediction
 
     def model_of(self, case: str) -> Model:
         """The model that predicts a case of this id: this one."""
@@ -165,8 +163,8 @@ class Model:
         """The image and its preprocessing, in a cascade with what the first stage marks in it."""
         if self.first is None:
             return image, self.preprocessing
-        whole = Request(mirror=request.mirror, allow_large=request.allow_large)
-        stage = self.first.predict(image, whole, covariates=covariates)
+        of_whole = Request(mirror=request.mirror, allow_large=request.allow_large)
+        stage = self.first.predict(image, of_whole, covariates=covariates)
         return labelled(image, self.preprocessing, stage, self.first.task.labels)
 
     def context_vector(
@@ -223,8 +221,8 @@ class Model:
     def settings(self) -> dict[str, Any]:
         """The content of `model.json`: all but the weights."""
         architecture = self.networks.architecture
-        own = model_settings(self.task, self.preprocessing, self.inference, architecture, self.record)
-        return own | self.parts.settings
+        settings = model_settings(self.task, self.preprocessing, self.inference, architecture, self.record)
+        return settings | self.parts.settings
 
 
 def with_first_stage(second: Model, first: Model) -> Model:

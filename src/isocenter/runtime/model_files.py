@@ -12,8 +12,7 @@ from typing import Any
 from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.device import AUTO, choose_device, use_threads
-from isocenter.runtime.ensemble.members import MEMBERS, averaged_model, read_list, with_own_guard
-from isocenter.runtime.ensemble.weight_offload import on_device
+from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, read_list, with_own_guard
 from isocenter.runtime.foreign import is_foreign, load_foreign, refuse_activation
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model, computed_by, with_first_stage, with_uncertainty
@@ -24,14 +23,13 @@ from isocenter.runtime.model_record import (
     preprocessing_of,
     with_parts,
 )
-from isocenter.runtime.networks import Networks
+from isocenter.runtime.networks import Networks, TorchNetwork
 from isocenter.runtime.package.archive import unpacked
 from isocenter.runtime.package.backends import refuse_unknown
 from isocenter.runtime.package.choose_backend import PLAIN
 from isocenter.runtime.package.contents import RECORD, SCHEMA, WEIGHTS, read_modules, shares_in
 from isocenter.runtime.package.read import no_fold, read_package
 from isocenter.runtime.record_files import MANIFEST, digest, read_json, verify, write_json, write_tensors
-from isocenter.runtime.torch_network import TorchNetwork
 
 SPLIT = "split.csv"
 # Of a run of a cascade: where its first stage lies, a run of folds.
@@ -129,8 +127,8 @@ def _averaged(members: Sequence[Model], where: str, *, decode_alike: bool = True
     """
     first = members[0]
     for member in members[1:]:
-        task, known = member.task, first.task
-        if (task.name, task.labels, task.heads) != (known.name, known.labels, known.heads):
+        task, expected = member.task, first.task
+        if (task.name, task.labels, task.heads) != (expected.name, expected.labels, expected.heads):
             raise UsageError("its members differ in their labels", where, "Choose one with --fold")
         if member.inference != first.inference:
             raise UsageError("its members use different window settings", where, "Choose one with --fold")

@@ -16,11 +16,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError, PlanError, is_out_of_memory
-from isocenter.runtime.directions import Directions
 from isocenter.runtime.foreign import KIND, NNUNetPreprocessing
 from isocenter.runtime.guard.guard import Guard
 from isocenter.runtime.inference import Inference
-from isocenter.runtime.parts import PART_FILES, Parts
+from isocenter.runtime.parts import PART_FILES, Directions, Parts
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.preprocessing.protocol import Prepares
 from isocenter.runtime.record_files import digest
@@ -55,8 +54,8 @@ def read_parts(record: Mapping[str, Any], folder: Path) -> Parts:
 
     Raises IntegrityError for a file that is missing, or is not the one that the record names.
     """
-    known = {name: file for name, file in PART_FILES.items() if record.get(name)}
-    return Parts(**{name: _read(record[name], folder / file, KINDS[name]) for name, file in known.items()})
+    files = {name: file for name, file in PART_FILES.items() if record.get(name)}
+    return Parts(**{name: _read(record[name], folder / file, KINDS[name]) for name, file in files.items()})
 
 
 def with_parts(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
@@ -84,13 +83,13 @@ BUILDING_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, T
 
 
 @contextmanager
-def built_from(record: Mapping[str, Any], place: Path) -> Iterator[None]:
+def built_from(record: Mapping[str, Any], where: Path) -> Iterator[None]:
     """A model is built within from this record, whose types are looked at first.
 
-    place: the model's folder, which errors name
+    where: the model's folder, which errors name
     Raises IntegrityError where record and weights are no model, MemoryShortageError where it needs too much memory.
     """
-    _refuse_other_types(record, place)
+    _refuse_other_types(record, where)
     try:
         yield
     except IsocenterError:
@@ -98,14 +97,14 @@ def built_from(record: Mapping[str, Any], place: Path) -> Iterator[None]:
     except BUILDING_ERRORS as error:
         if is_out_of_memory(error):
             remedy = "Free some, or choose --device cpu"
-            raise MemoryShortageError("takes more memory than there is", str(place), remedy) from error
-        raise IntegrityError(f"weights and record do not fit ({error})", str(place), "Get the model again") from error
+            raise MemoryShortageError("takes more memory than there is", str(where), remedy) from error
+        raise IntegrityError(f"weights and record do not fit ({error})", str(where), "Get the model again") from error
 
 
-def _refuse_other_types(record: Mapping[str, Any], place: Path) -> None:
+def _refuse_other_types(record: Mapping[str, Any], where: Path) -> None:
     for section in SECTIONS:
         if not isinstance(record.get(section), Mapping):
-            raise _malformed(place, f"{section!r} holds no names with values")
+            raise _malformed(where, f"{section!r} holds no names with values")
     preprocessing, origin = record.get("preprocessing"), record["record"]
     is_nnunet = isinstance(preprocessing, Mapping) and preprocessing.get("kind") == KIND
     held: dict[str, tuple[Any, Any]] = {
@@ -115,8 +114,8 @@ def _refuse_other_types(record: Mapping[str, Any], place: Path) -> None:
     }
     # Of the images that trained, for each axis; a model of another program has none.
     members = origin.get("members") if isinstance(origin.get("members"), list) else []
-    for place_of, own in (("", origin), *((f"members.{n}.", one) for n, one in enumerate(members))):
-        images = (own.get("fingerprint") or {}) if isinstance(own, Mapping) else own
+    for place_of, record_of_place in (("", origin), *((f"members.{n}.", one) for n, one in enumerate(members))):
+        images = (record_of_place.get("fingerprint") or {}) if isinstance(record_of_place, Mapping) else record_of_place
         held[f"{place_of}fingerprint"] = (dict[str, Any], images)
         if isinstance(images, Mapping):
             per_axis = dict[str, list[float]] | None
@@ -127,12 +126,12 @@ def _refuse_other_types(record: Mapping[str, Any], place: Path) -> None:
         except ValidationError as error:
             first = error.errors()[0]
             entry = ".".join(str(part) for part in (section, *first["loc"]))
-            raise _malformed(place, f"{entry}: {first['msg']}, not {first['input']!r:.50}") from error
+            raise _malformed(where, f"{entry}: {first['msg']}, not {first['input']!r:.50}") from error
 
 
-def _malformed(place: Path, problem: str) -> IntegrityError:
+def _malformed(where: Path, problem: str) -> IntegrityError:
     return IntegrityError(
-        f"its record is not that of a model: {problem}", str(place), "Get the model again from its maker"
+        f"its record is not that of a model: {problem}", str(where), "Get the model again from its maker"
     )
 
 

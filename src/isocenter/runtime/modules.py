@@ -24,10 +24,10 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     networks.
     """
     context, marked, channels = len(Context.of(network.get("context"))), network.get("marked", 0), network["channels"]
-    own = channels - 1 + marked if marked else channels
+    inputs = channels - 1 + marked if marked else channels
     fusion = network.get("fusion")
     name, size = network["name"], network["size"]
-    module = networks.build(name, own, network["spatial_dims"], task.heads, size, context, fusion)
+    module = networks.build(name, inputs, network["spatial_dims"], task.heads, size, context, fusion)
     module = networks.with_quick_single_volumes(module)
     moving = displacing_heads(task.heads)
     module = bundle.Displacing(module, moving) if moving else module

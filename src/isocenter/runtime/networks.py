@@ -1,7 +1,11 @@
-"""The networks of a model as one function of arrays, and what they are made of."""
+"""The networks of a model as one function of arrays, what they are made of, and outputs that are kept.
+
+The same windows pass a network once.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,20 +17,33 @@ from numpy.typing import NDArray
 from isocenter import networks
 from isocenter.lazy import torch
 from isocenter.runtime.covariate_encoding import Context
-from isocenter.runtime.kept_outputs import KeptOutputs
-from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.device import available_memory
 from isocenter.runtime.windows.averaging import POOLED, Averaged, members_of
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
     from isocenter.networks import Features
-    from isocenter.runtime.kept_outputs import KeptOutputs
     from isocenter.runtime.windows.slide import Network
     from isocenter.values import Decision
 
+
 # Adds outputs to those of a network, from what its module saw and its last layers took.
 Further = Callable[["Features"], Mapping[str, "Tensor"]]
+
+
+@dataclass(frozen=True)
+class TorchNetwork:
+    """A torch module as a function of NumPy arrays: images, and a context beside them if it has one."""
+
+    module: Module
+    device: str = "cpu"
+
+    def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        with torch.inference_mode():
+            outputs = self.module(*(torch.from_numpy(one).to(self.device) for one in batch))
+        return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
 
 @dataclass(frozen=True)
@@ -46,16 +63,20 @@ class Watched(TorchNetwork):
         asks = self.further is not None
         with torch.inference_mode():
             if self.kept is None:
-                seen = self._computed(*batch, last=asks)
+                features = self._computed(*batch, last=asks)
             else:
                 compute = partial(self._computed, *batch, last=True)
-                seen = self.kept.of(self.module, self.device, batch, compute, inputs=asks)
-            outputs = {**seen.outputs, POOLED: seen.pooled, **({} if self.further is None else self.further(seen))}
+                features = self.kept.of(self.module, self.device, batch, compute, inputs=asks)
+            outputs = {
+                **features.outputs,
+                POOLED: features.pooled,
+                **({} if self.further is None else self.further(features)),
+            }
         return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
     def _computed(self, *batch: NDArray[np.float32], last: bool) -> Features:
-        given = (torch.from_numpy(one).to(self.device) for one in batch)
-        return networks.features(self.module, *given, at=self.at, last=last)
+        tensors = (torch.from_numpy(one).to(self.device) for one in batch)
+        return networks.features(self.module, *tensors, at=self.at, last=last)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +142,11 @@ class Networks:
             return self
         return self._of([replace(shown, further=further), *others])
 
-    def keeping(self, kept: KeptOutputs) -> Networks:
+    def keeping(self, kept_outputs: KeptOutputs) -> Networks:
         """The networks, none of which computes a batch again that it has kept; those without features compute all."""
-        each = zip(self.members, self.architectures, strict=True)
-        shown = [(network, _watched(network, settings)) for network, settings in each]
-        return self._of([network if one is None else replace(one, kept=kept) for network, one in shown])
+        pairs = zip(self.members, self.architectures, strict=True)
+        shown = [(network, _watched(network, settings)) for network, settings in pairs]
+        return self._of([network if one is None else replace(one, kept=kept_outputs) for network, one in shown])
 
     def _of(self, members: Sequence[Network]) -> Networks:
         """The same of other functions of arrays."""
@@ -141,3 +162,74 @@ def _watched(network: Network, settings: Mapping[str, Any]) -> Watched | None:
     if name not in networks.names() or not (at := networks.family_of(name).features):  # of a bundle its maker's own
         return None
     return replace(network, at=at) if isinstance(network, Watched) else Watched(network.module, network.device, at)
+
+
+# Bytes that outputs may take: of answers about whole images those of 100,000 windows, of 4 channels of 512² those of
+# 250 pictures. What does not fit is computed again.
+MOST_BYTES, MEMORY_SHARE = 2**30, 0.125
+
+
+class KeptOutputs:
+    """Outputs of networks for batches of windows, each known by its content.
+
+    What comes after a network, such as calibration, sets, draws of its last layer or a gate, may change between two
+    predictions of a case; the outputs of the network stay the same to the bit.
+
+    limit: bytes that they may take together; None for the usual
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._left = min(MOST_BYTES, int(MEMORY_SHARE * available_memory())) if limit is None else limit
+        self._known: dict[tuple[Module, bytes], Features] = {}
+
+    def close(self) -> None:
+        """Keep nothing further: what passes from now on is asked for once."""
+        self._left = 0
+
+    def of(
+        self,
+        module: Module,
+        device: str,
+        batch: Sequence[NDArray[np.float32]],
+        compute: Callable[[], Features],
+        *,
+        inputs: bool,
+    ) -> Features:
+        """Outputs of a module on a device for a batch, computed where they are not known.
+
+        inputs: whether what its last layers take is asked for, which is kept of answers about whole images
+        """
+        key = module, _digest(batch)
+        if (earlier := self._known.get(key)) is not None and (earlier.inputs or not inputs):
+            return _copied(earlier, device)
+        computed = compute()
+        of_layers = computed.inputs if all(one.ndim == 2 for one in computed.inputs.values()) else {}
+        # Who asks for outputs again has no use for the deepest map.
+        features = networks.Features(computed.outputs, computed.pooled, computed.pooled, of_layers)
+        size = sum(one.nbytes for one in (*features.outputs.values(), features.pooled, *features.inputs.values()))
+        if size <= self._left and key not in self._known:
+            self._left -= size
+            self._known[key] = _copied(features, "cpu")
+        return computed
+
+
+def _digest(batch: Sequence[NDArray[np.float32]]) -> bytes:
+    """A digest of what passes a network together."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in batch:
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
+
+
+def _copied(features: Features, device: str) -> Features:
+    """The same in memory of its own: whoever gets it may write into it."""
+
+    def copied(tensor: Tensor) -> Tensor:
+        return tensor.to(device, copy=True)
+
+    outputs, inputs = (
+        {name: copied(one) for name, one in known.items()} for known in (features.outputs, features.inputs)
+    )
+    pooled = copied(features.pooled)
+    return networks.Features(outputs, pooled, pooled, inputs)

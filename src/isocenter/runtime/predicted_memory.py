@@ -14,12 +14,11 @@ from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
 from isocenter.runtime.device import available_memory
 from isocenter.runtime.model import Model
-from isocenter.runtime.preprocessing.columns import HELD_BYTES
-from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
+from isocenter.runtime.networks import TorchNetwork
+from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS, HELD_BYTES
 from isocenter.runtime.preprocessing.restore import YIELDED_BYTES
 from isocenter.runtime.proportion import prepared_shape, shape_around
 from isocenter.runtime.smaller_batches import in_smaller_batches, within_smaller_batches
-from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.uncertainty.choice import NOTHING
 from isocenter.runtime.windows.averaging import members_of
 from isocenter.runtime.windows.slide import Network
@@ -81,15 +80,15 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None, reg
     region: of the image's grid, of which alone something is said
     Of a cascade it is what the stage takes that takes most.
     """
-    own = _expected(model, image, batch or model.inference.batch, region)
+    expected = _expected(model, image, batch or model.inference.batch, region)
     if model.first is None:
-        return own
+        return expected
     first = expected_memory(model.first, image)
     joined = 0
     if model.preprocessing.held(image.geometry).streamed is None:
         # Another program's second sees the image as float32 with one more channel, made of the first's result.
         joined = 4 * math.prod(image.shape) // image.shape[0] * (image.shape[0] + 1)
-    second = replace(own, image=own.image + joined + first.result)
+    second = replace(expected, image=expected.image + joined + first.result)
     return max(first, second, key=attrgetter("total"))
 
 
@@ -102,17 +101,17 @@ def _expected(model: Model, image: Image, batch: int, region: Region | None) -> 
     dense += 2 if dense and model.uncertainty is not NOTHING else 0  # the uncertainty within views and between them
     streamed = in_parts.streamed is not None and 4 * source >= in_parts.streamed
     streamed = streamed and len(patch) == 3 and image.geometry.is_volume
-    seen = spatial if region is None else shape_around(image.geometry, spatial, patch, region)
-    walked = _walked(image, seen, patch)
+    shape = spatial if region is None else shape_around(image.geometry, spatial, patch, region)
+    walked = _walked(image, shape, patch)
     if in_parts.streamed is None:
-        walked = min(length * math.prod(seen) // size for length, size in zip(patch, seen, strict=True))
+        walked = min(length * math.prod(shape) // size for length, size in zip(patch, shape, strict=True))
     if streamed:
         held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * _walked(image, spatial, patch)
     else:
         held = READ_COPIES * source + in_parts.copies * channels * math.prod(spatial)
     plane = 4 * (dense + 1) * walked
     if in_parts.restored:
-        sums = min(HELD_BYTES, plane) + PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(seen))
+        sums = min(HELD_BYTES, plane) + PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(shape))
     else:
         sums = plane + 4 * dense * (math.prod(spatial) + math.prod(image.geometry.shape))
     result = math.prod(image.geometry.shape) * voxel_bytes(model.task) if dense else 0
@@ -180,8 +179,8 @@ def _alive(module: Module, *shapes: tuple[int, ...]) -> int | None:
 
     None for a network that looks at numbers, of which there are none there.
     """
-    known = _counted.setdefault(module, {})
-    if shapes not in known:
+    counted = _counted.setdefault(module, {})
+    if shapes not in counted:
         alive = _Alive()
         # The layers with tensors that hold nothing in place of their weights.
         weights = {id(one): one.detach().to("meta") for one in (*module.parameters(), *module.buffers())}
@@ -191,10 +190,10 @@ def _alive(module: Module, *shapes: tuple[int, ...]) -> int | None:
                 for layer in empty.modules():
                     layer.register_forward_hook(lambda layer, given, made: alive.see((given, made)))
                 empty(*(torch.empty(shape) for shape in shapes))
-            known[shapes] = alive.most
+            counted[shapes] = alive.most
         except RuntimeError:
-            known[shapes] = None
-    return known[shapes]
+            counted[shapes] = None
+    return counted[shapes]
 
 
 class _Alive:

@@ -66,8 +66,8 @@ class Looking:
 
     def windows(self, geometry: Geometry, region: Region | None = None) -> int:
         """The number of windows that an image of this geometry takes; region: the only part that is predicted."""
-        stated = self.preprocessing.held(geometry).shape
-        spatial = prepared_shape(self.preprocessing, geometry, self.patch, stated)
+        shape = self.preprocessing.held(geometry).shape
+        spatial = prepared_shape(self.preprocessing, geometry, self.patch, shape)
         if region is not None:
             spatial = shape_around(geometry, spatial, self.patch, region)
         return window_count(spatial, self.patch, self.overlap, merge=self.merge)
@@ -80,16 +80,16 @@ class Looking:
 
 
 def prepared_shape(
-    preparing: Prepares, geometry: Geometry, patch: Sequence[int], stated: tuple[int, ...] | None
+    preparing: Prepares, geometry: Geometry, patch: Sequence[int], shape_stated: tuple[int, ...] | None
 ) -> tuple[int, ...]:
     """Voxels an axis as the network sees them: the whole grid, as if nothing were cut away.
 
-    stated: by the preprocessing; None where it follows from its settings
+    shape_stated: by the preprocessing; None where it follows from its settings
     """
     if preparing.shape is not None:
         return preparing.shape
-    if stated is not None:
-        return tuple(max(size, least) for size, least in zip(stated, patch, strict=True))
+    if shape_stated is not None:
+        return tuple(max(size, least) for size, least in zip(shape_stated, patch, strict=True))
     if geometry.ndim < len(patch):
         return tuple(patch)  # an image of another kind, which the preprocessing refuses in its own words
     axes, _ = geometry.to_canonical
@@ -121,12 +121,12 @@ def refuse_out_of_proportion(model: Sized, image: Image, where: str, region: Reg
     Of a model whose training images are unknown the voxels as they are stored stand for these.
     """
     looking, geometry = Looking.of(model), image.geometry
-    count, known = looking.windows(geometry, region), _largest(model)
-    if count < MANY_WINDOWS or (not known and count < MANY_UNKNOWN):
+    count, largest = looking.windows(geometry, region), _largest(model)
+    if count < MANY_WINDOWS or (not largest and count < MANY_UNKNOWN):
         return
-    most = max([looking.windows(one) for one in known] or [looking.windows_without_spacing(geometry)])
+    most = max([looking.windows(one) for one in largest] or [looking.windows_without_spacing(geometry)])
     if count > MOST_TIMES * most:
-        usual = "the largest training image takes" if known else "its voxels as they are stored take"
+        usual = "the largest training image takes" if largest else "its voxels as they are stored take"
         problem = f"it would take {count:,} windows where {usual} {most:,}: {_cause(model, geometry)}"
         remedy = "Correct the header, crop the image or give --region; --allow-large predicts all of it"
         raise DatasetError(problem, where, remedy)
@@ -148,20 +148,20 @@ def disproportionate(looking: Looking, cases: Mapping[str, Geometry], training: 
 
 def _largest(model: Sized) -> list[Geometry]:
     """The grid of the largest image that trained the model, of a mean of several one each; empty where unknown."""
-    known = []
-    for own in model.record.get("members") or [model.record]:
-        images: Mapping[str, Any] = own.get("fingerprint") or {}
+    shapes = []
+    for record in model.record.get("members") or [model.record]:
+        images: Mapping[str, Any] = record.get("fingerprint") or {}
         if not (largest := images.get("largest")) or len(largest["shape"]) < len(model.inference.patch):
             return []
         shape, steps = [int(size) for size in largest["shape"]], largest["steps"]
-        known.append(Geometry.of_spacing(shape, steps) if images.get("physical") else Geometry.of_pixels(shape))
-    return known
+        shapes.append(Geometry.of_spacing(shape, steps) if images.get("physical") else Geometry.of_pixels(shape))
+    return shapes
 
 
 def _cause(model: Sized, geometry: Geometry) -> str:
     """The likely cause of so many windows, in words: a spacing that training did not have, or many voxels."""
-    own = model.record.get("members") or [model.record]
-    images: Mapping[str, Any] = own[0].get("fingerprint") or {}
+    records = model.record.get("members") or [model.record]
+    images: Mapping[str, Any] = records[0].get("fingerprint") or {}
     steps, spacing = geometry.canonical.spacing, _usual_spacing(model, images)
     if steps is not None and spacing is not None and len(spacing) == len(steps):
         ratios = np.divide(steps, spacing)

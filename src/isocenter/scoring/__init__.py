@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.scoring.answered import ANSWERED, case_errors
+    from isocenter.scoring.answered import ANSWERED, Fold, case_errors, gate_of, write_gate
     from isocenter.scoring.audit_result import Audited
     from isocenter.scoring.auditing.audit import Audit
     from isocenter.scoring.auditing.audits import audited
@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from isocenter.scoring.auditing.screening import refuse_no_outcome
     from isocenter.scoring.case_selection import Choice, choice, of_the_same_name, who_trained
     from isocenter.scoring.comparison import (
+        MRMC,
+        OF_MARGINS,
+        READERS,
+        UNRELIABLE,
         Comparison,
+        Margin,
+        ModelTest,
+        Ranked,
+        ReadingEffect,
+        Standing,
+        Tested,
         comparable,
         compare_tables,
         comparison_caveats,
@@ -38,8 +48,11 @@ if TYPE_CHECKING:
     from isocenter.scoring.data_record import (
         DATA_RECORD,
         DataRecord,
+        Lineage,
         copy_data_record,
         hashes_by_case,
+        lineage_notes,
+        lineage_of,
         named_as_in_run,
         read_data_record,
         write_data_record,
@@ -69,21 +82,7 @@ if TYPE_CHECKING:
     from isocenter.scoring.explaining.counterfactuals import counterfactuals_of, kinds_of_maps, with_gradients
     from isocenter.scoring.explaining.kept_tests import kept_content
     from isocenter.scoring.explaining.report import explanation_page, findings_sentence, verdict_sentence
-    from isocenter.scoring.fold import Fold, gate_of, write_gate
     from isocenter.scoring.image_subsets import Subsets, with_subsets
-    from isocenter.scoring.lineage import Lineage, lineage_notes, lineage_of
-    from isocenter.scoring.model_tests import (
-        MRMC,
-        OF_MARGINS,
-        READERS,
-        UNRELIABLE,
-        Margin,
-        ModelTest,
-        Ranked,
-        ReadingEffect,
-        Standing,
-        Tested,
-    )
     from isocenter.scoring.scored_elsewhere import measured_there
     from isocenter.scoring.scores import (
         CASES,

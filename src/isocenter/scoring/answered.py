@@ -1,14 +1,20 @@
-"""The cases that a model answers, and how wrong its answers are."""
+"""The cases that a model answers, how wrong its answers are, and the fold of a run that scores them.
+
+A fold has the gate by which it judges its cases.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
 from isocenter.evaluation import OF_ANSWERED, Table, bootstrap, proportion, resampling
 from isocenter.lazy import pandas as pd
+from isocenter.runtime import Guard, Model, Parts, read_json, read_parts, write_json
 from isocenter.tasks import Task, part_of, part_tables
 from isocenter.values import Row
 
@@ -31,33 +37,35 @@ def case_failures(task: Task, table: Table) -> dict[str, float]:
     Without times to an event: an error that is weighed for censoring is small where a case was not followed for long.
     """
     tables = part_tables(task, table)
-    each: list[tuple[Series | None, Table]] = []
-    for name, own in tables.items():
+    wrong_by_part: list[tuple[Series | None, Table]] = []
+    for name, table_of_part in tables.items():
         metrics = part_of(task, name).metrics
-        wrong, metric = _wrong(own), metrics.of_case
-        if wrong is None and metric in own and "event" not in own:
-            wrong = (own[metric] if metrics.of(str(metric)).better == "less" else 1 - own[metric]).dropna()
+        wrong, metric = _wrong(table_of_part), metrics.of_case
+        if wrong is None and metric in table_of_part and "event" not in table_of_part:
+            wrong = (
+                table_of_part[metric] if metrics.of(str(metric)).better == "less" else 1 - table_of_part[metric]
+            ).dropna()
             wrong = wrong.rank(pct=True) if len(tables) > 1 else wrong
-        each.append((wrong, own))
-    return _by_case(each)
+        wrong_by_part.append((wrong, table_of_part))
+    return _by_case(wrong_by_part)
 
 
-def _wrong(own: Table) -> Series | None:
+def _wrong(table: Table) -> Series | None:
     """The error of each row, 0 to 1; None where rows can be neither right nor wrong."""
-    if "dice" in own:
-        return (1 - own["dice"]).where(own["dice"].notna(), 0.0)
-    if not {"predicted", "reference"} <= set(own) or pd.api.types.is_numeric_dtype(own["reference"]):
+    if "dice" in table:
+        return (1 - table["dice"]).where(table["dice"].notna(), 0.0)
+    if not {"predicted", "reference"} <= set(table) or pd.api.types.is_numeric_dtype(table["reference"]):
         return None
-    known = own["reference"].notna() & own["predicted"].notna()
-    return (own["predicted"] != own["reference"])[known].astype(float)
+    is_known = table["reference"].notna() & table["predicted"].notna()
+    return (table["predicted"] != table["reference"])[is_known].astype(float)
 
 
-def _by_case(each: Iterable[tuple[Series | None, Table]]) -> dict[str, float]:
+def _by_case(wrong_by_part: Iterable[tuple[Series | None, Table]]) -> dict[str, float]:
     """{case: the mean over parts of the mean over its rows}"""
     means: dict[str, list[float]] = {}
-    for wrong, own in each:
+    for wrong, table in wrong_by_part:
         if wrong is not None:
-            for case, error in wrong.groupby(own["case"].astype(str).loc[wrong.index]).mean().items():
+            for case, error in wrong.groupby(table["case"].astype(str).loc[wrong.index]).mean().items():
                 means.setdefault(str(case), []).append(float(error))
     return {case: float(np.mean(errors)) for case, errors in means.items()}
 
@@ -68,14 +76,50 @@ def answered_rows(task: Task, table: Table, *, seed: int) -> Iterator[Row]:
         return
     cases = table.drop_duplicates("case")
     yield Row(ANSWERED, "all", proportion(~is_refused[cases.index], cases["patient"].to_numpy(str), seed=seed))
-    own = table[~is_refused]
-    if not len(own):
+    rows = table[~is_refused]
+    if not len(rows):
         return
-    errors = case_errors(task, own)
-    people = dict(zip(own["case"].astype(str), own["patient"].astype(str), strict=True))
+    errors = case_errors(task, rows)
+    people = dict(zip(rows["case"].astype(str), rows["patient"].astype(str), strict=True))
     if errors:
         estimate = bootstrap(list(errors.values()), [people[case] for case in errors], seed=seed)
         yield Row(f"error{OF_ANSWERED}", "all", estimate)
-    for row in task.summary(own, seed=resampling(own, seed)):
+    for row in task.summary(rows, seed=resampling(rows, seed)):
         if row.metric in task.primaries and row.label == "all":
             yield Row(f"{row.metric}{OF_ANSWERED}", row.label, row.estimate)
+
+
+# Of a fold whose model keeps a gate that is fitted to the cases which the fold tests: no case judges itself.
+GATE, SCHEMA = "gate.json", "isocenter.gate"
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A fold that scores a case.
+
+    task:  its own, with what its own validation cases decided: the common one's thresholds have seen cases that it
+           tests
+    guard: its gate by cases that it does not test; None where the one of its model is that
+    """
+
+    number: int
+    task: Task
+    guard: Guard | None = None
+
+    def scoring(self, model: Model) -> Model:
+        """The fold's model as it scores the cases that the fold tests."""
+        parts = model.parts if self.guard is None else replace(model.parts, guard=self.guard)
+        return replace(model, task=self.task, parts=parts)
+
+
+def write_gate(guard: Guard, folder: Path) -> None:
+    """`gate.json` and its arrays, which `gate_of` reads."""
+    gate = Parts(guard=guard)
+    gate.write(folder)
+    write_json(folder / GATE, SCHEMA, gate.settings)
+
+
+def gate_of(folder: Path) -> Guard | None:
+    """The gate by which the fold in this folder judges the cases that it tests; None where its model's own is that."""
+    path = folder / GATE
+    return read_parts(read_json(path, SCHEMA), folder).guard if path.is_file() else None

@@ -10,8 +10,7 @@ from isocenter.errors import UsageError, counted
 from isocenter.files import content_hash, read_text_table
 from isocenter.lazy import pandas as pd
 from isocenter.runtime import Model
-from isocenter.scoring.data_record import DataRecord, read_data_record
-from isocenter.scoring.lineage import lineage_notes
+from isocenter.scoring.data_record import DataRecord, lineage_notes, read_data_record
 from isocenter.values import SPLITS, Dataset, Split, people_of
 
 TEST, ALL, SPLIT = "test", "all", "split.csv"
@@ -61,59 +60,59 @@ def who_trained(model: Model, run: Path) -> set[str]:
 
 
 def _patients_of(table: pd.DataFrame, model: Model) -> set[str]:
-    known = model.record.get("patients_known", False)
-    trained = table.loc[table["split"] != TEST, "patient"] if known else ()
+    is_known = model.record.get("patients_known", False)
+    trained = table.loc[table["split"] != TEST, "patient"] if is_known else ()
     return {person for one in trained for person in people_of(one)} - {""}
 
 
 def _is_own(dataset: Dataset, table: pd.DataFrame, record: DataRecord) -> bool:
     """Whether every case of the run is here, with the same contents."""
-    known = set(table["case"])
-    ours = dataset.only(known)
-    if len(ours) < len(known):
+    ids = set(table["case"])
+    ours = dataset.only(ids)
+    if len(ours) < len(ids):
         return False
     return all(content_hash(case) == record.contents.get(case.id) for case in ours)
 
 
 def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str, record: DataRecord) -> Choice:
-    wanted = split or "test"
+    wanted_part = split or "test"
     notes = []
     if not model.record.get("patients_known", False):
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
-    words = f"{'' if wanted == ALL else 'the '}{wanted} cases of the run's own data"
+    words = f"{'' if wanted_part == ALL else 'the '}{wanted_part} cases of the run's own data"
     folds = sorted(set(table["fold"]) - {""}, key=int)
-    if len(folds) > 1 and wanted == TEST and "" not in set(table["fold"]):
+    if len(folds) > 1 and wanted_part == TEST and "" not in set(table["fold"]):
         tested = table[table["split"] == "test"]
         owner = dict(zip(tested["case"], tested["fold"].astype(int), strict=True))
         return Choice(
             dict.fromkeys(owner, "test"), words, [*notes, *lineage_notes(record, list(owner)), OVER_FOLDS], owner
         )
-    own: dict[str, Split] = dict(zip(table["case"], table["split"], strict=True))
+    splits: dict[str, Split] = dict(zip(table["case"], table["split"], strict=True))
     if len(folds) > 1:  # every case of a fold has trained the others
-        own = dict(zip(table["case"], table["fold"].map(lambda fold: "train" if fold else "test"), strict=True))
-    if wanted == TEST:
-        notes += lineage_notes(record, [case for case, part in own.items() if part == TEST])
-    elif wanted == "calibration":
+        splits = dict(zip(table["case"], table["fold"].map(lambda fold: "train" if fold else "test"), strict=True))
+    if wanted_part == TEST:
+        notes += lineage_notes(record, [case for case, part in splits.items() if part == TEST])
+    elif wanted_part == "calibration":
         notes.append(
             "These cases set the thresholds of sets and intervals, so how often these hold here is no independent test."
         )
     else:
-        some = "Some of these" if wanted == ALL else "These"
+        some = "Some of these" if wanted_part == ALL else "These"
         notes.append(f"{some} cases were used in training: the figures say nothing about new patients.")
-    return Choice(_part(own, wanted, where), words, notes)
+    return Choice(_part(splits, wanted_part, where), words, notes)
 
 
 def _of_other(
     dataset: Dataset, table: pd.DataFrame, record: DataRecord, split: str | None, people: Collection[str]
 ) -> Choice:
     """people: who trained the model, where patients are known"""
-    own = {case.id: dataset.splits.get(case.id, "test") for case in dataset}
-    seen = {str(name): set(rows["split"]) for name, rows in table.groupby("case")}
-    wanted, words = split or "all", f"{split or 'all'} cases of other data than the run's"
+    splits = {case.id: dataset.splits.get(case.id, "test") for case in dataset}
+    splits_of_table = {str(name): set(rows["split"]) for name, rows in table.groupby("case")}
+    wanted_part, words = split or "all", f"{split or 'all'} cases of other data than the run's"
     if split is None and "test" in dataset.splits.values():
-        wanted, words = "test", "the set's own test part"
-    parts = _part(own, wanted, str(dataset.root or dataset.name))
-    trained = record.trained(dataset.only(set(parts)), seen)
+        wanted_part, words = "test", "the set's own test part"
+    parts = _part(splits, wanted_part, str(dataset.root or dataset.name))
+    trained = record.trained(dataset.only(set(parts)), splits_of_table)
     if not trained:
         return Choice(parts, words, _people(dataset, parts, people))
     cases = counted(len(trained), "case that trained this model", "cases that trained this model")
@@ -139,15 +138,15 @@ def _people(dataset: Dataset, parts: Collection[str], trained: Collection[str]) 
 
 def of_the_same_name(dataset: Dataset, trained: Collection[str]) -> str:
     """The number of patients with the name of one who trained the model, as the start of a note; empty for none."""
-    known = {one for case in dataset for one in people_of(case.patient)} if dataset.patients_known else set()
-    if not (count := len(known.intersection(trained))):
+    people = {one for case in dataset for one in people_of(case.patient)} if dataset.patients_known else set()
+    if not (count := len(people.intersection(trained))):
         return ""
     same = counted(count, "patient has the name", "patients have the names")
     return f"{same} of patients with whose images this model was trained: if they are the same,"
 
 
-def _part(parts: Mapping[str, Split], wanted: str, where: str) -> dict[str, Split]:
-    chosen = {case: part for case, part in parts.items() if wanted in ("all", part)}
+def _part(parts: Mapping[str, Split], name: str, where: str) -> dict[str, Split]:
+    chosen = {case: part for case, part in parts.items() if name in ("all", part)}
     if not chosen:
-        raise UsageError(f"there is no {wanted} case", where, "Choose another --split")
+        raise UsageError(f"there is no {name} case", where, "Choose another --split")
     return chosen

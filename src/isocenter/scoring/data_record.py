@@ -1,4 +1,7 @@
-"""The record of images that a run has seen, by their contents, and of how often cases were opened as a test."""
+"""The record of images that a run has seen, by their contents, and of how often cases were opened as a test.
+
+Cases seen by the models that a training starts from, or learns from, are no new patients to it.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from isocenter.errors import IsocenterError
-from isocenter.files import PSEUDONYMS, cache_folder, content_hash, dataset_hash, file_hash, patient_key_id
+from isocenter.errors import IsocenterError, counted
+from isocenter.files import (
+    PSEUDONYMS,
+    cache_folder,
+    content_hash,
+    dataset_hash,
+    file_hash,
+    patient_key_id,
+    read_text_table,
+)
 from isocenter.quality import voxel_digest
 from isocenter.reading import FIXED, MOVING
-from isocenter.runtime import read_json, write_json
+from isocenter.runtime import package_record, read_json, unpacked, write_json
 from isocenter.transforms import stacked
 from isocenter.values import Case, Dataset, Split
 
@@ -52,16 +63,16 @@ class DataRecord:
         parts: {case id of the run: the parts that it was in}
         """
         used = [name for name, found in parts.items() if set(found) - {"test"}]
-        known, images = self.hashes(used) | self.inherited, image_hashes(dataset)
-        trained = {case.id for case in dataset if case.files and {content_hash(case), *images[case.id]} & known}
+        seen_hashes, images = self.hashes(used) | self.inherited, image_hashes(dataset)
+        trained = {case.id for case in dataset if case.files and {content_hash(case), *images[case.id]} & seen_hashes}
         # Saved anew, an image is another file with the same voxels: only they tell.
         others = [case for case in dataset if (self.voxels or self.inherited) and case.id not in trained]
-        return trained | {case.id for case in others if _voxels_of(case) in known}
+        return trained | {case.id for case in others if _voxels_of(case) in seen_hashes}
 
     def changed(self, cases: Iterable[Case]) -> set[str]:
         """Ids of those of these cases of the run whose files are not what they were when it began, or are gone."""
-        known = [case for case in cases if case.id in self.contents]
-        return {case.id for case in known if _content_or_none(case) != self.contents[case.id]}
+        recorded = [case for case in cases if case.id in self.contents]
+        return {case.id for case in recorded if _content_or_none(case) != self.contents[case.id]}
 
     def inherited_among(self, names: Iterable[str]) -> list[str]:
         """The cases of the run that an earlier model had seen, from whose weights the run started."""
@@ -72,8 +83,8 @@ def hashes_by_case(dataset: Dataset) -> dict[str, set[str]]:
     """{case id: hashes of its contents, image and voxels}, by which it is known again whatever it is called."""
     images = image_hashes(dataset)
     hashes = {case.id: {_voxels_of(case)} for case in dataset}
-    whole = {case.id: {content_hash(case), *images[case.id]} for case in dataset if case.files}
-    return {name: {one for one in own | whole.get(name, set()) if one is not None} for name, own in hashes.items()}
+    of_files = {case.id: {content_hash(case), *images[case.id]} for case in dataset if case.files}
+    return {name: {one for one in own | of_files.get(name, set()) if one is not None} for name, own in hashes.items()}
 
 
 def _content_or_none(case: Case) -> str | None:
@@ -186,13 +197,77 @@ def opened(cases: Sequence[Case]) -> int:
     """
     if not cases or not all(case.files for case in cases):
         return 0
-    place, which = cache_folder() / LEDGER, dataset_hash(Dataset(tuple(cases)))
+    ledger, which = cache_folder() / LEDGER, dataset_hash(Dataset(tuple(cases)))
     line = json.dumps({"test": which, "cases": len(cases), "when": datetime.now(UTC).isoformat(timespec="seconds")})
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("a", encoding="utf-8") as file:
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        with ledger.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
-        return sum(which in line for line in place.read_text(encoding="utf-8").splitlines())
+        return sum(which in line for line in ledger.read_text(encoding="utf-8").splitlines())
     except OSError as error:
-        log.warning("%s: cannot be written (%s), so this opening of a test is not counted", place, error.strerror)
+        log.warning("%s: cannot be written (%s), so this opening of a test is not counted", ledger, error.strerror)
         return 0
+
+
+# Folders from a file of weights up to its run: best, checkpoints, fold_k, the run.
+ABOVE = 4
+# The fold whose weights a training takes from a run of several; a run of one training calls it so too.
+FIRST = "0"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The earlier models that a training starts from or learns from.
+
+    seen:    hashes of the cases that trained or selected earlier models
+    unknown: names of files of weights that no run or package explains
+    """
+
+    seen: frozenset[str] = frozenset()
+    unknown: tuple[str, ...] = ()
+
+
+def lineage_of(starts: Sequence[Path], teachers: Sequence[Path] = ()) -> Lineage:
+    """The lineage of models or files of weights from which one training starts.
+
+    teachers: models whose answers it learns; those of all folds answer, so that what any of them has seen counts
+    Raises UsageError where there is nothing, IntegrityError for a damaged record.
+    """
+    lineages = [*(_of_one(start) for start in starts), *(_of_one(one, every_fold=True) for one in teachers)]
+    hashes = frozenset().union(*(one.seen for one in lineages))
+    return Lineage(hashes, tuple(name for one in lineages for name in one.unknown))
+
+
+def _of_one(start: Path, *, every_fold: bool = False) -> Lineage:
+    if start.is_file() and start.suffix == ".zip":
+        with unpacked(start) as folder:
+            return _of_one(folder, every_fold=every_fold)
+    for ancestor in (start, *list(start.resolve().parents)[:ABOVE]):
+        if (ancestor / DATA_RECORD).is_file() and (ancestor / "split.csv").is_file():
+            return _of_run(ancestor, start, every_fold=every_fold)
+        if (ancestor / "isocenter" / "model.json").is_file():
+            return Lineage(frozenset(package_record(ancestor)["record"]["trained"]))
+    return Lineage(unknown=(start.name,))
+
+
+def _of_run(run: Path, start: Path, *, every_fold: bool) -> Lineage:
+    """The lineage of a run; of folds one network is taken, the first or that of the folder that was given, or all."""
+    record, table = read_data_record(run), read_text_table(run / "split.csv")
+    numbers = [part.removeprefix("fold_") for part in start.resolve().relative_to(run.resolve()).parts[:1]]
+    fold = next((number for number in numbers if number in set(table["fold"])), FIRST)
+    rows = table if every_fold else table[table["fold"] == fold]
+    used = rows.loc[rows["split"].isin(["train", "val"]), "case"].unique()
+    return Lineage(frozenset(record.hashes(used)) | record.inherited, record.unknown)
+
+
+def lineage_notes(record: DataRecord, tested: Sequence[str]) -> list[str]:
+    """Notes against figures on these cases, where an earlier model has seen them."""
+    notes, inherited = [], record.inherited_among(tested)
+    if inherited:
+        notes.append(
+            f"{len(inherited)} of {counted(len(tested), 'test case')} had trained or selected a model that this one "
+            "started or learnt from: the figures say little about new patients."
+        )
+    for name in record.unknown:
+        notes.append(f"Training started or learnt from {name}: which cases that had seen is not known.")
+    return notes

@@ -33,10 +33,10 @@ def own_labels(task: Task, cases: Sequence[Case]) -> tuple[list[Case], list[str]
 
     Raises DatasetError where references hold values that the model does not know.
     """
-    own, sentences = task.own_labels(cases)
+    labels, sentences = task.own_labels(cases)
     for sentence in sentences:
         log.warning(sentence)
-    return list(own), list(sentences)
+    return list(labels), list(sentences)
 
 
 def undrawn_notes(tasks: Sequence[Task], tables: Sequence[Table]) -> list[str]:
@@ -51,10 +51,10 @@ def undrawn_notes(tasks: Sequence[Task], tables: Sequence[Table]) -> list[str]:
 
 def _undrawn(task: Task, table: Table) -> Iterator[str]:
     """The structures whose voxels no reference of a table of cases holds, those of a part after its name."""
-    for part, own in part_tables(task, table).items():
-        if "voxels_reference" in own:
-            drawn = own.groupby("label", sort=False)["voxels_reference"].sum()
-            yield from (f"{part}: {label}" if part else str(label) for label in drawn.index[drawn == 0])
+    for part, rows in part_tables(task, table).items():
+        if "voxels_reference" in rows:
+            voxels = rows.groupby("label", sort=False)["voxels_reference"].sum()
+            yield from (f"{part}: {label}" if part else str(label) for label in voxels.index[voxels == 0])
 
 
 def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
@@ -71,26 +71,28 @@ def _unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
     """A note on labels of a task that is made of no others."""
     first = cases[0].references if cases else {}
     kinds = [kind for kind in sorted(task.needs) if isinstance(first.get(kind), Mapping)]
-    known = {label.name for label in task.labels}
+    names = {label.name for label in task.labels}
     for kind in kinds:
         named = {name for case in cases for name in case.references[kind]}
-        if others := sorted(named - known):
+        if others := sorted(named - names):
             yield f"Not scored, because the model was not taught them: {listed(others)}."
-        if lacking := sorted(known - named):
+        if lacking := sorted(names - named):
             yield f"Not scored, because no case here says anything of them: {listed(lacking)}."
 
 
 def own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
     """A note where references are DICOM objects that this or another model of Isocenter wrote: nobody drew them."""
-    drawn = {
+    algorithms_of = {
         case.id: listed(one.facts.get("algorithms", ()))
         for case in cases
         for one in case.references.values()
         if isinstance(one, Image)
     }
-    own = [case for case, algorithms in drawn.items() if algorithm_of(model) in algorithms]
-    others = [case for case, algorithms in drawn.items() if PROGRAM in algorithms and case not in own]
-    for which, written in (("this model", own), ("another model", others)):
+    cases_of_model = [case for case, algorithms in algorithms_of.items() if algorithm_of(model) in algorithms]
+    others = [
+        case for case, algorithms in algorithms_of.items() if PROGRAM in algorithms and case not in cases_of_model
+    ]
+    for which, written in (("this model", cases_of_model), ("another model", others)):
         if written:
             cases_of = f"{counted(len(written), 'case')} ({listed(written, 3)})"
             yield f"The references of {cases_of} were written by {which} and not drawn: agreement proves nothing."
@@ -103,12 +105,12 @@ def with_positive(model: Model, positive: str | None, source: str) -> Model:
     """
     if positive is None:
         return model
-    own = settings_of(model.task)
-    if "positive" not in own:
+    settings = settings_of(model.task)
+    if "positive" not in settings:
         problem = f"no positive class of a {model.task.name} can be chosen here"
         raise UsageError(problem, FLAG, "Leave it out")
-    task = build({"name": model.task.name, **own, "positive": positive})
-    decided = own["positive"] is not None or own["thresholds"] is not None
+    task = build({"name": model.task.name, **settings, "positive": positive})
+    decided = settings["positive"] is not None or settings["thresholds"] is not None
     if decided and task.positives != model.task.positives:
         problem = f"{listed(model.task.positives)} is positive in this model, and its thresholds are of that"
         raise UsageError(problem, source, f"Leave out {FLAG}, or train again with {FLAG} {positive}")

@@ -40,10 +40,10 @@ class Subsets:
 
     def of_case(self, case: Case) -> dict[str, str]:
         """{image of the model: what the case calls it}; those that are merely numbered stand in the model's order."""
-        own = list(case.images)
-        if len(own) == len(self.names):
-            return dict(zip(self.names, own, strict=True))
-        return {name: key for key in own for n, name in enumerate(self.names) if key in (name, f"{n:04}")}
+        names = list(case.images)
+        if len(names) == len(self.names):
+            return dict(zip(self.names, names, strict=True))
+        return {name: key for key in names for n, name in enumerate(self.names) if key in (name, f"{n:04}")}
 
 
 def with_subsets(
@@ -62,7 +62,7 @@ def with_subsets(
     What a case was scored with as it is is not predicted once more.
     """
     subsets = Subsets.of(preprocessing)
-    known = {str(case): rows.to_dict("records") for case, rows in scored.table.groupby("case", sort=False)}
+    rows_of_case = {str(case): rows.to_dict("records") for case, rows in scored.table.groupby("case", sort=False)}
     rows: dict[tuple[str, ...], list[Any]] = {one: [] for one in subsets.wanted}
     problems: list[Problem] = []
     with tracked("scoring with images left out") as tracker:
@@ -70,7 +70,7 @@ def with_subsets(
             has, task = subsets.of_case(case), folds[case.id].task if case.id in folds else model.task
             for subset in subsets.wanted:
                 try:
-                    rows[subset] += _scored(model, task, case, has, subset, known)
+                    rows[subset] += _scored(model, task, case, has, subset, rows_of_case)
                 except IsocenterError as error:
                     what = f"with {' + '.join(subset)} alone: {error.problem}"
                     problems.append(Problem("error", what, (case.id,), remedy=error.remedy))
@@ -89,15 +89,15 @@ def _scored(
     case: Case,
     has: dict[str, str],
     subset: tuple[str, ...],
-    known: dict[str, list[Any]],
+    rows_of_case: dict[str, list[Any]],
 ) -> list[Any]:
     """The case's rows with these images alone; none where it lacks one of them."""
     if not set(subset) <= set(has):
         return []
     if len(subset) == len(has):
-        return known.get(case.id, [])
-    own = case.with_images([has[name] for name in subset])
-    table = task.score([model.predict(own)], [own])
-    [first, *_] = known.get(case.id, [{}])
-    kept = {key: first[key] for key in ("split", FOLD) if key in first}
-    return list(table.assign(**{"split": "test", **kept}).to_dict("records"))
+        return rows_of_case.get(case.id, [])
+    reduced = case.with_images([has[name] for name in subset])
+    table = task.score([model.predict(reduced)], [reduced])
+    [first, *_] = rows_of_case.get(case.id, [{}])
+    columns = {key: first[key] for key in ("split", FOLD) if key in first}
+    return list(table.assign(**{"split": "test", **columns}).to_dict("records"))

@@ -7,7 +7,7 @@ from functools import partial
 
 from isocenter.errors import MemoryShortageError, ResourceError, WorkerLostError
 from isocenter.prediction import There
-from isocenter.scoring.fold import Fold
+from isocenter.scoring.answered import Fold
 from isocenter.scoring.scores import Measured, Outcomes, measured
 from isocenter.values import Case
 

@@ -35,10 +35,9 @@ from isocenter.prediction import confidence_columns, in_memory, noted
 from isocenter.quality import image_facts, kinds_of, names_a_person
 from isocenter.report import Figure, overlay, tracked, viewer
 from isocenter.runtime import Guard, Model, write_json
-from isocenter.scoring.answered import answered_rows
+from isocenter.scoring.answered import Fold, answered_rows
 from isocenter.scoring.audit_result import Audited
 from isocenter.scoring.data_record import opened
-from isocenter.scoring.fold import Fold
 from isocenter.tasks import Task, leaves, part_of, part_tables, settings_of
 from isocenter.values import (
     Array,
@@ -203,8 +202,8 @@ def measured(model: Predictor, fold: Fold | None, case: Case) -> Measured:
     facts = image_facts(next(iter(images.values()))) if images else {}
     rows = rows_of(prediction, case, model.task, "test", fold)
     # What it was scored on is large beside a label map, and of no use to a picture.
-    kept = prediction.decided
-    return Measured(rows, tuple(noted(prediction, case)), kept, prediction.confidence.features, facts)
+    decided = prediction.decided
+    return Measured(rows, tuple(noted(prediction, case)), decided, prediction.confidence.features, facts)
 
 
 def measured_here(model: Predictor, folds: Mapping[str, Fold], cases: Sequence[Case]) -> Outcomes:
@@ -214,6 +213,40 @@ def measured_here(model: Predictor, folds: Mapping[str, Fold], cases: Sequence[C
             yield number, measured(model, folds.get(case.id), case)
         except IsocenterError as error:
             yield number, error
+
+
+@dataclass
+class _Collected:
+    """Outcomes of cases as they come in.
+
+    ended:       {number of a case: its rows, and what speaks against them}
+    predictions: of the first cases, for pictures, as long as memory is meant to hold them
+    features:    {case id: (patient, features)} of cases of the test part
+    """
+
+    parts: Mapping[str, Split]
+    draws: bool
+    ended: dict[int, tuple[list[Any], Sequence[Problem]]] = field(default_factory=dict)
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    voxels: int = 0
+    features: dict[str, tuple[str, Array]] = field(default_factory=dict)
+    facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def take(self, number: int, case: Case, outcome: Measured | IsocenterError) -> None:
+        """Take the outcome of a case, or the error that ended it."""
+        if isinstance(outcome, IsocenterError):
+            what = f"{outcome.where}: {outcome.problem}"
+            self.ended[number] = [], [Problem("error", what, (case.id,), remedy=outcome.remedy)]
+            return
+        part = self.parts.get(case.id, "test")
+        self.ended[number] = [row | {"split": part} for row in outcome.rows], outcome.problems
+        self.facts[case.id] = outcome.facts
+        if outcome.features is not None and part == "test":
+            self.features[case.id] = case.patient, outcome.features
+        if outcome.prediction is not None:
+            self.voxels += math.prod(outcome.prediction.geometry.shape)
+            if self.draws and self.voxels <= MOST_KEPT:
+                self.predictions[case.id] = outcome.prediction
 
 
 def score(
@@ -237,44 +270,33 @@ def score(
     keeps:          whether Ctrl-C leaves the figures of the cases that were scored by then, without pictures
     Raises DatasetError where no case could be scored.
     """
-    ended = dict[int, tuple[list[Any], Sequence[Problem]]]()
-    made, voxels = dict[str, Prediction](), 0
-    features, facts = dict[str, tuple[str, Array]](), dict[str, Mapping[str, Any]]()
+    collected = _Collected(parts, draws)
     stopped: KeyboardInterrupt | None = None
     measuring = outcomes or partial(measured_here, model, folds)
     try:
         with tracked("predicting and scoring") as tracker:
             for done, (number, outcome) in enumerate(measuring(cases), start=1):
-                case = cases[number]
-                if isinstance(outcome, IsocenterError):
-                    what = f"{outcome.where}: {outcome.problem}"
-                    ended[number] = [], [Problem("error", what, (case.id,), remedy=outcome.remedy)]
-                else:
-                    place = {"split": parts.get(case.id, "test")}
-                    ended[number] = [row | place for row in outcome.rows], outcome.problems
-                    facts[case.id] = outcome.facts
-                    if outcome.features is not None and place["split"] == "test":
-                        features[case.id] = case.patient, outcome.features
-                    if outcome.prediction is not None:
-                        voxels += math.prod(outcome.prediction.geometry.shape)
-                        made |= {case.id: outcome.prediction} if draws and voxels <= MOST_KEPT else {}
+                collected.take(number, cases[number], outcome)
                 tracker(done, len(cases))
     except KeyboardInterrupt as stop:
-        if not keeps or not any(own for own, _ in ended.values()):
+        if not keeps or not any(rows for rows, _ in collected.ended.values()):
             raise
         stopped, draws = stop, False
-    rows = [row for number in sorted(ended) for row in ended[number][0]]
-    problems = [problem for number in sorted(ended) for problem in ended[number][1]]
+    numbers = sorted(collected.ended)
+    rows = [row for number in numbers for row in collected.ended[number][0]]
+    problems = [problem for number in numbers for problem in collected.ended[number][1]]
     if not rows:
         reason = problems[0].what if problems else "there is none"
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_table(rows)
     ranked = model.task.rank(table) if draws else ()
-    shown = _shown(model, {case.id: case for case in cases}, ranked, wrong_calls(model.task, table), made)
+    shown = _shown(
+        model, {case.id: case for case in cases}, ranked, wrong_calls(model.task, table), collected.predictions
+    )
     summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
     overview = model.task.overview(table) if draws else ()
-    tested = [cases[number] for number in sorted(ended) if parts.get(cases[number].id, "test") == "test"]
-    shift = shift_of(model.guard, features, seed=seed, patients_known=patients_known)
+    tested = [cases[number] for number in numbers if parts.get(cases[number].id, "test") == "test"]
+    shift = shift_of(model.guard, collected.features, seed=seed, patients_known=patients_known)
     counted = opened(tested)
     return Scored(
         table,
@@ -285,8 +307,8 @@ def score(
         counted,
         model.task,
         shift=shift,
-        features=features,
-        facts=facts,
+        features=collected.features,
+        facts=collected.facts,
         stopped=stopped,
     )
 
@@ -327,7 +349,7 @@ def _shown(
     cases: Mapping[str, Case],
     ranked: Sequence[str],
     wrong: Collection[str],
-    made: Mapping[str, Prediction],
+    predictions: Mapping[str, Prediction],
 ) -> list[tuple[str, str, Sequence[Figure], str]]:
     middle = len(ranked) // 2
     chosen: dict[str, str] = {}
@@ -344,7 +366,7 @@ def _shown(
     shown: list[tuple[str, str, Sequence[Figure], str]] = []
     for case_id, word in sorted(chosen.items(), key=lambda item: order.index(item[1])):
         case = cases[case_id]
-        prediction = made[case_id] if case_id in made else model.predict(case)
+        prediction = predictions[case_id] if case_id in predictions else model.predict(case)
         shown.append((word, case_id, model.task.figures(prediction, case), page_of(case, prediction, model.task)))
     return shown
 
@@ -352,10 +374,10 @@ def _shown(
 def wrong_calls(task: Task, table: Table) -> list[str]:
     """The cases of which something else is called than the reference names, a class or a finding."""
     wrong = dict[str, None]()
-    for own in part_tables(task, table).values():
-        if {"predicted", "reference"} <= set(own) and not pd.api.types.is_numeric_dtype(own["reference"]):
-            known = own[own["reference"].notna() & own["predicted"].notna()]
-            wrong |= dict.fromkeys(known.loc[known["predicted"] != known["reference"], "case"].astype(str))
+    for rows in part_tables(task, table).values():
+        if {"predicted", "reference"} <= set(rows) and not pd.api.types.is_numeric_dtype(rows["reference"]):
+            answered = rows[rows["reference"].notna() & rows["predicted"].notna()]
+            wrong |= dict.fromkeys(answered.loc[answered["predicted"] != answered["reference"], "case"].astype(str))
     return list(wrong)
 
 
@@ -458,8 +480,8 @@ def shift_of(
     if guard is None or not features:
         return None
     calibrated = guard.calibrated
-    known = list(features.values())
-    scored = np.stack([known[n][1] for n in one_of_each([patient for patient, _ in known])])
+    features_known = list(features.values())
+    scored = np.stack([features_known[n][1] for n in one_of_each([patient for patient, _ in features_known])])
     if min(len(scored), len(calibrated)) < FEWEST_FOR_SHIFT:
         return None
     unit = "patients" if patients_known else "cases"

@@ -11,8 +11,7 @@ import numpy as np
 from isocenter.belief import LOG_LOSS_CHANGE, excluding_nothing
 from isocenter.evaluation import Compared, Metric, Table, class_names, compared
 from isocenter.report import count_text, label_name, number, sentence, value_text
-from isocenter.scoring.comparison import Comparison, interval_of_difference, signed_number
-from isocenter.scoring.model_tests import UNRELIABLE
+from isocenter.scoring.comparison import UNRELIABLE, Comparison, interval_of_difference, signed_number
 from isocenter.scoring.scores import Scored, by_case
 from isocenter.tasks import Task, leaves, part_names, settings_of
 from isocenter.values import Estimate, Row
@@ -144,10 +143,10 @@ def _without(scored: Scored, gains: Sequence[Gain]) -> Iterator[str]:
     compared_parts = {_part(gain.label) for gain in gains}
     parts = part_names(scored.task) if scored.task is not None else ()
     for part in parts or ("",):
-        own = [row for row in scored.rows if not part or _part(row.label) == part]
-        if part not in compared_parts and own and not (gains and not parts):
-            value = f"{scored.metrics.of(own[0].metric).words} is {value_text(own[0].estimate)}"
-            counts = count_text(own[0].estimate)
+        rows = [row for row in scored.rows if not part or _part(row.label) == part]
+        if part not in compared_parts and rows and not (gains and not parts):
+            value = f"{scored.metrics.of(rows[0].metric).words} is {value_text(rows[0].estimate)}"
+            counts = count_text(rows[0].estimate)
             text = f"{f'{part}: ' * bool(part)}{value}{f' in {counts}' * bool(counts)}; {NO_GUESS}"
             yield f"{text[0].upper()}{text[1:]}"
 
@@ -184,19 +183,19 @@ def gains_over_guess(scored: Scored, *, seed: int, patients_known: bool) -> list
 
 def gains_of(comparison: Comparison, metric: str, than: str) -> list[Gain]:
     """The gain of a model, the second that is compared, over the first, in one metric over all labels."""
-    own = [row for row in comparison.rows if row.metric == metric]
-    return [Gain(comparison.metrics.of(metric), row.label, than, row.differences[0]) for row in _overall(own)]
+    rows = [row for row in comparison.rows if row.metric == metric]
+    return [Gain(comparison.metrics.of(metric), row.label, than, row.differences[0]) for row in _overall(rows)]
 
 
 def constant_predictions(table: Table) -> Iterator[str]:
     """Sentences on predictions that are the same whatever the image shows."""
     if "predicted" in table and "reference" in table:
-        for label, own in table.groupby("label", sort=False):
-            known = own[own["reference"].notna() & own["predicted"].notna()]
-            yield from _constant(str(label), known)
+        for label, rows in table.groupby("label", sort=False):
+            answered = rows[rows["reference"].notna() & rows["predicted"].notna()]
+            yield from _constant(str(label), answered)
     if {"voxels_both", "voxels_reference"} <= set(table):
-        for label, own in table.groupby("label", sort=False):
-            if own["voxels_both"].sum() < RARELY * own["voxels_reference"].sum():
+        for label, rows in table.groupby("label", sort=False):
+            if rows["voxels_both"].sum() < RARELY * rows["voxels_reference"].sum():
                 yield f"{label} is missed nearly everywhere: less than {100 * RARELY:g} % of it is found."
     if {"objects_predicted", "objects_reference"} <= set(table) and not table["objects_predicted"].any():
         yield "No object is predicted in any case."
@@ -237,22 +236,22 @@ def worse_by_calibration(rows: Sequence[Row]) -> Iterator[str]:
 
 def boundless(task: Task) -> Iterator[str]:
     """Sentences on sets, intervals and other results that exclude nothing, those of each task after its name."""
-    for part, own in leaves(task).items():
-        for text in excluding_nothing(settings_of(own)):
+    for part, task_of_part in leaves(task).items():
+        for text in excluding_nothing(settings_of(task_of_part)):
             yield f"{part}: {text[0].lower()}{text[1:]}" if part else text
 
 
-def _constant(label: str, known: Table) -> Iterator[str]:
+def _constant(label: str, table: Table) -> Iterator[str]:
     named = label != "all"
-    if len(known) < 2 or known["reference"].nunique() < 2:
+    if len(table) < 2 or table["reference"].nunique() < 2:
         return
-    if not class_names(known) and known["predicted"].dtype.kind == "f":
-        spread, wanted = float(known["predicted"].std()), float(known["reference"].std())
-        if spread < HARDLY * wanted:
-            deviations = f"standard deviation {number(spread)}, of the references {number(wanted)}"
+    if not class_names(table) and table["predicted"].dtype.kind == "f":
+        spread, spread_of_references = float(table["predicted"].std()), float(table["reference"].std())
+        if spread < HARDLY * spread_of_references:
+            deviations = f"standard deviation {number(spread)}, of the references {number(spread_of_references)}"
             yield f"Predictions{f' of {label}' * named} hardly differ from one another ({deviations})."
-    elif known["predicted"].nunique() == 1:
-        call = known["predicted"].iloc[0]
+    elif table["predicted"].nunique() == 1:
+        call = table["predicted"].iloc[0]
         yield f"{label} is called {call} in every case." if named else f"Every case is called {call}."
 
 

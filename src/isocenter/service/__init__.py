@@ -23,15 +23,13 @@ if TYPE_CHECKING:
     from isocenter.service.reading.to_label import AnsweredCases, answered_cases
     from isocenter.service.records.accounts import Accounts
     from isocenter.service.records.actor import ANYONE, Actor
-    from isocenter.service.records.audit import record_settings
-    from isocenter.service.records.chain import canonical, sealed_events, unsealed_count, verified
+    from isocenter.service.records.audit import canonical, record_settings, sealed_events, unsealed_count, verified
     from isocenter.service.records.database import Database, node_database, only_keeper, opened
     from isocenter.service.records.deployments import ask_for_change, end_change, models_of, roll_back
     from isocenter.service.records.index import Index
     from isocenter.service.records.workitems import Workitems
-    from isocenter.service.routing.answers import study_answers
     from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of
-    from isocenter.service.routing.rules import Routed, StudyAnswers, rules_of, study_routing
+    from isocenter.service.routing.rules import Routed, StudyAnswers, rules_of, study_answers, study_routing
     from isocenter.service.sealing import Sealing
     from isocenter.service.settings import Rule, Settings, read_settings
     from isocenter.service.speaking import listening_of

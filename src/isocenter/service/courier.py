@@ -1,4 +1,7 @@
-"""Answers and reports to peers, notices to people, and words about what is kept: threads in the keeper's process."""
+"""Answers and reports to peers, notices to people, and words about what is kept: threads in the keeper's process.
+
+What was superseded is taken back where it was sent, by a rejection note, once its successor has been sent.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,31 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from sqlalchemy import select
 
-from isocenter.errors import IsocenterError, ResourceError, counted, foreign_errors
+from isocenter.errors import FormatError, IsocenterError, ResourceError, counted, foreign_errors
+from isocenter.files import file_hash
+from isocenter.files.dicom import KEY_OBJECTS, Stamp, stamped, write_rejection
 from isocenter.service import settings as settings_of
+from isocenter.service.delivering import notify, report_to, store_over_web
 from isocenter.service.dicom.asking import find, report_commitment, request_commitment
 from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.sending import PeerError, Sent, store
 from isocenter.service.exchange.fhir_server import BusyError
-from isocenter.service.exchange.reporting import report_to
-from isocenter.service.notifying import notify
-from isocenter.service.objects.aside import read_asides
-from isocenter.service.objects.received import CommitmentReport, CommitmentRequest, Line
-from isocenter.service.objects.reply import Reply
-from isocenter.service.objects.store import secure
+from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest, Line, Reply
+from isocenter.service.objects.store import read_asides, secure
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.index import Index
-from isocenter.service.records.outbox import Delivery, Outbox
+from isocenter.service.records.jobs import REJECTION, Answer
+from isocenter.service.records.outbox import Delivery, Outbox, Superseded, note_name
 from isocenter.service.records.tables import instances, studies
-from isocenter.service.rejecting import Rejecter
 from isocenter.service.repeating import repeated
+from isocenter.service.settings import Settings
 from isocenter.service.speaking import spoken_to
-from isocenter.service.web_sending import store_over_web
 
 log = logging.getLogger("isocenter")
 
@@ -176,8 +180,8 @@ class Couriers:
             if peer.ae_title == report.peer:
                 self.outbox.committed(list(report.committed), name)
                 if count := self.outbox.disowned(report.failed, name):
-                    kept = counted(count, "answer that it took, which is", "answers that it took, which are")
-                    log.warning("peer %s reports that it does not keep %s aside", name, kept)
+                    words = counted(count, "answer that it took, which is", "answers that it took, which are")
+                    log.warning("peer %s reports that it does not keep %s aside", name, words)
 
     def vouch(self) -> int:
         """Answer one request for commitment, once the objects survive a power cut; how many objects do."""
@@ -237,17 +241,17 @@ class Couriers:
                 break
             time.sleep(AGAIN_S)
             paths = self._paths(uids)
-        folder, kept = self.settings.folder, set[str]().union(*paths.values())
+        folder, secured = self.settings.folder, set[str]().union(*paths.values())
         # What came under the same UID lies aside: whoever sent that relies on it as well.
-        asides = [one.path.relative_to(folder).as_posix() for one in read_asides(folder) if one.first in kept]
-        secure(folder, [*kept, *asides])
+        asides = [one.path.relative_to(folder).as_posix() for one in read_asides(folder) if one.first in secured]
+        secure(folder, [*secured, *asides])
         return paths
 
     def _paths(self, uids: Sequence[str]) -> Mapping[str, set[str]]:
         """{UID: paths} of objects that are here: in the records, and with their file; two studies may share a UID."""
-        wanted = select(instances.c.uid, instances.c.path).where(instances.c.uid.in_(uids))
+        query = select(instances.c.uid, instances.c.path).where(instances.c.uid.in_(uids))
         with self.database.read() as connection:
-            rows = connection.execute(wanted).all()
+            rows = connection.execute(query).all()
         paths = defaultdict[str, set[str]](set)
         for row in rows:
             if (self.settings.folder / row.path).exists():
@@ -257,3 +261,42 @@ class Couriers:
 
 def _unforeseen(error: Exception) -> IsocenterError:
     return IsocenterError(f"{type(error).__name__} was not expected", "courier", "It tries again")
+
+
+@dataclass(frozen=True, eq=False)
+class Rejecter:
+    """Writes the notes for peers with `reject`, in the keeper's process.
+
+    undone: jobs and peers for which no note can be written, because their files are gone
+    """
+
+    settings: Settings
+    outbox: Outbox
+    undone: set[tuple[str, str]] = field(default_factory=set)
+
+    def round(self) -> int:
+        """Put a note into the outbox for each superseded job that a peer has results of; how many are new."""
+        due = self.outbox.to_reject([peer.name for peer in self.settings.peers if peer.reject])
+        return sum(self._noted(one) for one in due if (one.job, one.peer) not in self.undone)
+
+    def _noted(self, superseded: Superseded) -> bool:
+        """Whether there is a note for a job and a peer from now on."""
+        folder, name = self.settings.folder / "results" / superseded.job, note_name(superseded.peer)
+        present = {folder / one: uid for one, uid in superseded.objects.items() if (folder / one).exists()}
+        try:
+            answer = self._written(folder / name, present, superseded)
+        except FormatError as error:
+            log.warning("job %s: no rejection note can be written: %s", superseded.job, error.problem)
+            self.undone.add((superseded.job, superseded.peer))
+            return False
+        return self.outbox.add_note(superseded, answer)
+
+    def _written(self, path: Path, objects: Mapping[Path, str], superseded: Superseded) -> Answer:
+        """The note as a file of the job; written again after a crash it is the same."""
+        if not objects:
+            raise FormatError("the results that it would name are gone", str(path), "Reject them in the PACS")
+        write_rejection(objects, path, reason=f"superseded: {superseded.reason}", overwrite=True)
+        node = self.settings.node
+        stamp = Stamp(node.uid_root, f"{superseded.job} {path.name}", superseded.since, node.text)
+        uid = str(stamped(path, stamp).SOPInstanceUID)
+        return Answer(path.name, REJECTION, path.stat().st_size, file_hash(path), KEY_OBJECTS, uid)

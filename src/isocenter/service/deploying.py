@@ -29,29 +29,29 @@ from isocenter.service.stored import stored_models
 from isocenter.service.work.warm_models import WarmModels
 
 
-def stored_package(settings: Settings, model: str, given: Path) -> Package:
+def stored_package(settings: Settings, model: str, source: Path) -> Package:
     """A package that can answer for a model of the node, as a copy in the node's folder that nobody else changes.
 
     Raises UsageError for what is no package, or cannot follow the node's rules, IntegrityError for one that is not what
     its manifest says.
     """
-    with unpacked(given) as folder:
+    with unpacked(source) as folder:
         if not (folder / PACKAGED).is_dir():
-            raise UsageError("is no package", str(given), "Pack the run: isocenter package RUN")
+            raise UsageError("is no package", str(source), "Pack the run: isocenter package RUN")
         verify(folder)
-        place = settings.folder / PACKAGES / digest(folder / MANIFEST)
-        if not place.exists():
-            place.parent.mkdir(exist_ok=True)
-            part = place.with_name(f".{place.name}.{os.getpid()}")
+        target = settings.folder / PACKAGES / digest(folder / MANIFEST)
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            part = target.with_name(f".{target.name}.{os.getpid()}")
             try:
                 shutil.copytree(folder, part)
-                part.rename(place)
+                part.rename(target)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
-    verify(place)
-    facts = _facts(settings, model, place)
+    verify(target)
+    facts = _facts(settings, model, target)
     rules_of(settings, {**stored_models(settings.folder), model: facts})  # refuses what no series could fulfil
-    return Package(model, place, place.name, facts)
+    return Package(model, target, target.name, facts)
 
 
 def refresh_packages(settings: Settings, database: Database) -> None:
@@ -61,16 +61,16 @@ def refresh_packages(settings: Settings, database: Database) -> None:
     """
     for model, section in settings.models.items():
         with database.read() as connection:
-            known = open_packages(connection, model)
-            if not known:
+            packages = open_packages(connection, model)
+            if not packages:
                 continue
             with unpacked(section.path) as folder:
-                own = folder / MANIFEST
-                is_known = own.is_file() and was_live(connection, model, digest(own))
+                manifest = folder / MANIFEST
+                is_known = manifest.is_file() and was_live(connection, model, digest(manifest))
         if not is_known:
             problem = f"names a package that no change made live; isocenter change status {settings.folder} shows them"
             raise UsageError(problem, f"models.{model}.path", "Name one that was live, and promote the other one")
-        for n, package in known.items():
+        for n, package in packages.items():
             facts = _facts(settings, model, package.folder)
             if facts.hash != package.facts.hash:
                 with database.write() as connection:

@@ -16,11 +16,11 @@ from typing import Any
 
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files import load_json, written
+from isocenter.service.delivering import session_of
 from isocenter.service.objects.store import ObjectStore, Part
 from isocenter.service.repeating import repeated
 from isocenter.service.settings import Settings
 from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
-from isocenter.service.web_sending import session_of
 
 log = logging.getLogger("isocenter")
 
@@ -126,8 +126,8 @@ class Front:
 
     def _begin_again(self) -> None:
         """Follow an Orthanc from its first change that has fewer than are known: its database was made anew."""
-        known = self._known
-        if known > int(self._asked("changes?last").get("Last", known)):
+        counts = self._known
+        if counts > int(self._asked("changes?last").get("Last", counts)):
             log.warning("the Orthanc counts its changes anew: all of its series are fetched again")
             self._note(0)
 
@@ -153,8 +153,8 @@ class Front:
 
     def _fetched(self, study: str, series: str) -> int:
         """Keep the objects of a series byte for byte, each as it comes; one that cannot be kept holds up no other."""
-        place, count = f"{self.url.rstrip('/')}/dicom-web/studies/{study}/series/{series}", 0
-        answer = self._session.get(place, headers={"Accept": AS_STORED}, stream=True, timeout=TIMEOUT_S)
+        url, count = f"{self.url.rstrip('/')}/dicom-web/studies/{study}/series/{series}", 0
+        answer = self._session.get(url, headers={"Accept": AS_STORED}, stream=True, timeout=TIMEOUT_S)
         with answer, ExitStack() as stack:
             answer.raise_for_status()
             reader = MultipartReader(boundary_of(answer.headers.get("Content-Type", "")))

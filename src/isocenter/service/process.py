@@ -55,8 +55,8 @@ def run(role: str, file: Path, name: str) -> None:
 def _receiver(settings: Settings, name: str, stop: threading.Event) -> None:
     @cache
     def orders() -> service.Workitems:
-        kept = kept_settings(settings, "rules", "urgent", "models")
-        rules = service.rules_of(kept, stored_models(settings.folder))
+        keeper_settings = kept_settings(settings, "rules", "urgent", "models")
+        rules = service.rules_of(keeper_settings, stored_models(settings.folder))
         return service.Workitems(service.opened(settings.database_url), rules)
 
     receiver = service.Receiver(service.listening_of(settings), settings.folder, name, orders)

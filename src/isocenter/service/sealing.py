@@ -1,17 +1,19 @@
-"""Threads in the keeper's process that seal the audit, and keep its heads where no change of the database reaches."""
+"""Threads in the keeper's process that seal the audit, and send its heads to syslog, out of the database's reach."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
+import socket
 import threading
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
-from isocenter.errors import IsocenterError
-from isocenter.service.exchange.syslog import send_syslog, syslog_message
-from isocenter.service.records.chain import Head, head, seal
+from isocenter.errors import IsocenterError, ResourceError
+from isocenter.service.records.audit import Head, head, seal
 from isocenter.service.records.database import Database
 from isocenter.service.repeating import repeated
 from isocenter.service.settings import Settings
@@ -62,7 +64,36 @@ class Sealing:
         if last != self._said:
             log.info("audit: event %d is the last, and its hash is %s", last.sequence, last.hash)
             if (to := self.settings.audit.syslog) is not None:
-                stated = {"node": self.settings.node.name, "sequence": last.sequence, "hash": last.hash}
-                send_syslog(to, syslog_message(KIND, json.dumps(stated), datetime.now().astimezone()))
+                message = {"node": self.settings.node.name, "sequence": last.sequence, "hash": last.hash}
+                send_syslog(to, syslog_message(KIND, json.dumps(message), datetime.now().astimezone()))
             self._said = last
         return 0
+
+
+# Facility 13, log audit, at severity 6, informational: RFC 5424 6.2.1
+PRIORITY = 13 * 8 + 6
+APPLICATION = "isocenter"
+CONNECT_S = 5.0
+
+
+def syslog_message(kind: str, text: str, at: datetime) -> bytes:
+    """A message. kind: its MSGID."""
+    time = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    host = platform.node().encode("ascii", "ignore").decode() or "-"
+    return f"<{PRIORITY}>1 {time} {host} {APPLICATION} {os.getpid()} {kind} - {text}".encode()
+
+
+def send_syslog(to: str, message: bytes) -> None:
+    """Send a message to host:port. Raises ResourceError where nobody takes it."""
+    host, _, port = to.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), CONNECT_S) as connection:
+            connection.sendall(b"%d " % len(message) + message)
+            # A server that has gone away resets the connection; one that is there closes its side after ours.
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(1)
+    except TimeoutError:  # it took the bytes and keeps the connection
+        return
+    except OSError as error:
+        problem = f"the server of syslog takes nothing: {error.strerror or type(error).__name__}"
+        raise ResourceError(problem, to, "Is it running, and does [audit] syslog name it?") from error

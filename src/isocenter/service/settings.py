@@ -213,8 +213,8 @@ class CovariateSource(Section):
     unit: str | None = None
 
 
-def _source(given: Any) -> Any:
-    return {"source": given} if isinstance(given, str) else given
+def _source(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str) else value
 
 
 class ModelSection(Section):
@@ -338,11 +338,11 @@ class Notify(Section):
 
     @model_validator(mode="after")
     def _has_address(self) -> Self:
-        wanted, words = {
+        fields, words = {
             "webhook": (r"https?://[^\s@]+", "the URL of a webhook, without user and password"),
             "smtp": (r"[^\s@,;<>]+@[^\s@,;<>]+", "one e-mail address"),
         }[self.by]
-        if not re.fullmatch(wanted, self.to):
+        if not re.fullmatch(fields, self.to):
             raise ValueError(f"to is not {words}")
         return self
 
@@ -515,8 +515,8 @@ class Settings(Section):
     @model_validator(mode="after")
     def _agrees(self) -> Settings:
         names = [peer.name for peer in self.peers]
-        for what, given in (("peer", names), ("rule", [rule.name for rule in self.rules])):
-            if double := {name for name in given if given.count(name) > 1}:
+        for what, names_given in (("peer", names), ("rule", [rule.name for rule in self.rules])):
+            if double := {name for name in names_given if names_given.count(name) > 1}:
                 raise ValueError(f"two {what}s are called {', '.join(sorted(double))}")
         rules = {rule.name for rule in self.rules}
         for rule in self.rules:
@@ -541,13 +541,13 @@ class Settings(Section):
         for safety in self.safety:
             if safety.model not in self.models:
                 raise ValueError(f"safety names the model {safety.model!r}, which does not exist")
-        for one in self.notify:
-            if one.by == "smtp" and self.smtp is None:
+        for notify in self.notify:
+            if notify.by == "smtp" and self.smtp is None:
                 raise ValueError("notify by smtp needs the section smtp, with host and sender")
-            if one.of_alerts:
+            if notify.of_alerts:
                 continue
-            if not any(PRIORITIES.index(rule.priority) <= PRIORITIES.index(one.when) for rule in self.urgent):
-                raise ValueError(f"notify waits for a priority of {one.when}, which no rule of [[urgent]] gives")
+            if not any(PRIORITIES.index(rule.priority) <= PRIORITIES.index(notify.when) for rule in self.urgent):
+                raise ValueError(f"notify waits for a priority of {notify.when}, which no rule of [[urgent]] gives")
         listening = [(self.dicom.host, self.dicom.port), (self.http.host, self.http.port)]
         listening += [(self.dicom.host, self.dicom.tls.port)] if self.dicom.tls is not None else []
         listening += [(self.http.host, self.ohif.port)] if self.ohif is not None else []
@@ -589,29 +589,29 @@ def read_settings(
     changes: keys of sections that are set otherwise, such as dicom={"port": 0}; a list takes the place of the file's
     Relative paths in the file count from its folder. Raises UsageError with the line of the file.
     """
-    stated: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     text = ""
     if path is not None:
         try:
             text = path.read_text(encoding="utf-8")
-            stated = tomllib.loads(text)
+            content = tomllib.loads(text)
         except OSError as error:
             raise UsageError(f"cannot be read: {error.strerror}", str(path), "Check --config") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"is not TOML: {error}", str(path), "Correct the file") from error
     for section, keys in changes.items():
-        stated[section] = {**stated.get(section, {}), **keys} if isinstance(keys, Mapping) else keys
+        content[section] = {**content.get(section, {}), **keys} if isinstance(keys, Mapping) else keys
     if folder is not None:
-        stated["node"] = {**stated.get("node", {}), "folder": str(folder.absolute())}
+        content["node"] = {**content.get("node", {}), "folder": str(folder.absolute())}
     paths = {model.absolute().name: model.absolute() for model in models}
     for model in models:
         if paths[model.absolute().name] != model.absolute():
             problem = f"two models are called {model.absolute().name}"
             raise UsageError(problem, str(model), "Rename a folder, or name them in node.toml")
     if paths:
-        stated["models"] = {**stated.get("models", {}), **{name: {"path": str(path)} for name, path in paths.items()}}
+        content["models"] = {**content.get("models", {}), **{name: {"path": str(path)} for name, path in paths.items()}}
     try:
-        settings = Settings.model_validate(stated)
+        settings = Settings.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = [str(part) for part in first["loc"]]

@@ -6,20 +6,20 @@ from isocenter.service import settings
 from isocenter.service.dicom.listening import Listening, Peer, Secured, Trusted
 
 
-def listening_of(own: settings.Settings) -> Listening:
+def listening_of(node_settings: settings.Settings) -> Listening:
     """The settings that a receiver needs."""
-    dicom = own.dicom
+    dicom = node_settings.dicom
     tls = None if dicom.tls is None else Secured(**dicom.tls.model_dump())
     return Listening(
         dicom.ae_title,
         dicom.host,
         dicom.port,
-        tuple(spoken_to(one) for one in own.peers),
+        tuple(spoken_to(one) for one in node_settings.peers),
         max(1, dicom.max_associations // dicom.receivers),
         dicom.max_object_mb,
         dicom.idle_s,
         dicom.sync,
-        own.node.min_free_gb,
+        node_settings.node.min_free_gb,
         tls,
     )
 

@@ -41,9 +41,9 @@ def stored_settings(file: Path) -> Settings:
 
 def kept_settings(settings: Settings, *sections: str) -> Settings:
     """The settings of a machine's part with the keeper's `[node]` and sections, whatever its own file says of them."""
-    kept = stored_settings(settings_file(settings.folder, "keeper"))
-    node = kept.node.model_copy(update={"folder": settings.folder})
-    return settings.model_copy(update={"node": node, **{name: getattr(kept, name) for name in sections}})
+    keeper_settings = stored_settings(settings_file(settings.folder, "keeper"))
+    node = keeper_settings.node.model_copy(update={"folder": settings.folder})
+    return settings.model_copy(update={"node": node, **{name: getattr(keeper_settings, name) for name in sections}})
 
 
 def node_settings(folder: Path) -> Settings:

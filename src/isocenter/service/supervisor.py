@@ -77,14 +77,14 @@ class Node:
     @property
     def dicom(self) -> str:
         """Host, port and title of the receiver."""
-        own = self.settings.dicom
-        return f"{own.host}:{own.port} {own.ae_title}"
+        dicom = self.settings.dicom
+        return f"{dicom.host}:{dicom.port} {dicom.ae_title}"
 
     @property
     def secured(self) -> str | None:
         """Host, port and title of the receiver under TLS; None without."""
-        own = self.settings.dicom
-        return None if own.tls is None else f"{own.host}:{own.tls.port} {own.ae_title}"
+        dicom = self.settings.dicom
+        return None if dicom.tls is None else f"{dicom.host}:{dicom.tls.port} {dicom.ae_title}"
 
     @property
     def http(self) -> str:
@@ -94,8 +94,8 @@ class Node:
     @property
     def ohif(self) -> str | None:
         """Address of the viewer; None without."""
-        own = self.settings
-        return None if own.ohif is None else f"{own.http.scheme}://{own.http.host}:{own.ohif.port}"
+        settings = self.settings
+        return None if settings.ohif is None else f"{settings.http.scheme}://{settings.http.host}:{settings.ohif.port}"
 
     @property
     def places(self) -> list[str]:
@@ -120,11 +120,11 @@ class Node:
             "web": 1,
             "monitor": 1,
         }
-        wanted = {role: n for role, n in counts.items() if runs(self.role, role)}
+        processes = {role: n for role, n in counts.items() if runs(self.role, role)}
         # Other machines run the same roles of one node.
         is_whole = self.role == "all"
         where = "" if is_whole else f"@{platform.node()}"
-        self._children = [Child(role, f"{role}-{n}{where}") for role, count in wanted.items() for n in range(count)]
+        self._children = [Child(role, f"{role}-{n}{where}") for role, count in processes.items() for n in range(count)]
         (folder / ALIVE).mkdir(exist_ok=True)
         for sign in (folder / ALIVE).iterdir() if is_whole else map(self._sign, self._children):
             sign.unlink(missing_ok=True)

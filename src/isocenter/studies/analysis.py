@@ -200,25 +200,25 @@ class Trial:
         hazard[known], event[known] = -np.log(np.maximum(left, 1 / max(1, len(left)))), happened[known]
         return {f"hazard of {endpoint.name}": hazard, f"event of {endpoint.name}": event}
 
-    def effect(self, endpoint: Endpoint, kept: Rows, *, filled: Floats | None = None) -> Effect:
+    def effect(self, endpoint: Endpoint, rows: Rows, *, filled: Floats | None = None) -> Effect:
         """The effect in these participants, pooled over imputations. filled: outcomes in place of imputed ones."""
         effects = []
         for table in self._explored_tables if endpoint in self.explored else self._planned_tables:
             covariates = table[list(self._adjusted)].to_numpy()
             try:
                 if endpoint.metric == TIME:
-                    effects.append(self._effect_on_times(endpoint, kept, covariates))
+                    effects.append(self._effect_on_times(endpoint, rows, covariates))
                     continue
                 outcome = table[endpoint.name].to_numpy() if filled is None else filled
-                effects.append(self._effect(outcome[kept], kept, covariates[kept]))
+                effects.append(self._effect(outcome[rows], rows, covariates[rows]))
             except UsageError as error:
                 raise DatasetError(f"{endpoint.name}: {error.problem}", self.where, error.remedy) from error
         return pooled(effects)
 
-    def _effect(self, outcome: Floats, kept: Rows, covariates: Floats) -> Effect:
+    def _effect(self, outcome: Floats, rows: Rows, covariates: Floats) -> Effect:
         if self.study.clusters is None:
-            return participant_effect(outcome, self.is_new[kept], covariates)
-        return cluster_effect(outcome, self.is_new[kept], self.data[self.study.clusters.column][kept], covariates)
+            return participant_effect(outcome, self.is_new[rows], covariates)
+        return cluster_effect(outcome, self.is_new[rows], self.data[self.study.clusters.column][rows], covariates)
 
     def _effect_on_times(self, endpoint: Endpoint, kept: Rows, covariates: Floats) -> Effect:
         """Effect on times of those who were followed at all."""
@@ -226,10 +226,10 @@ class Trial:
         seen = kept & np.isfinite(times)
         return hazard_effect(times[seen], happened[seen], self.is_new[seen], covariates[seen])
 
-    def row(self, endpoint: Endpoint, kept: Rows, effect: Effect, **words: Any) -> Row:
+    def row(self, endpoint: Endpoint, rows: Rows, effect: Effect, **words: Any) -> Row:
         """A row as of `comparison.json`, with the population and how missing outcomes were taken."""
         seen, test = self.numbers(endpoint.name, of=endpoint), effect.test(self.level(endpoint))
-        known = kept & np.isfinite(seen)
+        known = rows & np.isfinite(seen)
         control, new = self.study.names
         values = {name: seen[known & (self.is_new == side)] for side, name in enumerate((control, new))}
         return {
@@ -251,9 +251,9 @@ class Trial:
             "endpoint": endpoint.name,
             "role": "secondary",
             "population": INTENTION,
-            "missing": "imputed" if np.isnan(seen[kept]).any() else "none",
+            "missing": "imputed" if np.isnan(seen[rows]).any() else "none",
             "planned": self.is_planned,
-            "n": {name: int((kept & (self.is_new == side)).sum()) for side, name in enumerate((control, new))},
+            "n": {name: int((rows & (self.is_new == side)).sum()) for side, name in enumerate((control, new))},
             "values": {name: float(own.mean()) if len(own) else None for name, own in values.items()},
             **(self._of_times(endpoint, known, test) if endpoint.metric == TIME else {}),
             **words,
@@ -364,9 +364,9 @@ class Trial:
         subgroups = [row for row in rows if row["role"] in ("subgroup", "interaction")]
         explored = [row for row in rows if not row["planned"]]
         gaps = {}
-        for one in study.endpoints:
-            seen = np.isnan(self.numbers(one.name))
-            gaps[one.name] = {name: int(seen[self.is_new == side].sum()) for side, name in enumerate(study.names)}
+        for endpoint in study.endpoints:
+            seen = np.isnan(self.numbers(endpoint.name))
+            gaps[endpoint.name] = {name: int(seen[self.is_new == side].sum()) for side, name in enumerate(study.names)}
         return {
             "tests": rows,
             "correction": "holm",

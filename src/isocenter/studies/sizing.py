@@ -94,8 +94,9 @@ class Size:
         if self.power is not None:
             lines.append(f"power {self.power:.4f}")
         if self.simulated is not None:
-            one = self.simulated
-            lines.append(f"simulated {one.value:.4f} ({one.low:.4f} to {one.high:.4f}), {one.draws} studies")
+            simulated = self.simulated
+            ends = f"{simulated.low:.4f} to {simulated.high:.4f}"
+            lines.append(f"simulated {simulated.value:.4f} ({ends}), {simulated.draws} studies")
         lines += [f"look {one.look} at {one.fraction:.3f} of the data: |z| from {one.bound:.3f}" for one in self.looks]
         given = ", ".join(
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"

@@ -8,7 +8,6 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.transforms.adc import apparent_diffusion
-    from isocenter.transforms.align import aligned
     from isocenter.transforms.augment import Augmentation
     from isocenter.transforms.augment_following import Answers, Corners, Following, LabelMap, ObjectMap, Warp
     from isocenter.transforms.augment_spatial import rotation, sides_changed
@@ -35,13 +34,23 @@ if TYPE_CHECKING:
     )
     from isocenter.transforms.frames import at_steps, evenly, frames_as_channels, in_slots, looked_at, thinned
     from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
-    from isocenter.transforms.labels import label_taps, largest, resample_labels, resample_largest, voted
+    from isocenter.transforms.labels import (
+        Stretched,
+        growing,
+        label_taps,
+        largest,
+        resample_labels,
+        resample_largest,
+        voted,
+        winners,
+    )
     from isocenter.transforms.mirroring import check_flips, names_sides
     from isocenter.transforms.orient import content, padding, permuted, unpermuted
     from isocenter.transforms.phantoms import phantom
     from isocenter.transforms.regions import region_series
     from isocenter.transforms.resampling import Order, Taps, along, resample, slabs, taps
     from isocenter.transforms.spatial import (
+        aligned,
         carried,
         carried_labels,
         carried_points,
@@ -58,7 +67,6 @@ if TYPE_CHECKING:
         whole_field,
         with_one_field,
     )
-    from isocenter.transforms.stretched import Stretched, growing, winners
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -23,8 +23,8 @@ def apparent_diffusion(image: Image, where: str) -> Image:
     b = _b_values(image, where)
     read, shape = image.reader(), image.geometry.shape
     coefficients = np.empty(shape, dtype=np.float32)
-    for place in range(shape[-1]):  # a slice at a time: all frames of a volume are large
-        region = (*(slice(0, size) for size in shape[:-1]), slice(place, place + 1))
+    for slice_number in range(shape[-1]):  # a slice at a time: all frames of a volume are large
+        region = (*(slice(0, size) for size in shape[:-1]), slice(slice_number, slice_number + 1))
         part = read((slice(0, 1), slice(None), *region))
         coefficients[region] = _fitted(np.where(image.measured(part), part, np.nan)[0].astype(np.float64), b)
     facts = {name: value for name, value in image.facts.items() if name not in OF_SIGNALS}
@@ -41,27 +41,27 @@ def apparent_diffusion(image: Image, where: str) -> Image:
 
 def _fitted(signal: Array, b: Floats) -> Floats:
     """(frames, ...) signals to (...) coefficients."""
-    known = np.all(signal > 0, axis=0)
-    kept = np.where(known, signal, 1.0)
-    weight, y = kept**2, np.log(kept)
+    is_positive = np.all(signal > 0, axis=0)
+    positive = np.where(is_positive, signal, 1.0)
+    weight, y = positive**2, np.log(positive)
     b = b.reshape(-1, *[1] * (signal.ndim - 1))
     total = weight.sum(axis=0)
     middle, mean = (weight * b).sum(axis=0) / total, (weight * y).sum(axis=0) / total
     slope = (weight * (b - middle) * (y - mean)).sum(axis=0) / (weight * (b - middle) ** 2).sum(axis=0)
-    return np.where(known, -slope, np.nan)
+    return np.where(is_positive, -slope, np.nan)
 
 
 def _b_values(image: Image, where: str) -> Floats:
-    stated = image.facts.get("b_values")
+    values = image.facts.get("b_values")
     remedy = (
         "Give a diffusion series: DICOM states the b-value of each frame in its header, a NIfTI needs a .bval file of "
         "the same name in its folder"
     )
     if image.frames is None:
         raise GeometryError("it is one image, not frames at several b-values", where, remedy)
-    if stated is None or None in stated or len(stated) != image.frames:
+    if values is None or None in values or len(values) != image.frames:
         raise GeometryError("its frames have no known b-values", where, remedy)
-    b = np.asarray(stated, dtype=np.float64)
+    b = np.asarray(values, dtype=np.float64)
     if len(np.unique(b)) < 2:
         raise GeometryError(f"all frames have b = {b[0]:g}", where, "An ADC needs two b-values at least")
     return b

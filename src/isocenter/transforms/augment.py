@@ -22,7 +22,7 @@ from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.transforms.augment_ct import dose_noise, metal
+from isocenter.transforms.augment_artefacts import bias_field, dose_noise, ghosting, metal, motion, spikes
 from isocenter.transforms.augment_following import F, LabelMap, Warp, replaced
 from isocenter.transforms.augment_intensity import (
     blur,
@@ -36,7 +36,6 @@ from isocenter.transforms.augment_intensity import (
     noise,
     partners,
 )
-from isocenter.transforms.augment_mr import bias_field, ghosting, motion, spikes
 from isocenter.transforms.augment_spatial import (
     POINTS,
     bent,
@@ -226,18 +225,20 @@ class Augmentation:
     ) -> tuple[Tensor, F | None, Tensor]:
         """The same with a target of any kind that follows the images."""
         self.check(mirrored, images.ndim - 2)
-        drawn = Draws.of(generators, len(KINDS))
+        draws = Draws.of(generators, len(KINDS))
         sizes = np.asarray(images.shape[2:]) * np.asarray(steps)
         with exact_products():
-            images, target, crossed = self._turned(images, target, drawn, sizes, mirrored or ())
-            images, target = self._warped(images, target, drawn, sizes)
+            images, target, crossed = self._turned(images, target, draws, sizes, mirrored or ())
+            images, target = self._warped(images, target, draws, sizes)
             sides = np.asarray(steps) / min(steps)
             for name, change in INTENSITY.items():
-                befallen = list(self._befallen(name, drawn))
+                befallen = list(self._befallen(name, draws))
                 if befallen:
-                    chosen, own = zip(*befallen, strict=True)
-                    given: dict[str, Any] = {"steps": sides} if name in IN_MM else {}
-                    images = replaced(images, chosen, change(images[list(chosen)], getattr(self, name), own, **given))
+                    chosen, generators_chosen = zip(*befallen, strict=True)
+                    options: dict[str, Any] = {"steps": sides} if name in IN_MM else {}
+                    images = replaced(
+                        images, chosen, change(images[list(chosen)], getattr(self, name), generators_chosen, **options)
+                    )
         return images, target, crossed
 
     def mistaken(self, numbers: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
@@ -247,8 +248,8 @@ class Augmentation:
         """
         if not self.marks:
             return numbers
-        drawn = [child(int(rng.integers(2**63)), len(KINDS)) for rng in generators]
-        return torch.stack([mismarked(one, self.marks, rng) for one, rng in zip(numbers, drawn, strict=True)])
+        draws = [child(int(rng.integers(2**63)), len(KINDS)) for rng in generators]
+        return torch.stack([mismarked(one, self.marks, rng) for one, rng in zip(numbers, draws, strict=True)])
 
     def mixed(self, images: Tensor, generators: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor | None, float]:
         """Whole images mixed in pairs: the images, whom each was mixed with, and the share that stays its own.
@@ -287,21 +288,21 @@ class Augmentation:
         """Raises PlanError where an axis does not exist, or `flips` would, or may, put a label on the wrong side."""
         check_flips("augmentation", self.flips, self.left_right, mirrored=mirrored, ndim=ndim)
 
-    def _befallen(self, name: str, drawn: Draws) -> Iterator[tuple[int, np.random.Generator]]:
+    def _befallen(self, name: str, draws: Draws) -> Iterator[tuple[int, np.random.Generator]]:
         """The samples that a kind of change befalls, each with the generator for it."""
         if getattr(self, name) > 0:
             kind = KINDS.index(name)
-            chosen = drawn.chosen(kind, self.accidents if name in ACCIDENTS else self.probability)
-            yield from zip(chosen.tolist(), drawn.generators(kind, chosen), strict=True)
+            chosen = draws.chosen(kind, self.accidents if name in ACCIDENTS else self.probability)
+            yield from zip(chosen.tolist(), draws.generators(kind, chosen), strict=True)
 
     def _turned(
-        self, images: Tensor, target: F | None, drawn: Draws, sizes: Floats, mirrored: Sequence[int]
+        self, images: Tensor, target: F | None, draws: Draws, sizes: Floats, mirrored: Sequence[int]
     ) -> tuple[Tensor, F | None, Tensor]:
         """Mirrored and turned by quarters: nothing is read in between."""
         ndim, everyone = images.ndim - 2, range(len(images))
         sides = np.zeros((len(images), ndim), dtype=bool)
         if self.flips:
-            sides |= np.stack([rng.random(ndim) < 0.5 for rng in drawn.generators(KINDS.index("flips"), everyone)])
+            sides |= np.stack([rng.random(ndim) < 0.5 for rng in draws.generators(KINDS.index("flips"), everyone)])
             sides &= np.isin(np.arange(ndim), self.flips)
         across = sides[:, self.left_right] if self.left_right is not None else np.zeros(len(images), dtype=bool)
         crossed = torch.as_tensor(across, device=images.device)
@@ -309,16 +310,16 @@ class Augmentation:
         if target is not None and across.any() and mirrored:
             target = target.sides_changed(crossed, mirrored)
         if self.quarter_turns:
-            turns = np.array([rng.integers(4) for rng in drawn.generators(KINDS.index("quarter_turns"), everyone)])
+            turns = np.array([rng.integers(4) for rng in draws.generators(KINDS.index("quarter_turns"), everyone)])
             # A plane that is no square fits onto itself only by half turns.
             square = images.shape[2] == images.shape[3] and math.isclose(sizes[0], sizes[1], rel_tol=0.01)
             turns = turns if square else turns // 2 * 2
             images, target = turned(images, turns, ndim), None if target is None else target.turned(turns)
         return images, target, crossed
 
-    def _warped(self, images: Tensor, target: F | None, drawn: Draws, sizes: Floats) -> tuple[Tensor, F | None]:
+    def _warped(self, images: Tensor, target: F | None, draws: Draws, sizes: Floats) -> tuple[Tensor, F | None]:
         """Read once through the grid of all that reads between voxels; samples without it stay to the bit."""
-        maps, shifts, points = self._placed(drawn, sizes / np.asarray(images.shape[2:]))
+        maps, shifts, points = self._placed(draws, sizes / np.asarray(images.shape[2:]))
         moved = (
             (maps != np.eye(len(sizes))).any(axis=(1, 2))
             | shifts.any(axis=1)
@@ -335,20 +336,20 @@ class Augmentation:
             target = target.warped(Warp(chosen, grid, maps[chosen], shifts[chosen], points[chosen], sizes))
         return images, target
 
-    def _placed(self, drawn: Draws, steps: Floats) -> tuple[Floats, Floats, Floats]:
+    def _placed(self, draws: Draws, steps: Floats) -> tuple[Floats, Floats, Floats]:
         """Linear map, shift and control points of each sample."""
-        count, ndim = len(drawn.keys), len(steps)
+        count, ndim = len(draws.keys), len(steps)
         maps, shifts = np.tile(np.eye(ndim), (count, 1, 1)), np.zeros((count, ndim))
         points = np.zeros((count, ndim, *[POINTS] * ndim))
         still = thick(steps)
-        for n, rng in self._befallen("rotation", drawn):
+        for n, rng in self._befallen("rotation", draws):
             angles = np.deg2rad(self.rotation) * rng.uniform(-1, 1, size=3)
             maps[n] = rotation(np.where(out_of_plane(still), 0, angles), ndim)
-        for n, rng in self._befallen("scale", drawn):
+        for n, rng in self._befallen("scale", draws):
             maps[n] = maps[n] @ np.diag(np.where(still, 1, 1 + self.scale * rng.uniform(-1, 1)))
-        for n, rng in self._befallen("shift", drawn):
+        for n, rng in self._befallen("shift", draws):
             shifts[n] = np.where(still, 0, self.shift * rng.uniform(-1, 1, size=ndim))
-        for n, rng in self._befallen("elastic", drawn):
+        for n, rng in self._befallen("elastic", draws):
             points[n] = unfolded(rng.normal(scale=self.elastic, size=points.shape[1:]))
             points[n, still] = 0
         return maps, shifts, points
@@ -361,16 +362,16 @@ def mismarked(numbers: Tensor, chance: float, rng: np.random.Generator) -> Tenso
     that is trained so does not trust the stage before it blindly, as in the cascade of nnU-Net: Isensee et al., Nature
     Methods 2021, doi:10.1038/s41592-020-01008-z.
     """
-    made = numbers.clone()
+    changed = numbers.clone()
     for number in torch.unique(numbers[numbers > 0]).tolist():
         change, size, forgotten, grows = rng.random(), int(rng.integers(1, MOST_VOXELS + 1)), rng.random(), rng.random()
         if forgotten < chance / RARER:
-            made[numbers == number] = 0
+            changed[numbers == number] = 0
         elif change < chance and grows < 0.5:
-            made[grown(numbers == number, size) & (numbers == 0) & (made == 0)] = number
+            changed[grown(numbers == number, size) & (numbers == 0) & (changed == 0)] = number
         elif change < chance:
-            made[(numbers == number) & grown(numbers != number, size)] = 0
-    return made
+            changed[(numbers == number) & grown(numbers != number, size)] = 0
+    return changed
 
 
 def grown(mask: Tensor, voxels: int) -> Tensor:

@@ -149,8 +149,8 @@ class Answers:
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Self:
         """After left and right changed in the images."""
-        there = crossed.reshape(-1, *[1] * (self.numbers.ndim - 1))
-        return replace(self, numbers=torch.where(there, self.numbers[:, list(self.sides)], self.numbers))
+        is_crossed = crossed.reshape(-1, *[1] * (self.numbers.ndim - 1))
+        return replace(self, numbers=torch.where(is_crossed, self.numbers[:, list(self.sides)], self.numbers))
 
     def turned(self, turns: NDArray[np.intp]) -> Self:
         """After the images were turned."""
@@ -191,8 +191,8 @@ class Corners:
         """Mirrored as the images are, sample by sample."""
         low, high = self._edges
         size = low.new_tensor(self.spatial)
-        there = torch.as_tensor(mirrored, device=low.device)[:, None]
-        return self._at(torch.where(there, size - high, low), torch.where(there, size - low, high))
+        is_mirrored = torch.as_tensor(mirrored, device=low.device)[:, None]
+        return self._at(torch.where(is_mirrored, size - high, low), torch.where(is_mirrored, size - low, high))
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Corners:
         """The target with the labels of left and right exchanged where the sample was mirrored across them."""
@@ -219,13 +219,13 @@ class Corners:
         size, shape = low.new_tensor(warp.sizes), low.new_tensor(self.spatial)
         step = size / shape
         back = low.new_tensor(np.linalg.inv(warp.maps))
-        wanted = (low + high) / 2 * step - size / 2 - low.new_tensor(warp.shifts)[:, None] * size
-        centre = torch.einsum("sij,snj->sni", back, wanted)
+        targets = (low + high) / 2 * step - size / 2 - low.new_tensor(warp.shifts)[:, None] * size
+        centre = torch.einsum("sij,snj->sni", back, targets)
         if warp.points.any():
             zeros = torch.zeros(len(chosen), *self.spatial, ndim, device=low.device)
             field = bent(zeros, warp.points).movedim(-1, 1)
             for _ in range(INVERSE_STEPS):
-                centre = torch.einsum("sij,snj->sni", back, wanted - _displaced(field, centre, size))
+                centre = torch.einsum("sij,snj->sni", back, targets - _displaced(field, centre, size))
         reach = torch.einsum("sij,snj->sni", back**2, ((high - low) / 2 * step) ** 2).sqrt()
         centre, reach = (centre + size / 2) / step, reach / step
         inside = ((centre >= 0) & (centre < shape)).all(dim=-1)
@@ -236,10 +236,10 @@ class Corners:
     def _quarter(self, chosen: NDArray[np.bool_], size: int) -> Corners:
         """size: of the second axis"""
         low, high = self._edges
-        there = torch.as_tensor(chosen, device=low.device)[:, None, None]
+        is_chosen = torch.as_tensor(chosen, device=low.device)[:, None, None]
         begins = torch.cat([size - high[..., 1:2], low[..., :1], low[..., 2:]], dim=-1)
         ends = torch.cat([size - low[..., 1:2], high[..., :1], high[..., 2:]], dim=-1)
-        return self._at(torch.where(there, begins, low), torch.where(there, ends, high))
+        return self._at(torch.where(is_chosen, begins, low), torch.where(is_chosen, ends, high))
 
     def _at(self, low: Tensor, high: Tensor) -> Corners:
         return replace(self, boxes=torch.cat([self.boxes[..., :1], low, high], dim=-1))

@@ -65,9 +65,9 @@ def smoothed(images: Tensor, deviations: NDArray[np.float64]) -> Tensor:
     deviations: (samples,), or (samples, axes)
     Axis after axis as a sum of shifted images, so that every sample may have its own kernel in one pass.
     """
-    each = np.broadcast_to(deviations.reshape(len(images), -1), (len(images), images.ndim - 2))
-    for axis, own in zip(axes(images), each.T, strict=True):
-        images = _smoothed_along(images, axis, own)
+    widths = np.broadcast_to(deviations.reshape(len(images), -1), (len(images), images.ndim - 2))
+    for axis, width in zip(axes(images), widths.T, strict=True):
+        images = _smoothed_along(images, axis, width)
     return images
 
 

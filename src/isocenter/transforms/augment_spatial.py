@@ -53,9 +53,9 @@ def turned(images: Tensor, turns: NDArray[np.intp], ndim: int) -> Tensor:
 def sides_changed(labels: Tensor, crossed: Tensor, mirrored: Sequence[int]) -> Tensor:
     """Label values of the samples that crossed, permuted; values that the permutation does not know stay."""
     table = torch.as_tensor(mirrored, dtype=torch.long, device=labels.device)
-    known = (labels >= 0) & (labels < len(mirrored))
-    swapped = table[torch.where(known, labels, 0).long()].to(labels.dtype)
-    return torch.where(known & crossed.reshape(-1, *[1] * (labels.ndim - 1)), swapped, labels)
+    is_label = (labels >= 0) & (labels < len(mirrored))
+    swapped = table[torch.where(is_label, labels, 0).long()].to(labels.dtype)
+    return torch.where(is_label & crossed.reshape(-1, *[1] * (labels.ndim - 1)), swapped, labels)
 
 
 def sampling_grid(maps: Floats, shifts: Floats, sizes: Floats, images: Tensor) -> Tensor:

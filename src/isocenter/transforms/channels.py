@@ -68,30 +68,32 @@ def _facts_of_all(names: Sequence[str], images: Sequence[Image]) -> Mapping[str,
 
     A window or a unit of one image would be wrong for another.
     """
-    each = [image.facts_of(channel) for image in images for channel in range(image.shape[0])]
+    facts_of_channels = [image.facts_of(channel) for image in images for channel in range(image.shape[0])]
     common = {
         fact: value
-        for fact, value in each[0].items()
-        if all(fact in other and _are_alike(value, other[fact]) for other in each[1:])
+        for fact, value in facts_of_channels[0].items()
+        if all(fact in other and _are_alike(value, other[fact]) for other in facts_of_channels[1:])
     }
-    own = [{fact: value for fact, value in facts.items() if fact not in common} for facts in each]
-    return {**common, OF_CHANNELS: dict(zip(names, own, strict=True))} if any(own) else common
+    further_facts = [
+        {fact: value for fact, value in facts.items() if fact not in common} for facts in facts_of_channels
+    ]
+    return {**common, OF_CHANNELS: dict(zip(names, further_facts, strict=True))} if any(further_facts) else common
 
 
-def _are_alike(one: Any, other: Any) -> bool:
-    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
-        return bool(np.array_equal(one, other))
-    return bool(one == other)
+def _are_alike(first: Any, other: Any) -> bool:
+    if isinstance(first, np.ndarray) or isinstance(other, np.ndarray):
+        return bool(np.array_equal(first, other))
+    return bool(first == other)
 
 
 def _joined(images: Sequence[Image]) -> Array | Deferred:
     """The channels of all images in order; large ones are read part by part."""
     channels, spatial = sum(image.shape[0] for image in images), images[0].shape[1:]
     kind = np.result_type(*(image.dtype for image in images))
-    whole = _Joined(tuple(images))
+    joined = _Joined(tuple(images))
     if channels * math.prod(spatial) * kind.itemsize <= JOINED_BYTES:
-        return whole()
-    return Deferred((channels, *spatial), kind, whole, whole.part, whole.reader)
+        return joined()
+    return Deferred((channels, *spatial), kind, joined, joined.part, joined.reader)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,13 +126,13 @@ def placed(names: Sequence[str], expected: Sequence[str]) -> tuple[int, ...] | N
     if tuple(names) == GREY:
         return None
     places = [_place(name, expected) for name in names]
-    known = tuple(place for place in places if place is not None)
-    return known if len(known) == len(names) == len(set(known)) else None
+    places_known = tuple(place for place in places if place is not None)
+    return places_known if len(places_known) == len(names) == len(set(places_known)) else None
 
 
-def all_channels(each: Iterable[Sequence[str]]) -> list[str]:
+def all_channels(lists: Iterable[Sequence[str]]) -> list[str]:
     """All channels that any case has: in the order of those that have most, numbers by their value."""
-    every = [name for channels in sorted(each, key=len, reverse=True) for name in channels]
+    every = [name for channels in sorted(lists, key=len, reverse=True) for name in channels]
     names = list(dict.fromkeys(str(int(one)) if one.isdigit() else one for one in every))
     return sorted(names, key=int) if all(one.isdigit() for one in names) else names
 

@@ -19,9 +19,8 @@ import PIL.Image
 
 from isocenter.errors import UsageError
 from isocenter.lazy import torch
-from isocenter.transforms.augment_ct import dose_noise, metal
+from isocenter.transforms.augment_artefacts import bias_field, dose_noise, ghosting, metal, motion
 from isocenter.transforms.augment_intensity import contrast, gamma, low_resolution, noise, smoothed
-from isocenter.transforms.augment_mr import bias_field, ghosting, motion
 from isocenter.transforms.draws import generator
 from isocenter.values import MM, Array, Image
 
@@ -148,17 +147,17 @@ def corrupted(image: Image, name: str, severity: int, *, seed: int, case: str) -
     kind = CORRUPTIONS[name]
     data, measured = image.data, image.valid
     spatial = image.geometry.shape
-    own = np.where(measured, data, np.nan).astype(np.float32).reshape(1, -1, *spatial)
-    ends = np.nanquantile(own.ravel()[:: 1 + own.size // MOST_READ], RANGE)
+    measured_data = np.where(measured, data, np.nan).astype(np.float32).reshape(1, -1, *spatial)
+    ends = np.nanquantile(measured_data.ravel()[:: 1 + measured_data.size // MOST_READ], RANGE)
     low, width = float(ends[0]), float(ends[1] - ends[0]) or 1.0
-    scaled = torch.as_tensor((np.nan_to_num(own, nan=low) - low) / width)
+    scaled = torch.as_tensor((np.nan_to_num(measured_data, nan=low) - low) / width)
     rng = generator(seed, tuple(CORRUPTIONS).index(name), zlib.crc32(case.encode()))
     changed = kind.change(scaled, kind.strengths[severity - 1], rng, _scan_of(image, width)).numpy()
-    made = changed.reshape(data.shape) * width + low
+    restored = changed.reshape(data.shape) * width + low
     if data.dtype.kind in "iu":
         limits = np.iinfo(data.dtype)
-        made = np.rint(made).clip(limits.min, limits.max)
-    return image.with_pixels(np.where(measured, made, data).astype(data.dtype))
+        restored = np.rint(restored).clip(limits.min, limits.max)
+    return image.with_pixels(np.where(measured, restored, data).astype(data.dtype))
 
 
 def _scan_of(image: Image, width: float) -> Scan:

@@ -60,13 +60,13 @@ class Draws:
         return [child(self.keys[n], kind) for n in samples]
 
 
-def some_of(there: NDArray[np.bool_], probability: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+def some_of(is_there: NDArray[np.bool_], probability: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """(images,) which of those that are there are kept: each is left out with this probability, never all of them."""
-    chances = rng.random(len(there))
-    kept = there & (chances >= probability)
-    if not kept.any():  # the last that would have been left out stays
-        kept[np.where(there, chances, -1.0).argmax()] = there.any()
-    return kept
+    chances = rng.random(len(is_there))
+    is_kept = is_there & (chances >= probability)
+    if not is_kept.any():  # the last that would have been left out stays
+        is_kept[np.where(is_there, chances, -1.0).argmax()] = is_there.any()
+    return is_kept
 
 
 def uniform(generators: Sequence[np.random.Generator], low: float, high: float) -> NDArray[np.float64]:
@@ -76,8 +76,8 @@ def uniform(generators: Sequence[np.random.Generator], low: float, high: float) 
 
 def two_sided(generators: Sequence[np.random.Generator], least: float) -> NDArray[np.float64]:
     """(samples,) one number from each generator, -1 to -least or least to 1."""
-    drawn = uniform(generators, -1, 1)
-    return np.copysign(least + (1 - least) * np.abs(drawn), drawn)
+    values = uniform(generators, -1, 1)
+    return np.copysign(least + (1 - least) * np.abs(values), values)
 
 
 def per_sample(values: NDArray[np.float64], images: Tensor) -> Tensor:

@@ -52,17 +52,19 @@ def boxes_of_objects(numbers: Image, name: str, where: str) -> BoundingBoxes:
 
     Raises GeometryError for a map of one axis or with frames.
     """
-    known, corners = boxes_of_numbers(_one_map(numbers, where))
-    return BoundingBoxes(corners, (name,) * len(known), numbers=known)
+    numbers_found, corners = boxes_of_numbers(_one_map(numbers, where))
+    return BoundingBoxes(corners, (name,) * len(numbers_found), numbers=numbers_found)
 
 
 def boxes_of_numbers(values: Array) -> tuple[tuple[int, ...], Floats]:
     """The numbers above 0 in a map, the lowest first, and the (n, 2 * axes) corners of the boxes around them."""
-    known, places = np.unique(values, return_inverse=True)
+    numbers_found, places = np.unique(values, return_inverse=True)
     # Numbered without gaps, because a file's numbers may be large.
-    ordered: Array = places.reshape(values.shape).astype(np.int32) + int(known[0] != 0)
+    ordered: Array = places.reshape(values.shape).astype(np.int32) + int(numbers_found[0] != 0)
     corners = [_corners(one) for one in ndimage.find_objects(ordered)]
-    return tuple(int(one) for one in known if one), np.reshape(corners, (-1, 2 * values.ndim)).astype(np.float64)
+    return tuple(int(one) for one in numbers_found if one), np.reshape(corners, (-1, 2 * values.ndim)).astype(
+        np.float64
+    )
 
 
 def _one_map(mask: Image, where: str) -> Array:

@@ -16,49 +16,49 @@ FRAME = "frame"  # the unit of intervals that count frames
 DENSE_ENOUGH = 0.5
 
 
-def evenly(frames: int, wanted: int) -> list[int]:
+def evenly(frames: int, count: int) -> list[int]:
     """The frames that stand for a clip: the middle of each of `wanted` parts; of a shorter clip some come twice."""
-    return [int((n + 0.5) * frames / wanted) for n in range(wanted)]
+    return [int((n + 0.5) * frames / count) for n in range(count)]
 
 
-def at_steps(times: Sequence[float], step: float, wanted: int) -> list[int | None]:
+def at_steps(times: Sequence[float], step: float, count: int) -> list[int | None]:
     """The frame nearest to each of the times 0, step, 2 step, ... from the first; None where none is within half.
 
     Every slot has another frame; what comes after the last slot has none.
     """
     places = (np.asarray(times, dtype=float) - min(times)) / step
-    slots: list[int | None] = [None] * wanted
+    slots: list[int | None] = [None] * count
     for number in np.argsort(abs(places - np.floor(places + 0.5)), kind="stable").tolist():
         slot = math.floor(places[number] + 0.5)
-        if slot < wanted and slots[slot] is None:
+        if slot < count and slots[slot] is None:
             slots[slot] = number
     return slots
 
 
-def looked_at(image: Image, wanted: int, interval: float | None, unit: str | None, where: str) -> list[int | None]:
+def looked_at(image: Image, count: int, interval: float | None, unit: str | None, where: str) -> list[int | None]:
     """The frame in each of `wanted` slots; None where the clip has none.
 
     interval: from slot to slot, in s, or in frames where `unit` is "frame"; None spreads them evenly over the clip
     Raises GeometryError for an image without frames, with one alone, or of which not all that happens has a slot.
     """
     if image.frames is None:
-        raise GeometryError(f"has no frames, and the model takes {wanted} of a clip", where, "Give the whole clip")
-    if image.frames < min(2, wanted):
+        raise GeometryError(f"has no frames, and the model takes {count} of a clip", where, "Give the whole clip")
+    if image.frames < min(2, count):
         problem = f"has {counted(image.frames, 'frame')}, and the model needs what changes with time"
         raise GeometryError(problem, where, "Give the whole clip")
     if interval is None:
-        return [*evenly(image.frames, wanted)]
+        return [*evenly(image.frames, count)]
     times: Sequence[float] | None = range(image.frames) if unit == FRAME else image.times
     if times is None:
         problem = f"it does not state the times of its frames, and the model takes one every {interval:g} s"
         raise GeometryError(problem, where, "Give a clip with times, as DICOM and NIfTI (pixdim[4]) can state them")
-    slots, lasts, unit = at_steps(times, interval, wanted), max(times) - min(times), unit or "s"
+    slots, lasts, unit = at_steps(times, interval, count), max(times) - min(times), unit or "s"
     lasting = f"lasts {lasts:.3g} {unit}{'s' * (unit == FRAME)}, and the model takes a frame every {interval:g}"
-    if lasts / interval + 0.5 >= wanted:
+    if lasts / interval + 0.5 >= count:
         remedy = "Give a part of it, or plan with more preprocessing.frames or a longer preprocessing.interval"
-        raise GeometryError(f"{lasting}, {wanted} times at most", where, remedy)
+        raise GeometryError(f"{lasting}, {count} times at most", where, remedy)
     filled = [n for n, one in enumerate(slots) if one is not None]
-    if len(filled) < min(2, wanted):
+    if len(filled) < min(2, count):
         raise GeometryError(lasting, where, "Give a longer clip, or plan with a shorter preprocessing.interval")
     if len(filled) < DENSE_ENOUGH * (filled[-1] + 1):
         problem = f"has {image.frames} frames, {lasting}"

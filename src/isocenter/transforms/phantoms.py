@@ -57,14 +57,14 @@ def _geometry(draw: np.random.Generator) -> Geometry:
 
 def _rotation(degrees: Points) -> Points:
     """About the three patient axes, one after another."""
-    whole = np.eye(3)
+    matrix = np.eye(3)
     for axis, angle in enumerate(np.deg2rad(degrees)):
         first, second = (axis + 1) % 3, (axis + 2) % 3
         turn = np.eye(3)
         turn[first, first] = turn[second, second] = np.cos(angle)
         turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
-        whole = whole @ turn
-    return whole
+        matrix = matrix @ turn
+    return matrix
 
 
 def _anatomy(points: Points, draw: np.random.Generator) -> tuple[Points, Points, Points]:

@@ -17,16 +17,7 @@ from isocenter.errors import GeometryError
 from isocenter.lazy import ndimage, torch
 from isocenter.transforms.augment_spatial import read_labels
 from isocenter.transforms.resampling import Order
-from isocenter.values import (
-    HEADER_ROUNDING,
-    Affine,
-    Array,
-    Displacement,
-    Floats,
-    Geometry,
-    Image,
-    SpatialTransform,
-)
+from isocenter.values import HEADER_ROUNDING, Affine, Array, Displacement, Floats, Geometry, Image, SpatialTransform
 
 # Of the voxels that a new one is made of, the share that has to be measured.
 MEASURED = 1 - 1e-3
@@ -78,11 +69,11 @@ def inverted_field(field: Displacement) -> Displacement:
     Raises GeometryError where it folds: two points that come to lie on one have no inverse.
     """
     grid = field.geometry
-    worst, place = _lowest(determinants(field))
+    worst, where_worst = _lowest(determinants(field))
     if worst <= 0:
-        at = ", ".join(f"{one:.1f}" for one in grid.to_world(place))
+        at = ", ".join(f"{one:.1f}" for one in grid.to_world(where_worst))
         raise GeometryError(
-            f"the field folds over itself at voxel {tuple(place)} ({at} mm): its Jacobian is {worst:.2g} there",
+            f"the field folds over itself at voxel {tuple(where_worst)} ({at} mm): its Jacobian is {worst:.2g} there",
             "inverse",
             "Register more smoothly, or use it in its own direction only",
         )
@@ -129,24 +120,24 @@ def _slopes(vectors: Floats, grid: Geometry) -> Floats:
 
 def _gradient(values: Array) -> Floats:
     """(n, *spatial) change a voxel, central; 0 along an axis of a single voxel."""
-    kept = [
+    slopes = [
         np.gradient(values, axis=axis) if size > 1 else np.zeros_like(values) for axis, size in enumerate(values.shape)
     ]
-    return np.stack(kept)
+    return np.stack(slopes)
 
 
 def determinants(field: Displacement) -> NDArray[np.float32]:
     """(*spatial) by how much the surroundings of each voxel grow; at or below 0 the field folds."""
-    made = np.empty(field.geometry.shape, dtype=np.float32)
+    values = np.empty(field.geometry.shape, dtype=np.float32)
     count = max(1, AT_ONCE // math.prod(field.geometry.shape[1:]))
-    for start in range(0, len(made), count):
-        rows = slice(start, min(start + count, len(made)))
-        near = slice(max(rows.start - 1, 0), min(rows.stop + 1, len(made)))  # a derivative needs both neighbours
+    for start in range(0, len(values), count):
+        rows = slice(start, min(start + count, len(values)))
+        near = slice(max(rows.start - 1, 0), min(rows.stop + 1, len(values)))  # a derivative needs both neighbours
         slopes = _slopes(field.vectors[:, near], field.geometry)[:, :, rows.start - near.start :][
             :, :, : rows.stop - start
         ]
-        made[rows] = np.linalg.det(np.moveaxis(slopes, (0, 1), (-2, -1)) + np.eye(field.ndim))
-    return made
+        values[rows] = np.linalg.det(np.moveaxis(slopes, (0, 1), (-2, -1)) + np.eye(field.ndim))
+    return values
 
 
 def jacobian(transform: SpatialTransform, grid: Geometry) -> NDArray[np.float32]:
@@ -191,8 +182,8 @@ def right_angled(curved: Displacement) -> Displacement:
 
 
 def _lowest(values: NDArray[np.float32]) -> tuple[float, tuple[int, ...]]:
-    place = np.unravel_index(int(values.argmin()), values.shape)
-    return float(values[place]), tuple(int(one) for one in place)
+    index = np.unravel_index(int(values.argmin()), values.shape)
+    return float(values[index]), tuple(int(one) for one in index)
 
 
 def _points(grid: Geometry) -> Iterator[tuple[slice, Floats]]:
@@ -226,44 +217,48 @@ def carried(
     """
     image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
     volumes = image.data.reshape(-1, *image.geometry.shape)
-    known = image.valid.reshape(volumes.shape)
-    made = np.empty((len(volumes), *onto.shape), dtype=np.float32)
-    readers = [_Sampler(one, there, order) for one, there in zip(volumes, known, strict=True)]
+    is_valid = image.valid.reshape(volumes.shape)
+    moved = np.empty((len(volumes), *onto.shape), dtype=np.float32)
+    readers = [_Sampler(one, there, order) for one, there in zip(volumes, is_valid, strict=True)]
     for rows, places in _places(transform, onto, image.geometry):
         outside = ~_covered(image.geometry, places)
         for number, reader in enumerate(readers):
             part = reader.at(places)
             if beyond == "nothing":
                 part[outside] = np.nan
-            made[number, rows] = part
-    pixels = made.reshape(*image.shape[: -image.geometry.ndim], *onto.shape)
+            moved[number, rows] = part
+    pixels = moved.reshape(*image.shape[: -image.geometry.ndim], *onto.shape)
     return replace(image, pixels=pixels, geometry=onto, padding=None)
 
 
 class _Sampler:
     """A volume that can be read at any place; beyond the outermost centres the edge goes on."""
 
-    def __init__(self, values: Array, known: NDArray[np.bool_], order: Order) -> None:
+    def __init__(self, values: Array, is_valid: NDArray[np.bool_], order: Order) -> None:
         self.degree = {"linear": 1, "cubic": 3}[order]
-        self.share = None if known.all() else known.astype(np.float32)
-        filled = values if self.share is None else np.where(known, values, values[known].mean() if known.any() else 0)
+        self.share = None if is_valid.all() else is_valid.astype(np.float32)
+        filled = (
+            values
+            if self.share is None
+            else np.where(is_valid, values, values[is_valid].mean() if is_valid.any() else 0)
+        )
         filled = filled.astype(np.float32)
         self.held = filled if self.degree == 1 else ndimage.spline_filter(filled, 3, output=np.float32, mode="mirror")
         self.top = np.array(values.shape) - 1
-        self.plain = np.where(known, values, 0).astype(np.float32) if self.share is not None else filled
+        self.plain = np.where(is_valid, values, 0).astype(np.float32) if self.share is not None else filled
 
     def at(self, places: Floats) -> NDArray[np.float32]:
         """(n, ...) voxel index to (...) values; NaN where they are made of what is no measurement."""
         if self.degree == 3:
             top = self.top.reshape(-1, *[1] * (places.ndim - 1))
             places = np.clip(places, 0, top)
-            made = ndimage.map_coordinates(self.held, places, order=3, mode="mirror", prefilter=False)
+            sampled_values = ndimage.map_coordinates(self.held, places, order=3, mode="mirror", prefilter=False)
         else:
-            made = _linear(self.plain, places)
+            sampled_values = _linear(self.plain, places)
         if self.share is None:
-            return np.asarray(made)
+            return np.asarray(sampled_values)
         share = _linear(self.share, places)
-        scaled = made if self.degree == 3 else made / np.maximum(share, MEASURED)
+        scaled = sampled_values if self.degree == 3 else sampled_values / np.maximum(share, MEASURED)
         return np.where(share < MEASURED, np.float32(np.nan), scaled)
 
 
@@ -274,24 +269,26 @@ def _linear(values: Array, places: Floats) -> NDArray[np.float32]:
 def _covered(grid: Geometry, places: Floats) -> NDArray[np.bool_]:
     """Places that lie between the outermost centres of a grid, but for rounding."""
     covered = np.ones(places.shape[1:], dtype=bool)
-    for size, step, place in zip(grid.shape, grid.steps, places, strict=True):
+    for size, step, positions in zip(grid.shape, grid.steps, places, strict=True):
         near = HEADER_ROUNDING / step
-        covered &= (place >= -near) & (place <= size - 1 + near)
+        covered &= (positions >= -near) & (positions <= size - 1 + near)
     return covered
 
 
 def carried_labels(labels: Array, source: Geometry, transform: SpatialTransform, onto: Geometry) -> Array:
     """(..., *spatial) labels on another grid: at each voxel that with the largest share in it; 0 outside."""
     maps = labels.reshape(-1, *source.shape)
-    known, numbers = np.unique(maps, return_inverse=True)
-    values = np.concatenate([np.zeros(1, known.dtype), known[known != 0]])  # 0 is what lies outside, so it comes first
-    in_values = np.where(known == 0, 0, np.cumsum(known != 0)).astype(np.int32)
+    numbers_found, numbers = np.unique(maps, return_inverse=True)
+    values = np.concatenate(
+        [np.zeros(1, numbers_found.dtype), numbers_found[numbers_found != 0]]
+    )  # 0 is what lies outside, so it comes first
+    in_values = np.where(numbers_found == 0, 0, np.cumsum(numbers_found != 0)).astype(np.int32)
     ranks = in_values[numbers].reshape(maps.shape)
-    made = np.zeros((len(maps), *onto.shape), dtype=labels.dtype)
+    moved = np.zeros((len(maps), *onto.shape), dtype=labels.dtype)
     for rows, places in _places(transform, onto, source):
-        for number, one in enumerate(ranks):
-            made[number, rows] = values[_labels_at(one, places)]
-    return made.reshape(*labels.shape[: -len(source.shape)], *onto.shape)
+        for number, rank in enumerate(ranks):
+            moved[number, rows] = values[_labels_at(rank, places)]
+    return moved.reshape(*labels.shape[: -len(source.shape)], *onto.shape)
 
 
 def _labels_at(labels: NDArray[np.int32], places: Floats) -> NDArray[np.intp]:
@@ -326,9 +323,9 @@ def inverse_errors(forth: SpatialTransform, back: SpatialTransform, grid: Geomet
     Only where they come to lie within the moving image's grid, if it is known.
     """
     for _, points in _points(grid):
-        there = carried_points(forth, points)
-        error = np.linalg.norm(carried_points(back, there) - points, axis=-1)
-        yield error if forth.moving is None else error[_covered(forth.moving, _index_first(forth.moving, there))]
+        forth_points = carried_points(forth, points)
+        error = np.linalg.norm(carried_points(back, forth_points) - points, axis=-1)
+        yield error if forth.moving is None else error[_covered(forth.moving, _index_first(forth.moving, forth_points))]
 
 
 def _index_first(grid: Geometry, points: Floats) -> Floats:
@@ -340,3 +337,29 @@ def refuse_unlike_axes(grids: Sequence[Geometry], where: str) -> None:
     if len({grid.ndim for grid in grids}) > 1:
         counts = " and ".join(f"{grid.ndim} axes" for grid in grids)
         raise GeometryError(f"images of {counts} cannot lie on one another", where, "Give two volumes or two pictures")
+
+
+def aligned(image: Image, geometry: Geometry, where: str) -> Image:
+    """The image sampled at the voxel centres of `geometry`, linearly; what it does not cover is NaN, so not `valid`.
+
+    Nor is what is made of voxels that are no measurements. Nothing is registered: both must lie in the same world.
+    Raises GeometryError where they do not, or where the size or sides of one are not known.
+    """
+    for grid in (image.geometry, geometry):
+        if not (grid.physical and grid.oriented):
+            raise GeometryError(
+                "a grid without spacing or orientation",
+                where,
+                "Give images with a position in the patient: only these can be aligned",
+            )
+    frames = {image.geometry.frame_of_reference, geometry.frame_of_reference} - {None}
+    if len(frames) > 1:
+        raise GeometryError(
+            "the images lie in different frames of reference",
+            where,
+            "Register them: --align register; the headers alone do not say how they lie",
+        )
+    if image.geometry.equals(geometry):
+        return image
+    moved = carried(image, SpatialTransform((), geometry, image.geometry), geometry)
+    return replace(moved, notes=(*image.notes, "resampled onto another image's grid"))

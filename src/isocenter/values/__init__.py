@@ -9,7 +9,6 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
     from isocenter.values.case import Case, Dataset, LazyMapping, Problem, people_of
-    from isocenter.values.coded_name import CodedName
     from isocenter.values.correspondence import ONTO, UNMOVED, Correspondence, patients_of_pair
     from isocenter.values.covariates import (
         AGE,
@@ -24,9 +23,8 @@ if TYPE_CHECKING:
         number_in,
         time_column,
     )
-    from isocenter.values.drawn_map import DrawnMap
     from isocenter.values.estimate import Draws, Estimate, Recipe, Row
-    from isocenter.values.finding import MOST_FRAMES, Finding, Findings, Measurements
+    from isocenter.values.finding import MOST_FRAMES, CodedName, Finding, Findings, Measurements
     from isocenter.values.fingerprint import CaseFacts, Fingerprint, sizes_in_words
     from isocenter.values.geometry import (
         DIRECTION_TOLERANCE,
@@ -86,7 +84,7 @@ if TYPE_CHECKING:
         ReferenceWords,
         label_voxels,
     )
-    from isocenter.values.regions import hidden, parts_of
+    from isocenter.values.regions import DrawnMap, hidden, parts_of
     from isocenter.values.row import SPLITS, CaseRow, Cell, DatasetTable, Frame, Split
     from isocenter.values.setting_fields import (
         COMPARED,

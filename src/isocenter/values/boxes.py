@@ -98,8 +98,8 @@ class BoundingBoxes:
     def at(self, places: NDArray[np.bool_] | NDArray[np.integer]) -> BoundingBoxes:
         """Some of them, by a mark for each or by their numbers."""
         chosen = np.arange(len(self))[places]
-        each = (self.scores, self.epistemic, self.uncalibrated)
-        scores, epistemic, uncalibrated = (None if one is None else one[chosen] for one in each)
+        arrays = (self.scores, self.epistemic, self.uncalibrated)
+        scores, epistemic, uncalibrated = (None if one is None else one[chosen] for one in arrays)
         names = tuple(self.names[n] for n in chosen)
         numbers = tuple(self.numbers[n] for n in chosen) if self.numbers else ()
         return BoundingBoxes(
@@ -117,9 +117,9 @@ def table_columns(axes: int) -> tuple[str, ...]:
     return tuple(sorted(columns_of(axes), key=lambda name: (name[1], name[0])))
 
 
-def _own(given: Sequence[float] | NDArray, kind: type) -> NDArray:
+def _own(values: Sequence[float] | NDArray, kind: type) -> NDArray:
     """Our own copy, locked against changes."""
-    array: NDArray = np.array(given, dtype=kind)
+    array: NDArray = np.array(values, dtype=kind)
     array.setflags(write=False)
     return array
 

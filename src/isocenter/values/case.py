@@ -74,8 +74,8 @@ class Case:
 
     def with_images(self, names: Collection[str]) -> Case:
         """The case as if it had no other images than these."""
-        kept = {unambiguous_name(name): partial(_named, self.images, name) for name in self.images if name in names}
-        return replace(self, images=LazyMapping(kept))
+        images = {unambiguous_name(name): partial(_named, self.images, name) for name in self.images if name in names}
+        return replace(self, images=LazyMapping(images))
 
 
 def _named(images: Mapping[str, Image], name: str) -> Image:
@@ -159,15 +159,15 @@ class Dataset:
     @property
     def knowing(self) -> dict[str, int]:
         """{structure: cases with a mask that know it}; empty where every case knows every structure."""
-        drawn = [case for case in self.cases if "mask" in case.references]
-        if all(case.known is None for case in drawn):
+        with_mask = [case for case in self.cases if "mask" in case.references]
+        if all(case.known is None for case in with_mask):
             return {}
-        return {name: sum(case.knows(name) for case in drawn) for name in self.structures}
+        return {name: sum(case.knows(name) for case in with_mask) for name in self.structures}
 
     def only(self, ids: set[str]) -> Dataset:
         """The cases with these ids, in the same order."""
-        kept = tuple(case for case in self.cases if case.id in ids)
-        return replace(self, cases=kept, splits={k: v for k, v in self.splits.items() if k in ids})
+        cases = tuple(case for case in self.cases if case.id in ids)
+        return replace(self, cases=cases, splits={k: v for k, v in self.splits.items() if k in ids})
 
     def renamed(self, names: Mapping[str, str]) -> Dataset:
         """The same cases, those of them by other ids that `names` maps to one."""

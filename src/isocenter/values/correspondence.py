@@ -35,8 +35,8 @@ class Correspondence:
 
     def __post_init__(self) -> None:
         sides = (self.fixed_points, self.moving_points)
-        known = [np.asarray(one) for one in sides if one is not None]
-        if len(known) == 1 or len({one.shape for one in known}) > 1:
+        arrays = [np.asarray(one) for one in sides if one is not None]
+        if len(arrays) == 1 or len({one.shape for one in arrays}) > 1:
             counts = " and ".join("no" if one is None else str(len(one)) for one in sides)
             raise DatasetError(
                 f"{counts} points of the two images", "pair", "Give the same points of both, in one order"

@@ -108,19 +108,19 @@ def courses(rows: Sequence[Mapping[str, Any]], time: str) -> dict[str, Any]:
     Raises ValueError for a row whose time is none, or of another kind than the first's.
     """
     when, unit = _times([row[time] for row in rows], *(_unit(time) or ("", 1.0)))
-    made: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name in dict.fromkeys(name for row in rows for name in row if name != time):
         read = [(at, row[name]) for at, row in zip(when, rows, strict=True) if not is_missing(row.get(name))]
         numbers = [number_in(one) for _, one in read]
         pairs = [(at, one) for (at, _), one in zip(read, numbers, strict=True) if one is not None]
         words = len(pairs) < len(read)
-        made[name] = max(read, key=itemgetter(0))[1] if words else _course(pairs, unit)
-    return made
+        values[name] = max(read, key=itemgetter(0))[1] if words else _course(pairs, unit)
+    return values
 
 
 def _course(pairs: Sequence[tuple[float, float]], unit: str) -> Course | None:
-    known = sorted((at, one) for at, one in pairs if math.isfinite(at) and math.isfinite(one))
-    return Course(tuple(at for at, _ in known), tuple(one for _, one in known), unit) if known else None
+    finite = sorted((at, one) for at, one in pairs if math.isfinite(at) and math.isfinite(one))
+    return Course(tuple(at for at, _ in finite), tuple(one for _, one in finite), unit) if finite else None
 
 
 def _unit(title: str) -> tuple[str, float] | None:

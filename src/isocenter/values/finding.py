@@ -1,4 +1,7 @@
-"""Findings: results as reports, DICOM SR and other programs state them, one by one, and the record of them all."""
+"""Findings: results as reports, DICOM SR and other programs state them, one by one, and the record of them all.
+
+Names of structures, classes, findings and values have codes: in the words of DICOM, LOINC and other schemes.
+"""
 
 from __future__ import annotations
 
@@ -79,3 +82,28 @@ class Findings:
     def record(self) -> dict[str, Any]:
         """The content of `findings.json`."""
         return {"outcome": self.outcome, "reason": self.reason, "model": dict(self.model), "rows": self.records}
+
+
+@dataclass(frozen=True)
+class CodedName:
+    """The codes of one name, and who states them.
+
+    codes:  equivalents, of which the first goes into DICOM; none where the name has a private code
+    source: the file of codes, the data, or DICOM's dictionary
+    unit:   of its value, where a file of codes states it
+    """
+
+    codes: tuple[Code, ...] = ()
+    source: str = ""
+    unit: str = ""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Plain values for a model's record."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> CodedName:
+        """Make a code from the plain values of a model's record."""
+        codes = tuple(Code(one["scheme"], one["value"], one["meaning"]) for one in record["codes"])
+        return cls(codes, str(record["source"]), str(record["unit"]))

@@ -109,8 +109,8 @@ class Fingerprint:
     @property
     def crowd(self) -> float:
         """Single objects of the median case that has numbered ones; 0 where none has."""
-        each = [len(set(numbers) - {0}) for numbers in self.summaries("instances").values()]
-        return float(np.median(each)) if each else 0.0
+        counts = [len(set(numbers) - {0}) for numbers in self.summaries("instances").values()]
+        return float(np.median(counts)) if counts else 0.0
 
     def voxels(self, kind: str = "mask") -> dict[int, int]:
         """{label value: voxels} over all cases that have such a reference."""
@@ -134,12 +134,12 @@ class Fingerprint:
     @property
     def findings(self) -> dict[str, tuple[int, int]]:
         """{finding: (cases that have it, cases that lack it)}, of those in which it is known."""
-        known = [case.references["findings"] for case in self.cases if "findings" in case.references]
-        names = dict.fromkeys(name for stated in known for name in stated)
+        findings = [case.references["findings"] for case in self.cases if "findings" in case.references]
+        names = dict.fromkeys(name for stated in findings for name in stated)
         return {
             name: (
-                sum(bool(stated[name]) for stated in known if name in stated),
-                sum(not stated[name] for stated in known if name in stated),
+                sum(bool(stated[name]) for stated in findings if name in stated),
+                sum(not stated[name] for stated in findings if name in stated),
             )
             for name in names
         }

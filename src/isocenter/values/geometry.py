@@ -67,8 +67,8 @@ class Geometry:
         n = len(self.shape)
         if min(self.shape, default=0) < 1 or affine.shape != (n + 1, n + 1):
             raise GeometryError(f"shape {self.shape} with an affine of {affine.shape}", "Geometry", "Give (n+1, n+1)")
-        whole = np.isfinite(affine).all() and np.array_equal(affine[-1], np.eye(n + 1)[-1])
-        if not whole or np.linalg.matrix_rank(affine[:-1, :-1]) < n:
+        is_affine = np.isfinite(affine).all() and np.array_equal(affine[-1], np.eye(n + 1)[-1])
+        if not is_affine or np.linalg.matrix_rank(affine[:-1, :-1]) < n:
             raise GeometryError("the affine is not a grid", "Geometry", "Check the file's header")
         if self.unit not in (SERIES_UNITS if n == 1 else (MM,)):
             raise GeometryError(f"{n} axes in {self.unit!r}", "Geometry", "Space is in mm")

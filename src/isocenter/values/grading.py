@@ -103,8 +103,8 @@ def _by_pattern(words: Sequence[str], pattern: re.Pattern[str], value: Value) ->
     if value is _letter and {*numbers.values()} != {*range(len(numbers))}:
         return None
     signs = {"<": -1, "": 0, ">": 1}
-    known = {word: (numbers[word], signs[match[2]], match[4]) for word, match in fits.items() if match}
-    ranks = [known.get(word, (-1.0, 0, "")) for word in words]
+    matched = {word: (numbers[word], signs[match[2]], match[4]) for word, match in fits.items() if match}
+    ranks = [matched.get(word, (-1.0, 0, "")) for word in words]
     return ranks if len(set(ranks)) == len(ranks) else None
 
 

@@ -207,8 +207,8 @@ class Image:
 
     def facts_of(self, channel: int) -> Mapping[str, Any]:
         """The facts of one channel: those of the image, and its own."""
-        own = self.facts.get(OF_CHANNELS, {}).get(self.channels[channel], {})
-        return {**{name: value for name, value in self.facts.items() if name != OF_CHANNELS}, **own}
+        of_channel = self.facts.get(OF_CHANNELS, {}).get(self.channels[channel], {})
+        return {**{name: value for name, value in self.facts.items() if name != OF_CHANNELS}, **of_channel}
 
     def frame(self, number: int) -> Image:
         """One of its frames as a still image, read when it is asked for."""
@@ -294,8 +294,8 @@ class Image:
         """The same image as one of several of its case, with the image's name in those of its channels."""
         names, facts = names_of_channels(name, self.channels), dict(self.facts)
         if OF_CHANNELS in facts:
-            own = facts[OF_CHANNELS]
-            facts[OF_CHANNELS] = {new: own.get(old, {}) for new, old in zip(names, self.channels, strict=True)}
+            of_channels = facts[OF_CHANNELS]
+            facts[OF_CHANNELS] = {new: of_channels.get(old, {}) for new, old in zip(names, self.channels, strict=True)}
         return replace(self, channels=names, facts=facts)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -64,11 +64,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.is_of_pictures:
-            own = {
+            content = {
                 section: {name: replace(one, because=with_pixels(one.because)) for name, one in decisions.items()}
                 for section, decisions in self.sections.items()
             }
-            object.__setattr__(self, "sections", own)
+            object.__setattr__(self, "sections", content)
 
     @property
     def is_of_pictures(self) -> bool:

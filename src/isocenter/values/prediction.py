@@ -346,18 +346,22 @@ class Prediction:
 
         Of boxes those that are called by their calibrated scores.
         """
-        parts, known = {name: part.before_calibration for name, part in self.parts.items()}, self.confidence
-        if known.scores:
-            scores = known.uncalibrated or known.scores
-            return replace(self, confidence=replace(known, scores=scores, uncalibrated={}), parts=parts)
-        given = dict(known.uncalibrated)  # of values it holds error bars or risks, which are no probabilities
+        parts, confidence = {name: part.before_calibration for name, part in self.parts.items()}, self.confidence
+        if confidence.scores:
+            scores = confidence.uncalibrated or confidence.scores
+            return replace(self, confidence=replace(confidence, scores=scores, uncalibrated={}), parts=parts)
+        uncalibrated = dict(
+            confidence.uncalibrated
+        )  # of values it holds error bars or risks, which are no probabilities
         for part in parts.values():
-            given |= part.probabilities or {}
-        stated = self.probabilities and {name: given.get(name, chance) for name, chance in self.probabilities.items()}
-        made = replace(self, probabilities=stated, parts=parts)
+            uncalibrated |= part.probabilities or {}
+        probabilities = self.probabilities and {
+            name: uncalibrated.get(name, chance) for name, chance in self.probabilities.items()
+        }
+        prediction = replace(self, probabilities=probabilities, parts=parts)
         if (called := self.called) is None or called.uncalibrated is None:
-            return made
-        return replace(made, boxes=replace(called, scores=called.uncalibrated, uncalibrated=None), threshold=0.0)
+            return prediction
+        return replace(prediction, boxes=replace(called, scores=called.uncalibrated, uncalibrated=None), threshold=0.0)
 
     @property
     def decided(self) -> Prediction:

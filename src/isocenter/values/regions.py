@@ -1,14 +1,14 @@
-"""Overlapping structures in a label map: each is made of several of its values.
-
-{name: values} throughout; the first value marks what belongs to no later one, which is written over it. So the whole
-tumour (1, 2, 3), its core (2, 3) and what enhances (3) stand in one label map.
-"""
+"""Label maps: structures that overlap, each made of several values, and the maps that people drew in a case."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from isocenter.values.image import Label
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.values.image import Array, Label
 
 
 def parts_of(regions: Mapping[str, Sequence[int]]) -> tuple[Label, ...]:
@@ -32,3 +32,20 @@ def _without_later(name: str, regions: Mapping[str, Sequence[int]]) -> str:
     order = list(regions)
     later = {value for other in order[order.index(name) + 1 :] for value in regions[other]}
     return f"{name} (rest)" if set(regions[name]) & later else name
+
+
+class DrawnMap(NamedTuple):
+    """The label map that a prediction is scored on.
+
+    values: (*spatial) label values, 0 where nothing is known
+    voxels: (*spatial) where it is known; None: everywhere
+    known:  whether each structure was drawn, in the order of the model's; None: all of them
+    """
+
+    values: Array
+    voxels: NDArray[np.bool_] | None = None
+    known: tuple[bool, ...] | None = None
+
+    def knows(self, index: int) -> bool:
+        """Whether the structure at this place was drawn."""
+        return self.known is None or self.known[index]

@@ -60,15 +60,15 @@ class Setting:
     type: Any = None
     default: Any = field(default_factory=lambda: MISSING)
 
-    def value_of(self, given: Any) -> Any:
+    def value_of(self, value: Any) -> Any:
         """The field's value of a plain one; PlanError for what is none of the choices."""
         choices = self.choices or (get_args(self.type) if get_origin(self.type) is Literal else ())
-        if choices and given not in choices:
-            problem = f"there is no {self.noun or self.name} {given!r}"
+        if choices and value not in choices:
+            problem = f"there is no {self.noun or self.name} {value!r}"
             raise PlanError(problem, f"task.{self.name}", f"Choose one of {', '.join(choices)}")
-        if self.type is bool and self.read is None and not isinstance(given, bool):
-            raise PlanError(f"{given!r} is neither true nor false", f"task.{self.name}", "Give true or false")
-        return _read(self.type, given) if self.read is None else self.read(given)
+        if self.type is bool and self.read is None and not isinstance(value, bool):
+            raise PlanError(f"{value!r} is neither true nor false", f"task.{self.name}", "Give true or false")
+        return _read(self.type, value) if self.read is None else self.read(value)
 
     def plain_of(self, value: Any) -> Any:
         """The plain value, for JSON and YAML, of which `value_of` makes an equal one."""
@@ -93,8 +93,8 @@ def setting(default: Any = MISSING, words: Sentence | None = None, *, compared: 
     compared: figures of two models are the same figures only where it is alike
     declared: of `Setting`
     """
-    one = Setting(words, **declared)
-    return field(default=default, metadata={SETTING: one, COMPARED: compared})
+    declared_setting = Setting(words, **declared)
+    return field(default=default, metadata={SETTING: declared_setting, COMPARED: compared})
 
 
 def settings_group(kind: type, *names: str, **changed: Mapping[str, Any]) -> Any:
@@ -102,51 +102,51 @@ def settings_group(kind: type, *names: str, **changed: Mapping[str, Any]) -> Any
 
     changed: {setting: what of its `Setting` its holder declares otherwise}
     """
-    known = settings_in(kind)
-    chosen = {name: replace(known[name], **changed.get(name, {})) for name in names or known}
+    settings = settings_in(kind)
+    chosen = {name: replace(settings[name], **changed.get(name, {})) for name in names or settings}
     return field(default_factory=kind, metadata={GROUP: Group(kind, chosen)})
 
 
 def redeclared(kind: type, name: str, **changed: Any) -> Any:
     """The setting of a base class with this field, of which a derived class declares something otherwise."""
-    [own] = [one for one in fields(kind) if one.name == name]
-    metadata = {**own.metadata, SETTING: replace(own.metadata[SETTING], **changed)}
-    return field(default=own.default, metadata=metadata)
+    [declared_field] = [one for one in fields(kind) if one.name == name]
+    metadata = {**declared_field.metadata, SETTING: replace(declared_field.metadata[SETTING], **changed)}
+    return field(default=declared_field.default, metadata=metadata)
 
 
 @cache
 def settings_in(kind: type) -> Mapping[str, Setting]:
     """{name in a plan: setting} of a dataclass and of its groups."""
-    made = dict[str, Setting]()
+    settings = dict[str, Setting]()
     for _, held in _held(kind):
-        made |= held.settings if isinstance(held, Group) else {held.name: held}
-    return made
+        settings |= held.settings if isinstance(held, Group) else {held.name: held}
+    return settings
 
 
-def values_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+def values_of(kind: type, stated_values: Mapping[str, Any]) -> dict[str, Any]:
     """{field: value} of the plain settings that are given; KeyError for one that is not, and has no default."""
-    made = dict[str, Any]()
+    values = dict[str, Any]()
     for name, held in _held(kind):
         if isinstance(held, Group):
-            made[name] = _group_of(held, given)
-        elif held.name in given:
-            made[name] = held.value_of(given[held.name])
+            values[name] = _group_of(held, stated_values)
+        elif held.name in stated_values:
+            values[name] = held.value_of(stated_values[held.name])
         elif held.default is MISSING:
             raise KeyError(held.name)
-    return made
+    return values
 
 
 def plain_settings(value: Any) -> dict[str, Any]:
     """{name in a plan: plain value} of a dataclass and of its groups."""
-    made = dict[str, Any]()
+    plain = dict[str, Any]()
     for name, held in _held(value.__class__):
         content = getattr(value, name)
         if isinstance(held, Group):
-            own = plain_settings(content)
-            made |= {key: own[key] for key in held.settings}
+            of_group = plain_settings(content)
+            plain |= {key: of_group[key] for key in held.settings}
         else:
-            made[held.name] = held.plain_of(content)
-    return made
+            plain[held.name] = held.plain_of(content)
+    return plain
 
 
 def compared_by(kind: type) -> list[str]:
@@ -171,12 +171,20 @@ def _held(kind: type) -> tuple[tuple[str, Setting | Group], ...]:
 
 def _declared(kind: type) -> Iterator[tuple[str, Setting | Group]]:
     types = _types_of(kind)
-    for one in fields(kind):
-        if GROUP in one.metadata:
-            yield one.name, one.metadata[GROUP]
-        elif SETTING in one.metadata:
-            own: Setting = one.metadata[SETTING]
-            yield one.name, replace(own, name=own.name or one.name, type=types[one.name], default=one.default)
+    for declared in fields(kind):
+        if GROUP in declared.metadata:
+            yield declared.name, declared.metadata[GROUP]
+        elif SETTING in declared.metadata:
+            stated_setting: Setting = declared.metadata[SETTING]
+            yield (
+                declared.name,
+                replace(
+                    stated_setting,
+                    name=stated_setting.name or declared.name,
+                    type=types[declared.name],
+                    default=declared.default,
+                ),
+            )
 
 
 def _types_of(kind: type) -> dict[str, Any]:
@@ -186,27 +194,32 @@ def _types_of(kind: type) -> dict[str, Any]:
     return {name: one for base in bases for name, one in inspect.get_annotations(base, eval_str=True).items()}
 
 
-def _group_of(held: Group, given: Mapping[str, Any]) -> Any:
+def _group_of(held: Group, stated_values: Mapping[str, Any]) -> Any:
     """The group of the settings that its holder has; PlanError for one that cannot be."""
-    own = {one.name: name for name, one in _held(held.kind) if isinstance(one, Setting)}
-    each = held.settings.items()
-    return held.kind(**{own[name]: one.value_of(given[name]) if name in given else one.default for name, one in each})
+    names = {one.name: name for name, one in _held(held.kind) if isinstance(one, Setting)}
+    settings = held.settings.items()
+    return held.kind(
+        **{
+            names[name]: one.value_of(stated_values[name]) if name in stated_values else one.default
+            for name, one in settings
+        }
+    )
 
 
-def _read(kind: Any, given: Any) -> Any:
+def _read(kind: Any, value: Any) -> Any:
     """A plain value as one of this type; TypeError or ValueError for what is none."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        if given is None and NoneType in inner:
+        if value is None and NoneType in inner:
             return None
         others = [one for one in inner if one is not NoneType]
-        fitting = [one for one in others if isinstance(given, Mapping) == _is_mapping(one)]
-        return _read((fitting or others)[0], given)
+        fitting = [one for one in others if isinstance(value, Mapping) == _is_mapping(one)]
+        return _read((fitting or others)[0], value)
     if origin is tuple:
-        return tuple(_read(inner[0], one) for one in given or ())
+        return tuple(_read(inner[0], one) for one in value or ())
     if _is_mapping(kind):
-        return {str(name): _read(inner[1], one) for name, one in given.items()}
-    return kind(given) if kind in (str, int, float) else given
+        return {str(name): _read(inner[1], one) for name, one in value.items()}
+    return kind(value) if kind in (str, int, float) else value
 
 
 def _is_mapping(kind: Any) -> bool:

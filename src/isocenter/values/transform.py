@@ -130,8 +130,8 @@ class SpatialTransform:
         return f"SpatialTransform({', then '.join(words) or 'identity'})"
 
 
-def _locked(given: Floats, kind: type) -> Floats:
+def _locked(values: Floats, kind: type) -> Floats:
     """Our own copy, locked against changes."""
-    array: Floats = np.array(given, dtype=kind)
+    array: Floats = np.array(values, dtype=kind)
     array.setflags(write=False)
     return array

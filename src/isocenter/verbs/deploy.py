@@ -159,7 +159,7 @@ def _asked(
             columns["check_hash"] = _allowed(check, own.manifest, new.manifest)
         with database.write() as connection:
             by = {"user": getpass.getuser()}
-            n = service.ask_for_change(connection, new, mode, own=own, because=because, detail=by, **columns)
+            n = service.ask_for_change(connection, new, mode, package_asked=own, because=because, detail=by, **columns)
         waits = (
             "" if mode == "shadow" else f": it waits for two persons, one a radiologist, at /api/changes/{n}/approve"
         )

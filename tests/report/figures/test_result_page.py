@@ -15,7 +15,7 @@ from matplotlib.font_manager import fontManager
 from isocenter.errors import FormatError
 from isocenter.report.display import stored_plane
 from isocenter.report.figures import ResultPage
-from isocenter.report.figures.fonts import FONT, families_for
+from isocenter.report.figures.result_page import FONT, families_for
 from isocenter.values import Finding, Geometry, Image, Label
 
 LIVER = Label(1, "liver", (255, 0, 0))

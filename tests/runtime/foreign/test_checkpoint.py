@@ -18,7 +18,7 @@ from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.networks import without_repeats
 from isocenter.networks.weights import read_content
 from isocenter.runtime.foreign.checkpoint import read_checkpoint
-from isocenter.runtime.foreign.nnunet_postprocessing import LARGEST, read_postprocessing
+from isocenter.runtime.foreign.nnunet import LARGEST, read_postprocessing
 
 
 class Touch:

@@ -14,8 +14,8 @@ import isocenter
 from foreign_bundles import AFTER, BEFORE, bundle, image
 from isocenter.errors import DatasetError, MemoryShortageError
 from isocenter.runtime import Request, expected_memory, fitting_memory
-from isocenter.runtime.foreign import monai_grid, monai_transforms
-from isocenter.runtime.foreign.monai_grid import changes
+from isocenter.runtime.foreign import monai_transforms
+from isocenter.runtime.foreign.monai_transforms import changes
 from isocenter.runtime.preprocessing.restore import restored
 from isocenter.values import Deferred, Geometry, Image
 from matrices import thinned
@@ -81,7 +81,7 @@ def test_a_label_map_made_in_parts_is_that_of_the_whole_voxel_for_voxel(tmp_path
     sigmoid = {"_target_": "Activationsd", "keys": "pred", "sigmoid": True}
     after = AFTER if outputs == "classes" else [sigmoid, {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
     model, subject = of_steps(tmp_path, STEPS[name], after), within(image())
-    monkeypatch.setattr("isocenter.runtime.preprocessing.columns.HELD_BYTES", 2**17)  # several columns
+    monkeypatch.setattr("isocenter.runtime.preprocessing.image_statistics.HELD_BYTES", 2**17)  # several columns
     parts = np.asarray(model.predict(subject).data)
     monkeypatch.setattr(monai_transforms, "changes", lambda *given: None)
     whole = np.asarray(model.predict(subject).data)
@@ -97,7 +97,7 @@ def test_what_the_network_sees_of_a_large_volume_is_made_region_by_region_as_mon
     whole, _ = model.preprocessing(subject, "case")
     labels = np.asarray(model.predict(subject).data)
     monkeypatch.setattr(monai_transforms, "STREAMED_BYTES", 0)
-    monkeypatch.setattr(monai_grid, "BLOCK_VOXELS", 2000)  # a few rows at a time
+    monkeypatch.setattr(monai_transforms, "BLOCK_VOXELS", 2000)  # a few rows at a time
     assert model.preprocessing.held(subject.geometry).streamed == 0
     parts, trace = model.preprocessing.opened(subject, "case")
     assert parts.shape == whole.shape

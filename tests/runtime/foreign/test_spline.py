@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from foreign_folders import resampled as by_scipy
-from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels
+from isocenter.runtime.foreign.nnunet_preprocessing import Resampling, resampled, resampled_labels
+from isocenter.runtime.preprocessing.protocol import Trace
 from isocenter.runtime.preprocessing.restore import restored
-from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.values import Geometry
 
 SHAPES = st.tuples(*[st.integers(2, 9)] * 3)

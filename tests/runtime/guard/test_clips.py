@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 
 from isocenter.runtime import Inference, Model, Networks, Parts, Preprocessing
-from isocenter.runtime.guard.answering import Answering
-from isocenter.runtime.guard.composition import composition
 from isocenter.runtime.guard.fitting import fitted_guard
-from isocenter.runtime.guard.guard import Guard
-from isocenter.runtime.guard.header import header_of
-from isocenter.runtime.guard.observation import Observation
+from isocenter.runtime.guard.guard import Answering, Guard
+from isocenter.runtime.guard.observation import Observation, composition, header_of
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
 from isocenter.values import Confidence, Geometry, Image, Prediction

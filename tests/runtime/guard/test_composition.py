@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.runtime.guard.composition import composition
 from isocenter.runtime.guard.distances import Correlated, Ranges, Reference
+from isocenter.runtime.guard.observation import composition
 
 
 @pytest.mark.parametrize("shape", [(64,), (40, 30), (20, 24, 7)])

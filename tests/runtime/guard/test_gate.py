@@ -12,13 +12,10 @@ from safetensors.numpy import load
 from scipy import stats
 
 from isocenter.errors import IntegrityError
-from isocenter.runtime.guard.answering import Answering, strictest
-from isocenter.runtime.guard.composition import composition
+from isocenter.runtime.guard.distances import Known, p_value
 from isocenter.runtime.guard.fitting import fitted_guard, refitted, tail_note
-from isocenter.runtime.guard.guard import Guard
-from isocenter.runtime.guard.header import header_of
-from isocenter.runtime.guard.observation import Observation
-from isocenter.runtime.guard.p_values import Known, p_value
+from isocenter.runtime.guard.guard import Answering, Guard, strictest
+from isocenter.runtime.guard.observation import Observation, composition, header_of
 from isocenter.runtime.model_record import read_parts
 from isocenter.runtime.parts import Parts
 from isocenter.values import Geometry, Image, Prediction

@@ -7,10 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isocenter.runtime.guard.composition import composition
 from isocenter.runtime.guard.fitting import fitted_guard
-from isocenter.runtime.guard.header import header_of
-from isocenter.runtime.guard.observation import Observation
+from isocenter.runtime.guard.observation import Observation, composition, header_of
 from isocenter.values import Geometry, Image
 
 

@@ -9,12 +9,10 @@ import pytest
 from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
-from isocenter.runtime.guard.composition import composition
+from isocenter.runtime.guard.distances import Known, p_value
 from isocenter.runtime.guard.fitting import fitted_guard, tail_note
 from isocenter.runtime.guard.guard import Guard
-from isocenter.runtime.guard.header import header_of
-from isocenter.runtime.guard.observation import Observation
-from isocenter.runtime.guard.p_values import Known, p_value
+from isocenter.runtime.guard.observation import Observation, composition, header_of
 from isocenter.values import Geometry, Image
 from matrices import thinned
 

@@ -12,12 +12,10 @@ from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
 from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork
-from isocenter.runtime.guard.composition import composition
+from isocenter.runtime.guard.distances import Known, p_value
 from isocenter.runtime.guard.fitting import fitted_guard, refitted
 from isocenter.runtime.guard.guard import Guard
-from isocenter.runtime.guard.header import header_of
-from isocenter.runtime.guard.observation import Observation
-from isocenter.runtime.guard.p_values import Known, p_value
+from isocenter.runtime.guard.observation import Observation, composition, header_of
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
 from isocenter.values import Case, Geometry, Image

@@ -27,9 +27,9 @@ Covariates = Mapping[str, Sequence[Any]]
 
 def covariates_by_name(dataset: Dataset, cases: Collection[str]) -> Covariates:
     """{covariate: (cases,) values} of those of a data set's cases."""
-    own = [case for case in dataset if case.id in cases]
-    names = dict.fromkeys(name for case in own for name in case.covariates)
-    return {name: [case.covariates.get(name) for case in own] for name in names}
+    scored = [case for case in dataset if case.id in cases]
+    names = dict.fromkeys(name for case in scored for name in case.covariates)
+    return {name: [case.covariates.get(name) for case in scored] for name in names}
 
 
 def default_groups(covariates: Covariates) -> str | None:
@@ -49,18 +49,18 @@ def groups_of(covariates: Covariates, asked: str | None, *, strictly: bool = Tru
     text = default_groups(covariates) if asked is None else asked
     if not text or text == NONE:
         return {}
-    wanted = [[_part(one, text) for one in each.split("*")] for each in text.split(",") if each.strip()]
-    limits = {name: own for parts in wanted for name, own in parts if own}
-    made: dict[str, np.ndarray] = {}
-    for parts in wanted:
+    crossings = [[_part(one, text) for one in each.split("*")] for each in text.split(",") if each.strip()]
+    limits = {name: own for parts in crossings for name, own in parts if own}
+    groups: dict[str, np.ndarray] = {}
+    for parts in crossings:
         if not strictly and any(name.casefold() not in {one.casefold() for one in covariates} for name, _ in parts):
             continue
-        each = [_grouped(name, _named(covariates, name), limits.get(name, ())) for name, _ in parts]
+        columns = [_grouped(name, _named(covariates, name), limits.get(name, ())) for name, _ in parts]
         crossed = np.array(
-            [UNKNOWN if UNKNOWN in one else CROSSED.join(one) for one in zip(*each, strict=True)], dtype=object
+            [UNKNOWN if UNKNOWN in one else CROSSED.join(one) for one in zip(*columns, strict=True)], dtype=object
         )
-        made["*".join(name for name, _ in parts)] = crossed
-    return made
+        groups["*".join(name for name, _ in parts)] = crossed
+    return groups
 
 
 def in_order(group: str) -> tuple[bool, tuple[tuple[float, str], ...]]:
@@ -90,16 +90,16 @@ def _part(text: str, asked: str) -> tuple[str, tuple[float, ...]]:
 
 
 def _named(covariates: Covariates, name: str) -> Sequence[Any]:
-    known = {one.casefold(): one for one in covariates} | {one: one for one in covariates}
-    own = known.get(name, known.get(name.casefold()))
-    if own is None:
-        there = (
+    spellings = {one.casefold(): one for one in covariates} | {one: one for one in covariates}
+    values = spellings.get(name, spellings.get(name.casefold()))
+    if values is None:
+        names = (
             f"Choose from {listed(list(covariates))}"
             if covariates
             else "The data have none: give `evaluate` a --group-table"
         )
-        raise UsageError(f"there is no covariate {name!r}", "--groups", there)
-    return covariates[own]
+        raise UsageError(f"there is no covariate {name!r}", "--groups", names)
+    return covariates[values]
 
 
 def _grouped(name: str, values: Sequence[Any], limits: tuple[float, ...]) -> list[str]:
@@ -109,8 +109,8 @@ def _grouped(name: str, values: Sequence[Any], limits: tuple[float, ...]) -> lis
     if len(levels) > MOST_GROUPS:
         remedy = f"Give limits of ranges, such as {name}:40:60, or a column with fewer levels"
         raise UsageError(f"{name} has {len(levels)} levels", "--groups", remedy)
-    own = {value: UNKNOWN if is_missing(value) else levels[level_in(value)] for value in set(values)}
-    return [own[value] for value in values]
+    groups = {value: UNKNOWN if is_missing(value) else levels[level_in(value)] for value in set(values)}
+    return [groups[value] for value in values]
 
 
 def _levels(values: Sequence[Any]) -> dict[str, str]:
@@ -130,7 +130,7 @@ def _range(value: Any, name: str, limits: tuple[float, ...]) -> str:
     if (number := number_in(value)) is None:
         remedy = f"Leave its limits out: --groups {name}"
         raise UsageError(f"{name} holds {str(value)!r}, which is not a number", "--groups", remedy)
-    place = int(np.searchsorted(limits, number, side="right"))
-    if place == 0:
+    level = int(np.searchsorted(limits, number, side="right"))
+    if level == 0:
         return f"<{limits[0]:g}"
-    return f">={limits[-1]:g}" if place == len(limits) else f"{limits[place - 1]:g}-{limits[place]:g}"
+    return f">={limits[-1]:g}" if level == len(limits) else f"{limits[level - 1]:g}-{limits[level]:g}"

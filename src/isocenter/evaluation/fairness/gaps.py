@@ -81,15 +81,15 @@ def few_in(table: Table, label: str, classes: Sequence[Any]) -> bool:
     """
     if not classes:
         return bool(table["patient"].nunique() < FEW_PATIENTS)
-    known = _classes(table)
-    sides = [known == label, known != label] if label in set(classes) else [known == one for one in classes]
+    names = _classes(table)
+    sides = [names == label, names != label] if label in set(classes) else [names == one for one in classes]
     return any(table["patient"][np.asarray(side)].nunique() < FEW_PATIENTS for side in sides)
 
 
 def classes_of(table: Table) -> list[Any]:
     """The classes that references name, or whether an event happened; none where they are numbers or masks."""
-    known = _classes(table)
-    return [] if known is None else sorted(known.dropna().unique().tolist())
+    classes = _classes(table)
+    return [] if classes is None else sorted(classes.dropna().unique().tolist())
 
 
 def _classes(table: Table) -> pd.Series[Any] | None:
@@ -120,21 +120,21 @@ def gap_of_estimates(gap: Gap, estimates: Mapping[str, Estimate], worse: Callabl
     Tukey and Kramer: p is at most too large where groups are of unlike size, Hayter, Ann Stat 1984,
     doi:10.1214/aos/1176346392
     """
-    known = {name: one for name, one in estimates.items() if np.isfinite(one.value)}
-    if len(known) < 2:
+    finite = {name: one for name, one in estimates.items() if np.isfinite(one.value)}
+    if len(finite) < 2:
         return replace(gap, value=NAN)
-    values, errors = (np.array([of(one) for one in known.values()]) for of in (lambda one: one.value, _error))
+    values, errors = (np.array([of(one) for one in finite.values()]) for of in (lambda one: one.value, _error))
     value, pair = float(np.ptp(values)), [values.argmin(), values.argmax()]
-    gap = replace(gap, value=value, worst=max(known, key=lambda name: worse(known[name].value)))
+    gap = replace(gap, value=value, worst=max(finite, key=lambda name: worse(finite[name].value)))
     spread, groups = float(np.hypot(*errors[pair])), int(np.isfinite(errors).sum())
     largest = float(largest_of(values[None, None], errors[None, None] ** 2)[0])
     if not np.isfinite(spread) or spread == 0:
         return gap
     law = stats.studentized_range(groups, np.inf)
     half = float(law.isf(1 - LEVEL)) / np.sqrt(2) * spread
-    drawn = np.random.default_rng(0).normal(size=(DRAWS_WITHOUT_DIFFERENCE, 1, groups)) * errors[np.isfinite(errors)]
+    draws = np.random.default_rng(0).normal(size=(DRAWS_WITHOUT_DIFFERENCE, 1, groups)) * errors[np.isfinite(errors)]
     p = float(law.sf(largest * np.sqrt(2)).clip(0, 1))
-    return replace(gap, low=value - half, high=value + half, p=p, expected=float(_range(drawn).mean()))
+    return replace(gap, low=value - half, high=value + half, p=p, expected=float(_range(draws).mean()))
 
 
 def rate_gaps(
@@ -155,23 +155,23 @@ def rate_gaps(
     """
     if not {"predicted", "reference"} <= set(table) or not classes_of(table):
         return
-    known = (table["predicted"].notna() & table["reference"].notna()).to_numpy()
+    is_known = (table["predicted"].notna() & table["reference"].notna()).to_numpy()
     for name in dict.fromkeys(table["label"]):
-        rows = known & (table["label"] == name).to_numpy()
-        own, owned = table[rows], groups[rows]
-        classes = [*class_names(own)] or sorted({*own["reference"], *own["predicted"]})
+        rows = is_known & (table["label"] == name).to_numpy()
+        rows_of_table, owned = table[rows], groups[rows]
+        classes = [*class_names(rows_of_table)] or sorted({*rows_of_table["reference"], *rows_of_table["predicted"]})
         usual = classes[1:] if len(classes) == 2 else classes
         for positive in [one for one in classes if one in positives] or usual:
             label = name if name != ALL else str(positive)
             masked = np.where(np.isin(owned.astype(str), sorted(judged(label))), owned, "")
-            yield from _of_calls(attribute, label, own, masked, positive, seed)
+            yield from _of_calls(attribute, label, rows_of_table, masked, positive, seed)
 
 
 def abstention_gap(attribute: str, table: Table, groups: np.ndarray, *, seed: int) -> Gap:
     """The gap of the share of cases without an answer; groups: (rows,) "" of those that cannot be judged"""
-    given = table["abstained"].fillna("").to_numpy() != ""
-    calls = _Calls.of(table["patient"].to_numpy(str), groups, given, given)
-    return calls.gap(Gap(attribute, "abstention", ALL, NAN), (calls.counts(given),), calls.alike, 1, seed)
+    is_abstained = table["abstained"].fillna("").to_numpy() != ""
+    calls = _Calls.of(table["patient"].to_numpy(str), groups, is_abstained, is_abstained)
+    return calls.gap(Gap(attribute, "abstention", ALL, NAN), (calls.counts(is_abstained),), calls.alike, 1, seed)
 
 
 def adjusted_gaps(gaps: Sequence[Gap], correction: Callable[[Floats], Floats]) -> list[Gap]:
@@ -220,10 +220,10 @@ class _Calls:
         return _with(gap, dealt(sums, owners, strata, seed=seed), self.names, worse)
 
 
-def _of_calls(attribute: str, label: str, own: Table, groups: np.ndarray, positive: Any, seed: int) -> Iterator[Gap]:
+def _of_calls(attribute: str, label: str, table: Table, groups: np.ndarray, positive: Any, seed: int) -> Iterator[Gap]:
     """The calls of one class against the rest."""
-    truth, called = ((own[column] == positive).to_numpy() for column in ("reference", "predicted"))
-    calls = _Calls.of(own["patient"].to_numpy(str), groups, truth, called)
+    truth, called = ((table[column] == positive).to_numpy() for column in ("reference", "predicted"))
+    calls = _Calls.of(table["patient"].to_numpy(str), groups, truth, called)
     chosen, hit = calls.counts(called), calls.counts(called, truth)
     false, right = calls.counts(called, ~truth), calls.counts(truth, called)
     for metric, counts, strata in (
@@ -253,16 +253,16 @@ def _bags(owners: Integers, strata: Integers, seed: int) -> tuple[Integers, Inte
 
 def _range(figures: Floats) -> Floats:
     """(draws,) the largest less the smallest, of the statistic in which that is most; undefined groups are left out."""
-    known = np.isfinite(figures)
-    most, least = np.where(known, figures, -np.inf).max(axis=2), np.where(known, figures, np.inf).min(axis=2)
-    return np.where(known.sum(axis=2) > 1, most - least, -np.inf).max(axis=1)
+    is_finite = np.isfinite(figures)
+    most, least = np.where(is_finite, figures, -np.inf).max(axis=2), np.where(is_finite, figures, np.inf).min(axis=2)
+    return np.where(is_finite.sum(axis=2) > 1, most - least, -np.inf).max(axis=1)
 
 
 def _owners(groups: Sequence[str]) -> tuple[list[str], Integers]:
     """The names of the groups, and (people,) the number of each; -1 for none."""
     names = sorted({one for one in groups if one})
-    place = {name: number for number, name in enumerate(names)} | {"": -1}
-    return names, np.array([place[one] for one in groups], dtype=np.intp)
+    numbers = {name: number for number, name in enumerate(names)} | {"": -1}
+    return names, np.array([numbers[one] for one in groups], dtype=np.intp)
 
 
 def _with(gap: Gap, found: Dealt, names: Sequence[str], worse: int) -> Gap:
@@ -271,11 +271,11 @@ def _with(gap: Gap, found: Dealt, names: Sequence[str], worse: int) -> Gap:
     Of a ratio this is done with logarithms.
     """
     by_ratio = gap.metric == RATIO
-    figures, drawn, least_known = found.figures, found.drawn, found.usual / found.people
+    figures, draws, least_known = found.figures, found.drawn, found.usual / found.people
     if by_ratio and np.nanmin(figures, initial=1.0) <= 0:  # nothing can be said about how often it is never
         return replace(gap, value=float(ratio(np.nanmin(figures), np.nanmax(figures))), p=found.p)
     if by_ratio:
-        drawn, least_known = np.log(np.where(drawn > 0, drawn, np.nan)), least_known / figures**2
+        draws, least_known = np.log(np.where(draws > 0, draws, np.nan)), least_known / figures**2
         figures = np.log(figures)
     spans = np.array([_range(one[None, None])[0] for one in figures])
     which = int(spans.argmax())
@@ -283,7 +283,7 @@ def _with(gap: Gap, found: Dealt, names: Sequence[str], worse: int) -> Gap:
         return gap
     least, most = int(np.nanargmin(figures[which])), int(np.nanargmax(figures[which]))
     worst = names[most if worse > 0 or which > 0 else least]  # the second statistic is one of errors
-    half, expected = _half(drawn - figures, least_known, found.people, which, [least, most])
+    half, expected = _half(draws - figures, least_known, found.people, which, [least, most])
     ends = [spans[which], expected, spans[which] - half, spans[which] + half]
     value, expected, low, high = [float(one) for one in (np.exp(np.negative(ends)) if by_ratio else ends)]
     return replace(gap, value=value, low=min(low, high), high=max(low, high), p=found.p, worst=worst, expected=expected)
@@ -296,19 +296,19 @@ def _half(deviations: Floats, least: Floats, people: Floats, which: int, pair: l
     least:      (statistics, groups) below which no variance is believed
     Games and Howell, J Educ Stat 1976, doi:10.3102/10769986001002113, with the quantile by bootstrap
     """
-    known = np.isfinite(deviations)
-    count = known.sum(axis=0).clip(2)
-    variances = (np.where(known, deviations, 0.0) ** 2).sum(axis=0) / (count - 1)
+    is_finite = np.isfinite(deviations)
+    count = is_finite.sum(axis=0).clip(2)
+    variances = (np.where(is_finite, deviations, 0.0) ** 2).sum(axis=0) / (count - 1)
     largest = largest_of(deviations, np.broadcast_to(variances, deviations.shape))
     reached = float(np.quantile(largest[np.isfinite(largest)], LEVEL)) if np.isfinite(largest).any() else NAN
-    own = np.maximum(variances * people / (people - 1).clip(1), least)[which, pair]
-    if not own.sum() > 1e-24:
+    widths = np.maximum(variances * people / (people - 1).clip(1), least)[which, pair]
+    if not widths.sum() > 1e-24:
         return NAN, NAN
     # The quantile's level by Student's law with Welch's degrees of freedom, as draws from few people vary too little.
-    free = own.sum() ** 2 / (own**2 / (people[which, pair] - 1).clip(1)).sum()
+    free = widths.sum() ** 2 / (widths**2 / (people[which, pair] - 1).clip(1)).sum()
     ranges = _range(deviations)
     expected = float(ranges[np.isfinite(ranges)].mean())
-    return float(stats.t.isf(stats.norm.sf(reached), free) * np.sqrt(own.sum())), expected
+    return float(stats.t.isf(stats.norm.sf(reached), free) * np.sqrt(widths.sum())), expected
 
 
 def _error(estimate: Estimate) -> float:
@@ -358,11 +358,11 @@ def dealt(statistics: Sequence[Statistic | Floats], groups: Integers, strata: In
     cells = np.unique(np.stack([strata, groups]), axis=1, return_inverse=True)[1].reshape(-1)
     how = Resampling(seed, draws=int(np.clip(MOST_WORK // (len(groups) * max(count, 1)), 200, DRAWS_OF_TEST)))
     draws = weightings(cells, how, width=len(groups))
-    drawn = np.concatenate([_figures(statistics, weights, groups, count) for weights in draws])
+    of_draws = np.concatenate([_figures(statistics, weights, groups, count) for weights in draws])
     slots = np.where(groups < 0, -1, groups * BLOCKS + _numbered(cells, random) % BLOCKS)
     members = [np.flatnonzero((groups >= 0) & (strata == stratum)) for stratum in np.unique(strata[groups >= 0])]
-    figures, own = _spreads(statistics, slots[None], people)
-    usual, reached, done, largest = own[0], 0, 0, float("-inf")
+    figures, spreads = _spreads(statistics, slots[None], people)
+    usual, reached, done, largest = spreads[0], 0, 0, float("-inf")
     work = len(groups) * count * (1 if all(isinstance(one, np.ndarray) for one in statistics) else BLOCKS + 1)
     most = int(np.clip(MOST_WORK // max(work, 1), FEWEST_DEALINGS, MOST_DEALINGS))
     at_once = max(1, min(AT_ONCE, CHUNK // max(len(groups), 1)))
@@ -370,17 +370,17 @@ def dealt(statistics: Sequence[Statistic | Floats], groups: Integers, strata: In
         rows = np.tile(slots, (min(at_once, most - done), 1))
         for some in members:
             rows[:, some] = random.permuted(rows[:, some], axis=1)
-        each, variances = _spreads(statistics, rows, people)
+        of_rows, variances = _spreads(statistics, rows, people)
         if not done:
-            usual = np.concatenate([own, variances]).mean(axis=0)
-            largest = float(largest_of(figures, np.maximum(own, usual / people))[0])
+            usual = np.concatenate([spreads, variances]).mean(axis=0)
+            largest = float(largest_of(figures, np.maximum(spreads, usual / people))[0])
             if not largest > float("-inf"):
                 break
         # Ten people who are all right have no variance, and are no proof: what one person more might bring remains.
-        apart = largest_of(each, np.maximum(variances, usual / people))
+        apart = largest_of(of_rows, np.maximum(variances, usual / people))
         reached += int(np.count_nonzero(apart >= largest * (1 - 1e-9)))  # one that is undefined is none
         done += len(rows)
-    return Dealt(figures[0], drawn, (reached + 1) / (done + 1) if done else float("nan"), people, usual)
+    return Dealt(figures[0], of_draws, (reached + 1) / (done + 1) if done else float("nan"), people, usual)
 
 
 def largest_of(figures: Floats, variances: Floats) -> Floats:
@@ -389,20 +389,24 @@ def largest_of(figures: Floats, variances: Floats) -> Floats:
     for first, second in combinations(range(figures.shape[2]), 2):
         apart = np.abs(figures[..., first] - figures[..., second])
         error = np.sqrt(variances[..., first] + variances[..., second])
-        each = np.where(np.isnan(apart + error), -np.inf, np.where(apart > 1e-12, np.inf, 0.0))
-        np.divide(apart, error, out=each, where=(error > 1e-12) & np.isfinite(apart))
-        largest = np.maximum(largest, each.max(axis=1))
+        scaled = np.where(np.isnan(apart + error), -np.inf, np.where(apart > 1e-12, np.inf, 0.0))
+        np.divide(apart, error, out=scaled, where=(error > 1e-12) & np.isfinite(apart))
+        largest = np.maximum(largest, scaled.max(axis=1))
     return largest
 
 
 def _figures(statistics: Sequence[Statistic | Floats], weights: Floats, groups: Integers, count: int) -> Floats:
     """(draws, statistics, groups) for (draws, people) weights."""
-    made = np.empty((len(weights), len(statistics), count))
+    figures = np.empty((len(weights), len(statistics), count))
     for number in range(count):
-        own = weights * (groups == number)
-        for place, one in enumerate(statistics):
-            made[:, place, number] = ratio(own @ one[0], own @ one[1]) if isinstance(one, np.ndarray) else one(own)
-    return made
+        inside = weights * (groups == number)
+        for index, statistic in enumerate(statistics):
+            figures[:, index, number] = (
+                ratio(inside @ statistic[0], inside @ statistic[1])
+                if isinstance(statistic, np.ndarray)
+                else statistic(inside)
+            )
+    return figures
 
 
 def _spreads(statistics: Sequence[Statistic | Floats], slots: Integers, people: Floats) -> tuple[Floats, Floats]:
@@ -412,14 +416,14 @@ def _spreads(statistics: Sequence[Statistic | Floats], slots: Integers, people: 
     owners, blocks = np.divmod(slots, BLOCKS)
     for number in range(people.shape[1]):
         inside = (owners == number).astype(np.float64)
-        for place, one in enumerate(statistics):
-            if isinstance(one, np.ndarray):
-                made = _of_sums(one, inside, people[place, number])
+        for index, statistic in enumerate(statistics):
+            if isinstance(statistic, np.ndarray):
+                value_and_variance = _of_sums(statistic, inside, people[index, number])
             else:
-                value = one(inside)
-                without = np.array([one(inside * (blocks != block)) for block in range(BLOCKS)])
-                made = value, (BLOCKS - 1) * np.where(np.isfinite(without), without, value).var(axis=0)
-            figures[:, place, number], variances[:, place, number] = made
+                value = statistic(inside)
+                without = np.array([statistic(inside * (blocks != block)) for block in range(BLOCKS)])
+                value_and_variance = value, (BLOCKS - 1) * np.where(np.isfinite(without), without, value).var(axis=0)
+            figures[:, index, number], variances[:, index, number] = value_and_variance
     return figures, np.nan_to_num(variances)
 
 
@@ -428,13 +432,13 @@ def _of_sums(sums: Floats, inside: Floats, people: float) -> tuple[Floats, Float
     middle = float(ratio(*sums.sum(axis=1)))
     centred, counts = sums[0] - middle * sums[1], sums[1]
     parts = np.stack([centred, counts, centred**2, centred * counts, counts**2], axis=1)
-    part, whole, squares, products, wholes = (inside @ parts).T
-    value = ratio(part, whole)
+    part, total, squares, products, wholes = (inside @ parts).T
+    value = ratio(part, total)
     variance = (squares - 2 * value * products + value**2 * wholes).clip(0) * people / max(people - 1, 1)
-    variance = ratio(variance, whole**2)
+    variance = ratio(variance, total**2)
     if np.array_equal(sums, np.rint(sums)) and ((sums[0] >= 0) & (sums[0] <= counts)).all():
         # Of alike groups a share of calls varies at least as that of independent ones, even where all are right.
-        variance = np.maximum(variance, ratio(middle * (1 - middle), whole))
+        variance = np.maximum(variance, ratio(middle * (1 - middle), total))
     return middle + value, variance
 
 
@@ -442,12 +446,12 @@ def _making(statistic: Statistic | Floats, groups: Integers, strata: Integers, c
     """(groups,) the people who make the figure of each: those in its denominator, or in strata of equal spread."""
     if isinstance(statistic, np.ndarray):
         return np.bincount(groups[(groups >= 0) & (statistic[1] > 0)], minlength=count).clip(1).astype(np.float64)
-    made = np.ones(count)
+    factors = np.ones(count)
     for number in range(count):
         sizes = np.bincount(strata[groups == number])
         sizes = sizes[sizes > 1]
-        made[number] += ratio((1 / sizes).sum() ** 2, (1 / sizes**2 / (sizes - 1)).sum()) if len(sizes) else 0
-    return made
+        factors[number] += ratio((1 / sizes).sum() ** 2, (1 / sizes**2 / (sizes - 1)).sum()) if len(sizes) else 0
+    return factors
 
 
 def _numbered(cells: Integers, random: np.random.Generator) -> Integers:

@@ -66,55 +66,55 @@ def neighbour_gap(
     number = np.unique(groups[places].astype(str), return_inverse=True)[1]
     # Who is near stays as it is dealt anew: sorted once.
     order = away.argsort(axis=1, kind="stable")
-    known, sorted_apart = (np.take_along_axis(one, order, axis=1) for one in (np.isfinite(away), apart))
-    others, own = _means(order, known, sorted_apart, number)
+    is_known, sorted_apart = (np.take_along_axis(one, order, axis=1) for one in (np.isfinite(away), apart))
+    others, mean_own = _means(order, is_known, sorted_apart, number)
     first = np.unique(owner, return_index=True)[1]
     reached = 0
     for _ in range(DEALINGS):  # a patient keeps one group, and each network as many of it
-        dealt = _means(order, known, sorted_apart, _dealt(number[first], eyes[first], random)[owner])
-        reached += dealt[0] - dealt[1] >= others - own - 1e-12
-    return Alike(attribute, others, own, others - own, (reached + 1) / (DEALINGS + 1), len(places))
+        dealt = _means(order, is_known, sorted_apart, _dealt(number[first], eyes[first], random)[owner])
+        reached += dealt[0] - dealt[1] >= others - mean_own - 1e-12
+    return Alike(attribute, others, mean_own, others - mean_own, (reached + 1) / (DEALINGS + 1), len(places))
 
 
 def _standardised(rows: Floats, eyes: np.ndarray) -> Floats:
     """Features of each network in standard deviations over its cases; 0 where these do not differ."""
-    made = np.zeros(rows.shape)
+    scaled = np.zeros(rows.shape)
     for number in np.unique(eyes):
-        own = rows[eyes == number]
-        deviation = own.std(axis=0)
-        made[eyes == number] = (own - own.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
-    return made
+        of_part = rows[eyes == number]
+        deviation = of_part.std(axis=0)
+        scaled[eyes == number] = (of_part - of_part.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    return scaled
 
 
 def _dealt(groups: np.ndarray, eyes: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """(patients,) the groups dealt anew among those whom one network sees."""
-    made = groups.copy()
+    shuffled = groups.copy()
     for number in np.unique(eyes):
         places = np.flatnonzero(eyes == number)
-        made[places] = groups[places][random.permutation(len(places))]
-    return made
+        shuffled[places] = groups[places][random.permutation(len(places))]
+    return shuffled
 
 
 def _apart(answers: Floats) -> tuple[Floats, np.ndarray]:
     """(cases, cases) the mean distance of the answers that both have, and whether they have any in common."""
     total, count = (np.zeros((len(answers), len(answers))) for _ in range(2))
-    for own in answers.T:
-        distance = np.abs(own[:, None] - own)
+    for answer in answers.T:
+        distance = np.abs(answer[:, None] - answer)
         total += np.nan_to_num(distance)
         count += np.isfinite(distance)
     return total / np.maximum(count, 1), count > 0
 
 
-def _means(order: np.ndarray, known: np.ndarray, apart: Floats, groups: np.ndarray) -> tuple[float, float]:
+def _means(order: np.ndarray, is_known: np.ndarray, apart: Floats, groups: np.ndarray) -> tuple[float, float]:
     """Mean differences of answers to the nearest of other groups, and of the own.
 
-    order: (cases, cases) the others of each, the nearest first; known: which of them are another patient's
+    order: (cases, cases) the others of each, the nearest first; is_known: which of them are another patient's
     """
     means = []
     for is_own in (False, True):
         near, left, width = list[Floats](), np.arange(len(groups)), FIRST_LOOKED
         while len(left) and width < WIDER * len(groups):
-            allowed = ((groups[order[left, :width]] == groups[left, None]) == is_own) & known[left, :width]
+            allowed = ((groups[order[left, :width]] == groups[left, None]) == is_own) & is_known[left, :width]
             place, found = allowed.argmax(axis=1), allowed.any(axis=1)
             near.append(apart[left[found], place[found]])
             left, width = left[~found], WIDER * width

@@ -100,11 +100,11 @@ def _of_column(table: Table, metric: str) -> list[CaseValues]:
     return [*made, _made(metric, ALL, known.assign(**{metric: known[metric].astype(float) * share}))] if labels else []
 
 
-def _made(metric: str, label: str, own: Table) -> CaseValues:
-    values = own[metric].to_numpy(dtype=np.float64)
+def _made(metric: str, label: str, table: Table) -> CaseValues:
+    values = table[metric].to_numpy(dtype=np.float64)
     kind: Kind = "share" if np.isin(values, (0.0, 1.0)).all() else "mean"
     # Of three classes or more, the squared errors of all are summed.
-    several = metric == "brier" and sum(str(name).startswith(PROBABILITY) for name in own) > 2
+    several = metric == "brier" and sum(str(name).startswith(PROBABILITY) for name in table) > 2
     worst = 2.0 if several else WORST.get(metric)
-    ids = (own["case"].to_numpy(str), own["patient"].to_numpy(str))
+    ids = (table["case"].to_numpy(str), table["patient"].to_numpy(str))
     return CaseValues(metric, label, kind, *ids, values, worst=worst)

@@ -82,17 +82,17 @@ def permutation(
         extreme = int((reached >= abs(difference) - 1e-9 * np.abs(kept).sum()).sum())
         p = extreme / len(reached) if exact else (1 + extreme) / (1 + len(reached))
         how = f", all {len(reached)}" if exact else f", {len(reached)} drawn"
-    made = Test(difference, None, None, statistic, p, f"{what}{how}")
+    test = Test(difference, None, None, statistic, p, f"{what}{how}")
     if positive is None:
-        return _with_interval_of_means(made, own, other, owner, worst, seed, draws)
+        return _with_interval_of_means(test, own, other, owner, worst, seed, draws)
     areas, covariance = area_covariance(np.stack([own, other]), positive, owner)
     if ends := area_interval(areas, covariance, len(sums)):
         return replace(
-            made, low=ends[0], high=ends[1], method=f"{made.method}; interval by DeLong's variances, logit scale"
+            test, low=ends[0], high=ends[1], method=f"{test.method}; interval by DeLong's variances, logit scale"
         )
     is_whole = np.isin(areas, (0, 1)).any()
     whose = "an AUROC of 0 or 1" if is_whole else "one patient who has it, or one who has not,"
-    return replace(made, method=f"{made.method}; {whose} has no interval")
+    return replace(test, method=f"{test.method}; {whose} has no interval")
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = None) -> Test:
@@ -154,16 +154,16 @@ def wilcoxon(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = N
 
 
 def _with_interval_of_means(
-    made: Test, own: Floats, other: Floats, owner: np.ndarray, worst: float | None, seed: int, draws: int
+    test: Test, own: Floats, other: Floats, owner: np.ndarray, worst: float | None, seed: int, draws: int
 ) -> Test:
     sums, shares = (np.asarray(np.bincount(owner, n), dtype=np.float64) / len(own) for n in (other - own, None))
-    made = replace(made, too_few=too_few_for_margins(len(sums)))
+    test = replace(test, too_few=too_few_for_margins(len(sums)))
     ends = _mean_interval(sums, shares, seed, draws)
     if ends is None:
-        return replace(made, method=f"{made.method}; no interval of so few patients, or of all alike")
-    made = replace(made, low=ends[0], high=ends[1], method=f"{made.method}; interval by exchanges at each difference")
-    if made.too_few:
-        return made
+        return replace(test, method=f"{test.method}; no interval of so few patients, or of all alike")
+    test = replace(test, low=ends[0], high=ends[1], method=f"{test.method}; interval by exchanges at each difference")
+    if test.too_few:
+        return test
     if worst is None:
         farthest = float(np.abs(sums / shares).max())
         losses, what = (-farthest, farthest), "as far apart as any of these: the metric has no worst value"
@@ -171,7 +171,7 @@ def _with_interval_of_means(
         losses, what = (worst - own.mean(), other.mean() - worst), f"at {worst:g}, the metric's worst value"
     unseen = f"{len(sums)} patients without a failure do not exclude failures in {300 / len(sums):.2g} % (3/n)"
     method = f"bootstrap-t, and one further patient {what}; {unseen}"
-    return replace(made, margin_ends=mean_ends(sums, shares, losses, seed), margin_method=method)
+    return replace(test, margin_ends=mean_ends(sums, shares, losses, seed), margin_method=method)
 
 
 def _typical(apart: Floats, deviation: float) -> tuple[float, float, float]:

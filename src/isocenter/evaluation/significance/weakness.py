@@ -154,12 +154,14 @@ def _described(attribute: str, group: str, wrong: Floats, owner: Array, inside: 
         parts.append((count, total, total.sum() / max(count.sum(), 1)))
     (count, total, mean), (others, other_total, elsewhere) = parts
     here, there = int((count > 0).sum()), int((others > 0).sum())
-    made = WeakGroup(attribute, group, int(inside.sum()), here, float(mean), float(elsewhere), float(mean - elsewhere))
+    weak_group = WeakGroup(
+        attribute, group, int(inside.sum()), here, float(mean), float(elsewhere), float(mean - elsewhere)
+    )
     if min(here, there) < FEWEST:
-        return replace(made, judged=TOO_FEW)
+        return replace(weak_group, judged=TOO_FEW)
     lean = (total - mean * count) / count.sum() - (other_total - elsewhere * others) / others.sum()
     half = float(special.stdtrit(min(here, there) - 1, 0.975) * np.sqrt((lean**2).sum() * people / (people - 1)))
-    return replace(made, low=made.difference - half, high=made.difference + half)
+    return replace(weak_group, low=weak_group.difference - half, high=weak_group.difference + half)
 
 
 def _chances(wrong: Floats, owner: Array, members: Array, seed: int) -> list[float]:

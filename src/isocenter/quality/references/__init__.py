@@ -31,10 +31,10 @@ def reference_kinds() -> tuple[ReferenceKind, ...]:
 
 def kinds_of(names: Iterable[str]) -> list[ReferenceKind]:
     """The kinds of references with these names, in the index's order; then one with defaults for each other name."""
-    wanted = list(names)
-    known = [kind for kind in reference_kinds() if kind.name in wanted]
-    others = set(wanted) - {kind.name for kind in known}
-    return known + [ReferenceKind(name) for name in wanted if name in others]
+    names_wanted = list(names)
+    kinds = [kind for kind in reference_kinds() if kind.name in names_wanted]
+    others = set(names_wanted) - {kind.name for kind in kinds}
+    return kinds + [ReferenceKind(name) for name in names_wanted if name in others]
 
 
 def references_counted(fingerprint: Fingerprint) -> dict[str, Mapping[str, Any]]:

@@ -50,12 +50,12 @@ def _odd(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
 
 def _checked(cohort: Cohort) -> Iterator[Problem]:
     """Images of which none that would train has a box, and declared classes of which there is none."""
-    drawn = cohort.summaries(KIND)
+    summaries = cohort.summaries(KIND)
     ids = {case.id for case in cohort.training.cases}
-    training = [boxes for case, boxes in drawn.items() if case in ids]
+    training = [boxes for case, boxes in summaries.items() if case in ids]
     names = {name for boxes in training for name in boxes.names}
     if training and not names:
-        where = "of the training part " if len(training) < len(drawn) else ""
+        where = "of the training part " if len(training) < len(summaries) else ""
         yield Problem(
             "error",
             f"every list of boxes {where}is empty: all {len(training)}",
@@ -81,9 +81,9 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
     if not boxes:
         return {}
     counts = Counter(name for own in boxes for name in own.names)
-    drawn = listed((f"{name} {count}" for name, count in counts.most_common()), MOST_LISTED) or "none"
+    counts_in_words = listed((f"{name} {count}" for name, count in counts.most_common()), MOST_LISTED) or "none"
     derived = f"; {cohort.dataset.derived[KIND]}" if KIND in cohort.dataset.derived else ""
-    return {"boxes": f"{drawn} in {counted(len(boxes), 'case')}{derived}"}
+    return {"boxes": f"{counts_in_words} in {counted(len(boxes), 'case')}{derived}"}
 
 
 BOXES = ReferenceKind(

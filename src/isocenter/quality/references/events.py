@@ -125,19 +125,19 @@ def _units(times: Mapping[str, float]) -> Iterator[Problem]:
 
 def _by_writing(values: Floats) -> np.ndarray | None:
     """(cases,) whether a time is in the larger unit, by decimals among whole numbers; None without such signs."""
-    whole = values == np.round(values)
-    if not _both(whole):
+    is_integer = values == np.round(values)
+    if not _both(is_integer):
         return None
-    apart = np.median(values[whole]) / np.median(values[~whole])
-    return ~whole if apart >= WRITTEN_APART else whole if apart <= 1 / WRITTEN_APART else None
+    apart = np.median(values[is_integer]) / np.median(values[~is_integer])
+    return ~is_integer if apart >= WRITTEN_APART else is_integer if apart <= 1 / WRITTEN_APART else None
 
 
 def _by_gap(values: Floats) -> np.ndarray | None:
     """(cases,) whether a time is in the larger unit, by an empty stretch between them; None where there is none."""
     ranked = np.sort(values)
-    place = int(np.argmax(ranked[1:] / ranked[:-1])) if len(ranked) > 1 else 0
-    short = values <= ranked[place]
-    return short if _both(short) and ranked[place + 1] >= GAP * ranked[place] else None
+    largest_gap = int(np.argmax(ranked[1:] / ranked[:-1])) if len(ranked) > 1 else 0
+    short = values <= ranked[largest_gap]
+    return short if _both(short) and ranked[largest_gap + 1] >= GAP * ranked[largest_gap] else None
 
 
 def _both(smaller: np.ndarray) -> bool:

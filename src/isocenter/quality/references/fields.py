@@ -33,14 +33,14 @@ def _measured(reference: CaseReference) -> ReferenceMeasures:
 
 
 def _unusable(reference: CaseReference) -> Iterator[Problem]:
-    drawn = reference.value.fixed_labels
-    if drawn is None:
+    fixed_labels = reference.value.fixed_labels
+    if fixed_labels is None:
         return
     grid = reference.image.geometry
-    if not drawn.on_axes_of(grid).geometry.equals(grid):
+    if not fixed_labels.on_axes_of(grid).geometry.equals(grid):
         yield Problem(
             "error",
-            f"the fixed labels lie on another grid than their image: {drawn.geometry.difference(grid)}",
+            f"the fixed labels lie on another grid than their image: {fixed_labels.geometry.difference(grid)}",
             (reference.case,),
             "nobody knows which voxel is meant",
             "Give a label map that was drawn on the image",

@@ -37,9 +37,9 @@ def _counted(fingerprint: Fingerprint) -> Mapping[str, Sequence[int]]:
 
 def _checked(cohort: Cohort) -> Iterator[Problem]:
     """Findings that all cases that train have, or none."""
-    known = cohort.training.findings
-    for name in [label.name for label in cohort.dataset.classes.get(KIND, ())] or list(known):
-        present, absent = known.get(name, (0, 0))
+    findings = cohort.training.findings
+    for name in [label.name for label in cohort.dataset.classes.get(KIND, ())] or list(findings):
+        present, absent = findings.get(name, (0, 0))
         if not (present and absent):
             yield Problem(
                 "warning",
@@ -51,16 +51,16 @@ def _checked(cohort: Cohort) -> Iterator[Problem]:
 
 
 def _strata(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
-    known = {case.id: case.references[KIND] for case in cases if KIND in case.references}
-    return {case: [str(name) for name, present in own.items() if present] for case, own in known.items()}
+    findings_of = {case.id: case.references[KIND] for case in cases if KIND in case.references}
+    return {case: [str(name) for name, present in own.items() if present] for case, own in findings_of.items()}
 
 
 def _lines(cohort: Cohort) -> Mapping[str, str]:
-    known = cohort.fingerprint.findings
-    declared = [label.name for label in cohort.dataset.classes.get(KIND, ()) if label.name in known]
-    counts = {name: known[name] for name in declared or known}
+    findings = cohort.fingerprint.findings
+    declared = [label.name for label in cohort.dataset.classes.get(KIND, ()) if label.name in findings]
+    counts = {name: findings[name] for name in declared or findings}
     text = ", ".join(f"{name} {present} of {present + absent}" for name, (present, absent) in counts.items())
-    return {"findings": text} if known else {}
+    return {"findings": text} if findings else {}
 
 
 def _charts(cohort: Cohort) -> Iterator[Figure]:

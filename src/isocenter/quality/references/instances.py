@@ -9,7 +9,7 @@ import numpy as np
 
 from isocenter.errors import counted, listed
 from isocenter.lazy import ndimage
-from isocenter.quality.intensities import foreground
+from isocenter.quality.image_descriptors import foreground
 from isocenter.values import (
     Array,
     CaseReference,
@@ -131,8 +131,8 @@ def _objects(numbers: Array) -> Iterator[tuple[int, Array]]:
     values, inverse = np.unique(numbers, return_inverse=True)
     places: Array = inverse.reshape(numbers.shape).astype(np.int32) + (0 if values[0] == 0 else 1)
     objects = values[values != 0].tolist()
-    for place, (number, box) in enumerate(zip(objects, ndimage.find_objects(places), strict=True), start=1):
-        yield int(number), places[box] == place
+    for index, (number, box) in enumerate(zip(objects, ndimage.find_objects(places), strict=True), start=1):
+        yield int(number), places[box] == index
 
 
 def _far_apart(inside: Array) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.errors import listed
 from isocenter.lazy import ndimage
 from isocenter.quality.image_checks import READ_SO
-from isocenter.quality.intensities import drawn, foreground
+from isocenter.quality.image_descriptors import drawn, foreground
 from isocenter.report import Figure, figures
 from isocenter.transforms import is_speck
 from isocenter.values import (
@@ -51,15 +51,15 @@ Apart = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
 def _measured(reference: CaseReference) -> ReferenceMeasures:
-    own = structures(drawn(reference.value))
+    found = structures(drawn(reference.value))
     return ReferenceMeasures(
         label_voxels(reference.value.data),
         foreground(reference),
-        thickness={value: structure.thickness for value, structure in own.items()},
-        elongation={value: structure.elongation for value, structure in own.items()},
-        components={value: len(structure.pieces) for value, structure in own.items()},
-        specks=any(structure.specks for structure in own.values()),
-        apart={value: structure.apart for value, structure in own.items() if structure.apart is not None},
+        thickness={value: structure.thickness for value, structure in found.items()},
+        elongation={value: structure.elongation for value, structure in found.items()},
+        components={value: len(structure.pieces) for value, structure in found.items()},
+        specks=any(structure.specks for structure in found.values()),
+        apart={value: structure.apart for value, structure in found.items() if structure.apart is not None},
     )
 
 
@@ -159,14 +159,14 @@ def numbered_objects(cohort: Cohort) -> str:
     if declared or len(drawn_in) < FEWEST_MAPS or max(map(len, drawn_in)) < MOST_LABELS:
         return ""
     pieces = [one for case in cohort.fingerprint.cases if KIND in case.references for one in case.components.values()]
-    whole = sum(one == 1 for one in pieces) / max(1, len(pieces))
+    share_in_one_piece = sum(one == 1 for one in pieces) / max(1, len(pieces))
     unbroken = sum(own == list(range(1, len(own) + 1)) for own in drawn_in) / len(drawn_in)
     sizes = [len(own) for own in drawn_in]
-    if min(whole, unbroken) < SURE or max(sizes) < SPREAD * min(sizes):
+    if min(share_in_one_piece, unbroken) < SURE or max(sizes) < SPREAD * min(sizes):
         return ""
     return (
         f"numbers run from 1 without a gap to between {min(sizes)} and {max(sizes)} from image to image, and "
-        f"{100 * whole:.3g} % of them are one piece each"
+        f"{100 * share_in_one_piece:.3g} % of them are one piece each"
     )
 
 

@@ -66,8 +66,8 @@ def _counted(fingerprint: Fingerprint) -> Mapping[str, Mapping[str, float]]:
 def _checked(cohort: Cohort) -> Iterator[Problem]:
     """Findings on each named value of the cases that have it."""
     values: dict[str, dict[str, float]] = {}
-    for case, own in cohort.summaries(KIND).items():
-        for name, value in own.items():
+    for case, summary in cohort.summaries(KIND).items():
+        for name, value in summary.items():
             values.setdefault(name, {})[case] = float(value)
     training = {case.id for case in cohort.training.cases}
     for name, numbers_of in values.items():
@@ -127,8 +127,8 @@ def mixed_units(values: Floats) -> tuple[float, np.ndarray] | None:
     gaps = np.diff(ordered)[FEWEST_OF_UNIT - 1 : 1 - FEWEST_OF_UNIT]
     if not gaps.size:
         return None
-    place = int(gaps.argmax()) + FEWEST_OF_UNIT
-    low, high = ordered[:place], ordered[place:]
+    boundary = int(gaps.argmax()) + FEWEST_OF_UNIT
+    low, high = ordered[:boundary], ordered[boundary:]
     within = np.concatenate([low - np.median(low), high - np.median(high)])
     deviation = float(np.sqrt((within**2).sum() / (len(within) - 2)))
     if gaps.max() < ROOM * deviation:
@@ -138,22 +138,22 @@ def mixed_units(values: Floats) -> tuple[float, np.ndarray] | None:
     for factor in FACTORS:
         shift = float(np.log(factor))
         if abs(apart - shift) <= min(ERRORS * error, OFF * shift) + 1e-9:
-            return factor, logs > ordered[place - 1]
+            return factor, logs > ordered[boundary - 1]
     return None
 
 
 def far_outside(values: Floats) -> np.ndarray:
     """(values,) which are no tail of the others: of positive values by their logarithms, which skew makes even."""
     by_logarithm = bool((values >= 0).all())
-    own = values > 0 if by_logarithm else np.ones(len(values), dtype=bool)
-    judged = np.log(np.where(own, values, 1.0)) if by_logarithm else values
-    if own.sum() < FEWEST:
+    is_judged = values > 0 if by_logarithm else np.ones(len(values), dtype=bool)
+    judged = np.log(np.where(is_judged, values, 1.0)) if by_logarithm else values
+    if is_judged.sum() < FEWEST:
         return np.zeros(len(values), dtype=bool)
-    low, high = np.quantile(judged[own], [0.25, 0.75])
+    low, high = np.quantile(judged[is_judged], [0.25, 0.75])
     room = FAR * (high - low)
     if room == 0:  # more than half are alike: nothing says how far is far
         return np.zeros(len(values), dtype=bool)
-    return np.asarray(own & ((judged < low - (2 if by_logarithm else 1) * room) | (judged > high + room)))
+    return np.asarray(is_judged & ((judged < low - (2 if by_logarithm else 1) * room) | (judged > high + room)))
 
 
 def _constant(name: str, values: list[float], dataset: Dataset) -> Iterator[Problem]:

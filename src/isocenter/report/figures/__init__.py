@@ -11,7 +11,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.report.figures.charts import courses, forest, histogram, label_scores, scatter, training_curves
-    from isocenter.report.figures.cohort import class_balance, profiles
+    from isocenter.report.figures.cohort import class_balance, flow_of_cases, profiles
     from isocenter.report.figures.detection import box_precision_recall, boxes, froc
     from isocenter.report.figures.differences import agreement, bland_altman
     from isocenter.report.figures.discrimination import (
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         roc,
     )
     from isocenter.report.figures.figure import Figure
-    from isocenter.report.figures.flow import flow_of_cases
     from isocenter.report.figures.heat_map import bars, heat
     from isocenter.report.figures.lines import traces
     from isocenter.report.figures.registration import bent_grid, checkerboard, jacobian_map

@@ -54,8 +54,8 @@ def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
         for axes, names in zip(panels[1:], groups, strict=False):
             _validation(axes, log, names, ink)
         for axes, (name, words) in zip(panels[1 + len(groups) :], small.items(), strict=True):
-            known = log.dropna(subset=[name])
-            axes.plot(known["step"], known[name], color=ink.faint, linewidth=1.4)
+            rows_known = log.dropna(subset=[name])
+            axes.plot(rows_known["step"], rows_known[name], color=ink.faint, linewidth=1.4)
             axes.set_ylabel(words)
             axes.set_ylim(bottom=0)
         for axes in panels:
@@ -83,8 +83,8 @@ def label_scores(rows: Sequence[Row], title: str, *, metrics: Metrics) -> Figure
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A bar a row, with its interval."""
         axes = canvas.subplots()
-        for place, row in enumerate(rows):
-            _dot(axes, place, row.estimate, ink)
+        for index, row in enumerate(rows):
+            _dot(axes, index, row.estimate, ink)
         axes.set_yticks(range(len(rows)), shortened([row.label for row in rows]), parse_math=False)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         low, high = axes.get_xlim()
@@ -101,8 +101,8 @@ def label_scores(rows: Sequence[Row], title: str, *, metrics: Metrics) -> Figure
     )
     level = f"{100 * rows[0].estimate.level:.0f} % interval"
     caption = f"Dot: value. Line: {level}, absent where none can be given."
-    each = 0.42 if len(rows) <= CROWDED else 0.24
-    return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.8 + each * len(rows)))
+    height = 0.42 if len(rows) <= CROWDED else 0.24
+    return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.8 + height * len(rows)))
 
 
 def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption: str = "", bins: int = 24) -> Figure:
@@ -119,9 +119,9 @@ def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption
     def draw(canvas: Canvas, ink: Ink) -> None:
         """An outline a group."""
         axes = canvas.subplots()
-        for colour, (name, given) in zip(cycle(ink, len(values)), values.items(), strict=True):
-            axes.hist(given, edges, histtype="stepfilled", color=colour, alpha=0.25 if len(values) > 1 else 0.55)
-            axes.hist(given, edges, histtype="step", color=colour, linewidth=1.5, label=short(name))
+        for colour, (name, numbers) in zip(cycle(ink, len(values)), values.items(), strict=True):
+            axes.hist(numbers, edges, histtype="stepfilled", color=colour, alpha=0.25 if len(values) > 1 else 0.55)
+            axes.hist(numbers, edges, histtype="step", color=colour, linewidth=1.5, label=short(name))
         axes.set_xlabel(axis)
         axes.set_ylabel("count")
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -138,13 +138,13 @@ def _dots(values: Mapping[str, Floats], title: str, axis: str, caption: str) -> 
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         axes = canvas.subplots()
-        for place, (colour, given) in enumerate(zip(cycle(ink, len(values)), values.values(), strict=True)):
+        for index, (colour, numbers) in enumerate(zip(cycle(ink, len(values)), values.values(), strict=True)):
             # Dots at one place are drawn one above the other, in an order that never changes.
-            lifts = np.linspace(-0.22, 0.22, given.size) if given.size > 1 else np.zeros(given.size)
-            size, alpha = (5, 0.7) if given.size < FEW_VALUES else (3, 0.4)
-            axes.plot(given, place + lifts, "o", color=colour, markersize=size, alpha=alpha, markeredgewidth=0)
-            if given.size:
-                axes.plot([np.median(given)] * 2, [place - 0.32, place + 0.32], color=colour, linewidth=2)
+            lifts = np.linspace(-0.22, 0.22, numbers.size) if numbers.size > 1 else np.zeros(numbers.size)
+            size, alpha = (5, 0.7) if numbers.size < FEW_VALUES else (3, 0.4)
+            axes.plot(numbers, index + lifts, "o", color=colour, markersize=size, alpha=alpha, markeredgewidth=0)
+            if numbers.size:
+                axes.plot([np.median(numbers)] * 2, [index - 0.32, index + 0.32], color=colour, linewidth=2)
         axes.set_yticks(range(len(values)), shortened(list(values)), parse_math=False)
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.set_xlabel(axis)
@@ -164,8 +164,8 @@ def scatter(
 ) -> Figure:
     """One point a case. axes: what is across and what is up, with units; identity: draw where both are equal."""
     across, up = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    known = np.isfinite(across) & np.isfinite(up)
-    across, up = across[known], up[known]
+    is_finite = np.isfinite(across) & np.isfinite(up)
+    across, up = across[is_finite], up[is_finite]
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A point a case."""
@@ -207,22 +207,30 @@ def _measured(log: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def _loss(axes: Axes, log: pd.DataFrame, others: Sequence[str], ink: Ink) -> None:
-    known = log.dropna(subset=["loss"])
-    smooth = known["loss"].rolling(max(1, len(known) // SMOOTH_SHARE), min_periods=1, center=True).mean()
-    axes.plot(known["step"], known["loss"], color=ink.series[0], alpha=0.3, linewidth=0.8)
-    axes.plot(known["step"], smooth, color=ink.series[0], linewidth=1.8, label="mean" if others else "loss")
+    rows_known = log.dropna(subset=["loss"])
+    smooth = rows_known["loss"].rolling(max(1, len(rows_known) // SMOOTH_SHARE), min_periods=1, center=True).mean()
+    axes.plot(rows_known["step"], rows_known["loss"], color=ink.series[0], alpha=0.3, linewidth=0.8)
+    axes.plot(rows_known["step"], smooth, color=ink.series[0], linewidth=1.8, label="mean" if others else "loss")
     axes.set_ylabel("loss")
     for colour, name in zip(cycle(ink, 1 + len(others))[1:], others, strict=True):
-        known = log.dropna(subset=[name])
-        axes.plot(known["step"], known[name], color=colour, linewidth=1.6, label=short(name))
+        rows_known = log.dropna(subset=[name])
+        axes.plot(rows_known["step"], rows_known[name], color=colour, linewidth=1.6, label=short(name))
     if others:
         legend(axes, ink)
 
 
 def _validation(axes: Axes, log: pd.DataFrame, metrics: Sequence[str], ink: Ink) -> None:
     for colour, name in zip(cycle(ink, len(metrics)), metrics, strict=True):
-        known = log.dropna(subset=[name])
-        axes.plot(known["step"], known[name], color=colour, linewidth=1.6, marker="o", markersize=3, label=short(name))
+        rows_known = log.dropna(subset=[name])
+        axes.plot(
+            rows_known["step"],
+            rows_known[name],
+            color=colour,
+            linewidth=1.6,
+            marker="o",
+            markersize=3,
+            label=short(name),
+        )
     axes.set_ylabel("metric" if len(metrics) > 1 else short(metrics[0], 16), parse_math=False)
     if len(metrics) > 1:
         legend(axes, ink)
@@ -237,14 +245,14 @@ def _time_axis(log: pd.DataFrame) -> str:
     )
 
 
-def _dot(axes: Axes, place: int, estimate: Estimate, ink: Ink) -> None:
+def _dot(axes: Axes, row: int, estimate: Estimate, ink: Ink) -> None:
     if estimate.low is not None and estimate.high is not None:
-        axes.plot([estimate.low, estimate.high], [place, place], color=ink.series[0], linewidth=2)
-    axes.plot(estimate.value, place, "o", markersize=4.5, color=ink.series[0])
+        axes.plot([estimate.low, estimate.high], [row, row], color=ink.series[0], linewidth=2)
+    axes.plot(estimate.value, row, "o", markersize=4.5, color=ink.series[0])
     end = max(estimate.value, estimate.high or estimate.value)
     axes.annotate(
         number(estimate.value, places=decimals(estimate.value, estimate.unit)),
-        (end, place),
+        (end, row),
         (5, 0),
         textcoords="offset points",
         va="center",
@@ -280,10 +288,10 @@ def courses(
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A panel a name."""
         panels = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
-        for panel, (name, own) in zip(panels, steps.items(), strict=False):
+        for panel, (name, series) in zip(panels, steps.items(), strict=False):
             panel.axhline(base, color=ink.faint, linewidth=1, linestyle="dashed")
-            panel.plot(list(own), [one.value for one in own.values()], "o-", color=ink.series[0], markersize=3.5)
-            for step, estimate in own.items():
+            panel.plot(list(series), [one.value for one in series.values()], "o-", color=ink.series[0], markersize=3.5)
+            for step, estimate in series.items():
                 if estimate.low is not None and estimate.high is not None:
                     panel.plot(
                         [step, step], [estimate.low, estimate.high], color=ink.series[0], linewidth=1.2, alpha=0.6
@@ -321,15 +329,15 @@ def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis:
         """A line a group."""
         axes = canvas.subplots()
         shown = [(place, one, judged) for place, (_, one, judged) in enumerate(lines) if one is not None]
-        known = [(place, one, judged) for place, one, judged in shown if np.isfinite(one.value)]
-        for place in {place for place, _, _ in shown} - {place for place, _, _ in known}:
-            axes.text(0.02, place, UNDEFINED, va="center", color=ink.faint, transform=axes.get_yaxis_transform())
-        ends = [(place, one.low, one.high) for place, one, _ in known if one.low is not None and one.high is not None]
+        finite = [(place, one, judged) for place, one, judged in shown if np.isfinite(one.value)]
+        for row in {place for place, _, _ in shown} - {place for place, _, _ in finite}:
+            axes.text(0.02, row, UNDEFINED, va="center", color=ink.faint, transform=axes.get_yaxis_transform())
+        ends = [(place, one.low, one.high) for place, one, _ in finite if one.low is not None and one.high is not None]
         if ends:
             places, low, high = zip(*ends, strict=True)
             axes.hlines(places, low, high, color=ink.series[0], linewidth=1.6)
         for is_full, face in ((True, ink.series[0]), (False, ink.paper)):
-            dots = [(one.value, place) for place, one, judged in known if judged == is_full]
+            dots = [(one.value, place) for place, one, judged in finite if judged == is_full]
             if dots:
                 values, places = zip(*dots, strict=True)
                 axes.plot(values, places, "o", markersize=6, color=ink.series[0], markerfacecolor=face)
@@ -345,5 +353,5 @@ def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis:
     alt = "; ".join(f"{a} {g} {value_text(one)} ({interval_text(one)})" for a, g, one, _ in rows)
     words = caption or "Dot: value, hollow where a group cannot be judged. Line: its interval. In brackets: cases."
     words += f" {left} more groups are not drawn." if left > 0 else ""
-    each = 0.36 if len(lines) <= CROWDED else 0.24
-    return chart(draw, title=title, caption=words, alt=alt, size=(4.4, 0.8 + each * len(lines)))
+    height = 0.36 if len(lines) <= CROWDED else 0.24
+    return chart(draw, title=title, caption=words, alt=alt, size=(4.4, 0.8 + height * len(lines)))

@@ -49,20 +49,20 @@ def boxes(
     else of the surest prediction, with all boxes that reach into them.
     """
     view = view_of(image)
-    drawn = [
+    layers = [
         (upright_boxes(image, one), style, own)
         for one, style, own in ((reference, REFERENCE_LINE, True), (prediction, PREDICTION_LINE, False))
         if one is not None
     ]
-    shown = [(plane, middle_of(view, plane, [one for one, _, _ in drawn])) for plane in planes(view.grid)]
-    canvas, panels = panels_of(view.grid, [plane for plane, _ in shown], _key(drawn, labels))
+    shown = [(plane, middle_of(view, plane, [one for one, _, _ in layers])) for plane in planes(view.grid)]
+    canvas, panels = panels_of(view.grid, [plane for plane, _ in shown], _key(layers, labels))
     for axes, (plane, at) in zip(panels, shown, strict=True):
         put_greys(axes, view, plane, at)
-        for given, style, own in drawn:
-            put_boxes(axes, view, plane, at, given, labels, style, scores=not own)
+        for boxes_of_layer, style, is_own in layers:
+            put_boxes(axes, view, plane, at, boxes_of_layer, labels, style, scores=not is_own)
         put_letters(axes, plane)
     put_scale_bar(panels[0], view.grid, shown[0][0])
-    counts = [f"{len(one)} of {'the reference' if own else 'the prediction'}" for one, _, own in drawn]
+    counts = [f"{len(one)} of {'the reference' if own else 'the prediction'}" for one, _, own in layers]
     places = "; ".join(filter(None, (view.place(plane, at) for plane, at in shown)))
     text = " ".join(part for part in (caption, f"Boxes: {', '.join(counts)}." if counts else "") if part)
     text = f"{text} Shown: {places}." if places else text
@@ -74,24 +74,24 @@ def box_precision_recall(curves: Mapping[str, tuple[Floats, Floats]], title: str
 
     curves: {class: (recall, precision)} from the highest score down; a class without any is named in the caption
     """
-    drawn = {name: points for name, points in curves.items() if len(points[0])}
+    with_points = {name: points for name, points in curves.items() if len(points[0])}
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A stepped curve a class."""
         axes = canvas.subplots()
-        for colour, (name, (recall, precision)) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
+        for colour, (name, (recall, precision)) in zip(cycle(ink, len(with_points)), with_points.items(), strict=True):
             across, up = np.append(0.0, recall), np.append(precision[:1], precision)
             axes.step(across, up, where="pre", color=colour, linewidth=1.8, label=short(name))
         axes.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axes.set_aspect("equal")
         plain(axes, ink)
-        if drawn:
+        if with_points:
             legend(axes, ink)
 
-    summary = "; ".join(f"{name}: recall up to {recall[-1]:.3f}" for name, (recall, _) in drawn.items())
+    summary = "; ".join(f"{name}: recall up to {recall[-1]:.3f}" for name, (recall, _) in with_points.items())
     text = caption or "Each precision is the best of its recall and beyond, as average precision takes it."
-    text = f"{text} {unnamed(len(drawn))}".strip()
-    if without := [name for name in curves if name not in drawn]:
+    text = f"{text} {unnamed(len(with_points))}".strip()
+    if without := [name for name in curves if name not in with_points]:
         text += f" No curve, because nothing was found or there was nothing to find: {listed(without)}."
     return chart(draw, title=title, caption=text, alt=f"Precision-recall curves of boxes. {summary}", size=(4.4, 4.0))
 
@@ -102,12 +102,12 @@ def froc(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: st
     curves: {class: (false boxes a scan, sensitivity)} from the highest score down
     The marks are where the mean of LUNA16 is taken, doi:10.1016/j.media.2017.06.015
     """
-    drawn = {name: points for name, points in curves.items() if len(points[0])}
+    with_points = {name: points for name, points in curves.items() if len(points[0])}
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A stepped curve a class, with the marks of its mean."""
         axes = canvas.subplots()
-        for colour, (name, (false, hits)) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
+        for colour, (name, (false, hits)) in zip(cycle(ink, len(with_points)), with_points.items(), strict=True):
             at = np.array([hits[false <= rate][-1] if (false <= rate).any() else 0.0 for rate in RATES])
             across, up = np.append(np.maximum(false, RATES[0] / 2), 2 * RATES[-1]), np.append(hits, hits[-1])
             axes.step(across, up, where="post", color=colour, linewidth=1.8, label=f"{short(name)}  {at.mean():.3f}")
@@ -119,34 +119,36 @@ def froc(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: st
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"1/{1 / rate:g}" if rate < 1 else f"{rate:g}"))
         plain(axes, ink)
-        if drawn:
+        if with_points:
             legend(axes, ink, "lower right")
 
-    summary = "; ".join(f"{name}: up to {found[-1]:.3f}" for name, (_, found) in drawn.items())
+    summary = "; ".join(f"{name}: up to {found[-1]:.3f}" for name, (_, found) in with_points.items())
     text = (
         caption or "After each name: the mean of the seven marks. A box is a hit if its centre lies in the reference."
     )
-    text = f"{text} {unnamed(len(drawn))}".strip()
+    text = f"{text} {unnamed(len(with_points))}".strip()
     return chart(draw, title=title, caption=text, alt=f"Free-response curves. {summary}", size=(4.8, 3.6))
 
 
-def upright_boxes(image: Image, given: BoundingBoxes) -> BoundingBoxes:
+def upright_boxes(image: Image, bounding_boxes: BoundingBoxes) -> BoundingBoxes:
     """Boxes on the grid as a screen shows it."""
     order, flips = upright(image.geometry)
     sizes = np.array(image.geometry.shape, dtype=float)[list(order)]
-    low, high = given.low[:, list(order)], given.high[:, list(order)]
+    low, high = bounding_boxes.low[:, list(order)], bounding_boxes.high[:, list(order)]
     edges = np.where(flips, sizes - high, low), np.where(flips, sizes - low, high)
-    return BoundingBoxes(np.concatenate(edges, axis=1), given.names, given.scores, given.ignored)
+    return BoundingBoxes(
+        np.concatenate(edges, axis=1), bounding_boxes.names, bounding_boxes.scores, bounding_boxes.ignored
+    )
 
 
-def middle_of(view: View, plane: Plane, drawn: Sequence[BoundingBoxes]) -> int:
+def middle_of(view: View, plane: Plane, all_boxes: Sequence[BoundingBoxes]) -> int:
     """Through the middle of the largest reference, else of the surest box, else of the volume."""
     if plane.through is None:
         return 0
-    for given in drawn:
-        if len(given):
-            best = int((given.lengths.prod(axis=1) if given.scores is None else given.scores).argmax())
-            return int(np.clip(given.centres[best, plane.through], 0, view.grid.shape[plane.through] - 1))
+    for some_boxes in all_boxes:
+        if len(some_boxes):
+            best = int((some_boxes.lengths.prod(axis=1) if some_boxes.scores is None else some_boxes.scores).argmax())
+            return int(np.clip(some_boxes.centres[best, plane.through], 0, view.grid.shape[plane.through] - 1))
     return view.grid.shape[plane.through] // 2
 
 
@@ -155,7 +157,7 @@ def put_boxes(
     view: View,
     plane: Plane,
     at: int,
-    given: BoundingBoxes,
+    bounding_boxes: BoundingBoxes,
     labels: Sequence[Label],
     style: tuple[float, Sequence[float]],
     *,
@@ -165,37 +167,39 @@ def put_boxes(
     """Draw the boxes that reach into the slice; ignored ones are drawn thin."""
     across, down = view.steps(plane)
     if plane.through is not None:
-        given = given.at((given.low[:, plane.through] < at + 1) & (given.high[:, plane.through] > at))
+        bounding_boxes = bounding_boxes.at(
+            (bounding_boxes.low[:, plane.through] < at + 1) & (bounding_boxes.high[:, plane.through] > at)
+        )
     named = {label.name: colours(labels)[label.value] for label in foreground(labels)}
     limits = axes.axis()
-    for number, (low, high) in enumerate(zip(given.low, given.high, strict=True)):
+    for number, (low, high) in enumerate(zip(bounding_boxes.low, bounding_boxes.high, strict=True)):
         # Voxel centres are drawn at whole steps: edges lie half a step before.
         x, y = (low[plane.across] - 0.5) * across, (low[plane.down] - 0.5) * down
         size = ((high - low)[plane.across] * across, (high - low)[plane.down] * down)
-        colour = hex_of(named.get(given.names[number], (232, 237, 242)))
-        line = min(0.7, width) if given.ignored[number] else width
+        colour = hex_of(named.get(bounding_boxes.names[number], (232, 237, 242)))
+        line = min(0.7, width) if bounding_boxes.ignored[number] else width
         patch = Rectangle((x, y), *size, fill=False, edgecolor=colour, linewidth=line, linestyle=style)
         patch.set_path_effects([withStroke(linewidth=line + 1.1, foreground="#000000b0")])
         axes.add_patch(patch)
-        if scores and given.scores is not None and len(given) <= MOST_SCORES:
+        if scores and bounding_boxes.scores is not None and len(bounding_boxes) <= MOST_SCORES:
             halo = [withStroke(linewidth=1.5, foreground="#000000c0")]
-            text = f"{given.scores[number]:.2f}"
+            text = f"{bounding_boxes.scores[number]:.2f}"
             axes.text(x, y, text, color=colour, fontsize=5.5, va="bottom", path_effects=halo, clip_on=True)
     axes.axis(limits)
 
 
 def _key(
-    drawn: Sequence[tuple[BoundingBoxes, tuple[float, Sequence[float]], bool]], labels: Sequence[Label]
+    layers: Sequence[tuple[BoundingBoxes, tuple[float, Sequence[float]], bool]], labels: Sequence[Label]
 ) -> list[Line2D]:
     """The key: the colour of each class that is seen, and whose each line is."""
-    seen = {name for one, _, _ in drawn for name in one.names}
+    names = {name for one, _, _ in layers for name in one.names}
     named = colours(labels)
     lines = [
         Line2D([], [], color=hex_of(named[label.value]), linewidth=3, label=short(label.name))
         for label in foreground(labels)
-        if label.name in seen
+        if label.name in names
     ]
-    for _, style, own in drawn:
-        whose = "reference" if own else "prediction"
+    for _, style, is_own in layers:
+        whose = "reference" if is_own else "prediction"
         lines.append(Line2D([], [], color=LETTERS, linewidth=1.3, linestyle=style, label=whose))
     return lines

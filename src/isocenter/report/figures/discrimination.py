@@ -47,30 +47,30 @@ def roc(
     curves: {class: (truth (cases,) as bool, score (cases,))}; a class that has only one truth is left out
     bands:  {class: (1 - specificity, lowest and highest sensitivity there)}, drawn behind its curve
     """
-    drawn: dict[str, Floats] = {}
+    curves_drawn: dict[str, Floats] = {}
     for name, (truth, score) in curves.items():
         points = _roc_points(np.asarray(truth, dtype=bool), np.asarray(score, dtype=float))
         if points is not None:
-            drawn[name] = points
+            curves_drawn[name] = points
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A curve a class, and the diagonal."""
         axes = canvas.subplots()
         axes.plot([0, 1], [0, 1], color=ink.faint, linewidth=1, linestyle="dashed")
-        curves_of = zip(cycle(ink, len(drawn)), shortened(list(drawn)), drawn.items(), strict=True)
+        curves_of = zip(cycle(ink, len(curves_drawn)), shortened(list(curves_drawn)), curves_drawn.items(), strict=True)
         for colour, label, (name, points) in curves_of:
             if name in (bands or {}):
                 axes.fill_between(*(bands or {})[name], color=colour, alpha=0.18, linewidth=0)
             axes.plot(points[0], points[1], color=colour, linewidth=1.8, label=f"{label}  {_area(points):.3f}")
         _square(axes, "1 \N{MINUS SIGN} specificity", "sensitivity", ink)
-        if drawn:
+        if curves_drawn:
             legend(axes, ink, "lower right")
 
-    summary = "; ".join(f"{name}: area {_area(points):.3f}" for name, points in drawn.items())
-    left = [name for name in curves if name not in drawn]
-    if set(bands or {}) & set(drawn):
+    summary = "; ".join(f"{name}: area {_area(points):.3f}" for name, points in curves_drawn.items())
+    left = [name for name in curves if name not in curves_drawn]
+    if set(bands or {}) & set(curves_drawn):
         caption = f"{caption} Band: 95 % interval at each point, patients drawn again.".strip()
-    caption = f"{caption} {unnamed(len(drawn))}".strip()
+    caption = f"{caption} {unnamed(len(curves_drawn))}".strip()
     if left:
         caption = f"{caption} Not drawn, because all cases are alike there: {', '.join(left)}.".strip()
     return chart(draw, title=title, caption=caption, alt=f"ROC curves. {summary}", size=(4.4, 4.0))
@@ -82,27 +82,29 @@ def precision_recall(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: s
     curves: as of `roc`; a class without cases is left out
     Steps and no lines between the points: Davis and Goadrich, ICML 2006, doi:10.1145/1143844.1143874
     """
-    drawn: dict[str, tuple[Floats, float]] = {}
+    curves_drawn: dict[str, tuple[Floats, float]] = {}
     for name, (truth, score) in curves.items():
-        there = np.asarray(truth, dtype=bool)
-        if there.any():
-            drawn[name] = _precision_points(there, np.asarray(score, dtype=float)), float(there.mean())
+        is_present = np.asarray(truth, dtype=bool)
+        if is_present.any():
+            curves_drawn[name] = _precision_points(is_present, np.asarray(score, dtype=float)), float(is_present.mean())
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A stepped curve a class, and the line of its prevalence."""
         axes = canvas.subplots()
-        lines = zip(cycle(ink, len(drawn)), shortened(list(drawn)), drawn.values(), strict=True)
+        lines = zip(cycle(ink, len(curves_drawn)), shortened(list(curves_drawn)), curves_drawn.values(), strict=True)
         for colour, label, (points, share) in lines:
             axes.axhline(share, color=colour, linewidth=1, linestyle="dashed", alpha=0.7)
             area = f"{label}  {_stepped_area(points):.3f}"
             axes.step(points[0], points[1], where="pre", color=colour, linewidth=1.8, label=area)
         _square(axes, "recall (sensitivity)", "precision (PPV)", ink)
-        if drawn:
+        if curves_drawn:
             legend(axes, ink, "lower right")
 
-    summary = "; ".join(f"{name}: average precision {_stepped_area(points):.3f}" for name, (points, _) in drawn.items())
+    summary = "; ".join(
+        f"{name}: average precision {_stepped_area(points):.3f}" for name, (points, _) in curves_drawn.items()
+    )
     text = "Dashed: the precision of calling every case positive, which is the share of such cases."
-    text = " ".join(filter(None, (text, caption, unnamed(len(drawn)))))
+    text = " ".join(filter(None, (text, caption, unnamed(len(curves_drawn)))))
     return chart(draw, title=title, caption=text, alt=f"Precision-recall curves. {summary}", size=(4.4, 4.0))
 
 
@@ -218,10 +220,10 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption:
     summary = [f"{name}: {counts[i, i]} of {counts[i].sum()} right" for i, name in enumerate(classes)]
     drawn = "Counts of cases; shade: share" if crowded else "Counts of cases; shade and per cent: share"
     text = f"{drawn if len(classes) <= MOST_NUMBERED else 'Shade: share'} of the row. {caption}".strip()
-    made = chart(
+    figure_made = chart(
         draw, title=title, caption=text, alt=f"Confusion matrix. {'; '.join(summary)}", size=(max(3.2, side), side)
     )
-    return replace(made, wide=crowded)
+    return replace(figure_made, wide=crowded)
 
 
 def _heat(axes: Axes, counts: Floats, shares: Floats, ink: Ink, *, small: bool) -> None:
@@ -259,12 +261,12 @@ def _area(points: Floats) -> float:
 def _reliability_points(truth: Floats, probability: Floats, bins: int) -> pd.DataFrame:
     places = np.minimum((probability * bins).astype(int), bins - 1)
     rows = []
-    for place in np.unique(places):
-        inside = places == place
+    for bin_number in np.unique(places):
+        inside = places == bin_number
         count, true = int(inside.sum()), int(truth[inside].sum())
         low = special.betaincinv(true, count - true + 1, 0.025) if true else 0.0
         high = special.betaincinv(true + 1, count - true, 0.975) if true < count else 1.0
-        rows.append(((place + 0.5) / bins, float(probability[inside].mean()), true / count, low, high, count))
+        rows.append(((bin_number + 0.5) / bins, float(probability[inside].mean()), true / count, low, high, count))
     return pd.DataFrame(rows, columns=["middle", "mean", "share", "low", "high", "count"])
 
 

@@ -97,9 +97,9 @@ def legend(axes: Axes, ink: Ink, location: Literal["best", "lower right"] = "bes
     """A legend without a box; none of so many entries that they would hide what they name."""
     if len(axes.get_legend_handles_labels()[0]) > CROWDED:
         return
-    made = axes.legend(loc=location, fontsize=8.5, labelcolor=ink.text, facecolor=ink.paper)
-    made.get_frame().set(edgecolor="none", alpha=0.8)
-    for text in made.get_texts():
+    box = axes.legend(loc=location, fontsize=8.5, labelcolor=ink.text, facecolor=ink.paper)
+    box.get_frame().set(edgecolor="none", alpha=0.8)
+    for text in box.get_texts():
         text.set_parse_math(False)
 
 
@@ -119,8 +119,8 @@ def short(name: str, length: int = 22) -> str:
 
 def shortened(names: Sequence[str], length: int = 22) -> list[str]:
     """The names as `short` makes them; those that it would make alike are whole."""
-    made = [short(name, length) for name in names]
-    return [one if made.count(one) == 1 else name for one, name in zip(made, names, strict=True)]
+    short_names = [short(name, length) for name in names]
+    return [one if short_names.count(one) == 1 else name for one, name in zip(short_names, names, strict=True)]
 
 
 def cycle(ink: Ink, count: int) -> list[str]:
@@ -132,8 +132,8 @@ def png(canvas: Canvas, dpi: float) -> bytes:
     """The drawing as PNG of at most PNG_LIMIT bytes: fewer colours first, then fewer pixels."""
     while True:
         picture = _rendered(canvas, dpi)
-        for own in OWN_COLOURS:
-            data = _packed(picture, own)
+        for colour_count in OWN_COLOURS:
+            data = _packed(picture, colour_count)
             if len(data) <= PNG_LIMIT:
                 return data
         dpi *= min(0.95, 0.98 * math.sqrt(PNG_LIMIT / len(data)))  # bytes grow with the area
@@ -159,22 +159,22 @@ def _rendered(canvas: Canvas, dpi: float) -> Picture.Image:
     return Picture.fromarray(np.asarray(agg.buffer_rgba())).convert("RGB")
 
 
-def _packed(picture: Picture.Image, own: int) -> bytes:
+def _packed(picture: Picture.Image, colour_count: int) -> bytes:
     """PNG with a palette: a third of the size, and on grey pictures no difference to be seen.
 
     The colours of outlines are always in it: a line has too few pixels to earn its own beside a photograph. A pixel of
     the photograph that looks like an outline keeps a colour of its own where one is nearer.
     """
     out = io.BytesIO()
-    packed = picture.quantize(own, method=Picture.Quantize.MEDIANCUT, dither=Picture.Dither.NONE)
-    common = (packed.getpalette() or [])[: 3 * own]
-    every = np.array([*common, *[0] * (3 * own - len(common)), *np.ravel(PALETTE)]).reshape(-1, 3)
+    packed = picture.quantize(colour_count, method=Picture.Quantize.MEDIANCUT, dither=Picture.Dither.NONE)
+    common = (packed.getpalette() or [])[: 3 * colour_count]
+    every = np.array([*common, *[0] * (3 * colour_count - len(common)), *np.ravel(PALETTE)]).reshape(-1, 3)
     pixels, places = np.asarray(picture), np.array(packed)
     near = NEAR[0][pixels[..., 0]] & NEAR[1][pixels[..., 1]] & NEAR[2][pixels[..., 2]]
     outlined = np.nonzero(near)
-    seen, others = pixels[outlined], places[outlined]
-    lines = own + np.frexp(near[outlined])[1] - 1  # the highest bit: of colours that are alike the last
-    is_line = np.abs(seen - every[lines]).sum(axis=1) <= np.abs(seen - every[others]).sum(axis=1)
+    colours_seen, others = pixels[outlined], places[outlined]
+    lines = colour_count + np.frexp(near[outlined])[1] - 1  # the highest bit: of colours that are alike the last
+    is_line = np.abs(colours_seen - every[lines]).sum(axis=1) <= np.abs(colours_seen - every[others]).sum(axis=1)
     places[outlined] = np.where(is_line, lines, others)
     again = Picture.fromarray(places)
     again.putpalette(every.ravel().tolist())

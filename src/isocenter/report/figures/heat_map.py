@@ -68,8 +68,8 @@ def heat(
     if image.frames is not None:
         frame = int(whole.reshape(len(whole), -1).sum(axis=1).argmax())
         evidence, whole = evidence[frame], whole[frame]
-    there = bool(evidence.any())
-    caption = caption if there else ". ".join(filter(None, (caption.rstrip("."), NOWHERE)))
+    has_evidence = bool(evidence.any())
+    caption = caption if has_evidence else ". ".join(filter(None, (caption.rstrip("."), NOWHERE)))
     what = f"{'Failed map' if failed else 'Map'} of what the answer rests on"
     if image.geometry.is_series:
         return _over_series(image, evidence, title, caption, what, failed=failed)

@@ -36,14 +36,14 @@ def traces(image: Image, marks: Sequence[Marks], title: str, *, caption: str = "
             plain(axes, ink)
             put_trace(axes, image.geometry, values, cycle(ink, 1)[0])
             axes.set_ylabel(short(name, 14))
-            for row, (_, drawn, labels) in enumerate(reversed(marks)):
-                _bars(axes, image.geometry, np.ravel(drawn), labels, row)
+            for row, (_, marked, labels) in enumerate(reversed(marks)):
+                _bars(axes, image.geometry, np.ravel(marked), labels, row)
         panels[-1].set_xlabel(unit_of(image.geometry))
 
     what = f"Series of {len(image.data)} channels over {image.geometry.shape[0]} samples"
-    drawn = f", with {' and '.join(name for name, _, _ in marks)}" if marks else ""
+    words_of_marks = f", with {' and '.join(name for name, _, _ in marks)}" if marks else ""
     size = (7.2, 1.0 + 1.3 * len(data))
-    return chart(draw, title=title, caption=" ".join(filter(None, sentences)), alt=what + drawn, size=size)
+    return chart(draw, title=title, caption=" ".join(filter(None, sentences)), alt=what + words_of_marks, size=size)
 
 
 def put_trace(axes: Axes, grid: Geometry, values: Array, colour: str, width: float = 0.9) -> None:
@@ -57,12 +57,12 @@ def put_trace(axes: Axes, grid: Geometry, values: Array, colour: str, width: flo
     axes.plot(places, values, color=colour, linewidth=width)
 
 
-def _bars(axes: Axes, grid: Geometry, drawn: Array, labels: Sequence[Label], row: int) -> None:
+def _bars(axes: Axes, grid: Geometry, marked: Array, labels: Sequence[Label], row: int) -> None:
     """Along the bottom of a panel, in a row of those that lie one above the other; row: from the bottom"""
     named, step = colours(labels), grid.steps[0]
-    begins = np.flatnonzero(np.diff(drawn, prepend=drawn[:1] - 1.0)).tolist()
-    for start, stop in zip(begins, [*begins[1:], len(drawn)], strict=True):
-        colour = named.get(int(drawn[start]))
+    begins = np.flatnonzero(np.diff(marked, prepend=marked[:1] - 1.0)).tolist()
+    for start, stop in zip(begins, [*begins[1:], len(marked)], strict=True):
+        colour = named.get(int(marked[start]))
         if colour is not None:
             first, last = sorted(grid.to_world([[start], [stop - 1]])[:, 0].tolist())
             shade = tuple(part / 255 for part in colour)

@@ -63,8 +63,8 @@ def bent_grid(fixed: Image, transform: SpatialTransform, title: str, *, near: Ar
         sides = [(size - 1) for size in (view.grid.shape[plane.across], view.grid.shape[plane.down])]
         apart = max(side * step for side, step in zip(sides, view.steps(plane), strict=True)) / LINES
         for moves, (side, step) in enumerate(zip(sides, view.steps(plane), strict=True)):
-            for place in np.arange(0, side * step + 1e-9, apart) / step:
-                line = [np.full(ON_A_LINE, place), np.linspace(0, sides[1 - moves], ON_A_LINE)]
+            for position in np.arange(0, side * step + 1e-9, apart) / step:
+                line = [np.full(ON_A_LINE, position), np.linspace(0, sides[1 - moves], ON_A_LINE)]
                 across, down = line if moves == 0 else line[::-1]
                 _put_line(axes, view, plane, at, across, down, bending)
         axes.axis(limits)

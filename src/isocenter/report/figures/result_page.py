@@ -1,4 +1,7 @@
-"""One page that states a result, for viewers that know neither segmentations nor reports: as pixels and as PDF."""
+"""One page that states a result, for viewers that know neither segmentations nor reports: as pixels and as PDF.
+
+Letters that the house's font lacks are taken from fonts that matplotlib finds on the machine.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,19 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+from unicodedata import east_asian_width
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.lines import Line2D
 
 from isocenter.errors import FormatError
 from isocenter.report.display import Plane, colours, foreground, stored_plane
 from isocenter.report.figures.detection import put_boxes
 from isocenter.report.figures.drawing import DARK, LIGHT, Canvas, Ink, short
-from isocenter.report.figures.fonts import families_for, is_wide
 from isocenter.report.figures.heat_map import put_heat, shares_of
 from isocenter.report.figures.slices import (
     GROUND,
@@ -79,8 +84,8 @@ class ResultPage:
         Raises FormatError for letters that the page cannot show.
         """
         out = io.BytesIO()
-        drawn = self._drawn(LIGHT, 2 * PIXELS_AN_INCH)
-        drawn.savefig(out, format="pdf", facecolor=LIGHT.paper, metadata={**UNDATED, "Title": self.heads[0]})
+        page = self._drawn(LIGHT, 2 * PIXELS_AN_INCH)
+        page.savefig(out, format="pdf", facecolor=LIGHT.paper, metadata={**UNDATED, "Title": self.heads[0]})
         return out.getvalue()
 
     @property
@@ -123,8 +128,8 @@ class ResultPage:
 
     def _colours(self) -> dict[str, tuple[int, int, int]]:
         """{name of what is drawn: its colour}."""
-        drawn = [labels for _, labels in self.masks] + [_classes(self.boxes)]
-        return {one.name: colours(labels)[one.value] for labels in drawn for one in foreground(labels)}
+        layers = [labels for _, labels in self.masks] + [_classes(self.boxes)]
+        return {one.name: colours(labels)[one.value] for labels in layers for one in foreground(labels)}
 
     def _put_slice(self, canvas: Canvas, top: float, ink: Ink) -> float:
         """Draw the key slice, and give where its caption ends, in inches from the top."""
@@ -180,8 +185,8 @@ def _put(canvas: Canvas, left: float, top: float, text: str, colour: str, **styl
     if missing:
         problem = f"no font of this machine has the letters {''.join(missing)}, of {short(text)!r}"
         raise FormatError(problem, "page", "Install a font with them, such as Noto Sans CJK, or ask for seg and sr")
-    place = left / WIDTH, 1 - top / HEIGHT
-    canvas.text(*place, text, color=colour, va="top", family=families, parse_math=False, **style)
+    corner = left / WIDTH, 1 - top / HEIGHT
+    canvas.text(*corner, text, color=colour, va="top", family=families, parse_math=False, **style)
 
 
 def _put_table(
@@ -202,8 +207,8 @@ def _put_table(
             line.set(color=hex_of(named[concept]), linewidth=4, solid_capstyle="butt", transform=canvas.transFigure)
             canvas.add_artist(line)
         for (_, left, letters), cell in zip(COLUMNS, cells, strict=True):
-            kept = letters // 2 if is_wide(cell) else letters
-            _put(canvas, left, top, short(cell, kept), ink.text, size=9)
+            limit = letters // 2 if is_wide(cell) else letters
+            _put(canvas, left, top, short(cell, limit), ink.text, size=9)
         top += LINE
         canvas.add_artist(_rule(top - 0.03, ink.grid, 0.5))
     return top
@@ -216,39 +221,85 @@ def _rule(top: float, colour: str, width: float) -> Line2D:
 
 def _rows(findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
     """(concept, then the cells of `COLUMNS`) of each finding."""
-    for one in findings:
-        structure = one.group if one.label is not None else ""  # which may have the part of the task before its name
-        is_size = structure.rpartition(": ")[2] == one.concept
-        name = structure if is_size else ": ".join(filter(None, (structure, one.concept)))
-        chance = "" if one.probability is None else share_text(one.probability, 1)
-        doubt = ", uncalibrated" if chance and not one.calibrated else ""
-        yield one.concept, name, _value(one), _interval(one), f"{chance}{doubt}"
+    for finding in findings:
+        structure = (
+            finding.group if finding.label is not None else ""
+        )  # which may have the part of the task before its name
+        is_size = structure.rpartition(": ")[2] == finding.concept
+        name = structure if is_size else ": ".join(filter(None, (structure, finding.concept)))
+        chance = "" if finding.probability is None else share_text(finding.probability, 1)
+        doubt = ", uncalibrated" if chance and not finding.calibrated else ""
+        yield finding.concept, name, _value(finding), _interval(finding), f"{chance}{doubt}"
 
 
-def _value(one: Finding) -> str:
+def _value(finding: Finding) -> str:
     """The value in words: of a box its size, of one of several classes whether it is the answer."""
-    unit = "" if one.unit == "1" else one.unit  # UCUM's of a plain number
-    if one.box is not None:
-        low, high = np.split(np.asarray(one.value, dtype=np.float64), 2)
+    unit = "" if finding.unit == "1" else finding.unit  # UCUM's of a plain number
+    if finding.box is not None:
+        low, high = np.split(np.asarray(finding.value, dtype=np.float64), 2)
         sizes = high - low if len(low) > 2 else (high - low)[::-1]  # a picture's axes are rows and columns
         return f"box, {' × '.join(f'{size:.0f}' for size in sizes)} {unit}"
-    if one.called is not None and one.value is None:
-        text = "the model's answer" if one.called else ""
-    elif isinstance(one.value, bool | np.bool_):
-        text = "present" if one.value else "absent"
-    elif isinstance(one.value, int | np.integer):
-        text = f"{one.value} {unit}".strip()
-    elif isinstance(one.value, float | np.floating):
-        text = number(float(one.value), unit)
+    if finding.called is not None and finding.value is None:
+        text = "the model's answer" if finding.called else ""
+    elif isinstance(finding.value, bool | np.bool_):
+        text = "present" if finding.value else "absent"
+    elif isinstance(finding.value, int | np.integer):
+        text = f"{finding.value} {unit}".strip()
+    elif isinstance(finding.value, float | np.floating):
+        text = number(float(finding.value), unit)
     else:
-        text = "" if one.value is None else f"{one.value} {unit}".strip()
+        text = "" if finding.value is None else f"{finding.value} {unit}".strip()
     return text
 
 
-def _interval(one: Finding) -> str:
+def _interval(finding: Finding) -> str:
     """The ends of the interval, or the one that is known."""
-    low = None if one.low is None else number(one.low)
-    high = None if one.high is None else number(one.high)
+    low = None if finding.low is None else number(finding.low)
+    high = None if finding.high is None else number(finding.high)
     if low is not None and high is not None:
         return f"{low} to {high}"
     return f"from {low}" if low is not None else f"up to {high}" if high is not None else ""
+
+
+FONT = "DejaVu Sans"  # comes with matplotlib, so that a page looks the same everywhere
+# Has a sign for each kind of letter, and no letter.
+NO_LETTERS = "Last Resort"
+REGULAR = ("normal", "regular", "book", "roman", "medium", 400, 500)
+
+
+def families_for(text: str) -> tuple[list[str], list[str]]:
+    """(families that together have the letters of a text, `FONT` first; letters that no font of the machine has)."""
+    chosen, letters_known = [FONT], _letters(findfont(FONT))
+    missing = [letter for letter in dict.fromkeys(text) if ord(letter) not in letters_known and not letter.isspace()]
+    for family, path in _others() if missing else ():
+        letters_known = _letters(path)
+        if any(ord(letter) in letters_known for letter in missing):
+            chosen.append(family)
+            missing = [letter for letter in missing if ord(letter) not in letters_known]
+        if not missing:
+            break
+    return chosen, missing
+
+
+def is_wide(text: str) -> bool:
+    """Whether a text has letters as wide as they are high, as those of Chinese, Japanese and Korean are."""
+    return any(east_asian_width(letter) in "WF" for letter in text)
+
+
+def _others() -> Iterator[tuple[str, str]]:
+    """(family, file) of the upright fonts of the machine but `FONT`, each family once, in the order of their names."""
+    families_seen = {FONT}
+    for entry in sorted(fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
+        is_upright = entry.style == "normal" and entry.weight in REGULAR
+        if is_upright and entry.name not in families_seen and not entry.name.startswith(NO_LETTERS):
+            families_seen.add(entry.name)
+            yield entry.name, entry.fname
+
+
+@cache
+def _letters(path: str) -> frozenset[int]:
+    """The code points that a font's file has letters for; none where the file is gone since fonts were looked for."""
+    try:
+        return frozenset(get_font(path).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()

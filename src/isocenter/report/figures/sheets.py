@@ -48,8 +48,8 @@ def contact_sheet(
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     canvas = Canvas(figsize=(1.5 * columns, 1.7 * rows), facecolor=GROUND)
-    for place, (name, image) in enumerate(images.items()):
-        row, column = divmod(place, columns)
+    for index, (name, image) in enumerate(images.items()):
+        row, column = divmod(index, columns)
         left, bottom = column / columns, 1 - (row + 1) / rows
         # 0.2 of the 1.7 inches of a cell are for the name.
         axes = canvas.add_axes((left + 0.01 / columns, bottom + 0.14 / rows, 0.98 / columns, 0.85 / rows))
@@ -76,8 +76,8 @@ def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, 
     rows = -(-len(pairs) // columns)
     width, height = 3.9, 2.3  # inches of a pair: two pictures, their names and a line under them
     canvas = Canvas(figsize=(width * columns, height * rows), facecolor=GROUND)
-    for place, (first, image, second, other, words) in enumerate(pairs):
-        row, column = divmod(place, columns)
+    for index, (first, image, second, other, words) in enumerate(pairs):
+        row, column = divmod(index, columns)
         left, bottom = column / columns, 1 - (row + 1) / rows
         for side, (name, shown) in enumerate(((first, image), (second, other))):
             start = left + (0.02 + 0.48 * side) / columns
@@ -95,17 +95,17 @@ def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, 
     return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
 
 
-def one_below_another(drawn: Sequence[Figure]) -> bytes:
+def one_below_another(figures: Sequence[Figure]) -> bytes:
     """PNG of pictures, the first at the top; a single one as it is."""
-    if len(drawn) == 1:
-        return drawn[0].png
-    pictures = [Picture.open(io.BytesIO(one.png)).convert("RGB") for one in drawn]
-    whole = Picture.new("RGB", (max(one.width for one in pictures), sum(one.height for one in pictures)), GROUND)
+    if len(figures) == 1:
+        return figures[0].png
+    pictures = [Picture.open(io.BytesIO(one.png)).convert("RGB") for one in figures]
+    sheet = Picture.new("RGB", (max(one.width for one in pictures), sum(one.height for one in pictures)), GROUND)
     top, out = 0, io.BytesIO()
-    for one in pictures:
-        whole.paste(one, ((whole.width - one.width) // 2, top))
-        top += one.height
-    whole.save(out, format="PNG")
+    for picture in pictures:
+        sheet.paste(picture, ((sheet.width - picture.width) // 2, top))
+        top += picture.height
+    sheet.save(out, format="PNG")
     return out.getvalue()
 
 
@@ -121,11 +121,11 @@ def _put_small(
         put_trace(axes, image.geometry, image.data[0], LETTERS, width=0.5)
         return
     if isinstance(reference, BoundingBoxes):
-        view, drawn = view_of(image), upright_boxes(image, reference)
+        view, reference_boxes = view_of(image), upright_boxes(image, reference)
         plane = main_plane(view.grid)
-        at = middle_of(view, plane, [drawn])
+        at = middle_of(view, plane, [reference_boxes])
         put_greys(axes, view, plane, at)
-        put_boxes(axes, view, plane, at, drawn, labels, REFERENCE_LINE, scores=False, width=THIN)
+        put_boxes(axes, view, plane, at, reference_boxes, labels, REFERENCE_LINE, scores=False, width=THIN)
         return
     view = view_of(image, None if reference is None else reference.data)
     plane = main_plane(view.grid)

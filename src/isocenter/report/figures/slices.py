@@ -64,8 +64,8 @@ def contours(
     places = "; ".join(filter(None, (view.place(plane, at) for plane, at in shown)))
     sentences = (f"{caption.rstrip('.')}." * bool(caption), f"Shown: {places}." if places else "")
     text = " ".join(filter(None, (*sentences, _shared_colours(view, shown, labels))))
-    drawn = [name for name, one in zip(owners, (reference, prediction), strict=True) if one is not None]
-    alt = _alt(image, [plane for plane, _ in shown], labels, drawn)
+    names_drawn = [name for name, one in zip(owners, (reference, prediction), strict=True) if one is not None]
+    alt = _alt(image, [plane for plane, _ in shown], labels, names_drawn)
     return Figure(title, png(canvas, SLICE_DPI), alt, text, wide=len(shown) > 1)
 
 
@@ -86,16 +86,16 @@ def panels_of(grid: Geometry, shown: Sequence[Plane], key: Sequence[Line2D] = ()
         axes.set_axis_off()
         panels.append(axes)
         left += panel + gap
-    for place, row in enumerate(rows):
-        _put_row(canvas, row, (below - KEY_ROW * (place + 0.5)) / (height + below))
+    for index, row in enumerate(rows):
+        _put_row(canvas, row, (below - KEY_ROW * (index + 0.5)) / (height + below))
     return canvas, panels
 
 
 def _draw_plane(axes: Axes, view: View, plane: Plane, at: int, labels: Sequence[Label]) -> None:
     put_greys(axes, view, plane, at)
-    for drawn, style in ((view.reference, REFERENCE_LINE), (view.prediction, PREDICTION_LINE)):
-        if drawn is not None:
-            put_outlines(axes, cut(drawn, plane, at), view.steps(plane), labels, style)
+    for label_map, style in ((view.reference, REFERENCE_LINE), (view.prediction, PREDICTION_LINE)):
+        if label_map is not None:
+            put_outlines(axes, cut(label_map, plane, at), view.steps(plane), labels, style)
     put_letters(axes, plane)
 
 
@@ -113,7 +113,7 @@ def put_greys(axes: Axes, view: View, plane: Plane, at: int) -> None:
 
 def put_outlines(
     axes: Axes,
-    drawn: Array,
+    label_map: Array,
     steps: tuple[float, float],
     labels: Sequence[Label],
     style: Dashes,
@@ -122,17 +122,17 @@ def put_outlines(
     """Lines half-way between the last voxel inside and the first outside, which is where the voxels' edges lie."""
     limits = axes.axis()
     named = colours(labels)
-    values, places = np.unique(drawn, return_inverse=True)
-    boxes = ndimage.find_objects(places.reshape(drawn.shape).astype(np.int32) + 1)
+    values, places = np.unique(label_map, return_inverse=True)
+    boxes = ndimage.find_objects(places.reshape(label_map.shape).astype(np.int32) + 1)
     for value, (rows, columns) in zip(values.tolist(), boxes, strict=True):
         if value == 0:
             continue
-        framed = np.pad(drawn[rows, columns] == value, 1)  # so that a structure that touches the border is closed
+        framed = np.pad(label_map[rows, columns] == value, 1)  # so that a structure that touches the border is closed
         across = (np.arange(framed.shape[1]) - 1 + columns.start) * steps[0]
         down = (np.arange(framed.shape[0]) - 1 + rows.start) * steps[1]
         colour = hex_of(named.get(value, PALETTE[int(value) % len(PALETTE)]))  # instances have numbers, not names
-        made = axes.contour(across, down, framed, [0.5], colors=colour, linewidths=width, linestyles=[style])
-        made.set_path_effects([withStroke(linewidth=width + 1.1, foreground="#000000b0")])
+        lines_made = axes.contour(across, down, framed, [0.5], colors=colour, linewidths=width, linestyles=[style])
+        lines_made.set_path_effects([withStroke(linewidth=width + 1.1, foreground="#000000b0")])
     axes.axis(limits)
 
 
@@ -175,8 +175,8 @@ def _key(
         more = f"and {len(lines) - KEY_LABELS} more"
         lines = [*lines[:KEY_LABELS], Line2D([], [], linestyle="none", label=more)]
     lines_of = ((view.reference, REFERENCE_LINE), (view.prediction, PREDICTION_LINE))
-    for (drawn, style), name in zip(lines_of, owners, strict=True):
-        if drawn is not None:
+    for (label_map, style), name in zip(lines_of, owners, strict=True):
+        if label_map is not None:
             lines.append(Line2D([], [], color=LETTERS, linewidth=1.3, linestyle=style, label=name))
     return lines
 
@@ -190,8 +190,10 @@ def _seen(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label
 def _shared_colours(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label]) -> str:
     """A note that a colour stands for several labels, where these slices show them."""
     named = colours(labels)
-    each = [named[label.value] for label in _seen(view, shown, labels)]
-    return "Colours repeat: some stand for several labels." if len(set(each)) < len(each) else ""
+    colours_of_labels = [named[label.value] for label in _seen(view, shown, labels)]
+    return (
+        "Colours repeat: some stand for several labels." if len(set(colours_of_labels)) < len(colours_of_labels) else ""
+    )
 
 
 def _rows(lines: Sequence[Line2D], width: float) -> list[list[Line2D]]:
@@ -209,7 +211,7 @@ def _rows(lines: Sequence[Line2D], width: float) -> list[list[Line2D]]:
 
 
 def _put_row(canvas: Canvas, row: Sequence[Line2D], height: float) -> None:
-    made = canvas.legend(
+    box = canvas.legend(
         handles=row,
         loc="center",
         bbox_to_anchor=(0.5, height),
@@ -219,7 +221,7 @@ def _put_row(canvas: Canvas, row: Sequence[Line2D], height: float) -> None:
         labelcolor=LETTERS,
         borderpad=0,
     )
-    for text in made.get_texts():
+    for text in box.get_texts():
         text.set_parse_math(False)
 
 
@@ -228,12 +230,14 @@ def hex_of(colour: tuple[int, int, int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def _alt(image: Image, shown: Sequence[Plane], labels: Sequence[Label], drawn: Sequence[str]) -> str:
+def _alt(image: Image, shown: Sequence[Plane], labels: Sequence[Label], names_drawn: Sequence[str]) -> str:
     kind = "Image" if image.modality == "unknown" else f"{image.modality} image"
     what = f"{kind}, {' and '.join(plane.name for plane in shown)}"
-    if not drawn:
+    if not names_drawn:
         return what
-    return f"{what}, with outlines of {', '.join(label.name for label in foreground(labels))}: {' and '.join(drawn)}"
+    return (
+        f"{what}, with outlines of {', '.join(label.name for label in foreground(labels))}: {' and '.join(names_drawn)}"
+    )
 
 
 def objects(
@@ -255,11 +259,15 @@ def objects(
         put_greys(axes, view, plane, at)
         put_letters(axes, plane)
     counts = []
-    for axes, (name, drawn) in zip(panels, sides, strict=False):
-        put_outlines(axes, cut(drawn, plane, at), view.steps(plane), (), REFERENCE_LINE, width=THIN)
-        counts.append(f"{name}, {counted(len(np.setdiff1d(drawn, 0)), 'object')}")
+    for axes, (name, numbered) in zip(panels, sides, strict=False):
+        put_outlines(axes, cut(numbered, plane, at), view.steps(plane), (), REFERENCE_LINE, width=THIN)
+        counts.append(f"{name}, {counted(len(np.setdiff1d(numbered, 0)), 'object')}")
     put_scale_bar(panels[0], view.grid, plane)
-    place = view.place(plane, at)
-    sentences = [caption, f"From the left: {'; '.join(counts)}." if counts else "", f"Shown: {place}." if place else ""]
+    region = view.place(plane, at)
+    sentences = [
+        caption,
+        f"From the left: {'; '.join(counts)}." if counts else "",
+        f"Shown: {region}." if region else "",
+    ]
     alt = f"Image with outlines of objects: {'; '.join(counts)}"
     return Figure(title, png(canvas, SLICE_DPI), alt, " ".join(filter(None, sentences)), wide=len(panels) > 1)

@@ -121,8 +121,10 @@ def survival_curve(
         plain(axes, ink)
 
     points = ", ".join(f"{chance[place]:.2f} at {when[place]:.4g}" for place in (len(when) // 2, -1))
-    known = "" if last is None else f"; {what} at {last:.4g}"
-    return chart(draw, title=title, caption=caption, alt=f"Predicted survival: {points}{known}", size=(4.4, 2.6))
+    words_of_last = "" if last is None else f"; {what} at {last:.4g}"
+    return chart(
+        draw, title=title, caption=caption, alt=f"Predicted survival: {points}{words_of_last}", size=(4.4, 2.6)
+    )
 
 
 def observed_against_predicted(points: Sequence[tuple[float, float, float, float]], title: str) -> Figure:

@@ -45,8 +45,8 @@ class View:
         if plane.through is None:
             return 0
         others = tuple(axis for axis in range(self.grid.ndim) if axis != plane.through)
-        for drawn in self.maps:
-            if (areas := np.count_nonzero(drawn, axis=others)).any():
+        for label_map in self.maps:
+            if (areas := np.count_nonzero(label_map, axis=others)).any():
                 return int(areas.argmax())
         return self.grid.shape[plane.through] // 2
 
@@ -114,8 +114,8 @@ def cut(array: Array, plane: Plane, at: int) -> Array:
     return array.swapaxes(0, 1) if plane.across < plane.down else array
 
 
-def _label_map(given: ArrayLike, geometry: Geometry, name: str) -> Array:
-    array = np.asarray(given)
+def _label_map(values: ArrayLike, geometry: Geometry, name: str) -> Array:
+    array = np.asarray(values)
     if array.shape == (1, *geometry.shape):
         array = array[0]
     if array.shape != geometry.shape:

@@ -23,7 +23,7 @@ from isocenter.lazy import torch
 from isocenter.runtime.bundle.network import OneTensor
 from isocenter.runtime.cascade import LabelledInput, label_numbers
 from isocenter.runtime.covariate_encoding import Context, with_covariates
-from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.networks import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged, flipped_axes
 from isocenter.runtime.windows.pipeline import WindowSettings, run_pipeline
 from isocenter.runtime.windows.slide import Network
@@ -122,12 +122,12 @@ def inferer(
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     decoder = task_from(task, {key: value for key, value in settings["task"].items() if key != "name"}, parts)
     members = tuple(TorchNetwork(one.eval().to(device), str(device)) for one in network.networks)
-    seen: Network = members[0]
+    averaged: Network = members[0]
     if len(members) > 1:
-        seen = Averaged(members, decoder.average, _shares(network), each=decoder.crossed)
+        averaged = Averaged(members, decoder.average, _shares(network), each=decoder.crossed)
     context, windows = Context.of(settings["network"].get("context")), settings["inference"]
     table = read_covariates(Path(covariates), formats or {}) if covariates else {}
-    return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, seen, context, table, before)
+    return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, averaged, context, table, before)
 
 
 def _shares(network: OneTensor) -> tuple[float, ...] | None:
@@ -150,8 +150,8 @@ def read_covariates(table: Path, formats: Mapping[str, Format]) -> dict[str, dic
         by_case.setdefault(named.name[: len(named.name) - len(_suffix(named, formats) or "")], []).append(row)
     time = time_column(list(rows[0])) if rows else None
     if time is None or len(by_case) == len(rows):
-        known = list(rows[0])[1:] if rows else []
-        if any(row[name] != own[0][name] for own in by_case.values() for row in own[1:] for name in known):
+        names = list(rows[0])[1:] if rows else []
+        if any(row[name] != own[0][name] for own in by_case.values() for row in own[1:] for name in names):
             problem = "rows of one case differ in what they state of it"
             raise DatasetError(problem, str(table), "Leave one row of each, or add a column of their times")
         return {case: dict(own[0]) for case, own in by_case.items()}
@@ -175,10 +175,10 @@ def cases(
     if not folder.exists():
         raise UsageError("there is no such file or folder", source, "Give --dataset_dir IMAGES")
     files = [folder] if folder.is_file() else sorted(folder.iterdir())
-    known = {path: suffix for path in files if (suffix := _suffix(path, formats)) is not None}
+    suffixes = {path: suffix for path in files if (suffix := _suffix(path, formats)) is not None}
     by_case: dict[str, list[Path]] = {}
     several = len(channels) > 1 and tuple(channels) != COLOUR and TABLE not in formats
-    for path, suffix in known.items():
+    for path, suffix in suffixes.items():
         name = path.name[: -len(suffix)]
         match = NUMBERED.match(name) if several else None
         by_case.setdefault(match[1] if match else name, []).append(path)
@@ -245,15 +245,15 @@ class Evaluator:
         """The case's files as one image."""
         read: dict[str, Image] = {}
         preprocessing = self.inferer.preprocessing
-        whole = len(paths) == len(preprocessing.channels) or not preprocessing.absent
+        is_complete = len(paths) == len(preprocessing.channels) or not preprocessing.absent
         for number, path in enumerate(paths):
             suffix = str(_suffix(path, self.formats))
             match = NUMBERED.match(path.name[: -len(suffix)])
             with foreign_errors(partial(_unreadable, path)):
                 [image] = self.formats[suffix].read(path, ReadOptions()).values()
             # Of a case that lacks some the rest are known by their own numbers.
-            name = str(number) if whole or match is None else match[2]
-            read[name] = image if whole else image.named(name)
+            name = str(number) if is_complete or match is None else match[2]
+            read[name] = image if is_complete else image.named(name)
         return stacked(read, case)
 
 

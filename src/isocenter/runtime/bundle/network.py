@@ -41,8 +41,8 @@ class OneTensor(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Tensor:
         """(batch, channels, *patch) to (batch, outputs, *patch) or (batch, outputs)."""
-        each = [outputs[self.head] for outputs in outputs_of(self.networks, images, context)]
-        return mean_output(each, self.mean, self.shares)
+        tensors = [outputs[self.head] for outputs in outputs_of(self.networks, images, context)]
+        return mean_output(tensors, self.mean, self.shares)
 
 
 class EveryHead(nn.Module):
@@ -62,14 +62,16 @@ class EveryHead(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """(batch, channels, *patch) to one tensor per head."""
-        each = outputs_of(self.networks, images, context)
-        return tuple(mean_output([one[head] for one in each], mean, self.shares) for head, mean in self.means.items())
+        outputs = outputs_of(self.networks, images, context)
+        return tuple(
+            mean_output([one[head] for one in outputs], mean, self.shares) for head, mean in self.means.items()
+        )
 
 
 def outputs_of(networks: nn.ModuleList, images: Tensor, context: Tensor | None) -> list[Mapping[str, Tensor]]:
     """The outputs of each network for images, with their context where it has one."""
-    given = (images,) if context is None else (images, context)
-    return [network(*given) for network in networks]
+    inputs = (images,) if context is None else (images, context)
+    return [network(*inputs) for network in networks]
 
 
 def mean_output(outputs: Sequence[Tensor], mean: str, shares: Sequence[float] | None = None) -> Tensor:
@@ -79,8 +81,8 @@ def mean_output(outputs: Sequence[Tensor], mean: str, shares: Sequence[float] | 
     counted = shares or [1 / len(outputs)] * len(outputs)
     if mean == "outputs":
         return torch.stack([one.float() * share for one, share in zip(outputs, counted, strict=True)]).sum(dim=0)
-    each = zip(outputs, counted, strict=True)
-    return torch.stack([one.float().log_softmax(dim=1) + math.log(share) for one, share in each]).logsumexp(dim=0)
+    pairs = zip(outputs, counted, strict=True)
+    return torch.stack([one.float().log_softmax(dim=1) + math.log(share) for one, share in pairs]).logsumexp(dim=0)
 
 
 class AfterLabels(nn.Module):
@@ -98,8 +100,8 @@ class AfterLabels(nn.Module):
         """(batch, channels, *patch) to the network's outputs."""
         numbers = torch.arange(1, self.labels + 1, device=images.device, dtype=images.dtype)
         marked = images[:, -1:] == numbers.reshape(1, -1, *[1] * (images.ndim - 2))
-        seen = torch.cat([images[:, :-1], marked.to(images.dtype)], dim=1)
-        outputs: Mapping[str, Tensor] = self.network(seen) if context is None else self.network(seen, context)
+        joined = torch.cat([images[:, :-1], marked.to(images.dtype)], dim=1)
+        outputs: Mapping[str, Tensor] = self.network(joined) if context is None else self.network(joined, context)
         return outputs
 
 
@@ -117,8 +119,8 @@ class OnItsEntries(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
         """(batch, channels, *patch) and (batch, entries of all) to the network's outputs."""
-        own = () if context is None or not self.count else (context[:, self.first : self.first + self.count],)
-        outputs: Mapping[str, Tensor] = self.network(images, *own)
+        entries = () if context is None or not self.count else (context[:, self.first : self.first + self.count],)
+        outputs: Mapping[str, Tensor] = self.network(images, *entries)
         return outputs
 
 
@@ -142,11 +144,11 @@ class OnItsScale(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
         """(batch, channels, *patch) to the network's outputs."""
-        each = (1, -1, *[1] * (images.ndim - 2))
-        own = images * self.scale.reshape(each) + self.offset.reshape(each)
-        there = images.abs().amax(dim=tuple(range(2, images.ndim)), keepdim=True) > 0
-        seen = own.clamp(self.low.reshape(each), self.high.reshape(each)) * there
-        outputs: Mapping[str, Tensor] = self.network(seen) if context is None else self.network(seen, context)
+        per_channel = (1, -1, *[1] * (images.ndim - 2))
+        scaled = images * self.scale.reshape(per_channel) + self.offset.reshape(per_channel)
+        is_present = images.abs().amax(dim=tuple(range(2, images.ndim)), keepdim=True) > 0
+        clamped = scaled.clamp(self.low.reshape(per_channel), self.high.reshape(per_channel)) * is_present
+        outputs: Mapping[str, Tensor] = self.network(clamped) if context is None else self.network(clamped, context)
         return outputs
 
 
@@ -170,8 +172,8 @@ class Displacing(nn.Module):
     def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
         """(batch, channels, *patch) to outputs by head; those that displace are (batch, axes, *patch)."""
         outputs = self.network(images) if context is None else self.network(images, context)
-        own = {name: one for name, one in outputs.items() if name.partition("@")[0] not in self.counts}
-        return {**own, **{name: exponential(outputs[name].float()) for name in self.counts}}
+        kept_outputs = {name: one for name, one in outputs.items() if name.partition("@")[0] not in self.counts}
+        return {**kept_outputs, **{name: exponential(outputs[name].float()) for name in self.counts}}
 
 
 def exponential(velocity: Tensor) -> Tensor:

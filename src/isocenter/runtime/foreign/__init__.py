@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.runtime.foreign.calibrated import CALIBRATED, write_calibrated
     from isocenter.runtime.foreign.detect import (
+        CALIBRATED,
         is_foreign,
         load_foreign,
         refuse_activation,
         why_unkept,
         why_unpackable,
+        write_calibrated,
     )
     from isocenter.runtime.foreign.monai_network import MaskNetwork
-    from isocenter.runtime.foreign.nnunet import is_nnunet, nnunet_start
-    from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
+    from isocenter.runtime.foreign.nnunet import is_nnunet, nnunet_start, read_postprocessing
     from isocenter.runtime.foreign.nnunet_preprocessing import KIND, NNUNetPreprocessing
 
 if not TYPE_CHECKING:

@@ -61,10 +61,10 @@ def wanted_names(path: Path, reason: str = "") -> Collection[str]:
         listed = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except TORCH_FILE_ERRORS:
         listed = []
-    known = {
+    allowed = {
         *NUMPY_SCALAR,
         *(f"numpy.dtypes.{type(np.dtype(one)).__name__}" for one in np.typecodes["All"]),
         "numpy.dtype",
     }
     named = re.findall(r"GLOBAL ([\w.]+)", reason)
-    return {*listed, *named} - known
+    return {*listed, *named} - allowed

@@ -1,18 +1,26 @@
-"""Detection of the program that a model comes from."""
+"""Detection of the program that a model comes from, and such models as the cases of a site have calibrated them.
+
+A model that cannot become a package is kept as it is: a folder with `calibrated.json` (what the cases decided, and
+hashes of them), the gate that they gave it, the model's own files, and a manifest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from isocenter import networks
-from isocenter.errors import UsageError
+from isocenter import networks, tasks
+from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.device import choose_device, use_threads
-from isocenter.runtime.foreign.calibrated import is_calibrated, model_of, with_calibration
 from isocenter.runtime.foreign.monai_bundle import is_bundle, load_bundle
 from isocenter.runtime.foreign.nnunet import is_nnunet, load_nnunet
-from isocenter.runtime.foreign.onnx_model import is_onnx, load_onnx
+from isocenter.runtime.foreign.onnx_model import files_of_onnx, is_onnx, load_onnx
 from isocenter.runtime.model import Model, computed_by
+from isocenter.runtime.model_record import BUILDING_ERRORS, with_parts
+from isocenter.runtime.record_files import MANIFEST, read_json, seal, verify, write_json
 
 
 def is_foreign(path: Path) -> bool:
@@ -88,3 +96,63 @@ def why_unpackable(model: Model) -> str | None:
     name = model.networks.architecture["name"]
     others = None if name in networks.names() else f"its network is {name}, whose sources are not ours to pack"
     return why_unkept(model) or others
+
+
+RECORD, SCHEMA = "calibrated.json", "isocenter.calibrated"
+# What tells such a folder from any other.
+CALIBRATED = (RECORD, MANIFEST)
+# Of a bundle, which is a folder.
+BUNDLE = "bundle"
+
+
+def is_calibrated(path: Path) -> bool:
+    """Whether it is such a folder."""
+    return all((path / name).is_file() for name in CALIBRATED)
+
+
+def write_calibrated(model: Model, source: Path, facts: Mapping[str, Any], folder: Path) -> None:
+    """The model of a source, which is copied, with what its task was found to be, into an existing, empty folder.
+
+    facts: goes into its record: hashes of cases, limits, decisions
+    """
+    name = model_of(source)
+    if name.is_file():
+        for file in files_of_onnx(name):
+            target = folder / file.relative_to(name.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+        inner = name.name
+    else:
+        inner = BUNDLE
+        shutil.copytree(name, folder / inner)
+    settings = {*tasks.found_after_training(model.task), *tasks.registered_settings(model.task)}
+    found = {setting: value for setting, value in tasks.settings_of(model.task).items() if setting in settings}
+    model.parts.write(folder)
+    write_json(folder / RECORD, SCHEMA, {"model": inner, "task": found, **model.parts.settings, **facts})
+    seal(folder)
+
+
+def model_of(path: Path) -> Path:
+    """The other program's own file or folder: within such a folder, else the path itself."""
+    if not is_calibrated(path):
+        return path
+    inner = path / str(_record(path)["model"])
+    if not inner.resolve().is_relative_to(path.resolve()) or not (is_onnx(inner) or inner.is_dir()):
+        raise IntegrityError("names no model in its folder", str(path / RECORD), "Get the folder again, whole")
+    return inner
+
+
+def with_calibration(model: Model, path: Path) -> Model:
+    """The model with what is kept beside it; IntegrityError where a file of the folder is not what was written."""
+    verify(path, needed=(RECORD,))
+    record = _record(path)
+    try:
+        task = tasks.build({"name": model.task.name, **tasks.settings_of(model.task), **record["task"]})
+    except BUILDING_ERRORS as error:
+        raise IntegrityError(f"does not fit its model ({error})", str(path / RECORD), "Calibrate it again") from error
+    unchanged = {name: record[name] for name in ("trained", "limits")}
+    return with_parts(replace(model, task=task, record={**model.record, **unchanged}), record, path)
+
+
+def _record(path: Path) -> Mapping[str, Any]:
+    return read_json(path / RECORD, SCHEMA)

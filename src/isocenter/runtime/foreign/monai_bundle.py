@@ -15,9 +15,8 @@ from isocenter.runtime.foreign.monai_config import REMEDY, Config, columns_first
 from isocenter.runtime.foreign.monai_transforms import KEY, MonaiTransforms
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model
-from isocenter.runtime.networks import Networks
+from isocenter.runtime.networks import Networks, TorchNetwork
 from isocenter.runtime.record_files import digest
-from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.tasks import Task
 
 if TYPE_CHECKING:
@@ -55,9 +54,9 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     window = config.described(config.content.get("inferer", {}))
     patch, inference = _windows(window, where)
     task = _task(post, names, str(window.get("mode", "constant")), where)
-    given = config.described(config.content.get("preprocessing"))
-    transform = _compose(config, steps_of(given, where))
-    exclusive, by_columns = task.uncertainty == "classes", columns_first(given)
+    steps = config.described(config.content.get("preprocessing"))
+    transform = _compose(config, steps_of(steps, where))
+    exclusive, by_columns = task.uncertainty == "classes", columns_first(steps)
     preprocessing = MonaiTransforms(channels, len(patch), transform, exclusive, patch, by_columns)
     [head] = task.heads.values()
     module = _module(config, folder, trusted, head.count)
@@ -91,40 +90,40 @@ def _module(config: Config, folder: Path, trusted: Sequence[str], count: int) ->
 
 def _compose(config: Config, steps: Sequence[Mapping[str, Any]]) -> Any:
     """The steps as one transform of the image alone."""
-    made = []
+    transforms = []
     for step in steps:
         keys = step.get("keys", [])
         keys = [keys] if isinstance(keys, str) else list(keys)
         if KEY in keys:
-            made.append(config.made({**step, "keys": [KEY]} if len(keys) == 1 else _of_image(step, keys)))
-    return monai.transforms.Compose(made)
+            transforms.append(config.made({**step, "keys": [KEY]} if len(keys) == 1 else _of_image(step, keys)))
+    return monai.transforms.Compose(transforms)
 
 
 def _of_image(step: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """A step for several keys as it is for the image: what it lists for each key is one of them."""
-    place = list(keys).index(KEY)
-    own = {
-        key: value[place] if key in ("mode", "padding_mode") and isinstance(value, list) else value
+    index = list(keys).index(KEY)
+    arguments = {
+        key: value[index] if key in ("mode", "padding_mode") and isinstance(value, list) else value
         for key, value in step.items()
     }
-    return {**own, "keys": [KEY]}
+    return {**arguments, "keys": [KEY]}
 
 
-def _windows(given: Any, where: str) -> tuple[tuple[int, ...], Inference]:
-    if name_of(given) != "SlidingWindowInferer":
-        raise UsageError(f"its inferer is {name_of(given) or 'none'}, not SlidingWindowInferer", where, REMEDY)
-    for key, known in WINDOWS.items():
-        if given.get(key, known) != known:
-            problem = f"its inferer has {key} {given[key]}; only {known} is supported"
+def _windows(inferer: Any, where: str) -> tuple[tuple[int, ...], Inference]:
+    if name_of(inferer) != "SlidingWindowInferer":
+        raise UsageError(f"its inferer is {name_of(inferer) or 'none'}, not SlidingWindowInferer", where, REMEDY)
+    for key, default in WINDOWS.items():
+        if inferer.get(key, default) != default:
+            problem = f"its inferer has {key} {inferer[key]}; only {default} is supported"
             raise UsageError(problem, where, REMEDY)
     try:
-        patch = tuple(int(size) for size in given["roi_size"])
+        patch = tuple(int(size) for size in inferer["roi_size"])
         if min(patch, default=0) < 1:
             problem = (
                 f"its inferer has a roi_size of {list(patch)}, and windows as large as the image are not supported"
             )
             raise UsageError(problem, where, "Write the voxels of a window on each axis")
-        return patch, Inference(patch, float(given.get("overlap", 0.25)), int(given.get("sw_batch_size", 1)))
+        return patch, Inference(patch, float(inferer.get("overlap", 0.25)), int(inferer.get("sw_batch_size", 1)))
     except KeyError as error:
         raise UsageError("its inferer states no roi_size, the voxels of a window", where, REMEDY) from error
     except (TypeError, ValueError) as error:
@@ -157,13 +156,13 @@ def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str
     if largest and not exclusive:
         problem = "keeps the largest piece of overlapping regions; only that of classes is supported"
         raise UsageError(problem, where, REMEDY)
-    kept = {value: name for value, name in names.items() if value or not exclusive}
+    labels = {value: name for value, name in names.items() if value or not exclusive}
     # Regions that overlap are written in the order of their channels.
-    values = {channel: channel if exclusive else channel + 1 for channel in kept}
+    values = {channel: channel if exclusive else channel + 1 for channel in labels}
     return tasks.build(
         {
             "name": "imported_segmentation",
-            "labels": [{"value": values[channel], "name": kept[channel]} for channel in sorted(kept)],
+            "labels": [{"value": values[channel], "name": labels[channel]} for channel in sorted(labels)],
             "loss": "dice+ce",
             "tolerance": 2.0,
             "writes": [0, *values.values()] if exclusive else list(values.values()),
@@ -185,14 +184,14 @@ def _refuse_threshold(threshold: Any, activation: str, where: str) -> None:
     if threshold not in (0.5, None):
         raise UsageError(f"calls a region at a threshold of {threshold}, not 0.5", where, REMEDY)
     if activation != "sigmoid":
-        given = f"a {activation}" if activation else "outputs without an Activationsd"
-        raise UsageError(f"calls regions by a threshold of {given}; only of a sigmoid is supported", where, REMEDY)
+        form = f"a {activation}" if activation else "outputs without an Activationsd"
+        raise UsageError(f"calls regions by a threshold of {form}; only of a sigmoid is supported", where, REMEDY)
 
 
 def _largest(step: Mapping[str, Any], names: Mapping[int, str], where: str) -> list[list[int]]:
     """Groups of labels of which, together, the largest piece stays, pieces being connected also by a corner."""
-    for key, known in {"num_components": (None, 1), "connectivity": (None,), "is_onehot": (None, False)}.items():
-        if step.get(key) not in known:
+    for key, allowed in {"num_components": (None, 1), "connectivity": (None,), "is_onehot": (None, False)}.items():
+        if step.get(key) not in allowed:
             raise UsageError(f"keeps the largest piece with {key} {step[key]}, which is not supported", where, REMEDY)
     given = step.get("applied_labels")
     labels = sorted(names) if given is None else given if isinstance(given, list) else [given]
@@ -204,8 +203,8 @@ def _defined(metadata: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...]
     """(names of the input's channels, {channel of the output: what it means})."""
     try:
         form = metadata["network_data_format"]
-        given, outputs = form["inputs"]["image"], next(iter(form["outputs"].values()))
-        defined = given.get("channel_def") or {str(n): str(n) for n in range(int(given["num_channels"]))}
+        image_form, outputs = form["inputs"]["image"], next(iter(form["outputs"].values()))
+        defined = image_form.get("channel_def") or {str(n): str(n) for n in range(int(image_form["num_channels"]))}
         channels = tuple(str(defined[key]) for key in sorted(defined, key=int))
         named = {int(key): str(name) for key, name in outputs["channel_def"].items()}
     except (KeyError, TypeError, ValueError, StopIteration) as error:

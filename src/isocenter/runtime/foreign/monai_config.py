@@ -110,9 +110,9 @@ class Config:
             if "_target_" not in described:
                 return {key: self.made(one) for key, one in described.items()}
             kind = self._kind(described)
-            given = {key: self.made(one) for key, one in described.items() if not key.startswith("_")}
+            arguments = {key: self.made(one) for key, one in described.items() if not key.startswith("_")}
             try:
-                return kind(**given)
+                return kind(**arguments)
             except ARGUMENT_ERRORS as error:
                 name = described["_target_"]
                 raise UsageError(
@@ -142,27 +142,27 @@ class _Unfolding:
     def __init__(self, config: Config) -> None:
         self._config, self._left = config, MOST_PARTS
 
-    def described(self, value: Any, seen: tuple[str, ...]) -> Any:
-        """The value with what it refers to; seen: the references on the way to it"""
+    def described(self, value: Any, path: tuple[str, ...]) -> Any:
+        """The value with what it refers to; path: the references on the way to it"""
         self._left -= 1
         if self._left < 0:
             raise FormatError("its references never end", self._config.where, "Get the bundle again")
         match value:
             case str():
-                return self._of_text(value, seen)
+                return self._of_text(value, path)
             case Mapping():
-                return {key: one if key == TARGET else self.described(one, seen) for key, one in value.items()}
+                return {key: one if key == TARGET else self.described(one, path) for key, one in value.items()}
             case Sequence():
-                return [self.described(one, seen) for one in value]
+                return [self.described(one, path) for one in value]
             case _:
                 return value
 
-    def _of_text(self, text: str, seen: tuple[str, ...]) -> Any:
+    def _of_text(self, text: str, path: tuple[str, ...]) -> Any:
         body = text[1:].strip() if text.startswith("$") else text
         if REFERENCE.match(body):
-            if body in seen or len(seen) > DEEPEST:
+            if body in path or len(path) > DEEPEST:
                 raise FormatError(f"{body} refers to itself", self._config.where, "Get the bundle again")
-            return self.described(self._looked_up(body[1:]), (*seen, body))
+            return self.described(self._looked_up(body[1:]), (*path, body))
         if text.startswith("%"):
             raise UsageError(f"refers to {text}, which lies outside the configuration", self._config.where, REMEDY)
         if not text.startswith("$"):
@@ -205,8 +205,8 @@ def columns_first(described: Any) -> bool:
 
     https://docs.monai.io/en/stable/data.html#pilreader: `reverse_indexing`, which ITKReader takes the other way round
     """
-    given = described.get("transforms", []) if isinstance(described, Mapping) else []
-    loads = [one for one in given if name_of(one) == "LoadImaged" and not one.get("_disabled_")]
+    transforms = described.get("transforms", []) if isinstance(described, Mapping) else []
+    loads = [one for one in transforms if name_of(one) == "LoadImaged" and not one.get("_disabled_")]
     if not loads or "reverse_indexing" not in loads[0]:
         return True
     turned = bool(loads[0]["reverse_indexing"])

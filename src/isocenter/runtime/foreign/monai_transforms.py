@@ -1,4 +1,9 @@
-"""A MONAI bundle's own transforms: what its network sees of an image, and its outputs on the image's own grid."""
+"""A MONAI bundle's own transforms: what its network sees of an image, and its outputs on the image's own grid.
+
+MONAI makes and undoes its transforms for whole images only: of each it notes what it did, and those notes are followed
+here, axis by axis. Cropping, padding, turning and linear resampling along the image's own axes are the same region by
+region, so that they are undone a few rows at a time.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +21,276 @@ from isocenter.errors import DatasetError, GeometryError, counted
 from isocenter.lazy import monai as lazy_monai
 from isocenter.lazy import torch
 from isocenter.runtime.foreign.monai_config import REMEDY
-from isocenter.runtime.foreign.monai_grid import Change, Regions, changes, single
 from isocenter.runtime.foreign.output_activation import log_odds, logarithm
 from isocenter.runtime.freed_memory import give_back
-from isocenter.runtime.preprocessing.columns import parts_of
-from isocenter.runtime.preprocessing.protocol import Held, Part, Source
+from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS, parts_of
+from isocenter.runtime.preprocessing.protocol import Held, Part, SliceOrder, Source, Trace
 from isocenter.runtime.preprocessing.restore import restored
-from isocenter.runtime.preprocessing.trace import Trace
-from isocenter.transforms import COLOUR, Stretched, padding
-from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
+from isocenter.runtime.preprocessing.streamed import source_region
+from isocenter.transforms import COLOUR, Stretched, Taps, growing, padding, permuted
+from isocenter.values import MM, Array, Floats, Geometry, Image, Reader, Region, Slabs
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+# Voxels by which an axis may lean over the whole image: NIfTI keeps directions in float32.
+LEAN = 1e-3
+# What MONAI takes for no change of a grid (`AFFINE_TOL`).
+UNCHANGED = 1e-3
+# Rows with a smaller share of an image lie beyond it, but for rounding.
+LEAST = 1e-7
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """The change that one transform makes of the grid.
+
+    axes:  of the grid before, in the order in which they come then
+    flips: which of them it turns round
+    steps: how rows become others after that; None along an axis that stays
+    """
+
+    axes: tuple[int, ...]
+    flips: tuple[bool, ...]
+    steps: tuple[Taps | None, ...]
+
+
+def changes(
+    operations: Sequence[Mapping[str, Any]],
+    affine: Floats,
+    shape: Sequence[int],
+    pad: Sequence[tuple[int, int]],
+    source: Geometry,
+) -> tuple[Trace, list[Change]] | None:
+    """Changes from the network's grid back to the source's, each on the way there; the padding is the last.
+
+    operations: MONAI's notes of the transforms, in the order in which they were applied
+    affine:     after them
+    shape:      after them, and before `pad` is added
+    None where one of them is not a change along each axis.
+    """
+    ndim = source.ndim
+    padded = [low + size + high for (low, high), size in zip(pad, shape, strict=True)]
+    steps = [Taps(np.arange(size)[:, None], np.ones((size, 1))) for size in padded]
+    path = _Path(steps, list(range(ndim)), [False] * ndim, _square(affine, ndim))
+    made = [_shifted(path, [-low for low, _ in pad], shape)]
+    path.affine = _square(affine, ndim)
+    for operation in reversed(single(operations)):
+        change = _undone(path, operation)
+        if change is None:
+            return None
+        made.append(change)
+    if tuple(len(step.index) for step in path.steps) != source.shape:
+        return None
+    spacing = tuple(np.linalg.norm(_square(affine, ndim)[:-1, :-1], axis=0).tolist())
+    trace = _trace(path, padded, source, spacing)
+    return None if trace is None else (trace, made[::-1])
+
+
+@dataclass(eq=False)
+class _Path:
+    """The part of a way back that is gone: for each axis of the grid there, how its rows are made of the network's.
+
+    axes:   of the network's grid, by which each of them goes
+    flips:  whether it goes against it
+    affine: of the grid there
+    """
+
+    steps: list[Taps]
+    axes: list[int]
+    flips: list[bool]
+    affine: Floats
+
+
+def _square(affine: Any, ndim: int) -> Floats:
+    """(ndim + 1, ndim + 1), of a matrix that may have more axes."""
+    matrix, square = np.asarray(affine, dtype=np.float64), np.eye(ndim + 1)
+    square[:ndim, :ndim], square[:ndim, ndim] = matrix[:ndim, :ndim], matrix[:ndim, -1]
+    return square
+
+
+def single(operations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Notes of which each is of one change: MONAI keeps a crop and the padding after it in one."""
+    notes = []
+    for operation in operations:
+        done = operation["extra_info"]
+        notes += [done.get("crop_info", operation), *([done["pad_info"]] if "pad_info" in done else [])]
+    return notes
+
+
+def _undone(path: _Path, operation: Mapping[str, Any]) -> Change | None:
+    """Go one change back; None where that cannot be done axis by axis."""
+    done, size = operation["extra_info"], [int(length) for length in operation["orig_size"]]
+    match operation["class"]:
+        case "Orientation":
+            return _turned_change(path, _square(done["original_affine"], len(size)))
+        case "SpatialResample" if done["mode"] == "bilinear" and done["padding_mode"] == "border":
+            return _resampled(path, _square(done["src_affine"], len(size)), size)
+        case _ if "cropped" in done:
+            return _shifted(path, done["cropped"][::2], size)
+        case _ if "padded" in done and not any(done["padded"][0]):
+            return _shifted(path, [-low for low, _ in done["padded"][1:]], size)
+        case _:
+            return None
+
+
+def _turned_change(path: _Path, before: Floats) -> Change:
+    turn = np.linalg.solve(before, path.affine)[:-1, :-1]
+    became = np.abs(turn).argmax(axis=1).tolist()  # for each axis before, the one that it is then
+    against = [bool(turn[own, axis] < 0) for own, axis in enumerate(became)]
+    path.axes = [path.axes[axis] for axis in became]
+    path.flips = [path.flips[axis] != flip for axis, flip in zip(became, against, strict=True)]
+    order = [slice(None, None, -1 if flip else 1) for flip in against]
+    path.steps = [path.steps[axis].part(rows) for axis, rows in zip(became, order, strict=True)]
+    path.affine = before
+    axes = np.argsort(became).tolist()
+    return Change(tuple(axes), tuple(against[axis] for axis in axes), (None,) * len(axes))
+
+
+def _resampled(path: _Path, before: Floats, size: Sequence[int]) -> Change | None:
+    """Linear, and beyond its edge the image goes on."""
+    corner, now = np.linalg.solve(path.affine, before), [len(step.index) for step in path.steps]
+    lean = np.abs(corner[:-1, :-1] - np.diag(np.diag(corner)[:-1])) @ np.asarray(size, dtype=float)
+    if lean.max() > LEAN:
+        return None
+    path.affine = before
+    if now == list(size) and np.allclose(corner, np.eye(len(corner)), atol=UNCHANGED):
+        return _stayed([None] * len(size))
+    steps: list[Taps | None] = []
+    for axis, (old, new) in enumerate(zip(now, size, strict=True)):
+        scale, offset = corner[axis, axis], corner[axis, -1]
+        path.steps[axis] = _after(path.steps[axis], _linear(scale * np.arange(new) + offset, old))
+        steps.append(_linear((np.arange(old) - offset) / scale, new))
+    return _stayed(steps)
+
+
+def _linear(position: Floats, size: int) -> Taps:
+    position = np.clip(position, 0, size - 1)
+    below = np.floor(position).astype(np.intp)
+    share = position - below
+    return Taps(np.stack([below, np.minimum(below + 1, size - 1)], axis=1), np.stack([1 - share, share], axis=1))
+
+
+def _shifted(path: _Path, lows: Sequence[int], size: Sequence[int]) -> Change:
+    """Cropped from `lows` on, of which the rest becomes 0; from below 0 on where it was padded."""
+    steps: list[Taps | None] = []
+    for axis, (low, new) in enumerate(zip(lows, size, strict=True)):
+        old = len(path.steps[axis].index)
+        path.steps[axis] = _after(path.steps[axis], _rows(-low, new, old))
+        steps.append(None if old == new and not low else _rows(low, old, new))
+    moved = np.eye(len(size) + 1)
+    moved[:-1, -1] = [-low for low in lows]
+    path.affine = path.affine @ moved
+    return _stayed(steps)
+
+
+def _rows(low: int, count: int, size: int) -> Taps:
+    """Taps of so many rows from `low` on, of an axis of this size; 0 beyond it."""
+    rows = np.arange(low, low + count)
+    inside = (rows >= 0) & (rows < size)
+    return Taps(np.clip(rows, 0, size - 1)[:, None], inside[:, None].astype(np.float64))
+
+
+def _stayed(steps: Sequence[Taps | None]) -> Change:
+    """A change without a turn."""
+    return Change(tuple(range(len(steps))), (False,) * len(steps), tuple(steps))
+
+
+def _after(first: Taps, second: Taps) -> Taps:
+    """Both steps as one."""
+    weight = first.weight[second.index] * second.weight[..., None]
+    return Taps(first.index[second.index].reshape(len(weight), -1), weight.reshape(len(weight), -1))
+
+
+def _trace(path: _Path, padded: Sequence[int], source: Geometry, spacing: tuple[float, ...]) -> Trace | None:
+    """The trace in the order of the network's axes; what no row of the network's grid takes part in is cut away."""
+    order = [path.axes.index(axis) for axis in range(source.ndim)]
+    crop, shape, pad, back = [], [], [], []
+    for axis_of, size in zip(order, padded, strict=True):
+        step = path.steps[axis_of].part(slice(None, None, -1 if path.flips[axis_of] else 1))
+        used = np.flatnonzero(step.weight.sum(axis=1) > LEAST)
+        if not len(used):
+            return None
+        crop.append(slice(int(used[0]), int(used[-1]) + 1))
+        step = step.part(crop[-1])
+        stays = _stays(step)
+        first, last = (int(step.index[0, 0]), int(step.index[-1, 0])) if stays else (0, size - 1)
+        pad.append((first, size - 1 - last))
+        shape.append(last - first + 1)
+        back.append(None if stays else step)
+    flips = tuple(path.flips[own] for own in order)
+    return Trace(source, None, tuple(order), flips, tuple(crop), tuple(shape), tuple(pad), spacing, tuple(back))
+
+
+def _stays(step: Taps) -> bool:
+    """Whether rows are only counted from another one on."""
+    index: NDArray[np.intp] = step.index
+    return index.shape[1] == 1 and bool((np.diff(index[:, 0]) == 1).all() and (step.weight == 1).all())
+
+
+@dataclass(eq=False)
+class Regions:
+    """(channels, *padded) as the network of a bundle sees a large volume, each region made when it is asked for.
+
+    walk:  the order in which the file gives its slices
+    steps: changes of the grid, and functions of intensities alone, in the order of the bundle
+    """
+
+    image: Image
+    shape: tuple[int, ...]
+    walk: SliceOrder
+    steps: Sequence[Change | Callable[[NDArray[np.float32]], NDArray[np.float32]]]
+    _read: Reader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._read = self.image.reader()
+
+    def __getitem__(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
+        axes = zip(region[1:], self.shape[1:], strict=True)
+        slices = [slice(*part.indices(size)[:2]) for part, size in axes]
+        sizes, axis = [part.stop - part.start for part in slices], self.walk.axis
+        made = np.empty((self.shape[0], *sizes), dtype=np.float32)
+        # A voxel of a coarser grid is made of many, in double precision: a few rows at a time.
+        finer = math.prod(self.image.geometry.shape) / math.prod(self.shape[1:])
+        count = max(1, int(BLOCK_VOXELS / (finer * math.prod(sizes) / sizes[axis])))
+        starts = range(slices[axis].start, slices[axis].stop, count)
+        for start in reversed(starts) if self.walk.backwards else starts:
+            rows = slice(start, min(start + count, slices[axis].stop))
+            inside = [slice(None)] * (axis + 1) + [slice(rows.start - starts.start, rows.stop - starts.start)]
+            made[tuple(inside)] = self._after(len(self.steps), (*slices[:axis], rows, *slices[axis + 1 :]))
+        return made[region[0]]
+
+    def _after(self, count: int, region: Region) -> NDArray[np.float32]:
+        """(channels, *region) after so many steps."""
+        if not count:
+            return np.asarray(self._read((slice(None), *region)), dtype=np.float32)
+        step = self.steps[count - 1]
+        if not isinstance(step, Change):
+            return step(self._after(count - 1, region))
+        parts = [None if taps is None else taps.part(part) for taps, part in zip(step.steps, region, strict=True)]
+        near, counted = [], []
+        for part, taps in zip(region, parts, strict=True):
+            [rows], [from_there] = ((part,), (None,)) if taps is None else source_region([taps])
+            near.append(rows)
+            counted.append(from_there)
+        before: list[slice] = [slice(0)] * len(near)
+        sizes = self._sizes(count - 1)
+        for rows, axis, flip in zip(near, step.axes, step.flips, strict=True):
+            before[axis] = slice(sizes[axis] - rows.stop, sizes[axis] - rows.start) if flip else rows
+        moved = permuted(self._after(count - 1, tuple(before)), step.axes, step.flips)
+        order = growing([(a.stop - a.start, b.stop - b.start) for a, b in zip(near, region, strict=True)])
+        return np.asarray(Stretched(moved, tuple(counted), order))
+
+    def _sizes(self, count: int) -> tuple[int, ...]:
+        """Voxels along each axis after so many steps."""
+        sizes = self.image.geometry.shape
+        for step in self.steps[:count]:
+            if isinstance(step, Change):
+                moved = [sizes[axis] for axis in step.axes]
+                sizes = tuple(n if taps is None else len(taps.index) for n, taps in zip(moved, step.steps, strict=True))
+        return sizes
+
 
 monai: Any = lazy_monai  # its types do not say what a transform takes
 KIND = "monai"
@@ -98,12 +361,12 @@ class MonaiTransforms:
         pixels = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
         prepared = self.transform({KEY: _with_affine(pixels, geometry)})[KEY]
         pad = padding(tuple(prepared.shape[1:]), self.patch)  # as MONAI's own windows have it
-        seen = np.pad(np.asarray(prepared.numpy(), dtype=np.float32), [(0, 0), *pad])
-        made = changes(prepared.applied_operations, prepared.affine, prepared.shape[1:], pad, geometry)
-        if made is None:
-            return np.ascontiguousarray(seen), Transformed(image.geometry, prepared, pad, turned)
-        trace = made[0].by_smallest_plane()
-        return np.ascontiguousarray(seen), _from_rows(trace, image.geometry) if turned else trace
+        padded = np.pad(np.asarray(prepared.numpy(), dtype=np.float32), [(0, 0), *pad])
+        found = changes(prepared.applied_operations, prepared.affine, prepared.shape[1:], pad, geometry)
+        if found is None:
+            return np.ascontiguousarray(padded), Transformed(image.geometry, prepared, pad, turned)
+        trace = found[0].by_smallest_plane()
+        return np.ascontiguousarray(padded), _from_rows(trace, image.geometry) if turned else trace
 
     def _turns(self, image: Image) -> bool:
         """Whether MONAI knows a picture as (column, row): its readers give it so, but for arrays of NumPy."""
@@ -148,8 +411,8 @@ class MonaiTransforms:
         then = logarithm if self.exclusive else log_odds
         likely = ((region, {name: self._likely(name, one) for name, one in arrays.items()}) for region, arrays in slabs)
         if isinstance(trace, Transformed):
-            name, whole = self._whole(likely, trace)
-            yield tuple(slice(0, size) for size in trace.source.shape), {name: then(whole) if name == HEAD else whole}
+            name, answer = self._whole(likely, trace)
+            yield tuple(slice(0, size) for size in trace.source.shape), {name: then(answer) if name == HEAD else answer}
             return
         for region, arrays in restored(likely, trace, part):
             if HEAD not in arrays:
@@ -172,17 +435,17 @@ class MonaiTransforms:
     def _whole(self, likely: Slabs, trace: Transformed) -> tuple[str, NDArray[np.float32]]:
         """The one output's name, and its numbers on the source grid, as MONAI undoes its steps: class by class."""
         inner = tuple(slice(low, low + n) for (low, _), n in zip(trace.pad, trace.image.shape[1:], strict=True))
-        there, outputs, name = np.empty(0, np.float32), np.empty(0, np.float32), HEAD
+        joined, outputs, name = np.empty(0, np.float32), np.empty(0, np.float32), HEAD
         for (rows, *plane), arrays in likely:
-            [(name, given)] = arrays.items()
-            if not there.size:
+            [(name, array)] = arrays.items()
+            if not joined.size:
                 sizes = [n + low + high for (low, high), n in zip(trace.pad, trace.image.shape[1:], strict=True)]
-                there = np.empty((len(given), *sizes), np.float32)
-                outputs = np.empty((len(there), *trace.source.shape), np.float32)
-            there[(slice(None), rows, *plane)] = given
-        for number in range(len(there)):
+                joined = np.empty((len(array), *sizes), np.float32)
+                outputs = np.empty((len(joined), *trace.source.shape), np.float32)
+            joined[(slice(None), rows, *plane)] = array
+        for number in range(len(joined)):
             operations = copy.deepcopy(trace.image.applied_operations)  # undoing takes notes apart
-            pixels = torch.from_numpy(there[(slice(number, number + 1), *inner)])
+            pixels = torch.from_numpy(joined[(slice(number, number + 1), *inner)])
             image = monai.data.MetaTensor(pixels, affine=trace.image.affine, applied_operations=operations)
             with monai.transforms.utils.allow_missing_keys_mode(self.transform):
                 back = self.transform.inverse({KEY: image})[KEY][0]
@@ -215,11 +478,11 @@ class MonaiTransforms:
                 chain = None if chain is None or not _of_each_voxel(step) else [*chain, step]
         shape = tuple(int(size) for size in image.peek_pending_shape())
         pad = padding(shape, self.patch)
-        made = changes(image.pending_operations, image.peek_pending_affine(), shape, pad, geometry)
-        if made is None:
+        found = changes(image.pending_operations, image.peek_pending_affine(), shape, pad, geometry)
+        if found is None:
             return Foreseen(shape, None, None)
-        trace, each = made
-        steps = None if chain is None else _in_order(chain, each)
+        trace, chain_of_changes = found
+        steps = None if chain is None else _in_order(chain, chain_of_changes)
         if not turned:
             return Foreseen(shape, trace, steps)
         return Foreseen(shape, _from_rows(trace, source), None if steps is None else [TURN, *steps])
@@ -239,9 +502,9 @@ class Foreseen:
     steps: Sequence[Change | Callable[[NDArray[np.float32]], NDArray[np.float32]]] | None
 
 
-def _in_order(chain: Sequence[Any], each: Sequence[Change]) -> list[Any]:
+def _in_order(chain: Sequence[Any], changes_of_steps: Sequence[Change]) -> list[Any]:
     """Functions of intensities, and changes of the grid in place of MONAI's notes of them; the padding comes last."""
-    left, steps = list(each), list[Any]()
+    left, steps = list(changes_of_steps), list[Any]()
     for step in chain:
         if isinstance(step, Mapping):
             steps += [left.pop(0) for _ in single([step])]
@@ -259,8 +522,8 @@ def _of_each_voxel(step: Any) -> bool:
     """Whether what becomes of a voxel depends on its own intensity alone."""
     kinds = monai.transforms
     if isinstance(step, kinds.NormalizeIntensityd):
-        own = step.normalizer
-        return own.subtrahend is not None and own.divisor is not None
+        normalizer = step.normalizer
+        return normalizer.subtrahend is not None and normalizer.divisor is not None
     return isinstance(
         step, (kinds.ScaleIntensityRanged, kinds.ThresholdIntensityd, kinds.EnsureTyped, kinds.CastToTyped)
     )

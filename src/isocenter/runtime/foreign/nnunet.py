@@ -1,26 +1,30 @@
-"""A result folder of nnU-Net v2 as a model: the folder that holds `plans.json`, `dataset.json` and `fold_*`."""
+"""A result folder of nnU-Net v2 as a model: the folder that holds `plans.json`, `dataset.json` and `fold_*`.
+
+`postprocessing.pkl` says of which labels only the largest piece stays; it is read without running anything.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from isocenter import tasks
 from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.files import load_json
-from isocenter.networks import without_repeats
+from isocenter.networks import NUMPY_SCALAR, numpy_number, without_repeats
 from isocenter.runtime.foreign.checkpoint import read_checkpoint
-from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
-from isocenter.runtime.foreign.spline import Resampling
+from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Resampling, Scheme
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model
 from isocenter.runtime.modules import build_module
-from isocenter.runtime.networks import Networks
+from isocenter.runtime.networks import Networks, TorchNetwork
 from isocenter.runtime.record_files import digest, joined
-from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR
@@ -28,6 +32,7 @@ from isocenter.values import hidden, parts_of
 
 if TYPE_CHECKING:
     from torch.nn import Module
+
 
 # The finished network, else the best so far.
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
@@ -79,14 +84,16 @@ def nnunet_start(folder: Path) -> tuple[Path, dict[str, Any]]:
     Raises what `load_nnunet` raises.
     """
     file = _checkpoint(_folds(folder, None)[0])
-    own = Plans.read(folder, _configuration(read_checkpoint(file), file)).preprocessing()
-    settings: dict[str, Any] = {"modality": own.modality, "unit": own.unit}
-    if len(own.spacing) == len(own.order_of_axes):
-        settings["spacing"] = [own.spacing[own.order_of_axes.index(axis)] for axis in range(len(own.spacing))]
-    if all(scheme.name == CT for scheme in own.schemes):
+    preprocessing = Plans.read(folder, _configuration(read_checkpoint(file), file)).preprocessing()
+    settings: dict[str, Any] = {"modality": preprocessing.modality, "unit": preprocessing.unit}
+    if len(preprocessing.spacing) == len(preprocessing.order_of_axes):
+        settings["spacing"] = [
+            preprocessing.spacing[preprocessing.order_of_axes.index(axis)] for axis in range(len(preprocessing.spacing))
+        ]
+    if all(scheme.name == CT for scheme in preprocessing.schemes):
         settings["normalisation"] = [
             {"method": "window", "low": one.low, "high": one.high, "mean": one.mean, "deviation": one.deviation}
-            for one in own.schemes
+            for one in preprocessing.schemes
         ]
     return file, settings
 
@@ -104,18 +111,18 @@ def _stage_before(plans: Plans, device: str, trusted: Sequence[str]) -> Model:
 
 def _folds(folder: Path, fold: int | None) -> list[Path]:
     """The folders of the networks to use."""
-    there = {one.name.removeprefix("fold_"): one for one in sorted(folder.glob("fold_*")) if one.is_dir()}
-    there = {name: one for name, one in there.items() if any((one / file).is_file() for file in CHECKPOINTS)}
-    numbered = {int(name): one for name, one in there.items() if name.isdecimal()}
+    folders = {one.name.removeprefix("fold_"): one for one in sorted(folder.glob("fold_*")) if one.is_dir()}
+    folders = {name: one for name, one in folders.items() if any((one / file).is_file() for file in CHECKPOINTS)}
+    numbered = {int(name): one for name, one in folders.items() if name.isdecimal()}
     if fold is not None:
         if fold not in numbered:
-            known = f"Choose one of {', '.join(map(str, numbered))}" if numbered else "Leave --fold out"
-            raise UsageError(f"has no fold {fold}", str(folder), known)
+            choice = f"Choose one of {', '.join(map(str, numbered))}" if numbered else "Leave --fold out"
+            raise UsageError(f"has no fold {fold}", str(folder), choice)
         return [numbered[fold]]
-    chosen = [numbered[number] for number in sorted(numbered)] or [there[name] for name in there if name == "all"]
+    chosen = [numbered[number] for number in sorted(numbered)] or [folders[name] for name in folders if name == "all"]
     if not chosen:
         raise UsageError("holds no fold_*/checkpoint_final.pth", str(folder), "Give a folder of a finished training")
-    if numbered and "all" in there:
+    if numbered and "all" in folders:
         log.info("%s: the mean of folds %s; fold_all stays out, as in nnU-Net", folder, sorted(numbered))
     return chosen
 
@@ -206,8 +213,8 @@ class Plans:
         """FormatError for a file that cannot be read, UsageError for a configuration that is not planned."""
         plans, dataset = (_json(folder / name) for name in (PLANS, DATASET))
         if configuration not in plans.get("configurations", {}):
-            known = ", ".join(plans.get("configurations", {}))
-            raise UsageError(f"plans no configuration {configuration!r}", str(folder / PLANS), f"It plans {known}")
+            names = ", ".join(plans.get("configurations", {}))
+            raise UsageError(f"plans no configuration {configuration!r}", str(folder / PLANS), f"It plans {names}")
         return cls(folder, plans, dataset, configuration)
 
     @property
@@ -215,13 +222,13 @@ class Plans:
         """The configuration, with what it inherits."""
         return self._resolved(self.configuration, ())
 
-    def _resolved(self, name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    def _resolved(self, name: str, path: tuple[str, ...]) -> dict[str, Any]:
         configurations = self.plans["configurations"]
-        if name in seen or name not in configurations:
+        if name in path or name not in configurations:
             raise FormatError(f"inherits from {name!r}, not there", str(self.folder / PLANS), "Get the file again")
-        own = dict(configurations[name])
-        above = own.get("inherits_from")
-        return {**self._resolved(above, (*seen, name)), **own} if above else own
+        planned = dict(configurations[name])
+        above = planned.get("inherits_from")
+        return {**self._resolved(above, (*path, name)), **planned} if above else planned
 
     @property
     def previous(self) -> str | None:
@@ -249,17 +256,17 @@ class Plans:
     def task(self, largest: Sequence[Sequence[int]] = ()) -> Task:
         """The task by which its outputs become labels: classes, or regions that are written one over another."""
         _only(self.plans.get("label_manager", "LabelManager"), {"LabelManager"}, "labels", self.folder)
-        given = {name: value for name, value in self.dataset["labels"].items() if name not in ("background", "ignore")}
-        regions = {name: value for name, value in given.items() if isinstance(value, list) and len(value) > 1}
+        labels = {name: value for name, value in self.dataset["labels"].items() if name not in ("background", "ignore")}
+        regions = {name: value for name, value in labels.items() if isinstance(value, list) and len(value) > 1}
         marked: dict[str, tuple[int, ...]] = {}
         if regions:
             order = [int(value) for value in self.dataset["regions_class_order"]]
-            marked = {name: _led(mark, given[name]) for name, mark in zip(given, order, strict=True)}
+            marked = {name: _led(mark, labels[name]) for name, mark in zip(labels, order, strict=True)}
             names, writes = {one.value: one.name for one in parts_of(marked)}, order
         else:
-            names = {int(_values(value)[0]): name for name, value in given.items()}
+            names = {int(_values(value)[0]): name for name, value in labels.items()}
             writes = [0, *sorted(names)]
-            if writes != list(range(len(given) + 1)):
+            if writes != list(range(len(labels) + 1)):
                 raise FormatError("labels are not 0, 1, 2, ...", str(self.folder / DATASET), ELSEWHERE)
         return tasks.build(
             {
@@ -304,8 +311,8 @@ class Plans:
     @property
     def _foreground(self) -> tuple[int, ...]:
         """Every value but 0, regions taken apart: the channels of a stage before."""
-        given = (value for name, value in self.dataset["labels"].items() if name != "ignore")
-        flat = {int(one) for value in given for one in _values(value)}
+        values = (value for name, value in self.dataset["labels"].items() if name != "ignore")
+        flat = {int(one) for value in values for one in _values(value)}
         return tuple(sorted(flat - {0}))
 
     def _scheme(self, number: int, name: str, masked: bool) -> Scheme:
@@ -325,15 +332,18 @@ class Plans:
     def _resampling(self, of: str) -> Resampling:
         """One of the three: of "data", "seg" and "probabilities"."""
         function = self.planned[f"resampling_fn_{of}"]
-        given = self.planned[f"resampling_fn_{of}_kwargs"]
-        known = {"resample_data_or_seg_to_shape", "resample_torch_fornnunet"}
-        _only(function, known, "resampling", self.folder)
-        apart, threshold = given.get("force_separate_z"), float(given.get("separate_z_anisotropy_threshold", 3.0))
+        arguments = self.planned[f"resampling_fn_{of}_kwargs"]
+        functions = {"resample_data_or_seg_to_shape", "resample_torch_fornnunet"}
+        _only(function, functions, "resampling", self.folder)
+        apart, threshold = (
+            arguments.get("force_separate_z"),
+            float(arguments.get("separate_z_anisotropy_threshold", 3.0)),
+        )
         if function == "resample_torch_fornnunet":
-            _only(given.get("mode", "linear"), {"linear"}, "resampling", self.folder)
-            _only(given.get("aniso_axis_mode", "nearest-exact"), {"nearest-exact"}, "resampling", self.folder)
+            _only(arguments.get("mode", "linear"), {"linear"}, "resampling", self.folder)
+            _only(arguments.get("aniso_axis_mode", "nearest-exact"), {"nearest-exact"}, "resampling", self.folder)
             return Resampling(1, 0, apart, threshold, by_share=True)
-        return Resampling(int(given.get("order", 3)), int(given.get("order_z", 0)), apart, threshold)
+        return Resampling(int(arguments.get("order", 3)), int(arguments.get("order_z", 0)), apart, threshold)
 
     def network(self) -> dict[str, Any]:
         """The arguments of `networks.build` but the heads."""
@@ -344,46 +354,48 @@ class Plans:
         return {"name": name, "channels": channels, "spatial_dims": 3, "size": size}
 
 
-def _led(mark: int, given: Any) -> tuple[int, ...]:
+def _led(mark: int, size: Any) -> tuple[int, ...]:
     """The values of a region, first the one that marks it."""
-    return tuple(dict.fromkeys([mark, *(int(one) for one in _values(given))]))
+    return tuple(dict.fromkeys([mark, *(int(one) for one in _values(size))]))
 
 
-def _values(given: Any) -> list[Any]:
+def _values(value: Any) -> list[Any]:
     """The values of a label or of a region."""
-    return given if isinstance(given, list) else [given]
+    return value if isinstance(value, list) else [value]
 
 
 def _architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:
     """(family, its settings); plans from before 2024 say the same in other words."""
     if "architecture" not in planned:
         return _older_architecture(planned, folder)
-    given, where = planned["architecture"], folder
-    full = str(given["network_class_name"])
+    architecture, where = planned["architecture"], folder
+    full = str(architecture["network_class_name"])
     name = _only(full.rpartition(".")[2], set(NETWORKS), "network", where)
     if not full.startswith("dynamic_network_architectures.architectures."):
         raise UsageError(f"its network {full} is not one of nnU-Net's own", str(where / PLANS), ELSEWHERE)
-    own = given["arch_kwargs"]
+    arguments = architecture["arch_kwargs"]
     size = {
-        "features": _each(own["features_per_stage"], own["n_stages"]),
-        "kernels": own["kernel_sizes"],
-        "strides": own["strides"],
-        "decoder_convolutions": _each(own["n_conv_per_stage_decoder"], own["n_stages"] - 1),
-        "bias": bool(own.get("conv_bias", False)),
-        "norm": _norm(own.get("norm_op"), where),
-        "norm_options": dict(own.get("norm_op_kwargs") or {}),
-        "activation": ACTIVATIONS[_only(_last(own.get("nonlin")), set(ACTIVATIONS), "activation", where)],
-        "slope": float((own.get("nonlin_kwargs") or {}).get("negative_slope", 0.01)),
+        "features": _each(arguments["features_per_stage"], arguments["n_stages"]),
+        "kernels": arguments["kernel_sizes"],
+        "strides": arguments["strides"],
+        "decoder_convolutions": _each(arguments["n_conv_per_stage_decoder"], arguments["n_stages"] - 1),
+        "bias": bool(arguments.get("conv_bias", False)),
+        "norm": _norm(arguments.get("norm_op"), where),
+        "norm_options": dict(arguments.get("norm_op_kwargs") or {}),
+        "activation": ACTIVATIONS[_only(_last(arguments.get("nonlin")), set(ACTIVATIONS), "activation", where)],
+        "slope": float((arguments.get("nonlin_kwargs") or {}).get("negative_slope", 0.01)),
     }
     family, blocks, counted = NETWORKS[name]
     for other in ("block", "bottleneck_channels", "stem_channels"):
-        if own.get(other) is not None and _last(own[other]) != "BasicBlockD":
-            raise UsageError(f"its network has a {other} of its own ({own[other]})", str(where / PLANS), ELSEWHERE)
-    if own.get("nonlin_first"):
+        if arguments.get(other) is not None and _last(arguments[other]) != "BasicBlockD":
+            raise UsageError(
+                f"its network has a {other} of its own ({arguments[other]})", str(where / PLANS), ELSEWHERE
+            )
+    if arguments.get("nonlin_first"):
         size["norm_last"] = True
     axes = len(planned["patch_size"])
-    size |= {key: _each_axis(size[key], axes, own["n_stages"]) for key in ("kernels", "strides")}
-    return family, {**size, blocks: _each(own[counted], own["n_stages"])}
+    size |= {key: _each_axis(size[key], axes, arguments["n_stages"]) for key in ("kernels", "strides")}
+    return family, {**size, blocks: _each(arguments[counted], arguments["n_stages"])}
 
 
 def _older_architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:
@@ -401,12 +413,12 @@ def _older_architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, 
     return family, size
 
 
-def _norm(given: Any, folder: Path) -> str | None:
-    return None if given is None else NORMS[_only(_last(given), set(NORMS), "normalisation", folder)]
+def _norm(operation: Any, folder: Path) -> str | None:
+    return None if operation is None else NORMS[_only(_last(operation), set(NORMS), "normalisation", folder)]
 
 
-def _last(given: Any) -> str:
-    return str(given).rpartition(".")[2]
+def _last(dotted: Any) -> str:
+    return str(dotted).rpartition(".")[2]
 
 
 def _each(value: int | Sequence[int], count: int) -> list[int]:
@@ -414,16 +426,16 @@ def _each(value: int | Sequence[int], count: int) -> list[int]:
 
 
 def _each_axis(value: Any, axes: int, stages: int) -> list[list[int]]:
-    given = [value] * stages if isinstance(value, int) else list(value)
-    return [[one] * axes if isinstance(one, int) else [int(n) for n in one] for one in given]
+    values = [value] * stages if isinstance(value, int) else list(value)
+    return [[one] * axes if isinstance(one, int) else [int(n) for n in one] for one in values]
 
 
-def _only(given: Any, known: set[str], what: str, folder: Path) -> str:
+def _only(value: Any, allowed: set[str], what: str, folder: Path) -> str:
     """UsageError for a part that is not one of nnU-Net's own that we know."""
-    if given not in known:
-        problem = f"its {what} is {given}, and known are {', '.join(sorted(known))}"
+    if value not in allowed:
+        problem = f"its {what} is {value}, and known are {', '.join(sorted(allowed))}"
         raise UsageError(problem, str(folder / PLANS), ELSEWHERE)
-    return str(given)
+    return str(value)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -434,3 +446,63 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FormatError("is not a record", str(path), "Get the folder again")
     return content
+
+
+# The one function that nnU-Net v2 writes there.
+LARGEST = "nnunetv2.postprocessing.remove_connected_components.remove_all_but_largest_component_from_segmentation"
+REMEDY = "Apply it with nnU-Net itself, if you trust it"
+
+
+class _Steps(pickle.Unpickler):
+    """Numbers, lists and the name of one function; the function itself is never imported."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what a name in the file stands for; UnpicklingError for a name that is not expected."""
+        full = f"{module}.{name}"
+        if full == LARGEST:
+            return LARGEST
+        if full in NUMPY_SCALAR:
+            return numpy_number
+        if full == "numpy.dtype":
+            return np.dtype
+        if full == "_codecs.encode":  # how an older protocol writes bytes
+            return _bytes
+        raise pickle.UnpicklingError(f"it would call {full}")
+
+
+def read_postprocessing(path: Path) -> tuple[tuple[int, ...], ...]:
+    """Groups of label values of which, together, only the largest connected piece stays; applied in this order.
+
+    Raises IntegrityError for a file that names any other function, FormatError for one that is none.
+    """
+    try:
+        with path.open("rb") as file:
+            functions, arguments = _Steps(file).load()
+        return tuple(_group(*step) for step in zip(functions, arguments, strict=True))
+    except pickle.UnpicklingError as error:
+        raise IntegrityError(f"is not the one step that is known ({error})", str(path), REMEDY) from error
+    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise FormatError(f"cannot be read ({error})", str(path), "Give nnU-Net's postprocessing.pkl") from error
+
+
+def _bytes(text: str, codec: str) -> bytes:
+    if codec != "latin1":
+        raise pickle.UnpicklingError(f"bytes in {codec}")
+    return text.encode(codec)
+
+
+def _group(function: Any, arguments: dict[str, Any]) -> tuple[int, ...]:
+    if function != LARGEST or set(arguments) - {"labels_or_regions", "background_label"}:
+        raise pickle.UnpicklingError(f"a step with {sorted(arguments)}")
+    if int(arguments.get("background_label", 0)) != 0:
+        raise pickle.UnpicklingError("a background that is not 0")
+    return tuple(sorted(set(_pickled_values(arguments["labels_or_regions"]))))
+
+
+def _pickled_values(given: Any) -> Iterator[int]:
+    """A label, a region of several, or a list of either."""
+    if isinstance(given, list | tuple):
+        for value in given:
+            yield from _pickled_values(value)
+    else:
+        yield int(given)

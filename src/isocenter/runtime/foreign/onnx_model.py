@@ -73,9 +73,9 @@ class Described:
             problem = f"the network cannot compute windows of {window} ({reason})"
             raise FormatError(problem, self.where, "Correct channels and patch") from error
         [shape] = [output.shape[1:] for output in outputs.values()]
-        wanted = (self.count, *(window[1:] if self.dense else ()))
-        if shape != wanted:
-            problem = f"what is described has outputs of {wanted} for windows of {window}, the network gives {shape}"
+        expected = (self.count, *(window[1:] if self.dense else ()))
+        if shape != expected:
+            problem = f"what is described has outputs of {expected} for windows of {window}, the network gives {shape}"
             raise FormatError(problem, self.where, "Correct labels and outputs")
         return outputs if self.to_logits is None else {name: self.to_logits(one) for name, one in outputs.items()}
 
@@ -139,20 +139,25 @@ def load_onnx(path: Path, device: str, threads: int | None = None, activation: s
 
 def _refuse_other_units(preprocessing: Preprocessing, bounds: np.iinfo[Any], where: str) -> None:
     """FormatError for a normalisation that rounding to the whole numbers of the input would destroy."""
-    for one in preprocessing.normalisation:
-        if not _keeps_unit(one, bounds):
-            problem = f"the network takes whole numbers ({bounds.dtype}), and normalisation {one.method} makes others"
+    for normalisation in preprocessing.normalisation:
+        if not _keeps_unit(normalisation, bounds):
+            method = normalisation.method
+            problem = f"the network takes whole numbers ({bounds.dtype}), and normalisation {method} makes others"
             remedy = 'Keep the values as they are: {"method": "window", "low": 0, "high": 255}'
             raise FormatError(problem, where, remedy)
 
 
-def _keeps_unit(one: Normalisation, bounds: np.iinfo[Any]) -> bool:
+def _keeps_unit(normalisation: Normalisation, bounds: np.iinfo[Any]) -> bool:
     """Whether values that are 1 apart in the file still are so, and within the bounds."""
-    if one.method == "zscore" or one.low is None or one.high is None:
+    if normalisation.method == "zscore" or normalisation.low is None or normalisation.high is None:
         return False
-    ends = np.array([one.low, one.high], np.float32)
-    low, high = one.scale(one.low).applied(ends, np.ones_like(ends, dtype=bool)).tolist()
-    return high - low >= one.high - one.low - 0.5 and low >= bounds.min - 0.5 and high <= bounds.max + 0.5
+    ends = np.array([normalisation.low, normalisation.high], np.float32)
+    low, high = normalisation.scale(normalisation.low).applied(ends, np.ones_like(ends, dtype=bool)).tolist()
+    return (
+        high - low >= normalisation.high - normalisation.low - 0.5
+        and low >= bounds.min - 0.5
+        and high <= bounds.max + 0.5
+    )
 
 
 def _outputs(network: OnnxNetwork, batches: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
@@ -196,14 +201,18 @@ def _description(path: Path) -> dict[str, Any]:
 
 def _refuse_normalisation(description: Mapping[str, Any], where: str) -> None:
     """FormatError for what cannot be done to intensities."""
-    each, channels = description["normalisation"], description["channels"]
-    if not isinstance(each, list) or not isinstance(channels, list) or not all(isinstance(one, dict) for one in each):
+    entries, channels = description["normalisation"], description["channels"]
+    if (
+        not isinstance(entries, list)
+        or not isinstance(channels, list)
+        or not all(isinstance(one, dict) for one in entries)
+    ):
         remedy = 'Give one for each channel, as in "channels": ["T1"], "normalisation": [{"method": "zscore"}]'
         raise FormatError("channels and normalisation are not lists that belong together", where, remedy)
-    if len(each) != len(channels):
-        problem = f"{counted(len(each), 'normalisation')} for {counted(len(channels), 'channel')}"
+    if len(entries) != len(channels):
+        problem = f"{counted(len(entries), 'normalisation')} for {counted(len(channels), 'channel')}"
         raise FormatError(problem, where, "Give one for each channel")
-    for settings in each:
+    for settings in entries:
         if (method := settings.get("method")) not in METHODS:
             raise FormatError(f"no normalisation is called {method!r}", where, f"Choose from {', '.join(METHODS)}")
         bounds = [settings.get(end) for end in ("low", "high")]
@@ -214,8 +223,8 @@ def _refuse_normalisation(description: Mapping[str, Any], where: str) -> None:
 
 def _task(description: Mapping[str, Any]) -> Task:
     if isinstance(description["labels"], list):
-        given = {"classes": description["labels"], "positive": description.get("positive")}
-        return tasks.build({"name": "classification", **given, "smoothing": 0.0})
+        question = {"classes": description["labels"], "positive": description.get("positive")}
+        return tasks.build({"name": "classification", **question, "smoothing": 0.0})
     names = {int(value): str(name) for name, value in description["labels"].items() if int(value) != 0}
     exclusive = description.get("outputs", "classes") == "classes"
     return tasks.build(
@@ -234,11 +243,11 @@ def _task(description: Mapping[str, Any]) -> Task:
 
 def _preprocessing(description: Mapping[str, Any]) -> dict[str, Any]:
     patch = list(description["patch"])
-    given = {key: description[key] for key in OF_IMAGES if key in description}
+    settings = {key: description[key] for key in OF_IMAGES if key in description}
     return {
         "ndim": len(patch),
         "channels": list(description["channels"]),
         "normalisation": description["normalisation"],
         **({"shape": patch} if isinstance(description["labels"], list) else {"smallest": patch}),
-        **given,
+        **settings,
     }

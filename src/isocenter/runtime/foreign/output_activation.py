@@ -148,9 +148,9 @@ def _by_trial(shown: Shown, tried: Tried | None, where: str, *, exclusive: bool)
     """The activation that outputs for noise show."""
     if shown.kind == SOFTMAX:
         # Where a part of a softmax is left each output is a probability by itself, and a region may be called by it.
-        whole = exclusive or tried is None or tried.add_up
+        adds_up = exclusive or tried is None or tried.add_up
         sums = "" if tried is None else "; outputs for noise add up to 1" if tried.add_up else "; a part of it is left"
-        return Decision(SOFTMAX if whole else SIGMOID, because=f"the graph shows a softmax{shown.words}{sums}")
+        return Decision(SOFTMAX if adds_up else SIGMOID, because=f"the graph shows a softmax{shown.words}{sums}")
     if tried is not None and tried.within and tried.differ:
         kind, sums = (SOFTMAX, " and add up to 1") if tried.add_up else (SIGMOID, "")
         return Decision(kind, because=f"measured: outputs for noise lie within 0 and 1{sums}")
@@ -163,13 +163,13 @@ def _by_trial(shown: Shown, tried: Tried | None, where: str, *, exclusive: bool)
 
 def trial(outputs: Iterator[NDArray[np.float32]]) -> Tried | None:
     """A trial of outputs (batch, channels, ...) for noise; None where none of them is finite."""
-    each = [one for one in outputs if one.size and np.isfinite(one).all()]
-    if not each:
+    finite = [one for one in outputs if one.size and np.isfinite(one).all()]
+    if not finite:
         return None
-    low, high = min(float(one.min()) for one in each), max(float(one.max()) for one in each)
-    sums = [np.abs(one.sum(axis=1) - 1).max() for one in each if one.ndim > 1 and one.shape[1] > 1]
+    low, high = min(float(one.min()) for one in finite), max(float(one.max()) for one in finite)
+    sums = [np.abs(one.sum(axis=1) - 1).max() for one in finite if one.ndim > 1 and one.shape[1] > 1]
     within = low >= -ROUNDED and high <= 1 + ROUNDED
-    differ = any(_varies(one) or not np.array_equal(one, each[0]) for one in each)
+    differ = any(_varies(one) or not np.array_equal(one, finite[0]) for one in finite)
     return Tried(within, differ, within and bool(sums) and max(sums) <= ROUNDED)
 
 
@@ -222,17 +222,17 @@ class _Graph:
         if kind not in LINEAR | KEEPING | ARITHMETIC and kind != "Log":
             return Shown(None)
         # Of most operations the other inputs are constants: weights, shapes, bounds.
-        given = [self.shown(one, depth + 1) for one in node.input if one and one not in self.constants]
-        kinds = {one.kind for one in given}
-        behind = bool(given) and all(one.behind or one.kind in (SOFTMAX, SIGMOID) for one in given)
-        steps = (kind, *(given[0].steps if given else ()))
+        inputs = [self.shown(one, depth + 1) for one in node.input if one and one not in self.constants]
+        kinds = {one.kind for one in inputs}
+        behind = bool(inputs) and all(one.behind or one.kind in (SOFTMAX, SIGMOID) for one in inputs)
+        steps = (kind, *(inputs[0].steps if inputs else ()))
         if kind in LINEAR:  # of bare probabilities it may be a mean of neighbours, or the last layer after sigmoids
             return Shown(None if behind else NONE)
         if kind == "Log":
-            return Shown(LOGARITHMS.get(given[0].kind or ""), given[0].steps) if given else Shown(None)
+            return Shown(LOGARITHMS.get(inputs[0].kind or ""), inputs[0].steps) if inputs else Shown(None)
         if len(kinds) == 1 and None not in kinds and self._keeps(kind, node, kinds):
-            moved = kind not in IN_PLACE or any(one.moved for one in given)
-            return Shown(given[0].kind, steps if kinds != {NONE} else (), moved)
+            moved = kind not in IN_PLACE or any(one.moved for one in inputs)
+            return Shown(inputs[0].kind, steps if kinds != {NONE} else (), moved)
         return Shown(None, steps, behind=behind)
 
     def _keeps(self, kind: str, node: Any, kinds: set[str | None]) -> bool:

@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.evaluation import one_of_each
-from isocenter.runtime.guard.distances import Correlated, Floats, Ranges, Reference
+from isocenter.runtime.guard.distances import Correlated, Floats, Known, Ranges, Reference, is_enough
 from isocenter.runtime.guard.guard import CONTRAST, LAYOUT, OF_NO_NETWORK, SCORES, SYMMETRY, TEXTURE, Guard, spectrum
-from isocenter.runtime.guard.header import Header
-from isocenter.runtime.guard.observation import Observation
-from isocenter.runtime.guard.p_values import Known, is_enough
+from isocenter.runtime.guard.observation import Header, Observation
 
 # Training cases that are looked at, and cases without which there is no gate, or nothing is refused.
 MOST_TRAINED, FEWEST = 200, 5
@@ -35,11 +33,11 @@ def fitted_guard(
     held_out: cases that did not train it; where these are too few it refuses nothing until others calibrate it
     exact:    as in `Guard`
     """
-    seen = [one for one in trained if one.is_seen]
-    if len(seen) < FEWEST:
+    observed = [one for one in trained if one.is_seen]
+    if len(observed) < FEWEST:
         return None
-    edges = _edges([one.sample for one in seen])
-    rows = [one.features for one in seen if one.features is not None]
+    edges = _edges([one.sample for one in observed])
+    rows = [one.features for one in observed if one.features is not None]
     headers = [one.header for one in trained]
     bare = Guard(
         level,
@@ -47,10 +45,10 @@ def fitted_guard(
         words={name: _words(trained, name) for name in sorted({name for header in headers for name in header.words})},
         numbers=_ranges(headers),
         edges=edges,
-        spectra=Reference.of(np.stack([spectrum(one.sample, edges) for one in seen])),
-        features=Reference.of(np.stack(rows)) if len(rows) == len(seen) else None,
-        trained=len(seen),
-        **_composed(seen),
+        spectra=Reference.of(np.stack([spectrum(one.sample, edges) for one in observed])),
+        features=Reference.of(np.stack(rows)) if len(rows) == len(observed) else None,
+        trained=len(observed),
+        **_composed(observed),
     )
     bare = replace(bare, by_others=_by_others(bare, trained))
     return _with_trained(_judging_by(bare, held_out, exact), bare.by_others)
@@ -63,8 +61,8 @@ def refitted(guard: Guard, held_out: Sequence[Observation], *, exact: bool) -> G
     """
     if (after := _judging_by(guard, held_out, exact)) is guard:
         return guard
-    known = {name: (own, after.held_out[name]) for name, own in guard.by_others.items() if name in after.held_out}
-    scaled = {name: own.as_far_as(others) for name, (own, others) in known.items()}
+    both = {name: (own, after.held_out[name]) for name, own in guard.by_others.items() if name in after.held_out}
+    scaled = {name: own.as_far_as(others) for name, (own, others) in both.items()}
     return _with_trained(after, {name: own for name, own in scaled.items() if own is not None})
 
 
@@ -74,17 +72,17 @@ def _judging_by(guard: Guard, held_out: Sequence[Observation], exact: bool) -> G
     pairs = [(one.patient, distances) for one in held_out if one.is_seen and (distances := bare.distances(one))]
     if len(pairs) < FEWEST:
         return guard
-    patients, each = zip(*pairs, strict=True)
-    known = [name for name in SCORES if all(name in one for one in each)]
-    judged = {name: Known.of([one[name] for one in each], patients) for name in known}
+    patients, distances_of_cases = zip(*pairs, strict=True)
+    names = [name for name in SCORES if all(name in one for one in distances_of_cases)]
+    judged = {name: Known.of([one[name] for one in distances_of_cases], patients) for name in names}
     words = {name: own and _with_words(own, held_out, name) for name, own in guard.words.items()}
     return replace(guard, words=words, held_out=judged, calibrated=_calibrated(held_out), exact=exact)
 
 
-def _with_words(known: Mapping[str, int], held_out: Sequence[Observation], name: str) -> dict[str, int]:
+def _with_words(counts: Mapping[str, int], held_out: Sequence[Observation], name: str) -> dict[str, int]:
     """The values of a fact in training and in other cases; nothing where some of these do not say."""
     theirs = _words(held_out, name)
-    return {word: known.get(word, 0) + theirs.get(word, 0) for word in sorted({*known, *theirs})} if theirs else {}
+    return {word: counts.get(word, 0) + theirs.get(word, 0) for word in sorted({*counts, *theirs})} if theirs else {}
 
 
 def _with_trained(guard: Guard, by_others: Mapping[str, Known]) -> Guard:
@@ -95,10 +93,12 @@ def _with_trained(guard: Guard, by_others: Mapping[str, Known]) -> Guard:
         for name, held_out in guard.held_out.items()
         if name in by_others and not is_enough(held_out.patients, smallest)
     }
-    known = {**guard.held_out, **more}
+    all_distances = {**guard.held_out, **more}
     # The fewer patients tell of a score, the less it can show, and the more is extrapolated.
-    patients = {name: own.patients for name, own in known.items()}
-    return replace(guard, held_out=known, shares={name: n / sum(patients.values()) for name, n in patients.items()})
+    patients = {name: own.patients for name, own in all_distances.items()}
+    return replace(
+        guard, held_out=all_distances, shares={name: n / sum(patients.values()) for name, n in patients.items()}
+    )
 
 
 def _by_others(guard: Guard, trained: Sequence[Observation]) -> dict[str, Known]:
@@ -106,7 +106,7 @@ def _by_others(guard: Guard, trained: Sequence[Observation]) -> dict[str, Known]
 
     These cases tell as well as those that did not train.
     """
-    made = {name: list[tuple[float, str]]() for name in OF_NO_NETWORK}
+    found = {name: list[tuple[float, str]]() for name in OF_NO_NETWORK}
     spectra = [guard.spectrum(one.sample) if one.is_seen else None for one in trained]
     _, owner = np.unique([one.patient or f"{n}" for n, one in enumerate(trained)], return_inverse=True)
     for part in range(PARTS):
@@ -116,11 +116,11 @@ def _by_others(guard: Guard, trained: Sequence[Observation]) -> dict[str, Known]
         )
         if judges is None:
             continue
-        for one in compress(trained, owner % PARTS == part):
-            distances = judges.distances(one)
-            for name in made.keys() & distances.keys():
-                made[name].append((distances[name], one.patient))
-    return {name: Known.of(*zip(*rows, strict=True)) for name, rows in made.items() if rows}
+        for case in compress(trained, owner % PARTS == part):
+            distances = judges.distances(case)
+            for name in found.keys() & distances.keys():
+                found[name].append((distances[name], case.patient))
+    return {name: Known.of(*zip(*rows, strict=True)) for name, rows in found.items() if rows}
 
 
 def _part_of(guard: Guard, cases: Sequence[Observation], spectra: Sequence[Floats]) -> Guard | None:
@@ -128,8 +128,8 @@ def _part_of(guard: Guard, cases: Sequence[Observation], spectra: Sequence[Float
 
     spectra: of those cases that a network has seen
     """
-    seen = [one for one in cases if one.is_seen]
-    if len(seen) < FEWEST:
+    observed = [one for one in cases if one.is_seen]
+    if len(observed) < FEWEST:
         return None
     return replace(
         guard,
@@ -137,13 +137,13 @@ def _part_of(guard: Guard, cases: Sequence[Observation], spectra: Sequence[Float
         spectra=Reference.of(np.stack(spectra)),
         features=None,
         held_out={},
-        **_composed(seen),
+        **_composed(observed),
     )
 
 
-def _composed(seen: Sequence[Observation]) -> dict[str, Any]:
+def _composed(observations: Sequence[Observation]) -> dict[str, Any]:
     """{field of a gate: how training cases that a network has seen are composed}."""
-    composed = [one.composed for one in seen if one.composed is not None]
+    composed = [one.composed for one in observations if one.composed is not None]
     return {
         TEXTURE: Ranges.of(np.stack([one.texture for one in composed])),
         LAYOUT: Reference.of(np.stack([one.layout for one in composed])),
@@ -164,10 +164,14 @@ def tail_note(guard: Guard) -> str:
 
 def _calibrated(held_out: Sequence[Observation]) -> NDArray[np.float32]:
     """(patients, features) of cases that did not train."""
-    known = [(one.patient or str(n), one.features) for n, one in enumerate(held_out) if one.features is not None]
-    if not known:
+    with_features = [
+        (one.patient or str(n), one.features) for n, one in enumerate(held_out) if one.features is not None
+    ]
+    if not with_features:
         return np.empty((0, 0), np.float32)
-    return np.stack([known[n][1] for n in one_of_each([patient for patient, _ in known])]).astype(np.float32)
+    return np.stack([with_features[n][1] for n in one_of_each([patient for patient, _ in with_features])]).astype(
+        np.float32
+    )
 
 
 def _edges(samples: Sequence[np.ndarray]) -> Floats:
@@ -180,8 +184,8 @@ def _edges(samples: Sequence[np.ndarray]) -> Floats:
 def _words(cases: Sequence[Observation], name: str) -> dict[str, int]:
     """{what a fact was: patients}; nothing where some cases did not say."""
     owners = {(one.header.words.get(name, ""), one.patient or f"case {n}") for n, one in enumerate(cases)}
-    known = Counter(word for word, _ in sorted(owners))
-    return {} if "" in known else dict(known)
+    counts = Counter(word for word, _ in sorted(owners))
+    return {} if "" in counts else dict(counts)
 
 
 def _ranges(headers: Sequence[Header]) -> dict[str, tuple[float, float]]:
@@ -190,5 +194,5 @@ def _ranges(headers: Sequence[Header]) -> dict[str, tuple[float, float]]:
 
 
 def _range(headers: Sequence[Header], name: str) -> tuple[float, float]:
-    own = Ranges.of(np.array([[header.numbers[name]] for header in headers if name in header.numbers]))
-    return float(own.middles[0]), float(own.spreads[0])
+    ranges = Ranges.of(np.array([[header.numbers[name]] for header in headers if name in header.numbers]))
+    return float(ranges.middles[0]), float(ranges.spreads[0])

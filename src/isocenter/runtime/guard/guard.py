@@ -1,10 +1,14 @@
-"""A gate: reference distances of training cases, and how far cases lay that did not train."""
+"""A gate: reference distances of training cases, how far cases lay that did not train, and which answers are given.
+
+An answer is given where it is sure enough.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from isocenter.errors import listed
-from isocenter.runtime.guard.answering import Answering
-from isocenter.runtime.guard.distances import Correlated, Floats, Ranges, Reference
-from isocenter.runtime.guard.header import MODALITY, Header, header_of
-from isocenter.runtime.guard.observation import Observation, Watching
-from isocenter.runtime.guard.p_values import Known, is_enough, p_value
+from isocenter.errors import counted, listed
+from isocenter.runtime.guard.distances import Correlated, Floats, Known, Ranges, Reference, is_enough, p_value
+from isocenter.runtime.guard.observation import MODALITY, Header, Observation, Watching, header_of
 from isocenter.runtime.windows.pipeline import BLANK
 from isocenter.values import Image, Prediction
 
@@ -99,15 +100,15 @@ class Guard:
         sure: how sure the answer is, 0 to 1
         """
         distances = self.distances(observation)
-        seen = replace(prediction.confidence, features=observation.features, distances=distances)
+        confidence = replace(prediction.confidence, features=observation.features, distances=distances)
         if not self.is_calibrated:
-            return replace(prediction, confidence=seen)
+            return replace(prediction, confidence=confidence)
         p, reason, notes = self.verdict(observation, distances)
         if p >= self.level:
             reason = None if self.answers is None else self.answers.refusal(sure)
         abstained = reason if prediction.abstained is None else prediction.abstained
         return replace(
-            prediction, confidence=replace(seen, gate_p=p), abstained=abstained, notes=(*prediction.notes, *notes)
+            prediction, confidence=replace(confidence, gate_p=p), abstained=abstained, notes=(*prediction.notes, *notes)
         )
 
     def judged_anew(
@@ -185,8 +186,8 @@ class Guard:
     def _joined(self, distances: Mapping[str, float], among: Iterable[str]) -> tuple[str, float]:
         """The score that speaks most against an image, and the joint p-value, of these scores among all that count."""
         shares = self._shares(among)
-        each = self.p_values(distances, shares)
-        joined = {name: p / shares[name] for name, p in each.items()}
+        p_of_distances = self.p_values(distances, shares)
+        joined = {name: p / shares[name] for name, p in p_of_distances.items()}
         name = min(joined, key=joined.__getitem__)
         return name, min(1.0, joined[name])
 
@@ -199,12 +200,12 @@ class Guard:
         its own has one. That is as likely as for each other patient: at most 1 / (n + 1), however many facts there are.
         """
         for name, word in header.words.items():
-            known, is_kind = self.words.get(name, {}), name == MODALITY
-            if 1 in known.values() and not is_kind:
+            words, is_kind = self.words.get(name, {}), name == MODALITY
+            if 1 in words.values() and not is_kind:
                 break
-            if known and word not in known:
-                reason = f"its {name} is {word}; of the training cases it was {listed(known)}"
-                return reason, is_kind or is_enough(sum(known.values()), self.level)
+            if words and word not in words:
+                reason = f"its {name} is {word}; of the training cases it was {listed(words)}"
+                return reason, is_kind or is_enough(sum(words.values()), self.level)
         return None
 
     def p_values(self, distances: Mapping[str, float], shares: Mapping[str, float] | None = None) -> dict[str, float]:
@@ -217,26 +218,26 @@ class Guard:
 
     def _shares(self, names: Iterable[str]) -> dict[str, float]:
         """{score: its part of the level} of these scores, which share all of it."""
-        each = {name: self.shares[name] for name in names}
-        return {name: share / sum(each.values()) for name, share in each.items()}
+        shares = {name: self.shares[name] for name in names}
+        return {name: share / sum(shares.values()) for name, share in shares.items()}
 
     def distances(self, observation: Observation) -> dict[str, float]:
         """{score: distance from the training cases}, of all that can be computed."""
-        made = {}
+        found = {}
         colour = {COLOUR: self.numbers[COLOUR]} if COLOUR in self.numbers else {}
         for name, numbers in ((HEADER, self._of_header), (COLOUR, colour)):
             if (distance := header_distance(observation.header, numbers)) is not None:
-                made[name] = distance
+                found[name] = distance
         if (composed := observation.composed) is not None:
-            made[INTENSITIES] = self.spectra.mahalanobis(self.spectrum(observation.sample))
-            made[TEXTURE] = self.texture.furthest(composed.texture)
-            made[LAYOUT] = self.layout.mahalanobis(composed.layout)
-            made[CONTRAST] = self.contrast.mahalanobis(composed.contrast)
-            made[SYMMETRY] = self.symmetry.furthest(composed.symmetry)
+            found[INTENSITIES] = self.spectra.mahalanobis(self.spectrum(observation.sample))
+            found[TEXTURE] = self.texture.furthest(composed.texture)
+            found[LAYOUT] = self.layout.mahalanobis(composed.layout)
+            found[CONTRAST] = self.contrast.mahalanobis(composed.contrast)
+            found[SYMMETRY] = self.symmetry.furthest(composed.symmetry)
         if self.features is not None and observation.features is not None:
-            made[FEATURES] = self.features.mahalanobis(observation.features)
-            made[NEIGHBOURS] = self.features.neighbour(observation.features)
-        return {name: distance for name, distance in made.items() if name in self.held_out or not self.held_out}
+            found[FEATURES] = self.features.mahalanobis(observation.features)
+            found[NEIGHBOURS] = self.features.neighbour(observation.features)
+        return {name: distance for name, distance in found.items() if name in self.held_out or not self.held_out}
 
     @property
     def _of_header(self) -> Mapping[str, tuple[float, float]]:
@@ -287,9 +288,9 @@ class Guard:
         }
         if self.features is not None:
             arrays |= self.features.arrays(FEATURES)
-        for kind, each in ((HELD_OUT, self.held_out), (BY_OTHERS, self.by_others)):
-            for name, known in each.items():
-                arrays |= known.arrays(f"{kind}.{name}")
+        for kind, knowns in ((HELD_OUT, self.held_out), (BY_OTHERS, self.by_others)):
+            for name, one_known in knowns.items():
+                arrays |= one_known.arrays(f"{kind}.{name}")
         return save({name: np.ascontiguousarray(one) for name, one in arrays.items()})  # it writes memory as it lies
 
     @classmethod
@@ -327,20 +328,83 @@ def header_distance(header: Header, numbers: Mapping[str, tuple[float, float]]) 
 
 def _furthest(header: Header, numbers: Mapping[str, tuple[float, float]]) -> str:
     """The name of that number."""
-    each = _spreads(header, numbers)
-    return max(each, key=each.__getitem__, default="header")
+    spreads = _spreads(header, numbers)
+    return max(spreads, key=spreads.__getitem__, default="header")
 
 
 def _spreads(header: Header, numbers: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    known = {name: own for name, own in numbers.items() if name in header.numbers}
-    return {name: abs(header.numbers[name] - middle) / spread for name, (middle, spread) in known.items()}
+    shared = {name: own for name, own in numbers.items() if name in header.numbers}
+    return {name: abs(header.numbers[name] - middle) / spread for name, (middle, spread) in shared.items()}
 
 
 def spectrum(sample: NDArray[np.float32], edges: Floats) -> Floats:
     """(channels * bins,) square roots of the shares of a sample's voxels in each bin, (channels, bins - 1) edges."""
     rows = []
-    for channel, own in zip(sample, edges, strict=True):
-        known = channel[np.isfinite(channel)]
-        counts = np.bincount(np.searchsorted(own, known), minlength=len(own) + 1)
-        rows.append(np.sqrt(counts / max(1, len(known))))
+    for channel, edges_of_channel in zip(sample, edges, strict=True):
+        finite = channel[np.isfinite(channel)]
+        counts = np.bincount(np.searchsorted(edges_of_channel, finite), minlength=len(edges_of_channel) + 1)
+        rows.append(np.sqrt(counts / max(1, len(finite))))
     return np.concatenate(rows)
+
+
+@dataclass(frozen=True)
+class Answering:
+    """The answers that a model gives: those that are sure enough.
+
+    error, delta: at most this share of them is wrong, with a confidence of 1 - delta
+    least:        how sure they have to be, 0 to 1; infinite where nothing is known to be sure enough
+    cases:        from how many that is known
+    enough:       where nothing is, from about how many it would be; 0 where more do not help, None where nobody knows
+    """
+
+    error: float
+    delta: float
+    least: float
+    cases: int
+    enough: int | None = None
+
+    def refusal(self, sure: float) -> str | None:
+        """Why an answer that is so sure is not given; None where it is."""
+        if sure >= self.least:
+            return None
+        if math.isinf(self.least):
+            few = f"{counted(self.cases, 'case')} do not show when at most {100 * self.error:g} % of answers are wrong"
+            return few + self._prospect
+        enough = f"at most {100 * self.error:g} % of answers with {self.least:.3f} or more are wrong"
+        return f"the answer is not sure enough ({sure:.3f}; {enough})"
+
+    def words(self, *, exact: bool) -> str:
+        """A sentence on what the promise rests; exact: whether the cases chose nothing."""
+        whom = counted(self.cases, "case") + (" that chose nothing" if exact else " that decided other things too")
+        if math.isinf(self.least):
+            few = f"{whom} are too few to show when so few answers are wrong: the model gives no answer at all"
+            return few + self._prospect
+        how = "" if exact else "; approximate, no guarantee"
+        return f"by {whom}, answers with a sureness of {self.least:.3f} or more are right so often{how}"
+
+    @property
+    def _prospect(self) -> str:
+        """Whether more cases would make such a model answer."""
+        if self.enough is None:
+            return ""
+        if not self.enough:
+            return "; even the surest answers are wrong more often, so that more such cases do not help"
+        return f"; if more are like them, about {float(f'{self.enough:.2g}'):,.0f} cases would show it"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values; a sureness that nothing reaches is None."""
+        return {**asdict(self), "least": None if math.isinf(self.least) else self.least}
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Answering:
+        """Read what `settings` gave."""
+        least = settings["least"]
+        numbers = float(settings["error"]), float(settings["delta"]), math.inf if least is None else float(least)
+        enough = settings["enough"]
+        return cls(*numbers, int(settings["cases"]), None if enough is None else int(enough))
+
+
+def strictest(answerings: Sequence[Answering | None]) -> Answering | None:
+    """The answers of the mean of several models: those that are sure enough for each; None where all answer all."""
+    return max((one for one in answerings if one is not None), key=lambda answering: answering.least, default=None)

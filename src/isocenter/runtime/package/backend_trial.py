@@ -85,9 +85,9 @@ def _tried(folder: Path, package: str, backend: str, device: str, threads: int |
     for path in images_in(folder):
         image = kept_image(path)
         with (Path(out) / f"{path.stem}.probabilities").open("wb") as file:
-            kept = Kept(file)
-            prediction = model.predict(image, receiver=kept, covariates={})
-        np.save(Path(out) / f"{path.stem}.npy", _labels(prediction, kept))
+            stored = Kept(file)
+            prediction = model.predict(image, receiver=stored, covariates={})
+        np.save(Path(out) / f"{path.stem}.npy", _labels(prediction, stored))
         (Path(out) / f"{path.stem}.json").write_text(json.dumps(stated(prediction)), encoding="utf-8")
         start = start or time.time() - psutil.Process().create_time()
     paths, began = images_in(folder), time.perf_counter()
@@ -103,22 +103,22 @@ def _seconds(model: Model, image: Image) -> float:
     return time.perf_counter() - began
 
 
-def _labels(prediction: Prediction, kept: Kept) -> Array:
+def _labels(prediction: Prediction, stored: Kept) -> Array:
     """The label of each voxel; of a model of whole images the likeliest class, and nothing where it names none."""
     if prediction.data is not None:
         return np.asarray(prediction.data)
     if prediction.probabilities is None:
         return np.zeros(0, dtype=np.intp)
-    return np.array([int(np.argmax(one)) for one in kept.vectors])
+    return np.array([int(np.argmax(one)) for one in stored.vectors])
 
 
 def stated(prediction: Prediction) -> dict[str, Any]:
     """The promises of an answer: sets, ends of intervals, and whether the model gives it."""
-    each = [one.confidence for one in (prediction, *prediction.parts.values())]
+    confidences = [one.confidence for one in (prediction, *prediction.parts.values())]
     # A lower bound of a time has no upper end.
-    pairs = [(low, one.high.get(name, math.inf)) for one in each for name, low in one.low.items()]
+    pairs = [(low, one.high.get(name, math.inf)) for one in confidences for name, low in one.low.items()]
     ends = [[end if math.isfinite(end) else None for end in pair] for pair in pairs]
-    sets = [[name, list(answers)] for one in each for name, answers in one.set.items()]
+    sets = [[name, list(answers)] for one in confidences for name, answers in one.set.items()]
     return {"given": prediction.abstained is None, "sets": sets, "ends": ends}
 
 

@@ -230,13 +230,13 @@ def states_otherwise(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool
 
 def _ends_elsewhere(ours: Sequence[float | None], theirs: Sequence[float | None]) -> bool:
     """Whether an interval differs from another by more than rounding; None is an end that it does not have."""
-    known = [pair for pair in zip(ours, theirs, strict=True) if pair != (None, None)]
-    if any(None in pair for pair in known):
+    ends = [pair for pair in zip(ours, theirs, strict=True) if pair != (None, None)]
+    if any(None in pair for pair in ends):
         return True
-    own, others = np.array(known, dtype=np.float64).reshape(-1, 2).T
+    our_ends, others = np.array(ends, dtype=np.float64).reshape(-1, 2).T
     # A bound alone has no width: its own size stands for it.
-    width = np.ptp(own) if len(own) > 1 else np.abs(own).max(initial=0.0)
-    return not np.allclose(own, others, rtol=0, atol=END * width)
+    width = np.ptp(our_ends) if len(our_ends) > 1 else np.abs(our_ends).max(initial=0.0)
+    return not np.allclose(our_ends, others, rtol=0, atol=END * width)
 
 
 def _overlaps(first: Array, second: Array, label: Label) -> tuple[Array, Array, Array]:
@@ -253,5 +253,5 @@ def opset(path: Path) -> int | None:
     """The opset of an ONNX file; None where there is none."""
     if not path.is_file():
         return None
-    own = onnx.load(path, load_external_data=False).opset_import
-    return next((int(one.version) for one in own if one.domain in ("", "ai.onnx")), None)
+    opset_import = onnx.load(path, load_external_data=False).opset_import
+    return next((int(one.version) for one in opset_import if one.domain in ("", "ai.onnx")), None)

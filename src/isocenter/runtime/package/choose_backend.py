@@ -104,19 +104,19 @@ def _fastest(device: str, certificate: Certificate | None) -> Computing:
     if certificate is None:
         return Computing(plain, chosen.value, f"{chosen.because}; without a certificate only torch is sure")
     passed = [trial for trial in certificate.on(chosen.value) if trial.passed]
-    known = [trial for trial in passed if trial.backend in backends.names()]
+    candidates = [trial for trial in passed if trial.backend in backends.names()]
     # What was certified was another program where its versions were others.
-    fitting = [trial for trial in known if trial.versions == versions(backends.backend(trial.backend).packages)]
-    for trial in known:
+    fitting = [trial for trial in candidates if trial.versions == versions(backends.backend(trial.backend).packages)]
+    for trial in candidates:
         if trial not in fitting:
             now = ", ".join(" ".join(pair) for pair in versions(backends.backend(trial.backend).packages).items())
             log.info("%s was certified with other versions than %s: package anew to use it", trial.backend, now)
     ranked = sorted(fitting, key=lambda trial: trial.cost(TYPICAL_IMAGES))
     # Asked one after the other: what some of them need is torch, which takes seconds to answer.
-    place = next((n for n, one in enumerate(ranked) if not backends.backend(one.backend).lacking(chosen.value)), None)
-    if place is None:
+    best = next((n for n, one in enumerate(ranked) if not backends.backend(one.backend).lacking(chosen.value)), None)
+    if best is None:
         return Computing(plain, chosen.value, f"{chosen.because}; no backend is certified for {chosen.value}")
-    first, others = ranked[place], [f"{trial.backend} {_seconds(trial)}" for trial in ranked[place + 1 :]]
+    first, others = ranked[best], [f"{trial.backend} {_seconds(trial)}" for trial in ranked[best + 1 :]]
     slower = f" ({', '.join(others)})" if others else ""
     figures = f"{_seconds(first)}{slower}, on {certificate.machine}"
     because = f"the fastest certified one for {TYPICAL_IMAGES} images: {figures}"

@@ -96,8 +96,8 @@ def each_head(outputs: Any) -> tuple[Any, ...]:
 
 def shares_in(record: Mapping[str, Any]) -> tuple[float, ...] | None:
     """The shares of the networks of a record; None where all count alike."""
-    given = record.get("shares")
-    return None if given is None else tuple(float(one) for one in given)
+    shares = record.get("shares")
+    return None if shares is None else tuple(float(one) for one in shares)
 
 
 def networks_in(record: Mapping[str, Any], count: int = 1) -> list[Mapping[str, Any]]:
@@ -107,9 +107,12 @@ def networks_in(record: Mapping[str, Any], count: int = 1) -> list[Mapping[str, 
 
 def of_members(record: Mapping[str, Any], numbers: Sequence[int]) -> dict[str, Any]:
     """The record of a model that is one of several networks alone, or some of them that have the same covariates."""
-    each = networks_in(record, int(record["members"]))
+    networks_of_member = networks_in(record, int(record["members"]))
     # Their covariates are the only ones now.
-    chosen = [{**each[number], **({"first_entry": 0} if "first_entry" in each[number] else {})} for number in numbers]
+    chosen = [
+        {**networks_of_member[number], **({"first_entry": 0} if "first_entry" in networks_of_member[number] else {})}
+        for number in numbers
+    ]
     alike = all(one == chosen[0] for one in chosen)
     return {**record, "network": chosen[0], "architectures": None if alike else chosen, "shares": None}
 

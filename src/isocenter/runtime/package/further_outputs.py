@@ -43,30 +43,30 @@ class Further:
         """The outputs that a model's way to predict asks for."""
         at, run = networks.family_of(model.networks.architectures[0]["name"]).features, model.networks.run
         gated = model.guard is not None and model.guard.features is not None
-        made = cls(at, bool(at) and (gated or model.task.by_name))
+        further = cls(at, bool(at) and (gated or model.task.by_name))
         if isinstance(run, Watched) and run.further is not None:
             heads = tuple(run.further.args[0].heads)  # type: ignore[attr-defined]
-            return replace(made, method=model.uncertainty.name, heads=heads, in_network=run.further)
+            return replace(further, method=model.uncertainty.name, heads=heads, in_network=run.further)
         if (average := model.networks.average) is None:
-            return made
-        made = replace(made, each=tuple(model.task.crossed))
+            return further
+        further = replace(further, each=tuple(model.task.crossed))
         if (differ := average.differ) is None:
-            return made
-        return replace(made, method=model.uncertainty.name, heads=tuple(differ.kinds), differ=differ)
+            return further
+        return replace(further, method=model.uncertainty.name, heads=tuple(differ.kinds), differ=differ)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the outputs after the heads."""
         states = [f"{head}{end.replace(':', '_')}" for head in self.heads for end in (WITHIN, BETWEEN)]
-        each = [f"{head}{EACH.replace(':', '_')}" for head in self.each]
-        return (*states, *each, *(["features"] if self.pooled else []))
+        names_of_each = [f"{head}{EACH.replace(':', '_')}" for head in self.each]
+        return (*states, *names_of_each, *(["features"] if self.pooled else []))
 
     @property
     def record(self) -> dict[str, Any]:
         """The entries of a package's record."""
-        stated = {"uncertainty": {"method": self.method, "heads": list(self.heads)}} if self.heads else {}
-        each = {"each": list(self.each)} if self.each else {}
-        return {**stated, **each, **({"features": True} if self.pooled else {})}
+        uncertainty = {"uncertainty": {"method": self.method, "heads": list(self.heads)}} if self.heads else {}
+        of_each = {"each": list(self.each)} if self.each else {}
+        return {**uncertainty, **of_each, **({"features": True} if self.pooled else {})}
 
 
 class WithFurther(nn.Module):
@@ -86,26 +86,26 @@ class WithFurther(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the heads' outputs, then the others."""
-        views, own = list[Mapping[str, Tensor]](), self.further
+        views, own_further = list[Mapping[str, Tensor]](), self.further
         with ExitStack() as hooks:
-            for network in self.network.networks if own.differ is not None or own.each else ():
+            for network in self.network.networks if own_further.differ is not None or own_further.each else ():
                 hooks.enter_context(hooked(network, lambda _, output: views.append(self._called(output))))
-            given = (images,) if context is None else (images, context)
-            if not own.at:
-                outputs, seen = each_head(self.network(*given)), None
+            inputs = (images,) if context is None else (images, context)
+            if not own_further.at:
+                outputs, features = each_head(self.network(*inputs)), None
             else:
-                last, first = own.in_network is not None, self.network.networks[0]
-                seen = networks.features(self.network, *given, at=own.at, last=last, within=first)
-                outputs = each_head(seen.outputs)
-        stated: Mapping[str, Tensor] = {}
-        if own.differ is not None:
-            stated = own.differ(views, self.shares)
-        elif own.in_network is not None and seen is not None:
+                last, first = own_further.in_network is not None, self.network.networks[0]
+                features = networks.features(self.network, *inputs, at=own_further.at, last=last, within=first)
+                outputs = each_head(features.outputs)
+        uncertain: Mapping[str, Tensor] = {}
+        if own_further.differ is not None:
+            uncertain = own_further.differ(views, self.shares)
+        elif own_further.in_network is not None and features is not None:
             named = dict(zip(self.heads, outputs, strict=True))
-            stated = own.in_network(replace(seen, outputs=named, inputs=self._called(seen.inputs)))
-        further = [stated[f"{head}{end}"] for head in own.heads for end in (WITHIN, BETWEEN)]
-        further += [torch.cat([one[head] for one in views], dim=1) for head in own.each]
-        return (*outputs, *further, *([seen.pooled] if own.pooled and seen is not None else []))
+            uncertain = own_further.in_network(replace(features, outputs=named, inputs=self._called(features.inputs)))
+        further = [uncertain[f"{head}{end}"] for head in own_further.heads for end in (WITHIN, BETWEEN)]
+        further += [torch.cat([one[head] for one in views], dim=1) for head in own_further.each]
+        return (*outputs, *further, *([features.pooled] if own_further.pooled and features is not None else []))
 
     def _called(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Outputs by the task's names: an exported network calls no head by a word of Python."""

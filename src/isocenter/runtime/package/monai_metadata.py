@@ -14,7 +14,7 @@ from typing import Any
 
 from isocenter import networks
 from isocenter.runtime.covariate_encoding import Context
-from isocenter.runtime.ensemble.common_scale import have_own_scales
+from isocenter.runtime.ensemble import have_own_scales
 from isocenter.runtime.model import Model
 from isocenter.runtime.modules import displacing_heads
 from isocenter.runtime.package.contents import FIRST, mean_of
@@ -79,7 +79,7 @@ def inference(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
     if model.first is not None:
         before["network_before"] = _network_def(model.first)
         before["before"] = _inferer(model.first, places, f"{FIRST}/", {"network": "@network_before"})
-    given = {"network": "@network_def", **table, **({"before": "@before"} if before else {})}
+    definition = {"network": "@network_def", **table, **({"before": "@before"} if before else {})}
     return {
         "imports": ["$import torch"],
         "bundle_root": ".",
@@ -97,7 +97,7 @@ def inference(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
             "channels": [plain(name) for name in model.preprocessing.channels],
             **({"absent": absent} if absent else {}),
         },
-        "inferer": _inferer(model, places, "", given),
+        "inferer": _inferer(model, places, "", definition),
         "evaluator": {
             "_target_": "scripts.inference.Evaluator",
             "dataset": "@dataset",
@@ -139,15 +139,15 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
     if marked:
         definition = {"_target_": "scripts.network.AfterLabels", "network": definition, "labels": marked}
     if "first_entry" in network:
-        own = {"first": network["first_entry"], "count": context}
-        definition = {"_target_": "scripts.network.OnItsEntries", "network": definition, **own}
+        entries = {"first": network["first_entry"], "count": context}
+        definition = {"_target_": "scripts.network.OnItsEntries", "network": definition, **entries}
     if own_scales:
         definition = {"_target_": "scripts.network.OnItsScale", "network": definition, "channels": channels}
     return definition
 
 
-def _inferer(model: Model, places: Mapping[str, str], folder: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Inferer that makes a model of the files in a folder of the package; given: what else it takes."""
+def _inferer(model: Model, places: Mapping[str, str], folder: str, definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Inferer that makes a model of the files in a folder of the package; definition: what else it takes."""
     (kind, *parts), preparation = kinds_of(model.task), type(model.preprocessing)
     here = "$@bundle_root + "
     return {
@@ -158,7 +158,7 @@ def _inferer(model: Model, places: Mapping[str, str], folder: str, given: Mappin
         **({"parts": [_callable(places, one) for one in parts]} if parts else {}),
         "preparation": _callable(places, preparation),
         "device": "@device",
-        **given,
+        **definition,
     }
 
 

@@ -71,8 +71,8 @@ def write_onnx(
     try:
         examples = tuple(torch.zeros(2, *one) for one in shapes)
         _export(module, examples, path, outside, list(names))
-        drawn = ([torch.randn(n, *one, generator=torch.Generator().manual_seed(0)) for one in shapes] for n in BATCHES)
-        apart = max(_apart(module, one, path) for one in drawn)
+        inputs = ([torch.randn(n, *one, generator=torch.Generator().manual_seed(0)) for one in shapes] for n in BATCHES)
+        apart = max(_apart(module, one, path) for one in inputs)
     except errors as error:
         _remove(path, weights)
         return {"exported": False, "because": _reason(error)}
@@ -85,14 +85,14 @@ def write_onnx(
 
 def speakable(module: Module) -> Module:
     """A copy none of whose heads is called by a word of Python, such as `class`: torch writes code with their names."""
-    made = copy.deepcopy(module)
-    for part in made.modules():
+    copied = copy.deepcopy(module)
+    for part in copied.modules():
         if isinstance(part, torch.nn.ModuleDict):
             part._modules = {_spoken(name): one for name, one in part._modules.items()}
-    for part in made.modules():
+    for part in copied.modules():
         if isinstance(head := getattr(part, "head", None), str):
             part.head = _spoken(head)  # type: ignore[assignment]
-    return made
+    return copied
 
 
 def _spoken(name: str) -> str:
@@ -142,9 +142,9 @@ def _apart(module: Module, inputs: Sequence[Any], path: Path) -> float:
     with torch.inference_mode():
         outputs = module(*inputs)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    given = {name: one.numpy() for name, one in zip(INPUTS, inputs, strict=False)}
-    each = zip(each_head(outputs), session.run(None, given), strict=True)
-    return max(_share(found, expected.numpy()) for expected, found in each)
+    feed = {name: one.numpy() for name, one in zip(INPUTS, inputs, strict=False)}
+    pairs = zip(each_head(outputs), session.run(None, feed), strict=True)
+    return max(_share(found, expected.numpy()) for expected, found in pairs)
 
 
 def _share(outputs: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -14,13 +14,12 @@ from isocenter.runtime.device import AUTO
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model, with_first_stage
 from isocenter.runtime.model_record import built_from, files_of, preprocessing_of, with_parts
-from isocenter.runtime.networks import Networks
+from isocenter.runtime.networks import Networks, TorchNetwork
 from isocenter.runtime.package.backends.torch_eager import averaged
 from isocenter.runtime.package.certificate import CERTIFICATE, read_certificate
 from isocenter.runtime.package.choose_backend import PLAIN, Computing, choose_backend
 from isocenter.runtime.package.contents import FIRST, PACKAGED, RECORD, of_members, package_record, weights_files
 from isocenter.runtime.record_files import MANIFEST, added, joined, read_json, verify
-from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.runtime.windows.slide import Network
 
@@ -39,16 +38,16 @@ def read_package(path: Path, device: str, fold: int | None, backend: str, thread
         return _one_fold(path, record, fold, device, backend, threads)
     certificate = read_certificate(path)
     computing = choose_backend(backend, device, record, certificate, str(path))
-    own = () if certificate is None else (f"{PACKAGED}/{CERTIFICATE}",)
-    return _computed(path, record, computing, threads, own)
+    certificates = () if certificate is None else (f"{PACKAGED}/{CERTIFICATE}",)
+    return _computed(path, record, computing, threads, certificates)
 
 
 def _computed(
-    path: Path, record: Mapping[str, Any], computing: Computing, threads: int | None, own: Sequence[str] = ()
+    path: Path, record: Mapping[str, Any], computing: Computing, threads: int | None, left_out: Sequence[str] = ()
 ) -> Model:
-    """The model of a package on a backend; own: what its manifest must list beside what is read here."""
+    """The model of a package on a backend; left_out: what its manifest must list beside what is read here."""
     parts = [f"{PACKAGED}/{name}" for name in files_of(record)]
-    verify(path, needed=(f"{PACKAGED}/{RECORD}", *own, *parts, *computing.backend.files(record)))
+    verify(path, needed=(f"{PACKAGED}/{RECORD}", *left_out, *parts, *computing.backend.files(record)))
     with built_from(record, path):
         network = computing.backend.network(path, computing.device, threads)
     model = _single_stage(path, record, network, computing, weights_files(record))
@@ -76,9 +75,9 @@ def _one_fold(
         return model
     # The networks of the first stage lie fold after fold. Those of the others may have seen what this fold has not.
     before = package_record(path / FIRST)
-    each = before["members"] // count
-    own = range(fold * each, (fold + 1) * each)
-    return with_first_stage(model, _of_members(path / FIRST, before, own, computing, threads))
+    per_fold = before["members"] // count
+    numbers = range(fold * per_fold, (fold + 1) * per_fold)
+    return with_first_stage(model, _of_members(path / FIRST, before, numbers, computing, threads))
 
 
 def _of_members(
@@ -100,10 +99,10 @@ def _single_stage(
         task = tasks.build(record["task"])
         preprocessing, inference = preprocessing_of(record["preprocessing"]), Inference.of(record["inference"])
         origin = {**record["record"], "weights_sha256": _digest(path, weights)}
-    each = tuple(record.get("architectures") or ())
+    architectures = tuple(record.get("architectures") or ())
     is_exported = not isinstance(network, TorchNetwork | Averaged)
     in_graph = (record["onnx"].get("uncertainty") or {}).get("method", "") if is_exported else ""
-    networks = Networks(network, record["network"], each, computing.decision, in_graph)
+    networks = Networks(network, record["network"], architectures, computing.decision, in_graph)
     return Model(task, preprocessing, inference, networks, origin)
 
 
@@ -115,5 +114,5 @@ def _digest(path: Path, weights: Sequence[str]) -> str:
 
 def no_fold(fold: int, folds: Collection[int], path: Path) -> UsageError:
     """The error for a fold that a run or a package lacks."""
-    known = f"Choose one of {', '.join(map(str, folds))}" if folds else "Leave --fold out"
-    return UsageError(f"has no fold {fold}", str(path), known)
+    choice = f"Choose one of {', '.join(map(str, folds))}" if folds else "Leave --fold out"
+    return UsageError(f"has no fold {fold}", str(path), choice)

@@ -94,26 +94,28 @@ LIMITS = (
 
 def _only_with_isocenter(model: Model) -> list[str]:
     """Sentences on what the command of MONAI does not do."""
-    guard, given = model.guard, list[str]()
+    guard, reasons = model.guard, list[str]()
     if guard is not None and guard.level and guard.is_calibrated:
-        given.append(
+        reasons.append(
             f"the gate: an image unlike those that trained the model is refused (`gate_p` below {guard.level:g}, and "
             "`abstained` says why)"
         )
     if guard is not None and guard.answers is not None:
         share = f"{100 * guard.answers.error:g} %"
-        given.append(f"abstention: no answer where the model is not sure enough for {share} of wrong answers")
+        reasons.append(f"abstention: no answer where the model is not sure enough for {share} of wrong answers")
     if any(part.uncertainty for part in leaves(model.task).values()):
-        given.append(
+        reasons.append(
             "uncertainty: `total`, `aleatoric` and `epistemic` of each case (`--uncertainty`), of label maps of each "
             "voxel too (`--maps`)"
         )
     if by_covariates(model.task) is not None:
-        given.append("sets and thresholds by a covariate of the patient: the command of MONAI takes those of everybody")
+        reasons.append(
+            "sets and thresholds by a covariate of the patient: the command of MONAI takes those of everybody"
+        )
     if added_results(model.task) is not None:
-        given.append("masks or boxes that miss little (`--covering`)")
+        reasons.append("masks or boxes that miss little (`--covering`)")
     return [
-        *given,
+        *reasons,
         "DICOM and further formats, in and out, and `calibrate`, which fits the model to a site's own cases",
     ]
 
@@ -149,8 +151,8 @@ def _outputs(model: Model) -> str:
     measures = any(head.holds_numbers for head in model.task.heads.values())
     labels = [label for task in leaves(model.task).values() for label in task.labels]
     known = codes_of(model)
-    each = [known.get(one.name, CodedName()).codes for one in labels]
-    codes = ["; ".join(f"{code.scheme} {code.value}, {code.meaning}" for code in own) for own in each]
+    codes_of_labels = [known.get(one.name, CodedName()).codes for one in labels]
+    codes = ["; ".join(f"{code.scheme} {code.value}, {code.meaning}" for code in own) for own in codes_of_labels]
     rows = [f"| {one.value} | {_cell(one.name)} | {_cell(code)} |" for one, code in zip(labels, codes, strict=True)]
     head = "| output | quantity | code |" if measures else "| value | class | code |"
     return "\n".join([head, "|---|---|---|", *rows])
@@ -204,9 +206,9 @@ def _grid(preprocessing: Prepares) -> str:
     if preprocessing.shape is not None:
         return f"{_by(preprocessing.shape)} {unit}"
     spacing = preprocessing.spacing
-    seen = f"{unit} as they are" if spacing is None else f"{_by(spacing)} {preprocessing.unit}"
+    words = f"{unit} as they are" if spacing is None else f"{_by(spacing)} {preprocessing.unit}"
     times = float(preprocessing.settings.get("reduction", 1.0))
-    return seen + (f", {times:g} times as long" if times > 1 else "")
+    return words + (f", {times:g} times as long" if times > 1 else "")
 
 
 def _by(numbers: Sequence[float]) -> str:

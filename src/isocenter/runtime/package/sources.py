@@ -46,27 +46,27 @@ class Sources:
 def travelling(
     roots: Mapping[str, Collection[str]],
     parts: Mapping[str, Collection[str]],
-    given: Mapping[str, str],
+    texts_at_hand: Mapping[str, str],
     stamp: str,
 ) -> Sources:
     """The files of ours that the names of `roots` need, rewritten to import one another.
 
     roots: {module: names}, all of it where no name is given
     parts: {module: methods} that its classes keep
-    given: {module: text} of those that need not be found, such as the one file of somebody else's network
+    texts_at_hand: {module: text} of those that need not be found, such as the one file of somebody else's network
     stamp: first line of every file: where the copy comes from
     Raises PlanError for a module that cannot travel.
     """
-    wanted = {module: set(names) or {WHOLE} for module, names in roots.items()}
+    names_wanted = {module: set(names) or {WHOLE} for module, names in roots.items()}
     texts: dict[str, str] = {}
-    waiting = list(wanted)
+    waiting = list(names_wanted)
     while waiting:
         module = waiting.pop()
-        text = given[module] if module in given else _text(module)
-        whole = WHOLE in wanted[module]
-        texts[module] = text if whole else sliced(text, wanted[module], parts.get(module, ()))
+        text = texts_at_hand[module] if module in texts_at_hand else _text(module)
+        is_whole = WHOLE in names_wanted[module]
+        texts[module] = text if is_whole else sliced(text, names_wanted[module], parts.get(module, ()))
         for file, name in _ours(texts[module]):
-            names = wanted.setdefault(file, set())
+            names = names_wanted.setdefault(file, set())
             if (name or WHOLE) not in names:
                 names.add(name or WHOLE)
                 waiting.append(file)
@@ -129,10 +129,10 @@ def _rewritten(module: str, text: str, travelling: Mapping[str, str]) -> str:
             continue
         names = [(*_defined(str(node.module), alias.name), alias) for alias in node.names]
         staying = [alias for file, name, alias in names if idle and name not in travelling.get(file, "")]
-        made = _relative(module, [one for one in names if one[2] not in staying])
-        made += [f"from typing import Any as {alias.asname or alias.name}" for alias in staying]
+        import_lines = _relative(module, [one for one in names if one[2] not in staying])
+        import_lines += [f"from typing import Any as {alias.asname or alias.name}" for alias in staying]
         indent = " " * node.col_offset
-        lines[node.lineno - 1 : node.end_lineno] = [f"{indent}{line}\n" for line in made]
+        lines[node.lineno - 1 : node.end_lineno] = [f"{indent}{line}\n" for line in import_lines]
     return "".join(lines)
 
 
@@ -173,9 +173,9 @@ def _relative(module: str, names: Sequence[tuple[str, str, ast.alias]]) -> list[
     for file, name, alias in names:
         # A module is imported from the folder that it lies in.
         source = _place(file) if name else _place(file).rpartition(".")[0]
-        own = name or file.rpartition(".")[2]
+        origin = name or file.rpartition(".")[2]
         called = alias.asname or alias.name
-        by_file.setdefault(source, []).append(own if own == called else f"{own} as {called}")
+        by_file.setdefault(source, []).append(origin if origin == called else f"{origin} as {called}")
     up = "." * (_place(module).count(".") + 1)
     return [f"from {up}{source} import {', '.join(sorted(imported))}" for source, imported in sorted(by_file.items())]
 
@@ -202,32 +202,32 @@ def _sliced(text: str, names: frozenset[str], members: frozenset[str]) -> str:
     acting = [node for node in tree.body if not _is_silent(node)]
     used = set(names).union(*(_names(node) for node in acting))
     waiting = used & set(defining)
-    kept: set[ast.stmt] = set()
+    kept_nodes: set[ast.stmt] = set()
     while waiting:
         for node in defining[waiting.pop()]:
-            if node not in kept:
-                kept.add(node)
+            if node not in kept_nodes:
+                kept_nodes.add(node)
                 used |= (more := _names(node, without=dropped))
                 waiting |= more & set(defining)
-    dropped += [node for nodes in defining.values() for node in nodes if node not in kept]
+    dropped += [node for nodes in defining.values() for node in nodes if node not in kept_nodes]
     return _without(text, dropped, _imports_left(tree, used))
 
 
 def _unused_methods(body: ast.ClassDef, members: Collection[str]) -> list[ast.stmt]:
     methods = {name: node for node in body.body for name in _members(node)}
     waiting = {name for name in methods if name in members or name.startswith("__")}
-    kept: set[str] = set()
+    kept_names: set[str] = set()
     while waiting:
         name = waiting.pop()
-        kept.add(name)
-        own = {
+        kept_names.add(name)
+        called_methods = {
             node.attr
             for node in ast.walk(methods[name])
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
             if node.value.id in ("self", "cls", body.name)
         }
-        waiting |= (own & set(methods)) - kept
-    return [node for name, node in methods.items() if name not in kept]
+        waiting |= (called_methods & set(methods)) - kept_names
+    return [node for name, node in methods.items() if name not in kept_names]
 
 
 def _members(node: ast.stmt) -> list[str]:
@@ -284,8 +284,8 @@ def _imports_left(tree: ast.Module, used: Collection[str]) -> dict[ast.stmt, str
     left: dict[ast.stmt, str] = {}
     for block in filter(_is_block_of_imports, tree.body):
         imports = [one for one in ast.walk(block) if isinstance(one, ast.Import | ast.ImportFrom)]
-        kept: dict[ast.stmt, str] = {one: _needed(one, used) for one in imports}
-        left.update(kept if any(kept.values()) else {block: ""})
+        left_in_block: dict[ast.stmt, str] = {one: _needed(one, used) for one in imports}
+        left.update(left_in_block if any(left_in_block.values()) else {block: ""})
     guards = {"TYPE_CHECKING"} if any(left.values()) else set()
     for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -299,8 +299,10 @@ def _needed(node: ast.Import | ast.ImportFrom, used: Collection[str]) -> str:
     names = [alias for alias in node.names if (alias.asname or alias.name.partition(".")[0]) in used]
     if not names:
         return ""
-    kept = ast.ImportFrom(node.module, names, node.level) if isinstance(node, ast.ImportFrom) else ast.Import(names)
-    return " " * node.col_offset + ast.unparse(kept)
+    shortened = (
+        ast.ImportFrom(node.module, names, node.level) if isinstance(node, ast.ImportFrom) else ast.Import(names)
+    )
+    return " " * node.col_offset + ast.unparse(shortened)
 
 
 def _without(text: str, dropped: Collection[ast.stmt], imports: dict[ast.stmt, str]) -> str:

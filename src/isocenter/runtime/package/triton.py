@@ -42,9 +42,9 @@ def write_triton(model: Model, name: str, folder: Path) -> Mapping[str, Any]:
     Raises PlanError for a network that cannot be exported.
     """
     stages = {name: model} if model.first is None else {f"{name}{FIRST_STAGE}": model.first, name: model}
-    made = {stage: _write_stage(one, stage, folder) for stage, one in stages.items()}
+    written = {stage: _write_stage(one, stage, folder) for stage, one in stages.items()}
     write_json(folder / TRITON_RECORD, SCHEMA, {"models": {stage: _around(one) for stage, one in stages.items()}})
-    return made[name]
+    return written[name]
 
 
 def _write_stage(model: Model, name: str, folder: Path) -> Mapping[str, Any]:

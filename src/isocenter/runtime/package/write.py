@@ -16,8 +16,9 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import rows_to_json
 from isocenter.lazy import torch
 from isocenter.runtime.device import environment
-from isocenter.runtime.ensemble.common_scale import have_own_scales
+from isocenter.runtime.ensemble import have_own_scales
 from isocenter.runtime.model import Model
+from isocenter.runtime.networks import TorchNetwork
 from isocenter.runtime.package.contents import (
     EXPLANATIONS,
     EXPLANATIONS_SCHEMA,
@@ -36,7 +37,6 @@ from isocenter.runtime.package.onnx_export import write_onnx
 from isocenter.runtime.package.readme import readme
 from isocenter.runtime.package.sources import TOP, Sources, travelling
 from isocenter.runtime.record_files import seal, write_json, write_tensors
-from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.tasks import leaves
 from isocenter.values import Decision, Label, Row
@@ -140,9 +140,9 @@ def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Map
     if further.names:
         heads = list(model.task.heads)
         with_further = WithFurther(network, heads, further, model.networks.shares)
-        made = _exported(model, with_further, folder / ONNX, further.names)
-        if made["exported"]:
-            return {**made, **further.record}
+        exported = _exported(model, with_further, folder / ONNX, further.names)
+        if exported["exported"]:
+            return {**exported, **further.record}
     return _exported(model, network, folder / ONNX)
 
 
@@ -178,12 +178,12 @@ IMPORTED = "imported_"
 
 def _description(model: Model) -> str:
     axes, modality = model.preprocessing.ndim, model.preprocessing.modality
-    known = f" of modality {modality}" if modality != "unknown" else ""
+    words = f" of modality {modality}" if modality != "unknown" else ""
     answered = "; ".join(
         f"{task.name.removeprefix(IMPORTED)} of {', '.join(label.name for label in task.labels)}"
         for task in leaves(model.task).values()
     )
-    return f"{answered[0].upper()}{answered[1:]} in images{known} with {axes} axes."
+    return f"{answered[0].upper()}{answered[1:]} in images{words} with {axes} axes."
 
 
 def _modules(model: Model) -> list[Module]:
@@ -211,7 +211,7 @@ def _sources(model: Model) -> Sources:
             **dict(zip(families, functions.values(), strict=True)),
         },
         parts=predicting(kinds),
-        given=families,
+        texts_at_hand=families,
         stamp=f"From Isocenter {version('isocenter')}, Apache-2.0: see LICENSE.",
     )
 
@@ -259,9 +259,9 @@ def _check_mean(model: Model, modules: Sequence[Module], network: Module) -> Non
     with torch.inference_mode():
         outputs = network(*drawn)
     averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average, model.networks.shares)
-    wanted = averaged(*(network.numpy() for network in drawn))
+    expected = averaged(*(network.numpy() for network in drawn))
     for head, output in zip(model.task.heads, each_head(outputs), strict=True):
-        if not abs(output.numpy() - wanted[head]).max() <= AGREEMENT * abs(output.numpy()).max():
+        if not abs(output.numpy() - expected[head]).max() <= AGREEMENT * abs(output.numpy()).max():
             problem = f"a {model.task.name} averages its networks otherwise than as probabilities or outputs"
             raise PlanError(problem, "package", "Choose one fold")
 

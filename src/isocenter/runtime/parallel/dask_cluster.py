@@ -59,12 +59,12 @@ class Cluster:
         waiting, running = deque(range(len(cases))), dict[Any, int]()
         lost = defaultdict[str, dict[int, WorkerLostError]](dict)
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        run, threads, seen, looked = uuid4().hex, 0, time.monotonic(), 0.0
+        run, threads, last_seen, looked = uuid4().hex, 0, time.monotonic(), 0.0
         while waiting or running:
             if time.monotonic() - looked > LOOK:
                 threads, looked = sum(self._workers(client).values()), time.monotonic()
-                seen = looked if threads else seen
-            if time.monotonic() - seen > self.patience:
+                last_seen = looked if threads else last_seen
+            if time.monotonic() - last_seen > self.patience:
                 raise self._lost("no worker is left", len(waiting) + len(running))
             while waiting and len(running) < AHEAD * max(1, threads):
                 number = waiting.popleft()

@@ -1,14 +1,19 @@
-"""Statistics of a whole image, read a few slices at a time, that its parts need for their preparation."""
+"""Statistics of a whole image, read a few slices at a time, and columns along its slice order.
+
+Parts of an image need statistics of all of it for their preparation; sums over whole planes would take too much memory.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.runtime.preprocessing.protocol import Part, Trace
 from isocenter.transforms import CLIPPED, Normalisation, Scale
 from isocenter.values import Array, Image, Region
 
@@ -31,8 +36,12 @@ def content_of(image: Image) -> Region:
             lowest[channel] = min(lowest[channel], float(values.min(where=valid, initial=np.inf)))
             values[~valid] = -np.inf
             for axis, most in enumerate(highest[channel]):
-                own = most[rows] if axis == len(shape) - 1 else most
-                np.maximum(own, values.max(axis=tuple(other for other in range(len(shape)) if other != axis)), out=own)
+                rows_of_most = most[rows] if axis == len(shape) - 1 else most
+                np.maximum(
+                    rows_of_most,
+                    values.max(axis=tuple(other for other in range(len(shape)) if other != axis)),
+                    out=rows_of_most,
+                )
     region = []
     for axis, size in enumerate(shape):
         used = np.flatnonzero(np.any([rows[axis] > low for rows, low in zip(highest, lowest, strict=True)], axis=0))
@@ -140,3 +149,60 @@ def _blocks(image: Image, region: Region, channels: slice = slice(None)) -> Iter
     for start in range(last.start, last.stop, step):
         rows = slice(start, min(start + step, last.stop))
         yield rows, read((channels, *plane, rows))
+
+
+# What the sums of one column may take. Columns share the windows that lie across their borders: more memory would
+# save little, as two columns of a plane already cost only a window's width more than one.
+HELD_BYTES = 2**30
+
+
+def parts_of(trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> list[Part]:
+    """Columns of what is wanted of the source's grid, as few as there may be; `region` None stands for all of it."""
+    region_wanted = tuple(slice(0, size) for size in trace.kept) if region is None else trace.part(region)
+    if region_wanted is None:
+        return []
+    pieces = columns(trace, region_wanted, patch, channels)
+    if region is None and len(pieces) == 1:
+        return [Part(slice_order=trace.slice_order)]  # padding and all: a vector is the mean over every window
+    return [Part(one, trace.needed(one), trace.slice_order) for one in pieces]
+
+
+def columns(trace: Trace, part: Region, patch: Sequence[int], channels: int, held: int | None = None) -> list[Region]:
+    """Parts of the region that was kept, each so small that its sums need no more than `held` bytes.
+
+    part:     of that region, which is cut
+    channels: of all dense outputs together
+    """
+    limit, walked = held or HELD_BYTES, trace.slice_order.axis
+    counts = [1] * len(part)
+    while True:
+        pieces = _pieces(part, counts)
+        largest = max(pieces, key=lambda piece: held_bytes(trace, piece, patch, channels))
+        lengths = [one.stop - one.start for one in trace.needed(largest)]
+        # A column narrower than a window would be halo for the most part.
+        wide = [
+            axis
+            for axis, one in enumerate(largest)
+            if axis != walked and one.stop - one.start > 1 and lengths[axis] > patch[axis]
+        ]
+        if not wide or held_bytes(trace, largest, patch, channels) <= limit:
+            return pieces
+        counts[max(wide, key=lambda axis: lengths[axis] / patch[axis])] += 1
+
+
+def held_bytes(trace: Trace, part: Region, patch: Sequence[int], channels: int) -> int:
+    """Bytes that are held of a part while it is walked: sums, and rows on their way back, all on the network's grid."""
+    walked = trace.slice_order.axis
+    plane = math.prod(one.stop - one.start for axis, one in enumerate(trace.needed(part)) if axis != walked)
+    step = trace.steps_back(walked)
+    rows = 0 if step is None else 2 * step.index.shape[1]
+    return 4 * plane * (patch[walked] * (channels + 1) + rows * channels)
+
+
+def _pieces(region: Region, counts: Sequence[int]) -> list[Region]:
+    axes = []
+    for part, count in zip(region, counts, strict=True):
+        size = part.stop - part.start
+        borders = [part.start + size * n // count for n in range(count + 1)]
+        axes.append([slice(low, high) for low, high in pairwise(borders) if low < high])
+    return [tuple(piece) for piece in product(*axes)]

@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
-from isocenter.runtime.preprocessing.columns import parts_of
-from isocenter.runtime.preprocessing.image_statistics import content_of, scales_of
-from isocenter.runtime.preprocessing.protocol import Held, Part, Source, as_lists, as_tuples
+from isocenter.runtime.preprocessing.image_statistics import content_of, parts_of, scales_of
+from isocenter.runtime.preprocessing.protocol import Held, Part, Source, Trace, as_lists, as_tuples
 from isocenter.runtime.preprocessing.restore import restored
 from isocenter.runtime.preprocessing.streamed import Streamed
-from isocenter.runtime.preprocessing.trace import Trace
 from isocenter.transforms import (
     COLOUR,
     Normalisation,
@@ -182,19 +180,19 @@ class Preprocessing:
         trace = self._trace(geometry, squeezed, axes, flips, region)
         # Each channel all the way before the next: only what the network sees is held of more than one. The frames of
         # one are normalised together, so that what changes with time is kept.
-        each = [one.reshape(len(places), -1, *one.shape[1:]) for one in (data, valid)]
-        own = [self.normalisation[place] for place in places]
+        arrays = [one.reshape(len(places), -1, *one.shape[1:]) for one in (data, valid)]
+        normalisations = [self.normalisation[place] for place in places]
         channels = [
             _padded(resample(normalisation.apply(channel, measured), trace.shape, self.order), trace.pad)
-            for normalisation, channel, measured in zip(own, *each, strict=True)
+            for normalisation, channel, measured in zip(normalisations, *arrays, strict=True)
         ]
         if len(places) < len(self.channels):
-            there, nothing = dict(zip(places, channels, strict=True)), np.zeros_like(channels[0])
-            channels = [there.get(place, nothing) for place in range(len(self.channels))]
+            by_place, nothing = dict(zip(places, channels, strict=True)), np.zeros_like(channels[0])
+            channels = [by_place.get(place, nothing) for place in range(len(self.channels))]
         if slots is not None:
             channels = [in_slots(channel, slots) for channel in channels]
-        seen = channels[0] if len(channels) == 1 else np.concatenate(channels)
-        return np.ascontiguousarray(seen, dtype=np.float32), trace
+        joined = channels[0] if len(channels) == 1 else np.concatenate(channels)
+        return np.ascontiguousarray(joined, dtype=np.float32), trace
 
     def present(self, image: Image, where: str) -> tuple[bool, ...]:
         """Whether the image has each channel; DatasetError where one is missing that the model needs."""
@@ -209,10 +207,10 @@ class Preprocessing:
         if trace.squeezed is not None:
             labels = labels.squeeze(trace.squeezed)
         moved = permuted(labels[None], trace.axes, trace.flips)[0][trace.crop]
-        seen = resample_labels(np.ascontiguousarray(moved), trace.shape)
+        resampled = resample_labels(np.ascontiguousarray(moved), trace.shape)
         if outside is None:
-            return np.pad(seen, trace.pad, mode="edge")
-        return np.pad(seen, trace.pad, constant_values=outside)
+            return np.pad(resampled, trace.pad, mode="edge")
+        return np.pad(resampled, trace.pad, constant_values=outside)
 
     def numbers(self, maps: Array, trace: Trace) -> Array:
         """(channels, *spatial) numbers on the source grid, taken the same way; linear between voxels."""
@@ -237,8 +235,8 @@ class Preprocessing:
             for axis, flip in zip(axes, flips, strict=True)
         )
         trace = self._trace(geometry, None, axes, flips, self._without_border(region))
-        own = [self.normalisation[place] for place in places]
-        scales = scales_of(image, own, trace.region(tuple(slice(0, n) for n in trace.kept)))
+        normalisations = [self.normalisation[place] for place in places]
+        scales = scales_of(image, normalisations, trace.region(tuple(slice(0, n) for n in trace.kept)))
         return Streamed(image, trace, tuple(scales), self.order, places, len(self.channels)), trace
 
     def parts(self, trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> list[Part]:
@@ -264,10 +262,10 @@ class Preprocessing:
     ) -> Trace:
         """The way of a grid of which this region of the canonical order is kept."""
         steps = tuple(np.delete(geometry.steps, [] if squeezed is None else squeezed)[list(axes)].tolist())
-        kept = tuple(part.stop - part.start for part in region)
-        shape = self._target(kept, steps)
+        cropped = tuple(part.stop - part.start for part in region)
+        shape = self._target(cropped, steps)
         pad = tuple(padding(shape, self.smallest or self.shape or shape))
-        steps = tuple(step * old / new for step, old, new in zip(steps, kept, shape, strict=True))
+        steps = tuple(step * old / new for step, old, new in zip(steps, cropped, shape, strict=True))
         return Trace(geometry, squeezed, axes, flips, region, shape, pad, steps)
 
     def _slots(self, image: Image, where: str) -> list[int | None] | None:
@@ -278,8 +276,8 @@ class Preprocessing:
 
     def _places(self, image: Image, where: str) -> tuple[int, ...]:
         """The channel of the network that each of the image's is; what cannot be used is refused."""
-        whole = len(image.channels) == len(self.channels)
-        places = tuple(range(len(self.channels))) if whole else placed(image.channels, self.channels)
+        is_complete = len(image.channels) == len(self.channels)
+        places = tuple(range(len(self.channels))) if is_complete else placed(image.channels, self.channels)
         if places is None or len(places) > len(self.channels):
             raise DatasetError(
                 f"has {counted(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
@@ -291,7 +289,7 @@ class Preprocessing:
             )
         # _0000 and _0001 say which channel of the model a file is, as nnU-Net has it; names have to be the same names.
         numbered = image.channels == tuple(str(n) for n in range(len(self.channels)))
-        if whole and len(self.channels) > 1 and not numbered and image.channels != self.channels:
+        if is_complete and len(self.channels) > 1 and not numbered and image.channels != self.channels:
             raise DatasetError(
                 f"channels {', '.join(image.channels)} are not the model's {', '.join(self.channels)}",
                 where,
@@ -328,9 +326,15 @@ class Preprocessing:
             return
         # Noise, as where an image is degraded, may lead floating colours a little beyond.
         beyond = 1 if image.dtype.kind in "iu" else 2
-        for one, values in zip(self.normalisation, image.data, strict=True):
-            if one.method == "range" and one.high is not None and (most := values.max()) > beyond * one.high:
-                problem = f"its colours reach {most:g}, and those of the model's images {one.high:g} at the most"
+        for normalisation, values in zip(self.normalisation, image.data, strict=True):
+            if (
+                normalisation.method == "range"
+                and normalisation.high is not None
+                and (most := values.max()) > beyond * normalisation.high
+            ):
+                problem = (
+                    f"its colours reach {most:g}, and those of the model's images {normalisation.high:g} at the most"
+                )
                 raise DatasetError(problem, where, "Give pictures of as many bits a colour as in training")
 
     def _squeezed(self, geometry: Geometry, where: str) -> int | None:
@@ -349,8 +353,8 @@ class Preprocessing:
         axes, flips = geometry.to_canonical
         if squeezed is None:
             return axes, flips
-        kept = [(axis - (axis > squeezed), flip) for axis, flip in zip(axes, flips, strict=True) if axis != squeezed]
-        return tuple(axis for axis, _ in kept), tuple(flip for _, flip in kept)
+        turns = [(axis - (axis > squeezed), flip) for axis, flip in zip(axes, flips, strict=True) if axis != squeezed]
+        return tuple(axis for axis, _ in turns), tuple(flip for _, flip in turns)
 
     def _region(self, data: Array, valid: NDArray[np.bool_]) -> Region:
         """The kept region of the canonical grid: the content, without its border, in the proportions of the shape."""
@@ -379,8 +383,8 @@ class Preprocessing:
             )
         if self.shape is not None:
             return self.shape
-        wanted = steps if self.spacing is None else self.spacing
-        sizes = zip(shape, steps, wanted, strict=True)
+        spacing = steps if self.spacing is None else self.spacing
+        sizes = zip(shape, steps, spacing, strict=True)
         return tuple(max(1, round(size * old / (new * self.reduction))) for size, old, new in sizes)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.runtime.preprocessing.trace import Trace
+from isocenter.runtime.preprocessing.protocol import Trace
 from isocenter.transforms import Stretched, Taps, growing
 from isocenter.values import Array, Region, Slabs
 
@@ -23,37 +23,37 @@ def restored(slabs: Slabs, trace: Trace, part: Region | None = None) -> Iterator
     part: of the region that was kept; the slabs then hold what it needs
     Arrays without spatial axes (a vector head) pass through. Only the rows that a coming slab still needs are held.
     """
-    wanted = part or tuple(slice(0, size) for size in trace.kept)
+    region = part or tuple(slice(0, size) for size in trace.kept)
     return (
         (trace.region(found), {name: trace.unpermuted(array) for name, array in arrays.items()})
         if found
         else (found, arrays)
-        for found, arrays in resampled_back(slabs, trace, wanted)
+        for found, arrays in resampled_back(slabs, trace, region)
     )
 
 
-def resampled_back(slabs: Slabs, trace: Trace, wanted: Region) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+def resampled_back(slabs: Slabs, trace: Trace, region_wanted: Region) -> Iterator[tuple[Region, Mapping[str, Array]]]:
     """Parts of the padded grid, in the order of the trace's slice order, as parts of the region that was kept.
 
-    wanted: of that region
+    region_wanted: of that region
     What is resampled is so only when it is asked for (`Stretched`): labels are found without. Of the network's grid
     those rows are held that a coming one is made of.
     """
-    walk, kept = trace.slice_order, trace.kept
-    size, shape = kept[walk.axis], trace.shape[walk.axis]
-    steps = walk.order(tuple(_step(trace, axis, part) for axis, part in enumerate(wanted)))
-    rows, *plane = walk.region(wanted, size)
+    walk, sizes_kept = trace.slice_order, trace.kept
+    size, shape = sizes_kept[walk.axis], trace.shape[walk.axis]
+    steps = walk.order(tuple(_step(trace, axis, part) for axis, part in enumerate(region_wanted)))
+    rows, *plane = walk.region(region_wanted, size)
     first = _turned(steps[0], shape) if walk.backwards and steps[0] is not None else steps[0]
-    order = growing(list(zip(walk.order(trace.shape), walk.order(kept), strict=True)))
+    order = growing(list(zip(walk.order(trace.shape), walk.order(sizes_kept), strict=True)))
     passing = Passing(rows, first, order)
     for region, arrays in slabs:
         if not region:
             yield region, arrays
             continue
-        place, there = _unpadded(region, arrays, trace)
-        if place is None:
+        region_there, unpadded = _unpadded(region, arrays, trace)
+        if region_there is None:
             continue
-        now, *across = walk.region(place, shape)
+        now, *across = walk.region(region_there, shape)
         # Where an axis stays, what is wanted of it is cut out; else its steps are counted from where the slab begins.
         cut = [
             slice(want.start - has.start, want.stop - has.start) if step is None else slice(None)
@@ -63,18 +63,18 @@ def resampled_back(slabs: Slabs, trace: Trace, wanted: Region) -> Iterator[tuple
             None if step is None else Taps(step.index - has.start, step.weight)
             for has, step in zip(across, steps[1:], strict=True)
         ]
-        walked = {name: walk.ordered(one)[(slice(None), slice(None), *cut)] for name, one in there.items()}
-        for made_rows, made in passing.taken(now, walked, moved):
+        walked = {name: walk.ordered(one)[(slice(None), slice(None), *cut)] for name, one in unpadded.items()}
+        for made_rows, arrays_made in passing.taken(now, walked, moved):
             yield (
                 walk.region_back((made_rows, *plane), size),
-                {name: walk.restored(one) for name, one in made.items()},
+                {name: walk.restored(one) for name, one in arrays_made.items()},
             )
 
 
-def _step(trace: Trace, axis: int, wanted: slice) -> Taps | None:
+def _step(trace: Trace, axis: int, rows: slice) -> Taps | None:
     """Taps that make the rows that are asked for of rows of the network's grid; None where they are the same."""
     step = trace.steps_back(axis)
-    return None if step is None else step.part(wanted)
+    return None if step is None else step.part(rows)
 
 
 def _turned(step: Taps, size: int) -> Taps:
@@ -84,14 +84,14 @@ def _turned(step: Taps, size: int) -> Taps:
 
 def _unpadded(region: Region, arrays: Mapping[str, Array], trace: Trace) -> tuple[Region | None, Mapping[str, Array]]:
     """A part of the padded grid without the padding, counted from the first real voxel; None where all is padding."""
-    place, inside = [], []
+    slices, inside = [], []
     for part, (before, _), size in zip(region, trace.pad, trace.shape, strict=True):
         start, stop = max(part.start - before, 0), min(part.stop - before, size)
         if start >= stop:
             return None, arrays
-        place.append(slice(start, stop))
+        slices.append(slice(start, stop))
         inside.append(slice(start + before - part.start, stop + before - part.start))
-    return tuple(place), {name: array[(slice(None), *inside)] for name, array in arrays.items()}
+    return tuple(slices), {name: array[(slice(None), *inside)] for name, array in arrays.items()}
 
 
 @dataclass(eq=False)

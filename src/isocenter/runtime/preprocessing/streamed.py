@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing.trace import Trace
+from isocenter.runtime.preprocessing.protocol import Trace
 from isocenter.transforms import Order, Scale, Taps, along, permuted, taps
 from isocenter.values import Image, Reader, Region
 
@@ -41,38 +41,38 @@ class Streamed:
     def __getitem__(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
         """(channels, *region); slices have a start and a stop."""
         inner, rows = padded_region(self.trace, region[1:])
-        made = self._whole(self._resampled(inner))[region[0]]
-        for axis, (own, size) in enumerate(zip(rows, self.trace.shape, strict=True), start=1):
-            if len(own) != made.shape[axis]:
-                made = made.take(np.clip(own, 0, size - 1) - inner[axis - 1].start, axis)  # the edge goes on
-        return made
+        array = self._whole(self._resampled(inner))[region[0]]
+        for axis, (rows_of_axis, size) in enumerate(zip(rows, self.trace.shape, strict=True), start=1):
+            if len(rows_of_axis) != array.shape[axis]:
+                array = array.take(np.clip(rows_of_axis, 0, size - 1) - inner[axis - 1].start, axis)  # the edge goes on
+        return array
 
-    def _whole(self, made: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _whole(self, inner: NDArray[np.float32]) -> NDArray[np.float32]:
         """All channels, of those that are there."""
         if self.places == tuple(range(self.channels)):
-            return made
-        whole = np.zeros((self.channels, *made.shape[1:]), dtype=made.dtype)
-        whole[list(self.places)] = made
-        return whole
+            return inner
+        padded = np.zeros((self.channels, *inner.shape[1:]), dtype=inner.dtype)
+        padded[list(self.places)] = inner
+        return padded
 
     def _resampled(self, part: Region) -> NDArray[np.float32]:
         """A part of the grid between resampling and padding."""
         steps: list[Taps | None] = []
         source = []
-        for old, new, wanted in zip(self.trace.kept, self.trace.shape, part, strict=True):
+        for old, new, rows in zip(self.trace.kept, self.trace.shape, part, strict=True):
             if old == new:
                 steps.append(None)
-                source.append(wanted)
+                source.append(rows)
                 continue
-            [near], [step] = source_region([taps(old, new, self.order).part(wanted)])
+            [near], [step] = source_region([taps(old, new, self.order).part(rows)])
             steps.append(step)
             source.append(near)
-        made = self._normalised(tuple(source))
+        array = self._normalised(tuple(source))
         # In the order of `resample`, so that the same comes out to the last bit.
         for axis in sorted(range(len(part)), key=lambda axis: self.trace.shape[axis] / self.trace.kept[axis]):
             if (taps_of := steps[axis]) is not None:
-                made = along(made, axis + 1, taps_of)
-        return made
+                array = along(array, axis + 1, taps_of)
+        return array
 
     def _normalised(self, part: Region) -> NDArray[np.float32]:
         """A part of the region that was kept, in canonical order."""

@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from isocenter import networks
 from isocenter.lazy import torch
 from isocenter.runtime.inference import LAPLACE
-from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.networks import TorchNetwork
 from isocenter.runtime.uncertainty.disagreement import Disagreement, chances
 from isocenter.runtime.uncertainty.method import Basis, Without
 from isocenter.values import Floats
@@ -87,12 +87,14 @@ class Laplace:
 
     heads: Mapping[str, Posterior]
 
-    def views(self, seen: Features, count: int) -> list[dict[str, Tensor]]:
+    def views(self, features: Features, count: int) -> list[dict[str, Tensor]]:
         """The outputs of so many draws of the weights, the same for every image and every window."""
         size = max(len(one.output_values) for one in self.heads.values())
         noise = paired_noise(count, size)
         drawn = {
-            head: one.draws(seen.inputs[head], seen.outputs[head], torch.from_numpy(noise[:, : len(one.output_values)]))
+            head: one.draws(
+                features.inputs[head], features.outputs[head], torch.from_numpy(noise[:, : len(one.output_values)])
+            )
             for head, one in self.heads.items()
         }
         return [dict(zip(drawn, each, strict=True)) for each in zip(*drawn.values(), strict=True)]
@@ -136,11 +138,11 @@ class LastLayers:
         known = {head: layer for head, layer in networks.last_layers(module, at).items() if head in kinds}
         return cls({head: layer for head, layer in known.items() if _is_linear(layer)}, kinds)
 
-    def __call__(self, seen: Features) -> dict[str, Tensor]:
+    def __call__(self, features: Features) -> dict[str, Tensor]:
         """Look at a batch of windows; nothing is added to its outputs."""
-        self.windows += len(seen.pooled)
+        self.windows += len(features.pooled)
         for head, layer in list(self.layers.items()):
-            inputs, outputs = seen.inputs[head], seen.outputs[head]
+            inputs, outputs = features.inputs[head], features.outputs[head]
             if (layer(inputs) - outputs).abs().max() > ROUNDING * outputs.abs().max().clamp(min=1):
                 del self.layers[head]
                 continue
@@ -206,8 +208,8 @@ class LastLayerPosterior(Without):
         return basis.networks.watched(partial(_by_draws, own, drawing, basis.inference.draws))
 
 
-def _by_draws(differ: Disagreement, drawing: Drawing, count: int, seen: Features) -> Mapping[str, Tensor]:
-    return differ(drawing.views(seen, count))
+def _by_draws(differ: Disagreement, drawing: Drawing, count: int, features: Features) -> Mapping[str, Tensor]:
+    return differ(drawing.views(features, count))
 
 
 def paired_noise(count: int, size: int) -> Floats:

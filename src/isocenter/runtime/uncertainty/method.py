@@ -25,7 +25,7 @@ class Drawing(Protocol):
     def heads(self) -> Mapping[str, object]:
         """The heads whose last layers have one."""
 
-    def views(self, seen: Features, count: int) -> list[dict[str, Tensor]]:
+    def views(self, features: Features, count: int) -> list[dict[str, Tensor]]:
         """The outputs of so many draws, the same for every image."""
 
 

@@ -1,4 +1,7 @@
-"""Averages of mirrored views of a window, and of several networks."""
+"""Averages of mirrored views of a window, and of several networks; outputs that are no numbers are refused.
+
+From NaN and infinity no answer follows.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import GeometryError, PlanError
-from isocenter.runtime.preprocessing.trace import Trace
-from isocenter.runtime.windows.finite import check_finite
+from isocenter.errors import GeometryError, OutputError, PlanError
+from isocenter.runtime.preprocessing.protocol import Trace
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import BETWEEN, EACH, WITHIN, mean_of, mirrored_channels, picks_a_side
 from isocenter.transforms import check_flips, names_sides
@@ -21,6 +23,49 @@ from isocenter.values import Array
 if TYPE_CHECKING:
     from isocenter.runtime.uncertainty.disagreement import Disagreement
     from isocenter.tasks import Task
+
+
+REMEDY = "Predict in float32 (--backend torch, --device cpu); if that changes nothing, the network has no answer here"
+
+
+@dataclass(frozen=True)
+class Finite:
+    """A network whose outputs must be finite numbers; OutputError for others.
+
+    where: the case whose windows the network sees
+    """
+
+    network: Network
+    where: str
+
+    def __call__(self, batch: Array) -> Mapping[str, Array]:
+        try:
+            outputs = self.network(batch)
+            check_finite(outputs, self.where)
+        except OutputError as error:  # of a member, which does not know the case
+            raise error.stating(where=self.where) from error
+        return outputs
+
+
+def check_finite(outputs: Mapping[str, Array], where: str = "network") -> None:
+    """OutputError for outputs of windows, {head: (batch, ...)}, of which one value or more is not finite.
+
+    Names with a colon are no heads: features, and what a model adds about its uncertainty.
+    """
+    for head, output in outputs.items():
+        if ":" not in head and not is_finite(output):
+            finite = np.isfinite(output)
+            values = f"{finite.size - np.count_nonzero(finite)} of the {finite.size} values of {head!r}"
+            kinds = "NaN" if np.isnan(output).any() else "infinite"
+            raise OutputError(f"the network's outputs are not finite numbers ({values}: {kinds})", where, REMEDY)
+
+
+def is_finite(output: Array) -> bool:
+    """Whether all values are finite; their sum tells in one pass, unless finite values add up to more than float32."""
+    with np.errstate(all="ignore"):
+        total = np.sum(output, dtype=np.float32)
+    return bool(np.isfinite(total)) or bool(np.isfinite(output).all())
+
 
 # Several networks' outputs for one batch, and perhaps their shares, to one, in the space that a task decodes:
 # `Task.average`.
@@ -50,8 +95,8 @@ class Averaged:
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = [member(batch, *context) for member in self.members]
-        for one in outputs:  # a mean of probabilities hides an infinite logit
-            check_finite(one)
+        for output in outputs:  # a mean of probabilities hides an infinite logit
+            check_finite(output)
         made = self.average(outputs) if self.shares is None else self.average(outputs, self.shares)
         further = {} if self.differ is None else self.differ(outputs, self.shares)
         further |= {f"{head}{EACH}": np.concatenate([one[head] for one in outputs], axis=1) for head in self.each}

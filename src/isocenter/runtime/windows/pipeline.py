@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isocenter.errors import DatasetError, counted
-from isocenter.runtime.windows.averaging import mirrored
-from isocenter.runtime.windows.finite import Finite
+from isocenter.runtime.windows.averaging import Finite, mirrored
 from isocenter.runtime.windows.slide import Network, Progress, slide, window_count
 from isocenter.tasks import BETWEEN, OUTPUT, WITHIN, dense_channels, refuse_unknown_sides
 from isocenter.values import STATED_SIDES, Array, Image, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
-    from isocenter.runtime.preprocessing.protocol import Restores, Source
-    from isocenter.runtime.preprocessing.trace import Trace
+    from isocenter.runtime.preprocessing.protocol import Restores, Source, Trace
     from isocenter.runtime.uncertainty.disagreement import Disagreement
     from isocenter.tasks import Task
 

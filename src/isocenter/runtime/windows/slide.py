@@ -14,9 +14,8 @@ from itertools import islice, product
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing.protocol import Source
+from isocenter.runtime.preprocessing.protocol import SliceOrder, Source
 from isocenter.runtime.preprocessing.restore import YIELDED_BYTES
-from isocenter.runtime.preprocessing.trace import SliceOrder
 from isocenter.values import Array, Merge, Region
 
 # Called with what is done and with all.

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from isocenter.scoring.answered import Fold
 from isocenter.scoring.auditing.options import AuditOptions
-from isocenter.scoring.fold import Fold
 from isocenter.scoring.scores import Predictor, Scored
 from isocenter.values import Case
 

@@ -27,9 +27,9 @@ def audited(audit: Audit, *asked: Look) -> Scored:
     asked: looks that bring torch and captum, which a training does without
     """
     plain = without_outcomes(audit)
-    made = [one for one in (screened(audit), *(look(plain) for look in (*LOOKS, *asked))) if one is not None]
+    results = [one for one in (screened(audit), *(look(plain) for look in (*LOOKS, *asked))) if one is not None]
     shown = [
-        (word, case, [*drawn, *(figure for one in made for figure in one.figures.get(case, ()))], page)
+        (word, case, [*drawn, *(figure for one in results for figure in one.figures.get(case, ()))], page)
         for word, case, drawn, page in audit.scored.shown
     ]
-    return replace(audit.scored, audits=tuple(made), shown=shown)
+    return replace(audit.scored, audits=tuple(results), shown=shown)

@@ -83,9 +83,9 @@ def _audited(
     seed: int,
 ) -> Audited:
     shifted, balance, words = list[Shifted](), list[Balance](), list[str]()
-    for attribute, own in groups.items():
+    for attribute, groups_of_cases in groups.items():
         by = {name: values for name, values in covariates.items() if name not in attribute.split("*")}
-        tests, balanced = group_shift(attribute, Patients.of(rows, own.tolist(), patients, by), seed=seed)
+        tests, balanced = group_shift(attribute, Patients.of(rows, groups_of_cases.tolist(), patients, by), seed=seed)
         shifted += tests
         balance += balanced
         words.append(shift_words(attribute, tests, list(by)))

@@ -36,10 +36,10 @@ def decisions(audit: Audit) -> Audited | None:
     if not curves:
         return None
     rows = pd.concat([_rows(label, curve) for label, curve in curves.items()], ignore_index=True)
-    drawn = [_figure(label, curve) for label, curve in curves.items()]
-    blocks: list[Block] = [Paragraph(" ".join(_sentences(curves))), Gallery(drawn[:SHOWN])]
-    if drawn[SHOWN:]:
-        blocks.append(Details("Further labels", [Gallery(drawn[SHOWN:])]))
+    figures = [_figure(label, curve) for label, curve in curves.items()]
+    blocks: list[Block] = [Paragraph(" ".join(_sentences(curves))), Gallery(figures[:SHOWN])]
+    if figures[SHOWN:]:
+        blocks.append(Details("Further labels", [Gallery(figures[SHOWN:])]))
     return Audited({DECISION: rows}, sections=[Section(TITLE, [*blocks, Paragraph(HOW)])])
 
 
@@ -49,20 +49,20 @@ def confusion(audit: Audit) -> Audited | None:
     A row a cell: operating_point, label, reference, predicted, cases, patients; of several classes all against all as
     the model calls them, and each label against the rest at its own point.
     """
-    made = [_crossed(audit, part, task, table) for part, (task, table) in audit.scored.parts.items()]
-    rows = pd.DataFrame([row for part in made for row in part])
+    crossed = [_crossed(audit, part, task, table) for part, (task, table) in audit.scored.parts.items()]
+    rows = pd.DataFrame([row for part in crossed for row in part])
     return None if rows.empty else Audited({CONFUSION: rows})
 
 
 def calls_by_label(task: Task, table: Table) -> dict[str, Table]:
     """{label: a row a case with patient, reference and called} of each label that is called or not."""
-    own = {(one.metric, one.label): one for one in task.case_values(table)}
-    made = {}
+    values = {(one.metric, one.label): one for one in task.case_values(table)}
+    calls = {}
     asked = {figure_label(name) for name in task.positives}
-    for label in dict.fromkeys(label for metric, label in own if metric == "sensitivity"):
+    for label in dict.fromkeys(label for metric, label in values if metric == "sensitivity"):
         if asked and label not in asked:
             continue
-        sides = [own[metric, label] for metric in ("sensitivity", "specificity") if (metric, label) in own]
+        sides = [values[metric, label] for metric in ("sensitivity", "specificity") if (metric, label) in values]
         if len(sides) == 2 and all(one.kind == "share" for one in sides):
             frames = [
                 pd.DataFrame(
@@ -70,16 +70,16 @@ def calls_by_label(task: Task, table: Table) -> dict[str, Table]:
                 )
                 for one, truth in zip(sides, (True, False), strict=True)
             ]
-            made[label] = pd.concat(frames)
-    return made
+            calls[label] = pd.concat(frames)
+    return calls
 
 
 def _crossed(audit: Audit, part: str, task: Task, table: Table) -> Iterator[dict[str, Any]]:
     labels = calls_by_label(task, table)
     before = f"{part}: " if part else ""
-    whole = table[table["label"] == ALL]
-    if labels and {"reference", "predicted"} <= set(table) and whole["reference"].nunique() > 2:
-        yield from _cells(whole, whole["reference"], whole["predicted"], f"{before}{ALL}", "as the model calls")
+    overall = table[table["label"] == ALL]
+    if labels and {"reference", "predicted"} <= set(table) and overall["reference"].nunique() > 2:
+        yield from _cells(overall, overall["reference"], overall["predicted"], f"{before}{ALL}", "as the model calls")
     methods = {row.label: row.estimate.method for row in audit.scored.rows if row.metric == "sensitivity"}
     for label, calls in labels.items():
         found = THRESHOLD.search(methods.get(f"{before}{label}", methods.get(label, "")))
@@ -102,10 +102,10 @@ def _called(task: Task, table: Table) -> Iterator[tuple[str, DecisionCurve]]:
     areas = {one.label: one for one in task.case_values(table) if one.metric == "auroc"}
     areas.pop(ALL, None)
     asked = {figure_label(name) for name in task.positives} or set(areas)
-    for label, own in areas.items():
-        is_stated = bool(((own.values >= 0) & (own.values <= 1)).all())
-        if own.positive is not None and is_stated and label in asked:
-            yield label, decision_curve(own.values, own.positive, own.patients)
+    for label, area in areas.items():
+        is_stated = bool(((area.values >= 0) & (area.values <= 1)).all())
+        if area.positive is not None and is_stated and label in asked:
+            yield label, decision_curve(area.values, area.positive, area.patients)
 
 
 def _rows(label: str, curve: DecisionCurve) -> Table:

@@ -31,14 +31,14 @@ def explanations(audit: Audit) -> Audited | None:
     """Maps of the report's best and worst cases by the methods that pass their tests on this model."""
     if not audit.options.explain:
         return None
-    known = {case.id: case for case in audit.cases if case.images}
-    shown = [(word, known[case]) for word, case, _, _ in audit.scored.shown if case in known]
+    by_id = {case.id: case for case in audit.cases if case.images}
+    shown = [(word, by_id[case]) for word, case, _, _ in audit.scored.shown if case in by_id]
     best = [case for word, case in shown if word == BEST]
     chosen = [*best, *[case for word, case in shown if word in WORST][: max(len(best), 1)]]
     if not chosen:
         return Audited(notes=("No answer was explained: there is no image.",))
-    made, tested, notes = _made(audit, chosen, list(known.values()))
-    rows = [row for one in made for row in one.rows]
+    explained_cases, tested, notes = _made(audit, chosen, list(by_id.values()))
+    rows = [row for one in explained_cases for row in one.rows]
     records = explaining.with_references(
         tested.tested.records, rows, {case.id: case.patient for case in chosen}, seed=audit.seed
     )
@@ -50,7 +50,10 @@ def explanations(audit: Audit) -> Audited | None:
         {EXPLANATIONS: (EXPLANATIONS_SCHEMA, {"methods": records, "refused": refused, "findings": []})},
         [Section(TITLE, [Paragraph(verdict), *explaining.method_blocks(records, refused)])],
         [*notes, *failed],
-        {one.case: [replace(own, caption=f"{own.title}: {own.caption}") for own in one.figures] for one in made},
+        {
+            one.case: [replace(own, caption=f"{own.title}: {own.caption}") for own in one.figures]
+            for one in explained_cases
+        },
     )
 
 
@@ -60,17 +63,17 @@ def _made(
     """Each of the chosen cases by the network that scored it; the methods were tested on those of the first."""
     model, methods = audit.predictor.model_of(chosen[0].id), explanation.named_methods(explanation.ALL)
     tested = explaining.Explainer.of(model, methods, by_name=False)
-    own = [case for case in cases if audit.predictor.model_of(case.id) is model]
+    of_model = [case for case in cases if audit.predictor.model_of(case.id) is model]
     tested = explaining.with_tests(
-        tested, own, None if audit.folds else audit.path, explanation.TESTED, seed=audit.seed
+        tested, of_model, None if audit.folds else audit.path, explanation.TESTED, seed=audit.seed
     )
-    believed, made, notes = tested.believed[:MOST_METHODS], list[explaining.Made](), list[str]()
+    believed, results, notes = tested.believed[:MOST_METHODS], list[explaining.Made](), list[str]()
     for case in chosen:
         explainer = explaining.Explainer.of(
             audit.predictor.model_of(case.id), believed, by_name=False, tested=tested.tested
         )
         try:
-            made.append(replace(explainer, references={case.id: case}, keeps=False)(case))
+            results.append(replace(explainer, references={case.id: case}, keeps=False)(case))
         except IsocenterError as error:
             notes.append(f"{case.id} was not explained: {error.problem}.")
-    return made, tested, notes
+    return results, tested, notes

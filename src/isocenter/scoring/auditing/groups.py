@@ -99,9 +99,9 @@ def with_table(dataset: Dataset, table: str | Path | None, scored: Container[str
     """
     if table is None:
         return dataset
-    known = [case for case in dataset if case.id in scored]
-    whose = [(case.id, case.patient) for case in known]
-    firsts = [case.files[0] for case in known if case.files]
+    covered = [case for case in dataset if case.id in scored]
+    whose = [(case.id, case.patient) for case in covered]
+    firsts = [case.files[0] for case in covered if case.files]
     rows = dict(zip(whose, covariates_in(Path(table), whose, firsts), strict=True))
     cases = tuple(
         replace(case, covariates=_completed(case.covariates, rows[key]))
@@ -112,12 +112,12 @@ def with_table(dataset: Dataset, table: str | Path | None, scored: Container[str
     return replace(dataset, cases=cases)
 
 
-def _completed(own: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+def _completed(covariates: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """Covariates and more of them: names as the first spell them, whose missing values the second fill in."""
-    spelled = {name.casefold(): name for name in own}
+    spelled = {name.casefold(): name for name in covariates}
     # DICOM has every patient's sex and age, which are empty where somebody has hidden them.
-    known = {name: value for name, value in own.items() if not is_missing(value)}
-    return {**own, **{spelled.get(name.casefold(), name): value for name, value in more.items()}, **known}
+    present = {name: value for name, value in covariates.items() if not is_missing(value)}
+    return {**covariates, **{spelled.get(name.casefold(), name): value for name, value in more.items()}, **present}
 
 
 def groups(audit: Audit) -> Audited | None:
@@ -130,16 +130,16 @@ def groups(audit: Audit) -> Audited | None:
     if not assigned or task is None:
         return None
     compared = Found()
-    for attribute, own in assigned.items():
-        of_case = dict(zip(who.index, own.tolist(), strict=True))
+    for attribute, names in assigned.items():
+        of_case = dict(zip(who.index, names.tolist(), strict=True))
         for part, (kind, rows) in scored.parts.items():
             look = Look(attribute, part, kind, rows, rows["case"].map(of_case).to_numpy(dtype=object), audit.seed)
             compared.rows.extend(look.rows())
             compared.gaps.extend(look.gaps())
         if "abstained" in who:
-            look = Look(attribute, "", task, who.reset_index(), own, audit.seed)
-            known = np.where(np.isin(own.astype(str), look.judged(ALL)), own, "")
-            compared.gaps.append(abstention_gap(attribute, look.table, known, seed=audit.seed))
+            look = Look(attribute, "", task, who.reset_index(), names, audit.seed)
+            judged_names = np.where(np.isin(names.astype(str), look.judged(ALL)), names, "")
+            compared.gaps.append(abstention_gap(attribute, look.table, judged_names, seed=audit.seed))
     if not audit.patients_known:
         compared.rows[:] = [(a, g, replace(row, estimate=by_case(row.estimate)), j) for a, g, row, j in compared.rows]
     done = replace(compared, gaps=adjusted_gaps(compared.gaps, holm))
@@ -198,9 +198,11 @@ class Look:
         """The threshold by which a group's cases were called, where not all cases have the same one."""
         for column in threshold_columns(self.table):
             for label, rows in self.table.assign(group=self.groups).groupby("label"):
-                own = rows.loc[rows["group"] == name, column].dropna()
-                if rows[column].nunique() > 1 and len(own):
-                    estimate = Estimate(float(own.median()), n=len(own), method="none: the median of the group's cases")
+                thresholds = rows.loc[rows["group"] == name, column].dropna()
+                if rows[column].nunique() > 1 and len(thresholds):
+                    estimate = Estimate(
+                        float(thresholds.median()), n=len(thresholds), method="none: the median of the group's cases"
+                    )
                     yield Row(THRESHOLD, column.partition("_")[2] or str(label), estimate)
 
     def gaps(self) -> Iterator[Gap]:
@@ -215,12 +217,12 @@ class Look:
     @cached_property
     def _summaries(self) -> Mapping[str, Sequence[Row]]:
         """{group: every figure of it}"""
-        made = {}
+        summaries = {}
         for name in self.names:
-            own = self.table[self.groups == name].reset_index(drop=True)
-            draws = int(np.clip(MOST_WORK // len(own), FEWEST_DRAWS, DRAWS))
-            made[name] = self.task.summary(own, seed=resampling(own, self.seed).drawing(draws))
-        return made
+            rows = self.table[self.groups == name].reset_index(drop=True)
+            draws = int(np.clip(MOST_WORK // len(rows), FEWEST_DRAWS, DRAWS))
+            summaries[name] = self.task.summary(rows, seed=resampling(rows, self.seed).drawing(draws))
+        return summaries
 
     @cached_property
     def _of_all(self) -> list[Row]:
@@ -235,31 +237,33 @@ class Look:
 
     def _of_metrics(self) -> Iterator[Gap]:
         """The gaps of each audited metric and label; one that repeats another is left out."""
-        seen: set[tuple[Any, ...]] = set()
-        each = {name: {(row.metric, row.label): row.estimate for row in rows} for name, rows in self._summaries.items()}
+        done: set[tuple[Any, ...]] = set()
+        estimates = {
+            name: {(row.metric, row.label): row.estimate for row in rows} for name, rows in self._summaries.items()
+        }
         for row in self._of_all:
             if not self.task.metrics.of(row.metric).is_audited:
                 continue
             nothing = Estimate(float("nan"))
             judged = self.judged(row.label)
-            own = {name: each[name].get((row.metric, row.label), nothing) for name in judged}
-            key = (row.metric, *(round(one.value, 12) for one in own.values()))
-            if own and key in seen:
+            of_groups = {name: estimates[name].get((row.metric, row.label), nothing) for name in judged}
+            key = (row.metric, *(round(one.value, 12) for one in of_groups.values()))
+            if of_groups and key in done:
                 continue
-            seen.add(key)
-            yield self._gap(row, own)
+            done.add(key)
+            yield self._gap(row, of_groups)
 
-    def _gap(self, row: Row, own: Mapping[str, Estimate]) -> Gap:
+    def _gap(self, row: Row, estimates: Mapping[str, Estimate]) -> Gap:
         gap, recipe = Gap(self.attribute, row.metric, row.label, float("nan")), row.estimate.recipe
         metric = self.task.metrics.of(row.metric)
         is_error = metric.better == "less"
         if recipe is not None:
             people = {one: one.partition(SIGN)[2] for one in recipe.people.tolist()}
-            known = {one: group for one, group in people.items() if group in own}
-            return gap_of_recipe(gap, recipe, known, worse=1 if is_error else -1, seed=self.seed)
+            people_of_group = {one: group for one, group in people.items() if group in estimates}
+            return gap_of_recipe(gap, recipe, people_of_group, worse=1 if is_error else -1, seed=self.seed)
         if (aim := metric.aim) is not None:
-            return gap_of_estimates(gap, own, lambda value: abs(value - aim))
-        return gap_of_estimates(gap, own, lambda value: value if is_error else -value)
+            return gap_of_estimates(gap, estimates, lambda value: abs(value - aim))
+        return gap_of_estimates(gap, estimates, lambda value: value if is_error else -value)
 
 
 def _alike(audit: Audit, attribute: str, groups: np.ndarray, who: Table) -> Alike | None:
@@ -271,16 +275,16 @@ def _alike(audit: Audit, attribute: str, groups: np.ndarray, who: Table) -> Alik
     answers = answered(audit.scored.table).reindex(who.index).to_numpy(dtype=float)[here]
     rows = np.stack([features[who.index[n]][1] for n in here]).astype(np.float64)
     patients = who["patient"].to_numpy(dtype=object)[here]
-    known = np.isfinite(answers).any(axis=1)
+    is_known = np.isfinite(answers).any(axis=1)
     eyes = np.array([audit.network_of(str(who.index[n])) for n in here])
     return neighbour_gap(
         attribute,
-        rows[known],
-        answers[known],
-        groups[here][known],
-        patients[known],
+        rows[is_known],
+        answers[is_known],
+        groups[here][is_known],
+        patients[is_known],
         seed=audit.seed,
-        eyes=eyes[known],
+        eyes=eyes[is_known],
     )
 
 
@@ -317,8 +321,8 @@ def _words(gap: Gap, metrics: Metrics) -> str:
 
 def not_registered(asked: str, registered: str | None) -> list[str]:
     """The parts of "sex,age:40:60" that were not among the groups fixed before training."""
-    known = {_spelled(one) for one in (registered or "").split(",")}
-    return [one.strip() for one in asked.split(",") if one.strip() and _spelled(one) not in known]
+    spelled = {_spelled(one) for one in (registered or "").split(",")}
+    return [one.strip() for one in asked.split(",") if one.strip() and _spelled(one) not in spelled]
 
 
 def _spelled(group: str) -> str:
@@ -371,10 +375,10 @@ def _section(compared: Found, metrics: Metrics, alike: Sequence[Alike], moved: S
 
 def _all_gaps(gaps: Sequence[Gap], metrics: Metrics, columns: Sequence[str]) -> Iterator[Block]:
     """Every gap that has a value, and of how many there are too few people, by attribute."""
-    known = [_cells(gap, metrics) for gap in gaps if np.isfinite(gap.value)]
+    cells = [_cells(gap, metrics) for gap in gaps if np.isfinite(gap.value)]
     unknown = Counter(gap.attribute for gap in gaps if not np.isfinite(gap.value))
-    if known:
-        yield Details(f"All {counted(len(known), 'gap')} with a value", [PageTable(columns, known, HOW)])
+    if cells:
+        yield Details(f"All {counted(len(cells), 'gap')} with a value", [PageTable(columns, cells, HOW)])
     if unknown:
         parts = listed([f"{attribute} ({count})" for attribute, count in unknown.items()])
         yield Paragraph(f"{counted(unknown.total(), 'gap')} without a value, {FEW}: {parts}.")
@@ -386,13 +390,13 @@ def _forest(compared: Found, metrics: Metrics) -> Iterator[Block]:
     if not audited:
         return
     metric, label = audited[0].metric, audited[0].label
-    own = [
+    of_metric = [
         (attribute, group, row.estimate, judged == YES)
         for attribute, group, row, judged in compared.rows
         if (row.metric, row.label) == (metric, label)
     ]
-    if any(np.isfinite(estimate.value) for _, _, estimate, _ in own):
-        yield figures.forest(own, f"{metrics.of(metric).words} by group", axis=metrics.of(metric).words)
+    if any(np.isfinite(estimate.value) for _, _, estimate, _ in of_metric):
+        yield figures.forest(of_metric, f"{metrics.of(metric).words} by group", axis=metrics.of(metric).words)
 
 
 def _cells(gap: Gap, metrics: Metrics) -> tuple[Any, ...]:
@@ -440,22 +444,23 @@ def swapped(audit: Audit, assigned: Mapping[str, Mapping[str, str]]) -> list[Swa
         return []
     asked: dict[str, tuple[list[Case], dict[str, Any]]] = {}
     for attribute, groups in assigned.items():
-        known = [case for case in audit.cases if groups.get(case.id, UNKNOWN) != UNKNOWN]
-        values = _values(known, attribute, groups)
-        if len(values) > 1 and attribute in audit.predictor.model_of(known[0].id).networks.context.names:
-            asked[attribute] = known, values
+        of_known_group = [case for case in audit.cases if groups.get(case.id, UNKNOWN) != UNKNOWN]
+        values = _values(of_known_group, attribute, groups)
+        if len(values) > 1 and attribute in audit.predictor.model_of(of_known_group[0].id).networks.context.names:
+            asked[attribute] = of_known_group, values
     return [
         _swapped(audit, attribute, _some(known, len(values), len(asked), audit), values, assigned[attribute])
         for attribute, (known, values) in asked.items()
     ]
 
 
-def _some(known: Sequence[Case], groups: int, attributes: int, audit: Audit) -> list[Case]:
+def _some(candidates: Sequence[Case], groups: int, attributes: int, audit: Audit) -> list[Case]:
     """The cases that are predicted again as those of each other group: attributes share what predictions there are."""
-    each = int(SWAPPED_SHARE * len(audit.cases) / attributes / (groups - 1))
-    count = min(len(known), max(FEWEST_SWAPPED, each))
+    per_group = int(SWAPPED_SHARE * len(audit.cases) / attributes / (groups - 1))
+    count = min(len(candidates), max(FEWEST_SWAPPED, per_group))
     return [
-        known[place] for place in sorted(np.random.default_rng(audit.seed).choice(len(known), count, replace=False))
+        candidates[place]
+        for place in sorted(np.random.default_rng(audit.seed).choice(len(candidates), count, replace=False))
     ]
 
 
@@ -466,10 +471,10 @@ def _swapped(
     is_called = CALLED in table and not pd.api.types.is_numeric_dtype(table[CALLED])
     moved, changed, patients, sizes = list[float](), list[bool](), list[str](), scales(table)
     for case in cases:
-        own = table[table["case"] == case.id]
+        rows = table[table["case"] == case.id]
         others = [_scored(audit, case, attribute, value) for name, value in values.items() if name != groups[case.id]]
-        here, calls = _answers(own), own[CALLED].astype(str).tolist() if is_called else []
-        size = own["label"].map(sizes).to_numpy(dtype=float)[:, None]
+        here, calls = _answers(rows), rows[CALLED].astype(str).tolist() if is_called else []
+        size = rows["label"].map(sizes).to_numpy(dtype=float)[:, None]
         moved.append(float(np.nanmean([np.abs(_answers(one) - here) / size for one in others])))
         changed.append(is_called and any(one[CALLED].astype(str).tolist() != calls for one in others))
         patients.append(case.patient)
@@ -481,9 +486,9 @@ def _swapped(
 
 def answer_columns(table: Table) -> list[str]:
     """The columns of a table of cases that hold numbers which a model states: probabilities, a risk, a value."""
-    own = [str(name) for name in table if str(name).startswith("probability")]
+    names = [str(name) for name in table if str(name).startswith("probability")]
     numbers = [name for name in ("risk", CALLED) if name in table and pd.api.types.is_numeric_dtype(table[name])]
-    return own or numbers
+    return names or numbers
 
 
 def scales(table: Table) -> dict[str, float]:
@@ -503,12 +508,12 @@ def answered(table: Table) -> Table:
 
 def _values(cases: list[Case], attribute: str, groups: Mapping[str, str]) -> dict[str, Any]:
     """{group: the covariate as its cases have it}, of numbers their median."""
-    made = {}
+    values = {}
     for name in dict.fromkeys(groups[case.id] for case in cases):
-        own = [case.covariates.get(attribute) for case in cases if groups[case.id] == name]
-        numbers = [one for value in own if (one := number_in(value)) is not None]
-        made[name] = float(np.median(numbers)) if len(numbers) == len(own) else own[0]
-    return made
+        values_of_group = [case.covariates.get(attribute) for case in cases if groups[case.id] == name]
+        numbers = [one for value in values_of_group if (one := number_in(value)) is not None]
+        values[name] = float(np.median(numbers)) if len(numbers) == len(values_of_group) else values_of_group[0]
+    return values
 
 
 def _scored(audit: Audit, case: Case, attribute: str, value: Any) -> Table:

@@ -111,9 +111,9 @@ def _doubted_groups(
     places = [place for place, case in enumerate(map(str, cases.index)) if case in asked]
     if not (doubted and covariates):
         return []
-    own = {name: [values[place] for place in places] for name, values in covariates.items()}
+    of_doubted = {name: [values[place] for place in places] for name, values in covariates.items()}
     flags = [float(str(cases.index[place]) in doubted) for place in places]
-    return weak_groups(flags, cases["patient"].iloc[places].tolist(), own, seed=seed)
+    return weak_groups(flags, cases["patient"].iloc[places].tolist(), of_doubted, seed=seed)
 
 
 def _attributes(audit: Audit, cases: Table) -> dict[str, dict[str, Sequence[Any]]]:
@@ -121,9 +121,9 @@ def _attributes(audit: Audit, cases: Table) -> dict[str, dict[str, Sequence[Any]
     covariates: dict[str, Sequence[Any]] = {
         name.removeprefix(COVARIATE): cases[name].tolist() for name in covariate_columns(cases)
     }
-    known = [audit.scored.facts.get(str(case), {}) for case in cases.index]
-    names = dict.fromkeys(name for own in known for name in own)
-    facts: dict[str, Sequence[Any]] = {f"{OF_IMAGE}{name}": [own.get(name) for own in known] for name in names}
+    facts_of_cases = [audit.scored.facts.get(str(case), {}) for case in cases.index]
+    names = dict.fromkeys(name for own in facts_of_cases for name in own)
+    facts: dict[str, Sequence[Any]] = {f"{OF_IMAGE}{name}": [own.get(name) for own in facts_of_cases] for name in names}
     return {COVARIATES: covariates, FACTS: facts, FEATURES: _clusters(audit, [str(case) for case in cases.index])}
 
 
@@ -136,13 +136,13 @@ def _clusters(audit: Audit, cases: Sequence[str]) -> dict[str, Sequence[Any]]:
     for case in cases:
         if case in audit.scored.features:
             of_network.setdefault(audit.network_of(case), []).append(case)
-    made: dict[str, Sequence[Any]] = {}
-    for network, own in sorted(of_network.items()):
-        rows = np.stack([audit.scored.features[case][1] for case in own])
-        found = clusters(rows, [audit.scored.features[case][0] for case in own], seed=audit.seed)
-        of_case = dict(zip(own, found, strict=True))
-        made[SEEN if len(of_network) == 1 else SEEN_BY_FOLD.format(network)] = [of_case.get(case) for case in cases]
-    return made
+    columns: dict[str, Sequence[Any]] = {}
+    for network, cases_of_network in sorted(of_network.items()):
+        rows = np.stack([audit.scored.features[case][1] for case in cases_of_network])
+        found = clusters(rows, [audit.scored.features[case][0] for case in cases_of_network], seed=audit.seed)
+        of_case = dict(zip(cases_of_network, found, strict=True))
+        columns[SEEN if len(of_network) == 1 else SEEN_BY_FOLD.format(network)] = [of_case.get(case) for case in cases]
+    return columns
 
 
 def _to_look_at(labelled: Sequence[Labelled], errors: Mapping[str, float]) -> Table:
@@ -185,12 +185,12 @@ class Labelled:
         """The cases that are probably labelled wrongly; a rare class is neither suspected nor proposed."""
         if not set(self.reference) <= set(self.classes):
             return
-        kept = [n for n, name in enumerate(self.reference) if name not in self.rare]
-        labels = [self.classes.index(self.reference[n]) for n in kept]
+        frequent = [n for n, name in enumerate(self.reference) if name not in self.rare]
+        labels = [self.classes.index(self.reference[n]) for n in frequent]
         if len(set(labels)) < 2:
             return
-        guessed = probable_label_errors(self.chances[kept], labels).tolist()
-        for n, own, probable in zip(kept, labels, guessed, strict=True):
+        guessed = probable_label_errors(self.chances[frequent], labels).tolist()
+        for n, label, probable in zip(frequent, labels, guessed, strict=True):
             if probable >= 0:
                 yield {
                     "case": str(self.rows.iloc[n]["case"]),
@@ -198,15 +198,17 @@ class Labelled:
                     "why": PROBABLE,
                     "reference": self.reference[n],
                     "probable": self.classes[probable],
-                    "probability_reference": float(self.chances[n][own]),
+                    "probability_reference": float(self.chances[n][label]),
                     "probability_probable": float(self.chances[n][probable]),
                 }
 
 
 def _labelled(task: Task, table: Table) -> Iterator[Labelled]:
     """The labelled cases of each task: all cases where classes exclude each other, else those of each finding."""
-    for part, own in part_tables(task, table).items():
-        unseen = own[own["reference"].notna()] if "reference" in own else own[:0]
+    for part, table_of_part in part_tables(task, table).items():
+        unseen = (
+            table_of_part[table_of_part["reference"].notna()] if "reference" in table_of_part else table_of_part[:0]
+        )
         if FOLD not in unseen:
             unseen = unseen[unseen["split"] != "train"]
         if classes := list(class_names(unseen)):

@@ -38,13 +38,13 @@ def represented(dataset: Dataset, asked: str | None, population: str | Path | No
     labels = _labels(cases)
     names = list(dict.fromkeys(label for own in labels.values() for label in own))
     rows = list[dict[str, Any]]()
-    for attribute, own in groups.items():
-        known = len({case.patient for case, group in zip(cases, own, strict=True) if group != UNKNOWN})
-        stated = [group for place, group in shares if place == attribute]
-        for group in sorted({*own.tolist(), *stated}, key=in_order):
-            some = [case for case, other in zip(cases, own, strict=True) if other == group]
+    for attribute, group_names in groups.items():
+        count = len({case.patient for case, group in zip(cases, group_names, strict=True) if group != UNKNOWN})
+        registered = [group for place, group in shares if place == attribute]
+        for group in sorted({*group_names.tolist(), *registered}, key=in_order):
+            some = [case for case, other in zip(cases, group_names, strict=True) if other == group]
             people = len({case.patient for case in some})
-            share = None if group == UNKNOWN else people / max(known, 1)
+            share = None if group == UNKNOWN else people / max(count, 1)
             by_label = {f"{LABEL}{name}": _share(name in labels.get(one.id, ()) for one in some) for name in names}
             missing = [is_missing(value) for one in some for value in one.covariates.values()]
             row = (attribute, group, people, share, shares.get((attribute, group)), _share(missing))
@@ -58,14 +58,14 @@ def _labels(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
     labels: dict[str, list[str]] = {}
     for kind in kinds_of({name: None for case in cases for name in case.references}):
         if kind.strata is not None:
-            for case, own in kind.strata.names(cases).items():
-                labels.setdefault(case, []).extend(own)
+            for case, names in kind.strata.names(cases).items():
+                labels.setdefault(case, []).extend(names)
     return labels
 
 
 def _share(truths: Any) -> float | None:
-    own = list(truths)
-    return float(np.mean(own)) if own else None
+    truths_of_group = list(truths)
+    return float(np.mean(truths_of_group)) if truths_of_group else None
 
 
 def _shares(path: Path, asked: str) -> dict[tuple[str, str], float]:

@@ -96,17 +96,17 @@ def _conditions(audit: Audit, cases: Sequence[Case]) -> tuple[list[Condition], l
     """The conditions that are tried, and a note on corruptions that such images cannot have."""
     image = next(iter(cases[0].images.values()))
     profile = profile_for(image.modality, image.geometry.ndim)
-    known = {name: CORRUPTIONS[name] for name in audit.options.corruption_names}
-    few = [name for name, one in known.items() if one.fewest > image.geometry.ndim]
-    foreign = [name for name, one in known.items() if one.befalls and not profile.changes.get(one.befalls)]
+    corruptions = {name: CORRUPTIONS[name] for name in audit.options.corruption_names}
+    few = [name for name, one in corruptions.items() if one.fewest > image.geometry.ndim]
+    foreign = [name for name, one in corruptions.items() if one.befalls and not profile.changes.get(one.befalls)]
     notes = [f"Not tried, because it needs two axes: {listed(few)}."] * bool(few)
     if foreign and not audit.options.all_corruptions:
         notes.append(f"Not tried, because it does not occur in {profile.name}: {listed(foreign)}.")
-    names = [name for name in known if name not in (*few, *foreign)]
-    made = [Condition(name, severity) for name in names for severity in audit.options.chosen_severities]
+    names = [name for name in corruptions if name not in (*few, *foreign)]
+    conditions = [Condition(name, severity) for name in names for severity in audit.options.chosen_severities]
     covariates = audit.predictor.model_of(cases[0].id).networks.context.names
     inputs = dict.fromkeys([*_channels_of_all(cases), *covariates])
-    return [*made, *(Condition(WITHOUT + one, None) for one in inputs)], notes
+    return [*conditions, *(Condition(WITHOUT + one, None) for one in inputs)], notes
 
 
 def _channels_of_all(cases: Sequence[Case]) -> Iterator[str]:
@@ -126,15 +126,17 @@ def _channels_of(name: str, image: Image, images: int) -> list[str]:
 
 def _try(audit: Audit, case: Case, tried: Mapping[Condition, _Tried]) -> None:
     """Predict and score one case under each condition."""
-    own = audit.scored.table[audit.scored.table["case"] == case.id]
-    for condition, made in tried.items():
+    rows = audit.scored.table[audit.scored.table["case"] == case.id]
+    for condition, results in tried.items():
         try:
             prediction = audit.predictor.predict(condition(case, audit.seed))
-            made.rows += rows_of(prediction, case, audit.predictor.task, own["split"].iloc[0], audit.folds.get(case.id))
+            results.rows += rows_of(
+                prediction, case, audit.predictor.task, rows["split"].iloc[0], audit.folds.get(case.id)
+            )
         except IsocenterError:
-            made.failed += 1
+            results.failed += 1
             continue
-        made.gated.append(_is_refused(audit, case.id, prediction.confidence.gate_p))
+        results.gated.append(_is_refused(audit, case.id, prediction.confidence.gate_p))
 
 
 @dataclass(frozen=True)
@@ -182,13 +184,13 @@ def _all_lines(audit: Audit, tried: Mapping[Condition, _Tried]) -> list[Line]:
     task, scored = audit.predictor.task, audit.scored
     summed = partial(summed_up, task, seed=audit.seed, patients_known=audit.patients_known)
     first = scored.table.drop_duplicates("case")
-    stated = first["gate_p"] if "gate_p" in first else [None] * len(first)
-    gated = [_is_refused(audit, str(case), p) for case, p in zip(first["case"], stated, strict=True)]
+    gates = first["gate_p"] if "gate_p" in first else [None] * len(first)
+    gated = [_is_refused(audit, str(case), p) for case, p in zip(first["case"], gates, strict=True)]
     lines = [*_lines(task, Condition(NONE, 0), scored.rows, scored.table, gated)]
-    for condition, own in tried.items():
-        if own.rows:
-            table = case_table(own.rows)
-            lines += _lines(task, condition, summed(table), table, own.gated)
+    for condition, rows in tried.items():
+        if rows.rows:
+            table = case_table(rows.rows)
+            lines += _lines(task, condition, summed(table), table, rows.gated)
     return lines
 
 
@@ -201,7 +203,7 @@ def _is_refused(audit: Audit, case: str, p: float | None) -> bool | None:
 def _lines(
     task: Task, condition: Condition, rows: Sequence[Row], table: Table, gated: Sequence[bool | None]
 ) -> Iterator[Line]:
-    known = {
+    estimates = {
         row.label: row.estimate.value
         for row in rows
         if part_of(task, row.label.partition(": ")[0]).metrics.of(row.metric).is_calibration
@@ -217,7 +219,7 @@ def _lines(
             row.metric,
             row.label,
             *(estimate.value, estimate.low, estimate.high, estimate.n, estimate.patients),
-            known.get(row.label, known.get(f"{part}: all" if part else "all")),
+            estimates.get(row.label, estimates.get(f"{part}: all" if part else "all")),
             abstained,
             float(np.mean(judged)) if judged else None,
         )
@@ -229,9 +231,9 @@ def _section(audit: Audit, lines: Sequence[Line], tried: Mapping[Condition, _Tri
     primary = str(audit.predictor.model_of(audit.cases[0].id).record.get("primary", scored.rows[0].metric))
     heads = headline_rows(scored.rows, primary, scored.task)
     for head in heads if scored.task is not None and part_names(scored.task) else heads[:1]:
-        own = [one for one in lines if (one.metric, one.label) == (head.metric, head.label)]
+        of_head = [one for one in lines if (one.metric, one.label) == (head.metric, head.label)]
         sign = -1 if scored.metrics.of(head.metric).better == "less" else 1
-        blocks += _blocks(own, scored.metrics.of(head.metric).words, sign, partial(_loss, audit, tried))
+        blocks += _blocks(of_head, scored.metrics.of(head.metric).words, sign, partial(_loss, audit, tried))
     return Section(TITLE, [*blocks, Paragraph(HOW)])
 
 
@@ -246,13 +248,13 @@ def _loss(audit: Audit, tried: Mapping[Condition, _Tried], line: Line) -> Estima
     return apart
 
 
-def _blocks(own: Sequence[Line], metric: str, sign: int, loss: Callable[[Line], Estimate]) -> Iterator[Block]:
+def _blocks(lines: Sequence[Line], metric: str, sign: int, loss: Callable[[Line], Estimate]) -> Iterator[Block]:
     """The blocks of one metric, whose first line is that of the images as they are.
 
     sign: -1 where less is better
     loss: a line to the difference from the images as they are
     """
-    base, *others = own
+    base, *others = lines
     left_out = [one for one in others if one.severity is None]
     steps: dict[str, dict[int, Estimate]] = {}
     for line in others:
@@ -262,9 +264,9 @@ def _blocks(own: Sequence[Line], metric: str, sign: int, loss: Callable[[Line], 
         ("corruption", [one for one in others if one.severity is not None]),
         ("missing input", left_out if len(left_out) > 1 else []),  # without its only input no model does anything
     ):
-        if known := [one for one in tried if np.isfinite(one.value)]:
-            worst = min(known, key=lambda line: sign * line.value)
-            yield Paragraph(verdict(what, worst, metric, base.value, sign, loss, len(known)))
+        if finite := [one for one in tried if np.isfinite(one.value)]:
+            worst = min(finite, key=lambda line: sign * line.value)
+            yield Paragraph(verdict(what, worst, metric, base.value, sign, loss, len(finite)))
     if steps:
         title, caption = f"{metric} when images get worse", "Dashed: images as they are. Lines: 95 % intervals."
         yield figures.courses(steps, title, axes=("severity", metric), base=base.value, caption=caption)

@@ -48,22 +48,26 @@ def _rows(audit: Audit) -> Iterator[Row]:
     who = audit.scored.table.drop_duplicates("case").set_index("case")
     for task, table in audit.scored.parts.values():
         for label, calls in calls_by_label(task, table).items():
-            own = who.loc[calls.index]
-            yield from _endpoints(own, calls["called"], label, audit.seed)
+            people = who.loc[calls.index]
+            yield from _endpoints(people, calls["called"], label, audit.seed)
     if RECALLED in who:
-        known = who[who[RECALLED].notna()]
-        called = known[RECALLED].astype(str).str.lower().isin(YES)
-        yield from _endpoints(known, called, READ, audit.seed)
+        with_recall = who[who[RECALLED].notna()]
+        called = with_recall[RECALLED].astype(str).str.lower().isin(YES)
+        yield from _endpoints(with_recall, called, READ, audit.seed)
 
 
 def _endpoints(who: Table, called: pd.Series, label: str, seed: int) -> list[Row]:
-    known = who[OUTCOME].notna().to_numpy()
-    read_by = who[READ_BY][known].astype(str) if READ_BY in who and label == READ else None
-    outcome, people = who[OUTCOME][known].astype(str), who["patient"][known].astype(str)
-    return screening_rows(called.to_numpy(bool)[known], outcome, people, read_by, seed=seed, label=label)
+    is_known = who[OUTCOME].notna().to_numpy()
+    read_by = who[READ_BY][is_known].astype(str) if READ_BY in who and label == READ else None
+    outcome, people = who[OUTCOME][is_known].astype(str), who["patient"][is_known].astype(str)
+    return screening_rows(called.to_numpy(bool)[is_known], outcome, people, read_by, seed=seed, label=label)
 
 
 def _cells(row: Row) -> tuple[str, str]:
-    one = row.estimate
-    ends = "none" if one.low is None or one.high is None else f"{number(one.low)} to {number(one.high)}"
-    return f"{number(one.value)} {one.unit}".strip(), ends
+    estimate = row.estimate
+    ends = (
+        "none"
+        if estimate.low is None or estimate.high is None
+        else f"{number(estimate.low)} to {number(estimate.high)}"
+    )
+    return f"{number(estimate.value)} {estimate.unit}".strip(), ends

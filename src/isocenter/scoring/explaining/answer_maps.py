@@ -41,18 +41,18 @@ class AnswerMaps:
         chosen = self._chosen
         if chosen.method is None:
             return _noted(prediction, chosen.because)
-        own = replace(chosen.model or model, request=replace(request, mirror=None, seconds=None))
+        fitting_model = replace(chosen.model or model, request=replace(request, mirror=None, seconds=None))
         subject = Case(case.id, case.patient, {EXPLANATION: image}, covariates=case.covariates)
         try:
-            fitting = fitting_memory(own, image, case.id, request.region)
-            made = explained(fitting, subject, chosen.method, torch_model=chosen.networks)
+            fitting = fitting_memory(fitting_model, image, case.id, request.region)
+            explanation = explained(fitting, subject, chosen.method, torch_model=chosen.networks)
         except IsocenterError as error:  # a result holds without its map
             return _noted(prediction, f"{chosen.method.name}: {error.problem}")
-        target = "the answer as a whole" if made.target == WHOLE else made.target
+        target = "the answer as a whole" if explanation.target == WHOLE else explanation.target
         words = f"{chosen.method.name} of {target}, {chosen.method.words}; the method passed its tests on this model"
-        if not np.isfinite(made.data).all():
+        if not np.isfinite(explanation.data).all():
             return _noted(prediction, f"the map of {chosen.method.name} has values that are not finite")
-        return replace(prediction, maps={**prediction.maps, EXPLANATION: Map(made.data, words=words)})
+        return replace(prediction, maps={**prediction.maps, EXPLANATION: Map(explanation.data, words=words)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +77,12 @@ def _chosen(model: Model, path: Path | None, device: str) -> _Chosen:
         return _Chosen(because=_without(records))
     if not any(method.module for method in passed):
         return _Chosen(passed[0])
-    own, networks = _with_gradients(model, path, device)
+    with_gradients, networks = _with_gradients(model, path, device)
     fit = passed if networks is not None else [method for method in passed if not method.module]
     if not fit:
         names = ", ".join(method.name for method in passed)
         return _Chosen(because=f"{names} passed the tests on this model, and its backends have no gradients")
-    return _Chosen(fit[0], model=own, networks=networks)
+    return _Chosen(fit[0], model=with_gradients, networks=networks)
 
 
 def _passed(records: Records) -> list[Method]:
@@ -112,8 +112,8 @@ def _with_gradients(model: Model, path: Path | None, device: str) -> tuple[Model
         if path is None:
             return None, None
     try:
-        own = load(path, device, backend="torch")
-        return own, Differentiable.of(own.networks)
+        loaded = load(path, device, backend="torch")
+        return loaded, Differentiable.of(loaded.networks)
     except IsocenterError:  # a foreign model that has no other backend
         return None, None
 

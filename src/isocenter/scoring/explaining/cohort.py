@@ -37,8 +37,15 @@ from isocenter.quality import letters_in
 from isocenter.report import Figure, figures, tracked
 from isocenter.runtime import Differentiable, Model, fitting_memory
 from isocenter.scoring.audit_result import Audited
-from isocenter.scoring.explaining.kept_tests import Records, is_kept, keep, kept_records
-from isocenter.scoring.explaining.tests_of_methods import Tested, spread_out, tested_methods
+from isocenter.scoring.explaining.kept_tests import (
+    Records,
+    Tested,
+    is_kept,
+    keep,
+    kept_records,
+    spread_out,
+    tested_methods,
+)
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map, Problem
 
@@ -123,8 +130,8 @@ class Explainer:
     def believed(self) -> list[Method]:
         """The methods that passed their tests; of none those that were tested; without tests the usual ones."""
         passed = {name: record.get("passed") for name, record in self.tested.records.items()}
-        for wanted in ({True}, {None}, {False}):
-            if methods := [one for one in self.methods if passed.get(one.name, "untested") in wanted]:
+        for verdict in ({True}, {None}, {False}):
+            if methods := [one for one in self.methods if passed.get(one.name, "untested") in verdict]:
                 return methods
         return [one for one in self.methods if one.name in USUAL]
 
@@ -132,33 +139,33 @@ class Explainer:
         """The case by each method."""
         image = stacked(case.images, case.id)
         model = fitting_memory(self.model, image, case.id)
-        rows, drawn, files = list[Mapping[str, Any]](), list[Figure](), list[Path]()
+        rows, figures_drawn, files = list[Mapping[str, Any]](), list[Figure](), list[Path]()
         details, refused, maps, small = list[Figure](), dict[str, str](), list[Explanation](), dict[str, Small]()
         letters, bars = _letters(image), self._covariates(model, case, image)
         for method in self.methods:
             try:
-                made = explained(
+                explanation = explained(
                     model, case, method, target=self.target, seconds=self.seconds, torch_model=self.torch_model
                 )
-                made = replace(made, covariates=bars)
+                explanation = replace(explanation, covariates=bars)
             except UnfitError as error:
                 if self.by_name:
                     raise
                 refused[method.name] = error.reason
                 continue
-            inside = self._marked(case, image, made.target)
-            rows.append(self._row(case, image, made, inside))
-            pictures = pictures_of(made, image, method, inside, failed=rows[-1]["passed"] is False)
-            drawn.append(pictures[method.name])
+            inside = self._marked(case, image, explanation.target)
+            rows.append(self._row(case, image, explanation, inside))
+            pictures = pictures_of(explanation, image, method, inside, failed=rows[-1]["passed"] is False)
+            figures_drawn.append(pictures[method.name])
             details += list(pictures.values())[1:]
-            small[method.name] = Small.of(case.id, made.target, made.data, image.geometry.ndim, letters)
+            small[method.name] = Small.of(case.id, explanation.target, explanation.data, image.geometry.ndim, letters)
             if self.folder is not None:
-                files += _written(made, image, case.id, self.folder, pictures)
+                files += _written(explanation, image, case.id, self.folder, pictures)
             elif self.keeps:
-                maps.append(made)
+                maps.append(explanation)
         if bars:
-            drawn.append(figures.bars(bars, "Covariates", axis="score lost without the value"))
-        return Made(case.id, rows, drawn, files, details, bars, refused, maps, small)
+            figures_drawn.append(figures.bars(bars, "Covariates", axis="score lost without the value"))
+        return Made(case.id, rows, figures_drawn, files, details, bars, refused, maps, small)
 
     def _covariates(self, model: Model, case: Case, image: Image) -> dict[str, float]:
         """The contribution of each covariate to the score of this case."""
@@ -170,14 +177,24 @@ class Explainer:
         reference = self.references.get(case.id)
         return None if reference is None else marked_in(reference, image, target, self.model.task)
 
-    def _row(self, case: Case, image: Image, made: Explanation, inside: NDArray[np.bool_] | None) -> dict[str, Any]:
+    def _row(
+        self, case: Case, image: Image, explanation: Explanation, inside: NDArray[np.bool_] | None
+    ) -> dict[str, Any]:
         """The row of `explanations.csv`, with the share of the image that experts marked (`area`)."""
-        record, measures = self.tested.records.get(made.method, {}), self.tested.cases.get((case.id, made.method), {})
-        own = {"case": case.id, "target": made.target, "method": made.method, "passed": record.get("passed")}
-        own |= {name: measures.get(name) for name in ("deletion", "insertion", "stability")}
-        own |= map_measures(made.data, image.geometry.ndim)
-        own |= {} if inside is None else against(made.data, inside)
-        return dict.fromkeys(COLUMNS) | own | {"seconds": round(made.seconds, 3)}
+        record, measures = (
+            self.tested.records.get(explanation.method, {}),
+            self.tested.cases.get((case.id, explanation.method), {}),
+        )
+        row = {
+            "case": case.id,
+            "target": explanation.target,
+            "method": explanation.method,
+            "passed": record.get("passed"),
+        }
+        row |= {name: measures.get(name) for name in ("deletion", "insertion", "stability")}
+        row |= map_measures(explanation.data, image.geometry.ndim)
+        row |= {} if inside is None else against(explanation.data, inside)
+        return dict.fromkeys(COLUMNS) | row | {"seconds": round(explanation.seconds, 3)}
 
 
 def _letters(image: Image) -> NDArray[np.bool_] | None:
@@ -188,41 +205,47 @@ def _letters(image: Image) -> NDArray[np.bool_] | None:
 
 
 def pictures_of(
-    made: Explanation, image: Image, method: Method, inside: NDArray[np.bool_] | None, *, failed: bool
+    explanation: Explanation, image: Image, method: Method, inside: NDArray[np.bool_] | None, *, failed: bool
 ) -> dict[str, Figure]:
     """{end of the file's name: picture}: the map first, then that of each image, then where members disagree."""
-    target = "the answer as a whole" if made.target == WHOLE else made.target
+    target = "the answer as a whole" if explanation.target == WHOLE else explanation.target
     title = f"{method.name}: {target}"
     drawn_on = partial(figures.heat, image, failed=failed, inside=inside)
     words = f"{method.words[0].upper()}{method.words[1:]}"
     words += "" if inside is None else "; outlined what experts marked"
-    for_all = f"{words}; all images together, over {image.channels[0]}" if made.images else words
-    drawn = {method.name: drawn_on(made.data, title, caption=for_all)}
-    for name, data in made.images.items():
+    for_all = f"{words}; all images together, over {image.channels[0]}" if explanation.images else words
+    figures_drawn = {method.name: drawn_on(explanation.data, title, caption=for_all)}
+    for name, data in explanation.images.items():
         if name not in image.channels:
             continue  # the case lacks it
-        drawn[f"{method.name}_{name}"] = drawn_on(
+        figures_drawn[f"{method.name}_{name}"] = drawn_on(
             data,
             f"{title}, {name}",
             caption=f"{words}; colours are those of all images",
             channel=image.channels.index(name),
-            among=list(made.images.values()),
+            among=list(explanation.images.values()),
         )
-    if made.disagreement is not None:
+    if explanation.disagreement is not None:
         caption = "Standard deviation over the members' maps, in the colours of their mean"
         name = f"{method.name}_{DISAGREEMENT}"
-        drawn[name] = drawn_on(made.disagreement, f"{title}, {DISAGREEMENT}", caption=caption, among=[made.data])
-    return drawn
+        figures_drawn[name] = drawn_on(
+            explanation.disagreement, f"{title}, {DISAGREEMENT}", caption=caption, among=[explanation.data]
+        )
+    return figures_drawn
 
 
 def _written(
-    made: Explanation, image: Image, name: str, folder: Path, pictures: Mapping[str, Figure]
+    explanation: Explanation, image: Image, name: str, folder: Path, pictures: Mapping[str, Figure]
 ) -> Iterator[Path]:
     """The files of a map: itself, those of single images, the members' disagreement, and a picture of each."""
-    each = {made.method: Map(made.data)}
-    each |= {f"{made.method}_{one}": Map(data) for one, data in made.images.items()}
-    each |= {} if made.disagreement is None else {f"{made.method}_{DISAGREEMENT}": Map(made.disagreement)}
-    yield from write_maps(each, image, folder, name)
+    maps = {explanation.method: Map(explanation.data)}
+    maps |= {f"{explanation.method}_{one}": Map(data) for one, data in explanation.images.items()}
+    maps |= (
+        {}
+        if explanation.disagreement is None
+        else {f"{explanation.method}_{DISAGREEMENT}": Map(explanation.disagreement)}
+    )
+    yield from write_maps(maps, image, folder, name)
     for end, figure in pictures.items():
         picture = folder / f"{name}_{end}.png"
         picture.write_bytes(figure.png)
@@ -243,37 +266,37 @@ class Looked:
 
 
 def each_case(
-    cases: Sequence[Case], made_of: Callable[[Case], T], what: str, made: list[T] | None = None
+    cases: Sequence[Case], made_of: Callable[[Case], T], what: str, results: list[T] | None = None
 ) -> tuple[list[T], list[Problem]]:
     """The result of each case, and an error for each case that failed; the rest goes on.
 
     what: is done, for the bar of progress
-    made: takes what is made as it comes, for whoever keeps it after Ctrl-C
+    results: takes what is made as it comes, for whoever keeps it after Ctrl-C
     Raises UsageError, because what was asked for then suits no case.
     """
-    made, failed = list[T]() if made is None else made, list[Problem]()
+    results, failed = list[T]() if results is None else results, list[Problem]()
     with tracked(what) as tracker:
         for number, case in enumerate(cases):
             tracker(number, len(cases))
             try:
-                made.append(made_of(case))
+                results.append(made_of(case))
             except UsageError:
                 raise
             except IsocenterError as error:
                 failed.append(Problem("error", f"{case.id}: {error.problem}", (case.id,), remedy=error.remedy))
         tracker(len(cases), len(cases))
-    return made, failed
+    return results, failed
 
 
-def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, wanted: int, *, seed: int) -> Explainer:
+def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, count: int, *, seed: int) -> Explainer:
     """The explainer with what is known of its methods; those that were never tested are, with some of the cases.
 
     path:   of the model, beside which it is kept
-    wanted: so many cases; 0 tests none
+    count: so many cases; 0 tests none
     """
     records, unfit = kept_records(path, explainer.model)
     missing = [method for method in explainer.methods if method.name not in records]
-    chosen = spread_out(cases, wanted)
+    chosen = spread_out(cases, count)
     if not missing or len(chosen) < FEWEST:
         return replace(explainer, tested=Tested(records))
     # One that could not explain the model before is asked again, for another target; it says no at once.
@@ -291,7 +314,7 @@ def with_tests(explainer: Explainer, cases: Sequence[Case], path: Path | None, w
             target=explainer.target,
             seconds=explainer.seconds,
             seed=seed,
-            at_most=AT_MOST if wanted == TESTED else math.inf,
+            at_most=AT_MOST if count == TESTED else math.inf,
         )
     records |= tested.records
     unfit = {name: why for name, why in {**unfit, **tested.refused}.items() if name not in records}
@@ -303,19 +326,22 @@ def with_references(
     records: Records, rows: Sequence[Mapping[str, Any]], patients: Mapping[str, str], *, seed: int
 ) -> dict[str, Mapping[str, Any]]:
     """The records with pointing, energy and area over the cases that have references."""
-    made: dict[str, Mapping[str, Any]] = {name: dict(record) for name, record in records.items()}
+    completed: dict[str, Mapping[str, Any]] = {name: dict(record) for name, record in records.items()}
     for name in dict.fromkeys(row["method"] for row in rows):
-        own = [row for row in rows if row["method"] == name and row["pointing"] is not None]
+        pointed = [row for row in rows if row["method"] == name and row["pointing"] is not None]
         untested = {"passed": None, "because": "not tested"}
-        for measure in ("pointing", "energy", "area") if own else ():
-            people = [patients[row["case"]] for row in own]
-            estimate = plain_estimate(bootstrap([row[measure] for row in own], people, seed=seed))
-            made[name] = {**made.get(name, untested), measure: estimate}
-    return made
+        for measure in ("pointing", "energy", "area") if pointed else ():
+            people = [patients[row["case"]] for row in pointed]
+            estimate = plain_estimate(bootstrap([row[measure] for row in pointed], people, seed=seed))
+            completed[name] = {**completed.get(name, untested), measure: estimate}
+    return completed
 
 
-def cohort_findings(made: Sequence[Made], *, seed: int) -> list[dict[str, Any]]:
+def cohort_findings(explained_cases: Sequence[Made], *, seed: int) -> list[dict[str, Any]]:
     """The findings of each method over all cases: where its maps hold evidence."""
-    names = dict.fromkeys(name for one in made for name in one.small)
-    each = {name: findings_of([one.small[name] for one in made if name in one.small], seed=seed) for name in names}
-    return [{"method": name, **row} for name, rows in each.items() for row in rows]
+    names = dict.fromkeys(name for one in explained_cases for name in one.small)
+    findings = {
+        name: findings_of([one.small[name] for one in explained_cases if name in one.small], seed=seed)
+        for name in names
+    }
+    return [{"method": name, **row} for name, rows in findings.items() for row in rows]

@@ -156,8 +156,8 @@ def _first_image(case: Case) -> Image | None:
 
 
 def _by_measurements(cohort: Cohort, seed: int) -> Looked:
-    made, failed = each_case(cohort.cases, partial(_measured, cohort), "measuring")
-    rows = [one for one in made if one is not None]
+    measured_rows, failed = each_case(cohort.cases, partial(_measured, cohort), "measuring")
+    rows = [one for one in measured_rows if one is not None]
     table = pd.DataFrame([one.measurements for one in rows])
     named = {str(name): table[name].tolist() for name in table}
     surrogate = additive_surrogate(named, [one.answer for one in rows], [one.patient for one in rows], seed=seed)
@@ -190,13 +190,13 @@ def _measured(cohort: Cohort, case: Case) -> _Measured | None:
 def _channels(image: Image, names: tuple[str, ...]) -> dict[str, Array]:
     """{channel: (*spatial), NaN where nothing was measured} of those that the model takes; "" of a single picture."""
     shown = recoloured(image, names)
-    known = np.where(shown.valid.all(axis=0), shown.data, np.nan)
+    values = np.where(shown.valid.all(axis=0), shown.data, np.nan)
     if shown.channels == COLOUR:
-        return {"": known.mean(axis=0)}
+        return {"": values.mean(axis=0)}
     if len(names) == 1:
-        return {"": known[0]}
+        return {"": values[0]}
     of_model = [name for name in shown.channels if name in names] or shown.channels
-    return {name: known[shown.channels.index(name)] for name in of_model}
+    return {name: values[shown.channels.index(name)] for name in of_model}
 
 
 def _answer(grid: CaseOnGrid) -> float:
@@ -211,17 +211,17 @@ def _region(cohort: Cohort, case: Case, image: Image) -> Array:
     Of the target where what is marked has its name, else of anything.
     """
     if case.id in cohort.references:
-        drawn = marked_in(cohort.references[case.id], image, cohort.target, cohort.model.task)
-        if drawn is not None:
-            return drawn
+        marked_region = marked_in(cohort.references[case.id], image, cohort.target, cohort.model.task)
+        if marked_region is not None:
+            return marked_region
     prediction = cohort.model.predict(case)
     for part in (prediction, *prediction.parts.values()):
         if (marked := _marked(part, image, cohort.target, cohort.model.task)) is not None and marked.any():
             return marked
     for method in cohort.methods:
         try:
-            made = explained(cohort.model, case, method, target=cohort.target, torch_model=cohort.torch_model)
-            return _strongest(made.data)
+            explanation = explained(cohort.model, case, method, target=cohort.target, torch_model=cohort.torch_model)
+            return _strongest(explanation.data)
         except UnfitError:
             continue
     raise UnfitError("--concepts measured", "none of these methods has a map")
@@ -230,12 +230,12 @@ def _region(cohort: Cohort, case: Case, image: Image) -> Array:
 def _marked(prediction: Prediction, image: Image, target: str, task: Task) -> Array | None:
     name = target.rpartition(":")[2]
     if prediction.data is not None:
-        data, own = np.asarray(prediction.data), values_of(target, task, prediction.labels)
-        return np.isin(data, own) if own else data != 0
+        data, values = np.asarray(prediction.data), values_of(target, task, prediction.labels)
+        return np.isin(data, values) if values else data != 0
     if (called := prediction.called) is None:
         return None
-    known = {label.name for label in prediction.labels}
-    return _in_boxes(called.of(name) if name in known else called, image.geometry.shape)
+    names = {label.name for label in prediction.labels}
+    return _in_boxes(called.of(name) if name in names else called, image.geometry.shape)
 
 
 def _in_boxes(boxes: BoundingBoxes, shape: Sequence[int]) -> Array:
@@ -258,23 +258,23 @@ def _strongest(data: Array) -> Array:
 def _by_examples(cohort: Cohort, folder: Path, reading: ReadingOptions, seed: int) -> Looked:
     inside = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
     concepts, failed = dict[str, list[Case]](), list[Problem]()
-    for place in inside or [folder]:
-        concepts[place.name], unread = open_inputs([place], reading, cohort.model)
+    for subfolder in inside or [folder]:
+        concepts[subfolder.name], unread = open_inputs([subfolder], reading, cohort.model)
         failed += unread
-        refuse_few(place.name, len(concepts[place.name]))
+        refuse_few(subfolder.name, len(concepts[subfolder.name]))
 
     def looked_at(cases: Sequence[Case], what: str) -> list[Seen]:
         """The cases as the network sees them; what failed is kept."""
-        seen, lost = each_case(cases, lambda case: seen_by_network(cohort.grid(case)), what)
+        looks, lost = each_case(cases, lambda case: seen_by_network(cohort.grid(case)), what)
         failed.extend(lost)
-        return seen
+        return looks
 
-    seen = looked_at(cohort.cases, "looking at concepts")
+    subjects = looked_at(cohort.cases, "looking at concepts")
     shown = {
         name: np.array([one.pooled for one in looked_at(cases, f"looking at {name}")])
         for name, cases in concepts.items()
     }
-    pool, gradients = np.array([one.pooled for one in seen]), np.array([one.gradient for one in seen])
+    pool, gradients = np.array([one.pooled for one in subjects]), np.array([one.gradient for one in subjects])
     tested = tcav(shown, pool, gradients, seed=seed)
     lines = [{"target": cohort.named, "source": FOLDER, **asdict(one)} for one in tested]
     return Looked(_audited(lines, _section_of_concepts(tested)), failed)

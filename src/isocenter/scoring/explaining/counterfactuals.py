@@ -54,8 +54,8 @@ class _Flips:
 def kinds_of_maps(cases: Sequence[Case]) -> list[str]:
     """The names of maps that explanations of these cases have, which end the names of their files."""
     images = dict.fromkeys(name for case in cases for name in case.images)
-    made = (*METHODS, NAME, DIFFERENCE, f"{NAME}_{ALONG}", f"{DIFFERENCE}_{ALONG}")
-    return [f"{kind}{end}" for kind in made for end in ("", f"_{DISAGREEMENT}", *(f"_{name}" for name in images))]
+    kinds = (*METHODS, NAME, DIFFERENCE, f"{NAME}_{ALONG}", f"{DIFFERENCE}_{ALONG}")
+    return [f"{kind}{end}" for kind in kinds for end in ("", f"_{DISAGREEMENT}", *(f"_{name}" for name in images))]
 
 
 def counterfactuals_of(cohort: Cohort, asked: str, folder: Path | None) -> Looked:
@@ -66,14 +66,14 @@ def counterfactuals_of(cohort: Cohort, asked: str, folder: Path | None) -> Looke
     Raises UsageError for a kind of problem that calls nothing, or a name that it does not call.
     """
     torch_model = with_gradients(cohort.model, cohort.torch_model, asked)
-    made, failed = each_case(
+    made_rows, failed = each_case(
         cohort.cases, partial(_flipped, cohort, asked, torch_model, folder), "looking for counterfactuals"
     )
-    rows, strips = [row for one in made for row in one.rows], [strip for one in made for strip in one.strips]
+    rows, strips = [row for one in made_rows for row in one.rows], [strip for one in made_rows for strip in one.strips]
     table = pd.DataFrame(rows, columns=[*COLUMNS, *COLUMNS_AFTER])
-    section = _section(rows, strips, sum(not one.strips for one in made))
+    section = _section(rows, strips, sum(not one.strips for one in made_rows))
     audited = Audited({COUNTERFACTUALS: table}, sections=[section])
-    return Looked(audited, failed, [path for one in made for path in one.files])
+    return Looked(audited, failed, [path for one in made_rows for path in one.files])
 
 
 def _flipped(cohort: Cohort, asked: str, torch_model: Differentiable, folder: Path | None, case: Case) -> _Flips:
@@ -82,15 +82,15 @@ def _flipped(cohort: Cohort, asked: str, torch_model: Differentiable, folder: Pa
     flip = Flip.of(cohort.model.task, asked, prediction)
     if flip.before == flip.after:
         return _Flips()
-    made = {
+    arrays = {
         space: counterfactual(cohort.model, case, flip, torch_model, prediction=prediction, along=space == ALONG)
         for space in (IN_IMAGE, *([ALONG] * (cohort.model.parts.directions is not None)))
     }
-    rows = [_row(case, flip, one, space) for space, one in made.items()]
+    rows = [_row(case, flip, one, space) for space, one in arrays.items()]
     rows += _of_covariates(cohort, case, flip, flip.probability(prediction))
-    strips, files = {space: _strip(case, flip, one, space) for space, one in made.items()}, list[Path]()
+    strips, files = {space: _strip(case, flip, one, space) for space, one in arrays.items()}, list[Path]()
     if folder is not None:
-        for space, change in made.items():
+        for space, change in arrays.items():
             files += _written(case, change, strips[space], space, folder)
     return _Flips(rows, list(strips.values()), files)
 
@@ -106,18 +106,18 @@ def with_gradients(model: Model, torch_model: Differentiable | None, asked: str)
 
 def _row(case: Case, flip: Flip, flipped: Counterfactual, space: str) -> dict[str, Any]:
     figures_of = (flipped.before, flipped.after, flipped.share_changed, flipped.gate_p)
-    stated = (case.id, space, flip.before, flip.after, *figures_of)
-    return {**dict(zip(COLUMNS, stated, strict=True)), "flipped": flipped.flipped, "passes_gate": flipped.passes}
+    cells = (case.id, space, flip.before, flip.after, *figures_of)
+    return {**dict(zip(COLUMNS, cells, strict=True)), "flipped": flipped.flipped, "passes_gate": flipped.passes}
 
 
 def _of_covariates(cohort: Cohort, case: Case, flip: Flip, before: float) -> Iterator[dict[str, Any]]:
     """A row for each covariate of which a single change flips the call."""
     for change, answer in flipping_covariates(cohort.model, case, flip):
         p = answer.confidence.gate_p
-        stated = (case.id, OF_COVARIATE, flip.before, flip.after, before, flip.probability(answer), 0.0, p)
+        cells = (case.id, OF_COVARIATE, flip.before, flip.after, before, flip.probability(answer), 0.0, p)
         level = None if cohort.model.guard is None else cohort.model.guard.level
         passes = level is None or p is None or p >= level
-        yield {**dict(zip(COLUMNS, stated, strict=True)), "flipped": True, "passes_gate": passes, "change": change}
+        yield {**dict(zip(COLUMNS, cells, strict=True)), "flipped": True, "passes_gate": passes, "change": change}
 
 
 def _strip(case: Case, flip: Flip, flipped: Counterfactual, space: str) -> Figure:

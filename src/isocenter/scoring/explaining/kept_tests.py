@@ -1,24 +1,29 @@
-"""Tests of the methods on a model, kept beside it: in a run's folder, in a package's `isocenter/`.
+"""Tests of the methods of explanation on a model with some of its cases, kept beside it.
 
-Of a package that cannot be written, such as a zip, it lies in the cache, by the hash of the weights.
+They lie in a run's folder, or in a package's `isocenter/`.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IntegrityError, IsocenterError
-from isocenter.explanation import TESTS_VERSION
+from isocenter.explanation import FEWEST, TESTS_VERSION, CaseOnGrid, Method, UnfitError, Window, tried, verdict_of
 from isocenter.files import cache_folder, cached, written
+from isocenter.report import Tracker
 from isocenter.runtime import (
     EXPLANATIONS,
     EXPLANATIONS_SCHEMA,
     PACKAGED,
+    Differentiable,
     Model,
     amend,
     is_foreign,
@@ -26,6 +31,8 @@ from isocenter.runtime import (
     unpacked,
     write_json,
 )
+from isocenter.transforms import stacked
+from isocenter.values import Case
 
 log = logging.getLogger("isocenter")
 Records = Mapping[str, Mapping[str, Any]]
@@ -64,12 +71,12 @@ def keep(path: Path | None, model: Model, records: Records, refused: Mapping[str
     judged = {name: one for name, one in records.items() if one.get("passed") is not None}
     weights = model.record.get("weights_sha256")
     content = {"weights_sha256": weights, "tests": TESTS_VERSION, "methods": judged, "refused": dict(refused)}
-    place = _place(path) if _is_writable(path) else _cache_entry(model)
+    folder = _place(path) if _is_writable(path) else _cache_entry(model)
     try:
-        if place is not None and place.parent == path / PACKAGED:
-            amend(path, place.relative_to(path).as_posix(), EXPLANATIONS_SCHEMA, content)
-        elif place is not None:
-            with written(place, overwrite=True) if _is_writable(path) else cached(place) as partial:
+        if folder is not None and folder.parent == path / PACKAGED:
+            amend(path, folder.relative_to(path).as_posix(), EXPLANATIONS_SCHEMA, content)
+        elif folder is not None:
+            with written(folder, overwrite=True) if _is_writable(path) else cached(folder) as partial:
                 write_json(partial, EXPLANATIONS_SCHEMA, content)
     except IsocenterError as error:  # what was found holds all the same, and is only found again next time
         log.warning("what the tests of methods found is not kept: %s", error)
@@ -77,19 +84,19 @@ def keep(path: Path | None, model: Model, records: Records, refused: Mapping[str
 
 def kept_content(folder: Path) -> dict[str, Any]:
     """The tests that a run's folder keeps, for its package."""
-    place = _place(folder)
-    return read_json(place, EXPLANATIONS_SCHEMA) if place.is_file() else {}
+    records = _place(folder)
+    return read_json(records, EXPLANATIONS_SCHEMA) if records.is_file() else {}
 
 
-def _records_in(place: Path, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+def _records_in(folder: Path, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
     """The records in a file that are of this model and of the tests of today.
 
     Nothing of another model or of former tests, of a damaged file and of one that is not there.
     """
-    if not place.is_file():
+    if not folder.is_file():
         return {}, {}
     try:
-        record = read_json(place, EXPLANATIONS_SCHEMA)
+        record = read_json(folder, EXPLANATIONS_SCHEMA)
     except IntegrityError:
         return {}, {}
     same = record["weights_sha256"] == model.record.get("weights_sha256") and record["tests"] == TESTS_VERSION
@@ -109,3 +116,75 @@ def _cache_entry(model: Model) -> Path | None:
 def _place(folder: Path) -> Path:
     inside = folder / PACKAGED
     return (inside if inside.is_dir() else folder) / EXPLANATIONS
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """The results of the tests of methods.
+
+    records: {method: for `explanations.json`}
+    cases:   {(case, method): what was found}
+    refused: {method: why it cannot explain this model}
+    """
+
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cases: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+def spread_out(cases: Sequence[Case], count: int) -> list[Case]:
+    """A number of cases, spread evenly over all."""
+    return [cases[n * len(cases) // count] for n in range(count)] if count < len(cases) else list(cases)
+
+
+def _reached(done: int, seconds: float, cases: int, at_most: float) -> int:
+    """The number of cases that can be tested within `at_most` at the speed so far, but enough to judge."""
+    if not done or done * at_most >= cases * seconds:
+        return cases
+    return min(cases, max(FEWEST, int(done * at_most / seconds) + 1))
+
+
+def tested_methods(
+    model: Model,
+    methods: Sequence[Method],
+    cases: Sequence[Case],
+    torch_model: Differentiable | None,
+    tracker: Tracker,
+    *,
+    target: str = "auto",
+    seconds: float | None = None,
+    seed: int = 0,
+    at_most: float = math.inf,
+) -> Tested:
+    """Each method on each of the cases; one that cannot explain the model is not there.
+
+    at_most: seconds after which no further case begins, once there are enough to judge
+    """
+    measures: dict[str, dict[str, Mapping[str, float]]] = {}
+    refused: dict[str, str] = {}
+    began = time.monotonic()
+    for number, case in enumerate(cases):
+        if number >= FEWEST and time.monotonic() - began > at_most:
+            break
+        tracker(number, _reached(number, time.monotonic() - began, len(cases), at_most))
+        try:
+            image = stacked(case.images, case.id)
+            still = image.frame((image.frames or 1) // 2) if model.goes_by_frame(image) else case
+            grid = CaseOnGrid.of(model, still, target, torch_model)
+            window = Window(grid.subjects(grid.fullest_window()), grid.shares)
+        except IsocenterError:
+            continue  # it is reported where it is explained
+        for method in methods:
+            try:
+                measures.setdefault(method.name, {})[case.id] = tried(window, method, seed, seconds)
+            except UnfitError as error:
+                refused[error.method] = error.reason
+    patients = {case.id: case.patient for case in cases}
+    return Tested(
+        {
+            name: verdict_of(list(own.values()), [patients[case] for case in own], seed=seed).record
+            for name, own in measures.items()
+        },
+        {(case, name): measured for name, own in measures.items() for case, measured in own.items()},
+        refused,
+    )

@@ -44,7 +44,7 @@ MEASURED = {
 
 
 def explanation_page(
-    made: Sequence[Made],
+    explained_cases: Sequence[Made],
     records: Records,
     refused: Mapping[str, str],
     findings: Sequence[Mapping[str, Any]],
@@ -56,20 +56,23 @@ def explanation_page(
     sections = [Section("Can these maps be believed?", method_blocks(records, refused), [record])]
     sections += [Section("What all maps look at", findings_blocks(findings), [record])] if findings else []
     sections += more
-    cases: list[Block] = [block for one in made[:MOST_CASES] for block in _case_blocks(one)]
-    if len(made) > MOST_CASES:
-        cases.append(Paragraph(f"{len(made) - MOST_CASES} more have their files only."))
+    cases: list[Block] = [block for one in explained_cases[:MOST_CASES] for block in _case_blocks(one)]
+    if len(explained_cases) > MOST_CASES:
+        cases.append(Paragraph(f"{len(explained_cases) - MOST_CASES} more have their files only."))
     sections.append(Section("Cases", cases, [table]))
-    lead = f"{counted(len(made), 'case')}: what the model's answers rest on."
+    lead = f"{counted(len(explained_cases), 'case')}: what the model's answers rest on."
     verdict = f"{verdict_sentence(records)} {findings_sentence([one for one in findings if one['kind'] in PLACES])}"
     return render(Page("Explanations", [], sections, facts, lead=lead, verdict=verdict.strip()))
 
 
-def _case_blocks(made: Made) -> list[Block]:
+def _case_blocks(explained_case: Made) -> list[Block]:
     """The pictures of a case; those of single images and of disagreement are folded."""
-    blocks: list[Block] = [Paragraph(made.case), Gallery(made.figures, small=len(made.figures) > 2)]
-    if made.details:
-        blocks.append(Details("Each image, and where members disagree", [Gallery(made.details, small=True)]))
+    blocks: list[Block] = [
+        Paragraph(explained_case.case),
+        Gallery(explained_case.figures, small=len(explained_case.figures) > 2),
+    ]
+    if explained_case.details:
+        blocks.append(Details("Each image, and where members disagree", [Gallery(explained_case.details, small=True)]))
     return blocks
 
 

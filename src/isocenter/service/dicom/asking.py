@@ -16,7 +16,7 @@ from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE, SUCCESS
 from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
 from isocenter.service.dicom.sending import IDLE_S, MOST_CONTEXTS, WARNINGS, PeerError
-from isocenter.service.objects.received import CommitmentReport, CommitmentRequest
+from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
 from isocenter.service.objects.store import ObjectStore
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]
@@ -28,27 +28,27 @@ SETTLED_S = 0.02
 
 
 def find(
-    us: str, peer: Peer, wanted: Mapping[str, str], level: Level, *, idle_s: float = IDLE_S
+    us: str, peer: Peer, attributes: Mapping[str, str], level: Level, *, idle_s: float = IDLE_S
 ) -> list[dict[str, str]]:
     """Records that a peer has, as {keyword: text}; an empty text asks for a value. Raises PeerError."""
     with _associated(us, peer, [(FIND, NATIVE)], idle_s) as association:
         rows = []
-        for status, answer in association.send_c_find(_identifier(wanted, level), FIND):
+        for status, answer in association.send_c_find(_identifier(attributes, level), FIND):
             if _status(status, peer, *PENDING) in PENDING and answer is not None:
                 rows.append({one.keyword: "" if one.is_empty else str(one.value) for one in answer if one.keyword})
     return rows
 
 
-def move(us: str, peer: Peer, wanted: Mapping[str, str], level: Level, to: str, *, idle_s: float = IDLE_S) -> int:
+def move(us: str, peer: Peer, attributes: Mapping[str, str], level: Level, to: str, *, idle_s: float = IDLE_S) -> int:
     """Have a peer send objects to an AE title that it knows; how many it has sent. Raises PeerError."""
     with _associated(us, peer, [(MOVE, NATIVE)], idle_s) as association:
-        return _moved(association.send_c_move(_identifier(wanted, level), to, MOVE), peer)
+        return _moved(association.send_c_move(_identifier(attributes, level), to, MOVE), peer)
 
 
 def get(
     us: str,
     peer: Peer,
-    wanted: Mapping[str, str],
+    attributes: Mapping[str, str],
     level: Level,
     into: ObjectStore,
     *,
@@ -64,7 +64,7 @@ def get(
     handlers = [(pynetdicom.evt.EVT_C_STORE, lambda event: kept(into, event, peer.ae_title))]
     inbox = into.journal.folder
     with _associated(us, peer, contexts, idle_s, roles=roles, handlers=handlers, inbox=inbox) as association:
-        return _moved(association.send_c_get(_identifier(wanted, level), GET), peer)
+        return _moved(association.send_c_get(_identifier(attributes, level), GET), peer)
 
 
 def request_commitment(
@@ -145,11 +145,11 @@ def _at_once(event: Any) -> None:
     event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _identifier(wanted: Mapping[str, str], level: Level) -> pydicom.Dataset:
+def _identifier(attributes: Mapping[str, str], level: Level) -> pydicom.Dataset:
     identifier = pydicom.Dataset()
-    for keyword, text in {"QueryRetrieveLevel": level, **wanted}.items():
+    for keyword, text in {"QueryRetrieveLevel": level, **attributes}.items():
         setattr(identifier, keyword, text)
-    if not all(text.isascii() for text in wanted.values()):
+    if not all(text.isascii() for text in attributes.values()):
         identifier.SpecificCharacterSet = "ISO_IR 192"
     return identifier
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import time
 import uuid
 
-from isocenter.service.dicom.connection import Connection
-from isocenter.service.dicom.pdus import CALLED_UNKNOWN, CALLING_UNKNOWN, CONGESTION, CONTEXT_UNKNOWN, Request
-from isocenter.service.objects.received import Happened
+from isocenter.service.dicom.pdus import (
+    CALLED_UNKNOWN,
+    CALLING_UNKNOWN,
+    CONGESTION,
+    CONTEXT_UNKNOWN,
+    Connection,
+    Request,
+)
+from isocenter.service.objects.journal import Happened
 from isocenter.service.objects.store import ObjectStore
 
 REASONS = {

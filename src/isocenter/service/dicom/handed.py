@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.lazy import pynetdicom
 from isocenter.service.dicom import messages
-from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.events import AssociationEvents
 from isocenter.service.dicom.library import entity, kept, references, report_of, reported, sweep
 from isocenter.service.dicom.listening import Listening
 from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE, VERIFICATION
-from isocenter.service.dicom.pdus import ASSOCIATE_RQ, LARGEST_DATA, ProtocolError, Request, pdu
+from isocenter.service.dicom.pdus import ASSOCIATE_RQ, LARGEST_DATA, Connection, ProtocolError, Request, pdu
 from isocenter.service.dicom.ups import CLASSES as UPS_CLASSES
 from isocenter.service.dicom.ups import UpsService
-from isocenter.service.objects.received import CommitmentRequest
-from isocenter.service.objects.reply import Reply
+from isocenter.service.objects.journal import CommitmentRequest, Reply
 from isocenter.service.objects.store import ObjectStore
 from isocenter.service.records.actor import Actor
 

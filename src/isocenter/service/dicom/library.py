@@ -13,7 +13,7 @@ from typing import Any
 from isocenter.errors import FormatError, ResourceError
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom import messages
-from isocenter.service.objects.received import CommitmentReport, CommitmentRequest
+from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
 from isocenter.service.objects.store import ObjectStore
 
 AT_ONCE = 1 << 16
@@ -32,9 +32,11 @@ def entity(title: str, idle_s: float, inbox: Path | None = None) -> pynetdicom.A
     # It logs what it receives, names of patients too.
     pynetdicom._config.LOG_HANDLER_LEVEL = "none"
     logging.getLogger("pynetdicom").propagate = False
-    made = pynetdicom.AE(title)
-    made.network_timeout = made.acse_timeout = made.dimse_timeout = made.connection_timeout = idle_s
-    return made
+    application = pynetdicom.AE(title)
+    application.network_timeout = application.acse_timeout = application.dimse_timeout = (
+        application.connection_timeout
+    ) = idle_s
+    return application
 
 
 def kept(store: ObjectStore, event: Any, peer: str) -> int:

@@ -95,8 +95,8 @@ class Listening:
     @cached_property
     def is_local(self) -> bool:
         """Whether only this machine can reach it: then any title may store and order."""
-        own = addresses(self.host)
-        return bool(own) and all(ip_address(address).is_loopback for address in own)
+        addresses_here = addresses(self.host)
+        return bool(addresses_here) and all(ip_address(address).is_loopback for address in addresses_here)
 
     def permits(self, calling: str, address: str) -> frozenset[str]:
         """Rights of a caller; where others can reach us, title and address have to be listed."""

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isocenter.errors import ResourceError, UsageError
-from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.events import AssociationEvents
 from isocenter.service.dicom.handed import Handed
 from isocenter.service.dicom.listening import Listening
@@ -26,6 +25,7 @@ from isocenter.service.dicom.pdus import (
     CALLING_UNKNOWN,
     CONGESTION,
     CONTEXT_UNKNOWN,
+    Connection,
     ProtocolError,
     Request,
     abort,

@@ -29,7 +29,6 @@ from isocenter.files.dicom import (
     read_object,
 )
 from isocenter.service.dicom import messages
-from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.messages import VERIFICATION
 from isocenter.service.dicom.pdus import (
@@ -40,6 +39,7 @@ from isocenter.service.dicom.pdus import (
     LARGEST_DATA,
     P_DATA,
     RELEASE_RQ,
+    Connection,
     Proposal,
     ProtocolError,
     associate,
@@ -130,14 +130,14 @@ def store(us: str, peer: Peer, paths: Sequence[Path], *, idle_s: float = IDLE_S)
     Raises PeerError where no association comes about.
     """
     rows: dict[Path, Sent] = {}
-    known: dict[Path, Identity] = {}
+    identities: dict[Path, Identity] = {}
     for path in paths:
         try:
-            known[path] = read_identity(path)
+            identities[path] = read_identity(path)
         except (FormatError, OSError) as error:
             problem = error.problem if isinstance(error, FormatError) else f"cannot be read: {error.strerror}"
             rows[path] = Sent(path, "", None, problem)
-    for some in _few_contexts(known):
+    for some in _few_contexts(identities):
         pairs = sorted(set[tuple[str, str]]().union(*map(_pairs, some.values())))
         while left := {path: one for path, one in some.items() if path not in rows}:
             is_open = False
@@ -227,11 +227,11 @@ def _opened(us: str, peer: Peer, pairs: Sequence[tuple[str, str]], idle_s: float
         raise PeerError(f"cannot be reached ({str(error) or type(error).__name__})", peer.place, remedy) from error
 
 
-def _few_contexts(known: Mapping[Path, Identity]) -> Iterator[dict[Path, Identity]]:
+def _few_contexts(identities: Mapping[Path, Identity]) -> Iterator[dict[Path, Identity]]:
     """The files in portions whose classes and syntaxes fit into an association."""
     some: dict[Path, Identity] = {}
     pairs: set[tuple[str, str]] = set()
-    for path, identity in known.items():
+    for path, identity in identities.items():
         if len(pairs.union(_pairs(identity))) > MOST_CONTEXTS:
             yield some
             some, pairs = {}, set()

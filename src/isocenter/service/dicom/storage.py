@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from isocenter.errors import FormatError, ResourceError
 from isocenter.service.dicom import messages
-from isocenter.service.dicom.connection import Connection
 from isocenter.service.dicom.events import AssociationEvents
 from isocenter.service.dicom.listening import Listening
 from isocenter.service.dicom.messages import is_storage
@@ -23,6 +22,7 @@ from isocenter.service.dicom.pdus import (
     P_DATA,
     RELEASE_RP,
     RELEASE_RQ,
+    Connection,
     ProtocolError,
     Request,
     abort,

@@ -10,7 +10,7 @@ from isocenter.errors import IsocenterError
 from isocenter.files.dicom import quiet
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom import messages
-from isocenter.service.objects.matching import fits
+from isocenter.service.objects.dicom_json import fits
 from isocenter.service.objects.workitem import UPS_PUSH, WorkitemError
 from isocenter.service.records.actor import Actor
 
@@ -52,12 +52,14 @@ class UpsService:
         def done(workitems: Workitems) -> None:
             uid = str(event.request.RequestedSOPInstanceUID)
             # A wish to cancel may come without any information.
-            stated = event.action_information if event.request.ActionInformation else pydicom.Dataset()
+            information = event.action_information if event.request.ActionInformation else pydicom.Dataset()
             if event.action_type == CHANGE_STATE:
-                state, transaction = (str(stated.get(one) or "") for one in ("ProcedureStepState", "TransactionUID"))
+                state, transaction = (
+                    str(information.get(one) or "") for one in ("ProcedureStepState", "TransactionUID")
+                )
                 workitems.change_state(uid, state, transaction, who=self.who)
             elif event.action_type == REQUEST_CANCEL:
-                workitems.request_cancel(uid, str(stated.get("ReasonForCancellation") or ""), who=self.who)
+                workitems.request_cancel(uid, str(information.get("ReasonForCancellation") or ""), who=self.who)
             else:
                 raise WorkitemError(NO_SUCH_ACTION, "the node has no event channels", uid, "Retrieve the workitem")
 
@@ -87,8 +89,8 @@ class UpsService:
         try:
             with quiet():
                 identifier = event.identifier
-                asked, wanted = [one.tag for one in identifier], _wanted(identifier)
-                rows = [one for one in self.opened().all(who=self.who) if fits(one.to_json_dict(), wanted)]
+                asked, conditions = [one.tag for one in identifier], _wanted(identifier)
+                rows = [one for one in self.opened().all(who=self.who) if fits(one.to_json_dict(), conditions)]
         except IsocenterError as error:
             yield _status(PROCESSING_FAILURE, error.problem), None
             return
@@ -120,8 +122,8 @@ def _only(dataset: pydicom.Dataset, asked: list[Any]) -> pydicom.Dataset:
     """The asked elements of a data set; those that it does not have are empty. PS3.4 C.2.2"""
     kept = pydicom.Dataset()
     kept.SpecificCharacterSet = dataset.SpecificCharacterSet
-    for one in asked:
-        tag = pydicom.tag.Tag(one)
+    for element in asked:
+        tag = pydicom.tag.Tag(element)
         if tag in dataset:
             kept[tag] = dataset[tag]
         elif pydicom.datadict.dictionary_has_tag(tag):
@@ -131,12 +133,14 @@ def _only(dataset: pydicom.Dataset, asked: list[Any]) -> pydicom.Dataset:
 
 def _wanted(identifier: pydicom.Dataset) -> dict[str, Any]:
     """Conditions of a search, {tag: text}, or of a sequence {tag: {tag: text}}."""
-    wanted: dict[str, Any] = {}
-    for one in identifier:
-        name = f"{int(one.tag):08X}"
-        if one.VR == "SQ":
-            wanted[name] = _wanted(one.value[0]) if one.value else {}
-        elif one.keyword != "SpecificCharacterSet":
-            several = isinstance(one.value, pydicom.multival.MultiValue)
-            wanted[name] = "" if one.is_empty else "\\".join(map(str, one.value if several else [one.value]))
-    return wanted
+    conditions: dict[str, Any] = {}
+    for element in identifier:
+        name = f"{int(element.tag):08X}"
+        if element.VR == "SQ":
+            conditions[name] = _wanted(element.value[0]) if element.value else {}
+        elif element.keyword != "SpecificCharacterSet":
+            several = isinstance(element.value, pydicom.multival.MultiValue)
+            conditions[name] = (
+                "" if element.is_empty else "\\".join(map(str, element.value if several else [element.value]))
+            )
+    return conditions

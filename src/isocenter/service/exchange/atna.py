@@ -84,22 +84,22 @@ def _identification(message: Element, event: Mapping[str, Any]) -> None:
     code, kind, done = EVENTS.get(action, of_orders)
     at = datetime.fromtimestamp(event["at"], UTC).isoformat(timespec="milliseconds")
     outcome = OUTCOMES.get(event["outcome"], "0")
-    stated = {"EventActionCode": done, "EventDateTime": at, "EventOutcomeIndicator": outcome}
-    own = SubElement(message, "EventIdentification", stated)
-    SubElement(own, "EventID", _coded(code, DCM, MEANINGS[code]))
+    attributes = {"EventActionCode": done, "EventDateTime": at, "EventOutcomeIndicator": outcome}
+    element = SubElement(message, "EventIdentification", attributes)
+    SubElement(element, "EventID", _coded(code, DCM, MEANINGS[code]))
     if kind is not None:
-        SubElement(own, "EventTypeCode", _coded(kind, DCM, MEANINGS[kind]))
-    SubElement(own, "EventTypeCode", _coded(action.replace(" ", "-"), OURS, action))
+        SubElement(element, "EventTypeCode", _coded(kind, DCM, MEANINGS[kind]))
+    SubElement(element, "EventTypeCode", _coded(action.replace(" ", "-"), OURS, action))
     if reason := event["detail"].get("reason"):
-        SubElement(own, "EventOutcomeDescription").text = str(reason)
+        SubElement(element, "EventOutcomeDescription").text = str(reason)
 
 
 def _participants(message: Element, event: Mapping[str, Any]) -> None:
     """Who asked for it, and of what leaves the node or comes to it the other side."""
-    stated = {"UserID": event["actor"] or "nobody", "UserIsRequestor": "true"}
+    attributes = {"UserID": event["actor"] or "nobody", "UserIsRequestor": "true"}
     if event["address"]:
-        stated |= {"NetworkAccessPointID": event["address"], "NetworkAccessPointTypeCode": "2"}
-    who = SubElement(message, "ActiveParticipant", stated)
+        attributes |= {"NetworkAccessPointID": event["address"], "NetworkAccessPointTypeCode": "2"}
+    who = SubElement(message, "ActiveParticipant", attributes)
     if event["role"]:
         SubElement(who, "RoleIDCode", _coded(event["role"], OURS, event["role"]))
     if peer := event["detail"].get("peer"):
@@ -125,15 +125,15 @@ def _thing(
 ) -> Element:
     """An object that took part. name: None for a query, which stands in its place."""
     of_type = {"ParticipantObjectTypeCode": kind[0], "ParticipantObjectTypeCodeRole": kind[1]}
-    own = Element("ParticipantObjectIdentification", {"ParticipantObjectID": identifier, **of_type})
-    SubElement(own, "ParticipantObjectIDTypeCode", _coded(*code))
+    element = Element("ParticipantObjectIdentification", {"ParticipantObjectID": identifier, **of_type})
+    SubElement(element, "ParticipantObjectIDTypeCode", _coded(*code))
     if name is None:
-        SubElement(own, "ParticipantObjectQuery").text = _base64(detail)
-        return own
-    SubElement(own, "ParticipantObjectName").text = name
+        SubElement(element, "ParticipantObjectQuery").text = _base64(detail)
+        return element
+    SubElement(element, "ParticipantObjectName").text = name
     for key, value in detail.items():
-        SubElement(own, "ParticipantObjectDetail", {"type": key, "value": _base64(value)})
-    return own
+        SubElement(element, "ParticipantObjectDetail", {"type": key, "value": _base64(value)})
+    return element
 
 
 def _coded(code: str, system: str, meaning: str) -> dict[str, str]:

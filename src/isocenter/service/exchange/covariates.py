@@ -58,8 +58,8 @@ def check_covariates(model: str, sources: Mapping[str, CovariateSource], context
     for name, source in sources.items():
         column = _column(context, name)
         if column is None:
-            there = f"Its covariates are {', '.join(context.names)}" if context.names else "It takes none"
-            raise UsageError(f"the model has no covariate {name!r}", where, there)
+            taken = f"Its covariates are {', '.join(context.names)}" if context.names else "It takes none"
+            raise UsageError(f"the model has no covariate {name!r}", where, taken)
         if isinstance(column, Category):
             continue
         if unit_of(name, source) is None:
@@ -90,7 +90,7 @@ def known_covariates(
     study = study_time(patient)
     server = FhirServer(fhir.base, idle_s)
     patient_id = _patient(server, str(patient.get("PatientID") or "").strip(), fhir.patient_system)
-    known, courses = dict[str, Known](), dict[str, list[_Observed]]()
+    found, courses = dict[str, Known](), dict[str, list[_Observed]]()
     for name, source in sources.items():
         column = _column(context, name)
         if column is None:  # the settings were checked against another model
@@ -101,7 +101,7 @@ def known_covariates(
         if isinstance(column, Monitored):
             courses[name] = observed
         elif not (newest := _newest(observed)):
-            known[name] = Known(None, source.source)
+            found[name] = Known(None, source.source)
         else:
             values = {_value(name, one, column, unit_of(name, source)) for one in newest}
             if len(values) > 1:
@@ -109,19 +109,21 @@ def known_covariates(
                 raise DatasetError(problem, "covariates", "Have the laboratory correct one of them")
             shown = _shown(unit_of(name, source))
             at = newest[0].at.isoformat()
-            known[name] = Known(values.pop(), f"{fhir.base.rstrip('/')}/Observation/{newest[0].name}", shown, at)
+            found[name] = Known(values.pop(), f"{fhir.base.rstrip('/')}/Observation/{newest[0].name}", shown, at)
     # As training tables count dates: from the patient's first row, whatever column it is of.
     first = min((one.at for own in courses.values() for one in own), default=study)
-    for name, own in courses.items():
-        known[name] = _course(name, own, first, sources[name], context)
-    return known
+    for name, course in courses.items():
+        found[name] = _course(name, course, first, sources[name], context)
+    return found
 
 
-def _course(name: str, own: Sequence[_Observed], first: datetime, source: CovariateSource, context: Context) -> Known:
+def _course(
+    name: str, observations: Sequence[_Observed], first: datetime, source: CovariateSource, context: Context
+) -> Known:
     """Readings as pairs of a time in seconds and a number."""
     column, unit = _column(context, name), unit_of(name, source)
     assert column is not None  # noqa: S101 - it has been looked up
-    rising = sorted(own, key=lambda one: one.at)
+    rising = sorted(observations, key=lambda one: one.at)
     pairs = [((one.at - first).total_seconds(), _value(name, one, column, unit)) for one in rising]
     return Known(pairs or None, source.source, _shown(unit), rising[-1].at.isoformat() if rising else "")
 
@@ -162,8 +164,8 @@ def _patient(server: FhirServer, number: str, system: str) -> str | None:
     if not number:
         raise DatasetError("the study has no PatientID, and covariates come by it", "covariates", "Send it with one")
     escaped = re.sub(r"([\\,$|])", r"\\\1", number)
-    wanted = {"identifier": f"{system}|{escaped}" if system else escaped}
-    found = {str(one.get("id")) for one in server.search("Patient", wanted)}
+    parameters = {"identifier": f"{system}|{escaped}" if system else escaped}
+    found = {str(one.get("id")) for one in server.search("Patient", parameters)}
     if len(found) > 1:
         problem = f"the FHIR server has {len(found)} patients of the study's PatientID"
         raise DatasetError(problem, "covariates", "Set fhir.patient_system to the address that it has for this one")
@@ -176,8 +178,8 @@ def _observed(server: FhirServer, patient: str, code: str, study: datetime, sinc
     dates = [f"le{(study + day).date().isoformat()}"]
     dates += [] if since is None else [f"ge{(since - day).date().isoformat()}"]
     observed = list[_Observed]()
-    wanted = {"patient": patient, "code": code, "date": dates, "_sort": "-date", "_count": str(PAGE)}
-    for number, resource in enumerate(server.search("Observation", wanted), start=1):
+    parameters = {"patient": patient, "code": code, "date": dates, "_sort": "-date", "_count": str(PAGE)}
+    for number, resource in enumerate(server.search("Observation", parameters), start=1):
         at, is_valid = _time(resource), resource.get("status") in STATUSES
         has_value = any(name.startswith("value") for name in resource)
         if at is not None and is_valid and has_value and (since is None or since <= at) and at <= study:
@@ -199,8 +201,8 @@ def _newest(observed: Sequence[_Observed]) -> list[_Observed]:
 def _time(resource: Mapping[str, Any]) -> datetime | None:
     """When an Observation was made: of a day or a month its end, for it may have been then; None where it is unsaid."""
     period = resource.get("effectivePeriod") or {}
-    stated = (resource.get("effectiveDateTime"), resource.get("effectiveInstant"), period.get("end"))
-    text = str(next(filter(None, stated), None) or resource.get("issued") or "")
+    times = (resource.get("effectiveDateTime"), resource.get("effectiveInstant"), period.get("end"))
+    text = str(next(filter(None, times), None) or resource.get("issued") or "")
     with suppress(ValueError):
         if "T" in text:
             moment = datetime.fromisoformat(text)
@@ -211,9 +213,9 @@ def _time(resource: Mapping[str, Any]) -> datetime | None:
     return None
 
 
-def _value(name: str, one: _Observed, column: Column, unit: str | None) -> Any:
+def _value(name: str, observation: _Observed, column: Column, unit: str | None) -> Any:
     """The value of an Observation as the model takes it. DatasetError for another unit, a bound, or no such value."""
-    resource = one.resource
+    resource = observation.resource
     if isinstance(column, Category):
         return _level(name, resource, column)
     quantity = resource.get("valueQuantity") or {}
@@ -224,9 +226,9 @@ def _value(name: str, one: _Observed, column: Column, unit: str | None) -> Any:
         raise DatasetError(f"{name} is no number at the FHIR server", "covariates", "Check its code in node.toml")
     if quantity.get("comparator"):
         raise DatasetError(f"{name} is stated as a bound, not as a value", "covariates", "Give it another way")
-    stated = str(quantity.get("code") or quantity.get("unit") or UNITLESS)
-    if _shown(stated) != _shown(unit):
-        problem = f"{name} is in {stated}, and the model was trained in {unit}"
+    code = str(quantity.get("code") or quantity.get("unit") or UNITLESS)
+    if _shown(code) != _shown(unit):
+        problem = f"{name} is in {code}, and the model was trained in {unit}"
         raise DatasetError(problem, "covariates", "Give it in that unit; nothing is converted")
     return float(number)
 
@@ -249,7 +251,7 @@ def _level(name: str, resource: Mapping[str, Any], column: Category) -> str:
 
 def _words(resource: Mapping[str, Any]) -> Iterator[str]:
     concept = resource.get("valueCodeableConcept") or {}
-    given = [concept.get("text")]
-    given += [one.get(key) for one in concept.get("coding") or () for key in ("display", "code")]
-    given += [resource.get(kind) for kind in ("valueString", "valueBoolean", "valueInteger")]
-    yield from (str(one) for one in given if one is not None and str(one).strip())
+    words = [concept.get("text")]
+    words += [one.get(key) for one in concept.get("coding") or () for key in ("display", "code")]
+    words += [resource.get(kind) for kind in ("valueString", "valueBoolean", "valueInteger")]
+    yield from (str(one) for one in words if one is not None and str(one).strip())

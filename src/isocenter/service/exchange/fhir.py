@@ -76,34 +76,34 @@ def bundle(report: Report, version: Version, *, transaction: bool = False) -> Re
 
     transaction: for a server, which makes each resource only where it has none of its identifier
     """
-    made = _Bundle(report, version)
-    entries = [_entry(url, resource, transaction=transaction) for url, resource in made.resources.items()]
+    content = _Bundle(report, version)
+    entries = [_entry(url, resource, transaction=transaction) for url, resource in content.resources.items()]
     kind = {"type": "transaction"} if transaction else {"type": "collection", "timestamp": _instant(report)}
     return {"resourceType": "Bundle", **kind, "entry": entries}
 
 
-def checked(made: Resource, version: Version) -> bytes:
+def checked(resource: Resource, version: Version) -> bytes:
     """The Bundle as JSON. Raises FormatError where it is none of its version of FHIR."""
     room = "fhir.resources" if version == "R5" else f"fhir.resources.{version}"
     try:
-        import_module(f"{room}.bundle").Bundle.model_validate(made)
+        import_module(f"{room}.bundle").Bundle.model_validate(resource)
     except ValueError as error:  # pydantic's is one; its words hold values, which may be a patient's
         places = sorted({".".join(map(str, one["loc"])) for one in getattr(error, "errors", list)()})
         problem = f"the report is no {version} of FHIR ({', '.join(places[:3]) or type(error).__name__})"
         raise FormatError(problem, "fhir", "Report it") from error
-    return json.dumps(made, ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(resource, ensure_ascii=False, allow_nan=False).encode()
 
 
 def _entry(url: str, resource: Resource, *, transaction: bool) -> Resource:
-    made: Resource = {"fullUrl": url, "resource": resource}
+    entry: Resource = {"fullUrl": url, "resource": resource}
     if transaction:
         kind = resource["resourceType"]
         # Provenance has no identifier by which a server could find it; a tag every resource has.
-        [known, *_] = resource.get("identifier") or resource["meta"]["tag"]
-        name, value = ("identifier", known["value"]) if "identifier" in resource else ("_tag", known["code"])
-        asked = f"{name}={quote(known['system'], safe='')}%7C{quote(value, safe='')}"
-        made["request"] = {"method": "POST", "url": kind, "ifNoneExist": asked}
-    return made
+        [identifier, *_] = resource.get("identifier") or resource["meta"]["tag"]
+        name, value = ("identifier", identifier["value"]) if "identifier" in resource else ("_tag", identifier["code"])
+        asked = f"{name}={quote(identifier['system'], safe='')}%7C{quote(value, safe='')}"
+        entry["request"] = {"method": "POST", "url": kind, "ifNoneExist": asked}
+    return entry
 
 
 class _Bundle:
@@ -132,8 +132,8 @@ class _Bundle:
     @property
     def _study(self) -> Resource:
         kind = {"coding": [{"system": DCM, "code": "110180", "display": "Study Instance UID"}]}
-        own = {"type": kind, "system": DICOM_UID, "value": f"urn:oid:{self.report.study}"}
-        return {"type": "ImagingStudy", "identifier": own}
+        identifier = {"type": kind, "system": DICOM_UID, "value": f"urn:oid:{self.report.study}"}
+        return {"type": "ImagingStudy", "identifier": identifier}
 
     @property
     def _order(self) -> Resource:
@@ -151,13 +151,13 @@ class _Bundle:
         name = model.get("name") or "unnamed model"
         coding = [{"system": f"{TRANSPARENCY}/CodeSystem/AIdeviceTypeCS", "code": "Artificial-Intelligence"}]
         versions = {"Version": model.get("version"), "SHA-256 of the weights": model.get("weights_sha256")}
-        stated = [{"type": {"text": words}, "value": value} for words, value in versions.items() if value]
+        versions_stated = [{"type": {"text": words}, "value": value} for words, value in versions.items() if value]
         device: Resource = {
             "resourceType": "Device",
             "meta": {"security": [AI_ASSERTED]},
             "identifier": [{"system": URI, "value": f"urn:uuid:{key}"}],
             "type": [{"coding": coding}] if self.is_r5 else {"coding": coding},
-            **({"version": stated} if stated else {}),
+            **({"version": versions_stated} if versions_stated else {}),
         }
         if self.is_r5:
             device["name"] = [{"value": name, "type": "user-friendly-name"}]
@@ -187,7 +187,7 @@ class _Bundle:
             },
         )
 
-    def _selection(self, part: str, code: tuple[str, str], **stated: Any) -> str:
+    def _selection(self, part: str, code: tuple[str, str], **fields: Any) -> str:
         key = self.report.key(part)
         return self._add(
             key,
@@ -200,7 +200,7 @@ class _Bundle:
                 "code": {"coding": [_coding(DCM, code)]},
                 "studyUid": self.report.study,
                 "derivedFrom": [self._study],
-                **stated,
+                **fields,
             },
         )
 
@@ -209,9 +209,9 @@ class _Bundle:
 
     def _add_segment(self, number: int, segment: Segment) -> str:
         storage = {"system": URI, "code": f"urn:oid:{segment.sop_class}"}
-        own = {"uid": segment.instance, "sopClass": storage, "subset": [str(segment.number)]}
+        segment_reference = {"uid": segment.instance, "sopClass": storage, "subset": [str(segment.number)]}
         code = ("121191", "Referenced Segment")
-        return self._selection(f"segment {number}", code, seriesUid=segment.series, instance=[own])
+        return self._selection(f"segment {number}", code, seriesUid=segment.series, instance=[segment_reference])
 
     def _add_observation(self, number: int, row: Mapping[str, Any], sources: Sequence[str]) -> str:
         report, key = self.report, self.report.key(f"finding {number}")
@@ -303,9 +303,9 @@ def concept(row: Mapping[str, Any]) -> Resource:
 
 def _quantity(value: float, unit: str) -> Resource:
     """A number with its unit: as UCUM where the unit is known there, else in words alone."""
-    known = "1" if unit == "1" else UCUM.get(unit)
+    code = "1" if unit == "1" else UCUM.get(unit)
     words = {"unit": unit} if unit else {}
-    return {"value": value, **words, **({"system": UNITS, "code": known} if known else {})}
+    return {"value": value, **words, **({"system": UNITS, "code": code} if code else {})}
 
 
 def _stated(row: Mapping[str, Any], *, has_components: bool) -> Resource:
@@ -346,6 +346,6 @@ def _components(row: Mapping[str, Any]) -> Iterator[Resource]:
         words = f"{CORNERS} ({unit})" if unit else CORNERS
         yield {"code": {"text": words}, "valueString": json.dumps(row["value"])}
     for name, words in PLACES.items():
-        if (place := row.get(name)) not in (None, ""):
-            kind = "valueInteger" if isinstance(place, int) else "valueString"
-            yield {"code": {"text": words}, kind: place}
+        if (box := row.get(name)) not in (None, ""):
+            kind = "valueInteger" if isinstance(box, int) else "valueString"
+            yield {"code": {"text": words}, kind: box}

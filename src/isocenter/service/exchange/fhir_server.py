@@ -77,12 +77,16 @@ class FhirServer:
                 raise self._odd("names another server for the next page of a search")
         raise self._odd(f"has more than {MOST_PAGES} pages of a search")
 
-    def _asked(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, **given: Any) -> Any:
+    def _asked(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> Any:
         """The answer as JSON."""
-        own = {"Accept": JSON, **(headers or {}), **({"Authorization": f"Bearer {self.token}"} if self.token else {})}
-        how: dict[str, Any] = {"headers": own, "timeout": self.idle_s, "allow_redirects": False, "stream": True}
+        all_headers = {
+            "Accept": JSON,
+            **(headers or {}),
+            **({"Authorization": f"Bearer {self.token}"} if self.token else {}),
+        }
+        how: dict[str, Any] = {"headers": all_headers, "timeout": self.idle_s, "allow_redirects": False, "stream": True}
         try:
-            with requests.request(method, url, **how, **given) as response:  # noqa: S113 - the timeout is in `how`
+            with requests.request(method, url, **how, **options) as response:  # noqa: S113 - the timeout is in `how`
                 body = b"".join(_pieces(response))
         except (requests.RequestException, ValueError) as error:
             problem = f"does not answer ({type(error).__name__})"
@@ -98,8 +102,8 @@ class FhirServer:
             raise FormatError(f"HTTP status {status}{_issues(answer)}", self.base, "See what its log says")
         if status == HTTPStatus.TOO_MANY_REQUESTS or "Retry-After" in response.headers:
             busy = BusyError(f"asks to wait (HTTP status {status})", self.base, "It is tried again")
-            stated = response.headers.get("Retry-After", "")
-            busy.after_s = float(stated) if stated.isdecimal() else 0.0
+            pause = response.headers.get("Retry-After", "")
+            busy.after_s = float(pause) if pause.isdecimal() else 0.0
             raise busy
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             raise self._odd(f"answers with HTTP status {status}{_issues(answer)}")

@@ -1,15 +1,22 @@
-"""A report as an HL7 v2.5.1 message ORU^R01: an OBX for each finding; a pure function of the report."""
+"""A report as an HL7 v2.5.1 message ORU^R01, and its way to a receiver by MLLP.
+
+The message is a pure function of the report: an OBX for each finding.
+"""
 
 from __future__ import annotations
 
 import re
+import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import hl7
 
+from isocenter.errors import FormatError
 from isocenter.files.dicom import UCUM
+from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange.report import Report, number_of
 
 VERSION, ENCODING = "2.5.1", "UNICODE UTF-8"
@@ -40,8 +47,8 @@ def control_id(job: str) -> str:
 def message(report: Report) -> bytes:
     """The report as ORU^R01 in UTF-8, the same bytes whenever it is made."""
     segments = [*_head(report), *_observations(report)]
-    made = hl7.Message("\r", [_segment(*fields) for fields in segments])
-    return str(made).encode()
+    hl7_message = hl7.Message("\r", [_segment(*fields) for fields in segments])
+    return str(hl7_message).encode()
 
 
 def _segment(name: str, *fields: str) -> hl7.Segment:
@@ -79,39 +86,39 @@ def _head(report: Report) -> Iterator[Sequence[str]]:
 def _observations(report: Report) -> Iterator[Sequence[str]]:
     number = 0
     at, doer = report.issued.strftime("%Y%m%d%H%M%S+0000"), escaped(str(report.record["model"].get("name", "")))
-    for place, row in enumerate(report.rows, start=1):
-        for sub, (kind, code, value, unit, p) in _values(row, str(place)):
+    for index, row in enumerate(report.rows, start=1):
+        for sub, (kind, code, value, unit, p) in _values(row, str(index)):
             number += 1
             state = "F" if value else "X"
             yield (
                 *("OBX", str(number), kind if value else "", code, sub, value, unit, "", "", p, "", state),
                 *("", "", at, "", "", "", doer),
             )
-            if sub == str(place):
+            if sub == str(index):
                 yield from _notes(_remarks(row))
 
 
-def _values(row: Mapping[str, Any], place: str) -> Iterator[tuple[str, tuple[str, str, str, str, str]]]:
+def _values(row: Mapping[str, Any], index: str) -> Iterator[tuple[str, tuple[str, str, str, str, str]]]:
     """(sub-id, (type, concept, value, unit, probability)) of a finding, and of the ends of its interval."""
     value, concept, unit = row.get("value"), _concept(row), _unit(row.get("unit") or "")
     p = number_of(row.get("probability"))
     sure = "" if p is None else _decimal(p)
     number = number_of(value)
     if row.get("called"):
-        yield place, ("CWE", _text(row.get("group") or "class"), concept, "", sure)
+        yield index, ("CWE", _text(row.get("group") or "class"), concept, "", sure)
     elif isinstance(value, bool | list | tuple):  # a list is a box, which is there
-        yield place, ("CWE", concept, _code(ABSENT if value is False else PRESENT), "", sure)
+        yield index, ("CWE", concept, _code(ABSENT if value is False else PRESENT), "", sure)
     elif number is not None:
-        yield place, ("NM", concept, _decimal(number), unit, sure)
+        yield index, ("NM", concept, _decimal(number), unit, sure)
     elif isinstance(value, str) and value.strip():
-        yield place, ("ST", concept, escaped(value), "", sure)
+        yield index, ("ST", concept, escaped(value), "", sure)
     elif value is None and sure:  # all that is known is how likely it is
-        yield place, ("NM", concept, sure, _code(PROBABILITY), sure)
+        yield index, ("NM", concept, sure, _code(PROBABILITY), sure)
     else:
-        yield place, ("", concept, "", "", sure)
+        yield index, ("", concept, "", "", sure)
     for name, code in ENDS.items():
         if (end := number_of(row.get(name))) is not None:
-            yield f"{place}.{name}", ("NM", _code(code), _decimal(end), unit, "")
+            yield f"{index}.{name}", ("NM", _code(code), _decimal(end), unit, "")
 
 
 def _remarks(row: Mapping[str, Any]) -> Iterator[str]:
@@ -132,8 +139,8 @@ def _remarks(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _notes(words: Iterator[str] | Sequence[str]) -> Iterator[Sequence[str]]:
-    for number, one in enumerate(filter(None, words), start=1):
-        yield ("NTE", str(number), "L", escaped(one))
+    for number, word in enumerate(filter(None, words), start=1):
+        yield ("NTE", str(number), "L", escaped(word))
 
 
 def _concept(row: Mapping[str, Any]) -> str:
@@ -151,8 +158,8 @@ def _text(words: str) -> str:
 
 
 def _unit(unit: str) -> str:
-    known = "1" if unit == "1" else UCUM.get(unit)
-    return "" if not unit else _text(unit) if known is None else _code((known, unit, "UCUM"))
+    code = "1" if unit == "1" else UCUM.get(unit)
+    return "" if not unit else _text(unit) if code is None else _code((code, unit, "UCUM"))
 
 
 def _decimal(number: float) -> str:
@@ -170,8 +177,8 @@ def _time(report: Report) -> str:
 
 def _name(name: str) -> str:
     """A person's name: DICOM has the prefix before the suffix, HL7 after it."""
-    family, given, middle, prefix, suffix = ([*name.partition("=")[0].split("^"), "", "", "", "", ""])[:5]
-    return "^".join(map(escaped, (family, given, middle, suffix, prefix))).rstrip("^")
+    family, first_name, middle, prefix, suffix = ([*name.partition("=")[0].split("^"), "", "", "", "", ""])[:5]
+    return "^".join(map(escaped, (family, first_name, middle, suffix, prefix))).rstrip("^")
 
 
 def escaped(text: str) -> str:
@@ -184,3 +191,52 @@ def escaped(text: str) -> str:
         return "\\.br\\" if found in ("\r\n", "\r", "\n") else " "
 
     return ESCAPED.sub(written, text)
+
+
+BEGIN, END = b"\x0b", b"\x1c\r"
+LARGEST = 1 << 20  # bytes of an acknowledgement
+TAKEN, WRONG = ("AA", "CA"), ("AE", "CE")
+
+
+def send_by_mllp(host: str, port: int, message: bytes, control_id: str, *, idle_s: float) -> None:
+    """Send a message, and wait until the receiver has taken it.
+
+    Raises FormatError where it finds the message wrong (AE): another try would be the same. PeerError where it does not
+    answer in time, answers something else, or cannot take it now (AR).
+    """
+    receiver, until = f"{host}:{port}", time.monotonic() + idle_s
+    try:
+        with socket.create_connection((host, port), timeout=idle_s) as connection:
+            connection.sendall(BEGIN + message + END)
+            answer = _answer(connection, until)
+    except OSError as error:
+        problem = f"does not acknowledge ({type(error).__name__})"
+        raise PeerError(problem, receiver, "Check that it is running") from error
+    try:
+        acknowledged = hl7.parse(answer.decode(errors="replace").strip("\r\n"))
+        code, about = str(acknowledged["MSA.1"]), str(acknowledged["MSA.2"])
+    except Exception as error:  # the library raises what it likes for what is no HL7
+        raise PeerError(
+            "answers with something that is no acknowledgement", receiver, "See what its log says"
+        ) from error
+    if about != control_id:
+        raise PeerError("acknowledges another message", receiver, "See what its log says")
+    if code in WRONG:
+        raise FormatError(f"it finds an error in the message ({code})", receiver, "See what its log says")
+    if code not in TAKEN:
+        raise PeerError(f"does not take the message ({code or 'no code'})", receiver, "See what its log says")
+
+
+def _answer(connection: socket.socket, until: float) -> bytes:
+    """The first block that comes. Raises OSError where it does not come in time, or is none."""
+    taken = b""
+    while END[:1] not in taken:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
+        piece = connection.recv(1 << 16)
+        if not piece or len(taken) > LARGEST:
+            raise ConnectionError
+        taken += piece
+    return taken.partition(BEGIN)[2].partition(END[:1])[0]

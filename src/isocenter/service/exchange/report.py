@@ -123,13 +123,13 @@ def report_of(settings: Settings, database: Database, job: str) -> Report:
     folder, record = settings.folder / "results" / job, next((one for one in files if one.kind == RECORD), None)
     if record is None:
         raise FormatError("the job has no record of findings", job, "See its outcome and its reason")
-    own = settings.models.get(row.model)
+    model_settings = settings.models.get(row.model)
     named, pdf = list[tuple[str, Segment]](), None
-    for one in files:
-        if one.sop_class in SEGMENTATIONS:
-            named += _segments(folder / one.name)
-        elif one.sop_class == ENCAPSULATED_PDF:
-            pdf = _page(folder / one.name)
+    for file in files:
+        if file.sop_class in SEGMENTATIONS:
+            named += _segments(folder / file.name)
+        elif file.sop_class == ENCAPSULATED_PDF:
+            pdf = _page(folder / file.name)
     return Report(
         job=job,
         record=_record(folder / record.name),
@@ -143,7 +143,7 @@ def report_of(settings: Settings, database: Database, job: str) -> Report:
         text=settings.node.text,
         priority=PRIORITIES[row.priority if row.urgency is None else row.urgency],
         segments=_without_doubles(named),
-        card=(own.card or "") if own is not None else "",
+        card=(model_settings.card or "") if model_settings is not None else "",
         pdf=pdf,
     )
 

@@ -1,4 +1,7 @@
-"""Answered cases of a node as the table that `isocenter monitor` reads: one row a job."""
+"""Answered cases of a node as the table that `isocenter monitor` reads, and baselines frozen from them by a person.
+
+One row is one job; later cases of a model are compared with its baseline.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,21 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select
 
 from isocenter.lazy import pandas as pd
+from isocenter.monitoring import SiteTest, Stream, tests_of_features
 from isocenter.service.monitoring.outcomes import ANSWERS, Outcome, outcomes_by_job
+from isocenter.service.records.actor import Actor
+from isocenter.service.records.audit import record
+from isocenter.service.records.database import Clock
 from isocenter.service.records.jobs import NOTHING, RESULT
-from isocenter.service.records.tables import findings, jobs, measures, series, studies
+from isocenter.service.records.tables import baselines, findings, jobs, measures, series, studies
 from isocenter.values import Floats
 
 if TYPE_CHECKING:
     from isocenter.runtime import Guard
+
 
 # States of a job whose answer stands; of others it was replaced, or never given.
 STANDING = ("sending", "done")
@@ -57,8 +65,8 @@ def cases(
     """
     chosen = _chosen(since, until, version)
     joined = _MEASURED.join(studies, studies.c.study == jobs.c.study)
-    wanted = select(jobs, measures.c.measures, measures.c.distances, studies.c.patient)
-    rows = connection.execute(wanted.select_from(joined).where(*chosen).order_by(jobs.c.done_at, jobs.c.job)).all()
+    query = select(jobs, measures.c.measures, measures.c.distances, studies.c.patient)
+    rows = connection.execute(query.select_from(joined).where(*chosen).order_by(jobs.c.done_at, jobs.c.job)).all()
     keys = select(jobs.c.job).select_from(_MEASURED).where(*chosen)
     found = defaultdict[str, list[Mapping[str, Any]]](list)
     for one in connection.execute(select(findings.c.job, findings.c.row).where(findings.c.job.in_(keys))):
@@ -194,3 +202,45 @@ def _of_labels(stated: Sequence[Outcome]) -> dict[str, Any]:
     at = datetime.fromtimestamp(max(one.at for one in stated), UTC).isoformat()
     made = {f"{REFERENCE}_{one.label}": one.value for one in stated}
     return {**made, "reference_at": at, INCLUSION: stated[0].inclusion}
+
+
+def baseline_of(connection: Connection, version: str) -> Row[Any] | None:
+    """The row of the baseline that counts for a model; None where none was frozen."""
+    query = select(baselines).where(baselines.c.model_hash == version).order_by(baselines.c.n.desc())
+    return connection.execute(query.limit(1)).first()
+
+
+def freeze(connection: Connection, model: str, version: str, wanted: int, who: Actor) -> bool:
+    """Have the newest cases of a version be its baseline; False where there are fewer than wanted."""
+    count, first, last = newest(connection, version, wanted)
+    if count < wanted:
+        return False
+    own = {"model": model, "model_hash": version, "cases": count, "first_at": first, "last_at": last}
+    made = insert(baselines).values(**own, frozen_at=Clock(), frozen_by=who.account)
+    n = connection.execute(made.returning(baselines.c.n)).scalar_one()
+    record(connection, "baseline frozen", model, actor=who, detail={"n": n, "version": version, "cases": count})
+    return True
+
+
+def baseline_stream(connection: Connection, baseline: Row[Any], gate: Guard | None) -> Stream:
+    """The cases of a baseline. gate: as in `cases`."""
+    return Stream.of(cases(connection, _before(baseline), baseline.last_at, baseline.model_hash, gate))
+
+
+def site_of(connection: Connection, baseline: Row[Any], known: Stream, gate: Guard | None) -> list[SiteTest]:
+    """Whether the cases of a baseline are like those that calibrated its model; nothing where that cannot be known.
+
+    known: the cases of the baseline
+    """
+    seen = features_of(connection, _before(baseline), baseline.last_at, baseline.model_hash)
+    if gate is None or not (len(gate.calibrated) and seen):
+        return []
+    lacking = np.full(gate.calibrated.shape[1], np.nan)
+    features = np.stack([seen.get(case, lacking) for case in known.text("case").tolist()])
+    # A worker keeps features as float16: else how they were rounded would tell the groups apart.
+    return tests_of_features(gate.calibrated.astype(np.float16), features, known.patients)
+
+
+def _before(baseline: Row[Any]) -> float:
+    """The time just before its first case was done (s since 1970)."""
+    return float(np.nextafter(baseline.first_at, 0.0))

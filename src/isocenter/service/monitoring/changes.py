@@ -115,10 +115,10 @@ def _of_shadow(connection: Connection, change: Row[Any]) -> list[Figure]:
     joined = shadow_answers.join(jobs, jobs.c.job == shadow_answers.c.job).join(
         studies, studies.c.study == jobs.c.study
     )
-    wanted = select(shadow_answers.c.differences, studies.c.patient, jobs.c.study).select_from(joined)
-    wanted = wanted.where(shadow_answers.c.n == change.n, shadow_answers.c.done_at.is_not(None))
+    query = select(shadow_answers.c.differences, studies.c.patient, jobs.c.study).select_from(joined)
+    query = query.where(shadow_answers.c.n == change.n, shadow_answers.c.done_at.is_not(None))
     values, known = defaultdict[str, list[float]](list), set[tuple[str, str]]()
-    for row in connection.execute(wanted.order_by(shadow_answers.c.done_at)):
+    for row in connection.execute(query.order_by(shadow_answers.c.done_at)):
         for metric, value in (row.differences or {}).items():
             key = (metric, row.patient or row.study)
             if key not in known:
@@ -155,9 +155,9 @@ def _of_arms(connection: Connection, change: Row[Any]) -> Iterator[Figure]:
         for name, kept in own.items():
             yield Figure(metric, name, followed_mean(kept))
         yield Figure(metric, DIFFERENCE, followed_difference(own[NEW], own[OLD]))
-    for name, one in arms.items():
+    for name, arm in arms.items():
         for finding in stream.findings:
-            yield from _rates(one, name, finding)
+            yield from _rates(arm, name, finding)
 
 
 def _rates(stream: Stream, arm: str, finding: str) -> Iterator[Figure]:

@@ -65,9 +65,9 @@ def _called(connection: Connection, since: float, until: float) -> Mapping[str, 
 
     Where a rule calls something in every study, such as one of several classes, its commonest answer is no call.
     """
-    drawn = select(blind.c.job)
+    query = select(blind.c.job)
     ended = (jobs.c.done_at >= since, jobs.c.done_at < until, jobs.c.state.in_(("sending", "done")))
-    which = (*ended, jobs.c.outcome.in_((RESULT, NOTHING)), jobs.c.job.not_in(drawn))
+    which = (*ended, jobs.c.outcome.in_((RESULT, NOTHING)), jobs.c.job.not_in(query))
     rules = {row.job: row.rule for row in connection.execute(select(jobs.c.job, jobs.c.rule).where(*which))}
     rows = defaultdict[str, list[dict[str, object]]](list)
     joined = findings.join(jobs, findings.c.job == jobs.c.job)

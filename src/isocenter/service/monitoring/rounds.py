@@ -40,8 +40,16 @@ from isocenter.monitoring import (
     site_verdict,
 )
 from isocenter.service.gates import read_gate
-from isocenter.service.monitoring.baseline import baseline_of, baseline_stream, site_of
-from isocenter.service.monitoring.cases import cases, counted_cases, newest, nth_time, versions
+from isocenter.service.monitoring.cases import (
+    baseline_of,
+    baseline_stream,
+    cases,
+    counted_cases,
+    newest,
+    nth_time,
+    site_of,
+    versions,
+)
 from isocenter.service.monitoring.changes import end_harmful
 from isocenter.service.monitoring.drawing import draw
 from isocenter.service.monitoring.safety import held, notified
@@ -186,11 +194,11 @@ class Rounds:
         return True
 
     def _compared(self, connection: Connection, model: str, version: str, baseline: Row[Any] | None) -> Seen:
-        own = self.settings.monitor
+        monitor = self.settings.monitor
         if baseline is None:
-            count, *_ = newest(connection, version, own.baseline_cases)
-            return Seen(model, version, PROPOSED if count >= own.baseline_cases else COLLECTING, count)
-        length = run_length(own, baseline, len(self.settings.models) or 1)
+            count, *_ = newest(connection, version, monitor.baseline_cases)
+            return Seen(model, version, PROPOSED if count >= monitor.baseline_cases else COLLECTING, count)
+        length = run_length(monitor, baseline, len(self.settings.models) or 1)
         ended = last_end(connection, version)
         gate = read_gate(self.settings.folder, version)
         known = baseline_stream(connection, baseline, gate)
@@ -202,7 +210,7 @@ class Rounds:
             return Seen(model, version, FROZEN, 0, length, site=site)
         stream, wrong = Stream.of(table), miscalibration(known)
         until = pd.Timestamp(self.database.now(), unit="s", tz="UTC")
-        found = drifts(known, stream, by_of(own.by, table, known.table), length, wrong, until)
+        found = drifts(known, stream, by_of(monitor.by, table, known.table), length, wrong, until)
         figures, judged = self._figures(connection, version, ended, found, wrong)
         bounds = [Bound(one.metric, one.label, one.at_least) for one in self.settings.bound]
         # Of a bound only the last figure counts: one cause is one alert.
@@ -259,12 +267,14 @@ class Rounds:
     def _months(self, row: Row[Any], figures: Sequence[Performance]) -> Iterator[Window]:
         least = {bound_name(one.metric, one.label): one.at_least for one in self.settings.bound}.get(row.watch, 0.0)
         today = datetime.now(UTC).date().isoformat()
-        for one in figures:
-            is_own = one.source == AUDITED and not one.scope and bound_name(one.metric, one.label) == row.watch
-            until = pd.Timestamp(one.until, tz="UTC").timestamp()
+        for figure in figures:
+            is_own = (
+                figure.source == AUDITED and not figure.scope and bound_name(figure.metric, figure.label) == row.watch
+            )
+            until = pd.Timestamp(figure.until, tz="UTC").timestamp()
             # A month that goes on may still change.
-            if is_own and one.estimate.high is not None and one.until <= today and until > row.looked_at:
-                yield Window(row.n, one.estimate.high >= least, until)
+            if is_own and figure.estimate.high is not None and figure.until <= today and until > row.looked_at:
+                yield Window(row.n, figure.estimate.high >= least, until)
 
 
 def watched_versions(connection: Connection, settings: Settings) -> list[WatchedVersion]:

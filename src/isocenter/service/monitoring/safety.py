@@ -33,8 +33,8 @@ def held(connection: Connection, listed: Sequence[Safety], alert: Row[Any]) -> l
 
     What a person has undone is not done again for the same alert.
     """
-    known = select(holds.c.action).where(holds.c.alert == alert.n, holds.c.model == alert.model)
-    before, done = set(connection.execute(known).scalars()), list[str]()
+    query = select(holds.c.action).where(holds.c.alert == alert.n, holds.c.model == alert.model)
+    before, done = set(connection.execute(query).scalars()), list[str]()
     for one in listed:
         if one.model != alert.model or one.then in before or not one.when.holds(alert.kind, alert.severity):
             continue

@@ -1,22 +1,131 @@
 """The messages of receivers and keeper: each writer has a folder in `inbox/` with its part files and a journal.
 
-A writer locks its folder for as long as it lives. The keeper reads what is new, and removes what it has read and the
-folders of writers that are gone.
+A message is one line of JSON. A writer locks its folder for as long as it lives. The keeper reads what is new, and
+removes what it has read and the folders of writers that are gone; to a peer whose association is still open it answers
+by two files in the folder of its server.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import threading
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Self
 
-from isocenter.service.objects.received import Line, parse_line
+from isocenter.files import parse_json
+
+Way = Literal["store", "stow", "watch", "front", "found"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a journal; at: s since 1970."""
+
+    @property
+    def line(self) -> bytes:
+        """The line, ended."""
+        return json.dumps({"kind": type(self).__name__, **vars(self)}).encode() + b"\n"
+
+    @classmethod
+    def of(cls, values: dict[str, object]) -> Self:
+        """Make an object from the names and values of a line; lists become tuples."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class Received(Line):
+    """An object that is kept, or set aside.
+
+    path:  of the file, from the node's folder
+    bytes: of the file
+    peer:  who sent it: an AE title, or a name of ours
+    way:   by C-STORE, by STOW-RS, from a watched folder, from Orthanc in front, or found without a row
+    """
+
+    study: str
+    series: str
+    instance: str
+    sop_class: str
+    syntax: str
+    path: str
+    bytes: int
+    peer: str
+    at: float
+    way: Way = "store"
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether another object with the same UID was there first."""
+        return self.path.startswith("aside/")
+
+
+@dataclass(frozen=True)
+class CommitmentRequest(Line):
+    """A peer asks whether objects are safe here: N-ACTION, PS3.4 J.3.2.
+
+    classes, instances: their UIDs, in pairs
+    reply:              where the association waits for the answer, from the inbox; empty where none does
+    """
+
+    transaction: str
+    peer: str
+    classes: tuple[str, ...]
+    instances: tuple[str, ...]
+    at: float
+    reply: str = ""
+
+
+@dataclass(frozen=True)
+class CommitmentReport(Line):
+    """A peer's answer about objects of ours: N-EVENT-REPORT, PS3.4 J.3.3; UIDs that are safe, and that are not."""
+
+    transaction: str
+    peer: str
+    committed: tuple[str, ...]
+    failed: tuple[str, ...]
+    at: float
+
+
+@dataclass(frozen=True)
+class Happened(Line):
+    """An event for the audit, from a process that may be at work while the records are away.
+
+    id:      its own, by which it is one event however often the line is read
+    account: the AE title of a peer
+    thing:   what it was done to
+    reason:  why it was refused, if so
+    """
+
+    id: str
+    action: str
+    thing: str
+    account: str
+    address: str
+    at: float
+    outcome: str = "success"
+    reason: str = ""
+
+
+KINDS = {kind.__name__: kind for kind in (Received, CommitmentRequest, CommitmentReport, Happened)}
+
+
+def parse_line(line: bytes) -> Line | None:
+    """The line's value; None where it is damaged, as by a power cut."""
+    try:
+        values = parse_json(line.decode())
+        return KINDS[values.pop("kind")].of(values)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
 
 LOCK, JOURNAL = "lock", "journal-"
 LARGEST = 4 << 20  # bytes of a journal before the next is begun, so that those that are read can go
@@ -73,9 +182,9 @@ def read_journals(inbox: Path, read: Mapping[str, int], most: int = -1) -> tuple
         name = path.relative_to(inbox).as_posix()
         with path.open("rb") as file:
             file.seek(read.get(name, 0))
-            whole = [raw for raw in file.readlines(most) if raw.endswith(b"\n")]  # the last may be half written
-        now[name] = read.get(name, 0) + sum(map(len, whole))
-        lines += [line for raw in whole if (line := parse_line(raw[:-1])) is not None]
+            complete = [raw for raw in file.readlines(most) if raw.endswith(b"\n")]  # the last may be half written
+        now[name] = read.get(name, 0) + sum(map(len, complete))
+        lines += [line for raw in complete if (line := parse_line(raw[:-1])) is not None]
     return lines, now
 
 
@@ -122,3 +231,60 @@ def _folders(inbox: Path) -> list[Path]:
 
 def _journals(inbox: Path) -> list[Path]:
     return [path for folder in _folders(inbox) for path in sorted(folder.glob(f"{JOURNAL}*"))]
+
+
+LOOK_S = 0.05
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The place of one answer: with `.open` beside it while the peer is there, and `.answer` until the peer has it."""
+
+    place: Path
+
+    @classmethod
+    def begun(cls, folder: Path) -> Reply:
+        """A place for an answer in a writer's folder, which somebody waits for from now on."""
+        reply = cls(folder / f"reply-{uuid.uuid4().hex}")
+        reply._open.touch()
+        return reply
+
+    @property
+    def _open(self) -> Path:
+        return self.place.with_suffix(".open")
+
+    @property
+    def _answer(self) -> Path:
+        return self.place.with_suffix(".answer")
+
+    def come(self) -> list[str] | None:
+        """The answer, once the keeper has given it."""
+        try:
+            return list(parse_json(self._answer.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    def close(self, *, is_delivered: bool = False) -> None:
+        """Wait no longer. is_delivered: the peer has the answer."""
+        if is_delivered:
+            self._answer.unlink(missing_ok=True)
+        self._open.unlink(missing_ok=True)
+
+    def give(self, answer: Collection[str], wait_s: float) -> bool:
+        """Whether the peer got the answer on its association; false where that is closed, or takes longer."""
+        if not self._open.exists():
+            return False
+        partial = self.place.with_suffix(".partial")
+        try:
+            partial.write_text(json.dumps(sorted(answer)), encoding="utf-8")
+            partial.rename(self._answer)
+        except OSError:  # the disk is full, or who waited has died
+            return False
+        until = time.monotonic() + wait_s
+        while self._answer.exists() and self._open.exists() and time.monotonic() < until:
+            time.sleep(LOOK_S)
+        try:
+            self._answer.unlink()
+        except FileNotFoundError:  # it was taken away because the peer has it
+            return True
+        return False

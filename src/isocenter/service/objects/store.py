@@ -1,26 +1,29 @@
 """The folders of objects: `inbox/` while they come, `studies/` for good, `aside/` where another was there first.
 
-No path comes from inside a file: names are the first 32 hexadecimal digits of the SHA-256 of a UID.
+No path comes from inside a file: names are the first 32 hexadecimal digits of the SHA-256 of a UID. An object aside
+can be exchanged with the one that came first.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import itertools
+import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
 from isocenter.errors import FormatError, ResourceError
+from isocenter.files import load_json
 from isocenter.files.dicom import Identity, read_identity, same_object
-from isocenter.service.objects.aside import read_asides, set_aside, setting_aside
-from isocenter.service.objects.journal import Journal
-from isocenter.service.objects.received import Line, Received, Way
+from isocenter.service.objects.journal import Journal, Line, Received, Way
 
 Sync = Literal["object", "association", "commit"]
 
@@ -196,27 +199,27 @@ def _placed(folder: Path, part: Path, identity: Identity) -> str:
 def _kept_aside(folder: Path, part: Path, identity: Identity, path: str) -> str:
     first = folder / path
     try:
-        known = read_identity(first)
+        identity_of_first = read_identity(first)
     except FormatError:  # a power cut has emptied it
         part.replace(first)
         return path
-    if same_object(part, identity, first, known):
+    if same_object(part, identity, first, identity_of_first):
         return path
     reason = {"reason": "another object with the same UID came first", "first": path}
     with setting_aside(folder):  # two receivers may be sent the same at once
         rivals = (aside.path for aside in read_asides(folder) if aside.first == path)
-        place = next((rival for rival in rivals if _is_same(part, identity, rival)), None)
-        place = place or set_aside(folder, part, "object.dcm", reason)
-    return place.relative_to(folder).as_posix()
+        folder_aside = next((rival for rival in rivals if _is_same(part, identity, rival)), None)
+        folder_aside = folder_aside or set_aside(folder, part, "object.dcm", reason)
+    return folder_aside.relative_to(folder).as_posix()
 
 
 def _is_same(part: Path, identity: Identity, rival: Path) -> bool:
     """Whether an object that lies aside is the one that has come."""
     try:
-        known = read_identity(rival)
+        identity_of_rival = read_identity(rival)
     except (FormatError, FileNotFoundError):
         return False
-    return same_object(part, identity, rival, known)
+    return same_object(part, identity, rival, identity_of_rival)
 
 
 def key_of(uid: str) -> str:
@@ -251,3 +254,77 @@ def _as_ours(error: OSError, path: Path) -> ResourceError:
 
 def _out_of_space(path: Path) -> OutOfSpaceError:
     return OutOfSpaceError("the disk is full or nearly so", str(path), "Free some space, or lower min_free_gb")
+
+
+ASIDE, LOCK = "aside", "lock"
+
+
+@dataclass(frozen=True)
+class Aside:
+    """An object in `aside/<number>/`.
+
+    first: path of the object with the same UID that is kept, from the node's folder; None where there is none
+    at:    s since 1970
+    """
+
+    number: int
+    reason: str
+    first: str | None
+    at: float | None
+    path: Path
+
+
+def set_aside(folder: Path, path: Path, name: str, reason: Mapping[str, object]) -> Path:
+    """Link a file into a new folder `aside/<n>/`, with the reason beside it; the new path.
+
+    The reason names no patient.
+    """
+    (folder / ASIDE).mkdir(exist_ok=True)
+    taken = [int(entry.name) for entry in os.scandir(folder / ASIDE) if entry.name.isdecimal()]
+    for number in itertools.count(max(taken, default=0) + 1):
+        folder_aside = folder / ASIDE / str(number)
+        try:
+            folder_aside.mkdir()
+        except FileExistsError:  # another process was first
+            continue
+        break
+    os.link(path, folder_aside / name)
+    record = {"schema": "isocenter.aside", "version": 1, "at": time.time(), **reason}
+    (folder_aside / "reason.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return folder_aside / name
+
+
+@contextmanager
+def setting_aside(folder: Path) -> Iterator[None]:
+    """No other process of the node sets anything aside meanwhile."""
+    (folder / ASIDE).mkdir(exist_ok=True)
+    with (folder / ASIDE / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def read_asides(folder: Path) -> list[Aside]:
+    """Objects that lie aside, by number; a folder that is just being made is left out."""
+    asides = []
+    for folder_aside in (folder / ASIDE).glob("[0-9]*"):
+        objects = sorted(folder_aside.glob("*.dcm"))
+        try:
+            stated = load_json(folder_aside / "reason.json")
+        except (OSError, ValueError):
+            continue
+        if objects and folder_aside.name.isdecimal() and isinstance(stated, dict):
+            reason, first, at = (stated.get(name) for name in ("reason", "first", "at"))
+            asides.append(Aside(int(folder_aside.name), str(reason), first, at, objects[0]))
+    return sorted(asides, key=lambda aside: aside.number)
+
+
+def exchange(folder: Path, aside: Aside) -> None:
+    """Give an object the place of the one that came first, which goes aside instead: none is lost on the way."""
+    if aside.first is None:
+        return
+    path = folder / aside.first
+    waiting = aside.path.with_suffix(".kept")
+    waiting.unlink(missing_ok=True)  # of an exchange that was broken off
+    os.link(path, waiting)
+    aside.path.replace(path)
+    waiting.replace(aside.path)

@@ -47,11 +47,11 @@ def blind_reads(
     has_seen = select(audit.c.event).where(*opened).exists()
     both = blind.join(jobs, blind.c.job == jobs.c.job).join(studies, jobs.c.study == studies.c.study)
     columns = (blind, jobs.c.model, jobs.c.model_hash, jobs.c.study, studies.c.uid, studies.c.attributes)
-    wanted = select(*columns).select_from(both)
-    wanted = wanted.where(blind.c.state == "waiting", jobs.c.state.not_in(TAKEN_BACK), ~has_seen)
+    query = select(*columns).select_from(both)
+    query = query.where(blind.c.state == "waiting", jobs.c.state.not_in(TAKEN_BACK), ~has_seen)
     if study is not None:
-        wanted = wanted.where(jobs.c.study == study)
-    rows = connection.execute(wanted.order_by(blind.c.week, blind.c.job)).all()
+        query = query.where(jobs.c.study == study)
+    rows = connection.execute(query.order_by(blind.c.week, blind.c.job)).all()
     facts = facts_by_version(connection, models)
     asked = [(row, facts(row.model, row.model_hash)) for row in rows]
     # Of a model that the node no longer has nobody knows what to ask.

@@ -20,8 +20,7 @@ from isocenter.prediction import write_findings
 from isocenter.runtime import measurements
 from isocenter.service.reading.drafts import Stroke, boxed, drawn, forget, strokes_of
 from isocenter.service.reading.judged import MASK, Judged
-from isocenter.service.reading.series import named_image
-from isocenter.service.reading.volumes import Volume
+from isocenter.service.reading.volumes import Volume, named_image
 from isocenter.service.records import audit
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.database import Clock, Database
@@ -87,8 +86,8 @@ class Corrections:
             files = writing.answers(rows)
             with self.database.write() as connection:
                 _check_revision(connection, judged, revision, locks=True)
-                own = {"correction": key, "judged": judged.key, "study": judged.study, "revision": revision + 1}
-                connection.execute(insert(corrections).values(account=actor.account, at=at, findings=rows, **own))
+                columns = {"correction": key, "judged": judged.key, "study": judged.study, "revision": revision + 1}
+                connection.execute(insert(corrections).values(account=actor.account, at=at, findings=rows, **columns))
                 self._send(connection, key, files)
                 forget(connection, judged.key, actor.account, strokes)
                 detail = {"revision": revision + 1, "correction": key, "strokes": len(strokes)}
@@ -99,20 +98,20 @@ class Corrections:
         return Corrected(key, revision + 1, [one.name for one in files], writing.lacking)
 
     def _send(self, connection: Connection, key: str, files: Sequence[Answer]) -> None:
-        for one in files:
-            connection.execute(insert(answers).values(job=key, **vars(one)))
-            if one.sop_instance_uid is None:
+        for file in files:
+            connection.execute(insert(answers).values(job=key, **vars(file)))
+            if file.sop_instance_uid is None:
                 continue
             for peer in sorted(set(self.send)):
                 begun = {"state": "waiting", "next_at": Clock(), "created_at": Clock()}
-                connection.execute(insert(deliveries).values(job=key, name=one.name, peer=peer, **begun))
+                connection.execute(insert(deliveries).values(job=key, name=file.name, peer=peer, **begun))
 
 
 def _now(connection: Connection) -> float:
     return float(connection.execute(Clock().select()).scalar_one())
 
 
-def _check_revision(connection: Connection, judged: Judged, seen: int, *, locks: bool = False) -> None:
+def _check_revision(connection: Connection, judged: Judged, revision: int, *, locks: bool = False) -> None:
     """Raises MovedOnError where another revision stands, NothingDrawnError where the result is taken back.
 
     locks: keep others from correcting anything of the study until this transaction has ended
@@ -124,8 +123,8 @@ def _check_revision(connection: Connection, judged: Judged, seen: int, *, locks:
         raise NothingDrawnError(f"the job is {state}", judged.key, "Correct the result of the job in its place")
     newest = select(func.max(corrections.c.revision)).where(corrections.c.judged == judged.key)
     stands = connection.execute(newest).scalar() or 0
-    if stands != seen:
-        problem = f"revision {stands} stands, and this correction began from {seen}"
+    if stands != revision:
+        problem = f"revision {stands} stands, and this correction began from {revision}"
         raise MovedOnError(problem, judged.key, "Look at what was corrected meanwhile, then save again")
 
 
@@ -155,16 +154,16 @@ class _Writing:
             image = replace(images[number].image, pixels=images[number].voxels)
             instance = named_image(images, number)
             name = self.judged.case_of(instance)
-            of_others, own = _parted(rows, instance)
-            own = boxed(own, mine)
+            of_others, own_rows = _parted(rows, instance)
+            own_rows = boxed(own_rows, mine)
             segmentations = dict[Path, Sequence[Label]]()
             if any(one.box is None for one in mine):
                 mask, labels = self._drawn(read(MASK, number), mine)
                 self._write_map(mask, labels, image, name, self.judged.maps(instance).get(MASK))
                 segmentations = self._segmentation(mask, labels, image, name)
-                own = _measured(own, mask, labels, image)
-            self._report(own, image, name, segmentations)
-            rows = [*of_others, *own]
+                own_rows = _measured(own_rows, mask, labels, image)
+            self._report(own_rows, image, name, segmentations)
+            rows = [*of_others, *own_rows]
         self._write_findings(rows)
         return rows
 
@@ -173,8 +172,8 @@ class _Writing:
         model = {"name": name, "version": release, "corrected_by": self.reader.name}
         places = tuple({key: row[key] for key in ("case", "instance") if key in row} for row in rows)
         outcome: Literal["result", "nothing"] = "result" if rows else "nothing"
-        stated = tuple(finding_of(row) for row in rows)
-        write_findings(Findings(stated, outcome, "", model, places if any(places) else ()), self.room)
+        findings = tuple(finding_of(row) for row in rows)
+        write_findings(Findings(findings, outcome, "", model, places if any(places) else ()), self.room)
 
     def _drawn(self, standing: Image, strokes: Sequence[Stroke]) -> tuple[Array, list[Label]]:
         if standing.shape[0] > 1:
@@ -194,11 +193,11 @@ class _Writing:
                     continue
         return {}
 
-    def _write_map(self, mask: Array, labels: Sequence[Label], image: Image, name: str, made: Path | None) -> None:
+    def _write_map(self, mask: Array, labels: Sequence[Label], image: Image, name: str, earlier: Path | None) -> None:
         """The label map in the format of the one that it replaces."""
         plain = ".tiff" if image.geometry.physical or image.frames is not None else ".png"
         kind = ".nii.gz" if image.geometry.is_volume else plain
-        suffix = suffix_of(made) if made is not None and made != self.judged.seg else kind
+        suffix = suffix_of(earlier) if earlier is not None and earlier != self.judged.seg else kind
         write_label_map(mask, labels, image, self.room / f"{name}{suffix}", algorithm=self._algorithm)
 
     def _segmentation(
@@ -252,8 +251,13 @@ class _Writing:
 
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """The files, the DICOM objects under UIDs that follow from the correction. rows: its findings"""
-        node, own = self.settings.node, self.settings.models.get(str(self.judged.columns.get("model", "")))
-        marks = Marks(node.uid_root, node.text, own is not None and own.sr_class == "comprehensive", self.earlier)
+        node, model_settings = self.settings.node, self.settings.models.get(str(self.judged.columns.get("model", "")))
+        marks = Marks(
+            node.uid_root,
+            node.text,
+            model_settings is not None and model_settings.sr_class == "comprehensive",
+            self.earlier,
+        )
         paths = sorted(path for path in self.room.iterdir() if path.is_file())
         objects = [path for path in paths if path.suffix == ".dcm"]
         stamps = {path: self._stamp(path) for path in objects}
@@ -269,19 +273,19 @@ class _Writing:
 
 def finding_of(row: Mapping[str, Any]) -> Finding:
     """A finding from its row in `findings.json`."""
-    stated = {one.name: row[one.name] for one in fields(Finding) if one.name in row}
-    stated["codes"] = tuple(Code(**code) for code in stated.get("codes") or ())
-    if stated.get("possible") is not None:
-        stated["possible"] = tuple(stated["possible"])
-    return Finding(**stated)
+    known_fields = {one.name: row[one.name] for one in fields(Finding) if one.name in row}
+    known_fields["codes"] = tuple(Code(**code) for code in known_fields.get("codes") or ())
+    if known_fields.get("possible") is not None:
+        known_fields["possible"] = tuple(known_fields["possible"])
+    return Finding(**known_fields)
 
 
 def _parted(
     rows: Sequence[Mapping[str, Any]], instance: str | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(findings of other images, those of this one); instance: of one of several, as its findings name it."""
-    own = [dict(row) for row in rows if instance is None or row.get("instance") == instance]
-    return [dict(row) for row in rows if instance is not None and row.get("instance") != instance], own
+    own_rows = [dict(row) for row in rows if instance is None or row.get("instance") == instance]
+    return [dict(row) for row in rows if instance is not None and row.get("instance") != instance], own_rows
 
 
 def _measured(
@@ -291,18 +295,18 @@ def _measured(
 
     They have no interval: a person's outline has none that we know. Of a clip no structure is measured.
     """
-    kept = [dict(row) for row in rows if row.get("label") is None]
+    rows_kept = [dict(row) for row in rows if row.get("label") is None]
     if image.frames is not None:
-        return kept
+        return rows_kept
     # As results state it: in ml or mm2, and in voxels where their size is not known.
     step, unit = (image.geometry.voxel_size or (1.0, ""))[0], volume_unit(image.geometry).replace("mm²", "mm2")
     codes = {row["concept"]: finding_of(row).codes for row in rows if row.get("label") is not None}
-    place = {name: row[name] for row in rows[:1] for name in ("case", "instance") if name in row}
+    place_columns = {name: row[name] for row in rows[:1] for name in ("case", "instance") if name in row}
     table = measurements(mask, labels, image)
     for label in labels:
-        own = codes.get(label.name) or ((label.code,) if label.code is not None else ())
+        codes_of_label = codes.get(label.name) or ((label.code,) if label.code is not None else ())
         volume = round(float(np.count_nonzero(mask == label.value)) * step, 6)
-        made = [Finding(label.name, volume, unit, codes=own, group=label.name, label=label.value)]
-        made += [*measured_findings(label, table)] if volume else []
-        kept += [{**asdict(one), **place} for one in made]
-    return kept
+        findings = [Finding(label.name, volume, unit, codes=codes_of_label, group=label.name, label=label.value)]
+        findings += [*measured_findings(label, table)] if volume else []
+        rows_kept += [{**asdict(one), **place_columns} for one in findings]
+    return rows_kept

@@ -17,8 +17,7 @@ from isocenter.errors import DatasetError, IsocenterError, UsageError
 from isocenter.files import write, write_labels, write_table
 from isocenter.lazy import pandas as pd
 from isocenter.service.reading.judged import MASK, Judged, judged_of
-from isocenter.service.reading.series import SeriesImages, named_image
-from isocenter.service.reading.volumes import Volumes
+from isocenter.service.reading.volumes import SeriesImages, Volumes, named_image
 from isocenter.service.records.database import Database
 from isocenter.service.records.index import Index
 from isocenter.service.records.tables import feedback, studies
@@ -65,30 +64,30 @@ def opinions(database: Database, folder: Path, since: float | None = None) -> li
     """The last verdict on each result, in the order in which they were given. since: s since 1970"""
     newest = select(func.max(feedback.c.feedback)).group_by(feedback.c.judged)
     both = feedback.join(studies, feedback.c.study == studies.c.study)
-    wanted = select(feedback, studies.c.patient).select_from(both).where(feedback.c.feedback.in_(newest))
+    query = select(feedback, studies.c.patient).select_from(both).where(feedback.c.feedback.in_(newest))
     if since is not None:
-        wanted = wanted.where(feedback.c.at >= since)
+        query = query.where(feedback.c.at >= since)
     with database.read() as connection:
-        rows = connection.execute(wanted.order_by(feedback.c.feedback)).all()
+        rows = connection.execute(query.order_by(feedback.c.feedback)).all()
     found = [(row, judged_of(database, folder, row.judged)) for row in rows]
     return [Opinion(judged, row, row.patient or row.study) for row, judged in found if judged is not None]
 
 
-def of_one_source(given: Sequence[Opinion], rule: str | None, where: str) -> list[Opinion]:
+def of_one_source(opinions: Sequence[Opinion], rule: str | None, where: str) -> list[Opinion]:
     """The verdicts on results of one rule, or of one other product: a data set asks one question.
 
     Raises UsageError where there are several and none is named, or none of that name.
     """
-    sources = list(dict.fromkeys(one.source for one in given))
+    sources = list(dict.fromkeys(one.source for one in opinions))
     if rule is None and len(sources) > 1:
         problem = f"people judged results of {len(sources)} rules or products: {', '.join(sources)}"
         raise UsageError(problem, where, "Choose one with --rule NAME (rule=NAME in Python)")
-    kept = [one for one in given if rule in (None, one.source)]
-    if not kept:
+    of_rule = [one for one in opinions if rule in (None, one.source)]
+    if not of_rule:
         named = f" of {rule!r}" if rule is not None else ""
-        known = f"Name one of {', '.join(sources)}" if sources else "Results are judged on the node's page"
-        raise UsageError(f"nobody has judged a result{named}", where, known)
-    return kept
+        choice = f"Name one of {', '.join(sources)}" if sources else "Results are judged on the node's page"
+        raise UsageError(f"nobody has judged a result{named}", where, choice)
+    return of_rule
 
 
 @dataclass(frozen=True)
@@ -99,95 +98,95 @@ class Written:
     left_out: Mapping[str, str]
 
 
-def write_data_set(given: Sequence[Opinion], database: Database, node: Path, folder: Path) -> Written:
+def write_data_set(opinions_given: Sequence[Opinion], database: Database, node: Path, folder: Path) -> Written:
     """Write verdicts as a data set into an empty folder. node: its folder
 
     Rejected results are rows of the table of verdicts alone: nobody said what is right in their place.
     Raises DatasetError where no result is left.
     """
     left_out, rows, labels = dict[str, str](), list[dict[str, Any]](), dict[int, Label]()
-    for one in given:
-        if one.verdict.verdict == REJECTED:
-            left_out[one.name] = "rejected"
+    for opinion in opinions_given:
+        if opinion.verdict.verdict == REJECTED:
+            left_out[opinion.name] = "rejected"
             continue
         try:
-            rows += _case(one, SeriesImages(database, node, Volumes(AT_ONCE)), folder, labels)
+            rows += _case(opinion, SeriesImages(database, node, Volumes(AT_ONCE)), folder, labels)
         except IsocenterError as error:
-            left_out[one.name] = error.problem
-    write_table(pd.DataFrame([_verdict(one, left_out.get(one.name, "")) for one in given]), folder / VERDICTS)
+            left_out[opinion.name] = error.problem
+    write_table(pd.DataFrame([_verdict(one, left_out.get(one.name, "")) for one in opinions_given]), folder / VERDICTS)
     if not rows:
         why = "; ".join(dict.fromkeys(left_out.values()))
         raise DatasetError(f"no judged result can be used: {why}", str(node), "Have results accepted or corrected")
     write_table(pd.DataFrame(rows), folder / TABLE)
     if labels:
         write_labels([labels[value] for value in sorted(labels)], folder / CLASSES)
-    return Written(len(given) - len(left_out), left_out)
+    return Written(len(opinions_given) - len(left_out), left_out)
 
 
 def _verdict(one: Opinion, left_out: str) -> dict[str, Any]:
     row = one.verdict
-    stated = {"case": one.name, "patient": one.patient, "job": one.judged.key, "instance": row.instance or ""}
+    case_columns = {"case": one.name, "patient": one.patient, "job": one.judged.key, "instance": row.instance or ""}
     opinion = {name: getattr(row, name) for name in ("account", "verdict", "reason", "text", "seconds")}
     at = pd.Timestamp(row.at, unit="s", tz="UTC").isoformat(timespec="seconds")
     name, release = one.judged.model
-    made = {"model": name, "version": release, "corrected": row.correction is not None, "left_out": left_out}
-    return {**stated, "at": at, **opinion, **made}
+    model_columns = {"model": name, "version": release, "corrected": row.correction is not None, "left_out": left_out}
+    return {**case_columns, "at": at, **opinion, **model_columns}
 
 
-def _case(one: Opinion, series: SeriesImages, folder: Path, labels: dict[int, Label]) -> list[dict[str, Any]]:
+def _case(opinion: Opinion, series: SeriesImages, folder: Path, labels: dict[int, Label]) -> list[dict[str, Any]]:
     """The rows of a result: one for each image, of boxes one for each box. labels: of masks, which it completes
 
     Raises IsocenterError for a result that no data set can hold.
     """
-    seen = one.seen
-    if len(seen.series) != 1:
-        problem = "its images are not here" if not seen.series else "its model takes several images"
-        raise DatasetError(problem, one.name, "Have the images sent")
-    _check_current(seen, series.database)
-    images = series.of(series.rows(seen.series[0], seen.study)[0])
+    judged = opinion.seen
+    if len(judged.series) != 1:
+        problem = "its images are not here" if not judged.series else "its model takes several images"
+        raise DatasetError(problem, opinion.name, "Have the images sent")
+    _check_current(judged, series.database)
+    images = series.of(series.rows(judged.series[0], judged.study)[0])
     rows = list[dict[str, Any]]()
     for number, volume in enumerate(images):
-        name = one.name if len(images) == 1 else f"{one.name}_{number + 1}"
+        name = opinion.name if len(images) == 1 else f"{opinion.name}_{number + 1}"
         image = replace(volume.image, pixels=volume.voxels)
         instance = named_image(images, number)
-        findings = [row for row in seen.standing if row.get("instance") in (None, instance)]
-        path = seen.maps(instance).get(MASK)
-        stated = {"case": name, "patient": one.patient, "image": f"images/{name}{_suffix(image)}"}
+        findings = [row for row in judged.standing if row.get("instance") in (None, instance)]
+        path = judged.maps(instance).get(MASK)
+        columns = {"case": name, "patient": opinion.patient, "image": f"images/{name}{_suffix(image)}"}
         if path is not None:
-            references = [_mask(seen.read_map(path, image), image, folder, name, labels)]
+            references = [_mask(judged.read_map(path, image), image, folder, name, labels)]
         else:
             references = _stated(findings, image.geometry.ndim)
         (folder / "images").mkdir(exist_ok=True)
-        write(replace(image, labels=()), folder / stated["image"])
-        rows += [{**stated, "modality": image.modality, **own} for own in references]
+        write(replace(image, labels=()), folder / columns["image"])
+        rows += [{**columns, "modality": image.modality, **own} for own in references]
     return rows
 
 
-def _check_current(seen: Judged, database: Database) -> None:
+def _check_current(judged: Judged, database: Database) -> None:
     """Raises DatasetError where the images of a job are not those that it answered."""
-    inputs = seen.columns.get("inputs")
+    inputs = judged.columns.get("inputs")
     if inputs is None:
         return
-    contents = {row.series: row.inputs_hash for row in Index(database).series_of(seen.study)}
-    own = inputs["series"]
-    is_whole = all(contents.get(key) for key in own.values())
-    if not is_whole or inputs_hash(own, contents, inputs.get("inside")) != inputs["hash"]:
-        raise DatasetError("its images have changed since", seen.key, "Judge the result on the images as they are")
+    contents = {row.series: row.inputs_hash for row in Index(database).series_of(judged.study)}
+    series_now = inputs["series"]
+    is_whole = all(contents.get(key) for key in series_now.values())
+    if not is_whole or inputs_hash(series_now, contents, inputs.get("inside")) != inputs["hash"]:
+        raise DatasetError("its images have changed since", judged.key, "Judge the result on the images as they are")
 
 
 def _mask(mask: Image, image: Image, folder: Path, name: str, labels: dict[int, Label]) -> dict[str, Any]:
     if mask.shape[0] > 1:
         raise DatasetError("its segments overlap", name, "Export it where it was made")
     for label in mask.labels:
-        known = labels.setdefault(label.value, label)
-        if known.name != label.name:
-            problem = f"label {label.value} is {label.name!r}, and in another case {known.name!r}"
+        earlier = labels.setdefault(label.value, label)
+        if earlier.name != label.name:
+            problem = f"label {label.value} is {label.name!r}, and in another case {earlier.name!r}"
             raise DatasetError(problem, name, "Name the rule, or the product")
-    place = f"masks/{name}{_suffix(image)}"
+    path = f"masks/{name}{_suffix(image)}"
     (folder / "masks").mkdir(exist_ok=True)
     # The names of all masks stand in one table.
-    write(replace(image.with_label_map(mask.data[0], ()), labels=()), folder / place)
-    return {"mask": place}
+    write(replace(image.with_label_map(mask.data[0], ()), labels=()), folder / path)
+    return {"mask": path}
 
 
 def _stated(findings: Sequence[Mapping[str, Any]], axes: int) -> list[dict[str, Any]]:

@@ -37,8 +37,8 @@ class Stroke:
     @property
     def mark(self) -> dict[str, Any]:
         """Entry in the records."""
-        drawn = {"label": self.label, "runs": self.runs} if self.box is None else {"box": dict(self.box)}
-        return {**drawn, **({"image": self.image} if self.image else {})}
+        mark = {"label": self.label, "runs": self.runs} if self.box is None else {"box": dict(self.box)}
+        return {**mark, **({"image": self.image} if self.image else {})}
 
     @classmethod
     def of(cls, stroke: str, mark: Mapping[str, Any]) -> Stroke:
@@ -63,8 +63,8 @@ class Drafts:
         here = (drafts.c.judged == judged, drafts.c.account == account, drafts.c.stroke == stroke.stroke)
         with self.database.write() as connection:
             if connection.execute(select(drafts.c.draft).where(*here)).first() is None:
-                own = {"judged": judged, "account": account, "stroke": stroke.stroke, "mark": stroke.mark}
-                connection.execute(insert(drafts).values(at=Clock(), **own))
+                columns = {"judged": judged, "account": account, "stroke": stroke.stroke, "mark": stroke.mark}
+                connection.execute(insert(drafts).values(at=Clock(), **columns))
 
     def undo(self, judged: str, account: str, stroke: str) -> bool:
         """Forget a stroke; False where there is none."""
@@ -94,35 +94,35 @@ def check_voxels(stroke: Stroke, shape: Sequence[int], labels: Sequence[Label]) 
         words = " x ".join(map(str, shape))
         raise DatasetError(f"a stroke lies outside the grid of {words} voxels", "runs", "Draw on the result's own grid")
     if stroke.label != ERASED and stroke.label not in {one.value for one in labels}:
-        known = ", ".join(f"{one.value} {one.name}" for one in labels)
-        raise DatasetError(f"the label map has no label {stroke.label}", "label", f"Draw one of {known or 'none'}")
+        names = ", ".join(f"{one.value} {one.name}" for one in labels)
+        raise DatasetError(f"the label map has no label {stroke.label}", "label", f"Draw one of {names or 'none'}")
 
 
 def drawn(mask: Array, strokes: Sequence[Stroke]) -> Array:
     """A copy of a label map, (*source), with strokes one after the other."""
     flat = np.array(mask, order="C").reshape(-1)
-    for one in strokes:
-        for start, length in one.runs:
-            flat[start : start + length] = one.label
+    for stroke in strokes:
+        for start, length in stroke.runs:
+            flat[start : start + length] = stroke.label
     return flat.reshape(mask.shape)
 
 
 def boxed(rows: Sequence[Mapping[str, Any]], strokes: Sequence[Stroke]) -> list[dict[str, Any]]:
     """Rows of findings with boxes as strokes add, change and remove them, numbered anew."""
     boxes: dict[Any, dict[str, Any]] = {row["box"]: dict(row) for row in rows if row.get("box") is not None}
-    for one in strokes:
-        if one.box is None:
+    for stroke in strokes:
+        if stroke.box is None:
             continue
-        key, label = one.box.get("box"), one.box.get("label")
+        key, label = stroke.box.get("box"), stroke.box.get("label")
         if not label:
             boxes.pop(key, None)
             continue
-        stated = {"concept": str(label), "value": list(one.box["corners"]), "unit": "voxels"}
+        finding = {"concept": str(label), "value": list(stroke.box["corners"]), "unit": "voxels"}
         before = boxes.get(key) if key is not None else None
         same = before is not None and before["concept"] == str(label)
-        kept = {"codes": before["codes"]} if before is not None and same and before.get("codes") else {}
+        codes = {"codes": before["codes"]} if before is not None and same and before.get("codes") else {}
         # A probability was that of the model's box.
-        boxes[one.stroke if key is None else key] = {**kept, **stated}
+        boxes[stroke.stroke if key is None else key] = {**codes, **finding}
     others = [dict(row) for row in rows if row.get("box") is None]
     return [*others, *({**row, "box": number} for number, row in enumerate(boxes.values()))]
 

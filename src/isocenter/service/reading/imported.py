@@ -49,8 +49,8 @@ class ImportedLabels(InNotebook):
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
-        stated = {"rows": self.rows, "results": len(self.results), "unknown": self.unknown, "refused": self.refused}
-        return {"schema": "isocenter.imported_labels", "version": 1, **stated}
+        record = {"rows": self.rows, "results": len(self.results), "unknown": self.unknown, "refused": self.refused}
+        return {"schema": "isocenter.imported_labels", "version": 1, **record}
 
     def __repr__(self) -> str:
         lines = [f"{counted(self.rows, 'row')} taken, about {counted(len(self.results), 'result')}"]
@@ -82,10 +82,10 @@ def import_outcomes(
         raise DatasetError(
             f"has no column {named}", where, f"Name its columns {', '.join((STUDY, LABEL, VALUE, AT, SOURCE))}"
         )
-    done, given = ImportedLabels(), [{str(k): str(v) for k, v in row.items()} for row in rows.to_dict("records")]
-    for start in range(0, len(given), AT_ONCE):
+    done, texts = ImportedLabels(), [{str(k): str(v) for k, v in row.items()} for row in rows.to_dict("records")]
+    for start in range(0, len(texts), AT_ONCE):
         with database.write() as connection:
-            _import(connection, models, list(enumerate(given[start : start + AT_ONCE], start + 1)), rule, done)
+            _import(connection, models, list(enumerate(texts[start : start + AT_ONCE], start + 1)), rule, done)
     counts = {
         "rows": done.rows,
         "results": len(done.results),
@@ -105,8 +105,8 @@ def _import(
     done: ImportedLabels,
 ) -> None:
     keys = {key for _, row in rows for key in (row[STUDY].strip(), key_of(row[STUDY].strip()))}
-    known = set(connection.execute(select(studies.c.study).where(studies.c.study.in_(keys))).scalars())
-    answered = (jobs.c.study.in_(known), jobs.c.state.not_in(TAKEN_BACK), jobs.c.outcome.in_((RESULT, NOTHING)))
+    studies_known = set(connection.execute(select(studies.c.study).where(studies.c.study.in_(keys))).scalars())
+    answered = (jobs.c.study.in_(studies_known), jobs.c.state.not_in(TAKEN_BACK), jobs.c.outcome.in_((RESULT, NOTHING)))
     results = defaultdict[str, list[Row[*tuple[Any, ...]]]](list)
     columns = (jobs.c.job, jobs.c.study, jobs.c.rule, jobs.c.model, jobs.c.model_hash)
     facts = facts_by_version(connection, models)
@@ -115,21 +115,21 @@ def _import(
             results[one.study].append(one)
     for number, row in rows:
         name = row[STUDY].strip()
-        study = next((key for key in (name, key_of(name)) if key in known), None)
+        study = next((key for key in (name, key_of(name)) if key in studies_known), None)
         if study is None:
             done.unknown += [name] if name not in done.unknown else []
             continue
         try:
             at, source = _time(row[AT]), _source(row[SOURCE])
             each = {one.job: facts(one.model, one.model_hash) for one in results[study]}
-            stated = _stated(row, {job: Questions.of(own) for job, own in each.items() if own is not None})
+            values_stated = _stated(row, {job: Questions.of(own) for job, own in each.items() if own is not None})
         except _RowError as error:
             done.refused[number] = str(error)
             continue
-        for job, values in stated.items():
+        for job, values in values_stated.items():
             write_outcomes(connection, job, values, source, at=at)
         done.rows += 1
-        done.results |= set(stated)
+        done.results |= set(values_stated)
 
 
 def _stated(row: Mapping[str, str], asked: Mapping[str, Questions]) -> dict[str, dict[str, float]]:
@@ -140,22 +140,22 @@ def _stated(row: Mapping[str, str], asked: Mapping[str, Questions]) -> dict[str,
     if not label and not cell:
         raise _RowError("it has neither label nor value")
     value = 1.0 if not cell else _value(cell)
-    made = dict[str, dict[str, float]]()
+    values = dict[str, dict[str, float]]()
     for job, questions in asked.items():
         names = {one.casefold(): one for one in questions.labels}
-        own = names.get(label.casefold()) if label else questions.labels[0] if len(names) == 1 else None
-        if own is not None:
+        name = names.get(label.casefold()) if label else questions.labels[0] if len(names) == 1 else None
+        if name is not None:
             if not questions.are_numbers and value not in (0, 1):
-                raise _RowError(f"{cell!r} is neither present nor absent: {own} has no other value")
+                raise _RowError(f"{cell!r} is neither present nor absent: {name} has no other value")
             if questions.are_numbers and not cell:
-                raise _RowError(f"{own} is a number, and it has no value")
-            made[job] = questions.answered(own, value)
-    if not made:
+                raise _RowError(f"{name} is a number, and it has no value")
+            values[job] = questions.answered(name, value)
+    if not values:
         every = ", ".join(dict.fromkeys(one for questions in asked.values() for one in questions.labels))
         raise _RowError(
             f"no result states {label!r}, but {every}" if label else f"it has no label: name one of {every}"
         )
-    return made
+    return values
 
 
 def _value(cell: str) -> float:

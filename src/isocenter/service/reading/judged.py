@@ -1,4 +1,4 @@
-"""Subjects that people judge: results of jobs, and segmentations that other products sent."""
+"""Subjects that people judge, and their verdicts: results of jobs, and segmentations that other products sent."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, select
 
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import load_json, read, read_given_table
 from isocenter.files.dicom import LABEL_MAP, SEGMENTATION, drawing_of, read_header, read_segmentation, text
+from isocenter.service.monitoring.outcomes import VERDICT, stated_values, write_outcomes
 from isocenter.service.objects.store import key_of
-from isocenter.service.records.database import Database
+from isocenter.service.records import audit
+from isocenter.service.records.actor import Actor
+from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import NOTHING, RESULT
 from isocenter.service.records.tables import (
     answers,
     corrections,
+    feedback,
     findings,
     instances,
     jobs,
+    outcomes,
     rejections,
     series,
     studies,
@@ -125,15 +130,15 @@ class Judged:
         """
         case = self.case_of(instance)
         if self.seg is None:
-            made = _maps(self.folder, self.files, case)
+            maps = _maps(self.folder, self.files, case)
         else:
-            made = {MASK: self.seg} if instance is None or instance in self.drawn_on else {}
+            maps = {MASK: self.seg} if instance is None or instance in self.drawn_on else {}
         stands = dict[str, Path]()
-        for one in self.corrections:
-            stands |= _maps(one.folder, one.files, case)
-        if MASK in made and MASK in stands:
-            made[ORIGINAL] = made[MASK]
-        return {**made, **stands}
+        for correction in self.corrections:
+            stands |= _maps(correction.folder, correction.files, case)
+        if MASK in maps and MASK in stands:
+            maps[ORIGINAL] = maps[MASK]
+        return {**maps, **stands}
 
     def read_map(self, path: Path, on: Image) -> Image:
         """A map, or the label map of a segmentation on the grid of the image that it was drawn on."""
@@ -143,16 +148,16 @@ class Judged:
 def _maps(folder: Path, files: Sequence[str], case: str) -> dict[str, Path]:
     """{name: file} of the maps in a folder whose names begin as a case is called, the label map first."""
     stems = {match["stem"]: name for name in sorted(files) if (match := MAP.fullmatch(name))}
-    own = {MASK: stems[case]} if case in stems else {}
-    own |= {stem.removeprefix(f"{case}_"): name for stem, name in stems.items() if stem.startswith(f"{case}_")}
-    return {name: folder / file for name, file in own.items()} if case else {}
+    maps = {MASK: stems[case]} if case in stems else {}
+    maps |= {stem.removeprefix(f"{case}_"): name for stem, name in stems.items() if stem.startswith(f"{case}_")}
+    return {name: folder / file for name, file in maps.items()} if case else {}
 
 
 def judged_of(database: Database, folder: Path, key: str) -> Judged | None:
     """Subject that a key names: a job, or a segmentation that came in and is no answer of ours."""
     with database.read() as connection:
-        made = _of_jobs(connection, folder, jobs.c.job == key)
-        return next(iter(made or _of_others(connection, folder, instances.c.instance == key)), None)
+        results = _of_jobs(connection, folder, jobs.c.job == key)
+        return next(iter(results or _of_others(connection, folder, instances.c.instance == key)), None)
 
 
 def judged_in(database: Database, folder: Path, study: str) -> list[Judged]:
@@ -164,14 +169,14 @@ def judged_in(database: Database, folder: Path, study: str) -> list[Judged]:
 
 def _of_jobs(connection: Connection, folder: Path, which: ColumnElement[bool]) -> list[Judged]:
     both = jobs.join(studies, jobs.c.study == studies.c.study)
-    wanted = select(jobs, studies.c.uid.label("study_uid")).select_from(both).where(which)
-    rows = connection.execute(wanted.order_by(jobs.c.created_at, jobs.c.job)).all()
+    query = select(jobs, studies.c.uid.label("study_uid")).select_from(both).where(which)
+    rows = connection.execute(query.order_by(jobs.c.created_at, jobs.c.job)).all()
     keys = [row.job for row in rows]
     of_series = select(series.c.study, series.c.series, series.c.uid).where(series.c.study.in_({r.study for r in rows}))
     uids = {(row.study, row.series): row.uid for row in connection.execute(of_series)}
-    stated, (corrected, files) = defaultdict[str, list[Any]](list), _corrected(connection, folder, keys)
+    findings_of, (corrected, files) = defaultdict[str, list[Any]](list), _corrected(connection, folder, keys)
     for row in connection.execute(select(findings).where(findings.c.job.in_(keys)).order_by(findings.c.number)):
-        stated[row.job].append(row.row)
+        findings_of[row.job].append(row.row)
     return [
         Judged(
             row.job,
@@ -179,7 +184,7 @@ def _of_jobs(connection: Connection, folder: Path, which: ColumnElement[bool]) -
             row.study_uid,
             tuple(uids.get((row.study, one), one) for _, one in sorted(row.inputs["series"].items())),
             dict(row._mapping),
-            tuple(stated[row.job]),
+            tuple(findings_of[row.job]),
             tuple(files[row.job]),
             tuple(corrected[row.job]),
             _model(row, folder),
@@ -197,21 +202,23 @@ def _corrected(
     rows = connection.execute(mine).all()
     files = defaultdict[str, list[str]](list)
     owners = [*keys, *(row.correction for row in rows)]
-    wanted = select(answers.c.job, answers.c.name).where(answers.c.job.in_(owners)).order_by(answers.c.name)
-    for row in connection.execute(wanted):
+    query = select(answers.c.job, answers.c.name).where(answers.c.job.in_(owners)).order_by(answers.c.name)
+    for row in connection.execute(query):
         files[row.job].append(row.name)
-    made = defaultdict[str, list[Correction]](list)
+    corrections_of = defaultdict[str, list[Correction]](list)
     for row in rows:
-        place, names = folder / "results" / row.correction, tuple(files[row.correction])
-        made[row.judged].append(Correction(row.correction, row.revision, place, names, tuple(row.findings)))
-    return made, files
+        folder_of_correction, names = folder / "results" / row.correction, tuple(files[row.correction])
+        corrections_of[row.judged].append(
+            Correction(row.correction, row.revision, folder_of_correction, names, tuple(row.findings))
+        )
+    return corrections_of, files
 
 
 def _model(row: Row[*tuple[Any, ...]], folder: Path) -> tuple[str, str]:
     """The name and version of a job's model: as the record of findings states them, else as the settings name it."""
     try:
-        stated = load_json(folder / "results" / row.job / "findings.json")["model"]
-        return str(stated["name"]), str(stated["version"])
+        model_stated = load_json(folder / "results" / row.job / "findings.json")["model"]
+        return str(model_stated["name"]), str(model_stated["version"])
     except (IsocenterError, OSError, ValueError, KeyError, TypeError):  # there is none
         return row.model, row.model_hash[:16]
 
@@ -222,17 +229,17 @@ def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool])
     note = (rejections.c.study == instances.c.study, rejections.c.uid == instances.c.uid)
     rejected = select(rejections.c.uid).where(*note).exists()
     both = instances.join(studies, instances.c.study == studies.c.study)
-    wanted = (
+    query = (
         select(instances, studies.c.uid.label("study_uid"))
         .select_from(both)
         .where(which, instances.c.sop_class.in_((SEGMENTATION, LABEL_MAP)), instances.c.uid.not_in(ours), ~rejected)
     )
-    found, rows = list[Judged](), connection.execute(wanted.order_by(instances.c.received_at, instances.c.uid)).all()
+    found, rows = list[Judged](), connection.execute(query.order_by(instances.c.received_at, instances.c.uid)).all()
     corrected, _ = _corrected(connection, folder, [row.instance for row in rows])
     for row in rows:
         path = folder / row.path
         try:
-            head, drawn = read_header(path).dataset, drawing_of(path).instances
+            head, drawings = read_header(path).dataset, drawing_of(path).instances
         except (FormatError, OSError):  # damaged: nobody can look at it
             continue
         maker, what = text(head, "Manufacturer"), text(head, "SeriesDescription")
@@ -242,13 +249,13 @@ def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool])
                 row.instance,
                 row.study,
                 row.study_uid,
-                _drawn_on(connection, row.study, drawn),
+                _drawn_on(connection, row.study, drawings),
                 columns,
                 corrections=tuple(corrected[row.instance]),
                 model=(", ".join(filter(None, [maker, what])) or "unknown", text(head, "SoftwareVersions")),
                 seg=path,
                 instance=row.uid,
-                drawn_on=drawn,
+                drawn_on=drawings,
             )
         )
     return found
@@ -258,5 +265,59 @@ def _drawn_on(connection: Connection, study: str, uids: frozenset[str]) -> tuple
     """UIDs of the series that hold the images on which a segmentation was drawn; none where they are not here."""
     some = [key_of(uid) for uid in sorted(uids)][:500]
     both = instances.join(series, and_(instances.c.study == series.c.study, instances.c.series == series.c.series))
-    wanted = select(series.c.uid).select_from(both).where(instances.c.study == study, instances.c.instance.in_(some))
-    return tuple(connection.execute(wanted.distinct().order_by(series.c.uid)).scalars())
+    query = select(series.c.uid).select_from(both).where(instances.c.study == study, instances.c.instance.in_(some))
+    return tuple(connection.execute(query.distinct().order_by(series.c.uid)).scalars())
+
+
+Said = Literal["accept", "correct", "reject"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Verdict of a person on a result. seconds: that they looked at it"""
+
+    verdict: Said
+    reason: str = ""
+    text: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """The table of verdicts."""
+
+    database: Database
+
+    def add(self, judged: Judged, verdict: Verdict, actor: Actor) -> None:
+        """Keep a verdict on a result as it stands, with its findings as they were made."""
+        newest = judged.corrections[-1].key if judged.corrections else None
+        row = {
+            "judged": judged.key,
+            "instance": judged.instance or None,
+            "study": judged.study,
+            "account": actor.account,
+            "before": [dict(one) for one in judged.rows],
+            "after": [dict(one) for one in judged.standing],
+            "correction": newest,
+            **vars(verdict),
+        }
+        detail = {"verdict": verdict.verdict, "reason": verdict.reason, "revision": judged.revision}
+        with self.database.write() as connection:
+            connection.execute(insert(feedback).values(at=Clock(), **row))
+            if judged.seg is None:
+                _write_outcomes(connection, judged, verdict, actor)
+            audit.record(connection, "verdict", judged.key, actor=actor, study=judged.study, detail=detail)
+
+    def last(self, keys: Sequence[str]) -> Mapping[str, Row[*tuple[Any, ...]]]:
+        """{key of a result: the verdict that was given last}."""
+        newest = select(func.max(feedback.c.feedback)).where(feedback.c.judged.in_(keys)).group_by(feedback.c.judged)
+        with self.database.read() as connection:
+            rows = connection.execute(select(feedback).where(feedback.c.feedback.in_(newest))).all()
+        return {row.judged: row for row in rows}
+
+
+def _write_outcomes(connection: Connection, judged: Judged, verdict: Verdict, actor: Actor) -> None:
+    """Keep what a verdict says of the study, in place of the last one; who rejects does not say what is right."""
+    connection.execute(delete(outcomes).where(outcomes.c.job == judged.key, outcomes.c.source == VERDICT))
+    if verdict.verdict != "reject":
+        write_outcomes(connection, judged.key, stated_values(judged.standing), VERDICT, account=actor.account)

@@ -67,7 +67,7 @@ def answered_cases(
         table = _of_one_rule(every, rule, str(folder)).reset_index(drop=True)
         of_studies = connection.execute(select(job_rows.c.job, job_rows.c.study))
         table["study"] = table["case"].map({row.job: row.study for row in of_studies})
-        stated, verdicts = outcomes_by_job(connection), _verdicts(connection)
+        outcomes_stated, verdicts = outcomes_by_job(connection), _verdicts(connection)
         features = features_of(connection, version=table["version"].iloc[-1])
         known = facts_by_version(connection, models)(*table[["model", "version"]].iloc[-1])
         waiting = set(connection.execute(select(blind.c.job).where(blind.c.state == "waiting")).scalars())
@@ -75,14 +75,14 @@ def answered_cases(
         raise UsageError("the model of its newest result is gone", str(folder), "Name a rule of a model that it has")
     questions, jobs = Questions.of(known), table["case"].tolist()
     # The model agrees with a label that was taken from its own answer, whether or not it is right.
-    true = {(job, one.label): one.value for job, own in stated.items() for one in own if one.source != VERDICT}
+    true = {(job, one.label): one.value for job, own in outcomes_stated.items() for one in own if one.source != VERDICT}
     chances = table.reindex(columns=[f"{PROBABILITY}{label}" for label in questions.labels]).to_numpy(dtype=np.float64)
     totals = [_total(folder / "results" / job / "predictions.csv") for job in jobs]
     lacking = np.full(len(next(iter(features.values()), [])), np.nan)
     return AnsweredCases(
         table,
         questions,
-        np.array([job in stated or job in waiting for job in jobs]),
+        np.array([job in outcomes_stated or job in waiting for job in jobs]),
         chances,
         np.array([[true.get((job, label), np.nan) for label in questions.labels] for job in jobs]),
         np.where(np.isfinite(totals), totals, _entropies(chances, is_exclusive=questions.is_exclusive)),
@@ -97,12 +97,12 @@ def _of_one_rule(table: pd.DataFrame, rule: str | None, where: str) -> pd.DataFr
     if rule is None and len(rules) > 1:
         problem = f"it has results of {len(rules)} rules: {', '.join(rules)}"
         raise UsageError(problem, where, "Choose one with --rule NAME (rule=NAME in Python)")
-    own = table[table["rule"] == rule] if rule is not None else table
-    if not len(own):
+    rows = table[table["rule"] == rule] if rule is not None else table
+    if not len(rows):
         named = f" of {rule!r}" if rule is not None else ""
         remedy = f"Name one of {', '.join(rules)}" if rules else "Send studies"
         raise UsageError(f"it has no result{named}", where, remedy)
-    return own[own["version"] == own["version"].iloc[-1]]
+    return rows[rows["version"] == rows["version"].iloc[-1]]
 
 
 def _verdicts(connection: Connection) -> dict[str, str]:
@@ -117,8 +117,8 @@ def _total(path: Path) -> float:
         rows = read_given_table(path)
     except (IsocenterError, OSError, ValueError):
         return float("nan")
-    known = pd.to_numeric(rows[TOTAL], errors="coerce").max() if TOTAL in rows else float("nan")
-    return float(known)
+    total = pd.to_numeric(rows[TOTAL], errors="coerce").max() if TOTAL in rows else float("nan")
+    return float(total)
 
 
 def _entropies(chances: Floats, *, is_exclusive: bool) -> Floats:

@@ -1,18 +1,145 @@
-"""Images that people look at: read once, kept within a limit of memory, the longest unused given up first."""
+"""Images that people look at: planes whose pixels are voxels of the source, slices as bytes, and images of a series.
+
+An image is read once and kept within a limit of memory; the longest unused is given up first.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from sqlalchemy import Row, select
 
-from isocenter.report import is_colour
-from isocenter.service.reading.views import PICTURE, Stored, View, kind_of, source_shape, stored_slice, views_of
+from isocenter.files.dicom import read_header, read_series, text
+from isocenter.report import is_colour, planes, upright
+from isocenter.service.objects.store import key_of
+from isocenter.service.records.database import Database
+from isocenter.service.records.index import Index
+from isocenter.service.records.tables import series, studies
 from isocenter.values import Array, Image
+
+Kind = Literal["volume", "picture", "clip"]
+PICTURE = "picture"
+# Of a volume that lies upright, by the axis that is scrolled.
+NAMES = {2: "axial", 1: "coronal", 0: "sagittal"}
+LEVELS = 1 << 16  # of 16 bits
+HALF = 1 << 15
+
+
+@dataclass(frozen=True)
+class Side:
+    """A side of a plane: the axis of the source's array along which it runs, whether backwards, and mm a step.
+
+    mm: None where the size is not known
+    """
+
+    axis: int
+    reversed: bool
+    mm: float | None
+
+
+@dataclass(frozen=True)
+class View:
+    """A plane through the source's array.
+
+    axis:          that is scrolled; None of a picture
+    count:         of its slices
+    rows, columns: the sides along which its rows follow each other, and its columns
+    """
+
+    axis: int | None
+    count: int
+    rows: Side
+    columns: Side
+
+    def cut(self, array: Array, number: int) -> Array:
+        """(rows, columns, ...) of slice `number` of an array, (*source, ...), as a view."""
+        plane = array if self.axis is None else array[(slice(None),) * self.axis + (number,)]
+        if self.rows.axis > self.columns.axis:
+            plane = np.swapaxes(plane, 0, 1)
+        return plane[:: -1 if self.rows.reversed else 1, :: -1 if self.columns.reversed else 1]
+
+
+def kind_of(image: Image) -> Kind:
+    """A volume, a picture, or a clip: a picture with frames."""
+    if image.geometry.is_volume:
+        return "volume"
+    return "picture" if image.frames is None else "clip"
+
+
+def source_shape(image: Image) -> tuple[int, ...]:
+    """The shape of the array of which views are: that of a volume, a picture, or a clip with its frames."""
+    return image.shape[1:] if kind_of(image) == "clip" else image.geometry.shape
+
+
+def views_of(image: Image) -> Mapping[str, View]:
+    """{name: plane} of all planes in which an image has something to show.
+
+    Rows and columns run as radiologists look: the patient's right on the left, front and head on top.
+    """
+    geometry, spacing = image.geometry, image.geometry.spacing
+    mm = [None] * geometry.ndim if spacing is None else list(spacing)
+    if geometry.is_picture:
+        axis, count = (0, image.frames) if image.frames is not None else (None, 1)
+        first = 0 if axis is None else 1
+        return {PICTURE: View(axis, count, Side(first, False, mm[0]), Side(first + 1, False, mm[1]))}
+    axes, flips = upright(geometry)
+    sides = [Side(axis, flip, mm[axis]) for axis, flip in zip(axes, flips, strict=True)]
+    return {
+        NAMES[plane.through]: View(
+            axes[plane.through], geometry.shape[axes[plane.through]], sides[plane.down], sides[plane.across]
+        )
+        for plane in planes(geometry.permuted(axes, flips))
+        if plane.through is not None
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A slice as bytes. kind: `uint8`, `int16`, `float32` or `rgb8`; a value is slope x stored + intercept."""
+
+    pixels: Array
+    kind: str
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+def stored_slice(plane: Array, *, colour: bool) -> Stored:
+    """A slice, (rows, columns) or of colours (rows, columns, 3), in the fewest bytes that keep its values.
+
+    Whole numbers are exact where a slice's span is below 65536; others have the precision of float32.
+    """
+    if colour:
+        return Stored(_as_bytes(plane), "rgb8")
+    if plane.dtype in (np.bool_, np.uint8):
+        return Stored(plane.astype(np.uint8), "uint8")
+    if not np.issubdtype(plane.dtype, np.integer):
+        return Stored(plane.astype("<f4"), "float32")
+    if plane.dtype in (np.int8, np.int16):
+        return Stored(plane.astype("<i2"), "int16")
+    low, high = int(plane.min()), int(plane.max())
+    if low >= -HALF and high < HALF:
+        return Stored(plane.astype("<i2"), "int16")
+    if high - low < LEVELS:
+        return Stored((plane.astype(np.int64) - (low + HALF)).astype("<i2"), "int16", intercept=float(low + HALF))
+    return Stored(plane.astype("<f4"), "float32")
+
+
+def _as_bytes(plane: Array) -> Array:
+    """Colours of 8 bits; of more the upper ones."""
+    if plane.dtype == np.uint8:
+        return plane
+    if np.issubdtype(plane.dtype, np.integer):
+        return (plane >> (8 * plane.dtype.itemsize - 8)).astype(np.uint8)
+    return np.clip(np.rint(plane), 0, 255).astype(np.uint8)
+
 
 # At once: a second image waits for the first, so that the one that somebody looks at is there the sooner.
 LOADING = 2
@@ -24,8 +151,8 @@ class Volume:
     whole: its voxels, once they are read; None where memory does not hold them, so that slices come from the files
     """
 
-    def __init__(self, image: Image, whole: Future[Array] | None) -> None:
-        self.image, self._whole = image, whole
+    def __init__(self, image: Image, array: Future[Array] | None) -> None:
+        self.image, self._whole = image, array
 
     @cached_property
     def views(self) -> dict[str, View]:
@@ -56,8 +183,8 @@ class Volume:
         is_quick = kind_of(self.image) != "volume" or view.axis == len(self.shape) - 1
         if self._whole is not None and (self._whole.done() or not is_quick):
             return self._stored(self._whole.result(), view, number, frame, channel)
-        place = 0 if view.axis is not None else number
-        return self._stored(self._part(view, number, frame), view, place, 0, channel)
+        position = 0 if view.axis is not None else number
+        return self._stored(self._part(view, number, frame), view, position, 0, channel)
 
     def _part(self, view: View, number: int, frame: int) -> Array:
         """The voxels of one slice, (channels[, frames], *spatial) with one step along what is scrolled."""
@@ -67,8 +194,8 @@ class Volume:
         elif self.image.frames is not None:
             region[1] = slice(frame, frame + 1)
         if view.axis is not None:
-            place = len(region) - len(self.shape) + view.axis
-            region[place] = slice(number, number + 1)
+            axis = len(region) - len(self.shape) + view.axis
+            region[axis] = slice(number, number + 1)
         return np.asarray(self.image.pixels[tuple(region)])
 
     def _stored(self, voxels: Array, view: View, number: int, frame: int, channel: int) -> Stored:
@@ -91,11 +218,11 @@ class Volumes:
     def of(self, key: Hashable, read: Callable[[], Sequence[Image]]) -> list[Volume]:
         """The images that `read` gives for a key, which never changes its meaning. Raises what `read` raises."""
         with self._lock:
-            known = self._kept.get(key)
-            mine = Future[list[Volume]]() if known is None else known
+            held = self._kept.get(key)
+            mine = Future[list[Volume]]() if held is None else held
             self._kept[key] = mine
             self._kept.move_to_end(key)
-        if known is None:
+        if held is None:
             try:
                 mine.set_result([self._opened(image) for image in read()])
             except BaseException as error:  # whoever waits for it gets it too
@@ -129,7 +256,47 @@ def _bytes(image: Image) -> int:
     return int(np.prod(image.shape, dtype=np.int64)) * image.dtype.itemsize
 
 
-def _bytes_of(kept: Future[list[Volume]]) -> int:
-    if not kept.done():
+def _bytes_of(loaded: Future[list[Volume]]) -> int:
+    if not loaded.done():
         return 0
-    return sum(_bytes(volume.image) for volume in kept.result() if volume._whole is not None)
+    return sum(_bytes(volume.image) for volume in loaded.result() if volume._whole is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesImages:
+    """The images of series of a node. folder: of the node"""
+
+    database: Database
+    folder: Path
+    volumes: Volumes
+
+    def rows(self, uid: str, study: str | None = None) -> Sequence[Row[*tuple[Any, ...]]]:
+        """A row for each study that has a series of this UID, with the study's revision. study: key of the only one"""
+        both = series.join(studies, series.c.study == studies.c.study)
+        columns = (series.c.study, series.c.series, series.c.uid, series.c.instances, studies.c.revision)
+        query = select(*columns).select_from(both).where(series.c.series == key_of(uid))
+        with self.database.read() as connection:
+            return connection.execute(query if study is None else query.where(series.c.study == study)).all()
+
+    def of(self, row: Row[*tuple[Any, ...]]) -> list[Volume]:
+        """The images of a series: one volume, picture or clip, or of several views or grids each its own.
+
+        row: as `rows` gives it. Raises FormatError or GeometryError for a series that cannot be read.
+        """
+        key = (row.study, row.series, row.revision, row.instances)  # objects that come, go or change make another one
+        return self.volumes.of(key, partial(self._read, row.study, row.series))
+
+    def _read(self, study: str, of_series: str) -> list[Image]:
+        paths = [self.folder / one.path for one in Index(self.database).objects_of(study, of_series)]
+        images = read_series(paths)
+        return [images[name] for name in images]
+
+
+def named_image(volumes: Sequence[Volume], number: int) -> str | None:
+    """The SOP Instance UID of one of several images; None of the only one, which needs no name."""
+    return None if len(volumes) == 1 else instance_of(volumes[number].image)
+
+
+def instance_of(image: Image) -> str:
+    """The SOP Instance UID of the first object of an image."""
+    return text(read_header(Path(image.source.paths[0])).dataset, "SOPInstanceUID") if image.source else ""

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def shown_name(stated: Any) -> str:
+def shown_name(value: Any) -> str:
     """A PatientName as people write it: "Doe^John^^Dr" is "Doe, John"; of several spellings the first. PS3.5 6.2.1"""
-    first = next((group for group in words_of(stated).split("=") if group.strip("^ ")), "")
+    first = next((group for group in words_of(value).split("=") if group.strip("^ ")), "")
     family, *others = [part.strip() for part in first.split("^")]
     return ", ".join(filter(None, [family, " ".join(filter(None, others[:2]))]))
 
 
-def shown_date(stated: Any) -> str:
+def shown_date(value: Any) -> str:
     """20240131 as 2024-01-31; anything else as it is."""
-    words = words_of(stated)
+    words = words_of(value)
     return f"{words[:4]}-{words[4:6]}-{words[6:8]}" if len(words) == 8 and words.isdigit() else words
 
 

@@ -88,8 +88,8 @@ class Accounts:
         hashed = _hashed(password, ADMIN_PASSWORD)
         with self.database.write() as connection:
             if connection.execute(select(accounts.c.account).limit(1)).first() is None:
-                made = {"account": FIRST, "role": ADMINISTRATOR, "password": hashed, "created_at": Clock()}
-                connection.execute(insert(accounts).values(made))
+                columns = {"account": FIRST, "role": ADMINISTRATOR, "password": hashed, "created_at": Clock()}
+                connection.execute(insert(accounts).values(columns))
                 record_change(connection, f"account {FIRST}", None, {"role": ADMINISTRATOR})
         self._exist = True
 
@@ -108,8 +108,8 @@ class Accounts:
         with self.database.write() as connection:
             if _row(connection, account) is not None:
                 raise AccountError("there is an account of this name", account, "Choose another name")
-            made = {"account": account, "role": role, "password": hashed, "created_at": Clock()}
-            connection.execute(insert(accounts).values(made))
+            columns = {"account": account, "role": role, "password": hashed, "created_at": Clock()}
+            connection.execute(insert(accounts).values(columns))
             record_change(connection, f"account {account}", None, {"role": role}, who)
 
     def change(
@@ -193,12 +193,12 @@ class Accounts:
         added = postgresql.insert(failures) if self.database.skips_locked else sqlite.insert(failures)
         connection.execute(added.values(attempt=attempt, count=0, at=0).on_conflict_do_nothing())
         here = failures.c.attempt == attempt
-        wanted = (
+        query = (
             select(failures.c.count.label("wrong"), (Clock() - failures.c.at).label("since"))
             .where(here)
             .with_for_update()
         )
-        row = connection.execute(wanted).one()
+        row = connection.execute(query).one()
         wait = min(LONGEST_WAIT_S, 2.0 ** (row.wrong - FREE_FAILURES)) if row.wrong >= FREE_FAILURES else 0.0
         if row.since < wait:
             raise WaitError(max(1.0, wait - row.since))
@@ -216,8 +216,8 @@ class Accounts:
                 if _row(connection, account) is not None:
                     remedy = "Have an administrator end that account, and the provider give another name"
                     raise AccountError("another account has this name", account, remedy)
-                made = {"account": account, "role": role, "subject": subject, "created_at": Clock()}
-                connection.execute(insert(accounts).values(made))
+                columns = {"account": account, "role": role, "subject": subject, "created_at": Clock()}
+                connection.execute(insert(accounts).values(columns))
                 record_change(connection, f"account {account}", None, {"role": role, "openid": True})
                 self._exist = True
                 return account
@@ -237,8 +237,8 @@ class Accounts:
         with self.database.write() as connection:
             gone = or_(sessions.c.session == _digest(instead_of), sessions.c.used_at < Clock() - IDLE_S)
             connection.execute(delete(sessions).where(gone))
-            made = {"session": _digest(secret), "account": account, "created_at": Clock(), "used_at": Clock()}
-            connection.execute(insert(sessions).values(made))
+            columns = {"session": _digest(secret), "account": account, "created_at": Clock(), "used_at": Clock()}
+            connection.execute(insert(sessions).values(columns))
             role = str(connection.execute(select(accounts.c.role).where(accounts.c.account == account)).scalar_one())
             record(connection, "login", f"account {account}", actor=Actor(account, role, address))
         return secret
@@ -255,9 +255,9 @@ class Accounts:
         here = sessions.c.session == _digest(secret)
         joined = sessions.join(accounts, sessions.c.account == accounts.c.account)
         idle = (Clock() - sessions.c.used_at).label("idle")
-        wanted = select(accounts.c.account, accounts.c.role, idle).select_from(joined)
+        query = select(accounts.c.account, accounts.c.role, idle).select_from(joined)
         with self.database.read() as connection:
-            row = connection.execute(wanted.where(here, accounts.c.ended_at.is_(None))).first()
+            row = connection.execute(query.where(here, accounts.c.ended_at.is_(None))).first()
         if row is None or row.idle > IDLE_S:
             return None
         if is_used and row.idle > NOTED_S:
@@ -275,8 +275,8 @@ class Accounts:
         with self.database.write() as connection:
             if connection.execute(select(tokens.c.token).where(tokens.c.name == name)).first() is not None:
                 raise AccountError("there is a token of this name", name, "Choose another name, or delete that one")
-            made = {"token": key, "name": name, "hash": _digest(token), "role": role, "ends_at": ends_at}
-            connection.execute(insert(tokens).values(**made, account=who.account, created_at=Clock()))
+            columns = {"token": key, "name": name, "hash": _digest(token), "role": role, "ends_at": ends_at}
+            connection.execute(insert(tokens).values(**columns, account=who.account, created_at=Clock()))
             record_change(connection, f"token {name}", None, {"role": role, "ends_at": ends_at}, who)
         return key, token
 
@@ -296,9 +296,9 @@ class Accounts:
 
     def machine(self, token: str) -> Actor | None:
         """The machine that has this token; None where it has ended."""
-        wanted = select(tokens.c.name, tokens.c.role).where(tokens.c.hash == _digest(token), tokens.c.ends_at > Clock())
+        query = select(tokens.c.name, tokens.c.role).where(tokens.c.hash == _digest(token), tokens.c.ends_at > Clock())
         with self.database.read() as connection:
-            row = connection.execute(wanted).first()
+            row = connection.execute(query).first()
         return None if row is None else Actor(f"{MACHINE}{row.name}", row.role)
 
 
@@ -307,8 +307,8 @@ def refuse_open_address(settings: Settings) -> None:
     http = settings.http
     if is_loopback(http.host) or settings.oidc is not None or os.environ.get(TOKEN) or os.environ.get(ADMIN_PASSWORD):
         return
-    place = make_url(settings.database_url)
-    is_there = place.get_backend_name() != "sqlite" or Path(str(place.database)).exists()
+    address = make_url(settings.database_url)
+    is_there = address.get_backend_name() != "sqlite" or Path(str(address.database)).exists()
     if not is_there or not _has_account(settings.database_url):
         problem, where = "others reach this address, and no token is set", f"http {http.host}:{http.port}"
         raise UsageError(problem, where, f"Set {ADMIN_PASSWORD} or {TOKEN}, or take 127.0.0.1")

@@ -1,8 +1,12 @@
-"""Alerts of monitoring: one row a cause, open until a person has closed it or three windows were quiet."""
+"""Alerts of monitoring, one row a cause, and incidents with results: why, what was done, and how that was checked.
+
+An alert is open until a person has closed it or three windows were quiet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +14,13 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.audit import record
-from isocenter.service.records.database import Clock
-from isocenter.service.records.tables import alerts
+from isocenter.service.records.database import Clock, Database
+from isocenter.service.records.tables import alerts, incidents, studies
 from isocenter.service.settings import SEVERITIES
 
 if TYPE_CHECKING:
     from isocenter.monitoring import Alert
+
 
 OPEN, ACKNOWLEDGED, CLOSED, CLEARED = "open", "acknowledged", "closed", "cleared"
 # Those whose cause still stands.
@@ -26,8 +31,8 @@ PERFORMANCE = "performance"
 
 def standing(connection: Connection, version: str | None = None) -> Sequence[Row[Any]]:
     """Alerts whose cause still stands, of a version of a model or of all."""
-    wanted = select(alerts).where(alerts.c.state.in_(STANDING)).order_by(alerts.c.n)
-    return connection.execute(wanted if version is None else wanted.where(alerts.c.model_hash == version)).all()
+    query = select(alerts).where(alerts.c.state.in_(STANDING)).order_by(alerts.c.n)
+    return connection.execute(query if version is None else query.where(alerts.c.model_hash == version)).all()
 
 
 def last_end(connection: Connection, version: str) -> float:
@@ -38,18 +43,18 @@ def last_end(connection: Connection, version: str) -> float:
 
 def raised(connection: Connection, model: str, version: str, alert: Alert) -> Row[Any] | None:
     """Write an alert; its row where it is new or has become more severe, None where it was known as it is."""
-    known = next((one for one in standing(connection, version) if _is_same_cause(one, alert)), None)
-    stated = {name: getattr(alert, name) for name in ("watch", "kind", "scope", "because", "action")}
-    if known is None:
-        own = {"model": model, "model_hash": version, "severity": alert.severity, "state": OPEN}
+    earlier = next((one for one in standing(connection, version) if _is_same_cause(one, alert)), None)
+    alert_columns = {name: getattr(alert, name) for name in ("watch", "kind", "scope", "because", "action")}
+    if earlier is None:
+        model_columns = {"model": model, "model_hash": version, "severity": alert.severity, "state": OPEN}
         times = {"at": _seconds(alert.at), "since": _seconds(alert.since), "looked_at": _seconds(alert.at)}
-        made = insert(alerts).values(**own, **times, **stated).returning(alerts.c.n)
-        n = connection.execute(made).scalar_one()
+        insertion = insert(alerts).values(**model_columns, **times, **alert_columns).returning(alerts.c.n)
+        n = connection.execute(insertion).scalar_one()
     else:
-        n, is_worse = known.n, SEVERITIES.index(alert.severity) > SEVERITIES.index(known.severity)
-        if alert.scope or not known.scope:  # a watch that has begun again may not know yet where it is
-            severity = alert.severity if is_worse else known.severity
-            connection.execute(update(alerts).where(alerts.c.n == n).values(severity=severity, **stated))
+        n, is_worse = earlier.n, SEVERITIES.index(alert.severity) > SEVERITIES.index(earlier.severity)
+        if alert.scope or not earlier.scope:  # a watch that has begun again may not know yet where it is
+            severity = alert.severity if is_worse else earlier.severity
+            connection.execute(update(alerts).where(alerts.c.n == n).values(severity=severity, **alert_columns))
         if not is_worse:
             return None
     row = connection.execute(select(alerts).where(alerts.c.n == n)).one()
@@ -62,8 +67,8 @@ def settled(connection: Connection, n: int, state: str, reason: str, who: Actor 
     """Have an alert that stands acknowledged, closed or cleared; False where none of this number stands."""
     values: dict[str, Any] = {"state": state, "actor": who.account, "reason": reason}
     values |= {} if state == ACKNOWLEDGED else {"ended_at": Clock()}
-    known = update(alerts).where(alerts.c.n == n, alerts.c.state.in_(STANDING)).values(values)
-    if connection.execute(known).rowcount != 1:
+    change = update(alerts).where(alerts.c.n == n, alerts.c.state.in_(STANDING)).values(values)
+    if connection.execute(change).rowcount != 1:
         return False
     record(connection, f"alert {state}", str(n), actor=who, detail={"reason": reason})
     return True
@@ -85,5 +90,47 @@ def _is_same_cause(row: Row[Any], alert: Alert) -> bool:
 
 def _seconds(at: str) -> float:
     """Seconds of a time in ISO 8601, or a day, in UTC."""
-    stated = datetime.fromisoformat(at)
-    return (stated if stated.tzinfo else stated.replace(tzinfo=UTC)).timestamp()
+    moment = datetime.fromisoformat(at)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+@dataclass(frozen=True, eq=False)
+class Incidents:
+    """The table of incidents."""
+
+    database: Database
+
+    def rows(self, most: int) -> Sequence[Row[*tuple[Any, ...]]]:
+        """Incidents with the UID of their study, the newest first."""
+        joined = incidents.outerjoin(studies, incidents.c.study == studies.c.study)
+        columns = [column for column in incidents.c if column.name != "study"]
+        query = select(*columns, studies.c.uid.label("study")).select_from(joined)
+        with self.database.read() as connection:
+            return connection.execute(query.order_by(incidents.c.incident.desc()).limit(most)).all()
+
+    def add(self, columns: Mapping[str, Any], who: Actor) -> int:
+        """Keep a new incident; its number."""
+        with self.database.write() as connection:
+            row = {**columns, "account": who.account, "at": Clock()}
+            [number] = connection.execute(insert(incidents).values(row)).inserted_primary_key or (0,)
+            detail = {"kind": columns["kind"], "stated": sorted(name for name, value in columns.items() if value)}
+            record(connection, "incident", str(number), actor=who, study=columns.get("study"), detail=detail)
+        return int(number)
+
+    def change(self, number: int, columns: Mapping[str, Any], who: Actor) -> bool:
+        """State more of an incident, or something else; False where there is no such incident.
+
+        The audit names what was changed, and not its words, which may name a person.
+        """
+        here = incidents.c.incident == number
+        with self.database.write() as connection:
+            row = connection.execute(select(incidents).where(here)).first()
+            if row is None:
+                return False
+            changed = {name: value for name, value in columns.items() if value != row._mapping[name]}
+            if changed:
+                values = {**changed, "account": who.account, "at": Clock()}
+                connection.execute(update(incidents).where(here).values(values))
+                detail = {"changed": sorted(changed)}
+                record(connection, "incident", str(number), actor=who, study=row.study, detail=detail)
+        return True

@@ -1,17 +1,21 @@
-"""The audit: who did what to what, each event a row in the transaction of what it reports.
+"""The audit: who did what to what, each event a row in the transaction of what it reports; so neither is there alone.
 
-So neither is there without the other. `chain.py` says how rows are sealed, after which no change of them goes unseen.
+Events are sealed one after another, each with the hash of the one before, so that a change shows. Writers only add
+rows; the keeper alone numbers and hashes them, a moment later. So no writer waits for another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from isocenter.errors import printable
-from isocenter.service.objects.received import Happened
+from isocenter.service.objects.journal import Happened
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.tables import audit, studies
@@ -41,7 +45,7 @@ def record(
     detail:  what else is known, as JSON
     """
     of_study = None if study is None else select(studies.c.patient).where(studies.c.study == study).scalar_subquery()
-    stated = {name: _cleaned(value) for name, value in (detail or {}).items()}
+    cleaned = {name: _cleaned(value) for name, value in (detail or {}).items()}
     row = {
         "at": Clock(),
         "actor": _text(actor.account),
@@ -51,7 +55,7 @@ def record(
         "object": _text(thing),
         "patient": of_study if patient is None else patient,
         "outcome": outcome,
-        "detail": stated if study is None else {"study": study, **stated},
+        "detail": cleaned if study is None else {"study": study, **cleaned},
     }
     connection.execute(insert(audit).values(row))
 
@@ -65,7 +69,7 @@ def record_lines(database: Database, lines: Sequence[Happened]) -> None:
     """Write the events of receivers, which reach no database; a line that is read twice is one event."""
     with database.write() as connection:
         ids = [line.id for line in lines]
-        known = set(connection.execute(select(audit.c.line).where(audit.c.line.in_(ids))).scalars())
+        lines_known = set(connection.execute(select(audit.c.line).where(audit.c.line.in_(ids))).scalars())
         rows = {
             line.id: {
                 "line": line.id,
@@ -79,7 +83,7 @@ def record_lines(database: Database, lines: Sequence[Happened]) -> None:
                 "detail": {"reason": _text(line.reason)} if line.reason else {},
             }
             for line in lines
-            if line.id not in known
+            if line.id not in lines_known
         }
         if rows:
             connection.execute(insert(audit), list(rows.values()))
@@ -94,9 +98,9 @@ def record_settings(database: Database, settings: Mapping[str, Any]) -> list[str
     changed = list[str]()
     with database.write() as connection:
         before = connection.execute(select(audit.c.object, audit.c.detail).where(*written).order_by(audit.c.event))
-        known = {row.object: row.detail["new"] for row in before}
+        recorded = {row.object: row.detail["new"] for row in before}
         for name, value in settings.items():
-            new, old = _cleaned(value), known.get(f"[{name}]")
+            new, old = _cleaned(value), recorded.get(f"[{name}]")
             if new != old:
                 record_change(connection, f"[{name}]", old, new)
                 changed.append(name)
@@ -115,3 +119,144 @@ def _cleaned(value: Any) -> Any:
 def _text(text: str) -> str:
     """Text from outside: bounded, in letters that move no cursor, none of them half a pair of UTF-16."""
     return printable(text[:LONGEST]).encode("utf-8", "replace").decode("utf-8")
+
+
+# What an event states; the other columns are the database's own.
+COLUMNS = (
+    *("sequence", "at", "node", "actor", "role", "address", "action", "object", "patient", "outcome", "detail"),
+    *("previous", "hash"),
+)
+NAMES = frozenset(COLUMNS)
+FIRST = "0" * 64  # the hash before the first event
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+AT_ONCE = 1000  # events that are sealed in one transaction, and that a reader holds
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last sealed event. Whoever keeps its hash elsewhere sees later whether an event up to it is another."""
+
+    sequence: int = 0
+    hash: str = FIRST
+
+
+def canonical(event: Mapping[str, Any]) -> str:
+    """An event as JSON that is the same wherever it is written; its hash is made of this text, without the hash."""
+    return ENCODER.encode(event)
+
+
+def hash_of(text: str) -> str:
+    """The SHA-256 of an event without its hash. text: of the whole event, as `canonical` gives it"""
+    # Keys are sorted: a hash within `detail` stands before, and what follows holds no quotes that are not escaped.
+    before, _, after = text.rpartition(',"hash":')
+    without = f"{before},{after.partition(',')[2]}"
+    # What no UTF-8 can hold was written by somebody else, and has no hash that fits.
+    return hashlib.sha256(without.encode("utf-8", "replace")).hexdigest()
+
+
+def head(database: Database) -> Head:
+    """The last sealed event of a node."""
+    newest = select(audit.c.sequence, audit.c.hash).where(audit.c.sequence.is_not(None))
+    with database.read() as connection:
+        row = connection.execute(newest.order_by(audit.c.sequence.desc()).limit(1)).first()
+    return Head() if row is None else Head(row.sequence, row.hash)
+
+
+def seal(database: Database, node: str) -> int:
+    """Number the events that are not sealed yet, and hash each with the one before; how many there were.
+
+    node: its name, which becomes part of the events
+    The keeper alone does so. Of two that seal at once, one fails: no number is given twice.
+    """
+    unsealed = select(audit).where(audit.c.sequence.is_(None)).order_by(audit.c.event)
+    with database.read() as connection:  # a transaction that writes would keep others waiting, mostly for nothing
+        if connection.execute(unsealed.limit(1)).first() is None:
+            return 0
+    is_this = audit.c.event == bindparam("this")
+    written = update(audit).where(is_this, audit.c.sequence.is_(None))
+    written = written.values({name: bindparam(f"new_{name}") for name in ("sequence", "node", "previous", "hash")})
+    done = 0
+    while True:
+        last = head(database)
+        with database.write() as connection:
+            rows = connection.execute(unsealed.limit(AT_ONCE)).all()
+            if rows:
+                connection.execute(written, list(_sealed(rows, last, node)))
+        done += len(rows)
+        if len(rows) < AT_ONCE:
+            return done
+
+
+def _sealed(rows: Sequence[Row[Any]], last: Head, node: str) -> Iterator[dict[str, Any]]:
+    """Columns that sealing writes into rows."""
+    for row in rows:
+        links = {"sequence": last.sequence + 1, "node": node, "previous": last.hash}
+        event = {**{name: row._mapping[name] for name in COLUMNS}, **links}
+        last = Head(last.sequence + 1, hash_of(canonical(event)))
+        yield {"this": row.event, "new_hash": last.hash, **{f"new_{name}": value for name, value in links.items()}}
+
+
+def sealed_events(database: Database) -> Iterator[dict[str, Any]]:
+    """The sealed events of a node in their order."""
+    ordered = select(*(audit.c[name] for name in COLUMNS)).order_by(audit.c.sequence).limit(AT_ONCE)
+    last = -1
+    while True:
+        # A portion at a time: a log of years neither fills the memory nor holds a transaction open.
+        with database.read() as connection:
+            rows = connection.execute(ordered.where(audit.c.sequence > last)).all()
+        yield from (dict(zip(COLUMNS, row, strict=True)) for row in rows)
+        if len(rows) < AT_ONCE:
+            return
+        last = rows[-1].sequence
+
+
+def unsealed_count(database: Database) -> int:
+    """The number of events that the keeper has not sealed yet."""
+    counted = select(func.count()).select_from(audit).where(audit.c.sequence.is_(None))
+    with database.read() as connection:
+        return int(connection.execute(counted).scalar_one())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of a check of events.
+
+    events: how many are as they were sealed, from the first on
+    head:   the last of these
+    wrong:  the sequence of the first that is not, if any; problem: what is wrong with it
+    """
+
+    events: int
+    head: Head
+    wrong: int | None = None
+    problem: str = ""
+
+
+def verified(events: Iterable[tuple[Mapping[str, Any], str] | None], expected: str | None = None) -> Verdict:
+    """Check that events follow one another from the first, each as it was when it was sealed.
+
+    events:   each with its text as `canonical` gives it; None stands for what is no event
+    expected: a hash that has to be among theirs, else the end is missing, or all was written anew
+    """
+    last, is_met = Head(), expected in (None, FIRST)
+    for event in events:
+        number = last.sequence + 1
+        if event is None or (problem := _problem(*event, last)):
+            return Verdict(last.sequence, last, number, problem if event else "is no event as the node writes them")
+        last = Head(number, str(event[0]["hash"]))
+        is_met = is_met or last.hash == expected
+    if not is_met:
+        problem = "is missing, or the events were written anew: none of them has the hash of the head"
+        return Verdict(last.sequence, last, last.sequence + 1, problem)
+    return Verdict(last.sequence, last)
+
+
+def _problem(event: Mapping[str, Any], text: str, last: Head) -> str:
+    """Why an event cannot be the one behind the last."""
+    if event.keys() != NAMES:
+        return "has other columns than the events of a node"
+    if event["sequence"] != last.sequence + 1:
+        return "is missing, or not in its place"
+    if event["previous"] != last.hash:
+        return "does not name the hash of the one before"
+    return "" if event["hash"] == hash_of(text) else "was changed after it was sealed"

@@ -123,16 +123,16 @@ def opened(url: str) -> Database:
 
     The password of PostgreSQL comes from ISOCENTER_DATABASE_PASSWORD. Raises ResourceError where it does not answer.
     """
-    place = make_url(url)
-    if place.get_backend_name() == "sqlite":
-        Path(str(place.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine, reader = (create_engine(place, connect_args={"timeout": BUSY_MS / 1000}) for _ in range(2))
-        for own, beginning in ((engine, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
-            event.listen(own, "connect", _prepare)
-            event.listen(own, "begin", partial(_transaction_begun, beginning))
+    address = make_url(url)
+    if address.get_backend_name() == "sqlite":
+        Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
+        engine, reader = (create_engine(address, connect_args={"timeout": BUSY_MS / 1000}) for _ in range(2))
+        for one_engine, beginning in ((engine, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
+            event.listen(one_engine, "connect", _prepare)
+            event.listen(one_engine, "begin", partial(_transaction_begun, beginning))
     else:
-        place = place.set(drivername="postgresql+psycopg", password=os.environ.get(PASSWORD))
-        engine = reader = create_engine(place, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        address = address.set(drivername="postgresql+psycopg", password=os.environ.get(PASSWORD))
+        engine = reader = create_engine(address, pool_pre_ping=True, connect_args={"connect_timeout": 10})
     return Database(engine, reader)
 
 
@@ -156,13 +156,13 @@ def only_keeper(database: Database) -> Iterator[Callable[[], None]]:
     if not database.skips_locked:
         yield lambda: None
         return
-    place = _KeepersPlace(database)
-    if not place.is_taken():
+    keeper = _KeepersPlace(database)
+    if not keeper.is_taken():
         raise UsageError("another node keeps this database", database.shown, "Give each node a database of its own")
     try:
-        yield place.hold
+        yield keeper.hold
     finally:
-        place.leave()
+        keeper.leave()
 
 
 class _KeepersPlace:

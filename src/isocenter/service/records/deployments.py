@@ -63,7 +63,7 @@ def ask_for_change(
     package: Package,
     mode: Mode,
     *,
-    own: Package,
+    package_asked: Package,
     because: str,
     share: float | None = None,
     until: float | None = None,
@@ -72,32 +72,34 @@ def ask_for_change(
 ) -> int:
     """Note a package that is to answer; its number. In shadow it begins at once, else once it is approved.
 
-    own:   the package that answers now; it is noted first, so that a rollback finds it
+    package_asked:   the package that answers now; it is noted first, so that a rollback finds it
     share: of patients that an arm answers; until: its end (s since 1970)
     Raises ChangeError for the package that answers now, or where another such change of the model goes on or waits.
     """
-    answering = _live(connection, own.model)
+    answering = _live(connection, package_asked.model)
     if answering is None:
-        _insert(connection, own, LIVE, because=OWN, began=Clock())
-    if package.facts.hash == own.facts.hash:
-        is_same = package.manifest == own.manifest
+        _insert(connection, package_asked, LIVE, because=OWN, began=Clock())
+    if package.facts.hash == package_asked.facts.hash:
+        is_same = package.manifest == package_asked.manifest
         # Jobs know a model by this hash: of two packages with one hash nobody could say which of them answered.
         problem = "is the package" if is_same else "has the weights, settings and gate of the package"
         raise ChangeError(f"{problem} that answers now", str(package.folder), "Give one whose answers differ")
     others = select(deployments.c.n).where(
-        deployments.c.model == own.model, deployments.c.mode == mode, deployments.c.ended.is_(None)
+        deployments.c.model == package_asked.model, deployments.c.mode == mode, deployments.c.ended.is_(None)
     )
     others = others.where(or_(deployments.c.until.is_(None), deployments.c.until > Clock()))
     others = others.where(deployments.c.began.is_(None)) if mode == LIVE else others
     if (other := connection.execute(others).scalar()) is not None:
         remedy = f"End it first: isocenter change rollback NODE --change {other}"
-        raise ChangeError(f"change {other} of this model, {mode}, goes on or waits for approval", own.model, remedy)
+        raise ChangeError(
+            f"change {other} of this model, {mode}, goes on or waits for approval", package_asked.model, remedy
+        )
     columns: dict[str, Any] = {"share": share, "until": until, "check_hash": check_hash, "because": because}
     columns |= {"key": secrets.token_hex(16) if mode == ARM else None, "began": Clock() if mode == SHADOW else None}
     n = _insert(connection, package, mode, **columns)
     stated = {"n": n, "mode": mode, "package": package.manifest, "share": share, "until": until, "check": check_hash}
     action = "change begun" if mode == SHADOW else "change asked for"
-    record(connection, action, f"model {own.model}", detail={**stated, "because": because, **(detail or {})})
+    record(connection, action, f"model {package_asked.model}", detail={**stated, "because": because, **(detail or {})})
     return n
 
 
@@ -112,14 +114,14 @@ def approve(connection: Connection, n: int, who: Actor) -> bool:
         raise ChangeError("does not wait for approval", f"change {n}", "See /api/changes")
     if not who.account or who.account.startswith(MACHINE):
         raise ChangeError("is approved by persons with accounts alone", f"change {n}", "Log in as yourself")
-    given = connection.execute(select(approvals).where(approvals.c.n == n)).all()
-    if who.account in {one.account for one in given}:
+    approvals_given = connection.execute(select(approvals).where(approvals.c.n == n)).all()
+    if who.account in {one.account for one in approvals_given}:
         raise ChangeError("was approved by this person already", f"change {n}", "Another person has to approve it")
-    made = {"n": n, "account": who.account, "role": who.role, "at": Clock()}
-    connection.execute(insert(approvals).values(made))
+    columns = {"n": n, "account": who.account, "role": who.role, "at": Clock()}
+    connection.execute(insert(approvals).values(columns))
     record(connection, "change approved", f"model {row.model}", actor=who, detail={"n": n, "package": row.manifest})
-    known = [one.role for one in given] + [who.role]
-    if len(known) < APPROVING or RADIOLOGIST not in known:
+    roles = [one.role for one in approvals_given] + [who.role]
+    if len(roles) < APPROVING or RADIOLOGIST not in roles:
         return False
     _verify(row)
     if row.mode == LIVE:
@@ -153,8 +155,8 @@ def roll_back(connection: Connection, model: str, actor: Actor, because: str) ->
         _ended(connection, other, because, actor, is_taken_back=other.n == answering.n)
     again = {"ended": None, "because": f"live again: {because}"}
     connection.execute(update(deployments).where(deployments.c.n == earlier[-1].n).values(again))
-    stated = {"n": earlier[-1].n, "package": earlier[-1].manifest, "because": because}
-    record(connection, "change begun", f"model {model}", actor=actor, detail=stated)
+    detail = {"n": earlier[-1].n, "package": earlier[-1].manifest, "because": because}
+    record(connection, "change begun", f"model {model}", actor=actor, detail=detail)
     return f"{model}: the package {earlier[-1].manifest[:12]} of change {earlier[-1].n} answers again"
 
 
@@ -227,11 +229,11 @@ def models_of(
         patient = study.patient or study.study
         arms = _rows(connection, deployments.c.mode == ARM, is_in_force())
         chosen |= {row.model: row for row in arms if is_of_arm(patient, row)}
-        made = select(jobs.c.model, jobs.c.model_hash).where(jobs.c.study == study.study)
-        made = made.where(jobs.c.state.not_in(("superseded", "cancelled"))).order_by(jobs.c.created_at.desc())
-        known = {(row.model, row.hash): row for row in rows if row.mode != SHADOW}
-        kept = (known.get((job.model, job.model_hash)) for job in connection.execute(made))
-        chosen |= {row.model: row for row in kept if row is not None}
+        query = select(jobs.c.model, jobs.c.model_hash).where(jobs.c.study == study.study)
+        query = query.where(jobs.c.state.not_in(("superseded", "cancelled"))).order_by(jobs.c.created_at.desc())
+        by_hash = {(row.model, row.hash): row for row in rows if row.mode != SHADOW}
+        models_found = (by_hash.get((job.model, job.model_hash)) for job in connection.execute(query))
+        chosen |= {row.model: row for row in models_found if row is not None}
     return {**models, **{name: ModelFacts(**row.facts) for name, row in chosen.items() if name in models}}
 
 
@@ -250,8 +252,8 @@ def facts_by_version(
 
 def is_of_arm(patient: str, arm: Row[Any]) -> bool:
     """Whether a patient is answered by the new package: always alike, by a keyed hash."""
-    place = hmac.digest(arm.key.encode(), patient.encode(), "sha256")[:8]
-    return int.from_bytes(place) / SHARES < arm.share
+    digest = hmac.digest(arm.key.encode(), patient.encode(), "sha256")[:8]
+    return int.from_bytes(digest) / SHARES < arm.share
 
 
 def package_finder(database: Database, folder: Path) -> Callable[[str, str | None], Path | None]:
@@ -260,13 +262,13 @@ def package_finder(database: Database, folder: Path) -> Callable[[str, str | Non
     folder: of the node, as this machine reaches it. Without a hash the package that is live is given.
     """
 
-    def found(model: str, wanted: str | None) -> Path | None:
+    def found(model: str, version: str | None) -> Path | None:
         with database.read() as connection:
-            if wanted is None:
+            if version is None:
                 row = _live(connection, model)
             else:
                 begun = (deployments.c.model == model, deployments.c.began.is_not(None))
-                rows = _rows(connection, *begun, deployments.c.hash == wanted)
+                rows = _rows(connection, *begun, deployments.c.hash == version)
                 row = rows[-1] if rows else None
         return None if row is None else folder / PACKAGES / row.manifest
 
@@ -307,8 +309,8 @@ def _ended(connection: Connection, row: Row[Any], because: str, who: Actor, *, i
     """End a deployment. is_taken_back: its open jobs are then made anew, for the package that answers instead"""
     values = {"ended": Clock(), "because": because, "is_taken_back": is_taken_back}
     connection.execute(update(deployments).where(deployments.c.n == row.n).values(values))
-    stated = {"n": row.n, "mode": row.mode, "package": row.manifest, "because": because}
-    record(connection, "change ended", f"model {row.model}", actor=who, detail=stated)
+    detail = {"n": row.n, "mode": row.mode, "package": row.manifest, "because": because}
+    record(connection, "change ended", f"model {row.model}", actor=who, detail=detail)
     if not is_taken_back:
         return
     # Where it was an arm or in shadow before, no study keeps it for that.

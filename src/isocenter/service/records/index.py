@@ -69,14 +69,14 @@ class Index:
         with self.database.write() as connection:
             for study in dict.fromkeys(one.study for one in arrivals):
                 mine = [one for one in arrivals if one.study == study]
-                known = set(
+                paths_known = set(
                     connection.execute(
                         select(instances.c.series, instances.c.instance).where(
                             instances.c.study == study, instances.c.instance.in_([one.instance for one in mine])
                         )
                     ).tuples()
                 )
-                new = {(one.series, one.instance): one for one in mine if (one.series, one.instance) not in known}
+                new = {(one.series, one.instance): one for one in mine if (one.series, one.instance) not in paths_known}
                 if new:
                     self._grow(connection, list(new.values()))
                     fresh += len(new)
@@ -94,11 +94,13 @@ class Index:
         else:
             _reopen(connection, first.study, "study grew")
         connection.execute(update(studies).where(here).values(instances=studies.c.instances + len(new)))
-        for own in dict.fromkeys((arrival.series, arrival.series_uid) for arrival in new):
-            this = and_(series.c.study == first.study, series.c.series == own[0])
-            count = sum(arrival.series == own[0] for arrival in new)
+        for pair in dict.fromkeys((arrival.series, arrival.series_uid) for arrival in new):
+            this = and_(series.c.study == first.study, series.c.series == pair[0])
+            count = sum(arrival.series == pair[0] for arrival in new)
             if connection.execute(select(series.c.series).where(this)).first() is None:
-                connection.execute(insert(series).values(study=first.study, series=own[0], uid=own[1], instances=count))
+                connection.execute(
+                    insert(series).values(study=first.study, series=pair[0], uid=pair[1], instances=count)
+                )
             else:
                 connection.execute(update(series).where(this).values(instances=series.c.instances + count))
         left = ("study_uid", "series_uid", "rejects", "reason")
@@ -157,8 +159,8 @@ class Index:
     def series_of(self, study: str) -> Sequence[Row[Any]]:
         """The rows of a study's series, by UID."""
         with self.database.read() as connection:
-            wanted = select(series).where(series.c.study == study).order_by(series.c.uid)
-            return connection.execute(wanted).all()
+            query = select(series).where(series.c.study == study).order_by(series.c.uid)
+            return connection.execute(query).all()
 
     def objects_of(self, study: str, of_series: str) -> Sequence[Row[Any]]:
         """The rows of a series' objects that no note rejects, by UID."""
@@ -215,10 +217,10 @@ class Index:
         """Note that an object with the UID of one of a study lies aside; False where that, or no study, is known."""
         with self.database.write() as connection:
             this = studies.c.study == study
-            known = connection.execute(select(studies.c.asides).where(this)).scalar()
-            if known is None or path in known:
+            asides = connection.execute(select(studies.c.asides).where(this)).scalar()
+            if asides is None or path in asides:
                 return False
-            noted = {"contested": path, "asides": [*known, path], "routed": 0}
+            noted = {"contested": path, "asides": [*asides, path], "routed": 0}
             connection.execute(update(studies).where(this).values(noted))
             unsettle(connection, this)
             record(connection, "object aside", study, study=study, detail={"path": path})
@@ -236,19 +238,19 @@ class Index:
         connection: Connection,
         study: str,
         revision: int,
-        wanted: Sequence[Wanted],
+        jobs_wanted: Sequence[Wanted],
         untaken: str | None = None,
     ) -> None:
         """Note that the rules have seen a study; jobs that they no longer want are superseded.
 
-        wanted:  every job that belongs to the study as it is
+        jobs_wanted:  every job that belongs to the study as it is
         untaken: why there are none
         """
         columns = (jobs.c.job, jobs.c.rule, jobs.c.model_hash, jobs.c.inputs_hash, jobs.c.inputs)
         mine = (jobs.c.study == study, jobs.c.state.not_in(("superseded", "cancelled")))
         for row in connection.execute(select(*columns).where(*mine)).all():
-            made = Wanted(row.rule, row.model_hash, row.inputs_hash, row.inputs)
-            if (reason := superseded_because(made, wanted)) is not None:
+            job_made = Wanted(row.rule, row.model_hash, row.inputs_hash, row.inputs)
+            if (reason := superseded_because(job_made, jobs_wanted)) is not None:
                 closed(connection, row.job, "superseded", reason)
         seen = {"routed": revision, "state": "complete", "outcome": None, "reason": untaken}
         connection.execute(update(studies).where(studies.c.study == study).values(seen))
@@ -270,26 +272,26 @@ def _is_settled(connection: Connection, settled: Settled, over: ColumnElement[bo
     values = {"state": settled.state, "outcome": settled.outcome, "reason": settled.reason}
     if connection.execute(update(studies).where(studies.c.study == settled.study, over).values(values)).rowcount == 0:
         return False
-    stated = {"outcome": settled.outcome, "reason": settled.reason}
-    record(connection, f"study {settled.state}", settled.study, study=settled.study, detail=stated)
+    columns = {"outcome": settled.outcome, "reason": settled.reason}
+    record(connection, f"study {settled.state}", settled.study, study=settled.study, detail=columns)
     return True
 
 
 def _settled(connection: Connection, study: Row[Any]) -> Settled:
     """The outcome of a study: the best of what its jobs did, and whether somebody has to look at it."""
     mine = select(jobs).where(jobs.c.study == study.study, jobs.c.state != "superseded").order_by(jobs.c.created_at)
-    own = connection.execute(mine).all()
-    stated = [row for row in own if row.state != "cancelled"]
-    ranked = [row for outcome in OUTCOMES for row in stated if row.outcome == outcome]
-    aside = [f"a job is aside: {row.reason}" for row in own if row.state == "aside"]
+    of_study = connection.execute(mine).all()
+    answered = [row for row in of_study if row.state != "cancelled"]
+    ranked = [row for outcome in OUTCOMES for row in answered if row.outcome == outcome]
+    aside = [f"a job is aside: {row.reason}" for row in of_study if row.state == "aside"]
     if study.contested is not None:
-        place = study.contested.rpartition("/")[0]
-        aside.append(f"another object with the same UID lies in {place}: release it, or reroute the study")
+        folder_of_object = study.contested.rpartition("/")[0]
+        aside.append(f"another object with the same UID lies in {folder_of_object}: release it, or reroute the study")
     outcome, because = None, None  # every job is aside
     if ranked:
         outcome, because = ranked[0].outcome, ranked[0].reason
-    elif not stated:
-        outcome, because = REFUSED, "its jobs are cancelled" if own else study.reason
+    elif not answered:
+        outcome, because = REFUSED, "its jobs are cancelled" if of_study else study.reason
     reason = "; ".join([*aside, *([because] if because else [])])
     return Settled(study.study, "aside" if aside else "done", outcome, reason or None)
 
@@ -310,8 +312,8 @@ def _reject(connection: Connection, note: Arrival) -> None:
             judged.add(row.job)
     # What people made of these, or of a segmentation that is rejected itself, is not sent any more either.
     owners = select(corrections.c.correction).where(corrections.c.judged.in_(judged))
-    kept = (deliveries.c.job.in_(owners), deliveries.c.state == "waiting")
-    connection.execute(update(deliveries).where(*kept).values(state="aside", reason=because))
+    is_waiting = (deliveries.c.job.in_(owners), deliveries.c.state == "waiting")
+    connection.execute(update(deliveries).where(*is_waiting).values(state="aside", reason=because))
 
 
 def _reopen(connection: Connection, study: str, action: str, who: Actor = NODE) -> None:

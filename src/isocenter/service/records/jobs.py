@@ -30,9 +30,9 @@ class Wanted:
     inputs: Mapping[str, Any]
 
 
-def superseded_because(job: Wanted, wanted: Sequence[Wanted]) -> str | None:
+def superseded_because(job: Wanted, jobs_wanted: Sequence[Wanted]) -> str | None:
     """Why a job that was wanted no longer belongs to its study; None where it does."""
-    of_rule = [one for one in wanted if one.rule == job.rule]
+    of_rule = [one for one in jobs_wanted if one.rule == job.rule]
     of_model = [one for one in of_rule if one.model_hash == job.model_hash]
     if any(one.inputs_hash == job.inputs_hash for one in of_model):
         return None
@@ -85,8 +85,8 @@ class Job:
     @classmethod
     def of_row(cls, row: Row[Any], **changes: Any) -> Job:
         """A row of the table; changes: what is otherwise."""
-        known = {one.name: row._mapping[one.name] for one in fields(cls) if one.name != "stamp"}
-        return cls(**{**known, "stamp": row.created_at, **changes})
+        columns = {one.name: row._mapping[one.name] for one in fields(cls) if one.name != "stamp"}
+        return cls(**{**columns, "stamp": row.created_at, **changes})
 
 
 @dataclass(frozen=True)
@@ -188,10 +188,10 @@ class Jobs:
             and_(jobs.c.state == "waiting", jobs.c.not_before <= Clock()),
             and_(jobs.c.state == "running", jobs.c.lease_until < Clock()),
         )
-        wanted = (free, jobs.c.model.not_in(without))
+        conditions = (free, jobs.c.model.not_in(without))
         order = (jobs.c.priority, jobs.c.created_at, jobs.c.job)
         with self.database.write() as connection:
-            next_job = select(jobs).where(*wanted).order_by(*order).limit(1)
+            next_job = select(jobs).where(*conditions).order_by(*order).limit(1)
             while True:
                 row = connection.execute(next_job.with_for_update(skip_locked=True)).first()
                 if row is None:
@@ -221,10 +221,10 @@ class Jobs:
         """{name: latest earlier job} of reports of the same rule on the same series, which those of a job replace."""
         joined = jobs.join(answers, jobs.c.job == answers.c.job)
         earlier = (jobs.c.study == job.study, jobs.c.rule == job.rule, jobs.c.created_at < job.stamp)
-        wanted = select(jobs.c.job, jobs.c.inputs, answers.c.name).select_from(joined)
-        wanted = wanted.where(*earlier, answers.c.kind == "sr").order_by(jobs.c.created_at, jobs.c.job)
+        query = select(jobs.c.job, jobs.c.inputs, answers.c.name).select_from(joined)
+        query = query.where(*earlier, answers.c.kind == "sr").order_by(jobs.c.created_at, jobs.c.job)
         with self.database.read() as connection:
-            rows = connection.execute(wanted).all()
+            rows = connection.execute(query).all()
         return {row.name: row.job for row in rows if row.inputs["series"] == job.inputs["series"]}
 
     def renew(self, job: Job) -> bool:
@@ -287,8 +287,8 @@ class Jobs:
                 connection.execute(insert(measures).values(job=job.job, **vars(outcome.measured)))
             # Rules that wait for this one are looked at again.
             connection.execute(update(studies).where(studies.c.study == job.study).values(routed=0))
-            stated = {"rule": job.rule, "model": job.model, "outcome": outcome.outcome, "reason": outcome.reason}
-            record(connection, "prediction", job.job, study=job.study, detail=stated)
+            detail = {"rule": job.rule, "model": job.model, "outcome": outcome.outcome, "reason": outcome.reason}
+            record(connection, "prediction", job.job, study=job.study, detail=detail)
         return True
 
     def _write_answers(
@@ -299,13 +299,13 @@ class Jobs:
         sent: {(name, peer): s from now on after which it is}
         What a peer has is not sent again, what was given up is.
         """
-        kept = select(deliveries.c.name).where(deliveries.c.job == job.job)
+        query = select(deliveries.c.name).where(deliveries.c.job == job.job)
         connection.execute(delete(findings).where(findings.c.job == job.job))
-        connection.execute(delete(answers).where(answers.c.job == job.job, answers.c.name.not_in(kept)))
-        there = set(connection.execute(select(answers.c.name).where(answers.c.job == job.job)).scalars())
+        connection.execute(delete(answers).where(answers.c.job == job.job, answers.c.name.not_in(query)))
+        names_there = set(connection.execute(select(answers.c.name).where(answers.c.job == job.job)).scalars())
         for answer in outcome.answers:
             columns = {**vars(answer), "job": job.job}
-            if answer.name in there:
+            if answer.name in names_there:
                 connection.execute(
                     update(answers).where(answers.c.job == job.job, answers.c.name == answer.name).values(columns)
                 )
@@ -358,8 +358,8 @@ def closed(connection: Connection, job: str, state: str, reason: str, who: Actor
     study = connection.execute(update(jobs).where(*closable).values(values).returning(jobs.c.study)).scalar()
     if study is None:
         return False
-    kept = and_(deliveries.c.job == job, deliveries.c.state == "waiting")
-    connection.execute(update(deliveries).where(kept).values(state="aside", reason=f"its job is {state}"))
+    is_waiting = and_(deliveries.c.job == job, deliveries.c.state == "waiting")
+    connection.execute(update(deliveries).where(is_waiting).values(state="aside", reason=f"its job is {state}"))
     record(connection, f"job {state}", job, actor=who, study=study, detail={"reason": reason})
     return True
 

@@ -36,13 +36,13 @@ def notice_key(job: str) -> str:
 def noticed(connection: Connection, job: str, notice: Notice) -> Mapping[str, float]:
     """Note a job's notice; its recipients, or none where somebody has acknowledged it before."""
     here = notices.c.notice == notice.notice
-    known = connection.execute(select(notices.c.acknowledged_at).where(here)).first()
-    stated = {"finding": notice.finding, "priority": notice.priority}
-    if known is None:
-        connection.execute(insert(notices).values(notice=notice.notice, job=job, created_at=Clock(), **stated))
+    earlier = connection.execute(select(notices.c.acknowledged_at).where(here)).first()
+    columns = {"finding": notice.finding, "priority": notice.priority}
+    if earlier is None:
+        connection.execute(insert(notices).values(notice=notice.notice, job=job, created_at=Clock(), **columns))
     else:
-        connection.execute(update(notices).where(here).values(stated))
-    return notice.recipients if known is None or known.acknowledged_at is None else {}
+        connection.execute(update(notices).where(here).values(columns))
+    return notice.recipients if earlier is None or earlier.acknowledged_at is None else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +54,10 @@ class Notices:
     def newest(self, most: int, *where: ColumnElement[bool]) -> Sequence[Row[Any]]:
         """Notices with the UID of their study, the newest first."""
         joined = notices.join(jobs, notices.c.job == jobs.c.job).join(studies, jobs.c.study == studies.c.study)
-        wanted = select(notices, studies.c.uid.label("study")).select_from(joined)
+        query = select(notices, studies.c.uid.label("study")).select_from(joined)
         with self.database.read() as connection:
             order = (notices.c.created_at.desc(), notices.c.notice)
-            return connection.execute(wanted.where(*where).order_by(*order).limit(most)).all()
+            return connection.execute(query.where(*where).order_by(*order).limit(most)).all()
 
     def acknowledge(self, notice: str, *, who: Actor = NODE) -> bool:
         """Somebody has taken it up: it goes to nobody else; False where there is no such notice."""

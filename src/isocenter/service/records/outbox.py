@@ -72,8 +72,8 @@ class Outbox:
             or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until < Clock()),
         )
         joined = deliveries.join(answers, and_(deliveries.c.job == answers.c.job, deliveries.c.name == answers.c.name))
-        wanted = (deliveries, answers.c.sop_class, answers.c.sop_instance_uid, answers.c.sha256)
-        due = select(*wanted).select_from(joined).where(ready).order_by(deliveries.c.delivery).limit(most)
+        columns = (deliveries, answers.c.sop_class, answers.c.sop_instance_uid, answers.c.sha256)
+        due = select(*columns).select_from(joined).where(ready).order_by(deliveries.c.delivery).limit(most)
         with self.database.write() as connection:
             rows = connection.execute(due.with_for_update(skip_locked=True, of=deliveries)).all()
             held = {"fence": deliveries.c.fence + 1, "lease_until": Clock() + self.lease_s}
@@ -190,13 +190,16 @@ class Outbox:
             studies.c.routed == studies.c.revision,
             *_nothing_to_come(),
         )
-        wanted = select(*columns, answers.c.sop_instance_uid).select_from(joined).where(*due)
+        query = select(*columns, answers.c.sop_instance_uid).select_from(joined).where(*due)
         with self.database.read() as connection:
-            rows = connection.execute(wanted.order_by(deliveries.c.delivery)).all()
+            rows = connection.execute(query.order_by(deliveries.c.delivery)).all()
         found = dict[tuple[str, str], Superseded]()
         for row in rows:
-            known = found.get((row.job, row.peer))
-            objects = {**({} if known is None else known.objects), row.name: row.sent_as or row.sop_instance_uid}
+            superseded = found.get((row.job, row.peer))
+            objects = {
+                **({} if superseded is None else superseded.objects),
+                row.name: row.sent_as or row.sop_instance_uid,
+            }
             found[row.job, row.peer] = Superseded(row.job, row.peer, row.done_at, row.reason, objects)
         return list(found.values())
 

@@ -80,9 +80,9 @@ class Workitems:
     def _ordered(self, dataset: pydicom.Dataset, uid: str) -> dict[str, Any]:
         """The columns of what it orders: a rule on a study, and on which series of it."""
         rule = str(dataset.ScheduledWorkitemCodeSequence[0].get("CodeMeaning") or "")
-        if rule not in (known := [one.name for one in self.rules]):
+        if rule not in (names := [one.name for one in self.rules]):
             problem = f"the CodeMeaning of its Scheduled Workitem Code is {rule!r}, which is no rule of the node"
-            raise WorkitemError(INVALID_VALUE, problem, uid, f"Name one of {', '.join(known)}")
+            raise WorkitemError(INVALID_VALUE, problem, uid, f"Name one of {', '.join(names)}")
         inputs = dataset.InputInformationSequence
         of_studies = {str(one.get("StudyInstanceUID") or "") for one in inputs} - {""}
         if len(of_studies) != 1:
@@ -120,9 +120,9 @@ class Workitems:
                 raise WorkitemError(NO_LONGER_UPDATED, f"is {row.state}, and changes no more", uid)
             _check_transaction(row, transaction or str(changes.get("TransactionUID") or ""))
             dataset = pydicom.Dataset.from_json(row.dataset)
-            for one in changes:
-                if one.keyword not in UNCHANGED:
-                    dataset[one.tag] = one
+            for change in changes:
+                if change.keyword not in UNCHANGED:
+                    dataset[change.tag] = change
             columns = self._ordered(dataset, uid) if row.state == SCHEDULED else {}
             _write(connection, uid, dataset=_stored(dataset, uid), **columns)
             _record(connection, "workitem changed", row, who)
@@ -184,13 +184,13 @@ class Workitems:
     def startable(self) -> Sequence[Row[Any]]:
         """Workitems that nobody has claimed, whose study is complete and whose time has come."""
         joined = workitems.join(studies, workitems.c.study == studies.c.study)
-        wanted = (
+        query = (
             select(workitems)
             .select_from(joined)
             .where(workitems.c.state == SCHEDULED, workitems.c.start_at <= Clock(), studies.c.state != "receiving")
         )
         with self.database.read() as connection:
-            rows = connection.execute(wanted.order_by(workitems.c.created_at)).all()
+            rows = connection.execute(query.order_by(workitems.c.created_at)).all()
         return [row for row in rows if shown(row).InputReadinessState == "READY"]
 
     def start(self, row: Row[Any]) -> bool:
@@ -217,8 +217,8 @@ class Workitems:
         joined = workitems.outerjoin(studies, workitems.c.study == studies.c.study)
         state, is_routed = studies.c.state.label("study_state"), studies.c.routed == studies.c.revision
         columns = (workitems, state, studies.c.uid.label("study_uid"), studies.c.reason, is_routed.label("is_routed"))
-        wanted = select(*columns).select_from(joined)
-        ours = wanted.where(workitems.c.state == IN_PROGRESS, workitems.c.is_ours.is_(True))
+        query = select(*columns).select_from(joined)
+        ours = query.where(workitems.c.state == IN_PROGRESS, workitems.c.is_ours.is_(True))
         with self.database.read() as connection:
             return connection.execute(ours.order_by(workitems.c.created_at)).all()
 
@@ -284,10 +284,10 @@ def _write(connection: Connection, uid: str, **values: Any) -> None:
     connection.execute(update(workitems).where(workitems.c.workitem == uid).values(values))
 
 
-def _ended(row: Row[Any], wanted: str) -> WorkitemError:
+def _ended(row: Row[Any], state: str) -> WorkitemError:
     """Refuse to change what has ended; that it is as wanted already is a warning."""
     warned = {CANCELED: ALREADY_CANCELED, COMPLETED: ALREADY_COMPLETED}
-    status = warned[row.state] if row.state == wanted else NO_LONGER_UPDATED
+    status = warned[row.state] if row.state == state else NO_LONGER_UPDATED
     return WorkitemError(status, f"is already in the state {row.state}", row.workitem, "Leave it")
 
 
@@ -314,15 +314,15 @@ def _seconds(dataset: pydicom.Dataset, uid: str) -> float:
 
 def _stored(dataset: pydicom.Dataset, uid: str) -> dict[str, Any]:
     """The data set as the records keep it. Raises WorkitemError for values that DICOM JSON does not take."""
-    kept = pydicom.Dataset(dataset)
-    kept.SOPClassUID, kept.SOPInstanceUID = UPS_PUSH, uid
-    kept.ScheduledProcedureStepModificationDateTime = now_text()
+    dataset_kept = pydicom.Dataset(dataset)
+    dataset_kept.SOPClassUID, dataset_kept.SOPInstanceUID = UPS_PUSH, uid
+    dataset_kept.ScheduledProcedureStepModificationDateTime = now_text()
     # Columns of their own; and JSON is in UTF-8.
     for keyword in ("TransactionUID", "ProcedureStepState", "SpecificCharacterSet"):
-        if keyword in kept:
-            del kept[keyword]
+        if keyword in dataset_kept:
+            del dataset_kept[keyword]
     try:
-        return dict(kept.to_json_dict())
+        return dict(dataset_kept.to_json_dict())
     except Exception as error:  # the library raises what it likes for what came from outside
         raise WorkitemError(INVALID_VALUE, f"has a value that cannot be kept ({type(error).__name__})", uid) from error
 

@@ -53,9 +53,9 @@ class SeriesFacts:
     def of_row(cls, row: Any) -> SeriesFacts:
         """Read a row of the records."""
         stored = row._mapping
-        known = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
+        columns = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
         attributes = stored["attributes"] or {}
-        return cls(**{**known, "attributes": attributes, "is_localizer": bool(stored["is_localizer"])})
+        return cls(**{**columns, "attributes": attributes, "is_localizer": bool(stored["is_localizer"])})
 
     @property
     def slices(self) -> int:
@@ -77,9 +77,9 @@ class SeriesFacts:
         """The columns that the records keep of it; the station's name only as a hash."""
         header = self.attributes
         station = header.get("StationName")
-        kept = {name: value for name, value in asdict(self).items() if name not in ("series", "uid")}
+        columns = {name: value for name, value in asdict(self).items() if name not in ("series", "uid")}
         return {
-            **kept,
+            **columns,
             "manufacturer": _text(header.get("Manufacturer")),
             "model": _text(header.get("ManufacturerModelName")),
             "station": hashlib.sha256(str(station).encode()).hexdigest()[:32] if station else None,
@@ -102,7 +102,7 @@ def facts_of(series: str, uid: str, folder: Path) -> SeriesFacts:
         header = attributes_of(paths[0])
     except FormatError as error:
         return SeriesFacts(series, uid, len(paths), problem=error.problem)
-    known = SeriesFacts(
+    series_facts = SeriesFacts(
         series,
         uid,
         len(paths),
@@ -111,18 +111,18 @@ def facts_of(series: str, uid: str, folder: Path) -> SeriesFacts:
         attributes=header,
     )
     try:
-        known = replace(known, is_localizer=any(one.is_localizer for one in survey(folder).series))
-        grids = [_grid(image, known.frames) for case in cases_of(folder) for image in case.images.values()]
+        series_facts = replace(series_facts, is_localizer=any(one.is_localizer for one in survey(folder).series))
+        grids = [_grid(image, series_facts.frames) for case in cases_of(folder) for image in case.images.values()]
     except IsocenterError as error:
-        return replace(known, problem=error.problem)
+        return replace(series_facts, problem=error.problem)
     alike = {name: value for name, value in grids[0].items() if all(grid[name] == value for grid in grids)}
-    return replace(known, **{**dict.fromkeys(grids[0]), **alike})
+    return replace(series_facts, **{**dict.fromkeys(grids[0]), **alike})
 
 
 def patient_of(attributes: Mapping[str, Any], study_uid: str) -> str:
     """The pseudonym of whoever a study shows, as data sets have it; where nobody is named, the study stands for one."""
-    stated = (str(attributes.get(keyword) or "").strip() for keyword in ("PatientID", "PatientName"))
-    number = next((one for one in stated if not is_nobody(one)), study_uid)
+    identifiers = (str(attributes.get(keyword) or "").strip() for keyword in ("PatientID", "PatientName"))
+    number = next((one for one in identifiers if not is_nobody(one)), study_uid)
     return pseudonym_of_number(number, str(attributes.get("IssuerOfPatientID") or ""))
 
 

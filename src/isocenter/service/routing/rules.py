@@ -1,6 +1,7 @@
 """Rules on series: which conditions hold, which series are taken, and which inputs a model is to answer.
 
-Rules that could never take a series are refused: they would be silent for ever.
+Rules that could never take a series are refused: they would be silent for ever. Some rules wait for the answers of a
+study's earlier jobs.
 """
 
 from __future__ import annotations
@@ -9,14 +10,19 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import product
 from typing import Any
 
+from sqlalchemy import Row, select
+
 from isocenter.errors import UsageError
 from isocenter.lazy import pydicom
+from isocenter.service.records.database import Database
+from isocenter.service.records.jobs import RESULT
+from isocenter.service.records.tables import findings, jobs
 from isocenter.service.routing.facts import GEOMETRY, IMAGE, ModelFacts, SeriesFacts
 from isocenter.service.routing.urgency import check_urgent
 from isocenter.service.settings import Rule, Settings, Wish
@@ -87,8 +93,8 @@ class Routing:
         for row in self.rows:
             for name in [one.name for one in row.conditions if not one.holds][:1]:
                 fails.setdefault(row.rule, {})[name] = None
-        stated = [f"{rule} ({', '.join(names)})" for rule, names in fails.items()]
-        return f"no rule takes a series of it; what fails: {'; '.join(stated)}. See `isocenter route`, or its /route"
+        reasons = [f"{rule} ({', '.join(names)})" for rule, names in fails.items()]
+        return f"no rule takes a series of it; what fails: {'; '.join(reasons)}. See `isocenter route`, or its /route"
 
 
 @dataclass(frozen=True)
@@ -141,17 +147,17 @@ def study_routing(
         taken: dict[str, list[SeriesFacts]] = {}
         first = chain_conditions(rule, answers)
         for role, wishes in _wishes(rule, models[rule.model]).items():
-            for own in series:
-                conditions = [*first, *_conditions(rule, wishes, own, models[rule.model])]
+            for one_series in series:
+                conditions = [*first, *_conditions(rule, wishes, one_series, models[rule.model])]
                 holds = all(condition.holds for condition in conditions)
                 if holds:
-                    taken.setdefault(role, []).append(own)
-                rows.append(Routed(rule.name, own.series, own.uid, role, holds, conditions))
+                    taken.setdefault(role, []).append(one_series)
+                rows.append(Routed(rule.name, one_series.series, one_series.uid, role, holds, conditions))
         roles = list(_wishes(rule, models[rule.model]))
         if rule.take == "best" or len(roles) > 1:
             taken = {role: [_best(found)] for role, found in taken.items()}
-            kept = {(role, found[0].series) for role, found in taken.items()}
-            rows = [_passed_over(row, rule, kept) for row in rows]
+            taken_series = {(role, found[0].series) for role, found in taken.items()}
+            rows = [_passed_over(row, rule, taken_series) for row in rows]
             twice = {one for one, count in Counter(own[0].series for own in taken.values()).items() if count > 1}
             rows = [_in_two_roles(row, rule, twice) for row in rows]
             taken = {role: own for role, own in taken.items() if own[0].series not in twice}
@@ -171,8 +177,8 @@ def inputs_hash(inputs: Mapping[str, str], contents: Mapping[str, str], inside: 
     inside: as `box_inside` gives it; None for the whole image
     """
     parts = [f"{role}={contents[key]}" for role, key in sorted(inputs.items())]
-    place = "" if inside is None else json.dumps(inside, sort_keys=True)
-    return hashlib.sha256("\n".join([*parts, place]).encode()).hexdigest()
+    place_text = "" if inside is None else json.dumps(inside, sort_keys=True)
+    return hashlib.sha256("\n".join([*parts, place_text]).encode()).hexdigest()
 
 
 def _wishes(rule: Rule, model: ModelFacts) -> dict[str, Mapping[str, Wish]]:
@@ -186,20 +192,27 @@ def _wishes(rule: Rule, model: ModelFacts) -> dict[str, Mapping[str, Wish]]:
     )
 
 
-def _conditions(rule: Rule, wishes: Mapping[str, Wish], own: SeriesFacts, model: ModelFacts) -> Iterator[Condition]:
+def _conditions(
+    rule: Rule, wishes: Mapping[str, Wish], series_facts: SeriesFacts, model: ModelFacts
+) -> Iterator[Condition]:
     """The wishes of the rule, and the model's own."""
     for key, wish in wishes.items():
-        fact = own.value(key)
+        fact = series_facts.value(key)
         yield Condition(key, wish, fact, fits(key, wish, fact))
     for key, wish in rule.unless.items():
-        fact = own.value(key)
+        fact = series_facts.value(key)
         yield Condition(f"not {key}", wish, fact, not fits(key, wish, fact))
-    yield Condition("an image", "no derived object", own.modality, own.modality not in NO_IMAGES)
-    yield Condition(READABLE, "a grid", own.problem or "a grid", own.problem is None)
+    yield Condition("an image", "no derived object", series_facts.modality, series_facts.modality not in NO_IMAGES)
+    yield Condition(READABLE, "a grid", series_facts.problem or "a grid", series_facts.problem is None)
     if model.modality:
-        yield Condition("the model's modality", model.modality, own.modality, own.modality in alike(model.modality))
+        yield Condition(
+            "the model's modality",
+            model.modality,
+            series_facts.modality,
+            series_facts.modality in alike(model.modality),
+        )
     if "localizer" not in wishes:
-        yield Condition("no localizer", False, own.is_localizer, not own.is_localizer)
+        yield Condition("no localizer", False, series_facts.is_localizer, not series_facts.is_localizer)
 
 
 def chain_conditions(rule: Rule, answers: StudyAnswers) -> list[Condition]:
@@ -240,17 +253,17 @@ def fits(key: str, wish: Wish, fact: Any) -> bool:
 def _best(fitting: Sequence[SeriesFacts]) -> SeriesFacts:
     """The thinnest, of these that with the most slices, of these the newest."""
 
-    def rank(own: SeriesFacts) -> tuple[Any, ...]:
-        thickness = max(own.spacing_mm) if own.spacing_mm else float("inf")
-        at = f"{own.attributes.get('SeriesDate', '')}{own.attributes.get('SeriesTime', '')}"
-        return -round(thickness, 4), own.slices, at, own.uid
+    def rank(series_facts: SeriesFacts) -> tuple[Any, ...]:
+        thickness = max(series_facts.spacing_mm) if series_facts.spacing_mm else float("inf")
+        at = f"{series_facts.attributes.get('SeriesDate', '')}{series_facts.attributes.get('SeriesTime', '')}"
+        return -round(thickness, 4), series_facts.slices, at, series_facts.uid
 
     return max(fitting, key=rank)
 
 
-def _passed_over(row: Routed, rule: Rule, kept: set[tuple[str, str]]) -> Routed:
+def _passed_over(row: Routed, rule: Rule, taken: set[tuple[str, str]]) -> Routed:
     """A row of a series that fits, where another one is better."""
-    if row.rule != rule.name or not row.taken or (row.role, row.series) in kept:
+    if row.rule != rule.name or not row.taken or (row.role, row.series) in taken:
         return row
     better = Condition("the best", "thinnest, most slices, newest", "another series is better", False)
     return Routed(row.rule, row.series, row.uid, row.role, False, [*row.conditions, better])
@@ -281,11 +294,13 @@ def _check_conditions(rule: Rule, model: ModelFacts) -> None:
     where = _place(rule.name)
     for key in [*rule.when, *rule.unless, *(key for wishes in rule.series.values() for key in wishes)]:
         if key not in (*GEOMETRY, "localizer") and pydicom.datadict.tag_for_keyword(key) is None:
-            known = f"Give a DICOM keyword, or one of {', '.join(GEOMETRY)}, localizer"
-            raise UsageError(f"{key!r} is neither a DICOM keyword nor a fact of geometry", where, known)
+            choice = f"Give a DICOM keyword, or one of {', '.join(GEOMETRY)}, localizer"
+            raise UsageError(f"{key!r} is neither a DICOM keyword nor a fact of geometry", where, choice)
     if rule.series and set(rule.series) != set(model.roles):
-        given, needed = (", ".join(sorted(names)) for names in (rule.series, model.roles))
-        raise UsageError(f"series has {given}, and the model's images are {needed}", where, "Name each of them once")
+        names_given, needed = (", ".join(sorted(names)) for names in (rule.series, model.roles))
+        raise UsageError(
+            f"series has {names_given}, and the model's images are {needed}", where, "Name each of them once"
+        )
 
 
 def _check_answers(rule: Rule, answering: Mapping[str, ModelFacts]) -> None:
@@ -303,10 +318,10 @@ def _check_answers(rule: Rule, answering: Mapping[str, ModelFacts]) -> None:
 
 
 def _check_word(
-    rule: Rule, stated: tuple[str, str], known: tuple[str, str, Sequence[str]], lacking: str, remedy: str
+    rule: Rule, stated: tuple[str, str], allowed: tuple[str, str, Sequence[str]], lacking: str, remedy: str
 ) -> None:
-    """stated: a key of the rule and its word; known: what the words are, of which rule, and they themselves."""
-    (key, word), (what, other, words) = stated, known
+    """stated: a key of the rule and its word; allowed: what the words are, of which rule, and they themselves."""
+    (key, word), (what, other, words) = stated, allowed
     if word in words:
         return
     if not words:
@@ -328,3 +343,72 @@ def _check_order(rules: Sequence[Rule]) -> None:
 
 def _place(rule: str) -> str:
     return f"rule {rule!r}"
+
+
+# Of each rule the jobs of a study that have a result, oldest first: {rule: {job: keys of its series}}.
+Results = Mapping[str, Mapping[str, frozenset[str]]]
+
+
+def study_answers(
+    database: Database,
+    study: str,
+    rules: Sequence[Rule],
+    models: Mapping[str, ModelFacts],
+    contents: Mapping[str, str],
+) -> tuple[StudyAnswers, Results]:
+    """The answers of a study's finished jobs, and those of them that have a result.
+
+    contents: {series: hash} of the study as it is
+    Jobs of models that were replaced, or on inputs that have changed, say nothing.
+    """
+    ended = (jobs.c.study == study, jobs.c.state.in_(("sending", "done")))
+    with database.read() as connection:
+        oldest = (jobs.c.created_at, jobs.c.job)
+        rows = connection.execute(select(jobs).where(*ended).order_by(*oldest)).all()
+        joined = findings.join(jobs, findings.c.job == jobs.c.job)
+        columns = (jobs.c.job, jobs.c.rule, findings.c.row)
+        stated = connection.execute(select(*columns).select_from(joined).where(*ended)).all()
+    finished = _current(rows, {rule.name: models[rule.model].hash for rule in rules}, contents)
+    chances: dict[tuple[str, str], float] = {}
+    for job, rule, row in stated:
+        if job in finished and row.get("probability") is not None:
+            name = (rule, str(row["concept"]))
+            chances[name] = max(chances.get(name, 0.0), float(row["probability"]))
+    results = dict[str, dict[str, frozenset[str]]]()
+    for job, made in finished.items():
+        if made.outcome == RESULT:
+            results.setdefault(made.rule, {})[job] = frozenset(made.inputs["series"].values())
+    outcomes = {made.rule: made.outcome for made in finished.values()} | dict.fromkeys(results, RESULT)
+    return StudyAnswers(outcomes, chances), results
+
+
+def _current(rows: Iterable[Row[Any]], models: Mapping[str, str], contents: Mapping[str, str]) -> dict[str, Row[Any]]:
+    """The jobs that the rules would make of the study as it is. models: {rule: hash of its model}"""
+    current = dict[str, Row[Any]]()
+    for row in rows:  # what a job looks within is older than the job
+        inside = row.inputs.get("inside")
+        is_of_study = inputs_hash(row.inputs["series"], contents, inside) == row.inputs_hash
+        is_of_model = models.get(row.rule) == row.model_hash
+        if is_of_study and is_of_model and (inside is None or inside["job"] in current):
+            current[row.job] = row
+    return current
+
+
+def box_inside(
+    rule: Rule, series: Sequence[str], results: Results, labels: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any] | None:
+    """The box in which alone a job predicts: around which value of which job's answer; None for the whole image.
+
+    series: keys of its series; labels: {rule: {label: value} of its answers}
+    """
+    if (inside := rule.inside) is None:
+        return None
+    value = labels[inside.rule][inside.label]
+    earlier = _nearest(results[inside.rule], series)
+    return {"job": earlier, "label": inside.label, "value": value, "margin_mm": inside.margin_mm}
+
+
+def _nearest(results: Mapping[str, frozenset[str]], series: Sequence[str]) -> str:
+    """The oldest job with a result on one of these series, else the oldest."""
+    shared = (job for job, own in results.items() if not own.isdisjoint(series))
+    return next(shared, next(iter(results)))

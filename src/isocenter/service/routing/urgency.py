@@ -40,8 +40,8 @@ def most_urgent(findings: Sequence[Mapping[str, Any]], rules: Sequence[Urgent]) 
 
     findings: rows of `findings.json`
     """
-    given = [one for rule in rules for row in findings if (one := _urgency(row, rule)) is not None]
-    return min(given, key=lambda one: one.rank, default=None)
+    urgencies = [one for rule in rules for row in findings if (one := _urgency(row, rule)) is not None]
+    return min(urgencies, key=lambda one: one.rank, default=None)
 
 
 def _urgency(row: Mapping[str, Any], rule: Urgent) -> Urgency | None:
@@ -52,24 +52,24 @@ def _urgency(row: Mapping[str, Any], rule: Urgent) -> Urgency | None:
     if not isfinite(number) or number < limit:
         return None
     if key == "value":
-        stated = f"{rule.finding}: {number:.6g} {row.get('unit') or ''}".rstrip()
+        words = f"{rule.finding}: {number:.6g} {row.get('unit') or ''}".rstrip()
     else:
         # Rounded to the nearest, 0.7996 would read as if it were above 0.8.
-        stated = f"{rule.finding}: probability {number:.6g}{'' if row.get('calibrated') else ', not calibrated'}"
-    return Urgency(rule.priority, stated, f"{stated}; from {limit:g} on {rule.priority}")
+        words = f"{rule.finding}: probability {number:.6g}{'' if row.get('calibrated') else ', not calibrated'}"
+    return Urgency(rule.priority, words, f"{words}; from {limit:g} on {rule.priority}")
 
 
 def check_urgent(rules: Sequence[Urgent], models: Mapping[str, ModelFacts]) -> None:
     """Refuse a probability or a value that no model states: its rule would be silent for ever. Raises UsageError."""
-    stated = {
+    names = {
         "probability": sorted({name for model in models.values() for name in model.findings}),
         "value": sorted({name for model in models.values() for name in model.values}),
     }
     for rule in rules:
         kind = "value" if rule.probability is None else "probability"
-        if rule.finding not in stated[kind]:
+        if rule.finding not in names[kind]:
             problem = f"no model of the node states a {kind} of {rule.finding!r}"
-            remedy = f"Name one of {', '.join(stated[kind])}"
-            if not stated[kind]:
+            remedy = f"Name one of {', '.join(names[kind])}"
+            if not names[kind]:
                 remedy = f"Give a {'probability' if kind == 'value' else 'value'}, or a model that states one"
             raise UsageError(problem, f"[[urgent]] {rule.finding}", remedy)

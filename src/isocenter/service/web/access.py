@@ -58,13 +58,13 @@ def open_routes(routers: Iterable[APIRouter]) -> list[APIRoute]:
     for router in routers:
         for route in router.routes:
             # What is no route of an API, such as a folder of files, has no place for roles.
-            wanted = route.dependencies if isinstance(route, APIRoute) else []
-            stated = [one for one in wanted if isinstance(one, Declared) and one.dependency is _allowed]
-            if not isinstance(route, APIRoute) or len(stated) != 1:
+            dependencies = route.dependencies if isinstance(route, APIRoute) else []
+            declared = [one for one in dependencies if isinstance(one, Declared) and one.dependency is _allowed]
+            if not isinstance(route, APIRoute) or len(declared) != 1:
                 path = getattr(route, "path", repr(route))
                 remedy = "Add dependencies=[roles(...)] to it, once"
                 raise UsageError("the route does not state who may ask for it", path, remedy)
-            names = list(stated[0].scopes or ())
+            names = list(declared[0].scopes or ())
             route.openapi_extra = {**(route.openapi_extra or {}), "x-roles": names}
             if ANYBODY in names:
                 found.append(route)

@@ -10,9 +10,8 @@ from pydantic import BaseModel, Field
 from isocenter.errors import DatasetError
 from isocenter.service.reading.correcting import Corrections, MovedOnError, NothingDrawnError
 from isocenter.service.reading.drafts import MOST_RUNS, Drafts, Stroke, check_box, check_voxels
-from isocenter.service.reading.judged import MASK, Judged
-from isocenter.service.reading.series import named_image
-from isocenter.service.reading.verdicts import Verdict, Verdicts
+from isocenter.service.reading.judged import MASK, Judged, Verdict, Verdicts
+from isocenter.service.reading.volumes import named_image
 from isocenter.service.records.actor import READERS, Actor
 from isocenter.service.routing.rules import rules_of
 from isocenter.service.web.access import Who, roles
@@ -115,22 +114,26 @@ def add_stroke(node: Node, who: Who, job: JobName, stroke: StrokeShape) -> SeenS
     """Keep a stroke on a result's own grid."""
     judged = _open_result(node, who, job)
     box = None if stroke.box is None else stroke.box.model_dump()
-    own = Stroke(stroke.stroke, stroke.label, tuple(stroke.runs), box, stroke.image)
+    drawn_stroke = Stroke(stroke.stroke, stroke.label, tuple(stroke.runs), box, stroke.image)
     images = images_of(node, judged)
-    if own.image >= len(images):
+    if drawn_stroke.image >= len(images):
         raise WebError(422, f"the series has {len(images)} images", "image", "Count them from 0")
     try:
-        if own.box is not None:
-            check_box(own, images[own.image].shape)
-        elif not own.runs:
+        if drawn_stroke.box is not None:
+            check_box(drawn_stroke, images[drawn_stroke.image].shape)
+        elif not drawn_stroke.runs:
             raise DatasetError("the stroke is empty", "runs", "Give its voxels, or a box")
-        elif MASK not in judged.maps(named_image(images, own.image)):
+        elif MASK not in judged.maps(named_image(images, drawn_stroke.image)):
             raise WebError(409, "the result has no mask", job, "Accept or reject it, or draw a box")
         else:
-            check_voxels(own, images[own.image].shape, map_of(node, judged, MASK, own.image).image.labels)
+            check_voxels(
+                drawn_stroke,
+                images[drawn_stroke.image].shape,
+                map_of(node, judged, MASK, drawn_stroke.image).image.labels,
+            )
     except DatasetError as error:
         raise WebError(422, error.problem, error.where, error.remedy) from error
-    Drafts(node.database).add(judged.key, who.account, own)
+    Drafts(node.database).add(judged.key, who.account, drawn_stroke)
     return SeenShape(revision=judged.revision)
 
 
@@ -144,15 +147,15 @@ def undo_stroke(node: Node, who: Who, job: JobName, stroke: StrokeName) -> SeenS
 
 
 @router.put("/{job}/correction", responses={409: {"model": Problem}, 412: {"model": Problem}})
-def correct(node: Node, who: Who, job: JobName, seen: SeenShape) -> CorrectedShape:
+def correct(node: Node, who: Who, job: JobName, seen_shape: SeenShape) -> CorrectedShape:
     """Save what the account has drawn on a result: as a mask, a SEG and a verified report, which go to peers."""
     judged = _open_result(node, who, job)
     saving = Corrections(node.database, node.settings, _peers(node, judged))
     try:
-        made = saving.save(
+        correction = saving.save(
             judged,
             images_of(node, judged),
-            seen.revision,
+            seen_shape.revision,
             who,
             lambda name, number: map_of(node, judged, name, number).image,
         )
@@ -161,23 +164,28 @@ def correct(node: Node, who: Who, job: JobName, seen: SeenShape) -> CorrectedSha
     except NothingDrawnError as error:
         raise WebError(409, error.problem, error.where, error.remedy) from error
     return CorrectedShape(
-        revision=made.revision, correction=made.key, answers=list(made.names), lacking=list(made.lacking)
+        revision=correction.revision,
+        correction=correction.key,
+        answers=list(correction.names),
+        lacking=list(correction.lacking),
     )
 
 
 @router.post("/{job}/feedback")
-def give_feedback(node: Node, who: Who, job: JobName, given: FeedbackShape) -> GivenShape:
+def give_feedback(node: Node, who: Who, job: JobName, feedback_shape: FeedbackShape) -> GivenShape:
     """Accept, correct or reject a result as it stands."""
-    judged, known = _open_result(node, who, job), node.settings.page.reasons
-    if given.reason and given.reason not in known:
-        raise WebError(422, "there is no such reason", "reason", f"Give one of {', '.join(known)}, or your own text")
-    if given.verdict == "reject" and not (given.reason or given.text.strip()):
-        raise WebError(422, "a rejection without a reason", "reason", f"Give one of {', '.join(known)}, or a text")
-    if given.verdict == "correct" and not judged.corrections:
+    judged, reasons = _open_result(node, who, job), node.settings.page.reasons
+    if feedback_shape.reason and feedback_shape.reason not in reasons:
+        raise WebError(422, "there is no such reason", "reason", f"Give one of {', '.join(reasons)}, or your own text")
+    if feedback_shape.verdict == "reject" and not (feedback_shape.reason or feedback_shape.text.strip()):
+        raise WebError(422, "a rejection without a reason", "reason", f"Give one of {', '.join(reasons)}, or a text")
+    if feedback_shape.verdict == "correct" and not judged.corrections:
         raise WebError(409, "nobody has corrected the result", job, "Save a correction first")
-    verdict = Verdict(given.verdict, given.reason, given.text.strip(), given.seconds)
+    verdict = Verdict(
+        feedback_shape.verdict, feedback_shape.reason, feedback_shape.text.strip(), feedback_shape.seconds
+    )
     Verdicts(node.database).add(judged, verdict, who)
-    return GivenShape(verdict=given.verdict, revision=judged.revision)
+    return GivenShape(verdict=feedback_shape.verdict, revision=judged.revision)
 
 
 def _open_result(node: WebNode, who: Actor, key: str) -> Judged:
@@ -194,5 +202,5 @@ def _open_result(node: WebNode, who: Actor, key: str) -> Judged:
 def _peers(node: WebNode, judged: Judged) -> list[str]:
     """The peers that get corrections: those of the job's rule, and those of the page."""
     rules = rules_of(node.settings, node.models) if judged.seg is None else []
-    own = next((rule.send for rule in rules if rule.name == judged.columns["rule"]), [])
-    return [*own, *node.settings.page.send]
+    receivers = next((rule.send for rule in rules if rule.name == judged.columns["rule"]), [])
+    return [*receivers, *node.settings.page.send]

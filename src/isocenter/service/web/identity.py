@@ -55,10 +55,10 @@ class Identity:
                 raise _refusal(403, "only this machine is served", f"Set {ADMIN_PASSWORD} or {TOKEN} for others")
             return Actor(ANYONE.account, ANYONE.role, address)
         is_open = any(route.match(path) for route in self.opened)
-        known = None if is_health else await self._known(scope, headers, is_open=is_open)
-        if known is None and not is_open:
+        actor = None if is_health else await self._known(scope, headers, is_open=is_open)
+        if actor is None and not is_open:
             raise self._unknown(scope, headers)
-        return Actor("", "", address) if known is None else Actor(known.account, known.role, address)
+        return Actor("", "", address) if actor is None else Actor(actor.account, actor.role, address)
 
     @property
     def _is_closed(self) -> bool:
@@ -79,19 +79,21 @@ class Identity:
         session = await to_thread.run_sync(lambda: self.accounts.session(secret, is_used=is_used), limiter=THREADS)
         if session is None:
             return None
-        given = headers.get(CSRF, "").encode("latin-1")
+        token_given = headers.get(CSRF, "").encode("latin-1")
         is_change = scope["method"] not in SAFE and not is_open  # who logs in anew has no such word
-        if is_change and not hmac.compare_digest(given, session.csrf.encode()):
+        if is_change and not hmac.compare_digest(token_given, session.csrf.encode()):
             raise _refusal(403, "the page did not show that it is ours", "Send X-CSRF-Token as /api/me states it")
         return Actor(session.account, session.role)
 
     async def _machine(self, headers: Mapping[str, str]) -> Actor | None:
-        given = _token(headers["authorization"], may_be_password=self.for_browsers and _is_of_this_origin(headers))
-        if not given:
+        token_given = _token(
+            headers["authorization"], may_be_password=self.for_browsers and _is_of_this_origin(headers)
+        )
+        if not token_given:
             return None
-        if self.token is not None and hmac.compare_digest(given, self.token.encode()):
+        if self.token is not None and hmac.compare_digest(token_given, self.token.encode()):
             return Actor(f"{MACHINE}{TOKEN}", "service")
-        return await to_thread.run_sync(self.accounts.machine, given.decode("latin-1"), limiter=THREADS)
+        return await to_thread.run_sync(self.accounts.machine, token_given.decode("latin-1"), limiter=THREADS)
 
     def _unknown(self, scope: Scope, headers: Mapping[str, str]) -> WebError:
         """Answer to somebody unknown: a person is led to where one logs in."""
@@ -129,10 +131,10 @@ def cookie(headers: Mapping[str, str], name: str) -> str:
     return cookie_parser(headers.get("cookie", "")).get(name, "")
 
 
-def own_path(given: str) -> str:
+def own_path(path: str) -> str:
     """Path to which a person goes on after logging in: of this node, whatever address is given."""
-    is_ours = re.fullmatch(r"/([!-.0-\[\]-~][!-\[\]-~]*)?", given)
-    return given if is_ours else "/"
+    is_ours = re.fullmatch(r"/([!-.0-\[\]-~][!-\[\]-~]*)?", path)
+    return path if is_ours else "/"
 
 
 def _refusal(status: int, problem: str, remedy: str, headers: Mapping[str, str] | None = None) -> WebError:
@@ -150,13 +152,13 @@ def _is_local(headers: Mapping[str, str]) -> bool:
 def _is_of_this_origin(headers: Mapping[str, str], reached: str = "") -> bool:
     """Whether no page from elsewhere makes a request. reached: a further address of this node, behind a proxy"""
     host = headers.get("host", "")
-    own = (f"http://{host}", f"https://{host}", "{0.scheme}://{0.netloc}".format(urlsplit(reached)))
-    return headers.get("origin", own[0]) in own
+    origins = (f"http://{host}", f"https://{host}", "{0.scheme}://{0.netloc}".format(urlsplit(reached)))
+    return headers.get("origin", origins[0]) in origins
 
 
-def _token(given: str, *, may_be_password: bool) -> bytes:
+def _token(header: str, *, may_be_password: bool) -> bytes:
     """The token of an Authorization header, or its password; empty where it has none."""
-    kind, _, rest = given.partition(" ")
+    kind, _, rest = header.partition(" ")
     if kind.lower() == "bearer":
         return rest.encode("latin-1")
     try:

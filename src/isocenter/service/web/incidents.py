@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from isocenter.documents import KINDS
-from isocenter.service.records.incidents import Incidents
+from isocenter.service.records.alerts import Incidents
 from isocenter.service.records.tables import studies
 from isocenter.service.web.access import KEEPING, ROLES, WORKING, Who, roles
 from isocenter.service.web.shapes import IncidentShape, Listing
@@ -74,12 +74,14 @@ def change_incident(
     return _shown(node, n)
 
 
-def _stated(given: IncidentChange) -> dict[str, str]:
-    day = given.known_on
+def _stated(incident_change: IncidentChange) -> dict[str, str]:
+    day = incident_change.known_on
     # Somewhere it may be tomorrow already.
     if day is not None and day > datetime.now(UTC).date() + timedelta(days=1):
         raise WebError(422, "the day lies in the future", day.isoformat(), "Give the day on which it became known")
-    return {name: str(value) for name, value in given.model_dump(exclude={"study"}).items() if value is not None}
+    return {
+        name: str(value) for name, value in incident_change.model_dump(exclude={"study"}).items() if value is not None
+    }
 
 
 def _shown(node: WebNode, number: int) -> IncidentShape:

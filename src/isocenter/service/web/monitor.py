@@ -9,8 +9,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from isocenter.errors import counted
-from isocenter.service.monitoring.baseline import baseline_of, freeze
-from isocenter.service.monitoring.cases import counted_cases, versions
+from isocenter.service.monitoring.cases import baseline_of, counted_cases, freeze, versions
 from isocenter.service.monitoring.safety import end_notices, undone
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.alerts import ACKNOWLEDGED, CLOSED, settled, standing
@@ -42,24 +41,24 @@ def list_alerts(
     node: Node, state: Literal["open", "acknowledged", "closed", "cleared"] | None = None, limit: Limit = 100
 ) -> Listing[AlertShape]:
     """Alerts, the newest first."""
-    wanted = select(alerts).order_by(alerts.c.n.desc()).limit(limit)
+    query = select(alerts).order_by(alerts.c.n.desc()).limit(limit)
     with node.database.read() as connection:
-        rows = connection.execute(wanted if state is None else wanted.where(alerts.c.state == state)).all()
+        rows = connection.execute(query if state is None else query.where(alerts.c.state == state)).all()
     return Listing[AlertShape](
         schema="isocenter.alerts", rows=[AlertShape.model_validate(row._mapping) for row in rows]
     )
 
 
 @router.post("/alerts/{n}/acknowledge", dependencies=[roles(*PEOPLE)])
-def acknowledge_alert(node: Node, who: Who, n: N, given: Reason) -> AlertShape:
+def acknowledge_alert(node: Node, who: Who, n: N, reason: Reason) -> AlertShape:
     """Take an alert up: it is sent to no further recipient, and stays until it is closed or its cause is gone."""
-    return _settled(node, who, n, ACKNOWLEDGED, given.reason)
+    return _settled(node, who, n, ACKNOWLEDGED, reason.reason)
 
 
 @router.post("/alerts/{n}/close", dependencies=[roles(*PEOPLE)])
-def close_alert(node: Node, who: Who, n: N, given: Reason) -> AlertShape:
+def close_alert(node: Node, who: Who, n: N, reason: Reason) -> AlertShape:
     """Close an alert: the watches of its model begin again. What holds the model is undone by itself."""
-    return _settled(node, who, n, CLOSED, given.reason)
+    return _settled(node, who, n, CLOSED, reason.reason)
 
 
 @router.get("/monitor", dependencies=[roles(*ROLES)])
@@ -111,22 +110,22 @@ def get_monitor(node: Node) -> MonitorShape:
 @router.post("/monitor/baseline", dependencies=[roles("administrator")])
 def freeze_baseline(node: Node, who: Who, given: Frozen) -> MonitorShape:
     """Have the newest cases of the version of a model that has answered last be its baseline."""
-    wanted = node.settings.monitor.baseline_cases
+    baseline_cases = node.settings.monitor.baseline_cases
     with node.database.write() as connection:
         version = dict(versions(connection)).get(given.model)
         if version is None:
             raise WebError(404, "no such model has answered yet", given.model, "See /api/monitor")
-        if not freeze(connection, given.model, version, wanted, who):
-            problem = f"{counted_cases(connection, version)} of {wanted} cases were answered"
+        if not freeze(connection, given.model, version, baseline_cases, who):
+            problem = f"{counted_cases(connection, version)} of {baseline_cases} cases were answered"
             raise WebError(409, problem, given.model, "Wait for more, or lower baseline_cases in [monitor]")
     return get_monitor(node)
 
 
 @router.post("/monitor/holds/{n}/undo", dependencies=[roles(*PEOPLE)])
-def undo_hold(node: Node, who: Who, n: N, given: Reason) -> HoldShape:
+def undo_hold(node: Node, who: Who, n: N, reason: Reason) -> HoldShape:
     """Let a model go on as before an alert; a package that was rolled back stays so."""
     with node.database.write() as connection:
-        is_undone = undone(connection, n, who, given.reason)
+        is_undone = undone(connection, n, who, reason.reason)
         row = connection.execute(select(holds).where(holds.c.n == n)).first()
     if row is None:
         raise WebError(404, "there is no such hold", str(n), "See /api/monitor")

@@ -15,9 +15,8 @@ from isocenter.files import parse_json
 from isocenter.service.dicom.sending import PeerError, echo
 from isocenter.service.records.deployments import current
 from isocenter.service.records.tables import deliveries, jobs, studies
-from isocenter.service.routing.answers import study_answers
 from isocenter.service.routing.facts import SeriesFacts
-from isocenter.service.routing.rules import rules_of, study_routing
+from isocenter.service.routing.rules import rules_of, study_answers, study_routing
 from isocenter.service.speaking import spoken_to
 from isocenter.service.stored import LOG
 from isocenter.service.web.access import KEEPING, ROLES, roles
@@ -44,13 +43,13 @@ TROUBLES = ("warning", "error", "critical")
 def get_node(node: Node) -> NodeShape:
     """Get the name of the node, and how much lies in it."""
     counts = {"studies": studies.c.state, "jobs": jobs.c.state, "deliveries": deliveries.c.state}
-    own = node.settings.dicom
+    dicom = node.settings.dicom
     return NodeShape(
         name=node.settings.node.name,
         version=version("isocenter"),
-        ae_title=own.ae_title,
-        dicom=f"{own.host}:{own.port}",
-        dicom_over_tls=None if own.tls is None else f"{own.host}:{own.tls.port}",
+        ae_title=dicom.ae_title,
+        dicom=f"{dicom.host}:{dicom.port}",
+        dicom_over_tls=None if dicom.tls is None else f"{dicom.host}:{dicom.tls.port}",
         text=node.settings.node.text,
         free_gb=free_bytes(node) / 1e9,
         untaken=list(_untaken(node)),
@@ -132,11 +131,11 @@ def _troubles(node: WebNode) -> list[LogShape]:
     found = list[LogShape]()
     for line in reversed(lines):
         try:
-            one = LogShape.model_validate(parse_json(line.decode()))
+            trouble = LogShape.model_validate(parse_json(line.decode()))
         except ValueError:  # the first may be cut
             continue
-        if one.level in TROUBLES:
-            found.append(one)
+        if trouble.level in TROUBLES:
+            found.append(trouble)
         if len(found) == MOST_TROUBLES:
             break
     return found
@@ -150,6 +149,6 @@ def free_bytes(node: WebNode) -> int:
 def counted_by(node: WebNode, *columns: Column[Any]) -> dict[tuple[str, ...], int]:
     """{values of the columns: rows of their table}; what has no value is not counted."""
     with node.database.read() as connection:
-        there = (column.is_not(None) for column in columns)
-        rows = connection.execute(select(*columns, func.count()).where(*there).group_by(*columns))
+        is_stated = (column.is_not(None) for column in columns)
+        rows = connection.execute(select(*columns, func.count()).where(*is_stated).group_by(*columns))
         return {tuple(map(str, values)): count for *values, count in rows}

@@ -24,11 +24,11 @@ def list_notices(node: Node, who: Who, limit: Limit = 100, unacknowledged: bool 
 
     Of one that somebody has taken up the finding is hidden as long as its study waits to be read blind.
     """
-    wanted = [notices.c.acknowledged_at.is_(None)] if unacknowledged else []
+    conditions = [notices.c.acknowledged_at.is_(None)] if unacknowledged else []
     hidden = {one.row.uid for one in reads_for(node, who)}
     rows = [
         row.model_copy(update={"finding": TO_BE_READ}) if row.study in hidden and row.acknowledged_at else row
-        for row in _shapes(node, limit, *wanted)
+        for row in _shapes(node, limit, *conditions)
     ]
     return Listing[NoticeShape](schema="isocenter.notices", rows=rows)
 

@@ -63,23 +63,23 @@ class Provider:
 
     def address(self, back: str, state: str, nonce: str, verifier: str) -> str:
         """Address at which a browser logs in. back: where it comes back to. Raises ProviderError."""
-        place = self._known()["authorization_endpoint"]
+        endpoint = self._known()["authorization_endpoint"]
         with self._session(back) as session:
-            address, _ = session.create_authorization_url(place, state=state, nonce=nonce, code_verifier=verifier)
+            address, _ = session.create_authorization_url(endpoint, state=state, nonce=nonce, code_verifier=verifier)
             return str(address)
 
     def vouched(self, back: str, code: str, nonce: str, verifier: str) -> Vouched:
         """The person for whom a code was given. Raises ProviderError where it vouches for nobody."""
-        stated = self._known()
+        configuration = self._known()
         with self._session(back) as session:
             try:
                 token = session.fetch_token(
-                    stated["token_endpoint"], grant_type="authorization_code", code=code, code_verifier=verifier
+                    configuration["token_endpoint"], grant_type="authorization_code", code=code, code_verifier=verifier
                 )
                 claims = self._claims(token, nonce)
-                if (place := stated.get("userinfo_endpoint")) is not None:
+                if (endpoint := configuration.get("userinfo_endpoint")) is not None:
                     # Many providers state in the token who somebody is, and what, only where they are asked.
-                    answer = session.get(place)
+                    answer = session.get(endpoint)
                     answer.raise_for_status()
                     further = answer.json()
                     if not isinstance(further, dict) or further.get("sub") != claims["sub"]:
@@ -111,12 +111,12 @@ class Provider:
         """Statements of the provider on itself, OpenID Connect Discovery 1.0 4."""
         if not self._stated or time.monotonic() - self._asked > FRESH_S:
             issuer = self.settings.issuer
-            stated = _asked(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-            if stated.get("issuer") != issuer:
-                raise _refused(f"it calls itself {str(stated.get('issuer'))[:200]!r}, and not as [oidc] issuer")
-            if not {"authorization_endpoint", "token_endpoint", "jwks_uri"} <= stated.keys():
+            configuration = _asked(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+            if configuration.get("issuer") != issuer:
+                raise _refused(f"it calls itself {str(configuration.get('issuer'))[:200]!r}, and not as [oidc] issuer")
+            if not {"authorization_endpoint", "token_endpoint", "jwks_uri"} <= configuration.keys():
                 raise _refused("it does not state where to log in")
-            self._stated, self._keys, self._asked = stated, {}, time.monotonic()
+            self._stated, self._keys, self._asked = configuration, {}, time.monotonic()
         return self._stated
 
     def _claims(self, token: Mapping[str, Any], nonce: str) -> dict[str, Any]:
@@ -128,13 +128,13 @@ class Provider:
             except (InvalidKeyIdError, BadSignatureError):
                 # The provider may have turned its keys since it was asked.
                 decoded = jwt.decode(text, self._key_set(anew=True), algorithms=list(SIGNED))
-            wanted = {
+            required = {
                 "iss": {"essential": True, "value": settings.issuer},
                 "aud": {"essential": True, "value": settings.client_id},
                 "nonce": {"essential": True, "value": nonce},
             }
             about = {"client_id": settings.client_id, "nonce": nonce, "access_token": token.get("access_token")}
-            claims = CodeIDToken(decoded.claims, decoded.header, wanted, about)
+            claims = CodeIDToken(decoded.claims, decoded.header, required, about)
             claims.validate(leeway=CLOCKS_S)
         except (ExpiredTokenError, InvalidTokenError) as error:
             raise _refused(self._of_clocks(decoded.claims)) from error
@@ -145,10 +145,10 @@ class Provider:
 
     def _of_clocks(self, claims: Mapping[str, Any]) -> str:
         """Why a token is not of now."""
-        made = claims.get("iat")
-        if not isinstance(made, int | float):
+        issued_at = claims.get("iat")
+        if not isinstance(issued_at, int | float):
             return "its token does not state when it was made"
-        ahead = made - time.time()
+        ahead = issued_at - time.time()
         clock = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} ours"
         return f"its token was made by a clock {clock}: set both clocks by NTP"
 

@@ -15,11 +15,8 @@ from sqlalchemy import Connection, Row, and_, select
 from isocenter.errors import IsocenterError
 from isocenter.report import colours
 from isocenter.service.reading.blind import VIEW, own_series
-from isocenter.service.reading.judged import MASK, Judged, judged_in, judged_of
-from isocenter.service.reading.series import SeriesImages, named_image
-from isocenter.service.reading.verdicts import Verdicts
-from isocenter.service.reading.views import kind_of
-from isocenter.service.reading.volumes import Volume
+from isocenter.service.reading.judged import MASK, Judged, Verdicts, judged_in, judged_of
+from isocenter.service.reading.volumes import SeriesImages, Volume, kind_of, named_image
 from isocenter.service.reading.worded import shown_date, shown_name, words_of
 from isocenter.service.records.tables import studies
 from isocenter.service.routing.rules import NO_IMAGES
@@ -198,14 +195,14 @@ def known_result(node: WebNode, key: str) -> Judged:
 def map_of(node: WebNode, judged: Judged, name: str, number: int) -> Volume:
     """A map of a result on one of several images of its series. WebError where there is none."""
     images = images_of(node, judged)
-    known = judged.maps(named_image(images, number)) if number < len(images) else {}
-    path = known.get(name)
+    maps = judged.maps(named_image(images, number)) if number < len(images) else {}
+    path = maps.get(name)
     if path is None:
         raise WebError(404, "the result has no such map", name, "See the study's reading")
-    [made] = node.volumes.of(
+    [volume] = node.volumes.of(
         (judged.key, name, number, _stamp(path)), partial(_read, judged, path, images[number].image)
     )
-    return made
+    return volume
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -249,8 +246,8 @@ def _kind(node: WebNode, study: Row[Any], row: Row[Any]) -> str:
         return "volume" if len(row.shape) == 3 else "clip" if (row.frames or 1) > 1 else "picture"
     images = SeriesImages(node.database, node.folder, node.volumes)
     try:
-        [known] = images.rows(row.uid, row.study)
-        image = images.of(known)[0].image
+        [row_of_series] = images.rows(row.uid, row.study)
+        image = images.of(row_of_series)[0].image
         return "" if image.labels else kind_of(image)
     except (IsocenterError, OSError):
         return ""
@@ -263,9 +260,9 @@ def _judged(node: WebNode, judged: Judged, verdict: Row[*tuple[Any, ...]] | None
             images = images_of(node, judged)
             every = [judged.maps(named_image(images, number)) for number in range(len(images))]
             maps = list(dict.fromkeys(name for one in every for name in one))
-            drawn = [number for number, one in enumerate(every) if MASK in one]
-            if drawn:
-                mask = map_of(node, judged, MASK, drawn[0]).image
+            with_mask = [number for number, one in enumerate(every) if MASK in one]
+            if with_mask:
+                mask = map_of(node, judged, MASK, with_mask[0]).image
                 names = {one.value: one.name for one in mask.labels}
                 labels = [
                     LabelShape(label=value, name=names[value], colour=c) for value, c in colours(mask.labels).items()
@@ -294,8 +291,8 @@ def _judged(node: WebNode, judged: Judged, verdict: Row[*tuple[Any, ...]] | None
 
 
 def _box(row: Any) -> BoxShape:
-    stated = {name: row.get(name) for name in ("box", "probability")}
-    return BoxShape(name=row["concept"], corners=row["value"], image=row.get("instance"), **stated)
+    columns = {name: row.get(name) for name in ("box", "probability")}
+    return BoxShape(name=row["concept"], corners=row["value"], image=row.get("instance"), **columns)
 
 
 def _earlier(connection: Connection, study: Row[Any]) -> list[EarlierShape]:

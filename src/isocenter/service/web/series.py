@@ -13,9 +13,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Row
 
 from isocenter.report import WINDOWS, is_colour, window
-from isocenter.service.reading.series import SeriesImages
-from isocenter.service.reading.views import PICTURE, Stored, kind_of
-from isocenter.service.reading.volumes import Volume
+from isocenter.service.reading.volumes import PICTURE, SeriesImages, Stored, Volume, kind_of
 from isocenter.service.records.actor import Actor
 from isocenter.service.settings import is_loopback
 from isocenter.service.web.access import ROLES, Who, roles
@@ -142,8 +140,8 @@ def slice_of(volume: Volume, plane: str, number: int, *, frame: int = 0, channel
     try:
         return volume.slice(plane, number, frame=frame, channel=channel)
     except (KeyError, IndexError) as error:
-        there = ", ".join(f"{name} 0 to {view.count - 1}" for name, view in volume.views.items())
-        raise WebError(404, "there is no such slice", f"{plane} {number}", f"Ask for one of {there}") from error
+        choices = ", ".join(f"{name} 0 to {view.count - 1}" for name, view in volume.views.items())
+        raise WebError(404, "there is no such slice", f"{plane} {number}", f"Ask for one of {choices}") from error
 
 
 def slice_answer(request: Request, stored: Stored) -> Response:
@@ -214,9 +212,9 @@ def _affine(volume: Volume) -> list[list[float]] | None:
         return None
     if geometry.is_volume:
         return geometry.affine.tolist()
-    whole = np.eye(4)
-    whole[:2, :2], whole[:2, 3] = geometry.affine[:2, :2], geometry.affine[:2, 2]
-    return whole.tolist()
+    matrix = np.eye(4)
+    matrix[:2, :2], matrix[:2, 3] = geometry.affine[:2, :2], geometry.affine[:2, 2]
+    return matrix.tolist()
 
 
 def _sampled(volume: Volume) -> Any:

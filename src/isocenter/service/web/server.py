@@ -19,8 +19,7 @@ from isocenter.service.objects.store import ObjectStore
 from isocenter.service.records.accounts import refuse_open_address
 from isocenter.service.records.database import opened
 from isocenter.service.settings import HttpTls, Settings
-from isocenter.service.web.app import viewer_app, web_app
-from isocenter.service.web.guard import CONNECTIONS
+from isocenter.service.web.app import CONNECTIONS, viewer_app, web_app
 from isocenter.service.web.web_node import WebNode
 
 HEADERS_S = 10.0  # for the whole head of a request, from the connection or the answer before it

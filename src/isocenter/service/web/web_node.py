@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select, tuple_
 
 from isocenter.errors import IsocenterError
-from isocenter.service.objects.received import Received
+from isocenter.service.objects.journal import Received
 from isocenter.service.objects.store import ObjectStore, key_of
 from isocenter.service.reading.volumes import Volumes
 from isocenter.service.records.accounts import Accounts
@@ -90,11 +90,11 @@ class Changes:
         self._lock = threading.Lock()
         self._digest, self._at = "", 0.0
 
-    def digest(self, made: Callable[[], str]) -> str:
+    def digest(self, state: Callable[[], str]) -> str:
         """Digest of what `made` gives; not asked for again within half a second."""
         with self._lock:
             if time.monotonic() - self._at > FRESH_S:
-                self._digest = hashlib.sha256(made().encode()).hexdigest()
+                self._digest = hashlib.sha256(state().encode()).hexdigest()
                 self._at = time.monotonic()
             return self._digest
 
@@ -176,10 +176,10 @@ class WebNode:
         """The queue."""
         return Jobs(self.database, self.settings.queue.lease_s, self.settings.queue.attempts)
 
-    def record(self, action: str, thing: str, who: Actor, **stated: Any) -> None:
-        """An event of the audit that changes nothing else; stated: as of `record`. Raises ResourceError."""
+    def record(self, action: str, thing: str, who: Actor, **details: Any) -> None:
+        """An event of the audit that changes nothing else; details: as of `record`. Raises ResourceError."""
         with self.database.write() as connection:
-            record(connection, action, thing, actor=who, **stated)
+            record(connection, action, thing, actor=who, **details)
 
     def record_opening(self, action: str, study: str, who: Actor) -> None:
         """An event of the audit for the first of many requests about a study. study: its key. Raises ResourceError."""

@@ -60,11 +60,11 @@ async def worklist_events(node: Node) -> StreamingResponse:
 
 async def _events(node: WebNode) -> AsyncIterator[str]:
     """An event at once and at each change, a comment while nothing happens; after a while the client asks anew."""
-    known, last_at, until = "", time.monotonic(), time.monotonic() + LONGEST_S
+    last_digest, last_at, until = "", time.monotonic(), time.monotonic() + LONGEST_S
     while not node.stopping.is_set() and time.monotonic() < until:
         digest = await run_in_threadpool(node.changes.digest, lambda: str(rows_of(node, MOST_ROWS, HOURS)))
-        if digest != known:
-            known, last_at = digest, time.monotonic()
+        if digest != last_digest:
+            last_digest, last_at = digest, time.monotonic()
             yield "event: worklist\ndata:\n\n"
         elif time.monotonic() - last_at > COMMENT_S:
             last_at = time.monotonic()
@@ -77,8 +77,8 @@ async def _events(node: WebNode) -> AsyncIterator[str]:
 def rows_of(node: WebNode, limit: int, hours: float) -> list[WorklistShape]:
     """The worklist."""
     columns = (studies.c.study, studies.c.uid, studies.c.state, studies.c.received_at)
-    wanted = select(*columns, RANK.label("rank")).select_from(studies.outerjoin(jobs, COUNTED))
-    recent = wanted.where(studies.c.received_at > Clock() - 3600 * hours).group_by(*columns)
+    query = select(*columns, RANK.label("rank")).select_from(studies.outerjoin(jobs, COUNTED))
+    recent = query.where(studies.c.received_at > Clock() - 3600 * hours).group_by(*columns)
     with node.database.read() as connection:
         rows = connection.execute(recent.order_by(RANK, studies.c.received_at, studies.c.study).limit(limit)).all()
         keys = [row.study for row in rows]
@@ -107,11 +107,13 @@ def _stated(
     connection: Connection, keys: Sequence[str]
 ) -> tuple[Mapping[str, Mapping[str, Any]], Mapping[str, Sequence[str]]]:
     """({study: attributes}, {study: modalities of its images})."""
-    wanted = select(studies.c.study, studies.c.attributes).where(studies.c.study.in_(keys))
-    attributes = {row.study: row.attributes or {} for row in connection.execute(wanted)}
-    seen = select(series.c.study, series.c.modality).where(series.c.study.in_(keys), series.c.modality.is_not(None))
+    query = select(studies.c.study, studies.c.attributes).where(studies.c.study.in_(keys))
+    attributes = {row.study: row.attributes or {} for row in connection.execute(query)}
+    modalities_query = select(series.c.study, series.c.modality).where(
+        series.c.study.in_(keys), series.c.modality.is_not(None)
+    )
     modalities = defaultdict[str, list[str]](list)
-    for row in connection.execute(seen.distinct().order_by(series.c.modality)):
+    for row in connection.execute(modalities_query.distinct().order_by(series.c.modality)):
         if row.modality and row.modality not in NO_IMAGES:
             modalities[row.study].append(row.modality)
     return attributes, modalities
@@ -121,10 +123,10 @@ def _found(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[str, 
     """{study: (job, what it states first)} of the most urgent result of each study, else the oldest."""
     order = (func.coalesce(jobs.c.urgency, ROUTINE), jobs.c.created_at, jobs.c.job, findings.c.number)
     joined = studies.join(jobs, COUNTED).outerjoin(findings, findings.c.job == jobs.c.job)
-    wanted = select(jobs.c.study, jobs.c.job, jobs.c.because, findings.c.row).select_from(joined)
+    query = select(jobs.c.study, jobs.c.job, jobs.c.because, findings.c.row).select_from(joined)
     answered = (jobs.c.study.in_(keys), jobs.c.outcome.in_((RESULT, NOTHING)))
     found = dict[str, tuple[str, str]]()
-    for row in connection.execute(wanted.where(*answered).order_by(*order)):
+    for row in connection.execute(query.where(*answered).order_by(*order)):
         job, words = found.get(row.study, (row.job, ""))
         if job == row.job and not words:
             urgent = (row.because or "").partition(";")[0]
@@ -135,8 +137,8 @@ def _found(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[str, 
 def _verdicts(connection: Connection, keys: Sequence[str]) -> dict[str, str]:
     """{study: the verdict that was given last in it}."""
     newest = select(func.max(feedback.c.feedback)).where(feedback.c.study.in_(keys)).group_by(feedback.c.study)
-    wanted = select(feedback.c.study, feedback.c.verdict).where(feedback.c.feedback.in_(newest))
-    return {row.study: row.verdict for row in connection.execute(wanted)}
+    query = select(feedback.c.study, feedback.c.verdict).where(feedback.c.feedback.in_(newest))
+    return {row.study: row.verdict for row in connection.execute(query)}
 
 
 def _reasons(connection: Connection, rows: Mapping[str, Row[*tuple[Any, ...]]]) -> dict[str, str]:
@@ -145,12 +147,12 @@ def _reasons(connection: Connection, rows: Mapping[str, Row[*tuple[Any, ...]]]) 
         studies.join(jobs, COUNTED)
     )
     ordered = of_these.where(jobs.c.study.in_(rows)).order_by(jobs.c.created_at, jobs.c.job)
-    stated, states = dict[str, str](), dict[str, list[str]]()
+    reasons, states = dict[str, str](), dict[str, list[str]]()
     for row in connection.execute(ordered):
         states.setdefault(row.study, []).append(row.state)
         if row.urgency == rows[row.study].rank:
-            stated.setdefault(row.study, row.because)
-    return {key: stated.get(key) or _unstated(row.state, states.get(key, [])) for key, row in rows.items()}
+            reasons.setdefault(row.study, row.because)
+    return {key: reasons.get(key) or _unstated(row.state, states.get(key, [])) for key, row in rows.items()}
 
 
 def _unstated(state: str, of_jobs: Sequence[str]) -> str:

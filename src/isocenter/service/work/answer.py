@@ -114,7 +114,7 @@ def answered(
     marks: Marks,
     send: Sequence[str],
     *,
-    given: Mapping[str, Known] | None = None,
+    covariates_given: Mapping[str, Known] | None = None,
     request: Request = AS_PLANNED,
     kinds: Sequence[str] = (),
     explains: Explains | None = None,
@@ -123,7 +123,7 @@ def answered(
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
     marks: of DICOM results; send: peers that results go to; request: of the model
-    given: covariates that the images do not state
+    covariates_given: covariates that the images do not state
     kinds: of the DICOM objects; without any a SEG and a report
     explains: adds maps of what answers rest on
     align: how the images of several series are brought onto the grid of the first
@@ -132,69 +132,68 @@ def answered(
     network are not finite the job has failed: another try would give the same. Any other error is raised.
     """
     seconds, began = {"read": 0.0, "predict": 0.0}, time.monotonic()
-    seen, known, measured = list[Examined](), dict[str, Known](), list[Mapping[str, float]]()
+    examined, covariates_used, measured = list[Examined](), dict[str, Known](), list[Mapping[str, float]]()
     try:
         with _cases(job, inputs, PAIR if model.task.sees_images else align) as cases:
             if inputs.within is not None and len(cases) > 1:
                 raise DatasetError("`inside` takes a series of one image", NAME, "Let the rule take such a series")
             for number, found_case in enumerate(cases, start=1):
                 since = time.monotonic()
-                case, stated = _with_covariates(found_case, given or {})
-                known = {**stated, **known}  # of several images the first states what is kept
+                case, of_headers = _with_covariates(found_case, covariates_given or {})
+                covariates_used = {**of_headers, **covariates_used}  # of several images the first states what is kept
                 image = image_of(case)
                 measured.append(quick_measures(image))
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
-                wanted = Wanted(answers=tuple(kinds), text=marks.words)
-                asked = Asked(room, wanted, request, region, explains=explains)
+                answers_wanted = Wanted(answers=tuple(kinds), text=marks.words)
+                asked = Asked(room, answers_wanted, request, region, explains=explains)
                 read_at = time.monotonic()
                 write = computed(model, case, image, asked)
                 seconds["predict"] += time.monotonic() - read_at
                 seconds["read"] += read_at - since
                 done = write()
                 where = f"image {number} of {len(cases)}: " if len(cases) > 1 else ""
-                seen.append(Examined(done, where, {"case": case.id, "instance": _instance(image)} if where else {}))
+                examined.append(Examined(done, where, {"case": case.id, "instance": _instance(image)} if where else {}))
     except (*REFUSALS, OutputError) as error:
-        outcome = FAILED if isinstance(error, OutputError) else REFUSED
-        own = Measured(_means(measured))
-        return Outcome(outcome, f"{error.problem}. {error.remedy}", seconds=seconds, measured=own)
-    versions = {"isocenter": version("isocenter"), "model": job.model_hash}
-    stated_covariates = {name: one.record for name, one in sorted(known.items())}
-    likely = [one.done.rows[0].get("gate_p") for one in seen if one.done.rows]
-    gate_p = min((p for p in likely if p is not None), default=None)  # of the image that is least like the training's
-    found = findings_record(seen, model)
-    features = [one.done.features for one in seen if one.done.features is not None]
-    own = Measured(
-        _means(measured),
-        _means([one.done.distances for one in seen]),
-        np.mean(features, axis=0).astype(np.float16).tobytes() if features else None,
-    )
-    if all(one.done.abstained is not None for one in seen):
-        return Outcome(
-            ABSTAINED,
-            found.reason,
-            seconds=seconds,
-            gate_p=gate_p,
-            versions=versions,
-            covariates=stated_covariates,
-            measured=own,
-        )
-    answers = _answers(job, seen, found, room, marks)
+        state = FAILED if isinstance(error, OutputError) else REFUSED
+        measured_here = Measured(_means(measured))
+        return Outcome(state, f"{error.problem}. {error.remedy}", seconds=seconds, measured=measured_here)
+    found = findings_record(examined, model)
+    outcome = _stated_outcome(job, examined, found, covariates_used, measured, seconds)
+    if outcome.outcome == ABSTAINED:
+        return outcome
+    answers = _answers(job, examined, found, room, marks)
     seconds["write"] = time.monotonic() - began - seconds["read"] - seconds["predict"]
-    reason = found.reason
     if send and found.outcome == RESULT and not any(one.sop_instance_uid for one in answers):
         unsent = "nothing of the result is a DICOM object, so nothing is sent to a peer"
-        reason = "; ".join(filter(None, [reason, unsent]))
+        outcome = replace(outcome, reason="; ".join(filter(None, [outcome.reason, unsent])))
+    return replace(outcome, answers=answers, findings=found.records, send=send)
+
+
+def _stated_outcome(
+    job: Job,
+    examined: Sequence[Examined],
+    found: Findings,
+    covariates: Mapping[str, Known],
+    measured: Sequence[Mapping[str, float]],
+    seconds: Mapping[str, float],
+) -> Outcome:
+    """The outcome that a job states, without its files: abstained where the model abstains of every image."""
+    likely = [one.done.rows[0].get("gate_p") for one in examined if one.done.rows]
+    features = [one.done.features for one in examined if one.done.features is not None]
+    is_abstained = all(one.done.abstained is not None for one in examined)
     return Outcome(
-        found.outcome,
-        reason,
-        answers,
-        found.records,
-        send,
+        ABSTAINED if is_abstained else found.outcome,
+        found.reason,
         seconds=seconds,
-        gate_p=gate_p,
-        versions=versions,
-        covariates=stated_covariates,
-        measured=own,
+        # Of the image that is least like the training's.
+        gate_p=min((p for p in likely if p is not None), default=None),
+        versions={"isocenter": version("isocenter"), "model": job.model_hash},
+        covariates={name: one.record for name, one in sorted(covariates.items())},
+        measured=Measured(
+            _means(measured),
+            _means([one.done.distances for one in examined]),
+            np.mean(features, axis=0).astype(np.float16).tobytes() if features else None,
+        ),
     )
 
 
@@ -204,11 +203,11 @@ def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
 
 
-def _with_covariates(case: Case, given: Mapping[str, Known]) -> tuple[Case, dict[str, Known]]:
+def _with_covariates(case: Case, covariates_given: Mapping[str, Known]) -> tuple[Case, dict[str, Known]]:
     """The case with covariates of another source, and all that are stated; what a source lacks is None, so missing."""
-    stated = {name: Known(value, DICOM) for name, value in case.covariates.items() if value is not None}
-    given_values = {name: one.value for name, one in given.items()}
-    return replace(case, covariates={**case.covariates, **given_values}), {**stated, **given}
+    of_headers = {name: Known(value, DICOM) for name, value in case.covariates.items() if value is not None}
+    given_values = {name: one.value for name, one in covariates_given.items()}
+    return replace(case, covariates={**case.covariates, **given_values}), {**of_headers, **covariates_given}
 
 
 def stated(
@@ -273,13 +272,13 @@ def _cases(job: Job, inputs: Inputs, align: Alignment | Literal["pair"] | None) 
             raise FormatError(problem, NAME, "Send each patient's study under a UID of its own")
         if len(read_cases) > 1:
             cases = [case for [case] in read_cases.values()]
-            known = {name: value for case in reversed(cases) for name, value in case.covariates.items()}
+            covariates = {name: value for case in reversed(cases) for name, value in case.covariates.items()}
             roles = {role: next(iter(case.images.values())) for role, case in zip(read_cases, cases, strict=True)}
             if align == PAIR:
                 pair = pair_of_images(roles[FIXED], roles[MOVING], NAME, one_world=True)
-                yield [replace(pair, covariates=known)]
+                yield [replace(pair, covariates=covariates)]
                 return
-            case = Case(NAME, job.study, roles, covariates=known)
+            case = Case(NAME, job.study, roles, covariates=covariates)
             yield [case if align is None else aligned_case(case, align)]
             return
         [cases] = read_cases.values()
@@ -320,17 +319,17 @@ def _region(within: Within, geometry: Geometry) -> str:
     return ",".join(f"{first}:{last}" for first, last in zip(firsts, lasts, strict=True))
 
 
-def _answers(job: Job, seen: Sequence[Examined], findings: Findings, room: Path, marks: Marks) -> list[Answer]:
+def _answers(job: Job, examined: Sequence[Examined], findings: Findings, room: Path, marks: Marks) -> list[Answer]:
     """The files of a result, its DICOM objects stamped by the job; beside them findings and tables."""
     rows = [
         {**one.place, **{name: value for name, value in row.items() if name not in ("case", "image")}}
-        for one in seen
+        for one in examined
         for row in one.done.rows
     ]
     write_table(pd.DataFrame(rows), room / "predictions.csv")
-    if measured := [row for one in seen for row in one.done.measured]:
+    if measured := [row for one in examined for row in one.done.measured]:
         write_table(pd.DataFrame(measured), room / "measurements.csv")
-    if tracks := [row for one in seen for row in one.done.tracks]:
+    if tracks := [row for one in examined for row in one.done.tracks]:
         write_table(pd.DataFrame(tracks), room / "tracks.csv")
     write_findings(findings, room)
     _slices_beside_the_rest(room)
@@ -356,25 +355,25 @@ def answer_of(
     suffix = next((one for one in KINDS if path.name.endswith(one)), "")
     answer = Answer(path.name, KINDS.get(suffix, "file"), 0, "")
     if stamp is not None:
-        made = stamped(path, stamp, uids)
+        dataset = stamped(path, stamp, uids)
         earlier = marks.earlier.get(path.name)
-        is_changed = marks.is_comprehensive and made.SOPClassUID == COMPREHENSIVE_3D
-        is_urgent = urgency is not None and made.SOPClassUID in ANSWERS["sr"].sop_classes
+        is_changed = marks.is_comprehensive and dataset.SOPClassUID == COMPREHENSIVE_3D
+        is_urgent = urgency is not None and dataset.SOPClassUID in ANSWERS["sr"].sop_classes
         if urgency is not None and is_urgent:
-            state_priority(made, urgency.priority, urgency.because)
+            state_priority(dataset, urgency.priority, urgency.because)
         if is_changed:
             # The same object that a peer gets which refuses the class: it has one UID however it came about.
-            as_comprehensive(made, str(path))
+            as_comprehensive(dataset, str(path))
         if earlier is not None:
             with suppress(FormatError):  # of a damaged one there is nothing to name
-                name_predecessor(made, earlier)
+                name_predecessor(dataset, earlier)
         if is_changed or is_urgent or earlier is not None:
             with written(path, overwrite=True) as partial:
-                made.save_as(partial, enforce_file_format=True)
-        sop_class = str(made.SOPClassUID)
+                dataset.save_as(partial, enforce_file_format=True)
+        sop_class = str(dataset.SOPClassUID)
         kind = next((name for name, kind in ANSWERS.items() if sop_class in kind.sop_classes), "dicom")
         answer = replace(answer, kind=kind, sop_class=sop_class)
-        answer = replace(answer, sop_instance_uid=str(made.SOPInstanceUID))
+        answer = replace(answer, sop_instance_uid=str(dataset.SOPInstanceUID))
     return replace(answer, bytes=path.stat().st_size, sha256=file_hash(path))
 
 

@@ -23,8 +23,15 @@ from isocenter.runtime import Model, Request
 from isocenter.service.records.database import opened
 from isocenter.service.records.deployments import package_finder
 from isocenter.service.settings import Settings
-from isocenter.service.work.question import MOST_IN_JSON, Question, Reply
-from isocenter.service.work.tensors import Tensor, VoxelProbabilities, output_axes, tensors_of
+from isocenter.service.work.tensors import (
+    MOST_IN_JSON,
+    Question,
+    Reply,
+    Tensor,
+    VoxelProbabilities,
+    output_axes,
+    tensors_of,
+)
 from isocenter.service.work.warm_models import WarmModels
 from isocenter.values import Case, Geometry, Image
 
@@ -71,16 +78,18 @@ def answered(model: Model, question: Question, request: Request) -> tuple[Path, 
     """
     image = _image(model, question)
     outputs = output_axes(model.task, image.geometry.ndim)
-    wanted = tuple(outputs if question.wanted is None else question.wanted)
-    known = model.networks.context.names
-    if unknown := sorted({*wanted} - {*outputs}) or sorted({*question.covariates} - {*known}):
-        remedy = f"Outputs are {', '.join(outputs)}; parameters are covariates: {', '.join(known) or 'none here'}"
+    outputs_wanted = tuple(outputs if question.wanted is None else question.wanted)
+    names = model.networks.context.names
+    if unknown := sorted({*outputs_wanted} - {*outputs}) or sorted({*question.covariates} - {*names}):
+        remedy = f"Outputs are {', '.join(outputs)}; parameters are covariates: {', '.join(names) or 'none here'}"
         raise UsageError(f"the model has no {', '.join(unknown)}", question.model, remedy)
-    taken = VoxelProbabilities(model.task, image.geometry.shape, question.folder, wanted)
+    taken = VoxelProbabilities(model.task, image.geometry.shape, question.folder, outputs_wanted)
     case = Case(NAME, NAME, {"image": image}, covariates=question.covariates)
     try:
         done = computed(model, case, image, Asked(request=request), receiver=taken.receiver)()
-        tensors = [one for one in tensors_of(model, done, taken) if one.name in wanted or done.abstained is not None]
+        tensors = [
+            one for one in tensors_of(model, done, taken) if one.name in outputs_wanted or done.abstained is not None
+        ]
         return _written(tensors, question)
     except OSError as error:
         raise unwritable(error, question.folder) from error
@@ -103,32 +112,32 @@ def _image(model: Model, question: Question) -> Image:
 def _written(tensors: Sequence[Tensor], question: Question) -> tuple[Path, int]:
     """Write a response of the protocol; return its file and the bytes of its header, 0 where JSON is all of it."""
     described, behind = [], []
-    for one in tensors:
-        as_bytes = (question.wanted or {}).get(one.name, question.as_bytes)
-        parameters: dict[str, Any] = {"names": json.dumps(one.names)} if one.names else {}
-        own: dict[str, Any] = {"name": one.name, "datatype": one.datatype, "shape": list(one.shape)}
+    for tensor in tensors:
+        as_bytes = (question.wanted or {}).get(tensor.name, question.as_bytes)
+        parameters: dict[str, Any] = {"names": json.dumps(tensor.names)} if tensor.names else {}
+        own: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
         if as_bytes:
-            size = one.data.nbytes if not isinstance(one.data, bytes) else 4 + len(one.data)
+            size = tensor.data.nbytes if not isinstance(tensor.data, bytes) else 4 + len(tensor.data)
             described.append({**own, "parameters": {**parameters, "binary_data_size": size}})
-            behind.append(one)
+            behind.append(tensor)
             continue
-        if math.prod(one.shape) > MOST_IN_JSON:
-            problem = f"{one.name} has {math.prod(one.shape):,} numbers, too many for JSON"
+        if math.prod(tensor.shape) > MOST_IN_JSON:
+            problem = f"{tensor.name} has {math.prod(tensor.shape):,} numbers, too many for JSON"
             raise UsageError(problem, question.model, "Ask for it with binary_data")
-        data = [one.data.decode()] if isinstance(one.data, bytes) else one.data.ravel().tolist()
+        data = [tensor.data.decode()] if isinstance(tensor.data, bytes) else tensor.data.ravel().tolist()
         described.append({**own, **({"parameters": parameters} if parameters else {}), "data": data})
     named = {"model_name": question.model, **({"id": question.id} if question.id else {})}
     header = json.dumps({**named, "outputs": described}).encode()
     path = question.folder / NAME
     with path.open("wb") as file:
         file.write(header)
-        for one in behind:
-            if isinstance(one.data, bytes):
-                file.write(struct.pack("<I", len(one.data)) + one.data)
-            elif isinstance(one.data, np.memmap):
-                one.data.flush()
-                with Path(str(one.data.filename)).open("rb") as numbers:
+        for tensor in behind:
+            if isinstance(tensor.data, bytes):
+                file.write(struct.pack("<I", len(tensor.data)) + tensor.data)
+            elif isinstance(tensor.data, np.memmap):
+                tensor.data.flush()
+                with Path(str(tensor.data.filename)).open("rb") as numbers:
                     shutil.copyfileobj(numbers, file)
             else:
-                file.write(np.ascontiguousarray(one.data).tobytes())
+                file.write(np.ascontiguousarray(tensor.data).tobytes())
     return path, len(header) if behind else 0

@@ -26,22 +26,22 @@ def with_urgency(outcome: Outcome, job: Job, study: str, settings: Settings, roo
         return outcome
     notice = Notice(notice_key(job.job), urgency.finding, urgency.priority, due)
     link = f"{settings.http.reached}/api/jobs/{job.job}"
-    stated = {"notice": notice.notice, "study": study, "job": job.job}
-    stated |= {"finding": notice.finding, "priority": notice.priority, "link": link}
+    columns = {"notice": notice.notice, "study": study, "job": job.job}
+    columns |= {"finding": notice.finding, "priority": notice.priority, "link": link}
     path = room / NOTICE
-    write_json(path, "isocenter.notice", stated)
+    write_json(path, "isocenter.notice", columns)
     file = Answer(NOTICE, "notice", path.stat().st_size, file_hash(path))
     return replace(outcome, notice=notice, answers=[*outcome.answers, file])
 
 
-def _wants(one: Notify, urgency: Urgency) -> bool:
-    return not one.of_alerts and urgency.rank <= PRIORITIES.index(one.when)
+def _wants(notify: Notify, urgency: Urgency) -> bool:
+    return not notify.of_alerts and urgency.rank <= PRIORITIES.index(notify.when)
 
 
 def recipients(listed: Iterable[Notify]) -> dict[str, float]:
     """{recipient: s after which a notice goes there}, in the order of the list."""
     due, after = dict[str, float](), 0.0
-    for one in listed:
-        due.setdefault(one.recipient, after)
-        after += 60 * one.after_min
+    for notify in listed:
+        due.setdefault(notify.recipient, after)
+        after += 60 * notify.after_min
     return due

@@ -38,28 +38,28 @@ def claimed(database: Database, without: Sequence[str], again_s: float) -> Shado
 
     without: models that other workers answer; again_s: after which a claim is another worker's
     """
-    wanted = select(deployments).where(deployments.c.mode == SHADOW, is_in_force(), deployments.c.model.not_in(without))
+    query = select(deployments).where(deployments.c.mode == SHADOW, is_in_force(), deployments.c.model.not_in(without))
     with database.read() as connection:  # a transaction that writes would keep others waiting, mostly for nothing
-        shadows = connection.execute(wanted.order_by(deployments.c.n)).all()
+        shadows = connection.execute(query.order_by(deployments.c.n)).all()
         if all(connection.execute(_next_job(one, again_s)).first() is None for one in shadows):
             return None
     with database.write() as connection:
-        for one in shadows:
-            row = connection.execute(_next_job(one, again_s)).first()
+        for shadow in shadows:
+            row = connection.execute(_next_job(shadow, again_s)).first()
             if row is not None:
-                mine = (shadow_answers.c.n == one.n, shadow_answers.c.job == row.job)
+                mine = (shadow_answers.c.n == shadow.n, shadow_answers.c.job == row.job)
                 connection.execute(delete(shadow_answers).where(*mine))
-                connection.execute(insert(shadow_answers).values(n=one.n, job=row.job, claimed_at=Clock()))
-                return Shadowed(one.n, Job.of_row(row, model_hash=one.hash), row.outcome, one.facts["labels"])
+                connection.execute(insert(shadow_answers).values(n=shadow.n, job=row.job, claimed_at=Clock()))
+                return Shadowed(shadow.n, Job.of_row(row, model_hash=shadow.hash), row.outcome, shadow.facts["labels"])
     return None
 
 
 def note(database: Database, shadowed: Shadowed, values: Mapping[str, float] | None, reason: str = "") -> None:
     """Keep the differences of one answer, or the reason why there are none."""
     mine = (shadow_answers.c.n == shadowed.n, shadow_answers.c.job == shadowed.job.job)
-    stated = {"done_at": Clock(), "differences": values, "reason": reason or None}
+    columns = {"done_at": Clock(), "differences": values, "reason": reason or None}
     with database.write() as connection:
-        connection.execute(update(shadow_answers).where(*mine).values(stated))
+        connection.execute(update(shadow_answers).where(*mine).values(columns))
 
 
 def differences(database: Database, shadowed: Shadowed, outcome: Outcome, masks: tuple[Path, Path]) -> dict[str, float]:
@@ -71,22 +71,22 @@ def differences(database: Database, shadowed: Shadowed, outcome: Outcome, masks:
     All else is new less old: of probabilities, and of numbers as a share of the larger.
     """
     is_answered = [one in ANSWERED for one in (shadowed.outcome, outcome.outcome)]
-    made = {OUTCOME: float(is_answered[0] != is_answered[1])}
+    values = {OUTCOME: float(is_answered[0] != is_answered[1])}
     if not all(is_answered):
-        return made
+        return values
     with database.read() as connection:
         rows = connection.execute(select(findings.c.row).where(findings.c.job == shadowed.job.job)).scalars().all()
     old, new = columns_of_answer(rows), columns_of_answer(list(outcome.findings))
     for name in dict.fromkeys([*old, *new]):
         first, second = float(old.get(name, 0)), float(new.get(name, 0))
         if name.startswith(CALLED):
-            made[name] = float(first != second)
+            values[name] = float(first != second)
         elif name.startswith(PROBABILITY):
-            made[name] = second - first
+            values[name] = second - first
         else:
             largest = max(abs(first), abs(second))
-            made[name] = float(np.clip((second - first) / largest, -1, 1)) if largest else 0.0
-    return {**made, **_overlaps(*masks, shadowed.labels)}
+            values[name] = float(np.clip((second - first) / largest, -1, 1)) if largest else 0.0
+    return {**values, **_overlaps(*masks, shadowed.labels)}
 
 
 def _overlaps(old: Path, new: Path, labels: Mapping[str, int]) -> dict[str, float]:

@@ -1,14 +1,11 @@
-"""A model's whole answer as the tensors of the Open Inference Protocol.
-
-https://github.com/kserve/open-inference-protocol
-"""
+"""What a program asks of a model, and its whole answer as the tensors of the Open Inference Protocol."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +15,53 @@ from numpy.typing import NDArray
 from isocenter.prediction import FINDINGS as FINDINGS_FILE
 from isocenter.prediction import Done, Examined, findings_record, write_findings
 from isocenter.runtime import Model
-from isocenter.service.work.question import (
-    BOXES,
-    BYTES,
-    FINDINGS,
-    INTEGER,
-    LABELS,
-    PROBABILITIES,
-    REAL,
-    VALUES,
-)
 from isocenter.tasks import Task, head_of, leaves, marks_labels
 from isocenter.values import Array, Prediction, Region, blocks
+
+LABELS, PROBABILITIES, VALUES, BOXES, FINDINGS = "labels", "probabilities", "values", "boxes", "findings"
+# The types of outputs.
+INTEGER, REAL, BYTES = "INT32", "FP32", "BYTES"
+# Numbers of an output that is answered as JSON: more take minutes to write and to read.
+MOST_IN_JSON = 1 << 21
+
+
+@dataclass(frozen=True)
+class Question:
+    """An image for a model. folder: holds the image, and gets the answer.
+
+    digest:     of the model, as `ModelFacts.hash`
+    image:      (file, offset in bytes) of its voxels, float32, and their shape, (channels, *spatial)
+    affine:     index to RAS+ mm; None for an image without physical size
+    wanted:     {output: whether as bytes behind the header}; None for all outputs
+    as_bytes:   the same for outputs that `wanted` does not name
+    covariates: of the patient
+    id:         that the answer repeats
+    """
+
+    model: str
+    digest: str
+    folder: Path
+    image: tuple[str, int]
+    shape: tuple[int, ...]
+    affine: Sequence[Sequence[float]] | None
+    wanted: Mapping[str, bool] | None = None
+    as_bytes: bool = False
+    covariates: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The file with the answer to a question, or why there is none.
+
+    header: bytes of its JSON, behind which lie those of the outputs; 0 where JSON is all of it
+    """
+
+    status: int = 200
+    path: Path | None = None
+    header: int = 0
+    problem: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +103,13 @@ class VoxelProbabilities:
     receiver: takes the parts; None where nobody wants them
     """
 
-    def __init__(self, task: Task, spatial: tuple[int, ...], folder: Path, wanted: Sequence[str]) -> None:
+    def __init__(self, task: Task, spatial: tuple[int, ...], folder: Path, names: Sequence[str]) -> None:
         self.spatial, self.folder = spatial, folder
         self.kept: dict[str, np.memmap[Any, Any]] = {}
         self.heads = {
             head_of(name, head): _named(name, PROBABILITIES)
             for name, part in leaves(task).items()
-            if marks_labels(part) and _named(name, PROBABILITIES) in wanted
+            if marks_labels(part) and _named(name, PROBABILITIES) in names
             for head, own in part.heads.items()
             if own.is_dense
         }

@@ -31,9 +31,9 @@ def model_facts(name: str, model: Model) -> ModelFacts:
     """The facts of a model for routing; its hash: weights, task, preprocessing, windows, gate, codes and ratios."""
     task = {"name": model.task.name, **settings_of(model.task)}
     settings = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
-    stated = [own for name in ("codes", "measures") if (own := model.record.get(name))]
-    stated += [model.parts.settings] if model.parts.settings else []
-    text = json.dumps([*settings, model.inference.settings, *stated], sort_keys=True, default=str)
+    parts = [own for name in ("codes", "measures") if (own := model.record.get(name))]
+    parts += [model.parts.settings] if model.parts.settings else []
+    text = json.dumps([*settings, model.inference.settings, *parts], sort_keys=True, default=str)
     modality = str(model.preprocessing.settings.get("modality") or "")
     mapped = next(iter(leaves(model.task).values()))  # of several tasks the one with a label map
     labels = {label.name: label.value for label in mapped.labels} if marks_labels(mapped) else {}

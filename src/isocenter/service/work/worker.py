@@ -126,9 +126,11 @@ class Worker:
                 if inputs is None:
                     shadowing.note(self.jobs.database, shadowed, None, "its images have changed")
                     return True
-                own, given = self.settings.models[job.model], self._covariates(job, model)
-                request = Request(at_most=limit, allow_large=own.allow_large)
-                outcome = answered(job, model, inputs, room, self._marks(job), (), given=given, request=request)
+                model_settings, covariates = self.settings.models[job.model], self._covariates(job, model)
+                request = Request(at_most=limit, allow_large=model_settings.allow_large)
+                outcome = answered(
+                    job, model, inputs, room, self._marks(job), (), covariates_given=covariates, request=request
+                )
                 masks = (results / job.job / MASK, room / MASK)
                 found = shadowing.differences(self.jobs.database, shadowed, outcome, masks)
                 shadowing.note(self.jobs.database, shadowed, found)
@@ -149,7 +151,7 @@ class Worker:
             self._wait(job)
             return None
         rule = self.rules.get(job.rule)
-        send, own = rule.send if rule else [], self.settings.models.get(job.model)
+        send, model_settings = rule.send if rule else [], self.settings.models.get(job.model)
         hold = self._hold(job)
         if hold is not None and hold.action == STOP:
             self.jobs.give_back(job, f"stopped by {hold.because}", counts=False, after_s=STOPPED_S)
@@ -165,7 +167,7 @@ class Worker:
             return self._announced(job, outcome, inputs, room)
         loading = time.monotonic() - began
         try:
-            given = self._covariates(job, model)
+            covariates = self._covariates(job, model)
         except DatasetError as error:
             outcome = Outcome(REFUSED, f"{error.problem}. {error.remedy}", send=send)
             return self._announced(job, outcome, inputs, room, model)
@@ -179,11 +181,14 @@ class Worker:
             room,
             self._marks(job),
             send,
-            given=given,
-            request=Request(at_most=self.settings.queue.job_timeout_s, allow_large=own is not None and own.allow_large),
-            kinds=own.answers if own is not None else (),
+            covariates_given=covariates,
+            request=Request(
+                at_most=self.settings.queue.job_timeout_s,
+                allow_large=model_settings is not None and model_settings.allow_large,
+            ),
+            kinds=model_settings.answers if model_settings is not None else (),
             explains=self.models.maps_of(job.model, job.model_hash),
-            align=None if own is None else own.align,
+            align=None if model_settings is None else model_settings.align,
         )
         if self._inputs(job) is None:  # what was predicted is no longer the whole series: nobody is to get it
             self._wait(job)
@@ -222,22 +227,22 @@ class Worker:
 
     def _marks(self, job: Job) -> Marks:
         """Marks that the DICOM objects of a job bear."""
-        node, own = self.settings.node, self.settings.models.get(job.model)
+        node, model_settings = self.settings.node, self.settings.models.get(job.model)
         paths = {name: self.settings.folder / RESULTS / key / name for name, key in self.jobs.replaced_by(job).items()}
         earlier = {name: path for name, path in paths.items() if path.exists()}
-        is_comprehensive = own is not None and own.sr_class == "comprehensive"
+        is_comprehensive = model_settings is not None and model_settings.sr_class == "comprehensive"
         return Marks(node.uid_root, node.text, is_comprehensive, earlier, self.settings.urgent)
 
     def _covariates(self, job: Job, model: Model) -> Mapping[str, Known]:
         """The covariates of a job's patient that the settings have from a FHIR server."""
-        own, fhir = self.settings.models.get(job.model), self.settings.fhir
-        if own is None or fhir is None or not own.covariates:
+        model_settings, fhir = self.settings.models.get(job.model), self.settings.fhir
+        if model_settings is None or fhir is None or not model_settings.covariates:
             return {}
         with self.index.database.read() as connection:
-            wanted = select(studies.c.attributes).where(studies.c.study == job.study)
-            patient = connection.execute(wanted).scalar_one() or {}
+            query = select(studies.c.attributes).where(studies.c.study == job.study)
+            patient = connection.execute(query).scalar_one() or {}
         return known_covariates(
-            own.covariates, model.networks.context, patient, fhir, idle_s=self.settings.dicom.idle_s
+            model_settings.covariates, model.networks.context, patient, fhir, idle_s=self.settings.dicom.idle_s
         )
 
     def _wait(self, job: Job) -> None:
@@ -307,13 +312,13 @@ class Worker:
 
 def _published(room: Path, job: Job, outcome: Outcome) -> None:
     """Give a result its final name, in place of that of an earlier try, whose files are the same."""
-    place = room.parent / job.job
+    target = room.parent / job.job
     if not outcome.answers:
         return
-    if place.exists():
+    if target.exists():
         old = room.parent / f".{job.job}.{job.fence}.old"
-        place.rename(old)
-        room.rename(place)
+        target.rename(old)
+        room.rename(target)
         shutil.rmtree(old, ignore_errors=True)
     else:
-        room.rename(place)
+        room.rename(target)

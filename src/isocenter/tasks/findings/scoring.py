@@ -236,7 +236,7 @@ def _means(
             gaps = [_gaps(metric, answers[name]) for name in defined]
             mean = float(np.mean([values[metric, name] for name in defined]))
             words = f"{BY_BINS[metric.removesuffix(BEFORE)][1]}{note}"
-            yield Row(metric, "all", estimate_of(mean, Gaps.joined(gaps), n=len(cases), seed=seed, known=words))
+            yield Row(metric, "all", estimate_of(mean, Gaps.joined(gaps), n=len(cases), seed=seed, expectation=words))
             continue
         if metric not in METRICS.primaries or not defined:
             mean = float(np.mean([values[metric, name] for name in defined])) if defined else float("nan")

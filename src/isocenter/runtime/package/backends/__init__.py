@@ -35,10 +35,10 @@ def quick_names() -> list[str]:
 
 def refuse_unknown(chosen: Iterable[str], where: str = "--backend") -> None:
     """UsageError for a name that no backend has."""
-    known = names()
+    choices = names()
     for name in chosen:
-        if name not in known:
-            raise UsageError(f"there is no backend {name!r}", where, f"Choose from {', '.join(known)}")
+        if name not in choices:
+            raise UsageError(f"there is no backend {name!r}", where, f"Choose from {', '.join(choices)}")
 
 
 def backend(name: str) -> Backend:

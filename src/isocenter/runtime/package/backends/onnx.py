@@ -71,12 +71,12 @@ class OnnxNetwork:
 
 def _cast(array: NDArray[np.float32], kind: str) -> NDArray[Any]:
     """Numbers as a graph takes them; whole ones are rounded and held within their bounds."""
-    wanted = np.dtype(INPUTS.get(kind, np.float32))
-    if wanted.kind in "iu":
-        bounds = np.iinfo(wanted)
+    dtype = np.dtype(INPUTS.get(kind, np.float32))
+    if dtype.kind in "iu":
+        bounds = np.iinfo(dtype)
         array = np.clip(np.rint(array), bounds.min, bounds.max)
     with np.errstate(over="ignore"):  # what is too large for float16 becomes infinite, and so do the outputs
-        return np.ascontiguousarray(array, dtype=wanted)
+        return np.ascontiguousarray(array, dtype=dtype)
 
 
 def open_onnx(
@@ -95,10 +95,10 @@ def open_onnx(
     except onnx_errors() as error:
         reason = str(error).strip().partition("\n")[0]
         raise IntegrityError(f"cannot be opened by ONNX Runtime ({reason})", str(path), "Get the file again") from error
-    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
-    if session.get_providers()[0] != wanted:  # it goes on without a word on the next one of the list
+    provider = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if session.get_providers()[0] != provider:  # it goes on without a word on the next one of the list
         raise ResourceError(
-            f"{wanted} could not be started", str(path), "Choose --backend torch, or repair its libraries"
+            f"{provider} could not be started", str(path), "Choose --backend torch, or repair its libraries"
         )
     others = [one.name for one in session.get_inputs()[1:]]
     if others not in ([], [CONTEXT]) or len(session.get_outputs()) != len(heads):
@@ -110,8 +110,8 @@ def open_onnx(
 def onnx_errors() -> tuple[type[Exception], ...]:
     """The classes that ONNX Runtime raises: its own have no common base, and differ between versions."""
     kinds = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
-    own = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception)]
-    return (*own, RuntimeError, ValueError)
+    errors = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*errors, RuntimeError, ValueError)
 
 
 def usable_cores() -> int:
@@ -135,8 +135,8 @@ def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
 def heads_of(folder: Path) -> tuple[str, ...]:
     """Names of the outputs of a package's ONNX file: by its task, of uncertainty, and features for its gate."""
     record = package_record(folder)
-    heads, stated = tuple(tasks.build(record["task"]).heads), record["onnx"].get("uncertainty", {}).get("heads", ())
-    further = [f"{head}{end}" for head in stated for end in (WITHIN, BETWEEN)]
+    heads, uncertain = tuple(tasks.build(record["task"]).heads), record["onnx"].get("uncertainty", {}).get("heads", ())
+    further = [f"{head}{end}" for head in uncertain for end in (WITHIN, BETWEEN)]
     further += [f"{head}{EACH}" for head in record["onnx"].get("each", ())]
     return (*heads, *further, *([POOLED] if record["onnx"].get("features") else []))
 

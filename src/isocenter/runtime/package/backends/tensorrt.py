@@ -42,10 +42,10 @@ class TensorRt:
         # ONNX Runtime finds an engine again by the names in the graph, not by its weights: in one folder the next model
         # of the same architecture would answer with the weights of the first.
         weights = joined([digest(folder / name) for name in self.files(package_record(folder))])
-        kept = cache_folder() / "tensorrt" / weights
-        kept.mkdir(parents=True, exist_ok=True)
+        engines = cache_folder() / "tensorrt" / weights
+        engines.mkdir(parents=True, exist_ok=True)
         number = number_of(device)
-        engine = {"device_id": number, "trt_engine_cache_enable": True, "trt_engine_cache_path": str(kept)}
+        engine = {"device_id": number, "trt_engine_cache_enable": True, "trt_engine_cache_path": str(engines)}
         providers: list[Provider] = [(PROVIDER, engine), ("CUDAExecutionProvider", {"device_id": number})]
         return open_onnx(folder / ONNX, heads_of(folder), [*providers, "CPUExecutionProvider"], threads)
 

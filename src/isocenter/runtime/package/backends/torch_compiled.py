@@ -59,8 +59,8 @@ class CompiledNetwork:
         return {head: torch.cat([one[n] for one in parts]).numpy() for n, head in enumerate(self.heads)}
 
     def _outputs(self, *batch: NDArray[np.float32]) -> list[Any]:
-        made = self.compiled(*(torch.from_numpy(one).to(self.device) for one in batch))
-        return [one.float().cpu() for one in each_head(made)]
+        tensors = self.compiled(*(torch.from_numpy(one).to(self.device) for one in batch))
+        return [one.float().cpu() for one in each_head(tensors)]
 
 
 @dataclass(frozen=True)

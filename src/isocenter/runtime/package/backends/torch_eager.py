@@ -14,9 +14,9 @@ from isocenter import tasks
 from isocenter.lazy import torch
 from isocenter.networks import channels_last, memory_order, ordered
 from isocenter.runtime.device import MPS, bf16_pays, use_threads
+from isocenter.runtime.networks import TorchNetwork
 from isocenter.runtime.package.certificate import BFLOAT16, FLOAT32
 from isocenter.runtime.package.contents import package_record, read_modules, shares_in, weights_files
-from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.runtime.windows.slide import Network
 

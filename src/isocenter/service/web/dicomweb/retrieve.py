@@ -34,12 +34,12 @@ from isocenter.files.dicom import (
     shown_frame,
     stored_frame,
 )
+from isocenter.service.objects.dicom_json import IN_JSON, MEDIA
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.actor import Actor
 from isocenter.service.web.access import ROLES, Who, roles
 from isocenter.service.web.blind import hidden_error, record_export, record_view
-from isocenter.service.web.dicomweb.catalogue import StoredObject, stored_studies
-from isocenter.service.web.dicomweb.dicom_json import IN_JSON, MEDIA
+from isocenter.service.web.dicomweb.search import StoredObject, stored_studies
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_entered
 
@@ -128,18 +128,18 @@ def get_frames(
     stored = _seen(node, who, study, series, instance)[0]
     head = read_header(stored.path)
     numbers = _numbers(head, frames)
-    own = FRAME_MEDIA.get(stored.syntax, BYTES)
+    media = FRAME_MEDIA.get(stored.syntax, BYTES)
     for kind, part, syntax in accepted(request):
         if kind not in ("multipart/related", "*/*", "multipart/*"):
             continue
         # A frame as it is stored is given to whoever names its kind, its transfer syntax, or takes any.
-        fits = own != BYTES and syntax in ("", "*", stored.syntax)
-        if fits and (syntax or part in (own, "image/*")):
-            kept = f"{own}; transfer-syntax={stored.syntax}"
-            return _multipart(own, ((kept, [stored_frame(head, number)]) for number in numbers))
+        fits = media != BYTES and syntax in ("", "*", stored.syntax)
+        if fits and (syntax or part in (media, "image/*")):
+            content_type = f"{media}; transfer-syntax={stored.syntax}"
+            return _multipart(media, ((content_type, [stored_frame(head, number)]) for number in numbers))
         if part in (BYTES, "", "*/*") and syntax in ("", "*", PLAIN):
             return _multipart(BYTES, ((BYTES, [_decoded(head, number)]) for number in numbers))
-    raise _not_acceptable(f"{BYTES} or {own}")
+    raise _not_acceptable(f"{BYTES} or {media}")
 
 
 @router.get(IN_INSTANCE + "/rendered", response_class=Response, responses=OF_PICTURES)
@@ -185,8 +185,8 @@ def accepted(request: Request) -> Accepted:
             header.get_param("type", ""),
             header.get_param("transfer-syntax", ""),
         )
-        stated = str(header.get_param("q", "1"))
-        weight = float(stated) if re.fullmatch(WEIGHT, stated) else 1.0
+        quality = str(header.get_param("q", "1"))
+        weight = float(quality) if re.fullmatch(WEIGHT, quality) else 1.0
         weighed.append((weight, (kind, str(part).lower(), str(syntax))))
     return [kinds for weight, kinds in sorted(weighed, key=lambda one: -one[0]) if weight > 0]
 
@@ -194,10 +194,10 @@ def accepted(request: Request) -> Accepted:
 def _stored(
     node: WebNode, who: Actor, study: str, series: str | None = None, instance: str | None = None
 ) -> list[StoredObject]:
-    for own in stored_studies(node, who, [study]):
-        if stored := list(own.objects(series, instance)):
+    for stored_study in stored_studies(node, who, [study]):
+        if stored := list(stored_study.objects(series, instance)):
             return stored
-        if own.is_blind and any(replace(own, is_blind=False).objects(series, instance)):
+        if stored_study.is_blind and any(replace(stored_study, is_blind=False).objects(series, instance)):
             raise hidden_error("the path")
     raise WebError(404, "the node has no such object", "the path", "Search by QIDO-RS for what it has")
 
@@ -213,29 +213,29 @@ def _seen(
 
 def _objects(request: Request, stored: list[StoredObject]) -> StreamingResponse:
     """Objects as the client takes them; each part says in which transfer syntax it comes."""
-    wanted = [
+    objects = [
         syntax
         for kind, part, syntax in accepted(request)
         if kind in ("*/*", "multipart/*") or (kind == "multipart/related" and part in ("", OBJECT))
     ]
-    syntaxes = _syntaxes(stored, wanted)
+    syntaxes = _syntaxes(stored, objects)
     is_single = len(stored) == 1
     parts = (_bytes(one, syntax, is_single=is_single) for one, syntax in zip(stored, syntaxes, strict=True))
     return _multipart(OBJECT, ((f"{OBJECT}; transfer-syntax={syntax}", data) for syntax, data in parts))
 
 
-def _syntaxes(stored: list[StoredObject], wanted: list[str]) -> list[str]:
+def _syntaxes(stored: list[StoredObject], accepted_syntaxes: list[str]) -> list[str]:
     """The transfer syntax in which each object comes: the first of those wanted in which it can.
 
     Who names none gets explicit VR without compression (PS3.18 8.7.3), who says `*` what is stored. Raises WebError.
     """
-    if not wanted:
+    if not accepted_syntaxes:
         raise _not_acceptable(AS_STORED)
     syntaxes = []
-    for own in dict.fromkeys(one.syntax for one in stored):
-        plain = PLAIN if own == PLAIN or is_decodable(own) else None
-        comes = (own if one in ("*", own) else plain if one in ("", PLAIN) else None for one in wanted)
-        syntaxes.append((own, next(filter(None, comes), None)))
+    for syntax in dict.fromkeys(one.syntax for one in stored):
+        plain = PLAIN if syntax == PLAIN or is_decodable(syntax) else None
+        comes = (syntax if one in ("*", syntax) else plain if one in ("", PLAIN) else None for one in accepted_syntaxes)
+        syntaxes.append((syntax, next(filter(None, comes), None)))
     lacking = [own for own, comes in syntaxes if comes is None]
     if lacking:
         problem = f"objects in transfer syntax {', '.join(lacking)} cannot come as the Accept header asks"
@@ -303,10 +303,10 @@ def _decoded(head: Header, number: int) -> bytes:
 
 def _numbers(head: Header, frames: str) -> list[int]:
     """Frames from 0. Raises WebError where the object has none, or not these."""
-    there = frame_count(head) if head.has_pixels else 0
+    count = frame_count(head) if head.has_pixels else 0
     numbers = [int(number or 0) - 1 for number in frames.split(",")]
-    if min(numbers) < 0 or max(numbers) >= there:
-        raise WebError(404, f"the object has {there} frames", "frames", "Ask for one of them, counted from 1")
+    if min(numbers) < 0 or max(numbers) >= count:
+        raise WebError(404, f"the object has {count} frames", "frames", "Ask for one of them, counted from 1")
     return numbers
 
 

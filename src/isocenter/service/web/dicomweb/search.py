@@ -1,23 +1,42 @@
-"""QIDO-RS: studies, series and instances by their attributes (PS3.18 10.6)."""
+"""QIDO-RS: studies, series and instances by their attributes (PS3.18 10.6), and the catalogue of what can be found.
+
+The catalogue has objects that came in, and DICOM objects that jobs made of them.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import islice
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi import Query as QueryParameter
 from fastapi.responses import JSONResponse, Response
+from sqlalchemy import ColumnElement, Row, select, true, tuple_
 
-from isocenter.service.objects.matching import matches
+from isocenter.errors import FormatError
+from isocenter.files.dicom import read_header, read_identity
+from isocenter.service.objects.dicom_json import (
+    BULK,
+    IN_JSON,
+    MEDIA,
+    DicomJson,
+    element,
+    elements,
+    header_elements,
+    matches,
+    tag_of,
+)
 from isocenter.service.objects.store import key_of
+from isocenter.service.reading.blind import own_series
 from isocenter.service.records.actor import Actor
+from isocenter.service.records.tables import answers, corrections, instances, jobs, series, studies
 from isocenter.service.web.access import ROLES, Who, roles
-from isocenter.service.web.dicomweb.catalogue import StoredObject, StoredStudy, stored_studies
-from isocenter.service.web.dicomweb.dicom_json import BULK, IN_JSON, MEDIA, DicomJson, element, tag_of
+from isocenter.service.web.blind import hidden_studies
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_entered, dicomweb_url
 
@@ -81,8 +100,8 @@ class Query:
     def answer(self, elements: DicomJson, *levels: frozenset[str]) -> DicomJson:
         """The elements that the answer has, in the order of their tags."""
         tags = frozenset().union(*levels) | self.include | _tags("RetrieveURL")
-        kept = {tag: value for tag, value in elements.items() if tag in tags or self.everything}
-        return dict(sorted((tag, value) for tag, value in kept.items() if value["vr"] not in BULK))
+        shown = {tag: value for tag, value in elements.items() if tag in tags or self.everything}
+        return dict(sorted((tag, value) for tag, value in shown.items() if value["vr"] not in BULK))
 
 
 def _query(
@@ -98,18 +117,20 @@ def _query(
     The audit gets the attributes that were asked for, and never their values, which may name a patient.
     """
     path = {str(tag_of(f"{name.capitalize()}InstanceUID")): uid for name, uid in request.path_params.items()}
-    stated = [(_known(name), value) for name, value in request.query_params.multi_items() if name not in OPTIONS]
-    asked = dict(stated)
-    if len(asked) < len(stated):
+    parameters = [(_known(name), value) for name, value in request.query_params.multi_items() if name not in OPTIONS]
+    asked = dict(parameters)
+    if len(asked) < len(parameters):
         raise WebError(400, "an attribute is asked for twice", "the query", "Give each once, and UIDs as a list")
     fields = [field for value in includefield for field in value.split(",")]
     include = {_known(field) for field in fields if field != "all"}
-    wanted = asked | path
+    attributes = asked | path
     named = request.path_params.get("study")
-    key, detail = key_of(named) if named else None, {"attributes": sorted(wanted)}
+    key, detail = key_of(named) if named else None, {"attributes": sorted(attributes)}
     node.record("query", request.scope["route"].path, who, study=key, detail=detail)
     is_fuzzy = request.query_params.get("fuzzymatching", "").lower() == "true"
-    return Query(wanted, frozenset(include | set(wanted)), "all" in fields, min(limit, MOST), offset, is_fuzzy, who)
+    return Query(
+        attributes, frozenset(include | set(attributes)), "all" in fields, min(limit, MOST), offset, is_fuzzy, who
+    )
 
 
 Asked = Annotated[Query, Depends(_query)]
@@ -172,8 +193,8 @@ def _studies(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStu
 
 def _series(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStudy, str, DicomJson]]:
     for study, of_study in _studies(node, query, base):
-        for uid, stated, count in study.series_elements():
-            elements = _inherited(of_study, STUDY) | stated | element("SeriesInstanceUID", [uid])
+        for uid, attributes, count in study.series_elements():
+            elements = _inherited(of_study, STUDY) | attributes | element("SeriesInstanceUID", [uid])
             elements |= element("NumberOfSeriesRelatedInstances", [count])
             elements |= element("RetrieveURL", [f"{base}/studies/{study.uid}/series/{uid}"])
             if query.fits(elements, SERIES):
@@ -222,3 +243,151 @@ def _known(name: str) -> str:
             400, f"{name[:64]!r} is not an attribute that can be queried", "the query", "Use DICOM keywords or tags"
         )
     return tag
+
+
+HAVE_ANSWERS = ("sending", "done")
+STUDIES_AT_ONCE = 500
+_identity = lru_cache(maxsize=10_000)(read_identity)  # of answers, which never change
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of the node, by its UIDs."""
+
+    study: str
+    series: str
+    instance: str
+    sop_class: str
+    syntax: str
+    path: Path
+
+    @property
+    def elements(self) -> DicomJson:
+        """Its header; of a damaged file only what the records know."""
+        facts = {
+            "SOPClassUID": self.sop_class,
+            "SOPInstanceUID": self.instance,
+            "StudyInstanceUID": self.study,
+            "SeriesInstanceUID": self.series,
+        }
+        try:
+            return header_elements(read_header(self.path)) | elements(facts)
+        except (FormatError, FileNotFoundError):
+            return elements(facts)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredStudy:
+    """A study of the records, and what can be said of it without its pixels.
+
+    is_blind: whether its answers are hidden from whoever asks, also those that somebody has sent back
+    """
+
+    node: WebNode
+    row: Row[Any]
+    is_blind: bool = False
+
+    @property
+    def uid(self) -> str:
+        """StudyInstanceUID."""
+        return str(self.row.uid)
+
+    @cached_property
+    def series(self) -> Sequence[Row[Any]]:
+        """The rows of its series."""
+        every = self.node.index.series_of(self.row.study)
+        if not self.is_blind:
+            return every
+        with self.node.database.read() as connection:
+            hidden = own_series(connection, self.row.study)
+        return [one for one in every if one.series not in hidden]
+
+    @cached_property
+    def answers(self) -> list[StoredObject]:
+        """Objects that jobs or people made and nobody has sent back, by UID.
+
+        A damaged file is none, and hides no other.
+        """
+        if self.is_blind:
+            return []
+        query = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.in_(HAVE_ANSWERS))
+        gone = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.not_in(HAVE_ANSWERS))
+        mine = (corrections.c.study == self.row.study, corrections.c.judged.not_in(gone))
+        corrected = select(corrections.c.correction).where(*mine)
+        of_this = (answers.c.job.in_(query.union(corrected)), answers.c.sop_instance_uid.is_not(None))
+        with self.node.database.read() as connection:
+            rows = connection.execute(select(answers).where(*of_this).order_by(answers.c.sop_instance_uid))
+            paths = [self.node.folder / "results" / row.job / row.name for row in rows]
+            found = [one for path in paths if (one := _object(path)) is not None]
+            mine = (
+                instances.c.study == self.row.study,
+                instances.c.instance.in_([key_of(one.instance) for one in found]),
+            )
+            came = set(connection.execute(select(instances.c.uid).where(*mine)).scalars())
+        return [one for one in found if one.instance not in came]
+
+    def objects(self, of_series: str | None = None, instance: str | None = None) -> Iterator[StoredObject]:
+        """Its objects, or those of a series, or one; what came in goes before what was made."""
+        conditions = [instances.c.study == self.row.study]
+        if of_series is not None:
+            conditions.append(instances.c.series == key_of(of_series))
+        if instance is not None:
+            conditions.append(instances.c.instance == key_of(instance))
+        if self.is_blind:
+            made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
+            conditions.append(instances.c.uid.not_in(made))
+        both = instances.join(series, (instances.c.study == series.c.study) & (instances.c.series == series.c.series))
+        query = select(instances, series.c.uid.label("series_uid")).select_from(both).where(*conditions)
+        with self.node.database.read() as connection:
+            rows = connection.execute(query.order_by(series.c.uid, instances.c.uid)).all()
+        for row in rows:
+            yield StoredObject(
+                self.uid, row.series_uid, row.uid, row.sop_class, row.syntax, self.node.folder / row.path
+            )
+        for answer in self.answers:
+            if of_series in (None, answer.series) and instance in (None, answer.instance):
+                yield answer
+
+    @cached_property
+    def elements(self) -> DicomJson:
+        """Elements of the study; where it is not complete yet, as its first object has them."""
+        return elements(self.row.attributes) if self.row.attributes else self._first(None)
+
+    def series_elements(self) -> Iterator[tuple[str, DicomJson, int]]:
+        """(SeriesInstanceUID, elements, number of objects) of each series, those of answers last."""
+        counts: dict[str, list[StoredObject]] = {}
+        for answer in self.answers:
+            counts.setdefault(answer.series, []).append(answer)
+        for row in self.series:
+            attributes = elements(row.attributes) if row.attributes else self._first(row.uid)
+            yield row.uid, attributes, row.instances + len(counts.pop(row.uid, []))
+        for uid, count in counts.items():
+            yield uid, count[0].elements, len(count)
+
+    def _first(self, of_series: str | None) -> DicomJson:
+        return next((one.elements for one in self.objects(of_series)), {})
+
+
+def stored_studies(node: WebNode, who: Actor, uids: Sequence[str] | None = None) -> Iterator[StoredStudy]:
+    """The studies of the node, newest first, as whoever asks may see them; uids: only these."""
+    hidden = hidden_studies(node, who, key_of(uids[0]) if uids is not None and len(uids) == 1 else None)
+    order = (studies.c.received_at, studies.c.study)
+    conditions: list[ColumnElement[bool]] = [
+        true() if uids is None else studies.c.study.in_([key_of(uid) for uid in uids])
+    ]
+    query = select(studies).order_by(*(column.desc() for column in order)).limit(STUDIES_AT_ONCE)
+    while True:
+        with node.database.read() as connection:  # given back before anything is made of the rows
+            rows = connection.execute(query.where(*conditions)).all()
+        yield from (StoredStudy(node, row, row.study in hidden) for row in rows)
+        if len(rows) < STUDIES_AT_ONCE:
+            return
+        conditions = [*conditions[:1], tuple_(*order) < (rows[-1].received_at, rows[-1].study)]
+
+
+def _object(path: Path) -> StoredObject | None:
+    try:
+        identity = _identity(path)
+    except (FormatError, FileNotFoundError):
+        return None
+    return StoredObject(identity.study, identity.series, identity.instance, identity.sop_class, identity.syntax, path)

@@ -13,10 +13,10 @@ from fastapi.responses import JSONResponse, Response
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom import Identity, read_identity
-from isocenter.service.objects.received import Received
+from isocenter.service.objects.dicom_json import IN_JSON, MEDIA, element
+from isocenter.service.objects.journal import Received
 from isocenter.service.objects.store import Part, secure
 from isocenter.service.web.access import WORKING, roles
-from isocenter.service.web.dicomweb.dicom_json import IN_JSON, MEDIA, element
 from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, dicomweb_url

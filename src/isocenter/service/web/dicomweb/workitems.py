@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from isocenter.files import parse_json
 from isocenter.files.dicom import quiet
 from isocenter.lazy import pydicom
-from isocenter.service.objects.matching import fits
+from isocenter.service.objects.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson, fits, tag_of
 from isocenter.service.objects.workitem import WorkitemError
 from isocenter.service.records.workitems import (
     ALREADY_CANCELED,
@@ -24,7 +24,6 @@ from isocenter.service.records.workitems import (
     Workitems,
 )
 from isocenter.service.web.access import ROLES, WORKING, Who, roles
-from isocenter.service.web.dicomweb.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson, tag_of
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import MOST_ROWS, UID, Node, Uid, WebError, WebNode, dicomweb_url
 
@@ -64,12 +63,12 @@ def search_workitems(
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Response:
     """Workitems, oldest first, by any attribute; one within a sequence is written 00404018.00080104."""
-    wanted: dict[str, Any] = {}
+    conditions: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
         if name not in OPTIONS:
-            _ask(wanted, name, value)
+            _ask(conditions, name, value)
     with quiet():
-        rows = (row for one in node.workitems.all(who=who) if fits(row := _json(one), wanted))
+        rows = (row for one in node.workitems.all(who=who) if fits(row := _json(one), conditions))
         found = list(islice(rows, offset, offset + min(limit, MOST_ROWS)))
     return JSONResponse(found, media_type=MEDIA) if found else Response(status_code=204)
 
@@ -97,8 +96,8 @@ async def update_workitem(
 @router.put("/{workitem}/state", openapi_extra=BODY, dependencies=[roles(*WORKING)])
 async def change_workitem_state(request: Request, node: Node, who: Who, workitem: Uid) -> Response:
     """Claim a workitem, or end it, under the Transaction UID of its performer."""
-    stated = await _dataset(request)
-    state, transaction = (str(stated.get(name) or "") for name in ("ProcedureStepState", "TransactionUID"))
+    change = await _dataset(request)
+    state, transaction = (str(change.get(name) or "") for name in ("ProcedureStepState", "TransactionUID"))
     _, refused = await _tried(node, lambda items: items.change_state(workitem, state, transaction, who=who))
     return refused or Response()
 
@@ -165,9 +164,9 @@ async def _dataset(request: Request, *, is_needed: bool = True) -> pydicom.Datas
     if kind not in JSON_TYPES:
         raise WebError(415, f"the body is {_ascii(kind)}", "the request", f"Send it as {MEDIA}")
     try:
-        stated = parse_json(body.decode())
+        content = parse_json(body.decode())
         with quiet():
-            dataset = pydicom.Dataset.from_json(stated[0] if isinstance(stated, list) else stated)
+            dataset = pydicom.Dataset.from_json(content[0] if isinstance(content, list) else content)
             json.dumps(dataset.to_json_dict())  # what cannot be stated again is refused now
     except Exception as error:  # the library raises what it likes for what came from outside
         remedy = "Send an array of one data set, PS3.18 F"
@@ -179,12 +178,12 @@ def _json(dataset: pydicom.Dataset) -> DicomJson:
     return {tag: one for tag, one in dataset.to_json_dict().items() if tag != CHARACTER_SET}
 
 
-def _ask(wanted: dict[str, Any], name: str, value: str) -> None:
+def _ask(conditions: dict[str, Any], name: str, value: str) -> None:
     """Add an attribute of a query, {tag: text}, or {tag: {tag: text}} within a sequence."""
     *outer, last = [tag_of(part) for part in name.split(".")]
-    place: Mapping[str, Any] = wanted
+    level: Mapping[str, Any] = conditions
     for tag in outer:
-        place = place.setdefault(tag, {}) if tag is not None and isinstance(place, dict) else {}
-    if last is None or None in outer or not isinstance(place, dict) or last in place:
+        level = level.setdefault(tag, {}) if tag is not None and isinstance(level, dict) else {}
+    if last is None or None in outer or not isinstance(level, dict) or last in level:
         raise WebError(400, "is no attribute, or is asked for twice", name[:64], "Give keywords or tags, each once")
-    place[last] = value
+    level[last] = value

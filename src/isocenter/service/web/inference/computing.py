@@ -18,7 +18,7 @@ from anyio import CapacityLimiter
 
 from isocenter import service
 from isocenter.service.settings import Settings
-from isocenter.service.work.question import Question, Reply
+from isocenter.service.work.tensors import Question, Reply
 
 FOLDER = "inference"
 log = logging.getLogger("isocenter")
@@ -42,11 +42,11 @@ class Computing:
     def folder(self) -> Iterator[Path]:
         """A folder for one question, which goes where the answer fails; else whoever sends the answer removes it."""
         self.room.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=self.room))
+        folder = Path(tempfile.mkdtemp(dir=self.room))
         try:
-            yield made
+            yield folder
         except BaseException:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
 
     def ask(self, question: Question) -> Reply:
@@ -82,9 +82,9 @@ class Computing:
 
     def _begun(self) -> tuple[SpawnProcess, Connection]:
         ours, theirs = multiprocessing.Pipe()
-        given = (self.settings, theirs)
+        arguments = (self.settings, theirs)
         # A fork would share the locks of this process's threads.
-        process = multiprocessing.get_context("spawn").Process(target=_answering, args=given, daemon=True)
+        process = multiprocessing.get_context("spawn").Process(target=_answering, args=arguments, daemon=True)
         process.start()
         theirs.close()
         return process, ours

@@ -1,22 +1,27 @@
-"""Routes of the Open Inference Protocol v2, with its extension for binary tensors.
+"""The Open Inference Protocol v2 over HTTP: requests checked before any voxel is read, and routes that answer them.
 
+With its extension for binary tensors:
 https://github.com/kserve/open-inference-protocol and
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import BaseModel
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from isocenter.errors import FormatError, ResourceError
@@ -24,28 +29,183 @@ from isocenter.files import unwritable
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.web.access import ANYBODY, ROLES, WORKING, Who, roles
 from isocenter.service.web.health import THREADS, parts_of
-from isocenter.service.web.inference.request import (
-    AFFINE,
-    IMAGE,
-    MOST_JSON_BYTES,
-    Inference,
-    RequestShape,
-    inputs_of,
-    read_inference,
-)
 from isocenter.service.web.node import free_bytes
 from isocenter.service.web.shapes import INFERENCE, InferenceProblem
 from isocenter.service.web.web_node import Node, WebError, WebNode
-from isocenter.service.work.question import (
-    BYTES,
-    FINDINGS,
-    INTEGER,
-    LABELS,
-    MOST_IN_JSON,
-    REAL,
-    Question,
-    Reply,
-)
+from isocenter.service.work.tensors import BYTES, FINDINGS, INTEGER, LABELS, MOST_IN_JSON, REAL, Question, Reply
+
+IMAGE, AFFINE = "image", "affine"
+# Bytes of JSON; a number takes some ten of them, and ten times that once it is read.
+MOST_JSON_BYTES = 1 << 24
+BINARY_SIZE, BINARY, BINARY_OUTPUT = "binary_data_size", "binary_data", "binary_data_output"
+# Parameters of the protocol and its extensions, which say nothing of the patient.
+OF_PROTOCOL = frozenset({BINARY_OUTPUT, "sequence_id", "sequence_start", "sequence_end", "priority", "timeout"})
+Parameter = str | int | float | bool
+
+
+class InputShape(BaseModel):
+    """An input. data: its numbers, nested or in one list; without them they lie behind the header."""
+
+    name: str
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=5)]
+    datatype: str
+    parameters: dict[str, Parameter] = {}
+    data: list[Any] | None = None
+
+
+class OutputShape(BaseModel):
+    """An output that is asked for."""
+
+    name: str
+    parameters: dict[str, Parameter] = {}
+
+
+class RequestShape(BaseModel):
+    """The JSON of a request. parameters: covariates of the patient, beside those of the protocol."""
+
+    id: str = ""
+    parameters: dict[str, Parameter] = {}
+    inputs: Annotated[list[InputShape], Field(max_length=2)]
+    outputs: list[OutputShape] | None = None
+
+
+class Kind(NamedTuple):
+    """The tensor that a model takes: its type, and its axes, -1 where any number may lie."""
+
+    datatype: str
+    dtype: type[np.generic]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Inference:
+    """Request of an inference: the model's inputs, from JSON or from the bytes behind it.
+
+    shape:   (channels, *spatial)
+    voxels:  from JSON; None where they come as bytes
+    places:  {input: (offset, bytes)} of those behind the header, in their order
+    affine:  from JSON
+    wanted:  {output: whether as bytes}; None for all, as `as_bytes` says
+    """
+
+    id: str
+    shape: tuple[int, ...]
+    voxels: NDArray[np.float32] | None
+    affine: NDArray[np.float64] | None
+    places: Mapping[str, tuple[int, int]]
+    wanted: Mapping[str, bool] | None
+    as_bytes: bool
+    covariates: Mapping[str, Any]
+
+    @property
+    def behind(self) -> int:
+        """Bytes behind the header."""
+        return sum(size for _, size in self.places.values())
+
+
+def inputs_of(model: ModelFacts) -> dict[str, Kind]:
+    """The inputs of a model. The affine may be left out of what is no volume."""
+    side = model.axes + 1
+    return {
+        IMAGE: Kind("FP32", np.float32, (len(model.channels), *[-1] * model.axes)),
+        AFFINE: Kind("FP64", np.float64, (side, side)),
+    }
+
+
+def read_inference(text: bytes, model: ModelFacts, most_bytes: int) -> Inference:
+    """The request that JSON states; nothing is made that is larger than the JSON itself.
+
+    most_bytes: of the voxels
+    Raises FormatError for what is none, or does not suit the model.
+    """
+    try:
+        request = RequestShape.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the JSON"
+        raise FormatError(f"{where}: {first['msg']}", model.name, "Send a request of the protocol") from error
+    inputs = inputs_of(model)
+    by_name = {one.name: one for one in request.inputs}
+    if len(by_name) < len(request.inputs) or not {IMAGE} <= {*by_name} <= {*inputs}:
+        raise FormatError(f"has the inputs {', '.join(one.name for one in request.inputs)}", model.name, _taken(model))
+    if AFFINE not in by_name and model.axes > 2:
+        raise FormatError("has no affine, so nobody knows where the voxels lie", model.name, _taken(model))
+    for name, one in by_name.items():
+        _check(one, inputs[name], model, most_bytes)
+    offsets, at = dict[str, tuple[int, int]](), 0
+    for one in request.inputs:  # their bytes lie in this order
+        if one.data is None:
+            size = _bytes_of(one, inputs[one.name], model)
+            offsets[one.name], at = (at, size), at + size
+    as_bytes = bool(request.parameters.get(BINARY_OUTPUT, False))
+    outputs = request.outputs and {one.name: bool(one.parameters.get(BINARY, as_bytes)) for one in request.outputs}
+    arrays = {name: _numbers(one, inputs[name], model) for name, one in by_name.items() if one.data is not None}
+    covariates = {name: value for name, value in request.parameters.items() if name not in OF_PROTOCOL}
+    shape, voxels = tuple(by_name[IMAGE].shape), arrays.get(IMAGE)
+    return Inference(request.id, shape, voxels, arrays.get(AFFINE), offsets, outputs or None, as_bytes, covariates)
+
+
+def _taken(model: ModelFacts) -> str:
+    """Outputs that are to be sent."""
+    descriptions = (f"{name} {kind.datatype} {list(kind.shape)}" for name, kind in inputs_of(model).items())
+    return f"Send {' and '.join(descriptions)}, as /v2/models/{model.name} states them"
+
+
+def _check(input_shape: InputShape, kind: Kind, model: ModelFacts, most_bytes: int) -> None:
+    """Raise FormatError for another type or shape, or one that claims more voxels than are taken."""
+    fits = len(input_shape.shape) == len(kind.shape) and all(
+        n in (size, -1) for size, n in zip(input_shape.shape, kind.shape, strict=True)
+    )
+    if input_shape.datatype != kind.datatype or not fits:
+        raise FormatError(
+            f"{input_shape.name} is {input_shape.datatype} {input_shape.shape}", model.name, _taken(model)
+        )
+    if (size := _size(input_shape, kind)) > most_bytes:
+        problem = (
+            f"{input_shape.name} would take {size / 1e6:,.0f} MB, and at most {most_bytes / 1e6:,.0f} MB are taken"
+        )
+        raise FormatError(problem, model.name, "Send a smaller image, or raise dicom.max_object_mb")
+
+
+def _size(input_shape: InputShape, kind: Kind) -> int:
+    return math.prod(input_shape.shape) * np.dtype(kind.dtype).itemsize
+
+
+def _bytes_of(input_shape: InputShape, kind: Kind, model: ModelFacts) -> int:
+    """Bytes of an input that lie behind the header. Raises FormatError where its shape says otherwise."""
+    stated_size, size = input_shape.parameters.get(BINARY_SIZE), _size(input_shape, kind)
+    if stated_size != size:
+        problem = f"{input_shape.name} of {input_shape.shape} has {size} bytes, and {BINARY_SIZE} is {stated_size}"
+        raise FormatError(problem, model.name, f"Send data, or {BINARY_SIZE} and so many bytes")
+    return size
+
+
+def _numbers(input_shape: InputShape, kind: Kind, model: ModelFacts) -> NDArray[Any]:
+    """The numbers of an input's JSON in its shape. Raises FormatError for others, or another count."""
+    count = math.prod(input_shape.shape)
+    try:
+        flat = list(_flat(input_shape.data))
+        if len(flat) == count:
+            return np.array(flat, np.float64).astype(kind.dtype).reshape(input_shape.shape)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FormatError(f"data of {input_shape.name} hold what is no number", model.name, _taken(model)) from error
+    raise FormatError(f"{input_shape.name} of {input_shape.shape} has {len(flat)} numbers", model.name, f"Send {count}")
+
+
+def _flat(data: Any) -> Iterator[float]:
+    """The numbers of nested lists, in order; without recursion, which a hostile depth would exhaust."""
+    waiting = [iter(data)]
+    while waiting:
+        for one in waiting[-1]:
+            if isinstance(one, list):
+                waiting.append(iter(one))
+                break
+            if isinstance(one, bool) or not isinstance(one, int | float):
+                raise TypeError(type(one).__name__)
+            yield one
+        else:
+            waiting.pop()
+
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 VOXELS, OCTETS = "voxels", "application/octet-stream"
@@ -215,10 +375,12 @@ def _lengths(request: Request, node: WebNode) -> tuple[int, int]:
         length = int(request.headers["content-length"])
     except (KeyError, ValueError) as error:
         raise WebError(411, "the body has no stated length", "Content-Length", "State it") from error
-    stated = request.headers.get(HEADER_LENGTH, str(length))
-    if not (stated.isascii() and stated.isdecimal()) or int(stated) > length:
-        raise FormatError(f"{stated!r} is no length of the header of {length} bytes", HEADER_LENGTH, "Correct it")
-    header = int(stated)
+    header_length = request.headers.get(HEADER_LENGTH, str(length))
+    if not (header_length.isascii() and header_length.isdecimal()) or int(header_length) > length:
+        raise FormatError(
+            f"{header_length!r} is no length of the header of {length} bytes", HEADER_LENGTH, "Correct it"
+        )
+    header = int(header_length)
     most = node.settings.dicom.max_object_mb * 1_000_000 + MOST_JSON_BYTES
     if length > most:
         problem = f"the body has {length / 1e6:,.0f} MB, and at most {most / 1e6:,.0f} MB are taken"
@@ -238,10 +400,10 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
 def _check_outputs(node: WebNode, model: ModelFacts, asked: Inference) -> None:
     """Raise WebError or ResourceError for an answer that would be too large, before anything is computed."""
     voxels = int(np.prod(asked.shape[1:]))
-    wanted = dict.fromkeys(model.outputs, asked.as_bytes) if asked.wanted is None else asked.wanted
-    dense = [name for name in wanted if name in model.outputs and model.outputs[name] >= model.axes > 1]
+    outputs_wanted = dict.fromkeys(model.outputs, asked.as_bytes) if asked.wanted is None else asked.wanted
+    dense = [name for name in outputs_wanted if name in model.outputs and model.outputs[name] >= model.axes > 1]
     for name in dense:
-        if voxels > MOST_IN_JSON and not wanted[name]:
+        if voxels > MOST_IN_JSON and not outputs_wanted[name]:
             raise WebError(413, f"{name} has {voxels:,} voxels, too many for JSON", model.name, "Ask for binary_data")
     # Twice: an output lies in a file of its own before it is part of the answer.
     size = asked.behind + 2 * 4 * voxels * len(dense)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from isocenter.service import one_by_one
+from isocenter.service import delivering
+from isocenter.service.delivering import sent_one_by_one
 from isocenter.service.dicom.sending import PeerError, Sent
 from isocenter.service.exchange.fhir_server import BusyError
-from isocenter.service.one_by_one import sent_one_by_one
 
 PATHS = [Path(name) for name in "abc"]
 
@@ -43,7 +43,7 @@ def test_a_file_that_is_not_taken_holds_up_no_other():
 def test_a_peer_that_keeps_us_waiting_or_asks_for_time_is_not_asked_for_the_rest(monkeypatch):
     send, asked = peer(b=BUSY)
     assert (states(sent_one_by_one(PATHS, send, leaves=BusyError)), asked) == ("+--", ["a", "b"])
-    monkeypatch.setattr(one_by_one, "SLOW_S", -1.0)
+    monkeypatch.setattr(delivering, "SLOW_S", -1.0)
     send, asked = peer(b=AWAY)
     assert (states(sent_one_by_one(PATHS, send)), asked) == ("+--", ["a", "b"])
 

@@ -1,0 +1,361 @@
+"""Models of several trainings as one, on one scale of intensities, with weights on the device in turn.
+
+`members/` of an ensemble is sealed as a whole: each member's own checkpoint, and `ensemble.json` with how much each
+counts, how all are decoded together, and through which windows they look. Each fold of a cross-validation has the
+window, mean and deviation of its own training cases; their mean sees an image that is prepared once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.files import written
+from isocenter.lazy import torch
+from isocenter.runtime import bundle
+from isocenter.runtime.codes import CODES
+from isocenter.runtime.device import CUDA, gpu_memory
+from isocenter.runtime.guard.guard import Guard, strictest
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.model import Model
+from isocenter.runtime.model_record import read_parts
+from isocenter.runtime.networks import Networks, TorchNetwork
+from isocenter.runtime.package.contents import MOST_MEMBERS, RECORD, WEIGHTS
+from isocenter.runtime.parts import PART_FILES, Parts
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+from isocenter.runtime.record_files import joined, read_json, seal, verify, write_json
+from isocenter.runtime.windows.averaging import Averaged
+from isocenter.runtime.windows.slide import Network
+from isocenter.tasks import settings_of
+from isocenter.transforms import Normalisation
+
+if TYPE_CHECKING:
+    from isocenter.tasks import Task
+
+
+MEMBERS, LIST, SCHEMA = "members", "ensemble.json", "isocenter.ensemble"
+GUARD = "guard"
+# By how much shares may miss 1 together: as JSON keeps them.
+ROUNDING = 1e-6
+
+
+def averaged_model(
+    members: Sequence[Model],
+    task: Task,
+    inference: Inference,
+    shares: tuple[float, ...] | None = None,
+    where: str = "ensemble",
+) -> Model:
+    """Several models as one, which averages what their networks say window by window.
+
+    shares: how much each counts, together 1; None where all count alike
+    Raises UsageError for members whose images are prepared differently.
+    """
+    record, members = _record(members, shares), on_one_context(members)
+    preprocessing, networks = on_one_scale(members, where)
+    run = Averaged(networks, task.average, shares, each=task.crossed)
+    architectures = tuple(one.networks.architecture for one in members)
+    first, architectures = (
+        architectures[0],
+        architectures if any(one != architectures[0] for one in architectures) else (),
+    )
+    if "first_entry" in first:
+        first = {**first, "context": [one.networks.architecture.get("context") for one in members]}
+    # The gate of the first, whose features are looked at, stands for all; of doubt the most careful one decides.
+    guard = guard_on(preprocessing, members[0])
+    if guard is not None:
+        guard = replace(guard, answers=strictest([one.guard.answers for one in members if one.guard is not None]))
+    return Model(task, preprocessing, inference, Networks(run, first, architectures), record).with_guard(guard)
+
+
+def on_one_context(members: Sequence[Model]) -> Sequence[Model]:
+    """The members for one context of all their covariates, where they do not have the same."""
+    contexts = [one.networks.architecture.get("context") for one in members]
+    if all(one == contexts[0] for one in contexts):
+        return members
+    moved, first = [], 0
+    for member in members:
+        networks_of_member = member.networks
+        assert isinstance(networks_of_member.run, TorchNetwork)  # noqa: S101 - as it was loaded
+        count = len(networks_of_member.context)
+        run = TorchNetwork(
+            bundle.OnItsEntries(networks_of_member.run.module, first, count).eval(), networks_of_member.run.device
+        )
+        networks = replace(
+            networks_of_member, run=run, architecture={**networks_of_member.architecture, "first_entry": first}
+        )
+        moved.append(replace(member, networks=networks))
+        first += count
+    return moved
+
+
+def _record(members: Sequence[Model], shares: tuple[float, ...] | None) -> dict[str, Any]:
+    """The record of a model of several: what holds for all of them, and the record of each."""
+    records = [dict(one.record) for one in members]
+    common = {key: value for key, value in records[0].items() if all(one.get(key) == value for one in records)}
+    digests = [str(one.get("weights_sha256", "")) for one in records]
+    counted = {} if shares is None else {"shares": list(shares)}
+    # Members may know the codes of different names; of one name the first member's hold.
+    codes = {name: coded for one in reversed(records) for name, coded in (one.get(CODES) or {}).items()}
+    common |= {CODES: codes} if codes else {}
+    return {**common, **counted, "weights_sha256": joined([*digests, *map(str, shares or ())]), "members": records}
+
+
+def write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str, Any], folder: Path) -> None:
+    """The members' checkpoints, and how they are one, into `members/` of an existing folder.
+
+    model: of all of them
+    notes: further entries of the record
+    """
+    with written(folder / MEMBERS, overwrite=True) as staging:
+        staging.mkdir()
+        _write_members(checkpoints, model, notes, staging)
+
+
+def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str, Any], target: Path) -> None:
+    for number, checkpoint in enumerate(checkpoints):
+        (target / str(number)).mkdir()
+        for name in filter(lambda name: (checkpoint / name).is_file(), (RECORD, WEIGHTS, *PART_FILES.values())):
+            shutil.copyfile(checkpoint / name, target / str(number) / name)
+        seal(target / str(number))
+    record = {
+        "task": {"name": model.task.name, **settings_of(model.task)},
+        "inference": model.inference.settings,
+        "members": len(checkpoints),
+        "shares": model.networks.shares,
+        **notes,
+    }
+    if len(model.networks.members) == len(checkpoints):
+        gate = Parts(guard=model.guard)
+        gate.write(target)
+        record |= gate.settings
+    write_json(target / LIST, SCHEMA, record)
+    seal(target)
+
+
+def with_own_guard(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
+    """The model with the gate that was fitted for all of its members, where its `ensemble.json` names one."""
+    return model.with_guard(read_parts({GUARD: record.get(GUARD)}, folder / MEMBERS).guard)
+
+
+def read_list(folder: Path) -> dict[str, Any]:
+    """`members/ensemble.json` of an ensemble; IntegrityError where a file of `members/` is not what was written."""
+    members_folder = folder / MEMBERS
+    record = read_json(members_folder / LIST, SCHEMA)
+    count, shares = record.get("members"), record.get("shares")
+    if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
+        raise IntegrityError(f"has {count} members", str(members_folder / LIST), "Get the ensemble again")
+    if shares is not None and not _are_shares(shares, count):
+        raise IntegrityError(
+            f"{shares} are not shares of {count} members", str(members_folder / LIST), "Get the ensemble again"
+        )
+    verify(
+        members_folder, needed=(LIST, *(f"{number}/{name}" for number in range(count) for name in (RECORD, WEIGHTS)))
+    )
+    return record
+
+
+def _are_shares(shares: Any, count: int) -> bool:
+    numbers = isinstance(shares, list) and all(isinstance(one, (int, float)) and one > 0 for one in shares)
+    return numbers and len(shares) == count and math.isclose(sum(shares), 1.0, abs_tol=ROUNDING)
+
+
+if TYPE_CHECKING:
+    pass
+
+
+class Conversion(NamedTuple):
+    """A change from one scale to another: values * scale + offset, held within low and high."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+    low: float = -math.inf
+    high: float = math.inf
+
+
+def on_one_scale(members: Sequence[Model], where: str) -> tuple[Preprocessing, tuple[Network, ...]]:
+    """The preprocessing for all members, and the members as networks for images that are prepared so.
+
+    Raises UsageError for members that differ in more than a window, a mean and a deviation.
+    """
+    preparations = [_ours(one, where) for one in members]
+    if all(one == preparations[0] for one in preparations):
+        return preparations[0], tuple(one.networks.run for one in members)
+    common = widest([one.normalisation for one in preparations])
+    if common is None or any(
+        replace(one, normalisation=preparations[0].normalisation) != preparations[0] for one in preparations
+    ):
+        raise UsageError("its members preprocess images differently", where, "Choose one with --fold")
+    return replace(preparations[0], normalisation=common), tuple(_converted(one, common) for one in members)
+
+
+def guard_on(common: Preprocessing, member: Model) -> Guard | None:
+    """The gate of a member for images that are prepared for all members; it counts voxels by its own scale."""
+    guard, preprocessing = member.guard, member.preprocessing
+    if guard is None or preprocessing == common or not isinstance(preprocessing, Preprocessing):
+        return guard
+    edges = [
+        # What the member clipped at a bound lies beyond it here, and belongs into the same bin.
+        np.where(row >= one.high, np.inf, (row - one.offset) / one.scale)
+        for row, one in zip(guard.edges, conversions(common.normalisation, preprocessing), strict=True)
+    ]
+    return replace(guard, edges=np.stack(edges))
+
+
+def widest(members: Sequence[Sequence[Normalisation]]) -> tuple[Normalisation, ...] | None:
+    """Each channel's normalisation that keeps all that any member looks at: the widest window, else the first one's.
+
+    None where the members differ in more than a window, a mean and a deviation.
+    """
+    if len({len(one) for one in members}) > 1:
+        return None
+    channels = list(zip(*members, strict=True))
+    if any(_kind(one) != _kind(channel[0]) for channel in channels for one in channel):
+        return None
+    return tuple(_widest(channel) for channel in channels)
+
+
+def conversion(normalisation: Normalisation, own: Normalisation) -> Conversion:
+    """The conversion from what one normalisation made of a channel to what a member's own would have.
+
+    Exact but for values beside the bounds of a window in an image that is resampled: the member clipped before.
+    """
+    if own.method == "zscore":
+        return Conversion()
+    low, high = _bounds(own)
+    return Conversion(
+        normalisation.deviation / own.deviation,
+        (normalisation.mean - own.mean) / own.deviation,
+        (low - own.mean) / own.deviation,
+        (high - own.mean) / own.deviation,
+    )
+
+
+def conversions(common: Sequence[Normalisation], preprocessing: Preprocessing) -> list[Conversion]:
+    """The conversion of each channel of a member's network; numbers of labels stay as they are."""
+    pairs = zip(common, preprocessing.normalisation, strict=True)
+    converted = [conversion(given, scale) for given, scale in pairs for _ in range(preprocessing.frames or 1)]
+    return [*converted, *[Conversion()] * (preprocessing.cascade is not None)]
+
+
+def have_own_scales(model: Model) -> bool:
+    """Whether each network of a model stands behind a conversion."""
+    return all(
+        isinstance(one, TorchNetwork) and isinstance(one.module, bundle.OnItsScale) for one in model.networks.members
+    )
+
+
+def _ours(member: Model, where: str) -> Preprocessing:
+    """Its preprocessing; UsageError for a member of another program, whose folds its own folder holds together."""
+    if not isinstance(member.preprocessing, Preprocessing):
+        raise UsageError("its members use another program's preprocessing", where, "Give that program's own folder")
+    return member.preprocessing
+
+
+def _converted(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
+    assert isinstance(member.networks.run, TorchNetwork)  # noqa: S101 - as it was loaded
+    preprocessing = _ours(member, "model")
+    module = bundle.OnItsScale(
+        member.networks.run.module, preprocessing.inputs
+    )  # the conversion becomes part of its state
+    scales = conversions(common, preprocessing)
+    for name in Conversion._fields:
+        setattr(module, name, torch.tensor([getattr(one, name) for one in scales]))
+    return TorchNetwork(module.eval().to(member.networks.run.device), member.networks.run.device)
+
+
+def _kind(normalisation: Normalisation) -> tuple[object, ...]:
+    """The settings that members must have in common: the method, and the range that becomes 0 to 1."""
+    return (
+        (normalisation.method, normalisation.low, normalisation.high)
+        if normalisation.method == "range"
+        else (normalisation.method,)
+    )
+
+
+def _widest(channel: Sequence[Normalisation]) -> Normalisation:
+    first = channel[0]
+    if first.method != "window":
+        return first
+    bounds = [_bounds(one) for one in channel]
+    return replace(first, low=min(low for low, _ in bounds), high=max(high for _, high in bounds))
+
+
+def _bounds(normalisation: Normalisation) -> tuple[float, float]:
+    """Between which values mean and deviation are counted."""
+    if normalisation.method == "range":
+        return 0.0, 1.0
+    assert normalisation.low is not None and normalisation.high is not None  # noqa: S101 - the plan's schema sees to it
+    return normalisation.low, normalisation.high
+
+
+# Of a device's free memory, what weights may take: the rest is for what is alive of the layers.
+SHARE = 0.5
+# One network visits at a time: threads that share a model would send each other's home.
+_turn = threading.Lock()
+
+log = logging.getLogger("isocenter")
+
+
+@dataclass(frozen=True)
+class Visiting(TorchNetwork):
+    """A network that rests in the machine's memory, and is on the device while a batch goes through.
+
+    resting: the network as it was read, which may give the features at which a gate looks
+    """
+
+    resting: TorchNetwork = field(kw_only=True)
+
+    def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        with _turn:
+            try:
+                self.module.to(self.device)
+                return replace(self.resting, device=self.device)(*batch)
+            finally:
+                self.module.to("cpu")
+
+
+def fit_on_device(weights: Sequence[Path], device: str) -> bool:
+    """Whether these files' weights may all lie on the device; a processor's memory is the machine's own."""
+    if not device.startswith(CUDA):
+        return True
+    return sum(one.stat().st_size for one in weights) <= SHARE * gpu_memory(device)
+
+
+def _is_on(network: Network, device: str) -> bool:
+    """Whether a network's weights lie on a device."""
+    parameters = network.module.parameters() if isinstance(network, TorchNetwork) else iter(())
+    return next((one.device == torch.device(device) for one in parameters), False)
+
+
+def on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
+    """A model of one network or several, read into the machine's memory, as it computes on a device.
+
+    weights: the files that they were read from
+    """
+    # Members of an ensemble of these, or with other shares, lie there already.
+    fits = fit_on_device(
+        [one for one, own in zip(weights, model.networks.members, strict=True) if not _is_on(own, device)], device
+    )
+    if not fits:
+        log.warning("the members' weights do not fit on %s together: each is brought there for its turn", device)
+    members = list[Network]()
+    for network in model.networks.members:
+        assert isinstance(network, TorchNetwork)  # noqa: S101 - as they were read
+        members.append(
+            replace(network, module=network.module.to(device), device=device)
+            if fits
+            else Visiting(network.module, device, resting=network)
+        )
+    average = model.networks.average
+    return model.with_run(members[0] if average is None else replace(average, members=tuple(members)))
