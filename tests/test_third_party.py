@@ -19,7 +19,7 @@ EXAMPLES = {
     "backends": ("double", "backend:BACKEND"),
 }
 MOST_LINES = 40
-FOLDER = Path(__file__).parent / "examples"
+FOLDER = Path(__file__).parent / "additions"
 SCRIPT = """
 import json
 from pathlib import Path
@@ -98,5 +98,5 @@ def test_every_example_is_short_and_stands_on_the_page_on_extending():
     files = sorted(FOLDER.glob("*.py"))
     assert {f"{target.partition(':')[0]}.py" for _, target in EXAMPLES.values()} <= {file.name for file in files}
     for file in files:
-        assert f'--8<-- "tests/examples/{file.name}"' in page
+        assert f'--8<-- "tests/additions/{file.name}"' in page
         assert len(file.read_text(encoding="utf-8").splitlines()) <= MOST_LINES, file.name

@@ -129,8 +129,7 @@ def _resolved(name: str, hint: Any, default: Any, is_place: bool) -> Keyword:
 def _hints(base: type) -> dict[str, Any]:
     """The types of the fields that a class itself declares."""
     names = _Names(vars(inspect.getmodule(base) or builtins))
-    found = inspect.get_annotations(base)
-    return {name: eval(text, {}, names) if isinstance(text, str) else text for name, text in found.items()}  # noqa: S307
+    return inspect.get_annotations(base, globals={}, locals=names, eval_str=True)
 
 
 class _Names(dict[str, Any]):

@@ -70,4 +70,4 @@ def test_the_page_numbers_the_reasons_and_names_what_was_not_tried(matrix):
     assert "| `lenet` | 2 | classification | 1 | yes |" in page
     assert "1. for a reason" in page
     assert "- `lenet 2 classification`: cam: wrong" in page
-    assert "- `vit 3 classification`" in page
+    assert "- `vit`, 3 axes: classification" in page

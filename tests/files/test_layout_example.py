@@ -8,7 +8,7 @@ from isocenter.files.layouts.layout import LAYOUTS
 
 
 def test_the_layout_of_the_documentation_reads_classes_and_patients_from_names(tmp_path, monkeypatch):
-    monkeypatch.setitem(LAYOUTS, "marked_names", "examples.layout:LAYOUT")
+    monkeypatch.setitem(LAYOUTS, "marked_names", "additions.layout:LAYOUT")
     names = [f"p{patient}__{named}" for patient in range(2) for named in ("benign", "malignant")]
     for name in names:
         picture(tmp_path / "data" / f"{name}.png")

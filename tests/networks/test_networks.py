@@ -187,7 +187,11 @@ WRAPPED = {
     "timm": {"timm"},
     **{key: {"torchvision"} for key in (*DETECTORS, *OBJECTS)},
     **{key: {"monai"} for key in OF_MONAI},
-    **{key: {"monai", "einops"} for key in ("swin_unetr", "unetr")},
+    # One file, whose transformers need einops.
+    **{
+        key: {"monai", "einops"}
+        for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")
+    },
 }
 # What a family is not made for, by number of axes.
 PICTURES_ALONE, VOLUMES_ALONE = ("timm", "fcos", "faster_rcnn", "mask_rcnn"), ("unet_slices", "resnet_slices")

@@ -20,6 +20,7 @@ from isocenter.service.objects.store import Part
 from isocenter.service.records.accounts import Accounts
 from isocenter.service.web import app, server
 from isocenter.service.web import node as node_routes
+from isocenter.service.web.app import Guard
 from isocenter.service.web.identity import Identity
 from service.objects_sent import drawn, encoded
 from service.receiving import until
@@ -109,7 +110,7 @@ def test_more_requests_than_the_node_answers_at_once_are_told_when_to_come_again
             refused += [web.store(objects[3]), web.store(*objects[3:] * 2, encoded(drawn("1.2.9", side=4096)))]
             healthy = list(people.map(lambda path: httpx.get(f"{web.url}/health/{path}"), ("live", "ready") * 8))
         for answer in refused:
-            assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(app.RETRY_AFTER_S))
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(app.BUSY_RETRY_S))
             assert answer.json()["problem"] == "too many requests at once"
         assert {answer.status_code for answer in healthy} == {200}
         assert len(list(inbox.rglob("*.part"))) == 3
@@ -132,7 +133,7 @@ def test_more_connections_than_a_process_has_files_for_are_told_when_to_come_aga
     monkeypatch.setattr(app, "MOST_CONNECTIONS", 5)
     with served(tmp_path / "node") as web, ExitStack() as stack:
         idle = [stack.enter_context(connected(web)) for _ in range(5)]
-        until(lambda: web.client.get("/api/studies").headers.get("Retry-After") == str(app.RETRY_AFTER_S))
+        until(lambda: web.client.get("/api/studies").headers.get("Retry-After") == str(app.BUSY_RETRY_S))
         assert web.client.get("/health/live").status_code == 200
         idle.pop().close()
         until(lambda: web.client.get("/api/studies").status_code == 200)
@@ -253,5 +254,5 @@ def test_a_head_that_comes_whole_at_once_is_bounded_too(node):
     for length in (1 << 17, 100):
         headers = [(b"host", b"localhost"), (b"x", b"x" * length)]
         scope = {"type": "http", "path": "/health/live", "query_string": b"", "headers": headers}
-        asyncio.run(app.Guard(app, identity, 1)(scope, None, send))
+        asyncio.run(Guard(app, identity, 1)(scope, None, send))
     assert [message["status"] for message in answers if "status" in message] == [431, 200]

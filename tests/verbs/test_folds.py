@@ -49,6 +49,8 @@ def test_a_run_of_folds_leaves_what_the_design_lists(crossed):
     _, run = crossed
     assert sorted(path.name for path in run.iterdir()) == [
         "data.json",
+        "dataset.csv",
+        "dataset.toml",
         "environment.json",
         "evaluation",
         "fold_0",

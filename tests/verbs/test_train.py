@@ -122,7 +122,7 @@ def test_patients_stand_in_no_file_of_a_model(named):
     holding = {
         path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file() and b"ZAPHOD" in path.read_bytes()
     }
-    assert holding == {"split.csv", "evaluation/cases.csv"}
+    assert holding == {"dataset.csv", "split.csv", "evaluation/cases.csv"}
     patients = pd.read_csv(run / "split.csv").groupby("patient")["split"].nunique()
     assert (patients == 1).all()
     assert len(patients) == 20

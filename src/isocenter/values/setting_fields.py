@@ -187,10 +187,11 @@ def _declared(kind: type) -> Iterator[tuple[str, Setting | Group]]:
             )
 
 
-def _types_of(kind: type) -> dict[str, Any]:
+def _types_of(kind: object) -> dict[str, Any]:
     """{field: its type} of the classes with settings: others may name what is imported for checkers of types alone."""
-    declared = {one.name for one in fields(kind) if SETTING in one.metadata}
-    bases = [base for base in reversed(kind.__mro__) if declared & inspect.get_annotations(base).keys()]
+    of_class: Any = kind if isinstance(kind, type) else type(kind)
+    declared = {one.name for one in fields(of_class) if SETTING in one.metadata}
+    bases = [base for base in reversed(of_class.__mro__) if declared & inspect.get_annotations(base).keys()]
     return {name: one for base in bases for name, one in inspect.get_annotations(base, eval_str=True).items()}
 
 
