@@ -24,7 +24,7 @@ from isocenter.values import Displacement, Geometry, Image, Label, SpatialTransf
 from isocenter.verbs.register import Registered
 
 # Of a picture: pixels across, and colours, few enough for a page.
-WIDTH, COLOURS = 480, 48
+WIDTH, COLOURS = 480, 64
 LESION = (Label(1, "lesion"),)
 STRUCTURES = (Label(1, "anterior"), Label(2, "posterior"))
 
@@ -37,7 +37,9 @@ def main() -> None:
     for name in given.names:
         drawn = PIL.Image.open(io.BytesIO(figures.one_below_another(DRAWN[name]())))
         drawn = drawn.convert("RGB").resize((WIDTH, round(drawn.height * WIDTH / drawn.width)), PIL.Image.LANCZOS)
-        drawn.quantize(COLOURS, dither=PIL.Image.Dither.NONE).save(given.folder / f"{name}.png", optimize=True)
+        # Colours of few pixels, as those of outlines, are kept beside many greys.
+        palette = drawn.quantize(COLOURS, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
+        palette.save(given.folder / f"{name}.png", optimize=True)
 
 
 def persons() -> list[figures.Figure]:
