@@ -121,6 +121,13 @@ def scored(folder: Path, fixed: str, moved: np.ndarray) -> dict[str, float]:
     return {name: found[value].dice for value, name in LABELS.items()}
 
 
+def gain(differences: np.ndarray) -> str:
+    """The mean of paired differences, with its interval."""
+    estimate = bootstrap(differences, np.arange(len(differences)), seed=0)
+    ends = "" if estimate.low is None else f" ({estimate.low:+.3f} to {estimate.high:+.3f})"
+    return f"{estimate.value:+.3f}{ends}"
+
+
 def summary(table: pd.DataFrame) -> str:
     """Means of each program, and of each peer the difference of its mean Dice from ours with a paired interval."""
     head = ("program", "pairs", *LABELS.values(), "folded, %", "inverse error, mm", "CPU s a pair", "ours less theirs")
@@ -131,10 +138,7 @@ def summary(table: pd.DataFrame) -> str:
     for program, rows in table.groupby("program", sort=False):
         apart = ""
         if program != OURS:
-            gain = (mean[OURS] - mean[program]).dropna().to_numpy()  # on the pairs that both have
-            estimate = bootstrap(gain, np.arange(len(gain)), seed=0)
-            ends = "" if estimate.low is None else f" ({estimate.low:+.3f} to {estimate.high:+.3f})"
-            apart = f"{estimate.value:+.3f}{ends}"
+            apart = gain((mean[OURS] - mean[program]).dropna().to_numpy())  # on the pairs that both have
         figures = rows[COLUMNS[3:]].mean()
         cells = [f"{figures[name]:.3f}" if np.isfinite(figures[name]) else "" for name in COLUMNS[3:-1]]
         lines.append(f"| {program} | {len(rows)} | {' | '.join(cells)} | {figures['cpu_seconds']:.1f} | {apart} |")

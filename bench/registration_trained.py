@@ -27,15 +27,14 @@ import numpy as np
 import pandas as pd
 import torch
 from beside import PLACE, THREADS, arguments, peer, record
+from registration import LABELS, gain, scored
 
 import isocenter
-from isocenter.evaluation import bootstrap, overlaps
 from isocenter.reading import pair_of_images
 from isocenter.runtime import Model, Request
 from isocenter.transforms import carried_labels, folded_percent, jacobian
 
 HOME = PLACE / "registration_trained"
-LABELS = {1: "anterior", 2: "posterior"}
 OURS, PEER = "isocenter", "voxelmorph"
 SEEDS = (0, 1)
 SIDE = Path(__file__).parent / "sides" / "voxelmorph_peer.py"
@@ -110,7 +109,7 @@ def answered(model: Model, folder: Path, pair: Any, name: str, seed: int, *, ref
     drawn = isocenter.read(folder / "labels" / pair.moving)
     moved = carried_labels(drawn.data[0], moving.geometry, transform, fixed.geometry)
     folded = folded_percent(jacobian(transform, fixed.geometry))
-    return {**scored(folder, pair, moved), "program": name, "seed": seed, "folded_percent": folded, "seconds": seconds}
+    return {**judged(folder, pair, moved), "program": name, "seed": seed, "folded_percent": folded, "seconds": seconds}
 
 
 def theirs(folder: Path, pairs: pd.DataFrame, minutes: float, seed: int, home: Path) -> list[dict[str, Any]]:
@@ -132,7 +131,7 @@ def theirs(folder: Path, pairs: pd.DataFrame, minutes: float, seed: int, home: P
         true = isocenter.read(folder / "labels" / pair.fixed).data[0]
         moved = found["moved"][number][within(true.shape)]
         figures = {"folded_percent": float(found["folded"][number]), "seconds": float(found["seconds"][number])}
-        rows.append({**scored(folder, pair, moved), "program": PEER, "seed": seed, **figures})
+        rows.append({**judged(folder, pair, moved), "program": PEER, "seed": seed, **figures})
     return rows
 
 
@@ -150,11 +149,9 @@ def within(shape: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(start, start + own) for start, own in zip(starts, shape, strict=True))
 
 
-def scored(folder: Path, pair: Any, moved: np.ndarray) -> dict[str, Any]:
+def judged(folder: Path, pair: Any, moved: np.ndarray) -> dict[str, Any]:
     """The pair, and the Dice of each label."""
-    true = isocenter.read(folder / "labels" / pair.fixed).data[0]
-    found = overlaps(moved, true, list(LABELS))
-    return {"fixed": pair.fixed, "moving": pair.moving, **{name: found[value].dice for value, name in LABELS.items()}}
+    return {"fixed": pair.fixed, "moving": pair.moving, **scored(folder, pair.fixed, moved)}
 
 
 def summary(table: pd.DataFrame) -> str:
@@ -167,10 +164,7 @@ def summary(table: pd.DataFrame) -> str:
         gap = ""
         if program == PEER and len(own):
             joined = own.merge(rows, on=["fixed", "moving"], suffixes=("_ours", "_theirs"))
-            gains = (joined.mean_ours - joined.mean_theirs).to_numpy()
-            estimate = bootstrap(gains, np.arange(len(gains)), seed=0)
-            ends = "" if estimate.low is None else f" ({estimate.low:+.3f} to {estimate.high:+.3f})"
-            gap = f"{estimate.value:+.3f}{ends}"
+            gap = gain((joined.mean_ours - joined.mean_theirs).to_numpy())
         means = " | ".join(f"{rows[name].mean():.3f}" for name in (*LABELS.values(), "mean", "folded_percent"))
         lines.append(f"| {program} | {seed} | {len(rows)} | {means} | {rows.seconds.median():.2f} | {gap} |")
     return "\n".join(lines)
