@@ -27,12 +27,12 @@ import numpy as np
 import pandas as pd
 import torch
 from beside import PLACE, THREADS, arguments, peer, record
-from registration import LABELS, gain, scored
 
 import isocenter
 from isocenter.reading import pair_of_images
 from isocenter.runtime import Model, Request
 from isocenter.transforms import carried_labels, folded_percent, jacobian
+from registration import LABELS, gain, scored
 
 HOME = PLACE / "registration_trained"
 OURS, PEER = "isocenter", "voxelmorph"
