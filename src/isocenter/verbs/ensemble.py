@@ -17,7 +17,6 @@ from isocenter.options import EnsembleOptions
 from isocenter.planning import GROUPS, counts_of, plan_text, registered_groups, registered_margin, relative_to
 from isocenter.reading import (
     ReadingOptions,
-    announced_device,
     failures_among,
     open_dataset,
     refuse_taken,
@@ -29,6 +28,7 @@ from isocenter.runs import ENVIRONMENT, NOTES, REPORT, RunReport, Unseen, guarde
 from isocenter.runtime import (
     WEIGHTS,
     Model,
+    announced_device,
     environment,
     on_device,
     read_json,
