@@ -62,9 +62,21 @@ from isocenter.scoring import (
 from isocenter.tasks import Task
 from isocenter.training import MemberWeights
 from isocenter.values import Dataset, Plan, Row, Split
-from isocenter.verbs.ensembling.members import Member, as_one, by_content, member, parts_of_all, same_data
-from isocenter.verbs.ensembling.plan import SPLIT_BECAUSE, plan_of
-from isocenter.verbs.ensembling.weights import EQUAL, FITTED, Joined, tuned_task, weights_of
+from isocenter.verbs.ensemble_members import (
+    EQUAL,
+    FITTED,
+    SPLIT_BECAUSE,
+    Joined,
+    Member,
+    as_one,
+    by_content,
+    member,
+    parts_of_all,
+    plan_of,
+    same_data,
+    tuned_task,
+    weights_of,
+)
 
 log = logging.getLogger("isocenter")
 # What tells an ensemble's folder from any other.
