@@ -49,7 +49,7 @@ def test_few_files_reach_for_a_network() -> None:
     assert named == {
         "files/storage/web.py", "networks/weights.py", "runtime/parallel/dask_cluster.py", "training/logs.py",
         "service/supervisor.py", "service/web/server.py", "service/web/openid.py", "service/web/dicomweb/retrieve.py",
-        "service/exchange/fhir_server.py", "service/exchange/hl7.py", "service/sealing.py",
+        "service/exchange/fhir_server.py", "service/exchange/hl7.py", "service/threads.py",
         "service/delivering.py",
         *(f"service/dicom/{name}.py" for name in of_dicom),
     }  # fmt: skip

@@ -13,8 +13,7 @@ from typing import Any, Literal
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom.library import entity, kept, referring, report_of, reported
 from isocenter.service.dicom.listening import Peer
-from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE, SUCCESS
-from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
+from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE, EXPLICIT, IMPLICIT, SUCCESS
 from isocenter.service.dicom.sending import IDLE_S, MOST_CONTEXTS, WARNINGS, PeerError
 from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
 from isocenter.service.objects.store import ObjectStore

@@ -39,7 +39,7 @@ from isocenter.monitoring import (
     site_table,
     site_verdict,
 )
-from isocenter.service.gates import read_gate
+from isocenter.service.deploying import read_gate
 from isocenter.service.monitoring.cases import (
     baseline_of,
     baseline_stream,
@@ -51,15 +51,15 @@ from isocenter.service.monitoring.cases import (
     versions,
 )
 from isocenter.service.monitoring.changes import end_harmful
-from isocenter.service.monitoring.drawing import draw
 from isocenter.service.monitoring.safety import held, notified
+from isocenter.service.reading.blind import draw
 from isocenter.service.records.alerts import CLEARED, PERFORMANCE, last_end, looked, raised, settled, standing
 from isocenter.service.records.database import Database
 from isocenter.service.records.tables import alerts as records
 from isocenter.service.records.tables import outcomes
-from isocenter.service.repeating import repeated
 from isocenter.service.settings import Monitor, Settings
 from isocenter.service.stored import MONITOR
+from isocenter.service.threads import repeated
 
 log = logging.getLogger("isocenter")
 

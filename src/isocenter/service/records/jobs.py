@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, or_, select, tuple_, update
 
 from isocenter.service.records.actor import NODE, Actor
+from isocenter.service.records.alerts import NOTICE, Notice, noticed
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
-from isocenter.service.records.notices import NOTICE, Notice, noticed
 from isocenter.service.records.tables import answers, deliveries, findings, jobs, measures, studies
 from isocenter.service.routing.urgency import Urgency
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, insert, literal, or_, select, update
 
+from isocenter.service.records.alerts import NOTICE
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import Answer
-from isocenter.service.records.notices import NOTICE
 from isocenter.service.records.tables import answers, deliveries, jobs, studies
 
 FIRST_S, LONGEST_S, GIVEN_UP_S = 1.0, 300.0, 72 * 3600.0

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from isocenter.lazy import pydicom
+from isocenter.service.dicom.messages import UPS_PUSH, WorkitemError
 from isocenter.service.objects.store import key_of
-from isocenter.service.objects.workitem import UPS_PUSH, WorkitemError
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database

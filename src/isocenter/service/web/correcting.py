@@ -8,17 +8,25 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
 from isocenter.errors import DatasetError
-from isocenter.service.reading.correcting import Corrections, MovedOnError, NothingDrawnError
-from isocenter.service.reading.drafts import MOST_RUNS, Drafts, Stroke, check_box, check_voxels
+from isocenter.service.reading.correcting import (
+    MOST_RUNS,
+    Corrections,
+    Drafts,
+    MovedOnError,
+    NothingDrawnError,
+    Stroke,
+    check_box,
+    check_voxels,
+)
 from isocenter.service.reading.judged import MASK, Judged, Verdict, Verdicts
 from isocenter.service.reading.volumes import named_image
 from isocenter.service.records.actor import READERS, Actor
 from isocenter.service.routing.rules import rules_of
 from isocenter.service.web.access import Who, roles
-from isocenter.service.web.blind import refuse_hidden
 from isocenter.service.web.reading import images_of, known_result, map_of
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import JobName, Node, WebError, WebNode
+from isocenter.service.web.worklist import refuse_hidden
 
 router = APIRouter(prefix="/api/jobs", tags=["reading"], dependencies=[roles(*READERS)])
 StrokeName = Annotated[str, Path(pattern=r"^[\w.-]{1,64}$")]

@@ -18,8 +18,17 @@ from isocenter.errors import IsocenterError, UsageError
 from isocenter.service.records.accounts import MOST_LETTERS, NAME, AccountError, WaitError, csrf_of
 from isocenter.service.records.actor import Actor
 from isocenter.service.settings import PersonRole, Settings
-from isocenter.service.web.access import ANYBODY, ROLES, Who, roles
-from isocenter.service.web.identity import LOGIN, cookie, cookie_name, own_path, session_secret
+from isocenter.service.web.access import (
+    ANYBODY,
+    LOGIN,
+    ROLES,
+    Who,
+    cookie,
+    cookie_name,
+    own_path,
+    roles,
+    session_secret,
+)
 from isocenter.service.web.openid import Provider, ProviderError
 from isocenter.service.web.shapes import AccountShape, Listing, LoginShape, MeShape, Problem, TokenShape
 from isocenter.service.web.web_node import KEY, Node, WebError, WebNode

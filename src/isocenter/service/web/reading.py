@@ -17,16 +17,15 @@ from isocenter.report import colours
 from isocenter.service.reading.blind import VIEW, own_series
 from isocenter.service.reading.judged import MASK, Judged, Verdicts, judged_in, judged_of
 from isocenter.service.reading.volumes import SeriesImages, Volume, kind_of, named_image
-from isocenter.service.reading.worded import shown_date, shown_name, words_of
 from isocenter.service.records.tables import studies
 from isocenter.service.routing.rules import NO_IMAGES
 from isocenter.service.routing.urgency import ROUTINE
 from isocenter.service.settings import PRIORITIES
 from isocenter.service.web.access import ROLES, Who, roles
-from isocenter.service.web.blind import BlindShape, blind_shapes, record_view, refuse_hidden
 from isocenter.service.web.series import RAW, Place, PlaneName, slice_answer, slice_of, volumes_of
-from isocenter.service.web.shapes import Time
+from isocenter.service.web.shapes import Time, shown_date, shown_name, words_of
 from isocenter.service.web.web_node import JobName, Node, StudyName, WebError, WebNode, study_key
+from isocenter.service.web.worklist import BlindShape, blind_shapes, record_view, refuse_hidden
 from isocenter.values import Image
 
 router = APIRouter(prefix="/api", tags=["reading"])

@@ -17,8 +17,8 @@ from isocenter.service.reading.volumes import PICTURE, SeriesImages, Stored, Vol
 from isocenter.service.records.actor import Actor
 from isocenter.service.settings import is_loopback
 from isocenter.service.web.access import ROLES, Who, roles
-from isocenter.service.web.blind import record_view
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
+from isocenter.service.web.worklist import record_view
 
 router = APIRouter(prefix="/api/series", tags=["reading"])
 PlaneName = Literal["axial", "coronal", "sagittal", "picture"]

@@ -22,7 +22,6 @@ from isocenter.service.records.tables import answers, corrections, deliveries, i
 from isocenter.service.routing.facts import SeriesFacts
 from isocenter.service.routing.rules import rules_of, study_answers, study_routing
 from isocenter.service.web.access import KEEPING, ROLES, WORKING, Who, roles
-from isocenter.service.web.blind import TO_BE_READ, hidden_studies, refuse_hidden
 from isocenter.service.web.shapes import (
     AnswerShape,
     AsideShape,
@@ -33,6 +32,7 @@ from isocenter.service.web.shapes import (
     StudyShape,
 )
 from isocenter.service.web.web_node import JobName, Limit, Node, Page, StudyName, WebError, WebNode, page_of, study_key
+from isocenter.service.web.worklist import TO_BE_READ, hidden_studies, refuse_hidden
 
 router = APIRouter(prefix="/api/studies", tags=["studies"])
 

@@ -22,7 +22,7 @@ from isocenter.prediction import algorithm_of, model_named
 from isocenter.runtime import Model, Request
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange.covariates import Known, known_covariates
-from isocenter.service.monitoring.safety import ABSTAIN, STOP, hold_of
+from isocenter.service.monitoring.safety import ABSTAIN, STOP, hold_of, with_urgency
 from isocenter.service.records.database import Database
 from isocenter.service.records.deployments import package_finder
 from isocenter.service.records.index import Index
@@ -32,7 +32,6 @@ from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
 from isocenter.service.work import shadowing
 from isocenter.service.work.answer import MASK, Inputs, Marks, Within, answered, stated
-from isocenter.service.work.noticing import with_urgency
 from isocenter.service.work.warm_models import WarmModels
 
 log = logging.getLogger("isocenter")

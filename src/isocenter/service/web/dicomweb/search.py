@@ -36,9 +36,9 @@ from isocenter.service.reading.blind import own_series
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.tables import answers, corrections, instances, jobs, series, studies
 from isocenter.service.web.access import ROLES, Who, roles
-from isocenter.service.web.blind import hidden_studies
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_entered, dicomweb_url
+from isocenter.service.web.worklist import hidden_studies
 
 router = APIRouter(
     prefix="/dicomweb",

@@ -14,8 +14,8 @@ from fastapi.responses import JSONResponse, Response
 from isocenter.files import parse_json
 from isocenter.files.dicom import quiet
 from isocenter.lazy import pydicom
+from isocenter.service.dicom.messages import WorkitemError
 from isocenter.service.objects.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson, fits, tag_of
-from isocenter.service.objects.workitem import WorkitemError
 from isocenter.service.records.workitems import (
     ALREADY_CANCELED,
     ALREADY_COMPLETED,

@@ -28,8 +28,7 @@ from isocenter.errors import FormatError, ResourceError
 from isocenter.files import unwritable
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.web.access import ANYBODY, ROLES, WORKING, Who, roles
-from isocenter.service.web.health import THREADS, parts_of
-from isocenter.service.web.node import free_bytes
+from isocenter.service.web.node import THREADS, free_bytes, parts_of
 from isocenter.service.web.shapes import INFERENCE, InferenceProblem
 from isocenter.service.web.web_node import Node, WebError, WebNode
 from isocenter.service.work.tensors import BYTES, FINDINGS, INTEGER, LABELS, MOST_IN_JSON, REAL, Question, Reply
