@@ -394,8 +394,17 @@ class _Rest:
         if self.room is None:
             return [], []
         wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None
-        given = (self.prediction, self.image, self.room, name, wanted, self.model)
-        files, lacking = write_result(*given, findings=findings, probabilities=self.probabilities, is_part=is_part)
+        files, lacking = write_result(
+            self.prediction,
+            self.image,
+            self.room,
+            name,
+            wanted,
+            self.model,
+            findings=findings,
+            probabilities=self.probabilities,
+            is_part=is_part,
+        )
         if (transform := self.prediction.transform) is not None:
             pair = self.case.references.get("field") or Correspondence()
             files += write_moved(transform, self.image, pair, self.room, name, algorithm_of(self.model))

@@ -284,77 +284,64 @@ def _labels(stream: Stream) -> int:
 
 
 def _page(monitored: Monitored) -> Page:
-    """The report: the verdict, alerts, watches, performance by source."""
-    rows = [
-        [one.alert, _minute(one.at), one.severity, one.watch, one.scope, _minute(one.since), one.because, one.action]
-        for one in monitored.alerts
-    ]
-    columns = ["alert", "at", "severity", "watch", "where", "since", "because", "what to do"]
-    alarm_rate = monitored.facts["run_length"]
-    watched = [
-        [
-            row.watch,
-            row.kind,
-            row.scope,
-            row.cases,
-            round(row.log_evidence, 2),
-            round(row.limit, 2),
-            _minute(row.alarm_at),
-        ]
-        for row in monitored.drifts
-        if not row.scope or row.alarm_at
-    ]
-    measured = [
-        [f"{row.since} to {row.until}", row.scope, row.metric, row.label, row.estimate, row.source]
-        for row in sorted(monitored.figures, key=lambda one: SOURCES.index(one.source))
-        if np.isfinite(row.estimate.value)
-    ]
-    blank = Paragraph("No watch has rung, and no audited figure is below a bound.")
-    tested = [
-        [row.against, row.of, row.test, _rounded(row.distance), _rounded(row.p), row.patients, row.known, row.left_out]
-        for row in monitored.site
-    ]
-    sections = [
-        Section("Alerts", [Table(columns, rows)] if rows else [blank], [Link(ALERTS, ALERTS)]),
-        Section(
-            "Watches",
-            [
-                Paragraph(
-                    "Without a change the chance of an alarm of any watch within m cases is at most "
-                    f"m / {alarm_rate:g}. A level is named where it carries the evidence."
-                ),
-                Table(["watch", "kind", "where", "cases", "log evidence", "limit", "alarm"], watched),
-            ],
-            [Link(DRIFT, DRIFT)],
-        ),
-        Section(
-            "Is this site what the model was made on?",
-            [
-                Paragraph(f"{monitored.site_verdict or 'Not known: give --reference'}."),
-                Paragraph(
-                    "Asked once, of one case of each patient of the baseline. Whether the site has changed since is "
-                    "what the watches say."
-                ),
-                *([Table(SITE_COLUMNS, tested)] if tested else []),
-            ],
-            [Link(SITE, SITE)],
-        ),
-        Section(
-            "Performance",
-            [
-                Paragraph(
-                    "Audited: drawn at random and read blind. Reported: labels that came otherwise, from readers who "
-                    "may have seen the answer. Estimated: from the model's own probabilities, which cannot see that "
-                    "images have come to mean something else."
-                ),
-                Table(["days", "where", "metric", "label", "value", "source"], measured),
-            ],
-            [Link(PERFORMANCE, PERFORMANCE)],
-        ),
-    ]
+    """The report: the verdict, alerts, watches, the site, performance by source."""
+    sections = [_alerts_shown(monitored), _watches_shown(monitored), _site_shown(monitored), _figures_shown(monitored)]
     return Page(
         "Monitoring", sections=sections, facts=monitored.facts, notes=monitored.notes, verdict=monitored.verdict
     )
+
+
+def _alerts_shown(monitored: Monitored) -> Section:
+    columns = ["alert", "at", "severity", "watch", "where", "since", "because", "what to do"]
+    rows = [
+        [row.alert, _minute(row.at), row.severity, row.watch, row.scope, _minute(row.since), row.because, row.action]
+        for row in monitored.alerts
+    ]
+    blank = Paragraph("No watch has rung, and no audited figure is below a bound.")
+    return Section("Alerts", [Table(columns, rows)] if rows else [blank], [Link(ALERTS, ALERTS)])
+
+
+def _watches_shown(monitored: Monitored) -> Section:
+    columns = ["watch", "kind", "where", "cases", "log evidence", "limit", "alarm"]
+    rows = [
+        [row.watch, row.kind, row.scope, row.cases, round(row.log_evidence, 2), round(row.limit, 2), at]
+        for row in monitored.drifts
+        if (at := _minute(row.alarm_at)) or not row.scope
+    ]
+    rate = Paragraph(
+        "Without a change the chance of an alarm of any watch within m cases is at most "
+        f"m / {monitored.facts['run_length']:g}. A level is named where it carries the evidence."
+    )
+    return Section("Watches", [rate, Table(columns, rows)], [Link(DRIFT, DRIFT)])
+
+
+def _site_shown(monitored: Monitored) -> Section:
+    rows = [
+        [row.against, row.of, row.test, _rounded(row.distance), _rounded(row.p), row.patients, row.known, row.left_out]
+        for row in monitored.site
+    ]
+    meaning = Paragraph(
+        "Asked once, of one case of each patient of the baseline. Whether the site has changed since is what the "
+        "watches say."
+    )
+    verdict = Paragraph(f"{monitored.site_verdict or 'Not known: give --reference'}.")
+    tests = [Table(SITE_COLUMNS, rows)] if rows else []
+    return Section("Is this site what the model was made on?", [verdict, meaning, *tests], [Link(SITE, SITE)])
+
+
+def _figures_shown(monitored: Monitored) -> Section:
+    rows = [
+        [f"{row.since} to {row.until}", row.scope, row.metric, row.label, row.estimate, row.source]
+        for row in sorted(monitored.figures, key=lambda row: SOURCES.index(row.source))
+        if np.isfinite(row.estimate.value)
+    ]
+    sources = Paragraph(
+        "Audited: drawn at random and read blind. Reported: labels that came otherwise, from readers who may have seen "
+        "the answer. Estimated: from the model's own probabilities, which cannot see that images have come to mean "
+        "something else."
+    )
+    table = Table(["days", "where", "metric", "label", "value", "source"], rows)
+    return Section("Performance", [sources, table], [Link(PERFORMANCE, PERFORMANCE)])
 
 
 def _rounded(number: float) -> float | str:

@@ -165,8 +165,15 @@ def evidence_of(run: Path, model: Model, plan: Plan) -> Evidence:
     """The evidence that a finished run has about its model; of images only their hashes."""
     rows = _rows(run)
     limits = _limits(run, bool(rows))
-    hashes = _hashes(run, TRAINS), _hashes(run, ("test",))
-    return Evidence(rows, limits, _decisions(plan), *hashes, kept_content(run), audits_in(run / EVALUATION))
+    return Evidence(
+        rows,
+        limits,
+        _decisions(plan),
+        _hashes(run, TRAINS),
+        _hashes(run, ("test",)),
+        kept_content(run),
+        audits_in(run / EVALUATION),
+    )
 
 
 def audits_in(folder: Path) -> dict[str, str]:

@@ -184,8 +184,9 @@ def _put(canvas: Canvas, left: float, top: float, text: str, colour: str, **styl
     if missing:
         problem = f"no font of this machine has the letters {''.join(missing)}, of {short(text)!r}"
         raise FormatError(problem, "page", "Install a font with them, such as Noto Sans CJK, or ask for seg and sr")
-    corner = left / WIDTH, 1 - top / HEIGHT
-    canvas.text(*corner, text, color=colour, va="top", family=families, parse_math=False, **style)
+    canvas.text(
+        left / WIDTH, 1 - top / HEIGHT, text, color=colour, va="top", family=families, parse_math=False, **style
+    )
 
 
 def _put_table(

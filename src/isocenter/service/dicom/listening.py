@@ -169,8 +169,18 @@ class AssociationEvents:
             self._refused.add(what)
 
     def _note(self, action: str, thing: str, outcome: str, reason: str) -> None:
-        who = (self.request.calling, self.connection.address)
-        self.store.note(Happened(uuid.uuid4().hex, action, thing, *who, time.time(), outcome, reason))
+        self.store.note(
+            Happened(
+                uuid.uuid4().hex,
+                action,
+                thing,
+                self.request.calling,
+                self.connection.address,
+                time.time(),
+                outcome,
+                reason,
+            )
+        )
 
 
 def listening_of(node_settings: settings.Settings) -> Listening:

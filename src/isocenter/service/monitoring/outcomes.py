@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, and_, delete, insert, select
 
 from isocenter.service.records.database import Clock
 from isocenter.service.records.tables import outcomes
@@ -64,8 +64,8 @@ def write_outcomes(
     inclusion: float | None = None,
 ) -> None:
     """Write what a source says of a job's study, in place of what it said of these labels before."""
-    mine = (outcomes.c.job == job, outcomes.c.source == source)
-    connection.execute(delete(outcomes).where(*mine, outcomes.c.label.in_(values)))
+    mine = and_(outcomes.c.job == job, outcomes.c.source == source)
+    connection.execute(delete(outcomes).where(mine, outcomes.c.label.in_(values)))
     stated = {"job": job, "source": source, "account": account, "inclusion": inclusion}
     when: Any = Clock() if at is None else at
     for label, value in values.items():

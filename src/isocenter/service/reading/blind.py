@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from isocenter.service.monitoring.outcomes import BLIND, Questions, called_labels, write_outcomes
 from isocenter.service.reading.judged import TAKEN_BACK
@@ -48,11 +48,12 @@ def blind_reads(
     if who.role not in READERS or who.account.startswith(MACHINE):
         return []
     about = (audit.c.object == jobs.c.study) | audit.c.object.like(jobs.c.job + "/%")
-    opened = (audit.c.actor == who.account, audit.c.action.in_((VIEW, EXPORT)), about)
-    has_seen = select(audit.c.event).where(*opened).exists()
+    opened = and_(audit.c.actor == who.account, audit.c.action.in_((VIEW, EXPORT)), about)
+    has_seen = select(audit.c.event).where(opened).exists()
     both = blind.join(jobs, blind.c.job == jobs.c.job).join(studies, jobs.c.study == studies.c.study)
-    columns = (blind, jobs.c.model, jobs.c.model_hash, jobs.c.study, studies.c.uid, studies.c.attributes)
-    query = select(*columns).select_from(both)
+    query = select(
+        blind, jobs.c.model, jobs.c.model_hash, jobs.c.study, studies.c.uid, studies.c.attributes
+    ).select_from(both)
     query = query.where(blind.c.state == "waiting", jobs.c.state.not_in(TAKEN_BACK), ~has_seen)
     if study is not None:
         query = query.where(jobs.c.study == study)
@@ -66,8 +67,8 @@ def blind_reads(
 
 def keep_read(connection: Connection, read: BlindRead, values: Mapping[str, float], who: Actor) -> bool:
     """Keep what a person says of a study; False where somebody was faster."""
-    mine = (blind.c.job == read.job, blind.c.state == "waiting")
-    if connection.execute(update(blind).where(*mine).values(state="read")).rowcount != 1:
+    mine = and_(blind.c.job == read.job, blind.c.state == "waiting")
+    if connection.execute(update(blind).where(mine).values(state="read")).rowcount != 1:
         return False
     write_outcomes(connection, read.job, values, BLIND, account=who.account, inclusion=read.row.inclusion)
     record(connection, "blind read", read.job, actor=who, study=read.row.study, detail={"values": dict(values)})
@@ -77,8 +78,8 @@ def keep_read(connection: Connection, read: BlindRead, values: Mapping[str, floa
 def own_series(connection: Connection, study: str) -> set[str]:
     """Keys of the series of which every object is an answer of this node that was sent back."""
     made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
-    mine = (instances.c.study == study, instances.c.uid.not_in(made))
-    others = set(connection.execute(select(instances.c.series).where(*mine).distinct()).scalars())
+    mine = and_(instances.c.study == study, instances.c.uid.not_in(made))
+    others = set(connection.execute(select(instances.c.series).where(mine).distinct()).scalars())
     every = connection.execute(select(series.c.series).where(series.c.study == study)).scalars()
     return set(every) - others
 
@@ -132,12 +133,17 @@ def _called(connection: Connection, since: float, until: float) -> Mapping[str, 
     Where a rule calls something in every study, such as one of several classes, its commonest answer is no call.
     """
     query = select(blind.c.job)
-    ended = (jobs.c.done_at >= since, jobs.c.done_at < until, jobs.c.state.in_(("sending", "done")))
-    which = (*ended, jobs.c.outcome.in_((RESULT, NOTHING)), jobs.c.job.not_in(query))
-    rules = {row.job: row.rule for row in connection.execute(select(jobs.c.job, jobs.c.rule).where(*which))}
+    which = and_(
+        jobs.c.done_at >= since,
+        jobs.c.done_at < until,
+        jobs.c.state.in_(("sending", "done")),
+        jobs.c.outcome.in_((RESULT, NOTHING)),
+        jobs.c.job.not_in(query),
+    )
+    rules = {row.job: row.rule for row in connection.execute(select(jobs.c.job, jobs.c.rule).where(which))}
     rows = defaultdict[str, list[dict[str, object]]](list)
     joined = findings.join(jobs, findings.c.job == jobs.c.job)
-    for row in connection.execute(select(findings.c.job, findings.c.row).select_from(joined).where(*which)):
+    for row in connection.execute(select(findings.c.job, findings.c.row).select_from(joined).where(which)):
         rows[row.job].append(row.row)
     labels = {job: called_labels(rows[job]) for job in sorted(rules)}
     answers = defaultdict[str, Counter[frozenset[str]]](Counter)

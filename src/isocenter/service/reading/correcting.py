@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, and_, delete, func, insert, select
 
 from isocenter.errors import DatasetError, FormatError, GeometryError, IsocenterError
 from isocenter.evaluation import volume_unit
@@ -77,31 +77,31 @@ class Drafts:
 
     def add(self, judged: str, account: str, stroke: Stroke) -> None:
         """Keep a stroke; one of the same name is there already, as where an answer was lost on its way."""
-        here = (drafts.c.judged == judged, drafts.c.account == account, drafts.c.stroke == stroke.stroke)
+        here = and_(drafts.c.judged == judged, drafts.c.account == account, drafts.c.stroke == stroke.stroke)
         with self.database.write() as connection:
-            if connection.execute(select(drafts.c.draft).where(*here)).first() is None:
+            if connection.execute(select(drafts.c.draft).where(here)).first() is None:
                 columns = {"judged": judged, "account": account, "stroke": stroke.stroke, "mark": stroke.mark}
                 connection.execute(insert(drafts).values(at=Clock(), **columns))
 
     def undo(self, judged: str, account: str, stroke: str) -> bool:
         """Forget a stroke; False where there is none."""
-        here = (drafts.c.judged == judged, drafts.c.account == account, drafts.c.stroke == stroke)
+        here = and_(drafts.c.judged == judged, drafts.c.account == account, drafts.c.stroke == stroke)
         with self.database.write() as connection:
-            return connection.execute(delete(drafts).where(*here)).rowcount == 1
+            return connection.execute(delete(drafts).where(here)).rowcount == 1
 
 
 def strokes_of(connection: Connection, judged: str, account: str) -> list[Stroke]:
     """The strokes of an account on a result, in their order."""
-    mine = (drafts.c.judged == judged, drafts.c.account == account)
-    rows = connection.execute(select(drafts.c.stroke, drafts.c.mark).where(*mine).order_by(drafts.c.draft))
+    mine = and_(drafts.c.judged == judged, drafts.c.account == account)
+    rows = connection.execute(select(drafts.c.stroke, drafts.c.mark).where(mine).order_by(drafts.c.draft))
     return [Stroke.of(row.stroke, row.mark) for row in rows]
 
 
 def forget(connection: Connection, judged: str, account: str, strokes: Sequence[Stroke]) -> None:
     """Forget strokes that a correction holds."""
     names = [one.stroke for one in strokes]
-    mine = (drafts.c.judged == judged, drafts.c.account == account, drafts.c.stroke.in_(names))
-    connection.execute(delete(drafts).where(*mine))
+    mine = and_(drafts.c.judged == judged, drafts.c.account == account, drafts.c.stroke.in_(names))
+    connection.execute(delete(drafts).where(mine))
 
 
 def check_voxels(stroke: Stroke, shape: Sequence[int], labels: Sequence[Label]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, and_, select
 
 from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
 from isocenter.files import read_given_table
@@ -111,11 +111,13 @@ def _import(
 ) -> None:
     keys = {key for _, row in rows for key in (row[STUDY].strip(), key_of(row[STUDY].strip()))}
     studies_known = set(connection.execute(select(studies.c.study).where(studies.c.study.in_(keys))).scalars())
-    answered = (jobs.c.study.in_(studies_known), jobs.c.state.not_in(TAKEN_BACK), jobs.c.outcome.in_((RESULT, NOTHING)))
+    answered = and_(
+        jobs.c.study.in_(studies_known), jobs.c.state.not_in(TAKEN_BACK), jobs.c.outcome.in_((RESULT, NOTHING))
+    )
     results = defaultdict[str, list[Row[*tuple[Any, ...]]]](list)
     columns = (jobs.c.job, jobs.c.study, jobs.c.rule, jobs.c.model, jobs.c.model_hash)
     facts = facts_by_version(connection, models)
-    for one in connection.execute(select(*columns).where(*answered)):
+    for one in connection.execute(select(*columns).where(answered)):
         if rule in (None, one.rule):
             results[one.study].append(one)
     for number, row in rows:

@@ -179,8 +179,9 @@ class Notices:
         joined = notices.join(jobs, notices.c.job == jobs.c.job).join(studies, jobs.c.study == studies.c.study)
         query = select(notices, studies.c.uid.label("study")).select_from(joined)
         with self.database.read() as connection:
-            order = (notices.c.created_at.desc(), notices.c.notice)
-            return connection.execute(query.where(*where).order_by(*order).limit(most)).all()
+            return connection.execute(
+                query.where(*where).order_by(notices.c.created_at.desc(), notices.c.notice).limit(most)
+            ).all()
 
     def acknowledge(self, notice: str, *, who: Actor = NODE) -> bool:
         """Somebody has taken it up: it goes to nobody else; False where there is no such notice."""

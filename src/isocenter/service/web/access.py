@@ -28,7 +28,8 @@ from isocenter.service.web.web_node import WebError
 ROLES = ("viewer", "radiologist", "administrator", "service")
 # Those who may do something to studies and jobs, and those who look after the node.
 WORKING, KEEPING = ROLES[1:], ROLES[2:]
-ANYBODY = "anyone"  # in place of roles: who has not logged in may ask too
+ADMINISTRATORS = ("administrator",)
+ANYBODY = ("anyone",)  # in place of roles: who has not logged in may ask too
 ACTOR = "actor"  # of a request, in its state
 
 
@@ -41,16 +42,16 @@ Who = Annotated[Actor, Depends(_actor)]
 
 
 async def _allowed(who: Who, declared: SecurityScopes) -> None:
-    if ANYBODY not in declared.scopes and who.role not in declared.scopes:
+    if not {who.role, *ANYBODY}.intersection(declared.scopes):
         needed = " or ".join(declared.scopes)
         problem = f"this is not for the role {who.role}" if who.role else "you have not logged in"
         raise WebError(403, problem, "the request", f"Ask an administrator for the role {needed}")
 
 
-def roles(*names: str) -> Any:
-    """Dependency of a route by which those of these roles may ask for it; `anyone`: without logging in, too."""
-    if not names or not {*names} <= {*ROLES, ANYBODY}:
-        raise ValueError(f"the roles are {', '.join(ROLES)}, or {ANYBODY} alone")
+def roles(names: Sequence[str]) -> Any:
+    """Dependency of a route by which those of these roles may ask for it; `ANYBODY`: without logging in, too."""
+    if not names or not {*names} <= {*ROLES, *ANYBODY}:
+        raise ValueError(f"the roles are {', '.join(ROLES)}, or {ANYBODY[0]} alone")
     return Security(_allowed, scopes=list(names))
 
 
@@ -76,7 +77,7 @@ def open_routes(routers: Iterable[APIRouter]) -> list[APIRoute]:
                 raise UsageError("the route does not state who may ask for it", path, remedy)
             names = list(declared[0].scopes or ())
             route.openapi_extra = {**(route.openapi_extra or {}), "x-roles": names}
-            if ANYBODY in names:
+            if {*ANYBODY} <= {*names}:
                 found.append(route)
     return found
 

@@ -16,7 +16,7 @@ from isocenter.errors import IsocenterError
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.audit import COLUMNS, REFUSED
 from isocenter.service.records.tables import audit
-from isocenter.service.web.access import ACTOR, Who, roles
+from isocenter.service.web.access import ACTOR, ADMINISTRATORS, Who, roles
 from isocenter.service.web.shapes import EventShape, Listing, problem_of
 from isocenter.service.web.web_node import Limit, Node, WebNode
 
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/api/audit", tags=["audit"])
 Word = Annotated[str | None, Query(max_length=64)]
 
 
-@router.get("", dependencies=[roles("administrator")])
+@router.get("", dependencies=[roles(ADMINISTRATORS)])
 def list_audit(
     node: Node,
     who: Who,

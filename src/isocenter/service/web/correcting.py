@@ -28,7 +28,7 @@ from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import JobName, Node, WebError, WebNode
 from isocenter.service.web.worklist import refuse_hidden
 
-router = APIRouter(prefix="/api/jobs", tags=["reading"], dependencies=[roles(*READERS)])
+router = APIRouter(prefix="/api/jobs", tags=["reading"], dependencies=[roles(READERS)])
 StrokeName = Annotated[str, Path(pattern=r"^[\w.-]{1,64}$")]
 LONGEST_TEXT = 4000
 

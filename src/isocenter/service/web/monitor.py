@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, and_, select
 
 from isocenter.documents import KINDS
 from isocenter.errors import IntegrityError, counted
@@ -22,7 +22,7 @@ from isocenter.service.records.alerts import ACKNOWLEDGED, CLOSED, NOTICE, Incid
 from isocenter.service.records.deployments import ChangeError, UnknownChangeError, approve, end_change
 from isocenter.service.records.tables import alerts, deliveries, deployments, holds, notices, studies
 from isocenter.service.stored import last_look
-from isocenter.service.web.access import KEEPING, ROLES, WORKING, Who, roles
+from isocenter.service.web.access import ADMINISTRATORS, KEEPING, ROLES, WORKING, Who, roles
 from isocenter.service.web.shapes import (
     AlertShape,
     BaselineShape,
@@ -55,7 +55,7 @@ class Frozen(BaseModel):
     model: Annotated[str, Field(min_length=1, max_length=64)]
 
 
-@router.get("/alerts", dependencies=[roles(*ROLES)])
+@router.get("/alerts", dependencies=[roles(ROLES)])
 def list_alerts(
     node: Node, state: Literal["open", "acknowledged", "closed", "cleared"] | None = None, limit: Limit = 100
 ) -> Listing[AlertShape]:
@@ -68,19 +68,19 @@ def list_alerts(
     )
 
 
-@router.post("/alerts/{n}/acknowledge", dependencies=[roles(*PEOPLE)])
+@router.post("/alerts/{n}/acknowledge", dependencies=[roles(PEOPLE)])
 def acknowledge_alert(node: Node, who: Who, n: N, reason: Reason) -> AlertShape:
     """Take an alert up: it is sent to no further recipient, and stays until it is closed or its cause is gone."""
     return _settled(node, who, n, ACKNOWLEDGED, reason.reason)
 
 
-@router.post("/alerts/{n}/close", dependencies=[roles(*PEOPLE)])
+@router.post("/alerts/{n}/close", dependencies=[roles(PEOPLE)])
 def close_alert(node: Node, who: Who, n: N, reason: Reason) -> AlertShape:
     """Close an alert: the watches of its model begin again. What holds the model is undone by itself."""
     return _settled(node, who, n, CLOSED, reason.reason)
 
 
-@router.get("/monitor", dependencies=[roles(*ROLES)])
+@router.get("/monitor", dependencies=[roles(ROLES)])
 def get_monitor(node: Node) -> MonitorShape:
     """Get the result of the last round of monitoring, within the last minute or so."""
     look, wanted = last_look(node.folder), node.settings.monitor.baseline_cases
@@ -126,7 +126,7 @@ def get_monitor(node: Node) -> MonitorShape:
     )
 
 
-@router.post("/monitor/baseline", dependencies=[roles("administrator")])
+@router.post("/monitor/baseline", dependencies=[roles(ADMINISTRATORS)])
 def freeze_baseline(node: Node, who: Who, given: Frozen) -> MonitorShape:
     """Have the newest cases of the version of a model that has answered last be its baseline."""
     baseline_cases = node.settings.monitor.baseline_cases
@@ -140,7 +140,7 @@ def freeze_baseline(node: Node, who: Who, given: Frozen) -> MonitorShape:
     return get_monitor(node)
 
 
-@router.post("/monitor/holds/{n}/undo", dependencies=[roles(*PEOPLE)])
+@router.post("/monitor/holds/{n}/undo", dependencies=[roles(PEOPLE)])
 def undo_hold(node: Node, who: Who, n: N, reason: Reason) -> HoldShape:
     """Let a model go on as before an alert; a package that was rolled back stays so."""
     with node.database.write() as connection:
@@ -169,7 +169,7 @@ def _settled(node: WebNode, who: Actor, n: int, state: str, reason: str) -> Aler
 notices_router = APIRouter(prefix="/api/notices", tags=["notices"])
 
 
-@notices_router.get("", dependencies=[roles(*ROLES)])
+@notices_router.get("", dependencies=[roles(ROLES)])
 def list_notices(node: Node, who: Who, limit: Limit = 100, unacknowledged: bool = False) -> Listing[NoticeShape]:
     """Notices, the newest first; unacknowledged: those alone that nobody has taken up.
 
@@ -184,7 +184,7 @@ def list_notices(node: Node, who: Who, limit: Limit = 100, unacknowledged: bool 
     return Listing[NoticeShape](schema="isocenter.notices", rows=rows)
 
 
-@notices_router.post("/{n}/acknowledge", dependencies=[roles(*WORKING)])
+@notices_router.post("/{n}/acknowledge", dependencies=[roles(WORKING)])
 def acknowledge_notice(node: Node, who: Who, n: Annotated[str, Path(pattern=KEY)]) -> NoticeShape:
     """Take a notice up: it goes to no further recipient."""
     if not Notices(node.database).acknowledge(n, who=who):
@@ -195,9 +195,9 @@ def acknowledge_notice(node: Node, who: Who, n: Annotated[str, Path(pattern=KEY)
 def _notice_shapes(node: WebNode, most: int, *where: ColumnElement[bool]) -> list[NoticeShape]:
     rows = Notices(node.database).newest(most, *where)
     sent = defaultdict[str, list[DeliveryShape]](list)
-    mine = (deliveries.c.name == NOTICE, deliveries.c.job.in_([row.job for row in rows]))
+    mine = and_(deliveries.c.name == NOTICE, deliveries.c.job.in_([row.job for row in rows]))
     with node.database.read() as connection:
-        for row in connection.execute(select(deliveries).where(*mine).order_by(deliveries.c.next_at)):
+        for row in connection.execute(select(deliveries).where(mine).order_by(deliveries.c.next_at)):
             sent[row.job].append(DeliveryShape.model_validate(row._mapping))
     return [NoticeShape.model_validate({**row._mapping, "deliveries": sent[row.job]}) for row in rows]
 
@@ -232,13 +232,13 @@ class NewIncident(IncidentChange):
     study: Annotated[str, Field(pattern=UID)] | None = None
 
 
-@incidents_router.get("", dependencies=[roles(*ROLES)])
+@incidents_router.get("", dependencies=[roles(ROLES)])
 def list_incidents(node: Node, limit: Limit = 100) -> Listing[IncidentShape]:
     """Incidents, the newest first."""
     return Listing[IncidentShape](schema="isocenter.incidents", rows=_incident_shapes(node, limit))
 
 
-@incidents_router.post("", status_code=201, responses={201: {"description": "Created"}}, dependencies=[roles(*WORKING)])
+@incidents_router.post("", status_code=201, responses={201: {"description": "Created"}}, dependencies=[roles(WORKING)])
 def add_incident(node: Node, who: Who, new: NewIncident) -> IncidentShape:
     """State an incident."""
     stated = _stated(new)
@@ -250,7 +250,7 @@ def add_incident(node: Node, who: Who, new: NewIncident) -> IncidentShape:
     return _shown(node, Incidents(node.database).add(stated, who))
 
 
-@incidents_router.put("/{n}", dependencies=[roles(*KEEPING)])
+@incidents_router.put("/{n}", dependencies=[roles(KEEPING)])
 def change_incident(
     node: Node, who: Who, n: Annotated[int, Path(ge=1, lt=2**31)], change: IncidentChange
 ) -> IncidentShape:
@@ -289,14 +289,14 @@ class Ending(BaseModel):
     reason: Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-@changes_router.get("", dependencies=[roles(*ROLES)])
+@changes_router.get("", dependencies=[roles(ROLES)])
 def list_changes(node: Node) -> Listing[ChangeShape]:
     """Every package that answered, is to, or answers in shadow, oldest first."""
     with node.database.read() as connection:
         return Listing[ChangeShape](schema="isocenter.changes", rows=_change_shapes(connection))
 
 
-@changes_router.post("/{n}/approve", dependencies=[roles(*CHANGING)])
+@changes_router.post("/{n}/approve", dependencies=[roles(CHANGING)])
 def post_approval(node: Node, who: Who, n: Number) -> ChangeShape:
     """Approve a change that waits: with two persons, one of them a radiologist, it begins."""
     with _refusals(), node.database.write() as connection:
@@ -304,7 +304,7 @@ def post_approval(node: Node, who: Who, n: Number) -> ChangeShape:
         return _change_shapes(connection, deployments.c.n == n)[0]
 
 
-@changes_router.post("/{n}/end", dependencies=[roles(*CHANGING)])
+@changes_router.post("/{n}/end", dependencies=[roles(CHANGING)])
 def post_end(node: Node, who: Who, n: Number, ending: Ending) -> ChangeShape:
     """End a shadow, a split, or a change that waits; of a live package the one before answers again."""
     with _refusals(), node.database.write() as connection:

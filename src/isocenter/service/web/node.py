@@ -51,7 +51,7 @@ NEWEST, LOG_BYTES, MOST_TROUBLES = 10, 1 << 17, 20
 TROUBLES = ("warning", "error", "critical")
 
 
-@router.get("/node", dependencies=[roles(*ROLES)])
+@router.get("/node", dependencies=[roles(ROLES)])
 def get_node(node: Node) -> NodeShape:
     """Get the name of the node, and how much lies in it."""
     counts = {"studies": studies.c.state, "jobs": jobs.c.state, "deliveries": deliveries.c.state}
@@ -70,7 +70,7 @@ def get_node(node: Node) -> NodeShape:
     )
 
 
-@router.get("/models", dependencies=[roles(*ROLES)])
+@router.get("/models", dependencies=[roles(ROLES)])
 def list_models(node: Node) -> Listing[ModelShape]:
     """The models that rules may name."""
     models = node.models
@@ -91,7 +91,7 @@ def list_models(node: Node) -> Listing[ModelShape]:
     return Listing[ModelShape](schema="isocenter.models", rows=rows)
 
 
-@router.get("/peers", dependencies=[roles(*ROLES)])
+@router.get("/peers", dependencies=[roles(ROLES)])
 def list_peers(node: Node) -> Listing[PeerShape]:
     """The systems that the node knows."""
     return Listing[PeerShape](
@@ -99,7 +99,7 @@ def list_peers(node: Node) -> Listing[PeerShape]:
     )
 
 
-@router.post("/peers/{name}/echo", dependencies=[roles(*KEEPING)], responses={502: {"model": Problem}})
+@router.post("/peers/{name}/echo", dependencies=[roles(KEEPING)], responses={502: {"model": Problem}})
 def echo_peer(node: Node, name: str) -> EchoShape:
     """Ask a peer by C-ECHO whether it is there."""
     peer = next((peer for peer in node.settings.peers if peer.name == name), None)
@@ -228,7 +228,7 @@ def _roles(node: WebNode) -> Iterator[PartShape]:
         yield PartShape(part=role, ok=not is_silent, problem=f"silent for {seconds:.0f} s" if is_silent else None)
 
 
-metrics_router = APIRouter(tags=["metrics"], dependencies=[roles(*KEEPING)])
+metrics_router = APIRouter(tags=["metrics"], dependencies=[roles(KEEPING)])
 
 
 @metrics_router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -129,7 +129,7 @@ class ReadingShape(BaseModel):
     reasons: list[str]
 
 
-@router.get("/studies/{study}/reading", dependencies=[roles(*ROLES)])
+@router.get("/studies/{study}/reading", dependencies=[roles(ROLES)])
 def get_reading(node: Node, who: Who, study: StudyName) -> ReadingShape:
     """A study: its series, every result that holds, and the patient's earlier studies."""
     key = study_key(study)
@@ -162,7 +162,7 @@ def get_reading(node: Node, who: Who, study: StudyName) -> ReadingShape:
     "/jobs/{job}/maps/{name}/slices/{plane}/{k}",
     response_class=Response,
     responses=RAW,
-    dependencies=[roles(*ROLES)],
+    dependencies=[roles(ROLES)],
 )
 def get_map_slice(
     node: Node,

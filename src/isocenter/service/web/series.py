@@ -83,14 +83,14 @@ class GridShape(BaseModel):
     notes: list[str]
 
 
-@router.get("/{series}/grid", dependencies=[roles(*ROLES)])
+@router.get("/{series}/grid", dependencies=[roles(ROLES)])
 def get_grid(node: Node, who: Who, series: Uid, image: Place = 0) -> GridShape:
     """The grid of a series, with the planes that show it. image: of a series with several grids or views"""
     every = _opened(node, who, series)
     return grid_shape(_numbered(every, image, series), len(every))
 
 
-@router.get("/{series}/slices/{plane}/{k}", response_class=Response, responses=RAW, dependencies=[roles(*ROLES)])
+@router.get("/{series}/slices/{plane}/{k}", response_class=Response, responses=RAW, dependencies=[roles(ROLES)])
 def get_slice(
     node: Node,
     who: Who,

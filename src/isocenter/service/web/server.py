@@ -192,7 +192,7 @@ log = logging.getLogger("isocenter")
 
 def web_app(web_node: WebNode) -> ASGIApp:
     """The application of a node."""
-    app, described = _app(web_node), APIRouter(dependencies=[roles(*ROLES)])
+    app, described = _app(web_node), APIRouter(dependencies=[roles(ROLES)])
     described.add_api_route("/openapi.json", lambda: JSONResponse(app.openapi()), include_in_schema=False)
     routers = [
         described,

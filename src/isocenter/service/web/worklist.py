@@ -38,7 +38,7 @@ from isocenter.service.web.shapes import (
 from isocenter.service.web.web_node import MOST_ROWS, JobName, Limit, Node, WebError, WebNode
 
 TO_BE_READ = "to be read blind"
-blind_router = APIRouter(prefix="/api/blind", tags=["reading"], dependencies=[roles(*READERS)])
+blind_router = APIRouter(prefix="/api/blind", tags=["reading"], dependencies=[roles(READERS)])
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -178,7 +178,7 @@ COUNTED = and_(jobs.c.study == studies.c.study, jobs.c.state.not_in(("superseded
 RANK = func.coalesce(func.min(func.coalesce(jobs.c.urgency, ROUTINE)), ROUTINE)
 
 
-@router.get("", dependencies=[roles(*ROLES)])
+@router.get("", dependencies=[roles(ROLES)])
 def list_worklist(node: Node, who: Who, limit: Limit = 100, hours: Hours = HOURS) -> Listing[WorklistShape]:
     """Studies of the last hours by the priority that their findings give, then by age."""
     hidden = {one.row.uid for one in reads_for(node, who)}
@@ -190,7 +190,7 @@ def list_worklist(node: Node, who: Who, limit: Limit = 100, hours: Hours = HOURS
     "/events",
     response_class=StreamingResponse,
     responses={200: {"content": {EVENT_STREAM: {}}}},
-    dependencies=[roles(*ROLES)],
+    dependencies=[roles(ROLES)],
 )
 async def worklist_events(node: Node) -> StreamingResponse:
     """An event whenever the worklist has changed, as EventSource reads them."""
@@ -263,9 +263,9 @@ def _found(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[str, 
     order = (func.coalesce(jobs.c.urgency, ROUTINE), jobs.c.created_at, jobs.c.job, findings.c.number)
     joined = studies.join(jobs, COUNTED).outerjoin(findings, findings.c.job == jobs.c.job)
     query = select(jobs.c.study, jobs.c.job, jobs.c.because, findings.c.row).select_from(joined)
-    answered = (jobs.c.study.in_(keys), jobs.c.outcome.in_((RESULT, NOTHING)))
+    answered = and_(jobs.c.study.in_(keys), jobs.c.outcome.in_((RESULT, NOTHING)))
     found = dict[str, tuple[str, str]]()
-    for row in connection.execute(query.where(*answered).order_by(*order)):
+    for row in connection.execute(query.where(answered).order_by(*order)):
         job, words = found.get(row.study, (row.job, ""))
         if job == row.job and not words:
             urgent = (row.because or "").partition(";")[0]

@@ -47,8 +47,8 @@ def claimed(database: Database, without: Sequence[str], again_s: float) -> Shado
         for shadow in shadows:
             row = connection.execute(_next_job(shadow, again_s)).first()
             if row is not None:
-                mine = (shadow_answers.c.n == shadow.n, shadow_answers.c.job == row.job)
-                connection.execute(delete(shadow_answers).where(*mine))
+                mine = and_(shadow_answers.c.n == shadow.n, shadow_answers.c.job == row.job)
+                connection.execute(delete(shadow_answers).where(mine))
                 connection.execute(insert(shadow_answers).values(n=shadow.n, job=row.job, claimed_at=Clock()))
                 return Shadowed(shadow.n, Job.of_row(row, model_hash=shadow.hash), row.outcome, shadow.facts["labels"])
     return None
@@ -56,10 +56,10 @@ def claimed(database: Database, without: Sequence[str], again_s: float) -> Shado
 
 def note(database: Database, shadowed: Shadowed, values: Mapping[str, float] | None, reason: str = "") -> None:
     """Keep the differences of one answer, or the reason why there are none."""
-    mine = (shadow_answers.c.n == shadowed.n, shadow_answers.c.job == shadowed.job.job)
+    mine = and_(shadow_answers.c.n == shadowed.n, shadow_answers.c.job == shadowed.job.job)
     columns = {"done_at": Clock(), "differences": values, "reason": reason or None}
     with database.write() as connection:
-        connection.execute(update(shadow_answers).where(*mine).values(columns))
+        connection.execute(update(shadow_answers).where(mine).values(columns))
 
 
 def differences(database: Database, shadowed: Shadowed, outcome: Outcome, masks: tuple[Path, Path]) -> dict[str, float]:
@@ -104,8 +104,8 @@ def _next_job(shadow: Row[Any], again_s: float) -> Any:
     """The oldest job that was done since the shadow began, by another package, and that it has not answered."""
     mine = and_(shadow_answers.c.job == jobs.c.job, shadow_answers.c.n == shadow.n)
     is_left = and_(shadow_answers.c.done_at.is_(None), shadow_answers.c.claimed_at < Clock() - again_s)
-    since = (jobs.c.done_at >= shadow.began, jobs.c.state.in_(STANDING), jobs.c.outcome.is_not(None))
-    of_other = (jobs.c.model == shadow.model, jobs.c.model_hash != shadow.hash)
+    since = and_(jobs.c.done_at >= shadow.began, jobs.c.state.in_(STANDING), jobs.c.outcome.is_not(None))
+    of_other = and_(jobs.c.model == shadow.model, jobs.c.model_hash != shadow.hash)
     joined = jobs.outerjoin(shadow_answers, mine)
-    open_jobs = select(jobs).select_from(joined).where(*since, *of_other)
+    open_jobs = select(jobs).select_from(joined).where(since, of_other)
     return open_jobs.where(or_(shadow_answers.c.job.is_(None), is_left)).order_by(jobs.c.done_at).limit(1)

@@ -44,7 +44,7 @@ from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_ent
 from isocenter.service.web.worklist import hidden_error, record_export, record_view
 
 router = APIRouter(
-    prefix="/dicomweb/studies/{study}", tags=["DICOMweb"], dependencies=[roles(*ROLES), Depends(all_entered)]
+    prefix="/dicomweb/studies/{study}", tags=["DICOMweb"], dependencies=[roles(ROLES), Depends(all_entered)]
 )
 OBJECT, BYTES = "application/dicom", "application/octet-stream"
 PLAIN = "1.2.840.10008.1.2.1"  # how decoded frames and objects come

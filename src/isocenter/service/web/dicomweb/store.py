@@ -24,7 +24,7 @@ from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, dicomwe
 router = APIRouter(
     prefix="/dicomweb",
     tags=["DICOMweb"],
-    dependencies=[roles(*WORKING)],
+    dependencies=[roles(WORKING)],
     default_response_class=Response,
     responses={
         200: IN_JSON,
