@@ -109,8 +109,8 @@ class Guideline:
         return replace(self, items=tuple(made))
 
 
-def _entries(each: str, subject: Subject) -> Sequence[Mapping[str, Any]]:
-    if each == "hazards":
+def _entries(source: str, subject: Subject) -> Sequence[Mapping[str, Any]]:
+    if source == "hazards":
         return hazards()
     incidents = subject.find("node", "/incidents/rows")
     return [] if incidents is None else incidents.value

@@ -99,21 +99,21 @@ def write_gate(folder: Path, version: str, gate: Guard | None) -> None:
 
     version: hash of the model, so that what is there already is the same
     """
-    place = folder / GATES / version
-    if gate is None or place.exists():
+    target = folder / GATES / version
+    if gate is None or target.exists():
         return
-    part = place.with_name(f".{version}.{os.getpid()}")
+    part = target.with_name(f".{version}.{os.getpid()}")
     part.mkdir(parents=True)
     try:
-        kept = Parts(guard=gate)
-        kept.write(part)
-        write_json(part / RECORD, SCHEMA, kept.settings)
-        part.rename(place)
+        gate_parts = Parts(guard=gate)
+        gate_parts.write(part)
+        write_json(part / RECORD, SCHEMA, gate_parts.settings)
+        part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def read_gate(folder: Path, version: str) -> Guard | None:
     """The gate of a version of a model; None where it has none. Raises IntegrityError for a changed one."""
-    place = folder / GATES / version
-    return read_parts(read_json(place / RECORD, SCHEMA), place).guard if place.is_dir() else None
+    gate_folder = folder / GATES / version
+    return read_parts(read_json(gate_folder / RECORD, SCHEMA), gate_folder).guard if gate_folder.is_dir() else None

@@ -69,13 +69,15 @@ def change_rows(connection: Connection, *where: ColumnElement[bool]) -> list[dic
     """
     long_ago = float(connection.execute(Clock().select()).scalar_one()) - SHOWN_S
     found = connection.execute(select(deployments).where(*where).order_by(deployments.c.n)).all()
-    given = connection.execute(select(approvals).order_by(approvals.c.at)).all()
-    kept = ("n", "model", "mode", "share", "until", "asked_at", "began", "ended", "because")
+    given_approvals = connection.execute(select(approvals).order_by(approvals.c.at)).all()
+    columns = ("n", "model", "mode", "share", "until", "asked_at", "began", "ended", "because")
     return [
         {
-            **{name: row._mapping[name] for name in kept},
+            **{name: row._mapping[name] for name in columns},
             **{"package": row.manifest, "state": state_of(row), "check": row.check_hash},
-            "approvals": [{"account": one.account, "role": one.role, "at": one.at} for one in given if one.n == row.n],
+            "approvals": [
+                {"account": one.account, "role": one.role, "at": one.at} for one in given_approvals if one.n == row.n
+            ],
             "figures": [
                 one.as_row()
                 for one in (figures_of(connection, row) if row.ended is None or row.ended > long_ago else ())
@@ -117,12 +119,12 @@ def _of_shadow(connection: Connection, change: Row[Any]) -> list[Figure]:
     )
     query = select(shadow_answers.c.differences, studies.c.patient, jobs.c.study).select_from(joined)
     query = query.where(shadow_answers.c.n == change.n, shadow_answers.c.done_at.is_not(None))
-    values, known = defaultdict[str, list[float]](list), set[tuple[str, str]]()
+    values, counted = defaultdict[str, list[float]](list), set[tuple[str, str]]()
     for row in connection.execute(query.order_by(shadow_answers.c.done_at)):
         for metric, value in (row.differences or {}).items():
             key = (metric, row.patient or row.study)
-            if key not in known:
-                known.add(key)
+            if key not in counted:
+                counted.add(key)
                 values[metric].append(value)
     return [
         Figure(metric, "", followed_mean(own, least=0.0 if metric.startswith(SHARES) else -1.0))
@@ -165,16 +167,16 @@ def _rates(stream: Stream, arm: str, finding: str) -> Iterator[Figure]:
     calls, truths, chance = stream.calls(finding), stream.outcomes(finding), stream.numbers(INCLUSION)
     is_known = np.isfinite(calls) & np.isfinite(truths)
     for source, is_own in ((AUDITED, is_known & (chance > 0)), (REPORTED, is_known & ~np.isfinite(chance))):
-        kept = _first(stream, is_own, stream.text("reference_at"))
-        weights = 1 / chance[kept] if source == AUDITED else np.ones(len(kept))
-        for metric in RATES if len(kept) else ():
-            over, hits = parts_of_rate(metric, calls[kept], truths[kept])
+        chosen = _first(stream, is_own, stream.text("reference_at"))
+        weights = 1 / chance[chosen] if source == AUDITED else np.ones(len(chosen))
+        for metric in RATES if len(chosen) else ():
+            over, hits = parts_of_rate(metric, calls[chosen], truths[chosen])
             yield Figure(f"{metric}_{finding}", arm, followed_ratio(hits, over, weights), source)
 
 
-def _first(stream: Stream, kept: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
+def _first(stream: Stream, chosen: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
     """(patients,) places of the first case of each patient among those that are kept, in the order given."""
-    places = np.flatnonzero(kept)
+    places = np.flatnonzero(chosen)
     if order is not None:
         places = places[np.argsort(order[places], kind="stable")]
     _, first = np.unique(stream.patients[places], return_index=True)

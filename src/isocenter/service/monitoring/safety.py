@@ -38,20 +38,20 @@ def held(connection: Connection, listed: Sequence[Safety], alert: Row[Any]) -> l
     """
     query = select(holds.c.action).where(holds.c.alert == alert.n, holds.c.model == alert.model)
     before, done = set(connection.execute(query).scalars()), list[str]()
-    for one in listed:
-        if one.model != alert.model or one.then in before or not one.when.holds(alert.kind, alert.severity):
+    for rule in listed:
+        if rule.model != alert.model or rule.then in before or not rule.when.holds(alert.kind, alert.severity):
             continue
         because = f"alert {alert.n} ({alert.severity}): {alert.watch}{f', {alert.scope}' if alert.scope else ''}"
-        own = {"model": alert.model, "action": one.then, "alert": alert.n, "because": because, "since": Clock()}
-        connection.execute(insert(holds).values(own))
+        columns = {"model": alert.model, "action": rule.then, "alert": alert.n, "because": because, "since": Clock()}
+        connection.execute(insert(holds).values(columns))
         detail = {
             "because": because,
-            **(_rolled_back(connection, alert.model, because) if one.then == ROLLBACK else {}),
+            **(_rolled_back(connection, alert.model, because) if rule.then == ROLLBACK else {}),
         }
         outcome = FAILURE if "problem" in detail else SUCCESS
-        record(connection, f"safety {one.then}", alert.model, outcome=outcome, detail=detail)
-        before.add(one.then)
-        done.append(one.then)
+        record(connection, f"safety {rule.then}", alert.model, outcome=outcome, detail=detail)
+        before.add(rule.then)
+        done.append(rule.then)
     return done
 
 
@@ -91,9 +91,9 @@ def notified(connection: Connection, settings: Settings, alert: Row[Any]) -> int
     path = settings.folder / "results" / key / NOTICE
     path.parent.mkdir(parents=True, exist_ok=True)
     where = f" ({alert.scope})" if alert.scope else ""
-    stated = {"notice": key, "alert": alert.n, "model": alert.model, "priority": alert.severity}
-    stated |= {"finding": f"monitoring of {alert.model}: {alert.watch}{where}", "because": alert.because}
-    write_json(path, "isocenter.notice", {**stated, "link": f"{settings.http.reached}/monitor"})
+    notice = {"notice": key, "alert": alert.n, "model": alert.model, "priority": alert.severity}
+    notice |= {"finding": f"monitoring of {alert.model}: {alert.watch}{where}", "because": alert.because}
+    write_json(path, "isocenter.notice", {**notice, "link": f"{settings.http.reached}/monitor"})
     file = {"name": NOTICE, "kind": "notice", "bytes": path.stat().st_size, "sha256": file_hash(path)}
     connection.execute(insert(answers).values(job=key, **file))
     for peer, after in due.items():

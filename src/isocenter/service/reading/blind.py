@@ -77,8 +77,8 @@ def keep_read(connection: Connection, read: BlindRead, values: Mapping[str, floa
 
 def own_series(connection: Connection, study: str) -> set[str]:
     """Keys of the series of which every object is an answer of this node that was sent back."""
-    made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
-    mine = and_(instances.c.study == study, instances.c.uid.not_in(made))
+    answers_made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
+    mine = and_(instances.c.study == study, instances.c.uid.not_in(answers_made))
     others = set(connection.execute(select(instances.c.series).where(mine).distinct()).scalars())
     every = connection.execute(select(series.c.series).where(series.c.study == study)).scalars()
     return set(every) - others
@@ -114,17 +114,17 @@ def draw(connection: Connection, settings: Settings, now: float) -> int:
     source = random.SystemRandom()  # which nobody can foresee
     for kind, members in kinds.items():
         for job in source.sample(members, counts[kind]):
-            stated = {"inclusion": counts[kind] / len(members), "drawn_at": now, "week": week, "state": "waiting"}
-            connection.execute(insert(blind).values(job=job, **stated))
+            columns = {"inclusion": counts[kind] / len(members), "drawn_at": now, "week": week, "state": "waiting"}
+            connection.execute(insert(blind).values(job=job, **columns))
     detail = {"called": [counts[True], len(kinds[True])], "not_called": [counts[False], len(kinds[False])]}
     record(connection, "blind draw", week, detail=detail)
     return sum(counts.values())
 
 
-def _counts(wanted: int, called: int, others: int) -> dict[bool, int]:
+def _counts(count: int, called: int, others: int) -> dict[bool, int]:
     """Number that is drawn of each kind."""
-    of_others = min(others, max(wanted // 2, wanted - called))
-    return {True: min(called, wanted - of_others), False: of_others}
+    of_others = min(others, max(count // 2, count - called))
+    return {True: min(called, count - of_others), False: of_others}
 
 
 def _called(connection: Connection, since: float, until: float) -> Mapping[str, bool]:
@@ -147,13 +147,13 @@ def _called(connection: Connection, since: float, until: float) -> Mapping[str, 
         rows[row.job].append(row.row)
     labels = {job: called_labels(rows[job]) for job in sorted(rules)}
     answers = defaultdict[str, Counter[frozenset[str]]](Counter)
-    for job, own in labels.items():
-        answers[rules[job]][own] += 1
+    for job, labels_called in labels.items():
+        answers[rules[job]][labels_called] += 1
     usual = {
         rule: frozenset[str]() if frozenset() in counted else counted.most_common(1)[0][0]
         for rule, counted in answers.items()
     }
-    return {job: own != usual[rules[job]] for job, own in labels.items()}
+    return {job: labels_called != usual[rules[job]] for job, labels_called in labels.items()}
 
 
 def _are_drawn(connection: Connection, week: str) -> bool:

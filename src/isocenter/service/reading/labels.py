@@ -128,8 +128,10 @@ def _import(
             continue
         try:
             at, source = _time(row[AT]), _source(row[SOURCE])
-            each = {one.job: facts(one.model, one.model_hash) for one in results[study]}
-            values_stated = _stated(row, {job: Questions.of(own) for job, own in each.items() if own is not None})
+            facts_of_job = {one.job: facts(one.model, one.model_hash) for one in results[study]}
+            values_stated = _stated(
+                row, {job: Questions.of(own) for job, own in facts_of_job.items() if own is not None}
+            )
         except _RowError as error:
             done.refused[number] = str(error)
             continue

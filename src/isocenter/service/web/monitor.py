@@ -127,16 +127,16 @@ def get_monitor(node: Node) -> MonitorShape:
 
 
 @router.post("/monitor/baseline", dependencies=[roles(ADMINISTRATORS)])
-def freeze_baseline(node: Node, who: Who, given: Frozen) -> MonitorShape:
+def freeze_baseline(node: Node, who: Who, request: Frozen) -> MonitorShape:
     """Have the newest cases of the version of a model that has answered last be its baseline."""
     baseline_cases = node.settings.monitor.baseline_cases
     with node.database.write() as connection:
-        version = dict(versions(connection)).get(given.model)
+        version = dict(versions(connection)).get(request.model)
         if version is None:
-            raise WebError(404, "no such model has answered yet", given.model, "See /api/monitor")
-        if not freeze(connection, given.model, version, baseline_cases, who):
+            raise WebError(404, "no such model has answered yet", request.model, "See /api/monitor")
+        if not freeze(connection, request.model, version, baseline_cases, who):
             problem = f"{counted_cases(connection, version)} of {baseline_cases} cases were answered"
-            raise WebError(409, problem, given.model, "Wait for more, or lower baseline_cases in [monitor]")
+            raise WebError(409, problem, request.model, "Wait for more, or lower baseline_cases in [monitor]")
     return get_monitor(node)
 
 
@@ -241,13 +241,13 @@ def list_incidents(node: Node, limit: Limit = 100) -> Listing[IncidentShape]:
 @incidents_router.post("", status_code=201, responses={201: {"description": "Created"}}, dependencies=[roles(WORKING)])
 def add_incident(node: Node, who: Who, new: NewIncident) -> IncidentShape:
     """State an incident."""
-    stated = _stated(new)
+    columns = _stated(new)
     if new.study is not None:
-        stated["study"] = study_key(new.study)
+        columns["study"] = study_key(new.study)
         with node.database.read() as connection:
-            if connection.execute(select(studies).where(studies.c.study == stated["study"])).first() is None:
+            if connection.execute(select(studies).where(studies.c.study == columns["study"])).first() is None:
                 raise WebError(404, "there is no such study", new.study, "See /api/studies, or leave it out")
-    return _shown(node, Incidents(node.database).add(stated, who))
+    return _shown(node, Incidents(node.database).add(columns, who))
 
 
 @incidents_router.put("/{n}", dependencies=[roles(KEEPING)])

@@ -455,9 +455,9 @@ def shown_date(value: Any) -> str:
     return f"{words[:4]}-{words[4:6]}-{words[6:8]}" if len(words) == 8 and words.isdigit() else words
 
 
-def words_of(stated: Any) -> str:
+def words_of(attribute: Any) -> str:
     """One text of an attribute, which may have several values or none."""
-    values = stated if isinstance(stated, list) else [stated]
+    values = attribute if isinstance(attribute, list) else [attribute]
     return " ".join(str(value) for value in values if value is not None).strip()
 
 

@@ -334,8 +334,8 @@ class StoredStudy:
         if instance is not None:
             conditions.append(instances.c.instance == key_of(instance))
         if self.is_blind:
-            made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
-            conditions.append(instances.c.uid.not_in(made))
+            answers_made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
+            conditions.append(instances.c.uid.not_in(answers_made))
         both = instances.join(series, (instances.c.study == series.c.study) & (instances.c.series == series.c.series))
         query = select(instances, series.c.uid.label("series_uid")).select_from(both).where(*conditions)
         with self.node.database.read() as connection:

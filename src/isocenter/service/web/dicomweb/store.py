@@ -173,7 +173,7 @@ class _Storing:
         self._stack.close()
 
 
-def _referenced(known: Identity | Received | None) -> dict[str, Any]:
-    if known is None:
+def _referenced(stored: Identity | Received | None) -> dict[str, Any]:
+    if stored is None:
         return {}
-    return element("ReferencedSOPClassUID", [known.sop_class]) | element("ReferencedSOPInstanceUID", [known.instance])
+    return element("ReferencedSOPClassUID", [stored.sop_class]) | element("ReferencedSOPInstanceUID", [stored.instance])
