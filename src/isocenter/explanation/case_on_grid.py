@@ -268,8 +268,8 @@ def _numpy_run(network: Any) -> Run:
     """A network of NumPy arrays as one of tensors, without gradients."""
 
     def run(images: Tensor, context: Tensor | None) -> Mapping[str, Any]:
-        given = [one.detach().cpu().numpy() for one in (images, context) if one is not None]
-        return {name: torch.from_numpy(np.array(one)).to(images.device) for name, one in network(*given).items()}
+        inputs = [one.detach().cpu().numpy() for one in (images, context) if one is not None]
+        return {name: torch.from_numpy(np.array(one)).to(images.device) for name, one in network(*inputs).items()}
 
     return run
 

@@ -231,8 +231,8 @@ def _smallest(
 
     def changed() -> Tensor:
         """The change within the range of the case itself."""
-        whole = steps if basis is None else torch.tensordot(steps, basis, 1)[None]
-        return (first + whole).clamp(low, high) - first
+        direction = steps if basis is None else torch.tensordot(steps, basis, 1)[None]
+        return (first + direction).clamp(low, high) - first
 
     with torch.enable_grad():
         for _ in range(STEPS):
@@ -294,7 +294,7 @@ def _predicted(
     """The first of weaker and stronger changes of its kind that flips the call; None for no change at all."""
     if not change.any():
         return None
-    made: Counterfactual | None = None
+    counterfactual: Counterfactual | None = None
     for factor in FURTHER:
         other = _moved(image, factor * change)
         answer = model.predict(_with(case, other))
@@ -303,12 +303,12 @@ def _predicted(
         width = max(float(np.ptp(image.data[image.valid])), 1e-6)
         share = float((np.abs(apart) > CHANGED * width).any(axis=0).mean())
         passes = model.guard is None or p is None or p >= model.guard.level
-        made = Counterfactual(
+        counterfactual = Counterfactual(
             other, apart, flip.probability(prediction), flip.probability(answer), share, p, passes, flipped
         )
         if flipped:
             break
-    return made
+    return counterfactual
 
 
 def _moved(image: Image, change: NDArray[np.float32]) -> Image:
@@ -316,9 +316,9 @@ def _moved(image: Image, change: NDArray[np.float32]) -> Image:
     valid = image.valid
     ends = [(one[here].min(), one[here].max()) for one, here in zip(image.data, valid, strict=True) if here.any()]
     low, high = (np.reshape([pair[side] for pair in ends], (-1, *[1] * (image.data.ndim - 1))) for side in (0, 1))
-    made = np.clip(image.data + change, low, high)
-    made = np.rint(made) if image.dtype.kind in "iu" else made
-    return image.with_pixels(np.where(valid, made, image.data).astype(image.dtype))
+    moved = np.clip(image.data + change, low, high)
+    moved = np.rint(moved) if image.dtype.kind in "iu" else moved
+    return image.with_pixels(np.where(valid, moved, image.data).astype(image.dtype))
 
 
 def _path(

@@ -146,13 +146,13 @@ class _Counted:
 def _times_as_large(model: Model, image: Image) -> float:
     """An image beside the largest that trained the model, by their extents; 0 where nothing is known of those."""
     geometry, times = image.geometry.canonical, []
-    for own in model.record.get("members") or [model.record]:  # of a mean each has training cases of its own
-        known = own.get("fingerprint") or {}
-        if not known.get("shape") or len(known["shape"]["max"]) != geometry.ndim:
+    for record in model.record.get("members") or [model.record]:  # of a mean each has training cases of its own
+        fingerprint = record.get("fingerprint") or {}
+        if not fingerprint.get("shape") or len(fingerprint["shape"]["max"]) != geometry.ndim:
             return 0.0
-        voxels = np.divide(geometry.shape, known["shape"]["max"])
-        in_mm = known.get("physical") and geometry.physical
-        times.append(np.prod(voxels * (np.divide(geometry.steps, known["spacing"]["median"]) if in_mm else 1)))
+        voxels = np.divide(geometry.shape, fingerprint["shape"]["max"])
+        in_mm = fingerprint.get("physical") and geometry.physical
+        times.append(np.prod(voxels * (np.divide(geometry.steps, fingerprint["spacing"]["median"]) if in_mm else 1)))
     return float(min(times))
 
 

@@ -364,11 +364,11 @@ def _referenced(data: Data, reading: ReadingOptions, model: Model, run: Path | N
 
 def _as_trained(run: Path | None, plan: Plan | None, data: Data) -> ReadingOptions:
     """The options by which a run read its own data; none for other data, whose options may be others."""
-    place = path_of(data)
-    if run is None or plan is None or place is None:
+    folder = path_of(data)
+    if run is None or plan is None or folder is None:
         return ReadingOptions()
-    own = bool(plan.data) and (run / plan.data).resolve() == place.resolve()
-    return ReadingOptions.of_plan(plan.options) if own else ReadingOptions()
+    is_own = bool(plan.data) and (run / plan.data).resolve() == folder.resolve()
+    return ReadingOptions.of_plan(plan.options) if is_own else ReadingOptions()
 
 
 def _standing_notes(model: Model, run: Path | None) -> Iterator[str]:
@@ -391,9 +391,9 @@ def _packaged_plan(package: Path | None) -> Plan | None:
     with unpacked(package) as folder:
         if not (folder / PACKAGED).is_dir():
             return None
-        kept = package_record(folder)["decisions"]
+        decisions = package_record(folder)["decisions"]
     sections: dict[str, dict[str, Decision]] = {}
-    for name, decision in kept.items():
+    for name, decision in decisions.items():
         section, _, key = name.partition(".")
         sections.setdefault(section, {})[key] = Decision(**decision)
     return Plan(sections) if sections else None
@@ -412,15 +412,15 @@ def _predictor(
     """The model; of a run of folds, for its own cases, each fold for those that it has not seen, with its own task."""
     if not chosen.folds or run is None:
         return with_smaller_batches(loaded), {}
-    models, own = dict[int, Model](), dict[int, Fold]()
+    models, by_fold = dict[int, Model](), dict[int, Fold]()
     for number in sorted(set(chosen.folds.values())):
-        place = run / f"fold_{number}"
-        own[number] = Fold(number, task_of(place) if (place / TASK).is_file() else loaded.task, gate_of(place))
+        folder = run / f"fold_{number}"
+        by_fold[number] = Fold(number, task_of(folder) if (folder / TASK).is_file() else loaded.task, gate_of(folder))
         model = with_uncertainty(load(run, device, fold=number), uncertainty)
         model = replace(model, request=loaded.request)
-        models[number] = own[number].scoring(with_smaller_batches(model))
+        models[number] = by_fold[number].scoring(with_smaller_batches(model))
     owners = {case: models[number] for case, number in chosen.folds.items()}
-    folds = {case: own[number] for case, number in chosen.folds.items()}
+    folds = {case: by_fold[number] for case, number in chosen.folds.items()}
     return OutOfFold(loaded.task, owners, folds), folds
 
 

@@ -137,8 +137,8 @@ def package(options: PackageOptions) -> Packaged:
     marks = MARKS if options.format == MONAI else (TRITON_RECORD,)
     refuse_taken(out, options.overwrite, () if zipped else marks)
     refuse_unknown(options.backends or (), "--backends")
-    given = {} if options.codes is None else read_codes(Path(options.codes))
-    model = with_codes(load(run, "cpu"), given)
+    codes = {} if options.codes is None else read_codes(Path(options.codes))
+    model = with_codes(load(run, "cpu"), codes)
     model = with_ratios(model, checked_ratios(options.measure, model.task))
     networks = len(model.networks.members) + (len(model.first.networks.members) if model.first else 0)
     if options.format == TRITON:

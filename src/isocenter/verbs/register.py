@@ -294,9 +294,9 @@ def _moved_points(table: pd.DataFrame, transform: SpatialTransform, grid: Geomet
     return table.assign(**dict(zip(columns, (places if grid.ndim > 2 else places[:, ::-1]).T, strict=True)))
 
 
-def _moved_labels(drawn: Image, moving: Image, fixed: Image, transform: SpatialTransform) -> Image:
-    values = carried_labels(drawn.data[0], moving.geometry, transform, fixed.geometry)
-    return fixed.with_label_map(values, drawn.labels or _named(values))
+def _moved_labels(labels: Image, moving: Image, fixed: Image, transform: SpatialTransform) -> Image:
+    values = carried_labels(labels.data[0], moving.geometry, transform, fixed.geometry)
+    return fixed.with_label_map(values, labels.labels or _named(values))
 
 
 def _named(values: Array) -> tuple[Label, ...]:
@@ -304,13 +304,13 @@ def _named(values: Array) -> tuple[Label, ...]:
 
 
 def _rows(
-    made: Registration, determinant: NDArray[np.float32], mask: NDArray[np.bool_] | None, grid: Geometry
+    registration: Registration, determinant: NDArray[np.float32], mask: NDArray[np.bool_] | None, grid: Geometry
 ) -> Iterator[tuple[str, str, float]]:
-    yield "similarity_before", made.similarity, made.before
-    yield "similarity_after", made.similarity, made.after
+    yield "similarity_before", registration.similarity, registration.before
+    yield "similarity_after", registration.similarity, registration.after
     yield "folded_percent", "", folded_percent(determinant, mask)
     yield "sd_log_jacobian", "", sd_log_jacobian(determinant, mask)
-    parts = [one.ravel() for one in inverse_errors(made.transform, made.inverse, grid)]
+    parts = [one.ravel() for one in inverse_errors(registration.transform, registration.inverse, grid)]
     errors = np.concatenate(parts)
     yield "inverse_error_mm", "mean", float(errors.mean()) if errors.size else math.nan
     yield "inverse_error_mm", "largest", float(errors.max()) if errors.size else math.nan
@@ -346,8 +346,8 @@ def _write(result: Registered, field: Displacement | None, fixed: Image, moving:
     image = replace(moved, pixels=result.determinant[None], channels=("jacobian",), modality="unknown")
     write(image, folder / "jacobian.nii.gz")
     if result.moved_labels is not None:
-        drawn = result.moved_labels
-        write_label_map(drawn.data[0], drawn.labels, moved, folder / "moved_labels.nii.gz", algorithm="register")
+        labels = result.moved_labels
+        write_label_map(labels.data[0], labels.labels, moved, folder / "moved_labels.nii.gz", algorithm="register")
     if result.moved_points is not None:
         write_table(result.moved_points, folder / "moved_points.csv")
     if result.follow_up is not None:
@@ -424,13 +424,13 @@ def registered_by(
     prediction = loaded.predict(case)
     transform, values = prediction.transform, prediction.values or {}
     assert transform is not None  # noqa: S101 - as its task decodes
-    own = settings_of(loaded.task)
+    settings = settings_of(loaded.task)
     decisions = {
         "transform": Decision("deformable", "a trained model answers with a field"),
-        "similarity": Decision(own["similarity"], "the model learnt by it; figures are 1 less the loss"),
-        "steps": Decision(own["refine"], "of optimisation after the network"),
+        "similarity": Decision(settings["similarity"], "the model learnt by it; figures are 1 less the loss"),
+        "steps": Decision(settings["refine"], "of optimisation after the network"),
     }
     before, after = (values.get(one, UNKNOWN) for one in ("similarity_before", "similarity_after"))
     notes = tuple(filter(None, (prediction.abstained, *prediction.notes)))
     guess = case.images["moving"].facts[ONTO]
-    return Registration(transform, inverted(transform), guess, decisions, own["similarity"], before, after, notes)
+    return Registration(transform, inverted(transform), guess, decisions, settings["similarity"], before, after, notes)
