@@ -18,7 +18,7 @@ from isocenter.files.dicom.reading.rejection import KEY_OBJECTS, REJECTING
 from isocenter.files.dicom.writing.rejection import QUALITY
 from isocenter.service.dicom import asking, handed, messages
 from isocenter.service.records import workitems
-from isocenter.service.routing.urgency import DICOM_PRIORITIES
+from isocenter.service.routing.facts import DICOM_PRIORITIES
 from isocenter.service.settings import Dicom
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,8 +23,7 @@ from isocenter.service import Couriers, read_settings, rules_of
 from isocenter.service.records.alerts import NOTICE, notice_key
 from isocenter.service.records.jobs import NOTHING, Job, Jobs, Outcome
 from isocenter.service.records.tables import deliveries, jobs, notices
-from isocenter.service.routing.facts import ModelFacts
-from isocenter.service.routing.urgency import most_urgent
+from isocenter.service.routing.facts import ModelFacts, most_urgent
 from isocenter.service.settings import Urgent
 from isocenter.service.web import worklist
 from isocenter.service.web.server import web_app

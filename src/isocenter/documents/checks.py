@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isocenter.documents.answers import STATES
 from isocenter.documents.facts import FACTS, Fact
+from isocenter.documents.guidelines import STATES
 from isocenter.documents.lookups import figures_of, looked_up
 from isocenter.documents.subject import Evidence, Subject, json_value, short
 from isocenter.errors import IntegrityError, UsageError

@@ -17,8 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from isocenter import networks
 from isocenter.errors import DatasetError, counted
 from isocenter.evaluation import bootstrap_statistic, holm
-from isocenter.explanation.case_on_grid import CaseOnGrid
-from isocenter.explanation.subject import UnfitError
+from isocenter.explanation.case_on_grid import CaseOnGrid, UnfitError
 from isocenter.lazy import linear_model, special, torch
 from isocenter.values import Estimate, Floats
 

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import UsageError, listed
-from isocenter.explanation.case_on_grid import AUTO, CaseOnGrid
-from isocenter.explanation.subject import Subject
+from isocenter.explanation.case_on_grid import AUTO, CaseOnGrid, Subject
 from isocenter.lazy import torch
 from isocenter.runtime import Differentiable, Directions, Model, Preprocessing
 from isocenter.tasks import Task, part_names, part_of, rows_in

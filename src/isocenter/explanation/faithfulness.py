@@ -15,8 +15,8 @@ from torch.nn import Module
 
 from isocenter.errors import counted
 from isocenter.evaluation import bootstrap
+from isocenter.explanation.case_on_grid import Subject
 from isocenter.explanation.methods import Method, blurred, stretched
-from isocenter.explanation.subject import Subject
 from isocenter.lazy import ndimage, stats
 from isocenter.runtime import twin
 from isocenter.values import Estimate

@@ -21,7 +21,7 @@ from isocenter.service.records.database import Clock
 from isocenter.service.records.deployments import roll_back
 from isocenter.service.records.jobs import Answer, Job, Outcome
 from isocenter.service.records.tables import answers, deliveries, holds
-from isocenter.service.routing.urgency import Urgency, most_urgent
+from isocenter.service.routing.facts import Urgency, most_urgent
 from isocenter.service.settings import PRIORITIES, Notify, Safety, Settings
 
 log = logging.getLogger("isocenter")

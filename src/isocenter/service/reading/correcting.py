@@ -25,7 +25,7 @@ from isocenter.service.records.actor import Actor
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import Answer
 from isocenter.service.records.tables import answers, corrections, deliveries, drafts, jobs, studies
-from isocenter.service.routing.urgency import most_urgent
+from isocenter.service.routing.facts import most_urgent
 from isocenter.service.settings import Settings
 from isocenter.service.work.answer import Marks, answer_of
 from isocenter.tasks import measured_findings

@@ -14,7 +14,7 @@ from isocenter.service.records.alerts import NOTICE, Notice, noticed
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.tables import answers, deliveries, findings, jobs, measures, studies
-from isocenter.service.routing.urgency import Urgency
+from isocenter.service.routing.facts import Urgency
 
 
 @dataclass(frozen=True)

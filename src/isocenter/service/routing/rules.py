@@ -23,8 +23,7 @@ from isocenter.lazy import pydicom
 from isocenter.service.records.database import Database
 from isocenter.service.records.jobs import RESULT
 from isocenter.service.records.tables import findings, jobs
-from isocenter.service.routing.facts import GEOMETRY, IMAGE, ModelFacts, SeriesFacts
-from isocenter.service.routing.urgency import check_urgent
+from isocenter.service.routing.facts import GEOMETRY, IMAGE, ModelFacts, SeriesFacts, check_urgent
 from isocenter.service.settings import Rule, Settings, Wish
 
 # Modalities whose images are no input of a model.

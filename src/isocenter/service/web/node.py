@@ -1,36 +1,43 @@
-"""Routes of the node itself: what it is, its models and peers, health without a word of patients, and metrics."""
+"""Routes of the node itself: what it is, models and peers, health without a word of patients, metrics, the audit."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import Column, func, select
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from isocenter.errors import ResourceError
+from isocenter.errors import IsocenterError, ResourceError
 from isocenter.files import parse_json
 from isocenter.service.dicom.listening import spoken_to
 from isocenter.service.dicom.sending import PeerError, echo
+from isocenter.service.records.actor import Actor
 from isocenter.service.records.alerts import standing
+from isocenter.service.records.audit import COLUMNS, REFUSED
 from isocenter.service.records.database import Clock
 from isocenter.service.records.deployments import current
-from isocenter.service.records.tables import deliveries, jobs, studies
+from isocenter.service.records.tables import audit, deliveries, jobs, studies
 from isocenter.service.routing.facts import SeriesFacts
 from isocenter.service.routing.rules import rules_of, study_answers, study_routing
 from isocenter.service.settings import SEVERITIES
 from isocenter.service.stored import ALIVE, LOG, last_look
-from isocenter.service.web.access import ANYBODY, KEEPING, ROLES, roles
+from isocenter.service.web.access import ACTOR, ADMINISTRATORS, ANYBODY, KEEPING, ROLES, Who, roles
 from isocenter.service.web.shapes import (
     EchoShape,
+    EventShape,
     Listing,
     LiveShape,
     LogShape,
@@ -41,8 +48,9 @@ from isocenter.service.web.shapes import (
     Problem,
     ReadyShape,
     UntakenShape,
+    problem_of,
 )
-from isocenter.service.web.web_node import Node, WebError, WebNode
+from isocenter.service.web.web_node import Limit, Node, WebError, WebNode
 
 router = APIRouter(prefix="/api", tags=["node"])
 ECHO_S = 10.0
@@ -315,3 +323,66 @@ def _ages(node: WebNode) -> dict[str, float]:
             for what, (at, state) in oldest.items()
         }
     return {what: max(0.0, seconds or 0.0) for what, seconds in ages.items()}
+
+
+audit_router = APIRouter(prefix="/api/audit", tags=["audit"])
+Word = Annotated[str | None, Query(max_length=64)]
+
+
+@audit_router.get("", dependencies=[roles(ADMINISTRATORS)])
+def list_audit(
+    node: Node,
+    who: Who,
+    limit: Limit = 100,
+    after: Annotated[int | None, Query(ge=1)] = None,
+    action: Word = None,
+    account: Word = None,
+) -> Listing[EventShape]:
+    """Sealed events, the newest first. after: the sequence behind which older ones follow."""
+    filters = {"action": action, "account": account, "after": after}
+    node.record("audit read", "/api/audit", who, detail={name: value for name, value in filters.items() if value})
+    of_these = [audit.c.sequence.is_not(None) if after is None else audit.c.sequence < after]
+    of_these += [] if action is None else [audit.c.action == action]
+    of_these += [] if account is None else [audit.c.actor == account]
+    rows = select(*(audit.c[name] for name in COLUMNS)).where(*of_these).order_by(audit.c.sequence.desc())
+    with node.database.read() as connection:
+        events = [EventShape.model_validate(row._mapping) for row in connection.execute(rows.limit(limit))]
+    return Listing[EventShape](schema="isocenter.audit", rows=events)
+
+
+STATUSES = (401, 403)
+LOGIN = "/api/login"  # whoever fails there has an event of their own
+DOTTED = re.compile(r"\d+(\.\d+)+")  # as UIDs are, of which the audit has none
+AGAIN = {"Retry-After": "30"}  # s
+
+
+class Refusals:
+    """Writes every answer 401 and 403 of an application into the audit; without that the answer is 503."""
+
+    def __init__(self, app: ASGIApp, node: WebNode) -> None:
+        self.app, self.node = app, node
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        is_replaced = False
+
+        async def sent(message: Message) -> None:
+            nonlocal is_replaced
+            is_refusal = message["type"] == "http.response.start" and message["status"] in STATUSES
+            if is_refusal and not scope["path"].startswith(LOGIN):
+                try:
+                    await to_thread.run_sync(partial(self._record, scope, message["status"]))
+                except IsocenterError as error:
+                    is_replaced = True
+                    body = problem_of(scope["path"], error.problem, "the request", "Send it again later")
+                    await JSONResponse(body, 503, AGAIN)(scope, receive, send)
+            if not is_replaced:
+                await send(message)
+
+        await self.app(scope, receive, sent)
+
+    def _record(self, scope: Scope, status: int) -> None:
+        nobody = Actor("", "", (scope.get("client") or ("",))[0])
+        who = scope.get("state", {}).get(ACTOR, nobody)
+        thing = f"{scope['method']} {DOTTED.sub('{uid}', scope['path'])}"
+        self.node.record("refusal", thing, who, outcome=REFUSED, detail={"status": status})

@@ -18,8 +18,8 @@ from isocenter.service.reading.blind import VIEW, own_series
 from isocenter.service.reading.judged import MASK, Judged, Verdicts, judged_in, judged_of
 from isocenter.service.reading.volumes import SeriesImages, Volume, kind_of, named_image
 from isocenter.service.records.tables import studies
+from isocenter.service.routing.facts import ROUTINE
 from isocenter.service.routing.rules import NO_IMAGES
-from isocenter.service.routing.urgency import ROUTINE
 from isocenter.service.settings import PRIORITIES
 from isocenter.service.web.access import ROLES, Who, roles
 from isocenter.service.web.series import RAW, Place, PlaneName, slice_answer, slice_of, volumes_of

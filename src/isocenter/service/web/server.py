@@ -27,14 +27,14 @@ from isocenter.service.objects.store import ObjectStore
 from isocenter.service.records.accounts import refuse_open_address
 from isocenter.service.records.database import opened
 from isocenter.service.settings import MOST_CONNECTIONS, HttpTls, Settings
-from isocenter.service.web import audit, correcting, login, monitor, node, pages, reading, series, studies, worklist
+from isocenter.service.web import correcting, login, monitor, node, pages, reading, series, studies, worklist
 from isocenter.service.web.access import EVENTS, HEALTH, ROLES, Identity, enter, open_routes, roles
-from isocenter.service.web.audit import Refusals
 from isocenter.service.web.dicomweb.retrieve import router as retrieve_router
 from isocenter.service.web.dicomweb.search import router as search_router
 from isocenter.service.web.dicomweb.store import router as store_router
 from isocenter.service.web.dicomweb.workitems import router as workitems_router
 from isocenter.service.web.inference.routes import router as inference_router
+from isocenter.service.web.node import Refusals
 from isocenter.service.web.shapes import Problem, problem_of
 from isocenter.service.web.web_node import WebError, WebNode
 
@@ -208,7 +208,7 @@ def web_app(web_node: WebNode) -> ASGIApp:
         monitor.notices_router,
         monitor.incidents_router,
         studies.aside_router,
-        audit.router,
+        node.audit_router,
         monitor.changes_router,
         series.router,
         reading.router,

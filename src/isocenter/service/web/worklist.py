@@ -20,8 +20,8 @@ from isocenter.service.records.actor import READERS, Actor
 from isocenter.service.records.database import Clock
 from isocenter.service.records.jobs import NOTHING, OPEN, RESULT, SETTLED
 from isocenter.service.records.tables import blind, feedback, findings, jobs, series, studies
+from isocenter.service.routing.facts import ROUTINE
 from isocenter.service.routing.rules import NO_IMAGES
-from isocenter.service.routing.urgency import ROUTINE
 from isocenter.service.settings import PRIORITIES
 from isocenter.service.stored import stored_models
 from isocenter.service.web.access import ROLES, Who, roles
