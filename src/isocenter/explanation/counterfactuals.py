@@ -58,12 +58,12 @@ class Flip:
 
         Raises what `asked_for` does.
         """
-        made = cls.asked_for(task, asked)
-        before, name = made.called(prediction), made.name
+        flip_asked = cls.asked_for(task, asked)
+        before, name = flip_asked.called(prediction), flip_asked.name
         if name == AUTO:
-            chances = made.own(prediction).probabilities or {}
+            chances = flip_asked.own(prediction).probabilities or {}
             name = max((one for one in chances if one != before), key=lambda name: chances[name])
-        flip = replace(made, name=name)
+        flip = replace(flip_asked, name=name)
         return replace(flip, before=flip.called(prediction))
 
     @classmethod
@@ -74,17 +74,21 @@ class Flip:
         """
         names = part_names(task)
         part, _, name = asked.rpartition(":") if names else ("", "", asked)
-        own = part_of(task, part)
-        calls = own.uncertainty in ("classes", "labels") and all(one.is_vector for one in own.heads.values())
+        part_task = part_of(task, part)
+        calls = part_task.uncertainty in ("classes", "labels") and all(
+            one.is_vector for one in part_task.heads.values()
+        )
         if not calls:
             parts = f"; name one of {listed(names)}, as part:class" if names else ""
-            raise UsageError(f"a {own.name} calls no class or finding that could flip{parts}", WHERE, "Leave it out")
-        made = cls(task, part, name, "")
-        if name not in own.saliency_targets and not (name == AUTO and made.picks):
             raise UsageError(
-                f"there is no {asked!r} to flip to", WHERE, f"Choose one of {listed(list(own.saliency_targets))}"
+                f"a {part_task.name} calls no class or finding that could flip{parts}", WHERE, "Leave it out"
             )
-        return made
+        flip = cls(task, part, name, "")
+        if name not in part_task.saliency_targets and not (name == AUTO and flip.picks):
+            raise UsageError(
+                f"there is no {asked!r} to flip to", WHERE, f"Choose one of {listed(list(part_task.saliency_targets))}"
+            )
+        return flip
 
     @property
     def picks(self) -> bool:
@@ -180,14 +184,16 @@ def counterfactual(
             _smallest, shares=grid.shares, flip=flip, weight=weights[0], goal=goal, reached=reached, axes=axes
         )
         change = _on_image(preprocessing, image, grid.on_source(search))
-        made = _predicted(model, case, image, change, flip, prediction)
-        if made is not None and (best is None or not best.flipped or (made.flipped, made.passes) > (True, best.passes)):
-            best = made
+        candidate = _predicted(model, case, image, change, flip, prediction)
+        if candidate is not None and (
+            best is None or not best.flipped or (candidate.flipped, candidate.passes) > (True, best.passes)
+        ):
+            best = candidate
         if best is not None and best.flipped and (best.passes or more == 0):
             break
         more -= best is not None and best.flipped
         # Where the network answers as asked and the call stays, a calibration or a threshold lies between the two.
-        if all(reached) and not (made is not None and made.flipped):
+        if all(reached) and not (candidate is not None and candidate.flipped):
             goal *= 2
         elif len(weights) > 1:
             del weights[0]
@@ -242,10 +248,10 @@ def _smallest(
             (short + weight * (lacking + asked) * size).backward()
             moving.step()
     with torch.no_grad():
-        made = changed()
+        smallest = changed()
         if reached is not None:
-            reached.append(bool(_margin(subjects, shares, first + made, flip).sum() >= 0.9 * asked))
-        return torch.where(made.abs() < NOTHING * made.abs().max(), 0.0, made)
+            reached.append(bool(_margin(subjects, shares, first + smallest, flip).sum() >= 0.9 * asked))
+        return torch.where(smallest.abs() < NOTHING * smallest.abs().max(), 0.0, smallest)
 
 
 def _margin(subjects: Sequence[Subject], shares: Sequence[float], images: Tensor, flip: Flip) -> Tensor:
@@ -268,23 +274,23 @@ def _variation(change: Tensor) -> Tensor:
 def _on_image(preprocessing: Preprocessing, image: Image, change: NDArray[np.float32]) -> NDArray[np.float32]:
     """(channels, *spatial) of the image in its own unit, of a change in that of the network's input."""
     shown = recoloured(image, preprocessing.channels)
-    made = []
+    channels = []
     for number, name in enumerate(shown.channels):
-        place = preprocessing.channels.index(name) if name in preprocessing.channels else number
+        index = preprocessing.channels.index(name) if name in preprocessing.channels else number
         channel = shown.data[number]
-        made.append(change[place] * _unit(preprocessing.normalisation[place], channel, shown.measured(channel)))
-    if len(made) == image.shape[0]:
-        return np.stack(made)
-    return np.repeat(np.mean(made, axis=0)[None], image.shape[0], axis=0)
+        channels.append(change[index] * _unit(preprocessing.normalisation[index], channel, shown.measured(channel)))
+    if len(channels) == image.shape[0]:
+        return np.stack(channels)
+    return np.repeat(np.mean(channels, axis=0)[None], image.shape[0], axis=0)
 
 
 def _unit(normalisation: Normalisation, channel: Array, valid: NDArray[np.bool_]) -> float:
     """The size of one step of the network's input in the image's own unit, between what normalisation cuts off."""
-    seen, own = normalisation.apply(channel, valid)[valid], np.asarray(channel, dtype=np.float64)[valid]
-    inside = (seen > seen.min()) & (seen < seen.max())
-    inside = inside if inside.any() and np.ptp(seen[inside]) > 0 else np.ones(len(seen), dtype=bool)
-    away = seen[inside] - seen[inside].mean()
-    return float((away * own[inside]).sum() / max(float((away**2).sum()), 1e-12))
+    normalised, intensities = normalisation.apply(channel, valid)[valid], np.asarray(channel, dtype=np.float64)[valid]
+    inside = (normalised > normalised.min()) & (normalised < normalised.max())
+    inside = inside if inside.any() and np.ptp(normalised[inside]) > 0 else np.ones(len(normalised), dtype=bool)
+    away = normalised[inside] - normalised[inside].mean()
+    return float((away * intensities[inside]).sum() / max(float((away**2).sum()), 1e-12))
 
 
 def _predicted(
