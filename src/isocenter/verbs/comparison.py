@@ -119,15 +119,15 @@ def significance_of(
     if options.readers is not None:
         rows += [ModelTest(*row) for row in reader_tests(options.readers, comparison.names, values)]
     if options.groups is not None:
-        for group, own in groups_in(same, options.groups):
-            of_group = compare_tables(own, tasks, seed=seed, patients_known=comparison.patients_known)
+        for group, group_tables in groups_in(same, options.groups):
+            of_group = compare_tables(group_tables, tasks, seed=seed, patients_known=comparison.patients_known)
             overall = _of_metric(comparison.primary, of_group)
-            each = _rows(overall, _values(own, tasks), options.test, several, seed)
-            rows += [replace(row, label=f"{row.label}; {group}", is_of_group=True) for row in each]
+            group_rows = _rows(overall, _values(group_tables, tasks), options.test, several, seed)
+            rows += [replace(row, label=f"{row.label}; {group}", is_of_group=True) for row in group_rows]
     # Readers are compared with the first model too.
     judged_names = comparison.names if options.readers is not None else comparison.names[1:]
-    given = {name: Margin.of(options.margin, registered.get(name)) for name in judged_names}
-    margins = {name: margin for name, margin in given.items() if margin is not None}
+    stated_margins = {name: Margin.of(options.margin, registered.get(name)) for name in judged_names}
+    margins = {name: margin for name, margin in stated_margins.items() if margin is not None}
     families = _families(rows, comparison)
     judged = [row for own in families for row in _judged(own, comparison, margins, options.correction)]
     judged = judged if comparison.patients_known else [_by_case(row) for row in judged]

@@ -36,8 +36,8 @@ class Feedback(InNotebook):
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
         counts = {str(name): int(n) for name, n in self.table["verdict"].value_counts().items()}
-        stated = {"cases": self.cases, "verdicts": counts, "left_out": dict(self.left_out), "out": str(self.out)}
-        return {"schema": "isocenter.feedback", "version": 1, **stated}
+        record = {"cases": self.cases, "verdicts": counts, "left_out": dict(self.left_out), "out": str(self.out)}
+        return {"schema": "isocenter.feedback", "version": 1, **record}
 
     def __repr__(self) -> str:
         verdicts = ", ".join(f"{n} {name}" for name, n in self.as_record()["verdicts"].items())

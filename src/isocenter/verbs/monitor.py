@@ -231,45 +231,47 @@ def _of_node(
     try:
         settings = service.node_settings(folder)
         with database.read() as connection:
-            seen = service.watched_versions(connection, settings)
+            versions = service.watched_versions(connection, settings)
             rung = service.alerts_as_rows(connection)
     finally:
         database.close()
-    for one in seen:
-        if one.baseline is None:
-            notes.append(f"{one.model} has no baseline yet: freeze one on the page /monitor of the node")
-        known = None if one.baseline is None else one.baseline.table
-        levels = by or service.by_of(settings.monitor.by, one.watched.table, known)
-        model = one.model if len(seen) > 1 else ""
-        length = run_length or one.run_length or RUN_LENGTH
-        wrong = {} if one.baseline is None else miscalibration(one.baseline)
-        cases, of_table = recalibrated(one.cases, wrong).between(*days), list[SiteTest]()
-        if one.baseline is not None and reference is not None:
-            of_table = tests_of_table(Stream.of(reference, needs_time=False), one.baseline)
-        site = adjusted([*one.site, *of_table])
-        listed.append(_Watched(cases, one.watched.between(*days), one.baseline, length, levels, model, wrong, site))
+    for version in versions:
+        if version.baseline is None:
+            notes.append(f"{version.model} has no baseline yet: freeze one on the page /monitor of the node")
+        baseline = None if version.baseline is None else version.baseline.table
+        levels = by or service.by_of(settings.monitor.by, version.watched.table, baseline)
+        model = version.model if len(versions) > 1 else ""
+        length = run_length or version.run_length or RUN_LENGTH
+        wrong = {} if version.baseline is None else miscalibration(version.baseline)
+        cases, of_table = recalibrated(version.cases, wrong).between(*days), list[SiteTest]()
+        if version.baseline is not None and reference is not None:
+            of_table = tests_of_table(Stream.of(reference, needs_time=False), version.baseline)
+        site = adjusted([*version.site, *of_table])
+        listed.append(
+            _Watched(cases, version.watched.between(*days), version.baseline, length, levels, model, wrong, site)
+        )
     if not listed:
         raise DatasetError("no model has answered a case yet", str(folder), "Send studies to the node")
     return listed, notes, rung
 
 
-def _drifts(one: _Watched) -> list[Drift]:
-    if one.baseline is None:
+def _drifts(version: _Watched) -> list[Drift]:
+    if version.baseline is None:
         return []
-    found = drifts(one.baseline, one.watched, one.by, one.run_length, one.wrong)
+    found = drifts(version.baseline, version.watched, version.by, version.run_length, version.wrong)
     if not found:
         problem, remedy = "has no column that can be watched", "Give probabilities, values or measures"
-        raise DatasetError(problem, one.watched.where, remedy)
-    return [replace(row, watch=f"{one.model}: {row.watch}") if one.model else row for row in found]
+        raise DatasetError(problem, version.watched.where, remedy)
+    return [replace(row, watch=f"{version.model}: {row.watch}") if version.model else row for row in found]
 
 
-def _figures(one: _Watched, found: Sequence[Drift]) -> list[Performance]:
-    rows = performances(one.cases, one.by, found)
-    return [replace(row, label=f"{one.model}: {row.label}") if one.model else row for row in rows]
+def _figures(version: _Watched, found: Sequence[Drift]) -> list[Performance]:
+    rows = performances(version.cases, version.by, found)
+    return [replace(row, label=f"{version.model}: {row.label}") if version.model else row for row in rows]
 
 
-def _named(one: _Watched, row: SiteTest) -> SiteTest:
-    return replace(row, against=f"{row.against} ({one.model})") if one.model else row
+def _named(version: _Watched, row: SiteTest) -> SiteTest:
+    return replace(row, against=f"{row.against} ({version.model})") if version.model else row
 
 
 def _known(row: dict[str, Any]) -> dict[str, Any]:

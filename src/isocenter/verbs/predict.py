@@ -186,7 +186,7 @@ def _loaded(options: PredictOptions) -> tuple[Model, Predictor]:
         _refuse_without_covering(model.task, str(options.model))
     if options.scheduler is None:
         return model, Here(model)
-    there = There.of(
+    workers = There.of(
         options.scheduler,
         path_of(options.model),
         model,
@@ -197,20 +197,20 @@ def _loaded(options: PredictOptions) -> tuple[Model, Predictor]:
         uncertainty=uncertainty,
         activation=options.activation,
     )
-    return model, there
+    return model, workers
 
 
 def _asked(options: PredictOptions) -> Asked:
     """What is asked of each case."""
     answers = options.answers
     kinds = [kind.strip() for kind in answers.split(",") if kind] if isinstance(answers, str) else answers
-    wanted = Wanted(
+    files = Wanted(
         options.format, options.save_probabilities, options.overlay, options.maps, options.covering, tuple(kinds)
     )
     request = Request(
         options.mirror, overlap=options.overlap, seconds=options.seconds, allow_large=options.reading.allow_large
     )
-    return Asked(None, wanted, request, options.region, options.abstain, options.calibration)
+    return Asked(None, files, request, options.region, options.abstain, options.calibration)
 
 
 def _refuse_without_covering(task: Task, where: str) -> None:

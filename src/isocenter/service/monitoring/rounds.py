@@ -354,9 +354,14 @@ def _restarted(connection: Connection, version: str, since: float) -> float:
     return since if parts < 1 else nth_time(connection, version, since, parts * MOST_CASES)
 
 
-def _write(path: Path, at: float, seen: Iterable[Seen]) -> None:
+def _write(path: Path, at: float, rows_of_versions: Iterable[Seen]) -> None:
     """Write for the web process, which may be on another machine."""
-    record = {"schema": "isocenter.node_monitor", "version": 1, "at": at, "rows": [one.record for one in seen]}
+    record = {
+        "schema": "isocenter.node_monitor",
+        "version": 1,
+        "at": at,
+        "rows": [one.record for one in rows_of_versions],
+    }
     with written(path, overwrite=True) as partial:
         partial.write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
 
