@@ -253,8 +253,8 @@ def _compared(
 ) -> Comparison:
     """The members on the ensemble's test cases: as their own evaluations scored them, each by its own thresholds."""
     tables, tasks = {OURS: read_cases(folder / EVALUATION / CASES)}, [task]
-    for member in members:
-        tables[member.name], task = evaluated_cases(member.run)
+    for ensemble_member in members:
+        tables[ensemble_member.name], task = evaluated_cases(ensemble_member.run)
         tasks.append(task)
     # A case that one of them could not score is left out for all.
     common = set.intersection(*(set(table["case"]) for table in tables.values()))
@@ -268,8 +268,8 @@ def _notes(members: Sequence[Member], scored: Scored | None, patients_known: boo
     if not patients_known:
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
     notes += [] if scored is None else scored.notes
-    for member in members:
-        theirs = read_json(member.run / NOTES, "isocenter.run")
+    for ensemble_member in members:
+        theirs = read_json(ensemble_member.run / NOTES, "isocenter.run")
         known_already = {*notes, *theirs["of_figures"]}  # the ensemble has figures of its own
         notes += [one for one in theirs["notes"] if one not in known_already and not one.startswith("Patients unknown")]
     if scored is None and not any(note.startswith("Every case was trained on") for note in notes):
