@@ -11,7 +11,7 @@ from torch import nn
 
 from isocenter import networks
 from isocenter.networks import channels_last, ordered, plain, with_quick_single_volumes
-from isocenter.networks.single_volumes import FEW_VALUES, passes_by
+from isocenter.networks.quick_convolutions import FEW_VALUES, passes_by
 from isocenter.training.length.probe import counted
 from isocenter.values import Dense
 
