@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks import Evidence, aligned, mirrored_channels, needs_alignment, settings_of, with_calibration
-from isocenter.tasks.multitask.slabs import read_by_each
+from isocenter.tasks.properties import read_by_each
 from isocenter.training import Prepared, joined_numbers, share_better
 from isocenter.training.data.joint_targets import kind_names, kind_of
 from isocenter.training.data.loader import Loader

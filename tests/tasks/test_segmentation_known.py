@@ -18,7 +18,7 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks import following, settings_of
 from isocenter.tasks.segmentation.postprocessing import choose
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.segmentation.target_codes import Codes
+from isocenter.tasks.segmentation.targets import Codes
 from isocenter.tasks.shared.losses import TERMS
 from isocenter.training.data.joint_targets import kind_of
 from isocenter.training.data.targets import Drawn, moved

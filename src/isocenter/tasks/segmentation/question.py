@@ -34,7 +34,7 @@ from isocenter.tasks.segmentation.partial_labels import (
 )
 from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, rules_from
 from isocenter.tasks.segmentation.scoring import METRICS, MaskScoring
-from isocenter.tasks.segmentation.target_codes import MOST, codes_of, labels_held
+from isocenter.tasks.segmentation.targets import MOST, codes_of, labels_held
 from isocenter.tasks.settings import LOSS, WEIGHTS
 from isocenter.tasks.shared import (
     COARSEST,

@@ -7,31 +7,50 @@ file has only what follows from their sharing a network.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.evaluation import Metric, Metrics
+from isocenter.evaluation import CaseValues, Metric, Metrics, Seed, Table
+from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
-from isocenter.tasks.multitask.answering import is_dense
-from isocenter.tasks.multitask.scoring import PartScoring
-from isocenter.tasks.parts import head_of
+from isocenter.report import Figure
+from isocenter.tasks.properties import (
+    dense_slabs,
+    head_of,
+    joined_prediction,
+    leaves,
+    mean,
+    own_outputs,
+    read_by_each,
+    rows_in,
+)
 from isocenter.tasks.settings import DOT, of_part, task_from
-from isocenter.tasks.shared import COARSEST, place_of_target
-from isocenter.tasks.task import Outputs, Task
+from isocenter.tasks.shared import COARSEST, Shares, place_of_target
+from isocenter.tasks.task import Guess, Outputs, Task
 from isocenter.values import (
     KNOWN,
+    Array,
     Case,
     Dataset,
     Decision,
+    Finding,
     Fingerprint,
+    Geometry,
     Head,
     Label,
+    Measurements,
+    Merge,
+    Prediction,
+    Row,
     Sentence,
     Several,
+    Slabs,
     Split,
     Target,
     setting,
@@ -39,6 +58,238 @@ from isocenter.values import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+# The answers of several tasks: each part answers by itself, and the results stand side by side.
+#
+# A copy of this part travels with a packaged model.
+
+
+class PartAnswering(Task):
+    """The answers of tasks that share a network: each part answers by itself."""
+
+    @property
+    def merge(self) -> Merge:
+        """Windows are merged as the first part has it."""
+        return self._first.merge
+
+    @property
+    def probability_heads(self) -> tuple[str, ...]:
+        """The heads of all parts whose probabilities are averaged."""
+        return tuple(head_of(name, key) for name, part in self.parts.items() for key in part.probability_heads)
+
+    @property
+    def bytes_per_voxel(self) -> int | None:
+        """Memory of the part that needs most."""
+        return max(filter(None, (part.bytes_per_voxel for part in self.parts.values())), default=None)
+
+    @property
+    def crossed(self) -> Mapping[str, int]:
+        """{head: folds} whose sets and intervals the parts combine."""
+        return {head_of(name, key): folds for name, part in self.parts.items() for key, folds in part.crossed.items()}
+
+    @property
+    def saliency_targets(self) -> tuple[str, ...]:
+        """The parts, and the targets of each, as "part:target"."""
+        targets = ((name, *(f"{name}:{own}" for own in part.saliency_targets)) for name, part in self.parts.items())
+        return tuple(target for own in targets for target in own)
+
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """Each part's own average of its heads."""
+        return self._each(
+            outputs[0], lambda name, part: part.average([self._own(name, one) for one in outputs], shares)
+        )
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Each part's own probabilities, under the heads' whole names."""
+        return self._each(arrays, lambda name, part: part.probabilities(self._own(name, arrays)))
+
+    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        """Each part decodes its own; those with an output for every voxel read each slab once, as it comes."""
+        dense = [name for name, part in self.parts.items() if is_dense(part)]
+        vectors: list[Mapping[str, Array]] = []
+        decoders = [partial(self._decoded, name, geometry) for name in dense]
+        maps = read_by_each(dense_slabs(slabs, vectors), decoders)
+        parts = dict(zip(dense, maps, strict=True))
+        for name, part in self.parts.items():
+            if name not in dense:
+                arrays_of_part = mean([self._own(name, arrays) for arrays in vectors])
+                parts[name] = part.decode([((), arrays_of_part)], geometry)
+        return joined_prediction(geometry, {name: parts[name] for name in self.parts})
+
+    def _decoded(self, name: str, geometry: Geometry, slabs: Slabs) -> Prediction:
+        """A part's own result of slabs with the outputs of all parts."""
+        slabs_of_part = ((region, self._own(name, arrays)) for region, arrays in slabs)
+        return self.parts[name].decode(slabs_of_part, geometry)
+
+    def outputs(self, prediction: Prediction) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+        """The columns of all parts side by side; of several rows each repeats the other parts' columns."""
+        rows_of_parts = {name: rows_in(part.outputs(prediction.parts[name])) for name, part in self.parts.items()}
+        columns = [
+            column for rows in rows_of_parts.values() for column in dict.fromkeys(key for row in rows for key in row)
+        ]
+        rows: list[dict[str, Any]] = [{}]
+        for name, rows_of_part in rows_of_parts.items():
+            renamed = [{_column(key, name, columns): value for key, value in row.items()} for row in rows_of_part]
+            rows = [{**before, **row} for before in rows for row in renamed]
+        return rows[0] if len(rows) == 1 else rows
+
+    def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
+        """The findings of all parts, one after the other; the group of several that are one answer is their part.
+
+        The group of a structure is its part and its name.
+        """
+        rows, findings = iter(measured), list[Finding]()
+        for name, part in self.parts.items():
+            of_part = prediction.parts[name]
+            # Those of a further part have its name before the label.
+            mine = [] if of_part.data is None else list(islice(rows, len(of_part.labels)))
+            mine = [{**row, "label": str(row["label"]).removeprefix(f"{name}: ")} for row in mine]
+            for finding in part.results(of_part, mine):
+                group = name if of_part.data is None else f"{name}: {finding.group}"
+                findings.append(replace(finding, group=group) if finding.group else finding)
+        return findings
+
+    @property
+    def probable_findings(self) -> tuple[str, ...]:
+        """The names of findings with a probability, of all parts."""
+        return tuple(name for part in self.parts.values() for name in part.probable_findings)
+
+    @property
+    def valued_findings(self) -> tuple[str, ...]:
+        """The names of findings with a number, of all parts."""
+        return tuple(dict.fromkeys(name for part in self.parts.values() for name in part.valued_findings))
+
+    @property
+    def _first(self) -> Task:
+        return next(iter(self.parts.values()))
+
+    def _own(self, name: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        return own_outputs(name, self.parts[name], outputs)
+
+    def _each(
+        self, arrays: Mapping[str, Any], result_of: Callable[[str, Task], Mapping[str, Array]]
+    ) -> dict[str, Array]:
+        """The result of `result_of` for each part that these are outputs of, under the heads' whole names."""
+        return {
+            head_of(name, key): array
+            for name, part in self.parts.items()
+            if self._own(name, arrays)
+            for key, array in result_of(name, part).items()
+        }
+
+
+def is_dense(part: Task) -> bool:
+    """Whether a part has an output for every voxel."""
+    return any(head.is_dense for head in part.heads.values())
+
+
+def _column(key: str, name: str, columns: Sequence[str]) -> str:
+    """A column that several parts have is called by its part."""
+    return f"{name}_{key}" if columns.count(key) > 1 else key
+
+
+# Columns that the rows of all parts have.
+COMMON = ("case", "patient", "split", "label")
+SEPARATOR, LABEL_SEPARATOR = ".", ": "
+
+
+class PartScoring(PartAnswering):
+    """The scores of tasks that share a network."""
+
+    @property
+    def primaries(self) -> frozenset[str]:
+        """Primary metrics of all parts."""
+        return frozenset().union(*(part.primaries for part in self.parts.values()))
+
+    def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
+        """The cases with references under the numbers of the parts, and sentences on labels that one side lacks."""
+        by_id, sentences = {case.id: case for case in cases}, list[str]()
+        for part in self.parts.values():
+            relabelled, more = part.own_labels([one for one in by_id.values() if part.needs <= set(one.references)])
+            by_id |= {case.id: case for case in relabelled}
+            sentences += more
+        return list(by_id.values()), sentences
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """The rows of all parts, of the cases that each is known of; its name stands before its labels and columns."""
+        tables = [
+            with_part(name, part.score([prediction.parts[name]], [case]))
+            for prediction, case in zip(predictions, cases, strict=True)
+            for name, part in self.parts.items()
+            if part.needs <= set(case.references)
+        ]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame([])
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """The estimates of each part, whose name stands before the label."""
+        return [
+            replace(row, label=f"{name}{LABEL_SEPARATOR}{row.label}")
+            for name, own in part_tables(self, table).items()
+            for row in self.parts[name].summary(own, seed=seed)
+        ]
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by the mean of the places that a case has among those of each part, as a share of them."""
+        places: dict[str, list[float]] = {}
+        for name, part_table in part_tables(self, table).items():
+            ranked = self.parts[name].rank(part_table)
+            for index, case in enumerate(ranked):
+                places.setdefault(case, []).append((index + 0.5) / len(ranked))
+        return sorted(places, key=lambda case: float(np.mean(places[case])))
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """The pictures of all parts, one after the other."""
+        return [figure for name, part in self.parts.items() for figure in part.figures(prediction.parts[name], case)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """The charts of each part, whose name stands before the title."""
+        return [
+            replace(figure, title=f"{name[0].upper()}{name[1:]}: {figure.title}")
+            for name, own in part_tables(self, table).items()
+            for figure in self.parts[name].overview(own)
+        ]
+
+    def case_values(self, table: Table) -> list[CaseValues]:
+        """Values of which the figures of each part are made, whose name stands before the label."""
+        return [
+            replace(values, label=f"{name}{LABEL_SEPARATOR}{values.label}")
+            for name, own in part_tables(self, table).items()
+            for values in self.parts[name].case_values(own)
+        ]
+
+    def guess(self, table: Table) -> Guess | None:
+        """The guess of each part that has one, of its own rows; the metrics are those of all of them."""
+        guesses = {
+            name: guess for name, own in part_tables(self, table).items() if (guess := self.parts[name].guess(own))
+        }
+        if not guesses:
+            return None
+        words = {name: own for name, guess in guesses.items() for own in guess.words.values()}
+        metrics = tuple(dict.fromkeys(metric for guess in guesses.values() for metric in guess.metrics))
+        joined = pd.concat([with_part(name, guess.table) for name, guess in guesses.items()], ignore_index=True)
+        return Guess(joined, words, metrics)
+
+
+def part_tables(task: Task, table: Table) -> dict[str, Table]:
+    """{part: its rows, with its own labels and columns} of the parts that have any; "" of a task without parts."""
+    tables = {name: table_of_part(name, table) if name else table for name in leaves(task)}
+    return {name: rows for name, rows in tables.items() if len(rows) or not name}
+
+
+def with_part(name: str, table: Table) -> Table:
+    """A part's table whose labels and columns begin with its name: no two parts have any in common."""
+    renamed = table.rename(columns={key: f"{name}{SEPARATOR}{key}" for key in table if key not in COMMON})
+    return renamed.assign(label=[f"{name}{LABEL_SEPARATOR}{label}" for label in table["label"]])
+
+
+def table_of_part(name: str, table: Table) -> Table:
+    """The inverse: the rows of a part as it made them."""
+    rows = table[[str(label).startswith(f"{name}{LABEL_SEPARATOR}") for label in table["label"]]]
+    columns = [key for key in table if key in COMMON or str(key).startswith(f"{name}{SEPARATOR}")]
+    renamed = rows[columns].rename(columns={key: str(key).removeprefix(f"{name}{SEPARATOR}") for key in columns})
+    labels = [str(label).removeprefix(f"{name}{LABEL_SEPARATOR}") for label in rows["label"]]
+    return renamed.assign(label=labels).infer_objects().reset_index(drop=True)
 
 
 # Between the names of kinds.
