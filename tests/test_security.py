@@ -27,7 +27,7 @@ def holding(pattern: str) -> set[str]:
 
 def test_nothing_in_the_source_runs_what_a_file_says() -> None:
     # Our own processes, and a file that one of them wrote a moment ago in a folder of its own.
-    ours = {f"runtime/parallel/{name}.py" for name in ("worker_main", "worker_pool")}
+    ours = {f"runtime/parallel/{name}.py" for name in ("map_cases", "worker_main")}
     assert holding(r"\b(un)?pickle\.loads?\(|marshal\.|joblib|cloudpickle") == {
         *ours, "runtime/package/backend_trial.py",
     }  # fmt: skip
