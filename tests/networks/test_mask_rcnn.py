@@ -28,8 +28,7 @@ from isocenter.networks.mask_rcnn import (
     size_of,
     unsuppressed,
 )
-from isocenter.planning.machine import Machine
-from isocenter.planning.memory import peak
+from isocenter.planning.memory import Machine, peak
 from isocenter.runtime.predicted_memory import _alive
 from isocenter.tasks.instances.answering import HEAD, Decoder
 from isocenter.tasks.instances.question import InstanceSegmentation
