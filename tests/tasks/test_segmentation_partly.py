@@ -21,8 +21,7 @@ from isocenter.tasks.segmentation.loss import OF_SHARES, share_loss
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.segmentation.targets import Codes, agreement, drawn_slices, masks_of
 from isocenter.tasks.shared.losses import TERMS
-from isocenter.training.data.joint_targets import kind_of
-from isocenter.training.data.targets import Drawn, moved
+from isocenter.training.data.targets import Drawn, kind_of, moved
 from isocenter.transforms import Augmentation, Normalisation, generator
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, parts_of
 
