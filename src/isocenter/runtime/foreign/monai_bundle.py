@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
-
 from isocenter import tasks
 from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.lazy import monai
@@ -23,7 +21,6 @@ from isocenter.tasks import Task
 
 if TYPE_CHECKING:
     from torch.nn import Module
-
 
 METADATA = "configs/metadata.json"
 CONFIGS = ("configs/inference.json",)
@@ -215,26 +212,3 @@ def _defined(metadata: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...]
             f"does not name its channels ({error})", str(folder / METADATA), "Get the bundle again"
         ) from error
     return channels, {channel: named[channel] for channel in sorted(named)}
-
-
-class MaskNetwork(nn.Module):
-    """(batch, channels, *patch) to {"mask": (batch, outputs, *patch)}; of several resolutions the finest.
-
-    count: of the outputs that are described
-    where: the description
-    """
-
-    def __init__(self, network: nn.Module, count: int, where: str) -> None:
-        super().__init__()
-        self.network = network
-        self.count = count
-        self.where = where
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(batch, channels, *patch) to {"mask": (batch, outputs, *patch)}; FormatError for another number of them."""
-        outputs = self.network(images)
-        mask: Tensor = outputs[0] if isinstance(outputs, list | tuple) else outputs
-        if mask.shape[1] != self.count:
-            problem = f"names {self.count} outputs, the network gives {mask.shape[1]}"
-            raise FormatError(problem, self.where, "Name each channel of its output in channel_def")
-        return {"mask": mask}
