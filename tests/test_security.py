@@ -38,7 +38,7 @@ def test_nothing_in_the_source_runs_what_a_file_says() -> None:
 def test_json_of_strangers_is_parsed_in_one_place() -> None:
     # The others parse what lies in the installation, or what the same run has just written.
     ours = {"networks/catalogue.py", "training/search_study.py", "scoring/scores.py"}
-    assert holding(r"json\.loads?\(") == {"files/storage/json_text.py", *ours}
+    assert holding(r"json\.loads?\(") == {"files/storage/structured_text.py", *ours}
 
 
 def test_few_files_reach_for_a_network() -> None:

@@ -1,13 +1,16 @@
-"""A report as Comprehensive SR, where Comprehensive 3D SR is not taken: the same content under a UID of its own."""
+"""Reports that are written anew: with a priority, as Comprehensive SR, or in place of an earlier one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from isocenter.errors import FormatError
+from isocenter.files.dicom.identity import read_identity
+from isocenter.files.dicom.writing.sr import COMMENT, OWN_SCHEME, own_concept
 from isocenter.files.dicom.writing.stamp import Stamp
 
 COMPREHENSIVE_3D, COMPREHENSIVE = str(Comprehensive3DSRStorage), str(ComprehensiveSRStorage)
@@ -47,3 +50,42 @@ def _content(item: Dataset) -> Iterator[Dataset]:
     for one in item.get("ContentSequence") or ():
         yield one
         yield from _content(one)
+
+
+PRIORITY = ("260870009", "SCT", "Priority")
+EVALUATIONS = ("C0034375", "UMLS", "Qualitative Evaluations")
+# Of the priorities that have a concept in DICOM's own table (PS3.16 CID 3414); others get one of our scheme.
+CODES = {"emergency": ("25876001", "SCT", "Emergency"), "urgent": ("103391001", "SCT", "Urgent")}
+
+
+def state_priority(report: Dataset, priority: str, because: str) -> None:
+    """Have a report state a priority and why it holds, as a qualitative evaluation of the whole study."""
+    own = own_concept(priority)
+    value = CODES.get(priority, (str(own.value), OWN_SCHEME, priority))
+    coded, reason = _item("CODE", PRIORITY), _item("TEXT", (COMMENT.value, "DCM", COMMENT.meaning))
+    coded.ConceptCodeSequence, reason.TextValue = [_code(*value)], because
+    evaluations = _item("CONTAINER", EVALUATIONS)
+    evaluations.ContinuityOfContent, evaluations.ContentSequence = "SEPARATE", [coded, reason]
+    report.ContentSequence.append(evaluations)
+
+
+def _item(kind: str, name: tuple[str, str, str]) -> Dataset:
+    made = Dataset()
+    made.RelationshipType, made.ValueType, made.ConceptNameCodeSequence = "CONTAINS", kind, [_code(*name)]
+    return made
+
+
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
+    made = Dataset()
+    made.CodeValue, made.CodingSchemeDesignator, made.CodeMeaning = value, scheme, meaning
+    return made
+
+
+def name_predecessor(report: Dataset, earlier: Path) -> None:
+    """Have a report name the earlier one that it replaces. Raises FormatError where that is no DICOM object."""
+    identity = read_identity(earlier)
+    named, series, document = Dataset(), Dataset(), Dataset()
+    named.ReferencedSOPClassUID, named.ReferencedSOPInstanceUID = identity.sop_class, identity.instance
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = identity.series, [named]
+    document.StudyInstanceUID, document.ReferencedSeriesSequence = identity.study, [series]
+    report.PredecessorDocumentsSequence = [document]
