@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.boxes_of_image import holds_boxes, read_boxes
     from isocenter.files.layouts.cases.classes import observed_values
     from isocenter.files.layouts.cases.dicom_masks import drawn_on, is_drawn
+    from isocenter.files.layouts.cases.folder import OWN_TABLE
     from isocenter.files.layouts.cases.join import covariates_in
     from isocenter.files.layouts.dataset_table import write_dataset_table
     from isocenter.files.layouts.index import read_dataset, read_frame

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
-from isocenter.files import UNKNOWN_MODALITY, dataset_hash, write_dataset_table
+from isocenter.files import OWN_TABLE, UNKNOWN_MODALITY, dataset_hash, write_dataset_table
 from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.options import CheckOptions
@@ -92,7 +92,8 @@ class Check(InNotebook):
         if not self.problems:
             lines.append("nothing was found that speaks against training")
         if self.out is not None:
-            lines.append(f"written: {self.out / 'check.html'}")
+            names = ["check.html", *([OWN_TABLE] if self.dataset.table is not None else [])]
+            lines.append(f"written: {', '.join(str(self.out / name) for name in names)}")
         return "\n".join(lines)
 
 
@@ -127,9 +128,9 @@ def check(options: CheckOptions) -> Check:
     spread = None if options.scheduler is None else Cluster(options.scheduler)
     try:
         dataset, examination, _ = opened_and_looked_through(opened, options.task, options.threads or cores(), spread)
-    except DatasetError:
-        if options.out is not None:
-            _write_images(options, Path(options.out))
+    except DatasetError as error:
+        if options.out is not None and (written := _write_images(options, Path(options.out))) is not None:
+            raise error.stating(remedy=f"{error.remedy.rstrip('.')}. The images are listed in {written}") from error
         raise
     unknown = modality_problems(examination.dataset, examination.fingerprint)
     lost = normalised_problems(examination.dataset, examination.fingerprint)
@@ -150,8 +151,11 @@ def check(options: CheckOptions) -> Check:
     return result
 
 
-def _write_images(options: CheckOptions, out: Path) -> None:
-    """Write `dataset.csv` of a folder that could not be understood: its images, for whoever knows what they are."""
+def _write_images(options: CheckOptions, out: Path) -> Path | None:
+    """Write `dataset.csv` of a folder that could not be understood, with its images, and return its path.
+
+    None where no image is found.
+    """
     for layout in (options.layout, "plain_images"):
         try:
             dataset = open_dataset(options.data, replace(options.reading, layout=layout), references=False)
@@ -159,7 +163,8 @@ def _write_images(options: CheckOptions, out: Path) -> None:
             continue
         with result_folder(out, options.overwrite, MARKS) as partial:
             write_dataset_table(dataset, partial, out)
-        return
+        return out / OWN_TABLE
+    return None
 
 
 def _audits(
