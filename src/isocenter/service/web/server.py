@@ -27,7 +27,7 @@ from isocenter.service.objects.store import ObjectStore
 from isocenter.service.records.accounts import refuse_open_address
 from isocenter.service.records.database import opened
 from isocenter.service.settings import MOST_CONNECTIONS, HttpTls, Settings
-from isocenter.service.web import correcting, login, monitor, node, pages, reading, series, studies, worklist
+from isocenter.service.web import login, monitor, node, pages, reading, series, studies, worklist
 from isocenter.service.web.access import EVENTS, HEALTH, ROLES, Identity, enter, open_routes, roles
 from isocenter.service.web.dicomweb.retrieve import router as retrieve_router
 from isocenter.service.web.dicomweb.search import router as search_router
@@ -213,7 +213,7 @@ def web_app(web_node: WebNode) -> ASGIApp:
         series.router,
         reading.router,
         worklist.blind_router,
-        correcting.router,
+        reading.correcting_router,
         pages.router,
         inference_router,
         *DICOMWEB,
