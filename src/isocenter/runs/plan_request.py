@@ -53,8 +53,7 @@ from isocenter.reading import (
     refuse_unfit,
     with_references,
 )
-from isocenter.runs.initial_weights import Source
-from isocenter.runs.left_out import without_held_out
+from isocenter.runs.initial_weights import Source, without_held_out
 from isocenter.runtime import MOST_TIMES, UNLIKE_SPACING, Looking, announced_device, disproportionate
 from isocenter.tasks import kind_for
 from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut

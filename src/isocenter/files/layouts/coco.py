@@ -17,7 +17,7 @@ from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.join import part_named
 from isocenter.files.layouts.cases.outlines import Listed, files_of_many, read_listed
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.files.storage.json_text import load_json
+from isocenter.files.storage.structured_text import load_json
 from isocenter.values import Split
 
 KEYS = ("images", "annotations", "categories")

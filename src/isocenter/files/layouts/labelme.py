@@ -33,7 +33,7 @@ from isocenter.files.layouts.cases.outlines import DrawnReferences
 from isocenter.files.layouts.cases.pairs import without_image
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import modality_word
-from isocenter.files.storage.json_text import load_json
+from isocenter.files.storage.structured_text import load_json
 from isocenter.lazy import pil_image
 from isocenter.values import CaseRow, Cell
 

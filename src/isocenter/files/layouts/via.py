@@ -15,7 +15,7 @@ from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.outlines import Listed, files_of_many, read_listed
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
-from isocenter.files.storage.json_text import load_json
+from isocenter.files.storage.structured_text import load_json
 
 HEAD_BYTES = 1 << 20
 LARGEST = 1 << 30
