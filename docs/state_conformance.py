@@ -14,6 +14,7 @@ from pathlib import Path
 from pydicom.uid import UID
 from pynetdicom import DEFAULT_TRANSFER_SYNTAXES
 
+from isocenter.files.dicom import ANSWERS as WRITERS
 from isocenter.files.dicom.rejection import KEY_OBJECTS, QUALITY, REJECTING
 from isocenter.service.dicom import asking, handed, messages
 from isocenter.service.records import workitems
@@ -107,13 +108,13 @@ def page() -> str:
     """The text of the page."""
     dicom, syntaxes = Dicom(), [named(one) for one in (messages.EXPLICIT, messages.IMPLICIT)]
     native = " or ".join(syntaxes)
-    native = ", ".join(UID(one).name for one in DEFAULT_TRANSFER_SYNTAXES)  # what pynetdicom serves takes these
+    defaults = ", ".join(UID(one).name for one in DEFAULT_TRANSFER_SYNTAXES)  # what pynetdicom serves takes these
     served = [
         [named(messages.VERIFICATION), "SCP, SCU", native],
         ["every storage class, and whatever class is not of the standard", "SCP", f"any; {native} if offered"],
         ["the classes of the results", "SCU", native],
-        [named(messages.COMMITMENT), "SCP, SCU", native],
-        *([named(one), "SCP", native] for one in handed.UPS_CLASSES),
+        [named(messages.COMMITMENT), "SCP, SCU", defaults],
+        *([named(one), "SCP", defaults] for one in handed.UPS_CLASSES),
         *([named(one), "SCU, in Python alone", native] for one in (asking.FIND, asking.MOVE, asking.GET)),
     ]
     web = [
@@ -183,8 +184,8 @@ def page() -> str:
 
 
 def is_written(kind: str) -> bool:
-    """Whether a file of the writers makes this kind of answer."""
-    return (ROOT / "src/isocenter/files/dicom/writing" / f"{kind}.py").exists()
+    """Whether the writers make this kind of answer."""
+    return kind in WRITERS
 
 
 def shown(test: str) -> str:
