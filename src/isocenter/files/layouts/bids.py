@@ -17,7 +17,7 @@ from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.cases.names import IMAGES, LABELS
 from isocenter.files.layouts.cases.pairs import IMAGE, Key, MaskFile, NamedCase, reading_of
 from isocenter.files.layouts.cases.table import covariates_of, read_table
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality
 from isocenter.values import Geometry, Problem
 
@@ -241,5 +241,5 @@ LAYOUT = Layout(
     "BIDS (sub-*/anat/...)",
     fits,
     read,
-    over=frozenset({"image_folders", "suffix_masks", "case_folders", "class_folders", "manifest", "plain_images"}),
+    over=BY_NAMES | {"manifest"},
 )

@@ -29,7 +29,7 @@ from isocenter.files.layouts.cases.table import (
     number,
     read_table,
 )
-from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Layout, Reading, left_out
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, DrawnNames, Layout, Reading, left_out
 from isocenter.files.layouts.manifest_rows import columns_by_role
 from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.modality import modality_word
@@ -344,8 +344,6 @@ LAYOUT = Layout(
     "a table with a row for each box",
     fits,
     read,
-    over=frozenset(
-        {"manifest", "plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders", "dicom_folder"}
-    ),
+    over=BY_NAMES | {"manifest", "dicom_folder"},
     annotations=_annotations,
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -83,6 +83,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     names = {member.folders[0] for member in members} - {*unlabelled}
     classes, called = name_classes(names, folder, options, declare=by_folder)
     cases = [NamedCase(Key(member.folders, member.stem, member.split), {IMAGE: member}) for member in members]
+    names_of_one = listed(f"{name} as {one}" for name, one in sorted(one_name.items()))
+    what, why = f"the folders {names_of_one} are one class", "parts of the set call it differently"
+    renamed = [Problem("warning", what, why=why, remedy="Rename the folders if they are two")] if one_name else []
     loose = len(folder.images) - len(_classed(folder.images))
     note = Problem("note", f"{loose} images lie in no class folder", why="they are not read")
     problems = (note,) if loose > 0 else ()
@@ -92,7 +95,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         classes={"class": classes},
         problems=(
             *problems,
-            *_renamed(one_name),
+            *renamed,
             *strange,
             *_doubted(sorted(called), options),
             *placeholder_notes(unlabelled, "in this folder"),
@@ -140,13 +143,6 @@ def _begins(one: str, other: str) -> bool:
     """Whether the words of one name are the first of another's, in any case."""
     first, second = (re.sub(r"[\W_]+", " ", name).strip().casefold() for name in (one, other))
     return f"{second} ".startswith(f"{first} ")
-
-
-def _renamed(one_name: Mapping[str, str]) -> tuple[Problem, ...]:
-    """The warning on folders of one class that parts of the set call differently."""
-    names = listed(f"{name} as {one}" for name, one in sorted(one_name.items()))
-    what, why = f"the folders {names} are one class", "parts of the set call it differently"
-    return (Problem("warning", what, why=why, remedy="Rename the folders if they are two"),) if one_name else ()
 
 
 def _is_in_masks(member: Member) -> bool:

@@ -19,9 +19,8 @@ import numpy as np
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.outlines import owners_by_stem, read_beside
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
-from isocenter.files.storage.json_text import load_json
+from isocenter.files.layouts.cases.outlines import json_record, owners_by_stem, read_beside
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
 from isocenter.lazy import pil_image
 
 SHAPES = re.compile(rb'"shapes"\s*:\s*\[')
@@ -98,10 +97,7 @@ def _files(folder: Folder) -> list[Member]:
 
 def _record(path: Path) -> Mapping[str, Any] | None:
     """The content of the file; None where it is about something else."""
-    try:
-        record = load_json(path, largest=LARGEST)
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
+    record = json_record(path, LARGEST)
     is_drawn = isinstance(record, Mapping) and isinstance(record.get("shapes"), list)
     return record if is_drawn else None
 
@@ -148,6 +144,6 @@ LAYOUT = Layout(
     "a JSON file of outlines for each image, as in LabelMe",
     fits,
     read,
-    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    over=BY_NAMES,
     annotations=_annotations,
 )

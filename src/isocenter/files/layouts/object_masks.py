@@ -13,7 +13,7 @@ from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.names import IMAGES, LABELS
 from isocenter.files.layouts.cases.pairs import IMAGE, Key, NamedCase, rows_of
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
 from isocenter.values import Cell
 
 
@@ -62,5 +62,5 @@ LAYOUT = Layout(
     "a folder per case with images/ of one file and masks/ of one file per object",
     fits,
     read,
-    over=frozenset({"image_folders", "suffix_masks", "case_folders", "class_folders", "plain_images"}),
+    over=BY_NAMES,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.names import IMAGE_SUFFIX, IMAGES, LABELS, MASK_OR_READER, NUMBERED_MASK
-from isocenter.files.layouts.cases.pairs import Images, Key, one_each, owners_of, paired, reading_of, respelt
+from isocenter.files.layouts.cases.pairs import BY_WORDS, Images, Key, one_each, owners_of, paired, reading_of, respelt
 from isocenter.files.layouts.cases.segments import SLICER
 from isocenter.files.layouts.image_folders import within_images
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
@@ -19,12 +19,12 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     """Whether at least one mask has its image in the same folder."""
     del options
     images, masks = _sorted(folder)
-    return any(owners_of([key for key, _ in masks], images))
+    return any(owners_of([key for key, _ in masks], images, BY_WORDS))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Pairs by the name without suffix, within one folder; masks of several structures become one label map."""
-    cases, problems = paired(*_sorted(folder))
+    cases, problems = paired(*_sorted(folder), BY_WORDS)
     readers = sorted({mask.reader for case in cases for mask in case.masks} - {""})
     seen = f"; {readers[0]} is the reference, {', '.join(readers[1:])} the other readers" if len(readers) > 1 else ""
     how = f"each image with its mask in one folder{seen}"

@@ -16,9 +16,9 @@ from isocenter.errors import DatasetError
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn
 from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
 from isocenter.files.layouts.cases.names import SPLIT_WORDS
-from isocenter.files.layouts.cases.outlines import owners_by_stem, read_beside
+from isocenter.files.layouts.cases.outlines import begins_with, owners_by_stem, read_beside
 from isocenter.files.layouts.cases.table import composed
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 from isocenter.values import SPLITS, Split
 
 ROOT, TEST = "annotation", "test"
@@ -31,7 +31,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     del options
     images = {member.stem.casefold() for member in folder.images}
     named = next((one for one in _files(folder) if one.stem.casefold() in images), None)
-    return named is not None and named.path.stat().st_size <= XML_LIMIT and b"<annotation" in _head(named.path)
+    return named is not None and named.path.stat().st_size <= XML_LIMIT and begins_with(named.path, b"<annotation")
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -105,11 +105,6 @@ def _files(folder: Folder) -> list[Member]:
     return [] if folder.is_file else [member for member in folder.members if member.suffix == ".xml"]
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4096)
-
-
 def _split(folder: Folder) -> dict[str, Split]:
     """{name of an image: its part} as listed; what is only in trainval is for training."""
     parts: dict[str, Split] = {}
@@ -164,6 +159,6 @@ LAYOUT = Layout(
     "an XML file of boxes for each image, as in Pascal VOC",
     fits,
     read,
-    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    over=BY_NAMES,
     annotations=_annotations,
 )

@@ -23,7 +23,7 @@ from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.names import IMAGES, LABELS
 from isocenter.files.layouts.cases.outlines import read_beside
 from isocenter.files.layouts.cases.pairs import Key, respelt, without_image
-from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Layout, Reading
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, DrawnNames, Layout, Reading
 from isocenter.values import Problem
 
 SUFFIX = ".txt"
@@ -68,9 +68,17 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     boxes = [box for own in owners.values() for box in own.boxes]
     usual = "mask" if all(box.outline is not None for box in boxes) else "boxes"
     names = _stated_names(folder, options, {box.name for box in boxes})
-    problems = (*lost, *_point_notes(lines, points))
+    cases = {image.path: key.name for key, image in images.items()}
     reading = read_beside(
-        owners, folder, options, part="yolo", what="YOLO", usual=usual, names=names, problems=problems
+        owners,
+        folder,
+        options,
+        part="yolo",
+        what="YOLO",
+        usual=usual,
+        names=names,
+        cases=cases,
+        problems=(*lost, *_point_notes(lines, points)),
     )
     settings = {"points": f"{points.count}x{points.values}"} if points else {}
     return replace(reading, drawn=replace(reading.drawn or DrawnNames(), settings=settings))
@@ -288,6 +296,6 @@ LAYOUT = Layout(
     "a text file of boxes or outlines for each image, as in YOLO",
     fits,
     read,
-    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    over=BY_NAMES,
     annotations=_annotations,
 )

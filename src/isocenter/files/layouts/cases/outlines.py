@@ -27,11 +27,12 @@ from isocenter.files.layouts.cases.boxes import (
 )
 from isocenter.files.layouts.cases.classes import mask_labels, mask_regions, name_classes, numbered_names
 from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
-from isocenter.files.layouts.cases.names import IMAGES, NEIGHBOURS
+from isocenter.files.layouts.cases.names import NEIGHBOURS
 from isocenter.files.layouts.cases.pairs import without_image
 from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.polygon import inside_polygon
+from isocenter.files.storage.json_text import load_json
 from isocenter.values import WITHOUT_VOXELS, CaseRow, Cell, Image, Label, Problem, Split
 
 BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
@@ -41,6 +42,7 @@ IGNORED, NOTHING = frozenset({"__ignore__", "ignore"}), frozenset({"_background_
 Pixels = NDArray[np.bool_]
 # Of many files, such as the sidecars of BIDS, only so many are opened to know them.
 MOST_OPENED = 32
+HEAD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,7 @@ def read_beside(
     usual: str,
     names: Mapping[str, str] | None = None,
     parts: Mapping[str, Split] = MappingProxyType({}),
+    cases: Mapping[Path, str] = MappingProxyType({}),
     problems: Sequence[Problem] = (),
 ) -> Reading:
     """A case for each image in the folders of those that a file is about; the others of these are not labelled.
@@ -273,6 +276,7 @@ def read_beside(
     usual:  the kind of reference where none is asked for
     names:  {name in a file: name of its class}, where the data set states them
     parts:  {name of an image without suffix: its part}, where the data set lists them
+    cases:  {image: name of its case}, where that is not the path of the image
     """
     annotations, modality = list(owners.values()), modality_word(options.modality)
     made = DrawnReferences.of(annotations, usual, folder, options, names)
@@ -280,10 +284,10 @@ def read_beside(
     rows = []
     for image in folder.images:
         if not places or image.path.parent in places:
-            name = "/".join((*(one for one in image.folders if one.lower() not in IMAGES), image.stem))
             own = owners.get(image.path)
             references = {} if own is None else made.cells(part, own)
             split = parts.get(image.stem, image.split)
+            name = cases.get(image.path, image.name)
             rows.append(CaseRow(name, {"image": Cell((image.path,), modality=modality)}, references, split))
     return Reading(
         tuple(rows),
@@ -339,6 +343,21 @@ class Listed:
     name: str
     annotation: Annotation
     split: Split | None = None
+
+
+def begins_with(path: Path, *patterns: bytes) -> bool:
+    """Whether each of these stands at the beginning of a file."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return all(pattern in head for pattern in patterns)
+
+
+def json_record(path: Path, largest: int) -> Any:
+    """The content of a JSON file. Raises DatasetError where it is damaged."""
+    try:
+        return load_json(path, largest=largest)
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
 
 
 def files_of_many(folder: Folder, suffix: str) -> list[Member]:

@@ -102,7 +102,7 @@ class NamedCase:
 
 
 def paired(
-    images: Mapping[Key, Images], masks: Sequence[tuple[Key, Member]]
+    images: Mapping[Key, Images], masks: Sequence[tuple[Key, Member]], rules: Sequence[Pairing] | None = None
 ) -> tuple[list[NamedCase], tuple[Problem, ...]]:
     """The cases with their masks, and the problems of masks without an image.
 
@@ -110,7 +110,7 @@ def paired(
     """
     drawn: dict[Key, list[MaskFile]] = defaultdict(list)
     lost, claimed, twins = list[str](), set[Key](), _twins(images)
-    for (key, member), owned in zip(masks, owners_of([key for key, _ in masks], images), strict=True):
+    for (key, member), owned in zip(masks, owners_of([key for key, _ in masks], images, rules), strict=True):
         if owned is not None:
             drawn[owned.image].append(MaskFile(member, owned.reader, owned.structure))
         elif (twin := owner_of(key, twins)) is not None:
@@ -220,9 +220,9 @@ def _without_folders(suffix: re.Pattern[str], key: Key) -> Key:
 
 _BARE = partial(_without_words, MASK_SUFFIX)
 CLOSE: tuple[Pairing, ...] = (_by_name, _by_folder_of_structure)
+BY_WORDS: tuple[Pairing, ...] = (*CLOSE, partial(_alike, partial(_without_words, IMAGE_SUFFIX), _BARE))
 RULES: tuple[Pairing, ...] = (
-    *CLOSE,
-    partial(_alike, partial(_without_words, IMAGE_SUFFIX), _BARE),
+    *BY_WORDS,
     partial(_alike, partial(_without_folders, IMAGE_SUFFIX), partial(_without_folders, MASK_SUFFIX)),
     partial(_alike, partial(_without, IMAGE_PREFIX), partial(_without, MASK_PREFIX)),
     partial(_alike, partial(_without, r"^[A-Za-z]+[_\- ]?(?=\d)"), _BARE),
