@@ -24,7 +24,7 @@ from isocenter.files.layouts.cases.join import split_column, split_of
 from isocenter.files.layouts.cases.table import Table, as_whole, can_be_named, names_nobody, number
 from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions, Reading, left_out
 from isocenter.files.layouts.named_cases import EVERY_END, Ends, NamedCases
-from isocenter.files.storage.sidecar import is_named_inside
+from isocenter.files.storage.folders import is_named_inside
 from isocenter.values import CaseRow, Cell, Problem, ReferenceKind
 
 ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name

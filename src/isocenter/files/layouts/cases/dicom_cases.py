@@ -46,7 +46,7 @@ from isocenter.files.layouts.cases.pairs import structure_labels, without_struct
 from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, DatasetOptions, DrawnNames, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.files.patients import patients_of
-from isocenter.files.storage.patient_key import pseudonym_of_number
+from isocenter.files.storage.hashing import pseudonym_of_number
 from isocenter.values import BoundingBoxes, CaseRow, Cell, Floats, Image, Label, Problem
 
 Maps = Mapping[str, Sequence[Path]]  # of structures by their names, "" where none is stated

@@ -31,7 +31,7 @@ from isocenter.files.layouts.cases.table import (
     read_table,
 )
 from isocenter.files.layouts.cases.time_series import Long
-from isocenter.files.storage.patient_key import is_pseudonym, pseudonym_of_number
+from isocenter.files.storage.hashing import is_pseudonym, pseudonym_of_number
 from isocenter.values import CaseRow, Problem, Split
 
 NNUNET_FOLDS = "splits_final.json"

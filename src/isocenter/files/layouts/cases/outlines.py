@@ -32,7 +32,7 @@ from isocenter.files.layouts.cases.pairs import without_image
 from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.polygon import inside_polygon
-from isocenter.files.storage.json_text import load_json
+from isocenter.files.storage.structured_text import load_json
 from isocenter.values import WITHOUT_VOXELS, CaseRow, Cell, Image, Label, Problem, Split
 
 BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
