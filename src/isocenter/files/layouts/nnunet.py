@@ -21,7 +21,7 @@ from isocenter.files.layouts.cases.pairs import (
 )
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import common_modality
-from isocenter.values import CaseRow, Problem
+from isocenter.values import CaseRow, Problem, Split
 
 # Folders of images and of labels, and whether they are the test part.
 PARTS = (("imagesTr", "labelsTr", False), ("imagesTs", "labelsTs", True))
@@ -51,7 +51,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         what = f"{counted(len(beyond), 'case has', 'cases have')} more channels than dataset.json names"
         what = f"{what} ({', '.join(names)})"
         problems += left_out(beyond, what, "Name the channels in dataset.json, or remove the files")
-        split = "test" if is_test and drawn else None
+        split: Split | None = "test" if is_test and drawn else None
         named = [
             NamedCase(
                 key._replace(split=split),

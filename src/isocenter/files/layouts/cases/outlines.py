@@ -315,12 +315,12 @@ def owners_by_stem(
     for member, (annotation, stated) in files.items():
         place, suffix = member.path.parent, Path(stated).suffix
         near = [place, *(place.parent / name for name in NEIGHBOURS)]
-        names = sorted(
-            called[member.stem.casefold()],
-            key=lambda name, own=member.stem, end=suffix: (stem_of(name) != own, not name.endswith(end), name),
+        ranked = sorted(
+            (stem_of(name) != member.stem, not name.endswith(suffix), name) for name in called[member.stem.casefold()]
         )
         found = (
-            image_named(images, name, near, member.path, split=member.split, others=places - {place}) for name in names
+            image_named(images, name, near, member.path, split=member.split, others=places - {place})
+            for *_, name in ranked
         )
         image = next((one for one in found if one is not None), None)
         if image is None:
