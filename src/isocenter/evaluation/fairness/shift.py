@@ -91,10 +91,10 @@ def group_shift(attribute: str, patients: Patients, *, seed: int) -> tuple[list[
     for group, rest in _compared(patients.groups):
         treated = patients.groups == group
         here = treated | (patients.groups != UNKNOWN)
-        own, treated = patients.rows[here], treated[here]
+        features, treated = patients.rows[here], treated[here]
         if min(treated.sum(), (~treated).sum()) < FEW_PATIENTS:
             continue
-        scaled = _standardised(own)
+        scaled = _standardised(features)
         shifts += _tests(attribute, (group, rest), False, scaled[treated], scaled[~treated], seed)
         columns = encoded({name: _of(values, here) for name, values in patients.covariates.items()})
         if not columns:

@@ -400,14 +400,14 @@ def _patch(extent: Floats, spacing: Sequence[float] | None, voxels: float) -> tu
     return tuple(int(n) for n in np.ceil(size / multiple - ROUNDING) * multiple), strides
 
 
-def _strides(size: Floats, step: Floats, whole: bool) -> list[list[int]]:
+def _strides(size: Floats, step: Floats, integers: bool) -> list[list[int]]:
     """An axis is halved while at least 4 voxels are left and its voxels are not yet twice as long as the shortest.
 
-    whole: of a shape that is fixed, while its number of voxels is even
+    integers: of a shape that is fixed, while its number of voxels is even
     """
     left, strides = size.copy(), [[1] * len(size)]
     while len(strides) < MOST_STAGES:
-        fine = (left / 2 >= FEWEST_VOXELS) & (left % 2 == 0) if whole else left / 2 >= FEWEST_VOXELS
+        fine = (left / 2 >= FEWEST_VOXELS) & (left % 2 == 0) if integers else left / 2 >= FEWEST_VOXELS
         halved = fine & (step <= 1.5 * step[fine].min(initial=np.inf))
         if not halved.any():
             break

@@ -79,15 +79,15 @@ def views_of(batch: Batch, count: int, settings: Settings, device: Any, *, stron
     """
     moving, changing = settings.augmentation.parts
     changes = [changing] * count + [settings.augmentation.strong] * strong
-    seen = augmented(batch, settings, device, augmentation=moving)
+    moved_batch = augmented(batch, settings, device, augmentation=moving)
     present = None if batch.there is None else on_device(batch.there, device)
     views = []
     for change in changes:
-        images, _, _ = change.moved(seen.images, None, batch.generators, batch.steps, mirrored=None)
+        images, _, _ = change.moved(moved_batch.images, None, batch.generators, batch.steps, mirrored=None)
         if present is not None:
             images = only_there(images, present, settings.preprocessing.frames or 1)
-        views.append(replace(seen, images=images, targets=None))
-    weak = [replace(seen, targets=None)] if strong else []
+        views.append(replace(moved_batch, images=images, targets=None))
+    weak = [replace(moved_batch, targets=None)] if strong else []
     return (*views[:count], *weak, *views[count:])
 
 
@@ -244,11 +244,11 @@ class Criterion:
         student = getattr(module, "module", None) or module if needs.labels else module
         terms_added = [added]
 
-        def embedded(given: Seen) -> Embedded:
+        def embedded(batch_seen: Seen) -> Embedded:
             """The outputs and features of the network, all of which get a gradient where processes wait for it."""
-            seen = self._embedded(student, given, compute)
-            terms_added.extend([nothing_of(seen[0])] if ranks.count > 1 and not needs.labels else [])
-            return seen
+            answers = self._embedded(student, batch_seen, compute)
+            terms_added.extend([nothing_of(answers[0])] if ranks.count > 1 and not needs.labels else [])
+            return answers
 
         second = None
         if needs.second:
