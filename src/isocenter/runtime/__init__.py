@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from isocenter.runtime.device import (
         announce,
+        announced_device,
         available_memory,
         bf16_pays,
         choose_device,

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -93,6 +93,21 @@ def _without_code(number: int) -> str:
 def use_threads(count: int) -> None:
     """Let torch use so many cores of this process, from now on."""
     torch.set_num_threads(count)
+
+
+def announced_device(name: str, threads: int | None = None, *, because: str = "") -> Decision:
+    """The device and the reason, also in the log: a GPU that was not found should not go unnoticed.
+
+    threads: cores to use; all if none is given
+    because: the reason of a device that a plan names, in place of that it was asked for
+    """
+    if threads is not None:
+        use_threads(threads)
+    device = choose_device(name)
+    if because:
+        device = replace(device, because=because)
+    announce(device)
+    return device
 
 
 def bf16_pays(device: str) -> bool:

@@ -1,14 +1,16 @@
-"""The files and folders of a verb: refused before the work begins, whole or not there when it ends."""
+"""Results of a verb: its folder, refused before work begins and whole or absent at its end, and its failed cases."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from isocenter.errors import UsageError
+from isocenter.errors import DatasetError, UsageError
 from isocenter.files import locked, named_as, written
+from isocenter.values import Problem
 
 
 def refuse_missing(path: Path) -> None:
@@ -42,3 +44,19 @@ def result_folder(out: Path, overwrite: bool, marks: tuple[str, ...]) -> Iterato
         partial.mkdir()
         with named_as(out, partial):
             yield partial
+
+
+def failures_among(problems: Iterable[Problem]) -> list[Problem]:
+    """The errors, each of which stands for a case without a result."""
+    return [problem for problem in problems if problem.severity == "error"]
+
+
+def failed_rows(failures: Sequence[Problem]) -> list[dict[str, Any]]:
+    """`failed` of a verb's `--json`: case, problem and remedy of each."""
+    return [{"case": next(iter(one.cases), None), "problem": one.what, "remedy": one.remedy} for one in failures]
+
+
+def no_result(verb: str, done: str, problems: Iterable[Problem]) -> DatasetError:
+    """The error of a verb all of whose cases failed, with what was wrong with the first; done: as "predicted"."""
+    first = next(iter(failures_among(problems)), Problem("error", "there is no case", remedy="Give images"))
+    return DatasetError(f"no case could be {done}; the first: {first.what}", verb, first.remedy)
