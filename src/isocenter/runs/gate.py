@@ -214,9 +214,9 @@ def _seen(
 
 def _answering(error: float, delta: float, sure: Sure) -> Answering:
     patients, sureness_of, wrong = ([row[place] for row in sure] for place in range(3))
-    arguments = (sureness_of, wrong, error, delta, patients)
-    least = least_sureness(*arguments)
-    return Answering(error, delta, least, len(sure), None if math.isfinite(least) else cases_to_answer(*arguments))
+    least = least_sureness(sureness_of, wrong, error, delta, patients)
+    enough = None if math.isfinite(least) else cases_to_answer(sureness_of, wrong, error, delta, patients)
+    return Answering(error, delta, least, len(sure), enough)
 
 
 def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> Sure:

@@ -215,9 +215,9 @@ def _in_parts(task: Task, spatial: tuple[int, ...], patch: tuple[int, ...]) -> l
     sized = any(head.holds_numbers for head in task.heads.values())
     if not sized or all(size <= n for size, n in zip(spatial, patch, strict=True)):
         return []
-    image_size, held = (" x ".join(map(str, sizes)) for sizes in (spatial, patch))
+    extent, held = (" x ".join(map(str, sizes)) for sizes in (spatial, patch))
     return [
-        f"the image has {image_size} voxels at the model's spacing and the network sees {held} of them at once: the result "
+        f"the image has {extent} voxels at the model's spacing and the network sees {held} of them at once: the result "
         "is a mean over windows, which is wrong for what the size of something decides. Cut the image to the part that "
         "the model was trained on"
     ]

@@ -395,15 +395,19 @@ def _of_each(metric: Stated, answers: Answers, names: Sequence[str], seed: Seed)
     without = len(answers.classes) - len(names)
     left = f"; {counted(without, 'class', 'classes')} without a reference left out" if without else ""
     # By its score a box is compared with those of other cases, unless all are called from one score on.
-    how: dict[str, Any] = {"seed": seed, "compares": metric.metric not in CALLED}
-    yield Row(metric.metric, "all", _estimate(every, answers.patients, f"{metric.note}{several}{left}", **how))
+    compares = metric.metric not in CALLED
+    mean = _estimate(every, answers.patients, f"{metric.note}{several}{left}", seed=seed, compares=compares)
+    yield Row(metric.metric, "all", mean)
     notes = metric.by_class or [metric.note] * len(names)
     for number, (name, note) in enumerate(zip(names, notes, strict=True)):
-        yield Row(metric.metric, name, _estimate(partial(metric.figure, number), answers.patients, note, **how))
+        figure = partial(metric.figure, number)
+        yield Row(metric.metric, name, _estimate(figure, answers.patients, note, seed=seed, compares=compares))
 
 
-def _estimate(statistic: Callable[[Floats], Floats], patients: np.ndarray, note: str, **how: Any) -> Estimate:
-    return noted(bootstrap_statistic(statistic, patients, exact=False, **how), note)
+def _estimate(
+    statistic: Callable[[Floats], Floats], patients: np.ndarray, note: str, *, seed: Seed, compares: bool
+) -> Estimate:
+    return noted(bootstrap_statistic(statistic, patients, exact=False, seed=seed, compares=compares), note)
 
 
 def _text(lengths: Floats, scores: Floats | None = None) -> str:
