@@ -207,7 +207,7 @@ class FieldScoring(FieldAnswering):
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a pair and structure that both images show, and one of the pair as a whole."""
-        rows = [row for pair in zip(predictions, cases, strict=True) for row in self._pair_rows(*pair)]
+        rows = [row for one, case in zip(predictions, cases, strict=True) for row in self._pair_rows(one, case)]
         return pd.DataFrame(rows)
 
     def _pair_rows(self, prediction: Prediction, case: Case) -> Iterator[dict[str, Any]]:

@@ -158,8 +158,9 @@ def _compared(groups: np.ndarray) -> Iterator[tuple[str, str]]:
 def _tests(
     attribute: str, names: tuple[str, str], is_matched: bool, first: Floats, second: Floats, seed: int
 ) -> Iterator[Shifted]:
+    group, other = names
     for test, (value, p) in two_sample_tests(first, second, seed=seed).items():
-        yield Shifted(attribute, *names, test, is_matched, value, p, float("nan"), len(first), len(second))
+        yield Shifted(attribute, group, other, test, is_matched, value, p, float("nan"), len(first), len(second))
 
 
 def _standardised(rows: Floats) -> Floats:

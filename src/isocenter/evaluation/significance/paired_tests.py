@@ -401,9 +401,10 @@ def compared(
     rows = []
     for key in first:
         if all(key in one for one in others):
+            metric, label = key
             estimates = (first[key], *(one[key] for one in others))
             apart = tuple(difference(estimates[0], one) for one in estimates[1:])
-            rows.append(Compared(*key, estimates, apart))
+            rows.append(Compared(metric, label, estimates, apart))
     return rows, left_out
 
 

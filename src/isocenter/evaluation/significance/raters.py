@@ -91,15 +91,15 @@ def _two_way(table: Floats) -> tuple[float, float, float, float, float]:
     Ionan et al., BMC Med Res Methodol 2014, doi:10.1186/1471-2288-14-121
     """
     n, k = table.shape
-    squares = _squares(table)
+    subjects, raters, rest = squares = _squares(table)
     free = n - 1, k - 1, (n - 1) * (k - 1)
     random = np.random.default_rng(0)
     of_subjects, of_raters, of_rest = (
         own * many / random.chisquare(many, DRAWS) for own, many in zip(squares, free, strict=True)
     )
-    value, ends = _absolute(*squares, n, k), _absolute(of_subjects, of_raters, of_rest, n, k)
+    value, ends = _absolute(subjects, raters, rest, n, k), _absolute(of_subjects, of_raters, of_rest, n, k)
     low, high = np.quantile(ends, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-    ratio = squares[0] / squares[2]
+    ratio = subjects / rest
     return float(value), low, high, ratio, float(stats.f.sf(ratio, free[0], free[2]))
 
 

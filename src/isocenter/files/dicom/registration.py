@@ -53,7 +53,7 @@ def write_registration(transform: SpatialTransform, fixed: Image, moving: Image,
         if matrix is not None:
             # From each image to the registered frame of reference: ours leads away from it.
             linear = [np.eye(4), np.linalg.inv(_turned(matrix))]
-            registration.RegistrationSequence = [_linear(*one) for one in zip(sources, linear, strict=True)]
+            registration.RegistrationSequence = [_linear(heads, to) for heads, to in zip(sources, linear, strict=True)]
         else:
             registration.DeformableRegistrationSequence = [
                 _identity(sources[0]),
@@ -184,11 +184,13 @@ def _name_instances(registration: Dataset, sources: Sequence[Sequence[Any]]) -> 
         reference = reference_to(head)
         if all(one.ReferencedSOPInstanceUID != reference.ReferencedSOPInstanceUID for one in references[-1:]):
             references.append(reference)
-    registration.ReferencedSeriesSequence = [_series(*one) for one in studies.pop(study_of_fixed).items()]
+    of_fixed = studies.pop(study_of_fixed)
+    registration.ReferencedSeriesSequence = [_series(uid, references) for uid, references in of_fixed.items()]
     others = []
     for study, series in studies.items():
         other = Dataset()
-        other.StudyInstanceUID, other.ReferencedSeriesSequence = study, [_series(*one) for one in series.items()]
+        other.StudyInstanceUID = study
+        other.ReferencedSeriesSequence = [_series(uid, references) for uid, references in series.items()]
         others.append(other)
     if others:
         registration.StudiesContainingOtherReferencedInstancesSequence = others

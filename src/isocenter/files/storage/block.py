@@ -133,7 +133,7 @@ class Block:
         """The values within (start, stop) along each axis, axes in the file's order; converted a few at a time."""
         sizes = tuple(max(0, high - low) for low, high in bounds)
         if self.compression == "text" and sizes != self.shape:  # where a number stands is known only by those before
-            return self._read([(0, size) for size in self.shape])[tuple(slice(*own) for own in bounds)]
+            return self._read([(0, size) for size in self.shape])[tuple(slice(low, high) for low, high in bounds)]
         values = self._room(prod(sizes))
         if 0 in sizes:
             return values.reshape(sizes, order="F")
@@ -141,7 +141,7 @@ class Block:
         while axis > 0 and sizes[axis] == 1:  # one slice of the slowest axis: pass what is before
             axis -= 1
         first = sum(low * prod(self.shape[:n]) for n, (low, _) in enumerate(bounds) if n >= axis)
-        inner = tuple(slice(*own) for own in bounds[:axis])
+        inner = tuple(slice(low, high) for low, high in bounds[:axis])
         if self.compression == "text":
             self._fill_from_text(values)
         elif sizes[:axis] == self.shape[:axis]:

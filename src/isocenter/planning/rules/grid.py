@@ -137,8 +137,8 @@ def grid_for(
     longest = (voxels if needs.dense else WHOLE_SIDE[axes][kind_of(device)]) * room ** (1 / axes)
     # A shape of its own would stretch every image, and structures with it.
     if (needs.scaled or needs.dense) and physical:
-        sizes = np.array(shapes, dtype=float), np.array(steps)
-        return _scaled(*sizes, longest, fingerprint.unit, device, dense=needs.dense, asked=spacing)
+        sizes, spacings = np.array(shapes, dtype=float), np.array(steps)
+        return _scaled(sizes, spacings, longest, fingerprint.unit, device, dense=needs.dense, asked=spacing)
     return _stretched(fingerprint, needs, longest, device)
 
 

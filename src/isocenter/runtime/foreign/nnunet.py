@@ -477,7 +477,7 @@ def read_postprocessing(path: Path) -> tuple[tuple[int, ...], ...]:
     try:
         with path.open("rb") as file:
             functions, arguments = _Steps(file).load()
-        return tuple(_group(*step) for step in zip(functions, arguments, strict=True))
+        return tuple(_group(function, given) for function, given in zip(functions, arguments, strict=True))
     except pickle.UnpicklingError as error:
         raise IntegrityError(f"is not the one step that is known ({error})", str(path), REMEDY) from error
     except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:

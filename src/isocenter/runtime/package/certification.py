@@ -226,7 +226,7 @@ def states_otherwise(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool
     """Whether sets or the verdict of the gate differ, or an interval by more than rounding."""
     if any(ours[key] != theirs[key] for key in ("given", "sets")):
         return True
-    return any(_ends_elsewhere(*pair) for pair in zip(ours["ends"], theirs["ends"], strict=True))
+    return any(_ends_elsewhere(mine, other) for mine, other in zip(ours["ends"], theirs["ends"], strict=True))
 
 
 def _ends_elsewhere(ours: Sequence[float | None], theirs: Sequence[float | None]) -> bool:

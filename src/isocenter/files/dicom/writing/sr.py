@@ -446,7 +446,7 @@ class _Groups:
         first, evaluations, measurements = findings[0], list[sr.QualitativeEvaluation](), list[sr.Measurement]()
         concepts = {finding.concept: _concept(finding) for finding in findings}
         for finding in findings:
-            evaluations += [sr.QualitativeEvaluation(*pair) for pair in _evaluated(finding, concepts)]
+            evaluations += [sr.QualitativeEvaluation(name, value) for name, value in _evaluated(finding, concepts)]
             if _is_number(finding.probability):
                 measurements.append(sr.Measurement(*_chance(finding, is_only=len(findings) == 1)))
             if (measured := _with_interval(finding, concepts[finding.concept])) is not None:
