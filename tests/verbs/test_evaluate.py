@@ -172,7 +172,7 @@ def test_ctrl_c_keeps_the_figures_of_the_cases_that_were_scored_by_then(segmente
 
 @pytest.mark.whole
 def test_ctrl_c_in_an_audit_keeps_the_figures_of_all_cases(segmented, tmp_path, monkeypatch):
-    def pressed(audit):
+    def pressed(audit, explained):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("isocenter.verbs.evaluate.audited", pressed)
