@@ -11,11 +11,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.belief.calibration import calibrated, log_odds, spread_of_many
 from isocenter.belief.calibration_scores import rows_of_many
-from isocenter.belief.certainty import Certainty
-from isocenter.belief.covering import COVERING_MAP, COVERS_FROM, FALSE, MISSED, AddedResults, covering_thresholds
-from isocenter.belief.rows import Answers, Rows
+from isocenter.belief.certainty import Certainty, calibrated, log_odds, spread_of_many
+from isocenter.belief.covering import (
+    COVERING_MAP,
+    COVERS_FROM,
+    FALSE,
+    MISSED,
+    AddedResults,
+    Answers,
+    Rows,
+    covering_thresholds,
+)
 from isocenter.errors import counted
 from isocenter.evaluation import (
     UNCALIBRATED,
@@ -177,7 +184,8 @@ def missed_objects(pairs: Sequence[tuple[Candidates, Array]], patients: Sequence
     Of cases that have an object; what nothing finds is missed at every limit.
     """
     with_objects = [place for place, (_, reference) in enumerate(pairs) if reference.any()]
-    best = [best_object_scores(*own, reference) for own, reference in (pairs[place] for place in with_objects)]
+    chosen = (pairs[place] for place in with_objects)
+    best = [best_object_scores(numbers, scores, reference) for (numbers, scores), reference in chosen]
     rows = [(own[:, None] < COVERS_FROM).mean(axis=0) for own in best]
     return np.reshape(rows, (-1, len(COVERS_FROM))), np.array([patients[place] for place in with_objects])
 
@@ -198,7 +206,8 @@ def covering_objects(numbers: Numbers, scores: Floats, least: float) -> Numbers:
 
 def covering_object_columns(candidates: Candidates, reference: Array, least: float) -> Mapping[str, float]:
     """The share of a case's objects that those from a score on miss, and how many of these find nothing."""
-    overlap = instance_overlap(covering_objects(*candidates, least), reference)
+    numbers, scores = candidates
+    overlap = instance_overlap(covering_objects(numbers, scores, least), reference)
     predicted, true = hits(overlap)
     objects = len(overlap.reference)
     missed = 1 - len(np.unique(true)) / objects if objects else float("nan")

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from isocenter.belief.certainty import Certainty
-from isocenter.belief.covering import COVERS_FROM, MISSED, AddedResults, covering_thresholds
+from isocenter.belief.covering import COVERS_FROM, MISSED, AddedResults, Answers, Rows, covering_thresholds
 from isocenter.belief.prediction_sets import scores_of_folds, thresholds_by_group
-from isocenter.belief.rows import Answers, Rows
 from isocenter.belief.voxel_calibration import LOOKED_AT, SIZES, VOXEL_METHODS, VoxelProbabilities, VoxelSample
 from isocenter.errors import counted
 from isocenter.evaluation import (
@@ -445,7 +444,7 @@ def _beyond(labels: Array, looked_at: Any, structures: Sequence[tuple[int, ...]]
     """(structures,) voxels of a label map outside of (axes, 2) where the network looked; None: it looked everywhere."""
     if looked_at is None:
         return np.zeros(len(structures))
-    inside = labels[tuple(slice(*ends) for ends in np.asarray(looked_at).tolist())]
+    inside = labels[tuple(slice(low, high) for low, high in np.asarray(looked_at).tolist())]
     if inside.size == labels.size:
         return np.zeros(len(structures))
     pairs = [(place_of(own, labels), place_of(own, inside)) for own in structures]

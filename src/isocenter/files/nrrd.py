@@ -18,11 +18,10 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.label_table import checked, clean
-from isocenter.files.plain import COLOUR_CHANNELS, channels_first, created, write_voxels
+from isocenter.files.plain import COLOUR_CHANNELS, channels_first, created, even_times, uniform_step, write_voxels
 from isocenter.files.storage.block import Block
+from isocenter.files.storage.folders import each_once, inside_folder
 from isocenter.files.storage.packed import Compression, is_compressed
-from isocenter.files.storage.sidecar import each_once, inside_folder
-from isocenter.files.times import even_times, uniform_step
 from isocenter.files.world import MM, from_lps, rows_and_columns
 from isocenter.values import Array, Code, Deferred, Geometry, Image, Label, Source
 
@@ -376,8 +375,8 @@ def _directions(header: Header, layout: Layout) -> tuple[NDArray[np.float64], An
     if linear.shape[0] != linear.shape[1]:
         raise header.damaged(f"{len(vectors)} axes in a space of {ndim} dimensions")
     origin = header.vectors("space origin")[0] if header.get("space origin") else None
-    whole = origin is not None and len(origin) >= ndim and bool(np.isfinite(origin).all())
-    return linear, origin[:ndim] if whole and origin is not None else None, notes
+    has_origin = origin is not None and len(origin) >= ndim and bool(np.isfinite(origin).all())
+    return linear, origin[:ndim] if has_origin and origin is not None else None, notes
 
 
 def _space_dimension(header: Header) -> int:

@@ -1,8 +1,11 @@
-"""Video formats (MP4, AVI, MOV, MKV, and the bit streams inside DICOM) as frames with their times."""
+"""Video formats (MP4, AVI, MOV, MKV, bit streams inside DICOM) and animated GIFs as frames with their times."""
 
 from __future__ import annotations
 
 import os
+import struct
+import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError
 from isocenter.files.format import Format, ReadOptions
+from isocenter.files.storage.packed import refuse_expansion
 from isocenter.lazy import cv2
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
@@ -55,8 +60,8 @@ def read_video(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     Raises FormatError for a film without frames, or with fewer than it states.
     """
     del options
-    seen = survey(path, str(path))
-    shape = (3, seen.frames, seen.rows, seen.columns)
+    facts = survey(path, str(path))
+    shape = (3, facts.frames, facts.rows, facts.columns)
     pixels = Deferred(
         shape,
         np.dtype(np.uint8),
@@ -68,8 +73,8 @@ def read_video(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         pixels,
         Geometry.of_pixels(shape[2:]),
         channels=("R", "G", "B"),
-        times=seen.times,
-        notes=() if seen.times else ("the film states no frame times",),
+        times=facts.times,
+        notes=() if facts.times else ("the film states no frame times",),
         source=Source("video", (str(path),)),
     )
     return {path.stem: image}
@@ -84,10 +89,10 @@ def survey(path: Path, where: str) -> Survey:
     times: list[float] = []
     size, most = (0, 0), max(LARGEST_FILM, LARGEST_RATIO * path.stat().st_size)
     with _opened(path, where) as capture:
-        stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         while True:
-            there, frame = capture.read()
-            if not there:
+            has_frame, frame = capture.read()
+            if not has_frame:
                 break
             if times and frame.shape[:2] != size:
                 raise FormatError("changes its size between frames", where, "Convert it to one size")
@@ -97,9 +102,9 @@ def survey(path: Path, where: str) -> Survey:
             times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
     if not times:
         raise FormatError("holds no frame", where, REMEDY)
-    if len(times) < (stated if _knows_its_length(path) else stated * (1 - GUESSED) - 1):
+    if len(times) < (count if _knows_its_length(path) else count * (1 - GUESSED) - 1):
         raise FormatError(
-            f"holds {len(times)} frames where {int(stated)} are stated", where, "It is cut short: get it again"
+            f"holds {len(times)} frames where {int(count)} are stated", where, "It is cut short: get it again"
         )
     return Survey(len(times), int(size[0]), int(size[1]), _from_first(times))
 
@@ -108,8 +113,8 @@ def frames(path: Path, where: str) -> Iterator[Frame]:
     """(rows, columns, 3) RGB, one frame after the other."""
     with _opened(path, where) as capture:
         while True:
-            there, frame = capture.read()
-            if not there:
+            has_frame, frame = capture.read()
+            if not has_frame:
                 return
             yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
@@ -175,8 +180,8 @@ class _Film:
 
 def _region(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Frame:
     """A part of the film; everything before it has to be decoded, but is not kept."""
-    wanted = range(shape[1])[region[1]] if len(region) > 1 else range(shape[1])
-    return picked(frames(path, str(path)), wanted, (*shape[2:], 3), _whole(region[2:]), path)[region[0]]
+    numbers = range(shape[1])[region[1]] if len(region) > 1 else range(shape[1])
+    return picked(frames(path, str(path)), numbers, (*shape[2:], 3), _whole(region[2:]), path)[region[0]]
 
 
 def _whole(inside: tuple[slice, ...]) -> tuple[slice, ...]:
@@ -185,22 +190,117 @@ def _whole(inside: tuple[slice, ...]) -> tuple[slice, ...]:
 
 
 def picked(
-    film: Iterator[Array], wanted: range, shape: tuple[int, ...], inside: tuple[slice, ...], path: Path
+    film: Iterator[Array], numbers: range, shape: tuple[int, ...], inside: tuple[slice, ...], path: Path
 ) -> Array:
     """(channels, wanted, *inside) of a film of frames (rows, columns, channels); no frame is held but in the result.
 
     Raises FormatError where the film ends before the last that is wanted.
     """
     size = tuple(len(range(n)[own]) for n, own in zip(shape, (*inside, slice(None)), strict=True))
-    kept = np.empty((len(wanted), *size), np.uint8)
-    places, there = {number: place for place, number in enumerate(wanted)}, 0
-    for number, frame in enumerate(islice(film, max(wanted, default=-1) + 1)):
+    frames = np.empty((len(numbers), *size), np.uint8)
+    places, decoded = {number: place for place, number in enumerate(numbers)}, 0
+    for number, frame in enumerate(islice(film, max(numbers, default=-1) + 1)):
         if number in places:
-            kept[places[number]] = frame[inside]
-            there += 1
-    if there < len(wanted):
+            frames[places[number]] = frame[inside]
+            decoded += 1
+    if decoded < len(numbers):
         raise FormatError("has changed since it was opened", str(path), "Read it again")
-    return np.moveaxis(kept, -1, 0)
+    return np.moveaxis(frames, -1, 0)
 
 
 FORMAT = Format("video", read_video)
+
+
+# What Pillow's readers raise at a damaged file, and at one so large that it may be an attack.
+PIL_ERRORS = (
+    PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning, ArithmeticError, AttributeError, EOFError,
+    LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+MAGIC, END = b"GIF8", b";"
+LONGEST_PADDING = 1 << 16
+# Pillow goes by the first bytes, and of the many kinds that it knows one hands them to another program (PostScript).
+KINDS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "JPEG2000")
+
+
+def is_moving(path: Path) -> bool:
+    """Whether it is a GIF of several frames; False for what cannot be opened."""
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            return False
+    try:
+        with open_header(path) as opened:
+            return bool(getattr(opened, "is_animated", False))
+    except PIL_ERRORS:
+        return False
+
+
+def open_header(path: Path) -> PIL.Image.Image:
+    """The picture with its header read, and no pixel. Raises one of `PIL_ERRORS`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+        return PIL.Image.open(path, "r", KINDS)
+
+
+def frames_of(opened: PIL.Image.Image) -> int:
+    """The number of frames of a picture; formats of single pictures do not state it."""
+    return getattr(opened, "n_frames", 1)
+
+
+def read_moving(path: Path) -> Image:
+    """One colour image with frames in time, on a grid that counts pixels; frames are decoded when asked for.
+
+    Raises FormatError for a file cut short.
+    """
+    _refuse_claims(path)
+    shown, size = list[float](), (0, 0)
+    for frame, seconds in _frames(path):
+        size = frame.shape[:2]
+        shown.append(seconds)
+    timed = all(seconds > 0 for seconds in shown[:-1])
+    shape = (3, len(shown), *size)
+    return Image(
+        Deferred(shape, np.dtype(np.uint8), partial(_all_of_gif, path, shape), partial(_region_of_gif, path, shape)),
+        Geometry.of_pixels(size),
+        channels=("R", "G", "B"),
+        times=tuple(round(float(time), 6) for time in np.cumsum([0.0, *shown[:-1]])) if timed else None,
+        notes=() if timed else ("the film states no frame times",),
+        source=Source("picture", (str(path),)),
+    )
+
+
+def _refuse_claims(path: Path) -> None:
+    """Refuse what is cut short, and frames that take a few bytes each and a whole picture in memory."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LONGEST_PADDING))
+        if not file.read().rstrip(b"\0").endswith(END):
+            raise FormatError("does not end as a GIF does", str(path), "It is cut short: get it again")
+    try:
+        with open_header(path) as opened:
+            (columns, rows), frames = opened.size, frames_of(opened)
+    except PIL_ERRORS as error:
+        raise FormatError(f"is not a complete film ({error})", str(path), "Get the file again") from error
+    refuse_expansion(path.stat().st_size, 3 * columns * rows * frames, str(path))
+
+
+def _frames(path: Path) -> Iterator[tuple[Array, float]]:
+    """((rows, columns, 3), s for which it is shown) after one another."""
+    try:
+        with PIL.Image.open(path, "r", KINDS) as opened:
+            for number in range(opened.n_frames):  # type: ignore[attr-defined]
+                opened.seek(number)
+                yield np.asarray(opened.convert("RGB")), float(opened.info.get("duration", 0)) / 1000
+    except (OSError, EOFError, SyntaxError, ValueError) as error:
+        raise FormatError(f"is not a complete film ({error})", str(path), "Get the file again") from error
+
+
+def _all_of_gif(path: Path, shape: tuple[int, ...]) -> Array:
+    """(3, frames, rows, columns)"""
+    return _region_of_gif(path, shape, (slice(None),) * 4)
+
+
+def _region_of_gif(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Array:
+    """A part of it; every frame before it has to be decoded, but is not kept."""
+    channels, frames, *inside = (*region, *(slice(None),) * (4 - len(region)))
+    numbers = range(shape[1])[frames]
+    film = (frame for frame, _ in _frames(path))
+    return picked(film, numbers, (*shape[2:], 3), tuple(inside), path)[channels]

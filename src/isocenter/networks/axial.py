@@ -16,8 +16,19 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from isocenter.networks.family import OWN, Family, Sized, Strides
-from isocenter.networks.layers import AVERAGE_POOL, CONVOLUTION, INSTANCE_NORM, LINEAR, after_each, for_pairs
-from isocenter.networks.whole_cells import cut, filled, product_of, sizes, stages_for
+from isocenter.networks.layers import (
+    AVERAGE_POOL,
+    CONVOLUTION,
+    INSTANCE_NORM,
+    LINEAR,
+    after_each,
+    cut,
+    filled,
+    for_pairs,
+    product_of,
+    sizes,
+    stages_for,
+)
 
 PAPER = "arXiv:2102.10662"
 # Initial gates of the positions of queries, keys and values, and of the values: the authors' code.
@@ -43,10 +54,10 @@ class AxialAttention(nn.Module):
 
     def __init__(self, ndim: int, maps: int, heads: int, axis: int, length: int, gated: bool) -> None:
         super().__init__()
-        self.heads, self.axis, each = heads, axis, maps // heads
+        self.heads, self.axis, width = heads, axis, maps // heads
         self.qkv = CONVOLUTION[ndim](maps, 3 * maps, 1, bias=False)
-        self.positions = nn.Parameter(torch.empty(3, each, 2 * length - 1))
-        nn.init.normal_(self.positions, std=each**-0.5)
+        self.positions = nn.Parameter(torch.empty(3, width, 2 * length - 1))
+        nn.init.normal_(self.positions, std=width**-0.5)
         self.gates = nn.Parameter(torch.tensor(GATES)) if gated else None
 
     def forward(self, images: Tensor) -> Tensor:

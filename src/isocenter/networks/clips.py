@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.context_fusion import PooledHead, pooled_family
 from isocenter.networks.family import Sized, Strides
 from isocenter.networks.layers import BATCH_NORM, CONVOLUTION
-from isocenter.networks.pooled_head import PooledHead, pooled_family
 from isocenter.networks.resnet import ResNet
 from isocenter.networks.resnet import size_for as size_for_frames
 from isocenter.networks.transformer import DEVIATION, EPSILON, Block
@@ -64,10 +64,10 @@ class Frames:
 
 
 @torch.compiler.disable  # their number is only known at run time
-def _chosen(there: Tensor) -> Tensor | None:
+def _chosen(present: Tensor) -> Tensor | None:
     """Indices of existing frames; None where all exist."""
-    chosen = there.flatten().nonzero()[:, 0]
-    return None if len(chosen) == there.numel() else chosen
+    chosen = present.flatten().nonzero()[:, 0]
+    return None if len(chosen) == present.numel() else chosen
 
 
 class Pooled(nn.Module):

@@ -1,6 +1,6 @@
 """FCOS of torchvision: anchor-free boxes by the distances to their four sides, for pictures.
 
-Tian et al., ICCV 2019, arXiv:1904.01355. Network, matching and losses are torchvision's own; `grid_levels` makes one
+Tian et al., ICCV 2019, arXiv:1904.01355. Network, matching and losses are torchvision's own; `one_map` makes one
 map of the levels.
 """
 
@@ -17,7 +17,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from isocenter.networks import resnet_pyramid
 from isocenter.networks.family import Family, Published, Sized, Strides
-from isocenter.networks.grid_levels import LEAST, Level, in_rows, laid_out, one_map, only_head, truth_of, turned
+from isocenter.networks.pyramid import LEAST, Level, in_rows, laid_out, one_map, only_head, truth_of, turned
 
 PAPER = "arXiv:1904.01355"
 
@@ -60,7 +60,7 @@ class Fcos(nn.Module):
         if self.training:
             return {f"{self.name}/{number}": maps for number, maps in enumerate(raw)}
         cells = self._cells([maps.shape[2:] for maps in raw], images)
-        levels = [self._level(*level) for level in zip(raw, cells, self.steps, strict=True)]
+        levels = [self._level(maps, cell, step) for maps, cell, step in zip(raw, cells, self.steps, strict=True)]
         return {self.name: one_map(levels, images.shape[2:], self.unit)}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:

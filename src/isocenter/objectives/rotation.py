@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from isocenter.lazy import torch
-from isocenter.objectives.objective import Needs, Objective, Step
-from isocenter.objectives.projection import projected, projection
+from isocenter.objectives.objective import Needs, Objective, Step, projected, projection
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,8 +32,8 @@ class Rotation(Objective):
         """Losses of each image in one of its turns; the turns of a batch are as often as any other."""
         images = step.labelled.images
         turns = (torch.randperm(len(images)) + int(torch.randint(TURNS, ()))) % TURNS
-        seen = replace(step.labelled, images=turned(images, turns))
-        logits = projected(step.parts, step.embedded(seen))
+        turned_images = replace(step.labelled, images=turned(images, turns))
+        logits = projected(step.parts, step.embedded(turned_images))
         truth = step.whole(turns.to(logits.device))
         return torch.nn.functional.cross_entropy(logits, truth, reduction="none")
 

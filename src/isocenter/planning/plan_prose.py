@@ -9,8 +9,7 @@ from textwrap import shorten, wrap
 from typing import Any, get_type_hints
 
 from isocenter.objectives import objective_names
-from isocenter.planning.defaults import is_default
-from isocenter.planning.typed import TYPED
+from isocenter.planning.typed import TYPED, is_default
 from isocenter.tasks import kind, setting_sentences
 from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence, with_pixels
 
@@ -257,8 +256,8 @@ def overview(plan: Plan, *, whole: bool = False) -> str:
     lines, sentences = [_headline(plan)], sentences_of(plan)
     usual = {name for name, _ in plan if not whole and is_default(plan, name) and not _is_always(sentences.get(name))}
     for section, decisions in plan.sections.items():
-        own = {name: one for name, one in decisions.items() if f"{section}.{name}" not in usual}
-        lines += ["", section, *_rows(section, own, sentences)] if own else []
+        unusual = {name: one for name, one in decisions.items() if f"{section}.{name}" not in usual}
+        lines += ["", section, *_rows(section, unusual, sentences)] if unusual else []
     if usual:
         lines += ["", f"{len(usual)} more decisions have their defaults: --all-decisions lists them."]
     return "\n".join(lines)

@@ -1,17 +1,17 @@
-"""Tests of two models by the cases that both scored: models of each patient are exchanged, or patients drawn again."""
+"""Tests of models by the cases that all scored: the values of each case, differences, and their p-values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.errors import UsageError
+from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.evaluation.intervals import difference
-from isocenter.evaluation.significance.areas import area_covariance, placements
+from isocenter.evaluation.significance.areas import FEW_FOR_DELONG, area_covariance, delong, placements
 from isocenter.evaluation.significance.margins import (
     MOST_DRAWN,
     Interval,
@@ -23,9 +23,10 @@ from isocenter.evaluation.significance.margins import (
     too_few_for_margins,
 )
 from isocenter.evaluation.significance.outcome import LEVEL, NOTHING, Test, numbers_of, owners_of
+from isocenter.evaluation.table import ALL, PROBABILITY, Table, metric_columns, resampling, without_part
 from isocenter.evaluation.weighting import refuse_no_draws, truths_of
 from isocenter.lazy import stats
-from isocenter.values import Estimate, Floats
+from isocenter.values import Array, Estimate, Floats, Row
 
 DRAWS = 9999
 # Of fewer that differ the law is exact: McNemar's usual bound, and that of tables of the signed rank.
@@ -65,27 +66,29 @@ def permutation(
     Bandos et al., Stat Med 2005, doi:10.1002/sim.2149: the difference of two AUROCs is a sum over cases
     """
     refuse_no_draws(draws)
-    own, other = numbers_of(first, second)
-    owner = owners_of(patients, len(own))
-    each = (other - own) / len(own) if positive is None else _area_parts(own, other, truths_of(positive, "positive"))
-    sums = np.asarray(np.bincount(owner, each), dtype=np.float64)
-    difference, kept = float(sums.sum()), sums[np.abs(sums) > NOTHING]
+    ours, other = numbers_of(first, second)
+    owner = owners_of(patients, len(ours))
+    parts = (
+        (other - ours) / len(ours) if positive is None else _area_parts(ours, other, truths_of(positive, "positive"))
+    )
+    sums = np.asarray(np.bincount(owner, parts), dtype=np.float64)
+    difference, unequal = float(sums.sum()), sums[np.abs(sums) > NOTHING]
     what = "exchange of each patient's models"
-    if not len(kept):
+    if not len(unequal):
         return Test(difference, None, None, 0.0, 1.0, f"{what}; no case tells them apart")
-    statistic = difference / float(np.sqrt((kept**2).sum()))
-    if len(kept) > MOST_DRAWN:
+    statistic = difference / float(np.sqrt((unequal**2).sum()))
+    if len(unequal) > MOST_DRAWN:
         p, how = 2 * float(stats.norm.sf(abs(statistic))), "; normal distribution"
     else:
-        drawn, exact = _exchanges(len(kept), seed, draws)
-        reached = np.abs(2 * (drawn @ kept) - kept.sum())
-        extreme = int((reached >= abs(difference) - 1e-9 * np.abs(kept).sum()).sum())
+        exchanged, exact = _exchanges(len(unequal), seed, draws)
+        reached = np.abs(2 * (exchanged @ unequal) - unequal.sum())
+        extreme = int((reached >= abs(difference) - 1e-9 * np.abs(unequal).sum()).sum())
         p = extreme / len(reached) if exact else (1 + extreme) / (1 + len(reached))
         how = f", all {len(reached)}" if exact else f", {len(reached)} drawn"
     test = Test(difference, None, None, statistic, p, f"{what}{how}")
     if positive is None:
-        return _with_interval_of_means(test, own, other, owner, worst, seed, draws)
-    areas, covariance = area_covariance(np.stack([own, other]), positive, owner)
+        return _with_interval_of_means(test, ours, other, owner, worst, seed, draws)
+    areas, covariance = area_covariance(np.stack([ours, other]), positive, owner)
     if ends := area_interval(areas, covariance, len(sums)):
         return replace(
             test, low=ends[0], high=ends[1], method=f"{test.method}; interval by DeLong's variances, logit scale"
@@ -105,22 +108,22 @@ def mcnemar(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = No
     several cases with as many fewer cases as their design effect says.
     McNemar, Psychometrika 1947, doi:10.1007/BF02295996
     """
-    own, other = numbers_of(first, second)
-    if not np.isin([own, other], (0.0, 1.0)).all():
+    ours, other = numbers_of(first, second)
+    if not np.isin([ours, other], (0.0, 1.0)).all():
         raise UsageError(
             "a call that is neither right nor wrong", "McNemar", "Give 1 for a right call, 0 for a wrong one"
         )
-    owner = owners_of(patients, len(own))
-    sums, cases = np.bincount(owner, other - own), len(own)
-    difference, kept = float(sums.sum() / cases), sums[sums != 0]
-    effect = design_effect(other - own, owner)
-    low, high = score_interval((other > own).sum() / effect, (own > other).sum() / effect, cases / effect)
-    statistic = float(kept.sum() / np.sqrt((kept**2).sum())) if len(kept) else 0.0
-    if len(kept) < EXACT_CALLS:
-        p, law = _exact(kept), "exact, which is conservative"
+    owner = owners_of(patients, len(ours))
+    sums, cases = np.bincount(owner, other - ours), len(ours)
+    difference, nonzero = float(sums.sum() / cases), sums[sums != 0]
+    effect = design_effect(other - ours, owner)
+    low, high = score_interval((other > ours).sum() / effect, (ours > other).sum() / effect, cases / effect)
+    statistic = float(nonzero.sum() / np.sqrt((nonzero**2).sum())) if len(nonzero) else 0.0
+    if len(nonzero) < EXACT_CALLS:
+        p, law = _exact(nonzero), "exact, which is conservative"
     else:
         p, law = 2 * float(stats.norm.sf(abs(statistic))), "z"
-    method = f"McNemar, {len(kept)} that differ; {law}; score interval (Tango)"
+    method = f"McNemar, {len(nonzero)} that differ; {law}; score interval (Tango)"
     return Test(difference, low, high, statistic, p, method)
 
 
@@ -134,29 +137,29 @@ def wilcoxon(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = N
     pseudomedian.
     Wilcoxon, Biometrics Bull 1945, doi:10.2307/3001968; Hodges and Lehmann, Ann Math Stat 1963
     """
-    own, other = numbers_of(first, second)
-    owner, apart = owners_of(patients, len(own)), other - own
-    differs = np.abs(apart) > NOTHING * max(float(np.abs([own, other]).max(initial=0.0)), 1.0)
+    ours, other = numbers_of(first, second)
+    owner, apart = owners_of(patients, len(ours)), other - ours
+    differs = np.abs(apart) > NOTHING * max(float(np.abs([ours, other]).max(initial=0.0)), 1.0)
     ranks = stats.rankdata(np.abs(apart[differs])) * np.sign(apart[differs])
     sums = np.bincount(owner[differs], ranks)
-    kept = sums[sums != 0]
-    if not len(kept):
+    nonzero = sums[sums != 0]
+    if not len(nonzero):
         return Test(0.0, None, None, 0.0, 1.0, "Wilcoxon signed rank; no case tells them apart", unfit=OF_RANKS)
-    deviation = float(np.sqrt((kept**2).sum()))
-    statistic = float(kept.sum()) / deviation
-    if len(kept) < EXACT_RANKS and np.abs(kept).sum() < MOST_SUM:
-        p, law = _exact(2 * kept), "exact"
+    deviation = float(np.sqrt((nonzero**2).sum()))
+    statistic = float(nonzero.sum()) / deviation
+    if len(nonzero) < EXACT_RANKS and np.abs(nonzero).sum() < MOST_SUM:
+        p, law = _exact(2 * nonzero), "exact"
     else:
         p, law = 2 * float(stats.norm.sf(abs(statistic))), "z"
-    middle, low, high = _typical(apart[differs] if len(kept) > 1 else apart, deviation)
-    method = f"Wilcoxon signed rank, {len(kept)} that differ; {law}; interval of the pseudomedian"
+    middle, low, high = _typical(apart[differs] if len(nonzero) > 1 else apart, deviation)
+    method = f"Wilcoxon signed rank, {len(nonzero)} that differ; {law}; interval of the pseudomedian"
     return Test(middle, low, high, statistic, p, method, unfit=OF_RANKS)
 
 
 def _with_interval_of_means(
-    test: Test, own: Floats, other: Floats, owner: np.ndarray, worst: float | None, seed: int, draws: int
+    test: Test, ours: Floats, other: Floats, owner: np.ndarray, worst: float | None, seed: int, draws: int
 ) -> Test:
-    sums, shares = (np.asarray(np.bincount(owner, n), dtype=np.float64) / len(own) for n in (other - own, None))
+    sums, shares = (np.asarray(np.bincount(owner, n), dtype=np.float64) / len(ours) for n in (other - ours, None))
     test = replace(test, too_few=too_few_for_margins(len(sums)))
     ends = _mean_interval(sums, shares, seed, draws)
     if ends is None:
@@ -168,7 +171,7 @@ def _with_interval_of_means(
         farthest = float(np.abs(sums / shares).max())
         losses, what = (-farthest, farthest), "as far apart as any of these: the metric has no worst value"
     else:
-        losses, what = (worst - own.mean(), other.mean() - worst), f"at {worst:g}, the metric's worst value"
+        losses, what = (worst - ours.mean(), other.mean() - worst), f"at {worst:g}, the metric's worst value"
     unseen = f"{len(sums)} patients without a failure do not exclude failures in {300 / len(sums):.2g} % (3/n)"
     method = f"bootstrap-t, and one further patient {what}; {unseen}"
     return replace(test, margin_ends=mean_ends(sums, shares, losses, seed), margin_method=method)
@@ -186,14 +189,14 @@ def _typical(apart: Floats, deviation: float) -> tuple[float, float, float]:
     return middle, low, high
 
 
-def _area_parts(own: Floats, other: Floats, positive: np.ndarray) -> Floats:
+def _area_parts(ours: Floats, other: Floats, positive: np.ndarray) -> Floats:
     """(cases,) what each adds to the difference of two AUROCs, and takes from it where its models are exchanged."""
-    placements(np.stack([own, other]), positive)  # refuses what has no AUROC
-    first, second = (stats.rankdata(scores) for scores in (own, other))
+    placements(np.stack([ours, other]), positive)  # refuses what has no AUROC
+    first, second = (stats.rankdata(scores) for scores in (ours, other))
     yes, no = (np.sort(np.concatenate([first[side], second[side]])) for side in (positive, ~positive))
     above, below = (_share_below(no, ranks[positive]) for ranks in (second, first))
     under, over = (_share_below(yes, ranks[~positive]) for ranks in (first, second))
-    parts = np.empty(len(own))
+    parts = np.empty(len(ours))
     parts[positive], parts[~positive] = (above - below) / positive.sum(), (under - over) / (~positive).sum()
     return parts
 
@@ -226,10 +229,10 @@ def _mean_interval(sums: Floats, shares: Floats, seed: int, draws: int) -> Inter
 
 def _exact(sums: Floats) -> float:
     """The share of all exchanges of the signs of whole numbers whose sum is as far from 0."""
-    whole = np.abs(np.rint(sums)).astype(int)
-    law, middle = np.zeros(2 * int(whole.sum()) + 1), int(whole.sum())
+    integers = np.abs(np.rint(sums)).astype(int)
+    law, middle = np.zeros(2 * int(integers.sum()) + 1), int(integers.sum())
     law[middle] = 1.0
-    for number in whole:
+    for number in integers:
         law = (np.roll(law, number) + np.roll(law, -number)) / 2
     least = abs(int(np.rint(sums.sum())))
     return float(min(1.0, law[np.abs(np.arange(len(law)) - middle) >= least].sum()))
@@ -240,19 +243,19 @@ def paired_bootstrap(first: Estimate, second: Estimate) -> Test:
 
     p is the level at which the interval of `difference` ends at 0, so that both always say the same.
     """
-    apart, drawn, other = difference(first, second), first.draws, second.draws
-    if apart.low is None or apart.high is None or drawn is None or other is None:
+    apart, draws, other = difference(first, second), first.draws, second.draws
+    if apart.low is None or apart.high is None or draws is None or other is None:
         same = abs(apart.value) <= NOTHING
         return Test(apart.value, None, None, 0.0 if same else np.nan, 1.0 if same else np.nan, apart.method)
-    figures = other.figures - drawn.figures
+    figures = other.figures - draws.figures
     figures = figures[np.isfinite(figures)]
     beyond = min((figures <= 0).sum(), (figures >= 0).sum())
     share = min(1.0, 2 * (1 + float(beyond)) / (1 + len(figures)))
-    free = max(drawn.fewest - drawn.models, 1)
+    free = max(draws.fewest - draws.models, 1)
     # The interval is widened for few patients: what it is widened by is taken from the normal deviate here.
-    wide = float(stats.norm.isf(share / 2)) * (free / drawn.fewest) ** 0.5
+    wide = float(stats.norm.isf(share / 2)) * (free / draws.fewest) ** 0.5
     statistic = apart.value / max(float(figures.std(ddof=1)), NOTHING)
-    p, too_few = 2 * float(stats.t.sf(wide, free)), too_few_for_margins(len(drawn.strata))
+    p, too_few = 2 * float(stats.t.sf(wide, free)), too_few_for_margins(len(draws.strata))
     return Test(apart.value, apart.low, apart.high, statistic, p, apart.method, too_few)
 
 
@@ -261,10 +264,209 @@ def bootstrap_ranks(estimates: Sequence[Estimate], *, more: bool = True) -> Floa
 
     None where they were not drawn for the same patients.
     """
-    drawn = [one.draws for one in estimates]
-    kept = [one for one in drawn if one is not None]
-    if len(kept) < len(drawn) or any(not np.array_equal(one.strata, kept[0].strata) for one in kept):
+    draws = [one.draws for one in estimates]
+    present = [one for one in draws if one is not None]
+    if len(present) < len(draws) or any(not np.array_equal(one.strata, present[0].strata) for one in present):
         return None
-    figures = np.stack([one.figures for one in kept], axis=1)
+    figures = np.stack([one.figures for one in present], axis=1)
     figures = figures[np.isfinite(figures).all(axis=1)]
     return np.asarray(stats.rankdata(-figures if more else figures, axis=1)) if len(figures) else None
+
+
+Kind = Literal["area", "share", "mean"]
+# The tests that fit each kind, the usual one first.
+FITTING: Mapping[Kind, tuple[str, ...]] = {
+    "area": ("delong", "permutation"),
+    "share": ("mcnemar", "permutation"),
+    "mean": ("permutation", "wilcoxon"),
+}
+# The worst value of a case by metric; distances, volumes and errors in a unit have none.
+WORST: Mapping[str, float] = {
+    **dict.fromkeys(("dice", "iou", "sensitivity", "precision", "detected", "nsd", "nsd_pixels", "nsd_voxels"), 0.0),
+    **dict.fromkeys(("cldice", "centreline_recall", "centreline_precision", "f1"), 0.0),
+    **dict.fromkeys(("pq", "rq", "sq", "aji", "ap", "ap50", "ap75"), 0.0),
+    **dict.fromkeys(("brier", "rps"), 1.0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class CaseValues:
+    """The numbers of which one figure of one label is made: an AUROC, a share of right calls, or a mean.
+
+    cases, patients: (rows,) ids; values: (rows,) scores, 1 for a right call and 0 for a wrong one, or numbers
+    positive:        (rows,) truths, of an AUROC alone
+    worst:           the worst number that a case can have; None where there is none
+    """
+
+    metric: str
+    label: str
+    kind: Kind
+    cases: np.ndarray
+    patients: np.ndarray
+    values: Floats
+    positive: np.ndarray | None = None
+    worst: float | None = None
+
+    def of(self, rows: np.ndarray) -> CaseValues:
+        """The values of some rows, given as truths."""
+        truth = None if self.positive is None else self.positive[rows]
+        arrays = {name: getattr(self, name)[rows] for name in ("cases", "patients", "values")}
+        return replace(self, **arrays, positive=truth)
+
+
+def column_values(table: Table) -> list[CaseValues]:
+    """The case values of every column of figures in a table of cases: means of its labels, and of these means.
+
+    A column of nothing but 0 and 1 is a share, unless that of the other model is none. Rows without a figure are left
+    out.
+    """
+    return [made for metric in metric_columns(table) for made in _of_column(table, metric)]
+
+
+def fitting_tests(first: CaseValues, second: CaseValues) -> tuple[str, ...]:
+    """The names of the tests that fit the numbers of both models, the usual one first, whichever model is the first."""
+    if "area" in (first.kind, second.kind):
+        few = len(np.unique(first.patients)) < FEW_FOR_DELONG
+        return FITTING["area"][::-1] if few else FITTING["area"]
+    # One model's Dice may be 0 in every case: it is no share of right calls unless the other's is one too.
+    return FITTING[first.kind if first.kind == second.kind else "mean"]
+
+
+def case_test(name: str, first: CaseValues, second: CaseValues, *, seed: int) -> Test:
+    """The test of this name of two models' numbers of the same cases. Raises UsageError for one that does not fit."""
+    fitting = fitting_tests(first, second)
+    if name not in fitting:
+        raise UsageError(f"{name} does not fit {first.metric}", "test", f"Choose {' or '.join(fitting)}")
+    if not np.array_equal(first.cases, second.cases):
+        raise UsageError(f"{first.metric} of other cases", "test", "Give both models of the same cases")
+    ours, other, patients = first.values, second.values, first.patients
+    if name == "permutation":
+        return permutation(ours, other, first.positive, patients, worst=first.worst, seed=seed)
+    if first.positive is not None:
+        return delong(ours, other, first.positive, patients)
+    return (mcnemar if name == "mcnemar" else wilcoxon)(ours, other, patients)
+
+
+def _of_column(table: Table, metric: str) -> list[CaseValues]:
+    scored = table[table[metric].notna()]
+    labels = list(dict.fromkeys(scored["label"]))
+    values = [_made(metric, str(label), scored[scored["label"] == label]) for label in labels if label != ALL]
+    if len(labels) == 1:
+        return [*values, _made(metric, ALL, scored)]
+    # The mean of the labels' means, as one of all rows: each counts by how many its label has.
+    share = scored["label"].map(len(scored) / (len(labels) * scored["label"].value_counts()))
+    return (
+        [*values, _made(metric, ALL, scored.assign(**{metric: scored[metric].astype(float) * share}))] if labels else []
+    )
+
+
+def _made(metric: str, label: str, table: Table) -> CaseValues:
+    values = table[metric].to_numpy(dtype=np.float64)
+    kind: Kind = "share" if np.isin(values, (0.0, 1.0)).all() else "mean"
+    # Of three classes or more, the squared errors of all are summed.
+    several = metric == "brier" and sum(str(name).startswith(PROBABILITY) for name in table) > 2
+    worst = 2.0 if several else WORST.get(metric)
+    ids = (table["case"].to_numpy(str), table["patient"].to_numpy(str))
+    return CaseValues(metric, label, kind, *ids, values, worst=worst)
+
+
+REMEDY = "Evaluate all of them on the same data with `isocenter evaluate MODEL DATA --out FOLDER`, and compare those"
+# What a row says of a case whatever was predicted.
+GIVEN = ("time", "event", "references", "reference_boxes", "objects_reference", "voxels_reference", "reference")
+# The score of a case that only grades have.
+GRADED = "rps"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One figure of several models for one label, and how much higher it is than the first one's."""
+
+    metric: str
+    label: str
+    estimates: tuple[Estimate, ...]
+    differences: tuple[Estimate, ...]
+
+
+def compared(
+    tables: Mapping[str, Table], summaries: Sequence[Callable[..., Sequence[Row]]], *, seed: int
+) -> tuple[list[Compared], dict[str, int]]:
+    """Every figure that all models have, and {metric: rows that one of them lacks, left out for all}.
+
+    tables:    {name: table of cases}, the one that the others are compared with first
+    summaries: of each model, called with its table and `seed`, as its own task makes it by its own threshold
+    Raises DatasetError where the tables are not of the same cases with the same references.
+    """
+    same, left_out = aligned(tables)
+    first, *others = (_estimates(summary, table, seed) for summary, table in zip(summaries, same, strict=True))
+    rows = []
+    for key in first:
+        if all(key in one for one in others):
+            metric, label = key
+            estimates = (first[key], *(one[key] for one in others))
+            apart = tuple(difference(estimates[0], one) for one in estimates[1:])
+            rows.append(Compared(metric, label, estimates, apart))
+    return rows, left_out
+
+
+def _estimates(summary: Callable[..., Sequence[Row]], table: Table, seed: int) -> dict[tuple[str, str], Estimate]:
+    rows = summary(table, seed=resampling(table, seed, keeps_draws=True))
+    return {(row.metric, row.label): row.estimate for row in rows}
+
+
+def aligned(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:
+    """The tables with rows in one order, and what is undefined in one undefined in all; {metric: rows so left out}.
+
+    Raises DatasetError where they are not of the same cases with the same references.
+    """
+    (first, base), *others = tables.items()
+    same = [base, *(_in_order_of(base, table, first, name) for name, table in others)]
+    left_out = {}
+    for metric in metric_columns(base):
+        if all(metric in one for one in same):
+            unknown = np.any([one[metric].isna() for one in same], axis=0)
+            if lost := int(unknown.sum() - min(one[metric].isna().sum() for one in same)):
+                left_out[metric] = lost
+            same = [one.assign(**{metric: one[metric].mask(unknown)}) for one in same]
+    return same, left_out
+
+
+def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
+    """The rows of a table in the order of another one's; DatasetError where they are not of the same."""
+    ours, theirs = (list(zip(one["case"], one["label"], strict=True)) for one in (base, table))
+    if unpaired := sorted({*ours} ^ {*theirs}):
+        (case, label), whose = unpaired[0], first if unpaired[0] in ours else name
+        rows = counted(len(unpaired), "row")
+        raise DatasetError(
+            f"{rows} in only one of the tables, the first case {case}, label {label} in {whose}", name, REMEDY
+        )
+    moved = table.set_index(["case", "label"]).loc[ours].reset_index()
+    if (base["patient"].to_numpy() != moved["patient"].to_numpy()).any():
+        raise DatasetError(f"the same cases belong to other patients than in {first}", name, REMEDY)
+    if unlike := _unlike_classes(base, moved):
+        raise DatasetError(f"{unlike} than in {first}", name, "Compare models that tell the same classes apart")
+    for column in [name for name in base if without_part(str(name)) in GIVEN]:
+        if column in moved and not _equal(base[column].to_numpy(), moved[column].to_numpy()):
+            raise DatasetError(f"the same cases have other references than in {first}", name, REMEDY)
+    return moved
+
+
+def _unlike_classes(ours: Table, theirs: Table) -> str:
+    """The difference between the classes of two models; empty where they are the same, in any order unless grades."""
+    classes, other = (_classes(table) for table in (ours, theirs))
+    if set(classes) != set(other):
+        return "the classes are others"
+    are_grades = all(GRADED in [without_part(str(name)) for name in table] for table in (ours, theirs))
+    return "the grades stand in another order" if are_grades and classes != other else ""
+
+
+def _classes(table: Table) -> list[str]:
+    """The columns of probabilities of classes, of each part of a task that is made of tasks."""
+    names = [str(name) for name in table]
+    return [one for one in names if one.startswith(PROBABILITY) or one.partition(".")[2].startswith(PROBABILITY)]
+
+
+def _equal(ours: Array, theirs: Array) -> bool:
+    """Alike but for rounding."""
+    if ours.dtype.kind == theirs.dtype.kind == "f":
+        return bool(np.allclose(ours, theirs, equal_nan=True))
+    return [str(value) for value in ours] == [str(value) for value in theirs]

@@ -23,8 +23,8 @@ from isocenter.files.dicom.elements import (
     Dataset,
     plain_elements,
 )
-from isocenter.files.dicom.syntaxes import CODED, DEFLATED, NATIVE, VIDEO
 from isocenter.files.dicom.tags import file_meta, named, pydicom_errors, text, whole
+from isocenter.files.dicom.uids import CODED, DEFLATED, NATIVE, VIDEO
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.storage.packed import inflating, refuse_expansion
 from isocenter.lazy import pydicom
@@ -204,10 +204,12 @@ def check_pixels(head: Header) -> None:
     if head.is_compressed:
         refuse_expansion(size, needed, head.where)
     else:
-        there = (head.length or 0) if head.offset is None else min(size - head.offset, head.length or 0)
-        if needed > there:
+        available = (head.length or 0) if head.offset is None else min(size - head.offset, head.length or 0)
+        if needed > available:
             raise FormatError(
-                f"the pixel data are cut short: {there} bytes where {needed} belong", head.where, "Get the file again"
+                f"the pixel data are cut short: {available} bytes where {needed} belong",
+                head.where,
+                "Get the file again",
             )
     # Each fragment of compressed pixels holds one frame at most, but that of a film all of them.
     most = min(MOST_FRAMES, fragments if head.is_compressed and head.transfer_syntax not in VIDEO else size)

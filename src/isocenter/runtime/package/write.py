@@ -31,9 +31,8 @@ from isocenter.runtime.package.contents import (
     every_head,
     member_weights,
 )
-from isocenter.runtime.package.further_outputs import Further, WithFurther
 from isocenter.runtime.package.monai_metadata import READERS, inference, kinds_of, metadata, required_packages
-from isocenter.runtime.package.onnx_export import write_onnx
+from isocenter.runtime.package.onnx_export import Further, WithFurther, write_onnx
 from isocenter.runtime.package.readme import readme
 from isocenter.runtime.package.sources import TOP, Sources, travelling
 from isocenter.runtime.record_files import seal, write_json, write_tensors
@@ -255,11 +254,11 @@ def _check_mean(model: Model, modules: Sequence[Module], network: Module) -> Non
         return
     shape = (1, int(model.networks.architecture["channels"]), *model.inference.patch)
     shapes = [shape, *([(1, len(model.networks.context))] if len(model.networks.context) else [])]
-    drawn = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in shapes]
+    inputs = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in shapes]
     with torch.inference_mode():
-        outputs = network(*drawn)
+        outputs = network(*inputs)
     averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average, model.networks.shares)
-    expected = averaged(*(network.numpy() for network in drawn))
+    expected = averaged(*(network.numpy() for network in inputs))
     for head, output in zip(model.task.heads, each_head(outputs), strict=True):
         if not abs(output.numpy() - expected[head]).max() <= AGREEMENT * abs(output.numpy()).max():
             problem = f"a {model.task.name} averages its networks otherwise than as probabilities or outputs"

@@ -1,21 +1,22 @@
-"""The uncertainty within several views of a batch and between them, beside their mean.
+"""The uncertainty within several views and between them, of a batch and of a case that streams by.
 
 For NumPy arrays and for tensors alike, so that what ONNX computes is what is computed here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from isocenter.evaluation import entropy
+from isocenter.files import Spool
 from isocenter.lazy import torch
-from isocenter.tasks import BETWEEN, WITHIN, head_of, leaves
-
-if TYPE_CHECKING:
-    from isocenter.tasks import Task
+from isocenter.tasks import BETWEEN, WITHIN, Task, head_of, joined_maps, leaves, own_outputs
+from isocenter.values import Array, Geometry, Map, Prediction, Region
 
 # p log p of less is 0, as it is in the limit; log odds beyond are certain in float32.
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), 60.0
@@ -41,8 +42,8 @@ class Disagreement:
     @classmethod
     def of(cls, task: Task) -> Disagreement | None:
         """The disagreement of a task's heads; None of a task that states no uncertainty."""
-        each = {name: cls._of_one(part) for name, part in leaves(task).items()}
-        return each[""] if "" in each else cls._joined(each)
+        by_part = {name: cls._of_one(part) for name, part in leaves(task).items()}
+        return by_part[""] if "" in by_part else cls._joined(by_part)
 
     @classmethod
     def _of_one(cls, task: Task) -> Disagreement | None:
@@ -58,29 +59,29 @@ class Disagreement:
     @classmethod
     def _joined(cls, parts: Mapping[str, Disagreement | None]) -> Disagreement | None:
         """The disagreement of the heads of several tasks."""
-        known = {name: part for name, part in parts.items() if part is not None}
+        parts_with_views = {name: part for name, part in parts.items() if part is not None}
 
         def named(field_of: str) -> dict[str, Any]:
-            each = {name: getattr(part, field_of) for name, part in known.items()}
-            return {head_of(name, head): value for name, own in each.items() for head, value in own.items()}
+            fields = {name: getattr(part, field_of) for name, part in parts_with_views.items()}
+            return {head_of(name, head): value for name, own in fields.items() for head, value in own.items()}
 
-        return cls(named("kinds"), named("counts"), named("measured")) if known else None
+        return cls(named("kinds"), named("counts"), named("measured")) if parts_with_views else None
 
     def __call__(self, views: Sequence[Mapping[str, Any]], shares: Sequence[float] | None = None) -> dict[str, Any]:
         """{name: array} of {head: (batch, channels, ...)} of each view; shares: how much each counts, together 1."""
         counted = [1 / len(views)] * len(views) if shares is None else shares
-        made = dict[str, Any]()
+        maps = dict[str, Any]()
         for head, kind in self.kinds.items():
-            own = self.measured.get(head)
-            outputs = [view[head] if own is None else own(view[head]) for view in views]
+            measured = self.measured.get(head)
+            outputs = [view[head] if measured is None else measured(view[head]) for view in views]
             if kind == "values":
-                both = _of_values(outputs, counted, self.counts[head] if own is None else 1)
+                both = _of_values(outputs, counted, self.counts[head] if measured is None else 1)
             elif kind == "objects":
                 both = _of_chances([one[:, : self.counts[head]] for one in outputs], counted, "labels")
             else:
                 both = _of_chances(outputs, counted, kind)
-            made |= dict(zip((f"{head}{WITHIN}", f"{head}{BETWEEN}"), both, strict=True))
-        return made
+            maps |= dict(zip((f"{head}{WITHIN}", f"{head}{BETWEEN}"), both, strict=True))
+        return maps
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -131,3 +132,83 @@ def _entropy(likely: Any, kind: str) -> Any:
 
 def _library(array: Any) -> Any:
     return np if isinstance(array, np.ndarray) else torch
+
+
+TOTAL, EPISTEMIC = "total", "epistemic"
+# Less than this many nats in all views is certainty: nothing of it can be theirs.
+CERTAIN = 1e-12
+
+
+# Of what probabilities state an entropy: of boxes each states its own, and values have variances.
+ENTROPIES = ("classes", "labels", "objects")
+
+
+def uncertainty_of(task: Task, geometry: Geometry, *, maps: bool, parts: bool) -> Uncertainty | PartUncertainties:
+    """The receiver of a task, or one a part of a task that is made of tasks; arguments as in `Uncertainty`."""
+    by_part = {name: (part, Uncertainty(part, geometry, maps=maps, parts=parts)) for name, part in leaves(task).items()}
+    return by_part[""][1] if "" in by_part else PartUncertainties(by_part)
+
+
+class PartUncertainties:
+    """Receivers of the probabilities of a task that is made of tasks.
+
+    each: {part: its task, and its receiver}
+    """
+
+    def __init__(self, each: Mapping[str, tuple[Task, Uncertainty]]) -> None:
+        self._each = each
+
+    def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
+        for name, (part, uncertainty) in self._each.items():
+            uncertainty(region, own_outputs(name, part, arrays))
+
+    def stated(self, prediction: Prediction) -> Prediction:
+        """The prediction whose parts have their uncertainty each, and the maps."""
+        stated_parts = {name: own.stated(prediction.parts[name]) for name, (_, own) in self._each.items()}
+        return replace(
+            prediction, parts={**prediction.parts, **stated_parts}, maps=joined_maps(prediction.maps, stated_parts)
+        )
+
+
+class Uncertainty:
+    """A receiver of a case's probabilities that states their entropy, in nats, and the part that views disagree about.
+
+    That part is the share of the mutual information in the views' whole entropy, because calibration and prior shift
+    come after the views: without both it is the mutual information itself.
+    maps:  whether that of each voxel is kept, as float32
+    parts: whether views are heeded
+    What no part covers is certain to be background. Values state their variances when they are decoded.
+    """
+
+    def __init__(self, task: Task, geometry: Geometry, *, maps: bool = False, parts: bool = True) -> None:
+        dense = [name for name, head in task.heads.items() if head.is_dense]
+        self._head, self._is_dense = next(iter([*dense, *task.heads]), ""), bool(dense)
+        self._kind, self._geometry, self._maps = task.uncertainty, geometry, maps and bool(dense)
+        self._heeds, self._parts, self._sums = parts, 0, dict[str, float]()
+        self._spools: dict[str, Spool] = {}
+
+    def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
+        if self._head not in arrays or (self._kind not in ENTROPIES and not self._maps):
+            return
+        probabilities = arrays[self._head]
+        # A single channel is whether something is there.
+        maps = {TOTAL: entropy(probabilities, exclusive=self._kind in ("", "classes") and len(probabilities) > 1)}
+        if self._heeds and f"{self._head}{BETWEEN}" in arrays:
+            within, between = (np.asarray(arrays[f"{self._head}{name}"])[0] for name in (WITHIN, BETWEEN))
+            maps[EPISTEMIC] = maps[TOTAL] * (between / np.maximum(within + between, CERTAIN))
+        self._parts += 1
+        for name, part in maps.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(np.sum(part, dtype=np.float64))
+            if self._maps:
+                self._spools.setdefault(name, Spool(self._geometry.shape, np.dtype(np.float32)))[region] = part
+
+    def stated(self, prediction: Prediction) -> Prediction:
+        """The prediction with the mean over all voxels, or that of the answer for the whole image, and the maps."""
+        maps = {**prediction.maps, **{name: Map(spool.data, "nats") for name, spool in self._spools.items()}}
+        if self._kind not in ENTROPIES or not self._sums:
+            return replace(prediction, maps=maps)
+        count = math.prod(self._geometry.shape) if self._is_dense else self._parts
+        means: dict[str, Any] = {name: value / count for name, value in self._sums.items()}
+        if EPISTEMIC in means:
+            means["aleatoric"] = means[TOTAL] - means[EPISTEMIC]
+        return replace(prediction, maps=maps, confidence=replace(prediction.confidence, **means))

@@ -1,8 +1,8 @@
-"""Metrics of one label that is called or not: of a class against the rest, or of a finding."""
+"""Metrics and charts of one label that is called or not: of a class against the rest, or of a finding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,7 +17,9 @@ from isocenter.evaluation import (
     bootstrap_statistic,
     predictive_values,
     proportion,
+    roc_band,
 )
+from isocenter.report import Figure, figures
 from isocenter.values import Estimate, Floats, Row
 
 
@@ -38,28 +40,28 @@ class Called:
     uncalibrated: Floats | None = None
 
 
-def label_rows(name: str, given: Called, *, prevalence: float | None, seed: Seed) -> Iterator[Row]:
+def label_rows(name: str, calls: Called, *, prevalence: float | None, seed: Seed) -> Iterator[Row]:
     """Metrics of one label, those of calls at the operating point; one is left out where cases for it are missing.
 
     prevalence: share of all people for the predictive values; that of these cases where none is stated
     """
-    called, truth, patients = given.called, given.truth, given.patients
+    called, truth, patients = calls.called, calls.truth, calls.patients
     for metric, figure in (("auroc", auroc), ("average_precision", average_precision)):
         estimate = bootstrap_statistic(
-            partial(figure, given.scores, truth), patients, strata=truth, seed=seed, compares=True
+            partial(figure, calls.scores, truth), patients, strata=truth, seed=seed, compares=True
         )
         yield Row(metric, name, estimate)
     if truth.any():
-        yield Row("sensitivity", name, noted(proportion(called[truth], patients[truth], seed=seed), given.at))
+        yield Row("sensitivity", name, noted(proportion(called[truth], patients[truth], seed=seed), calls.at))
     if not truth.all():
-        yield Row("specificity", name, noted(proportion(~called[~truth], patients[~truth], seed=seed), given.at))
+        yield Row("specificity", name, noted(proportion(~called[~truth], patients[~truth], seed=seed), calls.at))
     values = predictive_values(called, truth, patients, prevalence=prevalence, seed=seed)
     for metric, value in zip(("ppv", "npv"), values, strict=True):
-        yield Row(metric, name, noted(value, given.at))
+        yield Row(metric, name, noted(value, calls.at))
     for metric in ("f1", "kappa"):
         figure_of = partial(_of_calls, metric, called, truth)
         estimate = bootstrap_statistic(figure_of, patients, strata=truth, seed=seed, exact=False)
-        yield Row(metric, name, noted(estimate, given.at))
+        yield Row(metric, name, noted(estimate, calls.at))
 
 
 def _of_calls(metric: str, called: np.ndarray, truth: np.ndarray, weights: Floats) -> Floats:
@@ -67,15 +69,48 @@ def _of_calls(metric: str, called: np.ndarray, truth: np.ndarray, weights: Float
     return figure
 
 
-def called_values(name: str, given: Called, cases: np.ndarray) -> Iterator[CaseValues]:
+def called_values(name: str, calls: Called, cases: np.ndarray) -> Iterator[CaseValues]:
     """Values of which AUROC, sensitivity and specificity of one label are made; cases: (cases,) ids."""
-    truth, called = given.truth, given.called
+    truth, called = calls.truth, calls.called
     if truth.any() and not truth.all():
-        yield CaseValues("auroc", name, "area", cases, given.patients, given.scores, truth)
-    for metric, right, own in (("sensitivity", called, truth), ("specificity", ~called, ~truth)):
-        yield CaseValues(metric, name, "share", cases, given.patients, right.astype(float), worst=0.0).of(own)
+        yield CaseValues("auroc", name, "area", cases, calls.patients, calls.scores, truth)
+    for metric, right, is_of_class in (("sensitivity", called, truth), ("specificity", ~called, ~truth)):
+        yield CaseValues(metric, name, "share", cases, calls.patients, right.astype(float), worst=0.0).of(is_of_class)
 
 
 def noted(estimate: Estimate, note: str) -> Estimate:
     """The estimate with more words on how it was made."""
     return replace(estimate, method=estimate.method + note)
+
+
+POOLED = (
+    "The scores of {} folds are pooled, although they come from different models: figures of these curves differ from "
+    "those stated, which are means over the folds."
+)
+# More bands than these would hide one another.
+MOST_BANDS = 4
+# {label: (truth, probability, patients), each of the cases of which it is known}
+Curves = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def pooled_note(folds: int) -> str:
+    """Note for the caption of curves by the scores of several models; empty of one model."""
+    return POOLED.format(folds) if folds > 1 else ""
+
+
+def discrimination(curves: Curves, folds: int) -> list[Figure]:
+    """Receiver operating characteristic, with bands where there is room, and precision over recall.
+
+    folds: how many models have scored the cases
+    """
+    lines = {name: (truth, scores) for name, (truth, scores, _) in curves.items()}
+    bands = {}
+    for name, (truth, scores, patients) in curves.items() if len(curves) < MOST_BANDS else ():
+        band = roc_band(scores, truth, patients, seed=0)
+        if band is not None:
+            bands[name] = band
+    pooled = pooled_note(folds)
+    return [
+        figures.roc(lines, "Receiver operating characteristic", bands=bands, caption=pooled),
+        figures.precision_recall(lines, "Precision and recall", caption=pooled),
+    ]

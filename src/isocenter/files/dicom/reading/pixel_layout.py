@@ -10,8 +10,8 @@ import numpy as np
 from isocenter.errors import FormatError
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.reading.colour import palette_dtype
-from isocenter.files.dicom.syntaxes import BIG_ENDIAN, EXPLICIT, IMPLICIT, NATIVE
 from isocenter.files.dicom.tags import file_meta
+from isocenter.files.dicom.uids import BIG_ENDIAN, EXPLICIT, IMPLICIT, NATIVE
 
 GET_AGAIN = "The file is damaged or cut short: get it again"
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
@@ -168,9 +168,9 @@ def _keyword(dataset: Dataset) -> str | None:
 
 def transfer_syntax(dataset: Dataset, where: str) -> str:
     """The stated transfer syntax; for an object without file meta group the native one it was read with."""
-    stated = file_meta(dataset).get("TransferSyntaxUID")
-    if stated:
-        return str.__str__(stated)
+    syntax = file_meta(dataset).get("TransferSyntaxUID")
+    if syntax:
+        return str.__str__(syntax)
     implicit, little = dataset.original_encoding
     if implicit is None:
         raise FormatError("the transfer syntax is not stated", where, "Get the file again from its source")

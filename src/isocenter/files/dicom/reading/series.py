@@ -6,28 +6,27 @@ A file that is lost is named: a volume that is one slice shorter looks like a wh
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from itertools import groupby
+from itertools import groupby, pairwise, permutations
 from pathlib import Path
 
 import numpy as np
 
 from isocenter import errors
 from isocenter.errors import FormatError, counted
-from isocenter.files.dicom.classes import STRUCTURE_SET
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.header import Header, looks_like_dicom, read_header
 from isocenter.files.dicom.identity import Originals
-from isocenter.files.dicom.reading.patient_words import names_the_patient
-from isocenter.files.dicom.tags import items, lenient, named, text, words
+from isocenter.files.dicom.tags import LONGEST_TEXT, items, lenient, named, text, words
+from isocenter.files.dicom.uids import STRUCTURE_SET
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.storage.patient_key import is_nobody, pseudonym
-from isocenter.files.storage.sidecar import is_inside
-from isocenter.files.storage.walk import files_below
+from isocenter.files.storage.folders import files_below, is_inside
+from isocenter.files.storage.hashing import is_nobody, pseudonym
 from isocenter.values import Floats, Image
 
 # Storage classes, PS3.4 B.5: Segmentation, Label Map Segmentation and Surface Segmentation.
@@ -102,21 +101,21 @@ class Survey:
 
 def series(folder: Path) -> list[SeriesFiles]:
     """The series under a folder. Raises FormatError at the first damaged file; `survey` goes on."""
-    seen = survey(folder)
-    if seen.damaged:
-        raise seen.damaged[0]
-    return list(seen.series)
+    surveyed = survey(folder)
+    if surveyed.damaged:
+        raise surveyed.damaged[0]
+    return list(surveyed.series)
 
 
-def survey(place: Path) -> Survey:
+def survey(folder: Path) -> Survey:
     """The series under a folder, and what is damaged there; of a DICOMDIR those of its folder, and what it lacks."""
     groups: dict[Key, _Gathered] = {}
     people: dict[str, str] = {}
     damaged: list[FormatError] = []
     with quiet():  # what is odd about a header is noted when its series is read
-        if place.is_file():
-            damaged += _lacking(place)
-        for path in dicom_files(place.parent if place.is_file() else place):
+        if folder.is_file():
+            damaged += _lacking(folder)
+        for path in dicom_files(folder.parent if folder.is_file() else folder):
             try:
                 head = _member(path)
             except FormatError as error:
@@ -187,11 +186,11 @@ def grouped(heads: Iterable[Header]) -> list[list[Header]]:
 def _key(head: Header, people: dict[str, str]) -> Key:
     """The series that a file belongs to, or the drawn object; people: the pseudonyms that are made already."""
     uid = text(head.dataset, "SeriesInstanceUID") or str(head.path)
-    drawn = (text(head.dataset, "SOPInstanceUID") or str(head.path)) if head.sop_class in DRAWN else ""
+    drawing = (text(head.dataset, "SOPInstanceUID") or str(head.path)) if head.sop_class in DRAWN else ""
     identity = _identity(head.dataset)
     if identity not in people:
         people[identity] = pseudonym(identity)
-    return people[identity], text(head.dataset, "StudyInstanceUID"), uid, head.sop_class, drawn
+    return people[identity], text(head.dataset, "StudyInstanceUID"), uid, head.sop_class, drawing
 
 
 def _order(head: Header) -> tuple[float, str]:
@@ -260,27 +259,27 @@ def _normal(orientation: tuple[str, ...]) -> Floats:
 
 def unique(names: list[str]) -> list[str]:
     """Names that occur once stay; others get _1, _2 in order."""
-    count, seen = Counter(names), Counter[str]()
+    count, so_far = Counter(names), Counter[str]()
     taken = {name for name in names if count[name] == 1}
     different = []
     for name in names:
         if count[name] == 1:
             different.append(name)
             continue
-        seen[name] += 1
-        while f"{name}_{seen[name]}" in taken:
-            seen[name] += 1
-        taken.add(f"{name}_{seen[name]}")
-        different.append(f"{name}_{seen[name]}")
+        so_far[name] += 1
+        while f"{name}_{so_far[name]}" in taken:
+            so_far[name] += 1
+        taken.add(f"{name}_{so_far[name]}")
+        different.append(f"{name}_{so_far[name]}")
     return different
 
 
 def safe_name(dataset: Dataset) -> str:
     """A name for files from what was scanned; never from who was scanned."""
     for keyword in ("SeriesDescription", "ProtocolName", "StudyDescription", "Modality"):
-        stated = text(dataset, keyword)
-        description = safe(stated).strip("._-")[:LONGEST_NAME]
-        if description and not names_the_patient(dataset, stated):
+        entry = text(dataset, keyword)
+        description = safe(entry).strip("._-")[:LONGEST_NAME]
+        if description and not names_the_patient(dataset, entry):
             return description
     return "image"
 
@@ -308,10 +307,10 @@ def taken_on(image: Image) -> date | None:
     if image.source is None or not image.source.is_dicom:
         return None
     head = read_header(Path(image.source.paths[0])).dataset
-    stated = (text(head, f"{kind}Date").replace(".", "") for kind in ("Acquisition", "Content", "Series", "Study"))
-    for one in stated:
+    dates = (text(head, f"{kind}Date").replace(".", "") for kind in ("Acquisition", "Content", "Series", "Study"))
+    for day in dates:
         with suppress(ValueError):
-            return datetime.strptime(one[:8], "%Y%m%d").date()
+            return datetime.strptime(day[:8], "%Y%m%d").date()
     return None
 
 
@@ -321,8 +320,8 @@ def _identity(dataset: Dataset) -> str:
 
 
 def _stated_patient(dataset: Dataset) -> str:
-    stated = (text(dataset, keyword) for keyword in ("PatientID", "PatientName"))
-    return next((own for own in stated if own and not is_nobody(own)), "")
+    identifiers = (text(dataset, keyword) for keyword in ("PatientID", "PatientName"))
+    return next((own for own in identifiers if own and not is_nobody(own)), "")
 
 
 def references_of(dataset: Dataset) -> tuple[str, ...]:
@@ -372,9 +371,9 @@ def _series_number(dataset: Dataset) -> int | None:
 
 
 def _frame_of_reference(dataset: Dataset) -> str | None:
-    own = text(dataset, "FrameOfReferenceUID")
+    frame_of_reference = text(dataset, "FrameOfReferenceUID")
     inside = [text(entry, "FrameOfReferenceUID") for entry in items(dataset, "ReferencedFrameOfReferenceSequence")]
-    return own or next((uid for uid in inside if uid), None)
+    return frame_of_reference or next((uid for uid in inside if uid), None)
 
 
 def _covariates(dataset: Dataset) -> dict[str, float | str | None]:
@@ -472,3 +471,90 @@ def _may_lack_a_preamble(path: Path) -> bool:
 
 def _without_numbers(name: str) -> str:
     return NUMBER_IN_NAME.sub("#", name.upper())
+
+
+NAMES = 3  # components of a name before its titles: family, given and middle name, PS3.5 6.2.1.1
+# Titles, and particles of family names, are words of descriptions too; they count where nothing stands beside them.
+SHORT_WORDS = frozenset(("al", "da", "de", "di", "do", "dr", "du", "el", "la", "le", "mr", "ms"))
+SHORTEST = 3  # characters of a part that may be any; of two, only letters of a name are one
+# Shorter ones lie in ordinary words by chance: Beck in Becken, Abdo in Abdomen.
+SHORTEST_INSIDE, SHORTEST_INSIDE_IDEOGRAPHS = 5, 2
+SHORTEST_JOINED = 4
+MOST_WORDS = 8  # of a name, and of a description that are taken for one
+APART = " "  # between words, which hold no blanks
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")  # all but tabs and the ends of lines
+
+
+def names_the_patient(dataset: Dataset, description: str) -> bool:
+    """Whether a description repeats a part of the patient's name, in any of its scripts, or of the identifier.
+
+    Accents and capitals do not count, nor how parts are joined (DoeJane, JDoe) or separated (47-11 as 47 11). A text
+    that is far too long, or holds control characters, may have swallowed elements behind it, and so the name: it counts
+    as one that does.
+    """
+    name, identifier = text(dataset, "PatientName"), text(dataset, "PatientID")
+    if max(map(len, (name, identifier, description))) >= LONGEST_TEXT or CONTROL.search(description):
+        return True
+    names, identifiers = _names(name), _identifiers(identifier)
+    words = _words(description)
+    if any(part in APART.join(words) for part in names | identifiers if len(part) >= _shortest_inside(part)):
+        return True
+    sought = {*words, *_joined(words)}
+    inner = {word for word in _words(_apart(description)) if len(word) >= SHORTEST}
+    return not (names.isdisjoint(sought | inner) and identifiers.isdisjoint(sought))
+
+
+def _names(phrase: str) -> set[str]:
+    """The texts that betray a name: its words, two of them joined, or one with the initial of another."""
+    found: set[str] = set()
+    for group in phrase.split("="):  # one for each script, PS3.5 6.2.1.2
+        components = [_words(component) for component in group.split("^")]
+        words = [word for component in components[:NAMES] for word in component if _is_name(word, component)]
+        initials = [word[0] for component in components[:NAMES] for word in component]
+        found.update(words, (word for title in components[NAMES:] for word in title if len(word) >= SHORTEST))
+        found.update(a + b for a, b in permutations(words[:MOST_WORDS], 2))
+        long = [word for word in words[:MOST_WORDS] if len(word) >= SHORTEST]
+        found.update(both for word in long for i in initials[:MOST_WORDS] for both in (word + i, i + word))
+    return found
+
+
+def _is_name(word: str, component: list[str]) -> bool:
+    """Whether a word is enough of a name to be looked for."""
+    if len(word) >= SHORTEST or _is_ideographic(word):
+        return True
+    return len(word) == SHORTEST - 1 and word.isalpha() and (word not in SHORT_WORDS or component == [word])
+
+
+def _identifiers(phrase: str) -> set[str]:
+    """The texts that betray an identifier: its parts, and all of them joined."""
+    words = _words(phrase)
+    return {part for part in (*words, "".join(words)) if len(part) >= SHORTEST}
+
+
+def _words(phrase: str) -> list[str]:
+    """The words of a text, without accents and capitals."""
+    letters = unicodedata.normalize("NFKD", phrase.casefold())
+    bare = "".join(letter for letter in letters if not unicodedata.category(letter).startswith("M"))
+    return [word for word in re.split(r"[\W_]+", unicodedata.normalize("NFC", bare)) if word]
+
+
+def _joined(words: list[str]) -> set[str]:
+    """Neighbours joined."""
+    runs = ("".join(words[start : start + n]) for start in range(len(words)) for n in range(2, MOST_WORDS + 1))
+    return {run for run in runs if len(run) >= SHORTEST_JOINED}
+
+
+def _apart(phrase: str) -> str:
+    """A text with a blank before each capital that follows a small letter, and between letters and digits."""
+    breaks = (" " if (a.islower() and b.isupper()) or a.isdigit() != b.isdigit() else "" for a, b in pairwise(phrase))
+    return phrase[:1] + "".join(blank + letter for blank, letter in zip(breaks, phrase[1:], strict=True))
+
+
+def _shortest_inside(part: str) -> int:
+    """The length from which on a part is looked for inside words."""
+    return SHORTEST_INSIDE_IDEOGRAPHS if _is_ideographic(part) else SHORTEST_INSIDE
+
+
+def _is_ideographic(word: str) -> bool:
+    """Whether it is Chinese, Japanese or Korean, whose words are short and need no blanks."""
+    return all(unicodedata.east_asian_width(letter) == "W" for letter in word)

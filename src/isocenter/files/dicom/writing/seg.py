@@ -1,4 +1,4 @@
-"""A label map as DICOM SEG on the series that it was made from, PS3.3 A.51; the object itself is highdicom's."""
+"""A label map as DICOM SEG, PS3.3 A.51, on the series that it was made from, by segments or as one label map."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.writing.answers import Result, answer_path
-from isocenter.files.dicom.writing.new_object import made_on_source, new_series, save
-from isocenter.files.dicom.writing.reader import Reader
+from isocenter.files.dicom.writing.new_object import Reader, made_on_source, new_series, save
 from isocenter.files.dicom.writing.source_planes import (
     correct_frames,
     marked_slices,
@@ -90,7 +89,7 @@ def write_segmentation(
         planes = np.stack([numbered[:, :, part.number].T for part in slices])
         places = places_of(slices, source.geometry)
     with made_on_source("SEG", where):
-        made = highdicom.seg.Segmentation(
+        segmentation = highdicom.seg.Segmentation(
             source_images=sources_of(slices),
             pixel_array=planes,
             segmentation_type=form,
@@ -102,8 +101,8 @@ def write_segmentation(
             **new_series(series_number, description),
             **places,
         )
-    correct_frames(made, slices, places)
-    save(made, slices[0].frame.path, [label.name for label in labels], path, overwrite=overwrite)
+    correct_frames(segmentation, slices, places)
+    save(segmentation, slices[0].frame.path, [label.name for label in labels], path, overwrite=overwrite)
 
 
 def _numbered(label_map: Mask, labels: Sequence[Label], where: str) -> Mask:
@@ -115,12 +114,12 @@ def _numbered(label_map: Mask, labels: Sequence[Label], where: str) -> Mask:
         raise FormatError(f"a label map of {label_map.dtype}", where, "Give whole numbers")
     low, high = int(label_map.min()), int(label_map.max())
     # Tables instead of sorting: a whole-body map has hundreds of millions of voxels.
-    seen = np.zeros(max(high, values[-1]) + 1, dtype=bool)
-    seen[label_map if low >= 0 else label_map[label_map >= 0]] = True
-    unknown = sorted(set(np.flatnonzero(seen).tolist()) - set(values) - {0}) or ([low] if low < 0 else [])
+    present = np.zeros(max(high, values[-1]) + 1, dtype=bool)
+    present[label_map if low >= 0 else label_map[label_map >= 0]] = True
+    unknown = sorted(set(np.flatnonzero(present).tolist()) - set(values) - {0}) or ([low] if low < 0 else [])
     if unknown:
         raise FormatError(f"the map has the values {unknown[:10]} without a label", where, "Describe each value")
-    table = np.zeros(len(seen), dtype=np.uint8 if len(values) < 256 else np.uint16)
+    table = np.zeros(len(present), dtype=np.uint8 if len(values) < 256 else np.uint16)
     table[values] = np.arange(1, len(values) + 1)
     return table[label_map.astype(np.uint8) if label_map.dtype == bool else label_map]
 
@@ -145,3 +144,23 @@ def _segment(
 
 def _concept(code: Code) -> SRCode:
     return SRCode(code.value, code.scheme, code.meaning)
+
+
+SERIES_NUMBER = 102
+
+
+def label_maps(result: Result, path: Path) -> Iterator[Path]:
+    """An object for each label map of a result."""
+    for part, mask, labels in result.label_maps:
+        target = answer_path(path, "labelmap", part)
+        write_segmentation(
+            mask,
+            labels,
+            result.source,
+            target,
+            algorithm_name=result.algorithm,
+            description="Label map",
+            series_number=SERIES_NUMBER,
+            form=SegmentationTypeValues.LABELMAP,
+        )
+        yield target
