@@ -154,7 +154,7 @@ def _refuse_constant(pair: Pair, where: str) -> None:
         ("fixed", pair.fixed, pair.fixed_known),
         ("moving", pair.moving, pair.moving_known),
     ):
-        inside = values[is_valid > 0]
+        inside = values if is_valid.all() else values[is_valid]
         if not inside.size or float(np.ptp(inside)) == 0:
             raise UsageError(f"the {name} image is constant where it is compared", where, "Give an image with contents")
 
