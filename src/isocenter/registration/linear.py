@@ -109,6 +109,13 @@ def _mass(mass: NDArray[np.float32], grid: Geometry) -> Floats:
     return grid.to_world(index)
 
 
+def degrees_turned(matrix: Floats) -> float:
+    """Angle in degrees of the rotation in a linear map of space, its stretch apart."""
+    left, _, right = np.linalg.svd(matrix)
+    cosine = (np.trace(left @ right) - 1) / 2
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+
+
 def best_start(
     pair: Pair,
     level: Level,
