@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from isocenter.errors import IsocenterError
 from isocenter.files import format_of, read, read_volumes
 from isocenter.files.dicom import ANSWERS, Result, rasterise, read_identity, read_segmentation
-from isocenter.prediction.page import page_of
+from isocenter.prediction.result_files import page_of
 from isocenter.values import Code, Finding, Image, Label, Map
 
 PAGE = ROOT / "docs" / "answers-matrix.md"

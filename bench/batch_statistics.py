@@ -21,7 +21,7 @@ from machine import described
 
 import isocenter
 from isocenter.training import recipe
-from isocenter.training.step import batch_statistics
+from isocenter.training.step import optimisers
 
 MM3_PER_ML = 1000
 SHOWN = ("r2", "mae")
@@ -41,7 +41,7 @@ def main() -> None:
     print(f"Machine: {described()}.\nCommand: `python bench/{Path(__file__).name} {' '.join(sys.argv[1:])}`\n")
     print("| cases | figure | mean of seeds | each seed |\n|---|---|---|---|")
     for count in given.cases:
-        batch_statistics.CASES = count
+        optimisers.CASES = count
         recipe.measure_batch_statistics = measure if count else lambda *_: None
         found: dict[str, list[float]] = {}
         for seed in given.seeds:

@@ -28,8 +28,8 @@ from uncertainty import CORRUPTED, CORRUPTIONS, PARTS, SEVERITIES, Pixels, drawn
 import isocenter
 from isocenter.networks import resnet
 from isocenter.runtime import Model, with_uncertainty
-from isocenter.runtime.uncertainty.choice import BY_MEMBERS
 from isocenter.runtime.uncertainty.disagreement import Disagreement
+from isocenter.runtime.uncertainty.methods import BY_MEMBERS
 from isocenter.values import Geometry, Image
 
 SHARE, SEEDS, TRAIN, VOLUMES, ENOUGH = 0.2, range(5), 100, 12, 0.8

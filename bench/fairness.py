@@ -35,9 +35,8 @@ from sklearn.preprocessing import StandardScaler
 
 import isocenter
 from isocenter.evaluation import FEW, Gap, adjusted_gaps, auroc, holm
-from isocenter.scoring.auditing.audit import Audit, AuditOptions
 from isocenter.scoring.auditing.groups import Look, groups
-from isocenter.scoring.scores import Scored
+from isocenter.scoring.scores import Audit, AuditOptions, Scored
 from isocenter.tasks.classification.question import Classification
 
 METHODS = ("none", "reweigh", "resample", "balanced_batches", "group_dro", "adversarial", "constraint")

@@ -162,7 +162,7 @@ def _measured(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> dic
 
 def _keep(measured: Mapping[str, Any]) -> None:
     """Into the file from which plans take their reasons, in place of what it held of the same set."""
-    from isocenter.networks.benchmark_ranks import FILE  # after the arguments, like torch
+    from isocenter.networks.catalogue import FILE  # after the arguments, like torch
 
     kept = json.loads(FILE.read_text(encoding="utf-8"))["measured"]
     others = [one for one in kept if one["on"] != measured["on"]]

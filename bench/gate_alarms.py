@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from recorded import record
 from trainings import ROOT
 
-from isocenter.runtime.guard.fitting import fitted_guard
-from isocenter.runtime.guard.guard import SCORES
+from isocenter.runtime.guard.guard import SCORES, fitted_guard
 from isocenter.runtime.guard.observation import Observation, composition, header_of
 from isocenter.values import Geometry, Image
 

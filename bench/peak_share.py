@@ -28,7 +28,7 @@ import isocenter
 from isocenter.planning import Settings, settings
 from isocenter.runtime import build_module, kept_memory
 from isocenter.training import SINGLE_PROCESS, Loader, Pace, Prepared
-from isocenter.training.length.probe import Peak, counted, measured_peak
+from isocenter.training.length.probe import Peak, counted_work, measured_peak
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.loss import Criterion
 from isocenter.training.step.optimisers import Average, make_optimiser
@@ -87,11 +87,11 @@ def _measured(chosen: Settings, repeats: int) -> tuple[list[dict[str, Any]], Pea
     loader = Loader(_cases(chosen), chosen.training.patch, chosen.training.batch, 0.33, 0)
     half = Compute(half=True)
     batch, criterion = loader.of_step(0), Criterion(chosen, "cpu", chosen.terms)
-    work, shapes = counted(module, lambda: criterion.lowered(module, batch, half).loss.backward())  # noqa: PLW0108 - the way there counts too
+    work, shapes = counted_work(module, lambda: criterion.lowered(module, batch, half).loss.backward())  # noqa: PLW0108 - the way there counts too
     peak = measured_peak(module, shapes, half=True, device="cpu")
     assert peak is not None
     images = torch.randn(chosen.training.batch, chosen.architecture["channels"], *chosen.training.patch)
-    through, _ = counted(module.eval(), lambda: module(images))
+    through, _ = counted_work(module.eval(), lambda: module(images))
     sides = {name: (_Side(chosen, method, loader), method) for name, method in METHODS.items()}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     with kept_memory(), closing(loader.batches(0)) as batches:  # as trainings compute

@@ -29,9 +29,9 @@ from machine import described
 from recorded import record
 
 from isocenter.quality import Look, examine
+from isocenter.quality.image_descriptors import scaled_intensities, small_image
 from isocenter.quality.shortcuts import shortcuts
 from isocenter.quality.small_marks import patches
-from isocenter.quality.thumbnail import scaled_intensities, small_image
 from isocenter.values import Case, Dataset, Fingerprint, Geometry, Image, Shortcut
 
 SIDES = (6, 8, 12, 16)

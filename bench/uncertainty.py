@@ -29,7 +29,7 @@ import isocenter
 from isocenter.evaluation import Resampling, aurc, auroc, bootstrap_statistic, difference, excess_aurc
 from isocenter.networks import Features
 from isocenter.runtime import Model, with_uncertainty
-from isocenter.runtime.uncertainty.laplace import LastLayers
+from isocenter.runtime.uncertainty.methods import LastLayers
 from isocenter.values import Estimate, Geometry, Image
 
 PARTS, SEEDS, CORRUPTED = {"train": 450, "val": 100, "test": 1200}, range(5), 40

@@ -14,8 +14,7 @@ from pathlib import Path
 from pydicom.uid import UID
 from pynetdicom import DEFAULT_TRANSFER_SYNTAXES
 
-from isocenter.files.dicom.reading.rejection import KEY_OBJECTS, REJECTING
-from isocenter.files.dicom.writing.rejection import QUALITY
+from isocenter.files.dicom.rejection import KEY_OBJECTS, QUALITY, REJECTING
 from isocenter.service.dicom import asking, messages, pdus, ups
 from isocenter.service.records import workitems
 from isocenter.service.routing.urgency import DICOM_PRIORITIES

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from isocenter.networks import channels_last, ordered, plain, with_quick_single_volumes
-from isocenter.training.step.exact_convolutions import with_exact_gradients
+from isocenter.training.step.compute import with_exact_gradients
 
 
 def drawn(number: int) -> tuple[nn.Module, Tensor, bool]:

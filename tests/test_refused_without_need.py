@@ -20,7 +20,7 @@ import pytest
 import isocenter
 from isocenter.errors import DatasetError, GeometryError, UsageError
 from isocenter.files import DatasetOptions, cache_folder, read_dataset
-from isocenter.files.storage import cache, patient_key
+from isocenter.files.storage import cache, hashing
 from written_dicom import write_slice
 
 
@@ -141,7 +141,7 @@ def test_a_stated_cache_and_a_stated_key_need_no_home(homeless, monkeypatch):
     monkeypatch.setenv("ISOCENTER_CACHE", str(homeless / "own"))
     monkeypatch.setenv("ISOCENTER_PATIENT_KEY", "secret")
     assert cache_folder() == homeless / "own"
-    assert len(patient_key.pseudonym("4711")) == 16
+    assert len(hashing.pseudonym("4711")) == 16
     monkeypatch.delenv("ISOCENTER_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(homeless / "xdg"))
     assert cache_folder() == homeless / "xdg" / "isocenter"

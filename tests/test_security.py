@@ -27,7 +27,7 @@ def holding(pattern: str) -> set[str]:
 
 def test_nothing_in_the_source_runs_what_a_file_says() -> None:
     # Our own processes, and a file that one of them wrote a moment ago in a folder of its own.
-    ours = {f"runtime/parallel/{name}.py" for name in ("worker_main", "worker_pool")}
+    ours = {f"runtime/parallel/{name}.py" for name in ("map_cases", "worker_main")}
     assert holding(r"\b(un)?pickle\.loads?\(|marshal\.|joblib|cloudpickle") == {
         *ours, "runtime/package/backend_trial.py",
     }  # fmt: skip
@@ -37,9 +37,8 @@ def test_nothing_in_the_source_runs_what_a_file_says() -> None:
 
 def test_json_of_strangers_is_parsed_in_one_place() -> None:
     # The others parse what lies in the installation, or what the same run has just written.
-    installed = {"networks/benchmark_ranks.py", "networks/catalogue.py"}
-    ours = {*installed, "training/search_study.py", "scoring/scores.py"}
-    assert holding(r"json\.loads?\(") == {"files/storage/json_text.py", *ours}
+    ours = {"networks/catalogue.py", "training/search_study.py", "scoring/scores.py"}
+    assert holding(r"json\.loads?\(") == {"files/storage/structured_text.py", *ours}
 
 
 def test_few_files_reach_for_a_network() -> None:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from claims.law import Law, Random
 
-from isocenter.runtime.guard.fitting import fitted_guard
-from isocenter.runtime.guard.guard import Guard
+from isocenter.runtime.guard.guard import Guard, fitted_guard
 from isocenter.runtime.guard.observation import Header, Observation, composition
 
 LEVEL, SHOWN, FACTS, HELD_OUT = 0.01, 300, 4, 10

@@ -16,8 +16,7 @@ from isocenter.belief.objects import best_object_scores, missed_objects
 from isocenter.errors import PlanError
 from isocenter.evaluation import Conformal, instance_overlap
 from isocenter.tasks import Evidence, added_results, settings_of, with_sets
-from isocenter.tasks.instances.answering import HEAD
-from isocenter.tasks.instances.decode import Decoder
+from isocenter.tasks.instances.answering import HEAD, Decoder
 from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.values import Case, Geometry, Image, Prediction
 

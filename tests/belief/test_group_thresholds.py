@@ -9,7 +9,7 @@ import pytest
 from fairlearn.metrics import equalized_odds_difference, true_positive_rate
 
 from isocenter.belief import Certainty, GroupThresholds
-from isocenter.belief.group_thresholds import group_threshold
+from isocenter.belief.operating_points import group_threshold
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator
 from isocenter.tasks import Evidence, by_covariates, settings_of, task_from, with_calibration

@@ -12,8 +12,8 @@ from isocenter.belief.voxel_calibration import SIZES, near_edges
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator, Conformal
 from isocenter.tasks import Evidence, added_results, settings_of, task_from, with_calibration, with_sets
+from isocenter.tasks.segmentation.postprocessing import Tidying
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.shared import Tidying
 from isocenter.values import Geometry
 from matrices import thinned
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned

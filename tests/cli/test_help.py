@@ -16,7 +16,7 @@ from isocenter.prediction import FORMATS
 from isocenter.registration import Initial, SimilarityName, TransformKind
 from isocenter.runtime.package import backends
 from isocenter.scoring.case_selection import SPLITS
-from isocenter.verbs.comparing.rows import CORRECTIONS, TESTS
+from isocenter.verbs.comparison import CORRECTIONS, TESTS
 from isocenter.verbs.ensemble import WEIGHTINGS
 
 COMMANDS = {command.callback.__name__: command.callback for command in app.registered_commands}

@@ -9,8 +9,7 @@ from sklearn.calibration import _SigmoidCalibration
 from sklearn.isotonic import IsotonicRegression
 
 from isocenter.evaluation import USUAL_SPREAD, Calibrator, Unseen, chosen_calibrator, fitted_calibrator, normalised
-from isocenter.evaluation.calibration_fit import SIMPLEST, dealt
-from isocenter.evaluation.calibrators import from_odds, odds_of
+from isocenter.evaluation.calibration_fit import SIMPLEST, dealt, from_odds, odds_of
 
 NAMES = ("a", "b", "c", "d", "e")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from isocenter.errors import DatasetError
-from isocenter.explanation.surrogate import additive_surrogate
+from isocenter.explanation.concepts import additive_surrogate
 
 
 def people(count: int) -> list[str]:

@@ -22,7 +22,7 @@ from isocenter.errors import FormatError
 from isocenter.files import read
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading.codecs import _segment_of_rle
-from isocenter.files.dicom.reading.value_map import ValueMap
+from isocenter.files.dicom.reading.values import ValueMap
 from isocenter.files.dicom.reading.voxels import Plan, load
 from isocenter.values import Deferred
 from written_dicom import write_slice

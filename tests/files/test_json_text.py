@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.files.storage.json_text import DEEPEST, load_json, parse_json
+from isocenter.files.storage.structured_text import DEEPEST, load_json, parse_json
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -118,6 +118,32 @@ def test_images_and_labels_may_differ_in_the_word_before_the_number(tmp_path):
     assert [observed_values(case) for case in read_dataset(tmp_path)] == [(), (1,), (2,)]
 
 
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("x{n}", "x{n}_mask_1"),
+        ("x{n}", "reader_anna/x{n}"),
+        ("x{n}", "x{n}_1stHO"),
+        ("x{n}", "x{n}_liver_mask"),
+        ("x{n}", "liver/x{n}_LV"),
+        ("img000{n}", "label000{n}"),
+        ("left/x{n}", "x{n}"),
+        ("x{n}a", "mask_x{n}a"),
+        ("bus_000{n}-l", "mask_000{n}-l"),
+        ("PANCREAS_000{n}", "label000{n}"),
+        ("X{n}", "x{n}_Mask"),
+    ],
+)
+def test_names_pair_as_the_page_on_layouts_lists(tmp_path, image, mask):
+    for n in range(3):
+        picture(tmp_path / "images" / f"{image.format(n=n)}.png", n)
+        picture(tmp_path / "masks" / f"{mask.format(n=n)}.png", n)
+    dataset = read_dataset(tmp_path)
+    assert [case.images["image"].data.max() for case in dataset] == [0, 1, 2]
+    assert [case.references["mask"].data.max() for case in dataset] == [0, 1, 2]
+    assert not dataset.problems
+
+
 def test_images_without_dataset_json_may_have_numbered_channels(tmp_path):
     for n in range(2):
         for channel in range(3):

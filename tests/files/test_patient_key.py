@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.files import DatasetOptions, read_dataset
-from isocenter.files.storage import patient_key
-from isocenter.files.storage.patient_key import patient_key_id, pseudonym
+from isocenter.files.storage import hashing
+from isocenter.files.storage.hashing import patient_key_id, pseudonym
 from isocenter.scoring.data_record import named_as_in_run, read_data_record, write_data_record
 
 # Without labels a folder is read for its images alone.
@@ -29,8 +29,8 @@ def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("ISOCENTER_PATIENT_KEY")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    patient_key._kept.cache_clear()
-    return patient_key.key_file().parent
+    hashing._kept.cache_clear()
+    return hashing.key_file().parent
 
 
 @given(identity=st.text(), other=st.text())
@@ -63,7 +63,7 @@ def test_an_installation_draws_its_key_once_for_its_owner_alone(installation):
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     secret = bytes.fromhex(key.read_text())
     assert len(secret) == 32
-    patient_key._kept.cache_clear()
+    hashing._kept.cache_clear()
     assert pseudonym("1234567") == hmac.digest(secret, b"1234567", "sha256").hex()[:16]
 
 
@@ -71,7 +71,7 @@ def test_a_damaged_key_is_refused_and_no_other_is_drawn(installation):
     pseudonym("1234567")
     [key] = installation.iterdir()
     key.write_text("00ff")
-    patient_key._kept.cache_clear()
+    hashing._kept.cache_clear()
     with pytest.raises(IntegrityError, match="is not a key of this installation"):
         pseudonym("1234567")
     assert key.read_text() == "00ff"

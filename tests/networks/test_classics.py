@@ -22,7 +22,7 @@ from torchvision.ops import SqueezeExcitation
 
 from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks import gates, lenet, resnet
+from isocenter.networks import layers, lenet, resnet
 from isocenter.networks.convnext import Block
 from isocenter.values import Dense, Head, Vector
 from matrices import thinned
@@ -225,7 +225,7 @@ def test_a_resnet_without_further_settings_is_the_one_it_always_was(axes):
 
 def test_maps_are_weighed_as_torchvision_squeezes_and_excites():
     torch.manual_seed(0)
-    ours, theirs = gates.Excitation(32, 4), SqueezeExcitation(32, 4)
+    ours, theirs = layers.Excitation(32, 4), SqueezeExcitation(32, 4)
     carry(tensors(theirs), ours)
     images = torch.randn(2, 32, 5, 7)
     alike(ours(images), theirs(images))
@@ -243,14 +243,14 @@ def test_attention_that_has_learnt_nothing_weighs_each_map_and_each_voxel_by_hal
 
 def test_cbam_weighs_maps_and_then_voxels_as_worked_out_by_hand():
     """Two maps: of 1 everywhere, and of 0 but for one voxel of 4; both layers pass on what they see."""
-    layer = gates.BlockAttention(1, 2)
+    layer = layers.BlockAttention(1, 2)
     images = torch.tensor([[[1.0, 1.0, 1.0, 1.0], [0.0, 4.0, 0.0, 0.0]]])
     with torch.no_grad():
         for weight in layer.parameters():
             weight.zero_()
         layer.maps[0].weight[:2] = torch.eye(2)
         layer.maps[2].weight[:, :2] = torch.eye(2)
-        layer.voxels.weight[0, :, gates.LOOK // 2] = torch.tensor([1.0, 10.0])  # of the mean, of the largest
+        layer.voxels.weight[0, :, layers.LOOK // 2] = torch.tensor([1.0, 10.0])  # of the mean, of the largest
     # Both means are 1, the largest voxels 1 and 4.
     by_map = torch.sigmoid(torch.tensor([[1.0 + 1.0], [1.0 + 4.0]]))
     weighed = by_map * images[0]

@@ -18,8 +18,7 @@ from isocenter.errors import PlanError, ResourceError
 from isocenter.evaluation import box_iou
 from isocenter.networks import weights
 from isocenter.networks.faster_rcnn import FasterRcnn, drawn_boxes
-from isocenter.networks.grid_levels import Level, one_map
-from isocenter.networks.pyramid import ADDED
+from isocenter.networks.pyramid import ADDED, Level, one_map
 from isocenter.networks.resnet_pyramid import renumbered
 from isocenter.runtime.bundle.network import EveryHead
 from isocenter.runtime.package.onnx_export import write_onnx

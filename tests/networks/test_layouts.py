@@ -15,7 +15,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from isocenter import networks
 from isocenter.errors import IntegrityError, PlanError
-from isocenter.networks.layouts.index import LAYOUTS
+from isocenter.networks.layouts.layout import LAYOUTS
 from isocenter.values import Dense, Head, Vector
 from matrices import thinned
 

@@ -28,11 +28,9 @@ from isocenter.networks.mask_rcnn import (
     size_of,
     unsuppressed,
 )
-from isocenter.planning.machine import Machine
-from isocenter.planning.memory import peak
+from isocenter.planning.memory import Machine, peak
 from isocenter.runtime.predicted_memory import _alive
-from isocenter.tasks.instances.answering import HEAD
-from isocenter.tasks.instances.decode import Decoder
+from isocenter.tasks.instances.answering import HEAD, Decoder
 from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.values import Dense
 

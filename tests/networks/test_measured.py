@@ -5,7 +5,7 @@ import json
 import pytest
 
 from isocenter import networks
-from isocenter.networks import benchmark_ranks as measured
+from isocenter.networks import catalogue
 from isocenter.values import Dense, Vector
 
 RESULTS = {"resnet": [0.97, 0.95, 0.99], "vgg": [0.98, 0.96, 0.99], "lenet": [0.91, 0.88, 0.94]}
@@ -26,10 +26,10 @@ def three_families(tmp_path, monkeypatch):
     }
     file = tmp_path / "measured.json"
     file.write_text(json.dumps({"measured": [one]}))
-    monkeypatch.setattr(measured, "FILE", file)
-    measured.measurements.cache_clear()
+    monkeypatch.setattr(catalogue, "FILE", file)
+    catalogue.measurements.cache_clear()
     yield
-    measured.measurements.cache_clear()
+    catalogue.measurements.cache_clear()
 
 
 @pytest.mark.usefixtures("three_families")

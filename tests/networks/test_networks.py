@@ -19,8 +19,7 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.runtime.bundle.network import AfterLabels
 from isocenter.tasks.detection.question import Detection
-from isocenter.training.step.compute import Compute
-from isocenter.training.step.exact_convolutions import with_exact_gradients
+from isocenter.training.step.compute import Compute, with_exact_gradients
 from isocenter.values import Boxes, Dense, Head, Vector
 from matrices import only, rarely
 

@@ -13,8 +13,8 @@ from monai.networks import nets
 
 from isocenter import networks
 from isocenter.errors import PlanError
+from isocenter.networks.layers import cut, filled
 from isocenter.networks.monai_networks import halvings_for
-from isocenter.networks.whole_cells import cut, filled
 from isocenter.values import Dense, Vector
 from matrices import thinned
 

@@ -19,7 +19,7 @@ from isocenter.errors import PlanError
 from isocenter.evaluation import box_iou
 from isocenter.networks.pyramid import ADDED
 from isocenter.networks.yolox import Predictions, _overlap, assigned
-from isocenter.tasks.detection.decode import PRIOR
+from isocenter.tasks.detection.answering import PRIOR
 from isocenter.tasks.detection.question import Detection
 from isocenter.values import Dense, Geometry, Vector
 from matrices import thinned

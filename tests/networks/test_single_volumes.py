@@ -11,8 +11,8 @@ from torch import nn
 
 from isocenter import networks
 from isocenter.networks import channels_last, ordered, plain, with_quick_single_volumes
-from isocenter.networks.single_volumes import FEW_VALUES, passes_by
-from isocenter.training.length.probe import counted
+from isocenter.networks.quick_convolutions import FEW_VALUES, passes_by
+from isocenter.training.length.probe import counted_work
 from isocenter.values import Dense
 
 UNET = {"width": 4, "widest": 16, "strides": [[1, 1, 1], [2, 2, 2]], "deep_supervision": 0}
@@ -92,9 +92,9 @@ def test_the_operations_of_a_step_are_counted_alike():
     def step(module: nn.Module) -> None:
         module(images)["mask"].square().mean().backward()
 
-    before, shapes = counted(network, partial(step, network))
+    before, shapes = counted_work(network, partial(step, network))
     quick = with_quick_single_volumes(network)
-    assert counted(quick, partial(step, quick)) == (before, shapes)
+    assert counted_work(quick, partial(step, quick)) == (before, shapes)
 
 
 def _there_and_back(module: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:

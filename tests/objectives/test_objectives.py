@@ -17,7 +17,7 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.objectives import Needs, Objective, Seen, Step, needs_of
 from isocenter.objectives.l2_sp import L2SP
 from isocenter.objectives.mean_teacher import MeanTeacher
-from isocenter.objectives.supervised import Supervised
+from isocenter.objectives.objective import Supervised
 from isocenter.planning import check_value, read_plan, settings, with_settings
 from isocenter.values import Dense, Vector
 

@@ -11,8 +11,7 @@ from torch.nn.functional import cross_entropy
 
 import trained
 from isocenter.objectives import Seen, Step
-from isocenter.objectives.mean_teacher import MeanTeacher
-from isocenter.objectives.pasting import Pasted
+from isocenter.objectives.mean_teacher import MeanTeacher, Pasted
 from isocenter.values import Dense, Vector
 
 BLACK, WHITE = torch.zeros(8, 1, 9, 9), torch.ones(3, 1, 9, 9)

@@ -5,8 +5,7 @@ import pytest
 
 from fingerprints import facts
 from isocenter.errors import PlanError
-from isocenter.planning.rules.context_fusion import fusion_decisions
-from isocenter.planning.rules.covariates import context_decision, image_only
+from isocenter.planning.rules.covariates import context_decision, fusion_decisions, image_only
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Case, Course, Dataset, Fingerprint, Label

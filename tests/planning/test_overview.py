@@ -8,8 +8,8 @@ from ruamel.yaml import YAML
 import isocenter
 import trained
 from isocenter.planning import overview, plan_text, with_settings
-from isocenter.planning.defaults import is_default
 from isocenter.planning.plan_prose import is_silent, sentences_of
+from isocenter.planning.typed import is_default
 from isocenter.values import Decision
 
 

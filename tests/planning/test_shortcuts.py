@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from isocenter.planning.rules.shortcuts import BORDER, Retest, without_shortcuts
+from isocenter.planning.rules.preprocessing import BORDER, Retest, without_shortcuts
 from isocenter.values import Estimate, Shortcut
 
 SHAPE = (28, 28)

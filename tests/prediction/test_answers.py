@@ -13,8 +13,7 @@ from isocenter.errors import FormatError, UsageError
 from isocenter.files import read, read_volumes
 from isocenter.files.dicom import Result
 from isocenter.prediction.answers import Wanted, write_answers
-from isocenter.prediction.page import page_of
-from isocenter.prediction.result_files import with_own_names
+from isocenter.prediction.result_files import page_of, with_own_names
 from isocenter.values import Case, Geometry, Image, Label
 from written_dicom import write_slice
 

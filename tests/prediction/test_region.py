@@ -7,7 +7,7 @@ import pytest
 
 import isocenter
 from isocenter.errors import GeometryError, UsageError
-from isocenter.prediction.region import found_from_anywhere, region_of
+from isocenter.prediction.case import found_from_anywhere, region_of
 from isocenter.values import Geometry, Image
 
 GRID = Geometry((10, 8, 6), np.diag([-1.0, -1, 2, 1]))

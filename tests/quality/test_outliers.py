@@ -14,7 +14,7 @@ from scipy import ndimage
 from fingerprints import facts
 from isocenter.files import read_dataset
 from isocenter.quality import Look, examine
-from isocenter.quality.outliers import outliers, robust_z
+from isocenter.quality.image_checks import outliers, robust_z
 from isocenter.values import Case, Dataset, Geometry, Image
 from matrices import thinned
 

@@ -13,7 +13,7 @@ from isocenter.errors import DatasetError, UsageError
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.quality import MIXED_SCALE, scales_of
 from isocenter.quality.image_descriptors import intensity
-from isocenter.quality.scales import mixed_scales
+from isocenter.quality.modality import mixed_scales
 from isocenter.reading.dataset import refuse_unfit
 from isocenter.values import Dataset, Fingerprint
 from situations import situation

@@ -12,8 +12,8 @@ import pytest
 
 from isocenter.files import read_dataset
 from isocenter.quality import Look
+from isocenter.quality.image_descriptors import look
 from isocenter.quality.leakage import Twin, groups, twins
-from isocenter.quality.thumbnail import look
 from isocenter.transforms import resample, stacked
 from isocenter.values import Case, Geometry, Image
 from matrices import thinned

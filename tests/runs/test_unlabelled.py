@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 import isocenter
 import trained
 from isocenter.planning import read_plan, settings
-from isocenter.runs.left_out import Unlabelled, with_unlabelled
+from isocenter.runs.initial_weights import Unlabelled, with_unlabelled
 from isocenter.training import Loader, Prepared, prepare_all
 from isocenter.training.step.loss import views_of
 from isocenter.values import Case, LazyMapping

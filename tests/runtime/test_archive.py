@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import load, write_zip
-from isocenter.runtime.package.archive import unpacked
+from isocenter.runtime.record_files import unpacked
 
 
 @pytest.fixture(scope="module")

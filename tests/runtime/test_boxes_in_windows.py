@@ -9,11 +9,10 @@ from numpy.testing import assert_allclose
 
 from isocenter.evaluation import box_iou
 from isocenter.networks.faster_rcnn import drawn_boxes
-from isocenter.networks.grid_levels import Level, one_map
+from isocenter.networks.pyramid import Level, one_map
 from isocenter.runtime.windows.slide import slide
-from isocenter.tasks.detection.decode import PRIOR
-from isocenter.tasks.detection.maps import maps_of
-from isocenter.tasks.detection.question import Detection
+from isocenter.tasks.detection.answering import PRIOR
+from isocenter.tasks.detection.question import Detection, maps_of
 from isocenter.values import Geometry
 
 torch.set_num_threads(1)

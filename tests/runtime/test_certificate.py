@@ -19,9 +19,8 @@ from isocenter.runtime.device import versions
 from isocenter.runtime.package import backends
 from isocenter.runtime.package.backend_trial import stated
 from isocenter.runtime.package.backends.torch_eager import HALF
-from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Tolerances, Trial
+from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Tolerances, Trial, choose_backend
 from isocenter.runtime.package.certification import opset, seeded, states_otherwise
-from isocenter.runtime.package.choose_backend import choose_backend
 from isocenter.values import Confidence, Geometry, Prediction
 from packages import classifying, segmenting
 

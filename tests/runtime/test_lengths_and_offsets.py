@@ -11,9 +11,8 @@ from numpy.testing import assert_allclose
 
 from isocenter.runtime import Inference, Model, Networks, Preprocessing
 from isocenter.runtime.windows.averaging import Mirrored
-from isocenter.tasks.detection.decode import PRIOR
-from isocenter.tasks.detection.maps import maps_of
-from isocenter.tasks.detection.question import Detection
+from isocenter.tasks.detection.answering import PRIOR
+from isocenter.tasks.detection.question import Detection, maps_of
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
 

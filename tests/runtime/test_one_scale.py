@@ -13,7 +13,7 @@ import packages
 from isocenter.runtime import Parts
 from isocenter.runtime.bundle.network import OnItsScale
 from isocenter.runtime.ensemble import Conversion, conversion, guard_on, widest
-from isocenter.runtime.guard.fitting import fitted_guard
+from isocenter.runtime.guard.guard import fitted_guard
 from isocenter.runtime.guard.observation import Header, Observation, composition
 from isocenter.transforms import Normalisation
 

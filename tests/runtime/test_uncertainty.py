@@ -33,7 +33,7 @@ from isocenter.runtime import (
 from isocenter.runtime.model_record import read_parts
 from isocenter.runtime.parts import Parts
 from isocenter.runtime.uncertainty.disagreement import Disagreement
-from isocenter.runtime.uncertainty.laplace import LastLayers, last_layers_of
+from isocenter.runtime.uncertainty.methods import LastLayers, last_layers_of
 from isocenter.tasks import settings_of
 from isocenter.tasks.detection.question import Detection
 from isocenter.tasks.instances.question import InstanceSegmentation

@@ -11,9 +11,8 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError, UsageError
 from isocenter.scoring.answered import Fold
-from isocenter.scoring.auditing.audit import Audit, AuditOptions
 from isocenter.scoring.auditing.between_groups import feature_shift
-from isocenter.scoring.scores import Scored
+from isocenter.scoring.scores import Audit, AuditOptions, Scored
 from isocenter.tasks.classification.question import Classification
 
 

@@ -7,9 +7,8 @@ import pandas as pd
 from numpy.testing import assert_allclose
 
 from isocenter.evaluation import net_benefit
-from isocenter.scoring.auditing.audit import Audit
 from isocenter.scoring.auditing.decisions import decisions
-from isocenter.scoring.scores import Scored
+from isocenter.scoring.scores import Audit, Scored
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.findings.question import Findings
 from isocenter.tasks.regression.question import Regression

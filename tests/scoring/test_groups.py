@@ -15,10 +15,9 @@ from isocenter.errors import DatasetError, PlanError, UsageError
 from isocenter.evaluation import Gap, Metrics, Table, resampling
 from isocenter.planning import plan_text, read_plan, registered, settings, with_settings
 from isocenter.runtime import read_json
-from isocenter.scoring.auditing.audit import Audit, AuditOptions
 from isocenter.scoring.auditing.groups import _cells, _words, answered, groups, with_table
 from isocenter.scoring.explaining.kept_tests import keep
-from isocenter.scoring.scores import Scored
+from isocenter.scoring.scores import Audit, AuditOptions, Scored
 from isocenter.tasks import Task
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.findings.question import Findings

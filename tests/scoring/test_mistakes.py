@@ -11,9 +11,8 @@ import pytest
 import isocenter
 import trained
 from isocenter.evaluation import case_table
-from isocenter.scoring.auditing.audit import Audit
 from isocenter.scoring.auditing.mistakes import mistakes
-from isocenter.scoring.scores import Scored
+from isocenter.scoring.scores import Audit, Scored
 from isocenter.tasks import kind, task_from
 from isocenter.values import Case, Geometry
 

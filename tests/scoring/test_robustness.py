@@ -12,8 +12,8 @@ import isocenter
 import trained
 from isocenter.errors import UsageError
 from isocenter.report import number
-from isocenter.scoring.auditing.audit import AuditOptions
 from isocenter.scoring.auditing.robustness import Line, verdict
+from isocenter.scoring.scores import AuditOptions
 from isocenter.values import Estimate
 
 FILE = "robustness.csv"

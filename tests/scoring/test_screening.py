@@ -8,10 +8,8 @@ import pytest
 
 from isocenter.errors import DatasetError
 from isocenter.scoring import AuditOptions, refuse_no_outcome
-from isocenter.scoring.auditing.audit import Audit
-from isocenter.scoring.auditing.decisions import confusion
-from isocenter.scoring.auditing.screening import screened, without_outcomes
-from isocenter.scoring.scores import Scored
+from isocenter.scoring.auditing.decisions import confusion, screened, without_outcomes
+from isocenter.scoring.scores import Audit, Scored
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.regression.question import Regression
 

@@ -13,7 +13,7 @@ from isocenter.scoring.scores import Scored, by_case, wrong_calls
 from isocenter.scoring.verdict import Gain, Verdict, boundless, constant_predictions, headline_rows, verdict_of
 from isocenter.tasks import build, settings_of
 from isocenter.tasks import kind as task_kind
-from isocenter.tasks.multitask.scoring import with_part
+from isocenter.tasks.multitask import with_part
 from isocenter.values import Estimate
 
 MAE = Metric("mae", "MAE", "less")

@@ -13,7 +13,7 @@ import pytest
 from files.test_dicom_sr_structures import judged
 from isocenter.errors import FormatError
 from isocenter.files.dicom import as_comprehensive, read_identity
-from isocenter.files.dicom.writing.comprehensive import comprehensive_uid
+from isocenter.files.dicom.writing.report_changes import comprehensive_uid
 from isocenter.service import Couriers, courier
 from isocenter.service.dicom.messages import COMMITMENT
 from isocenter.service.objects.journal import CommitmentReport

@@ -15,7 +15,7 @@ from tests.trained import OBLIQUE, blob, registering, shifted_balls
 import isocenter
 from isocenter.errors import UsageError
 from isocenter.files import SeriesNames, write_series
-from isocenter.files.dicom.classes import DEFORMABLE_REGISTRATION
+from isocenter.files.dicom.uids import DEFORMABLE_REGISTRATION
 from isocenter.service import Couriers
 from isocenter.service.records.tables import answers, deliveries, jobs
 from isocenter.service.routing.facts import ModelFacts, SeriesFacts

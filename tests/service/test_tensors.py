@@ -13,7 +13,7 @@ from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.detection.question import Detection
 from isocenter.tasks.findings.question import Findings
 from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.tasks.multitask.question import Multitask
+from isocenter.tasks.multitask import Multitask
 from isocenter.tasks.regression.question import Regression
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Geometry, Label

@@ -17,9 +17,8 @@ from isocenter.belief.boxes import called_from
 from isocenter.errors import DatasetError, FormatError, PlanError
 from isocenter.evaluation import box_iou
 from isocenter.tasks import Evidence, rows_in, settings_of, task_from, with_calibration
-from isocenter.tasks.detection.decode import PRIOR
-from isocenter.tasks.detection.maps import centre_loss, focal, maps_of, unshared
-from isocenter.tasks.detection.question import Detection
+from isocenter.tasks.detection.answering import PRIOR
+from isocenter.tasks.detection.question import Detection, centre_loss, focal, maps_of, unshared
 from isocenter.tasks.detection.scoring import SELECTION_OVERLAPS
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 

@@ -10,9 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special
 
 from isocenter.belief import softmax
+from isocenter.tasks.segmentation import postprocessing
+from isocenter.tasks.segmentation.postprocessing import Tidying, tidied
 from isocenter.tasks.shared import log_mean
-from isocenter.tasks.shared import tidying as exclusive
-from isocenter.tasks.shared.tidying import Tidying, tidied
 
 OUTPUTS = arrays(np.float32, (2, 3, 4), elements=st.floats(-200, 200, width=32))
 
@@ -90,7 +90,7 @@ def test_the_hole_of_a_piece_that_goes_is_not_filled():
 
 
 def test_nothing_of_ours_but_the_lazy_modules_and_no_torch_is_imported():
-    text = Path(exclusive.__file__).read_text(encoding="utf-8")
+    text = Path(postprocessing.__file__).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
     assert {line.split()[1].split(".")[0] for line in lines} == {
         "__future__",

@@ -17,11 +17,9 @@ from isocenter.belief import FALSE, MISSED
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import instance_overlap
 from isocenter.tasks import Evidence, build, kind_for, settings_of, task_from, voxel_bytes, with_calibration
-from isocenter.tasks.instances import decode
-from isocenter.tasks.instances.answering import HEAD
-from isocenter.tasks.instances.decode import Decoder, renumbered
-from isocenter.tasks.instances.maps import heights, instance_loss, touching
-from isocenter.tasks.instances.question import InstanceSegmentation
+from isocenter.tasks.instances import answering
+from isocenter.tasks.instances.answering import HEAD, Decoder, renumbered
+from isocenter.tasks.instances.question import InstanceSegmentation, heights, instance_loss, touching
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 
 TASK = InstanceSegmentation((1.0, 1.0), 6.0)
@@ -160,7 +158,7 @@ def test_two_seeds_share_what_is_open_by_their_distance_along_it_and_ties_are_th
         plain = after
     numbers = np.where(padded > 1, padded - 1, 0).astype(np.int32).reshape(-1)
     waiting = np.flatnonzero(padded.reshape(-1) == 1)
-    left = decode._grown(numbers, waiting, padded.reshape(-1) > 0, decode._neighbours(padded.shape))
+    left = answering._grown(numbers, waiting, padded.reshape(-1) > 0, answering._neighbours(padded.shape))
     assert_array_equal(numbers.reshape(padded.shape), plain)
     assert_array_equal(np.sort(left), np.flatnonzero((padded.reshape(-1) == 1) & (plain.reshape(-1) == 0)))
 

@@ -11,11 +11,10 @@ from numpy.testing import assert_allclose
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks import Evidence, aligned, mirrored_channels, needs_alignment, settings_of, with_calibration
-from isocenter.tasks.multitask.slabs import read_by_each
+from isocenter.tasks.properties import read_by_each
 from isocenter.training import Prepared, joined_numbers, share_better
-from isocenter.training.data.joint_targets import kind_names, kind_of
 from isocenter.training.data.loader import Loader
-from isocenter.training.data.targets import Drawn, moved
+from isocenter.training.data.targets import Drawn, kind_names, kind_of, moved
 from isocenter.training.step.loss import deeply_supervised
 from isocenter.transforms import Augmentation
 from isocenter.values import KNOWN, Case, Dataset, Dense, Geometry, Image, Prediction, Several, Target, Vector

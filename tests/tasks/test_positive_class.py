@@ -18,11 +18,10 @@ from isocenter.errors import PlanError, UsageError
 from isocenter.evaluation import Calibrator, net_benefit
 from isocenter.planning import Wishes, for_fold, make_plan, registered, settings, with_settings
 from isocenter.runs.plan_request import positive_among
-from isocenter.scoring.auditing.audit import Audit
 from isocenter.scoring.auditing.decisions import decisions
 from isocenter.scoring.auditing.groups import Look
 from isocenter.scoring.evaluation_notes import positive_words
-from isocenter.scoring.scores import Scored
+from isocenter.scoring.scores import Audit, Scored
 from isocenter.tasks import Evidence, build, by_covariates, settings_of, task_from, with_calibration
 from isocenter.tasks.classification.question import Classification, positive_decision, usual_positives
 from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Prediction

@@ -17,7 +17,7 @@ from isocenter.errors import DatasetError, GeometryError, UsageError
 from isocenter.networks import build
 from isocenter.reading import ReadingOptions, first_guess, open_dataset
 from isocenter.runtime.bundle import Displacing
-from isocenter.tasks.registration.question import Registration
+from isocenter.tasks.registration import Registration
 from isocenter.tasks.task import IMAGES
 from isocenter.transforms import carried_points
 from isocenter.values import (

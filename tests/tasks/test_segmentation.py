@@ -12,9 +12,9 @@ from isocenter import tasks
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import surface_distance, wilson
 from isocenter.tasks import settings_of, task_from
+from isocenter.tasks.segmentation.postprocessing import Tidying
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.segmentation.scoring import case_rows, summary_rows
-from isocenter.tasks.shared.tidying import Tidying
 from isocenter.values import Case, Confidence, Geometry, Image, Label, Prediction
 
 GRID = Geometry((4, 5, 6), np.diag([2.0, 1.0, 0.5, 1.0]))

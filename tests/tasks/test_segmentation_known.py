@@ -18,10 +18,9 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks import following, settings_of
 from isocenter.tasks.segmentation.postprocessing import choose
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.segmentation.target_codes import Codes
+from isocenter.tasks.segmentation.targets import Codes
 from isocenter.tasks.shared.losses import TERMS
-from isocenter.training.data.joint_targets import kind_of
-from isocenter.training.data.targets import Drawn, moved
+from isocenter.training.data.targets import Drawn, kind_of, moved
 from isocenter.transforms import Augmentation, generator
 from isocenter.values import (
     Case,

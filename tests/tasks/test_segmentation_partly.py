@@ -16,15 +16,12 @@ from isocenter.files import read_dataset
 from isocenter.runtime import Preprocessing
 from isocenter.tasks import following, settings_of
 from isocenter.tasks.segmentation import partial_labels as segmentation_partly
-from isocenter.tasks.segmentation import readers
+from isocenter.tasks.segmentation import targets
 from isocenter.tasks.segmentation.loss import OF_SHARES, share_loss
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.segmentation.readers import agreement, masks_of
-from isocenter.tasks.segmentation.target_codes import Codes
-from isocenter.tasks.segmentation.targets import drawn_slices
+from isocenter.tasks.segmentation.targets import Codes, agreement, drawn_slices, masks_of
 from isocenter.tasks.shared.losses import TERMS
-from isocenter.training.data.joint_targets import kind_of
-from isocenter.training.data.targets import Drawn, moved
+from isocenter.training.data.targets import Drawn, kind_of, moved
 from isocenter.transforms import Augmentation, Normalisation, generator
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, parts_of
 
@@ -376,4 +373,4 @@ def test_the_observers_of_real_vessels_agree_as_far_as_their_readme_says(data):
 
 
 def test_every_way_of_taking_readers_together_can_be_asked_for():
-    assert tuple(readers.CONSENSUS) == segmentation_partly.CONSENSUS_NAMES
+    assert tuple(targets.CONSENSUS) == segmentation_partly.CONSENSUS_NAMES

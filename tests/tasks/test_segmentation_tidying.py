@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from isocenter.tasks import Evidence, settings_of, task_from, with_calibration
+from isocenter.tasks.segmentation.postprocessing import Tidying
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.shared.tidying import Tidying
 from isocenter.values import Case, Geometry, Image, Label, Prediction
 
 GRID = Geometry((16, 16, 8), np.diag([1.0, 1.0, 2.0, 1.0]))

@@ -16,7 +16,7 @@ from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Resampling, Steps, auroc, bootstrap, bootstrap_statistic, censoring, kaplan_meier
 from isocenter.tasks import Evidence, fewest_samples, settings_of, task_from, with_calibration
-from isocenter.tasks.survival.curves import Known, proportional, weibull
+from isocenter.tasks.survival.hazards import Known, proportional, weibull
 from isocenter.tasks.survival.question import Survival, baseline, batch, curve, horizons, interval_edges
 from isocenter.tasks.survival.scoring import _frequency
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction

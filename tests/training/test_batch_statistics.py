@@ -10,8 +10,8 @@ from torch import nn
 from isocenter.planning import read_plan, settings
 from isocenter.training import Batch
 from isocenter.training.data.targets import kind_for
-from isocenter.training.step.batch_statistics import CASES, measure_batch_statistics
 from isocenter.training.step.compute import Compute
+from isocenter.training.step.optimisers import CASES, measure_batch_statistics
 from isocenter.transforms import generator
 
 PLAIN = Compute()

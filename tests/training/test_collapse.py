@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from isocenter.errors import IsocenterError
-from isocenter.training.collapse import Collapse
+from isocenter.training.recipe import Collapse
 
 SOUND, COLLAPSED = torch.eye(32), torch.ones(32, 64)
 

@@ -14,8 +14,7 @@ from torch import nn
 
 from dirty_memory import dirty_memory
 from isocenter.networks import too_thin
-from isocenter.training.step.compute import Compute
-from isocenter.training.step.exact_convolutions import with_exact_gradients
+from isocenter.training.step.compute import Compute, with_exact_gradients
 
 TESTS = Path(__file__).parents[1]
 METHODS = Compute(), Compute(half=True)
@@ -65,7 +64,7 @@ ENOUGH_TO_DIE = """
 import torch
 from drawn_convolutions import gradients
 from isocenter.networks import channels_last, ordered
-from isocenter.training.step.exact_convolutions import with_exact_gradients
+from isocenter.training.step.compute import with_exact_gradients
 for channels in (4, 7):
     module = with_exact_gradients(channels_last(torch.nn.Conv2d(channels, 8, 1, 2)))
     for _ in range(20):

@@ -12,9 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter.runtime import Preprocessing
 from isocenter.training import Prepared
 from isocenter.training.data import targets as kinds
-from isocenter.training.data.joint_targets import kind_named, kind_names, kind_of
 from isocenter.training.data.loader import Loader
-from isocenter.training.data.targets import KINDS, Drawn
+from isocenter.training.data.targets import KINDS, Drawn, kind_named, kind_names, kind_of
 from isocenter.transforms import Augmentation, Normalisation
 from isocenter.values import Boxes, Dense, Geometry, Image, Instances, Several, Target, Vector
 

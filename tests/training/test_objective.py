@@ -11,15 +11,14 @@ from torch.nn.functional import cross_entropy
 
 from isocenter import networks, tasks
 from isocenter.errors import PlanError
-from isocenter.objectives.supervised import Supervised
+from isocenter.objectives.objective import Supervised
 from isocenter.planning import read_plan, settings
 from isocenter.runtime.bundle import AfterLabels
 from isocenter.tasks import settings_of
 from isocenter.tasks.shared import label_loss
 from isocenter.training import Batch, Prepared
-from isocenter.training.data.joint_targets import kind_of
 from isocenter.training.data.protected import objectives_of_groups
-from isocenter.training.data.targets import vectors_changed
+from isocenter.training.data.targets import kind_of, vectors_changed
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.loss import (
     Criterion,

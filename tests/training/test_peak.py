@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.training.length.probe import counted, measured_peak, settled
+from isocenter.training.length.probe import counted_work, measured_peak, settled
 from isocenter.training.state import Spans, Work
 
 
@@ -12,7 +12,7 @@ def test_operations_of_a_step_are_those_counted_by_hand():
     module = torch.nn.Conv2d(2, 4, 3, padding=1, bias=False)
     images = torch.randn(5, 2, 8, 8, requires_grad=True)
     forward = 2 * 5 * 8 * 8 * 4 * 2 * 9
-    operations, shapes = counted(module, lambda: module(images).sum().backward())
+    operations, shapes = counted_work(module, lambda: module(images).sum().backward())
     assert operations == 3 * forward
     assert [(shape.images, shape.weight, shape.operations) for shape in shapes] == [
         ((5, 2, 8, 8), (4, 2, 3, 3), float(forward))
@@ -24,7 +24,7 @@ def test_the_peak_is_no_less_than_a_whole_pass_reaches():
     torch.set_num_threads(1)
     module = torch.nn.Conv2d(16, 16, 3, padding=1, bias=False)
     images = torch.randn(4, 16, 32, 32)
-    work, shapes = counted(module, lambda: module(images))
+    work, shapes = counted_work(module, lambda: module(images))
     peak = measured_peak(module, shapes, half=False, device="cpu")
     assert peak is not None
     assert "convolution of 16 to 16 channels" in peak.what or "matrix product" in peak.what

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from apple_gpus import on_apple
 from isocenter.objectives import Seen, Step
-from isocenter.objectives.supervised import Supervised
+from isocenter.objectives.objective import Supervised
 from isocenter.training.data.loader import Loader
 from isocenter.training.data.protected import Protected, objectives_of_groups
 from isocenter.training.data.store import Prepared

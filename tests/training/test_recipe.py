@@ -35,7 +35,7 @@ from isocenter.training import (
     length_of,
     narrower,
 )
-from isocenter.training.checkpoint_choice import Validation, judged
+from isocenter.training.checkpoint import Validation, judged
 from isocenter.training.logs import COLUMNS
 from isocenter.values import Decision
 

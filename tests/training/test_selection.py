@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.training.checkpoint_choice import SURE, draws_for, fewest_cases, sure_of_best
-from isocenter.training.checkpoint_choice import share_better as share_better_of
+from isocenter.training.checkpoint import SURE, draws_for, fewest_cases, sure_of_best
+from isocenter.training.checkpoint import share_better as share_better_of
 
 
 class Mean:

@@ -16,8 +16,7 @@ from isocenter.networks import TensorGroups, TensorOrigin, groups_of
 from isocenter.planning import Network, Settings, Transfer, read_plan, settings
 from isocenter.planning.typed import check_value
 from isocenter.training import initialise, refuse_no_source
-from isocenter.training.step.low_rank import merged, plain_name, with_low_rank
-from isocenter.training.step.optimisers import AT_ONCE, Average, Pace
+from isocenter.training.step.optimisers import AT_ONCE, Average, Pace, merged, plain_name, with_low_rank
 from isocenter.training.transfer import Moving
 from isocenter.values import Dense, Vector
 

@@ -38,6 +38,7 @@ def test_the_record_holds_the_fingerprint_of_every_case(checked):
 def test_its_rows_are_the_same_data(checked):
     result, out = checked
     assert dataset_hash(read_dataset(out / "dataset.csv")) == dataset_hash(result.dataset)
+    assert repr(result).splitlines()[-1] == f"written: {out / 'check.html'}, {out / 'dataset.csv'}"
 
 
 def test_a_folder_that_is_refused_gets_a_table_of_its_images(tmp_path):
@@ -45,8 +46,9 @@ def test_a_folder_that_is_refused_gets_a_table_of_its_images(tmp_path):
         picture(tmp_path / "set" / "images" / f"x{n}.png", n)
         picture(tmp_path / "set" / "imgs" / f"x{n}.png", n + 1)
         picture(tmp_path / "set" / "masks" / f"x{n}.png", 255)
-    with pytest.raises(DatasetError, match=r"writes dataset\.csv"):
+    with pytest.raises(DatasetError, match=r"writes dataset\.csv") as refused:
         isocenter.check(tmp_path / "set", out=tmp_path / "out")
+    assert f"The images are listed in {tmp_path / 'out' / 'dataset.csv'}" in refused.value.remedy
     written = (tmp_path / "out" / "dataset.csv").read_text().splitlines()
     assert written[0].startswith("case,patient,split,image")
 

@@ -20,8 +20,8 @@ from isocenter.tasks.regression.question import Regression
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.survival.question import Survival
 from isocenter.values import Case, Estimate, Geometry, Label
-from isocenter.verbs.comparing.report import caveats_of_tests, rank_blocks
-from isocenter.verbs.comparing.rows import ComparisonOptions, significance_of, verdicts
+from isocenter.verbs.compare import caveats_of_tests, rank_blocks
+from isocenter.verbs.comparison import ComparisonOptions, significance_of, verdicts
 from matrices import thinned
 
 TASKS = [Classification(("well", "ill"))] * 3

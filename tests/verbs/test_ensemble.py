@@ -21,7 +21,7 @@ from isocenter.runs.plan_request import PlanRequest
 from isocenter.runs.run_folder import planned_from
 from isocenter.runtime import MEMBERS, Request, read_tensors, seal, write_tensors
 from isocenter.tasks import settings_of
-from isocenter.verbs.ensembling.members import Member, parts_of_all
+from isocenter.verbs.ensemble_members import Member, parts_of_all
 from packages import bundle_checked_and_run
 
 torch.set_num_threads(1)

@@ -15,7 +15,7 @@ import isocenter
 import trained
 from isocenter.errors import DatasetError, IsocenterError, PlanError, UsageError
 from isocenter.runtime import read_tensors
-from isocenter.training import collapse
+from isocenter.training import recipe
 from isocenter.verbs.train import Run
 
 SMALL = {"device": "cpu", "threads": 1}
@@ -159,7 +159,7 @@ def test_several_data_sets_are_learnt_from_without_the_patients_that_a_run_holds
 
 @pytest.mark.whole
 def test_features_that_collapse_end_it(contrasted, tmp_path, monkeypatch):
-    monkeypatch.setattr(collapse, "LEAST_SHARE", 2.0)
+    monkeypatch.setattr(recipe, "LEAST_SHARE", 2.0)
     with pytest.raises(IsocenterError, match="the features collapsed"):
         pretraining(contrasted.data, tmp_path / "run", assignments={"training.validations": 6})
 

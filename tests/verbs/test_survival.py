@@ -24,7 +24,7 @@ from isocenter.runtime import Model
 from isocenter.tasks import settings_of, untuned
 from isocenter.tasks.survival.question import calibrated, curve
 from isocenter.training import Clock, equal_weights
-from isocenter.verbs.ensembling.weights import tuned_task
+from isocenter.verbs.ensemble_members import tuned_task
 from packages import CONFIG, no_export, without_isocenter
 from trained import SMALL_RESNET
 

@@ -11,7 +11,7 @@ import pytest
 import isocenter
 from isocenter.errors import UsageError
 from isocenter.planning import read_plan
-from isocenter.runs.certified_images import validation_images
+from isocenter.runs.run_folder import validation_images
 from isocenter.runtime import read_certificate
 
 

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
         calibrated_boxes,
         sides_of,
     )
-    from isocenter.belief.calibration import (
-        certainty_decisions,
-    )
     from isocenter.belief.calibration_scores import (
         CALIBRATION_METRICS,
         DOUBT_METRICS,
@@ -44,10 +41,14 @@ if TYPE_CHECKING:
         SETS,
         USUAL_RISK,
         Certainty,
+        certainty_decisions,
+        chance_of,
         excluding_nothing,
         finite,
         in_json,
         probabilities_of,
+        sigmoid,
+        softmax,
         uncalibrated_of,
     )
     from isocenter.belief.classes import Classes, class_set
@@ -56,15 +57,11 @@ if TYPE_CHECKING:
         FALSE,
         MISSED,
         AddedResults,
+        Answers,
+        Rows,
         covering_rows,
         fewest_for_risk,
         risk_decisions,
-    )
-    from isocenter.belief.group_thresholds import (
-        BY_GROUP,
-        Calls,
-        GroupThresholds,
-        grouped_decisions,
     )
     from isocenter.belief.labels import Labels, label_sets
     from isocenter.belief.objects import (
@@ -85,14 +82,18 @@ if TYPE_CHECKING:
         scores_in_json,
     )
     from isocenter.belief.operating_points import (
+        BY_GROUP,
         FEWEST_UNSEEN,
         NOBODY,
         PREVALENCE,
         THRESHOLDS,
         UNKEPT,
+        Calls,
+        GroupThresholds,
         OperatingPoint,
         calling_decisions,
         check_numbers,
+        grouped_decisions,
         levels_in_words,
     )
     from isocenter.belief.prediction_sets import (
@@ -105,8 +106,6 @@ if TYPE_CHECKING:
         set_decisions,
         set_rows,
     )
-    from isocenter.belief.probabilities import chance_of, sigmoid, softmax
-    from isocenter.belief.rows import Answers, Rows
     from isocenter.belief.times import BOUNDS, TIME, LowerBound, Times
     from isocenter.belief.values import INTERVAL_METHODS, Values, by_fold, interval, quantiles, variances, widened
     from isocenter.belief.voxel_calibration import (

@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from isocenter.belief.calibration import calibrated, log_odds, spread_of_many
 from isocenter.belief.calibration_scores import rows_of_many
-from isocenter.belief.certainty import Certainty
-from isocenter.belief.covering import COVERS_FROM, FALSE, MISSED, AddedResults, covering_thresholds
+from isocenter.belief.certainty import Certainty, calibrated, log_odds, spread_of_many
+from isocenter.belief.covering import COVERS_FROM, FALSE, MISSED, AddedResults, Answers, Rows, covering_thresholds
 from isocenter.belief.operating_points import level_between
-from isocenter.belief.rows import Answers, Rows
 from isocenter.errors import DatasetError, counted
 from isocenter.evaluation import Calibrator, Matches, Seed, Unseen, box_hits, box_iou, box_sizes
 from isocenter.values import BoundingBoxes, Decision, Floats, Geometry, Prediction, Row

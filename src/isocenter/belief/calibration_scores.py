@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from isocenter.belief.calibration import LEAST_CHANCE, log_odds
+from isocenter.belief.certainty import LEAST_CHANCE, log_odds
 from isocenter.evaluation import (
     BEFORE,
     BRIER,

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import PlanError, counted, listed
 from isocenter.evaluation import (
@@ -21,10 +22,13 @@ from isocenter.evaluation import (
     METHODS,
     SET_METHODS,
     SIZE,
+    USUAL_SPREAD,
     Calibrator,
     Conformal,
+    Unseen,
+    chosen_calibrator,
 )
-from isocenter.values import Decision, Prediction, Sentence, is_missing, level_in, setting
+from isocenter.values import Decision, Floats, Prediction, Sentence, is_missing, level_in, setting
 
 AUTO = "auto"
 # The names of its settings in the plan's section "task".
@@ -246,3 +250,76 @@ def _for_whom(conformal: Conformal, names: Sequence[str]) -> str:
         return f" {patients[EVERYONE]}"
     are_patients = conformal.by == BY_PRESENCE
     return f" for {'patients ' * are_patients}{listed(f'{name} {many}' for name, many in patients.items())}"
+
+
+# The logarithm of less is no number.
+LEAST_CHANCE = 1e-300
+# The largest probability of float64 below 1 is so far from it.
+ROUNDING = 2**-53
+GUO = "arXiv:1706.04599"
+
+
+def calibrated(certainty: Certainty, unseen: Unseen) -> tuple[Certainty, dict[str, Decision]]:
+    """Add a calibration by these cases, unless there is one, and its decision."""
+    if certainty.calibration is not None:
+        return certainty, {}
+    choice = chosen_calibrator(certainty.calibration_method, unseen)
+    decision = Decision(choice.calibrator.settings, choice.because, GUO)
+    return replace(certainty, calibration=choice.calibrator), {"task.calibration": decision}
+
+
+def certainty_decisions() -> dict[str, Decision]:
+    """The settings of a task whose probabilities are calibrated, before any case has found something."""
+    because = (
+        "auto takes the simplest method that is not surely worse than the best in patients that it was not fitted on"
+    )
+    return {
+        "calibration_method": Decision(AUTO, because, GUO),
+        "calibration": Decision(None, "it is fitted to predictions of unseen cases after training"),
+    }
+
+
+def spread_of_many(patients: np.ndarray) -> float:
+    """`Unseen.spread` of answers of which a patient has many, such as boxes; patients: (answers,)
+
+    Each is an answer of its own, so that what so many say outweighs what was expected before.
+    """
+    return USUAL_SPREAD * max(1.0, len(patients) / max(1, len(np.unique(patients)))) ** 0.5
+
+
+def log_odds(chances: Floats) -> Floats:
+    """Logarithms of the odds of probabilities, which are finite at 0 and 1 too."""
+    return np.asarray(np.log(chances.clip(LEAST_CHANCE)) - np.log1p(-chances.clip(max=1 - ROUNDING)))
+
+
+# Outputs of a network to probabilities: of exclusive classes, and of structures that overlap.
+#
+# NumPy only, and nothing of ours: a packaged model carries a copy of this part.
+
+
+def softmax(outputs: ArrayLike, axis: int = 0) -> NDArray[np.floating]:
+    """Probabilities of classes that lie along an axis."""
+    logits = np.asarray(outputs)
+    if logits.dtype.kind != "f" or logits.dtype.itemsize < 4:
+        logits = logits.astype(np.float32)
+    powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
+
+
+def sigmoid(outputs: ArrayLike) -> NDArray[np.floating]:
+    """The probability of each structure from its log odds."""
+    return np.asarray(np.exp(-np.logaddexp(np.float32(0), -np.asarray(outputs, dtype=np.float32))))
+
+
+def chance_of(odds: ArrayLike) -> NDArray[np.float64]:
+    """Logarithms of odds to probabilities, in double precision."""
+    return np.asarray(np.exp(-np.logaddexp(0.0, -np.asarray(odds, dtype=np.float64))))
+
+
+def written(outputs: ArrayLike, values: Sequence[int]) -> NDArray[np.integer]:
+    """(structures, *spatial) log odds to (*spatial): the value of each where it is likelier than not, later on top."""
+    logits = np.asarray(outputs)
+    labels = np.zeros(logits.shape[1:], dtype=np.min_scalar_type(max(values)))
+    for logit, value in zip(logits, values, strict=True):
+        labels[logit > 0] = value
+    return labels

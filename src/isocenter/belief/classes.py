@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief.calibration import LEAST_CHANCE, calibrated
-from isocenter.belief.certainty import AUTO, BY_CLASS, Certainty, probabilities_of
-from isocenter.belief.group_thresholds import Calls
+from isocenter.belief.certainty import AUTO, BY_CLASS, LEAST_CHANCE, Certainty, calibrated, probabilities_of
+from isocenter.belief.covering import Answers, Rows
+from isocenter.belief.operating_points import Calls
 from isocenter.belief.prediction_sets import CONFORMAL, scores_of_folds, set_decision
-from isocenter.belief.rows import Answers, Rows
 from isocenter.errors import counted
 from isocenter.evaluation import (
     EVERYONE,

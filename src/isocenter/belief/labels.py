@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.belief.calibration import calibrated, log_odds
-from isocenter.belief.certainty import ABSENT, BY_PRESENCE, PRESENT, Certainty
-from isocenter.belief.group_thresholds import Calls
+from isocenter.belief.certainty import ABSENT, BY_PRESENCE, PRESENT, Certainty, calibrated, chance_of, log_odds
+from isocenter.belief.covering import Answers, Rows
+from isocenter.belief.operating_points import Calls
 from isocenter.belief.prediction_sets import scores_of_folds, thresholds_by_group
-from isocenter.belief.probabilities import chance_of
-from isocenter.belief.rows import Answers, Rows
 from isocenter.evaluation import USUAL_SPREAD, Unseen, cross_sets, prediction_sets
 from isocenter.values import Decision, Floats, Prediction
 

@@ -11,11 +11,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.belief.calibration import calibrated, log_odds, spread_of_many
 from isocenter.belief.calibration_scores import rows_of_many
-from isocenter.belief.certainty import Certainty
-from isocenter.belief.covering import COVERING_MAP, COVERS_FROM, FALSE, MISSED, AddedResults, covering_thresholds
-from isocenter.belief.rows import Answers, Rows
+from isocenter.belief.certainty import Certainty, calibrated, log_odds, spread_of_many
+from isocenter.belief.covering import (
+    COVERING_MAP,
+    COVERS_FROM,
+    FALSE,
+    MISSED,
+    AddedResults,
+    Answers,
+    Rows,
+    covering_thresholds,
+)
 from isocenter.errors import counted
 from isocenter.evaluation import (
     UNCALIBRATED,

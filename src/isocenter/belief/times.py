@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from isocenter.belief.certainty import Certainty
+from isocenter.belief.covering import Answers, Rows
 from isocenter.belief.prediction_sets import scores_of_folds, thresholds_by_group
-from isocenter.belief.rows import Answers, Rows
 from isocenter.evaluation import EVERYONE, Steps, cross_lower_bound, time_scores
 from isocenter.values import Decision, Floats
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.belief.certainty import Certainty
+from isocenter.belief.covering import Answers, Rows
 from isocenter.belief.prediction_sets import scores_of_folds, thresholds_by_group
-from isocenter.belief.rows import Answers, Rows
 from isocenter.evaluation import cross_interval, ordered_ends, quantile_scores, value_scores
 from isocenter.values import Array, Decision, Floats
 

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.belief.certainty import Certainty
-from isocenter.belief.probabilities import sigmoid, softmax, written
+from isocenter.belief.certainty import Certainty, sigmoid, softmax, written
 from isocenter.belief.values import interval, interval_of_folds
 from isocenter.errors import PlanError
 from isocenter.evaluation import Calibrator, place_of, volume_unit

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from isocenter.belief.certainty import Certainty
-from isocenter.belief.covering import COVERS_FROM, MISSED, AddedResults, covering_thresholds
+from isocenter.belief.covering import COVERS_FROM, MISSED, AddedResults, Answers, Rows, covering_thresholds
 from isocenter.belief.prediction_sets import scores_of_folds, thresholds_by_group
-from isocenter.belief.rows import Answers, Rows
 from isocenter.belief.voxel_calibration import LOOKED_AT, SIZES, VOXEL_METHODS, VoxelProbabilities, VoxelSample
 from isocenter.errors import counted
 from isocenter.evaluation import (

@@ -1,16 +1,24 @@
-"""A document as a page: its score, the gaps that weigh most, and every item with the place of its evidence."""
+"""A document as it is read: a page with score and gaps, drafted text, a card as XML, and PDF by Chromium."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from isocenter import tasks
 from isocenter.documents.answers import MOST_GAPS, Answer, Answered, Document
+from isocenter.documents.guidelines import PLACEHOLDER
 from isocenter.documents.lookups import looked_up
 from isocenter.documents.subject import COMPLEMENT, Subject
-from isocenter.errors import counted
+from isocenter.errors import ResourceError, counted, printable
 from isocenter.evaluation import Metrics
 from isocenter.report import (
     Block,
@@ -18,6 +26,7 @@ from isocenter.report import (
     Paragraph,
     Section,
     Table,
+    figures,
     interval_text,
     number,
     p_text,
@@ -25,6 +34,7 @@ from isocenter.report import (
     setting_text,
     value_text,
 )
+from isocenter.studies import flow_of_arms
 from isocenter.values import Estimate
 
 DRAFT = "Draft for a responsible person to complete"
@@ -233,3 +243,158 @@ def name_of(pointer: str) -> str:
         return pointer.rpartition("@")[0]
     steps = [step for step in pointer.split("/")[1:] if step not in ("value", "because", "rows", "decisions")]
     return ".".join(steps)
+
+
+ARMS = "flow arms"  # the look-up of the arms of a trial
+FLOW = "Flow of cases"  # the subject of the item whose counts the diagram shows
+
+
+def drafted(document: Document, metrics: Metrics) -> list[Section]:
+    """The sections of the draft; an item with anything missing writes no sentence."""
+    sections = list[Section]()
+    answers = {answer.lookup: answer.value for one in document.answered for answer in one.answers}
+    if answers.get(ARMS):
+        sections.append(Section("Flow of participants", [flow_of_arms(answers[ARMS])]))
+    for name in dict.fromkeys(one.item.section for one in document.answered if one.item.sentence):
+        blocks: list[Block] = []
+        for one in document.answered:
+            if one.item.section != name or one.state in ("missing", "not applicable"):
+                continue
+            blocks.append(Paragraph(sentence_of(one, metrics)))
+            if one.item.subject == FLOW and (picture := _flow(one)) is not None:
+                blocks.append(picture)
+        if blocks:
+            sections.append(Section(f"Draft: {name}", blocks))
+    return sections
+
+
+def sentence_of(answered: Answered, metrics: Metrics) -> str:
+    """The item's sentence, with the words of its answers in place of its look-ups."""
+    words: dict[str, list[str]] = {}
+    for answer in answered.answers:
+        words.setdefault(answer.lookup, []).append(value_words(answer.value, metrics, briefly=True).rstrip("."))
+    text = PLACEHOLDER.sub(lambda match: "; ".join(words[match[1]]), answered.item.sentence)
+    return sentence(text)
+
+
+def _flow(answered: Answered) -> figures.Figure | None:
+    """The diagram, from the rows of the item alone."""
+    counts = _counts(answered.answers)
+    parts = {name: counts[name] for name in ("train", "val", "test") if name in counts}
+    # With folds a case is in several parts.
+    if not {"used", "excluded"} <= set(counts) or sum(parts.values()) > counts["used"]:
+        return None
+    used, excluded = counts["used"], counts["excluded"]
+    names = {"train": "Training", "val": "Validation", "test": "Test"}
+    steps = [
+        (f"Found: {counted(used + excluded, 'case')}", f"Could not be used: {excluded}"),
+        (f"In a part: {counted(used, 'case')}", ""),
+    ]
+    return figures.flow_of_cases(
+        steps,
+        [f"{names[name]}: {number}" for name, number in parts.items()],
+        FLOW,
+        caption="Every number is that of a row of this document; those found are the used and the excluded ones.",
+    )
+
+
+def _counts(answers: tuple[Answer, ...]) -> Mapping[str, int]:
+    counts = {}
+    for answer in answers:
+        if answer.pointer == "count:distinct=case":
+            counts["used"] = int(answer.value)
+        elif answer.pointer.startswith("count:split="):
+            counts[answer.pointer.removeprefix("count:split=").partition(";")[0]] = int(answer.value)
+        elif answer.pointer == "/excluded_cases":
+            counts["excluded"] = int(answer.value)
+    return counts
+
+
+# The namespace and the root element of a list that has elements.
+ROOTS: Mapping[str, tuple[str, str]] = {"chai": ("https://mc.chai.org/v0.2/schema.xsd", "AppliedModelCard")}
+
+
+def card_xml(document: Document, metrics: Metrics) -> str:
+    """The XML; an optional element that is missing is left out, a required one says that it is not stated."""
+    namespace, name = ROOTS[document.guideline.name]
+    root = Element(name, xmlns=namespace)
+    for one in document.answered:
+        *path, last = one.item.element.removesuffix("?").split("/")
+        if one.state == "missing" and one.item.element.endswith("?"):
+            continue
+        parent = root
+        for step in path:
+            found = parent.find(step)
+            parent = SubElement(parent, step) if found is None else found
+        if last == "Results":
+            _add_results(SubElement(parent, last), one)
+            continue
+        texts = [answer_text(answer, metrics) for answer in _known(one)]
+        if texts and one.state == "missing":
+            texts.append("The rest is not stated.")
+        if last == "Keyword":
+            texts = [str(answer.value) for answer in _known(one)]
+        for text in texts if last == "Keyword" else [" ".join(texts) or "Not stated."]:
+            SubElement(parent, last).text = printable(text)
+    indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
+
+
+def _known(answered: Answered) -> Sequence[Answer]:
+    return [one for one in answered.answers if one.state in ("measured", "stated")]
+
+
+def _add_results(parent: Element, answered: Answered) -> None:
+    """A result for each answer; the schema asks for one at least."""
+    results: list[tuple[str, Any]] = [(_label(one), one.value) for one in _known(answered)]
+    for label, value in results or [("Not stated", None)]:
+        result = SubElement(parent, "MetricResult")
+        SubElement(result, "Label").text = printable(label)
+        SubElement(result, "ValueJson").text = json.dumps(value, ensure_ascii=False)
+
+
+def _label(answer: Answer) -> str:
+    """ "auroc, PNEUMONIA"; of a row of another table its group, or its place."""
+    if is_figure(answer.value):
+        return ", ".join(str(answer.value[key]) for key in ("metric", "label"))
+    if isinstance(answer.value, Mapping) and "group" in answer.value:
+        return f"{answer.value.get('attribute', 'group')}: {answer.value['group']}"
+    return answer.pointer
+
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+LONGEST = 120  # seconds for one page; a large one takes two
+
+
+def browser_path() -> str:
+    """The path of a Chromium; ResourceError where there is none."""
+    for name in PROGRAMS:
+        if (path := shutil.which(name)) is not None:
+            return path
+    raise ResourceError(
+        "there is no Chromium to print with", "--format pdf", "Install chromium, or print the HTML pages from a browser"
+    )
+
+
+def print_pages(pages: Sequence[Path], browser: str) -> list[Path]:
+    """Print HTML files beside themselves as PDF; ResourceError names the first that was not printed."""
+    return [_printed(page, browser) for page in pages]
+
+
+def _printed(page: Path, browser: str) -> Path:
+    target = page.with_suffix(".pdf")
+    with tempfile.TemporaryDirectory() as profile:
+        flags = ["--headless", "--disable-gpu", "--no-pdf-header-footer", f"--user-data-dir={profile}"]
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            flags.append("--no-sandbox")  # Chromium refuses to start with it as root; the page loads nothing
+        command = [browser, *flags, f"--print-to-pdf={target.absolute()}", page.absolute().as_uri()]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=LONGEST, check=False)  # noqa: S603 - our own page
+            problem = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        except subprocess.TimeoutExpired:
+            problem = [f"it took longer than {LONGEST} s"]
+    if not target.is_file():
+        raise ResourceError(
+            f"was not printed ({' '.join(problem) or 'no reason was given'})", page.name, "Print it from a browser"
+        )
+    return target

@@ -7,17 +7,6 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.evaluation.binned_errors import (
-        BY_MASS,
-        BY_WIDTH,
-        LARGEST_GAP,
-        BinnedError,
-        Gaps,
-        brier_estimates,
-        brier_parts,
-        calibration_error,
-        estimate_of,
-    )
     from isocenter.evaluation.biomarkers import (
         Change,
         Diameters,
@@ -30,19 +19,32 @@ if TYPE_CHECKING:
         suv_peak,
     )
     from isocenter.evaluation.calibration import (
+        BY_MASS,
+        BY_WIDTH,
+        LARGEST_GAP,
+        BinnedError,
+        Gaps,
+        brier_estimates,
+        brier_parts,
+        calibration_error,
         ece_of_equal_mass,
         equal_mass,
+        estimate_of,
         places_of_equal_mass,
         remaining_temperature,
         slope_and_intercept,
     )
-    from isocenter.evaluation.calibration_fit import USUAL_SPREAD, Choice, Unseen, chosen_calibrator, fitted_calibrator
-    from isocenter.evaluation.calibrators import (
+    from isocenter.evaluation.calibration_fit import (
         METHODS,
         SIZE,
+        USUAL_SPREAD,
         Calibrator,
+        Choice,
         Scale,
+        Unseen,
+        chosen_calibrator,
         columns_of,
+        fitted_calibrator,
         from_odds,
         normalised,
         odds_of,
@@ -115,6 +117,7 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.fairness.gaps import (
         FEW,
+        Alike,
         Dealt,
         Gap,
         abstention_gap,
@@ -125,9 +128,9 @@ if TYPE_CHECKING:
         few_in,
         gap_of_estimates,
         gap_of_recipe,
+        neighbour_gap,
         rate_gaps,
     )
-    from isocenter.evaluation.fairness.neighbours import Alike, neighbour_gap
     from isocenter.evaluation.fairness.shift import (
         OTHERS,
         Balance,
@@ -165,7 +168,18 @@ if TYPE_CHECKING:
         wilson,
     )
     from isocenter.evaluation.label_errors import probable_label_errors
-    from isocenter.evaluation.lesions import Lesion, LesionLink, Lesions, LesionState, lesions_of, linked
+    from isocenter.evaluation.lesions import (
+        Lesion,
+        LesionLink,
+        Lesions,
+        LesionState,
+        Response,
+        lesions_of,
+        linked,
+        percist,
+        recist,
+        targets_of,
+    )
     from isocenter.evaluation.mask_overlap import (
         FALSE_POSITIVE_VOLUME,
         OVERLAP_METRICS,
@@ -180,7 +194,6 @@ if TYPE_CHECKING:
         volume_unit,
     )
     from isocenter.evaluation.metric import BEFORE, BY_EPISTEMIC, OF_ANSWERED, UNIT_ENDS, Metric, Metrics
-    from isocenter.evaluation.paired import Compared, aligned, compared
     from isocenter.evaluation.region_shape import MeshCells, RegionShape
     from isocenter.evaluation.regression import (
         AGREEMENT_METRICS,
@@ -198,7 +211,6 @@ if TYPE_CHECKING:
         root_mean_squared_error,
         spearman,
     )
-    from isocenter.evaluation.response import Response, percist, recist, targets_of
     from isocenter.evaluation.screening import ENDPOINTS, OUTCOMES, screening_rows
     from isocenter.evaluation.significance.areas import (
         ReaderVariances,
@@ -207,13 +219,6 @@ if TYPE_CHECKING:
         delong_unpaired,
         mrmc,
         reader_variances,
-    )
-    from isocenter.evaluation.significance.case_values import (
-        FITTING,
-        CaseValues,
-        case_test,
-        column_values,
-        fitting_tests,
     )
     from isocenter.evaluation.significance.margins import (
         equivalence,
@@ -224,8 +229,16 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.significance.outcome import Test, benjamini_hochberg, holm
     from isocenter.evaluation.significance.paired_tests import (
+        FITTING,
         OF_RANKS,
+        CaseValues,
+        Compared,
+        aligned,
         bootstrap_ranks,
+        case_test,
+        column_values,
+        compared,
+        fitting_tests,
         mcnemar,
         paired_bootstrap,
         permutation,
@@ -240,7 +253,6 @@ if TYPE_CHECKING:
     )
     from isocenter.evaluation.significance.raters import icc, mean_over_raters
     from isocenter.evaluation.significance.weakness import WeakGroup, clusters, weak_groups
-    from isocenter.evaluation.summary import POOLED_METRICS, mean_rows, pooled_rows
     from isocenter.evaluation.survival import (
         D_CALIBRATION,
         SURVIVAL_METRICS,
@@ -265,6 +277,7 @@ if TYPE_CHECKING:
         COVARIATE,
         FEATURE,
         FOLD,
+        POOLED_METRICS,
         PROBABILITY,
         SUMMARY_SCHEMA,
         THRESHOLD,
@@ -276,7 +289,9 @@ if TYPE_CHECKING:
         covariate_columns,
         figure_label,
         folds_of,
+        mean_rows,
         metric_columns,
+        pooled_rows,
         read_cases,
         resampling,
         rows_from_json,

@@ -8,7 +8,15 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.explanation.case_on_grid import WHOLE, CaseOnGrid, refuse_unknown_target
-    from isocenter.explanation.concepts import Concept, Seen, refuse_few, seen_by_network, tcav
+    from isocenter.explanation.concepts import (
+        Concept,
+        Seen,
+        Surrogate,
+        additive_surrogate,
+        refuse_few,
+        seen_by_network,
+        tcav,
+    )
     from isocenter.explanation.counterfactuals import (
         Counterfactual,
         Flip,
@@ -16,14 +24,19 @@ if TYPE_CHECKING:
         counterfactual,
         flipping_covariates,
     )
-    from isocenter.explanation.faithfulness import Window, tried
-    from isocenter.explanation.findings import Small, findings_of
+    from isocenter.explanation.faithfulness import (
+        FEWEST,
+        TESTED,
+        TESTS_VERSION,
+        Window,
+        plain_estimate,
+        tried,
+        verdict_of,
+    )
     from isocenter.explanation.maps import Explanation, explained
     from isocenter.explanation.methods import ALL, AUTO, METHODS, USUAL, Method, named_methods
-    from isocenter.explanation.references import PLACED, against, map_measures, marked_in, values_of
+    from isocenter.explanation.places import PLACED, Small, against, findings_of, map_measures, marked_in, values_of
     from isocenter.explanation.subject import Objective, Subject, UnfitError
-    from isocenter.explanation.surrogate import Surrogate, additive_surrogate
-    from isocenter.explanation.verdicts import FEWEST, TESTED, TESTS_VERSION, plain_estimate, verdict_of
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.files.code_file import read_codes
     from isocenter.files.dicom import (
         SUV_BW,
         SeriesNames,
@@ -24,11 +23,13 @@ if TYPE_CHECKING:
     from isocenter.files.index import FORMATS, format_of, read, read_image, read_volumes, suffix_of, write
     from isocenter.files.label_table import find as find_labels
     from isocenter.files.label_table import read as read_labels
+    from isocenter.files.label_table import read_codes
     from isocenter.files.label_table import table_path as label_table_path
     from isocenter.files.label_table import write as write_labels
     from isocenter.files.layouts.boxes_of_image import holds_boxes, read_boxes
     from isocenter.files.layouts.cases.classes import observed_values
     from isocenter.files.layouts.cases.dicom_masks import drawn_on, is_drawn
+    from isocenter.files.layouts.cases.folder import OWN_TABLE
     from isocenter.files.layouts.cases.join import covariates_in
     from isocenter.files.layouts.dataset_table import write_dataset_table
     from isocenter.files.layouts.index import read_dataset, read_frame
@@ -38,14 +39,19 @@ if TYPE_CHECKING:
     from isocenter.files.storage.atomic import named_as, sweep, unwritable, write_text, written
     from isocenter.files.storage.cache import cache_folder, cached
     from isocenter.files.storage.csv_text import CsvWriter, read_given_table, read_text_table, unmarked, write_table
-    from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
-    from isocenter.files.storage.json_text import DEEPEST, load_json, parse_json
+    from isocenter.files.storage.hashing import (
+        content_hash,
+        dataset_hash,
+        file_hash,
+        is_nobody,
+        patient_key_id,
+        pseudonym_of_number,
+    )
     from isocenter.files.storage.lock import locked
-    from isocenter.files.storage.patient_key import is_nobody, patient_key_id, pseudonym_of_number
+    from isocenter.files.storage.packed import opened_zip, refuse_growth
     from isocenter.files.storage.spool import Spool, stacked_spools
-    from isocenter.files.storage.toml_text import line_of_key
+    from isocenter.files.storage.structured_text import DEEPEST, line_of_key, load_json, parse_json
     from isocenter.files.storage.web import download, unpack_tar
-    from isocenter.files.storage.zip_archive import opened_zip, refuse_growth
     from isocenter.files.surface import write_surfaces
     from isocenter.files.transform_file import read_transform, write_transform
 

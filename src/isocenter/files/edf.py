@@ -15,7 +15,7 @@ import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage.scale_factors import refuse_scale
+from isocenter.files.storage.block import refuse_scale
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 # Bytes of the header, of one signal in it, and the widths of its fields in their order.

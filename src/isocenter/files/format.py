@@ -7,9 +7,11 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from isocenter.errors import UsageError
+import numpy as np
+
+from isocenter.errors import FormatError, UsageError
 from isocenter.keywords import Flag
-from isocenter.values import Image, is_orientation
+from isocenter.values import Array, Image, is_orientation
 
 Part = Literal["magnitude", "real", "imaginary", "phase"]
 Prefer = Literal["sform", "qform"]
@@ -116,3 +118,23 @@ class Entry:
     suffixes: tuple[str, ...]
     magic: tuple[tuple[int, bytes], ...] = ()
     references: tuple[str, ...] = ()
+
+
+PARTS: dict[Part, Callable[[Array], Array]] = {
+    "magnitude": np.abs,
+    "real": np.real,
+    "imaginary": np.imag,
+    "phase": np.angle,
+}
+
+
+def real_part(values: Array, part: Part | None, where: str) -> Array:
+    """Real values as they are, of complex ones the part that was asked for.
+
+    Raises FormatError where none was.
+    """
+    if not np.iscomplexobj(values):
+        return values
+    if part is None:
+        raise FormatError("holds complex values", where, "Choose with --part magnitude|real|imaginary|phase")
+    return PARTS[part](values)

@@ -15,8 +15,8 @@ from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.plain import channels_first, created, steps_without_sides, write_voxels
 from isocenter.files.storage.block import Block
+from isocenter.files.storage.folders import each_once, inside_folder
 from isocenter.files.storage.packed import Compression, is_compressed
-from isocenter.files.storage.sidecar import each_once, inside_folder
 from isocenter.files.world import MM, from_lps, rows_and_columns
 from isocenter.values import Array, Geometry, Image, Source
 

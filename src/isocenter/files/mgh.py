@@ -12,10 +12,10 @@ from nibabel.spatialimages import HeaderDataError
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
+from isocenter.files.plain import even_times
 from isocenter.files.storage.block import Block
+from isocenter.files.storage.folders import each_once
 from isocenter.files.storage.packed import compression_of, read_head
-from isocenter.files.storage.sidecar import each_once
-from isocenter.files.times import even_times
 from isocenter.values import Geometry, Image, Source
 
 VOXELS_AT = 284

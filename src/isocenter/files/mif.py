@@ -11,8 +11,8 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.storage.block import Block
+from isocenter.files.storage.folders import each_once, inside_folder
 from isocenter.files.storage.packed import compression_of, read_head
-from isocenter.files.storage.sidecar import each_once, inside_folder
 from isocenter.values import Geometry, Image, Source
 
 TYPES = {

@@ -23,9 +23,9 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.storage.atomic import unwritable
+from isocenter.files.storage.block import refuse_scale
+from isocenter.files.storage.folders import each_once
 from isocenter.files.storage.packed import GZIP_MAGIC, most_unpacked, refuse_expansion
-from isocenter.files.storage.scale_factors import refuse_scale
-from isocenter.files.storage.sidecar import each_once
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 CHUNK = 1 << 20

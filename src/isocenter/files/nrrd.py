@@ -18,11 +18,10 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.label_table import checked, clean
-from isocenter.files.plain import COLOUR_CHANNELS, channels_first, created, write_voxels
+from isocenter.files.plain import COLOUR_CHANNELS, channels_first, created, even_times, uniform_step, write_voxels
 from isocenter.files.storage.block import Block
+from isocenter.files.storage.folders import each_once, inside_folder
 from isocenter.files.storage.packed import Compression, is_compressed
-from isocenter.files.storage.sidecar import each_once, inside_folder
-from isocenter.files.times import even_times, uniform_step
 from isocenter.files.world import MM, from_lps, rows_and_columns
 from isocenter.values import Array, Code, Deferred, Geometry, Image, Label, Source
 

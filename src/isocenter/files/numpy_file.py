@@ -17,12 +17,10 @@ import numpy as np
 
 from isocenter.errors import FormatError
 from isocenter.files import label_table
-from isocenter.files.complex_part import real_part
-from isocenter.files.format import Format, ReadOptions
+from isocenter.files.format import Format, ReadOptions, real_part
 from isocenter.files.series import series
 from isocenter.files.storage.block import is_number
-from isocenter.files.storage.packed import refuse_expansion
-from isocenter.files.storage.zip_archive import opened_zip
+from isocenter.files.storage.packed import opened_zip, refuse_expansion
 from isocenter.values import Array, Geometry, Image, LazyMapping, Source
 
 WRITTEN = ".npy"

@@ -11,8 +11,8 @@ from nibabel.parrec import PARRECError, PARRECHeader
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage.scale_factors import largest_stored, refuse_scale
-from isocenter.files.storage.sidecar import not_elsewhere
+from isocenter.files.storage.block import largest_stored, refuse_scale
+from isocenter.files.storage.folders import not_elsewhere
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 DYNAMIC = "dynamic scan number"

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
         CHANGE_RECORD,
         CHANGE_SCHEMA,
         OUTSIDE,
+        Answer,
         ChangeRow,
+        answers,
         changed_parts,
+        fired,
         judged,
         part_rows,
         verdict_of_change,
@@ -24,18 +27,27 @@ if TYPE_CHECKING:
         AT_LEAST,
         CHANGE_PLAN,
         CURRENT,
+        LEDGER,
         Acceptance,
         ChangePlan,
+        ledger_of,
         read_change_plan,
         refuse_change_plan,
+        take_look,
     )
-    from isocenter.monitoring.change_questions import Answer, answers
     from isocenter.monitoring.drift import Drift, Miscalibration, drift_table, drifts, miscalibration, recalibrated
-    from isocenter.monitoring.estimates import RATES, audited_performance, expected_performance, parts_of_rate
     from isocenter.monitoring.labelling import METHODS, RANDOM, Doubted, Next, doubted_labels, next_cases, worse_labels
-    from isocenter.monitoring.looks import LEDGER, ledger_of, take_look
-    from isocenter.monitoring.performance import AUDITED, REPORTED, Performance, performance_table, performances
-    from isocenter.monitoring.retraining import fired
+    from isocenter.monitoring.performance import (
+        AUDITED,
+        RATES,
+        REPORTED,
+        Performance,
+        audited_performance,
+        expected_performance,
+        parts_of_rate,
+        performance_table,
+        performances,
+    )
     from isocenter.monitoring.sequence import confidence_sequence, followed_difference, followed_mean, followed_ratio
     from isocenter.monitoring.site import (
         SiteTest,

@@ -1,4 +1,4 @@
-"""Changes of a model: the parts that differ, and whether a rule of acceptance holds.
+"""Changes of a model: the parts that differ, rules of acceptance, a regulator's questions, and triggers to retrain.
 
 How far models drift where each is compared with the last alone: bench/claims/creep.py.
 """
@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.errors import counted
 from isocenter.evaluation import Test, non_inferiority
 from isocenter.lazy import stats
 from isocenter.monitoring.change_plan import AT_LEAST, NON_INFERIOR, Acceptance, ChangePlan
+from isocenter.monitoring.stream import CONCEPT
 from isocenter.values import Estimate
 
 ALLOWED, REFUSED, OUTSIDE = "allowed", "refused", "outside"
@@ -162,3 +164,84 @@ def _difference(test: Test, alpha: float) -> str:
 def verdict_of_change(rows: Iterable[ChangeRow]) -> str:
     """Allowed where every rule of acceptance holds, else refused."""
     return ALLOWED if all(row.holds for row in rows) else REFUSED
+
+
+YES, NO, MISSING = "yes", "no", "missing"
+# Parts in which the intended use lies: what is found, and in which images.
+USE = ("task.name", "task.classes", "task.findings", "task.labels", "task.values", "preprocessing.modality")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question, its answer (yes, no or missing), and the evidence, or what has to be given."""
+
+    number: str
+    question: str
+    answer: str
+    evidence: str
+
+
+def answers(parts: Sequence[str]) -> list[Answer]:
+    """The answers for a model that differs in these parts.
+
+    A question is answered only where the difference of the records settles it.
+    """
+    named = ", ".join(parts)
+    use = [part for part in parts if part.startswith(USE)]
+    rows = [
+        (
+            "use",
+            "Does the change touch the intended use: what is found, or in which images?",
+            *((YES, f"changed: {', '.join(use)}") if use else (MISSING, "state whether the intended use stays")),
+        ),
+        ("1", "Is the change made solely to strengthen cybersecurity?", NO, f"the model itself changed: {named}"),
+        (
+            "2",
+            "Is the change made solely to return to the specification of the approved device?",
+            MISSING,
+            "state the specification, and where the device departed from it",
+        ),
+        (
+            "3a",
+            "Does the change bring a new cause of a hazardous situation with significant harm, or alter one?",
+            MISSING,
+            "give the risk analysis of the change",
+        ),
+        (
+            "3b",
+            "Does the change bring a new hazardous situation with significant harm?",
+            MISSING,
+            "give the risk analysis of the change",
+        ),
+        (
+            "4",
+            "Does the change bring or alter a risk control for a hazardous situation with significant harm?",
+            *(
+                (YES, "changed: guard, which refuses images unlike those of the training")
+                if any(part.split(".")[0] == "guard" for part in parts)
+                else (MISSING, "give the risk analysis of the change")
+            ),
+        ),
+        (
+            "5",
+            "Could the change significantly affect clinical function or performance for the intended use?",
+            *(
+                (YES, f"changed: {', '.join(use)}")
+                if use
+                else (MISSING, f"evaluate both models on the same cases; changed: {named}")
+            ),
+        ),
+    ]
+    return [Answer(*row) for row in rows]
+
+
+def fired(plan: ChangePlan, monitored: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(trigger, evidence) of each trigger of the plan that a `monitor.json` bears out."""
+    alerts = monitored["alerts"]
+    for trigger, kind in (("bound", "performance"), ("concept", CONCEPT)):
+        for alert in alerts if plan.retrain.get(trigger) else ():
+            if alert["kind"] == kind:
+                yield trigger, f"alert {alert['alert']} of {alert['at']}: {alert['because']}"
+    wanted, labels = plan.retrain.get("labels"), monitored["labels"]
+    if wanted and labels >= wanted:
+        yield "labels", f"{counted(labels, 'labelled case')}, {wanted} are asked for"

@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.networks.attention_weights import Attended, attention, without_rollout
-    from isocenter.networks.benchmark_ranks import Measured, measurements, standing
-    from isocenter.networks.catalogue import Member, listed
-    from isocenter.networks.deepest_map import (
-        Features,
-        deepest_part,
-        features,
-        hooked,
-        last_layers,
-    )
+    from isocenter.networks.catalogue import Measured, Member, listed, measurements, standing
     from isocenter.networks.factory import (
         answered,
         build,
@@ -32,15 +23,39 @@ if TYPE_CHECKING:
         source,
     )
     from isocenter.networks.family import OWN, WIDTHS, Family, Published, wider
-    from isocenter.networks.layout_in_memory import channels_last, memory_order, ordered, plain
-    from isocenter.networks.layouts.index import weight_layouts
-    from isocenter.networks.layouts.layout import Layout
+    from isocenter.networks.layouts.layout import Layout, weight_layouts
     from isocenter.networks.layouts.nnunet import without_repeats
-    from isocenter.networks.single_volumes import too_thin, with_quick_single_volumes
-    from isocenter.networks.tensor_groups import DECODER, ENCODER, HEAD, TensorGroups, groups_of
-    from isocenter.networks.torch_file import NUMPY_SCALAR, numpy_number, plain_content
+    from isocenter.networks.network_parts import (
+        DECODER,
+        ENCODER,
+        HEAD,
+        Features,
+        TensorGroups,
+        deepest_part,
+        features,
+        groups_of,
+        hooked,
+        last_layers,
+    )
+    from isocenter.networks.quick_convolutions import (
+        channels_last,
+        memory_order,
+        ordered,
+        plain,
+        too_thin,
+        with_quick_single_volumes,
+    )
+    from isocenter.networks.transformer import Attended, attention, without_rollout
     from isocenter.networks.vit import rollout
-    from isocenter.networks.weights import FRESH, Loaded, TensorOrigin, known_layout
+    from isocenter.networks.weights import (
+        FRESH,
+        NUMPY_SCALAR,
+        Loaded,
+        TensorOrigin,
+        known_layout,
+        numpy_number,
+        plain_content,
+    )
 
 # {name: the `Family` of a file of this folder}; the file is imported on first use.
 NETWORKS = {

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from isocenter.networks.context_fusion import PooledHead, pooled_family
 from isocenter.networks.family import Sized, Strides
 from isocenter.networks.layers import BATCH_NORM, CONVOLUTION, OverlappingPool, in_cells
-from isocenter.networks.pooled_head import PooledHead, pooled_family
 
 PAPER = "doi:10.1145/3065386"
 KERNELS = (5, 3, 3, 3)  # of the second to the fifth convolution

@@ -16,8 +16,19 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from isocenter.networks.family import OWN, Family, Sized, Strides
-from isocenter.networks.layers import AVERAGE_POOL, CONVOLUTION, INSTANCE_NORM, LINEAR, after_each, for_pairs
-from isocenter.networks.whole_cells import cut, filled, product_of, sizes, stages_for
+from isocenter.networks.layers import (
+    AVERAGE_POOL,
+    CONVOLUTION,
+    INSTANCE_NORM,
+    LINEAR,
+    after_each,
+    cut,
+    filled,
+    for_pairs,
+    product_of,
+    sizes,
+    stages_for,
+)
 
 PAPER = "arXiv:2102.10662"
 # Initial gates of the positions of queries, keys and values, and of the values: the authors' code.

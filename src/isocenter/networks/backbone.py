@@ -13,8 +13,8 @@ from timm.models import Beit, Eva, VisionTransformer, VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
+from isocenter.networks.context_fusion import PooledHead, pooled_family
 from isocenter.networks.family import Published, Sized, Strides
-from isocenter.networks.pooled_head import PooledHead, pooled_family
 from isocenter.networks.transformer import spread_evenly
 
 PAPER = "doi:10.5281/zenodo.4414861"

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.context_fusion import PooledHead, pooled_family
 from isocenter.networks.family import Sized, Strides
 from isocenter.networks.layers import BATCH_NORM, CONVOLUTION
-from isocenter.networks.pooled_head import PooledHead, pooled_family
 from isocenter.networks.resnet import ResNet
 from isocenter.networks.resnet import size_for as size_for_frames
 from isocenter.networks.transformer import DEVIATION, EPSILON, Block

@@ -14,10 +14,17 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from isocenter.networks.family import OWN, Family, Sized, Strides
-from isocenter.networks.gates import Excitation
-from isocenter.networks.layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION, for_pairs, with_covariates
+from isocenter.networks.layers import (
+    AVERAGE_POOL,
+    BATCH_NORM,
+    CONVOLUTION,
+    Excitation,
+    filled,
+    for_pairs,
+    sizes,
+    with_covariates,
+)
 from isocenter.networks.transformer import drop_path
-from isocenter.networks.whole_cells import filled, sizes
 
 PAPER = "arXiv:2106.04803"
 WIDER = 4  # expansion of a block, of either kind (appendix A.1)

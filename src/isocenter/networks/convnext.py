@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.context_fusion import PooledHead, pooled_family
 from isocenter.networks.family import Sized, Strides
 from isocenter.networks.layers import CONVOLUTION, stochastic_depth
-from isocenter.networks.pooled_head import PooledHead, pooled_family
 
 PAPER = "arXiv:2201.03545"
 WIDER = 4  # times the maps between the two 1 x 1 convolutions of a block

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from isocenter.networks.context_fusion import PooledHead, pooled_family
 from isocenter.networks.family import Sized, Strides
 from isocenter.networks.layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION
-from isocenter.networks.pooled_head import PooledHead, pooled_family
 
 PAPER = "arXiv:1608.06993"
 BOTTLENECK = 4  # width of the 1 x 1 convolution, in multiples of the growth (DenseNet-B)

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import nn
 
+from isocenter.networks.context_fusion import PooledHead, pooled_family
 from isocenter.networks.family import Sized, Strides
 from isocenter.networks.layers import convolved
 from isocenter.networks.mobilenet import InvertedResidual, scaled
-from isocenter.networks.pooled_head import PooledHead, pooled_family
 
 PAPER = "arXiv:1905.11946"
 # Table 1, EfficientNet-B0; of each stage the expansion of its blocks, its kernel, feature maps, blocks and stride.

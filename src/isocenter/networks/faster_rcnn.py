@@ -20,8 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from isocenter.networks import resnet_pyramid
 from isocenter.networks.family import Family, Published, Sized, Strides
-from isocenter.networks.grid_levels import LEAST, only_head, places, truth_of, turned
-from isocenter.networks.pyramid import ADDED
+from isocenter.networks.pyramid import ADDED, LEAST, only_head, places, truth_of, turned
 
 PAPER = "arXiv:1506.01497"
 # Shapes of the first stage's anchors: section 3.3, one size a level as in arXiv:1612.03144.

@@ -1,6 +1,6 @@
 """FCOS of torchvision: anchor-free boxes by the distances to their four sides, for pictures.
 
-Tian et al., ICCV 2019, arXiv:1904.01355. Network, matching and losses are torchvision's own; `grid_levels` makes one
+Tian et al., ICCV 2019, arXiv:1904.01355. Network, matching and losses are torchvision's own; `one_map` makes one
 map of the levels.
 """
 
@@ -17,7 +17,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from isocenter.networks import resnet_pyramid
 from isocenter.networks.family import Family, Published, Sized, Strides
-from isocenter.networks.grid_levels import LEAST, Level, in_rows, laid_out, one_map, only_head, truth_of, turned
+from isocenter.networks.pyramid import LEAST, Level, in_rows, laid_out, one_map, only_head, truth_of, turned
 
 PAPER = "arXiv:1904.01355"
 

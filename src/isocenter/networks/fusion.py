@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.deep_supervision import coarse_outputs
 from isocenter.networks.family import OWN, Family, Sized, Strides
-from isocenter.networks.layers import after_each, with_covariates
+from isocenter.networks.layers import after_each, coarse_outputs, with_covariates
 from isocenter.networks.unet import UNet
 from isocenter.networks.unet import size_for as size_for_unet
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.context_fusion import PooledHead, pooled_family
 from isocenter.networks.family import Sized, Strides
 from isocenter.networks.layers import MAX_POOL, OverlappingPool, convolved
-from isocenter.networks.pooled_head import PooledHead, pooled_family
 
 PAPER = "arXiv:1409.4842"
 WIDTH = 64  # feature maps of the paper's stem; STAGES has those of its blocks for it

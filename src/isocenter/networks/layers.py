@@ -1,12 +1,14 @@
-"""Layers by the number of axes, and the combinations of layers that several families share."""
+"""Layers by the number of axes, and what several families share: attention gates, coarser outputs, whole cells."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -131,3 +133,140 @@ def check_slices(axis: int, neighbours: int) -> None:
     """ValueError for an axis that no volume has, or fewer than 0 neighbours."""
     if axis not in (0, 1, 2) or neighbours < 0:
         raise ValueError(f"axis {axis} is not 0, 1 or 2, or neighbours {neighbours} is negative")
+
+
+# Attention gates of a block: squeeze and excitation over maps, and CBAM over maps and voxels.
+#
+# Hu et al., CVPR 2018, arXiv:1709.01507; Woo et al., ECCV 2018, arXiv:1807.06521.
+
+REDUCTION = 16  # reduction ratio r of both papers: maps for each of the hidden layer
+NARROWEST = 4  # hidden layers of fewer features may be 0 for all images
+LOOK = 7  # voxels an axis of CBAM's spatial convolution
+
+
+def gate(kind: str | None, ndim: int, maps: int) -> nn.Module | None:
+    """The gate of this kind: "se" for maps, "cbam" for maps and then voxels, or none. Raises ValueError for another."""
+    if kind not in (None, "se", "cbam"):
+        raise ValueError(f"attention {kind!r} is none of se, cbam and null")
+    if kind is None:
+        return None
+    return Excitation(maps, hidden_features(maps)) if kind == "se" else BlockAttention(ndim, maps)
+
+
+class Excitation(nn.Module):
+    """Squeeze and excitation: each map is multiplied by a weight that follows from the means of all maps."""
+
+    def __init__(self, maps: int, squeezed: int, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        self.weigh = nn.Sequential(*_narrow(maps, squeezed, activation), nn.Sigmoid())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return maps of the same shape."""
+        weights: Tensor = self.weigh(images.flatten(2).mean(dim=2))
+        return images * weights.reshape(*weights.shape, *[1] * (images.ndim - 2))
+
+
+class BlockAttention(nn.Module):
+    """CBAM: weights of maps from their means and maxima, then weights of voxels from those over the maps."""
+
+    def __init__(self, ndim: int, maps: int) -> None:
+        super().__init__()
+        self.maps = nn.Sequential(*_narrow(maps, hidden_features(maps)))
+        self.voxels = CONVOLUTION[ndim](2, 1, LOOK, padding=LOOK // 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return maps of the same shape."""
+        flat = images.flatten(2)
+        weights = torch.sigmoid(self.maps(flat.mean(dim=2)) + self.maps(flat.amax(dim=2)))
+        images = images * weights.reshape(*weights.shape, *[1] * (images.ndim - 2))
+        extremes = torch.cat([images.mean(dim=1, keepdim=True), images.amax(dim=1, keepdim=True)], dim=1)
+        return images * torch.sigmoid(self.voxels(extremes))
+
+
+def hidden_features(maps: int) -> int:
+    """The hidden features of the layer that weighs so many maps."""
+    return max(maps // REDUCTION, NARROWEST)
+
+
+def _narrow(maps: int, hidden: int, activation: nn.Module | None = None) -> list[nn.Module]:
+    return [nn.Linear(maps, hidden), activation or nn.ReLU(), nn.Linear(hidden, maps)]
+
+
+# Coarser outputs of a U-Net that also learn (deep supervision), and the check of its stages.
+#
+# Lee et al., AISTATS 2015, arXiv:1409.5185, as in nnU-Net.
+
+
+def check_stages(strides: Sequence[Sequence[int]], axes: int, levels: int) -> None:
+    """ValueError where these are no stages of so many axes, or too few for so many coarser outputs."""
+    if not strides or max(strides[0]) > 1 or any(len(stride) != axes for stride in strides):
+        raise ValueError(f"strides need {axes} numbers a stage, and 1 in the first, not {strides}")
+    if not 0 <= levels <= max(0, len(strides) - 2):
+        raise ValueError(f"{len(strides)} stages have no {levels} coarser outputs (deep_supervision)")
+
+
+def coarse_heads(axes: int, widths: Sequence[int], dense: Mapping[str, int], levels: int) -> nn.ModuleDict:
+    """`head@1` (half the resolution), `head@2`, ... of each dense head: 1 x 1 convolutions of a stage's maps.
+
+    widths: feature maps of each stage, finest first
+    """
+    return nn.ModuleDict(
+        {
+            f"{name}@{level}": CONVOLUTION[axes](widths[level], count, 1)
+            for name, count in dense.items()
+            for level in range(1, levels + 1)
+        }
+    )
+
+
+def coarse_outputs(heads: nn.ModuleDict, decoded: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The outputs of `coarse_heads` for the maps of the decoder, coarsest first."""
+    return {name: layer(decoded[-1 - int(name.rpartition("@")[2])]) for name, layer in heads.items()}
+
+
+# Images of any size in whole cells of a network's coarsest grid, and outputs cut back to them.
+
+
+def sizes(images: Tensor) -> list[int]:
+    """Voxels per axis as plain numbers, which an export keeps as constants."""
+    return [int(n) for n in images.shape[2:]]
+
+
+def cells(images: Tensor, multiple: Sequence[int]) -> list[int]:
+    """Whole cells along each axis that hold the images, at least two in all."""
+    counts = [-(-n // step) for n, step in zip(sizes(images), multiple, strict=True)]
+    return counts if max(counts) > 1 else [*counts[:-1], 2]
+
+
+def filled(images: Tensor, multiple: Sequence[int]) -> Tensor:
+    """Images padded by their last voxels to whole cells, at least two in all."""
+    sides = zip(cells(images, multiple), multiple, sizes(images), strict=True)
+    beyond = [count * step - n for count, step, n in sides]
+    if max(beyond) == 0:
+        return images
+    return pad(images, [end for n in reversed(beyond) for end in (0, n)], mode="replicate")
+
+
+def cut(maps: Tensor, size: Sequence[int], filled_size: Sequence[int]) -> Tensor:
+    """Maps of padded images, on their grid or a coarser one, cropped to the images."""
+    for axis, (n, padded) in enumerate(zip(size, filled_size, strict=True), start=2):
+        maps = maps.narrow(axis, 0, -(-n * int(maps.shape[axis]) // padded))
+    return maps
+
+
+def product_of(strides: Sequence[Sequence[int]], axes: int) -> list[int]:
+    """Voxels per axis of a cell of the last stage.
+
+    strides: one entry a stage and axis; the first stage has stride 1
+    Raises ValueError for other strides, and for fewer than two stages.
+    """
+    if len(strides) < 2 or max(strides[0]) > 1 or any(len(stride) != axes for stride in strides):
+        raise ValueError(f"strides need two stages, {axes} numbers in each, and 1 in the first, not {strides}")
+    return [math.prod(along) for along in zip(*strides, strict=True)]
+
+
+def stages_for(strides: Sequence[Sequence[int]], most: int) -> list[list[int]]:
+    """The first stages of a plan, at least two: images are halved once where it has only one."""
+    axes = len(strides[0])
+    stages = [list(stride) for stride in strides[:most]]
+    return stages if len(stages) > 1 else [[1] * axes, [2] * axes]

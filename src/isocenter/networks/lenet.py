@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.context_fusion import PooledHead, pooled_family
 from isocenter.networks.family import Sized, Strides
 from isocenter.networks.layers import AVERAGE_POOL, CONVOLUTION, in_cells
-from isocenter.networks.pooled_head import PooledHead, pooled_family
 
 PAPER = "doi:10.1109/5.726791"
 FIELD = 32  # voxels an axis of the paper's input, around a digit of 28 x 28

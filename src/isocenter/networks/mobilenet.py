@@ -11,10 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from isocenter.networks.context_fusion import PooledHead, pooled_family
 from isocenter.networks.family import Sized, Strides
-from isocenter.networks.gates import Excitation
-from isocenter.networks.layers import BATCH_NORM, CONVOLUTION, convolved, stochastic_depth
-from isocenter.networks.pooled_head import PooledHead, pooled_family
+from isocenter.networks.layers import BATCH_NORM, CONVOLUTION, Excitation, convolved, stochastic_depth
 
 PAPER = "arXiv:1801.04381"
 # Table 2; of each stage the expansion of its blocks, its feature maps, blocks and stride.

@@ -24,9 +24,8 @@ from torch.nn.functional import interpolate
 from torch.overrides import TorchFunctionMode
 
 from isocenter.networks.family import Family, Sized, SizeFor, Strides
-from isocenter.networks.layers import LINEAR
+from isocenter.networks.layers import LINEAR, cells, cut, filled, product_of, sizes, stages_for
 from isocenter.networks.transformer import spread_of_mean
-from isocenter.networks.whole_cells import cells, cut, filled, product_of, sizes, stages_for
 
 # Of UNet++ as in MONAI's class.
 LEAKY, INSTANCE = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True}), ("instance", {"affine": True})

@@ -13,9 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from isocenter.networks.deep_supervision import check_stages, coarse_heads, coarse_outputs
 from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.layers import AVERAGE_POOL, CONVOLUTION, INSTANCE_NORM, LINEAR, TRANSPOSED
+from isocenter.networks.layers import (
+    AVERAGE_POOL,
+    CONVOLUTION,
+    INSTANCE_NORM,
+    LINEAR,
+    TRANSPOSED,
+    check_stages,
+    coarse_heads,
+    coarse_outputs,
+)
 from isocenter.networks.unet import Block, checked, kernels_for
 from isocenter.networks.unet import size_for as size_for_unet
 

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from isocenter.networks.context_fusion import PooledHead, pooled_family
 from isocenter.networks.family import Sized, Strides
-from isocenter.networks.gates import gate
-from isocenter.networks.layers import BATCH_NORM, CONVOLUTION
-from isocenter.networks.pooled_head import PooledHead, pooled_family
+from isocenter.networks.layers import BATCH_NORM, CONVOLUTION, gate
 
 PAPER = "arXiv:1603.05027"
 

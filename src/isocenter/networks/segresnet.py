@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from isocenter.networks.context_fusion import ContextFusion
-from isocenter.networks.deep_supervision import check_stages, coarse_heads, coarse_outputs
 from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.layers import CONVOLUTION, DROPOUT, LINEAR
+from isocenter.networks.layers import CONVOLUTION, DROPOUT, LINEAR, check_stages, coarse_heads, coarse_outputs
 
 PAPER = "arXiv:1810.11654"
 GROUPS = 8  # of the normalisation, as in the paper

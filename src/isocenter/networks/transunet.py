@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from isocenter.networks.family import OWN, Family, Sized, Strides
-from isocenter.networks.layers import CONVOLUTION, LINEAR, after_each
+from isocenter.networks.layers import CONVOLUTION, LINEAR, after_each, cells, cut, filled, product_of, sizes, stages_for
 from isocenter.networks.transformer import EPSILON, initialise, spread_of_mean
 from isocenter.networks.transformer import Block as Layer
 from isocenter.networks.unet import Block, Single
 from isocenter.networks.vit import MOST_TOKENS, resized
-from isocenter.networks.whole_cells import cells, cut, filled, product_of, sizes, stages_for
 
 PAPER = "arXiv:2102.04306"
 # The coarsest grid has a sixteenth of the image's resolution (section 4.2), or less where these were too many tokens.

@@ -18,10 +18,18 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from isocenter.networks.context_fusion import ContextFusion
-from isocenter.networks.deep_supervision import check_stages, coarse_heads, coarse_outputs
 from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.gates import gate
-from isocenter.networks.layers import CONVOLUTION, DROPOUT, INSTANCE_NORM, LINEAR, TRANSPOSED
+from isocenter.networks.layers import (
+    CONVOLUTION,
+    DROPOUT,
+    INSTANCE_NORM,
+    LINEAR,
+    TRANSPOSED,
+    check_stages,
+    coarse_heads,
+    coarse_outputs,
+    gate,
+)
 
 PAPER = "arXiv:1505.04597"
 ACTIVATION: dict[str, Any] = {

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import nn
 
+from isocenter.networks.context_fusion import PooledHead, pooled_family
 from isocenter.networks.family import Sized, Strides
 from isocenter.networks.layers import BATCH_NORM, CONVOLUTION, MAX_POOL
-from isocenter.networks.pooled_head import PooledHead, pooled_family
 
 PAPER = "arXiv:1409.1556"
 WIDEST = 8  # times the width of the first stage

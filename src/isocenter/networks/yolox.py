@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, one_hot
 
 from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.grid_levels import most_confident, only_head
 from isocenter.networks.layers import CONVOLUTION, LINEAR, convolved
-from isocenter.networks.pyramid import ADDED, Features, along_axes, size_for
+from isocenter.networks.pyramid import ADDED, Features, along_axes, most_confident, only_head, size_for
 
 # YOLOX, section 2.1 and its code: radius about a box's centre, in voxels of a level, of its candidates; how many of
 # their overlaps are summed to the number of assigned predictions; weights of the overlap in the cost and in the loss.

@@ -19,7 +19,7 @@ OBJECTIVES = {
     "masked": "isocenter.objectives.masked:Masked",
     "mean_teacher": "isocenter.objectives.mean_teacher:MeanTeacher",
     "rotation": "isocenter.objectives.rotation:Rotation",
-    "supervised": "isocenter.objectives.supervised:Supervised",
+    "supervised": "isocenter.objectives.objective:Supervised",
 }
 TERMS = "objectives.terms"
 

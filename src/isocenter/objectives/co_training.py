@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.objectives.fixmatch import confident_cross_entropy
-from isocenter.objectives.objective import Needs, Objective, Outputs, Seen, Step
-from isocenter.objectives.probabilities import heads_of, without_probabilities
+from isocenter.objectives.objective import Needs, Objective, Outputs, Seen, Step, heads_of, without_probabilities
 from isocenter.tasks import Task
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from annotated_types import Ge, Gt, Le
 
 from isocenter.lazy import torch
-from isocenter.objectives.objective import Needs, Objective, Positives, Seen, Step
-from isocenter.objectives.projection import NUMBERS, projected, projection
+from isocenter.objectives.objective import NUMBERS, Needs, Objective, Positives, Seen, Step, projected, projection
 from isocenter.values import Dataset, Decision, Fingerprint
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from annotated_types import Gt, Lt
 
 from isocenter.lazy import torch
-from isocenter.objectives.objective import Needs, Objective, Outputs, Seen, Step
-from isocenter.objectives.probabilities import STATED, is_exclusive
+from isocenter.objectives.objective import STATED, Needs, Objective, Outputs, Seen, Step, is_exclusive
 from isocenter.tasks import Task, leaves
 from isocenter.values import Dataset, Decision, Fingerprint, Head
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from annotated_types import Ge, Lt
 
 from isocenter.lazy import torch
-from isocenter.objectives.objective import Needs, Objective, Step
-from isocenter.objectives.probabilities import heads_of, is_exclusive, without_probabilities
+from isocenter.objectives.objective import Needs, Objective, Step, heads_of, is_exclusive, without_probabilities
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Decision, Fingerprint, Head
 

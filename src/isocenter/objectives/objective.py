@@ -1,4 +1,4 @@
-"""The protocol of an objective, one term that training lowers, and the values that it gets at each step."""
+"""The protocol of an objective, one term that training lowers, what objectives share, and the task's own loss."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le, Lt
 
-from isocenter.values import Dataset, Decision, Fingerprint
+from isocenter.lazy import torch
+from isocenter.tasks import Task, head_of, leaves
+from isocenter.values import Dataset, Decision, Fingerprint, Head
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from isocenter.tasks import Task
 
 # {head: (batch, ...)} outputs of a network; the same with its (batch, features) pooled features.
 Outputs = Mapping[str, "Tensor"]
@@ -219,3 +220,71 @@ class Objective:
         if progress >= self.ramp:
             return self.weight
         return self.weight * math.exp(-5 * (1 - progress / self.ramp) ** 2)
+
+
+# Outputs that state probabilities.
+STATED = ("classes", "labels")
+
+
+def without_probabilities(task: Task) -> str:
+    """The reason why probabilities of this kind of problem cannot be compared; empty where they can."""
+    unfit = [name or task.name for name, part in leaves(task).items() if part.uncertainty not in STATED]
+    return f"it compares probabilities, and outputs of {', '.join(unfit)} state none" if unfit else ""
+
+
+def heads_of(task: Task) -> list[tuple[str, Task, Head]]:
+    """The heads of a task, or of each of its parts: name of the output, task, head."""
+    parts = leaves(task).items()
+    return [
+        (head_of(name, key) if name else key, part, head) for name, part in parts for key, head in part.heads.items()
+    ]
+
+
+def is_exclusive(task: Task, head: Head) -> bool:
+    """Whether one of its classes is right; of grades each threshold is a question of its own, one more an output."""
+    grades = head.is_vector and head.count < len(task.labels)
+    return task.uncertainty == "classes" and not grades
+
+
+def probable(task: Task, head: Head, outputs: Tensor) -> Tensor:
+    """(batch, channels, ...) probabilities of classes, of findings, or of passing each threshold of grades."""
+    return outputs.softmax(dim=1) if is_exclusive(task, head) else outputs.sigmoid()
+
+
+# The head of a network that gives numbers for the whole image, and how many these are, as in SimCLR and MoCo.
+EMBEDDING, NUMBERS = "embedding", 128
+
+
+def projection(features: int, outputs: int) -> Module:
+    """Two layers from pooled features; the embedding of a network that has one takes the place of the first.
+
+    Without them features would keep only what the objective needs: Chen et al., arXiv:2002.05709, section 4.2
+    """
+    first, last = torch.nn.Linear(features, NUMBERS), torch.nn.Linear(NUMBERS, outputs)
+    return torch.nn.ModuleDict({"first": first, "last": last})
+
+
+def projected(layers: Any, seen: Embedded) -> Tensor:
+    """(batch, outputs) of what a network gave for a batch."""
+    outputs, features = seen
+    hidden = outputs[EMBEDDING] if EMBEDDING in outputs else layers["first"](features)
+    return layers["last"](torch.relu(hidden.float()))
+
+
+SUPERVISED = "supervised"
+
+
+@dataclass(frozen=True)
+class Supervised(Objective):
+    """The task's loss; of mixed images that of both targets by their shares.
+
+    Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899
+    """
+
+    def loss(self, step: Step) -> Tensor:
+        """The loss of the labelled batch."""
+        seen = step.labelled
+        loss = step.judge(step.outputs, seen.targets)
+        if seen.partner is None:
+            return loss
+        return seen.share * loss + (1 - seen.share) * step.judge(step.outputs, seen.targets[seen.partner])

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from isocenter.lazy import torch
-from isocenter.objectives.objective import Needs, Objective, Step
-from isocenter.objectives.projection import projected, projection
+from isocenter.objectives.objective import Needs, Objective, Step, projected, projection
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         without_cascade,
     )
     from isocenter.planning.checks import check_wishes, settings
-    from isocenter.planning.machine import Machine, cores, this_machine
-    from isocenter.planning.memory import CACHED_SHARE
+    from isocenter.planning.inputs import Wishes
+    from isocenter.planning.memory import CACHED_SHARE, Machine, cores, this_machine
     from isocenter.planning.plan import make_plan
     from isocenter.planning.plan_file import (
         GROUPS,
@@ -46,16 +46,14 @@ if TYPE_CHECKING:
         training_ids,
     )
     from isocenter.planning.rules.cascade import CASCADE, CROSS_FITS, compared_configurations, low_resolution
-    from isocenter.planning.rules.context_fusion import MANY_ENTRIES
+    from isocenter.planning.rules.covariates import MANY_ENTRIES
     from isocenter.planning.rules.groups import refuse_groups
-    from isocenter.planning.rules.inner_folds import with_inner_folds
+    from isocenter.planning.rules.learning import TAKEN, with_transfer
     from isocenter.planning.rules.normalisation import constant_problems
     from isocenter.planning.rules.objectives import with_objective_settings
-    from isocenter.planning.rules.preprocessing import normalised_problems
+    from isocenter.planning.rules.preprocessing import Retest, normalised_problems
     from isocenter.planning.rules.profiles import profile_for
-    from isocenter.planning.rules.shortcuts import Retest
-    from isocenter.planning.rules.split import Parts, counts_of, folds_decision, split, split_folds
-    from isocenter.planning.rules.transfer import TAKEN, with_transfer
+    from isocenter.planning.rules.split import Parts, counts_of, folds_decision, split, split_folds, with_inner_folds
     from isocenter.planning.search import (
         Between,
         Domain,
@@ -81,7 +79,6 @@ if TYPE_CHECKING:
         Transfer,
     )
     from isocenter.planning.typed import check_value
-    from isocenter.planning.wishes import Wishes
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -10,17 +10,15 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.objectives import needs_of
 from isocenter.planning.fit_to_memory import memory_decision, prepared_bytes
-from isocenter.planning.machine import Machine
-from isocenter.planning.memory import peak, refuse_too_large
+from isocenter.planning.memory import Machine, peak, refuse_too_large
 from isocenter.planning.rules.cascade import low_resolution, marks_decision
 from isocenter.planning.rules.covariates import context_decision, image_only
 from isocenter.planning.rules.grid import GridNeeds, check_whole, grid_of
-from isocenter.planning.rules.learning import WITH_SGD
+from isocenter.planning.rules.learning import TAKEN, WITH_SGD, with_transfer
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.planning.rules.objectives import TERMS, with_sections
 from isocenter.planning.rules.preprocessing import check_long_clips
 from isocenter.planning.rules.profiles import NNUNET
-from isocenter.planning.rules.transfer import TAKEN, with_transfer
 from isocenter.planning.sections import DRAWN_BY_GROUPS, Settings
 from isocenter.planning.typed import typed
 from isocenter.runtime import Context

@@ -15,12 +15,10 @@ from isocenter.lazy import torch
 from isocenter.planning.rules.augmentation import check_mirroring, check_mixing
 from isocenter.planning.rules.cascade import check_cascade, check_configurations
 from isocenter.planning.rules.groups import check_fairness
-from isocenter.planning.rules.learning import check_learning, endless
+from isocenter.planning.rules.learning import check_learning, check_search, check_transfer, endless, unending
 from isocenter.planning.rules.objectives import check_objectives
 from isocenter.planning.rules.preprocessing import check_preprocessing
 from isocenter.planning.rules.split import check_folds
-from isocenter.planning.rules.transfer import check_transfer
-from isocenter.planning.rules.trials import check_search, unending
 from isocenter.planning.sections import Settings, Splitting
 from isocenter.planning.typed import check_value, typed
 from isocenter.runtime import Context, build_module, choose_device

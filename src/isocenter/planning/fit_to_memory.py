@@ -11,9 +11,8 @@ import numpy as np
 
 from isocenter import networks
 from isocenter.planning.inputs import PlanInputs
-from isocenter.planning.machine import Machine
-from isocenter.planning.memory import Peak, peak, refuse_too_large, takes_context
-from isocenter.planning.rules.context_fusion import fusion_decisions
+from isocenter.planning.memory import Machine, Peak, peak, refuse_too_large, takes_context
+from isocenter.planning.rules.covariates import fusion_decisions
 from isocenter.planning.rules.grid import FEW_SLICES, Grid, GridNeeds, grid_for, grid_of
 from isocenter.planning.rules.learning import VERY_LONG, usual_batch
 from isocenter.planning.rules.modalities import EARLY

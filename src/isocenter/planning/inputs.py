@@ -1,19 +1,19 @@
-"""The inputs of a plan's sections: data, machine and wishes, and what follows at once from these."""
+"""The inputs of a plan's sections: data, machine and the wishes of a person, and what follows at once from these."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from isocenter import networks
 from isocenter.objectives import objective_kind
-from isocenter.planning.machine import Machine
+from isocenter.planning.memory import Machine
 from isocenter.planning.rules.covariates import context_decision
 from isocenter.planning.rules.grid import REDUCTION, GridNeeds, in_haste
 from isocenter.planning.rules.modalities import Holes, dropout_decision
 from isocenter.planning.rules.objectives import TERMS
 from isocenter.planning.rules.preprocessing import channels_of, frames_of
-from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task, build, kind_for
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint
 
@@ -128,3 +128,35 @@ def _asked_head(wishes: Wishes) -> Decision | None:
         return None
     is_dense = "dense" in networks.family_of(str(wishes.network)).answers
     return Decision("image" if is_dense else "embedding", f"{wishes.network}, which was asked for, gives it")
+
+
+@dataclass(frozen=True, eq=False)
+class Wishes:
+    """The wishes of a person; the rules choose whatever is None.
+
+    device:   on which to train, and why
+    minutes:  for all trainings; None where the steps decide
+    folds:    of a cross-validation; 0 for one test part
+    network:  the family to choose a size for
+    head:     of a network that learns without references, as in `Task`
+    terms:    the objectives that training lowers
+    context:  covariates for the network: names, or "all"
+    modality_dropout: how often training leaves out an image of a case
+    spacing:  of the grid that the network sees, in mm
+    reduction: by which factor that grid is coarser than images are
+    configurations: which are compared by folds, as in `Search`; None where none are
+    """
+
+    device: Decision
+    minutes: float | None = None
+    seed: int = 0
+    folds: int = 0
+    task: str | None = None
+    network: str | None = None
+    head: str | None = None
+    terms: Sequence[str] | None = None
+    context: Any = None
+    modality_dropout: float | None = None
+    spacing: Sequence[float] | None = None
+    reduction: float | None = None
+    configurations: str | None = None

@@ -1,4 +1,4 @@
-"""The peak of memory that training will take, computed without taking it.
+"""The device that computes, and the peak of memory that training will take on it, computed beforehand.
 
 The network is led over a patch on torch's meta device, where tensors have sizes but no content, and what autograd
 keeps for the way back is counted.
@@ -6,6 +6,7 @@ keeps for the way back is counted.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import PlanError, ResourceError
 from isocenter.lazy import torch
-from isocenter.planning.machine import Machine
-from isocenter.runtime import Context, build_module
+from isocenter.runtime import Context, available_memory, bf16_pays, build_module, gpu_memory
 from isocenter.tasks import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 GIB = 2**30
 # What runs whatever is trained: Python, torch and the libraries beside it 0.88 GiB, what reading and preparing leave
@@ -172,3 +173,58 @@ class _Kept:
             self.seen.add(storage._cdata)
             self.held.append(storage)
         return tensor
+
+
+PROCESSOR = "cpu"
+# Devices that compute in the memory of everything else: Apple's GPUs have none of their own.
+WITHOUT_MEMORY = (PROCESSOR, "mps")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device and what it has.
+
+    device: "cpu", "cuda:N" or "mps"
+    memory, device_memory: GiB that are available, of the machine and of the device
+    bf16:   whether the device computes in bfloat16 itself
+    """
+
+    device: str
+    threads: int
+    memory: float
+    device_memory: float
+    bf16: bool
+
+    @property
+    def is_processor(self) -> bool:
+        """Whether it computes with its cores."""
+        return kind_of(self.device) == PROCESSOR
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether it computes in the memory of everything else."""
+        return self.device in WITHOUT_MEMORY
+
+
+def kind_of(device: str) -> str:
+    """The kind of device for rules: "cpu", or "gpu" for every other device."""
+    return PROCESSOR if device == PROCESSOR else "gpu"
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def this_machine(device: str, threads: int | None = None, device_memory: float | None = None) -> Machine:
+    """This machine as it is now, with the memory that is free and the cores that this process may use.
+
+    device_memory: GiB of a device that need not be here; it is believed to compute in bfloat16, as GPUs since 2020 do
+    """
+    memory = available_memory() / 2**30
+    if device_memory is not None:
+        return Machine(device, threads or cores(), round(memory, 1), device_memory, True)
+    on_device = memory
+    if device.startswith("cuda"):
+        on_device = gpu_memory(device) / 2**30
+    return Machine(device, threads or cores(), round(memory, 1), round(on_device, 1), bf16_pays(device))

@@ -7,22 +7,19 @@ from collections.abc import Mapping
 from isocenter.errors import ResourceError
 from isocenter.planning.changes import with_memory, without_cascade
 from isocenter.planning.fit_to_memory import Fitted, fitted, memory_decision
-from isocenter.planning.inputs import PlanInputs
-from isocenter.planning.machine import Machine
+from isocenter.planning.inputs import PlanInputs, Wishes
+from isocenter.planning.memory import Machine
 from isocenter.planning.rules.anatomy import anatomy, left_right, names_of
 from isocenter.planning.rules.augmentation import augmentation, flips_at_test
 from isocenter.planning.rules.cascade import cascade_decision
 from isocenter.planning.rules.covariates import image_only, sided_covariate
 from isocenter.planning.rules.grid import window_for
 from isocenter.planning.rules.groups import groups_decision
-from isocenter.planning.rules.learning import batch_decision, training
+from isocenter.planning.rules.learning import batch_decision, training, unsearched
 from isocenter.planning.rules.modalities import absent_decision, with_presence
 from isocenter.planning.rules.objectives import TERMS, objectives_sections
-from isocenter.planning.rules.preprocessing import preprocessing
+from isocenter.planning.rules.preprocessing import Retest, preprocessing
 from isocenter.planning.rules.profiles import NNUNET, profile_for
-from isocenter.planning.rules.shortcuts import Retest
-from isocenter.planning.rules.trials import unsearched
-from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Decision, Fingerprint, Plan
 

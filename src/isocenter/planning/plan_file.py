@@ -20,9 +20,8 @@ from isocenter.errors import PlanError
 from isocenter.files import DEEPEST
 from isocenter.planning.changes import with_settings
 from isocenter.planning.checks import settings
-from isocenter.planning.defaults import is_default
 from isocenter.planning.rules.objectives import with_sections
-from isocenter.planning.typed import typed
+from isocenter.planning.typed import is_default, typed
 from isocenter.tasks import kind, registered_settings
 from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan
 

@@ -9,8 +9,7 @@ from textwrap import shorten, wrap
 from typing import Any, get_type_hints
 
 from isocenter.objectives import objective_names
-from isocenter.planning.defaults import is_default
-from isocenter.planning.typed import TYPED
+from isocenter.planning.typed import TYPED, is_default
 from isocenter.tasks import kind, setting_sentences
 from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence, with_pixels
 

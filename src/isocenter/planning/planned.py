@@ -12,7 +12,7 @@ from typing import Any
 from isocenter.lazy import pandas as pd
 from isocenter.planning.changes import for_fold, with_memory
 from isocenter.planning.checks import settings
-from isocenter.planning.machine import this_machine
+from isocenter.planning.memory import this_machine
 from isocenter.planning.plan_prose import overview, prose
 from isocenter.planning.rules.split import Parts
 from isocenter.planning.search import Room

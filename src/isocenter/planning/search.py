@@ -18,7 +18,7 @@ from isocenter.errors import PlanError, ResourceError
 from isocenter.planning.changes import with_memory, with_settings
 from isocenter.planning.checks import settings
 from isocenter.planning.fit_to_memory import family_size
-from isocenter.planning.machine import Machine
+from isocenter.planning.memory import Machine
 from isocenter.planning.typed import typed
 from isocenter.tasks import build, search_values
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan

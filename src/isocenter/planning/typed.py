@@ -1,9 +1,9 @@
-"""Plans as typed values. What does not fit is refused with the name of the decision."""
+"""Plans as typed values, and what their defaults are. What does not fit is refused with the decision's name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, get_type_hints
 
@@ -24,8 +24,9 @@ from isocenter.planning.sections import (
     Transfer,
 )
 from isocenter.runtime import Inference, Preprocessing
+from isocenter.tasks import kind
 from isocenter.transforms import Augmentation
-from isocenter.values import Decision, Plan
+from isocenter.values import BY_HAND, Decision, Plan, plain_value, settings_in
 
 # In this order they are checked: what others follow from comes first, so that the mistake itself is named.
 TYPED: Mapping[str, Any] = {
@@ -94,3 +95,25 @@ def _validated(kind: Any, value: Any, where: tuple[str, ...]) -> Any:
         decision = ".".join(str(part) for part in (*where, *first["loc"])[:2])
         message = first["msg"].replace("a valid tuple", "a list, as in [32, 32]")
         raise PlanError(f"{first.get('input')!r}: {message}", decision, "Correct it, or plan again") from error
+
+
+def is_default(plan: Plan, name: str) -> bool:
+    """Whether a decision has the value that its setting has where no rule and no person chooses another."""
+    section, _, key = name.partition(".")
+    decision = plan.decision(name)
+    if decision.because.startswith((BY_HAND, "asked for")):
+        return False
+    usual = _defaults(str(plan["task.name"]) if "task.name" in plan else "", section)
+    return key in usual and plain_value(decision.value) == usual[key]
+
+
+@cache
+def _defaults(task: str, section: str) -> Mapping[str, Any]:
+    """{name: default} of a section's settings."""
+    if section == "task":
+        declared = {name: one.default for name, one in settings_in(kind(task)).items()} if task else {}
+    else:
+        of_objective = objective_kind(section) if section in objective_names() else None
+        kinds = [one for one in (TYPED.get(section), of_objective) if one is not None]
+        declared = {field.name: field.default for one in kinds for field in fields(one)}
+    return {name: plain_value(value) for name, value in declared.items() if value is not MISSING}

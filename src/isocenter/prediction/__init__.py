@@ -10,16 +10,18 @@ if TYPE_CHECKING:
     from isocenter.prediction.answers import FORMATS, Wanted
     from isocenter.prediction.case import Asked, Done, Explains, computed
     from isocenter.prediction.findings_file import FINDINGS, Examined, findings_record, write_findings
-    from isocenter.prediction.model_name import PROGRAM, algorithm_of, model_named
-    from isocenter.prediction.moved_files import SERIES, write_dicom_pair
-    from isocenter.prediction.read_ahead import image_of, in_memory
     from isocenter.prediction.result_files import (
         EXPLANATION,
+        PROGRAM,
+        SERIES,
+        algorithm_of,
         kinds_of_maps,
+        model_named,
         with_own_names,
+        write_dicom_pair,
         write_maps,
     )
-    from isocenter.prediction.where import Here, Predictor, There, in_full, loaded_model
+    from isocenter.prediction.where import Here, Predictor, There, image_of, in_full, in_memory, loaded_model
     from isocenter.prediction.withheld import confidence_columns, noted
 
 if not TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.prediction.case import Done
-from isocenter.prediction.model_name import model_named
+from isocenter.prediction.result_files import model_named
 from isocenter.runtime import Model, write_json
 from isocenter.values import MOST_FRAMES, Finding, Findings
 

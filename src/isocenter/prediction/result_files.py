@@ -1,4 +1,4 @@
-"""The files of one predicted case: what is written of it, under which names, and what could not be."""
+"""The files of one predicted case, or of a pair: what is written of it, under which names, and what could not be."""
 
 from __future__ import annotations
 
@@ -15,16 +15,39 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.belief import ADDED_MAPS
-from isocenter.files import TakenProbabilities, named_as, write_label_map, write_map, write_surfaces
-from isocenter.files.dicom import ANSWERS, Result
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files import (
+    TakenProbabilities,
+    dicom,
+    named_as,
+    write,
+    write_label_map,
+    write_map,
+    write_surfaces,
+    write_transform,
+)
+from isocenter.files.dicom import ANSWERS, Result, read_header, text
 from isocenter.prediction.answers import AUTO, DICOM, NOTHING_MARKED, SURFACES, Wanted, write_answers
-from isocenter.prediction.model_name import algorithm_of
-from isocenter.prediction.page import page_of
-from isocenter.prediction.placeless import has_place, marks_nothing, promises
 from isocenter.report import Figure, figures
 from isocenter.runtime import EPISTEMIC, TOTAL, Model, coded_labels, codes_of
-from isocenter.tasks import Task, channels_of, head_of, leaves, part_names
-from isocenter.values import Array, Case, Deferred, Finding, Image, Label, Map, Prediction, Problem, Region
+from isocenter.tasks import Task, channels_of, head_of, leaves, part_names, settings_of
+from isocenter.transforms import carried, carried_labels, whole_field, with_one_field
+from isocenter.values import (
+    UNMOVED,
+    Array,
+    Case,
+    Correspondence,
+    Deferred,
+    Finding,
+    Image,
+    Label,
+    Map,
+    Prediction,
+    Problem,
+    Region,
+    SpatialTransform,
+    blocks,
+)
 
 # Names that Windows keeps for devices, with any suffix:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
@@ -274,3 +297,168 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
     own = {1: "csv", 2: flat}.get(image.geometry.ndim, volume)
     suffix = own if format == AUTO else format
     return (instead or {}).get(suffix, suffix)
+
+
+def page_of(result: Result, words: str, heat: Map | None = None) -> figures.ResultPage:
+    """The result on one page. words: that each object of it bears; heat: what the answer rests on, drawn as colours"""
+    nothing = [f"Nothing was found of: {', '.join(result.classes)}."] if result.is_empty else []
+    sets = [
+        f"{one.concept}: the answer is one of {', '.join(one.possible)}." for one in result.findings if one.possible
+    ]
+    limits = [f"{limit[:1].upper()}{limit[1:]}." for limit in result.limits]
+    return figures.ResultPage(
+        result.source,
+        [(mask, labels) for _, mask, labels in result.label_maps],
+        result.findings,
+        [f"Result of {result.algorithm}", *_of_study(result)],
+        [*nothing, *sets, *limits],
+        words,
+        heat,
+    )
+
+
+def _of_study(result: Result) -> list[str]:
+    """The modality and the date of the study, as the first image states them."""
+    if result.source.source is None:
+        return []
+    head = read_header(Path(result.source.source.paths[0])).dataset
+    date = text(head, "StudyDate")
+    is_plain = len(date) == len("20240131") and date.isdigit()
+    day = f"{date[:4]}-{date[4:6]}-{date[6:]}" if is_plain else date
+    return [", ".join(filter(None, [text(head, "Modality"), f"study of {day}" if day else "study without a date"]))]
+
+
+def has_place(prediction: Prediction) -> bool:
+    """Whether the result lies somewhere in the image, and does not only speak of it."""
+    every = (prediction, *prediction.frames)
+    return any(one.data is not None or one.boxes is not None for one in every)
+
+
+def says_something(prediction: Prediction, findings: Sequence[Finding]) -> bool:
+    """Whether the result, or one of its frames, is an answer about the whole image, whatever it is, or marks something.
+
+    A measured value of 0 and an absent finding are answers; a mask without a voxel and a search without a box are not.
+    findings: of the result, or of all its frames
+    """
+    stills = prediction.frames or (prediction,)
+    if any(not has_place(part) for still in stills for part in still.parts.values() or (still,)):
+        return True
+    return any(one.probability is not None or bool(one.value) for one in findings)
+
+
+def marks_nothing(still: Prediction) -> bool:
+    """Whether the parts of a result that look for something in the image have found none of it."""
+    placed = [part for part in still.parts.values() or (still,) if has_place(part)]
+    return bool(placed) and not any(_marks(part) for part in placed)
+
+
+def _marks(part: Prediction) -> bool:
+    """Whether there is a box that is called, or a voxel that is marked."""
+    if part.called is not None and len(part.called):
+        return True
+    return part.data is not None and any(bool(np.any(block)) for _, block in blocks(part.data))
+
+
+def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
+    """Promises of sets and intervals among the findings, a sentence for each coverage."""
+    if any(one.possible is not None or one.low is not None or one.high is not None for one in findings):
+        settings = [settings_of(part) for part in leaves(task).values()]
+        for coverage in sorted({float(one["coverage"]) for one in settings if one.get("coverage")}):
+            yield f"coverage of sets and intervals: {100 * coverage:.4g} % of new patients"
+
+
+# Of a SHA-256, as results tell models apart.
+PROGRAM, DIGITS = "isocenter", 16
+
+
+def algorithm_of(model: Model) -> str:
+    """Name of a model in DICOM results: its task and the beginning of its weights' SHA-256, in 64 letters."""
+    weights = str(model.record.get("weights_sha256") or "")[:DIGITS]
+    return " ".join(filter(None, (f"{PROGRAM} {model.task.name}"[: 63 - DIGITS], weights)))
+
+
+def model_named(model: Model) -> dict[str, str]:
+    """The name and version of a model, and the SHA-256 of its weights: of one without a version, how that begins."""
+    weights = str(model.record.get("weights_sha256") or "")
+    name = str(model.record.get("name") or f"{PROGRAM} {model.task.name}")
+    return {"name": name, "version": str(model.record.get("version") or weights[:DIGITS]), "weights_sha256": weights}
+
+
+# How the folder of the moved image as a DICOM series, and the file of the registration, go on after a name.
+SERIES, REGISTRATION = "moved_dicom", "transform.dcm"
+
+
+def write_moved(
+    transform: SpatialTransform, image: Image, pair: Correspondence, folder: Path, name: str, algorithm: str
+) -> Iterator[Path]:
+    """Write each file of a pair.
+
+    image: of two channels, the moving one as it was brought onto the fixed grid
+    pair:  what is known of both images: labels of the moving one are carried along
+    """
+    grid, unmoved = image.geometry, _unmoved(image)
+    is_nifti = image.source is not None and image.source.format == "nifti"
+    moved = replace(carried(unmoved, transform, grid), source=image.source if is_nifti else None, facts={})
+    kinds = ("moved.nii.gz", "transform.h5", "field.nii.gz", "labels.nii.gz")
+    moved_file, transform_file, field_file, labels_file = (folder / f"{name}_{kind}" for kind in kinds)
+    write(moved, moved_file)
+    write_transform(transform, transform_file)
+    yield from (moved_file, transform_file)
+    if grid.has_sides and not grid.is_sheared:
+        write_transform(SpatialTransform((whole_field(transform, grid),)), field_file)
+        yield field_file
+    if pair.moving_labels is not None:
+        drawn = pair.moving_labels
+        values = carried_labels(drawn.data[0], drawn.geometry, transform, grid)
+        write_label_map(values, drawn.labels, moved, labels_file, algorithm=algorithm)
+        yield labels_file
+
+
+def write_moved_objects(
+    transform: SpatialTransform, image: Image, folder: Path, name: str
+) -> tuple[list[Path], list[Problem]]:
+    """The DICOM objects of a pair of two DICOM images, and why there are none of a pair that cannot bear them.
+
+    image: as `write_moved` takes it
+    """
+    fixed, unmoved = replace(image, pixels=image.data[:1], channels=("fixed",)), _unmoved(image)
+    if not all(one.source is not None and one.source.is_dicom for one in (fixed, unmoved)):
+        return [], []
+    moved = replace(carried(unmoved, transform, image.geometry), facts=unmoved.facts)
+    try:
+        return list(write_dicom_pair(transform, moved, fixed, unmoved, folder, name)), []
+    except (FormatError, GeometryError) as error:
+        what = f"no DICOM registration: {error.problem}"
+        return [], [Problem("warning", what, (name,), remedy=error.remedy)]
+
+
+def write_dicom_pair(
+    transform: SpatialTransform, moved: Image, fixed: Image, moving: Image, folder: Path, name: str = ""
+) -> Iterator[Path]:
+    """A DICOM registration of two DICOM volumes, and the moved one as a series; nothing of other images.
+
+    name: of the pair, which begins the names of both
+    """
+    if not all(_has_dicom_place(one) for one in (fixed, moving)):
+        return
+    prefix = f"{name}_" if name else ""
+    registration, series = folder / f"{prefix}{REGISTRATION}", folder / f"{prefix}{SERIES}"
+    write_transform(with_one_field(transform), registration, fixed=fixed, moving=moving)
+    yield registration
+    if dicom.can_derive(moving):
+        code = dicom.RESAMPLED if transform.is_linear else dicom.DEFORMED
+        placed = replace(moved, geometry=fixed.geometry)
+        dicom.write_derived_series(placed, moving, code, "Laid on the fixed image", series)
+        yield series
+
+
+def _unmoved(image: Image) -> Image:
+    """The moving image of a pair as it was read."""
+    unmoved: Image = image.facts_of(1).get(UNMOVED, replace(image, pixels=image.data[1:2], channels=("moving",)))
+    return unmoved
+
+
+def _has_dicom_place(image: Image) -> bool:
+    """Whether it is a DICOM volume in a frame of reference, which a registration names."""
+    is_dicom = image.source is not None and image.source.is_dicom
+    return is_dicom and image.geometry.has_sides and image.geometry.frame_of_reference is not None

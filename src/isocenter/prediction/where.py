@@ -17,11 +17,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import numpy as np
+
 from isocenter.at_work import at_work, brought_to_its_end
 from isocenter.errors import IntegrityError, IsocenterError, OutOfMemorySuppressed, ResourceError, UsageError, counted
 from isocenter.prediction.answers import AUTO
 from isocenter.prediction.case import Asked, Done, computed
-from isocenter.prediction.read_ahead import image_of
 from isocenter.runtime import (
     AS_PLANNED,
     Cluster,
@@ -29,6 +30,7 @@ from isocenter.runtime import (
     Request,
     Spread,
     announce,
+    available_memory,
     is_foreign,
     load,
     outcome_of,
@@ -36,7 +38,8 @@ from isocenter.runtime import (
     with_smaller_batches,
     with_uncertainty,
 )
-from isocenter.values import Case, Image
+from isocenter.transforms import stacked
+from isocenter.values import Case, Deferred, Image
 
 SHARE = "Give one that every worker sees under the same path"
 
@@ -273,3 +276,21 @@ def overlapped(
 def _result(future: Future[R], case: Case) -> R:
     del case
     return future.result()
+
+
+# An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
+# or streamed, at its turn.
+AHEAD_SHARE, AHEAD_BYTES = 0.05, 2**28
+
+
+def image_of(case: Case) -> Image:
+    """The case's image, its voxels read now where they are few enough to wait for their turn in memory."""
+    return in_memory(stacked(case.images, case.id))
+
+
+def in_memory(image: Image) -> Image:
+    """The image with its voxels read now, where they are few enough to wait in memory."""
+    size = int(np.prod(image.shape)) * image.dtype.itemsize
+    if isinstance(image.pixels, Deferred) and size <= min(AHEAD_BYTES, AHEAD_SHARE * available_memory()):
+        return image.with_pixels(image.data)
+    return image

@@ -19,16 +19,16 @@ from isocenter.quality.image_checks import (
     none_left,
     odd_image,
     on_other_grids,
+    outliers,
     read_so,
     unknown_sides_among,
     without_images,
 )
-from isocenter.quality.image_descriptors import intensity
+from isocenter.quality.image_descriptors import Look, intensity, look
 from isocenter.quality.label_proxies import proxy_problems
 from isocenter.quality.leakage import Twin, groups, leakage, twins
-from isocenter.quality.outliers import outliers
+from isocenter.quality.modality import mixed_scales
 from isocenter.quality.references import kinds_of, reference_kinds
-from isocenter.quality.scales import mixed_scales
 from isocenter.quality.shortcuts import (
     MOST_PICTURES,
     Seen,
@@ -37,7 +37,6 @@ from isocenter.quality.shortcuts import (
     shortcuts,
     still_standing,
 )
-from isocenter.quality.thumbnail import Look, look
 from isocenter.runtime import Spread, local
 from isocenter.transforms import content, stacked
 from isocenter.values import (

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from isocenter.errors import counted
 from isocenter.lazy import csgraph, fft, sparse
+from isocenter.quality.image_descriptors import Look
 from isocenter.quality.references import reference_kinds
-from isocenter.quality.thumbnail import Look
 from isocenter.values import CaseFacts, Dataset, Fingerprint, Floats, Problem, ReferenceKind
 
 

@@ -16,9 +16,9 @@ from isocenter.errors import counted
 from isocenter.evaluation import auroc, bootstrap_statistic, harrell_c, holm, one_against_rest
 from isocenter.lazy import ndimage, stats
 from isocenter.quality.covariates import says_how
+from isocenter.quality.image_descriptors import Look
 from isocenter.quality.references import reference_kinds
 from isocenter.quality.small_marks import CORNERS, PLACES, anchored, mark_in, predicted_by_best, ranked
-from isocenter.quality.thumbnail import Look
 from isocenter.report import interval_text, value_text
 from isocenter.transforms import generator
 from isocenter.values import (

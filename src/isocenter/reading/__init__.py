@@ -19,12 +19,17 @@ if TYPE_CHECKING:
         refuse_unfit,
         with_references,
     )
-    from isocenter.reading.device import announced_device
-    from isocenter.reading.failures import failed_rows, failures_among, no_result
     from isocenter.reading.image_pairs import FIXED, MOVING, first_guess, pair_of_images, pairs_of, pairs_table
-    from isocenter.reading.inputs import covered, open_inputs
+    from isocenter.reading.inputs import covered, drawn_on_grid, name_of_source, open_inputs, opened_image
     from isocenter.reading.options import ALLOW_LARGE, VOXELS, Alignment, Covariates, Input, ReadingOptions, pairs
-    from isocenter.reading.output_folder import refuse_missing, refuse_taken, result_folder
+    from isocenter.reading.results import (
+        failed_rows,
+        failures_among,
+        no_result,
+        refuse_missing,
+        refuse_taken,
+        result_folder,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -1,4 +1,4 @@
-"""The inputs of a model: files, series, cohorts and images as cases, with the covariates that are given beside them."""
+"""Inputs of a verb: files, series, cohorts and images as cases with their covariates, and label maps on their grids."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from isocenter import files
-from isocenter.errors import listed
+from isocenter.errors import FormatError, GeometryError, listed
+from isocenter.files import ReadOptions, read_image
 from isocenter.reading.dataset import open_dataset
 from isocenter.reading.options import Covariates, Input, ReadingOptions
 from isocenter.runtime import Model
@@ -86,3 +89,29 @@ def _opened(
                 given_input, reading, references=False, channels=channels, absent=absent, needs=needs
             )
             return list(dataset), list(dataset.problems)
+
+
+def opened_image(source: str | Path | Image, options: ReadOptions) -> Image:
+    """The image itself, or that of a path."""
+    return source if isinstance(source, Image) else read_image(source, options)
+
+
+def name_of_source(source: str | Path | Image) -> str:
+    """The path that it came from."""
+    if not isinstance(source, Image):
+        return str(source)
+    return source.source.paths[0] if source.source is not None and source.source.paths else "image"
+
+
+def drawn_on_grid(source: str | Path | Image, image: Image, options: ReadOptions) -> Image:
+    """A label map or mask on an image's own grid, its axes turned where only these differ."""
+    drawn = opened_image(source, options).on_axes_of(image.geometry)
+    where = name_of_source(source)
+    if drawn.shape[1:] != image.geometry.shape or not drawn.geometry.equals(image.geometry):
+        problem = f"lies on another grid than its image: {drawn.geometry.difference(image.geometry)}"
+        raise GeometryError(problem, where, "Give one that was drawn on the image")
+    if not np.array_equal(drawn.data, np.rint(drawn.data)):
+        raise FormatError("holds numbers that are no labels", where, "Give whole numbers, one a structure")
+    values = drawn.data[:1]
+    kind = np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max()))
+    return drawn.with_pixels(values.astype(kind if kind.kind in "iu" else np.int32))

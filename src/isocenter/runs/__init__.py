@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.runs.certified_images import MOST, ValidationImages, validation_images
     from isocenter.runs.configuration_results import configuration_notes, configuration_sections, configured
     from isocenter.runs.covariate_baseline import CovariateShare, covariates_stated
     from isocenter.runs.distributed import in_all_processes
@@ -66,7 +65,19 @@ if TYPE_CHECKING:
         write_notes,
         write_report,
     )
-    from isocenter.runs.run_folder import MARKS, NOTES, REPORT, START, RunFolder, new_run, planned_from, resumed_run
+    from isocenter.runs.run_folder import (
+        MARKS,
+        MOST,
+        NOTES,
+        REPORT,
+        START,
+        RunFolder,
+        ValidationImages,
+        new_run,
+        planned_from,
+        resumed_run,
+        validation_images,
+    )
     from isocenter.runs.run_report import RunReport, search_sections, selecting
     from isocenter.runs.search import refuse_unsearchable
     from isocenter.runs.teacher import distillation_of

@@ -1,16 +1,24 @@
-"""The model whose weights a training begins from: a run, a package, its zip, an nnU-Net folder, a file of weights."""
+"""The model whose weights a training begins from, and the cases that the training must not see then.
+
+Unlabelled images of a run are looked through once.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from isocenter import networks
-from isocenter.errors import UsageError
+from isocenter.errors import DatasetError, IntegrityError, UsageError, counted
+from isocenter.files import content_hash, read_text_table
+from isocenter.planning import FURTHER, Planned, read_plan, training_ids
+from isocenter.quality import Examination, duplicates_among
+from isocenter.reading import ReadingOptions, looked_through, open_dataset, open_for, pairs_of
 from isocenter.runtime import (
     MEMBERS,
     WEIGHTS,
@@ -20,9 +28,173 @@ from isocenter.runtime import (
     unpacked,
     verify,
 )
-from isocenter.values import Plan
+from isocenter.tasks import suffices
+from isocenter.values import Case, Dataset, Decision, Plan, Problem
+
+# The parts of a run that must stay unseen.
+HELD_OUT = ("val", "calibration", "test")
+
+
+def without_held_out(examination: Examination, run: Path, threads: int) -> Examination:
+    """The examination without the patients that a run holds out, and without images nearly the same as theirs.
+
+    Raises UsageError for a folder that is no run, DatasetError where nothing is left or the run's data are gone.
+    """
+    held = _held_out(run)
+    looks = {f"{run.name}: {name}": look for name, look in looked_through(held, threads).looks.items()}
+    duplicates = {name for name, alike in duplicates_among(looks, examination.looks).items() if alike}
+    people = {case.patient for case in held} if held.patients_known and examination.dataset.patients_known else set()
+    left = tuple(case.id for case in examination.dataset if case.id in duplicates or case.patient in people)
+    if len(left) == len(examination.dataset):
+        raise DatasetError("every case is of a patient that the run holds out", str(run), "Give further data")
+    if not left:
+        return examination
+    what = f"{counted(len(left), 'case')} of patients that {run.name} holds out, or nearly the same images"
+    because = "they are left out, so that figures of that run stay those of new patients"
+    problem = Problem("warning", what, left, because)
+    return examination.without([problem])
+
+
+def _held_out(run: Path) -> Dataset:
+    """The cases that a run holds out, read again from where they lie."""
+    if not (run / "plan.yaml").is_file() or not (run / "split.csv").is_file():
+        raise UsageError("is no run, so nobody knows what it holds out", str(run), "Give the folder of a run")
+    plan, table = read_plan(run / "plan.yaml"), read_text_table(run / "split.csv")
+    ids = set(table.loc[table["split"].isin(HELD_OUT), "case"])
+    places = [run / plan.data, *plan.options.get(FURTHER, ())]
+    dataset = open_for(plan["task.name"], places, ReadingOptions.of_plan(plan.options), pairs=pairs_of(plan)).only(ids)
+    if {case.id for case in dataset} != ids:
+        problem = f"{counted(len(ids - {case.id for case in dataset}), 'case')} that it holds out cannot be found"
+        raise DatasetError(problem, str(run), "Restore its data as they were")
+    return dataset
+
 
 log = logging.getLogger("isocenter")
+UNLABELLED, HASH = "objectives.unlabelled", "objectives.unlabelled_hash"
+# Roles of columns of a table that are not references.
+ROLES = ("image", "patient", "case")
+
+
+@dataclass(frozen=True, eq=False)
+class Unlabelled:
+    """Images of which a training sees nothing else.
+
+    patients: {id of an unlabelled case: cases of the run that show the same person}
+    alike:    {id of an unlabelled case: cases of the run that show nearly the same image}
+    """
+
+    cases: tuple[Case, ...] = ()
+    patients: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    alike: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def shown_to(self, training: Collection[str], every: Collection[str]) -> tuple[list[Case], dict[str, int]]:
+        """The cases for a training on cases of these ids, and how many are left out for which reason.
+
+        every: ids of all cases of the run: what does not train may be validated, calibrated or tested on
+        """
+        held = set(every) - set(training)
+        shown = {case.id for case in self.cases if held & self.patients.get(case.id, frozenset())}
+        alike = {case.id for case in self.cases if held & self.alike.get(case.id, frozenset())} - shown
+        shown_cases = [case for case in self.cases if case.id not in shown | alike]
+        return shown_cases, {"patients": len(shown), "near_duplicates": len(alike)}
+
+
+def with_unlabelled(planned: Planned) -> tuple[Planned, Unlabelled]:
+    """The unlabelled images that a plan names, and the plan with the hash of their contents.
+
+    Raises DatasetError for images of other dimensions or channels than those that train, or where a training is left
+    none, IntegrityError where they are not those that the plan was followed with.
+    """
+    paths = [Path(path) for path in planned.plan[UNLABELLED]]
+    if not paths:
+        return planned, Unlabelled()
+    reading, where = ReadingOptions.of_plan(planned.plan.options), ", ".join(map(str, paths))
+    opened = [_opened(path, planned, reading) for path in paths]
+    looked = [looked_through(dataset, int(planned.plan["training.threads"])) for dataset in opened]
+    for path, examination in zip(paths, looked, strict=True):
+        _refuse_unlike(path, examination, planned.examination)
+    cases = tuple(case for examination in looked for case in examination.dataset)
+    every = {case.id for case in planned.examination.dataset}
+    looks = {name: look for name, look in planned.examination.looks.items() if name in every}
+    others = {name: look for one in looked for name, look in one.looks.items()}
+    found = Unlabelled(cases, _same_patients(looked, planned), duplicates_among(looks, others))
+    left_out = []
+    for number in planned.numbers:
+        shown, without = found.shown_to(training_ids(planned.parts_of(number)), every)
+        if not shown:
+            problem = "no unlabelled image is left without those of people who validate, calibrate or test"
+            raise DatasetError(problem, where, "Give images of other people")
+        left_out.append(without)
+    total = hashlib.sha256("".join(sorted(map(content_hash, cases))).encode()).hexdigest()
+    if (before := planned.plan[HASH]) not in (None, total):
+        raise IntegrityError("the unlabelled images have changed since the run began", where, "Restore them")
+    plan = planned.plan.with_decision(HASH, Decision(total, _because(len(cases), left_out)))
+    if before is None:
+        log.info("%s: %s", where, plan.decision(HASH).because)
+    return replace(planned, plan=plan), found
+
+
+def _because(count: int, left_out: Sequence[Mapping[str, int]]) -> str:
+    """The reason of the hash: how many images there are, and how many each training leaves out."""
+    people, copies = (", ".join(str(one[key]) for one in left_out) for key in ("patients", "near_duplicates"))
+    folds = " in each fold" if len(left_out) > 1 else ""
+    return (
+        f"SHA-256 over {counted(count, 'unlabelled image')}; training leaves out {people} of patients and {copies} "
+        f"near duplicates of cases that validate, calibrate or test{folds}"
+    )
+
+
+def _opened(path: Path, planned: Planned, reading: ReadingOptions) -> Dataset:
+    """The images of a path, without references; of the data of the run those of its cases that have none."""
+    task = planned.settings.task
+    if planned.plan.data and path.resolve() == Path(planned.plan.data).resolve():
+        opened = open_dataset(path, reading, needs=task.needs)
+        lacking = {case.id for case in opened if not suffices(task, case.references)}
+        if not lacking:
+            problem = "all cases have a reference, and of the data that train only the others are unlabelled images"
+            raise DatasetError(problem, str(path), "Give --unlabelled another folder, or leave it out")
+        dataset = opened.only(lacking)
+    else:
+        columns = {role: name for role, name in reading.columns.items() if role.partition(":")[0] in ROLES}
+        others: dict[str, Any] = {"labels": None, "class_rule": None, "order": None, "layout": None}
+        dataset = open_dataset(path, replace(reading, column=columns or None, **others), references=False)
+    named = {case.id: f"{path}: {case.id}" for case in dataset}
+    images = tuple(replace(case, references={}) for case in dataset)
+    return replace(dataset, cases=images, splits={}, problems=()).renamed(named)
+
+
+def _refuse_unlike(path: Path, found: Examination, examination: Examination) -> None:
+    """DatasetError for images that the network of the run could not see."""
+    if not len(found.dataset):
+        problems = "; ".join(problem.what for problem in found.problems[:1]) or "no case lacks a reference"
+        raise DatasetError(f"holds no unlabelled image ({problems})", str(path), "Give images")
+    for what, fact_of in (
+        ("dimensions", lambda facts: len(facts.shape)),
+        ("channels", lambda facts: len(facts.channels)),
+    ):
+        expected = {fact_of(facts) for facts in examination.fingerprint.cases}
+        for facts in found.fingerprint.cases:
+            if fact_of(facts) not in expected:
+                problem = (
+                    f"has {fact_of(facts)} {what}, and images that train have {', '.join(map(str, sorted(expected)))}"
+                )
+                raise DatasetError(problem, facts.id, "Leave it out of the unlabelled images")
+
+
+def _same_patients(looked: Sequence[Examination], planned: Planned) -> dict[str, frozenset[str]]:
+    """{id of an unlabelled case: cases of its patient}, where both data sets know their patients, or are one."""
+    run_dataset = planned.examination.dataset
+    of_patient: dict[str, set[str]] = {}
+    for case in run_dataset:
+        of_patient.setdefault(case.patient, set()).add(case.id)
+    pairs = ((case, one.dataset) for one in looked for case in one.dataset)
+    return {
+        case.id: frozenset(of_patient.get(case.patient, ()))
+        for case, dataset in pairs
+        if dataset.root == run_dataset.root or (dataset.patients_known and run_dataset.patients_known)
+    }
+
+
 RECORD, SCHEMA = "model.json", "isocenter.model"
 # Endings of files of weights; the content decides how they are read.
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")

@@ -48,15 +48,13 @@ from isocenter.quality import Examination, retested
 from isocenter.reading import (
     Data,
     ReadingOptions,
-    announced_device,
     open_for,
     opened_and_looked_through,
     refuse_unfit,
     with_references,
 )
-from isocenter.runs.initial_weights import Source
-from isocenter.runs.left_out import without_held_out
-from isocenter.runtime import MOST_TIMES, UNLIKE_SPACING, Looking, disproportionate
+from isocenter.runs.initial_weights import Source, without_held_out
+from isocenter.runtime import MOST_TIMES, UNLIKE_SPACING, Looking, announced_device, disproportionate
 from isocenter.tasks import kind_for
 from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut
 

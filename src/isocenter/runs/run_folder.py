@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from isocenter import networks
-from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.files import dataset_hash, read_text_table, write_dataset_table, write_table, write_text, written
+from isocenter.errors import IntegrityError, IsocenterError, ResourceError, UsageError, counted
+from isocenter.files import (
+    content_hash,
+    dataset_hash,
+    read_text_table,
+    write_dataset_table,
+    write_table,
+    write_text,
+    written,
+)
 from isocenter.planning import (
     COVARIATES,
     EVERYTHING,
@@ -44,14 +52,15 @@ from isocenter.reading import (
     write_alignment,
 )
 from isocenter.runs import AS_STEPS
-from isocenter.runs.left_out import Unlabelled, with_unlabelled, without_held_out
+from isocenter.runs.initial_weights import Unlabelled, with_unlabelled, without_held_out
 from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
 from isocenter.runs.teacher import with_teacher
 from isocenter.runtime import choose_device, read_json
 from isocenter.scoring import Lineage, lineage_notes, named_as_in_run, read_data_record, split_table, write_data_record
 from isocenter.tasks import needs_of
 from isocenter.training import FEWER, NARROWER, STATE_SCHEMA, Clock, recover
-from isocenter.values import BY_HAND, Case, Dataset, Decision, Plan, Split
+from isocenter.transforms import stacked
+from isocenter.values import BY_HAND, Case, Dataset, Decision, Image, Plan, Split
 
 log = logging.getLogger("isocenter")
 REPORT = "report.html"
@@ -324,3 +333,42 @@ def _parts(out: Path, folds: int) -> tuple[dict[str, Split], tuple[dict[str, Spl
         rows = table[table["fold"] == str(fold)]
         by_fold.append(dict(zip(rows["case"], rows["split"], strict=True)))
     return by_fold[0], tuple(by_fold) if folds else ()
+
+
+# As many as selection has at most; each is predicted several times by every backend.
+MOST = 20
+NAMED = {"val": "validation", "train": "training"}
+
+
+@dataclass(frozen=True)
+class ValidationImages:
+    """Cases to be read one at a time, and in words which ones they are, without their names.
+
+    cases: none where they cannot be had; `description` has the reason
+    """
+
+    description: str
+    cases: Sequence[Case] = ()
+
+    def __iter__(self) -> Iterator[Image]:
+        return (stacked(case.images, case.id) for case in self.cases)
+
+
+def validation_images(run: Path, plan: Plan) -> ValidationImages:
+    """Cases that selected the model, or trained it where none did, and whose files are unchanged."""
+    try:
+        places = [run / plan.data, *plan.options.get(FURTHER, ())]
+        dataset = open_for(plan["task.name"], places, ReadingOptions.of_plan(plan.options), pairs=pairs_of(plan))
+    except (IsocenterError, OSError):
+        return ValidationImages("the run's data could not be read again")
+    table, record = read_text_table(run / "split.csv"), read_data_record(run)
+    dataset = named_as_in_run(dataset, record)
+    part = next((one for one in NAMED if one in set(table["split"])), "val")
+    ids = set(table.loc[table["split"] == part, "case"])
+    cases = [case for case in dataset if case.id in ids]
+    contents = dict(record.contents) if record is not None else {}
+    same = [case for case in cases if contents.get(case.id) == content_hash(case)]
+    if not same:
+        return ValidationImages(f"the run's {NAMED[part]} cases are not what they were")
+    chosen = same[:MOST]
+    return ValidationImages(f"{len(chosen)} of {counted(len(ids), f'{NAMED[part]} case')}", chosen)

@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     )
     from isocenter.runtime.device import (
         announce,
+        announced_device,
         available_memory,
         bf16_pays,
         choose_device,
         environment,
         gpu_memory,
+        kept_memory,
         peak_memory,
         use_threads,
     )
-    from isocenter.runtime.differentiable import Differentiable, twin
     from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, write_members
     from isocenter.runtime.foreign import (
         CALIBRATED,
@@ -40,9 +41,15 @@ if TYPE_CHECKING:
         why_unpackable,
         write_calibrated,
     )
-    from isocenter.runtime.freed_memory import kept_memory
-    from isocenter.runtime.guard.fitting import MOST_TRAINED, fitted_guard, refitted, tail_note
-    from isocenter.runtime.guard.guard import Answering, Guard, strictest
+    from isocenter.runtime.guard.guard import (
+        MOST_TRAINED,
+        Answering,
+        Guard,
+        fitted_guard,
+        refitted,
+        strictest,
+        tail_note,
+    )
     from isocenter.runtime.guard.observation import Observation, Watching
     from isocenter.runtime.inference import AS_PLANNED, Inference, Request
     from isocenter.runtime.label_measurements import checked_ratios, measurements, ratios_of, with_ratios
@@ -50,9 +57,16 @@ if TYPE_CHECKING:
     from isocenter.runtime.model import Model, image_of, with_first_stage, with_uncertainty
     from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
     from isocenter.runtime.model_record import read_parts
-    from isocenter.runtime.modules import build_module
-    from isocenter.runtime.networks import KeptOutputs, Networks, TorchNetwork
-    from isocenter.runtime.package.archive import unpacked, write_zip
+    from isocenter.runtime.networks import (
+        Differentiable,
+        KeptOutputs,
+        Networks,
+        SmallerBatches,
+        TorchNetwork,
+        build_module,
+        in_smaller_batches,
+        twin,
+    )
     from isocenter.runtime.package.backends import refuse_unknown
     from isocenter.runtime.package.certificate import Certificate, read_certificate
     from isocenter.runtime.package.certification import certify
@@ -69,8 +83,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.package.triton import NETWORK_ALONE, TRITON_RECORD, write_triton
     from isocenter.runtime.package.write import Evidence, write_package
     from isocenter.runtime.parallel.dask_cluster import Cluster
-    from isocenter.runtime.parallel.map_cases import Spread, in_threads, outcome_of
-    from isocenter.runtime.parallel.worker_pool import in_workers, local
+    from isocenter.runtime.parallel.map_cases import Spread, in_threads, in_workers, local, outcome_of
     from isocenter.runtime.parts import WITHOUT_PARTS, Directions, Parts
     from isocenter.runtime.predicted_memory import expected_memory, fitting_memory, with_smaller_batches
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing
@@ -90,13 +103,14 @@ if TYPE_CHECKING:
         read_tensors,
         seal,
         sealed_entry,
+        unpacked,
         verify,
         write_json,
         write_tensors,
+        write_zip,
     )
-    from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches
-    from isocenter.runtime.uncertainty.laplace import LastLayers, last_layers_of
-    from isocenter.runtime.uncertainty.receiver import EPISTEMIC, TOTAL
+    from isocenter.runtime.uncertainty.disagreement import EPISTEMIC, TOTAL
+    from isocenter.runtime.uncertainty.methods import LastLayers, last_layers_of
     from isocenter.runtime.windows.averaging import Averaged
     from isocenter.runtime.windows.pipeline import BLANK, Receiver
     from isocenter.runtime.windows.slide import Network, slide, window_count

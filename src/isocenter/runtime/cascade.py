@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing, Streamed, padded_region, source_region
 from isocenter.runtime.preprocessing.protocol import Source, Trace
-from isocenter.runtime.preprocessing.streamed import Streamed, padded_region, source_region
 from isocenter.transforms import label_taps, permuted, voted
 from isocenter.values import Array, Deferred, Image, Label, Prediction, Reader, Region, Slabs, reader_of
 

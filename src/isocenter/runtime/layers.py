@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from isocenter.errors import GeometryError
 from isocenter.runtime.covariate_encoding import with_covariates
 from isocenter.runtime.guard.observation import Watching
-from isocenter.runtime.uncertainty.receiver import uncertainty_of
+from isocenter.runtime.uncertainty.disagreement import uncertainty_of
 from isocenter.runtime.windows.pipeline import BLANK, Receiver, WindowSettings, run_pipeline
 from isocenter.runtime.windows.slide import Network, Progress
 from isocenter.tasks import by_covariates, sureness

@@ -23,8 +23,7 @@ from isocenter.runtime.package.contents import model_settings
 from isocenter.runtime.parts import WITHOUT_PARTS, Parts
 from isocenter.runtime.proportion import refuse_out_of_proportion
 from isocenter.runtime.record_files import joined
-from isocenter.runtime.uncertainty.choice import NOTHING, chosen
-from isocenter.runtime.uncertainty.method import Basis, Method
+from isocenter.runtime.uncertainty.methods import NOTHING, Basis, Method, chosen
 from isocenter.runtime.windows.averaging import flipped_axes
 from isocenter.runtime.windows.pipeline import Receiver, WindowSettings
 from isocenter.tasks import Task

@@ -23,7 +23,7 @@ from isocenter.runtime.parts import PART_FILES, Directions, Parts
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.preprocessing.protocol import Prepares
 from isocenter.runtime.record_files import digest
-from isocenter.runtime.uncertainty.laplace import Laplace
+from isocenter.runtime.uncertainty.methods import Laplace
 
 if TYPE_CHECKING:
     from isocenter.runtime.model import Model

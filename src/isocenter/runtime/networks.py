@@ -1,11 +1,13 @@
-"""The networks of a model as one function of arrays, what they are made of, and outputs that are kept.
+"""The networks of a model: as one function of arrays, in batches that fit into memory, and as torch modules.
 
-The same windows pass a network once.
+Outputs may be kept, and gradients may run through the modules: the one place outside inference mode.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,17 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter import networks
+from isocenter.errors import MEMORY_ERRORS, MemoryShortageError, UsageError, counted, is_out_of_memory
 from isocenter.lazy import torch
+from isocenter.runtime import bundle
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.device import available_memory
 from isocenter.runtime.windows.averaging import POOLED, Averaged, members_of
+from isocenter.runtime.windows.slide import Network
+from isocenter.values import Array, Head
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
     from isocenter.networks import Features
-    from isocenter.runtime.windows.slide import Network
+    from isocenter.tasks import Task
     from isocenter.values import Decision
 
 
@@ -233,3 +239,141 @@ def _copied(features: Features, device: str) -> Features:
     )
     pooled = copied(features.pooled)
     return networks.Features(outputs, pooled, pooled, inputs)
+
+
+log = logging.getLogger("isocenter")
+
+
+@dataclass(eq=False)
+class SmallerBatches:
+    """A network that halves the number of windows at once until they fit, and keeps that number.
+
+    most: windows that may pass together; None while no limit was met
+    Raises MemoryShortageError where not even one window fits.
+    """
+
+    network: Network
+    most: int | None = None
+
+    def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
+        parts: list[Mapping[str, Array]] = []
+        done = 0
+        while done < len(batch):
+            size = min(len(batch) - done, self.most or len(batch))
+            outputs = self._tried(*(array[done : done + size] for array in (batch, *context)))
+            if outputs is None:
+                self.most = size // 2
+                log.warning("memory ran out with %s at once: from now on %d", counted(size, "window"), self.most)
+                continue
+            parts.append(outputs)
+            done += size
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _tried(self, windows: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array] | None:
+        """The outputs; None where memory ran out. The memory of the attempt is freed before the next one."""
+        try:
+            return self.network(windows, *context)
+        except MEMORY_ERRORS as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(windows) > 1:
+                return None
+            raise MemoryShortageError(
+                f"not even one window of {windows.shape[1:]} fits into memory ({str(error).splitlines()[0]})",
+                "network",
+                "Close other programs, take another --device, or a machine with more memory",
+            ) from error
+
+
+def in_smaller_batches(network: Network) -> Network:
+    """The network with that behaviour; one that has it already stays as it is."""
+    return network if isinstance(network, SmallerBatches) else SmallerBatches(network)
+
+
+def within_smaller_batches(network: Network) -> Network:
+    """The network itself, without what only makes its batches smaller."""
+    while isinstance(network, SmallerBatches):
+        network = network.network
+    return network
+
+
+def build_module(task: Task, network: Mapping[str, Any]) -> Module:
+    """The torch module that these settings name, with fresh weights.
+
+    The entry "marked" is the number of labels of a first stage: their numbers are the last channel of the input, and
+    each becomes a channel of the family's network. "first_entry" is where its covariates begin in a context of several
+    networks.
+    """
+    context, marked, channels = len(Context.of(network.get("context"))), network.get("marked", 0), network["channels"]
+    inputs = channels - 1 + marked if marked else channels
+    fusion = network.get("fusion")
+    name, size = network["name"], network["size"]
+    module = networks.build(name, inputs, network["spatial_dims"], task.heads, size, context, fusion)
+    module = networks.with_quick_single_volumes(module)
+    moving = displacing_heads(task.heads)
+    module = bundle.Displacing(module, moving) if moving else module
+    module = bundle.AfterLabels(module, marked) if marked else module
+    return bundle.OnItsEntries(module, network["first_entry"], context) if "first_entry" in network else module
+
+
+def displacing_heads(heads: Mapping[str, Head]) -> dict[str, int]:
+    """{head: axes} of those that displace voxels, and so are velocities of the family's network."""
+    return {name: head.count for name, head in heads.items() if head.moves}
+
+
+@dataclass(frozen=True, eq=False)
+class Differentiable:
+    """The networks of a model as modules whose outputs have gradients by their inputs.
+
+    modules:  one a member; they share the model's weights, which get no gradients, and may be hooked and changed:
+              nobody else has these modules
+    families: the name of each one's family, for `networks.family_of`
+    shares:   the weight of each member, in sum 1
+    """
+
+    modules: tuple[Module, ...]
+    families: tuple[str, ...]
+    shares: tuple[float, ...]
+    device: str
+
+    @classmethod
+    def of(cls, networks: Networks) -> Differentiable:
+        """The networks of a model; UsageError for one that computes without torch."""
+        run, computing = within_smaller_batches(networks.run), networks.computing
+        members = members_of(run)
+        if unlike := [one for one in members if not isinstance(one, TorchNetwork)]:
+            what = computing.value if computing is not None else type(unlike[0]).__name__
+            problem = f"the model computes without torch ({what}), which gives no gradients and shows no inner maps"
+            raise UsageError(problem, "--method", "Choose occlusion or rise, or load it with --backend torch")
+        torch_networks = [one for one in members if isinstance(one, TorchNetwork)]
+        shares = (run.shares if isinstance(run, Averaged) else None) or (1 / len(torch_networks),) * len(torch_networks)
+        names = tuple(str(one["name"]) for one in networks.architectures)
+        device = torch_networks[0].device
+        return cls(tuple(twin(one.module).to(device) for one in torch_networks), names, shares, device)
+
+    def run_of(self, index: int) -> Callable[[Tensor, Tensor | None], Mapping[str, Any]]:
+        """One member: (batch, channels, *window) images and (batch, entries) covariates to {head: tensor}."""
+        module = self.modules[index]
+        return lambda images, context: module(*(one for one in (images, context) if one is not None))
+
+
+def twin(module: Module, *, shared: bool = True) -> Module:
+    """The module once more, in evaluation mode, without gradients of its weights and without steps in place.
+
+    shared: its weights lie in the same memory; else they are its own
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    with torch.inference_mode(False):
+        memo: dict[int, Any] = {id(one): _frozen(one, shared=shared) for one in tensors}
+        copied = copy.deepcopy(module, memo)
+    for part in copied.modules():
+        if getattr(part, "inplace", False):  # what a step in place overwrites has no gradient any more
+            part.inplace = False  # type: ignore[assignment]
+    return copied.eval()
+
+
+def _frozen(tensor: Tensor, *, shared: bool) -> Tensor:
+    values = tensor.detach() if shared and not tensor.is_inference() else tensor.detach().clone()
+    return torch.nn.Parameter(values, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else values

@@ -21,7 +21,7 @@ from isocenter.values import Floats
 
 if TYPE_CHECKING:
     from isocenter.runtime.guard.guard import Guard
-    from isocenter.runtime.uncertainty.laplace import Laplace
+    from isocenter.runtime.uncertainty.methods import Laplace
 
 
 # {name of a part in a model's record: the file with its arrays}

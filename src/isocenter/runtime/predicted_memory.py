@@ -14,12 +14,11 @@ from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
 from isocenter.runtime.device import available_memory
 from isocenter.runtime.model import Model
-from isocenter.runtime.networks import TorchNetwork
+from isocenter.runtime.networks import TorchNetwork, in_smaller_batches, within_smaller_batches
 from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS, HELD_BYTES
 from isocenter.runtime.preprocessing.restore import YIELDED_BYTES
 from isocenter.runtime.proportion import prepared_shape, shape_around
-from isocenter.runtime.smaller_batches import in_smaller_batches, within_smaller_batches
-from isocenter.runtime.uncertainty.choice import NOTHING
+from isocenter.runtime.uncertainty.methods import NOTHING
 from isocenter.runtime.windows.averaging import members_of
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import dense_channels, voxel_bytes

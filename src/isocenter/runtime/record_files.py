@@ -1,4 +1,4 @@
-"""Folders of ours on disk, also in the cache: JSON and safetensors, with the SHA-256 of each file.
+"""Folders of ours on disk, also in the cache or in one archive: JSON and safetensors, with SHA-256 of each file.
 
 Nothing in them can run code.
 """
@@ -11,19 +11,24 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+import stat
+import tempfile
+import zipfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from isocenter.at_work import brought_to_its_end
-from isocenter.errors import IntegrityError
-from isocenter.files import cached, load_json, written
+from isocenter.errors import IntegrityError, IsocenterError, UsageError
+from isocenter.files import cached, load_json, opened_zip, refuse_growth, written
 from isocenter.lazy import safetensors_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 MANIFEST = "manifest.json"
 # Files of Python, macOS and Windows that nobody added on purpose.
@@ -204,3 +209,65 @@ def _remove(place: Path) -> None:
     except FileNotFoundError:  # another process has met the same damage
         return
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_zip(folder: Path, path: Path) -> None:
+    """The folder and all in it, under its own name, as MONAI's specification has it."""
+    with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(one for one in folder.rglob("*") if one.is_file()):
+            # Without the time of writing, the same package is the same file.
+            entry = zipfile.ZipInfo((folder.name / file.relative_to(folder)).as_posix())
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            with file.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
+                while chunk := source.read(1 << 20):
+                    target.write(chunk)
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """The folder of a run or a package; a zip is unpacked for as long as it is needed.
+
+    Raises UsageError where there is nothing or another file, IntegrityError for a zip that is not to be unpacked.
+    """
+    if path.is_dir():
+        yield path
+        return
+    if not path.exists():
+        raise UsageError("there is no such model", str(path), "Give a run's folder or a package")
+    if not zipfile.is_zipfile(path):
+        raise UsageError("is not a model", str(path), "Give a run's folder, a package's folder or its .zip")
+    with tempfile.TemporaryDirectory(prefix="isocenter-") as room:
+        folder = _extracted(path, Path(room))
+        try:
+            yield folder
+        except IsocenterError as error:  # a person knows the zip, and not where it was unpacked
+            raise error.stating(where=error.where.replace(str(folder), str(path))) from error
+
+
+def _extracted(path: Path, room: Path) -> Path:
+    """The package's folder in the room."""
+    try:
+        refuse_growth(path)
+        with opened_zip(path) as archive:
+            _refuse_harm(archive.infolist(), path)
+            archive.extractall(room)
+    except ValueError as error:
+        raise IntegrityError(f"is not a complete package ({error})", str(path), "Do not use this package") from error
+    tops = [room, *sorted(one for one in room.iterdir() if one.is_dir())]
+    folders = [top for top in tops if (top / MANIFEST).is_file()]
+    if len(folders) != 1:
+        raise UsageError("holds no package", str(path), "Give what `isocenter package` wrote")
+    return folders[0]
+
+
+def _refuse_harm(entries: list[zipfile.ZipInfo], path: Path) -> None:
+    """IntegrityError for names that lead out of the folder, and links."""
+    remedy = "Do not use this package"
+    for entry in entries:
+        parts = PurePosixPath(entry.filename.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in entry.filename:
+            raise IntegrityError(f"holds {entry.filename}, outside its folder", str(path), remedy)
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise IntegrityError(f"holds {entry.filename}, which is not a regular file", str(path), remedy)

@@ -8,15 +8,13 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.scoring.answered import ANSWERED, Fold, case_errors, gate_of, write_gate
-    from isocenter.scoring.audit_result import Audited
-    from isocenter.scoring.auditing.audit import Audit
     from isocenter.scoring.auditing.audits import audited
     from isocenter.scoring.auditing.between_groups import image_shift
+    from isocenter.scoring.auditing.decisions import refuse_no_outcome
     from isocenter.scoring.auditing.explained import explanations
     from isocenter.scoring.auditing.groups import OF_GROUPS, with_table
     from isocenter.scoring.auditing.options import AuditOptions
     from isocenter.scoring.auditing.representation import represented
-    from isocenter.scoring.auditing.screening import refuse_no_outcome
     from isocenter.scoring.case_selection import Choice, choice, of_the_same_name, who_trained
     from isocenter.scoring.comparison import (
         MRMC,
@@ -67,7 +65,6 @@ if TYPE_CHECKING:
         unshared,
         with_positive,
     )
-    from isocenter.scoring.explaining.answer_maps import AnswerMaps
     from isocenter.scoring.explaining.cohort import (
         COLUMNS,
         Explainer,
@@ -80,10 +77,9 @@ if TYPE_CHECKING:
     )
     from isocenter.scoring.explaining.concepts import Cohort, concepts_of, refuse_clips, refuse_concepts
     from isocenter.scoring.explaining.counterfactuals import counterfactuals_of, kinds_of_maps, with_gradients
-    from isocenter.scoring.explaining.kept_tests import kept_content
+    from isocenter.scoring.explaining.kept_tests import AnswerMaps, kept_content
     from isocenter.scoring.explaining.report import explanation_page, findings_sentence, verdict_sentence
     from isocenter.scoring.image_subsets import Subsets, with_subsets
-    from isocenter.scoring.scored_elsewhere import measured_there
     from isocenter.scoring.scores import (
         CASES,
         EVALUATION,
@@ -95,8 +91,11 @@ if TYPE_CHECKING:
         SUMMARY,
         TASK,
         WRONG,
+        Audit,
+        Audited,
         Predictor,
         Scored,
+        measured_there,
         rows_of,
         score,
         split_table,

@@ -1,4 +1,4 @@
-"""Predict cases, score them, keep the table, the summary and some pictures: what `train` and `evaluate` share.
+"""Scores of cases, with tables, summary and pictures, and audits of them: what `train` and `evaluate` share.
 
 A page of a case shows its image with reference and prediction; the shift compares the scored cases with those that
 calibrated the model, by what its network sees in them.
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from isocenter.errors import DatasetError, IsocenterError
+from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, ResourceError, WorkerLostError
 from isocenter.evaluation import (
     COVARIATE,
     FOLD,
@@ -31,12 +31,12 @@ from isocenter.evaluation import (
 )
 from isocenter.files import write_table, write_text
 from isocenter.lazy import pandas as pd
-from isocenter.prediction import confidence_columns, in_memory, noted
+from isocenter.prediction import There, confidence_columns, in_memory, noted
 from isocenter.quality import image_facts, kinds_of, names_a_person
-from isocenter.report import Figure, overlay, tracked, viewer
+from isocenter.report import Figure, Section, overlay, tracked, viewer
 from isocenter.runtime import Guard, Model, write_json
 from isocenter.scoring.answered import Fold, answered_rows
-from isocenter.scoring.audit_result import Audited
+from isocenter.scoring.auditing.options import AuditOptions
 from isocenter.scoring.data_record import opened
 from isocenter.tasks import Task, leaves, part_of, part_tables, settings_of
 from isocenter.values import (
@@ -486,3 +486,86 @@ def shift_of(
         return None
     unit = "patients" if patients_known else "cases"
     return Shift(energy_test(calibrated, scored, seed=seed), len(scored), len(calibrated), unit=unit)
+
+
+@dataclass(frozen=True, eq=False)
+class Audited:
+    """The outcome of one audit of scored cases.
+
+    tables:   {file name: table}, written as CSV
+    records:  {file name: (schema, content)}, written as JSON
+    sections: of the report
+    notes:    what a reader must know before any figure
+    figures:  {case: pictures} to stand beside those of the report's cases
+    """
+
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    records: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    sections: Sequence[Section] = ()
+    notes: Sequence[str] = ()
+    figures: Mapping[str, Sequence[Figure]] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Its files, into an existing folder."""
+        for name, table in self.tables.items():
+            write_table(table, folder / name)
+        for name, (schema, content) in self.records.items():
+            write_json(folder / name, schema, dict(content))
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """Scored cases, and what an audit of them needs beside their figures.
+
+    scored:    the cases' figures; its table has a row a case and label, its features what the network saw
+    predictor: what scored them, each fold its own cases
+    cases:     those that were scored
+    folds:     {case id: the fold that scored it}, where there are several
+    patients_known: False where each case only stands for a patient
+    planned:   groups that were to be compared before anything was trained, as far as the cases have them
+    registered: those of them that were fixed before training and not changed since; None where there are none
+    path:      of the model; None of one in memory
+    """
+
+    scored: Scored
+    predictor: Predictor
+    cases: Sequence[Case]
+    seed: int
+    patients_known: bool
+    folds: Mapping[str, Fold] = field(default_factory=dict)
+    options: AuditOptions = field(default_factory=AuditOptions)
+    planned: str | None = None
+    registered: str | None = None
+    path: Path | None = None
+
+    def network_of(self, case: str) -> int:
+        """The number of the network that scored a case: features of one say nothing beside those of another."""
+        return self.folds[case].number if case in self.folds else 0
+
+
+def measured_there(
+    places: Mapping[int | None, There], folds: Mapping[str, Fold]
+) -> Callable[[Sequence[Case]], Outcomes]:
+    """Measure by other processes, fold after fold.
+
+    places: {fold: the processes that have its model}, None for that of all
+    Raises ResourceError where a worker has not what it needs, which the next case would lack too.
+    """
+    return partial(_measured_there, places, folds)
+
+
+def _measured_there(places: Mapping[int | None, There], folds: Mapping[str, Fold], cases: Sequence[Case]) -> Outcomes:
+    for number, there in places.items():
+        of_fold = {case: fold for case, fold in folds.items() if fold.number == number}
+        own = [n for n, case in enumerate(cases) if number is None or case.id in of_fold]
+        by_worker = partial(_measured_by, there, next(iter(of_fold.values()), None))
+        for place, outcome in there.spread(by_worker, [cases[n] for n in own]):
+            if isinstance(outcome, ResourceError) and not isinstance(outcome, MemoryShortageError | WorkerLostError):
+                raise outcome
+            yield own[place], outcome
+
+
+def _measured_by(there: There, fold: Fold | None, case: Case) -> Measured:
+    """Measure a case in the other process; its prediction is large, and made once more where it is shown."""
+    model = there.model if fold is None else fold.scoring(there.model)
+    return measured(model, fold, case)._replace(prediction=None)

@@ -9,15 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, UsageError, listed
+from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.evaluation import Test, holm, kaplan_meier, logrank
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import special, stats
-from isocenter.studies.effects import Effect, cluster_effect, imputations, participant_effect, pooled
-from isocenter.studies.hazards import hazard_effect, median_time
+from isocenter.report import Figure, figures
+from isocenter.studies.effects import (
+    Effect,
+    cluster_effect,
+    hazard_effect,
+    imputations,
+    median_time,
+    participant_effect,
+    pooled,
+)
 from isocenter.studies.looks import Look
-from isocenter.studies.plan_words import INTENTION, plan_record
-from isocenter.studies.protocol import ARM, PARTICIPANT, TIME, Endpoint, Study
+from isocenter.studies.protocol import ARM, INTENTION, PARTICIPANT, TIME, Endpoint, Study, plan_record
 from isocenter.values import Floats
 
 PROTOCOL = "per protocol"
@@ -421,3 +428,16 @@ def _verdict(row: Mapping[str, Any], endpoint: Endpoint, alpha: float) -> str:
     if margin is not None and low > -margin:
         return "non-inferior"
     return "inferior" if row["p_adjusted"] < alpha else "not shown"
+
+
+def flow_of_arms(arms: Sequence[Mapping[str, Any]]) -> Figure:
+    """The diagram, from the rows of arms in `flow.json` alone."""
+    parts = []
+    for row in arms:
+        followed = f", per protocol: {row['per_protocol']}" if "per_protocol" in row else ""
+        known = f"{row['arm']}: {row['participants']}, with outcome: {row['with_outcome']}"
+        parts.append(f"{known}\nanalysed: {row['analysed']}{followed}")
+    assigned = sum(row["assigned"] for row in arms)
+    steps = [(f"Assigned: {counted(assigned, arms[0]['unit'])}", "")]
+    caption = "Participants of each arm; every number stands in its record."
+    return figures.flow_of_cases(steps, parts, "Flow of participants", caption=caption)

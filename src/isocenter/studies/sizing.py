@@ -13,17 +13,11 @@ import numpy as np
 from isocenter.errors import UsageError
 from isocenter.evaluation import clopper_pearson
 from isocenter.lazy import optimize, special, stats
-from isocenter.studies.areas import AUROC
-from isocenter.studies.clusters import cluster_statistics
-from isocenter.studies.design import Design
-from isocenter.studies.inputs import CLUSTERED, COMMON, PER_ARM, Input, Inputs, read_inputs
+from isocenter.studies.design import CLUSTERED, COMMON, PER_ARM, Design, Input, Inputs, read_inputs
 from isocenter.studies.looks import Look, bounds, crossing
-from isocenter.studies.means import MEANS
-from isocenter.studies.prediction import PREDICTION_MODEL
-from isocenter.studies.proportions import PAIRED_PROPORTIONS, PROPORTION, PROPORTIONS
-from isocenter.studies.readers import MRMC
-from isocenter.studies.stepped_wedge import STEPPED_WEDGE
-from isocenter.studies.survival import SURVIVAL
+from isocenter.studies.model_studies import AUROC, MRMC, PREDICTION_MODEL
+from isocenter.studies.proportions import MEANS, PAIRED_PROPORTIONS, PROPORTION, PROPORTIONS
+from isocenter.studies.trial_designs import STEPPED_WEDGE, SURVIVAL, cluster_statistics
 
 DESIGNS = {
     one.name: one

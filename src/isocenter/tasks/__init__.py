@@ -31,18 +31,21 @@ if TYPE_CHECKING:
         with_sets,
         with_sets_of_folds,
     )
-    from isocenter.tasks.multitask.scoring import part_tables
-    from isocenter.tasks.multitask.slabs import joined_maps
-    from isocenter.tasks.parts import head_of, leaves, part_names, part_of
+    from isocenter.tasks.multitask import part_tables
     from isocenter.tasks.properties import (
         added_results,
         by_covariates,
         dense_channels,
         fewest_samples,
+        head_of,
+        joined_maps,
+        leaves,
         marks_labels,
         may_miss,
         mirrored_channels,
         own_outputs,
+        part_names,
+        part_of,
         picks_a_label,
         picks_a_side,
         refuse_unknown_sides,

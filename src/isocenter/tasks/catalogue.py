@@ -14,8 +14,7 @@ import numpy as np
 from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator
-from isocenter.tasks.parts import head_of, leaves
-from isocenter.tasks.properties import states_voxels
+from isocenter.tasks.properties import head_of, leaves, states_voxels
 from isocenter.tasks.settings import found_after_training, settings_of, task_from
 from isocenter.tasks.task import Task
 from isocenter.values import Dataset, Label
@@ -25,14 +24,14 @@ TASKS = {
     "detection": "isocenter.tasks.detection.question:Detection",
     "findings": "isocenter.tasks.findings.question:Findings",
     "instances": "isocenter.tasks.instances.question:InstanceSegmentation",
-    "registration": "isocenter.tasks.registration.question:Registration",
+    "registration": "isocenter.tasks.registration:Registration",
     "regression": "isocenter.tasks.regression.question:Regression",
-    "representation": "isocenter.tasks.representation.question:Representation",
+    "representation": "isocenter.tasks.representation:Representation",
     "segmentation": "isocenter.tasks.segmentation.question:Segmentation",
     "survival": "isocenter.tasks.survival.question:Survival",
 }
 # A name with the sign joins several kinds; `ALL` stands for every kind that the references fit.
-JOINED, MULTITASK = "isocenter.tasks.multitask.question:Joined", "isocenter.tasks.multitask.question:Multitask"
+JOINED, MULTITASK = "isocenter.tasks.multitask:Joined", "isocenter.tasks.multitask:Multitask"
 SIGN, ALL = "+", "multitask"
 # Kinds that models of other programs have, and that nothing is trained as.
 IMPORTED = {"imported_segmentation": "isocenter.tasks.segmentation.imported:ImportedSegmentation"}

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from isocenter.belief import HOLD_TOGETHER
 from isocenter.tasks.catalogue import build
-from isocenter.tasks.multitask.slabs import with_parts
-from isocenter.tasks.parts import leaves
+from isocenter.tasks.properties import leaves, with_parts
 from isocenter.tasks.settings import found_after_training, of_part, settings_of
 from isocenter.values import Case, Decision, Prediction, Split
 

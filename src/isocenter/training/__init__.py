@@ -9,27 +9,24 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.training.checkpoint import (
         STATE_SCHEMA,
+        SURE,
         VALIDATION,
+        fewest_cases,
+        finished,
+        joined_numbers,
         read_checkpoint,
         recover,
+        share_better,
+        sure_of_best,
         validation_of,
         with_parts,
         with_task,
         write_checkpoint,
     )
-    from isocenter.training.checkpoint_choice import (
-        SURE,
-        fewest_cases,
-        finished,
-        joined_numbers,
-        share_better,
-        sure_of_best,
-    )
     from isocenter.training.covariate_model import CovariateModel, fit_covariate_model
     from isocenter.training.data.loader import Batch, Loader
     from isocenter.training.data.store import Prepared, keep_marked, prepare_all
-    from isocenter.training.length.fewer_features import NARROWER, narrower
-    from isocenter.training.length.probe import FEWER
+    from isocenter.training.length.probe import FEWER, NARROWER, narrower
     from isocenter.training.length.schedule import FEWEST_STEPS, Pace, Speed, replan
     from isocenter.training.processes import SINGLE_PROCESS, Ranks
     from isocenter.training.recipe import train

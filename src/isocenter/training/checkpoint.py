@@ -1,15 +1,21 @@
-"""The state of a training on disk: whole or not there, and able to go on bit by bit."""
+"""The state of a training on disk, whole or not there, and the choice of the weights that it leaves."""
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isocenter.errors import IntegrityError
+import numpy as np
+
+from isocenter.errors import IntegrityError, counted
 from isocenter.files import written
 from isocenter.lazy import torch
+from isocenter.planning import Settings
+from isocenter.report import selecting_name
 from isocenter.runtime import (
     WEIGHTS,
     WITHOUT_PARTS,
@@ -22,6 +28,7 @@ from isocenter.runtime import (
     write_tensors,
 )
 from isocenter.tasks import settings_of
+from isocenter.training.state import Outcome, State
 from isocenter.training.step.loss import Criterion
 
 if TYPE_CHECKING:
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from isocenter.tasks import Task
+
 
 STATE_SCHEMA = "isocenter.state"
 # What objectives learn and keep: parts, queues, the weights that training began from.
@@ -172,3 +180,157 @@ def _unflatten(optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
         number, _, name = key.partition("/")
         state.setdefault(int(number), {})[name] = tensor
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+
+# The choice of the weights that a training leaves: its last, unless earlier ones were surely better.
+#
+# The learning rate has fallen to zero by then, so that the last weights are mostly the best; of several scores of a few
+# validation cases the highest is often only the luckiest. A training that stopped early keeps its best.
+
+# In so many of the draws a single one must be better than another: one-sided, 95 %.
+SURE = 0.95
+DRAWS, MOST_DRAWS = 200, 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """The metric of the averaged weights, and what it was made of.
+
+    numbers:  {name: (cases, ...)} of `Task.quality`
+    patients: (cases,) whose they are
+    """
+
+    score: float
+    numbers: Mapping[str, Tensor]
+    patients: Sequence[str]
+
+
+def joined_numbers(numbers: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """{name: (cases, ...)} of the numbers of cases, in their order; zeros where some lack a name, as of a part's.
+
+    So all have as many rows, and cases can be drawn again; a task of parts marks the rows that are none.
+    """
+    counts = [max(map(len, own.values()), default=0) for own in numbers]
+    blank = {name: torch.zeros_like(value[:1]) for own in numbers for name, value in own.items()}
+    return {
+        name: torch.cat(
+            [own.get(name, zero.expand(n, *zero.shape[1:])) for own, n in zip(numbers, counts, strict=True)]
+        )
+        for name, zero in blank.items()
+    }
+
+
+def share_better(
+    task: Task,
+    earlier: Mapping[str, Tensor],
+    last: Mapping[str, Tensor],
+    patients: Sequence[str],
+    *,
+    seed: int,
+    tried: int = 1,
+) -> float:
+    """Share of bootstrap draws of the same validation patients in which the earlier weights have the higher metric.
+
+    earlier, last: {name: (cases, ...)} of `Task.quality`, in the same order of cases
+    patients:      (cases,) whose they are: images of one patient are no independent evidence
+    tried:         among how many the earlier ones are the best: `sure_of_best` says which share is asked of it
+    0 where there are too few patients to tell.
+    """
+    counts = {len(value) for numbers in (earlier, last) for value in numbers.values()}
+    people, owner = np.unique(np.asarray(patients), return_inverse=True)
+    if counts != {len(owner)} or len(people) < fewest_cases(tried):
+        return 0.0
+    rng, cases_of = np.random.default_rng(seed), [np.flatnonzero(owner == person) for person in range(len(people))]
+    better, draws = 0, draws_for(tried)
+    for _ in range(draws):
+        draws_of_cases = torch.from_numpy(
+            np.concatenate([cases_of[person] for person in rng.integers(len(people), size=len(people))])
+        )
+        before, after = (
+            task.selection({name: values[draws_of_cases] for name, values in numbers.items()})
+            for numbers in (earlier, last)
+        )
+        better += before > after
+    return better / draws
+
+
+def sure_of_best(tried: int) -> float:
+    """The share of draws that the best of so many has to be better in: each of them is one more chance of luck.
+
+    Bonferroni's bound; of one it is `SURE`. Dunn, J Am Stat Assoc 1961, doi:10.1080/01621459.1961.10482090
+    """
+    return 1 - (1 - SURE) / max(1, tried)
+
+
+def fewest_cases(tried: int) -> int:
+    """Fewest cases: fewer would all agree by chance more often than `sure_of_best` admits: once in 2^cases."""
+    return math.ceil(-math.log2(1 - sure_of_best(tried)))
+
+
+def draws_for(tried: int) -> int:
+    """The number of draws with as many beyond the share as in a single comparison; no more than take seconds."""
+    return min(MOST_DRAWS, DRAWS * max(1, tried))
+
+
+def judged(state: State, validation: Validation, settings: Settings, out: Path) -> State:
+    """The state after a validation: the best score, whether the last weights are preferred, whether to stop early."""
+    state, score = replace(state, preferred=_preferred(state, validation, settings, out)), validation.score
+    chosen, better = settings.training, score > state.best  # never of what is no number
+    # A figure of nothing, as where neither reference nor prediction has a structure, is no step backwards either.
+    best, without = (score, 0) if better else (state.best, state.without + (not math.isnan(score)))
+    stopped = state.stopped
+    if chosen.early_stop is not None and without >= chosen.early_stop and state.step < state.pace.steps:
+        share = 100 * state.pace.progress(state.step)
+        stopped = (
+            f"{without} validations brought nothing better than {best:.4f}, so training ended after step {state.step} "
+            f"of {state.pace.steps}: the schedule is cut at {share:.0f} %, the rate has not fallen to zero"
+        )
+    return replace(state, best=best, without=without, stopped=stopped)
+
+
+def _preferred(state: State, validation: Validation, settings: Settings, out: Path) -> str:
+    """Why the last weights are taken where earlier ones had a higher metric; nothing where they are not."""
+    last, score = state.step >= state.pace.steps, validation.score
+    if not last or score >= state.best or not (earlier := validation_of(best_checkpoint(out))):
+        return ""
+    metric = _selecting(settings, score)
+    if math.isnan(score):
+        return (
+            f"the last ones, whose {metric} of the validation cases is not a number: earlier ones had {state.best:.4f}"
+        )
+    numbers, patients, tried = validation.numbers, validation.patients, state.validations - 1
+    seed, needed = settings.training.seed, sure_of_best(tried)
+    share = share_better(settings.task, earlier, numbers, patients, seed=seed, tried=tried)
+    if share >= needed:
+        return ""
+    had = f"the last ones, {metric} of the validation cases {score:.4f}: earlier ones had {state.best:.4f}, but "
+    if (people := len(set(patients))) < fewest_cases(tried):
+        return f"{had}{counted(people, 'patient is', 'patients are')} too few to tell that from luck"
+    return (
+        f"{had}were better in only {100 * share:.1f} % of {draws_for(tried)} bootstrap draws of their patients, not in "
+        f"{100 * needed:.1f} %, which are asked of the best of {tried}"
+    )
+
+
+def _selecting(settings: Settings, figure: float) -> str:
+    """The metric that selects, as papers spell it; or what took its place to give this figure."""
+    return selecting_name(settings.task.metrics.of(settings.training.selection))(figure)
+
+
+def finished(out: Path, settings: Settings) -> Outcome | None:
+    """The outcome of a finished training; None where it is not finished."""
+    last = last_checkpoint(out)
+    if not last.is_dir():
+        return None
+    state = State.of(read_json(last / "state.json", STATE_SCHEMA), str(last))
+    return outcome_of(out, settings, state) if state.is_over else None
+
+
+def outcome_of(out: Path, settings: Settings, state: State) -> Outcome:
+    """The checkpoint that was chosen, or where nothing was the last."""
+    checkpoint, because = last_checkpoint(out), "the last averaged weights, because nothing was selected"
+    if best_checkpoint(out).is_dir():
+        best = f"those of the best {_selecting(settings, state.best)} of the validation cases: {state.best:.4f}"
+        checkpoint, because = best_checkpoint(out), state.preferred or best
+    how = (state.step, state.stopped, state.waiting, state.work, state.compute)
+    return Outcome(checkpoint, because, *how, batch=state.batch)

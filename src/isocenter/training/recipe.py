@@ -5,25 +5,31 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from isocenter.at_work import interrupt_deferred
+from isocenter.errors import IsocenterError
+from isocenter.evaluation import effective_rank, possible_rank
 from isocenter.planning import Settings
 from isocenter.runtime import kept_memory
-from isocenter.training.checkpoint import best_checkpoint, write_checkpoint
-from isocenter.training.checkpoint_choice import Validation, judged, outcome_of
-from isocenter.training.collapse import Collapse
+from isocenter.training.checkpoint import Validation, best_checkpoint, judged, outcome_of, write_checkpoint
 from isocenter.training.constrained import constrain
 from isocenter.training.data.store import Prepared
 from isocenter.training.logs import opened_logs
 from isocenter.training.session import Session
 from isocenter.training.session_length import Length
 from isocenter.training.state import Moment, Outcome, Scores, Spans, State
-from isocenter.training.step.batch_statistics import measure_batch_statistics
 from isocenter.training.step.compute import Compute
 from isocenter.training.step.loss import FEATURES
+from isocenter.training.step.optimisers import measure_batch_statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 log = logging.getLogger("isocenter")
 # Seconds between checkpoints from which a killed run goes on.
@@ -125,3 +131,36 @@ def looked(session: Session, state: State, compute: Compute, collapse: Collapse)
         write_checkpoint(best_checkpoint(session.out), model, session.averaged.state_dict(), validation=numbers)
     trained = session.validated(session.shown_cases, compute)
     return after, Scores(score, settings.task.selection(trained), rank)
+
+
+# Below this share of the possible rank features are nearly the same for every image; after so many looks in a row it is
+# no accident.
+LEAST_SHARE, LOOKS = 0.05, 3
+
+
+@dataclass
+class Collapse:
+    """The number of looks in a row at features of a rank that is too low; out: the run's folder."""
+
+    out: Path
+    low: int = 0
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the last look found too low a rank, so that these weights are not kept."""
+        return self.low > 0
+
+    def rank_of(self, features: Tensor, step: int) -> float:
+        """The effective rank of the features of a look; IsocenterError after the last of several that are too low."""
+        values = np.asarray(features, dtype=np.float64)
+        rank, most = effective_rank(values), possible_rank(values)
+        # Features without any number are all the same.
+        self.low = self.low + 1 if not rank >= LEAST_SHARE * most else 0
+        if self.low >= LOOKS:
+            problem = (
+                f"the features collapsed: at {LOOKS} looks in a row, up to step {step}, their effective rank was below "
+                f"{100 * LEAST_SHARE:.0f} % of the possible {most}, at last {rank:.2f}. The checkpoints are of before"
+            )
+            remedy = "Train again with another --objective, a larger --set training.batch, or a smaller learning rate"
+            raise IsocenterError(problem, str(self.out), remedy)
+        return rank

@@ -19,8 +19,7 @@ from isocenter.objectives import SUPERVISED, Objective, Positives, needs_of
 from isocenter.planning import Settings, Training
 from isocenter.runtime import Context, build_module, model_settings, slide, with_covariates
 from isocenter.tasks import IMAGES
-from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
-from isocenter.training.checkpoint_choice import joined_numbers
+from isocenter.training.checkpoint import joined_numbers, last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.data.loader import Loader
 from isocenter.training.data.protected import Protected
 from isocenter.training.data.sampling import BY_LOSS, Costs
@@ -29,8 +28,7 @@ from isocenter.training.length.schedule import most_steps
 from isocenter.training.logs import RANK, loss_of
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.state import Clock, State
-from isocenter.training.step.compute import Compute
-from isocenter.training.step.exact_convolutions import with_exact_gradients
+from isocenter.training.step.compute import Compute, with_exact_gradients
 from isocenter.training.step.loss import (
     FEATURES,
     JUDGE,

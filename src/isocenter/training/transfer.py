@@ -14,8 +14,7 @@ from isocenter.lazy import torch
 from isocenter.networks import ENCODER, FRESH, HEAD, Layout, Loaded, TensorGroups, TensorOrigin
 from isocenter.planning import Settings, Transfer
 from isocenter.runtime import Context, build_module, read_json, write_json
-from isocenter.training.step.low_rank import plain_name, with_low_rank
-from isocenter.training.step.optimisers import AT_ONCE, Pace
+from isocenter.training.step.optimisers import AT_ONCE, Pace, plain_name, with_low_rank
 
 if TYPE_CHECKING:
     from torch.nn import Module

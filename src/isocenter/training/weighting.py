@@ -24,9 +24,9 @@ from isocenter.evaluation import bootstrap
 from isocenter.lazy import optimize, torch
 from isocenter.runtime import Inference, Network, slide, with_covariates
 from isocenter.tasks import Task
-from isocenter.training.data.joint_targets import kind_of_all
 from isocenter.training.data.loader import stacked_arrays
 from isocenter.training.data.store import Prepared
+from isocenter.training.data.targets import kind_of_all
 from isocenter.training.step.loss import deeply_supervised, each_array, first_terms
 from isocenter.transforms import generator
 from isocenter.values import Array, Estimate, Floats, Region

@@ -21,19 +21,22 @@ if TYPE_CHECKING:
         stacked,
         without_alpha,
     )
-    from isocenter.transforms.consensus import majority, staple, votes
     from isocenter.transforms.corruptions import CORRUPTIONS, SEVERITIES, corrupted, corruption_named
     from isocenter.transforms.draws import child, generator, order, some_of
-    from isocenter.transforms.enclosing import (
+    from isocenter.transforms.frames import at_steps, evenly, frames_as_channels, in_slots, looked_at, thinned
+    from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
+    from isocenter.transforms.label_maps import (
         OBJECTS,
         PIECES,
         boxes_of_numbers,
         boxes_of_objects,
         boxes_of_pieces,
         is_speck,
+        majority,
+        region_series,
+        staple,
+        votes,
     )
-    from isocenter.transforms.frames import at_steps, evenly, frames_as_channels, in_slots, looked_at, thinned
-    from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
     from isocenter.transforms.labels import (
         Stretched,
         growing,
@@ -44,10 +47,8 @@ if TYPE_CHECKING:
         voted,
         winners,
     )
-    from isocenter.transforms.mirroring import check_flips, names_sides
-    from isocenter.transforms.orient import content, padding, permuted, unpermuted
+    from isocenter.transforms.orient import check_flips, content, names_sides, padding, permuted, unpermuted
     from isocenter.transforms.phantoms import phantom
-    from isocenter.transforms.regions import region_series
     from isocenter.transforms.resampling import Order, Taps, along, resample, slabs, taps
     from isocenter.transforms.spatial import (
         aligned,

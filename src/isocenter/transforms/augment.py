@@ -49,7 +49,7 @@ from isocenter.transforms.augment_spatial import (
     unfolded,
 )
 from isocenter.transforms.draws import Draws, child
-from isocenter.transforms.mirroring import check_flips
+from isocenter.transforms.orient import check_flips
 from isocenter.values import Sentence
 
 if TYPE_CHECKING:

@@ -8,8 +8,19 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
-    from isocenter.values.case import Case, Dataset, LazyMapping, Problem, people_of
-    from isocenter.values.correspondence import ONTO, UNMOVED, Correspondence, patients_of_pair
+    from isocenter.values.case import (
+        SPLITS,
+        Case,
+        CaseRow,
+        Cell,
+        Dataset,
+        DatasetTable,
+        Frame,
+        LazyMapping,
+        Problem,
+        Split,
+        people_of,
+    )
     from isocenter.values.covariates import (
         AGE,
         BLANKS,
@@ -25,7 +36,7 @@ if TYPE_CHECKING:
     )
     from isocenter.values.estimate import Draws, Estimate, Recipe, Row
     from isocenter.values.finding import MOST_FRAMES, CodedName, Finding, Findings, Measurements
-    from isocenter.values.fingerprint import CaseFacts, Fingerprint, sizes_in_words
+    from isocenter.values.fingerprint import CaseFacts, Fingerprint, Shortcut, sizes_in_words
     from isocenter.values.geometry import (
         DIRECTION_TOLERANCE,
         GRID_TOLERANCE,
@@ -46,13 +57,16 @@ if TYPE_CHECKING:
         Array,
         Code,
         Deferred,
+        DrawnMap,
         Image,
         Label,
         Reader,
         Source,
         blocks,
+        hidden,
         names_of_channels,
         one_channel,
+        parts_of,
         reader_of,
         unambiguous_name,
     )
@@ -84,8 +98,6 @@ if TYPE_CHECKING:
         ReferenceWords,
         label_voxels,
     )
-    from isocenter.values.regions import DrawnMap, hidden, parts_of
-    from isocenter.values.row import SPLITS, CaseRow, Cell, DatasetTable, Frame, Split
     from isocenter.values.setting_fields import (
         COMPARED,
         NOT_KEPT,
@@ -99,8 +111,16 @@ if TYPE_CHECKING:
         settings_in,
         values_of,
     )
-    from isocenter.values.shortcut import Shortcut
-    from isocenter.values.transform import Affine, Displacement, SpatialTransform, TransformPart
+    from isocenter.values.transform import (
+        ONTO,
+        UNMOVED,
+        Affine,
+        Correspondence,
+        Displacement,
+        SpatialTransform,
+        TransformPart,
+        patients_of_pair,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -44,7 +44,7 @@ from isocenter.runtime import PACKAGED, digest, load, package_record, read_json,
 from isocenter.scoring import CASES, Comparison, DataRecord, ModelTest, Scored, who_trained
 from isocenter.tasks import Task
 from isocenter.values import Dataset
-from isocenter.verbs.comparing.rows import tests_by_group
+from isocenter.verbs.comparison import tests_by_group
 from isocenter.verbs.evaluate import evaluate
 
 REPORT = "report.html"

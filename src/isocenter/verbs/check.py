@@ -1,4 +1,4 @@
-"""`check`: what is here, and is it fit to learn from."""
+"""`check`: what is here, is it fit to learn from; its page and its record."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
-from isocenter.files import UNKNOWN_MODALITY, dataset_hash, write_dataset_table
+from isocenter.files import OWN_TABLE, UNKNOWN_MODALITY, dataset_hash, write_dataset_table
 from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.options import CheckOptions
 from isocenter.planning import cores, normalised_problems
-from isocenter.quality import Examination, guessed_modality, modality_problems, reference_kinds
+from isocenter.quality import Examination, Look, Twin, guessed_modality, kinds_of, modality_problems, reference_kinds
 from isocenter.reading import (
     Data,
     ReadingOptions,
@@ -27,13 +27,38 @@ from isocenter.reading import (
     result_folder,
     write_alignment,
 )
-from isocenter.report import InNotebook, render
+from isocenter.report import (
+    Block,
+    Facts,
+    Figure,
+    Gallery,
+    InNotebook,
+    Page,
+    Paragraph,
+    Problems,
+    Section,
+    Table,
+    figures,
+    render,
+)
 from isocenter.runtime import Cluster, write_json
 from isocenter.scoring import Audited, image_shift, represented
 from isocenter.tasks import learns_from_references
 from isocenter.transforms import GREY
-from isocenter.values import SPLITS, Cohort, Dataset, Problem, counted_in, sizes_in_words
-from isocenter.verbs.check_report import SEVERITIES, case_record, check_page
+from isocenter.values import (
+    SPLITS,
+    BoundingBoxes,
+    Case,
+    CaseFacts,
+    Cohort,
+    Dataset,
+    Fingerprint,
+    Image,
+    Problem,
+    Shortcut,
+    counted_in,
+    sizes_in_words,
+)
 
 MARKS = ("check.json",)
 
@@ -92,7 +117,8 @@ class Check(InNotebook):
         if not self.problems:
             lines.append("nothing was found that speaks against training")
         if self.out is not None:
-            lines.append(f"written: {self.out / 'check.html'}")
+            names = ["check.html", *([OWN_TABLE] if self.dataset.table is not None else [])]
+            lines.append(f"written: {', '.join(str(self.out / name) for name in names)}")
         return "\n".join(lines)
 
 
@@ -127,9 +153,9 @@ def check(options: CheckOptions) -> Check:
     spread = None if options.scheduler is None else Cluster(options.scheduler)
     try:
         dataset, examination, _ = opened_and_looked_through(opened, options.task, options.threads or cores(), spread)
-    except DatasetError:
-        if options.out is not None:
-            _write_images(options, Path(options.out))
+    except DatasetError as error:
+        if options.out is not None and (written := _write_images(options, Path(options.out))) is not None:
+            raise error.stating(remedy=f"{error.remedy.rstrip('.')}. The images are listed in {written}") from error
         raise
     unknown = modality_problems(examination.dataset, examination.fingerprint)
     lost = normalised_problems(examination.dataset, examination.fingerprint)
@@ -150,8 +176,11 @@ def check(options: CheckOptions) -> Check:
     return result
 
 
-def _write_images(options: CheckOptions, out: Path) -> None:
-    """Write `dataset.csv` of a folder that could not be understood: its images, for whoever knows what they are."""
+def _write_images(options: CheckOptions, out: Path) -> Path | None:
+    """Write `dataset.csv` of a folder that could not be understood, with its images, and return its path.
+
+    None where no image is found.
+    """
     for layout in (options.layout, "plain_images"):
         try:
             dataset = open_dataset(options.data, replace(options.reading, layout=layout), references=False)
@@ -159,7 +188,8 @@ def _write_images(options: CheckOptions, out: Path) -> None:
             continue
         with result_folder(out, options.overwrite, MARKS) as partial:
             write_dataset_table(dataset, partial, out)
-        return
+        return out / OWN_TABLE
+    return None
 
 
 def _audits(
@@ -226,3 +256,218 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
     if examination.unmeasured:
         facts["shortcuts"] = "; ".join(examination.unmeasured)
     return facts
+
+
+SEVERITIES = ("error", "warning", "note")  # the worst first
+SHOWN_CASES, EACH, SHOWN_PAIRS = 12, 4, 12
+BINS = 32
+
+
+def check_page(examination: Examination, facts: Mapping[str, Any], more: Sequence[Section] = ()) -> Page:
+    """All that was found as one page, the worst first; more: sections on groups of people"""
+    problems = sorted(examination.problems, key=lambda problem: SEVERITIES.index(problem.severity))
+    unknown = "" if examination.dataset.patients_known else (
+        " Patients are unknown: a split is by case, and leakage cannot be excluded."
+    )  # fmt: skip
+    return Page(
+        title=f"Check of {facts['data']}",
+        lead=f"What the data hold, and what speaks against training on them.{unknown}",
+        verdict=_verdict(examination),
+        sections=[
+            Section("What was found", [Problems(problems, none="Nothing was found that speaks against training.")]),
+            Section("What the data hold", [Facts(facts), *_numbers(examination)]),
+            Section("How it looks", list(_pictures(examination))),
+            *_twins(examination),
+            *_shortcuts(examination),
+            *more,
+        ],
+    )
+
+
+def _verdict(examination: Examination) -> str:
+    """Whether these data are fit to learn from, in a sentence."""
+    counts = {name: sum(one.severity == name for one in examination.problems) for name in SEVERITIES[:2]}
+    spoken = " and ".join(counted(count, name) for name, count in counts.items() if count)
+    if examination.fatal:
+        return f"Not fit for training as they are: {spoken or 'no case can be used'}."
+    usable = counted(len(examination.dataset), "case")
+    if not spoken:
+        return f"{usable} to learn from; nothing speaks against it."
+    return f"{usable} to learn from, with {spoken} to look at first."
+
+
+def case_record(facts: CaseFacts, look: Look) -> dict[str, Any]:
+    """One case's part of the fingerprint, as `check.json` keeps it."""
+    recorded = {kind.name: kind.facts.recorded(facts.references[kind.name]) for kind in kinds_of(facts.references)}
+    return {
+        "shape": list(facts.shape),
+        "spacing": list(facts.steps) if facts.physical else None,
+        "modality": facts.modality,
+        "channels": list(facts.channels),
+        "content": facts.content,
+        "intensity": [_short(one) for one in facts.intensity],
+        "foreground": [_short(one) for one in facts.foreground],
+        "references": {kind: record for kind, record in recorded.items() if record is not None},
+        "thickness": {str(value): round(thickness, 3) for value, thickness in facts.thickness.items()},
+        "elongation": {str(value): round(times, 3) for value, times in facts.elongation.items()},
+        "components": {str(value): count for value, count in facts.components.items()},
+        "quality": [_short(one) for one in look.quality],
+    }
+
+
+def _short(measures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: float(f"{value:.6g}") if np.isfinite(value) else None for name, value in measures.items()}
+
+
+def _pictures(examination: Examination) -> Iterator[Figure]:
+    """Contact sheets: the cases of the worst findings, and some of the others."""
+    cases = {case.id: case for case in examination.dataset}
+    ranked = sorted(examination.problems, key=lambda problem: SEVERITIES.index(problem.severity))
+    ranked_cases = [[name for name in one.cases if name in cases] for one in ranked]
+    # Some of each finding: one that hundreds of cases share must not hide the others.
+    worst = list(dict.fromkeys(name for names in ranked_cases for name in names[:EACH]))[:SHOWN_CASES]
+    if worst:
+        yield _sheet(examination, [cases[name] for name in worst], "Cases with findings, the worst first", worst)
+    odd = {name for names in ranked_cases for name in names}
+    rest = [case for name, case in cases.items() if name not in odd]
+    if even := rest[:: max(1, -(-len(rest) // SHOWN_CASES))]:
+        yield _sheet(examination, even, "Cases without a finding, evenly chosen" if worst else "Cases, evenly chosen")
+
+
+def _sheet(examination: Examination, cases: Sequence[Case], title: str, marked: Sequence[str] = ()) -> Figure:
+    drawn = {case.id: first for case in cases if (first := next(_drawn(case), None)) is not None}
+    kinds = (kind for kind, _ in drawn.values())
+    return figures.contact_sheet(
+        {case.id: _first(case) for case in cases},
+        title,
+        caption="Outlines: the reference." if drawn else "",
+        references={name: reference for name, (_, reference) in drawn.items()},
+        labels=examination.dataset.classes.get(next(kinds, ""), ()),
+        marked=marked,
+        classes={case.id: named for case in cases if (named := _class_of(case))},
+    )
+
+
+def _class_of(case: Case) -> str:
+    """The class or the findings of a case, in a few words; empty where it has neither."""
+    known = case.references
+    if "class" in known:
+        return str(known["class"])
+    return ", ".join(name for name, present in known.get("findings", {}).items() if present)
+
+
+def _drawn(case: Case) -> Iterator[tuple[str, Image | BoundingBoxes]]:
+    """The references that have a place in the image, by kind."""
+    for kind in kinds_of(case.references):
+        drawn = kind.words.drawn(case.references[kind.name])
+        if drawn is not None:
+            yield kind.name, drawn
+
+
+def _first(case: Case) -> Image:
+    return next(iter(case.images.values()))
+
+
+def _numbers(examination: Examination) -> Iterator[Block]:
+    """Each kind of reference, sizes, spacings and intensities, as far as they differ."""
+    cases = examination.fingerprint.cases
+    if not cases:
+        return
+    cohort = Cohort(examination.dataset, examination.fingerprint)
+    of_references = (chart for kind in reference_kinds() for chart in kind.words.charts(cohort))
+    yield Gallery([*of_references, *_grids(examination.fingerprint), *_intensities(examination)])
+
+
+def _grids(fingerprint: Fingerprint) -> Iterator[Figure]:
+    cases = fingerprint.cases
+    if len({len(case.shape) for case in cases}) > 1:
+        return
+    shapes = np.array([case.shape for case in cases])
+    if len(np.unique(shapes, axis=0)) > 1:
+        yield _spread(shapes, "Size", "samples" if fingerprint.axes == 1 else counted_in(fingerprint.axes))
+    steps = np.array([case.steps for case in cases if case.physical])
+    if len(steps) and len(np.unique(steps, axis=0)) > 1:
+        yield _spread(steps, "Spacing", fingerprint.unit)
+
+
+def _spread(values: np.ndarray, title: str, unit: str) -> Figure:
+    """(cases, axes): the first axis against the last, or of series the one that they have."""
+    if values.shape[1] == 1:
+        return figures.histogram({"cases": values[:, 0]}, title, axis=f"{title.lower()} ({unit})")
+    names = ("rows", "columns") if values.shape[1] == 2 else ("first axis", "last axis")
+    axes = (f"{names[0]} ({unit})", f"{names[1]} ({unit})")
+    return figures.scatter(values[:, 0], values[:, -1], title, axes=axes)
+
+
+def _intensities(examination: Examination) -> Iterator[Figure]:
+    """Each case's histogram over its own range, from the small image that the pass has kept."""
+    cases = examination.fingerprint.cases
+    edges = np.linspace(0, 1, BINS + 1)
+    small = [examination.looks[case.id].small.ravel() for case in cases]
+    shares = [np.histogram(values, edges)[0] / len(values) for values in small]
+    odd = {
+        name for one in examination.problems if one.what.startswith(("intensities", "clipped")) for name in one.cases
+    }
+    marked = [place for place, case in enumerate(cases) if case.id in odd]
+    caption = "Thin: each image. Thick: the middle. 0 and 1 are the image's 0.5th and 99.5th percentile."
+    yield figures.profiles(
+        shares, edges, "Intensities within each image", axis="share of the range, first channel", caption=caption,
+        marked=marked,
+    )  # fmt: skip
+    medians = np.array([case.intensity[0]["median"] for case in cases])
+    if np.ptp(medians) > 0 and medians.min() > 0 and medians.max() > 100 * medians.min():
+        axis = "logarithm (base 10) of the intensity, first channel"
+        yield figures.histogram({"median": np.log10(medians)}, "Median intensity of the cases", axis=axis)
+    elif np.ptp(medians) > 0:
+        yield figures.histogram({"median": medians}, "Median intensity of the cases", axis="intensity, first channel")
+
+
+def _twins(examination: Examination) -> Iterator[Section]:
+    cases = {case.id: case for case in examination.dataset}
+    if not examination.pairs:
+        return
+    parts = examination.dataset.splits
+
+    def harm(pair: Twin) -> tuple[bool, bool]:
+        """Across the parts of a split comes first; one patient's neighbouring frames are no leak and come last."""
+        same_part = parts.get(pair.first) == parts.get(pair.second)
+        return same_part, cases[pair.first].patient == cases[pair.second].patient
+
+    pairs = sorted(examination.pairs, key=harm)
+
+    def words(first: str, second: str, exact: bool, likeness: float) -> str:
+        where = f", {parts[first]} and {parts[second]}" if first in parts and second in parts else ""
+        return f"{'equal images' if exact else f'likeness {likeness:.3f}'}{where}"
+
+    sheet = [
+        (one.first, _first(cases[one.first]), one.second, _first(cases[one.second]),
+         words(one.first, one.second, one.exact, one.likeness))
+        for one in pairs[:SHOWN_PAIRS]
+    ]  # fmt: skip
+    shown = (
+        f"{len(sheet)} of {len(pairs)} pairs" if len(pairs) > len(sheet) else f"Shown: {counted(len(pairs), 'pair')}"
+    )
+    caption = f"{shown}. Likeness: correlation of what is not common to the whole set; above 0.97 it is one image."
+    yield Section(
+        "The same image twice", [figures.pair_sheet(sheet, "Cases with (nearly) the same image", caption=caption)]
+    )
+
+
+def _shortcuts(examination: Examination) -> Iterator[Section]:
+    if not examination.shortcuts:
+        return
+    rows = [
+        (one.what, one.source, one.auc, one.p_text.removeprefix("= "), _judged(one)) for one in examination.shortcuts
+    ]
+    explanation = (
+        "How well each of these alone predicts the answer, cross-validated by patient: the AUC, or of values and times "
+        "the share of pairs in the right order; 0.5 is chance. p: that chance does as well, adjusted after Holm."
+    )
+    table = Table(["Question", "Predicted from", "AUC or c", "p", "Answer"], rows)
+    yield Section("Shortcuts to the answer", [Paragraph(explanation), table])
+
+
+def _judged(shortcut: Shortcut) -> str:
+    if not shortcut.standing:
+        return "a little" if shortcut.p < 0.05 else "no"
+    return "yes; preprocessing may remove it" if shortcut.removable else "yes"

@@ -17,7 +17,6 @@ from isocenter.options import EnsembleOptions
 from isocenter.planning import GROUPS, counts_of, plan_text, registered_groups, registered_margin, relative_to
 from isocenter.reading import (
     ReadingOptions,
-    announced_device,
     failures_among,
     open_dataset,
     refuse_taken,
@@ -29,6 +28,7 @@ from isocenter.runs import ENVIRONMENT, NOTES, REPORT, RunReport, Unseen, guarde
 from isocenter.runtime import (
     WEIGHTS,
     Model,
+    announced_device,
     environment,
     on_device,
     read_json,
@@ -62,9 +62,21 @@ from isocenter.scoring import (
 from isocenter.tasks import Task
 from isocenter.training import MemberWeights
 from isocenter.values import Dataset, Plan, Row, Split
-from isocenter.verbs.ensembling.members import Member, as_one, by_content, member, parts_of_all, same_data
-from isocenter.verbs.ensembling.plan import SPLIT_BECAUSE, plan_of
-from isocenter.verbs.ensembling.weights import EQUAL, FITTED, Joined, tuned_task, weights_of
+from isocenter.verbs.ensemble_members import (
+    EQUAL,
+    FITTED,
+    SPLIT_BECAUSE,
+    Joined,
+    Member,
+    as_one,
+    by_content,
+    member,
+    parts_of_all,
+    plan_of,
+    same_data,
+    tuned_task,
+    weights_of,
+)
 
 log = logging.getLogger("isocenter")
 # What tells an ensemble's folder from any other.

@@ -25,8 +25,8 @@ from isocenter.files import (
 from isocenter.keywords import narrowed, takes
 from isocenter.lazy import pandas as pd
 from isocenter.options import RegisterOptions
-from isocenter.prediction import write_dicom_pair
-from isocenter.reading import refuse_taken, result_folder
+from isocenter.prediction import loaded_model, write_dicom_pair
+from isocenter.reading import drawn_on_grid, name_of_source, opened_image, pair_of_images, refuse_taken, result_folder
 from isocenter.registration import (
     Initial,
     Registration,
@@ -36,7 +36,8 @@ from isocenter.registration import (
     registered,
 )
 from isocenter.report import Block, Decisions, InNotebook, Page, Problems, Section, Table, figures, number, render
-from isocenter.runtime import write_json
+from isocenter.runtime import Model, write_json
+from isocenter.tasks import settings_of
 from isocenter.transforms import (
     carried,
     carried_labels,
@@ -44,13 +45,12 @@ from isocenter.transforms import (
     determinants,
     folded_percent,
     inverse_errors,
+    inverted,
     jacobian,
     sd_log_jacobian,
     whole_field,
 )
-from isocenter.values import Array, Displacement, Geometry, Image, Label, Problem, SpatialTransform
-from isocenter.verbs.registering.given import drawn_on_grid, name_of_source, opened
-from isocenter.verbs.registering.learnt import registered_by
+from isocenter.values import ONTO, Array, Decision, Displacement, Geometry, Image, Label, Problem, SpatialTransform
 from isocenter.verbs.registering.lesions import Course, FollowUp, follow_up
 
 MARKS = ("registration.json", "report.html")
@@ -136,7 +136,7 @@ def register(options: RegisterOptions) -> Registered:
     target = None if options.out is None else Path(options.out)
     if target is not None:
         refuse_taken(target, options.overwrite, MARKS)
-    ours, theirs = (_still(opened(one, reading), str(one)) for one in (options.fixed, options.moving))
+    ours, theirs = (_still(opened_image(one, reading), str(one)) for one in (options.fixed, options.moving))
     where = f"{name_of_source(options.fixed)}, {name_of_source(options.moving)}"
     if not options.across_patients:
         _refuse_two_patients(ours, theirs, where)
@@ -348,3 +348,35 @@ def _words(transform: SpatialTransform) -> str:
 
 def _text(value: float) -> str:
     return "not defined" if math.isnan(value) else number(value)
+
+
+# Figures of a result that is not known.
+UNKNOWN = float("nan")
+
+
+def registered_by(
+    model: str | Path | Model, fixed: Image, moving: Image, where: str, *, one_world: bool
+) -> Registration:
+    """The answer of a trained model for two images, as a registration by optimisation states its own.
+
+    one_world: whether both images are of one patient, whose headers may share a world
+    Raises UsageError for a model of another kind, GeometryError for images that cannot lie on one another.
+    """
+    loaded = loaded_model(model, "auto")
+    if not loaded.task.sees_images:
+        remedy = "Train one with --task registration, or register without --model"
+        raise UsageError(f"is a model for {loaded.task.name}", str(model), remedy)
+    case = pair_of_images(fixed, moving, where, one_world=one_world)
+    prediction = loaded.predict(case)
+    transform, values = prediction.transform, prediction.values or {}
+    assert transform is not None  # noqa: S101 - as its task decodes
+    own = settings_of(loaded.task)
+    decisions = {
+        "transform": Decision("deformable", "a trained model answers with a field"),
+        "similarity": Decision(own["similarity"], "the model learnt by it; figures are 1 less the loss"),
+        "steps": Decision(own["refine"], "of optimisation after the network"),
+    }
+    before, after = (values.get(one, UNKNOWN) for one in ("similarity_before", "similarity_after"))
+    notes = tuple(filter(None, (prediction.abstained, *prediction.notes)))
+    guess = case.images["moving"].facts[ONTO]
+    return Registration(transform, inverted(transform), guess, decisions, own["similarity"], before, after, notes)

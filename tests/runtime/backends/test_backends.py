@@ -20,9 +20,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.runtime import load, seal
-from isocenter.runtime.package.backends import BACKENDS, backend, names, tensorrt, torch_compiled
+from isocenter.runtime.package.backends import BACKENDS, backend, names, torch_compiled
+from isocenter.runtime.package.backends import onnx as onnx_backends
 from isocenter.runtime.package.backends.onnx import usable_cores
-from isocenter.runtime.package.choose_backend import device_for
+from isocenter.runtime.package.certificate import device_for
 from matrices import rarely, thinned
 from packages import changed
 
@@ -223,7 +224,7 @@ def test_an_engine_of_tensorrt_is_found_again_by_the_weights_that_it_was_built_o
     def opened(path, heads, providers, threads):
         places.append(providers[0][1]["trt_engine_cache_path"])
 
-    monkeypatch.setattr(tensorrt, "open_onnx", opened)
+    monkeypatch.setattr(onnx_backends, "open_onnx", opened)
     for folder in (package, own, package):
         backend("tensorrt").network(folder, "cuda:1", None)
     first, second, again = places

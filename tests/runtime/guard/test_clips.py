@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from isocenter.runtime import Inference, Model, Networks, Parts, Preprocessing
-from isocenter.runtime.guard.fitting import fitted_guard
-from isocenter.runtime.guard.guard import Answering, Guard
+from isocenter.runtime.guard.guard import Answering, Guard, fitted_guard
 from isocenter.runtime.guard.observation import Observation, composition, header_of
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation

@@ -13,8 +13,7 @@ from scipy import stats
 
 from isocenter.errors import IntegrityError
 from isocenter.runtime.guard.distances import Known, p_value
-from isocenter.runtime.guard.fitting import fitted_guard, refitted, tail_note
-from isocenter.runtime.guard.guard import Answering, Guard, strictest
+from isocenter.runtime.guard.guard import Answering, Guard, fitted_guard, refitted, strictest, tail_note
 from isocenter.runtime.guard.observation import Observation, composition, header_of
 from isocenter.runtime.model_record import read_parts
 from isocenter.runtime.parts import Parts

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isocenter.runtime.guard.fitting import fitted_guard
+from isocenter.runtime.guard.guard import fitted_guard
 from isocenter.runtime.guard.observation import Observation, composition, header_of
 from isocenter.values import Geometry, Image
 

@@ -10,8 +10,7 @@ from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
 from isocenter.runtime.guard.distances import Known, p_value
-from isocenter.runtime.guard.fitting import fitted_guard, tail_note
-from isocenter.runtime.guard.guard import Guard
+from isocenter.runtime.guard.guard import Guard, fitted_guard, tail_note
 from isocenter.runtime.guard.observation import Observation, composition, header_of
 from isocenter.values import Geometry, Image
 from matrices import thinned

@@ -13,8 +13,7 @@ from safetensors.numpy import load
 
 from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork
 from isocenter.runtime.guard.distances import Known, p_value
-from isocenter.runtime.guard.fitting import fitted_guard, refitted
-from isocenter.runtime.guard.guard import Guard
+from isocenter.runtime.guard.guard import Guard, fitted_guard, refitted
 from isocenter.runtime.guard.observation import Observation, composition, header_of
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation

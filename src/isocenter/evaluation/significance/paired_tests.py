@@ -1,17 +1,17 @@
-"""Tests of two models by the cases that both scored: models of each patient are exchanged, or patients drawn again."""
+"""Tests of models by the cases that all scored: the values of each case, differences, and their p-values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.errors import UsageError
+from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.evaluation.intervals import difference
-from isocenter.evaluation.significance.areas import area_covariance, placements
+from isocenter.evaluation.significance.areas import FEW_FOR_DELONG, area_covariance, delong, placements
 from isocenter.evaluation.significance.margins import (
     MOST_DRAWN,
     Interval,
@@ -23,9 +23,10 @@ from isocenter.evaluation.significance.margins import (
     too_few_for_margins,
 )
 from isocenter.evaluation.significance.outcome import LEVEL, NOTHING, Test, numbers_of, owners_of
+from isocenter.evaluation.table import ALL, PROBABILITY, Table, metric_columns, resampling, without_part
 from isocenter.evaluation.weighting import refuse_no_draws, truths_of
 from isocenter.lazy import stats
-from isocenter.values import Estimate, Floats
+from isocenter.values import Array, Estimate, Floats, Row
 
 DRAWS = 9999
 # Of fewer that differ the law is exact: McNemar's usual bound, and that of tables of the signed rank.
@@ -268,3 +269,199 @@ def bootstrap_ranks(estimates: Sequence[Estimate], *, more: bool = True) -> Floa
     figures = np.stack([one.figures for one in kept], axis=1)
     figures = figures[np.isfinite(figures).all(axis=1)]
     return np.asarray(stats.rankdata(-figures if more else figures, axis=1)) if len(figures) else None
+
+
+Kind = Literal["area", "share", "mean"]
+# The tests that fit each kind, the usual one first.
+FITTING: Mapping[Kind, tuple[str, ...]] = {
+    "area": ("delong", "permutation"),
+    "share": ("mcnemar", "permutation"),
+    "mean": ("permutation", "wilcoxon"),
+}
+# The worst value of a case by metric; distances, volumes and errors in a unit have none.
+WORST: Mapping[str, float] = {
+    **dict.fromkeys(("dice", "iou", "sensitivity", "precision", "detected", "nsd", "nsd_pixels", "nsd_voxels"), 0.0),
+    **dict.fromkeys(("cldice", "centreline_recall", "centreline_precision", "f1"), 0.0),
+    **dict.fromkeys(("pq", "rq", "sq", "aji", "ap", "ap50", "ap75"), 0.0),
+    **dict.fromkeys(("brier", "rps"), 1.0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class CaseValues:
+    """The numbers of which one figure of one label is made: an AUROC, a share of right calls, or a mean.
+
+    cases, patients: (rows,) ids; values: (rows,) scores, 1 for a right call and 0 for a wrong one, or numbers
+    positive:        (rows,) truths, of an AUROC alone
+    worst:           the worst number that a case can have; None where there is none
+    """
+
+    metric: str
+    label: str
+    kind: Kind
+    cases: np.ndarray
+    patients: np.ndarray
+    values: Floats
+    positive: np.ndarray | None = None
+    worst: float | None = None
+
+    def of(self, rows: np.ndarray) -> CaseValues:
+        """The values of some rows, given as truths."""
+        truth = None if self.positive is None else self.positive[rows]
+        own = {name: getattr(self, name)[rows] for name in ("cases", "patients", "values")}
+        return replace(self, **own, positive=truth)
+
+
+def column_values(table: Table) -> list[CaseValues]:
+    """The case values of every column of figures in a table of cases: means of its labels, and of these means.
+
+    A column of nothing but 0 and 1 is a share, unless that of the other model is none. Rows without a figure are left
+    out.
+    """
+    return [made for metric in metric_columns(table) for made in _of_column(table, metric)]
+
+
+def fitting_tests(first: CaseValues, second: CaseValues) -> tuple[str, ...]:
+    """The names of the tests that fit the numbers of both models, the usual one first, whichever model is the first."""
+    if "area" in (first.kind, second.kind):
+        few = len(np.unique(first.patients)) < FEW_FOR_DELONG
+        return FITTING["area"][::-1] if few else FITTING["area"]
+    # One model's Dice may be 0 in every case: it is no share of right calls unless the other's is one too.
+    return FITTING[first.kind if first.kind == second.kind else "mean"]
+
+
+def case_test(name: str, first: CaseValues, second: CaseValues, *, seed: int) -> Test:
+    """The test of this name of two models' numbers of the same cases. Raises UsageError for one that does not fit."""
+    fitting = fitting_tests(first, second)
+    if name not in fitting:
+        raise UsageError(f"{name} does not fit {first.metric}", "test", f"Choose {' or '.join(fitting)}")
+    if not np.array_equal(first.cases, second.cases):
+        raise UsageError(f"{first.metric} of other cases", "test", "Give both models of the same cases")
+    own, other, patients = first.values, second.values, first.patients
+    if name == "permutation":
+        return permutation(own, other, first.positive, patients, worst=first.worst, seed=seed)
+    if first.positive is not None:
+        return delong(own, other, first.positive, patients)
+    return (mcnemar if name == "mcnemar" else wilcoxon)(own, other, patients)
+
+
+def _of_column(table: Table, metric: str) -> list[CaseValues]:
+    known = table[table[metric].notna()]
+    labels = list(dict.fromkeys(known["label"]))
+    made = [_made(metric, str(label), known[known["label"] == label]) for label in labels if label != ALL]
+    if len(labels) == 1:
+        return [*made, _made(metric, ALL, known)]
+    # The mean of the labels' means, as one of all rows: each counts by how many its label has.
+    share = known["label"].map(len(known) / (len(labels) * known["label"].value_counts()))
+    return [*made, _made(metric, ALL, known.assign(**{metric: known[metric].astype(float) * share}))] if labels else []
+
+
+def _made(metric: str, label: str, table: Table) -> CaseValues:
+    values = table[metric].to_numpy(dtype=np.float64)
+    kind: Kind = "share" if np.isin(values, (0.0, 1.0)).all() else "mean"
+    # Of three classes or more, the squared errors of all are summed.
+    several = metric == "brier" and sum(str(name).startswith(PROBABILITY) for name in table) > 2
+    worst = 2.0 if several else WORST.get(metric)
+    ids = (table["case"].to_numpy(str), table["patient"].to_numpy(str))
+    return CaseValues(metric, label, kind, *ids, values, worst=worst)
+
+
+REMEDY = "Evaluate all of them on the same data with `isocenter evaluate MODEL DATA --out FOLDER`, and compare those"
+# What a row says of a case whatever was predicted.
+GIVEN = ("time", "event", "references", "reference_boxes", "objects_reference", "voxels_reference", "reference")
+# The score of a case that only grades have.
+GRADED = "rps"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One figure of several models for one label, and how much higher it is than the first one's."""
+
+    metric: str
+    label: str
+    estimates: tuple[Estimate, ...]
+    differences: tuple[Estimate, ...]
+
+
+def compared(
+    tables: Mapping[str, Table], summaries: Sequence[Callable[..., Sequence[Row]]], *, seed: int
+) -> tuple[list[Compared], dict[str, int]]:
+    """Every figure that all models have, and {metric: rows that one of them lacks, left out for all}.
+
+    tables:    {name: table of cases}, the one that the others are compared with first
+    summaries: of each model, called with its table and `seed`, as its own task makes it by its own threshold
+    Raises DatasetError where the tables are not of the same cases with the same references.
+    """
+    same, left_out = aligned(tables)
+    first, *others = (_estimates(summary, table, seed) for summary, table in zip(summaries, same, strict=True))
+    rows = []
+    for key in first:
+        if all(key in one for one in others):
+            estimates = (first[key], *(one[key] for one in others))
+            apart = tuple(difference(estimates[0], one) for one in estimates[1:])
+            rows.append(Compared(*key, estimates, apart))
+    return rows, left_out
+
+
+def _estimates(summary: Callable[..., Sequence[Row]], table: Table, seed: int) -> dict[tuple[str, str], Estimate]:
+    rows = summary(table, seed=resampling(table, seed, keeps_draws=True))
+    return {(row.metric, row.label): row.estimate for row in rows}
+
+
+def aligned(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:
+    """The tables with rows in one order, and what is undefined in one undefined in all; {metric: rows so left out}.
+
+    Raises DatasetError where they are not of the same cases with the same references.
+    """
+    (first, base), *others = tables.items()
+    same = [base, *(_in_order_of(base, table, first, name) for name, table in others)]
+    left_out = {}
+    for metric in metric_columns(base):
+        if all(metric in one for one in same):
+            unknown = np.any([one[metric].isna() for one in same], axis=0)
+            if lost := int(unknown.sum() - min(one[metric].isna().sum() for one in same)):
+                left_out[metric] = lost
+            same = [one.assign(**{metric: one[metric].mask(unknown)}) for one in same]
+    return same, left_out
+
+
+def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
+    """The rows of a table in the order of another one's; DatasetError where they are not of the same."""
+    ours, theirs = (list(zip(one["case"], one["label"], strict=True)) for one in (base, table))
+    if unpaired := sorted({*ours} ^ {*theirs}):
+        (case, label), whose = unpaired[0], first if unpaired[0] in ours else name
+        rows = counted(len(unpaired), "row")
+        raise DatasetError(
+            f"{rows} in only one of the tables, the first case {case}, label {label} in {whose}", name, REMEDY
+        )
+    moved = table.set_index(["case", "label"]).loc[ours].reset_index()
+    if (base["patient"].to_numpy() != moved["patient"].to_numpy()).any():
+        raise DatasetError(f"the same cases belong to other patients than in {first}", name, REMEDY)
+    if unlike := _unlike_classes(base, moved):
+        raise DatasetError(f"{unlike} than in {first}", name, "Compare models that tell the same classes apart")
+    for column in [name for name in base if without_part(str(name)) in GIVEN]:
+        if column in moved and not _equal(base[column].to_numpy(), moved[column].to_numpy()):
+            raise DatasetError(f"the same cases have other references than in {first}", name, REMEDY)
+    return moved
+
+
+def _unlike_classes(ours: Table, theirs: Table) -> str:
+    """The difference between the classes of two models; empty where they are the same, in any order unless grades."""
+    classes, other = (_classes(table) for table in (ours, theirs))
+    if set(classes) != set(other):
+        return "the classes are others"
+    are_grades = all(GRADED in [without_part(str(name)) for name in table] for table in (ours, theirs))
+    return "the grades stand in another order" if are_grades and classes != other else ""
+
+
+def _classes(table: Table) -> list[str]:
+    """The columns of probabilities of classes, of each part of a task that is made of tasks."""
+    names = [str(name) for name in table]
+    return [one for one in names if one.startswith(PROBABILITY) or one.partition(".")[2].startswith(PROBABILITY)]
+
+
+def _equal(ours: Array, theirs: Array) -> bool:
+    """Alike but for rounding."""
+    if ours.dtype.kind == theirs.dtype.kind == "f":
+        return bool(np.allclose(ours, theirs, equal_nan=True))
+    return [str(value) for value in ours] == [str(value) for value in theirs]

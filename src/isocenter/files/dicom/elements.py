@@ -13,7 +13,7 @@ from functools import cache, cached_property, lru_cache
 from io import BytesIO
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from isocenter.files.dicom.syntaxes import CODED, EXPLICIT, IMPLICIT
+from isocenter.files.dicom.uids import CODED, EXPLICIT, IMPLICIT
 from isocenter.lazy import pydicom
 
 PIXEL_ELEMENTS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, stored integers: PS3.3 C.7.6.24

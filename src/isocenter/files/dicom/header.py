@@ -23,8 +23,8 @@ from isocenter.files.dicom.elements import (
     Dataset,
     plain_elements,
 )
-from isocenter.files.dicom.syntaxes import CODED, DEFLATED, NATIVE, VIDEO
 from isocenter.files.dicom.tags import file_meta, named, pydicom_errors, text, whole
+from isocenter.files.dicom.uids import CODED, DEFLATED, NATIVE, VIDEO
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.storage.packed import inflating, refuse_expansion
 from isocenter.lazy import pydicom

@@ -26,8 +26,8 @@ from isocenter.files.dicom.elements import (
     element_head,
 )
 from isocenter.files.dicom.header import Header, read_header
-from isocenter.files.dicom.syntaxes import BIG_ENDIAN, DEFLATED, IMPLICIT
 from isocenter.files.dicom.tags import named, text
+from isocenter.files.dicom.uids import BIG_ENDIAN, DEFLATED, IMPLICIT
 
 SYNTAX, SERIES = 0x00020010, 0x0020000E
 KEYWORDS = {

@@ -6,23 +6,20 @@ https://bids-specification.readthedocs.io, version 1.9: a case is one session, i
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, IsocenterError, listed
-from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import load_image, mask_cells, structure_cell
+from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.cases.names import IMAGES, LABELS
-from isocenter.files.layouts.cases.pairs import image_cells
-from isocenter.files.layouts.cases.structures import structure_labels, without_structure
+from isocenter.files.layouts.cases.pairs import IMAGE, Key, MaskFile, NamedCase, reading_of
 from isocenter.files.layouts.cases.table import covariates_of, read_table
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import CaseRow, Cell, Geometry, Label, Problem
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.files.modality import common_modality
+from isocenter.values import Geometry, Problem
 
 # Time series, field maps and the like are not images that a mask or a class belongs to.
 OTHER_DATA = frozenset({"func", "fmap", "perf", "eeg", "meg", "ieeg", "beh", "nirs", "motion"})
@@ -36,8 +33,7 @@ ABOVE = frozenset({"rawdata", "bids"})
 NOT_SITES = frozenset({"derivatives", "sourcedata", "code"}) | IMAGES | LABELS
 SESSION = ("sub", "ses")
 # Entities that say how a file was made from another.
-DERIVED = ("desc", "space", "label", "res", "den")
-RAW = {False: "the images' own folders", True: "derivatives"}
+DERIVED = frozenset({"desc", "space", "label", "res", "den"})
 
 
 @dataclass(frozen=True)
@@ -48,9 +44,8 @@ class Scan:
     """
 
     member: Member
-    entities: dict[str, str]
+    entities: Mapping[str, str]
     suffix: str
-    derived: bool
     of_case: tuple[str, ...] = SESSION
 
     @property
@@ -62,8 +57,10 @@ class Scan:
     def pipeline(self) -> str:
         """The folder that made it: its first one in derivatives/, or the raw data."""
         folders = self.member.folders
-        made = folders[folders.index("derivatives") + 1 :] if self.derived else ()
-        return f"derivatives/{made[0]}" if made and not SUBJECT.fullmatch(made[0]) else RAW[self.derived]
+        if "derivatives" not in folders:
+            return "the images' own folders"
+        made = folders[folders.index("derivatives") + 1 :][:1]
+        return "/".join(("derivatives", *(name for name in made if not SUBJECT.fullmatch(name))))
 
     @property
     def channel(self) -> str:
@@ -72,14 +69,11 @@ class Scan:
         return "_".join((*rest, self.suffix))
 
     @property
-    def label(self) -> str:
-        """The structure that a mask shows, where its name says so."""
-        return self.entities.get("label", "")
-
     def is_image(self) -> bool:
         """Whether it is neither derived nor a mask."""
-        return not self.derived and self.suffix.lower() not in MASK_SUFFIXES
+        return "derivatives" not in self.member.folders and self.suffix.lower() not in MASK_SUFFIXES
 
+    @property
     def is_mask(self) -> bool:
         """Whether it is a mask, but of the brain, as one in derivatives often is."""
         is_brain = (self.suffix, self.entities.get("desc")) == ("mask", "brain")
@@ -96,7 +90,9 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     if any(folders and SUBJECT.fullmatch(folders[0]) for folders in below):
         return True
     is_drawn = any(member.stem.rpartition("_")[2].lower() in MASK_SUFFIXES for member in folder.images)
-    return (is_drawn or not options.references) and any(map(_is_in_site, places))
+    return (is_drawn or not options.references) and any(
+        len(f) > 1 and f[0].lower() not in NOT_SITES and SUBJECT.fullmatch(f[1]) for f in places
+    )
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -104,40 +100,39 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
     Where no image is in all sessions, as in VerSe with its parts and directions, each image of one suffix is a case.
     Masks with several labels in one session (label-liver, label-spleen) are structures of one label map.
-    Raises DatasetError where masks of several pipelines could be meant.
+    Raises DatasetError where masks of several pipelines, or of several images, could be meant.
     """
     meant, elsewhere = _meant(folder, options)
     scans = _with_common_channel(meant)
-    images, masks = ([scan for scan in scans if is_one(scan)] for is_one in (Scan.is_image, Scan.is_mask))
+    sessions = _by_session(scan for scan in scans if scan.is_image)
+    masks = _by_session(scan for scan in scans if scan.is_mask)
     if options.references:
-        _check_pipelines(folder, masks)
-        _check_images(folder, images, masks)
-    sessions, drawn = _by_session(images), {session: _chosen(own) for session, own in _by_session(masks).items()}
-    counts = _counts(images)
-    channels = sorted(channel for channel, count in counts.items() if count == len(sessions))
-    rare = sorted(counts.keys() - set(channels))
-    people, problems = _participants(folder), [_rare(rare)] if rare and channels else []
-    channels = channels or sorted(counts)
-    labelled = [{scan.label for scan in own} for own in drawn.values()]
-    named = set().union(*labelled) if any(len(own) > 1 for own in labelled) else ()
-    structures = structure_labels(named, folder, options)
-    labels = tuple(structures.values()) or (mask_labels(folder, options) if drawn else ())
-    rows, partly = [], []
+        keys = {key for own in sessions.values() for scan in own for key in scan.entities if key not in scan.of_case}
+        _check(folder, masks, keys - DERIVED)
+    counts = _counts(sessions)
+    common = {channel for channel, count in counts.items() if count == len(sessions)}
+    channels, cases = sorted(common or counts), list[NamedCase]()
     for session, own in sorted(sessions.items()):
-        known, chosen = {scan.channel: scan for scan in own}, drawn.get(session, ())
-        if chosen and not structures.keys() <= {scan.label for scan in chosen}:
-            partly.append(session)
-        elif set(channels) <= known.keys():
-            references = _references(chosen, structures)
-            rows.append(_row(session, [known[name] for name in channels], references, people, options))
-    return Reading(
-        tuple(rows),
-        how=f"BIDS, {len(rows)} sessions with {', '.join(channels)}",
-        classes={"mask": labels},
-        modality=common_modality(channels),
-        patients="the BIDS subject (sub-...)",
-        problems=(*problems, *elsewhere, *without_structure(partly, structures)),
-    )
+        known = {scan.channel: scan.member for scan in own}
+        if known.keys() >= {*channels}:
+            images = {name if len(channels) > 1 else IMAGE: known[name] for name in channels}
+            # A discrete segmentation holds more than a mask.
+            drawn = [scan for scan in masks[session] if scan.suffix == "dseg"] or masks[session]
+            files = tuple(MaskFile(scan.member, structure=scan.entities.get("label", "")) for scan in drawn)
+            cases.append(NamedCase(Key((), session, own[0].member.split), images, files))
+    rare = sorted(counts.keys() - common)
+    what, why = f"not every session has {', '.join(rare)}", "channels must be those of all cases"
+    note = Problem("note", what, why=why, remedy="Take sessions away to use them")
+    problems = (*([note] if common and rare else []), *elsewhere)
+    how, people = f"BIDS, {len(cases)} sessions with {', '.join(channels)}", _participants(folder)
+    modality = common_modality(channels)
+    reading = reading_of(cases, folder, options, how=how, modality=modality, problems=problems)
+    rows = []
+    for row in reading.rows:
+        subject = f"sub-{sessions[row.name][0].entities['sub']}"
+        covariates = people.get(subject, people.get(subject.removeprefix("sub-"), {}))
+        rows.append(replace(row, patient=subject, covariates=covariates))
+    return replace(reading, rows=tuple(rows), patients="the BIDS subject (sub-...)")
 
 
 def _meant(folder: Folder, options: DatasetOptions) -> tuple[list[Scan], tuple[Problem, ...]]:
@@ -147,16 +142,15 @@ def _meant(folder: Folder, options: DatasetOptions) -> tuple[list[Scan], tuple[P
     images decides. The problem names the images that are left out.
     """
     every = [scan for member in folder.images if (scan := _scan(member)) is not None]
-    is_series = any(member.suffix == ".bval" for member in folder.members)
     usual = [scan for scan in every if DIFFUSION not in scan.member.folders]
-    masks, images = [scan for scan in every if scan.is_mask()], [scan for scan in usual if scan.is_image()]
-    mapped = [scan for scan in every if DIFFUSION in scan.member.folders and scan.is_image()]
-    if is_series or not mapped:
+    masks, images = [scan for scan in every if scan.is_mask], [scan for scan in usual if scan.is_image]
+    mapped = [scan for scan in every if DIFFUSION in scan.member.folders and scan.is_image]
+    if not mapped or any(member.suffix == ".bval" for member in folder.members):
         return usual, ()
-    counts = [len({scan.channel for scan in some}) for some in (mapped, images)]
     if options.references:
         is_meant = _lie_on(masks, mapped, options) and not _lie_on(masks, images, options)
     else:
+        counts = [len({scan.channel for scan in some}) for some in (mapped, images)]
         is_meant = counts[0] == options.channels != counts[1]
     if not is_meant:
         return usual, ()
@@ -169,7 +163,7 @@ def _meant(folder: Folder, options: DatasetOptions) -> tuple[list[Scan], tuple[P
 def _lie_on(masks: Sequence[Scan], images: Sequence[Scan], options: DatasetOptions) -> bool:
     """Whether the first masks lie on the grids of the images of their sessions."""
     sessions = _by_session(images)
-    looked = [(mask, image) for mask in masks[:LOOKED_AT] for image in sessions.get(mask.session, ())]
+    looked = [(mask, image) for mask in masks[:LOOKED_AT] for image in sessions[mask.session]]
     grids = [[_grid(scan, options) for scan in pair] for pair in looked]
     return bool(grids) and all(one and other and one.equals(other) for one, other in grids)
 
@@ -183,120 +177,63 @@ def _grid(scan: Scan, options: DatasetOptions) -> Geometry | None:
 
 def _with_common_channel(scans: Sequence[Scan]) -> Sequence[Scan]:
     """The files; all entities of images name their case where sessions have no channel in common but for these."""
-    entities = tuple(dict.fromkeys(key for scan in scans if scan.is_image() for key in scan.entities))
+    entities = tuple(dict.fromkeys(key for scan in scans if scan.is_image for key in scan.entities))
     parted = [replace(scan, of_case=entities) for scan in scans]
     return parted if not _has_common(scans) and _has_common(parted) else scans
 
 
 def _has_common(scans: Sequence[Scan]) -> bool:
-    images = [scan for scan in scans if scan.is_image()]
-    return max(_counts(images).values(), default=0) == len({scan.session for scan in images})
+    sessions = _by_session(scan for scan in scans if scan.is_image)
+    return max(_counts(sessions).values(), default=0) == len(sessions)
 
 
-def _counts(images: Sequence[Scan]) -> Counter[str]:
+def _counts(sessions: Mapping[str, Collection[Scan]]) -> Counter[str]:
     """{channel: sessions that have it}"""
-    return Counter(channel for _, channel in {(scan.session, scan.channel) for scan in images})
+    return Counter(channel for own in sessions.values() for channel in {scan.channel for scan in own})
 
 
-def _by_session(scans: Sequence[Scan]) -> dict[str, list[Scan]]:
-    sessions: dict[str, list[Scan]] = {}
+def _by_session(scans: Iterable[Scan]) -> defaultdict[str, list[Scan]]:
+    sessions = defaultdict[str, list[Scan]](list)
     for scan in scans:
-        sessions.setdefault(scan.session, []).append(scan)
+        sessions[scan.session].append(scan)
     return sessions
 
 
-def _chosen(masks: Sequence[Scan]) -> Sequence[Scan]:
-    """The masks of one session that count: a discrete segmentation holds more than a mask."""
-    return [scan for scan in masks if scan.suffix == "dseg"] or masks
+def _check(folder: Folder, masks: Mapping[str, Sequence[Scan]], keys: Collection[str]) -> None:
+    """Raise DatasetError where one session has masks of several pipelines, or of several images (run-1 and run-2).
 
-
-def _references(drawn: Sequence[Scan], structures: Mapping[str, Label]) -> Mapping[str, Cell]:
-    if not structures:
-        return mask_cells({"": [scan.member.path for scan in drawn]} if drawn else {})
-    by_label: dict[str, list[Path]] = {}
-    for scan in drawn:
-        by_label.setdefault(scan.label, []).append(scan.member.path)
-    return {"mask": structure_cell(by_label)} if drawn else {}
-
-
-def _is_in_site(folders: Sequence[str]) -> bool:
-    """Whether the second folder is that of a subject, and the first none in which something else lies."""
-    return len(folders) > 1 and folders[0].lower() not in NOT_SITES and bool(SUBJECT.fullmatch(folders[1]))
-
-
-def _row(
-    session: str,
-    images: Sequence[Scan],
-    references: Mapping[str, Cell],
-    people: Mapping[str, Mapping[str, Any]],
-    options: DatasetOptions,
-) -> CaseRow:
-    number = images[0].entities["sub"]
-    words = [modality_word(options.modality or scan.suffix) for scan in images]
-    names = [scan.channel for scan in images] if len(images) > 1 else ["image"]
-    return CaseRow(
-        session,
-        image_cells([scan.member for scan in images], names, words),
-        references,
-        split=images[0].member.split,
-        patient=f"sub-{number}",
-        covariates=people.get(f"sub-{number}", people.get(number, {})),
-    )
-
-
-def _check_pipelines(folder: Folder, masks: Sequence[Scan]) -> None:
-    """Raise DatasetError where one session has masks of several pipelines: which of them is true, nobody says."""
-    by_session: dict[str, set[str]] = {}
-    for scan in masks:
-        by_session.setdefault(scan.session, set()).add(scan.pipeline)
-    session, pipelines = max(by_session.items(), key=lambda item: len(item[1]), default=("", set()))
-    if len(pipelines) > 1:
-        raise DatasetError(
-            f"{session} has masks of {len(pipelines)} sources ({', '.join(sorted(pipelines))})",
-            str(folder.root),
-            "Keep the masks of one source, and move the others out of the folder",
-        )
-
-
-def _check_images(folder: Folder, images: Sequence[Scan], masks: Sequence[Scan]) -> None:
-    """Raise DatasetError where one session has masks of several of its images, as run-1 and run-2."""
-    keys = {key for scan in images for key in scan.entities} - {*DERIVED, *(images[0].of_case if images else ())}
-    for session, own in _by_session(masks).items():
-        named = {tuple(f"{key}-{scan.entities[key]}" for key in sorted(keys & scan.entities.keys())) for scan in own}
-        if len(named) > 1:
-            of_images = listed(sorted("_".join(one) or "none" for one in named))
-            problem = f"{session} has masks of several images ({of_images})"
-            remedy = "Keep those of one image"
+    keys: entities by which images of one session differ
+    """
+    for session, own in masks.items():
+        pipelines = sorted({scan.pipeline for scan in own})
+        of_images = {
+            "_".join(f"{key}-{scan.entities[key]}" for key in sorted(keys) if key in scan.entities) or "none"
+            for scan in own
+        }
+        if len(pipelines) > 1:
+            problem = f"{session} has masks of {len(pipelines)} sources ({', '.join(pipelines)})"
+            remedy = "Keep the masks of one source, and move the others out of the folder"
             raise DatasetError(problem, str(folder.root), remedy)
+        if len(of_images) > 1:
+            problem = f"{session} has masks of several images ({listed(sorted(of_images))})"
+            raise DatasetError(problem, str(folder.root), "Keep those of one image")
 
 
 def _scan(member: Member) -> Scan | None:
-    if OTHER_DATA & set(member.folders):
-        return None
+    """The file by its entities; None where it names no subject, or is no image or mask."""
     *pairs, suffix = member.stem.split("_")
     entities = {key: value for key, dash, value in (pair.partition("-") for pair in pairs) if dash}
-    if "sub" not in entities:
-        return None
-    return Scan(member, entities, suffix, derived="derivatives" in member.folders)
+    is_other = "sub" not in entities or OTHER_DATA & set(member.folders)
+    return None if is_other else Scan(member, entities, suffix)
 
 
 def _participants(folder: Folder) -> dict[str, dict[str, Any]]:
     """{subject: covariates} from participants.tsv."""
     path = folder.root / "participants.tsv"
-    if not path.is_file():
-        return {}
-    table = read_table(path)
-    column = table.column(("participant_id",))
-    if column is None:
-        return {}
-    return {str(row[column]): covariates_of(row, (column,)) for row in table.rows}
-
-
-def _rare(channels: Sequence[str]) -> Problem:
-    return Problem(
-        "note", f"not every session has {', '.join(channels)}", why="channels must be those of all cases",
-        remedy="Take sessions away to use them",
-    )  # fmt: skip
+    table = read_table(path) if path.is_file() else None
+    column = table.column(("participant_id",)) if table else None
+    rows = table.rows if table and column else ()
+    return {str(row[column]): covariates_of(row, (column,)) for row in rows} if column else {}
 
 
 LAYOUT = Layout(
@@ -304,5 +241,5 @@ LAYOUT = Layout(
     "BIDS (sub-*/anat/...)",
     fits,
     read,
-    over=frozenset({"image_folders", "suffix_masks", "case_folders", "class_folders", "manifest", "plain_images"}),
+    over=BY_NAMES | {"manifest"},
 )

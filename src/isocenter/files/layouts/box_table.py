@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, by_file_name, image_named, names_in
 from isocenter.files.layouts.cases.classes import name_classes
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.join import split_column, split_of
+from isocenter.files.layouts.cases.join import split_of
 from isocenter.files.layouts.cases.table import (
     LOOKED_AT,
     PATIENT_COLUMNS,
@@ -29,7 +29,8 @@ from isocenter.files.layouts.cases.table import (
     number,
     read_table,
 )
-from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Layout, Reading, left_out
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, DrawnNames, Layout, Reading, left_out
+from isocenter.files.layouts.manifest_rows import columns_by_role
 from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.files.modality import modality_word
 from isocenter.values import CaseRow, Cell, Problem, table_columns
@@ -62,8 +63,6 @@ READERS = ("rad_id", "reader", "reader_id", "rater", "rater_id", "radiologist", 
 OPEN = (("x", "y"), ("bbox_x", "bbox_y"))
 SIZES = {"x1": "width", "y1": "height", "z1": "depth"}
 Rows = list[tuple[int, Mapping[str, Any]]]  # (row as a spreadsheet counts, its cells)
-Key = TypeVar("Key")  # what stands for an image
-Named = list[tuple[CaseRow, str | None]]  # (image, its name in the table)
 NEEDED = ("image", "label", *table_columns(2))
 
 
@@ -160,93 +159,73 @@ def _by_image(table: Table, column: Mapping[str, str]) -> dict[str, Rows]:
 
 def _images(
     table: Table, names: Iterable[str], folder: Folder, options: DatasetOptions
-) -> tuple[Named, list[str], NamedCases | None]:
-    """(each image with its name in the table, the names whose image is not there, DICOM by its names)."""
+) -> tuple[list[tuple[CaseRow, str | None]], list[str], NamedCases | None]:
+    """(each image with its name in the table, the names whose image is not there, DICOM by its names).
+
+    A file's name may lack its suffix; of DICOM it may be the patient's who has a single image.
+    Raises DatasetError for a name of several images, and for two names of one.
+    """
     named = NamedCases.of_table(table, folder, options) if not folder.images else None
     if named is not None:
-        return *_of_dicom(table, names, named), named
-    by_path, missing = _of_files(table, names, folder)
-    modality = modality_word(options.modality)
-    cases = [
-        CaseRow(member.name, {"image": Cell((member.path,), modality=modality)}, split=member.split)
-        for member in folder.images
-    ]
-    return [(case, by_path.get(case.paths[0])) for case in cases], missing, None
-
-
-def _of_dicom(table: Table, names: Iterable[str], named: NamedCases) -> tuple[Named, list[str]]:
-    """Images of DICOM by the names of their files, or their patients where each has one."""
-    by_case: dict[str, str] = {}
-    missing, ends = [], named.ends_of(names)
-    for name in names:
-        found = named.find(name, ends)
-        if len(found) > 1:
-            problem = f"names {name}, and {len(found)} images are called so"
+        cases, ends = list(named.reading.rows), named.ends_of(names)
+        found = {name: named.find(name, ends) for name in names}
+    else:
+        modality = modality_word(options.modality)
+        cases = [
+            CaseRow(one.name, {"image": Cell((one.path,), modality=modality)}, split=one.split) for one in folder.images
+        ]
+        images, near = by_file_name(folder, bare=True), [table.path.parent, table.path.parent / "images"]
+        by_path = {case.paths[0]: case for case in cases}
+        each = {name: image_named(images, name, near, table.path) for name in names}
+        found = {name: [by_path[image.path]] if image else [] for name, image in each.items()}
+    called: dict[Path, str] = {}
+    for name, own in found.items():
+        if len(own) > 1:
+            problem = f"names {name}, and {len(own)} images are called so"
             raise DatasetError(problem, str(table.path), "Write the name of the file")
-        if found:
-            _name_once(by_case, found[0].name, name, table)
-        else:
-            missing.append(name)
-    return [(case, by_case.get(case.name)) for case in named.reading.rows], missing
-
-
-def _of_files(table: Table, names: Iterable[str], folder: Folder) -> tuple[dict[Path, str], list[str]]:
-    """({image: its name in the table}, the names whose image is not there); a name may lack its suffix."""
-    named, near = by_file_name(folder, bare=True), [table.path.parent, table.path.parent / "images"]
-    by_path: dict[Path, str] = {}
-    missing = []
-    for name in names:
-        image = image_named(named, name, near, table.path)
-        if image is None:
-            missing.append(name)
-        else:
-            _name_once(by_path, image.path, name, table)
-    return by_path, missing
-
-
-def _name_once(names: dict[Key, str], image: Key, name: str, table: Table) -> None:
-    """Note what the table calls an image; DatasetError where it has called it otherwise."""
-    if (before := names.setdefault(image, name)) != name:
-        problem = f"calls one image {before} and {name}"
-        raise DatasetError(problem, str(table.path), "Write the same name in all its rows")
+        if own and (before := called.setdefault(own[0].paths[0], name)) != name:
+            problem = f"calls one image {before} and {name}"
+            raise DatasetError(problem, str(table.path), "Write the same name in all its rows")
+    missing = [name for name, own in found.items() if not own]
+    return [(case, called.get(case.paths[0])) for case in cases], missing, named
 
 
 def annotation_in(path: Path, column: Mapping[str, str], rows: Rows) -> Annotation:
-    """The boxes, or balls, in the rows of one image."""
-    if "x0" in column:
-        return Annotation(path, boxes_in(path, column, rows))
-    balls = []
+    """The boxes, or balls, in the rows of one image; a row with nothing but the image is none."""
+    is_ball = "x0" not in column
+    letters = "xyz" if is_ball or "z0" in column else "xy"
+    drawn = []
     for place, row in rows:
-        x, y, z, size = (number(row[column[role]]) for role in BALL)
-        if x is None and y is None and z is None:
+        edges = [(_ball if is_ball else _edges)(row, column, letter) for letter in letters]
+        stated = (
+            [number(row[column[role]]) for role in BALL[:3]] if is_ball else [one for pair in edges for one in pair]
+        )
+        label = row[column["label"]] if "label" in column else NODULE
+        if (is_ball or label is None) and not any(one is not None for one in stated):
             continue
-        if x is None or y is None or z is None or size is None:
-            raise DatasetError(f"row {place} has no whole ball", str(path), "Write its centre and diameter in mm")
-        name, half = str(as_whole(row[column["label"]])) if "label" in column else NODULE, size / 2
-        balls.append(Drawn(name, (x - half, y - half, z - half), (x + half, y + half, z + half), f"row {place}"))
-    return Annotation(path, tuple(balls), in_mm=True)
+        if not is_ball and edges[2:] == [(None, None)]:  # a picture among volumes
+            edges = edges[:2]
+        low, high = zip(*edges, strict=True)
+        if label is None or None in (*low, *high):
+            missing = "whole ball" if is_ball else "label" if label is None else "corner"
+            raise DatasetError(f"row {place} has no {missing}", str(path), "Write all of it, or only the image")
+        drawn.append(Drawn(str(as_whole(label)), low, high, f"row {place}"))
+    return Annotation(path, tuple(drawn), in_mm=is_ball)
 
 
-def boxes_in(path: Path, column: Mapping[str, str], rows: Rows) -> tuple[Drawn, ...]:
-    """The boxes in the rows of one image; a row with nothing but the image is none."""
-    volume = "z0" in column
-    letters = "xyz" if volume else "xy"
-    boxes = []
-    for place, row in rows:
-        low = [number(row[column[f"{letter}0"]]) for letter in letters]
-        high = [_upper(row, column, letter, start) for letter, start in zip(letters, low, strict=True)]
-        label = row[column["label"]]
-        if label is None and not any(one is not None for one in (*low, *high)):
-            continue
-        if volume and low[2] is None and high[2] is None:  # a picture among volumes
-            low, high = low[:2], high[:2]
-        known = [one for one in (*low, *high) if one is not None]
-        if label is None or len(known) < 2 * len(low):
-            missing = "label" if label is None else "corner"
-            raise DatasetError(f"row {place} has no {missing}", str(path), "Write the whole box, or only the image")
-        half = len(known) // 2
-        boxes.append(Drawn(str(as_whole(label)), tuple(known[:half]), tuple(known[half:]), f"row {place}"))
-    return tuple(boxes)
+def _edges(row: Mapping[str, Any], column: Mapping[str, str], letter: str) -> tuple[float | None, float | None]:
+    """The lower and the upper edge along an axis: as stated, or by the size."""
+    low, upper = number(row[column[f"{letter}0"]]), f"{letter}1"
+    if upper in column:
+        return low, number(row[column[upper]])
+    size = number(row[column[SIZES[upper]]])
+    return low, None if low is None or size is None else low + size
+
+
+def _ball(row: Mapping[str, Any], column: Mapping[str, str], letter: str) -> tuple[float | None, float | None]:
+    """The edges along an axis of the box around a ball."""
+    centre, size = number(row[column[f"centre_{letter}"]]), number(row[column["diameter"]])
+    return (None, None) if centre is None or size is None else (centre - size / 2, centre + size / 2)
 
 
 def _common(path: Path, column: Mapping[str, str], role: str, name: str, rows: Rows) -> str | None:
@@ -259,14 +238,6 @@ def _common(path: Path, column: Mapping[str, str], role: str, name: str, rows: R
     return next(iter(values), None)
 
 
-def _upper(row: Mapping[str, Any], column: Mapping[str, str], letter: str, low: float | None) -> float | None:
-    """The upper edge along an axis: as stated, or by the size."""
-    if f"{letter}1" in column:
-        return number(row[column[f"{letter}1"]])
-    size = number(row[column[SIZES[f"{letter}1"]]])
-    return None if low is None or size is None else low + size
-
-
 def columns_in(table: Table, options: DatasetOptions, folder: Folder | None = None) -> dict[str, str]:
     """{role: column}, as --column names them, else by known names.
 
@@ -274,16 +245,7 @@ def columns_in(table: Table, options: DatasetOptions, folder: Folder | None = No
     Raises UsageError for a role or column that is none, DatasetError where a part of the boxes is not stated, or only
     by x and y, which may be a corner or the centre.
     """
-    for role, name in options.column.items():
-        if role not in ROLES or name not in table.columns:
-            problem = f"there is no role {role!r}" if role not in ROLES else f"{table.path.name} has no column {name}"
-            choices = ROLES if role not in ROLES else table.columns
-            raise UsageError(problem, f"--column {role}={name}", f"Choose one of {', '.join(choices)}")
-    columns = _known(table, folder) | dict(options.column)
-    if options.patient in table.columns:
-        columns["patient"] = str(options.patient)
-    if split_column(table, options.column.get("split")) is None:
-        columns.pop("split", None)
+    columns = columns_by_role(table, options, {**dict.fromkeys(ROLES), **_known(table, folder)})
     lacking = _lacking(columns)
     if lacking and "x0" not in columns and (corner := _open_corner(table)):
         x, y = corner
@@ -382,8 +344,6 @@ LAYOUT = Layout(
     "a table with a row for each box",
     fits,
     read,
-    over=frozenset(
-        {"manifest", "plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders", "dicom_folder"}
-    ),
+    over=BY_NAMES | {"manifest", "dicom_folder"},
     annotations=_annotations,
 )

@@ -12,28 +12,27 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from isocenter.errors import DatasetError, IsocenterError, counted, listed
 from isocenter.files.layouts import suffix_masks
-from isocenter.files.layouts.cases.classes import mask_labels, name_classes
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import load_mask, mask_cells, structure_cell
+from isocenter.files.layouts.cases.load import load_mask
 from isocenter.files.layouts.cases.names import FORMAT_ENDING, IMAGES, LABELS, MASK_NAME, WORDS
 from isocenter.files.layouts.cases.pairs import (
+    IMAGE,
     Key,
-    class_names,
-    image_cells,
+    MaskFile,
+    NamedCase,
     parted_by_words,
+    reading_of,
     says_image,
     without_image,
 )
-from isocenter.files.layouts.cases.structures import structure_labels, without_structure
 from isocenter.files.layouts.cases.unnamed_masks import drawn_kinds, label_maps_among, masks_among, pictures_of_slices
 from isocenter.files.layouts.image_folders import within_images
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import CaseRow, Label, Problem
+from isocenter.files.modality import common_modality
+from isocenter.values import Problem
 
 # More kinds of image than this in one folder are cases; more than so many where folders of several cases hold the same
 # and most of their names say images, as the 20 of UCSF-PDGM do.
@@ -52,6 +51,17 @@ class CaseFolder:
 
     images: dict[str, Member] = field(default_factory=dict)
     masks: dict[str, list[Member]] = field(default_factory=lambda: defaultdict(list))
+
+    def named(self, key: Key, names: Sequence[str]) -> NamedCase:
+        """The case under this key; names: of the images of all cases, of which a single one is no channel's."""
+        masks = (MaskFile(member, structure=name) for name, own in self.masks.items() for member in own)
+        images = {name if len(names) > 1 else IMAGE: self.images[name] for name in names if name in self.images}
+        return NamedCase(key, images, tuple(masks))
+
+    def add_mask(self, name: str, member: Member, structure: str) -> None:
+        """Add a mask whose name states its structure, or else this one."""
+        fit = MASK_NAME.match(name)
+        self.masks[(fit["before"] or fit["after"] or "") if fit else structure].append(member)
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -88,54 +98,19 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
     Raises DatasetError where some masks name a structure and others none, UsageError for a structure that is not there.
     """
-    by_key, drawn = _cases(folder, options)
-    _check_versions(by_key.values())
+    cases, drawn = _cases(folder, options)
+    _check_versions(cases.values())
     if options.references:
-        _check_label_maps(by_key.values(), drawn, options)
-        _check_structures(by_key.values(), options)
-    by_key, odd = _with_only_mask(_with_map_of_several(by_key, options))
-    names = sorted({name for case in by_key.values() for name in case.images})
-    structures = structure_labels((name for case in by_key.values() for name in case.masks), folder, options)
-    is_drawn = any(case.masks for case in by_key.values())
-    labels = tuple(structures.values()) or (mask_labels(folder, options) if is_drawn else ())
-    classes, called = name_classes(class_names(by_key, drawn=is_drawn), folder, options, declare=not is_drawn)
-    rows, bare, partly = [], [], []
-    for key, case in by_key.items():
-        if not case.images:
-            bare.append(key.name)
-        elif case.masks and not set(structures) <= set(case.masks):
-            partly.append(key.name)
-        else:
-            rows.append(_row(key, case, names, structures, called, options))
-    return Reading(
-        tuple(rows),
-        how=f"a folder per case, {counted(len(rows), 'case')}, with {listed(names)}{_by_values(drawn)}",
-        classes={"mask": labels, "class": classes},
-        modality=options.modality or common_modality(names),
-        channels=tuple(names) if len(names) > 1 else (),
-        problems=(*without_image(bare), *without_structure(partly, structures), *_odd(odd)),
-    )
-
-
-def _row(
-    key: Key,
-    case: CaseFolder,
-    names: Sequence[str],
-    structures: Mapping[str, Label],
-    called: Mapping[str, str],
-    options: DatasetOptions,
-) -> CaseRow:
-    own = [name for name in names if name in case.images]
-    drawn = {name: [m.path for m in case.masks[name]] for name in structures or case.masks if name in case.masks}
-    references: dict[str, Any] = {"mask": structure_cell(drawn)} if structures and drawn else {**mask_cells(drawn)}
-    if called:
-        references["class"] = called[key.folders[0]]
-    cells = image_cells(
-        [case.images[name] for name in own],
-        own if len(names) > 1 else ["image"],
-        [modality_word(options.modality or name) for name in own],
-    )
-    return CaseRow(key.name, cells, references, split=key.split)
+        _check_label_maps(cases.values(), drawn, options)
+        _check_structures(cases.values(), options)
+    cases, odd = _with_only_mask(_with_map_of_several(cases, options))
+    names = sorted({name for case in cases.values() for name in case.images})
+    whole = [case.named(key, names) for key, case in cases.items() if case.images]
+    bare = [key.name for key, case in cases.items() if not case.images]
+    by_values = f"; {listed(drawn)} taken for {'a mask' if len(drawn) == 1 else 'masks'} by the values" if drawn else ""
+    how = f"a folder per case, {counted(len(whole), 'case')}, with {listed(names)}{by_values}"
+    problems, modality = (*without_image(bare), *_odd(odd)), common_modality(names)
+    return reading_of(whole, folder, options, how=how, modality=modality, problems=problems, is_named=True)
 
 
 def _cases(folder: Folder, options: DatasetOptions) -> tuple[dict[Key, CaseFolder], list[str]]:
@@ -191,9 +166,8 @@ def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
             place = next((around[:n] for n in range(1, len(around)) if around[:n] in own), around)
             name = _own_name(member.stem, place) or "image"
         case = cases[Key(place[:-1], place[-1], member.split)]
-        fit = MASK_NAME.match(name)
-        if fit or is_in_masks:
-            case.masks[(fit["before"] or fit["after"] or "") if fit else name].append(member)
+        if MASK_NAME.match(name) or is_in_masks:
+            case.add_mask(name, member, name)
         elif name in case.images:  # `_check_versions` refuses it
             case.images[f"{member.path.parent.name}_{name}"] = member
         else:
@@ -211,8 +185,7 @@ def _with_distant_masks(cases: Mapping[Key, CaseFolder]) -> dict[Key, CaseFolder
             continue
         del known[key]
         for member, owner in named:
-            fit = MASK_NAME.match(_own_name(member.stem, (owner,)))
-            owners[owner].masks[(fit["before"] or fit["after"] or "") if fit else ""].append(member)
+            owners[owner].add_mask(_own_name(member.stem, (owner,)), member, "")
     return known
 
 
@@ -226,11 +199,6 @@ def _common_folder(places: Collection[tuple[str, ...]]) -> tuple[str, ...]:
     """The last folder of all files where it is the same of several cases, as `pre` of 1/pre and 2/pre; else empty."""
     lasts = {folders[-1:] for folders in places}
     return lasts.pop() if len(lasts) == 1 < len(places) and min(map(len, places)) > 1 else ()
-
-
-def _by_values(drawn: Sequence[str]) -> str:
-    """Words for the files that are taken for masks though no name says so."""
-    return f"; {listed(drawn)} taken for {'a mask' if len(drawn) == 1 else 'masks'} by the values" if drawn else ""
 
 
 def _check_versions(cases: Iterable[CaseFolder]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -16,11 +16,13 @@ from isocenter.files.layouts.cases.classes import Stated, name_classes, placehol
 from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
 from isocenter.files.layouts.cases.names import BY_HAND, IMAGES, LABEL_NAME, LABELS, LABELS_OF, SELDOM_CLASSES
 from isocenter.files.layouts.cases.pairs import (
+    IMAGE,
     Key,
+    NamedCase,
     class_names,
-    image_cells,
     is_called_mask,
     refuse_formats,
+    rows_of,
     says_image,
 )
 from isocenter.files.layouts.cases.table import MOST_CLASSES, TABLE_SUFFIXES, read_table, states_references
@@ -29,7 +31,7 @@ from isocenter.files.layouts.image_folders import within_images
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
 from isocenter.files.patients import are_named_people, are_numbered_people
-from isocenter.values import CaseRow, Problem
+from isocenter.values import Problem
 
 # Names of the files of a case.
 MOST_KINDS = 8
@@ -80,26 +82,20 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     unlabelled = placeholders([Stated(member.folders[0], member.split) for member in members], options)
     names = {member.folders[0] for member in members} - {*unlabelled}
     classes, called = name_classes(names, folder, options, declare=by_folder)
-    modality = modality_word(options.modality)
-    rows = tuple(
-        CaseRow(
-            member.name,
-            image_cells([member], ["image"], [modality]),
-            {"class": called[name]} if (name := member.folders[0]) in called else {},
-            split=member.split,
-        )
-        for member in members
-    )
+    cases = [NamedCase(Key(member.folders, member.stem, member.split), {IMAGE: member}) for member in members]
+    names_of_one = listed(f"{name} as {one}" for name, one in sorted(one_name.items()))
+    what, why = f"the folders {names_of_one} are one class", "parts of the set call it differently"
+    renamed = [Problem("warning", what, why=why, remedy="Rename the folders if they are two")] if one_name else []
     loose = len(folder.images) - len(_classed(folder.images))
     note = Problem("note", f"{loose} images lie in no class folder", why="they are not read")
     problems = (note,) if loose > 0 else ()
     return Reading(
-        rows,
+        rows_of(cases, options, called=called),
         how=f"a folder for each class: {', '.join(label.name for label in classes)}",
         classes={"class": classes},
         problems=(
             *problems,
-            *_renamed(one_name),
+            *renamed,
             *strange,
             *_doubted(sorted(called), options),
             *placeholder_notes(unlabelled, "in this folder"),
@@ -147,13 +143,6 @@ def _begins(one: str, other: str) -> bool:
     """Whether the words of one name are the first of another's, in any case."""
     first, second = (re.sub(r"[\W_]+", " ", name).strip().casefold() for name in (one, other))
     return f"{second} ".startswith(f"{first} ")
-
-
-def _renamed(one_name: Mapping[str, str]) -> tuple[Problem, ...]:
-    """The warning on folders of one class that parts of the set call differently."""
-    names = listed(f"{name} as {one}" for name, one in sorted(one_name.items()))
-    what, why = f"the folders {names} are one class", "parts of the set call it differently"
-    return (Problem("warning", what, why=why, remedy="Rename the folders if they are two"),) if one_name else ()
 
 
 def _is_in_masks(member: Member) -> bool:

@@ -15,9 +15,8 @@ from isocenter.errors import DatasetError
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Outline, Ring
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.join import part_named
-from isocenter.files.layouts.cases.outlines import Listed, files_of_many, read_listed
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.files.storage.json_text import load_json
+from isocenter.files.layouts.cases.outlines import Listed, files_of_many, json_record, read_listed
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 from isocenter.values import Split
 
 KEYS = ("images", "annotations", "categories")
@@ -143,10 +142,7 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _record(path: Path) -> Mapping[str, Any]:
-    try:
-        record = load_json(path, largest=LARGEST_SET)
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
+    record = json_record(path, LARGEST_SET)
     if not (isinstance(record, dict) and all(isinstance(record.get(key), list) for key in KEYS)):
         raise DatasetError(f"has no lists of {', '.join(KEYS)}", str(path), "Give annotations of instances")
     return record
@@ -186,6 +182,6 @@ LAYOUT = Layout(
     "JSON files that list images and the boxes or outlines on them, as in COCO",
     fits,
     read,
-    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    over=BY_NAMES,
     annotations=_annotations,
 )

@@ -19,13 +19,11 @@ from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse, turned
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.names import SPLIT_WORDS
-from isocenter.files.layouts.cases.outlines import Listed, files_of_many, read_listed
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.cases.outlines import Listed, begins_with, files_of_many, read_listed
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.voc import parsed
 from isocenter.files.storage.packed import refuse_expansion
 
-ROOT, IMAGE = b"<annotations", b"<image "
-HEAD_BYTES = 1 << 20
 # Tags of whole images, and shapes that cover nothing.
 WITHOUT_AREA = frozenset({"tag", "points", "polyline", "cuboid", "skeleton"})
 
@@ -131,13 +129,7 @@ def _pixels(mask: Mapping[str, str], path: Path) -> tuple[np.ndarray, tuple[int,
 
 
 def _files(folder: Folder) -> list[Member]:
-    return [member for member in files_of_many(folder, ".xml") if _lists_images(member.path)]
-
-
-def _lists_images(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    return ROOT in head and IMAGE in head
+    return [one for one in files_of_many(folder, ".xml") if begins_with(one.path, b"<annotations", b"<image ")]
 
 
 LAYOUT = Layout(
@@ -145,6 +137,6 @@ LAYOUT = Layout(
     "an XML file that lists images and what is drawn on them, as in CVAT for images",
     fits,
     read,
-    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    over=BY_NAMES,
     annotations=_annotations,
 )

@@ -16,7 +16,7 @@ from isocenter.files.layouts.cases.classes import mask_labels, mask_regions, nam
 from isocenter.files.layouts.cases.folder import Folder
 from isocenter.files.layouts.cases.join import split_column, split_of
 from isocenter.files.layouts.cases.outlines import DrawnReferences
-from isocenter.files.layouts.cases.structures import structure_labels, without_structure
+from isocenter.files.layouts.cases.pairs import structure_labels, without_structure
 from isocenter.files.layouts.cases.table import Table
 from isocenter.files.layouts.dataset_table import NAMED, SINGLE, parsed_cell, stated_classes
 from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Reading, left_out, load_layout
@@ -123,16 +123,7 @@ def _references(
             yield base if is_first or not reader else f"{base}:{reader}", of_reader
     if (label := line.get("label")) is not None:
         yield "class", str(label)
-    if findings := manifest.present(line):
-        yield "findings", findings
-    values = {name.partition(":")[2]: manifest.measured(line, name) for name in line if name.startswith("value:")}
-    if known := {name: value for name, value in values.items() if value is not None}:
-        yield "value", known
-    if (event := manifest.event(line)) is not None:
-        yield "event", event
-    for kind in (kind for kind in added("isocenter.references") if kind in manifest.column):
-        if (value := manifest.stated(line, kind)) is not None:
-            yield kind, Cell((), "stated", str(line[kind]), known=value)
+    yield from manifest.references(line).items()
     if channels == FIXED_AND_MOVING:
         known_of = dict(cells.of("field", line))
         yield "field", Cell(tuple(cell.paths[0] for cell in known_of.values()), "field", names=tuple(known_of))

@@ -22,7 +22,7 @@ from isocenter.files.layouts.cases.folder import OWN_TABLE
 from isocenter.files.layouts.cases.table import Table, typed_column
 from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions, DrawnNames, Reading
 from isocenter.files.storage.csv_text import CsvWriter, read_text_table
-from isocenter.files.storage.toml_text import toml_text
+from isocenter.files.storage.structured_text import toml_text
 from isocenter.lazy import pandas
 from isocenter.values import CaseRow, Cell, Code, Dataset, DatasetTable, Frame, Label
 

@@ -18,7 +18,7 @@ from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left
 from isocenter.files.layouts.nnunet import channel_names
 from isocenter.files.layouts.nnunet import fits as fits_nnunet
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.files.storage.sidecar import is_named_inside
+from isocenter.files.storage.folders import is_named_inside
 from isocenter.values import CaseRow, Cell, Problem, Split
 
 # Lists of pairs, and the part that they are where both are there.

@@ -6,18 +6,15 @@ Images may also lie beside the folder of masks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts import nnunet
-from isocenter.files.layouts.cases.classes import described_channels, mask_labels, name_classes
+from isocenter.files.layouts.cases.classes import described_channels
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.join import part_named
-from isocenter.files.layouts.cases.load import mask_cells, structure_cell
 from isocenter.files.layouts.cases.names import (
     BY_HAND,
     FIELD_OF_VIEW,
@@ -30,33 +27,29 @@ from isocenter.files.layouts.cases.names import (
     READER_FOLDER,
 )
 from isocenter.files.layouts.cases.pairs import (
+    CLOSE,
+    RULES,
+    Images,
     Key,
-    Pair,
-    are_apart,
+    NamedCase,
+    Pairing,
     by_channel,
-    by_reader,
-    class_names_of_pairs,
-    image_cells,
-    number_of,
     one_each,
     owner_of,
     owners_of,
-    pair,
+    paired,
     parted_by_words,
+    reading_of,
     respelt,
-    with_owner,
-)
-from isocenter.files.layouts.cases.structures import (
-    by_folder_of_masks,
-    by_structure,
-    structure_labels,
-    without_structure,
+    structure_in,
 )
 from isocenter.files.layouts.cases.table import states_references
 from isocenter.files.layouts.cases.unnamed_masks import LOOSE, drawn_folders, folder_at, folder_words
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality_word
-from isocenter.values import CaseRow, Cell, Problem, Split
+from isocenter.values import Problem
+
+Keyed = list[tuple[Key, Member]]
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -80,52 +73,23 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     roles = _Roles(folder, options)
     roles.check()
-    images = [(roles.key(member), member) for member in folder.images if roles.of(member) == "image"]
-    masks = [(roles.key(member), member) for member in folder.images if roles.of(member) == "label"]
-    if not images:
-        raise DatasetError(
-            f"holds {counted(len(masks), 'label')} and no images",
-            str(folder.root),
-            "Put the images into images/ in the same folder",
-        )
-    masks = respelt(masks, [key for key, _ in images])
-    # Labels show whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000).
-    drawn = {key for key, _ in masks}
-    known = dict(images)
-    has_own_masks = any(owner_of(key, known) for key in drawn)
-    channels, shown = {} if drawn & known.keys() else by_channel(images), dict[Member, str]()
-    if not any(owners_of(list(drawn), channels)) and any(owners_of(list(drawn), known)):
-        channels = {}  # PANCREAS_0001 of label0001
-    if channels:
-        shown = {member: str(number_of(member)) for members in channels.values() for member in members}
-    elif roles.contrasts or not has_own_masks:
-        channels, shown = roles.by_contrast(images)
-    if not channels:
-        _refuse_twice(images, folder)
-    by_key = channels or one_each(images)
-    masks, people = by_reader(masks, by_key)
-    masks, parts = by_structure(masks, by_key)
-    if not (people or parts):
-        parts = by_folder_of_masks(masks, {member: roles.folder(member) for _, member in masks}, by_key)
-    pairs, lost = pair(by_key, masks)
-    structures = structure_labels(parts.values(), folder, options)
-    partly = [one.name for one in pairs if one.masks and not set(structures) <= {parts.get(m) for m in one.masks}]
-    pairs = [one for one in pairs if one.name not in partly]
-    labels = tuple(structures.values()) or (mask_labels(folder, options) if masks else ())
-    classes, called = name_classes(class_names_of_pairs(pairs), folder, options, declare=not masks)
-    modality = options.modality or common_modality(roles.contrasts or described_channels(folder))
-    masks_of = partial(_of_structures, parts) if structures else partial(_of_readers, people)
-    rows = tuple(_row(one, shown, masks_of, called, modality) for one in pairs)
-    names = tuple(sorted(set(people.values())))
-    return Reading(
-        rows,
-        how=f"images and labels of the same name, {counted(len(rows), 'case')}",
-        classes={"mask": labels, "class": classes},
-        modality=modality,
-        readers=names if len(names) > 1 else (),
-        channels=tuple(sorted({name for one in rows for name in one.images})) if channels else (),
-        problems=(*lost, *without_structure(partly, structures), *_outside(folder, roles)),
+    images, masks = (
+        [(roles.key(member), member) for member in folder.images if roles.of(member) == role]
+        for role in ("image", "label")
     )
+    if not images:
+        problem = f"holds {counted(len(masks), 'label')} and no images"
+        raise DatasetError(problem, str(folder.root), "Put the images into images/ in the same folder")
+    masks = respelt(masks, [key for key, _ in images])
+    by_key = _with_channels(images, [key for key, _ in masks], roles)
+    if not by_key:
+        _refuse_twice(images, folder)
+    cases, lost = paired(by_key or one_each(images), masks)
+    cases = _by_folder_of_masks(cases, roles)
+    modality = common_modality(described_channels(folder))
+    problems = (*lost, *_outside(folder, roles))
+    how = f"images and labels of the same name, {counted(len(cases), 'case')}"
+    return reading_of(cases, folder, options, how=how, modality=modality, problems=problems)
 
 
 def within_images(members: tuple[Member, ...]) -> tuple[Member, ...]:
@@ -136,66 +100,40 @@ def within_images(members: tuple[Member, ...]) -> tuple[Member, ...]:
     return tuple(replace(member, folders=member.folders[1:]) for member in members)
 
 
-# The references of one image by its masks.
-MasksOf = Callable[[Sequence[Member]], Mapping[str, Cell]]
+def _with_channels(images: Keyed, masks: Sequence[Key], roles: _Roles) -> Mapping[Key, Images]:
+    """The images by case where their names end in numbers of channels, or name contrasts, or lie in such folders.
+
+    Labels show whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000, and
+    PANCREAS_0001 of label0001). Empty where each image is a case.
+    """
+    known = dict(images)
+    numbered = {} if known.keys() & set(masks) else by_channel(images)
+    if any(owners_of(masks, numbered)) or (numbered and not any(owners_of(masks, known))):
+        return numbered
+    has_own_masks = any(owner_of(key, known) for key in masks)
+    return roles.by_contrast(images) if roles.contrasts or not has_own_masks else {}
 
 
-def _of_readers(people: Mapping[Member, str], masks: Sequence[Member]) -> Mapping[str, Cell]:
-    return mask_cells(_paths_by(people, masks))
+def _by_folder_of_masks(cases: list[NamedCase], roles: _Roles) -> list[NamedCase]:
+    """The cases, with structures by their folders of masks where one image has masks in several of these.
+
+    `lung masks/x.png` and `infection masks/x.png` show two structures of x, and are no two pieces of one.
+    """
+    folders = [{roles.folder(mask.member) for mask in case.masks} for case in cases]
+    if (
+        any(mask.reader or mask.structure for case in cases for mask in case.masks)
+        or max(map(len, folders), default=0) < 2
+    ):
+        return cases
+    names = {folder: structure_in(folder) for folder in set[str]().union(*folders)}
+    names = names if len(set(names.values())) == len(names) else {folder: folder for folder in names}
+    return [
+        replace(case, masks=tuple(replace(mask, structure=names[roles.folder(mask.member)]) for mask in case.masks))
+        for case in cases
+    ]
 
 
-def _of_structures(parts: Mapping[Member, str], masks: Sequence[Member]) -> Mapping[str, Cell]:
-    return {"mask": structure_cell(_paths_by(parts, masks))} if masks else {}
-
-
-def _paths_by(names: Mapping[Member, str], masks: Sequence[Member]) -> dict[str, list[Path]]:
-    """{name of a mask: files}, in the order of the names."""
-    paths: dict[str, list[Path]] = {}
-    for mask in sorted(masks, key=lambda mask: names.get(mask, "")):
-        paths.setdefault(names.get(mask, ""), []).append(mask.path)
-    return paths
-
-
-def _row(
-    files: Pair, shown: Mapping[Member, str], masks_of: MasksOf, called: Mapping[str, str], modality: str | None
-) -> CaseRow:
-    names = [shown.get(member, "image") for member in files.images]
-    references: dict[str, Any] = {**masks_of(files.masks)}
-    if called:
-        references["class"] = called[files.key.folders[0]]
-    cells = image_cells(files.images, names, [modality_word(modality or one) for one in names])
-    return CaseRow(files.name, cells, references, split=files.key.split)
-
-
-def _with_word_of_labels(folder: Folder, names: Collection[str], words: Collection[str]) -> set[str]:
-    """The folders with one of these words in their names, but those around all files."""
-    around = set(names).intersection(*(member.folders[:2] for member in folder.images))
-    each = {name: re.findall(r"[a-z]+", name.lower()) for name in set(names) - around}
-    return {name for name, own in each.items() if not set(own).isdisjoint(words)}
-
-
-def _inside(folder: Folder, names: Collection[str]) -> set[str]:
-    """The folders on the way to files that lie below one of these."""
-    return {
-        name for member in folder.images if not set(names).isdisjoint(member.folders) for name in member.folders[:2]
-    }
-
-
-def _stated_parts(folders: Iterable[str]) -> dict[str, Split]:
-    """{folder: the part that its name states}, where several do, and one of them is for training."""
-    stated = {name: part for name in folders if (part := part_named(Path(name))) is not None}
-    return stated if "train" in stated.values() and len(set(stated.values())) > 1 else {}
-
-
-def _kinds_beside(roles: Mapping[str, str]) -> dict[str, str]:
-    """{folder: left of left_images and of left_masks}, where each folder of images has its own of masks; else empty."""
-    ends = {"image": IMAGE_NAME, "label": LABEL_NAME}
-    kinds = {name: ends[role].sub("", name).strip("_- ").lower() for name, role in roles.items()}
-    images, labels = (sorted(kinds[name] for name, role in roles.items() if role == one) for one in ends)
-    return kinds if len(set(images)) == len(images) > 1 and images == labels else {}
-
-
-def _refuse_twice(images: Sequence[tuple[Key, Member]], folder: Folder) -> None:
+def _refuse_twice(images: Keyed, folder: Folder) -> None:
     """Raise DatasetError for two images of one key in two folders."""
     known: dict[tuple[Key, str], Member] = {}
     for key, member in images:
@@ -205,45 +143,54 @@ def _refuse_twice(images: Sequence[tuple[Key, Member]], folder: Folder) -> None:
             raise DatasetError(problem, str(folder.root), "Rename them")
 
 
+def _named_roles(folder: Folder) -> tuple[dict[str, str], set[str], set[str]]:
+    """{folder: its role, image or label} of the first two on the way to files, folders that end as those of labels do,
+    and folders of the field of view.
+
+    By their whole names, else by what these end in where both do, else by a word for masks in them; but those around
+    all files. Folders of drawings by hand, `1st_manual` or `manual1` beside `images`, hold labels, and `mask` then
+    holds none: so DRIVE and HRF are laid out.
+    """
+    names = {name for member in folder.images for name in member.folders[:2]}
+    inner = names.difference(set(names).intersection(*(member.folders[:2] for member in folder.images)))
+    images, labels = ({name for name in names if name.lower() in words} for words in (IMAGES, LABELS))
+    if images and (by_hand := {name for name in names if BY_HAND.search(name)}):
+        fields = {name for name in names if name.lower() in FIELD_OF_VIEW}
+        return dict.fromkeys(images, "image") | dict.fromkeys((labels - fields) | by_hand, "label"), set(), fields
+    ending = [{name for name in inner if known.search(name)} for known in (IMAGE_NAME, LABEL_NAME)]
+    if not (images or labels) and all(ending) and not ending[0] & ending[1]:
+        images, labels = ending
+    if not labels:
+        words = LABELS if images else MANY_LABELS
+        worded = {name for name in inner - images if not words.isdisjoint(re.findall(r"[a-z]+", name.lower()))}
+        below = {name for member in folder.images if images & {*member.folders} for name in member.folders[:2]}
+        labels = (worded or ending[1] - below) if images else worded if len(worded) == 1 else set()
+    return dict.fromkeys(images, "image") | dict.fromkeys(labels, "label"), ending[1], set()
+
+
 class _Roles:
-    """The folders of images and those of labels: by their whole names, else by what these end in, where both do.
+    """The folders of images and those of labels.
 
     Where only labels are called so, the images are the files of the one folder beside theirs, or those that lie beside
     it, if most labels have their names.
-    Several such folders hold the contrasts of each case if they are named so (`T1`, `FLAIR`).
-    Folders of drawings by hand, `1st_manual` or `manual1` beside `images`, hold labels, and `mask` then holds none: so
-    DRIVE and HRF are laid out. Where no name marks labels, folders of label maps with the names of images do, unless a
-    table states what is true of them.
+    Several such folders hold the contrasts of each case if they are named so (`T1`, `FLAIR`). Where no name marks
+    labels, folders of label maps with the names of images do, unless a table states what is true of them.
     """
 
     def __init__(self, folder: Folder, options: DatasetOptions) -> None:
-        names = {name for member in folder.images for name in member.folders[:2]}
-        images, labels = ({name for name in names if name.lower() in words} for words in (IMAGES, LABELS))
-        self._fields: set[str] = set()
-        if images and (by_hand := {name for name in names if BY_HAND.search(name)}):
-            self._fields = {name for name in names if name.lower() in FIELD_OF_VIEW}
-            labels = (labels - self._fields) | by_hand
-        around = set[str](names).intersection(*(member.folders[:2] for member in folder.images))
-        ending = [{name for name in names - around if known.search(name)} for known in (IMAGE_NAME, LABEL_NAME)]
-        if not (images or labels) and all(ending) and not ending[0] & ending[1]:
-            images, labels = ending
-        if not labels:
-            labels = _with_word_of_labels(folder, names - images, LABELS if images else MANY_LABELS)
-            labels = labels if images or len(labels) == 1 else set()
-            labels = labels or (ending[1] - _inside(folder, images) if images else set())
-        self._role = dict.fromkeys(images, "image") | dict.fromkeys(labels, "label")
-        self._loose: int | None = None  # the level of folders beside which images lie
+        self._role, ending, self._fields = _named_roles(folder)
+        self._root, self._loose = str(folder.root), -1  # the level of folders beside which images lie
         self._alike: list[str] = []
         self.contrasts: tuple[str, ...] = ()
-        if not images and (masks := labels or ending[1]):
-            self._pair(folder, masks)
+        if "image" not in self._role.values() and (labels := {*self._role} or ending):
+            self._pair(folder, labels)
         self._drawn = None if "label" in self._role.values() else drawn_folders(folder, options.read)
         is_table = options.layout is None and any(states_references(table.path) for table in folder.tables)
         if self._drawn is not None and not is_table:
             self._role = dict.fromkeys(self._drawn.images, "image") | dict.fromkeys(self._drawn.masks, "label")
-            self._loose = self._drawn.level if LOOSE in self._role else None
-        self._root = str(folder.root)
-        self._parts = _stated_parts(self._role)
+            self._loose = self._drawn.level if LOOSE in self._role else -1
+        parts = {name: part for name in self._role if (part := part_named(Path(name))) is not None}
+        self._parts = parts if "train" in parts.values() and len(set(parts.values())) > 1 else {}
         self._kinds = {} if self._parts else _kinds_beside(self._role)
 
     def check(self) -> None:
@@ -260,7 +207,7 @@ class _Roles:
             )
 
     def _pair(self, folder: Folder, labels: Collection[str]) -> None:
-        """Give these folders of labels, and the one beside them or the files there, their roles if their names pair.
+        """Give the folder beside those of labels, or the files there, the role of images if their names pair.
 
         Or several beside them, of which each mask has its image in one alone.
         """
@@ -269,23 +216,20 @@ class _Roles:
         for member in folder.images:
             if (name := folder_at(member, level)) is not None:
                 keyed.setdefault(name, {})[_key(member, level)] = member
-        masks = [(key, member) for name in labels for key, member in keyed.pop(name, {}).items()]
-        owned = {name: by_structure(masks, images)[0] for name, images in keyed.items()}
-        drawn = {name: {mask for key, mask in owned[name] if owner_of(key, images)} for name, images in keyed.items()}
-        paired = sorted(name for name, own in drawn.items() if 2 * len(own) > len(masks))
+        masks = [key for name in labels for key in keyed.pop(name, {})]
+        drawn = {name: _with_owner(masks, images, CLOSE) for name, images in keyed.items()}
         if not any(drawn.values()):
-            drawn = {name: with_owner(owned[name], images) for name, images in keyed.items()}
-            paired = sorted(name for name, own in drawn.items() if own)
-        if is_apart := are_apart([own for own in drawn.values() if own], len(masks)):
-            paired = sorted(name for name, own in drawn.items() if own)
-        if len(paired) > 1 and not is_apart and all(modality_word(n.lower()) != UNKNOWN_MODALITY for n in paired):
-            self.contrasts = tuple(paired)
-        self._alike = paired if len(paired) > 1 and not (is_apart or self.contrasts) else []
-        if LOOSE in paired:
-            self._loose = level
-        elif not paired or (len(paired) == 1 and any(drawn[name] for name in keyed.keys() - {*paired, LOOSE})):
-            return
-        self._role |= dict.fromkeys(paired, "image") | dict.fromkeys(labels, "label")
+            drawn = {name: _with_owner(masks, images, RULES) for name, images in keyed.items()}
+        owning = sorted(name for name, own in drawn.items() if own)
+        several = set[int]().union(*drawn.values())
+        is_apart = len(owning) > 1 and sum(map(len, drawn.values())) == len(several) and 2 * len(several) > len(masks)
+        found = owning if is_apart else [name for name in owning if 2 * len(drawn[name]) > len(masks)]
+        if len(found) > 1 and not is_apart:
+            are_contrasts = all(modality_word(name.lower()) != UNKNOWN_MODALITY for name in found)
+            self.contrasts, self._alike = (tuple(found), []) if are_contrasts else ((), found)
+        self._loose = level if LOOSE in found else -1
+        if LOOSE in found or len(found) > 1 or (found and not {*owning} - {*found, LOOSE}):
+            self._role |= dict.fromkeys(found, "image") | dict.fromkeys(labels, "label")
 
     def level(self, member: Member) -> int | None:
         """The number of folders above the one that marks a file as image or label, or above an image next to it."""
@@ -298,25 +242,20 @@ class _Roles:
 
     def of(self, member: Member) -> str | None:
         """Whether a file is an image or a label; None where no folder says it."""
-        level = self.level(member)
-        return None if level is None else self._role[folder_at(member, level) or LOOSE]
+        return None if self.level(member) is None else self._role[self.folder(member)]
 
-    def by_contrast(self, images: Sequence[tuple[Key, Member]]) -> tuple[dict[Key, list[Member]], dict[Member, str]]:
-        """Images by case, and {image: its contrast}, which its folder or name states; empty where neither does."""
-        members = [member for _, member in images]
-        if self.contrasts:
-            shown = {member: folder_at(member, self.level(member) or 0) or LOOSE for member in members}
-            keyed = images
-        else:
-            named = parted_by_words(members)
-            shown = {member: word for member, (_, word) in named.items()}
-            keyed = [(key.called(named[member][0]), member) for key, member in images if member in named]
-        cases: dict[Key, list[Member]] = {}
-        for key, member in sorted(keyed, key=lambda one: shown[one[1]]):
-            cases.setdefault(key, []).append(member)
-        names = set(shown.values())
-        whole = sum(len(members) == len(names) for members in cases.values())
-        return (cases, shown) if len(names) > 1 and 2 * whole > len(cases) else ({}, {})
+    def by_contrast(self, images: Keyed) -> Mapping[Key, Images]:
+        """Images by case and contrast, which their folder or name states; empty where neither does."""
+        words = {} if self.contrasts else parted_by_words([member for _, member in images])
+        cases: dict[Key, dict[str, Member]] = {}
+        for key, member in images:
+            if self.contrasts:
+                cases.setdefault(key, {})[self.folder(member)] = member
+            elif words:
+                cases.setdefault(key.called(words[member][0]), {})[words[member][1]] = member
+        count = len({channel for own in cases.values() for channel in own})
+        is_whole = count > 1 and 2 * sum(len(own) == count for own in cases.values()) > len(cases)
+        return {key: {name: own[name] for name in sorted(own)} for key, own in cases.items()} if is_whole else {}
 
     def shows_field(self, member: Member) -> bool:
         """Whether a file shows the field of view."""
@@ -332,6 +271,21 @@ class _Roles:
         key, kind = _key(member, level), self._kinds.get(self.folder(member))
         folders = (*key.folders[:level], kind, *key.folders[level:]) if kind else key.folders
         return key._replace(folders=folders, split=self._parts.get(self.folder(member), key.split))
+
+
+def _kinds_beside(roles: Mapping[str, str]) -> dict[str, str]:
+    """{folder: left of left_images and of left_masks}, where each folder of images has its own of masks; else empty."""
+    ends = {"image": IMAGE_NAME, "label": LABEL_NAME}
+    kinds = {name: ends[role].sub("", name).strip("_- ").lower() for name, role in roles.items()}
+    images, labels = (sorted(kinds[name] for name, role in roles.items() if role == one) for one in ends)
+    return kinds if len(set(images)) == len(images) > 1 and images == labels else {}
+
+
+def _with_owner(masks: Sequence[Key], images: Mapping[Key, Member], rules: Sequence[Pairing]) -> set[int]:
+    """The masks, by number, that have an image by their names, also where images end in a channel's number."""
+    each = (owners_of(masks, known, rules) for known in (images, by_channel(images.items())))
+    owners = next((found for found in each if any(found)), [])
+    return {number for number, owner in enumerate(owners) if owner is not None}
 
 
 def _key(member: Member, level: int) -> Key:

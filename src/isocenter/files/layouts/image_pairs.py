@@ -20,7 +20,7 @@ from isocenter.files.layouts.cases.join import split_of
 from isocenter.files.layouts.cases.load import load_mask
 from isocenter.files.layouts.cases.names import SIDE
 from isocenter.files.layouts.cases.table import Table, covariates_of, read_table
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.manifest_rows import plain
 from isocenter.files.modality import modality_word
 from isocenter.files.storage.csv_text import read_given_table
@@ -166,17 +166,5 @@ LAYOUT = Layout(
     "pairs of images: a table with the columns fixed and moving, or x_fixed_image beside x_moving_image",
     fits,
     read,
-    over=frozenset(
-        {
-            "case_folders",
-            "class_folders",
-            "dicom_folder",
-            "image_folders",
-            "manifest",
-            "nnunet",
-            "object_masks",
-            "plain_images",
-            "suffix_masks",
-        }
-    ),
+    over=BY_NAMES | {"dicom_folder", "manifest", "nnunet", "object_masks"},
 )

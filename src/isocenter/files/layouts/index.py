@@ -16,7 +16,7 @@ from isocenter.files.layouts.dataset_rows import read_rows
 from isocenter.files.layouts.dataset_table import completed, declared_beside, head, own_table, table_in_memory
 from isocenter.files.layouts.layout import LAYOUTS, DatasetOptions, Layout, Reading, load_layout
 from isocenter.files.modality import asked_modality
-from isocenter.files.storage.json_text import load_json
+from isocenter.files.storage.structured_text import load_json
 from isocenter.values import Dataset, Frame
 
 WITHOUT_LABELS = "plain_images"

@@ -10,32 +10,18 @@ import binascii
 import io
 import math
 import re
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from isocenter.errors import DatasetError, counted
-from isocenter.files.layouts.cases.boxes import (
-    Annotation,
-    Drawn,
-    NamedImages,
-    Ring,
-    by_file_name,
-    ellipse,
-    image_named,
-)
-from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
-from isocenter.files.layouts.cases.names import NEIGHBOURS
-from isocenter.files.layouts.cases.outlines import DrawnReferences
-from isocenter.files.layouts.cases.pairs import without_image
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
-from isocenter.files.modality import modality_word
-from isocenter.files.storage.json_text import load_json
+from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.outlines import json_record, owners_by_stem, read_beside
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
 from isocenter.lazy import pil_image
-from isocenter.values import CaseRow, Cell
 
 SHAPES = re.compile(rb'"shapes"\s*:\s*\[')
 # Of many JSON files, such as the sidecars of BIDS, only so many are opened to know them.
@@ -58,51 +44,16 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Outlines are label maps, and where all are rectangles boxes; points and lines cover nothing, and are left out.
     Raises DatasetError, by file, for a damaged one and for two of one image.
     """
-    owners: dict[Path, Annotation] = {}
-    lost, pointed, drawn_by_hand = [], [], False
-    named, called = by_file_name(folder), defaultdict(set)
-    for one in folder.images:
-        called[one.stem.casefold()].add(one.path.name)
-    places = {member.path.parent for member in _files(folder)}
-    for member in _files(folder):
-        record = _record(member.path)
-        if record is None:
-            continue
-        image = _image_of(member, record, called[member.stem.casefold()], named, places)
-        if image is None:
-            lost.append(member.name)
-            continue
-        if image.path in owners:
-            problem = f"{owners[image.path].path.name} is of the same image"
-            raise DatasetError(problem, str(member.path), "Keep one")
-        owners[image.path], without_area = annotation_of(member.path, record)
-        pointed += [member.name] if without_area else []
-        drawn_by_hand |= any(_kind(shape) != "rectangle" for shape in record["shapes"])
-    annotations = list(owners.values())
-    made = DrawnReferences.of(annotations, "mask" if drawn_by_hand else "boxes", folder, options)
-    modality = modality_word(options.modality)
-    rows = []
-    for image in folder.images:
-        own = owners.get(image.path)
-        references = {} if own is None else made.cells("labelme", own)
-        rows.append(CaseRow(image.name, {"image": Cell((image.path,), modality=modality)}, references, image.split))
-    return Reading(
-        tuple(rows),
-        how=f"LabelMe: {made.counted(annotations)} on {counted(len(owners), 'image')}",
-        classes=made.classes,
-        drawn=made.names,
-        modality=modality,
-        problems=(
-            *without_image(lost),
-            *left_out(
-                pointed,
-                f"{counted(len(pointed), 'file has', 'files have')} points or lines, which cover nothing",
-                "Draw them as outlines",
-                "warning",
-            ),
-            *made.notes(annotations),
-        ),
-    )
+    records = {member: record for member in _files(folder) if (record := _record(member.path)) is not None}
+    read = {member: annotation_of(member.path, record) for member, record in records.items()}
+    stated = {member: (drawn, str(records[member].get("imagePath") or "")) for member, (drawn, _) in read.items()}
+    owners, lost = owners_by_stem(folder, stated)
+    pointed = [member.name for member, (_, without_area) in read.items() if without_area]
+    what = f"{counted(len(pointed), 'file has', 'files have')} points or lines, which cover nothing"
+    problems = (*lost, *left_out(pointed, what, "Draw them as outlines", "warning"))
+    kinds = {_kind(shape) for record in records.values() for shape in record["shapes"]}
+    usual = "boxes" if kinds <= {"rectangle"} else "mask"
+    return read_beside(owners, folder, options, part="labelme", what="LabelMe", usual=usual, problems=problems)
 
 
 def annotation_of(path: Path, record: Mapping[str, Any]) -> tuple[Annotation, bool]:
@@ -146,33 +97,9 @@ def _files(folder: Folder) -> list[Member]:
 
 def _record(path: Path) -> Mapping[str, Any] | None:
     """The content of the file; None where it is about something else."""
-    try:
-        record = load_json(path, largest=LARGEST)
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
+    record = json_record(path, LARGEST)
     is_drawn = isinstance(record, Mapping) and isinstance(record.get("shapes"), list)
     return record if is_drawn else None
-
-
-def _image_of(
-    member: Member,
-    record: Mapping[str, Any],
-    names: Collection[str],
-    images: NamedImages,
-    places: Collection[Path],
-) -> Member | None:
-    """The image that a file is about: the one that it states of these names, else the first; near it, where it can be.
-
-    names:  of the images that bear the file's name
-    places: folders of all files
-    """
-    place = member.path.parent
-    near = [place, *(place.parent / name for name in NEIGHBOURS)]
-    others = {*places} - {place}
-    stated = str(record.get("imagePath") or "").replace("\\", "/").rpartition("/")[2]
-    ordered = sorted(names, key=lambda name: (stem_of(name) != member.stem, name != stated, name))
-    found = (image_named(images, name, near, member.path, split=member.split, others=others) for name in ordered)
-    return next((image for image in found if image is not None), None)
 
 
 def _kind(shape: Any) -> str:
@@ -217,6 +144,6 @@ LAYOUT = Layout(
     "a JSON file of outlines for each image, as in LabelMe",
     fits,
     read,
-    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    over=BY_NAMES,
     annotations=_annotations,
 )

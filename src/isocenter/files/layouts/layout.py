@@ -133,6 +133,8 @@ class Layout:
     annotations: Callable[[Path, Mapping[str, str]], Mapping[str, Any]] | None = None
 
 
+# Layouts that know files by their names alone, which a description or drawings of the images go before.
+BY_NAMES = frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"})
 LAYOUTS: dict[str, str] = {
     "image_pairs": "isocenter.files.layouts.image_pairs:LAYOUT",
     "nnunet": "isocenter.files.layouts.nnunet:LAYOUT",

@@ -26,7 +26,7 @@ from isocenter.files.layouts.cases.classes import (
     placeholders,
 )
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.join import fold_notes, part_named, split_column, split_of
+from isocenter.files.layouts.cases.join import fold_notes, part_named, split_of
 from isocenter.files.layouts.cases.load import mask_cells
 from isocenter.files.layouts.cases.table import (
     CASE_COLUMNS,
@@ -52,6 +52,7 @@ from isocenter.files.layouts.cases.table import (
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.layouts.manifest_rows import (
     Manifest,
+    columns_by_role,
     columns_of_role,
     file_problems,
     listed_notes,
@@ -321,25 +322,9 @@ def _with(row: CaseRow, named_case: CaseRow) -> CaseRow:
 
 
 def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Any]:
-    references: dict[str, Any] = {}
     label = manifest.cell(row, "label")
-    if label is not None and str(label) in called:
-        references["class"] = called[str(label)]
-    values = {
-        name: manifest.measured(row, column) for name, column in columns_of_role(manifest.column, "value").items()
-    }
-    if known := {name: value for name, value in values.items() if value is not None}:
-        references["value"] = known
-    if findings := manifest.present(row):
-        references["findings"] = findings
-    if (event := manifest.event(row)) is not None:
-        references["event"] = event
-    stated = {kind: manifest.stated(row, kind) for kind in _added_kinds() if kind in manifest.column}
-    return references | {
-        kind: Cell((), "stated", str(manifest.cell(row, kind)), known=value)
-        for kind, value in stated.items()
-        if value is not None
-    }
+    named = {} if label is None or str(label) not in called else {"class": called[str(label)]}
+    return {**named, **manifest.references(row)}
 
 
 def _classes_stated(manifest: Manifest) -> list[Stated]:
@@ -363,26 +348,10 @@ def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
 
     Of roles that several columns can have, each is <role>:<name>.
     """
-    for role, name in options.column.items():
-        kind, colon, _ = role.partition(":")
-        if kind not in (SEVERAL if colon else (*ROLES, *_added_kinds())):
-            named = ", ".join((*ROLES, *_added_kinds(), *(f"{one}:NAME" for one in SEVERAL)))
-            raise UsageError(f"there is no role {role!r}", f"--column {role}={name}", f"Choose one of {named}")
-        if name not in table.columns:
-            raise UsageError(
-                f"{table.path.name} has no column {name}", f"--column {role}={name}",
-                f"Choose one of {', '.join(table.columns)}",
-            )  # fmt: skip
     taken = set(options.column.values())
-    known = {role: table.column(names) for role, names in ROLES.items()}
-    columns = {role: name for role, name in known.items() if name is not None and name not in taken} | dict(
-        options.column
-    )
+    known = {**{role: table.column(names) for role, names in ROLES.items()}, **dict.fromkeys(_added_kinds())}
+    columns = columns_by_role(table, options, known, SEVERAL)
     columns |= {f"finding:{name}": name for name in table.findings}
-    if options.patient in table.columns:
-        columns["patient"] = str(options.patient)
-    if split_column(table, options.column.get("split")) is None:
-        columns.pop("split", None)
     for kind in ("image", "mask"):
         if any(role.startswith(f"{kind}:") for role in options.column):
             columns.pop(kind, None)

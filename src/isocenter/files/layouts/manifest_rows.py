@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.added import added
-from isocenter.errors import DatasetError, counted, listed
+from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files.index import format_of
 from isocenter.files.layouts import cases as layout_cases
 from isocenter.files.layouts.cases.folder import Folder, stem_of
-from isocenter.files.layouts.cases.join import split_of
+from isocenter.files.layouts.cases.join import split_column, split_of
 from isocenter.files.layouts.cases.table import Table, as_whole, can_be_named, names_nobody, number
-from isocenter.files.layouts.layout import PSEUDONYMS, Reading, left_out
+from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions, Reading, left_out
 from isocenter.files.layouts.named_cases import EVERY_END, Ends, NamedCases
-from isocenter.files.storage.sidecar import is_named_inside
+from isocenter.files.storage.folders import is_named_inside
 from isocenter.values import CaseRow, Cell, Problem, ReferenceKind
 
 ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name
@@ -100,7 +100,20 @@ class Manifest:
             )
         return value
 
-    def stated(self, row: Mapping[str, Any], kind: str) -> Any:
+    def references(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """{kind: what a row states} of values, findings, an event, and kinds of other packages."""
+        values = {name: self.measured(row, own) for name, own in columns_of_role(self.column, "value").items()}
+        stated: dict[str, Any] = {
+            "value": {name: value for name, value in values.items() if value is not None} or None,
+            "findings": self.present(row) or None,
+            "event": self.event(row),
+        }
+        for kind in added("isocenter.references"):
+            if kind in self.column and (known := self._stated(row, kind)) is not None:
+                stated[kind] = Cell((), "stated", str(self.cell(row, kind)), known=known)
+        return {kind: known for kind, known in stated.items() if known is not None}
+
+    def _stated(self, row: Mapping[str, Any], kind: str) -> Any:
         """The reference of a kind of another package that a cell states; None where it is blank."""
         cell, column = self.cell(row, kind), self.column[kind]
         if cell is None:
@@ -272,6 +285,32 @@ def _is_list(text: str) -> bool:
 
 def _word(cell: Any) -> str | None:
     return None if cell is None else str(cell).strip().lower()
+
+
+def columns_by_role(
+    table: Table, options: DatasetOptions, known: Mapping[str, str | None], several: Collection[str] = ()
+) -> dict[str, str]:
+    """{role: column}, as --column names them, else these known ones.
+
+    several: roles that several columns can have, each as <role>:<name>
+    Raises UsageError for a role or column that is none, DatasetError as `split_column` does.
+    """
+    for role, name in options.column.items():
+        kind, colon, _ = role.partition(":")
+        if kind not in (several if colon else known):
+            choices = ", ".join((*known, *(f"{one}:NAME" for one in several)))
+            raise UsageError(f"there is no role {role!r}", f"--column {role}={name}", f"Choose one of {choices}")
+        if name not in table.columns:
+            problem, choices = f"{table.path.name} has no column {name}", ", ".join(table.columns)
+            raise UsageError(problem, f"--column {role}={name}", f"Choose one of {choices}")
+    taken = set(options.column.values())
+    columns = {role: name for role, name in known.items() if name is not None and name not in taken}
+    columns |= options.column
+    if options.patient in table.columns:
+        columns["patient"] = str(options.patient)
+    if split_column(table, options.column.get("split")) is None:
+        columns.pop("split", None)
+    return columns
 
 
 def columns_of_role(column: Mapping[str, str], kind: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from isocenter.files.layouts.cases.folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.files.numpy_file import load_array
-from isocenter.files.storage.zip_archive import opened_zip
+from isocenter.files.storage.packed import opened_zip
 from isocenter.values import SPLITS, Array, CaseRow, Cell, Geometry, Image, Source, Split
 
 # What each set of MedMNIST v2 shows, by its file's name (Yang et al., table 1).

@@ -22,7 +22,7 @@ from isocenter.files.layouts.cases.join import Numbered, part_of_row
 from isocenter.files.layouts.cases.pairs import is_called_mask
 from isocenter.files.layouts.cases.table import Table, composed
 from isocenter.files.layouts.layout import DatasetOptions, Layout
-from isocenter.files.storage.patient_key import pseudonym_of_number
+from isocenter.files.storage.hashing import pseudonym_of_number
 from isocenter.values import CaseRow, Split
 
 # Cells of a column by which it is known whether it names images.

@@ -5,16 +5,23 @@ Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z; versions 1 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases.classes import described_channels, mask_labels
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import mask_cells
-from isocenter.files.layouts.cases.pairs import Key, Pair, by_channel, image_cells, number_of, pair
+from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.layouts.cases.pairs import (
+    Images,
+    Key,
+    MaskFile,
+    NamedCase,
+    by_channel,
+    rows_of,
+    without_image,
+)
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
-from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import CaseRow, Cell, Problem
+from isocenter.files.modality import common_modality
+from isocenter.values import CaseRow, Problem, Split
 
 # Folders of images and of labels, and whether they are the test part.
 PARTS = (("imagesTr", "labelsTr", False), ("imagesTs", "labelsTs", True))
@@ -24,7 +31,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     """dataset.json names channels and the files in imagesTr/ end in their numbers, most of them at least."""
     del options
     described = folder.description or {}
-    numbers = [number_of(member) for members in _channels(folder, "imagesTr").values() for member in members]
+    numbers = [int(number) for own in _channels(folder, "imagesTr").values() for number in own]
     channels = len(described_channels(folder)) or len(numbers)  # `read` says what is wrong with their names
     is_named = "channel_names" in described or "modality" in described
     return is_named and 2 * sum(number < channels for number in numbers) > len(numbers)
@@ -32,34 +39,33 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Channels by their numbers, named as in dataset.json; imagesTs/ with labelsTs/ is the test part."""
-    names = channel_names(folder)
-    labels, problems, rows = mask_labels(folder, options), list[Problem](), list[CaseRow]()
-    modalities = [options.modality] * len(names) if options.modality else names
+    names, problems, rows = channel_names(folder), list[Problem](), list[CaseRow]()
+    called = {str(number): name for number, name in enumerate(names)}
     for images, masks, is_test in PARTS:
-        members = _channels(folder, images)
-        drawn = [(Key((), m.stem), m) for m in folder.images if m.folders == (masks,)]
-        pairs, lost = pair(members, drawn)
-        problems += lost
+        drawn = {member.stem: MaskFile(member) for member in folder.images if member.folders == (masks,)}
+        cases = _channels(folder, images)
+        problems += without_image(sorted(drawn.keys() - {key.stem for key in cases}))
         if is_test and options.references and not drawn:
             continue  # nnU-Net's imagesTs are there to be predicted
-        known = [one for one in pairs if all(number_of(member) < len(names) for member in one.images)]
-        beyond = tuple(one.name for one in pairs if one not in known)
+        beyond = [key.name for key, own in cases.items() if not own.keys() <= called.keys()]
         what = f"{counted(len(beyond), 'case has', 'cases have')} more channels than dataset.json names"
         what = f"{what} ({', '.join(names)})"
         problems += left_out(beyond, what, "Name the channels in dataset.json, or remove the files")
-        rows += [
-            CaseRow(
-                one.name,
-                _images(one, names, modalities),
-                mask_cells({"": [mask.path for mask in one.masks]} if one.masks else {}),
-                split="test" if is_test and drawn else None,
+        split: Split | None = "test" if is_test and drawn else None
+        named = [
+            NamedCase(
+                key._replace(split=split),
+                {called[number]: member for number, member in own.items()},
+                (drawn[key.stem],) if key.stem in drawn else (),
             )
-            for one in known
+            for key, own in cases.items()
+            if key.name not in beyond
         ]
+        rows += rows_of(named, options)
     return Reading(
         tuple(rows),
         how=f"nnU-Net raw data, channels {', '.join(names)}",
-        classes={"mask": labels},
+        classes={"mask": mask_labels(folder, options)},
         modality=common_modality(names),
         channels=names,
         problems=tuple(problems),
@@ -79,13 +85,7 @@ def channel_names(folder: Folder) -> tuple[str, ...]:
     return names
 
 
-def _images(files: Pair, names: Sequence[str], modalities: Sequence[str | None]) -> dict[str, Cell]:
-    numbers = [number_of(member) for member in files.images]
-    words = [modality_word(modalities[number]) for number in numbers]
-    return image_cells(files.images, [names[number] for number in numbers], words)
-
-
-def _channels(folder: Folder, part: str) -> dict[Key, list[Member]]:
+def _channels(folder: Folder, part: str) -> Mapping[Key, Images]:
     return by_channel((Key((), m.stem), m) for m in folder.images if m.folders == (part,))
 
 

@@ -5,18 +5,8 @@ from __future__ import annotations
 from isocenter.errors import counted
 from isocenter.files.index import format_of
 from isocenter.files.layouts.cases.folder import Folder
-from isocenter.files.layouts.cases.pairs import (
-    Key,
-    Pair,
-    are_channel_numbers,
-    by_channel,
-    image_cells,
-    number_of,
-    one_each,
-)
+from isocenter.files.layouts.cases.pairs import Key, NamedCase, are_channel_numbers, by_channel, one_each, rows_of
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.files.modality import modality_word
-from isocenter.values import CaseRow
 
 # Formats that other layouts read; None is an unknown format.
 OTHER_LAYOUTS = (None, "dicom", "numpy", "series")
@@ -36,20 +26,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     keyed = [(Key(member.folders, member.stem, member.split), member) for member in members]
     numbered = by_channel(keyed)
     numbered = numbered if are_channel_numbers(numbered, options.channels, options.absent) else {}
-    cases = [Pair(key, tuple(files)) for key, files in (numbered or one_each(keyed)).items()]
-    modality = modality_word(options.modality)
-    rows = tuple(
-        CaseRow(
-            case.name,
-            image_cells(
-                case.images,
-                [str(number_of(member)) for member in case.images] if numbered else ["image"],
-                [modality] * len(case.images),
-            ),
-            split=case.key.split,
-        )
-        for case in cases
-    )
+    rows = rows_of([NamedCase(*case) for case in (numbered or one_each(keyed)).items()], options)
     channels = tuple(str(n) for n in range(options.channels or 0)) if numbered else ()
     return Reading(rows, how=counted(len(rows), "image"), channels=channels)
 

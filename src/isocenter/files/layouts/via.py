@@ -13,11 +13,10 @@ from typing import Any
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse
 from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.outlines import Listed, files_of_many, read_listed
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
-from isocenter.files.storage.json_text import load_json
+from isocenter.files.layouts.cases.outlines import Listed, begins_with, files_of_many, json_record, read_listed
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
 
-HEAD_BYTES = 1 << 20
+MARKS = (b'"filename"', b'"regions"', b'"file_attributes"')
 LARGEST = 1 << 30
 PROJECT = "_via_img_metadata"
 WITHOUT_AREA = frozenset({"point", "polyline", "line"})
@@ -80,10 +79,7 @@ def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annota
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:
     """The images that a file lists, of a project or of its annotations alone."""
-    try:
-        record = load_json(path, largest=LARGEST)
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
+    record = json_record(path, LARGEST)
     images = record.get(PROJECT, record) if isinstance(record, Mapping) else None
     entries = list(images.values()) if isinstance(images, Mapping) else []
     known = (isinstance(entry, Mapping) and "filename" in entry and _are_regions(entry) for entry in entries)
@@ -157,13 +153,7 @@ def _ring(shape: Mapping[str, Any], kind: str) -> Ring:
 
 
 def _files(folder: Folder) -> list[Member]:
-    return [member for member in files_of_many(folder, ".json") if _lists_regions(member.path)]
-
-
-def _lists_regions(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    return b'"filename"' in head and b'"regions"' in head and b'"file_attributes"' in head
+    return [one for one in files_of_many(folder, ".json") if begins_with(one.path, *MARKS)]
 
 
 LAYOUT = Layout(
@@ -171,6 +161,6 @@ LAYOUT = Layout(
     "a JSON file that lists images and the regions on them, as in VGG Image Annotator",
     fits,
     read,
-    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    over=BY_NAMES,
     annotations=_annotations,
 )

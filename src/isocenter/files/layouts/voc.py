@@ -6,28 +6,20 @@ Everingham et al., Int J Comput Vis 2010, doi:10.1007/s11263-009-0275-4
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from isocenter.errors import DatasetError, counted
-from isocenter.files.layouts.cases.boxes import (
-    Annotation,
-    Drawn,
-    NamedImages,
-    by_file_name,
-    image_named,
-    names_in,
-)
-from isocenter.files.layouts.cases.classes import name_classes
+from isocenter.errors import DatasetError
+from isocenter.files.layouts.cases.boxes import Annotation, Drawn
 from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
-from isocenter.files.layouts.cases.names import NEIGHBOURS, SPLIT_WORDS
-from isocenter.files.layouts.cases.pairs import without_image
+from isocenter.files.layouts.cases.names import SPLIT_WORDS
+from isocenter.files.layouts.cases.outlines import begins_with, owners_by_stem, read_beside
 from isocenter.files.layouts.cases.table import composed
-from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Layout, Reading
-from isocenter.files.modality import modality_word
-from isocenter.values import SPLITS, CaseRow, Cell, Split
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.values import SPLITS, Split
 
 ROOT, TEST = "annotation", "test"
 LISTS = ("ImageSets", "Main")
@@ -39,7 +31,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     del options
     images = {member.stem.casefold() for member in folder.images}
     named = next((one for one in _files(folder) if one.stem.casefold() in images), None)
-    return named is not None and named.path.stat().st_size <= XML_LIMIT and b"<annotation" in _head(named.path)
+    return named is not None and named.path.stat().st_size <= XML_LIMIT and begins_with(named.path, b"<annotation")
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -48,39 +40,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Raises DatasetError, by file, for damaged XML, for one that brings declarations of its own, and for an image in
     two parts of the split.
     """
-    owners: dict[Path, Annotation] = {}
-    lost, named = [], by_file_name(folder)
-    suffixes = dict.fromkeys(member.suffix for member in folder.images)
-    places = {member.path.parent for member in _files(folder)}
-    for member in _files(folder):
-        annotation, name = annotation_of(member.path)
-        image = _image_of(member, [Path(name).suffix, *suffixes], named, places)
-        if image is None:
-            lost.append(member.name)
-        elif image.path in owners:
-            raise DatasetError(f"{owners[image.path].path.name} is of the same image", str(member.path), "Keep one")
-        else:
-            owners[image.path] = annotation
-    classes, called = name_classes(names_in(list(owners.values())), folder, options)
-    split, where = _split(folder), {member.path.parent for member in folder.images if member.path in owners}
-    images = [one for one in folder.images if one.path in owners or not owners or one.path.parent in where]
-    modality = modality_word(options.modality)
-    rows = []
-    for image in images:
-        own = owners.get(image.path)
-        references = {} if own is None else {"boxes": Cell((own.path,), "voc", known=own)}
-        part = split.get(image.stem, image.split)
-        rows.append(CaseRow(image.name, {"image": Cell((image.path,), modality=modality)}, references, part))
-    boxes = sum(len(annotation.boxes) for annotation in owners.values())
-    return Reading(
-        tuple(rows),
-        how=f"Pascal VOC: {counted(boxes, 'box', 'boxes')} on {counted(len(owners), 'image')}"
-        + (", split as in ImageSets/Main" if split else ""),
-        classes={"boxes": classes},
-        drawn=DrawnNames(called),
-        modality=modality,
-        problems=tuple(without_image(lost)),
+    owners, problems = owners_by_stem(folder, {member: annotation_of(member.path) for member in _files(folder)})
+    parts = _split(folder)
+    reading = read_beside(
+        owners, folder, options, part="voc", what="Pascal VOC", usual="boxes", parts=parts, problems=problems
     )
+    return replace(reading, how=f"{reading.how}, split as in ImageSets/Main") if parts else reading
 
 
 def annotation_of(path: Path) -> tuple[Annotation, str]:
@@ -140,24 +105,6 @@ def _files(folder: Folder) -> list[Member]:
     return [] if folder.is_file else [member for member in folder.members if member.suffix == ".xml"]
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4096)
-
-
-def _image_of(member: Member, suffixes: Sequence[str], images: NamedImages, places: Collection[Path]) -> Member | None:
-    """The image that a file is about: of its own name, in its folder or a neighbouring one; places: of all files."""
-    place = member.path.parent
-    near = [place, *(place.parent / name for name in NEIGHBOURS)]
-    others = {*places} - {place}
-    candidates = (
-        image_named(images, member.stem + suffix, near, member.path, split=member.split, others=others)
-        for suffix in suffixes
-        if suffix
-    )
-    return next((image for image in candidates if image is not None), None)
-
-
 def _split(folder: Folder) -> dict[str, Split]:
     """{name of an image: its part} as listed; what is only in trainval is for training."""
     parts: dict[str, Split] = {}
@@ -212,6 +159,6 @@ LAYOUT = Layout(
     "an XML file of boxes for each image, as in Pascal VOC",
     fits,
     read,
-    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    over=BY_NAMES,
     annotations=_annotations,
 )

@@ -18,14 +18,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from isocenter.errors import DatasetError, counted, listed
-from isocenter.files.layouts.cases.boxes import Annotation, Drawn, names_in
+from isocenter.files.layouts.cases.boxes import Annotation, Drawn
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.names import IMAGES, LABELS
-from isocenter.files.layouts.cases.outlines import DrawnReferences
+from isocenter.files.layouts.cases.outlines import read_beside
 from isocenter.files.layouts.cases.pairs import Key, respelt, without_image
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.files.modality import modality_word
-from isocenter.values import CaseRow, Cell, Problem
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, DrawnNames, Layout, Reading
+from isocenter.values import Problem
 
 SUFFIX = ".txt"
 LINE = re.compile(r"\d+(?:\s+-?[\d.]+(?:e-?\d+)?){4,}\s*$", re.IGNORECASE)
@@ -59,27 +58,30 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     lines = {texts[key].path: rows_of(texts[key].path) for key in images if key in texts}
     points = _points_of(folder, lines)
     _refuse_tracks(lines, points)
-    drawn = {key: annotation_of(texts[key].path, lines[texts[key].path], points) for key in images if key in texts}
+    owners = {
+        image.path: annotation_of(path := texts[key].path, lines[path], points)
+        for key, image in images.items()
+        if key in texts
+    }
     of_labels = (key for key, member in texts.items() if any(name.lower() in LABELS for name in member.folders))
-    lost = [key.name for key in of_labels if key not in images]
-    annotations = list(drawn.values())
-    all_outlines = all(box.outline is not None for one in annotations for box in one.boxes)
-    names = _stated_names(folder, options, names_in(annotations))
-    made = DrawnReferences.of(annotations, "mask" if all_outlines else "boxes", folder, options, names)
-    modality = modality_word(options.modality)
-    rows = []
-    for key, image in images.items():
-        own = drawn.get(key)
-        references = {} if own is None else made.cells("yolo", own)
-        rows.append(CaseRow(key.name, {"image": Cell((image.path,), modality=modality)}, references, key.split))
-    return Reading(
-        tuple(rows),
-        how=f"YOLO: {made.counted(annotations)} on {counted(len(drawn), 'image')}",
-        classes=made.classes,
-        drawn=replace(made.names, settings={"points": f"{points.count}x{points.values}"} if points else {}),
-        modality=modality,
-        problems=(*without_image(lost), *made.notes(annotations), *_point_notes(lines, points)),
+    lost = without_image([key.name for key in of_labels if key not in images])
+    boxes = [box for own in owners.values() for box in own.boxes]
+    usual = "mask" if all(box.outline is not None for box in boxes) else "boxes"
+    names = _stated_names(folder, options, {box.name for box in boxes})
+    cases = {image.path: key.name for key, image in images.items()}
+    reading = read_beside(
+        owners,
+        folder,
+        options,
+        part="yolo",
+        what="YOLO",
+        usual=usual,
+        names=names,
+        cases=cases,
+        problems=(*lost, *_point_notes(lines, points)),
     )
+    settings = {"points": f"{points.count}x{points.values}"} if points else {}
+    return replace(reading, drawn=replace(reading.drawn or DrawnNames(), settings=settings))
 
 
 @dataclass(frozen=True)
@@ -294,6 +296,6 @@ LAYOUT = Layout(
     "a text file of boxes or outlines for each image, as in YOLO",
     fits,
     read,
-    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"}),
+    over=BY_NAMES,
     annotations=_annotations,
 )

@@ -31,11 +31,11 @@ from isocenter.files.nifti.header import (
     is_nifti,
 )
 from isocenter.files.nifti.write import write
+from isocenter.files.plain import even_times
 from isocenter.files.storage.block import Block
-from isocenter.files.storage.json_text import load_json
+from isocenter.files.storage.folders import each_once, not_elsewhere
 from isocenter.files.storage.packed import compression_of, read_head
-from isocenter.files.storage.sidecar import each_once, not_elsewhere
-from isocenter.files.times import even_times
+from isocenter.files.storage.structured_text import load_json
 from isocenter.lazy import nibabel
 from isocenter.values import Image, Source
 

@@ -19,9 +19,9 @@ from isocenter.files.plain import (
     in_slices,
     steps_without_sides,
     storable,
+    uniform_step,
     write_voxels,
 )
-from isocenter.files.times import uniform_step
 from isocenter.values import Geometry, Image
 
 # How far (mm) a corner may move by writing (the geometry contract).

@@ -22,7 +22,7 @@ from isocenter.errors import FormatError
 from isocenter.files import label_table
 from isocenter.files.coded import has_end, stated
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.moving import KINDS, PIL_ERRORS, frames_of, is_moving, open_header, read_moving
+from isocenter.files.video import KINDS, PIL_ERRORS, frames_of, is_moving, open_header, read_moving
 from isocenter.values import Array, Geometry, Image, Label, Source
 
 # Names of the channels, by their number.

@@ -26,12 +26,11 @@ from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import label_table
 from isocenter.files.coded import JPEG as JPEG_START
 from isocenter.files.coded import stated
-from isocenter.files.complex_part import real_part
-from isocenter.files.format import Format, ReadOptions
+from isocenter.files.format import Format, ReadOptions, real_part
 from isocenter.files.pictures.picture import CHANNELS, is_opaque, planes_first, upright
+from isocenter.files.plain import even_times
+from isocenter.files.storage.folders import each_once, inside_folder
 from isocenter.files.storage.packed import refuse_expansion
-from isocenter.files.storage.sidecar import each_once, inside_folder
-from isocenter.files.times import even_times
 from isocenter.values import Array, Geometry, Image, LazyMapping, Source
 
 MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "µm": 1e-3, "um": 1e-3, "nm": 1e-6, "pm": 1e-9, "Å": 1e-7, "in": 25.4}

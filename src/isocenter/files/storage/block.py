@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from isocenter.errors import FormatError, ResourceError
-from isocenter.files.complex_part import real_part
-from isocenter.files.format import Part
+from isocenter.files.format import Part, real_part
 from isocenter.files.storage.packed import (
     GET_AGAIN,
     GZIP,
@@ -26,7 +26,6 @@ from isocenter.files.storage.packed import (
     skip,
     uncompressed,
 )
-from isocenter.files.storage.scale_factors import largest_stored, refuse_scale
 from isocenter.values import Array, Deferred
 
 PACKED, DEFLATED = ("gzip", "bzip2", "zlib"), ("gzip", "zlib")
@@ -370,3 +369,36 @@ class _Cursor:
 def is_number(dtype: np.dtype[Any]) -> bool:
     """Whether values of this type are integers, floats or truths."""
     return dtype.kind in "biuf"
+
+
+# float32 ends at 3e38 and loses its digits below 1e-38: no quantity in an image comes near either.
+LARGEST_VALUE, SMALLEST_SLOPE = 1e30, 1e-30
+
+
+def refuse_scale(
+    slope: ArrayLike, intercept: ArrayLike, top: float, where: str, fields: str, *, takes_zero: bool = False
+) -> None:
+    """Raise FormatError for factors with which values are not finite, do not fit float32, or are all the same.
+
+    slope, intercept: one, or one a slice: value = slope * stored + intercept
+    top:              the largest stored number; infinite where stored numbers are floats
+    fields:           names of the factors in the header
+    takes_zero:       whether a slope of 0 is valid: a blank slice, no dose
+    """
+    slopes, intercepts = np.asarray(slope, np.float64), np.asarray(intercept, np.float64)
+    values = np.abs(slopes) * (top if np.isfinite(top) else 1.0) + np.abs(intercepts)
+    least = np.where(slopes == 0, SMALLEST_SLOPE, np.abs(slopes)) if takes_zero else np.abs(slopes)
+    # Not a number is in no range, so it is refused as well.
+    if not ((values <= LARGEST_VALUE) & (least >= SMALLEST_SLOPE)).all():
+        stated = f"slope {_extreme(slopes)}, intercept {_extreme(intercepts)}"
+        raise FormatError(f"{fields} give no usable values ({stated})", where, "Correct the header")
+
+
+def largest_stored(dtype: np.dtype[Any]) -> float:
+    """The largest magnitude of a stored whole number; infinite for floats."""
+    return float(max(np.iinfo(dtype).max, -np.iinfo(dtype).min)) if dtype.kind in "iu" else np.inf
+
+
+def _extreme(factors: Any) -> str:
+    """The factor that is farthest from 0, in words."""
+    return f"{factors.flat[np.abs(factors).argmax()]:g}"

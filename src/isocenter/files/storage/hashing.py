@@ -1,13 +1,116 @@
-"""Hashes of files, cases and data sets: of their contents, not of names or places."""
+"""Hashes of files, cases and data sets, and the key that hides who patients are, so that no short number is guessed.
+
+HMAC: RFC 2104. A plain hash of an identifier of seven digits is found by trying all of them, in seconds.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
+import os
+import re
+import secrets
+import uuid
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.files.storage.cache import user_configuration
 from isocenter.values import Case, Dataset
+
+VARIABLE = "ISOCENTER_PATIENT_KEY"
+REMEDY = f"Set {VARIABLE} to a secret of your own"
+KEY_BYTES = 32
+# Letters of a pseudonym (64 bits), and of the key's id.
+LETTERS, ID_LETTERS = 16, 12
+PSEUDONYM = re.compile(rf"[0-9a-f]{{{LETTERS}}}")
+# What stands where nobody knows, or shall know, who the patient is, so that equal words are no equal person.
+NOBODY = frozenset(
+    {"", "?", "-", "--", ".", "none", "n/a", "not available", "unknown", "unbekannt", "inconnu", "desconocido"}
+    | {"anonymous", "anonym", "anon", "anonymised", "anonymized", "de-identified", "deidentified"}
+    | {"removed", "redacted", "no name", "noname"}
+)
+
+
+def pseudonym(identity: str) -> str:
+    """Stands for a person: the same for the same key, and without the key nobody can tell for whom.
+
+    Raises UsageError where there is no key yet and none can be written, IntegrityError for a damaged one.
+    """
+    return hmac.digest(_key(), identity.encode(), hashlib.sha256).hex()[:LETTERS]
+
+
+def pseudonym_of_number(number: str, issuer: str = "") -> str:
+    """The pseudonym of a patient by a PatientID as tables write it, of the issuer that DICOM may name too."""
+    return pseudonym(f"{issuer}\0{number.strip()}")
+
+
+def is_nobody(word: str) -> bool:
+    """Whether a patient's number or name stands for anybody; of a name as DICOM writes it, its parts by ^."""
+    return word.replace("^", " ").strip().casefold() in NOBODY
+
+
+def is_pseudonym(patient: str) -> bool:
+    """Whether a patient's name looks as pseudonyms do."""
+    return PSEUDONYM.fullmatch(patient) is not None
+
+
+def patient_key_id() -> str:
+    """An identifier of the key that makes pseudonyms here; a record may hold it, as it says nothing of the key."""
+    return hmac.digest(_key(), b"isocenter patient key", hashlib.sha256).hex()[:ID_LETTERS]
+
+
+def key_file() -> Path:
+    """The file with the key of this installation, in the user's configuration folder.
+
+    Raises UsageError for a user without a home: a key in a temporary folder would be another one tomorrow.
+    """
+    folder = user_configuration()
+    if folder is None:
+        problem = "this user has no home folder, so the key that hides who patients are cannot be kept"
+        raise UsageError(problem, VARIABLE, REMEDY)
+    return folder / "patient.key"
+
+
+def _key() -> bytes:
+    """The key that the variable holds, else the installation's own, which is drawn at its first use."""
+    stated = os.environ.get(VARIABLE)
+    return stated.encode() if stated else _kept(key_file())
+
+
+@lru_cache
+def _kept(place: Path) -> bytes:
+    try:
+        if not place.is_file():
+            _draw(place)
+        key = bytes.fromhex(place.read_text(encoding="ascii"))
+    except OSError as error:
+        problem = f"the key that hides who patients are cannot be kept there: {error.strerror}"
+        raise UsageError(problem, str(place), REMEDY) from error
+    except ValueError as error:
+        raise _damaged(place) from error
+    if len(key) != KEY_BYTES:
+        raise _damaged(place)
+    return key
+
+
+def _draw(place: Path) -> None:
+    """Write a new key, for the owner's eyes alone; of several processes that do so at once one wins."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    own = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+    own.touch(mode=0o600)
+    own.write_text(secrets.token_hex(KEY_BYTES), encoding="ascii")
+    with suppress(FileExistsError):
+        os.link(own, place)
+    own.unlink()
+
+
+def _damaged(place: Path) -> IntegrityError:
+    remedy = "Restore it from a copy, or delete it: pseudonyms of patients will then be others"
+    return IntegrityError("is not a key of this installation", str(place), remedy)
+
 
 BLOCK_BYTES = 1 << 20
 

@@ -17,7 +17,7 @@ import psutil
 
 from isocenter.errors import UsageError
 from isocenter.files.storage.atomic import unwritable
-from isocenter.files.storage.json_text import load_json
+from isocenter.files.storage.structured_text import load_json
 
 # s by which two readings of one start may differ.
 SAME_START = 1.0

@@ -1,14 +1,20 @@
-"""A layout: by which a file of another program's weights is recognised, and how its tensors are called here."""
+"""Layouts: by which a file of another program's weights is recognised, and how its tensors are called here.
+
+A new one is its `Layout` in a file of this folder and its line in `LAYOUTS`.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
+
 
 # What a file of weights holds, as it was read.
 Content = Mapping[str, Any]
@@ -53,3 +59,29 @@ def count_of(weights: Mapping[str, Any], prefix: str) -> int:
     """The number of parts "<prefix>0.", "<prefix>1." and so on."""
     numbers = {name.removeprefix(prefix).partition(".")[0] for name in weights if name.startswith(prefix)}
     return len([number for number in numbers if number.isdecimal()])
+
+
+# {name: the `Layout` of a file of this folder}; the first that fits is taken.
+LAYOUTS: dict[str, str] = {
+    "nnssl": "isocenter.networks.layouts.nnunet:NNSSL",
+    "nnunet": "isocenter.networks.layouts.nnunet:PLAIN",
+    "nnunet_residual": "isocenter.networks.layouts.nnunet:RESIDUAL",
+    "radimagenet": "isocenter.networks.layouts.resnets:RADIMAGENET",
+    "medclip": "isocenter.networks.layouts.resnets:MEDCLIP",
+    "biovil": "isocenter.networks.layouts.resnets:BIOVIL",
+    "openclip": "isocenter.networks.layouts.vision_transformers:OPENCLIP",
+    "dinov2": "isocenter.networks.layouts.vision_transformers:DINOV2",
+    "mae": "isocenter.networks.layouts.vision_transformers:MAE",
+}
+
+
+@cache
+def weight_layouts() -> tuple[Layout, ...]:
+    """Every layout."""
+    places = (place.partition(":") for place in LAYOUTS.values())
+    return tuple(getattr(importlib.import_module(module), name) for module, _, name in places)
+
+
+def layout_of(content: Content) -> Layout | None:
+    """The layout of a file's content; None for plain weights by name."""
+    return next((layout for layout in weight_layouts() if layout.fits(content)), None)

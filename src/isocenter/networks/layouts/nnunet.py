@@ -1,4 +1,7 @@
-"""Checkpoints of nnU-Net v2, with which TotalSegmentator's are shared too; their names are those of our families."""
+"""Layouts of the checkpoints of nnU-Net, which TotalSegmentator shares, and of nnssl (OpenMind, self-supervised).
+
+Their names are those of our families. nnssl's have a plan that says where encoder and stem lie in them.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from isocenter.networks.layouts.layout import Content, Layout, count_of
+from isocenter.networks.layouts.layout import Content, Layout, count_of, without_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
+
 
 # Parameters that nnU-Net's modules hold a second time under another name.
 AGAIN = re.compile(r"\.all_modules\.|^decoder\.encoder\.")
@@ -113,4 +117,68 @@ RESIDUAL = _layout(
     "residual_encoder_unet",
     residual=True,
     citation=f"{PAPER}; MICCAI 2024, arXiv:2404.09556",
+)
+
+
+PLAN, WEIGHTS = "nnssl_adaptation_plan", "network_weights"
+FIRST_CONVOLUTION = "encoder.stages.0.blocks.0.conv1.conv.weight"
+
+
+def nnssl_weights(content: Content) -> dict[str, Tensor]:
+    """The tensors of encoder and stem by our names, and those of the decoder where it has nnU-Net's."""
+    plan, pretrained = content[PLAN], content[PLAN].get("pretrain_plan")
+    transpose = pretrained.get("transpose_forward") if isinstance(pretrained, Mapping) else None
+    weights = on_our_axes(without_repeats(content[WEIGHTS]), transpose)
+    parts = {"encoder.stages.": f"{plan['key_to_encoder']}.", "encoder.stem.": f"{plan['key_to_stem']}."}
+    encoder = {
+        f"{ours}{name}": value for ours, at in parts.items() for name, value in without_prefix(weights, at).items()
+    }
+    decoder = {name: value for name, value in weights.items() if name.startswith("decoder.")}
+    return {**decoder, **encoder}
+
+
+def nnssl_size(content: Content) -> dict[str, Any] | None:
+    """The settings of the network; without a decoder those of ResEncL, whose stages each halve all axes."""
+    weights = nnssl_weights(content)
+    if (settings := planned_size(weights)) is not None:
+        return settings
+    count, axes = count_of(weights, "encoder.stages."), weights[FIRST_CONVOLUTION].ndim - 2
+    first = [weights[f"encoder.stages.{stage}.blocks.0.conv1.conv.weight"] for stage in range(count)]
+    return {
+        "features": [int(one.shape[0]) for one in first],
+        "kernels": [list(one.shape[2:]) for one in first],
+        "strides": [[1] * axes, *([2] * axes for _ in range(count - 1))],
+        "blocks": [count_of(weights, f"encoder.stages.{stage}.blocks.") for stage in range(count)],
+        "decoder_convolutions": [1] * (count - 1),
+        "deep_supervision": max(0, count - 3),
+    }
+
+
+def is_nnssl(content: Content) -> bool:
+    """Whether it has a plan, and an encoder of residual blocks where this says."""
+    plan = content.get(PLAN)
+    if not isinstance(plan, Mapping) or not isinstance(content.get(WEIGHTS), Mapping):
+        return False
+    if not {"key_to_encoder", "key_to_stem"} <= set(plan):
+        return False
+    return {STEM, FIRST_CONVOLUTION} <= set(nnssl_weights(content))
+
+
+def of_nnssl(content: Content, network: Module) -> dict[str, Tensor]:
+    """The tensors by our names."""
+    return nnssl_weights(content)
+
+
+NNSSL = Layout(
+    "nnssl",
+    "nnssl (OpenMind): residual U-Nets of volumes of the head without labels",
+    is_nnssl,
+    of_nnssl,
+    "residual_encoder_unet",
+    3,
+    nnssl_size,
+    "Apache-2.0",
+    "CC-BY-4.0 for the checkpoints of its authors; of others as the page of each states",
+    "Wald et al., ICCV 2025, arXiv:2412.17041",
+    "features equal those of our residual encoder under these names, on axes in our order",
 )

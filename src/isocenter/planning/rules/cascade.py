@@ -9,13 +9,13 @@ import numpy as np
 
 from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.planning.machine import Machine, kind_of
+from isocenter.planning.inputs import Wishes
+from isocenter.planning.memory import Machine, kind_of
 from isocenter.planning.rules.grid import PATCH_VOXELS, Grid, grid_of
 from isocenter.planning.rules.learning import LONG
 from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.sections import Settings
 from isocenter.planning.typed import typed
-from isocenter.planning.wishes import Wishes
 from isocenter.tasks import Task, marks_labels
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import PlanError, counted
-from isocenter.planning.machine import Machine, kind_of
+from isocenter.planning.memory import Machine, kind_of
 from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.sections import Settings
 from isocenter.tasks import COARSEST, Task

@@ -1,4 +1,4 @@
-"""Rules of learning: batch, rate, schedule, average of weights, and the number of validations."""
+"""Rules of learning: first weights, trials, batch, rate, schedule, average of weights, number of validations."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 
 from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.planning.machine import PROCESSOR, Machine, kind_of
+from isocenter.objectives import needs_of
+from isocenter.planning.inputs import Wishes
+from isocenter.planning.memory import PROCESSOR, Machine, kind_of
 from isocenter.planning.rules.grid import Grid, usual_voxels
 from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.rules.split import check_folds
 from isocenter.planning.sections import LEAST_BATCH, Settings
-from isocenter.planning.wishes import Wishes
-from isocenter.values import Decision, Fingerprint
+from isocenter.values import Decision, Fingerprint, Plan
 
 ADAMW = "arXiv:1711.05101"
 # From so many minutes on the validation cases are looked at oftener, and a training may end before its time.
@@ -204,3 +205,76 @@ def check_learning(settings: Settings) -> None:
 def endless(problem: str) -> PlanError:
     """The error of a training whose number of steps is open."""
     return PlanError(problem, "training.steps", "Give it, as in --set training.steps=1000")
+
+
+def unsearched() -> dict[str, Decision]:
+    """The section "search" where nobody asked for one."""
+    return {
+        "minutes": Decision(None, "no search was asked for"),
+        "trials": Decision(None, "as many as the minutes of a search allow"),
+        "configurations": Decision(None, "no comparison of slices with volumes was asked for"),
+        "steps": Decision(None, "trials get equal times, or equal shares of the steps where those are set"),
+    }
+
+
+def check_search(settings: Settings) -> None:
+    """A search has a length, ends before the run does, and has something to train with that is searched for."""
+    search, training = settings.search, settings.training
+    if not search.is_on:
+        return
+    if training.deterministic and search.trials is None:
+        raise unending()
+    if search.minutes is None and search.steps is None and training.steps is None:
+        problem = "neither minutes of a search, nor steps of its trials"
+        raise PlanError(problem, "search.steps", "Give --tune MINUTES, or the steps of each trial")
+    if training.steps is None and training.minutes is not None and (search.minutes or 0.0) >= training.minutes:
+        problem = f"{search.minutes:g} of {training.minutes:g} minutes leave none to train with what was found"
+        raise PlanError(problem, "search.minutes", "Give fewer to --tune, or more to --minutes")
+    if settings.preprocessing.cascade is not None:
+        problem = "each trial would be a cascade of its own, of three trainings"
+        raise PlanError(problem, "search.minutes", "Give --set preprocessing.cascade=none, or leave out --tune")
+
+
+def unending() -> PlanError:
+    """The error of a search whose number of trials is open."""
+    problem = "no number of trials, which two equal searches need"
+    return PlanError(problem, "search.trials", "Give it, as in --set search.trials=20")
+
+
+SECTION = "transfer"
+# How the reason of a decision begins that was taken from a source; it stays where others would follow the data anew.
+TAKEN = "as in the source of the weights, "
+# By bench/few_labels.py: what a training gains that starts from other weights.
+MEASURED = "docs/benchmarks/few-labels.md"
+DECISIONS = {
+    "mode": Decision(
+        "full",
+        "all weights are trained: from a pretraining of our own, with 20, 100 and 1,500 labelled pictures, that had an "
+        "AUROC of 0.890, 0.943 and 0.958, the head alone 0.864, 0.915 and 0.927; head_first and lora were not measured",
+        MEASURED,
+    ),
+    "frozen": Decision(0.0, "no level of the encoder was asked to stand still"),
+    "layer_decay": Decision(
+        1.0, "all levels of the encoder learn at one rate: with 0.8 and l2_sp, volumes lost .03 of Dice", MEASURED
+    ),
+    "head_share": Decision(
+        0.25,
+        "a head that has learnt nothing would change features that are sound; in these steps only the head learns",
+        "arXiv:2202.10054",
+    ),
+    "rank": Decision(8, "differences of low rank have few numbers to learn", "arXiv:2106.09685"),
+    "minimum": Decision(0.5, "a source that lacks more than half of the encoder is hardly one"),
+}
+
+
+def with_transfer(plan: Plan) -> Plan:
+    """The plan with the section on a start from other weights; a section that is there stays."""
+    missing = {f"{SECTION}.{name}": decision for name, decision in DECISIONS.items()}
+    return plan.with_decisions({name: decision for name, decision in missing.items() if name not in plan})
+
+
+def check_transfer(settings: Settings) -> None:
+    """PlanError for weights that would both stand still and be drawn to their start."""
+    if settings.transfer.mode == "lora" and needs_of(settings.terms.values()).start:
+        problem = "an objective draws weights towards their start, where those of the source stand still"
+        raise PlanError(problem, "transfer.mode", "Give full, or leave the objective out")

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, GeometryError, counted
 from isocenter.lazy import monai as lazy_monai
 from isocenter.lazy import torch
+from isocenter.runtime.device import give_back
 from isocenter.runtime.foreign.monai_config import REMEDY
 from isocenter.runtime.foreign.output_activation import log_odds, logarithm
-from isocenter.runtime.freed_memory import give_back
 from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS, parts_of
+from isocenter.runtime.preprocessing.preprocessing import source_region
 from isocenter.runtime.preprocessing.protocol import Held, Part, SliceOrder, Source, Trace
 from isocenter.runtime.preprocessing.restore import restored
-from isocenter.runtime.preprocessing.streamed import source_region
 from isocenter.transforms import COLOUR, Stretched, Taps, growing, padding, permuted
 from isocenter.values import MM, Array, Floats, Geometry, Image, Reader, Region, Slabs
 

@@ -22,8 +22,7 @@ from isocenter.runtime.foreign.checkpoint import read_checkpoint
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Resampling, Scheme
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model
-from isocenter.runtime.modules import build_module
-from isocenter.runtime.networks import Networks, TorchNetwork
+from isocenter.runtime.networks import Networks, TorchNetwork, build_module
 from isocenter.runtime.record_files import digest, joined
 from isocenter.runtime.windows.averaging import Averaged
 from isocenter.tasks import Task

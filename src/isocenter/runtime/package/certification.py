@@ -24,8 +24,7 @@ from isocenter.runtime.model import Model
 from isocenter.runtime.package import backends
 from isocenter.runtime.package.backend_trial import FOUND, REPEATS, TASK, images_in, keep_image
 from isocenter.runtime.package.backends.onnx import usable_cores
-from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Trial
-from isocenter.runtime.package.choose_backend import PLAIN, TYPICAL_IMAGES
+from isocenter.runtime.package.certificate import PLAIN, TOLERANCES, TYPICAL_IMAGES, Certificate, Difference, Trial
 from isocenter.runtime.package.contents import ONNX
 from isocenter.runtime.record_files import seal
 from isocenter.transforms import COLOUR

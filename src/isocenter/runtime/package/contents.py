@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from isocenter.errors import IntegrityError
 from isocenter.runtime import bundle
-from isocenter.runtime.modules import build_module
+from isocenter.runtime.networks import build_module
 from isocenter.runtime.record_files import read_json, read_tensors
 from isocenter.tasks import settings_of
 

@@ -16,7 +16,7 @@ from isocenter import networks
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.ensemble import have_own_scales
 from isocenter.runtime.model import Model
-from isocenter.runtime.modules import displacing_heads
+from isocenter.runtime.networks import displacing_heads
 from isocenter.runtime.package.contents import FIRST, mean_of
 from isocenter.tasks import Task, channels_of, leaves
 from isocenter.values import Head

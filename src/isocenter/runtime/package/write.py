@@ -31,9 +31,8 @@ from isocenter.runtime.package.contents import (
     every_head,
     member_weights,
 )
-from isocenter.runtime.package.further_outputs import Further, WithFurther
 from isocenter.runtime.package.monai_metadata import READERS, inference, kinds_of, metadata, required_packages
-from isocenter.runtime.package.onnx_export import write_onnx
+from isocenter.runtime.package.onnx_export import Further, WithFurther, write_onnx
 from isocenter.runtime.package.readme import readme
 from isocenter.runtime.package.sources import TOP, Sources, travelling
 from isocenter.runtime.record_files import seal, write_json, write_tensors

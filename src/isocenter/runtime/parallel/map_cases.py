@@ -1,18 +1,169 @@
-"""One function over many cases in threads: a case that fails yields its error, and the others continue."""
+"""One function over many cases: in threads, or in processes, where a crash of a library ends one case alone."""
 
 from __future__ import annotations
 
 import logging
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
-from typing import Protocol, TypeVar
+from contextlib import closing, suppress
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from isocenter.at_work import at_work
 from isocenter.errors import MEMORY_ERRORS, IsocenterError, MemoryShortageError, WorkerLostError, is_out_of_memory
+from isocenter.runtime.parallel import worker_main
 from isocenter.values import Case
 
+T = TypeVar("T")
 R = TypeVar("R")
+
+# A worker takes about two seconds to start: for fewer cases than this threads are faster.
+FEWEST_FOR_WORKERS = 100
+
+# Cases are worked on side by side: the libraries beneath must not take all cores for each of them.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+# What pickling raises for functions and values that another process cannot know.
+PICKLING_ERRORS = (pickle.PickleError, AttributeError, RecursionError, TypeError, ValueError)
+
+
+class UnknownError(Exception):
+    """A function or an argument that another process cannot know: of a script, or of a prompt."""
+
+
+class Worker:
+    """One process; its calls come one after the other."""
+
+    def __init__(self) -> None:
+        # As a script, and not as a module of this package: it imports what its calls need and no more.
+        self.process = subprocess.Popen(  # noqa: S603 - our own file
+            [sys.executable, "-P", worker_main.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **ONE_THREAD},
+        )
+        with suppress(OSError):  # one that could not start is lost at its first call
+            self._send(pickle.dumps(sys.path))
+
+    def call(self, function: Callable[[T], R], argument: T, where: str) -> R:
+        """The function's result, or what it raised.
+
+        where: what is worked on, for the error
+        Raises WorkerLostError where the process died, UnknownError for what cannot be sent to it.
+        """
+        try:
+            asked = pickle.dumps((function, argument))
+        except PICKLING_ERRORS as error:
+            raise UnknownError(str(error)) from error
+        try:
+            self._send(len(asked).to_bytes(8, "little") + asked)
+            kind, value = pickle.load(self.process.stdout)  # type: ignore[arg-type]  # noqa: S301 - by our own child
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise WorkerLostError(*_death(self.process, where)) from error
+        match kind:
+            case "unknown":
+                raise UnknownError(value)
+            case "raised":
+                raise value
+            case _:
+                return value
+
+    def end(self) -> None:
+        """Kill it: between calls it has nothing to lose."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+
+    def _send(self, content: bytes) -> None:
+        stdin: Any = self.process.stdin
+        stdin.write(content)
+        stdin.flush()
+
+
+def _death(process: subprocess.Popen[bytes], where: str) -> tuple[str, str, str]:
+    """The death of a process: problem, where, remedy."""
+    code = process.wait()
+    if code >= 0:
+        return f"the process that read it ended with code {code}", where, "Look at its lines above"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    if name == "SIGKILL":
+        remedy = "Close other programs or give fewer --threads; if it is this case alone, leave it out"
+        return f"the process that read it was killed ({name}): most often memory ran out", where, remedy
+    return f"the process that read it crashed ({name})", where, "The file may be damaged: get it again, or leave it out"
+
+
+def local(threads: int, cases: Sequence[Case]) -> Spread:
+    """Processes of this machine for many cases, threads for few.
+
+    Cases that lie in one file share what was read of it, which only threads can.
+    """
+    if len(cases) < FEWEST_FOR_WORKERS or any(case.key for case in cases):
+        return partial(in_threads, threads)
+    return partial(in_workers, threads)
+
+
+def in_workers(
+    count: int, function: Callable[[Case], R], cases: Sequence[Case]
+) -> Iterator[tuple[int, R | IsocenterError]]:
+    """Compute in processes of their own: one that dies is replaced, and its case tried again when all else is done."""
+
+    def by_itself(case: Case) -> R | IsocenterError:
+        """The outcome of a case that is computed in a process of its own."""
+        [(_, outcome)] = _in_workers(1, function, [case])
+        return outcome
+
+    yield from once_more(_in_workers(count, function, cases), by_itself, cases)
+
+
+def _in_workers(
+    count: int, function: Callable[[Case], R], cases: Sequence[Case]
+) -> Generator[tuple[int, R | IsocenterError], None, None]:
+    idle: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
+    started: list[Worker] = []
+    for _ in range(max(1, count)):
+        idle.put(None)
+
+    def call(case: Case) -> R | IsocenterError:
+        """The outcome of a case, by an idle worker or a new one."""
+        worker = idle.get()
+        try:
+            if worker is None:
+                worker = Worker()
+                started.append(worker)
+            return outcome_of(partial(_called, worker, function), case)
+        finally:
+            idle.put(worker if worker is not None and worker.process.poll() is None else None)
+
+    try:
+        with ThreadPoolExecutor(max(1, count)) as pool:
+            try:
+                yield from as_done(pool, call, cases)
+            finally:  # before the threads are waited for: one that waits for its worker would go on
+                _end(started)
+    finally:
+        _end(started)
+
+
+def _end(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        worker.end()
+
+
+def _called(worker: Worker, function: Callable[[Case], R], case: Case) -> R:
+    try:
+        return worker.call(function, case, case.id)
+    except UnknownError:
+        return function(case)
+
 
 log = logging.getLogger("isocenter")
 

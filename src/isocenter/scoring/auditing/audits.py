@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from isocenter.scoring.audit_result import Audited
-from isocenter.scoring.auditing.audit import Audit
 from isocenter.scoring.auditing.between_groups import feature_shift
-from isocenter.scoring.auditing.decisions import confusion, decisions
+from isocenter.scoring.auditing.decisions import confusion, decisions, screened, without_outcomes
 from isocenter.scoring.auditing.groups import groups
 from isocenter.scoring.auditing.mistakes import mistakes
 from isocenter.scoring.auditing.robustness import robustness
-from isocenter.scoring.auditing.screening import screened, without_outcomes
-from isocenter.scoring.scores import Scored
+from isocenter.scoring.scores import Audit, Audited, Scored
 
 # One kind of look at scored cases; None where there is nothing to look at.
 Look = Callable[[Audit], Audited | None]

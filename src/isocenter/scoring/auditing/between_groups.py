@@ -24,8 +24,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.quality import Examination, descriptors, says_how
 from isocenter.report import Block, Details, Paragraph, Section, number
 from isocenter.report import Table as PageTable
-from isocenter.scoring.audit_result import Audited
-from isocenter.scoring.auditing.audit import Audit
+from isocenter.scoring.scores import Audit, Audited
 from isocenter.values import Floats
 
 SHIFT, BALANCE = "shift.csv", "balance.csv"

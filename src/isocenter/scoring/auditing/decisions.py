@@ -1,18 +1,29 @@
-"""A model's calls against the references, and their worth by the probability from which on one acts."""
+"""A model's calls against the references: their worth by the probability of action, and endpoints of screening."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
-from isocenter.errors import listed
-from isocenter.evaluation import ALL, DecisionCurve, Table, decision_curve, figure_label
+from isocenter.errors import DatasetError, listed
+from isocenter.evaluation import (
+    ALL,
+    COVARIATE,
+    DecisionCurve,
+    Table,
+    decision_curve,
+    figure_label,
+    rows_to_json,
+    screening_rows,
+)
 from isocenter.lazy import pandas as pd
-from isocenter.report import Block, Details, Figure, Gallery, Paragraph, Section, figures
-from isocenter.scoring.audit_result import Audited
-from isocenter.scoring.auditing.audit import Audit
+from isocenter.report import Block, Details, Figure, Gallery, Paragraph, Section, figures, number
+from isocenter.report import Table as Shown
+from isocenter.scoring.scores import Audit, Audited
 from isocenter.tasks import Task
+from isocenter.values import Row
 
 DECISION, TITLE = "decision.csv", "What calls are worth"
 CONFUSION = "confusion.csv"
@@ -134,3 +145,61 @@ def _in_words(label: str) -> str:
     """ "benign (classification)" of one of several tasks."""
     part, _, name = label.rpartition(": ")
     return f"{name} ({part})" if part else name
+
+
+SCREENING = "screening.csv"
+OUTCOME, RECALLED, READ_BY = (f"{COVARIATE}{name}" for name in ("outcome", "recalled", "read_by"))
+READ = "people"  # the label of what people recalled
+YES = {"1", "1.0", "true", "yes"}
+
+
+def refuse_no_outcome(covariates: Collection[str], where: str) -> None:
+    """DatasetError for data that state no outcome of screening."""
+    if OUTCOME.removeprefix(COVARIATE) not in covariates:
+        remedy = "Give a column outcome by --group-table: normal, benign, advised, cancer or interval"
+        raise DatasetError("has no column outcome, which --screening needs", where, remedy)
+
+
+def screened(audit: Audit) -> Audited | None:
+    """`screening.csv`; nothing where it was not asked for."""
+    if not audit.options.screening:
+        return None
+    rows = list(_endpoint_rows(audit))
+    cells = [[row.metric, row.label, *_endpoint_cells(row)] for row in rows]
+    table = Shown(("Endpoint", "Recalled by", "Value", "95 % interval"), cells, "Intervals are over persons.")
+    return Audited({SCREENING: pd.DataFrame(rows_to_json(rows)["rows"])}, sections=[Section("Screening", [table])])
+
+
+def without_outcomes(audit: Audit) -> Audit:
+    """The audit without the columns of screening, which are no groups of people."""
+    left = [name for name in (OUTCOME, RECALLED, READ_BY) if audit.options.screening and name in audit.scored.table]
+    return replace(audit, scored=replace(audit.scored, table=audit.scored.table.drop(columns=left)))
+
+
+def _endpoint_rows(audit: Audit) -> Iterator[Row]:
+    who = audit.scored.table.drop_duplicates("case").set_index("case")
+    for task, table in audit.scored.parts.values():
+        for label, calls in calls_by_label(task, table).items():
+            people = who.loc[calls.index]
+            yield from _endpoints(people, calls["called"], label, audit.seed)
+    if RECALLED in who:
+        with_recall = who[who[RECALLED].notna()]
+        called = with_recall[RECALLED].astype(str).str.lower().isin(YES)
+        yield from _endpoints(with_recall, called, READ, audit.seed)
+
+
+def _endpoints(who: Table, called: pd.Series, label: str, seed: int) -> list[Row]:
+    is_known = who[OUTCOME].notna().to_numpy()
+    read_by = who[READ_BY][is_known].astype(str) if READ_BY in who and label == READ else None
+    outcome, people = who[OUTCOME][is_known].astype(str), who["patient"][is_known].astype(str)
+    return screening_rows(called.to_numpy(bool)[is_known], outcome, people, read_by, seed=seed, label=label)
+
+
+def _endpoint_cells(row: Row) -> tuple[str, str]:
+    estimate = row.estimate
+    ends = (
+        "none"
+        if estimate.low is None or estimate.high is None
+        else f"{number(estimate.low)} to {number(estimate.high)}"
+    )
+    return f"{number(estimate.value)} {estimate.unit}".strip(), ends

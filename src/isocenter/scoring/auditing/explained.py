@@ -14,9 +14,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.report import Paragraph, Section
 from isocenter.runtime import EXPLANATIONS, EXPLANATIONS_SCHEMA
 from isocenter.scoring import explaining
-from isocenter.scoring.audit_result import Audited
-from isocenter.scoring.auditing.audit import Audit
-from isocenter.scoring.scores import WRONG
+from isocenter.scoring.scores import WRONG, Audit, Audited
 from isocenter.values import Case
 
 TABLE, TITLE = "explanations.csv", "What answers rest on"

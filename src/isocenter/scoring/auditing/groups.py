@@ -46,9 +46,7 @@ from isocenter.files import covariates_in
 from isocenter.lazy import pandas as pd
 from isocenter.report import Block, Details, Paragraph, Section, figures, number, p_text, share_text
 from isocenter.report import Table as PageTable
-from isocenter.scoring.audit_result import Audited
-from isocenter.scoring.auditing.audit import Audit
-from isocenter.scoring.scores import by_case, rows_of
+from isocenter.scoring.scores import Audit, Audited, by_case, rows_of
 from isocenter.tasks import Task
 from isocenter.values import Case, Dataset, Estimate, Floats, Row, is_missing, number_in
 

@@ -28,8 +28,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.report import Block, Details, Paragraph, Section, number
 from isocenter.report import Table as PageTable
 from isocenter.scoring.answered import case_failures
-from isocenter.scoring.audit_result import Audited
-from isocenter.scoring.auditing.audit import Audit
+from isocenter.scoring.scores import Audit, Audited
 from isocenter.tasks import Task, part_tables
 from isocenter.values import Floats
 

@@ -15,7 +15,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.quality import kinds_of
 from isocenter.report import Paragraph, Section
 from isocenter.report import Table as PageTable
-from isocenter.scoring.audit_result import Audited
+from isocenter.scoring.scores import Audited
 from isocenter.values import Case, Dataset, is_missing, number_in
 
 REPRESENTATION, TITLE = "representation.csv", "Representation of groups"

@@ -15,10 +15,8 @@ from isocenter.lazy import pandas as pd
 from isocenter.planning import profile_for
 from isocenter.report import Block, Details, Paragraph, Section, figures, number, share_text, tracked
 from isocenter.report import Table as PageTable
-from isocenter.scoring.audit_result import Audited
-from isocenter.scoring.auditing.audit import Audit
 from isocenter.scoring.comparison import signed
-from isocenter.scoring.scores import rows_of, summed_up
+from isocenter.scoring.scores import Audit, Audited, rows_of, summed_up
 from isocenter.scoring.verdict import headline_rows
 from isocenter.tasks import Task, part_names, part_of
 from isocenter.transforms import CORRUPTIONS, corrupted

@@ -36,7 +36,6 @@ from isocenter.prediction import write_maps
 from isocenter.quality import letters_in
 from isocenter.report import Figure, figures, tracked
 from isocenter.runtime import Differentiable, Model, fitting_memory
-from isocenter.scoring.audit_result import Audited
 from isocenter.scoring.explaining.kept_tests import (
     Records,
     Tested,
@@ -46,6 +45,7 @@ from isocenter.scoring.explaining.kept_tests import (
     spread_out,
     tested_methods,
 )
+from isocenter.scoring.scores import Audited
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map, Problem
 

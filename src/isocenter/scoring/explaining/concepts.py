@@ -34,8 +34,8 @@ from isocenter.reading import ReadingOptions, open_inputs
 from isocenter.report import Block, Link, Paragraph, Section, number
 from isocenter.report import Table as PageTable
 from isocenter.runtime import Differentiable, Model
-from isocenter.scoring.audit_result import Audited
 from isocenter.scoring.explaining.cohort import Looked, each_case
+from isocenter.scoring.scores import Audited
 from isocenter.tasks import Task, picks_a_label
 from isocenter.transforms import COLOUR, recoloured, stacked
 from isocenter.values import Array, BoundingBoxes, Case, Image, Prediction, Problem

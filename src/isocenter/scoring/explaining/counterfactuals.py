@@ -24,9 +24,9 @@ from isocenter.lazy import pandas as pd
 from isocenter.prediction import write_maps
 from isocenter.report import Block, Figure, Gallery, Link, Paragraph, Section, figures, in_greys_of, in_window
 from isocenter.runtime import Differentiable, Model
-from isocenter.scoring.audit_result import Audited
 from isocenter.scoring.explaining.cohort import DISAGREEMENT, Looked, each_case
 from isocenter.scoring.explaining.concepts import Cohort
+from isocenter.scoring.scores import Audited
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Map
 

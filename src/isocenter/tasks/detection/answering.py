@@ -5,25 +5,31 @@ A copy of this file travels with a packaged model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isocenter.belief import CALLED_FROM, BoxAnswers, Certainty, Rows, boxes_of, calibrated_boxes, sides_of
 from isocenter.errors import DatasetError
-from isocenter.tasks.detection.decode import PRIOR, Decoder, log_odds, rows_of, with_doubt
-from isocenter.tasks.shared import Shares, mean_of
+from isocenter.evaluation import box_iou, entropy
+from isocenter.lazy import ndimage
+from isocenter.tasks.shared import BETWEEN, WITHIN, Shares, mean_of
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     BoundingBoxes,
     Case,
     Finding,
+    Floats,
     Geometry,
     Measurements,
     Prediction,
+    Region,
     Slabs,
     columns_of,
     table_columns,
@@ -127,3 +133,215 @@ class BoxAnswering(Task):
     def _level(self) -> float:
         """The score from which on boxes are called."""
         return CALLED_FROM if self.threshold is None else self.threshold
+
+
+# Decoding of maps of centres, lengths and offsets to boxes, slab by slab.
+#
+# Zhou et al., arXiv:1904.07850, in any number of axes. NumPy and SciPy only, so that a copy travels with a model.
+
+# A fresh network predicts a centre in one voxel of ten: the loss is calm from the first step.
+# Lin et al., ICCV 2017, arXiv:1708.02002, section 3.3; the share is CenterNet's.
+PRIOR = float(np.log(0.1 / 0.9))
+# Peaks that are looked at, and boxes that are kept: a scan has not so many.
+MOST_PEAKS, MOST_BOXES = 2000, 300
+# Less than this many nats in all views is certainty: nothing of it can be theirs.
+CERTAIN = 1e-12
+# Voxels of a side that is left of a box which reaches beyond the grid; of less there is nothing.
+LEAST_SIDE = 0.5
+
+
+def log_odds(classes: int, outputs: Any) -> Any:
+    """(batch, channels, ...) outputs, of arrays and tensors alike, to (batch, classes, ...) log odds."""
+    return outputs[:, :classes] + PRIOR
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The steps from outputs to boxes.
+
+    classes:     names, in order of the first channels
+    axes:        of the network's grid
+    typical:     voxels that an output of 1 is long
+    least:       score below which nothing is a peak
+    suppression: overlap from which the weaker of two boxes of a class is no other find
+    """
+
+    classes: tuple[str, ...]
+    axes: int
+    typical: float
+    least: float
+    suppression: float
+
+    def __call__(self, slabs: Iterable[tuple[Region, Array]], geometry: Geometry) -> BoundingBoxes:
+        """Outputs (classes + 2 * axes, *region) of finished parts of a grid, in order, to boxes on that grid.
+
+        One more output is the share of the uncertainty of centres about which several views disagree.
+
+        Lengths and offsets are in voxels of the grid's own axes; an axis of a single slice may have none.
+        """
+        flat = flat_axis(geometry, self.axes)
+        spatial = np.delete(geometry.shape, [] if flat is None else flat).astype(float)
+        boxes = [
+            self.of_peaks(index, values, np.zeros(self.axes), spatial)
+            for index, values in self.peaks(_without(slabs, flat))
+        ]
+        nothing = _nothing(self.axes, boxes[0][3].shape[1] if boxes else 0)
+        corners, kinds, scores, doubt = (np.concatenate(one) for one in zip(nothing, *boxes, strict=True))
+        remaining = distinct(corners, kinds, scores, self.suppression)
+        return BoundingBoxes(
+            _with(corners[remaining], flat),
+            tuple(self.classes[kind] for kind in kinds[remaining]),
+            scores[remaining],
+            epistemic=doubt[remaining, 0] if doubt.shape[1] else None,
+        )
+
+    def peaks(self, slabs: Iterable[tuple[Region, Array]]) -> Iterator[tuple[NDArray[np.intp], Floats]]:
+        """The local maxima of each slab's centres: (n, 1 + axes) class and voxel, (n, channels) the outputs there.
+
+        The neighbouring slabs are compared too, so that it does not matter where the slabs were cut.
+        """
+        count, least = len(self.classes), float(np.log(self.least / (1 - self.least))) - PRIOR
+        before: tuple[Region, Array] | None = None
+        now: tuple[Region, Array] | None = None
+        for following in chain(slabs, [None]):
+            if now is not None:
+                yield _peaks_of(now, [one for one in (before, following) if one is not None], count, least)
+            before, now = now, following
+
+    def of_peaks(
+        self, index: NDArray[np.intp], values: Floats, first: Floats | float, last: Floats | float
+    ) -> tuple[Floats, NDArray[np.intp], Floats, Floats]:
+        """(n, 1 + axes) class and voxel of each peak, and (n, channels) the outputs there, to boxes.
+
+        first, last: (axes,) edges within which boxes are cut
+        Gives (n, 2 * axes) edges, (n,) numbers of classes, (n,) scores and (n, further outputs); boxes of which
+        little is left are left out
+        """
+        count, kinds = len(self.classes), index[:, 0]
+        lengths = np.maximum(values[:, count : count + self.axes] * self.typical, 1.0)  # nothing smaller can be seen
+        # An object's centre is within it.
+        end = count + 2 * self.axes
+        offsets = np.clip(values[:, count + self.axes : end] * self.typical, -lengths / 2, lengths / 2)
+        centres = index[:, 1:] + 0.5 + offsets
+        low, high = (np.clip(centres + side * lengths / 2, first, last) for side in (-1, 1))
+        scores = 1 / (1 + np.exp(-(values[np.arange(len(kinds)), kinds] + PRIOR)))
+        large_enough = ((high - low) >= LEAST_SIDE).all(axis=1)
+        return (
+            np.concatenate([low, high], axis=1)[large_enough],
+            kinds[large_enough],
+            scores[large_enough],
+            values[large_enough, end:],
+        )
+
+
+def _peaks_of(
+    slab: tuple[Region, Array], others: Sequence[tuple[Region, Array]], count: int, least: float
+) -> tuple[NDArray[np.intp], Floats]:
+    region, array = slab
+    wide, start = array[:count], [0] * len(region)
+    for position, other in others:
+        touching = _touching(region, position)
+        if touching is None:
+            continue
+        axis, after = touching
+        row = np.take(other[:count], [0] if after else [-1], axis=axis + 1)
+        wide = np.concatenate([wide, row] if after else [row, wide], axis=axis + 1)
+        start[axis] += 0 if after else 1
+    around = ndimage.maximum_filter(wide, (1, *[3] * len(region)), mode="constant", cval=-np.inf)
+    cut = (slice(None), *(slice(s, s + n) for s, n in zip(start, array.shape[1:], strict=True)))
+    peaks = np.argwhere((wide[cut] == around[cut]) & (wide[cut] >= least))
+    heights = array[tuple(peaks.T)]
+    peaks = peaks[np.argsort(-heights, kind="stable")[:MOST_PEAKS]]
+    values = array[(slice(None), *peaks[:, 1:].T)].T.astype(np.float64)
+    return peaks + np.array([0, *(part.start for part in region)]), values
+
+
+def _touching(region: Region, other: Region) -> tuple[int, bool] | None:
+    """Along which axis another part touches this one, and whether it comes after it; None where it does not."""
+    unlike = [axis for axis, (own, theirs) in enumerate(zip(region, other, strict=True)) if own != theirs]
+    if len(unlike) != 1:
+        return None
+    own, theirs = region[unlike[0]], other[unlike[0]]
+    if theirs.start == own.stop or theirs.stop == own.start:
+        return unlike[0], theirs.start == own.stop
+    return None
+
+
+def distinct(corners: Floats, kinds: NDArray, scores: Floats, overlap: float) -> NDArray[np.intp]:
+    """The numbers of the boxes that overlap no stronger box of their class so much, from the strongest down."""
+    order = np.argsort(-scores, kind="stable")[:MOST_PEAKS]
+    remaining: list[int] = []
+    for number in order.tolist():
+        if len(remaining) == MOST_BOXES:
+            break
+        stronger = [one for one in remaining if kinds[one] == kinds[number]]
+        if not stronger or box_iou(corners[[number]], corners[stronger]).max() < overlap:
+            remaining.append(number)
+    return np.array(remaining, dtype=np.intp)
+
+
+def flat_axis(geometry: Geometry, axes: int) -> int | None:
+    """The axis of a single slice that a network of two axes does not see."""
+    if geometry.ndim == axes:
+        return None
+    return [axis for axis, size in enumerate(geometry.shape) if size == 1][-1]
+
+
+def _without(slabs: Iterable[tuple[Region, Array]], flat: int | None) -> Iterator[tuple[Region, Array]]:
+    for region, array in slabs:
+        if flat is None:
+            yield region, array
+        else:
+            yield (*region[:flat], *region[flat + 1 :]), array.squeeze(flat + 1)
+
+
+def _with(corners: Floats, flat: int | None) -> Floats:
+    """(n, 2 * axes) with the axis of the single slice again."""
+    if flat is None:
+        return corners
+    low, high = np.split(corners, 2, axis=1)
+    return np.concatenate([np.insert(low, flat, 0.0, axis=1), np.insert(high, flat, 1.0, axis=1)], axis=1)
+
+
+def _nothing(axes: int, further: int) -> tuple[Floats, NDArray[np.intp], Floats, Floats]:
+    return np.zeros((0, 2 * axes)), np.zeros(0, dtype=np.intp), np.zeros(0), np.zeros((0, further))
+
+
+def with_doubt(arrays: Mapping[str, Array], head: str) -> Array:
+    """(channels, *region) outputs, and after them the share of uncertainty about which views disagree, if any did."""
+    outputs = np.asarray(arrays[head])
+    if f"{head}{BETWEEN}" not in arrays:
+        return outputs
+    within, between = (np.asarray(arrays[f"{head}{end}"]) for end in (WITHIN, BETWEEN))
+    return np.concatenate([outputs, between / np.maximum(within + between, CERTAIN)])
+
+
+def rows_of(boxes: BoundingBoxes, columns: Mapping[str, int], least: float) -> list[dict[str, object]]:
+    """label, score and the corners by name, for each box from a score on; one of blanks where there is none.
+
+    Where views were compared also its uncertainty in nats: that of whether it is there, and the part that is theirs.
+    """
+    assert boxes.scores is not None  # noqa: S101 - they are predicted
+    blank: dict[str, object] = {"label": None, "score": None, **dict.fromkeys(columns)}
+    parts = uncertainty_of(boxes)
+    blank |= dict.fromkeys(parts)
+    rows = [
+        {
+            "label": boxes.names[number],
+            "score": round(float(boxes.scores[number]), 6),
+            **{name: round(float(boxes.corners[number, place]), 3) for name, place in columns.items()},
+            **{name: float(values[number]) for name, values in parts.items()},
+        }
+        for number in range(len(boxes))
+        if boxes.scores[number] >= least
+    ]
+    return rows or [blank]
+
+
+def uncertainty_of(boxes: BoundingBoxes) -> dict[str, Floats]:
+    """{"total", "aleatoric", "epistemic": (n,) nats} of whether each is there; nothing where no views were compared."""
+    if boxes.epistemic is None or boxes.scores is None:
+        return {}
+    total = np.asarray(entropy([boxes.scores, 1 - boxes.scores]), dtype=np.float64)
+    epistemic = total * boxes.epistemic
+    return {"total": total, "aleatoric": total - epistemic, "epistemic": epistemic}

@@ -34,8 +34,7 @@ from isocenter.evaluation import (
 from isocenter.files import parse_json
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, figures
-from isocenter.tasks.detection.answering import BoxAnswering
-from isocenter.tasks.detection.decode import Decoder, distinct, flat_axis
+from isocenter.tasks.detection.answering import BoxAnswering, Decoder, distinct, flat_axis
 from isocenter.tasks.properties import stated_image
 from isocenter.tasks.shared import noted, pooled_note
 from isocenter.values import MM, Array, BoundingBoxes, Case, Estimate, Floats, Geometry, Prediction, Row, counted_in

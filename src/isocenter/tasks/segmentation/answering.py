@@ -25,9 +25,9 @@ from isocenter.belief import (
 from isocenter.evaluation import volume_unit
 from isocenter.files import Spool
 from isocenter.tasks.segmentation.partial_labels import combinations
-from isocenter.tasks.segmentation.postprocessing import settled_map
+from isocenter.tasks.segmentation.postprocessing import Tidying, settled_map
 from isocenter.tasks.segmentation.targets import Truth
-from isocenter.tasks.shared import EACH, Shares, Tidying, log_mean, mean_of, measured_findings, measured_names
+from isocenter.tasks.shared import EACH, Shares, log_mean, mean_of, measured_findings, measured_names
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,

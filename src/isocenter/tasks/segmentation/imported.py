@@ -11,8 +11,9 @@ import numpy as np
 from isocenter.belief import OF_VOXELS, USUAL_RISK, Certainty, VoxelAnswers
 from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
+from isocenter.tasks.segmentation.postprocessing import Tidying
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.shared import Shares, Tidying, log_mean, mean_of
+from isocenter.tasks.shared import Shares, log_mean, mean_of
 from isocenter.tasks.task import Origin
 from isocenter.values import (
     Array,

@@ -1,4 +1,4 @@
-"""Post-processing of label maps, chosen on validation cases."""
+"""Post-processing of label maps, chosen on validation cases: pieces of a label go, or holes become part of it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isocenter.belief import FEWEST_PATIENTS, MARGIN, surely_rises
 from isocenter.errors import cases_of_patients
 from isocenter.evaluation import overlap
 from isocenter.lazy import ndimage
-from isocenter.tasks.shared import Tidying, tidied
 from isocenter.values import Array, Case, Decision, Deferred, DrawnMap, Geometry, Label, Prediction
 
 # Where more of the references have several pieces, keeping the largest would lose a lesion.
@@ -101,7 +101,7 @@ def choose(
 def _chosen_for(value: int, pairs: Sequence[_Pair], several: float, in_voxels: bool) -> tuple[Tidying, list[str]]:
     rule, reasons = Tidying(), []
     before = _dice(value, rule, pairs)
-    pieces = [_pieces(pair.drawn.values == value) * pair.voxel for pair in pairs]
+    pieces = [_piece_sizes(pair.drawn.values == value) * pair.voxel for pair in pairs]
     several = max(several, sum(len(own) > 1 for own in pieces) / len(pieces))
     # Half the volume of the smallest true piece: no expert marks a single piece as small as that.
     smallest = round(min((float(own.min()) for own in pieces if len(own)), default=0.0) / 2, 6)
@@ -138,7 +138,64 @@ def _dice(value: int, rule: Tidying, pairs: Sequence[_Pair]) -> np.ndarray:
     return np.array(scores)
 
 
-def _pieces(mask: Array) -> Array:
+def _piece_sizes(mask: Array) -> Array:
     """(pieces,) voxels of each connected piece."""
     pieces, _ = ndimage.label(mask, np.ones((3,) * mask.ndim))
     return np.bincount(pieces.ravel())[1:]
+
+
+# Tidy label maps: rules by which pieces of a label go, or holes become part of it.
+#
+# NumPy and SciPy only, and nothing of ours: a packaged model carries a copy of this file.
+
+
+@dataclass(frozen=True)
+class Tidying:
+    """The post-processing of one label of a finished label map; by default none.
+
+    largest:  only the largest connected piece stays
+    holes:    background that the label encloses becomes the label
+    smallest: connected pieces of less than this volume go (mm³, in 2D mm²; voxels where their size is not known)
+    in_voxels: whether that counts voxels whatever their size, as where nobody knew it when the rule was chosen
+    """
+
+    largest: bool = False
+    holes: bool = False
+    smallest: float = 0.0
+    in_voxels: bool = False
+
+
+def tidied(mask: NDArray[np.integer], rules: Mapping[int, Tidying], voxel: float = 1.0) -> NDArray[np.integer]:
+    """A label map (*spatial) with each label's rules applied, small pieces first, then the rest, then holes.
+
+    rules: by label value
+    voxel: volume of one, in the unit of `smallest`
+    What is taken from a label becomes background; a hole gives way only where it is background.
+    """
+    result = mask
+    for value, rule in rules.items():
+        boxes = [] if rule == Tidying() else ndimage.find_objects((result == value).view(np.uint8))
+        if not boxes:
+            continue
+        if result is mask:
+            result = mask.copy()
+        region = result[boxes[0]]
+        inside = region == value
+        remaining = _pieces(inside, rule, 1.0 if rule.in_voxels else voxel)
+        region[inside & ~remaining] = 0
+        if rule.holes:
+            region[ndimage.binary_fill_holes(remaining) & (region == 0)] = value
+    return result
+
+
+def _pieces(inside: NDArray[np.bool_], rule: Tidying, voxel: float) -> NDArray[np.bool_]:
+    """The connected pieces (touching corners connect) that the rule keeps."""
+    if not rule.largest and not rule.smallest:
+        return inside
+    pieces, _ = ndimage.label(inside, np.ones((3,) * inside.ndim))
+    sizes = np.bincount(pieces.ravel()) * voxel
+    sizes[0] = 0
+    keep = sizes >= max(rule.smallest, voxel)
+    if rule.largest:
+        keep &= np.arange(len(sizes)) == sizes.argmax()
+    return np.asarray(keep[pieces])

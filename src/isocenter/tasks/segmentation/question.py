@@ -32,13 +32,12 @@ from isocenter.tasks.segmentation.partial_labels import (
     suited_loss,
     tolerance_of_regions,
 )
-from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, choose, rules_from
+from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, Tidying, choose, rules_from
 from isocenter.tasks.segmentation.scoring import METRICS, MaskScoring
-from isocenter.tasks.segmentation.target_codes import MOST, codes_of, labels_held
+from isocenter.tasks.segmentation.targets import MOST, codes_of, labels_held
 from isocenter.tasks.settings import LOSS, WEIGHTS
 from isocenter.tasks.shared import (
     COARSEST,
-    Tidying,
     axes_of,
     check_loss,
     coarser,

@@ -8,9 +8,15 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.tasks.shared.averages import BETWEEN, EACH, ENDS, OUTPUT, WITHIN, Shares, each_of, log_mean, mean_of
-    from isocenter.tasks.shared.binary_scores import Called, called_values, label_rows, noted
-    from isocenter.tasks.shared.discrimination_figures import discrimination, pooled_note
-    from isocenter.tasks.shared.fineness import COARSEST, axes_of, coarser
+    from isocenter.tasks.shared.binary_scores import (
+        Called,
+        called_values,
+        discrimination,
+        label_rows,
+        noted,
+        pooled_note,
+    )
+    from isocenter.tasks.shared.grid_and_length import COARSEST, MOST_EPOCHS, axes_of, coarser, one_answer_length
     from isocenter.tasks.shared.label_maps import (
         label_values,
         labels_from,
@@ -39,11 +45,14 @@ if TYPE_CHECKING:
         compared_estimate,
         drawn_as,
     )
-    from isocenter.tasks.shared.one_answer import MOST_EPOCHS, one_answer_length
-    from isocenter.tasks.shared.ratios import Ratio, ratios_from
     from isocenter.tasks.shared.saliency import highest, of_one, of_structure, place_of_target
-    from isocenter.tasks.shared.structure_findings import MEASURES, measured_findings, measured_names
-    from isocenter.tasks.shared.tidying import Tidying, tidied
+    from isocenter.tasks.shared.structure_findings import (
+        MEASURES,
+        Ratio,
+        measured_findings,
+        measured_names,
+        ratios_from,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -16,8 +16,7 @@ from isocenter.belief import TIME, Certainty, LowerBound, Rows, Times, finite
 from isocenter.errors import DatasetError
 from isocenter.evaluation import Steps
 from isocenter.tasks.shared import BETWEEN, Shares, each_of, mean_of
-from isocenter.tasks.survival.curves import LEAST, MODELS, HazardModel, Known, median_time, variances
-from isocenter.tasks.survival.losses import RISK
+from isocenter.tasks.survival.hazards import LEAST, MODELS, RISK, HazardModel, Known, median_time, variances
 from isocenter.tasks.task import Task
 from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
 

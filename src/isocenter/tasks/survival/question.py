@@ -16,8 +16,17 @@ from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Metrics, Steps, calibration_slope, censoring, harrell_c, kaplan_meier
 from isocenter.tasks.shared import one_answer_length
 from isocenter.tasks.survival.answering import DIGITS, event_of, moments, rounded, steps_of, survival_column, values_of
-from isocenter.tasks.survival.curves import HALVINGS, LEAST, MODELS, MOST, Known, plain_curve
-from isocenter.tasks.survival.losses import LOSSES, log_hazard, rising
+from isocenter.tasks.survival.hazards import (
+    HALVINGS,
+    LEAST,
+    LOSSES,
+    MODELS,
+    MOST,
+    Known,
+    log_hazard,
+    plain_curve,
+    rising,
+)
 from isocenter.tasks.survival.scoring import METRICS, SurvivalScoring
 from isocenter.tasks.task import Origin, Outputs, Uncertain
 from isocenter.values import (

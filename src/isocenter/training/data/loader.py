@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.objectives import Positives
-from isocenter.training.data.joint_targets import kind_of_all
 from isocenter.training.data.sampling import Costs, Sampling
 from isocenter.training.data.store import Prepared
-from isocenter.training.data.targets import Kind, kind_for
+from isocenter.training.data.targets import Kind, kind_for, kind_of_all
 from isocenter.transforms import child, some_of
 from isocenter.values import Array, Region
 

@@ -27,8 +27,7 @@ from isocenter.errors import IntegrityError, IsocenterError
 from isocenter.files import cache_folder, content_hash, sweep, written
 from isocenter.runtime import Context, Preprocessing, digest, in_threads, sealed_entry
 from isocenter.tasks import part_names, part_of, target_settings
-from isocenter.training.data.joint_targets import kind_named, kind_names, kind_of
-from isocenter.training.data.targets import KINDS, Kind, kind_for
+from isocenter.training.data.targets import KINDS, Kind, kind_for, kind_named, kind_names, kind_of
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Region, Target, Vector
 

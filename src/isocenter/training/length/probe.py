@@ -1,4 +1,4 @@
-"""A probe of a training: the fastest way to compute its steps on this machine, and how many fit into its time.
+"""A probe of a training: the fastest way to compute its steps here, how many fit, and narrower networks for few.
 
 It also measures the share of what the machine can do that a step reaches, against the machine's best convolution.
 """
@@ -19,18 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isocenter import networks
+from isocenter.errors import counted
 from isocenter.lazy import flop_counter, torch
 from isocenter.networks import memory_order
-from isocenter.planning import LEAST_BATCH, Training
-from isocenter.runtime import available_memory
+from isocenter.planning import LEAST_BATCH, Settings, Training
+from isocenter.runtime import Context, available_memory, build_module
 from isocenter.training.length.schedule import FEWEST_STEPS, Speed, fitting_steps
-from isocenter.training.step.batch_statistics import normalises_over_batch
 from isocenter.training.step.compute import Compute
+from isocenter.training.step.optimisers import normalises_over_batch
 from isocenter.values import Decision
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
+
 
 # A probe of this share of the time, or of this many steps of each candidate, measures the speed well enough even where
 # other programs disturb it now and then; its first steps warm up caches and allocators.
@@ -191,7 +194,7 @@ class Probe:
         eager = replace(best, compiled=False)
         eager.applied(self.module)
         self.module.zero_grad()
-        operations, shapes = counted(self.module, lambda: self.step(eager, 0))
+        operations, shapes = counted_work(self.module, lambda: self.step(eager, 0))
         return operations, measured_peak(self.module, shapes, half=best.half, device=self.chosen.device)
 
     @contextmanager
@@ -310,7 +313,7 @@ class Peak:
     what: str
 
 
-def counted(module: Module, step: Callable[[], object]) -> tuple[float, list[Shape]]:
+def counted_work(module: Module, step: Callable[[], object]) -> tuple[float, list[Shape]]:
     """Floating-point operations of a step, there and back, and the network's convolutions, the heaviest first."""
     shapes: set[Shape] = set()
     kinds = (torch.nn.Conv2d, torch.nn.Conv3d)
@@ -383,3 +386,56 @@ def settled(device: Any) -> None:
         torch.cuda.synchronize(device)
     elif kind == "mps":
         torch.mps.synchronize()
+
+
+# With time to look at fewer voxels than these, half the planned width learns more: the width that makes most of so much
+# computing grows with it. Five sets, two seeds each: with 4 to 13 million voxels +.017 to +.11, with about 40
+# million -.047 to +.034 (docs/benchmarks/training.md).
+FEW_VOXELS = 20e6
+# Features of the first level, below which a network learns less in however many steps. Hippocampus, 2 minutes on one
+# core, 143 steps of 16 features, 288 of 8 and 221 of 4: Dice .81, .82 and .51 (docs/benchmarks/training.md).
+LEAST_WIDTH = 8
+# With this the reason of a narrower network ends; where other minutes are given, the planned one is taken again.
+NARROWER = "so few that a network of half the width learns more"
+
+
+def narrower(chosen: Settings, left: float) -> Decision | None:
+    """Half the planned width, where the time is enough for few voxels; None where the planned one stays.
+
+    Only of networks for every voxel: for whole images it was not found to be better.
+    left: s that the training has
+    """
+    if not any(head.is_dense for head in chosen.task.heads.values()):
+        return None
+    size, family = chosen.network.size, networks.family_of(chosen.network.name)
+    widths = [size[name] for name in networks.WIDTHS if isinstance(size.get(name), int)]
+    if not widths or min(widths) < 2 * LEAST_WIDTH or any(one % 2 for one in widths):
+        return None
+    if family.has_loss or family.sees_targets:  # no step without targets
+        return None
+    samples, took = _samples_and_seconds(chosen)
+    left = max(0.0, left)
+    if (voxels_seen := left / took * samples * math.prod(chosen.training.patch)) >= FEW_VOXELS:
+        return None
+    because = (
+        f"a step of {counted(samples, 'sample')} takes {took:.2g} s with the planned width of {widths[0]}: in the "
+        f"{left:.0f} s that are left training would see {voxels_seen / 1e6:.1f} million voxels, {NARROWER}"
+    )
+    return Decision(networks.wider(size, 0.5), because)
+
+
+def _samples_and_seconds(chosen: Settings) -> tuple[int, float]:
+    """The fewest samples of a step, and the seconds that it takes with images of noise."""
+    training, device = chosen.training, chosen.training.device
+    module = build_module(chosen.task, chosen.architecture).to(device).train()
+    samples = LEAST_BATCH if normalises_over_batch(module) else 1
+    images = torch.randn(samples, chosen.preprocessing.inputs, *training.patch, device=device)
+    entries = len(Context.of(chosen.network.context))
+    context = [torch.zeros(samples, entries, device=device)] if entries else []
+
+    def step(compute: Compute, number: int) -> None:
+        with compute.autocast(device):
+            outputs = module(compute.ordered(module, images), *context)
+        sum(output.float().mean() for output in outputs.values()).backward()
+
+    return samples, Probe(module, step, replace(training, batch=samples)).warm()

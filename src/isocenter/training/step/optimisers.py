@@ -1,17 +1,23 @@
-"""The optimiser that moves the weights, and their average."""
+"""The optimiser that moves the weights, in full or by low rank, their average, and its batch statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from isocenter.lazy import torch
-from isocenter.planning import Training
-from isocenter.training.step.low_rank import is_low_rank, merged
+from isocenter.planning import Settings, Training
+from isocenter.training.data.loader import Batch
+from isocenter.training.step.compute import Compute
+from isocenter.training.step.loss import augmented
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
+
 
 # nnU-Net's: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z
 MOMENTUM = 0.99
@@ -97,3 +103,110 @@ class Average:
 
 def _tensors(module: Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
+
+
+WEIGHT = "weight"
+# What torch puts into the names of a weight and of its difference.
+DIFFERENCE = re.compile(r"parametrizations\.(\w+)\.(?:original|0\.\w+)$")
+
+
+def with_low_rank(module: Module, names: Collection[str], rank: int) -> None:
+    """Let the weights of these names stand still, and add to each a difference that is learnt and is nothing yet.
+
+    names: of weights; only those of linear layers and convolutions are changed
+    Names of tensors change: `merged` has them as they were.
+    """
+    convolutions = torch.nn.modules.conv._ConvNd
+    for name, part in [*module.named_modules()]:
+        if f"{name}.{WEIGHT}".lstrip(".") not in names or not isinstance(part, torch.nn.Linear | convolutions):
+            continue
+        part.weight.requires_grad_(False)
+        difference = _difference()(part.weight, rank)
+        # Not asked for its values once more: the difference is zero.
+        torch.nn.utils.parametrize.register_parametrization(part, WEIGHT, difference, unsafe=True)
+
+
+def plain_name(name: str) -> str:
+    """The name of a weight in the network without differences, from that of the weight or of its difference."""
+    return DIFFERENCE.sub(r"\1", name)
+
+
+def is_low_rank(module: Module) -> bool:
+    """Whether some of its weights are sums with a difference of low rank."""
+    return any(torch.nn.utils.parametrize.is_parametrized(part) for part in module.modules())
+
+
+def merged(module: Module, name: str) -> Tensor:
+    """The tensor of this name in the network without differences: the weight with its difference added."""
+    parent, _, tensor = name.rpartition(".")
+    value: Tensor = getattr(module.get_submodule(parent), tensor)
+    return value.detach()
+
+
+@functools.cache
+def _difference() -> Any:
+    """The class of differences; made on first use, because torch loads late."""
+
+    class Difference(torch.nn.Module):
+        """(out, rank) times (rank, in times kernel), added to a weight of that shape.
+
+        The first factor is zero at the start, and the second drawn as torch draws weights.
+        """
+
+        def __init__(self, weight: Tensor, rank: int) -> None:
+            super().__init__()
+            rows, columns = len(weight), weight[0].numel()
+            rank = min(rank, rows, columns)
+            self.left = torch.nn.Parameter(weight.new_zeros(rows, rank))
+            self.right = torch.nn.Parameter(weight.new_empty(rank, columns))
+            torch.nn.init.kaiming_uniform_(self.right, a=math.sqrt(5))
+
+        def forward(self, weight: Tensor) -> Tensor:
+            """Return the weight with its difference, in the weight's own precision."""
+            with torch.autocast(weight.device.type, enabled=False):
+                return weight + (self.left @ self.right).reshape(weight.shape)
+
+    return Difference
+
+
+# Running statistics of batch normalisation, measured anew for averaged weights.
+#
+# Running means follow the weights of each step and lag behind them, and averaged weights have never seen a batch. So
+# they are measured with the averaged weights themselves: Wu and Johnson, "Rethinking 'Batch' in BatchNorm",
+# arXiv:2105.07576.
+
+# Cases are seen by so many, in whole batches: most of what four times as many bring (bench/batch_statistics.py).
+CASES = 64
+
+
+def measure_batch_statistics(
+    module: Module, of_step: Callable[[int], Batch], settings: Settings, device: Any, compute: Compute
+) -> None:
+    """Over the first batches of the training, always the same; nothing where the network has no such layers."""
+    layers = [layer for layer in _layers(module) if layer.track_running_stats]
+    if not layers:
+        return
+    module.eval()
+    before = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain mean of all batches
+        layer.train()
+    for step in range(max(1, CASES // settings.training.batch)):
+        varied = augmented(of_step(step), settings, device)
+        with torch.inference_mode(), compute.autocast(device):
+            module(compute.ordered(module, varied.images), *varied.context)
+    for layer, (momentum, count) in zip(layers, before, strict=True):
+        layer.momentum = momentum
+        layer.num_batches_tracked.copy_(count)
+        layer.eval()
+
+
+def normalises_over_batch(module: Module) -> bool:
+    """Whether what a sample comes to depends on the others of its batch."""
+    return bool(_layers(module))
+
+
+def _layers(module: Module) -> list[Any]:
+    kind = torch.nn.modules.batchnorm._BatchNorm
+    return [layer for layer in module.modules() if isinstance(layer, kind)]

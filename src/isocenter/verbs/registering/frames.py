@@ -14,12 +14,11 @@ from isocenter.files import ReadOptions, read_image, write, write_label_map, wri
 from isocenter.keywords import narrowed, takes
 from isocenter.lazy import pandas as pd
 from isocenter.options import RegisterFramesOptions
-from isocenter.reading import refuse_taken, result_folder
+from isocenter.reading import drawn_on_grid, refuse_taken, result_folder
 from isocenter.registration import FrameTarget, RegistrationSettings, angles_of, frame_transforms
 from isocenter.report import InNotebook
 from isocenter.transforms import carried, carried_labels, composed, inverted, whole_field
 from isocenter.values import Floats, Image, Label, SpatialTransform
-from isocenter.verbs.registering.given import drawn_on_grid
 
 MARKS = ("motion.csv", "corrected.nii.gz")
 COLUMNS = ("frame", "time_s", "x_mm", "y_mm", "z_mm", "x_deg", "y_deg", "z_deg", "displacement_mm")

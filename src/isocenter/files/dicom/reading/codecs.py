@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.files.coded import LOSSLESS, Stated, segments_of_jpeg, start_of_frame, stated
-from isocenter.files.dicom.syntaxes import CODED, DEFLATED_IMAGE_FRAME, JPEG, JPEG_2000, JPEG_LS, JPEG_XL, MARKED, RLE
+from isocenter.files.dicom.uids import CODED, DEFLATED_IMAGE_FRAME, JPEG, JPEG_2000, JPEG_LS, JPEG_XL, MARKED, RLE
 
 Samples = NDArray[Any]
 MOST_SAMPLES = 4  # of colours and opacity, whatever the header states

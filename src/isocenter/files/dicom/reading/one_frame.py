@@ -15,8 +15,8 @@ from isocenter.files.dicom.reading.codecs import CODEC_ERRORS, is_known
 from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, Layout, layout_of
 from isocenter.files.dicom.reading.pixels import Stored, as_long_as, decode, refuse_surplus
 from isocenter.files.dicom.reading.values import Window, displayed, rescaled
-from isocenter.files.dicom.syntaxes import BIG_ENDIAN, EXPLICIT, IMPLICIT, NATIVE, VIDEO
 from isocenter.files.dicom.tags import pydicom_errors
+from isocenter.files.dicom.uids import BIG_ENDIAN, EXPLICIT, IMPLICIT, NATIVE, VIDEO
 from isocenter.files.dicom.warnings import quiet
 from isocenter.lazy import pydicom
 

@@ -10,8 +10,8 @@ import numpy as np
 from isocenter.errors import FormatError
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.reading.colour import palette_dtype
-from isocenter.files.dicom.syntaxes import BIG_ENDIAN, EXPLICIT, IMPLICIT, NATIVE
 from isocenter.files.dicom.tags import file_meta
+from isocenter.files.dicom.uids import BIG_ENDIAN, EXPLICIT, IMPLICIT, NATIVE
 
 GET_AGAIN = "The file is damaged or cut short: get it again"
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")

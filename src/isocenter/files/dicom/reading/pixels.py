@@ -19,8 +19,8 @@ from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.reading import codecs
 from isocenter.files.dicom.reading.colour import full_of_422, rgb_of_palette, rgb_of_ybr_full
 from isocenter.files.dicom.reading.pixel_layout import ELEMENTS, GET_AGAIN, SUBSAMPLED, Layout, layout_of
-from isocenter.files.dicom.syntaxes import VIDEO
 from isocenter.files.dicom.tags import pydicom_errors
+from isocenter.files.dicom.uids import VIDEO
 from isocenter.files.storage.packed import refuse_expansion
 from isocenter.lazy import pydicom
 

@@ -34,9 +34,9 @@ from isocenter.files.dicom.reading.series import (
     safe_name,
     unique,
 )
-from isocenter.files.dicom.reading.value_map import ValueMap
 from isocenter.files.dicom.reading.values import (
     Meaning,
+    ValueMap,
     has_varying_values,
     lowest_value,
     meaning,

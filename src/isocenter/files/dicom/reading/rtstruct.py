@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, GeometryError, counted, listed
-from isocenter.files.dicom.classes import STRUCTURE_SET
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import LPS_TO_RAS
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading.seg import named_once
 from isocenter.files.dicom.tags import first_item, items, numbers, text, whole
+from isocenter.files.dicom.uids import STRUCTURE_SET
 from isocenter.files.polygon import DECIMALS, Mask, inside_polygon
 from isocenter.lazy import ndimage
 from isocenter.values import WITHOUT_VOXELS, Code, Floats, Geometry, Image, Label, Source

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, GeometryError, listed
-from isocenter.files.dicom.classes import LABEL_MAP, SEGMENTATION
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import Plane, checked_plane
 from isocenter.files.dicom.header import check_pixels, frame_count, read_header, read_object
@@ -31,6 +30,7 @@ from isocenter.files.dicom.tags import (
     text,
     whole,
 )
+from isocenter.files.dicom.uids import LABEL_MAP, SEGMENTATION
 from isocenter.files.storage.packed import refuse_expansion
 from isocenter.values import WITHOUT_VOXELS, Code, Geometry, Image, Label, Source
 

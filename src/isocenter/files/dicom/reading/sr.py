@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.errors import FormatError, counted
-from isocenter.files.dicom.classes import CAD, REPORT_CLASSES
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import LPS_TO_RAS
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.tags import first_item, items, number, numbers, text, whole, words
+from isocenter.files.dicom.uids import CAD, REPORT_CLASSES
 from isocenter.values import Floats
 
 # Concepts by their values, which no two schemes share.

@@ -19,10 +19,9 @@ from isocenter.files.dicom.header import Header, read_object
 from isocenter.files.dicom.reading.codecs import CODEC_ERRORS
 from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, Layout
 from isocenter.files.dicom.reading.pixels import MOST_THREADS, decoded, decompressed, has_pixels, stored_bits
-from isocenter.files.dicom.reading.value_map import ValueMap
-from isocenter.files.dicom.reading.values import Meaning, rescaled
-from isocenter.files.dicom.syntaxes import CODED, EXPLICIT, IMPLICIT
+from isocenter.files.dicom.reading.values import Meaning, ValueMap, rescaled
 from isocenter.files.dicom.tags import pydicom_errors
+from isocenter.files.dicom.uids import CODED, EXPLICIT, IMPLICIT
 from isocenter.files.dicom.warnings import quiet
 from isocenter.values import Deferred
 

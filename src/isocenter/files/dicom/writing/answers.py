@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from isocenter.files.dicom.classes import (
+from isocenter.files.dicom.uids import (
     ENCAPSULATED_PDF,
     ENCAPSULATED_STL,
     LABEL_MAP,
@@ -119,12 +119,12 @@ HERE = "isocenter.files.dicom.writing"
 MASKS = "a mask"
 ANSWERS: Mapping[str, Answer] = {
     "seg": Answer("SEG", f"{HERE}.seg:segmentations", _marks_structures, MASKS, (SEGMENTATION,)),
-    "labelmap": Answer("label map", f"{HERE}.labelmap:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
+    "labelmap": Answer("label map", f"{HERE}.seg:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
     "rtstruct": Answer("structure set", f"{HERE}.rtstruct:structure_sets", _marks_structures, MASKS, (STRUCTURE_SET,)),
     "stl": Answer("surface", f"{HERE}.stl:surface_objects", _marks_structures, MASKS, (ENCAPSULATED_STL,)),
     "pm": Answer("parametric map", f"{HERE}.pm:parametric_maps", _has_maps, "a map", (PARAMETRIC_MAP,)),
     "gsps": Answer("presentation state", f"{HERE}.gsps:presentations", _marks_something, "a mark", (PRESENTATION,)),
-    "sc": Answer("secondary capture", f"{HERE}.sc:captures", _has_page, "a page", (SECONDARY_CAPTURE,)),
-    "pdf": Answer("PDF", f"{HERE}.pdf:documents", _has_page, "a page", (ENCAPSULATED_PDF,)),
+    "sc": Answer("secondary capture", f"{HERE}.page:captures", _has_page, "a page", (SECONDARY_CAPTURE,)),
+    "pdf": Answer("PDF", f"{HERE}.page:documents", _has_page, "a page", (ENCAPSULATED_PDF,)),
     "sr": Answer("report", f"{HERE}.sr:reports", _reports, "a finding", REPORT_CLASSES),
 }

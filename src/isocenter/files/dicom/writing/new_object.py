@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,12 @@ import highdicom
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
+from isocenter.files.dicom.tags import pydicom_errors
+from isocenter.files.dicom.uids import IMPLICIT
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.dicom.writing.source_elements import repeat_elements
+from isocenter.files.dicom.writing.source_planes import repeat_elements
 from isocenter.files.storage.atomic import written
+from isocenter.lazy import pydicom
 
 
 def new_series(number: int, description: str) -> dict[str, Any]:
@@ -61,3 +66,38 @@ def save(made: Dataset, source: Path, names: Iterable[str], path: Path, *, overw
     with quiet(), written(Path(path), overwrite=overwrite) as partial:  # pydicom warns with values of the source
         repeat_elements(made, source, names)
         made.save_as(partial, enforce_file_format=True)
+
+
+LONGEST = 64  # of a component group of a person's name, and of a long string: PS3.5 6.2
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A person by the name of their account, and the organisation for which they read."""
+
+    name: str
+    organisation: str
+
+    @property
+    def person_name(self) -> str:
+        """The name as a family name: nobody knows which of its words is the given one. PS3.5 6.2.1"""
+        plain = re.sub(r"[\\^=\x00-\x1f\x7f]+", " ", self.name).strip()
+        return f"{plain[: LONGEST - 1]}^"
+
+
+def encoded(dataset: pydicom.Dataset, syntax: str, where: str) -> bytes:
+    """A data set without group 2, lowest byte first, its values as they are. PS3.5 A.1 and A.2
+
+    syntax: of implicit or of explicit VR; where: its file
+    Raises FormatError.
+    """
+    file = pydicom.filebase.DicomBytesIO()
+    file.is_implicit_VR, file.is_little_endian = syntax == IMPLICIT, True
+    try:
+        with quiet():
+            pydicom.filewriter.write_dataset(file, dataset)
+    except pydicom_errors() as error:
+        raise FormatError(
+            f"cannot be put into {pydicom.uid.UID(syntax).name} ({error})", where, "Get it again"
+        ) from error
+    return bytes(file.getvalue())

@@ -11,10 +11,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.classes import STRUCTURE_SET
 from isocenter.files.dicom.geometry import Plane
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.tags import whole
+from isocenter.files.dicom.uids import STRUCTURE_SET
 from isocenter.files.dicom.writing.answers import Result, answer_path
 from isocenter.files.dicom.writing.new_object import made_on_source, new_object, save
 from isocenter.files.dicom.writing.outlines import Corners, outlines

@@ -1,4 +1,4 @@
-"""A label map as DICOM SEG on the series that it was made from, PS3.3 A.51; the object itself is highdicom's."""
+"""A label map as DICOM SEG, PS3.3 A.51, on the series that it was made from, by segments or as one label map."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.writing.answers import Result, answer_path
-from isocenter.files.dicom.writing.new_object import made_on_source, new_series, save
-from isocenter.files.dicom.writing.reader import Reader
+from isocenter.files.dicom.writing.new_object import Reader, made_on_source, new_series, save
 from isocenter.files.dicom.writing.source_planes import (
     correct_frames,
     marked_slices,
@@ -145,3 +144,23 @@ def _segment(
 
 def _concept(code: Code) -> SRCode:
     return SRCode(code.value, code.scheme, code.meaning)
+
+
+SERIES_NUMBER = 102
+
+
+def label_maps(result: Result, path: Path) -> Iterator[Path]:
+    """An object for each label map of a result."""
+    for part, mask, labels in result.label_maps:
+        target = answer_path(path, "labelmap", part)
+        write_segmentation(
+            mask,
+            labels,
+            result.source,
+            target,
+            algorithm_name=result.algorithm,
+            description="Label map",
+            series_number=SERIES_NUMBER,
+            form=SegmentationTypeValues.LABELMAP,
+        )
+        yield target

@@ -32,9 +32,8 @@ from isocenter.files.dicom.reading.sr import NOT_DETECTED_CODE
 from isocenter.files.dicom.tags import items, lenient, text, whole
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.answers import Result, answer_path
-from isocenter.files.dicom.writing.reader import Reader
-from isocenter.files.dicom.writing.source_elements import repeat_elements
-from isocenter.files.dicom.writing.source_planes import box_in_slices, completed
+from isocenter.files.dicom.writing.new_object import Reader
+from isocenter.files.dicom.writing.source_planes import box_in_slices, completed, repeat_elements
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.files.storage.atomic import written
 from isocenter.values import MOST_FRAMES, Finding, Floats, Image, Label

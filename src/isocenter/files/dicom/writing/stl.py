@@ -11,8 +11,8 @@ from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from isocenter.files.dicom.classes import ENCAPSULATED_STL
 from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.uids import ENCAPSULATED_STL
 from isocenter.files.dicom.writing.answers import Result, answer_path
 from isocenter.files.dicom.writing.new_object import made_on_source, new_object, save
 from isocenter.files.dicom.writing.source_planes import reference_to, refuse_placeless, slices_of, sources_of

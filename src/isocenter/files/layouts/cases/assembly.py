@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -347,17 +347,8 @@ def _absent(rows: Sequence[CaseRow], declared: Sequence[str]) -> list[Problem]:
     ]
 
 
-@dataclass(frozen=True)
-class Lists:
-    """The lists of one folder, each of another part; `both` names training and validation cases together."""
-
-    parts: Mapping[Split, Path]
-    both: Path | None
-
-    @property
-    def paths(self) -> list[Path]:
-        """Their files."""
-        return [*self.parts.values(), *([self.both] if self.both else [])]
+# The lists of one folder, each with the parts that it may name.
+Lists = Sequence[tuple[frozenset[Split], Path]]
 
 
 def _with_listed_parts(cases: Sequence[CaseRow], folder: Folder) -> tuple[list[CaseRow], str, list[Problem]]:
@@ -374,42 +365,37 @@ def _with_listed_parts(cases: Sequence[CaseRow], folder: Folder) -> tuple[list[C
         return list(cases), "", [_unused(parts, lists, len(cases)) for parts, lists in stated]
     parts, lists = whole[0]
     parted = [replace(case, split=parts[number]) for number, case in enumerate(cases)]
-    return parted, f"parts as in {listed(path.name for path in lists.paths)}", []
+    return parted, f"parts as in {listed(path.name for _, path in lists)}", []
 
 
 def _unused(parts: Mapping[int, Split], lists: Lists, count: int) -> Problem:
-    names = listed(path.name for path in lists.paths)
-    absent = count - len(parts)
+    names, absent = listed(path.name for _, path in lists), count - len(parts)
     why = f"{counted(absent, 'case is', 'cases are')} in none of them" if absent else "other lists name other parts"
     remedy = "To use them, list every case once, or give a table with the columns case and split"
     return Problem("note", f"the parts of {names} are not used", why=why, remedy=remedy)
 
 
 def _lists(folder: Folder) -> Iterator[Lists]:
-    """The lists of each folder that has at most one for each part."""
-    of_folder: dict[Path, list[tuple[frozenset[Split], Path]]] = defaultdict(list)
+    """The lists of each folder that has at most one for each part, and one of two parts together."""
+    of_folder = defaultdict[Path, list[tuple[frozenset[Split], Path]]](list)
     for member in folder.members:
         if member.suffix in SUFFIXES and (named := parts_named(member.path)):
             of_folder[member.path.parent].append((BOTH if "trainval" in member.stem.lower() else named, member.path))
     for own in of_folder.values():
-        parts = {part: path for named, path in own if len(named) == 1 for part in named}
-        both = [path for named, path in own if named == BOTH]
-        if len(parts) + len(both) == len(own) >= FEWEST and len(both) < FEWEST:
-            yield Lists(parts, both[0] if both else None)
+        kinds = {named for named, _ in own}
+        if len(own) == len(kinds) >= FEWEST and all(len(named) == 1 or named == BOTH for named in kinds):
+            yield sorted(own, key=lambda one: len(one[0]))  # that of both last
 
 
 def _parts(lists: Lists, keys: Mapping[str, set[int]]) -> dict[int, Split]:
-    """{number of a case: its part} of those that are listed."""
-    parts: dict[int, Split] = {}
-    for part, path in lists.parts.items():
+    """{number of a case: its part} of those that are listed; in a list of both parts it trains, unless another says."""
+    parts, before = dict[int, Split](), dict[int, Path]()
+    for named, path in lists:
         for number, line in _cases_named(path, keys):
-            if parts.setdefault(number, part) != part:
-                problem = f"lists {line}, which {lists.parts[parts[number]].name} lists too"
+            if parts.setdefault(number, min(named)) not in named:
+                problem = f"lists {line}, which {before[number].name} lists too"
                 raise DatasetError(problem, str(path), "Leave it in one of them")
-    for number, line in _cases_named(lists.both, keys) if lists.both else ():
-        if parts.setdefault(number, "train") not in BOTH:
-            problem = f"lists {line}, which {lists.parts[parts[number]].name} lists too"
-            raise DatasetError(problem, str(lists.both), "Leave it in one of them")
+            before.setdefault(number, path)
     return parts
 
 

@@ -42,11 +42,11 @@ from isocenter.files.layouts.cases.dicom_masks import DrawnMap, drawn_masks, mas
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.load import mask_cells, structure_cell, with_modality
 from isocenter.files.layouts.cases.names import LABEL_NAME, MASK_NAME, MASK_SUFFIX
-from isocenter.files.layouts.cases.structures import structure_labels, without_structure
+from isocenter.files.layouts.cases.pairs import structure_labels, without_structure
 from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, DatasetOptions, DrawnNames, Reading, left_out
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.files.patients import patients_of
-from isocenter.files.storage.patient_key import pseudonym_of_number
+from isocenter.files.storage.hashing import pseudonym_of_number
 from isocenter.values import BoundingBoxes, CaseRow, Cell, Floats, Image, Label, Problem
 
 Maps = Mapping[str, Sequence[Path]]  # of structures by their names, "" where none is stated

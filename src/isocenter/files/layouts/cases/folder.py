@@ -16,8 +16,8 @@ from isocenter.files.layouts.cases.names import EVALUATION, OF_A_PART, OF_ONE_KI
 from isocenter.files.layouts.cases.table import TABLE_SUFFIXES, TEXT_SUFFIX, composed, is_text_table
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.series import is_series
-from isocenter.files.storage.json_text import load_json
-from isocenter.files.storage.walk import files_below
+from isocenter.files.storage.folders import files_below
+from isocenter.files.storage.structured_text import load_json
 from isocenter.values import Split
 
 # One image a file, known by its name. Archives and films hold many things; DICOM has a layout of its own.

@@ -31,7 +31,7 @@ from isocenter.files.layouts.cases.table import (
     read_table,
 )
 from isocenter.files.layouts.cases.time_series import Long
-from isocenter.files.storage.patient_key import is_pseudonym, pseudonym_of_number
+from isocenter.files.storage.hashing import is_pseudonym, pseudonym_of_number
 from isocenter.values import CaseRow, Problem, Split
 
 NNUNET_FOLDS = "splits_final.json"
@@ -383,33 +383,38 @@ def _stated_twice(table: Table, ids: Sequence[str]) -> tuple[str, ...]:
 
 def _by_case(table: Table, files: Sequence[CaseRow], ids: Sequence[str], patient: str | None) -> Join | None:
     column = table.column(CASE_COLUMNS)
-    if column is None:
+    if column is None or _stated_twice(table, ids):
         return None
     rows = {_bare(row[column]): row for row in table.rows if row[column] is not None}
-    if _stated_twice(table, ids):
-        return None
     renamed = {} if set(ids) <= rows.keys() else _named_alike(table, column, ids)
     rows |= {name: rows[stated] for name, stated in renamed.items()}
     if not set(ids) <= rows.keys():
         return None
+    own = [rows[name] for name in ids]
+    people = [None if patient is None or row[patient] is None else str(row[patient]) for row in own]
+    cases = _with_rows(table, files, own, people, (column, patient))
+    words = f"column {patient} of {table.path.name}" if patient else ""
+    return Join(cases, table.path, f"covariates from {table.path.name}", words, patient, renamed)
+
+
+def _with_rows(
+    table: Table,
+    files: Sequence[CaseRow],
+    rows: Sequence[Mapping[str, Any]],
+    people: Sequence[str | None],
+    used: tuple[str | None, ...],
+) -> list[CaseRow]:
+    """The cases with what their rows state; used: columns that are no covariates."""
     split = split_column(table)
-    cases = [
+    return [
         replace(
             case,
-            covariates={**case.covariates, **covariates_of(rows[name], (column, split, patient))},
-            split=case.split or split_of(rows[name][split] if split else None),
-            patient=str(rows[name][patient]) if patient and rows[name][patient] is not None else case.patient,
+            covariates={**case.covariates, **covariates_of(row, (*used, split))},
+            split=case.split or split_of(row[split] if split else None),
+            patient=owner or case.patient,
         )
-        for case, name in zip(files, ids, strict=True)
+        for case, row, owner in zip(files, rows, people, strict=True)
     ]
-    return Join(
-        cases,
-        table.path,
-        f"covariates from {table.path.name}",
-        f"column {patient} of {table.path.name}" if patient else "",
-        patient,
-        renamed,
-    )
 
 
 def _named_alike(table: Table, column: str, ids: Sequence[str]) -> dict[str, str]:
@@ -432,16 +437,7 @@ def _by_patient(table: Table, files: Sequence[CaseRow], ids: Sequence[str], colu
         rows |= {name: rows[stated] for name, stated in renamed.items()}
     if not owners:
         return None
-    split = split_column(table)
-    cases = [
-        replace(
-            case,
-            covariates={**case.covariates, **covariates_of(rows[owner], (column, split))},
-            split=case.split or split_of(rows[owner][split] if split else None),
-            patient=owner,
-        )
-        for case, owner in zip(files, owners, strict=True)
-    ]
+    cases = _with_rows(table, files, [rows[owner] for owner in owners], owners, (column,))
     words = f"the name's beginning, which is in column {column} of {table.path.name}"
     return Join(cases, table.path, f"covariates from {table.path.name}", words, column, renamed)
 

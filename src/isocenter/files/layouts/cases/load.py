@@ -201,15 +201,11 @@ def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadO
     declared = frozenset(label.value for label in labels)
     times = Counter(label.colour for label in labels)
     coloured = {label.colour: label.value for label in labels if label.colour is not None and times[label.colour] == 1}
-    masks = [_label_map(path, declared, options, coloured, labels) for path in paths]
-    first = masks[0]
-    pixels = first.data
-    if len(masks) > 1 and any(mask.data.max() > 1 for mask in masks):
-        raise FormatError("several masks of one image with numbers above 1", str(paths[0]), "Make it one label map")
-    for path, mask in zip(paths[1:], masks[1:], strict=True):
-        if not mask.geometry.equals(first.geometry):
-            raise GeometryError(f"does not lie on the grid of {paths[0].name}", str(path), "Draw both on one grid")
-        pixels = np.maximum(pixels, mask.data)
+    if len(paths) > 1:
+        first, pixels, _, _ = _joined([(1, path) for path in paths], options)
+    else:
+        first = _label_map(paths[0], declared, options, coloured, labels)
+        pixels = first.data
     return replace(first, pixels=pixels, labels=labels or first.labels, facts={"reader": reader} if reader else {})
 
 

@@ -35,15 +35,16 @@ PARTS: Mapping[str, Split] = {
     **dict.fromkeys(("imagesva", "labelsva", "imagesval", "labelsval"), "val"),
     **dict.fromkeys(("imagests", "labelsts"), "test"),
 }
-# Folders of a part's images, as train_images and images-test, and of a domain's part, as target_validation.
+# Folders that part a set, and are no classes: HAM10000_images_part_1, batch2; LabeledData; train_images, images-test;
+# target_validation of a domain.
 _PART, _IMAGES = f"(?:{'|'.join(SPLIT_WORDS)})", "(?:images?|imgs?)"
-PART_IMAGES = re.compile(rf"(?i)(?:{_PART}[_\- ]?{_IMAGES}|{_IMAGES}[_\- ]?{_PART})$")
-PART_OF_DOMAIN = re.compile(r"(?i)[_\- ](?:training|validation|testing)$")
-# Folders into which a large set was parted, and no classes: HAM10000_images_part_1, batch2, 1-200.
-PARTED = re.compile(
+NO_CLASSES = re.compile(
     r"(?i)(?:part|pt|batch|chunk|fold|subset|images?|imgs?)[_\- ]?\d+$"
     r"|^(?:un)?label+ed(?:[_\- ]?(?:data|images?|set|cases?).*)?$"
+    rf"|^(?:{_PART}[_\- ]?{_IMAGES}|{_IMAGES}[_\- ]?{_PART})$"
+    r"|[_\- ](?:training|validation|testing)$"
 )
+# Likewise, of cases by their numbers: 1-200.
 RANGE = re.compile(r"\d+ ?[-_] ?\d+$")
 
 # Images: a folder by its whole name or its end, a file by its only, first or last word.

@@ -5,9 +5,11 @@ A file may list many images with what is drawn on each: the images that it names
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,13 @@ from isocenter.files.layouts.cases.boxes import (
     names_in,
 )
 from isocenter.files.layouts.cases.classes import mask_labels, mask_regions, name_classes, numbered_names
-from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
+from isocenter.files.layouts.cases.names import NEIGHBOURS
+from isocenter.files.layouts.cases.pairs import without_image
 from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Reading, left_out
 from isocenter.files.modality import modality_word
 from isocenter.files.polygon import inside_polygon
+from isocenter.files.storage.structured_text import load_json
 from isocenter.values import WITHOUT_VOXELS, CaseRow, Cell, Image, Label, Problem, Split
 
 BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
@@ -37,6 +42,7 @@ IGNORED, NOTHING = frozenset({"__ignore__", "ignore"}), frozenset({"_background_
 Pixels = NDArray[np.bool_]
 # Of many files, such as the sidecars of BIDS, only so many are opened to know them.
 MOST_OPENED = 32
+HEAD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -249,6 +255,84 @@ def _rows_and_columns(image: Image) -> tuple[int, int]:
     return (shape[0], shape[1]) if image.geometry.is_picture else (shape[1], shape[0])
 
 
+def read_beside(
+    owners: Mapping[Path, Annotation],
+    folder: Folder,
+    options: DatasetOptions,
+    *,
+    part: str,
+    what: str,
+    usual: str,
+    names: Mapping[str, str] | None = None,
+    parts: Mapping[str, Split] = MappingProxyType({}),
+    cases: Mapping[Path, str] = MappingProxyType({}),
+    problems: Sequence[Problem] = (),
+) -> Reading:
+    """A case for each image in the folders of those that a file is about; the others of these are not labelled.
+
+    owners: {image: what is drawn on it}
+    part:   the word for a cell of such a file, the layout's name
+    what:   the format
+    usual:  the kind of reference where none is asked for
+    names:  {name in a file: name of its class}, where the data set states them
+    parts:  {name of an image without suffix: its part}, where the data set lists them
+    cases:  {image: name of its case}, where that is not the path of the image
+    """
+    annotations, modality = list(owners.values()), modality_word(options.modality)
+    made = DrawnReferences.of(annotations, usual, folder, options, names)
+    places = {path.parent for path in owners}
+    rows = []
+    for image in folder.images:
+        if not places or image.path.parent in places:
+            own = owners.get(image.path)
+            references = {} if own is None else made.cells(part, own)
+            split = parts.get(image.stem, image.split)
+            name = cases.get(image.path, image.name)
+            rows.append(CaseRow(name, {"image": Cell((image.path,), modality=modality)}, references, split))
+    return Reading(
+        tuple(rows),
+        how=f"{what}: {made.counted(annotations)} on {counted(len(owners), 'image')}",
+        classes=made.classes,
+        drawn=made.names,
+        modality=modality,
+        problems=(*problems, *made.notes(annotations)),
+    )
+
+
+def owners_by_stem(
+    folder: Folder, files: Mapping[Member, tuple[Annotation, str]]
+) -> tuple[dict[Path, Annotation], tuple[Problem, ...]]:
+    """{image: what is drawn on it} of files that bear the name of their image, and the problem of those without one.
+
+    files: {file: what is drawn, and the name of the image that the file states, whose suffix chooses between two}
+    An image is looked for in the folder of its file, then in the neighbouring ones, at last anywhere.
+    Raises DatasetError for two files of one image.
+    """
+    images, called = by_file_name(folder), defaultdict[str, set[str]](set)
+    for one in folder.images:
+        called[one.stem.casefold()].add(one.path.name)
+    owners, lost, places = dict[Path, Annotation](), list[str](), {member.path.parent for member in files}
+    for member, (annotation, stated) in files.items():
+        place, suffix = member.path.parent, Path(stated).suffix
+        near = [place, *(place.parent / name for name in NEIGHBOURS)]
+        ranked = sorted(
+            (stem_of(name) != member.stem, not name.endswith(suffix), name) for name in called[member.stem.casefold()]
+        )
+        found = (
+            image_named(images, name, near, member.path, split=member.split, others=places - {place})
+            for *_, name in ranked
+        )
+        image = next((one for one in found if one is not None), None)
+        if image is None:
+            lost.append(member.name)
+        elif image.path in owners:
+            problem = f"{owners[image.path].path.name} is of the same image"
+            raise DatasetError(problem, str(member.path), "Keep one")
+        else:
+            owners[image.path] = annotation
+    return owners, without_image(lost)
+
+
 @dataclass(frozen=True)
 class Listed:
     """One image as a file lists it.
@@ -259,6 +343,21 @@ class Listed:
     name: str
     annotation: Annotation
     split: Split | None = None
+
+
+def begins_with(path: Path, *patterns: bytes) -> bool:
+    """Whether each of these stands at the beginning of a file."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return all(pattern in head for pattern in patterns)
+
+
+def json_record(path: Path, largest: int) -> Any:
+    """The content of a JSON file. Raises DatasetError where it is damaged."""
+    try:
+        return load_json(path, largest=largest)
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
 
 
 def files_of_many(folder: Folder, suffix: str) -> list[Member]:

@@ -1,17 +1,32 @@
-"""Pairs of images and masks, by name."""
+"""Pairs of images and masks by their names, and the rows that the cases are: what all layouts of plain names share.
+
+Rules of pairing, in order; after the third each holds only where none before it pairs any mask:
+  x.png           x.png, x_mask.png, x_mask_1.png   one name, with a word for masks at its end
+  x.png           masks/anna/x.png, x_1stHO.png     and a reader's name, as a folder or the last word
+  x.png           x_liver_mask.png                  and the structure as the last word
+  x.png           masks/liver/x.png                 the structure as a folder
+  img0001.png     label0001.png                     another word before the number
+  left/x.png      x.png                             other folders
+  x.png           mask_x.png                        the word for masks at the beginning
+  bus_0001-l.png  mask_0001-l.png                   any word before the number of an image
+  PAN_0001.png    label0001.png                     nothing in common but the number at the end
+"""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
-from isocenter.errors import DatasetError, counted, listed
-from isocenter.files.layouts.cases.folder import Member, are_parts, stem_of
+from isocenter.errors import DatasetError, UsageError, counted, listed
+from isocenter.files.layouts.cases.classes import mask_labels, name_classes
+from isocenter.files.layouts.cases.folder import Folder, Member, are_parts, stem_of
+from isocenter.files.layouts.cases.load import mask_cells, structure_cell
 from isocenter.files.layouts.cases.names import (
     CHANNEL,
     FORMAT_FOLDERS,
@@ -19,12 +34,12 @@ from isocenter.files.layouts.cases.names import (
     IMAGE_SUFFIX,
     IMAGE_WORD,
     LABEL_NAME,
+    LAST_WORD,
     MASK_NAME,
     MASK_PREFIX,
     MASK_SUFFIX,
-    PART_IMAGES,
-    PART_OF_DOMAIN,
-    PARTED,
+    NO_CLASSES,
+    ORDER,
     PREFIX,
     RANGE,
     READER_FOLDER,
@@ -33,12 +48,14 @@ from isocenter.files.layouts.cases.names import (
     WORD_OF_CASE,
     WORD_OF_MASKS,
 )
-from isocenter.files.layouts.layout import left_out
-from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
+from isocenter.files.layouts.layout import DatasetOptions, Reading, left_out
+from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality_word
 from isocenter.files.patients import are_numbered_people, hold_examinations, names_a_person, patients_of
-from isocenter.values import Cell, Problem, Split
+from isocenter.values import CaseRow, Cell, Label, Problem, Split
 
 Mask = TypeVar("Mask")  # the file of a mask, or what else is known of it
+# The name of a case's only image.
+IMAGE = "image"
 
 
 class Key(NamedTuple):
@@ -57,56 +74,160 @@ class Key(NamedTuple):
         """The key with another stem."""
         return self._replace(stem=stem)
 
+    def without_folder(self, place: int) -> Key:
+        """The key without one of its folders."""
+        return self._replace(folders=self.folders[:place] + self.folders[place + 1 :])
+
 
 @dataclass(frozen=True)
-class Pair:
-    """One case: its image files in channel order, and all masks drawn on it."""
+class MaskFile:
+    """The file of a mask; who drew it and what it shows, where its folder or name says so."""
+
+    member: Member
+    reader: str = ""
+    structure: str = ""
+
+
+# {channel: its file} of a case
+Images = Mapping[str, Member]
+
+
+@dataclass(frozen=True)
+class NamedCase:
+    """One case by the names of its files: its images in order, and all masks drawn on it."""
 
     key: Key
-    images: tuple[Member, ...]
-    masks: tuple[Member, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The case's name."""
-        return self.key.name
+    images: Images
+    masks: tuple[MaskFile, ...] = ()
 
 
-def pair(
-    images: Mapping[Key, Sequence[Member]], masks: Sequence[tuple[Key, Member]]
-) -> tuple[list[Pair], tuple[Problem, ...]]:
-    """Images with their masks by `owners_of`; images that differ in suffix alone, with one mask, are left out."""
-    owners = owners_of([key for key, _ in masks], images)
-    drawn: dict[Key, list[Member]] = {}
-    lost: list[str] = []
-    twins = _twins(images)
-    claimed: set[Key] = set()
-    for (key, member), owner in zip(masks, owners, strict=True):
-        if owner is not None:
-            drawn.setdefault(owner, []).append(member)
+def paired(
+    images: Mapping[Key, Images], masks: Sequence[tuple[Key, Member]], rules: Sequence[Pairing] | None = None
+) -> tuple[list[NamedCase], tuple[Problem, ...]]:
+    """The cases with their masks, and the problems of masks without an image.
+
+    Images that differ in suffix alone, with one mask for both, are left out.
+    """
+    drawn: dict[Key, list[MaskFile]] = defaultdict(list)
+    lost, claimed, twins = list[str](), set[Key](), _twins(images)
+    for (key, member), owned in zip(masks, owners_of([key for key, _ in masks], images, rules), strict=True):
+        if owned is not None:
+            drawn[owned.image].append(MaskFile(member, owned.reader, owned.structure))
         elif (twin := owner_of(key, twins)) is not None:
             claimed |= twins[twin]
         else:
             lost.append(key.name)
-    pairs = [
-        Pair(key, tuple(members), tuple(drawn.get(key, ()))) for key, members in images.items() if key not in claimed
-    ]
+    cases = [NamedCase(key, own, tuple(drawn[key])) for key, own in images.items() if key not in claimed]
     what = f"{len(claimed)} images have the name of another and a different suffix, and labels that may be of either"
-    remedy = "Remove one of each"
-    return pairs, (*without_image(lost), *left_out((key.name for key in images if key in claimed), what, remedy))
+    both = left_out((key.name for key in images if key in claimed), what, "Remove one of each")
+    return cases, (*without_image(lost), *both)
 
 
-def owners_of(masks: Sequence[Key], images: Mapping[Key, object]) -> list[Key | None]:
-    """The image of each mask; None for one without.
+class Owned(NamedTuple):
+    """The image of a mask, who drew it and what."""
 
-    A mask has the image's name, or that and a mask's suffix (_mask, _mask_1, _seg). Where no name fits so, the word
-    before the number may differ (img0001, label0001), or the folders around it, or the word stand first (x, mask_x); at
-    last any word may stand before the number of an image (PANCREAS_0001, label0001; bus_0001-l, mask_0001-l).
-    """
-    owners = [owner_of(key, images) for key in masks]
-    for of_image, of_mask in RULES:
-        owners = owners if any(owners) else _owners(masks, images, of_image, of_mask)
-    return owners
+    image: Key
+    reader: str = ""
+    structure: str = ""
+
+
+# A rule: the image of each mask among these; None for a mask without one.
+Pairing = Callable[[Sequence[Key], Mapping[Key, object]], list[Owned | None]]
+
+
+def owners_of(
+    masks: Sequence[Key], images: Mapping[Key, object], rules: Sequence[Pairing] | None = None
+) -> list[Owned | None]:
+    """The image of each mask by the first of the rules that pairs any; None for one without."""
+    for rule in RULES if rules is None else rules:
+        owned = rule(masks, images)
+        if any(owned):
+            return owned
+    return [None] * len(masks)
+
+
+def owner_of(key: Key, images: Mapping[Key, object]) -> Key | None:
+    """The image of a mask: of its name, of that without a mask's suffix, or of that and the word of its part."""
+    bare = key.called(MASK_SUFFIX.sub("", key.stem))
+    parted = (key.called(f"{bare.stem}_{word}") for word, part in SPLIT_WORDS.items() if part == key.split)
+    return next((one for one in (key, bare, *parted) if one in images), None)
+
+
+def _by_name(masks: Sequence[Key], images: Mapping[Key, object]) -> list[Owned | None]:
+    """By the mask's own name, without a reader's name, and without the structure as its last word."""
+    return [next(_named(key, images), None) for key in masks]
+
+
+def _named(key: Key, images: Mapping[Key, object]) -> Iterator[Owned]:
+    for rest, reader in ((key, ""), *_read_by(key)):
+        if (owner := owner_of(rest, images)) is not None:
+            yield Owned(owner, reader)
+    for rest, reader in ((key, ""), *_read_by(key)):
+        bare = rest.called(MASK_SUFFIX.sub("", rest.stem))
+        if (fit := LAST_WORD.search(bare.stem)) and (one := bare.called(bare.stem[: fit.start()])) in images:
+            yield Owned(one, reader, fit[1])
+
+
+def _read_by(key: Key) -> Iterator[tuple[Key, str]]:
+    """The key without a reader's name, and the name; a folder's before a file's where both bear one."""
+    for place, folder in enumerate(key.folders):
+        if READER_FOLDER.match(folder):
+            rest = key.without_folder(place)
+            yield rest, folder
+            yield from ((bare, folder) for bare, _ in _read_by(rest))
+    if fit := READER_SUFFIX.search(key.stem):
+        yield key.called(key.stem[: fit.start()]), fit[1]
+
+
+def _by_folder_of_structure(masks: Sequence[Key], images: Mapping[Key, object]) -> list[Owned | None]:
+    """By the name without one of its folders, which names the structure; the last word may repeat it."""
+    return [next(_in_folders(key, images), None) for key in masks]
+
+
+def _in_folders(key: Key, images: Mapping[Key, object]) -> Iterator[Owned]:
+    for place, name in enumerate(key.folders):
+        bare = key.without_folder(place)
+        for own in (bare, bare.called(LAST_WORD.sub("", bare.stem))):
+            if (owner := owner_of(own, images)) is not None:
+                yield Owned(owner, structure=structure_in(name))
+
+
+def structure_in(folder: str) -> str:
+    """The structure that the name of a folder of masks states; the whole name where it states none."""
+    bare = ORDER.sub("", folder)
+    return LABEL_NAME.sub("", bare).strip("_- ") or bare
+
+
+def _alike(
+    of_image: Callable[[Key], Key], of_mask: Callable[[Key], Key], masks: Sequence[Key], images: Mapping[Key, object]
+) -> list[Owned | None]:
+    """By what two functions make of the names, of which each image has one of its own; none where two have the same."""
+    known = {of_image(key): Owned(key) for key in images}
+    return [known.get(of_mask(key)) if len(known) == len(images) else None for key in masks]
+
+
+def _without(pattern: str | re.Pattern[str], key: Key) -> Key:
+    return key.called(re.sub(pattern, "", key.stem))
+
+
+def _without_words(suffix: re.Pattern[str], key: Key) -> Key:
+    return _without(PREFIX, _without(suffix, key))
+
+
+def _without_folders(suffix: re.Pattern[str], key: Key) -> Key:
+    return _without(suffix, key)._replace(folders=())
+
+
+_BARE = partial(_without_words, MASK_SUFFIX)
+CLOSE: tuple[Pairing, ...] = (_by_name, _by_folder_of_structure)
+BY_WORDS: tuple[Pairing, ...] = (*CLOSE, partial(_alike, partial(_without_words, IMAGE_SUFFIX), _BARE))
+RULES: tuple[Pairing, ...] = (
+    *BY_WORDS,
+    partial(_alike, partial(_without_folders, IMAGE_SUFFIX), partial(_without_folders, MASK_SUFFIX)),
+    partial(_alike, partial(_without, IMAGE_PREFIX), partial(_without, MASK_PREFIX)),
+    partial(_alike, partial(_without, r"^[A-Za-z]+[_\- ]?(?=\d)"), _BARE),
+    partial(_alike, partial(_without, r"^.*?(?=\d+$)"), _BARE),
+)
 
 
 def respelt(masks: Sequence[tuple[Key, Mask]], images: Iterable[Key]) -> list[tuple[Key, Mask]]:
@@ -115,9 +236,9 @@ def respelt(masks: Sequence[tuple[Key, Mask]], images: Iterable[Key]) -> list[tu
     Where two images differ in nothing else, or two masks would then be called the same, names stay as they are.
     """
     stems = {stem for key in images for stem in (key.stem, CHANNEL.sub("", key.stem))}
-    spelt: dict[str, set[str]] = {}
+    spelt: dict[str, set[str]] = defaultdict(set)
     for stem in stems:
-        spelt.setdefault(stem.casefold(), set()).add(stem)
+        spelt[stem.casefold()].add(stem)
     keys = [key.called(_respelt(key.stem, stems, spelt)) for key, _ in masks]
     before, times = Counter(key for key, _ in masks), Counter(keys)
     return [(new if times[new] <= before[key] else key, member) for new, (key, member) in zip(keys, masks, strict=True)]
@@ -134,90 +255,46 @@ def _respelt(stem: str, stems: Collection[str], spelt: Mapping[str, Collection[s
     return stem
 
 
-def _without_words(suffix: re.Pattern[str], key: Key) -> Key:
-    return key.called(PREFIX.sub("", suffix.sub("", key.stem)))
-
-
-def _without_folders(suffix: re.Pattern[str], key: Key) -> Key:
-    return Key((), suffix.sub("", key.stem), key.split)
-
-
-def _without(word: re.Pattern[str], key: Key) -> Key:
-    return key.called(word.sub("", key.stem))
-
-
-def _wordless(key: Key) -> Key:
-    """The key without the word before the first number of its name, as bus of bus_0001-l."""
-    return key.called(re.sub(r"^[A-Za-z]+[_\- ]?(?=\d)", "", key.stem))
-
-
-def _numbered(key: Key) -> Key:
-    """The key with nothing but the number at the end of its name, if there is one."""
-    return key.called(re.sub(r"^.*?(?=\d+$)", "", key.stem))
-
-
-_BY_WORD = (partial(_without_words, IMAGE_SUFFIX), partial(_without_words, MASK_SUFFIX))
-_BY_STEM = (partial(_without_folders, IMAGE_SUFFIX), partial(_without_folders, MASK_SUFFIX))
-_BY_PREFIX = (partial(_without, IMAGE_PREFIX), partial(_without, MASK_PREFIX))
-_BY_NUMBER = ((_wordless, _BY_WORD[1]), (_numbered, _BY_WORD[1]))
-RULES = (_BY_WORD, _BY_STEM, _BY_PREFIX, *_BY_NUMBER)
-
-
-def _owners(
-    masks: Sequence[Key],
-    images: Mapping[Key, object],
-    of_image: Callable[[Key], Key],
-    of_mask: Callable[[Key], Key],
-) -> list[Key | None]:
-    """The image of each mask, by keys of which each image has one of its own; none where two have the same."""
-    known = {of_image(key): key for key in images}
-    return [known.get(of_mask(key)) if len(known) == len(images) else None for key in masks]
-
-
-def _twins(images: Mapping[Key, Sequence[Member]]) -> dict[Key, set[Key]]:
+def _twins(images: Mapping[Key, Images]) -> dict[Key, set[Key]]:
     """{the key that they share: those that `one_each` made of it} of images whose names differ in suffix only."""
-    twins: dict[Key, set[Key]] = {}
-    for key, members in images.items():
-        if key.stem == members[0].path.name:
-            twins.setdefault(key.called(members[0].stem), set()).add(key)
+    twins: dict[Key, set[Key]] = defaultdict(set)
+    for key, own in images.items():
+        member = next(iter(own.values()))
+        if key.stem == member.path.name:
+            twins[key.called(member.stem)].add(key)
     return twins
 
 
-def by_reader(
-    masks: Iterable[tuple[Key, Member]], images: Mapping[Key, object]
-) -> tuple[list[tuple[Key, Member]], dict[Member, str]]:
-    """Masks under the keys of their images, and {mask: its reader}, by a folder or the end of a name.
-
-    Only where nothing but the reader's name stands between a mask and its image.
-    """
-    keyed, readers = [], dict[Member, str]()
-    for key, member in masks:
-        read = None if owner_of(key, images) else next((one for one in _read_by(key) if owner_of(one[0], images)), None)
-        keyed.append((read[0] if read else key, member))
-        readers |= {member: read[1]} if read else {}
-    return keyed, readers
-
-
-def _read_by(key: Key) -> Iterator[tuple[Key, str]]:
-    """The key without a reader's name, and the name; a folder's before a file's where both bear one."""
-    for place, folder in enumerate(key.folders):
-        if READER_FOLDER.match(folder):
-            rest = key._replace(folders=key.folders[:place] + key.folders[place + 1 :])
-            yield rest, folder
-            yield from ((bare, folder) for bare, _ in _read_by(rest))
-    if fit := READER_SUFFIX.search(key.stem):
-        yield key.called(key.stem[: fit.start()]), fit[1]
-
-
-def by_channel(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]:
+def by_channel(members: Iterable[tuple[Key, Member]]) -> dict[Key, Images]:
     """Files by case where all end in a channel number, in the order of the numbers; else empty."""
-    cases: dict[Key, dict[str, Member]] = {}
+    cases: dict[Key, dict[str, Member]] = defaultdict(dict)
     for key, member in members:
         fit = CHANNEL.search(key.stem)
         if fit is None:
             return {}
-        cases.setdefault(key.called(key.stem[: fit.start()]), {})[fit.group(1)] = member
-    return {key: [files[number] for number in sorted(files)] for key, files in cases.items()}
+        cases[key.called(key.stem[: fit.start()])][str(int(fit[1]))] = member
+    return {key: {number: own[number] for number in sorted(own, key=int)} for key, own in cases.items()}
+
+
+def are_channel_numbers(cases: Mapping[Key, Images], channels: int | None = None, absent: bool = False) -> bool:
+    """Whether numbers at the end of names, which nothing declares, are channels and not numbers of cases.
+
+    Every case has 0000, 0001, ... up to the same number, and there are several cases or one channel; or up to the
+    number of `channels` where that is known. Where some may be `absent` the numbers are below theirs.
+    """
+    widths = {len(own) for own in cases.values()}
+    from_zero = all([*own] == [str(n) for n in range(len(own))] for own in cases.values())
+    if channels is not None:
+        below = channels > 1 and all(int(number) < channels for own in cases.values() for number in own)
+        return (absent and below) or (widths == {channels} and from_zero)
+    return len(widths) == 1 and from_zero and (len(cases) > 1 or widths == {1})
+
+
+def one_each(members: Iterable[tuple[Key, Member]]) -> dict[Key, Images]:
+    """One image a case; two files that differ in suffix only are two cases."""
+    keyed = list(members)
+    times = Counter(key for key, _ in keyed)
+    return {key if times[key] == 1 else key.called(member.path.name): {IMAGE: member} for key, member in keyed}
 
 
 def says_image(name: str) -> bool:
@@ -236,34 +313,119 @@ def parted_by_words(members: Sequence[Member]) -> dict[Member, tuple[str, str]]:
     return {}
 
 
-def are_channel_numbers(
-    cases: Mapping[Key, Sequence[Member]], channels: int | None = None, absent: bool = False
-) -> bool:
-    """Whether numbers at the end of names, which nothing declares, are channels and not numbers of cases.
+def is_called_mask(path: Path) -> bool:
+    """Whether the name of a file, or of its folder, is that of masks."""
+    folder = path.parent.name
+    return bool(LABEL_NAME.search(folder) or MASK_NAME.match(folder) or MASK_NAME.match(stem_of(path.name)))
 
-    Every case has 0000, 0001, ... up to the same number, and there are several cases or one channel; or up to the
-    number of `channels` where that is known. Where some may be `absent` the numbers are below theirs.
+
+def reading_of(
+    cases: Sequence[NamedCase],
+    folder: Folder,
+    options: DatasetOptions,
+    *,
+    how: str,
+    modality: str | None = None,
+    problems: Sequence[Problem] = (),
+    is_named: bool = False,
+) -> Reading:
+    """The rows of the cases, with all that is declared of them.
+
+    modality: of all images, where something declares it
+    is_named: whether masks of one structure alone are called by it too
+    Raises DatasetError where some masks name a structure and others none, or several people drew several structures.
     """
-    widths = {len(members) for members in cases.values()}
-    from_zero = all(m.stem.endswith(f"_{n:04d}") for members in cases.values() for n, m in enumerate(members))
-    if channels is not None:
-        below = channels > 1 and all(number_of(m) < channels for members in cases.values() for m in members)
-        return (absent and below) or (widths == {channels} and from_zero)
-    return len(widths) == 1 and from_zero and (len(cases) > 1 or widths == {1})
+    masks = [mask for case in cases for mask in case.masks]
+    structures = structure_labels(_structures_of(cases, is_named=is_named), folder, options)
+    if structures and any(mask.reader for mask in masks):
+        names = listed(sorted({mask.structure for mask in masks} - {""}))
+        problem = f"there are masks of several structures ({names}) and of several people"
+        remedy = "Put those of one person into one label map with a number for each structure"
+        raise DatasetError(problem, str(masks[0].member.path), remedy)
+    partly = [case for case in cases if case.masks and not structures.keys() <= {mask.structure for mask in case.masks}]
+    whole = [case for case in cases if case not in partly]
+    labels = tuple(structures.values()) or (mask_labels(folder, options) if masks else ())
+    classes, called = name_classes(_classes_of(whole), folder, options, declare=not masks)
+    channels = sorted({channel for case in whole for channel in case.images})
+    modality = options.modality or modality or common_modality(channels)
+    rows = rows_of(whole, options, structures=structures, called=called, modality=modality)
+    readers = sorted({mask.reader for mask in masks} - {""})
+    lacking = without_structure([case.key.name for case in partly], structures)
+    return Reading(
+        rows,
+        how=how,
+        classes={"mask": labels, "class": classes},
+        modality=modality,
+        readers=tuple(readers) if len(readers) > 1 else (),
+        channels=tuple(channels) if channels != [IMAGE] else (),
+        problems=(*problems, *lacking),
+    )
 
 
-def one_each(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]:
-    """One image a case; two files that differ in suffix only are two cases."""
-    listed = list(members)
-    times = Counter(key for key, _ in listed)
-    return {key if times[key] == 1 else key.called(member.path.name): [member] for key, member in listed}
+def rows_of(
+    cases: Sequence[NamedCase],
+    options: DatasetOptions,
+    *,
+    structures: Mapping[str, Label] = MappingProxyType({}),
+    called: Mapping[str, str] = MappingProxyType({}),
+    modality: str | None = None,
+) -> tuple[CaseRow, ...]:
+    """A row for each case; called: {first folder: the class}, where folders are classes."""
+    stated, rows = options.modality or modality, []
+    for case in cases:
+        images = {
+            channel: Cell((member.path,), modality=modality_word(stated or channel))
+            for channel, member in case.images.items()
+        }
+        references: dict[str, Any] = {**_mask_cells(case, structures)}
+        if called and case.key.folders[0] in called:
+            references["class"] = called[case.key.folders[0]]
+        rows.append(CaseRow(case.key.name, images, references, split=case.key.split))
+    return tuple(rows)
 
 
-def number_of(member: Member) -> int:
-    """The channel of a file whose name ends in its number."""
-    fit = CHANNEL.search(member.stem)
-    assert fit is not None  # noqa: S101 - `by_channel` has checked it
-    return int(fit[1])
+def _structures_of(cases: Sequence[NamedCase], *, is_named: bool) -> set[str]:
+    """The structures that names of masks say; none where it is the same of all, and says nothing of one map."""
+    own = [{mask.structure for mask in case.masks} for case in cases]
+    several = set[str]().union(*own)
+    is_several = len(several - {""}) > 1 or any(len(names) > 1 for names in own)
+    return several if is_named or is_several else set()
+
+
+def _mask_cells(case: NamedCase, structures: Mapping[str, Label]) -> Mapping[str, Cell]:
+    """The masks of one image: of structures one map, of several people each their own."""
+    by_name: dict[str, list[Path]] = {name: [] for name in (structures or sorted({one.reader for one in case.masks}))}
+    for mask in case.masks:
+        if (name := mask.structure if structures else mask.reader) in by_name:
+            by_name[name].append(mask.member.path)
+    return {"mask": structure_cell(by_name)} if structures and case.masks else mask_cells(by_name if case.masks else {})
+
+
+def structure_labels(named: Iterable[str], folder: Folder, options: DatasetOptions) -> dict[str, Label]:
+    """{structure that a mask's name says: its label}, or those that --labels names; empty where names say none.
+
+    Raises DatasetError where some masks name a structure and others none ("").
+    """
+    names = sorted(set(named))
+    if names in ([], [""]):
+        return {}
+    if "" in names:
+        problem = f"some masks name a structure ({listed(names[1:])}), and others none"
+        remedy = "Put them into one label map with a number for each structure, or take away what is not meant"
+        raise DatasetError(problem, str(folder.root), remedy)
+    if options.labels is None:
+        return {name: Label(number, name) for number, name in enumerate(names, start=1)}
+    asked = {label.name: label for label in mask_labels(folder, options)}
+    if unknown := sorted(set(asked) - set(names)):
+        problem = f"no mask is named {listed(unknown)}"
+        raise UsageError(problem, f"--labels {options.labels}", f"Choose from {listed(names)}")
+    return asked
+
+
+def without_structure(cases: Sequence[str], structures: Collection[str]) -> tuple[Problem, ...]:
+    """The problem that cases lack the mask of a structure; none where all have one of each."""
+    what = f"{counted(len(cases), 'case lacks', 'cases lack')} masks of some of {listed(structures)}"
+    return left_out(cases, what, "Add them, empty ones where a structure is not there, or name those to read")
 
 
 def without_image(lost: Sequence[str]) -> tuple[Problem, ...]:
@@ -283,30 +445,27 @@ def class_names(keys: Iterable[Key], *, drawn: bool = False) -> set[str]:
     names = set(counts)
     # All of them may name masks: with_mask and without_mask are classes.
     holds_masks = len({bool(WORD_OF_MASKS.search(name)) for name in names}) > 1
-    if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks:
-        return set()
-    if are_parts(names):
+    if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks or are_parts(names):
         return set()
     if drawn and (are_numbered_people(names) or 2 * sum(count == 1 for count in counts.values()) > len(names)):
         return set()
     if drawn and (all(map(RANGE.match, names)) or hold_examinations([(*key.folders, key.stem) for key in keys])):
         return set()
-    no_class = (names_a_person, PARTED.search, PART_IMAGES.match, PART_OF_DOMAIN.search)
-    return set() if any(says(name) for name in names for says in no_class) else names
+    return set() if any(NO_CLASSES.search(name) or names_a_person(name) for name in names) else names
 
 
-def class_names_of_pairs(pairs: Sequence[Pair]) -> set[str]:
+def _classes_of(cases: Sequence[NamedCase]) -> set[str]:
     """The first folders, where they are classes; not where the names of the files show that each holds one person.
 
     Raises DatasetError where they hold the same images in several formats.
     """
-    names = class_names((one.key for one in pairs), drawn=any(one.masks for one in pairs))
-    if names:
-        refuse_formats(names, pairs[0].images[0].path.parent)
-    people = patients_of([one.key.stem for one in pairs])
-    owners = {(one.key.folders[0], owner) for one, owner in zip(pairs, people.names, strict=True)} if names else set()
-    of_persons = people.known and len(owners) == len(names) == len(set(people.names))
-    return set() if of_persons else names
+    names = class_names((case.key for case in cases), drawn=any(case.masks for case in cases))
+    if not names:
+        return names
+    refuse_formats(names, next(iter(cases[0].images.values())).path.parent)
+    people = patients_of([case.key.stem for case in cases])
+    owners = {(case.key.folders[0], owner) for case, owner in zip(cases, people.names, strict=True)}
+    return set() if people.known and len(owners) == len(names) == len(set(people.names)) else names
 
 
 def refuse_formats(names: Collection[str], where: Path) -> None:
@@ -314,36 +473,3 @@ def refuse_formats(names: Collection[str], where: Path) -> None:
     if {name.lower() for name in names} <= FORMAT_FOLDERS:
         problem = f"the folders {listed(sorted(names))} hold images in several formats, and each may be there twice"
         raise DatasetError(problem, str(where), "Give one of these folders")
-
-
-def image_cells(members: Sequence[Member], names: Sequence[str], modalities: Sequence[str | None]) -> dict[str, Cell]:
-    """{channel: its cell}, in order."""
-    each = zip(names, members, modalities, strict=True)
-    return {name: Cell((member.path,), modality=modality) for name, member, modality in each}
-
-
-def owner_of(key: Key, images: Mapping[Key, object]) -> Key | None:
-    """The image of a mask: of its name, of that without a mask's suffix, or of that and the word of its part."""
-    bare = key.called(MASK_SUFFIX.sub("", key.stem))
-    parted = (key.called(f"{bare.stem}_{word}") for word, part in SPLIT_WORDS.items() if part == key.split)
-    return next((one for one in (key, bare, *parted) if one in images), None)
-
-
-def with_owner(masks: Sequence[tuple[Key, Member]], images: Mapping[Key, Member]) -> set[Member]:
-    """The masks that have an image by any rule of names, also where images end in a channel's number."""
-    keys = [key for key, _ in masks]
-    owners = owners_of(keys, images)
-    owners = owners if any(owners) else owners_of(keys, by_channel(images.items()))
-    return {mask for (_, mask), owner in zip(masks, owners, strict=True) if owner is not None}
-
-
-def are_apart(drawn: Collection[set[Member]], count: int) -> bool:
-    """Whether most of so many masks have their image in one of several folders, each folder of other masks."""
-    whole = set[Member]().union(*drawn)
-    return len(drawn) > 1 and sum(map(len, drawn)) == len(whole) and 2 * len(whole) > count
-
-
-def is_called_mask(path: Path) -> bool:
-    """Whether the name of a file, or of its folder, is that of masks."""
-    folder = path.parent.name
-    return bool(LABEL_NAME.search(folder) or MASK_NAME.match(folder) or MASK_NAME.match(stem_of(path.name)))

@@ -13,7 +13,7 @@ from typing import Any
 from isocenter.errors import DatasetError, listed
 from isocenter.files.index import entries, suffix_of
 from isocenter.files.storage.csv_text import read_text_table, separator_of
-from isocenter.files.storage.patient_key import is_nobody
+from isocenter.files.storage.hashing import is_nobody
 from isocenter.lazy import pandas
 from isocenter.values import BLANKS, Problem
 

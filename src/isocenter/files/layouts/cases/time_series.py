@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError
-from isocenter.files.index import entries
-from isocenter.files.layouts.cases.table import CASE_COLUMNS, PATIENT_COLUMNS, Table, covariates_of, read_table
+from isocenter.files.layouts.cases.table import (
+    CASE_COLUMNS,
+    PATIENT_COLUMNS,
+    Table,
+    covariates_of,
+    is_image_name,
+    read_table,
+)
 from isocenter.values import courses, time_column
 
 # A table with such a column states outcomes or places, and no readings over time.
@@ -71,6 +77,5 @@ class Long:
 
 def _names_files(table: Table, owner: str) -> bool:
     """Whether another column than that of the owner names files."""
-    suffixes = tuple(suffix for entry in entries().values() for suffix in entry.suffixes if suffix)
     first = table.rows[0].items() if table.rows else ()
-    return any(name != owner and isinstance(one, str) and one.lower().endswith(suffixes) for name, one in first)
+    return any(name != owner and isinstance(cell, str) and is_image_name(cell) for name, cell in first)

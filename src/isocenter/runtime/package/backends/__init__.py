@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
 from isocenter.added import added
 from isocenter.errors import UsageError
-from isocenter.runtime.package.backends.backend import Backend
+from isocenter.runtime.windows.slide import Network
 
 BACKENDS = {
     "compiled": "isocenter.runtime.package.backends.torch_compiled:BACKEND",
     "onnx": "isocenter.runtime.package.backends.onnx:BACKEND",
     "openvino": "isocenter.runtime.package.backends.openvino:BACKEND",
     "openvino-bf16": "isocenter.runtime.package.backends.openvino:HALF",
-    "tensorrt": "isocenter.runtime.package.backends.tensorrt:BACKEND",
+    "tensorrt": "isocenter.runtime.package.backends.onnx:TENSORRT",
     "torch": "isocenter.runtime.package.backends.torch_eager:BACKEND",
     "torch-bf16": "isocenter.runtime.package.backends.torch_eager:HALF",
 }
 # Their first result takes minutes, so that `predict`, which counts ten images, never takes them by itself.
 SLOW_TO_START = frozenset({"compiled", "tensorrt"})
+
+
+class Backend(Protocol):
+    """One way to compute the network of a package.
+
+    name:     as `--backend` calls it
+    packages: distributions whose versions decide what it computes, for the certificate
+    precision: "float32" or "bfloat16", which decides the tolerances that it is held to
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    precision: str
+
+    def lacking(self, device: str) -> str | None:
+        """Why it cannot compute on this device here, with the remedy; None where it can."""
+
+    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        """The files of a package that it reads, which the manifest has to list.
+
+        record: `isocenter/model.json`
+        Raises UsageError for a package without them.
+        """
+
+    def network(self, folder: Path, device: str, threads: int | None) -> Network:
+        """The network of a package that is verified; of several the mean.
+
+        threads: cores to use; all that this process may use if none is given
+        """
 
 
 def names() -> tuple[str, ...]:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from isocenter import tasks
 from isocenter.errors import IntegrityError, ResourceError, UsageError, is_out_of_memory
+from isocenter.files import cache_folder
 from isocenter.lazy import onnxruntime
 from isocenter.runtime.device import CPU, CUDA
 from isocenter.runtime.package.contents import CONTEXT, ONNX, PACKAGED, RECORD, package_record
+from isocenter.runtime.record_files import digest, joined
 from isocenter.runtime.windows.averaging import POOLED
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import BETWEEN, EACH, WITHIN
@@ -175,3 +177,42 @@ class Onnx:
 
 
 BACKEND = Onnx()
+
+
+TENSORRT_PROVIDER = "TensorrtExecutionProvider"
+
+
+@dataclass(frozen=True)
+class TensorRt:
+    """An engine is built once for a GPU and a package, in minutes, and kept in the cache."""
+
+    name: str = "tensorrt"
+    packages: tuple[str, ...] = ("onnxruntime-gpu", "tensorrt")
+    precision: str = "float32"
+
+    def lacking(self, device: str) -> str | None:
+        """Why it cannot compute on this device, with the remedy; None where it can."""
+        if not device.startswith("cuda"):
+            return "TensorRT needs one of NVIDIA's GPUs: use one with --device cuda:0"
+        if TENSORRT_PROVIDER not in onnxruntime.get_available_providers():
+            return "this ONNX Runtime has no TensorRT: pip install onnxruntime-gpu tensorrt in place of onnxruntime"
+        return None
+
+    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        """The files of a package that it reads."""
+        return onnx_files(record)
+
+    def network(self, folder: Path, device: str, threads: int | None) -> Network:
+        """The network of a verified package."""
+        # ONNX Runtime finds an engine again by the names in the graph, not by its weights: in one folder the next model
+        # of the same architecture would answer with the weights of the first.
+        weights = joined([digest(folder / name) for name in self.files(package_record(folder))])
+        engines = cache_folder() / "tensorrt" / weights
+        engines.mkdir(parents=True, exist_ok=True)
+        number = number_of(device)
+        engine = {"device_id": number, "trt_engine_cache_enable": True, "trt_engine_cache_path": str(engines)}
+        providers: list[Provider] = [(TENSORRT_PROVIDER, engine), ("CUDAExecutionProvider", {"device_id": number})]
+        return open_onnx(folder / ONNX, heads_of(folder), [*providers, "CPUExecutionProvider"], threads)
+
+
+TENSORRT = TensorRt()

@@ -1,0 +1,230 @@
+"""Checks of documents: statements against the records that contradict them, and rows against the records they name."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isocenter.documents.answers import STATES
+from isocenter.documents.facts import FACTS, Fact
+from isocenter.documents.lookups import figures_of, looked_up
+from isocenter.documents.subject import Evidence, Subject, json_value, short
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.monitoring import refuse_change_plan
+from isocenter.runtime import digest, read_json
+
+# Words before or after a claim that turn it round: "no external validation was done", "external validation is planned".
+DENIED = re.compile(
+    r"\b(no|not|never|without|lacks?|lacking|nor|neither|none|yet to|planned|future)\b[^.;]*$", re.IGNORECASE
+)
+DENIED_AFTER = re.compile(r"^\W*(?:\w+ +){0,3}(?:not|never|planned|lacking|missing|pending)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Words that claim something, and the record that would have to bear them out.
+
+    against: the evidence that speaks against it; None where nothing does
+    """
+
+    words: re.Pattern[str]
+    against: Callable[[Subject], Evidence | None]
+
+
+def refuse_contradictions(facts: Mapping[str, Fact], subject: Subject, where: Path) -> None:
+    """UsageError for the first fact that a record contradicts."""
+    for fact in facts.values():
+        for claim in CLAIMS:
+            for match in claim.words.finditer(fact.value):
+                if DENIED.search(fact.value[: match.start()]) or DENIED_AFTER.search(fact.value[match.end() :]):
+                    continue
+                if (evidence := claim.against(subject)) is not None:
+                    raise UsageError(
+                        f"{fact.key} states {match[0]!r}, but {evidence.record} {evidence.pointer} is "
+                        f"{str(evidence.value)!r}",
+                        str(where),
+                        "Correct the statement, or give the subject whose records bear it out",
+                    )
+
+
+def refuse_planned_changes(subject: Subject) -> None:
+    """PlanError where the subject has a plan of changes that a check could not execute."""
+    path = subject.path_of("change_plan")
+    if path is not None:
+        metrics = {one.value["metric"] for one in figures_of(subject)}
+        refuse_change_plan(subject.record(path)[0], metrics, str(subject.folder / path))
+
+
+def _one(text: str, subject: Subject) -> Evidence | None:
+    found = looked_up(text, subject, {})
+    return found[0] if isinstance(found, list) else None
+
+
+def _same_source(subject: Subject) -> Evidence | None:
+    """Cases that test were drawn from the cases that train: the same sites."""
+    method = _one("plan split.method", subject)
+    reason = _one("because split.method", subject)
+    return reason if method is not None and method.value in ("drawn", "folds") else None
+
+
+def _excluded(subject: Subject) -> Evidence | None:
+    """A run that left cases out, or a check that names cases which cannot be used."""
+    count = subject.find("run", "/excluded_cases")
+    if count is not None and count.value:
+        return count
+    rows = subject.find("check", "/rows")
+    if rows is None:
+        return None
+    path = rows.record
+    errors = [place for place, row in enumerate(rows.value) if row["severity"] == "error" and row["cases"]]
+    return subject.at(path, f"/rows/{errors[0]}/what") if errors else None
+
+
+def _unknown_patients(subject: Subject) -> Evidence | None:
+    reason = _one("because split.method", subject)
+    return reason if reason is not None and "patients unknown" in str(reason.value) else None
+
+
+def _pretrained(subject: Subject) -> Evidence | None:
+    found = _one("plan network.pretrained", subject)
+    return None if found is None or found.pointer.endswith("/because") else found
+
+
+def _uneven(subject: Subject) -> Evidence | None:
+    """A group in which the model errs surely more."""
+    path = subject.path_of("weak_groups")
+    if path is None:
+        return None
+    for index, row in enumerate(subject.record(path)[0], 1):
+        if row.get("judged") == "yes" and float(row.get("p_adjusted") or 1) < 0.05:
+            return subject.at(path, f"group@{index}")
+    return None
+
+
+def _no_gain(subject: Subject) -> Evidence | None:
+    """A comparison or a trial in which no gain was shown."""
+    for name in ("comparison", "results"):
+        found = subject.find(name, "/tests")
+        for index, row in enumerate(found.value if found is not None and isinstance(found.value, list) else []):
+            is_judged = row.get("role") in (None, "primary")  # of a trial what it was planned for
+            if found is not None and is_judged and row.get("verdict") not in (None, "superior"):
+                return subject.at(found.record, f"/tests/{index}/verdict")
+    return None
+
+
+def _words(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(rf"\b(?:{one})\w*" for one in patterns), re.IGNORECASE)
+
+
+CLAIMS = (
+    Claim(
+        _words(r"external(?:ly)?[ -](?:validat|test|evaluat)", "independent (?:site|hospital|cent)"),
+        _same_source,
+    ),
+    Claim(_words("(?:no|zero|without) (?:exclusion|case was excluded|cases were excluded|excluded case)"), _excluded),
+    Claim(
+        _words("(?:split|separated|partitioned|divided) by (?:patient|person|people)", "patient-level split"),
+        _unknown_patients,
+    ),
+    Claim(
+        _words("trained from scratch", "random(?:ly)? initiali[sz]", "no (?:pre-?trained|foundation)"),
+        _pretrained,
+    ),
+    Claim(_words("equal(?:ly)? (?:well )?(?:in|across|for) all", "no (?:bias|difference between)"), _uneven),
+    Claim(_words("superior to", "outperforms", "better than"), _no_gain),
+)
+
+
+RECORD, SCHEMA = "documents.json", "isocenter.documents"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A row, or a record as a whole, that no longer holds.
+
+    where: document and item, or the path of the record
+    """
+
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}"
+
+
+def broken_rows(folder: Path, subject: Subject) -> list[Broken]:
+    """List what no longer holds: changed values, changed or missing records, and rows that the folder itself changed.
+
+    A value that still stands in a record that changed elsewhere does not hold either: its SHA-256 is part of the row.
+    Raises IntegrityError where documents.json is missing or is none.
+    """
+    written = read_json(folder / RECORD, SCHEMA)
+    broken = [Broken(path, problem) for path, problem in _changed(written["records"], subject).items()]
+    for row in written["rows"]:
+        where = f"{row['document']} {row['item']}{row['part']}"
+        if row["state"] not in STATES:
+            broken.append(Broken(where, f"{row['state']!r} is no state"))
+        elif row["state"] == "measured":
+            broken += [Broken(where, problem) for problem in _measured(row, subject)]
+        elif row["state"] == "stated":
+            broken += [Broken(where, problem) for problem in _stated(row, folder)]
+    broken += _miscounted(written)
+    return broken
+
+
+def _miscounted(written: Mapping[str, Any]) -> list[Broken]:
+    """Scores that do not follow from the rows."""
+    states: dict[str, dict[tuple[str, str], set[str]]] = {}
+    for row in written["rows"]:
+        states.setdefault(row["document"], {}).setdefault((row["item"], row["part"]), set()).add(row["state"])
+    broken = []
+    for score in written["scores"]:
+        items = states.pop(score["document"], {})
+        missing = sum("missing" in one for one in items.values())
+        apart = sum("not applicable" in one for one in items.values())
+        rest = len(items) - missing - apart
+        if (score["missing"], score["not_applicable"], score["measured"] + score["stated"]) != (missing, apart, rest):
+            broken.append(Broken(score["document"], "its score does not follow from its rows"))
+    return [*broken, *(Broken(name, "has no score") for name in states)]
+
+
+def _changed(records: Mapping[str, str], subject: Subject) -> dict[str, str]:
+    """{path: problem} of records that are not what they were when the documents were written."""
+    problems = {}
+    for path, sha256 in records.items():
+        try:
+            _, now = subject.record(path)
+        except IntegrityError as error:
+            problems[path] = error.problem
+        else:
+            if now != sha256:
+                problems[path] = "is not the record that was documented (its SHA-256 differs)"
+    return problems
+
+
+def _measured(row: Mapping[str, Any], subject: Subject) -> list[str]:
+    try:
+        now = subject.at(row["record"], row["pointer"])
+    except IntegrityError as error:
+        return [f"{row['record']} {error.problem}"]
+    place = f"{row['record']} {row['pointer']}"
+    if now.value != row["value"] or type(now.value) is not type(row["value"]):
+        return [f"{place} was {short(row['value'])}, now it is {short(now.value)}"]
+    if now.sha256 != row["sha256"]:
+        return [f"{place} is unchanged, but the record is not"]
+    return []
+
+
+def _stated(row: Mapping[str, Any], folder: Path) -> list[str]:
+    file = folder / FACTS
+    if not file.is_file() or digest(file) != row["sha256"]:
+        return [f"{FACTS} is not the file that was documented"]
+    try:
+        value = json_value(tomllib.loads(file.read_text(encoding="utf-8")), row["pointer"])
+    except (KeyError, ValueError):
+        return [f"{FACTS} has nothing at {row['pointer']}"]
+    return [] if value == row["value"] else [f"{FACTS} {row['pointer']} states something else"]

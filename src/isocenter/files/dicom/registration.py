@@ -1,0 +1,272 @@
+"""Spatial Registration and Deformable Spatial Registration, PS3.3 C.20.2 and C.20.3, from and to transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom.header import read_header, read_object
+from isocenter.files.dicom.tags import attribute, first_item, items, numbers, text
+from isocenter.files.dicom.uids import DEFORMABLE_REGISTRATION, SPATIAL_REGISTRATION
+from isocenter.files.dicom.writing.new_object import made_on_source, new_object, save
+from isocenter.files.dicom.writing.source_planes import completed, reference_to
+from isocenter.files.world import from_lps
+from isocenter.values import Affine, Displacement, Floats, Geometry, Image, SpatialTransform, TransformPart
+
+SERIES_NUMBER = 106
+# How far a matrix may be off a rotation for its type, PS3.3 C.20.2.1.2.
+ROUNDING = 1e-6
+
+
+def write_registration(transform: SpatialTransform, fixed: Image, moving: Image, path: Path) -> None:
+    """Write a transform that connects two DICOM images: with a field a deformable one, which holds a single field.
+
+    The object belongs to the patient and the study of the fixed image, whose frame of reference is the registered one.
+    Raises FormatError for images without a frame of reference, and for what DICOM cannot hold.
+    """
+    where = str(path)
+    sources = [_source(one, where) for one in (fixed, moving)]
+    matrix = transform.matrix
+    sop_class = SPATIAL_REGISTRATION if matrix is not None else DEFORMABLE_REGISTRATION
+    head = sources[0][0]
+    with made_on_source("registration", where):
+        made = new_object(
+            sop_class, "REG", ExplicitVRLittleEndian, completed(_head(fixed)), SERIES_NUMBER, "Registration"
+        )
+        made.FrameOfReferenceUID, made.PositionReferenceIndicator = text(head, "FrameOfReferenceUID"), None
+        now = datetime.now()
+        made.ContentDate, made.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+        made.ContentLabel, made.ContentDescription = "REGISTRATION", "Moving image laid on fixed image"
+        made.ContentCreatorName = None
+        made.Laterality = None  # type 2C of a paired part of the body, PS3.3 C.7.3.1
+        if matrix is not None:
+            # From each image to the registered frame of reference: ours leads away from it.
+            linear = [np.eye(4), np.linalg.inv(_turned(matrix))]
+            made.RegistrationSequence = [_linear(*one) for one in zip(sources, linear, strict=True)]
+        else:
+            made.DeformableRegistrationSequence = [_identity(sources[0]), _deformable(sources[1], transform, where)]
+        _name_instances(made, sources)
+    save(made, Path(_paths(fixed)[0]), [], path, overwrite=False)
+
+
+def _paths(image: Image) -> Sequence[str]:
+    return image.source.paths if image.source is not None else ()
+
+
+def _head(image: Image) -> Dataset:
+    return read_header(Path(_paths(image)[0])).library
+
+
+def _source(image: Image, where: str) -> list[Any]:
+    """The headers of an image's files."""
+    if image.source is None or not image.source.is_dicom:
+        raise FormatError("a DICOM registration connects two DICOM images", where, "Write .h5, or give the series")
+    heads = [read_header(Path(one)).dataset for one in _paths(image)]
+    if not text(heads[0], "FrameOfReferenceUID"):
+        problem = "the image states no FrameOfReferenceUID (0020,0052)"
+        raise FormatError(problem, str(image.source.paths[0]), "Write .h5 instead")
+    return heads
+
+
+def _turned(matrix: Floats) -> Floats:
+    """A matrix of points in RAS+ mm as one in LPS, or the reverse."""
+    sides = np.diag([-1.0, -1.0, 1.0, 1.0])
+    return sides @ matrix @ sides
+
+
+def _matrix_item(matrix: Floats) -> Dataset:
+    """An item of the Matrix Sequence."""
+    made, product = Dataset(), matrix[:3, :3].T @ matrix[:3, :3]
+    scale = float(np.trace(product)) / 3
+    is_scaled = np.allclose(product, scale * np.eye(3), atol=ROUNDING * scale) and np.linalg.det(matrix) > 0
+    kinds = {True: "RIGID" if abs(scale - 1) < ROUNDING else "RIGID_SCALE", False: "AFFINE"}
+    made.FrameOfReferenceTransformationMatrix = [f"{value:.12g}"[:16] for value in matrix.ravel()]
+    made.FrameOfReferenceTransformationMatrixType = kinds[bool(is_scaled)]
+    return made
+
+
+def _registration_type() -> Dataset:
+    code = Dataset()
+    stated = codes.DCM.ImageContentBasedAlignment
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = stated[:3]
+    return code
+
+
+def _linear(heads: Sequence[Any], matrix: Floats) -> Dataset:
+    """An item of the Registration Sequence."""
+    made, registration = Dataset(), Dataset()
+    made.FrameOfReferenceUID = text(heads[0], "FrameOfReferenceUID")
+    made.ReferencedImageSequence = [reference_to(one) for one in heads]
+    registration.RegistrationTypeCodeSequence = [_registration_type()]
+    registration.MatrixSequence = [_matrix_item(matrix)]
+    made.MatrixRegistrationSequence = [registration]
+    return made
+
+
+def _identity(heads: Sequence[Any]) -> Dataset:
+    """An item of the Deformable Registration Sequence for the image that stays where it is."""
+    made = Dataset()
+    made.SourceFrameOfReferenceUID = text(heads[0], "FrameOfReferenceUID")
+    made.ReferencedImageSequence = [reference_to(one) for one in heads]
+    made.RegistrationTypeCodeSequence = [_registration_type()]
+    made.PreDeformationMatrixRegistrationSequence = [_matrix_item(np.eye(4))]
+    made.PostDeformationMatrixRegistrationSequence = [_matrix_item(np.eye(4))]
+    return made
+
+
+def _deformable(heads: Sequence[Any], transform: SpatialTransform, where: str) -> Dataset:
+    """The item of the moving image: source = post (pre (registered) + vector), PS3.3 C.20.3.1.1."""
+    fields = [number for number, part in enumerate(transform.parts) if isinstance(part, Displacement)]
+    if len(fields) != 1:
+        raise FormatError(f"{len(fields)} fields", where, "DICOM holds one: join them, or write .h5")
+    field = transform.parts[fields[0]]
+    assert isinstance(field, Displacement)  # noqa: S101 - it was just looked for
+    pre, post = (_joined(part) for part in (transform.parts[: fields[0]], transform.parts[fields[0] + 1 :]))
+    made = _identity(heads)
+    made.PreDeformationMatrixRegistrationSequence = [_matrix_item(_turned(pre))]
+    made.PostDeformationMatrixRegistrationSequence = [_matrix_item(_turned(post))]
+    made.DeformableRegistrationGridSequence = [_grid(field)]
+    return made
+
+
+def _joined(parts: Sequence[Any]) -> Floats:
+    matrix = np.eye(4)
+    for part in parts:
+        assert isinstance(part, Affine)  # noqa: S101 - there is one field, and it is not among these
+        matrix = part.matrix @ matrix
+    return matrix
+
+
+def _grid(field: Displacement) -> Dataset:
+    """An item of the Deformable Registration Grid Sequence; its third axis is the product of the others."""
+    grid, vectors = field.geometry, field.vectors
+    if grid.is_sheared:
+        raise FormatError("a field on a grid whose axes are not at right angles", "transform", "Resample it first")
+    if np.linalg.det(from_lps(grid.affine)[:3, :3]) < 0:
+        grid, vectors = grid.permuted((0, 1, 2), (False, False, True)), vectors[..., ::-1]
+    affine, steps = from_lps(grid.affine), grid.steps
+    made = Dataset()
+    made.ImageOrientationPatient = _decimals([*(affine[:3, 0] / steps[0]), *(affine[:3, 1] / steps[1])])
+    made.ImagePositionPatient = _decimals(affine[:3, 3])
+    made.GridDimensions = list(grid.shape)
+    made.GridResolution = list(steps)
+    # The vectors of a row follow one another, each as x, y, z.
+    in_lps = vectors * np.reshape([-1.0, -1.0, 1.0], (3, 1, 1, 1))
+    made.VectorGridData = np.ascontiguousarray(in_lps.T, dtype="<f4").tobytes()
+    return made
+
+
+def _decimals(values: Any) -> list[str]:
+    return [f"{value:.10g}"[:16] for value in values]
+
+
+def _name_instances(made: Dataset, sources: Sequence[Sequence[Any]]) -> None:
+    """The Common Instance Reference Module, PS3.3 C.12.2: series of the own study, then other studies."""
+    own = text(sources[0][0], "StudyInstanceUID")
+    studies: dict[str, dict[str, list[Dataset]]] = {own: {}}
+    for head in (one for heads in sources for one in heads):
+        series = studies.setdefault(text(head, "StudyInstanceUID"), {})
+        references = series.setdefault(text(head, "SeriesInstanceUID"), [])
+        reference = reference_to(head)
+        if all(one.ReferencedSOPInstanceUID != reference.ReferencedSOPInstanceUID for one in references[-1:]):
+            references.append(reference)
+    made.ReferencedSeriesSequence = [_series(*one) for one in studies.pop(own).items()]
+    others = []
+    for study, series in studies.items():
+        other = Dataset()
+        other.StudyInstanceUID, other.ReferencedSeriesSequence = study, [_series(*one) for one in series.items()]
+        others.append(other)
+    if others:
+        made.StudiesContainingOtherReferencedInstancesSequence = others
+
+
+def _series(uid: str, references: list[Dataset]) -> Dataset:
+    made = Dataset()
+    made.SeriesInstanceUID, made.ReferencedInstanceSequence = uid, references
+    return made
+
+
+SIDES = np.diag([-1.0, -1.0, 1.0, 1.0])
+REMEDY = "Give a registration of two images"
+
+
+def read_registration(path: Path) -> SpatialTransform:
+    """The transform from the registered frame of reference, which is that of the fixed image, to the moving image.
+
+    Raises FormatError where the object connects several moving images, or is none of both kinds.
+    """
+    dataset, where = read_object(path), str(path)
+    kind = str(dataset.get("SOPClassUID", ""))
+    if kind == SPATIAL_REGISTRATION:
+        found = [matrix for matrix in _matrices(dataset, where) if not np.allclose(matrix, np.eye(4))]
+        _refuse_several(len(found), where)
+        # The object leads from the moving image to the registered frame.
+        return SpatialTransform((Affine(np.linalg.inv(found[0]) if found else np.eye(4)),))
+    if kind == DEFORMABLE_REGISTRATION:
+        made = [parts for one in items(dataset, "DeformableRegistrationSequence") if (parts := _deformed(one, where))]
+        _refuse_several(len(made), where)
+        return SpatialTransform(tuple(made[0]) if made else (Affine(np.eye(4)),))
+    raise FormatError("is no DICOM registration", where, "Give a Spatial or Deformable Spatial Registration")
+
+
+def _refuse_several(count: int, where: str) -> None:
+    if count > 1:
+        raise FormatError(f"registers {count} images", where, REMEDY)
+
+
+def _matrices(dataset: Any, where: str) -> Iterator[Floats]:
+    """(4, 4) RAS+ mm of each image to the registered frame of reference."""
+    for item in items(dataset, "RegistrationSequence"):
+        matrix = np.eye(4)
+        for registration in items(item, "MatrixRegistrationSequence"):
+            for one in items(registration, "MatrixSequence"):
+                matrix = _read_matrix(one, where) @ matrix
+        yield matrix
+
+
+def _read_matrix(item: Any, where: str) -> Floats:
+    stated = numbers(item, "FrameOfReferenceTransformationMatrix", where, count=16)
+    if stated is None:
+        raise FormatError("a matrix is missing", where, "Export the registration again")
+    return SIDES @ np.reshape(stated, (4, 4)) @ SIDES
+
+
+def _deformed(item: Any, where: str) -> list[TransformPart]:
+    """Matrix, field and matrix of one image, without those that change nothing."""
+    parts: list[TransformPart] = []
+    for keyword in ("PreDeformationMatrixRegistrationSequence", "", "PostDeformationMatrixRegistrationSequence"):
+        if not keyword:
+            grid = first_item(item, "DeformableRegistrationGridSequence")
+            parts += [] if grid is None else [_field(grid, where)]
+            continue
+        for one in items(item, keyword):
+            matrix = _read_matrix(one, where)
+            parts += [] if np.allclose(matrix, np.eye(4)) else [Affine(matrix)]
+    return parts
+
+
+def _field(item: Any, where: str) -> Displacement:
+    axes, position = (numbers(item, name, where) for name in ("ImageOrientationPatient", "ImagePositionPatient"))
+    shape, steps = (numbers(item, name, where, count=3) for name in ("GridDimensions", "GridResolution"))
+    data = attribute(item, "VectorGridData", where)
+    if None in (axes, position, shape, steps) or data is None or len(axes or ()) != 6 or len(position or ()) != 3:
+        raise FormatError("the grid of the deformation is not complete", where, "Export the registration again")
+    row, column = np.array(axes[:3] if axes else ()), np.array(axes[3:] if axes else ())
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([row, column, np.cross(row, column)], axis=1) * steps
+    affine[:3, 3] = position
+    size = tuple(int(one) for one in shape or ())
+    vectors = np.frombuffer(bytes(data), dtype="<f4")
+    if vectors.size != 3 * np.prod(size):
+        problem = f"{vectors.size // 3} vectors on a grid of {' x '.join(map(str, size))}"
+        raise FormatError(problem, where, "Export the registration again")
+    ordered = vectors.reshape(*size[::-1], 3).T  # (component, column, row, slice)
+    return Displacement(np.diag(SIDES)[:3].reshape(3, 1, 1, 1) * ordered, Geometry(size, from_lps(affine)))

@@ -1,0 +1,85 @@
+"""Rejection notes: key object selections that take objects back, IHE Radiology Imaging Object Change Management."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from highdicom import ko
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+
+from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.tags import first_item, items, text
+from isocenter.files.dicom.writing.new_object import made_on_source, new_series, save
+from isocenter.files.dicom.writing.report_changes import COMPREHENSIVE
+from isocenter.files.dicom.writing.source_planes import completed
+
+QUALITY = "113001"
+SERIES_NUMBER = 109
+
+
+def write_rejection(objects: Mapping[Path, str], path: Path, *, reason: str, overwrite: bool = False) -> None:
+    """Write a note (TID 2010) that rejects objects of one study for quality reasons, as IHE asks of a replaced result.
+
+    objects: {file: the SOP Instance UID under which the receiver has it}, which of a report may be that of its
+             Comprehensive SR
+    Raises FormatError for objects on which none can be written.
+    """
+    with made_on_source("rejection note", str(path)):
+        rejected = [_named(one, uid) for one, uid in objects.items()]
+        title = CodedConcept(QUALITY, "DCM", REJECTING[QUALITY])
+        note = ko.KeyObjectSelectionDocument(
+            evidence=rejected,
+            content=ko.KeyObjectSelection(title, rejected, description=reason),
+            **new_series(SERIES_NUMBER, REJECTING[QUALITY]),
+        )
+    save(note, next(iter(objects)), [reason], path, overwrite=overwrite)
+
+
+def _named(path: Path, uid: str) -> Dataset:
+    """The header of an object, as its receiver has it."""
+    head = completed(read_header(path).library)
+    if head.SOPInstanceUID != uid:
+        head.SOPInstanceUID, head.SOPClassUID = uid, COMPREHENSIVE
+    return head
+
+
+KEY_OBJECTS = "1.2.840.10008.5.1.4.1.1.88.59"
+LONGEST_UID = 64  # PS3.5 9.1
+# Document titles that IHE Radiology Rejection Note Stored (RAD-66) lists.
+REJECTING: Mapping[str, str] = MappingProxyType(
+    {
+        "113001": "Rejected for Quality Reasons",
+        "113037": "Rejected for Patient Safety Reasons",
+        "113038": "Incorrect Modality Worklist Entry",
+        "113039": "Data Retention Policy Expired",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """The objects that a note rejects. reason: its title; instances: SOP Instance UIDs."""
+
+    reason: str
+    instances: frozenset[str]
+
+
+def read_rejection(path: Path) -> Rejection | None:
+    """The rejection of a key object selection; None for another title. Raises FormatError for a damaged one."""
+    note = read_header(path).dataset
+    title = first_item(note, "ConceptNameCodeSequence")
+    code = "" if title is None or text(title, "CodingSchemeDesignator") != "DCM" else text(title, "CodeValue")
+    if code not in REJECTING:
+        return None
+    uids = {
+        text(own, "ReferencedSOPInstanceUID")
+        for study in items(note, "CurrentRequestedProcedureEvidenceSequence")
+        for series in items(study, "ReferencedSeriesSequence")
+        for own in items(series, "ReferencedSOPSequence")
+    }
+    known = frozenset(uid for uid in uids if 0 < len(uid) <= LONGEST_UID and uid.isascii() and uid.isprintable())
+    return Rejection(f"{REJECTING[code]} ({code}, DCM)", known)

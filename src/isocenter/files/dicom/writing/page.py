@@ -1,0 +1,76 @@
+"""The page of a result as Secondary Capture, PS3.3 A.8, which every viewer shows, and as Encapsulated PDF, A.45.1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+from pydicom.uid import ExplicitVRLittleEndian
+
+from isocenter.files.dicom.uids import ENCAPSULATED_PDF
+from isocenter.files.dicom.writing.answers import Result, answer_path
+from isocenter.files.dicom.writing.new_object import made_on_source, new_object, new_series, save
+from isocenter.files.dicom.writing.source_planes import reference_to, slices_of, sources_of
+
+SERIES_NUMBER = 104
+
+
+def captures(result: Result, path: Path) -> Iterator[Path]:
+    """The page of a result, where it has one."""
+    target = answer_path(path, "sc")
+    if result.page is None:
+        return
+    slices, pixels = slices_of(result.source, str(target)), result.page().pixels()
+    heads = sources_of(slices)
+    with made_on_source("secondary capture", str(target)):
+        made: Any = highdicom.sc.SCImage(  # whose attributes are typed as it sets them
+            pixel_array=np.asarray(pixels),
+            photometric_interpretation="RGB",
+            bits_allocated=8,
+            coordinate_system="PATIENT",
+            patient_orientation=("L", "P"),
+            study_instance_uid=heads[0].StudyInstanceUID,
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+            **new_series(SERIES_NUMBER, "Page of findings"),
+        )
+        made.copy_patient_and_study_information(heads[0])
+        made.PatientOrientation = made.Laterality = None  # a page has none
+        made.ConversionType = "WSD"
+        made.BurnedInAnnotation = "YES"  # the date of the study
+        made.SourceImageSequence = [reference_to(head) for head in heads]
+        del made.DateOfSecondaryCapture, made.TimeOfSecondaryCapture  # the time of its making is stated elsewhere
+    save(made, slices[0].frame.path, [], target, overwrite=False)
+    yield target
+
+
+PDF_SERIES_NUMBER = 105
+
+
+def documents(result: Result, path: Path) -> Iterator[Path]:
+    """The page of a result, where it has one."""
+    target = answer_path(path, "pdf")
+    if result.page is None:
+        return
+    slices, page = slices_of(result.source, str(target)), result.page().pdf()
+    heads = sources_of(slices)
+    with made_on_source("PDF", str(target)):
+        made = new_object(
+            ENCAPSULATED_PDF, "DOC", ExplicitVRLittleEndian, heads[0], PDF_SERIES_NUMBER, "Page of findings"
+        )
+        made.ConversionType = "WSD"
+        now = datetime.now()
+        made.ContentDate, made.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+        made.AcquisitionDateTime = None
+        made.BurnedInAnnotation = "YES"  # the date of the study
+        made.SourceInstanceSequence = [reference_to(head) for head in heads]
+        made.DocumentTitle = "Page of findings"
+        made.ConceptNameCodeSequence = None
+        made.MIMETypeOfEncapsulatedDocument = "application/pdf"
+        made.EncapsulatedDocumentLength = len(page)
+        made.EncapsulatedDocument = page + b"\0" * (len(page) % 2)  # values have an even length
+    save(made, slices[0].frame.path, [], target, overwrite=False)
+    yield target

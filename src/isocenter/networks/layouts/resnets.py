@@ -1,0 +1,106 @@
+"""Layouts of ResNets: RadImageNet's, MedCLIP's and BioViL's, by torchvision's names, which timm's and ours have too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from isocenter.networks.layouts.layout import Content, Layout, count_of, without_prefix
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+
+STAGES = 4
+# {(bottleneck, blocks of each stage): timm's name}
+MODELS: Mapping[tuple[bool, tuple[int, ...]], str] = {
+    (False, (2, 2, 2, 2)): "resnet18",
+    (False, (3, 4, 6, 3)): "resnet34",
+    (True, (3, 4, 6, 3)): "resnet50",
+    (True, (3, 4, 23, 3)): "resnet101",
+    (True, (3, 8, 36, 3)): "resnet152",
+}
+
+
+def is_resnet(weights: Mapping[str, Any]) -> bool:
+    """Whether weights by torchvision's names are those of a ResNet."""
+    return {"conv1.weight", "layer1.0.conv1.weight"} <= set(weights)
+
+
+def resnet_size(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `timm` for weights by torchvision's names."""
+    bottleneck = "layer1.0.conv3.weight" in weights
+    blocks = tuple(count_of(weights, f"layer{stage}.") for stage in range(1, STAGES + 1))
+    if model := MODELS.get((bottleneck, blocks)):
+        return {"model": model}
+    return {"model": "resnet50" if bottleneck else "resnet18", "settings": {"layers": list(blocks)}}
+
+
+# Number of a part in the sequence: torchvision's name.
+PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+
+
+def of_radimagenet(content: Content, network: Module | None = None) -> dict[str, Tensor]:
+    """The tensors by torchvision's names."""
+    parts = {name.partition("."): value for name, value in without_prefix(content, "backbone.").items()}
+    return {f"{PARTS[part]}.{rest}": value for (part, _, rest), value in parts.items() if part in PARTS}
+
+
+RADIMAGENET = Layout(
+    "radimagenet",
+    "RadImageNet: ResNets of radiological images",
+    lambda content: is_resnet(of_radimagenet(content)),
+    of_radimagenet,
+    "timm",
+    2,
+    lambda content: resnet_size(of_radimagenet(content)),
+    "MIT",
+    "MIT",
+    "Mei et al., Radiology: Artificial Intelligence 2022, doi:10.1148/ryai.210315",
+    "features equal those of torchvision's network under these names",
+)
+
+MEDCLIP_PREFIX = "vision_model.model."
+
+
+def of_medclip(content: Content, network: Module | None = None) -> dict[str, Tensor]:
+    """The tensors of the image encoder by torchvision's names."""
+    return without_prefix(content, MEDCLIP_PREFIX)
+
+
+MEDCLIP = Layout(
+    "medclip",
+    "MedCLIP: the ResNet of chest radiographs and reports",
+    lambda content: is_resnet(of_medclip(content)),
+    of_medclip,
+    "timm",
+    2,
+    lambda content: resnet_size(of_medclip(content)),
+    "not verified: see its repository",
+    "not verified; trained on MIMIC-CXR and CheXpert, whose terms apply",
+    "Wang et al., EMNLP 2022, arXiv:2210.10163",
+    "features equal those of torchvision's network under these names",
+)
+
+BIOVIL_PREFIX = "encoder.encoder."
+
+
+def of_biovil(content: Content, network: Module | None = None) -> dict[str, Tensor]:
+    """The tensors of the image encoder by torchvision's names."""
+    return without_prefix(content, BIOVIL_PREFIX)
+
+
+BIOVIL = Layout(
+    "biovil",
+    "BioViL and BioViL-T: the ResNet of chest radiographs and reports",
+    lambda content: is_resnet(of_biovil(content)),
+    of_biovil,
+    "timm",
+    2,
+    lambda content: resnet_size(of_biovil(content)),
+    "MIT",
+    "MIT, for research; trained on MIMIC-CXR, whose terms apply",
+    "Boecking et al., ECCV 2022, arXiv:2204.09817; Bannur et al., CVPR 2023, arXiv:2301.04558",
+    "features equal those of torchvision's network under these names",
+)

@@ -1,3 +1,0 @@
-"""Several kinds of problem, answered by one network."""
-
-__all__: list[str] = []

@@ -1,0 +1,424 @@
+"""The members of an ensemble: runs that answer one question, their weights, and the plan of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import UsageError, counted
+from isocenter.evaluation import Table
+from isocenter.files import read_text_table
+from isocenter.planning import counts_of, read_plan, settings
+from isocenter.reading import VOXELS, ReadingOptions, refuse_missing
+from isocenter.report import tracked
+from isocenter.runs import MARKS as OF_A_RUN
+from isocenter.runs import REPORT, Unseen, prepared
+from isocenter.runtime import (
+    MEMBERS,
+    Averaged,
+    Inference,
+    Model,
+    Network,
+    Preprocessing,
+    averaged_model,
+    checkpoints_of,
+    load,
+)
+from isocenter.scoring import DataRecord, read_data_record
+from isocenter.tasks import (
+    Evidence,
+    Origin,
+    Task,
+    deciding_part,
+    fitted,
+    found_after_training,
+    rows_in,
+    settings_of,
+    untuned,
+)
+from isocenter.training import MemberWeights, equal_weights, member_outputs, member_weights
+from isocenter.values import BY_HAND, SPLITS, Case, Dataset, Decision, Geometry, Plan, Prediction, Region, Split
+
+# {case id: part}
+Parts = Mapping[str, Split]
+APART = "Train all on the same parts: --set split.seed=N beside each --seed, or data with a test part of their own"
+WHERE = "ensemble"
+ALIKE = "Train the members from one plan: isocenter train PLAN.yaml --seed N, with split.seed set in it"
+# Voxels an axis of the noise by which it is seen whether two tasks decode alike.
+NOISE = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A finished run.
+
+    checkpoints: of the models that it is the mean of, one but for a run of folds
+    split:       `split.csv`
+    """
+
+    name: str
+    run: Path
+    plan: Plan
+    checkpoints: tuple[Path, ...]
+    models: tuple[Model, ...]
+    split: Table
+    data: DataRecord
+
+    @property
+    def task(self) -> Task:
+        """The task that its models answer."""
+        return self.models[0].task
+
+    @property
+    def by_hand(self) -> dict[str, Any]:
+        """{setting of the task: value} that somebody set by hand: no validation case decides these."""
+        return {
+            name.removeprefix("task."): one.value
+            for name, one in self.plan
+            if name.startswith("task.") and one.because == BY_HAND
+        }
+
+    @property
+    def is_of_folds(self) -> bool:
+        """Whether its models are those of folds, each of which selects on cases of its own."""
+        return len(set(self.split["fold"]) - {""}) > 1
+
+    def patients(self, *parts: Split) -> set[str]:
+        """Whose cases were in one of these parts of any fold."""
+        return set(self.split.loc[self.split["split"].isin(parts), "patient"])
+
+    @property
+    def held_out(self) -> set[str]:
+        """Patients that it was neither trained nor selected on."""
+        return self.patients("test") - self.patients("train", "val", "calibration")
+
+
+def member(run: Path, name: str) -> Member:
+    """The run with its models, in the machine's memory.
+
+    Raises UsageError for what is no finished run, or one that cannot be averaged.
+    """
+    refuse_missing(run)
+    trained_here = (run / "checkpoints").is_dir() or any(run.glob("fold_*"))  # perhaps to several networks
+    if (run / MEMBERS).is_dir() and not trained_here:
+        raise UsageError("is an ensemble itself", str(run), "Give the runs that it was made of")
+    if not all((run / mark).is_file() for mark in OF_A_RUN):
+        remedy = "Give folders that `isocenter train` wrote: a package does not know who tested it"
+        raise UsageError("holds no run", str(run), remedy)
+    if not (run / REPORT).is_file():
+        raise UsageError("is not finished", str(run), f"Finish it with `isocenter train --resume {run}`")
+    checkpoints = tuple(checkpoints_of(run))
+    models = tuple(load(one, "cpu") for one in checkpoints)
+    if any(one.first is not None for one in models):
+        problem = "is a cascade, whose networks see what their own first stage marked"
+        raise UsageError(problem, str(run), "Give runs that were trained with --set preprocessing.cascade=none")
+    split = read_text_table(run / "split.csv")
+    return Member(name, run, read_plan(run / "plan.yaml"), checkpoints, models, split, read_data_record(run))
+
+
+def as_one(members: Sequence[Member]) -> Model:
+    """All members as one model that is not tuned yet, each counting alike; UsageError for what cannot be averaged."""
+    for other in members[1:]:
+        refuse_unlike((members[0].name, other.name), members[0].models[0], other.models[0])
+    first, models = members[0], [model for one in members for model in one.models]
+    kept = {name for name, value in first.by_hand.items() if all(one.by_hand.get(name) == value for one in members)}
+    inference = common_windows([one.inference for one in models])
+    counts = tuple(1 / len(members) / len(one.models) for one in members for _ in one.models)
+    try:
+        return averaged_model(
+            models, untuned(first.task, kept), inference, None if len(set(counts)) == 1 else counts, WHERE
+        )
+    except UsageError as error:
+        raise UsageError("its members preprocess images differently", WHERE, ALIKE) from error
+
+
+def parts_of_all(members: Sequence[Member]) -> dict[str, Split]:
+    """{case id: part}: the first of train, val and calibration for which any member used its patient, else "test".
+
+    A case that some member left out altogether, because its twin is held out, is in none.
+    Raises UsageError where a patient that one member held out trained another, or patients are not the same.
+    """
+    owners = _owners(members)  # whose cases they are has to be known before it is asked who leaks
+    for tester in members:
+        for other in members:
+            if leaking := tester.held_out & other.patients("train"):
+                problem = f"{counted(len(leaking), 'test patient')} of {tester.name} trained {other.name}"
+                raise UsageError(problem, WHERE, APART)
+    used = {part: set[str]().union(*(one.patients(part) for one in members)) for part in SPLITS}
+    known = set.intersection(*(set(one.split["case"]) for one in members))
+    return {
+        case: next(part for part in SPLITS if patient in used[part])
+        for case, patient in owners.items()
+        if case in known or patient in used["train"]
+    }
+
+
+def _owners(members: Sequence[Member]) -> dict[str, str]:
+    """{case id: patient}; UsageError where members disagree."""
+    owners: dict[str, str] = {}
+    for own in members:
+        for case, patient in zip(own.split["case"], own.split["patient"], strict=True):
+            if owners.setdefault(case, patient) != patient:
+                problem = f"{own.name} assigns some case to another patient than {members[0].name}"
+                raise UsageError(problem, WHERE, "Train all members with the same --patient")
+    return owners
+
+
+def same_data(members: Sequence[Member]) -> None:
+    """UsageError where members were trained on other data than the first, or read them otherwise."""
+    first = members[0]
+    for other in members[1:]:
+        if other.plan.data_hash != first.plan.data_hash:
+            problem = f"{other.name} was trained on other data than {first.name} (their hashes differ)"
+            raise UsageError(problem, WHERE, "Give runs on the same, unchanged data")
+        if differing := [key for key in VOXELS if other.plan.options.get(key) != first.plan.options.get(key)]:
+            problem = f"{other.name} read the data with other options than {first.name}: {', '.join(differing)}"
+            raise UsageError(problem, WHERE, "Train all members with the same flags of reading")
+
+
+def by_content(members: Sequence[Member], cases: Sequence[Case], hashes: Mapping[str, str]) -> None:
+    """UsageError where a case is no longer what a member was trained with.
+
+    hashes: {case id: hash} of what is there now
+    """
+    for own in members:
+        known = own.data.contents
+        changed = [case.id for case in cases if known.get(case.id, hashes[case.id]) != hashes[case.id]]
+        if changed:
+            problem = f"{counted(len(changed), 'case')} changed since {own.name} was trained"
+            raise UsageError(problem, WHERE, "Restore the data as they were, or train the members anew")
+
+
+def refuse_unlike(names: tuple[str, str], first: Model, other: Model) -> None:
+    """UsageError for a model whose outputs cannot be averaged with the first's, with what differs.
+
+    names: of both, the first's first
+    """
+    ours, theirs = first.task, other.task
+    if (ours.name, ours.labels, ours.heads) != (theirs.name, theirs.labels, theirs.heads):
+        problem = f"{names[1]} answers another question than {names[0]}: {_question(theirs)}, not {_question(ours)}"
+        raise UsageError(problem, WHERE, "Give runs of one kind of problem with the same classes")
+    refuse_differing(names, seen_by(first), seen_by(other))
+    ours, theirs = untuned(ours), untuned(theirs)
+    if not decode_alike(ours, theirs, first.preprocessing.ndim):
+        settings = [{f"task.{key}": value for key, value in settings_of(task).items()} for task in (ours, theirs)]
+        refuse_differing(names, *settings)
+
+
+def seen_by(model: Model) -> dict[str, Any]:
+    """{"section.name": value} of what members must have in common to be averaged window by window, and judged alike.
+
+    Intensities are not among it: members that differ in a window, a mean and a deviation are brought to one scale.
+    """
+    prepared = {key: value for key, value in model.preprocessing.settings.items() if key != "normalisation"}
+    windows = model.inference.settings
+    return {
+        **{f"preprocessing.{key}": value for key, value in prepared.items()},
+        **{f"inference.{key}": windows[key] for key in ("patch", "left_right")},
+        "network.context": model.networks.architecture.get("context") or None,
+        "evaluation.primary": model.record.get("primary"),
+    }
+
+
+def refuse_differing(names: tuple[str, str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """UsageError where values differ, with both."""
+    differing = [f"{key} is {theirs.get(key)}, not {value}" for key, value in ours.items() if theirs.get(key) != value]
+    if differing:
+        raise UsageError(f"{names[1]} differs from {names[0]}: {'; '.join(differing)}", WHERE, ALIKE)
+
+
+def decode_alike(first: Task, other: Task, ndim: int) -> bool:
+    """Whether two tasks with the same heads make the same result of the same outputs, which are noise here."""
+    rng, spatial = np.random.default_rng(0), (NOISE,) * ndim
+    dense = {name: (head.count, *spatial) for name, head in first.heads.items() if head.is_dense}
+    whole = {name: (head.count,) for name, head in first.heads.items() if head.is_vector}
+    arrays = {name: rng.normal(0, 2, shape).astype(np.float32) for name, shape in {**dense, **whole}.items()}
+    everywhere: Region = tuple(slice(0, size) for size in spatial)
+    parts: list[tuple[Region, list[str]]] = [(everywhere, [*dense]), ((), [*whole])]
+    slabs = [(region, {name: arrays[name] for name in names}) for region, names in parts if names]
+    grid = Geometry(spatial, np.eye(ndim + 1))
+    rows = [rows_in(task.outputs(task.decode(slabs, grid))) for task in (first, other)]
+    ours, theirs = (task.probabilities(arrays) for task in (first, other))
+    return all(np.allclose(ours[key], theirs[key], atol=1e-6) for key in ours) and _equal(*rows)
+
+
+def _equal(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether rows say the same, but for rounding."""
+    if [list(row) for row in ours] != [list(row) for row in theirs]:
+        return False
+    pairs = [(row[key], other[key]) for row, other in zip(ours, theirs, strict=True) for key in row]
+    return all(a == b or (isinstance(a, float) and bool(np.isclose(a, b, equal_nan=True))) for a, b in pairs)
+
+
+def common_windows(each: Sequence[Inference]) -> Inference:
+    """The windows for all members: the largest overlap, the fewest at once, the mirrored views that all have."""
+    flips = tuple(axis for axis in each[0].flips if all(axis in one.flips for one in each))
+    overlap, batch = max(one.overlap for one in each), min(one.batch for one in each)
+    return replace(each[0], overlap=overlap, batch=batch, flips=flips)
+
+
+def _question(task: Task) -> str:
+    return f"{task.name} of {', '.join(label.name for label in task.labels)}"
+
+
+# Letters of a value that another member has.
+LONGEST = 80
+PROMISE = "evaluation.registered"
+SPLIT_BECAUSE = (
+    "test: patients that no member was trained or selected on; validation: those that no member was trained on"
+)
+
+
+def plan_of(
+    members: Sequence[Member],
+    model: Model,
+    parts: Parts,
+    decisions: Mapping[str, Decision],
+    root: Path | None,
+) -> Plan:
+    """The first member's plan, with where the others differ and what was decided of the ensemble."""
+    first, *others = members
+    plan = replace(first.plan, data=str(root or ""))
+    for name, decision in first.plan:
+        differing = [each for each in others if name in each.plan and each.plan[name] != decision.value]
+        if differing:
+            values = "; ".join(f"{each.name}: {shorten(str(each.plan[name]), LONGEST)}" for each in differing)
+            plan = plan.with_decision(
+                name, replace(decision, because=f"{decision.because} (of {first.name}; {values})")
+            )
+    promises = {next((one.value for name, one in each.plan if name == PROMISE), None) for each in members}
+    if len(promises) > 1:
+        plan = plan.with_decision(
+            PROMISE, Decision(None, "the members registered different metrics, margins or groups")
+        )
+    for name in found_after_training(model.task):
+        value = settings_of(model.task)[name]
+        if f"task.{name}" in plan and plan[f"task.{name}"] != value:
+            plan = plan.with_decision(f"task.{name}", Decision(value, "no validation case of the ensemble decides it"))
+    for name, decision in decisions.items():
+        plan = plan.with_decision(name, decision)
+    for key, value in model.inference.settings.items():
+        if f"inference.{key}" in plan and plan[f"inference.{key}"] != value:
+            plan = plan.with_decision(f"inference.{key}", Decision(value, "what all members have in common"))
+    scale, own = (one.preprocessing.settings["normalisation"] for one in (model, first.models[0]))
+    if scale != own:
+        because = "the widest of the members', each of which has its own"
+        plan = plan.with_decision("preprocessing.normalisation", Decision(scale, because))
+    return plan.with_decision("split.method", Decision(plan["split.method"], f"{counts_of(parts)}; {SPLIT_BECAUSE}"))
+
+
+# How members may be weighted.
+FITTED: str = "fitted"
+EQUAL: str = "equal"
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Members as one model that is not tuned yet, with the cases that all of them know.
+
+    parts: {case id: part}, as `parts_of_all` finds them
+    """
+
+    members: Sequence[Member]
+    model: Model
+    dataset: Dataset
+    parts: Parts
+
+    def cases(self, part: Split) -> list[Case]:
+        """The cases of a part."""
+        return [case for case in self.dataset if self.parts.get(case.id) == part]
+
+    @property
+    def networks(self) -> list[Network]:
+        """The network of each member; for a run of folds their mean."""
+        networks, averaged = list(self.model.networks.members), list[Network]()
+        for member in self.members:
+            own, networks = networks[: len(member.models)], networks[len(member.models) :]
+            averaged.append(own[0] if len(own) == 1 else Averaged(tuple(own), self.model.task.average))
+        return averaged
+
+    def by_name(self, weights: Sequence[float]) -> dict[str, float]:
+        """{member: its weight}"""
+        return {one.name: weight for one, weight in zip(self.members, weights, strict=True)}
+
+    def counting(self, weights: Sequence[float]) -> Model:
+        """The model whose members count so."""
+        assert self.model.networks.average is not None  # noqa: S101 - an ensemble has members
+        return self.model.with_run(replace(self.model.networks.average, shares=_shares(self.by_network(weights))))
+
+    def by_network(self, weights: Sequence[float]) -> list[float]:
+        """The weight of each network: the folds of a run have no validation case in common, so they count alike."""
+        each = zip(self.members, weights, strict=True)
+        return [weight / len(one.models) for one, weight in each for _ in one.models]
+
+    def of_those_that_count(self, weights: Sequence[float], task: Task) -> tuple[list[Path], Model]:
+        """The checkpoints of the networks that have a weight, and these as one model."""
+        every = [pair for one in self.members for pair in zip(one.checkpoints, one.models, strict=True)]
+        kept = [(*pair, weight) for pair, weight in zip(every, self.by_network(weights), strict=True) if weight > 0]
+        models, shares = [model for _, model, _ in kept], _shares([weight for *_, weight in kept])
+        if len(models) == 1:  # as it is loaded: a mean of one would state that its networks never differ
+            model = replace(models[0], task=task, inference=self.model.inference)
+        else:
+            model = averaged_model(models, task, self.model.inference, shares)
+        return [checkpoint for checkpoint, *_ in kept], model
+
+
+def _shares(weights: Sequence[float]) -> tuple[float, ...] | None:
+    """The weights of a mean; None where all are alike."""
+    return None if len(set(weights)) == 1 else tuple(weights)
+
+
+def weights_of(joined: Joined, asked: str, seed: int) -> MemberWeights:
+    """The weight of each member: fitted to the validation cases if that was asked for and surely helps."""
+    members, cases = joined.members, joined.cases("val")
+    if asked == EQUAL:
+        return equal_weights(len(members), "equal: asked for")
+    if not cases:
+        folds = [one.name for one in members if one.is_of_folds]
+        why = f", because every fold of {', '.join(folds)} selected on others" if folds else ""
+        return equal_weights(len(members), f"equal: no case is left that no member was trained on{why}")
+    plan, model = members[0].plan, joined.model
+    assert isinstance(model.preprocessing, Preprocessing)  # noqa: S101 - they are runs of ours
+    wanted = replace(settings(plan), task=model.task, preprocessing=model.preprocessing)
+    ready = prepared(cases, wanted, ReadingOptions.of_plan(plan.options))
+    patients = [case.patient for case in cases]
+    return member_weights(member_outputs(joined.networks, model.task, model.inference, ready, patients), seed=seed)
+
+
+def tuned_task(unseen: Unseen, joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, Decision]]:
+    """The task with thresholds and the like, found on predictions whose weights were fitted without the case."""
+    task = joined.model.task
+    parts: Mapping[Split, Sequence[Case]] = {name: joined.cases(name) for name in SPLITS}
+    part = deciding_part(task, parts)
+    if part is None:
+        return task, {}
+    whole = joined.counting(weighed.shares)
+    if weighed.of_case is None or part != "val":
+        made = unseen.predicted(whole, task, parts[part])
+    else:
+        made = _cross_predicted(unseen, joined, parts[part], weighed.of_case)
+
+    def held(task: Task) -> Evidence:
+        """Cases that decide nothing else, by the task so far."""
+        return Evidence(unseen.predicted(whole, task, parts["calibration"]), parts["calibration"])
+
+    origin: Origin = "training" if part == "train" else "unseen"
+    conformal = held if parts["calibration"] else None
+    return fitted(task, Evidence(made, parts[part]), origin=origin, conformal=conformal)
+
+
+def _cross_predicted(
+    unseen: Unseen, joined: Joined, cases: Sequence[Case], of_case: Sequence[Sequence[float]]
+) -> list[Prediction]:
+    """Each case by the weights that were fitted without it and its patient."""
+    made = []
+    with tracked("predicting cases for the weights") as tracker:
+        for done, (case, weights) in enumerate(zip(cases, of_case, strict=True), start=1):
+            made.append(unseen.by(joined.counting(weights)).predict(case))
+            tracker(done, len(cases))
+    return made

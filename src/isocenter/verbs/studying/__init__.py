@@ -1,1 +1,0 @@
-"""The folder of a study, and the page of its results."""
