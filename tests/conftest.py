@@ -53,7 +53,7 @@ settings.load_profile("suite")
 # Seconds of a set-up that are worth a line.
 LONG = 0.5
 # Of a property `make test` draws so many examples, and `make test-all` as many as it states.
-FEW_EXAMPLES = 10
+FEW_EXAMPLES = 5
 
 
 @pytest.fixture(scope="session")

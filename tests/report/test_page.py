@@ -101,6 +101,7 @@ def test_no_page_is_wider_than_its_screen(page: Page, browser: Any, width: int) 
     assert float(browser.read(html, size=(width, 900)).state["wide"]) <= 0
 
 
+@pytest.mark.whole
 def test_the_words_above_a_wide_table_stay_within_a_narrow_screen(browser: Any) -> None:
     columns = [f"a column of many words {n}" for n in range(9)]
     wide = Table(columns, [["word " * 9] * 9], "By class, with the 95 % interval; patients as clusters. " * 3)
@@ -111,6 +112,7 @@ def test_the_words_above_a_wide_table_stay_within_a_narrow_screen(browser: Any) 
     assert float(browser.read(html, size=(390, 900)).state["beyond"]) <= 0
 
 
+@pytest.mark.whole
 def test_the_page_is_dark_for_who_wants_it_dark(page: Page, browser: Any) -> None:
     html = render(page)
     light, dark = (browser.look(html, dark=dark) for dark in (False, True))
@@ -234,6 +236,7 @@ def test_few_labels_with_many_metrics_are_columns_so_that_the_table_fits_the_pag
 
 
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="there is no pdftotext to read what was printed")
+@pytest.mark.whole
 def test_short_words_are_whole_on_paper_beside_a_column_of_long_sentences(browser: Any) -> None:
     long = "deletion and insertion not shown to be better than those of random maps, nor than those of an edge filter"
     rows = [["integrated_gradients", "passed", long], ["smoothgrad", "failed", long]]

@@ -45,6 +45,7 @@ def test_the_page_shows_the_value_that_the_file_holds_at_the_voxel(
     assert_allclose(world, volume.geometry.to_world(voxel), atol=1e-9)
 
 
+@pytest.mark.whole
 def test_values_that_are_no_whole_numbers_come_within_the_stated_step(volume: Image, browser: Any) -> None:
     rough = replace(volume, pixels=np.random.default_rng(0).normal(0, 7, volume.shape).astype(np.float32))
     html = viewer(rough, [], "a volume")
@@ -63,6 +64,7 @@ def test_the_page_names_a_channel_where_there_are_several_and_counts_voxels_of_u
     assert "The size of a voxel in mm is not known: lengths are in voxels." in several
 
 
+@pytest.mark.whole
 def test_frames_of_a_colour_picture_each_have_their_values(browser: Any) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (3, 4, 6, 9), dtype=np.uint8)
     image = Image(pixels, Geometry.of_pixels((6, 9)), channels=("R", "G", "B"), times=(0.0, 0.1, 0.2, 0.3))
@@ -99,6 +101,7 @@ def test_a_label_covers_its_voxels_and_no_other(browser: Any) -> None:
     assert_allclose(np.ptp(columns) + 1, 3 * side, atol=2)
 
 
+@pytest.mark.whole
 def test_a_large_image_is_thinned_says_so_and_keeps_its_values(volume: Image, box: Image, browser: Any) -> None:
     html = viewer(volume, [box], "a volume", limit=300)
     assert "too large for one page" in html
@@ -125,17 +128,20 @@ def test_nothing_is_asked_for_from_elsewhere(volume: Image, box: Image, outline:
     assert seen.addresses == ["data:,"]
 
 
+@pytest.mark.whole
 def test_it_opens_amid_what_is_drawn(volume: Image, box: Image, browser: Any) -> None:
     seen = browser.read(viewer(volume, [box], "a volume"))
     assert seen.state["labels"] == "1"
 
 
+@pytest.mark.whole
 def test_a_dark_room_sees_a_dark_page_and_a_light_one_a_light(volume: Image, browser: Any) -> None:
     html = viewer(volume, [], "a volume")
     assert browser.look(html, size=(390, 844), dark=True)[2, 2].mean() < 60
     assert browser.look(html, size=(390, 844))[2, 2].mean() > 200
 
 
+@pytest.mark.whole
 def test_what_is_not_known_is_said(browser: Any) -> None:
     image = Image(np.zeros((1, 4, 5, 6)), Geometry.of_pixels((4, 5, 6)))
     html = viewer(image, [], "a volume")
@@ -222,6 +228,7 @@ def test_arrow_down_goes_one_slice_towards_the_feet(volume: Image, browser: Any)
     assert seen.state["voxel"] == "4,7,3"  # j runs to the feet
 
 
+@pytest.mark.whole
 def test_the_wheel_scrolls_and_stops_at_the_last_slice(volume: Image, browser: Any) -> None:
     html = _after(
         viewer(volume, [], "a volume"),
@@ -245,6 +252,7 @@ def test_the_planes_are_linked(volume: Image, browser: Any) -> None:
     assert "coronal, slice 10 of 12" in seen.dom and "axial, slice 7 of 16" in seen.dom
 
 
+@pytest.mark.whole
 def test_the_value_under_the_cursor_is_that_of_the_pixel_there(browser: Any) -> None:
     values = np.arange(48, dtype=np.int16).reshape(1, 6, 8) * 10
     html = _after(
@@ -258,6 +266,7 @@ def test_the_value_under_the_cursor_is_that_of_the_pixel_there(browser: Any) -> 
     assert re.sub(r"<[^>]+>", " ", readout).split() == ["value", "140", "row,", "column", "1,", "6"]
 
 
+@pytest.mark.whole
 def test_a_label_that_is_switched_off_is_not_painted(box: Image, volume: Image, browser: Any) -> None:
     html = viewer(volume.with_pixels(volume.data * 0), [box], "a volume")
     off = """[...document.querySelectorAll("li label")].find((l) => l.textContent === "anterior").click();"""
@@ -267,6 +276,7 @@ def test_a_label_that_is_switched_off_is_not_painted(box: Image, volume: Image, 
     assert np.count_nonzero(hidden[..., 2] - hidden[..., 0] > 40) == 0
 
 
+@pytest.mark.whole
 def test_going_to_a_label_sets_the_crosshair_on_it(box: Image, volume: Image, browser: Any) -> None:
     script = """document.querySelector("[aria-label='go to posterior']").click();"""
     seen = browser.read(_after(viewer(volume, [box], "a volume"), script))
@@ -285,6 +295,7 @@ def test_the_window_decides_which_values_are_black_and_white(browser: Any) -> No
     assert grey + white + np.count_nonzero(seen == 0) > 0.95 * seen.size
 
 
+@pytest.mark.whole
 def test_all_values_are_grey_also_where_the_highest_is_0(browser: Any) -> None:
     values = np.repeat(np.array([-1000, -500, 0], dtype=np.int16), 10).reshape(1, 3, 10)
     script = """[...document.querySelectorAll("button")].find((b) => b.textContent === "all values").click();"""

@@ -60,6 +60,8 @@ def test_many_voxels_are_named_as_the_cause_where_the_spacing_is_as_in_training(
 def test_a_part_of_such_an_image_is_predicted():
     image = Image(np.zeros((1, *SHAPE), np.float32), grid(10, 10, 20))
     part = (slice(11, 12), slice(12, 13), slice(9, 10))
+    with pytest.raises(DatasetError):
+        refuse_out_of_proportion(model(fingerprint=trained_with()), image, "p03")
     refuse_out_of_proportion(model(fingerprint=trained_with()), image, "p03", part)
 
 
@@ -74,6 +76,8 @@ def test_where_nobody_knows_what_trained_the_voxels_as_they_are_stored_stand_for
 def test_of_a_mean_the_largest_image_of_all_members_counts():
     image = Image(np.zeros((1, 240, 26, 400), np.uint8), grid(1, 1, 2, shape=(240, 26, 400)))
     members = [{"fingerprint": trained_with()}, {"fingerprint": trained_with((200, 26, 100))}]
+    with pytest.raises(DatasetError):
+        refuse_out_of_proportion(model(members=members[:1]), image, "p03")
     refuse_out_of_proportion(model(members=members), image, "p03")
 
 

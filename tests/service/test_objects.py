@@ -257,5 +257,5 @@ print({"torch", "sqlalchemy", "pydicom", "pynetdicom", "pandas"} & set(sys.modul
 def test_a_log_on_a_full_disk_ends_nothing(tmp_path):
     (tmp_path / LOG).symlink_to("/dev/full")
     handler = JsonLines(tmp_path, "receiver-0")
-    handler.handle(logging.makeLogRecord({"msg": "refused an object"}))
+    assert handler.handle(logging.makeLogRecord({"msg": "refused an object"}))
     handler.close()

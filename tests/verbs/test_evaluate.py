@@ -278,6 +278,18 @@ def test_a_runs_own_data_are_read_as_it_read_them(tabled, tmp_path):
         isocenter.evaluate(run.out, moved / "table.csv", device="cpu")
 
 
+def test_of_two_folds_on_pictures_each_case_is_scored_by_the_fold_that_had_not_seen_it(tmp_path):
+    data = trained.pictures(tmp_path / "data", 12)
+    run = trained.classifying(data, tmp_path / "run", folds=2, assignments=trained.TWO_STEPS).out
+    again = isocenter.evaluate(run, data, device="cpu")
+    assert any("by the fold that had not seen it" in note for note in again.notes)
+    kept = pd.read_csv(run / "evaluation" / "cases.csv", dtype={"case": str}).sort_values("case")
+    found = again.scored.table.sort_values("case")
+    assert found["case"].tolist() == kept["case"].tolist() == [f"{n:02}" for n in range(12)]
+    np.testing.assert_allclose(found["probability_dark"], kept["probability_dark"], atol=1e-6)
+
+
+@pytest.mark.whole
 def test_of_a_run_of_folds_each_case_is_scored_by_the_fold_that_had_not_seen_it(cross_validated):
     again = evaluated(cross_validated, cross_validated.data)
     assert cases(again) == {f"case{n:02}" for n in range(12)}

@@ -1,4 +1,8 @@
-"""Cohort work over a real dask cluster: a scheduler and two workers on loopback, each a process of its own."""
+"""Cohort work over a real dask cluster on loopback: a scheduler and two workers, each a process of its own.
+
+In `make test` one cohort goes over a cluster whose scheduler and worker are threads of the tests' process: three that
+start take ten processor seconds.
+"""
 
 from __future__ import annotations
 
@@ -107,6 +111,14 @@ def cluster(tmp_path_factory) -> Iterator[Processes]:
         yield made
 
 
+@pytest.fixture
+def threads() -> Iterator[str]:
+    """The address of a scheduler with one worker in this process, which are asked over the network nevertheless."""
+    options = {"processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": None}
+    with distributed.LocalCluster(1, threads_per_worker=1, **options) as made:
+        yield made.scheduler_address
+
+
 def answers(port: int) -> bool:
     with socket.socket() as tried:
         return tried.connect_ex(("127.0.0.1", port)) == 0
@@ -172,11 +184,11 @@ def test_results_that_nobody_writes_come_back(cluster, segmented):
     assert there.geometry.equals(here.geometry, 1e-4)
 
 
-def test_a_damaged_case_is_named_and_the_rest_goes_on(cluster, segmented, tmp_path, cli):
+def test_a_damaged_case_is_named_and_the_rest_goes_on(threads, segmented, tmp_path, cli):
     data = trained.blobs(tmp_path / "data", 3)
     (data / "images" / "case01.nii.gz").write_bytes(b"no image")
     out = tmp_path / "out"
-    done = cli("predict", segmented.out, data / "images", "--out", out, "--scheduler", cluster.address)
+    done = cli("predict", segmented.out, data / "images", "--out", out, "--scheduler", threads)
     assert done.code == 1
     assert "case01" in done.last
     assert pd.read_csv(out / "predictions.csv")["case"].tolist() == ["case00", "case02"]

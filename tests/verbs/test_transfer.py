@@ -44,19 +44,23 @@ def others(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("mode", [rarely("linear_probe"), "lora"])
-def test_what_stands_still_is_that_of_the_source_and_a_killed_run_goes_on_bit_by_bit(
-    classified, others, tmp_path, mode
-):
-    chosen = {"transfer.mode": mode, "transfer.rank": 2}
-    whole = started(classified.out, others, tmp_path / "whole", **chosen)
-    source, after = load_file(classified.out / "checkpoints" / "best" / "weights.safetensors"), weights_in(whole)
+def test_what_stands_still_is_that_of_the_source(classified, others, tmp_path, mode):
+    run = started(classified.out, others, tmp_path / "run", **{"transfer.mode": mode, "transfer.rank": 2})
+    source, after = load_file(classified.out / "checkpoints" / "best" / "weights.safetensors"), weights_in(run)
     assert set(source) == set(after)
-    still = {row["name"] for row in rows_of(whole) if not row["trained"]}
+    still = {row["name"] for row in rows_of(run) if not row["trained"]}
     assert still
     assert all(np.array_equal(source[name], after[name]) for name in still)
     moved = {name for name in after if not np.array_equal(source[name], after[name])}
     assert "vectors.class.weight" in moved
     assert any(name.startswith("body") and after[name].ndim > 1 for name in moved) == (mode == "lora")
+
+
+@pytest.mark.parametrize("mode", ["linear_probe", "lora"])
+@pytest.mark.whole
+def test_a_killed_run_of_which_a_part_stands_still_goes_on_bit_by_bit(classified, others, tmp_path, mode):
+    chosen = {"transfer.mode": mode, "transfer.rank": 2}
+    whole = started(classified.out, others, tmp_path / "whole", **chosen)
 
     def pressed(moment):
         if moment.step == 3:

@@ -90,14 +90,15 @@ def calibration_rows(
     """
     sides = {"": probabilities} if uncalibrated is None else {"": probabilities, BEFORE: uncalibrated}
     for side, table in sides.items():
-        logs, chance = np.log(table.clip(LEAST_CHANCE)), stated_chance(table, reference)
+        logs, (chance, happened) = np.log(table.clip(LEAST_CHANCE)), stated_chance(table, reference)
         yield Row(f"log_loss{side}", label, bootstrap(_losses(table, reference), patients, seed=seed, exact=False))
-        yield Row(f"ece_equal_mass{side}", label, calibration_error(*chance, patients, seed=seed, kind=BY_MASS))
+        by_mass = calibration_error(chance, happened, patients, seed=seed, kind=BY_MASS)
+        yield Row(f"ece_equal_mass{side}", label, by_mass)
         if side:
             classes = table.shape[1]
             squares = ((table - np.eye(classes)[reference]) ** 2).sum(axis=1) / (2 if classes == 2 else 1)
             yield Row(f"brier{side}", label, bootstrap(squares, patients, seed=seed))
-            yield Row(f"ece{side}", label, calibration_error(*chance, patients, seed=seed))
+            yield Row(f"ece{side}", label, calibration_error(chance, happened, patients, seed=seed))
         yield Row(f"temperature{side}", label, remaining_temperature(logs, reference, patients))
         if table.shape[1] == 2:
             both = slope_and_intercept(logs[:, 1] - logs[:, 0], reference == 1, patients)
@@ -113,13 +114,15 @@ def _rows_by_bins(
     label: str, side: str, probabilities: Floats, reference: np.ndarray, patients: np.ndarray, seed: Seed
 ) -> Iterator[Row]:
     """The largest and the adaptive error, and the parts of the Brier score; side: the end of their names."""
-    chance, true = stated_chance(probabilities, reference), np.eye(probabilities.shape[1])[reference]
-    worst = calibration_error(*chance, patients, seed=seed, kind=LARGEST_GAP)
+    chance, happened = stated_chance(probabilities, reference)
+    true = np.eye(probabilities.shape[1])[reference]
+    worst = calibration_error(chance, happened, patients, seed=seed, kind=LARGEST_GAP)
     yield Row(f"mce{side}", label, worst)
     yield Row(f"ace{side}", label, calibration_error(probabilities, true, patients, seed=seed, kind=BY_MASS))
     # The Brier score of two classes is that of the second, of several the sum over them.
-    asked, happened = chance if probabilities.shape[1] == 2 else (probabilities, true)
-    for metric, part in zip(_BRIER_PARTS, brier_estimates(asked, happened, patients, seed=seed), strict=True):
+    if probabilities.shape[1] > 2:
+        chance, happened = probabilities, true
+    for metric, part in zip(_BRIER_PARTS, brier_estimates(chance, happened, patients, seed=seed), strict=True):
         yield Row(f"{metric.name}{side}", label, part)
 
 

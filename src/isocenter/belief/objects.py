@@ -184,7 +184,8 @@ def missed_objects(pairs: Sequence[tuple[Candidates, Array]], patients: Sequence
     Of cases that have an object; what nothing finds is missed at every limit.
     """
     with_objects = [place for place, (_, reference) in enumerate(pairs) if reference.any()]
-    best = [best_object_scores(*own, reference) for own, reference in (pairs[place] for place in with_objects)]
+    chosen = (pairs[place] for place in with_objects)
+    best = [best_object_scores(numbers, scores, reference) for (numbers, scores), reference in chosen]
     rows = [(own[:, None] < COVERS_FROM).mean(axis=0) for own in best]
     return np.reshape(rows, (-1, len(COVERS_FROM))), np.array([patients[place] for place in with_objects])
 
@@ -205,7 +206,8 @@ def covering_objects(numbers: Numbers, scores: Floats, least: float) -> Numbers:
 
 def covering_object_columns(candidates: Candidates, reference: Array, least: float) -> Mapping[str, float]:
     """The share of a case's objects that those from a score on miss, and how many of these find nothing."""
-    overlap = instance_overlap(covering_objects(*candidates, least), reference)
+    numbers, scores = candidates
+    overlap = instance_overlap(covering_objects(numbers, scores, least), reference)
     predicted, true = hits(overlap)
     objects = len(overlap.reference)
     missed = 1 - len(np.unique(true)) / objects if objects else float("nan")

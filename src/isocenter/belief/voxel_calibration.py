@@ -167,8 +167,8 @@ class SoftDice:
         networks: the same of each of those whose mean the outputs are, uncalibrated
         """
         marked, doubt = voxel_in_unit(geometry) * sizes
-        seen = [one.sizes(None) for one in networks if one._sums.any()]  # else their mean alone is known
-        each = voxel_in_unit(geometry) * np.array(seen).reshape(-1, 2, len(self._names))
+        sums = [one.sizes(None) for one in networks if one._sums.any()]  # else their mean alone is known
+        each = voxel_in_unit(geometry) * np.array(sums).reshape(-1, 2, len(self._names))
         by_fold = interval_of_folds(certainty, self._names, each[:, 0], each[:, 0], np.maximum(each[:, 1], LEAST_DOUBT))
         volumes = dict(zip(self._names, marked.tolist(), strict=True))
         low, high = by_fold or interval(certainty, volumes, doubt.tolist())

@@ -105,9 +105,9 @@ def voxel_rows(table: Table, *, seed: Seed) -> list[Row]:
     rows = [row for side in ("", BEFORE) for row in _near_rows(labels, f"{GAPS}{side}", f"{ECE}{side}", seed)]
     if EXPECTED not in table:
         return rows
-    known = table[table[EXPECTED].notna() & table["dice"].notna()]
-    means = known.groupby(["case", "patient"], sort=False)[["dice", EXPECTED]].mean().reset_index()
-    parts = {"all": means, **{str(label): own for label, own in known.groupby("label", sort=False)}}
+    scored = table[table[EXPECTED].notna() & table["dice"].notna()]
+    means = scored.groupby(["case", "patient"], sort=False)[["dice", EXPECTED]].mean().reset_index()
+    parts = {"all": means, **{str(label): own for label, own in scored.groupby("label", sort=False)}}
     for label, part in parts.items():
         apart = bootstrap(part[EXPECTED] - part["dice"], part["patient"], seed=seed, exact=False)
         rows.append(Row(f"{EXPECTED}_bias", label, apart))
@@ -133,12 +133,12 @@ def _near_rows(labels: Mapping[str, Table], column: str, metric: str, seed: Seed
     of_labels = {label: own for label, own in of_labels.items() if len(own)}
     if not of_labels:
         return
-    each = {label: _gaps_of(own, column) for label, own in of_labels.items()}
-    values = {label: float(np.abs(gaps.values).sum()) for label, gaps in each.items()}
+    gaps_of_label = {label: _gaps_of(own, column) for label, own in of_labels.items()}
+    values = {label: float(np.abs(gaps.values).sum()) for label, gaps in gaps_of_label.items()}
     most = max(len(own) for own in of_labels.values())
-    mean, joined = float(np.mean([*values.values()])), Gaps.joined([*each.values()])
+    mean, joined = float(np.mean([*values.values()])), Gaps.joined([*gaps_of_label.values()])
     yield Row(metric, "all", estimate_of(mean, joined, n=most, seed=seed, expectation=where))
-    for label, gaps in each.items():
+    for label, gaps in gaps_of_label.items():
         count = len(of_labels[label])
         yield Row(metric, label, estimate_of(values[label], gaps, n=count, seed=seed, expectation=where))
 

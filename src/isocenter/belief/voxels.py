@@ -444,7 +444,7 @@ def _beyond(labels: Array, looked_at: Any, structures: Sequence[tuple[int, ...]]
     """(structures,) voxels of a label map outside of (axes, 2) where the network looked; None: it looked everywhere."""
     if looked_at is None:
         return np.zeros(len(structures))
-    inside = labels[tuple(slice(*ends) for ends in np.asarray(looked_at).tolist())]
+    inside = labels[tuple(slice(low, high) for low, high in np.asarray(looked_at).tolist())]
     if inside.size == labels.size:
         return np.zeros(len(structures))
     pairs = [(place_of(own, labels), place_of(own, inside)) for own in structures]

@@ -339,7 +339,9 @@ def brier_parts(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BI
     """
     chances, true = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
     columns = zip(chances.reshape(len(chances), -1).T, true.reshape(len(true), -1).T, strict=True)
-    reliable, resolved, uncertain = np.array([_parts_of_one(*column, bins) for column in columns]).sum(axis=0).tolist()
+    reliable, resolved, uncertain = (
+        np.array([_parts_of_one(chance, truth, bins) for chance, truth in columns]).sum(axis=0).tolist()
+    )
     return reliable, resolved, uncertain
 
 
@@ -369,12 +371,13 @@ def brier_estimates(
         if interval is None:
             why = "one patient" if people < 2 else "all patients have the same share"
             return Estimate(value, n=len(chances), patients=people, method=f"none: {why}; {EQUAL_WIDTH}")
-        return Estimate(value, *interval, LEVEL, len(chances), people, method=f"{few}{LAW_OF_PARTS}")
+        low, high = interval
+        return Estimate(value, low, high, LEVEL, len(chances), people, method=f"{few}{LAW_OF_PARTS}")
 
     if people < 2:
         return tuple(estimate(value, None) for value in values)
     squares = (
-        _Squares.joined([part(*column) for column in columns]).interval(owners, number)
+        _Squares.joined([part(chance, truth) for chance, truth in columns]).interval(owners, number)
         for part in (_Squares.of_gaps, _Squares.of_differences)
     )
     intervals = (*squares, _of_uncertainty(true, owners, seed))

@@ -97,10 +97,14 @@ class Conformal:
 
         Of groups whose names begin with a preposition, as those of findings do.
         """
-        each = [
+        thresholds = [
             f"{counted(people, 'patient')} {group}" for group, people in self.n.items() if group not in self.thresholds
         ]
-        return f"{', '.join(each)}, {fewest_of_group(self.level)} needed{' of each' * (len(each) > 1)}" if each else ""
+        return (
+            f"{', '.join(thresholds)}, {fewest_of_group(self.level)} needed{' of each' * (len(thresholds) > 1)}"
+            if thresholds
+            else ""
+        )
 
     def steps(self, group: str, networks: int) -> Steps | None:
         """The folds' scores of a group, or of everyone; None unless there are so many folds."""

@@ -145,10 +145,10 @@ def _organ(numbers: Integers, number: int, box: tuple[slice, ...], organs: Image
     return names.get(int(values[counts.argmax()])) if counts.any() else None
 
 
-def linked(before: Lesions, after: Lesions, there: SpatialTransform, back: SpatialTransform) -> list[LesionLink]:
+def linked(before: Lesions, after: Lesions, forward: SpatialTransform, back: SpatialTransform) -> list[LesionLink]:
     """Link lesions that are the same: those that overlap at baseline, then the nearest ones at most 5 mm apart.
 
-    there: from the baseline image to the follow-up; back: the way back
+    forward: from the baseline image to the follow-up; back: the way back
     """
     moved = {one.number: carried_points(back, after.points(one.number)) for one in after.each}
     groups = _overlapping(before, after, moved)
@@ -158,7 +158,7 @@ def linked(before: Lesions, after: Lesions, there: SpatialTransform, back: Spati
     links = [LesionLink(ours, theirs, "matched") for ours, theirs in groups]
     met = {number for link in links for number in link.before}
     for number in (number for number in left if number not in met):
-        places = after.geometry.to_index(carried_points(there, before.points(number)))
+        places = after.geometry.to_index(carried_points(forward, before.points(number)))
         inside = ((places >= -0.5) & (places <= np.array(after.geometry.shape) - 0.5)).all(axis=1)
         links.append(LesionLink((number,), (), "gone" if inside.mean() > 0.5 else "unseen"))
     links.sort(key=lambda link: link.before)

@@ -172,13 +172,13 @@ def dynamic_auc(
     """
     last, events = _checked(times, happened)
     had = events & (last <= horizon)
-    known = had | (last > horizon)
-    if not known.any():
+    is_known = had | (last > horizon)
+    if not is_known.any():
         return np.full(weights_of(weights, len(last)).shape[:-1], np.nan)
     importance = np.ones(len(last))
     importance[had] = _inverse(followed.before(last[had]))
-    counted = (weights_of(weights, len(last)) * importance)[..., known]
-    return auroc(_numbers(risk, last)[known], had[known], counted)
+    counted = (weights_of(weights, len(last)) * importance)[..., is_known]
+    return auroc(_numbers(risk, last)[is_known], had[is_known], counted)
 
 
 def brier_errors(
@@ -231,8 +231,8 @@ def expected_over_observed(
     count = weights_of(weights, len(last))
     expected = ratio(count @ _numbers(chance, last), count.sum(axis=-1))
     free = kaplan_meier(last, events, count).at(horizon)
-    known = (count @ (last >= horizon) > 0) | (free == 0)
-    return np.where(known, ratio(expected, 1 - free), np.nan)
+    is_known = (count @ (last >= horizon) > 0) | (free == 0)
+    return np.where(is_known, ratio(expected, 1 - free), np.nan)
 
 
 def calibration_slope(
@@ -256,8 +256,8 @@ def calibration_slope(
     slope, step = np.zeros(count.shape[:-1]), np.ones(count.shape[:-1])
     for _ in range(NEWTON_STEPS):
         relative = count * np.exp(np.clip(slope[..., None] * scaled, -LARGEST_LOG, LARGEST_LOG))
-        each = (relative, relative * scaled, relative * scaled**2)
-        alive, linear, square = (np.cumsum(one[..., ::-1], axis=-1)[..., ::-1][..., first] for one in each)
+        moments = (relative, relative * scaled, relative * scaled**2)
+        alive, linear, square = (np.cumsum(one[..., ::-1], axis=-1)[..., ::-1][..., first] for one in moments)
         mean = _share(linear, alive)
         gradient = (had * (scaled - mean)).sum(axis=-1) - penalty * slope
         curvature = (had * (_share(square, alive) - mean**2)).sum(axis=-1) + penalty
@@ -279,34 +279,34 @@ def d_calibration(
     Haider et al., JMLR 2020, arXiv:1811.11347, whose p is that of counted events: with censoring it is far too large.
     """
     chance, events = np.clip(np.asarray(survival, dtype=np.float64), 0.0, 1.0), truths_of(happened, "happened")
-    each, people = shares_of(len(chance), patients)
-    own = np.eye(groups)[np.minimum((chance * groups).astype(int), groups - 1)]
+    shares, people = shares_of(len(chance), patients)
+    group_of = np.eye(groups)[np.minimum((chance * groups).astype(int), groups - 1)]
     below = np.clip(chance[:, None] - np.arange(groups) / groups, 0.0, 1 / groups)
-    left = np.divide(below, chance[:, None], out=own.copy(), where=chance[:, None] > 0)
-    counts = each @ np.where(events[:, None], own, left)
-    hidden = left[~events] * each[~events, None]
+    left = np.divide(below, chance[:, None], out=group_of.copy(), where=chance[:, None] > 0)
+    counts = shares @ np.where(events[:, None], group_of, left)
+    hidden = left[~events] * shares[~events, None]
     full = people * (np.eye(groups) / groups - 1 / groups**2)
     sizes, turned = np.linalg.eigh(full - np.diag(hidden.sum(axis=0)) + hidden.T @ left[~events])
-    known = sizes > LEAST_KNOWN * people / groups
-    squared = ((counts - people / groups) @ turned[:, known]) ** 2
-    p = float(stats.chi2.sf(np.sum(squared / sizes[known]), known.sum())) if known.any() else float("nan")
+    enough = sizes > LEAST_KNOWN * people / groups
+    squared = ((counts - people / groups) @ turned[:, enough]) ** 2
+    p = float(stats.chi2.sf(np.sum(squared / sizes[enough]), enough.sum())) if enough.any() else float("nan")
     return counts / max(1, people), p
 
 
 def _concordance(risk: Floats, times: Floats, happened: Truths, importance: Floats, weights: Floats | None) -> Floats:
     """Weighted share of right pairs; importance: (cases,) what each event counts, 0 for what is none."""
     count = weights_of(weights, len(times))
-    right, known = (np.zeros(count.shape[:-1]) for _ in range(2))
+    right, comparable = (np.zeros(count.shape[:-1]) for _ in range(2))
     first = np.flatnonzero(importance)
     for start in range(0, len(first), step := max(1, CHUNK // len(times))):
-        own = first[start : start + step]
+        block = first[start : start + step]
         # Who was censored at the time of an event had it later.
-        later = (times > times[own, None]) | ((times == times[own, None]) & ~happened)
-        credit = later * ((risk < risk[own, None]) + 0.5 * (risk == risk[own, None]))
-        each = count[..., own] * importance[own]
-        right += (each * (count @ credit.T)).sum(axis=-1)
-        known += (each * (count @ later.T.astype(np.float64))).sum(axis=-1)
-    return ratio(right, known)
+        later = (times > times[block, None]) | ((times == times[block, None]) & ~happened)
+        credit = later * ((risk < risk[block, None]) + 0.5 * (risk == risk[block, None]))
+        pairs = count[..., block] * importance[block]
+        right += (pairs * (count @ credit.T)).sum(axis=-1)
+        comparable += (pairs * (count @ later.T.astype(np.float64))).sum(axis=-1)
+    return ratio(right, comparable)
 
 
 def _counts(times: Floats, happened: Truths, weights: Floats | None) -> tuple[Floats, Floats, Floats, Floats]:
@@ -341,6 +341,6 @@ def _inverse(followed: Floats) -> Floats:
     return ratio(1.0, followed)
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
+def _share(part: Floats, total: Floats) -> Floats:
     """part / whole; 0 where nobody is left."""
-    return np.asarray(np.divide(part, whole, out=np.zeros(np.shape(whole)), where=whole > 0))
+    return np.asarray(np.divide(part, total, out=np.zeros(np.shape(total)), where=total > 0))

@@ -241,8 +241,8 @@ def _mean_rows(table: Table, metric: str, unit: str, seed: Seed) -> Iterator[Row
     labels = [label for label in dict.fromkeys(table["label"]) if label != ALL]
     yield Row(metric, ALL, _mean_over_labels(table, metric, unit, seed))
     for label in labels:
-        own = table[table["label"] == label]
-        yield Row(metric, label, bootstrap(own[metric], own["patient"], seed=seed, unit=unit))
+        of_label = table[table["label"] == label]
+        yield Row(metric, label, bootstrap(of_label[metric], of_label["patient"], seed=seed, unit=unit))
 
 
 def _mean_over_labels(table: Table, metric: str, unit: str, seed: Seed) -> Estimate:

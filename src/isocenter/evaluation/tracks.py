@@ -137,13 +137,13 @@ def _places(numbers: Sequence[Sequence[int]]) -> list[NDArray[np.intp]]:
 def identity_switches(frames: Sequence[TrackedFrame]) -> int:
     """Number of times an object is found in another track than before; found from an IoU of 0.5 on."""
     last_seen, before, count = dict[int, int](), dict[int, int](), 0
-    for one in (frame for frame in frames if frame.overlap.size):
-        same = [[before.get(ours) == theirs for theirs in one.predicted] for ours in one.reference]
+    for step in (frame for frame in frames if frame.overlap.size):
+        same = [[before.get(ours) == theirs for theirs in step.predicted] for ours in step.reference]
         # Who was together in the frame before stays so, whatever overlaps more.
-        score = one.overlap + 1000.0 * np.reshape(same, one.overlap.shape)
-        score[one.overlap < SWITCH_OVERLAP - ROUNDING] = 0.0
+        score = step.overlap + 1000.0 * np.reshape(same, step.overlap.shape)
+        score[step.overlap < SWITCH_OVERLAP - ROUNDING] = 0.0
         pairs = np.transpose(optimize.linear_sum_assignment(score, maximize=True)).tolist()
-        before = {one.reference[row]: one.predicted[column] for row, column in pairs if score[row, column] > ROUNDING}
+        before = {step.reference[row]: step.predicted[column] for row, column in pairs if score[row, column] > ROUNDING}
         count += sum(last_seen.get(ours, theirs) != theirs for ours, theirs in before.items())
         last_seen |= before
     return count

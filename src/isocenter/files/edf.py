@@ -65,19 +65,19 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     signals = _signals(described, count, path)
     length, seconds = sum(one.samples for one in signals), _number(head[244:252], "duration of a record", path)
     start, records = _whole(head[184:192], "size of the header", path), _whole(head[236:244], "number of records", path)
-    there = (path.stat().st_size - start) // (2 * max(1, length))
-    records = there if records == -1 else records  # the standard's mark of a recording that still runs
-    if start != FIXED + count * OF_SIGNAL or records < 1 or there < records:
-        raise FormatError(f"holds {max(0, there)} records where the header states {records}", str(path), REMEDY)
-    kept = [one for one in signals if one.label != ANNOTATIONS and one.samples > 0]
-    if not kept or seconds <= 0:
+    complete = (path.stat().st_size - start) // (2 * max(1, length))
+    records = complete if records == -1 else records  # the standard's mark of a recording that still runs
+    if start != FIXED + count * OF_SIGNAL or records < 1 or complete < records:
+        raise FormatError(f"holds {max(0, complete)} records where the header states {records}", str(path), REMEDY)
+    channels = [one for one in signals if one.label != ANNOTATIONS and one.samples > 0]
+    if not channels or seconds <= 0:
         raise FormatError("holds no signal that lasts", str(path), "Give a recording with signals")
-    rates = sorted({one.samples for one in kept}, reverse=True)
+    rates = sorted({one.samples for one in channels}, reverse=True)
     images = {}
     for samples in rates:
         name = path.stem if len(rates) == 1 else f"{path.stem}_{samples / seconds:g}Hz"
-        of_rate = [one for one in kept if one.samples == samples]
-        images[name] = _image(path, of_rate, (start, records, length), seconds / samples, len(kept) < len(signals))
+        of_rate = [one for one in channels if one.samples == samples]
+        images[name] = _image(path, of_rate, (start, records, length), seconds / samples, len(channels) < len(signals))
     return images
 
 
@@ -98,9 +98,9 @@ def load(path: Path, signals: Sequence[Signal], layout: tuple[int, int, int]) ->
             if len(stored) < count * length:
                 raise FormatError("has changed since it was opened", str(path), "Read it again")
             rows = stored.reshape(count, length)
-            for own, signal in zip(values, signals, strict=True):
+            for row, signal in zip(values, signals, strict=True):
                 part = rows[:, signal.start : signal.start + signal.samples].ravel()
-                own[first * signal.samples : (first + count) * signal.samples] = part * signal.gain + signal.offset
+                row[first * signal.samples : (first + count) * signal.samples] = part * signal.gain + signal.offset
     return values
 
 

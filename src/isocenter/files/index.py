@@ -78,8 +78,8 @@ def load_format(name: str) -> Format:
 
 def suffix_of(path: Path) -> str:
     """The longest suffix that some format knows, lower case; the plain one for another, none for the end of a UID."""
-    known = [s for entry in entries().values() for s in entry.suffixes if path.name.lower().endswith(s)]
-    return max(known, key=len, default="" if path.suffix[1:].isdigit() else path.suffix.lower())
+    suffixes = [s for entry in entries().values() for s in entry.suffixes if path.name.lower().endswith(s)]
+    return max(suffixes, key=len, default="" if path.suffix[1:].isdigit() else path.suffix.lower())
 
 
 def format_of(path: Path) -> str | None:
@@ -131,8 +131,8 @@ def _along(volumes: Mapping[str, Image], name: str, orientation: str) -> Image:
 def references_in(path: Path) -> dict[str, Callable[[], Any]]:
     """{kind: function that reads it} of the references that an image's own file holds; its format says which."""
     holding = ((name, entry) for name, entry in entries().items() if entry.references)
-    own = ((name, entry.references) for name, entry in holding if suffix_of(path) in entry.suffixes)
-    return {kind: partial(_reference, path, name, kind) for name, kinds in own for kind in kinds}
+    references = ((name, entry.references) for name, entry in holding if suffix_of(path) in entry.suffixes)
+    return {kind: partial(_reference, path, name, kind) for name, kinds in references for kind in kinds}
 
 
 def _reference(path: Path, name: str, kind: str) -> Any:
@@ -211,6 +211,6 @@ def write(image: Image, path: str | Path, *, overwrite: bool = False) -> None:
 
 def _write_names(labels: Sequence[Label], table: Path, *, overwrite: bool) -> None:
     """The table of a label map; one that is there and names the same values stays."""
-    stated = label_table.read(table) if table.is_file() and not overwrite else ()
-    if label_table.names_of(stated) != label_table.names_of(labels):
+    labels_before = label_table.read(table) if table.is_file() and not overwrite else ()
+    if label_table.names_of(labels_before) != label_table.names_of(labels):
         label_table.write(labels, table, overwrite=overwrite)

@@ -69,8 +69,8 @@ def find(path: Path) -> tuple[Label, ...]:
 
     Raises FormatError where two tables of the folder disagree on what a value means.
     """
-    if path.is_file() and (own := of_file(path)):
-        return own
+    if path.is_file() and (labels_of_file := of_file(path)):
+        return labels_of_file
     folder = path if path.is_dir() else path.parent
     tables = {table: labels for name in FOLDER_TABLES if (labels := _in_folder(table := folder / name))}
     for table, labels in tables.items():
@@ -109,8 +109,8 @@ def clean(name: str) -> str:
 def checked(labels: Iterable[Label], where: str) -> tuple[Label, ...]:
     """The labels, if each value and each name occurs once. Raises FormatError otherwise."""
     labels = tuple(labels)
-    for what, stated in (("value", [label.value for label in labels]), ("name", [label.name for label in labels])):
-        twice = next((one for one, times in Counter[object](stated).items() if times > 1), None)
+    for what, entries in (("value", [label.value for label in labels]), ("name", [label.name for label in labels])):
+        twice = next((one for one, times in Counter[object](entries).items() if times > 1), None)
         if twice is not None:
             raise FormatError(f"the {what} {twice!r} occurs twice", where, "Give each label one value and name")
     if any(label.value < 0 or not label.name for label in labels):
@@ -258,23 +258,23 @@ def read_codes(path: Path) -> dict[str, CodedName]:
         raise FormatError(f"has an unknown column {unknown[0]!r}", str(path), f"Use {','.join(COLUMNS)}[,{UNIT}]")
     if lacking := [column for column in COLUMNS if column not in columns]:
         raise FormatError(f"has no column {lacking[0]!r}", str(path), f"Use {','.join(COLUMNS)}[,{UNIT}]")
-    made = dict[str, CodedName]()
+    names = dict[str, CodedName]()
     for number, cells in enumerate(table.to_numpy().tolist(), start=2):
         row = {column: str(cell).strip() for column, cell in zip(columns, cells, strict=True)}
-        made[row["name"]] = _with_line(made.get(row["name"]), row, f"{path}, line {number}", path.name)
-    return made
+        names[row["name"]] = _with_line(names.get(row["name"]), row, f"{path}, line {number}", path.name)
+    return names
 
 
-def _with_line(known: CodedName | None, row: Mapping[str, str], where: str, source: str) -> CodedName:
+def _with_line(before: CodedName | None, row: Mapping[str, str], where: str, source: str) -> CodedName:
     """The codes of a name with those of one more line."""
     if empty := [column for column in COLUMNS if not row[column]]:
         raise FormatError(f"has no {empty[0]}", where, f"State the {empty[0]}, or delete the line")
     if len(row["scheme"]) > LONGEST_SCHEME:
         problem = f"the scheme {row['scheme']!r} is longer than {LONGEST_SCHEME} letters"
         raise FormatError(problem, where, "Give its designator, such as SCT, DCM, LN or RADLEX")
-    units = {unit for unit in (known.unit if known else "", row.get(UNIT, "")) if unit}
+    units = {unit for unit in (before.unit if before else "", row.get(UNIT, "")) if unit}
     if len(units) > 1:
         problem = f"{row['name']!r} has two units: {' and '.join(sorted(units))}"
         raise FormatError(problem, where, "State one unit for each name")
     code = Code(row["scheme"], row["value"], row["meaning"])
-    return CodedName((*(known.codes if known else ()), code), source, next(iter(units), ""))
+    return CodedName((*(before.codes if before else ()), code), source, next(iter(units), ""))

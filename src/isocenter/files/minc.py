@@ -42,15 +42,16 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
             raise FormatError(f"axes called {', '.join(names)}", str(path), "Only space and time can be read")
         order = tuple(names.index(name) for name in (["time"] if "time" in names else []) + spatial[::-1])
         shape, stored = minc.get_data_shape(), minc.get_data_dtype()
-        whole = np.issubdtype(stored, np.integer)  # numbers that stand for others between a lowest and a highest value
-        dtype = np.dtype(np.float64) if whole else stored.newbyteorder("=")
+        # Integers stand for other numbers between a lowest and a highest value.
+        are_integers = np.issubdtype(stored, np.integer)
+        dtype = np.dtype(np.float64) if are_integers else stored.newbyteorder("=")
         affine = np.asarray(minc.get_affine(), dtype=np.float64)
         # nibabel takes 1 for a step and 0 for a start that are not there.
         stepped, placed = (
             all(hasattr(minc._dims[names.index(one)], own) for one in spatial) for own in ("step", "start")
         )
         refuse_expansion(path.stat().st_size, prod(shape) * stored.itemsize, str(path))
-        if whole:
+        if are_integers:
             _refuse_range(minc, path)
     geometry, notes = _geometry(tuple(int(shape[axis]) for axis in order[-3:]), affine, stepped, placed, path)
     pixels = Deferred((1, *(int(shape[axis]) for axis in order)), dtype, partial(_load, path, order, dtype))
@@ -169,12 +170,12 @@ def _refuse_links(plain: Path, path: Path) -> None:
     Which files is left to the folder in which the program runs, so those in the image's own folder are refused too.
     """
     with h5py.File(plain) as file:
-        groups, seen = [file["/"]], set()
+        groups, visited = [file["/"]], set()
         while groups:
             group = groups.pop()
             address = h5py.h5o.get_info(group.id).addr
-            names = [] if address in seen else list(group)
-            seen.add(address)
+            names = [] if address in visited else list(group)
+            visited.add(address)
             for name in names:
                 link = group.get(name, getlink=True)
                 if isinstance(link, h5py.SoftLink):  # to a place in this file that is looked at where it stands

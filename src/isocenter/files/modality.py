@@ -60,8 +60,8 @@ def modality_word(name: str | None) -> str:
     """The modality of a name: MR of "MRI", "T1" or "FLAIR", DX of "X-ray"; other capitals stay; else "unknown"."""
     if not name:
         return UNKNOWN_MODALITY
-    whole = re.sub(r"[^a-z0-9]", "", name.lower())
-    for word in (whole, *re.split(r"[^a-z0-9]+", name.lower())):
+    letters = re.sub(r"[^a-z0-9]", "", name.lower())
+    for word in (letters, *re.split(r"[^a-z0-9]+", name.lower())):
         if word in _BY_WORD:
             return _BY_WORD[word]
     return name if name in CODES or re.fullmatch(r"[A-Z]{2,6}", name) else UNKNOWN_MODALITY

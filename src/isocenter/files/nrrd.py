@@ -375,8 +375,8 @@ def _directions(header: Header, layout: Layout) -> tuple[NDArray[np.float64], An
     if linear.shape[0] != linear.shape[1]:
         raise header.damaged(f"{len(vectors)} axes in a space of {ndim} dimensions")
     origin = header.vectors("space origin")[0] if header.get("space origin") else None
-    whole = origin is not None and len(origin) >= ndim and bool(np.isfinite(origin).all())
-    return linear, origin[:ndim] if whole and origin is not None else None, notes
+    has_origin = origin is not None and len(origin) >= ndim and bool(np.isfinite(origin).all())
+    return linear, origin[:ndim] if has_origin and origin is not None else None, notes
 
 
 def _space_dimension(header: Header) -> int:

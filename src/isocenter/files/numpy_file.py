@@ -79,18 +79,18 @@ def _series(arrays: Mapping[str, StatedArray], path: Path) -> Image:
     return series(tuple(arrays), columns, path, "numpy")
 
 
-def _image(stated: StatedArray, options: ReadOptions, notes: tuple[str, ...]) -> Image:
-    path, where = stated.path, f"{stated.path}, array {stated.name}"
-    is_complex = np.issubdtype(stated.dtype, np.complexfloating)
-    if not (is_complex or is_number(stated.dtype)) or stated.dtype.itemsize > (16 if is_complex else 8):
-        problem = f"holds {stated.dtype} values, not common numbers"
+def _image(file_array: StatedArray, options: ReadOptions, notes: tuple[str, ...]) -> Image:
+    path, where = file_array.path, f"{file_array.path}, array {file_array.name}"
+    is_complex = np.issubdtype(file_array.dtype, np.complexfloating)
+    if not (is_complex or is_number(file_array.dtype)) or file_array.dtype.itemsize > (16 if is_complex else 8):
+        problem = f"holds {file_array.dtype} values, not common numbers"
         raise FormatError(problem, where, "Save plain arrays of numbers")
-    colours = _looks_coloured(stated.dtype, stated.shape)
-    if len(stated.shape) not in ((3, 4) if colours else (1, 2, 3)) or 0 in stated.shape:
+    colours = _looks_coloured(file_array.dtype, file_array.shape)
+    if len(file_array.shape) not in ((3, 4) if colours else (1, 2, 3)) or 0 in file_array.shape:
         raise FormatError(
-            f"an array of shape {stated.shape} is not an image", where, "Save one image or volume per array"
+            f"an array of shape {file_array.shape} is not an image", where, "Save one image or volume per array"
         )
-    array = loaded(stated, partial(real_part, part=options.part, where=where))
+    array = loaded(file_array, partial(real_part, part=options.part, where=where))
     pixels = np.moveaxis(array, -1, 0) if colours else array[None]
     return Image(
         pixels,
@@ -136,23 +136,23 @@ def load_array(path: Path, name: str) -> Array:
     return loaded(_stated(path, name))
 
 
-def loaded(stated: StatedArray, of: Callable[[Array], Array] | None = None) -> Array:
+def loaded(array: StatedArray, of: Callable[[Array], Array] | None = None) -> Array:
     """An array's numbers in the machine's byte order; `of` changes them, some at a time."""
     change = of or _itself
-    kind = change(np.empty(0, stated.dtype.newbyteorder("="))).dtype
-    values = np.empty(math.prod(stated.shape), kind)
-    refuse_expansion(stated.packed, values.nbytes, str(stated.path))
-    step = max(1, (AT_ONCE * 8) // max(1, stated.dtype.itemsize))
-    with _member(stated.path, stated.name) as (stream, _, _):
+    kind = change(np.empty(0, array.dtype.newbyteorder("="))).dtype
+    values = np.empty(math.prod(array.shape), kind)
+    refuse_expansion(array.packed, values.nbytes, str(array.path))
+    step = max(1, (AT_ONCE * 8) // max(1, array.dtype.itemsize))
+    with _member(array.path, array.name) as (stream, _, _):
         _header(stream)
         for start in range(0, len(values), step):
             part = values[start : start + step]
-            raw = stream.read(len(part) * stated.dtype.itemsize)
-            if len(raw) < len(part) * stated.dtype.itemsize:
+            raw = stream.read(len(part) * array.dtype.itemsize)
+            if len(raw) < len(part) * array.dtype.itemsize:
                 raise ValueError("it is cut short")
-            part[...] = change(np.frombuffer(raw, stated.dtype).astype(stated.dtype.newbyteorder("="), copy=False))
+            part[...] = change(np.frombuffer(raw, array.dtype).astype(array.dtype.newbyteorder("="), copy=False))
         stream.read(1)  # an archive's check sum is verified at the end only
-    return values.reshape(stated.shape, order="F" if stated.is_reversed else "C")
+    return values.reshape(array.shape, order="F" if array.is_reversed else "C")
 
 
 def array_names(path: Path) -> tuple[str, ...]:

@@ -96,10 +96,10 @@ def _geometry(header: PARRECHeader, par: Path) -> Geometry:
         raise GeometryError(f"no one grid ({str(error).rstrip('.')})", str(par), "Export the scan as DICOM") from error
     order = header.get_sorted_slice_indices()[: shape[2]]
     back, up, left = np.asarray(header.image_defs["image offcentre"], dtype=np.float64)[order].T
-    stated = np.stack([-left, -back, up], axis=1)
+    directions = np.stack([-left, -back, up], axis=1)
     slices = np.arange(shape[2])
     centre = [np.full(shape[2], (n - 1) / 2) for n in shape[:2]]
-    apart = np.linalg.norm(geometry.to_world(np.stack([*centre, slices], axis=1)) - stated, axis=1).max()
+    apart = np.linalg.norm(geometry.to_world(np.stack([*centre, slices], axis=1)) - directions, axis=1).max()
     if apart > CENTRE_TOLERANCE * geometry.steps[2]:
         raise GeometryError(
             f"slices lie up to {apart:.2f} mm from where the header's general part puts them",
@@ -127,8 +127,8 @@ def _load(par: Path, rec: Path) -> Array:
     values = np.empty((columns * rows, len(slopes)), order="F")
     stored = np.empty(columns * rows, header.get_data_dtype())
     with rec.open("rb", buffering=0) as file:
-        for n, place in enumerate(header.get_sorted_slice_indices()):
-            file.seek(int(place) * stored.nbytes)
+        for n, index in enumerate(header.get_sorted_slice_indices()):
+            file.seek(int(index) * stored.nbytes)
             if file.readinto(stored) < stored.nbytes:  # type: ignore[arg-type]
                 raise FormatError("has changed since it was opened", str(rec), "Read it again")
             values[:, n] = stored * slopes[n] + intercepts[n]

@@ -146,14 +146,14 @@ def patients_of(names: Sequence[str], *, classes: int = 0) -> Patients:
     classes: so many folders at the start of each name are classes
     """
     fits = [_first_fit(name) for name in names]
-    known = [fit for fit in fits if fit is not None]
-    owners, rules = tuple(owner for owner, _ in known), {rule.words: rule for _, rule in known}
-    fit_all = bool(fits) and len(known) == len(fits)
+    fitting = [fit for fit in fits if fit is not None]
+    owners, rules = tuple(owner for owner, _ in fitting), {rule.words: rule for _, rule in fitting}
+    fit_all = bool(fits) and len(fitting) == len(fits)
     if fit_all and all(rule.proves for rule in rules.values()):
         return _known(owners, " or ".join(rules))
     paths = [PurePosixPath(name).parts[classes:] for name in names]
-    if hold_examinations(paths) and len(own := tuple(path[0] for path in paths)) > len(set(own)):
-        return _known(own, "the folder in which several examinations lie")
+    if hold_examinations(paths) and len(folders := tuple(path[0] for path in paths)) > len(set(folders)):
+        return _known(folders, "the folder in which several examinations lie")
     people = _by_folders(names, classes)
     if fit_all and FEWEST <= len(set(owners)) < len(names) and not (people and _begin_anew(owners, people)):
         return _known(owners, " or ".join(rules))
@@ -188,14 +188,14 @@ def _by_folders(names: Sequence[str], classes: int) -> tuple[str, ...] | None:
     paths = [PurePosixPath(name).parts[:-1] for name in names]
     for level in range(classes, min(map(len, paths), default=0)):
         owners = tuple(path[level] for path in paths)
-        own = set(owners)
-        are_numbered = all(any(map(str.isdigit, folder)) and not NO_PERSON.search(folder) for folder in own)
-        if not FEWEST_FOLDERS <= len(own) < len(names) or not are_numbered:
+        patients = set(owners)
+        are_numbered = all(any(map(str.isdigit, folder)) and not NO_PERSON.search(folder) for folder in patients)
+        if not FEWEST_FOLDERS <= len(patients) < len(names) or not are_numbered:
             continue
         above = {path[:level] for path in paths}
         places = {path[: level + 1] for path in paths}
-        is_kinds = len(above) > 1 and len(places) == len(own) * len(above)
-        if not is_kinds or (len(own) >= FEWEST_NUMBERED and all(map(str.isdecimal, own))):
+        is_kinds = len(above) > 1 and len(places) == len(patients) * len(above)
+        if not is_kinds or (len(patients) >= FEWEST_NUMBERED and all(map(str.isdecimal, patients))):
             return owners
     return None
 

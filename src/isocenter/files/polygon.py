@@ -46,14 +46,14 @@ def windings(corners: Floats, shape: Sequence[int]) -> NDArray[np.intp]:
     first, last = (np.clip(np.ceil(end(y0, y1)), 0, rows).astype(int) for end in (np.minimum, np.maximum))
     counts = last - first
     passed = np.zeros(rows * (columns + 1), dtype=np.intp)
-    for own in _few_at_once(counts):
-        edge = np.repeat(np.arange(own.start, own.stop), counts[own])
-        row = np.arange(len(edge)) - np.repeat(np.cumsum(counts[own]) - last[own], counts[own])
+    for edges in _few_at_once(counts):
+        edge = np.repeat(np.arange(edges.start, edges.stop), counts[edges])
+        row = np.arange(len(edge)) - np.repeat(np.cumsum(counts[edges]) - last[edges], counts[edges])
         x = x0[edge] + (row - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
-        place = row * (columns + 1) + np.clip(np.ceil(np.round(x, DECIMALS)), 0, columns).astype(int)
+        cell = row * (columns + 1) + np.clip(np.ceil(np.round(x, DECIMALS)), 0, columns).astype(int)
         # From here on to the right the edge has been passed once more, upwards or downwards.
         for is_turn, step in ((y1[edge] > y0[edge], 1), (y1[edge] < y0[edge], -1)):
-            passed += step * np.bincount(place[is_turn], minlength=len(passed))
+            passed += step * np.bincount(cell[is_turn], minlength=len(passed))
     return np.cumsum(passed.reshape(rows, columns + 1)[:, :-1], axis=1)
 
 

@@ -46,17 +46,17 @@ def write_label_map(
     write(source.with_label_map(label_map, labels), path, overwrite=overwrite)
 
 
-def write_map(name: str, made: Map, source: Image, path: Path, *, overwrite: bool = False) -> None:
+def write_map(name: str, parameter_map: Map, source: Image, path: Path, *, overwrite: bool = False) -> None:
     """Numbers of every voxel on the source's grid as an image of one channel that is called `name`.
 
     Of a map with names there is one volume (in a picture one channel) each, and a table of them counted from 0.
     """
-    if made.names and suffix_of(path) not in FRAMED:
-        write(_of_numbers(source, made.data, made.names), path, overwrite=overwrite)
+    if parameter_map.names and suffix_of(path) not in FRAMED:
+        write(_of_numbers(source, parameter_map.data, parameter_map.names), path, overwrite=overwrite)
     else:
-        write(_of_numbers(source, one_channel(made.data), (name,)), path, overwrite=overwrite)
-    if made.names:
-        table = [Label(place, one) for place, one in enumerate(made.names)]
+        write(_of_numbers(source, one_channel(parameter_map.data), (name,)), path, overwrite=overwrite)
+    if parameter_map.names:
+        table = [Label(place, one) for place, one in enumerate(parameter_map.names)]
         label_table.write(table, label_table.table_path(path), overwrite=overwrite)
 
 
@@ -94,11 +94,11 @@ class TakenProbabilities:
 
         Gives whether there was anything to write.
         """
-        made = self._map(self._held, (BACKGROUND,) if len(self._held) > len(self.labels) else ())
-        if made is not None:
+        probability_map = self._map(self._held, (BACKGROUND,) if len(self._held) > len(self.labels) else ())
+        if probability_map is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_map("probability", made, self.source, path, overwrite=overwrite)
-        return made is not None
+            write_map("probability", probability_map, self.source, path, overwrite=overwrite)
+        return probability_map is not None
 
     def _map(self, held: Sequence[Spool], before: tuple[str, ...]) -> Map | None:
         names = (*before, *(label.name for label in self.labels))

@@ -80,10 +80,10 @@ def series(titles: Sequence[str], columns: Array, path: Path, kind: str = "serie
     channels = columns if axis is None else columns[1:]
     if not channels.size:
         raise FormatError("holds no channels of one length", str(path), "Write as many samples for each channel")
-    known, unit, factor = axis or (False, "", 1.0)
+    is_known, unit, factor = axis or (False, "", 1.0)
     shape = columns.shape[1:]
-    geometry = _grid(np.asarray(columns[0], float) * factor, unit, path) if known else Geometry.of_pixels(shape)
-    silent = axis is not None and not known and "sample" not in first.lower()
+    geometry = _grid(np.asarray(columns[0], float) * factor, unit, path) if is_known else Geometry.of_pixels(shape)
+    silent = axis is not None and not is_known and "sample" not in first.lower()
     notes = (f"the axis {first!r} has no known unit, so its steps are counted in samples",) if silent else ()
     names = tuple(titles if axis is None else titles[1:])
     return Image(channels, geometry, channels=names, notes=notes, source=Source(kind, (str(path),)))

@@ -116,8 +116,8 @@ def write_surfaces(label_map: Array, labels: Sequence[Label], geometry: Geometry
     """
     surfaces, files = surfaces_of(label_map, labels, geometry, str(path)), list[Path]()
     if path.suffix == ".obj":
-        if made := list(surfaces):
-            write_text(path, obj_text(made))
+        if meshes := list(surfaces):
+            write_text(path, obj_text(meshes))
             files.append(path)
         return files
     taken: set[str] = set()
@@ -147,11 +147,11 @@ def stl_bytes(surface: Surface, comment: str) -> bytes:
     corners = surface.points[surface.triangles]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-    made = np.zeros(len(corners), TRIANGLE)
-    made["normal"] = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
-    made["corners"] = corners
+    triangles = np.zeros(len(corners), TRIANGLE)
+    triangles["normal"] = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
+    triangles["corners"] = corners
     header = comment.encode("ascii")[:STL_HEADER].ljust(STL_HEADER)
-    return header + np.uint32(len(made)).astype("<u4").tobytes() + made.tobytes()
+    return header + np.uint32(len(triangles)).astype("<u4").tobytes() + triangles.tobytes()
 
 
 def obj_text(surfaces: Sequence[tuple[Label, Surface]]) -> str:

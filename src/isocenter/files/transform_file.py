@@ -55,11 +55,11 @@ def write_transform(
     """
     path = Path(path)
 
-    def registration(made: SpatialTransform, partial: Path) -> None:
+    def registration(transform: SpatialTransform, partial: Path) -> None:
         """A DICOM registration of both images."""
         if fixed is None or moving is None:
             raise FormatError("a DICOM registration connects two images", str(path), "Give `fixed` and `moving`")
-        dicom.write_registration(made, fixed, moving, partial)
+        dicom.write_registration(transform, fixed, moving, partial)
 
     write = _by_suffix(path, {ITK: _write_itk, NIFTI: _write_nifti, DICOM: registration})
     with written(path, overwrite=overwrite) as partial:
@@ -109,9 +109,9 @@ def _flat(transform: Any) -> Iterator[Any]:
     if transform.GetTransformEnum() != SimpleITK.sitkComposite:
         yield transform.Downcast()
         return
-    whole = SimpleITK.CompositeTransform(transform)
-    for number in reversed(range(whole.GetNumberOfTransforms())):
-        yield from _flat(whole.GetNthTransform(number))
+    composite = SimpleITK.CompositeTransform(transform)
+    for number in reversed(range(composite.GetNumberOfTransforms())):
+        yield from _flat(composite.GetNthTransform(number))
 
 
 def _part_of(transform: Any, where: str) -> TransformPart:
@@ -152,8 +152,8 @@ def _write_itk(transform: SpatialTransform, path: Path) -> None:
     parts = [_itk_part(part) for part in transform.parts] or [
         SimpleITK.Transform(transform.ndim, SimpleITK.sitkIdentity)
     ]
-    made = parts[0] if len(parts) == 1 else SimpleITK.CompositeTransform(parts[::-1])
-    SimpleITK.WriteTransform(made, str(path))
+    composite = parts[0] if len(parts) == 1 else SimpleITK.CompositeTransform(parts[::-1])
+    SimpleITK.WriteTransform(composite, str(path))
 
 
 def _itk_part(part: TransformPart) -> Any:

@@ -60,8 +60,8 @@ def read_video(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     Raises FormatError for a film without frames, or with fewer than it states.
     """
     del options
-    seen = survey(path, str(path))
-    shape = (3, seen.frames, seen.rows, seen.columns)
+    facts = survey(path, str(path))
+    shape = (3, facts.frames, facts.rows, facts.columns)
     pixels = Deferred(
         shape,
         np.dtype(np.uint8),
@@ -73,8 +73,8 @@ def read_video(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         pixels,
         Geometry.of_pixels(shape[2:]),
         channels=("R", "G", "B"),
-        times=seen.times,
-        notes=() if seen.times else ("the film states no frame times",),
+        times=facts.times,
+        notes=() if facts.times else ("the film states no frame times",),
         source=Source("video", (str(path),)),
     )
     return {path.stem: image}
@@ -89,10 +89,10 @@ def survey(path: Path, where: str) -> Survey:
     times: list[float] = []
     size, most = (0, 0), max(LARGEST_FILM, LARGEST_RATIO * path.stat().st_size)
     with _opened(path, where) as capture:
-        stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         while True:
-            there, frame = capture.read()
-            if not there:
+            has_frame, frame = capture.read()
+            if not has_frame:
                 break
             if times and frame.shape[:2] != size:
                 raise FormatError("changes its size between frames", where, "Convert it to one size")
@@ -102,9 +102,9 @@ def survey(path: Path, where: str) -> Survey:
             times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
     if not times:
         raise FormatError("holds no frame", where, REMEDY)
-    if len(times) < (stated if _knows_its_length(path) else stated * (1 - GUESSED) - 1):
+    if len(times) < (count if _knows_its_length(path) else count * (1 - GUESSED) - 1):
         raise FormatError(
-            f"holds {len(times)} frames where {int(stated)} are stated", where, "It is cut short: get it again"
+            f"holds {len(times)} frames where {int(count)} are stated", where, "It is cut short: get it again"
         )
     return Survey(len(times), int(size[0]), int(size[1]), _from_first(times))
 
@@ -113,8 +113,8 @@ def frames(path: Path, where: str) -> Iterator[Frame]:
     """(rows, columns, 3) RGB, one frame after the other."""
     with _opened(path, where) as capture:
         while True:
-            there, frame = capture.read()
-            if not there:
+            has_frame, frame = capture.read()
+            if not has_frame:
                 return
             yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
@@ -180,8 +180,8 @@ class _Film:
 
 def _region(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Frame:
     """A part of the film; everything before it has to be decoded, but is not kept."""
-    wanted = range(shape[1])[region[1]] if len(region) > 1 else range(shape[1])
-    return picked(frames(path, str(path)), wanted, (*shape[2:], 3), _whole(region[2:]), path)[region[0]]
+    numbers = range(shape[1])[region[1]] if len(region) > 1 else range(shape[1])
+    return picked(frames(path, str(path)), numbers, (*shape[2:], 3), _whole(region[2:]), path)[region[0]]
 
 
 def _whole(inside: tuple[slice, ...]) -> tuple[slice, ...]:
@@ -190,22 +190,22 @@ def _whole(inside: tuple[slice, ...]) -> tuple[slice, ...]:
 
 
 def picked(
-    film: Iterator[Array], wanted: range, shape: tuple[int, ...], inside: tuple[slice, ...], path: Path
+    film: Iterator[Array], numbers: range, shape: tuple[int, ...], inside: tuple[slice, ...], path: Path
 ) -> Array:
     """(channels, wanted, *inside) of a film of frames (rows, columns, channels); no frame is held but in the result.
 
     Raises FormatError where the film ends before the last that is wanted.
     """
     size = tuple(len(range(n)[own]) for n, own in zip(shape, (*inside, slice(None)), strict=True))
-    kept = np.empty((len(wanted), *size), np.uint8)
-    places, there = {number: place for place, number in enumerate(wanted)}, 0
-    for number, frame in enumerate(islice(film, max(wanted, default=-1) + 1)):
+    frames = np.empty((len(numbers), *size), np.uint8)
+    places, decoded = {number: place for place, number in enumerate(numbers)}, 0
+    for number, frame in enumerate(islice(film, max(numbers, default=-1) + 1)):
         if number in places:
-            kept[places[number]] = frame[inside]
-            there += 1
-    if there < len(wanted):
+            frames[places[number]] = frame[inside]
+            decoded += 1
+    if decoded < len(numbers):
         raise FormatError("has changed since it was opened", str(path), "Read it again")
-    return np.moveaxis(kept, -1, 0)
+    return np.moveaxis(frames, -1, 0)
 
 
 FORMAT = Format("video", read_video)
@@ -301,6 +301,6 @@ def _all_of_gif(path: Path, shape: tuple[int, ...]) -> Array:
 def _region_of_gif(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Array:
     """A part of it; every frame before it has to be decoded, but is not kept."""
     channels, frames, *inside = (*region, *(slice(None),) * (4 - len(region)))
-    wanted = range(shape[1])[frames]
+    numbers = range(shape[1])[frames]
     film = (frame for frame, _ in _frames(path))
-    return picked(film, wanted, (*shape[2:], 3), tuple(inside), path)[channels]
+    return picked(film, numbers, (*shape[2:], 3), tuple(inside), path)[channels]

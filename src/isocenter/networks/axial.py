@@ -54,10 +54,10 @@ class AxialAttention(nn.Module):
 
     def __init__(self, ndim: int, maps: int, heads: int, axis: int, length: int, gated: bool) -> None:
         super().__init__()
-        self.heads, self.axis, each = heads, axis, maps // heads
+        self.heads, self.axis, width = heads, axis, maps // heads
         self.qkv = CONVOLUTION[ndim](maps, 3 * maps, 1, bias=False)
-        self.positions = nn.Parameter(torch.empty(3, each, 2 * length - 1))
-        nn.init.normal_(self.positions, std=each**-0.5)
+        self.positions = nn.Parameter(torch.empty(3, width, 2 * length - 1))
+        nn.init.normal_(self.positions, std=width**-0.5)
         self.gates = nn.Parameter(torch.tensor(GATES)) if gated else None
 
     def forward(self, images: Tensor) -> Tensor:

@@ -64,10 +64,10 @@ class Frames:
 
 
 @torch.compiler.disable  # their number is only known at run time
-def _chosen(there: Tensor) -> Tensor | None:
+def _chosen(present: Tensor) -> Tensor | None:
     """Indices of existing frames; None where all exist."""
-    chosen = there.flatten().nonzero()[:, 0]
-    return None if len(chosen) == there.numel() else chosen
+    chosen = present.flatten().nonzero()[:, 0]
+    return None if len(chosen) == present.numel() else chosen
 
 
 class Pooled(nn.Module):

@@ -60,7 +60,7 @@ class Fcos(nn.Module):
         if self.training:
             return {f"{self.name}/{number}": maps for number, maps in enumerate(raw)}
         cells = self._cells([maps.shape[2:] for maps in raw], images)
-        levels = [self._level(*level) for level in zip(raw, cells, self.steps, strict=True)]
+        levels = [self._level(maps, cell, step) for maps, cell, step in zip(raw, cells, self.steps, strict=True)]
         return {self.name: one_map(levels, images.shape[2:], self.unit)}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:

@@ -191,11 +191,11 @@ class MaskRCNN(nn.Module):
     def _drawn(self, objects: Objects, size: Sequence[int]) -> Tensor:
         return rendered(objects.masks, objects.boxes / self.enlarge, objects.scores, (int(size[0]), int(size[1])))
 
-    def _most(self, kept: Tensor) -> int:
+    def _most(self, boxes: Tensor) -> int:
         """Number of masks to compute: the largest number of objects of a picture, or a constant in a fixed graph."""
-        if kept.is_meta or torch.compiler.is_compiling():
+        if boxes.is_meta or torch.compiler.is_compiling():
             return self.objects
-        return max(1, min(self.objects, int(kept.sum(dim=1).max())))
+        return max(1, min(self.objects, int(boxes.sum(dim=1).max())))
 
     def _best_proposals(self, proposed: Proposed) -> tuple[Tensor, Tensor]:
         """(batch, n, 4) boxes in order of falling score, and (batch, n) which of them exist."""

@@ -104,7 +104,7 @@ class RetinaNet(nn.Module):
             return {f"{self.name}/{number}": torch.cat(level, dim=1) for number, level in enumerate(raw)}
         size = images.shape[2:]
         anchors = self._anchors([logits.shape[2:] for logits, _ in raw], images)
-        levels = [self._level(number, *level, anchors[number]) for number, level in enumerate(raw)]
+        levels = [self._level(n, logits, deltas, anchors[n]) for n, (logits, deltas) in enumerate(raw)]
         return {self.name: one_map(levels, size, self.unit)}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:

@@ -51,8 +51,8 @@ class CoTraining(Objective):
     def loss(self, step: Step) -> Tensor:
         """Loss that both learn of each other, and that the second learns of references."""
         mine, theirs = self.views or (None, None)
-        labelled, seen = step.labelled, step.unlabelled[0]
-        first, second = step.run(limited(seen, mine)), step.through(step.parts, limited(seen, theirs))
+        labelled, unlabelled = step.labelled, step.unlabelled[0]
+        first, second = step.run(limited(unlabelled, mine)), step.through(step.parts, limited(unlabelled, theirs))
         taught = step.through(step.parts, limited(labelled, theirs))
         loss = step.judge(taught, labelled.targets)
         if labelled.partner is not None:

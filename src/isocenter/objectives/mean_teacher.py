@@ -68,10 +68,12 @@ class MeanTeacher(Objective):
 
     def loss(self, step: Step) -> Tensor:
         """The squared difference, summed over classes or findings, as the mean over places and heads."""
-        seen, varied = step.unlabelled[:2]
+        unlabelled, varied = step.unlabelled[:2]
         if not self.paste:
-            return torch.stack([each.mean() for each in apart(step.task, step.run(seen), step.teacher(varied))]).mean()
-        pasted = Pasted.of(step, seen, self.paste)
+            return torch.stack(
+                [each.mean() for each in apart(step.task, step.run(unlabelled), step.teacher(varied))]
+            ).mean()
+        pasted = Pasted.of(step, unlabelled, self.paste)
         outputs = step.run(pasted.seen)
         unknown = (~pasted.known).float()
         costs = [(each * unknown).sum() / unknown.sum() for each in apart(step.task, outputs, step.teacher(varied))]

@@ -283,8 +283,10 @@ class Supervised(Objective):
 
     def loss(self, step: Step) -> Tensor:
         """The loss of the labelled batch."""
-        seen = step.labelled
-        loss = step.judge(step.outputs, seen.targets)
-        if seen.partner is None:
+        labelled = step.labelled
+        loss = step.judge(step.outputs, labelled.targets)
+        if labelled.partner is None:
             return loss
-        return seen.share * loss + (1 - seen.share) * step.judge(step.outputs, seen.targets[seen.partner])
+        return labelled.share * loss + (1 - labelled.share) * step.judge(
+            step.outputs, labelled.targets[labelled.partner]
+        )

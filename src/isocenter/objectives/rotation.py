@@ -32,8 +32,8 @@ class Rotation(Objective):
         """Losses of each image in one of its turns; the turns of a batch are as often as any other."""
         images = step.labelled.images
         turns = (torch.randperm(len(images)) + int(torch.randint(TURNS, ()))) % TURNS
-        seen = replace(step.labelled, images=turned(images, turns))
-        logits = projected(step.parts, step.embedded(seen))
+        turned_images = replace(step.labelled, images=turned(images, turns))
+        logits = projected(step.parts, step.embedded(turned_images))
         truth = step.whole(turns.to(logits.device))
         return torch.nn.functional.cross_entropy(logits, truth, reduction="none")
 

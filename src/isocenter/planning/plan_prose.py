@@ -256,8 +256,8 @@ def overview(plan: Plan, *, whole: bool = False) -> str:
     lines, sentences = [_headline(plan)], sentences_of(plan)
     usual = {name for name, _ in plan if not whole and is_default(plan, name) and not _is_always(sentences.get(name))}
     for section, decisions in plan.sections.items():
-        own = {name: one for name, one in decisions.items() if f"{section}.{name}" not in usual}
-        lines += ["", section, *_rows(section, own, sentences)] if own else []
+        unusual = {name: one for name, one in decisions.items() if f"{section}.{name}" not in usual}
+        lines += ["", section, *_rows(section, unusual, sentences)] if unusual else []
     if usual:
         lines += ["", f"{len(usual)} more decisions have their defaults: --all-decisions lists them."]
     return "\n".join(lines)

@@ -166,8 +166,8 @@ def gate_of_site(unseen: Unseen, model: Model, cases: Sequence[Case]) -> tuple[M
         return model, {
             GATE: Decision(False, f"no case that trained the model is known, and {few}: no image is refused")
         }
-    drawn = np.random.default_rng(0).permutation(len(patients))[: len(patients) // 2]
-    first = {patients[place] for place in drawn}
+    random_half = np.random.default_rng(0).permutation(len(patients))[: len(patients) // 2]
+    first = {patients[place] for place in random_half}
     references, others = ([case for case in cases if (case.patient in first) == own] for own in (True, False))
     trained, judging = (_seen(unseen, model, half)[0] for half in (references[:MOST_TRAINED], others))
     if (guard := fitted_guard(trained, judging, USUAL_LEVEL, exact=True)) is None or not guard.is_calibrated:
@@ -214,9 +214,9 @@ def _seen(
 
 def _answering(error: float, delta: float, sure: Sure) -> Answering:
     patients, sureness_of, wrong = ([row[place] for row in sure] for place in range(3))
-    arguments = (sureness_of, wrong, error, delta, patients)
-    least = least_sureness(*arguments)
-    return Answering(error, delta, least, len(sure), None if math.isfinite(least) else cases_to_answer(*arguments))
+    least = least_sureness(sureness_of, wrong, error, delta, patients)
+    enough = None if math.isfinite(least) else cases_to_answer(sureness_of, wrong, error, delta, patients)
+    return Answering(error, delta, least, len(sure), enough)
 
 
 def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> Sure:

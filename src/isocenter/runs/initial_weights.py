@@ -265,9 +265,9 @@ def source_of(start: Path | None) -> Iterator[Source | None]:
 
 def _of_file(file: Path, start: Path) -> Source:
     """The source by the layout of a file; of plain weights nothing else is known."""
-    if (known := networks.known_layout(file)) is None:
+    if (weight_layout := networks.known_layout(file)) is None:
         return Source(file, start.name)
-    layout, content = known
+    layout, content = weight_layout
     size = layout.size(content)
     return Source(file, start.name, None if size is None else layout.family, size or {}, whole=False, axes=layout.axes)
 

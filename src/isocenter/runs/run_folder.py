@@ -204,7 +204,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
         "network.context": edited.options.get(COVARIATES),
         **{name: edited[name] for name in (GROUPS,) if name in edited},
     }
-    made = planned(
+    plan_of_run = planned(
         Path(path.parent, edited.data),
         PlanRequest(
             minutes=edited["training.minutes"] or USUAL_MINUTES,
@@ -221,19 +221,19 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
             leave_out=edited.options.get(LEAVE_OUT),
         ),
     )
-    if made.plan.data_hash != edited.data_hash:
+    if plan_of_run.plan.data_hash != edited.data_hash:
         log.warning("%s: the data are not those that were planned for; the run records what they are now", path)
     for name in ("split.method", *(() if by_hand else (CALIBRATION,))):  # drawn again, by this seed
-        edited = edited.with_decision(name, made.plan.decision(name))
+        edited = edited.with_decision(name, plan_of_run.plan.decision(name))
     if request.minutes is not None:
-        edited = _for_other_minutes(edited, made.plan)
+        edited = _for_other_minutes(edited, plan_of_run.plan)
     if request.source is not None:
         edited = with_transfer(edited)
-    edited = with_inner_folds(edited, settings(edited).task, made.examination.dataset, made.parts)
-    edited = with_objective_settings(edited, made.examination.dataset, made.room.fingerprint)
-    edited = made.with_memory_of(edited)  # refused before training, not in its middle
-    now = made.plan
-    return replace(made, plan=replace(edited, data=now.data, data_hash=now.data_hash, options=now.options))
+    edited = with_inner_folds(edited, settings(edited).task, plan_of_run.examination.dataset, plan_of_run.parts)
+    edited = with_objective_settings(edited, plan_of_run.examination.dataset, plan_of_run.room.fingerprint)
+    edited = plan_of_run.with_memory_of(edited)  # refused before training, not in its middle
+    now = plan_of_run.plan
+    return replace(plan_of_run, plan=replace(edited, data=now.data, data_hash=now.data_hash, options=now.options))
 
 
 def _requested(edited: Plan, request: PlanRequest) -> Plan:

@@ -144,9 +144,9 @@ def _channels(teacher: Task, task: Task, count: int) -> list[int]:
     return [*range(first), *(first + _names(teacher).index(name) for name in _names(task))]
 
 
-def _refuse_other(teacher: Task, own: Task) -> None:
+def _refuse_other(teacher: Task, student: Task) -> None:
     """PlanError for a teacher that answers another question."""
-    theirs, ours = ((task.name, task.uncertainty, sorted(_names(task))) for task in (teacher, own))
+    theirs, ours = ((task.name, task.uncertainty, sorted(_names(task))) for task in (teacher, student))
     if theirs != ours:
         answered, learnt = (f"{name} of {listed(labels)}" for name, _, labels in (theirs, ours))
         raise PlanError(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from isocenter.errors import counted
 from isocenter.report import tracked
@@ -207,8 +206,8 @@ def _fitted(
 
     few = some_of(evidence, max(MOST_DECIDING, len(job.tuning))) if inner and job.is_dense else evidence
     others = evidence if job.origin == "unseen" else None
-    how: Mapping[str, Any] = {"because": _by_inner_folds(job, inner), "conformal": held if job.calibration else others}
-    return fitted(job.settings.task, few, origin=job.origin, **how)
+    because, conformal = _by_inner_folds(job, inner), held if job.calibration else others
+    return fitted(job.settings.task, few, origin=job.origin, because=because, conformal=conformal)
 
 
 def _by_unseen_fold(everything: Evidence) -> str:

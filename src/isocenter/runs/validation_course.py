@@ -44,10 +44,10 @@ def _sentences(log: pd.DataFrame, metric: Callable[[float], str]) -> Iterator[st
         yield f"Trained for only {counted(steps, 'step')}: hardly any network has learnt all it can by then."
     courses: dict[str, Course] = {}
     for name in _courses(log):
-        known = log.dropna(subset=[name])
+        rows = log.dropna(subset=[name])
         # Folds have as many steps as their minutes held.
         last_step = log["step"][log[f"{name} loss"].notna()].max() if f"{name} loss" in log else steps
-        courses[name] = _course(known["step"].to_numpy(float), known[name].to_numpy(float), int(last_step))
+        courses[name] = _course(rows["step"].to_numpy(float), rows[name].to_numpy(float), int(last_step))
     for shared in dict.fromkeys(course.shared for course in courses.values()):
         alike = [name for name, course in courses.items() if course.shared == shared]
         measured = metric(float(np.nanmin(log[alike].to_numpy(float)))).removeprefix("the ")

@@ -114,11 +114,11 @@ class LabelSource:
         if trace.squeezed is not None:
             read = read.squeeze(trace.squeezed)
         labels = voted(permuted(read[None], trace.axes, trace.flips)[0], steps).astype(np.float32)
-        for axis, (own, size) in enumerate(zip(rows, trace.shape, strict=True)):
-            labels = labels.take(np.clip(own, 0, size - 1) - inner[axis].start, axis)
+        for axis, (along, size) in enumerate(zip(rows, trace.shape, strict=True)):
+            labels = labels.take(np.clip(along, 0, size - 1) - inner[axis].start, axis)
             beyond = [1] * labels.ndim
             beyond[axis] = -1
-            labels *= ((own >= 0) & (own < size)).reshape(beyond)  # no label beyond the image
+            labels *= ((along >= 0) & (along < size)).reshape(beyond)  # no label beyond the image
         return labels
 
 

@@ -69,8 +69,8 @@ class Number:
     def encoded(self, value: Any) -> tuple[list[float], str]:
         """Its entries for a patient, and a note where the value is missing or no number."""
         number = None if is_missing(value) else number_in(value)
-        known = self.median if number is None else number
-        entries = [(known - self.mean) / self.deviation]
+        entry = self.median if number is None else number
+        entries = [(entry - self.mean) / self.deviation]
         entries += [(1.0 if number is None else 0.0) - self.missing] if self.missing > 0 else []
         if number is not None:
             return entries, ""
@@ -350,12 +350,12 @@ class Context:
 
         channels: that the case has; None for all
         """
-        made: list[float] = []
+        context: list[float] = []
         noted: dict[str, list[str]] = {}
         for column in self.columns:
             present = channels is None or column.name.removeprefix(IMAGE) in channels
             entries, note = column.encoded(covariates.get(column.name) if column.of_patient else present)
-            made += entries
+            context += entries
             noted.setdefault(column.name, []).extend([note] if note else [])
         notes = [
             f"{own[0]}, each of {len(own)} networks by its own" if len(set(own)) > 1 else own[0]
@@ -364,7 +364,7 @@ class Context:
         ]
         if len(notes) > MOST_NOTES:
             notes = [f"{notes[0]}; so are {len(notes) - 1} more columns, each taken as the training cases have it"]
-        return np.array(made, dtype=np.float32), notes
+        return np.array(context, dtype=np.float32), notes
 
 
 def _column(name: str, settings: Any) -> Column:

@@ -225,19 +225,19 @@ def widest(members: Sequence[Sequence[Normalisation]]) -> tuple[Normalisation, .
     return tuple(_widest(channel) for channel in channels)
 
 
-def conversion(normalisation: Normalisation, own: Normalisation) -> Conversion:
+def conversion(normalisation: Normalisation, target: Normalisation) -> Conversion:
     """The conversion from what one normalisation made of a channel to what a member's own would have.
 
     Exact but for values beside the bounds of a window in an image that is resampled: the member clipped before.
     """
-    if own.method == "zscore":
+    if target.method == "zscore":
         return Conversion()
-    low, high = _bounds(own)
+    low, high = _bounds(target)
     return Conversion(
-        normalisation.deviation / own.deviation,
-        (normalisation.mean - own.mean) / own.deviation,
-        (low - own.mean) / own.deviation,
-        (high - own.mean) / own.deviation,
+        normalisation.deviation / target.deviation,
+        (normalisation.mean - target.mean) / target.deviation,
+        (low - target.mean) / target.deviation,
+        (high - target.mean) / target.deviation,
     )
 
 

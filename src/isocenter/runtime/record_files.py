@@ -46,14 +46,14 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     """The record of this schema; IntegrityError for a damaged one, another one or one of another version."""
     try:
         record = load_json(path)
-        known = record["schema"] == schema and isinstance(record["version"], int)
+        is_ours = record["schema"] == schema and isinstance(record["version"], int)
     except FileNotFoundError as error:
         raise IntegrityError("is missing", str(path), "Get the folder again, whole") from error
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
             f"is not a record of the kind {schema} ({error})", str(path), "Get the folder again"
         ) from error
-    if not known:
+    if not is_ours:
         raise IntegrityError(
             f"is not a record of the kind {schema}", str(path), "Give the folder that was written for it"
         )
@@ -173,7 +173,7 @@ def joined(digests: Sequence[str]) -> str:
 log = logging.getLogger("isocenter")
 
 
-def sealed_entry(place: Path, fill: Callable[[Path], None]) -> Path:
+def sealed_entry(entry: Path, fill: Callable[[Path], None]) -> Path:
     """The folder `place` of the cache, whole: as it lies there, or else filled by `fill`.
 
     fill: writes the entry's files into the empty folder that it is given
@@ -181,31 +181,31 @@ def sealed_entry(place: Path, fill: Callable[[Path], None]) -> Path:
     entry, the one that was finished first stays.
     Raises UsageError where the cache cannot be written, ResourceError where its disk is full, and what `fill` raises.
     """
-    if place.exists() and not _is_whole(place):
-        _remove(place)
-    if not place.exists():
-        with cached(place) as partial:
+    if entry.exists() and not _is_whole(entry):
+        _remove(entry)
+    if not entry.exists():
+        with cached(entry) as partial:
             partial.mkdir()
             fill(partial)
             seal(partial)
-    return place
+    return entry
 
 
-def _is_whole(place: Path) -> bool:
+def _is_whole(entry: Path) -> bool:
     try:
-        verify(place)
+        verify(entry)
     except IntegrityError as error:
         log.warning("%s: %s. This entry of the cache is deleted and made again", error.where, error.problem)
         return False
     return True
 
 
-def _remove(place: Path) -> None:
+def _remove(entry: Path) -> None:
     """Delete an entry in one step for whoever looks at the same time; a writer's leftovers are swept by their name."""
-    aside = place.with_name(f".{place.name}.damaged.partial")
+    aside = entry.with_name(f".{entry.name}.damaged.partial")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        place.rename(aside)
+        entry.rename(aside)
     except FileNotFoundError:  # another process has met the same damage
         return
     shutil.rmtree(aside, ignore_errors=True)

@@ -186,9 +186,9 @@ class ReadingEffect:
         record = {**manners, **counts, "ratio": ratio, "low": low, "high": high, "method": self.change.method}
         if self.apart is None:
             return record
-        own = {"errors_first": self.errors[0], "errors_second": self.errors[1]}
-        own |= {"errors_difference": self.apart.difference}
-        return {**record, **own, "errors_low": self.apart.low, "errors_high": self.apart.high}
+        errors = {"errors_first": self.errors[0], "errors_second": self.errors[1]}
+        errors |= {"errors_difference": self.apart.difference}
+        return {**record, **errors, "errors_low": self.apart.low, "errors_high": self.apart.high}
 
     def __str__(self) -> str:
         """ "readers with good against readers: reading times 0.80 times as long (95 % interval 0.70 to 0.91)"."""

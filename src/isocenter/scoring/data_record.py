@@ -54,8 +54,8 @@ class DataRecord:
     def hashes(self, names: Iterable[str]) -> set[str]:
         """All hashes of these cases of the run."""
         names = list(names)
-        whole = {known[name] for name in names for known in (self.contents, self.voxels) if name in known}
-        return whole | {one for name in names for one in self.images.get(name, ())}
+        cases = {known[name] for name in names for known in (self.contents, self.voxels) if name in known}
+        return cases | {one for name in names for one in self.images.get(name, ())}
 
     def trained(self, dataset: Dataset, parts: Mapping[str, Collection[Split]]) -> set[str]:
         """Ids of the cases that this model, or one before it, has learnt anything from, whatever they are called here.
@@ -113,13 +113,13 @@ def write_data_record(
 
     inherited, unknown: as in `DataRecord`
     """
-    each = image_hashes(dataset)
+    hashes = image_hashes(dataset)
     key = {"patient_key": patient_key_id()} if PSEUDONYMS in dataset.patients else {}
     rows = [
         {"case": case.id, "content": content_hash(case), "image": image, **more, "voxels": voxels.get(case.id)}
         for case in dataset
         if case.files
-        for image, *others in [each[case.id]]
+        for image, *others in [hashes[case.id]]
         for more in [{"moving": one} for one in others] or [{}]
     ]
     before = {"inherited": sorted(inherited), "unknown_weights": sorted(unknown)}

@@ -555,17 +555,17 @@ def measured_there(
 
 
 def _measured_there(places: Mapping[int | None, There], folds: Mapping[str, Fold], cases: Sequence[Case]) -> Outcomes:
-    for number, there in places.items():
+    for number, process in places.items():
         of_fold = {case: fold for case, fold in folds.items() if fold.number == number}
-        own = [n for n, case in enumerate(cases) if number is None or case.id in of_fold]
-        by_worker = partial(_measured_by, there, next(iter(of_fold.values()), None))
-        for place, outcome in there.spread(by_worker, [cases[n] for n in own]):
+        numbers = [n for n, case in enumerate(cases) if number is None or case.id in of_fold]
+        by_worker = partial(_measured_by, process, next(iter(of_fold.values()), None))
+        for n_of_case, outcome in process.spread(by_worker, [cases[n] for n in numbers]):
             if isinstance(outcome, ResourceError) and not isinstance(outcome, MemoryShortageError | WorkerLostError):
                 raise outcome
-            yield own[place], outcome
+            yield numbers[n_of_case], outcome
 
 
-def _measured_by(there: There, fold: Fold | None, case: Case) -> Measured:
+def _measured_by(process: There, fold: Fold | None, case: Case) -> Measured:
     """Measure a case in the other process; its prediction is large, and made once more where it is shown."""
-    model = there.model if fold is None else fold.scoring(there.model)
+    model = process.model if fold is None else fold.scoring(process.model)
     return measured(model, fold, case)._replace(prediction=None)

@@ -605,21 +605,21 @@ def joined_metrics(kinds: Iterable[type[Task] | Task]) -> Metrics:
     return Metrics((selecting, *(metric for kind in kinds for metric in kind.metrics)))
 
 
-def agreed(each: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:
+def agreed(by_part: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:
     """The parts' decisions about training, brought to one each; parts with an output for every voxel come first.
 
     The smallest augmentation is taken, and the largest batch.
     """
-    first, names = next(iter(each)), " and ".join(each)
+    first, names = next(iter(by_part)), " and ".join(by_part)
     common: dict[str, Decision] = {}
-    for decisions in each.values():
+    for decisions in by_part.values():
         for key, decision in decisions.items():
             common[key] = _more_careful(key, common[key], decision) if key in common else decision
-    if not all(COARSEST in decisions for decisions in each.values()):
+    if not all(COARSEST in decisions for decisions in by_part.values()):
         common.pop(COARSEST, None)
-    chosen, primary = each[first]["network.name"], each[first]["evaluation.primary"]
-    others = ", ".join(f"{own['evaluation.primary'].value} of {name}" for name, own in each.items() if name != first)
-    selected = " and ".join(f"{own['training.selection'].value} of {name}" for name, own in each.items())
+    chosen, primary = by_part[first]["network.name"], by_part[first]["evaluation.primary"]
+    others = ", ".join(f"{own['evaluation.primary'].value} of {name}" for name, own in by_part.items() if name != first)
+    selected = " and ".join(f"{own['training.selection'].value} of {name}" for name, own in by_part.items())
     return common | {
         "network.name": Decision(chosen.value, f"{first}: {chosen.because}; it serves {names} at once", CARUANA),
         "training.sampling": Decision(

@@ -207,7 +207,7 @@ class FieldScoring(FieldAnswering):
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a pair and structure that both images show, and one of the pair as a whole."""
-        rows = [row for pair in zip(predictions, cases, strict=True) for row in self._pair_rows(*pair)]
+        rows = [row for one, case in zip(predictions, cases, strict=True) for row in self._pair_rows(one, case)]
         return pd.DataFrame(rows)
 
     def _pair_rows(self, prediction: Prediction, case: Case) -> Iterator[dict[str, Any]]:
@@ -485,12 +485,12 @@ class Registration(FieldScoring):
         count = len(self.classes) + 2
         fixed = moving = np.full(grid.shape, count - 1, dtype=np.int32)  # of what nobody drew
         if pair.fixed_labels is not None:
-            own = pair.fixed_labels.on_axes_of(grid)
-            refuse_other_image_grid("fixed labels", own, stated_image(case), case.id)
-            fixed = self._ranks(own)
-        if (drawn := pair.moving_labels) is not None:
-            onto = pair.onto or SpatialTransform((), grid, drawn.geometry)
-            moving = carried_labels(self._ranks(drawn), drawn.geometry, onto, grid)
+            fixed_labels = pair.fixed_labels.on_axes_of(grid)
+            refuse_other_image_grid("fixed labels", fixed_labels, stated_image(case), case.id)
+            fixed = self._ranks(fixed_labels)
+        if (moving_labels := pair.moving_labels) is not None:
+            onto = pair.onto or SpatialTransform((), grid, moving_labels.geometry)
+            moving = carried_labels(self._ranks(moving_labels), moving_labels.geometry, onto, grid)
         codes = fixed * count + moving
         drawn_in = [tuple(range(rank * count, (rank + 1) * count)) for rank in range(1, count - 1)]
         kind = np.uint8 if count**2 <= 256 else np.int32

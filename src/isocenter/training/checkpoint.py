@@ -332,5 +332,13 @@ def outcome_of(out: Path, settings: Settings, state: State) -> Outcome:
     if best_checkpoint(out).is_dir():
         best = f"those of the best {_selecting(settings, state.best)} of the validation cases: {state.best:.4f}"
         checkpoint, because = best_checkpoint(out), state.preferred or best
-    how = (state.step, state.stopped, state.waiting, state.work, state.compute)
-    return Outcome(checkpoint, because, *how, batch=state.batch)
+    return Outcome(
+        checkpoint,
+        because,
+        state.step,
+        state.stopped,
+        state.waiting,
+        state.work,
+        state.compute,
+        batch=state.batch,
+    )

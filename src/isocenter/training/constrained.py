@@ -67,7 +67,6 @@ def _inputs(session: Session, module: Module, head: str) -> Tensor:
     """(cases, entries) what the last layer takes of each training case, the mean over its windows."""
     device, at = session.fabric.device, networks.family_of(session.settings.network.name).features
     inference, merge = session.settings.inference, session.settings.task.merge
-    how: Any = {"overlap": inference.overlap, "batch": 4, "merge": merge}
     inputs: list[Tensor] = []
 
     def run(*images: np.ndarray) -> dict[str, np.ndarray]:
@@ -82,7 +81,9 @@ def _inputs(session: Session, module: Module, head: str) -> Tensor:
     rows = []
     for case in (one.in_memory for one in session.train_cases):
         image = case.seen(tuple(slice(0, size) for size in case.shape))
-        for _ in slide(with_covariates(run, case.context), image, inference.patch, **how):
+        for _ in slide(
+            with_covariates(run, case.context), image, inference.patch, overlap=inference.overlap, batch=4, merge=merge
+        ):
             pass
         rows.append(torch.cat(inputs).mean(dim=0))
         inputs.clear()

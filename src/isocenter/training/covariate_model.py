@@ -223,13 +223,13 @@ def _shrunk(weights: Tensor, step: float, strength: float) -> Tensor:
     return torch.cat([weights[:1], rest.sign() * (rest.abs() - lasso).clamp_min(0) / (1 + ridge)])
 
 
-def _slope(seen: Tensor, cost: Cost, rows: Sequence[int], weights: Tensor) -> tuple[float, Tensor]:
+def _slope(inputs: Tensor, cost: Cost, rows: Sequence[int], weights: Tensor) -> tuple[float, Tensor]:
     """The cost at these weights, and by how much it rises with each."""
     moved = weights.detach().clone().requires_grad_()
-    value = cost(_answers(seen, moved), rows)
+    value = cost(_answers(inputs, moved), rows)
     [slope] = torch.autograd.grad(value, [moved])
     return float(value.detach()), slope
 
 
-def _answers(seen: Tensor, weights: Tensor) -> Tensor:
-    return seen @ weights[1:] + weights[0]
+def _answers(inputs: Tensor, weights: Tensor) -> Tensor:
+    return inputs @ weights[1:] + weights[0]

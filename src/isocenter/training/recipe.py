@@ -62,11 +62,7 @@ def train(
     Ctrl-C ends with KeyboardInterrupt after the step at hand, whose state is kept.
     """
     session = Session.opened(settings, train_cases, val_cases, out, record, start, unlabelled)
-    if session.is_resumed:
-        state = session.restored()
-        length.resumed(state, session.chosen)
-    else:
-        state = replace(session.ranks.agreed(length.planned(session)), began_from=session.initialised)
+    state = first_state(session, length)
     learner = session.learner(state)
     if not session.is_resumed and (state.began_from or state.speed is not None):
         session.keep(state, length.clock)  # a run killed before its first checkpoint goes on from here
@@ -87,9 +83,7 @@ def train(
             state, scores = replace(state, step=state.step + 1), Scores()
             learner.refuse_lost(state.step, str(out))
             if state.is_validated and session.ranks.leads:
-                with spans.looking():
-                    state, scores = looked(session, state, learner.compute, collapse)
-                state = state.after(looked=spans.looked)
+                state, scores = looked(session, state, learner.compute, collapse, spans)
             state = replace(state, waiting=spans.share_waiting, work=spans.of(state.work))
             report(Moment.of(state, length.clock.seconds, learnt, scores))
             due = state.is_validated or state.is_due(length.looks) or length.clock.seconds - saved > CHECKPOINT_SECONDS
@@ -111,7 +105,23 @@ def train(
     return outcome
 
 
-def looked(session: Session, state: State, compute: Compute, collapse: Collapse) -> tuple[State, Scores]:
+def first_state(session: Session, length: Length) -> State:
+    """The state that a checkpoint holds, or the one before the first step."""
+    if session.is_resumed:
+        state = session.restored()
+        length.resumed(state, session.chosen)
+        return state
+    return replace(session.ranks.agreed(length.planned(session)), began_from=session.initialised)
+
+
+def looked(session: Session, state: State, compute: Compute, collapse: Collapse, spans: Spans) -> tuple[State, Scores]:
+    """Look at the validation cases, which takes time that counts for no step; as `validated` says."""
+    with spans.looking():
+        state, scores = validated(session, state, compute, collapse)
+    return state.after(looked=spans.looked), scores
+
+
+def validated(session: Session, state: State, compute: Compute, collapse: Collapse) -> tuple[State, Scores]:
     """Score the averaged weights on the validation cases, and keep them where they are to be preferred.
 
     Returns the state after it and the scores; none where there are no validation cases. IsocenterError after

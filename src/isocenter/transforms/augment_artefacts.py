@@ -52,9 +52,9 @@ def metal(images: Tensor, strength: float, generators: Sequence[np.random.Genera
     De Man, IEEE Trans Nucl Sci 1999, doi:10.1109/23.775600
     """
     low, high = images.amin(dim=axes(images), keepdim=True), images.amax(dim=axes(images), keepdim=True)
-    drawn = [_streaks(image, rng) for image, rng in zip(images, generators, strict=True)]
-    streaks = torch.stack([one for one, _ in drawn]) * images.std(dim=axes(images), keepdim=True)
-    inside = torch.stack([ball for _, ball in drawn])
+    lines = [_streaks(image, rng) for image, rng in zip(images, generators, strict=True)]
+    streaks = torch.stack([one for one, _ in lines]) * images.std(dim=axes(images), keepdim=True)
+    inside = torch.stack([ball for _, ball in lines])
     dimmed = images + per_sample(uniform(generators, least * strength, strength), images) * streaks
     # A window that ends where the image does cuts streaks off there too.
     return torch.where(inside, high, dimmed.clamp(low, high))

@@ -159,13 +159,13 @@ def recoloured(image: Image, channels: tuple[str, ...]) -> Image:
     """A picture as grey or as R, G, B, whichever `channels` asks for, without alpha; other images as they are."""
     if image.channels == channels:
         return image
-    own = without_alpha(image.channels)
-    if own == image.channels and {len(own), len(channels)} != {1, 3}:
+    colour_channels = without_alpha(image.channels)
+    if colour_channels == image.channels and {len(colour_channels), len(channels)} != {1, 3}:
         return image  # nothing of it has to be read for that
-    data: Array = image.data[: len(own)]
-    if own == COLOUR and len(channels) == 1:
+    data: Array = image.data[: len(colour_channels)]
+    if colour_channels == COLOUR and len(channels) == 1:
         grey = np.tensordot(np.asarray(LUMA, dtype=np.float32), data.astype(np.float32), axes=1)[None]
         return replace(image, pixels=grey, channels=channels)
-    if len(own) == 1 and channels == COLOUR:
+    if len(colour_channels) == 1 and channels == COLOUR:
         return replace(image, pixels=np.repeat(data, 3, axis=0), channels=COLOUR)
-    return image if own == image.channels else replace(image, pixels=data, channels=own)
+    return image if colour_channels == image.channels else replace(image, pixels=data, channels=colour_channels)

@@ -124,12 +124,12 @@ def _neighbours(
     voxels: Sequence[NDArray[np.intp]], shape: tuple[int, ...], steps: Sequence[Taps], weigh: Weigh
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """(voxels, neighbours) places in the flattened old grid, and their weights."""
-    place, weight = np.zeros((len(voxels[0]), 1), np.intp), np.ones((len(voxels[0]), 1))
+    positions, weight = np.zeros((len(voxels[0]), 1), np.intp), np.ones((len(voxels[0]), 1))
     for voxel, size, step in zip(voxels, shape, steps, strict=True):
         index, parts = step.index[voxel], weigh(step.weight)[voxel]
-        place = (place[:, :, None] * size + index[:, None]).reshape(len(voxel), -1)
+        positions = (positions[:, :, None] * size + index[:, None]).reshape(len(voxel), -1)
         weight = (weight[:, :, None] * parts[:, None]).reshape(len(voxel), -1)
-    return place, weight
+    return positions, weight
 
 
 def _in_parts(weight: NDArray[np.float32]) -> NDArray[np.float64]:

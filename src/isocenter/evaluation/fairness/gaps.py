@@ -511,9 +511,9 @@ def neighbour_gap(
     if len(places) > MOST:
         places = np.sort(random.choice(places, MOST, replace=False))
     eyes = np.zeros(len(here), dtype=int) if eyes is None else eyes
-    seen, eyes, answered = _standardised(rows[places], eyes[places]), eyes[places], answers[places]
-    squares = (seen**2).sum(axis=1)
-    away = squares[:, None] + squares - 2 * seen @ seen.T
+    rows_seen, eyes, answered = _standardised(rows[places], eyes[places]), eyes[places], answers[places]
+    squares = (rows_seen**2).sum(axis=1)
+    away = squares[:, None] + squares - 2 * rows_seen @ rows_seen.T
     owner = np.unique(patients[places].astype(str), return_inverse=True)[1]
     apart, comparable = _apart(answered)
     away[(owner[:, None] == owner) | (eyes[:, None] != eyes) | ~comparable] = np.inf
@@ -569,8 +569,8 @@ def _means(order: np.ndarray, is_known: np.ndarray, apart: Floats, groups: np.nd
         near, left, width = list[Floats](), np.arange(len(groups)), FIRST_LOOKED
         while len(left) and width < WIDER * len(groups):
             allowed = ((groups[order[left, :width]] == groups[left, None]) == is_own) & is_known[left, :width]
-            place, found = allowed.argmax(axis=1), allowed.any(axis=1)
-            near.append(apart[left[found], place[found]])
+            first_allowed, found = allowed.argmax(axis=1), allowed.any(axis=1)
+            near.append(apart[left[found], first_allowed[found]])
             left, width = left[~found], WIDER * width
         nearest = np.concatenate(near)
         means.append(float(nearest.mean()) if len(nearest) else float("nan"))

@@ -91,10 +91,10 @@ def group_shift(attribute: str, patients: Patients, *, seed: int) -> tuple[list[
     for group, rest in _compared(patients.groups):
         treated = patients.groups == group
         here = treated | (patients.groups != UNKNOWN)
-        own, treated = patients.rows[here], treated[here]
+        features, treated = patients.rows[here], treated[here]
         if min(treated.sum(), (~treated).sum()) < FEW_PATIENTS:
             continue
-        scaled = _standardised(own)
+        scaled = _standardised(features)
         shifts += _tests(attribute, (group, rest), False, scaled[treated], scaled[~treated], seed)
         columns = encoded({name: _of(values, here) for name, values in patients.covariates.items()})
         if not columns:
@@ -158,8 +158,9 @@ def _compared(groups: np.ndarray) -> Iterator[tuple[str, str]]:
 def _tests(
     attribute: str, names: tuple[str, str], is_matched: bool, first: Floats, second: Floats, seed: int
 ) -> Iterator[Shifted]:
+    group, other = names
     for test, (value, p) in two_sample_tests(first, second, seed=seed).items():
-        yield Shifted(attribute, *names, test, is_matched, value, p, float("nan"), len(first), len(second))
+        yield Shifted(attribute, group, other, test, is_matched, value, p, float("nan"), len(first), len(second))
 
 
 def _standardised(rows: Floats) -> Floats:

@@ -27,13 +27,13 @@ def placements(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats]:
     scores: (models, cases); positive: (cases,) truths. Ties count half; the mean of either is the AUROC.
     By ranks: Sun and Xu, IEEE Signal Process Lett 2014, doi:10.1109/LSP.2014.2337313
     """
-    given, truth = np.asarray(scores, dtype=np.float64), truths_of(positive, "positive")
-    if not given.shape[1:] == truth.shape == (truth.size,) or not np.isfinite(given).all():
-        problem = f"scores of {given.shape} for {truth.shape} references, or one that is not a number"
+    score, truth = np.asarray(scores, dtype=np.float64), truths_of(positive, "positive")
+    if not score.shape[1:] == truth.shape == (truth.size,) or not np.isfinite(score).all():
+        problem = f"scores of {score.shape} for {truth.shape} references, or one that is not a number"
         raise UsageError(problem, "AUROC", "Give (models, cases) scores and (cases,) truths")
     if truth.all() or not truth.any():
         raise UsageError("all cases are alike", "AUROC", "Give cases with and without what is looked for")
-    ranks, yes, no = (stats.rankdata(one, axis=1) for one in (given, given[:, truth], given[:, ~truth]))
+    ranks, yes, no = (stats.rankdata(one, axis=1) for one in (score, score[:, truth], score[:, ~truth]))
     return (ranks[:, truth] - yes) / (~truth).sum(), 1 - (ranks[:, ~truth] - no) / truth.sum()
 
 
@@ -49,10 +49,10 @@ def area_covariance(scores: ArrayLike, positive: ArrayLike, patients: ArrayLike 
     owner = owners_of(patients, len(truth))
     people = int(owner.max()) + 1
     sides, covariance = [], np.zeros((len(areas), len(areas)))
-    for part, own in ((above, owner[truth]), (below, owner[~truth])):
+    for part, owner_of_part in ((above, owner[truth]), (below, owner[~truth])):
         apart = (part - areas[:, None]) / part.shape[1]
-        sums = np.stack([np.bincount(own, one, minlength=people) for one in apart])
-        covariance += _unbiased(len(np.unique(own))) * sums @ sums.T
+        sums = np.stack([np.bincount(owner_of_part, one, minlength=people) for one in apart])
+        covariance += _unbiased(len(np.unique(owner_of_part))) * sums @ sums.T
         sides.append(sums)
     both = sides[0] @ sides[1].T
     return areas, covariance + _unbiased(people) * (both + both.T)
@@ -128,19 +128,25 @@ def mrmc(
     Obuchowski and Rockette, Commun Stat Simul Comput 1995, doi:10.1080/03610919508813243; degrees of freedom: Hillis,
     Stat Med 2007, doi:10.1002/sim.2532. Covariances by jackknife, those of patients with several cases as in `delong`
     """
-    given = np.asarray(scores, dtype=np.float64)
-    if given.ndim != 3 or len(given) != 2 or not given.shape[1] or not np.isfinite(given).all():
-        problem = f"scores of {given.shape}, or some are missing"
+    score = np.asarray(scores, dtype=np.float64)
+    if score.ndim != 3 or len(score) != 2 or not score.shape[1] or not np.isfinite(score).all():
+        problem = f"scores of {score.shape}, or some are missing"
         raise UsageError(problem, "mrmc", "Give (2, readers, cases): every reader reads every case both times")
     if readers not in ("random", "fixed"):
         raise UsageError(f"readers are {readers!r}", "mrmc", "Choose random or fixed")
-    if given.shape[1] == 1:
-        return delong(given[0, 0], given[1, 0], positive, patients)
-    one = reader_variances(given, positive, patients)
-    number, difference, own, between, interaction = one.readers, one.difference, one.own, one.between, one.interaction
+    if score.shape[1] == 1:
+        return delong(score[0, 0], score[1, 0], positive, patients)
+    variances = reader_variances(score, positive, patients)
+    number, difference, within, between, interaction = (
+        variances.readers,
+        variances.difference,
+        variances.own,
+        variances.between,
+        variances.interaction,
+    )
     name = "Obuchowski-Rockette, readers"
     if readers == "fixed":
-        error = max(2 / number * (own + (number - 1) * max(between, 0.0)), 0.0) ** 0.5
+        error = max(2 / number * (within + (number - 1) * max(between, 0.0)), 0.0) ** 0.5
         return normal_test(difference, error, f"{name} fixed; z")
     total = interaction + max(number * between, 0.0)
     if interaction <= 0:
@@ -174,16 +180,16 @@ def reader_variances(scores: ArrayLike, positive: ArrayLike, patients: ArrayLike
 
     scores: (2, readers, cases), two readers or more; positive: (cases,) truths; patients: (cases,) whose
     """
-    given = np.asarray(scores, dtype=np.float64)
-    number = given.shape[1]
-    flat = given.reshape(2 * number, -1)
+    score = np.asarray(scores, dtype=np.float64)
+    number = score.shape[1]
+    flat = score.reshape(2 * number, -1)
     if patients is None:
         areas, covariance = jackknife_covariance(flat, positive)
     else:
         areas, covariance = area_covariance(flat, positive, patients)
-    own, between = _within(covariance, number)
+    within, between = _within(covariance, number)
     apart = areas[number:] - areas[:number]
-    return ReaderVariances(float(apart.mean()), float(apart.var(ddof=1)) / 2, own, between, number, given.shape[2])
+    return ReaderVariances(float(apart.mean()), float(apart.var(ddof=1)) / 2, within, between, number, score.shape[2])
 
 
 def _within(covariance: Floats, number: int) -> tuple[float, float]:

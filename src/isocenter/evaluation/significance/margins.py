@@ -45,8 +45,8 @@ def margin_interval(test: Test) -> tuple[float, float] | None:
     """The interval that has to lie within a margin: that of the difference, with `margin_ends` where there are any."""
     if test.low is None or test.high is None:
         return None
-    own, other = (test.low, test.high), test.margin_ends or (test.low, test.high)
-    return min(own[0], other[0]), max(own[1], other[1])
+    interval, other = (test.low, test.high), test.margin_ends or (test.low, test.high)
+    return min(interval[0], other[0]), max(interval[1], other[1])
 
 
 def non_inferiority(test: Test, margin: float, *, more: bool = True) -> Test:
@@ -118,18 +118,20 @@ def mean_ends(sums: Floats, shares: Floats, losses: tuple[float, float], seed: i
     such patient more: n without a failure do not exclude 3 / n (Hanley and Lippman-Hand, JAMA 1983,
     doi:10.1001/jama.1983.03330370053031). Bootstrap draws of patients who do not differ at all are left out.
     """
-    people, made = len(sums), []
+    people, ends = len(sums), []
     every = np.ones((1, people + 1))
     for loss in losses:
         mean, error = _means_and_errors(every, np.append(sums, loss / people), np.append(shares, 1 / people))
-        made.append(mean + error * stats.t.ppf(TAILS, people))
+        ends.append(mean + error * stats.t.ppf(TAILS, people))
     if people <= MOST_DRAWN:
-        drawn = weightings(np.zeros(people, dtype=np.intp), Resampling(seed), width=people)
-        means, errors = np.concatenate([_means_and_errors(weights, sums, shares) for weights in drawn], axis=1)
+        weightings_drawn = weightings(np.zeros(people, dtype=np.intp), Resampling(seed), width=people)
+        means, errors = np.concatenate(
+            [_means_and_errors(weights, sums, shares) for weights in weightings_drawn], axis=1
+        )
         mean, error = _means_and_errors(every[:, 1:], sums, shares)
-        kept = errors > NOTHING
-        made.append(mean - error * np.quantile((means - mean)[kept] / errors[kept], TAILS[::-1]))
-    return float(np.min(made)), float(np.max(made))
+        varying = errors > NOTHING
+        ends.append(mean - error * np.quantile((means - mean)[varying] / errors[varying], TAILS[::-1]))
+    return float(np.min(ends)), float(np.max(ends))
 
 
 def _means_and_errors(weights: Floats, sums: Floats, shares: Floats) -> tuple[Floats, Floats]:

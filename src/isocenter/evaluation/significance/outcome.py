@@ -61,22 +61,22 @@ def owners_of(patients: ArrayLike | None, cases: int) -> NDArray[np.intp]:
     """(cases,) number of the patient; each case its own patient where nobody says whose it is."""
     if patients is None:
         return np.arange(cases)
-    given = np.asarray(patients)
-    if given.shape != (cases,):
-        raise UsageError(f"{given.shape} patients for {cases} cases", "test", "Give one patient per case")
-    return np.asarray(np.unique(given, return_inverse=True)[1])
+    owners = np.asarray(patients)
+    if owners.shape != (cases,):
+        raise UsageError(f"{owners.shape} patients for {cases} cases", "test", "Give one patient per case")
+    return np.asarray(np.unique(owners, return_inverse=True)[1])
 
 
 def numbers_of(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
     """Two arrays of one number a case. Raises UsageError for anything else."""
-    own, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if not own.shape == other.shape == (own.size,):
-        problem = f"numbers of {own.shape} and {other.shape} cases in `first` and `second`"
+    ours, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if not ours.shape == other.shape == (ours.size,):
+        problem = f"numbers of {ours.shape} and {other.shape} cases in `first` and `second`"
         raise UsageError(problem, "test", "Give one number per case, of the same cases in the same order")
-    if not np.isfinite([own, other]).all():
+    if not np.isfinite([ours, other]).all():
         problem = "NaN or an infinite number in `first` or `second`"
         raise UsageError(problem, "test", "Leave those cases out of both, and state their number")
-    return own, other
+    return ours, other
 
 
 def holm(p: ArrayLike) -> Floats:
@@ -98,11 +98,11 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
 
 
 def _adjusted(p: ArrayLike, rule: Rule) -> Floats:
-    given = np.asarray(p, dtype=np.float64)
-    if given.ndim != 1 or (given < 0).any() or (given > 1).any():
+    p_values = np.asarray(p, dtype=np.float64)
+    if p_values.ndim != 1 or (p_values < 0).any() or (p_values > 1).any():
         raise UsageError("p-values outside 0..1, or not in a row", "adjustment", "Give (tests,) p-values")
-    adjusted, known = np.full(len(given), np.nan), np.flatnonzero(np.isfinite(given))
-    order = known[np.argsort(given[known], kind="stable")]
+    adjusted, finite = np.full(len(p_values), np.nan), np.flatnonzero(np.isfinite(p_values))
+    order = finite[np.argsort(p_values[finite], kind="stable")]
     if len(order):
-        adjusted[order] = np.minimum(rule(given[order], len(order)), 1.0)
+        adjusted[order] = np.minimum(rule(p_values[order], len(order)), 1.0)
     return adjusted

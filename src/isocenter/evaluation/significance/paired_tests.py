@@ -66,27 +66,29 @@ def permutation(
     Bandos et al., Stat Med 2005, doi:10.1002/sim.2149: the difference of two AUROCs is a sum over cases
     """
     refuse_no_draws(draws)
-    own, other = numbers_of(first, second)
-    owner = owners_of(patients, len(own))
-    each = (other - own) / len(own) if positive is None else _area_parts(own, other, truths_of(positive, "positive"))
-    sums = np.asarray(np.bincount(owner, each), dtype=np.float64)
-    difference, kept = float(sums.sum()), sums[np.abs(sums) > NOTHING]
+    ours, other = numbers_of(first, second)
+    owner = owners_of(patients, len(ours))
+    parts = (
+        (other - ours) / len(ours) if positive is None else _area_parts(ours, other, truths_of(positive, "positive"))
+    )
+    sums = np.asarray(np.bincount(owner, parts), dtype=np.float64)
+    difference, unequal = float(sums.sum()), sums[np.abs(sums) > NOTHING]
     what = "exchange of each patient's models"
-    if not len(kept):
+    if not len(unequal):
         return Test(difference, None, None, 0.0, 1.0, f"{what}; no case tells them apart")
-    statistic = difference / float(np.sqrt((kept**2).sum()))
-    if len(kept) > MOST_DRAWN:
+    statistic = difference / float(np.sqrt((unequal**2).sum()))
+    if len(unequal) > MOST_DRAWN:
         p, how = 2 * float(stats.norm.sf(abs(statistic))), "; normal distribution"
     else:
-        drawn, exact = _exchanges(len(kept), seed, draws)
-        reached = np.abs(2 * (drawn @ kept) - kept.sum())
-        extreme = int((reached >= abs(difference) - 1e-9 * np.abs(kept).sum()).sum())
+        exchanged, exact = _exchanges(len(unequal), seed, draws)
+        reached = np.abs(2 * (exchanged @ unequal) - unequal.sum())
+        extreme = int((reached >= abs(difference) - 1e-9 * np.abs(unequal).sum()).sum())
         p = extreme / len(reached) if exact else (1 + extreme) / (1 + len(reached))
         how = f", all {len(reached)}" if exact else f", {len(reached)} drawn"
     test = Test(difference, None, None, statistic, p, f"{what}{how}")
     if positive is None:
-        return _with_interval_of_means(test, own, other, owner, worst, seed, draws)
-    areas, covariance = area_covariance(np.stack([own, other]), positive, owner)
+        return _with_interval_of_means(test, ours, other, owner, worst, seed, draws)
+    areas, covariance = area_covariance(np.stack([ours, other]), positive, owner)
     if ends := area_interval(areas, covariance, len(sums)):
         return replace(
             test, low=ends[0], high=ends[1], method=f"{test.method}; interval by DeLong's variances, logit scale"
@@ -106,22 +108,22 @@ def mcnemar(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = No
     several cases with as many fewer cases as their design effect says.
     McNemar, Psychometrika 1947, doi:10.1007/BF02295996
     """
-    own, other = numbers_of(first, second)
-    if not np.isin([own, other], (0.0, 1.0)).all():
+    ours, other = numbers_of(first, second)
+    if not np.isin([ours, other], (0.0, 1.0)).all():
         raise UsageError(
             "a call that is neither right nor wrong", "McNemar", "Give 1 for a right call, 0 for a wrong one"
         )
-    owner = owners_of(patients, len(own))
-    sums, cases = np.bincount(owner, other - own), len(own)
-    difference, kept = float(sums.sum() / cases), sums[sums != 0]
-    effect = design_effect(other - own, owner)
-    low, high = score_interval((other > own).sum() / effect, (own > other).sum() / effect, cases / effect)
-    statistic = float(kept.sum() / np.sqrt((kept**2).sum())) if len(kept) else 0.0
-    if len(kept) < EXACT_CALLS:
-        p, law = _exact(kept), "exact, which is conservative"
+    owner = owners_of(patients, len(ours))
+    sums, cases = np.bincount(owner, other - ours), len(ours)
+    difference, nonzero = float(sums.sum() / cases), sums[sums != 0]
+    effect = design_effect(other - ours, owner)
+    low, high = score_interval((other > ours).sum() / effect, (ours > other).sum() / effect, cases / effect)
+    statistic = float(nonzero.sum() / np.sqrt((nonzero**2).sum())) if len(nonzero) else 0.0
+    if len(nonzero) < EXACT_CALLS:
+        p, law = _exact(nonzero), "exact, which is conservative"
     else:
         p, law = 2 * float(stats.norm.sf(abs(statistic))), "z"
-    method = f"McNemar, {len(kept)} that differ; {law}; score interval (Tango)"
+    method = f"McNemar, {len(nonzero)} that differ; {law}; score interval (Tango)"
     return Test(difference, low, high, statistic, p, method)
 
 
@@ -135,29 +137,29 @@ def wilcoxon(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = N
     pseudomedian.
     Wilcoxon, Biometrics Bull 1945, doi:10.2307/3001968; Hodges and Lehmann, Ann Math Stat 1963
     """
-    own, other = numbers_of(first, second)
-    owner, apart = owners_of(patients, len(own)), other - own
-    differs = np.abs(apart) > NOTHING * max(float(np.abs([own, other]).max(initial=0.0)), 1.0)
+    ours, other = numbers_of(first, second)
+    owner, apart = owners_of(patients, len(ours)), other - ours
+    differs = np.abs(apart) > NOTHING * max(float(np.abs([ours, other]).max(initial=0.0)), 1.0)
     ranks = stats.rankdata(np.abs(apart[differs])) * np.sign(apart[differs])
     sums = np.bincount(owner[differs], ranks)
-    kept = sums[sums != 0]
-    if not len(kept):
+    nonzero = sums[sums != 0]
+    if not len(nonzero):
         return Test(0.0, None, None, 0.0, 1.0, "Wilcoxon signed rank; no case tells them apart", unfit=OF_RANKS)
-    deviation = float(np.sqrt((kept**2).sum()))
-    statistic = float(kept.sum()) / deviation
-    if len(kept) < EXACT_RANKS and np.abs(kept).sum() < MOST_SUM:
-        p, law = _exact(2 * kept), "exact"
+    deviation = float(np.sqrt((nonzero**2).sum()))
+    statistic = float(nonzero.sum()) / deviation
+    if len(nonzero) < EXACT_RANKS and np.abs(nonzero).sum() < MOST_SUM:
+        p, law = _exact(2 * nonzero), "exact"
     else:
         p, law = 2 * float(stats.norm.sf(abs(statistic))), "z"
-    middle, low, high = _typical(apart[differs] if len(kept) > 1 else apart, deviation)
-    method = f"Wilcoxon signed rank, {len(kept)} that differ; {law}; interval of the pseudomedian"
+    middle, low, high = _typical(apart[differs] if len(nonzero) > 1 else apart, deviation)
+    method = f"Wilcoxon signed rank, {len(nonzero)} that differ; {law}; interval of the pseudomedian"
     return Test(middle, low, high, statistic, p, method, unfit=OF_RANKS)
 
 
 def _with_interval_of_means(
-    test: Test, own: Floats, other: Floats, owner: np.ndarray, worst: float | None, seed: int, draws: int
+    test: Test, ours: Floats, other: Floats, owner: np.ndarray, worst: float | None, seed: int, draws: int
 ) -> Test:
-    sums, shares = (np.asarray(np.bincount(owner, n), dtype=np.float64) / len(own) for n in (other - own, None))
+    sums, shares = (np.asarray(np.bincount(owner, n), dtype=np.float64) / len(ours) for n in (other - ours, None))
     test = replace(test, too_few=too_few_for_margins(len(sums)))
     ends = _mean_interval(sums, shares, seed, draws)
     if ends is None:
@@ -169,7 +171,7 @@ def _with_interval_of_means(
         farthest = float(np.abs(sums / shares).max())
         losses, what = (-farthest, farthest), "as far apart as any of these: the metric has no worst value"
     else:
-        losses, what = (worst - own.mean(), other.mean() - worst), f"at {worst:g}, the metric's worst value"
+        losses, what = (worst - ours.mean(), other.mean() - worst), f"at {worst:g}, the metric's worst value"
     unseen = f"{len(sums)} patients without a failure do not exclude failures in {300 / len(sums):.2g} % (3/n)"
     method = f"bootstrap-t, and one further patient {what}; {unseen}"
     return replace(test, margin_ends=mean_ends(sums, shares, losses, seed), margin_method=method)
@@ -187,14 +189,14 @@ def _typical(apart: Floats, deviation: float) -> tuple[float, float, float]:
     return middle, low, high
 
 
-def _area_parts(own: Floats, other: Floats, positive: np.ndarray) -> Floats:
+def _area_parts(ours: Floats, other: Floats, positive: np.ndarray) -> Floats:
     """(cases,) what each adds to the difference of two AUROCs, and takes from it where its models are exchanged."""
-    placements(np.stack([own, other]), positive)  # refuses what has no AUROC
-    first, second = (stats.rankdata(scores) for scores in (own, other))
+    placements(np.stack([ours, other]), positive)  # refuses what has no AUROC
+    first, second = (stats.rankdata(scores) for scores in (ours, other))
     yes, no = (np.sort(np.concatenate([first[side], second[side]])) for side in (positive, ~positive))
     above, below = (_share_below(no, ranks[positive]) for ranks in (second, first))
     under, over = (_share_below(yes, ranks[~positive]) for ranks in (first, second))
-    parts = np.empty(len(own))
+    parts = np.empty(len(ours))
     parts[positive], parts[~positive] = (above - below) / positive.sum(), (under - over) / (~positive).sum()
     return parts
 
@@ -227,10 +229,10 @@ def _mean_interval(sums: Floats, shares: Floats, seed: int, draws: int) -> Inter
 
 def _exact(sums: Floats) -> float:
     """The share of all exchanges of the signs of whole numbers whose sum is as far from 0."""
-    whole = np.abs(np.rint(sums)).astype(int)
-    law, middle = np.zeros(2 * int(whole.sum()) + 1), int(whole.sum())
+    integers = np.abs(np.rint(sums)).astype(int)
+    law, middle = np.zeros(2 * int(integers.sum()) + 1), int(integers.sum())
     law[middle] = 1.0
-    for number in whole:
+    for number in integers:
         law = (np.roll(law, number) + np.roll(law, -number)) / 2
     least = abs(int(np.rint(sums.sum())))
     return float(min(1.0, law[np.abs(np.arange(len(law)) - middle) >= least].sum()))
@@ -241,19 +243,19 @@ def paired_bootstrap(first: Estimate, second: Estimate) -> Test:
 
     p is the level at which the interval of `difference` ends at 0, so that both always say the same.
     """
-    apart, drawn, other = difference(first, second), first.draws, second.draws
-    if apart.low is None or apart.high is None or drawn is None or other is None:
+    apart, draws, other = difference(first, second), first.draws, second.draws
+    if apart.low is None or apart.high is None or draws is None or other is None:
         same = abs(apart.value) <= NOTHING
         return Test(apart.value, None, None, 0.0 if same else np.nan, 1.0 if same else np.nan, apart.method)
-    figures = other.figures - drawn.figures
+    figures = other.figures - draws.figures
     figures = figures[np.isfinite(figures)]
     beyond = min((figures <= 0).sum(), (figures >= 0).sum())
     share = min(1.0, 2 * (1 + float(beyond)) / (1 + len(figures)))
-    free = max(drawn.fewest - drawn.models, 1)
+    free = max(draws.fewest - draws.models, 1)
     # The interval is widened for few patients: what it is widened by is taken from the normal deviate here.
-    wide = float(stats.norm.isf(share / 2)) * (free / drawn.fewest) ** 0.5
+    wide = float(stats.norm.isf(share / 2)) * (free / draws.fewest) ** 0.5
     statistic = apart.value / max(float(figures.std(ddof=1)), NOTHING)
-    p, too_few = 2 * float(stats.t.sf(wide, free)), too_few_for_margins(len(drawn.strata))
+    p, too_few = 2 * float(stats.t.sf(wide, free)), too_few_for_margins(len(draws.strata))
     return Test(apart.value, apart.low, apart.high, statistic, p, apart.method, too_few)
 
 
@@ -262,11 +264,11 @@ def bootstrap_ranks(estimates: Sequence[Estimate], *, more: bool = True) -> Floa
 
     None where they were not drawn for the same patients.
     """
-    drawn = [one.draws for one in estimates]
-    kept = [one for one in drawn if one is not None]
-    if len(kept) < len(drawn) or any(not np.array_equal(one.strata, kept[0].strata) for one in kept):
+    draws = [one.draws for one in estimates]
+    present = [one for one in draws if one is not None]
+    if len(present) < len(draws) or any(not np.array_equal(one.strata, present[0].strata) for one in present):
         return None
-    figures = np.stack([one.figures for one in kept], axis=1)
+    figures = np.stack([one.figures for one in present], axis=1)
     figures = figures[np.isfinite(figures).all(axis=1)]
     return np.asarray(stats.rankdata(-figures if more else figures, axis=1)) if len(figures) else None
 
@@ -308,8 +310,8 @@ class CaseValues:
     def of(self, rows: np.ndarray) -> CaseValues:
         """The values of some rows, given as truths."""
         truth = None if self.positive is None else self.positive[rows]
-        own = {name: getattr(self, name)[rows] for name in ("cases", "patients", "values")}
-        return replace(self, **own, positive=truth)
+        arrays = {name: getattr(self, name)[rows] for name in ("cases", "patients", "values")}
+        return replace(self, **arrays, positive=truth)
 
 
 def column_values(table: Table) -> list[CaseValues]:
@@ -337,23 +339,25 @@ def case_test(name: str, first: CaseValues, second: CaseValues, *, seed: int) ->
         raise UsageError(f"{name} does not fit {first.metric}", "test", f"Choose {' or '.join(fitting)}")
     if not np.array_equal(first.cases, second.cases):
         raise UsageError(f"{first.metric} of other cases", "test", "Give both models of the same cases")
-    own, other, patients = first.values, second.values, first.patients
+    ours, other, patients = first.values, second.values, first.patients
     if name == "permutation":
-        return permutation(own, other, first.positive, patients, worst=first.worst, seed=seed)
+        return permutation(ours, other, first.positive, patients, worst=first.worst, seed=seed)
     if first.positive is not None:
-        return delong(own, other, first.positive, patients)
-    return (mcnemar if name == "mcnemar" else wilcoxon)(own, other, patients)
+        return delong(ours, other, first.positive, patients)
+    return (mcnemar if name == "mcnemar" else wilcoxon)(ours, other, patients)
 
 
 def _of_column(table: Table, metric: str) -> list[CaseValues]:
-    known = table[table[metric].notna()]
-    labels = list(dict.fromkeys(known["label"]))
-    made = [_made(metric, str(label), known[known["label"] == label]) for label in labels if label != ALL]
+    scored = table[table[metric].notna()]
+    labels = list(dict.fromkeys(scored["label"]))
+    values = [_made(metric, str(label), scored[scored["label"] == label]) for label in labels if label != ALL]
     if len(labels) == 1:
-        return [*made, _made(metric, ALL, known)]
+        return [*values, _made(metric, ALL, scored)]
     # The mean of the labels' means, as one of all rows: each counts by how many its label has.
-    share = known["label"].map(len(known) / (len(labels) * known["label"].value_counts()))
-    return [*made, _made(metric, ALL, known.assign(**{metric: known[metric].astype(float) * share}))] if labels else []
+    share = scored["label"].map(len(scored) / (len(labels) * scored["label"].value_counts()))
+    return (
+        [*values, _made(metric, ALL, scored.assign(**{metric: scored[metric].astype(float) * share}))] if labels else []
+    )
 
 
 def _made(metric: str, label: str, table: Table) -> CaseValues:
@@ -397,9 +401,10 @@ def compared(
     rows = []
     for key in first:
         if all(key in one for one in others):
+            metric, label = key
             estimates = (first[key], *(one[key] for one in others))
             apart = tuple(difference(estimates[0], one) for one in estimates[1:])
-            rows.append(Compared(*key, estimates, apart))
+            rows.append(Compared(metric, label, estimates, apart))
     return rows, left_out
 
 

@@ -28,8 +28,8 @@ def hosmer_lemeshow(
     """
     chance, truth = _paired(probabilities, positive)
     edges = np.unique(np.quantile(chance, np.linspace(0, 1, groups + 1)))
-    place = np.clip(np.searchsorted(edges, chance, "left") - 1, 0, None)
-    cases, expected, observed = (np.bincount(place, one) for one in (np.ones(len(chance)), chance, truth))
+    bin_of = np.clip(np.searchsorted(edges, chance, "left") - 1, 0, None)
+    cases, expected, observed = (np.bincount(bin_of, one) for one in (np.ones(len(chance)), chance, truth))
     occupied = int((cases > 0).sum())
     free = occupied - 2 * is_fitted
     spread = expected * (1 - expected / np.maximum(cases, 1))
@@ -111,9 +111,9 @@ def _unseen_costs(
     levels, is_positive = np.asarray(thresholds, dtype=np.float64), truth > 0
     called = chance[:, None] >= levels
     costs = []
-    for own, wrong, price in ((~is_positive, called, levels / (1 - levels)), (is_positive, ~called, 1.0)):
-        most = clopper_pearson(0, len(np.unique(owner[own]))).high if own.any() else 0.0
-        costs.append(np.where(wrong[own].any(axis=0), 0.0, float(most or 0.0) * own.mean() * price))
+    for is_of_class, wrong, price in ((~is_positive, called, levels / (1 - levels)), (is_positive, ~called, 1.0)):
+        most = clopper_pearson(0, len(np.unique(owner[is_of_class]))).high if is_of_class.any() else 0.0
+        costs.append(np.where(wrong[is_of_class].any(axis=0), 0.0, float(most or 0.0) * is_of_class.mean() * price))
     return costs[0], costs[1]
 
 

@@ -91,13 +91,15 @@ def _two_way(table: Floats) -> tuple[float, float, float, float, float]:
     Ionan et al., BMC Med Res Methodol 2014, doi:10.1186/1471-2288-14-121
     """
     n, k = table.shape
-    squares = _squares(table)
+    subjects, raters, rest = squares = _squares(table)
     free = n - 1, k - 1, (n - 1) * (k - 1)
     random = np.random.default_rng(0)
-    one, two, three = (own * many / random.chisquare(many, DRAWS) for own, many in zip(squares, free, strict=True))
-    value, ends = _absolute(*squares, n, k), _absolute(one, two, three, n, k)
+    of_subjects, of_raters, of_rest = (
+        own * many / random.chisquare(many, DRAWS) for own, many in zip(squares, free, strict=True)
+    )
+    value, ends = _absolute(subjects, raters, rest, n, k), _absolute(of_subjects, of_raters, of_rest, n, k)
     low, high = np.quantile(ends, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-    ratio = squares[0] / squares[2]
+    ratio = subjects / rest
     return float(value), low, high, ratio, float(stats.f.sf(ratio, free[0], free[2]))
 
 
@@ -113,9 +115,9 @@ def mean_over_raters(values: ArrayLike, owners: ArrayLike | None = None) -> Test
     values: (raters, subjects); owners: (subjects,) whose they are, of whom each counts once
     Both are random: Satterthwaite, Biometrics Bulletin 1946, doi:10.2307/3002019
     """
-    given = np.asarray(values, dtype=np.float64)
-    owner = owners_of(owners, given.shape[1])
-    table = np.stack([np.bincount(owner, row) / np.bincount(owner) for row in given])
+    ratings = np.asarray(values, dtype=np.float64)
+    owner = owners_of(owners, ratings.shape[1])
+    table = np.stack([np.bincount(owner, row) / np.bincount(owner) for row in ratings])
     raters, subjects = table.shape
     mean, method = float(table.mean()), "mean over readers and cases, both random"
     if min(raters, subjects) < 2:

@@ -71,9 +71,9 @@ def weak_groups(
     tested, members = list[WeakGroup](), list[Array]()
     for attribute, values in attributes.items():
         for group, inside in groups_of(values).items():
-            made = _described(attribute, group, wrong, owner, inside)
-            tested.append(made)
-            if made.judged == "yes":
+            group_found = _described(attribute, group, wrong, owner, inside)
+            tested.append(group_found)
+            if group_found.judged == "yes":
                 members.append(inside)
     if members:
         chances = iter(_chances(wrong, owner, np.stack(members), seed))
@@ -89,21 +89,21 @@ def groups_of(values: Sequence[Any]) -> dict[str, Array]:
     Two values leave one comparison: of two groups that are all there is, both are kept, as each may be the weak one.
     """
     column = pd.Series(list(values), dtype=object)
-    known = column.notna().to_numpy()
-    named = column[known].map(str)
+    present = column.notna().to_numpy()
+    named = column[present].map(str)
     if 2 <= named.nunique() <= MOST_LEVELS:
-        return {str(name): known & (column.map(str) == name).to_numpy() for name in sorted(named.unique())}
+        return {str(name): present & (column.map(str) == name).to_numpy() for name in sorted(named.unique())}
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
-    known = np.isfinite(numbers)
-    if known.sum() < named.size or np.unique(numbers[known]).size < 3:
+    present = np.isfinite(numbers)
+    if present.sum() < named.size or np.unique(numbers[present]).size < 3:
         return {}
-    low, high = np.quantile(numbers[known], [1 / 3, 2 / 3]).tolist()
+    low, high = np.quantile(numbers[present], [1 / 3, 2 / 3]).tolist()
     thirds = {
         f"up to {low:.4g}": numbers <= low,
         f"{low:.4g} to {high:.4g}": (numbers > low) & (numbers <= high),
         f"above {high:.4g}": numbers > high,
     }
-    return {name: known & inside for name, inside in thirds.items()}
+    return {name: present & inside for name, inside in thirds.items()}
 
 
 def clusters(features: ArrayLike, patients: Sequence[str], *, seed: int) -> list[str | None]:
@@ -153,14 +153,14 @@ def _described(attribute: str, group: str, wrong: Floats, owner: Array, inside: 
         count, total = (np.bincount(owner[which], weights, people) for weights in (None, wrong[which]))
         parts.append((count, total, total.sum() / max(count.sum(), 1)))
     (count, total, mean), (others, other_total, elsewhere) = parts
-    here, there = int((count > 0).sum()), int((others > 0).sum())
+    here, outside = int((count > 0).sum()), int((others > 0).sum())
     weak_group = WeakGroup(
         attribute, group, int(inside.sum()), here, float(mean), float(elsewhere), float(mean - elsewhere)
     )
-    if min(here, there) < FEWEST:
+    if min(here, outside) < FEWEST:
         return replace(weak_group, judged=TOO_FEW)
     lean = (total - mean * count) / count.sum() - (other_total - elsewhere * others) / others.sum()
-    half = float(special.stdtrit(min(here, there) - 1, 0.975) * np.sqrt((lean**2).sum() * people / (people - 1)))
+    half = float(special.stdtrit(min(here, outside) - 1, 0.975) * np.sqrt((lean**2).sum() * people / (people - 1)))
     return replace(weak_group, low=weak_group.difference - half, high=weak_group.difference + half)
 
 
@@ -178,13 +178,13 @@ def _chances(wrong: Floats, owner: Array, members: Array, seed: int) -> list[flo
     errors, shares = errors - errors.mean(), shares - shares.mean(axis=1, keepdims=True)
     errors[np.abs(errors) <= 1e-12 * np.abs(wrong).max()] = 0.0  # rounding of errors that are all the same
     # What differs by rounding alone is a tie, and a tie counts against the group.
-    seen = _rises(shares, errors[None])[:, 0]
-    seen -= 1e-9 * np.abs(seen)
+    rise = _rises(shares, errors[None])[:, 0]
+    rise -= 1e-9 * np.abs(rise)
     random, reached, done = np.random.default_rng(seed), np.zeros(len(shares)), 0
     most = int(np.clip(MOST_WORK // people, FEWEST_DRAWS, DRAWS))
     while done < most and reached.min() < ENOUGH:
         rows = min(AT_ONCE, most - done)
-        reached += (_rises(shares, random.permuted(np.tile(errors, (rows, 1)), axis=1)) >= seen[:, None]).sum(axis=1)
+        reached += (_rises(shares, random.permuted(np.tile(errors, (rows, 1)), axis=1)) >= rise[:, None]).sum(axis=1)
         done += rows
     return ((reached + 1) / (done + 1)).tolist()
 

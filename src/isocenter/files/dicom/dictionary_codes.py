@@ -25,10 +25,10 @@ def dictionary_code(name: str) -> Code | None:
 @cache
 def _by_meaning() -> dict[str, Code | None]:
     """{meaning: its code, or None where several codes have it}."""
-    made, stated_by = dict[str, Code | None](), cast("Mapping[str, Concepts]", codedict.CONCEPTS)
+    codes_by_name, stated_by = dict[str, Code | None](), cast("Mapping[str, Concepts]", codedict.CONCEPTS)
     for scheme in SCHEMES:
-        for stated in stated_by[scheme].values():
-            for value, (meaning, _) in stated.items():
+        for meanings in stated_by[scheme].values():
+            for value, (meaning, _) in meanings.items():
                 code, key = Code(scheme, value, meaning), meaning.casefold()
-                made[key] = code if made.get(key, code) == code else None
-    return made
+                codes_by_name[key] = code if codes_by_name.get(key, code) == code else None
+    return codes_by_name

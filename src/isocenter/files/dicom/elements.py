@@ -164,10 +164,10 @@ class Elements:
         tag = _tag(key)
         if tag is None or tag not in self.index:
             raise KeyError(key)
-        made = self._made.get(tag)
-        if made is None:
-            made = self._made[tag] = self._element(tag)
-        return made
+        element = self._made.get(tag)
+        if element is None:
+            element = self._made[tag] = self._element(tag)
+        return element
 
     def _element(self, tag: int) -> Element:
         vr, start, end = self.index[tag]
@@ -207,8 +207,8 @@ def written(dataset: Dataset, keyword: str) -> list[str]:
             return dataset.raw[start:end].decode("latin-1").split("\\")
     value = dataset.get(keyword)
     values = list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
-    stated = (one if isinstance(one, str) else getattr(one, "original_string", None) or "" for one in values)
-    return [part for one in stated for part in one.split("\\")]
+    texts = (one if isinstance(one, str) else getattr(one, "original_string", None) or "" for one in values)
+    return [part for one in texts for part in one.split("\\")]
 
 
 def _tag(key: Any) -> Any:

@@ -289,8 +289,8 @@ class Frame:
     @property
     def name(self) -> str:
         """The name in messages: the file, and the frame where there are several."""
-        place = f" frame {self.number + 1}" if self.number else ""
-        return f"{self.path.name}{place}" + (f" tile {self.tile + 1}" if self.tile else "")
+        frame_name = f" frame {self.number + 1}" if self.number else ""
+        return f"{self.path.name}{frame_name}" + (f" tile {self.tile + 1}" if self.tile else "")
 
 
 def plane_of(sources: list[Dataset], where: str, *, required: bool) -> Plane | None:
@@ -303,13 +303,13 @@ def plane_of(sources: list[Dataset], where: str, *, required: bool) -> Plane | N
     spacing = _first(sources, "PixelSpacing", where, 2)
     if position is None and orientation is None:
         return None
-    stated = {"ImagePositionPatient": position, "ImageOrientationPatient": orientation, "PixelSpacing": spacing}
+    attributes = {"ImagePositionPatient": position, "ImageOrientationPatient": orientation, "PixelSpacing": spacing}
     if position is not None and orientation is not None and spacing is not None:
         written = next(source for source in sources if numbers(source, "ImagePositionPatient", where) is not None)
         return checked_plane(position, orientation, spacing, where, last_digits(written, "ImagePositionPatient"))
     if not required:
         return None
-    missing = next(keyword for keyword, value in stated.items() if value is None)
+    missing = next(keyword for keyword, value in attributes.items() if value is None)
     raise GeometryError(
         f"{named(missing)} is missing, so the position of the voxels is not known",
         where,
@@ -318,8 +318,8 @@ def plane_of(sources: list[Dataset], where: str, *, required: bool) -> Plane | N
 
 
 def _first(sources: list[Dataset], keyword: str, where: str, count: int) -> tuple[float, ...] | None:
-    stated = (numbers(source, keyword, where, count) for source in sources)
-    return next((values for values in stated if values is not None), None)
+    readings = (numbers(source, keyword, where, count) for source in sources)
+    return next((values for values in readings if values is not None), None)
 
 
 def thickness_of(dataset: Dataset, where: str) -> tuple[float, str] | None:

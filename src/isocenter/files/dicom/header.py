@@ -204,10 +204,12 @@ def check_pixels(head: Header) -> None:
     if head.is_compressed:
         refuse_expansion(size, needed, head.where)
     else:
-        there = (head.length or 0) if head.offset is None else min(size - head.offset, head.length or 0)
-        if needed > there:
+        available = (head.length or 0) if head.offset is None else min(size - head.offset, head.length or 0)
+        if needed > available:
             raise FormatError(
-                f"the pixel data are cut short: {there} bytes where {needed} belong", head.where, "Get the file again"
+                f"the pixel data are cut short: {available} bytes where {needed} belong",
+                head.where,
+                "Get the file again",
             )
     # Each fragment of compressed pixels holds one frame at most, but that of a film all of them.
     most = min(MOST_FRAMES, fragments if head.is_compressed and head.transfer_syntax not in VIDEO else size)

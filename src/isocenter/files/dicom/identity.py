@@ -77,15 +77,15 @@ def read_identity(path: Path, start: bytes = b"") -> Identity:
     return Identity(study, series, instance, sop_class, syntax, offset)
 
 
-def same_object(first: Path, own: Identity, other: Path, others: Identity) -> bool:
+def same_object(first: Path, identity: Identity, other: Path, others: Identity) -> bool:
     """Whether two files hold one object: the same UIDs, the same transfer syntax, and a data set equal byte for byte.
 
     own, others: the identities of the two files
     """
-    if own[:5] != others[:5] or first.stat().st_size - own.offset != other.stat().st_size - others.offset:
+    if identity[:5] != others[:5] or first.stat().st_size - identity.offset != other.stat().st_size - others.offset:
         return False
     with first.open("rb") as file, other.open("rb") as second:
-        file.seek(own.offset)
+        file.seek(identity.offset)
         second.seek(others.offset)
         while data := file.read(COMPARED_AT_ONCE):
             if data != second.read(COMPARED_AT_ONCE):
@@ -158,15 +158,17 @@ def originals(heads: Sequence[Header], where: str) -> tuple[list[Header], tuple[
 
     Raises GeometryError for two files with one UID and different contents: which of them is meant cannot be known.
     """
-    seen = Originals()
-    kept = [head for head in heads if seen.add(head)]
-    for path, first in seen.rivals.items():
+    originals = Originals()
+    originals_only = [head for head in heads if originals.add(head)]
+    for path, first in originals.rivals.items():
         raise GeometryError(
             f"{first.name} and {path.name} have one {named('SOPInstanceUID')} and different contents",
             where,
             "Keep the one that is meant, or give each a UID of its own",
         )
-    return kept, tuple(f"{path.name} is a copy of {first.name}: it is read once" for path, first in seen.copies.items())
+    return originals_only, tuple(
+        f"{path.name} is a copy of {first.name}: it is read once" for path, first in originals.copies.items()
+    )
 
 
 def _holds_the_same(path: Path, first: Path) -> bool:

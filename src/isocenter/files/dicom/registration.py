@@ -38,23 +38,29 @@ def write_registration(transform: SpatialTransform, fixed: Image, moving: Image,
     sop_class = SPATIAL_REGISTRATION if matrix is not None else DEFORMABLE_REGISTRATION
     head = sources[0][0]
     with made_on_source("registration", where):
-        made = new_object(
+        registration = new_object(
             sop_class, "REG", ExplicitVRLittleEndian, completed(_head(fixed)), SERIES_NUMBER, "Registration"
         )
-        made.FrameOfReferenceUID, made.PositionReferenceIndicator = text(head, "FrameOfReferenceUID"), None
+        registration.FrameOfReferenceUID, registration.PositionReferenceIndicator = (
+            text(head, "FrameOfReferenceUID"),
+            None,
+        )
         now = datetime.now()
-        made.ContentDate, made.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
-        made.ContentLabel, made.ContentDescription = "REGISTRATION", "Moving image laid on fixed image"
-        made.ContentCreatorName = None
-        made.Laterality = None  # type 2C of a paired part of the body, PS3.3 C.7.3.1
+        registration.ContentDate, registration.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+        registration.ContentLabel, registration.ContentDescription = "REGISTRATION", "Moving image laid on fixed image"
+        registration.ContentCreatorName = None
+        registration.Laterality = None  # type 2C of a paired part of the body, PS3.3 C.7.3.1
         if matrix is not None:
             # From each image to the registered frame of reference: ours leads away from it.
             linear = [np.eye(4), np.linalg.inv(_turned(matrix))]
-            made.RegistrationSequence = [_linear(*one) for one in zip(sources, linear, strict=True)]
+            registration.RegistrationSequence = [_linear(heads, to) for heads, to in zip(sources, linear, strict=True)]
         else:
-            made.DeformableRegistrationSequence = [_identity(sources[0]), _deformable(sources[1], transform, where)]
-        _name_instances(made, sources)
-    save(made, Path(_paths(fixed)[0]), [], path, overwrite=False)
+            registration.DeformableRegistrationSequence = [
+                _identity(sources[0]),
+                _deformable(sources[1], transform, where),
+            ]
+        _name_instances(registration, sources)
+    save(registration, Path(_paths(fixed)[0]), [], path, overwrite=False)
 
 
 def _paths(image: Image) -> Sequence[str]:
@@ -84,42 +90,42 @@ def _turned(matrix: Floats) -> Floats:
 
 def _matrix_item(matrix: Floats) -> Dataset:
     """An item of the Matrix Sequence."""
-    made, product = Dataset(), matrix[:3, :3].T @ matrix[:3, :3]
+    matrix_item, product = Dataset(), matrix[:3, :3].T @ matrix[:3, :3]
     scale = float(np.trace(product)) / 3
     is_scaled = np.allclose(product, scale * np.eye(3), atol=ROUNDING * scale) and np.linalg.det(matrix) > 0
     kinds = {True: "RIGID" if abs(scale - 1) < ROUNDING else "RIGID_SCALE", False: "AFFINE"}
-    made.FrameOfReferenceTransformationMatrix = [f"{value:.12g}"[:16] for value in matrix.ravel()]
-    made.FrameOfReferenceTransformationMatrixType = kinds[bool(is_scaled)]
-    return made
+    matrix_item.FrameOfReferenceTransformationMatrix = [f"{value:.12g}"[:16] for value in matrix.ravel()]
+    matrix_item.FrameOfReferenceTransformationMatrixType = kinds[bool(is_scaled)]
+    return matrix_item
 
 
 def _registration_type() -> Dataset:
     code = Dataset()
-    stated = codes.DCM.ImageContentBasedAlignment
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = stated[:3]
+    alignment = codes.DCM.ImageContentBasedAlignment
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = alignment[:3]
     return code
 
 
 def _linear(heads: Sequence[Any], matrix: Floats) -> Dataset:
     """An item of the Registration Sequence."""
-    made, registration = Dataset(), Dataset()
-    made.FrameOfReferenceUID = text(heads[0], "FrameOfReferenceUID")
-    made.ReferencedImageSequence = [reference_to(one) for one in heads]
+    registration_item, registration = Dataset(), Dataset()
+    registration_item.FrameOfReferenceUID = text(heads[0], "FrameOfReferenceUID")
+    registration_item.ReferencedImageSequence = [reference_to(one) for one in heads]
     registration.RegistrationTypeCodeSequence = [_registration_type()]
     registration.MatrixSequence = [_matrix_item(matrix)]
-    made.MatrixRegistrationSequence = [registration]
-    return made
+    registration_item.MatrixRegistrationSequence = [registration]
+    return registration_item
 
 
 def _identity(heads: Sequence[Any]) -> Dataset:
     """An item of the Deformable Registration Sequence for the image that stays where it is."""
-    made = Dataset()
-    made.SourceFrameOfReferenceUID = text(heads[0], "FrameOfReferenceUID")
-    made.ReferencedImageSequence = [reference_to(one) for one in heads]
-    made.RegistrationTypeCodeSequence = [_registration_type()]
-    made.PreDeformationMatrixRegistrationSequence = [_matrix_item(np.eye(4))]
-    made.PostDeformationMatrixRegistrationSequence = [_matrix_item(np.eye(4))]
-    return made
+    deformation = Dataset()
+    deformation.SourceFrameOfReferenceUID = text(heads[0], "FrameOfReferenceUID")
+    deformation.ReferencedImageSequence = [reference_to(one) for one in heads]
+    deformation.RegistrationTypeCodeSequence = [_registration_type()]
+    deformation.PreDeformationMatrixRegistrationSequence = [_matrix_item(np.eye(4))]
+    deformation.PostDeformationMatrixRegistrationSequence = [_matrix_item(np.eye(4))]
+    return deformation
 
 
 def _deformable(heads: Sequence[Any], transform: SpatialTransform, where: str) -> Dataset:
@@ -130,11 +136,11 @@ def _deformable(heads: Sequence[Any], transform: SpatialTransform, where: str) -
     field = transform.parts[fields[0]]
     assert isinstance(field, Displacement)  # noqa: S101 - it was just looked for
     pre, post = (_joined(part) for part in (transform.parts[: fields[0]], transform.parts[fields[0] + 1 :]))
-    made = _identity(heads)
-    made.PreDeformationMatrixRegistrationSequence = [_matrix_item(_turned(pre))]
-    made.PostDeformationMatrixRegistrationSequence = [_matrix_item(_turned(post))]
-    made.DeformableRegistrationGridSequence = [_grid(field)]
-    return made
+    deformation = _identity(heads)
+    deformation.PreDeformationMatrixRegistrationSequence = [_matrix_item(_turned(pre))]
+    deformation.PostDeformationMatrixRegistrationSequence = [_matrix_item(_turned(post))]
+    deformation.DeformableRegistrationGridSequence = [_grid(field)]
+    return deformation
 
 
 def _joined(parts: Sequence[Any]) -> Floats:
@@ -153,45 +159,47 @@ def _grid(field: Displacement) -> Dataset:
     if np.linalg.det(from_lps(grid.affine)[:3, :3]) < 0:
         grid, vectors = grid.permuted((0, 1, 2), (False, False, True)), vectors[..., ::-1]
     affine, steps = from_lps(grid.affine), grid.steps
-    made = Dataset()
-    made.ImageOrientationPatient = _decimals([*(affine[:3, 0] / steps[0]), *(affine[:3, 1] / steps[1])])
-    made.ImagePositionPatient = _decimals(affine[:3, 3])
-    made.GridDimensions = list(grid.shape)
-    made.GridResolution = list(steps)
+    grid_item = Dataset()
+    grid_item.ImageOrientationPatient = _decimals([*(affine[:3, 0] / steps[0]), *(affine[:3, 1] / steps[1])])
+    grid_item.ImagePositionPatient = _decimals(affine[:3, 3])
+    grid_item.GridDimensions = list(grid.shape)
+    grid_item.GridResolution = list(steps)
     # The vectors of a row follow one another, each as x, y, z.
     in_lps = vectors * np.reshape([-1.0, -1.0, 1.0], (3, 1, 1, 1))
-    made.VectorGridData = np.ascontiguousarray(in_lps.T, dtype="<f4").tobytes()
-    return made
+    grid_item.VectorGridData = np.ascontiguousarray(in_lps.T, dtype="<f4").tobytes()
+    return grid_item
 
 
 def _decimals(values: Any) -> list[str]:
     return [f"{value:.10g}"[:16] for value in values]
 
 
-def _name_instances(made: Dataset, sources: Sequence[Sequence[Any]]) -> None:
+def _name_instances(registration: Dataset, sources: Sequence[Sequence[Any]]) -> None:
     """The Common Instance Reference Module, PS3.3 C.12.2: series of the own study, then other studies."""
-    own = text(sources[0][0], "StudyInstanceUID")
-    studies: dict[str, dict[str, list[Dataset]]] = {own: {}}
+    study_of_fixed = text(sources[0][0], "StudyInstanceUID")
+    studies: dict[str, dict[str, list[Dataset]]] = {study_of_fixed: {}}
     for head in (one for heads in sources for one in heads):
         series = studies.setdefault(text(head, "StudyInstanceUID"), {})
         references = series.setdefault(text(head, "SeriesInstanceUID"), [])
         reference = reference_to(head)
         if all(one.ReferencedSOPInstanceUID != reference.ReferencedSOPInstanceUID for one in references[-1:]):
             references.append(reference)
-    made.ReferencedSeriesSequence = [_series(*one) for one in studies.pop(own).items()]
+    of_fixed = studies.pop(study_of_fixed)
+    registration.ReferencedSeriesSequence = [_series(uid, references) for uid, references in of_fixed.items()]
     others = []
     for study, series in studies.items():
         other = Dataset()
-        other.StudyInstanceUID, other.ReferencedSeriesSequence = study, [_series(*one) for one in series.items()]
+        other.StudyInstanceUID = study
+        other.ReferencedSeriesSequence = [_series(uid, references) for uid, references in series.items()]
         others.append(other)
     if others:
-        made.StudiesContainingOtherReferencedInstancesSequence = others
+        registration.StudiesContainingOtherReferencedInstancesSequence = others
 
 
 def _series(uid: str, references: list[Dataset]) -> Dataset:
-    made = Dataset()
-    made.SeriesInstanceUID, made.ReferencedInstanceSequence = uid, references
-    return made
+    series = Dataset()
+    series.SeriesInstanceUID, series.ReferencedInstanceSequence = uid, references
+    return series
 
 
 SIDES = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -211,9 +219,11 @@ def read_registration(path: Path) -> SpatialTransform:
         # The object leads from the moving image to the registered frame.
         return SpatialTransform((Affine(np.linalg.inv(found[0]) if found else np.eye(4)),))
     if kind == DEFORMABLE_REGISTRATION:
-        made = [parts for one in items(dataset, "DeformableRegistrationSequence") if (parts := _deformed(one, where))]
-        _refuse_several(len(made), where)
-        return SpatialTransform(tuple(made[0]) if made else (Affine(np.eye(4)),))
+        deformations = [
+            parts for one in items(dataset, "DeformableRegistrationSequence") if (parts := _deformed(one, where))
+        ]
+        _refuse_several(len(deformations), where)
+        return SpatialTransform(tuple(deformations[0]) if deformations else (Affine(np.eye(4)),))
     raise FormatError("is no DICOM registration", where, "Give a Spatial or Deformable Spatial Registration")
 
 
@@ -227,16 +237,16 @@ def _matrices(dataset: Any, where: str) -> Iterator[Floats]:
     for item in items(dataset, "RegistrationSequence"):
         matrix = np.eye(4)
         for registration in items(item, "MatrixRegistrationSequence"):
-            for one in items(registration, "MatrixSequence"):
-                matrix = _read_matrix(one, where) @ matrix
+            for matrix_item in items(registration, "MatrixSequence"):
+                matrix = _read_matrix(matrix_item, where) @ matrix
         yield matrix
 
 
 def _read_matrix(item: Any, where: str) -> Floats:
-    stated = numbers(item, "FrameOfReferenceTransformationMatrix", where, count=16)
-    if stated is None:
+    matrix = numbers(item, "FrameOfReferenceTransformationMatrix", where, count=16)
+    if matrix is None:
         raise FormatError("a matrix is missing", where, "Export the registration again")
-    return SIDES @ np.reshape(stated, (4, 4)) @ SIDES
+    return SIDES @ np.reshape(matrix, (4, 4)) @ SIDES
 
 
 def _deformed(item: Any, where: str) -> list[TransformPart]:
@@ -247,8 +257,8 @@ def _deformed(item: Any, where: str) -> list[TransformPart]:
             grid = first_item(item, "DeformableRegistrationGridSequence")
             parts += [] if grid is None else [_field(grid, where)]
             continue
-        for one in items(item, keyword):
-            matrix = _read_matrix(one, where)
+        for matrix_item in items(item, keyword):
+            matrix = _read_matrix(matrix_item, where)
             parts += [] if np.allclose(matrix, np.eye(4)) else [Affine(matrix)]
     return parts
 

@@ -81,5 +81,5 @@ def read_rejection(path: Path) -> Rejection | None:
         for series in items(study, "ReferencedSeriesSequence")
         for own in items(series, "ReferencedSOPSequence")
     }
-    known = frozenset(uid for uid in uids if 0 < len(uid) <= LONGEST_UID and uid.isascii() and uid.isprintable())
-    return Rejection(f"{REJECTING[code]} ({code}, DCM)", known)
+    valid = frozenset(uid for uid in uids if 0 < len(uid) <= LONGEST_UID and uid.isascii() and uid.isprintable())
+    return Rejection(f"{REJECTING[code]} ({code}, DCM)", valid)

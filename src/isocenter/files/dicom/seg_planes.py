@@ -66,11 +66,11 @@ def placement(plane: Plane | None, rows: int, columns: int, grid: Geometry, wher
     frame = affine_of(plane, plane.normal)[:3]
     starts = np.stack([frame[:, 3], frame[:, 3] + frame[:, 0], frame[:, 3] + frame[:, 1]])
     origin, column, row = np.rint(grid.to_index(starts)).astype(np.int64)
-    place = Placement(origin, row - origin, column - origin, grid.shape)
+    placed = Placement(origin, row - origin, column - origin, grid.shape)
     corners = np.array([(0, 0), (rows - 1, 0), (0, columns - 1), (rows - 1, columns - 1)])
     meant = frame[:, 3] + corners[:, :1] * frame[:, 1] + corners[:, 1:] * frame[:, 0]
-    _check_coincident(grid, meant, place, place.voxels(corners[:, 0], corners[:, 1]), plane, where)
-    return place
+    _check_coincident(grid, meant, placed, placed.voxels(corners[:, 0], corners[:, 1]), plane, where)
+    return placed
 
 
 def _check_coincident(
@@ -132,18 +132,20 @@ def _steps(
 
     heights: (n,) mm in order, equal ones of planes at one place; rounding: mm, of a height
     """
-    places, own = np.unique(np.cumsum(np.diff(heights, prepend=heights[0]) > HEADER_ROUNDING), return_inverse=True)
-    apart = heights[np.searchsorted(own, places)]
+    places, place_of_plane = np.unique(
+        np.cumsum(np.diff(heights, prepend=heights[0]) > HEADER_ROUNDING), return_inverse=True
+    )
+    apart = heights[np.searchsorted(place_of_plane, places)]
     gaps = np.diff(apart)
-    stated = [value for value in depth if value is not None and value > 0]
+    depths = [value for value in depth if value is not None and value > 0]
     if not len(gaps):
-        if not stated:
+        if not depths:
             raise GeometryError("one plane without thickness", where, ON_ITS_IMAGE)
-        return stated[0], np.zeros(len(heights))
+        return depths[0], np.zeros(len(heights))
     for step in [*([depth[0]] if depth[0] else []), single_gap(gaps)]:
         numbers = np.concatenate([[0.0], np.cumsum(np.rint(gaps / step))])
         is_stated = abs(numbers[-1] * step - (apart[-1] - apart[0])) <= SLICE_TOLERANCE * step * max(numbers[-1], 1)
         if is_stated and np.diff(numbers).min() >= 1 and are_even(apart[:, None], numbers, np.array([rounding])):
-            return step, numbers[own]
+            return step, numbers[place_of_plane]
     shown = ", ".join(f"{gap:.3g}" for gap in np.unique(np.round(gaps, 3))[:5])
     raise GeometryError(f"its planes are unevenly spaced: {shown} mm", where, ON_ITS_IMAGE)

@@ -91,10 +91,10 @@ def _parted(value: Any) -> list[Any]:
 
 def _number(value: Any) -> float:
     """The number; ValueError for text that is none: Python takes 1_000, and digits of any script, for numbers."""
-    stated = value if isinstance(value, str) else getattr(value, "original_string", None)
-    if not isinstance(stated, str):
+    original = value if isinstance(value, str) else getattr(value, "original_string", None)
+    if not isinstance(original, str):
         return float(value)
-    bare = stated.strip(" \0")
+    bare = original.strip(" \0")
     if len(bare) > LONGEST_NUMBER or not NUMBER.fullmatch(bare):
         raise ValueError("no number")
     return float(bare)
@@ -172,8 +172,8 @@ def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
 
 def frame_groups(dataset: Dataset, frame: int) -> list[Dataset]:
     """The functional groups of a frame: its own, then the shared ones. PS3.3 C.7.6.16"""
-    own = items(dataset, "PerFrameFunctionalGroupsSequence")
-    return [*own[frame : frame + 1], *items(dataset, "SharedFunctionalGroupsSequence")[:1]]
+    frame_groups = items(dataset, "PerFrameFunctionalGroupsSequence")
+    return [*frame_groups[frame : frame + 1], *items(dataset, "SharedFunctionalGroupsSequence")[:1]]
 
 
 def seconds(value: str) -> float | None:

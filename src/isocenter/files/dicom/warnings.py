@@ -38,12 +38,12 @@ def quiet() -> Iterator[list[str]]:
     Raised or logged: the caller knows which file they are about. The values that they quote, which may be those of a
     patient, are left out.
     """
-    kept: list[str] = []
+    texts: list[str] = []
     outer = _state.kept
     _enter()
-    _state.kept = kept
+    _state.kept = texts
     try:
-        yield kept
+        yield texts
     finally:
         _state.kept = outer
         _leave()
@@ -83,6 +83,6 @@ def _keep(message: Warning | str, *_: Any, **__: Any) -> None:
     if _state.kept is None:
         return
     # From the first quotation mark to the last: a value may hold some too.
-    kept = VALUES.sub("'...'", str(message))
-    if kept not in _state.kept:
-        _state.kept.append(kept)
+    text = VALUES.sub("'...'", str(message))
+    if text not in _state.kept:
+        _state.kept.append(text)

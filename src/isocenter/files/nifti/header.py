@@ -189,18 +189,20 @@ def _rotation(quaternion: Floats) -> Floats:
 
 def geometry_of(header: Any, where: str, prefer: Literal["sform", "qform"] | None = None) -> tuple[Geometry, list[str]]:
     """The grid and notes. Raises GeometryError where the forms leave two readings or none."""
-    given = [int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]]
-    shape = tuple([*given, 1, 1, 1][:3])  # two axes are one slice
-    unit, stated = _unit(header)
+    sizes = [int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]]
+    shape = tuple([*sizes, 1, 1, 1][:3])  # two axes are one slice
+    unit, has_unit = _unit(header)
     forms = _forms(header, where, prefer)
     try:
         if not forms:
-            return _without_forms(header, shape, unit, stated)
+            return _without_forms(header, shape, unit, has_unit)
         affine, notes = _chosen(forms, shape, where)
         if prefer is not None:
-            there = prefer in forms
-            notes.append(f"The {prefer} was asked for." if there else f"There is no {prefer}, though it was asked for.")
-        if not stated:
+            has_preferred = prefer in forms
+            notes.append(
+                f"The {prefer} was asked for." if has_preferred else f"There is no {prefer}, though it was asked for."
+            )
+        if not has_unit:
             notes.append("The header states no unit; mm, as NIfTI-1 defines its forms.")
         scale = np.diag([unit, unit, unit, 1.0])
         return Geometry(shape, scale @ affine), notes
@@ -279,17 +281,17 @@ def apart_in_voxels(grid: Geometry, affine: Floats) -> float:
     return float(np.abs(grid.to_index(moved) - corners).max())
 
 
-def _without_forms(header: Any, shape: tuple[int, ...], unit: float, stated: bool) -> tuple[Geometry, list[str]]:
+def _without_forms(header: Any, shape: tuple[int, ...], unit: float, is_known: bool) -> tuple[Geometry, list[str]]:
     """The grid of a header without sides: spacing is known only if the header states its unit."""
     steps = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
-    given = int(header["dim"][0])
+    ndim = int(header["dim"][0])
     for axis in range(3):
-        if (axis >= given or shape[axis] == 1) and not steps[axis] > 0:
+        if (axis >= ndim or shape[axis] == 1) and not steps[axis] > 0:
             steps[axis] = 1.0  # a single slice without thickness
     notes = ["The header does not state left and right (both codes 0): orientation unknown."]
     if not (np.isfinite(steps).all() and (steps > 0).all()):
         return Geometry.of_pixels(shape), [*notes, "The header has no voxel size: size in mm unknown."]
-    if not stated:
+    if not is_known:
         unknown = Geometry(shape, np.diag([*steps, 1.0]), physical=False, oriented=False)
         return unknown, [*notes, "The header states no unit: size in mm unknown."]
     return Geometry.of_spacing(shape, (steps * unit).tolist()), notes

@@ -111,11 +111,11 @@ def stem(path: Path) -> str:
 
 def _pair(path: Path) -> tuple[Path, Path]:
     """(file with the header, file with the voxels); twice the same for a single file."""
-    for own, other in PAIRS:
+    for ending, other in PAIRS:
         for packed in ("", ".gz"):
-            if not path.name.endswith(own + packed):
+            if not path.name.endswith(ending + packed):
                 continue
-            base = path.name.removesuffix(own + packed)
+            base = path.name.removesuffix(ending + packed)
             twins = [path.with_name(base + other + end) for end in (packed, "", ".gz")]
             twin = next((twin for twin in twins if twin.is_file()), None)
             if twin is None:
@@ -123,7 +123,7 @@ def _pair(path: Path) -> tuple[Path, Path]:
                     f"half of a pair: {base + other} is missing", str(path), "Put both files into one folder"
                 )
             not_elsewhere(twin, path)
-            return (path, twin) if own in HEADERS else (twin, path)
+            return (path, twin) if ending in HEADERS else (twin, path)
     return path, path
 
 
@@ -333,10 +333,10 @@ class SoundHeader(NiftiHeader):
             for order in ORDERS:
                 if len(head) < size + 4 or np.frombuffer(head, f"{order}i4", 1)[0] != size:
                     continue
-                given = np.frombuffer(head, kind.newbyteorder(order), 1)
-                header = cls(version, given.astype(kind).tobytes())
+                fields = np.frombuffer(head, kind.newbyteorder(order), 1)
+                header = cls(version, fields.astype(kind).tobytes())
                 header.order = order
-                magic = bytes(given["magic"][0])
+                magic = bytes(fields["magic"][0])
                 return header if magic == MAGIC[version] and not head[size] and header._is_sound else None
         return None
 

@@ -260,8 +260,8 @@ def _of_one_strip(page: tifffile.TiffPage) -> Array | None:
 def _refuse_colours(page: tifffile.TiffPage, path: Path) -> None:
     """Only what comes out of the decoder as grey, indices or red, green, blue; a JPEG stream's luminance does."""
     model = PHOTOMETRIC.YCBCR if page.compression == COMPRESSION.APERIO_JP2000_YCBC else page.photometric
-    known = (*GREY, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE)
-    if model in known or (model == PHOTOMETRIC.YCBCR and page.compression in JPEG):
+    readable = (*GREY, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE)
+    if model in readable or (model == PHOTOMETRIC.YCBCR and page.compression in JPEG):
         return
     named = getattr(model, "name", f"model {model}")
     raise FormatError(f"colours as {named} are not read", str(path), "Save as RGB")
@@ -340,12 +340,12 @@ def _named_files(file: tifffile.TiffFile, path: Path) -> tuple[Path, ...]:
     if not file.is_ome or not file.ome_metadata:
         return ()
     root = ElementTree.fromstring(file.ome_metadata)  # noqa: S314  the parser refuses entities that grow
-    own, others = root.get("UUID"), dict[str | None, Path]()
+    identifier, others = root.get("UUID"), dict[str | None, Path]()
     for uuid in (one for one in root.iter() if one.tag.endswith("UUID")):
         name = uuid.get("FileName", "")
-        if own is None and uuid.text is not None and name.lower() == path.name.lower():
-            own = uuid.text
-        if uuid.text in (own, *others):
+        if identifier is None and uuid.text is not None and name.lower() == path.name.lower():
+            identifier = uuid.text
+        if uuid.text in (identifier, *others):
             continue
         others[uuid.text] = inside_folder(name, path)
         if others[uuid.text] != path.parent / name:  # the library would look for it under another name
@@ -361,11 +361,11 @@ def _refuse_circle(path: Path) -> None:
         large = struct.unpack(f"{order}H", head[2:4])[0] == BIG_TIFF
         at = struct.unpack(f"{order}Q", head[8:16])[0] if large else struct.unpack(f"{order}I", head[4:8])[0]
         counted, entry, pointer = ("Q", 20, "Q") if large else ("H", 12, "I")
-        seen = set[int]()
+        offsets = set[int]()
         while at:
-            if at in seen:
+            if at in offsets:
                 raise FormatError("its pages lead back to one another", str(path), GET_AGAIN)
-            seen.add(at)
+            offsets.add(at)
             file.seek(at)
             counts = file.read(struct.calcsize(counted))
             if len(counts) < struct.calcsize(counted):
@@ -395,10 +395,10 @@ def _check_whole(file: tifffile.TiffFile, path: Path, others: Sequence[Path]) ->
 
 def _check_strips(page: tifffile.TiffPage | tifffile.TiffFrame, key: tifffile.TiffPage, path: Path) -> None:
     """Refuse a page with fewer strips or tiles than its size takes: the library would go through all of them."""
-    there, needed = len(page.dataoffsets), prod(key.chunked)
-    in_one_piece = there == 1 and key.compression == COMPRESSION.NONE  # whatever some writers say of its strips
-    if there < needed and not in_one_piece:
-        raise FormatError(f"lacks {needed - there} of {needed} strips or tiles of a page", str(path), GET_AGAIN)
+    stored, needed = len(page.dataoffsets), prod(key.chunked)
+    in_one_piece = stored == 1 and key.compression == COMPRESSION.NONE  # whatever some writers say of its strips
+    if stored < needed and not in_one_piece:
+        raise FormatError(f"lacks {needed - stored} of {needed} strips or tiles of a page", str(path), GET_AGAIN)
 
 
 def _check_decoded(part: tifffile.TiffPageSeries, path: Path) -> None:

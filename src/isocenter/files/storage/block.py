@@ -123,17 +123,17 @@ class Block:
         """`load()[region]`; of a compressed file no more is inflated than must be passed on the way."""
         if any(not isinstance(part, slice) or part.step not in (None, 1) for part in region):
             return self.load()[region]
-        wanted = [slice(None)] * len(self.shape)
+        slices = [slice(None)] * len(self.shape)
         for axis, part in zip(self.axes, region, strict=False):
-            wanted[axis] = part
-        bounds = [part.indices(size)[:2] for part, size in zip(wanted, self.shape, strict=True)]
+            slices[axis] = part
+        bounds = [part.indices(size)[:2] for part, size in zip(slices, self.shape, strict=True)]
         return self._read(bounds).transpose(self.axes)
 
     def _read(self, bounds: Sequence[tuple[int, int]]) -> Array:
         """The values within (start, stop) along each axis, axes in the file's order; converted a few at a time."""
         sizes = tuple(max(0, high - low) for low, high in bounds)
         if self.compression == "text" and sizes != self.shape:  # where a number stands is known only by those before
-            return self._read([(0, size) for size in self.shape])[tuple(slice(*own) for own in bounds)]
+            return self._read([(0, size) for size in self.shape])[tuple(slice(low, high) for low, high in bounds)]
         values = self._room(prod(sizes))
         if 0 in sizes:
             return values.reshape(sizes, order="F")
@@ -141,7 +141,7 @@ class Block:
         while axis > 0 and sizes[axis] == 1:  # one slice of the slowest axis: pass what is before
             axis -= 1
         first = sum(low * prod(self.shape[:n]) for n, (low, _) in enumerate(bounds) if n >= axis)
-        inner = tuple(slice(*own) for own in bounds[:axis])
+        inner = tuple(slice(low, high) for low, high in bounds[:axis])
         if self.compression == "text":
             self._fill_from_text(values)
         elif sizes[:axis] == self.shape[:axis]:
@@ -150,8 +150,8 @@ class Block:
             self._fill_from_slices(values, first, inner)
         else:
             mapped = np.memmap(self.path, self.dtype, "r", self.start + self.offset, self.shape, order="F")
-            place: tuple[Any, ...] = (*inner, slice(*bounds[axis]), *(low for low, _ in bounds[axis + 1 :]))
-            cut = mapped[place]
+            index: tuple[Any, ...] = (*inner, slice(*bounds[axis]), *(low for low, _ in bounds[axis + 1 :]))
+            cut = mapped[index]
             step = max(1, AT_ONCE // prod(sizes[:axis]))
             for start in range(0, sizes[axis], step):
                 self._put(values, start * prod(sizes[:axis]), cut[..., start : start + step])
@@ -173,14 +173,14 @@ class Block:
     def _fill_from_slices(self, values: Array, first: int, inner: tuple[slice, ...]) -> None:
         """All of `values` from a part of each slice; the slices follow each other from the `first` number on."""
         plane = self.shape[: len(inner)]
-        wanted = prod(own.stop - own.start for own in inner)
+        voxels = prod(own.stop - own.start for own in inner)
         step = max(1, AT_ONCE // prod(plane))
         with self._stream(first) as stream:
-            for start in range(0, len(values) // wanted, step):
-                count = min(step, len(values) // wanted - start)
+            for start in range(0, len(values) // voxels, step):
+                count = min(step, len(values) // voxels - start)
                 stored = np.empty(prod(plane) * count, self.dtype)
                 self._next(stream, stored, first + start * prod(plane))
-                self._put(values, start * wanted, stored.reshape((*plane, count), order="F")[inner])
+                self._put(values, start * voxels, stored.reshape((*plane, count), order="F")[inner])
 
     def _put(self, values: Array, start: int, part: Array) -> None:
         values[start : start + part.size] = self._values(part).ravel(order="F")
@@ -238,8 +238,8 @@ class Block:
             return np.asarray(values.astype(self.value_dtype, copy=False))
         scaled = np.empty_like(values, dtype=self.value_dtype)
         for index in range(values.shape[-1] if values.ndim > 1 else 1):  # in 64 bits, but one slice at a time
-            own = (..., index) if values.ndim > 1 else ...
-            scaled[own] = values[own].astype(np.float64) * self.slope + self.intercept
+            part = (..., index) if values.ndim > 1 else ...
+            scaled[part] = values[part].astype(np.float64) * self.slope + self.intercept
         return scaled
 
     @contextmanager
@@ -317,18 +317,18 @@ class _Cursor:
 
     def __call__(self, region: tuple[slice, ...]) -> Array:
         block = self._block
-        wanted = [slice(None)] * len(block.shape)
+        slices = [slice(None)] * len(block.shape)
         for axis, part in zip(block.axes, region, strict=False):
-            wanted[axis] = part
-        low, high, step = wanted[self._axis].indices(block.shape[self._axis])
+            slices[axis] = part
+        low, high, step = slices[self._axis].indices(block.shape[self._axis])
         if step != 1 or low >= high:
             return block.region(region)
         with damage_named(block.path):
             stored = self._slices(low, high)
         after = (1,) * (len(block.shape) - self._axis - 1)
         stored = stored.reshape((*stored.shape, *after), order="F")
-        wanted[self._axis] = slice(None)
-        return block._values(stored[tuple(wanted)]).transpose(block.axes)
+        slices[self._axis] = slice(None)
+        return block._values(stored[tuple(slices)]).transpose(block.axes)
 
     def _slices(self, low: int, high: int) -> Array:
         """(..., high - low) the slices of the slowest axis, as they are stored."""
@@ -390,8 +390,8 @@ def refuse_scale(
     least = np.where(slopes == 0, SMALLEST_SLOPE, np.abs(slopes)) if takes_zero else np.abs(slopes)
     # Not a number is in no range, so it is refused as well.
     if not ((values <= LARGEST_VALUE) & (least >= SMALLEST_SLOPE)).all():
-        stated = f"slope {_extreme(slopes)}, intercept {_extreme(intercepts)}"
-        raise FormatError(f"{fields} give no usable values ({stated})", where, "Correct the header")
+        factors = f"slope {_extreme(slopes)}, intercept {_extreme(intercepts)}"
+        raise FormatError(f"{fields} give no usable values ({factors})", where, "Correct the header")
 
 
 def largest_stored(dtype: np.dtype[Any]) -> float:

@@ -27,14 +27,14 @@ def cache_folder() -> Path:
 
     Raises UsageError where that belongs to somebody else.
     """
-    stated = os.environ.get(VARIABLE)
-    return Path(stated) if stated else _user_cache() or _temporary(Path(tempfile.gettempdir()), os.getuid())
+    setting = os.environ.get(VARIABLE)
+    return Path(setting) if setting else _user_cache() or _temporary(Path(tempfile.gettempdir()), os.getuid())
 
 
 @lru_cache
-def _temporary(place: Path, user: int) -> Path:
+def _temporary(root: Path, user: int) -> Path:
     """The folder of a user without a home, which nobody else can read; its note is given once."""
-    folder = place / f"isocenter-{user}"
+    folder = root / f"isocenter-{user}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         state = folder.lstat()

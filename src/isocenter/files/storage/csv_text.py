@@ -70,8 +70,8 @@ def separator_of(path: Path) -> str:
     """
     with path.open(encoding="utf-8-sig") as file:
         head = file.readline()
-    stated = SEPARATOR_LINE.fullmatch(head)
-    return stated[1] if stated else max(",;\t", key=head.count)
+    separator = SEPARATOR_LINE.fullmatch(head)
+    return separator[1] if separator else max(",;\t", key=head.count)
 
 
 def _lines_before(path: Path) -> int:
@@ -117,8 +117,8 @@ def read_text_table(
 def _uneven(path: Path, separator: str, reason: str) -> DatasetError:
     """The error of a table whose lines pandas cannot part into columns."""
     if fit := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason):
-        expected, line, seen = fit.groups()
-        problem = f"has {seen} columns in line {line} where {expected} are expected"
+        expected, line, found_count = fit.groups()
+        problem = f"has {found_count} columns in line {line} where {expected} are expected"
         mark = {"\t": "tab"}.get(separator, f"'{separator}'")
         remedy = f"Put double quotes around a cell that contains a {mark}, or remove what is too much"
         return DatasetError(problem, str(path), remedy)

@@ -21,27 +21,27 @@ def files_below(root: Path) -> Iterator[Path]:
     Raises DatasetError for a folder that cannot be listed: cases would be missing without a word.
     """
     home = root.resolve()
-    seen: set[Path] = set()
+    visited: set[Path] = set()
     waiting = [root]
     while waiting:
         folders, files = _listed(waiting.pop())
         yield from files
-        waiting += reversed([folder for folder in folders if _is_new(folder, home, seen)])
+        waiting += reversed([folder for folder in folders if _is_new(folder, home, visited)])
 
 
-def _listed(place: Path) -> tuple[list[Path], list[Path]]:
+def _listed(folder: Path) -> tuple[list[Path], list[Path]]:
     """The folders and the files of a folder, by their names."""
     folders, files = list[Path](), list[Path]()
     try:
-        with os.scandir(place) as entries:
+        with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.startswith(".") or entry.name in OF_SYSTEMS:
                     continue
                 match _kind(entry):
                     case stat.S_IFDIR:
-                        folders.append(place / entry.name)
+                        folders.append(folder / entry.name)
                     case stat.S_IFREG:
-                        files.append(place / entry.name)
+                        files.append(folder / entry.name)
     except OSError as error:
         _refuse(error)
     return folders, files
@@ -57,14 +57,14 @@ def _kind(entry: os.DirEntry[str]) -> int:
         return stat.S_IFREG
 
 
-def _is_new(folder: Path, home: Path, seen: set[Path]) -> bool:
+def _is_new(folder: Path, home: Path, visited: set[Path]) -> bool:
     """Whether a folder is to be entered; notes it as seen."""
     real = folder.resolve()
     if folder.is_symlink() and (real.is_relative_to(home) or home.is_relative_to(real)):
         return False
-    if real in seen:
+    if real in visited:
         return False
-    seen.add(real)
+    visited.add(real)
     return True
 
 

@@ -76,40 +76,40 @@ def key_file() -> Path:
 
 def _key() -> bytes:
     """The key that the variable holds, else the installation's own, which is drawn at its first use."""
-    stated = os.environ.get(VARIABLE)
-    return stated.encode() if stated else _kept(key_file())
+    setting = os.environ.get(VARIABLE)
+    return setting.encode() if setting else _kept(key_file())
 
 
 @lru_cache
-def _kept(place: Path) -> bytes:
+def _kept(path: Path) -> bytes:
     try:
-        if not place.is_file():
-            _draw(place)
-        key = bytes.fromhex(place.read_text(encoding="ascii"))
+        if not path.is_file():
+            _draw(path)
+        key = bytes.fromhex(path.read_text(encoding="ascii"))
     except OSError as error:
         problem = f"the key that hides who patients are cannot be kept there: {error.strerror}"
-        raise UsageError(problem, str(place), REMEDY) from error
+        raise UsageError(problem, str(path), REMEDY) from error
     except ValueError as error:
-        raise _damaged(place) from error
+        raise _damaged(path) from error
     if len(key) != KEY_BYTES:
-        raise _damaged(place)
+        raise _damaged(path)
     return key
 
 
-def _draw(place: Path) -> None:
+def _draw(path: Path) -> None:
     """Write a new key, for the owner's eyes alone; of several processes that do so at once one wins."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    own = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
-    own.touch(mode=0o600)
-    own.write_text(secrets.token_hex(KEY_BYTES), encoding="ascii")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    draft.touch(mode=0o600)
+    draft.write_text(secrets.token_hex(KEY_BYTES), encoding="ascii")
     with suppress(FileExistsError):
-        os.link(own, place)
-    own.unlink()
+        os.link(draft, path)
+    draft.unlink()
 
 
-def _damaged(place: Path) -> IntegrityError:
+def _damaged(path: Path) -> IntegrityError:
     remedy = "Restore it from a copy, or delete it: pseudonyms of patients will then be others"
-    return IntegrityError("is not a key of this installation", str(place), remedy)
+    return IntegrityError("is not a key of this installation", str(path), remedy)
 
 
 BLOCK_BYTES = 1 << 20

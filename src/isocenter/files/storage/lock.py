@@ -72,76 +72,76 @@ def locked(path: Path) -> Iterator[None]:
     It lies beside, and not within, because a folder that is written anew takes the place of the old one as a whole.
     Raises UsageError, which names the holder, where another process has it, and where the lock cannot be written.
     """
-    whole = path.absolute()
-    place, holder = whole.with_name(f".{whole.name}.lock"), Holder.here()
-    created = [folder for folder in whole.parents if not folder.exists()]
+    absolute = path.absolute()
+    lock_file, holder = absolute.with_name(f".{absolute.name}.lock"), Holder.here()
+    created = [folder for folder in absolute.parents if not folder.exists()]
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _take(place, holder, path)
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        _take(lock_file, holder, path)
     except OSError as error:
         raise unwritable(error, path) from error
     try:
         yield
     finally:
-        if _holder(place) == holder:
-            place.unlink(missing_ok=True)
+        if _holder(lock_file) == holder:
+            lock_file.unlink(missing_ok=True)
         for folder in created:  # the innermost first; one in which something was written stays
             with suppress(OSError):
                 folder.rmdir()
 
 
-def _take(place: Path, holder: Holder, path: Path) -> None:
+def _take(lock_file: Path, holder: Holder, path: Path) -> None:
     # Linked with its content, so that nobody ever reads half a lock.
-    own = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
+    draft = lock_file.with_name(f"{lock_file.name}.{uuid.uuid4().hex}")
     try:
-        own.write_text(json.dumps(asdict(holder)), encoding="utf-8")
+        draft.write_text(json.dumps(asdict(holder)), encoding="utf-8")
         while True:
             with suppress(FileExistsError):
-                _link(own, place)
+                _link(draft, lock_file)
                 return
-            other = _holder(place)
+            other = _holder(lock_file)
             if other is not None and not other.is_dead:
-                raise _held(other, place, path)
-            _break(place, other)
+                raise _held(other, lock_file, path)
+            _break(lock_file, other)
     finally:
-        own.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
 
 
-def _link(own: Path, place: Path) -> None:
+def _link(draft: Path, lock_file: Path) -> None:
     """A second name of a file, or where the file system has none (exFAT, some network drives) a copy.
 
     Raises FileExistsError where there is a file of this name.
     """
     try:
-        os.link(own, place)
+        os.link(draft, lock_file)
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        with place.open("x", encoding="utf-8") as copy:
-            copy.write(own.read_text(encoding="utf-8"))
+        with lock_file.open("x", encoding="utf-8") as copy:
+            copy.write(draft.read_text(encoding="utf-8"))
 
 
-def _break(place: Path, dead: Holder | None) -> None:
+def _break(lock_file: Path, dead: Holder | None) -> None:
     """Remove the lock of a dead holder, and no other that has been taken since."""
-    aside = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
+    aside = lock_file.with_name(f"{lock_file.name}.{uuid.uuid4().hex}")
     with suppress(FileNotFoundError):
-        place.rename(aside)
+        lock_file.rename(aside)
         if _holder(aside) != dead:
             with suppress(FileExistsError):
-                _link(aside, place)
+                _link(aside, lock_file)
         aside.unlink()
 
 
-def _holder(place: Path) -> Holder | None:
+def _holder(lock_file: Path) -> Holder | None:
     """Who holds the lock; None where there is none, or none that can be read."""
     try:
-        return Holder(**load_json(place))
+        return Holder(**load_json(lock_file))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
-def _held(holder: Holder, place: Path, path: Path) -> UsageError:
+def _held(holder: Holder, lock_file: Path, path: Path) -> UsageError:
     problem = f"process {holder.process} on {holder.host} has been writing it since {holder.since}"
     if holder.host == platform.node():
         return UsageError(problem, str(path), "Wait until it ends, or choose another --out")
-    return UsageError(problem, str(path), f"Wait until it ends; if it has died there, delete {place}")
+    return UsageError(problem, str(path), f"Wait until it ends; if it has died there, delete {lock_file}")

@@ -52,10 +52,10 @@ class Spool:
             self._create_file(region)
         rows = range(self.shape[self._order[0]])[region[self._order[0]]]
         inside = (slice(None), *(region[axis] for axis in self._order[1:]))
-        whole = all(range(self.shape[axis])[region[axis]] == range(self.shape[axis]) for axis in self._order[1:])
-        kept = np.empty((len(rows), *self._plane), self.dtype) if whole else self._rows(rows.start, rows.stop)
-        kept[inside] = part.transpose(self._order)
-        self._written(rows.start, kept)
+        takes_planes = all(range(self.shape[axis])[region[axis]] == range(self.shape[axis]) for axis in self._order[1:])
+        block = np.empty((len(rows), *self._plane), self.dtype) if takes_planes else self._rows(rows.start, rows.stop)
+        block[inside] = part.transpose(self._order)
+        self._written(rows.start, block)
 
     def __getitem__(self, region: tuple[slice, ...]) -> Array:
         if self._held is not None or self._file is None:

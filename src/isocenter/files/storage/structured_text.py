@@ -45,7 +45,7 @@ def _parts(container: list[Any] | dict[str, Any]) -> list[Any]:
 BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def line_of_key(text: str, place: Sequence[str]) -> int:
+def line_of_key(text: str, keys: Sequence[str]) -> int:
     """The line whose key, or whose table, is the longest part of a place in the file, such as ("arms", "1", "name")."""
     best, longest, table, tables = 1, 0, tuple[str, ...](), Counter[tuple[str, ...]]()
     for number, line in enumerate(text.splitlines(), start=1):
@@ -60,16 +60,16 @@ def line_of_key(text: str, place: Sequence[str]) -> int:
         elif key := re.match(r"\s*[\"']?([\w-]+)[\"']?\s*[=.]", line):
             paths.append((*table, key[1]))
         for path in paths:
-            if len(path) > longest and path == tuple(place[: len(path)]):
+            if len(path) > longest and path == tuple(keys[: len(path)]):
                 best, longest = number, len(path)
     return best
 
 
-def toml_text(stated: Mapping[str, Any]) -> str:
+def toml_text(settings: Mapping[str, Any]) -> str:
     """A mapping as TOML: plain values first, then its tables; what is None or empty is left out."""
-    plain = {key: value for key, value in stated.items() if not isinstance(value, Mapping)}
+    plain = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
     lines = [_line(key, value) for key, value in plain.items() if value not in (None, "", (), [])]
-    for name, table in stated.items():
+    for name, table in settings.items():
         if isinstance(table, Mapping) and table:
             lines += ["", f"[{_key(name)}]", *(_line(key, value) for key, value in table.items())]
     return "\n".join(lines) + "\n"

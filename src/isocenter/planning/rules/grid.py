@@ -137,8 +137,8 @@ def grid_for(
     longest = (voxels if needs.dense else WHOLE_SIDE[axes][kind_of(device)]) * room ** (1 / axes)
     # A shape of its own would stretch every image, and structures with it.
     if (needs.scaled or needs.dense) and physical:
-        sizes = np.array(shapes, dtype=float), np.array(steps)
-        return _scaled(*sizes, longest, fingerprint.unit, device, dense=needs.dense, asked=spacing)
+        sizes, spacings = np.array(shapes, dtype=float), np.array(steps)
+        return _scaled(sizes, spacings, longest, fingerprint.unit, device, dense=needs.dense, asked=spacing)
     return _stretched(fingerprint, needs, longest, device)
 
 
@@ -400,14 +400,14 @@ def _patch(extent: Floats, spacing: Sequence[float] | None, voxels: float) -> tu
     return tuple(int(n) for n in np.ceil(size / multiple - ROUNDING) * multiple), strides
 
 
-def _strides(size: Floats, step: Floats, whole: bool) -> list[list[int]]:
+def _strides(size: Floats, step: Floats, integers: bool) -> list[list[int]]:
     """An axis is halved while at least 4 voxels are left and its voxels are not yet twice as long as the shortest.
 
-    whole: of a shape that is fixed, while its number of voxels is even
+    integers: of a shape that is fixed, while its number of voxels is even
     """
     left, strides = size.copy(), [[1] * len(size)]
     while len(strides) < MOST_STAGES:
-        fine = (left / 2 >= FEWEST_VOXELS) & (left % 2 == 0) if whole else left / 2 >= FEWEST_VOXELS
+        fine = (left / 2 >= FEWEST_VOXELS) & (left % 2 == 0) if integers else left / 2 >= FEWEST_VOXELS
         halved = fine & (step <= 1.5 * step[fine].min(initial=np.inf))
         if not halved.any():
             break

@@ -46,10 +46,10 @@ def _imported(name: str) -> Any:
 
 
 def _refused(path: Path, reason: str) -> IntegrityError:
-    wanted = wanted_names(path, reason)
-    if wanted:
-        names = ", ".join(sorted(wanted))
-        trust = " ".join(f"--trust {name}" for name in sorted(wanted))
+    called_names = wanted_names(path, reason)
+    if called_names:
+        names = ", ".join(sorted(called_names))
+        trust = " ".join(f"--trust {name}" for name in sorted(called_names))
         remedy = f"If you trust who made it: isocenter adopt ... {trust}. Otherwise do not use it"
         return IntegrityError(f"is not only weights and numbers: it would call {names}", str(path), remedy)
     return IntegrityError(f"is not only weights ({reason.strip().splitlines()[0]})", str(path), "Do not use it")

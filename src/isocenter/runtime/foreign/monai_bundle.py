@@ -193,8 +193,8 @@ def _largest(step: Mapping[str, Any], names: Mapping[int, str], where: str) -> l
     for key, allowed in {"num_components": (None, 1), "connectivity": (None,), "is_onehot": (None, False)}.items():
         if step.get(key) not in allowed:
             raise UsageError(f"keeps the largest piece with {key} {step[key]}, which is not supported", where, REMEDY)
-    given = step.get("applied_labels")
-    labels = sorted(names) if given is None else given if isinstance(given, list) else [given]
+    applied = step.get("applied_labels")
+    labels = sorted(names) if applied is None else applied if isinstance(applied, list) else [applied]
     labels = [label for label in labels if label]
     return [[label] for label in labels] if step.get("independent", True) else [labels]
 

@@ -132,8 +132,8 @@ class Config:
         for allowed, names in ALLOWED.items():
             if name in names and (not module or f"{module}.".startswith(f"{allowed}.")):
                 return getattr(importlib.import_module(allowed), name)
-        known = ", ".join(name for names in ALLOWED.values() for name in sorted(names))
-        raise UsageError(f"needs {described['_target_']}; supported are {known}", self.where, REMEDY)
+        allowed_names = ", ".join(name for names in ALLOWED.values() for name in sorted(names))
+        raise UsageError(f"needs {described['_target_']}; supported are {allowed_names}", self.where, REMEDY)
 
 
 class _Unfolding:

@@ -74,18 +74,18 @@ def changes(
     padded = [low + size + high for (low, high), size in zip(pad, shape, strict=True)]
     steps = [Taps(np.arange(size)[:, None], np.ones((size, 1))) for size in padded]
     path = _Path(steps, list(range(ndim)), [False] * ndim, _square(affine, ndim))
-    made = [_shifted(path, [-low for low, _ in pad], shape)]
+    affines = [_shifted(path, [-low for low, _ in pad], shape)]
     path.affine = _square(affine, ndim)
     for operation in reversed(single(operations)):
         change = _undone(path, operation)
         if change is None:
             return None
-        made.append(change)
+        affines.append(change)
     if tuple(len(step.index) for step in path.steps) != source.shape:
         return None
     spacing = tuple(np.linalg.norm(_square(affine, ndim)[:-1, :-1], axis=0).tolist())
     trace = _trace(path, padded, source, spacing)
-    return None if trace is None else (trace, made[::-1])
+    return None if trace is None else (trace, affines[::-1])
 
 
 @dataclass(eq=False)
@@ -250,7 +250,7 @@ class Regions:
         axes = zip(region[1:], self.shape[1:], strict=True)
         slices = [slice(*part.indices(size)[:2]) for part, size in axes]
         sizes, axis = [part.stop - part.start for part in slices], self.walk.axis
-        made = np.empty((self.shape[0], *sizes), dtype=np.float32)
+        voxels = np.empty((self.shape[0], *sizes), dtype=np.float32)
         # A voxel of a coarser grid is made of many, in double precision: a few rows at a time.
         finer = math.prod(self.image.geometry.shape) / math.prod(self.shape[1:])
         count = max(1, int(BLOCK_VOXELS / (finer * math.prod(sizes) / sizes[axis])))
@@ -258,8 +258,8 @@ class Regions:
         for start in reversed(starts) if self.walk.backwards else starts:
             rows = slice(start, min(start + count, slices[axis].stop))
             inside = [slice(None)] * (axis + 1) + [slice(rows.start - starts.start, rows.stop - starts.start)]
-            made[tuple(inside)] = self._after(len(self.steps), (*slices[:axis], rows, *slices[axis + 1 :]))
-        return made[region[0]]
+            voxels[tuple(inside)] = self._after(len(self.steps), (*slices[:axis], rows, *slices[axis + 1 :]))
+        return voxels[region[0]]
 
     def _after(self, count: int, region: Region) -> NDArray[np.float32]:
         """(channels, *region) after so many steps."""
@@ -529,10 +529,10 @@ def _of_each_voxel(step: Any) -> bool:
     )
 
 
-def _may_be(given: Sequence[str], expected: Sequence[str]) -> bool:
+def _may_be(stated_names: Sequence[str], expected: Sequence[str]) -> bool:
     """Whether channels may be those of a model in this order, by their names as far as both have any."""
     numbered = [str(number) for number in range(len(expected))]
-    ours, theirs = ([name.strip().casefold() for name in names] for names in (given, expected))
+    ours, theirs = ([name.strip().casefold() for name in names] for names in (stated_names, expected))
     named = len(set(theirs)) == len(theirs) and theirs != numbered
     if len(expected) < 2 or not named or ours in (theirs, numbered):
         return True

@@ -317,8 +317,8 @@ class Plans:
     def _scheme(self, number: int, name: str, masked: bool) -> Scheme:
         if name != CT:
             return Scheme(name, masked)
-        known = self.plans.get("foreground_intensity_properties_per_channel")
-        properties = (known or self.plans["foreground_intensity_properties_by_modality"])[str(number)]
+        intensities = self.plans.get("foreground_intensity_properties_per_channel")
+        properties = (intensities or self.plans["foreground_intensity_properties_by_modality"])[str(number)]
         return Scheme(
             name,
             masked,
@@ -477,7 +477,7 @@ def read_postprocessing(path: Path) -> tuple[tuple[int, ...], ...]:
     try:
         with path.open("rb") as file:
             functions, arguments = _Steps(file).load()
-        return tuple(_group(*step) for step in zip(functions, arguments, strict=True))
+        return tuple(_group(function, given) for function, given in zip(functions, arguments, strict=True))
     except pickle.UnpicklingError as error:
         raise IntegrityError(f"is not the one step that is known ({error})", str(path), REMEDY) from error
     except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
@@ -498,10 +498,10 @@ def _group(function: Any, arguments: dict[str, Any]) -> tuple[int, ...]:
     return tuple(sorted(set(_pickled_values(arguments["labels_or_regions"]))))
 
 
-def _pickled_values(given: Any) -> Iterator[int]:
+def _pickled_values(content: Any) -> Iterator[int]:
     """A label, a region of several, or a list of either."""
-    if isinstance(given, list | tuple):
-        for value in given:
+    if isinstance(content, list | tuple):
+        for value in content:
             yield from _pickled_values(value)
     else:
-        yield int(given)
+        yield int(content)

@@ -197,7 +197,7 @@ def _contrast(values: NDArray[np.float32]) -> Floats:
     some = values.ravel()[:: 1 + 2 * (values.size // MOST_VOXELS // 2)].astype(np.float64)
     lowest, low, lower, middle, upper, high, highest = np.quantile(some, QUANTILES)
     pairs = ((middle - lowest, highest - middle), (middle - low, high - middle), (middle - lower, upper - middle))
-    ratios = [_ratio(*pair) for pair in (*pairs, (highest - lowest, upper - lower))]
+    ratios = [_ratio(part, other) for part, other in (*pairs, (highest - lowest, upper - lower))]
     skewness, kurtosis = float(np.mean(some * some * some)), float(np.mean(np.square(some * some)))
     ends = END * float(np.ptp(some))
     shares = [float(np.mean(some <= some.min() + ends)), float(np.mean(some >= some.max() - ends))]

@@ -213,8 +213,10 @@ def _difference(room: Path, reference: Path, other: Path, labels: Sequence[Label
             np.load(folder / f"{image.stem}.npy", mmap_mode="r") for folder in (reference, other)
         )
         voxels, disagreeing = voxels + our_labels.size, disagreeing + np.count_nonzero(our_labels != their_labels)
-        each = [[np.count_nonzero(where) for where in _overlaps(our_labels, their_labels, label)] for label in labels]
-        counts += np.transpose(each)
+        overlaps = [
+            [np.count_nonzero(where) for where in _overlaps(our_labels, their_labels, label)] for label in labels
+        ]
+        counts += np.transpose(overlaps)
     dice = {label.name: 2 * both / (n + m) for label, both, n, m in zip(labels, *counts, strict=True) if n + m}
     mean = total / max(1, numbers)
     return Difference(largest, mean, int(voxels), int(disagreeing), dice, len(images), otherwise)
@@ -224,7 +226,7 @@ def states_otherwise(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool
     """Whether sets or the verdict of the gate differ, or an interval by more than rounding."""
     if any(ours[key] != theirs[key] for key in ("given", "sets")):
         return True
-    return any(_ends_elsewhere(*pair) for pair in zip(ours["ends"], theirs["ends"], strict=True))
+    return any(_ends_elsewhere(mine, other) for mine, other in zip(ours["ends"], theirs["ends"], strict=True))
 
 
 def _ends_elsewhere(ours: Sequence[float | None], theirs: Sequence[float | None]) -> bool:

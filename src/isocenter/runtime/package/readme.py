@@ -150,8 +150,8 @@ def _outputs(model: Model) -> str:
     """The table of values, classes and codes, or of quantities."""
     measures = any(head.holds_numbers for head in model.task.heads.values())
     labels = [label for task in leaves(model.task).values() for label in task.labels]
-    known = codes_of(model)
-    codes_of_labels = [known.get(one.name, CodedName()).codes for one in labels]
+    model_codes = codes_of(model)
+    codes_of_labels = [model_codes.get(one.name, CodedName()).codes for one in labels]
     codes = ["; ".join(f"{code.scheme} {code.value}, {code.meaning}" for code in own) for own in codes_of_labels]
     rows = [f"| {one.value} | {_cell(one.name)} | {_cell(code)} |" for one, code in zip(labels, codes, strict=True)]
     head = "| output | quantity | code |" if measures else "| value | class | code |"

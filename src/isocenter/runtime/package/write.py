@@ -254,11 +254,11 @@ def _check_mean(model: Model, modules: Sequence[Module], network: Module) -> Non
         return
     shape = (1, int(model.networks.architecture["channels"]), *model.inference.patch)
     shapes = [shape, *([(1, len(model.networks.context))] if len(model.networks.context) else [])]
-    drawn = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in shapes]
+    inputs = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in shapes]
     with torch.inference_mode():
-        outputs = network(*drawn)
+        outputs = network(*inputs)
     averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average, model.networks.shares)
-    expected = averaged(*(network.numpy() for network in drawn))
+    expected = averaged(*(network.numpy() for network in inputs))
     for head, output in zip(model.task.heads, each_head(outputs), strict=True):
         if not abs(output.numpy() - expected[head]).max() <= AGREEMENT * abs(output.numpy()).max():
             problem = f"a {model.task.name} averages its networks otherwise than as probabilities or outputs"

@@ -42,8 +42,8 @@ class Disagreement:
     @classmethod
     def of(cls, task: Task) -> Disagreement | None:
         """The disagreement of a task's heads; None of a task that states no uncertainty."""
-        each = {name: cls._of_one(part) for name, part in leaves(task).items()}
-        return each[""] if "" in each else cls._joined(each)
+        by_part = {name: cls._of_one(part) for name, part in leaves(task).items()}
+        return by_part[""] if "" in by_part else cls._joined(by_part)
 
     @classmethod
     def _of_one(cls, task: Task) -> Disagreement | None:
@@ -59,29 +59,29 @@ class Disagreement:
     @classmethod
     def _joined(cls, parts: Mapping[str, Disagreement | None]) -> Disagreement | None:
         """The disagreement of the heads of several tasks."""
-        known = {name: part for name, part in parts.items() if part is not None}
+        parts_with_views = {name: part for name, part in parts.items() if part is not None}
 
         def named(field_of: str) -> dict[str, Any]:
-            each = {name: getattr(part, field_of) for name, part in known.items()}
-            return {head_of(name, head): value for name, own in each.items() for head, value in own.items()}
+            fields = {name: getattr(part, field_of) for name, part in parts_with_views.items()}
+            return {head_of(name, head): value for name, own in fields.items() for head, value in own.items()}
 
-        return cls(named("kinds"), named("counts"), named("measured")) if known else None
+        return cls(named("kinds"), named("counts"), named("measured")) if parts_with_views else None
 
     def __call__(self, views: Sequence[Mapping[str, Any]], shares: Sequence[float] | None = None) -> dict[str, Any]:
         """{name: array} of {head: (batch, channels, ...)} of each view; shares: how much each counts, together 1."""
         counted = [1 / len(views)] * len(views) if shares is None else shares
-        made = dict[str, Any]()
+        maps = dict[str, Any]()
         for head, kind in self.kinds.items():
-            own = self.measured.get(head)
-            outputs = [view[head] if own is None else own(view[head]) for view in views]
+            measured = self.measured.get(head)
+            outputs = [view[head] if measured is None else measured(view[head]) for view in views]
             if kind == "values":
-                both = _of_values(outputs, counted, self.counts[head] if own is None else 1)
+                both = _of_values(outputs, counted, self.counts[head] if measured is None else 1)
             elif kind == "objects":
                 both = _of_chances([one[:, : self.counts[head]] for one in outputs], counted, "labels")
             else:
                 both = _of_chances(outputs, counted, kind)
-            made |= dict(zip((f"{head}{WITHIN}", f"{head}{BETWEEN}"), both, strict=True))
-        return made
+            maps |= dict(zip((f"{head}{WITHIN}", f"{head}{BETWEEN}"), both, strict=True))
+        return maps
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -145,8 +145,8 @@ ENTROPIES = ("classes", "labels", "objects")
 
 def uncertainty_of(task: Task, geometry: Geometry, *, maps: bool, parts: bool) -> Uncertainty | PartUncertainties:
     """The receiver of a task, or one a part of a task that is made of tasks; arguments as in `Uncertainty`."""
-    each = {name: (part, Uncertainty(part, geometry, maps=maps, parts=parts)) for name, part in leaves(task).items()}
-    return each[""][1] if "" in each else PartUncertainties(each)
+    by_part = {name: (part, Uncertainty(part, geometry, maps=maps, parts=parts)) for name, part in leaves(task).items()}
+    return by_part[""][1] if "" in by_part else PartUncertainties(by_part)
 
 
 class PartUncertainties:
@@ -159,13 +159,15 @@ class PartUncertainties:
         self._each = each
 
     def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
-        for name, (part, own) in self._each.items():
-            own(region, own_outputs(name, part, arrays))
+        for name, (part, uncertainty) in self._each.items():
+            uncertainty(region, own_outputs(name, part, arrays))
 
     def stated(self, prediction: Prediction) -> Prediction:
         """The prediction whose parts have their uncertainty each, and the maps."""
-        made = {name: own.stated(prediction.parts[name]) for name, (_, own) in self._each.items()}
-        return replace(prediction, parts={**prediction.parts, **made}, maps=joined_maps(prediction.maps, made))
+        stated_parts = {name: own.stated(prediction.parts[name]) for name, (_, own) in self._each.items()}
+        return replace(
+            prediction, parts={**prediction.parts, **stated_parts}, maps=joined_maps(prediction.maps, stated_parts)
+        )
 
 
 class Uncertainty:
@@ -188,14 +190,14 @@ class Uncertainty:
     def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
         if self._head not in arrays or (self._kind not in ENTROPIES and not self._maps):
             return
-        given = arrays[self._head]
+        probabilities = arrays[self._head]
         # A single channel is whether something is there.
-        made = {TOTAL: entropy(given, exclusive=self._kind in ("", "classes") and len(given) > 1)}
+        maps = {TOTAL: entropy(probabilities, exclusive=self._kind in ("", "classes") and len(probabilities) > 1)}
         if self._heeds and f"{self._head}{BETWEEN}" in arrays:
             within, between = (np.asarray(arrays[f"{self._head}{name}"])[0] for name in (WITHIN, BETWEEN))
-            made[EPISTEMIC] = made[TOTAL] * (between / np.maximum(within + between, CERTAIN))
+            maps[EPISTEMIC] = maps[TOTAL] * (between / np.maximum(within + between, CERTAIN))
         self._parts += 1
-        for name, part in made.items():
+        for name, part in maps.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(np.sum(part, dtype=np.float64))
             if self._maps:
                 self._spools.setdefault(name, Spool(self._geometry.shape, np.dtype(np.float32)))[region] = part
@@ -206,7 +208,7 @@ class Uncertainty:
         if self._kind not in ENTROPIES or not self._sums:
             return replace(prediction, maps=maps)
         count = math.prod(self._geometry.shape) if self._is_dense else self._parts
-        known: dict[str, Any] = {name: value / count for name, value in self._sums.items()}
-        if EPISTEMIC in known:
-            known["aleatoric"] = known[TOTAL] - known[EPISTEMIC]
-        return replace(prediction, maps=maps, confidence=replace(prediction.confidence, **known))
+        means: dict[str, Any] = {name: value / count for name, value in self._sums.items()}
+        if EPISTEMIC in means:
+            means["aleatoric"] = means[TOTAL] - means[EPISTEMIC]
+        return replace(prediction, maps=maps, confidence=replace(prediction.confidence, **means))

@@ -164,9 +164,9 @@ class Posterior:
             return torch.as_tensor(array, dtype=outputs.dtype, device=outputs.device)
 
         joined = torch.cat([inputs.to(outputs.dtype), torch.ones_like(inputs[:, :1], dtype=outputs.dtype)], dim=1)
-        seen = (joined.movedim(1, -1) @ tensor(self.inputs)) ** 2
+        variance = (joined.movedim(1, -1) @ tensor(self.inputs)) ** 2
         variances = 1 / (np.multiply.outer(self.input_values, self.output_values) + self.precision)
-        deviations = (seen @ tensor(variances)).sqrt()
+        deviations = (variance @ tensor(variances)).sqrt()
         turned = tensor(self.outputs).T
         at_once = 1 if outputs.shape[2:] else len(noise)  # all draws of a vector are small
         rows = noise.to(outputs).reshape(len(noise), *[1] * (outputs.ndim - 1), -1).split(at_once)
@@ -183,13 +183,13 @@ class Laplace:
         """The outputs of so many draws of the weights, the same for every image and every window."""
         size = max(len(one.output_values) for one in self.heads.values())
         noise = paired_noise(count, size)
-        drawn = {
+        outputs = {
             head: one.draws(
                 features.inputs[head], features.outputs[head], torch.from_numpy(noise[:, : len(one.output_values)])
             )
             for head, one in self.heads.items()
         }
-        return [dict(zip(drawn, each, strict=True)) for each in zip(*drawn.values(), strict=True)]
+        return [dict(zip(outputs, each, strict=True)) for each in zip(*outputs.values(), strict=True)]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -227,8 +227,8 @@ class LastLayers:
     @classmethod
     def of(cls, module: Module, at: str, kinds: Mapping[str, str]) -> LastLayers:
         """The last layers of a module of which `at` is the deepest map."""
-        known = {head: layer for head, layer in networks.last_layers(module, at).items() if head in kinds}
-        return cls({head: layer for head, layer in known.items() if _is_linear(layer)}, kinds)
+        layers = {head: layer for head, layer in networks.last_layers(module, at).items() if head in kinds}
+        return cls({head: layer for head, layer in layers.items() if _is_linear(layer)}, kinds)
 
     def __call__(self, features: Features) -> dict[str, Tensor]:
         """Look at a batch of windows; nothing is added to its outputs."""
@@ -251,13 +251,13 @@ class LastLayers:
 
     def fitted(self, cases: int) -> Laplace | None:
         """The posteriors after training with so many cases; None where no layer can have one."""
-        made = {}
+        layers = {}
         for head, layer in self.layers.items():
             if self.windows:
                 weights = np.concatenate([one.detach().cpu().double().numpy().ravel() for one in layer.parameters()])
                 inputs, outputs = (each[head] / self.windows for each in (self.inputs, self.outputs))
-                made[head] = Posterior.of(inputs * cases, outputs, weights)
-        return Laplace(made) if made else None
+                layers[head] = Posterior.of(inputs * cases, outputs, weights)
+        return Laplace(layers) if layers else None
 
 
 def _is_linear(layer: Module) -> bool:
@@ -296,8 +296,10 @@ class LastLayerPosterior(Without):
         """The network, with how draws differ."""
         differ, drawing = basis.differ, basis.laplace
         assert drawing is not None and differ is not None  # noqa: S101 - else it would be lacking
-        own = replace(differ, kinds={head: kind for head, kind in differ.kinds.items() if head in drawing.heads})
-        return basis.networks.watched(partial(_by_draws, own, drawing, basis.inference.draws))
+        drawing_heads = replace(
+            differ, kinds={head: kind for head, kind in differ.kinds.items() if head in drawing.heads}
+        )
+        return basis.networks.watched(partial(_by_draws, drawing_heads, drawing, basis.inference.draws))
 
 
 def _by_draws(differ: Disagreement, drawing: Drawing, count: int, features: Features) -> Mapping[str, Tensor]:
@@ -370,22 +372,22 @@ def chosen(basis: Basis, asked: str | None) -> tuple[Networks, Method]:
     """
     if asked not in (None, *METHODS):
         raise UsageError(f"there is no method {asked!r}", WHERE, f"Choose one of {', '.join(METHODS)}")
-    own = [Without(basis.networks.in_graph)] if basis.networks.in_graph else []
-    named = {method.name: method for method in (*PREFERRED, BY_MIRRORS, NOTHING, *own)}
+    exported = [Without(basis.networks.in_graph)] if basis.networks.in_graph else []
+    named = {method.name: method for method in (*PREFERRED, BY_MIRRORS, NOTHING, *exported)}
     if asked in named and (lacking := named[asked].lacking(basis)):
         raise UsageError(lacking, WHERE, f"Choose {AUTO} or {NONE}")
     planned = asked if asked in named else basis.inference.uncertainty
-    method = named[planned] if planned in named else _preferred(basis, own)
+    method = named[planned] if planned in named else _preferred(basis, exported)
     if planned == AUTO and asked is None and method is not BY_MEMBERS and _is_dense(basis):
         method = NOTHING
     method = NOTHING if method.lacking(basis) else method
     return method.networks(basis), method
 
 
-def _preferred(basis: Basis, own: Sequence[Method]) -> Method:
+def _preferred(basis: Basis, exported: Sequence[Method]) -> Method:
     """The first method that suits a model, where none is named; own: that of an exported network."""
     several, *others = PREFERRED
-    return next(method for method in (several, *own, *others) if method.suits(basis))
+    return next(method for method in (several, *exported, *others) if method.suits(basis))
 
 
 def _is_dense(basis: Basis) -> bool:

@@ -97,11 +97,11 @@ class Averaged:
         outputs = [member(batch, *context) for member in self.members]
         for output in outputs:  # a mean of probabilities hides an infinite logit
             check_finite(output)
-        made = self.average(outputs) if self.shares is None else self.average(outputs, self.shares)
+        mean = self.average(outputs) if self.shares is None else self.average(outputs, self.shares)
         further = {} if self.differ is None else self.differ(outputs, self.shares)
         further |= {f"{head}{EACH}": np.concatenate([one[head] for one in outputs], axis=1) for head in self.each}
         # The features of several networks have no mean: those of the first stand for all.
-        return {**made, **further, **({POOLED: outputs[0][POOLED]} if POOLED in outputs[0] else {})}
+        return {**mean, **further, **({POOLED: outputs[0][POOLED]} if POOLED in outputs[0] else {})}
 
 
 def members_of(network: Network) -> tuple[Network, ...]:
@@ -135,30 +135,34 @@ class Mirrored:
 
     def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, Array]:
         views = chain.from_iterable(combinations(self.axes, n) for n in range(len(self.axes) + 1))
-        seen = [self._seen(batch, view) for view in views]
-        made = seen[0] if self.plain else self.average(seen)
-        further = {name: mean_of([one[name] for one in seen]) for name in seen[0] if name.endswith((WITHIN, BETWEEN))}
-        further |= {name: self._each(name, seen) for name in seen[0] if name.endswith(EACH) and not self.plain}
-        return {**made, **further, **({} if self.differ is None else self.differ(seen))}
+        outputs = [self._seen(batch, view) for view in views]
+        mean = outputs[0] if self.plain else self.average(outputs)
+        further = {
+            name: mean_of([one[name] for one in outputs]) for name in outputs[0] if name.endswith((WITHIN, BETWEEN))
+        }
+        further |= {name: self._each(name, outputs) for name in outputs[0] if name.endswith(EACH) and not self.plain}
+        return {**mean, **further, **({} if self.differ is None else self.differ(outputs))}
 
-    def _each(self, name: str, seen: Sequence[Mapping[str, Array]]) -> Array:
+    def _each(self, name: str, outputs: Sequence[Mapping[str, Array]]) -> Array:
         """The outputs of each of several networks in the mean of all views."""
-        head, own = name.removesuffix(EACH), [np.asarray(one[name]) for one in seen]
-        count = seen[0][head].shape[1]
-        made = [
-            self.average([{**one, head: part[:, at : at + count]} for one, part in zip(seen, own, strict=True)])[head]
-            for at in range(0, own[0].shape[1], count)
+        head, arrays = name.removesuffix(EACH), [np.asarray(one[name]) for one in outputs]
+        count = outputs[0][head].shape[1]
+        uncertainties = [
+            self.average([{**one, head: part[:, at : at + count]} for one, part in zip(outputs, arrays, strict=True)])[
+                head
+            ]
+            for at in range(0, arrays[0].shape[1], count)
         ]
-        return np.concatenate(made, axis=1)
+        return np.concatenate(uncertainties, axis=1)
 
     def _seen(self, batch: NDArray[np.float32], view: tuple[int, ...]) -> dict[str, Array]:
         """The network's outputs of one view, brought back to the window as it is."""
         along = tuple(axis + 2 for axis in view)
-        seen = np.flip(batch, along)
+        turned = np.flip(batch, along)
         if self.marked is not None and self.crossing in view:
-            changed = np.array(self.marked, dtype=batch.dtype)[seen[:, -1:].astype(np.intp)]
-            seen = np.concatenate([seen[:, :-1], changed], axis=1)
-        outputs = self.network(np.ascontiguousarray(seen))
+            changed = np.array(self.marked, dtype=batch.dtype)[turned[:, -1:].astype(np.intp)]
+            turned = np.concatenate([turned[:, :-1], changed], axis=1)
+        outputs = self.network(np.ascontiguousarray(turned))
         dense = {name: np.flip(one, along) if one.ndim == batch.ndim else one for name, one in outputs.items()}
         for name, count in self.offsets.items():
             signs = np.ones(dense[name].shape[1], dtype=dense[name].dtype)

@@ -123,7 +123,7 @@ def run_pipeline(
     refuse_unknown_sides(task, image.geometry, where)
     data, trace = preprocessing.opened(image, where)
     labelled = preprocessing.cascade is not None
-    seen = mirrored(
+    views = mirrored(
         Finite(network, where),
         task,
         windows.flips,
@@ -141,7 +141,7 @@ def run_pipeline(
         return [window_count(data.shape[1:], patch, overlap, part.needed, merge) for part in parts]
 
     if windows.seconds is not None:
-        overlap = overlap_within(windows.seconds, overlap, seen, data, patch, lambda share: sum(counts_with(share)))
+        overlap = overlap_within(windows.seconds, overlap, views, data, patch, lambda share: sum(counts_with(share)))
     counts = counts_with(overlap)
     seen_windows = _AllWindows(progress, sum(counts), where, windows.at_most)
 
@@ -149,7 +149,7 @@ def run_pipeline(
         """The parts' outputs on the image's own grid."""
         for number, part in enumerate(parts):
             slabs = slide(
-                seen,
+                views,
                 data,
                 patch,
                 overlap=overlap,
@@ -166,8 +166,8 @@ def run_pipeline(
 
     slabs = restored() if region is None else _within(restored(), region)
     prediction = task.decode(slabs if receiver is None else _sent(slabs, task, receiver), trace.source)
-    stated = (note for note in image.notes if STATED_SIDES in note)
-    notes = (*prediction.notes, *stated, *_in_parts(task, data.shape[1:], patch))
+    notes_of_sides = (note for note in image.notes if STATED_SIDES in note)
+    notes = (*prediction.notes, *notes_of_sides, *_in_parts(task, data.shape[1:], patch))
     return replace(prediction, notes=notes, abstained=BLANK if _is_blank(data, labelled=labelled) else None)
 
 
@@ -187,11 +187,17 @@ def overlap_within(
     network(batch)  # the first call prepares more than later ones
     started = time.perf_counter()
     network(batch)
-    each = time.perf_counter() - started
+    seconds_each = time.perf_counter() - started
     steps = [planned, *(share for share in OVERLAPS if share < planned)]
-    chosen = next((share for share in steps if count(share) * each <= seconds), 0.0)
+    chosen = next((share for share in steps if count(share) * seconds_each <= seconds), 0.0)
     windows = count(chosen)
-    log.info("overlap %g: %s of %.3g s, about %.3g s", chosen, counted(windows, "window"), each, windows * each)
+    log.info(
+        "overlap %g: %s of %.3g s, about %.3g s",
+        chosen,
+        counted(windows, "window"),
+        seconds_each,
+        windows * seconds_each,
+    )
     return chosen
 
 
@@ -209,9 +215,9 @@ def _in_parts(task: Task, spatial: tuple[int, ...], patch: tuple[int, ...]) -> l
     sized = any(head.holds_numbers for head in task.heads.values())
     if not sized or all(size <= n for size, n in zip(spatial, patch, strict=True)):
         return []
-    seen, held = (" x ".join(map(str, sizes)) for sizes in (spatial, patch))
+    extent, held = (" x ".join(map(str, sizes)) for sizes in (spatial, patch))
     return [
-        f"the image has {seen} voxels at the model's spacing and the network sees {held} of them at once: the result "
+        f"the image has {extent} voxels at the model's spacing and the network sees {held} of them at once: the result "
         "is a mean over windows, which is wrong for what the size of something decides. Cut the image to the part that "
         "the model was trained on"
     ]
@@ -229,11 +235,17 @@ def _with_axes(slabs: Slabs, task: Task, trace: Trace) -> Slabs:
 
 def _within(slabs: Slabs, region: Region) -> Slabs:
     """The parts of slabs that lie in a region of the same grid."""
-    for place, arrays in slabs:
-        both = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(place, region, strict=bool(place))]
+    for region_of_slab, arrays in slabs:
+        both = [
+            slice(max(a.start, b.start), min(a.stop, b.stop))
+            for a, b in zip(region_of_slab, region, strict=bool(region_of_slab))
+        ]
         if all(part.start < part.stop for part in both):
-            own = [slice(part.start - a.start, part.stop - a.start) for part, a in zip(both, place, strict=bool(place))]
-            yield tuple(both), {name: array[(slice(None), *own)] for name, array in arrays.items()}
+            inside = [
+                slice(part.start - a.start, part.stop - a.start)
+                for part, a in zip(both, region_of_slab, strict=bool(region_of_slab))
+            ]
+            yield tuple(both), {name: array[(slice(None), *inside)] for name, array in arrays.items()}
 
 
 def _sent(slabs: Slabs, task: Task, receiver: Receiver) -> Slabs:

@@ -98,10 +98,10 @@ def slide(
     windows without any contrast, as beside the body, those of one value are run once.
     progress is told how many windows are done, and of how many.
     """
-    walk, own, patch = slice_order or SliceOrder(), tuple(image.shape[1:]), tuple(patch)
-    size = own[walk.axis]
-    spatial = tuple(max(have, need) for have, need in zip(own, patch, strict=True))
-    parts = wanted or tuple(slice(0, length) for length in own)
+    walk, image_size, patch = slice_order or SliceOrder(), tuple(image.shape[1:]), tuple(patch)
+    size = image_size[walk.axis]
+    spatial = tuple(max(have, need) for have, need in zip(image_size, patch, strict=True))
+    parts = wanted or tuple(slice(0, length) for length in image_size)
     axes = zip(spatial, patch, parts, strict=True)
     grid = walk.order(tuple(_touching(*axis, overlap, merge) for axis in axes))
     if walk.backwards:  # rows are counted from the end of the image itself, before which it may be continued
@@ -112,9 +112,9 @@ def slide(
     done, all_windows = 0, math.prod(len(axis) for axis in grid)
     following = dict(zip(grid[0], [*grid[0][1:], rows.stop], strict=True))
     windows = Windows(image, walk, walk.order(patch), tuple((axis[0], axis[-1]) for axis in grid[1:]))
-    seen = run(network, windows, product(*grid), batch)  # a batch may begin in one row and end in the next
+    window_outputs = run(network, windows, product(*grid), batch)  # a batch may begin in one row and end in the next
     for row in grid[0]:
-        for corner, outputs in islice(seen, all_windows // len(grid[0])):
+        for corner, outputs in islice(window_outputs, all_windows // len(grid[0])):
             dense = {name: output for name, output in outputs.items() if output.ndim > 1}
             for name in outputs.keys() - dense.keys():
                 vectors.setdefault(name, []).append(outputs[name])
@@ -204,11 +204,11 @@ class Windows:
         if isinstance(self.image, np.ndarray):
             return self.slice_order.ordered(self.image)[(slice(None), slice(low, high), *self._plane)]
         first, held = self._held or (low, None)
-        known = held[:, low - first :] if held is not None and first <= low < first + held.shape[1] else None
-        start = low if known is None else low + known.shape[1]
+        overlap = held[:, low - first :] if held is not None and first <= low < first + held.shape[1] else None
+        start = low if overlap is None else low + overlap.shape[1]
         part = self.slice_order.region_back((slice(start, high), *self._plane), self.sizes[0])
         new = self.slice_order.ordered(self.image[(slice(None), *part)])
-        self._held = (low, new if known is None else np.concatenate([known, new], axis=1))
+        self._held = (low, new if overlap is None else np.concatenate([overlap, new], axis=1))
         return self._held[1]
 
     @property
@@ -231,9 +231,9 @@ def run(
         if value in alike:
             waiting.append((corner, alike[value]))
         else:
-            place = len(cut) if value is None else fresh.setdefault(value, len(cut))
-            waiting.append((corner, place))
-            if place == len(cut):
+            index = len(cut) if value is None else fresh.setdefault(value, len(cut))
+            waiting.append((corner, index))
+            if index == len(cut):
                 cut.append(window)
         if not cut or len(cut) == batch:
             yield from _run_batch(network, cut, waiting, fresh, alike)
@@ -249,11 +249,11 @@ def _run_batch(
 ) -> Iterator[tuple[Corner, Mapping[str, Array]]]:
     """Run the batch and tell of all that waited for it; what is of one value is remembered."""
     outputs = network(np.ascontiguousarray(np.stack(cut))) if cut else {}
-    each = [{name: output[n] for name, output in outputs.items()} for n in range(len(cut))]
-    for value, place in list(fresh.items())[: REMEMBERED - len(alike)]:
-        alike[value] = {name: output.copy() for name, output in each[place].items()}
+    of_windows = [{name: output[n] for name, output in outputs.items()} for n in range(len(cut))]
+    for value, index in list(fresh.items())[: REMEMBERED - len(alike)]:
+        alike[value] = {name: output.copy() for name, output in of_windows[index].items()}
     for corner, output in waiting:
-        yield corner, each[output] if isinstance(output, int) else output
+        yield corner, of_windows[output] if isinstance(output, int) else output
     for held in (cut, waiting, fresh):
         held.clear()
 
@@ -294,8 +294,8 @@ class Sums:
 
     def add(self, corner: tuple[int, ...], outputs: Mapping[str, Array]) -> None:
         """Add the outputs of a network for the window at this corner, {head: (channels, *window)}."""
-        place, inside = self._places(corner)
-        self.weights[place] += self.weight[inside]
+        rows, inside = self._places(corner)
+        self.weights[rows] += self.weight[inside]
         for name, output in outputs.items():
             if name not in self.heads:
                 shape = (len(output), *self._shape)
@@ -303,16 +303,16 @@ class Sums:
             for held, channel in zip(self.heads[name], output, strict=True):
                 # Into memory that is in the cache already: half the time of a product of its own.
                 np.multiply(channel, self.weight, out=self._scratch)
-                held[place] += self._scratch[inside]
+                held[rows] += self._scratch[inside]
 
     def _places(self, corner: tuple[int, ...]) -> tuple[Region, Region]:
         """Places of a window in what is held, and the part of it that lies there."""
-        place, inside = [slice(None)], [slice(None)]  # the rows are the window's own
+        rows, inside = [slice(None)], [slice(None)]  # the rows are the window's own
         for start, size, part in zip(corner[1:], self.weight.shape[1:], self.plane, strict=True):
             low, high = max(start, part.start), min(start + size, part.stop)
-            place.append(slice(low - part.start, high - part.start))
+            rows.append(slice(low - part.start, high - part.start))
             inside.append(slice(low - start, high - start))
-        return tuple(place), tuple(inside)
+        return tuple(rows), tuple(inside)
 
     def finished(self, until: int) -> Iterator[tuple[Region, Mapping[str, Array]]]:
         """The means of rows that receive no more windows, a few at a time; none of a network without dense heads."""
@@ -332,8 +332,8 @@ class Sums:
     def advance(self, first: int) -> None:
         """Let go the rows before `first`."""
         gone = min(first - self.first, len(self.weight))
-        kept = len(self.weight) - gone
+        left = len(self.weight) - gone
         for held in (self.weights, *(channel for head in self.heads.values() for channel in head)):
-            held[:kept] = held[gone:].copy()
-            held[kept:] = 0
+            held[:left] = held[gone:].copy()
+            held[left:] = 0
         self.first = first

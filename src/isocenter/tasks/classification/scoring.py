@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -383,8 +382,9 @@ def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
         figure: Callable[[Floats], Floats], note: str = "", exact: bool = True, compares: bool = False
     ) -> Estimate:
         """The figure with patients resampled within the classes."""
-        how: dict[str, Any] = {"exact": exact, "compares": compares}
-        estimate = bootstrap_statistic(figure, answers.patients, strata=reference, seed=seed, **how)
+        estimate = bootstrap_statistic(
+            figure, answers.patients, strata=reference, seed=seed, exact=exact, compares=compares
+        )
         return noted(estimate, note)
 
     def confused(weights: Floats) -> Confusion:

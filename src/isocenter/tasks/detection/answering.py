@@ -258,12 +258,12 @@ def _peaks_of(
 
 def _touching(region: Region, other: Region) -> tuple[int, bool] | None:
     """Along which axis another part touches this one, and whether it comes after it; None where it does not."""
-    unlike = [axis for axis, (own, theirs) in enumerate(zip(region, other, strict=True)) if own != theirs]
+    unlike = [axis for axis, (ours, theirs) in enumerate(zip(region, other, strict=True)) if ours != theirs]
     if len(unlike) != 1:
         return None
-    own, theirs = region[unlike[0]], other[unlike[0]]
-    if theirs.start == own.stop or theirs.stop == own.start:
-        return unlike[0], theirs.start == own.stop
+    ours, theirs = region[unlike[0]], other[unlike[0]]
+    if theirs.start == ours.stop or theirs.stop == ours.start:
+        return unlike[0], theirs.start == ours.stop
     return None
 
 

@@ -112,8 +112,8 @@ class Detection(BoxScoring):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Classes, axes and typical length for these training cases; DatasetError where none has a box."""
-        drawn = _drawn(fingerprint)
-        counts = Counter(name for boxes in drawn for name in boxes.names)
+        boxes_drawn = _drawn(fingerprint)
+        counts = Counter(name for boxes in boxes_drawn for name in boxes.names)
         if not counts:
             raise DatasetError(
                 "the training cases have no boxes",
@@ -123,9 +123,9 @@ class Detection(BoxScoring):
         declared = [label.name for label in dataset.classes.get("boxes", ())] or sorted(counts)
         shares = ", ".join(f"{counts[name]} {name}" for name in declared)
         axes, physical = axes_of(fingerprint), all(case.physical for case in fingerprint.cases)
-        lengths = np.concatenate([_lengths(boxes, axes) for boxes in drawn]) / reduction(fingerprint).value
+        lengths = np.concatenate([_lengths(boxes, axes) for boxes in boxes_drawn]) / reduction(fingerprint).value
         return {
-            "classes": Decision(declared, f"{shares} on {counted(len(drawn), 'training image')}{_made(dataset)}"),
+            "classes": Decision(declared, f"{shares} on {counted(len(boxes_drawn), 'training image')}{_made(dataset)}"),
             "axes": Decision(axes, f"the images have {axes}"),
             "typical": Decision(
                 round(float(np.median(lengths)), 3),

@@ -351,9 +351,9 @@ def _by_size(answers: Answers, curves: Sequence[Froc], note: str) -> Iterator[St
         yield Stated(metric, _sensitivity(curves, SIZE_RATE, groups), in_all, in_each)
 
 
-def _sides(bounds: Sequence[float], place: int, unit: str) -> str:
-    low, high = (f"{bounds[place + end]:.3g} {unit}" for end in (0, 1))
-    return (f"sides up to {high}", f"sides above {low} up to {high}", f"sides above {low}")[place]
+def _sides(bounds: Sequence[float], group: int, unit: str) -> str:
+    low, high = (f"{bounds[group + end]:.3g} {unit}" for end in (0, 1))
+    return (f"sides up to {high}", f"sides above {low} up to {high}", f"sides above {low}")[group]
 
 
 def _precision(matches: Sequence[Sequence[Matches]]) -> Statistic:
@@ -382,28 +382,32 @@ def _call(counts: Sequence[Floats], metric: str) -> Statistic:
     return figure
 
 
-def _of_each(stated: Stated, answers: Answers, names: Sequence[str], seed: Seed) -> Iterator[Row]:
+def _of_each(metric: Stated, answers: Answers, names: Sequence[str], seed: Seed) -> Iterator[Row]:
     """The unweighted mean of the classes that have a reference, then each of them."""
 
     def every(weights: Floats) -> Floats:
         """The mean over the classes, for each weighting of the cases."""
         if not names:
             return np.full(len(weights), np.nan)
-        return np.asarray(np.mean([stated.figure(n, weights) for n in range(len(names))], axis=0))
+        return np.asarray(np.mean([metric.figure(n, weights) for n in range(len(names))], axis=0))
 
     several = "; unweighted mean of the classes" if len(names) > 1 else ""
     without = len(answers.classes) - len(names)
     left = f"; {counted(without, 'class', 'classes')} without a reference left out" if without else ""
     # By its score a box is compared with those of other cases, unless all are called from one score on.
-    how: dict[str, Any] = {"seed": seed, "compares": stated.metric not in CALLED}
-    yield Row(stated.metric, "all", _estimate(every, answers.patients, f"{stated.note}{several}{left}", **how))
-    notes = stated.by_class or [stated.note] * len(names)
+    compares = metric.metric not in CALLED
+    mean = _estimate(every, answers.patients, f"{metric.note}{several}{left}", seed=seed, compares=compares)
+    yield Row(metric.metric, "all", mean)
+    notes = metric.by_class or [metric.note] * len(names)
     for number, (name, note) in enumerate(zip(names, notes, strict=True)):
-        yield Row(stated.metric, name, _estimate(partial(stated.figure, number), answers.patients, note, **how))
+        figure = partial(metric.figure, number)
+        yield Row(metric.metric, name, _estimate(figure, answers.patients, note, seed=seed, compares=compares))
 
 
-def _estimate(statistic: Callable[[Floats], Floats], patients: np.ndarray, note: str, **how: Any) -> Estimate:
-    return noted(bootstrap_statistic(statistic, patients, exact=False, **how), note)
+def _estimate(
+    statistic: Callable[[Floats], Floats], patients: np.ndarray, note: str, *, seed: Seed, compares: bool
+) -> Estimate:
+    return noted(bootstrap_statistic(statistic, patients, exact=False, seed=seed, compares=compares), note)
 
 
 def _text(lengths: Floats, scores: Floats | None = None) -> str:

@@ -252,8 +252,8 @@ def _means(
             ]
             return np.mean(values, axis=0)
 
-        how: dict[str, Any] = {"strata": strata, "seed": seed, "exact": False, "compares": metric in RANKED}
-        estimate = bootstrap_statistic(mean_of, cases["patient"].to_numpy(str), **how)
+        patients, compares = cases["patient"].to_numpy(str), metric in RANKED
+        estimate = bootstrap_statistic(mean_of, patients, strata=strata, seed=seed, exact=False, compares=compares)
         yield Row(metric, "all", noted(estimate, note))
 
 

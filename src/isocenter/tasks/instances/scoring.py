@@ -71,7 +71,7 @@ class ObjectScoring(ObjectAnswering):
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case, on the reference's own grid."""
-        return pd.DataFrame([self._score(*pair) for pair in zip(predictions, cases, strict=True)])
+        return pd.DataFrame([self._score(one, case) for one, case in zip(predictions, cases, strict=True)])
 
     def _score(self, prediction: Prediction, case: Case) -> dict[str, Any]:
         reference = self._reference(case, prediction)

@@ -107,8 +107,9 @@ class ValueScoring(ValueAnswering):
         for measured in measured_of(table, self.targets)[:MOST_CHARTS]:
             name, unit = measured.target, self.units[measured.target]
             bars = None if measured.errors is None else 1.96 * measured.errors
-            both = (measured.reference, measured.predicted)
-            pictures.append(figures.agreement(*both, f"{name}: predicted and reference", unit=unit, errors=bars))
+            title = f"{name}: predicted and reference"
+            chart = figures.agreement(measured.reference, measured.predicted, title, unit=unit, errors=bars)
+            pictures.append(chart)
             pictures.append(agreement_figure(measured, f"{name}: differences", unit))
         return pictures
 

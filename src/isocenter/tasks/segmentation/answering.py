@@ -201,18 +201,18 @@ def structure_results(
     """
     by_name, confidence, findings = {label.name: label for label in labels}, prediction.confidence, list[Finding]()
     for name, (column, volume) in zip(structures, structure_volumes(prediction, structures).items(), strict=True):
-        own = by_name.pop(name, None)
+        row = by_name.pop(name, None)
         size = Finding(
             name,
             volume,
             column.rsplit("_", 1)[-1],
-            codes=(own.code,) if own is not None and own.code is not None else (),
+            codes=(row.code,) if row is not None and row.code is not None else (),
             low=finite(confidence.low.get(name)),
             high=finite(confidence.high.get(name)),
             group=name,
-            label=None if own is None else own.value,
+            label=None if row is None else row.value,
         )
-        findings += [size, *(measured_findings(own, measured) if own is not None else ())]
+        findings += [size, *(measured_findings(row, measured) if row is not None else ())]
     return [*findings, *(finding for label in by_name.values() for finding in measured_findings(label, measured))]
 
 

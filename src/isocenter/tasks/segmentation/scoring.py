@@ -166,7 +166,7 @@ class MaskScoring(MaskAnswering):
 
         Raises GeometryError for a prediction on another grid.
         """
-        rows = [row for pair in zip(predictions, cases, strict=True) for row in self._case_rows(*pair)]
+        rows = [row for one, case in zip(predictions, cases, strict=True) for row in self._case_rows(one, case)]
         return pd.DataFrame(rows)
 
     def _case_rows(self, prediction: Prediction, case: Case) -> list[dict[str, Any]]:
@@ -262,9 +262,9 @@ def case_rows(
     amount = "" if measure == "ml" else f"_{measure}"
     for name, values in structures.items():
         counts, distances = overlap_counts[name], dict[str, float]()
-        masks = place_of(values, predicted), place_of(values, truth)
+        marked, true = place_of(values, predicted), place_of(values, truth)
         if surfaces:
-            surface = surface_distance(*masks, steps, known=known)
+            surface = surface_distance(marked, true, steps, known=known)
             distances = {
                 f"hd95{counted}": surface.hd95,
                 f"hd95_points{counted}": surface.hd95_points,
@@ -283,7 +283,7 @@ def case_rows(
             f"volume_predicted{amount}": counts.predicted * voxel,
             f"volume_reference{amount}": counts.reference * voxel,
             "detected": counts.detected,
-            **(_of_lines(*masks) if name in centrelines else {}),
+            **(_of_lines(marked, true) if name in centrelines else {}),
             "voxels_both": counts.both,
             "voxels_predicted": counts.predicted,
             "voxels_reference": counts.reference,

@@ -71,8 +71,8 @@ class Truth:
     @property
     def known(self) -> NDArray[np.bool_]:
         """(codes, structures) whether a voxel of this code says anything of a structure."""
-        known = [[True] * len(self.names), *([name in own for name in self.names] for own in self.combinations)]
-        return np.array(known)[self.codes.combinations]
+        rows = [[True] * len(self.names), *([name in own for name in self.names] for own in self.combinations)]
+        return np.array(rows)[self.codes.combinations]
 
     def sides_changed(self, mirrored: Sequence[int]) -> tuple[int, ...]:
         """The code that each becomes where left and right change sides; what was known on one side is on the other.
@@ -210,24 +210,24 @@ class Truth:
         return np.array(values, dtype=np.min_scalar_type(max(values)))[numbers]
 
 
-def drawn_slices(drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def drawn_slices(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(*spatial) the slices in which something is drawn.
 
     They lie across the axis along which what is drawn ends after a voxel, as where every fifth slice was drawn: a small
     structure reaches through fewer rows and columns than slices. Where none or several are such, across the one along
     which fewest slices are.
     """
-    others = [tuple(axis for axis in range(drawn.ndim) if axis != one) for one in range(drawn.ndim)]
-    slices = [drawn.any(axis=rest) for rest in others]
-    across = [axis for axis in range(drawn.ndim) if _goes_on(drawn, axis) < GOES_ON]
-    axis = min(across or range(drawn.ndim), key=lambda candidate: (float(slices[candidate].mean()), -candidate))
-    return np.broadcast_to(np.expand_dims(slices[axis], others[axis]), drawn.shape)
+    others = [tuple(axis for axis in range(mask.ndim) if axis != one) for one in range(mask.ndim)]
+    slices = [mask.any(axis=rest) for rest in others]
+    across = [axis for axis in range(mask.ndim) if _goes_on(mask, axis) < GOES_ON]
+    axis = min(across or range(mask.ndim), key=lambda candidate: (float(slices[candidate].mean()), -candidate))
+    return np.broadcast_to(np.expand_dims(slices[axis], others[axis]), mask.shape)
 
 
-def _goes_on(drawn: NDArray[np.bool_], axis: int) -> float:
+def _goes_on(mask: NDArray[np.bool_], axis: int) -> float:
     """Share of the drawn voxels whose next one along an axis is drawn too."""
-    along = np.moveaxis(drawn, axis, 0)
-    return int(np.count_nonzero(along[1:] & along[:-1])) / max(1, int(np.count_nonzero(drawn)))
+    along = np.moveaxis(mask, axis, 0)
+    return int(np.count_nonzero(along[1:] & along[:-1])) / max(1, int(np.count_nonzero(mask)))
 
 
 # Several maps of label numbers, and how many labels there are, to one map.
@@ -256,7 +256,7 @@ def masks_of(case: Case) -> dict[str, Image]:
 
 
 def agreement(
-    predicted: Array, drawn: Mapping[str, Array], structures: Mapping[str, tuple[int, ...]]
+    predicted: Array, masks: Mapping[str, Array], structures: Mapping[str, tuple[int, ...]]
 ) -> dict[str, dict[str, float]]:
     """{structure: {figure: Dice}} of the model against each reader, and of each reader against the others.
 
@@ -264,7 +264,7 @@ def agreement(
     structures:       {name: its values}
     """
     marked = places_of(structures, predicted)
-    readers = {name: places_of(structures, values) for name, values in drawn.items()}
+    readers = {name: places_of(structures, values) for name, values in masks.items()}
     return {structure: _agreement(structure, own, readers) for structure, own in marked.items()}
 
 
@@ -405,7 +405,7 @@ def codes_of(labels: int, readers: int, partial: tuple[tuple[int, ...], ...] = (
 
 
 def labels_held(
-    values: Sequence[int], structures: Mapping[str, Sequence[int]], known: AbstractSet[str]
+    values: Sequence[int], structures: Mapping[str, Sequence[int]], stated_names: AbstractSet[str]
 ) -> tuple[int, ...]:
     """The numbers of the labels that masks can hold in which these structures are known.
 
@@ -415,7 +415,9 @@ def labels_held(
     marks = {own[0]: name for name, own in structures.items()}
     lies_in = {value: [name for name, own in structures.items() if value in own] for value in values}
     names = {value: [marks[value]] if value in marks else lies_in[value] for value in values}
-    return tuple(n for n, value in enumerate(values, start=1) if not names[value] or not known.isdisjoint(names[value]))
+    return tuple(
+        n for n, value in enumerate(values, start=1) if not names[value] or not stated_names.isdisjoint(names[value])
+    )
 
 
 def _share(counts: Sequence[int]) -> tuple[Fraction, ...]:

@@ -40,28 +40,28 @@ class Called:
     uncalibrated: Floats | None = None
 
 
-def label_rows(name: str, given: Called, *, prevalence: float | None, seed: Seed) -> Iterator[Row]:
+def label_rows(name: str, calls: Called, *, prevalence: float | None, seed: Seed) -> Iterator[Row]:
     """Metrics of one label, those of calls at the operating point; one is left out where cases for it are missing.
 
     prevalence: share of all people for the predictive values; that of these cases where none is stated
     """
-    called, truth, patients = given.called, given.truth, given.patients
+    called, truth, patients = calls.called, calls.truth, calls.patients
     for metric, figure in (("auroc", auroc), ("average_precision", average_precision)):
         estimate = bootstrap_statistic(
-            partial(figure, given.scores, truth), patients, strata=truth, seed=seed, compares=True
+            partial(figure, calls.scores, truth), patients, strata=truth, seed=seed, compares=True
         )
         yield Row(metric, name, estimate)
     if truth.any():
-        yield Row("sensitivity", name, noted(proportion(called[truth], patients[truth], seed=seed), given.at))
+        yield Row("sensitivity", name, noted(proportion(called[truth], patients[truth], seed=seed), calls.at))
     if not truth.all():
-        yield Row("specificity", name, noted(proportion(~called[~truth], patients[~truth], seed=seed), given.at))
+        yield Row("specificity", name, noted(proportion(~called[~truth], patients[~truth], seed=seed), calls.at))
     values = predictive_values(called, truth, patients, prevalence=prevalence, seed=seed)
     for metric, value in zip(("ppv", "npv"), values, strict=True):
-        yield Row(metric, name, noted(value, given.at))
+        yield Row(metric, name, noted(value, calls.at))
     for metric in ("f1", "kappa"):
         figure_of = partial(_of_calls, metric, called, truth)
         estimate = bootstrap_statistic(figure_of, patients, strata=truth, seed=seed, exact=False)
-        yield Row(metric, name, noted(estimate, given.at))
+        yield Row(metric, name, noted(estimate, calls.at))
 
 
 def _of_calls(metric: str, called: np.ndarray, truth: np.ndarray, weights: Floats) -> Floats:
@@ -69,13 +69,13 @@ def _of_calls(metric: str, called: np.ndarray, truth: np.ndarray, weights: Float
     return figure
 
 
-def called_values(name: str, given: Called, cases: np.ndarray) -> Iterator[CaseValues]:
+def called_values(name: str, calls: Called, cases: np.ndarray) -> Iterator[CaseValues]:
     """Values of which AUROC, sensitivity and specificity of one label are made; cases: (cases,) ids."""
-    truth, called = given.truth, given.called
+    truth, called = calls.truth, calls.called
     if truth.any() and not truth.all():
-        yield CaseValues("auroc", name, "area", cases, given.patients, given.scores, truth)
-    for metric, right, own in (("sensitivity", called, truth), ("specificity", ~called, ~truth)):
-        yield CaseValues(metric, name, "share", cases, given.patients, right.astype(float), worst=0.0).of(own)
+        yield CaseValues("auroc", name, "area", cases, calls.patients, calls.scores, truth)
+    for metric, right, is_of_class in (("sensitivity", called, truth), ("specificity", ~called, ~truth)):
+        yield CaseValues(metric, name, "share", cases, calls.patients, right.astype(float), worst=0.0).of(is_of_class)
 
 
 def noted(estimate: Estimate, note: str) -> Estimate:

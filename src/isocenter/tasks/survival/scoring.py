@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -306,8 +305,10 @@ def _interval(
     compares: bool = False,
 ) -> Estimate:
     """Patients drawn again within strata; without, all alike, so that the number of events varies from draw to draw."""
-    how: dict[str, Any] = {"strata": strata, "seed": seed, "exact": False, "compares": compares}
-    return noted(bootstrap_statistic(statistic, outcomes.patients, **how), note)
+    estimate = bootstrap_statistic(
+        statistic, outcomes.patients, strata=strata, seed=seed, exact=False, compares=compares
+    )
+    return noted(estimate, note)
 
 
 def _if_fewer(events: np.ndarray) -> np.ndarray | None:

@@ -141,7 +141,8 @@ class Loader:
         context = None if contexts[0] is None else self._stacked(contexts)
         stacked_presence = None if present[0] is None else self._stacked(present)
         marked = self.cases[0].marked is not None
-        fields = (
+        taught = None if answers[0] is None else self._stacked(answers)
+        return Batch(
             self._stacked(images),
             self._stacked(alike),
             generators,
@@ -150,9 +151,9 @@ class Loader:
             context,
             cases,
             stacked_presence,
+            marked=marked,
+            taught=taught,
         )
-        taught = None if answers[0] is None else self._stacked(answers)
-        return Batch(*fields, marked=marked, taught=taught)
 
     def _stacked(self, arrays: Sequence[Any]) -> Any:
         return stacked_arrays(arrays, _pinned if self.pinned else np.stack)

@@ -79,15 +79,15 @@ def views_of(batch: Batch, count: int, settings: Settings, device: Any, *, stron
     """
     moving, changing = settings.augmentation.parts
     changes = [changing] * count + [settings.augmentation.strong] * strong
-    seen = augmented(batch, settings, device, augmentation=moving)
+    moved_batch = augmented(batch, settings, device, augmentation=moving)
     present = None if batch.there is None else on_device(batch.there, device)
     views = []
     for change in changes:
-        images, _, _ = change.moved(seen.images, None, batch.generators, batch.steps, mirrored=None)
+        images, _, _ = change.moved(moved_batch.images, None, batch.generators, batch.steps, mirrored=None)
         if present is not None:
             images = only_there(images, present, settings.preprocessing.frames or 1)
-        views.append(replace(seen, images=images, targets=None))
-    weak = [replace(seen, targets=None)] if strong else []
+        views.append(replace(moved_batch, images=images, targets=None))
+    weak = [replace(moved_batch, targets=None)] if strong else []
     return (*views[:count], *weak, *views[count:])
 
 
@@ -229,49 +229,26 @@ class Criterion:
     def _step(self, module: Any, batch: Batch, compute: Compute, progress: float) -> tuple[Step, list[Tensor]]:
         """The values of a step, and what the network itself adds to the loss, also while objectives look at it."""
         settings, ranks, needs = self.settings, self.ranks, self.needs
-        task, family = settings.task, networks.family_of(settings.network.name)
+        has_loss = networks.family_of(settings.network.name).has_loss
         seen = augmented(batch, settings, self.device, ranks)
-        inner = getattr(module, "module", None)  # what Fabric wraps
-        # A second stage looks at regions that depend on the targets.
-        truth = {"targets": seen.targets} if family.sees_targets else {}
-        features, outputs = None, dict[str, Any]()
-        with compute.autocast(self.device):
-            images = compute.ordered(module, seen.images)
-            if not needs.labels:  # each objective shows the network what it wants
-                pass
-            elif needs.features:
-                found = networks.features(module, images, *seen.context, at=family.features, within=inner)
-                outputs, features = dict(found.outputs), ranks.whole(found.pooled.float())
-            else:
-                outputs = module(images, *seen.context, **truth)
-        outputs = _with_images(task, outputs, seen) if needs.labels else outputs
-        outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
-        added = outputs.pop(ADDED, torch.zeros(())).mean()
-        if outputs and ranks.count > 1:
-            added = added + nothing_of(outputs)
-        terms = dict(self.parts[JUDGE].items()) if JUDGE in self.parts else {}
-        coarse = partial(batch.kind.coarse, spatial=tuple(seen.images.shape[2:]))
-        extent = tuple(step * size for step, size in zip(batch.steps, seen.images.shape[2:], strict=True))
-        judge: Callable[..., Tensor] = partial(deeply_supervised, task, coarse=coarse, terms=terms, extent=extent)
-        if family.has_loss:  # the family is defined by it: nothing else fits its outputs
-            judge = partial(module.loss, heads=task.heads)
-        partner = None if family.has_loss else seen.partner
+        outputs, features, added = self._labelled_outputs(module, seen, compute)
         of_all_ranks = with_whole_answers(seen, ranks)
-        labelled = replace(of_all_ranks, targets=each_array(seen.targets, ranks.whole), partner=partner)
-        views: tuple[Seen, ...] = ()
-        if batch.unlabelled is not None:
-            unlabelled_views = views_of(batch.unlabelled, needs.views, settings, self.device, strong=needs.strong)
-            views = tuple(with_whole_answers(one, ranks) for one in unlabelled_views)
+        labelled = replace(
+            of_all_ranks,
+            targets=each_array(seen.targets, ranks.whole),
+            partner=None if has_loss else seen.partner,
+        )
+        views = self._unlabelled_views(batch)
         weak, strong = views[needs.views :] or (None, None)
         # What goes through the module that Fabric wraps averages its gradients; it does so once a step.
-        student = inner or module if needs.labels else module
+        student = getattr(module, "module", None) or module if needs.labels else module
         terms_added = [added]
 
-        def embedded(given: Seen) -> Embedded:
+        def embedded(batch_seen: Seen) -> Embedded:
             """The outputs and features of the network, all of which get a gradient where processes wait for it."""
-            seen = self._embedded(student, given, compute)
-            terms_added.extend([nothing_of(seen[0])] if ranks.count > 1 and not needs.labels else [])
-            return seen
+            answers = self._embedded(student, batch_seen, compute)
+            terms_added.extend([nothing_of(answers[0])] if ranks.count > 1 and not needs.labels else [])
+            return answers
 
         second = None
         if needs.second:
@@ -281,8 +258,8 @@ class Criterion:
             outputs,
             run=lambda given: self._outputs(student, given, compute),
             teacher=lambda given: self._taught(given, compute),
-            judge=judge,
-            task=task,
+            judge=self._judge(module, batch, seen),
+            task=settings.task,
             unlabelled=views[: needs.views],
             features=features,
             weights={n: self.ranks.shared(w) for n, w in student.named_parameters()} if needs.start else {},
@@ -299,6 +276,50 @@ class Criterion:
             another=lambda network, given: self._outputs(network, given, compute),
         )
         return step, terms_added
+
+    def _labelled_outputs(
+        self, module: Any, seen: Seen, compute: Compute
+    ) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
+        """The outputs and pooled features for the labelled batch, and what the network itself adds to the loss."""
+        task, ranks, needs = self.settings.task, self.ranks, self.needs
+        family = networks.family_of(self.settings.network.name)
+        features, outputs = None, dict[str, Any]()
+        with compute.autocast(self.device):
+            images = compute.ordered(module, seen.images)
+            if not needs.labels:  # each objective shows the network what it wants
+                pass
+            elif needs.features:
+                inner = getattr(module, "module", None)  # what Fabric wraps
+                found = networks.features(module, images, *seen.context, at=family.features, within=inner)
+                outputs, features = dict(found.outputs), ranks.whole(found.pooled.float())
+            else:
+                # A second stage looks at regions that depend on the targets.
+                truth = {"targets": seen.targets} if family.sees_targets else {}
+                outputs = module(images, *seen.context, **truth)
+        outputs = _with_images(task, outputs, seen) if needs.labels else outputs
+        outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
+        added = outputs.pop(ADDED, torch.zeros(())).mean()
+        if outputs and ranks.count > 1:
+            added = added + nothing_of(outputs)
+        return outputs, features, added
+
+    def _judge(self, module: Any, batch: Batch, seen: Seen) -> Callable[..., Tensor]:
+        """The loss of outputs and targets: the family's own where it is defined by it, for nothing else fits them."""
+        task, spatial = self.settings.task, tuple(seen.images.shape[2:])
+        if networks.family_of(self.settings.network.name).has_loss:
+            return partial(module.loss, heads=task.heads)
+        terms = dict(self.parts[JUDGE].items()) if JUDGE in self.parts else {}
+        extent = tuple(step * size for step, size in zip(batch.steps, spatial, strict=True))
+        coarse = partial(batch.kind.coarse, spatial=spatial)
+        return partial(deeply_supervised, task, coarse=coarse, terms=terms, extent=extent)
+
+    def _unlabelled_views(self, batch: Batch) -> tuple[Seen, ...]:
+        """The views of unlabelled images: as many as objectives need, then a weak and a strong one."""
+        if batch.unlabelled is None:
+            return ()
+        needs, ranks = self.needs, self.ranks
+        views = views_of(batch.unlabelled, needs.views, self.settings, self.device, strong=needs.strong)
+        return tuple(with_whole_answers(one, ranks) for one in views)
 
     def _outputs(self, module: Any, seen: Seen, compute: Compute) -> dict[str, Tensor]:
         """The outputs for another batch than the labelled one; of several ranks those of the whole batch."""

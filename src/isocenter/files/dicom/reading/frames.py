@@ -190,7 +190,7 @@ def _tomographic_planes(dataset: Dataset, plane: Plane | None, count: int, where
 
 
 def _labels(dataset: Dataset) -> Labels:
-    stated: dict[str, Label | None] = {
+    labels: dict[str, Label | None] = {
         TEMPORAL: lenient(dataset, "TemporalPositionIdentifier"),
         REFERENCE_TIME: lenient(dataset, "FrameReferenceTime"),
         TRIGGER: lenient(dataset, "TriggerTime"),
@@ -199,13 +199,13 @@ def _labels(dataset: Dataset) -> Labels:
         DIRECTION: gradient_direction(dataset),
         ECHO: lenient(dataset, "EchoTime"),
     }
-    return {name: value for name, value in stated.items() if value is not None}
+    return {name: value for name, value in labels.items() if value is not None}
 
 
 def _acquired(dataset: Dataset) -> float | None:
-    stated = text(dataset, "AcquisitionDateTime")
-    if stated:
-        return seconds(stated)
+    acquired = text(dataset, "AcquisitionDateTime")
+    if acquired:
+        return seconds(acquired)
     time = text(dataset, "AcquisitionTime")
     return seconds(text(dataset, "AcquisitionDate") + time.replace(":", "")) if time else None
 
@@ -216,10 +216,10 @@ def _enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> l
     Raises FormatError where groups and frames do not match, GeometryError where only some frames state their place.
     """
     shared = first_item(dataset, "SharedFunctionalGroupsSequence") or pydicom.Dataset()
-    each = items(dataset, "PerFrameFunctionalGroupsSequence")
-    if len(each) != count:
+    frame_groups = items(dataset, "PerFrameFunctionalGroupsSequence")
+    if len(frame_groups) != count:
         raise FormatError(
-            f"{len(each)} items in {named('PerFrameFunctionalGroupsSequence')} for {count} frames",
+            f"{len(frame_groups)} items in {named('PerFrameFunctionalGroupsSequence')} for {count} frames",
             where,
             "Export the object again",
         )
@@ -229,8 +229,8 @@ def _enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> l
         if (pointer := entry.get("DimensionIndexPointer")) is not None
     ]
     frames = []
-    for n, own in enumerate(each):
-        groups = _Groups(own, shared, dataset)
+    for n, groups_of_frame in enumerate(frame_groups):
+        groups = _Groups(groups_of_frame, shared, dataset)
         content = groups.item("FrameContentSequence")
         frames.append(
             replace(
@@ -282,14 +282,14 @@ class _Groups:
 
 def _enhanced_labels(groups: _Groups, content: Dataset, pointers: list[str]) -> Labels:
     diffusion = groups.item("MRDiffusionSequence")
-    stated: dict[str, Label | None] = {
+    frame_labels: dict[str, Label | None] = {
         TEMPORAL: lenient(content, "TemporalPositionIndex"),
         TRIGGER: lenient(groups.item("CardiacSynchronizationSequence"), "NominalCardiacTriggerDelayTime"),
         B_VALUE: lenient(diffusion, "DiffusionBValue"),
         DIRECTION: gradient_direction(first_item(diffusion, "DiffusionGradientDirectionSequence") or pydicom.Dataset()),
         ECHO: lenient(groups.item("MREchoSequence"), "EffectiveEchoTime"),
     }
-    labels: dict[str, Label] = {k: v for k, v in stated.items() if v is not None}
+    labels: dict[str, Label] = {k: v for k, v in frame_labels.items() if v is not None}
     values = content.get("DimensionIndexValues")
     indices = [] if values is None else values_in(values)
     if len(indices) == len(pointers):
@@ -300,9 +300,9 @@ def _enhanced_labels(groups: _Groups, content: Dataset, pointers: list[str]) -> 
 
 def _frame_time(groups: _Groups, content: Dataset) -> float | None:
     """s, of the frame's own clock or else from the series' own zero."""
-    stated = text(content, "FrameReferenceDateTime") or text(content, "FrameAcquisitionDateTime")
+    acquired = text(content, "FrameReferenceDateTime") or text(content, "FrameAcquisitionDateTime")
     offset = lenient(groups.item("TemporalPositionSequence"), "TemporalPositionTimeOffset")
-    return seconds(stated) if stated else offset
+    return seconds(acquired) if acquired else offset
 
 
 def kind_of(image_type: tuple[str, ...], component: str = "") -> str:

@@ -83,8 +83,8 @@ def _ultrasound(dataset: Dataset, facts: dict[str, Any], where: str) -> Scale:
     steps = [number(region, f"PhysicalDelta{axis}", where) for axis in "YX"]
     units = [lenient(region, f"PhysicalUnits{axis}Direction") for axis in "XY"]
     flat = units == [CENTIMETRES] * 2 and lenient(region, "RegionSpatialFormat") == PLANE and all(steps)
-    whole = None not in bounds and bounds[0] == bounds[1] == 0 and bounds[2:] in _ends(rows, columns)
-    if len(regions) == 1 and flat and whole:
+    covers_picture = None not in bounds and bounds[0] == bounds[1] == 0 and bounds[2:] in _ends(rows, columns)
+    if len(regions) == 1 and flat and covers_picture:
         return Scale((abs(steps[0] or 0) * 10, abs(steps[1] or 0) * 10), facts, ("pixel size from the one region",))
     facts["ultrasound_regions"] = len(regions)
     return Scale(None, facts, ("calibrated regions cover only parts of the picture, so pixels have no size in mm",))

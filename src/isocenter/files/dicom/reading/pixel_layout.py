@@ -168,9 +168,9 @@ def _keyword(dataset: Dataset) -> str | None:
 
 def transfer_syntax(dataset: Dataset, where: str) -> str:
     """The stated transfer syntax; for an object without file meta group the native one it was read with."""
-    stated = file_meta(dataset).get("TransferSyntaxUID")
-    if stated:
-        return str.__str__(stated)
+    syntax = file_meta(dataset).get("TransferSyntaxUID")
+    if syntax:
+        return str.__str__(syntax)
     implicit, little = dataset.original_encoding
     if implicit is None:
         raise FormatError("the transfer syntax is not stated", where, "Get the file again from its source")

@@ -45,9 +45,9 @@ def decode(dataset: Dataset, where: str, frames: Sequence[int] | None = None, *,
     a header that asks for more memory than its data can be meant for.
     """
     layout = _layout(dataset, where, indices)
-    wanted = _wanted(layout, frames, where)
-    out = np.empty((len(wanted), *layout.shape[1:]), layout.dtype)
-    for n, frame in enumerate(_decoded(dataset, layout, wanted, where)):
+    numbers = _wanted(layout, frames, where)
+    out = np.empty((len(numbers), *layout.shape[1:]), layout.dtype)
+    for n, frame in enumerate(_decoded(dataset, layout, numbers, where)):
         out[n] = frame
     return out
 
@@ -68,22 +68,22 @@ def _layout(dataset: Dataset, where: str, indices: bool) -> Layout:
 
 
 def _wanted(layout: Layout, frames: Sequence[int] | None, where: str) -> Sequence[int]:
-    wanted = range(layout.frames) if frames is None else [int(n) for n in frames]
-    if any(not 0 <= n < layout.frames for n in wanted):
-        raise FormatError(f"has {layout.frames} frames, not frame {max(wanted) + 1}", where, "Ask for one of them")
-    return wanted
+    numbers = range(layout.frames) if frames is None else [int(n) for n in frames]
+    if any(not 0 <= n < layout.frames for n in numbers):
+        raise FormatError(f"has {layout.frames} frames, not frame {max(numbers) + 1}", where, "Ask for one of them")
+    return numbers
 
 
-def _decoded(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
+def _decoded(dataset: Dataset, layout: Layout, numbers: Sequence[int], where: str) -> Iterator[Stored]:
     if layout.syntax in VIDEO:
-        yield from _video(dataset, layout, wanted, where)
+        yield from _video(dataset, layout, numbers, where)
         return
     frames = _compressed if layout.is_encapsulated else _native
-    for frame, photometric in frames(dataset, layout, wanted, where):
+    for frame, photometric in frames(dataset, layout, numbers, where):
         yield _coloured(frame, replace(layout, photometric=photometric), dataset, where)
 
 
-def _native(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
+def _native(dataset: Dataset, layout: Layout, numbers: Sequence[int], where: str) -> Iterator[Coloured]:
     data = dataset[layout.keyword].value or b""
     layout = as_long_as(layout, len(data))
     if len(data) < layout.size:
@@ -91,7 +91,7 @@ def _native(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str)
     refuse_surplus(layout, data[layout.size :], where)
     if layout.is_big_endian and layout.allocated == 8 and dataset[layout.keyword].VR == "OW":
         data = np.frombuffer(data[: len(data) & ~1], ">u2").astype("<u2").tobytes()  # words were swapped, PS3.5 8.1.1
-    return ((_native_frame(data, layout, n), layout.photometric) for n in wanted)
+    return ((_native_frame(data, layout, n), layout.photometric) for n in numbers)
 
 
 def refuse_surplus(layout: Layout, surplus: bytes, where: str) -> None:
@@ -132,20 +132,20 @@ def _native_frame(data: bytes, layout: Layout, frame: int) -> Stored:
     return flat.reshape(layout.rows, layout.columns, layout.samples)
 
 
-def _compressed(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
+def _compressed(dataset: Dataset, layout: Layout, numbers: Sequence[int], where: str) -> Iterator[Coloured]:
     if not codecs.is_known(layout.syntax):
         uid = pydicom.uid.UID(layout.syntax)
         named = uid if uid.name == uid else f"{uid.name} ({uid})"  # a UID is its own name where none is registered
-        stated = f"transfer syntax {named}" if uid.is_valid else "a transfer syntax that is no UID"
+        syntax_name = f"transfer syntax {named}" if uid.is_valid else "a transfer syntax that is no UID"
         raise FormatError(
-            f"there is no decoder for {stated}",
+            f"there is no decoder for {syntax_name}",
             where,
             "Decompress it with the software it came from",
         )
     data = dataset[layout.keyword].value or b""
-    refuse_expansion(len(data), len(wanted) * layout.frame_bits // 8, where)
-    chosen = {n: frame for n, frame in enumerate(_encoded(dataset, data, layout, where)) if n in set(wanted)}
-    return _several(lambda n: decompressed(chosen[n], layout, n, where), wanted, max(1, layout.frame_bits // 8))
+    refuse_expansion(len(data), len(numbers) * layout.frame_bits // 8, where)
+    chosen = {n: frame for n, frame in enumerate(_encoded(dataset, data, layout, where)) if n in set(numbers)}
+    return _several(lambda n: decompressed(chosen[n], layout, n, where), numbers, max(1, layout.frame_bits // 8))
 
 
 def _several(decompress: Callable[[int], Coloured], frames: Sequence[int], frame_bytes: int) -> Iterator[Coloured]:
@@ -222,8 +222,8 @@ def stored_bits(samples: Stored, layout: Layout, *, shift: int | None = None) ->
     """
     bits, size = layout.stored, samples.dtype.itemsize
     shift = layout.high - bits + 1 if shift is None else shift
-    whole = bits == 8 * size and np.issubdtype(samples.dtype, np.integer)
-    if whole and samples.dtype.isnative:  # every bit is one of the value
+    fills_its_type = bits == 8 * size and np.issubdtype(samples.dtype, np.integer)
+    if fills_its_type and samples.dtype.isnative:  # every bit is one of the value
         return samples.view(f"{'i' if layout.signed else 'u'}{size}")
     word = np.ascontiguousarray(samples).astype(f"u{size}", casting="unsafe")
     if layout.signed:
@@ -233,26 +233,23 @@ def stored_bits(samples: Stored, layout: Layout, *, shift: int | None = None) ->
     return (word >> shift) & np.array((1 << bits) - 1, word.dtype)
 
 
-def _video(dataset: Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
+def _video(dataset: Dataset, layout: Layout, numbers: Sequence[int], where: str) -> Iterator[Stored]:
     """An MPEG-2, H.264 or HEVC bit stream through the reader of video files."""
     with tempfile.TemporaryDirectory() as folder:
         stream = Path(folder) / "stream.bin"
         stream.write_bytes(b"".join(_fragments(dataset, where)))
-        seen = video.survey(stream, where)
-        if (seen.frames, seen.rows, seen.columns) != (layout.frames, layout.rows, layout.columns):
-            raise FormatError(
-                f"the film has {seen.frames} frames of {seen.rows} x {seen.columns}, the header states {layout.frames} "
-                f"of {layout.rows} x {layout.columns}",
-                where,
-                GET_AGAIN,
-            )
+        film_facts = video.survey(stream, where)
+        if (film_facts.frames, film_facts.rows, film_facts.columns) != (layout.frames, layout.rows, layout.columns):
+            size = f"{film_facts.frames} frames of {film_facts.rows} x {film_facts.columns}"
+            stated_size = f"{layout.frames} of {layout.rows} x {layout.columns}"
+            raise FormatError(f"the film has {size}, the header states {stated_size}", where, GET_AGAIN)
         film = enumerate(video.frames(stream, where))
-        if list(wanted) == sorted(wanted):  # as they come: none of them is held
-            asked = set(wanted)
+        if list(numbers) == sorted(numbers):  # as they come: none of them is held
+            asked = set(numbers)
             yield from (frame for n, frame in film if n in asked)
             return
-        kept = {n: frame for n, frame in film if n in set(wanted)}
-    yield from (kept[n] for n in wanted)
+        chosen = {n: frame for n, frame in film if n in set(numbers)}
+    yield from (chosen[n] for n in numbers)
 
 
 def _fragments(dataset: Dataset, where: str) -> Iterator[bytes]:

@@ -54,7 +54,7 @@ class Mosaic:
         """(rows, columns) of one tile of a mosaic of this size."""
         return rows // self.side, columns // self.side
 
-    def planes(self, whole: Plane, rows: int, columns: int, step: float) -> list[Plane]:
+    def planes(self, mosaic: Plane, rows: int, columns: int, step: float) -> list[Plane]:
         """The plane of each tile.
 
         The file's position belongs to the mosaic seen as one huge slice with the same centre as a tile's, so the
@@ -62,11 +62,11 @@ class Mosaic:
         """
         tile_rows, tile_columns = self.tile_shape(rows, columns)
         first = (
-            np.asarray(whole.position)
-            + whole.along_row * whole.spacing[1] * (columns - tile_columns) / 2
-            + whole.along_column * whole.spacing[0] * (rows - tile_rows) / 2
+            np.asarray(mosaic.position)
+            + mosaic.along_row * mosaic.spacing[1] * (columns - tile_columns) / 2
+            + mosaic.along_column * mosaic.spacing[0] * (rows - tile_rows) / 2
         )
-        return [whole.at(first + np.asarray(self.normal) * step * n) for n in range(self.tiles)]
+        return [mosaic.at(first + np.asarray(self.normal) * step * n) for n in range(self.tiles)]
 
 
 def is_mosaic(dataset: Dataset) -> bool:
@@ -167,9 +167,9 @@ def _parsed(raw: bytes) -> dict[str, tuple[str, ...]]:
 
 def b_value(dataset: Dataset) -> float | None:
     """The diffusion weighting in s/mm2, from the standard's attribute, else from the maker's."""
-    stated = lenient(dataset, "DiffusionBValue")
-    if stated is not None:
-        return stated
+    b_value = lenient(dataset, "DiffusionBValue")
+    if b_value is not None:
+        return b_value
     values = next((values for place in B_VALUES if (values := private_numbers(dataset, *place))), ())
     if not values:
         return None
@@ -179,10 +179,10 @@ def b_value(dataset: Dataset) -> float | None:
 def gradient_direction(dataset: Dataset) -> Direction | None:
     """(3,) LPS unit vector of the gradient; None where it is not stated, zeros where there is no weighting."""
     try:
-        stated = numbers(dataset, "DiffusionGradientOrientation", "", 3)
+        standard_direction = numbers(dataset, "DiffusionGradientOrientation", "", 3)
     except FormatError:
-        stated = None
-    direction = stated or private_numbers(dataset, *SIEMENS_DIRECTION)
+        standard_direction = None
+    direction = standard_direction or private_numbers(dataset, *SIEMENS_DIRECTION)
     return tuple(round(x, 5) for x in direction) if len(direction) == 3 else None
 
 
@@ -192,15 +192,15 @@ def private_value(dataset: Dataset, group: int, creator: str, element: int) -> A
     claims = dataset.creators if isinstance(dataset, Elements) else creators(dataset.keys())
     of_group = (tag for tag in claims if tag >> 16 == group)
     block = next((tag & 0xFF for tag in of_group if str(dataset[tag].value).strip() == creator), None)
-    place = None if block is None else group << 16 | block << 8 | element
-    return dataset[place].value if place is not None and place in dataset else None
+    full_tag = None if block is None else group << 16 | block << 8 | element
+    return dataset[full_tag].value if full_tag is not None and full_tag in dataset else None
 
 
 def private_numbers(dataset: Dataset, group: int, creator: str, element: int) -> tuple[float, ...]:
     """The numbers of a private attribute; none where it is absent or unreadable."""
     try:
-        stated = private_value(dataset, group, creator, element)
-        values = () if stated is None else tuple(float(v) for v in values_in(stated))
+        content = private_value(dataset, group, creator, element)
+        values = () if content is None else tuple(float(v) for v in values_in(content))
     except pydicom_errors():
         return ()
     return values if all(math.isfinite(v) for v in values) else ()

@@ -196,8 +196,8 @@ def _part(volumes: list[Volume], part: str | None) -> list[Volume]:
     """Only one part of a complex signal, where it was asked for and is there."""
     if part is None or not any(part in volume.kinds for volume in volumes):
         return volumes
-    kept = [volume for volume in volumes if part in volume.kinds]
-    return [replace(v, frames=(v.frames[v.kinds.index(part)],), kinds=(part,), suffix="") for v in kept]
+    volumes_of_part = [volume for volume in volumes if part in volume.kinds]
+    return [replace(v, frames=(v.frames[v.kinds.index(part)],), kinds=(part,), suffix="") for v in volumes_of_part]
 
 
 def _volume_facts(volume: Volume) -> dict[str, Any]:
@@ -304,8 +304,10 @@ class _Voxels:
             )
         if self.colour:
             self.dtype = np.result_type(*[layout.dtype for layout in layouts])
-            each = {head.where: plain_of(head, one, ValueMap()) for head, one in zip(heads, layouts, strict=True)}
-            self.plain = {where: plain for where, plain in each.items() if plain is not None}
+            plain_files = {
+                head.where: plain_of(head, one, ValueMap()) for head, one in zip(heads, layouts, strict=True)
+            }
+            self.plain = {where: plain for where, plain in plain_files.items() if plain is not None}
             return
         values = self._of_each(self._values_of)
         self.dtype = np.result_type(*{one if isinstance(one, np.dtype) else one.dtype for one in values})
@@ -327,9 +329,9 @@ class _Voxels:
         units = self._of_each(lambda head: unit_of(head.dataset, self.meaning, head.where))
         odd = next((n for n, one in enumerate(units) if one != units[0]), None)
         if odd is not None:
-            stated = (f"{units[n] or 'none'} in {self.heads[n].path.name}" for n in (0, odd))
+            unit_names = (f"{units[n] or 'none'} in {self.heads[n].path.name}" for n in (0, odd))
             raise FormatError(
-                f"has values of different units in one series: {', '.join(stated)} ({UNIT_ATTRIBUTES})",
+                f"has values of different units in one series: {', '.join(unit_names)} ({UNIT_ATTRIBUTES})",
                 self.where,
                 "Put the slices of each unit into a folder of their own",
             )
@@ -378,8 +380,8 @@ class _Voxels:
                 "has several kinds of coloured images at one position", self.where, "Put them into folders of their own"
             )
         files: dict[str, list[Place]] = {}
-        for frame, place in places:
-            files.setdefault(str(frame.path), []).append(place)
+        for frame, index in places:
+            files.setdefault(str(frame.path), []).append(index)
         return Plan(
             shape=(3, *shape[1:]) if self.colour else shape,
             dtype=self.dtype,

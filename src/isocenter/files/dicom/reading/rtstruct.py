@@ -98,8 +98,8 @@ def references(path: Path | str) -> References:
         for contour in items(region, "ContourSequence")
         for image in items(contour, "ContourImageSequence")
     }
-    known = [frozenset(uids - {""}) for uids in (frames_of_reference, all_series, instances)]
-    return References(*known)
+    uid_sets = [frozenset(uids - {""}) for uids in (frames_of_reference, all_series, instances)]
+    return References(*uid_sets)
 
 
 def regions_of(path: Path) -> tuple[Label, ...]:
@@ -123,11 +123,11 @@ def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = (), *
     if on.ndim != 3 or not on.physical or not on.oriented:
         raise GeometryError("contours in mm need an image with positions", where, "Give the image they were drawn on")
     notes = _check_image(references(path), on, set(instances), where)
-    labels, drawn, passed = _regions(dataset, where)
+    labels, drawings, passed = _regions(dataset, where)
     if not labels:
         raise FormatError("holds no closed contour", where, "Leave this file out")
     regions, thin = list[_Region](), list[str]()
-    for label, closed in zip(labels, drawn, strict=True):
+    for label, closed in zip(labels, drawings, strict=True):
         every = [_points(one, label.name, where) for one in closed]
         wide = tuple(points for points in every if len(points) >= FEWEST_POINTS)
         if len(wide) < len(every):
@@ -213,34 +213,37 @@ def _contours(dataset: Dataset, where: str) -> tuple[list[tuple[int, Dataset, li
     else nobody knows whose the contours are. Several items of the one region of a number are its own.
     Raises FormatError for contours of no region, or of nobody knows which.
     """
-    described, drawn = defaultdict[int | None, list[Dataset]](list), defaultdict[int | None, list[Dataset]](list)
+    described, contours_by_number = (
+        defaultdict[int | None, list[Dataset]](list),
+        defaultdict[int | None, list[Dataset]](list),
+    )
     sequences = (
         ("StructureSetROISequence", "ROINumber", described),
-        ("ROIContourSequence", "ReferencedROINumber", drawn),
+        ("ROIContourSequence", "ReferencedROINumber", contours_by_number),
     )
     orders = list[list[int | None]]()
     for sequence, keyword, of_number in sequences:
         every = items(dataset, sequence)
-        orders.append([whole(one, keyword, where) for one in every])
-        for number, one in zip(orders[-1], every, strict=True):
-            of_number[number].append(one)
+        orders.append([whole(roi, keyword, where) for roi in every])
+        for number, roi in zip(orders[-1], every, strict=True):
+            of_number[number].append(roi)
     regions, shared = list[tuple[int, Dataset, list[Dataset]]](), list[int]()
-    for number, contours in drawn.items():
-        own = described[number]
-        if number is None or not own:
+    for number, contours in contours_by_number.items():
+        descriptions = described[number]
+        if number is None or not descriptions:
             problem = f"has contours of a region {number} that it does not describe"
             raise FormatError(problem, where, "Get the file again")
-        names = {text(one, "ROIName") for one in own}
+        names = {text(roi, "ROIName") for roi in descriptions}
         if len(names) == 1:
-            regions.append((number, own[0], contours))
+            regions.append((number, descriptions[0], contours))
             continue
-        order, others = ([one for one in every if one in drawn] for every in orders)
+        order, others = ([roi for roi in every if roi in contours_by_number] for every in orders)
         if order != others:
-            problem = f"{len(own)} regions have the number {number} ({listed(sorted(names))})"
+            problem = f"{len(descriptions)} regions have the number {number} ({listed(sorted(names))})"
             remedy = "Export it again with a number of its own for each region: whose contours are whose is not known"
             raise FormatError(problem, where, remedy)
         shared.append(number)
-        regions += [(number, one, [its]) for one, its in zip(own, contours, strict=True)]
+        regions += [(number, roi, [its]) for roi, its in zip(descriptions, contours, strict=True)]
     return regions, shared
 
 
@@ -259,21 +262,21 @@ def _points(contour: Dataset, name: str, where: str) -> Floats:
 
 
 def _colour(contours: Dataset, where: str) -> tuple[int, int, int] | None:
-    stated = numbers(contours, "ROIDisplayColor", where)
-    if stated is None or len(stated) != 3 or not all(0 <= n <= 255 for n in stated):
+    colour = numbers(contours, "ROIDisplayColor", where)
+    if colour is None or len(colour) != 3 or not all(0 <= n <= 255 for n in colour):
         return None
-    red, green, blue = (int(n) for n in stated)
+    red, green, blue = (int(n) for n in colour)
     return red, green, blue
 
 
 def _codes(dataset: Dataset, where: str) -> dict[int | None, Code]:
     """{ROI number: what the region is}, PS3.3 C.8.8.8."""
     codes = {}
-    for seen in items(dataset, "RTROIObservationsSequence"):
-        code = first_item(seen, "RTROIIdentificationCodeSequence")
+    for observation in items(dataset, "RTROIObservationsSequence"):
+        code = first_item(observation, "RTROIIdentificationCodeSequence")
         if code is not None and text(code, "CodeValue"):
             scheme, value, meaning = (text(code, k) for k in ("CodingSchemeDesignator", "CodeValue", "CodeMeaning"))
-            codes[whole(seen, "ReferencedROINumber", where)] = Code(scheme, value, meaning)
+            codes[whole(observation, "ReferencedROINumber", where)] = Code(scheme, value, meaning)
     return codes
 
 
@@ -297,21 +300,21 @@ def inside(contours: Sequence[Mask]) -> tuple[Mask, bool]:
 
     A contour inside another is a hole in it, one inside the hole an island.
     """
-    whole = np.logical_or.reduce(contours)
+    union = np.logical_or.reduce(contours)
     shared = np.sum(contours, axis=0, dtype=np.uint16) > 1
     if not shared.any():
-        return whole, False
+        return union, False
     crossing = sorted((mask for mask in contours if mask[shared].any()), key=np.count_nonzero, reverse=True)
-    drawn: list[Mask] = []
+    masks: list[Mask] = []
     for mask in crossing:
-        if not any(np.array_equal(mask, other) for other in drawn):
-            drawn.append(mask)
-    around = [{m for m in range(n) if not (mask & ~drawn[m]).any()} for n, mask in enumerate(drawn)]
-    is_united = len(drawn) < len(crossing) or any(
-        (mask & drawn[m]).any() for n, mask in enumerate(drawn) for m in range(n) if m not in around[n]
+        if not any(np.array_equal(mask, other) for other in masks):
+            masks.append(mask)
+    around = [{m for m in range(n) if not (mask & ~masks[m]).any()} for n, mask in enumerate(masks)]
+    is_united = len(masks) < len(crossing) or any(
+        (mask & masks[m]).any() for n, mask in enumerate(masks) for m in range(n) if m not in around[n]
     )
-    filled = [mask.copy() for mask in drawn]
-    for n in reversed(range(len(drawn))):  # from the innermost outwards
+    filled = [mask.copy() for mask in masks]
+    for n in reversed(range(len(masks))):  # from the innermost outwards
         for m in around[n] - set().union(*(around[k] for k in around[n])):
             filled[m] &= ~filled[n]
     outermost = [mask for mask, holders in zip(filled, around, strict=True) if not holders]
@@ -333,26 +336,26 @@ def _slice(depths: Floats, name: str, on: Geometry, where: str) -> int:
     return nearest
 
 
-def _interpolated(drawn: _Drawn, name: str, on: Geometry) -> _Drawn:
+def _interpolated(drawing: _Drawn, name: str, on: Geometry) -> _Drawn:
     """A region with the slices between drawn ones, where the gap is not far wider than its usual step, and a note.
 
     A voxel belongs to it where the signed distance to the outline, interpolated along the slices, is inside
     (shape-based interpolation; Raya and Udupa, IEEE Trans Med Imaging 1990, doi:10.1109/42.52980).
     """
-    numbers = sorted(number for number, mask in drawn.slices.items() if mask.any())
+    numbers = sorted(number for number, mask in drawing.slices.items() if mask.any())
     steps = np.diff(numbers)
     if not len(steps) or steps.max() == 1:
-        return drawn
+        return drawing
     between, left = dict[int, Mask](), 0
     for low, high in pairwise(numbers):
         if high - low > WIDEST_GAP * np.median(steps):
             left += high - low - 1
         elif high - low > 1:
-            between |= _between(drawn.slices, low, high, on.steps[:2])
+            between |= _between(drawing.slices, low, high, on.steps[:2])
     filled = sum(bool(mask.any()) for mask in between.values())
     notes = [f"{name} is interpolated on {counted(filled, 'slice')} between drawn ones"] if filled else []
     notes += [f"{name} is not interpolated on {counted(left, 'slice')}: the gap is far wider than others"] * (left > 0)
-    return _Drawn({**drawn.slices, **between}, (*drawn.notes, *notes))
+    return _Drawn({**drawing.slices, **between}, (*drawing.notes, *notes))
 
 
 def _between(slices: Mapping[int, Mask], low: int, high: int, steps: Sequence[float]) -> dict[int, Mask]:
@@ -360,11 +363,11 @@ def _between(slices: Mapping[int, Mask], low: int, high: int, steps: Sequence[fl
     first, last = slices[low], slices[high]
     [box] = ndimage.find_objects((first | last).astype(np.uint8))  # outside it the distances of both are below 0
     near, far = (_signed_distance(one[box], steps) for one in (first, last))
-    made = {number: np.zeros_like(first) for number in range(low + 1, high)}
-    for number, mask in made.items():
+    between = {number: np.zeros_like(first) for number in range(low + 1, high)}
+    for number, mask in between.items():
         share = (number - low) / (high - low)
         mask[box] = (1 - share) * near + share * far > 0
-    return made
+    return between
 
 
 def _signed_distance(mask: Mask, steps: Sequence[float]) -> Floats:
@@ -379,8 +382,8 @@ def _filled(regions: list[_Region], on: Geometry, where: str, *, fill_contours: 
 
     def drawn(region: _Region) -> _Drawn:
         """The slices of a region, and those between if they are asked for."""
-        own = _mask(region, on, where)
-        return _interpolated(own, region.label.name, on) if fill_contours else own
+        mask = _mask(region, on, where)
+        return _interpolated(mask, region.label.name, on) if fill_contours else mask
 
     dtype = np.uint8 if regions[-1].label.value < 256 else np.uint16
     if (single := _in_channels(regions, on, dtype, drawn, 1)) is not None:
@@ -393,14 +396,14 @@ def _filled(regions: list[_Region], on: Geometry, where: str, *, fill_contours: 
 
 
 def _in_channels(
-    regions: list[_Region], on: Geometry, dtype: Any, drawn: Callable[[_Region], _Drawn], channels: int
+    regions: list[_Region], on: Geometry, dtype: Any, draw: Callable[[_Region], _Drawn], channels: int
 ) -> _Filled | None:
     """The regions in so many channels, one or one each; None where two of them claim a voxel of one channel."""
     pixels = np.zeros((channels, *on.shape), dtype)
     notes, empty = list[str](), dict[str, str]()
     for n, region in enumerate(regions):
-        slices, own = drawn(region)
-        notes += own
+        slices, notes_of_region = draw(region)
+        notes += notes_of_region
         if not any(mask.any() for mask in slices.values()):
             empty[region.label.name] = "its contours hold the centre of none"
         for number, mask in slices.items():

@@ -218,10 +218,10 @@ def _code(concept: Dataset | None) -> Code | None:
 
 def _colour(segment: Dataset, where: str) -> tuple[int, int, int] | None:
     """Recommended Display CIELab Value, PS3.3 C.10.7.1.1, as sRGB."""
-    stated = numbers(segment, "RecommendedDisplayCIELabValue", where, count=3)
-    if stated is None or not all(0 <= n <= 0xFFFF for n in stated):
+    lab = numbers(segment, "RecommendedDisplayCIELabValue", where, count=3)
+    if lab is None or not all(0 <= n <= 0xFFFF for n in lab):
         return None
-    return rgb_of_cielab(stated)
+    return rgb_of_cielab(lab)
 
 
 def _groups(dataset: Dataset, frame: int, sequence: str) -> Dataset | None:
@@ -278,8 +278,8 @@ def _frame_of_reference(dataset: Dataset) -> str | None:
 
 
 def _check_frame_of_reference(dataset: Dataset, grid: Geometry, where: str) -> None:
-    stated = _frame_of_reference(dataset)
-    if stated and grid.frame_of_reference and stated != grid.frame_of_reference:
+    frame_of_reference = _frame_of_reference(dataset)
+    if frame_of_reference and grid.frame_of_reference and frame_of_reference != grid.frame_of_reference:
         raise GeometryError(
             "lies in another frame of reference than the image", where, "Give the image that it was drawn on"
         )
@@ -318,9 +318,9 @@ def _levels(dataset: Dataset, parts: list[_Part], where: str) -> _Levels | None:
         return None
     values, highest = set[int](), defaultdict[int | None, int](int)
     for part, frame in zip(parts, decoded(dataset, where, indices=True), strict=True):
-        own = np.flatnonzero(np.bincount(frame.ravel().astype(np.int64))).tolist()
-        values |= {*own} - {0}
-        highest[part.segment] = max(highest[part.segment], *own)
+        present = np.flatnonzero(np.bincount(frame.ravel().astype(np.int64))).tolist()
+        values |= {*present} - {0}
+        highest[part.segment] = max(highest[part.segment], *present)
     maximum = number(dataset, "MaximumFractionalValue", where)
     if maximum is None or maximum <= 0:
         if len(values) > 1:
@@ -350,8 +350,8 @@ def _filled(
     _refuse_empty(prod(grid.shape) * np.dtype(dtype).itemsize, where)
     single, shown = np.zeros(grid.shape, dtype), set[int]()
     for index, values in _voxels(dataset, parts, described, levels, where):
-        there = single[index]
-        if ((there != 0) & (there != values)).any():
+        labels_there = single[index]
+        if ((labels_there != 0) & (labels_there != values)).any():
             return _channels(dataset, parts, grid, described, levels, dtype, where)
         single[index] = values
         shown |= {*np.flatnonzero(np.bincount(values)).tolist()}
@@ -386,7 +386,7 @@ def _voxels(
 ) -> Iterator[tuple[tuple[NDArray[np.int64], ...], NDArray[Any]]]:
     """Frame by frame the index of each voxel that is no background, and the number of its label."""
     half, background = 1 if levels is None else levels.half, _background(dataset, where)
-    known, values = np.array(list(described)), np.array([label.value for label in described.values()])
+    numbers, values = np.array(list(described)), np.array([label.value for label in described.values()])
     for n, (part, frame) in enumerate(zip(parts, decoded(dataset, where, indices=True), strict=True)):
         if part.segment is None:
             marked = frame != background if 0 in described else (frame != background) & (frame != 0)
@@ -399,7 +399,7 @@ def _voxels(
         unknown = set(np.unique(stored).tolist()) - described.keys()
         if unknown:
             raise FormatError(f"frame {n + 1} has undescribed segments {sorted(unknown)}", where, "Get the file again")
-        yield part.placement.index(rows, columns, f"{where}, frame {n + 1}"), values[np.searchsorted(known, stored)]
+        yield part.placement.index(rows, columns, f"{where}, frame {n + 1}"), values[np.searchsorted(numbers, stored)]
 
 
 def _notes(dataset: Dataset, overlapping: bool, levels: _Levels | None, *, renumbered: bool) -> tuple[str, ...]:

@@ -101,21 +101,21 @@ class Survey:
 
 def series(folder: Path) -> list[SeriesFiles]:
     """The series under a folder. Raises FormatError at the first damaged file; `survey` goes on."""
-    seen = survey(folder)
-    if seen.damaged:
-        raise seen.damaged[0]
-    return list(seen.series)
+    surveyed = survey(folder)
+    if surveyed.damaged:
+        raise surveyed.damaged[0]
+    return list(surveyed.series)
 
 
-def survey(place: Path) -> Survey:
+def survey(folder: Path) -> Survey:
     """The series under a folder, and what is damaged there; of a DICOMDIR those of its folder, and what it lacks."""
     groups: dict[Key, _Gathered] = {}
     people: dict[str, str] = {}
     damaged: list[FormatError] = []
     with quiet():  # what is odd about a header is noted when its series is read
-        if place.is_file():
-            damaged += _lacking(place)
-        for path in dicom_files(place.parent if place.is_file() else place):
+        if folder.is_file():
+            damaged += _lacking(folder)
+        for path in dicom_files(folder.parent if folder.is_file() else folder):
             try:
                 head = _member(path)
             except FormatError as error:
@@ -186,11 +186,11 @@ def grouped(heads: Iterable[Header]) -> list[list[Header]]:
 def _key(head: Header, people: dict[str, str]) -> Key:
     """The series that a file belongs to, or the drawn object; people: the pseudonyms that are made already."""
     uid = text(head.dataset, "SeriesInstanceUID") or str(head.path)
-    drawn = (text(head.dataset, "SOPInstanceUID") or str(head.path)) if head.sop_class in DRAWN else ""
+    drawing = (text(head.dataset, "SOPInstanceUID") or str(head.path)) if head.sop_class in DRAWN else ""
     identity = _identity(head.dataset)
     if identity not in people:
         people[identity] = pseudonym(identity)
-    return people[identity], text(head.dataset, "StudyInstanceUID"), uid, head.sop_class, drawn
+    return people[identity], text(head.dataset, "StudyInstanceUID"), uid, head.sop_class, drawing
 
 
 def _order(head: Header) -> tuple[float, str]:
@@ -259,27 +259,27 @@ def _normal(orientation: tuple[str, ...]) -> Floats:
 
 def unique(names: list[str]) -> list[str]:
     """Names that occur once stay; others get _1, _2 in order."""
-    count, seen = Counter(names), Counter[str]()
+    count, so_far = Counter(names), Counter[str]()
     taken = {name for name in names if count[name] == 1}
     different = []
     for name in names:
         if count[name] == 1:
             different.append(name)
             continue
-        seen[name] += 1
-        while f"{name}_{seen[name]}" in taken:
-            seen[name] += 1
-        taken.add(f"{name}_{seen[name]}")
-        different.append(f"{name}_{seen[name]}")
+        so_far[name] += 1
+        while f"{name}_{so_far[name]}" in taken:
+            so_far[name] += 1
+        taken.add(f"{name}_{so_far[name]}")
+        different.append(f"{name}_{so_far[name]}")
     return different
 
 
 def safe_name(dataset: Dataset) -> str:
     """A name for files from what was scanned; never from who was scanned."""
     for keyword in ("SeriesDescription", "ProtocolName", "StudyDescription", "Modality"):
-        stated = text(dataset, keyword)
-        description = safe(stated).strip("._-")[:LONGEST_NAME]
-        if description and not names_the_patient(dataset, stated):
+        entry = text(dataset, keyword)
+        description = safe(entry).strip("._-")[:LONGEST_NAME]
+        if description and not names_the_patient(dataset, entry):
             return description
     return "image"
 
@@ -307,10 +307,10 @@ def taken_on(image: Image) -> date | None:
     if image.source is None or not image.source.is_dicom:
         return None
     head = read_header(Path(image.source.paths[0])).dataset
-    stated = (text(head, f"{kind}Date").replace(".", "") for kind in ("Acquisition", "Content", "Series", "Study"))
-    for one in stated:
+    dates = (text(head, f"{kind}Date").replace(".", "") for kind in ("Acquisition", "Content", "Series", "Study"))
+    for day in dates:
         with suppress(ValueError):
-            return datetime.strptime(one[:8], "%Y%m%d").date()
+            return datetime.strptime(day[:8], "%Y%m%d").date()
     return None
 
 
@@ -320,8 +320,8 @@ def _identity(dataset: Dataset) -> str:
 
 
 def _stated_patient(dataset: Dataset) -> str:
-    stated = (text(dataset, keyword) for keyword in ("PatientID", "PatientName"))
-    return next((own for own in stated if own and not is_nobody(own)), "")
+    identifiers = (text(dataset, keyword) for keyword in ("PatientID", "PatientName"))
+    return next((own for own in identifiers if own and not is_nobody(own)), "")
 
 
 def references_of(dataset: Dataset) -> tuple[str, ...]:
@@ -371,9 +371,9 @@ def _series_number(dataset: Dataset) -> int | None:
 
 
 def _frame_of_reference(dataset: Dataset) -> str | None:
-    own = text(dataset, "FrameOfReferenceUID")
+    frame_of_reference = text(dataset, "FrameOfReferenceUID")
     inside = [text(entry, "FrameOfReferenceUID") for entry in items(dataset, "ReferencedFrameOfReferenceSequence")]
-    return own or next((uid for uid in inside if uid), None)
+    return frame_of_reference or next((uid for uid in inside if uid), None)
 
 
 def _covariates(dataset: Dataset) -> dict[str, float | str | None]:
@@ -499,15 +499,15 @@ def names_the_patient(dataset: Dataset, description: str) -> bool:
     words = _words(description)
     if any(part in APART.join(words) for part in names | identifiers if len(part) >= _shortest_inside(part)):
         return True
-    whole = {*words, *_joined(words)}
+    sought = {*words, *_joined(words)}
     inner = {word for word in _words(_apart(description)) if len(word) >= SHORTEST}
-    return not (names.isdisjoint(whole | inner) and identifiers.isdisjoint(whole))
+    return not (names.isdisjoint(sought | inner) and identifiers.isdisjoint(sought))
 
 
-def _names(stated: str) -> set[str]:
+def _names(phrase: str) -> set[str]:
     """The texts that betray a name: its words, two of them joined, or one with the initial of another."""
     found: set[str] = set()
-    for group in stated.split("="):  # one for each script, PS3.5 6.2.1.2
+    for group in phrase.split("="):  # one for each script, PS3.5 6.2.1.2
         components = [_words(component) for component in group.split("^")]
         words = [word for component in components[:NAMES] for word in component if _is_name(word, component)]
         initials = [word[0] for component in components[:NAMES] for word in component]
@@ -525,15 +525,15 @@ def _is_name(word: str, component: list[str]) -> bool:
     return len(word) == SHORTEST - 1 and word.isalpha() and (word not in SHORT_WORDS or component == [word])
 
 
-def _identifiers(stated: str) -> set[str]:
+def _identifiers(phrase: str) -> set[str]:
     """The texts that betray an identifier: its parts, and all of them joined."""
-    words = _words(stated)
+    words = _words(phrase)
     return {part for part in (*words, "".join(words)) if len(part) >= SHORTEST}
 
 
-def _words(stated: str) -> list[str]:
+def _words(phrase: str) -> list[str]:
     """The words of a text, without accents and capitals."""
-    letters = unicodedata.normalize("NFKD", stated.casefold())
+    letters = unicodedata.normalize("NFKD", phrase.casefold())
     bare = "".join(letter for letter in letters if not unicodedata.category(letter).startswith("M"))
     return [word for word in re.split(r"[\W_]+", unicodedata.normalize("NFC", bare)) if word]
 
@@ -544,10 +544,10 @@ def _joined(words: list[str]) -> set[str]:
     return {run for run in runs if len(run) >= SHORTEST_JOINED}
 
 
-def _apart(stated: str) -> str:
+def _apart(phrase: str) -> str:
     """A text with a blank before each capital that follows a small letter, and between letters and digits."""
-    breaks = (" " if (a.islower() and b.isupper()) or a.isdigit() != b.isdigit() else "" for a, b in pairwise(stated))
-    return stated[:1] + "".join(blank + letter for blank, letter in zip(breaks, stated[1:], strict=True))
+    breaks = (" " if (a.islower() and b.isupper()) or a.isdigit() != b.isdigit() else "" for a, b in pairwise(phrase))
+    return phrase[:1] + "".join(blank + letter for blank, letter in zip(breaks, phrase[1:], strict=True))
 
 
 def _shortest_inside(part: str) -> int:

@@ -150,7 +150,7 @@ def read_report(path: Path | str) -> Report:
         nodes = {node.place: node for node in _Node(head.dataset, (1,), None).walk()}
     except RecursionError as error:
         raise FormatError("its items are nested too deeply", where, "The file is damaged: get it again") from error
-    marked, passed, seen = list[Marked](), Counter[str](), set[bytes]()
+    marked, passed, digests = list[Marked](), Counter[str](), set[bytes]()
     for node in nodes.values():
         group = _group(node)
         if group is None or not _is_region(node) or _is_hidden(group):
@@ -158,8 +158,8 @@ def read_report(path: Path | str) -> Report:
         outline, reason = _marked(node, group, nodes, where)
         if outline is None:
             passed[reason] += 1
-        elif (same := _same(outline)) not in seen:
-            seen.add(same)
+        elif (same := _same(outline)) not in digests:
+            digests.add(same)
             marked.append(outline)
     groups = [node for node in nodes.values() if node.concept in (GROUP, CAD_FINDING)]
     others = [group for group in groups if not _is_none(group)]
@@ -275,15 +275,15 @@ def _stated(group: _Node, where: str) -> Iterator[Statement]:
     for child in children:
         name = first_item(child.item, "ConceptNameCodeSequence")
         concept = "" if name is None else text(name, "CodeMeaning")
-        kind, known = text(child.item, "ValueType"), (answer, _finding(group), concept)
+        kind, shared = text(child.item, "ValueType"), (answer, _finding(group), concept)
         coded = first_item(child.item, "ConceptCodeSequence")
         if kind == "CODE" and coded is not None and child.concept not in (FINDING, CATEGORY):
-            yield Statement(*known, text(coded, "CodeMeaning"), segment=segment)
+            yield Statement(*shared, text(coded, "CodeMeaning"), segment=segment)
         elif kind == "NUM" and (value := _value_of(child, where)) is not None:
             ends = {below.concept: _value_of(below, where) for below in child.children}
             low, high = ends.get(BELOW), ends.get(ABOVE)
             low, high = None if low is None else value - low, None if high is None else value + high
-            yield Statement(*known, value, _unit(child), low, high, segment)
+            yield Statement(*shared, value, _unit(child), low, high, segment)
 
 
 def _segment(reference: Dataset, where: str) -> tuple[str, int] | None:
@@ -307,8 +307,8 @@ def _image(node: _Node, nodes: Mapping[tuple[int, ...], _Node]) -> tuple[str, in
     """(SOP instance, frame from 1) in which an outline was drawn: an item below it, or one that it points at."""
     for child in node.children:
         target = words(child.item, "ReferencedContentItemIdentifier")
-        place = tuple(int(n) for n in target if n.isdecimal())
-        meant = nodes.get(place, child) if target else child
+        path = tuple(int(n) for n in target if n.isdecimal())
+        meant = nodes.get(path, child) if target else child
         named = first_item(meant.item, "ReferencedSOPSequence")
         if named is not None and text(named, "ReferencedSOPInstanceUID"):
             frames = words(named, "ReferencedFrameNumber") or (text(named, "ReferencedFrameNumber"),)

@@ -35,9 +35,9 @@ NO_HALF_LIVES = ((0.0, 70.0), (100.0, 115.0))
 
 def pet_unit(dataset: Dataset) -> str:
     """The unit of the values after rescaling, PS3.3 C.8.9.1.1.3; g/ml by body weight is SUVbw already."""
-    stated = text(dataset, "Units") or text(dataset, "RescaleType")
-    by_weight = stated == "GML" and text(dataset, "SUVType") in BY_WEIGHT
-    return SUV_BW if by_weight else UNITS.get(stated, stated)
+    unit = text(dataset, "Units") or text(dataset, "RescaleType")
+    by_weight = unit == "GML" and text(dataset, "SUVType") in BY_WEIGHT
+    return SUV_BW if by_weight else UNITS.get(unit, unit)
 
 
 class SuvUnknownError(Exception):
@@ -126,10 +126,10 @@ def _elapsed(dataset: Dataset, drug: Dataset, half_life: float) -> tuple[float, 
         raise SuvUnknownError("the dates or times of series and acquisition are missing")
     if start > taken:
         raise SuvUnknownError("the series is later than its acquisition, so the scan's start is not known")
-    stated = text(drug, "RadiopharmaceuticalStartDateTime")
-    moment, injected = seconds(stated), seconds(text(drug, "RadiopharmaceuticalStartTime"))
+    beginning = text(drug, "RadiopharmaceuticalStartDateTime")
+    moment, injected = seconds(beginning), seconds(text(drug, "RadiopharmaceuticalStartTime"))
     if moment is not None and moment >= DAY:
-        elapsed = start - moment + _clocks_apart(dataset, stated, injected)
+        elapsed = start - moment + _clocks_apart(dataset, beginning, injected)
         if elapsed < 0:
             raise SuvUnknownError("the injection is later than the scan")
         return elapsed, max(MOST_DECAYED, LATEST_HALF_LIVES * half_life)
@@ -138,17 +138,17 @@ def _elapsed(dataset: Dataset, drug: Dataset, half_life: float) -> tuple[float, 
     return (start - injected) % DAY, MOST_DECAYED  # its date is not stated: the same day, or the night between
 
 
-def _clocks_apart(dataset: Dataset, stated: str, injected: float | None) -> float:
+def _clocks_apart(dataset: Dataset, start: str, injected: float | None) -> float:
     """s by which the clock of the injection's date and time (`stated`) is ahead of that of the series. PS3.3 C.12.1.1.8
 
     injected: the same injection by the series' clock, where that is stated
     """
-    theirs, ours = utc_offset(stated), utc_offset(text(dataset, "TimezoneOffsetFromUTC"))
+    theirs, ours = utc_offset(start), utc_offset(text(dataset, "TimezoneOffsetFromUTC"))
     if theirs is None:  # a time without an offset is that of the series' zone
         return 0.0
     if ours is not None:
         return theirs - ours
-    if injected is None or (seconds(stated) or 0) % DAY != injected:
+    if injected is None or (seconds(start) or 0) % DAY != injected:
         raise SuvUnknownError("the injection states its time zone, and TimezoneOffsetFromUTC (0008,0201) is missing")
     return 0.0
 

@@ -152,14 +152,14 @@ def display_window(dataset: Dataset, frame: int = 0, meaning: Meaning | None = N
 
 def _stated_window(dataset: Dataset, frame: int, meaning: Meaning | None, where: str) -> Window | None:
     """The first stated window, in values before a MONOCHROME1 picture is inverted; a damaged one counts as none."""
-    place = holder(dataset, "WindowCenter", frame, "FrameVOILUTSequence")
+    holding = holder(dataset, "WindowCenter", frame, "FrameVOILUTSequence")
     try:
-        centres, widths = numbers(place, "WindowCenter", where), numbers(place, "WindowWidth", where)
+        centres, widths = numbers(holding, "WindowCenter", where), numbers(holding, "WindowWidth", where)
     except FormatError:  # it only says how a picture may be shown
         return None
     if not centres or not widths or widths[0] <= 0 or (meaning is not None and meaning.real_world):
         return None
-    window = Window(centres[0], widths[0], text(place, "VOILUTFunction") or LINEAR)
+    window = Window(centres[0], widths[0], text(holding, "VOILUTFunction") or LINEAR)
     return window if meaning is None or meaning.suv is None else _scaled(window, meaning.suv)
 
 
@@ -288,8 +288,8 @@ def _into(value: float, low: float, high: float) -> float:
 def has_varying_values(dataset: Dataset) -> bool:
     """Whether frames may mean their values differently: where something is stated frame by frame."""
     varying = ("PixelValueTransformationSequence", "RealWorldValueMappingSequence", "ModalityLUTSequence")
-    own = items(dataset, "PerFrameFunctionalGroupsSequence")
-    return any(keyword in groups for groups in own for keyword in varying)
+    frame_groups = items(dataset, "PerFrameFunctionalGroupsSequence")
+    return any(keyword in groups for groups in frame_groups for keyword in varying)
 
 
 def _varying_frames(dataset: Dataset, frames: int) -> int:
@@ -466,12 +466,12 @@ def unit(dataset: Dataset, where: str = "") -> str:
         return DOSE_UNITS.get(text(dataset, "DoseUnits"), "")
     table = first_item(dataset, "ModalityLUTSequence")
     if table is not None:
-        stated = text(table, "ModalityLUTType")
+        unit = text(table, "ModalityLUTType")
     else:
-        stated = text(holder(dataset, "RescaleType", 0, "PixelValueTransformationSequence"), "RescaleType")
-        if not stated and kind == "CT" and _is_rescaled(dataset):
+        unit = text(holder(dataset, "RescaleType", 0, "PixelValueTransformationSequence"), "RescaleType")
+        if not unit and kind == "CT" and _is_rescaled(dataset):
             return "HU"  # PS3.3 C.8.2.1.1.4: the type may be left out only where it is HU
-    return "" if stated in NO_UNIT else UNITS.get(stated, stated)
+    return "" if unit in NO_UNIT else UNITS.get(unit, unit)
 
 
 def is_dose(dataset: Dataset) -> bool:
@@ -480,8 +480,8 @@ def is_dose(dataset: Dataset) -> bool:
 
 
 def _is_rescaled(dataset: Dataset) -> bool:
-    place = holder(dataset, "RescaleIntercept", 0, "PixelValueTransformationSequence")
-    return "RescaleIntercept" in place
+    holding = holder(dataset, "RescaleIntercept", 0, "PixelValueTransformationSequence")
+    return "RescaleIntercept" in holding
 
 
 def stored_range(dataset: Dataset, where: str) -> tuple[float, float, np.dtype[Any] | None]:
@@ -502,8 +502,8 @@ def _line(dataset: Dataset, frame: int, where: str) -> tuple[float, float]:
     if is_dose(dataset):
         scaling = number(dataset, "DoseGridScaling", where)
         return 1.0 if scaling is None else scaling, 0.0
-    place = holder(dataset, "RescaleSlope", frame, "PixelValueTransformationSequence")
-    slope, intercept = number(place, "RescaleSlope", where), number(place, "RescaleIntercept", where)
+    holding = holder(dataset, "RescaleSlope", frame, "PixelValueTransformationSequence")
+    slope, intercept = number(holding, "RescaleSlope", where), number(holding, "RescaleIntercept", where)
     return 1.0 if slope is None else slope, intercept or 0.0
 
 
@@ -546,8 +546,8 @@ def _real_world(dataset: Dataset, frame: int, plain: ValueMap, where: str) -> Va
 
 def _end(mapping: Dataset, name: str, where: str) -> float | None:
     """First or last value mapped, as integer or as double."""
-    stated = number(mapping, f"RealWorldValue{name}ValueMapped", where)
-    return stated if stated is not None else number(mapping, f"DoubleFloatRealWorldValue{name}ValueMapped", where)
+    bound = number(mapping, f"RealWorldValue{name}ValueMapped", where)
+    return bound if bound is not None else number(mapping, f"DoubleFloatRealWorldValue{name}ValueMapped", where)
 
 
 def mapping_of(dataset: Dataset, frame: int) -> Dataset | None:

@@ -104,10 +104,10 @@ class Volume:
         if self.apart == TRIGGER:
             times = [float(frame.labels[TRIGGER]) / 1000 for frame in self.repeats]  # type: ignore[arg-type]
         else:
-            stated = [[f.time for f in slices if f is not None] for slices in self.frames[0]]
-            if any(time is None for slices in stated for time in slices):
+            slice_times = [[f.time for f in slices if f is not None] for slices in self.frames[0]]
+            if any(time is None for slices in slice_times for time in slices):
                 return None
-            times = [min(time for time in slices if time is not None) for slices in stated]
+            times = [min(time for time in slices if time is not None) for slices in slice_times]
         growing = all(later > earlier for earlier, later in pairwise(times))
         return tuple(round(time - times[0], 6) for time in times) if growing else None
 
@@ -187,17 +187,17 @@ def _kinds_along(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
     names = [_shown(frame, ordinary) for frame in frames]
     words: list[list[str]] = [[name or "other"] if len(set(names)) > 1 else [] for name in names]
     for label, word in ((ECHO, "echo"), (B_VALUE, "b")):
-        stated = [value for frame in frames if isinstance(value := frame.labels.get(label), float)]
+        numbers = [value for frame in frames if isinstance(value := frame.labels.get(label), float)]
         alike = _near(0, SAME_LABEL)
         kinds = list[float]()
-        for value in stated:
+        for value in numbers:
             kinds += [] if any(alike(kind, value) for kind in kinds) else [value]
-        if len(stated) == len(frames) and len(kinds) > 1:
-            for own, value in zip(words, stated, strict=True):
-                own.append(f"{word}_{next(kind for kind in kinds if alike(kind, value)):g}")
+        if len(numbers) == len(frames) and len(kinds) > 1:
+            for words_of_frame, value in zip(words, numbers, strict=True):
+                words_of_frame.append(f"{word}_{next(kind for kind in kinds if alike(kind, value)):g}")
     parts = defaultdict[str, list[Frame]](list)
-    for own, frame in zip(words, frames, strict=True):
-        parts["_".join(own)].append(frame)
+    for words_of_frame, frame in zip(words, frames, strict=True):
+        parts["_".join(words_of_frame)].append(frame)
     return dict(parts)
 
 
@@ -256,8 +256,8 @@ def _volume(kinds: dict[str, list[Frame]], where: str, options: ReadOptions) -> 
 
 
 def _filled(slices: list[Frame], stack: Stack) -> tuple[Frame | None, ...]:
-    there = dict(zip(stack.indices, slices, strict=True))
-    return tuple(there.get(n) for n in range(stack.indices[-1] + 1))
+    slice_at = dict(zip(stack.indices, slices, strict=True))
+    return tuple(slice_at.get(n) for n in range(stack.indices[-1] + 1))
 
 
 def _kind_order(kind: str) -> tuple[int, str]:
@@ -280,8 +280,8 @@ def _positions(frames: list[Frame]) -> list[list[Frame]]:
     """Frames by position, in order of depth."""
     places = _places_of(frames)
     groups: list[list[Frame]] = [[] for _ in range(max(places) + 1)]
-    for place, frame in zip(places, frames, strict=True):
-        groups[place].append(frame)
+    for position, frame in zip(places, frames, strict=True):
+        groups[position].append(frame)
     return groups
 
 
@@ -341,8 +341,8 @@ SHARED: tuple[tuple[str, str, Callable[[Frame], Any], Callable[[Any, Any], bool]
 def _refuse_neighbours(frames: Sequence[Frame], places: list[int], where: str) -> None:
     """Refuse frames of one depth that do not lie on each other: neighbouring fields of view are no repeats."""
     first: dict[int, Frame] = {}
-    for frame, place in zip(frames, places, strict=True):
-        other = first.setdefault(place, frame)
+    for frame, position in zip(frames, places, strict=True):
+        other = first.setdefault(position, frame)
         apart = np.subtract(located(frame).position, located(other).position)
         if np.linalg.norm(apart) > SAME_FIELD * min(located(frame).spacing):
             raise GeometryError(
@@ -451,8 +451,12 @@ def _refuse_mixed(volumes: Repeats, name: str, where: str) -> None:
         values = [[frame.labels.get(label) for frame in slices] for slices in volumes]
         sets = [Counter(position) for position in zip(*values, strict=True)]
         are_alike = eq if all(one == sets[0] for one in sets) else _are_near
-        for slices, stated in zip(volumes, values, strict=True) if label in NOMINAL or are_alike is eq else ():
-            odd = next((n for n, value in enumerate(stated) if not are_alike(stated[0], value)), None)
+        for slices, values_of_volume in (
+            zip(volumes, values, strict=True) if label in NOMINAL or are_alike is eq else ()
+        ):
+            odd = next(
+                (n for n, value in enumerate(values_of_volume) if not are_alike(values_of_volume[0], value)), None
+            )
             if odd is not None:
                 raise GeometryError(
                     f"by the {_rank_of(name)} {slices[0].name} and {slices[odd].name} would belong to one volume, but "

@@ -89,20 +89,20 @@ def load_region(plan: Plan, region: tuple[slice, ...]) -> NDArray[Any]:
     """`array[region]`, reading only files and frames that lie in it."""
     shape = deferred(plan).shape
     full = tuple(region) + tuple(slice(None) for _ in shape[len(region) :])
-    wanted = [range(size)[part] for part, size in zip(full, shape, strict=True)]
-    channels = wanted[0]
-    repeats = wanted[1] if plan.repeated else range(1)
-    slices = wanted[-1] if plan.volume else range(1)
+    ranges = [range(size)[part] for part, size in zip(full, shape, strict=True)]
+    channels = ranges[0]
+    repeats = ranges[1] if plan.repeated else range(1)
+    slices = ranges[-1] if plan.volume else range(1)
     if 0 in (len(channels), len(repeats), len(slices)):
-        return np.empty(tuple(len(part) for part in wanted), plan.dtype)
-    part, kept = _narrowed(plan, channels, repeats, slices)
+        return np.empty(tuple(len(part) for part in ranges), plan.dtype)
+    part, selection = _narrowed(plan, channels, repeats, slices)
     inner = list(full)
     inner[0] = slice(None) if plan.colour is False else full[0]
     if plan.repeated:
         inner[1] = slice(None)
     if plan.volume:
         inner[-1] = slice(None)
-    return load(replace(part, files=kept))[tuple(inner)]
+    return load(replace(part, files=selection))[tuple(inner)]
 
 
 def _narrowed(
@@ -114,13 +114,13 @@ def _narrowed(
     repeat, depth = ({r: n for n, r in enumerate(repeats)}, {s: n for n, s in enumerate(slices)})
     files = []
     for path, places in plan.files:
-        kept = tuple(
+        selection = tuple(
             replace(place, channel=index[place.channel], repeat=repeat[place.repeat], slice=depth[place.slice])
             for place in places
             if place.channel in index and place.repeat in repeat and place.slice in depth
         )
-        if kept:
-            files.append((path, kept))
+        if selection:
+            files.append((path, selection))
     return replace(plan, shape=(count, len(repeats), len(slices), *plan.shape[3:])), tuple(files)
 
 
@@ -141,13 +141,13 @@ def _place(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) -
         _place_plain(file, plan.plain[path], plan, out)
         return
     dataset = _whole(path)
-    wanted: dict[int, list[Place]] = {}
-    for place in places:  # several tiles of a mosaic come from one frame
-        wanted.setdefault(place.frame, []).append(place)
-    for number, stored in zip(wanted, decoded(dataset, path, list(wanted)), strict=True):
+    places_by_frame: dict[int, list[Place]] = {}
+    for tile in places:  # several tiles of a mosaic come from one frame
+        places_by_frame.setdefault(tile.frame, []).append(tile)
+    for number, stored in zip(places_by_frame, decoded(dataset, path, list(places_by_frame)), strict=True):
         values = rescaled(stored, dataset, number, plan.meaning, path)
-        for place in wanted[number]:
-            _put(values, place, plan, out)
+        for tile in places_by_frame[number]:
+            _put(values, tile, plan, out)
 
 
 def _place_plain(file: tuple[str, tuple[Place, ...]], plain: Plain, plan: Plan, out: NDArray[Any]) -> None:
@@ -155,30 +155,30 @@ def _place_plain(file: tuple[str, tuple[Place, ...]], plain: Plain, plan: Plan, 
     try:
         with Path(path).open("rb", buffering=0) as opened:
             mosaic: NDArray[Any] | None = None
-            for place in places:
-                if place.tile is None:
-                    channel = slice(None) if plan.colour else place.channel
-                    put_plain(opened, plain, place.frame, path, out[channel, place.repeat, place.slice])
+            for tile in places:
+                if tile.tile is None:
+                    channel = slice(None) if plan.colour else tile.channel
+                    put_plain(opened, plain, tile.frame, path, out[channel, tile.repeat, tile.slice])
                     continue
                 if mosaic is None:  # a file of tiles has one frame
                     mosaic = np.empty((plain.layout.rows, plain.layout.columns), plain.values.dtype)
-                    put_plain(opened, plain, place.frame, path, mosaic)
-                _put(mosaic, place, plan, out)
+                    put_plain(opened, plain, tile.frame, path, mosaic)
+                _put(mosaic, tile, plan, out)
     except OSError as error:
         raise FormatError(
             f"cannot be read any more ({error.strerror})", path, "Check whether the file was moved"
         ) from error
 
 
-def _put(values: NDArray[Any], place: Place, plan: Plan, out: NDArray[Any]) -> None:
+def _put(values: NDArray[Any], tile: Place, plan: Plan, out: NDArray[Any]) -> None:
     rows, columns = plan.shape[3:]
-    if place.tile is not None:
-        row, column = place.tile[0] * rows, place.tile[1] * columns
+    if tile.tile is not None:
+        row, column = tile.tile[0] * rows, tile.tile[1] * columns
         values = values[row : row + rows, column : column + columns]
     if plan.colour:
-        out[:, place.repeat, place.slice] = np.moveaxis(values, -1, 0)
+        out[:, tile.repeat, tile.slice] = np.moveaxis(values, -1, 0)
     else:
-        out[place.channel, place.repeat, place.slice] = values
+        out[tile.channel, tile.repeat, tile.slice] = values
 
 
 def _whole(path: str) -> Dataset:

@@ -81,8 +81,8 @@ def write_derived_series(
     if not can_derive(source):
         raise FormatError(f"no derived series of this {source.modality}", where, "Write .nii.gz instead")
     heads = [read_header(Path(one)) for one in source.source.paths]
-    whole, padding = _whole(image, source)
-    own = stamp or _stamp([text(one.dataset, "SOPInstanceUID") for one in heads], whole)
+    integers, padding = _whole(image, source)
+    stamp_of_series = stamp or _stamp([text(one.dataset, "SOPInstanceUID") for one in heads], integers)
     first = heads[0].library
     now = datetime.now()
     tags: dict[str, Any] = {
@@ -93,7 +93,7 @@ def write_derived_series(
     tags |= {
         "Laterality": text(heads[0].dataset, "Laterality") or None,
         "PatientPosition": None,  # of the source, which lay otherwise; type 2C, PS3.3 C.7.3.1
-        "SeriesInstanceUID": own.uid("SeriesInstanceUID"),
+        "SeriesInstanceUID": stamp_of_series.uid("SeriesInstanceUID"),
         "SeriesDescription": description[:64],
         "SeriesNumber": SERIES_NUMBER,
         "FrameOfReferenceUID": image.geometry.frame_of_reference,
@@ -112,7 +112,9 @@ def write_derived_series(
             if name not in ("WindowCenter", "WindowWidth", "PatientPosition")
         }
         tags |= _of_pet(heads[0], str(source.facts["unit"]))
-    write_slices(whole, tags, lambda number: own.uid(f"SOPInstanceUID {number}"), folder, padding=padding)
+    write_slices(
+        integers, tags, lambda number: stamp_of_series.uid(f"SOPInstanceUID {number}"), folder, padding=padding
+    )
 
 
 def can_derive(source: Image) -> bool:
@@ -136,16 +138,16 @@ def _of_pet(head: Header, unit: str) -> dict[str, Any]:
 
 def _whole(image: Image, source: Image) -> tuple[Image, int | None]:
     """The image without gaps, in whole numbers where its source has these, and the value of its padding."""
-    data, known = image.data[:1], image.valid[:1]
+    data, valid = image.data[:1], image.valid[:1]
     is_whole = source.dtype.kind in "iu" or bool((source.data == np.rint(source.data)).all())
     data = np.rint(data) if is_whole else data
     padding = None
-    if not known.all():
-        lowest = float(np.floor(data[known].min())) if known.any() else 0.0
+    if not valid.all():
+        lowest = float(np.floor(data[valid].min())) if valid.any() else 0.0
         padding = int(max(lowest - 1, -(2**15)))
-        data = np.where(known, data, padding)
-    kept = Image(data.astype(np.float32), image.geometry, modality=source.modality)
-    return kept, padding
+        data = np.where(valid, data, padding)
+    computed = Image(data.astype(np.float32), image.geometry, modality=source.modality)
+    return computed, padding
 
 
 def _stamp(sources: Sequence[str], image: Image) -> Stamp:
@@ -155,13 +157,17 @@ def _stamp(sources: Sequence[str], image: Image) -> Stamp:
 
 
 def _item(code: Code) -> Dataset:
-    made = Dataset()
-    made.CodeValue, made.CodingSchemeDesignator, made.CodeMeaning = code.value, code.scheme, code.meaning
-    return made
+    derivation = Dataset()
+    derivation.CodeValue, derivation.CodingSchemeDesignator, derivation.CodeMeaning = (
+        code.value,
+        code.scheme,
+        code.meaning,
+    )
+    return derivation
 
 
 def _source(head: Any) -> Dataset:
-    made = reference_to(head)
-    made.SpatialLocationsPreserved = "NO"
-    made.PurposeOfReferenceCodeSequence = [_item(SOURCE)]
-    return made
+    reference = reference_to(head)
+    reference.SpatialLocationsPreserved = "NO"
+    reference.PurposeOfReferenceCodeSequence = [_item(SOURCE)]
+    return reference

@@ -67,7 +67,7 @@ def presentations(result: Result, path: Path) -> Iterator[Path]:
     with made_on_source("presentation state", where):
         shape = "INVERSE" if heads[0].PhotometricInterpretation == "MONOCHROME1" else "IDENTITY"
         layers = _layers(result, dict.fromkeys(one.name for one in marks))
-        made = pr.GrayscaleSoftcopyPresentationState(
+        presentation = pr.GrayscaleSoftcopyPresentationState(
             referenced_images=heads,
             content_label="FINDINGS",
             content_description="Outlines",
@@ -78,8 +78,8 @@ def presentations(result: Result, path: Path) -> Iterator[Path]:
             presentation_lut_transformation=highdicom.PresentationLUTTransformation(shape),
             **new_series(SERIES_NUMBER, "Outlines"),
         )
-        made.Laterality = None
-    save(made, slices[0].frame.path, [one.text for one in marks], target, overwrite=False)
+        presentation.Laterality = None
+    save(presentation, slices[0].frame.path, [one.text for one in marks], target, overwrite=False)
     yield target
 
 
@@ -112,16 +112,18 @@ def _drop_empty_windows(head: Dataset) -> None:
 
 def _share_rescaling(head: Dataset, where: str) -> None:
     """State the rescaling of all frames once: a presentation state has one for all. PS3.3 C.11.1"""
-    groups = [one.get("PixelValueTransformationSequence") for one in head.PerFrameFunctionalGroupsSequence]
+    groups = [
+        frame_group.get("PixelValueTransformationSequence") for frame_group in head.PerFrameFunctionalGroupsSequence
+    ]
     if not any(groups):
         return
-    stated = {str(one[0].to_json_dict()) if one else "" for one in groups}
-    if len(stated) > 1:
+    groups_as_text = {str(frame_group[0].to_json_dict()) if frame_group else "" for frame_group in groups}
+    if len(groups_as_text) > 1:
         problem = "the frames of the image have different rescalings, and a presentation state has one for all"
         raise FormatError(problem, where, "Ask for seg, sr or sc instead")
     head.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = groups[0]
-    for one in head.PerFrameFunctionalGroupsSequence:
-        del one.PixelValueTransformationSequence
+    for frame_group in head.PerFrameFunctionalGroupsSequence:
+        del frame_group.PixelValueTransformationSequence
 
 
 def _marks(result: Result) -> Iterator[_Mark]:
@@ -137,11 +139,11 @@ def _marks(result: Result) -> Iterator[_Mark]:
                 if not rings:
                     continue
                 yield _Mark(label.name, words, number, [line[:, ::-1] for ring in rings for line in _pieces(ring)])
-    for one in (finding for finding in result.findings if finding.box is not None):
-        (x0, y0), (x1, y1), through = box_in_slices(np.asarray(one.value, dtype=np.float64), geometry)
+    for boxed in (finding for finding in result.findings if finding.box is not None):
+        (x0, y0), (x1, y1), through = box_in_slices(np.asarray(boxed.value, dtype=np.float64), geometry)
         corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)])
         for number in through:
-            yield _Mark(one.concept, _box_text(one), number, [corners])
+            yield _Mark(boxed.concept, _box_text(boxed), number, [corners])
 
 
 def _pieces(ring: Array) -> list[Array]:
@@ -151,28 +153,28 @@ def _pieces(ring: Array) -> list[Array]:
 
 def _structure_text(name: str, value: int, findings: Sequence[Finding]) -> str:
     """The name of a structure and its size."""
-    own = [one for one in findings if one.label == value and one.concept == name]
-    sizes = [f"{one.value:.3g} {one.unit}" for one in own[:1] if isinstance(one.value, int | float)]
+    of_label = [one for one in findings if one.label == value and one.concept == name]
+    sizes = [f"{one.value:.3g} {one.unit}" for one in of_label[:1] if isinstance(one.value, int | float)]
     return " ".join([name, *sizes])
 
 
-def _box_text(one: Finding) -> str:
+def _box_text(finding: Finding) -> str:
     """The class of a box and its probability."""
-    if one.probability is None:
-        return one.concept
-    return f"{one.concept} {100 * one.probability:.3g} %{'' if one.calibrated else ', uncalibrated'}"
+    if finding.probability is None:
+        return finding.concept
+    return f"{finding.concept} {100 * finding.probability:.3g} %{'' if finding.calibrated else ', uncalibrated'}"
 
 
 def _layers(result: Result, names: Mapping[str, None]) -> dict[str, pr.GraphicLayer]:
     """{name of what is marked: its layer}, in its own colour where it has one."""
-    own = defaultdict[str, Colour](lambda: None)
-    own.update({label.name: label.colour for _, _, labels in result.label_maps for label in labels})
-    made = {}
+    colours = defaultdict[str, Colour](lambda: None)
+    colours.update({label.name: label.colour for _, _, labels in result.label_maps for label in labels})
+    layers = {}
     for number, name in enumerate(names, start=1):
-        colour = own[name]
+        colour = colours[name]
         colour_value = None if colour is None else CIELabColor.from_rgb(*colour)
-        made[name] = pr.GraphicLayer(f"MARK {number}", number, name[:64], colour_value)
-    return made
+        layers[name] = pr.GraphicLayer(f"MARK {number}", number, name[:64], colour_value)
+    return layers
 
 
 def _instance(part: Slice) -> str:

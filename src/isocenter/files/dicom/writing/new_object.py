@@ -39,15 +39,15 @@ def new_series(number: int, description: str) -> dict[str, Any]:
 
 def new_object(sop_class: str, modality: str, syntax: str, head: Dataset, number: int, description: str) -> Dataset:
     """An object without content of the same patient and study. head: of the source, as `completed` gives it"""
-    made = highdicom.SOPClass(
+    dataset = highdicom.SOPClass(
         study_instance_uid=head.StudyInstanceUID,
         sop_class_uid=sop_class,
         modality=modality,
         transfer_syntax_uid=syntax,
         **new_series(number, description),
     )
-    made.copy_patient_and_study_information(head)
-    return made
+    dataset.copy_patient_and_study_information(head)
+    return dataset
 
 
 @contextmanager
@@ -61,11 +61,11 @@ def made_on_source(what: str, where: str) -> Iterator[None]:
         raise FormatError(problem, where, "Write .nii.gz, or repair the source's header") from error
 
 
-def save(made: Dataset, source: Path, names: Iterable[str], path: Path, *, overwrite: bool) -> None:
+def save(dataset: Dataset, source: Path, names: Iterable[str], path: Path, *, overwrite: bool) -> None:
     """Write an object with the elements that it repeats from its source. names: that the result adds"""
     with quiet(), written(Path(path), overwrite=overwrite) as partial:  # pydicom warns with values of the source
-        repeat_elements(made, source, names)
-        made.save_as(partial, enforce_file_format=True)
+        repeat_elements(dataset, source, names)
+        dataset.save_as(partial, enforce_file_format=True)
 
 
 LONGEST = 64  # of a component group of a person's name, and of a long string: PS3.5 6.2

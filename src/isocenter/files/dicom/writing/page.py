@@ -27,7 +27,7 @@ def captures(result: Result, path: Path) -> Iterator[Path]:
     slices, pixels = slices_of(result.source, str(target)), result.page().pixels()
     heads = sources_of(slices)
     with made_on_source("secondary capture", str(target)):
-        made: Any = highdicom.sc.SCImage(  # whose attributes are typed as it sets them
+        capture: Any = highdicom.sc.SCImage(  # whose attributes are typed as it sets them
             pixel_array=np.asarray(pixels),
             photometric_interpretation="RGB",
             bits_allocated=8,
@@ -37,13 +37,13 @@ def captures(result: Result, path: Path) -> Iterator[Path]:
             transfer_syntax_uid=ExplicitVRLittleEndian,
             **new_series(SERIES_NUMBER, "Page of findings"),
         )
-        made.copy_patient_and_study_information(heads[0])
-        made.PatientOrientation = made.Laterality = None  # a page has none
-        made.ConversionType = "WSD"
-        made.BurnedInAnnotation = "YES"  # the date of the study
-        made.SourceImageSequence = [reference_to(head) for head in heads]
-        del made.DateOfSecondaryCapture, made.TimeOfSecondaryCapture  # the time of its making is stated elsewhere
-    save(made, slices[0].frame.path, [], target, overwrite=False)
+        capture.copy_patient_and_study_information(heads[0])
+        capture.PatientOrientation = capture.Laterality = None  # a page has none
+        capture.ConversionType = "WSD"
+        capture.BurnedInAnnotation = "YES"  # the date of the study
+        capture.SourceImageSequence = [reference_to(head) for head in heads]
+        del capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture  # the time of its making is stated elsewhere
+    save(capture, slices[0].frame.path, [], target, overwrite=False)
     yield target
 
 
@@ -58,19 +58,19 @@ def documents(result: Result, path: Path) -> Iterator[Path]:
     slices, page = slices_of(result.source, str(target)), result.page().pdf()
     heads = sources_of(slices)
     with made_on_source("PDF", str(target)):
-        made = new_object(
+        document = new_object(
             ENCAPSULATED_PDF, "DOC", ExplicitVRLittleEndian, heads[0], PDF_SERIES_NUMBER, "Page of findings"
         )
-        made.ConversionType = "WSD"
+        document.ConversionType = "WSD"
         now = datetime.now()
-        made.ContentDate, made.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
-        made.AcquisitionDateTime = None
-        made.BurnedInAnnotation = "YES"  # the date of the study
-        made.SourceInstanceSequence = [reference_to(head) for head in heads]
-        made.DocumentTitle = "Page of findings"
-        made.ConceptNameCodeSequence = None
-        made.MIMETypeOfEncapsulatedDocument = "application/pdf"
-        made.EncapsulatedDocumentLength = len(page)
-        made.EncapsulatedDocument = page + b"\0" * (len(page) % 2)  # values have an even length
-    save(made, slices[0].frame.path, [], target, overwrite=False)
+        document.ContentDate, document.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+        document.AcquisitionDateTime = None
+        document.BurnedInAnnotation = "YES"  # the date of the study
+        document.SourceInstanceSequence = [reference_to(head) for head in heads]
+        document.DocumentTitle = "Page of findings"
+        document.ConceptNameCodeSequence = None
+        document.MIMETypeOfEncapsulatedDocument = "application/pdf"
+        document.EncapsulatedDocumentLength = len(page)
+        document.EncapsulatedDocument = page + b"\0" * (len(page) % 2)  # values have an even length
+    save(document, slices[0].frame.path, [], target, overwrite=False)
     yield target

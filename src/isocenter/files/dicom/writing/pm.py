@@ -44,9 +44,16 @@ def parametric_maps(result: Result, path: Path) -> Iterator[Path]:
     if not geometry.is_volume:
         raise FormatError("a parametric map needs an image with positions", where, "Use the map's .tiff instead")
     refuse_placeless(slices, geometry, where)
-    for kind, made in result.maps.items():
+    for kind, parameter_map in result.maps.items():
         target = answer_path(path, "pm", kind)
-        _write(made, f"{kind}: {made.words}" if made.words else kind, geometry, slices, target, result.algorithm)
+        _write(
+            parameter_map,
+            f"{kind}: {parameter_map.words}" if parameter_map.words else kind,
+            geometry,
+            slices,
+            target,
+            result.algorithm,
+        )
         yield target
 
 
@@ -67,14 +74,14 @@ def _write(made_map: Map, title: str, geometry: Geometry, slices: list[Slice], p
         highdicom.pm.RealWorldValueMapping(label, name[:64], unit, value_range=(low, high))  # SH and LO
         for label, name in zip(_labels(names), names, strict=True)
     ]
-    whole = highdicom.pm.RealWorldValueMapping(title[:16], title[:64], unit, value_range=(low, high))
+    mapping = highdicom.pm.RealWorldValueMapping(title[:16], title[:64], unit, value_range=(low, high))
     places = places_of(slices, geometry)
     with made_on_source("parametric map", where):
-        made = highdicom.pm.ParametricMap(
+        dataset = highdicom.pm.ParametricMap(
             source_images=sources_of(slices),
             pixel_array=planes,
             contains_recognizable_visual_features=False,
-            real_world_value_mappings=[[one] for one in mappings] if names else [whole],
+            real_world_value_mappings=[[one] for one in mappings] if names else [mapping],
             voi_lut_transformations=[
                 highdicom.VOILUTTransformation(
                     window_center=(low + high) / 2,
@@ -87,24 +94,24 @@ def _write(made_map: Map, title: str, geometry: Geometry, slices: list[Slice], p
             **new_series(SERIES_NUMBER, title),
             **places,
         )
-    if "Laterality" not in made:
-        made.Laterality = None  # type 2C of a paired part of the body, PS3.3 C.7.3.1
-    correct_frames(made, slices, places)
-    save(made, slices[0].frame.path, [title, *names], path, overwrite=False)
+    if "Laterality" not in dataset:
+        dataset.Laterality = None  # type 2C of a paired part of the body, PS3.3 C.7.3.1
+    correct_frames(dataset, slices, places)
+    save(dataset, slices[0].frame.path, [title, *names], path, overwrite=False)
 
 
-def _planes(made: Map, slices: Sequence[Slice]) -> NDArray[np.float32]:
+def _planes(parameter_map: Map, slices: Sequence[Slice]) -> NDArray[np.float32]:
     """(slices, rows, columns), or (slices, rows, columns, names) that are read one after the other."""
-    if not made.names:
-        numbers = np.asarray(made.data)
+    if not parameter_map.names:
+        numbers = np.asarray(parameter_map.data)
         return np.stack([numbers[:, :, part.number].T for part in slices]).astype(np.float32)
-    count, columns, rows, _ = made.data.shape
+    count, columns, rows, _ = parameter_map.data.shape
     planes = np.empty((len(slices), rows, columns, count), np.float32)
-    everywhere = tuple(slice(0, size) for size in made.data.shape[1:])
+    everywhere = tuple(slice(0, size) for size in parameter_map.data.shape[1:])
     for name in range(count):
-        [numbers] = np.asarray(made.data[(slice(name, name + 1), *everywhere)])
-        for place, part in enumerate(slices):
-            planes[place, ..., name] = numbers[:, :, part.number].T
+        [numbers] = np.asarray(parameter_map.data[(slice(name, name + 1), *everywhere)])
+        for n, part in enumerate(slices):
+            planes[n, ..., name] = numbers[:, :, part.number].T
     return planes
 
 

@@ -47,9 +47,9 @@ def comprehensive_uid(uid: str) -> str:
 
 def _content(item: Dataset) -> Iterator[Dataset]:
     """All content items of a report."""
-    for one in item.get("ContentSequence") or ():
-        yield one
-        yield from _content(one)
+    for content in item.get("ContentSequence") or ():
+        yield content
+        yield from _content(content)
 
 
 PRIORITY = ("260870009", "SCT", "Priority")
@@ -60,8 +60,8 @@ CODES = {"emergency": ("25876001", "SCT", "Emergency"), "urgent": ("103391001", 
 
 def state_priority(report: Dataset, priority: str, because: str) -> None:
     """Have a report state a priority and why it holds, as a qualitative evaluation of the whole study."""
-    own = own_concept(priority)
-    value = CODES.get(priority, (str(own.value), OWN_SCHEME, priority))
+    concept = own_concept(priority)
+    value = CODES.get(priority, (str(concept.value), OWN_SCHEME, priority))
     coded, reason = _item("CODE", PRIORITY), _item("TEXT", (COMMENT.value, "DCM", COMMENT.meaning))
     coded.ConceptCodeSequence, reason.TextValue = [_code(*value)], because
     evaluations = _item("CONTAINER", EVALUATIONS)
@@ -70,15 +70,15 @@ def state_priority(report: Dataset, priority: str, because: str) -> None:
 
 
 def _item(kind: str, name: tuple[str, str, str]) -> Dataset:
-    made = Dataset()
-    made.RelationshipType, made.ValueType, made.ConceptNameCodeSequence = "CONTAINS", kind, [_code(*name)]
-    return made
+    content = Dataset()
+    content.RelationshipType, content.ValueType, content.ConceptNameCodeSequence = "CONTAINS", kind, [_code(*name)]
+    return content
 
 
 def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    made = Dataset()
-    made.CodeValue, made.CodingSchemeDesignator, made.CodeMeaning = value, scheme, meaning
-    return made
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
+    return code
 
 
 def name_predecessor(report: Dataset, earlier: Path) -> None:

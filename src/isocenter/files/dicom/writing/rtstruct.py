@@ -60,20 +60,22 @@ def write_structure_set(
     marked = marked_slices(label_map, slices, where)
     with made_on_source("structure set", where):
         head = sources_of(slices)[0]
-        made = new_object(STRUCTURE_SET, "RTSTRUCT", ImplicitVRLittleEndian, head, SERIES_NUMBER, "Structures")
-        made.FrameOfReferenceUID, made.PositionReferenceIndicator = head.FrameOfReferenceUID, None
-        made.OperatorsName = None
-        made.StructureSetLabel = "Isocenter"[:LABEL_LETTERS]
-        made.StructureSetName = algorithm_name[:64]  # LO
+        structure_set = new_object(STRUCTURE_SET, "RTSTRUCT", ImplicitVRLittleEndian, head, SERIES_NUMBER, "Structures")
+        structure_set.FrameOfReferenceUID, structure_set.PositionReferenceIndicator = head.FrameOfReferenceUID, None
+        structure_set.OperatorsName = None
+        structure_set.StructureSetLabel = "Isocenter"[:LABEL_LETTERS]
+        structure_set.StructureSetName = algorithm_name[:64]  # LO
         now = datetime.now()
-        made.StructureSetDate, made.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
-        made.ReferencedFrameOfReferenceSequence = [_frame_of_reference(head, list(files.values()))]
+        structure_set.StructureSetDate, structure_set.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+        structure_set.ReferencedFrameOfReferenceSequence = [_frame_of_reference(head, list(files.values()))]
         frame = head.FrameOfReferenceUID
-        made.StructureSetROISequence = [_region(label, frame, algorithm_name) for label in structures]
+        structure_set.StructureSetROISequence = [_region(label, frame, algorithm_name) for label in structures]
         planes = np.ascontiguousarray(label_map.T)  # each slice in one piece: all are looked through for each label
-        made.ROIContourSequence = [_contours(label, planes, marked) for label in structures]
-        made.RTROIObservationsSequence = [_observation(n, label) for n, label in enumerate(structures, start=1)]
-    save(made, slices[0].frame.path, [label.name for label in structures], path, overwrite=False)
+        structure_set.ROIContourSequence = [_contours(label, planes, marked) for label in structures]
+        structure_set.RTROIObservationsSequence = [
+            _observation(n, label) for n, label in enumerate(structures, start=1)
+        ]
+    save(structure_set, slices[0].frame.path, [label.name for label in structures], path, overwrite=False)
 
 
 def _frame_of_reference(head: Dataset, slices: Sequence[Slice]) -> Dataset:
@@ -146,12 +148,12 @@ def _in_patient(corners: Corners, plane: Plane) -> Array:
 
 
 def _observation(number: int, label: Label) -> Dataset:
-    seen = Dataset()
-    seen.ObservationNumber, seen.ReferencedROINumber = number, label.value
-    seen.RTROIInterpretedType, seen.ROIInterpreter = "", None
+    observation = Dataset()
+    observation.ObservationNumber, observation.ReferencedROINumber = number, label.value
+    observation.RTROIInterpretedType, observation.ROIInterpreter = "", None
     if label.code is not None:
         code = Dataset()
         code.CodeValue, code.CodingSchemeDesignator = label.code.value, label.code.scheme
         code.CodeMeaning = label.code.meaning[:64]
-        seen.RTROIIdentificationCodeSequence = [code]
-    return seen
+        observation.RTROIIdentificationCodeSequence = [code]
+    return observation

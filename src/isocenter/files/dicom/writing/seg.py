@@ -89,7 +89,7 @@ def write_segmentation(
         planes = np.stack([numbered[:, :, part.number].T for part in slices])
         places = places_of(slices, source.geometry)
     with made_on_source("SEG", where):
-        made = highdicom.seg.Segmentation(
+        segmentation = highdicom.seg.Segmentation(
             source_images=sources_of(slices),
             pixel_array=planes,
             segmentation_type=form,
@@ -101,8 +101,8 @@ def write_segmentation(
             **new_series(series_number, description),
             **places,
         )
-    correct_frames(made, slices, places)
-    save(made, slices[0].frame.path, [label.name for label in labels], path, overwrite=overwrite)
+    correct_frames(segmentation, slices, places)
+    save(segmentation, slices[0].frame.path, [label.name for label in labels], path, overwrite=overwrite)
 
 
 def _numbered(label_map: Mask, labels: Sequence[Label], where: str) -> Mask:
@@ -114,12 +114,12 @@ def _numbered(label_map: Mask, labels: Sequence[Label], where: str) -> Mask:
         raise FormatError(f"a label map of {label_map.dtype}", where, "Give whole numbers")
     low, high = int(label_map.min()), int(label_map.max())
     # Tables instead of sorting: a whole-body map has hundreds of millions of voxels.
-    seen = np.zeros(max(high, values[-1]) + 1, dtype=bool)
-    seen[label_map if low >= 0 else label_map[label_map >= 0]] = True
-    unknown = sorted(set(np.flatnonzero(seen).tolist()) - set(values) - {0}) or ([low] if low < 0 else [])
+    present = np.zeros(max(high, values[-1]) + 1, dtype=bool)
+    present[label_map if low >= 0 else label_map[label_map >= 0]] = True
+    unknown = sorted(set(np.flatnonzero(present).tolist()) - set(values) - {0}) or ([low] if low < 0 else [])
     if unknown:
         raise FormatError(f"the map has the values {unknown[:10]} without a label", where, "Describe each value")
-    table = np.zeros(len(seen), dtype=np.uint8 if len(values) < 256 else np.uint16)
+    table = np.zeros(len(present), dtype=np.uint8 if len(values) < 256 else np.uint16)
     table[values] = np.arange(1, len(values) + 1)
     return table[label_map.astype(np.uint8) if label_map.dtype == bool else label_map]
 

@@ -120,10 +120,12 @@ def write_slices(
         partial.mkdir()
         common = _of_grid(image) | dict(tags) | rescale
         for number, plane in enumerate(_planes(image.geometry), start=1):
-            own = {"SOPInstanceUID": uid_of(number), "InstanceNumber": number, **plane}
-            own |= {"ImageIndex": number, "NumberOfSlices": image.geometry.shape[2]} if image.modality == PET else {}
+            attributes = {"SOPInstanceUID": uid_of(number), "InstanceNumber": number, **plane}
+            attributes |= (
+                {"ImageIndex": number, "NumberOfSlices": image.geometry.shape[2]} if image.modality == PET else {}
+            )
             # (column, row, slice) here, rows of columns there
-            _write(partial / f"{number:04d}.dcm", np.ascontiguousarray(stored[:, :, number - 1].T), common | own)
+            _write(partial / f"{number:04d}.dcm", np.ascontiguousarray(stored[:, :, number - 1].T), common | attributes)
 
 
 def _check(image: Image, where: str) -> None:
@@ -142,9 +144,9 @@ def _stored(data: NDArray[Any], where: str, *, from_zero: bool) -> tuple[NDArray
     if not np.isfinite(data).all():
         raise FormatError("has values that are not numbers", where, "Replace them, or write .nii.gz")
     low, high = float(data.min()), float(data.max())
-    whole = bool((data == np.rint(data)).all())
+    are_integers = bool((data == np.rint(data)).all())
     for kind in ("<u2", "<i2"):
-        if whole and np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+        if are_integers and np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return data.astype(kind), {}
     if from_zero:
         kind = "<i2" if low < 0 else "<u2"

@@ -71,10 +71,10 @@ def slices_of(source: Image, where: str) -> list[Slice]:
         raise FormatError(problem, where, "Write .nii.gz, or give the DICOM source")
     slices: dict[int, Slice] = {}
     frames = [frame for name in source.source.paths for frame in frames_of(read_header(Path(name)))]
-    stated: dict[str, Any] = source.source.header or {}
-    if VOLUME in stated:  # another one has frames at the same places
-        own = {one[:2] for one in stated["slices"] if one is not None}
-        frames = [frame for frame in frames if (str(frame.path), frame.number) in own]
+    header: dict[str, Any] = source.source.header or {}
+    if VOLUME in header:  # another one has frames at the same places
+        positions = {one[:2] for one in header["slices"] if one is not None}
+        frames = [frame for frame in frames if (str(frame.path), frame.number) in positions]
     for frame in frames:
         number = _number(frame, source.geometry)
         slices.setdefault(number, Slice(number, frame))
@@ -83,15 +83,15 @@ def slices_of(source: Image, where: str) -> list[Slice]:
 
 def volumes_of(source: Image) -> Iterator[Image]:
     """Each volume of a series of several as an image of the frames that it was read from, without its voxels."""
-    own = source.source
-    stacks = own.header.get("volumes", ()) if own is not None and own.is_dicom else ()
-    if own is None or len(stacks) != source.frames:
+    origin = source.source
+    stacks = origin.header.get("volumes", ()) if origin is not None and origin.is_dicom else ()
+    if origin is None or len(stacks) != source.frames:
         raise GeometryError("nobody knows which images each volume is of", "series", "Write .nii.gz instead")
     for number, stack in enumerate(stacks):
         paths = tuple(dict.fromkeys(one[0] for one in stack if one is not None))
         header = {"slices": stack, VOLUME: number}
         nothing = Deferred((len(source.channels), *source.geometry.shape), source.dtype, _unread)
-        yield replace(source, pixels=nothing, times=None, source=replace(own, paths=paths, header=header))
+        yield replace(source, pixels=nothing, times=None, source=replace(origin, paths=paths, header=header))
 
 
 def _unread() -> Array:
@@ -114,10 +114,10 @@ def _number(frame: Frame, geometry: Geometry) -> int:
         if frame.shape != geometry.shape:
             raise GeometryError("another size than its image", frame.name, "Give the map on the image's own grid")
         return frame.number
-    place = placement(frame.plane, *frame.shape, geometry, frame.name)
-    number = int(place.origin[2])
-    same = place.origin[:2].tolist() == [0, 0] and frame.shape == (geometry.shape[1], geometry.shape[0])
-    if not (same and place.column_step.tolist() == [1, 0, 0] and place.row_step.tolist() == [0, 1, 0]):
+    placed = placement(frame.plane, *frame.shape, geometry, frame.name)
+    number = int(placed.origin[2])
+    same = placed.origin[:2].tolist() == [0, 0] and frame.shape == (geometry.shape[1], geometry.shape[0])
+    if not (same and placed.column_step.tolist() == [1, 0, 0] and placed.row_step.tolist() == [0, 1, 0]):
         raise GeometryError(
             "the map lies on another grid than its image", frame.name, "Give it on the image's own grid"
         )
@@ -175,8 +175,8 @@ def _thickness(frame: Frame) -> float | None:
     """The slice thickness that the source states, which need not be the distance of its slices. PS3.3 C.7.6.2.1"""
     dataset = read_header(frame.path).dataset
     measures = (first_item(groups, "PixelMeasuresSequence") for groups in frame_groups(dataset, frame.number))
-    stated = (lenient(one, "SliceThickness") for one in (*measures, dataset) if one is not None)
-    return next((size for size in stated if size is not None and size > 0), None)
+    thicknesses = (lenient(one, "SliceThickness") for one in (*measures, dataset) if one is not None)
+    return next((size for size in thicknesses if size is not None and size > 0), None)
 
 
 def _normal(geometry: Geometry) -> NDArray[np.floating]:
@@ -204,29 +204,29 @@ def sources_of(slices: list[Slice]) -> list[Dataset]:
     return [completed(head.library) for head in files.values()]
 
 
-def correct_frames(made: Dataset, slices: list[Slice], places: dict[str, Any]) -> None:
+def correct_frames(dataset: Dataset, slices: list[Slice], places: dict[str, Any]) -> None:
     """Correct what highdicom states of a multi-frame result's places and sources. places: as `places_of` gives them"""
     if places:  # highdicom takes the source's, and for a step that these lack the gaps between the frames
-        made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = places["pixel_measures"]
-        _name_sources(made, slices)
+        dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = places["pixel_measures"]
+        _name_sources(dataset, slices)
         return
-    groups = made.SharedFunctionalGroupsSequence[0]
+    groups = dataset.SharedFunctionalGroupsSequence[0]
     measures = groups.get("PixelMeasuresSequence")
     if measures is not None and not (measures and "PixelSpacing" in measures[0]):
         del groups.PixelMeasuresSequence  # of pixels without a size
     # How a picture lies towards the patient is stated where the source knows it, and left empty elsewhere, C.7.6.1.
-    made.PatientOrientation = read_header(slices[0].frame.path).library.get("PatientOrientation") or None
+    dataset.PatientOrientation = read_header(slices[0].frame.path).library.get("PatientOrientation") or None
 
 
-def _name_sources(made: Dataset, slices: list[Slice]) -> None:
+def _name_sources(derived: Dataset, slices: list[Slice]) -> None:
     """Name the frames of several multi-frame files as those that were segmented. PS3.3 C.7.6.16.2.6 and C.12.2"""
     files = {part.frame.path: read_header(part.frame.path).dataset for part in slices}
     if len(files) < 2 or not any("NumberOfFrames" in dataset for dataset in files.values()):
         return  # highdicom has named them
     instances = [reference_to(dataset) for dataset in files.values()]
-    made.SourceImageSequence = made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = instances
+    derived.SourceImageSequence = derived.ReferencedSeriesSequence[0].ReferencedInstanceSequence = instances
     positions = np.array([part.frame.plane.position for part in slices if part.frame.plane is not None])
-    for groups in made.PerFrameFunctionalGroupsSequence:
+    for groups in derived.PerFrameFunctionalGroupsSequence:
         position = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, dtype=np.float64)
         frame = slices[int(np.linalg.norm(positions - position, axis=1).argmin())].frame
         image, derivation = reference_to(files[frame.path]), Dataset()
@@ -262,10 +262,10 @@ def completed(dataset: Dataset) -> Dataset:
         if keyword in dataset and dataset[keyword].is_empty:
             del dataset[keyword]
     for keyword in STUDY_CODES:
-        stated = list(dataset.get(keyword) or ())
-        if any(not _is_whole(code) for code in stated):
-            whole = [code for code in stated if _is_whole(code)]
-            setattr(dataset, keyword, whole) if whole else delattr(dataset, keyword)
+        codes = list(dataset.get(keyword) or ())
+        if any(not _is_whole(code) for code in codes):
+            complete = [code for code in codes if _is_whole(code)]
+            setattr(dataset, keyword, complete) if complete else delattr(dataset, keyword)
     if "PatientAge" in dataset and not AGE.fullmatch(str(dataset.PatientAge)):
         del dataset.PatientAge  # no PACS knows the patient by it
     if "PatientSpeciesDescription" in dataset and "PatientSexNeutered" not in dataset:
@@ -286,18 +286,18 @@ def _is_whole(code: Dataset) -> bool:
 def _with_groups(dataset: Dataset, frames: list[Frame]) -> Dataset:
     """A multi-frame header that states each frame's place in functional groups, wherever it stated it before."""
     plane = frames[0].plane
-    shared, each = Dataset(), [Dataset() for _ in frames]
+    shared, per_frame = Dataset(), [Dataset() for _ in frames]
     if plane is None:
         size = dataset.get("PixelSpacing")
         shared.PixelMeasuresSequence = [] if size is None else highdicom.PixelMeasuresSequence(size, None)
     else:
         shared.PlaneOrientationSequence = highdicom.PlaneOrientationSequence("PATIENT", plane.orientation)
         shared.PixelMeasuresSequence = highdicom.PixelMeasuresSequence(plane.spacing, slice_thickness=0.0)
-    for groups, frame in zip(each, frames, strict=True):
+    for groups, frame in zip(per_frame, frames, strict=True):
         if frame.plane is not None:
             groups.PlanePositionSequence = highdicom.PlanePositionSequence("PATIENT", frame.plane.position)
     dataset.SharedFunctionalGroupsSequence = [shared]
-    dataset.PerFrameFunctionalGroupsSequence = each
+    dataset.PerFrameFunctionalGroupsSequence = per_frame
     return dataset
 
 
@@ -309,22 +309,22 @@ DATES = ("InstanceCreation", "Series", "Content", "StructureSet", "PresentationC
 ZONE = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")  # of UTC -1200 to +1400, PS3.3 C.12.1
 
 
-def repeat_elements(made: Dataset, source: Path, names: Iterable[str]) -> None:
+def repeat_elements(dataset: Dataset, source: Path, names: Iterable[str]) -> None:
     """Give a result the character sets of its source, its `AS_STATED` values and its time zone.
 
     names: that the result adds
     highdicom must see none of these: it would parse them, and refuse odd values. `completed` has hidden them from it.
     """
     head = read_header(source)
-    _state_character_sets(made, head.dataset, names)
-    stated = head.library
+    _state_character_sets(dataset, head.dataset, names)
+    library = head.library
     for keyword in AS_STATED:
-        if keyword in stated:
-            made[keyword] = stated[keyword]
+        if keyword in library:
+            dataset[keyword] = library[keyword]
     zone = text(head.dataset, "TimezoneOffsetFromUTC")
     if ZONE.fullmatch(zone):  # a result whose source states no zone states none, and has this machine's time
-        made.TimezoneOffsetFromUTC = zone
-        date_result(made, time.time())
+        dataset.TimezoneOffsetFromUTC = zone
+        date_result(dataset, time.time())
 
 
 def date_result(dataset: Dataset, at: float) -> None:
@@ -339,16 +339,16 @@ def date_result(dataset: Dataset, at: float) -> None:
             equipment.ContributionDateTime = moment.strftime("%Y%m%d%H%M%S.%f")
 
 
-def _state_character_sets(made: Dataset, source: Elements, names: Iterable[str]) -> None:
+def _state_character_sets(dataset: Dataset, source: Elements, names: Iterable[str]) -> None:
     """State the source's character sets, by which a PACS knows the patient's name, or UTF-8 for names beyond ASCII.
 
     highdicom refuses some that the standard allows, such as those of Japan and Korea.
     """
-    own = words(source, "SpecificCharacterSet")
+    character_sets = words(source, "SpecificCharacterSet")
     if not all(name.isascii() for name in names):
-        made.SpecificCharacterSet = UTF_8
-    elif any(own):
-        made.SpecificCharacterSet = own[0] if len(own) == 1 else list(own)
+        dataset.SpecificCharacterSet = UTF_8
+    elif any(character_sets):
+        dataset.SpecificCharacterSet = character_sets[0] if len(character_sets) == 1 else list(character_sets)
 
 
 def _local(at: float, offset: str) -> datetime:

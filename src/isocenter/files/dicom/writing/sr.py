@@ -230,7 +230,7 @@ def _write(
             if not content:
                 raise FormatError("nothing of the result can stand in a report", str(path), "Use predictions.csv")
             # highdicom copies what it is given twice: the groups after the first follow where it is done.
-            made = _report(
+            report = _report(
                 content[:1],
                 [
                     completed(heads[first].library),
@@ -241,16 +241,16 @@ def _write(
                 description,
                 reader,
             )
-            *context, measured = made.ContentSequence
+            *context, measured = report.ContentSequence
             measured.ContentSequence = Items(one for group in content for one in group)
-            made.ContentSequence = Items([*context, _image_library(heads[first], files), measured])
-            repeat_elements(made, Path(first), names)
+            report.ContentSequence = Items([*context, _image_library(heads[first], files), measured])
+            repeat_elements(report, Path(first), names)
     except (ValueError, TypeError, AttributeError, KeyError, StopIteration) as error:
         # What highdicom raises at a deficient source.
         problem = f"no report can be written on this source ({error})"
         raise FormatError(problem, str(path), "Use predictions.csv, or repair the source's header") from error
     with quiet(), written(Path(path), overwrite=overwrite) as partial:
-        made.save_as(partial)
+        report.save_as(partial)
 
 
 def _slices(source: Image, findings: Sequence[Finding], where: str) -> dict[int, tuple[str, int]]:
@@ -261,21 +261,21 @@ def _slices(source: Image, findings: Sequence[Finding], where: str) -> dict[int,
     if source.frames is not None and not is_of_frames:
         what = "a series of several volumes" if source.geometry.is_volume else "an image with frames"
         raise FormatError(f"a report on {what}", where, "Use findings.json and predictions.csv")
-    stated = dict(enumerate(source.source.header["slices"]))
+    slices = dict(enumerate(source.source.header["slices"]))
     marked = any(one.box is not None for one in findings)
-    if marked and any(one is not None and one[2] is not None for one in stated.values()):
+    if marked and any(one is not None and one[2] is not None for one in slices.values()):
         raise FormatError("a mosaic has no slices that a report can name", where, "Use predictions.csv")
-    return {n: (one[0], one[1]) for n, one in stated.items() if one is not None}
+    return {n: (one[0], one[1]) for n, one in slices.items() if one is not None}
 
 
 def _reference(head: Header) -> Dataset:
     """The elements of an image by which a report names it: hundreds of whole headers would take seconds."""
-    made = Dataset()
+    evidence = Dataset()
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(made, keyword, text(head.dataset, keyword))
+        setattr(evidence, keyword, text(head.dataset, keyword))
     if "NumberOfFrames" in head.dataset:
-        made.NumberOfFrames = whole(head.dataset, "NumberOfFrames", head.where)
-    return made
+        evidence.NumberOfFrames = whole(head.dataset, "NumberOfFrames", head.where)
+    return evidence
 
 
 def _image_library(first: Header, files: Mapping[str, Dataset]) -> Dataset:
@@ -288,9 +288,9 @@ def _descriptors(first: Header) -> Iterator[Dataset]:
     """Modality, frame of reference, size and spacing, as far as they are stated."""
     acquired = sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
     modality, frame = text(first.dataset, "Modality"), text(first.dataset, "FrameOfReferenceUID")
-    known = next((one for one in codes.cid29.concepts.values() if one.value == modality), None)
-    if known is not None:
-        yield sr.CodeContentItem(codes.DCM.Modality, _concept_of(known), acquired)
+    concept = next((one for one in codes.cid29.concepts.values() if one.value == modality), None)
+    if concept is not None:
+        yield sr.CodeContentItem(codes.DCM.Modality, _concept_of(concept), acquired)
     if frame:
         yield sr.UIDRefContentItem(codes.DCM.FrameOfReferenceUID, frame, acquired)
     pixels = sr.CodedConcept("{pixels}", "UCUM", "Pixels")
@@ -301,20 +301,20 @@ def _descriptors(first: Header) -> Iterator[Dataset]:
 
 def _entry(image: Dataset) -> Dataset:
     """One image of the library: a plain data set, as items of highdicom's would take a millisecond each."""
-    named, made = Dataset(), Dataset()
+    named, content = Dataset(), Dataset()
     named.ReferencedSOPClassUID, named.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
-    made.RelationshipType, made.ValueType = "CONTAINS", "IMAGE"
-    made.ConceptNameCodeSequence = [SOURCE]
-    made.ReferencedSOPSequence = [named]
-    return made
+    content.RelationshipType, content.ValueType = "CONTAINS", "IMAGE"
+    content.ConceptNameCodeSequence = [SOURCE]
+    content.ReferencedSOPSequence = [named]
+    return content
 
 
 def _container(name: SRCode, content: Sequence[Dataset]) -> Dataset:
-    made = Dataset()
-    made.RelationshipType, made.ValueType, made.ContinuityOfContent = "CONTAINS", "CONTAINER", "SEPARATE"
-    made.ConceptNameCodeSequence = [_concept_of(name)]
-    made.ContentSequence = Items(content)
-    return made
+    container = Dataset()
+    container.RelationshipType, container.ValueType, container.ContinuityOfContent = "CONTAINS", "CONTAINER", "SEPARATE"
+    container.ConceptNameCodeSequence = [_concept_of(name)]
+    container.ContentSequence = Items(content)
+    return container
 
 
 def _report(
@@ -400,10 +400,10 @@ class _Groups:
     def _box(self, finding: Finding, frame: int | None) -> Group:
         """A planar region, or the regions of a volume."""
         (x0, y0), (x1, y1), through = box_in_slices(np.asarray(finding.value, dtype=np.float64), self.source.geometry)
-        kept = [n for n in (through if frame is None else [frame]) if n in self.images.slices]
-        if not kept:
+        numbers = [n for n in (through if frame is None else [frame]) if n in self.images.slices]
+        if not numbers:
             raise ValueError("a box on slices that were filled in")
-        regions = [_rectangle(np.array([x0, y0, x1, y1]), *self.images.named(n)) for n in kept]
+        regions = [_rectangle(np.array([x0, y0, x1, y1]), *self.images.named(n)) for n in numbers]
         described: dict[str, Any] = {
             "tracking_identifier": _tracking(f"finding {finding.box + 1}" if finding.box is not None else "", frame),
             "finding_type": _concept(finding),
@@ -444,14 +444,14 @@ class _Groups:
     def _statement(self, findings: Sequence[Finding], frame: int | None) -> Group | None:
         """Findings of one answer without a place, TID 1501; None where nothing of them can be stated."""
         first, evaluations, measurements = findings[0], list[sr.QualitativeEvaluation](), list[sr.Measurement]()
-        concepts = {one.concept: _concept(one) for one in findings}
-        for one in findings:
-            evaluations += [sr.QualitativeEvaluation(*pair) for pair in _evaluated(one, concepts)]
-            if _is_number(one.probability):
-                measurements.append(sr.Measurement(*_chance(one, is_only=len(findings) == 1)))
-            if (measured := _with_interval(one, concepts[one.concept])) is not None:
+        concepts = {finding.concept: _concept(finding) for finding in findings}
+        for finding in findings:
+            evaluations += [sr.QualitativeEvaluation(name, value) for name, value in _evaluated(finding, concepts)]
+            if _is_number(finding.probability):
+                measurements.append(sr.Measurement(*_chance(finding, is_only=len(findings) == 1)))
+            if (measured := _with_interval(finding, concepts[finding.concept])) is not None:
                 measurements.append(measured)
-            measurements += _bounds(one)
+            measurements += _bounds(finding)
         if not (evaluations or measurements):
             return None
         return self._unplaced(
@@ -474,9 +474,11 @@ class _Groups:
 def _answers(findings: Sequence[Finding]) -> Iterable[list[Finding]]:
     """Findings of one answer together, in their order: a box, a structure, a group, or one that stands for itself."""
     answers: dict[tuple[object, ...], list[Finding]] = {}
-    for number, one in enumerate(findings):
-        is_joined = one.box is None and (bool(one.group) or one.label is not None)
-        answers.setdefault((one.frame, one.group, one.label) if is_joined else (number,), []).append(one)
+    for number, finding in enumerate(findings):
+        is_joined = finding.box is None and (bool(finding.group) or finding.label is not None)
+        answers.setdefault((finding.frame, finding.group, finding.label) if is_joined else (number,), []).append(
+            finding
+        )
     return answers.values()
 
 

@@ -40,28 +40,28 @@ def surface_objects(result: Result, path: Path) -> Iterator[Path]:
         for number, (label, surface) in enumerate(surfaces_of(mask, labels, geometry, where), start=1):
             target = answer_path(path, "stl", part, number)
             with made_on_source("surface", where):
-                made = _object(label, surface, head, images, result.algorithm)
-            save(made, first, [label.name], target, overwrite=False)
+                stl = _object(label, surface, head, images, result.algorithm)
+            save(stl, first, [label.name], target, overwrite=False)
             yield target
 
 
 def _object(label: Label, surface: Surface, head: Dataset, images: Sequence[Dataset], algorithm: str) -> Dataset:
-    made = new_object(ENCAPSULATED_STL, "M3D", ExplicitVRLittleEndian, head, SERIES_NUMBER, f"Surface {label.name}")
-    made.FrameOfReferenceUID, made.PositionReferenceIndicator = head.FrameOfReferenceUID, None
+    stl = new_object(ENCAPSULATED_STL, "M3D", ExplicitVRLittleEndian, head, SERIES_NUMBER, f"Surface {label.name}")
+    stl.FrameOfReferenceUID, stl.PositionReferenceIndicator = head.FrameOfReferenceUID, None
     now = datetime.now()
-    made.ContentDate, made.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
-    made.AcquisitionDateTime, made.BurnedInAnnotation = None, "NO"
-    made.DocumentTitle, made.ContentDescription = label.name[:1024], algorithm[:64]  # ST and LO, PS3.5 6.2
-    made.ConceptNameCodeSequence = []
+    stl.ContentDate, stl.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    stl.AcquisitionDateTime, stl.BurnedInAnnotation = None, "NO"
+    stl.DocumentTitle, stl.ContentDescription = label.name[:1024], algorithm[:64]  # ST and LO, PS3.5 6.2
+    stl.ConceptNameCodeSequence = []
     series = Dataset()
     series.SeriesInstanceUID, series.ReferencedInstanceSequence = head.SeriesInstanceUID, list(images)
-    made.SourceInstanceSequence, made.ReferencedSeriesSequence = list(images), [series]
-    made.MeasurementUnitsCodeSequence = [MILLIMETRE]
-    made.ModelModification, made.ModelMirroring = "NO", "NO"
+    stl.SourceInstanceSequence, stl.ReferencedSeriesSequence = list(images), [series]
+    stl.MeasurementUnitsCodeSequence = [MILLIMETRE]
+    stl.ModelModification, stl.ModelMirroring = "NO", "NO"
     if label.colour:
-        made.RecommendedDisplayCIELabValue = list(CIELabColor.from_rgb(*label.colour).value)
-    made.MIMETypeOfEncapsulatedDocument = "model/stl"
+        stl.RecommendedDisplayCIELabValue = list(CIELabColor.from_rgb(*label.colour).value)
+    stl.MIMETypeOfEncapsulatedDocument = "model/stl"
     document = stl_bytes(surface.in_lps(), "Isocenter SPACE=LPS mm")
-    made.EncapsulatedDocumentLength = len(document)
-    made.EncapsulatedDocument = document + b"\0" * (len(document) % 2)
-    return made
+    stl.EncapsulatedDocumentLength = len(document)
+    stl.EncapsulatedDocument = document + b"\0" * (len(document) % 2)
+    return stl
