@@ -9,11 +9,10 @@ from numpy.testing import assert_allclose
 from PIL import Image as Picture
 
 from isocenter.report import Figure, figures
-from isocenter.report.display import planes
+from isocenter.report.display import planes, view_of
 from isocenter.report.figures.detection import middle_of, put_boxes, upright_boxes
 from isocenter.report.figures.drawing import PNG_LIMIT
 from isocenter.report.figures.slices import REFERENCE_LINE, panels_of
-from isocenter.report.figures.view import view_of
 from isocenter.values import BoundingBoxes, Geometry, Image, Label
 
 CELL = (Label(1, "cell", colour=(255, 0, 0)), Label(2, "clump"))
