@@ -144,6 +144,14 @@ def test_names_pair_as_the_page_on_layouts_lists(tmp_path, image, mask):
     assert not dataset.problems
 
 
+def test_a_file_beside_masks_whose_name_has_no_word_for_them_is_no_structure(tmp_path):
+    for name in ("images/x", "masks/x", "masks/x_overlay"):
+        picture(tmp_path / f"{name}.png", 1)
+    dataset = read_dataset(tmp_path)
+    assert len(dataset.cases[0].files) == 2
+    assert [problem.what for problem in dataset.problems] == ["1 label has no image"]
+
+
 def test_images_without_dataset_json_may_have_numbered_channels(tmp_path):
     for n in range(2):
         for channel in range(3):

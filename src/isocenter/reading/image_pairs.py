@@ -36,8 +36,10 @@ from isocenter.values import (
 
 FIELD, MASK = "field", "mask"
 FIXED, MOVING = "fixed", "moving"
-# Pairs of each fixed volume: at the fewest, and at the most, since each is read and prepared by itself.
+# Pairs of each fixed volume that trains: at the fewest, and at the most, since each is read and prepared by itself.
 FEWEST_OF_VOLUME, MOST_OF_VOLUME = 5, 10
+# Of one that selects or tests: pairs of one volume say much the same, and each is answered and refined in seconds.
+PREDICTED_OF_VOLUME = 2
 # Bytes of all prepared pairs that train, and of each voxel: two channels and a label.
 PREPARED, VOXEL_BYTES = 2**31, 9
 # Of the patients, the shares that test and select; volumes that select at the most, and of each part at the fewest.
@@ -55,7 +57,7 @@ def pairs_of(plan: Plan) -> int | None:
 def with_pairs(dataset: Dataset, pairs: int | None = None, *, draws: bool = True) -> Dataset:
     """The data set with each moving image on the grid of its fixed one; of single images pairs are drawn.
 
-    pairs: for each image that trains as the fixed one; None: as many as fit into memory, 5 to 10
+    pairs: of each image as the fixed one; None: as many of one that trains as fit into memory, 5 to 10, else 2
     draws: False where only listed pairs are wanted
     Patients are parted before pairs are drawn, so that no image is in two parts. The transform through which a moving
     image came there is its fact `ONTO`, the image itself `UNMOVED`.
@@ -152,7 +154,7 @@ def _drawn(dataset: Dataset, parts: Mapping[str, Split], pairs: int | None) -> l
     drawn_pairs = list[tuple[Case, Split]]()
     for number, part in enumerate(("train", "val", "calibration", "test")):
         cases = [case for case in dataset if parts[case.patient] == part]
-        most = pairs or (_that_fit(cases) if part == "train" else FEWEST_OF_VOLUME)
+        most = pairs or (_that_fit(cases) if part == "train" else PREDICTED_OF_VOLUME)
         for position, fixed in enumerate(cases):
             others = [n for n in range(len(cases)) if n != position]
             order = generator(0, DRAW, 2 + number, position).permutation(others)[: min(most, len(others))]

@@ -76,6 +76,7 @@ def test_what_lies_in_other_slices_is_not_drawn(volume):
     assert len(drawn(volume, boxes((2, 4, 1, 5, 10, 3), (2, 12, 1, 3, 14, 2)))) == 1
 
 
+@pytest.mark.whole
 def test_a_page_can_hold_many_boxes_and_curves_are_drawn_in_both_inks():
     rng = np.random.default_rng(0)
     image = Image(

@@ -203,8 +203,6 @@ def annotation_in(path: Path, column: Mapping[str, str], rows: Rows) -> Annotati
         label = row[column["label"]] if "label" in column else NODULE
         if (is_ball or label is None) and not any(one is not None for one in stated):
             continue
-        if not is_ball and edges[2:] == [(None, None)]:  # a picture among volumes
-            edges = edges[:2]
         low, high = zip(*edges, strict=True)
         if label is None or None in (*low, *high):
             missing = "whole ball" if is_ball else "label" if label is None else "corner"

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from isocenter.errors import DatasetError, counted, listed
 from isocenter.files.layouts.cases.classes import Stated, name_classes, placeholder_notes, placeholders
 from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
-from isocenter.files.layouts.cases.names import BY_HAND, IMAGES, LABEL_NAME, LABELS, LABELS_OF, SELDOM_CLASSES
+from isocenter.files.layouts.cases.names import BY_HAND, IMAGES, LABEL_NAME, LABELS, SELDOM_CLASSES
 from isocenter.files.layouts.cases.pairs import (
     IMAGE,
     Key,
@@ -59,8 +59,6 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     names = class_names(Key(member.folders, member.stem) for member in members)
     if any(_states_some(one, members) and not _has_cells(one, names) for one in _tables_below(folder)):
         return False  # the classes are those of the table
-    if 0 < sum(bool(LABELS_OF.match(name)) for name in names) < len(names):
-        return False  # labels-ah beside images, as in STARE
     if options.labels is None and (are_named_people(names) or _are_kinds(members)):
         return False
     if not names or drawn_folders(folder, options.read) is not None:

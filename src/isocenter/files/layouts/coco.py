@@ -40,8 +40,6 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Raises DatasetError, by file, for a damaged one, and for an image that two of them list.
     """
     files = [member for member in _files(folder) if _is_coco(member.path)]
-    if not files:
-        raise DatasetError("holds no JSON file of images and annotations", str(folder.root), "Name another --layout")
     parts = _parts(files)
     listed = [entry for member in files for entry in listed_in(member.path, parts.get(member.path))]
     return read_listed(listed, folder, options, part="coco", what="COCO", usual="boxes", words=_words)

@@ -39,10 +39,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
     Raises DatasetError, by file, for a damaged one, for tracks of films, and for an image that two of them list.
     """
-    files = _files(folder)
-    if not files:
-        raise DatasetError("holds no XML file of CVAT for images", str(folder.root), "Name another --layout")
-    roots = {member.path: parsed(member.path) for member in files}
+    roots = {member.path: parsed(member.path) for member in _files(folder)}
     listed = [entry for path, root in roots.items() for entry in listed_in(path, root)]
     outlined = any(
         root.find(f".//{kind}") is not None for root in roots.values() for kind in ("polygon", "mask", "ellipse")

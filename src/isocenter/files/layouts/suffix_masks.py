@@ -38,8 +38,10 @@ def _sorted(folder: Folder) -> tuple[dict[Key, Images], list[tuple[Key, Member]]
         if member.folders and member.folders[0].lower() in IMAGES | LABELS:
             continue
         key = Key(member.folders, member.stem, member.split)
-        if member.suffix == SLICER or MASK_OR_READER.match(member.stem) or NUMBERED_MASK.match(member.stem):
+        if MASK_OR_READER.match(member.stem) or NUMBERED_MASK.match(member.stem):
             masks.append((key, member))
+        elif member.suffix == SLICER:
+            masks.append((key.called(f"{member.stem}_seg"), member))
         else:
             images.append((key.called(IMAGE_SUFFIX.sub("", member.stem)), member))
     return one_each(images), respelt(masks, [key for key, _ in images])

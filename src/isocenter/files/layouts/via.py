@@ -36,10 +36,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Raises DatasetError, by file, for a damaged one, for regions of which no attribute surely names the class, and for
     an image that two files list.
     """
-    files = _files(folder)
-    if not files:
-        raise DatasetError("holds no JSON file of VIA", str(folder.root), "Name another --layout")
-    entries = {member.path: _entries(member.path) for member in files}
+    entries = {member.path: _entries(member.path) for member in _files(folder)}
     kinds = [_kind(region) for own in entries.values() for entry in own for region in _regions(entry)]
     reading = read_listed(
         [one for path, own in entries.items() for one in listed_in(path, own)],

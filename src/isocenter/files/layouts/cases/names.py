@@ -63,7 +63,6 @@ LABELS = {
 }  # fmt: skip
 MANY_LABELS = {"labels", "masks", "labelstr", "segmentations", "annotations"}
 LABEL_NAME = re.compile(r"(?i)(?:mask|ground[_\- ]?truth|segmentation|annotation)s?$|^segmentationclass(?:png)?$")
-LABELS_OF = re.compile(r"(?i)(?:labels?|masks?|ground[_\- ]?truth|segmentations?)[_\- ]")
 # Anywhere in the name of a folder, as in Training_GroundTruth_v3.
 WORD_OF_MASKS = re.compile(
     r"(?i)(?<![a-z])(?:masks?|ground[_\- ]?truths?|segmentations?|annotations?|labels)(?![a-z])|"

@@ -382,8 +382,10 @@ def read_listed(
     what:  the format
     usual: the kind of reference where none is asked for
     words: of folders that may hold the images of a file, the best first
-    Raises DatasetError for an image that is listed twice.
+    Raises DatasetError where no image is listed, and for one that is listed twice.
     """
+    if not listed:
+        raise DatasetError(f"no file of {what} lists an image", str(folder.root), "Name another --layout")
     annotations = [entry.annotation for entry in listed]
     made = DrawnReferences.of(annotations, usual, folder, options)
     images, modality = by_file_name(folder), modality_word(options.modality)

@@ -164,7 +164,8 @@ def _named(key: Key, images: Mapping[Key, object]) -> Iterator[Owned]:
             yield Owned(owner, reader)
     for rest, reader in ((key, ""), *_read_by(key)):
         bare = rest.called(MASK_SUFFIX.sub("", rest.stem))
-        if (fit := LAST_WORD.search(bare.stem)) and (one := bare.called(bare.stem[: fit.start()])) in images:
+        fit = LAST_WORD.search(bare.stem) if reader or bare != rest else None  # x_overlay is no mask
+        if fit and (one := bare.called(bare.stem[: fit.start()])) in images:
             yield Owned(one, reader, fit[1])
 
 
