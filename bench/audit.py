@@ -33,7 +33,7 @@ from isocenter.service.records.audit import seal
 from isocenter.service.records.database import Clock, Database, opened
 from isocenter.service.records.migration import migrated
 from isocenter.service.records.tables import audit
-from isocenter.service.sealing import Sealing
+from isocenter.service.threads import Sealing
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from service.conftest import postgresql_server

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from beside import arguments, record
 
-from isocenter.service.routing.urgency import most_urgent
+from isocenter.service.routing.facts import most_urgent
 from isocenter.service.settings import PRIORITIES, Urgent
 
 RULES = [Urgent(finding="haemorrhage", probability=0.5, priority="emergency")]

@@ -14,10 +14,11 @@ from pathlib import Path
 from pydicom.uid import UID
 from pynetdicom import DEFAULT_TRANSFER_SYNTAXES
 
+from isocenter.files.dicom import ANSWERS as WRITERS
 from isocenter.files.dicom.rejection import KEY_OBJECTS, QUALITY, REJECTING
-from isocenter.service.dicom import asking, messages, pdus, ups
+from isocenter.service.dicom import asking, handed, messages
 from isocenter.service.records import workitems
-from isocenter.service.routing.urgency import DICOM_PRIORITIES
+from isocenter.service.routing.facts import DICOM_PRIORITIES
 from isocenter.service.settings import Dicom
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,15 +106,15 @@ def main() -> None:
 
 def page() -> str:
     """The text of the page."""
-    dicom, syntaxes = Dicom(), [named(one) for one in (pdus.EXPLICIT, pdus.IMPLICIT)]
+    dicom, syntaxes = Dicom(), [named(one) for one in (messages.EXPLICIT, messages.IMPLICIT)]
     native = " or ".join(syntaxes)
-    handed = ", ".join(UID(one).name for one in DEFAULT_TRANSFER_SYNTAXES)  # what pynetdicom serves takes these
+    defaults = ", ".join(UID(one).name for one in DEFAULT_TRANSFER_SYNTAXES)  # what pynetdicom serves takes these
     served = [
         [named(messages.VERIFICATION), "SCP, SCU", native],
         ["every storage class, and whatever class is not of the standard", "SCP", f"any; {native} if offered"],
         ["the classes of the results", "SCU", native],
-        [named(messages.COMMITMENT), "SCP, SCU", handed],
-        *([named(one), "SCP", handed] for one in ups.CLASSES),
+        [named(messages.COMMITMENT), "SCP, SCU", defaults],
+        *([named(one), "SCP", defaults] for one in handed.UPS_CLASSES),
         *([named(one), "SCU, in Python alone", native] for one in (asking.FIND, asking.MOVE, asking.GET)),
     ]
     web = [
@@ -139,10 +140,10 @@ def page() -> str:
                 "Written by `python docs/state_conformance.py` from the code: what a hospital asks before it "
                 "connects a [node](how-to/serve.md).",
                 "## DICOM",
-                f"Isocenter {version('isocenter')}. Implementation class UID {pdus.IMPLEMENTATION}, version name "
-                f"{pdus.VERSION}. The AE title is `{dicom.ae_title}` on port {dicom.port} unless `[dicom]` says "
+                f"Isocenter {version('isocenter')}. Implementation class UID {messages.IMPLEMENTATION}, version name "
+                f"{messages.VERSION}. The AE title is `{dicom.ae_title}` on port {dicom.port} unless `[dicom]` says "
                 f"otherwise; at most {dicom.max_associations} associations at once, a PDU of "
-                f"{pdus.LARGEST_DATA} bytes. "
+                f"{messages.LARGEST_DATA} bytes. "
                 "TLS on a "
                 "second port, with client certificates if wanted. Whoever calls has to be a listed peer by AE title "
                 "and address, except on the loopback interface.",
@@ -183,8 +184,8 @@ def page() -> str:
 
 
 def is_written(kind: str) -> bool:
-    """Whether a file of the writers makes this kind of answer."""
-    return (ROOT / "src/isocenter/files/dicom/writing" / f"{kind}.py").exists()
+    """Whether the writers make this kind of answer."""
+    return kind in WRITERS
 
 
 def shown(test: str) -> str:

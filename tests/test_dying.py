@@ -52,6 +52,7 @@ def last(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr.rstrip().rpartition("\n")[2]
 
 
+@pytest.mark.whole
 def test_a_check_that_crashes_names_the_case_that_it_was_at(tmp_path):
     data = trained.blobs(tmp_path / "data", 3)
     done = killed("case01", "SIGSEGV", "check", data, "--out", tmp_path / "out", "--threads", 1)
@@ -128,6 +129,7 @@ def test_predictions_on_a_full_disk_end_with_one_line_and_keep_what_was_done(seg
 
 
 @pytest.mark.pictures  # they fill the disk
+@pytest.mark.whole
 def test_a_disk_that_the_cases_fill_to_the_last_byte_keeps_them_and_their_records(segmented, small_disk, tmp_path, cli):
     """The room for the records was taken before the first case."""
     filled(small_disk, 640 * 1024)
@@ -165,6 +167,7 @@ def test_prepared_cases_that_find_no_room_in_the_cache_end_a_training_with_one_l
     assert not list((small_disk / "prepared").rglob("*.partial"))
 
 
+@pytest.mark.whole
 def test_a_limit_on_the_size_of_files_is_told_as_a_full_disk(segmented, tmp_path):
     """As `ulimit -f 2`, in blocks of 512 bytes."""
     code = (

@@ -44,11 +44,11 @@ def test_json_of_strangers_is_parsed_in_one_place() -> None:
 def test_few_files_reach_for_a_network() -> None:
     libraries = r"urllib\.request|http\.client|socket|requests|ftplib|smtplib|aiohttp|httpx|mlflow|distributed$"
     named = holding(rf"^\s*(import|from) ({libraries})")
-    of_dicom = ("asking", "handed", "listening", "pdus", "receiver", "sending")
+    of_dicom = ("asking", "handed", "listening", "messages", "receiver", "sending")
     assert named == {
         "files/storage/web.py", "networks/weights.py", "runtime/parallel/dask_cluster.py", "training/logs.py",
         "service/supervisor.py", "service/web/server.py", "service/web/openid.py", "service/web/dicomweb/retrieve.py",
-        "service/exchange/fhir_server.py", "service/exchange/hl7.py", "service/sealing.py",
+        "service/exchange/fhir_server.py", "service/exchange/hl7.py", "service/threads.py",
         "service/delivering.py",
         *(f"service/dicom/{name}.py" for name in of_dicom),
     }  # fmt: skip

@@ -189,6 +189,7 @@ def test_the_points_of_the_reliability_diagram_add_up_to_the_calibration_error(c
     assert (np.abs(mean - frequency) * counts).sum() / len(chances) == pytest.approx(ece(chances, truths, bins=bins))
 
 
+@pytest.mark.whole
 def test_a_calibrated_model_has_the_calibration_error_that_chance_gives_it():
     random = np.random.default_rng(0)
     chances = random.random(300)

@@ -102,6 +102,19 @@ def test_box_means_are_those_of_the_voxels_within_the_image():
     assert box_means(row, 1).flatten().tolist() == pytest.approx([1.5, 2, 3, 3.5])
 
 
+@pytest.mark.parametrize("degrees", [10, 60])
+def test_a_turn_that_patients_seldom_make_is_a_finding(degrees):
+    motion = SpatialTransform((turn_and_shift((0, 0, degrees), tuple(np.zeros(3)), FIXED),), FIXED, FIXED)
+    fixed, moving = pair_of(motion)
+    made = registered(fixed, moving, RegistrationSettings("rigid", initial="centres"))
+    assert mean_error(made.transform, motion, FIXED) < 0.5
+    assert [note for note in made.notes if f"turned by {degrees} degrees" in note] == (
+        [f"the moving image was turned by {degrees} degrees: patients seldom lie so, look at the pictures"]
+        if degrees > 45
+        else []
+    )
+
+
 def test_a_mirrored_image_is_a_finding_and_is_not_mirrored():
     fixed = blobs(PICTURE)
     mirrored = fixed.with_pixels(fixed.data[:, ::-1].copy())

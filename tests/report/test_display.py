@@ -8,9 +8,8 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.spatial.distance import cdist
 
-from isocenter.report.display import PALETTE, colours, is_colour, main_plane, planes, turned, upright, window
+from isocenter.report.display import PALETTE, colours, is_colour, main_plane, planes, turned, upright, view_of, window
 from isocenter.report.figures.drawing import DARK, LIGHT
-from isocenter.report.figures.view import view_of
 from isocenter.values import Geometry, Image, Label
 
 

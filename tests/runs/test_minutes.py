@@ -38,6 +38,12 @@ def test_a_network_takes_no_time_for_cases_whose_outputs_are_known():
     assert costs.of_networks(3) == Costs(predict=6.0, score=0.5, tune=1.0, network=4.5)
 
 
+def test_what_improves_a_result_after_the_network_takes_no_time_where_a_gate_looks():
+    refining, gated = replace(COSTS, refine=1.5), Minutes(10.0, None, 0, [], looked_at=20)
+    assert gated.seconds(COSTS) - gated.seconds(refining) == 20 * 1.5
+    assert refining.of_networks(3).predict == 3 * 0.5 + 1.5
+
+
 @pytest.mark.parametrize(
     ("durations", "counted"),
     [

@@ -6,8 +6,7 @@ import socket
 import struct
 from collections.abc import Sequence
 
-from isocenter.service.dicom.messages import parse_command
-from isocenter.service.dicom.pdus import EXPLICIT, HEAD, IMPLICIT, RELEASE_RQ, pdu
+from isocenter.service.dicom.messages import EXPLICIT, HEAD, IMPLICIT, RELEASE_RQ, parse_command, pdu
 
 VERIFICATION = "1.2.840.10008.1.1"
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"

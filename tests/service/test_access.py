@@ -24,7 +24,7 @@ def test_a_route_that_does_not_state_its_roles_keeps_the_node_from_starting(tmp_
     for router in (forgotten, folder):
         with pytest.raises(UsageError, match="does not state who may ask for it"):
             open_routes([router])
-    stated = APIRouter(dependencies=[roles("viewer")])
+    stated = APIRouter(dependencies=[roles(("viewer",))])
     stated.add_api_route("/api/new", lambda: {})
     assert open_routes([stated]) == []
 
@@ -32,7 +32,7 @@ def test_a_route_that_does_not_state_its_roles_keeps_the_node_from_starting(tmp_
 @pytest.mark.parametrize("names", [(), ("boss",), ("viewer", "boss")])
 def test_there_are_no_other_roles(names):
     with pytest.raises(ValueError, match="the roles are viewer, radiologist, administrator, service"):
-        roles(*names)
+        roles(names)
 
 
 @pytest.fixture(scope="module")

@@ -39,9 +39,9 @@ from isocenter.service.records.audit import (
     verified,
 )
 from isocenter.service.records.tables import audit
-from isocenter.service.sealing import Sealing
 from isocenter.service.settings import Audit
 from isocenter.service.stored import SETTINGS
+from isocenter.service.threads import Sealing
 from service.atna_schema import schema
 from service.databases import with_tables
 from service.objects_sent import data_set, drawn, encoded

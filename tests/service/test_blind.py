@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import insert, update
 
 import isocenter
-from isocenter.service.monitoring.drawing import draw
 from isocenter.service.monitoring.outcomes import called_labels, outcomes_by_job, stated_values, write_outcomes
 from isocenter.service.objects.store import key_of
+from isocenter.service.reading.blind import draw
 from isocenter.service.records.tables import (
     accounts,
     answers,

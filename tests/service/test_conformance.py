@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from isocenter.service.dicom.ups import CLASSES
+from isocenter.service.dicom.handed import UPS_CLASSES
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -22,7 +22,7 @@ def statement():
 def test_the_page_is_what_the_code_says():
     program = statement()
     assert program.PAGE.read_text(encoding="utf-8") == program.page()
-    assert all(uid in program.page() for uid in CLASSES)
+    assert all(uid in program.page() for uid in UPS_CLASSES)
 
 
 def test_each_transaction_and_primitive_has_a_test_that_exists_or_is_stated_as_not_done():

@@ -18,12 +18,12 @@ from isocenter.files import read, read_dataset
 from isocenter.files.dicom import SeriesNames, read_identity, read_segmentation, write_series
 from isocenter.service.courier import Couriers
 from isocenter.service.objects.store import key_of
-from isocenter.service.reading.drafts import Stroke, boxed
+from isocenter.service.reading.correcting import Stroke, boxed
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.tables import answers, audit, corrections, deliveries, feedback, jobs, studies
 from isocenter.service.stored import MODELS
 from isocenter.service.web.access import enter
-from isocenter.service.web.app import web_app
+from isocenter.service.web.server import web_app
 from isocenter.service.web.web_node import WebNode
 from service.objects_sent import encoded
 from service.small_node import LEVEL, SmallNode

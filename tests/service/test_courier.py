@@ -21,8 +21,8 @@ from isocenter.service.objects.journal import CommitmentReport, CommitmentReques
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.database import only_keeper
 from isocenter.service.records.tables import answers, deliveries, jobs, studies
-from isocenter.service.repeating import repeated
 from isocenter.service.stored import MODELS, settings_file
+from isocenter.service.threads import repeated
 from matrices import thinned
 from ports import free_port
 from service.objects_sent import drawn, encoded

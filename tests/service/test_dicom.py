@@ -17,11 +17,9 @@ from pydicom import dcmread
 
 from isocenter.errors import FormatError, UsageError
 from isocenter.files.dicom import read_identity
-from isocenter.service.dicom.asking import request_commitment
-from isocenter.service.dicom.library import sweep
+from isocenter.service.dicom.asking import request_commitment, sweep
 from isocenter.service.dicom.listening import Listening, Peer, Secured, Trusted
-from isocenter.service.dicom.messages import file_head
-from isocenter.service.dicom.pdus import EXPLICIT, IMPLICIT
+from isocenter.service.dicom.messages import EXPLICIT, IMPLICIT, file_head
 from isocenter.service.dicom.receiver import Receiver
 from isocenter.service.dicom.sending import PeerError, echo, store
 from isocenter.service.objects.journal import CommitmentRequest, Received, read_journals

@@ -11,7 +11,7 @@ import pytest
 from conftest import DATA
 from isocenter.service.dicom.asking import find, get, move, report_commitment, request_commitment
 from isocenter.service.dicom.listening import Peer
-from isocenter.service.dicom.pdus import IMPLICIT
+from isocenter.service.dicom.messages import IMPLICIT
 from isocenter.service.dicom.sending import PeerError, echo, store
 from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
 from isocenter.service.objects.store import ObjectStore

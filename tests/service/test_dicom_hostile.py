@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from isocenter.service.dicom.listening import Peer
-from isocenter.service.dicom.pdus import HEAD, ProtocolError, parse_request, pdu
+from isocenter.service.dicom.messages import HEAD, ProtocolError, parse_request, pdu
 from isocenter.service.dicom.sending import echo
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import receiving, until

@@ -13,7 +13,7 @@ from isocenter.service.records.alerts import Incidents
 from isocenter.service.records.tables import audit, feedback, jobs, studies
 from isocenter.service.settings import read_settings
 from isocenter.service.stored import settings_file
-from isocenter.service.web.app import web_app
+from isocenter.service.web.server import web_app
 from isocenter.service.web.web_node import WebNode
 from service.small_node import SmallNode
 

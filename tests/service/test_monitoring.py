@@ -23,7 +23,7 @@ from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.runtime.guard.distances import Correlated, Ranges, Reference
 from isocenter.runtime.guard.guard import Guard
 from isocenter.service import Rounds, read_settings
-from isocenter.service.gates import read_gate, write_gate
+from isocenter.service.deploying import read_gate, write_gate
 from isocenter.service.monitoring.cases import cases, columns_of_answer, freeze
 from isocenter.service.monitoring.safety import hold_of, undone
 from isocenter.service.objects.store import ObjectStore
@@ -43,7 +43,7 @@ from isocenter.service.records.tables import (
     studies,
 )
 from isocenter.service.stored import SETTINGS
-from isocenter.service.web.app import web_app
+from isocenter.service.web.server import web_app
 from isocenter.service.web.web_node import WebNode
 from isocenter.values import Geometry, Image
 from service.databases import with_tables

@@ -24,9 +24,8 @@ from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.tables import blind, corrections, drafts, feedback, jobs, outcomes
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.stored import MODELS
-from isocenter.service.web.app import web_app
 from isocenter.service.web.pages import page_files
-from isocenter.service.web.server import run_web
+from isocenter.service.web.server import run_web, web_app
 from isocenter.service.web.web_node import WebNode
 from isocenter.values import Geometry, Image
 from service.small_node import LEVEL, SmallNode

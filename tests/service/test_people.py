@@ -17,8 +17,8 @@ from isocenter.service import prepared, read_settings
 from isocenter.service.records import accounts as records
 from isocenter.service.records.accounts import Accounts, WaitError
 from isocenter.service.records.tables import sessions, tokens
-from isocenter.service.web import app
-from isocenter.service.web.identity import own_path
+from isocenter.service.web import server
+from isocenter.service.web.access import own_path
 from isocenter.service.web.server import web_listeners
 from ports import free_port
 from service.people import PASSWORD, logged_in, with_people
@@ -231,7 +231,7 @@ def test_no_address_leads_out_of_the_node(text):
 
 
 def test_what_is_sent_to_the_api_is_bounded(node, monkeypatch):
-    monkeypatch.setattr(app, "MOST_BODY_BYTES", 1000)
+    monkeypatch.setattr(server, "MOST_BODY_BYTES", 1000)
     large = b'{"account": "viewer", "password": "%s"}' % (b"x" * 2000)
     head = {"Content-Type": "application/json"}
     assert httpx.post(f"{node.url}/api/login", content=large, headers=head).status_code == 413

@@ -14,10 +14,10 @@ from conftest import DATA
 from isocenter.files import read
 from isocenter.files.dicom import read_identity
 from isocenter.service.reading.volumes import Volumes, stored_slice
-from isocenter.service.reading.worded import shown_name
 from isocenter.service.records.tables import jobs
 from isocenter.service.stored import LOG, MODELS
-from isocenter.service.web.app import web_app
+from isocenter.service.web.server import web_app
+from isocenter.service.web.shapes import shown_name
 from isocenter.service.web.web_node import WebNode
 from isocenter.values import Geometry, Image
 from matrices import thinned

@@ -19,7 +19,7 @@ from isocenter.service import prepared, read_settings
 from isocenter.service.records.database import opened
 from isocenter.service.settings import Peer
 from isocenter.service.web.dicomweb import search
-from isocenter.service.web.health import ready
+from isocenter.service.web.node import ready
 from isocenter.service.web.server import web_listeners
 from isocenter.service.web.web_node import WebNode
 from ports import free_port

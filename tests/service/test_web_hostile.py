@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from isocenter.service.objects.store import Part
 from isocenter.service.records.accounts import Accounts
-from isocenter.service.web import app, server
 from isocenter.service.web import node as node_routes
-from isocenter.service.web.app import Guard
-from isocenter.service.web.identity import Identity
+from isocenter.service.web import server
+from isocenter.service.web.access import Identity
+from isocenter.service.web.server import Guard
 from service.objects_sent import drawn, encoded
 from service.receiving import until
 from service.web_served import BOUNDARY, RELATED, related, served
@@ -85,7 +85,7 @@ def test_a_client_that_never_ends_its_head_is_cut_off_and_others_are_answered(tm
 
 
 def test_a_body_that_stands_still_is_given_up_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(app, "IDLE_S", 0.3)
+    monkeypatch.setattr(server, "IDLE_S", 0.3)
     with served(tmp_path / "node") as web, connected(web) as slow:
         slow.sendall(f"{HEAD}Content-Length: 100000\r\n\r\n".encode() + related(encoded(drawn()))[:200])
         assert slow.recv(1 << 10).startswith(b"HTTP/1.1 408")
@@ -110,7 +110,7 @@ def test_more_requests_than_the_node_answers_at_once_are_told_when_to_come_again
             refused += [web.store(objects[3]), web.store(*objects[3:] * 2, encoded(drawn("1.2.9", side=4096)))]
             healthy = list(people.map(lambda path: httpx.get(f"{web.url}/health/{path}"), ("live", "ready") * 8))
         for answer in refused:
-            assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(app.BUSY_RETRY_S))
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(server.BUSY_RETRY_S))
             assert answer.json()["problem"] == "too many requests at once"
         assert {answer.status_code for answer in healthy} == {200}
         assert len(list(inbox.rglob("*.part"))) == 3
@@ -130,10 +130,10 @@ def test_a_request_that_breaks_off_makes_room_for_another(tmp_path):
 
 
 def test_more_connections_than_a_process_has_files_for_are_told_when_to_come_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(app, "MOST_CONNECTIONS", 5)
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 5)
     with served(tmp_path / "node") as web, ExitStack() as stack:
         idle = [stack.enter_context(connected(web)) for _ in range(5)]
-        until(lambda: web.client.get("/api/studies").headers.get("Retry-After") == str(app.BUSY_RETRY_S))
+        until(lambda: web.client.get("/api/studies").headers.get("Retry-After") == str(server.BUSY_RETRY_S))
         assert web.client.get("/health/live").status_code == 200
         idle.pop().close()
         until(lambda: web.client.get("/api/studies").status_code == 200)
@@ -254,5 +254,5 @@ def test_a_head_that_comes_whole_at_once_is_bounded_too(node):
     for length in (1 << 17, 100):
         headers = [(b"host", b"localhost"), (b"x", b"x" * length)]
         scope = {"type": "http", "path": "/health/live", "query_string": b"", "headers": headers}
-        asyncio.run(Guard(app, identity, 1)(scope, None, send))
+        asyncio.run(Guard(server, identity, 1)(scope, None, send))
     assert [message["status"] for message in answers if "status" in message] == [431, 200]

@@ -22,7 +22,7 @@ from isocenter.service.records.actor import ANYONE
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import Job, Jobs
 from isocenter.service.records.tables import answers, audit, deliveries, findings, jobs, studies
-from isocenter.service.web.health import get_metrics
+from isocenter.service.web.node import get_metrics
 from isocenter.service.web.studies import StudyPage, get_study, list_aside, list_studies, release_aside
 from isocenter.service.web.web_node import WebNode
 from isocenter.service.work import answer, worker

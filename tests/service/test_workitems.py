@@ -13,12 +13,12 @@ import pynetdicom
 import pytest
 from fastapi.testclient import TestClient
 
-from isocenter.service.dicom.ups import UPS_PULL
+from isocenter.service.dicom.handed import UPS_PULL
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.tables import answers, jobs, studies, workitems
 from isocenter.service.records.workitems import UPS_PUSH, Workitems
 from isocenter.service.stored import MODELS
-from isocenter.service.web.app import web_app
+from isocenter.service.web.server import web_app
 from isocenter.service.web.web_node import WebNode
 from matrices import thinned
 from service.receiving import receiving

@@ -20,14 +20,13 @@ from files.test_dicom_sr_structures import judged
 from isocenter.errors import UsageError
 from isocenter.files.dicom import read_report
 from isocenter.service import Couriers, read_settings, rules_of
+from isocenter.service.records.alerts import NOTICE, notice_key
 from isocenter.service.records.jobs import NOTHING, Job, Jobs, Outcome
-from isocenter.service.records.notices import NOTICE, notice_key
 from isocenter.service.records.tables import deliveries, jobs, notices
-from isocenter.service.routing.facts import ModelFacts
-from isocenter.service.routing.urgency import most_urgent
+from isocenter.service.routing.facts import ModelFacts, most_urgent
 from isocenter.service.settings import Urgent
 from isocenter.service.web import worklist
-from isocenter.service.web.app import web_app
+from isocenter.service.web.server import web_app
 from isocenter.service.web.web_node import WebNode
 from ports import free_port
 from service.objects_sent import drawn, encoded

@@ -80,6 +80,7 @@ def survives(*words: str) -> None:
     assert ended.returncode == 0, f"{ended.stdout[-500:]}{ended.stderr}"
 
 
+@pytest.mark.whole
 def test_a_convolution_that_skips_pixels_writes_into_no_foreign_memory():
     survives("-c", ENOUGH_TO_DIE)  # as it did on processors with AVX2 alone
 

@@ -39,6 +39,7 @@ def test_what_an_answer_is_worth_is_the_slope_of_accuracy_and_prices():
 
 
 @pytest.mark.parametrize("classes", [rarely(True), False])
+@pytest.mark.whole
 def test_groups_come_as_near_as_with_the_drawn_classifiers_of_fairlearn_and_the_layer_is_the_same_each_time(classes):
     columns, ill, group = people()
     plain = LogisticRegression().fit(columns, ill)

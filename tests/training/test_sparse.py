@@ -67,6 +67,7 @@ def test_of_many_columns_those_that_tell_keep_the_largest_weights():
     assert 3 <= found.used < 200
 
 
+@pytest.mark.whole
 def test_columns_that_tell_nothing_are_left_without_a_weight():
     covariates, _ = drawn(60, 200)
     truth = torch.randn(60, dtype=torch.float64, generator=torch.Generator().manual_seed(9))

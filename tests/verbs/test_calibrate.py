@@ -118,6 +118,7 @@ def test_cases_that_had_a_part_in_the_model_are_refused_and_nothing_is_written(c
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.whole
 def test_cases_of_a_sets_own_test_part_decide_nothing_and_the_result_and_its_package_say_why(classified, tmp_path):
     data = trained.pictures(tmp_path / "site", count=16, first=3000)
     paths = sorted(data.rglob("*.png"))
@@ -173,6 +174,7 @@ def test_an_evaluation_leaves_a_run_as_it_was_and_so_what_it_is_packaged_with(cl
     assert {path: path.read_bytes() for path in classified.out.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.whole
 def test_the_command_prints_one_json_document(classified, site, tmp_path):
     words = [
         "calibrate",

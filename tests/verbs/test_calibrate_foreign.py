@@ -163,6 +163,7 @@ def volumes(root, model, *, count=6):
     return root
 
 
+@pytest.mark.whole
 def test_a_monai_bundle_states_calibrated_probabilities_and_intervals_of_the_same_label_maps(tmp_path):
     source = foreign_bundles.bundle(tmp_path / "bundle")
     before = isocenter.load(source, "cpu")

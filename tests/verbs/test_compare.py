@@ -351,6 +351,7 @@ def test_identical_models_have_a_p_of_1_and_no_verdict(models, tmp_path):
     assert {row.verdict for row in found.rows if row.metric == "auroc"} == {"not shown"}
 
 
+@pytest.mark.whole
 def test_areas_of_folds_are_compared_by_resampling_within_them(tmp_path):
     pair = [classified_by(tmp_path / name, 0.5, n, folds=4) for n, name in enumerate("ab")]
     rows = {(row.metric, row.label): row.name for row in found_of(*pair).rows}
@@ -388,6 +389,7 @@ def test_readers_stand_beside_the_models_and_with_them(models, tmp_path):
     assert "Readers with poor: inferior to readers with good" in html and "Poor: inferior to good" in html
 
 
+@pytest.mark.whole
 def test_times_and_errors_of_reading_with_a_model_stand_beside_those_without(models, tmp_path):
     people, random = tmp_path / "people.csv", np.random.default_rng(1)
     alone, aided = read_cases_of(models, model="", noise=3), read_cases_of(models, model="good", noise=0)
@@ -422,6 +424,7 @@ def test_a_table_of_readers_may_be_as_spreadsheets_of_other_countries_write_it(m
         found_of(*models, readers=german)
 
 
+@pytest.mark.whole
 def test_a_registered_margin_holds_against_readers_for_the_first_model_too(models, tmp_path):
     people = tmp_path / "people.csv"
     read_cases_of(models).to_csv(people, index=False)
@@ -480,6 +483,7 @@ def test_groups_are_compared_by_themselves_and_none_that_there_is_not(models):
         found_of(models[0], models[2], groups="height")
 
 
+@pytest.mark.whole
 def test_groups_stand_in_the_order_of_their_ranges(models):
     rows = found_of(models[0], models[2], groups="age:30:50").rows
     assert [row.label for row in rows if row.is_of_group] == ["all; age <30", "all; age 30-50", "all; age >=50"]
@@ -552,6 +556,7 @@ def test_the_order_in_which_a_model_has_its_classes_makes_no_difference(tmp_path
         isocenter.compare([folders[0], third])
 
 
+@pytest.mark.whole
 def test_mistakes_of_all_models_cost_what_those_of_the_first_do(tmp_path):
     table = read_cases(classified_by(tmp_path / "cases", 0.5, 1) / "cases.csv")
     first = Classification(("well", "ill"), costs=((0.0, 1.0), (5.0, 0.0)))
@@ -610,6 +615,7 @@ def test_risks_are_compared_by_the_horizons_of_the_first_model(tmp_path):
     assert not {label for _, label in figures} & {"16"} and ("brier", "10") not in figures
 
 
+@pytest.mark.whole
 def test_errors_of_times_are_weighed_for_the_censoring_of_the_first_model_or_not_compared(tmp_path):
     grid, known = Geometry.of_pixels((4, 4)), {"time": [1.0, 4.0, 9.0], "hazard": [0.1, 0.3, 0.6]}
     whole = Survival("cox", (5.0, 10.0), 6.0, (2.0, 20.0), 20.0, {"time": [], "share": []}, baseline=known)

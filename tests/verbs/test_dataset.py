@@ -11,7 +11,7 @@ from isocenter.errors import UsageError
 
 
 def test_prepared_cases_of_the_parts_are_those_of_the_plan(tmp_path):
-    root = trained.pictures(tmp_path / "data")
+    root = trained.pictures(tmp_path / "data", 16)
     plan = isocenter.plan(root)
     parts = {part: isocenter.dataset(root, part=part) for part in ("train", "test")}
     for part, cases in parts.items():

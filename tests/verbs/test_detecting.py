@@ -111,6 +111,7 @@ def test_the_pages_of_a_run_and_of_a_check_draw_the_reference_boxes(detected, tm
     assert "Outlines: the reference." in (tmp_path / "check" / "check.html").read_text()
 
 
+@pytest.mark.whole
 def test_the_viewer_takes_an_annotation_and_what_was_predicted(detected, cli, tmp_path):
     image = detected.data / "smear01.png"
     done = cli("view", image, image.with_suffix(".xml"), "--out", tmp_path / "own.html")

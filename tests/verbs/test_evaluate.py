@@ -224,6 +224,7 @@ def test_masks_whose_numbers_mean_something_else_are_refused(segmented):
         evaluated(segmented, segmented.data, labels="1=shell,2=rind")
 
 
+@pytest.mark.whole
 def test_numbers_are_no_names_that_could_differ(segmented, tmp_path):
     other = strangers(tmp_path / "other", 2)
     assert cases(isocenter.evaluate(segmented.out, other, device="cpu")) == {"case00", "case01"}

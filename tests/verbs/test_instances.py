@@ -73,6 +73,7 @@ def test_check_counts_the_objects_where_the_task_says_that_they_are_numbered(run
     assert isocenter.check(run / "data", threads=1).facts["references"] == "mask"
 
 
+@pytest.mark.whole
 def test_objects_of_clips_are_followed_and_scored_where_their_numbers_are_tracks(run, tmp_path):
     for folder, still in zip(("images", "labels"), touching_balls(20), strict=True):
         (tmp_path / folder).mkdir()

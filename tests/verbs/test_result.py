@@ -54,6 +54,7 @@ def test_a_plan_has_a_row_for_every_decision(classified):
     assert "network.name" in set(table["name"])
 
 
+@pytest.mark.whole
 def test_a_comparison_has_a_row_for_every_figure_and_model(classified, evaluated, tmp_path):
     isocenter.evaluate(classified.out, classified.data, device="cpu", out=tmp_path / "again")
     table = isocenter.compare([classified.out, tmp_path / "again"]).table

@@ -212,6 +212,7 @@ def test_a_prediction_states_risk_and_survival_by_the_horizons(followed, tmp_pat
     assert 0 < chances[-1] < 1
 
 
+@pytest.mark.whole
 def test_other_data_are_evaluated_with_their_own_columns_and_a_time_of_nothing_is_named(followed, tmp_path):
     data = cohort(tmp_path / "other", 24)
     table = pd.read_csv(data / "table.csv")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.documents.answers import STATES, Answer, Answered, Document, document_of
     from isocenter.documents.checks import (
         RECORD,
         SCHEMA,
@@ -17,7 +16,17 @@ if TYPE_CHECKING:
         refuse_planned_changes,
     )
     from isocenter.documents.facts import FACTS, QUESTIONS, Fact, facts_text, read_facts
-    from isocenter.documents.guidelines import Guideline, Item, guideline, guideline_names
+    from isocenter.documents.guidelines import (
+        STATES,
+        Answer,
+        Answered,
+        Document,
+        Guideline,
+        Item,
+        document_of,
+        guideline,
+        guideline_names,
+    )
     from isocenter.documents.node import DATABASE, KINDS, file_record, node_record
     from isocenter.documents.pages import ROOTS, browser_path, card_xml, drafted, metrics_of, page_of, print_pages
     from isocenter.documents.subject import Evidence, Subject

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isocenter.documents.answers import STATES
 from isocenter.documents.facts import FACTS, Fact
+from isocenter.documents.guidelines import STATES
 from isocenter.documents.lookups import figures_of, looked_up
 from isocenter.documents.subject import Evidence, Subject, json_value, short
 from isocenter.errors import IntegrityError, UsageError
@@ -211,11 +211,11 @@ def _measured(row: Mapping[str, Any], subject: Subject) -> list[str]:
         now = subject.at(row["record"], row["pointer"])
     except IntegrityError as error:
         return [f"{row['record']} {error.problem}"]
-    place = f"{row['record']} {row['pointer']}"
+    pointer = f"{row['record']} {row['pointer']}"
     if now.value != row["value"] or type(now.value) is not type(row["value"]):
-        return [f"{place} was {short(row['value'])}, now it is {short(now.value)}"]
+        return [f"{pointer} was {short(row['value'])}, now it is {short(now.value)}"]
     if now.sha256 != row["sha256"]:
-        return [f"{place} is unchanged, but the record is not"]
+        return [f"{pointer} is unchanged, but the record is not"]
     return []
 
 

@@ -45,8 +45,8 @@ def looked_up(text: str, subject: Subject, facts: Mapping[str, Fact]) -> Found:
     """
     found: Found = Absent("")
     remedies = []
-    for one in text.removeprefix("?").split("|"):
-        found = _single(one.split(), subject, facts)
+    for part in text.removeprefix("?").split("|"):
+        found = _single(part.split(), subject, facts)
         if not isinstance(found, Absent):
             return found
         remedies.append(found.remedy)

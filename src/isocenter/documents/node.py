@@ -38,7 +38,7 @@ def file_record(folder: Path) -> dict[str, Any]:
         raise IntegrityError(f"is no database of a node ({error})", str(path), "Give the node's folder") from error
 
 
-def node_record(query: Query, known: Collection[str]) -> dict[str, Any]:
+def node_record(query: Query, tables: Collection[str]) -> dict[str, Any]:
     """The figures of a node, of all its time until now; a part that a table would tell is left out.
 
     query: asks the database; known: its tables
@@ -52,8 +52,8 @@ def node_record(query: Query, known: Collection[str]) -> dict[str, Any]:
         **_images(query),
         **_sent(query),
         **opinions,
-        **(_incidents(query) if "incidents" in known else {}),
-        **(_watched(query) if {"alerts", "outcomes", "deployments"} <= {*known} else {}),
+        **(_incidents(query) if "incidents" in tables else {}),
+        **(_watched(query) if {"alerts", "outcomes", "deployments"} <= {*tables} else {}),
         **_audit(query),
     }
 

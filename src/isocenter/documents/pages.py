@@ -14,8 +14,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from isocenter import tasks
-from isocenter.documents.answers import MOST_GAPS, Answer, Answered, Document
-from isocenter.documents.guidelines import PLACEHOLDER
+from isocenter.documents.guidelines import MOST_GAPS, PLACEHOLDER, Answer, Answered, Document
 from isocenter.documents.lookups import looked_up
 from isocenter.documents.subject import COMPLEMENT, Subject
 from isocenter.errors import ResourceError, counted, printable

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.explanation.case_on_grid import WHOLE, CaseOnGrid, refuse_unknown_target
+    from isocenter.explanation.case_on_grid import (
+        WHOLE,
+        CaseOnGrid,
+        Objective,
+        Subject,
+        UnfitError,
+        refuse_unknown_target,
+    )
     from isocenter.explanation.concepts import (
         Concept,
         Seen,
@@ -36,7 +43,6 @@ if TYPE_CHECKING:
     from isocenter.explanation.maps import Explanation, explained
     from isocenter.explanation.methods import ALL, AUTO, METHODS, USUAL, Method, named_methods
     from isocenter.explanation.places import PLACED, Small, against, findings_of, map_measures, marked_in, values_of
-    from isocenter.explanation.subject import Objective, Subject, UnfitError
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -17,8 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from isocenter import networks
 from isocenter.errors import DatasetError, counted
 from isocenter.evaluation import bootstrap_statistic, holm
-from isocenter.explanation.case_on_grid import CaseOnGrid
-from isocenter.explanation.subject import UnfitError
+from isocenter.explanation.case_on_grid import CaseOnGrid, UnfitError
 from isocenter.lazy import linear_model, special, torch
 from isocenter.values import Estimate, Floats
 
@@ -71,13 +70,13 @@ def seen_by_network(grid: CaseOnGrid) -> Seen:
     for subject, share in zip(grid.subjects(grid.fullest_window()), grid.shares, strict=True):
         if subject.module is None or subject.family is None or not subject.family.features:
             raise UnfitError(METHOD, "the deepest feature map of this model is not known")
-        given = [one for one in (subject.image, subject.context) if one is not None]
+        inputs = [one for one in (subject.image, subject.context) if one is not None]
         with torch.enable_grad():
-            given[0] = given[0].clone().requires_grad_()
-            made = networks.features(subject.module, *given, at=subject.family.features)
-            [moved] = torch.autograd.grad(subject.objective(made.outputs).sum(), made.deepest)
+            inputs[0] = inputs[0].clone().requires_grad_()
+            features = networks.features(subject.module, *inputs, at=subject.family.features)
+            [moved] = torch.autograd.grad(subject.objective(features.outputs).sum(), features.deepest)
         moved = moved.flatten(2).sum(dim=2) if moved.ndim > 2 else moved
-        pooled.append(made.pooled[0].detach().cpu().double().numpy())
+        pooled.append(features.pooled[0].detach().cpu().double().numpy())
         gradients.append(share * moved.sum(dim=0).cpu().double().numpy())
     return Seen(np.concatenate(pooled), np.concatenate(gradients))
 
@@ -94,16 +93,16 @@ def tcav(concepts: Mapping[str, ArrayLike], pool: ArrayLike, gradients: ArrayLik
     if len(others) < 2 * FEWEST:
         problem = f"{counted(len(others), 'image')} to compare concepts with"
         raise DatasetError(problem, METHOD, f"Explain {2 * FEWEST} images or more")
-    given = {name: np.asarray(rows, dtype=np.float64) for name, rows in concepts.items()}
-    for name, rows in given.items():
+    examples = {name: np.asarray(rows, dtype=np.float64) for name, rows in concepts.items()}
+    for name, rows in examples.items():
         refuse_few(name, len(rows))
-    scale = np.concatenate([others, *given.values()]).std(axis=0)
+    scale = np.concatenate([others, *examples.values()]).std(axis=0)
     scale = np.where(scale > 1e-9 * max(scale.max(), 1e-300), scale, np.inf)
     units = moved * np.where(np.isfinite(scale), scale, 0.0)
     units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-300)
     random, answer = np.random.default_rng(seed), moved.mean(axis=0)
     tested = []
-    for name, rows in given.items():
+    for name, rows in examples.items():
         size = min(len(rows), len(others) // 2)
         cosines, effects, chance = np.empty((RANDOM, len(units))), np.empty(RANDOM), np.empty(RANDOM)
         for draw in range(RANDOM):

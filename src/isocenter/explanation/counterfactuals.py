@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import UsageError, listed
-from isocenter.explanation.case_on_grid import AUTO, CaseOnGrid
-from isocenter.explanation.subject import Subject
+from isocenter.explanation.case_on_grid import AUTO, CaseOnGrid, Subject
 from isocenter.lazy import torch
 from isocenter.runtime import Differentiable, Directions, Model, Preprocessing
 from isocenter.tasks import Task, part_names, part_of, rows_in
@@ -59,12 +58,12 @@ class Flip:
 
         Raises what `asked_for` does.
         """
-        made = cls.asked_for(task, asked)
-        before, name = made.called(prediction), made.name
+        flip_asked = cls.asked_for(task, asked)
+        before, name = flip_asked.called(prediction), flip_asked.name
         if name == AUTO:
-            chances = made.own(prediction).probabilities or {}
+            chances = flip_asked.own(prediction).probabilities or {}
             name = max((one for one in chances if one != before), key=lambda name: chances[name])
-        flip = replace(made, name=name)
+        flip = replace(flip_asked, name=name)
         return replace(flip, before=flip.called(prediction))
 
     @classmethod
@@ -75,17 +74,21 @@ class Flip:
         """
         names = part_names(task)
         part, _, name = asked.rpartition(":") if names else ("", "", asked)
-        own = part_of(task, part)
-        calls = own.uncertainty in ("classes", "labels") and all(one.is_vector for one in own.heads.values())
+        part_task = part_of(task, part)
+        calls = part_task.uncertainty in ("classes", "labels") and all(
+            one.is_vector for one in part_task.heads.values()
+        )
         if not calls:
             parts = f"; name one of {listed(names)}, as part:class" if names else ""
-            raise UsageError(f"a {own.name} calls no class or finding that could flip{parts}", WHERE, "Leave it out")
-        made = cls(task, part, name, "")
-        if name not in own.saliency_targets and not (name == AUTO and made.picks):
             raise UsageError(
-                f"there is no {asked!r} to flip to", WHERE, f"Choose one of {listed(list(own.saliency_targets))}"
+                f"a {part_task.name} calls no class or finding that could flip{parts}", WHERE, "Leave it out"
             )
-        return made
+        flip = cls(task, part, name, "")
+        if name not in part_task.saliency_targets and not (name == AUTO and flip.picks):
+            raise UsageError(
+                f"there is no {asked!r} to flip to", WHERE, f"Choose one of {listed(list(part_task.saliency_targets))}"
+            )
+        return flip
 
     @property
     def picks(self) -> bool:
@@ -181,14 +184,16 @@ def counterfactual(
             _smallest, shares=grid.shares, flip=flip, weight=weights[0], goal=goal, reached=reached, axes=axes
         )
         change = _on_image(preprocessing, image, grid.on_source(search))
-        made = _predicted(model, case, image, change, flip, prediction)
-        if made is not None and (best is None or not best.flipped or (made.flipped, made.passes) > (True, best.passes)):
-            best = made
+        candidate = _predicted(model, case, image, change, flip, prediction)
+        if candidate is not None and (
+            best is None or not best.flipped or (candidate.flipped, candidate.passes) > (True, best.passes)
+        ):
+            best = candidate
         if best is not None and best.flipped and (best.passes or more == 0):
             break
         more -= best is not None and best.flipped
         # Where the network answers as asked and the call stays, a calibration or a threshold lies between the two.
-        if all(reached) and not (made is not None and made.flipped):
+        if all(reached) and not (candidate is not None and candidate.flipped):
             goal *= 2
         elif len(weights) > 1:
             del weights[0]
@@ -231,8 +236,8 @@ def _smallest(
 
     def changed() -> Tensor:
         """The change within the range of the case itself."""
-        whole = steps if basis is None else torch.tensordot(steps, basis, 1)[None]
-        return (first + whole).clamp(low, high) - first
+        direction = steps if basis is None else torch.tensordot(steps, basis, 1)[None]
+        return (first + direction).clamp(low, high) - first
 
     with torch.enable_grad():
         for _ in range(STEPS):
@@ -243,10 +248,10 @@ def _smallest(
             (short + weight * (lacking + asked) * size).backward()
             moving.step()
     with torch.no_grad():
-        made = changed()
+        smallest = changed()
         if reached is not None:
-            reached.append(bool(_margin(subjects, shares, first + made, flip).sum() >= 0.9 * asked))
-        return torch.where(made.abs() < NOTHING * made.abs().max(), 0.0, made)
+            reached.append(bool(_margin(subjects, shares, first + smallest, flip).sum() >= 0.9 * asked))
+        return torch.where(smallest.abs() < NOTHING * smallest.abs().max(), 0.0, smallest)
 
 
 def _margin(subjects: Sequence[Subject], shares: Sequence[float], images: Tensor, flip: Flip) -> Tensor:
@@ -269,23 +274,23 @@ def _variation(change: Tensor) -> Tensor:
 def _on_image(preprocessing: Preprocessing, image: Image, change: NDArray[np.float32]) -> NDArray[np.float32]:
     """(channels, *spatial) of the image in its own unit, of a change in that of the network's input."""
     shown = recoloured(image, preprocessing.channels)
-    made = []
+    channels = []
     for number, name in enumerate(shown.channels):
-        place = preprocessing.channels.index(name) if name in preprocessing.channels else number
+        index = preprocessing.channels.index(name) if name in preprocessing.channels else number
         channel = shown.data[number]
-        made.append(change[place] * _unit(preprocessing.normalisation[place], channel, shown.measured(channel)))
-    if len(made) == image.shape[0]:
-        return np.stack(made)
-    return np.repeat(np.mean(made, axis=0)[None], image.shape[0], axis=0)
+        channels.append(change[index] * _unit(preprocessing.normalisation[index], channel, shown.measured(channel)))
+    if len(channels) == image.shape[0]:
+        return np.stack(channels)
+    return np.repeat(np.mean(channels, axis=0)[None], image.shape[0], axis=0)
 
 
 def _unit(normalisation: Normalisation, channel: Array, valid: NDArray[np.bool_]) -> float:
     """The size of one step of the network's input in the image's own unit, between what normalisation cuts off."""
-    seen, own = normalisation.apply(channel, valid)[valid], np.asarray(channel, dtype=np.float64)[valid]
-    inside = (seen > seen.min()) & (seen < seen.max())
-    inside = inside if inside.any() and np.ptp(seen[inside]) > 0 else np.ones(len(seen), dtype=bool)
-    away = seen[inside] - seen[inside].mean()
-    return float((away * own[inside]).sum() / max(float((away**2).sum()), 1e-12))
+    normalised, intensities = normalisation.apply(channel, valid)[valid], np.asarray(channel, dtype=np.float64)[valid]
+    inside = (normalised > normalised.min()) & (normalised < normalised.max())
+    inside = inside if inside.any() and np.ptp(normalised[inside]) > 0 else np.ones(len(normalised), dtype=bool)
+    away = normalised[inside] - normalised[inside].mean()
+    return float((away * intensities[inside]).sum() / max(float((away**2).sum()), 1e-12))
 
 
 def _predicted(
@@ -294,7 +299,7 @@ def _predicted(
     """The first of weaker and stronger changes of its kind that flips the call; None for no change at all."""
     if not change.any():
         return None
-    made: Counterfactual | None = None
+    counterfactual: Counterfactual | None = None
     for factor in FURTHER:
         other = _moved(image, factor * change)
         answer = model.predict(_with(case, other))
@@ -303,12 +308,12 @@ def _predicted(
         width = max(float(np.ptp(image.data[image.valid])), 1e-6)
         share = float((np.abs(apart) > CHANGED * width).any(axis=0).mean())
         passes = model.guard is None or p is None or p >= model.guard.level
-        made = Counterfactual(
+        counterfactual = Counterfactual(
             other, apart, flip.probability(prediction), flip.probability(answer), share, p, passes, flipped
         )
         if flipped:
             break
-    return made
+    return counterfactual
 
 
 def _moved(image: Image, change: NDArray[np.float32]) -> Image:
@@ -316,9 +321,9 @@ def _moved(image: Image, change: NDArray[np.float32]) -> Image:
     valid = image.valid
     ends = [(one[here].min(), one[here].max()) for one, here in zip(image.data, valid, strict=True) if here.any()]
     low, high = (np.reshape([pair[side] for pair in ends], (-1, *[1] * (image.data.ndim - 1))) for side in (0, 1))
-    made = np.clip(image.data + change, low, high)
-    made = np.rint(made) if image.dtype.kind in "iu" else made
-    return image.with_pixels(np.where(valid, made, image.data).astype(image.dtype))
+    moved = np.clip(image.data + change, low, high)
+    moved = np.rint(moved) if image.dtype.kind in "iu" else moved
+    return image.with_pixels(np.where(valid, moved, image.data).astype(image.dtype))
 
 
 def _path(

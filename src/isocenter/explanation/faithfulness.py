@@ -15,8 +15,8 @@ from torch.nn import Module
 
 from isocenter.errors import counted
 from isocenter.evaluation import bootstrap
+from isocenter.explanation.case_on_grid import Subject
 from isocenter.explanation.methods import Method, blurred, stretched
-from isocenter.explanation.subject import Subject
 from isocenter.lazy import ndimage, stats
 from isocenter.runtime import twin
 from isocenter.values import Estimate
@@ -74,8 +74,8 @@ def tried(window: Window, method: Method, seed: int, seconds: float | None = Non
     infidelity, sensitivity: arXiv:1901.09392; lower is better
     Scores are shares of what the blur changes.
     """
-    own = window.mapped(method, seconds=seconds)
-    flat, random = own.sum(dim=0), np.random.default_rng(seed)
+    attributed = window.mapped(method, seconds=seconds)
+    flat, random = attributed.sum(dim=0), np.random.default_rng(seed)
     deletion, insertion = _curves(window, flat)
     measures = {"deletion": deletion, "insertion": insertion}
     others = [_random_map(window, random) for _ in range(RANDOM_MAPS)]
@@ -89,26 +89,26 @@ def tried(window: Window, method: Method, seed: int, seconds: float | None = Non
     if all(one.module is not None for one in window.subjects):
         again = [window.redrawn(stage, seed).mapped(method, seconds=seconds) for stage in range(1, STAGES + 1)]
         measures["randomisation"] = float(np.mean([abs(alike(flat, one.sum(dim=0))) for one in again]))
-    return {**measures, **_by_captum(window, method, own, seed, seconds)}
+    return {**measures, **_by_captum(window, method, attributed, seed, seconds)}
 
 
 def alike(first: Tensor, second: Tensor) -> float:
     """Spearman's rank correlation of two maps; 0 where one of them is constant."""
-    own, other = (part.detach().cpu().double().numpy().ravel() for part in (first, second))
-    step = max(1, len(own) // COMPARED)
-    own, other = np.nan_to_num(own[::step]), np.nan_to_num(other[::step])
-    if np.ptp(own) == 0 or np.ptp(other) == 0:
+    ours, other = (part.detach().cpu().double().numpy().ravel() for part in (first, second))
+    step = max(1, len(ours) // COMPARED)
+    ours, other = np.nan_to_num(ours[::step]), np.nan_to_num(other[::step])
+    if np.ptp(ours) == 0 or np.ptp(other) == 0:
         return 0.0
-    return float(stats.spearmanr(own, other).statistic)
+    return float(stats.spearmanr(ours, other).statistic)
 
 
 def _redrawn(subject: Subject, stage: int, seed: int) -> Subject:
     assert subject.module is not None  # noqa: S101 - asked before
     module = twin(subject.module, shared=False)
     layers = [one for one in module.modules() if any(True for _ in one.parameters(recurse=False))]
-    drawn = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     for layer in layers[len(layers) - math.ceil(len(layers) * stage / STAGES) :]:
-        _redraw(layer, drawn)
+        _redraw(layer, generator)
     return replace(subject, module=module, run=lambda images, context: module(*_given(images, context)))
 
 
@@ -116,14 +116,14 @@ def _given(*tensors: Tensor | None) -> list[Tensor]:
     return [one for one in tensors if one is not None]
 
 
-def _redraw(layer: Module, drawn: torch.Generator) -> None:
+def _redraw(layer: Module, generator: torch.Generator) -> None:
     """Weights of the same size, drawn anew; of single numbers a map, as biases are, the order."""
     for tensor in layer.parameters(recurse=False):
         if tensor.ndim > 1:
-            noise = torch.randn(tensor.shape, generator=drawn).to(tensor)
+            noise = torch.randn(tensor.shape, generator=generator).to(tensor)
             tensor.data = noise * tensor.data.float().square().mean().sqrt().to(tensor)
         else:
-            tensor.data = tensor.data[torch.randperm(len(tensor), generator=drawn).to(tensor.device)]
+            tensor.data = tensor.data[torch.randperm(len(tensor), generator=generator).to(tensor.device)]
 
 
 def _curves(window: Window, flat: Tensor) -> tuple[float, float]:
@@ -155,18 +155,18 @@ def _edges(window: Window) -> Tensor:
 
 def _noise(window: Window, share: float, seed: int) -> Tensor:
     image = torch.nan_to_num(window.image)
-    drawn = torch.Generator().manual_seed(seed)
-    return torch.randn(image.shape, generator=drawn).to(image) * float(image.max() - image.min()) * share
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(image.shape, generator=generator).to(image) * float(image.max() - image.min()) * share
 
 
 def _by_captum(window: Window, method: Method, tensor: Tensor, seed: int, seconds: float | None) -> dict[str, float]:
     """Infidelity and sensitivity, as captum defines them: of images with noise."""
     image = torch.nan_to_num(window.image)
     spread = float(image.max() - image.min())
-    drawn = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
 
     def perturbed(images: Tensor) -> tuple[Tensor, Tensor]:
-        noise = torch.randn(images.shape, generator=drawn).to(images) * INFIDELITY_NOISE * spread
+        noise = torch.randn(images.shape, generator=generator).to(images) * INFIDELITY_NOISE * spread
         return noise, images - noise
 
     def explained(images: tuple[Tensor, ...]) -> tuple[Tensor]:

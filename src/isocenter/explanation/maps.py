@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.explanation.case_on_grid import AUTO, WHOLE, CaseOnGrid, mean_and_spread
+from isocenter.explanation.case_on_grid import AUTO, WHOLE, CaseOnGrid, Subject, UnfitError, mean_and_spread
 from isocenter.explanation.methods import Method
-from isocenter.explanation.subject import Subject, UnfitError
 from isocenter.lazy import torch
 from isocenter.runtime import Differentiable, Model, image_of
 from isocenter.transforms import COLOUR

@@ -24,7 +24,7 @@ from torch.nn.functional import pad
 
 from isocenter import networks
 from isocenter.errors import UsageError
-from isocenter.explanation.subject import Subject, UnfitError
+from isocenter.explanation.case_on_grid import Subject, UnfitError
 from isocenter.lazy import monai_visualize
 from isocenter.networks import Features
 

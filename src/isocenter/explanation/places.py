@@ -174,14 +174,16 @@ def findings_of(maps: Sequence[Small], *, seed: int) -> list[dict[str, Any]]:
     p is by permutation: maps are moved round at random within the image, and for places of one answer the answers are
     dealt out anew.
     """
-    whole = [one for one in maps if one.cells.any()]
-    if len(whole) < FEWEST:
+    mapped = [one for one in maps if one.cells.any()]
+    if len(mapped) < FEWEST:
         return []
     random = np.random.default_rng(seed)
-    each = {target: [one for one in whole if one.target == target] for target in sorted({one.target for one in whole})}
-    answers = {target: own for target, own in each.items() if len(own) >= FEWEST} or {EVERY: whole}
+    by_target = {
+        target: [one for one in mapped if one.target == target] for target in sorted({one.target for one in mapped})
+    }
+    answers = {target: own for target, own in by_target.items() if len(own) >= FEWEST} or {EVERY: mapped}
     rows = [{**row, "target": target} for target, own in answers.items() for row in _by_place(own, random)]
-    rows += _by_answer(whole, random)
+    rows += _by_answer(mapped, random)
     adjusted = holm([row["p"] for row in rows])
     rows = [{**row, "p": float(p)} for row, p in zip(rows, adjusted, strict=True)]
     return sorted(rows, key=lambda row: (row["p"], -row["share"]))
@@ -193,8 +195,8 @@ def _by_place(maps: Sequence[Small], random: np.random.Generator) -> Iterator[di
     places = {"border": outer_fifth(shape).astype(float)}
     if len(shape) > 1:
         places["corner"] = _corners(shape).astype(float)
-    for kind, place in places.items():
-        yield _moved(kind, [(one.cells, place) for one in alike], random)
+    for kind, inside in places.items():
+        yield _moved(kind, [(one.cells, inside) for one in alike], random)
     with_letters = [(one.cells, one.letters) for one in alike if one.letters is not None]
     if len(with_letters) >= FEWEST:
         yield _moved("text", with_letters, random)
@@ -207,11 +209,11 @@ def _moved(kind: str, pairs: Sequence[tuple[Floats, Floats]], random: np.random.
     # All shifts of a map at once: the correlation of map and place.
     product = np.fft.fftn(cells, axes=axes).conj() * np.fft.fftn(places, axes=axes)
     shares = np.fft.ifftn(product, axes=axes).real.reshape(len(pairs), -1)
-    own = float(shares[:, 0].mean())
-    drawn = random.integers(shares.shape[1], size=(DRAWS, len(pairs)))
-    chance = shares[np.arange(len(pairs)), drawn].mean(axis=1)
-    p = (1 + np.count_nonzero(chance >= own - 1e-12)) / (1 + DRAWS)
-    return {"kind": kind, "share": own, "area": float(places.mean()), "p": p, "cases": len(pairs)}
+    mean = float(shares[:, 0].mean())
+    sample = random.integers(shares.shape[1], size=(DRAWS, len(pairs)))
+    chance = shares[np.arange(len(pairs)), sample].mean(axis=1)
+    p = (1 + np.count_nonzero(chance >= mean - 1e-12)) / (1 + DRAWS)
+    return {"kind": kind, "share": mean, "area": float(places.mean()), "p": p, "cases": len(pairs)}
 
 
 def _by_answer(maps: Sequence[Small], random: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -221,8 +223,8 @@ def _by_answer(maps: Sequence[Small], random: np.random.Generator) -> Iterator[d
     cells, targets = np.stack([one.cells.ravel() for one in alike]), np.array([one.target for one in alike])
     count = max(1, round(PLACE * cells.shape[1]))
     for target in sorted(set(targets)):
-        own = targets == target
-        if own.sum() < FEWEST or (~own).sum() < FEWEST:
+        of_target = targets == target
+        if of_target.sum() < FEWEST or (~of_target).sum() < FEWEST:
             continue
 
         def beyond(chosen: NDArray[np.bool_]) -> tuple[float, float]:
@@ -232,12 +234,12 @@ def _by_answer(maps: Sequence[Small], random: np.random.Generator) -> Iterator[d
             hottest = np.argpartition(excess, -count)[-count:]
             return float(excess[hottest].sum()), float(mean[hottest].sum())
 
-        excess, share = beyond(own)
-        chance = np.array([beyond(random.permutation(own))[0] for _ in range(DRAWS)])
+        excess, share = beyond(of_target)
+        chance = np.array([beyond(random.permutation(of_target))[0] for _ in range(DRAWS)])
         p = (1 + np.count_nonzero(chance >= excess - 1e-12)) / (1 + DRAWS)
         yield {
             "kind": f"cluster of {target}", "share": share, "area": count / cells.shape[1], "p": p,
-            "cases": int(own.sum()), "target": target,
+            "cases": int(of_target.sum()), "target": target,
         }  # fmt: skip
 
 
@@ -259,6 +261,6 @@ def _in_cells(values: NDArray[Any]) -> Floats:
         2: torch.nn.functional.adaptive_avg_pool2d,
         3: torch.nn.functional.adaptive_avg_pool3d,
     }
-    given = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
-    made = pool[values.ndim](given, (CELLS[values.ndim],) * values.ndim)
-    return np.asarray(made[0, 0].numpy(), dtype=np.float64)
+    tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None, None]
+    pooled = pool[values.ndim](tensor, (CELLS[values.ndim],) * values.ndim)
+    return np.asarray(pooled[0, 0].numpy(), dtype=np.float64)

@@ -61,29 +61,29 @@ def miscalibration(baseline: Stream) -> dict[str, Miscalibration]:
 
     What was drawn to be read counts by the inverse of its chance.
     """
-    chance, made = baseline.numbers(INCLUSION), dict[str, Miscalibration]()
+    chance, by_finding = baseline.numbers(INCLUSION), dict[str, Miscalibration]()
     for finding in baseline.findings:
-        stated, outcomes = baseline.numbers(f"{PROBABILITY}{finding}"), baseline.outcomes(finding)
-        known = np.isfinite(stated) & np.isfinite(outcomes) & ~(chance <= 0)
-        happened = outcomes[known]
+        probabilities, outcomes = baseline.numbers(f"{PROBABILITY}{finding}"), baseline.outcomes(finding)
+        usable = np.isfinite(probabilities) & np.isfinite(outcomes) & ~(chance <= 0)
+        happened = outcomes[usable]
         if len(happened) < FEWEST or len(set(happened)) < 2:
             continue
-        weights = 1 / np.where(np.isfinite(chance[known]), chance[known], 1.0)
-        odds = _log_odds(stated[known])
+        weights = 1 / np.where(np.isfinite(chance[usable]), chance[usable], 1.0)
+        odds = _log_odds(probabilities[usable])
         offset = _offset(odds, happened, weights)
         p = special.expit(odds + offset)
         spread = np.sqrt(np.sum(np.square(weights * (happened - p)))) / (weights @ (p * (1 - p)))
-        made[finding] = Miscalibration(offset, float(spread))
-    return made
+        by_finding[finding] = Miscalibration(offset, float(spread))
+    return by_finding
 
 
 def recalibrated(stream: Stream, wrong: Mapping[str, Miscalibration]) -> Stream:
     """The stream with the probabilities that hold at the site."""
     table = stream.table.copy()
-    for finding, own in wrong.items():
+    for finding, error_at_site in wrong.items():
         if (name := f"{PROBABILITY}{finding}") in table:
-            stated = stream.numbers(name)
-            moved = special.expit(_log_odds(stated) + own.offset)
+            probabilities = stream.numbers(name)
+            moved = special.expit(_log_odds(probabilities) + error_at_site.offset)
             table[name] = [str(p) if np.isfinite(p) else "" for p in moved]
     return replace(stream, table=table)
 
@@ -105,36 +105,45 @@ def drifts(
     """
     looked_at = list(watched_columns(reference, stream))
     findings = [one for one in stream.findings if np.isfinite(stream.outcomes(one)).any()]
-    each = run_length * (1 + len(looked_at) + len(findings))  # all watches share the false alarms
+    length_of_each = run_length * (1 + len(looked_at) + len(findings))  # all watches share the false alarms
     scopes, rows = _scopes(reference, stream, by), list[Drift]()
     patients, has_times = stream.patients, not reference.at.isna().all()
     before, now = reference.strata, stream.strata
-    for seen in looked_at:
+    for column in looked_at:
         watches = {}
-        for scope, (known, cases) in scopes.items():
-            own = np.flatnonzero(cases)
-            if scope and (np.count_nonzero(known) < FEWEST or not len(own)):
+        for scope, (in_reference, cases) in scopes.items():
+            indices = np.flatnonzero(cases)
+            if scope and (np.count_nonzero(in_reference) < FEWEST or not len(indices)):
                 continue
-            strata = (before[known], now[cases]) if has_times else None
+            strata = (before[in_reference], now[cases]) if has_times else None
             own_patients = patients[cases]
             found = watch(
-                seen.reference[known], seen.values[cases], run_length=each, strata=strata, patients=own_patients
+                column.reference[in_reference],
+                column.values[cases],
+                run_length=length_of_each,
+                strata=strata,
+                patients=own_patients,
             )
-            watches[scope] = (own, found)
-        rows += _rows(seen.name, seen.kind, watches, stream, each)
+            watches[scope] = (indices, found)
+        rows += _rows(column.name, column.kind, watches, stream, length_of_each)
     for finding in findings:
         own_error = (wrong or {}).get(finding, Miscalibration(0.0, 0.0))
-        stated = special.expit(_log_odds(stream.numbers(f"{PROBABILITY}{finding}")) + own_error.offset)
+        probabilities = special.expit(_log_odds(stream.numbers(f"{PROBABILITY}{finding}")) + own_error.offset)
         tolerance = TOLERANCE + 2 * own_error.error
         outcomes = stream.outcomes(finding)
         watches = {}
         for scope, (_, cases) in scopes.items():
-            own = np.flatnonzero(cases)
-            if len(own):
-                found = watch_calibration(stated[own], outcomes[own], run_length=each, tolerance=tolerance)
-                watches[scope] = (own, found)
-        rows += [_explained(row, stated, outcomes, stream) for row in _rows(finding, CONCEPT, watches, stream, each)]
-    rows += _volume(reference, stream, each, until)
+            indices = np.flatnonzero(cases)
+            if len(indices):
+                found = watch_calibration(
+                    probabilities[indices], outcomes[indices], run_length=length_of_each, tolerance=tolerance
+                )
+                watches[scope] = (indices, found)
+        rows += [
+            _explained(row, probabilities, outcomes, stream)
+            for row in _rows(finding, CONCEPT, watches, stream, length_of_each)
+        ]
+    rows += _volume(reference, stream, length_of_each, until)
     groups = stream.groups(by)
     return [_with_changes(row, stream, groups) for row in rows]
 
@@ -188,10 +197,10 @@ def _rows(
 ) -> list[Drift]:
     """The row of all cases, then those of levels. The mean of the scopes' evidence decides: it is an e-detector too."""
     evidence = np.full((len(watches), len(stream)), -np.inf)
-    for index, (own, found) in enumerate(watches.values()):
-        evidence[index, own] = found.log_evidence
-        known = np.maximum.accumulate(np.where(np.isin(np.arange(len(stream)), own), np.arange(len(stream)), -1))
-        evidence[index] = np.where(known >= 0, evidence[index, known], -np.inf)
+    for index, (indices, found) in enumerate(watches.values()):
+        evidence[index, indices] = found.log_evidence
+        latest = np.maximum.accumulate(np.where(np.isin(np.arange(len(stream)), indices), np.arange(len(stream)), -1))
+        evidence[index] = np.where(latest >= 0, evidence[index, latest], -np.inf)
     combined = np.logaddexp.reduce(evidence, axis=0) - np.log(len(watches))
     limit = float(np.log(run_length))
     rung = np.flatnonzero(combined >= limit)
@@ -199,10 +208,10 @@ def _rows(
     # Where a change is shows best when the evidence of it is at its highest, which may be after the alarm.
     highest = int(np.argmax(combined))
     named = _carriers(evidence[:, highest], watches, highest) if alarm is not None else set()
-    made = []
-    for index, (scope, (own, found)) in enumerate(watches.items()):
+    rows = []
+    for index, (scope, (indices, found)) in enumerate(watches.items()):
         shown = combined if not scope else evidence[index]
-        row = Drift(name, kind, scope, len(own), float(shown[-1]), limit)
+        row = Drift(name, kind, scope, len(indices), float(shown[-1]), limit)
         if alarm is not None and (not scope or scope in named):
             best = int(np.argmax(evidence[:, alarm])) if not scope else index
             owner = list(watches.values())[best]
@@ -213,18 +222,18 @@ def _rows(
                 is_urgent=bool(combined.max() >= limit + np.log(10)),
                 because="values are missing" if found.is_missing else "",
             )
-        made.append(row)
-    return made
+        rows.append(row)
+    return rows
 
 
 def _began(owner: tuple[NDArray[np.intp], Watch], alarm: int) -> int:
     """The case at which the evidence of a scope began to grow to what it is at the alarm."""
-    own, found = owner
+    indices, found = owner
     if found.change is not None:
-        return min(int(own[found.change]), alarm)
-    upto = found.log_evidence[: int(np.searchsorted(own, alarm, side="right"))]
+        return min(int(indices[found.change]), alarm)
+    upto = found.log_evidence[: int(np.searchsorted(indices, alarm, side="right"))]
     low = np.flatnonzero(upto <= 0)
-    return int(own[low[-1]]) if len(low) else int(own[0])
+    return int(indices[low[-1]]) if len(low) else int(indices[0])
 
 
 def _carriers(log_evidence: Floats, watches: dict[str, tuple[NDArray[np.intp], Watch]], case: int) -> set[str]:
@@ -263,7 +272,7 @@ def _offset(odds: Floats, happened: Floats, weights: Floats | float = 1.0) -> fl
     return offset
 
 
-def _explained(row: Drift, stated: Floats, outcomes: Floats, stream: Stream) -> Drift:
+def _explained(row: Drift, probabilities: Floats, outcomes: Floats, stream: Stream) -> Drift:
     """A break that another prevalence explains is one of outputs: where scores moved as the outcomes did.
 
     With another share of ill people all log-odds are off by one offset, and the probabilities alone tell it (Saerens,
@@ -271,13 +280,13 @@ def _explained(row: Drift, stated: Floats, outcomes: Floats, stream: Stream) -> 
     """
     if not row.alarm_at or row.scope:
         return row
-    changed, stands = np.asarray(stream.at >= pd.Timestamp(row.since)), np.isfinite(stated)
-    known = changed & stands & np.isfinite(outcomes)
-    odds, happened = _log_odds(stated[known]), outcomes[known]
+    changed, stands = np.asarray(stream.at >= pd.Timestamp(row.since)), np.isfinite(probabilities)
+    usable = changed & stands & np.isfinite(outcomes)
+    odds, happened = _log_odds(probabilities[usable]), outcomes[usable]
     if not (stands & ~changed).any() or len(set(happened)) < 2:
         return row
     # Of all cases: which of them are read may depend on what the model said.
-    offset = _offset_of_prevalence(stated[stands & ~changed], stated[stands & changed])
+    offset = _offset_of_prevalence(probabilities[stands & ~changed], probabilities[stands & changed])
     free = _offset(odds, happened)
     sign = np.where(happened == 1, 1.0, -1.0)
     gained = [float(special.log_expit(sign * (odds + by)).sum()) for by in (free, offset)]
@@ -303,14 +312,14 @@ def _with_changes(row: Drift, stream: Stream, groups: Mapping[str, np.ndarray]) 
     if not row.alarm_at or not row.scope:
         return row
     name, _, level = row.scope.partition("=")
-    own = np.flatnonzero(groups[name] == level)
+    indices = np.flatnonzero(groups[name] == level)
     # The change may have begun some cases before its most probable time.
-    start = max(0, int(stream.at[own].searchsorted(pd.Timestamp(row.since))) - ABOUT)
+    start = max(0, int(stream.at[indices].searchsorted(pd.Timestamp(row.since))) - ABOUT)
     new = []
     for other, values in groups.items():
         if other == name:
             continue
-        earlier, later = set(values[own[:start]]), set(values[own[start:]])
+        earlier, later = set(values[indices[:start]]), set(values[indices[start:]])
         if later - earlier and earlier:
             new.append(f"{other} {', '.join(sorted(earlier))} to {', '.join(sorted(later - earlier))}")
     return replace(row, because="; ".join(filter(None, [row.because, *new])))

@@ -54,69 +54,69 @@ def next_cases(
     labelled = np.asarray(is_labelled, dtype=bool)
     candidates = ~labelled if is_open is None else np.asarray(is_open, dtype=bool) & ~labelled
     if method == RANDOM:
-        drawn = np.random.default_rng(seed).permutation(np.flatnonzero(candidates))
-        return [Next(int(case), float("nan"), "drawn at random") for case in drawn[:count]]
+        shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(candidates))
+        return [Next(int(case), float("nan"), "drawn at random") for case in shuffled[:count]]
     if method == UNCERTAINTY:
-        known = _known(candidates, uncertainty, method, "an uncertainty")
+        cases = _known(candidates, uncertainty, method, "an uncertainty")
         total = np.asarray(uncertainty, dtype=np.float64)
-        order = known[np.argsort(-total[known], kind="stable")]
+        order = cases[np.argsort(-total[cases], kind="stable")]
         return [Next(int(case), float(total[case]), "its answer is the least certain") for case in order[:count]]
     if method == TYPICAL:
-        known = _known(candidates, features, method, "features of a gate")
-        return _typical(count, np.asarray(features, dtype=np.float64), labelled, known, seed)
+        cases = _known(candidates, features, method, "features of a gate")
+        return _typical(count, np.asarray(features, dtype=np.float64), labelled, cases, seed)
     raise UsageError(f"there is no method {method!r}", "--method", f"Choose one of {', '.join(METHODS)}")
 
 
-def _known(candidates: NDArray[np.bool_], given: ArrayLike | None, method: str, what: str) -> NDArray[np.intp]:
+def _known(candidates: NDArray[np.bool_], measured: ArrayLike | None, method: str, what: str) -> NDArray[np.intp]:
     """The cases that may be chosen and of which something is known."""
-    if given is None:
+    if measured is None:
         numbers = np.full(len(candidates), np.nan)
     else:
-        numbers = np.asarray(given, dtype=np.float64).reshape(len(candidates), -1).sum(axis=1)
-    known = np.flatnonzero(candidates & np.isfinite(numbers))
-    if candidates.any() and not len(known):
+        numbers = np.asarray(measured, dtype=np.float64).reshape(len(candidates), -1).sum(axis=1)
+    cases = np.flatnonzero(candidates & np.isfinite(numbers))
+    if candidates.any() and not len(cases):
         raise UsageError(f"{method} needs {what}, and no case has it", "--method", "Choose random")
-    return known
+    return cases
 
 
 def _typical(
     count: int, features: Floats, labelled: NDArray[np.bool_], candidates: NDArray[np.intp], seed: int
 ) -> list[Next]:
     """The most typical case of each cluster, those first that no labelled case is in, then by their size."""
-    seen = np.flatnonzero(np.isfinite(features).all(axis=1))
-    rows = features[seen]
+    cases = np.flatnonzero(np.isfinite(features).all(axis=1))
+    rows = features[cases]
     spread = rows.std(axis=0)
     rows = (rows - rows.mean(axis=0))[:, spread > 0] / spread[spread > 0]
     different = len(np.unique(rows, axis=0)) if rows.shape[1] else 1
-    clusters = min(int(labelled[seen].sum()) + count, MOST_CLUSTERS, different)
+    clusters = min(int(labelled[cases].sum()) + count, MOST_CLUSTERS, different)
     if clusters < 2:
-        member = np.zeros(len(seen), dtype=int)
+        member = np.zeros(len(cases), dtype=int)
     else:
         member = sklearn_cluster.KMeans(clusters, n_init=1, random_state=seed).fit_predict(rows)
-    is_candidate = np.isin(seen, candidates)
+    is_candidate = np.isin(cases, candidates)
     left = {number: _by_typicality(rows, np.flatnonzero(member == number), is_candidate) for number in range(clusters)}
     sizes = np.bincount(member, minlength=clusters)
-    covered = np.bincount(member[labelled[seen]], minlength=clusters)
+    covered = np.bincount(member[labelled[cases]], minlength=clusters)
     taken = np.zeros(clusters, dtype=int)
     chosen = list[Next]()
     while len(chosen) < count and any(left.values()):
         number = min((one for one in left if left[one]), key=lambda one: (covered[one] + taken[one], -sizes[one], one))
-        place, score = left[number].pop(0)
+        row, score = left[number].pop(0)
         words = f"{covered[number]} of them labelled" if covered[number] else "none of them labelled"
         rank = "the most typical" if not taken[number] else "typical"
-        chosen.append(Next(int(seen[place]), score, f"{rank} of {counted(int(sizes[number]), 'like case')}, {words}"))
+        chosen.append(Next(int(cases[row]), score, f"{rank} of {counted(int(sizes[number]), 'like case')}, {words}"))
         taken[number] += 1
     return chosen
 
 
 def _by_typicality(rows: Floats, members: NDArray[np.intp], is_candidate: NDArray[np.bool_]) -> list[tuple[int, float]]:
     """(case, typicality) of a cluster's candidates, the most typical first: one by the mean distance to neighbours."""
-    own = [int(one) for one in members if is_candidate[one]]
+    cases = [int(one) for one in members if is_candidate[one]]
     scores = list[float]()
-    for one in own:
-        distances = np.sort(np.linalg.norm(rows[members] - rows[one], axis=1))[1 : NEIGHBOURS + 1]
+    for case in cases:
+        distances = np.sort(np.linalg.norm(rows[members] - rows[case], axis=1))[1 : NEIGHBOURS + 1]
         scores.append(1 / (1e-12 + float(distances.mean())) if len(distances) else 0.0)
-    return sorted(zip(own, scores, strict=True), key=lambda pair: (-pair[1], pair[0]))
+    return sorted(zip(cases, scores, strict=True), key=lambda pair: (-pair[1], pair[0]))
 
 
 @dataclass(frozen=True)
@@ -137,16 +137,22 @@ def doubted_labels(probabilities: ArrayLike, labels: Sequence[int]) -> list[Doub
     labels:        (cases,) index of a class; -1 where there is none
     A class with few labels is neither doubted nor proposed.
     """
-    chances, given = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=int)
-    given = np.where(np.isfinite(chances).all(axis=1), given, -1)
-    counts = np.bincount(given[given >= 0], minlength=chances.shape[1])
-    kept = np.flatnonzero((given >= 0) & (counts[given] >= FEWEST_LABELLED))
-    if len(set(given[kept].tolist())) < 2:
+    chances, labelled = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=int)
+    labelled = np.where(np.isfinite(chances).all(axis=1), labelled, -1)
+    counts = np.bincount(labelled[labelled >= 0], minlength=chances.shape[1])
+    judged = np.flatnonzero((labelled >= 0) & (counts[labelled] >= FEWEST_LABELLED))
+    if len(set(labelled[judged].tolist())) < 2:
         return []
-    guessed = probable_label_errors(chances[kept], given[kept])
+    guessed = probable_label_errors(chances[judged], labelled[judged])
     doubted = [
-        Doubted(int(case), int(given[case]), int(other), float(chances[case, given[case]]), float(chances[case, other]))
-        for case, other in zip(kept, guessed, strict=True)
+        Doubted(
+            int(case),
+            int(labelled[case]),
+            int(other),
+            float(chances[case, labelled[case]]),
+            float(chances[case, other]),
+        )
+        for case, other in zip(judged, guessed, strict=True)
         if other >= 0
     ]
     return sorted(doubted, key=lambda one: one.probability_reference - one.probability_probable)
@@ -169,10 +175,10 @@ def worse_labels(
     tested = list[tuple[str, WeakGroup]]()
     for kind, flag in flags.items():
         cases = sorted(flag)
-        own = {name: [values[case] for case in cases] for name, values in attributes.items()}
+        levels = {name: [values[case] for case in cases] for name, values in attributes.items()}
         if cases:
             groups = weak_groups(
-                [float(flag[case]) for case in cases], [patients[case] for case in cases], own, seed=seed
+                [float(flag[case]) for case in cases], [patients[case] for case in cases], levels, seed=seed
             )
             tested += [(kind, one) for one in groups]
     adjusted = holm([one.p for _, one in tested])

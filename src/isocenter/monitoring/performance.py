@@ -128,22 +128,22 @@ def _figures(part: Stream, scope: str, *, is_estimated: bool) -> Iterator[Perfor
             yield Performance("", "", scope, metric, finding, expected, ESTIMATED)
 
 
-def _rate(metric: str, calls: Floats, outcomes: Floats, patients: np.ndarray, kept: np.ndarray) -> Estimate:
+def _rate(metric: str, calls: Floats, outcomes: Floats, patients: np.ndarray, chosen: np.ndarray) -> Estimate:
     """A rate of cases whose label came without a draw."""
-    kept = kept & np.isfinite(calls)
-    over, right = parts_of_rate(metric, calls[kept], outcomes[kept])
+    chosen = chosen & np.isfinite(calls)
+    over, right = parts_of_rate(metric, calls[chosen], outcomes[chosen])
     counts = over > 0
-    if len(set(patients[kept][counts])) < FEWEST_READ:
+    if len(set(patients[chosen][counts])) < FEWEST_READ:
         return Estimate(float("nan"), n=int(counts.sum()), method="none: too few to judge")
-    return bootstrap(right[counts], patients[kept][counts], seed=SEED)
+    return bootstrap(right[counts], patients[chosen][counts], seed=SEED)
 
 
-def _area(p: Floats, outcomes: Floats, patients: np.ndarray, kept: np.ndarray) -> Estimate:
-    values, truth = p[kept], outcomes[kept] == 1
-    if len(set(patients[kept])) < FEWEST_READ or len(set(truth)) < 2:
+def _area(p: Floats, outcomes: Floats, patients: np.ndarray, chosen: np.ndarray) -> Estimate:
+    values, truth = p[chosen], outcomes[chosen] == 1
+    if len(set(patients[chosen])) < FEWEST_READ or len(set(truth)) < 2:
         return Estimate(float("nan"), n=len(truth), method="none: too few to judge")
     return bootstrap_statistic(
-        lambda weights: auroc(values, truth, weights), patients[kept], strata=truth, seed=SEED, compares=True
+        lambda weights: auroc(values, truth, weights), patients[chosen], strata=truth, seed=SEED, compares=True
     )
 
 

@@ -35,14 +35,14 @@ def confidence_sequence(
     return _ends(np.asarray(values, dtype=np.float64), least, most, level, first=0)
 
 
-def _ends(seen: Floats, least: float, most: float, level: float, *, first: int) -> tuple[Floats, Floats]:
+def _ends(observed: Floats, least: float, most: float, level: float, *, first: int) -> tuple[Floats, Floats]:
     """The ends after each case from the first on that is asked for."""
-    if not (seen.ndim == 1 and least < most and ((seen >= least) & (seen <= most)).all()):
+    if not (observed.ndim == 1 and least < most and ((observed >= least) & (observed <= most)).all()):
         remedy = "Give (cases,) numbers within least and most"
         raise UsageError(f"values that are not all within {least:g} and {most:g}", "confidence_sequence", remedy)
     if not 0 < level < 1:
         raise UsageError(f"the level {level:g}", "confidence_sequence", "Give one between 0 and 1, such as 0.95")
-    scaled, n = (seen - least) / (most - least), np.arange(1, len(seen) + 1)
+    scaled, n = (observed - least) / (most - least), np.arange(1, len(observed) + 1)
     # Each case is expected to be the mean of those before it; the first one, the middle.
     means = np.cumsum(scaled) / n
     expected = np.concatenate([[0.5], means[:-1]])[: len(scaled)]

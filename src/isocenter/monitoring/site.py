@@ -59,28 +59,28 @@ def tests_of_features(calibrated: ArrayLike, features: ArrayLike, patients: Arra
     features:   (cases, features) of the site; a row of NaN has none
     patients:   (cases,) of the site; one case of each is compared
     """
-    seen, owners = np.asarray(features, dtype=np.float64), np.asarray(patients)
-    has = np.isfinite(seen).all(axis=1)
-    rows = seen[has][one_of_each(owners[has])] if has.any() else seen[:0]
+    numbers, owners = np.asarray(features, dtype=np.float64), np.asarray(patients)
+    has = np.isfinite(numbers).all(axis=1)
+    rows = numbers[has][one_of_each(owners[has])] if has.any() else numbers[:0]
     return list(_tested(CALIBRATION, FEATURES, np.asarray(calibrated, dtype=np.float64), rows))
 
 
-def tests_of_table(known: Stream, site: Stream) -> list[SiteTest]:
+def tests_of_table(reference: Stream, site: Stream) -> list[SiteTest]:
     """Tests of the numbers and categories that a reference table has too, inputs and outputs each together."""
-    sides = [site.only(_is_chosen(site)), known.only(_is_chosen(known))]
-    looked_at, made = list(watched_columns(sides[1], sides[0])), list[SiteTest]()
+    sides = [site.only(_is_chosen(site)), reference.only(_is_chosen(reference))]
+    looked_at, tests = list(watched_columns(sides[1], sides[0])), list[SiteTest]()
     for kind in (INPUT, OUTPUT):
-        own = [one for one in looked_at if one.kind == kind]
-        kept = [one for one in own if _is_known(one)]
-        lacking = ", ".join(one.name for one in own if one not in kept)
-        if not kept:
+        of_kind = [one for one in looked_at if one.kind == kind]
+        usable = [one for one in of_kind if _is_known(one)]
+        lacking = ", ".join(one.name for one in of_kind if one not in usable)
+        if not usable:
             continue
         before, now = (
-            np.concatenate(each, axis=1) for each in zip(*((x.reference, x.values) for x in kept), strict=True)
+            np.concatenate(each, axis=1) for each in zip(*((x.reference, x.values) for x in usable), strict=True)
         )
         before, now = (side[np.isfinite(side).all(axis=1)] for side in (before, now))
-        made += [replace(row, left_out=lacking) for row in _tested(TABLE, kind, before, now)]
-    return made
+        tests += [replace(row, left_out=lacking) for row in _tested(TABLE, kind, before, now)]
+    return tests
 
 
 def adjusted(rows: Sequence[SiteTest]) -> list[SiteTest]:
@@ -94,10 +94,10 @@ def site_verdict(rows: Sequence[SiteTest]) -> str:
     """The answer in a sentence for each that the site was compared with; empty where it was with nothing."""
     words = list[str]()
     for against in dict.fromkeys(row.against for row in rows):
-        own = [row for row in rows if row.against == against]
-        counts = f"{own[0].patients} patients of the site, {own[0].known} of the others"
-        unlike = min((row for row in own if row.is_unlike), key=lambda row: row.p, default=None)
-        if all(np.isnan(row.p) for row in own):
+        tests = [row for row in rows if row.against == against]
+        counts = f"{tests[0].patients} patients of the site, {tests[0].known} of the others"
+        unlike = min((row for row in tests if row.is_unlike), key=lambda row: row.p, default=None)
+        if all(np.isnan(row.p) for row in tests):
             words.append(f"Too few patients to compare this site with the {against} ({counts})")
         elif unlike is None:
             words.append(f"No difference shown between this site and the {against} ({counts})")
@@ -112,12 +112,12 @@ def site_table(rows: Sequence[SiteTest]) -> pd.DataFrame:
     return pd.DataFrame([vars(row) for row in rows], columns=list(SiteTest.__dataclass_fields__))
 
 
-def _tested(against: str, of: str, known: Floats, site: Floats) -> Iterator[SiteTest]:
-    if min(len(known), len(site)) < FEWEST_PATIENTS:
-        yield SiteTest(against, of, "none: too few", np.nan, np.nan, len(site), len(known))
+def _tested(against: str, of: str, reference: Floats, site: Floats) -> Iterator[SiteTest]:
+    if min(len(reference), len(site)) < FEWEST_PATIENTS:
+        yield SiteTest(against, of, "none: too few", np.nan, np.nan, len(site), len(reference))
         return
-    for name, found in two_sample_tests(known, site, seed=SEED).items():
-        yield SiteTest(against, of, name, found.value, found.p, len(site), len(known))
+    for name, found in two_sample_tests(reference, site, seed=SEED).items():
+        yield SiteTest(against, of, name, found.value, found.p, len(site), len(reference))
 
 
 def _is_chosen(stream: Stream) -> np.ndarray:
@@ -125,6 +125,6 @@ def _is_chosen(stream: Stream) -> np.ndarray:
     return np.isin(np.arange(len(stream)), one_of_each(stream.patients))
 
 
-def _is_known(one: Watched) -> bool:
-    sides = [np.isfinite(side).all(axis=1).mean() >= KNOWN for side in (one.reference, one.values)]
+def _is_known(watched: Watched) -> bool:
+    sides = [np.isfinite(side).all(axis=1).mean() >= KNOWN for side in (watched.reference, watched.values)]
     return all(sides)

@@ -60,10 +60,10 @@ class Stream:
         if rows[CASE].duplicated().any():
             twice = rows[CASE][rows[CASE].duplicated()].iloc[0]
             raise DatasetError(f"case {twice} occurs twice", where, "Give one row per case, the last version of each")
-        given = rows[AT] if AT in rows else pd.Series([""] * len(rows))
-        at = pd.to_datetime(given, errors="coerce", utc=True, format="ISO8601")
+        times = rows[AT] if AT in rows else pd.Series([""] * len(rows))
+        at = pd.to_datetime(times, errors="coerce", utc=True, format="ISO8601")
         if needs_time and at.isna().any():
-            wrong = given[at.isna()].iloc[0]
+            wrong = times[at.isna()].iloc[0]
             raise DatasetError(f"{wrong!r} in column {AT} is no time", where, "Write times as 2026-03-01T08:30:00")
         order = np.argsort(at.to_numpy(), kind="stable")
         return cls(
@@ -81,21 +81,21 @@ class Stream:
 
         Raises DatasetError for a date that is none, and where no case is left.
         """
-        kept = np.ones(len(self), dtype=bool)
+        chosen = np.ones(len(self), dtype=bool)
         for day, later in ((since, True), (until, False)):
             if day is None:
                 continue
             limit = pd.to_datetime(day, errors="coerce", utc=True)
             if pd.isna(limit):
                 raise DatasetError(f"{day!r} is no date", self.where, "Write it as 2026-03-01")
-            kept &= np.asarray(self.at >= limit if later else self.at < limit)
-        if not kept.any():
+            chosen &= np.asarray(self.at >= limit if later else self.at < limit)
+        if not chosen.any():
             raise DatasetError("no case lies between --since and --until", self.where, "Give other dates")
-        return self.only(kept)
+        return self.only(chosen)
 
-    def only(self, kept: NDArray[np.bool_]) -> Stream:
+    def only(self, chosen: NDArray[np.bool_]) -> Stream:
         """The cases that are kept."""
-        return Stream(self.table[kept].reset_index(drop=True), self.at[kept], self.where, self.was_ordered)
+        return Stream(self.table[chosen].reset_index(drop=True), self.at[chosen], self.where, self.was_ordered)
 
     def has(self, name: str) -> bool:
         """Whether a column is there and not blank in every row."""
@@ -131,11 +131,13 @@ class Stream:
 
         `reference` holds the class, or the findings that are present, joined by ";"; of one finding also 1 and 0.
         """
-        stated = [cell.strip() for cell in self.text(REFERENCE).tolist()]
-        own = self.text(f"{REFERENCE}_{finding}").tolist()
+        references = [cell.strip() for cell in self.text(REFERENCE).tolist()]
+        columns = self.text(f"{REFERENCE}_{finding}").tolist()
         yes_no = len(self.findings) == 1
-        made = [_outcome(cell, name, finding, yes_no=yes_no) for cell, name in zip(stated, own, strict=True)]
-        return np.array(made, dtype=np.float64)
+        outcomes = [
+            _outcome(cell, name, finding, yes_no=yes_no) for cell, name in zip(references, columns, strict=True)
+        ]
+        return np.array(outcomes, dtype=np.float64)
 
     def calls(self, finding: str) -> Floats:
         """(cases,) 1 where the model called the finding, by `called_<finding>` or `predicted`; NaN where not stated."""
@@ -225,9 +227,9 @@ def _shares(cells: NDArray[np.str_], none: list[str]) -> Floats:
     return (~np.isin(cells, none)).astype(np.float64)[:, None]
 
 
-def _outcome(cell: str, own: str, finding: str, *, yes_no: bool) -> float:
-    if own != "":
-        return float(own.strip().casefold() in TRUE)
+def _outcome(cell: str, column: str, finding: str, *, yes_no: bool) -> float:
+    if column != "":
+        return float(column.strip().casefold() in TRUE)
     if cell == "":
         return np.nan
     named = {one.strip() for one in cell.split(";")}

@@ -73,38 +73,43 @@ def watch(
     Raises UsageError for a run length of at most 1 and for unlike columns, DatasetError for fewer than 20 reference
     cases.
     """
-    known, stream = _rows(reference, "reference"), _rows(values, "values")
-    if known.shape[1] != stream.shape[1]:
-        problem = f"{known.shape[1]} columns of the reference, {stream.shape[1]} of the values"
+    reference_rows, stream = _rows(reference, "reference"), _rows(values, "values")
+    if reference_rows.shape[1] != stream.shape[1]:
+        problem = f"{reference_rows.shape[1]} columns of the reference, {stream.shape[1]} of the values"
         raise UsageError(problem, "watch", "Give the same columns of both")
-    if len(known) < FEWEST:
-        raise DatasetError(f"{len(known)} reference cases", "watch", f"Give {FEWEST} at least, better 300")
-    groups = _strata(strata, len(known), len(stream))
+    if len(reference_rows) < FEWEST:
+        raise DatasetError(f"{len(reference_rows)} reference cases", "watch", f"Give {FEWEST} at least, better 300")
+    groups = _strata(strata, len(reference_rows), len(stream))
     counted = _first_of_each(patients, len(stream))
     # Equal values have a random order. Its seed is the reference's content: the same for a stream that grows, and
     # another one for another reference.
-    random = np.random.default_rng(np.frombuffer(sha256(known.tobytes()).digest(), dtype=np.uint32))
-    everything = np.concatenate([known, stream])
+    random = np.random.default_rng(np.frombuffer(sha256(reference_rows.tobytes()).digest(), dtype=np.uint32))
+    everything = np.concatenate([reference_rows, stream])
     # Whether a value is there is a column of its own, ranked with random order of equals as any other.
     columns = np.concatenate([everything, np.isnan(everything).astype(np.float64)], axis=1)
-    enters = np.concatenate([np.ones(len(known), dtype=bool), counted])
+    enters = np.concatenate([np.ones(len(reference_rows), dtype=bool), counted])
     bets = np.zeros((len(stream), columns.shape[1], len(SHIFTS) + len(SPREADS)))
-    for place, column in enumerate(columns.T):
+    for position, column in enumerate(columns.T):
         p = np.full(len(everything), np.nan)
         for group in np.unique(groups):
             chosen = np.flatnonzero((groups == group) & enters & ~np.isnan(column))
             p[chosen] = _sequential_p(column[chosen], random)
-        bets[:, place] = _log_bets(p[len(known) :])
+        bets[:, position] = _log_bets(p[len(reference_rows) :])
     bets[~counted] = 0.0
-    each = known.shape[1]
-    shares = np.repeat([(1 - ON_MISSING) / each, ON_MISSING / each], each)
+    width = reference_rows.shape[1]
+    shares = np.repeat([(1 - ON_MISSING) / width, ON_MISSING / width], width)
     weights = np.repeat(shares / bets.shape[2], bets.shape[2])
     watched, at_alarm = _detected(bets.reshape(len(stream), -1), weights, counted, run_length)
     if at_alarm is None:
         return watched
-    place = at_alarm // bets.shape[2]
+    position = at_alarm // bets.shape[2]
     return Watch(
-        watched.log_evidence, watched.limit, watched.alarm, watched.change, int(place % each), bool(place >= each)
+        watched.log_evidence,
+        watched.limit,
+        watched.alarm,
+        watched.change,
+        int(position % width),
+        bool(position >= width),
     )
 
 
@@ -126,20 +131,20 @@ def watch_calibration(
         raise UsageError(
             f"probabilities of shape {p.shape}, outcomes of {y.shape}", "watch_calibration", "Give (cases,)"
         )
-    known = ~np.isnan(y) & ~np.isnan(p)
-    if not (np.isin(y[known], (0, 1)).all() and ((p[known] >= 0) & (p[known] <= 1)).all()):
+    usable = ~np.isnan(y) & ~np.isnan(p)
+    if not (np.isin(y[usable], (0, 1)).all() and ((p[usable] >= 0) & (p[usable] <= 1)).all()):
         raise UsageError("an outcome or a probability is outside 0..1", "watch_calibration", "Give outcomes 0 or 1")
-    stated = special.logit(np.clip(np.where(known, p, 0.5), OUTERMOST, 1 - OUTERMOST))
+    log_odds = special.logit(np.clip(np.where(usable, p, 0.5), OUTERMOST, 1 - OUTERMOST))
     # A bet on log-odds beyond the tolerance, against the most extreme ones that the tolerance still allows: its mean
     # is at most 1 for all of these.
-    wagers = [stated + off for off in OFFSETS] + [stated * slope for slope in SLOPES]
+    wagers = [log_odds + off for off in OFFSETS] + [log_odds * slope for slope in SLOPES]
     bets = np.zeros((len(p), len(wagers)))
     for index, wager in enumerate(wagers):
-        allowed = stated + np.clip(wager - stated, -tolerance, tolerance)
+        allowed = log_odds + np.clip(wager - log_odds, -tolerance, tolerance)
         sign = np.where(y == 1, 1.0, -1.0)
         gained = special.log_expit(sign * wager) - special.log_expit(sign * allowed)
-        bets[:, index] = np.where(known & (np.abs(wager - stated) > tolerance), gained, 0.0)
-    watched, _ = _detected(bets, np.full(len(wagers), 1 / len(wagers)), known, run_length)
+        bets[:, index] = np.where(usable & (np.abs(wager - log_odds) > tolerance), gained, 0.0)
+    watched, _ = _detected(bets, np.full(len(wagers), 1 / len(wagers)), usable, run_length)
     return watched
 
 
@@ -151,11 +156,11 @@ def _rows(numbers: ArrayLike, name: str) -> Floats:
     return np.where(np.isfinite(rows), rows, np.nan)
 
 
-def _strata(strata: tuple[ArrayLike, ArrayLike] | None, known: int, stream: int) -> NDArray[np.intp]:
+def _strata(strata: tuple[ArrayLike, ArrayLike] | None, references: int, stream: int) -> NDArray[np.intp]:
     if strata is None:
-        return np.zeros(known + stream, dtype=np.intp)
+        return np.zeros(references + stream, dtype=np.intp)
     first, second = (np.asarray(one).astype(str) for one in strata)
-    if (len(first), len(second)) != (known, stream):
+    if (len(first), len(second)) != (references, stream):
         raise UsageError(f"strata of {len(first)} and {len(second)} cases", "watch", "Give one for each case")
     return np.unique(np.concatenate([first, second]), return_inverse=True)[1]
 
@@ -186,21 +191,21 @@ def _sequential_p(column: Floats, random: np.random.Generator) -> Floats:
         larger = larger + (earlier & (block[None, :] > block[:, None])).sum(axis=1)
         equal = np.searchsorted(before, block, side="right") - np.searchsorted(before, block, side="left")
         equal = equal + (earlier & (block[None, :] == block[:, None])).sum(axis=1) + 1
-        known = start + 1 + np.arange(len(block))
-        ranks = (larger + random.random(len(block)) * equal) / known
-        p[start : start + len(block)] = np.where(equal == known, np.nan, ranks)
+        so_far = start + 1 + np.arange(len(block))
+        ranks = (larger + random.random(len(block)) * equal) / so_far
+        p[start : start + len(block)] = np.where(equal == so_far, np.nan, ranks)
         before = np.sort(np.concatenate([before, block]), kind="stable")
     return p
 
 
 def _log_bets(p: Floats) -> Floats:
     """(cases, bets) logarithms of likelihood ratios of normal scores; 0 where there is no p-value."""
-    known = ~np.isnan(p)
-    score = special.ndtri(1 - np.clip(np.where(known, p, 0.5), OUTERMOST, 1 - OUTERMOST))[:, None]
+    ranked = ~np.isnan(p)
+    score = special.ndtri(1 - np.clip(np.where(ranked, p, 0.5), OUTERMOST, 1 - OUTERMOST))[:, None]
     shifts, spreads = np.array(SHIFTS), np.array(SPREADS)
     shifted = shifts * score - shifts**2 / 2
     spread = score**2 / 2 * (1 - 1 / spreads**2) - np.log(spreads)
-    return np.where(known[:, None], np.concatenate([shifted, spread], axis=1), 0.0)
+    return np.where(ranked[:, None], np.concatenate([shifted, spread], axis=1), 0.0)
 
 
 def _detected(bets: Floats, weights: Floats, counted: NDArray[np.bool_], run_length: float) -> tuple[Watch, int | None]:

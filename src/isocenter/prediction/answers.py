@@ -112,8 +112,8 @@ def _objects(result: Result, kind: str, path: Path) -> Iterator[Path]:
         raise GeometryError(problem, kind, "Use the .nii.gz, or give fewer volumes")
     volumes = list(dicom.volumes_of(image))
     for number in marked:
-        own = [(part, mask[number], labels) for part, mask, labels in result.label_maps]
-        still = replace(result, source=volumes[number], label_maps=own)
+        label_maps = [(part, mask[number], labels) for part, mask, labels in result.label_maps]
+        still = replace(result, source=volumes[number], label_maps=label_maps)
         yield from answer.write(still, path.with_name(f"{path.name}_{VOLUME}_{number + 1}"))
 
 

@@ -146,13 +146,13 @@ class _Counted:
 def _times_as_large(model: Model, image: Image) -> float:
     """An image beside the largest that trained the model, by their extents; 0 where nothing is known of those."""
     geometry, times = image.geometry.canonical, []
-    for own in model.record.get("members") or [model.record]:  # of a mean each has training cases of its own
-        known = own.get("fingerprint") or {}
-        if not known.get("shape") or len(known["shape"]["max"]) != geometry.ndim:
+    for record in model.record.get("members") or [model.record]:  # of a mean each has training cases of its own
+        fingerprint = record.get("fingerprint") or {}
+        if not fingerprint.get("shape") or len(fingerprint["shape"]["max"]) != geometry.ndim:
             return 0.0
-        voxels = np.divide(geometry.shape, known["shape"]["max"])
-        in_mm = known.get("physical") and geometry.physical
-        times.append(np.prod(voxels * (np.divide(geometry.steps, known["spacing"]["median"]) if in_mm else 1)))
+        voxels = np.divide(geometry.shape, fingerprint["shape"]["max"])
+        in_mm = fingerprint.get("physical") and geometry.physical
+        times.append(np.prod(voxels * (np.divide(geometry.steps, fingerprint["spacing"]["median"]) if in_mm else 1)))
     return float(min(times))
 
 
@@ -324,24 +324,24 @@ class _Rest:
             prediction = prediction.before_calibration
         times = _times_as_large(self.model, self.image) if self.seen.all >= MANY_WINDOWS else 0.0
         large = (self.seen.all, times) if times >= MANY_TIMES else None
-        kept = prediction if self.room is None else None
+        returned = prediction if self.room is None else None
         unstated = [] if prediction.frames else self._without_ratios(findings)
         notes = [*noted(prediction, self.case), *lacking, *unstated]
-        seen = self.prediction.confidence
+        confidence = self.prediction.confidence
         tracks = [] if self._is_refused or self._tracks is None else self._tracks.rows
         rows_of_tracks = [{"case": self.case.id, **row} for row in tracks]
         return Done(
             rows,
             measured,
-            kept,
+            returned,
             files,
             notes,
             large,
             findings,
             found,
             prediction.abstained,
-            seen.features,
-            seen.distances,
+            confidence.features,
+            confidence.distances,
             rows_of_tracks,
         )
 
@@ -356,14 +356,17 @@ class _Rest:
     def _findings(self, still: Prediction, measured: Measurements) -> list[Finding]:
         """Findings that reports state of a result, or of a frame of a clip."""
         task = self.model.task
-        made = task.results(still, measured)
-        made += [one for ratio in self._ratios if (one := ratio.found(made, measured)) is not None]
-        made = coded_findings(made, codes_of(self.model))
+        findings = task.results(still, measured)
+        findings += [one for ratio in self._ratios if (one := ratio.found(findings, measured)) is not None]
+        findings = coded_findings(findings, codes_of(self.model))
         if not self._is_as_stated:
-            return made
+            return findings
         plain = task.results(still.before_calibration, measured)
-        stated = [*plain, *made[len(plain) :]]  # ratios have no probability
-        return [replace(one, probability=p.probability, calibrated=False) for one, p in zip(made, stated, strict=True)]
+        uncalibrated_findings = [*plain, *findings[len(plain) :]]  # ratios have no probability
+        return [
+            replace(one, probability=p.probability, calibrated=False)
+            for one, p in zip(findings, uncalibrated_findings, strict=True)
+        ]
 
     @property
     def _ratios(self) -> tuple[Ratio, ...]:
@@ -371,9 +374,9 @@ class _Rest:
 
     def _without_ratios(self, findings: Sequence[Finding]) -> Iterator[Problem]:
         """A warning for each ratio that could not be made."""
-        stated = {one.concept for one in findings}
+        names = {one.concept for one in findings}
         for ratio in self._ratios if findings else ():
-            if ratio.name not in stated:
+            if ratio.name not in names:
                 what = f"{self.case.id}: no {ratio.name}: {ratio.above} or {ratio.below} is not known, or is 0"
                 yield Problem("warning", what, (self.case.id,))
 
@@ -394,8 +397,17 @@ class _Rest:
         if self.room is None:
             return [], []
         wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None
-        given = (self.prediction, self.image, self.room, name, wanted, self.model)
-        files, lacking = write_result(*given, findings=findings, probabilities=self.probabilities, is_part=is_part)
+        files, lacking = write_result(
+            self.prediction,
+            self.image,
+            self.room,
+            name,
+            wanted,
+            self.model,
+            findings=findings,
+            probabilities=self.probabilities,
+            is_part=is_part,
+        )
         if (transform := self.prediction.transform) is not None:
             pair = self.case.references.get("field") or Correspondence()
             files += write_moved(transform, self.image, pair, self.room, name, algorithm_of(self.model))
@@ -422,13 +434,13 @@ class _Rest:
         rows = rows_in(columns(prediction))
         if not self._is_as_stated:
             return rows
-        stated = rows_in(columns(prediction.before_calibration))
+        uncalibrated_rows = rows_in(columns(prediction.before_calibration))
         return [
             {
                 name: other[name] if PROBABILITY in name or name.endswith(SCORES) else value
                 for name, value in row.items()
             }
-            for row, other in zip(rows, stated, strict=True)
+            for row, other in zip(rows, uncalibrated_rows, strict=True)
         ]
 
     def _rows_of_frames(self, named: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -451,8 +463,8 @@ class _Rest:
         # A single object of one frame is none of the next, though both have its number.
         numbered = any(head.tells_objects for head in self.model.task.heads.values())
         changes = [] if numbered else size_changes(measured)
-        whole = [{"case": self.case.id, "frame": "all", **row} for row in changes]
-        return rows, [*(row for frame in measured for row in frame), *whole]
+        over_time = [{"case": self.case.id, "frame": "all", **row} for row in changes]
+        return rows, [*(row for frame in measured for row in frame), *over_time]
 
 
 FLAG = "--region"

@@ -41,15 +41,15 @@ def findings_record(images: Sequence[Examined], model: Model) -> Findings:
     lacking = [f"{one.name}{words}" for one in images for words in _lacking(one.done)]
     if len(abstained) == len(images) and not has_result:
         return Findings((), "abstained", "; ".join(abstained), model_named(model))
-    kept = [one for one in images if len(_frames(one.done)) <= MOST_FRAMES]
-    rows = [(_finite(finding), one.place) for one in kept for finding in one.done.findings]
-    stated = [finding for one in kept for finding in one.done.findings]
-    unstated = [f"{own.concept} is not a number" for own, (made, _) in zip(stated, rows, strict=True) if made != own]
+    placed = [one for one in images if len(_frames(one.done)) <= MOST_FRAMES]
+    rows = [(_finite(finding), one.place) for one in placed for finding in one.done.findings]
+    findings = [finding for one in placed for finding in one.done.findings]
+    unstated = [f"{own.concept} is not a number" for own, (made, _) in zip(findings, rows, strict=True) if made != own]
     unstated += [
         f"{one.name}{len(_frames(one.done))} frames have findings, and those of more than {MOST_FRAMES} are stated in "
         "predictions.csv alone"
         for one in images
-        if one not in kept
+        if one not in placed
     ]
     reasons = [*([] if has_result else [NOTHING_FOUND]), *abstained, *lacking, *unstated]
     return Findings(

@@ -69,9 +69,9 @@ def kinds_of_maps(task: Task) -> list[str]:
     A further label map is called by its part alone, and its probabilities by both.
     """
     maps = (TOTAL, EPISTEMIC, *ADDED_MAPS, EXPLANATION, PROBABILITIES.lstrip("_"))
-    own, parts = (*maps, *(f"{kind}_pm" for kind in maps)), part_names(task)
-    further = (*own, *ANSWERS)
-    return [*own, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
+    names, parts = (*maps, *(f"{kind}_pm" for kind in maps)), part_names(task)
+    further = (*names, *ANSWERS)
+    return [*names, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 
 
 def with_own_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
@@ -100,8 +100,8 @@ def _shortened(name: str, longest: int) -> str:
     """A name of at most so many bytes: the end of a longer one gives way to digits that are its own."""
     if len(name.encode()) <= longest:
         return name
-    own = f"-{hashlib.sha256(name.encode()).hexdigest()[:DIGITS_OF_NAME]}"
-    return name.encode()[: longest - len(own)].decode(errors="ignore") + own
+    digits = f"-{hashlib.sha256(name.encode()).hexdigest()[:DIGITS_OF_NAME]}"
+    return name.encode()[: longest - len(digits)].decode(errors="ignore") + digits
 
 
 def _endings(kinds: Sequence[str]) -> tuple[str, ...]:
@@ -153,8 +153,8 @@ class Probabilities:
     @property
     def maps(self) -> dict[str, Map]:
         """{kind: the probabilities of its labels} for Parametric Maps, once the network has seen all of the image."""
-        made = {self.endings[head].lstrip("_"): one.of_labels for head, one in self.taken.items() if self.has_maps}
-        return {kind: one for kind, one in made.items() if one is not None}
+        of_labels = {self.endings[head].lstrip("_"): one.of_labels for head, one in self.taken.items() if self.has_maps}
+        return {kind: one for kind, one in of_labels.items() if one is not None}
 
     def write(self) -> Iterator[Path]:
         """The files that were asked for, once the network has seen all of the image."""
@@ -166,9 +166,9 @@ class Probabilities:
 
 def _of_further_parts(task: Task) -> dict[str, str]:
     """{dense head: how the file of its probabilities ends} of parts beside that whose label map the whole has."""
-    each = [(part, head_of(part, head)) for part, own in leaves(task).items() if part for head in channels_of(own)]
-    each.sort(key=lambda one: task.heads[one[1]].holds_boxes)
-    return {head: f"_{part}{PROBABILITIES}" for part, head in each[1:]}
+    heads = [(part, head_of(part, head)) for part, own in leaves(task).items() if part for head in channels_of(own)]
+    heads.sort(key=lambda one: task.heads[one[1]].holds_boxes)
+    return {head: f"_{part}{PROBABILITIES}" for part, head in heads[1:]}
 
 
 def write_result(
@@ -191,22 +191,22 @@ def write_result(
     """
     written, lacking, codes = list[Path](), list[Problem](), codes_of(model)
     for part, mask, labels in prediction.label_maps if wanted.format != DICOM else ():
-        own = folder / (f"{name}_{part}" if part else name)
+        stem = folder / (f"{name}_{part}" if part else name)
         named = coded_labels(labels, codes)
         if wanted.format in SURFACES:
-            target = own.with_name(f"{own.name}.{wanted.format}")
+            target = stem.with_name(f"{stem.name}.{wanted.format}")
             files = write_surfaces(np.asarray(mask), named, image.geometry, target)
             if not files:
                 lacking.append(Problem("note", f"no surface: {NOTHING_MARKED}", (target.name,)))
             written += files
         else:
-            written.append(_label_map(mask, named, image, own, wanted, algorithm_of(model)))
+            written.append(_label_map(mask, named, image, stem, wanted, algorithm_of(model)))
     if kinds := wanted.kinds_for(image):
-        stated = _stated(prediction, image, model, is_part=is_part, findings=findings)
+        answer = _stated(prediction, image, model, is_part=is_part, findings=findings)
         if probabilities is not None:
-            stated = replace(stated, maps={**stated.maps, **probabilities.maps})
-        stated = replace(stated, page=partial(page_of, stated, wanted.text, prediction.maps.get(EXPLANATION)))
-        objects, refused = write_answers(stated, kinds, folder / name, wanted)
+            answer = replace(answer, maps={**answer.maps, **probabilities.maps})
+        answer = replace(answer, page=partial(page_of, answer, wanted.text, prediction.maps.get(EXPLANATION)))
+        objects, refused = write_answers(answer, kinds, folder / name, wanted)
         written += objects
         lacking += refused
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
@@ -222,17 +222,17 @@ def write_result(
 
 def write_maps(maps: Mapping[str, Map], image: Image, folder: Path, name: str, format: str = AUTO) -> Iterator[Path]:
     """The file of each map of a case, in a format that holds numbers."""
-    for kind, made in maps.items():
+    for kind, voxel_map in maps.items():
         path = folder / f"{name}_{kind}.{_suffix(image, format, OF_NUMBERS)}"
-        write_map(kind, made, image, path)
+        write_map(kind, voxel_map, image, path)
         yield path
 
 
 def _marked(task: Task, prediction: Prediction, case: Case) -> list[Figure]:
     """A picture of what the task marks in the image; of several tasks one of each that marks something."""
     placed = {name: part for name, part in leaves(task).items() if name and has_place(prediction.parts[name])}
-    each = [part.figures(prediction.parts[name], case) for name, part in placed.items()]
-    return [drawn[0] for drawn in each or [task.figures(prediction, case)]]
+    figures_of_parts = [part.figures(prediction.parts[name], case) for name, part in placed.items()]
+    return [drawn[0] for drawn in figures_of_parts or [task.figures(prediction, case)]]
 
 
 def _label_map(
@@ -279,9 +279,9 @@ def _stated(
 
 def _sought(task: Task, still: Prediction) -> tuple[list[str], float]:
     """(names of what was looked for in the image, the score from which on boxes are called)."""
-    own = {name: still.parts[name] if name else still for name in leaves(task)}
-    names = [label.name for name, part in leaves(task).items() if has_place(own[name]) for label in part.labels]
-    is_boxed = any(one.boxes is not None for one in own.values())
+    by_part = {name: still.parts[name] if name else still for name in leaves(task)}
+    names = [label.name for name, part in leaves(task).items() if has_place(by_part[name]) for label in part.labels]
+    is_boxed = any(one.boxes is not None for one in by_part.values())
     return list(dict.fromkeys(names)), still.threshold if is_boxed else 0.0
 
 
@@ -294,8 +294,8 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
     flat = "tiff" if image.geometry.physical or image.frames is not None else "png"
     # NIfTI holds an orientation in mm only.
     volume = "nrrd" if image.geometry.has_sides and not image.geometry.physical else "nii.gz"
-    own = {1: "csv", 2: flat}.get(image.geometry.ndim, volume)
-    suffix = own if format == AUTO else format
+    suiting = {1: "csv", 2: flat}.get(image.geometry.ndim, volume)
+    suffix = suiting if format == AUTO else format
     return (instead or {}).get(suffix, suffix)
 
 

@@ -34,11 +34,11 @@ def tracks_of(task: Task, prediction: Prediction) -> Tracks | None:
     tells_objects = any(head.tells_objects for head in task.heads.values())
     if not frames or prediction.parts or not (tells_objects or frames[0].boxes is not None):
         return None
-    seen = [_seen(frame) for frame in frames]
-    numbers = followed([(corners, names) for corners, names, _ in seen])
+    objects = [_seen(frame) for frame in frames]
+    numbers = followed([(corners, names) for corners, names, _ in objects])
     sightings: dict[int, list[tuple[int, str, float]]] = {}
-    for frame, (own, (_, names, scores)) in enumerate(zip(numbers, seen, strict=True)):
-        for track, name, score in zip(own, names, scores, strict=True):
+    for frame, (tracks, (_, names, scores)) in enumerate(zip(numbers, objects, strict=True)):
+        for track, name, score in zip(tracks, names, scores, strict=True):
             sightings.setdefault(track, []).append((frame, name, score))
     rows = [
         {

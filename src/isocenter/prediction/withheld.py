@@ -62,14 +62,17 @@ def confidence_columns(prediction: Prediction, between: str = "_") -> dict[str, 
     A model without a gate abstains from an image of one value.
     between: the name of a part and that of its column, of a task that is made of tasks
     """
-    own = prediction.confidence
-    gate: dict[str, Any] = {} if own.gate_p is None else {"gate_p": own.gate_p}
+    whole_confidence = prediction.confidence
+    gate: dict[str, Any] = {} if whole_confidence.gate_p is None else {"gate_p": whole_confidence.gate_p}
     if gate or prediction.abstained is not None:
         gate |= {"abstained": prediction.abstained or ""}
-    stated = {"": own, **{f"{name}{between}": part.confidence for name, part in prediction.parts.items()}}
+    confidences = {
+        "": whole_confidence,
+        **{f"{name}{between}": part.confidence for name, part in prediction.parts.items()},
+    }
     return gate | {
         f"{part}{name}": value
-        for part, each in stated.items()
+        for part, each in confidences.items()
         for name in UNCERTAINTIES
         if (value := getattr(each, name)) is not None
     }

@@ -33,8 +33,8 @@ RIGID = RegistrationSettings("rigid")
 
 def aligned_case(case: Case, how: Alignment) -> Case:
     """The case with every image on the grid of its first, when it is read."""
-    place = {"world": _in_world, "register": _registered}[how]
-    return replace(case, images=LazyMapping({name: partial(place, case, name) for name in case.images}))
+    align = {"world": _in_world, "register": _registered}[how]
+    return replace(case, images=LazyMapping({name: partial(align, case, name) for name in case.images}))
 
 
 def write_alignment(cases: Iterable[Case], how: Alignment | None, folder: Path) -> None:

@@ -103,19 +103,19 @@ def _read(data: Data, options: DatasetOptions) -> Dataset:
 
 def _accepted(names: str | None) -> frozenset[str]:
     """The names in a list of accepted findings; UsageError for one that cannot be accepted."""
-    given = frozenset(name.strip() for name in (names or "").split(",") if name.strip())
-    if unknown := sorted(given - {MIXED_SCALE}):
+    accepted = frozenset(name.strip() for name in (names or "").split(",") if name.strip())
+    if unknown := sorted(accepted - {MIXED_SCALE}):
         raise UsageError(f"{unknown[0]!r} is no finding that can be accepted", "--accept", f"Choose {MIXED_SCALE}")
-    return given
+    return accepted
 
 
 def _in_order(dataset: Dataset, order: str | None) -> Dataset:
     """The data set with its classes in the order of --order; UsageError where it does not name each class once."""
     if not order:
         return dataset
-    stated = {str(case.references[CLASS]) for case in dataset if CLASS in case.references}
+    classes = {str(case.references[CLASS]) for case in dataset if CLASS in case.references}
     labels = {label.name: label for label in dataset.classes.get(CLASS, ())} or {
-        name: Label(0, name) for name in stated
+        name: Label(0, name) for name in classes
     }
     names = [name.strip() for name in order.split(",")]
     if sorted(names) != sorted(labels):
@@ -136,9 +136,9 @@ def open_for(
 
     needs: kinds of reference, as in `open_dataset`; None: those of the task; pairs: as there
     """
-    wanted, references = needs_of(task) if needs is None else needs, learns_from_references(task)
-    each = [open_dataset(place, reading, references=references, needs=wanted, pairs=pairs) for place in places]
-    dataset = joined(each)
+    kinds, references = needs_of(task) if needs is None else needs, learns_from_references(task)
+    datasets = [open_dataset(place, reading, references=references, needs=kinds, pairs=pairs) for place in places]
+    dataset = joined(datasets)
     return parted_pairs(dataset) if FIELD in dataset.kinds else dataset
 
 
@@ -189,8 +189,8 @@ def with_references(dataset: Dataset, kind: type[Task] | Task) -> Dataset:
         "they are left out",
         "Add their references, or remove the images",
     )
-    kept = dataset.only({case.id for case in dataset} - set(lacking))
-    return replace(kept, problems=(*dataset.problems, problem))
+    referenced = dataset.only({case.id for case in dataset} - set(lacking))
+    return replace(referenced, problems=(*dataset.problems, problem))
 
 
 def looked_through(
@@ -283,19 +283,19 @@ def _boxes(case: Case, kind: str, name: str, structures: Mapping[str, Sequence[i
 
     Raises DatasetError where parts of the map, or structures, were not drawn: nobody knows what is there.
     """
-    drawn: Image = case.references[kind]
+    mask: Image = case.references[kind]
     if kind == OBJECT_MAPS:
-        return boxes_of_objects(drawn, name, case.id)
+        return boxes_of_objects(mask, name, case.id)
     if unknown := [one for one in structures if not case.knows(one)]:
         problem = f"{listed(unknown)} was not drawn in it, and boxes need an image that was annotated as a whole"
         raise DatasetError(problem, case.id, "Give masks of every structure, or choose --task segmentation")
-    ignored = [label.value for label in drawn.labels if label.is_ignored]
-    values = {int(value) for value in np.unique(drawn.data)} - {0}
+    ignored = [label.value for label in mask.labels if label.is_ignored]
+    values = {int(value) for value in np.unique(mask.data)} - {0}
     if values & set(ignored):
         problem = "its mask holds voxels to be ignored, and boxes need an image that was annotated as a whole"
         raise DatasetError(problem, case.id, "Give masks that are drawn everywhere, or choose --task segmentation")
-    named = {label.value: label.name for label in _boxed(drawn.labels)}
-    return boxes_of_pieces(drawn, structures or {named.get(one, str(one)): (one,) for one in sorted(values)}, case.id)
+    named = {label.value: label.name for label in _boxed(mask.labels)}
+    return boxes_of_pieces(mask, structures or {named.get(one, str(one)): (one,) for one in sorted(values)}, case.id)
 
 
 def _boxed(labels: Sequence[Label]) -> tuple[Label, ...]:

@@ -36,8 +36,10 @@ from isocenter.values import (
 
 FIELD, MASK = "field", "mask"
 FIXED, MOVING = "fixed", "moving"
-# Pairs of each fixed volume: at the fewest, and at the most, since each is read and prepared by itself.
+# Pairs of each fixed volume that trains: at the fewest, and at the most, since each is read and prepared by itself.
 FEWEST_OF_VOLUME, MOST_OF_VOLUME = 5, 10
+# Of one that selects or tests: pairs of one volume say much the same, and each is answered and refined in seconds.
+PREDICTED_OF_VOLUME = 2
 # Bytes of all prepared pairs that train, and of each voxel: two channels and a label.
 PREPARED, VOXEL_BYTES = 2**31, 9
 # Of the patients, the shares that test and select; volumes that select at the most, and of each part at the fewest.
@@ -55,7 +57,7 @@ def pairs_of(plan: Plan) -> int | None:
 def with_pairs(dataset: Dataset, pairs: int | None = None, *, draws: bool = True) -> Dataset:
     """The data set with each moving image on the grid of its fixed one; of single images pairs are drawn.
 
-    pairs: for each image that trains as the fixed one; None: as many as fit into memory, 5 to 10
+    pairs: of each image as the fixed one; None: as many of one that trains as fit into memory, 5 to 10, else 2
     draws: False where only listed pairs are wanted
     Patients are parted before pairs are drawn, so that no image is in two parts. The transform through which a moving
     image came there is its fact `ONTO`, the image itself `UNMOVED`.
@@ -68,22 +70,22 @@ def with_pairs(dataset: Dataset, pairs: int | None = None, *, draws: bool = True
     if is_listed:
         return replace(dataset, cases=tuple(_brought(case, case.images, case.references) for case in dataset))
     parts = _parts(dataset)
-    drawn = _drawn(dataset, parts, pairs)
-    if not drawn:
+    pairs_drawn = _drawn(dataset, parts, pairs)
+    if not pairs_drawn:
         problem = f"{counted(len(dataset), 'image')}: too few to draw pairs from"
         raise DatasetError(problem, where, "Give more images, or list pairs in a table")
     words = "patients were parted first, by seed 0, and pairs lie within a part"
-    counts = {part: sum(one == part for _, one in drawn) for part in ("train", "val", "test")}
-    each = ", ".join(f"{count} {part}" for part, count in counts.items())
+    counts = {part: sum(one == part for _, one in pairs_drawn) for part in ("train", "val", "test")}
+    counts_text = ", ".join(f"{count} {part}" for part, count in counts.items())
     classes = {FIELD: dataset.classes[MASK]} if MASK in dataset.classes else {}
     return replace(
         dataset,
-        cases=tuple(case for case, _ in drawn),
-        splits={case.id: part for case, part in drawn},
+        cases=tuple(case for case, _ in pairs_drawn),
+        splits={case.id: part for case, part in pairs_drawn},
         classes=classes,
         regions={},
         parted=words,
-        derived={FIELD: f"{len(drawn)} pairs of {counted(len(dataset), 'image')} ({each}), {words}"},
+        derived={FIELD: f"{len(pairs_drawn)} pairs of {counted(len(dataset), 'image')} ({counts_text}), {words}"},
     )
 
 
@@ -97,22 +99,22 @@ def pairs_table(dataset: Dataset, parts: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _within(path: Path, root: Path | None) -> str:
-    place = root if root is None or root.is_dir() else root.parent
-    return (path.relative_to(place) if place is not None and path.is_relative_to(place) else path).as_posix()
+    folder = root if root is None or root.is_dir() else root.parent
+    return (path.relative_to(folder) if folder is not None and path.is_relative_to(folder) else path).as_posix()
 
 
 def _parts(dataset: Dataset) -> dict[str, Split]:
     """{patient: part}: the set's own split; without a test or a validation part some patients are drawn for it."""
     people = list(dict.fromkeys(person for case in dataset for person in people_of(case.patient)))
-    own: dict[str, Split] = {
+    stated_parts: dict[str, Split] = {
         person: dataset.splits[case.id]
         for case in dataset
         if case.id in dataset.splits
         for person in people_of(case.patient)
     }
-    parts: dict[str, Split] = {person: own.get(person, "train") for person in people}
+    parts: dict[str, Split] = {person: stated_parts.get(person, "train") for person in people}
     for number, (part, share, most) in enumerate((("test", TEST_SHARE, math.inf), ("val", VAL_SHARE, MOST_SELECTING))):
-        if part in own.values():
+        if part in stated_parts.values():
             continue
         free = [person for person, now in parts.items() if now == "train"]
         count = min(max(FEWEST_OF_PART, round(share * len(free))), most, len(free) - FEWEST_OF_PART)
@@ -130,33 +132,34 @@ def parted_pairs(dataset: Dataset) -> Dataset:
     if not several or dataset.parted:
         return dataset
     parts = _parts(dataset)
-    each = {case.id: {parts[person] for person in people_of(case.patient)} for case in dataset}
-    crossing = tuple(name for name, own in each.items() if len(own) > 1)
-    kept = replace(
-        dataset.only({*each} - {*crossing}), splits={n: min(own) for n, own in each.items() if n not in crossing}
+    parts_of_pairs = {case.id: {parts[person] for person in people_of(case.patient)} for case in dataset}
+    crossing = tuple(name for name, own in parts_of_pairs.items() if len(own) > 1)
+    pairs = replace(
+        dataset.only({*parts_of_pairs} - {*crossing}),
+        splits={n: min(own) for n, own in parts_of_pairs.items() if n not in crossing},
     )
-    kept = (
-        kept
+    pairs = (
+        pairs
         if dataset.splits
-        else replace(kept, parted="patients were parted by seed 0, so that no image is in two parts")
+        else replace(pairs, parted="patients were parted by seed 0, so that no image is in two parts")
     )
     if not crossing:
-        return kept
+        return pairs
     what = f"{counted(len(crossing), 'pair joins', 'pairs join')} images of two parts"
     problem = Problem("warning", what, crossing, "they are left out", "State parts in a column split")
-    return replace(kept, problems=(*dataset.problems, problem))
+    return replace(pairs, problems=(*dataset.problems, problem))
 
 
 def _drawn(dataset: Dataset, parts: Mapping[str, Split], pairs: int | None) -> list[tuple[Case, Split]]:
-    made = list[tuple[Case, Split]]()
+    drawn_pairs = list[tuple[Case, Split]]()
     for number, part in enumerate(("train", "val", "calibration", "test")):
-        own = [case for case in dataset if parts[case.patient] == part]
-        most = pairs or (_that_fit(own) if part == "train" else FEWEST_OF_VOLUME)
-        for place, fixed in enumerate(own):
-            others = [n for n in range(len(own)) if n != place]
-            order = generator(0, DRAW, 2 + number, place).permutation(others)[: min(most, len(others))]
-            made += [(_of_two(fixed, own[n]), part) for n in order.tolist()]  # type: ignore[misc]
-    return made
+        cases = [case for case in dataset if parts[case.patient] == part]
+        most = pairs or (_that_fit(cases) if part == "train" else PREDICTED_OF_VOLUME)
+        for position, fixed in enumerate(cases):
+            others = [n for n in range(len(cases)) if n != position]
+            order = generator(0, DRAW, 2 + number, position).permutation(others)[: min(most, len(others))]
+            drawn_pairs += [(_of_two(fixed, cases[n]), part) for n in order.tolist()]  # type: ignore[misc]
+    return drawn_pairs
 
 
 def _that_fit(cases: Sequence[Case]) -> int:

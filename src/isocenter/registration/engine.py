@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from isocenter.errors import GeometryError, UsageError
 from isocenter.lazy import torch
 from isocenter.registration.deformable import SMOOTHNESS, STEPS, Bent, bend, field_of
-from isocenter.registration.linear import FINE_STEPS, Initial, Start, best_start, followed_down, starts
+from isocenter.registration.linear import (
+    FINE_STEPS,
+    Initial,
+    Start,
+    best_start,
+    degrees_turned,
+    followed_down,
+    starts,
+)
 from isocenter.registration.pyramid import NO_OVERLAP, Level, Pair, paired, spacings
 from isocenter.registration.similarity import SIMILARITIES, Similarity, SimilarityName
 from isocenter.transforms import displacements, inverted, refuse_unlike_axes, right_angled
@@ -29,6 +37,8 @@ LEVELS = 3
 MOST_LINEAR, MOST_DEFORMABLE = 2**18, 2**20
 # Of the loss: a mirrored image that fits by so much better is a finding.
 MIRRORED = 0.85
+# Degrees: patients lie on two tables less far apart than this. A larger turn more often fits noise.
+USUAL_TURN = 45.0
 SIDES = ("left and right", "front and back", "head and feet")
 LNCC_SOURCE = "doi:10.1016/j.media.2007.06.004"
 MIND_SOURCE = "doi:10.1007/978-3-642-40811-3_24"
@@ -108,6 +118,8 @@ def registered(
     for level in levels[1:]:
         rigid = settings.transform == "rigid"
         start = followed_down(level, start, measure, rigid=rigid, steps=FINE_STEPS)
+    if pair.fixed_grid.has_sides and (turn := degrees_turned(start.matrix)) > USUAL_TURN:
+        notes.append(f"the moving image was turned by {turn:.0f} degrees: patients seldom lie so, look at the pictures")
     parts: tuple[Affine | Displacement, ...] = (start.affine(pair),)
     decisions = {
         "transform": Decision(settings.transform, "the kind that was asked for"),
@@ -154,7 +166,7 @@ def _refuse_constant(pair: Pair, where: str) -> None:
         ("fixed", pair.fixed, pair.fixed_known),
         ("moving", pair.moving, pair.moving_known),
     ):
-        inside = values[is_valid > 0]
+        inside = values if is_valid.all() else values[is_valid]
         if not inside.size or float(np.ptp(inside)) == 0:
             raise UsageError(f"the {name} image is constant where it is compared", where, "Give an image with contents")
 

@@ -37,9 +37,9 @@ def pulled(images: Tensor, field: Tensor) -> Tensor:
 def pair_similarity(fixed: Image, moved: Image, similarity: str) -> float:
     """Similarity of two images on one grid where both are measured, 1 less the loss: larger is better."""
     pair = paired(fixed, moved, None, one_scale=similarity == "mse")
-    both = pair.fixed_known * pair.moving_known
+    both = (pair.fixed_known & pair.moving_known).astype(np.float32)
     with torch.no_grad():
-        tensors = (torch.from_numpy(one)[None, None] for one in (pair.fixed, pair.moving, both))
+        tensors = (torch.from_numpy(array)[None, None] for array in (pair.fixed, pair.moving, both))
         return 1 - float(SIMILARITIES[similarity](*tensors))
 
 

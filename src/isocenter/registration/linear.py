@@ -9,6 +9,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.registration.pyramid import NO_OVERLAP, Level, Pair
@@ -78,8 +79,8 @@ def starts(pair: Pair, initials: Sequence[Initial]) -> Iterator[Start]:
         theirs: Floats = np.zeros(ndim)
         if name == "moments":
             ours, theirs = (
-                _mass(pair.fixed, pair.fixed_known, pair.fixed_grid),
-                _mass(pair.moving, pair.moving_known, pair.moving_grid),
+                _mass(np.where(pair.fixed_known, pair.fixed, 0), pair.fixed_grid),
+                _mass(pair.moving, pair.moving_grid),  # already 0 where it is not known
             )
             ours, theirs = ours - pair.fixed_centre, theirs - pair.moving_centre
         for turn in _turns(ndim, flat=min(pair.fixed_grid.shape) == 1):
@@ -96,9 +97,8 @@ def _turns(ndim: int, *, flat: bool) -> Iterator[Floats]:
         yield rotation(np.radians(angle) * np.eye(3)[axis], ndim)
 
 
-def _mass(values: Floats, weights: Floats, grid: Geometry) -> Floats:
+def _mass(mass: NDArray[np.float32], grid: Geometry) -> Floats:
     """(n,) mm: the centre of mass of the intensities."""
-    mass = values * weights
     total = float(mass.sum(dtype=np.float64)) or 1.0
     index = [
         float(
@@ -107,6 +107,13 @@ def _mass(values: Floats, weights: Floats, grid: Geometry) -> Floats:
         for axis, size in enumerate(mass.shape)
     ]
     return grid.to_world(index)
+
+
+def degrees_turned(matrix: Floats) -> float:
+    """Angle in degrees of the rotation in a linear map of space, its stretch apart."""
+    left, _, right = np.linalg.svd(matrix)
+    cosine = (np.trace(left @ right) - 1) / 2
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def best_start(

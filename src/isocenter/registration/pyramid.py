@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Of intensities: outside of these percentiles a few hot voxels would set the scale.
 PERCENTILES = (0.5, 99.5)
+# Voxels whose percentiles are taken at the most.
+MOST_RANKED = 2**22
 # HU that CT is compared in: air to dense bone.
 CT_WINDOW = (-1000.0, 1000.0)
 # Of the voxels of a side, those that have to be measured for it to count.
@@ -76,16 +78,16 @@ def _read(values: Tensor, at: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two images as they are compared: (*spatial) numbers in about 0..1, where they are measured, and their centres.
+    """Two images as they are compared: (*spatial) numbers in about 0..1, where they are known, and their centres.
 
     fixed_centre, moving_centre: (n,) mm, from which places are counted: so float32 holds them
     """
 
     fixed: NDArray[np.float32]
-    fixed_known: NDArray[np.float32]
+    fixed_known: NDArray[np.bool_]
     fixed_grid: Geometry
     moving: NDArray[np.float32]
-    moving_known: NDArray[np.float32]
+    moving_known: NDArray[np.bool_]
     moving_grid: Geometry
 
     @property
@@ -119,50 +121,64 @@ def paired(fixed: Image, moving: Image, mask: NDArray[np.bool_] | None, *, one_s
     if one_scale:
         both = (min(low for low, _ in scales), max(high for _, high in scales))
         scales = [both, both]
-    scaled = [
-        np.where(known, np.clip((values - low) / (high - low), 0, 1), 0).astype(np.float32)
-        for (values, known), (low, high) in zip(sides, scales, strict=True)
-    ]
+    scaled = [_in_scale(*side, *scale) for side, scale in zip(sides, scales, strict=True)]
     inside = sides[0][1] if mask is None else sides[0][1] & mask
-    return Pair(
-        scaled[0], inside.astype(np.float32), fixed.geometry,
-        scaled[1], sides[1][1].astype(np.float32), moving.geometry,
-    )  # fmt: skip
+    return Pair(scaled[0], inside, fixed.geometry, scaled[1], sides[1][1], moving.geometry)
 
 
 def _numbers(image: Image) -> tuple[Floats, NDArray[np.bool_]]:
     """(*spatial) values and which are measured; of several channels or frames the mean."""
     ndim = image.geometry.ndim
     data, is_valid = image.data, image.valid
-    values = np.where(is_valid, data, 0).astype(np.float32).reshape(-1, *data.shape[-ndim:]).mean(axis=0)
-    return values, np.logical_and.reduce(is_valid.reshape(-1, *data.shape[-ndim:]), axis=0)
+    channels = np.where(is_valid, data, 0).astype(np.float32).reshape(-1, *data.shape[-ndim:])
+    are_valid = is_valid.reshape(channels.shape)
+    if len(channels) == 1:
+        return channels[0], are_valid[0]
+    return channels.mean(axis=0), np.logical_and.reduce(are_valid, axis=0)
+
+
+def _in_scale(values: NDArray[np.float32], is_valid: NDArray[np.bool_], low: float, high: float) -> NDArray[np.float32]:
+    """Numbers from 0 to 1; 0 where nothing was measured. In place: a large volume is not held twice."""
+    values -= np.float32(low)
+    values /= np.float32(high - low)
+    np.clip(values, 0, 1, out=values)
+    values[~is_valid] = 0
+    return values
 
 
 def _scale(values: Floats, is_valid: NDArray[np.bool_], modality: str) -> tuple[float, float]:
     if modality == "CT":
         return CT_WINDOW
-    low, high = np.percentile(values[is_valid], PERCENTILES).tolist() if is_valid.any() else (0.0, 1.0)
+    # Of a large volume every so many voxels tell the same.
+    every = max(1, values.size // MOST_RANKED)
+    ranked = values.ravel()[::every][is_valid.ravel()[::every]]
+    low, high = np.percentile(ranked, PERCENTILES).tolist() if ranked.size else (0.0, 1.0)
     return low, high if high > low else low + 1
 
 
-def _side(values: Floats, known: Floats, grid: Geometry, spacing: float, centre: Floats) -> Side:
+def _side(
+    values: NDArray[np.float32], known: NDArray[np.bool_], grid: Geometry, spacing: float, centre: Floats
+) -> Side:
     coarse = grid.resampled(
         [max(spacing, step) if size > 1 else step for step, size in zip(grid.steps, grid.shape, strict=True)]
     )
-    both = resample(np.stack([values * known if not known.all() else values, known]).astype(np.float32), coarse.shape)
-    weight = both[1]
-    numbers = both[0] if known.all() else both[0] / np.maximum(weight, 1e-3)
-    weight = np.where(weight >= LEAST_SHARE, weight, 0).astype(np.float32)
+    is_whole = bool(known.all())
+    if is_whole:
+        numbers, weight = resample(values[None], coarse.shape)[0], np.ones(coarse.shape, dtype=np.float32)
+    else:
+        measured, weight = resample(np.stack([values * known, known]), coarse.shape)
+        numbers = measured / np.maximum(weight, 1e-3)
+        weight = np.where(weight >= LEAST_SHARE, weight, 0).astype(np.float32)
     size = np.array(coarse.shape)
     to_index = np.linalg.inv(coarse.affine)
     # index = L (x + centre) + o; torch's place = (2 index + 1) / size - 1, last axis first
     linear = to_index[:-1, :-1] * 2 / size[:, None]
     shift = (2 * (to_index[:-1, :-1] @ centre + to_index[:-1, -1]) + 1) / size - 1
     to_grid = np.concatenate([linear, shift[:, None]], axis=1)[::-1].copy()
-    measured, weights = (
-        torch.as_tensor(np.ascontiguousarray(one), dtype=torch.float32)[None, None] for one in (numbers, weight)
+    intensities, weights = (
+        torch.as_tensor(np.ascontiguousarray(array), dtype=torch.float32)[None, None] for array in (numbers, weight)
     )
-    return Side(coarse, measured, weights, torch.as_tensor(to_grid, dtype=torch.float32), bool(known.all()))
+    return Side(coarse, intensities, weights, torch.as_tensor(to_grid, dtype=torch.float32), is_whole)
 
 
 def spacings(grid: Geometry, levels: int, most: int) -> list[float]:

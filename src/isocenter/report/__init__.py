@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     )
     from isocenter.report.display import colours, in_greys_of, in_window, is_colour, planes, upright, window
     from isocenter.report.figures import Figure
-    from isocenter.report.notebook import InNotebook
     from isocenter.report.progress import Tracker, tracked
     from isocenter.report.slice_viewer import WINDOWS, box_edges, overlay, viewer, viewer_files
     from isocenter.report.words import (
+        InNotebook,
         aligned,
         count_text,
         decimals,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -15,9 +16,42 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from isocenter.errors import UsageError
 from isocenter.evaluation import Metrics
 from isocenter.report import words
-from isocenter.report.figures.figure import Figure
 from isocenter.report.words import common_places
 from isocenter.values import Decision, Estimate, Problem, Row
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A picture that explains itself.
+
+    title, caption: what it shows, and how to read it
+    alt:            the text for readers who cannot see it
+    png:            the picture, small enough to stand in a page
+    dark:           the same in the inks of a dark page; None where one picture serves both
+    wide:           wants the whole width of a page
+    density:        pixels of the picture for one of a plain screen
+    href:           the address that it opens, relative to the page
+    """
+
+    title: str
+    png: bytes
+    alt: str
+    caption: str = ""
+    dark: bytes | None = None
+    wide: bool = False
+    density: float = 1.0
+    href: str = ""
+    template: ClassVar[str] = "figure"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        width, height = struct.unpack(">II", self.png[16:24])  # the first chunk, PNG specification 11.2.2
+        return width, height
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
 
 # A table of so few labels and more metrics than these has the labels as columns.
 FEW_LABELS, MOST_METRICS = 3, 6

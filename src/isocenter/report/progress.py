@@ -61,7 +61,7 @@ def tracked(what: str) -> Iterator[Tracker]:
     if not sys.stderr.isatty():
         yield Tracker(what, None)
         return
-    columns = (
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -69,6 +69,7 @@ def tracked(what: str) -> Iterator[Tracker]:
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[words]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
         yield Tracker(what, bar)

@@ -1,15 +1,17 @@
-"""Text for numbers and values: every estimate with its interval, or with the reason why there is none."""
+"""Text for numbers and values: every estimate with its interval, or the reason why there is none; in notebooks too."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import singledispatch
-from typing import Any
+from html import escape
+from typing import Any, Protocol
 
 import numpy as np
 
 from isocenter.evaluation import Metric, Metrics
+from isocenter.lazy import pandas as pd
 from isocenter.values import Estimate, Row
 
 # Metrics that are never below 0, and what selects where the validation cases lack a class or an event.
@@ -288,3 +290,22 @@ def _estimate(value: Estimate) -> str:
 @cell_text.register(tuple)
 def _cells(value: Sequence[Any]) -> str:
     return ", ".join(cell_text(part) for part in value)
+
+
+# Rows of a table that a notebook shows; pandas leaves out the middle of more.
+MOST_ROWS = 60
+
+
+class HasTable(Protocol):
+    """A result with rows."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The rows."""
+
+
+class InNotebook:
+    """A result that a notebook shows as its words over its `table`."""
+
+    def _repr_html_(self: HasTable) -> str:
+        return f"<pre>{escape(str(self))}</pre>{self.table.to_html(index=False, max_rows=MOST_ROWS)}"

@@ -104,11 +104,15 @@ class Minutes:
 
     def seconds(self, costs: Costs) -> float:
         """s of all that follows training: calibration, gate, scores, pictures, the report."""
-        usual, a_case = looking_seconds(self.minutes, len(self.looking)), costs.predict
+        usual, a_case, a_look = (
+            looking_seconds(self.minutes, len(self.looking)),
+            costs.predict,
+            costs.predict - costs.refine,
+        )
         most = longest_looking(self.minutes, len(self.looking))
-        seconds = REPORT_SECONDS + self.fitting + self.selecting * (a_case + costs.tune) + self.looked_at * a_case
+        seconds = REPORT_SECONDS + self.fitting + self.selecting * (a_case + costs.tune) + self.looked_at * a_look
         seconds -= self.known * costs.network
-        seconds += sum(min(count * a_case, max(FEWEST_LOOKED * a_case, usual), most) for count in self.looking)
+        seconds += sum(min(count * a_look, max(FEWEST_LOOKED * a_look, usual), most) for count in self.looking)
         for cases, models in self.tested:
             again = 0 if cases * costs.voxels <= self.kept else min(cases, self.drawn)
             seconds += (cases + again) * models * a_case + cases * costs.score
@@ -278,7 +282,11 @@ def measured_costs(model: Model, case: Case) -> Costs:
     if all(head.is_vector for head in model.task.heads.values()):  # others may not fit into the memory for them
         knowing = model.keeping(KeptOutputs())
         _, again = timed(lambda: knowing.predict(case))
-    return Costs(predict, score, tune, math.prod(prediction.geometry.shape), max(0.0, predict - again))
+    refine = 0.0
+    if model.task.refines:
+        _, unrefined = timed(lambda: model.predict(case, replace(model.request, refined=False)))
+        refine = max(0.0, predict - unrefined)
+    return Costs(predict, score, tune, math.prod(prediction.geometry.shape), max(0.0, predict - again), refine)
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -68,6 +68,7 @@ class Costs:
 
     voxels:  of the result
     network: of `predict`, what is saved where the network's outputs are known
+    refine:  of `predict`, what improves a result after the network, which a gate does without
     """
 
     predict: float
@@ -75,10 +76,12 @@ class Costs:
     tune: float
     voxels: int = 1
     network: float = 0.0
+    refine: float = 0.0
 
     def of_networks(self, count: int) -> Costs:
         """The costs where so many networks predict each case."""
-        return replace(self, predict=count * self.predict, network=count * self.network)
+        predict = count * (self.predict - self.refine) + self.refine
+        return replace(self, predict=predict, network=count * self.network)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from isocenter.files.dicom import KEY_OBJECTS, Stamp, stamped, write_rejection
 from isocenter.service import settings as settings_of
 from isocenter.service.delivering import notify, report_to, store_over_web
 from isocenter.service.dicom.asking import find, report_commitment, request_commitment
-from isocenter.service.dicom.listening import Peer
+from isocenter.service.dicom.listening import Peer, spoken_to
 from isocenter.service.dicom.sending import PeerError, Sent, store
 from isocenter.service.exchange.fhir_server import BusyError
 from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest, Line, Reply
@@ -34,9 +34,8 @@ from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import REJECTION, Answer
 from isocenter.service.records.outbox import Delivery, Outbox, Superseded, note_name
 from isocenter.service.records.tables import instances, studies
-from isocenter.service.repeating import repeated
 from isocenter.service.settings import Settings
-from isocenter.service.speaking import spoken_to
+from isocenter.service.threads import repeated
 
 log = logging.getLogger("isocenter")
 

@@ -1,4 +1,4 @@
-"""Packages on their way into a node: copied into its folder, checked, and what routing asks of them."""
+"""Packages on their way into a node: copied into its folder, checked, with their gates and what routing asks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from isocenter.errors import UsageError
-from isocenter.runtime import PACKAGED, digest, unpacked, verify
+from isocenter.runtime import PACKAGED, Guard, Parts, digest, read_json, read_parts, unpacked, verify, write_json
 from isocenter.service.exchange.covariates import check_covariates
-from isocenter.service.gates import write_gate
 from isocenter.service.records.database import Database
 from isocenter.service.records.deployments import (
     MANIFEST,
@@ -89,3 +88,32 @@ def _facts(settings: Settings, model: str, folder: Path) -> ModelFacts:
 def answering_package(connection: Connection, settings: Settings, model: str) -> Package:
     """The package that answers for a model now: the one that is live, else that of the settings. Raises as above."""
     return live_package(connection, model) or stored_package(settings, model, settings.models[model].path)
+
+
+# The folder, in which each version of a model has one of its own, and the record there.
+GATES, RECORD, SCHEMA = "gates", "gate.json", "isocenter.node_gate"
+
+
+def write_gate(folder: Path, version: str, gate: Guard | None) -> None:
+    """Keep the gate of a version of a model in a node's folder; nothing of a model without.
+
+    version: hash of the model, so that what is there already is the same
+    """
+    target = folder / GATES / version
+    if gate is None or target.exists():
+        return
+    part = target.with_name(f".{version}.{os.getpid()}")
+    part.mkdir(parents=True)
+    try:
+        gate_parts = Parts(guard=gate)
+        gate_parts.write(part)
+        write_json(part / RECORD, SCHEMA, gate_parts.settings)
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def read_gate(folder: Path, version: str) -> Guard | None:
+    """The gate of a version of a model; None where it has none. Raises IntegrityError for a changed one."""
+    gate_folder = folder / GATES / version
+    return read_parts(read_json(gate_folder / RECORD, SCHEMA), gate_folder).guard if gate_folder.is_dir() else None

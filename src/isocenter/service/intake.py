@@ -18,8 +18,8 @@ from isocenter.errors import FormatError, ResourceError
 from isocenter.files import load_json, written
 from isocenter.service.delivering import session_of
 from isocenter.service.objects.store import ObjectStore, Part
-from isocenter.service.repeating import repeated
 from isocenter.service.settings import Settings
+from isocenter.service.threads import repeated
 from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
 
 log = logging.getLogger("isocenter")

@@ -30,9 +30,8 @@ from isocenter.service.records.index import Arrival, Index
 from isocenter.service.records.jobs import FAILED, NOTHING, OPEN, RESULT, SETTLED, Jobs, Wanted
 from isocenter.service.records.tables import answers
 from isocenter.service.records.workitems import CANCELED, COMPLETED, Workitems, now_text, ordered_jobs, orders_of
-from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of, folder_of, patient_of
+from isocenter.service.routing.facts import DICOM_PRIORITIES, ModelFacts, SeriesFacts, facts_of, folder_of, patient_of
 from isocenter.service.routing.rules import box_inside, inputs_hash, series_hash, study_answers, study_routing
-from isocenter.service.routing.urgency import DICOM_PRIORITIES
 from isocenter.service.settings import PRIORITIES, Rule, Settings
 
 log = logging.getLogger("isocenter")

@@ -101,8 +101,9 @@ def _worker(settings: Settings, name: str, stop: threading.Event) -> None:
 
 
 def _web(settings: Settings, name: str, stop: threading.Event) -> None:
-    shown = ("rules", "urgent", "models", "peers", "queue", "fhir", "hl7", "oidc", "page", "monitor")
-    settings = kept_settings(settings, *shown)
+    settings = kept_settings(
+        settings, "rules", "urgent", "models", "peers", "queue", "fhir", "hl7", "oidc", "page", "monitor"
+    )
     service.run_web(settings, stop, lambda port: _beating(settings, name, stop))
 
 

@@ -21,12 +21,11 @@ from typing import IO
 
 from isocenter.errors import ResourceError, UsageError
 from isocenter.files import patient_key_id, written
-from isocenter.service.dicom.listening import server_context
+from isocenter.service.dicom.listening import listening_of, server_context
 from isocenter.service.records.accounts import ADMIN_PASSWORD, Accounts, refuse_open_address
 from isocenter.service.records.database import only_keeper, opened
 from isocenter.service.records.migration import migrated
 from isocenter.service.settings import Settings
-from isocenter.service.speaking import listening_of
 from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines, runs, settings_file
 
 log = logging.getLogger("isocenter")

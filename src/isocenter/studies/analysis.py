@@ -227,18 +227,18 @@ class Trial:
             return participant_effect(outcome, self.is_new[rows], covariates)
         return cluster_effect(outcome, self.is_new[rows], self.data[self.study.clusters.column][rows], covariates)
 
-    def _effect_on_times(self, endpoint: Endpoint, kept: Rows, covariates: Floats) -> Effect:
+    def _effect_on_times(self, endpoint: Endpoint, rows: Rows, covariates: Floats) -> Effect:
         """Effect on times of those who were followed at all."""
         times, happened = self.numbers(endpoint.name, of=endpoint), self.happened(endpoint)
-        seen = kept & np.isfinite(times)
-        return hazard_effect(times[seen], happened[seen], self.is_new[seen], covariates[seen])
+        followed = rows & np.isfinite(times)
+        return hazard_effect(times[followed], happened[followed], self.is_new[followed], covariates[followed])
 
     def row(self, endpoint: Endpoint, rows: Rows, effect: Effect, **words: Any) -> Row:
         """A row as of `comparison.json`, with the population and how missing outcomes were taken."""
-        seen, test = self.numbers(endpoint.name, of=endpoint), effect.test(self.level(endpoint))
-        known = rows & np.isfinite(seen)
+        outcomes, test = self.numbers(endpoint.name, of=endpoint), effect.test(self.level(endpoint))
+        observed = rows & np.isfinite(outcomes)
         control, new = self.study.names
-        values = {name: seen[known & (self.is_new == side)] for side, name in enumerate((control, new))}
+        values = {name: outcomes[observed & (self.is_new == side)] for side, name in enumerate((control, new))}
         return {
             "metric": endpoint.metric,
             "label": "all",
@@ -258,24 +258,24 @@ class Trial:
             "endpoint": endpoint.name,
             "role": "secondary",
             "population": INTENTION,
-            "missing": "imputed" if np.isnan(seen[rows]).any() else "none",
+            "missing": "imputed" if np.isnan(outcomes[rows]).any() else "none",
             "planned": self.is_planned,
             "n": {name: int((rows & (self.is_new == side)).sum()) for side, name in enumerate((control, new))},
             "values": {name: float(own.mean()) if len(own) else None for name, own in values.items()},
-            **(self._of_times(endpoint, known, test) if endpoint.metric == TIME else {}),
+            **(self._of_times(endpoint, observed, test) if endpoint.metric == TIME else {}),
             **words,
         }
 
-    def _of_times(self, endpoint: Endpoint, known: Rows, test: Test) -> Row:
+    def _of_times(self, endpoint: Endpoint, observed: Rows, test: Test) -> Row:
         """Further figures of times: the hazard ratio, events and median of each arm, the log-rank test."""
         times, happened = self.numbers(endpoint.name, of=endpoint), self.happened(endpoint)
-        sides = {name: known & (self.is_new == side) for side, name in enumerate(self.study.names)}
+        sides = {name: observed & (self.is_new == side) for side, name in enumerate(self.study.names)}
         ends = [None if end is None else float(np.exp(end)) for end in (test.difference, test.low, test.high)]
         return {
             "hazard_ratio": dict(zip(("value", "low", "high"), ends, strict=True)),
             "events": {name: int(happened[own].sum()) for name, own in sides.items()},
             "values": {name: median_time(times[own], happened[own]) for name, own in sides.items()},
-            "logrank_p": logrank(times[known], happened[known], self.is_new[known]),
+            "logrank_p": logrank(times[observed], happened[observed], self.is_new[observed]),
             "missing": "left out" if np.isnan(times).any() else "none",
         }
 
@@ -304,19 +304,23 @@ class Trial:
         """
         if endpoint.metric == TIME:
             return []
-        seen = self.numbers(endpoint.name, of=endpoint)
-        known = np.isfinite(seen)
-        if known.all():
+        outcomes = self.numbers(endpoint.name, of=endpoint)
+        observed = np.isfinite(outcomes)
+        if observed.all():
             return []
-        rows = [self.row(endpoint, known, self.effect(endpoint, known), role="sensitivity", missing="complete cases")]
+        rows = [
+            self.row(endpoint, observed, self.effect(endpoint, observed), role="sensitivity", missing="complete cases")
+        ]
         for word, is_best in (("best case", True), ("worst case", False)):
-            filled = seen.copy()
+            filled = outcomes.copy()
             for side in (False, True):
-                own = self.is_new == side
+                in_arm = self.is_new == side
                 is_high = endpoint.is_more_better == (is_best == side)
-                spread = EXTREME * np.std(seen[own & known], ddof=1) * (1 if is_high else -1)
-                extreme = float(is_high) if endpoint.metric == "proportion" else seen[own & known].mean() + spread
-                filled[own & ~known] = extreme
+                spread = EXTREME * np.std(outcomes[in_arm & observed], ddof=1) * (1 if is_high else -1)
+                extreme = (
+                    float(is_high) if endpoint.metric == "proportion" else outcomes[in_arm & observed].mean() + spread
+                )
+                filled[in_arm & ~observed] = extreme
             effect = self.effect(endpoint, everybody, filled=filled)
             rows.append(self.row(endpoint, everybody, effect, role="sensitivity", missing=word))
         return rows
@@ -329,14 +333,14 @@ class Trial:
         """
         effects, rows = list[Effect](), list[Row]()
         for level in sorted(set(self.data[name]) - {""}):
-            kept = (self.data[name] == level).to_numpy()
+            in_level = (self.data[name] == level).to_numpy()
             try:
-                if min((kept & self.is_new).sum(), (kept & ~self.is_new).sum()) < FEWEST:
+                if min((in_level & self.is_new).sum(), (in_level & ~self.is_new).sum()) < FEWEST:
                     continue
-                effects.append(self.effect(endpoint, kept))
+                effects.append(self.effect(endpoint, in_level))
             except DatasetError:  # too few clusters, or outcomes all alike
                 continue
-            rows.append(self.row(endpoint, kept, effects[-1], role="subgroup", label=f"{name}={level}"))
+            rows.append(self.row(endpoint, in_level, effects[-1], role="subgroup", label=f"{name}={level}"))
         if len(effects) < 2:
             return rows
         differences, weights = np.array([[one.difference, 1 / one.variance] for one in effects]).T

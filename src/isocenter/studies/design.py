@@ -43,19 +43,19 @@ class Input:
     needed: bool = False
     words: tuple[str, ...] = ()
 
-    def read(self, name: str, given: Any) -> Any:
+    def read(self, name: str, text: Any) -> Any:
         """The value as a number, a truth or a word. Raises UsageError where it is out of bounds."""
         if self.kind == "word":
-            if given in self.words:
-                return given
-            raise _wrong(name, given, f"one of {', '.join(self.words)}")
+            if text in self.words:
+                return text
+            raise _wrong(name, text, f"one of {', '.join(self.words)}")
         if self.kind == "yes or no":
-            truth = {"true": True, "yes": True, "false": False, "no": False}.get(str(given).lower())
+            truth = {"true": True, "yes": True, "false": False, "no": False}.get(str(text).lower())
             if truth is None:
-                raise _wrong(name, given, BOUNDS[self.kind])
+                raise _wrong(name, text, BOUNDS[self.kind])
             return truth
         try:
-            value = float("nan" if isinstance(given, bool) else given)
+            value = float("nan" if isinstance(text, bool) else text)
         except (TypeError, ValueError):
             value = float("nan")
         holds = {
@@ -67,12 +67,12 @@ class Input:
             "count": 1 <= value < float("inf") and value == value // 1,
         }[self.kind]
         if not holds:
-            raise _wrong(name, given, BOUNDS[self.kind])
+            raise _wrong(name, text, BOUNDS[self.kind])
         return int(value) if self.kind == "count" else value
 
 
-def _wrong(name: str, given: Any, bounds: str) -> UsageError:
-    return UsageError(f"{name} is {given!r}", f"--set {name}", f"Give {bounds}")
+def _wrong(name: str, text: Any, bounds: str) -> UsageError:
+    return UsageError(f"{name} is {text!r}", f"--set {name}", f"Give {bounds}")
 
 
 # Of every design that has a power.
@@ -93,23 +93,23 @@ CLUSTERED = {
 }
 
 
-def read_inputs(design: str, known: Mapping[str, Input], given: Mapping[str, Any]) -> dict[str, Any]:
+def read_inputs(design: str, inputs: Mapping[str, Input], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Every input of a design with its value: given, by default, or None.
 
     Raises UsageError for an unknown name, a value out of bounds, and one that is missing.
     """
-    for name in given:
-        if name not in known:
-            meant = get_close_matches(name, known, n=1)
-            remedy = f"{f'Use {meant[0]}; ' if meant else ''}{design} knows {', '.join(sorted(known))}"
+    for name in settings:
+        if name not in inputs:
+            meant = get_close_matches(name, inputs, n=1)
+            remedy = f"{f'Use {meant[0]}; ' if meant else ''}{design} knows {', '.join(sorted(inputs))}"
             raise UsageError(f"{design} has no input {name!r}", "--set", remedy)
-    missing = [name for name, one in known.items() if one.needed and given.get(name) is None]
+    missing = [name for name, one in inputs.items() if one.needed and settings.get(name) is None]
     if missing:
-        texts = "; ".join(f"{name}: {known[name].text}" for name in missing)
+        texts = "; ".join(f"{name}: {inputs[name].text}" for name in missing)
         example = " ".join(f"--set {name}=VALUE" for name in missing)
         raise UsageError(f"{design} needs {_in_words(missing)} ({texts})", "--set", f"Add {example}")
-    values = {name: one.default for name, one in known.items()}
-    return values | {name: known[name].read(name, value) for name, value in given.items() if value is not None}
+    values = {name: one.default for name, one in inputs.items()}
+    return values | {name: inputs[name].read(name, value) for name, value in settings.items() if value is not None}
 
 
 def _in_words(names: Sequence[str]) -> str:

@@ -173,8 +173,8 @@ def imputations(table: pd.DataFrame, number: int, seed: int) -> list[pd.DataFram
     if not table.isna().any(axis=None):
         return [table]
     plain = table.set_axis([f"x{place}" for place in range(table.shape[1])], axis=1).reset_index(drop=True)
-    known = int(plain.notna().sum().min())
-    chain = mice.MICEData(plain.astype(float), k_pmm=min(DONORS, known), rng=np.random.default_rng(seed))
+    fewest_known = int(plain.notna().sum().min())
+    chain = mice.MICEData(plain.astype(float), k_pmm=min(DONORS, fewest_known), rng=np.random.default_rng(seed))
     # Where one column alone has gaps, its draws do not depend on each other.
     cycles = CYCLES if int(table.isna().any().sum()) > 1 else 1
     chain.update_all(cycles)

@@ -177,6 +177,11 @@ class FieldScoring(FieldAnswering):
     refine: int
     tolerance: float
 
+    @property
+    def refines(self) -> bool:
+        """Whether steps of optimisation follow the network."""
+        return self.refine > 0
+
     def with_image(self, prediction: Prediction, image: Image, *, refined: bool = True) -> Prediction:
         """The transform to the moving image as it lay at first, refined on the pair; similarity before and after.
 

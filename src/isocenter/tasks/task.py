@@ -224,6 +224,11 @@ class Task(ABC):
         """
         return prediction
 
+    @property
+    def refines(self) -> bool:
+        """Whether `with_image` takes time to improve a result on the image itself."""
+        return False
+
     @abstractmethod
     def outputs(self, prediction: Prediction) -> Columns:
         """The columns of `predictions.csv`; several rows where a case has several results, never none."""

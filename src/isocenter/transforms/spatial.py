@@ -186,19 +186,40 @@ def _lowest(values: NDArray[np.float32]) -> tuple[float, tuple[int, ...]]:
     return float(values[index]), tuple(int(one) for one in index)
 
 
-def _points(grid: Geometry) -> Iterator[tuple[slice, Floats]]:
-    """(rows of the first axis, (rows, *rest, n) mm of their voxel centres), slab after slab."""
+def _slabs(grid: Geometry) -> Iterator[tuple[slice, list[Floats]]]:
+    """(rows of the first axis, index along each axis, each along an axis of its own), slab after slab."""
     count = max(1, AT_ONCE // math.prod(grid.shape[1:]))
     for start in range(0, grid.shape[0], count):
         rows = slice(start, min(start + count, grid.shape[0]))
-        index = np.meshgrid(np.arange(rows.start, rows.stop), *map(np.arange, grid.shape[1:]), indexing="ij")
-        yield rows, grid.to_world(np.stack(index, axis=-1))
+        axes = [np.arange(rows.start, rows.stop), *map(np.arange, grid.shape[1:])]
+        yield rows, list(np.meshgrid(*(axis.astype(np.float64) for axis in axes), indexing="ij", sparse=True))
+
+
+def _points(grid: Geometry) -> Iterator[tuple[slice, Floats]]:
+    """(rows of the first axis, (rows, *rest, n) mm of their voxel centres), slab after slab."""
+    for rows, axes in _slabs(grid):
+        yield rows, grid.to_world(np.stack(np.broadcast_arrays(*axes), axis=-1))
 
 
 def _places(transform: SpatialTransform, onto: Geometry, source: Geometry) -> Iterator[tuple[slice, Floats]]:
     """(rows, (n, rows, *rest) voxel index of the source that lies at each voxel of the new grid), slab after slab."""
-    for rows, points in _points(onto):
-        yield rows, np.moveaxis(source.to_index(carried_points(transform, points)), -1, 0)
+    matrix = transform.matrix
+    if matrix is None:
+        for rows, points in _points(onto):
+            yield rows, np.moveaxis(source.to_index(carried_points(transform, points)), -1, 0)
+        return
+    # From index to index at once: through points in mm, large volumes took most of their time.
+    index_to_index = np.linalg.solve(source.affine, matrix @ onto.affine)
+    for rows, axes in _slabs(onto):
+        yield (
+            rows,
+            np.stack(
+                [
+                    sum((step * axis for step, axis in zip(steps, axes, strict=True)), start)
+                    for *steps, start in index_to_index[:-1]
+                ]
+            ),
+        )
 
 
 def carried(

@@ -108,8 +108,17 @@ def adopt(options: AdoptOptions) -> Adopted:
                 threads=options.threads,
                 only_fastest=usual,
             )
-    facts = (out, onnx, len(model.networks.members), False, certificate, code_table(model))
-    return Adopted(*facts, origin, tuple(options.trust), backends == USUAL)
+    return Adopted(
+        out,
+        onnx,
+        len(model.networks.members),
+        False,
+        certificate,
+        code_table(model),
+        origin,
+        tuple(options.trust),
+        backends == USUAL,
+    )
 
 
 class _Shown:

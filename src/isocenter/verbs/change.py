@@ -245,22 +245,22 @@ def propose_change(options: ProposeChangeOptions) -> Proposal:
 
 
 @contextmanager
-def _opened(given: Path) -> Iterator[Package]:
+def _opened(path: Path) -> Iterator[Package]:
     """A package, checked against its manifest. Raises UsageError for anything else."""
-    with unpacked(given) as folder:
+    with unpacked(path) as folder:
         if not (folder / PACKAGED).is_dir():
-            raise UsageError("is no package", str(given), "Pack the run: isocenter package RUN")
+            raise UsageError("is no package", str(path), "Pack the run: isocenter package RUN")
         verify(folder)
-        yield Package(given, folder, package_record(folder), digest(folder / MANIFEST))
+        yield Package(path, folder, package_record(folder), digest(folder / MANIFEST))
 
 
-def _approved(plan: ChangePlan, current: Package, given: Package | None) -> Package:
+def _approved(plan: ChangePlan, current: Package, approved: Package | None) -> Package:
     """The package that the plan names."""
-    package = current if given is None else given
+    package = current if approved is None else approved
     if package.sha256 == plan.approved:
         return package
     problem = f"is not the approved package: its manifest.json has the SHA-256 {package.sha256}"
-    remedy = f"Give the one with {plan.approved}" + (" by --approved" if given is None else "")
+    remedy = f"Give the one with {plan.approved}" + (" by --approved" if approved is None else "")
     raise UsageError(problem, str(package.given), remedy)
 
 

@@ -119,15 +119,15 @@ def significance_of(
     if options.readers is not None:
         rows += [ModelTest(*row) for row in reader_tests(options.readers, comparison.names, values)]
     if options.groups is not None:
-        for group, own in groups_in(same, options.groups):
-            of_group = compare_tables(own, tasks, seed=seed, patients_known=comparison.patients_known)
+        for group, group_tables in groups_in(same, options.groups):
+            of_group = compare_tables(group_tables, tasks, seed=seed, patients_known=comparison.patients_known)
             overall = _of_metric(comparison.primary, of_group)
-            each = _rows(overall, _values(own, tasks), options.test, several, seed)
-            rows += [replace(row, label=f"{row.label}; {group}", is_of_group=True) for row in each]
+            group_rows = _rows(overall, _values(group_tables, tasks), options.test, several, seed)
+            rows += [replace(row, label=f"{row.label}; {group}", is_of_group=True) for row in group_rows]
     # Readers are compared with the first model too.
     judged_names = comparison.names if options.readers is not None else comparison.names[1:]
-    given = {name: Margin.of(options.margin, registered.get(name)) for name in judged_names}
-    margins = {name: margin for name, margin in given.items() if margin is not None}
+    stated_margins = {name: Margin.of(options.margin, registered.get(name)) for name in judged_names}
+    margins = {name: margin for name, margin in stated_margins.items() if margin is not None}
     families = _families(rows, comparison)
     judged = [row for own in families for row in _judged(own, comparison, margins, options.correction)]
     judged = judged if comparison.patients_known else [_by_case(row) for row in judged]
@@ -146,9 +146,9 @@ def tests_by_group(
     same, tasks = dict(zip(tables, aligned(tables)[0], strict=True)), comparable(tasks)
     several = any(folds_of(table) > 1 for table in same.values())
     parts = [("", same), *(groups_in(same, ",".join(groups)) if groups else ())]
-    for group, own in parts:
-        comparison = compare_tables(own, tasks, seed=seed, patients_known=patients_known)
-        yield group, comparison, list(_rows(comparison, _values(own, tasks), "auto", several, seed))
+    for group, group_tables in parts:
+        comparison = compare_tables(group_tables, tasks, seed=seed, patients_known=patients_known)
+        yield group, comparison, list(_rows(comparison, _values(group_tables, tasks), "auto", several, seed))
 
 
 def rows_with_tests(comparison: Comparison, tests: Sequence[ModelTest]) -> tuple[Compared, ...]:
@@ -160,14 +160,14 @@ def rows_with_tests(comparison: Comparison, tests: Sequence[ModelTest]) -> tuple
         (row.metric, row.label, row.second): row.test for row in tests if row.name != MRMC and not row.is_of_group
     }
     telling = {(row.metric, row.label) for row in telling_rows(comparison.rows)}
-    made = []
+    rows = []
     for row in comparison.rows:
         label = row.label if (row.metric, row.label) in telling else ALL
-        own = [tested.get((row.metric, label, name)) for name in comparison.names[1:]]
-        pairs = zip(row.differences, own, strict=True)
+        tests_of_row = [tested.get((row.metric, label, name)) for name in comparison.names[1:]]
+        pairs = zip(row.differences, tests_of_row, strict=True)
         apart = (one if test is None else _with_interval_of(test, one) for one, test in pairs)
-        made.append(replace(row, differences=tuple(apart)))
-    return tuple(made)
+        rows.append(replace(row, differences=tuple(apart)))
+    return tuple(rows)
 
 
 def _with_interval_of(test: Test, apart: Estimate) -> Estimate:
@@ -191,9 +191,9 @@ def groups_in(tables: Mapping[str, Table], asked: str) -> Iterator[tuple[str, di
     """
     who = next(iter(tables.values())).drop_duplicates("case").set_index("case")
     covariates = {name.removeprefix(COVARIATE): who[name].tolist() for name in covariate_columns(who)}
-    for attribute, own in groups_of(covariates, asked).items():
-        for group in sorted(set(own) - {UNKNOWN}, key=in_order):
-            cases = set(who.index[own == group])
+    for attribute, levels in groups_of(covariates, asked).items():
+        for group in sorted(set(levels) - {UNKNOWN}, key=in_order):
+            cases = set(who.index[levels == group])
             yield f"{attribute} {group}", {name: table[table["case"].isin(cases)] for name, table in tables.items()}
 
 
@@ -205,8 +205,8 @@ def _values(tables: Mapping[str, Table], tasks: Sequence[Task]) -> list[Values]:
 def _of_metric(metric: str, comparison: Comparison) -> Comparison:
     """One metric over all labels alone; nothing where it has no figure."""
     labels = _overall({row.label for row in comparison.rows if row.metric == metric})
-    own = [row for row in comparison.rows if row.metric == metric and row.label in labels]
-    return replace(comparison, rows=tuple(own))
+    rows = [row for row in comparison.rows if row.metric == metric and row.label in labels]
+    return replace(comparison, rows=tuple(rows))
 
 
 def _overall(labels: set[str]) -> set[str]:
@@ -220,26 +220,26 @@ def _rows(
     first = comparison.names[0]
     for row in telling_rows(comparison.rows):  # a label with the figures over all labels would be tested twice
         key = row.metric, row.label
-        for place, second in enumerate(comparison.names[1:], start=1):
-            ours, other = values[0].get(key), values[place].get(key)
+        for position, second in enumerate(comparison.names[1:], start=1):
+            ours, other = values[0].get(key), values[position].get(key)
             name = _fitting(asked, ours, other, several)
             if name == "bootstrap":
-                test = paired_bootstrap(row.estimates[0], row.estimates[place])
+                test = paired_bootstrap(row.estimates[0], row.estimates[position])
                 fitting = _fitting("auto", ours, other, several)
                 if fitting != name and fitting is not None and ours is not None and other is not None:
-                    own = case_test(fitting, ours, other, seed=seed)
-                    words = own.margin_method or f"that of the bootstrap, and {own.method}"
-                    test = replace(test, margin_ends=margin_interval(own), margin_method=words)
+                    fitting_test = case_test(fitting, ours, other, seed=seed)
+                    words = fitting_test.margin_method or f"that of the bootstrap, and {fitting_test.method}"
+                    test = replace(test, margin_ends=margin_interval(fitting_test), margin_method=words)
             elif name is not None and ours is not None and other is not None:
                 test = case_test(name, ours, other, seed=seed)
             else:
                 continue
-            yield ModelTest(*key, first, second, name, _marked(test, row, place), unit=row.estimates[0].unit)
+            yield ModelTest(*key, first, second, name, _marked(test, row, position), unit=row.estimates[0].unit)
 
 
-def _marked(test: Test, row: Compared, place: int) -> Test:
+def _marked(test: Test, row: Compared, position: int) -> Test:
     """The test, marked as unreliable where the interval of either figure is: no law makes up for too few patients."""
-    methods = (one.method for one in (row.estimates[0], row.estimates[place]))
+    methods = (one.method for one in (row.estimates[0], row.estimates[position]))
     reasons = [reason for method in methods if (reason := method.partition(f"{UNRELIABLE}: ")[2].partition(";")[0])]
     if UNRELIABLE in test.method or not reasons:
         return test
@@ -286,20 +286,20 @@ def _judged(
 
 def _ranks(comparison: Comparison) -> Iterator[Ranked]:
     estimates: Sequence[Estimate] = next(row.estimates for row in comparison.rows if row.metric == comparison.primary)
-    drawn = bootstrap_ranks(estimates, more=comparison.metrics.of(comparison.primary).better != "less")
-    if drawn is None:
+    ranks = bootstrap_ranks(estimates, more=comparison.metrics.of(comparison.primary).better != "less")
+    if ranks is None:
         return
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    best = (drawn == drawn.min(axis=1, keepdims=True)).astype(float)
+    low, high = np.quantile(ranks, [0.025, 0.975], axis=0)
+    best = (ranks == ranks.min(axis=1, keepdims=True)).astype(float)
     best /= best.sum(axis=1, keepdims=True)
     for n, name in enumerate(comparison.names):
-        yield Ranked(name, float(drawn[:, n].mean()), float(low[n]), float(high[n]), float(best[:, n].mean()))
+        yield Ranked(name, float(ranks[:, n].mean()), float(low[n]), float(high[n]), float(best[:, n].mean()))
 
 
 def adjusted(p: Sequence[float], correction: str) -> Floats:
     """p-values of one family, adjusted for each other: "holm", "bh" or "none"."""
-    given = np.asarray(p, dtype=np.float64)
-    return given if correction == "none" else {"holm": holm, "bh": benjamini_hochberg}[correction](given)
+    raw = np.asarray(p, dtype=np.float64)
+    return raw if correction == "none" else {"holm": holm, "bh": benjamini_hochberg}[correction](raw)
 
 
 def verdicts(
@@ -312,13 +312,13 @@ def verdicts(
     A difference is shown where p is below 5 % and its interval, which stands on the page, does not hold 0. One that
     lies within the margin on both sides is none that matters: the models are equivalent.
     """
-    each = [(test, None if test.unfit else m, up) for test, m, up in zip(tests, margins, more, strict=True)]
+    rows = [(test, None if test.unfit else m, up) for test, m, up in zip(tests, margins, more, strict=True)]
     p = adjusted([test.p for test in tests], correction)
-    none = [float("nan") if not m or up is None else non_inferiority(test, m, more=up).p for test, m, up in each]
-    both = [float("nan") if not m else equivalence(test, m).p for test, m, _ in each]
+    none = [float("nan") if not m or up is None else non_inferiority(test, m, more=up).p for test, m, up in rows]
+    both = [float("nan") if not m else equivalence(test, m).p for test, m, _ in rows]
     not_worse, alike = (adjusted(one, correction) < LEVEL / 2 for one in (none, both))
-    made: list[tuple[float, Standing]] = []
-    for n, (test, _, up) in enumerate(each):
+    judged: list[tuple[float, Standing]] = []
+    for n, (test, _, up) in enumerate(rows):
         holds_zero = test.low is not None and test.high is not None and test.low <= 0 <= test.high
         differs = p[n] < LEVEL and up is not None and not holds_zero
         verdict: Standing = "not shown"
@@ -330,8 +330,8 @@ def verdicts(
             verdict = "non-inferior"
         elif differs:
             verdict = "inferior"
-        made.append((float(p[n]), verdict))
-    return made
+        judged.append((float(p[n]), verdict))
+    return judged
 
 
 READER_COLUMNS = ("reader", "case", "score")
@@ -351,8 +351,8 @@ def reader_tests(
     Raises DatasetError where readers read other cases, or a score is no number.
     """
     table = _read(path)
-    for label, own, truth, positive in _by_label(path, table, values):
-        read = _cubes(path, own, truth.cases, names, "score")
+    for label, readings, truth, positive in _by_label(path, table, values):
+        read = _cubes(path, readings, truth.cases, names, "score")
         scores = [one[("auroc", label)].values for one in values]
         for first, second, pair in _pairs(names, read, scores):
             yield "auroc", label, first, second, MRMC, mrmc(pair, positive, _shared(truth))
@@ -369,9 +369,9 @@ def reading_effects(
     table = _read(path)
     if "seconds" not in table or "model" not in table:
         return
-    for label, own, truth, positive in _by_label(path, table, values):
-        seconds = _cubes(path, own, truth.cases, names, "seconds")
-        calls = _cubes(path, own, truth.cases, names, "call") if own["call"].notna().all() else {}
+    for label, readings, truth, positive in _by_label(path, table, values):
+        seconds = _cubes(path, readings, truth.cases, names, "seconds")
+        calls = _cubes(path, readings, truth.cases, names, "call") if readings["call"].notna().all() else {}
         wrong = {name: (cube >= HALF) != positive for name, cube in calls.items()}
         first, *others = seconds
         for second in others:
@@ -391,11 +391,13 @@ def _by_label(
         areas = [own.get(("auroc", label)) for own in values]
         truth = areas[0]
         if truth is None or truth.positive is None or any(one is None for one in areas):
-            known = sorted({name for metric, name in values[0] if metric == "auroc"})
-            remedy = f"Name one of {listed(known)} in the column label" if known else "Compare models that state AUROCs"
+            labels = sorted({name for metric, name in values[0] if metric == "auroc"})
+            remedy = (
+                f"Name one of {listed(labels)} in the column label" if labels else "Compare models that state AUROCs"
+            )
             raise DatasetError(f"there is no AUROC of {label}", str(path), remedy)
-        own = table[table["label"] == label] if "label" in table else table
-        yield label, own, truth, truth.positive
+        readings = table[table["label"] == label] if "label" in table else table
+        yield label, readings, truth, truth.positive
 
 
 def _shared(truth: CaseValues) -> np.ndarray | None:
@@ -412,8 +414,8 @@ def _pairs(
         return
     if READERS in read:  # a model reads as each of them would with it
         people = read[READERS]
-        for name, own in zip(names, scores, strict=True):
-            yield READERS, name, np.stack([people, np.broadcast_to(own, people.shape)])
+        for name, model_scores in zip(names, scores, strict=True):
+            yield READERS, name, np.stack([people, np.broadcast_to(model_scores, people.shape)])
         return
     for name in names[1:]:
         yield names[0], name, np.stack([read[names[0]], read[name]])
@@ -445,20 +447,20 @@ def _read(path: Path) -> Table:
 def _cubes(path: Path, table: Table, cases: np.ndarray, names: Sequence[str], column: str) -> dict[str, Floats]:
     """{model they read with: (readers, cases) a column}, without any first, in the order of these cases."""
     with_model = table["model"] if "model" in table else pd.Series(READERS, index=table.index)
-    wanted = [READERS] if "model" not in table else list(names)
+    manners = [READERS] if "model" not in table else list(names)
     if "model" in table and READERS in set(with_model):
-        wanted = [READERS, *(name for name in names if name in set(with_model))]
-    if others := sorted(set(with_model) ^ set(wanted)):
+        manners = [READERS, *(name for name in names if name in set(with_model))]
+    if others := sorted(set(with_model) ^ set(manners)):
         problem = f"readers with {others[0]!r}, models {listed(names)}"
         raise DatasetError(problem, str(path), "Name in the column model each of the models, or leave it out")
     cubes, people = {}, sorted(set(table["reader"]))
-    for model in wanted:
-        own = table[with_model == model]
-        if own.duplicated(["reader", "case"]).any():
-            twice = own[own.duplicated(["reader", "case"])].iloc[0]
+    for model in manners:
+        readings = table[with_model == model]
+        if readings.duplicated(["reader", "case"]).any():
+            twice = readings[readings.duplicated(["reader", "case"])].iloc[0]
             problem = f"reader {twice['reader']} scores case {twice['case']} twice"
             raise DatasetError(problem, str(path), "Give one score of each reader and case")
-        wide = own.pivot(index="reader", columns="case", values=column).reindex(index=people)
+        wide = readings.pivot(index="reader", columns="case", values=column).reindex(index=people)
         for reader, row in wide.iterrows():
             read = set(row.dropna().index)
             if apart := sorted(read ^ set(cases.tolist())):

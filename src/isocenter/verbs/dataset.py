@@ -51,9 +51,9 @@ def dataset(options: CasesOptions) -> PreparedCases:
     if part not in SPLITS:
         raise UsageError(f"there is no part {part!r}", "part", f"Choose one of {listed(SPLITS)}")
     request = PlanRequest(None, "cpu", options.threads, options.seed, options.task, assignments=wishes, reading=reading)
-    made = planned(options.data, request)
-    cases = [case for case in made.examination.dataset if made.parts.get(case.id) == part]
+    decided = planned(options.data, request)
+    cases = [case for case in decided.examination.dataset if decided.parts.get(case.id) == part]
     if not cases:
-        present = [one for one in SPLITS if one in made.parts.values()]
+        present = [one for one in SPLITS if one in decided.parts.values()]
         raise UsageError(f"no case is in the part {part}", "part", f"Choose one of {listed(present)}")
-    return PreparedCases(prepared(cases, settings(made.plan), reading), made.plan)
+    return PreparedCases(prepared(cases, settings(decided.plan), reading), decided.plan)

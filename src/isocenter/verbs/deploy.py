@@ -231,8 +231,8 @@ def _with_none(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype(object).where(table.notna(), None)
 
 
-def _approvals(given: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{one['account']} ({one['role']})" for one in given)
+def _approvals(approvals: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{one['account']} ({one['role']})" for one in approvals)
 
 
 def _time(seconds: float | None) -> str:

@@ -197,9 +197,9 @@ def _chosen(names: str | Sequence[str], kind: str) -> list[str]:
     return _named(names, guideline_names(), "--for")
 
 
-def _named(given: str | Sequence[str], known: Sequence[str], where: str) -> list[str]:
+def _named(asked: str | Sequence[str], known: Sequence[str], where: str) -> list[str]:
     """The names of a list with commas, each once; UsageError for an unknown one."""
-    names = given.split(",") if isinstance(given, str) else list(given)
+    names = asked.split(",") if isinstance(asked, str) else list(asked)
     cleaned = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     unknown = [name for name in cleaned if name not in known]
     if unknown or not cleaned:

@@ -248,26 +248,28 @@ def _tested(
     return Ensemble(out, named, weighed.because, rows, primary, comparison, tuple(notes), headline, verdict, metrics)
 
 
-def _compared(folder: Path, members: Sequence[Member], task: Task, primary: str, seed: int, known: bool) -> Comparison:
+def _compared(
+    folder: Path, members: Sequence[Member], task: Task, primary: str, seed: int, patients_known: bool
+) -> Comparison:
     """The members on the ensemble's test cases: as their own evaluations scored them, each by its own thresholds."""
     tables, tasks = {OURS: read_cases(folder / EVALUATION / CASES)}, [task]
-    for own in members:
-        tables[own.name], task = evaluated_cases(own.run)
+    for ensemble_member in members:
+        tables[ensemble_member.name], task = evaluated_cases(ensemble_member.run)
         tasks.append(task)
     # A case that one of them could not score is left out for all.
     common = set.intersection(*(set(table["case"]) for table in tables.values()))
     cut = {name: table[table["case"].isin(common)].reset_index(drop=True) for name, table in tables.items()}
-    return compare_tables(cut, tasks, primary, seed=seed, patients_known=known)
+    return compare_tables(cut, tasks, primary, seed=seed, patients_known=patients_known)
 
 
-def _notes(members: Sequence[Member], scored: Scored | None, known: bool) -> list[str]:
+def _notes(members: Sequence[Member], scored: Scored | None, patients_known: bool) -> list[str]:
     """Notes that a reader must know before any figure: those of the members, then those of the ensemble."""
     notes = []
-    if not known:
+    if not patients_known:
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
     notes += [] if scored is None else scored.notes
-    for own in members:
-        theirs = read_json(own.run / NOTES, "isocenter.run")
+    for ensemble_member in members:
+        theirs = read_json(ensemble_member.run / NOTES, "isocenter.run")
         known_already = {*notes, *theirs["of_figures"]}  # the ensemble has figures of its own
         notes += [one for one in theirs["notes"] if one not in known_already and not one.startswith("Patients unknown")]
     if scored is None and not any(note.startswith("Every case was trained on") for note in notes):

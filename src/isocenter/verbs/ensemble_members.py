@@ -126,12 +126,12 @@ def as_one(members: Sequence[Member]) -> Model:
     for other in members[1:]:
         refuse_unlike((members[0].name, other.name), members[0].models[0], other.models[0])
     first, models = members[0], [model for one in members for model in one.models]
-    kept = {name for name, value in first.by_hand.items() if all(one.by_hand.get(name) == value for one in members)}
+    shared = {name for name, value in first.by_hand.items() if all(one.by_hand.get(name) == value for one in members)}
     inference = common_windows([one.inference for one in models])
     counts = tuple(1 / len(members) / len(one.models) for one in members for _ in one.models)
     try:
         return averaged_model(
-            models, untuned(first.task, kept), inference, None if len(set(counts)) == 1 else counts, WHERE
+            models, untuned(first.task, shared), inference, None if len(set(counts)) == 1 else counts, WHERE
         )
     except UsageError as error:
         raise UsageError("its members preprocess images differently", WHERE, ALIKE) from error
@@ -150,21 +150,21 @@ def parts_of_all(members: Sequence[Member]) -> dict[str, Split]:
                 problem = f"{counted(len(leaking), 'test patient')} of {tester.name} trained {other.name}"
                 raise UsageError(problem, WHERE, APART)
     used = {part: set[str]().union(*(one.patients(part) for one in members)) for part in SPLITS}
-    known = set.intersection(*(set(one.split["case"]) for one in members))
+    shared = set.intersection(*(set(one.split["case"]) for one in members))
     return {
         case: next(part for part in SPLITS if patient in used[part])
         for case, patient in owners.items()
-        if case in known or patient in used["train"]
+        if case in shared or patient in used["train"]
     }
 
 
 def _owners(members: Sequence[Member]) -> dict[str, str]:
     """{case id: patient}; UsageError where members disagree."""
     owners: dict[str, str] = {}
-    for own in members:
-        for case, patient in zip(own.split["case"], own.split["patient"], strict=True):
+    for member in members:
+        for case, patient in zip(member.split["case"], member.split["patient"], strict=True):
             if owners.setdefault(case, patient) != patient:
-                problem = f"{own.name} assigns some case to another patient than {members[0].name}"
+                problem = f"{member.name} assigns some case to another patient than {members[0].name}"
                 raise UsageError(problem, WHERE, "Train all members with the same --patient")
     return owners
 
@@ -186,11 +186,11 @@ def by_content(members: Sequence[Member], cases: Sequence[Case], hashes: Mapping
 
     hashes: {case id: hash} of what is there now
     """
-    for own in members:
-        known = own.data.contents
-        changed = [case.id for case in cases if known.get(case.id, hashes[case.id]) != hashes[case.id]]
+    for member in members:
+        contents = member.data.contents
+        changed = [case.id for case in cases if contents.get(case.id, hashes[case.id]) != hashes[case.id]]
         if changed:
-            problem = f"{counted(len(changed), 'case')} changed since {own.name} was trained"
+            problem = f"{counted(len(changed), 'case')} changed since {member.name} was trained"
             raise UsageError(problem, WHERE, "Restore the data as they were, or train the members anew")
 
 
@@ -255,11 +255,11 @@ def _equal(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]
     return all(a == b or (isinstance(a, float) and bool(np.isclose(a, b, equal_nan=True))) for a, b in pairs)
 
 
-def common_windows(each: Sequence[Inference]) -> Inference:
+def common_windows(inferences: Sequence[Inference]) -> Inference:
     """The windows for all members: the largest overlap, the fewest at once, the mirrored views that all have."""
-    flips = tuple(axis for axis in each[0].flips if all(axis in one.flips for one in each))
-    overlap, batch = max(one.overlap for one in each), min(one.batch for one in each)
-    return replace(each[0], overlap=overlap, batch=batch, flips=flips)
+    flips = tuple(axis for axis in inferences[0].flips if all(axis in one.flips for one in inferences))
+    overlap, batch = max(one.overlap for one in inferences), min(one.batch for one in inferences)
+    return replace(inferences[0], overlap=overlap, batch=batch, flips=flips)
 
 
 def _question(task: Task) -> str:
@@ -338,8 +338,8 @@ class Joined:
         """The network of each member; for a run of folds their mean."""
         networks, averaged = list(self.model.networks.members), list[Network]()
         for member in self.members:
-            own, networks = networks[: len(member.models)], networks[len(member.models) :]
-            averaged.append(own[0] if len(own) == 1 else Averaged(tuple(own), self.model.task.average))
+            folds, networks = networks[: len(member.models)], networks[len(member.models) :]
+            averaged.append(folds[0] if len(folds) == 1 else Averaged(tuple(folds), self.model.task.average))
         return averaged
 
     def by_name(self, weights: Sequence[float]) -> dict[str, float]:
@@ -353,19 +353,19 @@ class Joined:
 
     def by_network(self, weights: Sequence[float]) -> list[float]:
         """The weight of each network: the folds of a run have no validation case in common, so they count alike."""
-        each = zip(self.members, weights, strict=True)
-        return [weight / len(one.models) for one, weight in each for _ in one.models]
+        weighted = zip(self.members, weights, strict=True)
+        return [weight / len(one.models) for one, weight in weighted for _ in one.models]
 
     def of_those_that_count(self, weights: Sequence[float], task: Task) -> tuple[list[Path], Model]:
         """The checkpoints of the networks that have a weight, and these as one model."""
         every = [pair for one in self.members for pair in zip(one.checkpoints, one.models, strict=True)]
-        kept = [(*pair, weight) for pair, weight in zip(every, self.by_network(weights), strict=True) if weight > 0]
-        models, shares = [model for _, model, _ in kept], _shares([weight for *_, weight in kept])
+        counting = [(*pair, weight) for pair, weight in zip(every, self.by_network(weights), strict=True) if weight > 0]
+        models, shares = [model for _, model, _ in counting], _shares([weight for *_, weight in counting])
         if len(models) == 1:  # as it is loaded: a mean of one would state that its networks never differ
             model = replace(models[0], task=task, inference=self.model.inference)
         else:
             model = averaged_model(models, task, self.model.inference, shares)
-        return [checkpoint for checkpoint, *_ in kept], model
+        return [checkpoint for checkpoint, *_ in counting], model
 
 
 def _shares(weights: Sequence[float]) -> tuple[float, ...] | None:
@@ -384,8 +384,8 @@ def weights_of(joined: Joined, asked: str, seed: int) -> MemberWeights:
         return equal_weights(len(members), f"equal: no case is left that no member was trained on{why}")
     plan, model = members[0].plan, joined.model
     assert isinstance(model.preprocessing, Preprocessing)  # noqa: S101 - they are runs of ours
-    wanted = replace(settings(plan), task=model.task, preprocessing=model.preprocessing)
-    ready = prepared(cases, wanted, ReadingOptions.of_plan(plan.options))
+    request = replace(settings(plan), task=model.task, preprocessing=model.preprocessing)
+    ready = prepared(cases, request, ReadingOptions.of_plan(plan.options))
     patients = [case.patient for case in cases]
     return member_weights(member_outputs(joined.networks, model.task, model.inference, ready, patients), seed=seed)
 
@@ -397,28 +397,28 @@ def tuned_task(unseen: Unseen, joined: Joined, weighed: MemberWeights) -> tuple[
     part = deciding_part(task, parts)
     if part is None:
         return task, {}
-    whole = joined.counting(weighed.shares)
+    weighted = joined.counting(weighed.shares)
     if weighed.of_case is None or part != "val":
-        made = unseen.predicted(whole, task, parts[part])
+        predictions = unseen.predicted(weighted, task, parts[part])
     else:
-        made = _cross_predicted(unseen, joined, parts[part], weighed.of_case)
+        predictions = _cross_predicted(unseen, joined, parts[part], weighed.of_case)
 
     def held(task: Task) -> Evidence:
         """Cases that decide nothing else, by the task so far."""
-        return Evidence(unseen.predicted(whole, task, parts["calibration"]), parts["calibration"])
+        return Evidence(unseen.predicted(weighted, task, parts["calibration"]), parts["calibration"])
 
     origin: Origin = "training" if part == "train" else "unseen"
     conformal = held if parts["calibration"] else None
-    return fitted(task, Evidence(made, parts[part]), origin=origin, conformal=conformal)
+    return fitted(task, Evidence(predictions, parts[part]), origin=origin, conformal=conformal)
 
 
 def _cross_predicted(
     unseen: Unseen, joined: Joined, cases: Sequence[Case], of_case: Sequence[Sequence[float]]
 ) -> list[Prediction]:
     """Each case by the weights that were fitted without it and its patient."""
-    made = []
+    predictions = []
     with tracked("predicting cases for the weights") as tracker:
         for done, (case, weights) in enumerate(zip(cases, of_case, strict=True), start=1):
-            made.append(unseen.by(joined.counting(weights)).predict(case))
+            predictions.append(unseen.by(joined.counting(weights)).predict(case))
             tracker(done, len(cases))
-    return made
+    return predictions

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ from isocenter.scoring import (
     with_table,
     write_verdict,
 )
-from isocenter.values import Dataset, Decision, Plan, Problem, Row
+from isocenter.values import Case, Dataset, Decision, Plan, Problem, Row
 
 log = logging.getLogger("isocenter")
 
@@ -144,8 +143,8 @@ class Evaluation(InNotebook):
 def _few(problems: Sequence[Problem]) -> list[str]:
     """Every error in a line, and a few of the rest."""
     errors = failures_among(problems)
-    others = [one for one in problems if one.severity != "error"]
-    lines = [f"{one.severity}: {one.what}" for one in (*errors, *others[:MOST_SHOWN])]
+    others = [problem for problem in problems if problem.severity != "error"]
+    lines = [f"{problem.severity}: {problem.what}" for problem in (*errors, *others[:MOST_SHOWN])]
     left = len(others) - MOST_SHOWN
     return [*lines, *([f"and {counted(left, 'warning')} more, in the report"] if left > 0 else [])]
 
@@ -163,93 +162,169 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     scored by then, without pictures and audits.
     Raises DatasetError where the data are not of the model's kind.
     """
-    data = options.data
     if options.out is not None:
         refuse_taken(Path(options.out), options.overwrite, MARKS)
-    run = path_of(options.model)
+    subject = _subject(options)
+    predictor, folds = _predictor(subject.model, subject.run, subject.chosen, options.device, options.uncertainty)
+    writes = options.out is not None
+    scored = score(
+        predictor,
+        subject.cases,
+        subject.chosen.parts,
+        outcomes=_outcomes_elsewhere(options, subject, predictor, folds),
+        seed=options.seed,
+        patients_known=subject.dataset.patients_known,
+        folds=folds,
+        draws=writes,
+        keeps=writes,
+    )
+    audit = Audit(
+        scored,
+        predictor,
+        subject.cases,
+        options.seed,
+        subject.dataset.patients_known,
+        folds,
+        narrowed(options, AuditOptions),
+        subject.planned_groups,
+        registered_groups(subject.promised),
+        subject.run,
+    )
+    scored = _looked_through(audit, subject.model.preprocessing, keeps=writes)
+    with nullcontext() if scored.stopped is None else brought_to_its_end():
+        evaluation = _evaluation(options, subject, scored)
+        if evaluation.out is not None:
+            _write(evaluation, evaluation.out, subject, overwrite=options.overwrite)
+            if scored.stopped is not None:
+                count = counted(scored.table["case"].nunique(), "case")
+                log.warning("%s scored before the stop: %s", count, evaluation.out)
+                raise scored.stopped
+    return evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """A model and the cases on which it is evaluated.
+
+    run:        the folder of the run, or the package
+    plan:       that of a run
+    promised:   the plan, or the decisions that a package keeps
+    covariates: the names of covariates, without those of a table of groups
+    unlike:     notes on labels that the model does not have
+    """
+
+    model: Model
+    run: Path | None
+    plan: Plan | None
+    promised: Plan | None
+    reading: ReadingOptions
+    dataset: Dataset
+    chosen: Choice
+    covariates: Collection[str]
+    cases: Sequence[Case]
+    unlike: Sequence[str]
+
+    @property
+    def planned_groups(self) -> str | None:
+        """The plan's groups, and those that a table of groups adds; None, for the usual ones, without a plan."""
+        if self.promised is None:
+            return None
+        columns = covariates_by_name(self.dataset, self.chosen.parts)
+        added = default_groups({name: cells for name, cells in columns.items() if name not in self.covariates})
+        return ",".join(names for names in (self.promised[GROUPS], added) if names not in (None, NONE)) or NONE
+
+    def notes(self, scored: Scored) -> tuple[str, ...]:
+        """What a reader of the figures has to know."""
+        task = self.model.task
+        return (
+            *stop_note(scored, self.cases),
+            *self.unlike,
+            *self.chosen.notes,
+            *scored.notes,
+            *own_results(self.model, self.cases),
+            *_standing_notes(self.model, self.run),
+            *unshared(task, self.cases),
+            *assumed_positive(task),
+        )
+
+
+def _subject(options: EvaluateOptions) -> _Subject:
+    """The model and the cases that are asked for; whatever cannot be scored is refused before anything is predicted."""
+    data, run, audits = options.data, path_of(options.model), narrowed(options, AuditOptions)
     if options.scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
-    loaded = loaded_model(
+    model = loaded_model(
         options.model, options.device, threads=options.threads, backend=options.backend, activation=options.activation
     )
-    loaded = with_uncertainty(loaded, options.uncertainty)
-    loaded = with_positive(loaded, options.positive, str(run or "the model"))
+    model = with_positive(with_uncertainty(model, options.uncertainty), options.positive, str(run or "the model"))
     plan = _plan_of(run)
-    audits = narrowed(options, AuditOptions)
     reading = _as_trained(run, plan, data).overridden(options.reading)
-    loaded = replace(loaded, request=Request(allow_large=reading.allow_large))
-    dataset = _referenced(data, reading, loaded, run)
-    chosen = choice(loaded, dataset, run, options.split)
-    before = covariates_by_name(dataset, chosen.parts)
+    model = replace(model, request=Request(allow_large=reading.allow_large))
+    dataset = _referenced(data, reading, model, run)
+    chosen = choice(model, dataset, run, options.split)
+    covariates = covariates_by_name(dataset, chosen.parts)
     dataset = with_table(dataset, audits.group_table, chosen.parts)
-    cases = [case for case in dataset if case.id in chosen.parts]
-    groups_of(covariates_by_name(dataset, chosen.parts), audits.groups)  # refused before anything is predicted
+    columns = covariates_by_name(dataset, chosen.parts)
+    groups_of(columns, audits.groups)
     if audits.screening:
-        refuse_no_outcome(covariates_by_name(dataset, chosen.parts), dataset.name)
-    cases, unlike = own_labels(loaded.task, cases)
-    predictor, folds = _predictor(loaded, run, chosen, options.device, options.uncertainty)
-    known = dataset.patients_known
-    parts, draws = chosen.parts, options.out is not None
-    outcomes = None
-    if options.scheduler is not None:
-        there = partial(
-            There.of,
+        refuse_no_outcome(columns, dataset.name)
+    cases, unlike = own_labels(model.task, [case for case in dataset if case.id in chosen.parts])
+    promised = plan or _packaged_plan(run)
+    return _Subject(model, run, plan, promised, reading, dataset, chosen, covariates, cases, unlike)
+
+
+def _outcomes_elsewhere(
+    options: EvaluateOptions, subject: _Subject, predictor: Predictor, folds: Mapping[str, Fold]
+) -> Callable[[Sequence[Case]], Any] | None:
+    """The outcomes of cases by the workers of a dask scheduler, each fold's by its own network; None without one."""
+    if options.scheduler is None:
+        return None
+    networks: dict[int | None, Model] = {None: subject.model}
+    if isinstance(predictor, OutOfFold):
+        networks = {fold.number: predictor.owners[case] for case, fold in folds.items()}
+    places = {
+        number: There.of(
             options.scheduler,
-            run,
+            subject.run,
+            network,
             device=options.device,
             threads=options.threads,
             backend=options.backend,
             uncertainty=options.uncertainty,
             activation=options.activation,
-            request=loaded.request,
+            request=subject.model.request,
+            fold=number,
         )
-        networks: dict[int | None, Model] = {None: loaded}
-        if isinstance(predictor, OutOfFold):
-            networks = {fold.number: predictor.owners[case] for case, fold in folds.items()}
-        outcomes = measured_there({number: there(own, fold=number) for number, own in networks.items()}, folds)
-    scored = score(
-        predictor,
-        cases,
-        parts,
-        outcomes=outcomes,
+        for number, network in networks.items()
+    }
+    return measured_there(places, folds)
+
+
+def _evaluation(options: EvaluateOptions, subject: _Subject, scored: Scored) -> Evaluation:
+    """The evaluation with its verdict."""
+    course, notes = _log_of(subject.run), subject.notes(scored)
+    verdict = verdict_of(
+        scored,
         seed=options.seed,
-        patients_known=known,
-        folds=folds,
-        draws=draws,
-        keeps=draws,
+        patients_known=subject.dataset.patients_known,
+        training=() if course is None else training_length(course, selecting(subject.plan)),
+        notes=notes,
     )
-    promised = plan or _packaged_plan(run)
-    planned = _planned_groups(promised, before, covariates_by_name(dataset, chosen.parts))
-    audit = Audit(
-        scored, predictor, cases, options.seed, known, folds, audits, planned, registered_groups(promised), run
-    )
-    scored = _looked_through(audit, loaded.preprocessing, keeps=draws)
-    others = (*own_results(loaded, cases), *_standing_notes(loaded, run), *unshared(loaded.task, cases))
-    others = (*others, *assumed_positive(loaded.task))
-    notes = (*stop_note(scored, cases), *unlike, *chosen.notes, *scored.notes, *others)
-    primary = str(loaded.record.get("primary", scored.rows[0].metric))
-    course = _log_of(run)
-    training = () if course is None else training_length(course, selecting(plan))
-    with nullcontext() if scored.stopped is None else brought_to_its_end():
-        verdict = verdict_of(scored, seed=options.seed, patients_known=known, training=training, notes=notes)
-        which = (
-            chosen.which if scored.stopped is None else f"{chosen.which}, as far as they were scored before the stop"
-        )
-        result = Evaluation(
-            scored, primary, which, notes, Path(options.out) if options.out is not None else None, verdict
-        )
-        if result.out is None:
-            return result
-        with result_folder(result.out, options.overwrite, MARKS) as folder:
-            scored.write(folder)
-            write_alignment(cases, reading.align, folder)
-            write_verdict(folder, verdict.as_record(), primary, registered_margin(promised))
-            page = _report(result, loaded, dataset, run, plan, promised)
-            (folder / "report.html").write_text(page, encoding="utf-8")
-        if scored.stopped is not None:
-            log.warning("%s scored before the stop: %s", counted(scored.table["case"].nunique(), "case"), result.out)
-            raise scored.stopped
-    return result
+    which = subject.chosen.which
+    if scored.stopped is not None:
+        which = f"{which}, as far as they were scored before the stop"
+    primary = str(subject.model.record.get("primary", scored.rows[0].metric))
+    out = Path(options.out) if options.out is not None else None
+    return Evaluation(scored, primary, which, notes, out, verdict)
+
+
+def _write(evaluation: Evaluation, out: Path, subject: _Subject, *, overwrite: bool) -> None:
+    with result_folder(out, overwrite, MARKS) as folder:
+        evaluation.scored.write(folder)
+        write_alignment(subject.cases, subject.reading.align, folder)
+        margin = registered_margin(subject.promised)
+        write_verdict(folder, evaluation.verdict.as_record(), evaluation.primary, margin)
+        (folder / "report.html").write_text(_report(evaluation, subject), encoding="utf-8")
 
 
 def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scored:
@@ -289,11 +364,11 @@ def _referenced(data: Data, reading: ReadingOptions, model: Model, run: Path | N
 
 def _as_trained(run: Path | None, plan: Plan | None, data: Data) -> ReadingOptions:
     """The options by which a run read its own data; none for other data, whose options may be others."""
-    place = path_of(data)
-    if run is None or plan is None or place is None:
+    folder = path_of(data)
+    if run is None or plan is None or folder is None:
         return ReadingOptions()
-    own = bool(plan.data) and (run / plan.data).resolve() == place.resolve()
-    return ReadingOptions.of_plan(plan.options) if own else ReadingOptions()
+    is_own = bool(plan.data) and (run / plan.data).resolve() == folder.resolve()
+    return ReadingOptions.of_plan(plan.options) if is_own else ReadingOptions()
 
 
 def _standing_notes(model: Model, run: Path | None) -> Iterator[str]:
@@ -316,23 +391,12 @@ def _packaged_plan(package: Path | None) -> Plan | None:
     with unpacked(package) as folder:
         if not (folder / PACKAGED).is_dir():
             return None
-        kept = package_record(folder)["decisions"]
+        decisions = package_record(folder)["decisions"]
     sections: dict[str, dict[str, Decision]] = {}
-    for name, decision in kept.items():
+    for name, decision in decisions.items():
         section, _, key = name.partition(".")
         sections.setdefault(section, {})[key] = Decision(**decision)
     return Plan(sections) if sections else None
-
-
-def _planned_groups(plan: Plan | None, before: Collection[str], covariates: Mapping[str, Sequence[Any]]) -> str | None:
-    """The plan's groups, and those that a table of groups adds; None, for the usual ones, without a plan.
-
-    before: the covariates without that table
-    """
-    if plan is None:
-        return None
-    added = default_groups({name: values for name, values in covariates.items() if name not in before})
-    return ",".join(one for one in (plan[GROUPS], added) if one not in (None, NONE)) or NONE
 
 
 def _log_of(run: Path | None) -> pd.DataFrame | None:
@@ -348,42 +412,40 @@ def _predictor(
     """The model; of a run of folds, for its own cases, each fold for those that it has not seen, with its own task."""
     if not chosen.folds or run is None:
         return with_smaller_batches(loaded), {}
-    models, own = dict[int, Model](), dict[int, Fold]()
+    models, by_fold = dict[int, Model](), dict[int, Fold]()
     for number in sorted(set(chosen.folds.values())):
-        place = run / f"fold_{number}"
-        own[number] = Fold(number, task_of(place) if (place / TASK).is_file() else loaded.task, gate_of(place))
+        folder = run / f"fold_{number}"
+        by_fold[number] = Fold(number, task_of(folder) if (folder / TASK).is_file() else loaded.task, gate_of(folder))
         model = with_uncertainty(load(run, device, fold=number), uncertainty)
         model = replace(model, request=loaded.request)
-        models[number] = own[number].scoring(with_smaller_batches(model))
+        models[number] = by_fold[number].scoring(with_smaller_batches(model))
     owners = {case: models[number] for case, number in chosen.folds.items()}
-    folds = {case: own[number] for case, number in chosen.folds.items()}
+    folds = {case: by_fold[number] for case, number in chosen.folds.items()}
     return OutOfFold(loaded.task, owners, folds), folds
 
 
-def _report(
-    result: Evaluation, model: Model, dataset: Dataset, run: Path | None, plan: Plan | None, promised: Plan | None
-) -> str:
-    facts = {
-        "scored": result.which,
-        "read as": dataset.layout,
-        "hash of these data": dataset_hash(dataset),
-        "hash of the model's data": model.record.get("data_hash", "not recorded"),
-        "weights": model.record.get("weights_sha256", "not recorded"),
-    }
+def _report(evaluation: Evaluation, subject: _Subject) -> str:
+    record, dataset, scored = subject.model.record, subject.dataset, evaluation.scored
     page = RunReport(
         f"Evaluation on {dataset.name}",
-        f"{counted(result.scored.table['case'].nunique(), 'case')}: {result.which}.",
-        primary=result.primary,
-        scored=result.scored,
-        notes=result.notes,
-        facts=facts,
+        f"{counted(scored.table['case'].nunique(), 'case')}: {evaluation.which}.",
+        primary=evaluation.primary,
+        scored=scored,
+        notes=evaluation.notes,
+        facts={
+            "scored": evaluation.which,
+            "read as": dataset.layout,
+            "hash of these data": dataset_hash(dataset),
+            "hash of the model's data": record.get("data_hash", "not recorded"),
+            "weights": record.get("weights_sha256", "not recorded"),
+        },
         views="",
-        plan=plan,
-        promised=promised,
-        log=_log_of(run),
-        problems=(*dataset.problems, *result.scored.problems),
+        plan=subject.plan,
+        promised=subject.promised,
+        log=_log_of(subject.run),
+        problems=(*dataset.problems, *scored.problems),
         environment=environment(),
-        knowing=dataset.only({*result.scored.table["case"].astype(str)}).knowing,
-        verdict=result.verdict,
+        knowing=dataset.only({*scored.table["case"].astype(str)}).knowing,
+        verdict=evaluation.verdict,
     )
     return page.html

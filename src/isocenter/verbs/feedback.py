@@ -36,8 +36,8 @@ class Feedback(InNotebook):
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
         counts = {str(name): int(n) for name, n in self.table["verdict"].value_counts().items()}
-        stated = {"cases": self.cases, "verdicts": counts, "left_out": dict(self.left_out), "out": str(self.out)}
-        return {"schema": "isocenter.feedback", "version": 1, **stated}
+        record = {"cases": self.cases, "verdicts": counts, "left_out": dict(self.left_out), "out": str(self.out)}
+        return {"schema": "isocenter.feedback", "version": 1, **record}
 
     def __repr__(self) -> str:
         verdicts = ", ".join(f"{n} {name}" for name, n in self.as_record()["verdicts"].items())
@@ -53,14 +53,14 @@ def feedback(options: FeedbackOptions) -> Feedback:
     Raises UsageError for a folder that is no node's, and DatasetError where nothing can be used.
     """
     need_extra("feedback")
-    place, target = Path(options.node), Path(options.out)
+    node, target = Path(options.node), Path(options.out)
     refuse_taken(target, options.overwrite, MARKS)
     at = None if options.since is None else _seconds(options.since)
-    database = service.node_database(place)
+    database = service.node_database(node)
     try:
-        given = service.of_one_source(service.opinions(database, place, at), options.rule, str(place))
+        judged = service.of_one_source(service.opinions(database, node, at), options.rule, str(node))
         with result_folder(target, options.overwrite, MARKS) as partial:
-            written = service.write_data_set(given, database, place, partial)
+            written = service.write_data_set(judged, database, node, partial)
             table = pd.read_csv(partial / "verdicts.csv", keep_default_na=False)
     finally:
         database.close()

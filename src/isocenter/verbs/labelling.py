@@ -146,23 +146,23 @@ def _patients(locked: Path) -> frozenset[str]:
 
 def _asked_again(answered: service.AnsweredCases) -> list[int]:
     """Places of the cases with a label and a probability."""
-    known = np.isfinite(answered.references) & np.isfinite(answered.chances)
-    return [] if answered.questions.are_numbers else np.flatnonzero(known.any(axis=1)).tolist()
+    has_both = np.isfinite(answered.references) & np.isfinite(answered.chances)
+    return [] if answered.questions.are_numbers else np.flatnonzero(has_both.any(axis=1)).tolist()
 
 
 def _doubted(answered: service.AnsweredCases) -> Iterator[list[Any]]:
     """Rows of `relabel.csv`, each with the place of its case."""
-    labels, kept = answered.questions.labels, _asked_again(answered)
-    references, chances = answered.references[kept], answered.chances[kept]
+    labels, asked_again = answered.questions.labels, _asked_again(answered)
+    references, chances = answered.references[asked_again], answered.chances[asked_again]
     if answered.questions.is_exclusive:
-        own = [int(row.argmax()) if 1 in row else -1 for row in np.nan_to_num(references)]
-        questions = [(ALL, labels, chances, own)]
+        labels_of_cases = [int(row.argmax()) if 1 in row else -1 for row in np.nan_to_num(references)]
+        questions = [(ALL, labels, chances, labels_of_cases)]
     else:
-        stated = np.nan_to_num(references, nan=-1).astype(int)
+        numbers = np.nan_to_num(references, nan=-1).astype(int)
         both = [np.stack([1 - p, p], axis=1) for p in chances.T]
-        questions = [(label, ABSENCE, both[n], stated[:, n].tolist()) for n, label in enumerate(labels)]
-    for label, classes, p, own in questions:
-        for one in doubted_labels(p, own):
-            case = service.case_name(answered.table["case"].iloc[kept[one.case]])
-            named = [label, classes[one.reference], classes[one.probable]]
-            yield [kept[one.case], case, *named, one.probability_reference, one.probability_probable]
+        questions = [(label, ABSENCE, both[n], numbers[:, n].tolist()) for n, label in enumerate(labels)]
+    for label, classes, p, labels_of_cases in questions:
+        for doubt in doubted_labels(p, labels_of_cases):
+            case = service.case_name(answered.table["case"].iloc[asked_again[doubt.case]])
+            named = [label, classes[doubt.reference], classes[doubt.probable]]
+            yield [asked_again[doubt.case], case, *named, doubt.probability_reference, doubt.probability_probable]

@@ -231,45 +231,47 @@ def _of_node(
     try:
         settings = service.node_settings(folder)
         with database.read() as connection:
-            seen = service.watched_versions(connection, settings)
+            versions = service.watched_versions(connection, settings)
             rung = service.alerts_as_rows(connection)
     finally:
         database.close()
-    for one in seen:
-        if one.baseline is None:
-            notes.append(f"{one.model} has no baseline yet: freeze one on the page /monitor of the node")
-        known = None if one.baseline is None else one.baseline.table
-        levels = by or service.by_of(settings.monitor.by, one.watched.table, known)
-        model = one.model if len(seen) > 1 else ""
-        length = run_length or one.run_length or RUN_LENGTH
-        wrong = {} if one.baseline is None else miscalibration(one.baseline)
-        cases, of_table = recalibrated(one.cases, wrong).between(*days), list[SiteTest]()
-        if one.baseline is not None and reference is not None:
-            of_table = tests_of_table(Stream.of(reference, needs_time=False), one.baseline)
-        site = adjusted([*one.site, *of_table])
-        listed.append(_Watched(cases, one.watched.between(*days), one.baseline, length, levels, model, wrong, site))
+    for version in versions:
+        if version.baseline is None:
+            notes.append(f"{version.model} has no baseline yet: freeze one on the page /monitor of the node")
+        baseline = None if version.baseline is None else version.baseline.table
+        levels = by or service.by_of(settings.monitor.by, version.watched.table, baseline)
+        model = version.model if len(versions) > 1 else ""
+        length = run_length or version.run_length or RUN_LENGTH
+        wrong = {} if version.baseline is None else miscalibration(version.baseline)
+        cases, of_table = recalibrated(version.cases, wrong).between(*days), list[SiteTest]()
+        if version.baseline is not None and reference is not None:
+            of_table = tests_of_table(Stream.of(reference, needs_time=False), version.baseline)
+        site = adjusted([*version.site, *of_table])
+        listed.append(
+            _Watched(cases, version.watched.between(*days), version.baseline, length, levels, model, wrong, site)
+        )
     if not listed:
         raise DatasetError("no model has answered a case yet", str(folder), "Send studies to the node")
     return listed, notes, rung
 
 
-def _drifts(one: _Watched) -> list[Drift]:
-    if one.baseline is None:
+def _drifts(version: _Watched) -> list[Drift]:
+    if version.baseline is None:
         return []
-    found = drifts(one.baseline, one.watched, one.by, one.run_length, one.wrong)
+    found = drifts(version.baseline, version.watched, version.by, version.run_length, version.wrong)
     if not found:
         problem, remedy = "has no column that can be watched", "Give probabilities, values or measures"
-        raise DatasetError(problem, one.watched.where, remedy)
-    return [replace(row, watch=f"{one.model}: {row.watch}") if one.model else row for row in found]
+        raise DatasetError(problem, version.watched.where, remedy)
+    return [replace(row, watch=f"{version.model}: {row.watch}") if version.model else row for row in found]
 
 
-def _figures(one: _Watched, found: Sequence[Drift]) -> list[Performance]:
-    rows = performances(one.cases, one.by, found)
-    return [replace(row, label=f"{one.model}: {row.label}") if one.model else row for row in rows]
+def _figures(version: _Watched, found: Sequence[Drift]) -> list[Performance]:
+    rows = performances(version.cases, version.by, found)
+    return [replace(row, label=f"{version.model}: {row.label}") if version.model else row for row in rows]
 
 
-def _named(one: _Watched, row: SiteTest) -> SiteTest:
-    return replace(row, against=f"{row.against} ({one.model})") if one.model else row
+def _named(version: _Watched, row: SiteTest) -> SiteTest:
+    return replace(row, against=f"{row.against} ({version.model})") if version.model else row
 
 
 def _known(row: dict[str, Any]) -> dict[str, Any]:
@@ -284,77 +286,64 @@ def _labels(stream: Stream) -> int:
 
 
 def _page(monitored: Monitored) -> Page:
-    """The report: the verdict, alerts, watches, performance by source."""
-    rows = [
-        [one.alert, _minute(one.at), one.severity, one.watch, one.scope, _minute(one.since), one.because, one.action]
-        for one in monitored.alerts
-    ]
-    columns = ["alert", "at", "severity", "watch", "where", "since", "because", "what to do"]
-    alarm_rate = monitored.facts["run_length"]
-    watched = [
-        [
-            row.watch,
-            row.kind,
-            row.scope,
-            row.cases,
-            round(row.log_evidence, 2),
-            round(row.limit, 2),
-            _minute(row.alarm_at),
-        ]
-        for row in monitored.drifts
-        if not row.scope or row.alarm_at
-    ]
-    measured = [
-        [f"{row.since} to {row.until}", row.scope, row.metric, row.label, row.estimate, row.source]
-        for row in sorted(monitored.figures, key=lambda one: SOURCES.index(one.source))
-        if np.isfinite(row.estimate.value)
-    ]
-    blank = Paragraph("No watch has rung, and no audited figure is below a bound.")
-    tested = [
-        [row.against, row.of, row.test, _rounded(row.distance), _rounded(row.p), row.patients, row.known, row.left_out]
-        for row in monitored.site
-    ]
-    sections = [
-        Section("Alerts", [Table(columns, rows)] if rows else [blank], [Link(ALERTS, ALERTS)]),
-        Section(
-            "Watches",
-            [
-                Paragraph(
-                    "Without a change the chance of an alarm of any watch within m cases is at most "
-                    f"m / {alarm_rate:g}. A level is named where it carries the evidence."
-                ),
-                Table(["watch", "kind", "where", "cases", "log evidence", "limit", "alarm"], watched),
-            ],
-            [Link(DRIFT, DRIFT)],
-        ),
-        Section(
-            "Is this site what the model was made on?",
-            [
-                Paragraph(f"{monitored.site_verdict or 'Not known: give --reference'}."),
-                Paragraph(
-                    "Asked once, of one case of each patient of the baseline. Whether the site has changed since is "
-                    "what the watches say."
-                ),
-                *([Table(SITE_COLUMNS, tested)] if tested else []),
-            ],
-            [Link(SITE, SITE)],
-        ),
-        Section(
-            "Performance",
-            [
-                Paragraph(
-                    "Audited: drawn at random and read blind. Reported: labels that came otherwise, from readers who "
-                    "may have seen the answer. Estimated: from the model's own probabilities, which cannot see that "
-                    "images have come to mean something else."
-                ),
-                Table(["days", "where", "metric", "label", "value", "source"], measured),
-            ],
-            [Link(PERFORMANCE, PERFORMANCE)],
-        ),
-    ]
+    """The report: the verdict, alerts, watches, the site, performance by source."""
+    sections = [_alerts_shown(monitored), _watches_shown(monitored), _site_shown(monitored), _figures_shown(monitored)]
     return Page(
         "Monitoring", sections=sections, facts=monitored.facts, notes=monitored.notes, verdict=monitored.verdict
     )
+
+
+def _alerts_shown(monitored: Monitored) -> Section:
+    columns = ["alert", "at", "severity", "watch", "where", "since", "because", "what to do"]
+    rows = [
+        [row.alert, _minute(row.at), row.severity, row.watch, row.scope, _minute(row.since), row.because, row.action]
+        for row in monitored.alerts
+    ]
+    blank = Paragraph("No watch has rung, and no audited figure is below a bound.")
+    return Section("Alerts", [Table(columns, rows)] if rows else [blank], [Link(ALERTS, ALERTS)])
+
+
+def _watches_shown(monitored: Monitored) -> Section:
+    columns = ["watch", "kind", "where", "cases", "log evidence", "limit", "alarm"]
+    rows = [
+        [row.watch, row.kind, row.scope, row.cases, round(row.log_evidence, 2), round(row.limit, 2), at]
+        for row in monitored.drifts
+        if (at := _minute(row.alarm_at)) or not row.scope
+    ]
+    rate = Paragraph(
+        "Without a change the chance of an alarm of any watch within m cases is at most "
+        f"m / {monitored.facts['run_length']:g}. A level is named where it carries the evidence."
+    )
+    return Section("Watches", [rate, Table(columns, rows)], [Link(DRIFT, DRIFT)])
+
+
+def _site_shown(monitored: Monitored) -> Section:
+    rows = [
+        [row.against, row.of, row.test, _rounded(row.distance), _rounded(row.p), row.patients, row.known, row.left_out]
+        for row in monitored.site
+    ]
+    meaning = Paragraph(
+        "Asked once, of one case of each patient of the baseline. Whether the site has changed since is what the "
+        "watches say."
+    )
+    verdict = Paragraph(f"{monitored.site_verdict or 'Not known: give --reference'}.")
+    tests = [Table(SITE_COLUMNS, rows)] if rows else []
+    return Section("Is this site what the model was made on?", [verdict, meaning, *tests], [Link(SITE, SITE)])
+
+
+def _figures_shown(monitored: Monitored) -> Section:
+    rows = [
+        [f"{row.since} to {row.until}", row.scope, row.metric, row.label, row.estimate, row.source]
+        for row in sorted(monitored.figures, key=lambda row: SOURCES.index(row.source))
+        if np.isfinite(row.estimate.value)
+    ]
+    sources = Paragraph(
+        "Audited: drawn at random and read blind. Reported: labels that came otherwise, from readers who may have seen "
+        "the answer. Estimated: from the model's own probabilities, which cannot see that images have come to mean "
+        "something else."
+    )
+    table = Table(["days", "where", "metric", "label", "value", "source"], rows)
+    return Section("Performance", [sources, table], [Link(PERFORMANCE, PERFORMANCE)])
 
 
 def _rounded(number: float) -> float | str:

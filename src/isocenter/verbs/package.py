@@ -137,8 +137,8 @@ def package(options: PackageOptions) -> Packaged:
     marks = MARKS if options.format == MONAI else (TRITON_RECORD,)
     refuse_taken(out, options.overwrite, () if zipped else marks)
     refuse_unknown(options.backends or (), "--backends")
-    given = {} if options.codes is None else read_codes(Path(options.codes))
-    model = with_codes(load(run, "cpu"), given)
+    codes = {} if options.codes is None else read_codes(Path(options.codes))
+    model = with_codes(load(run, "cpu"), codes)
     model = with_ratios(model, checked_ratios(options.measure, model.task))
     networks = len(model.networks.members) + (len(model.first.networks.members) if model.first else 0)
     if options.format == TRITON:
@@ -165,8 +165,15 @@ def evidence_of(run: Path, model: Model, plan: Plan) -> Evidence:
     """The evidence that a finished run has about its model; of images only their hashes."""
     rows = _rows(run)
     limits = _limits(run, bool(rows))
-    hashes = _hashes(run, TRAINS), _hashes(run, ("test",))
-    return Evidence(rows, limits, _decisions(plan), *hashes, kept_content(run), audits_in(run / EVALUATION))
+    return Evidence(
+        rows,
+        limits,
+        _decisions(plan),
+        _hashes(run, TRAINS),
+        _hashes(run, ("test",)),
+        kept_content(run),
+        audits_in(run / EVALUATION),
+    )
 
 
 def audits_in(folder: Path) -> dict[str, str]:

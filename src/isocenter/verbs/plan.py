@@ -43,13 +43,15 @@ def plan(options: PlanOptions) -> Planned:
         options.reading,
         options.device_memory,
     )
-    made = planned(options.data, request)
+    request_plan = planned(options.data, request)
     if options.out is None:
-        return made
+        return request_plan
     write_text(
-        Path(options.out), plan_text(relative_to(made.plan, Path(options.out).parent)), overwrite=options.overwrite
+        Path(options.out),
+        plan_text(relative_to(request_plan.plan, Path(options.out).parent)),
+        overwrite=options.overwrite,
     )
-    return replace(made, out=Path(options.out))
+    return replace(request_plan, out=Path(options.out))
 
 
 def by_hand(options: PlanOptions | TrainOptions) -> dict[str, Any]:

@@ -39,9 +39,7 @@ from isocenter.prediction import (
     write_findings,
 )
 from isocenter.reading import (
-    Covariates,
     Input,
-    ReadingOptions,
     covered,
     failed_rows,
     failures_among,
@@ -139,68 +137,80 @@ def predict(options: PredictOptions) -> Predicted:
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
     ResourceError where the disk is full; what was done by then is kept.
     """
-    reading = options.reading
     inputs = several(options.inputs)
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
-    kinds = (
-        [kind.strip() for kind in options.answers.split(",") if kind]
-        if isinstance(options.answers, str)
-        else options.answers
-    )
-    wanted = Wanted(
-        options.format, options.save_probabilities, options.overlay, options.maps, options.covering, tuple(kinds)
-    )
-    request = Request(options.mirror, overlap=options.overlap, seconds=options.seconds, allow_large=reading.allow_large)
-    asked = Asked(None, wanted, request, options.region, options.abstain, options.calibration)
+    asked = _asked(options)  # what it refuses needs no model
     if options.out is None and (options.save_probabilities or options.overlay):
         raise UsageError("probabilities and overlays are written as files", "predict", "Give out=FOLDER")
-    if options.out is not None:
-        refuse_taken(Path(options.out), options.overwrite, MARKS)
-    sought = options.uncertainty or ("auto" if options.maps else None)
-    how: dict[str, Any] = {
-        "fold": options.fold,
-        "threads": options.threads,
-        "backend": options.backend,
-        "activation": options.activation,
-    }
-    loaded = with_uncertainty(loaded_model(options.model, options.device, **how), sought)
-    loaded.flips(options.mirror)  # refused before the first case
+    folder = None if options.out is None else Path(options.out)
+    if folder is not None:
+        refuse_taken(folder, options.overwrite, MARKS)
+    model, predictor = _loaded(options)
+    asked = replace(asked, ratios=checked_ratios(options.measure, model.task))
+    with ExitStack() as uninterrupted:
+        with nullcontext() if folder is None else result_folder(folder, options.overwrite, MARKS) as partial:
+            asked = replace(asked, folder=partial)
+            predicted = _predicted(model, inputs, options, asked, predictor, uninterrupted)
+            if folder is None or partial is None:
+                return predicted
+            (partial / RESERVED).unlink(missing_ok=True)
+            predicted = replace(predicted, files=[folder / path.name for path in predicted.files], out=folder)
+            _write_records(predicted, model, options, partial)
+        match predicted.stopped:
+            case None:
+                return predicted
+            case IsocenterError() as error:
+                raise _short(error, predicted.cases, partial, folder)
+            case stop:
+                log.warning("%s predicted before the stop: %s", counted(predicted.cases, "case"), folder)
+                raise stop
+
+
+def _loaded(options: PredictOptions) -> tuple[Model, Predictor]:
+    """The model, refused where it cannot do what is asked, and the place where it predicts."""
+    uncertainty = options.uncertainty or ("auto" if options.maps else None)
+    model = loaded_model(
+        options.model,
+        options.device,
+        fold=options.fold,
+        threads=options.threads,
+        backend=options.backend,
+        activation=options.activation,
+    )
+    model = with_uncertainty(model, uncertainty)
+    model.flips(options.mirror)  # refused before the first case
     if options.covering and options.calibration == "off":
         raise UsageError("covering masks rest on calibrated probabilities", "--covering", "Leave --calibration on")
     if options.covering:
-        _refuse_without_covering(loaded.task, str(options.model))
-    asked = replace(asked, ratios=checked_ratios(options.measure, loaded.task))
-    predictor: Predictor = Here(loaded)
-    if options.scheduler is not None:
-        predictor = There.of(
-            options.scheduler, path_of(options.model), loaded, device=options.device, uncertainty=sought, **how
-        )
-    folder = Path(options.out) if options.out is not None else None
-    with ExitStack() as kept:
-        with nullcontext() if folder is None else result_folder(folder, options.overwrite, MARKS) as partial:
-            result = _predicted(
-                loaded, inputs, reading, replace(asked, folder=partial), predictor, options.covariates, kept
-            )
-            if folder is None or partial is None:
-                return result
-            (partial / RESERVED).unlink(missing_ok=True)
-            result = replace(result, files=[folder / path.name for path in result.files], out=folder)
-            given = {
-                "region": options.region,
-                "overlap": options.overlap,
-                "seconds": options.seconds,
-                "orientation": reading.orientation,
-            }
-            _write_records(result, loaded, given, options.mirror, partial)
-        match result.stopped:
-            case None:
-                return result
-            case IsocenterError() as error:
-                raise _short(error, result.cases, partial, folder)
-            case stop:
-                log.warning("%s predicted before the stop: %s", counted(result.cases, "case"), folder)
-                raise stop
+        _refuse_without_covering(model.task, str(options.model))
+    if options.scheduler is None:
+        return model, Here(model)
+    workers = There.of(
+        options.scheduler,
+        path_of(options.model),
+        model,
+        device=options.device,
+        fold=options.fold,
+        threads=options.threads,
+        backend=options.backend,
+        uncertainty=uncertainty,
+        activation=options.activation,
+    )
+    return model, workers
+
+
+def _asked(options: PredictOptions) -> Asked:
+    """What is asked of each case."""
+    answers = options.answers
+    kinds = [kind.strip() for kind in answers.split(",") if kind] if isinstance(answers, str) else answers
+    files = Wanted(
+        options.format, options.save_probabilities, options.overlay, options.maps, options.covering, tuple(kinds)
+    )
+    request = Request(
+        options.mirror, overlap=options.overlap, seconds=options.seconds, allow_large=options.reading.allow_large
+    )
+    return Asked(None, files, request, options.region, options.abstain, options.calibration)
 
 
 def _refuse_without_covering(task: Task, where: str) -> None:
@@ -218,41 +228,44 @@ def _short(error: IsocenterError, done: int, partial: Path, folder: Path) -> Iso
     return error.stating(problem=f"{error.problem}; {counted(done, 'case')} predicted before it: {folder}", where=where)
 
 
-def _write_records(
-    result: Predicted, model: Model, given: Mapping[str, Any], mirror: bool | None, folder: Path
-) -> None:
-    write_table(result.table, folder / "predictions.csv")
-    if len(result.measurements):
-        write_table(result.measurements, folder / "measurements.csv")
-    if len(result.tracks):
-        write_table(result.tracks, folder / "tracks.csv")
-    write_findings(result.findings, folder)
+def _write_records(predicted: Predicted, model: Model, options: PredictOptions, folder: Path) -> None:
+    write_table(predicted.table, folder / "predictions.csv")
+    if len(predicted.measurements):
+        write_table(predicted.measurements, folder / "measurements.csv")
+    if len(predicted.tracks):
+        write_table(predicted.tracks, folder / "tracks.csv")
+    write_findings(predicted.findings, folder)
     origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
     computing = None if model.networks.computing is None else asdict(model.networks.computing)
-    record = {**origin, "mirrored": model.flips(mirror), "computing": computing}
+    record = {**origin, "mirrored": model.flips(options.mirror), "computing": computing}
     record |= {"activation": model.record["activation"]} if "activation" in model.record else {}
-    record |= {name: value for name, value in given.items() if value is not None}
-    write_json(folder / "summary.json", "isocenter.predictions", {**result.as_record(), "model": record})
+    asked = {
+        "region": options.region,
+        "overlap": options.overlap,
+        "seconds": options.seconds,
+        "orientation": options.reading.orientation,
+    }
+    record |= {name: setting for name, setting in asked.items() if setting is not None}
+    write_json(folder / "summary.json", "isocenter.predictions", {**predicted.as_record(), "model": record})
 
 
 def _predicted(
     model: Model,
     inputs: Sequence[Input],
-    reading: ReadingOptions,
+    options: PredictOptions,
     asked: Asked,
     predictor: Predictor,
-    covariates: Covariates,
-    kept: ExitStack,
+    uninterrupted: ExitStack,
 ) -> Predicted:
     """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on.
 
-    kept: ends when all of it is kept, until when Ctrl-C waits
+    uninterrupted: from the last case to its end Ctrl-C waits
     """
     if predictor.is_elsewhere:
         asked = in_full(asked)
     places = [_in_full(one) for one in inputs] if predictor.is_elsewhere else inputs
-    opened, problems = open_inputs(places, reading, model)
-    cases = with_own_names(covered(opened, covariates), kinds_of_maps(model.task))
+    opened, problems = open_inputs(places, options.reading, model)
+    cases = with_own_names(covered(opened, options.covariates), kinds_of_maps(model.task))
     done: dict[str, Done] = {}
     stopped: BaseException | None = None
     if asked.folder is not None:
@@ -279,11 +292,11 @@ def _predicted(
         if asked.folder is None:
             raise
         stopped = error
-    kept.enter_context(brought_to_its_end())
+    uninterrupted.enter_context(brought_to_its_end())
     if asked.folder is not None:
-        write_alignment((case for case in cases if case.id in done), reading.align, asked.folder)
-    result = _gathered(model, [done[case.id] for case in cases if case.id in done], problems, stopped)
-    return _as_given(result, inputs) if predictor.is_elsewhere else result
+        write_alignment((case for case in cases if case.id in done), options.reading.align, asked.folder)
+    predicted = _gathered(model, [done[case.id] for case in cases if case.id in done], problems, stopped)
+    return _as_given(predicted, inputs) if predictor.is_elsewhere else predicted
 
 
 def _reserve(folder: Path, cases: int, labels: int) -> None:
@@ -339,16 +352,16 @@ def _large(done: Sequence[Done]) -> Iterator[Problem]:
         yield Problem("warning", what, tuple(large), remedy=remedy)
 
 
-def _in_full(given: Input) -> Input:
+def _in_full(image: Input) -> Input:
     """An input as a process with another working folder finds it."""
-    path = path_of(given)
-    return given if path is None else path.absolute()
+    path = path_of(image)
+    return image if path is None else path.absolute()
 
 
-def _as_given(result: Predicted, inputs: Sequence[object]) -> Predicted:
+def _as_given(predicted: Predicted, inputs: Sequence[object]) -> Predicted:
     """Images are called as they would be if they were predicted here."""
-    table = result.table.copy()
+    table = predicted.table.copy()
     for path, full in ((str(path), str(path.absolute())) for path in map(path_of, inputs) if path is not None):
         names = [path + name.removeprefix(full) if name.startswith(full) else name for name in table["image"]]
         table["image"] = names
-    return replace(result, table=table)
+    return replace(predicted, table=table)

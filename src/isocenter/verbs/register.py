@@ -124,80 +124,137 @@ def register(options: RegisterOptions) -> Registered:
     seconds:         at most so long for the deformable part; the result then depends on the machine
     Raises GeometryError for images or label maps that do not fit one another, UsageError for what holds nothing.
     """
-    reading = narrowed(options, ReadOptions)
-    settings = _settings(options.transform, options.similarity, options.initial, options.seconds)
-    if len(options.lesions) not in (0, 2) or (not options.lesions and (options.days is not None or options.earlier)):
-        raise UsageError(f"{len(options.lesions)} masks of lesions", "--lesions", "Give that of each image")
-    if options.model is not None and (
-        replace(settings, initial="auto") != RegistrationSettings() or options.fixed_mask is not None
-    ):
-        remedy = "Leave out --transform, --similarity, --seconds and --fixed-mask"
-        raise UsageError("a trained model has settings of its own", "--model", remedy)
-    target = None if options.out is None else Path(options.out)
-    if target is not None:
-        refuse_taken(target, options.overwrite, MARKS)
-    ours, theirs = (_still(opened_image(one, reading), str(one)) for one in (options.fixed, options.moving))
-    where = f"{name_of_source(options.fixed)}, {name_of_source(options.moving)}"
-    if not options.across_patients:
-        _refuse_two_patients(ours, theirs, where)
-    drawn = [drawn_on_grid(one, image, reading) for one, image in zip(options.lesions, (ours, theirs), strict=False)]
-    mask = None if options.fixed_mask is None else drawn_on_grid(options.fixed_mask, ours, reading).data[0] != 0
-    of_moving = None if options.labels is None else drawn_on_grid(options.labels, theirs, reading)
-    of_fixed = None if options.fixed_labels is None else drawn_on_grid(options.fixed_labels, ours, reading)
-    course = Course.of((ours, theirs), drawn, of_fixed, options.days, options.earlier) if drawn else None
-    table = None if options.points is None else _points(Path(options.points), ours.geometry.ndim)
-    if options.model is None:
-        made = registered(ours, theirs, settings, mask, where)
-    else:
-        patients = {stated_patient(one) for one in (ours, theirs)}
-        is_one = options.initial == "world" or (
-            options.initial == "auto" and len(patients - {None}) == 1 and None not in patients
+    settings = _settings(options)
+    out = None if options.out is None else Path(options.out)
+    if out is not None:
+        refuse_taken(out, options.overwrite, MARKS)
+    pair = _Pair.opened(options)
+    registration = _registration(pair, options, settings)
+    grid, transform = pair.fixed.geometry, registration.transform
+    field = None if transform.is_linear else whole_field(transform, grid)
+    determinant = jacobian(transform, grid) if field is None else determinants(field)
+    outcome = _outcome(pair, registration, determinant, out)
+    if out is not None:
+        with result_folder(out, options.overwrite, MARKS) as folder:
+            _write(outcome, field, pair.fixed, pair.moving, folder)
+            names = {"fixed": name_of_source(options.fixed), "moving": name_of_source(options.moving)}
+            page = _page(outcome, pair.fixed, pair.fixed_labels, names)
+            (folder / MARKS[1]).write_text(render(page), encoding="utf-8")
+    return outcome
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two images with what was drawn on them, read and checked before they are registered.
+
+    mask:         (*spatial) the part of the fixed image that counts
+    labels:       of the moving image, carried along
+    fixed_labels: of the fixed image
+    course:       lesions of both
+    points:       columns name, x, y[, z] in the fixed image
+    """
+
+    fixed: Image
+    moving: Image
+    where: str
+    mask: NDArray[np.bool_] | None
+    labels: Image | None
+    fixed_labels: Image | None
+    course: Course | None
+    points: pd.DataFrame | None
+
+    @classmethod
+    def opened(cls, options: RegisterOptions) -> _Pair:
+        """The images and drawings that are asked for."""
+        reading = narrowed(options, ReadOptions)
+        fixed, moving = (
+            _still(opened_image(source, reading), str(source)) for source in (options.fixed, options.moving)
         )
-        made = registered_by(options.model, ours, theirs, where, one_world=is_one)
-    moved_labels = None if of_moving is None else _moved_labels(of_moving, theirs, ours, made.transform)
-    field = None if made.transform.is_linear else whole_field(made.transform, ours.geometry)
-    determinant = jacobian(made.transform, ours.geometry) if field is None else determinants(field)
-    rows = list(_rows(made, determinant, mask, ours.geometry))
-    if of_moving is not None and of_fixed is not None and moved_labels is not None:
-        before = carried_labels(of_moving.data[0], theirs.geometry, made.first_guess, ours.geometry)
-        both = sorted(int(one) for one in np.intersect1d(of_moving.data, of_fixed.data) if one)
-        names = {label.value: label.name for label in of_moving.labels or of_fixed.labels}
-        rows += _label_rows(before, moved_labels.data[0], of_fixed, {one: names.get(one, str(one)) for one in both})
-    result = Registered(
-        made,
-        carried(theirs, made.transform, ours.geometry),
+        where = f"{name_of_source(options.fixed)}, {name_of_source(options.moving)}"
+        if not options.across_patients:
+            _refuse_two_patients(fixed, moving, where)
+        lesions = [
+            drawn_on_grid(mask, image, reading) for mask, image in zip(options.lesions, (fixed, moving), strict=False)
+        ]
+        mask, labels, fixed_labels = (
+            None if source is None else drawn_on_grid(source, image, reading)
+            for source, image in (
+                (options.fixed_mask, fixed),
+                (options.labels, moving),
+                (options.fixed_labels, fixed),
+            )
+        )
+        course = None
+        if lesions:
+            course = Course.of((fixed, moving), lesions, fixed_labels, options.days, options.earlier)
+        points = None if options.points is None else _points(Path(options.points), fixed.geometry.ndim)
+        inside = None if mask is None else mask.data[0] != 0
+        return cls(fixed, moving, where, inside, labels, fixed_labels, course, points)
+
+
+def _registration(pair: _Pair, options: RegisterOptions, settings: RegistrationSettings) -> Registration:
+    """The registration by optimisation, or by the model that is asked for."""
+    if options.model is None:
+        return registered(pair.fixed, pair.moving, settings, pair.mask, pair.where)
+    patients = {stated_patient(image) for image in (pair.fixed, pair.moving)}
+    is_one = len(patients) == 1 and None not in patients
+    one_world = options.initial == "world" or (options.initial == "auto" and is_one)
+    return registered_by(options.model, pair.fixed, pair.moving, pair.where, one_world=one_world)
+
+
+def _outcome(pair: _Pair, registration: Registration, determinant: NDArray[np.float32], out: Path | None) -> Registered:
+    """What the transform makes of the moving image and of all that was drawn."""
+    fixed, moving, transform, grid = pair.fixed, pair.moving, registration.transform, pair.fixed.geometry
+    moved_labels = None if pair.labels is None else _moved_labels(pair.labels, moving, fixed, transform)
+    rows = list(_rows(registration, determinant, pair.mask, grid))
+    if pair.labels is not None and pair.fixed_labels is not None and moved_labels is not None:
+        before = carried_labels(pair.labels.data[0], moving.geometry, registration.first_guess, grid)
+        names = _shared_names(pair.labels, pair.fixed_labels)
+        rows += _label_rows(before, moved_labels.data[0], pair.fixed_labels, names)
+    return Registered(
+        registration,
+        carried(moving, transform, grid),
         determinant,
         pd.DataFrame(rows, columns=["metric", "label", "value"]),
         moved_labels,
-        None if table is None else _moved_points(table, made.transform, ours.geometry),
-        None if course is None else follow_up(course, made, determinant),
-        target,
+        None if pair.points is None else _moved_points(pair.points, transform, grid),
+        None if pair.course is None else follow_up(pair.course, registration, determinant),
+        out,
     )
-    if target is not None:
-        with result_folder(target, options.overwrite, MARKS) as folder:
-            _write(result, field, ours, theirs, folder)
-            page = _page(
-                result,
-                ours,
-                of_fixed,
-                {"fixed": name_of_source(options.fixed), "moving": name_of_source(options.moving)},
-            )
-            (folder / MARKS[1]).write_text(render(page), encoding="utf-8")
-    return result
 
 
-def _settings(transform: str, similarity: str, initial: str, seconds: float | None) -> RegistrationSettings:
-    chosen = {
-        "transform": (transform, get_args(TransformKind)),
-        "similarity": (similarity, ("auto", *get_args(SimilarityName))),
-        "initial": (initial, ("auto", *get_args(Initial))),
+def _shared_names(moving: Image, fixed: Image) -> dict[int, str]:
+    """{value: name} of the structures that both label maps have."""
+    names = {label.value: label.name for label in moving.labels or fixed.labels}
+    both = sorted(int(value) for value in np.intersect1d(moving.data, fixed.data) if value)
+    return {value: names.get(value, str(value)) for value in both}
+
+
+def _settings(options: RegisterOptions) -> RegistrationSettings:
+    """The choices of a registration; UsageError for what does not go together."""
+    choices = {
+        "transform": (options.transform, get_args(TransformKind)),
+        "similarity": (options.similarity, ("auto", *get_args(SimilarityName))),
+        "initial": (options.initial, ("auto", *get_args(Initial))),
     }
-    for name, (value, known) in chosen.items():
-        if value not in known:
-            raise UsageError(f"there is no {value!r}", f"--{name}", f"Choose {', '.join(known[:-1])} or {known[-1]}")
-    if seconds is not None and not seconds > 0:
-        raise UsageError(f"{seconds:g} s", "--seconds", "Give a number above 0")
-    return RegistrationSettings(transform, similarity, initial, seconds)  # type: ignore[arg-type]
+    for name, (choice, names) in choices.items():
+        if choice not in names:
+            raise UsageError(f"there is no {choice!r}", f"--{name}", f"Choose {', '.join(names[:-1])} or {names[-1]}")
+    if options.seconds is not None and not options.seconds > 0:
+        raise UsageError(f"{options.seconds:g} s", "--seconds", "Give a number above 0")
+    if len(options.lesions) not in (0, 2) or (not options.lesions and (options.days is not None or options.earlier)):
+        raise UsageError(f"{len(options.lesions)} masks of lesions", "--lesions", "Give that of each image")
+    settings = RegistrationSettings(
+        options.transform,  # type: ignore[arg-type]
+        options.similarity,  # type: ignore[arg-type]
+        options.initial,  # type: ignore[arg-type]
+        options.seconds,
+    )
+    is_own = replace(settings, initial="auto") != RegistrationSettings() or options.fixed_mask is not None
+    if options.model is not None and is_own:
+        remedy = "Leave out --transform, --similarity, --seconds and --fixed-mask"
+        raise UsageError("a trained model has settings of its own", "--model", remedy)
+    return settings
 
 
 def _still(image: Image, where: str) -> Image:
@@ -237,9 +294,9 @@ def _moved_points(table: pd.DataFrame, transform: SpatialTransform, grid: Geomet
     return table.assign(**dict(zip(columns, (places if grid.ndim > 2 else places[:, ::-1]).T, strict=True)))
 
 
-def _moved_labels(drawn: Image, moving: Image, fixed: Image, transform: SpatialTransform) -> Image:
-    values = carried_labels(drawn.data[0], moving.geometry, transform, fixed.geometry)
-    return fixed.with_label_map(values, drawn.labels or _named(values))
+def _moved_labels(labels: Image, moving: Image, fixed: Image, transform: SpatialTransform) -> Image:
+    values = carried_labels(labels.data[0], moving.geometry, transform, fixed.geometry)
+    return fixed.with_label_map(values, labels.labels or _named(values))
 
 
 def _named(values: Array) -> tuple[Label, ...]:
@@ -247,13 +304,13 @@ def _named(values: Array) -> tuple[Label, ...]:
 
 
 def _rows(
-    made: Registration, determinant: NDArray[np.float32], mask: NDArray[np.bool_] | None, grid: Geometry
+    registration: Registration, determinant: NDArray[np.float32], mask: NDArray[np.bool_] | None, grid: Geometry
 ) -> Iterator[tuple[str, str, float]]:
-    yield "similarity_before", made.similarity, made.before
-    yield "similarity_after", made.similarity, made.after
+    yield "similarity_before", registration.similarity, registration.before
+    yield "similarity_after", registration.similarity, registration.after
     yield "folded_percent", "", folded_percent(determinant, mask)
     yield "sd_log_jacobian", "", sd_log_jacobian(determinant, mask)
-    parts = [one.ravel() for one in inverse_errors(made.transform, made.inverse, grid)]
+    parts = [one.ravel() for one in inverse_errors(registration.transform, registration.inverse, grid)]
     errors = np.concatenate(parts)
     yield "inverse_error_mm", "mean", float(errors.mean()) if errors.size else math.nan
     yield "inverse_error_mm", "largest", float(errors.max()) if errors.size else math.nan
@@ -289,8 +346,8 @@ def _write(result: Registered, field: Displacement | None, fixed: Image, moving:
     image = replace(moved, pixels=result.determinant[None], channels=("jacobian",), modality="unknown")
     write(image, folder / "jacobian.nii.gz")
     if result.moved_labels is not None:
-        drawn = result.moved_labels
-        write_label_map(drawn.data[0], drawn.labels, moved, folder / "moved_labels.nii.gz", algorithm="register")
+        labels = result.moved_labels
+        write_label_map(labels.data[0], labels.labels, moved, folder / "moved_labels.nii.gz", algorithm="register")
     if result.moved_points is not None:
         write_table(result.moved_points, folder / "moved_points.csv")
     if result.follow_up is not None:
@@ -303,43 +360,40 @@ def _is_nifti(image: Image) -> bool:
     return image.source is not None and image.source.format == "nifti"
 
 
-def _page(result: Registered, fixed: Image, of_fixed: Image | None, facts: Mapping[str, str]) -> Page:
-    made = result.registration
-    near = None if of_fixed is None else of_fixed.data[0]
-    drawn = result.moved_labels
-    rows = [(row.metric, row.label, row.value) for row in result.table.itertuples()]
-    blocks: list[Block] = [figures.checkerboard(fixed, result.moved, "Checkerboard", near=near)]
-    if drawn is not None:
-        caption = "Solid: the fixed image's labels. Dashed: those of the moving image, carried along."
-        blocks.append(
-            figures.contours(
-                fixed,
-                near,
-                drawn.data[0],
-                drawn.labels,
-                "Contours",
-                caption=caption if near is not None else "Dashed: labels of the moving image, carried along.",
-                owners=("fixed", "moved"),
-            )
-        )
-    if not made.transform.is_linear:
-        blocks.append(figures.bent_grid(fixed, made.transform, "Deformed grid", near=near))
-        blocks.append(figures.jacobian_map(fixed, result.determinant, "Jacobian", near=near))
-    notes = [Problem("warning", note) for note in made.notes]
+def _page(outcome: Registered, fixed: Image, fixed_labels: Image | None, names: Mapping[str, str]) -> Page:
+    registration = outcome.registration
+    rows = [(row.metric, row.label, row.value) for row in outcome.table.itertuples()]
+    problems = Problems([Problem("warning", note) for note in registration.notes], none="Nothing speaks against it.")
     return Page(
         title="Registration",
-        lead=f"{Path(facts['moving']).name} laid on {Path(facts['fixed']).name}.",
+        lead=f"{Path(names['moving']).name} laid on {Path(names['fixed']).name}.",
         sections=[
-            Section(
-                "Figures", [Table(("figure", "of", "value"), rows), Problems(notes, none="Nothing speaks against it.")]
-            ),
-            *([] if result.follow_up is None else [result.follow_up.section]),
-            Section("Pictures", blocks),
-            Section("Decisions", [Decisions(made.decisions.items())]),
+            Section("Figures", [Table(("figure", "of", "value"), rows), problems]),
+            *([] if outcome.follow_up is None else [outcome.follow_up.section]),
+            Section("Pictures", _pictures(outcome, fixed, fixed_labels)),
+            Section("Decisions", [Decisions(registration.decisions.items())]),
         ],
-        facts={**facts, "transform": _words(made.transform)},
+        facts={**names, "transform": _words(registration.transform)},
         notes=["Similarity proves no alignment: look at the pictures, or score labels."],
     )
+
+
+def _pictures(outcome: Registered, fixed: Image, fixed_labels: Image | None) -> list[Block]:
+    near = None if fixed_labels is None else fixed_labels.data[0]
+    labels, transform = outcome.moved_labels, outcome.transform
+    pictures: list[Block] = [figures.checkerboard(fixed, outcome.moved, "Checkerboard", near=near)]
+    if labels is not None:
+        caption = "Dashed: labels of the moving image, carried along."
+        if near is not None:
+            caption = "Solid: the fixed image's labels. Dashed: those of the moving image, carried along."
+        owners = ("fixed", "moved")
+        pictures.append(
+            figures.contours(fixed, near, labels.data[0], labels.labels, "Contours", caption=caption, owners=owners)
+        )
+    if not transform.is_linear:
+        pictures.append(figures.bent_grid(fixed, transform, "Deformed grid", near=near))
+        pictures.append(figures.jacobian_map(fixed, outcome.determinant, "Jacobian", near=near))
+    return pictures
 
 
 def _words(transform: SpatialTransform) -> str:
@@ -370,13 +424,13 @@ def registered_by(
     prediction = loaded.predict(case)
     transform, values = prediction.transform, prediction.values or {}
     assert transform is not None  # noqa: S101 - as its task decodes
-    own = settings_of(loaded.task)
+    settings = settings_of(loaded.task)
     decisions = {
         "transform": Decision("deformable", "a trained model answers with a field"),
-        "similarity": Decision(own["similarity"], "the model learnt by it; figures are 1 less the loss"),
-        "steps": Decision(own["refine"], "of optimisation after the network"),
+        "similarity": Decision(settings["similarity"], "the model learnt by it; figures are 1 less the loss"),
+        "steps": Decision(settings["refine"], "of optimisation after the network"),
     }
     before, after = (values.get(one, UNKNOWN) for one in ("similarity_before", "similarity_after"))
     notes = tuple(filter(None, (prediction.abstained, *prediction.notes)))
     guess = case.images["moving"].facts[ONTO]
-    return Registration(transform, inverted(transform), guess, decisions, own["similarity"], before, after, notes)
+    return Registration(transform, inverted(transform), guess, decisions, settings["similarity"], before, after, notes)

@@ -40,14 +40,14 @@ def serve(options: ServeOptions) -> Node:
     if options.role not in ROLES:
         raise UsageError(f"there is no role {options.role!r}", "--role", f"Choose one of {', '.join(ROLES)}")
     path = None if options.config is None else Path(options.config)
-    place = Path(options.folder) if options.folder is not None else None if path is not None else FOLDER
+    folder = Path(options.folder) if options.folder is not None else None if path is not None else FOLDER
     changes = {name: values for name in SECTIONS if (values := getattr(options, name)) is not None}
-    settings = service.read_settings(path, [Path(model) for model in several(options.models)], place, **changes)
+    settings = service.read_settings(path, [Path(model) for model in several(options.models)], folder, **changes)
     absent = [str(one.path) for one in settings.models.values() if not one.path.exists()]
     if absent:
         raise UsageError("there is no such model", absent[0], "Give a run, a package or a foreign model")
-    made = service.Node(service.prepared(settings, options.role), options.role)
-    return made if options.check else made.start()
+    node = service.Node(service.prepared(settings, options.role), options.role)
+    return node if options.check else node.start()
 
 
 def need_extra(verb: str) -> None:

@@ -29,10 +29,10 @@ def study_size(options: StudySizeOptions) -> Size:
         raise UsageError("statsmodels is not installed", "study size", "pip install 'isocenter[documents]'")
     if options.simulate < 0:
         raise UsageError(f"simulate is {options.simulate}", "--simulate", "Give a number of studies, such as 1000")
-    given = dict(options.assignments or {})
-    if options.design == "mrmc" and "pilot" in given:
-        given = pilot_inputs(_pilot(Path(str(given.pop("pilot"))))) | given
-    return studies.sized(options.design, given, simulate=options.simulate, seed=options.seed)
+    settings = dict(options.assignments or {})
+    if options.design == "mrmc" and "pilot" in settings:
+        settings = pilot_inputs(_pilot(Path(str(settings.pop("pilot"))))) | settings
+    return studies.sized(options.design, settings, simulate=options.simulate, seed=options.seed)
 
 
 def _pilot(path: Path) -> ReaderVariances:

@@ -218,6 +218,7 @@ def test_the_loss_of_every_fold_is_drawn(canvases) -> None:
     assert set(folds) <= set(named)
 
 
+@pytest.mark.whole
 def test_many_classes_have_charts_without_a_legend_that_hides_them(canvases) -> None:
     classes = 49
     rng = np.random.default_rng(0)

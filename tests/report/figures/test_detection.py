@@ -9,11 +9,10 @@ from numpy.testing import assert_allclose
 from PIL import Image as Picture
 
 from isocenter.report import Figure, figures
-from isocenter.report.display import planes
+from isocenter.report.display import planes, view_of
 from isocenter.report.figures.detection import middle_of, put_boxes, upright_boxes
 from isocenter.report.figures.drawing import PNG_LIMIT
 from isocenter.report.figures.slices import REFERENCE_LINE, panels_of
-from isocenter.report.figures.view import view_of
 from isocenter.values import BoundingBoxes, Geometry, Image, Label
 
 CELL = (Label(1, "cell", colour=(255, 0, 0)), Label(2, "clump"))
@@ -77,6 +76,7 @@ def test_what_lies_in_other_slices_is_not_drawn(volume):
     assert len(drawn(volume, boxes((2, 4, 1, 5, 10, 3), (2, 12, 1, 3, 14, 2)))) == 1
 
 
+@pytest.mark.whole
 def test_a_page_can_hold_many_boxes_and_curves_are_drawn_in_both_inks():
     rng = np.random.default_rng(0)
     image = Image(

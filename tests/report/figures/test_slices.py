@@ -13,10 +13,9 @@ from scipy import ndimage
 from isocenter.errors import GeometryError, UsageError
 from isocenter.files import read
 from isocenter.report import Figure, figures
-from isocenter.report.display import PALETTE, in_greys_of, planes
+from isocenter.report.display import PALETTE, in_greys_of, planes, view_of
 from isocenter.report.figures.drawing import OWN_COLOURS, PNG_LIMIT, _packed
 from isocenter.report.figures.slices import REFERENCE_LINE, _key, _rows, panels_of, put_outlines
-from isocenter.report.figures.view import view_of
 from isocenter.values import Geometry, Image, Label
 
 LESION = (Label(0, "background"), Label(1, "lesion", colour=(255, 0, 0)))

@@ -97,7 +97,7 @@ def windows(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["package", rarely("folds")])
-@pytest.mark.parametrize("name", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["onnx", rarely("openvino")])
 def test_a_backend_says_of_any_number_of_windows_what_torch_says(name, kind, request):
     if (lacking := backend(name).lacking("cpu")) is not None:
         pytest.skip(lacking)

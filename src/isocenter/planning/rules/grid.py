@@ -336,12 +336,14 @@ def _scaled(
 ) -> Grid:
     """Whole images in mm: the spacing at which large ones have no more voxels a side than the device goes through.
 
+    dense: with an output for each voxel; then no more voxels than a cube with sides of `longest` has
     asked: the spacing that was set by hand, in place of that one
     """
     sizes = shapes * steps
     size = _held(sizes)
     median = np.median(steps, axis=0)
-    least = float(size.max()) / longest
+    # With an output for each voxel the work counts voxels, so a long image need not be coarser than a cube of as many.
+    least = float(size.prod() ** (1 / len(size)) if dense else size.max()) / longest
     spacing = _rounded(np.maximum(median, least)) if asked is None else np.asarray(asked, dtype=float)
     fine = _spaced(median, least, device, unit)
     because = f"sizes in {unit} may be the answer, so every image keeps its own; {fine}{_odd(sizes, unit)}"

@@ -32,6 +32,9 @@ STEP_VOXELS = 2**19
 # Single objects of the median training picture from which on a patch of it is a batch in itself, which on a processor
 # leaves time for four times as many steps (docs/benchmarks/kinds.md, nuclei one by one).
 MANY_OBJECTS = 10
+# Whole volumes with an output for each voxel that a processor takes in a step: each teaches as much as several patches.
+# With 8 pairs of 91,520 voxels a step 20 minutes on one core left time for few hundred steps; VoxelMorph takes one.
+DENSE_VOLUMES = 2
 
 
 def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int = 1, family: str | None = None) -> int:
@@ -43,6 +46,8 @@ def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int =
     if not grid.whole:
         crowded = len(grid.patch) == 2 and fingerprint.crowd >= MANY_OBJECTS
         return 1 if crowded and family is None and kind_of(device) == PROCESSOR else 4
+    if grid.dense and len(grid.patch) == 3 and family is None and kind_of(device) == PROCESSOR:
+        return DENSE_VOLUMES
     batch = by_cases(fingerprint)
     heavy = (len(grid.patch) == 3 or grid.dense or frames > 1) and kind_of(device) == PROCESSOR
     while heavy and batch > LEAST_BATCH and batch * grid.voxels * frames > STEP_VOXELS:
@@ -122,6 +127,8 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
         return Decision(chosen, f"{because}, and one a step leaves time for more steps")
     if dense:
         return Decision(chosen, f"few {what} a step leave time for many steps", NNUNET)
+    if grid.dense and usual == DENSE_VOLUMES:
+        return Decision(chosen, "each volume teaches at every voxel, and few a step leave time for many steps")
     because = f"there are {len(fingerprint)} training cases: a sixteenth of them a step, 8 to 64"
     if chosen < (usual_size := by_cases(fingerprint)):
         because += (

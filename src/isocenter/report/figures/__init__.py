@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.report.figures.charts import courses, forest, histogram, label_scores, scatter, training_curves
+    from isocenter.report.blocks import Figure
+    from isocenter.report.figures.charts import (
+        agreement,
+        bland_altman,
+        courses,
+        forest,
+        histogram,
+        label_scores,
+        scatter,
+        training_curves,
+    )
     from isocenter.report.figures.cohort import class_balance, flow_of_cases, profiles
     from isocenter.report.figures.detection import box_precision_recall, boxes, froc
-    from isocenter.report.figures.differences import agreement, bland_altman
     from isocenter.report.figures.discrimination import (
         confusion,
         decision,
@@ -22,13 +31,11 @@ if TYPE_CHECKING:
         risk_coverage,
         roc,
     )
-    from isocenter.report.figures.figure import Figure
     from isocenter.report.figures.heat_map import bars, heat
-    from isocenter.report.figures.lines import traces
     from isocenter.report.figures.registration import bent_grid, checkerboard, jacobian_map
     from isocenter.report.figures.result_page import ResultPage
     from isocenter.report.figures.sheets import contact_sheet, one_below_another, pair_sheet
-    from isocenter.report.figures.slices import contours, objects
+    from isocenter.report.figures.slices import contours, objects, traces
     from isocenter.report.figures.survival import (
         SurvivalCurve,
         kaplan_meier,

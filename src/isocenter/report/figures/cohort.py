@@ -16,8 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
+from isocenter.report.blocks import Figure
 from isocenter.report.figures.drawing import Canvas, Ink, chart, legend, plain, shortened
-from isocenter.report.figures.figure import Figure
 
 HEIGHT, GAP = 0.55, 0.4  # of a box and between boxes, in inches
 

@@ -12,9 +12,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from isocenter.errors import listed
-from isocenter.report.display import Plane, colours, foreground, planes, upright
+from isocenter.report.blocks import Figure
+from isocenter.report.display import Plane, View, colours, foreground, planes, upright, view_of
 from isocenter.report.figures.drawing import Canvas, Ink, chart, cycle, legend, plain, png, short, unnamed
-from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.slices import (
     LETTERS,
     PREDICTION_LINE,
@@ -26,7 +26,6 @@ from isocenter.report.figures.slices import (
     put_letters,
     put_scale_bar,
 )
-from isocenter.report.figures.view import View, view_of
 from isocenter.values import BoundingBoxes, Floats, Image, Label
 
 # Boxes of an image up to this number are drawn with their scores: more would hide the image.

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from isocenter.errors import UsageError
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import special
+from isocenter.report.blocks import Figure
 from isocenter.report.figures.drawing import (
     CROWDED,
     Canvas,
@@ -26,7 +27,6 @@ from isocenter.report.figures.drawing import (
     shortened,
     unnamed,
 )
-from isocenter.report.figures.figure import Figure
 from isocenter.report.words import share_text
 from isocenter.values import Floats
 

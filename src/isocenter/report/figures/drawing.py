@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image as Picture
 
+from isocenter.report.blocks import Figure
 from isocenter.report.display import PALETTE
-from isocenter.report.figures.figure import Figure
 
 Canvas = matplotlib.figure.Figure  # the object itself, never pyplot: nothing global, safe in threads
 

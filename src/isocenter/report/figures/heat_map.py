@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from isocenter.report.display import Plane, planes, turned, unit_of, upright
+from isocenter.report.blocks import Figure
+from isocenter.report.display import Plane, View, cut, planes, turned, unit_of, upright, view_of
 from isocenter.report.figures.drawing import Canvas, Ink, chart, plain, png, short, shortened
-from isocenter.report.figures.figure import Figure
-from isocenter.report.figures.lines import MOST_PANELS, put_trace
 from isocenter.report.figures.slices import (
+    MOST_PANELS,
     REFERENCE_LINE,
     SLICE_DPI,
     panels_of,
@@ -21,8 +21,8 @@ from isocenter.report.figures.slices import (
     put_letters,
     put_outlines,
     put_scale_bar,
+    put_trace,
 )
-from isocenter.report.figures.view import View, cut, view_of
 from isocenter.values import Array, Image, Label
 
 # Share of the largest value from which a map is opaque, and below which it is not seen.

@@ -9,12 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.report.display import Plane, planes, turned, upright
+from isocenter.report.blocks import Figure
+from isocenter.report.display import Plane, View, cut, planes, turned, upright, view_of
 from isocenter.report.figures.drawing import png
-from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.heat_map import COARSE, COARSE_DPI
 from isocenter.report.figures.slices import SLICE_DPI, panels_of, put_greys, put_letters, put_scale_bar
-from isocenter.report.figures.view import View, cut, view_of
 from isocenter.transforms import carried_points
 from isocenter.values import Displacement, Floats, Image, SpatialTransform
 

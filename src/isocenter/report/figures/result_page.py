@@ -20,7 +20,7 @@ from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.lines import Line2D
 
 from isocenter.errors import FormatError
-from isocenter.report.display import Plane, colours, foreground, stored_plane
+from isocenter.report.display import Plane, View, colours, cut, foreground, stored_plane, stored_view
 from isocenter.report.figures.detection import put_boxes
 from isocenter.report.figures.drawing import DARK, LIGHT, Canvas, Ink, short
 from isocenter.report.figures.heat_map import put_heat, shares_of
@@ -33,7 +33,6 @@ from isocenter.report.figures.slices import (
     put_outlines,
     put_scale_bar,
 )
-from isocenter.report.figures.view import View, cut, stored_view
 from isocenter.report.words import number, share_text
 from isocenter.values import Array, BoundingBoxes, Finding, Image, Label, Map
 
@@ -185,8 +184,9 @@ def _put(canvas: Canvas, left: float, top: float, text: str, colour: str, **styl
     if missing:
         problem = f"no font of this machine has the letters {''.join(missing)}, of {short(text)!r}"
         raise FormatError(problem, "page", "Install a font with them, such as Noto Sans CJK, or ask for seg and sr")
-    corner = left / WIDTH, 1 - top / HEIGHT
-    canvas.text(*corner, text, color=colour, va="top", family=families, parse_math=False, **style)
+    canvas.text(
+        left / WIDTH, 1 - top / HEIGHT, text, color=colour, va="top", family=families, parse_math=False, **style
+    )
 
 
 def _put_table(

@@ -10,13 +10,20 @@ from matplotlib.axes import Axes
 from PIL import Image as Picture
 
 from isocenter.errors import UsageError
-from isocenter.report.display import main_plane
+from isocenter.report.blocks import Figure
+from isocenter.report.display import cut, main_plane, view_of
 from isocenter.report.figures.detection import middle_of, put_boxes, upright_boxes
 from isocenter.report.figures.drawing import Canvas, png, short
-from isocenter.report.figures.figure import Figure
-from isocenter.report.figures.lines import put_trace
-from isocenter.report.figures.slices import GROUND, LETTERS, MARK, REFERENCE_LINE, SLICE_DPI, put_greys, put_outlines
-from isocenter.report.figures.view import cut, view_of
+from isocenter.report.figures.slices import (
+    GROUND,
+    LETTERS,
+    MARK,
+    REFERENCE_LINE,
+    SLICE_DPI,
+    put_greys,
+    put_outlines,
+    put_trace,
+)
 from isocenter.values import Array, BoundingBoxes, Image, Label
 
 # A line on a picture of an inch is thinner than on one that fills a page.

@@ -11,8 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
+from isocenter.report.blocks import Figure
 from isocenter.report.figures.drawing import Canvas, Ink, chart, cycle, legend, plain, short
-from isocenter.report.figures.figure import Figure
 from isocenter.values import Floats
 
 MOST_TICKS = 6

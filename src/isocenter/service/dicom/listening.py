@@ -1,16 +1,28 @@
-"""Associations: the listener, the peers that may open them, and those that the node opens."""
+"""Associations: the listener, its settings, the peers that may open them, and their events as lines of the journal."""
 
 from __future__ import annotations
 
 import socket
 import ssl
+import time
+import uuid
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 
 from isocenter.errors import UsageError
-from isocenter.service.objects.store import Sync
+from isocenter.service import settings
+from isocenter.service.dicom.messages import (
+    CALLED_UNKNOWN,
+    CALLING_UNKNOWN,
+    CONGESTION,
+    CONTEXT_UNKNOWN,
+    Connection,
+    Request,
+)
+from isocenter.service.objects.journal import Happened
+from isocenter.service.objects.store import ObjectStore, Sync
 
 
 @dataclass(frozen=True)
@@ -127,3 +139,71 @@ def addresses(host: str) -> set[str]:
         return {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
     except socket.gaierror:
         return set()
+
+
+REASONS = {
+    CALLED_UNKNOWN: "the called title is not that of the node",
+    CALLING_UNKNOWN: "no peer of this title and address is listed",
+    CONTEXT_UNKNOWN: "the application context is not that of DICOM",
+    CONGESTION: "too many associations, or a full disk",
+}
+FOR_WANT_OF_A_RIGHT = (CALLED_UNKNOWN, CALLING_UNKNOWN)
+
+
+class AssociationEvents:
+    """Requests and refusals of an association. Its methods raise ResourceError where nothing can be written."""
+
+    def __init__(self, connection: Connection, request: Request, store: ObjectStore) -> None:
+        self.connection, self.request, self.store = connection, request, store
+        self._refused = set[str]()
+
+    def opened(self, because: tuple[int, int, int] | None) -> None:
+        """Record that it was accepted, or rejected with result, source and reason."""
+        outcome = "success" if because is None else "refused" if because in FOR_WANT_OF_A_RIGHT else "failure"
+        self._note("association", self.request.called, outcome, "" if because is None else REASONS[because])
+
+    def refused(self, what: str) -> None:
+        """Record that it asked for what its peer may not do; a peer that repeats it is no further event."""
+        if what not in self._refused:
+            self._note("refusal", what, "refused", "the peer's `may` does not list it")
+            self._refused.add(what)
+
+    def _note(self, action: str, thing: str, outcome: str, reason: str) -> None:
+        self.store.note(
+            Happened(
+                uuid.uuid4().hex,
+                action,
+                thing,
+                self.request.calling,
+                self.connection.address,
+                time.time(),
+                outcome,
+                reason,
+            )
+        )
+
+
+def listening_of(node_settings: settings.Settings) -> Listening:
+    """The settings that a receiver needs."""
+    dicom = node_settings.dicom
+    tls = None if dicom.tls is None else Secured(**dicom.tls.model_dump())
+    return Listening(
+        dicom.ae_title,
+        dicom.host,
+        dicom.port,
+        tuple(spoken_to(one) for one in node_settings.peers),
+        max(1, dicom.max_associations // dicom.receivers),
+        dicom.max_object_mb,
+        dicom.idle_s,
+        dicom.sync,
+        node_settings.node.min_free_gb,
+        tls,
+    )
+
+
+def spoken_to(peer: settings.Peer) -> Peer:
+    """A peer of the settings, as associations take it. Raises UsageError for TLS by files that are no certificates."""
+    tls = None if peer.tls is None else Trusted(**peer.tls.model_dump())
+    if tls is not None:
+        _ = tls.context  # refused before anything waits to be sent
+    return Peer(peer.name, peer.ae_title, peer.host, peer.port, frozenset(peer.may), peer.commit, tls)

@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isocenter.errors import ResourceError, UsageError
-from isocenter.service.dicom.events import AssociationEvents
 from isocenter.service.dicom.handed import Handed
-from isocenter.service.dicom.listening import Listening
-from isocenter.service.dicom.messages import VERIFICATION, is_storage
-from isocenter.service.dicom.pdus import (
+from isocenter.service.dicom.listening import AssociationEvents, Listening
+from isocenter.service.dicom.messages import (
     ASSOCIATE_RQ,
     CALLED_UNKNOWN,
     CALLING_UNKNOWN,
     CONGESTION,
     CONTEXT_UNKNOWN,
+    VERIFICATION,
     Connection,
     ProtocolError,
     Request,
     abort,
+    is_storage,
     parse_request,
     rejection,
 )

@@ -30,8 +30,7 @@ from isocenter.files.dicom import (
 )
 from isocenter.service.dicom import messages
 from isocenter.service.dicom.listening import Peer
-from isocenter.service.dicom.messages import VERIFICATION
-from isocenter.service.dicom.pdus import (
+from isocenter.service.dicom.messages import (
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
     EXPLICIT,
@@ -39,6 +38,7 @@ from isocenter.service.dicom.pdus import (
     LARGEST_DATA,
     P_DATA,
     RELEASE_RQ,
+    VERIFICATION,
     Connection,
     Proposal,
     ProtocolError,

@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 
 from isocenter.errors import FormatError, ResourceError
 from isocenter.service.dicom import messages
-from isocenter.service.dicom.events import AssociationEvents
-from isocenter.service.dicom.listening import Listening
-from isocenter.service.dicom.messages import is_storage
-from isocenter.service.dicom.pdus import (
+from isocenter.service.dicom.listening import AssociationEvents, Listening
+from isocenter.service.dicom.messages import (
     ABORT,
     LARGEST_DATA,
     P_DATA,
@@ -27,6 +25,7 @@ from isocenter.service.dicom.pdus import (
     Request,
     abort,
     acceptance,
+    is_storage,
     pdu,
 )
 from isocenter.service.objects.store import ObjectStore, Part, secure

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 
 from isocenter.errors import FormatError, IsocenterError, foreign_errors
 from isocenter.files import parse_json
@@ -118,8 +118,8 @@ def report_of(settings: Settings, database: Database, job: str) -> Report:
         study = connection.execute(select(studies).where(studies.c.study == row.study)).one()
         files = connection.execute(select(answers).where(answers.c.job == job)).all()
         keys = row.inputs["series"].values()
-        mine = (series.c.study == row.study, series.c.series.in_(keys))
-        uids = connection.execute(select(series.c.uid).where(*mine)).scalars().all()
+        mine = and_(series.c.study == row.study, series.c.series.in_(keys))
+        uids = connection.execute(select(series.c.uid).where(mine)).scalars().all()
     folder, record = settings.folder / "results" / job, next((one for one in files if one.kind == RECORD), None)
     if record is None:
         raise FormatError("the job has no record of findings", job, "See its outcome and its reason")

@@ -69,26 +69,26 @@ def cases(
     rows = connection.execute(query.select_from(joined).where(*chosen).order_by(jobs.c.done_at, jobs.c.job)).all()
     keys = select(jobs.c.job).select_from(_MEASURED).where(*chosen)
     found = defaultdict[str, list[Mapping[str, Any]]](list)
-    for one in connection.execute(select(findings.c.job, findings.c.row).where(findings.c.job.in_(keys))):
-        found[one.job].append(one.row)
+    for finding in connection.execute(select(findings.c.job, findings.c.row).where(findings.c.job.in_(keys))):
+        found[finding.job].append(finding.row)
     labelled = outcomes_by_job(connection)
-    seen = {} if gate is None else _along(gate, features_of(connection, since, until, version))
+    gated = {} if gate is None else _along(gate, features_of(connection, since, until, version))
     of_studies = select(jobs.c.study).select_from(_MEASURED).where(*chosen)
     scanners = {
         (one.study, one.series): one for one in connection.execute(select(series).where(series.c.study.in_(of_studies)))
     }
-    made = [
+    records = [
         {
             **_of_job(row),
             **_of_scanner(scanners.get((row.study, next(iter(row.inputs["series"].values()), "")))),
             **columns_of_answer(found[row.job]),
             **_of_labels(labelled.get(row.job, [])),
-            **seen.get(row.job, {}),
+            **gated.get(row.job, {}),
         }
         for row in rows
     ]
-    others = sorted({name for one in made for name in one} - {*ALWAYS})
-    return pd.DataFrame(made, columns=[*ALWAYS, *others])
+    others = sorted({name for record in records for name in record} - {*ALWAYS})
+    return pd.DataFrame(records, columns=[*ALWAYS, *others])
 
 
 def versions(connection: Connection) -> list[tuple[str, str]]:
@@ -132,22 +132,22 @@ def features_of(
 ) -> dict[str, Floats]:
     """{job: (features,) what its network has seen}, where that is known; of jobs as in `cases`."""
     chosen = _chosen(since, until, version)
-    wanted = select(measures.c.job, measures.c.features).select_from(_MEASURED)
-    rows = connection.execute(wanted.where(measures.c.features.is_not(None), *chosen))
+    query = select(measures.c.job, measures.c.features).select_from(_MEASURED)
+    rows = connection.execute(query.where(measures.c.features.is_not(None), *chosen))
     return {row.job: np.frombuffer(row.features, np.float16).astype(np.float64) for row in rows}
 
 
-def _along(gate: Guard | None, known: Mapping[str, Floats]) -> dict[str, dict[str, float]]:
+def _along(gate: Guard | None, features: Mapping[str, Floats]) -> dict[str, dict[str, float]]:
     """{job: columns of what its network has seen}, known as in `features_of`.
 
     The axes are those of training cases: axes of the baseline would fit its own cases better than later ones, and the
     watch would ring without a change.
     """
-    if gate is None or gate.features is None or not known:
+    if gate is None or gate.features is None or not features:
         return {}
-    along = gate.features.along(np.stack(list(known.values())))
+    along = gate.features.along(np.stack(list(features.values())))
     names = [*(f"{FEATURE}{n}" for n in range(1, along.shape[1])), f"{FEATURE}beside"]
-    return {job: dict(zip(names, row, strict=True)) for job, row in zip(known, along.tolist(), strict=True)}
+    return {job: dict(zip(names, row, strict=True)) for job, row in zip(features, along.tolist(), strict=True)}
 
 
 def _of_job(row: Row[Any]) -> dict[str, Any]:
@@ -195,13 +195,13 @@ def columns_of_answer(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _of_labels(stated: Sequence[Outcome]) -> dict[str, Any]:
+def _of_labels(outcomes_of_job: Sequence[Outcome]) -> dict[str, Any]:
     """`reference_<label>`, when the last of them became known, and the chance with which a blind read was drawn."""
-    if not stated:
+    if not outcomes_of_job:
         return {}
-    at = datetime.fromtimestamp(max(one.at for one in stated), UTC).isoformat()
-    made = {f"{REFERENCE}_{one.label}": one.value for one in stated}
-    return {**made, "reference_at": at, INCLUSION: stated[0].inclusion}
+    at = datetime.fromtimestamp(max(one.at for one in outcomes_of_job), UTC).isoformat()
+    columns = {f"{REFERENCE}_{one.label}": one.value for one in outcomes_of_job}
+    return {**columns, "reference_at": at, INCLUSION: outcomes_of_job[0].inclusion}
 
 
 def baseline_of(connection: Connection, version: str) -> Row[Any] | None:
@@ -210,14 +210,14 @@ def baseline_of(connection: Connection, version: str) -> Row[Any] | None:
     return connection.execute(query.limit(1)).first()
 
 
-def freeze(connection: Connection, model: str, version: str, wanted: int, who: Actor) -> bool:
+def freeze(connection: Connection, model: str, version: str, fewest: int, who: Actor) -> bool:
     """Have the newest cases of a version be its baseline; False where there are fewer than wanted."""
-    count, first, last = newest(connection, version, wanted)
-    if count < wanted:
+    count, first, last = newest(connection, version, fewest)
+    if count < fewest:
         return False
-    own = {"model": model, "model_hash": version, "cases": count, "first_at": first, "last_at": last}
-    made = insert(baselines).values(**own, frozen_at=Clock(), frozen_by=who.account)
-    n = connection.execute(made.returning(baselines.c.n)).scalar_one()
+    columns = {"model": model, "model_hash": version, "cases": count, "first_at": first, "last_at": last}
+    statement = insert(baselines).values(**columns, frozen_at=Clock(), frozen_by=who.account)
+    n = connection.execute(statement.returning(baselines.c.n)).scalar_one()
     record(connection, "baseline frozen", model, actor=who, detail={"n": n, "version": version, "cases": count})
     return True
 
@@ -227,18 +227,18 @@ def baseline_stream(connection: Connection, baseline: Row[Any], gate: Guard | No
     return Stream.of(cases(connection, _before(baseline), baseline.last_at, baseline.model_hash, gate))
 
 
-def site_of(connection: Connection, baseline: Row[Any], known: Stream, gate: Guard | None) -> list[SiteTest]:
+def site_of(connection: Connection, baseline: Row[Any], reference: Stream, gate: Guard | None) -> list[SiteTest]:
     """Whether the cases of a baseline are like those that calibrated its model; nothing where that cannot be known.
 
-    known: the cases of the baseline
+    reference: the cases of the baseline
     """
     seen = features_of(connection, _before(baseline), baseline.last_at, baseline.model_hash)
     if gate is None or not (len(gate.calibrated) and seen):
         return []
     lacking = np.full(gate.calibrated.shape[1], np.nan)
-    features = np.stack([seen.get(case, lacking) for case in known.text("case").tolist()])
+    features = np.stack([seen.get(case, lacking) for case in reference.text("case").tolist()])
     # A worker keeps features as float16: else how they were rounded would tell the groups apart.
-    return tests_of_features(gate.calibrated.astype(np.float16), features, known.patients)
+    return tests_of_features(gate.calibrated.astype(np.float16), features, reference.patients)
 
 
 def _before(baseline: Row[Any]) -> float:

@@ -1,15 +1,18 @@
-"""Figures of a change that goes on: of a package in shadow, and of the two arms of a split."""
+"""A change that goes on: a package in shadow answers jobs that are done; figures of it and of both arms of a split."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_, select, update
 
+from isocenter.evaluation import overlaps
+from isocenter.files import read
 from isocenter.monitoring import (
     AUDITED,
     RATES,
@@ -20,13 +23,21 @@ from isocenter.monitoring import (
     followed_ratio,
     parts_of_rate,
 )
-from isocenter.service.monitoring.cases import CALLED, INCLUSION, PROBABILITY, cases
+from isocenter.service.monitoring.cases import (
+    ANSWERED,
+    CALLED,
+    INCLUSION,
+    PROBABILITY,
+    STANDING,
+    cases,
+    columns_of_answer,
+)
 from isocenter.service.records.actor import NODE
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.deployments import ARM, SHADOW, end_change, is_in_force, is_of_arm, state_of
-from isocenter.service.records.tables import approvals, deployments, jobs, shadow_answers, studies
+from isocenter.service.records.jobs import Job, Outcome
+from isocenter.service.records.tables import approvals, deployments, findings, jobs, shadow_answers, studies
 from isocenter.service.settings import Bound
-from isocenter.service.work.shadowing import SHARES
 from isocenter.values import Estimate
 
 NEW, OLD, DIFFERENCE = "new", "old", "difference"
@@ -69,13 +80,15 @@ def change_rows(connection: Connection, *where: ColumnElement[bool]) -> list[dic
     """
     long_ago = float(connection.execute(Clock().select()).scalar_one()) - SHOWN_S
     found = connection.execute(select(deployments).where(*where).order_by(deployments.c.n)).all()
-    given = connection.execute(select(approvals).order_by(approvals.c.at)).all()
-    kept = ("n", "model", "mode", "share", "until", "asked_at", "began", "ended", "because")
+    given_approvals = connection.execute(select(approvals).order_by(approvals.c.at)).all()
+    columns = ("n", "model", "mode", "share", "until", "asked_at", "began", "ended", "because")
     return [
         {
-            **{name: row._mapping[name] for name in kept},
+            **{name: row._mapping[name] for name in columns},
             **{"package": row.manifest, "state": state_of(row), "check": row.check_hash},
-            "approvals": [{"account": one.account, "role": one.role, "at": one.at} for one in given if one.n == row.n],
+            "approvals": [
+                {"account": one.account, "role": one.role, "at": one.at} for one in given_approvals if one.n == row.n
+            ],
             "figures": [
                 one.as_row()
                 for one in (figures_of(connection, row) if row.ended is None or row.ended > long_ago else ())
@@ -117,12 +130,12 @@ def _of_shadow(connection: Connection, change: Row[Any]) -> list[Figure]:
     )
     query = select(shadow_answers.c.differences, studies.c.patient, jobs.c.study).select_from(joined)
     query = query.where(shadow_answers.c.n == change.n, shadow_answers.c.done_at.is_not(None))
-    values, known = defaultdict[str, list[float]](list), set[tuple[str, str]]()
+    values, counted = defaultdict[str, list[float]](list), set[tuple[str, str]]()
     for row in connection.execute(query.order_by(shadow_answers.c.done_at)):
         for metric, value in (row.differences or {}).items():
             key = (metric, row.patient or row.study)
-            if key not in known:
-                known.add(key)
+            if key not in counted:
+                counted.add(key)
                 values[metric].append(value)
     return [
         Figure(metric, "", followed_mean(own, least=0.0 if metric.startswith(SHARES) else -1.0))
@@ -165,17 +178,110 @@ def _rates(stream: Stream, arm: str, finding: str) -> Iterator[Figure]:
     calls, truths, chance = stream.calls(finding), stream.outcomes(finding), stream.numbers(INCLUSION)
     is_known = np.isfinite(calls) & np.isfinite(truths)
     for source, is_own in ((AUDITED, is_known & (chance > 0)), (REPORTED, is_known & ~np.isfinite(chance))):
-        kept = _first(stream, is_own, stream.text("reference_at"))
-        weights = 1 / chance[kept] if source == AUDITED else np.ones(len(kept))
-        for metric in RATES if len(kept) else ():
-            over, hits = parts_of_rate(metric, calls[kept], truths[kept])
+        chosen = _first(stream, is_own, stream.text("reference_at"))
+        weights = 1 / chance[chosen] if source == AUDITED else np.ones(len(chosen))
+        for metric in RATES if len(chosen) else ():
+            over, hits = parts_of_rate(metric, calls[chosen], truths[chosen])
             yield Figure(f"{metric}_{finding}", arm, followed_ratio(hits, over, weights), source)
 
 
-def _first(stream: Stream, kept: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
+def _first(stream: Stream, chosen: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
     """(patients,) places of the first case of each patient among those that are kept, in the order given."""
-    places = np.flatnonzero(kept)
+    places = np.flatnonzero(chosen)
     if order is not None:
         places = places[np.argsort(order[places], kind="stable")]
     _, first = np.unique(stream.patients[places], return_index=True)
     return places[np.sort(first)]
+
+
+OUTCOME, DICE = "outcome", "dice_"
+# Metrics that lie between 0 and 1; others are differences, new less old, between -1 and 1.
+SHARES = (OUTCOME, CALLED, DICE)
+
+
+@dataclass(frozen=True)
+class Shadowed:
+    """A job that is done, to be answered once more. n: of the deployment; labels: {name: value} of its label map"""
+
+    n: int
+    job: Job
+    outcome: str
+    labels: Mapping[str, int]
+
+
+def claimed(database: Database, without: Sequence[str], again_s: float) -> Shadowed | None:
+    """The next job that a package in shadow has not answered, now claimed by this worker; None where there is none.
+
+    without: models that other workers answer; again_s: after which a claim is another worker's
+    """
+    query = select(deployments).where(deployments.c.mode == SHADOW, is_in_force(), deployments.c.model.not_in(without))
+    with database.read() as connection:  # a transaction that writes would keep others waiting, mostly for nothing
+        shadows = connection.execute(query.order_by(deployments.c.n)).all()
+        if all(connection.execute(_next_job(one, again_s)).first() is None for one in shadows):
+            return None
+    with database.write() as connection:
+        for shadow in shadows:
+            row = connection.execute(_next_job(shadow, again_s)).first()
+            if row is not None:
+                mine = and_(shadow_answers.c.n == shadow.n, shadow_answers.c.job == row.job)
+                connection.execute(delete(shadow_answers).where(mine))
+                connection.execute(insert(shadow_answers).values(n=shadow.n, job=row.job, claimed_at=Clock()))
+                return Shadowed(shadow.n, Job.of_row(row, model_hash=shadow.hash), row.outcome, shadow.facts["labels"])
+    return None
+
+
+def note(database: Database, shadowed: Shadowed, values: Mapping[str, float] | None, reason: str = "") -> None:
+    """Keep the differences of one answer, or the reason why there are none."""
+    mine = and_(shadow_answers.c.n == shadowed.n, shadow_answers.c.job == shadowed.job.job)
+    columns = {"done_at": Clock(), "differences": values, "reason": reason or None}
+    with database.write() as connection:
+        connection.execute(update(shadow_answers).where(mine).values(columns))
+
+
+def differences(database: Database, shadowed: Shadowed, outcome: Outcome, masks: tuple[Path, Path]) -> dict[str, float]:
+    """Differences of the new answer to a job from the one that was sent. masks: the label maps, the one sent first
+
+    outcome:         1 where one has an answer and the other abstains, is refused or fails
+    called_<label>:  1 where one calls a finding and the other does not
+    dice_<label>:    of the two masks
+    All else is new less old: of probabilities, and of numbers as a share of the larger.
+    """
+    is_answered = [one in ANSWERED for one in (shadowed.outcome, outcome.outcome)]
+    values = {OUTCOME: float(is_answered[0] != is_answered[1])}
+    if not all(is_answered):
+        return values
+    with database.read() as connection:
+        rows = connection.execute(select(findings.c.row).where(findings.c.job == shadowed.job.job)).scalars().all()
+    old, new = columns_of_answer(rows), columns_of_answer(list(outcome.findings))
+    for name in dict.fromkeys([*old, *new]):
+        first, second = float(old.get(name, 0)), float(new.get(name, 0))
+        if name.startswith(CALLED):
+            values[name] = float(first != second)
+        elif name.startswith(PROBABILITY):
+            values[name] = second - first
+        else:
+            largest = max(abs(first), abs(second))
+            values[name] = float(np.clip((second - first) / largest, -1, 1)) if largest else 0.0
+    return {**values, **_overlaps(*masks, shadowed.labels)}
+
+
+def _overlaps(old: Path, new: Path, labels: Mapping[str, int]) -> dict[str, float]:
+    """{dice_<label>: Dice} of two label maps on one grid; a structure that neither has is left out."""
+    if not (labels and old.is_file() and new.is_file()):
+        return {}
+    first, second = (np.asarray(read(one).data)[0] for one in (old, new))
+    if first.shape != second.shape:
+        return {}
+    both = overlaps(second, first, list(labels.values()))
+    return {f"{DICE}{name}": both[value].dice for name, value in labels.items() if np.isfinite(both[value].dice)}
+
+
+def _next_job(shadow: Row[Any], again_s: float) -> Any:
+    """The oldest job that was done since the shadow began, by another package, and that it has not answered."""
+    mine = and_(shadow_answers.c.job == jobs.c.job, shadow_answers.c.n == shadow.n)
+    is_left = and_(shadow_answers.c.done_at.is_(None), shadow_answers.c.claimed_at < Clock() - again_s)
+    since = and_(jobs.c.done_at >= shadow.began, jobs.c.state.in_(STANDING), jobs.c.outcome.is_not(None))
+    of_other = and_(jobs.c.model == shadow.model, jobs.c.model_hash != shadow.hash)
+    joined = jobs.outerjoin(shadow_answers, mine)
+    open_jobs = select(jobs).select_from(joined).where(since, of_other)
+    return open_jobs.where(or_(shadow_answers.c.job.is_(None), is_left)).order_by(jobs.c.done_at).limit(1)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, and_, delete, insert, select
 
 from isocenter.service.records.database import Clock
 from isocenter.service.records.tables import outcomes
@@ -41,15 +41,15 @@ def outcomes_by_job(connection: Connection) -> dict[str, list[Outcome]]:
     Of a job that was read blind only that read counts: nothing reported is pooled with it. Else labels from elsewhere
     come before a verdict on a shown answer, and later ones before earlier ones.
     """
-    stated = dict[str, list[Outcome]]()
+    by_job = dict[str, list[Outcome]]()
     for row in connection.execute(select(outcomes).order_by(outcomes.c.job, outcomes.c.at, outcomes.c.source)):
-        stated.setdefault(row.job, []).append(Outcome(row.label, row.value, row.at, row.source, row.inclusion))
-    return {job: _standing(given) for job, given in stated.items()}
+        by_job.setdefault(row.job, []).append(Outcome(row.label, row.value, row.at, row.source, row.inclusion))
+    return {job: _standing(given) for job, given in by_job.items()}
 
 
-def _standing(given: Sequence[Outcome]) -> list[Outcome]:
-    read = [one for one in given if one.inclusion is not None]
-    later = sorted(read or given, key=lambda one: one.source != VERDICT)
+def _standing(outcomes_of_job: Sequence[Outcome]) -> list[Outcome]:
+    read = [one for one in outcomes_of_job if one.inclusion is not None]
+    later = sorted(read or outcomes_of_job, key=lambda one: one.source != VERDICT)
     return list({one.label: one for one in later}.values())
 
 
@@ -64,12 +64,12 @@ def write_outcomes(
     inclusion: float | None = None,
 ) -> None:
     """Write what a source says of a job's study, in place of what it said of these labels before."""
-    mine = (outcomes.c.job == job, outcomes.c.source == source)
-    connection.execute(delete(outcomes).where(*mine, outcomes.c.label.in_(values)))
-    stated = {"job": job, "source": source, "account": account, "inclusion": inclusion}
+    mine = and_(outcomes.c.job == job, outcomes.c.source == source)
+    connection.execute(delete(outcomes).where(mine, outcomes.c.label.in_(values)))
+    columns = {"job": job, "source": source, "account": account, "inclusion": inclusion}
     when: Any = Clock() if at is None else at
     for label, value in values.items():
-        connection.execute(insert(outcomes).values(label=label, value=value, at=when, **stated))
+        connection.execute(insert(outcomes).values(label=label, value=value, at=when, **columns))
 
 
 @dataclass(frozen=True)
@@ -101,21 +101,21 @@ class Questions:
 
 def stated_values(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """{label: value} that the findings of a result state, as outcomes have them."""
-    made = dict[str, float]()
+    by_label = dict[str, float]()
     for row in rows:
         value, called = row.get("value"), row.get("called")
         if row.get("group") not in (*ANSWERS, row["concept"]):  # a measurement of a structure
             continue
         if called is not None:
-            own = float(called)
+            number = float(called)
         elif isinstance(value, bool) or row.get("box") is not None:
-            own = float(value is not False)
+            number = float(value is not False)
         elif isinstance(value, int | float):
-            own = float(value > 0) if row.get("label") is not None else float(value)
+            number = float(value > 0) if row.get("label") is not None else float(value)
         else:
             continue
-        made[row["concept"]] = max(own, made.get(row["concept"], own))
-    return made
+        by_label[row["concept"]] = max(number, by_label.get(row["concept"], number))
+    return by_label
 
 
 def called_labels(rows: Iterable[Mapping[str, Any]]) -> frozenset[str]:

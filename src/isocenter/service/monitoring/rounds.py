@@ -39,7 +39,7 @@ from isocenter.monitoring import (
     site_table,
     site_verdict,
 )
-from isocenter.service.gates import read_gate
+from isocenter.service.deploying import read_gate
 from isocenter.service.monitoring.cases import (
     baseline_of,
     baseline_stream,
@@ -51,15 +51,15 @@ from isocenter.service.monitoring.cases import (
     versions,
 )
 from isocenter.service.monitoring.changes import end_harmful
-from isocenter.service.monitoring.drawing import draw
 from isocenter.service.monitoring.safety import held, notified
+from isocenter.service.reading.blind import draw
 from isocenter.service.records.alerts import CLEARED, PERFORMANCE, last_end, looked, raised, settled, standing
 from isocenter.service.records.database import Database
 from isocenter.service.records.tables import alerts as records
 from isocenter.service.records.tables import outcomes
-from isocenter.service.repeating import repeated
 from isocenter.service.settings import Monitor, Settings
 from isocenter.service.stored import MONITOR
+from isocenter.service.threads import repeated
 
 log = logging.getLogger("isocenter")
 
@@ -279,21 +279,21 @@ class Rounds:
 
 def watched_versions(connection: Connection, settings: Settings) -> list[WatchedVersion]:
     """Results of monitoring for each version that answers."""
-    made = list[WatchedVersion]()
+    versions_watched = list[WatchedVersion]()
     for model, version in versions(connection):
         row, gate = baseline_of(connection, version), read_gate(settings.folder, version)
         everything = Stream.of(cases(connection, version=version, gate=gate))
         if row is None:
-            made.append(WatchedVersion(model, everything, everything, None, 0.0))
+            versions_watched.append(WatchedVersion(model, everything, everything, None, 0.0))
             continue
         since = max(row.last_at, last_end(connection, version))
         later = cases(connection, _restarted(connection, version, since), version=version, gate=gate)
         watched = Stream.of(later) if len(later) else everything
         length = run_length(settings.monitor, row, len(settings.models) or 1)
-        known = baseline_stream(connection, row, gate)
-        site = site_of(connection, row, known, gate)
-        made.append(WatchedVersion(model, everything, watched, known, length, site))
-    return made
+        reference = baseline_stream(connection, row, gate)
+        site = site_of(connection, row, reference, gate)
+        versions_watched.append(WatchedVersion(model, everything, watched, reference, length, site))
+    return versions_watched
 
 
 def alerts_as_rows(connection: Connection) -> list[Alert]:
@@ -322,18 +322,18 @@ def run_length(settings: Monitor, baseline: Row[Any], models: int) -> float:
     return max(2.0, models * yearly / settings.false_alarms_per_year)
 
 
-def by_of(wanted: Sequence[str], table: pd.DataFrame, known: pd.DataFrame | None = None) -> str | None:
+def by_of(columns: Sequence[str], table: pd.DataFrame, baseline: pd.DataFrame | None = None) -> str | None:
     """Attributes to which a change is traced.
 
-    known: the table of the baseline
+    baseline: the table of the baseline
     Left out are those in which all cases are alike, which would name everything; that have too many levels to be
     groups; and that the baseline does not have.
     """
     own, before = (
         {str(name).removeprefix("covariate_"): str(name) for name in one}
-        for one in (table, table if known is None else known)
+        for one in (table, table if baseline is None else baseline)
     )
-    names = [one for one in wanted if (name := one.partition(":")[0]) in own and name in before]
+    names = [one for one in columns if (name := one.partition(":")[0]) in own and name in before]
     levels = {one: table[own[one.partition(":")[0]]].nunique() for one in names}
     return ",".join(one for one in names if levels[one] > 1 and (":" in one or levels[one] < MOST_LEVELS)) or None
 
@@ -354,11 +354,16 @@ def _restarted(connection: Connection, version: str, since: float) -> float:
     return since if parts < 1 else nth_time(connection, version, since, parts * MOST_CASES)
 
 
-def _write(path: Path, at: float, seen: Iterable[Seen]) -> None:
+def _write(path: Path, at: float, rows_of_versions: Iterable[Seen]) -> None:
     """Write for the web process, which may be on another machine."""
-    stated = {"schema": "isocenter.node_monitor", "version": 1, "at": at, "rows": [one.record for one in seen]}
+    record = {
+        "schema": "isocenter.node_monitor",
+        "version": 1,
+        "at": at,
+        "rows": [one.record for one in rows_of_versions],
+    }
     with written(path, overwrite=True) as partial:
-        partial.write_text(json.dumps(stated, allow_nan=False), encoding="utf-8")
+        partial.write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
 
 
 def _plain(rows: pd.DataFrame) -> list[dict[str, Any]]:

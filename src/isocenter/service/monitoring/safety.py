@@ -1,10 +1,12 @@
-"""Effects of alerts: they hold models, until a person undoes it, and tell people."""
+"""Effects of alerts and urgent answers: alerts hold models until a person undoes it, and people get notices."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -13,13 +15,14 @@ from isocenter.errors import IsocenterError
 from isocenter.files import file_hash
 from isocenter.runtime import write_json
 from isocenter.service.records.actor import NODE, Actor
+from isocenter.service.records.alerts import NOTICE, Notice, notice_key
 from isocenter.service.records.audit import FAILURE, SUCCESS, record
 from isocenter.service.records.database import Clock
 from isocenter.service.records.deployments import roll_back
-from isocenter.service.records.notices import NOTICE
+from isocenter.service.records.jobs import Answer, Job, Outcome
 from isocenter.service.records.tables import answers, deliveries, holds
-from isocenter.service.settings import Safety, Settings
-from isocenter.service.work.noticing import recipients
+from isocenter.service.routing.facts import Urgency, most_urgent
+from isocenter.service.settings import PRIORITIES, Notify, Safety, Settings
 
 log = logging.getLogger("isocenter")
 
@@ -35,20 +38,20 @@ def held(connection: Connection, listed: Sequence[Safety], alert: Row[Any]) -> l
     """
     query = select(holds.c.action).where(holds.c.alert == alert.n, holds.c.model == alert.model)
     before, done = set(connection.execute(query).scalars()), list[str]()
-    for one in listed:
-        if one.model != alert.model or one.then in before or not one.when.holds(alert.kind, alert.severity):
+    for rule in listed:
+        if rule.model != alert.model or rule.then in before or not rule.when.holds(alert.kind, alert.severity):
             continue
         because = f"alert {alert.n} ({alert.severity}): {alert.watch}{f', {alert.scope}' if alert.scope else ''}"
-        own = {"model": alert.model, "action": one.then, "alert": alert.n, "because": because, "since": Clock()}
-        connection.execute(insert(holds).values(own))
+        columns = {"model": alert.model, "action": rule.then, "alert": alert.n, "because": because, "since": Clock()}
+        connection.execute(insert(holds).values(columns))
         detail = {
             "because": because,
-            **(_rolled_back(connection, alert.model, because) if one.then == ROLLBACK else {}),
+            **(_rolled_back(connection, alert.model, because) if rule.then == ROLLBACK else {}),
         }
         outcome = FAILURE if "problem" in detail else SUCCESS
-        record(connection, f"safety {one.then}", alert.model, outcome=outcome, detail=detail)
-        before.add(one.then)
-        done.append(one.then)
+        record(connection, f"safety {rule.then}", alert.model, outcome=outcome, detail=detail)
+        before.add(rule.then)
+        done.append(rule.then)
     return done
 
 
@@ -84,13 +87,13 @@ def notified(connection: Connection, settings: Settings, alert: Row[Any]) -> int
     due = recipients(one for one in settings.notify if one.when in severities[alert.severity])
     if not due:
         return 0
-    key = notice_key(alert.n, alert.severity)
+    key = alert_notice_key(alert.n, alert.severity)
     path = settings.folder / "results" / key / NOTICE
     path.parent.mkdir(parents=True, exist_ok=True)
     where = f" ({alert.scope})" if alert.scope else ""
-    stated = {"notice": key, "alert": alert.n, "model": alert.model, "priority": alert.severity}
-    stated |= {"finding": f"monitoring of {alert.model}: {alert.watch}{where}", "because": alert.because}
-    write_json(path, "isocenter.notice", {**stated, "link": f"{settings.http.reached}/monitor"})
+    notice = {"notice": key, "alert": alert.n, "model": alert.model, "priority": alert.severity}
+    notice |= {"finding": f"monitoring of {alert.model}: {alert.watch}{where}", "because": alert.because}
+    write_json(path, "isocenter.notice", {**notice, "link": f"{settings.http.reached}/monitor"})
     file = {"name": NOTICE, "kind": "notice", "bytes": path.stat().st_size, "sha256": file_hash(path)}
     connection.execute(insert(answers).values(job=key, **file))
     for peer, after in due.items():
@@ -101,11 +104,44 @@ def notified(connection: Connection, settings: Settings, alert: Row[Any]) -> int
 
 def end_notices(connection: Connection, n: int) -> None:
     """Somebody has taken an alert up: it goes to nobody else."""
-    keys = [notice_key(n, severity) for severity in ("warning", "urgent")]
+    keys = [alert_notice_key(n, severity) for severity in ("warning", "urgent")]
     left = update(deliveries).where(deliveries.c.job.in_(keys), deliveries.c.state == "waiting")
     connection.execute(left.values(state="aside", reason="it was acknowledged"))
 
 
-def notice_key(n: int, severity: str) -> str:
+def alert_notice_key(n: int, severity: str) -> str:
     """The key of an alert's notice: made again it is the same, so that a recipient knows a repeat."""
     return hashlib.sha256(f"alert\0{n}\0{severity}".encode()).hexdigest()[:32]
+
+
+def with_urgency(outcome: Outcome, job: Job, study: str, settings: Settings, room: Path) -> Outcome:
+    """The outcome with the priority that its findings give, and with `notice.json` where somebody is to know.
+
+    study: its UID, all that a notice says of whom it is about
+    """
+    urgency = most_urgent(outcome.findings, settings.urgent)
+    outcome = replace(outcome, urgency=urgency)
+    due = {} if urgency is None else recipients(one for one in settings.notify if _wants(one, urgency))
+    if urgency is None or not due:
+        return outcome
+    notice = Notice(notice_key(job.job), urgency.finding, urgency.priority, due)
+    link = f"{settings.http.reached}/api/jobs/{job.job}"
+    columns = {"notice": notice.notice, "study": study, "job": job.job}
+    columns |= {"finding": notice.finding, "priority": notice.priority, "link": link}
+    path = room / NOTICE
+    write_json(path, "isocenter.notice", columns)
+    file = Answer(NOTICE, "notice", path.stat().st_size, file_hash(path))
+    return replace(outcome, notice=notice, answers=[*outcome.answers, file])
+
+
+def _wants(notify: Notify, urgency: Urgency) -> bool:
+    return not notify.of_alerts and urgency.rank <= PRIORITIES.index(notify.when)
+
+
+def recipients(listed: Iterable[Notify]) -> dict[str, float]:
+    """{recipient: s after which a notice goes there}, in the order of the list."""
+    due, after = dict[str, float](), 0.0
+    for notify in listed:
+        due.setdefault(notify.recipient, after)
+        after += 60 * notify.after_min
+    return due

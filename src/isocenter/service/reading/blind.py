@@ -1,20 +1,25 @@
-"""Blind reads: drawn results that are hidden from people until one of them has read the study."""
+"""Blind reads: results drawn at random each week, hidden from people until one of them has read the study."""
 
 from __future__ import annotations
 
+import random
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, and_, insert, select, update
 
-from isocenter.service.monitoring.outcomes import BLIND, Questions, write_outcomes
+from isocenter.service.monitoring.outcomes import BLIND, Questions, called_labels, write_outcomes
 from isocenter.service.reading.judged import TAKEN_BACK
 from isocenter.service.records.actor import MACHINE, READERS, Actor
 from isocenter.service.records.audit import record
 from isocenter.service.records.deployments import facts_by_version
-from isocenter.service.records.tables import answers, audit, blind, instances, jobs, series, studies
+from isocenter.service.records.jobs import NOTHING, RESULT
+from isocenter.service.records.tables import accounts, answers, audit, blind, findings, instances, jobs, series, studies
 from isocenter.service.routing.facts import ModelFacts
+from isocenter.service.settings import Settings
 
 # What the audit states of a study that was opened with its answers hidden; else it was opened with them.
 BLIND_VIEW, VIEW, BLIND_EXPORT, EXPORT = "view blind", "view", "export blind", "export"
@@ -43,11 +48,12 @@ def blind_reads(
     if who.role not in READERS or who.account.startswith(MACHINE):
         return []
     about = (audit.c.object == jobs.c.study) | audit.c.object.like(jobs.c.job + "/%")
-    opened = (audit.c.actor == who.account, audit.c.action.in_((VIEW, EXPORT)), about)
-    has_seen = select(audit.c.event).where(*opened).exists()
+    opened = and_(audit.c.actor == who.account, audit.c.action.in_((VIEW, EXPORT)), about)
+    has_seen = select(audit.c.event).where(opened).exists()
     both = blind.join(jobs, blind.c.job == jobs.c.job).join(studies, jobs.c.study == studies.c.study)
-    columns = (blind, jobs.c.model, jobs.c.model_hash, jobs.c.study, studies.c.uid, studies.c.attributes)
-    query = select(*columns).select_from(both)
+    query = select(
+        blind, jobs.c.model, jobs.c.model_hash, jobs.c.study, studies.c.uid, studies.c.attributes
+    ).select_from(both)
     query = query.where(blind.c.state == "waiting", jobs.c.state.not_in(TAKEN_BACK), ~has_seen)
     if study is not None:
         query = query.where(jobs.c.study == study)
@@ -61,8 +67,8 @@ def blind_reads(
 
 def keep_read(connection: Connection, read: BlindRead, values: Mapping[str, float], who: Actor) -> bool:
     """Keep what a person says of a study; False where somebody was faster."""
-    mine = (blind.c.job == read.job, blind.c.state == "waiting")
-    if connection.execute(update(blind).where(*mine).values(state="read")).rowcount != 1:
+    mine = and_(blind.c.job == read.job, blind.c.state == "waiting")
+    if connection.execute(update(blind).where(mine).values(state="read")).rowcount != 1:
         return False
     write_outcomes(connection, read.job, values, BLIND, account=who.account, inclusion=read.row.inclusion)
     record(connection, "blind read", read.job, actor=who, study=read.row.study, detail={"values": dict(values)})
@@ -71,8 +77,99 @@ def keep_read(connection: Connection, read: BlindRead, values: Mapping[str, floa
 
 def own_series(connection: Connection, study: str) -> set[str]:
     """Keys of the series of which every object is an answer of this node that was sent back."""
-    made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
-    mine = (instances.c.study == study, instances.c.uid.not_in(made))
-    others = set(connection.execute(select(instances.c.series).where(*mine).distinct()).scalars())
+    answers_made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
+    mine = and_(instances.c.study == study, instances.c.uid.not_in(answers_made))
+    others = set(connection.execute(select(instances.c.series).where(mine).distinct()).scalars())
     every = connection.execute(select(series.c.series).where(series.c.study == study)).scalars()
     return set(every) - others
+
+
+# After which nobody reads it any more.
+LONGEST_DAYS = 28
+DAY_S = 86400.0
+
+
+def draw(connection: Connection, settings: Settings, now: float) -> int:
+    """Draw results of the last whole week (ISO, UTC), once in each week; how many.
+
+    now: s since 1970
+    Called results and those without a call are drawn from separately, each with the same chance as all of its kind:
+    the number that is drawn by the number that there is. Where one kind has too few, the other gives more. A node
+    without an account of a reader draws nothing: nobody could be known not to have seen the answer.
+    """
+    asked = settings.monitor.audit
+    if asked is None:
+        return 0
+    _end_late(connection, now)
+    today = datetime.fromtimestamp(now, UTC)
+    week = f"{today:%G-W%V}"
+    if _are_drawn(connection, week) or not _has_readers(connection):
+        return 0
+    monday = (today - timedelta(days=today.weekday())).replace(hour=0, minute=0, second=0, microsecond=0)
+    called = _called(connection, monday.timestamp() - 7 * DAY_S, monday.timestamp())
+    if not called:
+        return 0
+    kinds = {kind: sorted(job for job, own in called.items() if own is kind) for kind in (True, False)}
+    counts = _counts(asked.per_week, len(kinds[True]), len(kinds[False]))
+    source = random.SystemRandom()  # which nobody can foresee
+    for kind, members in kinds.items():
+        for job in source.sample(members, counts[kind]):
+            columns = {"inclusion": counts[kind] / len(members), "drawn_at": now, "week": week, "state": "waiting"}
+            connection.execute(insert(blind).values(job=job, **columns))
+    detail = {"called": [counts[True], len(kinds[True])], "not_called": [counts[False], len(kinds[False])]}
+    record(connection, "blind draw", week, detail=detail)
+    return sum(counts.values())
+
+
+def _counts(count: int, called: int, others: int) -> dict[bool, int]:
+    """Number that is drawn of each kind."""
+    of_others = min(others, max(count // 2, count - called))
+    return {True: min(called, count - of_others), False: of_others}
+
+
+def _called(connection: Connection, since: float, until: float) -> Mapping[str, bool]:
+    """{job: whether its result calls anything} of those that ended in a time and were never drawn.
+
+    Where a rule calls something in every study, such as one of several classes, its commonest answer is no call.
+    """
+    query = select(blind.c.job)
+    which = and_(
+        jobs.c.done_at >= since,
+        jobs.c.done_at < until,
+        jobs.c.state.in_(("sending", "done")),
+        jobs.c.outcome.in_((RESULT, NOTHING)),
+        jobs.c.job.not_in(query),
+    )
+    rules = {row.job: row.rule for row in connection.execute(select(jobs.c.job, jobs.c.rule).where(which))}
+    rows = defaultdict[str, list[dict[str, object]]](list)
+    joined = findings.join(jobs, findings.c.job == jobs.c.job)
+    for row in connection.execute(select(findings.c.job, findings.c.row).select_from(joined).where(which)):
+        rows[row.job].append(row.row)
+    labels = {job: called_labels(rows[job]) for job in sorted(rules)}
+    answers = defaultdict[str, Counter[frozenset[str]]](Counter)
+    for job, labels_called in labels.items():
+        answers[rules[job]][labels_called] += 1
+    usual = {
+        rule: frozenset[str]() if frozenset() in counted else counted.most_common(1)[0][0]
+        for rule, counted in answers.items()
+    }
+    return {job: labels_called != usual[rules[job]] for job, labels_called in labels.items()}
+
+
+def _are_drawn(connection: Connection, week: str) -> bool:
+    return connection.execute(select(blind.c.job).where(blind.c.week == week).limit(1)).first() is not None
+
+
+def _has_readers(connection: Connection) -> bool:
+    readers = select(accounts.c.account).where(accounts.c.role.in_(READERS), accounts.c.ended_at.is_(None))
+    return connection.execute(readers.limit(1)).first() is not None
+
+
+def _end_late(connection: Connection, now: float) -> None:
+    """End reads for which nobody has found time, and those whose result was taken back."""
+    gone = select(jobs.c.job).where(jobs.c.state.in_(TAKEN_BACK))
+    late = (blind.c.drawn_at < now - LONGEST_DAYS * DAY_S) | blind.c.job.in_(gone)
+    waiting = select(blind.c.job).where(blind.c.state == "waiting", late)
+    for job in connection.execute(waiting).scalars().all():
+        connection.execute(update(blind).where(blind.c.job == job).values(state="ended"))
+        record(connection, "blind read ended", job)

@@ -226,8 +226,8 @@ def _model(row: Row[*tuple[Any, ...]], folder: Path) -> tuple[str, str]:
 def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool]) -> list[Judged]:
     """Segmentations that came in, but for those that are answers of ours and were sent back."""
     ours = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
-    note = (rejections.c.study == instances.c.study, rejections.c.uid == instances.c.uid)
-    rejected = select(rejections.c.uid).where(*note).exists()
+    note = and_(rejections.c.study == instances.c.study, rejections.c.uid == instances.c.uid)
+    rejected = select(rejections.c.uid).where(note).exists()
     both = instances.join(studies, instances.c.study == studies.c.study)
     query = (
         select(instances, studies.c.uid.label("study_uid"))

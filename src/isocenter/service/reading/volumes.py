@@ -273,8 +273,11 @@ class SeriesImages:
     def rows(self, uid: str, study: str | None = None) -> Sequence[Row[*tuple[Any, ...]]]:
         """A row for each study that has a series of this UID, with the study's revision. study: key of the only one"""
         both = series.join(studies, series.c.study == studies.c.study)
-        columns = (series.c.study, series.c.series, series.c.uid, series.c.instances, studies.c.revision)
-        query = select(*columns).select_from(both).where(series.c.series == key_of(uid))
+        query = (
+            select(series.c.study, series.c.series, series.c.uid, series.c.instances, studies.c.revision)
+            .select_from(both)
+            .where(series.c.series == key_of(uid))
+        )
         with self.database.read() as connection:
             return connection.execute(query if study is None else query.where(series.c.study == study)).all()
 

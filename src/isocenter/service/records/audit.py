@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, update
 
 from isocenter.errors import printable
 from isocenter.service.objects.journal import Happened
@@ -94,10 +94,10 @@ def record_settings(database: Database, settings: Mapping[str, Any]) -> list[str
 
     settings: {section: values as JSON}; none of them is a secret, as these come from the environment
     """
-    written = (audit.c.action == CONFIGURATION, audit.c.object.in_([f"[{name}]" for name in settings]))
+    written = and_(audit.c.action == CONFIGURATION, audit.c.object.in_([f"[{name}]" for name in settings]))
     changed = list[str]()
     with database.write() as connection:
-        before = connection.execute(select(audit.c.object, audit.c.detail).where(*written).order_by(audit.c.event))
+        before = connection.execute(select(audit.c.object, audit.c.detail).where(written).order_by(audit.c.event))
         recorded = {row.object: row.detail["new"] for row in before}
         for name, value in settings.items():
             new, old = _cleaned(value), recorded.get(f"[{name}]")

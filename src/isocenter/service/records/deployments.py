@@ -206,8 +206,15 @@ def open_packages(connection: Connection, model: str) -> dict[int, Package]:
 
 def was_live(connection: Connection, model: str, manifest: str) -> bool:
     """Whether a package answers for a model, or did."""
-    of_model = (deployments.c.model == model, deployments.c.mode == LIVE, deployments.c.began.is_not(None))
-    return bool(_rows(connection, *of_model, deployments.c.manifest == manifest))
+    return bool(
+        _rows(
+            connection,
+            deployments.c.model == model,
+            deployments.c.mode == LIVE,
+            deployments.c.began.is_not(None),
+            deployments.c.manifest == manifest,
+        )
+    )
 
 
 def note_facts(connection: Connection, n: int, facts: ModelFacts) -> None:
@@ -267,8 +274,12 @@ def package_finder(database: Database, folder: Path) -> Callable[[str, str | Non
             if version is None:
                 row = _live(connection, model)
             else:
-                begun = (deployments.c.model == model, deployments.c.began.is_not(None))
-                rows = _rows(connection, *begun, deployments.c.hash == version)
+                rows = _rows(
+                    connection,
+                    deployments.c.model == model,
+                    deployments.c.began.is_not(None),
+                    deployments.c.hash == version,
+                )
                 row = rows[-1] if rows else None
         return None if row is None else folder / PACKAGES / row.manifest
 
@@ -314,10 +325,10 @@ def _ended(connection: Connection, row: Row[Any], because: str, who: Actor, *, i
     if not is_taken_back:
         return
     # Where it was an arm or in shadow before, no study keeps it for that.
-    same = (deployments.c.model == row.model, deployments.c.manifest == row.manifest, deployments.c.mode != LIVE)
-    connection.execute(update(deployments).where(*same).values(is_taken_back=True))
-    mine = (jobs.c.model == row.model, jobs.c.model_hash == row.hash, jobs.c.state.in_(OPEN))
-    for job in connection.execute(select(jobs.c.job, jobs.c.study).where(*mine)).all():
+    same = and_(deployments.c.model == row.model, deployments.c.manifest == row.manifest, deployments.c.mode != LIVE)
+    connection.execute(update(deployments).where(same).values(is_taken_back=True))
+    mine = and_(jobs.c.model == row.model, jobs.c.model_hash == row.hash, jobs.c.state.in_(OPEN))
+    for job in connection.execute(select(jobs.c.job, jobs.c.study).where(mine)).all():
         closed(connection, job.job, "superseded", f"its package was taken back: {because}", who)
         connection.execute(update(studies).where(studies.c.study == job.study).values(routed=0))
 

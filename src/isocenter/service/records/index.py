@@ -247,8 +247,8 @@ class Index:
         untaken: why there are none
         """
         columns = (jobs.c.job, jobs.c.rule, jobs.c.model_hash, jobs.c.inputs_hash, jobs.c.inputs)
-        mine = (jobs.c.study == study, jobs.c.state.not_in(("superseded", "cancelled")))
-        for row in connection.execute(select(*columns).where(*mine)).all():
+        mine = and_(jobs.c.study == study, jobs.c.state.not_in(("superseded", "cancelled")))
+        for row in connection.execute(select(*columns).where(mine)).all():
             job_made = Wanted(row.rule, row.model_hash, row.inputs_hash, row.inputs)
             if (reason := superseded_because(job_made, jobs_wanted)) is not None:
                 closed(connection, row.job, "superseded", reason)
@@ -301,19 +301,19 @@ def _reject(connection: Connection, note: Arrival) -> None:
     named = [{"study": note.study, "note": note.uid, "uid": uid, "reason": note.reason} for uid in sorted(note.rejects)]
     connection.execute(insert(rejections), named)
     uids = select(rejections.c.uid).where(rejections.c.study == note.study, rejections.c.note == note.uid)
-    here = (instances.c.study == note.study, instances.c.uid.in_(uids))
-    of_these = set(connection.execute(select(instances.c.series).where(*here)).scalars())
-    mine = (jobs.c.study == note.study, jobs.c.state.not_in(("superseded", "cancelled")))
+    here = and_(instances.c.study == note.study, instances.c.uid.in_(uids))
+    of_these = set(connection.execute(select(instances.c.series).where(here)).scalars())
+    mine = and_(jobs.c.study == note.study, jobs.c.state.not_in(("superseded", "cancelled")))
     because = f"images of it were rejected: {note.reason}"
-    judged = set(connection.execute(select(instances.c.instance).where(*here)).scalars())
-    for row in connection.execute(select(jobs.c.job, jobs.c.inputs).where(*mine)).all():
+    judged = set(connection.execute(select(instances.c.instance).where(here)).scalars())
+    for row in connection.execute(select(jobs.c.job, jobs.c.inputs).where(mine)).all():
         if not of_these.isdisjoint(row.inputs["series"].values()):
             closed(connection, row.job, "superseded", because)
             judged.add(row.job)
     # What people made of these, or of a segmentation that is rejected itself, is not sent any more either.
     owners = select(corrections.c.correction).where(corrections.c.judged.in_(judged))
-    is_waiting = (deliveries.c.job.in_(owners), deliveries.c.state == "waiting")
-    connection.execute(update(deliveries).where(*is_waiting).values(state="aside", reason=because))
+    is_waiting = and_(deliveries.c.job.in_(owners), deliveries.c.state == "waiting")
+    connection.execute(update(deliveries).where(is_waiting).values(state="aside", reason=because))
 
 
 def _reopen(connection: Connection, study: str, action: str, who: Actor = NODE) -> None:

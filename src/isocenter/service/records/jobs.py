@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, or_, select, tuple_, update
 
 from isocenter.service.records.actor import NODE, Actor
+from isocenter.service.records.alerts import NOTICE, Notice, noticed
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
-from isocenter.service.records.notices import NOTICE, Notice, noticed
 from isocenter.service.records.tables import answers, deliveries, findings, jobs, measures, studies
-from isocenter.service.routing.urgency import Urgency
+from isocenter.service.routing.facts import Urgency
 
 
 @dataclass(frozen=True)
@@ -188,10 +188,9 @@ class Jobs:
             and_(jobs.c.state == "waiting", jobs.c.not_before <= Clock()),
             and_(jobs.c.state == "running", jobs.c.lease_until < Clock()),
         )
-        conditions = (free, jobs.c.model.not_in(without))
-        order = (jobs.c.priority, jobs.c.created_at, jobs.c.job)
+        conditions = and_(free, jobs.c.model.not_in(without))
         with self.database.write() as connection:
-            next_job = select(jobs).where(*conditions).order_by(*order).limit(1)
+            next_job = select(jobs).where(conditions).order_by(jobs.c.priority, jobs.c.created_at, jobs.c.job).limit(1)
             while True:
                 row = connection.execute(next_job.with_for_update(skip_locked=True)).first()
                 if row is None:
@@ -220,9 +219,9 @@ class Jobs:
     def replaced_by(self, job: Job) -> Mapping[str, str]:
         """{name: latest earlier job} of reports of the same rule on the same series, which those of a job replace."""
         joined = jobs.join(answers, jobs.c.job == answers.c.job)
-        earlier = (jobs.c.study == job.study, jobs.c.rule == job.rule, jobs.c.created_at < job.stamp)
+        earlier = and_(jobs.c.study == job.study, jobs.c.rule == job.rule, jobs.c.created_at < job.stamp)
         query = select(jobs.c.job, jobs.c.inputs, answers.c.name).select_from(joined)
-        query = query.where(*earlier, answers.c.kind == "sr").order_by(jobs.c.created_at, jobs.c.job)
+        query = query.where(earlier, answers.c.kind == "sr").order_by(jobs.c.created_at, jobs.c.job)
         with self.database.read() as connection:
             rows = connection.execute(query).all()
         return {row.name: row.job for row in rows if row.inputs["series"] == job.inputs["series"]}

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, insert, literal, or_, select, update
 
+from isocenter.service.records.alerts import NOTICE
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import Answer
-from isocenter.service.records.notices import NOTICE
 from isocenter.service.records.tables import answers, deliveries, jobs, studies
 
 FIRST_S, LONGEST_S, GIVEN_UP_S = 1.0, 300.0, 72 * 3600.0
@@ -72,8 +72,13 @@ class Outbox:
             or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until < Clock()),
         )
         joined = deliveries.join(answers, and_(deliveries.c.job == answers.c.job, deliveries.c.name == answers.c.name))
-        columns = (deliveries, answers.c.sop_class, answers.c.sop_instance_uid, answers.c.sha256)
-        due = select(*columns).select_from(joined).where(ready).order_by(deliveries.c.delivery).limit(most)
+        due = (
+            select(deliveries, answers.c.sop_class, answers.c.sop_instance_uid, answers.c.sha256)
+            .select_from(joined)
+            .where(ready)
+            .order_by(deliveries.c.delivery)
+            .limit(most)
+        )
         with self.database.write() as connection:
             rows = connection.execute(due.with_for_update(skip_locked=True, of=deliveries)).all()
             held = {"fence": deliveries.c.fence + 1, "lease_until": Clock() + self.lease_s}
@@ -119,8 +124,10 @@ class Outbox:
         """The peer will never take it; a notice then goes to the next recipient at once."""
         self._end(delivery, {"state": "aside", "reason": reason})
         if delivery.name == NOTICE:
-            others = (deliveries.c.job == delivery.job, deliveries.c.name == NOTICE, deliveries.c.state == "waiting")
-            following = select(deliveries.c.delivery).where(*others).order_by(deliveries.c.next_at).limit(1)
+            others = and_(
+                deliveries.c.job == delivery.job, deliveries.c.name == NOTICE, deliveries.c.state == "waiting"
+            )
+            following = select(deliveries.c.delivery).where(others).order_by(deliveries.c.next_at).limit(1)
             hastened = update(deliveries).where(deliveries.c.delivery == following.scalar_subquery())
             with self.database.write() as connection:
                 connection.execute(hastened.where(deliveries.c.attempts == 0).values(next_at=Clock()))
@@ -161,8 +168,8 @@ class Outbox:
         values = {"state": "aside", "reason": "the peer took it, and now reports that it does not keep it"}
         with self.database.write() as connection:
             theirs = _sent_to(connection, peer, sop_instance_uids)
-            taken = (deliveries.c.delivery.in_(theirs), deliveries.c.state.in_(("sent", "committed")))
-            return connection.execute(update(deliveries).where(*taken).values(values)).rowcount
+            taken = and_(deliveries.c.delivery.in_(theirs), deliveries.c.state.in_(("sent", "committed")))
+            return connection.execute(update(deliveries).where(taken).values(values)).rowcount
 
     def to_reject(self, peers: Collection[str]) -> list[Superseded]:
         """Superseded jobs of which peers have objects, and no note that rejects them.
@@ -180,7 +187,7 @@ class Outbox:
             jobs.c.done_at,
             jobs.c.reason,
         )
-        due = (
+        due = and_(
             deliveries.c.peer.in_(peers),
             # Sent or committed; not as a list of these: SQLite would look through all deliveries that there ever were.
             deliveries.c.state.not_in(("waiting", "aside")),
@@ -190,7 +197,7 @@ class Outbox:
             studies.c.routed == studies.c.revision,
             *_nothing_to_come(),
         )
-        query = select(*columns, answers.c.sop_instance_uid).select_from(joined).where(*due)
+        query = select(*columns, answers.c.sop_instance_uid).select_from(joined).where(due)
         with self.database.read() as connection:
             rows = connection.execute(query.order_by(deliveries.c.delivery)).all()
         found = dict[tuple[str, str], Superseded]()
@@ -206,8 +213,8 @@ class Outbox:
     def add_note(self, superseded: Superseded, note: Answer) -> bool:
         """Have a note go to its peer; False where its job is wanted again meanwhile."""
         with self.database.write() as connection:
-            still = (jobs.c.job == superseded.job, jobs.c.state == "superseded")
-            if connection.execute(select(jobs.c.job).where(*still).with_for_update()).first() is None:
+            still = and_(jobs.c.job == superseded.job, jobs.c.state == "superseded")
+            if connection.execute(select(jobs.c.job).where(still).with_for_update()).first() is None:
                 return False
             connection.execute(insert(answers).values(job=superseded.job, **vars(note)))
             begun = {"state": "waiting", "next_at": Clock(), "created_at": Clock()}
@@ -217,8 +224,8 @@ class Outbox:
 
     def _close(self, job: str) -> None:
         """A job all of whose answers have arrived, or never will, is done."""
-        mine = (deliveries.c.job == job, deliveries.c.name != NOTICE)
-        waiting = select(deliveries.c.delivery).where(*mine, deliveries.c.state == "waiting")
+        mine = and_(deliveries.c.job == job, deliveries.c.name != NOTICE)
+        waiting = select(deliveries.c.delivery).where(mine, deliveries.c.state == "waiting")
         over = and_(jobs.c.job == job, jobs.c.state == "sending", ~waiting.exists())
         with self.database.write() as connection:
             connection.execute(update(jobs).where(over).values(state="done"))

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from isocenter.lazy import pydicom
+from isocenter.service.dicom.messages import UPS_PUSH, WorkitemError
 from isocenter.service.objects.store import key_of
-from isocenter.service.objects.workitem import UPS_PUSH, WorkitemError
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
@@ -107,8 +107,7 @@ class Workitems:
     def all(self, *, who: Actor = NODE) -> Iterator[pydicom.Dataset]:
         """Every workitem, oldest first, of which `who` asks for some."""
         with self.database.write() as connection:
-            order = (workitems.c.created_at, workitems.c.workitem)
-            rows = connection.execute(select(workitems).order_by(*order)).all()
+            rows = connection.execute(select(workitems).order_by(workitems.c.created_at, workitems.c.workitem)).all()
             record(connection, "query", "workitems", actor=who)
         return map(shown, rows)
 
@@ -174,8 +173,8 @@ class Workitems:
     def _cancel_jobs(self, connection: Connection, row: Row[Any], who: Actor) -> None:
         """End the open jobs that nothing but this workitem wanted."""
         rule = next((one for one in self.rules if one.name == row.rule), None)
-        alike = (workitems.c.study == row.study, workitems.c.rule == row.rule)
-        still = select(workitems.c.workitem).where(*alike, workitems.c.state.in_((SCHEDULED, IN_PROGRESS)))
+        alike = and_(workitems.c.study == row.study, workitems.c.rule == row.rule)
+        still = select(workitems.c.workitem).where(alike, workitems.c.state.in_((SCHEDULED, IN_PROGRESS)))
         if rule is None or not rule.only_ordered or connection.execute(still).first() is not None:
             return
         for job in ordered_jobs(connection, row):
@@ -196,9 +195,9 @@ class Workitems:
     def start(self, row: Row[Any]) -> bool:
         """Claim a workitem as the node, and have the rules look at its study; False where another was first."""
         with self.database.write() as connection:
-            free = (workitems.c.workitem == row.workitem, workitems.c.state == SCHEDULED)
+            free = and_(workitems.c.workitem == row.workitem, workitems.c.state == SCHEDULED)
             claimed = {"state": IN_PROGRESS, "is_ours": True, "transaction_uid": f"2.25.{uuid.uuid4().int}"}
-            if connection.execute(update(workitems).where(*free).values(claimed)).rowcount == 0:
+            if connection.execute(update(workitems).where(free).values(claimed)).rowcount == 0:
                 return False
             for job in ordered_jobs(connection, row):
                 if job.state in ("cancelled", "aside"):  # it is wanted again
@@ -216,19 +215,20 @@ class Workitems:
         """Workitems that the node works on, with the state of their study."""
         joined = workitems.outerjoin(studies, workitems.c.study == studies.c.study)
         state, is_routed = studies.c.state.label("study_state"), studies.c.routed == studies.c.revision
-        columns = (workitems, state, studies.c.uid.label("study_uid"), studies.c.reason, is_routed.label("is_routed"))
-        query = select(*columns).select_from(joined)
+        query = select(
+            workitems, state, studies.c.uid.label("study_uid"), studies.c.reason, is_routed.label("is_routed")
+        ).select_from(joined)
         ours = query.where(workitems.c.state == IN_PROGRESS, workitems.c.is_ours.is_(True))
         with self.database.read() as connection:
             return connection.execute(ours.order_by(workitems.c.created_at)).all()
 
     def perform(self, row: Row[Any], dataset: pydicom.Dataset, state: str = IN_PROGRESS) -> bool:
         """Write what the node has done of a workitem; False where it was cancelled meanwhile."""
-        mine = (workitems.c.workitem == row.workitem, workitems.c.state == IN_PROGRESS)
+        mine = and_(workitems.c.workitem == row.workitem, workitems.c.state == IN_PROGRESS)
         values: dict[str, Any] = {"state": state, "dataset": _stored(dataset, row.workitem)}
         values |= {"done_at": Clock()} if state in FINAL else {}
         with self.database.write() as connection:
-            if connection.execute(update(workitems).where(*mine).values(values)).rowcount == 0:
+            if connection.execute(update(workitems).where(mine).values(values)).rowcount == 0:
                 return False
             if state in FINAL:
                 _record(connection, f"workitem {state.lower()}", row)
@@ -250,16 +250,18 @@ class Order:
 
 def orders_of(database: Database, study: str) -> list[Order]:
     """The orders of a study that the node has claimed, and that are not cancelled."""
-    mine = (workitems.c.study == study, workitems.c.state.in_((IN_PROGRESS, COMPLETED)), workitems.c.is_ours.is_(True))
+    mine = and_(
+        workitems.c.study == study, workitems.c.state.in_((IN_PROGRESS, COMPLETED)), workitems.c.is_ours.is_(True)
+    )
     with database.read() as connection:
-        rows = connection.execute(select(workitems.c.rule, workitems.c.series, workitems.c.priority).where(*mine))
+        rows = connection.execute(select(workitems.c.rule, workitems.c.series, workitems.c.priority).where(mine))
         return [Order(row.rule, frozenset(row.series), row.priority) for row in rows]
 
 
 def ordered_jobs(connection: Connection, row: Row[Any]) -> list[Row[Any]]:
     """The jobs that do what a workitem orders: of its rule on its study, and on the series that it names."""
-    mine = (jobs.c.study == row.study, jobs.c.rule == row.rule, jobs.c.state != "superseded")
-    every = connection.execute(select(jobs).where(*mine).order_by(jobs.c.created_at, jobs.c.job)).all()
+    mine = and_(jobs.c.study == row.study, jobs.c.rule == row.rule, jobs.c.state != "superseded")
+    every = connection.execute(select(jobs).where(mine).order_by(jobs.c.created_at, jobs.c.job)).all()
     order = Order(row.rule, frozenset(row.series), row.priority)
     return [job for job in every if order.holds(job.rule, job.inputs["series"].values())]
 

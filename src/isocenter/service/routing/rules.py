@@ -16,15 +16,14 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import product
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, and_, select
 
 from isocenter.errors import UsageError
 from isocenter.lazy import pydicom
 from isocenter.service.records.database import Database
 from isocenter.service.records.jobs import RESULT
 from isocenter.service.records.tables import findings, jobs
-from isocenter.service.routing.facts import GEOMETRY, IMAGE, ModelFacts, SeriesFacts
-from isocenter.service.routing.urgency import check_urgent
+from isocenter.service.routing.facts import GEOMETRY, IMAGE, ModelFacts, SeriesFacts, check_urgent
 from isocenter.service.settings import Rule, Settings, Wish
 
 # Modalities whose images are no input of a model.
@@ -361,13 +360,13 @@ def study_answers(
     contents: {series: hash} of the study as it is
     Jobs of models that were replaced, or on inputs that have changed, say nothing.
     """
-    ended = (jobs.c.study == study, jobs.c.state.in_(("sending", "done")))
+    ended = and_(jobs.c.study == study, jobs.c.state.in_(("sending", "done")))
     with database.read() as connection:
-        oldest = (jobs.c.created_at, jobs.c.job)
-        rows = connection.execute(select(jobs).where(*ended).order_by(*oldest)).all()
+        rows = connection.execute(select(jobs).where(ended).order_by(jobs.c.created_at, jobs.c.job)).all()
         joined = findings.join(jobs, findings.c.job == jobs.c.job)
-        columns = (jobs.c.job, jobs.c.rule, findings.c.row)
-        stated = connection.execute(select(*columns).select_from(joined).where(*ended)).all()
+        stated = connection.execute(
+            select(jobs.c.job, jobs.c.rule, findings.c.row).select_from(joined).where(ended)
+        ).all()
     finished = _current(rows, {rule.name: models[rule.model].hash for rule in rules}, contents)
     chances: dict[tuple[str, str], float] = {}
     for job, rule, row in stated:

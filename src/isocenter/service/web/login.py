@@ -18,8 +18,18 @@ from isocenter.errors import IsocenterError, UsageError
 from isocenter.service.records.accounts import MOST_LETTERS, NAME, AccountError, WaitError, csrf_of
 from isocenter.service.records.actor import Actor
 from isocenter.service.settings import PersonRole, Settings
-from isocenter.service.web.access import ANYBODY, ROLES, Who, roles
-from isocenter.service.web.identity import LOGIN, cookie, cookie_name, own_path, session_secret
+from isocenter.service.web.access import (
+    ADMINISTRATORS,
+    ANYBODY,
+    LOGIN,
+    ROLES,
+    Who,
+    cookie,
+    cookie_name,
+    own_path,
+    roles,
+    session_secret,
+)
 from isocenter.service.web.openid import Provider, ProviderError
 from isocenter.service.web.shapes import AccountShape, Listing, LoginShape, MeShape, Problem, TokenShape
 from isocenter.service.web.web_node import KEY, Node, WebError, WebNode
@@ -59,7 +69,7 @@ def log_in(request: Request, node: Node, given: Given, response: Response) -> Me
     return _me(node, _enter(request, node, given.account, response))
 
 
-@router.post("/logout", status_code=204, dependencies=[roles(*ROLES)], response_class=Response)
+@router.post("/logout", status_code=204, dependencies=[roles(ROLES)], response_class=Response)
 def log_out(request: Request, node: Node, who: Who) -> Response:
     """End the session."""
     node.accounts.leave(session_secret(node.settings, request.headers), who=who)
@@ -68,14 +78,14 @@ def log_out(request: Request, node: Node, who: Who) -> Response:
     return response
 
 
-@router.get("/me", dependencies=[roles(*ROLES)])
+@router.get("/me", dependencies=[roles(ROLES)])
 def get_me(request: Request, node: Node, who: Who) -> MeShape:
     """Who asks."""
     secret = session_secret(node.settings, request.headers)
     return MeShape(account=who.account, role=who.role, csrf=csrf_of(secret) if secret and who.account else "")
 
 
-@router.put("/me/password", dependencies=[roles(*ROLES)], responses={429: {"model": Problem}})
+@router.put("/me/password", dependencies=[roles(ROLES)], responses={429: {"model": Problem}})
 def change_password(request: Request, node: Node, who: Who, change: Change, response: Response) -> MeShape:
     """Take another password; all other sessions of the account end."""
     _check(request, node, who.account, change.old)
@@ -210,7 +220,7 @@ def _page(status: int, title: str, text: str, path: str, *, is_followed: bool = 
 accounts_router = APIRouter(
     prefix="/api",
     tags=["identity"],
-    dependencies=[roles("administrator")],
+    dependencies=[roles(ADMINISTRATORS)],
     responses={status: {"model": Problem} for status in (400, 413)},
 )
 MADE_BYTES = 12  # of a password that the node makes

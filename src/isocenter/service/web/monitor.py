@@ -1,23 +1,42 @@
-"""Routes of monitoring: alerts, what the last round has said, baselines, and what holds models."""
+"""Routes of monitoring: alerts, the last round, baselines, holds, notices, incidents and changes of models."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Connection, and_, select
 
-from isocenter.errors import counted
+from isocenter.documents import KINDS
+from isocenter.errors import IntegrityError, counted
 from isocenter.service.monitoring.cases import baseline_of, counted_cases, freeze, versions
+from isocenter.service.monitoring.changes import change_rows
 from isocenter.service.monitoring.safety import end_notices, undone
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.alerts import ACKNOWLEDGED, CLOSED, settled, standing
-from isocenter.service.records.tables import alerts, holds
+from isocenter.service.records.alerts import ACKNOWLEDGED, CLOSED, NOTICE, Incidents, Notices, settled, standing
+from isocenter.service.records.deployments import ChangeError, UnknownChangeError, approve, end_change
+from isocenter.service.records.tables import alerts, deliveries, deployments, holds, notices, studies
 from isocenter.service.stored import last_look
-from isocenter.service.web.access import ROLES, Who, roles
-from isocenter.service.web.shapes import AlertShape, BaselineShape, HoldShape, Listing, MonitorShape, WatchedShape
-from isocenter.service.web.web_node import Limit, Node, WebError, WebNode
+from isocenter.service.web.access import ADMINISTRATORS, KEEPING, ROLES, WORKING, Who, roles
+from isocenter.service.web.shapes import (
+    AlertShape,
+    BaselineShape,
+    ChangeShape,
+    DeliveryShape,
+    HoldShape,
+    IncidentShape,
+    Listing,
+    MonitorShape,
+    NoticeShape,
+    WatchedShape,
+)
+from isocenter.service.web.web_node import KEY, MOST_ROWS, UID, Limit, Node, WebError, WebNode, study_key
+from isocenter.service.web.worklist import TO_BE_READ, reads_for
 
 router = APIRouter(prefix="/api", tags=["monitor"])
 PEOPLE = ("radiologist", "administrator")
@@ -36,7 +55,7 @@ class Frozen(BaseModel):
     model: Annotated[str, Field(min_length=1, max_length=64)]
 
 
-@router.get("/alerts", dependencies=[roles(*ROLES)])
+@router.get("/alerts", dependencies=[roles(ROLES)])
 def list_alerts(
     node: Node, state: Literal["open", "acknowledged", "closed", "cleared"] | None = None, limit: Limit = 100
 ) -> Listing[AlertShape]:
@@ -49,19 +68,19 @@ def list_alerts(
     )
 
 
-@router.post("/alerts/{n}/acknowledge", dependencies=[roles(*PEOPLE)])
+@router.post("/alerts/{n}/acknowledge", dependencies=[roles(PEOPLE)])
 def acknowledge_alert(node: Node, who: Who, n: N, reason: Reason) -> AlertShape:
     """Take an alert up: it is sent to no further recipient, and stays until it is closed or its cause is gone."""
     return _settled(node, who, n, ACKNOWLEDGED, reason.reason)
 
 
-@router.post("/alerts/{n}/close", dependencies=[roles(*PEOPLE)])
+@router.post("/alerts/{n}/close", dependencies=[roles(PEOPLE)])
 def close_alert(node: Node, who: Who, n: N, reason: Reason) -> AlertShape:
     """Close an alert: the watches of its model begin again. What holds the model is undone by itself."""
     return _settled(node, who, n, CLOSED, reason.reason)
 
 
-@router.get("/monitor", dependencies=[roles(*ROLES)])
+@router.get("/monitor", dependencies=[roles(ROLES)])
 def get_monitor(node: Node) -> MonitorShape:
     """Get the result of the last round of monitoring, within the last minute or so."""
     look, wanted = last_look(node.folder), node.settings.monitor.baseline_cases
@@ -107,21 +126,21 @@ def get_monitor(node: Node) -> MonitorShape:
     )
 
 
-@router.post("/monitor/baseline", dependencies=[roles("administrator")])
-def freeze_baseline(node: Node, who: Who, given: Frozen) -> MonitorShape:
+@router.post("/monitor/baseline", dependencies=[roles(ADMINISTRATORS)])
+def freeze_baseline(node: Node, who: Who, request: Frozen) -> MonitorShape:
     """Have the newest cases of the version of a model that has answered last be its baseline."""
     baseline_cases = node.settings.monitor.baseline_cases
     with node.database.write() as connection:
-        version = dict(versions(connection)).get(given.model)
+        version = dict(versions(connection)).get(request.model)
         if version is None:
-            raise WebError(404, "no such model has answered yet", given.model, "See /api/monitor")
-        if not freeze(connection, given.model, version, baseline_cases, who):
+            raise WebError(404, "no such model has answered yet", request.model, "See /api/monitor")
+        if not freeze(connection, request.model, version, baseline_cases, who):
             problem = f"{counted_cases(connection, version)} of {baseline_cases} cases were answered"
-            raise WebError(409, problem, given.model, "Wait for more, or lower baseline_cases in [monitor]")
+            raise WebError(409, problem, request.model, "Wait for more, or lower baseline_cases in [monitor]")
     return get_monitor(node)
 
 
-@router.post("/monitor/holds/{n}/undo", dependencies=[roles(*PEOPLE)])
+@router.post("/monitor/holds/{n}/undo", dependencies=[roles(PEOPLE)])
 def undo_hold(node: Node, who: Who, n: N, reason: Reason) -> HoldShape:
     """Let a model go on as before an alert; a package that was rolled back stays so."""
     with node.database.write() as connection:
@@ -145,3 +164,163 @@ def _settled(node: WebNode, who: Actor, n: int, state: str, reason: str) -> Aler
     if not is_settled:
         raise WebError(409, f"the alert is {row.state}", str(n), "Leave it")
     return AlertShape.model_validate(row._mapping)
+
+
+notices_router = APIRouter(prefix="/api/notices", tags=["notices"])
+
+
+@notices_router.get("", dependencies=[roles(ROLES)])
+def list_notices(node: Node, who: Who, limit: Limit = 100, unacknowledged: bool = False) -> Listing[NoticeShape]:
+    """Notices, the newest first; unacknowledged: those alone that nobody has taken up.
+
+    Of one that somebody has taken up the finding is hidden as long as its study waits to be read blind.
+    """
+    conditions = [notices.c.acknowledged_at.is_(None)] if unacknowledged else []
+    hidden = {one.row.uid for one in reads_for(node, who)}
+    rows = [
+        row.model_copy(update={"finding": TO_BE_READ}) if row.study in hidden and row.acknowledged_at else row
+        for row in _notice_shapes(node, limit, *conditions)
+    ]
+    return Listing[NoticeShape](schema="isocenter.notices", rows=rows)
+
+
+@notices_router.post("/{n}/acknowledge", dependencies=[roles(WORKING)])
+def acknowledge_notice(node: Node, who: Who, n: Annotated[str, Path(pattern=KEY)]) -> NoticeShape:
+    """Take a notice up: it goes to no further recipient."""
+    if not Notices(node.database).acknowledge(n, who=who):
+        raise WebError(404, "there is no such notice", n, "See /api/notices")
+    return _notice_shapes(node, 1, notices.c.notice == n)[0]
+
+
+def _notice_shapes(node: WebNode, most: int, *where: ColumnElement[bool]) -> list[NoticeShape]:
+    rows = Notices(node.database).newest(most, *where)
+    sent = defaultdict[str, list[DeliveryShape]](list)
+    mine = and_(deliveries.c.name == NOTICE, deliveries.c.job.in_([row.job for row in rows]))
+    with node.database.read() as connection:
+        for row in connection.execute(select(deliveries).where(mine).order_by(deliveries.c.next_at)):
+            sent[row.job].append(DeliveryShape.model_validate(row._mapping))
+    return [NoticeShape.model_validate({**row._mapping, "deliveries": sent[row.job]}) for row in rows]
+
+
+incidents_router = APIRouter(prefix="/api/incidents", tags=["incidents"])
+Words = Annotated[str, Field(max_length=10_000)]
+Kind = Annotated[str, Field(pattern=f"^({'|'.join(KINDS)})$")]
+
+
+class IncidentChange(BaseModel):
+    """Statement on an incident; it is open until cause, action and the check of the action are stated."""
+
+    kind: Kind | None = None
+    harm: Annotated[Words, Field(min_length=1)] | None = None
+    version: Words | None = None
+    known_on: date | None = None
+    cause: Words | None = None
+    action: Words | None = None
+    checked: Words | None = None
+
+
+class NewIncident(IncidentChange):
+    """An incident: its kind of harm, what happened, and since when it is known. study: as UID, if it is of one"""
+
+    kind: Kind
+    harm: Annotated[Words, Field(min_length=1)]
+    known_on: date
+    version: Words = ""
+    cause: Words = ""
+    action: Words = ""
+    checked: Words = ""
+    study: Annotated[str, Field(pattern=UID)] | None = None
+
+
+@incidents_router.get("", dependencies=[roles(ROLES)])
+def list_incidents(node: Node, limit: Limit = 100) -> Listing[IncidentShape]:
+    """Incidents, the newest first."""
+    return Listing[IncidentShape](schema="isocenter.incidents", rows=_incident_shapes(node, limit))
+
+
+@incidents_router.post("", status_code=201, responses={201: {"description": "Created"}}, dependencies=[roles(WORKING)])
+def add_incident(node: Node, who: Who, new: NewIncident) -> IncidentShape:
+    """State an incident."""
+    columns = _stated(new)
+    if new.study is not None:
+        columns["study"] = study_key(new.study)
+        with node.database.read() as connection:
+            if connection.execute(select(studies).where(studies.c.study == columns["study"])).first() is None:
+                raise WebError(404, "there is no such study", new.study, "See /api/studies, or leave it out")
+    return _shown(node, Incidents(node.database).add(columns, who))
+
+
+@incidents_router.put("/{n}", dependencies=[roles(KEEPING)])
+def change_incident(
+    node: Node, who: Who, n: Annotated[int, Path(ge=1, lt=2**31)], change: IncidentChange
+) -> IncidentShape:
+    """State more of an incident, such as its cause, the action and its check."""
+    if not Incidents(node.database).change(n, _stated(change), who):
+        raise WebError(404, "there is no such incident", str(n), "See /api/incidents")
+    return _shown(node, n)
+
+
+def _stated(incident_change: IncidentChange) -> dict[str, str]:
+    day = incident_change.known_on
+    # Somewhere it may be tomorrow already.
+    if day is not None and day > datetime.now(UTC).date() + timedelta(days=1):
+        raise WebError(422, "the day lies in the future", day.isoformat(), "Give the day on which it became known")
+    return {
+        name: str(value) for name, value in incident_change.model_dump(exclude={"study"}).items() if value is not None
+    }
+
+
+def _shown(node: WebNode, number: int) -> IncidentShape:
+    return next(row for row in _incident_shapes(node, MOST_ROWS) if row.incident == number)
+
+
+def _incident_shapes(node: WebNode, most: int) -> list[IncidentShape]:
+    return [IncidentShape.model_validate(row._mapping) for row in Incidents(node.database).rows(most)]
+
+
+changes_router = APIRouter(prefix="/api/changes", tags=["changes"])
+CHANGING = ("radiologist", "administrator")
+Number = Annotated[int, Path(ge=0, le=2**31)]
+
+
+class Ending(BaseModel):
+    """Why a change is ended."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+@changes_router.get("", dependencies=[roles(ROLES)])
+def list_changes(node: Node) -> Listing[ChangeShape]:
+    """Every package that answered, is to, or answers in shadow, oldest first."""
+    with node.database.read() as connection:
+        return Listing[ChangeShape](schema="isocenter.changes", rows=_change_shapes(connection))
+
+
+@changes_router.post("/{n}/approve", dependencies=[roles(CHANGING)])
+def post_approval(node: Node, who: Who, n: Number) -> ChangeShape:
+    """Approve a change that waits: with two persons, one of them a radiologist, it begins."""
+    with _refusals(), node.database.write() as connection:
+        approve(connection, n, who)
+        return _change_shapes(connection, deployments.c.n == n)[0]
+
+
+@changes_router.post("/{n}/end", dependencies=[roles(CHANGING)])
+def post_end(node: Node, who: Who, n: Number, ending: Ending) -> ChangeShape:
+    """End a shadow, a split, or a change that waits; of a live package the one before answers again."""
+    with _refusals(), node.database.write() as connection:
+        end_change(connection, n, who, ending.reason)
+        return _change_shapes(connection, deployments.c.n == n)[0]
+
+
+def _change_shapes(connection: Connection, *where: ColumnElement[bool]) -> list[ChangeShape]:
+    return [ChangeShape.model_validate(row) for row in change_rows(connection, *where)]
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Refuse what cannot be done as things stand as a conflict, not as a wrong request."""
+    try:
+        yield
+    except (ChangeError, IntegrityError) as error:
+        status = 404 if isinstance(error, UnknownChangeError) else 409
+        raise WebError(status, error.problem, error.where, error.remedy) from error

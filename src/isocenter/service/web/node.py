@@ -1,36 +1,56 @@
-"""Routes of the node itself: what it is, its models, its peers."""
+"""Routes of the node itself: what it is, models and peers, health without a word of patients, metrics, the audit."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Query, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 from sqlalchemy import Column, func, select
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from isocenter.errors import IsocenterError, ResourceError
 from isocenter.files import parse_json
+from isocenter.service.dicom.listening import spoken_to
 from isocenter.service.dicom.sending import PeerError, echo
+from isocenter.service.records.actor import Actor
+from isocenter.service.records.alerts import standing
+from isocenter.service.records.audit import COLUMNS, REFUSED
+from isocenter.service.records.database import Clock
 from isocenter.service.records.deployments import current
-from isocenter.service.records.tables import deliveries, jobs, studies
+from isocenter.service.records.tables import audit, deliveries, jobs, studies
 from isocenter.service.routing.facts import SeriesFacts
 from isocenter.service.routing.rules import rules_of, study_answers, study_routing
-from isocenter.service.speaking import spoken_to
-from isocenter.service.stored import LOG
-from isocenter.service.web.access import KEEPING, ROLES, roles
+from isocenter.service.settings import SEVERITIES
+from isocenter.service.stored import ALIVE, LOG, last_look
+from isocenter.service.web.access import ACTOR, ADMINISTRATORS, ANYBODY, KEEPING, ROLES, Who, roles
 from isocenter.service.web.shapes import (
     EchoShape,
+    EventShape,
     Listing,
+    LiveShape,
     LogShape,
     ModelShape,
     NodeShape,
+    PartShape,
     PeerShape,
     Problem,
+    ReadyShape,
     UntakenShape,
+    problem_of,
 )
-from isocenter.service.web.web_node import Node, WebError, WebNode
+from isocenter.service.web.web_node import Limit, Node, WebError, WebNode
 
 router = APIRouter(prefix="/api", tags=["node"])
 ECHO_S = 10.0
@@ -39,7 +59,7 @@ NEWEST, LOG_BYTES, MOST_TROUBLES = 10, 1 << 17, 20
 TROUBLES = ("warning", "error", "critical")
 
 
-@router.get("/node", dependencies=[roles(*ROLES)])
+@router.get("/node", dependencies=[roles(ROLES)])
 def get_node(node: Node) -> NodeShape:
     """Get the name of the node, and how much lies in it."""
     counts = {"studies": studies.c.state, "jobs": jobs.c.state, "deliveries": deliveries.c.state}
@@ -58,7 +78,7 @@ def get_node(node: Node) -> NodeShape:
     )
 
 
-@router.get("/models", dependencies=[roles(*ROLES)])
+@router.get("/models", dependencies=[roles(ROLES)])
 def list_models(node: Node) -> Listing[ModelShape]:
     """The models that rules may name."""
     models = node.models
@@ -79,7 +99,7 @@ def list_models(node: Node) -> Listing[ModelShape]:
     return Listing[ModelShape](schema="isocenter.models", rows=rows)
 
 
-@router.get("/peers", dependencies=[roles(*ROLES)])
+@router.get("/peers", dependencies=[roles(ROLES)])
 def list_peers(node: Node) -> Listing[PeerShape]:
     """The systems that the node knows."""
     return Listing[PeerShape](
@@ -87,7 +107,7 @@ def list_peers(node: Node) -> Listing[PeerShape]:
     )
 
 
-@router.post("/peers/{name}/echo", dependencies=[roles(*KEEPING)], responses={502: {"model": Problem}})
+@router.post("/peers/{name}/echo", dependencies=[roles(KEEPING)], responses={502: {"model": Problem}})
 def echo_peer(node: Node, name: str) -> EchoShape:
     """Ask a peer by C-ECHO whether it is there."""
     peer = next((peer for peer in node.settings.peers if peer.name == name), None)
@@ -152,3 +172,217 @@ def counted_by(node: WebNode, *columns: Column[Any]) -> dict[tuple[str, ...], in
         is_stated = (column.is_not(None) for column in columns)
         rows = connection.execute(select(*columns, func.count()).where(*is_stated).group_by(*columns))
         return {tuple(map(str, values)): count for *values, count in rows}
+
+
+health_router = APIRouter(prefix="/health", tags=["health"], dependencies=[roles(ANYBODY)])
+SILENT_S = 60.0
+# Threads of its own: where all others answer someone, who asks whether the node is ready does not wait for them.
+THREADS = CapacityLimiter(2)
+
+
+@health_router.get("/live")
+async def live() -> LiveShape:
+    """The web process answers."""
+    return LiveShape()
+
+
+@health_router.get("/ready", responses={503: {"model": ReadyShape}})
+async def ready(node: Node, response: Response) -> ReadyShape:
+    """Database, disk and processes of the node work: it may be sent studies."""
+    parts = await to_thread.run_sync(parts_of, node, limiter=THREADS)
+    is_ready = all(part.ok for part in parts)
+    response.status_code = 200 if is_ready else 503
+    return ReadyShape(ready=is_ready, parts=parts)
+
+
+def parts_of(node: WebNode) -> list[PartShape]:
+    """Whether each part of the node works, and if not, why."""
+    return [_database(node), _disk(node), *_roles(node)]
+
+
+def silences(node: WebNode) -> dict[str, float]:
+    """{process: seconds since it last said that it is alive}; none where they say nothing.
+
+    By the clock that stamps the signs, which is another machine's where the folder is: this process signs each second.
+    """
+    folder = node.folder / ALIVE
+    if not folder.is_dir():
+        return {}
+    signed = {path.name: path.stat().st_mtime for path in sorted(folder.iterdir())}
+    return {name: max(signed.values()) - at for name, at in signed.items()}
+
+
+def _database(node: WebNode) -> PartShape:
+    try:
+        node.database.now()
+    except ResourceError:  # its words name the machine
+        return PartShape(part="database", ok=False, problem="it does not answer")
+    return PartShape(part="database", ok=True)
+
+
+def _disk(node: WebNode) -> PartShape:
+    min_free_gb = node.settings.node.min_free_gb
+    if free_bytes(node) < min_free_gb * 1e9:
+        return PartShape(part="disk", ok=False, problem=f"less than {min_free_gb:g} GB are free")
+    return PartShape(part="disk", ok=True)
+
+
+def _roles(node: WebNode) -> Iterator[PartShape]:
+    silent = silences(node)
+    if not any(name.startswith("keeper") for name in silent):  # what comes in would lie there unseen
+        yield PartShape(part="keeper", ok=False, problem="it is not running")
+    for role, seconds in silent.items():
+        is_silent = seconds > SILENT_S
+        yield PartShape(part=role, ok=not is_silent, problem=f"silent for {seconds:.0f} s" if is_silent else None)
+
+
+metrics_router = APIRouter(tags=["metrics"], dependencies=[roles(KEEPING)])
+
+
+@metrics_router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def get_metrics(node: Node) -> Response:
+    """Figures of the node as it is now."""
+    registry = CollectorRegistry()
+    registry.register(_Figures(node))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class _Figures(Collector):
+    """Read from the records at each request: any process may have changed them."""
+
+    def __init__(self, node: WebNode) -> None:
+        self.node = node
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """All figures."""
+        node = self.node
+        counts = {
+            "studies": (studies.c.state,),
+            "jobs": (jobs.c.state,),
+            "deliveries": (deliveries.c.state, deliveries.c.peer),
+        }
+        counts |= {f"{name}_outcomes": (table.c.outcome,) for name, table in (("study", studies), ("job", jobs))}
+        for name, columns in counts.items():
+            labels = [column.name for column in columns]
+            text = f"{name.replace('_', ' ').capitalize()} in the records"
+            family = GaugeMetricFamily(f"isocenter_{name}", text, labels=labels)
+            for values, count in counted_by(node, *columns).items():
+                family.add_metric(values, count)
+            yield family
+        yield from _monitoring(node)
+        yield GaugeMetricFamily("isocenter_free_bytes", "Free bytes of the disk", value=free_bytes(node))
+        yield _family("oldest", "Seconds that the oldest has waited", "what", _ages(node))
+        yield _family("silence", "Seconds since a process last said that it is alive", "role", silences(node))
+
+
+def _monitoring(node: WebNode) -> Iterator[GaugeMetricFamily]:
+    """The evidence of watches, alerts that stand, and performance, by the last round of monitoring."""
+    with node.database.read() as connection:
+        stands = Counter(row.severity for row in standing(connection))
+    alerts = GaugeMetricFamily("isocenter_alerts", "Alerts of monitoring that stand", labels=["severity"])
+    for severity in SEVERITIES:
+        alerts.add_metric([severity], stands[severity])
+    yield alerts
+    rows = last_look(node.folder)["rows"]
+    text = "Natural logarithm of the evidence that cases have changed; an alarm is given at the limit of the watch"
+    names = ["model", "watch", "scope"]
+    evidence = GaugeMetricFamily("isocenter_watch_log_evidence", text, labels=names)
+    limit = GaugeMetricFamily("isocenter_watch_limit", "Log evidence at which a watch gives its alarm", labels=names)
+    for row in rows:
+        for drift in row["drift"]:
+            if drift["log_evidence"] is not None:
+                evidence.add_metric([row["model"], drift["watch"], drift["scope"]], drift["log_evidence"])
+                limit.add_metric([row["model"], drift["watch"], drift["scope"]], drift["limit"])
+    yield from (evidence, limit)
+    words = "Performance in the last window: audited, reported or estimated"
+    figures = GaugeMetricFamily("isocenter_performance", words, labels=["model", "metric", "label", "source"])
+    for row in rows:
+        rows_known = [one for one in row["performance"] if not one["scope"] and one["value"] is not None]
+        last = {(one["metric"], one["label"], one["source"]): one["value"] for one in rows_known}
+        for labels, value in last.items():
+            figures.add_metric([row["model"], *labels], value)
+    yield figures
+
+
+def _family(name: str, text: str, label: str, values: dict[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"isocenter_{name}_seconds", text, labels=[label])
+    for value, seconds in values.items():
+        family.add_metric([value], seconds)
+    return family
+
+
+def _ages(node: WebNode) -> dict[str, float]:
+    oldest = {
+        "receiving study": (studies.c.received_at, studies.c.state == "receiving"),
+        "waiting job": (jobs.c.created_at, jobs.c.state == "waiting"),
+        "waiting delivery": (deliveries.c.created_at, deliveries.c.state == "waiting"),
+    }
+    with node.database.read() as connection:
+        ages = {
+            what: connection.execute(select(Clock() - func.min(at)).where(state)).scalar()
+            for what, (at, state) in oldest.items()
+        }
+    return {what: max(0.0, seconds or 0.0) for what, seconds in ages.items()}
+
+
+audit_router = APIRouter(prefix="/api/audit", tags=["audit"])
+Word = Annotated[str | None, Query(max_length=64)]
+
+
+@audit_router.get("", dependencies=[roles(ADMINISTRATORS)])
+def list_audit(
+    node: Node,
+    who: Who,
+    limit: Limit = 100,
+    after: Annotated[int | None, Query(ge=1)] = None,
+    action: Word = None,
+    account: Word = None,
+) -> Listing[EventShape]:
+    """Sealed events, the newest first. after: the sequence behind which older ones follow."""
+    filters = {"action": action, "account": account, "after": after}
+    node.record("audit read", "/api/audit", who, detail={name: value for name, value in filters.items() if value})
+    of_these = [audit.c.sequence.is_not(None) if after is None else audit.c.sequence < after]
+    of_these += [] if action is None else [audit.c.action == action]
+    of_these += [] if account is None else [audit.c.actor == account]
+    rows = select(*(audit.c[name] for name in COLUMNS)).where(*of_these).order_by(audit.c.sequence.desc())
+    with node.database.read() as connection:
+        events = [EventShape.model_validate(row._mapping) for row in connection.execute(rows.limit(limit))]
+    return Listing[EventShape](schema="isocenter.audit", rows=events)
+
+
+STATUSES = (401, 403)
+LOGIN = "/api/login"  # whoever fails there has an event of their own
+DOTTED = re.compile(r"\d+(\.\d+)+")  # as UIDs are, of which the audit has none
+AGAIN = {"Retry-After": "30"}  # s
+
+
+class Refusals:
+    """Writes every answer 401 and 403 of an application into the audit; without that the answer is 503."""
+
+    def __init__(self, app: ASGIApp, node: WebNode) -> None:
+        self.app, self.node = app, node
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        is_replaced = False
+
+        async def sent(message: Message) -> None:
+            nonlocal is_replaced
+            is_refusal = message["type"] == "http.response.start" and message["status"] in STATUSES
+            if is_refusal and not scope["path"].startswith(LOGIN):
+                try:
+                    await to_thread.run_sync(partial(self._record, scope, message["status"]))
+                except IsocenterError as error:
+                    is_replaced = True
+                    body = problem_of(scope["path"], error.problem, "the request", "Send it again later")
+                    await JSONResponse(body, 503, AGAIN)(scope, receive, send)
+            if not is_replaced:
+                await send(message)
+
+        await self.app(scope, receive, sent)
+
+    def _record(self, scope: Scope, status: int) -> None:
+        nobody = Actor("", "", (scope.get("client") or ("",))[0])
+        who = scope.get("state", {}).get(ACTOR, nobody)
+        thing = f"{scope['method']} {DOTTED.sub('{uid}', scope['path'])}"
+        self.node.record("refusal", thing, who, outcome=REFUSED, detail={"status": status})

@@ -15,10 +15,10 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse, Response
 
 from isocenter.report import viewer_files
-from isocenter.service.web.access import ROLES, roles
+from isocenter.service.web.access import ANYBODY, ROLES, roles
 from isocenter.service.web.web_node import Node, WebError, WebNode
 
-router = APIRouter(include_in_schema=False, dependencies=[roles("anyone")])
+router = APIRouter(include_in_schema=False, dependencies=[roles(ANYBODY)])
 DOCUMENT = "page.html"
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 # https://www.w3.org/TR/CSP3/: no script, style, picture or connection but this node's, in nobody's frame.
@@ -84,7 +84,7 @@ SOURCE = "isocenter"
 NAMED_BY_CONTENTS, FOR_EVER = re.compile(r"(^|\.)[0-9a-f]{16}\."), "private, max-age=31536000, immutable"
 # A browser compiles and runs only what is stated to be that, and what a machine knows of suffixes differs.
 VIEWER_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".css": "text/css"}
-viewer_router = APIRouter(dependencies=[roles(*ROLES)])
+viewer_router = APIRouter(dependencies=[roles(ROLES)])
 
 
 @viewer_router.get(f"/{CONFIG}")

@@ -17,8 +17,8 @@ from isocenter.service.reading.volumes import PICTURE, SeriesImages, Stored, Vol
 from isocenter.service.records.actor import Actor
 from isocenter.service.settings import is_loopback
 from isocenter.service.web.access import ROLES, Who, roles
-from isocenter.service.web.blind import record_view
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
+from isocenter.service.web.worklist import record_view
 
 router = APIRouter(prefix="/api/series", tags=["reading"])
 PlaneName = Literal["axial", "coronal", "sagittal", "picture"]
@@ -83,14 +83,14 @@ class GridShape(BaseModel):
     notes: list[str]
 
 
-@router.get("/{series}/grid", dependencies=[roles(*ROLES)])
+@router.get("/{series}/grid", dependencies=[roles(ROLES)])
 def get_grid(node: Node, who: Who, series: Uid, image: Place = 0) -> GridShape:
     """The grid of a series, with the planes that show it. image: of a series with several grids or views"""
     every = _opened(node, who, series)
     return grid_shape(_numbered(every, image, series), len(every))
 
 
-@router.get("/{series}/slices/{plane}/{k}", response_class=Response, responses=RAW, dependencies=[roles(*ROLES)])
+@router.get("/{series}/slices/{plane}/{k}", response_class=Response, responses=RAW, dependencies=[roles(ROLES)])
 def get_slice(
     node: Node,
     who: Who,

@@ -22,7 +22,6 @@ from isocenter.service.records.tables import answers, corrections, deliveries, i
 from isocenter.service.routing.facts import SeriesFacts
 from isocenter.service.routing.rules import rules_of, study_answers, study_routing
 from isocenter.service.web.access import KEEPING, ROLES, WORKING, Who, roles
-from isocenter.service.web.blind import TO_BE_READ, hidden_studies, refuse_hidden
 from isocenter.service.web.shapes import (
     AnswerShape,
     AsideShape,
@@ -33,6 +32,7 @@ from isocenter.service.web.shapes import (
     StudyShape,
 )
 from isocenter.service.web.web_node import JobName, Limit, Node, Page, StudyName, WebError, WebNode, page_of, study_key
+from isocenter.service.web.worklist import TO_BE_READ, hidden_studies, refuse_hidden
 
 router = APIRouter(prefix="/api/studies", tags=["studies"])
 
@@ -43,7 +43,7 @@ class StudyPage(Page):
     state: Literal["receiving", "complete", "done", "aside"] | None = None
 
 
-@router.get("", dependencies=[roles(*ROLES)])
+@router.get("", dependencies=[roles(ROLES)])
 def list_studies(node: Node, who: Who, page: Annotated[StudyPage, Query()]) -> Listing[StudyShape]:
     """Studies, in the order in which their first objects came."""
     hidden = hidden_studies(node, who)
@@ -52,7 +52,7 @@ def list_studies(node: Node, who: Who, page: Annotated[StudyPage, Query()]) -> L
         return Listing[StudyShape](schema="isocenter.studies", rows=_shapes(connection, rows, hidden))
 
 
-@router.get("/{study}", dependencies=[roles(*ROLES)])
+@router.get("/{study}", dependencies=[roles(ROLES)])
 def get_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     """One study, with its jobs and their answers."""
     hidden = hidden_studies(node, who, study_key(study))
@@ -60,7 +60,7 @@ def get_study(node: Node, who: Who, study: StudyName) -> StudyShape:
         return _shapes(connection, [_row(connection, study)], hidden)[0]
 
 
-@router.get("/{study}/route", dependencies=[roles(*ROLES)])
+@router.get("/{study}/route", dependencies=[roles(ROLES)])
 def route_study(node: Node, who: Who, study: StudyName) -> Listing[RoutedShape]:
     """Every rule on every series of a complete study: whether it is taken, and why."""
     with node.database.read() as connection:
@@ -79,7 +79,7 @@ def route_study(node: Node, who: Who, study: StudyName) -> Listing[RoutedShape]:
     return Listing[RoutedShape](schema="isocenter.route", rows=rows)
 
 
-@router.post("/{study}/complete", dependencies=[roles(*WORKING)])
+@router.post("/{study}/complete", dependencies=[roles(WORKING)])
 def complete_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     """Count a study as complete now, whatever time its last object came."""
     _ask(
@@ -88,7 +88,7 @@ def complete_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     return get_study(node, who, study)
 
 
-@router.post("/{study}/reroute", dependencies=[roles(*WORKING)])
+@router.post("/{study}/reroute", dependencies=[roles(WORKING)])
 def reroute_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     """Have the rules look at a complete study again."""
     _ask(node, study, node.index.reroute(study_key(study), who=who), "is not complete yet", "Wait, or use complete")
@@ -148,7 +148,7 @@ class JobPage(Page):
     state: Literal["waiting", "running", "sending", "done", "aside", "cancelled", "superseded"] | None = None
 
 
-@jobs_router.get("", dependencies=[roles(*ROLES)])
+@jobs_router.get("", dependencies=[roles(ROLES)])
 def list_jobs(node: Node, who: Who, page: Annotated[JobPage, Query()]) -> Listing[JobShape]:
     """Jobs, oldest first."""
     hidden = hidden_studies(node, who)
@@ -157,7 +157,7 @@ def list_jobs(node: Node, who: Who, page: Annotated[JobPage, Query()]) -> Listin
         return Listing[JobShape](schema="isocenter.jobs", rows=job_shapes(connection, rows, hidden))
 
 
-@jobs_router.get("/{job}", dependencies=[roles(*ROLES)])
+@jobs_router.get("/{job}", dependencies=[roles(ROLES)])
 def get_job(node: Node, who: Who, job: JobName) -> JobShape:
     """One job."""
     hidden = hidden_studies(node, who)
@@ -169,7 +169,7 @@ def get_job(node: Node, who: Who, job: JobName) -> JobShape:
 
 
 @jobs_router.get(
-    "/{job}/answers/{name}", response_class=FileResponse, responses={206: {}, 416: {}}, dependencies=[roles(*ROLES)]
+    "/{job}/answers/{name}", response_class=FileResponse, responses={206: {}, 416: {}}, dependencies=[roles(ROLES)]
 )
 def get_answer(node: Node, who: Who, job: JobName, name: AnswerName) -> FileResponse:
     """A file of a result, or of a correction by its key."""
@@ -189,7 +189,7 @@ def get_answer(node: Node, who: Who, job: JobName, name: AnswerName) -> FileResp
 
 
 @jobs_router.get(
-    "/{job}/fhir", response_class=Response, responses={200: {"content": {JSON: {}}}}, dependencies=[roles(*ROLES)]
+    "/{job}/fhir", response_class=Response, responses={200: {"content": {JSON: {}}}}, dependencies=[roles(ROLES)]
 )
 def get_fhir(node: Node, who: Who, job: JobName, version: Version = "R5") -> Response:
     """The findings of a job as a FHIR Bundle."""
@@ -205,7 +205,7 @@ def get_fhir(node: Node, who: Who, job: JobName, version: Version = "R5") -> Res
     return Response(content, media_type=JSON)
 
 
-@jobs_router.post("/{job}/retry", dependencies=[roles(*WORKING)])
+@jobs_router.post("/{job}/retry", dependencies=[roles(WORKING)])
 def retry_job(node: Node, who: Who, job: JobName) -> JobShape:
     """Have a job that has ended, or was set aside, done again."""
     if not node.jobs.retry(job, who=who):
@@ -213,7 +213,7 @@ def retry_job(node: Node, who: Who, job: JobName) -> JobShape:
     return get_job(node, who, job)
 
 
-@jobs_router.post("/{job}/cancel", dependencies=[roles(*WORKING)])
+@jobs_router.post("/{job}/cancel", dependencies=[roles(WORKING)])
 def cancel_job(node: Node, who: Who, job: JobName) -> JobShape:
     """End a job; nothing of it is sent any more."""
     if not node.jobs.cancel(job, who=who):
@@ -268,14 +268,14 @@ def _refused(node: WebNode, job: str, problem: str) -> WebError:
 aside_router = APIRouter(prefix="/api/aside", tags=["aside"])
 
 
-@aside_router.get("", dependencies=[roles(*ROLES)])
+@aside_router.get("", dependencies=[roles(ROLES)])
 def list_aside(node: Node, limit: Limit = 100, after: Annotated[int, Query(ge=0)] = 0) -> Listing[AsideShape]:
     """List what was set aside, and why, oldest first."""
     asides = [one for one in read_asides(node.folder) if one.number > after]
     return Listing[AsideShape](schema="isocenter.aside", rows=_aside_shapes(node, asides[:limit]))
 
 
-@aside_router.post("/{n}/release", dependencies=[roles(*KEEPING)])
+@aside_router.post("/{n}/release", dependencies=[roles(KEEPING)])
 def release_aside(node: Node, who: Who, n: Annotated[int, Path(ge=1, le=2**31)]) -> AsideShape:
     """Let an object take the place of the one that came first, which lies aside instead; its study is done anew."""
     aside = next((one for one in read_asides(node.folder) if one.number == n), None)

@@ -47,8 +47,7 @@ from isocenter.reading import FIXED, MOVING, Alignment, aligned_case, pair_of_im
 from isocenter.runtime import AS_PLANNED, Model, Request
 from isocenter.service.exchange.covariates import DICOM, Known
 from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Measured, Outcome
-from isocenter.service.routing.facts import IMAGE, cases_of, folder_of
-from isocenter.service.routing.urgency import Urgency, most_urgent
+from isocenter.service.routing.facts import IMAGE, Urgency, cases_of, folder_of, most_urgent
 from isocenter.service.settings import Urgent
 from isocenter.values import Case, Findings, Geometry, Image
 

@@ -22,7 +22,8 @@ from isocenter.prediction import algorithm_of, model_named
 from isocenter.runtime import Model, Request
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange.covariates import Known, known_covariates
-from isocenter.service.monitoring.safety import ABSTAIN, STOP, hold_of
+from isocenter.service.monitoring import changes
+from isocenter.service.monitoring.safety import ABSTAIN, STOP, hold_of, with_urgency
 from isocenter.service.records.database import Database
 from isocenter.service.records.deployments import package_finder
 from isocenter.service.records.index import Index
@@ -30,9 +31,7 @@ from isocenter.service.records.jobs import ABSTAINED, REFUSED, Job, Jobs, Outcom
 from isocenter.service.records.tables import jobs, studies
 from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
-from isocenter.service.work import shadowing
 from isocenter.service.work.answer import MASK, Inputs, Marks, Within, answered, stated
-from isocenter.service.work.noticing import with_urgency
 from isocenter.service.work.warm_models import WarmModels
 
 log = logging.getLogger("isocenter")
@@ -113,7 +112,7 @@ class Worker:
     def _shadow_next(self, stop: threading.Event) -> bool:
         """Have a package in shadow answer a job that is done, while nothing else waits; False where there is none."""
         limit = self.settings.queue.job_timeout_s
-        shadowed = shadowing.claimed(self.jobs.database, self.without, limit)
+        shadowed = changes.claimed(self.jobs.database, self.without, limit)
         if shadowed is None:
             return False
         job, results = shadowed.job, self.settings.folder / RESULTS
@@ -124,7 +123,7 @@ class Worker:
             with self._held(job, stop):
                 inputs, model = self._inputs(job), self.models.of(job.model, job.model_hash)
                 if inputs is None:
-                    shadowing.note(self.jobs.database, shadowed, None, "its images have changed")
+                    changes.note(self.jobs.database, shadowed, None, "its images have changed")
                     return True
                 model_settings, covariates = self.settings.models[job.model], self._covariates(job, model)
                 request = Request(at_most=limit, allow_large=model_settings.allow_large)
@@ -132,14 +131,14 @@ class Worker:
                     job, model, inputs, room, self._marks(job), (), covariates_given=covariates, request=request
                 )
                 masks = (results / job.job / MASK, room / MASK)
-                found = shadowing.differences(self.jobs.database, shadowed, outcome, masks)
-                shadowing.note(self.jobs.database, shadowed, found)
+                found = changes.differences(self.jobs.database, shadowed, outcome, masks)
+                changes.note(self.jobs.database, shadowed, found)
         except ResourceError:  # the database is away, or memory is short: it is tried again
             raise
         except Exception as error:  # no answer is a fact about the package, and the node goes on
             log.warning("change %d: no answer to job %s: %s", shadowed.n, job.job, type(error).__name__)
             words = error.problem if isinstance(error, IsocenterError) else type(error).__name__
-            shadowing.note(self.jobs.database, shadowed, None, words)
+            changes.note(self.jobs.database, shadowed, None, words)
         finally:
             shutil.rmtree(room, ignore_errors=True)
         return True

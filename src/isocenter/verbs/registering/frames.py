@@ -98,7 +98,7 @@ def _carried_along(
 ) -> tuple[Image, Image]:
     """The labels of one frame on each, and where any of them reaches: the label that most frames have there."""
     grid, values = series.geometry, drawn.data[0]
-    each = np.stack(
+    carried_maps = np.stack(
         [
             values
             if frame == number
@@ -106,21 +106,23 @@ def _carried_along(
             for frame, one in enumerate(transforms)
         ]
     )
-    known = [int(value) for value in np.unique(each) if value]
-    counts = np.stack([np.zeros(grid.shape, np.int32), *(np.count_nonzero(each == one, axis=0) for one in known)])
-    union = np.array([0, *known], each.dtype)[counts.argmax(axis=0)]
-    labels = drawn.labels or tuple(Label(one, str(one)) for one in known)
-    return series.with_label_map(each, labels), series.frame(0).with_label_map(union, labels)
+    label_values = [int(value) for value in np.unique(carried_maps) if value]
+    counts = np.stack(
+        [np.zeros(grid.shape, np.int32), *(np.count_nonzero(carried_maps == one, axis=0) for one in label_values)]
+    )
+    union = np.array([0, *label_values], carried_maps.dtype)[counts.argmax(axis=0)]
+    labels = drawn.labels or tuple(Label(one, str(one)) for one in label_values)
+    return series.with_label_map(carried_maps, labels), series.frame(0).with_label_map(union, labels)
 
 
 def _rows(image: Image, transforms: Sequence[SpatialTransform]) -> Iterator[list[float | None]]:
     grid = image.geometry
     centre = grid.corners.mean(axis=0)
-    for number, one in enumerate(transforms):
-        vectors = whole_field(one, grid).vectors
+    for number, transform in enumerate(transforms):
+        vectors = whole_field(transform, grid).vectors
         length = float(np.linalg.norm(vectors, axis=0).mean())
         rigid: Floats = np.full(6, np.nan)
-        matrix = one.matrix
+        matrix = transform.matrix
         if matrix is not None and grid.ndim == 3:
             shift = matrix[:-1, :-1] @ centre + matrix[:-1, -1] - centre
             rigid = np.concatenate([shift, angles_of(matrix)])

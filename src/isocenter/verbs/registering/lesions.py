@@ -110,7 +110,7 @@ class Course:
     def of(
         cls,
         images: tuple[Image, Image],
-        drawn: Sequence[Image],
+        masks: Sequence[Image],
         organs: Image | None,
         days: float | None,
         records: Sequence[str | Path],
@@ -123,7 +123,7 @@ class Course:
         if not all(image.geometry.is_volume and image.geometry.physical for image in images):
             raise GeometryError("lesions are measured in ml", "--lesions", "Give volumes with a size in mm")
         elapsed, notes = _elapsed(images, days)
-        lesions = lesions_of(drawn[0], organs), lesions_of(drawn[1])
+        lesions = lesions_of(masks[0], organs), lesions_of(masks[1])
         return cls(images, lesions, organs, elapsed, notes, _earlier_sums(records, lesions[0]))
 
 
@@ -143,10 +143,10 @@ def _elapsed(images: tuple[Image, Image], given: float | None) -> tuple[float | 
     return (float(days), ()) if days else (None, ("Both were taken on one day: there is no growth a year.",))
 
 
-def follow_up(course: Course, made: Registration, determinant: NDArray[np.float32]) -> FollowUp:
+def follow_up(course: Course, registration: Registration, determinant: NDArray[np.float32]) -> FollowUp:
     """The lesions of a registered baseline and follow-up, compared and judged."""
     (before, after), notes = course.lesions, course.notes
-    links = linked(before, after, made.transform, made.inverse)
+    links = linked(before, after, registration.transform, registration.inverse)
     rows = [_row(link, before, after, course.days, determinant) for link in links]
     responses = {"recist": recist(before, after, links, course.earlier)}
     if SUV_BW in {image.facts_of(0).get("unit") for image in course.images}:

@@ -38,13 +38,13 @@ from isocenter.service.objects.dicom_json import IN_JSON, MEDIA
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.actor import Actor
 from isocenter.service.web.access import ROLES, Who, roles
-from isocenter.service.web.blind import hidden_error, record_export, record_view
 from isocenter.service.web.dicomweb.search import StoredObject, stored_studies
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_entered
+from isocenter.service.web.worklist import hidden_error, record_export, record_view
 
 router = APIRouter(
-    prefix="/dicomweb/studies/{study}", tags=["DICOMweb"], dependencies=[roles(*ROLES), Depends(all_entered)]
+    prefix="/dicomweb/studies/{study}", tags=["DICOMweb"], dependencies=[roles(ROLES), Depends(all_entered)]
 )
 OBJECT, BYTES = "application/dicom", "application/octet-stream"
 PLAIN = "1.2.840.10008.1.2.1"  # how decoded frames and objects come

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi import Query as QueryParameter
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy import ColumnElement, Row, select, true, tuple_
+from sqlalchemy import ColumnElement, Row, and_, select, true, tuple_
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom import read_header, read_identity
@@ -36,14 +36,14 @@ from isocenter.service.reading.blind import own_series
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.tables import answers, corrections, instances, jobs, series, studies
 from isocenter.service.web.access import ROLES, Who, roles
-from isocenter.service.web.blind import hidden_studies
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_entered, dicomweb_url
+from isocenter.service.web.worklist import hidden_studies
 
 router = APIRouter(
     prefix="/dicomweb",
     tags=["DICOMweb"],
-    dependencies=[roles(*ROLES), Depends(all_entered)],
+    dependencies=[roles(ROLES), Depends(all_entered)],
     default_response_class=Response,
     responses={200: IN_JSON, 204: {"description": "Nothing fits"}, 400: {"model": Problem}},
 )
@@ -312,18 +312,18 @@ class StoredStudy:
             return []
         query = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.in_(HAVE_ANSWERS))
         gone = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.not_in(HAVE_ANSWERS))
-        mine = (corrections.c.study == self.row.study, corrections.c.judged.not_in(gone))
-        corrected = select(corrections.c.correction).where(*mine)
-        of_this = (answers.c.job.in_(query.union(corrected)), answers.c.sop_instance_uid.is_not(None))
+        mine = and_(corrections.c.study == self.row.study, corrections.c.judged.not_in(gone))
+        corrected = select(corrections.c.correction).where(mine)
+        of_this = and_(answers.c.job.in_(query.union(corrected)), answers.c.sop_instance_uid.is_not(None))
         with self.node.database.read() as connection:
-            rows = connection.execute(select(answers).where(*of_this).order_by(answers.c.sop_instance_uid))
+            rows = connection.execute(select(answers).where(of_this).order_by(answers.c.sop_instance_uid))
             paths = [self.node.folder / "results" / row.job / row.name for row in rows]
             found = [one for path in paths if (one := _object(path)) is not None]
-            mine = (
+            mine = and_(
                 instances.c.study == self.row.study,
                 instances.c.instance.in_([key_of(one.instance) for one in found]),
             )
-            came = set(connection.execute(select(instances.c.uid).where(*mine)).scalars())
+            came = set(connection.execute(select(instances.c.uid).where(mine)).scalars())
         return [one for one in found if one.instance not in came]
 
     def objects(self, of_series: str | None = None, instance: str | None = None) -> Iterator[StoredObject]:
@@ -334,8 +334,8 @@ class StoredStudy:
         if instance is not None:
             conditions.append(instances.c.instance == key_of(instance))
         if self.is_blind:
-            made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
-            conditions.append(instances.c.uid.not_in(made))
+            answers_made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
+            conditions.append(instances.c.uid.not_in(answers_made))
         both = instances.join(series, (instances.c.study == series.c.study) & (instances.c.series == series.c.series))
         query = select(instances, series.c.uid.label("series_uid")).select_from(both).where(*conditions)
         with self.node.database.read() as connection:

@@ -24,7 +24,7 @@ from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, dicomwe
 router = APIRouter(
     prefix="/dicomweb",
     tags=["DICOMweb"],
-    dependencies=[roles(*WORKING)],
+    dependencies=[roles(WORKING)],
     default_response_class=Response,
     responses={
         200: IN_JSON,
@@ -173,7 +173,7 @@ class _Storing:
         self._stack.close()
 
 
-def _referenced(known: Identity | Received | None) -> dict[str, Any]:
-    if known is None:
+def _referenced(stored: Identity | Received | None) -> dict[str, Any]:
+    if stored is None:
         return {}
-    return element("ReferencedSOPClassUID", [known.sop_class]) | element("ReferencedSOPInstanceUID", [known.instance])
+    return element("ReferencedSOPClassUID", [stored.sop_class]) | element("ReferencedSOPInstanceUID", [stored.instance])

@@ -14,8 +14,8 @@ from fastapi.responses import JSONResponse, Response
 from isocenter.files import parse_json
 from isocenter.files.dicom import quiet
 from isocenter.lazy import pydicom
+from isocenter.service.dicom.messages import WorkitemError
 from isocenter.service.objects.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson, fits, tag_of
-from isocenter.service.objects.workitem import WorkitemError
 from isocenter.service.records.workitems import (
     ALREADY_CANCELED,
     ALREADY_COMPLETED,
@@ -43,7 +43,7 @@ TransactionUid = Annotated[str | None, Query(alias="transaction-uid", pattern=UI
 
 
 @router.post(
-    "", status_code=201, openapi_extra=BODY, responses={201: {"description": "Created"}}, dependencies=[roles(*WORKING)]
+    "", status_code=201, openapi_extra=BODY, responses={201: {"description": "Created"}}, dependencies=[roles(WORKING)]
 )
 async def create_workitem(
     request: Request, node: Node, who: Who, workitem: Annotated[str | None, Query(pattern=UID)] = None
@@ -54,7 +54,7 @@ async def create_workitem(
     return refused or Response(status_code=201, headers={"Location": f"{dicomweb_url(request)}/workitems/{uid}"})
 
 
-@router.get("", responses={200: IN_JSON, 204: {"description": "Nothing fits"}}, dependencies=[roles(*ROLES)])
+@router.get("", responses={200: IN_JSON, 204: {"description": "Nothing fits"}}, dependencies=[roles(ROLES)])
 def search_workitems(
     request: Request,
     node: Node,
@@ -73,7 +73,7 @@ def search_workitems(
     return JSONResponse(found, media_type=MEDIA) if found else Response(status_code=204)
 
 
-@router.get("/{workitem}", responses={200: IN_JSON}, dependencies=[roles(*ROLES)])
+@router.get("/{workitem}", responses={200: IN_JSON}, dependencies=[roles(ROLES)])
 def get_workitem(node: Node, workitem: Uid) -> Response:
     """One workitem, without its Transaction UID."""
     try:
@@ -83,7 +83,7 @@ def get_workitem(node: Node, workitem: Uid) -> Response:
         raise _web_error(error) from error
 
 
-@router.post("/{workitem}", openapi_extra=BODY, dependencies=[roles(*WORKING)])
+@router.post("/{workitem}", openapi_extra=BODY, dependencies=[roles(WORKING)])
 async def update_workitem(
     request: Request, node: Node, who: Who, workitem: Uid, transaction: TransactionUid = None
 ) -> Response:
@@ -93,7 +93,7 @@ async def update_workitem(
     return refused or Response()
 
 
-@router.put("/{workitem}/state", openapi_extra=BODY, dependencies=[roles(*WORKING)])
+@router.put("/{workitem}/state", openapi_extra=BODY, dependencies=[roles(WORKING)])
 async def change_workitem_state(request: Request, node: Node, who: Who, workitem: Uid) -> Response:
     """Claim a workitem, or end it, under the Transaction UID of its performer."""
     change = await _dataset(request)
@@ -106,7 +106,7 @@ async def change_workitem_state(request: Request, node: Node, who: Who, workitem
     "/{workitem}/cancelrequest",
     status_code=202,
     responses={202: {"description": "It is cancelled"}},
-    dependencies=[roles(*WORKING)],
+    dependencies=[roles(WORKING)],
 )
 async def cancel_workitem(
     request: Request, node: Node, who: Who, workitem: Annotated[str, Path(pattern=UID)]

@@ -28,8 +28,7 @@ from isocenter.errors import FormatError, ResourceError
 from isocenter.files import unwritable
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.web.access import ANYBODY, ROLES, WORKING, Who, roles
-from isocenter.service.web.health import THREADS, parts_of
-from isocenter.service.web.node import free_bytes
+from isocenter.service.web.node import THREADS, free_bytes, parts_of
 from isocenter.service.web.shapes import INFERENCE, InferenceProblem
 from isocenter.service.web.web_node import Node, WebError, WebNode
 from isocenter.service.work.tensors import BYTES, FINDINGS, INTEGER, LABELS, MOST_IN_JSON, REAL, Question, Reply
@@ -254,7 +253,7 @@ class ModelMetadataShape(BaseModel):
     outputs: list[TensorShape]
 
 
-@router.get("", dependencies=[roles(*ROLES)])
+@router.get("", dependencies=[roles(ROLES)])
 async def server_metadata(node: Node) -> ServerShape:
     """Describe the server."""
     return ServerShape(name=node.settings.node.name, version=version("isocenter"), extensions=["binary_tensor_data"])
@@ -275,7 +274,7 @@ async def server_ready(node: Node, response: Response) -> ServerReadyShape:
     return ServerReadyShape(name=node.settings.node.name, ready=is_ready)
 
 
-@router.get("/models/{name}", dependencies=[roles(*ROLES)])
+@router.get("/models/{name}", dependencies=[roles(ROLES)])
 def model_metadata(node: Node, name: str) -> ModelMetadataShape:
     """Inputs and outputs of a model."""
     model = _model(node, name)
@@ -290,7 +289,7 @@ def model_metadata(node: Node, name: str) -> ModelMetadataShape:
     return ModelMetadataShape(name=name, inputs=inputs, outputs=outputs)
 
 
-@router.get("/models/{name}/ready", dependencies=[roles(*ROLES)])
+@router.get("/models/{name}/ready", dependencies=[roles(ROLES)])
 def model_ready(node: Node, name: str) -> ServerReadyShape:
     """The model can be asked; it is loaded at the first question."""
     return ServerReadyShape(name=_model(node, name).name, ready=True)
@@ -298,7 +297,7 @@ def model_ready(node: Node, name: str) -> ServerReadyShape:
 
 @router.post(
     "/models/{name}/infer",
-    dependencies=[roles(*WORKING)],
+    dependencies=[roles(WORKING)],
     response_class=FileResponse,
     responses={
         200: {"content": {"application/json": {}, OCTETS: {}}},

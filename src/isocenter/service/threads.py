@@ -1,4 +1,4 @@
-"""Threads in the keeper's process that seal the audit, and send its heads to syslog, out of the database's reach."""
+"""Threads in the keeper's process: a step that is taken again and again, and the sealing of the audit."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import platform
 import socket
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
-from isocenter.errors import IsocenterError, ResourceError
+from isocenter.errors import IsocenterError, ResourceError, foreign_errors
 from isocenter.service.records.audit import Head, head, seal
 from isocenter.service.records.database import Database
-from isocenter.service.repeating import repeated
 from isocenter.service.settings import Settings
 
 log = logging.getLogger("isocenter")
@@ -97,3 +97,31 @@ def send_syslog(to: str, message: bytes) -> None:
     except OSError as error:
         problem = f"the server of syslog takes nothing: {error.strerror or type(error).__name__}"
         raise ResourceError(problem, to, "Is it running, and does [audit] syslog name it?") from error
+
+
+def repeated(
+    step: Callable[[], int], stop: threading.Event, who: str, *, rest_s: float, idle_s: float, again_s: float
+) -> None:
+    """Take a step until `stop`. step: says how much it has done; who: in the log.
+
+    rest_s:  s before each step
+    idle_s:  s after one that has found nothing to do
+    again_s: s after one that has failed
+    """
+    while not stop.wait(rest_s):
+        try:
+            with foreign_errors(_as_ours):
+                if step() == 0:
+                    stop.wait(idle_s)
+        except ResourceError as error:
+            log.warning("%s: %s", who, error.problem)
+            stop.wait(again_s)
+        except (IsocenterError, MemoryError) as error:  # a thread that ends does nothing more, and nobody sees why
+            log.error("%s met an unexpected error", who, exc_info=error.__cause__ or error)
+            stop.wait(again_s)
+
+
+def _as_ours(error: Exception) -> IsocenterError:
+    words = error.strerror if isinstance(error, OSError) else None
+    kind = ResourceError if words else IsocenterError
+    return kind(words or f"{type(error).__name__} was not expected", "the node", "It tries again")
