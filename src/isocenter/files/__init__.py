@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.files.code_file import read_codes
     from isocenter.files.dicom import (
         SUV_BW,
         SeriesNames,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from isocenter.files.index import FORMATS, format_of, read, read_image, read_volumes, suffix_of, write
     from isocenter.files.label_table import find as find_labels
     from isocenter.files.label_table import read as read_labels
-    from isocenter.files.label_table import read_codes
     from isocenter.files.label_table import table_path as label_table_path
     from isocenter.files.label_table import write as write_labels
     from isocenter.files.layouts.boxes_of_image import holds_boxes, read_boxes

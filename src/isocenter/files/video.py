@@ -197,15 +197,15 @@ def picked(
     Raises FormatError where the film ends before the last that is wanted.
     """
     size = tuple(len(range(n)[own]) for n, own in zip(shape, (*inside, slice(None)), strict=True))
-    frames = np.empty((len(numbers), *size), np.uint8)
+    chosen = np.empty((len(numbers), *size), np.uint8)
     places, decoded = {number: place for place, number in enumerate(numbers)}, 0
     for number, frame in enumerate(islice(film, max(numbers, default=-1) + 1)):
         if number in places:
-            frames[places[number]] = frame[inside]
+            chosen[places[number]] = frame[inside]
             decoded += 1
     if decoded < len(numbers):
         raise FormatError("has changed since it was opened", str(path), "Read it again")
-    return np.moveaxis(frames, -1, 0)
+    return np.moveaxis(chosen, -1, 0)
 
 
 FORMAT = Format("video", read_video)
@@ -276,10 +276,10 @@ def _refuse_claims(path: Path) -> None:
             raise FormatError("does not end as a GIF does", str(path), "It is cut short: get it again")
     try:
         with open_header(path) as opened:
-            (columns, rows), frames = opened.size, frames_of(opened)
+            (columns, rows), count = opened.size, frames_of(opened)
     except PIL_ERRORS as error:
         raise FormatError(f"is not a complete film ({error})", str(path), "Get the file again") from error
-    refuse_expansion(path.stat().st_size, 3 * columns * rows * frames, str(path))
+    refuse_expansion(path.stat().st_size, 3 * columns * rows * count, str(path))
 
 
 def _frames(path: Path) -> Iterator[tuple[Array, float]]:
@@ -300,7 +300,7 @@ def _all_of_gif(path: Path, shape: tuple[int, ...]) -> Array:
 
 def _region_of_gif(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Array:
     """A part of it; every frame before it has to be decoded, but is not kept."""
-    channels, frames, *inside = (*region, *(slice(None),) * (4 - len(region)))
-    numbers = range(shape[1])[frames]
+    channels, times, *inside = (*region, *(slice(None),) * (4 - len(region)))
+    numbers = range(shape[1])[times]
     film = (frame for frame, _ in _frames(path))
     return picked(film, numbers, (*shape[2:], 3), tuple(inside), path)[channels]

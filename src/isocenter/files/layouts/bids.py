@@ -124,7 +124,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     what, why = f"not every session has {', '.join(rare)}", "channels must be those of all cases"
     note = Problem("note", what, why=why, remedy="Take sessions away to use them")
     problems = (*([note] if common and rare else []), *elsewhere)
-    how, people = f"BIDS, {len(cases)} sessions with {', '.join(channels)}", _participants(folder)
+    how, people = f"BIDS sessions with {', '.join(channels)}", _participants(folder)
     modality = common_modality(channels)
     reading = reading_of(cases, folder, options, how=how, modality=modality, problems=problems)
     rows = []

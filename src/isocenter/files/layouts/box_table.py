@@ -206,7 +206,8 @@ def annotation_in(path: Path, column: Mapping[str, str], rows: Rows) -> Annotati
         low, high = zip(*edges, strict=True)
         if label is None or None in (*low, *high):
             missing = "whole ball" if is_ball else "label" if label is None else "corner"
-            raise DatasetError(f"row {place} has no {missing}", str(path), "Write all of it, or only the image")
+            remedy = "Write its centre and diameter in mm" if is_ball else "Write the whole box, or only the image"
+            raise DatasetError(f"row {place} has no {missing}", str(path), remedy)
         drawn.append(Drawn(str(as_whole(label)), low, high, f"row {place}"))
     return Annotation(path, tuple(drawn), in_mm=is_ball)
 

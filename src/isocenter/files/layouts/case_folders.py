@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from isocenter.errors import DatasetError, IsocenterError, counted, listed
+from isocenter.errors import DatasetError, IsocenterError, listed
 from isocenter.files.layouts import suffix_masks
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.load import load_mask
@@ -108,7 +108,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     whole = [case.named(key, names) for key, case in cases.items() if case.images]
     bare = [key.name for key, case in cases.items() if not case.images]
     by_values = f"; {listed(drawn)} taken for {'a mask' if len(drawn) == 1 else 'masks'} by the values" if drawn else ""
-    how = f"a folder per case, {counted(len(whole), 'case')}, with {listed(names)}{by_values}"
+    how = f"a folder per case with {listed(names)}{by_values}"
     problems, modality = (*without_image(bare), *_odd(odd)), common_modality(names)
     return reading_of(whole, folder, options, how=how, modality=modality, problems=problems, is_named=True)
 

@@ -88,7 +88,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     cases = _by_folder_of_masks(cases, roles)
     modality = common_modality(described_channels(folder))
     problems = (*lost, *_outside(folder, roles))
-    how = f"images and labels of the same name, {counted(len(cases), 'case')}"
+    how = "images and labels of the same name"
     return reading_of(cases, folder, options, how=how, modality=modality, problems=problems)
 
 

@@ -183,7 +183,8 @@ def _relative(module: str, names: Sequence[tuple[str, str, ast.alias]]) -> list[
 def sliced(text: str, names: Collection[str], members: Collection[str] = ()) -> str:
     """The file's text with these of its names, and what they use in it; statements that name nothing stay.
 
-    members: where given, the classes among the names keep these methods and class variables, and those that they use
+    members: where given, the classes among the names, and their bases in the file, keep these methods and class
+             variables, and those that they use
     """
     return _sliced(text, frozenset(names), frozenset(members))
 
@@ -196,9 +197,8 @@ def _sliced(text: str, names: frozenset[str], members: frozenset[str]) -> str:
         for name in _bound(node):
             defining.setdefault(name, []).append(node)
     dropped: list[ast.stmt] = []
-    for node in tree.body if members else ():
-        if isinstance(node, ast.ClassDef) and node.name in names:
-            dropped += _unused_methods(node, members)
+    for node in _with_bases(tree, names) if members else ():
+        dropped += _unused_methods(node, members)
     acting = [node for node in tree.body if not _is_silent(node)]
     used = set(names).union(*(_names(node) for node in acting))
     waiting = used & set(defining)
@@ -211,6 +211,19 @@ def _sliced(text: str, names: frozenset[str], members: frozenset[str]) -> str:
                 waiting |= more & set(defining)
     dropped += [node for nodes in defining.values() for node in nodes if node not in kept_nodes]
     return _without(text, dropped, _imports_left(tree, used))
+
+
+def _with_bases(tree: ast.Module, names: Collection[str]) -> list[ast.ClassDef]:
+    """The classes of these names, and those of the same file that they are derived from."""
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    found: dict[str, ast.ClassDef] = {}
+    waiting = [name for name in names if name in classes]
+    while waiting:
+        name = waiting.pop()
+        found[name] = classes[name]
+        bases = (base.id for base in classes[name].bases if isinstance(base, ast.Name))
+        waiting += [base for base in bases if base in classes and base not in found]
+    return list(found.values())
 
 
 def _unused_methods(body: ast.ClassDef, members: Collection[str]) -> list[ast.stmt]:

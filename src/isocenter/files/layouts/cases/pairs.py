@@ -332,6 +332,7 @@ def reading_of(
 ) -> Reading:
     """The rows of the cases, with all that is declared of them.
 
+    how:      they were read, in words
     modality: of all images, where something declares it
     is_named: whether masks of one structure alone are called by it too
     Raises DatasetError where some masks name a structure and others none, or several people drew several structures.
@@ -354,7 +355,7 @@ def reading_of(
     lacking = without_structure([case.key.name for case in partly], structures)
     return Reading(
         rows,
-        how=how,
+        how=f"{how}, {counted(len(rows), 'case')}",
         classes={"mask": labels, "class": classes},
         modality=modality,
         readers=tuple(readers) if len(readers) > 1 else (),
