@@ -53,6 +53,7 @@ def gaps_of(table, groups, seed=0):
 
 @given(st.integers(0, 10_000), st.sampled_from(["ab", "abc"]))
 @settings(max_examples=8, deadline=None)
+@pytest.mark.whole
 def test_gaps_of_calls_are_those_of_fairlearn(seed, sites):
     table, groups = called(300, seed, lower=0.2, sites=sites)
     truth, hit = (table[name] == "ill" for name in ("reference", "predicted"))
