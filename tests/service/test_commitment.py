@@ -12,7 +12,8 @@ import pytest
 from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
 
 from isocenter.service import Couriers, courier, listening_of, read_settings
-from isocenter.service.dicom.asking import referring, request_commitment
+from isocenter.service.dicom.asking import request_commitment
+from isocenter.service.dicom.library import referring
 from isocenter.service.dicom.listening import Peer
 from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE
 from isocenter.service.dicom.sending import store

@@ -17,7 +17,8 @@ from pydicom import dcmread
 
 from isocenter.errors import FormatError, UsageError
 from isocenter.files.dicom import read_identity
-from isocenter.service.dicom.asking import request_commitment, sweep
+from isocenter.service.dicom.asking import request_commitment
+from isocenter.service.dicom.library import sweep
 from isocenter.service.dicom.listening import Listening, Peer, Secured, Trusted
 from isocenter.service.dicom.messages import EXPLICIT, IMPLICIT, file_head
 from isocenter.service.dicom.receiver import Receiver

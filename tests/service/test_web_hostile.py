@@ -254,5 +254,5 @@ def test_a_head_that_comes_whole_at_once_is_bounded_too(node):
     for length in (1 << 17, 100):
         headers = [(b"host", b"localhost"), (b"x", b"x" * length)]
         scope = {"type": "http", "path": "/health/live", "query_string": b"", "headers": headers}
-        asyncio.run(Guard(server, identity, 1)(scope, None, send))
+        asyncio.run(Guard(app, identity, 1)(scope, None, send))
     assert [message["status"] for message in answers if "status" in message] == [431, 200]

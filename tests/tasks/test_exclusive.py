@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +8,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special
 
 from isocenter.belief import softmax
-from isocenter.tasks.segmentation import postprocessing
 from isocenter.tasks.segmentation.postprocessing import Tidying, tidied
 from isocenter.tasks.shared import log_mean
 
@@ -87,16 +84,3 @@ def test_the_hole_of_a_piece_that_goes_is_not_filled():
     tidy = tidied(mask, {1: Tidying(largest=True, holes=True)})
     assert tidy[6, 1] == 1
     assert not tidy[0:3, 0:3].any()
-
-
-def test_nothing_of_ours_but_the_lazy_modules_and_no_torch_is_imported():
-    text = Path(postprocessing.__file__).read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
-    assert {line.split()[1].split(".")[0] for line in lines} == {
-        "__future__",
-        "collections",
-        "dataclasses",
-        "isocenter",
-        "numpy",
-    }
-    assert [line for line in lines if "isocenter" in line] == ["from isocenter.lazy import ndimage"]

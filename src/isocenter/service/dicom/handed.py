@@ -16,7 +16,7 @@ from isocenter.errors import IsocenterError
 from isocenter.files.dicom import quiet
 from isocenter.lazy import pydicom, pynetdicom
 from isocenter.service.dicom import messages
-from isocenter.service.dicom.asking import entity, kept, references, report_of, reported, sweep
+from isocenter.service.dicom.library import entity, kept, references, report_of, reported, sweep
 from isocenter.service.dicom.listening import AssociationEvents, Listening
 from isocenter.service.dicom.messages import (
     ASSOCIATE_RQ,

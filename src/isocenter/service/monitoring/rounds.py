@@ -187,9 +187,13 @@ class Rounds:
                     log.warning("alert %s (%s) of model %s: %s", row.n, row.severity, model, row.watch)
                     held(connection, self.settings.safety, row)
                     notified(connection, self.settings, row)
+            cleared = set[int]()
             for window in windows:
+                if window.alert in cleared:
+                    continue
                 if looked(connection, window.alert, is_quiet=window.is_quiet, until=window.until) >= QUIET:
                     settled(connection, window.alert, CLEARED, f"{QUIET} quiet windows in a row")
+                    cleared.add(window.alert)
         self._marks[version], self._seen[version] = mark, seen
         return True
 
