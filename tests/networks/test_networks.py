@@ -434,6 +434,9 @@ BY_HEART = [
 def test_every_family_learns_two_images_by_heart(which):
     network, images = smallest(which)
     target = torch.tensor([0, 2])
+    if SMALLEST[which][0] == "voxelmorph":  # it answers on half the grid: there no voxel differs from its neighbour
+        for axis in range(2, images.ndim):
+            images = images.index_select(axis, torch.arange(0, images.shape[axis], 2)).repeat_interleave(2, axis)
     if SMALLEST[which][0] in DENSE:
         target = (images[:, 0] > 0).long() + (images[:, 1] > 0).long()
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
