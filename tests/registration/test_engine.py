@@ -16,6 +16,7 @@ from isocenter.values import Geometry, Image, SpatialTransform
 
 FIXED = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 RIGID = RegistrationSettings("rigid")
+SELDOM = "patients seldom lie so, look at the pictures"
 
 
 def inner_points(grid: Geometry) -> np.ndarray:
@@ -108,11 +109,8 @@ def test_a_turn_that_patients_seldom_make_is_a_finding(degrees):
     fixed, moving = pair_of(motion)
     made = registered(fixed, moving, RegistrationSettings("rigid", initial="centres"))
     assert mean_error(made.transform, motion, FIXED) < 0.5
-    assert [note for note in made.notes if f"turned by {degrees} degrees" in note] == (
-        [f"the moving image was turned by {degrees} degrees: patients seldom lie so, look at the pictures"]
-        if degrees > 45
-        else []
-    )
+    found = [note for note in made.notes if "was turned by" in note]
+    assert found == [f"the moving image was turned by {degrees} degrees: {SELDOM}" for _ in range(degrees > 45)]
 
 
 def test_a_mirrored_image_is_a_finding_and_is_not_mirrored():

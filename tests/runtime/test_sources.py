@@ -63,7 +63,6 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
 # What files have in common, and travels with each; `context_fusion` with all that have a choice of its methods, and
 # `layers` with nearly all.
 SHARED = {
-    "axial": set[str](),
     "backbone": {"context_fusion", "transformer"},
     "clip_gru": {"context_fusion", "resnet", "transformer"},
     "clip_lstm": {"context_fusion", "resnet", "transformer"},
@@ -77,14 +76,11 @@ SHARED = {
     "fusion": {"context_fusion", "unet"},
     "mask_rcnn": {"resnet_pyramid"},
     "mobilenet": {"context_fusion"},
-    "monai_networks": set[str](),
     "multiscale_unet": {"unet"},
     "resnet": {"context_fusion"},
     "resnet_slices": {"inflated_resnet"},
     "retinanet": {"pyramid", "resnet_pyramid", "retinanet_volumes"},
-    "segresnet": set[str](),
     "transunet": {"transformer", "unet", "vit"},
-    "unet": set[str](),
     "unet_slices": {"unet"},
     "unetr": {"transformer"},
     "vit": {"transformer"},

@@ -33,7 +33,7 @@ STEP_VOXELS = 2**19
 # leaves time for four times as many steps (docs/benchmarks/kinds.md, nuclei one by one).
 MANY_OBJECTS = 10
 # Whole volumes with an output for each voxel that a processor takes in a step: each teaches as much as several patches.
-# With 8 pairs of 91,520 voxels a step 20 minutes on one core left time for few hundred steps; VoxelMorph takes one.
+# Two pairs of 149,760 voxels took .7 s a step on one core (docs/benchmarks/registration.md); VoxelMorph takes one.
 DENSE_VOLUMES = 2
 
 

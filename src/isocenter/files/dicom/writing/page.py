@@ -16,11 +16,11 @@ from isocenter.files.dicom.writing.answers import Result, answer_path
 from isocenter.files.dicom.writing.new_object import made_on_source, new_object, new_series, save
 from isocenter.files.dicom.writing.source_planes import reference_to, slices_of, sources_of
 
-SERIES_NUMBER = 104
+CAPTURE_NUMBER, PDF_NUMBER = 104, 105
 
 
 def captures(result: Result, path: Path) -> Iterator[Path]:
-    """The page of a result, where it has one."""
+    """The page of a result as a picture, where it has one."""
     target = answer_path(path, "sc")
     if result.page is None:
         return
@@ -35,7 +35,7 @@ def captures(result: Result, path: Path) -> Iterator[Path]:
             patient_orientation=("L", "P"),
             study_instance_uid=heads[0].StudyInstanceUID,
             transfer_syntax_uid=ExplicitVRLittleEndian,
-            **new_series(SERIES_NUMBER, "Page of findings"),
+            **new_series(CAPTURE_NUMBER, "Page of findings"),
         )
         capture.copy_patient_and_study_information(heads[0])
         capture.PatientOrientation = capture.Laterality = None  # a page has none
@@ -47,20 +47,15 @@ def captures(result: Result, path: Path) -> Iterator[Path]:
     yield target
 
 
-PDF_SERIES_NUMBER = 105
-
-
 def documents(result: Result, path: Path) -> Iterator[Path]:
-    """The page of a result, where it has one."""
+    """The page of a result as a PDF, where it has one."""
     target = answer_path(path, "pdf")
     if result.page is None:
         return
     slices, page = slices_of(result.source, str(target)), result.page().pdf()
     heads = sources_of(slices)
     with made_on_source("PDF", str(target)):
-        document = new_object(
-            ENCAPSULATED_PDF, "DOC", ExplicitVRLittleEndian, heads[0], PDF_SERIES_NUMBER, "Page of findings"
-        )
+        document = new_object(ENCAPSULATED_PDF, "DOC", ExplicitVRLittleEndian, heads[0], PDF_NUMBER, "Page of findings")
         document.ConversionType = "WSD"
         now = datetime.now()
         document.ContentDate, document.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
