@@ -371,7 +371,6 @@ def test_a_training_whose_loss_is_no_number_ends_with_what_to_do(classified, tmp
         trained.classifying(classified.data, tmp_path / "run", assignments=assignments)
 
 
-@pytest.mark.whole
 def test_a_gradient_that_is_no_number_costs_one_step_and_not_every_weight(classified, tmp_path, monkeypatch):
     kind, calls = tasks.kind("classification"), []
     loss = kind.loss

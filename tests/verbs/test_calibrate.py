@@ -118,7 +118,6 @@ def test_cases_that_had_a_part_in_the_model_are_refused_and_nothing_is_written(c
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.whole
 def test_cases_of_a_sets_own_test_part_decide_nothing_and_the_result_and_its_package_say_why(classified, tmp_path):
     data = trained.pictures(tmp_path / "site", count=16, first=3000)
     paths = sorted(data.rglob("*.png"))

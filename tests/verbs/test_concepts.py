@@ -107,7 +107,6 @@ def test_where_every_case_is_damaged_nothing_is_measured():
         isocenter.explain(corner_model(), spread_cases(2, (0, 1)), method="occlusion", tests=0, concepts="measured")
 
 
-@pytest.mark.whole
 def test_a_damaged_case_and_a_damaged_example_are_reported_and_the_others_show_the_concept(
     classified, cohort, tmp_path
 ):

@@ -153,7 +153,6 @@ def test_a_model_is_begun_from_the_package_of_another(segmented, packaged, tmp_p
         assert (weight - ours[name]).abs().max() < 1e-6
 
 
-@pytest.mark.whole
 def test_test_cases_that_change_or_go_while_it_trains_are_named_and_not_scored(tmp_path):
     data, out = trained.blobs(tmp_path / "data", 20), tmp_path / "run"
     tests: list[str] = []
