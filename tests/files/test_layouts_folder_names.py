@@ -508,3 +508,47 @@ def test_a_link_that_leads_nowhere_stops_nothing_unless_it_is_an_image_by_its_na
     (tmp_path / "b.nii.gz").symlink_to(tmp_path / ".annex" / "b")
     examination = examine(read_dataset(tmp_path, DatasetOptions(references=False)))
     assert [problem.cases for problem in examination.problems if problem.severity == "error"] == [("b",)]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("{}", "{}annot"),
+        ("{}", "{}_labels"),
+        ("{}", "{}_GT"),
+        ("{}", "gt-{}"),
+        ("{}", "{}_target"),
+        ("camvid/{}", "camvid/{}Masks"),
+        ("{}/images", "{}_labels"),
+        ("{}_images", "{}_labels"),
+        ("{}_images", "{}annot"),
+    ],
+)
+def test_folders_called_after_parts_and_what_they_hold_are_pairs_and_no_classes(tmp_path, images, masks):
+    for n, part in enumerate(("train", "train", "val", "test")):
+        photo(tmp_path / images.format(part) / f"x{n}.png", n)
+        drawing(tmp_path / masks.format(part) / f"x{n}.png")
+    dataset = read_dataset(tmp_path)
+    assert sorted((case.id, dataset.splits[case.id], *case.references) for case in dataset) == [
+        ("x0", "train", "mask"),
+        ("x1", "train", "mask"),
+        ("x2", "val", "mask"),
+        ("x3", "test", "mask"),
+    ]
+
+
+def test_a_second_version_of_the_images_of_each_part_is_no_class(tmp_path):
+    for n, part in enumerate(("train", "train", "val", "test")):
+        for name in (part, f"{part}_noisy"):
+            photo(tmp_path / name / f"x{n}.png", n)
+    with pytest.raises(DatasetError, match="no labels"):
+        read_dataset(tmp_path)
+
+
+def test_masks_that_all_end_in_one_word_are_those_of_the_names_before_it(tmp_path):
+    for n in range(3):
+        photo(tmp_path / "images" / f"{n}TP_0{n}.png", n)
+        drawing(tmp_path / "labels" / f"{n}TP_0{n}_L.png")
+    assert [(case.id, *case.references) for case in read_dataset(tmp_path)] == [
+        (f"{n}TP_0{n}", "mask") for n in range(3)
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -12,7 +12,15 @@ from typing import Any
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.index import FORMATS, entries, may_be_nameless_dicom, suffix_of
-from isocenter.files.layouts.cases.names import EVALUATION, OF_A_PART, OF_ONE_KIND, PART_WORDS
+from isocenter.files.layouts.cases.names import (
+    EVALUATION,
+    IMAGES,
+    KIND_OF_PART,
+    LABELS,
+    OF_A_PART,
+    OF_ONE_KIND,
+    PART_WORDS,
+)
 from isocenter.files.layouts.cases.table import TABLE_SUFFIXES, TEXT_SUFFIX, composed, is_text_table
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.series import is_series
@@ -79,8 +87,8 @@ class Folder:
         found = [self.root] if self.is_file else list(files_below(self.root))
         _refuse_unwritable(found, self.root)
         relative = [PurePosixPath(path.relative_to(base).as_posix()) for path in found]
-        parted = _split_level(relative)
-        return tuple(_member(base, path, parted) for path in relative)
+        parting = _split_level(relative)
+        return tuple(_member(base, path, parting) for path in relative)
 
     @property
     def inner(self) -> Path | None:
@@ -190,20 +198,81 @@ def are_parts(folders: Iterable[str]) -> bool:
     return len({part[1] for part in parts if part is not None}) == 1 and None not in parts
 
 
-def _split_level(paths: list[PurePosixPath]) -> tuple[int, str] | None:
-    """The level at which folders are called train, val or test, and what else is in their names.
+@dataclass(frozen=True)
+class _Parting:
+    """The level at which folders are called train, val or test.
 
-    "train" must be among several. The highest level counts.
+    rest:  what else is in their names
+    kinds: {folder: its part, and the kind of files that it holds of it}, as train_labels beside train
+    """
+
+    level: int
+    rest: str
+    kinds: Mapping[str, tuple[Split, str]]
+
+    def of(self, folder: str) -> tuple[Split, tuple[str, ...]] | None:
+        """The part of a folder, and the folder that stands for it among its layout's; None where it is of none."""
+        if (own := self.kinds.get(folder)) is not None:
+            return own[0], (own[1],)
+        part = _part(folder)
+        return (part[0], ()) if part is not None and part[1] == self.rest else None
+
+
+def _split_level(paths: list[PurePosixPath]) -> _Parting | None:
+    """The highest level at which folders are called train, val or test, or train_images and train_labels.
+
+    "train" must be among several.
     """
     for level in range(max((len(path.parts) for path in paths), default=1) - 1):
+        stems: dict[str, set[str]] = defaultdict(set)
+        for path in paths:
+            if len(path.parts) > level + 1:
+                stems[path.parts[level]].add(stem_of(path.name))
         splits: dict[str, set[Split]] = defaultdict(set)
-        for name in {path.parts[level] for path in paths if len(path.parts) > level + 1}:
+        for name in stems:
             if (part := _part(name)) is not None:
                 splits[part[1]].add(part[0])
-        parted = sorted(rest for rest, own in splits.items() if "train" in own and len(own) > 1)
+        parted = sorted(rest for rest, own in splits.items() if _is_split(own))
         if parted and (parted[0] == "" or len(parted) == 1):
-            return level, parted[0]
+            return _Parting(level, parted[0], {} if parted[0] else _kinds_of_parts(stems))
+        if not parted and (kinds := _kinds_of_parts(stems)):
+            return _Parting(level, "", kinds)
     return None
+
+
+def _is_split(parts: Collection[Split]) -> bool:
+    return "train" in parts and len(parts) > 1
+
+
+def _kinds_of_parts(stems: Mapping[str, set[str]]) -> dict[str, tuple[Split, str]]:
+    """{folder: its part and kind} of folders called after a part and what they hold of it; stems: of their files.
+
+    Labels beside images; beside folders of the parts alone also what has the names of most of their files.
+    """
+    plain, kinds = defaultdict[Split, set[str]](set), dict[str, tuple[Split, str]]()
+    for name, own in stems.items():
+        if (part := _part(name)) is not None and part[1] == "":
+            plain[part[0]] |= own
+        elif (kind := _kind_of_part(name)) is not None:
+            kinds[name] = kind
+    if _is_split(plain):
+        return {
+            name: (part, kind)
+            for name, (part, kind) in kinds.items()
+            if kind in LABELS or 2 * len(stems[name] & plain[part]) > len(stems[name])
+        }
+    known = {name: own for name, own in kinds.items() if own[1] in IMAGES | LABELS}
+    each = [{part for part, kind in known.values() if kind in words} for words in (IMAGES, LABELS)]
+    return known if all(map(_is_split, each)) else {}
+
+
+def _kind_of_part(name: str) -> tuple[Split, str] | None:
+    """The part and the kind of files of a folder: train and labels of train_labels, trainLabels or labels-train."""
+    fit = KIND_OF_PART.match(name)
+    if fit is None:
+        return None
+    part, kind = (fit["part"], fit["kind"]) if fit["part"] else (fit["last"], fit["before"])
+    return PART_WORDS[part.lower()], re.sub(r"[\W_]+", "_", kind.lower())
 
 
 def _part(name: str) -> tuple[Split, str] | None:
@@ -219,13 +288,11 @@ def _without_ending(word: str) -> str:
     return next((one for one in bare if one in PART_WORDS), word)
 
 
-def _member(base: Path, path: PurePosixPath, parted: tuple[int, str] | None) -> Member:
+def _member(base: Path, path: PurePosixPath, parting: _Parting | None) -> Member:
     folders, split = [composed(part) for part in path.parts[:-1]], None
-    if parted is not None and len(folders) > parted[0]:
-        part = _part(folders[parted[0]])
-        if part is not None and part[1] == parted[1]:
-            split = part[0]
-            folders.pop(parted[0])
+    is_below = parting is not None and len(folders) > parting.level
+    if parting is not None and is_below and (part := parting.of(folders[parting.level])) is not None:
+        split, folders[parting.level : parting.level + 1] = part
     return Member(base / path, tuple(folders), split, composed(stem_of(path.name)), suffix_of(Path(path.name)))
 
 

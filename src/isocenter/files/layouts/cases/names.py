@@ -28,6 +28,11 @@ PART_WORDS: dict[str, Split] = {**SPLIT_WORDS, "trainval": "train"}
 # folder holds the images or the masks of a part, not all of it.
 OF_A_PART = ("dataset", "data", "set", "part", "folder", "samples", "split", "cases")
 OF_ONE_KIND = re.compile(r"image|img|input|photo|scan|picture|mask|label|truth|annot|segment|\bgt\b|\bseg\b")
+# A folder of one kind of files of a part: train_labels, trainannot, GT-test.
+_PARTS = "|".join(sorted(PART_WORDS, key=len, reverse=True))
+KIND_OF_PART = re.compile(
+    rf"(?i)^(?:(?P<part>{_PARTS})[_\-. ]*(?P<kind>[a-z].*)|(?P<before>[a-z].*?)[_\-. ]*(?P<last>{_PARTS}))$"
+)
 # A part that some use to choose by, and others to test by, so that it is no word for either.
 EVALUATION = re.compile(r"(?i)evaluation|eval")
 # Folders of images or labels that are a part, of nnU-Net, the Decathlon, AMOS and WORD.
@@ -59,7 +64,7 @@ IMAGE_PREFIX = re.compile(rf"(?i)^(?:{_SHOWN}|original|orig|input)[_.\- ]")
 LABELS = {
     "labels", "label", "masks", "mask", "labelstr", "labelsva", "labelsval", "labelsts",
     "segmentations", "segmentation", "seg",
-    "annotations", "ground_truth", "groundtruth", "gt", "structures",
+    "annotations", "annotation", "annots", "annot", "ground_truth", "groundtruth", "gts", "gt", "structures",
 }  # fmt: skip
 MANY_LABELS = {"labels", "masks", "labelstr", "segmentations", "annotations"}
 LABEL_NAME = re.compile(r"(?i)(?:mask|ground[_\- ]?truth|segmentation|annotation)s?$|^segmentationclass(?:png)?$")

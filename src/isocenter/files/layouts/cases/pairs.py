@@ -6,6 +6,7 @@ Rules of pairing, in order; after the third each holds only where none before it
   x.png           x_liver_mask.png                  and the structure as the last word
   x.png           masks/liver/x.png                 the structure as a folder
   img0001.png     label0001.png                     another word before the number
+  x.png           x_L.png                           a last word that all masks have
   left/x.png      x.png                             other folders
   x.png           mask_x.png                        the word for masks at the beginning
   bus_0001-l.png  mask_0001-l.png                   any word before the number of an image
@@ -207,6 +208,14 @@ def _alike(
     return [known.get(of_mask(key)) if len(known) == len(images) else None for key in masks]
 
 
+def _by_common_word(masks: Sequence[Key], images: Mapping[Key, object]) -> list[Owned | None]:
+    """By the name without its last word, where all masks have the same."""
+    words = {fit[1] if (fit := LAST_WORD.search(key.stem)) else "" for key in masks}
+    bare = [key.called(LAST_WORD.sub("", key.stem)) for key in masks]
+    is_common = len(masks) > 1 and len(words) == 1 and "" not in words
+    return [Owned(key) if is_common and key in images else None for key in bare]
+
+
 def _without(pattern: str | re.Pattern[str], key: Key) -> Key:
     return key.called(re.sub(pattern, "", key.stem))
 
@@ -224,6 +233,7 @@ CLOSE: tuple[Pairing, ...] = (_by_name, _by_folder_of_structure)
 BY_WORDS: tuple[Pairing, ...] = (*CLOSE, partial(_alike, partial(_without_words, IMAGE_SUFFIX), _BARE))
 RULES: tuple[Pairing, ...] = (
     *BY_WORDS,
+    _by_common_word,
     partial(_alike, partial(_without_folders, IMAGE_SUFFIX), partial(_without_folders, MASK_SUFFIX)),
     partial(_alike, partial(_without, IMAGE_PREFIX), partial(_without, MASK_PREFIX)),
     partial(_alike, partial(_without, r"^[A-Za-z]+[_\- ]?(?=\d)"), _BARE),
