@@ -494,6 +494,25 @@ def test_reconstructed_nuclear_medicine_lies_where_its_detector_says(tmp_path: P
     assert_allclose(image.geometry.affine[2, 2:], [4, 0])
 
 
+@pytest.mark.parametrize("vectors", [["TimeSlotVector"], ["RRIntervalVector", "TimeSlotVector"], ["TimeSliceVector"]])
+def test_gates_of_reconstructed_nuclear_medicine_are_frames_and_slices_lie_by_their_vector(
+    vectors: list[str], tmp_path: Path
+) -> None:
+    slices, gates = 3, 4
+    states = [(gate // 2 + 1, gate % 2 + 1) for gate in range(gates)] if len(vectors) == 2 else [(0, 0)] * gates
+    stated = {name: [states[n // slices][k] or n // slices + 1 for n in range(12)] for k, name in enumerate(vectors)}
+    path = write_slice(
+        tmp_path / "nm.dcm", np.stack([np.full((2, 2), 100 * (n // 3) + n % 3, np.uint16) for n in range(12)]),
+        position=None, orientation=None, spacing=(4.0, 4.0), sop_class="1.2.840.10008.5.1.4.1.1.20", Modality="NM",
+        ImageType=["ORIGINAL", "PRIMARY", "RECON GATED TOMO", "EMISSION"], SpacingBetweenSlices=4.0,
+        SliceVector=[1, 2, 3] * gates, **stated,
+        DetectorInformationSequence=sequence(ImagePositionPatient=[0.0, 0, 8], ImageOrientationPatient=list(AXIAL)),
+    )  # fmt: skip
+    image = read(path)
+    assert image.data[0, :, 0, 0].tolist() == [[100 * gate + number for number in range(3)] for gate in range(gates)]
+    assert_allclose(image.geometry.affine[2, 2:], [4, 8])
+
+
 def test_frames_with_one_position_and_no_time_may_be_slices_so_none_has_a_place(tmp_path: Path) -> None:
     image = read(write_slice(tmp_path / "many.dcm", np.ones((4, 2, 2), np.uint16), SpacingBetweenSlices=3))
     assert image.shape == (1, 4, 2, 2)

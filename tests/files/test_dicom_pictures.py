@@ -106,9 +106,13 @@ def test_a_spacing_that_cannot_be_is_refused() -> None:
         ({"CineRate": 25}, (0.0, 0.04, 0.08)),
         ({"FrameTimeVector": [0, 10], "FrameTime": 40}, (0.0, 0.04, 0.08)),
         ({}, None),
+        ({"FrameTime": 0}, None),
+        ({"FrameTime": -40}, None),
+        ({"FrameTimeVector": [0, 0, 0]}, None),
+        ({"FrameTimeVector": [0, 40, -40]}, None),
     ],
 )
 def test_frames_come_at_the_times_that_the_file_tells(tags: dict[str, Any], times: tuple[float, ...] | None) -> None:
     found, notes = frame_times(dataset(**tags), 3)
     assert found == times
-    assert bool(notes) == ("CineRate" in tags)
+    assert bool(notes) == ("CineRate" in tags or (times is None and bool(tags)))

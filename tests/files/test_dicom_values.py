@@ -362,6 +362,33 @@ def test_a_voi_table_is_used_for_display_only():
     assert_allclose(displayed(stored, dataset), [[0, 1, 0.2, 0]], atol=1e-6)
 
 
+RISE = np.clip((np.arange(4096) - 500) / 500, 0, 1) * 4095
+TABLES = {
+    "rising": (RISE, 0, 750, 500),
+    "falling": (RISE[::-1], 0, 4095 - 750, 500),
+    "from 1000 on": (RISE, 1000, 1750, 500),
+    "smooth": (4095 / (1 + np.exp(-(np.arange(4096) - 750) / 100)), 0, 750, 549),
+    "one step": (np.where(np.arange(4096) < 800, 0, 4095), 0, 799.5, 1),
+}
+
+
+@pytest.mark.parametrize(("table", "first", "centre", "width"), TABLES.values(), ids=TABLES)
+def test_a_voi_table_without_a_window_is_shown_where_it_rises(table, first, centre, width):
+    lut = item(LUTDescriptor=[4096, first, 12], LUTData=table.astype(int).tolist())
+    window = display_window(picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[lut]))
+    assert window is not None and window.function == "LINEAR_EXACT"
+    assert_allclose([window.centre, window.width], [centre, width], atol=1)
+    stated = picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[lut], WindowCenter="40", WindowWidth="80")
+    assert display_window(stated) == Window(40, 80)
+
+
+@pytest.mark.parametrize(
+    "content", [{"LUTDescriptor": [4, 0, 8], "LUTData": [7, 7, 7, 7]}, {"LUTDescriptor": [4, 0, 8]}]
+)
+def test_a_voi_table_that_is_flat_or_damaged_is_no_window(content):
+    assert display_window(picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[item(**content)])) is None
+
+
 def test_the_map_of_a_frame_tells_its_range():
     found = value_map(ct(RescaleSlope="-2", RescaleIntercept="5"))
     assert found.ends == (-2 * 32767 + 5, 2 * 32768 + 5)

@@ -7,6 +7,7 @@ import subprocess
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 from numpy.testing import assert_allclose
@@ -151,6 +152,19 @@ def test_a_dicom_registration_is_read_as_it_was_written(kind, grid, tmp_path):
     points = points_of(grid)
     read = isocenter.read_transform(tmp_path / "t.dcm")
     assert_allclose(carried_points(read, points), carried_points(transform, points), atol=1e-2)
+
+
+@pytest.mark.parametrize("angle", [9.65e-5, -8.57532913864e-5, 3.5e-5, 1e-9, -1.23456789012e-3])
+def test_a_small_angle_keeps_its_exponent_in_a_dicom_registration(angle, tmp_path):
+    fixed, moving = series(tmp_path / "a", "p1", oblique()), series(tmp_path / "b", "p1 again", oblique())
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    matrix[:3, 3] = -123.45678901234, 1e-7, 1 / 3
+    isocenter.write_transform(SpatialTransform((Affine(matrix),)), tmp_path / "t.dcm", fixed=fixed, moving=moving)
+    read = isocenter.read_transform(tmp_path / "t.dcm")
+    assert_allclose(read.matrix, matrix, rtol=1e-8, atol=1e-12)
+    written = pydicom.dcmread(tmp_path / "t.dcm").RegistrationSequence[1].MatrixRegistrationSequence[0].MatrixSequence
+    assert max(len(str(one)) for one in written[0].FrameOfReferenceTransformationMatrix) <= 16
 
 
 @pytest.mark.parametrize("kind", ["linear", "deformable"])

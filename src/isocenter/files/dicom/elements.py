@@ -64,9 +64,10 @@ _ATTRIBUTES = """
 00281051 DS WindowWidth 00281052 DS RescaleIntercept 00281053 DS RescaleSlope 00281054 LO RescaleType
 00281056 CS VOILUTFunction 00283000 SQ ModalityLUTSequence 00283010 SQ VOILUTSequence 00289132 SQ FrameVOILUTSequence
 00289145 SQ PixelValueTransformationSequence 00409096 SQ RealWorldValueMappingSequence
-0040A375 SQ CurrentRequestedProcedureEvidenceSequence 00540016 SQ RadiopharmaceuticalInformationSequence
-00540022 SQ DetectorInformationSequence 00540070 US TimeSlotVector 00540080 US SliceVector 00541001 CS Units
-00541006 CS SUVType 00541102 CS DecayCorrection 00541300 DS FrameReferenceTime 30040002 CS DoseUnits
+0040A375 SQ CurrentRequestedProcedureEvidenceSequence 00540010 US EnergyWindowVector
+00540016 SQ RadiopharmaceuticalInformationSequence 00540022 SQ DetectorInformationSequence
+00540060 US RRIntervalVector 00540070 US TimeSlotVector 00540080 US SliceVector 00540100 US TimeSliceVector
+00541001 CS Units 00541006 CS SUVType 00541102 CS DecayCorrection 00541300 DS FrameReferenceTime 30040002 CS DoseUnits
 3004000C DS GridFrameOffsetVector 3004000E DS DoseGridScaling 30060010 SQ ReferencedFrameOfReferenceSequence
 52009229 SQ SharedFunctionalGroupsSequence 52009230 SQ PerFrameFunctionalGroupsSequence 7FE00008 OF FloatPixelData
 7FE00009 OD DoubleFloatPixelData 7FE00010 OW PixelData

@@ -17,6 +17,7 @@ from isocenter.files.dicom.header import read_header, read_object
 from isocenter.files.dicom.tags import attribute, first_item, items, numbers, text
 from isocenter.files.dicom.uids import DEFORMABLE_REGISTRATION, SPATIAL_REGISTRATION
 from isocenter.files.dicom.writing.new_object import made_on_source, new_object, save
+from isocenter.files.dicom.writing.series import decimals
 from isocenter.files.dicom.writing.source_planes import completed, reference_to
 from isocenter.files.world import from_lps
 from isocenter.values import Affine, Displacement, Floats, Geometry, Image, SpatialTransform, TransformPart
@@ -94,7 +95,7 @@ def _matrix_item(matrix: Floats) -> Dataset:
     scale = float(np.trace(product)) / 3
     is_scaled = np.allclose(product, scale * np.eye(3), atol=ROUNDING * scale) and np.linalg.det(matrix) > 0
     kinds = {True: "RIGID" if abs(scale - 1) < ROUNDING else "RIGID_SCALE", False: "AFFINE"}
-    matrix_item.FrameOfReferenceTransformationMatrix = [f"{value:.12g}"[:16] for value in matrix.ravel()]
+    matrix_item.FrameOfReferenceTransformationMatrix = decimals(matrix.ravel())
     matrix_item.FrameOfReferenceTransformationMatrixType = kinds[bool(is_scaled)]
     return matrix_item
 
@@ -160,18 +161,14 @@ def _grid(field: Displacement) -> Dataset:
         grid, vectors = grid.permuted((0, 1, 2), (False, False, True)), vectors[..., ::-1]
     affine, steps = from_lps(grid.affine), grid.steps
     grid_item = Dataset()
-    grid_item.ImageOrientationPatient = _decimals([*(affine[:3, 0] / steps[0]), *(affine[:3, 1] / steps[1])])
-    grid_item.ImagePositionPatient = _decimals(affine[:3, 3])
+    grid_item.ImageOrientationPatient = decimals([*(affine[:3, 0] / steps[0]), *(affine[:3, 1] / steps[1])])
+    grid_item.ImagePositionPatient = decimals(affine[:3, 3])
     grid_item.GridDimensions = list(grid.shape)
     grid_item.GridResolution = list(steps)
     # The vectors of a row follow one another, each as x, y, z.
     in_lps = vectors * np.reshape([-1.0, -1.0, 1.0], (3, 1, 1, 1))
     grid_item.VectorGridData = np.ascontiguousarray(in_lps.T, dtype="<f4").tobytes()
     return grid_item
-
-
-def _decimals(values: Any) -> list[str]:
-    return [f"{value:.10g}"[:16] for value in values]
 
 
 def _name_instances(registration: Dataset, sources: Sequence[Sequence[Any]]) -> None:

@@ -63,6 +63,13 @@ FRAME_TYPES = (
     "ParametricMapFrameTypeSequence",
     "XAXRFFrameCharacteristicsSequence",
 )
+# Values of Image Type whose frames are slices, of one volume or of several in time. PS3.3 C.8.4.9.1.3
+RECONSTRUCTED = ("RECON TOMO", "RECON GATED TOMO")
+# What distinguishes frames at one place, PS3.3 C.8.4.8.1
+VECTORS = {
+    TEMPORAL: ("RRIntervalVector", "TimeSliceVector", "TimeSlotVector"),
+    "energy window": ("EnergyWindowVector",),
+}
 PLACES = ("StackID", "InStackPositionNumber", "ImagePositionPatient", "ImageOrientationPatient")
 # Siemens and the enhanced objects write M, P, R, I; Philips adds the sequence: M_FFE, P_SE; GE has words of its own.
 _PARTS = {"M": "magnitude", "P": "phase", "R": "real", "I": "imaginary"}
@@ -114,7 +121,10 @@ def frames_of(head: Header) -> list[Frame]:
     if count == 1:
         return [replace(base, plane=plane)]
     planes = _several_planes(dataset, plane, count, where)
-    return [replace(base, number=n, plane=planes[n], order=(base.order[0], n, 0)) for n in range(count)]
+    return [
+        replace(base, number=n, plane=planes[n], order=(base.order[0], n, 0), labels={**base.labels, **labels})
+        for n, labels in enumerate(_vector_labels(dataset, count, where))
+    ]
 
 
 def _needed(head: Header, keyword: str) -> int:
@@ -143,7 +153,7 @@ def _several_planes(dataset: Dataset, plane: Plane | None, count: int, where: st
     offsets = numbers(dataset, "GridFrameOffsetVector", where)
     if plane is not None and offsets is not None:
         return list(_dose_planes(plane, offsets, count, where))
-    if "RECON TOMO" in words(dataset, "ImageType"):
+    if any(kind in words(dataset, "ImageType") for kind in RECONSTRUCTED):
         return list(_tomographic_planes(dataset, plane, count, where))
     # One place for all: frames in time where the file states times; else they may as well be slices, and nobody knows.
     in_time = any(text(dataset, keyword) for keyword in ("FrameTime", "FrameTimeVector", "TimeSlotVector"))
@@ -187,6 +197,18 @@ def _tomographic_planes(dataset: Dataset, plane: Plane | None, count: int, where
         return [None] * count
     # A negative spacing means that slices follow each other against the normal.
     return [plane.at(np.asarray(plane.position) + plane.normal * step * (number - 1)) for number in slices]
+
+
+def _vector_labels(dataset: Dataset, count: int, where: str) -> list[dict[str, Label]]:
+    """The labels of each frame of nuclear medicine that its vectors state. PS3.3 C.8.4.8"""
+    labels: list[dict[str, Label]] = [{} for _ in range(count)]
+    for label, keywords in VECTORS.items():
+        vectors = [one for name in keywords if (one := numbers(dataset, name, where)) and len(one) == count]
+        states = list(zip(*vectors, strict=True))
+        ranks = {state: float(n) for n, state in enumerate(sorted(set(states)))}
+        for own, state in zip(labels, states, strict=False):
+            own[label] = ranks[state]
+    return labels
 
 
 def _labels(dataset: Dataset) -> Labels:

@@ -117,12 +117,13 @@ def frame_times(dataset: Dataset, count: int) -> tuple[tuple[float, ...] | None,
     except FormatError:
         vector = None
     if vector is not None and len(vector) == count:
+        if min(vector[1:], default=1) <= 0:
+            return None, (f"times are not known: those of {named('FrameTimeVector')} do not rise",)
         return tuple(round(float(t), 6) for t in np.cumsum(np.array([0.0, *vector[1:]])) / 1000), ()
-    step = lenient(dataset, "FrameTime")
-    if step:
+    step = lenient(dataset, "FrameTime") or 0
+    if step > 0:
         return tuple(round(n * step / 1000, 6) for n in range(count)), ()
     for keyword in ("CineRate", "RecommendedDisplayFrameRate"):
-        rate = lenient(dataset, keyword)
-        if rate:
+        if (rate := lenient(dataset, keyword) or 0) > 0:
             return tuple(round(n / rate, 6) for n in range(count)), (f"times from {keyword}: for display",)
-    return None, ()
+    return None, (f"times are not known: {named('FrameTime')} is {step:g} ms",) if "FrameTime" in dataset else ()

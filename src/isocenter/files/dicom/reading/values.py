@@ -151,16 +151,42 @@ def display_window(dataset: Dataset, frame: int = 0, meaning: Meaning | None = N
 
 
 def _stated_window(dataset: Dataset, frame: int, meaning: Meaning | None, where: str) -> Window | None:
-    """The first stated window, in values before a MONOCHROME1 picture is inverted; a damaged one counts as none."""
+    """The first stated window, in values before a MONOCHROME1 picture is inverted; a damaged one counts as none.
+
+    Without one that in which the VOI LUT rises.
+    """
+    if meaning is not None and meaning.real_world:
+        return None
     holding = holder(dataset, "WindowCenter", frame, "FrameVOILUTSequence")
     try:
         centres, widths = numbers(holding, "WindowCenter", where), numbers(holding, "WindowWidth", where)
+        table = None if centres and widths else _voi_lut(dataset, frame)
+        window = None if table is None else _rise_of(table_of(table, where))
     except FormatError:  # it only says how a picture may be shown
         return None
-    if not centres or not widths or widths[0] <= 0 or (meaning is not None and meaning.real_world):
+    if centres and widths and widths[0] > 0:
+        window = Window(centres[0], widths[0], text(holding, "VOILUTFunction") or LINEAR)
+    if window is None:
         return None
-    window = Window(centres[0], widths[0], text(holding, "VOILUTFunction") or LINEAR)
     return window if meaning is None or meaning.suv is None else _scaled(window, meaning.suv)
+
+
+def _voi_lut(dataset: Dataset, frame: int) -> Dataset | None:
+    """The first table of values to brightness of a frame, PS3.3 C.11.2.1.1."""
+    return first_item(holder(dataset, "VOILUTSequence", frame, "FrameVOILUTSequence"), "VOILUTSequence")
+
+
+def _rise_of(lut: Table) -> Window | None:
+    """The window whose line goes through the tenth and the ninth tenth of a table's rise; None of one that is flat."""
+    levels, rises = lut.table.astype(np.float64), lut.table[0] <= lut.table[-1]
+    levels = np.maximum.accumulate(levels if rises else levels[::-1])
+    if levels[0] == levels[-1]:
+        return None
+    tenths = levels[0] + (levels[-1] - levels[0]) * np.array([0.1, 0.9])
+    after = np.searchsorted(levels, tenths)
+    low, high = after - (levels[after] - tenths) / (levels[after] - levels[after - 1])
+    centre = float(low + high) / 2
+    return Window(lut.first + (centre if rises else len(levels) - 1 - centre), float(high - low) / 0.8, LINEAR_EXACT)
 
 
 def _scaled(window: Window, factor: float) -> Window:
@@ -192,7 +218,7 @@ def displayed(
 
 def _bright(values: Values, dataset: Dataset, frame: int, meaning: Meaning | None, where: str) -> NDArray[np.float32]:
     """Brightness of values that are not inverted, as the file's VOI LUT or window has it, else from their range."""
-    table = first_item(holder(dataset, "VOILUTSequence", frame, "FrameVOILUTSequence"), "VOILUTSequence")
+    table = _voi_lut(dataset, frame)
     if table is not None and not (meaning is not None and (meaning.real_world or meaning.suv)):
         lut = table_of(table, where)
         index = np.clip(np.rint(values.astype(np.float64)).astype(np.int64) - lut.first, 0, len(lut.table) - 1)

@@ -18,6 +18,7 @@ from isocenter.files.dicom.uids import STRUCTURE_SET
 from isocenter.files.dicom.writing.answers import Result, answer_path
 from isocenter.files.dicom.writing.new_object import made_on_source, new_object, save
 from isocenter.files.dicom.writing.outlines import Corners, outlines
+from isocenter.files.dicom.writing.series import decimals
 from isocenter.files.dicom.writing.source_planes import (
     Slice,
     marked_slices,
@@ -30,7 +31,7 @@ from isocenter.values import Array, Image, Label
 
 SERIES_NUMBER = 103
 STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"  # what the standard still names the study by, PS3.3 C.8.8.5
-DIGITS = 4  # behind the point of mm, with which a coordinate is no longer than the 16 letters of DS
+DIGITS = 4  # behind the point of mm: finer than any pixel
 LABEL_LETTERS = 16  # of the set's label, SH, PS3.5 6.2
 
 
@@ -131,8 +132,7 @@ def _contour(corners: Corners, part: Slice, image: Dataset) -> Dataset:
     contour.ContourGeometricType = "CLOSED_PLANAR"
     contour.NumberOfContourPoints = len(corners)
     assert part.frame.plane is not None  # noqa: S101 - of a volume
-    points = _in_patient(corners, part.frame.plane).ravel().tolist()
-    contour.ContourData = [f"{x:.{DIGITS}f}" for x in points]
+    contour.ContourData = decimals(_in_patient(corners, part.frame.plane).round(DIGITS).ravel())
     return contour
 
 

@@ -188,8 +188,8 @@ def _of_grid(image: Image) -> dict[str, Any]:
         "Modality": image.modality,
         "Manufacturer": "Isocenter",
         "PositionReferenceIndicator": None,
-        "ImageOrientationPatient": _decimals([*(affine[:3, 0] / column), *(affine[:3, 1] / row)]),
-        "PixelSpacing": _decimals([row, column]),  # between rows first, PS3.3 10.7.1.3
+        "ImageOrientationPatient": decimals([*(affine[:3, 0] / column), *(affine[:3, 1] / row)]),
+        "PixelSpacing": decimals([row, column]),  # between rows first, PS3.3 10.7.1.3
         "SliceThickness": apart,
         **DEMANDED[image.modality],
     }
@@ -198,10 +198,10 @@ def _of_grid(image: Image) -> dict[str, Any]:
 def _planes(geometry: Geometry) -> Iterator[dict[str, Any]]:
     affine = from_lps(geometry.affine)
     for number in range(geometry.shape[2]):
-        yield {"ImagePositionPatient": _decimals(affine[:3, 3] + number * affine[:3, 2])}
+        yield {"ImagePositionPatient": decimals(affine[:3, 3] + number * affine[:3, 2])}
 
 
-def _decimals(values: Any) -> list[str]:
+def decimals(values: Any) -> list[str]:
     """Numbers in the 16 characters that a decimal string has, PS3.5 6.2."""
     return [format_number_as_ds(float(value)) for value in values]
 
