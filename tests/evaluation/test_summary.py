@@ -42,6 +42,25 @@ def test_a_label_that_is_never_scored_does_not_take_the_mean_with_it():
     assert np.isnan(rows[2].estimate.value)
 
 
+@pytest.mark.parametrize(("patients", "mark"), [(1, "1 patient with right"), (2, "2 patients with right"), (12, "")])
+def test_a_mean_over_labels_is_no_surer_than_its_rarest_label(patients, mark):
+    overall = mean_rows(scored(missing=24 - 2 * patients), {"dice": ""}, seed=0)[0].estimate
+    assert overall.method.partition("unreliable: ")[2].partition(";")[0] == mark
+    assert overall.low < overall.value < overall.high
+
+
+def test_a_mean_over_labels_takes_the_exact_interval_of_a_label_that_is_always_missed_along():
+    table = scored()
+    table.loc[table["label"] == "right", "dice"] = 0.0
+    overall, left, right = (row.estimate for row in mean_rows(table, {"dice": ""}, seed=0))
+    assert (right.low, right.high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 12)))
+    assert overall.high == pytest.approx((left.high + right.high) / 2) and overall.low == pytest.approx(left.low / 2)
+    constant = table.assign(dice=(table["label"] == "left").astype(float))
+    overall, left, right = (row.estimate for row in mean_rows(constant, {"dice": ""}, seed=0))
+    assert (overall.low, overall.high) == pytest.approx((left.low / 2, (1 + right.high) / 2))
+    assert "exact interval of labels scored" in overall.method
+
+
 def test_cases_without_labels_have_one_row():
     table = scored()
     table = table[table["label"] == "left"].assign(label="all")

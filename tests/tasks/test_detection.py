@@ -286,6 +286,17 @@ def test_a_quarter_of_the_cells_missed_shows_in_every_figure():
     assert "pixels" in rows["sensitivity_small", "cell"].method
 
 
+def test_figures_of_a_class_that_one_case_has_and_their_mean_over_classes_are_marked():
+    predictions, cases = scored_cases()
+    alone = [replace(one, references={"boxes": boxes(("clump", (10, 10, 20, 20)))}) for one in cases[1:]]
+    rows = {
+        (row.metric, row.label): row.estimate
+        for row in TASK.summary(TASK.score(predictions, [cases[0], *alone]), seed=0)
+    }
+    assert all("unreliable: 1 patient with cell" in rows["ap50", label].method for label in ("all", "cell"))
+    assert "unreliable" not in rows["ap50", "clump"].method
+
+
 def one_scored(grid: Geometry, corners: tuple[float, ...], name: str = "a"):
     drawn = boxes(("cell", corners), scores=np.array([0.9]), axes=grid.ndim)
     image = Image(np.zeros((1, *grid.shape), np.float32), grid)

@@ -103,6 +103,13 @@ def test_a_missing_value_is_in_no_figure_and_not_in_its_n():
     assert rows["mae", "age"].value == pytest.approx(ages["difference"].abs().mean())
 
 
+def test_a_mean_over_targets_is_marked_where_few_have_one_of_them():
+    task, scores = table(without=58)
+    rows = by_name(task.summary(scores, seed=0))
+    assert "unreliable: 2 patients with age" in rows["mae", "all"].method
+    assert "unreliable" not in rows["mae", "volume"].method
+
+
 def test_a_target_that_no_case_has_has_no_row():
     task, scores = table(without=60)
     assert {row.label for row in task.summary(scores, seed=0)} == {"volume"}

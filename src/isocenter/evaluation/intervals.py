@@ -203,6 +203,7 @@ def bootstrap_statistic(
     exact: bool = True,
     compares: bool = False,
     scale: IntervalScale | None = None,
+    labels: Mapping[str, NDArray[Any]] | None = None,
 ) -> Estimate:
     """A figure that is no mean (AUROC, F1), with the interval of `bootstrap`.
 
@@ -216,6 +217,8 @@ def bootstrap_statistic(
                scores of one model allow: where `seed` names several models, it is made for each of them
     scale:     on which the interval is symmetric, because percentiles miss figures near an end on one side; None: a
                share (of pairs) for what compares, else percentiles. UsageError for a figure outside of its scale
+    labels:    of a mean over labels {label: (images,) whether its figure rests on the image}: the interval is as wide
+               as one of so few patients as the rarest label has, because what hardly occurs hardly varies in draws
     """
     owners = np.asarray(patients)
     people, owner = np.unique(owners, return_inverse=True)
@@ -232,10 +235,12 @@ def bootstrap_statistic(
     how, recipe = Resampling.of(seed).drawing(draws), Recipe(over_people, people, groups)
     models = how.models_of(people) if compares else None
     scale = scale or ("share" if compares else None)
-    note = ""
+    note, rare = "", min(((len(np.unique(owners[own])), label) for label, own in (labels or {}).items()), default=None)
     if models is not None:
         recipe, note = _over_models(recipe, models)
-    return _estimate(recipe, n=len(owners), unit=unit, how=how, exact=exact, note=note, models=models, scale=scale)
+    return _estimate(
+        recipe, n=len(owners), unit=unit, how=how, exact=exact, note=note, models=models, scale=scale, rare=rare
+    )
 
 
 def reweighted(
@@ -345,10 +350,17 @@ def _estimate(
     note: str = "",
     models: Integers | None = None,
     scale: IntervalScale | None = None,
+    rare: tuple[int, str] | None = None,
 ) -> Estimate:
-    """The figure of all people, and the spread over people drawn again within their strata, and within their model."""
+    """The figure of all people, and the spread over people drawn again within their strata, and within their model.
+
+    rare: the label with the fewest people, after their number
+    """
     statistic, strata = recipe.statistic, recipe.strata
     people, fewest = len(strata), int(np.bincount(strata).min(initial=len(strata)))
+    group = "" if fewest == people else " in the smallest group"
+    if rare is not None and rare[0] < fewest:
+        fewest, group = rare[0], f" with {rare[1]}"
     count, trials = 1, fewest
     if models is not None:
         cells = np.zeros((int(models.max()) + 1, int(strata.max()) + 1), dtype=np.intp)
@@ -362,7 +374,6 @@ def _estimate(
         return replace(figure, method=f"none: undefined for these cases{note}")
     if people < 2:
         return replace(figure, method=f"none: one patient{note}")
-    group = "" if fewest == people else " in the smallest group"
     few = f"; unreliable: {counted(fewest, 'patient')}{group}" * (fewest < FEW_PATIENTS)
     figures = np.concatenate([statistic(weights) for weights in weightings(strata, how, width=n)])
     if how.keeps_draws:

@@ -259,10 +259,30 @@ def _mean_over_labels(table: Table, metric: str, unit: str, seed: Seed) -> Estim
 
     exact = unit == "" and bool(np.isin(scores[defined], (0.0, 1.0)).all())
     owners = wide.index.get_level_values("patient").to_numpy()
-    estimate = bootstrap_statistic(mean, owners, seed=seed, unit=unit, exact=exact)
+    labels = dict(zip(map(str, wide), defined.T, strict=True))
+    estimate = bootstrap_statistic(mean, owners, seed=seed, unit=unit, exact=exact, labels=labels)
+    if unit == "" and not estimate.method.startswith("exact"):
+        estimate = _with_constant_labels(estimate, wide, owners, seed)
     missing = len(table) - int(defined.sum())
     note = f"; {missing} undefined left out" if missing else ""
     return replace(estimate, n=int(defined.any(axis=1).sum()), method=estimate.method + note)
+
+
+def _with_constant_labels(mean: Estimate, wide: Table, patients: np.ndarray, seed: Seed) -> Estimate:
+    """The mean with the exact intervals of labels whose scores are all 0 or all 1, because no draw varies them.
+
+    wide: (cases, labels) scores
+    """
+    alike = [name for name in wide if wide[name].nunique() == 1 and wide[name].max() in (0, 1)]
+    exact = [bootstrap(wide[name], patients, seed=seed) for name in alike]
+    bounded = [(one.value, one.low, one.high) for one in exact if one.low is not None and one.high is not None]
+    ends = [(low - value, high - value) for value, low, high in bounded]
+    low, high = (mean.value, mean.value) if len(ends) == wide.shape[1] else (mean.low, mean.high)
+    if not ends or low is None or high is None:
+        return mean
+    below, above = np.sum(ends, axis=0) / wide.shape[1]
+    method = f"{mean.method.removeprefix('none: ')}; with the exact interval of labels scored all 0 or all 1"
+    return replace(mean, low=low + float(below), high=high + float(above), method=method)
 
 
 def _pooled(figure: Callable[[Floats, Floats, Floats], Floats], table: Table, seed: Seed) -> Estimate:

@@ -106,7 +106,7 @@ def share_text(share: float, places: int = 0) -> str:
 def star_text(rows: Sequence[Row]) -> str:
     """The meaning of a star at an interval, where there is one."""
     few = any("unreliable" in row.estimate.method for row in rows)
-    return "* unreliable: fewer than ten patients or cases in a group" if few else ""
+    return "* unreliable: fewer than ten patients or cases in a group or with a label" if few else ""
 
 
 def shared_count(rows: Sequence[Row]) -> str:

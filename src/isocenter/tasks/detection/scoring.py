@@ -281,6 +281,10 @@ class Answers:
             answers.predicted[name], answers.references[name], answers.sizes[name] = predicted, references, sizes
         return answers
 
+    def holders(self, name: str) -> np.ndarray:
+        """(cases,) whether each holds a box of the class that counts."""
+        return np.array([bool((~one.ignored).any()) for one in self.references[name]])
+
     def matches(self, name: str, overlap: float) -> Matches:
         """The predicted boxes of a class and the references that they take at this overlap."""
         return Matches.at(overlap, self.predicted[name], self.references[name])
@@ -306,7 +310,7 @@ def summary_rows(answers: Answers, overlap: float, *, primary: str, seed: Seed) 
     overlap: at which `sensitivity`, `ppv` and `f1` are stated
     primary: the overlap that stands first
     """
-    present = [name for name in answers.classes if sum((~one.ignored).sum() for one in answers.references[name])]
+    present = [name for name in answers.classes if answers.holders(name).any()]
     rows: list[Row] = []
     for estimates in _stated(answers, present, overlap, primary):
         rows += _of_each(estimates, answers, present, seed)
@@ -396,18 +400,27 @@ def _of_each(metric: Stated, answers: Answers, names: Sequence[str], seed: Seed)
     left = f"; {counted(without, 'class', 'classes')} without a reference left out" if without else ""
     # By its score a box is compared with those of other cases, unless all are called from one score on.
     compares = metric.metric not in CALLED
-    mean = _estimate(every, answers.patients, f"{metric.note}{several}{left}", seed=seed, compares=compares)
+    estimate = partial(_estimate, patients=answers.patients, seed=seed, compares=compares)
+    holders = {name: answers.holders(name) for name in names}
+    mean = estimate(every, note=f"{metric.note}{several}{left}", labels=holders)
     yield Row(metric.metric, "all", mean)
     notes = metric.by_class or [metric.note] * len(names)
     for number, (name, note) in enumerate(zip(names, notes, strict=True)):
         figure = partial(metric.figure, number)
-        yield Row(metric.metric, name, _estimate(figure, answers.patients, note, seed=seed, compares=compares))
+        yield Row(metric.metric, name, estimate(figure, note=note, labels={name: holders[name]}))
 
 
 def _estimate(
-    statistic: Callable[[Floats], Floats], patients: np.ndarray, note: str, *, seed: Seed, compares: bool
+    statistic: Callable[[Floats], Floats],
+    patients: np.ndarray,
+    note: str,
+    *,
+    labels: Mapping[str, np.ndarray],
+    seed: Seed,
+    compares: bool,
 ) -> Estimate:
-    return noted(bootstrap_statistic(statistic, patients, exact=False, seed=seed, compares=compares), note)
+    estimate = bootstrap_statistic(statistic, patients, exact=False, seed=seed, compares=compares, labels=labels)
+    return noted(estimate, note)
 
 
 def _text(lengths: Floats, scores: Floats | None = None) -> str:

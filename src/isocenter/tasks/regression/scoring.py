@@ -256,7 +256,8 @@ def _mean_of_targets(
         ]
         return np.mean(figures_of_targets, axis=0)
 
-    estimate = bootstrap_statistic(statistic, owners, unit=unit, seed=seed, **drawn_as(figure))
+    labels = {one.target: np.isin(ids, one.cases) for one in measured}
+    estimate = bootstrap_statistic(statistic, owners, unit=unit, seed=seed, labels=labels, **drawn_as(figure))
     note = "; unweighted mean of the targets"
     note += ", each in standard deviations of its training cases" if unit else ""
     return replace(estimate, n=len(ids), method=estimate.method + note)
