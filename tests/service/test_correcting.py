@@ -133,6 +133,34 @@ def test_what_is_drawn_goes_out_as_seg_and_verified_report_on_the_exact_voxels(r
     assert seg.SOPInstanceUID in {one["00080018"]["Value"][0] for one in found}
 
 
+def test_an_answer_that_is_erased_is_not_detected_by_a_person(read_node, mr):
+    job, ada = address(read_node), page(read_node)
+    shape = read(mr[0].parent).data[0].shape
+    erase = {"stroke": "all", "label": 0, "runs": [[0, int(np.prod(shape))]]}
+    assert ada.post(f"{job}/draft", json=erase).status_code == 200
+    answer = ada.put(f"{job}/correction", json={"revision": 0}).json()
+    assert answer["answers"] == ["answer.labels.csv", "answer.nii.gz", "answer_report.dcm", "findings.json"]
+    assert answer["lacking"] == []
+    [made] = read_node.rows(corrections)
+    folder = read_node.settings.folder / "results" / made.correction
+    record = json.loads((folder / "findings.json").read_text())
+    assert (record["outcome"], record["reason"]) == ("nothing", "the reader has found nothing")
+    assert [(row["concept"], row["value"], row["unit"]) for row in record["rows"]] == [("bright", False, "")]
+    report = pydicom.dcmread(folder / "answer_report.dcm")
+    assert errors_in(folder / "answer_report.dcm") == []
+    assert (report.VerificationFlag, len(report.PredecessorDocumentsSequence)) == ("VERIFIED", 1)
+    stated = report.to_json()
+    assert "not detected: bright" in stated and "Not detected" in stated and '"ml"' not in stated
+    assert {row.name for row in read_node.rows(deliveries)} == {"answer_report.dcm"}
+    # What is drawn again afterwards is a result.
+    assert ada.post(f"{job}/draft", json={"stroke": "again", "label": 1, "runs": [[0, 4]]}).status_code == 200
+    answer = ada.put(f"{job}/correction", json={"revision": 1}).json()
+    assert "answer.dcm" in answer["answers"]
+    made = max(read_node.rows(corrections), key=lambda row: row.revision)
+    record = json.loads((read_node.settings.folder / "results" / made.correction / "findings.json").read_text())
+    assert record["outcome"] == "result" and record["rows"][0]["value"] > 0
+
+
 @pytest.mark.whole
 def test_a_corrected_mask_lies_in_the_pacs_on_the_exact_voxels(read_node, mr, orthanc, tmp_path):
     job, ada = address(read_node), page(read_node)

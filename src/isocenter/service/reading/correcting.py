@@ -33,6 +33,7 @@ from isocenter.values import Array, Code, Finding, Findings, Image, Label
 
 MOST_RUNS = 200_000  # of a stroke; a brush over a whole slice of 512 rows has 512
 ERASED = 0
+NOTHING_LEFT = "the reader has found nothing"
 
 
 @dataclass(frozen=True)
@@ -260,14 +261,15 @@ def _check_revision(connection: Connection, judged: Judged, revision: int, *, lo
 class _Writing:
     """The files of one correction, written into a folder of their own.
 
-    lacking: what could not be written, and why
+    lacking:    what could not be written, and why
+    has_result: whether a voxel is marked, also of a clip, whose structures are not measured
     """
 
     def __init__(
         self, settings: Settings, judged: Judged, key: str, revision: int, at: float, actor: Actor, room: Path
     ) -> None:
         self.settings, self.judged, self.key, self.revision, self.at = settings, judged, key, revision, at
-        self.room, self.lacking = room, list[str]()
+        self.room, self.lacking, self.has_result = room, list[str](), False
         # Nobody can vouch for a report under no name.
         self.reader = dicom.Reader(actor.account or "not logged in", settings.node.name)
         self.is_known = bool(actor.account)
@@ -285,14 +287,16 @@ class _Writing:
             name = self.judged.case_of(instance)
             of_others, own_rows = _parted(rows, instance)
             own_rows = boxed(own_rows, mine)
-            segmentations = dict[Path, Sequence[Label]]()
+            segmentations, is_marked, labels = dict[Path, Sequence[Label]](), False, list[Label]()
             if any(one.box is None for one in mine):
                 mask, labels = self._drawn(read(MASK, number), mine)
                 self._write_map(mask, labels, image, name, self.judged.maps(instance).get(MASK))
-                segmentations = self._segmentation(mask, labels, image, name)
+                is_marked = bool(mask.any())
+                segmentations = self._segmentation(mask, labels, image, name) if is_marked else {}
                 own_rows = _measured(own_rows, mask, labels, image)
-            self._report(own_rows, image, name, segmentations)
-            rows = [*of_others, *own_rows]
+            is_empty = not is_marked and not any(map(_states_something, own_rows))
+            self._report(own_rows, image, name, segmentations, [one.name for one in labels], is_empty=is_empty)
+            rows, self.has_result = [*of_others, *own_rows], self.has_result or is_marked
         self._write_findings(rows)
         return rows
 
@@ -300,9 +304,10 @@ class _Writing:
         name, release = self.judged.model
         model = {"name": name, "version": release, "corrected_by": self.reader.name}
         places = tuple({key: row[key] for key in ("case", "instance") if key in row} for row in rows)
-        outcome: Literal["result", "nothing"] = "result" if rows else "nothing"
-        findings = tuple(finding_of(row) for row in rows)
-        write_findings(Findings(findings, outcome, "", model, places if any(places) else ()), self.room)
+        is_result = self.has_result or any(map(_states_something, rows))
+        outcome: Literal["result", "nothing"] = "result" if is_result else "nothing"
+        reason, findings = "" if is_result else NOTHING_LEFT, tuple(finding_of(row) for row in rows)
+        write_findings(Findings(findings, outcome, reason, model, places if any(places) else ()), self.room)
 
     def _drawn(self, standing: Image, strokes: Sequence[Stroke]) -> tuple[Array, list[Label]]:
         if standing.shape[0] > 1:
@@ -349,7 +354,14 @@ class _Writing:
         return {path: labels}
 
     def _report(
-        self, rows: Sequence[Mapping[str, Any]], image: Image, name: str, segmentations: Mapping[Path, Sequence[Label]]
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        image: Image,
+        name: str,
+        segmentations: Mapping[Path, Sequence[Label]],
+        structures: Sequence[str],
+        *,
+        is_empty: bool,
     ) -> None:
         """The report of the findings as they stand, which names the one that it takes the place of."""
         path = self.room / f"{name}_report.dcm"
@@ -364,7 +376,8 @@ class _Writing:
                 path,
                 algorithm_name=self._algorithm,
                 segmentations=segmentations,
-                is_empty=not rows,
+                classes=structures if is_empty else (),
+                is_empty=is_empty,
                 reader=self.reader if self.is_known else None,
                 others=others,
             )
@@ -417,12 +430,18 @@ def _parted(
     return [dict(row) for row in rows if instance is not None and row.get("instance") != instance], own_rows
 
 
+def _states_something(row: Mapping[str, Any]) -> bool:
+    """Whether a finding is more than a structure without a voxel."""
+    return row.get("label") is None or bool(row.get("value"))
+
+
 def _measured(
     rows: Sequence[Mapping[str, Any]], mask: Array, labels: Sequence[Label], image: Image
 ) -> list[dict[str, Any]]:
     """Findings with the size and the measurements of each structure as it is drawn now, in place of those before.
 
-    They have no interval: a person's outline has none that we know. Of a clip no structure is measured.
+    They have no interval: a person's outline has none that we know. A structure that is erased is absent, and has no
+    size. Of a clip no structure is measured.
     """
     rows_kept = [dict(row) for row in rows if row.get("label") is None]
     if image.frames is not None:
@@ -435,7 +454,8 @@ def _measured(
     for label in labels:
         codes_of_label = codes.get(label.name) or ((label.code,) if label.code is not None else ())
         volume = round(float(np.count_nonzero(mask == label.value)) * step, 6)
-        findings = [Finding(label.name, volume, unit, codes=codes_of_label, group=label.name, label=label.value)]
+        size = (volume, unit) if volume else (False, "")
+        findings = [Finding(label.name, *size, codes=codes_of_label, group=label.name, label=label.value)]
         findings += [*measured_findings(label, table)] if volume else []
         rows_kept += [{**asdict(one), **place_columns} for one in findings]
     return rows_kept
