@@ -17,7 +17,7 @@ from isocenter.service import prepared, read_settings
 from isocenter.service.records import accounts as records
 from isocenter.service.records.accounts import Accounts, WaitError
 from isocenter.service.records.tables import sessions, tokens
-from isocenter.service.web import server
+from isocenter.service.web import server, web_node
 from isocenter.service.web.access import own_path
 from isocenter.service.web.server import web_listeners
 from ports import free_port
@@ -124,6 +124,31 @@ def test_after_five_wrong_passwords_each_further_one_waits_twice_as_long(node):
     assert tried("viewer", PASSWORD).status_code == 200
     time.sleep(1.1)
     assert tried("radiologist", PASSWORD).status_code == 200
+
+
+def test_log_ins_that_wait_keep_no_other_request_waiting_and_an_address_has_few_failures(tmp_path, monkeypatch):
+    monkeypatch.setattr(web_node, "WINDOW_S", 1e7)  # a minute may end in the midst of a test
+
+    def tried(name: str) -> httpx.Response:
+        return httpx.post(f"{web.url}/api/login", json={"account": name, "password": "wrong"}, timeout=60)
+
+    with with_people(tmp_path / "node") as web:
+        radiologist = logged_in(web, "radiologist")
+        with ThreadPoolExecutor(60) as strangers:
+            with records.HASHED_AT_ONCE, records.HASHED_AT_ONCE:  # no log-in comes to its end
+                asked = [strangers.submit(tried, f"nobody{number}") for number in range(60)]
+                # Without a queue of their own these would hold each of the forty threads.
+                while sum(one.done() for one in asked) < 40:
+                    time.sleep(0.01)
+                assert {one.result().status_code for one in asked if one.done()} == {503}
+                assert radiologist.get("/api/studies").status_code == 200
+            answers = [one.result() for one in asked]
+        assert sorted({one.status_code for one in answers}) == [401, 503]
+        assert sum(one.status_code == 401 for one in answers) == 20
+        later = [tried(f"stranger{number}") for number in range(11)]
+        assert [one.status_code for one in later] == [401] * 10 + [429]
+        assert int(later[-1].headers["Retry-After"]) > 0
+        assert radiologist.get("/api/me").json()["account"] == "radiologist"
 
 
 def test_waiting_for_a_password_has_an_end_and_what_was_wrong_is_forgotten(database, monkeypatch):

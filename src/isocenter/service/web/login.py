@@ -63,10 +63,14 @@ def get_login(node: Node) -> LoginShape:
 
 
 @router.post("/login", dependencies=[roles(ANYBODY)], responses={429: {"model": Problem}})
-def log_in(request: Request, node: Node, given: Given, response: Response) -> MeShape:
+async def log_in(request: Request, node: Node, given: Given, response: Response) -> MeShape:
     """Log in by password; a cookie says from then on who asks."""
-    _check(request, node, given.account, given.password)
-    return _me(node, _enter(request, node, given.account, response))
+
+    def look() -> MeShape:
+        _check(request, node, given.account, given.password)
+        return _me(node, _enter(request, node, given.account, response))
+
+    return await node.log_ins.run(_address(request), look)
 
 
 @router.post("/logout", status_code=204, dependencies=[roles(ROLES)], response_class=Response)
@@ -86,14 +90,18 @@ def get_me(request: Request, node: Node, who: Who) -> MeShape:
 
 
 @router.put("/me/password", dependencies=[roles(ROLES)], responses={429: {"model": Problem}})
-def change_password(request: Request, node: Node, who: Who, change: Change, response: Response) -> MeShape:
+async def change_password(request: Request, node: Node, who: Who, change: Change, response: Response) -> MeShape:
     """Take another password; all other sessions of the account end."""
-    _check(request, node, who.account, change.old)
-    try:
-        node.accounts.change(who.account, password=change.new, who=who)
-    except (AccountError, UsageError) as error:
-        raise WebError(422, error.problem, error.where, error.remedy) from error
-    return _me(node, _enter(request, node, who.account, response))
+
+    def look() -> MeShape:
+        _check(request, node, who.account, change.old)
+        try:
+            node.accounts.change(who.account, password=change.new, who=who)
+        except (AccountError, UsageError) as error:
+            raise WebError(422, error.problem, error.where, error.remedy) from error
+        return _me(node, _enter(request, node, who.account, response))
+
+    return await node.log_ins.run(_address(request), look)
 
 
 @router.get("/login/openid", status_code=303, dependencies=[roles(ANYBODY)], response_class=RedirectResponse)
@@ -114,7 +122,7 @@ def ask_provider(request: Request, node: Node, next: Annotated[str, Query(max_le
 
 
 @router.get("/login/openid/answer", dependencies=[roles(ANYBODY)], response_class=HTMLResponse)
-def take_answer(
+async def take_answer(
     request: Request,
     node: Node,
     code: Annotated[str, Query(max_length=4096)] = "",
@@ -123,11 +131,19 @@ def take_answer(
 ) -> Response:
     """Take the provider's answer, with which the browser comes back."""
     try:
-        secret, _, path = cookie(request.headers, BEGUN).partition(":")
+        return await node.log_ins.run(_address(request), lambda: _led_back(request, node, code, state, error))
+    except (WebError, ProviderError) as error_of_login:
+        return _refused(error_of_login.status, error_of_login)
+
+
+def _led_back(request: Request, node: WebNode, code: str, state: str, error: str) -> Response:
+    """The page that leads on whom the provider vouches for. Raises as `_vouched`, which the audit gets."""
+    secret, _, path = cookie(request.headers, BEGUN).partition(":")
+    try:
         account = _vouched(request, node, secret, code, state, error)
     except (WebError, ProviderError) as error_of_login:
         node.accounts.record_failure(Actor("", "", _address(request)), error_of_login.problem)
-        return _refused(error_of_login.status, error_of_login)
+        raise
     # A redirect would still count as the provider's, and bring no cookie of this address: the page asks anew.
     response = _page(200, "Logged in", "", own_path(path), is_followed=True)
     _enter(request, node, account, response)

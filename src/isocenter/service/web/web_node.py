@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path as FilePath
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Query, Request
 from pydantic import BaseModel, Field
@@ -42,6 +45,8 @@ MOST_ROWS = 1000
 # How long a search waits for the rows of objects that were just stored, and between two looks (s).
 ENTERED_S, LOOK_S = 2.0, 0.02
 FRESH_S = 0.5  # of what is known of the worklist
+# Log-ins that are looked at, and that wait, at once; how many of one address may fail within so long (s).
+LOG_INS_AT_ONCE, MOST_WAITING, MOST_FAILURES, WINDOW_S = 4, 16, 30, 60.0
 OPEN_S = 1800.0  # without a request for it, after which a study counts as closed
 
 
@@ -121,6 +126,49 @@ class Openings:
             self._last.pop(what, None)
 
 
+Found = TypeVar("Found")
+
+
+class LogIns:
+    """Log-ins, which anybody may try: few at a time, in threads of their own, and few failures from one address."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(LOG_INS_AT_ONCE, "log-in")
+        self._lock, self._pending = threading.Lock(), 0
+        self._window, self._failed = 0, Counter[str]()
+
+    async def run(self, address: str, look: Callable[[], Found]) -> Found:
+        """Run what looks at a log-in, and fails by an error. Raises WebError 429 or 503 in place of it."""
+        failed = self._begin(address)
+        try:
+            found = await asyncio.wrap_future(self._threads.submit(look))
+        finally:
+            with self._lock:
+                self._pending -= 1
+        with self._lock:
+            failed[address] -= 1
+        return found
+
+    def _begin(self, address: str) -> Counter[str]:
+        """Count a log-in before it is looked at, so that of many at once only the first are."""
+        window, since = divmod(time.monotonic(), WINDOW_S)
+        with self._lock:
+            if window != self._window:
+                self._window, self._failed = int(window), Counter()
+            if self._failed[address] >= MOST_FAILURES:
+                raise _refused_log_in(429, "too many log-ins from this address have failed", WINDOW_S - since)
+            if self._pending >= LOG_INS_AT_ONCE + MOST_WAITING:
+                raise _refused_log_in(503, "too many log in at once", 5)
+            self._pending += 1
+            self._failed[address] += 1
+            return self._failed
+
+
+def _refused_log_in(status: int, problem: str, wait: float) -> WebError:
+    seconds = f"{wait:.0f}"
+    return WebError(status, problem, "the login", f"Wait {seconds} s", {"Retry-After": seconds})
+
+
 @dataclass(frozen=True, eq=False)
 class WebNode:
     """A node as the web process sees it. stopping: set once it is to stop, for answers that have no end"""
@@ -132,6 +180,7 @@ class WebNode:
     changes: Changes = field(default_factory=Changes)
     arrivals: Arrivals = field(default_factory=Arrivals)
     openings: Openings = field(default_factory=Openings)
+    log_ins: LogIns = field(default_factory=LogIns)
     computing: Computing = field(init=False)
     accounts: Accounts = field(init=False)
     volumes: Volumes = field(init=False)
