@@ -454,8 +454,8 @@ def _measured(
     for label in labels:
         codes_of_label = codes.get(label.name) or ((label.code,) if label.code is not None else ())
         volume = round(float(np.count_nonzero(mask == label.value)) * step, 6)
-        size = (volume, unit) if volume else (False, "")
-        findings = [Finding(label.name, *size, codes=codes_of_label, group=label.name, label=label.value)]
+        size, unit_of_size = (volume, unit) if volume else (False, "")
+        findings = [Finding(label.name, size, unit_of_size, codes=codes_of_label, group=label.name, label=label.value)]
         findings += [*measured_findings(label, table)] if volume else []
         rows_kept += [{**asdict(one), **place_columns} for one in findings]
     return rows_kept
