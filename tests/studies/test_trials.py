@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
+from isocenter.files import locked
 from isocenter.studies import (
     KEY,
     bounds_at,
@@ -23,6 +25,7 @@ from isocenter.studies import (
     pooled,
     read_study,
 )
+from isocenter.verbs import trial
 
 PARALLEL = """\
 title = "A model as second reader"
@@ -285,6 +288,21 @@ def test_an_arm_is_given_once_and_nobody_sees_further(tmp_path, monkeypatch, cli
     log.write_text(log.read_text().splitlines()[0] + "\n")
     with pytest.raises(IntegrityError, match="edited or lost"):
         isocenter.study_assign(study, participant="P1", assignments={"site": "Bern"})
+
+
+def test_sites_that_assign_at_once_wait_for_their_turn_and_are_told_to_try_again(tmp_path, monkeypatch):
+    study = begun(tmp_path, PARALLEL)
+
+    def assigned(number: int) -> str:
+        return isocenter.study_assign(study, participant=f"P{number}", assignments={"site": "Bern"}).arm
+
+    with ThreadPoolExecutor(8) as sites:
+        arms = list(sites.map(assigned, range(8)))
+    assert set(arms) <= {"usual", "model"} and len((study / "assignments.csv").read_text().splitlines()) == 9
+    monkeypatch.setattr(trial, "TURN_S", 0.01)
+    with locked(study), pytest.raises(UsageError, match="has been writing it") as refused:
+        assigned(9)
+    assert refused.value.remedy == "Try again when it has ended"
 
 
 def test_clusters_are_balanced_and_analysed_as_wholes(tmp_path):

@@ -31,6 +31,7 @@ from isocenter.studies import Allocation, Endpoint, Look, Study, Trial, flow_of_
 from isocenter.verbs.study_folder import PLAN, RECORD, REGISTRY, StudyFolder, write_plan
 
 RESULTS, FLOW, PAGE = "results.json", "flow.json", "report.html"
+TURN_S = 15.0  # for which a site waits while others write the same study, each for a moment
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def study_lock(options: StudyLockOptions) -> Sealed:
     Raises UsageError for an edit without a reason, and for one of arms or strata once they were randomised.
     """
     _refuse_without("statsmodels", "study lock")
-    with locked(Path(options.folder)):
+    with locked(Path(options.folder), TURN_S):
         record = StudyFolder.opened(Path(options.folder), is_locked=False).lock(options.reason)
     return Sealed(digest(Path(options.folder) / PLAN), record["amendments"])
 
@@ -161,7 +162,7 @@ def study_randomise(options: StudyRandomiseOptions) -> Randomised:
     """
     _refuse_without("cryptography", "study randomise")
     studies.allocation_key()  # refused before anything is drawn
-    with locked(Path(options.folder)):
+    with locked(Path(options.folder), TURN_S):
         opened = StudyFolder.opened(Path(options.folder))
         if options.method != opened.study.method:
             problem = f"a {opened.study.design} trial is not randomised by {options.method!r}"
@@ -181,7 +182,7 @@ def study_assign(options: StudyAssignOptions) -> Assigned:
     for a log or a plan that was edited.
     """
     _refuse_without("cryptography", "study assign")
-    with locked(Path(options.folder)):
+    with locked(Path(options.folder), TURN_S):
         arm = StudyFolder.opened(Path(options.folder)).assign(options.participant, dict(options.assignments or {}))
     return Assigned(options.participant, arm)
 
@@ -201,7 +202,7 @@ def study_analyse(options: StudyAnalyseOptions) -> Analysed:
     table_file, result = Path(options.data), Path(options.out)
     refuse_missing(table_file)
     refuse_taken(result, options.overwrite, (RESULTS, FLOW))
-    with locked(Path(options.folder)):
+    with locked(Path(options.folder), TURN_S):
         opened = StudyFolder.opened(Path(options.folder))
         if not opened.is_randomised or opened.assignments.empty:
             raise UsageError("nobody was assigned yet", str(options.folder), "Run `isocenter study assign` first")

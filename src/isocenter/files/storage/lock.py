@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import platform
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from isocenter.files.storage.structured_text import load_json
 
 # s by which two readings of one start may differ.
 SAME_START = 1.0
+LOOK_S = 0.05  # between two looks at the lock of another
 # How systems refuse a second name of a file where the file system has none.
 UNSUPPORTED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 
@@ -66,9 +68,10 @@ def _started(process: psutil.Process) -> float:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Nobody else writes `path` until the end: a file `.NAME.lock` beside it says who does.
 
+    wait_s: until another process has ended, where each of several takes a moment
     It lies beside, and not within, because a folder that is written anew takes the place of the old one as a whole.
     Raises UsageError, which names the holder, where another process has it, and where the lock cannot be written.
     """
@@ -77,7 +80,7 @@ def locked(path: Path) -> Iterator[None]:
     created = [folder for folder in absolute.parents if not folder.exists()]
     try:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
-        _take(lock_file, holder, path)
+        _take(lock_file, holder, path, wait_s)
     except OSError as error:
         raise unwritable(error, path) from error
     try:
@@ -90,7 +93,8 @@ def locked(path: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _take(lock_file: Path, holder: Holder, path: Path) -> None:
+def _take(lock_file: Path, holder: Holder, path: Path, wait_s: float) -> None:
+    until = time.monotonic() + wait_s
     # Linked with its content, so that nobody ever reads half a lock.
     draft = lock_file.with_name(f"{lock_file.name}.{uuid.uuid4().hex}")
     try:
@@ -100,9 +104,12 @@ def _take(lock_file: Path, holder: Holder, path: Path) -> None:
                 _link(draft, lock_file)
                 return
             other = _holder(lock_file)
-            if other is not None and not other.is_dead:
-                raise _held(other, lock_file, path)
-            _break(lock_file, other)
+            if other is None or other.is_dead:
+                _break(lock_file, other)
+            elif time.monotonic() < until:
+                time.sleep(LOOK_S)
+            else:
+                raise _held(other, lock_file, path, is_short=wait_s > 0)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -140,8 +147,9 @@ def _holder(lock_file: Path) -> Holder | None:
         return None
 
 
-def _held(holder: Holder, lock_file: Path, path: Path) -> UsageError:
+def _held(holder: Holder, lock_file: Path, path: Path, *, is_short: bool) -> UsageError:
     problem = f"process {holder.process} on {holder.host} has been writing it since {holder.since}"
+    remedy = "Try again when it has ended" if is_short else "Wait until it ends"
     if holder.host == platform.node():
-        return UsageError(problem, str(path), "Wait until it ends, or choose another --out")
-    return UsageError(problem, str(path), f"Wait until it ends; if it has died there, delete {lock_file}")
+        return UsageError(problem, str(path), remedy if is_short else f"{remedy}, or choose another --out")
+    return UsageError(problem, str(path), f"{remedy}; if it has died there, delete {lock_file}")
