@@ -202,14 +202,14 @@ def on_one_scale(members: Sequence[Model], where: str) -> tuple[Preprocessing, t
 def guard_on(common: Preprocessing, member: Model) -> Guard | None:
     """The gate of a member for images that are prepared for all members; it counts voxels by its own scale."""
     guard, preprocessing = member.guard, member.preprocessing
-    if guard is None or preprocessing == common or not isinstance(preprocessing, Preprocessing):
+    if guard is None or guard.look is None or preprocessing == common or not isinstance(preprocessing, Preprocessing):
         return guard
     edges = [
         # What the member clipped at a bound lies beyond it here, and belongs into the same bin.
         np.where(row >= one.high, np.inf, (row - one.offset) / one.scale)
-        for row, one in zip(guard.edges, conversions(common.normalisation, preprocessing), strict=True)
+        for row, one in zip(guard.look.edges, conversions(common.normalisation, preprocessing), strict=True)
     ]
-    return replace(guard, edges=np.stack(edges))
+    return replace(guard, look=replace(guard.look, edges=np.stack(edges)))
 
 
 def widest(members: Sequence[Sequence[Normalisation]]) -> tuple[Normalisation, ...] | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from scipy import stats
 
 from isocenter.errors import IntegrityError
 from isocenter.runtime.guard.distances import Known, p_value
-from isocenter.runtime.guard.guard import Answering, Guard, fitted_guard, refitted, strictest, tail_note
+from isocenter.runtime.guard.guard import LIMITS, Answering, Guard, fitted_guard, refitted, strictest, tail_note
 from isocenter.runtime.guard.observation import Observation, composition, header_of
 from isocenter.runtime.model_record import read_parts
 from isocenter.runtime.parts import Parts
@@ -85,7 +87,7 @@ def test_what_the_header_is_enough_to_refuse_is_refused_with_it_whatever_the_net
         assert p <= verdict[0]
         assert str(reason).partition(" (")[0] == verdict[1].partition(" (")[0]
     assert guard.refused_by_header(image()) is None
-    assert replace(guard, held_out={}).refused_by_header(image(modality="CT")) is None
+    assert replace(guard, level=0.0, held_out={}).refused_by_header(image(modality="CT")) is None
 
 
 def part(observation, word: str):
@@ -317,31 +319,66 @@ def test_what_cannot_be_looked_at_is_left_out_and_noted():
     assert guard.verdict(replace(seen(rng, shift=3.0), features=None))[1] is not None
 
 
-def test_there_is_no_gate_without_a_few_training_cases():
+@pytest.mark.parametrize("trained", [1, 3])
+def test_of_fewer_than_five_training_cases_the_headers_alone_set_limits(trained):
     rng = np.random.default_rng(0)
     others = [seen(rng) for _ in range(20)]
-    assert fitted_guard(others[:3], others, LEVEL, exact=True) is None
+    made = fitted_guard(others[:trained], others, LEVEL, exact=True)
+    assert made is not None and made.state.kind == LIMITS and f"{trained} training case" in str(made.state)
+    kept = read_parts({"guard": json.loads(json.dumps(made.settings))}, written(made)).guard
+    given = Prediction(Geometry.of_pixels((4, 4)))
+    for odd, reason in ((image(modality="CT"), "modality is CT"), (image(spacing=3.0), "3 times larger")):
+        assert reason in str(kept.judged(given, seen(rng, of=odd)).abstained)
+        assert reason in kept.refused_by_header(odd)[1]
+    assert kept.judged(given, seen(rng, of=image(spacing=1.5))).abstained is None
+    assert replace(kept, level=0.0).limit_refusal(header_of(image(modality="CT"))) is None
+
+
+def test_a_gate_of_no_training_case_is_none():
+    assert fitted_guard([], [seen(np.random.default_rng(0))], LEVEL, exact=True) is None
+
+
+def written(guard: Guard):
+    folder = Path(tempfile.mkdtemp())
+    Parts(guard=guard).write(folder)
+    return folder
 
 
 @pytest.mark.parametrize("held_out", [0, 2])
-def test_a_gate_without_a_few_cases_that_did_not_train_refuses_nothing_until_others_calibrate_it(held_out, tmp_path):
+def test_where_no_case_was_left_out_training_cases_judge_each_by_the_others(held_out):
     rng = np.random.default_rng(0)
     trained = [seen(rng) for _ in range(40)]
     made = fitted_guard(trained, trained[:held_out], LEVEL, exact=True)
-    assert made is not None and not made.is_calibrated
-    Parts(guard=made).write(tmp_path)
-    kept = read_parts(json.loads(json.dumps({"guard": made.settings})), tmp_path).guard
+    assert made is not None and made.state.is_fitted and "none was left out" in str(made.state)
+    kept = read_parts({"guard": json.loads(json.dumps(made.settings))}, written(made)).guard
     good, odd, given = seen(rng), seen(rng, shift=3.0), Prediction(Geometry.of_pixels((4, 4)))
-    judged = kept.judged(given, odd, 0.0)
-    assert judged.abstained is None and judged.confidence.gate_p is None
-    assert judged.confidence.features is odd.features
-    clip = replace(given, frames=(judged, judged))
-    assert kept.of_frames(clip, [0.0, 0.0]) is clip
+    assert "its intensities are unlike" in str(kept.judged(given, odd).abstained)
+    assert kept.judged(given, good).abstained is None
+    # What the network sees in cases that trained it says nothing of others.
+    assert kept.judged(given, seen(rng, off=50.0)).abstained is None
     assert refitted(kept, trained[:2], exact=True) is kept
     again = refitted(kept, [seen(rng) for _ in range(8)], exact=True)
-    assert again.is_calibrated and again.held_out["intensities"].patients == 48
-    assert "its intensities are unlike" in str(again.judged(given, odd).abstained)
-    assert again.judged(given, good).abstained is None
+    assert again.unseen == 8 and again.held_out["intensities"].patients == 48
+    assert "what the network sees" in str(again.judged(given, seen(rng, off=50.0)).abstained)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "refused"),
+    [
+        ("wrist", "HEAD", True),
+        ("BRAIN", "HEAD", False),
+        ("NECK", "HEAD", False),
+        ("", "HEAD", False),
+        ("KNEE", "", False),
+    ],
+)
+def test_another_region_of_the_body_is_refused_by_however_few_patients(theirs, ours, refused):
+    rng = np.random.default_rng(0)
+    few = [replace(seen(rng), header=header_of(image(), {"body_part": ours})) for _ in range(8)]
+    guard = fitted_guard(few, [], LEVEL, exact=True)
+    assert guard is not None
+    verdict = guard.refused_by_header(image(), {"body_part": theirs})
+    assert (verdict is not None and "region of the body is arm" in verdict[1]) == refused
 
 
 def test_a_gate_says_on_what_it_rests():

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from isocenter.errors import counted, listed
 from isocenter.evaluation import one_of_each
 from isocenter.runtime.guard.distances import Correlated, Floats, Known, Ranges, Reference, is_enough, p_value
-from isocenter.runtime.guard.observation import MODALITY, Header, Observation, Watching, header_of
+from isocenter.runtime.guard.observation import MODALITY, REGION, Composition, Header, Observation, Watching, header_of
 from isocenter.runtime.windows.pipeline import BLANK
 from isocenter.values import Image, Prediction
 
@@ -46,6 +46,97 @@ SCORES = {
 }
 # Those in which no network has a say, so that training cases tell as well as others how far images lie apart.
 OF_NO_NETWORK = tuple(name for name in SCORES if name not in (FEATURES, NEIGHBOURS))
+# A number of a header beyond these of a few training cases, in spreads and as a factor, is that of another kind.
+LIMIT_SPREADS, LIMIT_FACTOR = 3.0, 2.0
+
+
+@dataclass(frozen=True)
+class GateState:
+    """On what a model refuses images.
+
+    FITTED: distances of images from training cases; LIMITS: what the headers of a few training cases state alone;
+    NONE: it answers every image
+    because: the cases that it rests on, or why there is no gate
+    """
+
+    kind: str
+    because: str
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether distances decide."""
+        return self.kind == FITTED
+
+    def __str__(self) -> str:
+        return f"{GATE_WORDS[self.kind]}: {self.because}"
+
+
+FITTED, LIMITS, NONE = "fitted", "limits", "none"
+GATE_WORDS = {
+    FITTED: "gate fitted",
+    LIMITS: "gate by limits of the header alone",
+    NONE: "no gate, every image is answered",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What training cases look like, in which no network has a say.
+
+    edges:   (channels, bins - 1) of the histogram of the network's input, the outer bins being open
+    spectra: of the square roots of histograms, Vasiliuk et al., arXiv:2212.06506
+    texture, layout, contrast, symmetry: of these parts of a `Composition`
+    """
+
+    edges: Floats
+    spectra: Reference
+    texture: Ranges
+    layout: Reference
+    contrast: Correlated
+    symmetry: Ranges
+
+    @classmethod
+    def of(cls, edges: Floats, spectra: Sequence[Floats], composed: Sequence[Composition]) -> Look:
+        """Fit at least two cases, of which each has a spectrum by these edges and a composition."""
+        return cls(
+            edges,
+            Reference.of(np.stack(spectra)),
+            Ranges.of(np.stack([one.texture for one in composed])),
+            Reference.of(np.stack([one.layout for one in composed])),
+            Correlated.of(np.stack([one.contrast for one in composed])),
+            Ranges.of(np.stack([one.symmetry for one in composed])),
+        )
+
+    def distances(self, sample: NDArray[np.float32], composed: Composition) -> dict[str, float]:
+        """{score: distance from the training cases}"""
+        return {
+            INTENSITIES: self.spectra.mahalanobis(spectrum(sample, self.edges)),
+            TEXTURE: self.texture.furthest(composed.texture),
+            LAYOUT: self.layout.mahalanobis(composed.layout),
+            CONTRAST: self.contrast.mahalanobis(composed.contrast),
+            SYMMETRY: self.symmetry.furthest(composed.symmetry),
+        }
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its arrays, which `from_arrays` reads."""
+        named = {INTENSITIES: self.spectra, TEXTURE: self.texture, LAYOUT: self.layout}
+        parts = [
+            part.arrays(name) for name, part in {**named, CONTRAST: self.contrast, SYMMETRY: self.symmetry}.items()
+        ]
+        return {"edges": self.edges, **{name: array for part in parts for name, array in part.items()}}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Floats]) -> Look:
+        """Read what `arrays` gave; KeyError where one is missing."""
+        return cls(
+            arrays["edges"],
+            Reference.from_arrays(arrays, INTENSITIES),
+            Ranges.from_arrays(arrays, TEXTURE),
+            Reference.from_arrays(arrays, LAYOUT),
+            Correlated.from_arrays(arrays, CONTRAST),
+            Ranges.from_arrays(arrays, SYMMETRY),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +147,12 @@ class Guard:
     exact:    whether the held-out cases chose nothing; else they chose the checkpoint, and the level is approximate
     words:    {fact of the header: {its value: patients who had it}}, where all cases told it
     numbers:  {fact of the header: (middle, spread)} as natural logarithms
-    edges:    (channels, bins - 1) of the histogram of the network's input, the outer bins being open
-    spectra:  of the square roots of histograms, Vasiliuk et al., arXiv:2212.06506
-    texture, layout, contrast, symmetry: of these parts of a `Composition`
+    look:     what the training cases look like; None of fewer than five
     features: of pooled features; None for a network without
     held_out: {score: distances} of cases that did not train; where these are few and no network has a say, of training
-              cases by others too. Empty until there are such cases: it refuses nothing
+              cases by others too. Empty where there are few of both: it refuses by limits of the header alone
     trained:  number of training cases that were looked at
+    unseen:   number of cases that did not train, by which it judges
     calibrated: (patients, features) what the network saw in one case of each, for a comparison with other cases; no
               rows where that is not known
     by_others: {score: distances} of training cases by others, where no network has a say
@@ -74,14 +164,10 @@ class Guard:
     exact: bool
     words: Mapping[str, Mapping[str, int]]
     numbers: Mapping[str, tuple[float, float]]
-    edges: Floats
-    spectra: Reference
-    texture: Ranges
-    layout: Reference
-    contrast: Correlated
-    symmetry: Ranges
+    look: Look | None
     features: Reference | None
     trained: int
+    unseen: int = 0
     held_out: Mapping[str, Known] = field(default_factory=dict)
     calibrated: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     by_others: Mapping[str, Known] = field(default_factory=dict)
@@ -89,13 +175,24 @@ class Guard:
     answers: Answering | None = None
 
     def __repr__(self) -> str:
-        unseen = min((len(known) for known in self.held_out.values()), default=0)
-        return f"a gate at the level of {self.level:g}, of {self.trained} training cases and {unseen} others"
+        return f"a gate at the level of {self.level:g}, of {self.trained} training cases and {self.unseen} others"
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether cases that did not train say how far others may lie; else it refuses nothing."""
+        """Whether distances of cases, each from others, say how far an image may lie; else limits alone refuse."""
         return bool(self.held_out)
+
+    @property
+    def state(self) -> GateState:
+        """On what it refuses images."""
+        of_training = counted(self.trained, "training case")
+        if not self.level:
+            return GateState(NONE, "guard.gate of its plan is off")
+        if not self.is_calibrated:
+            return GateState(LIMITS, f"{of_training} are too few for distances")
+        if self.unseen:
+            return GateState(FITTED, f"{of_training}, and {self.unseen} that did not train it")
+        return GateState(FITTED, f"{of_training}, each compared with the others, because none was left out")
 
     def judged(self, prediction: Prediction, observation: Observation, sure: float = 1.0) -> Prediction:
         """The prediction with the gate's p-value, and why the model gives no answer where it gives none.
@@ -105,7 +202,8 @@ class Guard:
         distances = self.distances(observation)
         confidence = replace(prediction.confidence, features=observation.features, distances=distances)
         if not self.is_calibrated:
-            return replace(prediction, confidence=confidence)
+            reason = self.limit_refusal(observation.header)
+            return replace(prediction, confidence=confidence, abstained=prediction.abstained or reason)
         p, reason, notes = self.verdict(observation, distances)
         if p >= self.level:
             reason = None if self.answers is None else self.answers.refusal(sure)
@@ -145,6 +243,22 @@ class Guard:
             reason = None if refusal is None else f"frame {least}: {refusal}"
         return replace(clip, confidence=replace(clip.confidence, gate_p=joint), abstained=reason)
 
+    def limit_refusal(self, header: Header) -> str | None:
+        """Why a header is that of another kind of image, whatever chance says; None where it may be of this kind.
+
+        It is of another modality, or a number is beyond 3 spreads and twice as large or half as large as usual.
+        """
+        if not self.level:
+            return None
+        if (unknown := self._unknown_word(header)) is not None and unknown[1]:
+            return unknown[0]
+        for name, (middle, spread) in self.numbers.items():
+            difference = header.numbers.get(name, middle) - middle
+            if abs(difference) > max(LIMIT_SPREADS * spread, math.log(LIMIT_FACTOR)):
+                times = f"{math.exp(abs(difference)):.3g} times {'larger' if difference > 0 else 'smaller'}"
+                return f"its {name} is {times} than in the {counted(self.trained, 'training case')}"
+        return None
+
     def verdict(
         self, observation: Observation, distances: Mapping[str, float] | None = None
     ) -> tuple[float, str | None, list[str]]:
@@ -173,9 +287,9 @@ class Guard:
 
         The p-value is joined with all scores as `verdict` joins it: what the others state can only lower it.
         """
-        if not self.is_calibrated:
-            return None
         header = header_of(image, covariates)
+        if not self.is_calibrated:
+            return None if (reason := self.limit_refusal(header)) is None else (0.0, reason)
         word, is_evidence = self._unknown_word(header) or ("", False)
         if is_evidence:
             return 0.0, word
@@ -197,13 +311,14 @@ class Guard:
     def _unknown_word(self, header: Header) -> tuple[str, bool] | None:
         """A word that no known patient had, and whether patients are enough to refuse for it; None too if no evidence.
 
-        An image of another modality is of another kind, whatever chance says: it is refused by however few patients.
+        An image of another modality or region of the body is of another kind, whatever chance says: it is refused by
+        however few patients.
         Of other facts a word of one patient alone is no evidence, and neither is a fact after it: so an image is
         wrongly refused only where, in the first fact in which any of the n patients or its own has a word alone, only
         its own has one. That is as likely as for each other patient: at most 1 / (n + 1), however many facts there are.
         """
         for name, word in header.words.items():
-            words, is_kind = self.words.get(name, {}), name == MODALITY
+            words, is_kind = self.words.get(name, {}), name in (MODALITY, REGION)
             if 1 in words.values() and not is_kind:
                 break
             if words and word not in words:
@@ -231,12 +346,8 @@ class Guard:
         for name, numbers in ((HEADER, self._of_header), (COLOUR, colour)):
             if (distance := header_distance(observation.header, numbers)) is not None:
                 found[name] = distance
-        if (composed := observation.composed) is not None:
-            found[INTENSITIES] = self.spectra.mahalanobis(self.spectrum(observation.sample))
-            found[TEXTURE] = self.texture.furthest(composed.texture)
-            found[LAYOUT] = self.layout.mahalanobis(composed.layout)
-            found[CONTRAST] = self.contrast.mahalanobis(composed.contrast)
-            found[SYMMETRY] = self.symmetry.furthest(composed.symmetry)
+        if self.look is not None and observation.composed is not None:
+            found |= self.look.distances(observation.sample, observation.composed)
         if self.features is not None and observation.features is not None:
             found[FEATURES] = self.features.mahalanobis(observation.features)
             found[NEIGHBOURS] = self.features.neighbour(observation.features)
@@ -246,10 +357,6 @@ class Guard:
     def _of_header(self) -> Mapping[str, tuple[float, float]]:
         """The numbers that are one score together; colour is a score of its own."""
         return {name: own for name, own in self.numbers.items() if name != COLOUR}
-
-    def spectrum(self, sample: NDArray[np.float32]) -> Floats:
-        """(channels * bins,) square roots of the shares of voxels in each bin."""
-        return spectrum(sample, self.edges)
 
     def _reason(self, what: str, name: str, distance: float, p: float) -> str:
         held_out = self.held_out[name]
@@ -272,6 +379,7 @@ class Guard:
             "words": {name: dict(known) for name, known in self.words.items()},
             "numbers": {name: list(pair) for name, pair in self.numbers.items()},
             "trained": self.trained,
+            "unseen": self.unseen,
             "answers": None if self.answers is None else self.answers.settings,
             "shares": dict(self.shares),
             "sha256": hashlib.sha256(self.content).hexdigest(),
@@ -281,13 +389,8 @@ class Guard:
     def content(self) -> bytes:
         """The arrays as safetensors."""
         arrays: dict[str, NDArray[Any]] = {
-            "edges": self.edges,
             "calibrated": self.calibrated,
-            **self.spectra.arrays(INTENSITIES),
-            **self.texture.arrays(TEXTURE),
-            **self.layout.arrays(LAYOUT),
-            **self.contrast.arrays(CONTRAST),
-            **self.symmetry.arrays(SYMMETRY),
+            **({} if self.look is None else self.look.arrays),
         }
         if self.features is not None:
             arrays |= self.features.arrays(FEATURES)
@@ -308,14 +411,10 @@ class Guard:
             exact=bool(settings["exact"]),
             words=settings["words"],
             numbers={name: (float(middle), float(spread)) for name, (middle, spread) in settings["numbers"].items()},
-            edges=arrays["edges"],
-            spectra=Reference.from_arrays(arrays, INTENSITIES),
-            texture=Ranges.from_arrays(arrays, TEXTURE),
-            layout=Reference.from_arrays(arrays, LAYOUT),
-            contrast=Correlated.from_arrays(arrays, CONTRAST),
-            symmetry=Ranges.from_arrays(arrays, SYMMETRY),
+            look=Look.from_arrays(arrays) if "edges" in arrays else None,
             features=Reference.from_arrays(arrays, FEATURES) if f"{FEATURES}.mean" in arrays else None,
             trained=int(settings["trained"]),
+            unseen=int(settings["unseen"]),
             held_out=held_out,
             calibrated=np.asarray(arrays["calibrated"], dtype=np.float32),
             by_others=by_others,
@@ -424,31 +523,43 @@ PARTS = 10
 def fitted_guard(
     trained: Sequence[Observation], held_out: Sequence[Observation], level: float, *, exact: bool
 ) -> Guard | None:
-    """A gate; None where there are too few training cases for one.
+    """A gate; None without any training case that a network has seen.
 
     trained:  the model's training cases, or some of them
-    held_out: cases that did not train it; where these are too few it refuses nothing until others calibrate it
+    held_out: cases that did not train it; where these are too few, training cases judge, each by the others, in what no
+              network has a say; of too few training cases the headers alone set limits
     exact:    as in `Guard`
     """
     observed = [one for one in trained if one.is_seen]
-    if len(observed) < FEWEST:
+    if not observed:
         return None
-    edges = _edges([one.sample for one in observed])
-    rows = [one.features for one in observed if one.features is not None]
     headers = [one.header for one in trained]
     bare = Guard(
         level,
         exact,
         words={name: _words(trained, name) for name in sorted({name for header in headers for name in header.words})},
         numbers=_ranges(headers),
-        edges=edges,
-        spectra=Reference.of(np.stack([spectrum(one.sample, edges) for one in observed])),
-        features=Reference.of(np.stack(rows)) if len(rows) == len(observed) else None,
+        look=None,
+        features=None,
         trained=len(observed),
-        **_composed(observed),
     )
-    bare = replace(bare, by_others=_by_others(bare, trained))
-    return _with_trained(_judging_by(bare, held_out, exact), bare.by_others)
+    if len(observed) < FEWEST:
+        return bare
+    edges = _edges([one.sample for one in observed])
+    spectra = [spectrum(one.sample, edges) if one.is_seen else None for one in trained]
+    rows = [one.features for one in observed if one.features is not None]
+    features = Reference.of(np.stack(rows)) if len(rows) == len(observed) else None
+    bare = replace(bare, look=_look_of(trained, spectra, edges), features=features)
+    bare = replace(bare, by_others=_by_others(bare, trained, spectra))
+    judging = _judging_by(bare, held_out, exact)
+    return _with_trained(judging if judging.unseen else replace(bare, held_out=bare.by_others), bare.by_others)
+
+
+def _look_of(cases: Sequence[Observation], spectra: Sequence[Floats | None], edges: Floats) -> Look | None:
+    """The look of those cases that a network has seen; None where these are too few. spectra: of each case, if seen"""
+    composed = [one.composed for one in cases if one.composed is not None]
+    known = [own for own in spectra if own is not None]
+    return Look.of(edges, known, composed) if len(composed) >= FEWEST else None
 
 
 def refitted(guard: Guard, held_out: Sequence[Observation], *, exact: bool) -> Guard:
@@ -473,7 +584,9 @@ def _judging_by(guard: Guard, held_out: Sequence[Observation], exact: bool) -> G
     names = [name for name in SCORES if all(name in one for one in distances_of_cases)]
     judged = {name: Known.of([one[name] for one in distances_of_cases], patients) for name in names}
     words = {name: own and _with_words(own, held_out, name) for name, own in guard.words.items()}
-    return replace(guard, words=words, held_out=judged, calibrated=_calibrated(held_out), exact=exact)
+    return replace(
+        guard, words=words, held_out=judged, calibrated=_calibrated(held_out), exact=exact, unseen=len(pairs)
+    )
 
 
 def _with_words(counts: Mapping[str, int], held_out: Sequence[Observation], name: str) -> dict[str, int]:
@@ -488,7 +601,7 @@ def _with_trained(guard: Guard, by_others: Mapping[str, Known]) -> Guard:
     more = {
         name: held_out.joined(by_others[name])
         for name, held_out in guard.held_out.items()
-        if name in by_others and not is_enough(held_out.patients, smallest)
+        if guard.unseen and name in by_others and not is_enough(held_out.patients, smallest)
     }
     all_distances = {**guard.held_out, **more}
     # The fewer patients tell of a score, the less it can show, and the more is extrapolated.
@@ -498,19 +611,17 @@ def _with_trained(guard: Guard, by_others: Mapping[str, Known]) -> Guard:
     )
 
 
-def _by_others(guard: Guard, trained: Sequence[Observation]) -> dict[str, Known]:
+def _by_others(guard: Guard, trained: Sequence[Observation], spectra: Sequence[Floats | None]) -> dict[str, Known]:
     """{score: distances of training cases, each judged by those of other patients}, where no network has a say.
 
+    spectra: of each case that a network has seen
     These cases tell as well as those that did not train.
     """
     found = {name: list[tuple[float, str]]() for name in OF_NO_NETWORK}
-    spectra = [guard.spectrum(one.sample) if one.is_seen else None for one in trained]
     _, owner = np.unique([one.patient or f"{n}" for n, one in enumerate(trained)], return_inverse=True)
     for part in range(PARTS):
         others = owner % PARTS != part
-        judges = _part_of(
-            guard, list(compress(trained, others)), [own for own in compress(spectra, others) if own is not None]
-        )
+        judges = _part_of(guard, list(compress(trained, others)), list(compress(spectra, others)))
         if judges is None:
             continue
         for case in compress(trained, owner % PARTS == part):
@@ -520,38 +631,20 @@ def _by_others(guard: Guard, trained: Sequence[Observation]) -> dict[str, Known]
     return {name: Known.of(*zip(*rows, strict=True)) for name, rows in found.items() if rows}
 
 
-def _part_of(guard: Guard, cases: Sequence[Observation], spectra: Sequence[Floats]) -> Guard | None:
-    """The part of the gate that needs no network, by some of its training cases; None where these are too few.
-
-    spectra: of those cases that a network has seen
-    """
-    observed = [one for one in cases if one.is_seen]
-    if len(observed) < FEWEST:
+def _part_of(guard: Guard, cases: Sequence[Observation], spectra: Sequence[Floats | None]) -> Guard | None:
+    """The part of the gate that needs no network, by some of its training cases; None where these are too few."""
+    look = None if guard.look is None else _look_of(cases, spectra, guard.look.edges)
+    if look is None:
         return None
-    return replace(
-        guard,
-        numbers=_ranges([one.header for one in cases]),
-        spectra=Reference.of(np.stack(spectra)),
-        features=None,
-        held_out={},
-        **_composed(observed),
-    )
-
-
-def _composed(observations: Sequence[Observation]) -> dict[str, Any]:
-    """{field of a gate: how training cases that a network has seen are composed}."""
-    composed = [one.composed for one in observations if one.composed is not None]
-    return {
-        TEXTURE: Ranges.of(np.stack([one.texture for one in composed])),
-        LAYOUT: Reference.of(np.stack([one.layout for one in composed])),
-        CONTRAST: Correlated.of(np.stack([one.contrast for one in composed])),
-        SYMMETRY: Ranges.of(np.stack([one.symmetry for one in composed])),
-    }
+    return replace(guard, numbers=_ranges([one.header for one in cases]), look=look, features=None, held_out={})
 
 
 def tail_note(guard: Guard) -> str:
     """A sentence on how far the gate's level can be believed."""
     fewest = min(guard.held_out.values(), key=lambda known: (known.patients, len(known)))
+    if not guard.unseen:
+        whom = f"the distances of {fewest.words('training case')} from each other, because none was left out"
+        return f"The gate refuses below p {guard.level:g} by {whom}; what the network sees has no say."
     whom = f"{fewest.words()} that chose nothing" if guard.exact else fewest.words("validation case")
     approximate = "" if guard.exact else "; these chose the checkpoint, so that the level is approximate"
     enough = is_enough(fewest.patients, guard.level / len(guard.held_out))

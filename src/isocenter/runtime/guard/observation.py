@@ -30,7 +30,16 @@ PLANES, OBLIQUE, STRAIGHT = ("sagittal", "coronal", "axial"), "oblique", 0.8
 APART = 1.5
 # Of the range, a share of colour that is next to none: a tint, or marks that somebody drew, have a hundredth or two.
 TINT = 0.1
-MODALITY = "modality"
+MODALITY, REGION = "modality", "region of the body"
+# Parts of the body as BodyPartExamined names them (PS3.16, table L-1), of regions that no image shows together. What
+# lies between two of them, as neck, shoulder and hip, is of none.
+REGIONS = {
+    "head": "HEAD BRAIN SKULL FACE ORBIT EYE SINUS NOSE MANDIBLE MAXILLA JAW TMJ TEETH EAR IAC SELLA",
+    "trunk": "CHEST THORAX LUNG HEART BREAST RIB STERNUM MEDIASTINUM ABDOMEN LIVER KIDNEY PANCREAS SPLEEN STOMACH COLON "
+    "BLADDER PROSTATE UTERUS PELVIS LSPINE TSPINE SSPINE TLSPINE LSSPINE COCCYX",
+    "arm": "ELBOW FOREARM WRIST HAND FINGER THUMB RADIUS ULNA HUMERUS",
+    "leg": "THIGH KNEE CALF LEG ANKLE FOOT TOE TIBIA FIBULA CALCANEUS PATELLA",
+}
 # Channels of a picture from an array, which a model takes for R, G and B.
 UNNAMED = ("0", "1", "2")
 # Lines of a picture at which its colour is looked at, about.
@@ -40,8 +49,8 @@ LINES = 64
 class Header(NamedTuple):
     """Facts of a header.
 
-    words:   {fact: word} of what is known: modality, whether the orientation is, the plane of slices, and last the body
-             part, which people write as they like
+    words:   {fact: word} of what is known: modality, the region of the body, whether the orientation is, the plane of
+             slices, and last the body part, which people write as they like
     numbers: {fact: natural logarithm} of spacing and field of view in mm along each axis of the canonical order; of an
              image without physical size of the proportions of its sides; and of the colour of a picture, which no
              longer shows in what a network of grey pictures sees
@@ -54,11 +63,13 @@ class Header(NamedTuple):
 def header_of(image: Image, covariates: Mapping[str, Any] | None = None) -> Header:
     """The header of an image; covariates: of its case, of which the part of the body is asked for."""
     modality = ALIKE.get(image.modality, image.modality)
+    body_part = str((covariates or {}).get("body_part") or "")
     words = {
         MODALITY: "" if modality == UNKNOWN else modality,
+        REGION: next((region for region, parts in REGIONS.items() if body_part.upper() in parts.split()), ""),
         "orientation": ("known" if image.geometry.oriented else UNKNOWN) if image.geometry.is_volume else "",
         "plane": _plane(image.geometry),
-        "body part": str((covariates or {}).get("body_part") or ""),
+        "body part": body_part,
     }
     return Header({name: word for name, word in words.items() if word}, {**_numbers(image.geometry), **_colour(image)})
 
