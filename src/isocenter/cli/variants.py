@@ -111,6 +111,8 @@ def serve(values: ServeOptions) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     node = isocenter.serve(**given(values, ServeOptions))
+    for warning in node.warnings if values.check else ():
+        say(f"warning: {warning}", err=True)
     if values.check:
         say(f"{values.config or 'the settings'}, the models and the ports are in order")
         return

@@ -260,6 +260,7 @@ def _stated(
     limits = [
         *promises(model.task, findings),
         *(["only a part of the image was looked at"] if is_part else []),
+        *([] if model.gate.is_fitted else [str(model.gate)]),
         *([f"the model would give no answer here: {prediction.abstained}"] if prediction.abstained else []),
         *prediction.notes,
     ]
@@ -378,10 +379,14 @@ def algorithm_of(model: Model) -> str:
 
 
 def model_named(model: Model) -> dict[str, str]:
-    """The name and version of a model, and the SHA-256 of its weights: of one without a version, how that begins."""
+    """The name and version of a model, the SHA-256 of its weights, and on what it refuses images.
+
+    The version of one without is how its weights' SHA-256 begins.
+    """
     weights = str(model.record.get("weights_sha256") or "")
     name = str(model.record.get("name") or f"{PROGRAM} {model.task.name}")
-    return {"name": name, "version": str(model.record.get("version") or weights[:DIGITS]), "weights_sha256": weights}
+    version = str(model.record.get("version") or weights[:DIGITS])
+    return {"name": name, "version": version, "weights_sha256": weights, "gate": str(model.gate)}
 
 
 # How the folder of the moved image as a DICOM series, and the file of the registration, go on after a name.

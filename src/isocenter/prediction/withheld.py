@@ -50,7 +50,7 @@ def refused_by_header(model: Model, case: Case, image: Image) -> Prediction | No
         image.geometry,
         abstained=reason,
         labels=model.task.labels,
-        confidence=Confidence(gate_p=joint),
+        confidence=Confidence(gate=model.gate.unfitted_kind, gate_p=joint),
         case=case.id,
         task=model.task.name,
     )
@@ -59,12 +59,14 @@ def refused_by_header(model: Model, case: Case, image: Image) -> Prediction | No
 def confidence_columns(prediction: Prediction, between: str = "_") -> dict[str, Any]:
     """`gate_p` and `abstained` of a row, of a model with a gate, and what is known of its uncertainty.
 
-    A model without a gate abstains from an image of one value.
+    A model without a fitted gate says so in each row, in `gate`, and abstains from an image of one value.
     between: the name of a part and that of its column, of a task that is made of tasks
     """
     whole_confidence = prediction.confidence
     gate: dict[str, Any] = {} if whole_confidence.gate_p is None else {"gate_p": whole_confidence.gate_p}
-    if gate or prediction.abstained is not None:
+    if whole_confidence.gate:
+        gate["gate"] = whole_confidence.gate
+    if "gate_p" in gate or prediction.abstained is not None:
         gate |= {"abstained": prediction.abstained or ""}
     confidences = {
         "": whole_confidence,

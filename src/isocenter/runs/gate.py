@@ -41,7 +41,7 @@ GATE, ERROR = "guard.gate", "guard.error"
 # Patients of a site that can stand for those that trained a model of another program, and judge; at the usual level.
 FEWEST_OF_SITE, USUAL_LEVEL = 20, 0.01
 TOO_FEW = "too few cases did not train: every image gets an answer"
-NO_GATE = "too few cases did not train: no image is refused, until `isocenter calibrate` is given others"
+NO_GATE = "the network has seen no training case: no image is refused, until `isocenter calibrate` is given others"
 
 
 def guarded(run: RunFolder, unseen: Unseen, fits: Sequence[Fitted], tuned: Tuned) -> Tuned:
@@ -61,7 +61,7 @@ def guarded(run: RunFolder, unseen: Unseen, fits: Sequence[Fitted], tuned: Tuned
             write_gate(outcome.guard, fit.job.out)
     decisions, first = dict(tuned.decisions), gated[0].guard
     if guard.gate:
-        decisions[GATE] = Decision(True, _gate_note(first))
+        decisions[GATE] = Decision(first is not None, _gate_note(first))
     if guard.error:
         because = error_note([model.guard for model in gated], folds=fits[0].job.fold is not None)
         decisions[ERROR] = Decision(guard.error, because)
@@ -81,7 +81,9 @@ def error_note(guards: Sequence[Guard | None], *, folds: bool) -> str:
 
 
 def _gate_note(guard: Guard | None) -> str:
-    return NO_GATE if guard is None or not guard.is_calibrated else tail_note(guard)
+    if guard is None:
+        return NO_GATE
+    return tail_note(guard) if guard.is_calibrated else str(guard.state)
 
 
 def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]:

@@ -39,7 +39,7 @@ from isocenter.scoring import (
 )
 from isocenter.tasks import unkept_rules
 from isocenter.training import Outcome
-from isocenter.values import Case, Plan, Problem
+from isocenter.values import Case, Decision, Plan, Problem
 
 # The loss of a fold is a running mean over this share of its steps.
 SMOOTH_SHARE = 20
@@ -222,6 +222,12 @@ def training_log(folders: Sequence[Path]) -> pd.DataFrame:
     return means.reset_index()
 
 
+def gate_sentence(gate: Decision) -> str:
+    """A sentence on what the model refuses images, from the plan's decision `guard.gate`."""
+    words = gate.because if gate.value else f"no gate: every image gets an answer ({gate.because})"
+    return f"{words[:1].upper()}{words[1:].removesuffix('.')}."
+
+
 def write_report(
     run: RunFolder,
     done: Trained,
@@ -244,7 +250,8 @@ def write_report(
     waiting = sum(one.waiting for one in outcomes) / len(outcomes)
     page = RunReport(
         f"Training on {run.dataset.name}",
-        f"{counted(len(run.dataset), 'case')}: {plan.decision('split.method').because.partition(';')[0]}.",
+        f"{counted(len(run.dataset), 'case')}: {plan.decision('split.method').because.partition(';')[0]}. "
+        f"{gate_sentence(plan.decision('guard.gate'))}",
         primary=str(plan["evaluation.primary"]),
         scored=scored,
         notes=notes,

@@ -115,15 +115,19 @@ def judged(
     task: Task,
     below: Layer,
     passage: Passage,
+    *,
+    state: str,
 ) -> Prediction:
     """The gate: an image out of all proportion is refused before, a blank or unlike one once the network has seen it.
 
     refuse: raises for an image out of all proportion to those that trained the model
+    state:  what stands beside every answer of a model without a fitted gate
     """
     request, watching = passage.request, Watching(passage.network)
     if not request.allow_large:
         refuse(passage.image, passage.where, request.region)
     prediction = replace(below(replace(passage, network=watching)), case=passage.where, task=task.name)
+    prediction = replace(prediction, confidence=replace(prediction.confidence, gate=state))
     if task.by_name:
         prediction = task.with_features(prediction, watching.observation(passage.image).features)
     # A volume that is never held is known to be blank once its windows were seen, of a deferred result later.
@@ -153,6 +157,7 @@ def by_frame(guard: Guard | None, task: Task, below: Layer, passage: Passage) ->
         return below(replace(passage, image=still, where=name_of(still), request=request_of_frame, progress=progress))
 
     clip = replace(predict_frames(image, of_frame), case=passage.where, task=task.name)
+    clip = replace(clip, confidence=replace(clip.confidence, gate=clip.frames[0].confidence.gate))
     return clip if guard is None else guard.of_frames(clip, [sureness(task, frame) for frame in clip.frames])
 
 

@@ -17,6 +17,7 @@ from isocenter.files import read
 from isocenter.runtime import layers
 from isocenter.runtime.cascade import labelled
 from isocenter.runtime.guard.observation import Observation, Watching
+from isocenter.runtime.guard.state import NONE, OFF, UNKNOWN_TRAINING, GateState
 from isocenter.runtime.inference import AS_PLANNED, Request
 from isocenter.runtime.layers import Passage, Stream, frames_of, name_of
 from isocenter.runtime.package.contents import model_settings
@@ -99,7 +100,8 @@ class Model:
             layer = partial(layers.after_first, self.after_first, layer)
         layer = partial(layers.with_context, self.context_vector, task, layer)
         layer = partial(layers.with_uncertainty, task, layer, finds=self.uncertainty is not NOTHING)
-        layer = partial(layers.judged, partial(refuse_out_of_proportion, self), guard, task, layer)
+        refuse = partial(refuse_out_of_proportion, self)
+        layer = partial(layers.judged, refuse, guard, task, layer, state=self.gate.unfitted_kind)
         return partial(layers.by_frame, guard, task, layer) if self._takes_stills else layer
 
     def _windows(self, request: Request) -> WindowSettings:
@@ -127,6 +129,13 @@ class Model:
     def guard(self) -> Guard | None:
         """The gate, which refuses images that are unlike those that trained it; None for a model that has none."""
         return self.parts.guard
+
+    @property
+    def gate(self) -> GateState:
+        """On what it refuses images, and why it refuses none."""
+        if self.guard is not None:
+            return self.guard.state
+        return GateState(NONE, OFF if "data_hash" in self.record else UNKNOWN_TRAINING)
 
     def with_guard(self, guard: Guard | None) -> Model:
         """The model with a gate, and its networks with features where a gate or the result needs them."""

@@ -26,7 +26,7 @@ from isocenter.service.records.accounts import ADMIN_PASSWORD, Accounts, refuse_
 from isocenter.service.records.database import only_keeper, opened
 from isocenter.service.records.migration import migrated
 from isocenter.service.settings import Settings
-from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines, runs, settings_file
+from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines, runs, settings_file, stored_models
 
 log = logging.getLogger("isocenter")
 
@@ -103,6 +103,12 @@ class Node:
         viewer = [f"OHIF {self.ohif}"] if self.ohif else []
         reached = {"receiver": [f"DICOM {self.dicom}", *secured], "web": [self.http, *viewer]}
         return [one for part, addresses in reached.items() if runs(self.role, part) for one in addresses] or [self.role]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What speaks against starting it so, and does not forbid it."""
+        facts = stored_models(self.settings.folder) if self.settings.models else {}
+        return [f"model {name}: {one.gate}" for name, one in facts.items() if not one.is_gated]
 
     def start(self) -> Node:
         """Begin all processes, and wait until each has said that it is up.

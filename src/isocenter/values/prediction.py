@@ -226,6 +226,8 @@ class Confidence:
     low, high:    {target or label: the ends of its interval}
     deviations:   of `Prediction.values`, one standard deviation each in their order
     expected:     {label: Dice that is expected of its mask}
+    gate:         of a model without a fitted gate: "limits" where headers alone decide which images get an answer,
+                  "none" where every image gets one
     gate_p:       how likely an input of the training's kind is at least as odd as this one
     total:        uncertainty of the answer: entropy in nats, the mean over all voxels of a dense result, the sum over
                   findings; of values the variance. It is `epistemic`, about which several views of the image disagree
@@ -242,6 +244,7 @@ class Confidence:
     high: Mapping[str, float] = field(default_factory=dict)
     deviations: Array | None = None
     expected: Mapping[str, float] = field(default_factory=dict)
+    gate: str = ""
     gate_p: float | None = None
     total: float | None = None
     aleatoric: float | None = None

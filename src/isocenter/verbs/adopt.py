@@ -115,6 +115,7 @@ def adopt(options: AdoptOptions) -> Adopted:
         False,
         certificate,
         code_table(model),
+        str(model.gate),
         origin,
         tuple(options.trust),
         backends == USUAL,

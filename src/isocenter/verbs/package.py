@@ -63,6 +63,7 @@ class Packaged:
     certificate: which backends say what torch says, and how fast; None where none was asked for
     format:      one of `PACKAGE_FORMATS`
     codes:       of each name that results state; those with a private code last
+    gate:        on what it refuses images
     """
 
     out: Path
@@ -72,11 +73,12 @@ class Packaged:
     certificate: Certificate | None = None
     format: str = field(default=MONAI, kw_only=True)
     codes: Mapping[str, CodedName] = field(default_factory=dict)
+    gate: str = ""
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
         facts = {"out": str(self.out), "run": self._command, "onnx": dict(self.onnx), "networks": self.networks}
-        facts["format"] = self.format
+        facts |= {"format": self.format, "gate": self.gate}
         certificate = None if self.certificate is None else asdict(self.certificate)
         record = {"schema": "isocenter.package", "version": 1, **facts}
         codes = {name: coded.record for name, coded in self.codes.items()}
@@ -97,6 +99,7 @@ class Packaged:
             f"without: {where}: {self._command}",
             *([] if self.format == MONAI else [f"{NETWORK_ALONE}."]),
             same if self.onnx["exported"] else f"no ONNX: {self.onnx['because']}",
+            self.gate,
             *([] if self.certificate is None else self.certificate.lines),
             *(f"code of {name}: {_in_words(coded)}" for name, coded in self.codes.items()),
         ]
@@ -145,7 +148,7 @@ def package(options: PackageOptions) -> Packaged:
         estimated = bool(_rows(run))
         with becoming(out, options.overwrite, zipped, marks) as folder:
             onnx = write_triton(model, out.stem if zipped else out.name, folder)
-        return Packaged(out, onnx, networks, estimated, format=options.format)
+        return Packaged(out, onnx, networks, estimated, format=options.format, gate=str(model.gate))
     evidence = evidence_of(run, model, plan)
     rows = evidence.rows
     with becoming(out, options.overwrite, zipped) as folder:
@@ -153,7 +156,7 @@ def package(options: PackageOptions) -> Packaged:
         certificate = (
             None if options.backends == () else _certified(folder, model, run, plan, options.backends, options.threads)
         )
-    return Packaged(out, onnx, networks, bool(rows), certificate, code_table(model))
+    return Packaged(out, onnx, networks, bool(rows), certificate, code_table(model), str(model.gate))
 
 
 def code_table(model: Model) -> dict[str, CodedName]:

@@ -73,6 +73,7 @@ class Predicted(InNotebook):
     stopped:      what ended it before the last case: Ctrl-C, a full disk, or a defect
     findings:     of all cases, as in `findings.json`; of several each row states its case
     measurements: of dense results, one row a case and label: size, mean and SD of the intensity
+    gate:         of a model that refuses no image, or by limits alone: why
     tracks:       of clips of objects, one row a track: label, first and last frame, score
     """
 
@@ -85,6 +86,7 @@ class Predicted(InNotebook):
     stopped: BaseException | None = None
     measurements: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([]))
     tracks: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([]))
+    gate: str = ""
 
     @property
     def failures(self) -> list[Problem]:
@@ -109,6 +111,7 @@ class Predicted(InNotebook):
 
     def __repr__(self) -> str:
         lines = [f"{counted(self.cases, 'case')} predicted, {len(self.failures)} failed"]
+        lines += [self.gate] if self.gate else []
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}".strip() for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
@@ -338,6 +341,7 @@ def _gathered(
         stopped=stopped,
         measurements=pd.DataFrame([row for one in done for row in one.measured]),
         tracks=pd.DataFrame([row for one in done for row in one.tracks]),
+        gate="" if model.gate.is_fitted else str(model.gate),
     )
 
 

@@ -22,6 +22,7 @@ from isocenter.errors import counted, listed
 from isocenter.evaluation import one_of_each
 from isocenter.runtime.guard.distances import Correlated, Floats, Known, Ranges, Reference, is_enough, p_value
 from isocenter.runtime.guard.observation import MODALITY, REGION, Composition, Header, Observation, Watching, header_of
+from isocenter.runtime.guard.state import FITTED, LIMITS, NONE, OFF, GateState
 from isocenter.runtime.windows.pipeline import BLANK
 from isocenter.values import Image, Prediction
 
@@ -48,35 +49,6 @@ SCORES = {
 OF_NO_NETWORK = tuple(name for name in SCORES if name not in (FEATURES, NEIGHBOURS))
 # A number of a header beyond these of a few training cases, in spreads and as a factor, is that of another kind.
 LIMIT_SPREADS, LIMIT_FACTOR = 3.0, 2.0
-
-
-@dataclass(frozen=True)
-class GateState:
-    """On what a model refuses images.
-
-    FITTED: distances of images from training cases; LIMITS: what the headers of a few training cases state alone;
-    NONE: it answers every image
-    because: the cases that it rests on, or why there is no gate
-    """
-
-    kind: str
-    because: str
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether distances decide."""
-        return self.kind == FITTED
-
-    def __str__(self) -> str:
-        return f"{GATE_WORDS[self.kind]}: {self.because}"
-
-
-FITTED, LIMITS, NONE = "fitted", "limits", "none"
-GATE_WORDS = {
-    FITTED: "gate fitted",
-    LIMITS: "gate by limits of the header alone",
-    NONE: "no gate, every image is answered",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +159,7 @@ class Guard:
         """On what it refuses images."""
         of_training = counted(self.trained, "training case")
         if not self.level:
-            return GateState(NONE, "guard.gate of its plan is off")
+            return GateState(NONE, OFF)
         if not self.is_calibrated:
             return GateState(LIMITS, f"{of_training} are too few for distances")
         if self.unseen:

@@ -123,9 +123,10 @@ def _only_with_isocenter(model: Model) -> list[str]:
 def _any_image(model: Model) -> str:
     """Whether it knows an image that it was not made for."""
     everywhere = "answers for every image of the right size but a blank one, also where it shows something else."
-    if model.guard is None or not (model.guard.level and model.guard.is_calibrated):
-        return f"It {everywhere}"
-    return f"Without Isocenter, which has its gate, it {everywhere}"
+    with_isocenter = f"With Isocenter: {model.gate}."
+    if model.guard is None or not model.guard.level:
+        return f"It {everywhere} {with_isocenter}"
+    return f"Without Isocenter it {everywhere} {with_isocenter}"
 
 
 def _inputs(model: Model) -> str:

@@ -222,6 +222,8 @@ class ModelFacts:
     values:   names of what they state as a number; of intensities of several channels also "mean intensity of T1"
     axes:     of the images that it takes
     outputs:  {name: axes} of its answers as tensors; empty for a model of clips, which has none
+    gate:     on what it refuses images
+    is_gated: whether distances of images from those that trained it decide
     """
 
     name: str
@@ -234,6 +236,8 @@ class ModelFacts:
     values: Sequence[str] = ()
     axes: int = 3
     outputs: Mapping[str, int] = field(default_factory=dict)
+    gate: str = ""
+    is_gated: bool = True
 
     @property
     def roles(self) -> Sequence[str]:

@@ -92,6 +92,8 @@ def list_models(node: Node) -> Listing[ModelShape]:
             hash=one.hash,
             modality=one.modality,
             task=one.task,
+            gate=one.gate,
+            is_gated=one.is_gated,
             rules=[rule.name for rule in rules if rule.model == name],
         )
         for name, one in models.items()

@@ -170,13 +170,19 @@ class RoutedShape(BaseModel):
 
 
 class ModelShape(BaseModel):
-    """A model of the node, and the rules that use it; modality: empty where it takes any."""
+    """A model of the node, and the rules that use it.
+
+    modality: empty where it takes any
+    gate:     on what it refuses images; is_gated: whether distances from its training images decide
+    """
 
     name: str
     path: str
     hash: str
     modality: str
     task: str
+    gate: str
+    is_gated: bool
     rules: list[str]
 
 

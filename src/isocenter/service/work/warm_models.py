@@ -49,6 +49,8 @@ def model_facts(name: str, model: Model) -> ModelFacts:
         _values(model),
         axes,
         output_axes(model.task, axes) if frames is None else {},
+        str(model.gate),
+        model.gate.is_fitted,
     )
 
 
