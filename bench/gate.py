@@ -2,10 +2,12 @@
 
     python bench/gate.py --threads 1 --minutes 3 --resume --record
     python bench/gate.py radiographs --minutes 1
+    python bench/gate.py hippocampus radiographs ultrasound --all --minutes 2
 
+With --all no case is left out for the gate, and a quarter of the patients is the set's own test part.
 Each model is trained on one kind of image. It sees up to 20 images of every other kind, and copies of its own test
-cases with two axes exchanged, with half of the field of view, inverted and empty. What reading or preparing refuses
-counts as refused. False alarms are test cases as they are.
+cases with two axes exchanged, with half of the field of view, inverted and empty, and noise. What reading or preparing
+refuses counts as refused. False alarms are test cases as they are.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from recorded import commit, record
+from scipy import ndimage
 from trainings import ROOT, add_options, keep, kept, trained
 
 import isocenter
@@ -88,6 +91,12 @@ def changed(image: Image) -> Iterator[tuple[str, Image]]:
     numbers = pixels.astype(np.float64)
     yield "inverted", image.with_pixels((numbers.max() + numbers.min() - numbers).astype(pixels.dtype))
     yield "empty", image.with_pixels(np.zeros_like(pixels))
+    rng = np.random.default_rng(0)
+    white = rng.normal(numbers.mean(), numbers.std(), pixels.shape)
+    smooth = ndimage.gaussian_filter(white, [0, *[3.0] * (white.ndim - 1)])
+    for name, noise in (("white noise", white), ("smooth noise", smooth)):
+        scaled = (noise - noise.min()) / np.ptp(noise) * np.ptp(numbers) + numbers.min()
+        yield name, image.with_pixels(scaled.astype(pixels.dtype))
 
 
 def is_refused(model: isocenter.Model, image: Image) -> bool:
@@ -99,6 +108,10 @@ def is_refused(model: isocenter.Model, image: Image) -> bool:
 
 def own_test(run: Path, kind: str, data: Path) -> list[Image]:
     """Images of the run's test cases, as good as any."""
+    if (table := dataset_of(run)).is_file():
+        rows = read_text_table(table)
+        files = rows.loc[rows["split"] == "test", "image"]
+        return [isocenter.read(table.parent / file.partition("#")[0]) for file in files]
     place, _ = KINDS[kind]
     if place.endswith(".npz"):
         return list(islice(images_of(place, data), 100))
@@ -108,11 +121,30 @@ def own_test(run: Path, kind: str, data: Path) -> list[Image]:
     return [isocenter.read(file) for file in files]
 
 
+def dataset_of(run: Path) -> Path:
+    """The table of the cases of a run for which no case was left out."""
+    return run.with_name(f"{run.name}-data") / "dataset.csv"
+
+
+def held_back(source: Path, table: Path) -> Path:
+    """The table of a set with every fourth patient in its own test part, which `--all` does not train on."""
+    isocenter.check(source, out=table.parent, overwrite=True)
+    rows = read_text_table(table)
+    owners = rows["patient"].where(rows["patient"] != "", rows["case"])
+    rows["split"] = np.where(owners.isin(sorted(set(owners))[::4]), "test", "train")
+    rows.to_csv(table, index=False)
+    return table
+
+
 def shown(kind: str, given: argparse.Namespace) -> Shown:
     """One model, and all that it is shown."""
     if (before := kept(kind, given)) is not None:
         return Shown(**before)
-    taken = trained(kind, [given.data.resolve() / KINDS[kind][1]], given.seeds[0], given)
+    source: list[object] = [given.data.resolve() / KINDS[kind][1]]
+    if given.all:
+        table = dataset_of(given.out.resolve() / kind)
+        source = [held_back(given.data.resolve() / KINDS[kind][1], table), "--all"]
+    taken = trained(kind, source, given.seeds[0], given)
     if taken.returncode:
         return Shown(kind, f"failed with exit code {taken.returncode}: see logs/{kind}.err")
     run, data = given.out.resolve() / kind, given.data.resolve()
@@ -148,7 +180,16 @@ def rests_on(run: Path) -> str:
 def words_of(all_shown: Sequence[Shown]) -> str:
     """A line for what was shown, a column for each model."""
     known = [one for one in all_shown if not one.problem]
-    rows = ["false alarms", "axes exchanged", "half a field of view", "inverted", "empty", *KINDS]
+    rows = [
+        "false alarms",
+        "axes exchanged",
+        "half a field of view",
+        "inverted",
+        "empty",
+        "white noise",
+        "smooth noise",
+        *KINDS,
+    ]
     lines = [f"| refused of | {' | '.join(one.model for one in known)} |", "|---" * (1 + len(known)) + "|"]
     for what in rows:
         cells = [f"{one.refused[what][0]} of {one.refused[what][1]}" if what in one.refused else "" for one in known]
@@ -161,6 +202,7 @@ def main() -> None:
     with_model = [kind for kind, (_, place) in KINDS.items() if place]
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(with_model)}; all without")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--all", action="store_true", help="train on all cases, so that none is left for the gate")
     add_options(parser, "gate", minutes=3.0, of="of each training")
     given = parser.parse_args()
     each = [shown(kind, given) for kind in given.kinds or with_model]

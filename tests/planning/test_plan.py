@@ -125,8 +125,8 @@ def test_what_a_flag_says_about_reading_is_kept_for_a_resumed_run(blobs, tmp_pat
     run = isocenter.train(tmp_path / "plan.yaml", out=tmp_path / "run", everything=True, modality="MR")
     kept = read_plan(run.out / "plan.yaml")
     assert kept.options == {"labels": trained.LABELS, "modality": "MR", "everything": True}
-    guard = isocenter.load(run.out, "cpu").guard  # what it knows of its training cases, for `calibrate`
-    assert guard is not None and not guard.is_calibrated and guard.trained == 8
+    guard = isocenter.load(run.out, "cpu").guard  # training cases judge, each by the others
+    assert guard is not None and guard.is_calibrated and (guard.trained, guard.unseen) == (8, 0)
 
 
 def test_a_rounded_spacing_adds_nothing_to_a_patch(first):

@@ -239,6 +239,7 @@ def test_check_looks_at_everything_and_starts_nothing(tmp_path, model, cli, monk
     (tmp_path / "node.toml").write_text("[dicom]\nport = 0\n[http]\nport = 0\n")
     checked = cli("serve", model, "--config", tmp_path / "node.toml", "--check")
     assert (checked.code, "are in order" in checked.out) == (0, True), checked.err
+    assert re.search(r"warning: model \S+: no gate: every image gets an answer", checked.err)
     assert not (tmp_path / "node" / "alive").exists()
     (tmp_path / "node.toml").write_text("[dicom]\nport = 0\nprot = 1\n")
     refused = cli("serve", model, "--config", tmp_path / "node.toml")

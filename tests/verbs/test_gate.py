@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import isocenter
+import small_onnx
 from isocenter.cli import app
 from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
 from isocenter.files import read_text_table
@@ -380,3 +381,24 @@ def test_a_site_completes_the_gate_of_a_model_that_was_trained_on_all_cases(gate
     assert "unlike the training cases" in settled.predict(odd).abstained
     assert "the gate:" not in readme(everything, "a model", [], [], {}, "It is one.")
     assert "the gate:" in readme(settled, "a model", [], [], {}, "It is one.")
+
+
+def test_a_run_whose_gate_has_no_case_that_did_not_train_says_so_and_refuses_all_the_same(segmented, tmp_path):
+    model = isocenter.load(segmented.out, "cpu")
+    assert model.gate.is_fitted and "none was left out" in str(model.gate)
+    because = read_plan(segmented.out / "plan.yaml").decision("guard.gate").because
+    assert "because none was left out" in because
+    assert because.removesuffix(".") in (segmented.out / "report.html").read_text(encoding="utf-8")
+    image = isocenter.read(next((segmented.data / "images").glob("*.nii.gz")))
+    noise = np.random.default_rng(0).uniform(0, 1000, image.shape).astype(np.float32)
+    assert model.predict(image.with_pixels(noise)).abstained is not None
+
+
+def test_a_model_without_a_gate_says_so_beside_every_answer(tmp_path):
+    adopted = small_onnx.network(tmp_path, [("Identity", "x", "o")])
+    pixels = np.linspace(-900, 900, 64, dtype=np.float32).reshape(1, 4, 4, 4)
+    isocenter.write(Image(pixels, Geometry((4, 4, 4), np.eye(4)), modality="CT"), tmp_path / "volume.nii.gz")
+    result = isocenter.predict(adopted, tmp_path / "volume.nii.gz", out=tmp_path / "out")
+    assert "no gate: every image gets an answer (no case that trained it is known)" in repr(result)
+    assert read_text_table(tmp_path / "out" / "predictions.csv")["gate"].tolist() == ["none"]
+    assert "no gate" in json.loads((tmp_path / "out" / "findings.json").read_text())["model"]["gate"]

@@ -10,7 +10,7 @@ WORDS = {
     LIMITS: "the gate has limits of the header alone",
     NONE: "no gate: every image gets an answer",
 }
-OFF, UNKNOWN_TRAINING = "guard.gate of its plan is off", "no case that trained it is known"
+OFF, UNKNOWN_TRAINING = "it is switched off", "no case that trained it is known"
 
 
 @dataclass(frozen=True)
