@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 
 from isocenter.evaluation import Metric
+from isocenter.planning import read_plan
 from isocenter.report import selecting_name
-from isocenter.runs.validation_course import training_length
+from isocenter.runs.validation_course import epoch_limit, training_length
 from isocenter.scoring.scores import Scored, by_case, wrong_calls
 from isocenter.scoring.verdict import Gain, Verdict, boundless, constant_predictions, headline_rows, verdict_of
 from isocenter.tasks import build, settings_of
 from isocenter.tasks import kind as task_kind
 from isocenter.tasks.multitask import with_part
-from isocenter.values import Estimate
+from isocenter.values import Decision, Estimate
 
 MAE = Metric("mae", "MAE", "less")
 CLASSES = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
@@ -177,8 +178,26 @@ def test_a_metric_that_still_rises_at_the_end_was_still_improving():
     assert "still improving in the last quarter of the 1000 steps" in course(0.5, 0.6, 0.7, 0.8, 0.9)[0]
 
 
-def test_a_metric_that_levels_off_promises_little_of_longer_training():
-    assert "longer training promises little" in course(0.5, 0.8, 0.899, 0.9, 0.9, 0.9, 0.9, 0.9)[0]
+def test_a_metric_that_levels_off_as_the_rate_falls_promises_nothing_and_says_so():
+    assert course(0.5, 0.8, 0.899, 0.9, 0.9, 0.9, 0.9, 0.9)[0] == (
+        "Validation AUROC was best at step 500 of 1000 and gained little in the last quarter; a falling learning rate "
+        "flattens every curve, so whether longer training helps is not known."
+    )
+
+
+def test_where_four_times_the_steps_brought_nothing_longer_training_promises_little():
+    values = (0.5, 0.895, 0.9, 0.899, 0.9, 0.9, 0.89, 0.9)
+    assert "within 0.01 of its best after a quarter of the steps: longer training promises little" in course(*values)[0]
+    assert "not known" in course(0.5, 0.885, *values[2:])[0]
+    assert "not known" not in course(0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94)[0]
+
+
+def test_a_training_that_its_epochs_ended_says_so(segmented):
+    plan = read_plan(segmented.out / "plan.yaml")
+    limited = plan.with_decisions({"training.epochs": Decision(2, "few"), "training.batch": Decision(4, "few")})
+    assert epoch_limit(plan, 40, 20) == "" == epoch_limit(limited, 40, 19)
+    assert epoch_limit(limited, 40, 20) == ("The limit of 2 epochs (training.epochs) ended it, after 20 steps.")
+    assert training_length(pd.DataFrame({"step": [900], "loss": [1.0]}), limit="It ended.")[0] == "It ended."
 
 
 def test_a_metric_that_never_rises_shows_that_nothing_was_learnt():
@@ -204,7 +223,10 @@ def test_each_fold_has_its_own_course():
 def test_folds_that_went_alike_share_a_sentence():
     courses = {f"fold {n}": [0.1, 0.4, 0.4, 0.4] for n in range(3)}
     log = pd.DataFrame({"step": [250, 500, 750, 1000], "loss": 1.0, **courses})
-    little = "gained little in the last quarter of the steps: longer training promises little."
+    little = (
+        "gained little in the last quarter of the steps; a falling learning rate flattens every curve, so whether "
+        "longer training helps is not known."
+    )
     assert training_length(log, lambda figure: "Dice") == (f"Validation Dice of all 3 folds {little}",)
     first, second = training_length(log.assign(**{"fold 1": [0.1, 0.2, 0.3, 0.4]}), lambda figure: "Dice")
     assert first == f"Validation Dice of fold 0, fold 2 {little}"

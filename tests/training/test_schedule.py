@@ -130,9 +130,12 @@ def test_epochs_become_steps_by_the_batch(chosen):
     assert most_steps(replace(chosen, epochs=0.1, batch=8), 20) == FEWEST_STEPS
 
 
-def test_without_time_left_one_step_ends_the_training():
+def test_without_time_left_a_tenth_of_the_steps_lets_the_rate_come_to_its_end():
     pace, _ = replan(Pace(100), 50, 10, Speed(1.0, 1.0), left=-3.0, deadline=60.0)
-    assert (pace.steps, pace.progress(51)) == (51, 1.0)
+    assert (pace.steps, pace.progress(50), pace.progress(55)) == (55, 0.5, 1.0)
+    assert replan(pace, 52, 10, Speed(1.0, 1.0), left=-9.0, deadline=60.0) is None
+    pace, _ = replan(Pace(100), 98, 10, Speed(9.0, 1.0), left=9.0, deadline=60.0) or (Pace(100), "")
+    assert pace.steps == 100
 
 
 def test_however_late_it_is_the_fewest_steps_are_done():

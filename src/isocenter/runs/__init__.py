@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     )
     from isocenter.runs.trials import TRIED, Search, SearchResult, result_in, selected, trials_in
     from isocenter.runs.tuning import OutOfFold, Unseen
-    from isocenter.runs.validation_course import training_length
+    from isocenter.runs.validation_course import epoch_limit, training_length
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

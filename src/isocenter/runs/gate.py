@@ -56,7 +56,7 @@ def guarded(run: RunFolder, unseen: Unseen, fits: Sequence[Fitted], tuned: Tuned
         if (
             outcome is not model
             and outcome.guard is not None
-            and (outcome.guard.is_calibrated or _is_calibrated(model))
+            and (outcome.guard.unseen or (model.guard is not None and model.guard.unseen))
         ):
             write_gate(outcome.guard, fit.job.out)
     decisions, first = dict(tuned.decisions), gated[0].guard
@@ -66,10 +66,6 @@ def guarded(run: RunFolder, unseen: Unseen, fits: Sequence[Fitted], tuned: Tuned
         because = error_note([model.guard for model in gated], folds=fits[0].job.fold is not None)
         decisions[ERROR] = Decision(guard.error, because)
     return replace(tuned, models=list(models), decisions=decisions)
-
-
-def _is_calibrated(model: Model) -> bool:
-    return model.guard is not None and model.guard.is_calibrated
 
 
 def error_note(guards: Sequence[Guard | None], *, folds: bool) -> str:

@@ -9,6 +9,9 @@ import numpy as np
 
 from isocenter.errors import counted, listed
 from isocenter.lazy import pandas as pd
+from isocenter.planning import settings
+from isocenter.training import most_steps
+from isocenter.values import Plan
 
 OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate", "gradient_norm", "rank")
 # Columns of single objectives begin with it; those of training cases end with it.
@@ -19,15 +22,30 @@ FEW_STEPS = 250
 LAST, GAINED = 0.25, 0.05
 # Of fewer validations no course can be read.
 FEWEST_VALIDATIONS = 4
+# Gains fall with the number of steps as a power of it (arXiv:1712.00409): where the last three of four quarters brought
+# less than this of the metric, four times the steps bring less again.
+FIRST, LITTLE = 0.25, 0.01
 
 
-def training_length(log: pd.DataFrame, metric: Callable[[float], str] = lambda figure: "metric") -> tuple[str, ...]:
+def training_length(
+    log: pd.DataFrame, metric: Callable[[float], str] = lambda figure: "metric", limit: str = ""
+) -> tuple[str, ...]:
     """Sentences on the length of a training: few steps, still improving, never improving, or levelled off.
 
     log:    a row a step; `validation`, or a column for each fold, is blank where nothing was measured, more is better
     metric: the name of a figure that was measured
+    limit:  what ended it before its minutes were over, in a sentence
     """
-    return tuple(_sentences(log, metric))
+    return tuple(filter(None, (limit, *_sentences(log, metric))))
+
+
+def epoch_limit(plan: Plan, cases: int, steps: int) -> str:
+    """A sentence that the limit of epochs ended a training, where it did; cases: that it was trained on."""
+    chosen = settings(plan).training
+    most = most_steps(chosen, cases)
+    if most is None or steps < most:
+        return ""
+    return f"The limit of {chosen.epochs:g} epochs (training.epochs) ended it, after {counted(steps, 'step')}."
 
 
 @dataclass(frozen=True)
@@ -86,6 +104,9 @@ def _course(steps: np.ndarray, values: np.ndarray, last: int) -> Course:
     if best - earlier > GAINED * (best - first):
         words = "was still improving in the last quarter of the {}: longer training may help."
         return Course(words.format(f"{last} steps"), words.format("steps"))
-    advice = "" if last < FEW_STEPS else ": longer training promises little"
+    if last >= FEW_STEPS and values[steps <= FIRST * last].max(initial=-np.inf) > best - LITTLE:
+        soon = f"was within {LITTLE:g} of its best after a quarter of the steps: longer training promises little."
+        return Course(soon, soon)
+    unknown = "a falling learning rate flattens every curve, so whether longer training helps is not known."
     little = "gained little in the last quarter"
-    return Course(f"was best at step {at} of {last} and {little}{advice}.", f"{little} of the steps{advice}.")
+    return Course(f"was best at step {at} of {last} and {little}; {unknown}", f"{little} of the steps; {unknown}")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from isocenter.training.data.loader import Batch, Loader
     from isocenter.training.data.store import Prepared, keep_marked, prepare_all
     from isocenter.training.length.probe import FEWER, NARROWER, narrower
-    from isocenter.training.length.schedule import FEWEST_STEPS, Pace, Speed, replan
+    from isocenter.training.length.schedule import FEWEST_STEPS, Pace, Speed, most_steps, replan
     from isocenter.training.processes import SINGLE_PROCESS, Ranks
     from isocenter.training.recipe import train
     from isocenter.training.search_study import (

@@ -33,6 +33,7 @@ from isocenter.runs import (
     configured,
     covariates_stated,
     distillation_of,
+    epoch_limit,
     in_all_processes,
     less_than_one_pass,
     new_run,
@@ -261,11 +262,12 @@ def _reported(run: RunFolder, done: Trained) -> Run:
     run.write_plan(done.plan)
     log = training_log([run.folder(fold) for fold in run.folds])
     primary, scored = str(done.plan["evaluation.primary"]), done.scored
+    limit = epoch_limit(done.plan, len(run.cases("train", run.folds[0])), int(log["step"].max()))
     verdict = verdict_of(
         scored,
         seed=int(done.plan["training.seed"]),
         patients_known=run.dataset.patients_known,
-        training=training_length(log, selecting(done.plan)),
+        training=training_length(log, selecting(done.plan), limit),
         notes=notes,
         covariates=share.gains(primary),
     )

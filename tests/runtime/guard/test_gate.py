@@ -324,7 +324,8 @@ def test_of_fewer_than_five_training_cases_the_headers_alone_set_limits(trained)
     rng = np.random.default_rng(0)
     others = [seen(rng) for _ in range(20)]
     made = fitted_guard(others[:trained], others, LEVEL, exact=True)
-    assert made is not None and made.state.kind == LIMITS and f"{trained} training case" in str(made.state)
+    assert made is not None and made.state.kind == LIMITS
+    assert f"{trained} training case" in str(made.state) and "too few" in str(made.state)
     kept = read_parts({"guard": json.loads(json.dumps(made.settings))}, written(made)).guard
     given = Prediction(Geometry.of_pixels((4, 4)))
     for odd, reason in ((image(modality="CT"), "modality is CT"), (image(spacing=3.0), "3 times larger")):

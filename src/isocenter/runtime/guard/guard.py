@@ -161,7 +161,7 @@ class Guard:
         if not self.level:
             return GateState(NONE, OFF)
         if not self.is_calibrated:
-            return GateState(LIMITS, f"{of_training} are too few for distances")
+            return GateState(LIMITS, f"{of_training}, too few or of too few patients to be compared with each other")
         if self.unseen:
             return GateState(FITTED, f"{of_training}, and {self.unseen} that did not train it")
         return GateState(FITTED, f"{of_training}, each compared with the others, because none was left out")

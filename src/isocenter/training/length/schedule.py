@@ -18,6 +18,9 @@ POLY = 0.9
 FEWEST_STEPS = 10
 # Steps are planned anew where they would miss the end by more than this share of all the time.
 SLACK = 0.01
+# Of the steps done, so many more are planned at least, however late it is: a rate that stops half-way down leaves
+# weights that have not settled.
+CLOSING = 0.1
 # How much of what was known of the speed stays beside what was measured last.
 MEMORY = 0.5
 # Progress is a sum of shares: a millionth of a step is rounding.
@@ -93,7 +96,7 @@ def replan(
 ) -> tuple[Pace, str] | None:
     """Another number of steps, and why, where those planned would miss the end; None where they fit.
 
-    Fewer than the fewest there may be are not planned, however late it is.
+    However late it is, there are steps for the rate to come to its end, and no fewer than the fewest.
     validations: of the whole training
     left, deadline: s that are left for training, and that all of it has
     most:           steps that there may be, however early it is
@@ -102,7 +105,8 @@ def replan(
     needed = (pace.steps - done) * speed.step + ahead * speed.validation
     if done >= pace.steps or abs(needed - left) <= SLACK * deadline:
         return None
-    fitting = max(fitting_steps(left, speed, ahead), FEWEST_STEPS - done)
+    closing = min(pace.steps - done, math.ceil(CLOSING * done))
+    fitting = max(fitting_steps(left, speed, ahead), closing, FEWEST_STEPS - done)
     anew = pace.replanned(done, fitting if most is None else min(fitting, most - done))
     if anew.steps == pace.steps:
         return None
