@@ -23,7 +23,7 @@ from isocenter.errors import DatasetError, IsocenterError
 from isocenter.files import DatasetOptions, content_hash, read_dataset, read_frame, write_dataset_table
 from isocenter.files.layouts.dataset_table import parsed_cell, spelled
 from isocenter.files.layouts.layout import LAYOUTS
-from isocenter.values import BoundingBoxes, Cell, Correspondence, Dataset, Image
+from isocenter.values import BoundingBoxes, Cell, Correspondence, Dataset, Geometry, Image
 
 SQUARE = [[2, 2], [8, 2], [8, 8], [2, 8]]
 IMAGES_ALONE = DatasetOptions(references=False)
@@ -378,6 +378,65 @@ def test_a_table_in_memory_is_a_data_set(tmp_path):
     assert dataset.cases[1].references["mask"].data.all() and dataset.cases[3].covariates["age"] == 53
     with pytest.raises(DatasetError, match="no column image"):
         read_frame(pd.DataFrame({"name": ["x"]}))
+
+
+@pytest.mark.parametrize("cell", [np.zeros((4, 4)), [1, 2], Image(np.zeros((1, 4, 4)), Geometry((4, 4), np.eye(3)))])
+def test_a_table_in_memory_whose_cells_are_no_paths_is_refused_by_its_column(cell):
+    with pytest.raises(DatasetError, match=r"column image holds (arrays|Image), not paths.*numpy\.save"):
+        read_frame(pd.DataFrame({"case": ["a", "b"], "image": [cell, None], "label": ["x", "y"]}))
+
+
+def test_a_table_in_memory_with_two_columns_of_one_name_is_refused():
+    frame = pd.DataFrame([["a.png", "b.png", "x"]], columns=["image", "image", "label"])
+    with pytest.raises(DatasetError, match="several columns image"):
+        read_frame(frame)
+
+
+@pytest.mark.parametrize(("separator", "comma"), [(",", "."), (";", ","), ("\t", ",")])
+@pytest.mark.parametrize(
+    ("columns", "cells", "kinds"),
+    [
+        ("image:T1,image:FLAIR,mask", "t{n}.nii,f{n}.nii,m{n}.nii", {"mask"}),
+        ("image,finding:oedema,finding:mass", "t{n}.nii,{n},1", {"findings"}),
+        ("image,value:volume", "t{n}.nii,{n}_5", {"value"}),
+        ("image,time,event", "t{n}.nii,{n}_5,1", {"event"}),
+        ("image,mask:anna,mask:bob", "t{n}.nii,m{n}.nii,n{n}.nii", {"mask", "mask:bob"}),
+        ("image,mask", "t{n}.nii,liver=m{n}.nii|spleen=n{n}.nii", {"mask"}),
+        ("image:A,image:B,mask", "4{n}.nii#frame=0/2,4{n}.nii#frame=1/2,m{n}.nii", {"mask"}),
+        ("image,instances", "t{n}.nii,m{n}.nii|n{n}.nii", {"instances"}),
+    ],
+)
+def test_a_table_that_is_written_by_hand_reads_as_documented(tmp_path, columns, cells, kinds, separator, comma):
+    for n in range(2):
+        for name in "tfmn":
+            volume(tmp_path / f"{name}{n}.nii")
+        volume(tmp_path / f"4{n}.nii", np.zeros((4, 5, 6, 2), np.uint8))
+    lines = [f"case,{columns},age", *(f"p{n},{cells.format(n=n)},6{n}_5" for n in range(2)), ",,"]
+    text = "\r\n".join(lines).replace(",", separator).replace("_", comma)
+    (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    dataset = read_dataset(tmp_path / "mine.csv")
+    assert [case.id for case in dataset] == ["p0", "p1"] and {*dataset.kinds, *dataset.cases[0].references} >= kinds
+    assert [*dataset.cases[0].images] == [
+        name.partition(":")[2] or name for name in columns.split(",") if "image" in name
+    ]
+    assert [case.covariates["age"] for case in dataset] == [60.5, 61.5]
+    if "value" in kinds:
+        assert [case.references["value"]["volume"] for case in dataset] == [0.5, 1.5]
+
+
+def test_its_own_table_may_be_saved_by_a_spreadsheet(tmp_path):
+    paired(tmp_path)
+    (tmp_path / "more.csv").write_text("case,age\n" + "".join(f"x{n},{60 + n / 4}\n" for n in range(4)))
+    before = read_dataset(tmp_path)
+    write_dataset_table(before, tmp_path)
+    path = tmp_path / "dataset.csv"
+    for separator in ";\t":
+        text = path.read_text().replace(".25", "_25").replace(".5", "_5").replace(".75", "_75").replace(".0", "_0")
+        lines = [line.replace(",", separator).replace("_", ",") + separator for line in text.splitlines()]
+        (tmp_path / "saved.csv").write_text("\ufeff" + "\r\n".join([*lines, separator * 4]), "utf-8")
+        (tmp_path / "saved.toml").write_text(path.with_suffix(".toml").read_text())
+        after = read_dataset(tmp_path / "saved.csv")
+        assert facts(after) == facts(before) and [case.covariates["age"] for case in after] == [60, 60.25, 60.5, 60.75]
 
 
 def test_a_refused_folder_names_the_table_by_which_it_can_be_said(tmp_path):

@@ -408,7 +408,7 @@ def test_a_packed_folder_is_to_be_unpacked(tmp_path, name):
 
 def test_columns_of_survival_are_named_in_the_remedy(tmp_path):
     picture(tmp_path / "a.png")
-    path = table(tmp_path / "set.csv", "image,time,event", ["a.png,10,1"])
+    path = table(tmp_path / "set.csv", "image,days,died", ["a.png,10,1"])
     with pytest.raises(DatasetError, match="no column has labels") as refused:
         read_dataset(path)
     assert "time=COLUMN,event=COLUMN" in refused.value.remedy

@@ -17,7 +17,7 @@ from isocenter.files.layouts.cases.folder import Folder
 from isocenter.files.layouts.cases.join import split_column, split_of
 from isocenter.files.layouts.cases.outlines import DrawnReferences
 from isocenter.files.layouts.cases.pairs import structure_labels, without_structure
-from isocenter.files.layouts.cases.table import Table
+from isocenter.files.layouts.cases.table import Table, is_labelled
 from isocenter.files.layouts.dataset_table import NAMED, SINGLE, parsed_cell, stated_classes
 from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Reading, left_out, load_layout
 from isocenter.files.layouts.manifest_rows import Manifest, once_each, plain
@@ -26,6 +26,9 @@ from isocenter.values import CaseRow, Cell, Label
 
 FIXED_AND_MOVING = {"fixed", "moving"}
 DRAWINGS = frozenset({"voc", "yolo", "labelme", "cvat", "via", "coco", "box_table"})
+# What a cell can mean of a file, and the columns of such cells.
+PARTS = ("frame", "row", "series", "drawn", "report", *sorted(DRAWINGS))
+PATHS = frozenset({"image", "mask", "instances", "boxes"})
 
 
 def read_rows(table: Table, folder: Folder, declared: Mapping[str, Any], options: DatasetOptions) -> Reading:
@@ -76,6 +79,18 @@ def read_rows(table: Table, folder: Folder, declared: Mapping[str, Any], options
             *repeated,
         ),
     )
+
+
+def spells_rows(table: Table) -> bool:
+    """Whether a table that somebody else wrote has columns or cells that only `dataset.csv` has."""
+    kinds = {name: name.partition(":")[0] for name in table.columns}
+    if "image" not in kinds.values():  # it says more of images that lie elsewhere
+        return False
+    is_course = {"time", "event"} <= {*table.columns} and not is_labelled(table)
+    if is_course or any(kind in NAMED and (kind != name or kind == "instances") for name, kind in kinds.items()):
+        return True
+    cells = [str(row[name]) for row in table.rows for name, kind in kinds.items() if kind in PATHS and row[name]]
+    return any(part in PARTS or len(pieces) > 1 for pieces, part, _ in map(parsed_cell, cells))
 
 
 def _roles(table: Table) -> dict[str, str]:
@@ -156,12 +171,11 @@ class _Cells:
                 return self._series(paths[0], key)
             case one if one in DRAWINGS:
                 return self._drawing(paths[0], one, key)
-            case "" | "frame" | "row" | "series" | "drawn" | "report":
+            case one if one in ("", *PARTS):
                 is_folder = part == "" and kind == "image" and paths[0].is_dir()
                 return Cell(paths, "folder" if is_folder else part, key, names)
             case _:
-                known = ("frame", "row", "series", "drawn", "report", *sorted(DRAWINGS))
-                raise self._wrong(f"{text!r} has the part {part}, which is none", f"Choose among {listed(known)}")
+                raise self._wrong(f"{text!r} has the part {part}, which is none", f"Choose among {listed(PARTS)}")
 
     def _place(self, text: str) -> Path:
         return Path(os.path.normpath(self._path.parent / text))

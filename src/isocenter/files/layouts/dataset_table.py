@@ -10,16 +10,18 @@ import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from isocenter.errors import DatasetError
+import numpy as np
+
+from isocenter.errors import DatasetError, listed
 from isocenter.files.format import ReadOptions
 from isocenter.files.layouts.cases.folder import OWN_TABLE
-from isocenter.files.layouts.cases.table import Table, typed_column
+from isocenter.files.layouts.cases.table import UNNAMED, Table, typed_column, with_points
 from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions, DrawnNames, Reading
 from isocenter.files.storage.csv_text import CsvWriter, read_text_table
 from isocenter.files.storage.structured_text import toml_text
@@ -94,13 +96,30 @@ def head(rows: Sequence[CaseRow], base: Path, most: int = 2) -> list[str]:
 
 
 def table_in_memory(frame: Frame, place: Path) -> Table:
-    """A table in memory; place: the path that it has in errors, in the folder from which its paths start."""
+    """A table in memory; place: the path that it has in errors, in the folder from which its paths start.
+
+    Raises DatasetError for two columns of one name, and for a cell that holds an array or anything else that no file
+    can: the table is written beside the result.
+    """
+    if twice := sorted({str(name) for name in frame.columns[frame.columns.duplicated()]}):
+        raise DatasetError(f"has several columns {listed(twice)}", place.name, "Give each a name of its own")
+    for number, name in enumerate(frame.columns):
+        if odd := [one for one in frame.iloc[:, number] if not _is_plain(one)]:
+            what = "arrays" if all(map(np.ndim, odd)) else listed(sorted({type(one).__name__ for one in odd}))
+            problem = f"column {name} holds {what}, not paths, numbers or words"
+            remedy = "Write each as a file, as numpy.save does in .npy, and give its path; or give a Dataset of cases"
+            raise DatasetError(problem, place.name, remedy)
     columns = {
         str(name): [None if pandas.isna(one) else one for one in frame.iloc[:, n]]
         for n, name in enumerate(frame.columns)
     }
     rows = tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
     return Table(place, tuple(columns), rows)
+
+
+def _is_plain(cell: Any) -> bool:
+    """Whether a cell is a path, a number, a word or nothing."""
+    return isinstance(cell, os.PathLike) or bool(pandas.api.types.is_scalar(cell))
 
 
 def _records(table: DatasetTable, base: Path) -> tuple[list[str], list[dict[str, object]]]:
@@ -243,14 +262,28 @@ def _label(record: Mapping[str, Any]) -> Label:
 
 
 def own_table(path: Path, declared: Mapping[str, Any]) -> Table:
-    """The table with every cell as it is written, but numbers where all of a covariate's are."""
-    frame = read_text_table(path)
+    """The table with every cell as it is written, but numbers where all of a covariate's are.
+
+    A spreadsheet may have saved it with semicolons or tabs, decimal commas, and rows and columns of nothing.
+    """
+    separator = next(
+        (mark for mark in ",;\t" if _names_cases(read_text_table(path, separator=mark, most=0).columns)), ","
+    )
+    frame = read_text_table(path, separator=separator)
     columns: dict[str, list[Any]] = {}
     for name in frame.columns:
         cells: list[Any] = [cell or None for cell in frame[name]]
+        if UNNAMED.fullmatch(str(name)) and not any(cells):
+            continue
         kind, _, rest = str(name).partition(":")
         is_covariate = kind == "covariate" or kind not in (*SINGLE, *NAMED)
+        if separator != "," and (is_covariate or kind in ("value", "time")):
+            cells = with_points(cells)
         bare = rest if kind == "covariate" else str(name)
         columns[str(name)] = typed_column(cells) if is_covariate and bare not in declared.get("text", ()) else cells
-    rows = tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    return Table(path, tuple(columns), rows)
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    return Table(path, tuple(columns), tuple(row for row in rows if any(cell is not None for cell in row.values())))
+
+
+def _names_cases(columns: Iterable[object]) -> bool:
+    return not {"case", "image"}.isdisjoint(str(name).partition(":")[0] for name in columns)

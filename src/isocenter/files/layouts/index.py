@@ -11,8 +11,8 @@ from isocenter.files.layouts.cases.classes import declared_background
 from isocenter.files.layouts.cases.folder import PACKED, Folder
 from isocenter.files.layouts.cases.frames import by_frame
 from isocenter.files.layouts.cases.orientation import on_upright_pixels
-from isocenter.files.layouts.cases.table import SPREADSHEETS
-from isocenter.files.layouts.dataset_rows import read_rows
+from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, Table, read_table
+from isocenter.files.layouts.dataset_rows import read_rows, spells_rows
 from isocenter.files.layouts.dataset_table import completed, declared_beside, head, own_table, table_in_memory
 from isocenter.files.layouts.layout import LAYOUTS, DatasetOptions, Layout, Reading, load_layout
 from isocenter.files.modality import asked_modality
@@ -49,6 +49,8 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
         raise DatasetError("the folder is empty", str(path), "Choose the folder that holds the images")
     if declared is not None:
         return _read(folder, read_rows(own_table(path, declared), folder, declared, options), options)
+    if (table := _table_by_hand(folder, options)) is not None:
+        return _read(Folder(table.path), read_rows(table, Folder(table.path), {}, options), options)
     try:
         folder, layout = _unwrapped(folder, options)
         return _read(folder, layout.read(folder, options), options)
@@ -66,6 +68,18 @@ def read_frame(frame: Frame, options: DatasetOptions | None = None) -> Dataset:
     """
     options, place = _checked(options or DatasetOptions()), Path(FRAME).absolute()
     return _read(Folder(place), read_rows(table_in_memory(frame, place), Folder(place), {}, options), options)
+
+
+def _table_by_hand(folder: Folder, options: DatasetOptions) -> Table | None:
+    """The only table, where it has the columns of `dataset.csv` and nothing says that it is to be read otherwise."""
+    tables = [one for one in (folder.members if folder.is_file else folder.tables) if one.suffix in TABLE_SUFFIXES]
+    if options.column or options.layout is not None or len(tables) != 1:
+        return None
+    try:
+        table = read_table(tables[0].path, codes=("group", "label"))
+    except DatasetError:  # whoever reads it says what is wrong
+        return None
+    return table if spells_rows(table) else None
 
 
 def _checked(options: DatasetOptions) -> DatasetOptions:

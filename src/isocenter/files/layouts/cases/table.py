@@ -110,7 +110,7 @@ def read_table(path: Path, most: int | None = None, *, codes: Collection[str | N
     ]
     naming = {*PATIENT_COLUMNS, *CASE_COLUMNS, *(_plain(code) for code in codes if code)}
     values = {
-        name: typed_column(own if separator == "," else _with_points(own), is_code=_plain(name) in naming)
+        name: typed_column(own if separator == "," else with_points(own), is_code=_plain(name) in naming)
         for name, own in zip(_names(frame.columns), cells, strict=True)
         if not (UNNAMED.fullmatch(name) and own and all(map(_is_missing, own)))
     }
@@ -360,7 +360,7 @@ def typed_column(values: Sequence[Any], *, is_code: bool = False) -> list[Any]:
     return known
 
 
-def _with_points(values: list[Any]) -> list[Any]:
+def with_points(values: list[Any]) -> list[Any]:
     """A column of a table parted by semicolons or tabs with points for decimal commas, where it surely has such.
 
     1,234 may also be a thousand and more: a column of nothing else stays text.
