@@ -323,6 +323,7 @@ def test_a_segmentation_that_a_job_made_is_found_and_fetched_as_any_other_object
         ({"ModalitiesInStudy": "MR"}, ["1.2"]),
         ({"StudyInstanceUID": "1.2,1.3"}, ["1.3", "1.2"]),
         ({"StudyInstanceUID": "1.2"}, ["1.2"]),
+        ({"StudyInstanceUID": "*", "PatientID": "secret-*", "offset": "1"}, ["1.2"]),
     ],
 )
 def test_studies_are_found_by_their_attributes_whether_complete_or_still_coming(node, filters, studies):

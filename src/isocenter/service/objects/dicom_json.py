@@ -29,6 +29,11 @@ def tag_of(name: str) -> str | None:
     return None if tag is None or not pydicom.datadict.keyword_for_tag(tag) else f"{tag:08X}"
 
 
+def keyword_of(tag: str) -> str:
+    """The keyword of an attribute by its eight digits."""
+    return str(pydicom.datadict.keyword_for_tag(int(tag, 16)))
+
+
 def element(keyword: str, values: Sequence[Any]) -> DicomJson:
     """One element, {tag: {vr, Value}}; without values only that it is there."""
     tag = pydicom.datadict.tag_for_keyword(keyword)
@@ -101,7 +106,7 @@ def matches(held: Mapping[str, Any] | None, condition: str) -> bool:
         return not set(texts).isdisjoint(re.split(r"[,\\]", condition))
     if vr in NUMBERS:
         return condition in texts
-    ends = _range(vr, condition)
+    ends = value_range(vr, condition)
     if ends is not None:
         return any(_is_between(value, *ends) for value in texts)
     return any(_fits(value, condition) for value in texts)
@@ -133,7 +138,7 @@ def _is_name(name: Mapping[str, Any], condition: str) -> bool:
     return all(not one or _fits(group, one, re.IGNORECASE) for one, group in groups)
 
 
-def _range(vr: str, condition: str) -> tuple[str, str] | None:
+def value_range(vr: str, condition: str) -> tuple[str, str] | None:
     """(first, last) of a range of days or times, empty where it is open; None for what is no range. PS3.4 C.2.2.2.5"""
     if vr == "DT":
         match = re.fullmatch(f"({DATE_TIME})?-({DATE_TIME})?", condition)

@@ -20,6 +20,7 @@ from isocenter.service.records.jobs import (
     superseded_because,
     unsettle,
 )
+from isocenter.service.records.searching import searched_columns
 from isocenter.service.records.tables import corrections, deliveries, instances, jobs, rejections, series, studies
 
 
@@ -183,7 +184,7 @@ class Index:
         """
         this = and_(studies.c.study == study, studies.c.revision == revision, studies.c.state == "receiving")
         values = {"state": "complete", "complete_at": Clock(), "attributes": dict(attributes), "routed": 0}
-        values |= {} if patient is None else {"patient": patient}
+        values |= searched_columns(attributes) | ({} if patient is None else {"patient": patient})
         with self.database.write() as connection:
             if connection.execute(update(studies).where(this).values(values)).rowcount == 0:
                 return False

@@ -1,6 +1,7 @@
 """The tables of a node. Times are seconds since 1970 by the database's clock; keys are hashes of UIDs.
 
-Identity stands in `studies.attributes` and `series.attributes` alone, as DICOM JSON, for queries; no log reads them.
+Identity stands in `studies.attributes` and `series.attributes`, as DICOM JSON, and in the columns of `studies` by which
+it is searched; no log reads them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from sqlalchemy import (
 
 metadata = MetaData()
 KEY, UID, WORD = String(32), String(64), String(16)
+# By the bytes of its letters, so that an index serves what begins alike, whatever the language of the database is.
+SOUGHT = Text().with_variant(Text(collation="C"), "postgresql")
 # SQLite counts rows up by itself only in an INTEGER.
 Number = BigInteger().with_variant(Integer, "sqlite")
 
@@ -31,6 +34,7 @@ Number = BigInteger().with_variant(Integer, "sqlite")
 # revision: raised by every object that comes after it was complete
 # contested: path of an object that has the UID of one of its own, but other bytes, until somebody has decided
 # asides: the paths of all such objects that were ever noted; patient: pseudonym, once the study is complete
+# is_searchable: whether the columns after it hold what its attributes state, as `searching.py` writes them
 studies = Table(
     "studies",
     metadata,
@@ -49,7 +53,19 @@ studies = Table(
     Column("asides", JSON, nullable=False, default=[]),
     Column("patient", WORD),
     Column("attributes", JSON),
+    Column("is_searchable", Boolean, nullable=False, default=False),
+    Column("patient_id", SOUGHT),
+    Column("accession_number", SOUGHT),
+    Column("study_date", SOUGHT),
+    Column("name_alphabetic", SOUGHT),
+    Column("name_ideographic", SOUGHT),
+    Column("name_phonetic", SOUGHT),
 )
+for _column in list(studies.c)[-6:]:
+    Index(f"studies_by_{_column.name}", _column)
+_unsearchable = studies.c.is_searchable.is_(False)
+Index("studies_unsearchable", studies.c.study, sqlite_where=_unsearchable, postgresql_where=_unsearchable)
+Index("studies_by_time", studies.c.received_at, studies.c.study)
 Index("studies_by_patient", studies.c.patient)
 Index("studies_by_state", studies.c.state, studies.c.last_at)
 # The keeper asks for these several times a second, among all studies that there ever were.
@@ -84,6 +100,7 @@ series = Table(
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
 Index("series_by_key", series.c.series)
+Index("series_by_modality", series.c.modality, series.c.study)
 
 instances = Table(
     "instances",
@@ -156,6 +173,7 @@ jobs = Table(
 )
 Index("jobs_by_state", jobs.c.state, jobs.c.priority, jobs.c.created_at)
 Index("jobs_by_study", jobs.c.study)
+Index("jobs_by_time", jobs.c.created_at, jobs.c.job)
 Index("jobs_by_model", jobs.c.model_hash, jobs.c.done_at)
 
 findings = Table(

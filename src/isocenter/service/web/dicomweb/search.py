@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi import Query as QueryParameter
 from fastapi.responses import JSONResponse, Response
-from sqlalchemy import ColumnElement, Row, and_, select, true, tuple_
+from sqlalchemy import ColumnElement, Row, and_, or_, select, true, tuple_
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom import read_header, read_identity
@@ -28,12 +28,14 @@ from isocenter.service.objects.dicom_json import (
     element,
     elements,
     header_elements,
+    keyword_of,
     matches,
     tag_of,
 )
 from isocenter.service.objects.store import key_of
 from isocenter.service.reading.blind import own_series
 from isocenter.service.records.actor import Actor
+from isocenter.service.records.searching import modality_condition, study_condition
 from isocenter.service.records.tables import answers, corrections, instances, jobs, series, studies
 from isocenter.service.web.access import ROLES, Who, roles
 from isocenter.service.web.shapes import Problem
@@ -139,7 +141,10 @@ Asked = Annotated[Query, Depends(_query)]
 @router.get("/studies")
 def search_studies(request: Request, node: Node, query: Asked) -> Response:
     """Studies, newest first."""
-    return _answer(query, (found for _, found in _studies(node, query, dicomweb_url(request))), STUDY)
+    sought = _sought(node, query, STUDY)
+    skipped = query.offset if sought.is_settled else 0
+    found = (answer for _, answer in _studies(node, query, dicomweb_url(request), sought, skipped))
+    return _answer(replace(query, offset=query.offset - skipped), found, STUDY)
 
 
 @router.get("/series")
@@ -172,14 +177,58 @@ def search_instances_of_series(request: Request, node: Node, study: Uid, series:
     return _answer(query, _instances(node, query, dicomweb_url(request)))
 
 
-def _studies(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStudy, DicomJson]]:
+COUNTED = _tags("ModalitiesInStudy NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances")
+STUDY_UID, MODALITIES = str(tag_of("StudyInstanceUID")), _tags("ModalitiesInStudy Modality")
+
+
+@dataclass(frozen=True)
+class Sought:
+    """What the records are asked for: studies of these UIDs, None for any, that meet a condition.
+
+    is_settled: whether every such study is as asked, so that none has to be looked at to be skipped
+    """
+
+    uids: Sequence[str] | None
+    which: ColumnElement[bool]
+    is_settled: bool
+
+
+def _sought(node: WebNode, query: Query, level: frozenset[str]) -> Sought:
+    """What a query means for the records. level: tags of what is searched, which are compared"""
+    asked, is_postgresql = query.wanted.get(STUDY_UID, ""), node.database.skips_locked
+    uids = re.split(r"[,\\]", asked) if asked.strip("*") else None
+    wanted = {
+        tag: value for tag, value in query.wanted.items() if tag in level and value.strip("*") and tag != STUDY_UID
+    }
+    made = {tag: modality_condition(wanted[tag], is_postgresql=is_postgresql) for tag in MODALITIES & wanted.keys()}
+    made |= {
+        tag: study_condition(keyword_of(tag), value, is_postgresql=is_postgresql)
+        for tag, value in wanted.items()
+        if tag in STUDY - MODALITIES
+    }
+    conditions = [one for one in made.values() if one is not None]
+    is_settled = MODALITIES.isdisjoint(wanted) and all(made.get(tag) is not None for tag in wanted)
+    if not conditions:
+        return Sought(uids, true(), is_settled)
+    others = stored_studies(node, query.who, uids, studies.c.is_searchable.is_(False))
+    fitting = [one.row.study for one in others if query.fits(_own_elements(one), STUDY - COUNTED)]
+    known = and_(studies.c.is_searchable.is_(True), *conditions)
+    return Sought(uids, or_(known, studies.c.study.in_(fitting)) if fitting else known, is_settled)
+
+
+def _own_elements(study: StoredStudy) -> DicomJson:
+    """Elements of a study as a whole, without what has to be counted."""
+    elements = {tag: one for tag, one in study.elements.items() if tag in OF_STUDY or tag.startswith(PATIENT)}
+    return elements | element("StudyInstanceUID", [study.uid])
+
+
+def _studies(
+    node: WebNode, query: Query, base: str, sought: Sought, skip: int = 0
+) -> Iterator[tuple[StoredStudy, DicomJson]]:
     """Studies that fit; what has to be counted is counted only where the rest fits."""
-    asked = query.wanted.get(str(tag_of("StudyInstanceUID")))
-    counted = _tags("ModalitiesInStudy NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances")
-    for study in stored_studies(node, query.who, re.split(r"[,\\]", asked) if asked else None):
-        elements = {tag: one for tag, one in study.elements.items() if tag in OF_STUDY or tag.startswith(PATIENT)}
-        elements |= element("StudyInstanceUID", [study.uid])
-        if not query.fits(elements, STUDY - counted):
+    for study in stored_studies(node, query.who, sought.uids, sought.which, skip):
+        elements = _own_elements(study)
+        if not query.fits(elements, STUDY - COUNTED):
             continue
         series = list(study.series_elements())
         modalities = {value for _, one, _ in series for value in one.get("00080060", {}).get("Value", [])}
@@ -187,12 +236,12 @@ def _studies(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStu
         elements |= element("NumberOfStudyRelatedSeries", [len(series)])
         elements |= element("NumberOfStudyRelatedInstances", [sum(count for _, _, count in series)])
         elements |= element("RetrieveURL", [f"{base}/studies/{study.uid}"])
-        if query.fits(elements, counted):
+        if query.fits(elements, COUNTED):
             yield study, query.answer(elements, STUDY)
 
 
 def _series(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStudy, str, DicomJson]]:
-    for study, of_study in _studies(node, query, base):
+    for study, of_study in _studies(node, query, base, _sought(node, query, STUDY | SERIES)):
         for uid, attributes, count in study.series_elements():
             elements = _inherited(of_study, STUDY) | attributes | element("SeriesInstanceUID", [uid])
             elements |= element("NumberOfSeriesRelatedInstances", [count])
@@ -368,21 +417,30 @@ class StoredStudy:
         return next((one.elements for one in self.objects(of_series)), {})
 
 
-def stored_studies(node: WebNode, who: Actor, uids: Sequence[str] | None = None) -> Iterator[StoredStudy]:
-    """The studies of the node, newest first, as whoever asks may see them; uids: only these."""
+def stored_studies(
+    node: WebNode,
+    who: Actor,
+    uids: Sequence[str] | None = None,
+    which: ColumnElement[bool] | None = None,
+    skip: int = 0,
+) -> Iterator[StoredStudy]:
+    """The studies of the node, newest first, as whoever asks may see them.
+
+    uids: only these; which: only those that meet a condition; skip: so many are left out
+    """
     hidden = hidden_studies(node, who, key_of(uids[0]) if uids is not None and len(uids) == 1 else None)
     order = (studies.c.received_at, studies.c.study)
-    conditions: list[ColumnElement[bool]] = [
-        true() if uids is None else studies.c.study.in_([key_of(uid) for uid in uids])
-    ]
-    query = select(studies).order_by(*(column.desc() for column in order)).limit(STUDIES_AT_ONCE)
+    conditions: list[ColumnElement[bool]] = [] if which is None else [which]
+    conditions += [] if uids is None else [studies.c.study.in_([key_of(uid) for uid in uids])]
+    query = select(studies).where(*conditions).order_by(*(column.desc() for column in order)).limit(STUDIES_AT_ONCE)
+    page = query.offset(skip)
     while True:
         with node.database.read() as connection:  # given back before anything is made of the rows
-            rows = connection.execute(query.where(*conditions)).all()
+            rows = connection.execute(page).all()
         yield from (StoredStudy(node, row, row.study in hidden) for row in rows)
         if len(rows) < STUDIES_AT_ONCE:
             return
-        conditions = [*conditions[:1], tuple_(*order) < (rows[-1].received_at, rows[-1].study)]
+        page = query.where(tuple_(*order) < (rows[-1].received_at, rows[-1].study))
 
 
 def _object(path: Path) -> StoredObject | None:
