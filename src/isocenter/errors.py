@@ -3,6 +3,7 @@
 import errno
 import re
 import struct
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -43,6 +44,13 @@ def printable(text: str) -> str:
     Names in files and headers come from strangers; line breaks and tabs stay.
     """
     return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def fault_of(error: BaseException) -> str:
+    """Kind of an unforeseen error, and the place of ours where it came up; its words may state a patient's value."""
+    frames = [(frame.f_globals.get("__name__", ""), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [one for one in frames if one[0].partition(".")[0] == __name__.partition(".")[0]] or frames
+    return " in ".join([type(error).__name__, *(f"{module}, line {line}" for module, line in own[-1:])])
 
 
 class IsocenterError(Exception):

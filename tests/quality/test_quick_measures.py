@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from isocenter.quality import quick_measures
 from isocenter.values import Deferred, Geometry, Image
@@ -34,6 +35,16 @@ def test_of_a_file_that_is_read_in_parts_only_planes_are_read():
     assert quick_measures(image.with_pixels(parts)) == quick_measures(image)
     assert all(place[3].stop - place[3].start == 1 for place in read)
     assert quick_measures(image.with_pixels(Deferred(image.shape, image.dtype, lambda: image.data))) == {}
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_single_slice_is_measured_wherever_its_axis_lies(axis):
+    whole = volume(1.0)
+    voxels = whole.data.take([5], axis=axis + 1)
+    image = Image(voxels, Geometry(voxels.shape[1:], np.diag([-1.0, -1, 3, 1])))
+    in_parts = image.with_pixels(Deferred(image.shape, image.dtype, lambda: image.data, lambda at: image.data[at]))
+    assert quick_measures(in_parts) == quick_measures(image)
+    assert "noise" in quick_measures(image)
 
 
 def test_channels_are_named_and_one_value_everywhere_has_no_noise():

@@ -350,6 +350,23 @@ def _take_too_long(node, mr, monkeypatch, *, is_away):
             assert ended.wait(60)
 
 
+def test_an_answer_stands_whatever_fails_of_what_is_done_beside_it(node, mr, monkeypatch, caplog):
+    def faulty(*_: object) -> None:
+        raise KeyError("secret-4711")
+
+    monkeypatch.setattr(answer, "quick_measures", faulty)
+    monkeypatch.setattr(worker, "with_urgency", faulty)
+    monkeypatch.setattr(node.worker.models, "maps_of", lambda *_: faulty)
+    node.receive(*mr)
+    node.work()
+    [row] = node.rows(jobs)
+    assert (row.state, row.outcome) == ("done", "result")
+    for what in ("the measures of the image", "the priority or notice", "the map of what the answer rests on"):
+        assert f"{what} failed: KeyError within the node" in row.reason
+    assert node.result().is_file()
+    assert "KeyError in isocenter.service.work" in caplog.text and "secret-4711" not in caplog.text
+
+
 def test_a_job_whose_claim_is_lost_writes_nothing(node, mr):
     node.receive(*mr)
     node.keeper.round()

@@ -45,15 +45,17 @@ def quick_measures(image: Image) -> dict[str, float]:
     deferred = isinstance(image.pixels, Deferred)
     if len(spatial) < 2 or (isinstance(image.pixels, Deferred) and not (image.pixels.region or image.pixels.stream)):
         return {}
-    # Slices of a file lie along its last axis.
+    # Slices of a file lie along its last axis; a single one is looked at as such, wherever it lies.
     through = None if len(spatial) == 2 else 2 if deferred else _axis_of_slices(spatial, image.geometry.steps)
+    through = spatial.index(1) if through is not None and 1 in spatial else through
     read = image.reader()
     parts = [read(_region(spatial, through, at)) for at in _places(spatial, through)]
     valid = [image.measured(part) for part in parts]
     for number, name in enumerate(image.channels):
         measures = dict[str, float]()
         planes = [
-            (np.squeeze(part[number]), np.squeeze(known[number])) for part, known in zip(parts, valid, strict=True)
+            (_plane(part[number], through), _plane(known[number], through))
+            for part, known in zip(parts, valid, strict=True)
         ]
         some = np.concatenate([plane[known] for plane, known in planes])
         some = some[:: 1 + len(some) // RANKED].astype(np.float64)
@@ -67,6 +69,11 @@ def quick_measures(image: Image) -> dict[str, float]:
         of = f" of {name}" if len(image.channels) > 1 else ""
         measured |= {f"{what}{of}": value for what, value in measures.items() if np.isfinite(value)}
     return measured
+
+
+def _plane(part: Array, through: int | None) -> Array:
+    """One plane, which keeps a side of a single voxel."""
+    return part if through is None else part.take(0, axis=through)
 
 
 def _region(spatial: Sequence[int], through: int | None, at: int) -> tuple[slice, ...]:

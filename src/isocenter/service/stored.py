@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import UsageError
+from isocenter.errors import UsageError, fault_of
 from isocenter.files import load_json
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import Settings
@@ -75,11 +75,11 @@ class JsonLines(logging.Handler):
         self.file, self.process = os.open(folder / LOG, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o640), name
 
     def emit(self, record: logging.LogRecord) -> None:
-        """The record's words; of an error only its kind, because its text may hold what a file says."""
+        """The record's words; of an error its kind and place, because its text may hold what a file says."""
         line = {"at": round(record.created, 3), "process": self.process, "level": record.levelname.lower()}
         line |= {"message": record.getMessage()}
-        if record.exc_info and record.exc_info[0] is not None:
-            line["error"] = record.exc_info[0].__name__
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = fault_of(record.exc_info[1])
         with suppress(OSError):  # a full disk must not keep a process from saying so to its peer
             os.write(self.file, json.dumps(line).encode() + b"\n")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
-from isocenter.errors import IsocenterError, ResourceError, foreign_errors
+from isocenter.errors import IsocenterError, ResourceError, fault_of, foreign_errors
 from isocenter.service.records.audit import Head, head, seal
 from isocenter.service.records.database import Database
 from isocenter.service.settings import Settings
@@ -117,7 +117,7 @@ def repeated(
             log.warning("%s: %s", who, error.problem)
             stop.wait(again_s)
         except (IsocenterError, MemoryError) as error:  # a thread that ends does nothing more, and nobody sees why
-            log.error("%s met an unexpected error", who, exc_info=error.__cause__ or error)
+            log.error("%s met an unexpected error: %s", who, fault_of(error.__cause__ or error))
             stop.wait(again_s)
 
 

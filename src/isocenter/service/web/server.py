@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
@@ -21,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from isocenter.errors import IsocenterError, ResourceError, UsageError
+from isocenter.errors import IsocenterError, ResourceError, UsageError, fault_of
 from isocenter.service.dicom.listening import server_context
 from isocenter.service.objects.store import ObjectStore
 from isocenter.service.records.accounts import refuse_open_address
@@ -286,8 +285,7 @@ def _of_time(request: Request, error: Exception) -> JSONResponse:
 
 def _of_a_fault(request: Request, error: Exception) -> JSONResponse:
     """Log an error's kind and place alone: its words, or the path, may hold a UID or a name."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    log.error("a request failed: %s in %s, line %s", type(error).__name__, frame.filename, frame.lineno)
+    log.error("a request failed: %s", fault_of(error))
     return _problem(request, 500, "the node has a fault", "Look into its log, and report it")
 
 

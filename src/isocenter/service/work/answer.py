@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -14,7 +15,15 @@ from typing import Literal
 
 import numpy as np
 
-from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, OutputError
+from isocenter.errors import (
+    DatasetError,
+    FormatError,
+    GeometryError,
+    IntegrityError,
+    IsocenterError,
+    OutputError,
+    fault_of,
+)
 from isocenter.files import file_hash, read, write_table, written
 from isocenter.files.dicom import (
     ANSWERS,
@@ -49,7 +58,9 @@ from isocenter.service.exchange.covariates import DICOM, Known
 from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Measured, Outcome
 from isocenter.service.routing.facts import IMAGE, Urgency, cases_of, folder_of, most_urgent
 from isocenter.service.settings import Urgent
-from isocenter.values import Case, Findings, Geometry, Image
+from isocenter.values import Case, Findings, Geometry, Image, Prediction
+
+log = logging.getLogger("isocenter")
 
 # What a model says no to: an input that it is not for. All else is a fault of the node.
 REFUSALS = (DatasetError, FormatError, GeometryError, IntegrityError)
@@ -130,7 +141,7 @@ def answered(
     An input that the model is not for is refused with the reason of reading or predicting. Where the outputs of the
     network are not finite the job has failed: another try would give the same. Any other error is raised.
     """
-    seconds, began = {"read": 0.0, "predict": 0.0}, time.monotonic()
+    seconds, began, lacking = {"read": 0.0, "predict": 0.0}, time.monotonic(), list[str]()
     examined, covariates_used, measured = list[Examined](), dict[str, Known](), list[Mapping[str, float]]()
     try:
         with _cases(job, inputs, PAIR if model.task.sees_images else align) as cases:
@@ -141,10 +152,11 @@ def answered(
                 case, of_headers = _with_covariates(found_case, covariates_given or {})
                 covariates_used = {**of_headers, **covariates_used}  # of several images the first states what is kept
                 image = image_of(case)
-                measured.append(quick_measures(image))
+                with tried_apart("the measures of the image", lacking):
+                    measured.append(quick_measures(image))
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
                 answers_wanted = Wanted(answers=tuple(kinds), text=marks.words)
-                asked = Asked(room, answers_wanted, request, region, explains=explains)
+                asked = Asked(room, answers_wanted, request, region, explains=_explained_apart(explains, lacking))
                 read_at = time.monotonic()
                 write = computed(model, case, image, asked)
                 seconds["predict"] += time.monotonic() - read_at
@@ -157,7 +169,7 @@ def answered(
         measured_here = Measured(_means(measured))
         return Outcome(state, f"{error.problem}. {error.remedy}", seconds=seconds, measured=measured_here)
     found = findings_record(examined, model)
-    outcome = _stated_outcome(job, examined, found, covariates_used, measured, seconds)
+    outcome = _stated_outcome(job, examined, found, covariates_used, measured, seconds, lacking)
     if outcome.outcome == ABSTAINED:
         return outcome
     answers = _answers(job, examined, found, room, marks)
@@ -175,31 +187,60 @@ def _stated_outcome(
     covariates: Mapping[str, Known],
     measured: Sequence[Mapping[str, float]],
     seconds: Mapping[str, float],
+    lacking: list[str],
 ) -> Outcome:
-    """The outcome that a job states, without its files: abstained where the model abstains of every image."""
+    """The outcome that a job states, without its files: abstained where the model abstains of every image.
+
+    lacking: what failed beside the answer
+    """
     likely = [one.done.rows[0].get("gate_p") for one in examined if one.done.rows]
     features = [one.done.features for one in examined if one.done.features is not None]
-    is_abstained = all(one.done.abstained is not None for one in examined)
+    is_abstained, watched = all(one.done.abstained is not None for one in examined), Measured()
+    with tried_apart("what monitoring compares", lacking):
+        mean_features = np.mean(features, axis=0).astype(np.float16).tobytes() if features else None
+        watched = Measured(_means(measured), _means([one.done.distances for one in examined]), mean_features)
     return Outcome(
         ABSTAINED if is_abstained else found.outcome,
-        found.reason,
+        "; ".join(filter(None, [found.reason, *dict.fromkeys(lacking)])),
         seconds=seconds,
         # Of the image that is least like the training's.
         gate_p=min((p for p in likely if p is not None), default=None),
         versions={"isocenter": version("isocenter"), "model": job.model_hash},
         covariates={name: one.record for name, one in sorted(covariates.items())},
-        measured=Measured(
-            _means(measured),
-            _means([one.done.distances for one in examined]),
-            np.mean(features, axis=0).astype(np.float16).tobytes() if features else None,
-        ),
+        measured=watched,
     )
 
 
+@contextmanager
+def tried_apart(what: str, lacking: list[str]) -> Iterator[None]:
+    """Try what is done beside an answer, which stands whatever fails of it. lacking: gets what failed, in words"""
+    try:
+        yield
+    except Exception as error:
+        log.error("%s failed: %s", what, fault_of(error))
+        words = error.problem if isinstance(error, IsocenterError) else f"{type(error).__name__} within the node"
+        lacking.append(f"{what} failed: {words}")
+
+
+def _explained_apart(explains: Explains | None, lacking: list[str]) -> Explains | None:
+    """What adds a map to a prediction, or leaves it as it is where that fails."""
+    if explains is None:
+        return None
+
+    def explain(model: Model, case: Case, image: Image, request: Request, prediction: Prediction) -> Prediction:
+        found = [prediction]
+        with tried_apart("the map of what the answer rests on", lacking):
+            found.append(explains(model, case, image, request, prediction))
+        return found[-1]
+
+    return explain
+
+
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each number over the images that have it."""
+    """The mean of each number over the images that have it; of those that JSON has."""
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    means = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    return {name: mean for name, mean in means.items() if np.isfinite(mean)}
 
 
 def _with_covariates(case: Case, covariates_given: Mapping[str, Known]) -> tuple[Case, dict[str, Known]]:

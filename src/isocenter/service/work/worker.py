@@ -15,7 +15,15 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from isocenter.errors import DatasetError, FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
+from isocenter.errors import (
+    DatasetError,
+    FormatError,
+    IntegrityError,
+    IsocenterError,
+    ResourceError,
+    UsageError,
+    fault_of,
+)
 from isocenter.files import dicom
 from isocenter.lazy import ndimage, pandas
 from isocenter.prediction import algorithm_of, model_named
@@ -31,7 +39,7 @@ from isocenter.service.records.jobs import ABSTAINED, REFUSED, Job, Jobs, Outcom
 from isocenter.service.records.tables import jobs, studies
 from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
-from isocenter.service.work.answer import MASK, Inputs, Marks, Within, answered, stated
+from isocenter.service.work.answer import MASK, Inputs, Marks, Within, answered, stated, tried_apart
 from isocenter.service.work.warm_models import WarmModels
 
 log = logging.getLogger("isocenter")
@@ -104,8 +112,8 @@ class Worker:
         except IsocenterError as error:
             self.jobs.give_back(job, f"{error.problem}. {error.remedy}", after_s=AGAIN_S)
         except Exception as error:  # whatever a job meets is that job's: it is tried again, then goes aside
-            log.exception("job %s", job.job)
-            self.jobs.give_back(job, f"{type(error).__name__} within the node", after_s=AGAIN_S)
+            log.error("job %s: %s", job.job, fault_of(error))
+            self.jobs.give_back(job, f"{fault_of(error)} within the node", after_s=AGAIN_S)
         finally:
             shutil.rmtree(room, ignore_errors=True)
 
@@ -136,7 +144,7 @@ class Worker:
         except ResourceError:  # the database is away, or memory is short: it is tried again
             raise
         except Exception as error:  # no answer is a fact about the package, and the node goes on
-            log.warning("change %d: no answer to job %s: %s", shadowed.n, job.job, type(error).__name__)
+            log.warning("change %d: no answer to job %s: %s", shadowed.n, job.job, fault_of(error))
             words = error.problem if isinstance(error, IsocenterError) else type(error).__name__
             changes.note(self.jobs.database, shadowed, None, words)
         finally:
@@ -194,7 +202,10 @@ class Worker:
             return None
         if hold is not None:
             outcome = replace(outcome, reason="; ".join(filter(None, [outcome.reason, hold.because])))
-        outcome = with_urgency(outcome, job, self.index.uid_of(job.study), self.settings, room)
+        uid, lacking = self.index.uid_of(job.study), list[str]()
+        with tried_apart("the priority or notice", lacking):
+            outcome = with_urgency(outcome, job, uid, self.settings, room)
+        outcome = replace(outcome, reason="; ".join(filter(None, [outcome.reason, *lacking])))
         timed = replace(outcome, seconds={"load": loading, **outcome.seconds}, send=send)
         return self._announced(job, timed, inputs, room, model)
 
