@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -15,8 +16,8 @@ from numpy.testing import assert_allclose
 import isocenter
 from drawn_pairs import oblique, smooth_field, turn_and_shift
 from isocenter.errors import FormatError, UsageError
-from isocenter.files import SeriesNames, write_series
-from isocenter.transforms import carried_points, whole_field
+from isocenter.files import SeriesNames, transforms_to_images, write_series
+from isocenter.transforms import carried_points, composed, inverted, whole_field
 from isocenter.values import Affine, Displacement, Geometry, Image, SpatialTransform
 
 SIDES = np.array([-1.0, -1.0, 1.0])
@@ -178,3 +179,86 @@ def test_dciodvfy_finds_no_error_in_a_registration(kind, tmp_path):
     isocenter.write_transform(transform, tmp_path / "t.dcm", fixed=fixed, moving=moving)
     told = subprocess.run(["dciodvfy", "-new", tmp_path / "t.dcm"], check=False, capture_output=True, text=True)
     assert [line for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error")] == []
+
+
+TURN, SHIFT = turn_and_shift((8, -5, 12), (4, -3, 2), oblique()).matrix, np.eye(4)
+SHIFT = SHIFT + np.pad([[3.0], [-2.0], [5.0]], ((0, 1), (3, 0)))
+
+
+def in_frame(frame: str | None) -> Image:
+    return Image(np.zeros((1, 2, 2, 2), np.float32), Geometry((2, 2, 2), np.eye(4), frame))
+
+
+def registering(path, registered: str, matrices: dict[str, np.ndarray]):
+    """A registration of frames of reference by their matrices to the registered one, in RAS+."""
+    dataset, lps = pydicom.Dataset(), np.diag([-1.0, -1, 1, 1])
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.66.1", "1.2.9"
+    dataset.FrameOfReferenceUID, dataset.RegistrationSequence = registered, []
+    for frame, matrix in matrices.items():
+        item, registration, own = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+        own.FrameOfReferenceTransformationMatrix = [f"{x:.9g}" for x in (lps @ matrix @ lps).ravel()]
+        registration.MatrixSequence, item.FrameOfReferenceUID = [own], frame
+        item.MatrixRegistrationSequence = [registration]
+        dataset.RegistrationSequence.append(item)
+    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("registered", "matrices", "fixed_to_moving"),
+    [
+        ("1.2.1", {"1.2.1": np.eye(4), "1.2.2": TURN}, np.linalg.inv(TURN)),
+        ("1.2.1", {"1.2.2": TURN}, np.linalg.inv(TURN)),
+        ("1.2.2", {"1.2.1": TURN, "1.2.2": np.eye(4)}, TURN),  # the object moves what is the fixed image here
+        ("1.2.3", {"1.2.1": SHIFT, "1.2.2": TURN}, np.linalg.inv(TURN) @ SHIFT),
+    ],
+    ids=["its own way", "the fixed one unnamed", "the other way", "to a third frame"],
+)
+@pytest.mark.parametrize("unknown", [None, 0, 1])
+def test_a_dicom_registration_leads_from_fixed_to_moving_by_their_frames_of_reference(
+    registered, matrices, fixed_to_moving, unknown, tmp_path
+):
+    path = registering(tmp_path / "t.dcm", registered, matrices)
+    images = [in_frame(None if n == unknown else f"1.2.{n + 1}") for n in range(2)]
+    if unknown is not None and registered == "1.2.3":  # the image may lie in either of two others
+        with pytest.raises(FormatError, match="registers 3 frames of reference, and one of the images states none"):
+            transforms_to_images(path, *images)
+        return
+    ends = transforms_to_images(path, *images)
+    assert ends is not None
+    assert_allclose(composed(inverted(ends[0]), ends[1]).matrix, fixed_to_moving, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        (("1.2.1", "1.2.8"), "none of them is that of the image"),
+        (("1.2.8", "1.2.9"), "none of them is that of the image"),
+        (("1.2.1", "1.2.1"), "both images lie in the same one"),
+    ],
+)
+def test_a_dicom_registration_of_other_images_is_refused(frames, reason, tmp_path):
+    path = registering(tmp_path / "t.dcm", "1.2.1", {"1.2.1": np.eye(4), "1.2.2": TURN})
+    with pytest.raises(FormatError, match=reason):
+        transforms_to_images(path, *map(in_frame, frames))
+
+
+@pytest.mark.parametrize("kind", ["linear", "deformable"])
+def test_images_of_one_frame_of_reference_are_told_apart_by_the_instances_that_a_registration_names(kind, tmp_path):
+    grid = replace(GRIDS["left-handed"], frame_of_reference="1.2.1")
+    fixed, moving = series(tmp_path / "a", "p1", grid), series(tmp_path / "b", "p1 again", grid)
+    whole = transform_on(grid)
+    transform = whole if kind == "deformable" else SpatialTransform(whole.parts[1:])
+    isocenter.write_transform(transform, tmp_path / "t.dcm", fixed=fixed, moving=moving)
+    there, back = (transforms_to_images(tmp_path / "t.dcm", *pair) for pair in ((fixed, moving), (moving, fixed)))
+    assert there is not None and back is not None
+    assert [len(one.parts) for one in there] == [1, len(transform.parts)]
+    assert_allclose(there[0].matrix, np.eye(4))
+    points = points_of(grid)
+    for one, other in zip(there, back[::-1], strict=True):
+        assert_allclose(carried_points(one, points), carried_points(other, points))
+    other = series(tmp_path / "c", "p2", grid)
+    with pytest.raises(FormatError, match="none of them is that of"):
+        transforms_to_images(tmp_path / "t.dcm", fixed, other)

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from isocenter.files.storage.structured_text import DEEPEST, line_of_key, load_json, parse_json
     from isocenter.files.storage.web import download, unpack_tar
     from isocenter.files.surface import write_surfaces
-    from isocenter.files.transform_file import read_transform, write_transform
+    from isocenter.files.transform_file import read_transform, transforms_to_images, write_transform
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -40,6 +40,16 @@ def read_transform(path: str | Path) -> SpatialTransform:
     return _by_suffix(path, {ITK: _read_itk, NIFTI: _read_nifti, DICOM: dicom.read_registration})(path)
 
 
+def transforms_to_images(path: str | Path, fixed: Image, moving: Image) -> tuple[SpatialTransform, ...] | None:
+    """The transforms from what a DICOM registration registers to both images, whichever of them it moves.
+
+    None for other formats, and where neither image states a frame of reference: then the file is for this order alone.
+    """
+    path = Path(path)
+    is_dicom = path.name.lower().endswith(DICOM) and path.is_file()
+    return dicom.transforms_to(path, fixed, moving) if is_dicom else None
+
+
 def write_transform(
     transform: SpatialTransform,
     path: str | Path,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import IsocenterError, UsageError
-from isocenter.files import ReadOptions, read, read_transform, read_volumes, suffix_of, write
+from isocenter.files import ReadOptions, read, read_transform, read_volumes, suffix_of, transforms_to_images, write
 from isocenter.keywords import narrowed, takes
 from isocenter.lazy import pandas as pd
 from isocenter.options import ConvertOptions
@@ -18,11 +18,12 @@ from isocenter.transforms import (
     apparent_diffusion,
     carried,
     carried_labels,
+    composed,
     inverted,
     refuse_unlike_axes,
     region_series,
 )
-from isocenter.values import Geometry, Image, Problem, SpatialTransform
+from isocenter.values import Affine, Geometry, Image, Problem, SpatialTransform
 
 # Values of a map that nobody calls a label map, and that is taken for one where half of its voxels are alike.
 MOST_LABELS = 64
@@ -140,13 +141,12 @@ def _through(
     inverse: bool,
 ) -> Image:
     """The image on the grid of the fixed one, a label map by the largest share of each voxel."""
-    transform = through if isinstance(through, SpatialTransform) else read_transform(through)
     fixed = onto if isinstance(onto, Image) else next(iter(read_volumes(onto, options).values()))
     refuse_unlike_axes((image.geometry, fixed.geometry), where)
+    transform = _transform_between(through, fixed, image, inverse=inverse)
     if transform.ndim != image.geometry.ndim:
         problem = f"a transform of {transform.ndim} axes for an image of {image.geometry.ndim}"
         raise UsageError(problem, "--through", "Give the transform of this image")
-    transform = inverted(transform) if inverse else transform
     note = f"carried {'back ' if inverse else ''}through {transform!r}"
     if image.labels or (is_label_map := _is_label_map(image)):
         made = carried_labels(image.data, image.geometry, transform, fixed.geometry)
@@ -156,6 +156,22 @@ def _through(
     else:
         moved = replace(carried(image, transform, fixed.geometry), source=fixed.source)
     return replace(moved, notes=(*image.notes, note))
+
+
+def _transform_between(
+    through: str | Path | SpatialTransform, fixed: Image, moving: Image, *, inverse: bool
+) -> SpatialTransform:
+    """The transform from points of the fixed image to those of the moving one.
+
+    A DICOM registration says itself which way it leads, by the frames of reference; `inverse` then changes nothing.
+    """
+    if isinstance(through, SpatialTransform):
+        return inverted(through) if inverse else through
+    if (ends := transforms_to_images(through, fixed, moving)) is not None:
+        joined = composed(inverted(ends[0]), ends[1])
+        return joined if joined.matrix is None else SpatialTransform((Affine(joined.matrix),))
+    transform = read_transform(through)
+    return inverted(transform) if inverse else transform
 
 
 def _is_label_map(image: Image) -> bool:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.reading.sr import Marked, Report, Statement, bounds, read_report
     from isocenter.files.dicom.reading.suv import SUV_BW, lean_body_share
     from isocenter.files.dicom.reading.values import Window
-    from isocenter.files.dicom.registration import read_registration, write_registration
+    from isocenter.files.dicom.registration import read_registration, transforms_to, write_registration
     from isocenter.files.dicom.rejection import KEY_OBJECTS, read_rejection, write_rejection
     from isocenter.files.dicom.tags import items, text, whole
     from isocenter.files.dicom.uids import LABEL_MAP, REPORT_CLASSES, SEGMENTATION, STRUCTURE_SET

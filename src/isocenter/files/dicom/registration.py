@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -203,40 +204,110 @@ SIDES = np.diag([-1.0, -1.0, 1.0, 1.0])
 REMEDY = "Give a registration of two images"
 
 
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """A frame of reference that a registration connects.
+
+    instances: SOP Instance UIDs of its images, as far as they are named
+    parts:     from the registered frame of reference to it; empty where nothing moves
+    """
+
+    frame: str
+    instances: frozenset[str]
+    parts: tuple[TransformPart, ...] = ()
+
+    @property
+    def transform(self) -> SpatialTransform:
+        """The parts as a transform."""
+        return SpatialTransform(self.parts or (Affine(np.eye(4)),))
+
+
 def read_registration(path: Path) -> SpatialTransform:
     """The transform from the registered frame of reference, which is that of the fixed image, to the moving image.
 
     Raises FormatError where the object connects several moving images, or is none of both kinds.
     """
+    sides = [side for side in _sides(path) if side.parts]
+    if len(sides) > 1:
+        raise FormatError(f"registers {len(sides)} images", str(path), REMEDY)
+    return sides[0].transform if sides else SpatialTransform((Affine(np.eye(4)),))
+
+
+def transforms_to(path: Path, *images: Image) -> tuple[SpatialTransform, ...] | None:
+    """The transforms from the registered frame of reference to that of each of two images, whichever is the moving one.
+
+    An image without a frame of reference, such as a NIfTI file, is the other one of two; None where neither has one.
+    Raises FormatError for images in other frames of reference, or of which it is not known which one is which.
+    """
+    sides, where = _sides(path), str(path)
+    known = [_side_of(image, sides, where) for image in images]
+    if not any(known):
+        return None
+    chosen = [own or _other_side(sides, [one for one in known if one is not None], where) for own in known]
+    if chosen[0] is chosen[1]:
+        raise FormatError("both images lie in the same one of the frames of reference that it registers", where, REMEDY)
+    return tuple(side.transform for side in chosen)
+
+
+def _side_of(image: Image, sides: Sequence[_Side], where: str) -> _Side | None:
+    """The side of an image, by its frame of reference; of several with that frame the one that names its instances."""
+    frame = image.geometry.frame_of_reference
+    if frame is None:
+        return None
+    own = [side for side in sides if side.frame == frame]
+    if len(own) > 1:
+        instances = {text(read_header(Path(one)).dataset, "SOPInstanceUID") for one in _paths(image)}
+        own = [side for side in own if instances & side.instances]
+    if len(own) != 1:
+        name = _paths(image)[0] if _paths(image) else "the image"
+        problem = f"registers frames of reference, and {'none' if not own else 'several'} of them is that of {name}"
+        raise FormatError(problem, where, REMEDY)
+    return own[0]
+
+
+def _other_side(sides: Sequence[_Side], known: Sequence[_Side], where: str) -> _Side:
+    others = [side for side in sides if side not in known]
+    if len(others) != 1:
+        problem = f"registers {len(sides)} frames of reference, and one of the images states none"
+        raise FormatError(problem, where, "Give both images as DICOM series")
+    return others[0]
+
+
+def _sides(path: Path) -> list[_Side]:
+    """Every frame of reference that the object connects, the registered one among them."""
     dataset, where = read_object(path), str(path)
-    kind = str(dataset.get("SOPClassUID", ""))
+    kind, registered = text(dataset, "SOPClassUID"), text(dataset, "FrameOfReferenceUID")
     if kind == SPATIAL_REGISTRATION:
-        found = [matrix for matrix in _matrices(dataset, where) if not np.allclose(matrix, np.eye(4))]
-        _refuse_several(len(found), where)
-        # The object leads from the moving image to the registered frame.
-        return SpatialTransform((Affine(np.linalg.inv(found[0]) if found else np.eye(4)),))
-    if kind == DEFORMABLE_REGISTRATION:
-        deformations = [
-            parts for one in items(dataset, "DeformableRegistrationSequence") if (parts := _deformed(one, where))
+        moved = [
+            (text(one, "FrameOfReferenceUID"), one, _from_registered(one, where))
+            for one in items(dataset, "RegistrationSequence")
         ]
-        _refuse_several(len(deformations), where)
-        return SpatialTransform(tuple(deformations[0]) if deformations else (Affine(np.eye(4)),))
-    raise FormatError("is no DICOM registration", where, "Give a Spatial or Deformable Spatial Registration")
+    elif kind == DEFORMABLE_REGISTRATION:
+        moved = [
+            (text(one, "SourceFrameOfReferenceUID"), one, _deformed(one, where))
+            for one in items(dataset, "DeformableRegistrationSequence")
+        ]
+    else:
+        raise FormatError("is no DICOM registration", where, "Give a Spatial or Deformable Spatial Registration")
+    still = {registered: frozenset[str]()}
+    for frame, item, parts in moved:
+        if not parts:
+            still[frame] = still.get(frame, frozenset()) | _instances(item)
+    sides = [_Side(frame, _instances(item), tuple(parts)) for frame, item, parts in moved if parts]
+    return [*sides, *(_Side(frame, instances) for frame, instances in still.items())]
 
 
-def _refuse_several(count: int, where: str) -> None:
-    if count > 1:
-        raise FormatError(f"registers {count} images", where, REMEDY)
+def _instances(item: Any) -> frozenset[str]:
+    return frozenset(text(one, "ReferencedSOPInstanceUID") for one in items(item, "ReferencedImageSequence"))
 
 
-def _matrices(dataset: Any, where: str) -> Iterator[Floats]:
-    """(4, 4) RAS+ mm of each image to the registered frame of reference."""
-    for item in items(dataset, "RegistrationSequence"):
-        matrix = np.eye(4)
-        for registration in items(item, "MatrixRegistrationSequence"):
-            for matrix_item in items(registration, "MatrixSequence"):
-                matrix = _read_matrix(matrix_item, where) @ matrix
-        yield matrix
+def _from_registered(item: Any, where: str) -> list[TransformPart]:
+    """RAS+ mm of the registered frame of reference to an image's own; the object leads the other way."""
+    matrix = np.eye(4)
+    for registration in items(item, "MatrixRegistrationSequence"):
+        for matrix_item in items(registration, "MatrixSequence"):
+            matrix = _read_matrix(matrix_item, where) @ matrix
+    return [] if np.allclose(matrix, np.eye(4), rtol=0, atol=1e-9) else [Affine(np.linalg.inv(matrix))]
 
 
 def _read_matrix(item: Any, where: str) -> Floats:
@@ -256,7 +327,7 @@ def _deformed(item: Any, where: str) -> list[TransformPart]:
             continue
         for matrix_item in items(item, keyword):
             matrix = _read_matrix(matrix_item, where)
-            parts += [] if np.allclose(matrix, np.eye(4)) else [Affine(matrix)]
+            parts += [] if np.allclose(matrix, np.eye(4), rtol=0, atol=1e-9) else [Affine(matrix)]
     return parts
 
 
