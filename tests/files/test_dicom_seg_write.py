@@ -303,6 +303,44 @@ def test_a_patient_keeps_the_name_in_every_character_set_and_a_segment_has_its_o
     assert_array_equal(again.data[0], truth)
 
 
+WRONG_TERMS = {
+    "ISO IR 192": ("Müller^Anna", "utf-8", "ISO_IR 192"),
+    "ISO-IR-192": ("Müller^Anna", "utf-8", "ISO_IR 192"),
+    "iso_ir_192": ("Müller^Anna", "utf-8", "ISO_IR 192"),
+    "UTF-8": ("Müller^Anna", "utf-8", "ISO_IR 192"),
+    "ISO_IR 149": ("김^희중", "euc_kr", "ISO 2022 IR 149"),
+    "ISO 8859-1": ("Müller^Jürgen", "latin-1", "ISO_IR 100"),
+    "ISO_IR 144x": ("Smith^Anna", "ascii", None),
+    r"ISO_IR 192\ISO 2022 IR 87": ("Müller^Anna", "utf-8", "ISO_IR 192, ISO 2022 IR 87"),
+}
+
+
+@pytest.mark.parametrize("term", WRONG_TERMS)
+def test_a_character_set_that_is_none_of_the_standard_gives_results_in_utf_8_with_the_right_name(tmp_path: Path, term):
+    person, encoding, near = WRONG_TERMS[term]
+    raw = person.encode(encoding)
+    raw += b" " * (len(raw) % 2)
+    study = {"SpecificCharacterSet": term.split("\\"), "PatientName": "X" * len(raw)}
+    source_path = tmp_path / "series"
+    simple(
+        source_path,
+        **study,
+        ProcedureCodeSequence=sequence(CodeValue="1", CodingSchemeDesignator="99", CodeMeaning=study["PatientName"]),
+    )
+    for path in source_path.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"X" * len(raw), raw))
+    source = read(source_path)
+    [note] = [note for note in source.notes if "SpecificCharacterSet" in note]
+    assert (f"taken for {near}, results are in UTF-8" if near else "may be wrong") in note
+    for number, label in enumerate(("liver", "肝臓")):
+        path = tmp_path / f"{number}.dcm"
+        write_segmentation(marked(source.geometry, 1), [Label(1, label)], source, path, algorithm_name="test")
+        made = pydicom.dcmread(path)
+        assert made.SpecificCharacterSet == "ISO_IR 192"
+        assert (made.PatientName, made.ProcedureCodeSequence[0].CodeMeaning) == (person, person)
+        assert made.SegmentSequence[0].SegmentLabel == label
+
+
 def test_a_text_with_letters_beyond_ascii_stands_in_a_result_and_the_patient_keeps_the_name(tmp_path: Path):
     tags = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}
     source = read(write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", **tags))

@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from array import array
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, counted
+from isocenter.files.dicom import character_sets
 from isocenter.files.dicom.elements import (
     MAGIC_END,
     PIXEL_ELEMENTS,
@@ -23,7 +25,7 @@ from isocenter.files.dicom.elements import (
     Dataset,
     plain_elements,
 )
-from isocenter.files.dicom.tags import file_meta, named, pydicom_errors, text, whole
+from isocenter.files.dicom.tags import file_meta, named, pydicom_errors, text, whole, words
 from isocenter.files.dicom.uids import CODED, DEFLATED, NATIVE, VIDEO
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.storage.packed import inflating, refuse_expansion
@@ -158,7 +160,16 @@ def _unusual_header(path: Path) -> Header:
         try:
             file.seek(0)
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+            if not character_sets.are_valid(terms := words(dataset, "SpecificCharacterSet")):
+                note = f"{named('SpecificCharacterSet')} is {character_sets.understand(terms)}"
+                warnings[:] = [note]
+                file.seek(0)
+                dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             offset, length, element = _pixel_element(file, dataset)
+            if not character_sets.are_valid(terms):  # what repeats the header's text states how it is now
+                with suppress(*pydicom_errors()):
+                    dataset.decode()
+                dataset.SpecificCharacterSet = character_sets.UTF_8
         except pydicom_errors() as error:
             reason = f"{type(error).__name__}: {error}"
             raise FormatError(f"the header is damaged ({reason})", str(path), "Get the file again") from error

@@ -18,6 +18,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.character_sets import UTF_8
 from isocenter.files.dicom.elements import Dataset as Elements
 from isocenter.files.dicom.geometry import Frame
 from isocenter.files.dicom.header import read_header
@@ -303,7 +304,6 @@ def _with_groups(dataset: Dataset, frames: list[Frame]) -> Dataset:
 
 # Sites write birth dates such as 17.03.1962, and sexes such as D or X. A PACS knows the patient by just these.
 AS_STATED = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime")
-UTF_8 = "ISO_IR 192"  # PS3.3 C.12.1.1.2
 # Dates and times of the making, PS3.3 C.12.1, C.7.3.1, C.7.6.1 and C.17.2.
 DATES = ("InstanceCreation", "Series", "Content", "StructureSet", "PresentationCreation")
 ZONE = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")  # of UTC -1200 to +1400, PS3.3 C.12.1

@@ -12,10 +12,11 @@ from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from isocenter.files.dicom.character_sets import UTF_8
 from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.tags import text
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.dicom.writing.source_planes import UTF_8, date_result
+from isocenter.files.dicom.writing.source_planes import date_result
 from isocenter.files.storage.atomic import written
 
 # UIDs that a writer makes up, beside those of the object and its series.
