@@ -19,7 +19,8 @@ from isocenter.reading import ReadingOptions, first_guess, open_dataset
 from isocenter.runtime.bundle import Displacing
 from isocenter.tasks.registration import Registration
 from isocenter.tasks.task import IMAGES
-from isocenter.transforms import carried_points
+from isocenter.training.data.targets import Drawn, kind_of, moved
+from isocenter.transforms import Augmentation, carried_points, generator
 from isocenter.values import (
     ONTO,
     UNMOVED,
@@ -70,6 +71,18 @@ def test_a_pair_whose_labels_lack_a_side_is_taught_by_its_images_alone() -> None
     outputs = {"field": torch.zeros(1, 3, 16, 16, 16), IMAGES: images}
     assert float(TASK.loss(outputs, target)) == pytest.approx(float(TASK._unlike(images, outputs["field"])))
     assert TASK.quality(outputs, target)["size"].sum() == 0
+
+
+def test_a_pair_is_mirrored_with_its_labels_which_keep_their_values() -> None:
+    images, codes = _shifted(2)
+    flipping = Augmentation(flips=(0,), left_right=0, probability=0.0)
+    several = torch.cat([codes] * 4), [generator(0, 0, n) for n in range(4)]
+    drawn = Drawn(several[1], (1.0, 1.0, 1.0), TASK.target_sides, TASK.outside)
+    made, turned = moved(kind_of(TASK.heads["field"]), flipping, torch.cat([images] * 4), several[0], drawn)
+    is_mirrored = [bool((one == images[0].flip(1)).all()) for one in made]
+    assert 0 < sum(is_mirrored) < 4
+    for one, was in zip(turned, is_mirrored, strict=True):
+        assert (one == (codes[0].flip(0) if was else codes[0])).all()
 
 
 def test_fixed_labels_of_another_grid_are_refused() -> None:

@@ -128,6 +128,28 @@ def test_what_does_not_belong_to_the_pair_is_refused_and_nothing_is_written(fold
     assert not (folder / "bad").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("S --frames --similarity mind --initial moments", "--initial: is not for register --frames"),
+        ("S --frames --fixed-mask absent.nii.gz", "--fixed-mask: is not for register --frames"),
+        ("S --frames --points absent.csv", "--points: is not for"),
+        ("S --frames --model absent --across-patients", "--model, --across-patients: is not for"),
+        ("S --frames --seconds 3", "--seconds: is not for register --frames"),
+        ("S --frames --lesions a b --days 3 --earlier c", "--lesions, --days, --earlier: is not for"),
+        ("S --frames --labels-frame 2", "--labels-frame: there are no labels"),
+        ("S M --to mean --labels-frame 7", "--labels-frame, --to: is not for two images"),
+        ("S M --transform affine --seconds 3", "--seconds: is not for affine registration"),
+    ],
+)
+def test_a_flag_that_this_form_of_registration_has_no_use_for_is_refused_by_name(folder, cli, words, problem):
+    places = {"S": folder / "fixed.nii.gz", "M": folder / "moving.nii.gz"}
+    done = cli("register", *(places.get(word, word) for word in words.split()), "--out", folder / "unused")
+    assert done.code == 2
+    assert problem in done.err
+    assert not (folder / "unused").exists()
+
+
 @pytest.fixture(scope="module")
 def followed(folder):
     """The same pair as a baseline and a follow-up 180 days later: one lesion grew, one is gone, one is new."""

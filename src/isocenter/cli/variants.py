@@ -16,7 +16,7 @@ import isocenter
 from isocenter.cli.shell import PartlyFailedError, say
 from isocenter.documents import REQUIREMENTS
 from isocenter.errors import UsageError, counted
-from isocenter.keywords import Flag
+from isocenter.keywords import Flag, keywords_of
 from isocenter.options import (
     DemoOptions,
     DocumentOptions,
@@ -65,6 +65,20 @@ def given(values: object, kind: type) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(values, name, None)) is not None}
 
 
+def given_to(form: str, values: object, kind: type, *switches: str) -> dict[str, Any]:
+    """`given`, for one form of a command; UsageError for flags that only another of its forms takes.
+
+    switches: what chooses the form, beside the options of its verb
+    """
+    # The command line itself chooses a folder of results.
+    taken = {"out", *switches, *(one.name for one in fields(kind))}
+    others = {name: one for name, one in keywords_of(type(values)).items() if one.flag.text and name not in taken}
+    unused = [one.typed for name, one in others.items() if getattr(values, name) != one.default]
+    if unused:
+        raise UsageError(f"is not for {form}", ", ".join(unused), "Leave it out: nothing would use it")
+    return given(values, kind)
+
+
 @dataclass(frozen=True)
 class PlanCommand(PlanOptions):
     __doc__ = PlanOptions.__doc__
@@ -76,6 +90,8 @@ class PlanCommand(PlanOptions):
 
 def plan(values: PlanCommand) -> object:
     """The plan, as a table or in prose."""
+    if values.explain and values.all_decisions:
+        raise UsageError("are two forms of the plan", "--explain, --all-decisions", "Give one of them")
     made = isocenter.plan(**given(values, PlanOptions))
     if values.explain:
         return Shown(made, made.explained)
@@ -101,8 +117,9 @@ def register(values: RegisterCommand) -> object:
     if values.frames == (values.moving is not None):
         raise UsageError("one image and --frames, or two images", "register", "Give FIXED and MOVING, or a series")
     if values.frames:
-        return isocenter.register_frames(series=values.fixed, **given(values, RegisterFramesOptions))
-    return isocenter.register(**given(values, RegisterOptions))
+        options = given_to("register --frames", values, RegisterFramesOptions, "fixed", "frames")
+        return isocenter.register_frames(series=values.fixed, **options)
+    return isocenter.register(**given_to("two images", values, RegisterOptions))
 
 
 def serve(values: ServeOptions) -> None:
@@ -152,15 +169,13 @@ class FeedbackCommand(FeedbackOptions):
 
 def feedback(values: FeedbackCommand) -> object:
     """A data set of what people judged; or labels that came later; or the cases to label next."""
-    if values.count is None and (values.locked is not None or values.method != "random"):
-        raise UsageError("--method and --locked say how --next chooses", "--next", "Give --next N")
     if values.table is not None and values.count is not None:
         raise UsageError("--import and --next are two commands", "--next", "Give one of them, then the other")
     if values.table is not None:
-        return isocenter.import_labels(**given(values, ImportLabelsOptions))
+        return isocenter.import_labels(**given_to("feedback --import", values, ImportLabelsOptions))
     if values.count is not None:
-        return isocenter.next_labels(**given(values, NextLabelsOptions))
-    return isocenter.feedback(**given(values, FeedbackOptions))
+        return isocenter.next_labels(**given_to("feedback --next", values, NextLabelsOptions))
+    return isocenter.feedback(**given_to("feedback without --next", values, FeedbackOptions))
 
 
 @dataclass(frozen=True)
@@ -184,17 +199,17 @@ class DocumentCommand(DocumentOptions):
 
 def document(values: DocumentCommand) -> object:
     """Documents; or their records read anew; or requirements traced."""
-    if (values.junit is not None and not values.trace) or (values.trace and values.subject is not None):
-        raise UsageError("belong together, without a subject", "--trace --junit", "Give --trace --requirements FILE")
     if values.trace:
-        return isocenter.trace_requirements(**given(values, TraceRequirementsOptions))
+        return isocenter.trace_requirements(**given_to("document --trace", values, TraceRequirementsOptions, "trace"))
     if values.folder is not None:
-        if values.against is None or values.subject is not None:
-            raise UsageError("needs --against SUBJECT, and no other subject", "--verify", "Give both folders")
-        return isocenter.verify_documents(**given(values, VerifyDocumentsOptions))
+        options = given_to("document --verify", values, VerifyDocumentsOptions)
+        if values.against is None:
+            raise UsageError("needs --against SUBJECT", "--verify", "Give both folders")
+        return isocenter.verify_documents(**options)
+    options = given_to("document without --trace or --verify", values, DocumentOptions)
     if values.subject is None:
         raise UsageError("there is nothing to document", "document", "Give a run, a package, a node or a study")
-    return isocenter.document(**given(values, DocumentOptions))
+    return isocenter.document(**options)
 
 
 def refuse_broken(result: Any, values: Mapping[str, Any]) -> None:

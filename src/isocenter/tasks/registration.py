@@ -451,9 +451,9 @@ class Registration(FieldScoring):
         return tuple(range(self.axes))
 
     @property
-    def target_sides(self) -> None:
-        """Codes of label values stay what they are."""
-        return None
+    def target_sides(self) -> tuple[int, ...]:
+        """Codes of label values stay what they are: both images are mirrored alike."""
+        return ()
 
     @property
     def uncut(self) -> str:

@@ -187,7 +187,7 @@ class Task(ABC):
 
     @property
     def target_sides(self) -> tuple[int, ...] | None:
-        """Values that its targets' become when left and right change sides; None as in `mirrored`."""
+        """Values that its targets' become when left and right change sides; none: all stay. None as in `mirrored`."""
         return self.mirrored
 
     @abstractmethod

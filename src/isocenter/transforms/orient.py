@@ -15,7 +15,8 @@ from isocenter.values import Region
 def names_sides(mirrored: Sequence[int] | None) -> bool:
     """Whether any label names a side.
 
-    mirrored: for each label the one that it becomes when left and right change sides; None where one has no counterpart
+    mirrored: for each label the one that it becomes when left and right change sides, empty where all stay; None where
+              one has no counterpart
     """
     return mirrored is None or any(other != place for place, other in enumerate(mirrored))
 

@@ -242,6 +242,8 @@ def _settings(options: RegisterOptions) -> RegistrationSettings:
             raise UsageError(f"there is no {choice!r}", f"--{name}", f"Choose {', '.join(names[:-1])} or {names[-1]}")
     if options.seconds is not None and not options.seconds > 0:
         raise UsageError(f"{options.seconds:g} s", "--seconds", "Give a number above 0")
+    if options.seconds is not None and options.transform != "deformable":
+        raise UsageError(f"is not for {options.transform} registration", "--seconds", "Leave it out, or --transform")
     if len(options.lesions) not in (0, 2) or (not options.lesions and (options.days is not None or options.earlier)):
         raise UsageError(f"{len(options.lesions)} masks of lesions", "--lesions", "Give that of each image")
     settings = RegistrationSettings(
@@ -251,8 +253,8 @@ def _settings(options: RegisterOptions) -> RegistrationSettings:
         options.seconds,
     )
     is_own = replace(settings, initial="auto") != RegistrationSettings() or options.fixed_mask is not None
-    if options.model is not None and is_own:
-        remedy = "Leave out --transform, --similarity, --seconds and --fixed-mask"
+    if options.model is not None and (is_own or options.initial == "moments"):
+        remedy = "Leave out --transform, --similarity, --seconds, --fixed-mask and --initial moments"
         raise UsageError("a trained model has settings of its own", "--model", remedy)
     return settings
 

@@ -65,6 +65,8 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
     for name, value, known in chosen:
         if value not in known:
             raise UsageError(f"there is no {value!r} of frames", f"--{name}", f"Choose {' or '.join(known)}")
+    if options.labels is None and options.labels_frame != 1:
+        raise UsageError("there are no labels", "--labels-frame", "Give --labels of this frame, or leave it out")
     target = None if options.out is None else Path(options.out)
     if target is not None:
         refuse_taken(target, options.overwrite, MARKS)
