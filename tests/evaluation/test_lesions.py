@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.evaluation import Lesions, lesions_of, linked, recist, targets_of
+from isocenter.evaluation import Lesions, lesions_of, linked, recist, specks_noted, targets_of
 from isocenter.transforms import inverted
 from isocenter.values import Affine, Geometry, Image, Label, SpatialTransform
 
@@ -108,4 +108,49 @@ def test_a_normal_node_and_no_other_lesion_is_a_complete_response_and_a_new_lesi
     assert recist(before, after, linked(before, after, STILL, STILL)).verdict == "CR"
     worse = measured(node, (1, (70, 60, 45), (12, 12, 12)))
     made = recist(before, worse, linked(before, worse, STILL, STILL))
-    assert (made.verdict, made.because) == ("PD", "1 new lesion: any makes it progression")
+    assert made.verdict == "PD"
+    assert made.because.startswith("1 new lesion (")
+    assert made.because.endswith(" 13 mm long, at 70, 60, 45 mm): any makes it progression")
+
+
+LESIONS = ((1, ASIDE, (20, 20, 20)), (1, MIDDLE, (8, 8, 8)))
+
+
+def speckled(*ellipsoids, specks=()) -> Lesions:
+    mask = drawn(*ellipsoids)
+    for number, at in enumerate(specks):
+        for along in range(at[3]):
+            mask.pixels[0][at[0] + along % 3, at[1] + along // 3 % 3, at[2] + along // 9] = 1 + number % 2
+    return lesions_of(mask)
+
+
+@pytest.mark.parametrize("voxels", [1, 3, 26])
+def test_a_stray_piece_of_a_few_voxels_is_no_new_lesion_and_none_that_is_gone(voxels):
+    speck = [(70, 60, 20, voxels)]
+    for before, after in (
+        (speckled(*LESIONS), speckled(*LESIONS, specks=speck)),
+        (speckled(*LESIONS, specks=speck[: voxels < 20]), speckled(*LESIONS)),
+        (speckled(), speckled(specks=speck)),
+        (speckled(LESIONS[1]), speckled(LESIONS[1], specks=speck)),
+    ):
+        found = linked(before, after, STILL, STILL)
+        made = recist(before, after, found)
+        assert {one.state for one in found} <= {"matched", "speck"}
+        assert made.figures["new_lesions"] == 0
+        assert made.verdict != "PD"
+        notes = specks_noted(before, after, found)
+        assert [f"{voxels} voxel" in one for one in notes] == [True] * sum(one.state == "speck" for one in found)
+
+
+def test_a_small_piece_is_a_new_lesion_where_the_baseline_has_none_larger_or_it_has_27_voxels():
+    tiny, before = (1, MIDDLE, (3, 3, 3)), speckled((1, MIDDLE, (3, 3, 3)))
+    for after in (
+        speckled(tiny, (1, (70, 60, 30), (3, 3, 3))),
+        speckled(*LESIONS, specks=[(70, 60, 20, 27)]),
+    ):
+        assert linked(before, after, STILL, STILL)[-1].state == "new"
+
+
+def test_a_lesion_that_shrank_to_a_few_voxels_is_still_there():
+    before, after = speckled(LESIONS[0]), speckled(specks=[(19, 19, 29, 2)])
+    assert [one.state for one in linked(before, after, STILL, STILL)] == ["matched"]

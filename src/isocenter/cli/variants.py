@@ -72,7 +72,8 @@ def given_to(form: str, values: object, kind: type, *switches: str) -> dict[str,
     """
     # The command line itself chooses a folder of results.
     taken = {"out", *switches, *(one.name for one in fields(kind))}
-    others = {name: one for name, one in keywords_of(type(values)).items() if one.flag.text and name not in taken}
+    command: type = type(values)
+    others = {name: one for name, one in keywords_of(command).items() if one.flag.text and name not in taken}
     unused = [one.typed for name, one in others.items() if getattr(values, name) != one.default]
     if unused:
         raise UsageError(f"is not for {form}", ", ".join(unused), "Leave it out: nothing would use it")

@@ -178,6 +178,7 @@ if TYPE_CHECKING:
         linked,
         percist,
         recist,
+        specks_noted,
         targets_of,
     )
     from isocenter.evaluation.mask_overlap import (

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from isocenter.errors import counted
 from isocenter.evaluation.biomarkers import Diameters, diameters
 from isocenter.lazy import csgraph, ndimage, optimize, sparse, spatial
-from isocenter.transforms import carried_points
+from isocenter.transforms import SPECK_VOXELS, carried_points, is_speck
 from isocenter.values import Floats, Geometry, Image, Label, SpatialTransform
 
 # Names of lymph nodes, whose short axis is measured; a nodule is none.
@@ -25,11 +25,13 @@ LYMPH_NODE = "59441001"  # SNOMED CT
 LEAST_SHARE = 0.1
 # mm between lesions that do not overlap and may be the same one: the error of a registration.
 LARGEST_GAP_MM = 5.0
+# Voxels of a cube of 2: in a piece of fewer no axis is resolved.
+LEAST_VOXELS = 8
 # Voxels around a lesion in which the structure that it lies in is looked for.
 AROUND = 2
 
 Integers = NDArray[np.int32]
-LesionState = Literal["matched", "new", "gone", "unseen"]
+LesionState = Literal["matched", "new", "gone", "unseen", "speck"]
 # Numbers at baseline and at the follow-up.
 LesionGroup = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -68,6 +70,11 @@ class Lesions:
     geometry: Geometry
     each: tuple[Lesion, ...]
 
+    @property
+    def voxels(self) -> NDArray[np.intp]:
+        """(lesions,) number of voxels of each."""
+        return np.bincount(self.numbers.ravel(), minlength=len(self.each) + 1)[1:]
+
     def points(self, number: int) -> Floats:
         """(voxels, 3) mm of the voxels of one."""
         return self.geometry.to_world(np.argwhere(self.numbers == number))
@@ -83,7 +90,7 @@ class LesionLink:
     """Lesions that are one in both masks: several at baseline are merged, several afterwards are split.
 
     before, after: their numbers; none of those before: new, none of those after: gone, or unseen where the follow-up
-                   image does not reach
+                   image does not reach; a piece of one of them only that is too small for a lesion: speck
     """
 
     before: tuple[int, ...]
@@ -152,6 +159,7 @@ def linked(before: Lesions, after: Lesions, forward: SpatialTransform, back: Spa
     """
     moved = {one.number: carried_points(back, after.points(one.number)) for one in after.each}
     groups = _overlapping(before, after, moved)
+    ours_small, theirs_small = _specks(before, after)
     left = [one.number for one in before.each if all(one.number not in ours for ours, _ in groups)]
     open_ones = [one.number for one in after.each if all(one.number not in theirs for _, theirs in groups)]
     groups += _nearest({number: before.points(number) for number in left}, {n: moved[n] for n in open_ones})
@@ -160,10 +168,56 @@ def linked(before: Lesions, after: Lesions, forward: SpatialTransform, back: Spa
     for number in (number for number in left if number not in met):
         places = after.geometry.to_index(carried_points(forward, before.points(number)))
         inside = ((places >= -0.5) & (places <= np.array(after.geometry.shape) - 0.5)).all(axis=1)
-        links.append(LesionLink((number,), (), "gone" if inside.mean() > 0.5 else "unseen"))
+        state: LesionState = "speck" if number in ours_small else "gone" if inside.mean() > 0.5 else "unseen"
+        links.append(LesionLink((number,), (), state))
     links.sort(key=lambda link: link.before)
     found = {number for link in links for number in link.after}
-    return [*links, *(LesionLink((), (number,), "new") for number in open_ones if number not in found)]
+    fresh = [number for number in open_ones if number not in found]
+    return [*links, *(LesionLink((), (number,), "speck" if number in theirs_small else "new") for number in fresh)]
+
+
+def _specks(before: Lesions, after: Lesions) -> tuple[set[int], set[int]]:
+    """The numbers of pieces that are no lesion where nothing in the other mask is the same; none is 10 mm long.
+
+    They have fewer voxels than a cube of 2; or than a cube of 3, and less than a hundredth of the largest or, at the
+    follow-up, than every lesion of the baseline. RECIST 1.1 (4.3.5): a new lesion has to be unequivocal, and one too
+    small for that is followed on.
+    """
+    ours = {one.number for one in _tiny(before)}
+    least = min((one.ml for one in before.each if one.number not in ours), default=math.inf)
+    small = {one.number for one, voxels in zip(after.each, after.voxels, strict=True) if voxels < SPECK_VOXELS}
+    theirs = {one.number for one in after.each if one.number in small and one.ml < least and one.size.long < TARGET_MM}
+    return ours, theirs | {one.number for one in _tiny(after)}
+
+
+def _tiny(lesions: Lesions) -> list[Lesion]:
+    voxels = lesions.voxels
+    pairs = zip(lesions.each, is_speck(voxels) | (voxels < LEAST_VOXELS), strict=True)
+    return [one for one, is_tiny in pairs if is_tiny and one.size.long < TARGET_MM]
+
+
+def specks_noted(before: Lesions, after: Lesions, links: Sequence[LesionLink]) -> list[str]:
+    """A note for each mask with specks: how many, and the largest of them."""
+    specks = [link for link in links if link.state == "speck"]
+    sides = (
+        ("baseline", before, [number for link in specks for number in link.before]),
+        ("follow-up", after, [number for link in specks for number in link.after]),
+    )
+    return [
+        f"{counted(len(numbers), 'piece')} of the {name} ({_size_words([side.each[n - 1] for n in numbers], side)}) "
+        f"counted as no lesion: of fewer than {LEAST_VOXELS} voxels, or of fewer than {SPECK_VOXELS} and smaller "
+        "than the others. Look there."
+        for name, side, numbers in sides
+        if numbers
+    ]
+
+
+def _size_words(lesions: Sequence[Lesion], side: Lesions) -> str:
+    """Voxels, ml, mm and place of the largest."""
+    one = max(lesions, key=lambda lesion: lesion.ml)
+    which, voxels = "the largest: " if len(lesions) > 1 else "", counted(int(side.voxels[one.number - 1]), "voxel")
+    place = ", ".join(f"{mm:.0f}" for mm in one.place)
+    return f"{which}{voxels}, {one.ml:.3g} ml, {one.size.long:.3g} mm long, at {place} mm"
 
 
 def _overlapping(before: Lesions, after: Lesions, moved: Mapping[int, Floats]) -> list[LesionGroup]:
@@ -260,7 +314,8 @@ def recist(baseline: Lesions, after: Lesions, links: Sequence[LesionLink], earli
     """
     targets = targets_of(baseline)
     ours, theirs = ({one.number: one for one in side.each} for side in (baseline, after))
-    others = {one.number for one in baseline.each if one.number not in targets and not _is_normal(one)}
+    specks = {number for link in links if link.state == "speck" for number in link.before}
+    others = {one.number for one in baseline.each if one.number not in {*targets, *specks} and not _is_normal(one)}
     left = _left(links, theirs, others, ours)
     fresh = [link.after[0] for link in links if link.state == "new" and not _is_normal(theirs[link.after[0]])]
     figures: dict[str, Any] = {"targets": list(targets), "others": sorted(others), "new_lesions": len(fresh)}
@@ -274,7 +329,9 @@ def recist(baseline: Lesions, after: Lesions, links: Sequence[LesionLink], earli
     other = "" if not others else "CR" if left == 0 else "NE" if left is None else "non-CR/non-PD"
     figures |= {"target_response": target or None, "other_response": other or None}
     if fresh:
-        return Response("PD", f"{counted(len(fresh), 'new lesion')}: any makes it progression", RECIST, figures)
+        size = _size_words([theirs[number] for number in fresh], after)
+        because = f"{counted(len(fresh), 'new lesion')} ({size}): any makes it progression"
+        return Response("PD", because, RECIST, figures)
     if target == "CR" and other not in ("", "CR"):
         rest = "others are still there" if other != "NE" else "the follow-up image does not reach all others"
         return Response("PR" if other != "NE" else "NE", f"{because}, but {rest}", RECIST, figures)

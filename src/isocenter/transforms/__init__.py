@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from isocenter.transforms.label_maps import (
         OBJECTS,
         PIECES,
+        SPECK_VOXELS,
         boxes_of_numbers,
         boxes_of_objects,
         boxes_of_pieces,

@@ -22,6 +22,7 @@ from isocenter.evaluation import (
     linked,
     percist,
     recist,
+    specks_noted,
     suv_peak,
     targets_of,
 )
@@ -147,6 +148,7 @@ def follow_up(course: Course, registration: Registration, determinant: NDArray[n
     """The lesions of a registered baseline and follow-up, compared and judged."""
     (before, after), notes = course.lesions, course.notes
     links = linked(before, after, registration.transform, registration.inverse)
+    notes += tuple(specks_noted(before, after, links))
     rows = [_row(link, before, after, course.days, determinant) for link in links]
     responses = {"recist": recist(before, after, links, course.earlier)}
     if SUV_BW in {image.facts_of(0).get("unit") for image in course.images}:
@@ -164,7 +166,7 @@ def _row(
     ours, theirs = ([side.each[n - 1] for n in own] for side, own in ((before, link.before), (after, link.after)))
     first, last = (sum(one.ml for one in side) for side in (ours, theirs))
     last = math.nan if link.state == "unseen" else last
-    name = "+".join(map(str, link.before)) if ours else f"new {link.after[0]}"
+    name = "+".join(map(str, link.before)) if ours else f"{link.state} {link.after[0]}"
     growth = math.nan
     if ours:
         growth = 100 * (float(determinant[np.isin(before.numbers, link.before)].mean()) - 1)
@@ -214,16 +216,22 @@ def _uptake(course: Course, links: Sequence[LesionLink]) -> Response | str:
         shares = [lean_body_share(image) for image in images]
     except FormatError as error:
         return f"No PERCIST: {error.problem} ({error.where})."
-    first, last = (share * _peak(image, side) for share, image, side in zip(shares, images, sides, strict=True))
+    specks = [link for link in links if link.state == "speck"]
+    left_out = [number for link in specks for number in link.before], [n for link in specks for n in link.after]
+    first, last = (
+        share * _peak(image, side, specks)
+        for share, image, side, specks in zip(shares, images, sides, left_out, strict=True)
+    )
     if not first > 0:
         return "No PERCIST: no lesion of the baseline takes up anything."
     new = sum(link.state == "new" for link in links)
     return percist(first, last, new, _least(images[0].data[0] * shares[0], course.organs))
 
 
-def _peak(image: Image, lesions: Lesions) -> float:
+def _peak(image: Image, lesions: Lesions, specks: Sequence[int]) -> float:
     """SUVpeak of the hottest lesion; 0 without one."""
-    return suv_peak(image.data[0], lesions.numbers > 0, image.geometry.steps) if lesions.each else 0.0
+    inside = (lesions.numbers > 0) & ~np.isin(lesions.numbers, specks)
+    return suv_peak(image.data[0], inside, image.geometry.steps) if inside.any() else 0.0
 
 
 def _least(uptake: Floats, organs: Image | None) -> float | None:
