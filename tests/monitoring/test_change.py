@@ -16,7 +16,15 @@ from isocenter.cli import app
 from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
 from isocenter.evaluation import Test
 from isocenter.files import file_hash
-from isocenter.monitoring import changed_parts, judged, ledger_of, read_change_plan, take_look
+from isocenter.monitoring import (
+    changed_parts,
+    is_noted,
+    judged,
+    ledger_of,
+    note_check,
+    read_change_plan,
+    take_look,
+)
 from isocenter.runtime import digest
 from isocenter.values import Estimate
 
@@ -97,16 +105,21 @@ def test_a_retrained_model_that_is_as_good_is_allowed_and_each_check_is_a_look(m
 
 
 def test_a_plan_edited_after_a_look_another_set_and_a_look_too_many_are_refused(models, tmp_path):
-    plan, ledger = read_change_plan(planned(models, tmp_path)), ledger_of(tmp_path / "locked.csv")
-    assert take_look(ledger, plan, "hash", {}) == 1
+    plan, place = read_change_plan(planned(models, tmp_path)), tmp_path / "locked.csv"
+    own = tmp_path.name
+    assert take_look(place, plan, own, {}) == 1
     edited = read_change_plan(planned(models, tmp_path, PLAN.replace("margin = 0.1", "margin = 0.2")))
     with pytest.raises(IntegrityError, match="was edited after the locked set was looked at"):
-        take_look(ledger, edited, "hash", {})
+        take_look(place, edited, own, {})
+    with pytest.raises(IntegrityError, match="was edited after the locked set was looked at"):
+        take_look(tmp_path / "copy" / "of-it.csv", edited, own, {})
     with pytest.raises(IntegrityError, match="is not the set that was looked at"):
-        take_look(ledger, plan, "other", {})
-    assert take_look(ledger, plan, "hash", {}) == 2
+        take_look(place, plan, f"{own}-other", {})
+    note_check(plan.sha256, own, "sha256")  # which is no look
+    assert is_noted(plan.sha256, own, "sha256") and not is_noted(plan.sha256, own, "another")
+    assert take_look(tmp_path / "copy.csv", plan, own, {}) == 2
     with pytest.raises(UsageError, match="has had 2 looks, all that the plan allows"):
-        take_look(ledger, plan, "hash", {})
+        take_look(place, plan, own, {})
 
 
 def test_a_change_that_no_modification_names_is_outside_and_costs_no_look(models, locked, tmp_path):

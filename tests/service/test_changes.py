@@ -16,8 +16,10 @@ from sqlalchemy import insert, select, update
 
 import isocenter
 import packages
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.errors import IntegrityError, PlanError, UsageError
+from isocenter.files import file_hash
 from isocenter.files.dicom import SeriesNames, write_series
+from isocenter.monitoring import note_check
 from isocenter.runtime import digest
 from isocenter.service.deploying import refresh_packages
 from isocenter.service.monitoring.changes import change_rows, end_harmful, figures_of
@@ -43,6 +45,26 @@ from service.databases import with_tables
 from service.people import PASSWORD, logged_in, with_people
 from service.small_node import SmallNode
 
+PLAN = """\
+version = 1
+approved = "{approved}"
+
+[[modification]]
+name = "retrained"
+may_change = ["weights"]
+because = "further patients"
+
+[[acceptance]]
+metric = "dice"
+rule = "at_least"
+value = 0.1
+
+[evidence]
+alpha = 0.05
+evaluations = 2
+"""
+RULES = ("change of weights", "dice of all: at_least 0.1")
+ROW = {"wanted": "", "found": "", "holds": True, "evidence": ""}
 READER, CHIEF = Actor("reader", "radiologist"), Actor("chief", "administrator")
 
 
@@ -79,8 +101,14 @@ def node(tmp_path, made):
 def allowed(tmp_path, made):
     """A check that allows just this change, as `change check` writes it."""
     shas = {name: {"sha256": digest(made[one] / "manifest.json")} for name, one in (("current", "m"), ("new", "new"))}
-    path = tmp_path / "change.json"
-    path.write_text(json.dumps({"schema": "isocenter.change", "version": 1, "verdict": "allowed", **shas}))
+    plan = tmp_path / "check" / "change-plan.toml"
+    plan.parent.mkdir()
+    plan.write_text(PLAN.replace("{approved}", shas["current"]["sha256"]))
+    rows = [{**ROW, "rule": rule} for rule in RULES]
+    facts = {"plan": {"sha256": digest(plan)}, "data": {"hash": tmp_path.name}, "rows": rows, **shas}
+    path = plan.with_name("change.json")
+    path.write_text(json.dumps({"schema": "isocenter.change", "version": 1, "verdict": "allowed", **facts}))
+    note_check(digest(plan), tmp_path.name, file_hash(path))
     return path
 
 
@@ -150,13 +178,32 @@ def test_a_package_in_shadow_answers_what_is_done_and_only_the_differences_are_k
 
 @pytest.mark.parametrize(
     ("changed", "words"),
-    [({"verdict": "refused"}, "verdict is refused"), ({"new": {"sha256": "0"}}, "a check of another package: the new")],
+    [
+        ({"verdict": "refused"}, "verdict is refused"),
+        ({"new": {"sha256": "0"}}, "a check of another package: the new"),
+        ({"rows": [{**ROW, "rule": RULES[0], "holds": False}]}, "allowed, and that it is not: change of weights"),
+        ({"rows": []}, "has no row for dice of all: at_least"),
+        ({"rows": [{}]}, "is damaged"),
+        ({"because": "a word"}, "is not what a check of this machine has written"),
+    ],
 )
 def test_a_check_of_another_change_or_verdict_promotes_nothing(node, made, allowed, changed, words):
     allowed.write_text(json.dumps({**json.loads(allowed.read_text()), **changed}))
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises((UsageError, IntegrityError), match=words):
         isocenter.promote_change(node.settings.folder, made["new"], check=allowed)
     assert node.rows(deployments) == []
+
+
+def test_a_check_by_another_plan_or_of_parts_that_its_plan_does_not_name_promotes_nothing(node, made, allowed):
+    plan = allowed.with_name("change-plan.toml")
+    text = plan.read_text()
+    for other, words in (("value = 0.5", "written, by this plan"), ('may_change = ["task"]', "no modification names")):
+        plan.write_text(text.replace("value = 0.1" if "value" in other else 'may_change = ["weights"]', other))
+        with pytest.raises((UsageError, IntegrityError), match=words):
+            isocenter.promote_change(node.settings.folder, made["new"], check=allowed)
+    plan.unlink()
+    with pytest.raises(PlanError, match="cannot be read"):
+        isocenter.promote_change(node.settings.folder, made["new"], check=allowed.parent)
 
 
 def test_what_is_no_package_or_no_model_of_the_node_is_refused(node, made, tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IntegrityError, OutputError, PlanError, UsageError, counted
-from isocenter.files import parse_json
+from isocenter.files import cache_folder, parse_json
 
 CHANGE_PLAN = "change-plan.toml"
 # Sections of `model.json` in which a planned change may lie, the arrays, and the first stage of a cascade.
@@ -234,32 +234,53 @@ def ledger_of(data: Path) -> Path:
     return place.with_name(f"{place.name}{LEDGER}")
 
 
-def take_look(ledger: Path, plan: ChangePlan, data: str, look: Mapping[str, Any]) -> int:
+def machine_ledger(data: str) -> Path:
+    """The ledger of a locked set on this machine, wherever a copy of it lies. data: its hash"""
+    return cache_folder() / "looks" / f"{data}{LEDGER}"
+
+
+def take_look(place: Path, plan: ChangePlan, data: str, look: Mapping[str, Any]) -> int:
     """Count a look before anything is scored, and say which it is, from 1.
 
-    data: hash of the locked set
-    look: what is looked at: the hashes of the models, and when
+    place: the locked set, whose ledger goes with it; another one knows it by its hash `data` on this machine
+    look:  what is looked at: the hashes of the models, and when
     A look that is interrupted counts too.
     Raises IntegrityError for a plan or a set that changed after the first look, and for a damaged ledger; UsageError
     where all looks are spent.
     """
-    entry = {"plan": plan.sha256, "data": data, **look}
-    _refuse(_looks(ledger), plan, data, ledger)
-    line = json.dumps(entry)
-    try:
-        with ledger.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
-    except OSError as error:
-        remedy = "Give a locked set whose folder can be written: a look that is not counted is none"
-        raise OutputError(f"cannot be written: {error.strerror}", str(ledger), remedy) from error
+    ledgers = (ledger_of(place), machine_ledger(data))
+    for ledger in ledgers:
+        _refuse(_looks(ledger), plan, data, place)
+    for ledger in ledgers:
+        _note(ledger, {"plan": plan.sha256, "data": data, **look})
     # Two checks at a time: each line is written at once, and the later one is refused.
-    number = len(_looks(ledger))
+    number = max(len(_looks(ledger)) for ledger in ledgers)
     if number > plan.evaluations:
-        raise _spent(plan, ledger)
+        raise _spent(plan, place)
     return number
 
 
-def _refuse(looks: list[dict[str, Any]], plan: ChangePlan, data: str, ledger: Path) -> None:
+def _note(ledger: Path, entry: Mapping[str, Any]) -> None:
+    try:
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        with ledger.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(entry)}\n")
+    except OSError as error:
+        remedy = "Give a place that can be written: a look that is not counted is none"
+        raise OutputError(f"cannot be written: {error.strerror}", str(ledger), remedy) from error
+
+
+def note_check(plan: str, data: str, check: str) -> None:
+    """Keep the SHA-256 of the record of a check in the ledger of this machine: no other record has come of its look."""
+    _note(machine_ledger(data), {"plan": plan, "data": data, "check": check})
+
+
+def is_noted(plan: str, data: str, check: str) -> bool:
+    """Whether a check of this machine, by this plan on this set, has written the record with this SHA-256."""
+    return {"plan": plan, "data": data, "check": check} in _entries(machine_ledger(data))
+
+
+def _refuse(looks: list[dict[str, Any]], plan: ChangePlan, data: str, place: Path) -> None:
     for look in looks:
         if look["plan"] != plan.sha256:
             problem = "was edited after the locked set was looked at"
@@ -267,17 +288,21 @@ def _refuse(looks: list[dict[str, Any]], plan: ChangePlan, data: str, ledger: Pa
             raise IntegrityError(problem, plan.where, remedy)
         if look["data"] != data:
             problem = "is not the set that was looked at before"
-            raise IntegrityError(problem, str(ledger).removesuffix(LEDGER), "Restore it, or lock a new set")
+            raise IntegrityError(problem, str(place), "Restore it, or lock a new set")
     if len(looks) >= plan.evaluations:
-        raise _spent(plan, ledger)
+        raise _spent(plan, place)
 
 
-def _spent(plan: ChangePlan, ledger: Path) -> UsageError:
+def _spent(plan: ChangePlan, place: Path) -> UsageError:
     problem = f"has had {counted(plan.evaluations, 'look')}, all that the plan allows"
-    return UsageError(problem, str(ledger).removesuffix(LEDGER), "Lock a new set, with patients who tested no model")
+    return UsageError(problem, str(place), "Lock a new set, with patients who tested no model")
 
 
 def _looks(ledger: Path) -> list[dict[str, Any]]:
+    return [one for one in _entries(ledger) if "check" not in one]
+
+
+def _entries(ledger: Path) -> list[dict[str, Any]]:
     try:
         lines = ledger.read_text(encoding="utf-8").splitlines()
         looks = [parse_json(line) for line in lines]

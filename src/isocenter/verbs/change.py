@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -12,13 +13,14 @@ from typing import Any, NamedTuple
 
 from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError, counted
 from isocenter.evaluation import ALL, covariates_by_name, groups_of
-from isocenter.files import dataset_hash
+from isocenter.files import dataset_hash, file_hash
 from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring import (
     ALLOWED,
     APPROVED,
     AT_LEAST,
+    CHANGE_PLAN,
     CHANGE_RECORD,
     CHANGE_SCHEMA,
     CURRENT,
@@ -30,8 +32,9 @@ from isocenter.monitoring import (
     answers,
     changed_parts,
     fired,
+    is_noted,
     judged,
-    ledger_of,
+    note_check,
     part_rows,
     read_change_plan,
     take_look,
@@ -50,6 +53,7 @@ from isocenter.verbs.evaluate import evaluate
 REPORT = "report.html"
 PROPOSAL, PROPOSAL_SCHEMA = "proposal.json", "isocenter.proposal"
 MONITORED, MONITORED_SCHEMA = "monitor.json", "isocenter.monitor"
+CHECK_AGAIN = "Check this change: isocenter change check"
 MANIFEST, FIRST, NEW, PLAIN = "manifest.json", "first", "new", "torch"
 
 
@@ -186,7 +190,7 @@ def check_change(options: CheckChangeOptions) -> ChangeCheck:
         notes = _refuse_trained(dataset, Path(options.data), [*_apart(before).values(), changed], options.run)
         hashed, now = dataset_hash(dataset), datetime.now(UTC).isoformat(timespec="seconds")
         look = {"at": now, "old": current.sha256, "new": changed.sha256}
-        number = take_look(ledger_of(Path(options.data)), agreed, hashed, look)
+        number = take_look(Path(options.data), agreed, hashed, look)
         scored, failed = dict[str, Scored](), list[str]()
         for name, package in {**_apart(before), NEW: changed}.items():
             # The models are compared, and not what computes them, which certificates compare.
@@ -382,8 +386,61 @@ def _written(check: ChangeCheck, scored: Mapping[str, Scored], overwrite: bool) 
             one.write(folder / name)
         record = check.as_record()
         write_json(folder / CHANGE_RECORD, record.pop("schema"), record)
+        shutil.copyfile(record["plan"]["path"], folder / CHANGE_PLAN)
         (folder / REPORT).write_text(render(_page(check, list(scored))), encoding="utf-8")
+        if "data" in record:
+            note_check(record["plan"]["sha256"], record["data"]["hash"], file_hash(folder / CHANGE_RECORD))
     return check
+
+
+def confirm_check(check: Path, current: Path, new: Path) -> str:
+    """The SHA-256 of a check that allows a package in place of another: its verdict is drawn anew.
+
+    check: the folder that `check_change` wrote, or its change.json; current, new: folders of the packages
+    Raises UsageError for a check of other packages, or whose plan and rows do not allow the change, IntegrityError for
+    a record that no check of this machine has written.
+    """
+    path = check / CHANGE_RECORD if check.is_dir() else check
+    record = read_json(path, CHANGE_SCHEMA)
+    try:
+        with ExitStack() as stack:
+            packages = [stack.enter_context(_opened(one)) for one in (current, new)]
+            _refuse_other_packages(record, packages, path)
+            _refuse_broken([ChangeRow(**row) for row in record["rows"]], record["verdict"], path)
+            agreed = read_change_plan(path.with_name(CHANGE_PLAN))
+            _refuse_broken(list(part_rows(_parts(*packages), agreed, str(current))), record["verdict"], path)
+        stated, sha256 = {row["rule"] for row in record["rows"]}, file_hash(path)
+        looked_at = (agreed.sha256, record["data"]["hash"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"is damaged ({error})", str(path), CHECK_AGAIN) from error
+    for rule in agreed.acceptance:
+        words = f"{rule.metric} of {rule.label}"
+        if not any(one.startswith((f"{words}:", f"{words},")) and f": {rule.rule}" in one for one in stated):
+            raise UsageError(f"has no row for {words}: {rule.rule}, which the plan asks for", str(path), CHECK_AGAIN)
+    if not is_noted(*looked_at, sha256):
+        problem = "is not what a check of this machine has written, by this plan and on its locked set"
+        raise IntegrityError(problem, str(path), f"{CHECK_AGAIN} on the machine of the node, and promote its folder")
+    return sha256
+
+
+def _refuse_other_packages(record: Mapping[str, Any], packages: Sequence[Package], path: Path) -> None:
+    for name, package in zip((CURRENT, NEW), packages, strict=True):
+        found = (record.get(name) or {}).get("sha256")
+        if found != package.sha256:
+            problem = (
+                f"is a check of another package: the {name} one had the manifest {found}, and has {package.sha256}"
+            )
+            raise UsageError(problem, str(path), CHECK_AGAIN)
+
+
+def _refuse_broken(rows: Sequence[ChangeRow], verdict: str, path: Path) -> None:
+    """UsageError for another verdict than allowed, or one that these rows do not bear."""
+    if verdict != ALLOWED:
+        raise UsageError(f"the verdict is {verdict}", str(path), "Promote what a check allows")
+    if verdict_of_change(rows) != ALLOWED:
+        broken = next(row for row in rows if not row.holds)
+        problem = f"states that the change is allowed, and that it is not: {broken.rule}: {broken.found}"
+        raise UsageError(problem, str(path), CHECK_AGAIN)
 
 
 def _page(check: ChangeCheck, scored: Sequence[str]) -> Page:

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter import service
 from isocenter.errors import UsageError, counted
-from isocenter.files import file_hash
 from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
-from isocenter.monitoring import ALLOWED, CHANGE_RECORD, CHANGE_SCHEMA
 from isocenter.options import (
     ChangeStatusOptions,
     PromoteChangeOptions,
@@ -24,7 +22,7 @@ from isocenter.options import (
     SplitChangeOptions,
 )
 from isocenter.report import InNotebook
-from isocenter.runtime import read_json
+from isocenter.verbs.change import confirm_check
 from isocenter.verbs.serve import need_extra
 
 if TYPE_CHECKING:
@@ -80,7 +78,9 @@ def promote_change(options: PromoteChangeOptions) -> NodeChanges:
     """Ask that a package takes the place of the one in use: two persons, one a radiologist, approve it at the node.
 
     Once both have approved, it answers from the next study on, without a restart. Studies that began keep theirs.
-    Raises UsageError for a check of other packages or another verdict, and as `shadow_change`.
+    check: the folder of `change check`, whose verdict is drawn anew from its plan, its rows and both packages
+    Raises UsageError for a check of other packages or another verdict, IntegrityError for a record that no check of
+    this machine has written, and as `shadow_change`.
     """
     return _asked(options.node, options.package, options.model, "live", "promoted", check=Path(options.check))
 
@@ -156,7 +156,7 @@ def _asked(
         with database.read() as connection:
             own = service.answering_package(connection, settings, name)
         if check is not None:
-            columns["check_hash"] = _allowed(check, own.manifest, new.manifest)
+            columns["check_hash"] = confirm_check(check, own.folder, new.folder)
         with database.write() as connection:
             by = {"user": getpass.getuser()}
             n = service.ask_for_change(connection, new, mode, package_asked=own, because=because, detail=by, **columns)
@@ -164,20 +164,6 @@ def _asked(
             "" if mode == "shadow" else f": it waits for two persons, one a radiologist, at /api/changes/{n}/approve"
         )
         return _status(database, f"change {n} is noted{waits}")
-
-
-def _allowed(check: Path, old: str, new: str) -> str:
-    """The SHA-256 of a check. Raises UsageError unless it allows just this change."""
-    path = check / CHANGE_RECORD if check.is_dir() else check
-    record = read_json(path, CHANGE_SCHEMA)
-    if record.get("verdict") != ALLOWED:
-        raise UsageError(f"the verdict is {record.get('verdict')}", str(path), "Promote what a check allows")
-    for name, manifest in (("current", old), ("new", new)):
-        found = (record.get(name) or {}).get("sha256")
-        if found != manifest:
-            problem = f"is a check of another package: the {name} one had the manifest {found}, and has {manifest}"
-            raise UsageError(problem, str(path), "Check this change: isocenter change check")
-    return file_hash(path)
 
 
 def _model(settings: Settings, model: str | None) -> str:
