@@ -487,3 +487,92 @@ def test_times_by_cluster_or_without_their_event_are_refused_with_the_reason():
         read_study(CLUSTERED.replace('metric = "mean"', 'metric = "time"\nevent = "detected"'), "study.toml")
     with pytest.raises(UsageError, match="whether the event happened"):
         read_study(TIMED.replace('event = "detected"\n', ""), "study.toml")
+
+
+ADJUSTED = """\
+title = "A trial"
+question = "Which arm is better?"
+design = "parallel"
+[[arms]]
+name = "control"
+text = "without"
+[[arms]]
+name = "model"
+text = "with"
+[[endpoints]]
+name = "hours"
+metric = "mean"
+direction = "lower"
+primary = true
+[population]
+criteria = "adults"
+[analysis]
+covariates = ["age"]
+[missing]
+imputations = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def adjusted(tmp_path_factory):
+    """A trial of 60 and the rows of its table, hours and age as text."""
+    folder, random = tmp_path_factory.mktemp("adjusted"), np.random.default_rng(3)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(KEY, "5e" * 32)
+        study = begun(folder, ADJUSTED)
+        rows = []
+        for place in range(60):
+            arm = isocenter.study_assign(study, participant=f"P{place}").arm
+            age, noise = int(random.integers(20, 90)), random.normal(0, 100)
+            hours = f"{1600 - 150 * (arm == 'model') + 2 * age + noise:.0f}"
+            rows.append({"participant": f"P{place}", "arm": arm, "hours": hours, "age": str(age)})
+    return study, rows
+
+
+def analysed(adjusted, folder, changes=(), separator=",", hours=str):
+    """The analysis of the trial whose table has other cells: (row, column, cell)."""
+    study, rows = adjusted[0], [{**row, "hours": hours(row["hours"])} for row in adjusted[1]]
+    for place, name, cell in changes:
+        rows[place][name] = cell
+    pd.DataFrame(rows).to_csv(folder / "data.csv", index=False, sep=separator)
+    return isocenter.study_analyse(study, data=folder / "data.csv", out=folder / "result", overwrite=True)
+
+
+def primary_of(result):
+    return next(row for row in result.tests if row["role"] == "primary")
+
+
+@pytest.mark.parametrize("cell", ["n/a", ">89", "-999", "unknown"])
+def test_a_covariate_with_one_odd_cell_stays_a_number_and_the_report_says_so(adjusted, tmp_path, cell):
+    plain, odd = analysed(adjusted, tmp_path), analysed(adjusted, tmp_path, [(0, "age", cell)])
+    assert primary_of(odd)["difference"] == pytest.approx(primary_of(plain)["difference"], abs=8)
+    assert f"note: age: 59 numbers, 1 cell '{cell}' taken as missing" in repr(odd)
+    assert [row["characteristic"] for row in odd.results["baseline"]] == ["participants", "age"]
+    assert "59 numbers" in (tmp_path / "result" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([(7, "age", "old")], "age of P7 is 'old', line 9: it is no number"),
+        ([(7, "hours", "-999")], "hours of P7 is '-999', line 9: it stands apart"),
+        ([(7, "hours", "99999")], "hours of P7 is '99999'"),
+        ([(7, "hours", ">2000")], "it is a limit"),
+        ([(place, "age", f"ward {place}") for place in range(60)], "age has 60 levels"),
+    ],
+)
+def test_cells_that_fit_nothing_are_refused_with_participant_and_line(adjusted, tmp_path, changes, words):
+    with pytest.raises(DatasetError, match=words):
+        analysed(adjusted, tmp_path, changes)
+    assert not (tmp_path / "result").exists()
+
+
+def test_marks_of_thousands_are_never_decimals(adjusted, tmp_path):
+    plain = primary_of(analysed(adjusted, tmp_path))
+    with pytest.raises(DatasetError, match=r"which may be 1[0-9]{3} or 1\."):
+        analysed(adjusted, tmp_path, hours=lambda one: f"{int(one):,}")
+    continental = analysed(
+        adjusted, tmp_path, hours=lambda one: f"{int(one):,}".replace(",", ".") + ",0", separator=";"
+    )
+    assert primary_of(continental)["difference"] == plain["difference"]
+    assert "with decimal commas" in continental.results["columns"][0]

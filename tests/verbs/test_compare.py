@@ -455,6 +455,8 @@ def _without_a_case(table):
         (_without_a_case, "reader r1 read other cases: 1 case, c3 not read"),
         (lambda table: table.assign(case=table["case"] + "x"), "read other cases: 160 cases"),
         (lambda table: table.assign(score="?"), "is not a number"),
+        (lambda table: table.assign(score="1,504"), "which may be 1504 or 1.504"),
+        (lambda table: table.assign(call="maybe"), "call in line 2: 'maybe' is neither yes nor no"),
         (lambda table: table.drop(columns="reader"), "has no column reader"),
         (lambda table: table.assign(model="theirs"), "readers with"),
         (lambda table: pd.concat([table, table]), "twice"),

@@ -38,7 +38,14 @@ if TYPE_CHECKING:
     from isocenter.files.result import TakenProbabilities, write_label_map, write_map
     from isocenter.files.storage.atomic import named_as, sweep, unwritable, write_text, written
     from isocenter.files.storage.cache import cache_folder, cached
-    from isocenter.files.storage.csv_text import CsvWriter, read_given_table, read_text_table, unmarked, write_table
+    from isocenter.files.storage.csv_text import (
+        CsvWriter,
+        read_given_table,
+        read_text_table,
+        text_column,
+        unmarked,
+        write_table,
+    )
     from isocenter.files.storage.hashing import (
         content_hash,
         dataset_hash,

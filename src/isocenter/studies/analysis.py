@@ -11,6 +11,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.evaluation import Test, holm, kaplan_meier, logrank
+from isocenter.files import text_column
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import special, stats
 from isocenter.report import Figure, figures
@@ -25,7 +26,7 @@ from isocenter.studies.effects import (
 )
 from isocenter.studies.looks import Look
 from isocenter.studies.protocol import ARM, INTENTION, PARTICIPANT, TIME, Endpoint, Study, plan_record
-from isocenter.values import Floats
+from isocenter.values import ColumnValues, Floats, TextColumn, is_absent, is_numeric, numbers_in, truths_in
 
 PROTOCOL = "per protocol"
 NOT_STATED = "not stated"
@@ -34,6 +35,8 @@ NOT_STATED = "not stated"
 EXTREME = 2.0
 # Fewer participants of an arm in a subgroup tell nothing of it.
 FEWEST = 5
+# A covariate of more words than these has hardly any participants of each.
+MOST_LEVELS = 10
 Row = dict[str, Any]
 Rows = np.ndarray
 
@@ -115,48 +118,73 @@ class Trial:
         name = self.study.analysis.per_protocol
         if not name:
             return None
-        cells = self.data[name]
-        if not cells.isin(["0", "1"]).all():
-            raise DatasetError(f"{name} is neither 0 nor 1", self.where, "Give 1 for who was treated as planned")
-        return (cells == "1").to_numpy()
+        found = truths_in(self._text(name))
+        self._refuse(found, np.isnan(found.values), "1 for who was treated as planned, 0 for who was not")
+        return np.asarray(found.values == 1)
+
+    def _text(self, name: str) -> TextColumn:
+        if name not in self.data:
+            raise DatasetError(f"has no column {name}", self.where, "Name a column of the table")
+        return text_column(self.data, name, self.where)
+
+    def _refuse(self, found: ColumnValues, is_wrong: Rows, kind: str) -> None:
+        """Refuse the first cell that is wrong, by its participant."""
+        for row in np.flatnonzero(is_wrong)[:1].tolist():
+            column, why = found.column, f": it {found.odd[row]}" if row in found.odd else ""
+            problem = (
+                f"{column.name} of {self.data[PARTICIPANT][row]} is {column.cells[row]!r}, {column.place(row)}{why}"
+            )
+            raise DatasetError(problem, self.where, f"Give {kind}")
 
     def numbers(self, name: str, *, of: Endpoint | None = None) -> Floats:
         """A column as numbers, NaN where a cell is empty. Raises DatasetError for another text."""
-        if name not in self.data:
-            raise DatasetError(f"has no column {name}", self.where, "Name a column of the table")
-        cells = self.data[name].str.replace(",", ".", regex=False)  # 0,75 where commas are decimal
-        values = pd.to_numeric(cells.where(cells != ""), errors="coerce").to_numpy(dtype=float)
-        is_wrong = ~np.isfinite(values) & (cells != "").to_numpy()
         is_share, is_time = (of is not None and of.metric == kind for kind in ("proportion", TIME))
-        is_wrong |= np.isfinite(values) & ((is_share & (values != 0) & (values != 1)) | (is_time & (values < 0)))
-        if is_wrong.any():
-            row = int(np.flatnonzero(is_wrong)[0])
-            kind = "0 or 1" if is_share else "a number from 0 on" if is_time else "a number"
-            problem = f"{name} of {self.data[PARTICIPANT][row]} is {self.data[name][row]!r}"
-            raise DatasetError(problem, self.where, f"Give {kind}, or nothing where it is not known")
-        return values
+        found = truths_in(self._text(name)) if is_share else numbers_in(self._text(name), strictly=True)
+        is_wrong = np.isin(np.arange(len(found.values)), list(found.odd)) | (is_time & (found.values < 0))
+        kind = "0 or 1" if is_share else "a number from 0 on" if is_time else "a number"
+        self._refuse(found, is_wrong, f"{kind}, or nothing where it is not known")
+        return found.values
 
     def happened(self, endpoint: Endpoint) -> Rows:
         """(participants,) whether the event of times happened; False where no time is known. Raises DatasetError."""
-        cells, known = self.data[endpoint.event], np.isfinite(self.numbers(endpoint.name, of=endpoint))
-        wrong = np.flatnonzero(known & ~cells.isin(["0", "1"]).to_numpy())
-        if len(wrong):
-            row = int(wrong[0])
-            problem = f"{endpoint.event} of {self.data[PARTICIPANT][row]} is {cells[row]!r}"
-            raise DatasetError(problem, self.where, "Give 1 for an event at that time, 0 for who is followed no longer")
-        return known & (cells == "1").to_numpy()
+        found, known = truths_in(self._text(endpoint.event)), np.isfinite(self.numbers(endpoint.name, of=endpoint))
+        kind = "1 for an event at that time, 0 for who is followed no longer"
+        self._refuse(found, known & np.isnan(found.values), kind)
+        return np.asarray(known & (found.values == 1))
 
     def _columns(self, names: Sequence[str]) -> dict[str, Floats]:
         """Numbers as they are, words as one column of 0 and 1 a level but the first."""
         found: dict[str, Floats] = {}
         for name in names:
-            cells = self.data[name]
-            if pd.to_numeric(cells[cells != ""].str.replace(",", ".", regex=False), errors="coerce").notna().all():
-                found[name] = self.numbers(name)
-            else:
-                for level in sorted(set(cells))[1:]:
-                    found[f"{name}={level}"] = (cells == level).to_numpy(dtype=float)
+            column = self._text(name)
+            if is_numeric(column):
+                numbers = numbers_in(column)
+                is_odd = np.isin(np.arange(len(numbers.values)), list(numbers.odd))
+                self._refuse(numbers, is_odd, "a number, or nothing where it is not known")
+                found[name] = numbers.values
+                continue
+            cells = np.array(column.cells, dtype=object)
+            known = np.array([not is_absent(cell) for cell in column.cells])
+            levels = sorted(set(cells[known]))
+            if len(levels) > MOST_LEVELS and name not in {*self.study.strata, *self.study.subgroups}:
+                problem = f"{name} has {len(levels)} levels, such as {listed(map(repr, levels), 3)}"
+                raise DatasetError(problem, self.where, "Give numbers, or fewer groups")
+            found |= {f"{name}={level}": np.where(known, cells == level, np.nan) for level in levels[1:]}
         return found
+
+    def column_sentences(self) -> list[str]:
+        """How each column of numbers and of truths was read, as the report states it."""
+        endpoints, plan = [*self.study.endpoints, *self.explored], self.study.analysis
+        truths = [one.name for one in endpoints if one.metric == "proportion"]
+        truths += [name for name in (plan.per_protocol, *(one.event for one in endpoints)) if name]
+        others = [*(one.name for one in endpoints), *plan.covariates, *self.study.missing.auxiliary]
+        columns = [self._text(name) for name in dict.fromkeys((*truths, *others))]
+        read = [
+            truths_in(one) if one.name in truths else numbers_in(one)
+            for one in columns
+            if one.name in truths or is_numeric(one)
+        ]
+        return [one.sentence for one in read]
 
     @cached_property
     def _adjusted(self) -> dict[str, Floats]:
@@ -332,7 +360,7 @@ class Trial:
         test is careful.
         """
         effects, rows = list[Effect](), list[Row]()
-        for level in sorted(set(self.data[name]) - {""}):
+        for level in sorted(level for level in set(self.data[name]) if not is_absent(level)):
             in_level = (self.data[name] == level).to_numpy()
             try:
                 if min((in_level & self.is_new).sum(), (in_level & ~self.is_new).sum()) < FEWEST:
@@ -386,6 +414,7 @@ class Trial:
             "subgroups": subgroups or "none were planned",
             "exploratory": explored or "nothing but what the plan says was analysed",
             "baseline": self.baseline(),
+            "columns": self.column_sentences(),
         }
 
     def baseline(self) -> list[Row]:

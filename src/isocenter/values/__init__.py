@@ -21,6 +21,20 @@ if TYPE_CHECKING:
         Split,
         people_of,
     )
+    from isocenter.values.cells import (
+        AS_MISSING,
+        ColumnTimes,
+        ColumnValues,
+        TextColumn,
+        is_absent,
+        is_numeric,
+        missing_codes,
+        moment_in,
+        numbers_in,
+        shares_in,
+        times_in,
+        truths_in,
+    )
     from isocenter.values.covariates import (
         AGE,
         BLANKS,

@@ -37,7 +37,7 @@ from isocenter.evaluation import (
     paired_bootstrap,
     refuse_impossible_margin,
 )
-from isocenter.files import read_given_table
+from isocenter.files import read_given_table, text_column
 from isocenter.lazy import pandas as pd
 from isocenter.scoring import (
     MRMC,
@@ -55,7 +55,7 @@ from isocenter.scoring import (
     telling_rows,
 )
 from isocenter.tasks import Task
-from isocenter.values import Estimate, Floats
+from isocenter.values import Estimate, Floats, numbers_in, truths_in
 
 Values = Mapping[tuple[str, str], CaseValues]
 TESTS = ("auto", "delong", "permutation", "bootstrap", "mcnemar", "wilcoxon")
@@ -335,7 +335,6 @@ def verdicts(
 
 
 READER_COLUMNS = ("reader", "case", "score")
-YES, NO = ("1", "1.0", "yes", "true"), ("0", "0.0", "no", "false")
 HALF = 0.5  # from which on a score of 0 to 1 is a call
 # (metric, label, first, second, name of the test, test)
 ReaderTest = tuple[str, str, str, str, str, Test]
@@ -427,17 +426,21 @@ def _read(path: Path) -> Table:
     table = read_given_table(path).rename(columns={"rating": "score"})
     if absent := [name for name in READER_COLUMNS if name not in table]:
         raise DatasetError(f"has no column {absent[0]}", str(path), "Give reader, case and score")
-    for name in [one for one in ("score", "seconds") if one in table]:
-        numbers = pd.to_numeric(table[name].str.replace(",", "."), errors="coerce")  # 0,75 where commas are decimal
-        wrong = numbers.isna() if name == "score" else ~(numbers > 0)
+    numbers = {
+        name: numbers_in(text_column(table, name, str(path)), strictly=True).refuse_odd().values
+        for name in ("score", "seconds")
+        if name in table
+    }
+    for name, values in numbers.items():
+        wrong = np.isnan(values) if name == "score" else ~(values > 0)
         if wrong.any():
             row, kind = table[wrong].iloc[0], "a number" if name == "score" else "a time above 0"
             problem = f"{name} {row[name]!r} of reader {row['reader']}, case {row['case']}, is not {kind}"
             raise DatasetError(problem, str(path), "Give a number for every reader and case")
-        table = table.assign(**{name: numbers})
     if "call" in table:
-        table["call"] = table["call"].str.lower().map(dict.fromkeys(YES, 1.0) | dict.fromkeys(NO, 0.0))
-    else:
+        numbers["call"] = truths_in(text_column(table, "call", str(path))).refuse_odd().values
+    table = table.assign(**numbers)
+    if "call" not in table:
         table["call"] = table["score"] if table["score"].between(0, 1).all() else None
     if "model" in table:
         table["model"] = table["model"].fillna("").replace("", READERS)

@@ -28,6 +28,7 @@ from isocenter.reading import refuse_missing, refuse_taken, result_folder
 from isocenter.report import Block, InNotebook, Page, Paragraph, Section, Table, number, p_text, render
 from isocenter.runtime import as_json, digest, write_json
 from isocenter.studies import Allocation, Endpoint, Look, Study, Trial, flow_of_arms
+from isocenter.values import AS_MISSING
 from isocenter.verbs.study_folder import PLAN, RECORD, REGISTRY, StudyFolder, write_plan
 
 RESULTS, FLOW, PAGE = "results.json", "flow.json", "report.html"
@@ -117,7 +118,8 @@ class Analysed(InNotebook):
         return dict(as_json({**self.results, "flow": self.flow}))
 
     def __repr__(self) -> str:
-        return f"{answer(self.results)}\nwritten: {self.out}"
+        taken = [f"\nnote: {one}" for one in self.results["columns"] if AS_MISSING in one]
+        return f"{answer(self.results)}{''.join(taken)}\nwritten: {self.out}"
 
 
 @takes(StudyPlanOptions)
@@ -328,6 +330,7 @@ def page_of_results(results: Mapping[str, Any], flow: Mapping[str, Any]) -> Page
         verdict=answer(results),
         sections=sections,
         facts={name: results[name] for name in ("locked", "plan_sha256", "data_sha256", "analysed")},
+        notes=results["columns"],
     )
 
 

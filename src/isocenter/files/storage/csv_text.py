@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from isocenter.errors import DatasetError
 from isocenter.lazy import pandas
+from isocenter.values import TextColumn
 
 MARK = "'"
 # What a spreadsheet takes for a formula; with marks before it, so that a cell that has one keeps it.
@@ -131,11 +132,19 @@ def _uneven(path: Path, separator: str, reason: str) -> DatasetError:
 def read_given_table(path: Path) -> pandas.DataFrame:
     """A table that the user wrote, with every cell as text and no blanks around cells and headers.
 
-    Raises DatasetError where it cannot be read.
+    Its attributes are the place of its cells, for `text_column`. Raises DatasetError where it cannot be read.
     """
     try:
-        table = read_text_table(path, separator=separator_of(path)).map(str.strip)
+        separator = separator_of(path)
+        table = read_text_table(path, separator=separator).map(str.strip)
     except (ValueError, OSError) as error:
         problem = f"cannot be read as a table ({error})"
         raise DatasetError(problem, str(path), "Save it as CSV in UTF-8 (in Excel: CSV UTF-8)") from error
+    table.attrs = {"separator": separator, "first_line": 2 + _lines_before(path)}
     return table.rename(columns=str.strip)
+
+
+def text_column(table: pandas.DataFrame, name: str, where: str) -> TextColumn:
+    """A column of a table of text, to be read as values; where: the table, as refusals name it."""
+    separator, first_line = table.attrs.get("separator", ""), table.attrs.get("first_line", 0)
+    return TextColumn(name, table[name].tolist(), where, separator, first_line)
