@@ -181,9 +181,11 @@ def truths_in(column: TextColumn) -> ColumnValues:
     words = {text: text.casefold().rstrip(".") for text in counts if text.casefold() not in absent}
     known = {text: value for text, word in words.items() if (value := _truth(word)) is not None}
     why = {text: "is neither yes nor no" for text in words if text not in known}
-    said = {name: listed(repr(text) for text, own in known.items() if own == value) for name, value in _TRUTHS.items()}
+    examples = {
+        name: listed(repr(text) for text, own in known.items() if own == value) for name, value in _TRUTHS.items()
+    }
     is_usual = all(ONE_OR_ZERO.fullmatch(text) for text in known)
-    manner = "" if is_usual else f" (yes is {said['yes'] or 'not there'}, no is {said['no'] or 'not there'})"
+    manner = "" if is_usual else f" (yes is {examples['yes'] or 'not there'}, no is {examples['no'] or 'not there'})"
     return _values_of(column, known, why, "answer", manner)
 
 
