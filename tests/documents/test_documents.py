@@ -244,6 +244,12 @@ def test_facts_are_refused(wrong, tmp_path):
         read_facts(tmp_path / "facts.toml", date(2026, 11, 1))
 
 
+@pytest.mark.parametrize("words", ["+ a grant of the university", "@home programme", "- see the grant"])
+def test_a_text_that_begins_with_a_sign_is_text_on_a_page(words, tmp_path):
+    (tmp_path / "facts.toml").write_text(f'funding = {{ value = "{words}", by = "A. Reader", on = 2026-01-05 }}\n')
+    assert read_facts(tmp_path / "facts.toml", date(2026, 11, 1))["funding"].value == words
+
+
 def test_a_statement_that_a_record_contradicts_is_refused_with_both_named(records, tmp_path):
     claims = facts_of(tmp_path, external_testing="External validation was done in two hospitals.")
     with pytest.raises(UsageError, match=r"external_testing states 'External validation'.*plan\.yaml /split/method"):

@@ -112,6 +112,28 @@ def test_a_row_that_cannot_be_taken_stops_no_other_and_unknown_studies_are_named
     assert len(rows_of(node, outcomes)) == 3
 
 
+def test_labels_are_read_in_the_words_of_exports_and_none_lies_in_the_future(tmp_path):
+    node = labelled_node(tmp_path / "node", cases=8)
+    rows = ["1.3;nodule;Y;01.03.2026 10:00;p", "1.4;nodule;neg;25.03.2026;p", "1.5;nodule;n/a;25.03.2026;p"]
+    (tmp_path / "labels.csv").write_text(LABELS.replace(",", ";") + "\n".join([*rows, "1.6;nodule;1;01.01.2046;p"]))
+    taken = isocenter.import_labels(node, tmp_path / "labels.csv")
+    assert sorted((int(row.job[:16], 16), row.value) for row in rows_of(node, outcomes)) == [(3, 1.0), (4, 0.0)]
+    assert "no number, and not present or absent" in taken.refused[3]
+    assert "'01.01.2046' lies in the future" in taken.refused[4]
+    (tmp_path / "labels.csv").write_text(LABELS + "1.3,nodule,1,03.04.2026,p\n")
+    with pytest.raises(DatasetError, match="which may be 2026-03-04 or 2026-04-03"):
+        isocenter.import_labels(node, tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("code", ["-999", "<0.5", "soon"])
+def test_a_code_or_a_limit_is_no_label_of_a_number(tmp_path, code):
+    node = labelled_node(tmp_path / "node", model="size", cases=12)
+    lines = [f"1.{n},volume,{n}.5,2026-03-01,p" for n in range(1, 8)]
+    (tmp_path / "labels.csv").write_text(LABELS + "\n".join([*lines, f"1.8,volume,{code},2026-03-01,p"]))
+    taken = isocenter.import_labels(node, tmp_path / "labels.csv")
+    assert (taken.rows, list(taken.refused)) == (7, [8])
+
+
 @pytest.mark.parametrize("lacking", ["study", "at", "source", "label,value"])
 def test_a_table_without_a_column_is_refused_as_a_whole(tmp_path, lacking):
     node = labelled_node(tmp_path / "node", cases=1)

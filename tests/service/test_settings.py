@@ -22,6 +22,7 @@ from isocenter.service.settings import (
     Peer,
     Queue,
     Rule,
+    Site,
     Study,
     Watch,
 )
@@ -113,6 +114,7 @@ def test_models_are_named_by_their_folders(tmp_path):
         ("[dicom]", "[watch]\n[dicom]", 6, "watch.folder"),
         ("[dicom]", '[[safety]]\nthen = "stop"\nmodel = "lung"\n[dicom]', 1, "safety names the model 'lung'"),
         ("[dicom]", "[front]\northanc = 7\n[dicom]", 7, "front.orthanc"),
+        ("[dicom]", '[site]\nzone = "Berlin"\n[dicom]', 7, "no time zone"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path, old, new, line, words):
@@ -123,7 +125,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, old, new, line, words):
     assert f"line {line}" in error.value.where
 
 
-KINDS = (NodeSection, Dicom, Http, Queue, Database, Study, Watch, Front, Audit)
+KINDS = (NodeSection, Dicom, Http, Queue, Database, Study, Site, Watch, Front, Audit)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, Peer, Rule])

@@ -17,8 +17,8 @@ from isocenter.documents.tracing import SEVERITIES, hazards
 from isocenter.errors import UsageError
 
 FACTS = "facts.toml"
-# What a spreadsheet computes, and what a browser takes for an element.
-FORMULA, ELEMENT = re.compile(r"^\s*[=+@\t\r]|^\s*-\s*[A-Za-z(]"), re.compile(r"<\s*[/!?A-Za-z]")
+# What a spreadsheet computes, and what a browser takes for an element; + and @ begin texts on a page, too.
+FORMULA, ELEMENT = re.compile(r"^\s*="), re.compile(r"<\s*[/!?A-Za-z]")
 
 
 @dataclass(frozen=True)

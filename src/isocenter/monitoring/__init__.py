@@ -60,7 +60,7 @@ if TYPE_CHECKING:
         tests_of_features,
         tests_of_table,
     )
-    from isocenter.monitoring.stream import FALSE, TRUE, Stream, text_table
+    from isocenter.monitoring.stream import Stream, text_table, watch_notes
     from isocenter.monitoring.watches import FEWEST, Watch, watch, watch_calibration
 
 if not TYPE_CHECKING:

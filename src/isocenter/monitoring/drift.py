@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.errors import counted
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import special, stats
-from isocenter.monitoring.stream import CONCEPT, INCLUSION, OPERATION, OUTPUT, PROBABILITY, Stream, watched_columns
+from isocenter.monitoring.stream import (
+    CONCEPT,
+    INCLUSION,
+    OPERATION,
+    OUTPUT,
+    PROBABILITY,
+    Stream,
+    Watched,
+    watched_columns,
+)
 from isocenter.monitoring.watches import FEWEST, OUTERMOST, Watch, watch, watch_calibration
 from isocenter.values import Floats
 
@@ -19,8 +30,14 @@ TOLERANCE = 0.2
 # Share of levels that may be named though nothing changed in them.
 FALSELY_NAMED = 0.1
 PREVALENCE = "prevalence"
+# Cases of which a share of ill people is estimated, where it goes with the season.
+SEASON = 100
+# p below which outcomes disagree with the share of ill people that the probabilities show.
+DISAGREE = 0.01
 # The watch of how many cases come.
 VOLUME_A_DAY = "cases a day"
+# New levels that an alarm names, the most frequent first.
+MOST_NEW_LEVELS = 3
 # Cases by which the time of a change may be wrong.
 ABOUT = 20
 
@@ -108,14 +125,14 @@ def drifts(
     length_of_each = run_length * (1 + len(looked_at) + len(findings))  # all watches share the false alarms
     scopes, rows = _scopes(reference, stream, by), list[Drift]()
     patients, has_times = stream.patients, not reference.at.isna().all()
-    before, now = reference.strata, stream.strata
+    strata_before, strata_now = reference.strata, stream.strata
     for column in looked_at:
         watches = {}
-        for scope, (in_reference, cases) in scopes.items():
-            indices = np.flatnonzero(cases)
+        for scope, (in_scope, cases) in scopes.items():
+            in_reference, indices = in_scope & column.is_compared, np.flatnonzero(cases)
             if scope and (np.count_nonzero(in_reference) < FEWEST or not len(indices)):
                 continue
-            strata = (before[in_reference], now[cases]) if has_times else None
+            strata = (strata_before[in_reference], strata_now[cases]) if has_times else None
             own_patients = patients[cases]
             found = watch(
                 column.reference[in_reference],
@@ -125,10 +142,14 @@ def drifts(
                 patients=own_patients,
             )
             watches[scope] = (indices, found)
-        rows += _rows(column.name, column.kind, watches, stream, length_of_each)
+        made = _rows(column.name, column.kind, watches, stream, length_of_each)
+        rows += [_with_new_levels(row, column, stream) for row in made]
     for finding in findings:
         own_error = (wrong or {}).get(finding, Miscalibration(0.0, 0.0))
-        probabilities = special.expit(_log_odds(stream.numbers(f"{PROBABILITY}{finding}")) + own_error.offset)
+        before, probabilities = (
+            special.expit(_log_odds(one.numbers(f"{PROBABILITY}{finding}")) + own_error.offset)
+            for one in (reference, stream)
+        )
         tolerance = TOLERANCE + 2 * own_error.error
         outcomes = stream.outcomes(finding)
         watches = {}
@@ -140,7 +161,7 @@ def drifts(
                 )
                 watches[scope] = (indices, found)
         rows += [
-            _explained(row, probabilities, outcomes, stream)
+            _explained(row, before[np.isfinite(before)], probabilities, outcomes, stream)
             for row in _rows(finding, CONCEPT, watches, stream, length_of_each)
         ]
     rows += _volume(reference, stream, length_of_each, until)
@@ -150,7 +171,9 @@ def drifts(
 
 def _volume(reference: Stream, stream: Stream, run_length: float, until: pd.Timestamp | None) -> list[Drift]:
     """The watch of how many cases come a day, among days of the week or of the weekend; none for a short reference."""
-    before, now = _daily(reference.at, None), _daily(stream.at, until)
+    offset = stream.local[-1] - stream.at[-1].tz_localize(None)
+    ended = None if until is None else until.tz_localize(None) + offset
+    before, now = _daily(reference.local, None), _daily(stream.local, ended)
     if len(before) < FEWEST or not len(now):
         return []
     # A day is as many cases as came in one: so the watch has its share of the false alarms.
@@ -160,14 +183,15 @@ def _volume(reference: Stream, stream: Stream, run_length: float, until: pd.Time
     row = Drift(VOLUME_A_DAY, OPERATION, "", len(stream), float(found.log_evidence[-1]), found.limit)
     if found.alarm is None or found.change is None:
         return [row]
-    at, since = (now.index[place].isoformat() for place in (found.alarm, found.change))
+    days = pd.DatetimeIndex(now.index).shift(1, freq=-offset).tz_localize("UTC")
+    at, since = (days[place].isoformat() for place in (found.alarm, found.change))
     words = f"{now.iloc[found.change : found.alarm + 1].mean():.1f} cases a day, {before.mean():.1f} before"
     is_urgent = bool(found.log_evidence.max() >= found.limit + np.log(10))
     return [replace(row, alarm_at=at, since=since, because=words, is_urgent=is_urgent)]
 
 
 def _daily(at: pd.DatetimeIndex, until: pd.Timestamp | None) -> pd.Series:
-    """Cases of each whole day between the first and the last, or a later time; days are those of UTC."""
+    """Cases of each whole day between the first and the last, or a later time, by the clock of the site."""
     known = at[at.notna()]
     if not len(known):
         return pd.Series(dtype=float)
@@ -272,39 +296,62 @@ def _offset(odds: Floats, happened: Floats, weights: Floats | float = 1.0) -> fl
     return offset
 
 
-def _explained(row: Drift, probabilities: Floats, outcomes: Floats, stream: Stream) -> Drift:
+def _explained(row: Drift, before: Floats, probabilities: Floats, outcomes: Floats, stream: Stream) -> Drift:
     """A break that another prevalence explains is one of outputs: where scores moved as the outcomes did.
 
     With another share of ill people all log-odds are off by one offset, and the probabilities alone tell it (Saerens,
     Latinne and Decaestecker, Neural Computation 2002). If outcomes agree with it, images mean what they meant.
+    before: (cases,) probabilities of the baseline
     """
     if not row.alarm_at or row.scope:
         return row
     changed, stands = np.asarray(stream.at >= pd.Timestamp(row.since)), np.isfinite(probabilities)
     usable = changed & stands & np.isfinite(outcomes)
-    odds, happened = _log_odds(probabilities[usable]), outcomes[usable]
-    if not (stands & ~changed).any() or len(set(happened)) < 2:
+    happened = outcomes[usable]
+    if not len(before) or len(set(happened)) < 2:
         return row
-    # Of all cases: which of them are read may depend on what the model said.
-    offset = _offset_of_prevalence(probabilities[stands & ~changed], probabilities[stands & changed])
-    free = _offset(odds, happened)
-    sign = np.where(happened == 1, 1.0, -1.0)
-    gained = [float(special.log_expit(sign * (odds + by)).sum()) for by in (free, offset)]
-    disagrees = stats.chi2.sf(max(0.0, 2 * (gained[0] - gained[1])), df=1) < 0.05
-    if disagrees or abs(offset) < TOLERANCE:
-        return row
-    words = f"{PREVALENCE}: all log-odds are off by {offset:+.2f}; recalibrate on cases of this site"
-    return replace(row, kind=OUTPUT, because=words)
+    # Of all cases: which of them are read may depend on what the model said. Where one share does not explain it, the
+    # share may go with the season.
+    after, is_read = probabilities[stands & changed], usable[stands & changed]
+    prior = float(_log_odds(before.mean()))
+    error = float(np.sqrt(np.var(before) / len(before))) / float(before.mean() * (1 - before.mean()))
+    for parts in dict.fromkeys((1, max(1, len(after) // SEASON))):
+        own = np.array_split(after, parts)
+        lower, offsets, higher = (
+            np.array([_offset_of_prevalence(one, part) for part in own])
+            for one in (prior - error, prior, prior + error)
+        )
+        moved = _log_odds(after) + np.repeat(offsets, list(map(len, own)))
+        ill = special.expit(prior + np.repeat(offsets, list(map(len, own))))
+        left = _offset(moved[is_read], happened)
+        p = special.expit(moved[is_read] + left)
+        # The outcomes, the share after the change, and that before it are each known only so well.
+        variance = 1 / np.sum(p * (1 - p)) + 1 / np.sum((special.expit(moved) - ill) ** 2)
+        variance += np.square((higher - lower).mean() / 2)
+        agrees = stats.chi2.sf(left**2 / variance, df=1) >= DISAGREE
+        if agrees and np.abs(offsets).max() >= TOLERANCE:
+            off = f"{offsets.min():+.2f}" + (f" to {offsets.max():+.2f}, by the season" if parts > 1 else "")
+            words = f"{PREVALENCE}: all log-odds are off by {off}; recalibrate on cases of this site"
+            return replace(row, kind=OUTPUT, because=words)
+    return row
 
 
-def _offset_of_prevalence(before: Floats, after: Floats) -> float:
-    """The change of the log-odds of the prevalence that the probabilities of cases after a change show."""
-    prior = float(np.clip(before.mean(), 1e-6, 1 - 1e-6))
-    now = prior
+def _offset_of_prevalence(prior: float, after: Floats) -> float:
+    """The change of the log-odds of the prevalence from `prior` on that the probabilities of later cases show."""
+    offset, odds = 0.0, _log_odds(after)
     for _ in range(200):
-        offset = special.logit(now) - special.logit(prior)
-        now = float(np.clip(special.expit(_log_odds(after) + offset).mean(), 1e-6, 1 - 1e-6))
-    return float(special.logit(now) - special.logit(prior))
+        offset = float(_log_odds(special.expit(odds + offset).mean())) - prior
+    return offset
+
+
+def _with_new_levels(row: Drift, column: Watched, stream: Stream) -> Drift:
+    """Name the levels that the reference does not have."""
+    if not row.alarm_at:
+        return row
+    since = np.asarray(stream.at >= pd.Timestamp(row.since))
+    new = Counter(level for level in column.new_levels[since].tolist() if level)
+    words = [f"new level {level!r} ({counted(n, 'case')})" for level, n in new.most_common(MOST_NEW_LEVELS)]
+    return replace(row, because="; ".join(filter(None, [row.because, *words])))
 
 
 def _with_changes(row: Drift, stream: Stream, groups: Mapping[str, np.ndarray]) -> Drift:

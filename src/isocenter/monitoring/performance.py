@@ -47,10 +47,11 @@ def performances(stream: Stream, by: str | None, rows_of_drift: Sequence[Drift])
     A window that ends after the beginning of a concept drift has no estimates: they cannot see such a drift.
     """
     rows = list[Performance]()
-    rings = [pd.Timestamp(row.since) for row in rows_of_drift if row.kind == CONCEPT and row.alarm_at and not row.scope]
-    windows = list(_windows(stream.at))
+    times = [pd.Timestamp(row.since) for row in rows_of_drift if row.kind == CONCEPT and row.alarm_at and not row.scope]
+    rings = [stream.local[min(int(stream.at.searchsorted(one)), len(stream) - 1)] for one in times]
+    windows = list(_windows(stream.local))
     for start, end in windows:
-        part = stream.only(np.asarray((stream.at >= start) & (stream.at < end)))
+        part = stream.only(np.asarray((stream.local >= start) & (stream.local < end)))
         days = (start.date().isoformat(), end.date().isoformat())
         withheld = any(since < end for since in rings)
         rows += [replace(row, since=days[0], until=days[1]) for row in _figures(part, "", is_estimated=not withheld)]

@@ -126,5 +126,7 @@ def _is_chosen(stream: Stream) -> np.ndarray:
 
 
 def _is_known(watched: Watched) -> bool:
+    if not watched.is_compared.all():  # half of the reference says what is frequent, and cannot be compared
+        return False
     sides = [np.isfinite(side).all(axis=1).mean() >= KNOWN for side in (watched.reference, watched.values)]
     return all(sides)

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import DatasetError, FormatError
+from isocenter.errors import DatasetError, FormatError, listed
 from isocenter.evaluation import groups_of
-from isocenter.files import read_text_table
+from isocenter.files import read_given_table, text_column
 from isocenter.lazy import pandas as pd
-from isocenter.values import Floats
+from isocenter.values import (
+    ColumnTimes,
+    ColumnValues,
+    Floats,
+    TextColumn,
+    is_absent,
+    is_numeric,
+    moment_in,
+    numbers_in,
+    shares_in,
+    times_in,
+    truths_in,
+)
 
 AT, CASE, PATIENT, VERSION, WARD = "at", "case", "patient", "version", "ward"
-REFERENCE, INCLUSION, ABSTAINED, SECONDS, PREDICTED = "reference", "inclusion", "abstained", "seconds", "predicted"
+REFERENCE, REFERENCE_AT = "reference", "reference_at"
+INCLUSION, ABSTAINED, SECONDS, PREDICTED = "inclusion", "abstained", "seconds", "predicted"
 PROBABILITY, CALLED, MEASURE, COVARIATE = "probability_", "called_", "measure_", "covariate_"
 # What the network sees, watched as one; each column is ranked by itself, so that many take long.
 FEATURE, FEATURES, MOST_FEATURES = "feature_", "features", 64
@@ -25,30 +39,43 @@ INPUTS, OUTPUTS, VOLUME = (MEASURE, COVARIATE), (PROBABILITY, "value_"), "_ml"
 NOT_WATCHED = ("_ml_low", "_ml_high")
 INPUT, OUTPUT, CONCEPT, OPERATION = "input", "output", "concept", "operation"
 MOST_LEVELS = 20
-TRUE = ("1", "1.0", "true", "yes", "positive", "present")
-FALSE = ("0", "0.0", "false", "no", "negative", "absent")
+# The least of the whole numbers above 0 that stand for missing ones.
+FROM_CODES = 99
+# Beginnings of columns that are no groups.
+NO_GROUPS = (AT, CASE, PATIENT, REFERENCE, INCLUSION, PROBABILITY, CALLED, FEATURE)
+# How a reference says that no finding is present.
+NOTHING_FOUND = frozenset({"none", "no finding", "no findings", "nothing", "normal"})
+# What parts several findings of a cell.
+BETWEEN = ";,|"
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
     """Rows of a table, ordered by time.
 
-    table: text cells, of which blank ones are not known
-    at:    (cases,) when each was answered
+    table:   text cells, of which blank ones are not known; numbers, calls and outcomes as plain numbers
+    at:      (cases,) when each was answered
+    local:   (cases,) the same by the clock of the site
+    numeric: columns of numbers
+    notes:   how columns were read, where that is not as usual, and names that are no finding
     was_ordered: whether the table's own order was that of time
     """
 
     table: pd.DataFrame
     at: pd.DatetimeIndex
+    local: pd.DatetimeIndex
     where: str
+    numeric: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
     was_ordered: bool = True
 
     @classmethod
-    def of(cls, table: str | Path | pd.DataFrame, *, needs_time: bool = True) -> Stream:
+    def of(cls, table: str | Path | pd.DataFrame, *, needs_time: bool = True, zone: str = "") -> Stream:
         """The stream of a CSV, a Parquet file or a DataFrame.
 
-        Raises FormatError for a file that is no table, DatasetError for one without `at` and `case`, for a time that is
-        none, and for a case that occurs twice.
+        zone: of the site; empty: the clock of the table
+        Raises FormatError for a file that is no table, DatasetError for one without `at` and `case`, for a cell that
+        fits nothing, and for a case that occurs twice.
         """
         where = "table" if isinstance(table, pd.DataFrame) else str(table)
         rows = text_table(table, where)
@@ -60,42 +87,40 @@ class Stream:
         if rows[CASE].duplicated().any():
             twice = rows[CASE][rows[CASE].duplicated()].iloc[0]
             raise DatasetError(f"case {twice} occurs twice", where, "Give one row per case, the last version of each")
-        times = rows[AT] if AT in rows else pd.Series([""] * len(rows))
-        at = pd.to_datetime(times, errors="coerce", utc=True, format="ISO8601")
-        if needs_time and at.isna().any():
-            wrong = times[at.isna()].iloc[0]
-            raise DatasetError(f"{wrong!r} in column {AT} is no time", where, "Write times as 2026-03-01T08:30:00")
+        times = _times(rows, where, needs_time=needs_time)
+        at, local = pd.DatetimeIndex(times.at).tz_localize("UTC"), pd.DatetimeIndex(times.local)
+        if zone:
+            local = at.tz_convert(zone).tz_localize(None)
+        typed = _plain_numbers(table) if isinstance(table, pd.DataFrame) else frozenset()
+        numeric, notes = _read_columns(rows, where, typed)
         order = np.argsort(at.to_numpy(), kind="stable")
-        return cls(
-            rows.iloc[order].reset_index(drop=True),
-            pd.DatetimeIndex(at.iloc[order]),
-            where,
-            bool((np.diff(order) == 1).all()),
-        )
+        was_ordered = bool((np.diff(order) == 1).all())
+        rows = rows.iloc[order].reset_index(drop=True)
+        return cls(rows, at[order], local[order], where, numeric, tuple(notes), was_ordered)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def between(self, since: str | None, until: str | None) -> Stream:
-        """The cases from a day on and before another, each an ISO date.
+        """The cases from a day on and before another, each an ISO date of the site.
 
-        Raises DatasetError for a date that is none, and where no case is left.
+        Raises UsageError for a date that is none, DatasetError where no case is left.
         """
         chosen = np.ones(len(self), dtype=bool)
-        for day, later in ((since, True), (until, False)):
+        for flag, day in (("--since", since), ("--until", until)):
             if day is None:
                 continue
-            limit = pd.to_datetime(day, errors="coerce", utc=True)
-            if pd.isna(limit):
-                raise DatasetError(f"{day!r} is no date", self.where, "Write it as 2026-03-01")
-            chosen &= np.asarray(self.at >= limit if later else self.at < limit)
+            limit = pd.Timestamp(moment_in(day, flag))
+            times = self.local if limit.tzinfo is None else self.at
+            chosen &= np.asarray(times >= limit if flag == "--since" else times < limit)
         if not chosen.any():
             raise DatasetError("no case lies between --since and --until", self.where, "Give other dates")
         return self.only(chosen)
 
     def only(self, chosen: NDArray[np.bool_]) -> Stream:
         """The cases that are kept."""
-        return Stream(self.table[chosen].reset_index(drop=True), self.at[chosen], self.where, self.was_ordered)
+        rows = self.table[chosen].reset_index(drop=True)
+        return replace(self, table=rows, at=self.at[chosen], local=self.local[chosen])
 
     def has(self, name: str) -> bool:
         """Whether a column is there and not blank in every row."""
@@ -118,7 +143,7 @@ class Stream:
     @property
     def strata(self) -> NDArray[np.str_]:
         """(cases,) circumstances in which cases are not alike without a change: weekend and ward."""
-        weekend = np.where(np.asarray(self.at.dayofweek) >= 5, "weekend", "week") if len(self) else np.array([])
+        weekend = np.where(np.asarray(self.local.dayofweek) >= 5, "weekend", "week") if len(self) else np.array([])
         return np.char.add(np.char.add(weekend.astype(str), "\0"), self.text(WARD))
 
     @property
@@ -129,21 +154,17 @@ class Stream:
     def outcomes(self, finding: str) -> Floats:
         """(cases,) 1 where the reference has the finding, 0 where it has not, NaN where it is not known.
 
-        `reference` holds the class, or the findings that are present, joined by ";"; of one finding also 1 and 0.
+        `reference` holds the class, or the findings that are present, joined by ";"; `reference_<finding>` stands
+        before it.
         """
-        references = [cell.strip() for cell in self.text(REFERENCE).tolist()]
-        columns = self.text(f"{REFERENCE}_{finding}").tolist()
-        yes_no = len(self.findings) == 1
-        outcomes = [
-            _outcome(cell, name, finding, yes_no=yes_no) for cell, name in zip(references, columns, strict=True)
-        ]
-        return np.array(outcomes, dtype=np.float64)
+        named = [np.nan if cell == "" else float(finding in cell.split(";")) for cell in self.text(REFERENCE).tolist()]
+        own = self.numbers(f"{REFERENCE}_{finding}")
+        return np.where(np.isfinite(own), own, named)
 
     def calls(self, finding: str) -> Floats:
         """(cases,) 1 where the model called the finding, by `called_<finding>` or `predicted`; NaN where not stated."""
         if self.has(f"{CALLED}{finding}"):
-            cells = self.text(f"{CALLED}{finding}").tolist()
-            return np.array([np.nan if cell == "" else float(cell.casefold() in TRUE) for cell in cells])
+            return self.numbers(f"{CALLED}{finding}")
         cells = self.text(PREDICTED)
         return np.array([np.nan if cell == "" else float(cell == finding) for cell in cells])
 
@@ -152,12 +173,13 @@ class Stream:
         if not by:
             return {}
         named = {word.partition(":")[0].strip().casefold() for word in by.replace("*", ",").split(",")}
-        columns = {name.removeprefix(COVARIATE): name for name in map(str, self.table)}
+        usable = [name for name in map(str, self.table) if not name.startswith(NO_GROUPS)]
+        columns = {name.removeprefix(COVARIATE): name for name in usable}
         cells = {
             name: [cell or None for cell in self.text(column).tolist()] if name.casefold() in named else []
             for name, column in columns.items()
         }
-        return groups_of(cells, by)
+        return groups_of(cells, by, flag="--by")
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,44 +189,67 @@ class Watched:
     name:      as rows of `drift.csv` call it
     kind:      what a change of it is: input, output or operation
     reference: (cases, columns); values: (cases, columns) of the stream
+    is_compared: (cases,) of the reference, whether the stream is compared with it
+    new_levels: (cases,) of the stream, the level of a category where the reference has no such; else blank
     """
 
     name: str
     kind: str
     reference: Floats
     values: Floats
+    is_compared: NDArray[np.bool_]
+    new_levels: np.ndarray
 
 
 def watched_columns(reference: Stream, stream: Stream) -> Iterator[Watched]:
     """Columns of a stream that are watched: each number of the reference, and each category as shares of its levels.
 
-    A column that the stream has no more is all missing, which its watch sees. Raises DatasetError for more than 64
-    features.
+    A category of more than 20 levels is watched as how frequent a level is, and whether it is new, by every second case
+    of the reference: with these the others and the stream are compared, which without a change are alike. Of a column
+    that is blank in the reference it is watched whether it is filled; one that the stream has no more is all missing.
+    Raises DatasetError for more than 64 features.
     """
     seen = [name for name in map(str, reference.table) if name.startswith(FEATURE)]
     if len(seen) > MOST_FEATURES:
         remedy = f"Give at most {MOST_FEATURES}: principal axes of cases that are not watched"
         raise DatasetError(f"has {len(seen)} columns {FEATURE}...", reference.where, remedy)
+    everyone, none_new = np.ones(len(reference), dtype=bool), np.full(len(stream), "", dtype=object)
     if seen:
-        yield Watched(
-            FEATURES,
-            INPUT,
-            *(np.stack([one.numbers(name) for name in seen], axis=1) for one in (reference, stream)),
-        )
+        before, now = (np.stack([one.numbers(name) for name in seen], axis=1) for one in (reference, stream))
+        yield Watched(FEATURES, INPUT, before, now, everyone, none_new)
     for name in map(str, reference.table):
         kind = _kind(name)
-        if kind is None or not reference.has(name):
+        if kind is None or not (reference.has(name) or stream.has(name)):
             continue
-        if name == ABSTAINED:
-            yield Watched(name, kind, *(_shares(one.text(name), ["", "0", "False"]) for one in (reference, stream)))
+        is_compared, new_levels = everyone, none_new
+        if name == ABSTAINED or not reference.has(name):
+            before, now = ((one.text(name) != "").astype(np.float64)[:, None] for one in (reference, stream))
+        elif name in reference.numeric:
+            before, now = (one.numbers(name)[:, None] for one in (reference, stream))
+        else:
+            cells, levels = stream.text(name), sorted(set(reference.text(name)) - {""})
+            new_levels = np.where(np.isin(cells, [*levels, ""]), "", cells)
+            is_compared = everyone if len(levels) <= MOST_LEVELS else np.arange(len(reference)) % 2 == 1
+            frequent = Counter(reference.text(name)[~is_compared].tolist())
+            before, now = (
+                _levels(one.text(name), levels) if is_compared.all() else _frequencies(one.text(name), frequent)
+                for one in (reference, stream)
+            )
+        yield Watched(name, kind, before, now, is_compared, new_levels)
+
+
+def watch_notes(reference: Stream, stream: Stream) -> Iterator[str]:
+    """What is not watched, or not as other columns are, and why."""
+    for name in sorted({*map(str, reference.table), *map(str, stream.table)}):
+        if _kind(name) is None or name == ABSTAINED or name.startswith(FEATURE):
             continue
-        known = reference.numbers(name)
-        if np.isfinite(known).any():
-            yield Watched(name, kind, known[:, None], stream.numbers(name)[:, None])
-            continue
-        levels = sorted(set(reference.text(name)) - {""})
-        if len(levels) <= MOST_LEVELS:
-            yield Watched(name, kind, *(_levels(one.text(name), levels) for one in (reference, stream)))
+        levels = set(reference.text(name)) - {""}
+        if stream.has(name) and name not in reference.table:
+            yield f"{name} is not watched: the baseline has no such column"
+        elif stream.has(name) and not reference.has(name):
+            yield f"{name} is blank in the baseline: only whether it is filled is watched"
+        elif name not in reference.numeric and len(levels) > MOST_LEVELS:
+            yield f"{name} has {len(levels)} levels: watched are how frequent a level is, and new levels"
 
 
 def _kind(name: str) -> str | None:
@@ -223,17 +268,112 @@ def _levels(cells: NDArray[np.str_], levels: list[str]) -> Floats:
     return each
 
 
-def _shares(cells: NDArray[np.str_], none: list[str]) -> Floats:
-    return (~np.isin(cells, none)).astype(np.float64)[:, None]
+def _frequencies(cells: NDArray[np.str_], frequent: Counter[str]) -> Floats:
+    """(cases, 2) how often some cases of the reference have the level of each case, and whether they do not."""
+    counts = np.array([np.nan if cell == "" else frequent[cell] for cell in cells.tolist()])
+    return np.stack([counts, np.where(np.isnan(counts), np.nan, counts == 0)], axis=1)
 
 
-def _outcome(cell: str, column: str, finding: str, *, yes_no: bool) -> float:
-    if column != "":
-        return float(column.strip().casefold() in TRUE)
-    if cell == "":
-        return np.nan
-    named = {one.strip() for one in cell.split(";")}
-    return float(finding in named or (yes_no and cell.casefold() in TRUE))
+def _times(rows: pd.DataFrame, where: str, *, needs_time: bool) -> ColumnTimes:
+    column = text_column(rows, AT, where) if AT in rows else TextColumn(AT, [""] * len(rows), where)
+    times = times_in(column)
+    lacking = [*times.odd, *(np.flatnonzero(np.isnat(times.at)).tolist() if needs_time else ())]
+    for index in sorted(lacking)[:1]:
+        problem = f"{column.cells[index]!r} in column {AT}, {column.place(index)}, is no time"
+        raise DatasetError(problem, where, "Write times as 2026-03-01T08:30:00")
+    return times
+
+
+def _plain_numbers(table: pd.DataFrame) -> frozenset[str]:
+    """Columns whose numbers need no reading: none is a whole one that may be a code, nor a probability outside 0..1."""
+    typed = frozenset[str]()
+    for name in map(str, table.select_dtypes("number")):
+        if name == ABSTAINED or name.startswith((CALLED, REFERENCE)):
+            continue
+        values = table[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        is_outside = (values < 0) | (values > 1 if name.startswith(PROBABILITY) else values >= FROM_CODES)
+        is_suspect = is_outside if name.startswith(PROBABILITY) else is_outside & (values == np.rint(values))
+        typed |= frozenset() if is_suspect.any() else {name}
+    return typed
+
+
+def _read_columns(rows: pd.DataFrame, where: str, typed: frozenset[str]) -> tuple[frozenset[str], list[str]]:
+    """(columns of numbers, notes); the cells of `rows` are brought into one form."""
+    findings = [name.removeprefix(PROBABILITY) for name in map(str, rows) if name.startswith(PROBABILITY)]
+    numeric, notes = set(typed & set(rows)), list[str]()
+    for name in [one for one in map(str, rows) if one not in typed]:
+        column, label = text_column(rows, name, where), name.partition("_")[2]
+        if name in (REFERENCE, PREDICTED):
+            rows[name], more = _named_findings(column, findings)
+            notes += more
+            continue
+        if name.startswith((CALLED, f"{REFERENCE}_")) and label not in findings:
+            is_known = name == REFERENCE_AT or f"value_{label}" in rows or f"{label}{VOLUME}" in rows
+            notes += [] if is_known else [f"{name}: {label!r} is no finding of this table ({listed(findings)})"]
+            continue
+        found = _values(name, column)
+        if found is not None:
+            numeric |= {name}
+            rows[name] = [_cell(value) for value in found.values]
+            notes += [found.sentence] if found.is_notable else []
+        elif _kind(name) == OPERATION:  # why the model abstained, or whether
+            is_no = truths_in(column).values == 0
+            rows[name] = ["" if no or is_absent(cell) else cell for cell, no in zip(column.cells, is_no, strict=True)]
+        elif _kind(name) is not None:
+            rows[name] = ["" if is_absent(cell) else cell for cell in column.cells]
+    return frozenset(numeric), notes
+
+
+def _values(name: str, column: TextColumn) -> ColumnValues | None:
+    """The values of a column by its name; None of one of words. Raises DatasetError for a cell that fits nothing."""
+    if name.startswith(PROBABILITY) or name == INCLUSION:
+        return shares_in(column)
+    if name.startswith((CALLED, f"{REFERENCE}_")):
+        return truths_in(column).refuse_odd()
+    is_number = name == SECONDS or name.startswith(FEATURE)
+    if is_number or (_kind(name) in (INPUT, OUTPUT) and name != PREDICTED and is_numeric(column)):
+        return numbers_in(column).refuse_odd()
+    return None
+
+
+def _cell(value: float) -> str:
+    return "" if np.isnan(value) else repr(float(value)).removesuffix(".0")
+
+
+def _named_findings(column: TextColumn, findings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(the cells with the names of findings as the table has them, joined by ";", and ";" for none; notes).
+
+    Raises DatasetError where no cell names any, and for yes or no of one among several.
+    """
+    truths, spellings = truths_in(column).values, {one.casefold(): one for one in findings}
+    cells, strange = list[str](), Counter[str]()
+    for index, cell in enumerate(map(str.strip, column.cells)):
+        whole = spellings.get(cell.casefold())
+        if whole is None and (cell == "" or (is_absent(cell) and cell.casefold() not in NOTHING_FOUND)):
+            cells.append("")
+        elif whole is not None or cell.casefold() in NOTHING_FOUND:
+            cells.append(whole or ";")
+        elif np.isfinite(truths[index]) and findings:
+            if len(findings) > 1:
+                problem = f"{column.name} in {column.place(index)}: {cell!r} does not say which of {listed(findings)}"
+                raise DatasetError(problem, column.where, f"Give columns {REFERENCE}_{findings[0]} and so on")
+            cells.append(findings[0] if truths[index] else ";")
+        else:
+            parts = [one.strip() for one in _split(cell)]
+            strange.update(one for one in parts if one.casefold() not in spellings)
+            cells.append(";".join(spellings.get(one.casefold(), "") for one in parts) or ";")
+    if strange and findings and not any(cell.strip(";") for cell in cells):
+        problem = f"{column.name} names none of {listed(findings)}, but {listed(map(repr, strange), 3)}"
+        raise DatasetError(problem, column.where, f"Name these, or give {REFERENCE}_{findings[0]} as 1 and 0")
+    if column.name == PREDICTED:  # watched by its own words
+        cells = [own if own.strip(";") else cell for own, cell in zip(cells, column.cells, strict=True)]
+    names = ", ".join(f"{one!r} ({n})" for one, n in strange.most_common(3))
+    return cells, [f"{column.name} names what is no finding of this table: {names}"] if strange and findings else []
+
+
+def _split(cell: str) -> list[str]:
+    mark = next((one for one in BETWEEN if one in cell), ";")
+    return cell.split(mark)
 
 
 def text_table(table: str | Path | pd.DataFrame, where: str) -> pd.DataFrame:
@@ -243,10 +383,7 @@ def text_table(table: str | Path | pd.DataFrame, where: str) -> pd.DataFrame:
         if not path.is_file():
             raise DatasetError("is no file", where, "Give a table, CSV or Parquet")
         if path.suffix.casefold() != ".parquet":
-            try:
-                return read_text_table(path)
-            except (ValueError, UnicodeDecodeError) as error:
-                raise FormatError(f"is no table ({error})", where, "Save it as CSV in UTF-8, or as Parquet") from error
+            return read_given_table(path)
         try:
             table = pd.read_parquet(path)
         except (ValueError, OSError) as error:

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -415,6 +416,20 @@ class BlindReads(Section):
     per_week: Count = 20
 
 
+def _zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (ValueError, OSError, KeyError) as error:  # a name with ".." is a ValueError, a folder an OSError
+        raise ValueError(f"{text!r} is no time zone, such as Europe/Berlin") from error
+    return text
+
+
+class Site(Section):
+    """Where the node stands. zone: of its weekends, days and months"""
+
+    zone: Annotated[str, AfterValidator(_zone)] = "UTC"
+
+
 class Monitor(Section):
     """Settings by which the answers are watched.
 
@@ -508,6 +523,7 @@ class Settings(Section):
     page: Page = Page()
     audit: Audit = Audit()
     oidc: Oidc | None = None
+    site: Site = Site()
     monitor: Monitor = Monitor()
     safety: list[Safety] = []
     bound: list[Bound] = []

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from isocenter import service
-from isocenter.errors import DatasetError, UsageError, counted
+from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files import write_table
 from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring import (
     FEWEST,
+    RATES,
     Alert,
     Bound,
     Drift,
@@ -35,6 +36,7 @@ from isocenter.monitoring import (
     site_table,
     site_verdict,
     tests_of_table,
+    watch_notes,
 )
 from isocenter.options import MonitorOptions
 from isocenter.reading import refuse_taken, result_folder
@@ -153,26 +155,27 @@ def monitor(options: MonitorOptions) -> Monitored:
         raise UsageError("a node has bounds of its own", str(node), "Leave out --bound: its settings have them")
     days = (options.since, options.until)
     if node is None:
-        listed, notes, rung = _of_table(options.table, options.reference, days, options.by, options.run_length)
+        versions, notes, rung = _of_table(options.table, options.reference, days, options.by, options.run_length)
     else:
-        listed, notes, rung = _of_node(node, options.reference, days, options.by, options.run_length)
+        versions, notes, rung = _of_node(node, options.reference, days, options.by, options.run_length)
+    bounds = [_bound(one, versions[0].cases.findings) for one in (Bound(*own) for own in options.bounds)]
     found, figures_made = list[Drift](), list[Performance]()
-    for one in listed:
+    for one in versions:
         rows = _drifts(one)
         found += rows
         figures_made += _figures(one, rows)
     if node is None:
-        rung = alerts(found, figures_made, [Bound(*one) for one in options.bounds])
+        rung = alerts(found, figures_made, bounds)
     facts = {
-        "cases": sum(len(one.watched) for one in listed),
-        "from": min(one.watched.at[0] for one in listed).isoformat(timespec="seconds"),
-        "to": max(one.watched.at[-1] for one in listed).isoformat(timespec="seconds"),
-        "labels": sum(_labels(one.cases) for one in listed),
-        "reference_cases": sum(len(one.baseline) for one in listed if one.baseline is not None),
-        "run_length": min(one.run_length for one in listed),
-        "by": listed[0].by,
+        "cases": sum(len(one.watched) for one in versions),
+        "from": min(one.watched.at[0] for one in versions).isoformat(timespec="seconds"),
+        "to": max(one.watched.at[-1] for one in versions).isoformat(timespec="seconds"),
+        "labels": sum(_labels(one.cases) for one in versions),
+        "reference_cases": sum(len(one.baseline) for one in versions if one.baseline is not None),
+        "run_length": min(one.run_length for one in versions),
+        "by": versions[0].by,
     }
-    site = [_named(one, row) for one in listed for row in one.site]
+    site = [_named(one, row) for one in versions for row in one.site]
     out = None if options.out is None else Path(options.out)
     monitored = Monitored(found, figures_made, rung, notes, facts, site, out)
     if out is not None:
@@ -196,12 +199,14 @@ def _of_table(
 ) -> tuple[list[_Watched], list[str], list[Alert]]:
     """(the cases of a table, notes, no alert yet)."""
     stream, site = Stream.of(table), list[SiteTest]()
+    notes = list(stream.notes)
     if reference is not None:
-        baseline, notes = Stream.of(reference, needs_time=False), list[str]()
+        baseline = Stream.of(reference, needs_time=False)
+        notes += [f"baseline, {one}" for one in baseline.notes]
     else:
         first = np.arange(len(stream)) < min(BASELINE, len(stream) // 2)
         baseline, stream = stream.only(first), stream.only(~first)
-        notes = [f"no --reference: the first {counted(len(baseline), 'case')} of the table are the baseline"]
+        notes.append(f"no --reference: the first {counted(len(baseline), 'case')} of the table are the baseline")
     if len(baseline) < FEWEST:
         problem = f"the baseline has {counted(len(baseline), 'case')}"
         raise DatasetError(problem, baseline.where, f"Give {FEWEST} at least, better 300")
@@ -213,9 +218,20 @@ def _of_table(
         last = stream.text("version")[-1]
         everything, stream = (one.only(np.asarray(one.text("version") == last)) for one in (everything, stream))
         notes.append(f"{counted(len(versions), 'version')} of the model: only cases of {last}, the last, are watched")
+    notes += watch_notes(baseline, stream)
     if reference is not None:
         site = adjusted(tests_of_table(baseline, everything.only(np.arange(len(everything)) < BASELINE)))
     return [_Watched(stream, stream, baseline, run_length or RUN_LENGTH, by, site=site)], notes, []
+
+
+def _bound(bound: Bound, findings: Sequence[str]) -> Bound:
+    """The bound, if an audit of these findings may be below it. Raises UsageError for another."""
+    if bound.metric not in RATES or bound.label not in findings:
+        known = f"{listed(RATES)}, of {listed(findings) or 'nothing: the table has no probability_<finding>'}"
+        raise UsageError(f"there is no {bound.metric} of {bound.label!r}", "--bound", f"Choose one of {known}")
+    if not 0 <= bound.at_least <= 1:
+        raise UsageError(f"no {bound.metric} is {bound.at_least:g}", "--bound", "Give a value from 0 to 1")
+    return bound
 
 
 def _of_node(
@@ -227,7 +243,7 @@ def _of_node(
 ) -> tuple[list[_Watched], list[str], list[Alert]]:
     """(the cases of each model of a node since its baseline, notes, its alerts as they stand)."""
     need_extra("monitor")
-    listed, notes, database = list[_Watched](), list[str](), service.node_database(folder)
+    models, notes, database = list[_Watched](), list[str](), service.node_database(folder)
     try:
         settings = service.node_settings(folder)
         with database.read() as connection:
@@ -247,12 +263,12 @@ def _of_node(
         if version.baseline is not None and reference is not None:
             of_table = tests_of_table(Stream.of(reference, needs_time=False), version.baseline)
         site = adjusted([*version.site, *of_table])
-        listed.append(
+        models.append(
             _Watched(cases, version.watched.between(*days), version.baseline, length, levels, model, wrong, site)
         )
-    if not listed:
+    if not models:
         raise DatasetError("no model has answered a case yet", str(folder), "Send studies to the node")
-    return listed, notes, rung
+    return models, notes, rung
 
 
 def _drifts(version: _Watched) -> list[Drift]:

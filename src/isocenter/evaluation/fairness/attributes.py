@@ -38,24 +38,27 @@ def default_groups(covariates: Covariates) -> str | None:
     return ",".join(name for name in fit if not any(sign in name for sign in SIGNS)) or None
 
 
-def groups_of(covariates: Covariates, asked: str | None, *, strictly: bool = True) -> dict[str, np.ndarray]:
+def groups_of(
+    covariates: Covariates, asked: str | None, *, strictly: bool = True, flag: str = "--groups"
+) -> dict[str, np.ndarray]:
     """{attribute: (cases,) the group of each}, "unknown" where its covariate is.
 
     asked: "sex,age:40:60,site,sex*age": covariates as they are, with limits of ranges, or crossed, in which a name has
            the limits that it has elsewhere; None takes those with 2 to 8 levels, "none" nothing
     strictly: what is not there is refused, and not left out
+    flag:     that asked, as refusals name it
     Raises UsageError for a covariate that is not there, for limits that are none, and for more than 50 groups.
     """
     text = default_groups(covariates) if asked is None else asked
     if not text or text == NONE:
         return {}
-    crossings = [[_part(one, text) for one in each.split("*")] for each in text.split(",") if each.strip()]
+    crossings = [[_part(one, text, flag) for one in each.split("*")] for each in text.split(",") if each.strip()]
     limits = {name: own for parts in crossings for name, own in parts if own}
     groups: dict[str, np.ndarray] = {}
     for parts in crossings:
         if not strictly and any(name.casefold() not in {one.casefold() for one in covariates} for name, _ in parts):
             continue
-        columns = [_grouped(name, _named(covariates, name), limits.get(name, ())) for name, _ in parts]
+        columns = [_grouped(name, _named(covariates, name, flag), limits.get(name, ()), flag) for name, _ in parts]
         crossed = np.array(
             [UNKNOWN if UNKNOWN in one else CROSSED.join(one) for one in zip(*columns, strict=True)], dtype=object
         )
@@ -78,37 +81,36 @@ def _lower_limit(group: str) -> float:
     return -math.inf if limit is None else limit
 
 
-def _part(text: str, asked: str) -> tuple[str, tuple[float, ...]]:
+def _part(text: str, asked: str, flag: str) -> tuple[str, tuple[float, ...]]:
     """A covariate and its limits, rising."""
     name, *numbers = (word.strip() for word in text.split(":"))
     limits = [number_in(one) for one in numbers]
     rising = [one for one in limits if one is not None]
     if not name or len(rising) < len(limits) or rising != sorted(set(rising)):
         problem = f"{text.strip() or asked!r} is not a group"
-        raise UsageError(problem, "--groups", "Give names, with rising limits of ranges, such as sex,age:40:60,sex*age")
+        raise UsageError(problem, flag, "Give names, with rising limits of ranges, such as sex,age:40:60,sex*age")
     return name, tuple(rising)
 
 
-def _named(covariates: Covariates, name: str) -> Sequence[Any]:
+def _named(covariates: Covariates, name: str, flag: str) -> Sequence[Any]:
     spellings = {one.casefold(): one for one in covariates} | {one: one for one in covariates}
     values = spellings.get(name, spellings.get(name.casefold()))
     if values is None:
-        names = (
-            f"Choose from {listed(list(covariates))}"
-            if covariates
-            else "The data have none: give `evaluate` a --group-table"
+        none = "The data have none" + (
+            ": give `evaluate` a --group-table" if flag == "--groups" else " that makes groups"
         )
-        raise UsageError(f"there is no covariate {name!r}", "--groups", names)
+        names = f"Choose from {listed(list(covariates))}" if covariates else none
+        raise UsageError(f"there is no covariate {name!r}", flag, names)
     return covariates[values]
 
 
-def _grouped(name: str, values: Sequence[Any], limits: tuple[float, ...]) -> list[str]:
+def _grouped(name: str, values: Sequence[Any], limits: tuple[float, ...], flag: str) -> list[str]:
     if limits:
-        return [_range(value, name, limits) for value in values]
+        return [_range(value, name, limits, flag) for value in values]
     levels = _levels(values)
     if len(levels) > MOST_GROUPS:
         remedy = f"Give limits of ranges, such as {name}:40:60, or a column with fewer levels"
-        raise UsageError(f"{name} has {len(levels)} levels", "--groups", remedy)
+        raise UsageError(f"{name} has {len(levels)} levels", flag, remedy)
     groups = {value: UNKNOWN if is_missing(value) else levels[level_in(value)] for value in set(values)}
     return [groups[value] for value in values]
 
@@ -123,13 +125,13 @@ def _levels(values: Sequence[Any]) -> dict[str, str]:
     return dict(sorted(written.items()))
 
 
-def _range(value: Any, name: str, limits: tuple[float, ...]) -> str:
+def _range(value: Any, name: str, limits: tuple[float, ...], flag: str) -> str:
     """The range of a number: its lower limit is in it."""
     if is_missing(value):
         return UNKNOWN
     if (number := number_in(value)) is None:
-        remedy = f"Leave its limits out: --groups {name}"
-        raise UsageError(f"{name} holds {str(value)!r}, which is not a number", "--groups", remedy)
+        remedy = f"Leave its limits out: {flag} {name}"
+        raise UsageError(f"{name} holds {str(value)!r}, which is not a number", flag, remedy)
     level = int(np.searchsorted(limits, number, side="right"))
     if level == 0:
         return f"<{limits[0]:g}"

@@ -222,9 +222,10 @@ def freeze(connection: Connection, model: str, version: str, fewest: int, who: A
     return True
 
 
-def baseline_stream(connection: Connection, baseline: Row[Any], gate: Guard | None) -> Stream:
-    """The cases of a baseline. gate: as in `cases`."""
-    return Stream.of(cases(connection, _before(baseline), baseline.last_at, baseline.model_hash, gate))
+def baseline_stream(connection: Connection, baseline: Row[Any], gate: Guard | None, zone: str) -> Stream:
+    """The cases of a baseline. gate: as in `cases`; zone: of the site."""
+    table = cases(connection, _before(baseline), baseline.last_at, baseline.model_hash, gate)
+    return Stream.of(table, zone=zone)
 
 
 def site_of(connection: Connection, baseline: Row[Any], reference: Stream, gate: Guard | None) -> list[SiteTest]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from sqlalchemy import Connection, Row, func, select
@@ -198,21 +199,21 @@ class Rounds:
         return True
 
     def _compared(self, connection: Connection, model: str, version: str, baseline: Row[Any] | None) -> Seen:
-        monitor = self.settings.monitor
+        monitor, zone = self.settings.monitor, self.settings.site.zone
         if baseline is None:
             count, *_ = newest(connection, version, monitor.baseline_cases)
             return Seen(model, version, PROPOSED if count >= monitor.baseline_cases else COLLECTING, count)
         length = run_length(monitor, baseline, len(self.settings.models) or 1)
         ended = last_end(connection, version)
         gate = read_gate(self.settings.folder, version)
-        known = baseline_stream(connection, baseline, gate)
+        known = baseline_stream(connection, baseline, gate, zone)
         if baseline.n not in self._sites:  # a question that has one answer, whatever comes later
             self._sites[baseline.n] = adjusted(site_of(connection, baseline, known, gate))
         site, since = self._sites[baseline.n], _restarted(connection, version, max(baseline.last_at, ended))
         table = cases(connection, since, version=version, gate=gate)
         if not len(table):
             return Seen(model, version, FROZEN, 0, length, site=site)
-        stream, wrong = Stream.of(table), miscalibration(known)
+        stream, wrong = Stream.of(table, zone=zone), miscalibration(known)
         until = pd.Timestamp(self.database.now(), unit="s", tz="UTC")
         found = drifts(known, stream, by_of(monitor.by, table, known.table), length, wrong, until)
         figures, judged = self._figures(connection, version, ended, found, wrong)
@@ -239,7 +240,7 @@ class Rounds:
         if mark == before and time.monotonic() - at < MEASURED_S:
             return made
         table = cases(connection, float(np.nextafter(first, 0.0)), version=version)
-        stream = recalibrated(Stream.of(table), wrong)
+        stream = recalibrated(Stream.of(table, zone=self.settings.site.zone), wrong)
         figures = performances(stream, by_of(self.settings.monitor.by, table), found)
         later = np.asarray(stream.at > pd.Timestamp(ended, unit="s", tz="UTC"))
         judged: Sequence[Performance] = figures if later.all() else ()
@@ -259,7 +260,8 @@ class Rounds:
             table = cases(connection, row.looked_at, version=row.model_hash, gate=gate)
             if len(table) < size:
                 continue
-            known, stream, places = baseline_stream(connection, baseline, gate), Stream.of(table), np.arange(len(table))
+            zone, places = self.settings.site.zone, np.arange(len(table))
+            known, stream = baseline_stream(connection, baseline, gate, zone), Stream.of(table, zone=zone)
             wrong, by = miscalibration(known), by_of(self.settings.monitor.by, table, known.table)
             for start in range(0, len(table) - size + 1, size):
                 # Each is watched anew, against the same baseline.
@@ -270,12 +272,13 @@ class Rounds:
 
     def _months(self, row: Row[Any], figures: Sequence[Performance]) -> Iterator[Window]:
         least = {bound_name(one.metric, one.label): one.at_least for one in self.settings.bound}.get(row.watch, 0.0)
-        today = datetime.now(UTC).date().isoformat()
+        zone = self.settings.site.zone
+        today = datetime.now(ZoneInfo(zone)).date().isoformat()
         for figure in figures:
             is_own = (
                 figure.source == AUDITED and not figure.scope and bound_name(figure.metric, figure.label) == row.watch
             )
-            until = pd.Timestamp(figure.until, tz="UTC").timestamp()
+            until = pd.Timestamp(figure.until, tz=zone).timestamp()
             # A month that goes on may still change.
             if is_own and figure.estimate.high is not None and figure.until <= today and until > row.looked_at:
                 yield Window(row.n, figure.estimate.high >= least, until)
@@ -283,18 +286,18 @@ class Rounds:
 
 def watched_versions(connection: Connection, settings: Settings) -> list[WatchedVersion]:
     """Results of monitoring for each version that answers."""
-    versions_watched = list[WatchedVersion]()
+    versions_watched, zone = list[WatchedVersion](), settings.site.zone
     for model, version in versions(connection):
         row, gate = baseline_of(connection, version), read_gate(settings.folder, version)
-        everything = Stream.of(cases(connection, version=version, gate=gate))
+        everything = Stream.of(cases(connection, version=version, gate=gate), zone=zone)
         if row is None:
             versions_watched.append(WatchedVersion(model, everything, everything, None, 0.0))
             continue
         since = max(row.last_at, last_end(connection, version))
         later = cases(connection, _restarted(connection, version, since), version=version, gate=gate)
-        watched = Stream.of(later) if len(later) else everything
+        watched = Stream.of(later, zone=zone) if len(later) else everything
         length = run_length(settings.monitor, row, len(settings.models) or 1)
-        reference = baseline_stream(connection, row, gate)
+        reference = baseline_stream(connection, row, gate, zone)
         site = site_of(connection, row, reference, gate)
         versions_watched.append(WatchedVersion(model, everything, watched, reference, length, site))
     return versions_watched

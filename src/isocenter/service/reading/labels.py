@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import time
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, Row, and_, select
 
 from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
-from isocenter.files import read_given_table
+from isocenter.files import read_given_table, text_column
 from isocenter.lazy import pandas as pd
-from isocenter.monitoring import FALSE, TRUE, text_table
+from isocenter.monitoring import text_table
 from isocenter.report import InNotebook
 from isocenter.service.monitoring.cases import PROBABILITY, cases, features_of
 from isocenter.service.monitoring.outcomes import BLIND, VERDICT, Questions, outcomes_by_job, write_outcomes
@@ -27,12 +28,13 @@ from isocenter.service.records.jobs import NOTHING, RESULT
 from isocenter.service.records.tables import blind, feedback, jobs, studies
 from isocenter.service.records.tables import jobs as job_rows
 from isocenter.service.routing.facts import ModelFacts
-from isocenter.values import Floats
+from isocenter.values import Floats, numbers_in, times_in, truths_in
 
 STUDY, LABEL, VALUE, AT, SOURCE = "study", "label", "value", "at", "source"
 NEEDED = (STUDY, AT, SOURCE)
 AT_ONCE = 500  # rows of a transaction, so that nobody waits long for the records
 MOST_LETTERS = 64  # of a source in the records
+DAY_S = 86400.0  # by which the clock of a table without zone may be ahead
 
 
 class _RowError(Exception):
@@ -77,7 +79,8 @@ def import_outcomes(
     table:  study (StudyInstanceUID, or key in the records), label or value, at, source. A label without a value is
             present; a value without a label is that of the only thing that the model states.
     A row that says again what its source said of a label takes the place of that.
-    Raises DatasetError for a table without these columns, and as `text_table`; no row stops the others.
+    Raises DatasetError for a table without these columns, for values and times that have two readings, and as
+    `text_table`; no row stops the others.
     """
     where = "table" if isinstance(table, pd.DataFrame) else str(table)
     rows = text_table(table, where)
@@ -87,10 +90,10 @@ def import_outcomes(
         raise DatasetError(
             f"has no column {named}", where, f"Name its columns {', '.join((STUDY, LABEL, VALUE, AT, SOURCE))}"
         )
-    done, texts = ImportedLabels(), [{str(k): str(v) for k, v in row.items()} for row in rows.to_dict("records")]
-    for start in range(0, len(texts), AT_ONCE):
+    done, stated = ImportedLabels(), list(_rows(rows, where))
+    for start in range(0, len(stated), AT_ONCE):
         with database.write() as connection:
-            _import(connection, models, list(enumerate(texts[start : start + AT_ONCE], start + 1)), rule, done)
+            _import(connection, models, list(enumerate(stated[start : start + AT_ONCE], start + 1)), rule, done)
     counts = {
         "rows": done.rows,
         "results": len(done.results),
@@ -102,14 +105,45 @@ def import_outcomes(
     return done
 
 
+@dataclass(frozen=True)
+class _Row:
+    """One row of a table of labels.
+
+    cell:   of its value; truth and number: what it means as either, NaN where nothing
+    at:     s since 1970, NaN where it is no time
+    """
+
+    study: str
+    label: str
+    cell: str
+    truth: float
+    number: float
+    when: str
+    at: float
+    source: str
+
+
+def _rows(table: pd.DataFrame, where: str) -> Iterator[_Row]:
+    """The rows, each column read as a whole."""
+    plain = table.reindex(columns=[*NEEDED, LABEL, VALUE], fill_value="")
+    plain.attrs = table.attrs
+    values, times = text_column(plain, VALUE, where), times_in(text_column(plain, AT, where))
+    seconds = np.where(np.isnat(times.at), np.nan, times.at.astype(np.int64) / 1e6)
+    truths, numbers = truths_in(values), numbers_in(values, strictly=True)
+    read = (truths.values.tolist(), numbers.values.tolist(), seconds.tolist())
+    columns = [plain[name].str.strip() for name in (STUDY, LABEL, VALUE, AT, SOURCE)]
+    for study, label, cell, when, source, truth, number, at in zip(*columns, *read, strict=True):
+        yield _Row(study, label, cell, truth, number, when, at, source)
+
+
 def _import(
     connection: Connection,
     models: Mapping[str, ModelFacts],
-    rows: Sequence[tuple[int, Mapping[str, str]]],
+    rows: Sequence[tuple[int, _Row]],
     rule: str | None,
     done: ImportedLabels,
 ) -> None:
-    keys = {key for _, row in rows for key in (row[STUDY].strip(), key_of(row[STUDY].strip()))}
+    keys = {key for _, row in rows for key in (row.study, key_of(row.study))}
     studies_known = set(connection.execute(select(studies.c.study).where(studies.c.study.in_(keys))).scalars())
     answered = and_(
         jobs.c.study.in_(studies_known), jobs.c.state.not_in(TAKEN_BACK), jobs.c.outcome.in_((RESULT, NOTHING))
@@ -121,13 +155,13 @@ def _import(
         if rule in (None, one.rule):
             results[one.study].append(one)
     for number, row in rows:
-        name = row[STUDY].strip()
+        name = row.study
         study = next((key for key in (name, key_of(name)) if key in studies_known), None)
         if study is None:
             done.unknown += [name] if name not in done.unknown else []
             continue
         try:
-            at, source = _time(row[AT]), _source(row[SOURCE])
+            at, source = _time(row), _source(row.source)
             facts_of_job = {one.job: facts(one.model, one.model_hash) for one in results[study]}
             values_stated = _stated(
                 row, {job: Questions.of(own) for job, own in facts_of_job.items() if own is not None}
@@ -141,23 +175,25 @@ def _import(
         done.results |= set(values_stated)
 
 
-def _stated(row: Mapping[str, str], asked: Mapping[str, Questions]) -> dict[str, dict[str, float]]:
+def _stated(row: _Row, asked: Mapping[str, Questions]) -> dict[str, dict[str, float]]:
     """{job: {label: value}} that a row states of the results of its study."""
     if not asked:
         raise _RowError("the study has no result")
-    label, cell = row.get(LABEL, "").strip(), row.get(VALUE, "").strip()
+    label, cell = row.label, row.cell
     if not label and not cell:
         raise _RowError("it has neither label nor value")
-    value = 1.0 if not cell else _value(cell)
+    if cell and not np.isfinite([row.truth, row.number]).any():
+        raise _RowError(f"the value {cell!r} is no number, and not present or absent")
     values = dict[str, dict[str, float]]()
     for job, questions in asked.items():
         names = {one.casefold(): one for one in questions.labels}
         name = names.get(label.casefold()) if label else questions.labels[0] if len(names) == 1 else None
         if name is not None:
-            if not questions.are_numbers and value not in (0, 1):
+            value = row.number if questions.are_numbers else row.truth if cell else 1.0
+            if not np.isfinite(value) and not questions.are_numbers:
                 raise _RowError(f"{cell!r} is neither present nor absent: {name} has no other value")
-            if questions.are_numbers and not cell:
-                raise _RowError(f"{name} is a number, and it has no value")
+            if not np.isfinite(value):
+                raise _RowError(f"{name} is a number, and it has {repr(cell) if cell else 'no value'}")
             values[job] = questions.answered(name, value)
     if not values:
         every = ", ".join(dict.fromkeys(one for questions in asked.values() for one in questions.labels))
@@ -167,27 +203,15 @@ def _stated(row: Mapping[str, str], asked: Mapping[str, Questions]) -> dict[str,
     return values
 
 
-def _value(cell: str) -> float:
-    if cell.casefold() in (*TRUE, *FALSE):
-        return float(cell.casefold() in TRUE)
-    try:
-        value = float(cell)
-    except ValueError as error:
-        raise _RowError(f"the value {cell!r} is no number, and not present or absent") from error
-    if not abs(value) < float("inf"):
-        raise _RowError(f"the value {cell!r} is not finite")
-    return value
+def _time(row: _Row) -> float:
+    if np.isnan(row.at):
+        raise _RowError(f"{row.when!r} is no time: write it as 2026-03-01T08:30:00")
+    if row.at > time() + DAY_S:
+        raise _RowError(f"{row.when!r} lies in the future: give the time at which it became known")
+    return row.at
 
 
-def _time(cell: str) -> float:
-    at = pd.to_datetime(cell.strip(), errors="coerce", utc=True, format="ISO8601")
-    if pd.isna(at):
-        raise _RowError(f"{cell!r} is no time: write it as 2026-03-01T08:30:00")
-    return float(at.timestamp())
-
-
-def _source(cell: str) -> str:
-    source = cell.strip()
+def _source(source: str) -> str:
     if not 0 < len(source) <= MOST_LETTERS:
         raise _RowError(f"its source has to have 1 to {MOST_LETTERS} letters")
     if source in (BLIND, VERDICT):
