@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter import tasks
-from isocenter.errors import FormatError, PlanError, UsageError, counted
+from isocenter.errors import FormatError, PlanError, UsageError, counted, listed
 from isocenter.files import load_json
 from isocenter.lazy import onnx
 from isocenter.runtime.device import AUTO, CPU, CUDA
-from isocenter.runtime.foreign.output_activation import ACTIVATIONS, TO_LOGITS, ToLogits, activation_of, noise
+from isocenter.runtime.foreign.output_activation import (
+    ACTIVATIONS,
+    LOG_SOFTMAX,
+    SOFTMAX,
+    TO_LOGITS,
+    ToLogits,
+    activation_of,
+    noise,
+)
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model
 from isocenter.runtime.networks import Networks
@@ -42,8 +50,10 @@ from isocenter.values import Decision
 NEEDED = ("labels", "channels", "patch", "normalisation")
 OF_IMAGES = ("spacing", "crop", "order", "modality")
 OF_WINDOWS = ("overlap", "batch", "flips")
+OF_ARRAYS = ("axes", "orientation", "output")
+AXES, ORIENTATIONS = ("xyz", "zyx"), ("RAS", "LPS")
 METHODS = ("zscore", "window", "range")
-KNOWN = (*NEEDED, *OF_IMAGES, *OF_WINDOWS, "outputs", "activation", "positive")
+KNOWN = (*NEEDED, *OF_IMAGES, *OF_WINDOWS, *OF_ARRAYS, "outputs", "activation", "positive")
 
 log = logging.getLogger("isocenter")
 
@@ -56,28 +66,70 @@ class Described:
     dense: whether each has a value for every voxel of a window
     where: the description
     to_logits: makes logits of outputs that are probabilities; None for a network whose outputs are logits
+    exclusive: whether the outputs are classes: one output for two of them is then the second's
+    order, turned: the axes of space as the network has them, and those that run against RAS+
+    channels_last: whether the channels stand behind the axes of space
     """
 
     network: OnnxNetwork
+    head: str
     count: int
     dense: bool
     where: str
+    exclusive: bool
+    order: tuple[int, ...]
+    turned: tuple[int, ...]
+    channels_last: bool
     to_logits: ToLogits | None = None
 
     def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         window = batch.shape[1:]
+        [output] = self.outputs(batch).values()
+        shape, expected = output.shape[1:], self.shapes(window)
+        if shape not in expected:
+            of_windows = f"for windows of {window}"
+            problem = f"what is described has outputs of {expected[0]} {of_windows}, the network gives {shape}"
+            remedy = "Correct labels and outputs: a label for each channel, the background too, unless they are regions"
+            raise FormatError(problem, self.where, remedy)
+        logits = output if self.to_logits is None else self.to_logits(output)
+        if shape != expected[0]:  # of two classes the second alone: of the first it is 0
+            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+        return {self.head: logits}
+
+    def shapes(self, window: Sequence[int]) -> list[tuple[int, ...]]:
+        """The shapes that outputs for a window may have, that of the description first."""
+        # A softmax of one output is always 1.
+        is_softmax = self.to_logits in (TO_LOGITS[SOFTMAX], TO_LOGITS[LOG_SOFTMAX])
+        counts = (2, 1) if self.exclusive and self.count == 2 and not is_softmax else (self.count,)
+        return [(count, *(window[1:] if self.dense else ())) for count in counts]
+
+    def outputs(self, batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """All outputs by name, laid as the windows are; a graph of fixed batch gets full ones, filled up with zeros."""
+        spatial, size = [2 + axis for axis in self.order], self.network.batch or len(batch)
+        given = np.flip(batch, tuple(2 + axis for axis in self.turned)).transpose(0, 1, *spatial)
+        given = np.moveaxis(given, 1, -1) if self.channels_last else given
+        short = -len(given) % size
+        given = np.pad(given, [(0, short), *[(0, 0)] * (given.ndim - 1)])
         try:
-            outputs = self.network(batch)
+            parts = [self.network(given[start : start + size]) for start in range(0, len(given), size)]
         except onnx_errors() as error:
             reason = " ".join(str(error).split())
-            problem = f"the network cannot compute windows of {window} ({reason})"
+            problem = f"the network cannot compute windows of {batch.shape[1:]} ({reason})"
             raise FormatError(problem, self.where, "Correct channels and patch") from error
-        [shape] = [output.shape[1:] for output in outputs.values()]
-        expected = (self.count, *(window[1:] if self.dense else ()))
-        if shape != expected:
-            problem = f"what is described has outputs of {expected} for windows of {window}, the network gives {shape}"
-            raise FormatError(problem, self.where, "Correct labels and outputs")
-        return outputs if self.to_logits is None else {name: self.to_logits(one) for name, one in outputs.items()}
+        joined = {name: np.concatenate([one[name] for one in parts])[: len(batch)] for name in parts[0]}
+        return {name: self._laid(one) for name, one in joined.items()}
+
+    def _laid(self, output: NDArray[np.float32]) -> NDArray[np.float32]:
+        """An output as (batch, channels[, *spatial]), its axes in our order; a lone channel may be no axis of it."""
+        if not self.dense:
+            is_vector = output[0].size == max(output.shape[1:], default=1)
+            return output.reshape(len(output), -1) if is_vector else output
+        ndim = 2 + len(self.order)
+        output = np.moveaxis(output, -1, 1) if self.channels_last and output.ndim == ndim else output
+        output = output[:, None] if output.ndim == ndim - 1 else output
+        if output.ndim != ndim:
+            return output
+        return np.flip(output.transpose(0, 1, *(2 + np.argsort(self.order))), tuple(2 + axis for axis in self.turned))
 
 
 def is_onnx(path: Path) -> bool:
@@ -103,12 +155,14 @@ def load_onnx(path: Path, device: str, threads: int | None = None, activation: s
     Raises UsageError without a description, for one that lacks something, or for a device that ONNX Runtime does not
     know; FormatError for a description that cannot be.
     """
-    chosen = _device(device, str(path))
+    chosen, where = _device(device, str(path)), str(path.with_suffix(".json"))
     description = _description(path.with_suffix(".json"))
     asked = activation or description.get("activation")
     if asked not in (None, *ACTIVATIONS):
         raise UsageError(f"no activation is called {asked!r}", str(path), f"Choose from {', '.join(ACTIVATIONS)}")
     try:
+        order, turned = _axes(description, where)
+        description = _in_our_order(description, order)
         task = _task(description)
         preprocessing = Preprocessing.of(_preprocessing(description))
         windows = {key: description[key] for key in OF_WINDOWS if key in description}
@@ -120,17 +174,22 @@ def load_onnx(path: Path, device: str, threads: int | None = None, activation: s
     kind, _, number = chosen.value.partition(":")
     gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if kind == CUDA else []
     [(name, head)] = task.heads.items()
-    opened = open_onnx(path, [name], [*gpu, "CPUExecutionProvider"], threads)
+    opened = open_onnx(path, [], [*gpu, "CPUExecutionProvider"], threads)
     if len(opened.session.get_inputs()) != 1:
         raise FormatError("has more inputs than the image", str(path), "Export the network with one input")
     count = head.count if head.is_dense else len(task.labels)
     exclusive = task.uncertainty == "classes"
     if opened.whole_numbers is not None:
-        _refuse_other_units(preprocessing, opened.whole_numbers, str(path.with_suffix(".json")))
-    batch = noise(len(preprocessing.channels), inference.patch, opened.batch or inference.batch)
-    found = activation_of(path, asked, exclusive=exclusive, outputs=partial(_outputs, opened, batch))
+        _refuse_other_units(preprocessing, opened.whole_numbers, where)
+    sizes, channels = opened.session.get_inputs()[0].shape, len(preprocessing.channels)
+    last = len(sizes) == 2 + len(order) and sizes[-1] == channels != sizes[1]
+    network = Described(opened, name, count, head.is_dense, where, exclusive, order, turned, channels_last=last)
+    network = _with_output(network, description.get("output"), (channels, *inference.patch))
+    batch = noise(channels, inference.patch, opened.batch or inference.batch)
+    taken = network.network.taken[0]
+    found = activation_of(path, asked, name=taken, exclusive=exclusive, outputs=partial(_outputs, network, batch))
     log.info("%s: the activation of its outputs is %s: %s", path, found.value, found.because)
-    network = Described(opened, count, head.is_dense, str(path.with_suffix(".json")), TO_LOGITS[found.value])
+    network = replace(network, to_logits=TO_LOGITS[found.value])
     size = {"name": "onnx", "channels": len(preprocessing.channels), "spatial_dims": preprocessing.ndim, "size": {}}
     computing = Decision(f"{chosen.value} with onnx", chosen.because)
     origin = {"origin": "ONNX", "weights_sha256": digest(path), "activation": asdict(found)}
@@ -160,11 +219,56 @@ def _keeps_unit(normalisation: Normalisation, bounds: np.iinfo[Any]) -> bool:
     )
 
 
-def _outputs(network: OnnxNetwork, batches: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+def _outputs(network: Described, batches: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
     """Outputs of the network for batches, until it cannot take one: a prediction says why."""
-    with suppress(MemoryError, *onnx_errors()):
+    with suppress(MemoryError, FormatError):
         for batch in batches:
-            yield from network(batch).values()
+            yield from network.outputs(batch).values()
+
+
+def _with_output(network: Described, asked: object, window: tuple[int, ...]) -> Described:
+    """The network with the one output that is asked for, else the one of several that has a window's shape."""
+    names = [one.name for one in network.network.session.get_outputs()]
+    fitting = [name for name in names if asked in (None, name)]
+    if asked is None and len(names) > 1:
+        made = network.outputs(np.zeros((1, *window), np.float32))
+        fitting = [name for name in names if made[name].shape[1:] in network.shapes(window)]
+    if len(fitting) != 1:
+        problem = f"of the outputs {listed(names)} {len(fitting) or 'none'} are what is described"
+        raise FormatError(problem, network.where, 'Name the one to take, as in "output": "NAME"')
+    if asked is None and len(names) > 1:
+        log.warning(
+            "%s: of its outputs (%s) %s is taken, which has a window's shape", network.where, listed(names), *fitting
+        )
+    return replace(network, network=replace(network.network, heads=tuple(fitting), taken=tuple(fitting)))
+
+
+def _axes(description: Mapping[str, Any], where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(axes of space in the network's order, those that run against RAS+); a warning where a cube leaves it open."""
+    patch, axes, orientation = description["patch"], description.get("axes"), description.get("orientation", "RAS")
+    if axes is None and len(patch) == 3 and patch[0] == patch[2]:
+        log.warning(
+            '%s states no order of axes: they are taken as x, y, z ("axes": "xyz"), as nibabel reads arrays; a network '
+            'that was trained on arrays z, y, x, as SimpleITK gives them, needs "axes": "zyx"',
+            where,
+        )
+    axes = axes or "xyz"[: len(patch)]
+    for key, value, known in (("axes", axes, AXES), ("orientation", orientation, ORIENTATIONS)):
+        if key in description and (value not in known or len(patch) != 3):
+            raise FormatError(f"{key} are {value!r}", where, f"Write one of {', '.join(known)}, of a patch of 3 axes")
+    order = tuple(range(len(patch))) if len(patch) != 3 else tuple("xyz".index(one) for one in axes)
+    return order, (0, 1) if orientation == "LPS" else ()
+
+
+def _in_our_order(description: Mapping[str, Any], order: tuple[int, ...]) -> dict[str, Any]:
+    """The description with its numbers an axis in the order x, y, z."""
+    changed = {
+        key: [description[key][n] for n in np.argsort(order)]
+        for key in ("patch", "spacing")
+        if isinstance(description.get(key), list)
+    }
+    flips = {"flips": sorted(order[n] for n in description["flips"])} if "flips" in description else {}
+    return {**description, **changed, **flips}
 
 
 def _device(name: str, where: str) -> Decision:

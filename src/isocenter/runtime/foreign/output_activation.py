@@ -115,9 +115,9 @@ class Tried:
 
 
 def activation_of(
-    path: Path, asked: str | None, *, exclusive: bool, outputs: Callable[[], Iterator[NDArray[np.float32]]]
+    path: Path, asked: str | None, *, name: str, exclusive: bool, outputs: Callable[[], Iterator[NDArray[np.float32]]]
 ) -> Decision:
-    """One of `TO_LOGITS` for the output of an ONNX file, and how it was found.
+    """One of `TO_LOGITS` for the output of this name of an ONNX file, and how it was found.
 
     asked:     what a person says; None where the file has to show it
     exclusive: whether the outputs are classes, of which one is the answer
@@ -128,7 +128,7 @@ def activation_of(
     if asked is not None:
         found = Decision(asked, because="asked for")
     else:
-        shown = shown_by(onnx.load(path, load_external_data=False).graph)
+        shown = shown_by(onnx.load(path, load_external_data=False).graph, name)
         found = _by_graph(shown) or _by_trial(shown, trial(outputs()), str(path), exclusive=exclusive)
     if found.value in (SOFTMAX, LOG_SOFTMAX) and not exclusive:
         problem = f"is described as regions, and the network ends in a softmax ({found.because}), which makes classes"
@@ -185,9 +185,9 @@ def noise(channels: int, patch: Sequence[int], batch: int) -> Iterator[NDArray[n
         yield (spread * random.standard_normal((batch, channels, *patch))).astype(np.float32)
 
 
-def shown_by(graph: Any) -> Shown:
-    """Read from the graph what its first output is."""
-    return _Graph.of(graph).shown(graph.output[0].name)
+def shown_by(graph: Any, name: str) -> Shown:
+    """Read from the graph what its output of this name is."""
+    return _Graph.of(graph).shown(name)
 
 
 @dataclass(frozen=True)

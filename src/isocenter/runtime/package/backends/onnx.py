@@ -43,15 +43,19 @@ class OnnxNetwork:
     """A session as a function of NumPy arrays: images, and a context beside them if it has one.
 
     heads: what the outputs are called by the task
+    taken: names of these outputs in the graph; empty for all that it has
     """
 
     session: Any
     heads: tuple[str, ...]
+    taken: tuple[str, ...] = ()
 
     def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         inputs = zip(self.session.get_inputs(), batch, strict=True)
         try:
-            outputs = self.session.run(None, {one.name: _cast(array, one.type) for one, array in inputs})
+            outputs = self.session.run(
+                list(self.taken) or None, {one.name: _cast(array, one.type) for one, array in inputs}
+            )
         except onnx_errors() as error:
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
@@ -86,6 +90,7 @@ def open_onnx(
 ) -> OnnxNetwork:
     """The network of an ONNX file: an input (batch, channels, *patch), perhaps `context` beside it, an output a head.
 
+    heads:     in the order of the outputs; empty for outputs that keep the names of the graph
     providers: of ONNX Runtime; the first has to be the one that computes
     Raises IntegrityError for a file that is none, ResourceError where the provider cannot be had.
     """
@@ -103,6 +108,7 @@ def open_onnx(
             f"{provider} could not be started", str(path), "Choose --backend torch, or repair its libraries"
         )
     others = [one.name for one in session.get_inputs()[1:]]
+    heads = heads or [one.name for one in session.get_outputs()]
     if others not in ([], [CONTEXT]) or len(session.get_outputs()) != len(heads):
         outputs = "one output" if len(heads) == 1 else f"{len(heads)} outputs"
         raise IntegrityError(f"has not one input and {outputs}", str(path), "Export the network alone")
