@@ -325,6 +325,26 @@ def test_bytes_and_lines_before_the_voxels_are_passed_over(tmp_path: Path, ramp:
     assert_array_equal(read(tmp_path / "c.nrrd").data[0], ramp)
 
 
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+@pytest.mark.parametrize("skip", ["352", "-1", None, "0"])
+def test_a_detached_nifti_needs_a_byte_skip_and_surplus_bytes_are_stated(tmp_path, ramp, encoding, skip):
+    lines = [f"data file: a.{encoding}", *([] if skip is None else [f"byte skip: {skip}"])]
+    whole = (
+        nrrd(tmp_path / "a.nhdr", ramp, *lines).read_bytes().replace(b"encoding: raw", f"encoding: {encoding}".encode())
+    )
+    head, _, voxels = whole.partition(b"\n\n")
+    (tmp_path / "a.nhdr").write_bytes(head + b"\n\n")
+    stored = bytes(range(256)) + bytes(96) + voxels
+    (tmp_path / f"a.{encoding}").write_bytes(gzip.compress(stored) if encoding == "gzip" else stored)
+    if skip is None:
+        with pytest.raises(FormatError, match=r"352 bytes more than the header describes.*`byte skip: -1`"):
+            read(tmp_path / "a.nhdr")
+        return
+    image = read(tmp_path / "a.nhdr")
+    assert np.array_equal(image.data[0], ramp) is (skip != "0")
+    assert ("352 bytes behind the voxels were left out." in image.notes) is (skip == "0")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +22,7 @@ from isocenter.files.label_table import checked, clean
 from isocenter.files.plain import COLOUR_CHANNELS, channels_first, created, even_times, uniform_step, write_voxels
 from isocenter.files.storage.block import Block
 from isocenter.files.storage.folders import each_once, inside_folder
-from isocenter.files.storage.packed import Compression, is_compressed
+from isocenter.files.storage.packed import Compression, damage_named, skip, uncompressed
 from isocenter.files.world import MM, from_lps, rows_and_columns
 from isocenter.values import Array, Code, Deferred, Geometry, Image, Label, Source
 
@@ -76,6 +77,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     segments = _segments_of(header, pixels.shape[0], path)
     channels: tuple[str, ...] = ()
     labels = label_table.of_file(path)
+    notes += [f"{block.surplus} bytes behind the voxels were left out."] if block.surplus else []
     if segments and pixels.shape[0] == 1:
         labels = tuple(segment.label for segment in segments)
     elif segments:  # layers overlap, and a value means one thing in each: one channel a segment is unambiguous
@@ -133,10 +135,27 @@ def _block(header: Header, path: Path, axes: tuple[int, ...]) -> Block:
     start, offset = 0 if name else header.end, header.integer("byte skip", 0)
     for _ in range(lines := header.integer("line skip", 0)):
         start = _after_line(data, start, lines)
-    if offset == -1 and not is_compressed(ENCODINGS[encoding]):  # the voxels are the end of the file
-        start, offset = data.stat().st_size - prod(header.sizes) * dtype.itemsize, 0
+    if offset == -1 and ENCODINGS[encoding] != "text":  # the voxels are the end of the file
+        offset = _size(data, start, ENCODINGS[encoding]) - prod(header.sizes) * dtype.itemsize
     shape = (*header.sizes, 1, 1)[: len(axes)]  # axes that the file leaves out have length 1
-    return Block(data, dtype, shape, axes, start, offset, ENCODINGS[encoding])
+    block = Block(data, dtype, shape, axes, start, offset, ENCODINGS[encoding])
+    if name and not lines and "byte skip" not in header.fields and block.surplus:
+        problem = (
+            f"{data.name} holds {block.surplus} bytes more than the header describes, and no `byte skip` says where"
+        )
+        remedy = (
+            "Write `byte skip: -1` where they stand before the voxels, as the header of a NIfTI, else `byte skip: 0`"
+        )
+        raise FormatError(problem, str(path), remedy)
+    return block
+
+
+def _size(data: Path, start: int, compression: Compression) -> int:
+    """Bytes from a place of the file on, without compression."""
+    with damage_named(data), data.open("rb") as file:
+        file.seek(start)
+        with uncompressed(file, compression) as stream:
+            return skip(stream, sys.maxsize)
 
 
 def _number_type(header: Header, path: Path) -> np.dtype[Any]:

@@ -290,6 +290,12 @@ class Block:
             file.seek(-4, io.SEEK_END)
             return int.from_bytes(file.read(4), "little")
 
+    @property
+    def surplus(self) -> int:
+        """Bytes behind the voxels, as far as the file states its size."""
+        size = {"none": lambda: self.path.stat().st_size - self.start, GZIP: self._promised_by_gzip}
+        return max(0, size[self.compression]() - self.offset - self.nbytes) if self.compression in size else 0
+
     def _short(self, count: int) -> FormatError:
         return self._broken(
             f"the voxels are cut short: the header promises {self.offset + self.nbytes} bytes and there are {count}"
