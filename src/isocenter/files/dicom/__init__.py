@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.reading.pictures import PROJECTIONS
     from isocenter.files.dicom.reading.read import read_series
     from isocenter.files.dicom.reading.rtstruct import rasterise, regions_of
-    from isocenter.files.dicom.reading.seg import Drawing, drawing_of, read_segmentation, segments_of
+    from isocenter.files.dicom.reading.seg import Drawing, drawing_of, images_of_frames, read_segmentation, segments_of
     from isocenter.files.dicom.reading.series import (
         DRAWN,
         SeriesFiles,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -42,8 +42,9 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """One frame: where it goes, and which value its voxels get (a label map's frame brings its own)."""
+    """One frame: its number, where it goes, and which value its voxels get (a label map's frame brings its own)."""
 
+    number: int
     placement: Placement
     segment: int | None
 
@@ -69,7 +70,7 @@ class _Levels:
         return f"none reaches one half: the highest value is {self.highest[segment]} of {self.maximum:g}"
 
 
-def read_segmentation(path: Path | str, on: Geometry | None = None) -> Image:
+def read_segmentation(path: Path | str, on: Geometry | None = None, frames: Collection[int] | None = None) -> Image:
     """The label map of a DICOM SEG on its own grid, or on the grid `on` of its source image.
 
     Values are segment numbers, or new ones where a segment has the number 0, with a note. Where segments overlap there
@@ -87,7 +88,7 @@ def read_segmentation(path: Path | str, on: Geometry | None = None) -> Image:
     planes = _planes(dataset, where)
     grid = on or _own_grid(dataset, planes, where)
     _check_frame_of_reference(dataset, grid, where)
-    parts = _parts(dataset, planes, grid, where)
+    parts = [one for one in _parts(dataset, planes, grid, where) if frames is None or one.number in frames]
     levels = _levels(dataset, parts, where)
     pixels, overlapping, shown = _filled(dataset, parts, grid, described, levels, where)
     absent = {stored: label.name for stored, label in described.items() if label.value not in shown}
@@ -142,6 +143,30 @@ def drawing_of(path: Path) -> Drawing:
         name if kind == "AUTOMATIC" else "",
         seconds(text(dataset, "ContentDate") + text(dataset, "ContentTime")),
     )
+
+
+def images_of_frames(path: Path) -> list[frozenset[tuple[str, int | None]]]:
+    """The images that each frame of a segmentation names, else those of all: (SOP Instance UID, frame from 0 or None).
+
+    PS3.3 C.7.6.16.2.6 and C.12.2
+    """
+    head = read_header(path)
+    series = items(head.dataset, "ReferencedSeriesSequence")
+    of_all = [image for one in series for image in items(one, "ReferencedInstanceSequence")]
+    named = []
+    for n in range(frame_count(head)):
+        derivation = _groups(head.dataset, n, "DerivationImageSequence")
+        images = (items(derivation, "SourceImageSequence") if derivation is not None else []) or of_all
+        named.append(
+            frozenset((text(one, "ReferencedSOPInstanceUID"), number) for one in images for number in _frames_of(one))
+        )
+    return named
+
+
+def _frames_of(image: Dataset) -> list[int | None]:
+    """The frames from 0 of an image that an item refers to; None for all."""
+    numbers_of_frames = numbers(image, "ReferencedFrameNumber", "")
+    return [int(one) - 1 for one in numbers_of_frames] if numbers_of_frames else [None]
 
 
 def segments_of(path: Path) -> tuple[Label, ...]:
@@ -291,7 +316,12 @@ def _parts(dataset: Dataset, planes: list[Plane] | None, grid: Geometry, where: 
         placement(plane, rows, columns, grid, f"{where}, frame {n + 1}")
         for n, plane in enumerate(planes or [None] * frames)
     ]
-    return [_Part(place, _segment(dataset, n, where)) for n, place in enumerate(places)]
+    return [_Part(n, place, _segment(dataset, n, where)) for n, place in enumerate(places)]
+
+
+def _each(dataset: Dataset, parts: Sequence[_Part], where: str) -> Iterator[tuple[_Part, NDArray[Any]]]:
+    """The frames with their stored values."""
+    return zip(parts, decoded(dataset, where, [part.number for part in parts], indices=True), strict=True)
 
 
 def _is_label_map(dataset: Dataset) -> bool:
@@ -317,7 +347,7 @@ def _levels(dataset: Dataset, parts: list[_Part], where: str) -> _Levels | None:
     if text(dataset, "SegmentationType") != "FRACTIONAL":
         return None
     values, highest = set[int](), defaultdict[int | None, int](int)
-    for part, frame in zip(parts, decoded(dataset, where, indices=True), strict=True):
+    for part, frame in _each(dataset, parts, where):
         present = np.flatnonzero(np.bincount(frame.ravel().astype(np.int64))).tolist()
         values |= {*present} - {0}
         highest[part.segment] = max(highest[part.segment], *present)
@@ -387,7 +417,8 @@ def _voxels(
     """Frame by frame the index of each voxel that is no background, and the number of its label."""
     half, background = 1 if levels is None else levels.half, _background(dataset, where)
     numbers, values = np.array(list(described)), np.array([label.value for label in described.values()])
-    for n, (part, frame) in enumerate(zip(parts, decoded(dataset, where, indices=True), strict=True)):
+    for part, frame in _each(dataset, parts, where):
+        n = part.number
         if part.segment is None:
             marked = frame != background if 0 in described else (frame != background) & (frame != 0)
         else:

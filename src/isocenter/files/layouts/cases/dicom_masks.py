@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from isocenter.errors import FormatError, IsocenterError, counted
 from isocenter.files.dicom import (
@@ -15,11 +20,13 @@ from isocenter.files.dicom import (
     Header,
     SeriesFiles,
     drawing_of,
+    images_of_frames,
     looks_like_dicom,
     originals,
     rasterise,
     read_header,
     read_segmentation,
+    read_series,
     regions_of,
     segments_of,
     text,
@@ -28,6 +35,9 @@ from isocenter.files.layouts.cases.classes import parse_labels
 from isocenter.files.layouts.cases.segments import by_name, one_numbering, refuse_unnamed
 from isocenter.files.layouts.layout import DatasetOptions, left_out
 from isocenter.values import Cell, Geometry, Image, Label, Problem
+
+# In the facts of a mask of frames: those on which somebody drew.
+DRAWN_FRAMES = "drawn_frames"
 
 
 def is_drawn(path: Path) -> bool:
@@ -39,17 +49,25 @@ def is_drawn(path: Path) -> bool:
     return looks_like_dicom(start) and read_header(path).sop_class in DRAWN
 
 
-def drawn_on(path: Path, grid: Geometry, image: Sequence[Path] = (), *, fill_contours: bool = False) -> Image:
+def drawn_on(
+    path: Path,
+    grid: Geometry,
+    image: Sequence[Path] = (),
+    *,
+    fill_contours: bool = False,
+    frames: Collection[int] | None = None,
+) -> Image:
     """A segmentation, or the contours of a structure set, on the grid of the image that it was drawn on.
 
     image:         the files of that image, as far as known: contours on another image are refused
     fill_contours: interpolate contours between the slices on which they are drawn
+    frames:        only these of a segmentation
     Planes without a frame or contour are background. Raises what `read_segmentation` and `rasterise` raise.
     """
     if read_header(path).sop_class == STRUCTURE_SET:
         instances = [text(read_header(one).dataset, "SOPInstanceUID") for one in image]
         return rasterise(path, grid, instances, fill_contours=fill_contours)
-    return read_segmentation(path, on=grid)
+    return read_segmentation(path, grid, frames)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +76,22 @@ class DrawnObject:
 
     structures: {name: number} of its structures; None where the object is damaged
     drawing:    None of a structure set, and of the only object on its image
+    frames:     of the image, on which it is drawn
     """
 
     files: SeriesFiles
     structures: Mapping[str, int] | None
     drawing: Drawing | None = None
+    frames: frozenset[int] = frozenset({0})
+
+    @property
+    def algorithm(self) -> str:
+        """The name of the one that drew it alone; empty where that is not known."""
+        return "" if self.drawing is None else self.drawing.algorithm
+
+    def meets(self, other: DrawnObject) -> bool:
+        """Whether both draw one structure on one frame."""
+        return not (self.names.isdisjoint(other.names) or self.frames.isdisjoint(other.frames))
 
     @property
     def names(self) -> frozenset[str]:
@@ -100,7 +129,10 @@ def drawn_masks(
 ) -> DrawnMasks:
     """The segmentations and structure sets among the files of a folder, by the series that they were drawn on."""
     by_image, lost = _by_image(everything, images)
-    every = {image: [_drawn_object(one, is_single=len(some) == 1) for one in some] for image, some in by_image.items()}
+    every = {
+        image: _with_frames(image, [_drawn_object(one, is_single=len(some) == 1) for one in some])
+        for image, some in by_image.items()
+    }
     drawn = {
         image: [one for one in some if not any(other.replaces(one) for other in some)] for image, some in every.items()
     }
@@ -140,36 +172,87 @@ def load_drawn(
     fill_contours: as of `drawn_on`
     Raises FormatError where what `labels` names overlaps.
     """
-    grid, mask = image().geometry, None
+    source, masks = image(), dict[int, Image]()
+    grid = source.geometry
     headers = defaultdict[str, list[Header]](list)
     for path in paths:
         header = read_header(path)
         headers[text(header.dataset, "SOPInstanceUID")].append(header)
-    for own in headers.values():
-        [head], _ = originals(own, str(own[0].path.parent))
-        drawn = drawn_on(head.path, grid, files, fill_contours=fill_contours)
-        if not chosen:
-            refuse_unnamed(drawn, labels, head.path)
-        mask = by_name(drawn, labels, head.path, mask)
-    if mask is None:
+    heads = [originals(own, str(own[0].path.parent))[0][0] for own in headers.values()]
+    places = {} if any(head.sop_class == STRUCTURE_SET for head in heads) else _frames_of_images(source)
+    for head in heads:
+        parts = _parts_by_frame(head.path, places) if places else {0: None}
+        for number, frames in parts.items():
+            drawn = drawn_on(head.path, grid, files, fill_contours=fill_contours, frames=frames)
+            if not chosen:
+                refuse_unnamed(drawn, labels, head.path)
+            masks[number] = by_name(drawn, labels, head.path, masks.get(number))
+    if not masks:
         raise FormatError("nothing is drawn on the image", str(files[0]), "Give a segmentation of it")
-    return mask
+    first = next(iter(masks.values()))
+    if not places:
+        return first
+    pixels = np.zeros((1, source.frames or 0, *grid.shape), first.dtype)
+    for number, mask in masks.items():
+        pixels[:, number] = mask.data
+    return replace(first, pixels=pixels, facts={**first.facts, DRAWN_FRAMES: tuple(sorted(masks))})
+
+
+def _frames_of_images(source: Image) -> dict[tuple[str, int | None], set[int]]:
+    """{(SOP Instance UID, its frame or None): frames of the image}; nothing of a still image."""
+    header: Mapping[str, Any] = (source.source.header if source.source else None) or {}
+    if source.frames is None or "slices" not in header:
+        return {}
+    places, uids = defaultdict[tuple[str, int | None], set[int]](set), dict[str, str]()
+    for number, stack in enumerate(header.get("volumes") or [[one] for one in header["slices"]]):
+        for path, frame, _ in filter(None, stack):
+            uid = uids.setdefault(path, "") or text(read_header(Path(path)).dataset, "SOPInstanceUID")
+            uids[path] = uid
+            places[uid, frame].add(number)
+            places[uid, None].add(number)
+    return places
+
+
+def _parts_by_frame(path: Path, places: Mapping[tuple[str, int | None], set[int]]) -> dict[int, list[int]]:
+    """{frame of the image: frames of the segmentation that are drawn on it}, by the instances that they name."""
+    parts = defaultdict[int, list[int]](list)
+    for part, named in enumerate(images_of_frames(path)):
+        numbers = set[int]().union(*(places.get(one, ()) for one in named))
+        if len(numbers) != 1:
+            problem = f"frame {part + 1} names images of {len(numbers) or 'no'} frames of the series"
+            raise FormatError(problem, str(path), "Export it with the image that each of its frames is drawn on")
+        parts[numbers.pop()].append(part)
+    return parts
+
+
+def _with_frames(paths: tuple[Path, ...], some: list[DrawnObject]) -> list[DrawnObject]:
+    """The objects on one image with the frames of it that they name, where several name the same structures."""
+    if not any(one.meets(other) for one, other in combinations(some, 2)):
+        return some
+    with suppress(IsocenterError, ValueError):  # where the image or one of them is read says what is wrong
+        [source] = read_series(paths).values()
+        places = _frames_of_images(source)
+        return [
+            replace(one, frames=frozenset(_parts_by_frame(one.files.paths[0], places))) for one in some if places
+        ] or some
+    return some
 
 
 def _maps(drawn: Sequence[DrawnObject], chosen: Collection[str]) -> tuple[DrawnMap, ...]:
     """The objects on one image by label map: objects that name the same structures are maps of several readers.
 
-    An object joins the first map that lacks its structures, if possible one with an object of its own series; one that
-    is damaged does, too, so that reading the map refuses it. Objects without a chosen structure are left out; where no
-    object has one, the map is empty.
+    An object joins the first map that lacks its structures on its frames, if possible one with an object of its own
+    series or algorithm; one that is damaged does, too, so that reading the map refuses it. Objects without a chosen
+    structure are left out; where no object has one, the map is empty.
     """
     maps: list[list[DrawnObject]] = []
     full = [one for one in drawn if one.structures != {}]
     for one in [one for one in full if one.structures is None or not one.names.isdisjoint(chosen)] or full:
-        free = [own for own in maps if one.names.isdisjoint(_names(own))]
+        free = [own for own in maps if not any(one.meets(other) for other in own)]
         of_series = [own for own in free if one.files.uid in {other.files.uid for other in own}]
+        by_same = [own for own in free if one.algorithm and one.algorithm in {other.algorithm for other in own}]
         if free:
-            (of_series or free)[0].append(one)
+            (of_series or by_same or free)[0].append(one)
         else:
             maps.append([one])
     return tuple(map(tuple, maps))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from isocenter.errors import GeometryError, IsocenterError, counted
+from isocenter.files.dicom import looks_like_dicom
 from isocenter.files.index import suffix_of
+from isocenter.files.layouts.cases.dicom_masks import DRAWN_FRAMES
 from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
 
 # The number of cases that are read to learn whether a set holds clips with masks.
@@ -57,7 +61,7 @@ def _mostly_empty(clips: Sequence[Case]) -> Iterator[Problem]:
 
 def _is_framed(case: Case) -> bool:
     try:
-        known = any(suffix_of(path) in FRAMED for path in case.files)
+        known = any(suffix_of(path) in FRAMED for path in case.files) or any(map(_is_dicom, case.files[:1]))
         if not known or not _drawn(case) or len(case.images) == 0 or _first(case).frames is None:
             return False
         return case.references[_drawn(case)].frames is not None
@@ -73,7 +77,7 @@ def _frames(case: Case) -> Iterator[Case]:
     if count is None or not _drawn(case):
         yield case
         return
-    for number in range(count):
+    for number in _drawn_frames(case) or range(count):
         yield replace(
             case,
             id=f"{case.id}_frame{number:03}",
@@ -81,6 +85,19 @@ def _frames(case: Case) -> Iterator[Case]:
             references=LazyMapping({kind: partial(_reference, case, kind, number) for kind in case.references}),
             key=f"{case.key}frame {number}",
         )
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return looks_like_dicom(file.read(132))
+
+
+def _drawn_frames(case: Case) -> Sequence[int]:
+    """The frames on which somebody drew, where the mask states them; a mask that cannot be read is named with them."""
+    with suppress(IsocenterError):
+        mask = case.references[_drawn(case)]
+        return mask.facts.get(DRAWN_FRAMES, ()) if isinstance(mask, Image) else ()
+    return ()
 
 
 def _drawn(case: Case) -> str:
