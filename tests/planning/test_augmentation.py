@@ -1,24 +1,27 @@
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 
 import isocenter
 import trained
-from fingerprints import LAPTOP, cohort, several
+from fingerprints import LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError
+from isocenter.files import read_dataset
 from isocenter.planning import Wishes, make_plan, settings
-from isocenter.planning.rules.anatomy import anatomy
+from isocenter.planning.rules.anatomy import anatomy, sided_by_place
 from isocenter.planning.rules.augmentation import augmentation, flips_at_test
 from isocenter.planning.rules.covariates import sided_covariate
 from isocenter.planning.rules.profiles import profile_for
+from isocenter.quality import examine
 from isocenter.runtime.windows.averaging import flipped_axes
 from isocenter.tasks import build
 from isocenter.transforms import Augmentation, generator
-from isocenter.values import Decision
+from isocenter.values import Decision, Fingerprint, Label
 from matrices import thinned
 
 SIDES = ["left hippocampus", "right hippocampus"]
@@ -199,3 +202,67 @@ def test_paired_labels_train_and_predict_mirrored_end_to_end(tmp_path):
     assert model.inference.flips == (0,)
     assert model.task.mirrored == (0, 2, 1)
     assert model.predict(next((data / "images").iterdir())).data.shape == (16, 16, 16)
+
+
+def placed(*places: dict[int, tuple[float, float]]) -> Fingerprint:
+    return Fingerprint(tuple(replace(facts(name=f"c{n}"), places=own) for n, own in enumerate(places)))
+
+
+LEFT, RIGHT, ACROSS = (0.2, 0.45), (0.55, 0.8), (0.4, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("names", "places", "found"),
+    [
+        (["nucleus_a", "nucleus_b"], [{1: LEFT, 2: RIGHT}] * 2, "nucleus_a and nucleus_b keep to the two halves"),
+        (["stem", "a", "b"], [{1: ACROSS, 2: LEFT}, {1: ACROSS, 3: RIGHT}] * 2, "a and b keep to the two halves"),
+        (["a", "b"], [{1: (0.1, 0.2), 2: (0.3, 0.45)}, {1: (0.2, 0.3), 2: (0.52, 0.6)}] * 3, "what is drawn"),
+        (["a", "b"], [{1: (0.1, 0.2), 2: (0.3, 0.45)}, {1: (0.2, 0.3), 2: (0.52, 0.6)}] * 2, ""),
+        (["a", "b"], [{1: LEFT, 2: RIGHT}, {1: RIGHT, 2: LEFT}] * 4, ""),
+        (["core", "oedema"], [{1: LEFT, 2: LEFT}, {1: RIGHT, 2: ACROSS}] * 4, ""),
+        (["a", "b"], [{1: LEFT, 2: RIGHT}], ""),
+        (["lesion"], [{1: LEFT}] * 6, ""),
+        (["organ"], [{1: LEFT}] * 12, "organ keeps to one half of all 12"),
+        (["left kidney", "right kidney"], [{1: RIGHT, 2: LEFT}] * 12, ""),
+        (["a", "b"], [{}] * 12, ""),
+    ],
+)
+def test_labels_that_keep_to_their_halves_have_sides_whatever_they_are_called(names, places, found):
+    labels = [Label(value, name) for value, name in enumerate(names, start=1)]
+    because = sided_by_place(placed(*places), labels)
+    assert because.startswith(found) if not found.startswith("what") else found in because
+    assert bool(because) == bool(found)
+    task = segmenting(*names)
+    shown = replace(anatomy(["brain"]), placed=because)
+    flips = augmentation(profile_for("MR"), shown, Decision(0, "for a test"), task, (40, 40, 40))["flips"]
+    assert flips.value == ([] if because else [0]) and (flips.because == because or not because)
+
+
+@pytest.mark.parametrize("turn", ["RAS", "LPS", "SRA"])
+def test_places_of_structures_are_shares_of_the_axis_from_left_to_right(tmp_path, turn):
+    mask = np.zeros((20, 12, 8), np.uint8)
+    mask[2:6, 3:6, 2:5], mask[12:14, 3:6, 2:5] = 1, 2
+    for folder, pixels in (("images", np.random.default_rng(0).random(mask.shape, np.float32)), ("labels", mask)):
+        (tmp_path / folder).mkdir()
+        turned = nibabel.Nifti1Image(pixels, np.eye(4))
+        towards = nibabel.orientations.ornt_transform(
+            nibabel.io_orientation(np.eye(4)), nibabel.orientations.axcodes2ornt(turn)
+        )
+        turned.as_reoriented(towards).to_filename(tmp_path / folder / "c0.nii.gz")
+    [case] = examine(read_dataset(tmp_path)).fingerprint.cases
+    assert case.places == {1: pytest.approx((0.1, 0.3)), 2: pytest.approx((0.6, 0.7))}
+
+
+def test_a_plan_says_that_structures_keep_to_their_halves():
+    found = Fingerprint(
+        tuple(
+            replace(facts(name=f"c{n}", references={"mask": {0: 990, 1: 10, 2: 10}}, modality="MR"), places=own)
+            for n, own in enumerate([{1: LEFT, 2: RIGHT}] * 4)
+        )
+    )
+    labelled = cohort(found.cases, ["brain nucleus a", "brain nucleus b"])
+    made = make_plan(
+        labelled, found, Decision("drawn", "for a test"), LAPTOP, Wishes(Decision("cpu", "for a test"), 1.0)
+    )
+    assert made["augmentation.flips"] == made["inference.flips"] == []
+    assert "keep to the two halves of all 4 training cases" in made.decision("augmentation.flips").because

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from isocenter.errors import ResourceError
 from isocenter.planning.changes import with_memory, without_cascade
 from isocenter.planning.fit_to_memory import Fitted, fitted, memory_decision
 from isocenter.planning.inputs import PlanInputs, Wishes
 from isocenter.planning.memory import Machine
-from isocenter.planning.rules.anatomy import anatomy, left_right, names_of
+from isocenter.planning.rules.anatomy import anatomy, left_right, names_of, sided_by_place
 from isocenter.planning.rules.augmentation import augmentation, flips_at_test
 from isocenter.planning.rules.cascade import cascade_decision
 from isocenter.planning.rules.covariates import image_only, sided_covariate
@@ -98,7 +99,9 @@ def _preprocessing(inputs: PlanInputs, fits: Fitted, cascade: Section, retest: R
 
 def _augmentation(inputs: PlanInputs, fits: Fitted, prepared: Section, cascade: Section, side: Decision) -> Section:
     profile = profile_for(prepared["modality"].value, prepared["ndim"].value)
-    shown = anatomy(names_of(inputs.dataset, inputs.task.labels))
+    drawn = inputs.task.labels if "mask" in inputs.task.needs else ()
+    placed = sided_by_place(inputs.fingerprint, drawn)
+    shown = replace(anatomy(names_of(inputs.dataset, inputs.task.labels)), placed=placed)
     covariate = sided_covariate(inputs.context.value)
     decisions = augmentation(profile, shown, side, inputs.task, fits.grid.patch, covariate)
     return {**decisions, "marks": cascade["augmentation.marks"]}

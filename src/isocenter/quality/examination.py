@@ -222,7 +222,7 @@ def _facts_of(case: Case, image: Image, valid: Array, measures: Mapping[str, Ref
     fields: dict[str, Any] = {"foreground": ()}
     for measure in measures.values():
         fields |= {} if measure.foreground is None else {"foreground": measure.foreground}
-        maps = {"thickness": measure.thickness, "elongation": measure.elongation, "components": measure.components}
+        maps = {name: getattr(measure, name) for name in ("thickness", "elongation", "components", "places")}
         fields |= {name: values for name, values in maps.items() if values}
     return CaseFacts(
         id=case.id,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from isocenter.tasks import numbered_teeth
+from isocenter.tasks import numbered_teeth, sided_names
 from isocenter.values import Dataset, Decision, Fingerprint, Label
 
 # Organs of which there is one, or whose two sides differ, and words for the trunk that holds them.
@@ -37,6 +38,9 @@ WINDOWED = {
 }
 # A shorter word is found only where it stands alone: "hip" is not in "hippocampus".
 SHORT = 4
+# Training cases of which a label may keep to one half by chance: beside another in the other half, in halves of all
+# that is drawn, and with nothing in the other half.
+BESIDE_ANOTHER, OF_THE_DRAWN, ALONE = 2, 6, 10
 ALIKE, DIFFERENT, NUMBERED = "alike", "different", "numbered"
 
 
@@ -44,11 +48,13 @@ ALIKE, DIFFERENT, NUMBERED = "alike", "different", "numbered"
 class Anatomy:
     """sides: whether they are "alike", "different", or told by the numbers of what is named; None where no name tells
 
-    word: the name that tells
+    word:   the name that tells
+    placed: why labels have sides by their places, in words; empty where they have none
     """
 
     sides: Literal["alike", "different", "numbered"] | None
     word: str = ""
+    placed: str = ""
 
 
 def anatomy(names: Iterable[str]) -> Anatomy:
@@ -61,6 +67,40 @@ def anatomy(names: Iterable[str]) -> Anatomy:
     if word := _first(words_shown, PAIRED):
         return Anatomy("alike", word)
     return Anatomy(None)
+
+
+def sided_by_place(fingerprint: Fingerprint, labels: Iterable[Label]) -> str:
+    """Why labels have sides though no name says so, by the halves of the training images in which they lie.
+
+    Empty where they have none. Halves are those of the image, or of all that is drawn in a case: heads lie off centre.
+    """
+    every = list(labels)
+    sided = sided_names([label.name for label in every])
+    names = {label.value: label.name for label in every if label.name not in sided}
+    cases = [{value: place for value, place in case.places.items() if value in names} for case in fingerprint.cases]
+    for of_drawn, fewest in ((False, BESIDE_ANOTHER), (True, OF_THE_DRAWN)):
+        kept = _kept_halves(cases, of_drawn=of_drawn)
+        left, right = ([value for value, own in kept.items() if own[0] == half and own[1] >= fewest] for half in (0, 1))
+        if left and right:
+            pair, count = [names[own[0]] for own in (left, right)], min(kept[left[0]][1], kept[right[0]][1])
+            whole = "what is drawn in " if of_drawn else ""
+            halves = f"the two halves of {whole}all {count} training cases"
+            return f"{' and '.join(pair)} keep to {halves}, and in the mirror each would lie where the other does"
+        if alone := [value for value, (_, count) in kept.items() if count >= ALONE and not of_drawn]:
+            where = f"one half of all {kept[alone[0]][1]} training cases"
+            return f"{names[alone[0]]} keeps to {where}, and its counterpart in the other half would be learnt too"
+    return ""
+
+
+def _kept_halves(cases: Iterable[Mapping[int, tuple[float, float]]], *, of_drawn: bool) -> dict[int, tuple[int, int]]:
+    """{label value: (half, cases)} of labels that lie in the same half, 0 or 1, in each case that has them."""
+    halves = defaultdict[int, list[int | None]](list)
+    for places in cases:
+        edges = [edge for place in places.values() for edge in place] if of_drawn else [0.0, 1.0]
+        middle = (min(edges, default=0.0) + max(edges, default=1.0)) / 2
+        for value, (low, high) in places.items():
+            halves[value].append(0 if high <= middle else 1 if low >= middle else None)
+    return {value: (own[0], len(own)) for value, own in halves.items() if own[0] is not None and len({*own}) == 1}
 
 
 def names_of(dataset: Dataset, labels: Iterable[Label]) -> list[str]:

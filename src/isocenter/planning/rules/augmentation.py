@@ -55,7 +55,7 @@ def augmentation(
         flips, reason = (), f"{covariate} states a side, and in the mirror it would be the wrong one"
     tiny = max(patch) <= TINY
     is_picture = len(patch) == PICTURE
-    sided = names_sides(task.mirrored) or anatomy.sides == NUMBERED
+    sided = names_sides(task.mirrored) or anatomy.sides == NUMBERED or bool(anatomy.placed)
     quarters = not profile.upright and is_picture and not sided
     sized = GridNeeds.of(task).scaled
     # Of few pixels a large turn reads much from outside the image.
@@ -97,6 +97,8 @@ def _flips(
     axis = left_right.value
     if anatomy.sides == NUMBERED:
         return (), f'"{anatomy.word}" means teeth, whose numbers name their sides'
+    if anatomy.placed:
+        return (), anatomy.placed
     if ndim == PICTURE and picks_a_side(task):
         return (), "the classes are sides, and a picture in the mirror would be of the other one without being it"
     if names_sides(task.mirrored) and axis is None:

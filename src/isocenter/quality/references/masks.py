@@ -22,6 +22,7 @@ from isocenter.values import (
     CaseReference,
     Cohort,
     Fingerprint,
+    Geometry,
     Label,
     Problem,
     ReferenceChecks,
@@ -58,9 +59,21 @@ def _measured(reference: CaseReference) -> ReferenceMeasures:
         thickness={value: structure.thickness for value, structure in found.items()},
         elongation={value: structure.elongation for value, structure in found.items()},
         components={value: len(structure.pieces) for value, structure in found.items()},
+        places=_places(found, reference.value.geometry),
         specks=any(structure.specks for structure in found.values()),
         apart={value: structure.apart for value, structure in found.items() if structure.apart is not None},
     )
+
+
+def _places(found: Mapping[int, Structure], geometry: Geometry) -> Mapping[int, tuple[float, float]]:
+    """{value: (low, high)} in shares of the axis from left to right, as it runs in canonical order."""
+    if geometry.ndim < FLAT or not (geometry.oriented or geometry.is_picture):
+        return {}
+    axes, flips = geometry.to_canonical
+    side = 1 if geometry.is_picture else 0
+    size = geometry.shape[axes[side]]
+    shares = {value: [edge / size for edge in one.ends[axes[side]]] for value, one in found.items()}
+    return {value: (1 - high, 1 - low) if flips[side] else (low, high) for value, (low, high) in shares.items()}
 
 
 def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
@@ -313,11 +326,13 @@ class Structure:
 
     runs:   voxels, the mean run along each axis, the shortest first; a box a x b x c has its sides
     pieces: voxels of each connected piece, corners touching
+    ends:   along each axis the voxel at which nine in ten of its voxels begin, and that before which they end
     apart:  the axis, drawn slices and empty slices between of a volume that was not drawn throughout, else None
     """
 
     runs: tuple[float, ...]
     pieces: tuple[int, ...]
+    ends: tuple[tuple[int, int], ...] = ()
     apart: Apart | None = None
 
     @property
@@ -363,7 +378,15 @@ def _structure(inside: Array, corner: Sequence[int]) -> Structure:
     """inside: (*spatial) truths, no larger than the structure; corner: where they begin in the map."""
     pieces, _ = ndimage.label(inside, structure=np.ones((3,) * inside.ndim))
     sizes = np.bincount(pieces.ravel())[1:]
-    return Structure(_mean_runs(inside), tuple(int(size) for size in sizes), _slices_apart(inside, corner))
+    ends = tuple(_ends(inside, axis, start) for axis, start in enumerate(corner))
+    return Structure(_mean_runs(inside), tuple(int(size) for size in sizes), ends, _slices_apart(inside, corner))
+
+
+def _ends(inside: Array, axis: int, start: int) -> tuple[int, int]:
+    """The voxels along an axis between which nine in ten of the structure's lie."""
+    along = np.cumsum(np.moveaxis(inside, axis, 0).sum(axis=tuple(range(1, inside.ndim))))
+    low, high = np.searchsorted(along, along[-1] * np.array([0.05, 0.95]), side="left").tolist()
+    return start + low, start + high + 1
 
 
 def _slices_apart(inside: Array, corner: Sequence[int]) -> Apart | None:
