@@ -21,6 +21,8 @@ NO_MEMORY = re.compile(
 MEMORY_ERRORS = (MemoryError, OSError, RuntimeError)
 # Control characters but line breaks and tabs, marks of the direction of writing, and bytes of a name that are no text.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# How Python shows an object that has no name.
+ADDRESS = re.compile(r"\s*<[\w. ]+ at 0x[0-9a-fA-F]+>")
 # What torch's unpickler and its archive reader raise for a file of another kind or a damaged one.
 TORCH_FILE_ERRORS = (
     ArithmeticError,
@@ -51,6 +53,18 @@ def fault_of(error: BaseException) -> str:
     frames = [(frame.f_globals.get("__name__", ""), line) for frame, line in traceback.walk_tb(error.__traceback__)]
     own = [one for one in frames if one[0].partition(".")[0] == __name__.partition(".")[0]] or frames
     return " in ".join([type(error).__name__, *(f"{module}, line {line}" for module, line in own[-1:])])
+
+
+def cause_of(error: BaseException) -> str:
+    """What Python or a library said of a file, in words: no name of a class, no address in memory."""
+    said = ADDRESS.sub("", str(error)).strip()
+    match error:
+        case KeyError():
+            return f"it lacks {said}"
+        case AttributeError() | TypeError() | IndexError():
+            return "something in it is of another kind than the format has there"
+        case _:
+            return said or "no library says why"
 
 
 class IsocenterError(Exception):

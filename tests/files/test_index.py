@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import FormatError, GeometryError, IsocenterError, ResourceError, UsageError
+from isocenter.errors import FormatError, GeometryError, IsocenterError, ResourceError, UsageError, cause_of
 from isocenter.files import FORMATS, Format, format_of, read, read_volumes, write, written
 from isocenter.files.index import load_format, suffix_of
 from isocenter.values import Geometry, Image, Label
@@ -137,7 +137,7 @@ def test_what_a_library_throws_at_a_damaged_file_names_the_file(
     write(IMAGE, tmp_path / "a.mha")
     raw = (tmp_path / "a.mha").read_bytes()
     (tmp_path / "a.mha").write_bytes(re.sub(rb"DimSize = \d+", b"DimSize = nan", raw))
-    with pytest.raises(FormatError, match=r"a\.mha: cannot be read as metaimage \(ValueError.*damaged or cut short"):
+    with pytest.raises(FormatError, match=r"a\.mha: cannot be read as metaimage \(cannot convert.*damaged or cut"):
         read(tmp_path / "a.mha")
 
 
@@ -264,3 +264,16 @@ def test_a_folder_stays_where_its_replacement_is_stopped_between_the_two_steps(t
         partial.mkdir()
     assert [path.name for path in tmp_path.rglob("*")] == ["run", "a.txt"]
     assert (tmp_path / "run" / "a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("label"), "it lacks 'label'"),
+        (TypeError("'NoneType' is not iterable"), "something in it is of another kind than the format has there"),
+        (ValueError("cannot identify image file <_io.BytesIO object at 0x7f1>"), "cannot identify image file"),
+        (EOFError(), "no library says why"),
+    ],
+)
+def test_the_cause_of_an_error_names_no_class_and_no_address(error, words):
+    assert cause_of(error) == words

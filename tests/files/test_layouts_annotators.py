@@ -10,7 +10,7 @@ import pytest
 
 from cohorts import picture
 from isocenter.errors import DatasetError, FormatError
-from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files import DatasetOptions, read_dataset, write_dataset_table
 from isocenter.values import WITHOUT_VOXELS
 
 SIZE = (20, 24)  # rows, columns
@@ -210,3 +210,83 @@ def test_runs_of_cvat_that_are_far_more_than_the_file_can_state_are_refused_by_n
     with pytest.raises(FormatError, match="which may be an attack") as refused:
         read_dataset(cvat(tmp_path, large))
     assert refused.value.where.endswith("annotations.xml")
+
+
+def cvat_project(root: Path, subsets: str) -> Path:
+    """A CVAT project whose tasks all have an image called x.png, with a box of its task's size."""
+    xml = '<?xml version="1.0"?><annotations>'
+    for task, subset in enumerate(subsets):
+        picture(root / "images" / subset / "x.png", task, shape=(32, 32))
+        box = f'<box label="lesion" xtl="4" ytl="4" xbr="{9 + task}" ybr="9"/>'
+        name = f'name="x.png" subset="{subset}" task_id="{task}" width="32" height="32"'
+        xml += f'<image id="{task}" {name}>{box}<box label="lesion" xtl="4" ytl="low"/></image>'
+    (root / "annotations.xml").write_text(xml + "</annotations>")
+    return root
+
+
+def test_a_subset_of_cvat_says_which_of_several_images_of_one_name_is_meant(tmp_path):
+    for data in (cvat_project(tmp_path, "ABC"), tmp_path / "own" / "dataset.csv"):
+        dataset = read_dataset(data)
+        sizes = {case.files[0].parent.name: case.references["boxes"].corners[0].tolist() for case in dataset}
+        assert sizes == {name: [4, 4, 9, 9 + n] for n, name in enumerate("ABC")}
+        if data == tmp_path:
+            [odd] = [one for one in dataset.problems if "cannot be read" in one.what]
+            assert "3 annotations" in odd.what and "image x.png, box 2: could not" in odd.what and len(odd.cases) == 3
+            (tmp_path / "own").mkdir()
+            write_dataset_table(dataset, tmp_path / "own")
+
+
+def test_images_that_several_tasks_of_cvat_list_are_refused_with_their_number_and_the_tasks(tmp_path):
+    with pytest.raises(DatasetError, match=r"1 image is listed more than once \(x.png\), by task 0 of .*, task 1 of"):
+        read_dataset(cvat_project(tmp_path, "AA"))
+
+
+def coco_list(root: Path, name: str, **further: object) -> Path:
+    picture(root / "images" / "x.png", 1, shape=(20, 20))
+    own = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 3, 5, 4], **further}
+    content = {
+        "images": [{"id": 1, "file_name": "x.png", "width": 20, "height": 20}],
+        "annotations": [own],
+        "categories": [{"id": 1, "name": "lesion"}],
+    }
+    (root / name).write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize("further", [{"keypoints": [5, 5, 2]}, {"segments_info": []}, {"caption": "a lesion"}])
+def test_lists_of_other_things_beside_instances_are_named_and_not_read(tmp_path, further):
+    coco_list(coco_list(tmp_path, "instances.json"), "others.json", **further)
+    dataset = read_dataset(tmp_path)
+    assert len(dataset.cases[0].references["boxes"]) == 1
+    assert [one.what for one in dataset.problems if "others.json" in one.what] != []
+
+
+def test_two_lists_of_instances_of_one_image_are_refused_by_their_names(tmp_path):
+    with pytest.raises(DatasetError, match=r"listed more than once \(x.png\), by a.json, b.json"):
+        read_dataset(coco_list(coco_list(tmp_path, "a.json"), "b.json"))
+
+
+def test_panoptic_segments_alone_are_refused_as_such(tmp_path):
+    with pytest.raises(DatasetError, match="holds panoptic segments"):
+        read_dataset(coco_list(tmp_path, "panoptic.json", segments_info=[]))
+
+
+@pytest.mark.parametrize(
+    ("odd", "why"),
+    [
+        ({"bbox": [1, 2, 3]}, "annotation 9: its box is not four numbers"),
+        ({"bbox": None}, "annotation 9: something in it is of another kind"),
+        ({"bbox": [1, 2, 3, 4], "category_id": 7}, "annotation 9: its category 7 is not listed"),
+        ({}, "annotation 9: it lacks 'bbox'"),
+        ({"segmentation": [[1, 2, 3, 4, 5]]}, "annotation 9: its outline has 5 numbers"),
+        ({"bbox": [1, 2, 3, 4], "image_id": 5}, "annotation 9"),
+    ],
+)
+def test_one_odd_annotation_leaves_out_one_annotation(tmp_path, odd, why):
+    record = json.loads((coco_list(tmp_path, "list.json") / "list.json").read_text())
+    record["annotations"].append({"id": 9, "image_id": 1, "category_id": 1, **odd})
+    (tmp_path / "list.json").write_text(json.dumps(record))
+    dataset = read_dataset(tmp_path)
+    assert len(dataset.cases[0].references["boxes"]) == 1
+    [problem] = [one for one in dataset.problems if "annotation" in one.what]
+    assert why in problem.what and problem.severity == "warning"

@@ -256,15 +256,15 @@ def test_coco_that_names_what_it_does_not_list_or_an_image_twice_is_refused(tmp_
     picture(tmp_path / "a.png", shape=SHAPE)
     path = coco(tmp_path / "boxes.json", {"a.png": [("cell", [1, 1, 5, 5])]})
     whole = json.loads(path.read_text())
-    for key, problem in (("image_id", "image 7"), ("category_id", "category 7")):
+    for key, problem in (("image_id", " is of image 7, which"), ("category_id", ": its category 7")):
         path.write_text(json.dumps(whole | {"annotations": [whole["annotations"][0] | {key: 7}]}))
-        with pytest.raises(DatasetError, match=f"annotation 0 is of {problem}, which is not listed"):
+        with pytest.raises(DatasetError, match=f"annotation 0{problem} is not listed"):
             read_dataset(tmp_path)
     path.write_text(json.dumps(whole | {"images": whole["images"] * 2}))
     with pytest.raises(DatasetError, match="one number"):
         read_dataset(tmp_path)
     path.write_text(json.dumps(whole | {"annotations": [{"id": 1}]}))
-    with pytest.raises(DatasetError, match="not a list of boxes"):
+    with pytest.raises(DatasetError, match="annotation 1 is of image without a number"):
         read_dataset(tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -586,3 +587,20 @@ def test_a_label_map_has_its_numbers_however_they_are_to_be_shown(tmp_path, kind
     case = read_dataset(tmp_path).cases[0]
     assert_array_equal(case.references["mask"].data[0], mask if kind is bool else 2 * mask)
     assert any("0 is white" in note for note in case.references["mask"].notes)
+
+
+def test_contrasts_on_a_fourth_axis_are_named_by_dataset_json_alone(tmp_path):
+    for n in range(2):
+        volume(tmp_path / "images" / f"c{n}.nii", np.stack([np.full((4, 5, 6), v, np.float32) for v in (1, 2)], -1))
+        volume(tmp_path / "labels" / f"c{n}.nii")
+    (tmp_path / "dataset.json").write_text('{"modality": {"0": "FLAIR", "1": "T1w"}, "labels": {"1": "tumour"}}')
+    case = read_dataset(tmp_path).cases[0]
+    assert {name: float(image.data.max()) for name, image in case.images.items()} == {"FLAIR": 1, "T1w": 2}
+    assert case.images["FLAIR"].geometry.equals(case.references["mask"].geometry)
+    for name in ("decathlon", "nnunet"):
+        (tmp_path / "bare" / "images").mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "images" / "c0.nii", tmp_path / "bare" / "images")
+        with pytest.raises(DatasetError, match=r"dataset\.json: there is no such file"):
+            read_dataset(tmp_path / "bare", DatasetOptions(layout=name))
+    with pytest.raises(DatasetError, match="lists no training pairs"):
+        read_dataset(tmp_path, DatasetOptions(layout="decathlon"))

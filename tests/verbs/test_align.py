@@ -11,7 +11,7 @@ from drawn_pairs import blobs, turn_and_shift
 from isocenter.errors import GeometryError, UsageError
 from isocenter.reading import ReadingOptions, aligned_case, open_dataset
 from isocenter.transforms import carried, inverted
-from isocenter.values import Case, Geometry, SpatialTransform
+from isocenter.values import Case, Geometry, Image, SpatialTransform
 
 GRID = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 OTHER = Geometry((30, 30, 28), np.array([[1.0, 0, 0, -15], [0, 1, 0, -15], [0, 0, 1.1, -15], [0, 0, 0, 1]]))
@@ -70,3 +70,23 @@ def test_images_that_lie_as_well_as_they_can_are_refused_by_name(cases):
 def test_a_word_that_names_no_alignment_is_refused():
     with pytest.raises(UsageError, match="Choose world"):
         ReadingOptions(align="guess")
+
+
+@pytest.mark.parametrize("how", ["world", "register"])
+def test_a_mask_on_another_image_than_the_first_is_refused_with_the_choice_that_reads_it(how):
+    fine, coarse = (Image(np.ones((1, *grid.shape), np.float32), grid) for grid in (GRID, OTHER))
+    case = Case("case 7", "p", {"flair": coarse, "t1": fine}, {"mask": fine, "class": "ill"})
+    first = aligned_case(case, how)
+    with pytest.raises(GeometryError, match=f"mask lies on the grid of 't1'.* laid on 'flair'.*--align {how}:t1"):
+        _ = first.references["mask"]
+    assert first.references["class"] == "ill"
+    chosen = aligned_case(case, f"{how}:t1")
+    assert chosen.references["mask"] is fine and chosen.images["t1"] is fine
+    with pytest.raises(GeometryError, match="no image 't2' to lay the others on, only flair, t1"):
+        _ = aligned_case(case, f"{how}:t2").images["t1"]
+
+
+def test_an_image_that_is_resampled_says_onto_which():
+    fine, coarse = (Image(np.ones((1, *grid.shape), np.float32), grid) for grid in (GRID, OTHER))
+    moved = aligned_case(Case("case 7", "p", {"flair": coarse, "t1": fine}), "world:t1").images["flair"]
+    assert moved.geometry.equals(GRID) and "resampled onto the grid of 't1'" in moved.notes

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from isocenter.added import added
-from isocenter.errors import FormatError, IsocenterError, UsageError, foreign_errors
+from isocenter.errors import FormatError, IsocenterError, UsageError, cause_of, foreign_errors
 from isocenter.files import label_table
 from isocenter.files.format import Entry, Format, ImageOptions, ReadOptions
 from isocenter.files.storage.atomic import written
@@ -146,9 +146,8 @@ def _errors_named(path: Path, name: str) -> Iterator[None]:
 
     def damaged(error: Exception) -> FormatError:
         """The FormatError for what a library said of the file."""
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         remedy = "The file is damaged or cut short: get it again"
-        return FormatError(f"cannot be read as {name} ({reason})", str(path), remedy)
+        return FormatError(f"cannot be read as {name} ({cause_of(error)})", str(path), remedy)
 
     try:
         with foreign_errors(damaged):

@@ -52,7 +52,8 @@ def on_other_grids(case: Case, image: Image, masks: Sequence[CaseReference]) -> 
             f"has {image.frames} frames on a fourth axis, and nothing says what they are",
             (case.id,),
             "frames in time are treated differently from channels",
-            "Declare them as channels (dataset.json, modality), or write their times into the header",
+            'Name contrasts in dataset.json in the same folder, as in {"modality": {"0": "FLAIR", "1": "T1"}}, or give '
+            "each as x.nii.gz#frame=0/4 in dataset.csv; write times of frames into the header",
         )
     for reference in masks:
         kind, mask = reference.name, reference.value

@@ -1,4 +1,4 @@
-"""The images of a case brought onto the grid of its first: by their places in the patient, or by registration."""
+"""The images of a case brought onto the grid of its first, or of a named one: by their places, or by registration."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import GeometryError, IsocenterError
+from isocenter.errors import GeometryError, IsocenterError, listed
 from isocenter.files import cache_folder, cached, file_hash, load_json, write_table
 from isocenter.lazy import pandas as pd
-from isocenter.reading.options import Alignment
 from isocenter.registration import RegistrationSettings, angles_of, registered
 from isocenter.runtime import as_json
 from isocenter.transforms import aligned, carried
@@ -31,15 +30,23 @@ COLUMNS = (
 RIGID = RegistrationSettings("rigid")
 
 
-def aligned_case(case: Case, how: Alignment) -> Case:
-    """The case with every image on the grid of its first, when it is read."""
-    align = {"world": _in_world, "register": _registered}[how]
-    return replace(case, images=LazyMapping({name: partial(align, case, name) for name in case.images}))
+def aligned_case(case: Case, how: str) -> Case:
+    """The case with every image on the grid of one, when it is read; its references must lie there.
+
+    how: as `ReadingOptions.align`: world or register, and the image's name behind a colon; else it is the first
+    """
+    way, _, onto = how.partition(":")
+    align = {"world": _in_world, "register": _registered}[way]
+    return replace(
+        case,
+        images=LazyMapping({name: partial(align, case, name, onto) for name in case.images}),
+        references=LazyMapping({kind: partial(_on_grid, case, kind, how) for kind in case.references}),
+    )
 
 
-def write_alignment(cases: Iterable[Case], how: Alignment | None, folder: Path) -> None:
+def write_alignment(cases: Iterable[Case], how: str | None, folder: Path) -> None:
     """Write `alignment.csv`, a row for each image that was registered; nothing where none was to be."""
-    if how == "register":
+    if how is not None and how.partition(":")[0] == "register":
         rows = [row for case in cases for name in case.images for row in _motions(case, name)]
         write_table(pd.DataFrame(rows, columns=list(COLUMNS)), folder / "alignment.csv")
 
@@ -53,28 +60,52 @@ def _motions(case: Case, name: str) -> Iterator[list[Any]]:
             yield [case.id, name, *measured, *_motion(np.array(onto["matrix"]), image.geometry)]
 
 
-def _in_world(case: Case, name: str) -> Image:
-    first = next(iter(case.images.values()))
-    return aligned(case.images[name], first.geometry, f"{case.id}, {name}")
+def _name_of_grid(case: Case, onto: str) -> str:
+    """The image whose grid is that of all. Raises GeometryError where the case lacks the one that is named."""
+    if onto and onto not in case.images:
+        problem = f"has no image {onto!r} to lay the others on, only {listed(case.images)}"
+        raise GeometryError(problem, case.id, "Name one of them behind --align world: or register:")
+    return onto or next(iter(case.images))
 
 
-def _registered(case: Case, name: str) -> Image:
-    """An image on the grid of the case's first, read when it is asked for; on that grid already it stays as it is."""
-    first, image = next(iter(case.images)), case.images[name]
+def _on_grid(case: Case, kind: str, how: str) -> Any:
+    """A reference. Raises GeometryError where it lies on the grid of another image than all are laid on."""
+    value, (way, _, onto) = case.references[kind], how.partition(":")
+    name = _name_of_grid(case, onto)
+    if not isinstance(value, Image) or value.geometry.equals(case.images[name].geometry):
+        return value
+    if own := next((other for other, image in case.images.items() if image.geometry.equals(value.geometry)), None):
+        problem = f"the {kind} lies on the grid of {own!r}, and all images are laid on {name!r}"
+        raise GeometryError(problem, case.id, f"Lay them on the image that it was drawn on: --align {way}:{own}")
+    return value
+
+
+def _in_world(case: Case, name: str, onto: str) -> Image:
+    first, image = _name_of_grid(case, onto), case.images[name]
+    grid = case.images[first].geometry
+    if image.geometry.equals(grid):
+        return image
+    moved = aligned(image, grid, f"{case.id}, {name}")
+    return replace(moved, notes=(*moved.notes, f"resampled onto the grid of {first!r}"))
+
+
+def _registered(case: Case, name: str, onto: str) -> Image:
+    """An image on the grid of one, read when it is asked for; on that grid already it stays as it is."""
+    first, image = _name_of_grid(case, onto), case.images[name]
     fixed = case.images[first]
     if image.geometry.equals(fixed.geometry):
         return image
-    onto = {"image": first, **_transform(fixed, image, f"{case.id}, {name}")}
-    moved = partial(_moved, image, onto["matrix"], fixed.geometry)
+    made = {"image": first, **_transform(fixed, image, f"{case.id}, {name}")}
+    moved = partial(_moved, image, made["matrix"], fixed.geometry)
     shape = (*image.shape[: -image.geometry.ndim], *fixed.geometry.shape)
-    words = f"{onto['similarity']} {onto['before']:.3g} before, {onto['after']:.3g} after"
+    words = f"{made['similarity']} {made['before']:.3g} before, {made['after']:.3g} after"
     return replace(
         image,
         pixels=Deferred(shape, np.dtype(np.float32), moved),
         geometry=fixed.geometry,
         padding=None,
         notes=(*image.notes, f"registered rigidly onto {first!r} ({words})"),
-        facts={**image.facts, ONTO: onto},
+        facts={**image.facts, ONTO: made},
     )
 
 

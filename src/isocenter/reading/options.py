@@ -14,6 +14,7 @@ from isocenter.keywords import Flag
 from isocenter.values import Dataset, Image
 
 # How the images of a case come onto the grid of its first.
+# How images of a case are brought onto one grid; behind a colon the name of the image whose grid that is.
 Alignment = Literal["world", "register"]
 
 # Options that make other voxels of the same files, and those that make other references too.
@@ -75,10 +76,11 @@ class ReadingOptions(FileChoices):
     ] = None
     modality: Annotated[str | None, Flag("Modality of all images, where the files do not state it.", "NAME")] = None
     align: Annotated[
-        Alignment | None,
+        str | None,
         Flag(
-            "Bring all images of a case onto the grid of the first: world (as the headers say) or register (rigidly).",
-            "HOW",
+            "Bring all images of a case onto the grid of the first: world (as the headers say) or register (rigidly); "
+            "world:T1 onto that of T1.",
+            "HOW[:IMAGE]",
         ),
     ] = None
     case_names: Annotated[
@@ -104,8 +106,8 @@ class ReadingOptions(FileChoices):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.align is not None and self.align not in get_args(Alignment):
-            remedy = "Choose world (as the headers say) or register (rigidly, by the voxels)"
+        if self.align is not None and self.align.partition(":")[0] not in get_args(Alignment):
+            remedy = "Choose world (as the headers say) or register (rigidly, by the voxels), or world:T1 onto T1"
             raise UsageError(f"there is no {self.align!r}", "--align", remedy)
         object.__setattr__(self, "labels", labels_text(self.labels))
         object.__setattr__(self, "column", columns_of(self.column) or None)

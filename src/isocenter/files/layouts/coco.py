@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError
+import numpy as np
+
+from isocenter.errors import DatasetError, cause_of, counted, listed
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Outline, Ring
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.join import part_named
 from isocenter.files.layouts.cases.outlines import Listed, files_of_many, json_record, read_listed
-from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
-from isocenter.values import Split
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
+from isocenter.values import Problem, Split
 
 KEYS = ("images", "annotations", "categories")
 HEAD_BYTES = 1 << 16
@@ -37,37 +39,74 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """A case for each image that is listed; an image without a box is known to hold nothing.
 
     The files' names are those of parts of a split, where one of several is called train.
+    Lists of keypoints, panoptic segments or captions beside those of instances are named, and not read.
     Raises DatasetError, by file, for a damaged one, and for an image that two of them list.
     """
     files = [member for member in _files(folder) if _is_coco(member.path)]
-    parts = _parts(files)
-    listed = [entry for member in files for entry in listed_in(member.path, parts.get(member.path))]
-    return read_listed(listed, folder, options, part="coco", what="COCO", usual="boxes", words=_words)
+    records = {member.path: _record(member.path) for member in files}
+    kinds = {path: _kind(record) for path, record in records.items()}
+    aside = [path.name for path, kind in kinds.items() if kind and "" in kinds.values()]
+    read_from = [member for member in files if member.path.name not in aside]
+    parts = _parts(read_from)
+    contents = [_entries(records[one.path], one.path, parts.get(one.path)) for one in read_from]
+    listed_images = [entry for entries, _ in contents for entry in entries]
+    lost = [fault for _, faults in contents for fault in faults]
+    reading = read_listed(listed_images, folder, options, part="coco", what="COCO", usual="boxes", words=_words)
+    others = f"{listed(aside)} {'lists' if len(aside) == 1 else 'list'} keypoints, panoptic segments or captions"
+    notes = [Problem("note", others, why="instances are read, and these are not")] if aside else []
+    without = f"{counted(len(lost), 'annotation has', 'annotations have')} no image ({listed(lost)})"
+    problems = (*reading.problems, *notes, *left_out(lost, without, "Correct them, or add the images", "warning"))
+    return replace(reading, problems=problems)
 
 
 def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
     """The images that a file lists, with their boxes and outlines in pixels from the corner of the first one."""
-    record = _record(path)
+    return _entries(_record(path), path, split)[0]
+
+
+def _kind(record: Mapping[str, Any]) -> str:
+    """What a list states beside boxes and outlines, by its first annotation; empty of instances."""
+    first = next((one for one in record["annotations"] if isinstance(one, dict)), {})
+    return next((key for key in ("segments_info", "keypoints", "caption") if key in first), "")
+
+
+def _entries(record: Mapping[str, Any], path: Path, split: Split | None) -> tuple[list[Listed], list[str]]:
+    """The images of a list, and its annotations of images that it does not list, in words."""
+    if _kind(record) == "segments_info":
+        problem = "holds panoptic segments, whose pixels lie in pictures beside it"
+        raise DatasetError(problem, str(path), "Give the list of instances, or the pictures as masks")
+    lost = list[str]()
     try:
         names = {_number(entry["id"]): str(entry["name"]) for entry in record["categories"]}
         boxes: dict[str, list[Drawn]] = {_number(entry["id"]): [] for entry in record["images"]}
-        for entry in record["annotations"]:
-            where = f"annotation {entry['id']}"
-            image, category = _number(entry["image_id"]), _number(entry["category_id"])
-            if image not in boxes or category not in names:
-                what = "image" if image not in boxes else "category"
-                problem = f"{where} is of {what} {entry[f'{what}_id']}, which is not listed"
-                raise DatasetError(problem, str(path), "Correct it")
-            boxes[image].append(_drawn(entry, names[category], where))
+        odd: dict[str, list[str]] = {image: [] for image in boxes}
+        for place, entry in enumerate(record["annotations"], start=1):
+            where = f"annotation {entry.get('id', place) if isinstance(entry, dict) else place}"
+            image = _image_of(entry)
+            if image not in boxes:
+                lost.append(f"{where} is of image {image or 'without a number'}, which is not listed")
+                continue
+            try:
+                boxes[image].append(_drawn(entry, names, where))
+            except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+                odd[image].append(f"{where}: {cause_of(error)}")
         if len(boxes) < len(record["images"]) or len(names) < len(record["categories"]):
             raise DatasetError("gives one number to two images or categories", str(path), "Number them anew")
-        return [
-            Listed(str(entry["file_name"]), Annotation(path, tuple(boxes[_number(entry["id"])]), _size(entry)), split)
+        found = [
+            Listed(
+                str(entry["file_name"]),
+                Annotation(path, tuple(boxes[number]), _size(entry), odd=tuple(odd[number])),
+                split,
+            )
             for entry in record["images"]
+            for number in [_number(entry["id"])]
         ]
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        problem = f"is not a list of boxes or outlines in COCO's format ({type(error).__name__}: {error})"
+        problem = f"is not a list of boxes or outlines in COCO's format ({cause_of(error)})"
         raise DatasetError(problem, str(path), "Correct it") from error
+    if lost and len(lost) == len(record["annotations"]):
+        raise DatasetError(lost[0], str(path), "Correct it")
+    return found, lost
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
@@ -85,8 +124,20 @@ def _number(stated: Any) -> str:
     return str(int(stated)) if isinstance(stated, float) and stated.is_integer() else str(stated).strip()
 
 
-def _drawn(entry: Mapping[str, Any], name: str, where: str) -> Drawn:
+def _image_of(entry: Any) -> str:
+    """The number of an annotation's image; empty where it states none."""
+    try:
+        return _number(entry["image_id"])
+    except (KeyError, TypeError):
+        return ""
+
+
+def _drawn(entry: Mapping[str, Any], names: Mapping[str, str], where: str) -> Drawn:
     """One annotation; its box is that of its polygons where it states none."""
+    category = _number(entry["category_id"])
+    if category not in names:
+        raise ValueError(f"its category {category} is not listed")
+    name = names[category]
     ignored, stated = bool(int(entry.get("iscrowd") or 0)), entry.get("segmentation") or ()
     outline: Outline | None = None
     if isinstance(stated, Mapping):
@@ -97,13 +148,17 @@ def _drawn(entry: Mapping[str, Any], name: str, where: str) -> Drawn:
         outline = Outline(tuple(rings))
         if "bbox" not in entry:
             return replace(Drawn.around(name, rings, where), ignored=ignored)
-    x, y, width, height = (float(number) for number in entry["bbox"])
+    if len(numbers := [float(number) for number in entry["bbox"]]) != 4 or not np.isfinite(numbers).all():
+        raise ValueError("its box is not four numbers")
+    x, y, width, height = numbers
     return Drawn(name, (x, y), (x + width, y + height), where, ignored, outline)
 
 
 def _ring(numbers: Sequence[Any]) -> Ring:
     """The corners of a polygon, stated as x, y, x, y, ..."""
     coordinates = [float(number) for number in numbers]
+    if len(coordinates) % 2:
+        raise ValueError(f"its outline has {len(coordinates)} numbers, which are no pairs")
     return tuple(zip(coordinates[::2], coordinates[1::2], strict=True))
 
 

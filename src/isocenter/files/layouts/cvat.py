@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from isocenter.errors import DatasetError, counted
+from isocenter.errors import DatasetError, cause_of, counted
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse, turned
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.names import SPLIT_WORDS
@@ -67,34 +67,42 @@ def listed_in(path: Path, root: Element) -> list[Listed]:
     listed = []
     for image in root.iter("image"):
         name = image.get("name") or ""
+        subset, task = image.get("subset") or "", image.get("task_id")
         try:
             size = (int(image.attrib["width"]), int(image.attrib["height"]))
-            annotation = Annotation(path, tuple(_drawn(image, size, path)), size)
-        except (ArithmeticError, KeyError, ValueError) as error:
-            problem = f"image {name}: {type(error).__name__}: {error}"
+        except (KeyError, ValueError) as error:
+            problem = f"the size of image {name} cannot be read: {cause_of(error)}"
             raise DatasetError(problem, str(path), "Export it anew as CVAT for images 1.1") from error
-        listed.append(Listed(name, annotation, SPLIT_WORDS.get((image.get("subset") or "").lower())))
+        drawn, odd = _drawn(image, size, path)
+        annotation = Annotation(path, tuple(drawn), size, odd=tuple(odd))
+        source = f"task {task} of {path.name}" if task else path.name
+        listed.append(Listed(name, annotation, SPLIT_WORDS.get(subset.lower()), subset, source))
     return listed
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
     del settings
-    return {entry.name: entry.annotation for entry in listed_in(path, parsed(path))}
+    return {entry.key: entry.annotation for entry in listed_in(path, parsed(path))}
 
 
-def _drawn(image: Element, size: tuple[int, int], path: Path) -> list[Drawn]:
-    """The objects that are drawn on one image."""
-    drawn: list[Drawn] = []
+def _drawn(image: Element, size: tuple[int, int], path: Path) -> tuple[list[Drawn], list[str]]:
+    """The objects that are drawn on one image, and which shapes cannot be read, in words."""
+    drawn, odd = list[Drawn](), list[str]()
     outlines: list[tuple[str, str | None, Ring, str]] = []
     for number, shape in enumerate(image, start=1):
         if shape.tag in WITHOUT_AREA:
             continue
-        name, place, group = shape.attrib["label"], f"{shape.tag} {number}", shape.get("group_id")
-        if shape.tag == "mask":
-            drawn.append(Drawn.of_pixels(name, *_pixels(shape.attrib, path), size, place))
-        else:
-            outlines.append((name, group, _ring(shape), place))
-    return [*drawn, *Drawn.in_groups(outlines)]
+        place, group = f"{shape.tag} {number}", shape.get("group_id")
+        try:
+            name = shape.attrib["label"]
+            if shape.tag == "mask":
+                drawn.append(Drawn.of_pixels(name, *_pixels(shape.attrib, path), size, place))
+            else:
+                Drawn.around(name, [ring := _ring(shape)], place)  # which refuses what encloses nothing
+                outlines.append((name, group, ring, place))
+        except (ArithmeticError, KeyError, ValueError) as error:
+            odd.append(f"image {image.get('name')}, {place}: {cause_of(error)}")
+    return [*drawn, *Drawn.in_groups(outlines)], odd
 
 
 def _ring(shape: Element) -> Ring:

@@ -5,21 +5,21 @@ Antonelli et al., Nature Communications 2022, doi:10.1038/s41467-022-30695-9
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases.classes import mask_labels
 from isocenter.files.layouts.cases.folder import Folder, stem_of
-from isocenter.files.layouts.cases.load import mask_cells
+from isocenter.files.layouts.cases.load import frame_cells, mask_cells
 from isocenter.files.layouts.cases.names import IMAGES, LABELS
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.nnunet import channel_names
 from isocenter.files.layouts.nnunet import fits as fits_nnunet
-from isocenter.files.modality import common_modality, modality_word
+from isocenter.files.modality import common_modality
 from isocenter.files.storage.folders import is_named_inside
-from isocenter.values import CaseRow, Cell, Problem, Split
+from isocenter.values import CaseRow, Problem, Split
 
 # Lists of pairs, and the part that they are where both are there.
 PARTS: dict[str, Split] = {"training": "train", "validation": "val"}
@@ -39,6 +39,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     file of two parts.
     """
     described, where = folder.description or {}, str(folder.root / "dataset.json")
+    if folder.description is None:
+        remedy = 'Write it: {"modality": {"0": "T1"}, "labels": {...}, "training": [{"image": ..., "label": ...}]}'
+        raise DatasetError("there is no such file", where, remedy)
+    if not described.get("training"):
+        remedy = 'Add "training": [{"image": ..., "label": ...}], or leave --layout out: names pair images and labels'
+        raise DatasetError("lists no training pairs", where, remedy)
     names, labels = channel_names(folder), mask_labels(folder, options)
     entries: list[tuple[Split | None, Any]]
     entries = [(split, entry) for name, split in PARTS.items() for entry in described.get(name) or []]
@@ -59,7 +65,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             continue
         drawn = mask_cells({"": paths[1:]} if label is not None else {})
         part = split if parted or split == "test" else None
-        rows.append(CaseRow(name, _images(paths[0], names, options), drawn, split=part))
+        rows.append(CaseRow(name, frame_cells(paths[0], names, options.modality), drawn, split=part))
     return Reading(
         tuple(rows),
         how=f"Decathlon dataset.json, channels {', '.join(names)}",
@@ -84,13 +90,6 @@ def _unlisted(folder: Folder, known: Collection[Path]) -> tuple[Problem, ...]:
     names = [member.name for member in images if member.stem in drawn]
     what = f"{counted(len(names), 'image with a label is', 'images with labels are')} not listed in dataset.json"
     return left_out(names, what, "List them, under test if they are that part", "warning")
-
-
-def _images(path: Path, names: Sequence[str], options: DatasetOptions) -> dict[str, Cell]:
-    words = [modality_word(options.modality or name) for name in names]
-    keys = [f"{frame}/{len(names)}" for frame in range(len(names))] if len(names) > 1 else [""]
-    each = zip(names, keys, words, strict=True)
-    return {name: Cell((path,), "frame" if key else "", key, modality=word) for name, key, word in each}
 
 
 def _entry(entry: Any, where: str) -> tuple[str, str | None]:

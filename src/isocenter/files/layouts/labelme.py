@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, counted
+from isocenter.errors import DatasetError, cause_of, counted
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.outlines import json_record, owners_by_stem, read_beside
@@ -76,7 +76,7 @@ def annotation_of(path: Path, record: Mapping[str, Any]) -> tuple[Annotation, bo
                 outlines.append((name, group, _ring(shape, f"shape {number}"), f"shape {number}"))
         outlined = Drawn.in_groups(outlines)
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        problem = f"is not a file of outlines of LabelMe ({type(error).__name__}: {error})"
+        problem = f"is not a file of outlines of LabelMe ({cause_of(error)})"
         raise DatasetError(problem, str(path), "Open and save it with LabelMe") from error
     return Annotation(path, (*outlined, *masks), size), without_area
 

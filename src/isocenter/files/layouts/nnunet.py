@@ -78,6 +78,8 @@ def channel_names(folder: Folder) -> tuple[str, ...]:
     Raises DatasetError where they are no table of numbers and names, or two are equal.
     """
     names, where = described_channels(folder), str(folder.root / "dataset.json")
+    if folder.description is None:
+        raise DatasetError("there is no such file", where, 'Write it: {"channel_names": {"0": "T1"}, "labels": {...}}')
     if not names:
         raise DatasetError("`channel_names` is not a table of numbers and names", where, 'Write {"0": "T1", "1": "T2"}')
     if len(set(names)) < len(names):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, counted, listed
+from isocenter.errors import DatasetError, cause_of, counted, listed
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse
 from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.outlines import Listed, begins_with, files_of_many, json_record, read_listed
@@ -63,7 +63,7 @@ def listed_in(path: Path, entries: Iterable[Mapping[str, Any]]) -> list[Listed]:
             numbered = enumerate(_regions(entry), start=1)
             drawn = [_drawn(region, naming, f"region {n} of {name}") for n, region in numbered]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            problem = f"{name} has regions that VIA does not write ({type(error).__name__}: {error})"
+            problem = f"{name} has regions that VIA does not write ({cause_of(error)})"
             raise DatasetError(problem, str(path), "Open and save it with VIA") from error
         found.append(Listed(name, Annotation(path, tuple(one for one in drawn if one is not None))))
     return found

@@ -52,7 +52,7 @@ from isocenter.prediction import (
     write_findings,
 )
 from isocenter.quality import quick_measures
-from isocenter.reading import FIXED, MOVING, Alignment, aligned_case, pair_of_images
+from isocenter.reading import FIXED, MOVING, aligned_case, pair_of_images
 from isocenter.runtime import AS_PLANNED, Model, Request
 from isocenter.service.exchange.covariates import DICOM, Known
 from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Measured, Outcome
@@ -128,7 +128,7 @@ def answered(
     request: Request = AS_PLANNED,
     kinds: Sequence[str] = (),
     explains: Explains | None = None,
-    align: Alignment | None = None,
+    align: str | None = None,
 ) -> Outcome:
     """Predict a job's inputs into the folder `room`, and say what it came to.
 
@@ -293,7 +293,7 @@ def _instance(image: Image) -> str:
 
 
 @contextmanager
-def _cases(job: Job, inputs: Inputs, align: Alignment | Literal["pair"] | None) -> Iterator[list[Case]]:
+def _cases(job: Job, inputs: Inputs, align: str | None) -> Iterator[list[Case]]:
     """The cases of a job, its series behind links of exactly their objects: what comes later is another job's.
 
     One, but of a series of several radiographs one each.

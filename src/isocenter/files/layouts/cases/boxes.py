@@ -127,6 +127,7 @@ class Annotation:
     size:      (columns, rows) as stated, None where they are not
     in_shares: numbers are shares of the image's width and height, not voxels
     in_mm:     numbers are mm along the patient's left, back and head (DICOM's axes), and each box is around a ball
+    odd:       what of the file cannot be read and is left out, in words
     """
 
     path: Path
@@ -134,6 +135,7 @@ class Annotation:
     size: tuple[int, int] | None = None
     in_shares: bool = False
     in_mm: bool = False
+    odd: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -227,6 +229,7 @@ def image_named(
     *,
     split: Split | None = None,
     others: Collection[Path] = (),
+    within: str = "",
 ) -> Member | None:
     """The image of this name: in one of the folders `near`, the best first, else the only one that is called so.
 
@@ -234,6 +237,7 @@ def image_named(
     where:  it is named
     split:  of what names it: an image of another part is not meant
     others: folders whose images other files annotate, where it is not looked for
+    within: the name of a folder above it, where there is one
     A mask that is called as its image is not meant either. Raises DatasetError where several images are called so and
     none lies near.
     """
@@ -248,6 +252,7 @@ def image_named(
         return None
     known = [one for one in same if one.path.parent not in others and (split is None or one.split in (None, split))]
     known = [one for one in known if not is_called_mask(one.path)] or known
+    known = [one for one in known if within and within in one.path.parts] or known
     if len(known) > 1:
         problem = f"names {name}, and several images are called so ({listed(member.path for member in known)})"
         raise DatasetError(problem, str(where), "Write the folder with the name, or rename")

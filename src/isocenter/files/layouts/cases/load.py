@@ -17,6 +17,7 @@ from isocenter.files import pictures
 from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of, read_volumes, suffix_of
 from isocenter.files.layouts.cases.segments import SLICER, slicer_mask
+from isocenter.files.modality import modality_word
 from isocenter.files.storage.block import is_number
 from isocenter.values import Array, Cell, Image, Label
 
@@ -93,6 +94,15 @@ def refuse_unlike(paths: Sequence[Path]) -> Image:
         str(paths[0]),
         "Keep the one that is meant; pieces of one are called x_mask_1, x_mask_2",
     )
+
+
+def frame_cells(path: Path, names: Sequence[str], modality: str | None) -> dict[str, Cell]:
+    """{name: cell} of the images on the fourth axis of a file; of one name the file itself."""
+    keys = [f"{frame}/{len(names)}" for frame in range(len(names))] if len(names) > 1 else [""]
+    return {
+        name: Cell((path,), "frame" if key else "", key, modality=modality_word(modality or name))
+        for name, key in zip(names, keys, strict=True)
+    }
 
 
 def mask_cells(drawn: Mapping[str, Sequence[Path]]) -> dict[str, Cell]:

@@ -43,6 +43,7 @@ Pixels = NDArray[np.bool_]
 # Of many files, such as the sidecars of BIDS, only so many are opened to know them.
 MOST_OPENED = 32
 HEAD_BYTES = 1 << 20
+MOST_NAMED = 12  # images in one message
 
 
 @dataclass(frozen=True)
@@ -337,12 +338,21 @@ def owners_by_stem(
 class Listed:
     """One image as a file lists it.
 
-    name: of its file, which may begin with folders
+    name:   of its file, which may begin with folders
+    within: the name of the folder of its images, where the file names one
+    source: what lists it, in words
     """
 
     name: str
     annotation: Annotation
     split: Split | None = None
+    within: str = ""
+    source: str = ""
+
+    @property
+    def key(self) -> str:
+        """The image's name in its file, with the folder that tells it from others of its name."""
+        return f"{self.within}/{self.name}" if self.within else self.name
 
 
 def begins_with(path: Path, *patterns: bytes) -> bool:
@@ -367,7 +377,7 @@ def files_of_many(folder: Folder, suffix: str) -> list[Member]:
 
 
 def read_listed(
-    listed: Sequence[Listed],
+    entries: Sequence[Listed],
     folder: Folder,
     options: DatasetOptions,
     *,
@@ -384,30 +394,35 @@ def read_listed(
     words: of folders that may hold the images of a file, the best first
     Raises DatasetError where no image is listed, and for one that is listed twice.
     """
-    if not listed:
+    if not entries:
         raise DatasetError(f"no file of {what} lists an image", str(folder.root), "Name another --layout")
-    annotations = [entry.annotation for entry in listed]
+    annotations = [entry.annotation for entry in entries]
+    _refuse_unreadable(annotations)
     made = DrawnReferences.of(annotations, usual, folder, options)
     images, modality = by_file_name(folder), modality_word(options.modality)
     own = {annotation.path.parent for annotation in annotations}
     rows: dict[Path, CaseRow] = {}
-    missing = []
-    for entry in listed:
+    missing, owners, odd = list[str](), defaultdict[Path, list[Listed]](list), dict[str, tuple[str, ...]]()
+    for entry in entries:
         path = entry.annotation.path
         near = [path.parent, folder.root, path.parent / "images", folder.root / "images"]
         near += [base / word for base in (near[0], near[1], near[3]) for word in words(path)]
-        image = image_named(images, entry.name, near, path, split=entry.split, others=own - {path.parent})
+        near = [*(place / entry.within for place in near if entry.within), *near]
+        image = image_named(
+            images, entry.name, near, path, split=entry.split, others=own - {path.parent}, within=entry.within
+        )
         if image is None:
             missing.append(entry.name)
             continue
-        if image.path in rows:
-            raise DatasetError(f"lists {entry.name}, which is listed already", str(path), "Keep one")
+        owners[image.path].append(entry)
+        odd |= {image.name: entry.annotation.odd} if entry.annotation.odd else {}
         rows[image.path] = CaseRow(
             image.name,
             {"image": Cell((image.path,), modality=modality)},
-            made.cells(part, entry.annotation, entry.name),
+            made.cells(part, entry.annotation, entry.key),
             split=entry.split or image.split,
         )
+    _refuse_twice([entries_of for entries_of in owners.values() if len(entries_of) > 1])
     files = ", ".join(dict.fromkeys(annotation.path.name for annotation in annotations))
     absent = f"{counted(len(missing), 'listed image is', 'listed images are')} not there"
     return Reading(
@@ -416,5 +431,35 @@ def read_listed(
         classes=made.classes,
         drawn=made.names,
         modality=modality,
-        problems=(*left_out(missing, absent, "Correct the names, or get the files"), *made.notes(annotations)),
+        problems=(
+            *left_out(missing, absent, "Correct the names, or get the files"),
+            *_left_out_of(odd, files),
+            *made.notes(annotations),
+        ),
     )
+
+
+def _refuse_unreadable(annotations: Sequence[Annotation]) -> None:
+    """Raise DatasetError where no annotation can be read: not one is odd, but the file is of another kind."""
+    faults = [(one, fault) for one in annotations for fault in one.odd]
+    if faults and not any(one.boxes for one in annotations):
+        raise DatasetError(f"no annotation can be read: {faults[0][1]}", str(faults[0][0].path), "Export it anew")
+
+
+def _refuse_twice(twice: Sequence[Sequence[Listed]]) -> None:
+    """Raise DatasetError for images that several lists, or tasks of one, describe."""
+    if twice:
+        each = [entry for entries in twice for entry in entries]
+        by = listed(dict.fromkeys(entry.source or entry.annotation.path.name for entry in each))
+        names = listed([entries[0].name for entries in twice], MOST_NAMED)
+        problem = f"{counted(len(twice), 'image is', 'images are')} listed more than once ({names}), by {by}"
+        remedy = "Keep one list of each image and move the others away; give images of one name a folder each"
+        raise DatasetError(problem, str(each[-1].annotation.path), remedy)
+
+
+def _left_out_of(odd: Mapping[str, Sequence[str]], files: str) -> tuple[Problem, ...]:
+    """The warning on annotations that cannot be read, by the cases of their images."""
+    each = [fault for faults in odd.values() for fault in faults]
+    what = f"{counted(len(each), 'annotation')} of {files} cannot be read ({listed(each)})"
+    remedy = "Correct them: what they show is background, and nothing to be found"
+    return left_out(odd, what, remedy, "warning")

@@ -18,16 +18,18 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files.layouts.cases.classes import mask_labels, name_classes
+from isocenter.errors import DatasetError, IsocenterError, UsageError, counted, listed
+from isocenter.files.format import ReadOptions
+from isocenter.files.index import read_image
+from isocenter.files.layouts.cases.classes import described_channels, mask_labels, name_classes
 from isocenter.files.layouts.cases.folder import Folder, Member, are_parts, stem_of
-from isocenter.files.layouts.cases.load import mask_cells, structure_cell
+from isocenter.files.layouts.cases.load import frame_cells, mask_cells, structure_cell
 from isocenter.files.layouts.cases.names import (
     CHANNEL,
     FORMAT_FOLDERS,
@@ -361,6 +363,10 @@ def reading_of(
     channels = sorted({channel for case in whole for channel in case.images})
     modality = options.modality or modality or common_modality(channels)
     rows = rows_of(whole, options, structures=structures, called=called, modality=modality)
+    if channels == [IMAGE] and len(contrasts := described_channels(folder)) > 1 and _has_frames(rows):
+        parted = [frame_cells(row.images[IMAGE].paths[0], contrasts, options.modality) for row in rows]
+        rows = tuple(replace(row, images=own) for row, own in zip(rows, parted, strict=True))
+        channels, modality = [*contrasts], options.modality or common_modality(contrasts)
     readers = sorted({mask.reader for mask in masks} - {""})
     lacking = without_structure([case.key.name for case in partly], structures)
     return Reading(
@@ -372,6 +378,14 @@ def reading_of(
         channels=tuple(channels) if channels != [IMAGE] else (),
         problems=(*problems, *lacking),
     )
+
+
+def _has_frames(rows: Sequence[CaseRow]) -> bool:
+    """Whether the first image has a fourth axis, as its header says; a damaged one is named when it is read."""
+    try:
+        return bool(rows) and read_image(rows[0].images[IMAGE].paths[0], ReadOptions()).frames is not None
+    except IsocenterError:
+        return False
 
 
 def rows_of(
