@@ -143,6 +143,56 @@ def test_images_that_cannot_lie_on_one_another_are_refused(moving, settings, wor
         registered(fixed, moving, settings)
 
 
+def masked(turned, *box, settings=RIGID, moving=None):
+    fixed, other, _ = turned
+    mask = np.zeros(FIXED.shape, bool)
+    mask[box] = True
+    return registered(fixed, moving or other, settings, mask)
+
+
+def test_a_mask_that_holds_too_little_is_refused_with_what_it_leaves(turned):
+    with pytest.raises(UsageError, match="the mask of the fixed image is empty"):
+        masked(turned, np.s_[0:0])
+    with pytest.raises(UsageError, match=r"leaves 64 voxels of 1 x 1 x 1.2 mm to compare, and 125 are needed"):
+        masked(turned, np.s_[8:12], np.s_[8:12], np.s_[8:12])
+
+
+def test_a_mask_that_the_moving_image_does_not_reach_in_the_world_is_refused(turned):
+    fixed = turned[0]
+    half = replace(
+        fixed, pixels=fixed.data[:, 14:], geometry=FIXED.cropped((slice(14, 24), slice(0, 22), slice(0, 20)))
+    )
+    with pytest.raises(GeometryError, match=r"the moving one reaches 0% of the mask.*--initial centres"):
+        masked(turned, np.s_[0:8], moving=half)
+
+
+def test_few_compared_voxels_are_a_finding():
+    image = blobs(FIXED)
+    mask = np.zeros(FIXED.shape, bool)
+    mask[8:15, 8:15, 8:15] = True
+    notes = registered(image, image, RIGID, mask).notes
+    assert any("only 294 voxels" in note or "only 343 voxels" in note for note in notes), notes
+
+
+def test_noise_that_is_laid_on_noise_is_a_finding():
+    draw = np.random.default_rng(0)
+    grid = Geometry((16, 16, 16), np.eye(4))
+    one, other = (Image(draw.normal(size=(1, 16, 16, 16)).astype(np.float32), grid, "MR") for _ in range(2))
+    assert any("hardly agree" in note for note in registered(one, other, RIGID).notes)
+
+
+@pytest.mark.parametrize("is_slab_fixed", [True, False])
+def test_a_slab_whose_header_states_no_common_place_is_found_along_the_body(is_slab_fixed):
+    whole = blobs(Geometry((24, 24, 40), np.diag([1.0, 1, 1, 1])))
+    affine = np.diag([1.0, 1, 1, 1])
+    affine[:3, 3] = (0, 0, 14)  # slices 26 to 39 of the whole lie at 14 to 27
+    slab = replace(whole, pixels=whole.data[..., 26:], geometry=Geometry((24, 24, 14), affine))
+    pair, shift = ((slab, whole), 12) if is_slab_fixed else ((whole, slab), -12)
+    made = registered(*pair, RIGID).transform
+    points = inner_points(slab.geometry) + np.array([0, 0, 0 if is_slab_fixed else 12])
+    assert np.linalg.norm(carried_points(made, points) - points - [0, 0, shift], axis=1).mean() < 0.3
+
+
 def test_a_constant_image_is_refused():
     fixed = blobs(FIXED)
     with pytest.raises(UsageError, match="moving image is constant"):

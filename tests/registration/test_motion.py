@@ -50,6 +50,16 @@ def test_labels_of_one_frame_follow_the_motion_and_their_union_holds_all_of_them
         isocenter.register_frames(series, labels=labels, labels_frame=3)
 
 
+def test_a_clip_without_a_size_says_pixels():
+    draw = np.random.default_rng(0)
+    clip = Image(draw.normal(size=(1, 2, 24, 24)).astype(np.float32), Geometry.of_pixels((24, 24)))
+    made = isocenter.register_frames(clip)
+    assert repr(made).count(" pixels ") == 2
+    assert " mm" not in repr(made)
+    assert "displacement_pixels" in made.table
+    assert not [name for name in made.table if name.endswith("_mm")]
+
+
 def test_a_single_image_has_no_motion():
     with pytest.raises(UsageError, match="one frame only"):
         isocenter.register_frames(blobs(GRID))

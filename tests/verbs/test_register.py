@@ -111,6 +111,18 @@ def test_convert_carries_images_and_label_maps_through_a_transform_and_back(fold
     assert image.geometry.equals(isocenter.read(folder / "moving.nii.gz").geometry)
 
 
+@pytest.mark.parametrize("name", ["moving", "labels"])
+def test_an_image_that_a_transform_carries_off_the_grid_is_refused_before_it_is_written(folder, tmp_path, name):
+    matrix = np.eye(4)
+    matrix[:3, 3] = 1000
+    away = SpatialTransform((isocenter.values.Affine(matrix),))
+    with pytest.raises(GeometryError, match="no voxel of the grid comes to lie in the image"):
+        isocenter.convert(
+            folder / f"{name}.nii.gz", tmp_path / "away.nii.gz", through=away, onto=folder / "fixed.nii.gz"
+        )
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("keywords", "error", "words"),
     [

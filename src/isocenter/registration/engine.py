@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import GeometryError, UsageError
+from isocenter.errors import GeometryError, UsageError, counted
 from isocenter.lazy import torch
 from isocenter.registration.deformable import SMOOTHNESS, STEPS, Bent, bend, field_of
 from isocenter.registration.linear import (
@@ -23,8 +23,8 @@ from isocenter.registration.linear import (
     followed_down,
     starts,
 )
-from isocenter.registration.pyramid import NO_OVERLAP, Level, Pair, paired, spacings
-from isocenter.registration.similarity import SIMILARITIES, Similarity, SimilarityName
+from isocenter.registration.pyramid import LEAST_OVERLAP, NO_OVERLAP, Level, Pair, paired, spacings
+from isocenter.registration.similarity import REACH, SIMILARITIES, Similarity, SimilarityName
 from isocenter.transforms import displacements, inverted, refuse_unlike_axes, right_angled
 from isocenter.values import Affine, Decision, Displacement, Geometry, Image, SpatialTransform
 
@@ -39,6 +39,8 @@ MOST_LINEAR, MOST_DEFORMABLE = 2**18, 2**20
 MIRRORED = 0.85
 # Degrees: patients lie on two tables less far apart than this. A larger turn more often fits noise.
 USUAL_TURN = 45.0
+# Of the local correlation, 1 at its best: unlike images of one modality, and noise, come to less.
+LEAST_CORRELATION = 0.1
 SIDES = ("left and right", "front and back", "head and feet")
 LNCC_SOURCE = "doi:10.1016/j.media.2007.06.004"
 MIND_SOURCE = "doi:10.1007/978-3-642-40811-3_24"
@@ -102,11 +104,14 @@ def registered(
     _refuse_unfit(fixed, moving, settings, where)
     similarity = chosen_similarity(fixed, moving, settings)
     measure = SIMILARITIES[similarity.value]
+    if mask is not None and not mask.any():
+        raise UsageError("the mask of the fixed image is empty", where, "Give a mask of what is compared, or none")
     pair = paired(fixed, moving, mask, one_scale=similarity.value == "mse")
     _refuse_constant(pair, where)
     initials, initial = _initials(fixed.geometry, moving.geometry, settings, where)
     levels = [pair.level(spacing) for spacing in spacings(pair.fixed_grid, LEVELS, MOST_LINEAR)]
     guesses = list(starts(pair, initials))
+    notes = [] if mask is None else list(_compared_in_mask(levels, guesses[0], where))
     start = best_start(pair, levels[0], guesses, measure)
     if not start.loss < NO_OVERLAP:
         remedy = "Give --initial centres or moments, or images of one part of the body"
@@ -114,7 +119,7 @@ def registered(
     before = _value(levels[-1], guesses[0], measure, similarity.value)
     start = followed_down(levels[1], start, measure, rigid=True, steps=FINE_STEPS)
     upright = [one for one in guesses if np.array_equal(one.matrix, np.eye(len(one.shift)))]
-    notes = list(_mirrored(pair, levels[1], upright, start.loss, measure))
+    notes += _mirrored(pair, levels[1], upright, start.loss, measure)
     for level in levels[1:]:
         rigid = settings.transform == "rigid"
         start = followed_down(level, start, measure, rigid=rigid, steps=FINE_STEPS)
@@ -136,6 +141,8 @@ def registered(
         if bent.is_cut:
             notes.append(f"{settings.seconds:g} s were over before all steps were done: another machine gets further")
     transform = SpatialTransform(parts, fixed.geometry, moving.geometry)
+    if similarity.value == "lncc" and after < LEAST_CORRELATION:
+        notes.append(f"the images hardly agree (similarity {after:.2g}, at best 1): what is compared may be noise")
     if not _is_better(similarity.value, after, before):
         notes.append("the images agree no better than before: do not use the transform unseen")
     if not fixed.geometry.physical:
@@ -159,6 +166,32 @@ def _refuse_unfit(fixed: Image, moving: Image, settings: RegistrationSettings, w
             where,
             "Give --initial centres or moments, or --initial world if the patient did not move in between",
         )
+
+
+def _compared_in_mask(levels: Sequence[Level], guess: Start, where: str) -> Iterator[str]:
+    """A finding where a mask holds few voxels.
+
+    UsageError where they are fewer than one window of the local correlation, GeometryError where the headers share a
+    world and the moving image does not reach the mask there.
+    """
+    finest, coarsest = levels[-1].fixed, levels[0].fixed
+    count, coarse = (int((side.weight > 0).sum()) for side in (finest, coarsest))
+    window = (2 * REACH + 1) ** sum(size > 1 for size in finest.grid.shape)
+    unit = "mm" if finest.grid.physical else "pixels"
+    words = f"{counted(count, 'voxel')} of {' x '.join(f'{step:.3g}' for step in finest.grid.steps)} {unit}"
+    remedy = "Give a mask of what both images show, with a margin, or none"
+    if count < window:
+        raise UsageError(f"the mask leaves {words} to compare, and {window} are needed", where, remedy)
+    if guess.name == "world":
+        _, weight = levels[-1].moved(_places(levels[-1], guess))
+        share = float(weight.sum() / finest.weight.sum())
+        if share < LEAST_OVERLAP:
+            problem = (
+                f"the images do not overlap where they are compared: the moving one reaches {share:.0%} of the mask"
+            )
+            raise GeometryError(problem, where, f"{remedy}, or --initial centres if a header is wrong")
+    if coarse < window:
+        yield f"only {words} were compared, as the mask says: too few to be sure of turns, look at the pictures"
 
 
 def _refuse_constant(pair: Pair, where: str) -> None:

@@ -24,6 +24,8 @@ Initial = Literal["world", "centres", "moments"]
 # Turns that are tried, in degrees: in a picture all around, in a volume about each axis.
 PICTURE_TURNS = tuple(range(-150, 181, 30))
 VOLUME_TURNS = (-30, 30)
+# Of the other image's extent along an axis: one that is shorter may show any part of it, and also begins shifted.
+SHORTER = 0.75
 # Starts that are followed on the coarsest grid, and steps there and on each finer one.
 FOLLOWED, COARSE_STEPS, FINE_STEPS = 4, 60, 40
 # mm of a step at the edge of the image, as a share of the grid's spacing: at the start and at the end of a level.
@@ -85,6 +87,17 @@ def starts(pair: Pair, initials: Sequence[Initial]) -> Iterator[Start]:
             ours, theirs = ours - pair.fixed_centre, theirs - pair.moving_centre
         for turn in _turns(ndim, flat=min(pair.fixed_grid.shape) == 1):
             yield Start(name, turn, theirs - turn @ ours)
+        if name == "centres":
+            yield from (Start(name, np.eye(ndim), shift) for shift in _shifts(pair))
+
+
+def _shifts(pair: Pair) -> Iterator[Floats]:
+    """Shifts in mm along axes in which one image is much shorter, by thirds of it, until one lies beyond the other."""
+    extents = (np.ptp(grid.corners, axis=0) for grid in (pair.fixed_grid, pair.moving_grid))
+    for axis, (short, long) in enumerate(np.sort(list(extents), axis=0).T.tolist()):
+        if 0 < short < SHORTER * long:
+            count = math.ceil((long - short) / 2 / (short / 3)) + 1
+            yield from (number * short / 3 * np.eye(pair.fixed_grid.ndim)[axis] for number in range(-count, count + 1))
 
 
 def _turns(ndim: int, *, flat: bool) -> Iterator[Floats]:

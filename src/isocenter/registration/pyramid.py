@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
+from isocenter.registration.corners import filled_corners
 from isocenter.registration.similarity import Similarity
 from isocenter.transforms import resample
 from isocenter.values import Floats, Geometry, Image
@@ -114,7 +115,7 @@ def paired(fixed: Image, moving: Image, mask: NDArray[np.bool_] | None, *, one_s
 
     one_scale: intensities mean the same in both, so one scale serves both
     """
-    sides = [_numbers(fixed), _numbers(moving)]
+    sides = [_measurements(fixed), _measurements(moving)]
     scales = [
         _scale(values, known, image.modality) for (values, known), image in zip(sides, (fixed, moving), strict=True)
     ]
@@ -124,6 +125,12 @@ def paired(fixed: Image, moving: Image, mask: NDArray[np.bool_] | None, *, one_s
     scaled = [_in_scale(*side, *scale) for side, scale in zip(sides, scales, strict=True)]
     inside = sides[0][1] if mask is None else sides[0][1] & mask
     return Pair(scaled[0], inside, fixed.geometry, scaled[1], sides[1][1], moving.geometry)
+
+
+def _measurements(image: Image) -> tuple[Floats, NDArray[np.bool_]]:
+    """(*spatial) values and which are measured: not the corners that an earlier program filled."""
+    values, is_measured = _numbers(image)
+    return values, is_measured & ~filled_corners(values, is_measured, is_ct=image.modality == "CT")
 
 
 def _numbers(image: Image) -> tuple[Floats, NDArray[np.bool_]]:

@@ -124,16 +124,18 @@ def looked(session: Session, state: State, compute: Compute, collapse: Collapse,
 def validated(session: Session, state: State, compute: Compute, collapse: Collapse) -> tuple[State, Scores]:
     """Score the averaged weights on the validation cases, and keep them where they are to be preferred.
 
-    Returns the state after it and the scores; none where there are no validation cases. IsocenterError after
-    several looks at features that hardly differ.
+    Returns the state after it and the scores; without validation cases those of training cases, which choose no
+    weights. IsocenterError after several looks at features that hardly differ.
     """
     device, settings = session.fabric.device, session.settings
     measure_batch_statistics(session.averaged, session.loader.of_step, settings, device, compute)
-    if not session.val_cases:
+    if not (looked_at := session.val_cases or session.shown_cases):
         return state, Scores()
-    numbers = session.validated(session.val_cases, compute)
+    numbers = session.validated(looked_at, compute)
     rank = collapse.rank_of(numbers.pop(FEATURES), state.step) if FEATURES in numbers else None
     score = settings.task.selection(numbers)
+    if not session.val_cases:
+        return state, Scores(training=score, rank=rank)
     validation = Validation(score, numbers, [case.patient for case in session.val_cases])
     after = judged(state, validation, settings, session.out)
     if (score >= state.best or after.preferred) and not collapse.is_near:

@@ -168,9 +168,10 @@ class Session:
     def shown_cases(self) -> Sequence[Prepared]:
         """Training cases, always the same and evenly from first to last, whose metric shows over-fitting.
 
-        As many as there are validation cases at the most, so that no look takes longer than two did.
+        As many as there are validation cases at the most, so that no look takes longer than two did; without validation
+        cases none, but where objectives need no labels: a collapse shows in any images.
         """
-        most = min(MOST_SHOWN, len(self.val_cases))
+        most = min(MOST_SHOWN, len(self.val_cases) if self.criterion.needs.labels or self.val_cases else MOST_SHOWN)
         return self.train_cases[:: -(-len(self.train_cases) // most) or 1] if most else ()
 
     def take_batches_of(self, samples: int | None) -> None:

@@ -162,7 +162,7 @@ class ClockedLength:
 
     def _validation(self, session: Session, compute: Compute) -> float:
         """s of a look at validation and shown cases, by a few and their voxels; only the leading process looks."""
-        cases = session.val_cases[:PROBE_CASES] if session.ranks.leads else ()
+        cases = (session.val_cases or session.shown_cases)[:PROBE_CASES] if session.ranks.leads else ()
         if not cases:
             return 0.0
         eager = replace(compute, compiled=False)

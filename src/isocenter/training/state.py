@@ -23,7 +23,7 @@ OWN_SHARE = 0.97
 class Scores:
     """The selecting metric of the validation cases, and of some training cases; None where it was not measured.
 
-    rank: effective rank of the pooled features of the validation cases, where no reference says what is right
+    rank: effective rank of the pooled features of the cases that were looked at, where no reference says what is right
     """
 
     validation: float | None = None
@@ -39,7 +39,7 @@ class Moment:
     waiting: share of the time of this session in which the network waited for data
     gradient_norm: before it was clipped
     losses: of each objective, where there are several
-    rank: effective rank of the features of validation cases, of a training without references
+    rank: effective rank of the features of the cases that were looked at, of a training without references
     reached: share of the machine's peak that steps reach; None where it was not measured
     """
 

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         inverted,
         jacobian,
         refuse_unlike_axes,
+        refuse_unreached,
         right_angled,
         sd_log_jacobian,
         whole_field,

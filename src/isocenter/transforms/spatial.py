@@ -252,6 +252,13 @@ def carried(
     return replace(image, pixels=pixels, geometry=onto, padding=None)
 
 
+def refuse_unreached(transform: SpatialTransform, moving: Image, fixed: Geometry, where: str) -> None:
+    """GeometryError where no voxel of the fixed grid comes to lie in the moving image: all would be empty."""
+    if not any(_covered(moving.geometry, places).any() for _, places in _places(transform, fixed, moving.geometry)):
+        problem = "no voxel of the grid comes to lie in the image that is carried: the result would be empty"
+        raise GeometryError(problem, where, "Give the transform of these two images, in this direction")
+
+
 class _Sampler:
     """A volume that can be read at any place; beyond the outermost centres the edge goes on."""
 

@@ -21,6 +21,7 @@ from isocenter.transforms import (
     composed,
     inverted,
     refuse_unlike_axes,
+    refuse_unreached,
     region_series,
 )
 from isocenter.values import Affine, Geometry, Image, Problem, SpatialTransform
@@ -147,6 +148,7 @@ def _through(
     if transform.ndim != image.geometry.ndim:
         problem = f"a transform of {transform.ndim} axes for an image of {image.geometry.ndim}"
         raise UsageError(problem, "--through", "Give the transform of this image")
+    refuse_unreached(transform, image, fixed.geometry, where)
     note = f"carried {'back ' if inverse else ''}through {transform!r}"
     if image.labels or (is_label_map := _is_label_map(image)):
         made = carried_labels(image.data, image.geometry, transform, fixed.geometry)

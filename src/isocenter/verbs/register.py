@@ -47,6 +47,7 @@ from isocenter.transforms import (
     inverse_errors,
     inverted,
     jacobian,
+    refuse_unreached,
     sd_log_jacobian,
     whole_field,
 )
@@ -205,6 +206,7 @@ def _registration(pair: _Pair, options: RegisterOptions, settings: RegistrationS
 def _outcome(pair: _Pair, registration: Registration, determinant: NDArray[np.float32], out: Path | None) -> Registered:
     """What the transform makes of the moving image and of all that was drawn."""
     fixed, moving, transform, grid = pair.fixed, pair.moving, registration.transform, pair.fixed.geometry
+    refuse_unreached(transform, moving, grid, pair.where)
     moved_labels = None if pair.labels is None else _moved_labels(pair.labels, moving, fixed, transform)
     rows = list(_rows(registration, determinant, pair.mask, grid))
     if pair.labels is not None and pair.fixed_labels is not None and moved_labels is not None:

@@ -21,6 +21,7 @@ from isocenter.transforms import carried, carried_labels, composed, inverted, wh
 from isocenter.values import Floats, Image, Label, SpatialTransform
 
 MARKS = ("motion.csv", "corrected.nii.gz")
+# Where no size is known, pixels in place of mm.
 COLUMNS = ("frame", "time_s", "x_mm", "y_mm", "z_mm", "x_deg", "y_deg", "z_deg", "displacement_mm")
 
 
@@ -46,8 +47,11 @@ class Motion(InNotebook):
         return {"schema": "isocenter.motion", "version": 1, "rows": self.table.to_dict("records")}
 
     def __repr__(self) -> str:
-        moved = self.table["displacement_mm"]
-        words = f"{len(moved)} frames, moved by {moved.mean():.2f} mm on average and {moved.max():.2f} mm at most"
+        unit = _unit(self.corrected)
+        moved = self.table[f"displacement_{unit}"]
+        words = (
+            f"{len(moved)} frames, moved by {moved.mean():.2f} {unit} on average and {moved.max():.2f} {unit} at most"
+        )
         return words if self.out is None else f"{words}\n{self.out / MARKS[1]}"
 
 
@@ -82,7 +86,8 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
     carried_along, union = (
         (None, None) if drawn is None else _carried_along(drawn, image, made, options.labels_frame - 1)
     )
-    table = pd.DataFrame(_rows(image, made), columns=list(COLUMNS))
+    columns = [name.replace("_mm", f"_{_unit(image)}") for name in COLUMNS]
+    table = pd.DataFrame(_rows(image, made), columns=columns)
     result = Motion(corrected, tuple(made), table, carried_along, union, target)
     if target is not None:
         with result_folder(target, options.overwrite, MARKS) as folder:
@@ -115,6 +120,10 @@ def _carried_along(
     union = np.array([0, *label_values], carried_maps.dtype)[counts.argmax(axis=0)]
     labels = drawn.labels or tuple(Label(one, str(one)) for one in label_values)
     return series.with_label_map(carried_maps, labels), series.frame(0).with_label_map(union, labels)
+
+
+def _unit(image: Image) -> str:
+    return "mm" if image.geometry.physical else "pixels"
 
 
 def _rows(image: Image, transforms: Sequence[SpatialTransform]) -> Iterator[list[float | None]]:
