@@ -50,6 +50,15 @@ def test_labels_of_one_frame_follow_the_motion_and_their_union_holds_all_of_them
         isocenter.register_frames(series, labels=labels, labels_frame=3)
 
 
+def test_smooth_frames_that_never_moved_are_found_still_although_they_are_noisy():
+    draw = np.random.default_rng(0)
+    scene = blobs(GRID).data
+    frames = [scene + draw.normal(0, 0.01 * np.ptp(scene), scene.shape) for _ in range(3)]
+    made = isocenter.register_frames(Image(np.stack(frames, axis=1).astype(np.float32), GRID))
+    assert made.table["displacement_mm"].max() < 0.1
+    assert made.table[["x_deg", "y_deg", "z_deg"]].abs().to_numpy().max() < 0.3
+
+
 def test_a_clip_without_a_size_says_pixels():
     draw = np.random.default_rng(0)
     clip = Image(draw.normal(size=(1, 2, 24, 24)).astype(np.float32), Geometry.of_pixels((24, 24)))

@@ -12,7 +12,7 @@ from isocenter.errors import UsageError
 from isocenter.registration.engine import LEVELS, MOST_LINEAR, RegistrationSettings, chosen_similarity, registered
 from isocenter.registration.linear import Start, followed_down
 from isocenter.registration.pyramid import paired, spacings
-from isocenter.registration.similarity import SIMILARITIES
+from isocenter.registration.similarity import OF_MOTION
 from isocenter.transforms import carried
 from isocenter.values import Floats, Image, SpatialTransform
 
@@ -57,8 +57,8 @@ def _followed(
     for frame in series.still_frames():
         pair = paired(reference, frame, None, one_scale=True)
         for spacing in spacings(grid, LEVELS, MOST_LINEAR)[1:]:
-            level = pair.level(spacing)
-            before = followed_down(level, before, SIMILARITIES[name], rigid=True, steps=STEPS)
+            level = pair.level(spacing).smoothed
+            before = followed_down(level, before, OF_MOTION[name], rigid=True, steps=STEPS)
         yield SpatialTransform((before.affine(pair),), grid, grid)
 
 

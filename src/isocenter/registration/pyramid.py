@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.registration.corners import filled_corners
-from isocenter.registration.similarity import Similarity
+from isocenter.registration.similarity import Similarity, along
 from isocenter.transforms import resample
 from isocenter.values import Floats, Geometry, Image
 
@@ -65,12 +65,33 @@ class Level:
             weight = weight * _read(self.moving.weight, at.detach())
         return values, weight
 
+    @property
+    def smoothed(self) -> Level:
+        """Both images as binomial means of neighbours, so that noise is hardly smaller between voxels than at them."""
+        fixed, moving = (replace(side, values=_binomial(side)) for side in (self.fixed, self.moving))
+        return replace(self, fixed=fixed, moving=moving)
+
     def loss(self, places: Tensor, similarity: Similarity) -> Tensor:
         """Unlikeness of both where they overlap; very large where they hardly do."""
         values, weight = self.moved(places)
         if float(weight.sum()) < LEAST_OVERLAP * float(self.fixed.weight.sum()):
             return NO_OVERLAP + 0 * values.sum()
         return similarity(self.fixed.values, values, weight)
+
+
+def _binomial(side: Side) -> Tensor:
+    values, weight = side.values * side.weight, side.weight
+    for axis in range(2, values.ndim):
+        matrix = _neighbours(values.shape[axis])
+        values, weight = along(values, axis, matrix), along(weight, axis, matrix)
+    return values / weight.clamp(min=1e-3)
+
+
+def _neighbours(size: int) -> Tensor:
+    """(size, size) weights 1, 2, 1 of the voxels that lie within the image."""
+    apart = (torch.arange(size)[:, None] - torch.arange(size)[None]).abs()
+    matrix = (2 - apart).clamp(min=0).float()
+    return matrix / matrix.sum(dim=1, keepdim=True)
 
 
 def _read(values: Tensor, at: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +25,10 @@ Similarity = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
 REACH = 2
 # Of the variance of an image whose intensities lie in 0..1: what varies less is noise that correlates with nothing.
 FLAT = 1e-4
+# A variance: windows of the fixed image that vary less count less in the search for a motion of a whole image. A wrong
+# place gains by their chance correlation with windows of more contrast: a still, smooth scene with 1 % of noise seemed
+# to move by 1.5 mm without this, and by 0.0 mm with it and with both images smoothed.
+CONTRAST = 0.01
 # MIND-SSC, Heinrich et al., MICCAI 2013, doi:10.1007/978-3-642-40811-3_24: patches reach one voxel, neighbours too.
 PATCH = 1
 
@@ -57,9 +61,12 @@ def mean_square(fixed: Tensor, moved: Tensor, weight: Tensor) -> Tensor:
     return weighted((fixed - moved).square(), weight)
 
 
-def local_correlation(fixed: Tensor, moved: Tensor, weight: Tensor, reach: int = REACH) -> Tensor:
+def local_correlation(
+    fixed: Tensor, moved: Tensor, weight: Tensor, reach: int = REACH, contrast: float = 0.0
+) -> Tensor:
     """1 less the mean square of the correlation in a window around each voxel.
 
+    contrast: a variance; windows of the fixed image that vary less count less. 0: all count alike
     Avants et al., Med Image Anal 2008, doi:10.1016/j.media.2007.06.004
     """
     share_seen = box_means(weight, reach).clamp(min=1e-3)
@@ -67,6 +74,8 @@ def local_correlation(fixed: Tensor, moved: Tensor, weight: Tensor, reach: int =
     first, second, squares, others, products = (box_means(parts, reach) / share_seen).split(1, dim=1)
     covariance = products - first * second
     variances = (squares - first * first).clamp(min=0) + FLAT, (others - second * second).clamp(min=0) + FLAT
+    if contrast:
+        weight = weight * variances[0] / (variances[0] + contrast)
     return 1 - weighted(covariance.square() / (variances[0] * variances[1]), weight)
 
 
@@ -110,3 +119,5 @@ SIMILARITIES: dict[str, Similarity] = {
     "mse": mean_square,
     "mind": self_similarity,
 }
+# Those by which the last place of a rigid or affine motion is found.
+OF_MOTION: dict[str, Similarity] = {**SIMILARITIES, "lncc": partial(local_correlation, contrast=CONTRAST)}
