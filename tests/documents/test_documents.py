@@ -26,6 +26,7 @@ from isocenter.errors import IntegrityError, PlanError, ResourceError, UsageErro
 from isocenter.evaluation import Metrics
 from isocenter.monitoring import refuse_change_plan
 from isocenter.report import Figure, Paragraph
+from isocenter.runtime import digest
 from isocenter.service.records import tables
 from isocenter.verbs.document import Documented
 
@@ -175,6 +176,21 @@ def test_a_changed_row_of_the_documents_is_found(documented, records, tmp_path):
     row["value"] = "better"
     file.write_text(json.dumps(written))
     assert len(isocenter.verify_documents(tmp_path / "documents", against=records).broken) == 1
+
+
+def test_a_changed_page_is_found_also_where_its_hash_was_changed_with_it(documented, records, tmp_path):
+    folder = tmp_path / "documents"
+    shutil.copytree(documented.out, folder)
+    page, file = folder / "claim.html", folder / "documents.json"
+    page.write_text(page.read_text().replace("of 44 items are measured", "of 44 items were measured"))
+    names = [one.where for one in isocenter.verify_documents(folder, against=records).broken]
+    assert "claim.html" in names
+    written = json.loads(file.read_text())
+    written["pages"]["claim.html"] = digest(page)
+    file.write_text(json.dumps(written))
+    assert "claim.html" in [one.where for one in isocenter.verify_documents(folder, against=records).broken]
+    page.unlink()
+    assert "claim.html" in [one.where for one in isocenter.verify_documents(folder, against=records).broken]
 
 
 def test_a_changed_score_is_found(documented, records, tmp_path):

@@ -58,12 +58,14 @@ class Documented(InNotebook):
     """Documents of one subject.
 
     records: {path: SHA-256} of all records of the subject
+    pages:   {name: SHA-256} of the files that were written, and of the facts that they state
     """
 
     documents: Sequence[Document]
     records: Mapping[str, str]
     files: Sequence[Path] = ()
     out: Path | None = None
+    pages: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -82,7 +84,7 @@ class Documented(InNotebook):
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json` and documents.json."""
-        record = {"records": dict(self.records), "scores": self.scores, "rows": self.rows}
+        record = {"records": dict(self.records), "scores": self.scores, "rows": self.rows, "pages": dict(self.pages)}
         return {"schema": SCHEMA, "version": 1, **as_json(record)}
 
     def __repr__(self) -> str:
@@ -144,7 +146,8 @@ def document(options: DocumentOptions) -> Documented:
         stated_in = digest(partial / FACTS)
         filled = [document_of(one, opened, stated, stated_in) for one in chosen]
         written = _written(filled, opened, wanted, partial)
-        result = Documented(filled, opened.records, [folder / path.name for path in written], folder)
+        pages = {path.name: digest(path) for path in [*written, partial / FACTS]}
+        result = Documented(filled, opened.records, [folder / path.name for path in written], folder, pages)
         record = result.as_record()
         write_json(partial / RECORD, record.pop("schema"), record)
     return result
@@ -210,16 +213,36 @@ def _named(asked: str | Sequence[str], known: Sequence[str], where: str) -> list
 
 @takes(VerifyDocumentsOptions)
 def verify_documents(options: VerifyDocumentsOptions) -> Verified:
-    """Read every record that a folder of documents names anew, and list the rows that no longer hold."""
+    """Read every record that a folder of documents names anew, and list the rows and pages that no longer hold."""
     subject, record = (
         Subject.opened(Path(options.against), agreeing=False, node_of=_node_of),
         Path(options.folder) / RECORD,
     )
     written = read_json(record, SCHEMA)
     try:
-        return Verified(len(written["rows"]), broken_rows(Path(options.folder), subject))
+        broken = broken_rows(Path(options.folder), subject)
+        broken += _changed_pages(Path(options.folder), written, None if broken else subject)
+        return Verified(len(written["rows"]), broken)
     except (KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"is damaged ({error})", str(record), "Write the documents anew") from error
+
+
+def _changed_pages(folder: Path, written: Mapping[str, Any], subject: Subject | None) -> list[Broken]:
+    """Files of documents that are not what was written, or not what their rows make.
+
+    subject: None where rows do not hold, so that no page can be made anew
+    """
+    kept = {name: folder / name for name in written["pages"] if Path(name).name == name}
+    now = {name: digest(path) if path.is_file() else "" for name, path in kept.items()}
+    changed = {name for name, sha256 in now.items() if sha256 != written["pages"][name]}
+    # People fill in facts for the next documents; these state those of before.
+    if subject is not None and FACTS not in changed:
+        stated, metrics = read_facts(folder / FACTS, datetime.now(UTC).date()), metrics_of(subject)
+        for name in {f"{one['document']}.html" for one in written["scores"]} & kept.keys() - changed:
+            filled = document_of(guideline(Path(name).stem).of(subject), subject, stated, now[FACTS])
+            page = render(page_of(filled, subject, before=drafted(filled, metrics)))
+            changed |= set() if page == kept[name].read_text(encoding="utf-8") else {name}
+    return [Broken(name, "is not the file that was written of these rows") for name in sorted(changed - {FACTS})]
 
 
 @takes(TraceRequirementsOptions)
