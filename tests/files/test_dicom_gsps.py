@@ -47,6 +47,30 @@ def test_lines_lie_on_the_edges_of_what_is_marked_with_names_and_values(tmp_path
     assert_array_equal(drawn[1][2], [(5, 1), (8, 1), (8, 3), (5, 3), (5, 1)])
 
 
+@pytest.mark.parametrize(
+    ("tags", "stated"),
+    [
+        ({"spacing": (2.0, 0.5), "position": (0, 0, 0)}, ("PresentationPixelSpacing", [2, 0.5])),
+        ({"ImagerPixelSpacing": [0.3, 0.2]}, ("PresentationPixelAspectRatio", [3, 2])),
+        ({"PixelAspectRatio": [4, 3]}, ("PresentationPixelAspectRatio", [4, 3])),
+        ({}, ("PresentationPixelAspectRatio", [1, 1])),
+    ],
+)
+def test_a_viewer_shows_pixels_in_the_shape_that_their_image_states(tmp_path: Path, tags, stated):
+    is_volume = "position" in tags
+    kind = {} if is_volume else {"position": None, "orientation": None, "spacing": None, "Modality": "DX"}
+    write_slice(tmp_path / "a.dcm", np.zeros((8, 9), "i2"), SliceThickness=1, **kind, **tags)
+    image = read(tmp_path / "a.dcm")
+    mask = np.ones(image.geometry.shape, np.uint8)
+    [path] = ANSWERS["gsps"].write(Result(image, "test", [("", mask, [Label(1, "spot")])], []), tmp_path / "case")
+    [area] = pydicom.dcmread(path).DisplayedAreaSelectionSequence
+    assert [stated] == [
+        (name, [float(one) for one in area[name].value])
+        for name in ("PresentationPixelSpacing", "PresentationPixelAspectRatio")
+        if name in area
+    ]
+
+
 def test_a_result_without_a_mark_has_none_and_colour_is_refused(data: Path, tmp_path: Path):
     image = series(tmp_path)
     empty = Result(image, "test", [("", np.zeros(image.geometry.shape, np.uint8), [Label(1, "spot")])])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import highdicom
@@ -19,6 +20,7 @@ from isocenter.files.dicom.tags import text
 from isocenter.files.dicom.writing.answers import Result, answer_path
 from isocenter.files.dicom.writing.new_object import made_on_source, new_series, save
 from isocenter.files.dicom.writing.outlines import outlines
+from isocenter.files.dicom.writing.series import decimals
 from isocenter.files.dicom.writing.source_planes import (
     Slice,
     box_in_slices,
@@ -79,6 +81,7 @@ def presentations(result: Result, path: Path) -> Iterator[Path]:
             **new_series(SERIES_NUMBER, "Outlines"),
         )
         presentation.Laterality = None
+        _state_aspect(presentation, heads[0], shown[0])
     save(presentation, slices[0].frame.path, [one.text for one in marks], target, overwrite=False)
     yield target
 
@@ -98,6 +101,20 @@ def _grey(shown: Sequence[Slice], where: str) -> Sequence[Dataset]:
         raise FormatError(problem, where, "Ask for seg, sr or sc instead")
     _share_rescaling(head, where)
     return [head]
+
+
+def _state_aspect(presentation: Dataset, head: Dataset, part: Slice) -> None:
+    """State the shape of pixels in place of highdicom's squares: their size, else their ratio. PS3.3 C.10.4"""
+    spacing = None if part.frame.plane is None else part.frame.plane.spacing
+    spacing, ratio = spacing or head.get("PixelSpacing"), head.get("PixelAspectRatio")
+    if spacing is None and (detector := head.get("ImagerPixelSpacing")) is not None:  # no size in the patient
+        ratio = Fraction(float(detector[0]) / float(detector[1])).limit_denominator(1000).as_integer_ratio()
+    for area in presentation.DisplayedAreaSelectionSequence:
+        if spacing is not None:
+            del area.PresentationPixelAspectRatio
+            area.PresentationPixelSpacing = decimals(spacing)
+        elif ratio is not None:
+            area.PresentationPixelAspectRatio = list(ratio)
 
 
 def _drop_empty_windows(head: Dataset) -> None:
