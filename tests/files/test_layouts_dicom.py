@@ -576,3 +576,11 @@ def test_pictures_of_masks_of_slices_are_no_images_and_one_volume_of_them_is_the
     for ground in tmp_path.rglob("Ground"):
         volume(ground.parent / "DICOM_anon" / "mask.nii.gz", np.full((4, 4, 3), 63, np.uint8))
     assert [observed_values(case) for case in read_dataset(tmp_path)] == [(63,)] * 3 * len(kinds)
+
+
+@pytest.mark.parametrize("suffix", [".dat", ".img", ".mr"])
+def test_slices_of_a_series_are_known_by_their_first_bytes_whatever_their_suffix(tmp_path, suffix):
+    for n in range(3):
+        write_slice(tmp_path / f"slice{n}{suffix}", np.full((4, 5), n, np.uint16), position=(0, 0, n))
+    [case] = read_dataset(tmp_path, DatasetOptions(references=False))
+    assert next(iter(case.images.values())).data.shape == (1, 5, 4, 3)

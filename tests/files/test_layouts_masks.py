@@ -604,3 +604,10 @@ def test_contrasts_on_a_fourth_axis_are_named_by_dataset_json_alone(tmp_path):
             read_dataset(tmp_path / "bare", DatasetOptions(layout=name))
     with pytest.raises(DatasetError, match="lists no training pairs"):
         read_dataset(tmp_path, DatasetOptions(layout="decathlon"))
+
+
+def test_what_is_no_number_in_a_mask_is_background(tmp_path):
+    volume(tmp_path / "images" / "c0.nii", np.ones((4, 5, 6), np.float32))
+    volume(tmp_path / "labels" / "c0.nii", np.where(np.indices((4, 5, 6))[0] == 1, 2.0, np.nan).astype(np.float32))
+    mask = read_dataset(tmp_path).cases[0].references["mask"]
+    assert np.unique(mask.data).tolist() == [0, 2] and any("NaN" in note for note in mask.notes)

@@ -653,3 +653,13 @@ def test_the_same_table_read_for_another_column_is_other_data(tmp_path):
     )
     assert first != second
     assert first == dataset_hash(read_dataset(tmp_path, DatasetOptions(column={"label": "first", "image": "image"})))
+
+
+def test_a_text_list_may_name_files_with_blanks(tmp_path):
+    for n in range(4):
+        picture(tmp_path / "my images" / f"img {n}.png", n)
+    for folder in ("my images/", ""):
+        lines = "".join(f"{folder}img {n}.png {'ab'[n % 2]}\n" for n in range(4))
+        (tmp_path / "train.txt").write_text(lines)
+        dataset = read_dataset(tmp_path)
+        assert [case.references["class"] for case in dataset] == ["a", "b", "a", "b"]

@@ -240,6 +240,9 @@ def _folds(path: Path) -> dict[int, Path]:
 
 def _refuse_unfinished(path: Path, folds: Mapping[int, Path]) -> None:
     """UsageError where folds of the split have no model yet: the mean of the others is not what was planned."""
+    if (path / "plans.json").is_file() and not (path / "dataset.json").is_file():
+        problem = "is a result folder of nnU-Net without dataset.json, which names its labels and channels"
+        raise UsageError(problem, str(path), "Copy dataset.json from the folder in which it was trained")
     planned = set(folds)
     if (path / SPLIT).is_file():
         with (path / SPLIT).open(encoding="utf-8", newline="") as file:

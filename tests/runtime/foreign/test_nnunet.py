@@ -186,3 +186,10 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path):
     (folder / "fold_all" / "checkpoint_final.pth").unlink()
     with pytest.raises(UsageError, match="holds no fold"):
         isocenter.load(folder, "cpu")
+
+
+def test_a_result_folder_without_dataset_json_is_told_to_get_it(tmp_path):
+    (tmp_path / "fold_0").mkdir()
+    (tmp_path / "plans.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"without dataset\.json"):
+        isocenter.load(tmp_path)

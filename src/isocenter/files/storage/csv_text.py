@@ -91,6 +91,7 @@ def read_text_table(
     """
     how: dict[str, Any] = {
         "sep": separator,
+        "engine": "python" if separator.endswith("$)") else None,
         "dtype": str,
         "keep_default_na": False,
         "encoding": "utf-8-sig",

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from isocenter.errors import DatasetError, counted
-from isocenter.files.index import FORMATS, entries, may_be_nameless_dicom, suffix_of
+from isocenter.files.index import FORMATS, entries, suffix_of
 from isocenter.files.layouts.cases.names import (
     EVALUATION,
     IMAGES,
@@ -116,11 +116,12 @@ class Folder:
 
     @cached_property
     def dicom(self) -> tuple[Member, ...]:
-        """Files with the suffix of DICOM, or without suffix and with its first bytes."""
+        """Files with the suffix of DICOM, or with its first bytes and a suffix that is no other format's."""
+        known = {suffix for entry in entries().values() for suffix in entry.suffixes} - NO_IMAGE_SUFFIXES
         return tuple(
             m
             for m in self.members
-            if m.suffix in DICOM_SUFFIXES or (may_be_nameless_dicom(m.path.name) and _begins_as_dicom(m.path))
+            if m.suffix in DICOM_SUFFIXES or (m.suffix not in known and _begins_as_dicom(m.path))
         )
 
     @cached_property

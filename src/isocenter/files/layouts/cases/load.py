@@ -295,7 +295,9 @@ def _indices(path: Path, options: ReadOptions) -> Image | None:
 
 def _one_channel(image: Image, path: Path, coloured: Mapping[Colour, int]) -> tuple[Array, list[str]]:
     """The label numbers of a picture, and notes on what it took to know them; coloured: {colour: label}."""
-    data = image.data
+    data, notes = image.data, list[str]()
+    if np.issubdtype(data.dtype, np.floating) and 0 < np.count_nonzero(missing := np.isnan(data)) < data.size:
+        data, notes = np.where(missing, 0, data), ["voxels that are no number (NaN) are background"]
     colours = data[:3] if len(data) in (3, 4) else data[:1]
     if image.facts.get("lossy") and len(np.unique(colours)) > 2:
         return _black_and_white(colours, path)
@@ -304,7 +306,7 @@ def _one_channel(image: Image, path: Path, coloured: Mapping[Colour, int]) -> tu
     if len(data) in (2, 4) and np.ptp(colours, axis=tuple(range(1, colours.ndim))).max() == 0 < np.ptp(data[-1]):
         problem = "a mask of one colour that is drawn by its transparency alone"
         raise FormatError(problem, str(path), "Save label numbers in one channel: 1 where it is drawn, 0 elsewhere")
-    return (colours[:1], []) if (colours == colours[:1]).all() else (_by_colour(colours, path, coloured), [])
+    return (colours[:1], notes) if (colours == colours[:1]).all() else (_by_colour(colours, path, coloured), notes)
 
 
 def _by_colour(colours: Array, path: Path, coloured: Mapping[Colour, int]) -> Array:

@@ -34,7 +34,8 @@ REFERENCE_COLUMNS: dict[str, tuple[str, ...]] = {
 PARQUET, SEPARATORS = (".parquet",), {".tsv": "\t"}
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 # Text files may hold anything: what parts the columns of one that is a table, and letters that are looked at to know.
-TEXT_SUFFIX, TEXT_SEPARATORS, TEXT_BEGINNING = ".txt", ("\t", ",", ";", r"\s+"), 2**16
+# The last blank alone parts the columns where names of files have blanks.
+TEXT_SUFFIX, TEXT_SEPARATORS, TEXT_BEGINNING = ".txt", ("\t", ",", ";", r"\s+", r"\s+(?=\S+$)"), 2**16
 # Tables that are not read, because a cell of a spreadsheet may hold what it does not show.
 SPREADSHEETS = frozenset({".xlsx", ".xls", ".ods"})
 # Bytes of a name and letters of a path, on the systems in use; cells that are looked at to know what a column holds.
@@ -285,6 +286,18 @@ def _text_separator(path: Path) -> str | None:
         beginning = file.read(TEXT_BEGINNING)
     lines = beginning.splitlines()[: -1 if len(beginning) == TEXT_BEGINNING else None]
     looked_at = [line.strip() for line in lines if line.strip()][:LOOKED_AT]
+    fitting = list(_fitting_separators(looked_at))
+    return next((one for one, image in fitting if _is_there(path, image)), fitting[0][0] if fitting else None)
+
+
+def _is_there(table: Path, image: str) -> bool:
+    """Whether an image that a table names lies beside it, or in a folder there."""
+    places = [table.parent, *(place for place in table.parent.iterdir() if place.is_dir())]
+    return can_be_named(image) and any((place / image).is_file() for place in places)
+
+
+def _fitting_separators(looked_at: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(separator, image of the last line) of those that part lines into as many columns, of which one names images."""
     for separator in TEXT_SEPARATORS:
         rows = [re.split(separator, line) for line in looked_at]
         if len(rows) < 2 or len({len(row) for row in rows}) > 1:
@@ -292,8 +305,7 @@ def _text_separator(path: Path) -> str | None:
         below = zip(*rows[1:], strict=True)  # the first may be a header
         names_images = [all(is_image_name(cell.strip()) for cell in own) for own in below]
         if any(names_images) and not all(names_images):
-            return separator
-    return None
+            yield separator, rows[-1][names_images.index(True)].strip()
 
 
 def _begins_with_case(frame: pandas.DataFrame) -> bool:
