@@ -98,16 +98,17 @@ def numbers_of_fhir(observation) -> dict[str, float | bool | None]:
 
 
 def numbers_of_hl7(text, count) -> list[dict[str, float | None]]:
-    """The same of each finding of a message, by the place in OBX-4."""
+    """The same of each finding of a message; the ends of an interval follow it, and OBX-4 names them."""
     rows = [dict.fromkeys(("value", "probability", "low", "high")) for _ in range(count)]
+    following = iter(rows)
     for line in (one for one in text.split("\r") if one.startswith("OBX")):
         fields = line.split("|")
-        place, _, end = fields[4].partition(".")
-        row = rows[int(place) - 1]
-        if end:
+        end = fields[4].rpartition(".")[2]
+        if end in ENDS:
             assert fields[3].startswith(ENDS[end][0])
             row[end] = Decimal(fields[5])
             continue
+        row = next(following)
         if fields[2] == "NM" and "probability" not in fields[6]:
             row["value"] = Decimal(fields[5])
         if fields[9]:
@@ -187,10 +188,13 @@ def fhir_peer(*answers: tuple[int, dict[str, str], bytes], seed: int | None = No
 
 
 @contextmanager
-def hl7_peer(answer: Callable[[str, int], str | None]) -> Iterator[tuple[str, list[str]]]:
+def hl7_peer(
+    answer: Callable[[str, int], str | None], *, end: str = "\r", frame: tuple[bytes, bytes] = (b"\x0b", b"\x1c\r")
+) -> Iterator[tuple[str, list[str]]]:
     """A receiver by MLLP: where it listens, and what it took.
 
     answer: of the control id and the number of the message, the code of its acknowledgement; None for none
+    end, frame: of the segments of its acknowledgements, and what begins and ends their block
     """
     taken, stop = list[str](), threading.Event()
     server = socket.create_server(("127.0.0.1", 0))
@@ -213,8 +217,8 @@ def hl7_peer(answer: Callable[[str, int], str | None]) -> Iterator[tuple[str, li
                 if code is None:
                     stop.wait(0.05)
                     continue
-                acknowledged = f"MSH|^~\\&|||||20260101||ACK|1|P|2.5.1\rMSA|{code}|{control}\r"
-                connection.sendall(b"\x0b" + acknowledged.encode() + b"\x1c\r")
+                acknowledged = f"MSH|^~\\&|||||20260101||ACK|1|P|2.5.1{end}MSA|{code}|{control}{end}"
+                connection.sendall(frame[0] + acknowledged.encode() + frame[1])
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()

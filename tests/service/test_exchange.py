@@ -210,6 +210,76 @@ def test_a_receiver_that_does_not_take_a_message_is_asked_again_or_never(code, e
         send_by_mllp(host, int(port), message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=2.0)
 
 
+@pytest.mark.parametrize(
+    ("end", "frame"),
+    [
+        ("\n", (b"\x0b", b"\x1c\r")),
+        ("\r\n", (b"", b"\x1c\r")),
+        ("\r\r", (b"\x0b", b"\x1c")),
+        (" \n\r\n", (b"\r\n", b"")),
+    ],
+)
+def test_an_acknowledgement_is_taken_whatever_ends_its_lines_and_its_block(end, frame):
+    with hl7_peer(lambda control, number: "AA", end=end, frame=frame) as (place, taken):
+        host, _, port = place.partition(":")
+        send_by_mllp(host, int(port), message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=2.0)
+    assert len(taken) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "stated"),
+    [
+        ("ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう", "ﾔﾏﾀﾞ^ﾀﾛｳ^^^^^L^A~山田^太郎^^^^^L^I~やまだ^たろう^^^^^L^P"),
+        ("=山田^太郎", "山田^太郎^^^^^L^I"),
+        ("Hong^Gildong==홍^길동", "Hong^Gildong^^^^^L^A~홍^길동^^^^^L^P"),
+        ("Doe^Jane==", "Doe^Jane"),
+        ("^^", "^^^^^^U"),
+        (["O", "Brien^Pat"], r"O\E\Brien^Pat"),
+    ],
+)
+def test_a_name_has_all_of_its_writings_each_with_its_type(name, stated):
+    made = report(PNEUMOTHORAX, patient={"PatientName": name})
+    text = message(made).decode()
+    assert text.split("\r")[1].split("|")[5] == stated
+    assert parse_message(text, find_groups=True).validate()
+
+
+def test_an_attribute_of_two_values_stays_two_values():
+    made = report(PNEUMOTHORAX, patient={"AccessionNumber": ["A1", "A^2"], "PatientID": ["17", "x"]})
+    _, patient, order, *_ = (one.split("|") for one in message(made).decode().split("\r"))
+    assert (patient[3], order[2]) == ("17~x", r"A1~A\S\2")
+    [observed] = resources(bundle(made, "R5"), "Observation")
+    assert [one["identifier"]["value"] for one in observed["basedOn"]] == ["A1", "A^2"]
+
+
+def test_measurements_of_two_structures_name_their_structure():
+    axis, organ = Code("SCT", "103339001", "Long axis"), Code("SCT", "10200004", "Liver")
+    rows = []
+    for label, (name, codes) in enumerate([("organ", (organ,)), ("lesion", ())], start=1):
+        place = {"group": f"first: {name}", "label": label}
+        rows.append(Finding(name, 3.5, "ml", low=3.0, high=4.0, codes=codes, **place))
+        rows.append(Finding("long axis", 20.0, "mm", codes=(axis,), **place))
+        rows.append(Finding("short axis", 10.0, "mm", **place))
+    rows.append(Finding("long axis", 5.0, "mm", codes=(axis, organ), group="rim", label=9))  # its size is not stated
+    made = report(*rows)
+    lines = [one.split("|") for one in message(made).decode().split("\r") if one.startswith("OBX")]
+    assert [one[3:5] for one in lines if one[6].endswith("^mm^UCUM") and "Bound" not in one[3]] == [
+        ["103339001^Long axis^SCT^^long axis of first: organ^L", "1.1"],
+        ["^short axis of first: organ^L", "1.2"],
+        ["103339001^Long axis^SCT^^long axis of first: lesion^L", "4.1"],
+        ["^short axis of first: lesion^L", "4.2"],
+        ["103339001^Long axis^SCT^^long axis of rim^L", "7"],
+    ]
+    assert "NTE|1|L|Further codes: 10200004 Liver (SCT)" in message(made).decode()
+    sites = [one.get("bodySite") for one in resources(bundle(made, "R4B"), "Observation")]
+    liver = {"system": "http://snomed.info/sct", "code": "10200004", "display": "Liver"}
+    first, second, rim = ({"text": one} for one in ("first: organ", "first: lesion", "rim"))
+    assert sites == [None, *[{"coding": [liver], **first}] * 2, None, second, second, rim]
+    for version in ("R4B", "R5"):
+        checked(bundle(made, version), version)
+    assert parse_message(message(made).decode(), find_groups=True).validate()
+
+
 def test_a_receiver_that_keeps_silent_is_left_after_a_while():
     with hl7_peer(lambda control, number: None) as (place, _), pytest.raises(PeerError, match="does not acknowledge"):
         host, _, port = place.partition(":")

@@ -137,13 +137,13 @@ class _Bundle:
 
     @property
     def _order(self) -> Resource:
-        """The order of the study by its accession number, where that is stated."""
-        accession = self.report.fact("AccessionNumber")
-        if not accession:
+        """The orders of the study by its accession numbers, where they are stated."""
+        numbers = self.report.facts("AccessionNumber")
+        if not numbers:
             return {}
         system = "http://terminology.hl7.org/CodeSystem/v2-0203"
         kind = {"coding": [{"system": system, "code": "ACSN", "display": "Accession ID"}]}
-        return {"basedOn": [{"type": "ServiceRequest", "identifier": {"type": kind, "value": accession}}]}
+        return {"basedOn": [{"type": "ServiceRequest", "identifier": {"type": kind, "value": one}} for one in numbers]}
 
     def _add_device(self) -> str:
         """The model: the same resource for all of its jobs."""
@@ -219,6 +219,7 @@ class _Bundle:
         focus = [*sources, *([] if segment is None else [self._add_segment(number, segment)])]
         kind = {"coding": [{"system": f"{DICOM_SR}/CodeSystem/dicom-identifier-type", "code": "observation-uid"}]}
         components = list(_components(row))
+        body = {} if (structure := report.structure_of(row)) is None else {"bodySite": self._site(*structure)}
         observation: Resource = {
             "resourceType": "Observation",
             "meta": {"security": [AI_ASSERTED]},
@@ -231,9 +232,14 @@ class _Bundle:
             "issued": _instant(report),
             "device": {"reference": self.device},
             **_stated(row, has_components=bool(components)),
+            **body,
             **({"component": components} if components else {}),
         }
         return self._add(key, observation)
+
+    def _site(self, place: int | None, name: str) -> Resource:
+        """The structure that a finding measures, with its codes where it has a finding of its own."""
+        return {**({} if place is None else concept(self.report.rows[place])), "text": name}
 
     def _add_report(self, rows: Sequence[str]) -> str:
         report = self.report

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -31,6 +32,9 @@ ENDS = {
 PROBABILITY = ("1", "probability", "UCUM")
 # HL7 table 0485.
 PRIORITIES = {"emergency": "S", "urgent": "A", "routine": "R", "background": "R"}
+# Alphabetic, ideographic, phonetic: HL7 table 0465, in the order of DICOM's component groups.
+WRITINGS = "AIP"
+UNNAMED = "^^^^^^U"
 SEX = {"M": "M", "F": "F", "O": "O"}
 # What separates fields, components, repetitions and subcomponents, and begins an escape.
 ESCAPES = {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "~": "\\R\\", "&": "\\T\\"}
@@ -64,12 +68,12 @@ def _head(report: Report) -> Iterator[Sequence[str]]:
     sender = (escaped("ISOCENTER"), escaped(report.node))
     kind = ("ORU^R01^ORU_R01", control_id(report.job), "P", VERSION)
     yield ("MSH", "^~\\&", *sender, "", "", at, "", *kind, "", "", "", "", "", ENCODING)
-    patient = report.fact("PatientID")
-    identity = f"{escaped(patient)}^^^{escaped(report.fact('IssuerOfPatientID'))}".rstrip("^") if patient else '""'
+    issuer = escaped(report.fact("IssuerOfPatientID"))
+    identity = "~".join(f"{escaped(one)}^^^{issuer}".rstrip("^") for one in report.facts("PatientID")) or '""'
     born, sex = report.fact("PatientBirthDate"), SEX.get(report.fact("PatientSex"), "U")
     born = born if re.fullmatch(r"\d{8}", born) else ""
     yield ("PID", "1", "", identity, "", _name(report.fact("PatientName")), "", born, sex)
-    order, began = escaped(report.fact("AccessionNumber")), _time(report)
+    order, began = "~".join(map(escaped, report.facts("AccessionNumber"))), _time(report)
     status = "F" if report.has_answer else "X"  # no results available; order canceled, table 0123
     priority = PRIORITIES[report.priority]
     study = _code(REPORT_CODE)
@@ -86,15 +90,24 @@ def _head(report: Report) -> Iterator[Sequence[str]]:
 def _observations(report: Report) -> Iterator[Sequence[str]]:
     number = 0
     at, doer = report.issued.strftime("%Y%m%d%H%M%S+0000"), escaped(str(report.record["model"].get("name", "")))
+    measured = Counter[int]()
     for index, row in enumerate(report.rows, start=1):
-        for sub, (kind, code, value, unit, p) in _values(row, str(index)):
+        place = str(index)
+        if (structure := report.structure_of(row)) is not None:
+            parent, name = structure
+            words = {"value": "", "meaning": f"{row['concept']} of {name}", "scheme": "L"}
+            row = {**row, "codes": [*(row.get("codes") or ())[:1], words, *(row.get("codes") or ())[1:]]}
+            if parent is not None:  # 2.1 is the first measurement of the structure in 2
+                measured[parent] += 1
+                place = f"{parent + 1}.{measured[parent]}"
+        for sub, (kind, code, value, unit, p) in _values(row, place):
             number += 1
             state = "F" if value else "X"
             yield (
                 *("OBX", str(number), kind if value else "", code, sub, value, unit, "", "", p, "", state),
                 *("", "", at, "", "", "", doer),
             )
-            if sub == str(index):
+            if sub == place:
                 yield from _notes(_remarks(row))
 
 
@@ -176,9 +189,18 @@ def _time(report: Report) -> str:
 
 
 def _name(name: str) -> str:
-    """A person's name: DICOM has the prefix before the suffix, HL7 after it."""
-    family, first_name, middle, prefix, suffix = ([*name.partition("=")[0].split("^"), "", "", "", "", ""])[:5]
-    return "^".join(map(escaped, (family, first_name, middle, suffix, prefix))).rstrip("^")
+    """A person's name: DICOM has the prefix before the suffix, HL7 after it.
+
+    A name in several writings is repeated, each as the legal one (table 0200) with its writing.
+    """
+    groups = [(one, way) for one, way in zip(name.split("="), WRITINGS, strict=False) if one.strip(" ^")]
+    is_marked = [way for _, way in groups] not in ([], [WRITINGS[0]])
+    repetitions = []
+    for group, way in groups:
+        family, first_name, middle, prefix, suffix = [*group.split("^"), "", "", "", "", ""][:5]
+        parts = "^".join(map(escaped, (family, first_name, middle, suffix, prefix)))
+        repetitions.append(f"{parts}^^L^{way}" if is_marked else parts.rstrip("^"))
+    return "~".join(repetitions) or UNNAMED
 
 
 def escaped(text: str) -> str:
@@ -213,7 +235,9 @@ def send_by_mllp(host: str, port: int, message: bytes, control_id: str, *, idle_
         problem = f"does not acknowledge ({type(error).__name__})"
         raise PeerError(problem, receiver, "Check that it is running") from error
     try:
-        acknowledged = hl7.parse(answer.decode(errors="replace").strip("\r\n"))
+        # Some end a segment by LF or CRLF, or leave lines blank between them.
+        segments = (one.strip() for one in re.split(r"[\r\n]+", answer.decode(errors="replace")))
+        acknowledged = hl7.parse("\r".join(filter(None, segments)))
         code, about = str(acknowledged["MSA.1"]), str(acknowledged["MSA.2"])
     except Exception as error:  # the library raises what it likes for what is no HL7
         raise PeerError(
@@ -236,7 +260,10 @@ def _answer(connection: socket.socket, until: float) -> bytes:
             raise TimeoutError
         connection.settimeout(left)
         piece = connection.recv(1 << 16)
-        if not piece or len(taken) > LARGEST:
+        if (not piece and b"MSA" not in taken) or len(taken) > LARGEST:
             raise ConnectionError
+        if not piece:  # it has said all, and has not ended the block
+            break
         taken += piece
-    return taken.partition(BEGIN)[2].partition(END[:1])[0]
+    block = taken.partition(END[:1])[0]
+    return block.rpartition(BEGIN)[2]  # which is the whole where no byte begins it

@@ -93,10 +93,28 @@ class Report:
         """Whether the model has answered, and if only that there is nothing."""
         return self.record["outcome"] in ("result", "nothing")
 
-    def fact(self, keyword: str) -> str:
-        """An attribute of the patient or the study; "" where it is not stated."""
+    def structure_of(self, row: Mapping[str, Any]) -> tuple[int | None, str] | None:
+        """The structure that a finding measures: the place of its own finding, from 0, and its name; else None.
+
+        The place is None where only measurements of the structure are stated.
+        """
+        group = row.get("group") or ""
+        names = (group, group.rpartition(": ")[2])  # of several tasks the part stands in front
+        if row.get("label") is None or not group or row["concept"] in names:
+            return None
+        keys = ("group", "label", "frame", "case")
+        alike = (n for n, one in enumerate(self.rows) if all(one.get(key) == row.get(key) for key in keys))
+        return next((n for n in alike if self.rows[n]["concept"] in names), None), group
+
+    def facts(self, keyword: str) -> list[str]:
+        """The values of an attribute of the patient or the study; none where it is not stated."""
         value = self.patient.get(keyword)
-        return "" if value is None else str(value).strip()
+        values = value if isinstance(value, list | tuple) else [value]
+        return [text for one in values if one is not None and (text := str(one).strip())]
+
+    def fact(self, keyword: str) -> str:
+        """An attribute with one value, of which a backslash is a part; "" where it is not stated."""
+        return "\\".join(self.facts(keyword))
 
     def key(self, part: str) -> uuid.UUID:
         """The identifier of a part of this report, the same whenever it is made."""
