@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import safetensors.torch as safetensors_torch
     import SimpleITK
     import torch
-    from dicomweb_client import api as dicomweb_api
-    from dicomweb_client import session_utils as dicomweb_sessions
     from monai import visualize as monai_visualize
     from pydicom.sr import codedict
     from scipy import fft, ndimage, optimize, sparse, spatial, special, stats
@@ -55,8 +53,6 @@ if not TYPE_CHECKING:
     codedict = _LazyModule("pydicom.sr.codedict")
     cv2 = _LazyModule("cv2")
     csgraph = _LazyModule("scipy.sparse.csgraph")
-    dicomweb_api = _LazyModule("dicomweb_client.api")
-    dicomweb_sessions = _LazyModule("dicomweb_client.session_utils")
     fft = _LazyModule("scipy.fft")
     flop_counter = _LazyModule("torch.utils.flop_counter")
     sklearn_cluster = _LazyModule("sklearn.cluster")
@@ -129,8 +125,6 @@ __all__ = [
     "codedict",
     "csgraph",
     "cv2",
-    "dicomweb_api",
-    "dicomweb_sessions",
     "fft",
     "flop_counter",
     "lazy_index",

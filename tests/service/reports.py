@@ -100,7 +100,7 @@ def numbers_of_fhir(observation) -> dict[str, float | bool | None]:
 def numbers_of_hl7(text, count) -> list[dict[str, float | None]]:
     """The same of each finding of a message; the ends of an interval follow it, and OBX-4 names them."""
     rows = [dict.fromkeys(("value", "probability", "low", "high")) for _ in range(count)]
-    following = iter(rows)
+    following, row = iter(rows), rows[0] if rows else {}
     for line in (one for one in text.split("\r") if one.startswith("OBX")):
         fields = line.split("|")
         end = fields[4].rpartition(".")[2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import asdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Never
 
 import pydicom
@@ -29,6 +28,7 @@ from service.objects_sent import drawn, encoded
 from service.receiving import until
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
+from service.web_peer import WebPeer
 
 
 @pytest.fixture
@@ -205,45 +205,8 @@ def test_an_answer_that_is_gone_keeps_no_other_from_a_peer_with_dicomweb(sending
     assert (state, job, reason) == ("waiting", "sending", "cannot be read: No such file or directory")
 
 
-class WebAnswer(BaseHTTPRequestHandler):
-    """What a `WebPeer` answers."""
-
-    server: WebPeer
-
-    def do_POST(self) -> None:
-        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-        status, body = self.server.answers.pop(0) if self.server.answers else (self.server.status, self.server.body)
-        self.send_response(status)
-        self.send_header("Content-Type", "application/dicom+json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-        self.server.signed_in.append(self.headers.get("Authorization"))
-
-    def log_message(self, *words: object) -> None:
-        pass
-
-
-class WebPeer(ThreadingHTTPServer):
-    """A peer with DICOMweb that answers every object alike; `answers` come first, each once."""
-
-    def __init__(self, status: int, body: dict[str, Any]) -> None:
-        self.status, self.body = status, json.dumps(body).encode() if body else b""
-        self.signed_in, self.bodies = list[str | None](), list[bytes]()
-        self.answers = list[tuple[int, bytes]]()
-        super().__init__(("127.0.0.1", 0), WebAnswer)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/dicom-web"
-
-    def __enter__(self) -> WebPeer:
-        threading.Thread(target=self.serve_forever, args=(0.01,)).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.shutdown()
-        self.server_close()
+# Of one object, by whatever UID it is known there.
+STORED = {"00081199": {"vr": "SQ", "Value": [{}]}}
 
 
 def to_web(couriers: Couriers, url: str) -> None:
@@ -261,7 +224,7 @@ def test_a_damaged_answer_keeps_no_other_from_a_peer_with_dicomweb(sending):
             connection.execute(insert(answers).values(job=job.job, name=name, **about))
             columns = {"job": job.job, "name": name, "peer": "pacs", "state": "waiting"}
             connection.execute(insert(deliveries).values(**columns, next_at=0.0, created_at=0.0))
-    with WebPeer(200, {}) as web:
+    with WebPeer(200, STORED) as web:
         to_web(couriers, web.url)
         assert couriers.deliver("pacs") == 1
     states = {row.name: (row.state, row.attempts) for row in node.rows(deliveries)}
@@ -276,7 +239,7 @@ def test_a_peer_with_dicomweb_is_signed_in_to_by_the_environment_alone(sending, 
             monkeypatch.setenv("ISOCENTER_CREDENTIALS_PACS", set_to)
         with node.database.write() as connection:
             connection.execute(update(deliveries).values(state="waiting", next_at=0.0))
-        with WebPeer(200, {}) as web:
+        with WebPeer(200, STORED) as web:
             to_web(couriers, web.url)
             assert couriers.deliver("pacs") == 1
         assert web.signed_in == [sent]
@@ -293,12 +256,17 @@ def test_a_peer_with_dicomweb_that_refuses_is_told_from_one_that_does_not_answer
         (202, failed_sop(0xA700), "status A700"),
         (409, failed_sop(0xA700), "status A700"),
         (202, failed_sop(0), "the peer has not stored it"),
-        (413, {}, "answers with HTTP status 413 (Request Entity Too Large)"),
+        (409, {}, "answers with HTTP status 409 (Conflict)"),
+        (200, {}, "answers with application/dicom+json, which does not say that the object was stored"),
         (401, {}, "answers with HTTP status 401 (Unauthorized)"),
         (503, {}, "answers with HTTP status 503 (Service Unavailable)"),
         (409, failed_sop(0xC000), "the peer refuses it for good: status C000"),
+        (413, {}, "the peer refuses it for good: answers with HTTP status 413 (Request Entity Too Large)"),
+        (307, {}, "the peer refuses it for good: it redirects to another address: give that one as its dicomweb"),
     ):
-        at_once(node)
+        with node.database.write() as connection:
+            connection.execute(update(deliveries).values(state="waiting", next_at=0.0))
+            connection.execute(update(jobs).values(state="sending"))
         with WebPeer(status, body) as web:
             to_web(couriers, web.url)
             assert couriers.deliver("pacs") == 0

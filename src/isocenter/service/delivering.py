@@ -8,24 +8,30 @@ import re
 import smtplib
 import ssl
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from email.message import EmailMessage
 from functools import partial
 from http import HTTPStatus
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, ParseError, fromstring
+
+import requests
 
 from isocenter.errors import FormatError, IsocenterError, foreign_errors
 from isocenter.files import parse_json
 from isocenter.files.dicom import COMPREHENSIVE_3D, as_comprehensive, read_identity
-from isocenter.lazy import dicomweb_api, dicomweb_sessions, pydicom
-from isocenter.service.dicom.messages import CLASS_NOT_SUPPORTED, NOT_UNDERSTOOD, SUCCESS
+from isocenter.lazy import pydicom
+from isocenter.service.dicom.messages import CLASS_NOT_SUPPORTED, DUPLICATE, NOT_UNDERSTOOD, SUCCESS
 from isocenter.service.dicom.sending import PeerError, Sent
 from isocenter.service.exchange.fhir import bundle, checked
 from isocenter.service.exchange.fhir_server import BusyError, FhirServer
 from isocenter.service.exchange.hl7 import control_id, message, send_by_mllp
 from isocenter.service.exchange.report import Report, report_of
+from isocenter.service.objects.dicom_json import DicomJson
 from isocenter.service.records.database import Database
 from isocenter.service.settings import FHIR, Fhir, Notify, Settings, Smtp
 
@@ -90,19 +96,30 @@ def _by_hl7(peer: str, idle_s: float, report: Report) -> None:
 
 # And the name of a peer in capitals, with _ for what is no letter: "user:password", as no secret stands in a file.
 CREDENTIALS = "ISOCENTER_CREDENTIALS_"
-# HTTP statuses that are about what was sent; all others are about the peer, or about us.
-OF_OBJECT = (
+# HTTP statuses that no other try will change; all others are about the peer, about us, or about the moment.
+FOR_GOOD = (
     HTTPStatus.BAD_REQUEST,
-    HTTPStatus.CONFLICT,
+    HTTPStatus.GONE,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 )
+# Statuses with which a DICOMweb says what it has stored, and what not: PS3.18 10.5.3
+SAYING = (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT)
+REDIRECTS = range(300, 400)
+FAILED_SOP, STORED_SOP, INSTANCE, REASON = "00081198", "00081199", "00081155", "00081197"
 
 
-def session_of(variable: str) -> Any:
-    """A session of HTTP, with the user:password of a variable of the environment where that is set."""
-    session = dicomweb_sessions.create_session()
+class Session(requests.Session):
+    """A session of HTTP that follows no redirect: that could lead to another host, or lose the body."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """No other address, whatever an answer states."""
+
+
+def session_of(variable: str) -> Session:
+    """A session with the user:password of a variable of the environment where that is set."""
+    session = Session()
     user, colon, password = os.environ.get(variable, "").partition(":")
     if colon:
         session.auth = (user, password)
@@ -118,18 +135,19 @@ def store_over_web(url: str, paths: Sequence[Path], *, peer: str, idle_s: float)
     Raises PeerError where the peer answers nothing, or nobody.
     """
     session = session_of(CREDENTIALS + re.sub(r"\W", "_", peer).upper())
-    client = dicomweb_api.DICOMwebClient(url, session=session, timeout=idle_s)
-    client.set_http_retry_params(retry=False)  # the outbox tries again, and says meanwhile what is wrong
+    stored = partial(_stored, partial(session.post, timeout=idle_s), url)
 
     def sent(path: Path) -> Sent:
         try:
             dataset = _read(path)
         except FormatError as error:
             return Sent(path, "", None, error.problem)
-        row = _stored(client, url, path, dataset)
+        row = stored(path, str(dataset.SOPInstanceUID), path.read_bytes())
         if row.status == CLASS_NOT_SUPPORTED and dataset.SOPClassUID == COMPREHENSIVE_3D:
             with suppress(FormatError):  # of one with places in three dimensions the refusal stands
-                row = _stored(client, url, path, as_comprehensive(dataset, str(path)))
+                plain, buffer = as_comprehensive(dataset, str(path)), BytesIO()
+                pydicom.dcmwrite(buffer, plain)
+                row = stored(path, str(plain.SOPInstanceUID), buffer.getvalue())
         return row
 
     return sent_one_by_one(paths, sent)
@@ -147,46 +165,76 @@ def _read(path: Path) -> pydicom.Dataset:
         return pydicom.dcmread(path)
 
 
-def _stored(client: Any, url: str, path: Path, dataset: pydicom.Dataset) -> Sent:
+def _stored(post: Callable[..., requests.Response], url: str, path: Path, uid: str, data: bytes) -> Sent:
     """The outcome of one object. Raises PeerError for what is not about this object."""
-    uid = str(dataset.SOPInstanceUID)
+    boundary = uuid.uuid4().hex
+    head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n"
+    kind = {"Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}'}
     try:
-        return _answered(path, uid, client.store_instances([dataset]))
+        answer = post(
+            f"{url.rstrip('/')}/studies", b"%s%s\r\n--%s--\r\n" % (head.encode(), data, boundary.encode()), headers=kind
+        )
     except OSError as error:  # requests' errors are of this kind
-        response = getattr(error, "response", None)
-        if response is None:
-            problem = f"does not answer ({type(error).__name__})"
-            raise PeerError(problem, url, "Check that it is running") from error
-        problem = f"answers with HTTP status {response.status_code} ({response.reason})"
-        if response.status_code not in OF_OBJECT:
-            raise PeerError(problem, url, "Check its address, and what its log says") from error
-        return _refused(path, uid, response, problem)
-    except Exception as error:  # the library encodes the object and decodes the answer, and raises what it likes
-        return Sent(path, uid, None, f"{type(error).__name__} while it was sent")
-
-
-def _refused(path: Path, uid: str, response: Any, problem: str) -> Sent:
-    """The reason in the body of an HTTP error, where one is stated; else the status itself."""
-    try:
-        row = _answered(path, uid, pydicom.Dataset.from_json(response.json()))
-    except Exception:  # it is no DICOM JSON
+        raise PeerError(f"does not answer ({type(error).__name__})", url, "Check that it is running") from error
+    status, problem = answer.status_code, f"answers with HTTP status {answer.status_code} ({answer.reason})"
+    if status in REDIRECTS:
+        return Sent(path, uid, NOT_UNDERSTOOD, "it redirects to another address: give that one as its dicomweb")
+    row = _answered(path, uid, answer.content) if status in SAYING else None
+    if row is not None and (status < HTTPStatus.BAD_REQUEST or row.status != SUCCESS):
+        return row
+    if status in FOR_GOOD:
+        return Sent(path, uid, NOT_UNDERSTOOD, problem)
+    if status == HTTPStatus.CONFLICT:
         return Sent(path, uid, None, problem)
-    return Sent(path, uid, None, problem) if row.is_stored else row
+    if status < HTTPStatus.MULTIPLE_CHOICES:
+        what = answer.headers.get("Content-Type", "").partition(";")[0] or "nothing"
+        problem = f"answers with {what[:64]}, which does not say that the object was stored"
+    raise PeerError(problem, url, "Check its address, and what its log says")
 
 
-def _answered(path: Path, uid: str, answer: pydicom.Dataset) -> Sent:
-    """The part of an answer on the only object that was sent, whether it names that or not."""
-    failed = answer.get("FailedSOPSequence") or []
-    if not failed:
-        return Sent(path, uid, SUCCESS)
-    row = Sent(path, uid, int(failed[0].get("FailureReason") or SUCCESS))
-    return Sent(path, uid, None, "the peer has not stored it") if row.is_stored else row
+def _answered(path: Path, uid: str, content: bytes) -> Sent | None:
+    """The part of an answer on the only object that was sent, whether it names that or not; None where there is none.
+
+    An object that is there already counts as stored.
+    """
+    try:
+        is_xml = content.lstrip()[:1] == b"<" and b"<!DOCTYPE" not in content  # which could define what grows
+        answer = _dicom_xml(fromstring(content)) if is_xml else parse_json(content.decode())  # noqa: S314
+        answer = answer[0] if isinstance(answer, list) else answer
+        failed, stored = (_item(answer, tag, uid) for tag in (FAILED_SOP, STORED_SOP))
+        reason = int(_value(failed, REASON) or SUCCESS)
+        known_as = str(_value(stored, INSTANCE) or uid)
+    except (ParseError, ValueError, TypeError, LookupError, AttributeError):  # it is no DICOM JSON, nor XML
+        return None
+    if failed is None:
+        return None if stored is None else Sent(path, known_as, SUCCESS)
+    row = Sent(path, uid, reason)
+    return row if reason == DUPLICATE or not row.is_stored else Sent(path, uid, None, "the peer has not stored it")
+
+
+def _dicom_xml(model: Element) -> DicomJson:
+    """Native DICOM Model (PS3.19 A.1) as DICOM JSON, values as texts."""
+    elements = DicomJson()
+    for attribute in model.iterfind("{*}DicomAttribute"):
+        items = [_dicom_xml(item) for item in attribute.iterfind("{*}Item")]
+        elements[attribute.attrib["tag"]] = {"Value": items or [one.text for one in attribute.iterfind("{*}Value")]}
+    return elements
+
+
+def _item(answer: DicomJson, tag: str, uid: str) -> DicomJson | None:
+    """The item of a sequence that names an object, or its only one; None without."""
+    items: list[DicomJson] = answer.get(tag, {}).get("Value") or []
+    return next((one for one in items if _value(one, INSTANCE) == uid), items[0] if len(items) == 1 else None)
+
+
+def _value(item: DicomJson | None, tag: str) -> Any:
+    """The first value of an element; None where it has none."""
+    return next(iter((item or {}).get(tag, {}).get("Value") or ()), None)
 
 
 # "user:password" of webhooks and of the server for e-mail; no secret stands in a file.
 WEBHOOK_CREDENTIALS = "ISOCENTER_WEBHOOK_CREDENTIALS"
 SMTP_CREDENTIALS = "ISOCENTER_SMTP_CREDENTIALS"
-REDIRECTS = range(300, 400)
 
 
 def notify(to: Notify, smtp: Smtp | None, paths: Sequence[Path], *, idle_s: float) -> list[Sent]:
@@ -215,12 +263,16 @@ def _posted(session: Any, to: Notify, idle_s: float, path: Path) -> Sent:
     notice = parse_json(path.read_text(encoding="utf-8"))
     headers = {"Content-Type": "application/json", "Idempotency-Key": notice["notice"]}
     with _errors_of(to):
-        answer = session.post(to.to, data=path.read_bytes(), headers=headers, timeout=idle_s, allow_redirects=False)
-    if answer.status_code in REDIRECTS:
+        answer = session.post(to.to, data=path.read_bytes(), headers=headers, timeout=idle_s)
+    status, problem = answer.status_code, f"answers with HTTP status {answer.status_code}"
+    if status in REDIRECTS:
         problem = "it redirects to another address: give that one in [[notify]]"
-        return Sent(path, notice["notice"], CLASS_NOT_SUPPORTED, problem)
-    if not HTTPStatus.OK <= answer.status_code < HTTPStatus.MULTIPLE_CHOICES:
-        return Sent(path, notice["notice"], None, f"answers with HTTP status {answer.status_code}")
+    if status in REDIRECTS or status in FOR_GOOD:
+        return Sent(path, notice["notice"], NOT_UNDERSTOOD, problem)
+    if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        return Sent(path, notice["notice"], None, problem)
+    if answer.content.lstrip()[:9].lower().startswith((b"<html", b"<!doctype")):
+        return Sent(path, notice["notice"], None, "answers with a page for people, such as that for a login")
     return Sent(path, notice["notice"], SUCCESS)
 
 

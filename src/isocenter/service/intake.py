@@ -14,9 +14,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from requests import Response
+
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files import load_json, written
-from isocenter.service.delivering import session_of
+from isocenter.service.delivering import REDIRECTS, Session, session_of
 from isocenter.service.objects.store import ObjectStore, Part
 from isocenter.service.settings import Settings
 from isocenter.service.threads import repeated
@@ -143,20 +145,26 @@ class Front:
         return study["MainDicomTags"]["StudyInstanceUID"], series["MainDicomTags"]["SeriesInstanceUID"]
 
     def _asked(self, path: str) -> Any:
-        answer = self._session.get(f"{self.url.rstrip('/')}/{path}", timeout=TIMEOUT_S)
+        return self._got(path).json()
+
+    def _got(self, path: str, **how: Any) -> Response:
+        """An answer with content. Raises ResourceError for a redirect: our password and its images are for one host."""
+        answer = self._session.get(f"{self.url.rstrip('/')}/{path}", timeout=TIMEOUT_S, **how)
+        if answer.status_code in REDIRECTS:
+            answer.close()
+            raise ResourceError("redirects to another address", self.url, "Give that one as front.orthanc")
         answer.raise_for_status()
-        return answer.json()
+        return answer
 
     @cached_property
-    def _session(self) -> Any:
+    def _session(self) -> Session:
         return session_of(CREDENTIALS)
 
     def _fetched(self, study: str, series: str) -> int:
         """Keep the objects of a series byte for byte, each as it comes; one that cannot be kept holds up no other."""
-        url, count = f"{self.url.rstrip('/')}/dicom-web/studies/{study}/series/{series}", 0
-        answer = self._session.get(url, headers={"Accept": AS_STORED}, stream=True, timeout=TIMEOUT_S)
+        path, count = f"dicom-web/studies/{study}/series/{series}", 0
+        answer = self._got(path, headers={"Accept": AS_STORED}, stream=True)
         with answer, ExitStack() as stack:
-            answer.raise_for_status()
             reader = MultipartReader(boundary_of(answer.headers.get("Content-Type", "")))
             for event in chain.from_iterable(map(reader.feed, answer.iter_content(CHUNK))):
                 if isinstance(event, str):

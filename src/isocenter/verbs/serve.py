@@ -19,7 +19,7 @@ FOLDER = Path("node")
 ROLES = ("all", "receiver", "keeper", "worker", "web", "monitor")
 # Packages of the extra that any part of a node needs.
 EXTRA = (
-    *("pynetdicom", "dicomweb_client", "fastapi", "uvicorn", "sqlalchemy", "alembic", "prometheus_client"),
+    *("pynetdicom", "requests", "fastapi", "uvicorn", "sqlalchemy", "alembic", "prometheus_client"),
     *("fhir", "hl7"),
 )
 

@@ -280,7 +280,7 @@ NO_DATA_SET = 0x0101
 # PS3.7 C and PS3.4 B.2.3
 SUCCESS, UNKNOWN_OPERATION, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0x0211, 0xA700, 0xC000
 COERCED = 0xB000  # a warning: the object is kept, and what is found under its UID is not as it was sent
-CLASS_NOT_SUPPORTED, NOT_AUTHORISED = 0x0122, 0x0124
+CLASS_NOT_SUPPORTED, NOT_AUTHORISED, DUPLICATE = 0x0122, 0x0124, 0x0111
 LONGEST_COMMENT = 64
 LAST_DATA, WHOLE_COMMAND = 2, 3  # bits of a data value, PS3.8 E.2
 VALUE_HEAD = 6  # bytes: length, context, bits

@@ -72,8 +72,8 @@ class Sent:
 
     @property
     def is_stored(self) -> bool:
-        """Whether the peer has it."""
-        return self.status == messages.SUCCESS or self.status in WARNINGS
+        """Whether the peer has it, and be it from a try whose answer was lost."""
+        return self.status in (messages.SUCCESS, messages.DUPLICATE, *WARNINGS)
 
 
 @dataclass(frozen=True)

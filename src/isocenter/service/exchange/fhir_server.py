@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -50,35 +51,60 @@ class FhirServer:
     def transact(self, bundle: bytes) -> None:
         """Send a Bundle of type transaction.
 
-        Raises FormatError where the server refuses it for good, PeerError where it does not answer as a FHIR server
-        does, BusyError where it asks to wait.
+        Raises FormatError where the server refuses it for good or answers with odd FHIR, PeerError where it does not
+        answer as a FHIR server does, BusyError where it asks to wait.
         """
         answer = self._asked("POST", self.base.rstrip("/"), data=bundle, headers={"Content-Type": JSON})
+        if answer is None:
+            return
         if answer.get("resourceType") != "Bundle" or answer.get("type") != "transaction-response":
-            raise self._odd("answers a transaction with something else")
+            raise self._wrong("answers a transaction with something else")
+        entries = self._parts(answer, "entry")
+        if len(entries) != (count := len(parse_json(bundle.decode())["entry"])):
+            raise self._odd(f"answers {len(entries)} of {count} entries of a transaction")
+        for entry in entries:
+            response = self._resource(entry, "response")
+            status = str(response.get("status")).partition(" ")[0]
+            if not re.fullmatch(r"2\d\d", status):
+                problem = f"takes an entry of a transaction with status {status[:3]}{_issues(response.get('outcome'))}"
+                raise self._wrong(problem) if status in map(str, map(int, OF_RESOURCE)) else self._odd(problem)
 
     def search(self, kind: str, wanted: Mapping[str, str | Sequence[str]]) -> Iterator[Mapping[str, Any]]:
         """The resources of a kind that fit, page by page. Errors as `transact`."""
         url: str | None = f"{self.base.rstrip('/')}/{kind}"
         parameters: Mapping[str, str | Sequence[str]] | None = wanted
         for _ in range(MOST_PAGES):
-            answer = self._asked("GET", str(url), params=parameters)
+            answer = self._asked("GET", str(url), params=parameters) or {}
             if answer.get("resourceType") != "Bundle":
-                raise self._odd("answers a search with something else")
-            for entry in answer.get("entry") or ():
-                resource = entry.get("resource") or {}
+                raise self._wrong("answers a search with something else")
+            for entry in self._parts(answer, "entry"):
+                resource = self._resource(entry, "resource")
                 if resource.get("resourceType") == kind:  # else an OperationOutcome, or what was included
                     yield resource
-            following = [one.get("url") for one in answer.get("link") or () if one.get("relation") == "next"]
+            following = [one.get("url") for one in self._parts(answer, "link") if one.get("relation") == "next"]
             if not following:
                 return
             url, parameters = urljoin(f"{self.base.rstrip('/')}/", str(following[0])), None
             if urlsplit(url)[:2] != urlsplit(self.base)[:2]:  # the token is for nobody else
-                raise self._odd("names another server for the next page of a search")
-        raise self._odd(f"has more than {MOST_PAGES} pages of a search")
+                raise self._wrong("names another server for the next page of a search")
+        raise self._wrong(f"has more than {MOST_PAGES} pages of a search")
+
+    def _parts(self, bundle: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+        """A list of objects in a Bundle. Raises FormatError for anything else."""
+        parts = bundle.get(name) or []
+        if not isinstance(parts, list) or not all(isinstance(one, dict) for one in parts):
+            raise self._wrong(f"answers with a Bundle whose {name} is no FHIR")
+        return parts
+
+    def _resource(self, entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        """The object in an entry of a Bundle; an empty one without. Raises FormatError for anything else."""
+        resource = entry.get(name) or {}
+        if not isinstance(resource, dict):
+            raise self._wrong("answers with an entry that is no FHIR")
+        return resource
 
     def _asked(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> Any:
-        """The answer as JSON."""
+        """The answer as JSON; None where something was made, and the server states no more."""
         all_headers = {
             "Accept": JSON,
             **(headers or {}),
@@ -105,8 +131,12 @@ class FhirServer:
             pause = response.headers.get("Retry-After", "")
             busy.after_s = float(pause) if pause.isdecimal() else 0.0
             raise busy
+        if status in range(300, 400):
+            raise self._wrong("redirects to another address: give that one as fhir.base")
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             raise self._odd(f"answers with HTTP status {status}{_issues(answer)}")
+        if method == "POST" and status in (HTTPStatus.CREATED, HTTPStatus.NO_CONTENT) and not body.strip():
+            return None
         if not isinstance(answer, dict):
             kind = response.headers.get("Content-Type", "").partition(";")[0] or "something"
             raise self._odd(f"answers with {kind}, which is no FHIR")
@@ -114,6 +144,10 @@ class FhirServer:
 
     def _odd(self, problem: str) -> PeerError:
         return PeerError(problem, self.base, "Check fhir.base, and what its log says")
+
+    def _wrong(self, problem: str) -> FormatError:
+        """What no other try will change."""
+        return FormatError(f"the FHIR server {problem}", self.base, "Check fhir.base, and what its log says")
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:

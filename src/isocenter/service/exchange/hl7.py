@@ -91,15 +91,8 @@ def _observations(report: Report) -> Iterator[Sequence[str]]:
     number = 0
     at, doer = report.issued.strftime("%Y%m%d%H%M%S+0000"), escaped(str(report.record["model"].get("name", "")))
     measured = Counter[int]()
-    for index, row in enumerate(report.rows, start=1):
-        place = str(index)
-        if (structure := report.structure_of(row)) is not None:
-            parent, name = structure
-            words = {"value": "", "meaning": f"{row['concept']} of {name}", "scheme": "L"}
-            row = {**row, "codes": [*(row.get("codes") or ())[:1], words, *(row.get("codes") or ())[1:]]}
-            if parent is not None:  # 2.1 is the first measurement of the structure in 2
-                measured[parent] += 1
-                place = f"{parent + 1}.{measured[parent]}"
+    for index in range(len(report.rows)):
+        place, row = _placed(report, index, measured)
         for sub, (kind, code, value, unit, p) in _values(row, place):
             number += 1
             state = "F" if value else "X"
@@ -109,6 +102,20 @@ def _observations(report: Report) -> Iterator[Sequence[str]]:
             )
             if sub == place:
                 yield from _notes(_remarks(row))
+
+
+def _placed(report: Report, index: int, measured: Counter[int]) -> tuple[str, Mapping[str, Any]]:
+    """(sub-id, row) of a finding; of a measurement both name its structure. measured: how many each structure has."""
+    row = report.rows[index]
+    if (structure := report.structure_of(row)) is None:
+        return str(index + 1), row
+    (parent, name), codes = structure, row.get("codes") or ()
+    words = {"value": "", "meaning": f"{row['concept']} of {name}", "scheme": "L"}
+    row = {**row, "codes": [*codes[:1], words, *codes[1:]]}
+    if parent is None:
+        return str(index + 1), row
+    measured[parent] += 1
+    return f"{parent + 1}.{measured[parent]}", row  # 2.1 is the first measurement of the structure in 2
 
 
 def _values(row: Mapping[str, Any], index: str) -> Iterator[tuple[str, tuple[str, str, str, str, str]]]:

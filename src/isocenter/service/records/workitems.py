@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from isocenter.lazy import pydicom
-from isocenter.service.dicom.messages import UPS_PUSH, WorkitemError
+from isocenter.service.dicom.messages import DUPLICATE, UPS_PUSH, WorkitemError
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.audit import record
@@ -24,7 +24,7 @@ from isocenter.service.settings import PRIORITIES, Rule
 SCHEDULED, IN_PROGRESS, COMPLETED, CANCELED = STATES = ("SCHEDULED", "IN PROGRESS", "COMPLETED", "CANCELED")
 FINAL = (COMPLETED, CANCELED)
 # Statuses of DIMSE, PS3.4 CC.2
-INVALID_VALUE, DUPLICATE, MISSING, MISSING_VALUE = 0x0106, 0x0111, 0x0120, 0x0121
+INVALID_VALUE, MISSING, MISSING_VALUE = 0x0106, 0x0120, 0x0121
 ALREADY_CANCELED, ALREADY_COMPLETED = 0xB304, 0xB306
 NO_LONGER_UPDATED, WRONG_TRANSACTION, ALREADY_CLAIMED, ONLY_CREATED = 0xC300, 0xC301, 0xC302, 0xC303
 NOT_FINAL, NO_SUCH_WORKITEM, NOT_SCHEDULED, NOT_CLAIMED, WAS_COMPLETED = 0xC304, 0xC307, 0xC309, 0xC310, 0xC311

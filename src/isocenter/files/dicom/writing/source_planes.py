@@ -302,8 +302,9 @@ def _with_groups(dataset: Dataset, frames: list[Frame]) -> Dataset:
     return dataset
 
 
-# Sites write birth dates such as 17.03.1962, and sexes such as D or X. A PACS knows the patient by just these.
-AS_STATED = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime")
+# Sites write birth dates such as 17.03.1962, sexes such as D or X, and a backslash in a name. A PACS knows the patient
+# by just these.
+AS_STATED = ("PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime")
 # Dates and times of the making, PS3.3 C.12.1, C.7.3.1, C.7.6.1 and C.17.2.
 DATES = ("InstanceCreation", "Series", "Content", "StructureSet", "PresentationCreation")
 ZONE = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")  # of UTC -1200 to +1400, PS3.3 C.12.1

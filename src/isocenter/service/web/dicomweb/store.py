@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom import Identity, read_identity
+from isocenter.service.dicom.messages import DUPLICATE
 from isocenter.service.objects.dicom_json import IN_JSON, MEDIA, element
 from isocenter.service.objects.journal import Received
 from isocenter.service.objects.store import Part, secure
@@ -35,7 +36,7 @@ router = APIRouter(
 )
 BODY = {"requestBody": {"required": True, "content": {"multipart/related": {"schema": {"type": "string"}}}}}
 # PS3.18 I.2.2: why an object is not stored
-DUPLICATE, TOO_LARGE, NOT_OF_STUDY, NO_OBJECT = 0x0111, 0xA700, 0xA900, 0xC000
+TOO_LARGE, NOT_OF_STUDY, NO_OBJECT = 0xA700, 0xA900, 0xC000
 MOST_OBJECTS = 100_000  # of one request: each is a line of its answer
 
 

@@ -14,12 +14,11 @@ from fastapi.responses import JSONResponse, Response
 from isocenter.files import parse_json
 from isocenter.files.dicom import quiet
 from isocenter.lazy import pydicom
-from isocenter.service.dicom.messages import WorkitemError
+from isocenter.service.dicom.messages import DUPLICATE, WorkitemError
 from isocenter.service.objects.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson, fits, tag_of
 from isocenter.service.records.workitems import (
     ALREADY_CANCELED,
     ALREADY_COMPLETED,
-    DUPLICATE,
     NO_SUCH_WORKITEM,
     Workitems,
 )
