@@ -23,9 +23,12 @@ from isocenter.service.records.tables import (
     outcomes,
     studies,
 )
+from isocenter.service.records.workitems import Workitems
+from isocenter.service.settings import PRIORITIES
 from service.databases import with_tables
 from service.small_node import SmallNode
 from service.test_correcting import address, describe, page
+from service.test_workitems import order
 from service.thresholds import class_model
 
 WEEK_S = 7 * 86400.0
@@ -97,6 +100,9 @@ def test_no_other_route_tells_a_reader_what_a_drawn_study_hides(drawn_node):
     [of_report] = eve.get(f"{path}/series?Modality=SR").json()
     address_of_report = f"{path}/series/{of_report['0020000E']['Value'][0]}/instances/{report.sop_instance_uid}"
     objects = len(eve.get(f"{path}/metadata").json())
+    with drawn_node.database.write() as connection:
+        connection.execute(update(jobs).values(urgency=PRIORITIES.index("emergency"), because="odd"))
+    Workitems(drawn_node.database, drawn_node.rules).create(order(study.uid, rule=drawn_node.rules[0].name), "1.2.777")
 
     def send_back():
         data = (drawn_node.settings.folder / "results" / report.job / report.name).read_bytes()
@@ -115,6 +121,10 @@ def test_no_other_route_tells_a_reader_what_a_drawn_study_hides(drawn_node):
         assert ada.get(f"/api/studies/{study.uid}").json()["outcome"] is None
         assert ada.get(f"/api/studies/{study.uid}/route").status_code == 409
         assert ada.get(f"{path}/series?Modality=SR").status_code == 204
+        rows = [one.get("/api/worklist?hours=8000").json()["rows"][0] for one in (ada, eve)]
+        assert [row["priority"] for row in rows] == ["routine", "emergency"]
+        assert [one.get("/dicomweb/workitems").status_code for one in (ada, eve)] == [204, 200]
+        assert [one.get("/dicomweb/workitems/1.2.777").status_code for one in (ada, eve)] == [409, 200]
         [found] = ada.get("/dicomweb/studies").json()
         assert found["00080061"]["Value"] == ["MR"] and found["00201208"]["Value"] == [objects - 1]
         assert len(ada.get(f"{path}/metadata").json()) == objects - 1

@@ -176,7 +176,7 @@ def transaction() -> bytes:
         (412, {}, FormatError, "412"),
         (429, {"Retry-After": "120"}, BusyError, "asks to wait"),
         (200, {"Content-Type": "text/html"}, PeerError, "text/html, which is no FHIR"),
-        (302, {"Location": "http://127.0.0.1:1/"}, PeerError, "302"),
+        (302, {"Location": "http://127.0.0.1:1/"}, FormatError, "redirects to another address"),
         (401, {}, PeerError, "401"),
     ],
 )
@@ -184,6 +184,44 @@ def test_a_server_that_does_not_take_a_transaction_is_asked_again_or_never(statu
     with fhir_peer((status, headers, b"<html>sign in</html>")) as peer, pytest.raises(error, match=words) as raised:
         FhirServer(peer.url, 5.0).transact(transaction())
     assert getattr(raised.value, "after_s", 120.0) == 120.0
+
+
+def answered_with(*statuses: str, **more: object) -> bytes:
+    """Answer to `transaction()`, which has four entries."""
+    entries = [{"response": {"status": one, "outcome": more}} for one in statuses]
+    return json.dumps({"resourceType": "Bundle", "type": "transaction-response", "entry": entries}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "words"),
+    [
+        (
+            answered_with("201 Created", "200", "201", "422 no", issue=[{"code": "invalid"}]),
+            FormatError,
+            r"422 \(invalid",
+        ),
+        (answered_with("201", "201", "409 Conflict", "201"), PeerError, "status 409"),
+        (answered_with("201", "", "201", "201"), PeerError, "with status"),
+        (answered_with("201"), PeerError, "1 of 4 entries"),
+        (b'{"resourceType": "Bundle", "type": "batch-response"}', FormatError, "something else"),
+        (
+            b'{"resourceType": "Bundle", "type": "transaction-response", "entry": ["x"]}',
+            FormatError,
+            "entry is no FHIR",
+        ),
+        (b"", PeerError, "no FHIR"),
+    ],
+)
+def test_every_entry_of_an_answer_to_a_transaction_has_to_be_taken(body, error, words):
+    with fhir_peer((200, {}, body)) as peer, pytest.raises(error, match=words):
+        FhirServer(peer.url, 5.0).transact(transaction())
+
+
+@pytest.mark.parametrize("status", [201, 204])
+def test_an_empty_answer_that_something_was_made_is_taken(status):
+    with fhir_peer((status, {}, b"")) as peer:
+        FhirServer(peer.url, 5.0).transact(transaction())
+        assert peer.answers == []
 
 
 def test_a_repeated_transaction_makes_no_second_report(monkeypatch):

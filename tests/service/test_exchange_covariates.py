@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime
 
@@ -9,7 +10,7 @@ import pydicom
 import pytest
 from sqlalchemy import update
 
-from isocenter.errors import DatasetError, UsageError
+from isocenter.errors import DatasetError, FormatError, UsageError
 from isocenter.runtime import Category, Context, Monitored, Number
 from isocenter.service import check_covariates
 from isocenter.service.dicom.sending import PeerError
@@ -36,16 +37,21 @@ SOURCES = {
 STUDY = {"PatientID": "17", "StudyDate": "20260301", "StudyTime": "120000", "TimezoneOffsetFromUTC": "+0000"}
 
 
-def measured(name: str, at: str, value: float, unit: str = "mg/dL", status: str = "final", **more):
+def observed(loinc: str = "2160-0", patient: str = "Patient/p", **more):
+    code = {"coding": [{"system": "http://local", "code": "x"}, {"system": "http://loinc.org", "code": loinc}]}
+    return {"resourceType": "Observation", "code": code, "subject": {"reference": patient}, "status": "final", **more}
+
+
+def measured(name: str, at: str, value: float, unit: str = "mg/dL", **more):
     quantity = {"value": value, "unit": unit, "system": "http://unitsofmeasure.org", "code": unit}
-    about = {"resourceType": "Observation", "id": name, "status": status, "effectiveDateTime": at}
-    return {**about, "valueQuantity": quantity, **more}
+    return observed(**{"id": name, "effectiveDateTime": at, "valueQuantity": quantity, **more})
 
 
 def known(*observations, name=CREATININE, study=STUDY, patients=("p",), answers=()):
     """What the server's observations come to for one covariate."""
     with fhir_peer(*answers) as peer:
-        peer.searches["Patient"] = [{"resourceType": "Patient", "id": one} for one in patients]
+        people = [one if isinstance(one, dict) else {"id": one} for one in patients]
+        peer.searches["Patient"] = [{"resourceType": "Patient", **one} for one in people]
         peer.searches["Observation"] = list(observations)
         fhir = Fhir(base=peer.url, patient_system="urn:oid:1.2.3")
         made = known_covariates({name: SOURCES[name]}, CONTEXT, study, fhir, idle_s=5.0)
@@ -81,11 +87,46 @@ def test_what_the_server_lacks_is_missing_and_keeps_its_source():
         ([], {"patients": ("p", "q")}, "2 patients of the study's PatientID"),
         ([], {"study": {**STUDY, "PatientID": ""}}, "no PatientID"),
         ([], {"study": {**STUDY, "StudyDate": ""}}, "StudyDate, StudyTime"),
+        ([], {"study": {**STUDY, "PatientID": ["17", "18"]}}, "2 PatientIDs"),
+        ([measured("a", "2026-02-01", 7.7, patient="Patient/q")], {}, "not of the patient: it ignores patient="),
+        ([measured("a", "2026-02-01", 7.7, patient="http://other/fhir/Patient/p")], {}, "it ignores patient="),
+        ([measured("a", "2026-02-01", 7.7, subject=None)], {}, "it ignores patient="),
+        ([measured("a", "2026-02-01", 7.7, loinc="718-7")], {}, "another code: it ignores code="),
+        ([measured("a", "2026-02-01", 7.7, code={"text": "2160-0"})], {}, "it ignores code="),
+        ([], {"patients": ({"id": "p", "identifier": [{"value": "18"}]},)}, "it ignores identifier="),
+        ([], {"patients": ({"id": "p", "identifier": [{"system": "urn:x", "value": "17"}]},)}, "ignores identifier="),
+        ([measured("a", "2026-02-01", 7.7, valueQuantity="7.7")], {}, "an entry that is no FHIR"),
+        ([measured("a", "2026-02-01", 7.7, code={"coding": ["x"]})], {}, "an entry that is no FHIR"),
     ],
 )
 def test_nothing_is_guessed_of_units_patients_and_times(observations, changed, words):
     with pytest.raises(DatasetError, match=words):
         known(*observations, **changed)
+
+
+def test_a_patient_and_a_code_are_known_in_every_way_in_which_fhir_writes_them():
+    identifier = [{"system": "urn:x", "value": "1"}, {"system": "urn:oid:1.2.3", "value": " 17"}]
+    with fhir_peer() as peer:
+        peer.searches["Patient"] = [{"resourceType": "Patient", "id": "p", "identifier": identifier}]
+        fhir = Fhir(base=f"{peer.url}/", patient_system="urn:oid:1.2.3")
+        for place in ("Patient/p", f"{peer.url}/Patient/p", "Patient/p/_history/2"):
+            peer.searches["Observation"] = [measured("a", "2026-02-01", 1.5, patient=place)]
+            for code in ("http://loinc.org|2160-0", "2160-0", "1-1,http://loinc.org|2160-0"):
+                source = {CREATININE: CovariateSource(source=f"fhir:Observation?code={code}")}
+                assert known_covariates(source, CONTEXT, STUDY, fhir, idle_s=5.0)[CREATININE].value == 1.5
+        source = {CREATININE: CovariateSource(source="fhir:Observation?code=http://snomed.info/sct|2160-0")}
+        with pytest.raises(DatasetError, match="it ignores code="):
+            known_covariates(source, CONTEXT, STUDY, fhir, idle_s=5.0)
+
+
+@pytest.mark.parametrize(
+    "bundle",
+    [{"entry": ["x"]}, {"entry": "x"}, {"entry": [{"resource": "x"}]}, {"link": [1]}, {"resourceType": "List"}],
+)
+def test_an_answer_that_is_no_fhir_is_a_reason(bundle):
+    body = json.dumps({"resourceType": "Bundle", **bundle}).encode()
+    with pytest.raises(FormatError, match="the FHIR server answers"):
+        known(answers=[(200, {}, body)])
 
 
 def test_a_server_that_does_not_answer_is_no_missing_value():
@@ -95,16 +136,15 @@ def test_a_server_that_does_not_answer_is_no_missing_value():
 
 def test_a_category_is_named_by_a_code_a_display_or_a_text():
     concept = {"coding": [{"system": "http://snomed.info/sct", "code": "112144000", "display": "A"}], "text": "group A"}
-    about = {"resourceType": "Observation", "id": "1", "status": "final", "effectiveDateTime": "2020"}
-    value, _ = known({**about, "valueCodeableConcept": concept}, name="blood")
+    value, _ = known(observed("883-9", effectiveDateTime="2020", valueCodeableConcept=concept), name="blood")
     assert value.value == "a"
 
 
 def test_readings_over_time_are_all_of_the_trained_window_in_seconds_from_the_first():
     value, peer = known(
-        measured("2", "2026-03-01T11:59:00Z", 90, unit="/min"),
-        measured("1", "2026-03-01T11:30:00Z", 70, unit="/min"),
-        measured("0", "2026-03-01T10:59:00Z", 60, unit="/min"),
+        measured("2", "2026-03-01T11:59:00Z", 90, unit="/min", loinc="8867-4"),
+        measured("1", "2026-03-01T11:30:00Z", 70, unit="/min", loinc="8867-4"),
+        measured("0", "2026-03-01T10:59:00Z", 60, unit="/min", loinc="8867-4"),
         name="pulse",
     )
     assert value.value == [(0.0, 70.0), (1740.0, 90.0)]
@@ -175,7 +215,7 @@ def test_a_missing_value_is_taken_as_in_the_training_and_the_reason_says_so(aski
     assert job.covariates[CREATININE] == {"value": None, "source": CODE}
 
 
-def test_a_value_in_another_unit_refuses_the_job_and_a_silent_server_makes_it_wait(asking):
+def test_an_odd_answer_refuses_the_job_and_a_silent_server_makes_it_wait(asking):
     node, peer = asking
     peer.answers.append((503, {}, b""))
     node.work()
@@ -183,7 +223,7 @@ def test_a_value_in_another_unit_refuses_the_job_and_a_silent_server_makes_it_wa
     assert (job.state, job.attempts) == ("waiting", 0) and "503" in job.reason
     with node.database.write() as connection:
         connection.execute(update(jobs).values(not_before=0.0))
-    peer.searches["Observation"] = [measured("new", "2026-02-28T11:30:00Z", 130.0, unit="umol/L")]
+    peer.answers.append((200, {}, b'{"resourceType": "Bundle", "entry": ["x"]}'))
     node.work()
     [job] = node.rows(jobs)
-    assert job.outcome == "refused" and "is in umol/L, and the model was trained in mg/dL" in job.reason
+    assert job.outcome == "refused" and "a Bundle whose entry is no FHIR" in job.reason

@@ -56,4 +56,23 @@ def test_a_rejected_image_is_in_no_job_and_a_job_that_has_seen_it_says_so_at_onc
     sent("1.7.3", "113039", *(pydicom.dcmread(path).SOPInstanceUID for path in mr))
     node.work()
     assert [row.state for row in node.rows(jobs)] == ["superseded"] * 2
-    assert [row.outcome for row in node.rows(studies)] == ["refused"]
+    [study] = node.rows(studies)
+    assert (study.state, study.outcome) == ("done", "refused")
+    assert not Index(node.database).lift(study.study)
+
+    node.receive(*mr)  # once more, by somebody who does not know of the note
+    node.work()
+    [study] = node.rows(studies)
+    assert (study.state, study.outcome, study.revision) == ("aside", "refused", study.routed)
+    assert "a note rejects, and the note stands (" in study.reason and "an administrator lifts it" in study.reason
+    assert "Data Retention Policy Expired (113039, DCM)" in study.reason
+    assert Index(node.database).reroute(study.study)
+    node.work()
+    assert [row.state for row in node.rows(studies)] == ["done"]  # somebody has seen it, and the note stands
+
+    node.receive(*mr)
+    node.work()
+    assert Index(node.database).lift(study.study)
+    node.work()
+    assert [(row.state, row.outcome) for row in node.rows(studies)] == [("done", "result")]
+    assert "done" in [row.state for row in node.rows(jobs)]

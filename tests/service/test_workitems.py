@@ -285,6 +285,30 @@ def test_over_http_a_workitem_is_created_found_claimed_and_refused_to_others(tmp
     assert web.post(place, content=b"<a/>", headers={"Content-Type": "application/dicom+xml"}).status_code == 415
 
 
+def test_uids_are_parameters_in_the_words_of_every_edition_and_no_other_parameter_is_dropped(tmp_path):
+    web, place = client(small(tmp_path)), "/dicomweb/workitems"
+    body, change = [order("1.2.1").to_json_dict()], [stated(ProcedureStepLabel="b").to_json_dict()]
+    for number, name in enumerate(["workitem", "Workitem", "AffectedSOPInstanceUID", ""], start=1):
+        uid = f"1.2.777.{number}"
+        answer = web.post(f"{place}?{f'{name}={uid}' if name else uid}", json=body)
+        assert (answer.status_code, answer.headers["Location"]) == (201, f"http://localhost{place}/{uid}")
+    claim = stated(ProcedureStepState="IN PROGRESS", TransactionUID=OURS)
+    assert web.put(f"{place}/1.2.777.1/state?requester=RIS", json=[claim.to_json_dict()]).status_code == 200
+    for name in ("transaction-uid", "Transaction-uid", "TransactionUID", "transaction", ""):
+        assert web.post(f"{place}/1.2.777.1?{f'{name}={OURS}' if name else OURS}", json=change).status_code == 200
+    for asked in (
+        web.post(f"{place}?workitm=1.2.777.9", json=body),
+        web.post(f"{place}?workitem=x", json=body),
+        web.post(f"{place}?workitem=1.2.777.9&1.2.777.8", json=body),
+        web.post(f"{place}/1.2.777.1?transaction-uid={OURS}&requester=RIS", json=change),
+        web.put(f"{place}/1.2.777.2/state?transition=1.2", json=[claim.to_json_dict()]),
+        web.post(f"{place}/1.2.777.2/cancelrequest?reason=late"),
+        web.get(f"{place}/1.2.777.2?includefield=all"),
+    ):
+        assert (asked.status_code, "problem" in asked.json()) == (400, True)
+    assert len(web.get(place).json()) == 4
+
+
 def test_a_peer_that_may_not_order_is_offered_no_workitems(tmp_path, monkeypatch):
     node = small(tmp_path)
     monkeypatch.setattr("isocenter.service.dicom.listening.Listening.permits", lambda *_: frozenset({"store"}))

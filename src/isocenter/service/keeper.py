@@ -30,7 +30,15 @@ from isocenter.service.records.index import Arrival, Index
 from isocenter.service.records.jobs import FAILED, NOTHING, OPEN, RESULT, SETTLED, Jobs, Wanted
 from isocenter.service.records.tables import answers
 from isocenter.service.records.workitems import CANCELED, COMPLETED, Workitems, now_text, ordered_jobs, orders_of
-from isocenter.service.routing.facts import DICOM_PRIORITIES, ModelFacts, SeriesFacts, facts_of, folder_of, patient_of
+from isocenter.service.routing.facts import (
+    DICOM_PRIORITIES,
+    ModelFacts,
+    SeriesFacts,
+    facts_of,
+    folder_of,
+    named_people,
+    patient_of,
+)
 from isocenter.service.routing.rules import box_inside, inputs_hash, series_hash, study_answers, study_routing
 from isocenter.service.settings import PRIORITIES, Rule, Settings
 
@@ -192,11 +200,15 @@ class Keeper:
             digests = [each.sha256 for each in objects]
             facts.append(known)
             columns[row.series] = {**known.columns, "inputs_hash": series_hash(digests)}
+        if len(people := named_people(one.attributes for one in facts)) > 1:
+            problem = f"the study holds series of {len(people)} patients ({', '.join(people)})"
+            facts = [replace(one, problem=problem) for one in facts]
+            columns = {one.series: {**columns[one.series], "problem": problem} for one in facts}
         # The first may be damaged.
         attributes: Mapping[str, Any] = next((one.attributes for one in facts if one.attributes), {})
         patient = patient_of(attributes, self.index.uid_of(study))
         try:
-            return self.index.complete(study, revision, attributes, columns, patient)
+            return self.index.complete(study, revision, attributes, columns, patient, max(1, len(people)))
         except RecordError as error:  # its series are refused, and all other studies are complete
             log.error("study %s: %s", study, error.problem)
             bare = {key: {"problem": error.problem, "inputs_hash": row["inputs_hash"]} for key, row in columns.items()}

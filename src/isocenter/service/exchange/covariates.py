@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from isocenter.errors import DatasetError, UsageError
+from isocenter.errors import DatasetError, IsocenterError, UsageError, foreign_errors
 from isocenter.files.dicom import UCUM
 from isocenter.runtime import Category, Context, Monitored, Number
 from isocenter.service.exchange.fhir_server import FhirServer
@@ -27,6 +27,7 @@ PAGE = 200
 UNITLESS = "1"
 # What a header states is as good as its images.
 DICOM = "DICOM"
+REMEDY = "See what its log says, or give the values another way"
 
 Column = Number | Category | Monitored
 
@@ -76,20 +77,26 @@ def unit_of(name: str, source: CovariateSource) -> str | None:
     return source.unit if source.unit is not None else named[1] if named else None
 
 
+def _malformed(error: Exception) -> IsocenterError:
+    problem = f"the FHIR server answers with an entry that is no FHIR ({type(error).__name__})"
+    return DatasetError(problem, "covariates", REMEDY)
+
+
+@foreign_errors(_malformed)
 def known_covariates(
     sources: Mapping[str, CovariateSource], context: Context, patient: Mapping[str, Any], fhir: Fhir, *, idle_s: float
 ) -> dict[str, Known]:
     """The covariates of a patient that a FHIR server has; those that it lacks are None, and the model says so.
 
     patient: attributes of the patient and the study, by their DICOM keywords
-    Raises DatasetError for a patient, a time or a value that is not sure, or for another unit than the training's,
-    PeerError where the server does not answer.
+    Raises DatasetError for a patient, a time or a value that is not sure or was not asked for, or for another unit than
+    the training's, FormatError for an answer that is no FHIR, PeerError where the server does not answer.
     """
     if not sources:
         return {}
     study = study_time(patient)
     server = FhirServer(fhir.base, idle_s)
-    patient_id = _patient(server, str(patient.get("PatientID") or "").strip(), fhir.patient_system)
+    patient_id = _patient(server, patient.get("PatientID") or "", fhir.patient_system)
     found, courses = dict[str, Known](), dict[str, list[_Observed]]()
     for name, source in sources.items():
         column = _column(context, name)
@@ -159,13 +166,22 @@ def _column(context: Context, name: str) -> Column | None:
     return next((one for one in columns if isinstance(one, Number | Category | Monitored)), None)
 
 
-def _patient(server: FhirServer, number: str, system: str) -> str | None:
-    """The server's id of the patient; None where it has none. DatasetError for several."""
+def _patient(server: FhirServer, stated: str | Sequence[str], system: str) -> str | None:
+    """The server's id of the patient; None where it has none. DatasetError for several, or for another one."""
+    if isinstance(stated, list):
+        raise DatasetError(f"the study has {len(stated)} PatientIDs", "covariates", "Send it with one")
+    number = str(stated).strip()
     if not number:
         raise DatasetError("the study has no PatientID, and covariates come by it", "covariates", "Send it with one")
     escaped = re.sub(r"([\\,$|])", r"\\\1", number)
     parameters = {"identifier": f"{system}|{escaped}" if system else escaped}
-    found = {str(one.get("id")) for one in server.search("Patient", parameters)}
+    found = set[str]()
+    for resource in server.search("Patient", parameters):
+        identifiers = resource.get("identifier") or ()
+        of_system = [one["value"] for one in identifiers if not system or one.get("system", system) == system]
+        if identifiers and number not in [str(one).strip() for one in of_system]:
+            raise _ignored("a Patient of another identifier", "identifier")
+        found.add(resource["id"])
     if len(found) > 1:
         problem = f"the FHIR server has {len(found)} patients of the study's PatientID"
         raise DatasetError(problem, "covariates", "Set fhir.patient_system to the address that it has for this one")
@@ -180,6 +196,7 @@ def _observed(server: FhirServer, patient: str, code: str, study: datetime, sinc
     observed = list[_Observed]()
     parameters = {"patient": patient, "code": code, "date": dates, "_sort": "-date", "_count": str(PAGE)}
     for number, resource in enumerate(server.search("Observation", parameters), start=1):
+        _refuse_unasked(server, resource, patient, code)
         at, is_valid = _time(resource), resource.get("status") in STATUSES
         has_value = any(name.startswith("value") for name in resource)
         if at is not None and is_valid and has_value and (since is None or since <= at) and at <= study:
@@ -187,6 +204,22 @@ def _observed(server: FhirServer, patient: str, code: str, study: datetime, sinc
         if since is None and number >= PAGE and observed and _is_sorted(observed):
             break
     return observed
+
+
+def _refuse_unasked(server: FhirServer, resource: Mapping[str, Any], patient: str, code: str) -> None:
+    """Refuse what nobody asked for: a FHIR server may leave out a parameter that it does not know, FHIR 3.2.1.1.2."""
+    place = str((resource.get("subject") or {}).get("reference")).partition("/_history/")[0]
+    if place.removeprefix(f"{server.base.rstrip('/')}/") != f"Patient/{patient}":
+        raise _ignored("an Observation that is not of the patient", "patient")
+    tokens = [re.sub(r"\\(.)", r"\1", one).rpartition("|") for one in re.split(r"(?<!\\),", code)]
+    codings = [(one.get("system") or "", one.get("code")) for one in (resource.get("code") or {}).get("coding") or ()]
+    fits = ((system, word) == one or (not bar and word == one[1]) for system, bar, word in tokens for one in codings)
+    if not any(fits):
+        raise _ignored("an Observation of another code", "code")
+
+
+def _ignored(what: str, parameter: str) -> DatasetError:
+    return DatasetError(f"the FHIR server answers with {what}: it ignores {parameter}=", "covariates", REMEDY)
 
 
 def _is_sorted(observed: Sequence[_Observed]) -> bool:

@@ -163,5 +163,6 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
 def _issues(answer: Any) -> str:
     """The codes of what an OperationOutcome complains of; its words may name the patient."""
     issues = answer.get("issue") if isinstance(answer, dict) else None
-    codes = [str(one.get("code")) for one in issues or () if isinstance(one, dict)]
+    issues = issues if isinstance(issues, list) else ()
+    codes = [str(one.get("code")) for one in issues if isinstance(one, dict)]
     return f" ({', '.join(dict.fromkeys(codes))})" if codes else ""

@@ -137,7 +137,7 @@ def report_of(settings: Settings, database: Database, job: str) -> Report:
         files = connection.execute(select(answers).where(answers.c.job == job)).all()
         keys = row.inputs["series"].values()
         mine = and_(series.c.study == row.study, series.c.series.in_(keys))
-        uids = connection.execute(select(series.c.uid).where(mine)).scalars().all()
+        of_job = connection.execute(select(series.c.uid, series.c.attributes).where(mine).order_by(series.c.uid)).all()
     folder, record = settings.folder / "results" / job, next((one for one in files if one.kind == RECORD), None)
     if record is None:
         raise FormatError("the job has no record of findings", job, "See its outcome and its reason")
@@ -154,8 +154,9 @@ def report_of(settings: Settings, database: Database, job: str) -> Report:
         model_hash=row.model_hash,
         study=study.uid,
         stamp=row.created_at,
-        series=tuple(sorted(uids)),
-        patient=study.attributes or {},
+        series=tuple(one.uid for one in of_job),
+        # A study may hold another patient's series by now.
+        patient=next((one.attributes for one in of_job if one.attributes), study.attributes or {}),
         patient_system=settings.fhir.patient_system if settings.fhir is not None else "",
         node=settings.node.name,
         text=settings.node.text,

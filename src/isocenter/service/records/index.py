@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, select, update
 
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.audit import record
@@ -81,6 +81,7 @@ class Index:
                 if new:
                     self._grow(connection, list(new.values()))
                     fresh += len(new)
+                _note_resent(connection, study, [one.uid for one in mine if (one.series, one.instance) in paths_known])
         return fresh
 
     def _grow(self, connection: Connection, new: Sequence[Arrival]) -> None:
@@ -177,13 +178,15 @@ class Index:
         attributes: Mapping[str, Any],
         facts: Mapping[str, Mapping[str, Any]],
         patient: str | None = None,
+        people: int = 1,
     ) -> bool:
         """Mark a study as complete, with the facts of its series; False where it has grown meanwhile.
 
-        patient: pseudonym
+        patient: pseudonym; people: number of patients whom its series name
         """
         this = and_(studies.c.study == study, studies.c.revision == revision, studies.c.state == "receiving")
         values = {"state": "complete", "complete_at": Clock(), "attributes": dict(attributes), "routed": 0}
+        values |= {"people": people}
         values |= searched_columns(attributes) | ({} if patient is None else {"patient": patient})
         with self.database.write() as connection:
             if connection.execute(update(studies).where(this).values(values)).rowcount == 0:
@@ -204,14 +207,24 @@ class Index:
         return True
 
     def reroute(self, study: str, *, who: Actor = NODE) -> bool:
-        """Have a complete study looked at by the rules again; what lies aside of it counts as seen."""
+        """Have a complete study looked at by the rules again; what lies aside or came again of it counts as seen."""
         this = studies.c.study == study
         with self.database.write() as connection:
             unsettle(connection, this)
+            connection.execute(update(rejections).where(rejections.c.study == study).values(is_sent_again=False))
             anew = update(studies).where(this, studies.c.state == "complete").values(routed=0, contested=None)
             if connection.execute(anew).rowcount == 0:
                 return False
             record(connection, "study rerouted", study, actor=who, study=study)
+        return True
+
+    def lift(self, study: str, *, who: Actor = NODE) -> bool:
+        """Take images of a study for good again that a note rejects and that came again; False where there are none."""
+        again = and_(rejections.c.study == study, rejections.c.is_sent_again.is_(True))
+        with self.database.write() as connection:
+            if connection.execute(delete(rejections).where(again)).rowcount == 0:
+                return False
+            _reopen(connection, study, "rejection lifted", who)
         return True
 
     def contest(self, study: str, path: str) -> bool:
@@ -288,6 +301,12 @@ def _settled(connection: Connection, study: Row[Any]) -> Settled:
     if study.contested is not None:
         folder_of_object = study.contested.rpartition("/")[0]
         aside.append(f"another object with the same UID lies in {folder_of_object}: release it, or reroute the study")
+    if study.people > 1:
+        aside.append(f"its series name {study.people} patients, as its /route says: correct them where they come from")
+    again = and_(rejections.c.study == study.study, rejections.c.is_sent_again.is_(True))
+    if notes := connection.execute(select(rejections.c.reason).where(again).distinct()).scalars().all():
+        words = "images came again that a note rejects, and the note stands"
+        aside.append(f"{words} ({', '.join(notes)}): an administrator lifts it, POST /api/studies/{study.uid}/lift")
     outcome, because = None, None  # every job is aside
     if ranked:
         outcome, because = ranked[0].outcome, ranked[0].reason
@@ -295,6 +314,14 @@ def _settled(connection: Connection, study: Row[Any]) -> Settled:
         outcome, because = REFUSED, "its jobs are cancelled" if of_study else study.reason
     reason = "; ".join([*aside, *([because] if because else [])])
     return Settled(study.study, "aside" if aside else "done", outcome, reason or None)
+
+
+def _note_resent(connection: Connection, study: str, uids: Sequence[str]) -> None:
+    """Note that objects came again which a note rejects: it stands, for whoever sends a study again may not know it."""
+    here = and_(rejections.c.study == study, rejections.c.uid.in_(uids), rejections.c.is_sent_again.is_(False))
+    if connection.execute(update(rejections).where(here).values(is_sent_again=True)).rowcount:
+        unsettle(connection, studies.c.study == study)
+        record(connection, "rejected object came again", study, study=study)
 
 
 def _reject(connection: Connection, note: Arrival) -> None:

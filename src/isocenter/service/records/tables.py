@@ -52,6 +52,7 @@ studies = Table(
     Column("contested", Text),
     Column("asides", JSON, nullable=False, default=[]),
     Column("patient", WORD),
+    Column("people", Integer, nullable=False, default=1),
     Column("attributes", JSON),
     Column("is_searchable", Boolean, nullable=False, default=False),
     Column("patient_id", SOUGHT),
@@ -130,6 +131,7 @@ rejections = Table(
     Column("note", UID, primary_key=True),
     Column("uid", UID, primary_key=True),
     Column("reason", Text, nullable=False),
+    Column("is_sent_again", Boolean, nullable=False, default=False),
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -104,10 +104,16 @@ class Workitems:
         with self.database.read() as connection:
             return shown(_row(connection, uid))
 
-    def all(self, *, who: Actor = NODE) -> Iterator[pydicom.Dataset]:
-        """Every workitem, oldest first, of which `who` asks for some."""
+    def study_of(self, uid: str) -> str:
+        """The key of the study of a workitem. Raises WorkitemError where there is none."""
+        with self.database.read() as connection:
+            return str(_row(connection, uid).study)
+
+    def all(self, *, who: Actor = NODE, hidden: Collection[str] = ()) -> Iterator[pydicom.Dataset]:
+        """Every workitem, oldest first, but those of studies with hidden keys; `who` asks for some of them."""
+        shown_ones = select(workitems).where(workitems.c.study.not_in(hidden))
         with self.database.write() as connection:
-            rows = connection.execute(select(workitems).order_by(workitems.c.created_at, workitems.c.workitem)).all()
+            rows = connection.execute(shown_ones.order_by(workitems.c.created_at, workitems.c.workitem)).all()
             record(connection, "query", "workitems", actor=who)
         return map(shown, rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
@@ -23,6 +23,7 @@ LEFT_OUT = frozenset({"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN", "UT"})
 LONGEST = 1024
 LONGEST_CODE = 16  # of a code string, PS3.5 6.2
 SERIES = "series"
+IDENTIFIERS = ("PatientID", "IssuerOfPatientID", "PatientName")
 LARGEST_NUMBER = 2**31 - 1  # of a column, and of an integer string, PS3.5 6.2
 
 
@@ -125,6 +126,21 @@ def patient_of(attributes: Mapping[str, Any], study_uid: str) -> str:
     identifiers = (str(attributes.get(keyword) or "").strip() for keyword in ("PatientID", "PatientName"))
     number = next((one for one in identifiers if not is_nobody(one)), study_uid)
     return pseudonym_of_number(number, str(attributes.get("IssuerOfPatientID") or ""))
+
+
+def named_people(headers: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The patients whom the headers of a study's series name, by PatientID and issuer; without any PatientID by name.
+
+    A header without a PatientID, or without an issuer, is of any of them: scanners and workstations leave it out.
+    """
+    texts = [tuple((_text(one.get(keyword)) or "").strip() for keyword in IDENTIFIERS) for one in headers]
+    stated = {(number, issuer) for number, issuer, _ in texts if not is_nobody(number)}
+    stated = stated or {
+        (" ".join(name.replace("^", " ").upper().split()), "") for *_, name in texts if not is_nobody(name)
+    }
+    with_issuer = {number for number, issuer in stated if issuer}
+    people = sorted(one for one in stated if one[1] or one[0] not in with_issuer)
+    return [f"{number} of {issuer}" if issuer else number for number, issuer in people]
 
 
 @contextmanager

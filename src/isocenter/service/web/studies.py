@@ -95,6 +95,14 @@ def reroute_study(node: Node, who: Who, study: StudyName) -> StudyShape:
     return get_study(node, who, study)
 
 
+@router.post("/{study}/lift", dependencies=[roles(KEEPING)])
+def lift_rejection(node: Node, who: Who, study: StudyName) -> StudyShape:
+    """Take images for good again that a note rejects and that came again; the study is done anew with them."""
+    problem, remedy = "holds no rejected images that came again", "Have them sent again"
+    _ask(node, study, node.index.lift(study_key(study), who=who), problem, remedy)
+    return get_study(node, who, study)
+
+
 def _ask(node: WebNode, study: str, done: bool, problem: str, remedy: str) -> None:
     """Refuse what was not done: because there is no such study, or because of its state."""
     with node.database.read() as connection:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
-from sqlalchemy import Connection, Row, and_, func, select
+from sqlalchemy import Connection, Row, and_, case, func, select
 
 from isocenter.service.monitoring.outcomes import Questions
 from isocenter.service.reading.blind import BLIND_EXPORT, BLIND_VIEW, EXPORT, VIEW, BlindRead, blind_reads, keep_read
@@ -167,7 +167,7 @@ def _check(values: dict[str, Any], asked: Questions) -> None:
 router = APIRouter(prefix="/api/worklist", tags=["worklist"])
 Hours = Annotated[float, Query(gt=0, le=24 * 366)]
 HOURS = 24.0
-# Of a study that waits to be read blind; its priority stays, as nothing urgent may wait for that.
+# Of a study that waits to be read blind; its place in the list and its priority are those of any other.
 HIDDEN = {"finding": "", "because": TO_BE_READ, "job": None, "verdict": None}
 EVENT_STREAM = "text/event-stream"
 # Between two looks at the list, and for a stop of the node (s); after which a client hears something, and asks anew.
@@ -181,8 +181,9 @@ RANK = func.coalesce(func.min(func.coalesce(jobs.c.urgency, ROUTINE)), ROUTINE)
 @router.get("", dependencies=[roles(ROLES)])
 def list_worklist(node: Node, who: Who, limit: Limit = 100, hours: Hours = HOURS) -> Listing[WorklistShape]:
     """Studies of the last hours by the priority that their findings give, then by age."""
-    hidden = {one.row.uid for one in reads_for(node, who)}
-    rows = [row.model_copy(update=HIDDEN) if row.study in hidden else row for row in rows_of(node, limit, hours)]
+    hidden = {one.row.study: one.row.uid for one in reads_for(node, who)}
+    rows = rows_of(node, limit, hours, hidden)
+    rows = [row.model_copy(update=HIDDEN) if row.study in hidden.values() else row for row in rows]
     return Listing[WorklistShape](schema="isocenter.worklist", rows=rows)
 
 
@@ -213,13 +214,14 @@ async def _events(node: WebNode) -> AsyncIterator[str]:
                 await asyncio.sleep(STOP_S)
 
 
-def rows_of(node: WebNode, limit: int, hours: float) -> list[WorklistShape]:
-    """The worklist."""
+def rows_of(node: WebNode, limit: int, hours: float, hidden: Collection[str] = ()) -> list[WorklistShape]:
+    """The worklist. hidden: keys of studies whose findings give no priority"""
+    place = case((studies.c.study.in_(hidden), ROUTINE), else_=RANK)
     columns = (studies.c.study, studies.c.uid, studies.c.state, studies.c.received_at)
-    query = select(*columns, RANK.label("rank")).select_from(studies.outerjoin(jobs, COUNTED))
+    query = select(*columns, place.label("rank")).select_from(studies.outerjoin(jobs, COUNTED))
     recent = query.where(studies.c.received_at > Clock() - 3600 * hours).group_by(*columns)
     with node.database.read() as connection:
-        rows = connection.execute(recent.order_by(RANK, studies.c.received_at, studies.c.study).limit(limit)).all()
+        rows = connection.execute(recent.order_by(place, studies.c.received_at, studies.c.study).limit(limit)).all()
         keys = [row.study for row in rows]
         reasons = _reasons(connection, {row.study: row for row in rows})
         attributes, modalities = _stated(connection, keys)

@@ -36,7 +36,7 @@ from isocenter.service.records.database import Database
 from isocenter.service.records.deployments import package_finder
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import ABSTAINED, REFUSED, Job, Jobs, Outcome
-from isocenter.service.records.tables import jobs, studies
+from isocenter.service.records.tables import jobs
 from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
 from isocenter.service.work.answer import MASK, Inputs, Marks, Within, answered, stated, tried_apart
@@ -175,7 +175,7 @@ class Worker:
         loading = time.monotonic() - began
         try:
             covariates = self._covariates(job, model)
-        except DatasetError as error:
+        except (DatasetError, FormatError) as error:
             outcome = Outcome(REFUSED, f"{error.problem}. {error.remedy}", send=send)
             return self._announced(job, outcome, inputs, room, model)
         except PeerError as error:  # a value that nobody could ask for is not a missing one
@@ -248,9 +248,9 @@ class Worker:
         model_settings, fhir = self.settings.models.get(job.model), self.settings.fhir
         if model_settings is None or fhir is None or not model_settings.covariates:
             return {}
-        with self.index.database.read() as connection:
-            query = select(studies.c.attributes).where(studies.c.study == job.study)
-            patient = connection.execute(query).scalar_one() or {}
+        keys = job.inputs["series"].values()
+        headers = (row.attributes for row in self.index.series_of(job.study) if row.series in keys)
+        patient = next(filter(None, headers), {})
         return known_covariates(
             model_settings.covariates, model.networks.context, patient, fhir, idle_s=self.settings.dicom.idle_s
         )

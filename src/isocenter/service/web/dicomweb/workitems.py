@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ from isocenter.service.records.workitems import (
 from isocenter.service.web.access import ROLES, WORKING, Who, roles
 from isocenter.service.web.shapes import Problem
 from isocenter.service.web.web_node import MOST_ROWS, UID, Node, Uid, WebError, WebNode, dicomweb_url
+from isocenter.service.web.worklist import hidden_studies, refuse_hidden
 
 router = APIRouter(
     prefix="/dicomweb/workitems",
@@ -38,18 +40,47 @@ JSON_TYPES = (MEDIA, "application/json")
 # Statuses of DIMSE below this one are about what was sent, and not about the state of a workitem. PS3.7 C
 ABOUT_STATE = 0xB000
 OPTIONS = ("limit", "offset", "includefield", "fuzzymatching")
-TransactionUid = Annotated[str | None, Query(alias="transaction-uid", pattern=UID)]
+# What the editions of PS3.18 have called the UIDs of a workitem and of a transaction, without capitals and hyphens.
+WORKITEM = ("workitem", "workitemuid", "affectedsopinstanceuid", "sopinstanceuid", "upsinstanceuid")
+TRANSACTION = ("transactionuid", "transaction")
+REQUESTER = "requester"  # whom events would reach
+
+
+def _with_parameter(name: str) -> dict[str, Any]:
+    """What OpenAPI states of a body and a UID that is a parameter."""
+    stated = {"name": name, "in": "query", "required": False, "schema": {"type": "string", "pattern": UID}}
+    return {**BODY, "parameters": [stated]}
+
+
+def _uid_given(request: Request, names: Sequence[str], *, ignored: Sequence[str] = ()) -> str:
+    """The UID in a parameter of one of these names, or without a name; "" without.
+
+    Raises WebError for any other parameter, and for two UIDs.
+    """
+    uids = set[str]()
+    for name, value in request.query_params.multi_items():
+        uid = value if re.sub("[-_]", "", name.lower()) in names else name if names and not value else ""
+        if re.fullmatch(UID, uid):
+            uids.add(uid)
+        elif name not in ignored:
+            raise WebError(400, "is no parameter of this request, or no UID", _ascii(name[:64]), "See PS3.18 11")
+    if len(uids) > 1:
+        raise WebError(400, f"has {len(uids)} UIDs", "the request", "Give one")
+    return next(iter(uids), "")
 
 
 @router.post(
-    "", status_code=201, openapi_extra=BODY, responses={201: {"description": "Created"}}, dependencies=[roles(WORKING)]
+    "",
+    status_code=201,
+    openapi_extra=_with_parameter("workitem"),
+    responses={201: {"description": "Created"}},
+    dependencies=[roles(WORKING)],
 )
-async def create_workitem(
-    request: Request, node: Node, who: Who, workitem: Annotated[str | None, Query(pattern=UID)] = None
-) -> Response:
+async def create_workitem(request: Request, node: Node, who: Who) -> Response:
     """Order a job: a rule of the node on series of a study."""
+    uid_wanted = _uid_given(request, WORKITEM)
     dataset = await _dataset(request)
-    uid, refused = await _tried(node, lambda items: items.create(dataset, workitem or "", who=who))
+    uid, refused = await _tried(node, lambda items: items.create(dataset, uid_wanted, who=who))
     return refused or Response(status_code=201, headers={"Location": f"{dicomweb_url(request)}/workitems/{uid}"})
 
 
@@ -66,37 +97,40 @@ def search_workitems(
     for name, value in request.query_params.multi_items():
         if name not in OPTIONS:
             _ask(conditions, name, value)
+    hidden = hidden_studies(node, who)  # a finding changes the priority of a workitem
     with quiet():
-        rows = (row for one in node.workitems.all(who=who) if fits(row := _json(one), conditions))
+        rows = (row for one in node.workitems.all(who=who, hidden=hidden) if fits(row := _json(one), conditions))
         found = list(islice(rows, offset, offset + min(limit, MOST_ROWS)))
     return JSONResponse(found, media_type=MEDIA) if found else Response(status_code=204)
 
 
 @router.get("/{workitem}", responses={200: IN_JSON}, dependencies=[roles(ROLES)])
-def get_workitem(node: Node, workitem: Uid) -> Response:
+def get_workitem(request: Request, node: Node, who: Who, workitem: Uid) -> Response:
     """One workitem, without its Transaction UID."""
+    _uid_given(request, ())
     try:
+        refuse_hidden(node, who, node.workitems.study_of(workitem))
         with quiet():
             return JSONResponse([_json(node.workitems.get(workitem))], media_type=MEDIA)
     except WorkitemError as error:
         raise _web_error(error) from error
 
 
-@router.post("/{workitem}", openapi_extra=BODY, dependencies=[roles(WORKING)])
-async def update_workitem(
-    request: Request, node: Node, who: Who, workitem: Uid, transaction: TransactionUid = None
-) -> Response:
+@router.post("/{workitem}", openapi_extra=_with_parameter("transaction-uid"), dependencies=[roles(WORKING)])
+async def update_workitem(request: Request, node: Node, who: Who, workitem: Uid) -> Response:
     """Change attributes of a workitem; of one that is claimed, as its performer."""
+    transaction = _uid_given(request, TRANSACTION)
     changes = await _dataset(request)
-    _, refused = await _tried(node, lambda items: items.update(workitem, changes, transaction or "", who=who))
+    _, refused = await _tried(node, lambda items: items.update(workitem, changes, transaction, who=who))
     return refused or Response()
 
 
 @router.put("/{workitem}/state", openapi_extra=BODY, dependencies=[roles(WORKING)])
 async def change_workitem_state(request: Request, node: Node, who: Who, workitem: Uid) -> Response:
     """Claim a workitem, or end it, under the Transaction UID of its performer."""
+    transaction = _uid_given(request, TRANSACTION, ignored=[REQUESTER])
     change = await _dataset(request)
-    state, transaction = (str(change.get(name) or "") for name in ("ProcedureStepState", "TransactionUID"))
+    state, transaction = str(change.get("ProcedureStepState") or ""), str(change.get("TransactionUID") or transaction)
     _, refused = await _tried(node, lambda items: items.change_state(workitem, state, transaction, who=who))
     return refused or Response()
 
@@ -111,6 +145,7 @@ async def cancel_workitem(
     request: Request, node: Node, who: Who, workitem: Annotated[str, Path(pattern=UID)]
 ) -> Response:
     """Cancel a workitem that nobody has claimed but the node."""
+    _uid_given(request, (), ignored=[REQUESTER])
     stated = await _dataset(request, is_needed=False)
     reason = str(stated.get("ReasonForCancellation") or "")
     _, refused = await _tried(node, lambda items: items.request_cancel(workitem, reason, who=who), 202)

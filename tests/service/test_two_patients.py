@@ -1,0 +1,63 @@
+"""A study whose series are of two patients: no rule takes one, nobody gets a report, and the two are named."""
+
+from __future__ import annotations
+
+import pydicom
+import pytest
+
+from isocenter.service.exchange.report import report_of
+from isocenter.service.records.tables import deliveries, jobs, series, studies
+from isocenter.service.routing.facts import named_people
+from service.small_node import LEVEL, SmallNode
+from service.thresholds import threshold_model
+
+
+def person(number: object = "", issuer: str = "", name: str = "") -> dict[str, object]:
+    return {"PatientID": number, "IssuerOfPatientID": issuer, "PatientName": name}
+
+
+@pytest.mark.parametrize(
+    ("headers", "people"),
+    [
+        ([person("1"), person("2")], ["1", "2"]),
+        ([person("1", "A"), person("1", "B")], ["1 of A", "1 of B"]),
+        ([person("1", "A"), person("2")], ["1 of A", "2"]),
+        ([person("1", "A"), person("1"), person(""), {}, person("anonymous")], ["1 of A"]),
+        ([person("1 ", name="Doe^Jane"), person("1", name="Roe^Jane")], ["1"]),
+        ([person("1", name="Doe^Jane"), person("", name="Roe^Jane")], ["1"]),
+        ([person(name="Doe^Jane"), person(name="DOE^JANE^")], ["DOE JANE"]),
+        ([person(name="Doe^Jane"), person(name="Roe^Jane")], ["DOE JANE", "ROE JANE"]),
+        ([person(["1", "2"])], ["1\\2"]),
+        ([{}, person("none")], []),
+    ],
+)
+def test_the_patients_of_a_study_are_told_by_number_and_issuer(headers, people):
+    assert named_people(headers) == people
+
+
+def test_a_study_of_two_patients_is_refused_by_name_and_no_report_goes_out(tmp_path, mr, caplog):
+    caplog.set_level("INFO", "isocenter")
+    node = SmallNode(
+        tmp_path / "node", threshold_model(tmp_path / "model", LEVEL), answers=["sr"], hl7={"send": ["127.0.0.1:1"]}
+    )
+    node.receive(*mr)
+    node.work()
+    [job] = node.rows(jobs)
+    for number, path in enumerate(mr, start=1):
+        other = pydicom.dcmread(path)
+        other.PatientID, other.IssuerOfPatientID, other.SeriesInstanceUID = "SECOND-2", "H2", "1.0.1"
+        other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = f"1.0.1.{number}"
+        other.save_as(path)
+    node.receive(*mr)
+    node.work()
+    [study], problems = node.rows(studies), {row.problem for row in node.rows(series)}
+    assert (study.state, study.outcome) == ("aside", "refused")
+    assert "its series name 2 patients, as its /route says" in study.reason
+    assert problems == {"the study holds series of 2 patients (SECOND-2 of H2, p)"}
+    assert [(row.state, row.job) for row in node.rows(jobs)] == [("superseded", job.job)]
+    assert {row.state for row in node.rows(deliveries)} == {"aside"}
+    assert "SECOND-2" not in caplog.text + study.reason
+    # Whatever the study holds by now, a report is of the patient of its own series.
+    assert report_of(node.settings, node.database, job.job).fact("PatientID") == "p"
+    node.store.close()
+    node.database.close()
