@@ -104,8 +104,8 @@ FOR_GOOD = (
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 )
-# Statuses with which a DICOMweb says what it has stored, and what not: PS3.18 10.5.3
-SAYING = (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT)
+# Of an error whose body says what was not stored, PS3.18 10.5.3
+SAYING = (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT)
 REDIRECTS = range(300, 400)
 FAILED_SOP, STORED_SOP, INSTANCE, REASON = "00081198", "00081199", "00081155", "00081197"
 
@@ -179,14 +179,15 @@ def _stored(post: Callable[..., requests.Response], url: str, path: Path, uid: s
     status, problem = answer.status_code, f"answers with HTTP status {answer.status_code} ({answer.reason})"
     if status in REDIRECTS:
         return Sent(path, uid, NOT_UNDERSTOOD, "it redirects to another address: give that one as its dicomweb")
-    row = _answered(path, uid, answer.content) if status in SAYING else None
-    if row is not None and (status < HTTPStatus.BAD_REQUEST or row.status != SUCCESS):
+    is_taken = status < HTTPStatus.MULTIPLE_CHOICES
+    row = _answered(path, uid, answer.content) if is_taken or status in SAYING else None
+    if row is not None and (is_taken or row.status != SUCCESS):
         return row
     if status in FOR_GOOD:
         return Sent(path, uid, NOT_UNDERSTOOD, problem)
     if status == HTTPStatus.CONFLICT:
         return Sent(path, uid, None, problem)
-    if status < HTTPStatus.MULTIPLE_CHOICES:
+    if is_taken:
         what = answer.headers.get("Content-Type", "").partition(";")[0] or "nothing"
         problem = f"answers with {what[:64]}, which does not say that the object was stored"
     raise PeerError(problem, url, "Check its address, and what its log says")

@@ -171,6 +171,7 @@ class Keeper:
             file_hash(self.settings.folder / received.path),
             received.peer,
             received.way,
+            received.at,
         )
         if received.sop_class != KEY_OBJECTS:
             return arrival

@@ -28,6 +28,7 @@ from isocenter.service.records.tables import corrections, deliveries, instances,
 class Arrival:
     """One object as the records hold it; study, series and instance are keys, the hashes of their UIDs.
 
+    at: when it came (s since 1970)
     rejects, reason: of a rejection note the SOP Instance UIDs that it names, and its title
     """
 
@@ -44,6 +45,7 @@ class Arrival:
     sha256: str
     peer: str
     way: str
+    at: float = 0.0
     rejects: frozenset[str] = frozenset()
     reason: str = ""
 
@@ -81,7 +83,8 @@ class Index:
                 if new:
                     self._grow(connection, list(new.values()))
                     fresh += len(new)
-                _note_resent(connection, study, [one.uid for one in mine if (one.series, one.instance) in paths_known])
+                if known := {one.uid: one.at for one in mine if (one.series, one.instance) in paths_known}:
+                    _note_resent(connection, study, known)
         return fresh
 
     def _grow(self, connection: Connection, new: Sequence[Arrival]) -> None:
@@ -105,7 +108,7 @@ class Index:
                 )
             else:
                 connection.execute(update(series).where(this).values(instances=series.c.instances + count))
-        left = ("study_uid", "series_uid", "rejects", "reason")
+        left = ("study_uid", "series_uid", "at", "rejects", "reason")
         rows = [{name: value for name, value in vars(one).items() if name not in left} for one in new]
         connection.execute(insert(instances).values(received_at=clock), rows)
         for note in new:
@@ -211,7 +214,9 @@ class Index:
         this = studies.c.study == study
         with self.database.write() as connection:
             unsettle(connection, this)
-            connection.execute(update(rejections).where(rejections.c.study == study).values(is_sent_again=False))
+            connection.execute(
+                update(rejections).where(rejections.c.study == study).values(is_sent_again=False, since=Clock())
+            )
             anew = update(studies).where(this, studies.c.state == "complete").values(routed=0, contested=None)
             if connection.execute(anew).rowcount == 0:
                 return False
@@ -316,10 +321,16 @@ def _settled(connection: Connection, study: Row[Any]) -> Settled:
     return Settled(study.study, "aside" if aside else "done", outcome, reason or None)
 
 
-def _note_resent(connection: Connection, study: str, uids: Sequence[str]) -> None:
-    """Note that objects came again which a note rejects: it stands, for whoever sends a study again may not know it."""
-    here = and_(rejections.c.study == study, rejections.c.uid.in_(uids), rejections.c.is_sent_again.is_(False))
-    if connection.execute(update(rejections).where(here).values(is_sent_again=True)).rowcount:
+def _note_resent(connection: Connection, study: str, at: Mapping[str, float]) -> None:
+    """Note that objects came again which a note rejects: it stands, for whoever sends a study again may not know it.
+
+    at: {UID: when}; a journal that is read again after a restart states what came before the note
+    """
+    here = and_(rejections.c.study == study, rejections.c.uid.in_(at))
+    rows = connection.execute(select(rejections.c.uid, rejections.c.since).where(here)).all()
+    again = [row.uid for row in rows if at[row.uid] > row.since]
+    if again:
+        connection.execute(update(rejections).where(here, rejections.c.uid.in_(again)).values(is_sent_again=True))
         unsettle(connection, studies.c.study == study)
         record(connection, "rejected object came again", study, study=study)
 
@@ -327,7 +338,7 @@ def _note_resent(connection: Connection, study: str, uids: Sequence[str]) -> Non
 def _reject(connection: Connection, note: Arrival) -> None:
     """Take back the jobs that have seen an object which a note rejects, at once: nothing more of them is sent."""
     named = [{"study": note.study, "note": note.uid, "uid": uid, "reason": note.reason} for uid in sorted(note.rejects)]
-    connection.execute(insert(rejections), named)
+    connection.execute(insert(rejections).values(since=Clock()), named)
     uids = select(rejections.c.uid).where(rejections.c.study == note.study, rejections.c.note == note.uid)
     here = and_(instances.c.study == note.study, instances.c.uid.in_(uids))
     of_these = set(connection.execute(select(instances.c.series).where(here)).scalars())

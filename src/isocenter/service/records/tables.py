@@ -131,6 +131,7 @@ rejections = Table(
     Column("note", UID, primary_key=True),
     Column("uid", UID, primary_key=True),
     Column("reason", Text, nullable=False),
+    Column("since", Float, nullable=False),
     Column("is_sent_again", Boolean, nullable=False, default=False),
     ForeignKeyConstraint(["study"], ["studies.study"]),
 )
