@@ -96,16 +96,10 @@ def _by_hl7(peer: str, idle_s: float, report: Report) -> None:
 
 # And the name of a peer in capitals, with _ for what is no letter: "user:password", as no secret stands in a file.
 CREDENTIALS = "ISOCENTER_CREDENTIALS_"
-# HTTP statuses that no other try will change; all others are about the peer, about us, or about the moment.
-FOR_GOOD = (
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.GONE,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-)
-# Of an error whose body says what was not stored, PS3.18 10.5.3
-SAYING = (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT)
+# HTTP statuses that no other try will change (bad request, gone, too large, of another kind, not to be processed); all
+# others are about the peer, about us, or about the moment.
+FOR_GOOD = (400, 410, 413, 415, 422)
+SAYING = (400, 409)  # of which the body says what was not stored, PS3.18 10.5.3
 REDIRECTS = range(300, 400)
 FAILED_SOP, STORED_SOP, INSTANCE, REASON = "00081198", "00081199", "00081155", "00081197"
 
@@ -168,12 +162,10 @@ def _read(path: Path) -> pydicom.Dataset:
 def _stored(post: Callable[..., requests.Response], url: str, path: Path, uid: str, data: bytes) -> Sent:
     """The outcome of one object. Raises PeerError for what is not about this object."""
     boundary = uuid.uuid4().hex
-    head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n"
+    head, tail = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n", f"\r\n--{boundary}--\r\n"
     kind = {"Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}'}
     try:
-        answer = post(
-            f"{url.rstrip('/')}/studies", b"%s%s\r\n--%s--\r\n" % (head.encode(), data, boundary.encode()), headers=kind
-        )
+        answer = post(f"{url.rstrip('/')}/studies", head.encode() + data + tail.encode(), headers=kind)
     except OSError as error:  # requests' errors are of this kind
         raise PeerError(f"does not answer ({type(error).__name__})", url, "Check that it is running") from error
     status, problem = answer.status_code, f"answers with HTTP status {answer.status_code} ({answer.reason})"
@@ -218,7 +210,9 @@ def _dicom_xml(model: Element) -> DicomJson:
     elements = DicomJson()
     for attribute in model.iterfind("{*}DicomAttribute"):
         items = [_dicom_xml(item) for item in attribute.iterfind("{*}Item")]
-        elements[attribute.attrib["tag"]] = {"Value": items or [one.text for one in attribute.iterfind("{*}Value")]}
+        elements[attribute.attrib["tag"]] = {
+            "Value": items or [(one.text or "").strip() for one in attribute.iterfind("{*}Value")]
+        }
     return elements
 
 
