@@ -7,7 +7,7 @@ import pytest
 
 from isocenter.service.exchange.report import report_of
 from isocenter.service.records.tables import deliveries, jobs, series, studies
-from isocenter.service.routing.facts import named_people
+from isocenter.service.routing.facts import mixed_people
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
@@ -22,17 +22,17 @@ def person(number: object = "", issuer: str = "", name: str = "") -> dict[str, o
         ([person("1"), person("2")], ["1", "2"]),
         ([person("1", "A"), person("1", "B")], ["1 of A", "1 of B"]),
         ([person("1", "A"), person("2")], ["1 of A", "2"]),
-        ([person("1", "A"), person("1"), person(""), {}, person("anonymous")], ["1 of A"]),
-        ([person("1 ", name="Doe^Jane"), person("1", name="Roe^Jane")], ["1"]),
-        ([person("1", name="Doe^Jane"), person("", name="Roe^Jane")], ["1"]),
-        ([person(name="Doe^Jane"), person(name="DOE^JANE^")], ["DOE JANE"]),
+        ([person("1", "A"), person("1"), person(""), {}, person("anonymous")], []),
+        ([person("1 ", name="Doe^Jane"), person("1", name="Roe^Jane")], []),
+        ([person("1", name="Doe^Jane"), person("", name="Roe^Jane")], []),
+        ([person(name="Doe^Jane"), person(name="DOE^JANE^")], []),
         ([person(name="Doe^Jane"), person(name="Roe^Jane")], ["DOE JANE", "ROE JANE"]),
-        ([person(["1", "2"])], ["1\\2"]),
+        ([person(["1", "2"])], []),
         ([{}, person("none")], []),
     ],
 )
 def test_the_patients_of_a_study_are_told_by_number_and_issuer(headers, people):
-    assert named_people(headers) == people
+    assert mixed_people(headers) == people
 
 
 def test_a_study_of_two_patients_is_refused_by_name_and_no_report_goes_out(tmp_path, mr, caplog):
@@ -52,7 +52,8 @@ def test_a_study_of_two_patients_is_refused_by_name_and_no_report_goes_out(tmp_p
     node.work()
     [study], problems = node.rows(studies), {row.problem for row in node.rows(series)}
     assert (study.state, study.outcome) == ("aside", "refused")
-    assert "its series name 2 patients, as its /route says" in study.reason
+    assert "its series are of 2 patients, whom `people` names" in study.reason
+    assert study.people == ["SECOND-2 of H2", "p"]
     assert problems == {"the study holds series of 2 patients (SECOND-2 of H2, p)"}
     assert [(row.state, row.job) for row in node.rows(jobs)] == [("superseded", job.job)]
     assert {row.state for row in node.rows(deliveries)} == {"aside"}

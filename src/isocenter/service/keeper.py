@@ -36,7 +36,7 @@ from isocenter.service.routing.facts import (
     SeriesFacts,
     facts_of,
     folder_of,
-    named_people,
+    mixed_people,
     patient_of,
 )
 from isocenter.service.routing.rules import box_inside, inputs_hash, series_hash, study_answers, study_routing
@@ -201,7 +201,7 @@ class Keeper:
             digests = [each.sha256 for each in objects]
             facts.append(known)
             columns[row.series] = {**known.columns, "inputs_hash": series_hash(digests)}
-        if len(people := named_people(one.attributes for one in facts)) > 1:
+        if people := mixed_people(one.attributes for one in facts):
             problem = f"the study holds series of {len(people)} patients ({', '.join(people)})"
             facts = [replace(one, problem=problem) for one in facts]
             columns = {one.series: {**columns[one.series], "problem": problem} for one in facts}
@@ -209,7 +209,7 @@ class Keeper:
         attributes: Mapping[str, Any] = next((one.attributes for one in facts if one.attributes), {})
         patient = patient_of(attributes, self.index.uid_of(study))
         try:
-            return self.index.complete(study, revision, attributes, columns, patient, max(1, len(people)))
+            return self.index.complete(study, revision, attributes, columns, patient, people)
         except RecordError as error:  # its series are refused, and all other studies are complete
             log.error("study %s: %s", study, error.problem)
             bare = {key: {"problem": error.problem, "inputs_hash": row["inputs_hash"]} for key, row in columns.items()}

@@ -181,16 +181,16 @@ class Index:
         attributes: Mapping[str, Any],
         facts: Mapping[str, Mapping[str, Any]],
         patient: str | None = None,
-        people: int = 1,
+        people: Sequence[str] = (),
     ) -> bool:
         """Mark a study as complete, with the facts of its series; False where it has grown meanwhile.
 
-        patient: pseudonym; people: number of patients whom its series name
+        patient: pseudonym; people: the patients whom its series name, where these are several
         """
         this = and_(studies.c.study == study, studies.c.revision == revision, studies.c.state == "receiving")
         values = {"state": "complete", "complete_at": Clock(), "attributes": dict(attributes), "routed": 0}
-        values |= {"people": people}
         values |= searched_columns(attributes) | ({} if patient is None else {"patient": patient})
+        values |= {"people": list(people)}
         with self.database.write() as connection:
             if connection.execute(update(studies).where(this).values(values)).rowcount == 0:
                 return False
@@ -224,7 +224,7 @@ class Index:
         return True
 
     def lift(self, study: str, *, who: Actor = NODE) -> bool:
-        """Take images of a study for good again that a note rejects and that came again; False where there are none."""
+        """Take images of a study for good that a note rejects and that came again; False where there are none."""
         again = and_(rejections.c.study == study, rejections.c.is_sent_again.is_(True))
         with self.database.write() as connection:
             if connection.execute(delete(rejections).where(again)).rowcount == 0:
@@ -306,8 +306,9 @@ def _settled(connection: Connection, study: Row[Any]) -> Settled:
     if study.contested is not None:
         folder_of_object = study.contested.rpartition("/")[0]
         aside.append(f"another object with the same UID lies in {folder_of_object}: release it, or reroute the study")
-    if study.people > 1:
-        aside.append(f"its series name {study.people} patients, as its /route says: correct them where they come from")
+    if study.people:
+        number = len(study.people)
+        aside.append(f"its series are of {number} patients, whom `people` names: correct them where they come from")
     again = and_(rejections.c.study == study.study, rejections.c.is_sent_again.is_(True))
     if notes := connection.execute(select(rejections.c.reason).where(again).distinct()).scalars().all():
         words = "images came again that a note rejects, and the note stands"

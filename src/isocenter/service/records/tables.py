@@ -52,7 +52,7 @@ studies = Table(
     Column("contested", Text),
     Column("asides", JSON, nullable=False, default=[]),
     Column("patient", WORD),
-    Column("people", Integer, nullable=False, default=1),
+    Column("people", JSON, nullable=False, default=[]),
     Column("attributes", JSON),
     Column("is_searchable", Boolean, nullable=False, default=False),
     Column("patient_id", SOUGHT),

@@ -128,8 +128,8 @@ def patient_of(attributes: Mapping[str, Any], study_uid: str) -> str:
     return pseudonym_of_number(number, str(attributes.get("IssuerOfPatientID") or ""))
 
 
-def named_people(headers: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The patients whom the headers of a study's series name, by PatientID and issuer; without any PatientID by name.
+def mixed_people(headers: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The patients whom a study's headers name, by PatientID and issuer, else by name; empty where they are one.
 
     A header without a PatientID, or without an issuer, is of any of them: scanners and workstations leave it out.
     """
@@ -140,7 +140,7 @@ def named_people(headers: Iterable[Mapping[str, Any]]) -> list[str]:
     }
     with_issuer = {number for number, issuer in stated if issuer}
     people = sorted(one for one in stated if one[1] or one[0] not in with_issuer)
-    return [f"{number} of {issuer}" if issuer else number for number, issuer in people]
+    return [f"{number} of {issuer}" if issuer else number for number, issuer in people] if len(people) > 1 else []
 
 
 @contextmanager

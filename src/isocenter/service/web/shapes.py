@@ -89,7 +89,7 @@ class JobShape(BaseModel):
 
 
 class StudyShape(BaseModel):
-    """A study, by its StudyInstanceUID, with all that was made of it."""
+    """A study, by its StudyInstanceUID, with all that was made of it. people: patients, where it shows several"""
 
     study: str
     state: str
@@ -98,6 +98,7 @@ class StudyShape(BaseModel):
     received_at: Time
     outcome: str | None
     reason: str | None
+    people: list[str]
     jobs: list[JobShape]
 
 

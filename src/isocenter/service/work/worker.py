@@ -250,7 +250,7 @@ class Worker:
             return {}
         keys = job.inputs["series"].values()
         headers = (row.attributes for row in self.index.series_of(job.study) if row.series in keys)
-        patient = next(filter(None, headers), {})
+        patient: Mapping[str, Any] = next(filter(None, headers), {})
         return known_covariates(
             model_settings.covariates, model.networks.context, patient, fhir, idle_s=self.settings.dicom.idle_s
         )
