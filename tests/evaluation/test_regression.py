@@ -20,6 +20,7 @@ from isocenter.evaluation import (
     mean_absolute_error,
     pearson,
     r2,
+    relative_bias,
     root_mean_squared_error,
     spearman,
 )
@@ -87,6 +88,13 @@ def test_a_constant_offset_is_all_bias_and_its_limits_meet():
     predicted = np.array([3.0, 5.0, 9.0])
     low, high = limits_of_agreement(predicted + 2, predicted)
     assert (bias(predicted + 2, predicted), low, high) == (2, 2, 2)
+
+
+def test_relative_bias_is_the_share_by_which_the_sum_is_off_and_means_nothing_of_negative_numbers():
+    reference = np.array([1.0, 2.0, 5.0])
+    assert relative_bias(1.25 * reference, reference) == pytest.approx(25)
+    assert relative_bias(reference, reference, np.array([1.0, 0.0, 2.0])) == 0
+    assert np.isnan(relative_bias(reference, -reference))
 
 
 def test_limits_of_agreement_hold_the_sample_deviation_of_the_differences():

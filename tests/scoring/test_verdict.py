@@ -11,7 +11,15 @@ from isocenter.planning import read_plan
 from isocenter.report import selecting_name
 from isocenter.runs.validation_course import epoch_limit, training_length
 from isocenter.scoring.scores import Scored, by_case, wrong_calls
-from isocenter.scoring.verdict import Gain, Verdict, boundless, constant_predictions, headline_rows, verdict_of
+from isocenter.scoring.verdict import (
+    Gain,
+    Verdict,
+    beyond_tolerance,
+    boundless,
+    constant_predictions,
+    headline_rows,
+    verdict_of,
+)
 from isocenter.tasks import build, settings_of
 from isocenter.tasks import kind as task_kind
 from isocenter.tasks.multitask import with_part
@@ -242,6 +250,28 @@ def test_a_fold_of_fewer_steps_is_judged_by_its_own_last_quarter():
     assert training_length(log.sort_values("step"), lambda figure: "Dice")[1] == (
         "Validation Dice of fold 1 was still improving in the last quarter of the 750 steps: longer training may help."
     )
+
+
+def test_a_systematic_error_and_a_poor_agreement_speak_against_a_model():
+    task = build({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
+                  "mean": {"size": 5.0}, "deviation": {"size": 2.0}})  # fmt: skip
+    truth = [float(5 + n % 10) for n in range(40)]
+
+    def against(predicted: list[float]) -> list[str]:
+        names = [str(n) for n in range(40)]
+        table = pd.DataFrame({"case": names, "patient": names, "split": "test", "label": "size", "reference": truth,
+                              "predicted": predicted})  # fmt: skip
+        table = table.assign(difference=table["predicted"] - table["reference"])
+        scored_sizes = Scored(table, task.summary(table, seed=0), task=task)
+        return list(beyond_tolerance(scored_sizes))
+
+    assert against([1.04 * size for size in truth]) == []
+    [systematic] = against([1.1 * size for size in truth])
+    assert systematic.startswith("Relative bias: size 10.0 %, 95 % interval 10")
+    assert systematic.endswith(": a systematic error of more than 5 %.")
+    rng = np.random.default_rng(0)
+    [poor] = against([size + float(error) for size, error in zip(truth, rng.normal(0, 4, 40), strict=True)])
+    assert poor.startswith("ICC(2,1), absolute agreement: size 0.") and poor.endswith(": below 0.75.")
 
 
 def test_wrong_calls_are_the_cases_that_are_called_otherwise_than_their_reference():

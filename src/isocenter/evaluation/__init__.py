@@ -209,6 +209,7 @@ if TYPE_CHECKING:
         mean_absolute_error,
         pearson,
         r2,
+        relative_bias,
         root_mean_squared_error,
         spearman,
     )

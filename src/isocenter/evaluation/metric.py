@@ -6,12 +6,13 @@ scores. A kind of problem collects those that it states; reports, audits and com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-from isocenter.values import SERIES_UNITS
+from isocenter.values import SERIES_UNITS, Estimate
 
 # {end of a metric's name: unit} of what is not in mm or ml: a distance that counts pixels must not be read as mm.
 UNIT_ENDS: Mapping[str, str] = {
@@ -38,6 +39,7 @@ class Metric:
     is_of_belief:   whether it says how far results can be believed, and so stands apart in reports
     is_calibration: whether it is the one figure of belief that stands beside other metrics
     may_judge:      whether a plan may name it as the primary metric
+    tolerated:      what is further from its aim, or worse, speaks against a model; None: nothing does
     """
 
     name: str
@@ -49,6 +51,7 @@ class Metric:
     is_of_belief: bool = field(default=False, kw_only=True)
     is_calibration: bool = field(default=False, kw_only=True)
     may_judge: bool = field(default=True, kw_only=True)
+    tolerated: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.words:
@@ -57,7 +60,7 @@ class Metric:
 
     def in_unit(self, end: str, words: str = "") -> Metric:
         """The same metric in the unit of one of `UNIT_ENDS`, which its name then ends with; a ratio has no unit."""
-        unit = UNIT_ENDS[end] if self.unit else ""
+        unit = UNIT_ENDS[end] if self.unit not in ("", "%") else self.unit
         return replace(self, name=f"{self.name}{end}", words=words or self.words, unit=unit)
 
     def ending(self, end: str) -> Metric:
@@ -71,6 +74,16 @@ class Metric:
             is_calibration=False,
             may_judge=False,
         )
+
+    def speaks_against(self, estimate: Estimate) -> bool:
+        """Whether a figure is worse than is tolerated; of one with an aim the interval lies apart from that too."""
+        if self.tolerated is None or not math.isfinite(estimate.value):
+            return False
+        if self.aim is None:
+            return (estimate.value < self.tolerated) == (self.better == "more") and estimate.value != self.tolerated
+        low, high = estimate.low, estimate.high
+        is_apart = low is not None and high is not None and not low <= self.aim <= high
+        return is_apart and abs(estimate.value - self.aim) > self.tolerated
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ AGREEMENT_METRICS = (
     Metric("bias", better="aim", aim=0.0),
     Metric("loa_lower", "Lower limit of agreement", "aim"),
     Metric("loa_upper", "Upper limit of agreement", "aim"),
-    Metric("icc", "ICC(2,1), absolute agreement"),
+    # From .75 on reliability is called good: Koo and Li, J Chiropr Med 2016, doi:10.1016/j.jcm.2016.02.012
+    Metric("icc", "ICC(2,1), absolute agreement", tolerated=0.75),
+    Metric("relative_bias", better="aim", aim=0.0, unit="%", tolerated=5.0),
 )
 # Of values that come with a standard deviation.
 ERROR_BAR_METRICS = (
@@ -104,6 +106,13 @@ def bias(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = No
     """Mean of predicted minus reference, in the unit of the values."""
     values, true, count = _paired(predicted, reference, weights)
     return mean(values - true, count)
+
+
+def relative_bias(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
+    """Mean of predicted minus reference, % of the mean reference. NaN where a reference is not above 0."""
+    values, true, count = _paired(predicted, reference, weights)
+    difference = 100 * ratio(mean(values - true, count), mean(true, count))
+    return difference if (true > 0).all() else np.full_like(difference, np.nan)
 
 
 def limits_of_agreement(

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from isocenter.belief import LOG_LOSS_CHANGE, excluding_nothing
+from isocenter.errors import listed
 from isocenter.evaluation import Compared, Metric, Table, class_names, compared
-from isocenter.report import count_text, label_name, number, sentence, value_text
+from isocenter.report import count_text, interval_text, label_name, number, sentence, value_text
 from isocenter.scoring.comparison import UNRELIABLE, Comparison, interval_of_difference, signed_number
 from isocenter.scoring.scores import Scored, by_case
 from isocenter.tasks import Task, leaves, part_names, settings_of
@@ -134,7 +135,7 @@ def verdict_of(
         return Verdict((), tuple(training), tuple(notes), (NOTHING_ESTIMATED,))
     gains = [*gains_over_guess(scored, seed=seed, patients_known=patients_known), *covariates]
     against = [*_constant_parts(scored), *few_patients(scored.rows), *worse_by_calibration(scored.rows)]
-    against += [*([] if scored.task is None else boundless(scored.task)), *notes]
+    against += [*beyond_tolerance(scored), *([] if scored.task is None else boundless(scored.task)), *notes]
     return Verdict(tuple(gains), tuple(training), tuple(against), tuple(_without(scored, gains)))
 
 
@@ -219,6 +220,19 @@ def few_patients(rows: Sequence[Row]) -> Iterator[str]:
     if rows and UNRELIABLE in rows[0].estimate.method:
         reason = rows[0].estimate.method.partition(f"{UNRELIABLE}: ")[2].partition(";")[0]
         yield f"The test is small ({reason}): the intervals are unreliable."
+
+
+def beyond_tolerance(scored: Scored) -> Iterator[str]:
+    """A sentence for each metric that is worse than it tolerates: a systematic error, a poor agreement."""
+    worse: dict[Metric, list[str]] = {}
+    for row in scored.rows:
+        if (metric := scored.metrics.of(row.metric)).speaks_against(row.estimate):
+            figure = f"{value_text(row.estimate)}, {interval_text(row.estimate)}"
+            worse.setdefault(metric, []).append(f"{label_name(row.label)} {figure}".strip())
+    for metric, figures in worse.items():
+        kind = "below" if metric.aim is None else "a systematic error of more than"
+        limit = f"{metric.tolerated:g}{f' {metric.unit}' * bool(metric.unit)}"
+        yield sentence(f"{metric.words}: {listed(figures)}: {kind} {limit}")
 
 
 def worse_by_calibration(rows: Sequence[Row]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from isocenter.evaluation import (
     frame_cell,
     instance_overlap,
     mean_rows,
+    relative_bias,
     track_rows,
 )
 from isocenter.lazy import pandas as pd
@@ -46,6 +48,7 @@ METRICS = Metrics(
         Metric("rq", "Recognition quality (RQ)"),
         Metric("count_error", better="less", unit="objects"),
         Metric("count_difference", better="aim", aim=0.0, unit="objects"),
+        Metric("count_relative_bias", better="aim", aim=0.0, unit="%", tolerated=5.0),
         Metric("ap50_pooled", "AP at IoU 0.5, pooled"),
         Metric("ap75_pooled", "AP at IoU 0.75, pooled"),
         Metric(MISSED, "Missed by covering objects", "less"),
@@ -63,6 +66,7 @@ NOTES = {
     "sq": "mean IoU of what was found",
     "count_error": "absolute difference of the numbers of objects",
     "count_difference": "predicted less reference",
+    "count_relative_bias": "predicted less reference, of all cases together",
 }
 
 
@@ -145,6 +149,11 @@ def summary_rows(table: Table, *, seed: Seed) -> list[Row]:
         matched = table[column].to_numpy(dtype=np.float64)
         estimate = bootstrap_statistic(_pooled(matched, counts), table["patient"], seed=seed, exact=False)
         rows.append(_with_note(Row(metric, "all", estimate), "TP / (TP + FP + FN) of all objects together"))
+    predicted, reference = (table[f"objects_{side}"].to_numpy(float) for side in ("predicted", "reference"))
+    if reference.all():
+        statistic = partial(relative_bias, predicted, reference)
+        estimate = bootstrap_statistic(statistic, table["patient"], unit="%", seed=seed, exact=False)
+        rows.append(_with_note(Row("count_relative_bias", "all", estimate), NOTES["count_relative_bias"]))
     rows += object_calibration_rows(table, seed=seed)
     return [*rows, *track_rows(table, seed=seed), *covering_rows(table, (), "objects", seed=seed)]
 

@@ -95,7 +95,7 @@ VOLUME_AGREEMENT = tuple(
         one,
         name=f"volume_{one.name}",
         words=f"Volume, {one.words if one.words[1].isupper() else one.words[0].lower() + one.words[1:]}",
-        unit="ml" if one.better == "aim" else "",
+        unit=one.unit or ("ml" if one.better == "aim" else ""),
     )
     for one in AGREEMENT_METRICS
 )

@@ -20,6 +20,7 @@ from isocenter.evaluation import (
     limits_of_agreement,
     of_differences,
     pearson,
+    relative_bias,
     spearman,
 )
 from isocenter.report import Figure, figures
@@ -66,14 +67,16 @@ def drawn_as(figure: Compared) -> dict[str, Any]:
 
 
 def agreement_rows(measured: Measured, unit: str, *, seed: Seed) -> list[Row]:
-    """Bias, the two limits of agreement, and the intraclass correlation."""
-    estimates = (
+    """Bias, the two limits of agreement, the intraclass correlation, and bias as a share of the mean reference."""
+    estimates = [
         compared_estimate(measured, bias, unit, seed),
         _limit(-1, measured, unit, seed),
         _limit(1, measured, unit, seed),
         compared_estimate(measured, absolute_agreement, "", seed),
-    )
-    return [Row(metric.name, measured.target, own) for metric, own in zip(AGREEMENT_METRICS, estimates, strict=True)]
+    ]
+    if (measured.reference > 0).all():  # else it is a share of nothing
+        estimates.append(compared_estimate(measured, relative_bias, "%", seed))
+    return [Row(metric.name, measured.target, own) for metric, own in zip(AGREEMENT_METRICS, estimates, strict=False)]
 
 
 def agreement_figure(measured: Measured, title: str, unit: str) -> Figure:
