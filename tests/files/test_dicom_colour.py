@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -14,6 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
+from isocenter.files import read
 from isocenter.files.dicom.reading.colour import rgb_of_cielab
 from isocenter.files.dicom.reading.pixels import decode
 
@@ -92,3 +94,31 @@ def test_any_colour_survives_the_way_through_cielab(colour: tuple[int, int, int]
     stored = CIELabColor.from_rgb(*colour)
     assert_allclose(rgb_of_cielab(stored.value), colour, atol=1)
     assert_allclose(rgb_of_cielab(stored.value), stored.to_rgb(clip=True), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("transforms", "photometric", "doubt"),
+    [
+        (True, "YBR_RCT", ""),
+        (False, "RGB", ""),
+        (True, "RGB", ""),
+        (False, "YBR_FULL", ""),
+        (False, "YBR_RCT", "YBR_RCT and its JPEG 2000 stream no colour transform: taken for RGB"),
+        (True, "YBR_FULL", "YBR_FULL and its JPEG 2000 stream a colour transform: both are undone"),
+    ],
+)
+@pytest.mark.parametrize("container", ["j2k", "jp2"])
+def test_a_note_says_where_a_jpeg_2000_stream_and_its_header_disagree_on_colours(
+    tmp_path, transforms, photometric, doubt, container
+):
+    pixels = RNG.integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    stream = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat=container, mct=transforms)
+    dataset = picture(pixels, syntax="1.2.840.10008.1.2.4.90", encoded=[stream], PhotometricInterpretation=photometric)
+    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2.4"
+    pydicom.dcmwrite(tmp_path / "a.dcm", dataset, enforce_file_format=True)
+    image = read(tmp_path / "a.dcm")
+    assert [note for note in image.notes if "JPEG 2000" in note] == (
+        [f"the header states {doubt}, a guess"] if doubt else []
+    )
+    if photometric != "YBR_FULL":
+        assert_array_equal(image.data, np.moveaxis(pixels, -1, 0))

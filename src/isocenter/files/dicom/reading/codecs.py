@@ -72,6 +72,16 @@ def photometric_after(frame: bytes, syntax: str, photometric: str) -> str:
     return "RGB" if undone else photometric
 
 
+def has_component_transform(start: bytes) -> bool | None:
+    """Whether a JPEG 2000 stream states a colour transform, ISO/IEC 15444-1 A.6.1; None where its start shows none."""
+    at = start.find(b"\xff\x4f\xff\x51") + 2
+    while 2 <= at <= len(start) - 9 and start[at : at + 2] != b"\xff\x90":  # the first tile
+        if start[at : at + 2] == b"\xff\x52":
+            return start[at + 8] == 1
+        at += 2 + int.from_bytes(start[at + 2 : at + 4], "big")
+    return None
+
+
 def precision(frame: bytes, syntax: str) -> int | None:
     """Bits per sample of the stream itself, where it states them: JPEG 2000's SIZ, JPEG's and JPEG-LS's SOF."""
     return stated(frame).bits if syntax in MARKED else None

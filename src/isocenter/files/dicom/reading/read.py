@@ -20,6 +20,7 @@ from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame
 from isocenter.files.dicom.header import Header, check_pixels, frame_count, read_header
 from isocenter.files.dicom.identity import originals
+from isocenter.files.dicom.reading.codecs import has_component_transform
 from isocenter.files.dicom.reading.frames import CROSS_SECTIONS, frames_of
 from isocenter.files.dicom.reading.pictures import frame_times, scale_of
 from isocenter.files.dicom.reading.pixel_layout import Layout, layout_of
@@ -49,12 +50,14 @@ from isocenter.files.dicom.reading.values import (
 from isocenter.files.dicom.reading.volumes import Volume, volumes_of
 from isocenter.files.dicom.reading.voxels import Place, Plain, Plan, deferred, plain_of
 from isocenter.files.dicom.tags import LONGEST_TEXT, is_too_long, named, pydicom_errors, text
+from isocenter.files.dicom.uids import JPEG_2000
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.storage.packed import refuse_expansion
 from isocenter.values import OF_CHANNELS, Geometry, Image, LazyMapping, Source
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
+CODESTREAM_HEAD = 1 << 12  # bytes before the first tile of JPEG 2000, which are some hundred
 UNIT_ATTRIBUTES = "Units (0054,1001) or RescaleType (0028,1054)"
 # A name's suffix, and its image.
 Named = tuple[str, Image]
@@ -282,6 +285,21 @@ def _about_surplus(heads: Sequence[Header], layouts: Sequence[Layout]) -> tuple[
     return (f"up to {most} bytes behind the pixels of a file were left out as padding",) if most > 1 else ()
 
 
+def _about_colours(head: Header, layout: Layout) -> tuple[str, ...]:
+    """A note where a JPEG 2000 stream and its header do not agree on the colours: which one is right is not known."""
+    if layout.syntax not in JPEG_2000 or layout.samples != 3 or not len(head.fragments):
+        return ()
+    with head.path.open("rb") as file:
+        file.seek(int(head.fragments[0, 0]))
+        is_transformed = has_component_transform(file.read(CODESTREAM_HEAD))
+    stated = layout.photometric
+    if is_transformed is False and stated in ("YBR_RCT", "YBR_ICT"):
+        return (f"the header states {stated} and its JPEG 2000 stream no colour transform: taken for RGB, a guess",)
+    if is_transformed and stated.startswith("YBR_FULL"):
+        return (f"the header states {stated} and its JPEG 2000 stream a colour transform: both are undone, a guess",)
+    return ()
+
+
 class _Voxels:
     """The pixels of one series: one type, one meaning, one padding for all its files."""
 
@@ -297,7 +315,7 @@ class _Voxels:
         self.meaning: Meaning = meaning(datasets, real_world=options.real_world, where=where)
         self._refuse_units()
         self.padding: tuple[float, float] | None = None
-        self.notes = _about_surplus(heads, layouts)
+        self.notes = (*_about_surplus(heads, layouts), *_about_colours(heads[0], layouts[0]))
         if self.colour and fill:
             raise GeometryError(
                 "coloured slices are missing, and no colour can stand for a missing one", where, "Get the whole series"
