@@ -75,6 +75,14 @@ def test_a_name_that_is_no_finding_is_stated_and_codes_are_missing():
     assert np.isnan(stream.numbers("covariate_age")).sum() == 9
 
 
+def test_an_odd_value_among_numbers_stops_no_node_and_its_groups_are_named_by_their_columns():
+    table = answered(covariate_age=[*map(str, range(20, 90)), "old"] * 5 + ["50"] * 45, attending="a", case_type="b")
+    with pytest.raises(DatasetError, match="covariate_age in row 71: 'old' is no number, and so 4 more cells"):
+        Stream.of(table)
+    assert np.isnan(Stream.of(table, strictly=False).numbers("covariate_age")).sum() == 5
+    assert list(Stream.of(table, strictly=False).groups("attending,case_type")) == ["attending", "case_type"]
+
+
 def test_decimal_commas_and_semicolons_are_the_same_cases(tmp_path):
     table = answered(measure_noise=np.random.default_rng(2).normal(1500, 10, CASES))
     table.to_csv(tmp_path / "points.csv", index=False)

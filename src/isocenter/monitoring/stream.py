@@ -41,8 +41,8 @@ INPUT, OUTPUT, CONCEPT, OPERATION = "input", "output", "concept", "operation"
 MOST_LEVELS = 20
 # The least of the whole numbers above 0 that stand for missing ones.
 FROM_CODES = 99
-# Beginnings of columns that are no groups.
-NO_GROUPS = (AT, CASE, PATIENT, REFERENCE, INCLUSION, PROBABILITY, CALLED, FEATURE)
+# Columns, and beginnings of columns, that are no groups.
+NO_GROUPS, NO_GROUPS_OF = (AT, CASE, PATIENT, REFERENCE, INCLUSION), (PROBABILITY, CALLED, FEATURE, f"{REFERENCE}_")
 # How a reference says that no finding is present.
 NOTHING_FOUND = frozenset({"none", "no finding", "no findings", "nothing", "normal"})
 # What parts several findings of a cell.
@@ -70,10 +70,13 @@ class Stream:
     was_ordered: bool = True
 
     @classmethod
-    def of(cls, table: str | Path | pd.DataFrame, *, needs_time: bool = True, zone: str = "") -> Stream:
+    def of(
+        cls, table: str | Path | pd.DataFrame, *, needs_time: bool = True, zone: str = "", strictly: bool = True
+    ) -> Stream:
         """The stream of a CSV, a Parquet file or a DataFrame.
 
-        zone: of the site; empty: the clock of the table
+        zone:     of the site; empty: the clock of the table
+        strictly: whether an odd cell among numbers is refused, or else not known
         Raises FormatError for a file that is no table, DatasetError for one without `at` and `case`, for a cell that
         fits nothing, and for a case that occurs twice.
         """
@@ -92,7 +95,7 @@ class Stream:
         if zone:
             local = at.tz_convert(zone).tz_localize(None)
         typed = _plain_numbers(table) if isinstance(table, pd.DataFrame) else frozenset()
-        numeric, notes = _read_columns(rows, where, typed)
+        numeric, notes = _read_columns(rows, where, typed, strictly=strictly)
         order = np.argsort(at.to_numpy(), kind="stable")
         was_ordered = bool((np.diff(order) == 1).all())
         rows = rows.iloc[order].reset_index(drop=True)
@@ -173,7 +176,7 @@ class Stream:
         if not by:
             return {}
         named = {word.partition(":")[0].strip().casefold() for word in by.replace("*", ",").split(",")}
-        usable = [name for name in map(str, self.table) if not name.startswith(NO_GROUPS)]
+        usable = [name for name in map(str, self.table) if name not in NO_GROUPS and not name.startswith(NO_GROUPS_OF)]
         columns = {name.removeprefix(COVARIATE): name for name in usable}
         cells = {
             name: [cell or None for cell in self.text(column).tolist()] if name.casefold() in named else []
@@ -288,7 +291,7 @@ def _plain_numbers(table: pd.DataFrame) -> frozenset[str]:
     """Columns whose numbers need no reading: none is a whole one that may be a code, nor a probability outside 0..1."""
     typed = frozenset[str]()
     for name in map(str, table.select_dtypes("number")):
-        if name == ABSTAINED or name.startswith((CALLED, REFERENCE)):
+        if name in (ABSTAINED, PREDICTED) or name.startswith((CALLED, REFERENCE)):
             continue
         values = table[name].to_numpy(dtype=np.float64, na_value=np.nan)
         is_outside = (values < 0) | (values > 1 if name.startswith(PROBABILITY) else values >= FROM_CODES)
@@ -297,7 +300,9 @@ def _plain_numbers(table: pd.DataFrame) -> frozenset[str]:
     return typed
 
 
-def _read_columns(rows: pd.DataFrame, where: str, typed: frozenset[str]) -> tuple[frozenset[str], list[str]]:
+def _read_columns(
+    rows: pd.DataFrame, where: str, typed: frozenset[str], *, strictly: bool
+) -> tuple[frozenset[str], list[str]]:
     """(columns of numbers, notes); the cells of `rows` are brought into one form."""
     findings = [name.removeprefix(PROBABILITY) for name in map(str, rows) if name.startswith(PROBABILITY)]
     numeric, notes = set(typed & set(rows)), list[str]()
@@ -311,7 +316,7 @@ def _read_columns(rows: pd.DataFrame, where: str, typed: frozenset[str]) -> tupl
             is_known = name == REFERENCE_AT or f"value_{label}" in rows or f"{label}{VOLUME}" in rows
             notes += [] if is_known else [f"{name}: {label!r} is no finding of this table ({listed(findings)})"]
             continue
-        found = _values(name, column)
+        found = _values(name, column, strictly=strictly)
         if found is not None:
             numeric |= {name}
             rows[name] = [_cell(value) for value in found.values]
@@ -324,7 +329,7 @@ def _read_columns(rows: pd.DataFrame, where: str, typed: frozenset[str]) -> tupl
     return frozenset(numeric), notes
 
 
-def _values(name: str, column: TextColumn) -> ColumnValues | None:
+def _values(name: str, column: TextColumn, *, strictly: bool) -> ColumnValues | None:
     """The values of a column by its name; None of one of words. Raises DatasetError for a cell that fits nothing."""
     if name.startswith(PROBABILITY) or name == INCLUSION:
         return shares_in(column)
@@ -332,7 +337,8 @@ def _values(name: str, column: TextColumn) -> ColumnValues | None:
         return truths_in(column).refuse_odd()
     is_number = name == SECONDS or name.startswith(FEATURE)
     if is_number or (_kind(name) in (INPUT, OUTPUT) and name != PREDICTED and is_numeric(column)):
-        return numbers_in(column).refuse_odd()
+        found = numbers_in(column)
+        return found.refuse_odd() if strictly else found
     return None
 
 
@@ -348,7 +354,7 @@ def _named_findings(column: TextColumn, findings: Sequence[str]) -> tuple[list[s
     truths, spellings = truths_in(column).values, {one.casefold(): one for one in findings}
     cells, strange = list[str](), Counter[str]()
     for index, cell in enumerate(map(str.strip, column.cells)):
-        whole = spellings.get(cell.casefold())
+        whole = spellings.get(cell.casefold()) or spellings.get(cell.removesuffix(".0"))
         if whole is None and (cell == "" or (is_absent(cell) and cell.casefold() not in NOTHING_FOUND)):
             cells.append("")
         elif whole is not None or cell.casefold() in NOTHING_FOUND:

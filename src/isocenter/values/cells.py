@@ -257,6 +257,8 @@ _TRUTHS = {"yes": 1.0, "no": 0.0}
 
 def _plain(cell: str) -> str:
     """A cell without blanks around it, each blank a space and each minus the usual one."""
+    if cell.isascii() and cell.isprintable() and "  " not in cell:
+        return cell.strip(" ")
     return SPACES.sub(" ", cell.replace("\u2212", "-")).strip()
 
 
@@ -265,12 +267,15 @@ def _form(mark: str, grouping: str) -> re.Pattern[str]:
     return re.compile(rf"[+-]?(?:(?:{whole})(?:{mark}\d+)?|{mark}\d+|\d+\.)(?:e[+-]?\d+)?", re.IGNORECASE)
 
 
+PLAIN = re.compile(r"-?\d+(?:\.\d+)?")
 # A number with a point, or a comma, before its decimals; the other mark, or a blank or an apostrophe, parts thousands.
 FORMS = {".": _form(r"\.", ","), ",": _form(",", ".")}
 
 
 def _decimal_mark(column: TextColumn, texts: Sequence[str]) -> str:
     """The mark before decimals, by all cells that are numbers in one of the two ways, and by the separator."""
+    if column.separator != ";" and not any("," in text or text.count(".") > 1 for text in texts):
+        return "."
     limits = [fit[1] or fit[2] for text in texts if (fit := LIMIT.fullmatch(text))]
     looked_at = [text for text in (*texts, *limits) if "," in text or "." in text]
     fits = {text: [mark for mark, form in FORMS.items() if form.fullmatch(text)] for text in looked_at}
@@ -300,6 +305,8 @@ def _as_float(text: str, mark: str) -> float:
 
 def _number(text: str, mark: str) -> float | None:
     """The number of a cell, of a percentage in hundredths, of an age of DICOM in years; None where it is none."""
+    if mark == "." and PLAIN.fullmatch(text):
+        return float(text)
     bare = text.removesuffix("%").rstrip()
     if FORMS[mark].fullmatch(bare):
         value = _as_float(bare, mark) / (100 if text.endswith("%") else 1)

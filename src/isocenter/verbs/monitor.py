@@ -254,6 +254,8 @@ def _of_node(
     for version in versions:
         if version.baseline is None:
             notes.append(f"{version.model} has no baseline yet: freeze one on the page /monitor of the node")
+        else:
+            notes += [f"{version.model}: {one}" for one in watch_notes(version.baseline, version.watched)]
         baseline = None if version.baseline is None else version.baseline.table
         levels = by or service.by_of(settings.monitor.by, version.watched.table, baseline)
         model = version.model if len(versions) > 1 else ""

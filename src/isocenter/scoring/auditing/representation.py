@@ -10,13 +10,13 @@ import numpy as np
 
 from isocenter.errors import DatasetError
 from isocenter.evaluation import UNKNOWN, covariates_by_name, groups_of, in_order
-from isocenter.files import read_given_table
+from isocenter.files import read_given_table, text_column
 from isocenter.lazy import pandas as pd
 from isocenter.quality import kinds_of
 from isocenter.report import Paragraph, Section
 from isocenter.report import Table as PageTable
 from isocenter.scoring.scores import Audited
-from isocenter.values import Case, Dataset, is_missing, number_in
+from isocenter.values import Case, Dataset, is_missing, shares_in
 
 REPRESENTATION, TITLE = "representation.csv", "Representation of groups"
 COLUMNS = ("attribute", "group", "patients", "share", "population", "missing")
@@ -72,10 +72,10 @@ def _shares(path: Path, asked: str) -> dict[tuple[str, str], float]:
     """{(attribute, group): its share of the population}"""
     table = read_given_table(path)
     if {"attribute", "group", "share"} <= set(table):
-        shares = [number_in(one.replace(",", ".")) for one in table["share"]]
-        if None in shares:
+        shares = shares_in(text_column(table, "share", str(path))).values.tolist()
+        if not np.isfinite(shares).all():
             raise DatasetError("a share is not a number", str(path), "Give shares from 0 to 1")
-        return {(a, g): float(s or 0) for a, g, s in zip(table["attribute"], table["group"], shares, strict=True)}
+        return dict(zip(zip(table["attribute"], table["group"], strict=True), shares, strict=True))
     people = groups_of({str(name): table[name].tolist() for name in table}, asked, strictly=False)
     if not people:
         remedy = "Give the columns attribute, group and share, or one row per person with the covariates"

@@ -31,6 +31,7 @@ from isocenter.service.monitoring.cases import (
     STANDING,
     cases,
     columns_of_answer,
+    stream_of,
 )
 from isocenter.service.records.actor import NODE
 from isocenter.service.records.database import Clock, Database
@@ -150,7 +151,7 @@ def _of_arms(connection: Connection, change: Row[Any]) -> Iterator[Figure]:
     table = table[table["model"] == change.model]
     if not len(table):
         return
-    stream = Stream.of(table)
+    stream = stream_of(table, "UTC")
     is_new = np.asarray(stream.text("version") == change.hash)
     # A study that began before the split keeps the old package, also of a patient of the new arm.
     is_old = ~is_new & np.array([not is_of_arm(one, change) for one in stream.patients])

@@ -49,6 +49,7 @@ from isocenter.service.monitoring.cases import (
     newest,
     nth_time,
     site_of,
+    stream_of,
     versions,
 )
 from isocenter.service.monitoring.changes import end_harmful
@@ -213,7 +214,7 @@ class Rounds:
         table = cases(connection, since, version=version, gate=gate)
         if not len(table):
             return Seen(model, version, FROZEN, 0, length, site=site)
-        stream, wrong = Stream.of(table, zone=zone), miscalibration(known)
+        stream, wrong = stream_of(table, zone), miscalibration(known)
         until = pd.Timestamp(self.database.now(), unit="s", tz="UTC")
         found = drifts(known, stream, by_of(monitor.by, table, known.table), length, wrong, until)
         figures, judged = self._figures(connection, version, ended, found, wrong)
@@ -240,7 +241,7 @@ class Rounds:
         if mark == before and time.monotonic() - at < MEASURED_S:
             return made
         table = cases(connection, float(np.nextafter(first, 0.0)), version=version)
-        stream = recalibrated(Stream.of(table, zone=self.settings.site.zone), wrong)
+        stream = recalibrated(stream_of(table, self.settings.site.zone), wrong)
         figures = performances(stream, by_of(self.settings.monitor.by, table), found)
         later = np.asarray(stream.at > pd.Timestamp(ended, unit="s", tz="UTC"))
         judged: Sequence[Performance] = figures if later.all() else ()
@@ -261,7 +262,7 @@ class Rounds:
             if len(table) < size:
                 continue
             zone, places = self.settings.site.zone, np.arange(len(table))
-            known, stream = baseline_stream(connection, baseline, gate, zone), Stream.of(table, zone=zone)
+            known, stream = baseline_stream(connection, baseline, gate, zone), stream_of(table, zone)
             wrong, by = miscalibration(known), by_of(self.settings.monitor.by, table, known.table)
             for start in range(0, len(table) - size + 1, size):
                 # Each is watched anew, against the same baseline.
@@ -289,13 +290,13 @@ def watched_versions(connection: Connection, settings: Settings) -> list[Watched
     versions_watched, zone = list[WatchedVersion](), settings.site.zone
     for model, version in versions(connection):
         row, gate = baseline_of(connection, version), read_gate(settings.folder, version)
-        everything = Stream.of(cases(connection, version=version, gate=gate), zone=zone)
+        everything = stream_of(cases(connection, version=version, gate=gate), zone)
         if row is None:
             versions_watched.append(WatchedVersion(model, everything, everything, None, 0.0))
             continue
         since = max(row.last_at, last_end(connection, version))
         later = cases(connection, _restarted(connection, version, since), version=version, gate=gate)
-        watched = Stream.of(later, zone=zone) if len(later) else everything
+        watched = stream_of(later, zone) if len(later) else everything
         length = run_length(settings.monitor, row, len(settings.models) or 1)
         reference = baseline_stream(connection, row, gate, zone)
         site = site_of(connection, row, reference, gate)
