@@ -82,10 +82,11 @@ def sided_by_place(fingerprint: Fingerprint, labels: Iterable[Label]) -> str:
         kept = _kept_halves(cases, of_drawn=of_drawn)
         left, right = ([value for value, own in kept.items() if own[0] == half and own[1] >= fewest] for half in (0, 1))
         if left and right:
-            pair, count = [names[own[0]] for own in (left, right)], min(kept[left[0]][1], kept[right[0]][1])
+            pair = sorted((min(left), min(right)))
+            both, count = " and ".join(names[value] for value in pair), min(kept[value][1] for value in pair)
             whole = "what is drawn in " if of_drawn else ""
             halves = f"the two halves of {whole}all {count} training cases"
-            return f"{' and '.join(pair)} keep to {halves}, and in the mirror each would lie where the other does"
+            return f"{both} keep to {halves}, and in the mirror each would lie where the other does"
         if alone := [value for value, (_, count) in kept.items() if count >= ALONE and not of_drawn]:
             where = f"one half of all {kept[alone[0]][1]} training cases"
             return f"{names[alone[0]]} keeps to {where}, and its counterpart in the other half would be learnt too"
