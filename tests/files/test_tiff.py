@@ -236,3 +236,10 @@ def test_a_page_that_lacks_strips_is_refused_before_all_that_it_claims_are_looke
     (tmp_path / "a.tif").write_bytes(content)
     with pytest.raises(FormatError, match="lacks 19999999 of 20000000 strips"):
         read(tmp_path / "a.tif")
+
+
+def test_a_damaged_file_is_refused_and_the_library_says_nothing_beside_it(tmp_path, caplog):
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + b"x" * 9)
+    with pytest.raises(FormatError, match="holds no picture"):
+        read(tmp_path / "a.tif")
+    assert not caplog.records

@@ -7,6 +7,7 @@ The claims of a file are checked before they are believed: files that it names, 
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import zlib
@@ -178,6 +179,8 @@ def _check_place(geometry: Geometry, where: str, elsewhere: str) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tuple[Path, ...]]]:
     """The file, known to be whole, and the others that it names. Raises FormatError for a damaged one."""
+    # What it logs of a damaged file names objects in memory; the file is refused in words.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         _refuse_circle(path)
         # Of the kinds that the library reads from several files, only OME-TIFF says beforehand from which.
