@@ -174,6 +174,14 @@ def test_few_compared_voxels_are_a_finding():
     assert any("only 294 voxels" in note or "only 343 voxels" in note for note in notes), notes
 
 
+@pytest.mark.whole  # frames of a series show it in a shorter way
+def test_two_noisy_images_of_a_scene_that_never_moved_are_found_still():
+    draw, image = np.random.default_rng(0), blobs(FIXED)
+    noise = 0.01 * np.ptp(image.data)
+    pair = (image.with_pixels(image.data + draw.normal(0, noise, image.shape).astype(np.float32)) for _ in range(2))
+    assert mean_error(registered(*pair, RIGID).transform, SpatialTransform((), FIXED, FIXED), FIXED) < 0.1
+
+
 def test_noise_that_is_laid_on_noise_is_a_finding():
     draw = np.random.default_rng(0)
     grid = Geometry((16, 16, 16), np.eye(4))
@@ -181,7 +189,7 @@ def test_noise_that_is_laid_on_noise_is_a_finding():
     assert any("hardly agree" in note for note in registered(one, other, RIGID).notes)
 
 
-@pytest.mark.parametrize("is_slab_fixed", [True, False])
+@pytest.mark.parametrize("is_slab_fixed", [True, pytest.param(False, marks=pytest.mark.whole)])
 def test_a_slab_whose_header_states_no_common_place_is_found_along_the_body(is_slab_fixed):
     whole = blobs(Geometry((24, 24, 40), np.diag([1.0, 1, 1, 1])))
     affine = np.diag([1.0, 1, 1, 1])

@@ -157,21 +157,20 @@ def test_several_data_sets_are_learnt_from_without_the_patients_that_a_run_holds
     assert len(names) == 40 - len(held) + 6
 
 
-def test_a_training_on_all_images_looks_at_a_share_of_them(contrasted, tmp_path, monkeypatch):
+def test_a_training_on_all_images_looks_at_a_share_of_them(contrasted, tmp_path):
     pretraining(contrasted.data, tmp_path / "run", everything=True)
     log = pd.read_csv(tmp_path / "run" / "log.csv")
     assert log["rank"].notna().any()
     assert log["validation"].isna().all()
-    monkeypatch.setattr(recipe, "LEAST_SHARE", 2.0)
-    with pytest.raises(IsocenterError, match="the features collapsed"):
-        pretraining(contrasted.data, tmp_path / "worse", everything=True, assignments={"training.validations": 6})
 
 
 @pytest.mark.whole
-def test_features_that_collapse_end_it(contrasted, tmp_path, monkeypatch):
+@pytest.mark.parametrize("everything", [False, True])
+def test_features_that_collapse_end_it(contrasted, tmp_path, monkeypatch, everything):
     monkeypatch.setattr(recipe, "LEAST_SHARE", 2.0)
+    often = {"training.validations": 6}
     with pytest.raises(IsocenterError, match="the features collapsed"):
-        pretraining(contrasted.data, tmp_path / "run", assignments={"training.validations": 6})
+        pretraining(contrasted.data, tmp_path / "run", assignments=often, everything=everything)
 
 
 def test_contrast_of_a_single_image_is_refused(contrasted, tmp_path):

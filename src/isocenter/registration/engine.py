@@ -24,7 +24,7 @@ from isocenter.registration.linear import (
     starts,
 )
 from isocenter.registration.pyramid import LEAST_OVERLAP, NO_OVERLAP, Level, Pair, paired, spacings
-from isocenter.registration.similarity import REACH, SIMILARITIES, Similarity, SimilarityName
+from isocenter.registration.similarity import OF_MOTION, REACH, SIMILARITIES, Similarity, SimilarityName
 from isocenter.transforms import displacements, inverted, refuse_unlike_axes, right_angled
 from isocenter.values import Affine, Decision, Displacement, Geometry, Image, SpatialTransform
 
@@ -122,7 +122,10 @@ def registered(
     notes += _mirrored(pair, levels[1], upright, start.loss, measure)
     for level in levels[1:]:
         rigid = settings.transform == "rigid"
-        start = followed_down(level, start, measure, rigid=rigid, steps=FINE_STEPS)
+        # Under a field the start matters less than the contents of every window, which the field is fitted to.
+        is_last = settings.transform != "deformable"
+        seen, by = (level.smoothed, OF_MOTION[similarity.value]) if is_last else (level, measure)
+        start = followed_down(seen, start, by, rigid=rigid, steps=FINE_STEPS)
     if pair.fixed_grid.has_sides and (turn := degrees_turned(start.matrix)) > USUAL_TURN:
         notes.append(f"the moving image was turned by {turn:.0f} degrees: patients seldom lie so, look at the pictures")
     parts: tuple[Affine | Displacement, ...] = (start.affine(pair),)
