@@ -88,6 +88,8 @@ def _frames(case: Case) -> Iterator[Case]:
 
 
 def _is_dicom(path: Path) -> bool:
+    if not path.is_file():  # it is named where it is read
+        return False
     with path.open("rb") as file:
         return looks_like_dicom(file.read(132))
 
