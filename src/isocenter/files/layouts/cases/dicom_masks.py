@@ -90,8 +90,9 @@ class DrawnObject:
         return "" if self.drawing is None else self.drawing.algorithm
 
     def meets(self, other: DrawnObject) -> bool:
-        """Whether both draw one structure on one frame."""
-        return not (self.names.isdisjoint(other.names) or self.frames.isdisjoint(other.frames))
+        """Whether both draw one structure on one frame, or as different algorithms on any."""
+        are_readers = "" not in (self.algorithm, other.algorithm) and self.algorithm != other.algorithm
+        return not self.names.isdisjoint(other.names) and (are_readers or not self.frames.isdisjoint(other.frames))
 
     @property
     def names(self) -> frozenset[str]:
@@ -242,7 +243,7 @@ def _maps(drawn: Sequence[DrawnObject], chosen: Collection[str]) -> tuple[DrawnM
     """The objects on one image by label map: objects that name the same structures are maps of several readers.
 
     An object joins the first map that lacks its structures on its frames, if possible one with an object of its own
-    series or algorithm; one that is damaged does, too, so that reading the map refuses it. Objects without a chosen
+    series; one that is damaged does, too, so that reading the map refuses it. Objects without a chosen
     structure are left out; where no object has one, the map is empty.
     """
     maps: list[list[DrawnObject]] = []
@@ -250,9 +251,8 @@ def _maps(drawn: Sequence[DrawnObject], chosen: Collection[str]) -> tuple[DrawnM
     for one in [one for one in full if one.structures is None or not one.names.isdisjoint(chosen)] or full:
         free = [own for own in maps if not any(one.meets(other) for other in own)]
         of_series = [own for own in free if one.files.uid in {other.files.uid for other in own}]
-        by_same = [own for own in free if one.algorithm and one.algorithm in {other.algorithm for other in own}]
         if free:
-            (of_series or by_same or free)[0].append(one)
+            (of_series or free)[0].append(one)
         else:
             maps.append([one])
     return tuple(map(tuple, maps))
