@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.files import locked
+from isocenter.evaluation import logrank
 from isocenter.studies import (
     KEY,
+    Trial,
     bounds_at,
     cluster_test,
     hazard_effect,
@@ -26,6 +29,7 @@ from isocenter.studies import (
     read_study,
 )
 from isocenter.verbs import trial
+from isocenter.verbs.trial import answer
 
 PARALLEL = """\
 title = "A model as second reader"
@@ -179,6 +183,8 @@ def test_a_trial_goes_from_its_plan_to_a_report_by_consort(tmp_path):
     assert shorter["difference"] < 0 and shorter["verdict"] == "superior"
     interaction = next(row for row in result.tests if row["role"] == "interaction")
     assert interaction["label"] == "sex" and interaction["p_adjusted"] == interaction["p"]
+    page = (tmp_path / "result" / "report.html").read_text()
+    assert page.count(f"{interaction['differs_most']} differs most") == 1  # in the row of its test
     assert [row["endpoint"] for row in result.tests if not row["planned"]] == ["age"]
     written = json.loads((tmp_path / "result" / "flow.json").read_text())
     assert sum(one["participants"] for one in written["losses"]) == 6
@@ -436,8 +442,101 @@ def test_a_hazard_ratio_is_that_of_the_published_trial():
     assert (found.difference, found.variance**0.5) == pytest.approx((-1.5721, 0.4124), abs=1e-4)
     twice = np.repeat(is_new, 2).reshape(42, 2).astype(float) @ np.array([[0.0, 0.0], [0.0, 0.0]])
     assert hazard_effect(times, happened, is_new, twice).difference == pytest.approx(found.difference)
-    with pytest.raises(UsageError, match="nobody in the new arm"):
-        hazard_effect(times, happened & ~is_new, is_new, np.zeros((42, 0)))
+    with pytest.raises(UsageError, match="nobody had the event"):
+        hazard_effect(times, happened & False, is_new, np.zeros((42, 0)))
+
+
+NO_COVARIATES = np.zeros((40, 0))
+
+
+@pytest.mark.parametrize("new_is_later", [False, True])
+def test_arms_whose_times_are_separated_have_the_log_rank_test_and_no_warning(new_is_later, capfd):
+    times, is_new = np.arange(1.0, 41.0), (np.arange(40) >= 20) == new_is_later
+    for happened in (np.ones(40, dtype=bool), is_new):  # all have the event, or those of the new arm alone
+        found = hazard_effect(times, happened, is_new, NO_COVARIATES)
+        test = found.test()
+        assert np.isnan(test.difference) and test.method.startswith("log-rank; no hazard ratio: nobody in ")
+        assert test.statistic == pytest.approx(logrank(times, happened, is_new)[0], nan_ok=True)
+        # Nobody of the control was followed any more when the first of the new arm had the event.
+        assert np.isnan(test.p) == (new_is_later and not happened.all())
+        assert (test.statistic < 0) == (new_is_later and happened.all()) and not test.p >= 0.05
+    assert hazard_effect(times, np.ones(40, dtype=bool), is_new, NO_COVARIATES).test().p < 1e-8
+    # One who is as late as the others' first is enough for a ratio.
+    mixed = np.where(times == 20, 21.0, times)
+    assert np.isfinite(hazard_effect(mixed, np.ones(40, dtype=bool), is_new, NO_COVARIATES).difference)
+    tell = (times[:, None] < 20.5).astype(float) * times[:, None] + 100 * (times[:, None] > 20)
+    hazard_effect(times, np.ones(40, dtype=bool), np.arange(40) % 2 == 1, tell)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_events_fewer_than_covariates_leave_the_log_rank_test():
+    random = np.random.default_rng(0)
+    found = hazard_effect(random.random(40), np.arange(40) < 5, np.arange(40) % 2 == 1, random.normal(size=(40, 5)))
+    assert "5 events for 5 covariates" in found.method and found.rank is not None
+
+
+PLAIN = PARALLEL.replace('subgroups = ["sex"]', "").partition("[strata]")[0]
+
+
+def trial_of(text: str, **columns) -> Trial:
+    """A trial of 40, every second of whom has the new arm, with these columns."""
+    arms = ["usual", "model"] * 20
+    cells = pd.DataFrame({"participant": [f"P{n}" for n in range(40)], "arm": arms, **columns})
+    return Trial(read_study(text, "study.toml"), cells.astype(str), "data.csv")
+
+
+MINUTES = np.round(5 + np.random.default_rng(0).normal(size=40) * 0.1, 3)
+
+
+def test_an_arm_without_outcomes_is_named():
+    found = np.where(np.arange(40) % 2 == 1, "", np.arange(40) % 4 // 2)
+    with pytest.raises(DatasetError, match="found: no outcome of the arm model is known"):
+        trial_of(PLAIN, found=found, minutes=MINUTES).rows()
+    found[1] = "1"
+    with pytest.raises(DatasetError, match="found: one outcome alone of the arm model is known"):
+        trial_of(PLAIN, found=found, minutes=MINUTES).rows()
+    timed = PLAIN.replace('metric = "proportion"', 'metric = "time"\nevent = "seen"', 1)
+    with pytest.raises(DatasetError, match="found: one outcome alone of the arm model is known"):
+        trial_of(timed, found=found, seen="1", minutes=MINUTES).rows()
+    followed = PLAIN + '[analysis]\nper_protocol = "followed"\n'
+    with pytest.raises(DatasetError, match="no outcome of the arm model is known of those treated per protocol"):
+        trial_of(followed, found=np.arange(40) % 4 // 2, minutes=MINUTES, followed=1 - np.arange(40) % 2).rows()
+
+
+def test_a_difference_of_proportions_ends_at_one_and_separated_arms_have_an_exact_test():
+    found = np.arange(40) % 2
+    separated, *_ = trial_of(PLAIN, found=found, minutes=MINUTES).rows()
+    assert (separated["difference"], separated["verdict"]) == (1.0, "superior") and np.isnan(separated["high"])
+    assert separated["p"] == pytest.approx(stats.fisher_exact(np.diag([20, 20])).pvalue, rel=1e-6)
+    found[1] = 0
+    nearly, *_ = trial_of(PLAIN, found=found, minutes=MINUTES).rows()
+    assert nearly["low"] < 0.95 < nearly["high"] == 1.0
+    worse, *_ = trial_of(PLAIN, found=1 - found, minutes=MINUTES).rows()
+    assert worse["low"] == -1.0 and worse["verdict"] == "inferior"
+    assert cluster_test(found, np.arange(40) % 2, np.arange(40) % 8).high == 1.0
+
+
+def test_a_margin_that_holds_the_whole_interval_makes_arms_equivalent():
+    later = MINUTES + 0.9 * (np.arange(40) % 2)
+    rows = [trial_of(PLAIN, found=np.arange(40) % 4 // 2, minutes=one).rows()[1] for one in (MINUTES, later)]
+    assert [row["verdict"] for row in rows] == ["equivalent", "equivalent"]
+    barely = trial_of(PLAIN, found=np.arange(40) % 4 // 2, minutes=later + 0.08 * (np.arange(40) % 2)).rows()[1]
+    assert barely["verdict"] == "inferior"
+
+
+def test_the_answer_states_each_arm_before_the_difference_and_never_that_arms_are_alike():
+    trial = trial_of(PLAIN, found=np.arange(40) % 4 // 2, minutes=MINUTES)
+    results = {"tests": trial.rows(), "look": {"planned": True}}
+    assert answer(results).startswith(
+        "model is not shown to differ from usual in found: usual 10 of 20 (50 %); model 10 of 20 (50 %); difference"
+    )
+    minutes = PLAIN.replace("primary = true\n", "").replace("margin = 1.0", "margin = 0.01\nprimary = true")
+    of_mean = {**results, "tests": trial_of(minutes, found=np.arange(40) % 4 // 2, minutes=MINUTES).rows()}
+    told = answer(of_mean)
+    assert (
+        "not shown to differ from usual in minutes, nor to be non-inferior by the margin of 0.01: usual mean " in told
+    )
+    assert "(SD 0." in told and "), n 20; model mean" in told
 
 
 def timed(rows: list[dict]) -> list[dict]:
@@ -475,7 +574,7 @@ def test_times_to_an_event_are_analysed_by_their_hazard(tmp_path):
     known = [row for row in rows if row["weeks"] != ""]
     assert sum(primary["events"].values()) == sum(row["detected"] for row in known)
     assert primary["values"]["model"] < primary["values"]["usual"]  # median weeks
-    assert "hazard ratio" in (tmp_path / "result" / "report.html").read_text()
+    assert "had the event, median" in (tmp_path / "result" / "report.html").read_text()
     assert {"subgroup", "interaction"} <= {row["role"] for row in result.tests}
     rows[3]["detected"] = "perhaps"
     with pytest.raises(DatasetError, match="detected of P3 is 'perhaps'"):

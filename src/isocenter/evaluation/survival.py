@@ -112,17 +112,21 @@ def at_risk(times: ArrayLike, when: ArrayLike) -> NDArray[np.intp]:
     return np.asarray(len(last) - np.searchsorted(last, np.asarray(when), side="left"))
 
 
-def logrank(times: ArrayLike, happened: ArrayLike, group: ArrayLike) -> float:
-    """The p-value of the log-rank test of those in the `group` (truths) and those outside it; NaN where one is empty.
+def logrank(times: ArrayLike, happened: ArrayLike, group: ArrayLike) -> tuple[float, float]:
+    """z, above 0 where the `group` (truths) has more events than expected, and p of the log-rank test.
+
+    NaN where nobody of one side was followed when somebody of the other had the event.
 
     Mantel, Cancer Chemother Rep 1966
     """
     last, events = _checked(times, happened)
     members = truths_of(group, "group")
     if members.all() or not members.any() or not events.any():
-        return float("nan")
+        return float("nan"), float("nan")
     x, y = (stats.CensoredData.right_censored(last[side], ~events[side]) for side in (members, ~members))
-    return float(stats.logrank(x, y).pvalue)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = stats.logrank(x, y)
+    return float(found.statistic), float(found.pvalue)
 
 
 def harrell_c(risk: ArrayLike, times: ArrayLike, happened: ArrayLike, weights: Floats | None = None) -> Floats:

@@ -236,7 +236,18 @@ class Trial:
         return {f"hazard of {endpoint.name}": hazard, f"event of {endpoint.name}": event}
 
     def effect(self, endpoint: Endpoint, rows: Rows, *, filled: Floats | None = None) -> Effect:
-        """The effect in these participants, pooled over imputations. filled: outcomes in place of imputed ones."""
+        """The effect in these participants, pooled over imputations. filled: outcomes in place of imputed ones.
+
+        Raises DatasetError for an arm of which fewer than two outcomes are known.
+        """
+        known = rows & np.isfinite(self.numbers(endpoint.name, of=endpoint))
+        for side, arm in enumerate(self.study.names):
+            if (number := int((known & (self.is_new == side)).sum())) < 2:
+                who = f" of those treated {PROTOCOL}" if rows is self.is_followed else ""
+                problem = (
+                    f"{endpoint.name}: {'one outcome alone' if number else 'no outcome'} of the arm {arm} is known"
+                )
+                raise DatasetError(f"{problem}{who}", self.where, "Analyse once outcomes of both arms are known")
         effects = []
         for table in self._explored_tables if endpoint in self.explored else self._planned_tables:
             covariates = table[list(self._adjusted)].to_numpy()
@@ -289,7 +300,9 @@ class Trial:
             "missing": "imputed" if np.isnan(outcomes[rows]).any() else "none",
             "planned": self.is_planned,
             "n": {name: int((rows & (self.is_new == side)).sum()) for side, name in enumerate((control, new))},
+            "known": {name: len(own) for name, own in values.items()},
             "values": {name: float(own.mean()) if len(own) else None for name, own in values.items()},
+            "sd": {name: float(own.std(ddof=1)) if len(own) > 1 else None for name, own in values.items()},
             **(self._of_times(endpoint, observed, test) if endpoint.metric == TIME else {}),
             **words,
         }
@@ -303,7 +316,7 @@ class Trial:
             "hazard_ratio": dict(zip(("value", "low", "high"), ends, strict=True)),
             "events": {name: int(happened[own].sum()) for name, own in sides.items()},
             "values": {name: median_time(times[own], happened[own]) for name, own in sides.items()},
-            "logrank_p": logrank(times[observed], happened[observed], self.is_new[observed]),
+            "logrank_p": logrank(times[observed], happened[observed], self.is_new[observed])[1],
             "missing": "left out" if np.isnan(times).any() else "none",
         }
 
@@ -359,29 +372,30 @@ class Trial:
         Cochran, Biometrics 1954, doi:10.2307/3001666; where levels share clusters their effects go together, and the
         test is careful.
         """
-        effects, rows = list[Effect](), list[Row]()
+        effects, rows = dict[str, Effect](), list[Row]()
         for level in sorted(level for level in set(self.data[name]) if not is_absent(level)):
             in_level = (self.data[name] == level).to_numpy()
             try:
                 if min((in_level & self.is_new).sum(), (in_level & ~self.is_new).sum()) < FEWEST:
                     continue
-                effects.append(self.effect(endpoint, in_level))
+                effect = self.effect(endpoint, in_level)
             except DatasetError:  # too few clusters, or outcomes all alike
                 continue
-            rows.append(self.row(endpoint, in_level, effects[-1], role="subgroup", label=f"{name}={level}"))
+            rows.append(self.row(endpoint, in_level, effect, role="subgroup", label=f"{name}={level}"))
+            effects |= {level: effect} if effect.rank is None else {}
         if len(effects) < 2:
             return rows
-        differences, weights = np.array([[one.difference, 1 / one.variance] for one in effects]).T
+        differences, weights = np.array([[one.difference, 1 / one.variance] for one in effects.values()]).T
         apart = float((weights * (differences - weights @ differences / weights.sum()) ** 2).sum())
         free = len(effects) - 1
-        least = min(one.degrees for one in effects)
+        least = min(one.degrees for one in effects.values())
         p = float(stats.f.sf(apart / free, free, least) if np.isfinite(least) else stats.chi2.sf(apart, free))
-        most = int(np.argmax(np.abs(differences - differences.mean())))
+        most = list(effects)[int(np.argmax(np.abs(differences - differences.mean())))]
         both: Row = {"difference": None, "low": None, "high": None, "statistic": apart / free, "p": p, "values": {}}
-        method = f"interaction: Cochran's Q over {free + 1} levels, F; {rows[most]['label']} differs most"
+        both |= {"differs_most": f"{name}={most}", "method": f"interaction: Cochran's Q over {free + 1} levels, F"}
         whole = np.ones(len(self.data), dtype=bool)
-        row = self.row(endpoint, whole, effects[0], role="interaction", label=name)
-        return [*rows, {**row, **both, "method": method}]
+        row = self.row(endpoint, whole, effects[most], role="interaction", label=name)
+        return [*rows, {**row, **both}]
 
     def _judged(self, rows: list[Row]) -> list[Row]:
         """Holm's adjustment within primary, secondary endpoints and interactions, and the verdicts of endpoints."""
@@ -453,13 +467,13 @@ class Trial:
 
 
 def _verdict(row: Mapping[str, Any], endpoint: Endpoint, alpha: float) -> str:
-    """Verdict as in `comparison.json`: a difference by the adjusted p, non-inferiority by the interval."""
-    low, high = (row["low"], row["high"]) if endpoint.is_more_better else (-row["high"], -row["low"])
-    if row["p_adjusted"] < alpha and low + high > 0:
+    """Verdict as in `comparison.json`: a difference by the adjusted p, what a margin shows by the interval."""
+    sign = 1 if endpoint.is_more_better else -1
+    if row["p_adjusted"] < alpha and sign * row["statistic"] > 0:
         return "superior"
-    margin = endpoint.margin_of_effect
-    if margin is not None and low > -margin:
-        return "non-inferior"
+    margin, (worst, best) = endpoint.margin_of_effect, sorted((sign * row["low"], sign * row["high"]))
+    if margin is not None and worst > -margin:
+        return "equivalent" if best < margin else "non-inferior"
     return "inferior" if row["p_adjusted"] < alpha else "not shown"
 
 

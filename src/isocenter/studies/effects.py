@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
-from isocenter.evaluation import Test, kaplan_meier
+from isocenter.evaluation import Test, kaplan_meier, logrank
 from isocenter.lazy import mice, special, stats, statsmodels_hazards
 from isocenter.lazy import pandas as pd
 from isocenter.values import Floats
@@ -26,28 +26,38 @@ NO_SPREAD = 1e-12
 
 @dataclass(frozen=True)
 class Effect:
-    """A difference, new less control, its variance, and the degrees of freedom of the law of their ratio."""
+    """A difference, new less control, its variance, and the degrees of freedom of the law of their ratio.
+
+    most: the largest difference that there can be
+    rank: z of an exact or a log-rank test, where the arms are separated, so that there is no variance
+    """
 
     difference: float
     variance: float
     degrees: float
     method: str
+    most: float = np.inf
+    rank: float | None = None
 
     @property
     def z(self) -> float:
         """The z statistic with the same p-value."""
-        statistic = self.difference / np.sqrt(self.variance)
-        return float(np.sign(statistic) * -special.ndtri(max(stats.t.sf(abs(statistic), self.degrees), 1e-300)))
+        chance = max(stats.t.sf(abs(self.statistic), self.degrees), 1e-300)
+        return float(np.sign(self.statistic) * -special.ndtri(chance))
+
+    @property
+    def statistic(self) -> float:
+        """The difference in standard errors."""
+        return self.difference / float(np.sqrt(self.variance)) if self.rank is None else self.rank
 
     def interval(self, level: float) -> tuple[float, float]:
         half = float(stats.t.ppf((1 + level) / 2, self.degrees)) * float(np.sqrt(self.variance))
-        return self.difference - half, self.difference + half
+        return max(self.difference - half, -self.most), min(self.difference + half, self.most)
 
     def test(self, level: float = 0.95) -> Test:
         """The test of no difference, with the interval of this level."""
-        statistic = self.difference / float(np.sqrt(self.variance))
-        p = 2 * float(stats.t.sf(abs(statistic), self.degrees))
-        return Test(self.difference, *self.interval(level), statistic, p, self.method)
+        p = 2 * float(stats.t.sf(abs(self.statistic), self.degrees))
+        return Test(self.difference, *self.interval(level), self.statistic, p, self.method)
 
 
 def cluster_test(outcome: ArrayLike, arm: ArrayLike, cluster: ArrayLike, covariates: ArrayLike | None = None) -> Test:
@@ -85,7 +95,7 @@ def cluster_effect(outcome: Floats, is_new: np.ndarray, cluster: ArrayLike, cova
         problem = "one cluster an arm: its effect cannot be told from that of the arm"
         raise UsageError(problem, "cluster_test", "Give two clusters or more in each arm")
     own = np.stack([np.bincount(owner, column) / sizes for column in covariates.T], 1) if covariates.size else None
-    outcome = _refused_without_spread(outcome)
+    outcome = outcomes = _refused_without_spread(outcome)
     kept = np.ones((len(names), 1))
     if own is not None:
         within = np.abs(covariates - own[owner]).max(axis=0) > NO_SPREAD
@@ -101,7 +111,7 @@ def cluster_effect(outcome: Floats, is_new: np.ndarray, cluster: ArrayLike, cova
     if free < 1:
         raise UsageError(f"{rank - 2} covariates of {len(names)} clusters", "cluster_test", "Give fewer covariates")
     variance = float(((means - table @ coefficients) ** 2).sum()) / free * inverse[1, 1]
-    return _varying(Effect(float(coefficients[1]), variance, free, "t test of means of clusters"))
+    return _varying(Effect(float(coefficients[1]), variance, free, "t test of means of clusters", _most(outcomes)))
 
 
 def participant_effect(outcome: Floats, is_new: np.ndarray, covariates: Floats) -> Effect:
@@ -119,14 +129,29 @@ def participant_effect(outcome: Floats, is_new: np.ndarray, covariates: Floats) 
     row = table @ inverse[1]
     if len(outcome) <= rank or min(is_new.sum(), (~is_new.astype(bool)).sum()) < 2:
         raise UsageError("too few participants for the covariates", "analysis", "Plan fewer covariates or strata")
+    arms = [outcome[is_new.astype(bool) == side] for side in (False, True)]
+    if not any(np.ptp(arm) > NO_SPREAD for arm in arms):
+        difference = float(arms[1][0] - arms[0][0])
+        chance = stats.fisher_exact(np.diag([len(arms[0]), len(arms[1])])).pvalue
+        z, method = (
+            -float(special.ndtri(chance / 2)),
+            "Fisher's exact test; no interval: all outcomes of an arm are alike",
+        )
+        return Effect(difference, np.nan, np.inf, method, rank=float(np.copysign(z, difference)))
     variance = float((row**2 * scaled**2).sum())
-    return _varying(Effect(float(coefficients[1]), variance, len(outcome) - rank, "least squares, HC3 errors, t"))
+    method = "least squares, HC3 errors, t"
+    return _varying(Effect(float(coefficients[1]), variance, len(outcome) - rank, method, _most(outcome)))
 
 
 def _solved(table: Floats, outcome: Floats) -> tuple[Floats, Floats, int]:
     """(coefficients, inverse of the cross product, rank); columns that follow from others share their coefficient."""
     inverse = np.linalg.pinv(table.T @ table, hermitian=True)
     return inverse @ (table.T @ outcome), inverse, int(np.linalg.matrix_rank(table))
+
+
+def _most(outcomes: Floats) -> float:
+    """The largest difference of two arms: that of proportions is 1."""
+    return 1.0 if np.isin(outcomes, (0.0, 1.0)).all() else np.inf
 
 
 def _refused_without_spread(outcome: Floats) -> Floats:
@@ -147,6 +172,8 @@ def pooled(effects: Sequence[Effect]) -> Effect:
 
     Biometrika 1999, doi:10.1093/biomet/86.4.948
     """
+    if without := [one for one in effects if one.rank is not None]:
+        return without[0]
     first, number = effects[0], len(effects)
     differences = np.array([one.difference for one in effects])
     within = float(np.mean([one.variance for one in effects]))
@@ -158,7 +185,7 @@ def pooled(effects: Sequence[Effect]) -> Effect:
     observed = share * first.degrees * (1 - lost)
     old = (number - 1) / lost**2
     method = f"{first.method}; {number} imputations by chained equations, Rubin's rules"
-    return Effect(float(differences.mean()), within + between, 1 / (1 / old + 1 / observed), method)
+    return Effect(float(differences.mean()), within + between, 1 / (1 / old + 1 / observed), method, first.most)
 
 
 def imputations(table: pd.DataFrame, number: int, seed: int) -> list[pd.DataFrame]:
@@ -174,47 +201,55 @@ def imputations(table: pd.DataFrame, number: int, seed: int) -> list[pd.DataFram
         return [table]
     plain = table.set_axis([f"x{place}" for place in range(table.shape[1])], axis=1).reset_index(drop=True)
     fewest_known = int(plain.notna().sum().min())
-    chain = mice.MICEData(plain.astype(float), k_pmm=min(DONORS, fewest_known), rng=np.random.default_rng(seed))
     # Where one column alone has gaps, its draws do not depend on each other.
-    cycles = CYCLES if int(table.isna().any().sum()) > 1 else 1
-    chain.update_all(cycles)
-    found = []
-    for _ in range(number):
+    cycles, found = CYCLES if int(table.isna().any().sum()) > 1 else 1, []
+    with warnings.catch_warnings(record=True):  # columns that follow from others share their coefficient
+        chain = mice.MICEData(plain.astype(float), k_pmm=min(DONORS, fewest_known), rng=np.random.default_rng(seed))
         chain.update_all(cycles)
-        found.append(pd.DataFrame(chain.data[plain.columns].to_numpy(), columns=table.columns, index=table.index))
+        for _ in range(number):
+            chain.update_all(cycles)
+            found.append(pd.DataFrame(chain.data[plain.columns].to_numpy(), columns=table.columns, index=table.index))
     return found
 
 
 Truths = np.ndarray
 # Of the longest direction of the covariates, what a further one has at least.
 NO_LENGTH = 1e-9
+# Of a log hazard ratio that the events hold: a larger error is of a likelihood without a maximum.
+LARGEST_ERROR = 10.0
 
 
 def hazard_effect(times: Floats, happened: Truths, is_new: Truths, covariates: Floats) -> Effect:
-    """The log hazard ratio, new over control, adjusted for covariates; ties by Efron.
+    """The log hazard ratio, new over control, adjusted for covariates; ties by Efron. Else the log-rank test, and why.
 
     times:    (participants,) to the event, or to the last contact; happened: (participants,) whether it was the event
-    Cox, J R Stat Soc B 1972, doi:10.1111/j.2517-6161.1972.tb00899.x; Efron, J Am Stat Assoc 1977
-    Raises UsageError where an arm has no event, or fewer events are there than covariates.
+    Cox, J R Stat Soc B 1972, doi:10.1111/j.2517-6161.1972.tb00899.x; Efron, J Am Stat Assoc 1977; where a likelihood
+    has no maximum: Bryson and Johnson, Technometrics 1981, doi:10.1080/00401706.1981.10487680
+    Raises UsageError where nobody had the event.
     """
-    events = [int(happened[is_new == side].sum()) for side in (False, True)]
-    if min(events) == 0:
-        arm = "the new arm" if events[1] == 0 else "the control"
-        raise UsageError(f"nobody in {arm} had the event: there is no hazard ratio", "analysis", "Follow them longer")
+    if not happened.any():
+        raise UsageError("nobody had the event", "analysis", "Follow them longer")
+    for own, other, is_own in (("the new arm", "the control", is_new), ("the control", "the new arm", ~is_new)):
+        if times[happened & ~is_own].min(initial=np.inf) > times[is_own].max(initial=-np.inf):
+            when = f" while anybody in {own} was followed" * bool(happened[~is_own].any())
+            return _rank_effect(times, happened, is_new, f"nobody in {other} had the event{when}")
     centred = covariates - covariates.mean(axis=0)
     left, lengths, _ = np.linalg.svd(centred, full_matrices=False)
     known = left[:, lengths > NO_LENGTH * max(float(lengths.max(initial=0.0)), 1.0)] * np.sqrt(len(times))
-    if sum(events) <= known.shape[1] + 1:
-        problem = f"{sum(events)} events for {known.shape[1]} covariates"
-        raise UsageError(problem, "analysis", "Plan fewer covariates or strata")
+    if happened.sum() <= known.shape[1] + 1:
+        return _rank_effect(times, happened, is_new, f"{happened.sum()} events for {known.shape[1]} covariates")
     table = np.column_stack([is_new.astype(float), known])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what does not converge is seen by its error below
+    with warnings.catch_warnings(record=True):  # what does not converge is seen by its error below
         found = statsmodels_hazards.PHReg(times, table, status=happened.astype(int), ties="efron").fit()
     ratio, error = float(found.params[0]), float(found.bse[0])
-    if not (np.isfinite(ratio) and 0 < error < 1e3):
-        raise UsageError("the events bear no hazard ratio", "analysis", "Plan fewer covariates, or follow longer")
+    if not (np.isfinite(ratio) and 0 < error < LARGEST_ERROR):
+        return _rank_effect(times, happened, is_new, "the covariates tell the events apart")
     return Effect(ratio, error**2, np.inf, "log hazard ratio, Cox, ties by Efron")
+
+
+def _rank_effect(times: Floats, happened: Truths, is_new: Truths, because: str) -> Effect:
+    z, _ = logrank(times, happened, is_new)
+    return Effect(np.nan, np.nan, np.inf, f"log-rank; no hazard ratio: {because}", rank=z)
 
 
 def median_time(times: Floats, happened: Truths) -> float | None:

@@ -113,11 +113,14 @@ def significance_of(
     values = _values(same, tasks)
     several = any(folds_of(table) > 1 for table in same.values())
     rows = list(_rows(comparison, values, options.test, several, seed))
-    if not rows:
+    if not rows and len(comparison.names) > 1:
         fits = {name for kinds in FITTING.values() for name in kinds} | {"bootstrap"}
         raise UsageError(f"{options.test} fits no figure of these models", "--test", f"Choose auto or {sorted(fits)}")
     if options.readers is not None:
         rows += [ModelTest(*row) for row in reader_tests(options.readers, comparison.names, values)]
+    if not rows:
+        problem = f"all readers read with {comparison.names[0]}, so that there is nothing to compare it with"
+        raise DatasetError(problem, str(options.readers), "Add readings without it, blank in the column model")
     if options.groups is not None:
         for group, group_tables in groups_in(same, options.groups):
             of_group = compare_tables(group_tables, tasks, seed=seed, patients_known=comparison.patients_known)
@@ -378,7 +381,7 @@ def reading_effects(
             ratio = mean_over_raters(change, _shared(truth))
             errors = [float(wrong[name].mean()) for name in (first, second)] if wrong else []
             more = wrong[second].astype(float) - wrong[first] if wrong else None
-            apart = None if more is None else mean_over_raters(more, _shared(truth))
+            apart = None if more is None else mean_over_raters(more, _shared(truth), most=1.0)
             yield ReadingEffect(first, second, label, change.shape, ratio, tuple(errors), apart)
 
 

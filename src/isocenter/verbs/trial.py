@@ -25,7 +25,7 @@ from isocenter.options import (
     StudyRandomiseOptions,
 )
 from isocenter.reading import refuse_missing, refuse_taken, result_folder
-from isocenter.report import Block, InNotebook, Page, Paragraph, Section, Table, number, p_text, render
+from isocenter.report import Block, InNotebook, Page, Paragraph, Section, Table, number, p_text, render, share_text
 from isocenter.runtime import as_json, digest, write_json
 from isocenter.studies import Allocation, Endpoint, Look, Study, Trial, flow_of_arms
 from isocenter.values import AS_MISSING
@@ -285,12 +285,13 @@ def _refuse_without(package: str, where: str) -> None:
         raise UsageError(f"{package} is not installed", where, "pip install 'isocenter[documents]'")
 
 
-COLUMNS = ("endpoint", "who", "missing outcomes", "difference", "interval", "p", "p adjusted", "verdict")
+COLUMNS = ("endpoint", "who", "missing outcomes"), ("difference", "interval", "p", "p adjusted", "verdict")
 VERDICTS = {
-    "superior": "is better than",
-    "non-inferior": "is not worse by the margin than",
-    "inferior": "is worse than",
-    "not shown": "is shown to be neither better nor worse than",
+    "superior": "is superior to",
+    "non-inferior": "is non-inferior to",
+    "equivalent": "is equivalent to",
+    "inferior": "is inferior to",
+    "not shown": "is not shown to differ from",
 }
 SECTIONS = {
     "primary": "Primary endpoints",
@@ -306,8 +307,10 @@ def answer(results: Mapping[str, Any]) -> str:
     parts = []
     for row in results["tests"]:
         if row["role"] == "primary":
-            values = f"{_difference(row)} ({_interval(row)}, p {p_text(row['p'])})"
-            parts.append(f"{row['second']} {VERDICTS[row['verdict']]} {row['first']} in {row['endpoint']}: {values}.")
+            arms = "; ".join(f"{arm} {_seen(row, arm)}" for arm in (row["first"], row["second"]))
+            values = f"{arms}; {_difference(row)} ({_interval(row)}, p {p_text(row['p'])})"
+            whether = f"{row['second']} {VERDICTS[row['verdict']]} {row['first']} in {row['endpoint']}{_margin(row)}"
+            parts.append(f"{whether}: {values}.")
     if not results["look"]["planned"]:
         parts.append("The looks of the plan were spent before: all of this is exploratory.")
     return " ".join(parts)
@@ -315,13 +318,13 @@ def answer(results: Mapping[str, Any]) -> str:
 
 def page_of_results(results: Mapping[str, Any], flow: Mapping[str, Any]) -> Page:
     """The page."""
+    arms = [row["arm"] for row in flow["arms"]]
     sections = [Section("Flow of participants", [flow_of_arms(flow["arms"]), *_losses(flow)])]
     for role, title in SECTIONS.items():
         rows = [row for row in results["tests"] if _section(row) == role]
         if rows:
-            cells = [_cells(row) for row in rows]
-            sections.append(Section(title, [Table(COLUMNS, cells), Paragraph(_methods(rows))]))
-    arms = [row["arm"] for row in flow["arms"]]
+            columns, cells = (*COLUMNS[0], *arms, *COLUMNS[1]), [_cells(row, arms) for row in rows]
+            sections.append(Section(title, [Table(columns, cells), Paragraph(_methods(rows))]))
     baseline = [[row["characteristic"], *(_characteristic(row[arm]) for arm in arms)] for row in results["baseline"]]
     sections.append(Section("What each arm began with", [Table(("", *arms), baseline, "Mean (SD), or share")]))
     return Page(
@@ -347,22 +350,47 @@ def _section(row: Mapping[str, Any]) -> str:
     return "subgroups" if row["role"] in ("subgroup", "interaction") else str(row["role"])
 
 
-def _cells(row: Mapping[str, Any]) -> list[Any]:
+def _cells(row: Mapping[str, Any], arms: Sequence[str]) -> list[Any]:
     named = row["endpoint"] if row["label"] == "all" else f"{row['endpoint']}, {row['label']}"
     people = f"{row['population']} ({', '.join(f'{arm} {n}' for arm, n in row['n'].items())})"
     p = [None if row[name] is None else p_text(row[name]) for name in ("p", "p_adjusted")]
     if row["role"] == "interaction":
-        return [f"{named}: interaction", people, row["missing"], None, None, *p, None]
-    return [named, people, row["missing"], _difference(row), _interval(row), *p, row["verdict"]]
+        most = f"{row['differs_most']} differs most"
+        return [f"{named}: interaction", people, row["missing"], None, None, most, None, *p, None]
+    seen = [_seen(row, arm) for arm in arms]
+    return [named, people, row["missing"], *seen, _difference(row), _interval(row), *p, row["verdict"]]
+
+
+def _seen(row: Mapping[str, Any], arm: str) -> str:
+    """What was seen in an arm: n of N, a mean with its deviation, or a median time."""
+    value, known = row["values"][arm], row["known"][arm]
+    if row["metric"] == studies.TIME:
+        median = "median not reached" if value is None else f"median {number(value)}"
+        return f"{row['events'][arm]} of {known} had the event, {median}"
+    if not known:
+        return "no outcome"
+    if row["metric"] == "proportion":
+        return f"{round(value * known)} of {known} ({share_text(value)})"
+    return f"mean {number(value)} (SD {number(row['sd'][arm])}), n {known}"
+
+
+def _margin(row: Mapping[str, Any]) -> str:
+    """The margin of a verdict that speaks of one."""
+    if row["margin"] is None or row["verdict"] in ("superior", "inferior"):
+        return ""
+    return f"{', nor to be non-inferior' if row['verdict'] == 'not shown' else ''} by the margin of {row['margin']:g}"
 
 
 def _difference(row: Mapping[str, Any]) -> str:
-    if "hazard_ratio" in row:
-        return f"hazard ratio {number(row['hazard_ratio']['value'])}"
-    return number(row["difference"], signed=True)
+    if "hazard_ratio" not in row:
+        return f"difference {number(row['difference'], signed=True)}"
+    ratio = row["hazard_ratio"]["value"]
+    return f"hazard ratio {number(ratio)}" if np.isfinite(ratio) else str(row["method"])
 
 
 def _interval(row: Mapping[str, Any]) -> str:
+    if not np.isfinite(row["low"]):
+        return "no interval"
     level = f"{100 * row['level']:.1f} % interval" if row["level"] < 0.9995 else "interval by the bound of the look"
     ends = row.get("hazard_ratio", row)
     return f"{level} {number(ends['low'])} to {number(ends['high'])}"

@@ -46,15 +46,21 @@ class Test:
     margin_method: str = ""
 
 
-def normal_test(difference: float, error: float, method: str, degrees: float | None = None) -> Test:
-    """The test of a difference with this standard error, by the normal law or Student's of so many degrees."""
+def normal_test(
+    difference: float, error: float, method: str, degrees: float | None = None, *, most: float = 1.0
+) -> Test:
+    """The test of a difference with this standard error, by the normal law or Student's of so many degrees.
+
+    most: the largest difference that there can be: 1 of proportions
+    """
     if not error > NOTHING:
         same = abs(difference) <= NOTHING
         why = "no case tells them apart" if same else "their difference has no variance here"
         return Test(difference, None, None, 0.0 if same else np.inf, 1.0 if same else np.nan, f"{method}; {why}")
     law = stats.norm if degrees is None else stats.t(degrees)
     half, statistic = float(law.ppf((1 + LEVEL) / 2)) * error, difference / error
-    return Test(difference, difference - half, difference + half, statistic, 2 * float(law.sf(abs(statistic))), method)
+    low, high = max(difference - half, -most), min(difference + half, most)
+    return Test(difference, low, high, statistic, 2 * float(law.sf(abs(statistic))), method)
 
 
 def owners_of(patients: ArrayLike | None, cases: int) -> NDArray[np.intp]:

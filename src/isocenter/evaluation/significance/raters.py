@@ -109,10 +109,11 @@ def _absolute(between: V, of_raters: V, rest: V, subjects: int, raters: int) -> 
     return np.maximum(-1.0, (between - rest) / total)
 
 
-def mean_over_raters(values: ArrayLike, owners: ArrayLike | None = None) -> Test:
+def mean_over_raters(values: ArrayLike, owners: ArrayLike | None = None, *, most: float = math.inf) -> Test:
     """The mean of one number of each rater and subject, which other raters and other subjects would change.
 
     values: (raters, subjects); owners: (subjects,) whose they are, of whom each counts once
+    most:   the largest mean that there can be
     Both are random: Satterthwaite, Biometrics Bulletin 1946, doi:10.2307/3002019
     """
     ratings = np.asarray(values, dtype=np.float64)
@@ -127,4 +128,4 @@ def mean_over_raters(values: ArrayLike, owners: ArrayLike | None = None) -> Test
     total, free = of_raters + between - rest, (raters - 1) * (subjects - 1)
     spread = of_raters**2 / (raters - 1) + between**2 / (subjects - 1) + rest**2 / free
     degrees = total**2 / spread if spread > 0 else None
-    return normal_test(mean, math.sqrt(total / table.size), method, degrees)
+    return normal_test(mean, math.sqrt(total / table.size), method, degrees, most=most)

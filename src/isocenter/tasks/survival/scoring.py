@@ -381,7 +381,7 @@ def _by_risk(outcomes: Outcomes, *, counts_patients: bool) -> Figure:
     if outcomes.threshold is not None:
         high = outcomes.risk > outcomes.threshold
         groups = {name: side for name, side in (("lower risk", ~high), ("higher risk", high)) if side.any()}
-        p = logrank(times, happened, high)
+        _, p = logrank(times, happened, high)
         caption = "Parted at the median risk that the model was given after training."
     if counts_patients:
         caption += " A patient with several images counts once, by the mean of their risks."
