@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from statsmodels.stats import power as statsmodels_power
 from statsmodels.stats import proportion as statsmodels_proportion
 
 from isocenter import study_size
-from isocenter.errors import UsageError
+from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import mrmc, reader_variances
 from isocenter.studies import DESIGNS, bounds, crossing, null_variance
 
@@ -170,6 +171,29 @@ def test_a_pilot_of_readers_sizes_a_study_as_its_own_test_sees_it(tmp_path):
     assert half + 4 * found.inputs["between"] == pytest.approx(2 * seen.difference**2 / test.statistic, rel=1e-6)
     more = study_size("mrmc", assignments={**given, "n": 200, "difference": seen.difference})
     assert more.power > found.power
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda rows: ["r1,c1,?,,1", *rows[1:]], "score '?' of reader r1, case c1, no model is not a number"),
+        (lambda rows: ["r1,c1,.5,,2", *rows[1:]], "positive '2' of reader r1, case c1, no model is not 0 or 1"),
+        (lambda rows: ["r1,c1,.5,,0", *rows[1:]], "case c1 is positive and negative"),
+        (lambda rows: [*rows, rows[-1]], "there are two scores of reader r2, case c2, model aid"),
+        (lambda rows: rows[:-1], "there is no score of reader r2, case c2, model aid"),
+        (lambda rows: [row for row in rows if row[:2] == "r1" or ",aid," in row], "of reader r2, case c1, no model"),
+    ],
+)
+def test_a_fault_of_a_pilot_is_named_by_reader_case_and_cell(tmp_path, change, problem):
+    rows = [
+        f"{r},{c},0.{n},{m},{int(c == 'c1')}"
+        for m in ("", "aid")
+        for r in ("r1", "r2")
+        for n, c in enumerate(("c1", "c2"))
+    ]
+    (tmp_path / "pilot.csv").write_text("\n".join(["reader,case,score,model,positive", *change(rows)]))
+    with pytest.raises(DatasetError, match=re.escape(problem)):
+        study_size("mrmc", assignments={"pilot": tmp_path / "pilot.csv", "readers": 4, "n": 60, "difference": 0.1})
 
 
 def test_the_command_prints_words_or_one_document(cli):

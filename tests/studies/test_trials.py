@@ -15,8 +15,8 @@ from scipy import stats
 
 import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
-from isocenter.files import locked
 from isocenter.evaluation import logrank
+from isocenter.files import locked
 from isocenter.studies import (
     KEY,
     Trial,

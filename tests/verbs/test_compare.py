@@ -389,6 +389,23 @@ def test_readers_stand_beside_the_models_and_with_them(models, tmp_path):
     assert "Readers with poor: inferior to readers with good" in html and "Poor: inferior to good" in html
 
 
+def test_one_model_is_compared_with_its_readers_and_refused_with_nothing_to_compare_it_with(models, tmp_path):
+    people = tmp_path / "people.csv"
+    read_cases_of(models).to_csv(people, index=False)
+    shown = isocenter.compare(models[0], readers=people, out=tmp_path / "out")
+    [row] = shown.tested.rows
+    assert (row.name, row.first, row.second) == ("mrmc", "readers", "good") and "good against readers" in str(shown)
+    assert "against" in (tmp_path / "out" / "report.html").read_text()
+    aided = read_cases_of(models, model="good")
+    pd.concat([read_cases_of(models, model=""), aided]).to_csv(people, index=False)
+    assert [one.second for one in isocenter.compare([models[0]], readers=people).tested.rows] == ["readers with good"]
+    aided.to_csv(people, index=False)
+    with pytest.raises(DatasetError, match="all readers read with good, so that there is nothing to compare it with"):
+        isocenter.compare([models[0]], readers=people)
+    with pytest.raises(UsageError, match="one and its readers"):
+        isocenter.compare([models[0]])
+
+
 @pytest.mark.whole
 def test_times_and_errors_of_reading_with_a_model_stand_beside_those_without(models, tmp_path):
     people, random = tmp_path / "people.csv", np.random.default_rng(1)

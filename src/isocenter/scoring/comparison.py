@@ -428,11 +428,9 @@ def primary_blocks(comparison: Comparison) -> list[Block]:
     for row in main[:1]:
         scores = [Row(row.metric, name, one) for name, one in zip(comparison.names, row.estimates, strict=True)]
         apart = [Row(row.metric, name, one) for name, one in zip(others, row.differences, strict=True)]
-        both = (
-            figures.label_scores(scores, f"{metric} of each model", metrics=metrics),
-            figures.label_scores(apart, f"Less that of {first}", metrics=metrics),
-        )
-        pictures = [Gallery(both)]
+        titled = {f"{metric} of each model": scores, f"Less that of {first}": apart}
+        drawn = [figures.label_scores(own, title, metrics=metrics) for title, own in titled.items() if own]
+        pictures = [Gallery(drawn)]
     return [*pictures, comparison_table(comparison, main)]
 
 

@@ -48,7 +48,7 @@ def compare(options: CompareOptions) -> Comparison:
     The interval of a difference is that of its test, of the same patients for all models, and not of two figures that
     have nothing to do with each other. Where many are compared, one in twenty differs by chance alone.
     out: a folder for comparison.json and report.html
-    Raises UsageError for fewer than two, DatasetError where cases, patients or references are not the same.
+    Raises UsageError for one without readers, DatasetError where cases, patients or references are not the same.
     """
     wanted = ComparisonOptions(
         options.test,
@@ -58,8 +58,9 @@ def compare(options: CompareOptions) -> Comparison:
         options.groups,
     )
     folders = [evaluation_folder(Path(one)) for one in several(options.evaluations)]
-    if len(folders) < 2:
-        raise UsageError(f"{counted(len(folders), 'evaluation')} given", "compare", "Give two runs or more")
+    if len(folders) < (2 if wanted.readers is None else 1):
+        remedy = "Give two runs or more, or one and its readers: --readers TABLE"
+        raise UsageError(f"{counted(len(folders), 'evaluation')} given", "compare", remedy)
     if options.out is not None:
         refuse_taken(Path(options.out), options.overwrite, MARKS)
     tasks = [task_of(folder) for folder in folders]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from isocenter import studies
 from isocenter.errors import DatasetError, UsageError, listed
@@ -43,8 +47,17 @@ def _pilot(path: Path) -> ReaderVariances:
     if absent := [name for name in PILOT_COLUMNS if name not in table]:
         raise DatasetError(f"has no column {absent[0]}", str(path), f"Give {listed(PILOT_COLUMNS)}")
     scores = pd.to_numeric(table["score"].str.replace(",", "."), errors="coerce")  # 0,75 where commas are decimal
-    if scores.isna().any() or not table["positive"].isin(["0", "1"]).all():
-        raise DatasetError("a score is not a number, or positive is not 0 or 1", str(path), "Correct the table")
+    for name, is_wrong, kind in (
+        ("score", ~np.isfinite(scores), "a number"),
+        ("positive", ~table["positive"].isin(["0", "1"]), "0 or 1"),
+    ):
+        if is_wrong.any():
+            row = table[is_wrong].iloc[0]
+            problem = f"{name} {row[name]!r} of {_reading(row)} is not {kind}"
+            raise DatasetError(problem, str(path), f"Give {kind} for every reader and case")
+    if (twice := table[table.duplicated(["reader", "case", "model"])]).size:
+        problem = f"there are two scores of {_reading(twice.iloc[0])}"
+        raise DatasetError(problem, str(path), "Give one of each reader, case and model")
     models = list(dict.fromkeys(table["model"]))
     wide = table.assign(score=scores).pivot_table(index=["model", "reader"], columns="case", values="score")
     truth = table.groupby("case")["positive"].agg(["first", "nunique"]).reindex(wide.columns)
@@ -52,8 +65,17 @@ def _pilot(path: Path) -> ReaderVariances:
     if len(models) != 2 or readers < 2:
         problem = f"has {len(models)} models and {readers} readers"
         raise DatasetError(problem, str(path), "Give two models, or with and without one, and two readers or more")
-    if wide.isna().any(axis=None) or len(table) != 2 * readers * len(truth) or (truth["nunique"] > 1).any():
-        problem = "a reader lacks a case or has it twice, or a case is positive and negative"
-        raise DatasetError(problem, str(path), "Give every reader's score of every case with both models once")
-    cube = wide.loc[models].to_numpy(dtype=float).reshape(2, readers, -1)
+    if both := list(truth.index[truth["nunique"] > 1]):
+        raise DatasetError(f"case {both[0]} is positive and negative", str(path), "Give one truth of each case")
+    wide = wide.reindex(pd.MultiIndex.from_product([models, sorted(set(table["reader"]))]))
+    for place, case in np.argwhere(wide.isna().to_numpy())[:1]:
+        absent = dict(zip(("model", "reader"), wide.index[place], strict=True)) | {"case": wide.columns[case]}
+        problem = f"there is no score of {_reading(absent)}"
+        raise DatasetError(problem, str(path), "Give every reader's score of every case with both models")
+    cube = wide.to_numpy(dtype=float).reshape(2, readers, -1)
     return reader_variances(cube, (truth["first"] == "1").to_numpy())
+
+
+def _reading(row: Mapping[str, Any]) -> str:
+    model = f"model {row['model']}" if row["model"] else "no model"
+    return f"reader {row['reader']}, case {row['case']}, {model}"
