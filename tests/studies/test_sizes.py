@@ -147,6 +147,22 @@ def test_what_no_size_can_be_given_for_is_refused(design, given, problem):
         study_size(design, assignments=given)
 
 
+def test_a_size_names_the_patients_with_and_without_the_finding():
+    given = {"expected": 0.9, "at_least": 0.8}
+    plain = study_size("proportion", assignments=given)
+    assert (plain.n, plain.with_finding) == (113, None)
+    found = study_size("proportion", assignments={**given, "prevalence": 0.2})
+    assert (found.n, found.with_finding, found.without_finding) == (565, 113, 452)
+    assert "565 participants, 113 with the finding, 452 without" in str(found)
+    assert (found.as_record()["with_finding"], found.as_record()["without_finding"]) == (113, 452)
+    other = study_size("proportion", assignments={**given, "prevalence": 0.2, "measure": "specificity"})
+    assert (other.without_finding, other.n) == (113, 142)
+    wide = study_size("proportion", assignments={"expected": 0.9, "half_width": 0.05, "prevalence": 0.2})
+    assert wide.with_finding == 139
+    area = study_size("auroc", assignments={"expected": 0.9, "at_least": 0.8, "prevalence": 0.25})
+    assert area.with_finding == area.n // 4 and area.with_finding + area.without_finding == area.n
+
+
 def test_a_pilot_of_readers_sizes_a_study_as_its_own_test_sees_it(tmp_path):
     random = np.random.default_rng(0)
     truth = np.arange(60) % 2

@@ -14,11 +14,19 @@ from isocenter.values import Floats
 
 # A share of cases times their number is a whole number in spite of rounding.
 ROUNDING = 1e-9
+# A specificity is counted over cases without the finding, all else over those with it.
+SENSITIVITY, SPECIFICITY = MEASURES = ("sensitivity", "specificity")
+
+
+def _share(inputs: Inputs) -> float:
+    """Share of cases that a proportion is counted over: a specificity over those without the finding."""
+    share = float(inputs["prevalence"] or 1.0)
+    return 1 - share if share < 1 and inputs["measure"] == SPECIFICITY else share
 
 
 def _positives(inputs: Inputs, n: Floats) -> Floats:
     """Cases that a proportion such as sensitivity is counted over."""
-    return np.floor(n * (inputs["prevalence"] or 1.0) + ROUNDING)
+    return np.floor(n * _share(inputs) + ROUNDING)
 
 
 def _proportion_powers(inputs: Inputs, n: Floats) -> Floats:
@@ -38,7 +46,7 @@ def _proportion_number(inputs: Inputs) -> float | None:
     count = statsmodels_proportion.samplesize_confint_proportion(
         inputs["expected"], inputs["half_width"], inputs["alpha"]
     )
-    return float(count) / (inputs["prevalence"] or 1.0)
+    return float(count) / _share(inputs)
 
 
 def _refuse_proportion(inputs: Inputs) -> None:
@@ -65,10 +73,11 @@ PROPORTION = Design(
         "expected": Input("fraction", "the proportion, such as the sensitivity, that is expected"),
         "at_least": Input("fraction", "the proportion to beat"),
         "half_width": Input("fraction", "half the width of the interval, where nothing is to be beaten"),
-        "prevalence": Input("fraction", "share of cases that count, such as those with the disease; all by default"),
+        "prevalence": Input("fraction", "share of cases with the finding; without it all cases count"),
+        "measure": Input("word", "which cases count: those with the finding, or without", words=MEASURES),
     },
     "exact binomial test, the smallest n from which the power stays; with half_width n = z² p (1 - p) / half_width²; "
-    "both divided by the prevalence",
+    "both divided by the share of cases that count",
     "Chernick and Liu, Am Stat 2002, doi:10.1198/000313002317572835; "
     "Buderer, Acad Emerg Med 1996, doi:10.1111/j.1553-2712.1996.tb03538.x",
     _proportion_power,

@@ -62,6 +62,7 @@ class Size:
     events:   of all participants, dropout left out
     looks:    where there are several
     power:    at this n; None for a design that has none
+    with_finding: participants in all who have the finding, where its prevalence is given
     """
 
     design: str
@@ -75,13 +76,21 @@ class Size:
     formula: str
     source: str
     simulated: Simulated | None = None
+    with_finding: int | None = None
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
-        return {"schema": "isocenter.study_size", "version": 1, **asdict(self)}
+        without = {"without_finding": self.without_finding}
+        return {"schema": "isocenter.study_size", "version": 1, **asdict(self), **without}
+
+    @property
+    def without_finding(self) -> int | None:
+        """Participants in all who have not the finding."""
+        return None if self.n is None or self.with_finding is None else self.n - self.with_finding
 
     def __repr__(self) -> str:
-        counts = {"participants": self.n, "in an arm": self.per_arm, "clusters": self.clusters, "events": self.events}
+        counts = {"participants": self.n, "with the finding": self.with_finding, "without": self.without_finding}
+        counts |= {"in an arm": self.per_arm, "clusters": self.clusters, "events": self.events}
         lines = [
             f"{self.design}: {', '.join(f'{value} {name}' for name, value in counts.items() if value is not None)}"
         ]
@@ -315,6 +324,7 @@ class _Trial:
         is_wedge, share = self.design.unit is not None, self.inputs["dropout"]
         events = self.design.events(self.inputs) * number * (1 - share) if self.design.events else None
         counts_people = self.inputs.get("event_probability", 1.0) is not None
+        prevalence = None if self.design.events else self.inputs.get("prevalence")
         kept = {name: value for name, value in self.inputs.items() if value is not None}
         if not self.has_power or len(self.looks) == 1:
             kept = {name: value for name, value in kept.items() if name not in ("looks", "spending")}
@@ -334,4 +344,5 @@ class _Trial:
             self.design.formula,
             self.design.source,
             simulated,
+            None if prevalence is None else math.floor(number * prevalence + 1e-9),
         )

@@ -365,7 +365,7 @@ def _seen(row: Mapping[str, Any], arm: str) -> str:
     """What was seen in an arm: n of N, a mean with its deviation, or a median time."""
     value, known = row["values"][arm], row["known"][arm]
     if row["metric"] == studies.TIME:
-        median = "median not reached" if value is None else f"median {number(value)}"
+        median = "median not reached" if value is None else f"median {value:.4g}"
         return f"{row['events'][arm]} of {known} had the event, {median}"
     if not known:
         return "no outcome"
