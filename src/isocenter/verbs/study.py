@@ -53,10 +53,10 @@ def _pilot(path: Path) -> ReaderVariances:
     ):
         if is_wrong.any():
             row = table[is_wrong].iloc[0]
-            problem = f"{name} {row[name]!r} of {_reading(row)} is not {kind}"
+            problem = f"{name} {row[name]!r} of {_reading(row.to_dict())} is not {kind}"
             raise DatasetError(problem, str(path), f"Give {kind} for every reader and case")
     if (twice := table[table.duplicated(["reader", "case", "model"])]).size:
-        problem = f"there are two scores of {_reading(twice.iloc[0])}"
+        problem = f"there are two scores of {_reading(twice.iloc[0].to_dict())}"
         raise DatasetError(problem, str(path), "Give one of each reader, case and model")
     models = list(dict.fromkeys(table["model"]))
     wide = table.assign(score=scores).pivot_table(index=["model", "reader"], columns="case", values="score")
@@ -69,8 +69,8 @@ def _pilot(path: Path) -> ReaderVariances:
         raise DatasetError(f"case {both[0]} is positive and negative", str(path), "Give one truth of each case")
     wide = wide.reindex(pd.MultiIndex.from_product([models, sorted(set(table["reader"]))]))
     for place, case in np.argwhere(wide.isna().to_numpy())[:1]:
-        absent = dict(zip(("model", "reader"), wide.index[place], strict=True)) | {"case": wide.columns[case]}
-        problem = f"there is no score of {_reading(absent)}"
+        lacking = dict(zip(("model", "reader"), wide.index[place], strict=True)) | {"case": wide.columns[case]}
+        problem = f"there is no score of {_reading(lacking)}"
         raise DatasetError(problem, str(path), "Give every reader's score of every case with both models")
     cube = wide.to_numpy(dtype=float).reshape(2, readers, -1)
     return reader_variances(cube, (truth["first"] == "1").to_numpy())
