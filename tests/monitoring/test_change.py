@@ -15,18 +15,22 @@ import trained
 from isocenter.cli import app
 from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
 from isocenter.evaluation import Test
+from isocenter.evaluation.significance.margins import too_few_for_margins
 from isocenter.files import file_hash
 from isocenter.monitoring import (
+    ChangeRow,
     changed_parts,
     is_noted,
     judged,
     ledger_of,
     note_check,
+    part_rows,
     read_change_plan,
     take_look,
 )
 from isocenter.runtime import digest
 from isocenter.values import Estimate
+from isocenter.verbs.change import ChangeCheck, check_page
 
 CLASSES = ("$benign", "malignant")
 PLAN = """
@@ -178,6 +182,39 @@ def test_parts_are_named_to_the_key_and_reasons_of_decisions_do_not_count():
     assert changed_parts(old, new) == ["task.calibration"]
     assert changed_parts(new, guarded) == ["guard", "weights"]
     assert changed_parts(new, {**new, "laplace": {"scale": 2.0}}) == ["weights.laplace"]
+
+
+def test_what_changed_is_listed_by_kind_with_counts(models, tmp_path):
+    plan = read_change_plan(planned(models, tmp_path))
+    parts = ["weights", "guard", *(f"decisions.training.{n}" for n in range(80)), "task.classes", "task.labels"]
+    check = ChangeCheck("outside", list(part_rows(parts, plan, "lung-1")), (), {})
+    counts = "80 decisions.training, 2 task, 1 guard"
+    assert check.because == f"83 parts changed that no modification names ({counts})"
+    assert len(str(check).splitlines()) == 4 and "  task: 2 (task.classes, task.labels)" in str(check)
+    page = check_page(check, [])
+    [section] = [one for one in page.sections if one.title == "What changed"]
+    assert [row[:2] for row in section.blocks[0].rows] == [
+        ["weights", 1], ["decisions.training", 80], ["task", 2], ["guard", 1]
+    ]  # fmt: skip
+
+
+def test_where_too_few_patients_can_tell_it_is_said_how_many_could(models, tmp_path):
+    plan = read_change_plan(planned(models, tmp_path))
+    rule, floor = plan.acceptance
+    few = Test(0.01, -0.02, 0.04, 0.0, 0.5, "a test", too_few_for_margins(20))
+    same = Test(0.0, None, None, 0.0, 1.0, "no case tells them apart")
+    found = [
+        judged(rule, Estimate(0.9), few, plan, more=True, where="sex F"),
+        judged(rule, Estimate(0.9, n=20, patients=20), same, plan, more=True, where=""),
+        judged(floor, Estimate(0.9, 0.8, 1.0, method="w; unreliable: 6 patients"), None, plan, more=True, where=""),
+    ]
+    assert not any(row.holds for row in found)
+    assert "cannot be judged: its interval holds its level from 50 patients on, and these are 20" in found[0].found
+    assert "cannot be judged by 20 patients, but by 42" in found[1].found  # (1 - .1) ** 42 < .025 / 2
+    assert "cannot be judged: 6 patients, and 10 are needed" in found[2].found
+    check = ChangeCheck("refused", [*found, ChangeRow("a", "b", "worse", False, "")], (), {})
+    assert check.because.startswith("of 4 rules 3 cannot be judged, 1 broken: auroc of all")
+    assert check.because.endswith("; 1 more")
 
 
 def test_a_trigger_proposes_a_command_and_trains_nothing(models, tmp_path):

@@ -150,6 +150,7 @@ if TYPE_CHECKING:
     from isocenter.evaluation.features import effective_rank, possible_rank
     from isocenter.evaluation.instances import InstanceOverlap, instance_overlap
     from isocenter.evaluation.intervals import (
+        FEW_PATIENTS,
         IntervalScale,
         Resampling,
         Seed,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Answer,
         ChangeRow,
         answers,
+        by_kind,
         changed_parts,
         fired,
         judged,

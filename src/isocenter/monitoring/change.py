@@ -5,6 +5,7 @@ How far models drift where each is compared with the last alone: bench/claims/cr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import counted
-from isocenter.evaluation import Test, non_inferiority
+from isocenter.evaluation import FEW_PATIENTS, Test, non_inferiority, reason_against_margins
 from isocenter.lazy import stats
 from isocenter.monitoring.change_plan import AT_LEAST, NON_INFERIOR, Acceptance, ChangePlan
 from isocenter.monitoring.stream import CONCEPT
 from isocenter.values import Estimate
 
+UNJUDGED = "cannot be judged"
 ALLOWED, REFUSED, OUTSIDE = "allowed", "refused", "outside"
 # The file with a check of a change, and its schema.
 CHANGE_RECORD, CHANGE_SCHEMA = "change.json", "isocenter.change"
@@ -38,13 +40,33 @@ WHOLE = {
 
 @dataclass(frozen=True)
 class ChangeRow:
-    """One row of `change.json`: a rule, what it asks for, what was found, whether it holds, and the evidence."""
+    """One row of `change.json`: a rule, what it asks for, what was found, whether it holds, and the evidence.
+
+    part: of the model, in a row on what changed
+    """
 
     rule: str
     wanted: str
     found: str
     holds: bool
     evidence: str
+    part: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The kind of what changed, such as `decisions.training`; of a rule whether it could be judged."""
+        words = self.part.split(".")
+        if self.part:
+            return ".".join(words[: 2 if words[0] == "decisions" else 1])
+        return UNJUDGED if UNJUDGED in self.found else "broken"
+
+
+def by_kind(rows: Iterable[ChangeRow]) -> dict[str, list[ChangeRow]]:
+    """The rows of each kind, the kind with the most rows first."""
+    kinds = dict[str, list[ChangeRow]]()
+    for row in rows:
+        kinds.setdefault(row.kind, []).append(row)
+    return dict(sorted(kinds.items(), key=lambda one: -len(one[1])))
 
 
 def changed_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -86,7 +108,7 @@ def part_rows(parts: Sequence[str], plan: ChangePlan, against: str) -> Iterator[
         found = f"changed, as {name!r} has it" if name else "changed, and no modification names it"
         wanted = "named by may_change, or unchanged"
         yield ChangeRow(
-            f"change of {part}", wanted, found, name is not None, f"manifest.json and model.json: {against}"
+            f"change of {part}", wanted, found, name is not None, f"manifest.json and model.json: {against}", part
         )
 
 
@@ -119,6 +141,8 @@ def judged(
             people = max(estimate.patients or estimate.n, 1)
             share = 1 - (alpha / 2) ** (1 / people)
             same = f"no patient tells them apart: at most {share:.3g} of patients do"
+            if share > rule.margin:
+                same += f"; {UNJUDGED} by {people} patients, but by {_enough(rule.margin, alpha)}"
             return ChangeRow(f"{words}: {rule.rule}", wanted, same, share <= rule.margin, test.method)
         shown = non_inferiority(test, rule.margin, more=more)
         p, holds = shown.p, bool(shown.p < alpha / 2)
@@ -127,7 +151,8 @@ def judged(
         wanted = f"better, two-sided p below {alpha:.4g}"
         beyond = test.low is not None and test.high is not None and (test.low > 0 if more else test.high < 0)
         p, holds, method = test.p, bool(test.p < alpha and beyond), test.method
-    known = f"p {p:.3g}" if np.isfinite(p) else "cannot be judged"
+    reason = reason_against_margins(test) or "there is no interval"
+    known = f"p {p:.3g}" if np.isfinite(p) else f"{UNJUDGED}: {reason}"
     return ChangeRow(f"{words}: {rule.rule}", wanted, f"{found}, {known}", holds, method)
 
 
@@ -139,10 +164,16 @@ def _at_least(rule: Acceptance, estimate: Estimate, alpha: float, words: str, *,
     found = f"{estimate.value:.4g}"
     found += f" ({low:.4g} to {high:.4g})" if low is not None and high is not None else " (no interval)"
     if "unreliable" in estimate.method:
-        holds, found = False, f"{found}, of too few patients"
+        reason = estimate.method.partition("unreliable: ")[2].partition(";")[0]
+        holds, found = False, f"{found}, {UNJUDGED}: {reason}, and {FEW_PATIENTS} are needed"
     return ChangeRow(
         f"{words}: {rule.rule} {rule.value:g}", wanted, found, holds, f"{estimate.method}; n = {estimate.n}"
     )
+
+
+def _enough(margin: float, alpha: float) -> int:
+    """How many patients, none of whom tells two models apart, exclude that more than a margin of all do."""
+    return math.ceil(math.log(alpha / 2) / math.log1p(-margin)) if margin < 1 else 1
 
 
 def level_of(estimate: Estimate, level: float) -> tuple[float | None, float | None]:

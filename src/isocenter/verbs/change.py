@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError, counted
+from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError, counted, listed
 from isocenter.evaluation import ALL, covariates_by_name, groups_of
 from isocenter.files import dataset_hash, file_hash
 from isocenter.keywords import takes
@@ -30,6 +30,7 @@ from isocenter.monitoring import (
     ChangePlan,
     ChangeRow,
     answers,
+    by_kind,
     changed_parts,
     fired,
     is_noted,
@@ -54,6 +55,8 @@ REPORT = "report.html"
 PROPOSAL, PROPOSAL_SCHEMA = "proposal.json", "isocenter.proposal"
 MONITORED, MONITORED_SCHEMA = "monitor.json", "isocenter.monitor"
 CHECK_AGAIN = "Check this change: isocenter change check"
+# Rules that the reason for a verdict names in full.
+LISTED = 3
 MANIFEST, FIRST, NEW, PLAIN = "manifest.json", "first", "new", "torch"
 
 
@@ -102,7 +105,13 @@ class ChangeCheck(InNotebook):
         """The reason for the verdict in one sentence."""
         if self.is_allowed:
             return f"every one of {counted(len(self.rows), 'rule')} holds"
-        return "; ".join(dict.fromkeys(f"{row.rule}: {row.found}" for row in self.broken))
+        counts = ", ".join(f"{len(rows)} {kind}" for kind, rows in by_kind(self.broken).items())
+        if self.verdict == OUTSIDE:
+            return f"{counted(len(self.broken), 'part')} changed that no modification names ({counts})"
+        said = list(dict.fromkeys(f"{row.rule}: {row.found}" for row in self.broken))
+        more = [f"{len(said) - LISTED} more"] if len(said) > LISTED else []
+        rules = counted(sum(not row.part for row in self.rows), "rule")
+        return f"of {rules} {counts}: {'; '.join(said[:LISTED] + more)}"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -123,7 +132,11 @@ class ChangeCheck(InNotebook):
         }
 
     def __repr__(self) -> str:
-        lines = [f"{self.verdict}: {self.because}", *(f"note: {note}" for note in self.notes)]
+        lines = [f"{self.verdict}: {self.because}"]
+        if self.verdict == OUTSIDE:
+            parts = {kind: [row.part for row in rows] for kind, rows in by_kind(self.broken).items()}
+            lines += [f"  {kind}: {len(own)} ({listed(own)})" for kind, own in parts.items()]
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
@@ -387,7 +400,7 @@ def _written(check: ChangeCheck, scored: Mapping[str, Scored], overwrite: bool) 
         record = check.as_record()
         write_json(folder / CHANGE_RECORD, record.pop("schema"), record)
         shutil.copyfile(record["plan"]["path"], folder / CHANGE_PLAN)
-        (folder / REPORT).write_text(render(_page(check, list(scored))), encoding="utf-8")
+        (folder / REPORT).write_text(render(check_page(check, list(scored))), encoding="utf-8")
         if "data" in record:
             note_check(record["plan"]["sha256"], record["data"]["hash"], file_hash(folder / CHANGE_RECORD))
     return check
@@ -443,15 +456,25 @@ def _refuse_broken(rows: Sequence[ChangeRow], verdict: str, path: Path) -> None:
         raise UsageError(problem, str(path), CHECK_AGAIN)
 
 
-def _page(check: ChangeCheck, scored: Sequence[str]) -> Page:
+def check_page(check: ChangeCheck, scored: Sequence[str]) -> Page:
     """The report: the verdict, the rules, and for a change outside the plan the questions of a regulator."""
     rows = [
-        [row.rule, row.wanted, row.found, "holds" if row.holds else "does not hold", row.evidence] for row in check.rows
+        [row.rule, row.wanted, row.found, "holds" if row.holds else row.kind, row.evidence]
+        for row in check.rows
+        if not row.part
     ]
     columns = ["rule", "wanted", "found", "", "evidence"]
     files = [Link(CHANGE_RECORD, CHANGE_RECORD), *(Link(f"cases of {name}", f"{name}/{CASES}") for name in scored)]
-    rules = [Table(columns, rows)] if rows else [Paragraph("The models do not differ.")]
-    sections = [Section("Rules", rules, files)]
+    changes = [row for row in check.rows if row.part]
+    kinds = [
+        [kind, len(own), ", ".join(row.part for row in own), found, own[0].evidence]
+        for found, against in dict.fromkeys((row.found, row.evidence) for row in changes)
+        for kind, own in by_kind(row for row in changes if (row.found, row.evidence) == (found, against)).items()
+    ]
+    heads = ["kind", "parts", "names", "found", "evidence"]
+    changed = Table(heads, kinds) if kinds else Paragraph("The models do not differ.")
+    sections = [Section("What changed", [changed], files)]
+    sections += [Section("Rules", [Table(columns, rows)], files)] if rows else []
     if check.questions:
         cells = [[one.number, one.question, one.answer, one.evidence] for one in check.questions]
         lead = Paragraph("Asked by FDA of a software change, in our words. What no record answers is missing.")
