@@ -76,6 +76,6 @@ def _pilot(path: Path) -> ReaderVariances:
     return reader_variances(cube, (truth["first"] == "1").to_numpy())
 
 
-def _reading(row: Mapping[str, Any]) -> str:
+def _reading(row: Mapping[Any, Any]) -> str:
     model = f"model {row['model']}" if row["model"] else "no model"
     return f"reader {row['reader']}, case {row['case']}, {model}"
