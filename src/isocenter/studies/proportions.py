@@ -15,7 +15,7 @@ from isocenter.values import Floats
 # A share of cases times their number is a whole number in spite of rounding.
 ROUNDING = 1e-9
 # A specificity is counted over cases without the finding, all else over those with it.
-SENSITIVITY, SPECIFICITY = MEASURES = ("sensitivity", "specificity")
+SENSITIVITY, SPECIFICITY = MEASURES = "sensitivity", "specificity"
 
 
 def _share(inputs: Inputs) -> float:

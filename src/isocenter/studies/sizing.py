@@ -16,7 +16,7 @@ from isocenter.lazy import optimize, special, stats
 from isocenter.studies.design import CLUSTERED, COMMON, PER_ARM, Design, Input, Inputs, read_inputs
 from isocenter.studies.looks import Look, bounds, crossing
 from isocenter.studies.model_studies import AUROC, MRMC, PREDICTION_MODEL
-from isocenter.studies.proportions import MEANS, PAIRED_PROPORTIONS, PROPORTION, PROPORTIONS
+from isocenter.studies.proportions import MEANS, PAIRED_PROPORTIONS, PROPORTION, PROPORTIONS, ROUNDING, SPECIFICITY
 from isocenter.studies.trial_designs import STEPPED_WEDGE, SURVIVAL, cluster_statistics
 
 DESIGNS = {
@@ -318,6 +318,12 @@ class _Trial:
         interval = clopper_pearson(found, draws)
         return Simulated(found / draws, float(interval.low or 0.0), float(interval.high or 1.0), draws)
 
+    def _with_finding(self, number: int, prevalence: float) -> int:
+        """Participants with the finding, so that those whom the design counts are no more than their share."""
+        if self.inputs.get("measure") == SPECIFICITY:
+            return number - math.floor(number * (1 - prevalence) + ROUNDING)
+        return math.floor(number * prevalence + ROUNDING)
+
     def size(self, units: int, simulated: Simulated | None) -> Size:
         """The record of a trial with so many units in a group."""
         number = units * self.unit * self.groups
@@ -344,5 +350,5 @@ class _Trial:
             self.design.formula,
             self.design.source,
             simulated,
-            None if prevalence is None else math.floor(number * prevalence + 1e-9),
+            None if prevalence is None else self._with_finding(number, prevalence),
         )
