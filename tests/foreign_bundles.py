@@ -40,7 +40,13 @@ BEFORE = [
 ]
 AFTER = [
     {"_target_": "Activationsd", "keys": "pred", "softmax": True},
-    {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image"},
+    {
+        "_target_": "Invertd",
+        "keys": "pred",
+        "transform": "@preprocessing",
+        "orig_keys": "image",
+        "nearest_interp": False,
+    },
     {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
     {"_target_": "SaveImaged", "keys": "pred"},
 ]

@@ -120,8 +120,8 @@ def test_a_threshold_of_what_is_no_sigmoid_is_refused(tmp_path, activation, says
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"padding_mode": "replicate"}, "padding_mode replicate"),
-        ({"cval": -1.0}, "cval -1"),
+        ({"padding_mode": "reflect"}, "padding_mode reflect"),
+        ({"overlap": 1.5}, "overlap of 1.5"),
         ({"roi_size": [-1, 16, 16]}, r"roi_size of \[-1, 16, 16\]"),
         ({"mode": "gaussian", "sigma_scale": 0.5}, "sigma_scale 0.5"),
     ],
@@ -220,7 +220,7 @@ def test_a_largest_piece_of_what_is_no_label_yet_is_refused(tmp_path):
     ("changes", "says"),
     [
         ({"units": "$__import__('os').mkdir('MARK')"}, "would run"),
-        ({"units": "$1 + 1"}, "would run"),
+        ({"units": "$1 + open('MARK')"}, "would run.* a call of open"),
         ({"units": "%other.json#units"}, "refers to %other"),
         ({"network_def": {"_target_": "os.mkdir", "path": "MARK"}}, "needs os.mkdir"),
         ({"network_def": {"_target_": "scripts.network.Net"}}, "needs scripts.network.Net"),
@@ -232,9 +232,9 @@ def test_a_largest_piece_of_what_is_no_label_yet_is_refused(tmp_path):
             {"preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Lambdad", "keys": "image"}]}},
             "Lambdad",
         ),
-        ({"inferer": {"_target_": "SimpleInferer"}}, "SimpleInferer"),
+        ({"inferer": {"_target_": "SimpleInferer"}}, "no spatial_size, the voxels of an image"),
         ({"inferer": {"_target_": "SlidingWindowInferer"}}, "no roi_size"),
-        ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": 96}}, "not a number"),
+        ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": "large"}}, "not a number"),
         ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": ["a", 1, 1]}}, "not a number"),
         ({"postprocessing": {"_target_": "Compose", "transforms": [{"_target_": "FillHolesd"}]}}, "FillHolesd"),
         ({"postprocessing": None}, "what its outputs mean"),
@@ -249,7 +249,7 @@ def test_what_we_do_not_know_of_a_bundle_is_refused_and_nothing_of_it_runs(tmp_p
 
 
 def test_a_literal_too_long_for_a_configuration_is_refused_unread(tmp_path):
-    with pytest.raises(FormatError, match="a literal of 20002 letters"):
+    with pytest.raises(UsageError, match="an expression of 20002 letters"):
         isocenter.load(bundle(tmp_path, units=f"$[{'0,' * 10_000}]"), "cpu")
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         why_unpackable,
         write_calibrated,
     )
-    from isocenter.runtime.foreign.monai_network import MaskNetwork
+    from isocenter.runtime.foreign.monai_network import OneHead
     from isocenter.runtime.foreign.nnunet import is_nnunet, nnunet_start, read_postprocessing
     from isocenter.runtime.foreign.nnunet_preprocessing import KIND, NNUNetPreprocessing
 

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isocenter import tasks
 from isocenter.errors import FormatError, IntegrityError, UsageError
-from isocenter.lazy import monai
+from isocenter.lazy import monai, torch
 from isocenter.runtime import foreign
 from isocenter.runtime.foreign.checkpoint import read_checkpoint
-from isocenter.runtime.foreign.monai_config import REMEDY, Config, columns_first, name_of, steps_of
-from isocenter.runtime.foreign.monai_transforms import KEY, MonaiTransforms
+from isocenter.runtime.foreign.monai_config import (
+    ARGUMENT_ERRORS,
+    CLASSIFIERS,
+    REMEDY,
+    TARGET,
+    Config,
+    columns_first,
+    name_of,
+    reason_of,
+    refuse_script,
+    steps_of,
+)
+from isocenter.runtime.foreign.monai_expressions import Lambda
+from isocenter.runtime.foreign.monai_transforms import KEY, MonaiTransforms, Returned
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model
 from isocenter.runtime.networks import Networks, TorchNetwork
@@ -23,12 +37,23 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 METADATA = "configs/metadata.json"
-CONFIGS = ("configs/inference.json",)
+CONFIGS = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
 WEIGHTS = "models/model.pt"
 OURS = "isocenter"
+# The key of the outputs, in the steps after the network.
+OUTPUTS = "pred"
 # Arguments of a SlidingWindowInferer that change what the network sees or how windows are merged, as ours are: MONAI's
 # defaults.
-WINDOWS: Mapping[str, Any] = {"padding_mode": "constant", "cval": 0, "sigma_scale": 0.125, "with_coord": False}
+WINDOWS: Mapping[str, Any] = {"sigma_scale": 0.125, "with_coord": False}
+# What surrounds an image smaller than a window, by the names of MONAI, as arguments of `numpy.pad`.
+PADDINGS: Mapping[str, Any] = {"constant": {}, "replicate": {"mode": "edge"}}
+SLIDING = ("SlidingWindowInferer", "SlidingWindowInfererAdapt", "SliceInferer")
+# Steps that give an image a size of its own.
+SIZING = ("Resized", "ResizeWithPadOrCropd")
+# Regions of which every combination is tried.
+MOST_REGIONS = 10
+# Steps after the network that change no number.
+UNCHANGING = ("EnsureTyped", "ToTensord", "ToNumpyd", "CastToTyped")
 # Where those who write checkpoints put the weights in them.
 WITHIN = ("state_dict", "model", "network", "net")
 
@@ -44,48 +69,89 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     Raises UsageError for a class, a step or an expression that is not known, IntegrityError for weights that do not
     fit or would run code.
     """
-    file = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
-    if file is None:
-        raise UsageError(f"has no {CONFIGS[0]}", str(folder), "Write a configuration in YAML as JSON")
-    config, where = Config.read(file), str(file)
-    metadata = Config.read(folder / METADATA).content
-    post = steps_of(config.described(config.content.get("postprocessing")), where)
-    channels, names = _defined(metadata, folder)
-    window = config.described(config.content.get("inferer", {}))
-    patch, inference = _windows(window, where)
-    task = _task(post, names, str(window.get("mode", "constant")), where)
+    config = _config(folder)
+    metadata = Config.read(folder / METADATA, folder).content
+    channels, names, size = _defined(metadata, folder)
+    network = config.described(_part(config, "network_def"))
     steps = config.described(config.content.get("preprocessing"))
-    transform = _compose(config, steps_of(steps, where))
-    exclusive, by_columns = task.uncertainty == "classes", columns_first(steps)
-    preprocessing = MonaiTransforms(channels, len(patch), transform, exclusive, patch, by_columns)
-    [head] = task.heads.values()
-    module = _module(config, folder, trusted, head.count)
-    network = {"name": name_of(config.content["network_def"]), "channels": len(channels), "spatial_dims": len(patch)}
-    origin = {
+    before = steps_of(steps, config.where)
+    views = _views(config, network, before, size)
+    dense = name_of(network) not in CLASSIFIERS
+    if not (dense or views.whole):
+        raise UsageError("shows a network of whole images windows of them", config.where, REMEDY)
+    after = steps_of(config.described(config.content.get("postprocessing")), config.where)
+    meaning = _meaning(after, names, config.where)
+    task = _segmentation(meaning, views.merge, config.where) if dense else _classification(meaning, config.where)
+    preprocessing = MonaiTransforms(
+        channels,
+        len(views.patch),
+        _compose(config, before),
+        bool(meaning.exclusive),
+        views.patch,
+        columns_first(steps, config.where),
+        returned=meaning.returned,
+        nearest=meaning.nearest,
+        dense=dense,
+        whole=views.whole,
+        beyond=views.beyond,
+    )
+    weights = _weights(config)
+    [(head, outputs)] = task.heads.items()
+    made = foreign.OneHead(
+        _module(config, network, weights, trusted),
+        outputs.count,
+        str(folder / METADATA),
+        head=head,
+        plane=views.plane,
+        order=tuple(meaning.values or ()),
+    )
+    architecture = {"name": name_of(network), "channels": len(channels), "spatial_dims": len(views.patch), "size": {}}
+    record = {
         "origin": "MONAI bundle",
         "name": str(metadata.get("name", "")),
         "version": str(metadata.get("version", "")),
+        "weights_sha256": digest(weights),
     }
-    record = {**origin, "weights_sha256": digest(folder / WEIGHTS)}
-    run = TorchNetwork(module.to(device), device)
-    return Model(task, preprocessing, inference, Networks(run, {**network, "size": {}}), record)
+    run = TorchNetwork(made.eval().to(device), device)
+    inference = Inference(views.patch, views.overlap, views.batch)
+    return Model(task, preprocessing, inference, Networks(run, architecture), record)
 
 
-def _module(config: Config, folder: Path, trusted: Sequence[str], count: int) -> Module:
-    """The network with the bundle's weights, ready to predict; its one tensor, of so many outputs, is our head."""
-    if "network_def" not in config.content or not (folder / WEIGHTS).is_file():
-        raise UsageError(f"has no network_def, or no {WEIGHTS}", str(folder), REMEDY)
-    network = config.made(config.described(config.content["network_def"]))
-    weights: Mapping[str, Any] = read_checkpoint(folder / WEIGHTS, trusted)
+def _config(folder: Path) -> Config:
+    """Its configuration of a prediction, whose paths begin at its own folder wherever that lies."""
+    file = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
+    if file is None:
+        raise UsageError(f"has no {CONFIGS[0]} and no {CONFIGS[1]}", str(folder), "Get the bundle again, whole")
+    config = Config.read(file, folder)
+    return replace(config, content={**config.content, "bundle_root": str(folder)})
+
+
+def _part(config: Config, name: str) -> Any:
+    if name not in config.content:
+        raise UsageError(f"has no {name}", config.where, REMEDY)
+    return config.content[name]
+
+
+def _weights(config: Config) -> Path:
+    """The file from which its CheckpointLoader reads the network, else where bundles have it."""
+    parts = [one for part in config.content.values() for one in (part if isinstance(part, list) else [part])]
+    stated = [one["load_path"] for one in parts if name_of(one) == "CheckpointLoader" and "load_path" in one]
+    return config.file(config.described(stated[0]) if stated else WEIGHTS)
+
+
+def _module(config: Config, network: Any, file: Path, trusted: Sequence[str]) -> Module:
+    """The network with the bundle's weights."""
+    module = config.made(network)
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError("its network_def is no network", config.where, REMEDY)
+    weights: Mapping[str, Any] = read_checkpoint(file, trusted)
     weights = next((weights[name] for name in WITHIN if isinstance(weights.get(name), Mapping)), weights)
     try:
-        network.load_state_dict(dict(weights))
-    except (RuntimeError, AttributeError) as error:
+        module.load_state_dict(dict(weights))
+    except (RuntimeError, AttributeError, TypeError) as error:
         reason = str(error).replace("\n", " ")[:200]
-        raise IntegrityError(
-            f"holds other weights than the network has ({reason})", str(folder / WEIGHTS), REMEDY
-        ) from error
-    return foreign.MaskNetwork(network, count, str(folder / METADATA)).eval()
+        raise IntegrityError(f"holds other weights than the network has ({reason})", str(file), REMEDY) from error
+    return module
 
 
 def _compose(config: Config, steps: Sequence[Mapping[str, Any]]) -> Any:
@@ -109,74 +175,223 @@ def _of_image(step: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return {**arguments, "keys": [KEY]}
 
 
-def _windows(inferer: Any, where: str) -> tuple[tuple[int, ...], Inference]:
-    if name_of(inferer) != "SlidingWindowInferer":
-        raise UsageError(f"its inferer is {name_of(inferer) or 'none'}, not SlidingWindowInferer", where, REMEDY)
+@dataclass(frozen=True)
+class _Views:
+    """The parts of an image that the network sees: windows, slices, or all of it at once.
+
+    plane:  the axis along which it sees single slices
+    beyond: as in `MonaiTransforms`
+    """
+
+    patch: tuple[int, ...]
+    overlap: float = 0.25
+    batch: int = 1
+    merge: str = "constant"
+    plane: int | None = None
+    whole: bool = False
+    beyond: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _views(config: Config, network: Any, before: Sequence[Mapping[str, Any]], size: Any) -> _Views:
+    """What its inferer shows the network; size: of an image, as the metadata state it."""
+    inferer, where = config.described(_part(config, "inferer")), config.where
+    kind = name_of(inferer)
+    if kind == "SimpleInferer":
+        sizes = [size, *(step.get("spatial_size") for step in before if name_of(step) in SIZING)]
+        return _Views(_patch(sizes[-1], network, "spatial_size, the voxels of an image", where), whole=True)
+    refuse_script(str(inferer.get(TARGET, "")) if isinstance(inferer, Mapping) else "", where)
+    if kind not in SLIDING:
+        raise UsageError(
+            f"its inferer is {kind or 'none'}, not one of SimpleInferer, {', '.join(SLIDING)}", where, REMEDY
+        )
     for key, default in WINDOWS.items():
         if inferer.get(key, default) != default:
             problem = f"its inferer has {key} {inferer[key]}; only {default} is supported"
             raise UsageError(problem, where, REMEDY)
+    padding, value = str(inferer.get("padding_mode", "constant")), inferer.get("cval", 0)
+    if padding not in PADDINGS:
+        problem = f"its inferer has padding_mode {padding}; only {', '.join(PADDINGS)} are supported"
+        raise UsageError(problem, where, REMEDY)
+    beyond = {"constant_values": value} if padding == "constant" and value else PADDINGS[padding]
+    patch, plane = _patch(inferer.get("roi_size"), network, "roi_size, the voxels of a window", where), None
     try:
-        patch = tuple(int(size) for size in inferer["roi_size"])
-        if min(patch, default=0) < 1:
-            problem = (
-                f"its inferer has a roi_size of {list(patch)}, and windows as large as the image are not supported"
-            )
-            raise UsageError(problem, where, "Write the voxels of a window on each axis")
-        return patch, Inference(patch, float(inferer.get("overlap", 0.25)), int(inferer.get("sw_batch_size", 1)))
-    except KeyError as error:
-        raise UsageError("its inferer states no roi_size, the voxels of a window", where, REMEDY) from error
+        if kind == "SliceInferer":
+            plane = int(inferer.get("spatial_dim", 0))
+            patch = (*patch[:plane], 1, *patch[plane:])
+        overlap, batch = float(inferer.get("overlap", 0.25)), int(inferer.get("sw_batch_size", 1))
     except (TypeError, ValueError) as error:
-        problem = f"its inferer states a roi_size, overlap or sw_batch_size that is not a number ({error})"
+        problem = f"its inferer states an overlap, sw_batch_size or spatial_dim that is not a number ({error})"
         raise UsageError(problem, where, REMEDY) from error
+    if not 0 <= overlap < 1 or batch < 1 or (plane is not None and (len(patch), plane not in range(3)) != (3, False)):
+        problem = f"its inferer has an overlap of {overlap}, sw_batch_size {batch}, spatial_dim {plane}"
+        raise UsageError(problem, where, "Write a share below 1, 1 or more, and an axis of a volume")
+    return _Views(patch, overlap, batch, str(inferer.get("mode", "constant")), plane, beyond=beyond)
 
 
-def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str, where: str) -> Task:
-    """The task that its steps after the network make of the outputs."""
-    exclusive, activation, called, largest = None, "", False, []
+def _patch(size: Any, network: Any, what: str, where: str) -> tuple[int, ...]:
+    """Voxels on each axis; UsageError where they are not stated as positive numbers.
+
+    what: what of the configuration states them, and of what
+    """
+    remedy = f"Write the voxels of {what.rpartition(', ')[2]} on each axis"
+    if size is None:
+        raise UsageError(f"its inferer states no {what}", where, remedy)
+    try:
+        stated = [size] * int(network.get("spatial_dims", 3)) if isinstance(size, int) else size
+        patch = tuple(int(length) for length in stated)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UsageError(f"its inferer states a {what}, that is not a number: {size!r}", where, remedy) from error
+    if min(patch, default=0) < 1 or len(patch) > 3:
+        problem = (
+            f"its inferer has a {what.partition(',')[0]} of {list(patch)}, and windows as large as the image are not"
+        )
+        raise UsageError(f"{problem} supported", where, remedy)
+    return patch
+
+
+@dataclass
+class _Meaning:
+    """What the steps after the network make of its outputs.
+
+    names:     {output: what it means}
+    exclusive: whether they are classes, of which the largest wins; None where no step says so
+    activation: "softmax", "sigmoid" or "" for none
+    called:    whether labels are made of probabilities
+    largest:   groups of labels of which only the largest piece stays
+    onehot:    whether labels are a channel each
+    values:    of each class, or of each region in the order in which they are written; None for those of their order
+    """
+
+    names: Mapping[int, str]
+    exclusive: bool | None = None
+    activation: str = ""
+    called: bool = False
+    onehot: bool = False
+    largest: list[list[int]] = field(default_factory=list)
+    returned: Returned = "probabilities"
+    nearest: bool = True  # as SaveImaged brings back what no step has
+    values: Mapping[int, int] | None = None
+
+
+def _meaning(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], where: str) -> _Meaning:
+    """The meaning that its steps after the network give to the outputs."""
+    meaning = _Meaning(names)
     for step in post:
+        if OUTPUTS not in _keys(step, OUTPUTS):
+            continue
         match name_of(step):
             case "AsDiscreted":
-                exclusive, called = bool(_of_outputs(step, "argmax")), True
-                if not exclusive:
-                    _refuse_threshold(_of_outputs(step, "threshold"), activation, where)
+                meaning.exclusive, meaning.called = bool(_of_outputs(step, "argmax")), True
+                meaning.onehot = bool(_of_outputs(step, "to_onehot")) or not meaning.exclusive
+                if not meaning.exclusive:
+                    _refuse_threshold(_of_outputs(step, "threshold"), meaning.activation, where)
             case "Activationsd":
-                activation = next((kind for kind in ("softmax", "sigmoid") if _of_outputs(step, kind)), "")
-                exclusive = activation == "softmax" if exclusive is None else exclusive
+                activations = (kind for kind in ("softmax", "sigmoid") if _of_outputs(step, kind))
+                meaning.activation = next(activations, "")
+                if meaning.exclusive is None and meaning.activation:
+                    meaning.exclusive = meaning.activation == "softmax"
             case "KeepLargestConnectedComponentd":
-                if not called:
+                if not meaning.called:
                     raise UsageError("keeps the largest component before its outputs are thresholded", where, REMEDY)
-                largest += _largest(step, names, where)
-            case "Invertd" | "EnsureTyped":
-                pass
-            case kind:
-                raise UsageError(f"has a step {kind or 'without a class'} after its network", where, REMEDY)
-    if exclusive is None:
+                meaning.largest += _largest(step, names, where)
+            case "Invertd":
+                meaning.nearest = bool(_of_outputs(step, "nearest_interp", default=True))
+                # Of probabilities the nearest are those of the nearest label.
+                if not meaning.nearest:
+                    meaning.returned = (
+                        "labels" if meaning.called else "probabilities" if meaning.activation else "outputs"
+                    )
+            case "Lambdad":
+                meaning.values = _values(step, meaning, where)
+            case kind if kind not in UNCHANGING:
+                refuse_script(str(step[TARGET]), where)
+                raise UsageError(f"has a step {kind} after its network", where, REMEDY)
+    if meaning.exclusive is None:
         raise UsageError("does not say what its outputs mean: no AsDiscreted, no Activationsd", where, REMEDY)
-    if largest and not exclusive:
+    return meaning
+
+
+def _values(step: Mapping[str, Any], meaning: _Meaning, where: str) -> Mapping[int, int]:
+    """The label that a function of called outputs gives each of them: it is asked for every combination of them.
+
+    Of regions the order is that in which each is written over those before it. Raises UsageError where no such labels
+    say what the function does.
+    """
+    function, count = step.get("func"), len(meaning.names)
+    known = meaning.exclusive or count <= MOST_REGIONS
+    if not (isinstance(function, Lambda) and meaning.called and meaning.values is None and known):
+        raise UsageError("has a Lambdad that is no lambda of what is called", where, REMEDY)
+    channels, several = sorted(meaning.names), not meaning.exclusive
+    sizes = range(count + 1) if several else (1,)
+    sets = list(chain.from_iterable(combinations(channels, size) for size in sizes))
+    marked = torch.tensor([[float(n in one) for one in sets] for n in channels])
+    try:
+        labels = torch.as_tensor(function(marked if meaning.onehot else marked.argmax(dim=0, keepdim=True).float()))
+        if len(labels) > 1:  # a channel for each label that is left
+            labels = (labels * torch.arange(1, len(labels) + 1)[:, None]).amax(dim=0, keepdim=True)
+        found = dict(zip(sets, map(float, labels[0].tolist()), strict=True))
+    except ARGUMENT_ERRORS as error:
+        raise UsageError(f"has a Lambdad that cannot be followed ({reason_of(error)})", where, REMEDY) from error
+    alone = {n: found[n,] for n in channels}
+    # Of two regions the one that is written later stays.
+    stays = {
+        n: sum(found[min(n, m), max(n, m)] == alone[n] for m in channels if m != n) if several else n for n in channels
+    }
+    order = sorted(channels, key=lambda n: stays[n])
+    on_top = [alone[max(one, key=order.index)] if one else 0 for one in sets]
+    whole = all(value == int(value) for value in alone.values()) and min(alone.values()) >= several
+    if not whole or on_top != list(found.values()) or (not several and alone[channels[0]]):
+        raise UsageError("has a Lambdad whose labels no label map of its outputs has", where, REMEDY)
+    return {n: int(alone[n]) for n in order}
+
+
+def _segmentation(meaning: _Meaning, merge: str, where: str) -> Task:
+    exclusive = bool(meaning.exclusive)
+    names = {0: "background", **meaning.names} if exclusive else meaning.names
+    if meaning.largest and not exclusive:
         problem = "keeps the largest piece of overlapping regions; only that of classes is supported"
         raise UsageError(problem, where, REMEDY)
-    labels = {value: name for value, name in names.items() if value or not exclusive}
+    if meaning.largest and meaning.values is not None:
+        raise UsageError("keeps the largest piece of labels that a Lambdad has changed", where, REMEDY)
     # Regions that overlap are written in the order of their channels.
-    values = {channel: channel if exclusive else channel + 1 for channel in labels}
+    values = meaning.values or {channel: channel if exclusive else channel + 1 for channel in names}
+    labels = dict[int, str]()
+    for channel, value in values.items():
+        if value:
+            labels[value] = f"{labels[value]} or {names[channel]}" if value in labels else names[channel]
     return tasks.build(
         {
             "name": "imported_segmentation",
-            "labels": [{"value": values[channel], "name": labels[channel]} for channel in sorted(labels)],
+            "labels": [{"value": value, "name": labels[value]} for value in sorted(labels)],
             "loss": "dice+ce",
             "tolerance": 2.0,
-            "writes": [0, *values.values()] if exclusive else list(values.values()),
+            "writes": list(values.values()),
             "exclusive": exclusive,
-            "weighed": "monai_gaussian" if mode == "gaussian" else "monai_constant",
-            "largest": largest,
+            "weighed": "monai_gaussian" if merge == "gaussian" else "monai_constant",
+            "largest": meaning.largest,
         }
     )
 
 
-def _of_outputs(step: Mapping[str, Any], setting: str) -> Any:
-    """A setting of a step after the network; of a list, for several keys, the first, which is that of the outputs."""
-    value = step.get(setting)
-    return value[0] if isinstance(value, list) and value else value
+def _classification(meaning: _Meaning, where: str) -> Task:
+    """One of several classes, or findings where each output is a probability by itself."""
+    if meaning.largest or meaning.values is not None:
+        raise UsageError("has a step for voxels after a network of whole images", where, REMEDY)
+    names = list(meaning.names.values())
+    return tasks.build(
+        {"name": "classification", "classes": names} if meaning.exclusive else {"name": "findings", "findings": names}
+    )
+
+
+def _keys(step: Mapping[str, Any], otherwise: str) -> list[str]:
+    keys = step.get("keys", [otherwise])
+    return [keys] if isinstance(keys, str) else list(keys) if isinstance(keys, list) else []
+
+
+def _of_outputs(step: Mapping[str, Any], setting: str, default: Any = None) -> Any:
+    """A setting of a step after the network; of a list, for several keys, that of the outputs."""
+    value, keys = step.get(setting, default), _keys(step, OUTPUTS)
+    return value[keys.index(OUTPUTS)] if isinstance(value, list) and len(value) == len(keys) else value
 
 
 def _refuse_threshold(threshold: Any, activation: str, where: str) -> None:
@@ -199,16 +414,24 @@ def _largest(step: Mapping[str, Any], names: Mapping[int, str], where: str) -> l
     return [[label] for label in labels] if step.get("independent", True) else [labels]
 
 
-def _defined(metadata: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...], dict[int, str]]:
-    """(names of the input's channels, {channel of the output: what it means})."""
+def _defined(metadata: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...], dict[int, str], Any]:
+    """(names of the input's channels, {channel of the output: what it means}, size of an image, where it is stated)."""
+    where, again = str(folder / METADATA), "Get the bundle again"
+    form = metadata.get("network_data_format")
+    if not isinstance(form, Mapping):
+        raise FormatError("states no network_data_format", where, REMEDY)
     try:
-        form = metadata["network_data_format"]
-        image_form, outputs = form["inputs"]["image"], next(iter(form["outputs"].values()))
-        defined = image_form.get("channel_def") or {str(n): str(n) for n in range(int(image_form["num_channels"]))}
-        channels = tuple(str(defined[key]) for key in sorted(defined, key=int))
-        named = {int(key): str(name) for key, name in outputs["channel_def"].items()}
-    except (KeyError, TypeError, ValueError, StopIteration) as error:
-        raise FormatError(
-            f"does not name its channels ({error})", str(folder / METADATA), "Get the bundle again"
-        ) from error
-    return channels, {channel: named[channel] for channel in sorted(named)}
+        inputs = form["inputs"]
+        if KEY not in inputs:
+            raise UsageError(f"its network sees no image, but {', '.join(map(str, inputs))}", where, REMEDY)
+        outputs, count = next(iter(form["outputs"].values())), int(inputs[KEY]["num_channels"])
+        defined = {int(key): str(name) for key, name in (inputs[KEY].get("channel_def") or {}).items()}
+        if len(defined) != count:
+            defined = {number: str(number) for number in range(count)}
+        named = outputs.get("channel_def") or outputs.get("label_def")
+        if not named:
+            raise FormatError("does not name the channels of its output", where, again)
+        names = {int(key): str(named[key]) for key in sorted(named, key=int)}
+    except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
+        raise FormatError(f"does not name its channels ({reason_of(error)})", where, again) from error
+    return tuple(defined[key] for key in sorted(defined)), names, inputs[KEY].get("spatial_shape")

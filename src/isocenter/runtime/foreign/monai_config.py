@@ -5,30 +5,57 @@ https://docs.monai.io/en/stable/config_syntax.html
 
 from __future__ import annotations
 
-import ast
 import importlib
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import FormatError, UsageError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from isocenter.errors import FormatError, IntegrityError, IsocenterError, UsageError
 from isocenter.files import DEEPEST, load_json
 from isocenter.lazy import torch
+from isocenter.runtime.foreign.checkpoint import read_checkpoint
+from isocenter.runtime.foreign.monai_expressions import REFERENCE, UnreadError, evaluate
 
+# Networks whose outputs are of the whole image.
+CLASSIFIERS = frozenset(
+    {
+        "DenseNet",
+        "DenseNet121",
+        "DenseNet169",
+        "DenseNet201",
+        "DenseNet264",
+        "EfficientNetBN",
+        "SEResNet50",
+        "SEResNet101",
+        "SEResNet152",
+        "SEResNext50",
+        "SEResNext101",
+        "TorchVisionFCModel",
+    }
+)
 # By the module that they come from; `torch.nn` beside them has nothing but layers.
 ALLOWED = {
-    "monai.networks.nets": frozenset(
+    "monai.networks.nets": CLASSIFIERS
+    | frozenset(
         {
             "AttentionUnet",
             "BasicUNet",
             "BasicUNetPlusPlus",
+            "DiNTS",
             "DynUNet",
+            "FlexibleUNet",
             "HighResNet",
             "SegResNet",
             "SegResNetDS",
             "SwinUNETR",
+            "TopologyInstance",
             "UNETR",
             "UNet",
             "VNet",
@@ -41,6 +68,7 @@ ALLOWED = {
             "CropForegroundd",
             "DivisiblePadd",
             "EnsureTyped",
+            "Lambdad",
             "NormalizeIntensityd",
             "Orientationd",
             "ResizeWithPadOrCropd",
@@ -51,12 +79,39 @@ ALLOWED = {
             "SpatialPadd",
             "Spacingd",
             "ThresholdIntensityd",
+            "ToTensord",
         }
     ),
 }
-# What is read or written, and where the channels lie, is our own affair.
-LEFT_OUT = frozenset({"LoadImaged", "EnsureChannelFirstd", "AddChanneld", "AsChannelFirstd", "Identityd", "SaveImaged"})
-OLDER = {"Unet": "UNet", "BasicUnet": "BasicUNet", "DynUnet": "DynUNet"}
+# What is read or written, where the channels lie, and what computes is our own affair.
+LEFT_OUT = frozenset(
+    {
+        "LoadImaged",
+        "EnsureChannelFirstd",
+        "AddChanneld",
+        "AsChannelFirstd",
+        "Identityd",
+        "SaveImaged",
+        "SaveClassificationd",
+        "ToDeviced",
+    }
+)
+# What is looked at of a step that is left out: how a picture is read.
+LOOKED_AT = frozenset({"reader", "reverse_indexing"})
+OLDER = {"Unet": "UNet", "BasicUnet": "BasicUNet", "DynUnet": "DynUNet", "Densenet121": "DenseNet121"}
+# Arguments of earlier versions, where a class no longer takes them: their names now, or None where nothing is lost.
+OLDER_ARGUMENTS = {"dimensions": "spatial_dims", "pos_embed": "proj_type", "img_size": None}
+# What a person and our own steps decide, whatever a bundle says; nothing is fetched from a network.
+DECIDED: Mapping[str, Any] = {
+    "pretrained": False,
+    "weights": None,
+    "progress": False,
+    "device": "cpu",
+    "track_meta": True,
+    "data_type": "tensor",
+}
+# Networks of torchvision that change their input where published weights were asked for.
+CHANGES_INPUT = ("inception_v3", "googlenet")
 # What MONAI's and torch's classes raise for arguments that they do not take, or for a package that is missing.
 ARGUMENT_ERRORS = (
     ArithmeticError,
@@ -69,62 +124,87 @@ ARGUMENT_ERRORS = (
     ValueError,
 )
 # The key under which a description names its class.
-TARGET = "_target_"
-REFERENCE = re.compile(r"@[\w#:]+$")
+TARGET, DISABLED = "_target_", "_disabled_"
 REMEDY = "Use it with MONAI itself, if you trust it"
+# Letters of an expression, and of a library's reason, that a message shows.
+LONGEST_SHOWN, LONGEST_REASON = 100, 200
 # Names, values and lists after all references are followed: bundles of the model zoo have some hundred.
 MOST_PARTS = 100_000
-# Windows and spacings, and lists of them, have some hundred letters.
-LONGEST_LITERAL = 10_000
 
 
 @dataclass(frozen=True)
 class Config:
-    """The content of a configuration, and where the file lies."""
+    """The content of a configuration, where the file lies, and the folder of its bundle."""
 
     content: Mapping[str, Any]
     where: str
+    folder: Path
 
     @classmethod
-    def read(cls, path: Path) -> Config:
-        """Read JSON; FormatError where it is none."""
+    def read(cls, path: Path, folder: Path) -> Config:
+        """Read JSON or YAML; FormatError where it is neither."""
         try:
-            content = load_json(path)
-        except (OSError, ValueError) as error:
-            raise FormatError(f"cannot be read ({error})", str(path), "Get the bundle again") from error
+            content = load_json(path) if path.suffix == ".json" else YAML(typ="safe", pure=True).load(path.read_text())
+        except (OSError, ValueError, YAMLError, RecursionError) as error:
+            raise FormatError(f"cannot be read ({reason_of(error)})", str(path), "Get the bundle again") from error
         if not isinstance(content, dict):
             raise FormatError("is not a configuration", str(path), "Get the bundle again")
-        return cls(content, str(path))
+        return cls(content, str(path), folder)
 
     def described(self, value: Any) -> Any:
-        """The same with references followed and literals read; what would be made is still a description.
+        """The same with references followed and expressions read; what would be made is still a description.
 
-        Raises UsageError for an expression that is more than a literal or a reference, FormatError for references
-        that lead to themselves or unfold without end.
+        Raises UsageError for an expression that is not read, FormatError for references that lead to themselves or
+        unfold without end.
         """
-        return _Unfolding(self).described(value, ())
+        try:
+            return _Unfolding(self).described(value, ())
+        except RecursionError as error:
+            raise FormatError("its values lie in each other without end", self.where, "Get the bundle again") from error
 
     def made(self, described: Any) -> Any:
         """Make what a description stands for; UsageError for any class but those that are allowed."""
         if isinstance(described, Mapping):
-            if "_target_" not in described:
+            if TARGET not in described:
                 return {key: self.made(one) for key, one in described.items()}
             kind = self._kind(described)
-            arguments = {key: self.made(one) for key, one in described.items() if not key.startswith("_")}
+            arguments = self._arguments(kind, described)
             try:
                 return kind(**arguments)
             except ARGUMENT_ERRORS as error:
-                name = described["_target_"]
-                raise UsageError(
-                    f"{name} cannot be made ({error})", self.where, "Use the MONAI it was made with"
-                ) from error
+                problem = f"{described[TARGET]} cannot be made ({reason_of(error)})"
+                raise UsageError(problem, self.where, "Use the MONAI it was made with") from error
         return [self.made(one) for one in described] if isinstance(described, list) else described
 
+    def file(self, path: Any) -> Path:
+        """A file that the configuration names; IntegrityError where it lies outside the bundle."""
+        file = self.folder / str(path)
+        if not file.resolve().is_relative_to(self.folder.resolve()):
+            raise IntegrityError(f"names {path}, which lies outside the bundle", self.where, REMEDY)
+        if not file.is_file():
+            raise UsageError(f"has no {file.relative_to(self.folder)}", str(self.folder), "Get the bundle again, whole")
+        return file
+
+    def loaded(self, path: Any, **_: Any) -> Mapping[str, Any]:
+        """Tensors, arrays and plain values of a file of the bundle, as torch.load gives them."""
+        return read_checkpoint(self.file(path), arrays=True)
+
+    def _arguments(self, kind: Any, described: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by their names of today, some of which are decided here."""
+        taken, arguments = inspect.signature(kind).parameters, dict[str, Any]()
+        for key, one in described.items():
+            name = OLDER_ARGUMENTS[key] if key in OLDER_ARGUMENTS and key not in taken else key
+            if name is not None and not str(key).startswith("_"):
+                arguments[name] = DECIDED[name] if name in DECIDED else self.made(one)
+        if described.get("model_name") in CHANGES_INPUT and (described.get("pretrained") or described.get("weights")):
+            arguments.setdefault("transform_input", True)
+        return arguments
+
     def _kind(self, described: Mapping[str, Any]) -> Any:
+        target = str(described[TARGET])
         if described.get("_mode_", "default") != "default":
-            raise UsageError(f"needs {described['_target_']} in the mode {described['_mode_']}", self.where, REMEDY)
-        module, _, name = str(described["_target_"]).rpartition(".")
-        name = OLDER.get(name, name)
+            raise UsageError(f"needs {target} in the mode {described['_mode_']}", self.where, REMEDY)
+        module, name = target.rpartition(".")[0], name_of(described)
         if module == "torch.nn":
             layer = getattr(torch.nn, name, None)
             if isinstance(layer, type) and issubclass(layer, torch.nn.Module):
@@ -132,8 +212,9 @@ class Config:
         for allowed, names in ALLOWED.items():
             if name in names and (not module or f"{module}.".startswith(f"{allowed}.")):
                 return getattr(importlib.import_module(allowed), name)
+        refuse_script(target, self.where)
         allowed_names = ", ".join(name for names in ALLOWED.values() for name in sorted(names))
-        raise UsageError(f"needs {described['_target_']}; supported are {allowed_names}", self.where, REMEDY)
+        raise UsageError(f"needs {target}; supported are {allowed_names}", self.where, REMEDY)
 
 
 class _Unfolding:
@@ -151,29 +232,47 @@ class _Unfolding:
             case str():
                 return self._of_text(value, path)
             case Mapping():
-                return {key: one if key == TARGET else self.described(one, path) for key, one in value.items()}
-            case Sequence():
+                return self._of_description(value, path)
+            case Sequence() if not isinstance(value, bytes):
                 return [self.described(one, path) for one in value]
             case _:
                 return value
 
+    def _of_description(self, value: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+        """Of a step that is disabled its name alone, of one that is our own affair little more."""
+        kept = {TARGET: value[TARGET]} if TARGET in value else {}
+        disabled = self.described(value.get(DISABLED, False), path)
+        if disabled.strip().lower() == "true" if isinstance(disabled, str) else disabled:
+            return {**kept, DISABLED: True}
+        left_out = name_of(value) in LEFT_OUT
+        parts = {key: one for key, one in value.items() if key in LOOKED_AT or not left_out}
+        return {key: self.described(one, path) for key, one in parts.items() if key not in (TARGET, DISABLED)} | kept
+
     def _of_text(self, text: str, path: tuple[str, ...]) -> Any:
         body = text[1:].strip() if text.startswith("$") else text
-        if REFERENCE.match(body):
-            if body in path or len(path) > DEEPEST:
-                raise FormatError(f"{body} refers to itself", self._config.where, "Get the bundle again")
-            return self.described(self._looked_up(body[1:]), (*path, body))
+        if text.startswith("%"):
+            body = f"@{text[1:]}"
+        if len(body) > 1 and REFERENCE.fullmatch(body):
+            return self._referred(path, body[1:])
         if text.startswith("%"):
             raise UsageError(f"refers to {text}, which lies outside the configuration", self._config.where, REMEDY)
         if not text.startswith("$"):
             return text
-        if len(body) > LONGEST_LITERAL:  # the parser takes some hundred bytes for each of its letters
-            raise FormatError(f"has a literal of {len(body)} letters", self._config.where, "Get the bundle again")
+        shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
         try:
-            return ast.literal_eval(body)
-        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            problem = f"would run {text!r}: only literals and references are read"
+            return evaluate(body, partial(self._referred, path), {"torch.load": self._config.loaded})
+        except IsocenterError:
+            raise
+        except UnreadError as error:
+            raise UsageError(f"would run {shown!r}: {error} is not read", self._config.where, REMEDY) from error
+        except (*ARGUMENT_ERRORS, MemoryError) as error:
+            problem = f"has no value for {shown!r} ({reason_of(error)})"
             raise UsageError(problem, self._config.where, REMEDY) from error
+
+    def _referred(self, path: tuple[str, ...], name: str) -> Any:
+        if name in path or len(path) > DEEPEST:
+            raise FormatError(f"@{name} refers to itself", self._config.where, "Get the bundle again")
+        return self.described(self._looked_up(name), (*path, name))
 
     def _looked_up(self, name: str) -> Any:
         value: Any = self._config.content
@@ -186,27 +285,47 @@ class _Unfolding:
 
 
 def name_of(described: Any) -> str:
-    """The class that a description names, without its module."""
-    return str(described.get("_target_", "")).rpartition(".")[2] if isinstance(described, Mapping) else ""
+    """The class that a description names, without its module, as MONAI spells it today."""
+    name = str(described.get(TARGET, "")).rpartition(".")[2] if isinstance(described, Mapping) else ""
+    return OLDER.get(name, re.sub(r"(?<=[a-z])(D|Dict)$", "d", name))
+
+
+def refuse_script(target: str, where: str) -> None:
+    """UsageError for a class that the bundle brings as a script."""
+    if target.partition(".")[0] not in ("", "monai", "torch", "ignite") and "." in target:
+        raise UsageError(f"needs {target}, code of its own, which is never run", where, REMEDY)
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong in a library, in one line without addresses in memory."""
+    text = re.sub(r" object at 0x[0-9a-fA-F]+", "", str(error).partition("\n")[0])[:LONGEST_REASON]
+    if isinstance(error, KeyError | RecursionError) or not text:
+        return f"nothing is called {text}" if isinstance(error, KeyError) else "it never ends"
+    return text
 
 
 def steps_of(described: Any, where: str) -> list[Mapping[str, Any]]:
     """The enabled steps of a Compose, but those that are our own affair."""
     if described is None:
         return []
-    if name_of(described) != "Compose":
+    steps = described.get("transforms", []) if isinstance(described, Mapping) else None
+    if name_of(described) != "Compose" or not isinstance(steps, list):
         raise UsageError(f"its steps are a {name_of(described) or type(described).__name__}", where, REMEDY)
-    steps = [one for one in described.get("transforms", []) if name_of(one) not in LEFT_OUT]
-    return [one for one in steps if not one.get("_disabled_")]
+    for one in steps:
+        if not name_of(one):
+            raise UsageError(f"has a step without a class: {str(one)[:LONGEST_SHOWN]}", where, REMEDY)
+    return [one for one in steps if name_of(one) not in LEFT_OUT and not one.get(DISABLED)]
 
 
-def columns_first(described: Any) -> bool:
+def columns_first(described: Any, where: str) -> bool:
     """Whether the LoadImaged of a Compose gives a picture as (column, row), as MONAI's readers do by themselves.
 
     https://docs.monai.io/en/stable/data.html#pilreader: `reverse_indexing`, which ITKReader takes the other way round
     """
     transforms = described.get("transforms", []) if isinstance(described, Mapping) else []
-    loads = [one for one in transforms if name_of(one) == "LoadImaged" and not one.get("_disabled_")]
+    loads = [one for one in transforms if name_of(one) == "LoadImaged" and not one.get(DISABLED)]
+    for one in loads:
+        refuse_script(str(one.get("reader", "")), where)
     if not loads or "reverse_indexing" not in loads[0]:
         return True
     turned = bool(loads[0]["reverse_indexing"])

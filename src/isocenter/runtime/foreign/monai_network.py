@@ -1,4 +1,4 @@
-"""MONAI's networks in the form of ours: one named output, the mask."""
+"""MONAI's networks in the form of ours: one named output."""
 
 from __future__ import annotations
 
@@ -7,24 +7,46 @@ from torch import Tensor, nn
 from isocenter.errors import FormatError
 
 
-class MaskNetwork(nn.Module):
-    """(batch, channels, *patch) to {"mask": (batch, outputs, *patch)}; of several resolutions the finest.
+class OneHead(nn.Module):
+    """(batch, channels, *patch) to {head: (batch, outputs, *patch)}; of several resolutions the finest.
 
     count: of the outputs that are described
     where: the description
+    head:  its name; of any but "mask" the outputs are of the whole image, (batch, outputs)
+    plane: the axis along which a network of slices sees one at a time; None for one of as many axes as the patch
+    order: in which its outputs come; empty for their own
     """
 
-    def __init__(self, network: nn.Module, count: int, where: str) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        count: int,
+        where: str,
+        *,
+        head: str = "mask",
+        plane: int | None = None,
+        order: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         self.network = network
         self.count = count
         self.where = where
+        self.head = head
+        self.plane = plane
+        self.order = order
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(batch, channels, *patch) to {"mask": (batch, outputs, *patch)}; FormatError for another number of them."""
-        outputs = self.network(images)
-        mask: Tensor = outputs[0] if isinstance(outputs, list | tuple) else outputs
-        if mask.shape[1] != self.count:
-            problem = f"names {self.count} outputs, the network gives {mask.shape[1]}"
+        """(batch, channels, *patch) to {head: outputs}; FormatError for another number of them, or of another form."""
+        outputs = self.network(images if self.plane is None else images.squeeze(self.plane + 2))
+        only: Tensor = outputs[0] if isinstance(outputs, list | tuple) else outputs
+        if self.plane is not None:
+            only = only.unsqueeze(self.plane + 2)
+        if self.head != "mask" and only[0, 0].numel() == 1:
+            only = only.flatten(1)
+        if only.shape[1] != self.count:
+            problem = f"names {self.count} outputs, the network gives {only.shape[1]}"
             raise FormatError(problem, self.where, "Name each channel of its output in channel_def")
-        return {"mask": mask}
+        if only.ndim != (images.ndim if self.head == "mask" else 2):
+            problem = f"the network's outputs have {only.ndim - 2} spatial axes, which the configuration does not say"
+            raise FormatError(problem, self.where, "Use it with MONAI itself")
+        return {self.head: only[:, list(self.order)] if self.order else only}

@@ -12,16 +12,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import DatasetError, GeometryError, counted
+from isocenter.errors import DatasetError, GeometryError, counted, is_out_of_memory
 from isocenter.lazy import monai as lazy_monai
 from isocenter.lazy import torch
 from isocenter.runtime.device import give_back
-from isocenter.runtime.foreign.monai_config import REMEDY
+from isocenter.runtime.foreign.monai_config import REMEDY, reason_of
 from isocenter.runtime.foreign.output_activation import log_odds, logarithm
 from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS, parts_of
 from isocenter.runtime.preprocessing.preprocessing import source_region
@@ -62,18 +62,21 @@ def changes(
     shape: Sequence[int],
     pad: Sequence[tuple[int, int]],
     source: Geometry,
+    *,
+    nearest: bool = False,
 ) -> tuple[Trace, list[Change]] | None:
     """Changes from the network's grid back to the source's, each on the way there; the padding is the last.
 
     operations: MONAI's notes of the transforms, in the order in which they were applied
     affine:     after them
     shape:      after them, and before `pad` is added
+    nearest:    whether each row back is the one that lies nearest
     None where one of them is not a change along each axis.
     """
     ndim = source.ndim
     padded = [low + size + high for (low, high), size in zip(pad, shape, strict=True)]
     steps = [Taps(np.arange(size)[:, None], np.ones((size, 1))) for size in padded]
-    path = _Path(steps, list(range(ndim)), [False] * ndim, _square(affine, ndim))
+    path = _Path(steps, list(range(ndim)), [False] * ndim, _square(affine, ndim), nearest)
     affines = [_shifted(path, [-low for low, _ in pad], shape)]
     path.affine = _square(affine, ndim)
     for operation in reversed(single(operations)):
@@ -95,12 +98,14 @@ class _Path:
     axes:   of the network's grid, by which each of them goes
     flips:  whether it goes against it
     affine: of the grid there
+    nearest: as in `changes`
     """
 
     steps: list[Taps]
     axes: list[int]
     flips: list[bool]
     affine: Floats
+    nearest: bool
 
 
 def _square(affine: Any, ndim: int) -> Floats:
@@ -160,7 +165,8 @@ def _resampled(path: _Path, before: Floats, size: Sequence[int]) -> Change | Non
     steps: list[Taps | None] = []
     for axis, (old, new) in enumerate(zip(now, size, strict=True)):
         scale, offset = corner[axis, axis], corner[axis, -1]
-        path.steps[axis] = _after(path.steps[axis], _linear(scale * np.arange(new) + offset, old))
+        made = (_nearest if path.nearest else _linear)(scale * np.arange(new) + offset, old)
+        path.steps[axis] = _after(path.steps[axis], made)
         steps.append(_linear((np.arange(old) - offset) / scale, new))
     return _stayed(steps)
 
@@ -170,6 +176,12 @@ def _linear(position: Floats, size: int) -> Taps:
     below = np.floor(position).astype(np.intp)
     share = position - below
     return Taps(np.stack([below, np.minimum(below + 1, size - 1)], axis=1), np.stack([1 - share, share], axis=1))
+
+
+def _nearest(position: Floats, size: int) -> Taps:
+    # Halves go to the even row, as they do in torch.
+    rows = np.clip(np.rint(position), 0, size - 1).astype(np.intp)
+    return Taps(rows[:, None], np.ones((len(rows), 1)))
 
 
 def _shifted(path: _Path, lows: Sequence[int], size: Sequence[int]) -> Change:
@@ -294,6 +306,8 @@ class Regions:
 
 monai: Any = lazy_monai  # its types do not say what a transform takes
 KIND = "monai"
+# What a bundle brings back: outputs before their activation, probabilities, or what is called (one of the classes).
+Returned = Literal["outputs", "probabilities", "labels"]
 KEY = "image"
 # Volumes that would take more than this as float32 are prepared part by part: MONAI holds several copies of them.
 STREAMED_BYTES = 2**26
@@ -323,10 +337,15 @@ class Transformed:
 
 @dataclass(frozen=True, eq=False)
 class MonaiTransforms:
-    """The bundle's own preprocessing, undone as MONAI undoes it: what went through the network, interpolated linearly.
+    """The bundle's own preprocessing, undone as MONAI undoes it.
 
-    exclusive: whether outputs become probabilities by a softmax or by a sigmoid, before they are brought back
+    exclusive: whether outputs become probabilities by a softmax or by a sigmoid
     columns_first: whether MONAI reads a picture as (column, row)
+    returned: what is brought back onto the image's grid
+    nearest:  whether that takes the nearest voxel; else it is interpolated linearly
+    dense:    whether outputs are of voxels; else of the whole image, and nothing is brought back
+    whole:    whether the network sees an image at once, which has to have the size of a window
+    beyond:   what surrounds an image smaller than a window, as arguments of `numpy.pad`
     """
 
     channels: tuple[str, ...]
@@ -339,6 +358,11 @@ class MonaiTransforms:
     spacing: tuple[float, ...] | None = None
     shape: tuple[int, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=lambda: {"kind": KIND})
+    returned: Returned = "probabilities"
+    nearest: bool = False
+    dense: bool = True
+    whole: bool = False
+    beyond: Mapping[str, Any] = field(default_factory=dict)
 
     unit = MM
     frames = None
@@ -359,14 +383,31 @@ class MonaiTransforms:
             (image.data.swapaxes(1, 2), _turned(image.geometry)) if turned else (image.data, image.geometry)
         )
         pixels = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
-        prepared = self.transform({KEY: _with_affine(pixels, geometry)})[KEY]
+        prepared = self._prepared(_with_affine(pixels, geometry), where)
         pad = padding(tuple(prepared.shape[1:]), self.patch)  # as MONAI's own windows have it
-        padded = np.pad(np.asarray(prepared.numpy(), dtype=np.float32), [(0, 0), *pad])
-        found = changes(prepared.applied_operations, prepared.affine, prepared.shape[1:], pad, geometry)
+        padded = np.pad(np.asarray(prepared.numpy(), dtype=np.float32), [(0, 0), *pad], **self.beyond)
+        operations, shape = prepared.applied_operations, prepared.shape[1:]
+        found = changes(operations, prepared.affine, shape, pad, geometry, nearest=self.nearest)
         if found is None:
             return np.ascontiguousarray(padded), Transformed(image.geometry, prepared, pad, turned)
         trace = found[0].by_smallest_plane()
         return np.ascontiguousarray(padded), _from_rows(trace, image.geometry) if turned else trace
+
+    def _prepared(self, pixels: Any, where: str) -> Any:
+        """The image as MONAI's transforms make it; DatasetError where they cannot, or make it of another size."""
+        try:
+            prepared = self.transform({KEY: pixels})[KEY]
+        except Exception as error:  # MONAI wraps whatever a step raises
+            if is_out_of_memory(error.__cause__ or error):
+                raise
+            problem = f"does not go through the model's transforms ({reason_of(error.__cause__ or error)})"
+            raise DatasetError(problem, where, "Give an image of the kind that it was trained on") from error
+        shape = tuple(prepared.shape[1:])
+        if self.whole and shape != self.patch:
+            seen, expected = (" x ".join(map(str, sizes)) for sizes in (shape, self.patch))
+            problem = f"has {seen} voxels after its transforms, and the model sees images whole, of {expected}"
+            raise DatasetError(problem, where, "Cut, pad or resample it to that size")
+        return prepared
 
     def _turns(self, image: Image) -> bool:
         """Whether MONAI knows a picture as (column, row): its readers give it so, but for arrays of NumPy."""
@@ -389,7 +430,8 @@ class MonaiTransforms:
         """The same as a call, but of a large volume only what is asked for is made, and it is never held."""
         self._check(image, where)
         foreseen = self._foreseen(image.geometry, self._turns(image))
-        if 4 * math.prod(image.shape) < STREAMED_BYTES or foreseen.trace is None or foreseen.steps is None:
+        small = self.whole or 4 * math.prod(image.shape) < STREAMED_BYTES
+        if small or foreseen.trace is None or foreseen.steps is None:
             return self(image, where)
         shape, walk = (len(self.channels), *foreseen.trace.padded), foreseen.trace.slice_order
         return Regions(image, shape, walk, foreseen.steps), foreseen.trace
@@ -408,11 +450,15 @@ class MonaiTransforms:
         self, slabs: Slabs, trace: Trace | Transformed, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
         """Outputs whose probabilities are those that were brought back; numbers of another name, as they are."""
-        then = logarithm if self.exclusive else log_odds
+        if not self.dense:
+            yield from slabs
+            return
+        then = None if self.returned == "outputs" else logarithm if self.exclusive else log_odds
         likely = ((region, {name: self._likely(name, one) for name, one in arrays.items()}) for region, arrays in slabs)
         if isinstance(trace, Transformed):
             name, answer = self._whole(likely, trace)
-            yield tuple(slice(0, size) for size in trace.source.shape), {name: then(answer) if name == HEAD else answer}
+            done = answer if then is None or name != HEAD else then(answer)
+            yield tuple(slice(0, size) for size in trace.source.shape), {name: done}
             return
         for region, arrays in restored(likely, trace, part):
             if HEAD not in arrays:
@@ -425,17 +471,23 @@ class MonaiTransforms:
             give_back()  # parts come and go between sums that stay: a sixth of the peak at 100 classes
 
     def _likely(self, name: str, outputs: Array) -> Array:
-        """Probabilities of the network's own output."""
-        return self._probabilities(outputs) if name == HEAD else outputs
+        """What is brought back of the network's own output."""
+        return outputs if name != HEAD or self.returned == "outputs" else self._probabilities(outputs)
 
     def _probabilities(self, outputs: Array) -> NDArray[np.float32]:
         logits = torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float32))
+        if self.returned == "labels":
+            called = logits == logits.amax(dim=0) if self.exclusive else logits > 0
+            return np.asarray(called.numpy(), dtype=np.float32)
         return np.asarray((logits.softmax(dim=0) if self.exclusive else logits.sigmoid()).numpy())
 
     def _whole(self, likely: Slabs, trace: Transformed) -> tuple[str, NDArray[np.float32]]:
         """The one output's name, and its numbers on the source grid, as MONAI undoes its steps: class by class."""
         inner = tuple(slice(low, low + n) for (low, _), n in zip(trace.pad, trace.image.shape[1:], strict=True))
         joined, outputs, name = np.empty(0, np.float32), np.empty(0, np.float32), HEAD
+        operations = trace.image.applied_operations
+        if self.nearest:
+            operations = monai.transforms.utils.convert_applied_interp_mode(operations, mode="nearest")
         for (rows, *plane), arrays in likely:
             [(name, array)] = arrays.items()
             if not joined.size:
@@ -444,9 +496,9 @@ class MonaiTransforms:
                 outputs = np.empty((len(joined), *trace.source.shape), np.float32)
             joined[(slice(None), rows, *plane)] = array
         for number in range(len(joined)):
-            operations = copy.deepcopy(trace.image.applied_operations)  # undoing takes notes apart
             pixels = torch.from_numpy(joined[(slice(number, number + 1), *inner)])
-            image = monai.data.MetaTensor(pixels, affine=trace.image.affine, applied_operations=operations)
+            notes = copy.deepcopy(operations)  # undoing takes notes apart
+            image = monai.data.MetaTensor(pixels, affine=trace.image.affine, applied_operations=notes)
             with monai.transforms.utils.allow_missing_keys_mode(self.transform):
                 back = self.transform.inverse({KEY: image})[KEY][0]
             back = back.swapaxes(0, 1) if trace.turned else back
@@ -460,7 +512,7 @@ class MonaiTransforms:
         if geometry.ndim != self.ndim:
             return Held()
         foreseen = self._foreseen(geometry, geometry.is_picture and self.columns_first)
-        streamed = None if foreseen.steps is None else STREAMED_BYTES
+        streamed = None if foreseen.steps is None or self.whole else STREAMED_BYTES
         return Held(streamed, foreseen.trace is not None, foreseen.shape, COPIES)
 
     def _foreseen(self, source: Geometry, turned: bool) -> Foreseen:
@@ -478,11 +530,13 @@ class MonaiTransforms:
                 chain = None if chain is None or not _of_each_voxel(step) else [*chain, step]
         shape = tuple(int(size) for size in image.peek_pending_shape())
         pad = padding(shape, self.patch)
-        found = changes(image.pending_operations, image.peek_pending_affine(), shape, pad, geometry)
+        operations, affine = image.pending_operations, image.peek_pending_affine()
+        found = changes(operations, affine, shape, pad, geometry, nearest=self.nearest)
         if found is None:
             return Foreseen(shape, None, None)
         trace, chain_of_changes = found
-        steps = None if chain is None else _in_order(chain, chain_of_changes)
+        surrounded = bool(self.beyond) and any(map(any, pad))  # regions are surrounded by zeros
+        steps = None if chain is None or surrounded else _in_order(chain, chain_of_changes)
         if not turned:
             return Foreseen(shape, trace, steps)
         return Foreseen(shape, _from_rows(trace, source), None if steps is None else [TURN, *steps])
