@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         load_foreign,
         nnunet_start,
         read_postprocessing,
+        refuse_almost,
         why_unkept,
         why_unpackable,
         write_calibrated,

@@ -13,7 +13,7 @@ from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError, listed
 from isocenter.runtime.device import AUTO, choose_device, use_threads
 from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, read_list, with_own_guard
-from isocenter.runtime.foreign import is_foreign, load_foreign, refuse_activation
+from isocenter.runtime.foreign import is_foreign, load_foreign, refuse_activation, refuse_almost
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model, computed_by, with_first_stage, with_uncertainty
 from isocenter.runtime.model_record import (
@@ -91,14 +91,18 @@ def load(
         _refuse_backend(backend, path)
         return load_foreign(Path(path), device, fold=fold, threads=threads, activation=activation)
     refuse_activation(activation, path)
-    with unpacked(Path(path)) as folder:
-        if (folder / MANIFEST).is_file() and not (folder / RECORD).is_file():
-            return with_uncertainty(read_package(folder, device, fold, backend, threads))
-        _refuse_backend(backend, path)
-        if threads is not None:
-            use_threads(threads)
-        chosen = choose_device(device)
-        return with_uncertainty(computed_by(_read_run(folder, chosen.value, fold), chosen))
+    try:
+        with unpacked(Path(path)) as folder:
+            if (folder / MANIFEST).is_file() and not (folder / RECORD).is_file():
+                return with_uncertainty(read_package(folder, device, fold, backend, threads))
+            _refuse_backend(backend, path)
+            if threads is not None:
+                use_threads(threads)
+            chosen = choose_device(device)
+            return with_uncertainty(computed_by(_read_run(folder, chosen.value, fold), chosen))
+    except UsageError:
+        refuse_almost(Path(path))
+        raise
 
 
 def _refuse_backend(backend: str, path: str | Path) -> None:

@@ -19,6 +19,7 @@ from isocenter.runtime import (
     is_foreign,
     load_foreign,
     read_postprocessing,
+    refuse_almost,
     refuse_unknown,
     why_unpackable,
     with_codes,
@@ -76,6 +77,7 @@ def adopt(options: AdoptOptions) -> Adopted:
     if options.images is not None:
         refuse_missing(Path(options.images))
     if not is_foreign(source):
+        refuse_almost(source)
         remedy = "Give a result folder of nnU-Net v2; for a run use `isocenter package`"
         raise UsageError("is not a model of another program that can be adopted", str(source), remedy)
     zipped = is_zip(out)

@@ -121,7 +121,7 @@ def test_a_threshold_of_what_is_no_sigmoid_is_refused(tmp_path, activation, says
     ("given", "says"),
     [
         ({"padding_mode": "reflect"}, "padding_mode reflect"),
-        ({"overlap": 1.5}, "overlap of 1.5"),
+        ({"overlap": 1.5}, r"cannot be \(1.5"),
         ({"roi_size": [-1, 16, 16]}, r"roi_size of \[-1, 16, 16\]"),
         ({"mode": "gaussian", "sigma_scale": 0.5}, "sigma_scale 0.5"),
     ],

@@ -193,3 +193,30 @@ def test_a_result_folder_without_dataset_json_is_told_to_get_it(tmp_path):
     (tmp_path / "plans.json").write_text("{}")
     with pytest.raises(UsageError, match=r"without dataset\.json"):
         isocenter.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("lacking", r"is a model of nnU-Net v2, but dataset\.json is missing"),
+        ("above", r"holds 1 folder of nnU-Net v2. Give .*above/Dataset001_Organ/Trainer__Plans__3d"),
+        ("above/Dataset001_Organ", r"holds 1 folder of nnU-Net v2. Give .*Trainer__Plans__3d"),
+        ("above/Dataset001_Organ/Trainer__Plans__3d/fold_0", r"a part of a model .* Give .*__3d and --fold 0"),
+        ("above/Dataset001_Organ/Trainer__Plans__3d/fold_0/checkpoint_final.pth", r"Give .*__3d and --fold 0"),
+        ("above/Dataset001_Organ/Trainer__Plans__3d/plans.json", r"a part of a model .* Give .*Trainer__Plans__3d\."),
+        ("first", "is a model of nnU-Net v1"),
+        ("bundle", r"is a model of MONAI, but configs/metadata\.json is missing"),
+    ],
+)
+def test_a_folder_that_is_nearly_a_model_names_what_lacks_or_what_is_meant(tmp_path, given, says):
+    files = ["lacking/plans.json", "lacking/fold_0/checkpoint_final.pth", "first/plans.pkl"]
+    files += [f"above/Dataset001_Organ/Trainer__Plans__3d/{one}" for one in ("plans.json", "dataset.json")]
+    files += ["above/Dataset001_Organ/Trainer__Plans__3d/fold_0/checkpoint_final.pth"]
+    files += ["bundle/configs/inference.json", "bundle/models/model.pt"]
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(b"")
+    with pytest.raises(UsageError, match=says):
+        isocenter.load(tmp_path / given, "cpu")
+    with pytest.raises(UsageError, match=says):
+        isocenter.adopt(tmp_path / given, out=tmp_path / "out")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         is_foreign,
         load_foreign,
         refuse_activation,
+        refuse_almost,
         why_unkept,
         why_unpackable,
         write_calibrated,

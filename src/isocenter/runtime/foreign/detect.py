@@ -6,6 +6,7 @@ hashes of them), the gate that they gave it, the model's own files, and a manife
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from isocenter import networks, tasks
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.errors import IntegrityError, UsageError, counted, listed
 from isocenter.runtime.device import choose_device, use_threads
-from isocenter.runtime.foreign.monai_bundle import is_bundle, load_bundle
-from isocenter.runtime.foreign.nnunet import is_nnunet, load_nnunet
+from isocenter.runtime.foreign.monai_bundle import METADATA, is_bundle, load_bundle
+from isocenter.runtime.foreign.nnunet import DATASET, PLANS, is_nnunet, load_nnunet
 from isocenter.runtime.foreign.onnx_model import files_of_onnx, is_onnx, load_onnx
 from isocenter.runtime.model import Model, computed_by
 from isocenter.runtime.model_record import BUILDING_ERRORS, with_parts
@@ -73,9 +74,41 @@ def load_foreign(
             raise UsageError("a bundle has no folds and no postprocessing.pkl", str(path), "Leave them out")
         chosen = choose_device(device)
         return computed_by(load_bundle(path, chosen.value, trusted=trusted), chosen)
+    refuse_almost(path)
     raise UsageError(
         "is not a model of a known program", str(path), "Give an nnU-Net v2 result folder, a MONAI bundle or ONNX"
     )
+
+
+# A program, the two files by which its folder is known, and what else lies there.
+ALMOST = (
+    ("nnU-Net v2", PLANS, DATASET, "fold_*/checkpoint_*.pth"),
+    ("MONAI", "configs/inference.json", METADATA, "models/*.pt"),
+    ("MONAI", "configs/inference.yaml", METADATA, "models/*.pt"),
+)
+# Parts of such a folder that are given in its place.
+PARTS = re.compile(r"fold_(\w+)|configs|models|.*\.(pth|pt|ts|json|yaml)")
+
+
+def refuse_almost(path: Path) -> None:
+    """UsageError for what belongs to a model of another program and is not its folder: it names what is meant."""
+    if (path / "plans.pkl").is_file():
+        raise UsageError("is a model of nnU-Net v1", str(path), "Give one of nnU-Net v2, which has plans.json")
+    for program, *names, besides in ALMOST:
+        lacking = [name for name in names if not (path / name).is_file()]
+        if len(lacking) == 1 and any(path.glob(besides)):
+            remedy = f"Put the file of the same training there: {program} writes it for each"
+            raise UsageError(f"is a model of {program}, but {lacking[0]} is missing", str(path), remedy)
+        for above in (path.parent, path.parent.parent):
+            if PARTS.fullmatch(path.name) and all((above / name).is_file() for name in names):
+                fold = re.search(r"fold_(\d+)", str(path.relative_to(above)))
+                remedy = f"Give {above}{f' and --fold {fold[1]}' if fold else ''}"
+                raise UsageError(f"is a part of a model of {program}", str(path), remedy)
+        below = [path / one.relative_to(path).parts[0] for one in sorted(path.glob(f"*/{names[0]}"))]
+        below += [one.parent for one in sorted(path.glob(f"*/*/{names[0]}"))] if program != "MONAI" else []
+        if below:
+            problem = f"is no model, and holds {counted(len(below), 'folder')} of {program}"
+            raise UsageError(problem, str(path), f"Give {listed(below)}")
 
 
 def refuse_activation(activation: str | None, path: str | Path) -> None:

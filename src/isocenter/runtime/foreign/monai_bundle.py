@@ -16,17 +16,18 @@ from isocenter.runtime.foreign.checkpoint import read_checkpoint
 from isocenter.runtime.foreign.monai_config import (
     ARGUMENT_ERRORS,
     CLASSIFIERS,
+    KEY,
     REMEDY,
-    TARGET,
     Config,
     columns_first,
+    keys_of,
     name_of,
     reason_of,
     refuse_script,
     steps_of,
 )
 from isocenter.runtime.foreign.monai_expressions import Lambda
-from isocenter.runtime.foreign.monai_transforms import KEY, MonaiTransforms, Returned
+from isocenter.runtime.foreign.monai_transforms import MonaiTransforms, Returned
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model import Model
 from isocenter.runtime.networks import Networks, TorchNetwork
@@ -42,11 +43,15 @@ WEIGHTS = "models/model.pt"
 OURS = "isocenter"
 # The key of the outputs, in the steps after the network.
 OUTPUTS = "pred"
-# Arguments of a SlidingWindowInferer that change what the network sees or how windows are merged, as ours are: MONAI's
-# defaults.
-WINDOWS: Mapping[str, Any] = {"sigma_scale": 0.125, "with_coord": False}
-# What surrounds an image smaller than a window, by the names of MONAI, as arguments of `numpy.pad`.
-PADDINGS: Mapping[str, Any] = {"constant": {}, "replicate": {"mode": "edge"}}
+# Arguments of a SlidingWindowInferer, and those of them that can only be some values, as our own windows are.
+INFERER: Mapping[str, Any] = {
+    **{"roi_size": None, "overlap": 0.25, "sw_batch_size": 1, "mode": "constant", "padding_mode": "constant"},
+    **{"cval": 0, "sigma_scale": 0.125, "with_coord": False, "spatial_dim": 0},
+}
+POSSIBLE: Mapping[str, Any] = {
+    **{"mode": ("constant", "gaussian"), "padding_mode": ("constant", "replicate")},
+    **{"sigma_scale": (0.125,), "with_coord": (False,)},
+}
 SLIDING = ("SlidingWindowInferer", "SlidingWindowInfererAdapt", "SliceInferer")
 # Steps that give an image a size of its own.
 SIZING = ("Resized", "ResizeWithPadOrCropd")
@@ -73,6 +78,7 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     metadata = Config.read(folder / METADATA, folder).content
     channels, names, size = _defined(metadata, folder)
     network = config.described(_part(config, "network_def"))
+    config.kind(network)
     steps = config.described(config.content.get("preprocessing"))
     before = steps_of(steps, config.where)
     views = _views(config, network, before, size)
@@ -158,10 +164,9 @@ def _compose(config: Config, steps: Sequence[Mapping[str, Any]]) -> Any:
     """The steps as one transform of the image alone."""
     transforms = []
     for step in steps:
-        keys = step.get("keys", [])
-        keys = [keys] if isinstance(keys, str) else list(keys)
-        if KEY in keys:
-            transforms.append(config.made({**step, "keys": [KEY]} if len(keys) == 1 else _of_image(step, keys)))
+        keys = keys_of(step)
+        if KEY in keys or "keys" not in step:
+            transforms.append(config.made(_of_image(step, keys) if KEY in keys else step))
     return monai.transforms.Compose(transforms)
 
 
@@ -195,57 +200,50 @@ class _Views:
 def _views(config: Config, network: Any, before: Sequence[Mapping[str, Any]], size: Any) -> _Views:
     """What its inferer shows the network; size: of an image, as the metadata state it."""
     inferer, where = config.described(_part(config, "inferer")), config.where
-    kind = name_of(inferer)
+    kind, axes = name_of(inferer), network.get("spatial_dims", 3) if isinstance(network, Mapping) else 3
     if kind == "SimpleInferer":
         sizes = [size, *(step.get("spatial_size") for step in before if name_of(step) in SIZING)]
-        return _Views(_patch(sizes[-1], network, "spatial_size, the voxels of an image", where), whole=True)
-    refuse_script(str(inferer.get(TARGET, "")) if isinstance(inferer, Mapping) else "", where)
+        return _Views(_patch("spatial_size, the voxels of an image", sizes[-1], axes, where), whole=True)
     if kind not in SLIDING:
-        raise UsageError(
-            f"its inferer is {kind or 'none'}, not one of SimpleInferer, {', '.join(SLIDING)}", where, REMEDY
-        )
-    for key, default in WINDOWS.items():
-        if inferer.get(key, default) != default:
-            problem = f"its inferer has {key} {inferer[key]}; only {default} is supported"
-            raise UsageError(problem, where, REMEDY)
-    padding, value = str(inferer.get("padding_mode", "constant")), inferer.get("cval", 0)
-    if padding not in PADDINGS:
-        problem = f"its inferer has padding_mode {padding}; only {', '.join(PADDINGS)} are supported"
+        refuse_script(inferer, where)
+        problem = f"its inferer is {kind or 'none'}, not one of SimpleInferer, {', '.join(SLIDING)}"
         raise UsageError(problem, where, REMEDY)
-    beyond = {"constant_values": value} if padding == "constant" and value else PADDINGS[padding]
-    patch, plane = _patch(inferer.get("roi_size"), network, "roi_size, the voxels of a window", where), None
+    stated = {**INFERER, **inferer}
+    for key, possible in POSSIBLE.items():
+        if stated[key] not in possible:
+            problem = f"its inferer has {key} {stated[key]}; only {' or '.join(map(str, possible))} is supported"
+            raise UsageError(problem, where, REMEDY)
+    patch, plane = _patch("roi_size, the voxels of a window", stated["roi_size"], axes, where), None
     try:
         if kind == "SliceInferer":
-            plane = int(inferer.get("spatial_dim", 0))
+            plane = range(len(patch) + 1)[stated["spatial_dim"]]
             patch = (*patch[:plane], 1, *patch[plane:])
-        overlap, batch = float(inferer.get("overlap", 0.25)), int(inferer.get("sw_batch_size", 1))
-    except (TypeError, ValueError) as error:
-        problem = f"its inferer states an overlap, sw_batch_size or spatial_dim that is not a number ({error})"
+        numbers = float(stated["overlap"]), int(stated["sw_batch_size"])
+        beyond = {"mode": "edge"} if stated["padding_mode"] != "constant" else {"constant_values": stated["cval"]}
+        if not 0 <= numbers[0] < 1 or numbers[1] < 1 or not isinstance(stated["cval"], int | float):
+            raise ValueError(f"{numbers[0]}, {numbers[1]}, {stated['cval']}")
+    except (TypeError, ValueError, LookupError) as error:
+        problem = f"its inferer has an overlap, sw_batch_size, cval or spatial_dim that cannot be ({error})"
         raise UsageError(problem, where, REMEDY) from error
-    if not 0 <= overlap < 1 or batch < 1 or (plane is not None and (len(patch), plane not in range(3)) != (3, False)):
-        problem = f"its inferer has an overlap of {overlap}, sw_batch_size {batch}, spatial_dim {plane}"
-        raise UsageError(problem, where, "Write a share below 1, 1 or more, and an axis of a volume")
-    return _Views(patch, overlap, batch, str(inferer.get("mode", "constant")), plane, beyond=beyond)
+    return _Views(patch, *numbers, stated["mode"], plane, beyond=beyond if beyond != {"constant_values": 0} else {})
 
 
-def _patch(size: Any, network: Any, what: str, where: str) -> tuple[int, ...]:
+def _patch(what: str, size: Any, axes: Any, where: str) -> tuple[int, ...]:
     """Voxels on each axis; UsageError where they are not stated as positive numbers.
 
-    what: what of the configuration states them, and of what
+    what: states them, and of what
+    axes: number of them where one number is stated for all
     """
-    remedy = f"Write the voxels of {what.rpartition(', ')[2]} on each axis"
+    remedy = f"Write the voxels of {what.rpartition(' of ')[2]} on each axis"
     if size is None:
         raise UsageError(f"its inferer states no {what}", where, remedy)
     try:
-        stated = [size] * int(network.get("spatial_dims", 3)) if isinstance(size, int) else size
-        patch = tuple(int(length) for length in stated)
-    except (AttributeError, TypeError, ValueError) as error:
+        patch = tuple(int(length) for length in ([size] * axes if isinstance(size, int) else size))
+    except (TypeError, ValueError) as error:
         raise UsageError(f"its inferer states a {what}, that is not a number: {size!r}", where, remedy) from error
     if min(patch, default=0) < 1 or len(patch) > 3:
-        problem = (
-            f"its inferer has a {what.partition(',')[0]} of {list(patch)}, and windows as large as the image are not"
-        )
-        raise UsageError(f"{problem} supported", where, remedy)
+        problem = f"its inferer has a {what.partition(',')[0]} of {list(patch)}"
+        raise UsageError(f"{problem}, and windows as large as the image are not supported", where, remedy)
     return patch
 
 
@@ -277,7 +275,7 @@ def _meaning(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], where:
     """The meaning that its steps after the network give to the outputs."""
     meaning = _Meaning(names)
     for step in post:
-        if OUTPUTS not in _keys(step, OUTPUTS):
+        if OUTPUTS not in keys_of(step) and "keys" in step:
             continue
         match name_of(step):
             case "AsDiscreted":
@@ -286,8 +284,7 @@ def _meaning(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], where:
                 if not meaning.exclusive:
                     _refuse_threshold(_of_outputs(step, "threshold"), meaning.activation, where)
             case "Activationsd":
-                activations = (kind for kind in ("softmax", "sigmoid") if _of_outputs(step, kind))
-                meaning.activation = next(activations, "")
+                meaning.activation = next((kind for kind in ("softmax", "sigmoid") if _of_outputs(step, kind)), "")
                 if meaning.exclusive is None and meaning.activation:
                     meaning.exclusive = meaning.activation == "softmax"
             case "KeepLargestConnectedComponentd":
@@ -297,14 +294,12 @@ def _meaning(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], where:
             case "Invertd":
                 meaning.nearest = bool(_of_outputs(step, "nearest_interp", default=True))
                 # Of probabilities the nearest are those of the nearest label.
-                if not meaning.nearest:
-                    meaning.returned = (
-                        "labels" if meaning.called else "probabilities" if meaning.activation else "outputs"
-                    )
+                if not meaning.nearest and not (meaning.activation and not meaning.called):
+                    meaning.returned = "labels" if meaning.called else "outputs"
             case "Lambdad":
                 meaning.values = _values(step, meaning, where)
             case kind if kind not in UNCHANGING:
-                refuse_script(str(step[TARGET]), where)
+                refuse_script(step, where)
                 raise UsageError(f"has a step {kind} after its network", where, REMEDY)
     if meaning.exclusive is None:
         raise UsageError("does not say what its outputs mean: no AsDiscreted, no Activationsd", where, REMEDY)
@@ -367,7 +362,7 @@ def _segmentation(meaning: _Meaning, merge: str, where: str) -> Task:
             "tolerance": 2.0,
             "writes": list(values.values()),
             "exclusive": exclusive,
-            "weighed": "monai_gaussian" if merge == "gaussian" else "monai_constant",
+            "weighed": f"monai_{merge}",
             "largest": meaning.largest,
         }
     )
@@ -383,14 +378,9 @@ def _classification(meaning: _Meaning, where: str) -> Task:
     )
 
 
-def _keys(step: Mapping[str, Any], otherwise: str) -> list[str]:
-    keys = step.get("keys", [otherwise])
-    return [keys] if isinstance(keys, str) else list(keys) if isinstance(keys, list) else []
-
-
 def _of_outputs(step: Mapping[str, Any], setting: str, default: Any = None) -> Any:
     """A setting of a step after the network; of a list, for several keys, that of the outputs."""
-    value, keys = step.get(setting, default), _keys(step, OUTPUTS)
+    value, keys = step.get(setting, default), keys_of(step)
     return value[keys.index(OUTPUTS)] if isinstance(value, list) and len(value) == len(keys) else value
 
 
@@ -430,7 +420,8 @@ def _defined(metadata: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...]
             defined = {number: str(number) for number in range(count)}
         named = outputs.get("channel_def") or outputs.get("label_def")
         if not named:
-            raise FormatError("does not name the channels of its output", where, again)
+            kind = " ".join(str(outputs.get(name)) for name in ("type", "format"))
+            raise FormatError(f"does not name the channels of its output ({kind})", where, again)
         names = {int(key): str(named[key]) for key in sorted(named, key=int)}
     except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
         raise FormatError(f"does not name its channels ({reason_of(error)})", where, again) from error

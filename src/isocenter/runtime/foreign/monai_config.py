@@ -9,8 +9,10 @@ import importlib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -23,108 +25,49 @@ from isocenter.lazy import torch
 from isocenter.runtime.foreign.checkpoint import read_checkpoint
 from isocenter.runtime.foreign.monai_expressions import REFERENCE, UnreadError, evaluate
 
+_names = re.compile(r"\w+").findall
 # Networks whose outputs are of the whole image.
 CLASSIFIERS = frozenset(
-    {
-        "DenseNet",
-        "DenseNet121",
-        "DenseNet169",
-        "DenseNet201",
-        "DenseNet264",
-        "EfficientNetBN",
-        "SEResNet50",
-        "SEResNet101",
-        "SEResNet152",
-        "SEResNext50",
-        "SEResNext101",
-        "TorchVisionFCModel",
-    }
+    _names(
+        "DenseNet DenseNet121 DenseNet169 DenseNet201 DenseNet264 EfficientNetBN SEResNet50 SEResNet101 SEResNet152 "
+        "SEResNext50 SEResNext101 TorchVisionFCModel"
+    )
+)
+NETWORKS = _names(
+    "AttentionUnet BasicUNet BasicUNetPlusPlus DiNTS DynUNet FlexibleUNet HighResNet SegResNet SegResNetDS SwinUNETR "
+    "TopologyInstance UNETR UNet VNet"
+)
+TRANSFORMS = _names(
+    "CastToTyped CenterSpatialCropd CropForegroundd DivisiblePadd EnsureTyped Lambdad NormalizeIntensityd Orientationd "
+    "ResizeWithPadOrCropd Resized ScaleIntensityRangePercentilesd ScaleIntensityRanged ScaleIntensityd SpatialPadd "
+    "Spacingd ThresholdIntensityd ToTensord"
 )
 # By the module that they come from; `torch.nn` beside them has nothing but layers.
-ALLOWED = {
-    "monai.networks.nets": CLASSIFIERS
-    | frozenset(
-        {
-            "AttentionUnet",
-            "BasicUNet",
-            "BasicUNetPlusPlus",
-            "DiNTS",
-            "DynUNet",
-            "FlexibleUNet",
-            "HighResNet",
-            "SegResNet",
-            "SegResNetDS",
-            "SwinUNETR",
-            "TopologyInstance",
-            "UNETR",
-            "UNet",
-            "VNet",
-        }
-    ),
-    "monai.transforms": frozenset(
-        {
-            "CastToTyped",
-            "CenterSpatialCropd",
-            "CropForegroundd",
-            "DivisiblePadd",
-            "EnsureTyped",
-            "Lambdad",
-            "NormalizeIntensityd",
-            "Orientationd",
-            "ResizeWithPadOrCropd",
-            "Resized",
-            "ScaleIntensityRangePercentilesd",
-            "ScaleIntensityRanged",
-            "ScaleIntensityd",
-            "SpatialPadd",
-            "Spacingd",
-            "ThresholdIntensityd",
-            "ToTensord",
-        }
-    ),
-}
+ALLOWED = {"monai.networks.nets": CLASSIFIERS.union(NETWORKS), "monai.transforms": frozenset(TRANSFORMS)}
 # What is read or written, where the channels lie, and what computes is our own affair.
 LEFT_OUT = frozenset(
-    {
-        "LoadImaged",
-        "EnsureChannelFirstd",
-        "AddChanneld",
-        "AsChannelFirstd",
-        "Identityd",
-        "SaveImaged",
-        "SaveClassificationd",
-        "ToDeviced",
-    }
+    _names(
+        "LoadImaged EnsureChannelFirstd AddChanneld AsChannelFirstd Identityd SaveImaged SaveClassificationd ToDeviced"
+    )
 )
 # What is looked at of a step that is left out: how a picture is read.
-LOOKED_AT = frozenset({"reader", "reverse_indexing"})
+LOOKED_AT = ("keys", "reader", "reverse_indexing")
 OLDER = {"Unet": "UNet", "BasicUnet": "BasicUNet", "DynUnet": "DynUNet", "Densenet121": "DenseNet121"}
 # Arguments of earlier versions, where a class no longer takes them: their names now, or None where nothing is lost.
 OLDER_ARGUMENTS = {"dimensions": "spatial_dims", "pos_embed": "proj_type", "img_size": None}
 # What a person and our own steps decide, whatever a bundle says; nothing is fetched from a network.
-DECIDED: Mapping[str, Any] = {
-    "pretrained": False,
-    "weights": None,
-    "progress": False,
-    "device": "cpu",
-    "track_meta": True,
-    "data_type": "tensor",
-}
+DECIDED: Mapping[str, Any] = {"pretrained": False, "weights": None, "progress": False, "device": "cpu"}
+DECIDED = {**DECIDED, "track_meta": True, "data_type": "tensor"}
 # Networks of torchvision that change their input where published weights were asked for.
 CHANGES_INPUT = ("inception_v3", "googlenet")
-# What MONAI's and torch's classes raise for arguments that they do not take, or for a package that is missing.
+# What MONAI's and torch's classes raise for arguments that they do not take, or for a package that is missing; and what
+# an expression raises whose values do not fit.
 ARGUMENT_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError),
+    *(RuntimeError, TypeError, ValueError),
 )
-# The key under which a description names its class.
-TARGET, DISABLED = "_target_", "_disabled_"
+# Keys under which a description names its class and says that nobody makes it, and that of the image.
+TARGET, DISABLED, KEY = "_target_", "_disabled_", "image"
 REMEDY = "Use it with MONAI itself, if you trust it"
 # Letters of an expression, and of a library's reason, that a message shows.
 LONGEST_SHOWN, LONGEST_REASON = 100, 200
@@ -167,10 +110,11 @@ class Config:
         if isinstance(described, Mapping):
             if TARGET not in described:
                 return {key: self.made(one) for key, one in described.items()}
-            kind = self._kind(described)
+            kind = self.kind(described)
             arguments = self._arguments(kind, described)
             try:
-                return kind(**arguments)
+                with redirect_stdout(StringIO()):  # some say there what they recommend
+                    return kind(**arguments)
             except ARGUMENT_ERRORS as error:
                 problem = f"{described[TARGET]} cannot be made ({reason_of(error)})"
                 raise UsageError(problem, self.where, "Use the MONAI it was made with") from error
@@ -200,7 +144,8 @@ class Config:
             arguments.setdefault("transform_input", True)
         return arguments
 
-    def _kind(self, described: Mapping[str, Any]) -> Any:
+    def kind(self, described: Mapping[str, Any]) -> Any:
+        """The class that a description names; UsageError for any but those that are allowed."""
         target = str(described[TARGET])
         if described.get("_mode_", "default") != "default":
             raise UsageError(f"needs {target} in the mode {described['_mode_']}", self.where, REMEDY)
@@ -212,9 +157,9 @@ class Config:
         for allowed, names in ALLOWED.items():
             if name in names and (not module or f"{module}.".startswith(f"{allowed}.")):
                 return getattr(importlib.import_module(allowed), name)
-        refuse_script(target, self.where)
-        allowed_names = ", ".join(name for names in ALLOWED.values() for name in sorted(names))
-        raise UsageError(f"needs {target}; supported are {allowed_names}", self.where, REMEDY)
+        refuse_script(described, self.where)
+        problem = f"needs {target}, which is none of the classes of MONAI and layers of torch that are read"
+        raise UsageError(problem, self.where, REMEDY)
 
 
 class _Unfolding:
@@ -265,7 +210,7 @@ class _Unfolding:
             raise
         except UnreadError as error:
             raise UsageError(f"would run {shown!r}: {error} is not read", self._config.where, REMEDY) from error
-        except (*ARGUMENT_ERRORS, MemoryError) as error:
+        except ARGUMENT_ERRORS as error:
             problem = f"has no value for {shown!r} ({reason_of(error)})"
             raise UsageError(problem, self._config.where, REMEDY) from error
 
@@ -290,9 +235,16 @@ def name_of(described: Any) -> str:
     return OLDER.get(name, re.sub(r"(?<=[a-z])(D|Dict)$", "d", name))
 
 
-def refuse_script(target: str, where: str) -> None:
-    """UsageError for a class that the bundle brings as a script."""
-    if target.partition(".")[0] not in ("", "monai", "torch", "ignite") and "." in target:
+def keys_of(step: Mapping[str, Any]) -> list[str]:
+    """The keys of the values that a step is for."""
+    keys = step.get("keys", [])
+    return [str(one) for one in keys] if isinstance(keys, Sequence) and not isinstance(keys, str) else [str(keys)]
+
+
+def refuse_script(described: Any, where: str) -> None:
+    """UsageError for what describes a class that the bundle brings as a script."""
+    target = str(described.get(TARGET, "")) if isinstance(described, Mapping) else ""
+    if "." in target and target.partition(".")[0] not in ("monai", "torch", "ignite"):
         raise UsageError(f"needs {target}, code of its own, which is never run", where, REMEDY)
 
 
@@ -325,8 +277,10 @@ def columns_first(described: Any, where: str) -> bool:
     transforms = described.get("transforms", []) if isinstance(described, Mapping) else []
     loads = [one for one in transforms if name_of(one) == "LoadImaged" and not one.get(DISABLED)]
     for one in loads:
-        refuse_script(str(one.get("reader", "")), where)
-    if not loads or "reverse_indexing" not in loads[0]:
-        return True
+        refuse_script({TARGET: one.get("reader", "")}, where)
+    if loads and not any(KEY in keys_of(one) for one in loads):
+        raise UsageError(f"reads {', '.join(keys_of(loads[0]))}, and no {KEY}", where, REMEDY)
+    if not loads or "reverse_indexing" not in loads[0]:  # tiles of a slide come by rows, and nobody loads them here
+        return bool(loads)
     turned = bool(loads[0]["reverse_indexing"])
     return not turned if "itk" in str(loads[0].get("reader")).lower() else turned

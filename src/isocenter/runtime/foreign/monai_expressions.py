@@ -30,41 +30,21 @@ MOST_BITS, HIGHEST_POWER = 256, 64
 REFERENCE = re.compile(r"@\w*(?:(?:#|::)\w*)*")
 # As wide as a number in a text may be written.
 FORMAT = re.compile(r"[<>^=+\- 0]{0,3}\d{0,2}(\.\d{1,2})?[bcdeEfFgGnosxX%]?")
+WIDE = re.compile(r"%(?![sdfgi%]|\.?\d\d?[dfg])")
 READER = re.compile(r"monai\.data\.(?:\w+\.)?(\w+Reader)")
-NUMPY_NAMES = frozenset(
-    {"pi", "inf", "nan", "bool_", "float16", "float32", "float64", "uint8", "uint16", "uint32", "uint64"}
-    | {"int8", "int16", "int32", "int64"}
-)
-OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-    ast.BitAnd: operator.and_,
-    ast.BitOr: operator.or_,
-    ast.BitXor: operator.xor,
-    ast.UAdd: operator.pos,
-    ast.USub: operator.neg,
-    ast.Not: operator.not_,
-    ast.Invert: operator.invert,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda one, many: one in many,
-    ast.NotIn: lambda one, many: one not in many,
-    ast.Is: operator.is_,
-    ast.IsNot: operator.is_not,
+NUMPY_NAME = re.compile(r"(?:np|numpy)\.(pi|inf|nan|bool_|float(?:16|32|64)|u?int(?:8|16|32|64))")
+# By the name of what stands in the tree, that of Python's operator.
+OPERATORS: Mapping[str, Callable[..., Any]] = {
+    **{name: getattr(operator, name.lower()) for name in ("Add", "Sub", "Mod", "Pow", "Invert", "Eq", "Lt", "Gt")},
+    **{"Mult": operator.mul, "Div": operator.truediv, "FloorDiv": operator.floordiv, "Not": operator.not_},
+    **{"BitAnd": operator.and_, "BitOr": operator.or_, "BitXor": operator.xor, "UAdd": operator.pos},
+    **{"USub": operator.neg, "NotEq": operator.ne, "LtE": operator.le, "GtE": operator.ge, "Is": operator.is_},
+    **{"IsNot": operator.is_not, "In": lambda one, many: one in many, "NotIn": lambda one, many: one not in many},
 }
 
 
 class UnreadError(ValueError):
-    """What of an expression is not read, in its own words."""
+    """A part of an expression that is not read, in its own words."""
 
 
 def _counting(*ends: int) -> list[int]:
@@ -94,19 +74,14 @@ def evaluate(text: str, look_up: Callable[[str], Any], further: Mapping[str, Cal
     further: functions beside those of `FUNCTIONS`
     Raises UnreadError for what is not read, and what Python's operators raise for values that do not fit.
     """
-    names: dict[str, str] = {}
-
-    def named(found: re.Match[str]) -> str:
-        names.setdefault(found[0][1:], f"reference_{len(names)}_")
-        return names[found[0][1:]]
-
     if len(text) > LONGEST:  # the parser takes some hundred bytes for each of its letters
         raise UnreadError(f"an expression of {len(text)} letters")
+    names = {name: f"reference_{number}_" for number, name in enumerate(dict.fromkeys(REFERENCE.findall(text)))}
     try:
-        tree = ast.parse(REFERENCE.sub(named, text), mode="eval")
+        tree = ast.parse(REFERENCE.sub(lambda found: names[found[0]], text), mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise UnreadError("no expression") from error
-    values = {new: partial(look_up, name) for name, new in names.items()}
+    values = {new: partial(look_up, name[1:]) for name, new in names.items()}
     return _Reading(values, {**FUNCTIONS, **further}).value(tree.body)
 
 
@@ -135,7 +110,7 @@ class _Reading:
     names: Mapping[str, Callable[[], Any]]
     functions: Mapping[str, Callable[..., Any]] = field(repr=False)
 
-    def value(self, node: ast.AST | None) -> Any:
+    def value(self, node: Any) -> Any:
         """The value of a part of an expression."""
         match node:
             case None:
@@ -145,7 +120,7 @@ class _Reading:
             case ast.Name() if node.id in self.names:
                 return self.names[node.id]()
             case ast.Name() | ast.Attribute():
-                return _constant(_dotted(node))
+                return _constant(ast.unparse(node))
             case ast.List():
                 return [self.value(one) for one in node.elts]
             case ast.Tuple():
@@ -153,13 +128,16 @@ class _Reading:
             case ast.Dict() if None not in node.keys:
                 return {self.value(key): self.value(one) for key, one in zip(node.keys, node.values, strict=True)}
             case ast.UnaryOp():
-                return OPERATORS[type(node.op)](self.value(node.operand))
-            case ast.BinOp() if type(node.op) in OPERATORS:
+                return OPERATORS[type(node.op).__name__](self.value(node.operand))
+            case ast.BinOp() if type(node.op).__name__ in OPERATORS:
                 return _calculated(node.op, self.value(node.left), self.value(node.right))
             case ast.BoolOp():
-                return self._joined(node)
+                values = [self.value(one) for one in node.values]
+                return next((one for one in values if bool(one) is isinstance(node.op, ast.Or)), values[-1])
             case ast.Compare():
-                return self._compared(node)
+                terms = pairwise(self.value(one) for one in (node.left, *node.comparators))
+                results = [OPERATORS[type(kind).__name__](*two) for kind, two in zip(node.ops, terms, strict=True)]
+                return results[0] if len(results) == 1 else all(results)
             case ast.IfExp():
                 return self.value(node.body if self.value(node.test) else node.orelse)
             case ast.Subscript():
@@ -170,59 +148,21 @@ class _Reading:
                 return "".join(str(self.value(one)) for one in node.values)
             case ast.FormattedValue() if node.conversion == -1:
                 return _formatted(self.value(node.value), str(self.value(node.format_spec) or ""))
-            case ast.Call():
-                return self._called(node)
+            case ast.Call() if (name := ast.unparse(node.func)) in self.functions or name in OF_NUMBERS:
+                function = getattr(torch, name.rpartition(".")[2]) if name in OF_NUMBERS else self.functions[name]
+                named = {one.arg: self.value(one.value) for one in node.keywords}
+                return _small(function(*(self.value(one) for one in node.args), **named))
             case ast.Lambda() if node.args.args and not (node.args.defaults or node.args.kwonlyargs):
                 return Lambda(self, tuple(one.arg for one in node.args.args), node.body)
-        raise UnreadError(f"{ast.unparse(node)}")
-
-    def _joined(self, node: ast.BoolOp) -> Any:
-        value: Any = None
-        for one in node.values:
-            value = self.value(one)
-            if bool(value) is isinstance(node.op, ast.Or):
-                return value
-        return value
-
-    def _compared(self, node: ast.Compare) -> Any:
-        result: Any = True
-        terms = pairwise([node.left, *node.comparators])
-        for kind, (left, right) in zip(node.ops, terms, strict=True):
-            result = OPERATORS[type(kind)](self.value(left), self.value(right))
-            if len(node.ops) > 1 and not result:
-                return result
-        return result
-
-    def _called(self, node: ast.Call) -> Any:
-        name = _dotted(node.func)
-        function = getattr(torch, name.rpartition(".")[2]) if name in OF_NUMBERS else self.functions.get(name)
-        if function is not None and all(one.arg for one in node.keywords):
-            named = {str(one.arg): self.value(one.value) for one in node.keywords}
-            return _small(function(*(self.value(one) for one in node.args), **named))
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "format" and not node.keywords:
-            text = self.value(node.func.value)
-            if isinstance(text, str) and re.fullmatch(r"(?:[^{}]|\{\})*", text):
-                return text.format(*(_formatted(self.value(one), "") for one in node.args))
-        raise UnreadError(f"a call of {ast.unparse(node.func)}")
-
-
-def _dotted(node: ast.AST) -> str:
-    """The name in a module, such as torch.float32; empty where it is none."""
-    match node:
-        case ast.Name():
-            return node.id
-        case ast.Attribute():
-            before = _dotted(node.value)
-            return f"{before}.{node.attr}" if before else ""
-    return ""
+        raise UnreadError(ast.unparse(node))
 
 
 def _constant(name: str) -> Any:
     """A dtype, a number of NumPy, a member of an enumeration of MONAI, or the name of one of its readers."""
     module, _, own = name.rpartition(".")
-    if module in ("np", "numpy") and own in NUMPY_NAMES:
+    if NUMPY_NAME.fullmatch(name):
         return getattr(np, own)
-    if module == "torch" and not own.startswith("_") and isinstance(getattr(torch, own, None), torch.dtype):
+    if module == "torch" and isinstance(getattr(torch, own, None), torch.dtype):
         return getattr(torch, own)
     if re.fullmatch(r"monai\.utils(\.enums)?\.[A-Z]\w*", module):
         kind = getattr(importlib.import_module("monai.utils"), module.rpartition(".")[2], None)
@@ -230,28 +170,29 @@ def _constant(name: str) -> Any:
             return kind.__members__[own].value
     if reader := READER.fullmatch(name):
         return reader[1]
-    raise UnreadError(name or "an attribute")
+    raise UnreadError(name)
 
 
 def _calculated(kind: ast.operator, left: Any, right: Any) -> Any:
-    many = [one for one in (left, right) if isinstance(one, str | list | tuple)]
-    times = [one for one in (left, right) if isinstance(one, int)]
-    if isinstance(kind, ast.Mult) and many and times and len(many[0]) * max(times) > LONGEST:
-        raise UnreadError(f"{max(times)} times a list or text")
+    """The outcome of an operator; UnreadError before it would fill the memory."""
+    many, times = (
+        next((one for one in (left, right) if isinstance(one, kinds)), None)
+        for kinds in (str | bytes | list | tuple, int)
+    )
+    if isinstance(kind, ast.Mult) and many is not None and times is not None and len(many) * times > LONGEST:
+        raise UnreadError(f"{times} times a list or text")
     if isinstance(kind, ast.Pow) and not (isinstance(right, int | float) and abs(right) <= HIGHEST_POWER):
         raise UnreadError(f"a power of {right}")
-    if isinstance(kind, ast.Mod) and isinstance(left, str):
-        # Of a text that is filled in, the widths of its numbers are a format too.
-        for stated in re.findall(r"%([^a-zA-Z%]*)", left):
-            _formatted(0.0, stated)
-    return _small(OPERATORS[type(kind)](left, right))
+    if isinstance(kind, ast.Mod) and isinstance(left, str | bytes) and re.search(WIDE, left):
+        raise UnreadError(f"a format of {left!r}")
+    return _small(OPERATORS[type(kind).__name__](left, right))
 
 
 def _small(value: Any) -> Any:
     """The value; UnreadError where what few letters have made would fill the memory."""
     if isinstance(value, int) and value.bit_length() > MOST_BITS:
         raise UnreadError(f"a number of {value.bit_length()} bits")
-    if isinstance(value, str | list | tuple) and len(value) > LONGEST:
+    if isinstance(value, str | bytes | list | tuple) and len(value) > LONGEST:
         raise UnreadError(f"a list or text of {len(value)} parts")
     return value
 

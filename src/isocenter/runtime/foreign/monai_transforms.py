@@ -21,7 +21,7 @@ from isocenter.errors import DatasetError, GeometryError, counted, is_out_of_mem
 from isocenter.lazy import monai as lazy_monai
 from isocenter.lazy import torch
 from isocenter.runtime.device import give_back
-from isocenter.runtime.foreign.monai_config import REMEDY, reason_of
+from isocenter.runtime.foreign.monai_config import KEY, REMEDY, reason_of
 from isocenter.runtime.foreign.output_activation import log_odds, logarithm
 from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS, parts_of
 from isocenter.runtime.preprocessing.preprocessing import source_region
@@ -119,14 +119,16 @@ def single(operations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Notes of which each is of one change: MONAI keeps a crop and the padding after it in one."""
     notes = []
     for operation in operations:
-        done = operation["extra_info"]
+        if operation["class"] == "ToTensor":
+            continue
+        done = operation.get("extra_info", {})
         notes += [done.get("crop_info", operation), *([done["pad_info"]] if "pad_info" in done else [])]
     return notes
 
 
 def _undone(path: _Path, operation: Mapping[str, Any]) -> Change | None:
     """Go one change back; None where that cannot be done axis by axis."""
-    done, size = operation["extra_info"], [int(length) for length in operation["orig_size"]]
+    done, size = operation.get("extra_info", {}), [int(length) for length in operation["orig_size"]]
     match operation["class"]:
         case "Orientation":
             return _turned_change(path, _square(done["original_affine"], len(size)))
@@ -308,7 +310,6 @@ monai: Any = lazy_monai  # its types do not say what a transform takes
 KIND = "monai"
 # What a bundle brings back: outputs before their activation, probabilities, or what is called (one of the classes).
 Returned = Literal["outputs", "probabilities", "labels"]
-KEY = "image"
 # Volumes that would take more than this as float32 are prepared part by part: MONAI holds several copies of them.
 STREAMED_BYTES = 2**26
 # Bytes a voxel while MONAI resamples: three coordinates and the intensity in double precision, and two in single.
