@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -113,7 +114,8 @@ class Config:
             kind = self.kind(described)
             arguments = self._arguments(kind, described)
             try:
-                with redirect_stdout(StringIO()):  # some say there what they recommend
+                with redirect_stdout(StringIO()), warnings.catch_warnings():  # some say there what they recommend
+                    warnings.simplefilter("ignore")
                     return kind(**arguments)
             except ARGUMENT_ERRORS as error:
                 problem = f"{described[TARGET]} cannot be made ({reason_of(error)})"
@@ -205,7 +207,9 @@ class _Unfolding:
             return text
         shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
         try:
-            return evaluate(body, partial(self._referred, path), {"torch.load": self._config.loaded})
+            value = evaluate(body, partial(self._referred, path), {"torch.load": self._config.loaded})
+            self._left -= len(value) if isinstance(value, list | tuple) else 0
+            return value
         except IsocenterError:
             raise
         except UnreadError as error:

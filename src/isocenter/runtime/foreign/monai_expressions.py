@@ -59,8 +59,9 @@ def _counting(*ends: int) -> list[int]:
 OF_NUMBERS = frozenset({"torch.abs", "torch.clamp", "torch.from_numpy", "torch.nan_to_num", "torch.where"})
 # Where a model computes a person says, not the configuration; a bundle lies in files, which only `load` reads.
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    **{one.__name__: one for one in (abs, bool, float, int, len, list, max, min, sorted, str, sum, tuple)},
+    **{one.__name__: one for one in (abs, bool, float, int, len, list, max, min, sorted, sum, tuple)},
     "range": _counting,
+    "str": lambda value: _formatted(value, ""),
     "os.path.join": posixpath.join,
     "torch.device": lambda *_, **__: "cpu",
     "torch.cuda.is_available": lambda: False,
@@ -150,7 +151,7 @@ class _Reading:
                 return _formatted(self.value(node.value), str(self.value(node.format_spec) or ""))
             case ast.Call() if (name := ast.unparse(node.func)) in self.functions or name in OF_NUMBERS:
                 function = getattr(torch, name.rpartition(".")[2]) if name in OF_NUMBERS else self.functions[name]
-                named = {one.arg: self.value(one.value) for one in node.keywords}
+                named = {str(one.arg): self.value(one.value) for one in node.keywords}
                 return _small(function(*(self.value(one) for one in node.args), **named))
             case ast.Lambda() if node.args.args and not (node.args.defaults or node.args.kwonlyargs):
                 return Lambda(self, tuple(one.arg for one in node.args.args), node.body)
@@ -175,16 +176,18 @@ def _constant(name: str) -> Any:
 
 def _calculated(kind: ast.operator, left: Any, right: Any) -> Any:
     """The outcome of an operator; UnreadError before it would fill the memory."""
-    many, times = (
-        next((one for one in (left, right) if isinstance(one, kinds)), None)
-        for kinds in (str | bytes | list | tuple, int)
-    )
-    if isinstance(kind, ast.Mult) and many is not None and times is not None and len(many) * times > LONGEST:
-        raise UnreadError(f"{times} times a list or text")
+    sizes = [len(one) for one in (left, right) if isinstance(one, str | bytes | list | tuple)]
+    times = [one for one in (left, right) if isinstance(one, int)]
+    if isinstance(kind, ast.Mult) and sizes and times:
+        many = next(one for one in (left, right) if not isinstance(one, int))
+        if sizes[0] * times[0] > LONGEST or any(not isinstance(one, str | int | float | None) for one in many):
+            raise UnreadError(f"{times[0]} times a list or text")
     if isinstance(kind, ast.Pow) and not (isinstance(right, int | float) and abs(right) <= HIGHEST_POWER):
         raise UnreadError(f"a power of {right}")
-    if isinstance(kind, ast.Mod) and isinstance(left, str | bytes) and re.search(WIDE, left):
-        raise UnreadError(f"a format of {left!r}")
+    if isinstance(kind, ast.Mod) and isinstance(left, bytes | str):
+        if WIDE.search(str(left)):
+            raise UnreadError(f"a format of {left!r}")
+        right = tuple(_plain(one) for one in right) if isinstance(right, tuple) else _plain(right)
     return _small(OPERATORS[type(kind).__name__](left, right))
 
 
@@ -205,8 +208,15 @@ def _index(index: Any) -> Any:
     return index
 
 
+def _plain(value: Any) -> str | int | float:
+    """A value that is no longer as text than it is."""
+    if not isinstance(value, str | int | float):
+        raise UnreadError(f"a {type(value).__name__} as text")
+    return value
+
+
 def _formatted(value: Any, form: str) -> str:
     """A plain value as text."""
-    if not isinstance(value, str | int | float) or not FORMAT.fullmatch(form):
-        raise UnreadError(f"a format {form!r} of a {type(value).__name__}")
-    return format(value, form)
+    if not FORMAT.fullmatch(form):
+        raise UnreadError(f"a format {form!r}")
+    return format(_plain(value), form)
