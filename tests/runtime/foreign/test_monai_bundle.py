@@ -223,6 +223,7 @@ def test_a_largest_piece_of_what_is_no_label_yet_is_refused(tmp_path):
         ({"units": "$1 + open('MARK')"}, r"would run.*: open\(.MARK.\) is not read"),
         ({"units": "%other.json#units"}, "refers to %other"),
         ({"network_def": {"_target_": "os.mkdir", "path": "MARK"}}, "needs os.mkdir"),
+        ({"network_def": {}}, "describes no class"),
         ({"network_def": {"_target_": "scripts.network.Net"}}, "needs scripts.network.Net"),
         ({"network_def": {"_target_": "monai.networks.nets.UNet.forward"}}, "needs"),
         ({"network_def": {"_target_": "torch.nn.functional"}}, "needs torch.nn.functional"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +74,9 @@ def load_foreign(
         if fold is not None or largest:
             raise UsageError("a bundle has no folds and no postprocessing.pkl", str(path), "Leave them out")
         chosen = choose_device(device)
-        return computed_by(load_bundle(path, chosen.value, trusted=trusted), chosen)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what MONAI says of its own next versions
+            return computed_by(load_bundle(path, chosen.value, trusted=trusted), chosen)
     refuse_almost(path)
     raise UsageError(
         "is not a model of a known program", str(path), "Give an nnU-Net v2 result folder, a MONAI bundle or ONNX"

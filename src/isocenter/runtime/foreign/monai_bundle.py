@@ -423,6 +423,6 @@ def _defined(metadata: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...]
             kind = " ".join(str(outputs.get(name)) for name in ("type", "format"))
             raise FormatError(f"does not name the channels of its output ({kind})", where, again)
         names = {int(key): str(named[key]) for key in sorted(named, key=int)}
-    except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
+    except (*ARGUMENT_ERRORS, StopIteration) as error:
         raise FormatError(f"does not name its channels ({reason_of(error)})", where, again) from error
     return tuple(defined[key] for key in sorted(defined)), names, inputs[KEY].get("spatial_shape")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -114,8 +113,7 @@ class Config:
             kind = self.kind(described)
             arguments = self._arguments(kind, described)
             try:
-                with redirect_stdout(StringIO()), warnings.catch_warnings():  # some say there what they recommend
-                    warnings.simplefilter("ignore")
+                with redirect_stdout(StringIO()):  # some say there what they recommend
                     return kind(**arguments)
             except ARGUMENT_ERRORS as error:
                 problem = f"{described[TARGET]} cannot be made ({reason_of(error)})"
@@ -148,7 +146,9 @@ class Config:
 
     def kind(self, described: Mapping[str, Any]) -> Any:
         """The class that a description names; UsageError for any but those that are allowed."""
-        target = str(described[TARGET])
+        target = str(described.get(TARGET, "")) if isinstance(described, Mapping) else ""
+        if not target:
+            raise UsageError(f"describes no class: {str(described)[:LONGEST_SHOWN]}", self.where, REMEDY)
         if described.get("_mode_", "default") != "default":
             raise UsageError(f"needs {target} in the mode {described['_mode_']}", self.where, REMEDY)
         module, name = target.rpartition(".")[0], name_of(described)

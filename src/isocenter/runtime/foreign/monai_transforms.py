@@ -404,6 +404,11 @@ class MonaiTransforms:
             problem = f"does not go through the model's transforms ({reason_of(error.__cause__ or error)})"
             raise DatasetError(problem, where, "Give an image of the kind that it was trained on") from error
         shape = tuple(prepared.shape[1:])
+        if len(shape) != self.ndim or not all(shape):
+            problem = (
+                f"becomes {tuple(prepared.shape)} by the model's transforms, which is no image of {self.ndim} axes"
+            )
+            raise GeometryError(problem, where, REMEDY)
         if self.whole and shape != self.patch:
             seen, expected = (" x ".join(map(str, sizes)) for sizes in (shape, self.patch))
             problem = f"has {seen} voxels after its transforms, and the model sees images whole, of {expected}"
