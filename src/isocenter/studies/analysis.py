@@ -440,6 +440,7 @@ class Trial:
                 for side, arm in enumerate(self.study.names):
                     own = pd.Series(values[self.is_new == side])
                     row[arm] = {"mean": own.mean(), "sd": own.std(), "n": int(own.notna().sum())}
+                    row[arm] |= {"count": int(own.sum())} if level != name else {}  # of those with one level
                 rows.append(row)
         sizes = {arm: {"n": int((self.is_new == side).sum())} for side, arm in enumerate(self.study.names)}
         return [{"characteristic": "participants", **sizes}, *rows]

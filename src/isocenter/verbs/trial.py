@@ -285,7 +285,7 @@ def _refuse_without(package: str, where: str) -> None:
         raise UsageError(f"{package} is not installed", where, "pip install 'isocenter[documents]'")
 
 
-COLUMNS = ("endpoint", "who", "missing outcomes"), ("difference", "interval", "p", "p adjusted", "verdict")
+COLUMNS = ("endpoint", "who", "missing outcomes"), ("difference", "p", "p adjusted", "verdict")
 VERDICTS = {
     "superior": "is superior to",
     "non-inferior": "is non-inferior to",
@@ -324,9 +324,11 @@ def page_of_results(results: Mapping[str, Any], flow: Mapping[str, Any]) -> Page
         rows = [row for row in results["tests"] if _section(row) == role]
         if rows:
             columns, cells = (*COLUMNS[0], *arms, *COLUMNS[1]), [_cells(row, arms) for row in rows]
-            sections.append(Section(title, [Table(columns, cells), Paragraph(_methods(rows))]))
+            filled = [n for n in range(len(columns)) if any(row[n] is not None for row in cells)]
+            table = Table([columns[n] for n in filled], [[row[n] for n in filled] for row in cells])
+            sections.append(Section(title, [table, Paragraph(_methods(rows))]))
     baseline = [[row["characteristic"], *(_characteristic(row[arm]) for arm in arms)] for row in results["baseline"]]
-    sections.append(Section("What each arm began with", [Table(("", *arms), baseline, "Mean (SD), or share")]))
+    sections.append(Section("What each arm began with", [Table(("", *arms), baseline, "Mean (SD), or number (share)")]))
     return Page(
         results["title"],
         lead=results["question"],
@@ -355,10 +357,12 @@ def _cells(row: Mapping[str, Any], arms: Sequence[str]) -> list[Any]:
     people = f"{row['population']} ({', '.join(f'{arm} {n}' for arm, n in row['n'].items())})"
     p = [None if row[name] is None else p_text(row[name]) for name in ("p", "p_adjusted")]
     if row["role"] == "interaction":
-        most = f"{row['differs_most']} differs most"
-        return [f"{named}: interaction", people, row["missing"], None, None, most, None, *p, None]
+        is_shown = row["p_adjusted"] < 1 - row["level"]
+        most = f"{row['differs_most']} differs most" if is_shown else "no difference between levels is shown"
+        return [f"{named}: interaction", people, row["missing"], None, None, most, *p, None]
     seen = [_seen(row, arm) for arm in arms]
-    return [named, people, row["missing"], *seen, _difference(row), _interval(row), *p, row["verdict"]]
+    apart = f"{_difference(row).removeprefix('difference ')} ({_interval(row)})"
+    return [named, people, row["missing"], *seen, apart, *p, row["verdict"]]
 
 
 def _seen(row: Mapping[str, Any], arm: str) -> str:
@@ -403,4 +407,6 @@ def _methods(rows: Sequence[Mapping[str, Any]]) -> str:
 def _characteristic(cell: Mapping[str, Any]) -> str:
     if "mean" not in cell:
         return str(cell["n"])
+    if "count" in cell and cell["n"]:
+        return f"{cell['count']} of {cell['n']} ({share_text(cell['mean'])})"
     return "unknown" if cell["n"] == 0 else f"{number(cell['mean'])} ({number(cell['sd'])})"
