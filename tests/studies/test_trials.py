@@ -513,6 +513,9 @@ def test_a_difference_of_proportions_ends_at_one_and_separated_arms_have_an_exac
     separated, *_ = trial_of(PLAIN, found=found, minutes=MINUTES).rows()
     assert (separated["difference"], separated["verdict"]) == (1.0, "superior") and np.isnan(separated["high"])
     assert separated["p"] == pytest.approx(stats.fisher_exact(np.diag([20, 20])).pvalue, rel=1e-6)
+    gaps = np.where(np.arange(40) > 29, "", found.astype(str))  # who is imputed is not known
+    few, *_ = trial_of(PLAIN, found=gaps, minutes=MINUTES).rows()
+    assert few["p"] == pytest.approx(stats.fisher_exact(np.diag([15, 15])).pvalue, rel=1e-6)
     found[1] = 0
     nearly, *_ = trial_of(PLAIN, found=found, minutes=MINUTES).rows()
     assert nearly["low"] < 0.95 < nearly["high"] == 1.0

@@ -135,7 +135,7 @@ def participant_effect(outcome: Floats, is_new: np.ndarray, covariates: Floats) 
         chance = stats.fisher_exact(np.diag([len(arms[0]), len(arms[1])])).pvalue
         z, method = (
             -float(special.ndtri(chance / 2)),
-            "Fisher's exact test; no interval: all outcomes of an arm are alike",
+            "Fisher's exact test of known outcomes; no interval: all outcomes of an arm are alike",
         )
         return Effect(difference, np.nan, np.inf, method, rank=float(np.copysign(z, difference)))
     variance = float((row**2 * scaled**2).sum())
