@@ -17,13 +17,15 @@ from isocenter.scoring.verdict import (
     beyond_tolerance,
     boundless,
     constant_predictions,
+    exchanged_labels,
     headline_rows,
     verdict_of,
 )
 from isocenter.tasks import build, settings_of
 from isocenter.tasks import kind as task_kind
 from isocenter.tasks.multitask import with_part
-from isocenter.values import Decision, Estimate
+from isocenter.tasks.segmentation.scoring import case_rows
+from isocenter.values import Decision, Estimate, Geometry
 
 MAE = Metric("mae", "MAE", "less")
 CLASSES = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
@@ -272,6 +274,33 @@ def test_a_systematic_error_and_a_poor_agreement_speak_against_a_model():
     rng = np.random.default_rng(0)
     [poor] = against([size + float(error) for size, error in zip(truth, rng.normal(0, 4, 40), strict=True)])
     assert poor.startswith("ICC(2,1), absolute agreement: size 0.") and poor.endswith(": below 0.75.")
+
+
+def test_two_labels_that_look_exchanged_are_named():
+    maps = np.zeros((2, 4, 4, 4), np.uint8)
+    maps[0, :2], maps[0, 2:] = 1, 2
+    maps[1, :2], maps[1, 2:] = 2, 1
+    maps[1, 0, 0] = 1
+    structures = {"front": (1,), "back": (2,)}
+
+    def exchanged(predicted: np.ndarray) -> list[str]:
+        rows = case_rows(predicted, maps[0], structures, Geometry((4, 4, 4), np.eye(4)), dict.fromkeys(structures, 1.0))
+        return list(exchanged_labels(Scored(pd.DataFrame([{"case": "a", "patient": "a", **row} for row in rows]), [])))
+
+    assert exchanged(maps[0]) == []
+    assert exchanged(maps[1]) == [
+        "back and front look exchanged: Dice of back 0.000 would be 0.933 with the names the other way round. "
+        "Compare them with --labels."
+    ]
+
+
+def test_two_classes_that_look_exchanged_are_named():
+    truth = [0, 1] * 20
+    right = scored([0.9 if one else 0.1 for one in truth], truth)
+    wrong = scored([0.1 if one else 0.9 for one in truth], truth)
+    assert list(exchanged_labels(right)) == []
+    [sentence] = exchanged_labels(wrong)
+    assert "benign and malignant look exchanged: accuracy 0.000 would be 1.000" in sentence
 
 
 def test_wrong_calls_are_the_cases_that_are_called_otherwise_than_their_reference():

@@ -84,6 +84,19 @@ def test_of_other_data_all_cases_are_scored(segmented, tmp_path):
     assert cases(evaluated(segmented, other)) == {"case00", "case01", "case02"}
 
 
+def test_of_other_data_the_models_own_figure_stands_beside_the_new_one(segmented, tmp_path):
+    own = isocenter.evaluate(segmented.out, segmented.data)
+    assert own.beside == ""
+    other = isocenter.evaluate(
+        segmented.out, trained.blobs(tmp_path / "other", count=3, first=50), out=tmp_path / "out"
+    )
+    there, here = own.rows[0].estimate, other.rows[0].estimate
+    assert f"on the model's own test cases: Dice {there.value:.3f}" in other.beside
+    apart = f"{here.value - there.value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    assert f"on these cases it is {apart} from that" in other.beside and other.beside in repr(other)
+    assert "On the model's own test cases" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 def test_one_changed_file_makes_them_other_data_and_cases_that_trained_are_left_out(segmented, tmp_path):
     changed = shutil.copytree(segmented.data, tmp_path / "changed")
     known = parts(segmented)

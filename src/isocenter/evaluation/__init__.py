@@ -183,6 +183,7 @@ if TYPE_CHECKING:
         targets_of,
     )
     from isocenter.evaluation.mask_overlap import (
+        EXCHANGED,
         FALSE_POSITIVE_VOLUME,
         OVERLAP_METRICS,
         VOLUME_ERROR,
@@ -190,8 +191,10 @@ if TYPE_CHECKING:
         confusion,
         dice,
         iou,
+        nearest_others,
         overlap,
         overlaps,
+        overlaps_of,
         place_of,
         volume_unit,
     )

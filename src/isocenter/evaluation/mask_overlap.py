@@ -113,9 +113,32 @@ def confusion(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int]
 
 def overlaps(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int]) -> dict[int, Overlap]:
     """The Overlap of each label of two label maps."""
-    matrix = confusion(prediction, reference, labels)
+    return overlaps_of(confusion(prediction, reference, labels), labels)
+
+
+def overlaps_of(matrix: NDArray[np.int64], labels: Sequence[int]) -> dict[int, Overlap]:
+    """The Overlap of each label, from the `confusion` of two label maps."""
     counts = zip(np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1), strict=True)
     return {label: Overlap(*map(int, three)) for label, three in zip(labels, list(counts)[1:], strict=True)}
+
+
+# By so much more Dice, or accuracy, another assignment of labels is no accident.
+EXCHANGED = 0.3
+
+
+def nearest_others(matrix: NDArray[np.int64], labels: Sequence[int]) -> dict[int, tuple[int, float]]:
+    """{label: (other label, Dice)} where a prediction fits the reference of another label better by `EXCHANGED`.
+
+    matrix: the `confusion` of two label maps
+    """
+    sizes = matrix.sum(axis=0)[1:, None] + matrix.sum(axis=1)[None, 1:]
+    fits = np.divide(2.0 * matrix[1:, 1:].T, sizes, out=np.zeros(sizes.shape), where=sizes > 0)
+    best = fits.argmax(axis=1)
+    return {
+        label: (labels[best[place]], float(fits[place, best[place]]))
+        for place, label in enumerate(labels)
+        if fits[place, best[place]] >= fits[place, place] + EXCHANGED
+    }
 
 
 def volume_unit(geometry: Geometry) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from isocenter.errors import UsageError, counted
@@ -27,12 +27,14 @@ class Choice:
 
     parts: {case id: part}; which: in words; notes: what a reader must know
     folds: {case id: the fold that has not seen it}, empty where one model scores all
+    is_own: whether they are cases of the run's own data
     """
 
     parts: Mapping[str, Split]
     which: str
     notes: Sequence[str] = ()
     folds: Mapping[str, int] = field(default_factory=dict)
+    is_own: bool = False
 
 
 def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) -> Choice:
@@ -50,7 +52,7 @@ def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) 
         record = DataRecord(hashes, {}, hashes)
         table = pd.DataFrame({"case": trained, "patient": "", "split": "train", "fold": ""})
     if len(table) and _is_own(dataset, table, record):
-        return _of_own(model, table, split, str(run), record)
+        return replace(_of_own(model, table, split, str(run), record), is_own=True)
     return _of_other(dataset, table, record, split, _patients_of(table, model))
 
 

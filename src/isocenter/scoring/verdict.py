@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 
 from isocenter.belief import LOG_LOSS_CHANGE, excluding_nothing
 from isocenter.errors import listed
-from isocenter.evaluation import Compared, Metric, Table, class_names, compared
+from isocenter.evaluation import EXCHANGED, Compared, Metric, Table, class_names, compared
+from isocenter.lazy import pandas as pd
 from isocenter.report import count_text, interval_text, label_name, number, sentence, value_text
 from isocenter.scoring.comparison import UNRELIABLE, Comparison, interval_of_difference, signed_number
 from isocenter.scoring.scores import Scored, by_case
@@ -24,6 +26,7 @@ HARDLY = 0.1
 RARELY = 0.01
 # Between a task and its label, where there are several tasks.
 OF_PART = ": "
+EXCHANGE = "{} and {} look exchanged: {} would be {} with the names the other way round. Compare them with --labels."
 NOTHING_ESTIMATED = "Nothing is estimated: every case was trained on."
 NO_GUESS = "there is no baseline without the images to compare it with."
 
@@ -134,7 +137,12 @@ def verdict_of(
     if scored is None:
         return Verdict((), tuple(training), tuple(notes), (NOTHING_ESTIMATED,))
     gains = [*gains_over_guess(scored, seed=seed, patients_known=patients_known), *covariates]
-    against = [*_constant_parts(scored), *few_patients(scored.rows), *worse_by_calibration(scored.rows)]
+    against = [
+        *_constant_parts(scored),
+        *exchanged_labels(scored),
+        *few_patients(scored.rows),
+        *worse_by_calibration(scored.rows),
+    ]
     against += [*beyond_tolerance(scored), *([] if scored.task is None else boundless(scored.task)), *notes]
     return Verdict(tuple(gains), tuple(training), tuple(against), tuple(_without(scored, gains)))
 
@@ -220,6 +228,28 @@ def few_patients(rows: Sequence[Row]) -> Iterator[str]:
     if rows and UNRELIABLE in rows[0].estimate.method:
         reason = rows[0].estimate.method.partition(f"{UNRELIABLE}: ")[2].partition(";")[0]
         yield f"The test is small ({reason}): the intervals are unreliable."
+
+
+def exchanged_labels(scored: Scored) -> Iterator[str]:
+    """A sentence on each two labels that look exchanged: the other's reference would fit far better."""
+    tables = [table for _, table in scored.parts.values()] or [scored.table]
+    for table in tables:
+        if "other_label" in table:
+            rows = table[table["dice"].notna()]
+            fits = rows.groupby(["label", "other_label"])[["dice", "dice_of_other_label"]].agg(["mean", "size"])
+            cases = rows.groupby("label").size()
+            often = {pair for pair in fits.index if 2 * fits.loc[pair, ("dice", "size")] > cases[pair[0]]}
+            for one, other in sorted(pair for pair in often if pair < pair[::-1] and pair[::-1] in often):
+                now, then = fits.loc[(one, other), [("dice", "mean"), ("dice_of_other_label", "mean")]]
+                yield EXCHANGE.format(one, other, f"Dice of {one} {now:.3f}", f"{then:.3f}")
+        elif class_names(table) and {"predicted", "reference"} <= set(table):
+            counts = pd.crosstab(table["reference"], table["predicted"], normalize=True)
+            counts = counts.reindex(index=class_names(table), columns=class_names(table), fill_value=0.0)
+            right = float(np.trace(counts))
+            for one, other in combinations(counts, 2):
+                crossed = counts.loc[one, other] + counts.loc[other, one]
+                if (gain := crossed - counts.loc[one, one] - counts.loc[other, other]) >= EXCHANGED:
+                    yield EXCHANGE.format(one, other, f"accuracy {right:.3f}", f"{right + gain:.3f}")
 
 
 def beyond_tolerance(scored: Scored) -> Iterator[str]:

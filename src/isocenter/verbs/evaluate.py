@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -31,7 +32,7 @@ from isocenter.reading import (
     result_folder,
     write_alignment,
 )
-from isocenter.report import InNotebook, in_words
+from isocenter.report import InNotebook, in_words, number, sentence
 from isocenter.runs import NOTES, OutOfFold, RunReport, selecting, training_length, training_log
 from isocenter.runtime import (
     PACKAGED,
@@ -49,6 +50,8 @@ from isocenter.runtime import (
 )
 from isocenter.scoring import (
     DATA_RECORD,
+    EVALUATION,
+    SUMMARY,
     TASK,
     Audit,
     AuditOptions,
@@ -79,7 +82,7 @@ from isocenter.scoring import (
     with_table,
     write_verdict,
 )
-from isocenter.values import Case, Dataset, Decision, Plan, Problem, Row
+from isocenter.values import Case, Dataset, Decision, Estimate, Plan, Problem, Row
 
 log = logging.getLogger("isocenter")
 
@@ -90,7 +93,10 @@ MOST_SHOWN = 5
 
 @dataclass(frozen=True, eq=False)
 class Evaluation(InNotebook):
-    """The figures of an evaluation; prints the primary metric with its interval."""
+    """The figures of an evaluation; prints the primary metric with its interval.
+
+    beside: of other cases than the model's own, a sentence on its figure there, and the difference
+    """
 
     scored: Scored
     primary: str
@@ -98,6 +104,7 @@ class Evaluation(InNotebook):
     notes: tuple[str, ...] = ()
     out: Path | None = None
     verdict: Verdict = field(default_factory=Verdict)
+    beside: str = ""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -119,6 +126,7 @@ class Evaluation(InNotebook):
         facts = {
             "scored": self.which,
             "openings": self.scored.openings,
+            "beside": self.beside,
             "notes": list(self.notes),
             "verdict": self.verdict.as_record(),
             "failed": failed_rows(self.failures),
@@ -130,6 +138,7 @@ class Evaluation(InNotebook):
         lines = [f"scored {self.which}"]
         headline = headline_rows(self.rows, self.primary, self.scored.task)
         lines += [in_words(row, self.scored.metrics) for row in headline]
+        lines += [self.beside] if self.beside else []
         if self.scored.openings > 1:
             lines.append(f"these test cases have been opened {self.scored.openings} times on this machine")
         lines += [
@@ -315,7 +324,31 @@ def _evaluation(options: EvaluateOptions, subject: _Subject, scored: Scored) -> 
         which = f"{which}, as far as they were scored before the stop"
     primary = str(subject.model.record.get("primary", scored.rows[0].metric))
     out = Path(options.out) if options.out is not None else None
-    return Evaluation(scored, primary, which, notes, out, verdict)
+    return Evaluation(scored, primary, which, notes, out, verdict, _beside_own(subject, scored, primary))
+
+
+def _beside_own(subject: _Subject, scored: Scored, primary: str) -> str:
+    """The model's figure on its own test cases, and how far these cases are from it; empty without one."""
+    rows = {(row.metric, row.label): row.estimate for row in scored.rows}
+    own = next((row for row in _own_figures(subject.run) if row["metric"] == primary), None)
+    if subject.chosen.is_own or own is None or own["value"] is None or (primary, own["label"]) not in rows:
+        return ""
+    figures = {name: own[name] for name in ("value", "low", "high", "level", "n", "patients", "unit", "method")}
+    there, here = Estimate(**figures), rows[primary, own["label"]]
+    apart = number(here.value - there.value, places=3, signed=True)
+    words = in_words(Row(primary, own["label"], there), scored.metrics)
+    return f"on the model's own test cases: {words}; on these cases it is {apart} from that"
+
+
+def _own_figures(source: Path | None) -> Sequence[Mapping[str, Any]]:
+    """The rows of a run's own evaluation, or those that its package keeps."""
+    if source is None or is_foreign(source):
+        return ()
+    if (summary := source / EVALUATION / SUMMARY).is_file():
+        rows: Sequence[Mapping[str, Any]] = json.loads(summary.read_text(encoding="utf-8"))["rows"]
+        return rows
+    with unpacked(source) as folder:
+        return package_record(folder)["evaluation"] if (folder / PACKAGED).is_dir() else ()
 
 
 def _write(evaluation: Evaluation, out: Path, subject: _Subject, *, overwrite: bool) -> None:
@@ -413,12 +446,12 @@ def _predictor(
     if not chosen.folds or run is None:
         return with_smaller_batches(loaded), {}
     models, by_fold = dict[int, Model](), dict[int, Fold]()
-    for number in sorted(set(chosen.folds.values())):
-        folder = run / f"fold_{number}"
-        by_fold[number] = Fold(number, task_of(folder) if (folder / TASK).is_file() else loaded.task, gate_of(folder))
-        model = with_uncertainty(load(run, device, fold=number), uncertainty)
+    for fold in sorted(set(chosen.folds.values())):
+        folder = run / f"fold_{fold}"
+        by_fold[fold] = Fold(fold, task_of(folder) if (folder / TASK).is_file() else loaded.task, gate_of(folder))
+        model = with_uncertainty(load(run, device, fold=fold), uncertainty)
         model = replace(model, request=loaded.request)
-        models[number] = by_fold[number].scoring(with_smaller_batches(model))
+        models[fold] = by_fold[fold].scoring(with_smaller_batches(model))
     owners = {case: models[number] for case, number in chosen.folds.items()}
     folds = {case: by_fold[number] for case, number in chosen.folds.items()}
     return OutOfFold(loaded.task, owners, folds), folds
@@ -428,7 +461,11 @@ def _report(evaluation: Evaluation, subject: _Subject) -> str:
     record, dataset, scored = subject.model.record, subject.dataset, evaluation.scored
     page = RunReport(
         f"Evaluation on {dataset.name}",
-        f"{counted(scored.table['case'].nunique(), 'case')}: {evaluation.which}.",
+        " ".join(
+            sentence(one)
+            for one in (f"{counted(scored.table['case'].nunique(), 'case')}: {evaluation.which}", evaluation.beside)
+            if one
+        ),
         primary=evaluation.primary,
         scored=scored,
         notes=evaluation.notes,

@@ -41,11 +41,13 @@ from isocenter.evaluation import (
     Seed,
     Table,
     centreline,
+    confusion,
     figure_label,
     mean_rows,
     metric_columns,
+    nearest_others,
     overlap,
-    overlaps,
+    overlaps_of,
     place_of,
     pooled_rows,
     proportion,
@@ -83,6 +85,8 @@ from isocenter.values import (
 
 STRUCTURE = "structure"
 MEASURED = ("volume_predicted", "volume_reference")
+# Columns of a structure that fits the reference of another one far better, in some case of a table.
+OTHER_LABEL, DICE_OF_OTHER = "other_label", "dice_of_other_label"
 OF_AREAS = ("_mm2", "_pixels")
 # Distances and volumes have their unit in the name where it is not mm or ml.
 OF_SERIES = tuple(f"_{unit}" for unit in SERIES_UNITS)
@@ -255,7 +259,7 @@ def case_rows(
     steps = geometry.affine[:-1, :-1] if spacing is not None and geometry.is_sheared else spacing
     if known is not None:
         predicted, truth = np.where(known, predicted, 0), np.where(known, truth, 0)
-    overlap_counts = _overlaps(predicted, truth, structures)
+    overlap_counts, others = _overlaps(predicted, truth, structures)
     unknown = {} if known is None else {"voxels_known": int(np.count_nonzero(known)), "voxels_all": known.size}
     measure = volume_unit(geometry).replace("mm²", "mm2")
     counted = f"_{measure}" if spacing is None else "" if unit == MM else f"_{unit}"
@@ -287,16 +291,28 @@ def case_rows(
             "voxels_both": counts.both,
             "voxels_predicted": counts.predicted,
             "voxels_reference": counts.reference,
+            **others.get(name, {}),
             **unknown,
         }
 
 
-def _overlaps(predicted: Array, truth: Array, structures: Mapping[str, tuple[int, ...]]) -> dict[str, Overlap]:
-    """Structures of one value each in one pass over the voxels."""
-    if all(len(own) == 1 for own in structures.values()):
-        counts = overlaps(predicted, truth, [own[0] for own in structures.values()])
-        return {name: counts[own[0]] for name, own in structures.items()}
-    return {name: overlap(place_of(own, predicted), place_of(own, truth)) for name, own in structures.items()}
+def _overlaps(
+    predicted: Array, truth: Array, structures: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, Overlap], dict[str, dict[str, Any]]]:
+    """The Overlap of each structure, and the columns of those that fit another one's reference better.
+
+    Structures of one value each take one pass over the voxels; of others nobody looks at those of others.
+    """
+    if any(len(own) > 1 for own in structures.values()):
+        masks = {name: (place_of(own, predicted), place_of(own, truth)) for name, own in structures.items()}
+        return {name: overlap(*pair) for name, pair in masks.items()}, {}
+    names = {own[0]: name for name, own in structures.items()}
+    matrix = confusion(predicted, truth, list(names))
+    others = {
+        names[value]: {OTHER_LABEL: figure_label(names[other], STRUCTURE), DICE_OF_OTHER: dice}
+        for value, (other, dice) in nearest_others(matrix, list(names)).items()
+    }
+    return {names[value]: counts for value, counts in overlaps_of(matrix, list(names)).items()}, others
 
 
 def summary_rows(table: Table, tolerances: Mapping[str, float], *, seed: Seed) -> list[Row]:
