@@ -94,7 +94,7 @@ def test_of_other_data_the_models_own_figure_stands_beside_the_new_one(segmented
     assert f"on the model's own test cases: Dice {there.value:.3f}" in other.beside
     apart = f"{here.value - there.value:+.3f}".replace("-", "\N{MINUS SIGN}")
     assert f"on these cases it is {apart} from that" in other.beside and other.beside in repr(other)
-    assert "On the model's own test cases" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "own test cases: Dice" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_one_changed_file_makes_them_other_data_and_cases_that_trained_are_left_out(segmented, tmp_path):
