@@ -249,6 +249,16 @@ def test_what_we_do_not_know_of_a_bundle_is_refused_and_nothing_of_it_runs(tmp_p
     assert os.listdir(tmp_path) == ["bundle"]  # noqa: PTH208 - names alone
 
 
+def test_windows_that_a_network_cannot_take_and_steps_that_fail_are_refused_in_words(tmp_path):
+    window = {"_target_": "SlidingWindowInferer", "roi_size": [15, 16, 16]}
+    with pytest.raises(FormatError, match=r"takes no windows of \(15, 16, 16\)"):
+        isocenter.load(bundle(tmp_path / "odd", inferer=window), "cpu").predict(image())
+    turn = {"_target_": "Orientationd", "keys": "image", "axcodes": "XYZ"}
+    steps = {"_target_": "Compose", "transforms": [turn]}
+    with pytest.raises(DatasetError, match="does not go through the model's transforms"):
+        isocenter.load(bundle(tmp_path / "turned", preprocessing=steps), "cpu").predict(image())
+
+
 def test_a_literal_too_long_for_a_configuration_is_refused_unread(tmp_path):
     with pytest.raises(UsageError, match="an expression of 20002 letters"):
         isocenter.load(bundle(tmp_path, units=f"$[{'0,' * 10_000}]"), "cpu")

@@ -239,7 +239,7 @@ def _patch(what: str, size: Any, axes: Any, where: str) -> tuple[int, ...]:
         raise UsageError(f"its inferer states no {what}", where, remedy)
     try:
         patch = tuple(int(length) for length in ([size] * axes if isinstance(size, int) else size))
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise UsageError(f"its inferer states a {what}, that is not a number: {size!r}", where, remedy) from error
     if min(patch, default=0) < 1 or len(patch) > 3:
         problem = f"its inferer has a {what.partition(',')[0]} of {list(patch)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from isocenter.errors import FormatError
+from isocenter.errors import FormatError, is_out_of_memory
 
 
 class OneHead(nn.Module):
@@ -37,7 +37,13 @@ class OneHead(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(batch, channels, *patch) to {head: outputs}; FormatError for another number of them, or of another form."""
-        outputs = self.network(images if self.plane is None else images.squeeze(self.plane + 2))
+        try:
+            outputs = self.network(images if self.plane is None else images.squeeze(self.plane + 2))
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            problem = f"its network takes no windows of {tuple(images.shape[2:])} ({str(error).partition(chr(10))[0]})"
+            raise FormatError(problem, self.where, "Write a roi_size that its strides divide") from error
         only: Tensor = outputs[0] if isinstance(outputs, list | tuple) else outputs
         if self.plane is not None:
             only = only.unsqueeze(self.plane + 2)
@@ -46,7 +52,7 @@ class OneHead(nn.Module):
         if only.shape[1] != self.count:
             problem = f"names {self.count} outputs, the network gives {only.shape[1]}"
             raise FormatError(problem, self.where, "Name each channel of its output in channel_def")
-        if only.ndim != (images.ndim if self.head == "mask" else 2):
-            problem = f"the network's outputs have {only.ndim - 2} spatial axes, which the configuration does not say"
-            raise FormatError(problem, self.where, "Use it with MONAI itself")
+        if only.shape[2:] != (images.shape[2:] if self.head == "mask" else ()):
+            problem = f"its network takes no windows of {tuple(images.shape[2:])}: it gives {tuple(only.shape[2:])}"
+            raise FormatError(problem, self.where, "Write a roi_size that its strides divide")
         return {self.head: only[:, list(self.order)] if self.order else only}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -396,13 +397,8 @@ class MonaiTransforms:
 
     def _prepared(self, pixels: Any, where: str) -> Any:
         """The image as MONAI's transforms make it; DatasetError where they cannot, or make it of another size."""
-        try:
+        with _unfit_refused(where):
             prepared = self.transform({KEY: pixels})[KEY]
-        except Exception as error:  # MONAI wraps whatever a step raises
-            if is_out_of_memory(error.__cause__ or error):
-                raise
-            problem = f"does not go through the model's transforms ({reason_of(error.__cause__ or error)})"
-            raise DatasetError(problem, where, "Give an image of the kind that it was trained on") from error
         shape = tuple(prepared.shape[1:])
         if len(shape) != self.ndim or not all(shape):
             problem = (
@@ -435,7 +431,8 @@ class MonaiTransforms:
     def opened(self, image: Image, where: str) -> tuple[Source, Trace | Transformed]:
         """The same as a call, but of a large volume only what is asked for is made, and it is never held."""
         self._check(image, where)
-        foreseen = self._foreseen(image.geometry, self._turns(image))
+        with _unfit_refused(where):
+            foreseen = self._foreseen(image.geometry, self._turns(image))
         small = self.whole or 4 * math.prod(image.shape) < STREAMED_BYTES
         if small or foreseen.trace is None or foreseen.steps is None:
             return self(image, where)
@@ -576,6 +573,18 @@ def _in_order(chain: Sequence[Any], changes_of_steps: Sequence[Change]) -> list[
 def _changed(step: Any, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     changed = step({KEY: monai.data.MetaTensor(torch.from_numpy(np.ascontiguousarray(pixels)))})[KEY]
     return np.asarray(changed.numpy(), dtype=np.float32)
+
+
+@contextmanager
+def _unfit_refused(where: str) -> Iterator[None]:
+    """Whatever a step of MONAI raises, which wraps it, becomes DatasetError; memory that ran out stays what it is."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error.__cause__ or error):
+            raise
+        problem = f"does not go through the model's transforms ({reason_of(error.__cause__ or error)})"
+        raise DatasetError(problem, where, "Give an image of the kind that it was trained on") from error
 
 
 def _of_each_voxel(step: Any) -> bool:
