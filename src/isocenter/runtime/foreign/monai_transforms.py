@@ -337,6 +337,18 @@ class Transformed:
     squeezed: None = None
 
 
+@contextmanager
+def _unfit_refused(where: str) -> Iterator[None]:
+    """Whatever a step of MONAI raises, which wraps it, becomes DatasetError; memory that ran out stays what it is."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error.__cause__ or error):
+            raise
+        problem = f"does not go through the model's transforms ({reason_of(error.__cause__ or error)})"
+        raise DatasetError(problem, where, "Give an image of the kind that it was trained on") from error
+
+
 @dataclass(frozen=True, eq=False)
 class MonaiTransforms:
     """The bundle's own preprocessing, undone as MONAI undoes it.
@@ -431,8 +443,7 @@ class MonaiTransforms:
     def opened(self, image: Image, where: str) -> tuple[Source, Trace | Transformed]:
         """The same as a call, but of a large volume only what is asked for is made, and it is never held."""
         self._check(image, where)
-        with _unfit_refused(where):
-            foreseen = self._foreseen(image.geometry, self._turns(image))
+        foreseen = self._foreseen(image.geometry, self._turns(image))
         small = self.whole or 4 * math.prod(image.shape) < STREAMED_BYTES
         if small or foreseen.trace is None or foreseen.steps is None:
             return self(image, where)
@@ -518,6 +529,7 @@ class MonaiTransforms:
         streamed = None if foreseen.steps is None or self.whole else STREAMED_BYTES
         return Held(streamed, foreseen.trace is not None, foreseen.shape, COPIES)
 
+    @_unfit_refused("image")
     def _foreseen(self, source: Geometry, turned: bool) -> Foreseen:
         geometry = _turned(source) if turned else source
         image = _with_affine(torch.zeros(1).expand(1, *geometry.shape), geometry)
@@ -573,18 +585,6 @@ def _in_order(chain: Sequence[Any], changes_of_steps: Sequence[Change]) -> list[
 def _changed(step: Any, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     changed = step({KEY: monai.data.MetaTensor(torch.from_numpy(np.ascontiguousarray(pixels)))})[KEY]
     return np.asarray(changed.numpy(), dtype=np.float32)
-
-
-@contextmanager
-def _unfit_refused(where: str) -> Iterator[None]:
-    """Whatever a step of MONAI raises, which wraps it, becomes DatasetError; memory that ran out stays what it is."""
-    try:
-        yield
-    except Exception as error:
-        if is_out_of_memory(error.__cause__ or error):
-            raise
-        problem = f"does not go through the model's transforms ({reason_of(error.__cause__ or error)})"
-        raise DatasetError(problem, where, "Give an image of the kind that it was trained on") from error
 
 
 def _of_each_voxel(step: Any) -> bool:
