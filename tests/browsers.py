@@ -107,17 +107,22 @@ class Browser:
 
     def printed(self, html: str) -> list[tuple[str, float, float, float]]:
         """(word, its left and right end, the width of its page) of every word on paper, in points."""
+        return [word for words in self.pages(html) for word in words]
+
+    def pages(self, html: str) -> list[list[tuple[str, float, float, float]]]:
+        """The words of `printed`, a list a page."""
         paper = self.room / "page.pdf"
         with self._tab(html, "", (1200, 900)) as tab:
             paper.write_bytes(b64decode(self._ask("Page.printToPDF", tab)["data"]))
         text = subprocess.run(["pdftotext", "-bbox", paper, "-"], capture_output=True, text=True, check=True).stdout
-        words, width = list[tuple[str, float, float, float]](), 0.0
+        pages, width = list[list[tuple[str, float, float, float]]](), 0.0
         for line in text.splitlines():
             if page := re.search(r'<page width="([\d.]+)"', line):
                 width = float(page.group(1))
+                pages.append([])
             if word := re.search(r'xMin="([\d.-]+)".*xMax="([\d.-]+)".*>(.*)</word>', line):
-                words.append((unescape(word.group(3)), float(word.group(1)), float(word.group(2)), width))
-        return words
+                pages[-1].append((unescape(word.group(3)), float(word.group(1)), float(word.group(2)), width))
+        return pages
 
     @contextmanager
     def visited(self, url: str, until: str, *, size: tuple[int, int], limit_s: float) -> Iterator[Page]:

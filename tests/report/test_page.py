@@ -236,6 +236,17 @@ def test_few_labels_with_many_metrics_are_columns_so_that_the_table_fits_the_pag
 
 
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="there is no pdftotext to read what was printed")
+def test_an_appendix_begins_a_page_of_its_own_and_is_set_in_two_columns(browser: Any) -> None:
+    plan = Plan({"training": {f"s{n}": Decision(n, f"reason{n}") for n in range(60)}})
+    appendix = Section("Plan", [Details("Decisions", [Decisions(plan)])], is_appendix=True)
+    body, *further = browser.pages(render(Page("Title", sections=[Section("Results", [Paragraph("Body.")]), appendix])))
+    assert [word for word, *_ in body] == ["Title", "Results", "Body."]
+    assert len(further) == 1  # a screen needs more than three pages for them
+    lefts = {word: left for word, left, *_ in further[0] if word.startswith("reason")}
+    assert lefts["reason59."] > lefts["reason0."] + 200
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="there is no pdftotext to read what was printed")
 @pytest.mark.whole
 def test_short_words_are_whole_on_paper_beside_a_column_of_long_sentences(browser: Any) -> None:
     long = "deletion and insertion not shown to be better than those of random maps, nor than those of an edge filter"

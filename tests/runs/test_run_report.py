@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pandas as pd
 import PIL.Image
@@ -8,7 +9,7 @@ import pytest
 
 from isocenter.planning import registered
 from isocenter.report import Figure
-from isocenter.runs.run_report import MOST_LINES, RunReport, decided_section
+from isocenter.runs.run_report import METHODS, MOST_LINES, RunReport, decided_section, plan_section
 from isocenter.scoring.scores import WRONG, Scored
 from isocenter.tasks import build
 from isocenter.tasks.segmentation.question import Segmentation
@@ -183,11 +184,12 @@ def test_at_most_ten_decisions_stand_open_those_by_hand_first_and_a_non_decision
                                                         "noise", "blur", "low_resolution", "bias_field")}  # fmt: skip
     off = {"motion": Decision(0.0, "no voxel is known to move")}
     decided = {"network": {"name": Decision("unet", "it gives an output for every voxel")}}
-    facts, folded = decided_section(Plan({**plan().sections, **decided, "augmentation": {**chosen, **off}})).blocks
+    made = Plan({**plan().sections, **decided, "augmentation": {**chosen, **off}})
+    [facts], [folded] = decided_section(made).blocks, plan_section(made).blocks
     assert " ".join(facts.facts.values()).count("as set by hand") == MOST_LINES
     assert "unet" not in " ".join(facts.facts.values())
     assert "no voxel is known to move" not in " ".join(facts.facts.values())
-    assert folded.summary.startswith("The whole plan: ")
+    assert folded.summary == "15 decisions, each with its reason and source"
     assert "augmentation.motion" in folded.blocks[1].text
 
 
@@ -195,7 +197,7 @@ def test_at_most_ten_decisions_stand_open_those_by_hand_first_and_a_non_decision
 def test_a_network_that_the_clock_narrowed_is_among_the_decisions_that_stand_open(because, named):
     decided = {"network": {"name": Decision("unet", "it gives an output for every voxel"),
                            "size": Decision({"width": 8}, because)}}  # fmt: skip
-    facts, _ = decided_section(Plan({**plan().sections, **decided})).blocks
+    [facts] = decided_section(Plan({**plan().sections, **decided})).blocks
     assert ("Its size is width 8" in " ".join(facts.facts.values())) is named
 
 
@@ -222,3 +224,20 @@ def test_wrong_calls_have_a_gallery_of_their_own_that_says_how_many_there_are():
     assert "1 of 1, the worst first" in text
     assert text.index(">Best cases<") < text.index("wrong call: b")
     assert "Brier score: 0.900" in text
+
+
+def test_how_figures_were_made_is_a_table_with_the_rows_of_each_figure_together():
+    exact = [Row("sensitivity", label, Estimate(0.5, 0.2, 0.8, method="Wilson; by size")) for label in ("liver", "all")]
+    given = [exact[0], *rows("dice", 0.8, 0.9, 0.7), exact[1], *rows("hd95", 3.0, 2.0, 4.0)]
+    table = between(page(given=given), f">{METHODS}</h2>", "</section>").split("<tbody>")[1]
+    assert re.findall("<t[hd].*?>(.*?)</t", table) == [
+        "Sensitivity", "liver, all", "Wilson", "by size",
+        "Dice", "all, liver, tumour", "patient bootstrap", "",
+        "HD95", "all, liver, tumour", "patient bootstrap", "",
+    ]  # fmt: skip
+
+
+def test_the_plan_is_the_last_section_and_an_appendix():
+    text = page(made=plan())
+    assert re.findall("<h2 id.*?>(.*?)</h2>", text)[-2:] == [METHODS, "The whole plan"]
+    assert text.count('<section class="appendix"') == 2

@@ -238,11 +238,13 @@ class Section:
     """A heading and the blocks under it.
 
     files: that hold every figure of it, relative to the page
+    is_appendix: begins a page of small print on paper, with the sections after it; such sections are the last
     """
 
     title: str
     blocks: Sequence[Block] = ()
     files: Sequence[Link] = ()
+    is_appendix: bool = False
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,6 @@ from isocenter.report import (
     method_text,
     number,
     render,
-    row_name,
     selecting_name,
     share_text,
 )
@@ -100,6 +99,8 @@ KNOWN_SO = (
     "case, and no figure is made of it."
 )
 KNOWN_COLUMNS = ("Structure", "Cases that know it")
+METHODS, METHOD_COLUMNS = "How each figure was made", ("Figure", "Of", "Its interval", "How it was made")
+METHOD_SHARES = (0.24, 0.18, 0.26, 0.32)
 SEARCH_COLUMNS = ("Trial", "", "Steps", "s", "Tried")
 JUDGED = (
     "Each trial is a short training, judged by the validation cases alone; the first is the plan as it stands. The "
@@ -184,6 +185,10 @@ class RunReport:
             blocks.append(Problems(self.problems))
         if blocks:
             yield Section("Data", blocks)
+        if self.scored is not None:
+            yield methods_section(self.scored)
+        if self.plan is not None:
+            yield plan_section(self.plan)
 
     @property
     def _registry(self) -> Plan | None:
@@ -211,15 +216,19 @@ class RunReport:
 
 
 def decided_section(plan: Plan) -> Section:
-    """Section of what a person set, then of what minutes and data decided, at most ten; the whole plan on a click."""
-    shown = list(_chosen(plan))[:MOST_LINES]
+    """Section of what a person set, then of what minutes and data decided, at most ten."""
+    return Section("Decided for the training data", [Facts(paragraphs(plan, list(_chosen(plan))[:MOST_LINES]))])
+
+
+def plan_section(plan: Plan) -> Section:
+    """Appendix with every decision, its reason and its source."""
     choices = _made(plan)
     off = [name for name in plan.names if name not in choices]
     blocks: list[Block] = [Decisions(choices.items())]
     if off:
         blocks.append(Paragraph(f"Off or not set: {', '.join(off)}."))
-    folded = Details(f"The whole plan: {len(choices)} decisions, each with its reason and source", blocks)
-    return Section("Decided for the training data", [Facts(paragraphs(plan, shown)), folded])
+    folded = Details(f"{len(choices)} decisions, each with its reason and source", blocks)
+    return Section("The whole plan", [folded], is_appendix=True)
 
 
 def _chosen(plan: Plan) -> Iterator[str]:
@@ -285,7 +294,6 @@ def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Sectio
     if scored.subsets:
         blocks += [Paragraph(BY_IMAGES), Estimates(_by_images(scored, primary), "By images")]
     blocks.append(Paragraph(" ".join([*_opened(scored), TRAINING_VARIES])))
-    blocks.append(Details("How each figure was made", [_methods(scored)]))
     if scored.overview:
         blocks.append(Gallery(list(scored.overview)))
     return Section("Results", blocks)
@@ -324,12 +332,22 @@ def _is_number(row: Row) -> bool:
     return bool(np.isfinite(row.estimate.value))
 
 
-def _methods(scored: Scored) -> Facts:
-    """{figure: how its interval was made}, figures of one method together."""
-    named: dict[str, list[str]] = {}
+def methods_section(scored: Scored) -> Section:
+    """Appendix with the rows of each figure: its interval and how it was made, labels of one method together."""
+    figures: dict[str, dict[str, list[str]]] = {}
     for row in scored.rows:
-        named.setdefault(method_text(row.estimate), []).append(row_name(row, scored.metrics))
-    return Facts({", ".join(names): method for method, names in named.items()})
+        methods = figures.setdefault(scored.metrics.of(row.metric).words, {})
+        methods.setdefault(method_text(row.estimate), []).append(row.label)
+    cells = [
+        (figure, ", ".join(labels), *method.partition("; ")[::2])
+        for figure, methods in figures.items()
+        for method, labels in methods.items()
+    ]
+    folded = Details(
+        f"{counted(len(figures), 'figure')}, each with its interval",
+        [Table(METHOD_COLUMNS, cells, shares=METHOD_SHARES)],
+    )
+    return Section(METHODS, [folded], is_appendix=True)
 
 
 def _by_images(scored: Scored, primary: str) -> list[Row]:
@@ -469,7 +487,7 @@ OF_CLASSES = "temperature"
 OF_DOUBT = frozenset(one.name for one in DOUBT_METRICS)
 HOW = (
     "A calibrated model has temperature and slope 1, intercept 0, and errors by bins (ECE) no larger than chance makes "
-    "them. The part How each figure was made states the errors that a perfect model would have with as many cases."
+    f"them. The table {METHODS} states the errors that a perfect model would have with as many cases."
 )
 FOUND = ("calibration", "conformal")
 
