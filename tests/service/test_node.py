@@ -240,10 +240,22 @@ def test_check_looks_at_everything_and_starts_nothing(tmp_path, model, cli, monk
     checked = cli("serve", model, "--config", tmp_path / "node.toml", "--check")
     assert (checked.code, "are in order" in checked.out) == (0, True), checked.err
     assert re.search(r"warning: model \S+: no gate: every image gets an answer", checked.err)
+    assert re.search(
+        r"warning: model \S+: label 1, 'bright', has no code: its segment goes out as \"Tissue\"", checked.err
+    )
     assert not (tmp_path / "node" / "alive").exists()
     (tmp_path / "node.toml").write_text("[dicom]\nport = 0\nprot = 1\n")
     refused = cli("serve", model, "--config", tmp_path / "node.toml")
-    assert (refused.code, "node.toml, line 3: dicom.prot: there is no such key" in refused.err) == (2, True)
+    assert (refused.code, "node.toml, line 3, [dicom]: dicom.prot: there is no such key" in refused.err) == (2, True)
+    ports = "[dicom]\nport = 0\n[http]\nport = 0\n"
+    rules = f'[models.m]\npath = "{model}"\n[[rules]]\nname = "r"\nmodel = "m"\nwhen = {{ Modalty = "MR" }}\n'
+    for text, words in (
+        (f'{ports}[models.m]\npath = "none"\n', f"line 6, [models.m]: {tmp_path}/none: there is no such model"),
+        (f"{ports}{rules}", "line 7, [[rules]]: rule 'r': 'Modalty' is neither a DICOM keyword"),
+    ):
+        (tmp_path / "node.toml").write_text(text)
+        refused = cli("serve", "--config", tmp_path / "node.toml", "--check")
+        assert (refused.code, words in refused.err) == (2, True), refused.err
 
 
 @pytest.mark.whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -274,6 +275,31 @@ def test_a_file_of_codes_in_the_settings_stands_before_those_of_the_model_and_ma
     coded = WarmModels({"m": ModelSection(path=path, codes=codes)}, 8)["m"]
     assert codes_of(coded[0])["bright"].codes[0].scheme == "99SITE"
     assert coded[1].hash != plain[1].hash
+
+
+@pytest.mark.parametrize(
+    ("labels", "codes", "words"),
+    [
+        ({"bright": 1}, "", r"label 1, 'bright', has no code: its segment goes out as \"Tissue\""),
+        ({"1": 1}, "", r"label 1 has neither name nor code: its segment goes out as \"Tissue\""),
+        ({"1": 1}, "1,SCT,10200004,Liver", "label 1 has no name$"),
+        ({"bright": 1}, "bright,99SITE,1,Bright", "99SITE 1, Bright, which names no structure"),
+        ({"bright": 1}, "bright,SCT,85756007,Tissue", "SCT 85756007, Tissue, which names no structure"),
+        ({"bright": 1}, "bright,SCT,7771000,Left", "SCT 7771000, Left, which names no structure"),
+        ({"liver": 1}, "livre,SCT,10200004,Liver", "'livre', which the model does not state; 'liver' is near"),
+        ({"liver": 1}, "", None),
+        ({"bright": 1}, "bright,SCT,108369006,Neoplasm", None),
+        ({"bright": 1}, "bright,RADLEX,RID58,Liver", None),
+        ({"liver": 1}, "short axis,SCT,103340004,Short axis", None),
+    ],
+)
+def test_labels_without_name_or_code_and_codes_that_name_no_structure_are_faults(tmp_path, labels, codes, words):
+    path, file = threshold_model(tmp_path, LEVEL), tmp_path / "codes.csv"
+    described = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**described, "labels": {"background": 0, **labels}}))
+    file.write_text(f"name,scheme,value,meaning\n{codes}\n")
+    naming = WarmModels({"m": ModelSection(path=path, codes=file if codes else None)}, 8)["m"][1].naming
+    assert (len(naming), words is None or bool(re.search(words, naming[0]))) == (words is not None, True), naming
 
 
 def test_models_make_room_for_one_that_does_not_fit_on_a_gpu_beside_them(tmp_path, monkeypatch):

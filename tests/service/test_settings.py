@@ -80,12 +80,23 @@ def test_models_are_named_by_their_folders(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("port = 11112", "prot = 11112", 8, "dicom.prot"),
+        ("port = 11112", "prot = 11112", 8, r"dicom\.prot: there is no such key. Write port\."),
+        ('ae_title = "ISOCENTER"', 'ae_titel = "ISOCENTER"', 7, r"dicom\.ae_titel: .* Write ae_title\."),
+        (
+            'path = "hippocampus"',
+            'path = "h"\nexplian = "auto"',
+            16,
+            r"models\.hippocampus\.explian: .* Write explain\.",
+        ),
+        ("port = 4242", "port = 4242\ncomit = false", 14, r"peers\.0\.comit: .* Write commit\."),
+        ("port = 11112", "tls = { prot = 1 }", 8, r"dicom\.tls\.prot: there is no such key"),
+        ("[dicom]", "[dicon]", 6, r"dicon: there is no such key. Write dicom\."),
+        ("[node]", 'file = "x"\n[node]', 2, "file: there is no such key"),
         ("port = 4242", "port = 99999", 13, "peers.0.port"),
         ('uid_root = "2.25"', 'uid_root = "2.025"', 5, "root of UIDs"),
         ('path = "hippocampus"', "", 14, "models.hippocampus.path"),
-        ('send = ["pacs"]', 'send = ["archive"]', 1, "not a listed peer"),
-        ('model = "hippocampus"\n', 'model = "lung"\n', 1, "does not exist"),
+        ('send = ["pacs"]', 'send = ["archive"]', 21, "not a listed peer"),
+        ('model = "hippocampus"\n', 'model = "lung"\n', 18, "does not exist"),
         ('"~(?i)hippo"', '"~(hippo"', 16, "not a regular expression"),
         ('ae_title = "ORTHANC"', 'ae_title = "A TITLE THAT IS TOO LONG"', 11, "AE title"),
         ('send = ["pacs"]', 'send = ["pacs"]\nhours = "7-19"', 22, "hours"),
@@ -100,10 +111,10 @@ def test_models_are_named_by_their_folders(tmp_path):
         ("port = 11112", 'tls = { port = 2762, certificate = "a.pem" }', 8, "dicom.tls.key"),
         ("port = 4242", 'port = 4242\nmay = ["delete"]', 14, "peers.0.may"),
         ("port = 4242", 'port = 4242\ntls = { authorities = "a.pem", key = "k.pem" }', 14, "a key its certificate"),
-        ("[models", '[[peers]]\nname = "pacs"\nae_title = "B"\nhost = "b"\nport = 1\n[models', 1, "two peers are"),
-        ("[[rules]]", '[[rules]]\nname = "hippocampus on MR"\nmodel = "hippocampus"\n[[rules]]', 1, "two rules are"),
-        ('send = ["pacs"]', 'inside = { rule = "liver", label = "liver" }', 1, "not another rule"),
-        ('send = ["pacs"]', 'only_if = { rule = "hippocampus on MR", finding = "f" }', 1, "not another rule"),
+        ("[models", '[[peers]]\nname = "pacs"\nae_title = "B"\nhost = "b"\nport = 1\n[models', 15, "two peers are"),
+        ("[[rules]]", '[[rules]]\nname = "hippocampus on MR"\nmodel = "hippocampus"\n[[rules]]', 20, "two rules are"),
+        ('send = ["pacs"]', 'inside = { rule = "liver", label = "liver" }', 21, "not another rule"),
+        ('send = ["pacs"]', 'only_if = { rule = "hippocampus on MR", finding = "f" }', 21, "not another rule"),
         ('send = ["pacs"]', 'take = "some"', 21, "rules.0.take"),
         ('send = ["pacs"]', 'priority = "soon"', 21, "rules.0.priority"),
         ("slices = [20, 400]", "slices = [400, 20]", 16, "no number lies between 400 and 20"),
@@ -112,7 +123,7 @@ def test_models_are_named_by_their_folders(tmp_path):
         ("[dicom]", "[study]\ncomplete_after_s = -1\n[dicom]", 7, "study.complete_after_s"),
         ("[dicom]", '[database]\nurl = "mysql://a@b/c"\n[dicom]', 7, "database.url"),
         ("[dicom]", "[watch]\n[dicom]", 6, "watch.folder"),
-        ("[dicom]", '[[safety]]\nthen = "stop"\nmodel = "lung"\n[dicom]', 1, "safety names the model 'lung'"),
+        ("[dicom]", '[[safety]]\nthen = "stop"\nmodel = "lung"\n[dicom]', 8, "safety names the model 'lung'"),
         ("[dicom]", "[front]\northanc = 7\n[dicom]", 7, "front.orthanc"),
         ("[dicom]", '[site]\nzone = "Berlin"\n[dicom]', 7, "no time zone"),
     ],
@@ -122,7 +133,35 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, old, new, line, words):
     path = written(tmp_path, WHOLE.replace(old, new, 1))
     with pytest.raises(UsageError, match=words) as error:
         read_settings(path)
-    assert f"line {line}" in error.value.where
+    table = re.fullmatch(rf"{re.escape(str(path))}, line {line}(, \[.+\])?", error.value.where)
+    assert table is not None and (table[1] or words.startswith(("file", "node.toml"))), error.value.where
+
+
+def test_every_problem_of_the_file_is_named_at_once_with_its_table(tmp_path):
+    changed = WHOLE.replace("port = 11112", "port = -1").replace("port = 4242", 'port = "x"\nsay = 1')
+    with pytest.raises(UsageError) as error:
+        read_settings(written(tmp_path, changed))
+    for place in ("line 8, [dicom]: dicom.port", "line 13, [[peers]]: peers.0.port", "line 14, [[peers]]: peers.0.say"):
+        assert place in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        (
+            "[node]\nmin_free_gb = 100000",
+            r"line 2, \[node\]: node.min_free_gb is 100000 GB, and the disk of .* has \d+ GB",
+        ),
+        (
+            "[queue]\nmemory_gb = 1e6",
+            r"line 2, \[queue\]: queue.memory_gb is 1e\+06 GB, and the memory of this machine",
+        ),
+    ],
+)
+def test_a_limit_that_this_machine_cannot_keep_is_refused_before_anything_is_made(tmp_path, section, words):
+    with pytest.raises(UsageError, match=words):
+        prepared(read_settings(written(tmp_path, section), dicom={"port": 0}, http={"port": 0}))
+    assert [path.name for path in tmp_path.iterdir()] == ["node.toml"]
 
 
 KINDS = (NodeSection, Dicom, Http, Queue, Database, Study, Site, Watch, Front, Audit)

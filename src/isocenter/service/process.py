@@ -70,7 +70,7 @@ def _keeper(settings: Settings, name: str, stop: threading.Event) -> None:
     rules = service.rules_of(settings, models)
     with service.only_keeper(database) as hold:
         sealing = service.Sealing(settings, database)
-        changed = service.record_settings(database, settings.model_dump(mode="json"))
+        changed = service.record_settings(database, settings.model_dump(mode="json", exclude={"file"}))
         sealing.start(stop)
         if changed:
             logging.getLogger("isocenter").info("settings are new or have changed: %s", ", ".join(changed))
@@ -130,8 +130,10 @@ def _try(settings: Settings, name: str, stop: threading.Event) -> dict[str, Mode
     del name, stop
     models = service.WarmModels(settings.models, settings.queue.memory_gb)
     for name, one in settings.models.items():
-        model, facts = models[name]
-        service.check_covariates(name, one.covariates, model.networks.context)
+        with settings.placed("models", name, "path"):
+            model, facts = models[name]
+        with settings.placed("models", name, "covariates"):
+            service.check_covariates(name, one.covariates, model.networks.context)
         service.write_gate(settings.folder, facts.hash, model.guard)
     return {name: models[name][1] for name in settings.models}
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -14,10 +16,11 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from isocenter.errors import UsageError
+from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import dicom, line_of_key
 
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
+SEE = "See the page on `isocenter serve` for every key"
 TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
 Priority = Literal["emergency", "urgent", "routine", "background"]
 PersonRole = Literal["viewer", "radiologist", "administrator"]
@@ -87,6 +90,14 @@ class Section(BaseModel):
     """A table of the file: no key but those that are listed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MisfitError(ValueError):
+    """A value that another section does not go with. place: its keys in the file."""
+
+    def __init__(self, problem: str, *place: str | int) -> None:
+        super().__init__(problem)
+        self.place = tuple(map(str, place))
 
 
 class NodeSection(Section):
@@ -502,8 +513,9 @@ class Oidc(Section):
 
 
 class Settings(Section):
-    """All of `node.toml`; a file that says nothing gives a node on loopback."""
+    """All of `node.toml`; a file that says nothing gives a node on loopback. file: the one that was read, if any"""
 
+    file: Path | None = None
     node: NodeSection = NodeSection()
     dicom: Dicom = Dicom()
     http: Http = Http()
@@ -533,46 +545,77 @@ class Settings(Section):
     def _agrees(self) -> Settings:
         names = [peer.name for peer in self.peers]
         for what, names_given in (("peer", names), ("rule", [rule.name for rule in self.rules])):
-            if double := {name for name in names_given if names_given.count(name) > 1}:
-                raise ValueError(f"two {what}s are called {', '.join(sorted(double))}")
+            for n, name in enumerate(names_given):
+                if name in names_given[:n]:
+                    raise MisfitError(f"two {what}s are called {name}", f"{what}s", n, "name")
         rules = {rule.name for rule in self.rules}
-        for rule in self.rules:
+        for n, rule in enumerate(self.rules):
             if rule.model not in self.models:
-                raise ValueError(f"rule {rule.name!r} names the model {rule.model!r}, which does not exist")
+                problem = f"rule {rule.name!r} names the model {rule.model!r}, which does not exist"
+                raise MisfitError(problem, "rules", n, "model")
             if unknown := set(rule.send) - set(names):
-                raise ValueError(
-                    f"rule {rule.name!r} sends to {', '.join(sorted(unknown))}, which is not a listed peer"
-                )
-            for other in (rule.inside, rule.only_if):
+                problem = f"rule {rule.name!r} sends to {', '.join(sorted(unknown))}, which is not a listed peer"
+                raise MisfitError(problem, "rules", n, "send")
+            for key, other in (("inside", rule.inside), ("only_if", rule.only_if)):
                 if other is not None and (other.rule not in rules or other.rule == rule.name):
-                    raise ValueError(f"rule {rule.name!r} waits for {other.rule!r}, which is not another rule")
+                    problem = f"rule {rule.name!r} waits for {other.rule!r}, which is not another rule"
+                    raise MisfitError(problem, "rules", n, key)
         if unknown := set(self.page.send) - set(names):
-            raise ValueError(f"page.send names {', '.join(sorted(unknown))}, which is not a listed peer")
+            raise MisfitError(f"{', '.join(sorted(unknown))} is not a listed peer", "page", "send")
         if double := {name for name in self.hl7.send if self.hl7.send.count(name) > 1}:
-            raise ValueError(f"hl7.send names {', '.join(sorted(double))} twice")
+            raise MisfitError(f"{', '.join(sorted(double))} is named twice", "hl7", "send")
         if self.fhir is not None and FHIR in names:
-            raise ValueError(f"a peer is called {FHIR}, which is the server of [fhir]")
+            problem = f"a peer is called {FHIR}, which is the server of [fhir]"
+            raise MisfitError(problem, "peers", names.index(FHIR), "name")
         for name, model in self.models.items():
             if model.covariates and self.fhir is None:
-                raise ValueError(f"covariates of the model {name!r} come by FHIR, and there is no [fhir] with its base")
-        for safety in self.safety:
+                problem = f"covariates of the model {name!r} come by FHIR, and there is no [fhir] with its base"
+                raise MisfitError(problem, "models", name, "covariates")
+        for n, safety in enumerate(self.safety):
             if safety.model not in self.models:
-                raise ValueError(f"safety names the model {safety.model!r}, which does not exist")
-        for notify in self.notify:
+                raise MisfitError(
+                    f"safety names the model {safety.model!r}, which does not exist", "safety", n, "model"
+                )
+        for n, notify in enumerate(self.notify):
             if notify.by == "smtp" and self.smtp is None:
-                raise ValueError("notify by smtp needs the section smtp, with host and sender")
+                raise MisfitError("notify by smtp needs the section smtp, with host and sender", "notify", n, "by")
             if notify.of_alerts:
                 continue
             if not any(PRIORITIES.index(rule.priority) <= PRIORITIES.index(notify.when) for rule in self.urgent):
-                raise ValueError(f"notify waits for a priority of {notify.when}, which no rule of [[urgent]] gives")
-        listening = [(self.dicom.host, self.dicom.port), (self.http.host, self.http.port)]
-        listening += [(self.dicom.host, self.dicom.tls.port)] if self.dicom.tls is not None else []
-        listening += [(self.http.host, self.ohif.port)] if self.ohif is not None else []
-        if shared := [port for host, port in listening if port and listening.count((host, port)) > 1]:
-            raise ValueError(f"two ports are {shared[0]}: dicom, dicom.tls, http and ohif need one each")
+                problem = f"notify waits for a priority of {notify.when}, which no rule of [[urgent]] gives"
+                raise MisfitError(problem, "notify", n, "when")
+        self._refuse_shared_ports()
         if not self.peers and not is_loopback(self.dicom.host):
-            raise ValueError(f"dicom.host {self.dicom.host} is open to others, and no peer is listed")
+            problem = f"dicom.host {self.dicom.host} is open to others, and no peer is listed"
+            raise MisfitError(problem, "dicom", "host")
         return self
+
+    def _refuse_shared_ports(self) -> None:
+        ports = {("dicom",): self.dicom, ("http",): self.http, ("dicom", "tls"): self.dicom.tls, ("ohif",): self.ohif}
+        taken = set[tuple[str, int]]()
+        for keys, section in ports.items():
+            if section is None:
+                continue
+            place = ((self.dicom if keys[0] == "dicom" else self.http).host, section.port)
+            if section.port and place in taken:
+                problem = f"two ports are {section.port}: dicom, dicom.tls, http and ohif need one each"
+                raise MisfitError(problem, *keys, "port")
+            taken.add(place)
+
+    def place(self, *keys: str | int) -> str:
+        """File, line and table of a key, as errors name it; empty without a file or for a model that it lacks."""
+        text = self.file.read_text(encoding="utf-8") if self.file is not None and self.file.is_file() else ""
+        is_stated = keys[0] != "models" or str(keys[1]) in text
+        return _place(self.file, text, keys) if text and is_stated else ""
+
+    @contextmanager
+    def placed(self, *keys: str | int) -> Iterator[None]:
+        """Name file, line and table of a key in front of what an error says of it, as a UsageError."""
+        try:
+            yield
+        except IsocenterError as error:
+            where = ": ".join(filter(None, [self.place(*keys), error.where]))
+            raise UsageError(error.problem, where, error.remedy) from error
 
     @property
     def folder(self) -> Path:
@@ -616,6 +659,8 @@ def read_settings(
             raise UsageError(f"cannot be read: {error.strerror}", str(path), "Check --config") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"is not TOML: {error}", str(path), "Correct the file") from error
+    if "file" in content:
+        raise UsageError("file: there is no such key", _place(path, text, ["file"]), SEE)
     for section, keys in changes.items():
         content[section] = {**content.get(section, {}), **keys} if isinstance(keys, Mapping) else keys
     if folder is not None:
@@ -630,18 +675,53 @@ def read_settings(
     try:
         settings = Settings.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = [str(part) for part in first["loc"]]
-        line = f", line {line_of_key(text, where)}" if path is not None else ""
-        problem = f"{'.'.join(where) or 'the file'}: {_words(first)}"
-        raise UsageError(
-            problem, f"{path or 'serve'}{line}", "See the page on `isocenter serve` for every key"
-        ) from error
+        problems = dict[str, tuple[str, str]]()  # of a value of several kinds the first one's words
+        # An unknown key says more than what is missing, of which it may be another writing.
+        for one in sorted(error.errors(), key=lambda one: str(one["type"]) != "extra_forbidden"):
+            cause = one.get("ctx", {}).get("error")
+            keys = [str(part) for part in (cause.place if isinstance(cause, MisfitError) else one["loc"])]
+            problems.setdefault(_place(path, text, keys), _words(one, keys))
+        (where, (problem, remedy)), *others = problems.items()
+        problem += "".join(f"; {place}: {words}" for place, (words, _) in others)
+        raise UsageError(problem, where, remedy) from error
+    if path is not None:
+        settings = settings.model_copy(update={"file": path.absolute()})
     return _absolute(settings, path.absolute().parent if path is not None else Path.cwd())
 
 
-def _words(error: Any) -> str:
-    return "there is no such key" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, ")
+def _place(path: Path | None, text: str, keys: Sequence[str | int]) -> str:
+    """File, line and table of a key of the text of a file, such as `node.toml, line 8, [dicom]`."""
+    names = [str(key) for key in keys]
+    table = ".".join(names[:2] if names[:1] == ["models"] else names[:1])
+    table = f"[[{table}]]" if names[1:] and names[1].isdigit() else f"[{table}]" if table else ""
+    line = f"{path}, line {line_of_key(text, names)}" if path is not None else ""
+    return ", ".join(part for part in (line, table) if part) or "serve"
+
+
+def _words(error: Any, keys: Sequence[str]) -> tuple[str, str]:
+    """What is wrong with a key, and what to do: an unknown one is named with the nearest that there is."""
+    key, path = keys[-1] if keys else "the file", ".".join(keys)
+    if error["type"] != "extra_forbidden":
+        return f"{path or key}: {error['msg'].removeprefix('Value error, ')}", SEE
+    known = sorted(_section_at(keys[:-1]).model_fields.keys() - {"file"})
+    near = get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"{path}: there is no such key", f"Write {near[0]}" if near else f"The keys are {', '.join(known)}"
+
+
+def _section_at(keys: Sequence[str]) -> type[Section]:
+    """The class of the table at a place of the file; names of models and numbers of lists lead no deeper."""
+    section: type[Section] = Settings
+    for key in keys:
+        if key in section.model_fields:
+            section = next(_sections_of(section.model_fields[key].annotation), section)
+    return section
+
+
+def _sections_of(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections_of(part)
 
 
 def _absolute(settings: Settings, base: Path) -> Settings:

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import platform
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,9 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from isocenter.errors import ResourceError, UsageError
 from isocenter.files import patient_key_id, written
-from isocenter.service.dicom.listening import listening_of, server_context
+from isocenter.service.dicom.listening import listening_of, server_context, spoken_to
 from isocenter.service.records.accounts import ADMIN_PASSWORD, Accounts, refuse_open_address
 from isocenter.service.records.database import only_keeper, opened
 from isocenter.service.records.migration import migrated
@@ -107,8 +110,18 @@ class Node:
     @property
     def warnings(self) -> list[str]:
         """What speaks against starting it so, and does not forbid it."""
-        facts = stored_models(self.settings.folder) if self.settings.models else {}
-        return [f"model {name}: {one.gate}" for name, one in facts.items() if not one.is_gated]
+        settings = self.settings
+        facts = stored_models(settings.folder) if settings.models else {}
+        faults = {name: [*([] if one.is_gated else [one.gate]), *one.naming] for name, one in facts.items()}
+        words = [
+            ": ".join(filter(None, [settings.place("models", name), f"model {name}", fault]))
+            for name, own in faults.items()
+            for fault in own
+        ]
+        if runs(self.role, "receiver") and shutil.disk_usage(settings.folder).free < settings.node.min_free_gb * 1e9:
+            place = settings.place("node", "min_free_gb") or "node.min_free_gb"
+            words.append(f"{place}: less than {settings.node.min_free_gb:g} GB are free, so nothing would be received")
+        return words
 
     def start(self) -> Node:
         """Begin all processes, and wait until each has said that it is up.
@@ -250,27 +263,39 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
         raise UsageError("holds something else than a node", str(folder), "Choose another --folder")
     if role in ("worker", "web", "monitor") and not (folder / MODELS).exists():
         raise UsageError("there is no node in this folder", str(folder), "Start its keeper first, and share its folder")
-    listening = listening_of(settings)  # refuses peers' certificates that are none
+    _refuse_limits(settings, role)
+    for n, peer in enumerate(settings.peers):
+        with settings.placed("peers", n, "tls"):
+            spoken_to(peer)  # refuses certificates that are none
     if runs(role, "receiver"):
-        dicom = settings.dicom
-        dicom = dicom.model_copy(update={"port": _free(dicom.host, dicom.port)})
+        listening, dicom = listening_of(settings), settings.dicom
+        with settings.placed("dicom", "port"):
+            dicom = dicom.model_copy(update={"port": _free(dicom.host, dicom.port)})
         if listening.tls is not None and dicom.tls is not None:
-            _ = listening.tls.context
-            tls = dicom.tls.model_copy(update={"port": _free(dicom.host, dicom.tls.port)})
+            with settings.placed("dicom", "tls"):
+                _ = listening.tls.context
+                tls = dicom.tls.model_copy(update={"port": _free(dicom.host, dicom.tls.port)})
             dicom = dicom.model_copy(update={"tls": tls})
         settings = settings.model_copy(update={"dicom": dicom})
     if runs(role, "web"):
-        refuse_open_address(settings)
+        with settings.placed("http", "host"):
+            refuse_open_address(settings)
         if settings.http.tls is not None:
-            server_context(settings.http.tls.certificate, settings.http.tls.key)
-        port = _free(settings.http.host, settings.http.port)
+            with settings.placed("http", "tls"):
+                server_context(settings.http.tls.certificate, settings.http.tls.key)
+        with settings.placed("http", "port"):
+            port = _free(settings.http.host, settings.http.port)
         settings = settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
         if (viewer := settings.ohif) is not None:
-            _refuse_no_build(viewer.folder)
-            viewer = viewer.model_copy(update={"port": _free(settings.http.host, viewer.port)})
+            with settings.placed("ohif", "folder"):
+                _refuse_no_build(viewer.folder)
+            with settings.placed("ohif", "port"):
+                viewer = viewer.model_copy(update={"port": _free(settings.http.host, viewer.port)})
             settings = settings.model_copy(update={"ohif": viewer})
     if runs(role, "keeper") and settings.watch is not None and not settings.watch.folder.is_dir():
-        raise UsageError("there is no such folder to watch", str(settings.watch.folder), "Make it, or leave out watch")
+        with settings.placed("watch", "folder"):
+            remedy = "Make it, or leave out watch"
+            raise UsageError("there is no such folder to watch", str(settings.watch.folder), remedy)
     folder.mkdir(parents=True, exist_ok=True)
     # A node that runs there keeps its settings: a process of it that dies is begun again with them.
     held = _locked(folder) if runs(role, "keeper") else nullcontext()
@@ -289,6 +314,22 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
     return settings
 
 
+def _refuse_limits(settings: Settings, role: str) -> None:
+    """Raise UsageError for a limit that is above all that this machine has."""
+    folder = next(one for one in (settings.folder, *settings.folder.absolute().parents) if one.exists())
+    disk, memory = shutil.disk_usage(folder).total, psutil.virtual_memory().total
+    # The defaults of memory are for any machine.
+    limits = [("receiver", "node", "min_free_gb", settings.node.min_free_gb, disk, f"the disk of {folder}")]
+    for part, key in (("worker", "queue"), ("web", "page")):
+        section = getattr(settings, key)
+        if "memory_gb" in section.model_fields_set:
+            limits.append((part, key, "memory_gb", section.memory_gb, memory, "the memory of this machine"))
+    for part, table, key, limit, total, what in limits:
+        if runs(role, part) and limit * 1e9 > total:
+            problem = f"{table}.{key} is {limit:g} GB, and {what} has {total / 1e9:.0f} GB in all"
+            raise UsageError(problem, settings.place(table, key) or "serve", f"Give less than {total / 1e9:.0f}")
+
+
 def _load_models(settings: Settings, role: str) -> None:
     """Load each model once, in a process of its own, so that this one stays small; a keeper's are described."""
     step = "describe" if runs(role, "keeper") else "try"
@@ -296,8 +337,10 @@ def _load_models(settings: Settings, role: str) -> None:
     command = [sys.executable, "-m", "isocenter.service", step, str(file), step]
     done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
     if done.returncode != 0:
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        raise UsageError(words[-1] if words else "does not load", "the node's models", "Correct it, or leave it out")
+        words = done.stderr.decode(errors="replace").strip().splitlines() or ["the node's models: do not load"]
+        where, _, text = words[-1].removesuffix(".").partition(": ")
+        problem, _, remedy = text.rpartition(". ")
+        raise UsageError(problem or text, where, remedy if problem else "Correct it, or leave it out")
 
 
 def _refuse_no_build(folder: Path) -> None:

@@ -43,9 +43,12 @@ def serve(options: ServeOptions) -> Node:
     folder = Path(options.folder) if options.folder is not None else None if path is not None else FOLDER
     changes = {name: values for name in SECTIONS if (values := getattr(options, name)) is not None}
     settings = service.read_settings(path, [Path(model) for model in several(options.models)], folder, **changes)
-    absent = [str(one.path) for one in settings.models.values() if not one.path.exists()]
-    if absent:
-        raise UsageError("there is no such model", absent[0], "Give a run, a package or a foreign model")
+    absent = {name: one.path for name, one in settings.models.items() if not one.path.exists()}
+    for name, folder_named in absent.items():
+        with settings.placed("models", name, "path"):
+            others = f"; nor are {', '.join(list(absent)[1:])}" if len(absent) > 1 else ""
+            problem = f"there is no such model{others}"
+            raise UsageError(problem, str(folder_named), "Give a run, a package or a foreign model")
     node = service.Node(service.prepared(settings, options.role), options.role)
     return node if options.check else node.start()
 

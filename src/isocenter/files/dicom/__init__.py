@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.files.dicom.dictionary_codes import dictionary_code
+    from isocenter.files.dicom.dictionary_codes import dictionary_code, names_structure
     from isocenter.files.dicom.header import Header, frame_count, looks_like_dicom, read_header, read_object
     from isocenter.files.dicom.identity import Identity, originals, read_identity, same_object
     from isocenter.files.dicom.reading.one_frame import (

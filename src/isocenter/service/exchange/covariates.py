@@ -55,7 +55,7 @@ def check_covariates(model: str, sources: Mapping[str, CovariateSource], context
 
     Raises UsageError with what there is.
     """
-    where = f"models.{model}.covariates"
+    where = f"model {model!r}"
     for name, source in sources.items():
         column = _column(context, name)
         if column is None:

@@ -240,6 +240,7 @@ class ModelFacts:
     outputs:  {name: axes} of its answers as tensors; empty for a model of clips, which has none
     gate:     on what it refuses images
     is_gated: whether distances of images from those that trained it decide
+    naming:   what is wrong with the names and codes of its labels
     """
 
     name: str
@@ -254,6 +255,7 @@ class ModelFacts:
     outputs: Mapping[str, int] = field(default_factory=dict)
     gate: str = ""
     is_gated: bool = True
+    naming: Sequence[str] = ()
 
     @property
     def roles(self) -> Sequence[str]:
@@ -309,17 +311,14 @@ def _urgency(row: Mapping[str, Any], rule: Urgent) -> Urgency | None:
     return Urgency(rule.priority, words, f"{words}; from {limit:g} on {rule.priority}")
 
 
-def check_urgent(rules: Sequence[Urgent], models: Mapping[str, ModelFacts]) -> None:
-    """Refuse a probability or a value that no model states: its rule would be silent for ever. Raises UsageError."""
-    names = {
-        "probability": sorted({name for model in models.values() for name in model.findings}),
-        "value": sorted({name for model in models.values() for name in model.values}),
-    }
-    for rule in rules:
-        kind = "value" if rule.probability is None else "probability"
-        if rule.finding not in names[kind]:
-            problem = f"no model of the node states a {kind} of {rule.finding!r}"
-            remedy = f"Name one of {', '.join(names[kind])}"
-            if not names[kind]:
-                remedy = f"Give a {'probability' if kind == 'value' else 'value'}, or a model that states one"
-            raise UsageError(problem, f"[[urgent]] {rule.finding}", remedy)
+def check_urgent(rule: Urgent, models: Mapping[str, ModelFacts]) -> None:
+    """Refuse a probability or a value that no model states: the rule would be silent for ever. Raises UsageError."""
+    kind = "value" if rule.probability is None else "probability"
+    stated = (model.values if kind == "value" else model.findings for model in models.values())
+    names = sorted({name for own in stated for name in own})
+    if rule.finding not in names:
+        problem = f"no model of the node states a {kind} of {rule.finding!r}"
+        remedy = f"Name one of {', '.join(names)}"
+        if not names:
+            remedy = f"Give a {'probability' if kind == 'value' else 'value'}, or a model that states one"
+        raise UsageError(problem, f"urgent finding {rule.finding!r}", remedy)

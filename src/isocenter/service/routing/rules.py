@@ -124,9 +124,11 @@ def rules_of(settings: Settings, models: Mapping[str, ModelFacts]) -> list[Rule]
 
     Raises UsageError for a rule that could never take a series, or a finding that could never be urgent.
     """
-    check_urgent(settings.urgent, models)
+    for n, urgent in enumerate(settings.urgent):
+        with settings.placed("urgent", n, "finding"):
+            check_urgent(urgent, models)
     if settings.rules:
-        check_rules(settings.rules, models)
+        check_rules(settings, models)
         return list(settings.rules)
     return [
         Rule(name=name, model=name, when={"Modality": alike(facts.modality)} if facts.modality else {})
@@ -276,16 +278,18 @@ def _in_two_roles(row: Routed, rule: Rule, twice: Set[str]) -> Routed:
     return Routed(row.rule, row.series, row.uid, row.role, False, [*row.conditions, shared])
 
 
-def check_rules(rules: Sequence[Rule], models: Mapping[str, ModelFacts]) -> None:
+def check_rules(settings: Settings, models: Mapping[str, ModelFacts]) -> None:
     """Refuse words that a series, a model or an answer does not have, and rules that wait for each other.
 
     Raises UsageError, with the words that there are.
     """
-    answering = {rule.name: models[rule.model] for rule in rules}
-    for rule in rules:
-        _check_conditions(rule, answering[rule.name])
-        _check_answers(rule, answering)
-    _check_order(rules)
+    answering = {rule.name: models[rule.model] for rule in settings.rules}
+    for n, rule in enumerate(settings.rules):
+        with settings.placed("rules", n):
+            _check_conditions(rule, answering[rule.name])
+            _check_answers(rule, answering)
+    with settings.placed("rules", 0):
+        _check_order(settings.rules)
 
 
 def _check_conditions(rule: Rule, model: ModelFacts) -> None:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,13 @@ import psutil
 from isocenter import scoring
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.files import read_codes
-from isocenter.runtime import Model, load, ratios_of, with_codes
+from isocenter.files.dicom import names_structure
+from isocenter.runtime import Model, codes_of, load, ratios_of, with_codes
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import ModelSection
 from isocenter.service.work.tensors import output_axes
 from isocenter.tasks import leaves, marks_labels, settings_of
+from isocenter.values import CodedName, Label
 
 if TYPE_CHECKING:
     from isocenter.scoring import AnswerMaps
@@ -51,7 +54,35 @@ def model_facts(name: str, model: Model) -> ModelFacts:
         output_axes(model.task, axes) if frames is None else {},
         str(model.gate),
         model.gate.is_fitted,
+        [*_label_faults(model, mapped.labels if labels else ()), *_stray_codes(model)],
     )
+
+
+def _label_faults(model: Model, labels: Sequence[Label]) -> Iterator[str]:
+    """Labels of a label map that DICOM objects cannot name: a segment without a code goes out as tissue."""
+    codes = codes_of(model)
+    for label in labels:
+        own = label.code or next(iter(codes.get(label.name, CodedName()).codes), None)
+        title = f"label {label.value}" if label.is_bare else f"label {label.value}, {label.name!r},"
+        if label.value == 0 or label.is_ignored:
+            continue
+        if label.is_bare and own is None:
+            yield f'{title} has neither name nor code: its segment goes out as "Tissue"'
+        elif label.is_bare:
+            yield f"{title} has no name"
+        elif own is None:
+            yield f'{title} has no code: its segment goes out as "Tissue"'
+        elif not names_structure(own):
+            yield f"{title} has the code {own.scheme} {own.value}, {own.meaning}, which names no structure"
+
+
+def _stray_codes(model: Model) -> Iterator[str]:
+    """Names with codes that the model's answers never state, as where they are misspelt."""
+    labels = {label.name for part in leaves(model.task).values() for label in (*part.channel_labels, *part.labels)}
+    names = {*labels, *model.task.probable_findings, *_values(model)}
+    for name in codes_of(model).keys() - names:
+        near = get_close_matches(name, sorted(labels), n=1)
+        yield f"a code is given for {name!r}, which the model does not state{f'; {near[0]!r} is near' if near else ''}"
 
 
 def _values(model: Model) -> list[str]:

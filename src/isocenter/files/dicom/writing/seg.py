@@ -16,6 +16,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.dictionary_codes import TISSUE
 from isocenter.files.dicom.writing.answers import Result, answer_path
 from isocenter.files.dicom.writing.new_object import Reader, made_on_source, new_series, save
 from isocenter.files.dicom.writing.source_planes import (
@@ -28,8 +29,6 @@ from isocenter.files.dicom.writing.source_planes import (
 )
 from isocenter.values import Code, Image, Label
 
-# Where a label has no code: PS3.16 CID 7150 and 7151 offer nothing less specific than tissue.
-TISSUE = Code("SCT", "85756007", "Tissue")
 STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
 ABNORMAL = Code("SCT", "49755003", "Morphologically Abnormal Structure")
 # PS3.16 CID 7159 (lesion segmentation types) and its neighbours: what is no structure but something wrong with one.
