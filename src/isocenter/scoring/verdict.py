@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -232,24 +233,36 @@ def few_patients(rows: Sequence[Row]) -> Iterator[str]:
 
 def exchanged_labels(scored: Scored) -> Iterator[str]:
     """A sentence on each two labels that look exchanged: the other's reference would fit far better."""
-    tables = [table for _, table in scored.parts.values()] or [scored.table]
-    for table in tables:
+    for table in [table for _, table in scored.parts.values()] or [scored.table]:
         if "other_label" in table:
-            rows = table[table["dice"].notna()]
-            fits = rows.groupby(["label", "other_label"])[["dice", "dice_of_other_label"]].agg(["mean", "size"])
-            cases = rows.groupby("label").size()
-            often = {pair for pair in fits.index if 2 * fits.loc[pair, ("dice", "size")] > cases[pair[0]]}
-            for one, other in sorted(pair for pair in often if pair < pair[::-1] and pair[::-1] in often):
-                now, then = fits.loc[(one, other), [("dice", "mean"), ("dice_of_other_label", "mean")]]
-                yield EXCHANGE.format(one, other, f"Dice of {one} {now:.3f}", f"{then:.3f}")
+            yield from _exchanged_structures(table[table["dice"].notna()])
         elif class_names(table) and {"predicted", "reference"} <= set(table):
-            counts = pd.crosstab(table["reference"], table["predicted"], normalize=True)
-            counts = counts.reindex(index=class_names(table), columns=class_names(table), fill_value=0.0)
-            right = float(np.trace(counts))
-            for one, other in combinations(counts, 2):
-                crossed = counts.loc[one, other] + counts.loc[other, one]
-                if (gain := crossed - counts.loc[one, one] - counts.loc[other, other]) >= EXCHANGED:
-                    yield EXCHANGE.format(one, other, f"accuracy {right:.3f}", f"{right + gain:.3f}")
+            yield from _exchanged_classes(table)
+
+
+def _exchanged_structures(table: Table) -> Iterator[str]:
+    """Sentences on structures of which each fits the other one's reference, in most cases of both."""
+    cases, fits = Counter(table["label"].astype(str)), defaultdict[tuple[str, str], list[tuple[float, float]]](list)
+    better = table[table["other_label"].notna()]
+    columns = (better[name].tolist() for name in ("label", "other_label", "dice", "dice_of_other_label"))
+    for label, other, now, then in zip(*columns, strict=True):
+        fits[label, other].append((now, then))
+    usual = {pair for pair, figures in fits.items() if 2 * len(figures) > cases[pair[0]]}
+    for one, other in sorted(pair for pair in usual if pair < pair[::-1] and pair[::-1] in usual):
+        now, then = np.mean(fits[one, other], axis=0)
+        yield EXCHANGE.format(one, other, f"Dice of {one} {now:.3f}", f"{then:.3f}")
+
+
+def _exchanged_classes(table: Table) -> Iterator[str]:
+    """Sentences on classes with whose names the other way round far more calls would be right."""
+    names = class_names(table)
+    shares = pd.crosstab(table["reference"], table["predicted"], normalize=True)
+    matrix = shares.reindex(index=names, columns=names, fill_value=0.0).to_numpy(float)
+    for one, other in combinations(range(len(names)), 2):
+        gain = matrix[one, other] + matrix[other, one] - matrix[one, one] - matrix[other, other]
+        if gain >= EXCHANGED:
+            right = float(np.trace(matrix))
+            yield EXCHANGE.format(names[one], names[other], f"accuracy {right:.3f}", f"{right + gain:.3f}")
 
 
 def beyond_tolerance(scored: Scored) -> Iterator[str]:
