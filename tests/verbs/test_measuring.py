@@ -93,7 +93,7 @@ def test_predictions_have_a_column_for_each_value_and_each_error_bar(measuring, 
     assert done.code == 0, done.err
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     names = [f"{kind}_{name}" for kind in ("value", "error", "low", "high") for name in ("area", "brightness")]
-    assert list(table.columns) == ["case", "image", *names]
+    assert list(table.columns) == ["case", "image", *names, "gate_p", "abstained"]
     assert (table[["error_area", "error_brightness"]] > 0).all(axis=None)
     assert table["low_area"].isna().all()  # five validation cases rule nothing out
     assert len(json.loads(done.out)["rows"]) == len(table) == 24

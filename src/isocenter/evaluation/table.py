@@ -29,6 +29,8 @@ UNCALIBRATED = "uncalibrated"
 # The ends of an interval in which a value is to lie.
 INTERVAL = ("low", "high")
 # How sure a model is of a case, and how usual the case: no figures of how good it is.
+# Columns of words, which a table may leave blank in every row.
+WORDS = ("abstained", "gate", "other_label")
 CONFIDENCE = ("gate_p", "total", "aleatoric", "epistemic")
 # The probability from which on a class, finding or box is called: of cases out of fold that of their own fold.
 THRESHOLD = "threshold"
@@ -98,7 +100,7 @@ def read_cases(path: Path) -> Table:
     table.columns = text.columns
     for name in table.select_dtypes(exclude=["number", "bool"]):
         table[name] = table[name].map(unmarked)
-    for name in text.columns.intersection([*KEYS, FOLD, *covariate_columns(text)]):
+    for name in text.columns.intersection([*KEYS, FOLD, *WORDS, *covariate_columns(text)]):
         table[name] = text[name]
     for name in [str(column) for column in text if without_part(str(column)) in ANSWERS]:
         table[name] = text[name].mask(text[name] == "")
