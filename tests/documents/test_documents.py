@@ -447,7 +447,7 @@ def test_a_node_is_documented_without_any_identity(tmp_path):
     names = {"job": "j", "study": "s", "rule": "r", "model": "lung", "model_hash": "abc", "inputs_hash": "i"}
     with engine.begin() as database:
         database.execute(tables.studies.insert().values(**study, attributes={"00100010": "Doe^Jane"}))
-        job = {**names, **times, "revision": 1, "inputs": [], "state": "done", "outcome": "result", "priority": 0}
+        job = {**names, **times, "revision": 1, "inputs": [], "state": "done", "outcome": "answered", "priority": 0}
         database.execute(tables.jobs.insert().values(**job))
     made = isocenter.document(node, names="pms", out=tmp_path / "out")
     [exposure] = [row["value"] for row in made.rows if row["pointer"] == "/exposure"]

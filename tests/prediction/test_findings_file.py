@@ -26,7 +26,7 @@ def test_the_file_of_findings_holds_outcome_model_and_every_code(tmp_path):
     write_findings(findings_record([Examined(done(LIVER, lacking=["no SEG"]))], MODEL), tmp_path)
     record = json.loads((tmp_path / "findings.json").read_text())
     assert (record["schema"], record["version"]) == ("isocenter.findings", 1)
-    assert (record["outcome"], record["reason"]) == ("result", "no SEG")
+    assert (record["outcome"], record["reason"]) == ("answered", "no SEG")
     expected = {"name": "isocenter segmentation", "version": "ab" * 8, "weights_sha256": "ab" * 32, "gate": "no gate"}
     assert record["model"] == expected
     [row] = record["rows"]
@@ -37,7 +37,7 @@ def test_of_several_images_each_row_states_its_own_and_the_reason_names_those_wi
     refused = done(abstained="unlike all others", lacking=["refused: unlike all others"])
     images = [Examined(done(LIVER), "a: ", {"case": "a"}), Examined(refused, "b: ", {"case": "b"})]
     made = findings_record(images, MODEL)
-    assert (made.outcome, made.reason) == ("result", "b: unlike all others")
+    assert (made.outcome, made.reason) == ("answered", "b: unlike all others")
     assert [row["case"] for row in made.records] == ["a"]
 
 
@@ -51,9 +51,10 @@ def test_frames_of_a_clip_are_named_and_those_of_too_many_are_left_to_the_table(
     made = findings_record([Examined(done(*rows[1:]))], MODEL)
     assert (made.reason, [row["frame"] for row in made.records]) == ("", list(range(1, 201)))
     made = findings_record([Examined(done(*rows))], MODEL)
-    assert (made.outcome, made.rows) == ("result", ()) and made.reason.startswith("201 frames have findings")
+    assert (made.outcome, made.rows) == ("answered", ()) and made.reason.startswith("201 frames have findings")
 
 
 def test_an_image_in_which_nothing_was_found_differs_from_one_that_was_not_answered():
-    assert findings_record([Examined(done())], MODEL).outcome == "nothing"
+    made = findings_record([Examined(done())], MODEL)
+    assert (made.outcome, made.is_empty) == ("answered", True)
     assert findings_record([Examined(done(abstained="odd"))], MODEL).outcome == "abstained"

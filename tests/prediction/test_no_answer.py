@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +43,13 @@ def test_a_case_whose_outputs_are_not_finite_fails_and_the_others_go_on(tmp_path
     done = cli("predict", model, good, bad, last, "--out", tmp_path / "out")
     assert done.code == 1
     assert "bad.nii.gz: the network's outputs are not finite numbers" in done.out + done.err
-    assert "2 cases predicted, 1 failed" in done.out
+    assert done.out.startswith("3 images: 2 answered, 1 failed: the network's outputs are not finite numbers")
+    outcomes = json.loads((tmp_path / "out" / "summary.json").read_text())["outcomes"]
+    assert {one["case"]: one["outcome"] for one in outcomes} == {
+        "good": "answered",
+        "bad": "failed",
+        "last": "answered",
+    }
     assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == {"good.nii.gz", "last.nii.gz"}
 
 

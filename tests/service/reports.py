@@ -59,9 +59,10 @@ findings = st.builds(
 )
 
 
-def report(*rows: Finding, outcome: str = "result", **changed: Any) -> Report:
+def report(*rows: Finding, outcome: str = "answered", is_empty: bool = False, **changed: Any) -> Report:
     """The report of a job with these findings."""
-    record = json.loads(json.dumps(Findings(rows, outcome, changed.pop("reason", ""), MODEL).record))
+    findings = Findings(rows, outcome, changed.pop("reason", ""), MODEL, is_empty=is_empty)
+    record = json.loads(json.dumps(findings.record))
     facts: dict[str, Any] = {
         "model_hash": "cd" * 32,
         "study": STUDY,

@@ -30,7 +30,7 @@ DIGITS = 9  # of a number in a report
 
 def test_reports_agree_on_structures_and_on_classes(tmp_path, mr):
     for name, model in (("mask", threshold_model(tmp_path / "a", LEVEL)), ("class", class_model(tmp_path / "b"))):
-        assert agreed(tmp_path / name, model, mr) == "result"
+        assert agreed(tmp_path / name, model, mr) == "answered"
 
 
 @pytest.mark.parametrize("kind", ["segmented", "classified", "detected"])
@@ -38,7 +38,7 @@ def test_reports_agree_on_structures_and_on_classes(tmp_path, mr):
 def test_reports_agree_on_a_trained_model(kind, request, tmp_path):
     run = request.getfixturevalue(kind)
     source = series(trained.blob(90)[0], tmp_path) if kind == "segmented" else [picture(smear(run.data), tmp_path)]
-    assert agreed(tmp_path / "node", run.out, source) in ("result", "nothing")
+    assert agreed(tmp_path / "node", run.out, source) == "answered"
 
 
 @pytest.mark.parametrize("kind", ["ordinal", "findings", "regression", "survival"])
@@ -48,7 +48,7 @@ def test_reports_agree_on_answers_about_the_whole_image(kind, tmp_path):
     given = {"network.size": trained.SMALL_RESNET, **trained.FEW_STEPS, "guard.gate": False}
     given |= {"task.order": "corn"} if kind == "ordinal" else {}
     isocenter.train(table, out=tmp_path / "run", column=column, assignments=given, **READING)
-    assert agreed(tmp_path / "node", tmp_path / "run", [picture(smear(table.parent), tmp_path)]) == "result"
+    assert agreed(tmp_path / "node", tmp_path / "run", [picture(smear(table.parent), tmp_path)]) == "answered"
 
 
 @pytest.mark.whole
@@ -57,7 +57,7 @@ def test_reports_agree_on_single_objects(tmp_path):
     data = trained.blobs(tmp_path / "balls")
     isocenter.train(data, out=tmp_path / "run", task="instances", assignments=given, **READING)
     outcome = agreed(tmp_path / "node", tmp_path / "run", series(trained.blob(90)[0], tmp_path))
-    assert outcome in ("result", "nothing")
+    assert outcome == "answered"
 
 
 @pytest.mark.whole
@@ -66,8 +66,8 @@ def test_reports_agree_on_the_frames_of_a_clip_and_on_several_tasks(tmp_path):
     trained.answering_all(table, tmp_path / "run", assignments={"guard.gate": False})
     frames = np.stack([np.asarray(PIL.Image.open(tmp_path / f"data/images/ball{n:02}.png")) for n in range(3)])
     still, clip = picture(frames[0], tmp_path), picture(frames, tmp_path, frames=3)
-    assert agreed(tmp_path / "node", tmp_path / "run", [still]) == "result"
-    assert agreed(tmp_path / "clips", tmp_path / "run", [clip]) == "result"
+    assert agreed(tmp_path / "node", tmp_path / "run", [still]) == "answered"
+    assert agreed(tmp_path / "clips", tmp_path / "run", [clip]) == "answered"
 
 
 COLUMNS = {

@@ -64,7 +64,7 @@ def test_a_drawn_result_is_hidden_from_its_readers_until_one_of_them_has_read_th
     assert (seen["jobs"], seen["blind"]) == ([], [read])
     for path in (f"{job}/answers/findings.json", f"{job}/fhir", f"{job}/maps/mask/slices/axial/0", f"{job}/draft"):
         assert ada.get(path).status_code == 409, path
-    assert ada.post(f"{job}/feedback", json={"verdict": "accept"}).status_code == 409
+    assert ada.post(f"{job}/feedback", json={"verdict": "accepted"}).status_code == 409
     assert ada.get("/api/worklist").json()["rows"][0]["finding"] == ""
     assert len(eve.get(f"/api/studies/{study.uid}/reading").json()["jobs"]) == 1  # who reads nothing is asked nothing
 
@@ -136,7 +136,7 @@ def test_no_other_route_tells_a_reader_what_a_drawn_study_hides(drawn_node):
     # Images alone were seen, so the study may still be read blind; then everything is shown.
     assert len(ada.get("/api/blind").json()["rows"]) == 1
     assert ada.post(f"/api/blind/{job.job}", json={"odd": 0, "calm": 1}).status_code == 200
-    assert ada.get(f"/api/jobs/{job.job}").json()["outcome"] == "result"
+    assert ada.get(f"/api/jobs/{job.job}").json()["outcome"] == "answered"
     assert ada.get(address_of_report).status_code == 200
 
 
@@ -161,7 +161,7 @@ def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(drawn_node, tm
     assert chosen["case"].tolist() == [f"case_{job.job[:16]}"]
     odd = 1 / (1 + np.exp(-1.0))
     assert chosen["score"].tolist() == pytest.approx([-odd * np.log(odd) - (1 - odd) * np.log(1 - odd)], abs=1e-3)
-    ada.post(f"{address(drawn_node)}/feedback", json={"verdict": "accept"})
+    ada.post(f"{address(drawn_node)}/feedback", json={"verdict": "accepted"})
     with drawn_node.database.write() as connection:
         given = outcomes_by_job(connection)[job.job]
         assert {one.label: (one.value, one.inclusion) for one in given} == {"odd": (1.0, None), "calm": (0.0, None)}
@@ -172,7 +172,7 @@ def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(drawn_node, tm
         }
         write_outcomes(connection, job.job, {"calm": 1.0}, "blind", inclusion=0.2)
         assert [(one.label, one.inclusion) for one in outcomes_by_job(connection)[job.job]] == [("calm", 0.2)]
-    ada.post(f"{address(drawn_node)}/feedback", json={"verdict": "reject", "text": "no"})
+    ada.post(f"{address(drawn_node)}/feedback", json={"verdict": "rejected", "text": "no"})
     assert "verdict" not in {row.source for row in drawn_node.rows(outcomes)}
 
 
@@ -222,7 +222,7 @@ def add_job(connection, job, done_at, rows, *, patient=None, **columns):
     connection.execute(insert(studies).values(study=study, patient=patient, **known))
     of_job = dict.fromkeys(("rule", "model", "model_hash", "inputs_hash"), "m") | {"inputs": {}, "revision": 1}
     times = {"not_before": 0, "created_at": done_at, "done_at": done_at, "priority": 0}
-    stated = {"job": job, "study": study, "state": "done", "outcome": "result", **of_job, **times}
+    stated = {"job": job, "study": study, "state": "done", "outcome": "answered", **of_job, **times}
     connection.execute(insert(jobs).values({**stated, **columns}))
     for number, row in enumerate(rows):
         connection.execute(insert(findings).values(job=job, number=number, concept=row["concept"], row=row))

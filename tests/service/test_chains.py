@@ -17,7 +17,7 @@ from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.service import Keeper
 from isocenter.service.records.database import Database
 from isocenter.service.records.index import Arrival, Index
-from isocenter.service.records.jobs import RESULT, Job, Outcome
+from isocenter.service.records.jobs import Job, Outcome
 from isocenter.service.records.tables import jobs, series
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import Settings
@@ -53,7 +53,7 @@ class Chain:
         while waiting := self.index.to_route(1):
             keeper.route(waiting[0])
             while (job := keeper.jobs.claim("worker")) is not None:
-                keeper.jobs.finish(job, Outcome(RESULT, findings=[{"concept": "bleed", "probability": bleed}]))
+                keeper.jobs.finish(job, Outcome("answered", findings=[{"concept": "bleed", "probability": bleed}]))
                 done.append(job)
         return done
 

@@ -119,7 +119,7 @@ def examined(node: SmallNode, folder, name: str) -> str:
     node.receive(*sorted(folder.iterdir()))
     node.work()
     row = node.rows(jobs)[-1]
-    assert row.outcome in ("result", "nothing"), row.reason
+    assert row.outcome == "answered", row.reason
     return row.model_hash
 
 
@@ -301,7 +301,7 @@ def test_a_study_keeps_the_package_that_answered_it_unless_that_was_taken_back(r
 def answered(records, job: str, study: str, digest: str, *, called: bool = True, truth: float | None = None) -> None:
     """A job that is done, with the call of one finding, and the label that came later."""
     with records.write() as connection:
-        done = {"state": "done", "outcome": "result", "done_at": 10.0, "created_at": 5.0, "not_before": 0.0}
+        done = {"state": "done", "outcome": "answered", "done_at": 10.0, "created_at": 5.0, "not_before": 0.0}
         columns = {
             "revision": 1,
             "rule": "r",

@@ -49,7 +49,7 @@ def check_answers(node: SmallNode, segmentations: dict[str, Path]) -> list[str]:
     for job in node.rows(jobs):
         [own] = [row for row in uids.values() if row.series == job.inputs["series"]["image"]]
         outcomes[own.uid] = job.outcome
-        if job.outcome != "result":
+        if job.outcome != "answered":
             assert job.reason
             continue
         place = node.settings.folder / "studies" / job.study[:2] / job.study / own.series
@@ -82,7 +82,7 @@ def test_an_answer_lies_on_the_voxels_of_its_series_whatever_their_orientation(s
     for name in SOME:
         small_node.receive(*files_of(data / "dicom" / "series" / name))
     small_node.work()
-    assert check_answers(small_node, written(small_node)).count("result") >= 5
+    assert check_answers(small_node, written(small_node)).count("answered") >= 5
 
 
 @pytest.mark.whole
@@ -100,7 +100,7 @@ def test_an_answer_fetched_back_from_a_pacs_lies_on_the_voxels_of_every_series_t
         fetched[uid] = tmp_path / f"{instance['ID']}.dcm"
         fetched[uid].write_bytes(orthanc.ask(f"/instances/{instance['ID']}/file"))
     assert fetched.keys() == written(small_node).keys()
-    assert check_answers(small_node, fetched).count("result") >= 15
+    assert check_answers(small_node, fetched).count("answered") >= 15
 
 
 @pytest.fixture(scope="module")
@@ -140,5 +140,5 @@ def test_a_damaged_object_of_the_corpus_has_its_study_answered_or_refused_with_a
         return
     shared_node.work()
     for row in shared_node.rows(studies):
-        assert row.state in ("done", "aside") and (row.outcome == "result" or row.reason), row
+        assert row.state in ("done", "aside") and (row.outcome == "answered" or row.reason), row
         assert row.uid not in caplog.text

@@ -144,7 +144,11 @@ def test_an_answer_that_is_erased_is_not_detected_by_a_person(read_node, mr):
     [made] = read_node.rows(corrections)
     folder = read_node.settings.folder / "results" / made.correction
     record = json.loads((folder / "findings.json").read_text())
-    assert (record["outcome"], record["reason"]) == ("nothing", "the reader has found nothing")
+    assert (record["outcome"], record["is_empty"], record["reason"]) == (
+        "answered",
+        True,
+        "the reader has found nothing",
+    )
     assert [(row["concept"], row["value"], row["unit"]) for row in record["rows"]] == [("bright", False, "")]
     report = pydicom.dcmread(folder / "answer_report.dcm")
     assert errors_in(folder / "answer_report.dcm") == []
@@ -158,7 +162,7 @@ def test_an_answer_that_is_erased_is_not_detected_by_a_person(read_node, mr):
     assert "answer.dcm" in answer["answers"]
     made = max(read_node.rows(corrections), key=lambda row: row.revision)
     record = json.loads((read_node.settings.folder / "results" / made.correction / "findings.json").read_text())
-    assert record["outcome"] == "result" and record["rows"][0]["value"] > 0
+    assert not record["is_empty"] and record["rows"][0]["value"] > 0
 
 
 @pytest.mark.whole
@@ -228,7 +232,7 @@ def test_a_role_that_may_not_correct_is_refused(read_node):
         for answer in (
             asked.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 1]]}),
             asked.put(f"{job}/correction", json={"revision": 0}),
-            asked.post(f"{job}/feedback", json={"verdict": "accept"}),
+            asked.post(f"{job}/feedback", json={"verdict": "accepted"}),
         ):
             assert answer.status_code == 403
     assert read_node.rows(feedback) == read_node.rows(corrections) == []
@@ -242,7 +246,7 @@ def test_a_superseded_job_is_neither_corrected_nor_judged(read_node):
     for answer in (
         ada.post(f"{job}/draft", json={"stroke": "t", "label": 1, "runs": [[0, 1]]}),
         ada.put(f"{job}/correction", json={"revision": 0}),
-        ada.post(f"{job}/feedback", json={"verdict": "accept"}),
+        ada.post(f"{job}/feedback", json={"verdict": "accepted"}),
     ):
         assert (answer.status_code, answer.json()["problem"]) == (409, "the job is superseded")
     assert read_node.rows(corrections) == []
@@ -250,14 +254,14 @@ def test_a_superseded_job_is_neither_corrected_nor_judged(read_node):
 
 def test_verdicts_are_kept_with_the_findings_before_and_after(read_node, mr):
     ada, job = page(read_node), address(read_node)
-    assert ada.post(f"{job}/feedback", json={"verdict": "reject"}).status_code == 422
-    assert ada.post(f"{job}/feedback", json={"verdict": "reject", "reason": "bored"}).status_code == 422
-    assert ada.post(f"{job}/feedback", json={"verdict": "correct"}).status_code == 409
-    said = {"verdict": "reject", "reason": "wrong outline", "text": " leaks ", "seconds": 12.5}
-    assert ada.post(f"{job}/feedback", json=said).json() == {"verdict": "reject", "revision": 0}
+    assert ada.post(f"{job}/feedback", json={"verdict": "rejected"}).status_code == 422
+    assert ada.post(f"{job}/feedback", json={"verdict": "rejected", "reason": "bored"}).status_code == 422
+    assert ada.post(f"{job}/feedback", json={"verdict": "corrected"}).status_code == 409
+    said = {"verdict": "rejected", "reason": "wrong outline", "text": " leaks ", "seconds": 12.5}
+    assert ada.post(f"{job}/feedback", json=said).json() == {"verdict": "rejected", "revision": 0}
     assert ada.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 50]]}).status_code == 200
     assert ada.put(f"{job}/correction", json={"revision": 0}).status_code == 200
-    assert ada.post(f"{job}/feedback", json={"verdict": "correct"}).status_code == 200
+    assert ada.post(f"{job}/feedback", json={"verdict": "corrected"}).status_code == 200
     rejected, corrected = read_node.rows(feedback)
     assert (rejected.account, rejected.reason, rejected.text, rejected.seconds) == (
         "ada",
@@ -269,7 +273,7 @@ def test_verdicts_are_kept_with_the_findings_before_and_after(read_node, mr):
     assert (rejected.correction, corrected.correction) == (None, read_node.rows(corrections)[0].correction)
     assert corrected.after[0]["value"] > corrected.before[0]["value"]
     [result] = ada.get(f"/api/studies/{read_identity(mr[0]).study}/reading").json()["jobs"]
-    assert (result["verdict"]["verdict"], result["verdict"]["account"]) == ("correct", "ada")
+    assert (result["verdict"]["verdict"], result["verdict"]["account"]) == ("corrected", "ada")
     told = [row.action for row in read_node.rows(audit) if row.actor == "ada"]
     assert told == ["verdict", "correction", "verdict", "view"]
 
@@ -296,7 +300,7 @@ def test_a_segmentation_of_another_product_is_corrected_and_judged_without_a_mod
     assert ada.post(f"{job}/draft", json={"stroke": "s", "label": label, "runs": [[7, 5]]}).status_code == 200
     answer = ada.put(f"{job}/correction", json={"revision": 0}).json()
     assert (answer["revision"], answer["lacking"]) == (1, [])
-    assert ada.post(f"{job}/feedback", json={"verdict": "accept"}).status_code == 200
+    assert ada.post(f"{job}/feedback", json={"verdict": "accepted"}).status_code == 200
     [made], [said] = node.rows(corrections), node.rows(feedback)
     wanted = on_image.data[0].copy()
     wanted.reshape(-1)[7:12] = label
@@ -321,12 +325,12 @@ def test_what_people_said_is_a_data_set_that_check_and_train_read(read_node, mr,
     assert ada.put(f"{job}/correction", json={"revision": 0}).status_code == 200
     with pytest.raises(UsageError, match="nobody has judged a result"):
         isocenter.feedback(read_node.settings.folder, out=tmp_path / "none")
-    assert ada.post(f"{job}/feedback", json={"verdict": "accept"}).status_code == 200
+    assert ada.post(f"{job}/feedback", json={"verdict": "accepted"}).status_code == 200
     # A later correction that nobody has judged changes nothing of what was accepted.
     assert ada.post(f"{job}/draft", json={"stroke": "t", "label": 0, "runs": [[0, 9]]}).status_code == 200
     assert ada.put(f"{job}/correction", json={"revision": 1}).status_code == 200
     said = isocenter.feedback(read_node.settings.folder, out=tmp_path / "said")
-    assert (said.cases, said.left_out, list(said.table["verdict"])) == (1, {}, ["accept"])
+    assert (said.cases, said.left_out, list(said.table["verdict"])) == (1, {}, ["accepted"])
     checked = isocenter.check(tmp_path / "said", out=tmp_path / "check")
     assert checked.dataset.classes["mask"][0].name == "bright"
     [case] = read_dataset(tmp_path / "said")
@@ -395,9 +399,9 @@ def test_an_accepted_class_is_the_label_of_its_case(tmp_path, mr):
     ada, job = page(node), address(node)
     refused = ada.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 3]]})
     assert (refused.status_code, refused.json()["problem"]) == (409, "the result has no mask")
-    assert ada.post(f"{job}/feedback", json={"verdict": "accept"}).status_code == 200
+    assert ada.post(f"{job}/feedback", json={"verdict": "accepted"}).status_code == 200
     said = isocenter.feedback(tmp_path / "node", out=tmp_path / "said", rule="classes.onnx")
-    assert said.as_record()["verdicts"] == {"accept": 1}
+    assert said.as_record()["verdicts"] == {"accepted": 1}
     [case] = read_dataset(tmp_path / "said")
     assert case.references["class"] == "odd"
     with pytest.raises(UsageError, match="nobody has judged a result of 'other'"):

@@ -289,7 +289,7 @@ def test_answers_to_a_peer_that_is_no_longer_listed_are_given_up_and_the_study_i
     assert state_of(node) == ("aside", "the peer is no longer listed", "done")
     assert "peer pacs is no longer listed: 1 answer for it is aside" in caplog.text
     node.keeper.round()
-    assert [(row.state, row.outcome) for row in node.rows(studies)] == [("done", "result")]
+    assert [(row.state, row.outcome) for row in node.rows(studies)] == [("done", "answered")]
 
 
 @pytest.mark.parametrize(

@@ -99,10 +99,14 @@ def test_what_is_not_finite_is_said_to_be_absent():
 
 
 def test_an_outcome_without_a_result_says_so():
-    [nothing] = resources(bundle(report(outcome="nothing"), "R5"), "DiagnosticReport")
-    [refused] = resources(bundle(report(outcome="refused", reason="no such organ"), "R5"), "DiagnosticReport")
+    [nothing] = resources(bundle(report(is_empty=True), "R5"), "DiagnosticReport")
     assert (nothing["status"], nothing["conclusion"]) == ("final", "Not detected. For research use only")
-    assert refused["status"] == "cancelled" and "no such organ" in refused["conclusion"]
+    for outcome in ("abstained", "refused", "failed"):
+        unanswered = report(outcome=outcome, reason="no such organ")
+        [about] = resources(bundle(unanswered, "R5"), "DiagnosticReport")
+        words = f"No answer: {outcome}. no such organ. For research use only"
+        assert (about["status"], about["conclusion"]) == ("cancelled", words)
+        assert f"|{words}" in message(unanswered).decode()
 
 
 def test_the_device_names_the_model_and_its_card_and_the_page_is_the_presented_form():

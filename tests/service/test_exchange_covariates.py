@@ -196,7 +196,7 @@ def test_a_job_keeps_the_values_and_the_sources_of_its_covariates(asking):
     peer.searches["Observation"] = [measured("new", "2026-02-28T11:30:00Z", 1.5)]
     node.work()
     [job] = node.rows(jobs)
-    assert job.outcome == "result"
+    assert job.outcome == "answered"
     assert job.covariates[CREATININE] == {
         "value": 1.5,
         "source": f"{peer.url}/Observation/new",
@@ -210,7 +210,7 @@ def test_a_missing_value_is_taken_as_in_the_training_and_the_reason_says_so(aski
     node, _ = asking
     node.work()
     [job] = node.rows(jobs)
-    assert job.outcome == "result"
+    assert job.outcome == "answered"
     assert f"{CREATININE} is missing: taken as 1, the median of the training cases" in job.reason
     assert job.covariates[CREATININE] == {"value": None, "source": CODE}
 

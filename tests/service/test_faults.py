@@ -38,7 +38,7 @@ def test_a_database_that_is_killed_and_comes_back_has_lost_and_doubled_nothing(t
             server.start()
             send(node, study(tmp_path / "after", 3))
             until(lambda: [row.state for row in rows(node, studies)] == ["done"] * 3, "a study is not done")
-            assert [row.outcome for row in rows(node, jobs)] == ["result"] * 3
+            assert [row.outcome for row in rows(node, jobs)] == ["answered"] * 3
 
 
 def test_a_full_disk_is_said_to_the_sender_and_costs_nothing(tmp_path, model):  # noqa: F811
@@ -60,7 +60,7 @@ def test_a_full_disk_is_said_to_the_sender_and_costs_nothing(tmp_path, model):  
             send(node, study(tmp_path / "three", 3))
             send(node, study(tmp_path / "four", 2))
             until(lambda: [row.state for row in rows(node, studies)] == ["done"] * 3, "a study is not done")
-            assert [row.outcome for row in rows(node, jobs)] == ["result"] * 3
+            assert [row.outcome for row in rows(node, jobs)] == ["answered"] * 3
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
 
@@ -79,7 +79,7 @@ def test_a_second_node_on_one_database_is_refused_and_the_first_goes_on(
             isocenter.serve(model, folder=tmp_path / "second", **sections)
         send(node, study(tmp_path / "two", 2))
         until(lambda: [row.state for row in rows(node, studies)] == ["done"] * 2, "a study is not done")
-        assert [row.outcome for row in rows(node, jobs)] == ["result"] * 2
+        assert [row.outcome for row in rows(node, jobs)] == ["answered"] * 2
 
 
 @contextmanager
@@ -133,7 +133,7 @@ def test_workers_of_a_machine_whose_clock_is_an_hour_ahead_share_the_work_and_do
                 send(node, study(tmp_path / str(count), count))
             until(lambda: [row.state for row in rows(node, jobs)] == ["sending"] * count, "a study is not answered")
         assert (tmp_path / "node" / "settings.json").read_text() == kept
-        assert [(row.outcome, row.attempts) for row in rows(node, jobs)] == [("result", 1)] * count
+        assert [(row.outcome, row.attempts) for row in rows(node, jobs)] == [("answered", 1)] * count
         # What is sent, and under which UID, does not depend on the machine.
         assert len(rows(node, deliveries)) == 2 * count  # the SEG and the report of each
         assert {row.sop_instance_uid[:5] for row in rows(node, answers) if row.sop_instance_uid} == {"2.25."}

@@ -43,7 +43,7 @@ def test_rows_that_no_table_holds_cost_their_own_study_and_no_other(node, mr, tm
     node.receive(*sorted((tmp_path / "odd").iterdir()), *mr)
     node.work()
     found = {row.outcome: row for row in node.rows(studies)}
-    assert {outcome: row.state for outcome, row in found.items()} == {"result": "done", "refused": "done"}
+    assert {outcome: row.state for outcome, row in found.items()} == {"answered": "done", "refused": "done"}
     assert [row.problem for row in node.rows(series) if row.problem] == [
         "the database cannot hold what it is given: Python int too large to convert to SQLite INTEGER"
     ]
@@ -160,7 +160,7 @@ def test_text_of_a_header_that_is_meant_to_harm_costs_its_own_study_at_most(node
     node.receive(*mr)
     node.work()
     outcomes = sorted(row.outcome for row in node.rows(studies))
-    assert outcomes == ["refused", "result", "result", "result"]
+    assert outcomes == ["refused", "answered", "answered", "answered"]
     [problem] = [row.problem for row in node.rows(series) if row.problem]
     assert "PixelSpacing (0028,0030): the value is not a number" in problem and "__import__" not in problem
     assert "\x1b" not in caplog.text and "Jane" not in caplog.text

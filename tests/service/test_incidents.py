@@ -67,10 +67,10 @@ def filled(database) -> None:
     study = {"study": "s" * 32, "uid": "1.2", "state": "done", "instances": 1, "received_at": 0, "last_at": 0}
     job = {"job": "j" * 32, "study": "s" * 32, "rule": "r", "model": "wrist", "model_hash": "abc", "inputs_hash": "i"}
     job |= {"not_before": 0, "created_at": 0, "started_at": 1, "done_at": 3, "revision": 1, "inputs": []}
-    said = {"judged": "j" * 32, "study": "s" * 32, "account": "ada", "at": 0, "verdict": "reject", "reason": "missed"}
+    said = {"judged": "j" * 32, "study": "s" * 32, "account": "ada", "at": 0, "verdict": "rejected", "reason": "missed"}
     with database.write() as connection:
         connection.execute(insert(studies).values(**study, attributes={"00100010": "Doe^Jane"}))
-        connection.execute(insert(jobs).values(**job, state="done", outcome="result", priority=0))
+        connection.execute(insert(jobs).values(**job, state="done", outcome="answered", priority=0))
         connection.execute(insert(feedback).values(**said, text="Doe missed", seconds=20.0, before=[], after=[]))
     Incidents(database).add({**STATED, "study": "s" * 32}, EVE)
 
@@ -88,7 +88,7 @@ def test_a_node_on_either_database_reports_incidents_with_their_deadlines(databa
     assert [row["value"] for row in made.rows if row["item"].endswith("FDA B5")] == [STATED["harm"]]
     assert next(row["state"] for row in made.rows if row["item"].endswith("FDA H3")) == "missing"
     [said] = [row["value"] for row in made.rows if row["document"] == "pms" and row["pointer"] == "/agreement"]
-    assert (said["judged"], said["reject"], said["reasons"]) == (1, 1, {"missed": 1})
+    assert (said["judged"], said["rejected"], said["reasons"]) == (1, 1, {"missed": 1})
     assert rows["risk-file", "H10", "/rates/rejected/high"]["value"] == 1.0
     assert rows["pms", "5", "/alerts"]["value"] == {"total": 0, "open": 0, "rows": []}
     assert rows["risk-file", "10", "/incidents"]["value"]["open"] == 1

@@ -203,7 +203,7 @@ def test_labels_that_may_be_wrong_are_listed_and_worse_ones_of_one_group_are_a_f
             is_wrong = is_woman and number % 10 in (0, 9) and number % 3 == 0
             odd = float(bool(is_odd) != is_wrong)
             write_outcomes(connection, job_of(number), {"odd": odd, "calm": 1 - odd}, "reports")
-            verdict = "correct" if is_woman and number % 4 == 0 else "accept"
+            verdict = "corrected" if is_woman and number % 4 == 0 else "accepted"
             stated = {"judged": job_of(number), "study": key_of(f"1.{number}"), "account": "ada", "verdict": verdict}
             connection.execute(insert(feedback).values(at=0, reason="", text="", before=[], after=[], **stated))
     database.close()

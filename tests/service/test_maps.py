@@ -34,7 +34,7 @@ def test_the_map_of_a_method_that_passed_stands_beside_the_answer_and_where_none
     node.database.close()
     folder = node.settings.folder / "results" / job.job
     report = pydicom.dcmread(folder / "answer_report.dcm").to_json()
-    assert (folder / "answer_sc.dcm").exists() and job.outcome == "result"
+    assert (folder / "answer_sc.dcm").exists() and job.outcome == "answered"
     if tested:
         made = pydicom.dcmread(folder / "answer_explanation_pm.dcm")
         assert made.SeriesDescription.startswith("explanation: occlusion of odd")

@@ -82,7 +82,7 @@ class Records:
             own = {"station": station * 32, "software": "6" if station == noisy else "5"}
             rows[series].append({"study": key, "series": key, "uid": f"1.2.{n}.1", **own})
             stated = {"rule": "r", "model": "nodule", "model_hash": version, "inputs_hash": "i", "revision": 1}
-            stated |= {"state": "done", "outcome": "result", "priority": 2, "not_before": at, "created_at": at}
+            stated |= {"state": "done", "outcome": "answered", "priority": 2, "not_before": at, "created_at": at}
             stated |= {"done_at": at, "inputs": {"series": {"image": key}}, "seconds": {"read": 1.0}}
             rows[jobs].append({"job": key, "study": key, **stated})
             rows[measures].append(
@@ -309,7 +309,7 @@ def test_a_held_model_answers_no_further_job_and_its_reason_names_the_alert(smal
         connection.execute(update(jobs).values(not_before=0.0))
     if action == "stop":
         small_node.work()
-        assert [row.outcome for row in small_node.rows(jobs)] == ["result"]
+        assert [row.outcome for row in small_node.rows(jobs)] == ["answered"]
 
 
 def test_grades_are_watched_as_classes_are_and_measurements_of_structures_are_not():
@@ -417,7 +417,9 @@ def test_a_living_node_finds_noise_of_one_station_and_holds_its_model(tmp_path):
         assert (alert["kind"], alert["scope"], alert["state"]) == ("input", f"station={station}", "open")
         answered(120, 121, 2.0)
         # A round may have held the model while noisy studies were still answered.
-        held = [row for row in web.get("/api/jobs", params={"limit": 500}).json()["rows"] if row["outcome"] != "result"]
+        held = [
+            row for row in web.get("/api/jobs", params={"limit": 500}).json()["rows"] if row["outcome"] != "answered"
+        ]
         assert held and {row["outcome"] for row in held} == {"abstained"}
         assert all(f"alert {alert['n']}" in row["reason"] for row in held)
         web.close()

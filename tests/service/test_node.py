@@ -128,7 +128,7 @@ def test_whatever_process_is_killed_every_study_has_one_result(tmp_path, node):
     hurry(node)
     until(lambda: [row.state for row in rows(node, studies)] == ["done"] * count, "a study is lost, or not done")
     found = rows(node, jobs)
-    assert sorted((row.state, row.outcome) for row in found) == [("done", "result")] * count
+    assert sorted((row.state, row.outcome) for row in found) == [("done", "answered")] * count
     for row in found:
         answer = np.asarray(isocenter.read(node.settings.folder / "results" / row.job / "answer.nii.gz").data)
         assert answer.sum() == 4 * 4 * 3
@@ -202,7 +202,7 @@ def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready
         assert line.startswith("ready: DICOM 127.0.0.1:"), line + running.stderr.read().decode()
         assert ", http://127.0.0.1:" in line
         until(lambda: [row.state for row in rows(node, studies)] == ["done"] * count, "a study is not answered")
-        assert {row.outcome for row in rows(node, jobs)} == {"result"}
+        assert {row.outcome for row in rows(node, jobs)} == {"answered"}
         began = time.monotonic()
         running.send_signal(signal.SIGTERM)
         assert running.wait(30) == 0

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from browsers import Browser, Page, browser_running
 from conftest import DATA
 from isocenter.files import read
 from isocenter.files.dicom import SeriesNames, read_identity, read_segmentation, write_series
+from isocenter.service.objects.store import key_of
 from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.tables import blind, corrections, drafts, feedback, jobs, outcomes
 from isocenter.service.routing.facts import ModelFacts
@@ -148,13 +149,17 @@ def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_str
         page.wait("document.body.innerText.includes('Saved as correction 1.')", 30)
         page.press("a")
         page.wait("document.body.innerText.includes('Accepted. Next study')", 10)
+        page.browser._ask("Page.navigate", page.tab, url=room.url)
+        row = f"document.querySelector('tr[data-study=\"{room.study}\"]')"
+        page.wait(f"{row}?.lastElementChild.innerText === 'accepted'", 30)
+        assert "corrected by a person" in page.value(f"{row}.innerText")
         assert page.complaints == []
     [made] = room.node.rows(corrections)
     series = read(room.node.settings.folder.parent / "now")
     seg = read_segmentation(room.node.settings.folder / "results" / made.correction / "answer.dcm", series.geometry)
     bright = series.data[0] > LEVEL
     np.testing.assert_array_equal(seg.data[0] != 0, bright | wanted)
-    assert [row.verdict for row in room.node.rows(feedback)] == ["correct", "accept"]
+    assert [row.verdict for row in room.node.rows(feedback)] == ["corrected", "accepted"]
 
 
 def test_an_earlier_study_scrolls_as_many_mm(room):
@@ -298,3 +303,21 @@ def test_axe_finds_nothing_serious(room):
                 found = json.loads(page.browser._ask("Runtime.evaluate", page.tab, **given)["result"]["value"])
                 assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == [], path
                 page.value("document.querySelector('button[title=\"Dark or light\"]').click()")
+
+
+def test_a_study_without_an_answer_says_so_and_why_in_the_worklist_and_on_its_page(room):
+    [job] = [row for row in room.node.rows(jobs) if row.study == key_of(room.earlier)]
+    row = f"document.querySelector('tr[data-study=\"{room.earlier}\"]')"
+    for outcome in ("abstained", "refused", "failed"):
+        values = {"outcome": outcome, "reason": "its spacing is unlike"}
+        with room.node.database.write() as connection:
+            connection.execute(update(jobs).where(jobs.c.job == job.job).values(values))
+        with room.open("/", f"!!{row}") as page:
+            pill = page.value(f"(e => [e.textContent, e.className])({row}.lastElementChild.firstElementChild)")
+            assert pill == [outcome, f"pill {outcome}"]
+            said = page.value(f"{row}.querySelector('[data-column=finding]').innerText")
+            assert said == f"{outcome}: its spacing is unlike"
+    with room.open(f"/study/{room.earlier}", DRAWN) as page:
+        assert "Failed: its spacing is unlike" in page.value("document.querySelector('.result').innerText")
+    with room.node.database.write() as connection:
+        connection.execute(update(jobs).where(jobs.c.job == job.job).values(outcome=job.outcome, reason=job.reason))

@@ -124,7 +124,7 @@ def test_a_pair_is_answered_by_a_registration_and_the_moved_series_and_a_peer_ge
     names = {one.name for one in node.rows(answers)}
     node.store.close()
     node.database.close()
-    assert (row.outcome, row.reason, states) == ("result", None, {"sent"})
+    assert (row.outcome, row.reason, states) == ("answered", None, {"sent"})
     assert names == {*first} >= {"answer_moved.nii.gz", "answer_transform.h5", "answer_transform.dcm"}
     # ITK writes the time into its HDF5 files.
     assert [name for name in first if first[name] != again[name] and not name.endswith(".h5")] == []

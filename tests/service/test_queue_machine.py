@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 
 from isocenter.service.records.database import Clock
 from isocenter.service.records.index import Arrival, Index
-from isocenter.service.records.jobs import OPEN, RESULT, Answer, Job, Jobs, Outcome, job_key
+from isocenter.service.records.jobs import OPEN, Answer, Job, Jobs, Outcome, job_key
 from isocenter.service.records.tables import answers, jobs
 from service.databases import with_tables
 
@@ -79,7 +79,7 @@ class QueueMachine(RuleBasedStateMachine):
     def finish(self, job: Job | None) -> None:
         if job is None:
             return
-        done = self.queue.finish(job, Outcome(RESULT, answers=[Answer("a", "table", 1, "0")]))
+        done = self.queue.finish(job, Outcome("answered", answers=[Answer("a", "table", 1, "0")]))
         assert done is self._holds(job)
         if done:
             self.states[job.job] = "done"

@@ -15,11 +15,7 @@ from isocenter.service.records import index as index_of_records
 from isocenter.service.records.database import Clock, RecordError, only_keeper, opened
 from isocenter.service.records.index import Arrival, Index
 from isocenter.service.records.jobs import (
-    ABSTAINED,
-    NOTHING,
-    REFUSED,
     REJECTION,
-    RESULT,
     Answer,
     Jobs,
     Outcome,
@@ -28,6 +24,7 @@ from isocenter.service.records.jobs import (
 from isocenter.service.records.migration import migrated
 from isocenter.service.records.outbox import Outbox, note_name
 from isocenter.service.records.tables import answers, audit, deliveries, findings, jobs, metadata, studies
+from isocenter.values import ABSTAINED, ANSWERED, REFUSED
 from ports import free_port
 
 RULE = {"rule": "all", "model": "m", "model_hash": "h", "inputs": {"series": {"image": "s"}}, "revision": 1}
@@ -130,9 +127,9 @@ def test_a_worker_whose_lease_ran_out_can_no_longer_write(queue, database):
     quick = queue.claim("quick")
     assert quick.fence == slow.fence + 1
     assert not queue.renew(slow)
-    assert not queue.finish(slow, Outcome(RESULT, answers=[SEG]))
-    assert queue.finish(quick, Outcome(RESULT, answers=[SEG], findings=[{"concept": "nodule"}]))
-    assert [row.outcome for row in rows(database, jobs)] == ["result"]
+    assert not queue.finish(slow, Outcome(ANSWERED, answers=[SEG]))
+    assert queue.finish(quick, Outcome(ANSWERED, answers=[SEG], findings=[{"concept": "nodule"}]))
+    assert [row.outcome for row in rows(database, jobs)] == ["answered"]
     assert len(rows(database, answers)) == len(rows(database, findings)) == 1
 
 
@@ -141,8 +138,8 @@ def test_files_are_published_only_by_who_holds_the_claim(queue):
     published = []
     slow = queue.claim("slow")
     expire(queue)
-    queue.finish(queue.claim("quick"), Outcome(RESULT), publish=lambda: published.append("quick"))
-    queue.finish(slow, Outcome(RESULT), publish=lambda: published.append("slow"))
+    queue.finish(queue.claim("quick"), Outcome(ANSWERED), publish=lambda: published.append("quick"))
+    queue.finish(slow, Outcome(ANSWERED), publish=lambda: published.append("slow"))
     assert published == ["quick"]
 
 
@@ -171,14 +168,14 @@ def test_a_cancelled_job_takes_no_result(queue, database):
     add(queue)
     job = queue.claim("w")
     assert queue.cancel(job.job)
-    assert not queue.finish(job, Outcome(RESULT))
+    assert not queue.finish(job, Outcome(ANSWERED))
     assert [row.state for row in rows(database, jobs)] == ["cancelled"]
 
 
 def test_only_what_was_cancelled_has_an_event(queue, database):
     add(queue)
     done = queue.claim("w")
-    queue.finish(done, Outcome(NOTHING))
+    queue.finish(done, Outcome(ANSWERED, is_empty=True))
     add(queue, "other")
     assert [queue.cancel(job) for job in (done.job, "f" * 32)] == [False, False]
     assert [row.action for row in rows(database, audit)] == ["prediction"]
@@ -246,9 +243,12 @@ def test_a_study_that_no_rule_takes_is_refused_with_its_reason_and_an_event(queu
 @pytest.mark.parametrize(
     ("outcomes", "stated"),
     [
-        ({"first": Outcome(NOTHING, "nothing is there"), "second": Outcome(RESULT)}, (RESULT, None)),
+        (
+            {"first": Outcome(ANSWERED, "nothing is there", is_empty=True), "second": Outcome(ANSWERED)},
+            (ANSWERED, None),
+        ),
         ({"first": Outcome(REFUSED, "no grid"), "second": Outcome(ABSTAINED, "unlike")}, (ABSTAINED, "unlike")),
-        ({"first": Outcome(NOTHING, "nothing is there")}, (NOTHING, "nothing is there")),
+        ({"first": Outcome(ANSWERED, "nothing is there", is_empty=True)}, (ANSWERED, "nothing is there")),
     ],
 )
 def test_the_outcome_of_a_study_is_the_best_of_its_jobs(queue, outcomes, stated):
@@ -269,8 +269,8 @@ def test_a_study_whose_job_is_aside_is_aside_until_that_is_done_again(queue, dat
     assert (state, outcome) == ("aside", None) and "died 3 times" in reason
     assert queue.retry(rows(database, jobs)[0].job)
     assert [(row.state, row.reason) for row in rows(database, studies)] == [("complete", None)]
-    queue.finish(queue.claim("w"), Outcome(RESULT))
-    assert settled(queue, [wanted("i")]) == ("done", RESULT, None)
+    queue.finish(queue.claim("w"), Outcome(ANSWERED))
+    assert settled(queue, [wanted("i")]) == ("done", ANSWERED, None)
 
 
 def test_a_study_that_was_given_another_object_of_the_same_uid_is_aside_until_somebody_has_looked(queue, database):
@@ -337,19 +337,19 @@ def test_a_database_that_is_not_there_does_not_answer():
 def test_a_superseded_job_whose_inputs_are_wanted_again_is_done_anew(queue, database):
     """As of two objects that change places, and back: the study would be refused without a reason."""
     add(queue)
-    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    queue.finish(queue.claim("w"), Outcome(ANSWERED, answers=[SEG], send=["pacs"]))
     assert settled(queue, [])[1] == REFUSED
     assert [row.state for row in rows(database, jobs)] == ["superseded"]
     assert add(queue) and not add(queue)
-    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    queue.finish(queue.claim("w"), Outcome(ANSWERED, answers=[SEG], send=["pacs"]))
     [row] = rows(database, jobs)
-    assert (row.state, row.outcome, row.attempts) == ("sending", RESULT, 1)
+    assert (row.state, row.outcome, row.attempts) == ("sending", ANSWERED, 1)
     assert [one.sop_instance_uid for one in Outbox(database).claim("pacs")] == ["2.25.7"]
 
 
 def test_a_superseded_job_that_a_peer_was_told_to_reject_is_wanted_again_as_another_one(queue, database):
     add(queue)
-    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs", "archive"]))
+    queue.finish(queue.claim("w"), Outcome(ANSWERED, answers=[SEG], send=["pacs", "archive"]))
     outbox = Outbox(database)
     outbox.sent(outbox.claim("pacs")[0], "2.25.8")
     assert outbox.to_reject(["pacs"]) == []  # it holds still
@@ -368,23 +368,23 @@ def test_a_superseded_job_that_a_peer_was_told_to_reject_is_wanted_again_as_anot
 
 def test_a_job_done_again_whose_answers_have_all_arrived_is_done(queue, database):
     add(queue)
-    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    queue.finish(queue.claim("w"), Outcome(ANSWERED, answers=[SEG], send=["pacs"]))
     outbox = Outbox(database)
     outbox.sent(outbox.claim("pacs")[0])
     assert queue.retry(rows(database, jobs)[0].job)
-    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    queue.finish(queue.claim("w"), Outcome(ANSWERED, answers=[SEG], send=["pacs"]))
     assert outbox.claim("pacs") == []
     assert [row.state for row in rows(database, jobs)] == ["done"]
 
 
 def test_an_answer_that_a_peer_would_not_take_is_sent_again_when_its_job_is_done_again(queue, database):
     add(queue)
-    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    queue.finish(queue.claim("w"), Outcome(ANSWERED, answers=[SEG], send=["pacs"]))
     outbox = Outbox(database)
     outbox.refused(outbox.claim("pacs")[0], "it takes no SEG")
     assert queue.retry(rows(database, jobs)[0].job)
     assert outbox.claim("pacs") == []  # before the job is done again
-    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    queue.finish(queue.claim("w"), Outcome(ANSWERED, answers=[SEG], send=["pacs"]))
     assert [row.state for row in rows(database, jobs)] == ["sending"]
     assert [(one.name, one.attempts) for one in outbox.claim("pacs")] == [("case.dcm", 1)]
 
@@ -392,7 +392,7 @@ def test_an_answer_that_a_peer_would_not_take_is_sent_again_when_its_job_is_done
 def test_answers_wait_for_each_peer_until_it_has_them(queue, database, monkeypatch):
     monkeypatch.setattr("isocenter.service.records.outbox.FIRST_S", 3600.0)
     add(queue)
-    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs", "archive"]))
+    queue.finish(queue.claim("w"), Outcome(ANSWERED, answers=[SEG], send=["pacs", "archive"]))
     outbox = Outbox(database)
     [to_pacs] = outbox.claim("pacs")
     assert outbox.claim("pacs") == []
@@ -414,7 +414,7 @@ def test_answers_wait_for_each_peer_until_it_has_them(queue, database, monkeypat
 @pytest.mark.parametrize("ended", ["cancelled", "superseded"])
 def test_what_a_job_has_not_sent_when_it_is_ended_stays_here(queue, database, ended):
     add(queue)
-    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs", "archive"]))
+    queue.finish(queue.claim("w"), Outcome(ANSWERED, answers=[SEG], send=["pacs", "archive"]))
     outbox = Outbox(database)
     outbox.sent(outbox.claim("pacs")[0])
     if ended == "cancelled":
@@ -430,7 +430,7 @@ def test_what_a_job_has_not_sent_when_it_is_ended_stays_here(queue, database, en
 
 def test_a_peer_that_is_away_is_tried_after_growing_pauses_of_five_minutes_at_most(queue, database):
     add(queue)
-    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    queue.finish(queue.claim("w"), Outcome(ANSWERED, answers=[SEG], send=["pacs"]))
     outbox, pauses = Outbox(database), []
     for _ in range(11):
         outbox.failed(outbox.claim("pacs")[0], "it does not answer")
@@ -442,7 +442,7 @@ def test_a_peer_that_is_away_is_tried_after_growing_pauses_of_five_minutes_at_mo
 
 def test_a_peer_that_is_away_for_three_days_is_given_up(queue, database):
     add(queue)
-    queue.finish(queue.claim("w"), Outcome(RESULT, answers=[SEG], send=["pacs"]))
+    queue.finish(queue.claim("w"), Outcome(ANSWERED, answers=[SEG], send=["pacs"]))
     outbox = Outbox(database)
     with database.write() as connection:
         connection.execute(update(deliveries).values(created_at=Clock() - 73 * 3600))

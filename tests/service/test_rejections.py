@@ -50,7 +50,10 @@ def test_a_rejected_image_is_in_no_job_and_a_job_that_has_seen_it_says_so_at_onc
     ]
     assert "a note rejects 1 objects: Rejected for Quality Reasons" in caplog.text
     node.work()
-    assert sorted((row.state, row.outcome) for row in node.rows(jobs)) == [("done", "result"), ("superseded", "result")]
+    assert sorted((row.state, row.outcome) for row in node.rows(jobs)) == [
+        ("done", "answered"),
+        ("superseded", "answered"),
+    ]
     [shape] = [row.shape for row in Index(node.database).series_of(node.rows(jobs)[0].study) if row.modality == "MR"]
     assert shape == [24, 20, 7]
     sent("1.7.3", "113039", *(pydicom.dcmread(path).SOPInstanceUID for path in mr))
@@ -74,5 +77,5 @@ def test_a_rejected_image_is_in_no_job_and_a_job_that_has_seen_it_says_so_at_onc
     node.work()
     assert Index(node.database).lift(study.study)
     node.work()
-    assert [(row.state, row.outcome) for row in node.rows(studies)] == [("done", "result")]
+    assert [(row.state, row.outcome) for row in node.rows(studies)] == [("done", "answered")]
     assert "done" in [row.state for row in node.rows(jobs)]

@@ -241,7 +241,7 @@ def test_a_rule_that_waits_for_another_follows_its_answer():
     assert len(taken(chained, series(), answers=StudyAnswers({}, {("r", "bleeding"): 0.5}))) == 2
     within = [rule(), rule(name="within", inside={"rule": "r", "label": "liver", "margin_mm": 10})]
     assert len(taken(within, series(), answers=StudyAnswers({"r": "refused"}))) == 1
-    assert len(taken(within, series(), answers=StudyAnswers({"r": "result"}))) == 2
+    assert len(taken(within, series(), answers=StudyAnswers({"r": "answered with findings"}))) == 2
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_route_says_of_a_study_in_the_node_what_its_own_page_says(tmp_path, mr, 
     assert record["rows"] == json.loads(page.model_dump_json())["rows"]
     assert [row["taken"] for row in record["rows"]] == [True, True]
     explained = cli("route", row.uid, "--config", config, "--explain")
-    assert "yes  answer of ball: wanted result, found result" in explained.out
+    assert "yes  answer of ball: wanted answered with findings, found answered with findings" in explained.out
     unknown = cli("route", "1.2.3", "--config", config)
     assert (unknown.code, "no such study" in unknown.err) == (2, True)
     # Of a model of which another package was promoted that one's facts count.

@@ -45,7 +45,7 @@ def test_each_view_of_a_series_of_radiographs_has_its_own_result_as_by_the_comma
     node.receive(*paths)
     node.work()
     [row], made = node.rows(jobs), node.rows(answers)
-    assert (row.state, row.outcome) == ("sending", "result"), row.reason
+    assert (row.state, row.outcome) == ("sending", "answered"), row.reason
     segmentations = sorted(one.name for one in made if one.kind == "seg")
     assert segmentations == [f"answer_{number}.dcm" for number in range(1, 5)]
     reports = [f"answer_{number}_report.dcm" for number in range(1, 5)]
@@ -85,7 +85,7 @@ def test_of_several_views_the_gate_withholds_only_those_that_it_does_not_know(tm
     node.receive(*sorted(tmp_path.glob("*.dcm")))
     node.work()
     [row], table = node.rows(jobs), pd.read_csv(node.result("predictions.csv"))
-    assert row.outcome == "result" and row.reason.startswith("image 2 of 2: "), row.reason
+    assert row.outcome == "answered" and row.reason.startswith("image 2 of 2: "), row.reason
     assert table["abstained"].isna().tolist() == [True, False]
     assert {one.row["instance"] for one in node.rows(findings)} == {"1.2.3.1"}
     node.store.close()

@@ -66,7 +66,7 @@ def test_a_study_has_its_jobs_with_their_answers_and_deliveries(node):
     }
     [job] = study["jobs"]
     assert (job["job"], job["rule"], job["model"], job["state"]) == (node.job, "all", "m", "sending")
-    assert (job["outcome"], job["reason"], job["series"]) == ("result", None, ["1.2.3"])
+    assert (job["outcome"], job["reason"], job["series"]) == ("answered", None, ["1.2.3"])
     assert job["answers"] == [
         {
             "kind": "seg",

@@ -90,7 +90,7 @@ def test_the_answer_is_that_of_the_whole_model_however_it_is_sent(node, client, 
     assert_array_equal(answer.as_numpy("probabilities")[1] > 0.5, image[0] > LEVEL)
     assert json.loads(answer.get_output("probabilities")["parameters"]["names"]) == ["background", "bright"]
     record = json.loads(answer.as_numpy("findings")[0])
-    assert (record["schema"], record["outcome"], answer.get_response()["id"]) == ("isocenter.findings", "result", "7")
+    assert (record["schema"], record["outcome"], answer.get_response()["id"]) == ("isocenter.findings", "answered", "7")
     row = record["rows"][0]
     assert row["concept"] == "bright" and row["value"] == pytest.approx((image > LEVEL).sum() * 5 / 1000)
 

@@ -46,7 +46,7 @@ def test_a_study_in_which_nothing_is_seen_says_so_and_has_its_answer_none_the_le
     [row], [study] = node.rows(jobs), node.rows(studies)
     node.store.close()
     node.database.close()
-    assert (row.state, row.outcome, study.outcome) == ("done", "nothing", "nothing")
+    assert (row.state, row.outcome, study.outcome) == ("done", "answered", "answered")
     assert row.reason.startswith("the model has found nothing")
     assert {"load", "read", "predict", "write"} <= row.seconds.keys()
     assert row.versions.keys() == {"isocenter", "model"}
@@ -105,7 +105,7 @@ def test_tracks_of_a_clip_are_a_table_beside_its_other_results(tmp_path):
     for name, rows in (("clip", tracks), ("still", [])):
         (tmp_path / name).mkdir()
         seen = [Examined(Done([{"case": "answer"}], [], None, tracks=rows))]
-        made = answer._answers(job, seen, Findings((), "result"), tmp_path / name, answer.Marks("2.25", ""))
+        made = answer._answers(job, seen, Findings((), "answered"), tmp_path / name, answer.Marks("2.25", ""))
         assert ("tracks.csv" in {one.name for one in made}) is bool(rows)
     assert pd.read_csv(tmp_path / "clip" / "tracks.csv").to_dict("records") == tracks
 
@@ -125,7 +125,7 @@ def test_the_same_job_made_again_gives_the_same_bytes(node, mr):
     assert list(folder.parent.iterdir()) == [folder]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
     [row] = node.rows(jobs)
-    assert (row.state, row.outcome, row.attempts) == ("done", "result", 1)
+    assert (row.state, row.outcome, row.attempts) == ("done", "answered", 1)
     seg = [row for row in node.rows(answers) if row.kind == "seg"]
     assert seg[0].sop_instance_uid.startswith("2.25.")
     said = json.loads(first["findings.json"])
@@ -139,7 +139,7 @@ def test_a_late_image_makes_a_further_revision_whose_answer_replaces_the_first(n
     node.receive(mr[-1])
     node.work()
     states = sorted((row.revision, row.state, row.outcome) for row in node.rows(jobs))
-    assert states == [(1, "superseded", "result"), (2, "done", "result")]
+    assert states == [(1, "superseded", "answered"), (2, "done", "answered")]
     assert [row.revision for row in node.rows(studies)] == [2]
 
 
@@ -154,7 +154,7 @@ def test_a_result_of_a_series_that_has_grown_meanwhile_is_not_given_out(node, mr
     node.receive(*mr[:-1])
     node.work()
     states = sorted((row.revision, row.state, row.outcome) for row in node.rows(jobs))
-    assert states == [(1, "superseded", None), (2, "done", "result")]
+    assert states == [(1, "superseded", None), (2, "done", "answered")]
     assert {row.job for row in node.rows(answers)} == {row.job for row in node.rows(jobs) if row.revision == 2}
 
 
@@ -171,7 +171,7 @@ def test_a_mask_that_no_segmentation_can_hold_is_sent_as_a_report_alone_and_the_
     [row], [sent] = node.rows(jobs), node.rows(deliveries)
     node.store.close()
     node.database.close()
-    assert (row.state, row.outcome, sent.name) == ("sending", "result", "answer_report.dcm")
+    assert (row.state, row.outcome, sent.name) == ("sending", "answered", "answer_report.dcm")
     assert "the image states no FrameOfReferenceUID" in row.reason
 
 
@@ -180,8 +180,8 @@ def test_a_mask_that_no_segmentation_can_hold_is_sent_as_a_report_alone_and_the_
     thinned(
         2,
         [
-            (None, 1e5, False, ("nothing", ["answer_report.dcm"], "Not detected")),
-            (["result"], 1e5, False, ("nothing", [], "Not detected")),
+            (None, 1e5, False, ("answered", ["answer_report.dcm"], "Not detected")),
+            (["found"], 1e5, False, ("answered", [], "Not detected")),
             (["abstained"], LEVEL, True, ("abstained", ["answer_report.dcm"], "Undetermined")),
             (None, LEVEL, True, ("abstained", [], None)),
         ],
@@ -223,7 +223,7 @@ def test_classes_are_sent_to_a_peer_as_a_report(tmp_path, mr):
     path = node.result("answer_report.dcm")
     node.store.close()
     node.database.close()
-    assert (row.outcome, row.reason or "", sent.name, sent.peer) == ("result", "", "answer_report.dcm", "pacs")
+    assert (row.outcome, row.reason or "", sent.name, sent.peer) == ("answered", "", "answer_report.dcm", "pacs")
     [group] = highdicom.sr.srread(path).content.get_image_measurement_groups()
     assert [one.value.meaning for one in group.get_qualitative_evaluations()] == ["odd"]
     stated = {one.name.meaning: float(one.value) for one in group.get_measurements()}
@@ -262,7 +262,7 @@ def test_a_study_with_two_objects_of_one_uid_is_aside_until_a_person_has_chosen_
     node.work()
     web = WebNode(node.settings, node.database, node.store)
     [row] = list_studies(web, ANYONE, StudyPage()).rows
-    assert (row.state, row.outcome) == ("aside", "result")
+    assert (row.state, row.outcome) == ("aside", "answered")
     assert "aside/1" in row.reason
     [lying] = list_aside(web).rows
     assert (lying.study, lying.sop_instance_uid) == (row.study, other.SOPInstanceUID)
@@ -271,7 +271,7 @@ def test_a_study_with_two_objects_of_one_uid_is_aside_until_a_person_has_chosen_
         node.keeper._read = {}  # a keeper that starts anew reads its journals from the beginning
         node.work()
         [row] = list_studies(web, ANYONE, StudyPage()).rows
-        assert (row.state, row.outcome, row.reason, row.revision) == ("done", "result", None, revision)
+        assert (row.state, row.outcome, row.reason, row.revision) == ("done", "answered", None, revision)
     assert sorted(one.state for one in row.jobs) == ["done", "superseded"]
 
 
@@ -290,7 +290,7 @@ def test_files_that_no_row_knows_are_found_at_the_start(node, mr):
     assert node.keeper.absorb() == 0
     assert node.keeper.find() == len(mr)
     node.work()
-    assert [row.outcome for row in node.rows(jobs)] == ["result"]
+    assert [row.outcome for row in node.rows(jobs)] == ["answered"]
 
 
 @pytest.mark.whole
@@ -360,7 +360,7 @@ def test_an_answer_stands_whatever_fails_of_what_is_done_beside_it(node, mr, mon
     node.receive(*mr)
     node.work()
     [row] = node.rows(jobs)
-    assert (row.state, row.outcome) == ("done", "result")
+    assert (row.state, row.outcome) == ("done", "answered")
     for what in ("the measures of the image", "the priority or notice", "the map of what the answer rests on"):
         assert f"{what} failed: KeyError within the node" in row.reason
     assert node.result().is_file()

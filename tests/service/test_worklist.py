@@ -21,7 +21,7 @@ from isocenter.errors import UsageError
 from isocenter.files.dicom import read_report
 from isocenter.service import Couriers, read_settings, rules_of
 from isocenter.service.records.alerts import NOTICE, notice_key
-from isocenter.service.records.jobs import NOTHING, Job, Jobs, Outcome
+from isocenter.service.records.jobs import Job, Jobs, Outcome
 from isocenter.service.records.tables import deliveries, jobs, notices
 from isocenter.service.routing.facts import ModelFacts, most_urgent
 from isocenter.service.settings import Urgent
@@ -98,7 +98,8 @@ def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
             queue.add(connection, study=study, inputs_hash="i", inputs={"series": {}}, **columns)
         job = queue.claim("w")
         assert isinstance(job, Job)
-        assert queue.finish(job, Outcome(NOTHING, findings=rows, urgency=most_urgent(rows, node.settings.urgent)))
+        urgency = most_urgent(rows, node.settings.urgent)
+        assert queue.finish(job, Outcome("answered", findings=rows, urgency=urgency, is_empty=not rows))
     client = api(node)
     listed = client.get("/api/worklist").json()
     assert (listed["schema"], listed["version"]) == ("isocenter.worklist", 1)
@@ -107,11 +108,14 @@ def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
         ("1.2.0", "routine"),
         ("1.2.2", "routine"),
     ]
-    named = ["patient", "modality", "description", "finding", "job", "verdict"]
+    named = ["patient", "modality", "description", "finding", "job", "verdict", "outcome", "reason", "is_corrected"]
     assert list(listed["rows"][0]) == ["study", "priority", "because", "received_at", "state", *named]
     reasons = [row["because"] for row in listed["rows"]]
     assert reasons[0] == "effusion: 6.25 ml; from 5 on urgent"
     assert reasons[1:] == ["no rule takes a series of it", "no finding that a rule of [[urgent]] names"]
+    assert [row["outcome"] for row in listed["rows"]] == ["answered", "refused", "answered"]
+    assert [row["finding"] for row in listed["rows"]] == ["effusion: 6.25 ml", "", "nothing found"]
+    assert "no rule" in listed["rows"][1]["reason"]
     with node.database.write() as connection:
         connection.execute(update(worklist.studies).values(received_at=0.0))
     assert client.get("/api/worklist").json()["rows"] == []

@@ -75,7 +75,7 @@ class Served:
             Answer(name, "seg" if uid else "findings", len(data), "0" * 64, uid and "1.2", uid)
             for name, (data, uid) in files.items()
         ]
-        assert jobs.finish(job, Outcome("result", answers=made, send=send))
+        assert jobs.finish(job, Outcome("answered", answers=made, send=send))
         return job.job
 
     def _arrival(self, one: Received) -> Arrival:

@@ -63,7 +63,7 @@ def _exposure(query: Query) -> dict[str, Any]:
     [(studies,)] = query("SELECT count(*) FROM studies")
     [(first, last)] = query("SELECT min(created_at), max(created_at) FROM jobs")
     outcomes: dict[str, int] = dict(query("SELECT coalesce(outcome, 'open'), count(*) FROM jobs GROUP BY 1 ORDER BY 1"))
-    times = query("SELECT done_at - started_at FROM jobs WHERE outcome = 'result' AND started_at IS NOT NULL")
+    times = query("SELECT done_at - started_at FROM jobs WHERE outcome = 'answered' AND started_at IS NOT NULL")
     seconds = [one for (one,) in times if one is not None]
     return {
         "studies": studies,
@@ -114,7 +114,7 @@ def _audit(query: Query) -> dict[str, Any]:
 def _opinions(query: Query) -> dict[str, Any]:
     """Last verdicts on each result, by model too, and the time that people looked at it; nothing before the first."""
     last = "feedback IN (SELECT max(feedback) FROM feedback GROUP BY judged)"
-    verdicts = {"accept": 0, "correct": 0, "reject": 0}
+    verdicts = {"accepted": 0, "corrected": 0, "rejected": 0}
     verdicts |= dict(query(f"SELECT verdict, count(*) FROM feedback WHERE {last} GROUP BY 1"))  # noqa: S608 - our own words
     judged = sum(verdicts.values())
     if not judged:
@@ -124,10 +124,10 @@ def _opinions(query: Query) -> dict[str, Any]:
     for model, verdict, count in query(f"SELECT model, verdict, count(*) FROM {joined}"):  # noqa: S608
         by_model.setdefault(model, {})[verdict] = count
     reasons = query(
-        f"SELECT reason, count(*) FROM feedback WHERE {last} AND verdict <> 'accept' GROUP BY 1 ORDER BY 1"  # noqa: S608
+        f"SELECT reason, count(*) FROM feedback WHERE {last} AND verdict <> 'accepted' GROUP BY 1 ORDER BY 1"  # noqa: S608
     )
     times = [one for (one,) in query("SELECT seconds FROM feedback WHERE seconds IS NOT NULL")]
-    share = verdicts["accept"] / judged
+    share = verdicts["accepted"] / judged
     agreement = {"judged": judged, **verdicts, "share": share, "by_model": by_model, "reasons": dict(reasons)}
     return {"agreement": agreement, **({"reading": {"seconds": statistics.median(times)}} if times else {})}
 
@@ -157,7 +157,7 @@ def _rates(exposure: Mapping[str, Any], opinions: Mapping[str, Any]) -> dict[str
     ended = sum(count for outcome, count in outcomes.items() if outcome != "open")
     counts = {name: (outcomes.get(name, 0), ended) for name in ("failed", "abstained", "refused")}
     if opinions:
-        counts["rejected"] = opinions["agreement"]["reject"], opinions["agreement"]["judged"]
+        counts["rejected"] = opinions["agreement"]["rejected"], opinions["agreement"]["judged"]
     made = {name: clopper_pearson(count, n) for name, (count, n) in counts.items() if n}
     return {name: {"value": one.value, "low": one.low, "high": one.high, "n": one.n} for name, one in made.items()}
 

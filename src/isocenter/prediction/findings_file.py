@@ -11,7 +11,7 @@ from typing import Any
 from isocenter.prediction.case import Done
 from isocenter.prediction.result_files import model_named
 from isocenter.runtime import Model, write_json
-from isocenter.values import MOST_FRAMES, Finding, Findings
+from isocenter.values import ABSTAINED, ANSWERED, MOST_FRAMES, Finding, Findings
 
 FINDINGS = "findings.json"
 SCHEMA = "isocenter.findings"
@@ -32,7 +32,7 @@ class Examined:
 
 
 def findings_record(images: Sequence[Examined], model: Model) -> Findings:
-    """The findings of all images, with one outcome: a result where one of them has any.
+    """The findings of all images, with one outcome: answered where one of them has an answer.
 
     The reason says of which images the model abstains, and which parts of results could not be written.
     """
@@ -40,7 +40,7 @@ def findings_record(images: Sequence[Examined], model: Model) -> Findings:
     abstained = [f"{one.name}{one.done.abstained}" for one in images if one.done.abstained is not None]
     lacking = [f"{one.name}{words}" for one in images for words in _lacking(one.done)]
     if len(abstained) == len(images) and not has_result:
-        return Findings((), "abstained", "; ".join(abstained), model_named(model))
+        return Findings((), ABSTAINED, "; ".join(abstained), model_named(model))
     placed = [one for one in images if len(_frames(one.done)) <= MOST_FRAMES]
     rows = [(_finite(finding), one.place) for one in placed for finding in one.done.findings]
     findings = [finding for one in placed for finding in one.done.findings]
@@ -54,10 +54,11 @@ def findings_record(images: Sequence[Examined], model: Model) -> Findings:
     reasons = [*([] if has_result else [NOTHING_FOUND]), *abstained, *lacking, *unstated]
     return Findings(
         tuple(finding for finding, _ in rows),
-        "result" if has_result else "abstained" if abstained else "nothing",
+        ABSTAINED if abstained and not has_result else ANSWERED,
         "; ".join(reasons),
         model_named(model),
         tuple(place for _, place in rows) if any(place for _, place in rows) else (),
+        is_empty=not has_result and not abstained,
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from isocenter.reading.inputs import covered, drawn_on_grid, name_of_source, open_inputs, opened_image
     from isocenter.reading.options import ALLOW_LARGE, VOXELS, Alignment, Covariates, Input, ReadingOptions, pairs
     from isocenter.reading.results import (
+        case_outcomes,
         failed_rows,
         failures_among,
         no_result,

@@ -10,7 +10,8 @@ from typing import Any
 
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files import locked, named_as, written
-from isocenter.values import Problem
+from isocenter.lazy import pandas as pd
+from isocenter.values import ABSTAINED, ANSWERED, CaseOutcome, Problem
 
 
 def refuse_missing(path: Path) -> None:
@@ -49,6 +50,19 @@ def result_folder(out: Path, overwrite: bool, marks: tuple[str, ...]) -> Iterato
 def failures_among(problems: Iterable[Problem]) -> list[Problem]:
     """The errors, each of which stands for a case without a result."""
     return [problem for problem in problems if problem.severity == "error"]
+
+
+def case_outcomes(table: pd.DataFrame, problems: Iterable[Problem]) -> list[CaseOutcome]:
+    """The outcome of each case: of those with rows by `abstained`, then of those without because of an error."""
+    reasons = table.drop_duplicates("case").set_index("case").get("abstained", pd.Series(dtype=str)).fillna("")
+    cases = [str(case) for case in table["case"].drop_duplicates()]
+    by_case = {str(case): str(reason) for case, reason in reasons.items() if reason}
+    outcomes = [CaseOutcome(one, ABSTAINED if one in by_case else ANSWERED, by_case.get(one, "")) for one in cases]
+    for one in failures_among(problems):
+        named, _, reason = one.what.partition(": ")
+        if not {*one.cases} & {*cases}:  # else of something further about a case that has a result
+            outcomes.append(CaseOutcome(next(iter(one.cases), named), one.outcome, reason or one.what))
+    return outcomes
 
 
 def failed_rows(failures: Sequence[Problem]) -> list[dict[str, Any]]:

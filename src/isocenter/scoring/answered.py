@@ -16,10 +16,9 @@ from isocenter.evaluation import OF_ANSWERED, Table, bootstrap, proportion, resa
 from isocenter.lazy import pandas as pd
 from isocenter.runtime import Guard, Model, Parts, read_json, read_parts, write_json
 from isocenter.tasks import Task, part_of, part_tables
-from isocenter.values import Row
+from isocenter.values import ABSTAINED, ANSWERED, Row
 
 Series: TypeAlias = "pd.Series[float]"
-ANSWERED, ABSTAINED = "answered", "abstained"
 
 
 def case_errors(task: Task, table: Table) -> dict[str, float]:

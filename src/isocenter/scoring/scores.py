@@ -235,8 +235,7 @@ class _Collected:
     def take(self, number: int, case: Case, outcome: Measured | IsocenterError) -> None:
         """Take the outcome of a case, or the error that ended it."""
         if isinstance(outcome, IsocenterError):
-            what = f"{outcome.where}: {outcome.problem}"
-            self.ended[number] = [], [Problem("error", what, (case.id,), remedy=outcome.remedy)]
+            self.ended[number] = [], [Problem.of_case(case.id, outcome)]
             return
         part = self.parts.get(case.id, "test")
         self.ended[number] = [row | {"split": part} for row in outcome.rows], outcome.problems

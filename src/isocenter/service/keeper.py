@@ -27,7 +27,7 @@ from isocenter.service.records.audit import record_lines
 from isocenter.service.records.database import Database, RecordError
 from isocenter.service.records.deployments import end_at_date, models_of
 from isocenter.service.records.index import Arrival, Index
-from isocenter.service.records.jobs import FAILED, NOTHING, OPEN, RESULT, SETTLED, Jobs, Wanted
+from isocenter.service.records.jobs import OPEN, SETTLED, Jobs, Wanted
 from isocenter.service.records.tables import answers
 from isocenter.service.records.workitems import CANCELED, COMPLETED, Workitems, now_text, ordered_jobs, orders_of
 from isocenter.service.routing.facts import (
@@ -41,6 +41,7 @@ from isocenter.service.routing.facts import (
 )
 from isocenter.service.routing.rules import box_inside, inputs_hash, series_hash, study_answers, study_routing
 from isocenter.service.settings import PRIORITIES, Rule, Settings
+from isocenter.values import ANSWERED, FAILED
 
 log = logging.getLogger("isocenter")
 
@@ -293,7 +294,7 @@ class Performer:
         ended = [job for job in jobs if job.state not in UNANSWERED]
         if len(ended) < len(jobs) or (not jobs and row.study_state not in SETTLED):
             return self._progressed(row, dataset, 100 * len(ended) // max(1, len(jobs)))
-        is_done = any(job.outcome in (RESULT, NOTHING) and job.state in ("sending", "done") for job in jobs)
+        is_done = any(job.outcome == ANSWERED and job.state in ("sending", "done") for job in jobs)
         ranks = [job.urgency for job in jobs if job.urgency is not None]
         if ranks:
             dataset.ScheduledProcedureStepPriority = DICOM_PRIORITIES[PRIORITIES[min(ranks)]]

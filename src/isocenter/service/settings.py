@@ -286,7 +286,7 @@ class Rule(Section):
     only_ordered: bool = False
     hours: Hours = "00:00-24:00"
     send: list[str] = []
-    tell: list[Literal["result", "nothing", "abstained", "refused"]] = ["result", "nothing"]
+    tell: list[Literal["answered", "found", "abstained", "refused", "failed"]] = ["answered"]
     inside: Inside | None = None
     only_if: OnlyIf | None = None
 

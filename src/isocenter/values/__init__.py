@@ -84,6 +84,17 @@ if TYPE_CHECKING:
         reader_of,
         unambiguous_name,
     )
+    from isocenter.values.outcome import (
+        ABSTAINED,
+        ANSWERED,
+        FAILED,
+        REFUSALS,
+        REFUSED,
+        CaseOutcome,
+        OutcomeName,
+        outcome_of,
+        outcome_sentence,
+    )
     from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan, Sentence, stands_for, with_pixels
     from isocenter.values.prediction import (
         KNOWN,

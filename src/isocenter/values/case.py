@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
+from isocenter.errors import IsocenterError
 from isocenter.values.image import Image, Label, unambiguous_name
+from isocenter.values.outcome import REFUSED, OutcomeName, outcome_of
 
 T = TypeVar("T")
 # Between the two patients of a pair of images.
@@ -86,6 +88,7 @@ class Problem:
     """Something wrong or odd about a data set.
 
     severity: "error" forbids going on with these cases, "warning" may bias a result, "note" is good to know
+    outcome:  of an error, that of a case which has no result because of it
     """
 
     severity: Literal["error", "warning", "note"]
@@ -93,6 +96,13 @@ class Problem:
     cases: tuple[str, ...] = ()
     why: str = ""
     remedy: str = ""
+    outcome: OutcomeName = REFUSED
+
+    @classmethod
+    def of_case(cls, case: str, error: IsocenterError, where: str = "") -> Problem:
+        """The problem of a case that has no result because of an error."""
+        what = f"{where or error.where}: {error.problem}"
+        return cls("error", what, (case,), remedy=error.remedy, outcome=outcome_of(error))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from isocenter.values.image import Code
+from isocenter.values.outcome import OutcomeName
 
-Outcome = Literal["result", "nothing", "abstained", "refused"]
 # Frames with findings of a clip that a record and its reports state: more are too many for people to read.
 MOST_FRAMES = 200
 # Rows of `measurements.csv`, one a structure or object.
@@ -61,16 +61,18 @@ class Finding:
 class Findings:
     """The record of what a model found in an image, or in several: every report is made of it.
 
-    reason: why there is no result, or what of it is lacking
+    reason: why there is no answer, or what of it is lacking
+    is_empty: whether it is an answer that there is nothing
     model:  its name, version and the SHA-256 of its weights
     images: of several images, the case of each row and in DICOM the SOP Instance UID; empty for one image
     """
 
     rows: tuple[Finding, ...]
-    outcome: Outcome
+    outcome: OutcomeName
     reason: str = ""
     model: Mapping[str, str] = field(default_factory=dict)
     images: tuple[Mapping[str, str], ...] = ()
+    is_empty: bool = False
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -81,7 +83,8 @@ class Findings:
     @property
     def record(self) -> dict[str, Any]:
         """The content of `findings.json`."""
-        return {"outcome": self.outcome, "reason": self.reason, "model": dict(self.model), "rows": self.records}
+        stated = {"outcome": self.outcome, "is_empty": self.is_empty, "reason": self.reason}
+        return {**stated, "model": dict(self.model), "rows": self.records}
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,7 @@ def embed(options: EmbedOptions) -> Embedded:
                 except IsocenterError as error:
                     if isinstance(error, UsageError):  # of the model, so that no other case fares better
                         raise
-                    what = f"{error.where}: {error.problem}"
-                    problems.append(Problem("error", what, (case.id,), remedy=error.remedy))
+                    problems.append(Problem.of_case(case.id, error))
                 tracker(done, len(cases))
     except KeyboardInterrupt as stop:
         if not rows or options.out is None:

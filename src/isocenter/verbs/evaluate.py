@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from isocenter.quality import SHORTCUT
 from isocenter.reading import (
     Data,
     ReadingOptions,
+    case_outcomes,
     failed_rows,
     failures_among,
     open_labelled,
@@ -82,7 +83,18 @@ from isocenter.scoring import (
     with_table,
     write_verdict,
 )
-from isocenter.values import Case, Dataset, Decision, Estimate, Plan, Problem, Row
+from isocenter.values import (
+    ANSWERED,
+    Case,
+    CaseOutcome,
+    Dataset,
+    Decision,
+    Estimate,
+    Plan,
+    Problem,
+    Row,
+    outcome_sentence,
+)
 
 log = logging.getLogger("isocenter")
 
@@ -121,6 +133,11 @@ class Evaluation(InNotebook):
         """An error for each case that could not be scored."""
         return failures_among(self.scored.problems)
 
+    @property
+    def outcomes(self) -> list[CaseOutcome]:
+        """The outcome of each case, with the reason where there is no answer: what the gate refuses is scored too."""
+        return case_outcomes(self.scored.table, self.scored.problems)
+
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
         facts = {
@@ -130,12 +147,15 @@ class Evaluation(InNotebook):
             "notes": list(self.notes),
             "verdict": self.verdict.as_record(),
             "failed": failed_rows(self.failures),
+            "outcomes": [asdict(one) for one in self.outcomes],
             "out": str(self.out) if self.out else None,
         }
         return {**rows_to_json(self.rows), **facts}
 
     def __repr__(self) -> str:
         lines = [f"scored {self.which}"]
+        if any(one.outcome != ANSWERED for one in self.outcomes):
+            lines.append(outcome_sentence(self.outcomes))
         headline = headline_rows(self.rows, self.primary, self.scored.task)
         lines += [in_words(row, self.scored.metrics) for row in headline]
         lines += [self.beside] if self.beside else []

@@ -40,6 +40,7 @@ from isocenter.prediction import (
 )
 from isocenter.reading import (
     Input,
+    case_outcomes,
     covered,
     failed_rows,
     failures_among,
@@ -53,7 +54,7 @@ from isocenter.reading import (
 from isocenter.report import InNotebook, tracked
 from isocenter.runtime import Model, Request, checked_ratios, with_uncertainty, write_json
 from isocenter.tasks import Task, added_results, may_miss
-from isocenter.values import Case, Findings, Prediction, Problem
+from isocenter.values import Case, CaseOutcome, Findings, Prediction, Problem, outcome_sentence
 
 log = logging.getLogger("isocenter")
 
@@ -94,6 +95,11 @@ class Predicted(InNotebook):
         return failures_among(self.problems)
 
     @property
+    def outcomes(self) -> list[CaseOutcome]:
+        """The outcome of each case, with the reason where there is no answer."""
+        return case_outcomes(self.table, self.problems)
+
+    @property
     def cases(self) -> int:
         """Number of cases with a result; one may have several rows."""
         return int(self.table["case"].nunique())
@@ -105,12 +111,13 @@ class Predicted(InNotebook):
             "version": 1,
             "predicted": self.cases,
             "failed": failed_rows(self.failures),
+            "outcomes": [asdict(one) for one in self.outcomes],
             "files": [str(path) for path in self.files],
             "rows": self.table.to_dict("records"),
         }
 
     def __repr__(self) -> str:
-        lines = [f"{counted(self.cases, 'case')} predicted, {len(self.failures)} failed"]
+        lines = [outcome_sentence(self.outcomes)]
         lines += [self.gate] if self.gate else []
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}".strip() for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
@@ -279,12 +286,12 @@ def _predicted(
             case Done():
                 done[case.id] = outcome
             case MemoryShortageError():  # where memory ran out is of no use to a reader
-                problems.append(_problem(case, outcome, case.id))
+                problems.append(Problem.of_case(case.id, outcome, case.id))
             case ResourceError() if not isinstance(outcome, WorkerLostError):
                 raise outcome  # a full disk is full for the next case too
             case _:
                 inside = asked.folder is not None and outcome.where.startswith(str(asked.folder))
-                problems.append(_problem(case, outcome, case.id if inside else outcome.where))
+                problems.append(Problem.of_case(case.id, outcome, case.id if inside else outcome.where))
 
     try:
         with tracked("predicting") as tracker:
@@ -312,10 +319,6 @@ def _reserve(folder: Path, cases: int, labels: int) -> None:
                 file.write(os.urandom(CASE_BYTES + labels * LABEL_BYTES))
     except OSError as error:
         raise unwritable(error, folder) from error
-
-
-def _problem(case: Case, error: IsocenterError, where: str) -> Problem:
-    return Problem("error", f"{where}: {error.problem}", (case.id,), remedy=error.remedy)
 
 
 def _gathered(

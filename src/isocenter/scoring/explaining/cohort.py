@@ -283,7 +283,7 @@ def each_case(
             except UsageError:
                 raise
             except IsocenterError as error:
-                failed.append(Problem("error", f"{case.id}: {error.problem}", (case.id,), remedy=error.remedy))
+                failed.append(Problem.of_case(case.id, error, case.id))
         tracker(len(cases), len(cases))
     return results, failed
 

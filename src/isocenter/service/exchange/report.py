@@ -20,6 +20,7 @@ from isocenter.lazy import pydicom
 from isocenter.service.records.database import Database
 from isocenter.service.records.tables import answers, jobs, series, studies
 from isocenter.service.settings import PRIORITIES, Settings
+from isocenter.values import ANSWERED
 
 # How the table of answers calls a record of findings.
 RECORD = "findings"
@@ -85,13 +86,14 @@ class Report:
     def conclusion(self) -> str:
         """The outcome in words; of a result only what is lacking."""
         outcome, reason = self.record["outcome"], self.record["reason"]
-        words = {"result": "", "nothing": "Not detected", "abstained": "No answer: the model abstains"}
-        return ". ".join(one for one in (words.get(outcome, f"No answer: {outcome}"), reason, self.text) if one)
+        answer = "Not detected" if self.record["is_empty"] else ""
+        words = answer if self.has_answer else f"No answer: {outcome}"
+        return ". ".join(one for one in (words, reason, self.text) if one)
 
     @property
     def has_answer(self) -> bool:
         """Whether the model has answered, and if only that there is nothing."""
-        return self.record["outcome"] in ("result", "nothing")
+        return bool(self.record["outcome"] == ANSWERED)
 
     def structure_of(self, row: Mapping[str, Any]) -> tuple[int | None, str] | None:
         """The structure that a finding measures: the place of its own finding, from 0, and its name; else None.

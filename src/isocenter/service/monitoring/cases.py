@@ -19,9 +19,8 @@ from isocenter.service.monitoring.outcomes import ANSWERS, Outcome, outcomes_by_
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock
-from isocenter.service.records.jobs import NOTHING, RESULT
 from isocenter.service.records.tables import baselines, findings, jobs, measures, series, studies
-from isocenter.values import Floats
+from isocenter.values import ANSWERED, Floats
 
 if TYPE_CHECKING:
     from isocenter.runtime import Guard
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 # States of a job whose answer stands; of others it was replaced, or never given.
 STANDING = ("sending", "done")
-ANSWERED = (RESULT, NOTHING)
 # Beginnings of columns, as tables of cases have them.
 PROBABILITY, CALLED, REFERENCE, INCLUSION = "probability_", "called_", "reference", "inclusion"
 FEATURE = "feature_"
@@ -160,7 +158,7 @@ def _of_job(row: Row[Any]) -> dict[str, Any]:
         "version": row.model_hash,
         "model": row.model,
         "rule": row.rule,
-        "abstained": None if row.outcome in ANSWERED else row.reason or row.outcome,
+        "abstained": None if row.outcome == ANSWERED else row.reason or row.outcome,
         # To load a model takes longer than all else, and is done once.
         "seconds": sum(value for name, value in (row.seconds or {}).items() if name != "load") or None,
         **stated,

@@ -247,7 +247,7 @@ def differences(database: Database, shadowed: Shadowed, outcome: Outcome, masks:
     dice_<label>:    of the two masks
     All else is new less old: of probabilities, and of numbers as a share of the larger.
     """
-    is_answered = [one in ANSWERED for one in (shadowed.outcome, outcome.outcome)]
+    is_answered = [one == ANSWERED for one in (shadowed.outcome, outcome.outcome)]
     values = {OUTCOME: float(is_answered[0] != is_answered[1])}
     if not all(is_answered):
         return values

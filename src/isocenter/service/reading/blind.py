@@ -16,10 +16,10 @@ from isocenter.service.reading.judged import TAKEN_BACK
 from isocenter.service.records.actor import MACHINE, READERS, Actor
 from isocenter.service.records.audit import record
 from isocenter.service.records.deployments import facts_by_version
-from isocenter.service.records.jobs import NOTHING, RESULT
 from isocenter.service.records.tables import accounts, answers, audit, blind, findings, instances, jobs, series, studies
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import Settings
+from isocenter.values import ANSWERED
 
 # What the audit states of a study that was opened with its answers hidden; else it was opened with them.
 BLIND_VIEW, VIEW, BLIND_EXPORT, EXPORT = "view blind", "view", "export blind", "export"
@@ -137,7 +137,7 @@ def _called(connection: Connection, since: float, until: float) -> Mapping[str, 
         jobs.c.done_at >= since,
         jobs.c.done_at < until,
         jobs.c.state.in_(("sending", "done")),
-        jobs.c.outcome.in_((RESULT, NOTHING)),
+        jobs.c.outcome == ANSWERED,
         jobs.c.job.not_in(query),
     )
     rules = {row.job: row.rule for row in connection.execute(select(jobs.c.job, jobs.c.rule).where(which))}

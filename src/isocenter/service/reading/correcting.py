@@ -8,10 +8,10 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, and_, delete, func, insert, select
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from isocenter.errors import DatasetError, FormatError, GeometryError, IsocenterError
 from isocenter.evaluation import volume_unit
@@ -29,7 +29,7 @@ from isocenter.service.routing.facts import most_urgent
 from isocenter.service.settings import Settings
 from isocenter.service.work.answer import Marks, answer_of
 from isocenter.tasks import measured_findings
-from isocenter.values import Array, Code, Finding, Findings, Image, Label
+from isocenter.values import ANSWERED, Array, Code, Finding, Findings, Image, Label
 
 MOST_RUNS = 200_000  # of a stroke; a brush over a whole slice of 512 rows has 512
 ERASED = 0
@@ -219,6 +219,9 @@ class Corrections:
                 columns = {"correction": key, "judged": judged.key, "study": judged.study, "revision": revision + 1}
                 connection.execute(insert(corrections).values(account=actor.account, at=at, findings=rows, **columns))
                 self._send(connection, key, files)
+                urgency = most_urgent(rows, self.settings.urgent)
+                priority = {"urgency": urgency and urgency.rank, "because": urgency and urgency.because}
+                connection.execute(update(jobs).where(jobs.c.job == judged.key).values(priority))
                 forget(connection, judged.key, actor.account, strokes)
                 detail = {"revision": revision + 1, "correction": key, "strokes": len(strokes)}
                 audit.record(connection, "correction", judged.key, actor=actor, study=judged.study, detail=detail)
@@ -305,9 +308,9 @@ class _Writing:
         model = {"name": name, "version": release, "corrected_by": self.reader.name}
         places = tuple({key: row[key] for key in ("case", "instance") if key in row} for row in rows)
         is_result = self.has_result or any(map(_states_something, rows))
-        outcome: Literal["result", "nothing"] = "result" if is_result else "nothing"
         reason, findings = "" if is_result else NOTHING_LEFT, tuple(finding_of(row) for row in rows)
-        write_findings(Findings(findings, outcome, reason, model, places if any(places) else ()), self.room)
+        places = places if any(places) else ()
+        write_findings(Findings(findings, ANSWERED, reason, model, places, is_empty=not is_result), self.room)
 
     def _drawn(self, standing: Image, strokes: Sequence[Stroke]) -> tuple[Array, list[Label]]:
         if standing.shape[0] > 1:

@@ -25,7 +25,7 @@ from isocenter.service.routing.rules import inputs_hash
 from isocenter.values import Image, Label, columns_of, table_columns
 
 TABLE, VERDICTS, CLASSES = "dataset.csv", "verdicts.csv", "classes.csv"
-REJECTED = "reject"
+REJECTED = "rejected"
 AT_ONCE = 1.0  # bytes of voxels that stay in memory: of one image, because each is looked at once
 
 

@@ -19,7 +19,6 @@ from isocenter.service.objects.store import key_of
 from isocenter.service.records import audit
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.database import Clock, Database
-from isocenter.service.records.jobs import NOTHING, RESULT
 from isocenter.service.records.tables import (
     answers,
     corrections,
@@ -33,7 +32,7 @@ from isocenter.service.records.tables import (
     studies,
 )
 from isocenter.service.work.answer import NAME
-from isocenter.values import Image
+from isocenter.values import ANSWERED, Image
 
 # The label map as it stands, and as it was made where somebody has corrected it.
 MASK, ORIGINAL = "mask", "original"
@@ -96,7 +95,7 @@ class Judged:
     @property
     def is_result(self) -> bool:
         """Whether it has an answer, also one that nothing was found."""
-        return self.columns["outcome"] in (RESULT, NOTHING)
+        return bool(self.columns["outcome"] == ANSWERED)
 
     @property
     def revision(self) -> int:
@@ -243,7 +242,7 @@ def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool])
         except (FormatError, OSError):  # damaged: nobody can look at it
             continue
         maker, what = text(head, "Manufacturer"), text(head, "SeriesDescription")
-        columns = {"state": "done", "outcome": RESULT, "reason": None, "rule": "", "urgency": None, "because": None}
+        columns = {"state": "done", "outcome": ANSWERED, "reason": None, "rule": "", "urgency": None, "because": None}
         found.append(
             Judged(
                 row.instance,
@@ -269,7 +268,7 @@ def _drawn_on(connection: Connection, study: str, uids: frozenset[str]) -> tuple
     return tuple(connection.execute(query.distinct().order_by(series.c.uid)).scalars())
 
 
-Said = Literal["accept", "correct", "reject"]
+Said = Literal["accepted", "corrected", "rejected"]
 
 
 @dataclass(frozen=True)
@@ -319,5 +318,5 @@ class Verdicts:
 def _write_outcomes(connection: Connection, judged: Judged, verdict: Verdict, actor: Actor) -> None:
     """Keep what a verdict says of the study, in place of the last one; who rejects does not say what is right."""
     connection.execute(delete(outcomes).where(outcomes.c.job == judged.key, outcomes.c.source == VERDICT))
-    if verdict.verdict != "reject":
+    if verdict.verdict != "rejected":
         write_outcomes(connection, judged.key, stated_values(judged.standing), VERDICT, account=actor.account)

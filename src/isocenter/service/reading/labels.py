@@ -24,11 +24,10 @@ from isocenter.service.reading.judged import TAKEN_BACK
 from isocenter.service.records.audit import record
 from isocenter.service.records.database import Database
 from isocenter.service.records.deployments import facts_by_version
-from isocenter.service.records.jobs import NOTHING, RESULT
 from isocenter.service.records.tables import blind, feedback, jobs, studies
 from isocenter.service.records.tables import jobs as job_rows
 from isocenter.service.routing.facts import ModelFacts
-from isocenter.values import Floats, numbers_in, times_in, truths_in
+from isocenter.values import ANSWERED, Floats, numbers_in, times_in, truths_in
 
 STUDY, LABEL, VALUE, AT, SOURCE = "study", "label", "value", "at", "source"
 NEEDED = (STUDY, AT, SOURCE)
@@ -145,9 +144,7 @@ def _import(
 ) -> None:
     keys = {key for _, row in rows for key in (row.study, key_of(row.study))}
     studies_known = set(connection.execute(select(studies.c.study).where(studies.c.study.in_(keys))).scalars())
-    answered = and_(
-        jobs.c.study.in_(studies_known), jobs.c.state.not_in(TAKEN_BACK), jobs.c.outcome.in_((RESULT, NOTHING))
-    )
+    answered = and_(jobs.c.study.in_(studies_known), jobs.c.state.not_in(TAKEN_BACK), jobs.c.outcome == ANSWERED)
     results = defaultdict[str, list[Row[*tuple[Any, ...]]]](list)
     columns = (jobs.c.job, jobs.c.study, jobs.c.rule, jobs.c.model, jobs.c.model_hash)
     facts = facts_by_version(connection, models)
@@ -219,7 +216,7 @@ def _source(source: str) -> str:
     return source
 
 
-TOTAL, ACCEPTED = "total", "accept"
+TOTAL, ACCEPTED = "total", "accepted"
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,15 +13,15 @@ from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.jobs import (
     OPEN,
-    OUTCOMES,
-    REFUSED,
     Wanted,
+    best_of,
     closed,
     superseded_because,
     unsettle,
 )
 from isocenter.service.records.searching import searched_columns
 from isocenter.service.records.tables import corrections, deliveries, instances, jobs, rejections, series, studies
+from isocenter.values import REFUSED
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ def _settled(connection: Connection, study: Row[Any]) -> Settled:
     mine = select(jobs).where(jobs.c.study == study.study, jobs.c.state != "superseded").order_by(jobs.c.created_at)
     of_study = connection.execute(mine).all()
     answered = [row for row in of_study if row.state != "cancelled"]
-    ranked = [row for outcome in OUTCOMES for row in answered if row.outcome == outcome]
+    best = best_of(answered)
     aside = [f"a job is aside: {row.reason}" for row in of_study if row.state == "aside"]
     if study.contested is not None:
         folder_of_object = study.contested.rpartition("/")[0]
@@ -314,8 +314,8 @@ def _settled(connection: Connection, study: Row[Any]) -> Settled:
         words = "images came again that a note rejects, and the note stands"
         aside.append(f"{words} ({', '.join(notes)}): an administrator lifts it, POST /api/studies/{study.uid}/lift")
     outcome, because = None, None  # every job is aside
-    if ranked:
-        outcome, because = ranked[0].outcome, ranked[0].reason
+    if best is not None:
+        outcome, because = best.outcome, best.reason
     elif not answered:
         outcome, because = REFUSED, "its jobs are cancelled" if of_study else study.reason
     reason = "; ".join([*aside, *([because] if because else [])])

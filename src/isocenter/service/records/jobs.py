@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -15,6 +15,7 @@ from isocenter.service.records.audit import record
 from isocenter.service.records.database import Clock, Database
 from isocenter.service.records.tables import answers, deliveries, findings, jobs, measures, studies
 from isocenter.service.routing.facts import Urgency
+from isocenter.values import ABSTAINED, ANSWERED, FAILED, REFUSED, OutcomeName
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,9 @@ OPEN = ("waiting", "running", "sending")
 # States of a study with nothing left to do.
 SETTLED = ("done", "aside")
 # Of a job that is done again.
-ANEW = {"state": "waiting", "attempts": 0, "reason": None, "outcome": None}
-RESULT, ABSTAINED, REFUSED, NOTHING, FAILED = "result", "abstained", "refused", "nothing", "failed"
-# A study has the first of these that one of its jobs has.
-OUTCOMES = (RESULT, FAILED, ABSTAINED, REFUSED, NOTHING)
+ANEW = {"state": "waiting", "attempts": 0, "reason": None, "outcome": None, "is_empty": False}
+# A study has the first of these, (outcome, whether it is empty), that one of its jobs has.
+OUTCOMES = ((ANSWERED, False), (FAILED, False), (ABSTAINED, False), (REFUSED, False), (ANSWERED, True))
 # The kind of an answer of a superseded job that tells a peer to reject the others.
 REJECTION = "rejection"
 
@@ -112,8 +112,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a job: a result, or a stated reason why there is none.
+    """The outcome of a job: an answer, or a stated reason why there is none.
 
+    is_empty:   whether it is an answer that there is nothing
     send:       peers that get the DICOM objects
     report_to:  peers that get the record of findings as a report
     covariates: {name: {"value", "source"}} of those that the image or a server states
@@ -122,7 +123,7 @@ class Outcome:
     measured:   None where no model was asked, so that the job says nothing of one
     """
 
-    outcome: str
+    outcome: OutcomeName
     reason: str = ""
     answers: Sequence[Answer] = ()
     findings: Sequence[Mapping[str, Any]] = ()
@@ -135,6 +136,17 @@ class Outcome:
     urgency: Urgency | None = None
     notice: Notice | None = None
     measured: Measured | None = Measured()
+    is_empty: bool = False
+
+    @property
+    def finds_something(self) -> bool:
+        """Whether it is an answer, and not that there is nothing."""
+        return self.outcome == ANSWERED and not self.is_empty
+
+    @property
+    def names(self) -> set[str]:
+        """The words by which `tell` of a rule names it."""
+        return {self.outcome, *(["found"] if self.finds_something else [])}
 
 
 def job_key(study: str, rule: str, model_hash: str, inputs_hash: str, *again: str) -> str:
@@ -257,8 +269,8 @@ class Jobs:
                 return False
             if publish is not None:
                 publish()
-            # Of an outcome without a result only the report says that there is none: an empty mask does not.
-            is_result, send = outcome.outcome == RESULT, sorted(set(outcome.send))
+            # Of an outcome that marks nothing only the report says so: an empty mask does not.
+            is_result, send = outcome.finds_something, sorted(set(outcome.send))
             objects = [one for one in outcome.answers if one.sop_instance_uid is not None]
             sent = [one.name for one in objects if is_result or one.kind == "sr"]
             due = {(name, peer): 0.0 for name in sent for peer in send}
@@ -270,6 +282,7 @@ class Jobs:
             values = {
                 "state": "sending" if is_sending else "done",
                 "outcome": outcome.outcome,
+                "is_empty": outcome.is_empty,
                 "reason": outcome.reason or None,
                 "seconds": dict(outcome.seconds),
                 "gate_p": outcome.gate_p,
@@ -367,6 +380,12 @@ def _is_rejected(connection: Connection, job: str) -> bool:
     """Whether a peer was told to reject the results of a job."""
     notes = select(answers.c.name).where(answers.c.job == job, answers.c.kind == REJECTION)
     return connection.execute(notes).first() is not None
+
+
+def best_of(rows: Iterable[Row[Any]]) -> Row[Any] | None:
+    """The job of a study whose outcome is the study's; None where none has ended."""
+    ended = [row for row in rows if row.outcome is not None]
+    return min(ended, key=lambda row: OUTCOMES.index((row.outcome, row.is_empty)), default=None)
 
 
 def _held(job: Job) -> tuple[Any, ...]:

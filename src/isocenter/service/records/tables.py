@@ -139,7 +139,7 @@ rejections = Table(
 # A job is called by its key: (study, rule, model, inputs) can have one result, and one more after each was rejected.
 # version: its number among the jobs of its rule on the same series, from 1
 # state: waiting | running | sending | done | aside | cancelled | superseded
-# outcome: result | failed | abstained | refused | nothing
+# outcome: answered | abstained | refused | failed; is_empty: whether the answer is that there is nothing
 # priority: place in the queue, by its rule or order; urgency, because: what its findings make of the study, and why
 jobs = Table(
     "jobs",
@@ -155,6 +155,7 @@ jobs = Table(
     Column("version", Integer, nullable=False, default=1),
     Column("state", WORD, nullable=False),
     Column("outcome", WORD),
+    Column("is_empty", Boolean, nullable=False, default=False),
     Column("reason", Text),
     Column("priority", Integer, nullable=False),
     Column("fence", Integer, nullable=False, default=0),
@@ -344,7 +345,7 @@ corrections = Table(
 )
 Index("corrections_by_study", corrections.c.study)
 
-# What people said of results. verdict: accept | correct | reject; instance: of another product's, its SOP Instance UID
+# What people said of results. verdict: accepted | corrected | rejected; instance: SOP Instance UID of another product's
 # before, after: rows of findings as they were made, and as they stand
 feedback = Table(
     "feedback",

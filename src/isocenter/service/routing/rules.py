@@ -21,15 +21,17 @@ from sqlalchemy import Row, and_, select
 from isocenter.errors import UsageError
 from isocenter.lazy import pydicom
 from isocenter.service.records.database import Database
-from isocenter.service.records.jobs import RESULT
 from isocenter.service.records.tables import findings, jobs
 from isocenter.service.routing.facts import GEOMETRY, IMAGE, ModelFacts, SeriesFacts, check_urgent
 from isocenter.service.settings import Rule, Settings, Wish
+from isocenter.values import ANSWERED
 
 # Modalities whose images are no input of a model.
 NO_IMAGES = frozenset({"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "RTPLAN", "DOC", "AU", "REG"})
 RADIOGRAPHS = ("DX", "CR")
 # The condition that a series is one volume.
+# The outcome of a rule whose answer states something.
+SOMETHING = "answered with findings"
 READABLE = "readable"
 
 
@@ -100,7 +102,7 @@ class Routing:
 class StudyAnswers:
     """The answers of a study's earlier jobs, for rules that wait for them.
 
-    outcomes:      {rule: outcome} of finished jobs
+    outcomes:      {rule: outcome} of finished jobs, `SOMETHING` where one has found anything
     probabilities: {(rule, finding): probability}
     """
 
@@ -221,7 +223,7 @@ def chain_conditions(rule: Rule, answers: StudyAnswers) -> list[Condition]:
     conditions = []
     if rule.inside is not None:
         outcome = answers.outcomes.get(rule.inside.rule)
-        conditions.append(Condition(f"answer of {rule.inside.rule}", "result", outcome, outcome == "result"))
+        conditions.append(Condition(f"answer of {rule.inside.rule}", SOMETHING, outcome, outcome == SOMETHING))
     if rule.only_if is not None:
         asked = rule.only_if
         probability = answers.probabilities.get((asked.rule, asked.finding))
@@ -379,9 +381,9 @@ def study_answers(
             chances[name] = max(chances.get(name, 0.0), float(row["probability"]))
     results = dict[str, dict[str, frozenset[str]]]()
     for job, made in finished.items():
-        if made.outcome == RESULT:
+        if made.outcome == ANSWERED and not made.is_empty:
             results.setdefault(made.rule, {})[job] = frozenset(made.inputs["series"].values())
-    outcomes = {made.rule: made.outcome for made in finished.values()} | dict.fromkeys(results, RESULT)
+    outcomes = {made.rule: made.outcome for made in finished.values()} | dict.fromkeys(results, SOMETHING)
     return StudyAnswers(outcomes, chances), results
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
@@ -25,7 +25,7 @@ from isocenter.service.reading.correcting import (
     check_box,
     check_voxels,
 )
-from isocenter.service.reading.judged import MASK, Judged, Verdict, Verdicts, judged_in, judged_of
+from isocenter.service.reading.judged import MASK, Judged, Said, Verdict, Verdicts, judged_in, judged_of
 from isocenter.service.reading.volumes import SeriesImages, Volume, kind_of, named_image
 from isocenter.service.records.actor import READERS, Actor
 from isocenter.service.records.tables import studies
@@ -125,6 +125,7 @@ class ReadingShape(BaseModel):
 
     blind:   what is asked of the reader before any result is shown; the jobs are hidden meanwhile
     reasons: for which a result may be rejected
+    outcome, reason: with which the study was settled; None before, and while its results are hidden
     """
 
     schema_: str = Field(alias="schema")
@@ -138,6 +139,8 @@ class ReadingShape(BaseModel):
     earlier: list[EarlierShape]
     blind: list[BlindShape]
     reasons: list[str]
+    outcome: str | None
+    reason: str | None
 
 
 @router.get("/studies/{study}/reading", dependencies=[roles(ROLES)])
@@ -166,6 +169,8 @@ def get_reading(node: Node, who: Who, study: StudyName) -> ReadingShape:
         earlier=before,
         blind=blind_shapes(reads),
         reasons=list(node.settings.page.reasons),
+        outcome=None if reads else row.outcome,
+        reason=None if reads else row.reason,
     )
 
 
@@ -386,7 +391,7 @@ class CorrectedShape(BaseModel):
 class FeedbackShape(BaseModel):
     """A verdict. reason: one of `[page] reasons`, or empty; text: in own words; seconds: spent on it"""
 
-    verdict: Literal["accept", "correct", "reject"]
+    verdict: Said
     reason: Annotated[str, Field(max_length=200)] = ""
     text: Annotated[str, Field(max_length=LONGEST_TEXT)] = ""
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -486,9 +491,9 @@ def give_feedback(node: Node, who: Who, job: JobName, feedback_shape: FeedbackSh
     judged, reasons = _open_result(node, who, job), node.settings.page.reasons
     if feedback_shape.reason and feedback_shape.reason not in reasons:
         raise WebError(422, "there is no such reason", "reason", f"Give one of {', '.join(reasons)}, or your own text")
-    if feedback_shape.verdict == "reject" and not (feedback_shape.reason or feedback_shape.text.strip()):
+    if feedback_shape.verdict == "rejected" and not (feedback_shape.reason or feedback_shape.text.strip()):
         raise WebError(422, "a rejection without a reason", "reason", f"Give one of {', '.join(reasons)}, or a text")
-    if feedback_shape.verdict == "correct" and not judged.corrections:
+    if feedback_shape.verdict == "corrected" and not judged.corrections:
         raise WebError(409, "nobody has corrected the result", job, "Save a correction first")
     verdict = Verdict(
         feedback_shape.verdict, feedback_shape.reason, feedback_shape.text.strip(), feedback_shape.seconds

@@ -105,8 +105,10 @@ class StudyShape(BaseModel):
 class WorklistShape(BaseModel):
     """A study to be read, by its StudyInstanceUID; because: the finding that gives the priority, or why none does.
 
-    finding: what a result states of it first, the most urgent result's; job: of that result
-    verdict: what a person said last of any result of it
+    finding: what a result states of it first, the most urgent result's, as it stands; job: of that result
+    is_corrected: whether a person has corrected that
+    verdict: what a person made of any result of it last
+    outcome: of the study; reason: why it has no answer, or what of that is lacking
     """
 
     study: str
@@ -120,6 +122,9 @@ class WorklistShape(BaseModel):
     finding: str
     job: str | None
     verdict: str | None
+    outcome: str | None
+    reason: str
+    is_corrected: bool
 
 
 class NoticeShape(BaseModel):

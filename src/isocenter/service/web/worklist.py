@@ -18,8 +18,8 @@ from isocenter.service.monitoring.outcomes import Questions
 from isocenter.service.reading.blind import BLIND_EXPORT, BLIND_VIEW, EXPORT, VIEW, BlindRead, blind_reads, keep_read
 from isocenter.service.records.actor import READERS, Actor
 from isocenter.service.records.database import Clock
-from isocenter.service.records.jobs import NOTHING, OPEN, RESULT, SETTLED
-from isocenter.service.records.tables import blind, feedback, findings, jobs, series, studies
+from isocenter.service.records.jobs import OPEN, SETTLED, best_of
+from isocenter.service.records.tables import blind, corrections, feedback, findings, jobs, series, studies
 from isocenter.service.routing.facts import ROUTINE
 from isocenter.service.routing.rules import NO_IMAGES
 from isocenter.service.settings import PRIORITIES
@@ -36,6 +36,7 @@ from isocenter.service.web.shapes import (
     words_of,
 )
 from isocenter.service.web.web_node import MOST_ROWS, JobName, Limit, Node, WebError, WebNode
+from isocenter.values import ANSWERED
 
 TO_BE_READ = "to be read blind"
 blind_router = APIRouter(prefix="/api/blind", tags=["reading"], dependencies=[roles(READERS)])
@@ -168,7 +169,9 @@ router = APIRouter(prefix="/api/worklist", tags=["worklist"])
 Hours = Annotated[float, Query(gt=0, le=24 * 366)]
 HOURS = 24.0
 # Of a study that waits to be read blind; its place in the list and its priority are those of any other.
-HIDDEN = {"finding": "", "because": TO_BE_READ, "job": None, "verdict": None}
+HIDDEN = {"finding": "", "because": TO_BE_READ, "job": None, "verdict": None, "outcome": None, "reason": ""}
+HIDDEN |= {"is_corrected": False}
+NO_FINDING, NOTHING_FOUND = (None, "", False), "nothing found"
 EVENT_STREAM = "text/event-stream"
 # Between two looks at the list, and for a stop of the node (s); after which a client hears something, and asks anew.
 LOOK_S, STOP_S, COMMENT_S, LONGEST_S = 1.0, 0.25, 15.0, 600.0
@@ -217,13 +220,14 @@ async def _events(node: WebNode) -> AsyncIterator[str]:
 def rows_of(node: WebNode, limit: int, hours: float, hidden: Collection[str] = ()) -> list[WorklistShape]:
     """The worklist. hidden: keys of studies whose findings give no priority"""
     place = case((studies.c.study.in_(hidden), ROUTINE), else_=RANK)
-    columns = (studies.c.study, studies.c.uid, studies.c.state, studies.c.received_at)
+    columns = (*(studies.c[name] for name in ("study", "uid", "state", "received_at", "outcome", "reason")),)
     query = select(*columns, place.label("rank")).select_from(studies.outerjoin(jobs, COUNTED))
     recent = query.where(studies.c.received_at > Clock() - 3600 * hours).group_by(*columns)
     with node.database.read() as connection:
         rows = connection.execute(recent.order_by(place, studies.c.received_at, studies.c.study).limit(limit)).all()
         keys = [row.study for row in rows]
         reasons = _reasons(connection, {row.study: row for row in rows})
+        outcomes = _outcomes(connection, rows)
         attributes, modalities = _stated(connection, keys)
         found, verdicts = _found(connection, keys), _verdicts(connection, keys)
     return [
@@ -236,9 +240,12 @@ def rows_of(node: WebNode, limit: int, hours: float, hidden: Collection[str] = (
             patient=shown_name(attributes[row.study].get("PatientName")),
             modality=", ".join(modalities.get(row.study, [])),
             description=words_of(attributes[row.study].get("StudyDescription")),
-            finding=found.get(row.study, (None, ""))[1],
-            job=found.get(row.study, (None, ""))[0],
+            finding=found.get(row.study, NO_FINDING)[1],
+            job=found.get(row.study, NO_FINDING)[0],
             verdict=verdicts.get(row.study),
+            outcome=outcomes[row.study][0],
+            reason=outcomes[row.study][1] or "",
+            is_corrected=found.get(row.study, NO_FINDING)[2],
         )
         for row in rows
     ]
@@ -260,18 +267,35 @@ def _stated(
     return attributes, modalities
 
 
-def _found(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """{study: (job, what it states first)} of the most urgent result of each study, else the oldest."""
+def _outcomes(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, tuple[str | None, str | None]]:
+    """{study: (outcome, reason)} of its jobs as they stand, else that with which it was settled."""
+    jobs_of = defaultdict[str, list[Row[Any]]](list)
+    columns = (jobs.c.study, jobs.c.outcome, jobs.c.is_empty, jobs.c.reason)
+    query = select(*columns).select_from(studies.join(jobs, COUNTED)).order_by(jobs.c.created_at, jobs.c.job)
+    here = query.where(jobs.c.study.in_([row.study for row in rows]))
+    for job in connection.execute(here):
+        jobs_of[job.study].append(job)
+    settled = {row.study: best_of(jobs_of[row.study]) or row for row in rows}
+    return {study: (row.outcome, row.reason) for study, row in settled.items()}
+
+
+def _found(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[str | None, str, bool]]:
+    """{study: (job, what it states first, whether that is corrected)} of each study's most urgent result, or oldest."""
     order = (func.coalesce(jobs.c.urgency, ROUTINE), jobs.c.created_at, jobs.c.job, findings.c.number)
     joined = studies.join(jobs, COUNTED).outerjoin(findings, findings.c.job == jobs.c.job)
-    query = select(jobs.c.study, jobs.c.job, jobs.c.because, findings.c.row).select_from(joined)
-    answered = and_(jobs.c.study.in_(keys), jobs.c.outcome.in_((RESULT, NOTHING)))
-    found = dict[str, tuple[str, str]]()
+    query = select(jobs.c.study, jobs.c.job, jobs.c.because, jobs.c.is_empty, findings.c.row).select_from(joined)
+    answered = and_(jobs.c.study.in_(keys), jobs.c.outcome == ANSWERED)
+    of_these = select(corrections.c.judged, corrections.c.findings).where(corrections.c.study.in_(keys))
+    corrected = {row.judged: row.findings for row in connection.execute(of_these.order_by(corrections.c.revision))}
+    found = dict[str, tuple[str | None, str, bool]]()
     for row in connection.execute(query.where(answered).order_by(*order)):
-        job, words = found.get(row.study, (row.job, ""))
+        job, words, _ = found.get(row.study, (row.job, "", False))
         if job == row.job and not words:
-            urgent = (row.because or "").partition(";")[0]
-            found[row.study] = (job, urgent or ("" if row.row is None else shown_finding(row.row)))
+            stated = corrected.get(job, [] if row.row is None else [row.row])
+            urgent, is_corrected = (row.because or "").partition(";")[0], job in corrected
+            words = urgent or next(filter(None, map(shown_finding, stated)), "")
+            is_nothing = not words and (row.is_empty or is_corrected)
+            found[row.study] = (job, NOTHING_FOUND if is_nothing else words, is_corrected)
     return found
 
 
@@ -284,20 +308,21 @@ def _verdicts(connection: Connection, keys: Sequence[str]) -> dict[str, str]:
 
 def _reasons(connection: Connection, rows: Mapping[str, Row[*tuple[Any, ...]]]) -> dict[str, str]:
     """{study: why it has the rank of its row}."""
-    of_these = select(jobs.c.study, jobs.c.state, jobs.c.urgency, jobs.c.because).select_from(
-        studies.join(jobs, COUNTED)
-    )
+    columns = (jobs.c.study, jobs.c.state, jobs.c.outcome, jobs.c.urgency, jobs.c.because)
+    of_these = select(*columns).select_from(studies.join(jobs, COUNTED))
     ordered = of_these.where(jobs.c.study.in_(rows)).order_by(jobs.c.created_at, jobs.c.job)
-    reasons, states = dict[str, str](), dict[str, list[str]]()
+    reasons, jobs_of = dict[str, str](), defaultdict[str, list[Row[Any]]](list)
     for row in connection.execute(ordered):
-        states.setdefault(row.study, []).append(row.state)
+        jobs_of[row.study].append(row)
         if row.urgency == rows[row.study].rank:
             reasons.setdefault(row.study, row.because)
-    return {key: reasons.get(key) or _unstated(row.state, states.get(key, [])) for key, row in rows.items()}
+    return {key: reasons.get(key) or _unstated(row.state, jobs_of[key]) for key, row in rows.items()}
 
 
-def _unstated(state: str, of_jobs: Sequence[str]) -> str:
+def _unstated(state: str, of_jobs: Sequence[Row[Any]]) -> str:
     """Why no finding gives a study of this state its priority."""
-    if not UNANSWERED.isdisjoint(of_jobs) or (not of_jobs and state not in SETTLED):
+    if not UNANSWERED.isdisjoint(one.state for one in of_jobs) or (not of_jobs and state not in SETTLED):
         return "no answer yet"
+    if of_jobs and not any(one.outcome == ANSWERED for one in of_jobs):
+        return "no model answers"
     return "no finding that a rule of [[urgent]] names" if of_jobs else "no rule takes a series of it"

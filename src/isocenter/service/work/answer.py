@@ -19,7 +19,6 @@ from isocenter.errors import (
     DatasetError,
     FormatError,
     GeometryError,
-    IntegrityError,
     IsocenterError,
     OutputError,
     fault_of,
@@ -55,15 +54,13 @@ from isocenter.quality import quick_measures
 from isocenter.reading import FIXED, MOVING, aligned_case, pair_of_images
 from isocenter.runtime import AS_PLANNED, Model, Request
 from isocenter.service.exchange.covariates import DICOM, Known
-from isocenter.service.records.jobs import ABSTAINED, FAILED, REFUSED, RESULT, Answer, Job, Measured, Outcome
+from isocenter.service.records.jobs import Answer, Job, Measured, Outcome
 from isocenter.service.routing.facts import IMAGE, Urgency, cases_of, folder_of, most_urgent
 from isocenter.service.settings import Urgent
-from isocenter.values import Case, Findings, Geometry, Image, Prediction
+from isocenter.values import ABSTAINED, REFUSALS, Case, Findings, Geometry, Image, Prediction, outcome_of
 
 log = logging.getLogger("isocenter")
 
-# What a model says no to: an input that it is not for. All else is a fault of the node.
-REFUSALS = (DatasetError, FormatError, GeometryError, IntegrityError)
 NAME = "answer"
 MASK = f"{NAME}.nii.gz"
 ROUNDING = 1e-3  # of a voxel: a box that ends at the border of two does not reach into the second
@@ -165,16 +162,15 @@ def answered(
                 where = f"image {number} of {len(cases)}: " if len(cases) > 1 else ""
                 examined.append(Examined(done, where, {"case": case.id, "instance": _instance(image)} if where else {}))
     except (*REFUSALS, OutputError) as error:
-        state = FAILED if isinstance(error, OutputError) else REFUSED
         measured_here = Measured(_means(measured))
-        return Outcome(state, f"{error.problem}. {error.remedy}", seconds=seconds, measured=measured_here)
+        return Outcome(outcome_of(error), f"{error.problem}. {error.remedy}", seconds=seconds, measured=measured_here)
     found = findings_record(examined, model)
     outcome = _stated_outcome(job, examined, found, covariates_used, measured, seconds, lacking)
     if outcome.outcome == ABSTAINED:
         return outcome
     answers = _answers(job, examined, found, room, marks)
     seconds["write"] = time.monotonic() - began - seconds["read"] - seconds["predict"]
-    if send and found.outcome == RESULT and not any(one.sop_instance_uid for one in answers):
+    if send and not found.is_empty and not any(one.sop_instance_uid for one in answers):
         unsent = "nothing of the result is a DICOM object, so nothing is sent to a peer"
         outcome = replace(outcome, reason="; ".join(filter(None, [outcome.reason, unsent])))
     return replace(outcome, answers=answers, findings=found.records, send=send)
@@ -208,6 +204,7 @@ def _stated_outcome(
         versions={"isocenter": version("isocenter"), "model": job.model_hash},
         covariates={name: one.record for name, one in sorted(covariates.items())},
         measured=watched,
+        is_empty=found.is_empty and not is_abstained,
     )
 
 
@@ -274,8 +271,7 @@ def stated(
         reports = [answer_of(report, _stamp(job, report, marks), {}, marks)]
     except FormatError as error:
         outcome, reports = replace(outcome, reason=f"{outcome.reason}; no DICOM report: {error.problem}"), []
-    kind: Literal["abstained", "refused"] = "abstained" if outcome.outcome == ABSTAINED else "refused"
-    write_findings(Findings((), kind, outcome.reason, model), room)
+    write_findings(Findings((), outcome.outcome, outcome.reason, model), room)
     record = answer_of(room / FINDINGS, None, {}, marks)
     return replace(outcome, answers=[*outcome.answers, *reports, record])
 

@@ -35,12 +35,13 @@ from isocenter.service.monitoring.safety import ABSTAIN, STOP, hold_of, with_urg
 from isocenter.service.records.database import Database
 from isocenter.service.records.deployments import package_finder
 from isocenter.service.records.index import Index
-from isocenter.service.records.jobs import ABSTAINED, REFUSED, Job, Jobs, Outcome
+from isocenter.service.records.jobs import Job, Jobs, Outcome
 from isocenter.service.records.tables import jobs
 from isocenter.service.routing.rules import inputs_hash, series_hash
 from isocenter.service.settings import Rule, Settings
 from isocenter.service.work.answer import MASK, Inputs, Marks, Within, answered, stated, tried_apart
 from isocenter.service.work.warm_models import WarmModels
+from isocenter.values import ABSTAINED, ANSWERED, REFUSED
 
 log = logging.getLogger("isocenter")
 
@@ -220,10 +221,10 @@ class Worker:
         model: None where it could not be loaded
         """
         rule = self.rules.get(job.rule)
-        if rule is None or outcome.outcome not in rule.tell:
+        if rule is None or outcome.names.isdisjoint(rule.tell):
             return replace(outcome, send=(), report_to=())
         outcome = replace(outcome, report_to=self.settings.report_to)
-        if outcome.outcome not in (ABSTAINED, REFUSED):
+        if outcome.outcome == ANSWERED:
             return outcome
         return stated(
             job,

@@ -1,7 +1,7 @@
 // What a model found in a study, in words: its answer, findings with intervals and codes, or why it gives none.
 
 import { make } from "./viewer.js";
-import { DASH, intervalTexts, notice, numberText, pill, timeText, VERDICTS } from "./words.js";
+import { DASH, intervalTexts, notice, numberText, pill, timeText, unanswered } from "./words.js";
 
 const SHOWN_PARTS = 3; // measurements of a structure that stand there before somebody asks for the others
 const MOST_BOXES = 30;
@@ -20,12 +20,12 @@ export function resultHead(job) {
 
 // Why there is no result, or what of it is lacking.
 export function resultNotice(job) {
-  if (job.outcome === "abstained") return notice(`The model abstains: ${job.reason || "it gives no reason"}`, "warning");
   if (job.state === "aside") return notice(`The job was set aside: ${job.reason || "no reason is recorded"}`, "error");
   if (job.state === "superseded") return notice("Newer images have replaced those of this result.", "warning");
   if (job.state === "cancelled") return notice("The job was cancelled.", "warning");
   if (OPEN[job.state]) return notice(OPEN[job.state]);
-  if (job.outcome === "nothing") return notice(`The model has found nothing${job.reason ? `: ${job.reason}` : ""}.`);
+  const words = unanswered(job);
+  if (words) return notice(`${words[0].toUpperCase()}${words.slice(1)}`, job.outcome === "failed" ? "error" : "warning");
   if (job.reason) return notice(job.reason, "warning");
   return null;
 }
@@ -105,7 +105,7 @@ function value(row) {
 }
 
 export function verdictLine(verdict) {
-  const words = VERDICTS[verdict.verdict];
+  const words = verdict.verdict;
   const why = [verdict.reason, verdict.text].filter(Boolean).join(": ");
   const by = [verdict.account && `by ${verdict.account}`, verdict.at && timeText(verdict.at)].filter(Boolean).join(", ");
   return make("p", { className: `notice ${verdict.verdict}` }, make("strong", { text: words[0].toUpperCase() + words.slice(1) }), make("span", { text: ` ${by}` }), ...(why ? [make("span", { className: "why", text: why })] : []));

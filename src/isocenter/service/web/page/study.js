@@ -8,7 +8,7 @@ import { isTyping, showHelp } from "./help.js";
 import { NodeImage } from "./node_image.js";
 import { findingsTable, resultHead, resultNotice, verdictLine } from "./results.js";
 import { button, channelControls, frameControls, make, overlayControls, Viewer } from "./viewer.js";
-import { DASH, notice, numberText, VERDICTS } from "./words.js";
+import { DASH, notice, numberText, standing, unanswered } from "./words.js";
 
 const OPEN = ["waiting", "running", "blocked"]; // states of a job that will change by themselves
 const LOOK_MS = 3000;
@@ -102,7 +102,7 @@ class StudyPage {
     Object.assign(this, { job, series, image, viewer: null, source: null, draft: null, tool: "", wish: "" });
     if (series) parts.series.value = series;
     this.#fillSide();
-    if (!series) return parts.panes.replaceChildren(notice("This study has no images that can be shown."));
+    if (!series) return parts.panes.replaceChildren(notice(`This study has no images that can be shown. ${unanswered(this.reading)}`));
     try {
       const onThis = job && job.series[0] === series ? job : null;
       const source = await NodeImage.open(series, { image, job: onThis });
@@ -150,7 +150,7 @@ class StudyPage {
   }
 
   #mayChange(job) {
-    return ["result", "nothing"].includes(job.outcome) && !["superseded", "cancelled"].includes(job.state);
+    return job.outcome === "answered" && !["superseded", "cancelled"].includes(job.state);
   }
 
   get mask() {
@@ -344,7 +344,7 @@ class StudyPage {
     const sections = [];
     if (reading.jobs.length > 1) sections.push(this.#jobList());
     if (reading.blind.length) sections.push(...reading.blind.map((read) => blindForm(read, () => this.#shown())));
-    else if (!job) sections.push(notice(reading.jobs.length ? "No result lies on this series." : "No model has looked at this study."));
+    else if (!job) sections.push(...[reading.jobs.length ? "No result lies on this series." : "No model has looked at this study.", unanswered(reading)].filter(Boolean).map((text) => notice(text, "warning")));
     else {
       const removed = new Set((this.draft?.boxes ?? []).map(({ box }) => box));
       const actions = { goTo: (row) => this.#goToFinding(row), remove: this.draft ? (row) => this.#removeBox(row) : null, removed };
@@ -372,7 +372,7 @@ class StudyPage {
     const list = make("div", { className: "jobs", role: "group", ariaLabel: "Results" });
     for (const one of this.reading.jobs) {
       const pick = button("", () => this.show(this.#seriesOf(one), one), { ariaPressed: String(one === this.job) });
-      pick.append(make("span", { text: one.model || "Segmentation" }), make("small", { text: one.verdict ? VERDICTS[one.verdict.verdict] : one.outcome === "abstained" ? "abstained" : one.state }));
+      pick.append(make("span", { text: one.model || "Segmentation" }), make("small", { text: standing(one) }));
       list.append(pick);
     }
     return list;
@@ -397,7 +397,7 @@ class StudyPage {
       { className: "judge", ariaLabel: "Verdict" },
       parts.reason,
       parts.comment,
-      make("div", { className: "verdicts" }, verdict("Accept", "a", () => this.judge("accept")), verdict("Correct", "c", () => this.correct()), verdict("Reject", "r", () => this.reject())),
+      make("div", { className: "verdicts" }, verdict("Accept", "a", () => this.judge("accepted")), verdict("Correct", "c", () => this.correct()), verdict("Reject", "r", () => this.reject())),
     );
     return parts.judge;
   }
@@ -448,7 +448,7 @@ class StudyPage {
     try {
       await draft.arrived();
       const saved = await ask(`/api/jobs/${job.job}/correction`, { method: "PUT", body: { revision: job.revision } });
-      await this.#record("correct");
+      await this.#record("corrected");
       draft.forget();
       source.forgetMaps();
       await this.#reload(saved.revision);
@@ -474,7 +474,7 @@ class StudyPage {
 
   async judge(verdict) {
     if (!this.parts.judge || this.isJudging) return;
-    if (verdict === "accept" && this.draft?.strokes.length) {
+    if (verdict === "accepted" && this.draft?.strokes.length) {
       return this.#say(notice("There are strokes that are not saved: save them (s) or undo them (z) first.", "warning"));
     }
     this.isJudging = true;
@@ -482,7 +482,7 @@ class StudyPage {
       await this.#record(verdict);
       this.parts.comment.value = this.parts.reason.value = "";
       await this.#reload();
-      this.#say(notice(`${verdict === "accept" ? "Accepted" : "Rejected"}. Next study: n.`));
+      this.#say(notice(`${verdict === "accepted" ? "Accepted" : "Rejected"}. Next study: n.`));
     } catch (error) {
       this.#fail(error);
     } finally {
@@ -497,7 +497,7 @@ class StudyPage {
       this.#say(notice("Choose a reason or write a comment, then reject.", "warning"));
       return parts.reason.focus();
     }
-    this.judge("reject");
+    this.judge("rejected");
   }
 
   async #record(verdict) {
@@ -566,7 +566,7 @@ class StudyPage {
     const actions = {
       f: () => this.nextFinding(), w: () => this.#nextPreset(), o: () => this.viewer.flip("drawn"), b: () => this.setTool("brush", true), e: () => this.setTool("eraser", true),
       "[": () => this.parts.size && size(-1), "]": () => this.parts.size && size(1), z: () => this.undo(), s: () => this.save(),
-      a: () => this.judge("accept"), c: () => this.correct(), r: () => this.reject(), Escape: () => this.setTool(""),
+      a: () => this.judge("accepted"), c: () => this.correct(), r: () => this.reject(), Escape: () => this.setTool(""),
     };
     if (actions[event.key]) {
       event.preventDefault();

@@ -2,7 +2,6 @@
 
 import { make } from "./viewer.js";
 
-export const VERDICTS = { accept: "accepted", correct: "corrected", reject: "rejected" };
 export const MINUS = "\u2212", DASH = "\u2013";
 
 export function numberText(value, digits = 3) {
@@ -34,6 +33,17 @@ export function since(at, now = Date.now()) {
 export function timeText(at) {
   const date = new Date(millis(at)), two = (n) => String(n).padStart(2, "0");
   return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+}
+
+// What a person made of a result, else how it ended: "answered" is said of an answer alone.
+export function standing(row) {
+  const verdict = row.verdict?.verdict ?? row.verdict, isAhead = ["receiving", "aside", "superseded", "cancelled"].includes(row.state);
+  return verdict || (isAhead ? row.state : row.outcome) || row.state;
+}
+
+// Why there is no answer, with the word for that; empty where there is one.
+export function unanswered({ outcome, reason }) {
+  return outcome && outcome !== "answered" ? `${outcome}: ${reason || "no reason is recorded"}` : "";
 }
 
 export function pill(text, kind) {

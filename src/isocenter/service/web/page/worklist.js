@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { isTyping, showHelp } from "./help.js";
 import { make } from "./viewer.js";
-import { DASH, empty, pill, since, timeText, VERDICTS } from "./words.js";
+import { DASH, empty, pill, since, standing, timeText, unanswered } from "./words.js";
 
 const RANKS = ["emergency", "urgent", "routine", "background"];
 const HOURS = { 24: "24 hours", 168: "7 days", 744: "31 days", 8760: "one year" };
@@ -12,9 +12,9 @@ const COLUMNS = [
   { name: "Priority", of: (row) => RANKS.indexOf(row.priority) },
   { name: "Patient", of: (row) => row.patient ?? "" },
   { name: "Study", of: (row) => `${row.modality ?? ""} ${row.description ?? ""}` },
-  { name: "Finding", of: (row) => row.finding || row.because || "" },
+  { name: "Finding", of: (row) => row.finding || unanswered(row) || row.because || "" },
   { name: "Waiting", of: (row) => -Date.parse(row.received_at) },
-  { name: "State", of: (row) => row.state },
+  { name: "State", of: standing },
 ];
 
 export async function showWorklist(main) {
@@ -67,7 +67,7 @@ export async function showWorklist(main) {
   async function load(isBackground = false) {
     const answer = await ask(`/api/worklist?limit=1000&hours=${view.hours}`, { isBackground });
     view.rows = answer.rows;
-    states.fill(new Set(view.rows.map((row) => row.state)));
+    states.fill(new Set(view.rows.map(standing)));
     priorities.fill(new Set(RANKS.filter((name) => view.rows.some((row) => row.priority === name))));
     priorities.box.hidden = !view.rows.some((row) => row.priority !== "routine");
     show();
@@ -87,11 +87,12 @@ function line(row) {
   const open = () => location.assign(href);
   const waiting = make("span", { text: since(row.received_at), title: timeText(row.received_at), data: { since: row.received_at } });
   const study = make("span", { text: [row.modality, row.description].filter(Boolean).join(" \u00b7 ") || DASH });
-  const finding = make("span", { className: row.finding ? "" : "faint", text: row.finding || row.because || DASH, title: row.because ?? "" });
+  const finding = make("span", { className: row.finding ? "" : "faint", text: row.finding || unanswered(row) || row.because || DASH, title: row.because ?? "" });
+  if (row.is_corrected) finding.append(make("small", { className: "corrected", text: "corrected by a person" }));
   if (row.finding && row.because && row.because !== row.finding) finding.append(make("small", { text: row.because }));
   const cells = [
     pill(row.priority, row.priority), make("a", { href, tabIndex: -1, text: row.patient || "no name" }), study, finding, waiting,
-    pill(VERDICTS[row.verdict] ?? row.state, row.verdict ?? row.state),
+    pill(standing(row), standing(row)),
   ];
   const made = make("tr", { tabIndex: 0, data: { study: row.study, state: row.state, priority: row.priority } });
   made.append(...cells.map((cell, place) => make("td", { data: { column: COLUMNS[place].name.toLowerCase() } }, cell)));
@@ -101,8 +102,8 @@ function line(row) {
 }
 
 function isWanted(row, view) {
-  if ((view.state && row.state !== view.state) || (view.priority && row.priority !== view.priority)) return false;
-  const words = [row.patient, row.description, row.modality, row.finding, row.because, row.study].join(" ").toLowerCase();
+  if ((view.state && standing(row) !== view.state) || (view.priority && row.priority !== view.priority)) return false;
+  const words = [row.patient, row.description, row.modality, row.finding, row.because, row.reason, row.study].join(" ").toLowerCase();
   return view.text.split(/\s+/).every((word) => words.includes(word));
 }
 
