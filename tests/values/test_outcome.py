@@ -7,7 +7,7 @@ import pytest
 
 from isocenter.errors import DatasetError, FormatError, MemoryShortageError, OutputError
 from isocenter.reading import case_outcomes
-from isocenter.values import CaseOutcome, Problem, outcome_of, outcome_sentence
+from isocenter.values import CaseOutcome, Problem, error_outcome, outcome_sentence
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from isocenter.values import CaseOutcome, Problem, outcome_of, outcome_sentence
     [(FormatError, "refused"), (DatasetError, "refused"), (OutputError, "failed"), (MemoryShortageError, "failed")],
 )
 def test_an_input_is_refused_and_work_fails(error, outcome):
-    assert outcome_of(error("it is odd", "image.png", "Look")) == outcome
+    assert error_outcome(error("it is odd", "image.png", "Look")) == outcome
 
 
 def test_a_sentence_counts_every_outcome_and_says_why_there_is_no_answer():

@@ -92,7 +92,7 @@ if TYPE_CHECKING:
         REFUSED,
         CaseOutcome,
         OutcomeName,
-        outcome_of,
+        error_outcome,
         outcome_sentence,
     )
     from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan, Sentence, stands_for, with_pixels

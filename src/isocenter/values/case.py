@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 from isocenter.errors import IsocenterError
 from isocenter.values.image import Image, Label, unambiguous_name
-from isocenter.values.outcome import REFUSED, OutcomeName, outcome_of
+from isocenter.values.outcome import REFUSED, OutcomeName, error_outcome
 
 T = TypeVar("T")
 # Between the two patients of a pair of images.
@@ -102,7 +102,7 @@ class Problem:
     def of_case(cls, case: str, error: IsocenterError, where: str = "") -> Problem:
         """The problem of a case that has no result because of an error."""
         what = f"{where or error.where}: {error.problem}"
-        return cls("error", what, (case,), remedy=error.remedy, outcome=outcome_of(error))
+        return cls("error", what, (case,), remedy=error.remedy, outcome=error_outcome(error))
 
 
 @dataclass(frozen=True, eq=False)

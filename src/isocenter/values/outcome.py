@@ -21,7 +21,7 @@ REFUSALS = (DatasetError, FormatError, GeometryError, IntegrityError)
 MOST_REASONS = 3  # of one outcome in a sentence
 
 
-def outcome_of(error: IsocenterError) -> OutcomeName:
+def error_outcome(error: IsocenterError) -> OutcomeName:
     """The outcome of a case that has no answer because of an error."""
     return REFUSED if isinstance(error, REFUSALS) else FAILED
 

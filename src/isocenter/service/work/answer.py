@@ -57,7 +57,7 @@ from isocenter.service.exchange.covariates import DICOM, Known
 from isocenter.service.records.jobs import Answer, Job, Measured, Outcome
 from isocenter.service.routing.facts import IMAGE, Urgency, cases_of, folder_of, most_urgent
 from isocenter.service.settings import Urgent
-from isocenter.values import ABSTAINED, REFUSALS, Case, Findings, Geometry, Image, Prediction, outcome_of
+from isocenter.values import ABSTAINED, REFUSALS, Case, Findings, Geometry, Image, Prediction, error_outcome
 
 log = logging.getLogger("isocenter")
 
@@ -163,7 +163,9 @@ def answered(
                 examined.append(Examined(done, where, {"case": case.id, "instance": _instance(image)} if where else {}))
     except (*REFUSALS, OutputError) as error:
         measured_here = Measured(_means(measured))
-        return Outcome(outcome_of(error), f"{error.problem}. {error.remedy}", seconds=seconds, measured=measured_here)
+        return Outcome(
+            error_outcome(error), f"{error.problem}. {error.remedy}", seconds=seconds, measured=measured_here
+        )
     found = findings_record(examined, model)
     outcome = _stated_outcome(job, examined, found, covariates_used, measured, seconds, lacking)
     if outcome.outcome == ABSTAINED:
