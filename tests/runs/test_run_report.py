@@ -226,14 +226,16 @@ def test_wrong_calls_have_a_gallery_of_their_own_that_says_how_many_there_are():
     assert "Brier score: 0.900" in text
 
 
-def test_how_figures_were_made_is_a_table_with_the_rows_of_each_figure_together():
-    exact = [Row("sensitivity", label, Estimate(0.5, 0.2, 0.8, method="Wilson; by size")) for label in ("liver", "all")]
-    given = [exact[0], *rows("dice", 0.8, 0.9, 0.7), exact[1], *rows("hd95", 3.0, 2.0, 4.0)]
+def test_how_figures_were_made_is_a_table_with_a_row_for_each_figure():
+    exact = [
+        Row("sensitivity", label, Estimate(0.5, 0.2, 0.8, method=f"Wilson; by size; {cases} cases"))
+        for label, cases in (("all", 9), ("liver", 4), ("tumour", 4))
+    ]
+    given = [exact[0], *rows("dice", 0.8, 0.9, 0.7), *exact[1:], Row("dice_answered", "all", Estimate(0.9))]
     table = between(page(given=given), f">{METHODS}</h2>", "</section>").split("<tbody>")[1]
     assert re.findall("<t[hd].*?>(.*?)</t", table) == [
-        "Sensitivity", "liver, all", "Wilson", "by size",
-        "Dice", "all, liver, tumour", "patient bootstrap", "",
-        "HD95", "all, liver, tumour", "patient bootstrap", "",
+        "Sensitivity", "Wilson", "by size; all: 9 cases; liver, tumour: 4 cases",
+        "Dice", "patient bootstrap", "",
     ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import isocenter
 import trained
+from browsers import browser_running
 from isocenter.errors import PlanError, UsageError
 from isocenter.planning import plan_text, read_plan
 from isocenter.runs.plan_request import PlanRequest
@@ -48,6 +49,16 @@ def test_the_training_curves_link_to_the_log_of_which_they_are_drawn(segmented):
     text = (segmented.out / "report.html").read_text(encoding="utf-8")
     assert 'href="log.csv"' in text.partition(">Training</h2>")[2].partition("</section>")[0]
     assert (segmented.out / "log.csv").is_file()
+
+
+@pytest.mark.whole
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="there is no pdftotext to read what was printed")
+def test_a_printed_report_has_at_most_eight_pages_before_its_appendix(segmented, tmp_path):
+    with browser_running(tmp_path) as browser:
+        pages = browser.pages((segmented.out / "report.html").read_text(encoding="utf-8"))
+    first = [" ".join(word for word, *_ in words[:5]) for words in pages]
+    assert first.index("How each figure was made") <= 8
+    assert len(pages) <= 12
 
 
 def test_the_report_needs_no_other_file_but_the_viewers_pages(segmented):

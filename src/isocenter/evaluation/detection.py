@@ -1,4 +1,4 @@
-"""Figures of boxes: average precision, and sensitivity at a number of false boxes a scan.
+"""Figures of boxes: average precision, and sensitivity at a number of false boxes an image.
 
 Every figure takes `weights`, (..., images) how often each image counts, and gives one number a weighting: (...).
 Without weights each image counts once. So a figure and its bootstrap (`bootstrap_statistic`) are one definition.
@@ -23,7 +23,7 @@ from isocenter.values import BoundingBoxes, Floats
 # and boxes an image that count.
 RECALLS = np.linspace(0.0, 1.0, 101)
 MOST_BOXES = 100
-# False boxes a scan at which sensitivity is averaged: Setio et al., Med Image Anal 2017 (LUNA16),
+# False boxes an image at which sensitivity is averaged: Setio et al., Med Image Anal 2017 (LUNA16),
 # doi:10.1016/j.media.2017.06.015
 FALSE_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -138,7 +138,7 @@ class Matches:
 
 @dataclass(frozen=True, eq=False)
 class Froc:
-    """The hits for a free-response curve: sensitivity against false boxes a scan.
+    """The hits for a free-response curve: sensitivity against false boxes an image.
 
     scores:       (references,) the highest score of a box that hits it; minus infinity where none does
     image, sizes: (references,) in which image it is, and how large
@@ -195,19 +195,19 @@ class Froc:
         )
 
     def sensitivity(self, rate: float, weights: Floats | None = None, *, among: Truths | None = None) -> Floats:
-        """Share of the references that are hit by the lowest score with at most `rate` false boxes a scan.
+        """Share of the references that are hit by the lowest score with at most `rate` false boxes an image.
 
         among: (references,) of these alone; the score is that of all. NaN without references
         """
         return self._at((rate,), weights, among)[..., 0]
 
     def cpm(self, weights: Floats | None = None) -> Floats:
-        """Mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false boxes a scan: LUNA16's competition metric."""
+        """Mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false boxes an image: LUNA16's competition metric."""
         return np.asarray(self._at(FALSE_RATES, weights, None).mean(axis=-1))
 
     @property
     def curve(self) -> tuple[Floats, Floats]:
-        """False boxes a scan and sensitivity, from the highest score down."""
+        """False boxes an image and sensitivity, from the highest score down."""
         met = np.isfinite(self.scores)
         scores = np.unique(np.concatenate([self.scores[met], self.false]))[::-1]
         hits, false = (

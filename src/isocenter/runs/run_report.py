@@ -11,7 +11,7 @@ import numpy as np
 
 from isocenter.belief import DOUBT_METRICS, Doubted
 from isocenter.errors import counted
-from isocenter.evaluation import BEFORE, BY_EPISTEMIC, NONE, Metrics, risk_coverage
+from isocenter.evaluation import BEFORE, BY_EPISTEMIC, NONE, OF_ANSWERED, Metrics, risk_coverage
 from isocenter.evaluation import Table as CaseTable
 from isocenter.lazy import pandas as pd
 from isocenter.planning import (
@@ -99,8 +99,8 @@ KNOWN_SO = (
     "case, and no figure is made of it."
 )
 KNOWN_COLUMNS = ("Structure", "Cases that know it")
-METHODS, METHOD_COLUMNS = "How each figure was made", ("Figure", "Of", "Its interval", "How it was made")
-METHOD_SHARES = (0.24, 0.18, 0.26, 0.32)
+METHODS, METHOD_COLUMNS = "How each figure was made", ("Figure", "Its interval", "How it was made")
+MADE_ALIKE = "Figures from before a calibration, and those of answered cases alone, are made in the same way."
 SEARCH_COLUMNS = ("Trial", "", "Steps", "s", "Tried")
 JUDGED = (
     "Each trial is a short training, judged by the validation cases alone; the first is the plan as it stands. The "
@@ -333,21 +333,31 @@ def _is_number(row: Row) -> bool:
 
 
 def methods_section(scored: Scored) -> Section:
-    """Appendix with the rows of each figure: its interval and how it was made, labels of one method together."""
+    """Appendix with a row for each figure: its interval, and how it was made."""
     figures: dict[str, dict[str, list[str]]] = {}
     for row in scored.rows:
-        methods = figures.setdefault(scored.metrics.of(row.metric).words, {})
-        methods.setdefault(method_text(row.estimate), []).append(row.label)
+        if not row.metric.endswith((BEFORE, OF_ANSWERED)):
+            name = scored.metrics.of(row.metric).words
+            figures.setdefault(name, {})[row.label] = method_text(row.estimate).split("; ")
     cells = [
-        (figure, ", ".join(labels), *method.partition("; ")[::2])
-        for figure, methods in figures.items()
-        for method, labels in methods.items()
+        (
+            figure,
+            *(_by_labels({label: parts[part] for label, parts in own.items()}) for part in (slice(1), slice(1, None))),
+        )
+        for figure, own in figures.items()
     ]
-    folded = Details(
-        f"{counted(len(figures), 'figure')}, each with its interval",
-        [Table(METHOD_COLUMNS, cells, shares=METHOD_SHARES)],
-    )
-    return Section(METHODS, [folded], is_appendix=True)
+    title = f"{counted(len(cells), 'figure')}, each with its interval"
+    return Section(METHODS, [Details(title, [Paragraph(MADE_ALIKE), Table(METHOD_COLUMNS, cells)])], is_appendix=True)
+
+
+def _by_labels(parts: Mapping[str, Sequence[str]]) -> str:
+    """What all labels have in common, then what labels have of their own: "15 bins; liver: 40 cases"."""
+    common = [one for one in next(iter(parts.values())) if all(one in others for others in parts.values())]
+    labels: dict[str, list[str]] = {}
+    for label, others in parts.items():
+        if own := [one for one in others if one not in common]:
+            labels.setdefault(", ".join(own), []).append(label)
+    return "; ".join([*common, *(f"{', '.join(names)}: {own}" for own, names in labels.items())])
 
 
 def _by_images(scored: Scored, primary: str) -> list[Row]:

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
 from numpy.testing import assert_allclose
 from PIL import Image as Picture
@@ -12,7 +13,7 @@ from isocenter.report import Figure, figures
 from isocenter.report.display import planes, view_of
 from isocenter.report.figures.detection import middle_of, put_boxes, upright_boxes
 from isocenter.report.figures.drawing import PNG_LIMIT
-from isocenter.report.figures.slices import REFERENCE_LINE, panels_of
+from isocenter.report.figures.slices import REFERENCE_LINE, panels_of, put_greys
 from isocenter.values import BoundingBoxes, Geometry, Image, Label
 
 CELL = (Label(1, "cell", colour=(255, 0, 0)), Label(2, "clump"))
@@ -111,3 +112,19 @@ def test_the_score_of_a_prediction_is_written_beside_it_in_its_colour(score):
     with_score = figures.boxes(image, None, boxes((20, 20, 40, 50), scores=np.array([score])), CELL, "a")
     other = figures.boxes(image, None, boxes((20, 20, 40, 50), scores=np.array([0.75])), CELL, "a")
     assert (pixels(with_score) != pixels(other)).any()
+
+
+def test_scores_lie_within_the_picture_and_are_as_large_as_its_letters():
+    image = Image(np.zeros((1, 60, 80)), Geometry.of_pixels((60, 80)))
+    view, [plane] = view_of(image), planes(view_of(image).grid)
+    canvas, [axes] = panels_of(view.grid, [plane])
+    put_greys(axes, view, plane, 0)
+    corners = boxes((0, 0, 20, 20), (30, 72, 40, 80), (-5, -5, 9, 9), scores=np.array([0.9, 0.8, 0.7]))
+    put_boxes(axes, view, plane, 0, corners, CELL, REFERENCE_LINE, scores=True)
+    inside = axes.get_window_extent()
+    for text in axes.texts:
+        place = text.get_window_extent(FigureCanvasAgg(canvas).get_renderer())
+        assert inside.x0 - 1 <= place.x0 and place.x1 <= inside.x1 + 1, text
+        assert inside.y0 - 1 <= place.y0 and place.y1 <= inside.y1 + 1, text
+        assert text.get_fontsize() >= 8
+    assert [text.get_text() for text in axes.texts] == ["0.90", "0.80", "0.70"]

@@ -28,8 +28,9 @@ from isocenter.report.figures.slices import (
 )
 from isocenter.values import BoundingBoxes, Floats, Image, Label
 
-# Boxes of an image up to this number are drawn with their scores: more would hide the image.
-MOST_SCORES = 30
+# Boxes of an image up to this number are drawn with their scores: more would hide the image. Points, of a picture of
+# which a page shows several in a row.
+MOST_SCORES, SCORE_SIZE = 20, 10
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -96,9 +97,9 @@ def box_precision_recall(curves: Mapping[str, tuple[Floats, Floats]], title: str
 
 
 def froc(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: str = "") -> Figure:
-    """Sensitivity against false boxes a scan, whose axis doubles from step to step.
+    """Sensitivity against false boxes an image, whose axis doubles from step to step.
 
-    curves: {class: (false boxes a scan, sensitivity)} from the highest score down
+    curves: {class: (false boxes an image, sensitivity)} from the highest score down
     The marks are where the mean of LUNA16 is taken, doi:10.1016/j.media.2017.06.015
     """
     with_points = {name: points for name, points in curves.items() if len(points[0])}
@@ -112,7 +113,7 @@ def froc(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: st
             axes.step(across, up, where="post", color=colour, linewidth=1.8, label=f"{short(name)}  {at.mean():.3f}")
             axes.plot(RATES, at, "o", markersize=4, color=colour)
         axes.set_xscale("log", base=2)
-        axes.set(xlabel="false boxes a scan", ylabel="sensitivity", xlim=(RATES[0] / 1.4, RATES[-1] * 1.4))
+        axes.set(xlabel="false boxes an image", ylabel="sensitivity", xlim=(RATES[0] / 1.4, RATES[-1] * 1.4))
         axes.set_ylim(-0.01, 1.01)
         axes.xaxis.set_major_locator(FixedLocator(RATES))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -181,10 +182,19 @@ def put_boxes(
         patch.set_path_effects([withStroke(linewidth=line + 1.1, foreground="#000000b0")])
         axes.add_patch(patch)
         if scores and bounding_boxes.scores is not None and len(bounding_boxes) <= MOST_SCORES:
-            halo = [withStroke(linewidth=1.5, foreground="#000000c0")]
-            text = f"{bounding_boxes.scores[number]:.2f}"
-            axes.text(x, y, text, color=colour, fontsize=5.5, va="bottom", path_effects=halo, clip_on=True)
+            _put_score(axes, limits, (x, y), bounding_boxes.scores[number], colour)
     axes.axis(limits)
+
+
+def _put_score(axes: Axes, limits: tuple[float, ...], corner: tuple[float, float], score: float, colour: str) -> None:
+    """Write a score on its own ground above the corner of its box, or inside where the picture ends."""
+    left, right, bottom, top = limits
+    inches = axes.get_window_extent().height / axes.figure.dpi
+    letter = SCORE_SIZE / 72 / inches * abs(bottom - top)
+    x, y = min(max(corner[0], left), right - 3 * letter), max(corner[1], top)
+    ground = {"facecolor": "#000000b0", "edgecolor": "none", "pad": 0.8}
+    va = "bottom" if y - 1.5 * letter >= top else "top"
+    axes.text(x, y, f"{score:.2f}", color=colour, fontsize=SCORE_SIZE, va=va, bbox=ground, clip_on=True)
 
 
 def _key(

@@ -42,7 +42,7 @@ from isocenter.values import MM, Array, BoundingBoxes, Case, Estimate, Floats, G
 # COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.
 MEASURED_AT = {"ap": tuple(round(0.5 + 0.05 * n, 2) for n in range(10)), "ap50": (0.5,), "ap10": (0.1,)}
 BY_RATE = {f"sensitivity_at_{rate:g}": rate for rate in Froc.rates}
-# Thirds of the references by size, at one false box a scan.
+# Thirds of the references by size, at one false box an image.
 THIRDS = ("small", "medium", "large")
 BY_SIZE = tuple(f"sensitivity_{third}" for third in THIRDS)
 SIZE_RATE = 1.0
@@ -58,7 +58,7 @@ METRICS = Metrics(
         Metric("cpm", "Mean sensitivity (CPM)"),
         Metric("cpm_iou10", "Mean sensitivity (CPM) at IoU 0.1"),
         *(
-            Metric(name, f"Sensitivity at {rate:g} false box{'es' * (rate != 1)} a scan")
+            Metric(name, f"Sensitivity at {rate:g} false box{'es' * (rate != 1)} an image")
             for name, rate in BY_RATE.items()
         ),
         *(Metric(name, f"Sensitivity, {third} boxes") for name, third in zip(BY_SIZE, THIRDS, strict=True)),
@@ -328,10 +328,10 @@ def _stated(answers: Answers, names: Sequence[str], overlap: float, primary: str
         yield Stated(metric, _precision(matches), f"; at IoU {overlaps}, 101 recalls")
     curves, strict = [answers.froc(name) for name in names], [answers.froc(name, 0.1) for name in names]
     by_centre = "; found where the centre lies in the reference"
-    yield Stated("cpm", _cpm(curves), f"{by_centre}; mean at 1/8 to 8 false boxes a scan")
-    yield Stated("cpm_iou10", _cpm(strict), "; found from IoU 0.1 on; mean at 1/8 to 8 a scan")
+    yield Stated("cpm", _cpm(curves), f"{by_centre}; mean at 1/8 to 8 false boxes an image")
+    yield Stated("cpm_iou10", _cpm(strict), "; found from IoU 0.1 on; mean at 1/8 to 8 an image")
     for metric, rate in BY_RATE.items():
-        yield Stated(metric, _sensitivity(curves, rate), f"{by_centre}; at most {rate:g} false boxes a scan")
+        yield Stated(metric, _sensitivity(curves, rate), f"{by_centre}; at most {rate:g} false boxes an image")
     yield from _by_size(answers, curves, by_centre)
     counts = [answers.called(name, overlap) for name in names]
     low, high = answers.levels.min(), answers.levels.max()
@@ -349,7 +349,7 @@ def _by_size(answers: Answers, curves: Sequence[Froc], note: str) -> Iterator[St
             (one.sizes > cut[number]) & (one.sizes <= cut[number + 1]) for one, cut in zip(curves, bounds, strict=True)
         ]
         in_all, *in_each = (
-            f"{note}; {words}; at most {SIZE_RATE:g} false a scan"
+            f"{note}; {words}; at most {SIZE_RATE:g} false boxes an image"
             for words in ("thirds of each class by size", *(_sides(cut, number, answers.unit) for cut in bounds))
         )
         yield Stated(metric, _sensitivity(curves, SIZE_RATE, groups), in_all, in_each)
