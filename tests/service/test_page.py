@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import insert, update
@@ -22,7 +23,7 @@ from isocenter.files import read
 from isocenter.files.dicom import SeriesNames, read_identity, read_segmentation, write_series
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.accounts import Accounts
-from isocenter.service.records.tables import blind, corrections, drafts, feedback, jobs, outcomes
+from isocenter.service.records.tables import blind, corrections, drafts, feedback, jobs, outcomes, rejections, studies
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.stored import MODELS
 from isocenter.service.web.pages import page_files
@@ -160,6 +161,70 @@ def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_str
     bright = series.data[0] > LEVEL
     np.testing.assert_array_equal(seg.data[0] != 0, bright | wanted)
     assert [row.verdict for row in room.node.rows(feedback)] == ["corrected", "accepted"]
+
+
+# The patient's axes (left, back, feet as 0, 1, 2) along which columns, rows and slices of a series run.
+DIRECTIONS = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0), "oblique": (0, 1, 2)}
+SIZES = (20, 24, 6)  # columns, rows, slices
+
+
+def test_slices_are_counted_in_their_own_plane_whatever_the_direction_of_the_series(room, tmp_path):
+    turned = np.array([[1.0, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]])
+    for name, directions in DIRECTIONS.items():
+        affine, values = np.eye(4), np.random.default_rng(0).normal(500, 50, (1, *SIZES)).astype(np.int16)
+        affine[:3, :3] = -np.eye(3)[:, directions] @ np.diag([1, 1, 5])
+        affine[:3, :3] = turned @ affine[:3, :3] if name == "oblique" else affine[:3, :3]
+        image = Image(values, Geometry(SIZES, affine), modality="MR")
+        write_series(image, SeriesNames("C", "directions", name), tmp_path / name)
+        for path in (tmp_path / name).iterdir():
+            dataset = pydicom.dcmread(path)  # its window shows all white, but for the series that lies askew
+            dataset.WindowCenter, dataset.WindowWidth = (500, 400) if name == "oblique" else (50, 20)
+            dataset.save_as(path)
+        room.node.receive(*(tmp_path / name).iterdir())
+    room.node.work()
+    window = "document.querySelector('select[aria-label=Window]')"
+    counters = "[...document.querySelectorAll('#panes .slide output')].map(one => one.textContent)"
+    with room.open(f"/study/{read_identity(path).study}", DRAWN) as page:
+        for name, directions in DIRECTIONS.items():
+            option = (
+                f"[...document.querySelectorAll('select[aria-label=Series] option')].find(o => /{name}/.test(o.text))"
+            )
+            page.value(f"(o => {{ o.selected = true; o.parentNode.dispatchEvent(new Event('change')); }})({option})")
+            count = dict(zip(directions, SIZES, strict=True))
+            wanted = {f"{plane} {count[axis]}" for axis, plane in enumerate(("sagittal", "coronal", "axial"))}
+            shown = f"{counters}.map(t => t.replace(/,.* of/, '')).sort().join()"
+            page.wait(f"{shown} === {json.dumps(','.join(sorted(wanted)))} && {DRAWN}", 20)
+            # The slice that is shown is one of them.
+            assert all(1 <= int(t.split()[2]) <= int(t.split()[4]) for t in page.value(counters)), page.value(counters)
+            said = "The header's window shows 100 % of the image as black or white alone" in page.value(
+                "document.querySelector('aside').textContent"
+            )
+            assert (page.value(f"{window}.value"), said) == (
+                ("header", False) if name == "oblique" else ("automatic", True)
+            )
+        page.value(f"{window}.value = 'all values'; {window}.dispatchEvent(new Event('change'))")
+        middle = (int(values.max()) + int(values.min())) / 2
+        page.wait(f"document.querySelector('input[aria-label=\"Window centre\"]').value === '{middle:g}'", 5)
+        assert "For research use only" in page.value("document.querySelector('.bar').textContent")
+        assert page.complaints == []
+
+
+def test_an_administrator_lifts_a_rejection_where_the_study_says_that_images_are_withheld(room, tmp_path):
+    image = Image(np.zeros((1, 8, 8, 4), np.int16), Geometry((8, 8, 4), np.eye(4)), modality="MR")
+    write_series(image, SeriesNames("R", "rejected", "one"), tmp_path / "rejected")
+    room.node.receive(*(tmp_path / "rejected").iterdir())
+    room.node.work()
+    uid = read_identity(next((tmp_path / "rejected").iterdir())).study
+    [row] = [one for one in room.node.rows(studies) if one.uid == uid]
+    with room.node.database.write() as connection:
+        stated = {"uid": "1.2", "note": "1.3", "reason": "113037 Rejected for Patient Safety", "since": 0.0}
+        connection.execute(insert(rejections).values(study=row.study, is_sent_again=True, **stated))
+    with room.open(f"/study/{uid}", DRAWN) as page:
+        lift = "[...document.querySelectorAll('aside .notice button')].find(one => /Lift/.test(one.textContent))"
+        assert "Rejected for Patient Safety) came again" in page.value("document.querySelector('aside').textContent")
+        page.value(f"{lift}.click()")
+        page.wait(f"!{lift}", 10)
+        assert (room.node.rows(rejections), page.complaints) == ([], [])
 
 
 def test_an_earlier_study_scrolls_as_many_mm(room):

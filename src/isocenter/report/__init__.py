@@ -24,7 +24,19 @@ if TYPE_CHECKING:
         Table,
         render,
     )
-    from isocenter.report.display import colours, in_greys_of, in_window, is_colour, planes, upright, window
+    from isocenter.report.display import (
+        automatic_window,
+        colours,
+        header_window,
+        in_greys_of,
+        in_window,
+        is_colour,
+        measurements,
+        planes,
+        share_at_one_end,
+        upright,
+        window,
+    )
     from isocenter.report.figures import Figure
     from isocenter.report.progress import Tracker, tracked
     from isocenter.report.slice_viewer import WINDOWS, box_edges, overlay, viewer, viewer_files

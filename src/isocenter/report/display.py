@@ -149,10 +149,27 @@ def window(image: Image, values: Array, channel: int = 0) -> tuple[float, float]
 
     values: voxels of the channel, any shape
     """
+    stated = header_window(image, channel)
+    return automatic_window(image, values) if stated is None else stated
+
+
+def header_window(image: Image, channel: int = 0) -> tuple[float, float] | None:
+    """(low, high) of the greys as the file asks; None where it asks for none."""
     asked = image.facts_of(channel).get("window")
-    if asked is not None:  # centre and width, PS3.3 C.11.2.1.2
-        centre, width = float(asked[0]), float(asked[1])
-        return centre - width / 2, centre + width / 2
+    if asked is None:
+        return None
+    centre, width = float(asked[0]), float(asked[1])  # PS3.3 C.11.2.1.2
+    return centre - width / 2, centre + width / 2
+
+
+def share_at_one_end(image: Image, values: Array, greys: tuple[float, float]) -> float:
+    """The share of the measurements that a window shows all black, or all white, whichever is more."""
+    numbers = measurements(image, sample(values))
+    return max(float(np.mean(numbers <= greys[0])), float(np.mean(numbers >= greys[1]))) if numbers.size else 0.0
+
+
+def automatic_window(image: Image, values: Array) -> tuple[float, float]:
+    """(low, high) of the greys from voxels that are measurements, outliers cut. values: any shape"""
     numbers = measurements(image, sample(values))
     if numbers.size == 0:
         return 0.0, 1.0

@@ -68,7 +68,7 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
         "shape": _thinned_shape(grid, every),
         "steps": [step * n for step, n in zip(grid.steps, every, strict=True)],
         "affine": (grid.affine @ np.diag([*every, 1.0])).tolist(),
-        "file": {"axes": axes, "flips": flips, "shape": grid.shape, "every": every},
+        "file": {"axes": axes, "flips": flips, "shape": image.geometry.shape, "every": every},
         "planes": [vars(plane) for plane in sorted(planes(grid), key=lambda plane: plane != main_plane(grid))],
         "frames": image.frames or 1,
         "times": None if image.times is None else [float(time) for time in image.times],

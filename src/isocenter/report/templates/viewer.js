@@ -207,7 +207,7 @@ export class Viewer {
     const index = new Array(at.length);
     at.forEach((place, axis) => {
       const whole = place * every[axis];
-      index[axes[axis]] = flips[axis] ? shape[axis] - 1 - whole : whole;
+      index[axes[axis]] = flips[axis] ? shape[axes[axis]] - 1 - whole : whole;
     });
     return index;
   }
@@ -215,7 +215,7 @@ export class Viewer {
   fromFileIndex(index) {
     const { axes, flips, shape, every } = this.facts.file;
     return axes.map((source, axis) => {
-      const whole = flips[axis] ? shape[axis] - 1 - index[source] : index[source];
+      const whole = flips[axis] ? shape[source] - 1 - index[source] : index[source];
       return Math.min(this.facts.shape[axis] - 1, Math.max(0, Math.round(whole / every[axis])));
     });
   }
@@ -481,7 +481,7 @@ export class Viewer {
       const output = make("output");
       slider.setAttribute("aria-label", `${plane.name} slice`);
       slider.addEventListener("input", () => this.go(plane.through, Number(slider.value)));
-      const source = facts.file.axes[plane.through], whole = facts.file.shape[plane.through];
+      const source = facts.file.axes[plane.through], whole = facts.file.shape[source];
       pane.tell = () => {
         slider.value = this.state.at[plane.through];
         output.textContent = `${plane.name}, ${plane.count ?? "slice"} ${this.fileIndex(this.state.at)[source] + 1} of ${whole}`;

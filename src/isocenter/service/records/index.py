@@ -286,6 +286,12 @@ class Index:
             return [one for one in settled if _is_settled(connection, one, over)]
 
 
+def withheld_because(connection: Connection, study: str) -> Sequence[str]:
+    """Why notes reject images of a study that came again, and that no model gets; empty where none does."""
+    again = and_(rejections.c.study == study, rejections.c.is_sent_again.is_(True))
+    return connection.execute(select(rejections.c.reason).where(again).distinct()).scalars().all()
+
+
 def _is_settled(connection: Connection, settled: Settled, over: ColumnElement[bool]) -> bool:
     """Note what a study came to; False where it has something left to do again since it was looked at."""
     values = {"state": settled.state, "outcome": settled.outcome, "reason": settled.reason}
@@ -309,8 +315,7 @@ def _settled(connection: Connection, study: Row[Any]) -> Settled:
     if study.people:
         number = len(study.people)
         aside.append(f"its series are of {number} patients, whom `people` names: correct them where they come from")
-    again = and_(rejections.c.study == study.study, rejections.c.is_sent_again.is_(True))
-    if notes := connection.execute(select(rejections.c.reason).where(again).distinct()).scalars().all():
+    if notes := withheld_because(connection, study.study):
         words = "images came again that a note rejects, and the note stands"
         aside.append(f"{words} ({', '.join(notes)}): an administrator lifts it, POST /api/studies/{study.uid}/lift")
     outcome, because = None, None  # every job is aside

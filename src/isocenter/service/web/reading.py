@@ -28,6 +28,7 @@ from isocenter.service.reading.correcting import (
 from isocenter.service.reading.judged import MASK, Judged, Said, Verdict, Verdicts, judged_in, judged_of
 from isocenter.service.reading.volumes import SeriesImages, Volume, kind_of, named_image
 from isocenter.service.records.actor import READERS, Actor
+from isocenter.service.records.index import withheld_because
 from isocenter.service.records.tables import studies
 from isocenter.service.routing.facts import ROUTINE
 from isocenter.service.routing.rules import NO_IMAGES, rules_of
@@ -126,6 +127,8 @@ class ReadingShape(BaseModel):
     blind:   what is asked of the reader before any result is shown; the jobs are hidden meanwhile
     reasons: for which a result may be rejected
     outcome, reason: with which the study was settled; None before, and while its results are hidden
+    text:    what objects with results bear too, such as "For research use only"
+    withheld: why notes reject images that came again, so that no model gets them
     """
 
     schema_: str = Field(alias="schema")
@@ -141,6 +144,8 @@ class ReadingShape(BaseModel):
     reasons: list[str]
     outcome: str | None
     reason: str | None
+    text: str
+    withheld: list[str]
 
 
 @router.get("/studies/{study}/reading", dependencies=[roles(ROLES)])
@@ -152,7 +157,7 @@ def get_reading(node: Node, who: Who, study: StudyName) -> ReadingShape:
         if row is None:
             raise WebError(404, "there is no such study", study, "See /api/studies")
         ours = own_series(connection, key)
-        before = _earlier(connection, row)
+        before, withheld = _earlier(connection, row), withheld_because(connection, key)
     reads = record_view(node, who, key)
     attributes = row.attributes or {}
     every = [one for one in node.index.series_of(key) if not (reads and one.series in ours)]
@@ -171,6 +176,8 @@ def get_reading(node: Node, who: Who, study: StudyName) -> ReadingShape:
         reasons=list(node.settings.page.reasons),
         outcome=None if reads else row.outcome,
         reason=None if reads else row.reason,
+        text=node.settings.node.text,
+        withheld=list(withheld),
     )
 
 

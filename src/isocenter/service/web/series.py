@@ -12,13 +12,14 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from sqlalchemy import Row
 
-from isocenter.report import WINDOWS, is_colour, window
+from isocenter.report import WINDOWS, automatic_window, header_window, is_colour, measurements, share_at_one_end
 from isocenter.service.reading.volumes import PICTURE, SeriesImages, Stored, Volume, kind_of
 from isocenter.service.records.actor import Actor
 from isocenter.service.settings import is_loopback
 from isocenter.service.web.access import ROLES, Who, roles
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 from isocenter.service.web.worklist import record_view
+from isocenter.values import Image
 
 router = APIRouter(prefix="/api/series", tags=["reading"])
 PlaneName = Literal["axial", "coronal", "sagittal", "picture"]
@@ -26,7 +27,8 @@ Place = Annotated[int, Query(ge=0)]
 FORWARDED = ("forwarded", "x-forwarded-for", "via")  # by a proxy
 BYTES = "application/octet-stream"
 RAW: dict[int | str, dict[str, Any]] = {200: {"content": {BYTES: {}}}}
-WINDOW_SLICES = 5  # of a volume whose header states no window
+WINDOW_SLICES = 5  # of a volume, for its automatic window
+MOST_AT_ONE_END = 0.95  # of the voxels: a header's window that leaves more is not shown first
 
 
 class SideShape(BaseModel):
@@ -53,13 +55,20 @@ class PresetShape(BaseModel):
     window: tuple[float, float]
 
 
+class RangeShape(BaseModel):
+    """The lowest and the highest value of an image, padding aside."""
+
+    low: float
+    high: float
+
+
 class GridShape(BaseModel):
     """The grid of an image of a series.
 
     shape:  of the source's own array: of a volume (columns, rows, slices), a picture (rows, columns), a clip with its
             frames first
     affine: index to RAS+ mm; of a picture of known size its two axes; null where no size is known, and of a clip
-    window: centre and width
+    window: centre and width, of the first preset
     oriented: whether left and right are known, which the names of planes otherwise do not state
     frames: volumes that follow each other in time; images: how many grids the series has, channels: of this one
     """
@@ -88,6 +97,19 @@ def get_grid(node: Node, who: Who, series: Uid, image: Place = 0) -> GridShape:
     """The grid of a series, with the planes that show it. image: of a series with several grids or views"""
     every = _opened(node, who, series)
     return grid_shape(_numbered(every, image, series), len(every))
+
+
+@router.get("/{series}/range", dependencies=[roles(ROLES)])
+def get_range(node: Node, who: Who, series: Uid, image: Place = 0, channel: Place = 0) -> RangeShape:
+    """The lowest and the highest value of an image, for a window on all of them."""
+    volume = _numbered(_opened(node, who, series), image, series)
+    name, count = _thick_plane(volume)
+    ends = list[float]()
+    for frame in range(1 if name == PICTURE else volume.image.frames or 1):
+        for k in range(count):
+            values = measurements(volume.image, _values(slice_of(volume, name, k, frame=frame, channel=channel)))
+            ends += [float(values.min()), float(values.max())] if values.size else []
+    return RangeShape(low=min(ends, default=0.0), high=max(ends, default=1.0))
 
 
 @router.get("/{series}/slices/{plane}/{k}", response_class=Response, responses=RAW, dependencies=[roles(ROLES)])
@@ -177,8 +199,7 @@ def grid_shape(volume: Volume, images: int) -> GridShape:
     """The grid of an image. images: of its series"""
     image, kind = volume.image, kind_of(volume.image)
     colour = is_colour(image)
-    low, high = (0.0, 255.0) if colour else window(image, _sampled(volume))
-    presets = [PresetShape(name=name, window=one) for name, one in WINDOWS.get(image.modality, {}).items()]
+    windows, notes = ({}, []) if colour else _windows(image, _sampled(volume))
     return GridShape(
         schema="isocenter.grid",
         kind=kind,
@@ -186,8 +207,8 @@ def grid_shape(volume: Volume, images: int) -> GridShape:
         affine=_affine(volume),
         oriented=image.geometry.orientation is not None,
         unit=str(image.facts_of(0).get("unit", "")),
-        window=((low + high) / 2, high - low),
-        presets=presets,
+        window=next(iter(windows.values()), (127.5, 255.0)),
+        presets=[PresetShape(name=name, window=one) for name, one in windows.items()],
         colour=colour,
         planes={name: _plane(view) for name, view in volume.views.items()},
         frames=image.frames or 1 if kind == "volume" else 1,
@@ -195,8 +216,25 @@ def grid_shape(volume: Volume, images: int) -> GridShape:
         channels=["colour"] if colour else list(image.channels),
         images=images,
         modality=image.modality,
-        notes=list(image.notes),
+        notes=[*image.notes, *notes],
     )
+
+
+def _windows(image: Image, values: Any) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """{name: (centre, width)}, first the one that is shown; and a sentence where that is not the header's."""
+    greys = {"automatic": automatic_window(image, values)}
+    notes = list[str]()
+    if (stated := header_window(image)) is not None:
+        shares = [share_at_one_end(image, values, one) for one in (stated, greys["automatic"])]
+        is_lost = shares[0] > MOST_AT_ONE_END >= shares[1]
+        greys = {**greys, "header": stated} if is_lost else {"header": stated, **greys}
+        if is_lost:
+            notes = [
+                f"The header's window shows {100 * shares[0]:.0f} % of the image as black or white alone: the "
+                "automatic window is shown."
+            ]
+    own = {name: ((low + high) / 2, high - low) for name, (low, high) in greys.items()}
+    return {**own, **WINDOWS.get(image.modality, {})}, notes
 
 
 def _plane(view: Any) -> PlaneShape:
@@ -218,11 +256,17 @@ def _affine(volume: Volume) -> list[list[float]] | None:
 
 
 def _sampled(volume: Volume) -> Any:
-    """Values of a few slices of the first channel, where the header states no window."""
-    if volume.image.facts_of(0).get("window") is not None:
-        return np.zeros(0)
-    name = PICTURE if PICTURE in volume.views else max(volume.views, key=lambda one: volume.views[one].axis or 0)
-    count = volume.views[name].count
+    """Values of a few slices of the first channel."""
+    name, count = _thick_plane(volume)
     places = sorted({round(n * (count - 1) / (WINDOW_SLICES - 1)) for n in range(WINDOW_SLICES)})
-    slices = [volume.slice(name, place) for place in places]
-    return np.stack([one.pixels * one.slope + one.intercept for one in slices])
+    return np.stack([_values(volume.slice(name, place)) for place in places])
+
+
+def _values(part: Stored) -> Any:
+    return part.pixels * part.slope + part.intercept
+
+
+def _thick_plane(volume: Volume) -> tuple[str, int]:
+    """The plane of an image whose slices lie in one file each, and their number."""
+    name = PICTURE if PICTURE in volume.views else max(volume.views, key=lambda one: volume.views[one].axis or 0)
+    return name, volume.views[name].count

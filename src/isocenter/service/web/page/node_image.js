@@ -40,6 +40,12 @@ export class NodeImage {
     this.#addLayers(job.maps.filter((map) => !known.has(map)), job);
   }
 
+  // Centre and width of the window that shows every value.
+  async allValues() {
+    const { low, high } = await ask(`/api/series/${this.series}/range${this.image ? `?image=${this.image}` : ""}`);
+    return [(low + high) / 2, Math.max(high - low, 1e-6)];
+  }
+
   close() {
     this.closed.abort();
     this.ahead = [];

@@ -51,7 +51,7 @@ class StudyPage {
     const { reading, parts } = this;
     document.title = `${reading.patient || "No name"} \u2013 Isocenter`;
     const about = [reading.date, reading.description].filter(Boolean).join(" \u00b7 ");
-    const name = make("div", { className: "patient" }, make("h1", { text: reading.patient || "no name" }), make("span", { className: "faint", text: about }));
+    const name = make("div", { className: "patient" }, make("h1", { text: reading.patient || "no name" }), make("span", { className: "faint", text: about }), make("strong", { className: "use", text: reading.text }));
     const images = reading.series.filter(({ kind }) => kind);
     parts.series = make("select", { ariaLabel: "Series" }, ...images.map((one) => make("option", { value: one.series, text: seriesText(one) })));
     parts.series.addEventListener("change", () => {
@@ -161,8 +161,8 @@ class StudyPage {
 
   #fillTools() {
     const { viewer, parts } = this, { facts } = viewer;
-    const presets = { "default": windowOf(facts.channels[0].window), ...facts.presets };
-    [this.presets, this.preset] = [presets, "default"];
+    const presets = { ...facts.presets, "all values": null }; // these are asked for when somebody wants to see them
+    [this.presets, this.preset] = [presets, Object.keys(presets)[0]];
     parts.preset = make("select", { ariaLabel: "Window" }, ...Object.keys(presets).map((text) => make("option", { value: text, text })), make("option", { value: "own", text: "own", hidden: true }));
     parts.preset.addEventListener("change", () => { this.setPreset(parts.preset.value); parts.preset.blur(); });
     const number = (name) => {
@@ -243,8 +243,11 @@ class StudyPage {
     viewer.queue();
   }
 
-  setPreset(name) {
-    const [centre, width] = this.presets[name];
+  async setPreset(name) {
+    const { presets } = this;
+    presets[name] ??= await this.source.allValues().catch((error) => this.#fail(error));
+    if (this.presets !== presets || !presets[name]) return; // somebody chose another series meanwhile, or it failed
+    const [centre, width] = presets[name];
     this.preset = name; // two of one width and centre are told apart
     this.viewer.setWindow(centre - width / 2, centre + width / 2);
   }
@@ -296,7 +299,7 @@ class StudyPage {
     const centre = (state.low + state.high) / 2, width = state.high - state.low;
     if (document.activeElement !== parts.centre) parts.centre.value = Number(centre.toPrecision(4));
     if (document.activeElement !== parts.width) parts.width.value = Number(width.toPrecision(4));
-    const fits = (name) => Math.abs(this.presets[name][0] - centre) < 1e-6 && Math.abs(this.presets[name][1] - width) < 1e-6;
+    const fits = (name) => this.presets[name] && Math.abs(this.presets[name][0] - centre) < 1e-6 && Math.abs(this.presets[name][1] - width) < 1e-6;
     parts.preset.value = [this.preset, ...Object.keys(this.presets)].find(fits) ?? "own";
     parts.drawn.setAttribute("aria-pressed", String(state.drawn));
     parts.cross.setAttribute("aria-pressed", String(state.cross));
@@ -342,6 +345,7 @@ class StudyPage {
     const { parts, reading, job, viewer } = this;
     const kept = parts.judge ? { reason: parts.reason.value, text: parts.comment.value, job: parts.judgedJob } : null;
     const sections = [];
+    if (reading.withheld.length) sections.push(this.#withheld());
     if (reading.jobs.length > 1) sections.push(this.#jobList());
     if (reading.blind.length) sections.push(...reading.blind.map((read) => blindForm(read, () => this.#shown())));
     else if (!job) sections.push(...[reading.jobs.length ? "No result lies on this series." : "No model has looked at this study.", unanswered(reading)].filter(Boolean).map((text) => notice(text, "warning")));
@@ -359,6 +363,15 @@ class StudyPage {
     parts.judge = null;
     if (job && this.mayCorrect && this.#mayChange(job)) sections.push(this.#judging(kept?.job === job.job ? kept : null));
     parts.side.replaceChildren(...sections);
+  }
+
+  // Images that a note rejects came again: an administrator may let models have them after all.
+  #withheld() {
+    const box = notice(`Images of this study that a note rejects (${this.reading.withheld.join("; ")}) came again, and no model gets them. `, "warning");
+    const lift = () => ask(`/api/studies/${this.study}/lift`, { method: "POST" }).then(() => this.#reload(), (error) => this.#fail(error));
+    if (this.me.role === "administrator") box.append(button("Lift the rejection", lift));
+    else box.append("An administrator can lift the rejection.");
+    return box;
   }
 
   // Somebody has read the study blind: where no other read waits, its results are shown now.
@@ -586,8 +599,6 @@ class StudyPage {
 function toggle(text, key, onClick) {
   return button(text, onClick, { ariaPressed: "false", title: key ? `${text} (${key})` : text });
 }
-
-const windowOf = ([low, high]) => [(low + high) / 2, high - low];
 
 function seriesText({ modality, description, instances, ours }) {
   return [modality, description || DASH, `${instances}`, ours ? "made here" : ""].filter(Boolean).join(" \u00b7 ");
