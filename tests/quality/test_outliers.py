@@ -129,3 +129,31 @@ def test_spacings_are_stated_in_their_unit():
 
 def test_the_cases_of_a_second_scanner_are_no_outliers():
     assert not spaced([*[1.0] * 12, *[0.5] * 8], "mm")
+
+
+def levels(ranges: list[float], medians: list[float]) -> list[tuple[tuple[str, ...], str]]:
+    """The cases and words of each finding on images of such ranges and medians."""
+    cases = [
+        facts((64,), name=str(n), intensity={"low": 0.0, "high": high, "median": median})
+        for n, (high, median) in enumerate(zip(ranges, medians, strict=True))
+    ]
+    nothing = dict.fromkeys(("sharpness", "noise", "clipped", "echo"), float("nan"))
+    looks = {case.id: Look(case.id, np.zeros(64), (nothing,)) for case in cases}
+    return [(one.cases, one.what) for one in outliers(cases, looks) if "magnitude" in one.what]
+
+
+def test_a_case_of_another_magnitude_is_named_however_far_all_others_are_from_each_other():
+    usual = [87, 120, 175, 260, 390, 400, 530, 640, 700, 771, 96.0]
+    middle = [one / 2 for one in usual]
+    words = "intensities are of another magnitude: their {} is {}, that of all others {}"
+    assert levels([*usual, 183_087], [*middle, 90_000]) == [(("11",), words.format("range", "183,087", "87 to 771"))]
+    assert levels([*usual[:6], 0.5], [*middle[:6], 0.2]) == [(("6",), words.format("range", "0.5", "87 to 400"))]
+    assert levels([*usual, 500], [*middle, 90_000]) == [(("11",), words.format("median", "90,000", "43.5 to 386"))]
+    assert levels([*usual, 500], [*middle, -90_000])[0][0] == ("11",)
+    assert levels([*usual, 2e5, 4e5], [*middle, 9e4, 2e5])[0][0] == ("11", "12")
+    # Scanners, kinds of sequence and signs about zero are no magnitudes, and of a few nobody knows the usual.
+    assert not levels([*usual, 5000], [*middle, 2500])
+    assert not levels([*usual, *[2e5] * 4], [*middle, *[9e4] * 4])
+    assert not levels([2000.0] * 12, [*[-900.0] * 11, 30.0])
+    assert not levels([*usual[:3], 2e5], [*middle[:3], 9e4])
+    assert not levels([0.0] * 12, [5.0] * 12)

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 import drawn_in_time
 import isocenter
 import trained
 from cohorts import picture
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, UsageError
 from isocenter.files import dataset_hash, read_dataset
 
 
@@ -113,3 +114,39 @@ def test_series_are_drawn_in_the_unit_of_their_own_axis(tmp_path):
     isocenter.check(tmp_path / "data", out=tmp_path / "out", threads=1)
     page = (tmp_path / "out" / "check.html").read_text(encoding="utf-8")
     assert "Dots of spacing (s)." in page and "Dots of size (samples)." in page
+
+
+def exchanged(root: Path, count: int, other: int = 0) -> Path:
+    """Noise as masks of squares, and as images of `other` cases."""
+    for n in range(count + other):
+        square = np.zeros((24, 20), np.uint8)
+        square[4 + n : 12, 5:15] = 255
+        noise = np.random.default_rng(n).integers(0, 250, square.shape).astype(np.uint8)
+        for folder, pixels in zip(("images", "masks"), (square, noise) if n < count else (noise, square), strict=True):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            PIL.Image.fromarray(pixels).save(root / folder / f"x{n}.png")
+    return root
+
+
+def test_images_and_masks_that_are_exchanged_are_called_that_in_one_finding(tmp_path):
+    whole = isocenter.check(exchanged(tmp_path / "all", 5), out=tmp_path / "out", threads=1)
+    [problem] = whole.problems
+    assert problem.what.startswith("images and masks are exchanged") and not whole.passed
+    assert "Images and masks are exchanged" in (tmp_path / "out" / "check.html").read_text(encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"images and masks are exchanged: .* Exchange the names of their folders"):
+        isocenter.plan(tmp_path / "all")
+    some = isocenter.check(exchanged(tmp_path / "one", 1, 5), threads=1)
+    assert ("image and mask are exchanged", ("x0",)) in [(one.what, one.cases) for one in some.problems]
+    assert some.passed and len(some.examination.dataset) == 5
+
+
+@pytest.mark.parametrize("kind", ["run", "evaluation"])
+def test_a_folder_that_we_wrote_is_called_what_it_is(kind, tmp_path):
+    if kind == "run":
+        for name in ("plan.yaml", "split.csv", "dataset.csv", "log.csv"):
+            (tmp_path / name).write_text("case,patient\n")
+    else:
+        (tmp_path / "summary.json").write_text('{"schema": "isocenter.summary", "version": 1, "rows": []}')
+    says = {"run": "is a run of isocenter, and no data set. .*dataset.csv", "evaluation": "is an evaluation"}[kind]
+    with pytest.raises(UsageError, match=says):
+        isocenter.check(tmp_path)

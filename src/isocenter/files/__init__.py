@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from isocenter.files.layouts.cases.dicom_masks import drawn_on, is_drawn
     from isocenter.files.layouts.cases.folder import OWN_TABLE
     from isocenter.files.layouts.cases.join import covariates_in
+    from isocenter.files.layouts.cases.unnamed_masks import is_exchanged
     from isocenter.files.layouts.dataset_table import write_dataset_table
     from isocenter.files.layouts.index import read_dataset, read_frame
     from isocenter.files.layouts.layout import LAYOUTS, PSEUDONYMS, DatasetOptions

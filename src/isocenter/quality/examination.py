@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import IsocenterError
+from isocenter.files import is_exchanged
 from isocenter.quality.covariates import covariates
 from isocenter.quality.image_checks import (
     READ_SO,
@@ -29,6 +30,7 @@ from isocenter.quality.label_proxies import proxy_problems
 from isocenter.quality.leakage import Twin, groups, leakage, twins
 from isocenter.quality.modality import mixed_scales
 from isocenter.quality.references import kinds_of, reference_kinds
+from isocenter.quality.references.masks import MOST_LABELS
 from isocenter.quality.shortcuts import (
     MOST_PICTURES,
     Seen,
@@ -58,6 +60,12 @@ Progress = Callable[[int, int], None]
 
 # Why a case whose files are at fault is left out.
 UNUSABLE = "cannot be used"
+EXCHANGED = Problem(
+    "error",
+    "image and mask are exchanged",
+    why=UNUSABLE,
+    remedy="Exchange the names of their folders or files, or the columns of the table",
+)
 # So many problems that differ in their numbers are said as one, and so many of them are shown.
 MANY, SHOWN = 4, 3
 NUMBERS = re.compile(r"\d+(\.\d+)?")
@@ -184,6 +192,16 @@ def _without_patches(outcome: _Measured | IsocenterError) -> _Measured | Isocent
 
 
 def _measured(case: Case) -> _Measured:
+    measured, problems = _measured_as_given(case)
+    drawn = () if measured is None else measured[0].references.values()
+    # Only such cases can be meant, and their files are read once more.
+    is_odd = measured is None or any(isinstance(one, Mapping) and len(one) > MOST_LABELS for one in drawn)
+    if is_odd and is_exchanged(case):
+        return None, [replace(EXCHANGED, cases=(case.id,))]
+    return measured, problems
+
+
+def _measured_as_given(case: Case) -> _Measured:
     try:
         image = stacked(case.images, case.id)
         image = image.with_pixels(image.data)  # read once: every measure looks at the voxels
@@ -274,6 +292,12 @@ def _compared(
     kinds: Collection[str],
 ) -> Examination:
     """Findings on all cases compared."""
+    exchanged = [case for problem in problems if problem.what == EXCHANGED.what for case in problem.cases]
+    if 2 * len(exchanged) > len(dataset):  # whatever else would be said of them is wrong
+        of_all = "" if len(exchanged) == len(dataset) else f" of {len(exchanged)} of {len(dataset)} cases"
+        what = f"images and masks{of_all} are exchanged: what is given as images are label maps, and the reverse"
+        found = (replace(EXCHANGED, what=what, why="there is nothing to learn"),)
+        return Examination(replace(dataset.only(set()), problems=found), Fingerprint(()), found, found)
     usable = dataset.only({case.id for case in fingerprint.cases})
     pairs = twins(looks)
     tried, few = shortcuts(usable, fingerprint, looks), not_measurable(usable, fingerprint)

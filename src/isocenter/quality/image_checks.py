@@ -218,6 +218,9 @@ def _channels(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
 FEWEST = 8
 # So many cases are outliers in a set of any size.
 FEW = 2
+# A few cases are of another magnitude where they lie so many times above or below all others, who are so many times as
+# many: intensities of MR differ tenfold between scanners.
+MAGNITUDE, FEWEST_APART = 10.0, 5
 # Stands for the unit of spacings: mm, of a series that of its axis.
 UNIT = "{unit}"
 Measure = Callable[[CaseFacts, Look], Sequence[float]]
@@ -255,9 +258,58 @@ def outliers(facts: Sequence[CaseFacts], looks: Mapping[str, Look]) -> Iterator[
         # A colour picture is measured in its luma, as a grey one is.
         kinds.setdefault((case.modality, len(looks[case.id].quality), len(case.shape)), []).append(case)
     for alike in kinds.values():
-        if len(alike) >= FEWEST:
-            for rule in RULES:
-                yield from _beyond(rule, alike, looks)
+        problems = list(_of_another_magnitude(alike))
+        yield from problems
+        named = {case for problem in problems for case in problem.cases}
+        for rule in RULES if len(alike) >= FEWEST else ():
+            # Their range is said already.
+            yield from _beyond(rule, [one for one in alike if rule.measure != _range or one.id not in named], looks)
+
+
+def _of_another_magnitude(facts: Sequence[CaseFacts]) -> Iterator[Problem]:
+    """Cases whose median or range is far from that of all others, however far these are from each other."""
+    ranges, medians = (_of_each_channel(facts, measure) for measure in (_range_of, lambda one: one["median"]))
+    # Of both signs, and linear where a median is small beside what an image spans.
+    spans = (own[np.isfinite(own)] for own in ranges.T)
+    signed = np.arcsinh(medians / [float(np.median(own)) if own.size else 1.0 for own in spans])
+    for what, values, logs in (("range", ranges, np.log(ranges)), ("median", medians, signed)):
+        for channel in range(values.shape[1]):
+            if (far := _parted(logs[:, channel])).any():
+                own, others = (_plain_span(values[chosen, channel]) for chosen in (far, ~far))
+                yield Problem(
+                    "warning",
+                    f"intensities are of another magnitude: their {what} is {own}, that of all others {others}",
+                    tuple(one.id for one, is_far in zip(facts, far, strict=True) if is_far),
+                    "another unit, a scale that was lost, or a damaged file",
+                    LOOK,
+                )
+                return
+
+
+def _parted(logs: Floats) -> NDArray[np.bool_]:
+    """(cases,) whether a gap parts a few cases from all others, above or below these; NaN is in neither part."""
+    known = np.sort(logs[np.isfinite(logs)])
+    most = min(len(known) // FEWEST_APART, max(FEW, len(known) // 10))
+    if not most:
+        return np.zeros(len(logs), dtype=bool)
+    middle = np.median(known)
+    least = max(float(np.log(MAGNITUDE)), 2 * 1.4826 * float(np.median(np.abs(known - middle))))
+    gaps = np.diff(known)
+    low, high = gaps[:most], gaps[-most:]
+    below = known[low.argmax()] if low.max() > least else -np.inf
+    above = known[len(known) - most + high.argmax()] if high.max() > least else np.inf
+    return np.asarray((logs <= below) | (logs >= above))
+
+
+def _of_each_channel(facts: Sequence[CaseFacts], measure: Callable[[Mapping[str, float]], float]) -> Floats:
+    """(cases, channels) of intensities, of the channels that all cases have."""
+    channels = min(len(one.intensity) for one in facts)
+    return np.array([[measure(levels) for levels in one.intensity[:channels]] for one in facts], dtype=np.float64)
+
+
+def _range_of(levels: Mapping[str, float]) -> float:
+    """From low to high; NaN where all is alike."""
+    return levels["high"] - levels["low"] if levels["high"] > levels["low"] else float("nan")
 
 
 def robust_z(values: Floats, spread: float) -> Floats:
@@ -299,10 +351,7 @@ def _level(facts: CaseFacts, look: Look) -> Sequence[float]:
 
 
 def _range(facts: CaseFacts, look: Look) -> Sequence[float]:
-    return [
-        float(np.log(one["high"] - one["low"])) if one["high"] > one["low"] else np.nan
-        for one in facts.intensity[: len(look.quality)]
-    ]
+    return [float(np.log(_range_of(one))) for one in facts.intensity[: len(look.quality)]]
 
 
 def _spacing(facts: CaseFacts, look: Look) -> Sequence[float]:
@@ -320,6 +369,12 @@ def _times(values: Floats, usual: float) -> str:
 
 def _span(values: Floats) -> str:
     return " to ".join(f"{value:.3g}" for value in np.unique([values.min(), values.max()]))
+
+
+def _plain_span(values: Floats) -> str:
+    """The least and the highest, large numbers with their digits."""
+    ends = np.unique([np.nanmin(values), np.nanmax(values)])
+    return " to ".join(f"{end:,.0f}" if abs(end) >= 1000 else f"{end:.3g}" for end in ends)
 
 
 LOOK = "Check them: leave them out, or confirm that such images belong to the data"

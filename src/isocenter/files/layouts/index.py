@@ -8,7 +8,7 @@ from pathlib import Path
 from isocenter.errors import DatasetError, IsocenterError, UsageError, counted, listed
 from isocenter.files.layouts.cases.assembly import assemble
 from isocenter.files.layouts.cases.classes import declared_background
-from isocenter.files.layouts.cases.folder import PACKED, Folder
+from isocenter.files.layouts.cases.folder import OWN_TABLE, PACKED, Folder
 from isocenter.files.layouts.cases.frames import by_frame
 from isocenter.files.layouts.cases.orientation import on_upright_pixels
 from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, Table, read_table
@@ -26,8 +26,13 @@ BY_ROWS = (
     "Or say it row by row: isocenter check DATA --out FOLDER writes dataset.csv, a row for each case; correct it, and "
     "give it as DATA"
 )
-# What a summary of predictions calls itself.
-RESULTS = "isocenter.predictions"
+# {what a record in a folder of ours calls itself: (file, what the folder is)}; a run is known before it has any.
+OURS = {
+    "isocenter.predictions": ("summary.json", "holds results of a prediction, which would be taken for images"),
+    "isocenter.summary": ("summary.json", "is an evaluation that isocenter wrote, and no data set"),
+    "isocenter.model": ("model.json", "is a model of isocenter, and no data set"),
+}
+RUN = ("plan.yaml", "split.csv", OWN_TABLE)
 
 
 def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dataset:
@@ -41,9 +46,11 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
     options = _checked(options if declared is None else completed(options, declared))
     if not path.exists():
         raise UsageError("there is no such file or folder", str(path), "Check the path")
-    if _holds_results(path):
-        problem = "holds results of a prediction, which would be taken for images"
-        raise UsageError(problem, str(path), "Give the folder of the images; a single result may be given by its file")
+    if problem := _made_by_us(path):
+        remedy = "Give the folder of the images; a single result may be given by its file"
+        if (own := path / OWN_TABLE).is_file():
+            remedy = f"Give the folder of the images, or {own}, which names the cases"
+        raise UsageError(problem, str(path), remedy)
     folder = Folder(path)
     if not folder.members:
         raise DatasetError("the folder is empty", str(path), "Choose the folder that holds the images")
@@ -97,13 +104,18 @@ def _read(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
     return by_frame(dataset) if options.references else dataset
 
 
-def _holds_results(path: Path) -> bool:
-    """Whether `predict` has made this folder."""
-    try:
-        record = load_json(path / "summary.json") if path.is_dir() else None
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and record.get("schema") == RESULTS
+def _made_by_us(path: Path) -> str:
+    """What a folder is that a verb of ours has written, and that holds no data set; empty for any other."""
+    if all((path / name).is_file() for name in RUN):
+        return "is a run of isocenter, and no data set"
+    for schema, (name, what) in OURS.items():
+        try:
+            record = load_json(path / name) if (path / name).is_file() else None
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and record.get("schema") == schema:
+            return what
+    return ""
 
 
 def _unwrapped(folder: Folder, options: DatasetOptions) -> tuple[Folder, Layout]:

@@ -14,10 +14,12 @@ from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.load import likeness_to_labels
 from isocenter.files.layouts.cases.names import WORD_OF_CASE
 from isocenter.files.layouts.cases.pairs import Key, owner_of
+from isocenter.values import Case
 
 # Files of a folder that are read to know what it holds, and folders beyond which they are classes.
 LOOKED_AT, MOST_FOLDERS = 5, 8
 SURE = 3  # of `likeness_to_labels`
+MAPS = frozenset({"mask", "instances"})
 # Kinds of name of one set, beyond which names tell nothing, and formats of images that are no volumes.
 MOST_KINDS, FLAT = 8, frozenset({"picture", "tiff", "video"})
 # In place of a folder's name: of files that lie beside folders.
@@ -100,6 +102,21 @@ def _likeness(members: list[Member], options: ReadOptions) -> int:
     step = max(1, len(members) // LOOKED_AT)
     looks = [likeness_to_labels(member.path, options) for member in members[::step][:LOOKED_AT]]
     return max(looks) if min(looks) > 0 else 0
+
+
+def is_exchanged(case: Case) -> bool:
+    """Whether the one image of a case looks like a label map, and each of its label maps like an image."""
+    image, *masks = case.files or (None,)
+    if (
+        image is None
+        or not masks
+        or len(case.images) > 1
+        or not {one.partition(":")[0] for one in case.references} & MAPS
+    ):
+        return False
+    return likeness_to_labels(image, ReadOptions()) == SURE and not any(
+        likeness_to_labels(path, ReadOptions()) for path in masks
+    )
 
 
 def masks_among(members: Iterable[Member], options: ReadOptions) -> list[Member]:
