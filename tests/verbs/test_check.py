@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import drawn_in_time
 import isocenter
 import trained
-from cohorts import picture
+from cohorts import paired, picture
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files import dataset_hash, read_dataset
 
@@ -150,3 +151,38 @@ def test_a_folder_that_we_wrote_is_called_what_it_is(kind, tmp_path):
     says = {"run": "is a run of isocenter, and no data set. .*dataset.csv", "evaluation": "is an evaluation"}[kind]
     with pytest.raises(UsageError, match=says):
         isocenter.check(tmp_path)
+
+
+def test_a_second_check_of_the_same_data_replaces_its_own_files_and_nothing_that_a_person_made(tmp_path):
+    folder, out = paired(tmp_path / "data"), tmp_path / "out"
+    isocenter.check(folder, out=out, threads=1)
+    (out / "notes" / "mine.txt").parent.mkdir()
+    (out / "notes" / "mine.txt").write_text("seen")
+    for part in ("images", "labels"):
+        picture(folder / part / "one_more.png", 255)
+    isocenter.check(folder, out=out, threads=1)
+    assert "one_more" in (out / "dataset.csv").read_text() and (out / "notes" / "mine.txt").read_text() == "seen"
+    with pytest.raises(UsageError, match="exists already"):
+        isocenter.check(paired(tmp_path / "other"), out=out, threads=1)
+    before = (out / "dataset.csv").read_text()
+    (out / "dataset.csv").write_text(before + "x,x,,,\n")
+    with pytest.raises(UsageError, match=r"dataset.csv was changed since the last check"):
+        isocenter.check(folder, out=out, threads=1)
+    assert (out / "dataset.csv").read_text() != before
+    isocenter.check(folder, out=out, threads=1, overwrite=True)
+    assert (out / "dataset.csv").read_text() == before and (out / "notes" / "mine.txt").exists()
+    (out / "check.json").unlink()
+    with pytest.raises(UsageError, match="exists already"):
+        isocenter.check(folder, out=out, threads=1)
+
+
+def test_a_folder_that_was_refused_is_checked_again_once_it_is_mended(tmp_path):
+    for folder in ("images", "imgs", "masks"):
+        for n in range(3):
+            picture(tmp_path / "set" / folder / f"x{n}.png", 255 * (folder == "masks") or n)
+    for _ in range(2):
+        with pytest.raises(DatasetError, match=r"The images are listed in .*dataset\.csv"):
+            isocenter.check(tmp_path / "set", out=tmp_path / "out")
+    shutil.rmtree(tmp_path / "set" / "imgs")
+    isocenter.check(tmp_path / "set", out=tmp_path / "out", threads=1)
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["cases"]

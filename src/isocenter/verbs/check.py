@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, IsocenterError, UsageError, counted
+from isocenter.errors import DatasetError, IntegrityError, IsocenterError, UsageError, counted, listed
 from isocenter.files import OWN_TABLE, UNKNOWN_MODALITY, dataset_hash, write_dataset_table
 from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
@@ -41,7 +44,7 @@ from isocenter.report import (
     figures,
     render,
 )
-from isocenter.runtime import Cluster, write_json
+from isocenter.runtime import Cluster, digest, read_json, write_json
 from isocenter.scoring import Audited, image_shift, represented
 from isocenter.tasks import learns_from_references
 from isocenter.transforms import GREY
@@ -60,7 +63,7 @@ from isocenter.values import (
     sizes_in_words,
 )
 
-MARKS = ("check.json",)
+MARKS, SCHEMA = ("check.json",), "isocenter.check"
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +147,7 @@ def check(options: CheckOptions) -> Check:
     """
     data = options.data
     if options.out is not None:
-        refuse_taken(Path(options.out), options.overwrite, MARKS)
+        refuse_taken(Path(options.out), _replaces(options), MARKS)
     if options.scheduler is not None and (path := path_of(data)):
         data = path.absolute()  # a worker has another working folder
     references = learns_from_references(options.task)
@@ -164,16 +167,67 @@ def check(options: CheckOptions) -> Check:
     audits = tuple(_audits(examination, options.groups, options.population, options.shift, options.match))
     result = Check(dataset, examination, facts, Path(options.out) if options.out is not None else None, audits)
     if options.out is not None:
-        with result_folder(Path(options.out), options.overwrite, MARKS) as partial:
+        with _results(options) as partial:
             write_alignment(dataset, reading.align, partial)
             write_dataset_table(dataset, partial, Path(options.out))
-            write_json(partial / "check.json", "isocenter.check", result.as_record())
             for audit in audits:
                 audit.write(partial)
             sections = [section for audit in audits for section in audit.sections]
             page = render(check_page(result.examination, result.facts, sections))
             (partial / "check.html").write_text(page, encoding="utf-8")
+            _write_record(partial, options, result.as_record())
     return result
+
+
+def _replaces(options: CheckOptions) -> bool:
+    """Whether an older folder may be replaced: one of a check of the same path, all of whose files are as written.
+
+    Raises UsageError for files of it that somebody has changed.
+    """
+    out, record = Path(options.out or "."), _record_of(options)
+    if options.overwrite or not record or record["source"] != _source(options):
+        return options.overwrite
+    changed = [
+        name for name, known in record["files"].items() if (file := out / name).is_file() and digest(file) != known
+    ]
+    if changed:
+        remedy = "Choose another --out, or give --overwrite if the change may be lost"
+        raise UsageError(f"{listed(changed)} was changed since the last check", str(out), remedy)
+    return True
+
+
+def _record_of(options: CheckOptions) -> Mapping[str, Any]:
+    """What an older folder records; nothing where it is of no check."""
+    try:
+        return read_json(Path(options.out or ".") / MARKS[0], SCHEMA)
+    except IntegrityError:
+        return {}
+
+
+def _source(options: CheckOptions) -> str | None:
+    """Where the data lie from the results; None of data in memory, which nothing tells to be the same."""
+    path = path_of(options.data)
+    return None if path is None else os.path.relpath(path.resolve(), Path(options.out or ".").resolve())
+
+
+def _write_record(partial: Path, options: CheckOptions, record: Mapping[str, Any]) -> None:
+    files = {file.relative_to(partial).as_posix(): digest(file) for file in partial.rglob("*") if file.is_file()}
+    write_json(partial / MARKS[0], SCHEMA, {**record, "source": _source(options) or "", "files": files})
+
+
+@contextmanager
+def _results(options: CheckOptions) -> Iterator[Path]:
+    """A folder to write into, which takes the place of an older check's files; what else lies there is kept."""
+    out, own = Path(options.out or "."), {MARKS[0], *_record_of(options).get("files", ())}
+    with result_folder(out, _replaces(options), MARKS) as partial:
+        yield partial
+        for file in [one for one in out.rglob("*") if one.is_file()] if out.is_dir() else []:
+            kept = partial / file.relative_to(out)
+            if file.relative_to(out).as_posix() not in own:
+                if kept.exists():
+                    raise UsageError("was not written by check, and is kept", str(file), "Choose another --out")
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, kept)
 
 
 def _write_images(options: CheckOptions, out: Path) -> Path | None:
@@ -186,8 +240,9 @@ def _write_images(options: CheckOptions, out: Path) -> Path | None:
             dataset = open_dataset(options.data, replace(options.reading, layout=layout), references=False)
         except IsocenterError:
             continue
-        with result_folder(out, options.overwrite, MARKS) as partial:
+        with _results(options) as partial:
             write_dataset_table(dataset, partial, out)
+            _write_record(partial, options, {"passed": False})
         return out / OWN_TABLE
     return None
 
