@@ -89,7 +89,7 @@ def test_two_readings_of_one_layout_are_listed_with_the_flag_that_picks(cli, her
     data = trained.blobs(tmp_path / "data", 3)
     (data / "table.csv").write_text("image,class\nimages/case00.nii.gz,a\nimages/case01.nii.gz,b\n")
     forbidden(cli("check", data), data, "--layout")
-    assert {path.name for path in (here / "check-data").iterdir()} == {"dataset.csv", "dataset.toml"}
+    assert {path.name for path in (here / "check-data").iterdir()} == {"check.json", "dataset.csv", "dataset.toml"}
 
 
 def test_an_impossible_age_and_a_blank_are_findings_that_forbid_nothing(cli, here, tmp_path):
