@@ -17,14 +17,15 @@ from isocenter.belief import Certainty, GroupThresholds, OperatingPoint
 from isocenter.errors import PlanError, UsageError
 from isocenter.evaluation import Calibrator, net_benefit
 from isocenter.planning import Wishes, for_fold, make_plan, registered, settings, with_settings
-from isocenter.runs.plan_request import positive_among
+from isocenter.runs.plan_request import positive_among, positives_chosen
 from isocenter.scoring.auditing.decisions import decisions
 from isocenter.scoring.auditing.groups import Look
 from isocenter.scoring.evaluation_notes import positive_words
 from isocenter.scoring.scores import Audit, Scored
 from isocenter.tasks import Evidence, build, by_covariates, settings_of, task_from, with_calibration
 from isocenter.tasks.classification.question import Classification, positive_decision, usual_positives
-from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Prediction
+from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Plan, Prediction
+from isocenter.verbs.train import Run
 
 GRID = Geometry((8, 8), np.eye(3))
 AS_GIVEN = Certainty("none", Calibrator())
@@ -243,3 +244,15 @@ def test_a_positive_class_that_is_stated_twice_is_refused(tmp_path):
     assert positive_among({"training.steps": 2}, "normal") == {"training.steps": 2, "task.positive": "normal"}
     with pytest.raises(UsageError, match="conflicts with --set"):
         isocenter.plan(tmp_path, positive="normal", assignments={"task.positive": "covid"})
+
+
+def test_train_prints_the_positive_class_that_it_chose_with_the_reason_and_the_flag(tmp_path):
+    chosen = positive_decision(["covid", "normal"], {"covid": 18, "normal": 82})
+    words = "Positive is covid: normal is a word of absence, so that it is the negative class; --positive NAME decides"
+    [line] = positives_chosen(Plan({"task": {"positive": chosen}}))
+    assert line.startswith(words)
+    assert line in repr(Run(tmp_path, (), "auroc", 10, 1.0, positives=(line,))).splitlines()
+    several = positive_decision(["normal", "a", "b"], {})
+    assert positives_chosen(Plan({"task": {"classification.positive": several}}))[0].startswith("Positive is a, b: ")
+    for stated in (Decision("normal", BY_HAND), positive_decision(["a", "b", "c"], {})):
+        assert not positives_chosen(Plan({"task": {"positive": stated}}))

@@ -31,7 +31,14 @@ if TYPE_CHECKING:
         of_mean_size,
         stages_in_words,
     )
-    from isocenter.runs.plan_request import PLAN_SUFFIXES, POSITIVE, PlanRequest, planned, positive_among
+    from isocenter.runs.plan_request import (
+        PLAN_SUFFIXES,
+        POSITIVE,
+        PlanRequest,
+        planned,
+        positive_among,
+        positives_chosen,
+    )
     from isocenter.runs.roles import (
         BOTH,
         BY_SLICES,

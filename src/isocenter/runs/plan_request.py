@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import PlanError, ResourceError, UsageError
+from isocenter.errors import PlanError, ResourceError, UsageError, listed
 from isocenter.files import dataset_hash
 from isocenter.planning import (
     COVARIATES,
@@ -56,7 +56,7 @@ from isocenter.reading import (
 from isocenter.runs.initial_weights import Source, without_held_out
 from isocenter.runtime import MOST_TIMES, UNLIKE_SPACING, Looking, announced_device, disproportionate
 from isocenter.tasks import kind_for
-from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut
+from isocenter.values import BY_HAND, CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut
 
 log = logging.getLogger("isocenter")
 # Of a training that nobody set a time for.
@@ -150,6 +150,16 @@ def positive_among(assignments: Mapping[str, Any], positive: str | None) -> dict
     if POSITIVE in assignments:
         raise UsageError(f"conflicts with --set {POSITIVE}", "--positive", "Give one of the two")
     return {**assignments, POSITIVE: positive}
+
+
+def positives_chosen(plan: Plan) -> tuple[str, ...]:
+    """A sentence on each positive class that nobody stated: the reason, and the flag that decides otherwise."""
+    chosen = {name: one for name, one in plan.sections["task"].items() if name.rpartition(".")[2] == "positive"}
+    return tuple(
+        f"Positive is {listed(one.value if isinstance(one.value, list) else [one.value])}: {one.because}."
+        for one in chosen.values()
+        if one.value is not None and one.because != BY_HAND
+    )
 
 
 def planned(data: Data, request: PlanRequest) -> Planned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,7 @@ from isocenter.runs import (
     notes_of,
     planned,
     planned_from,
+    positives_chosen,
     refuse_unsearchable,
     result_in,
     resumed_run,
@@ -60,6 +62,7 @@ from isocenter.training import Clock, initialise, refuse_no_source, transfer_sta
 from isocenter.values import Row
 from isocenter.verbs.plan import by_hand
 
+log = logging.getLogger("isocenter")
 # Weights that the family of the network has published.
 PUBLISHED = "auto"
 # Flags that set a decision of the plan, as a person typed them.
@@ -89,6 +92,7 @@ class Run(InNotebook):
     headline: tuple[Row, ...] = ()
     verdict: Verdict = field(default_factory=Verdict)
     metrics: Metrics = field(default_factory=Metrics)
+    positives: tuple[str, ...] = ()
 
     @property
     def report(self) -> Path:
@@ -109,7 +113,7 @@ class Run(InNotebook):
         headline = [in_words(row, self.metrics) for row in self.headline]
         length = f"{self.steps} steps" if self.folds < 2 else f"{self.folds} folds of up to {self.steps} steps"
         judged = [str(self.verdict), *self.verdict.against]
-        return "\n".join([*headline, *judged, f"{length} in {self.minutes:.1f} min", str(self.report)])
+        return "\n".join([*headline, *self.positives, *judged, f"{length} in {self.minutes:.1f} min", str(self.report)])
 
 
 @takes(TrainOptions)
@@ -177,6 +181,8 @@ def run_for(
     refuse_taken(Path(out), overwrite, MARKS)
     with locked(Path(out)), source_of(None if start is None else Path(start)) as source:
         made, weights = _planned(data, replace(request, source=source)), None if source is None else source.weights
+        for sentence in positives_chosen(made.plan):  # before the minutes are spent
+            log.info("%s", sentence)
         refuse_unsearchable(made.plan, made.fewest_that_select)
         chosen = settings(made.plan)
         refuse_no_source(chosen, weights)
@@ -288,4 +294,7 @@ def _reported(run: RunFolder, done: Trained) -> Run:
     headline = () if scored is None else tuple(headline_rows(rows, primary, scored.task))
     steps = max(outcome.steps for outcome in done.outcomes)
     metrics = Metrics() if scored is None else scored.metrics
-    return Run(run.out, rows, primary, steps, minutes, tuple(notes), len(run.made.folds), headline, verdict, metrics)
+    positives = positives_chosen(done.plan)
+    return Run(
+        run.out, rows, primary, steps, minutes, tuple(notes), len(run.made.folds), headline, verdict, metrics, positives
+    )
