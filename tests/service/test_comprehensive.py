@@ -21,7 +21,7 @@ from isocenter.service.records.tables import answers, deliveries, jobs
 from matrices import thinned
 from ports import free_port
 from service.small_node import SmallNode
-from service.test_courier import WebPeer, failed_sop, to_web
+from service.test_courier import STORED, WebPeer, failed_sop, to_web
 from service.thresholds import class_model
 
 IS_3D, IN_PLACE = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33"
@@ -133,7 +133,7 @@ def test_a_peer_that_accepts_the_class_and_refuses_the_report_gets_the_other_cla
 @pytest.mark.parametrize("status", thinned(1, [202, 409]))
 def test_a_peer_with_dicomweb_that_refuses_the_class_gets_the_other_class(reporting, status):
     node, couriers, _ = reporting("node")
-    with WebPeer(200, {}) as web:
+    with WebPeer(200, STORED) as web:
         to_web(couriers, web.url)
         web.answers.append((status, json.dumps(failed_sop(0x0122)).encode()))
         assert couriers.deliver("pacs") == 1

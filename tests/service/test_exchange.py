@@ -132,7 +132,7 @@ def test_a_message_has_patient_order_and_codes_escaped_in_their_fields():
 
 @pytest.mark.parametrize(("section", "wrong"), [("fhir", {"base": "no address"}), ("hl7", {"send": ["nobody"]})])
 def test_the_sections_are_keywords_of_serve(section, wrong):
-    with pytest.raises(UsageError, match=rf"serve: {section}\.{next(iter(wrong))}"):
+    with pytest.raises(UsageError, match=rf"\[{section}\]: {section}\.{next(iter(wrong))}"):
         isocenter.serve("model", **{section: wrong})
 
 
@@ -150,7 +150,7 @@ def test_sections_that_contradict_each_other_are_refused():
     for sections, words in (
         ({"fhir": {"base": "http://h/fhir"}, "peers": [pacs]}, "a peer is called fhir"),
         ({"models": {"m": {"path": "m", "covariates": code}}}, "there is no \\[fhir\\]"),
-        ({"hl7": {"send": ["a:1", "a:1"]}}, "names a:1 twice"),
+        ({"hl7": {"send": ["a:1", "a:1"]}}, "a:1 is named twice"),
         ({"hl7": {"send": ["no port"]}}, "pattern"),
     ):
         with pytest.raises(ValueError, match=words):

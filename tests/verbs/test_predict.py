@@ -66,7 +66,7 @@ def test_the_command_line_and_python_predict_the_same(segmented, image, tmp_path
 
 
 def test_a_series_gets_a_nifti_on_its_grid_and_a_seg_on_the_same_voxels(segmented, data, tmp_path):
-    predicted(segmented, data / SERIES, out=tmp_path / "out")
+    predicted(segmented, data / SERIES, out=tmp_path / "out", abstain="off")  # its gate knows other images
     [nifti] = (tmp_path / "out").glob("*.nii.gz")
     seg = nifti.with_name(nifti.name.replace(".nii.gz", ".dcm"))
     label_map = nibabel.load(nifti)
@@ -169,7 +169,7 @@ def test_a_picture_gets_the_probability_of_each_class(classified, tmp_path):
     result = predicted(classified, picture, out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     stated = ["case", "image", "predicted", "probability_bright", "probability_dark", "set"]
-    assert list(table.columns) == [*stated, "total", "aleatoric", "epistemic"]
+    assert list(table.columns) == [*stated, "gate_p", "abstained", "total", "aleatoric", "epistemic"]
     row = table.iloc[0]
     assert row["probability_bright"] + row["probability_dark"] == pytest.approx(1.0)
     assert row["predicted"] == ("dark" if row["probability_dark"] > 0.5 else "bright")
