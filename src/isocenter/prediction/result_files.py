@@ -386,7 +386,8 @@ def model_named(model: Model) -> dict[str, str]:
     weights = str(model.record.get("weights_sha256") or "")
     name = str(model.record.get("name") or f"{PROGRAM} {model.task.name}")
     version = str(model.record.get("version") or weights[:DIGITS])
-    return {"name": name, "version": version, "weights_sha256": weights, "gate": str(model.gate)}
+    stated = {"name": name, "version": version, "weights_sha256": weights, "gate": str(model.gate)}
+    return stated | ({"unfinished_training": unfinished} if (unfinished := model.unfinished_training) else {})
 
 
 # How the folder of the moved image as a DICOM series, and the file of the registration, go on after a name.

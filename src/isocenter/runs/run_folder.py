@@ -55,7 +55,7 @@ from isocenter.runs import AS_STEPS
 from isocenter.runs.initial_weights import Unlabelled, with_unlabelled, without_held_out
 from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
 from isocenter.runs.teacher import with_teacher
-from isocenter.runtime import choose_device, read_json
+from isocenter.runtime import REPORT, choose_device, read_json
 from isocenter.scoring import Lineage, lineage_notes, named_as_in_run, read_data_record, split_table, write_data_record
 from isocenter.tasks import needs_of
 from isocenter.training import FEWER, NARROWER, STATE_SCHEMA, Clock, recover
@@ -63,7 +63,6 @@ from isocenter.transforms import stacked
 from isocenter.values import BY_HAND, Case, Dataset, Decision, Image, Plan, Split
 
 log = logging.getLogger("isocenter")
-REPORT = "report.html"
 # Notes for a reader before any figure; a package repeats them.
 NOTES = "run.json"
 # The weights to start from, until the run is finished: every fold and every further network begins from them.

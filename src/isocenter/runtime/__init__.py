@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.label_measurements import checked_ratios, measurements, ratios_of, with_ratios
     from isocenter.runtime.layers import each_of, size_changes
     from isocenter.runtime.model import Model, image_of, with_first_stage, with_uncertainty
-    from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
+    from isocenter.runtime.model_files import BEFORE, REPORT, checkpoints_of, load, save
     from isocenter.runtime.model_record import read_parts
     from isocenter.runtime.networks import (
         Differentiable,

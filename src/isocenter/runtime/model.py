@@ -31,6 +31,9 @@ from isocenter.tasks import Task
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Decision, Image, Prediction
 
+# Under this name a record states how far the training of a run came that was stopped.
+UNFINISHED = "unfinished_training"
+
 if TYPE_CHECKING:
     from isocenter.runtime.guard.guard import Guard
     from isocenter.runtime.inference import Inference
@@ -136,6 +139,12 @@ class Model:
         if self.guard is not None:
             return self.guard.state
         return GateState(NONE, OFF if "data_hash" in self.record else UNKNOWN_TRAINING)
+
+    @property
+    def unfinished_training(self) -> str:
+        """That its training was stopped before its end, and how far it came; empty of a finished one."""
+        steps = self.record.get(UNFINISHED)
+        return f"the training is not finished: {steps}" if steps else ""
 
     def with_guard(self, guard: Guard | None) -> Model:
         """The model with a gate, and its networks with features where a gate or the result needs them."""

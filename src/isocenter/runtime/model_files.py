@@ -11,11 +11,12 @@ from typing import Any
 
 from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError, listed
+from isocenter.files import load_json
 from isocenter.runtime.device import AUTO, choose_device, use_threads
 from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, read_list, with_own_guard
 from isocenter.runtime.foreign import is_foreign, load_foreign, refuse_activation, refuse_almost
 from isocenter.runtime.inference import Inference
-from isocenter.runtime.model import Model, computed_by, with_first_stage, with_uncertainty
+from isocenter.runtime.model import UNFINISHED, Model, computed_by, with_first_stage, with_uncertainty
 from isocenter.runtime.model_record import (
     BUILDING_ERRORS,
     built_from,
@@ -54,6 +55,8 @@ from isocenter.runtime.windows.averaging import Averaged
 from isocenter.runtime.windows.slide import Network
 
 SPLIT = "split.csv"
+# Of a finished run.
+REPORT = "report.html"
 # Of a run of a cascade: where its first stage lies, a run of folds.
 BEFORE = "low_resolution"
 
@@ -99,10 +102,22 @@ def load(
             if threads is not None:
                 use_threads(threads)
             chosen = choose_device(device)
-            return with_uncertainty(computed_by(_read_run(folder, chosen.value, fold), chosen))
+            model = computed_by(_read_run(folder, chosen.value, fold), chosen)
+            return with_uncertainty(_with_unfinished_training(model, Path(path), fold))
     except UsageError:
         refuse_almost(Path(path))
         raise
+
+
+def _with_unfinished_training(model: Model, run: Path, fold: int | None) -> Model:
+    """The model, whose record states how far its training came where that was stopped."""
+    if not (run / SPLIT).is_file() or (run / REPORT).is_file():
+        return model
+    folders = list(_folds(run).values()) if fold is None else [_folds(run)[fold]]
+    files = [one / "checkpoints" / "last" / "state.json" for one in folders or [run]]
+    states = [load_json(file) for file in files if file.is_file()]
+    done, planned = sum(one["step"] for one in states), sum(one["pace"]["steps"] for one in states)
+    return replace(model, record={**model.record, UNFINISHED: f"{done} of {planned} steps"})
 
 
 def _refuse_backend(backend: str, path: str | Path) -> None:

@@ -160,14 +160,17 @@ def write_task(task: Task, folder: Path) -> None:
     write_json(folder / TASK, TASK_SCHEMA, {"name": task.name, **settings_of(task)})
 
 
-def write_verdict(folder: Path, verdict: Mapping[str, Any], primary: str, margin: float | None = None) -> None:
+def write_verdict(
+    folder: Path, verdict: Mapping[str, Any], primary: str, margin: float | None = None, **facts: Any
+) -> None:
     """Add a verdict to the `summary.json` of a folder, where there is one.
 
     primary, margin: the metric that judges the model, and by how much it may be worse, as registered
+    facts: what else a reader has to know
     """
     path = folder / SUMMARY
     if path.is_file():
-        record = {**json.loads(path.read_text(encoding="utf-8")), PRIMARY: primary, "verdict": dict(verdict)}
+        record = {**json.loads(path.read_text(encoding="utf-8")), PRIMARY: primary, "verdict": dict(verdict), **facts}
         record |= {} if margin is None else {REGISTERED_MARGIN: margin}
         write_text(path, json.dumps(record, indent=1) + "\n", overwrite=True)
 

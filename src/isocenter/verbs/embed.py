@@ -63,7 +63,8 @@ class Embedded(InNotebook):
         return {"schema": "isocenter.embeddings", "version": 1, **facts, "model": self.model, "out": out}
 
     def __repr__(self) -> str:
-        lines = [f"{counted(len(self.table), 'case')} with {self.features} features each, {len(self.failures)} failed"]
+        lines = [*filter(None, [self.model.get("unfinished_training")])]
+        lines += [f"{counted(len(self.table), 'case')} with {self.features} features each, {len(self.failures)} failed"]
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}".strip() for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
@@ -109,7 +110,8 @@ def embed(options: EmbedOptions) -> Embedded:
         raise no_result("embed", "embedded", problems)
     weights = loaded.record.get("weights_sha256")
     computing = None if loaded.networks.computing is None else asdict(loaded.networks.computing)
-    result = Embedded(pd.DataFrame(rows), problems, {"weights_sha256": weights, "computing": computing})
+    record = {"weights_sha256": weights, "computing": computing, "unfinished_training": loaded.unfinished_training}
+    result = Embedded(pd.DataFrame(rows), problems, record)
     if options.out is None:
         return result
     result = replace(result, out=Path(options.out))

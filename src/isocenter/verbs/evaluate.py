@@ -108,6 +108,7 @@ class Evaluation(InNotebook):
     """The figures of an evaluation; prints the primary metric with its interval.
 
     beside: of other cases than the model's own, a sentence on its figure there, and the difference
+    unfinished_training: how far the training of the model came, where that was stopped
     """
 
     scored: Scored
@@ -117,6 +118,7 @@ class Evaluation(InNotebook):
     out: Path | None = None
     verdict: Verdict = field(default_factory=Verdict)
     beside: str = ""
+    unfinished_training: str = ""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -148,12 +150,13 @@ class Evaluation(InNotebook):
             "verdict": self.verdict.as_record(),
             "failed": failed_rows(self.failures),
             "outcomes": [asdict(one) for one in self.outcomes],
+            "unfinished_training": self.unfinished_training,
             "out": str(self.out) if self.out else None,
         }
         return {**rows_to_json(self.rows), **facts}
 
     def __repr__(self) -> str:
-        lines = [f"scored {self.which}"]
+        lines = [*filter(None, [self.unfinished_training]), f"scored {self.which}"]
         if any(one.outcome != ANSWERED for one in self.outcomes):
             lines.append(outcome_sentence(self.outcomes))
         headline = headline_rows(self.rows, self.primary, self.scored.task)
@@ -266,6 +269,7 @@ class _Subject:
         """What a reader of the figures has to know."""
         task = self.model.task
         return (
+            *([f"T{unfinished[1:]}."] if (unfinished := self.model.unfinished_training) else []),
             *stop_note(scored, self.cases),
             *self.unlike,
             *self.chosen.notes,
@@ -344,7 +348,8 @@ def _evaluation(options: EvaluateOptions, subject: _Subject, scored: Scored) -> 
         which = f"{which}, as far as they were scored before the stop"
     primary = str(subject.model.record.get("primary", scored.rows[0].metric))
     out = Path(options.out) if options.out is not None else None
-    return Evaluation(scored, primary, which, notes, out, verdict, _beside_own(subject, scored, primary))
+    beside, unfinished = _beside_own(subject, scored, primary), subject.model.unfinished_training
+    return Evaluation(scored, primary, which, notes, out, verdict, beside, unfinished)
 
 
 def _beside_own(subject: _Subject, scored: Scored, primary: str) -> str:
@@ -376,7 +381,8 @@ def _write(evaluation: Evaluation, out: Path, subject: _Subject, *, overwrite: b
         evaluation.scored.write(folder)
         write_alignment(subject.cases, subject.reading.align, folder)
         margin = registered_margin(subject.promised)
-        write_verdict(folder, evaluation.verdict.as_record(), evaluation.primary, margin)
+        facts = {name: evaluation.as_record()[name] for name in ("outcomes", "unfinished_training")}
+        write_verdict(folder, evaluation.verdict.as_record(), evaluation.primary, margin, **facts)
         (folder / "report.html").write_text(_report(evaluation, subject), encoding="utf-8")
 
 

@@ -69,6 +69,7 @@ class Explained(InNotebook):
     tables:   {file name: what further looks found}, such as concepts.csv
     covariates: {case: {name: how much lower the score is without its value}}, of networks that get some
     stopped:  Ctrl-C, where it ended the work before the last case
+    unfinished_training: how far the training of the model came, where that was stopped
     """
 
     table: pd.DataFrame
@@ -82,6 +83,7 @@ class Explained(InNotebook):
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     covariates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     stopped: KeyboardInterrupt | None = None
+    unfinished_training: str = ""
 
     @property
     def failures(self) -> list[Problem]:
@@ -99,13 +101,15 @@ class Explained(InNotebook):
             "covariates": {case: dict(each) for case, each in self.covariates.items()},
             "failed": failed_rows(self.failures),
             "files": [str(path) for path in self.files],
+            "unfinished_training": self.unfinished_training,
             "rows": self.table.to_dict("records"),
         }
         return dict(as_json(record))
 
     def __repr__(self) -> str:
         used = list(dict.fromkeys(self.table["method"])) if len(self.table) else []
-        lines = [f"{counted(self.table['case'].nunique(), 'case')} explained by {', '.join(used)}"]
+        lines = [*filter(None, [self.unfinished_training])]
+        lines += [f"{counted(self.table['case'].nunique(), 'case')} explained by {', '.join(used)}"]
         lines += [verdict_sentence(self.methods), *filter(None, [findings_sentence(self.findings)])]
         lines += [f"{name}: {one['because']}" for name, one in self.methods.items()]
         lines += [f"{name} cannot be: {reason}" for name, reason in self.refused.items()]
@@ -265,5 +269,6 @@ def _explained(
         findings=cohort_findings(made, seed=seed),
         covariates={one.case: one.covariates for one in made if one.covariates},
         stopped=stopped,
+        unfinished_training=explainer.model.unfinished_training,
     )
     return result, made

@@ -75,6 +75,7 @@ class Predicted(InNotebook):
     findings:     of all cases, as in `findings.json`; of several each row states its case
     measurements: of dense results, one row a case and label: size, mean and SD of the intensity
     gate:         of a model that refuses no image, or by limits alone: why
+    unfinished_training: how far the training of the model came, where that was stopped
     tracks:       of clips of objects, one row a track: label, first and last frame, score
     """
 
@@ -88,6 +89,7 @@ class Predicted(InNotebook):
     measurements: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([]))
     tracks: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([]))
     gate: str = ""
+    unfinished_training: str = ""
 
     @property
     def failures(self) -> list[Problem]:
@@ -112,12 +114,13 @@ class Predicted(InNotebook):
             "predicted": self.cases,
             "failed": failed_rows(self.failures),
             "outcomes": [asdict(one) for one in self.outcomes],
+            "unfinished_training": self.unfinished_training,
             "files": [str(path) for path in self.files],
             "rows": self.table.to_dict("records"),
         }
 
     def __repr__(self) -> str:
-        lines = [outcome_sentence(self.outcomes)]
+        lines = [*filter(None, [self.unfinished_training]), outcome_sentence(self.outcomes)]
         lines += [self.gate] if self.gate else []
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}".strip() for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
@@ -345,6 +348,7 @@ def _gathered(
         measurements=pd.DataFrame([row for one in done for row in one.measured]),
         tracks=pd.DataFrame([row for one in done for row in one.tracks]),
         gate="" if model.gate.is_fitted else str(model.gate),
+        unfinished_training=model.unfinished_training,
     )
 
 
