@@ -383,6 +383,8 @@ def test_a_study_without_an_answer_says_so_and_why_in_the_worklist_and_on_its_pa
             said = page.value(f"{row}.querySelector('[data-column=finding]').innerText")
             assert said == f"{outcome}: its spacing is unlike"
     with room.open(f"/study/{room.earlier}", DRAWN) as page:
-        assert "Failed: its spacing is unlike" in page.value("document.querySelector('.result').innerText")
+        said = page.value("document.querySelector('.result').innerText")
+        assert "Failed: its spacing is unlike" in said
+        assert "not checked against the images that trained the model: no gate" in said
     with room.node.database.write() as connection:
         connection.execute(update(jobs).where(jobs.c.job == job.job).values(outcome=job.outcome, reason=job.reason))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
@@ -309,6 +309,7 @@ def test_models_make_room_for_one_that_does_not_fit_on_a_gpu_beside_them(tmp_pat
         if len(warm._loaded) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         held.append(path.name)
+        return SimpleModel()
 
     monkeypatch.setattr(warm_models, "load", loaded)
     monkeypatch.setattr(warm_models, "model_facts", lambda name, model: name)
@@ -318,6 +319,11 @@ def test_models_make_room_for_one_that_does_not_fit_on_a_gpu_beside_them(tmp_pat
     monkeypatch.setattr(warm_models, "load", raising)
     with pytest.raises(MemoryShortageError):
         warm["b"]
+
+
+@dataclass
+class SimpleModel:
+    record: dict = field(default_factory=dict)
 
 
 def raising(path, device):

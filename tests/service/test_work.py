@@ -18,6 +18,7 @@ from isocenter.files.dicom import SeriesNames, Stamp, patient_of, read_header, r
 from isocenter.prediction import Done, Examined
 from isocenter.service import keeper
 from isocenter.service.exchange.report import report_of
+from isocenter.service.reading.judged import judged_of
 from isocenter.service.records.actor import ANYONE
 from isocenter.service.records.index import Index
 from isocenter.service.records.jobs import Job, Jobs
@@ -201,14 +202,21 @@ def test_peers_are_told_of_outcomes_without_a_result_as_the_rule_says(tmp_path, 
     [row], sent, path = node.rows(jobs), node.rows(deliveries), node.result("answer_report.dcm")
     reported = [one.job for one in sent if (one.name, one.peer) == ("findings.json", "ris:2575")]
     made = [report_of(node.settings, node.database, job) for job in reported]
+    judged = judged_of(node.database, node.settings.folder, row.job)
+    [(name, facts)] = node.models.items()
     node.store.close()
     node.database.close()
     assert (row.outcome, [one.name for one in sent if one.peer == "pacs"]) == expected[:2]
     assert [(one.record["outcome"], one.record["reason"]) for one in made] == [(row.outcome, row.reason)] * len(
         expected[1]
     )
+    # A model has one name and one version, whatever it came to.
+    assert judged.model == (name, facts.version) == ("threshold.onnx", row.model_version) and facts.version
+    assert all((one.record["model"]["name"], one.record["model"]["version"]) == judged.model for one in made)
+    assert row.gate.startswith("no gate")
     assert path.exists() == (expected[2] is not None)
     if path.exists():
+        assert f"{name} {facts.version}".encode() in path.read_bytes()
         group = highdicom.sr.srread(path).content.get_image_measurement_groups()[0]
         assert group.finding_type.meaning == expected[2]
 
@@ -401,6 +409,14 @@ def test_a_node_writes_what_the_command_writes(node, mr, tmp_path):
     np.testing.assert_array_equal(their.data, our.data)
     assert their.geometry.equals(our.geometry, 1e-4)
     theirs, ours = (pydicom.dcmread(next(folder.rglob("*.dcm"))) for folder in folders)
+    for dataset in (theirs, ours):  # a node calls a model by its name there
+        [segment] = dataset.SegmentSequence
+        for holder, keyword in (
+            (segment, "SegmentAlgorithmName"),
+            (segment.SegmentationAlgorithmIdentificationSequence[0], "AlgorithmName"),
+        ):
+            assert holder[keyword].value.endswith(node.rows(jobs)[0].model_version)
+            holder[keyword].value = ""
     for keyword in ("SegmentSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         assert theirs[keyword] == ours[keyword]
     assert theirs.PixelData == ours.PixelData

@@ -187,7 +187,10 @@ def test_a_webhook_that_fails_gets_the_notice_again_under_the_same_id_and_the_jo
             couriers.deliver(recipient)
     assert [key for key, _ in made.got] == [notice_key(job.job)] * 2
     stated = made.got[0][1]
-    assert stated.keys() - {"schema", "version"} == {"notice", "study", "job", "finding", "priority", "link"}
+    named = {"notice", "study", "job", "outcome", "model", "model_version", "finding", "priority", "link"}
+    assert stated.keys() - {"schema", "version"} == named
+    told = [stated[name] for name in ("outcome", "model", "model_version")]
+    assert told == ["answered", job.model, job.model_version]
     [study] = node.rows(worklist.studies)
     assert (stated["study"], stated["priority"]) == (study.uid, "urgent")
     assert stated["link"] == f"https://node.example/api/jobs/{job.job}"

@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from isocenter.prediction.findings_file import FINDINGS, Examined, findings_record, write_findings
     from isocenter.prediction.result_files import (
         EXPLANATION,
-        PROGRAM,
         SERIES,
-        algorithm_of,
+        algorithm_named,
         kinds_of_maps,
         model_named,
         with_own_names,

@@ -369,13 +369,18 @@ def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 # Of a SHA-256, as results tell models apart.
-PROGRAM, DIGITS = "isocenter", 16
+PROGRAM, DIGITS, LONGEST_ALGORITHM = "isocenter", 12, 64
 
 
 def algorithm_of(model: Model) -> str:
-    """Name of a model in DICOM results: its task and the beginning of its weights' SHA-256, in 64 letters."""
-    weights = str(model.record.get("weights_sha256") or "")[:DIGITS]
-    return " ".join(filter(None, (f"{PROGRAM} {model.task.name}"[: 63 - DIGITS], weights)))
+    """Name of a model in DICOM results: its name and its version, in 64 letters."""
+    stated = model_named(model)
+    return algorithm_named(stated["name"], stated["version"])
+
+
+def algorithm_named(name: str, version: str) -> str:
+    """The name in DICOM results of a model of this name and version: of a long name the beginning."""
+    return f"{name[: LONGEST_ALGORITHM - len(version) - 1]} {version}".strip()[:LONGEST_ALGORITHM]
 
 
 def model_named(model: Model) -> dict[str, str]:

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from isocenter.errors import UsageError, counted, listed
 from isocenter.evaluation import Table
-from isocenter.prediction import PROGRAM, algorithm_of
+from isocenter.files.dicom import MAKER
+from isocenter.prediction import model_named
 from isocenter.runtime import Model
 from isocenter.scoring.scores import Scored
 from isocenter.tasks import Task, build, leaves, part_tables, settings_of
@@ -82,16 +83,16 @@ def _unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
 
 def own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
     """A note where references are DICOM objects that this or another model of Isocenter wrote: nobody drew them."""
+    version = model_named(model)["version"]
     algorithms_of = {
         case.id: listed(one.facts.get("algorithms", ()))
         for case in cases
         for one in case.references.values()
-        if isinstance(one, Image)
+        if isinstance(one, Image) and one.facts.get("maker") == MAKER and one.facts.get("algorithms")
     }
-    cases_of_model = [case for case, algorithms in algorithms_of.items() if algorithm_of(model) in algorithms]
-    others = [
-        case for case, algorithms in algorithms_of.items() if PROGRAM in algorithms and case not in cases_of_model
-    ]
+    # A node gives a model another name, and no other version.
+    cases_of_model = [case for case, algorithms in algorithms_of.items() if version and version in algorithms]
+    others = [case for case in algorithms_of if case not in cases_of_model]
     for which, written in (("this model", cases_of_model), ("another model", others)):
         if written:
             cases_of = f"{counted(len(written), 'case')} ({listed(written, 3)})"

@@ -305,7 +305,11 @@ def _mail(notice: dict[str, str], sender: str, to: str) -> EmailMessage:
     mail["From"], mail["To"] = sender, to
     mail["Message-ID"] = f"<{notice['notice']}@{sender.rpartition('@')[2]}>"
     mail["Idempotency-Key"] = notice["notice"]
-    stated_facts = [name for name in ("priority", "finding", "study", "because", "link") if name in notice]
+    stated_facts = [
+        name
+        for name in ("priority", "finding", "study", "because", "outcome", "model", "model_version", "link")
+        if name in notice
+    ]
     mail.set_content("\n".join(f"{name}: {notice[name]}" for name in stated_facts))
     mail.add_attachment(json.dumps(notice), subtype="json", filename="notice.json")
     return mail

@@ -242,10 +242,13 @@ class Keeper:
                     "hash": digest,
                     **({} if inside is None else {"inside": inside}),
                 }
-                jobs_wanted.append(Wanted(rule.name, models[rule.model].hash, digest, inputs_stated))
+                model = models[rule.model]
+                jobs_wanted.append(Wanted(rule.name, model.hash, digest, inputs_stated))
                 columns = {
                     "revision": study.revision,
                     "model": rule.model,
+                    "model_version": model.version,
+                    "gate": "" if model.is_gated else model.gate,
                     "priority": min([PRIORITIES.index(rule.priority), *places]),
                     "after_s": seconds_until(rule.hours, datetime.now()),
                 }

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.warnings import quiet
     from isocenter.files.dicom.writing.answers import ANSWERS, Answer, Result
     from isocenter.files.dicom.writing.derived import DEFORMED, RESAMPLED, can_derive, write_derived_series
-    from isocenter.files.dicom.writing.new_object import Reader, encoded
+    from isocenter.files.dicom.writing.new_object import MAKER, Reader, encoded
     from isocenter.files.dicom.writing.report_changes import (
         COMPREHENSIVE,
         COMPREHENSIVE_3D,

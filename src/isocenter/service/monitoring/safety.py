@@ -126,7 +126,8 @@ def with_urgency(outcome: Outcome, job: Job, study: str, settings: Settings, roo
         return outcome
     notice = Notice(notice_key(job.job), urgency.finding, urgency.priority, due)
     link = f"{settings.http.reached}/api/jobs/{job.job}"
-    columns = {"notice": notice.notice, "study": study, "job": job.job}
+    columns = {"notice": notice.notice, "study": study, "job": job.job, "outcome": outcome.outcome}
+    columns |= {"model": job.model, "model_version": job.model_version}
     columns |= {"finding": notice.finding, "priority": notice.priority, "link": link}
     path = room / NOTICE
     write_json(path, "isocenter.notice", columns)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, update
 from isocenter.errors import DatasetError, FormatError, GeometryError, IsocenterError
 from isocenter.evaluation import volume_unit
 from isocenter.files import dicom, suffix_of, write_label_map
-from isocenter.prediction import write_findings
+from isocenter.prediction import algorithm_named, write_findings
 from isocenter.runtime import measurements
 from isocenter.service.reading.judged import MASK, Judged
 from isocenter.service.reading.volumes import Volume, named_image
@@ -163,7 +163,6 @@ def check_box(stroke: Stroke, shape: Sequence[int]) -> None:
 
 
 DESCRIPTION = "Corrected segmentation"
-LONGEST_NAME = 64  # of an algorithm in DICOM objects, LO
 
 
 class MovedOnError(IsocenterError):
@@ -392,7 +391,7 @@ class _Writing:
 
     @property
     def _algorithm(self) -> str:
-        return " ".join(filter(None, self.judged.model))[:LONGEST_NAME]
+        return algorithm_named(*self.judged.model)
 
     def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """The files, the DICOM objects under UIDs that follow from the correction. rows: its findings"""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, select
 
 from isocenter.errors import FormatError, IsocenterError
-from isocenter.files import load_json, read, read_given_table
+from isocenter.files import read, read_given_table
 from isocenter.files.dicom import LABEL_MAP, SEGMENTATION, drawing_of, read_header, read_segmentation, text
 from isocenter.service.monitoring.outcomes import VERDICT, stated_values, write_outcomes
 from isocenter.service.objects.store import key_of
@@ -186,7 +186,7 @@ def _of_jobs(connection: Connection, folder: Path, which: ColumnElement[bool]) -
             tuple(findings_of[row.job]),
             tuple(files[row.job]),
             tuple(corrected[row.job]),
-            _model(row, folder),
+            (row.model, row.model_version),
             folder / "results" / row.job,
         )
         for row in rows
@@ -213,15 +213,6 @@ def _corrected(
     return corrections_of, files
 
 
-def _model(row: Row[*tuple[Any, ...]], folder: Path) -> tuple[str, str]:
-    """The name and version of a job's model: as the record of findings states them, else as the settings name it."""
-    try:
-        model_stated = load_json(folder / "results" / row.job / "findings.json")["model"]
-        return str(model_stated["name"]), str(model_stated["version"])
-    except (IsocenterError, OSError, ValueError, KeyError, TypeError):  # there is none
-        return row.model, row.model_hash[:16]
-
-
 def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool]) -> list[Judged]:
     """Segmentations that came in, but for those that are answers of ours and were sent back."""
     ours = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
@@ -243,6 +234,7 @@ def _of_others(connection: Connection, folder: Path, which: ColumnElement[bool])
             continue
         maker, what = text(head, "Manufacturer"), text(head, "SeriesDescription")
         columns = {"state": "done", "outcome": ANSWERED, "reason": None, "rule": "", "urgency": None, "because": None}
+        columns["gate"] = ""
         found.append(
             Judged(
                 row.instance,

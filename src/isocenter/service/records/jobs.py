@@ -69,6 +69,7 @@ class Job:
             as `box_inside` gives it; "hash": of the bytes of the series, and of "inside"
     stamp:  time that results bear (s since 1970): that of the job's making, so that made again they are the same
     version: its number among the jobs of its rule on the same series, which its results bear
+    model_version: that of the model, as results state it
     """
 
     job: str
@@ -81,6 +82,7 @@ class Job:
     attempts: int
     stamp: float
     version: int = 1
+    model_version: str = ""
 
     @classmethod
     def of_row(cls, row: Row[Any], **changes: Any) -> Job:

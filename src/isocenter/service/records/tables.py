@@ -139,6 +139,7 @@ rejections = Table(
 # A job is called by its key: (study, rule, model, inputs) can have one result, and one more after each was rejected.
 # version: its number among the jobs of its rule on the same series, from 1
 # state: waiting | running | sending | done | aside | cancelled | superseded
+# model_version: as results state it; gate: of a model whose gate is not fitted, why
 # outcome: answered | abstained | refused | failed; is_empty: whether the answer is that there is nothing
 # priority: place in the queue, by its rule or order; urgency, because: what its findings make of the study, and why
 jobs = Table(
@@ -150,6 +151,8 @@ jobs = Table(
     Column("rule", String(64), nullable=False),
     Column("model", String(64), nullable=False),
     Column("model_hash", String(64), nullable=False),
+    Column("model_version", String(64), nullable=False, default=""),
+    Column("gate", Text, nullable=False, default=""),
     Column("inputs_hash", String(64), nullable=False),
     Column("inputs", JSON, nullable=False),
     Column("version", Integer, nullable=False, default=1),

@@ -241,6 +241,7 @@ class ModelFacts:
     gate:     on what it refuses images
     is_gated: whether distances of images from those that trained it decide
     naming:   what is wrong with the names and codes of its labels
+    version:  as results state it beside the name
     """
 
     name: str
@@ -256,6 +257,7 @@ class ModelFacts:
     gate: str = ""
     is_gated: bool = True
     naming: Sequence[str] = ()
+    version: str = ""
 
     @property
     def roles(self) -> Sequence[str]:

@@ -20,7 +20,7 @@ from isocenter.service.monitoring.safety import end_notices, undone
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.alerts import ACKNOWLEDGED, CLOSED, NOTICE, Incidents, Notices, settled, standing
 from isocenter.service.records.deployments import ChangeError, UnknownChangeError, approve, end_change
-from isocenter.service.records.tables import alerts, deliveries, deployments, holds, notices, studies
+from isocenter.service.records.tables import alerts, corrections, deliveries, deployments, holds, jobs, notices, studies
 from isocenter.service.stored import last_look
 from isocenter.service.web.access import ADMINISTRATORS, KEEPING, ROLES, WORKING, Who, roles
 from isocenter.service.web.shapes import (
@@ -88,6 +88,8 @@ def get_monitor(node: Node) -> MonitorShape:
     models = list[WatchedShape]()
     with node.database.read() as connection:
         open_now = standing(connection)
+        model_versions = select(jobs.c.model_hash, jobs.c.model_version).distinct()
+        stated = {row.model_hash: row.model_version for row in connection.execute(model_versions)}
         for model, version in versions(connection):
             row, frozen = seen.get(version, {}), baseline_of(connection, version)
             cases = min(counted_cases(connection, version), wanted) if frozen is None else frozen.cases
@@ -106,6 +108,7 @@ def get_monitor(node: Node) -> MonitorShape:
                 WatchedShape(
                     model=model,
                     version=version,
+                    model_version=stated.get(version, ""),
                     verdict=named or ("no alert" if frozen is not None else f"not watched: {cases} of {wanted} cases"),
                     baseline=baseline,
                     cases=watched.get("cases", 0),
@@ -199,7 +202,12 @@ def _notice_shapes(node: WebNode, most: int, *where: ColumnElement[bool]) -> lis
     with node.database.read() as connection:
         for row in connection.execute(select(deliveries).where(mine).order_by(deliveries.c.next_at)):
             sent[row.job].append(DeliveryShape.model_validate(row._mapping))
-    return [NoticeShape.model_validate({**row._mapping, "deliveries": sent[row.job]}) for row in rows]
+        of_these = select(corrections.c.judged).where(corrections.c.judged.in_([row.job for row in rows]))
+        changed = set(connection.execute(of_these).scalars())
+    return [
+        NoticeShape.model_validate({**row._mapping, "deliveries": sent[row.job], "is_corrected": row.job in changed})
+        for row in rows
+    ]
 
 
 incidents_router = APIRouter(prefix="/api/incidents", tags=["incidents"])

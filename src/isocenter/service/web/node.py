@@ -94,6 +94,7 @@ def list_models(node: Node) -> Listing[ModelShape]:
             task=one.task,
             gate=one.gate,
             is_gated=one.is_gated,
+            model_version=one.version,
             rules=[rule.name for rule in rules if rule.model == name],
         )
         for name, one in models.items()

@@ -92,12 +92,14 @@ class JudgedShape(BaseModel):
     job:      of the job; of a segmentation of another product, under which it is judged and corrected
     revision: of corrections, 0 where nobody has corrected it
     findings: rows as `findings.json` has them
+    gate:     of a model whose gate is not fitted, what it refuses images by
     """
 
     job: str
     rule: str
     model: str
     version: str
+    gate: str
     state: str
     outcome: str | None
     reason: str | None
@@ -296,6 +298,7 @@ def _judged(node: WebNode, judged: Judged, verdict: Row[*tuple[Any, ...]] | None
         rule=columns["rule"],
         model=judged.model[0],
         version=judged.model[1],
+        gate=columns["gate"],
         state=columns["state"],
         outcome=columns["outcome"],
         reason=columns["reason"],

@@ -128,12 +128,16 @@ class WorklistShape(BaseModel):
 
 
 class NoticeShape(BaseModel):
-    """A notice of an urgent finding; study as UID, deliveries to its recipients in turn."""
+    """A notice of an urgent finding; study as UID, deliveries to its recipients in turn.
+
+    is_corrected: whether a person has corrected the result since, so that the finding may no longer stand
+    """
 
     notice: str
     study: str
     job: str
     finding: str
+    is_corrected: bool
     priority: str
     created_at: Time
     acknowledged_at: Time | None
@@ -180,6 +184,7 @@ class ModelShape(BaseModel):
 
     modality: empty where it takes any
     gate:     on what it refuses images; is_gated: whether distances from its training images decide
+    model_version: as results state it beside the name
     """
 
     name: str
@@ -189,6 +194,7 @@ class ModelShape(BaseModel):
     task: str
     gate: str
     is_gated: bool
+    model_version: str
     rules: list[str]
 
 
@@ -428,12 +434,14 @@ class BaselineShape(BaseModel):
 class WatchedShape(BaseModel):
     """A version of a model as monitoring sees it; rows as in `drift.csv`, `performance.csv` and `site.csv`.
 
+    version: its hash; model_version: as results state it
     site_verdict: whether the baseline is like the cases that calibrated the model; empty where that is not known
     cases: since the watches have begun; problem: why it cannot be watched
     """
 
     model: str
     version: str
+    model_version: str
     verdict: str
     baseline: BaselineShape
     cases: int

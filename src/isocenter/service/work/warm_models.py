@@ -7,6 +7,7 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from isocenter import scoring
 from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.files import read_codes
 from isocenter.files.dicom import names_structure
+from isocenter.prediction import model_named
 from isocenter.runtime import Model, codes_of, load, ratios_of, with_codes
 from isocenter.service.routing.facts import ModelFacts
 from isocenter.service.settings import ModelSection
@@ -55,6 +57,7 @@ def model_facts(name: str, model: Model) -> ModelFacts:
         str(model.gate),
         model.gate.is_fitted,
         [*_label_faults(model, mapped.labels if labels else ()), *_stray_codes(model)],
+        model_named(model)["version"],
     )
 
 
@@ -158,6 +161,7 @@ class WarmModels:
         while True:
             try:
                 codes, model = self.sections[name].codes, load(folder, self.device)
+                model = replace(model, record={**model.record, "name": name})  # as the node calls it
                 return model if codes is None else with_codes(model, read_codes(codes))
             except (MemoryShortageError, *MEMORY_ERRORS) as error:
                 if not (self._loaded and is_out_of_memory(error)):

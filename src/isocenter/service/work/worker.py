@@ -26,7 +26,7 @@ from isocenter.errors import (
 )
 from isocenter.files import dicom
 from isocenter.lazy import ndimage, pandas
-from isocenter.prediction import algorithm_of, model_named
+from isocenter.prediction import algorithm_named, model_named
 from isocenter.runtime import Model, Request
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange.covariates import Known, known_covariates
@@ -231,8 +231,8 @@ class Worker:
             outcome,
             inputs,
             room,
-            {"name": job.model} if model is None else model_named(model),
-            job.model if model is None else algorithm_of(model),
+            {"name": job.model, "version": job.model_version} if model is None else model_named(model),
+            algorithm_named(job.model, job.model_version),
             self._marks(job),
         )
 

@@ -455,5 +455,6 @@ def _facts(dataset: Dataset) -> dict[str, Any]:
         "kind": text(dataset, "SegmentationType").lower(),
         "source_series": tuple(text(s, "SeriesInstanceUID") for s in series),
         "source_instances": tuple(text(i, "ReferencedSOPInstanceUID") for i in instances),
+        "maker": text(dataset, "Manufacturer"),
         "algorithms": sorted({text(one, "SegmentAlgorithmName") for one in items(dataset, "SegmentSequence")} - {""}),
     }

@@ -21,6 +21,9 @@ from isocenter.files.dicom.writing.source_planes import repeat_elements
 from isocenter.files.storage.atomic import written
 from isocenter.lazy import pydicom
 
+# Manufacturer of whatever this program writes.
+MAKER = "Isocenter"
+
 
 def new_series(number: int, description: str) -> dict[str, Any]:
     """The arguments of highdicom for an object that opens a series of its own, made by this program."""
@@ -29,7 +32,7 @@ def new_series(number: int, description: str) -> dict[str, Any]:
         "series_number": number,
         "sop_instance_uid": highdicom.UID(),
         "instance_number": 1,
-        "manufacturer": "Isocenter",
+        "manufacturer": MAKER,
         "manufacturer_model_name": "Isocenter",
         "software_versions": version("isocenter"),
         "device_serial_number": "0",

@@ -62,7 +62,7 @@ export async function showMonitor(main, { me }) {
   function baseline(one) {
     const { state, cases, wanted, frozen_at, frozen_by } = one.baseline;
     const stands = state === "frozen" ? `frozen on ${timeText(frozen_at)} by ${frozen_by || "this machine"}, ${cases} cases` : `${state}, ${cases} of ${wanted} cases`;
-    const rows = [["Version", one.version.slice(0, 12)], ["Baseline", stands], ["Watched cases", String(one.cases)], ["Cases between false alarms", one.run_length ? numberText(one.run_length) : DASH]];
+    const rows = [["Version", one.model_version || DASH], ["Baseline", stands], ["Watched cases", String(one.cases)], ["Cases between false alarms", one.run_length ? numberText(one.run_length) : DASH]];
     const facts = make("dl", { className: "facts" }, ...rows.flatMap(([name, text]) => [make("dt", { text: name }), make("dd", { text })]));
     const text = state === "frozen" ? `Freeze the newest ${wanted} cases instead` : `Freeze these ${wanted} cases`;
     const freezing = isKeeper && state !== "collecting" ? [act(text, "/api/monitor/baseline", one.model, { model: one.model })] : [];

@@ -13,9 +13,10 @@ export function resultHead(job) {
   if (job.priority && job.priority !== "routine") head.append(pill(job.priority, job.priority));
   const facts = [
     job.segmentation_of_another ? "segmentation of another product" : "",
-    job.version && `version ${job.version.slice(0, 12)}`, job.rule && `rule ${job.rule}`, job.revision ? `correction ${job.revision}` : "",
+    job.version && `version ${job.version}`, job.rule && `rule ${job.rule}`, job.revision ? `correction ${job.revision}` : "",
   ].filter(Boolean);
-  return [head, make("p", { className: "faint", text: facts.join(" \u00b7 ") })];
+  const made = [head, make("p", { className: "faint", text: facts.join(" \u00b7 ") })];
+  return job.gate ? [...made, notice(`This answer was not checked against the images that trained the model: ${job.gate}.`, "warning")] : made;
 }
 
 // Why there is no result, or what of it is lacking.
