@@ -21,7 +21,7 @@ import isocenter
 from isocenter.errors import UsageError
 from isocenter.files.dicom import SeriesNames, write_series
 from isocenter.runtime.guard.distances import Correlated, Ranges, Reference
-from isocenter.runtime.guard.guard import Guard
+from isocenter.runtime.guard.guard import Guard, Look
 from isocenter.service import Rounds, read_settings
 from isocenter.service.deploying import read_gate, write_gate
 from isocenter.service.monitoring.cases import cases, columns_of_answer, freeze
@@ -287,9 +287,9 @@ def gate_of(trained):
     """A gate that knows nothing but the features of its training cases, half of which calibrated it."""
     few = Ranges.of(np.ones((2, 1)))
     none, pair = Reference.of(np.eye(2)), Correlated.of(np.eye(2))
-    parts = {"spectra": none, "texture": few, "layout": none, "contrast": pair, "symmetry": few}
+    look = Look(np.zeros((1, 3)), none, few, none, pair, few)
     own = {"features": Reference.of(trained), "calibrated": trained.astype(np.float32), "trained": len(trained)}
-    return Guard(0.01, True, {}, {}, np.zeros((1, 3)), **parts, **own)
+    return Guard(0.01, True, {}, {}, look, **own)
 
 
 @pytest.mark.parametrize(("action", "state", "outcome"), [("abstain", "done", "abstained"), ("stop", "waiting", None)])
