@@ -80,6 +80,6 @@ def test_a_row_whose_time_is_none_is_refused(tmp_path):
 def test_a_table_for_a_prediction_may_have_a_row_for_each_time(tmp_path):
     table = tmp_path / "vitals.csv"
     table.write_text(VITALS)
-    found = covariates_in(table, [("a", "P0"), ("b", "P9")])
+    found = covariates_in(table, [("a", "P0"), ("b", "P9")])[0]
     assert found[0]["pulse"] == Course((0.0, 60.0), (80.0, 90.0), "s")
     assert found[1] == {"pulse": None, "ward": None}

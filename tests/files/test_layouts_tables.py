@@ -224,13 +224,13 @@ def test_a_table_of_patient_numbers_is_joined_to_cases_whose_patients_are_hidden
     cases = list(read_dataset(tmp_path / "scans", DatasetOptions(references=False)))
     whose = [(case.id, case.patient) for case in cases]
     table(tmp_path / "who.csv", "PatientID,sex", ["MILLER-7,F", "007,M", "BROWN-1,F"])
-    read = covariates_in(tmp_path / "who.csv", whose)
+    read = covariates_in(tmp_path / "who.csv", whose)[0]
     assert sorted(one["sex"] for one in read) == ["F", "F", "M", "M"]
     assert len({(patient, one["sex"]) for (_, patient), one in zip(whose, read, strict=True)}) == 2
     table(tmp_path / "vitals.csv", "PatientID,time,pulse", ["MILLER-7,0,80", "MILLER-7,60,90", "007,0,70"])
     courses = {
         patient: one["pulse"]
-        for (_, patient), one in zip(whose, covariates_in(tmp_path / "vitals.csv", whose), strict=True)
+        for (_, patient), one in zip(whose, covariates_in(tmp_path / "vitals.csv", whose)[0], strict=True)
     }
     assert sorted(one.values for one in courses.values()) == [(70.0,), (80.0, 90.0)]
 
@@ -240,7 +240,7 @@ def test_numbers_that_one_issuer_gave_are_known_by_the_number_alone(data, tmp_pa
     cases = list(read_dataset(tmp_path / "scans", DatasetOptions(references=False)))
     whose, firsts = [(case.id, case.patient) for case in cases], [case.files[0] for case in cases]
     table(tmp_path / "who.csv", "PatientID,sex,diagnosis", ["MILLER-7,F,ill", "007,M,well"])
-    assert sorted(row["sex"] for row in covariates_in(tmp_path / "who.csv", whose, firsts)) == ["F", "M"]
+    assert sorted(row["sex"] for row in covariates_in(tmp_path / "who.csv", whose, firsts)[0]) == ["F", "M"]
     (tmp_path / "who.csv").rename(tmp_path / "scans" / "who.csv")
     labelled = read_dataset(tmp_path / "scans")
     assert {case.patient: case.references["class"] for case in labelled} == {
@@ -288,8 +288,8 @@ def test_numbers_with_decimal_commas_are_numbers_in_a_table_of_semicolons(tmp_pa
     header = "\ufeffimage;label;age;volume;beside;code"
     table(tmp_path / "table.csv", header, (row.replace(f"{n},{n};", f"{n},{n} mm;") for n, row in enumerate(rows)))
     first = read_dataset(tmp_path).cases[0].covariates
-    # Three digits behind each comma may also be thousands: they stay as they are written.
-    assert first == {"age": 40.5, "volume": "1,230", "beside": "0,0 mm", "code": "000"}
+    # Three digits behind each comma may also be thousands, were they not parted by semicolons.
+    assert first == {"age": 40.5, "volume": 1.23, "beside": "0,0 mm", "code": "000"}
 
 
 @pytest.mark.parametrize("codes", [("1_21", "12_1"), ("3.1", "3.10"), ("12E3", "120E2")])
@@ -605,9 +605,9 @@ def test_a_column_of_patients_names_no_cases_that_are_called_as_others_are(tmp_p
     """Case 1 is of patient 3, and patient 1 has another age than patient 3."""
     whose = [("1", "3"), ("2", "1"), ("3", "2")]
     table(tmp_path / "who.csv", "patient,age", ["1,10", "2,20", "3,30"])
-    assert [row["age"] for row in covariates_in(tmp_path / "who.csv", whose)] == [30, 10, 20]
+    assert [row["age"] for row in covariates_in(tmp_path / "who.csv", whose)[0]] == [30, 10, 20]
     table(tmp_path / "vitals.csv", "patient,time,pulse", [f"{n},{t},{n}{t}" for n in (1, 2, 3) for t in (0, 5)])
-    read = covariates_in(tmp_path / "vitals.csv", whose)
+    read = covariates_in(tmp_path / "vitals.csv", whose)[0]
     assert [one["pulse"].values for one in read] == [(30.0, 35.0), (10.0, 15.0), (20.0, 25.0)]
 
 
@@ -617,10 +617,10 @@ def test_rows_of_one_name_that_differ_are_refused_by_their_lines_and_equal_ones_
         covariates_in(tmp_path / "who.csv", [("x", "SMITH")])
     assert "SMITH" not in refused.value.problem
     table(tmp_path / "who.csv", "patient,age", ["SMITH,30", "BROWN,20", "SMITH,30"])
-    assert covariates_in(tmp_path / "who.csv", [("x", "SMITH")]) == [{"age": 30}]
+    assert covariates_in(tmp_path / "who.csv", [("x", "SMITH")])[0] == [{"age": 30}]
     # With a row for each image, patients whose rows differ are no answer for an image without one.
     table(tmp_path / "who.csv", "image,patient,age", ["a.png,SMITH,30", "b.png,SMITH,70"])
-    assert covariates_in(tmp_path / "who.csv", [("b", "SMITH")]) == [{"age": 70}]
+    assert covariates_in(tmp_path / "who.csv", [("b", "SMITH")])[0] == [{"age": 70}]
     with pytest.raises(DatasetError, match="has no row for c"):
         covariates_in(tmp_path / "who.csv", [("c", "SMITH")])
 
@@ -628,7 +628,7 @@ def test_rows_of_one_name_that_differ_are_refused_by_their_lines_and_equal_ones_
 def test_images_of_one_name_in_two_folders_have_their_own_rows(tmp_path):
     table(tmp_path / "who.csv", "image,age", ["siteA/1.png,30", "siteB/1.png,70"])
     whose = [("siteA-1", "siteA/1"), ("siteB-1", "siteB/1")]
-    assert [row["age"] for row in covariates_in(tmp_path / "who.csv", whose)] == [30, 70]
+    assert [row["age"] for row in covariates_in(tmp_path / "who.csv", whose)[0]] == [30, 70]
     with pytest.raises(DatasetError, match="has no row for 1"):
         covariates_in(tmp_path / "who.csv", [("1", "1")])
 
@@ -639,7 +639,7 @@ def test_a_row_that_may_be_of_several_images_of_one_name_is_that_of_none(tmp_pat
     with pytest.raises(DatasetError, match="several images are called ct, and a row of this name may be of any"):
         covariates_in(tmp_path / "who.csv", [("ct", "ct"), ("ct", "ct")])
     table(tmp_path / "who.csv", "patient,age", ["P1,30", "P2,70"])
-    read = covariates_in(tmp_path / "who.csv", [("ct", "P2"), ("ct", "P1"), ("mr", "P1")])
+    read = covariates_in(tmp_path / "who.csv", [("ct", "P2"), ("ct", "P1"), ("mr", "P1")])[0]
     assert [row["age"] for row in read] == [70, 30, 30]
 
 
@@ -663,3 +663,65 @@ def test_a_text_list_may_name_files_with_blanks(tmp_path):
         (tmp_path / "train.txt").write_text(lines)
         dataset = read_dataset(tmp_path)
         assert [case.references["class"] for case in dataset] == ["a", "b", "a", "b"]
+
+
+def people(root: Path, ages: list[str], separator: str = ";") -> Path:
+    """Pictures and a table of them, in which numbers have decimal commas and questions are answered in several ways."""
+    rows = []
+    for n, age in enumerate(ages):
+        picture(root / f"{n:02}.png", n)
+        cells = (
+            f"{n:02}.png",
+            "ab"[n % 2],
+            age,
+            f"{n},5",
+            f"{n} %",
+            ("Y", "no", "yes", "N")[n % 4 % 3],
+            -999 if n == 3 else n,
+        )
+        rows.append(separator.join(map(str, cells)))
+    return table(root / "people.csv", separator.join(("image", "label", "age", "crp", "share", "smoker", "dose")), rows)
+
+
+def test_a_covariate_with_odd_cells_stays_a_number_and_what_was_understood_is_stated(tmp_path):
+    people(tmp_path, [*map(str, range(40, 56)), ">89", "unknown", "n/a", "-999", "045Y"])
+    dataset = read_dataset(tmp_path)
+    covariates = {name: [case.covariates[name] for case in dataset] for name in dataset.cases[0].covariates}
+    assert covariates["age"] == [*range(40, 56), None, None, None, None, 45]
+    assert covariates["crp"] == [n + 0.5 for n in range(21)]
+    assert covariates["share"] == pytest.approx([n / 100 for n in range(21)])
+    assert covariates["dose"][2:5] == [2, None, 4]
+    assert set(covariates["smoker"]) == {"Y", "no"}
+    [note] = [one.what for one in dataset.problems if one.what.startswith("people.csv: age")]
+    assert "age: 17 numbers, 1 cell '>89' taken as missing, 1 cell 'unknown' taken as missing" in note
+    assert "crp: 21 numbers with decimal commas" in note or "share: 21 numbers with %, as hundredths" in note
+    assert not any(one.severity != "note" and one.column for one in dataset.problems)
+
+
+def test_a_word_among_numbers_is_named_by_its_place_and_refused_where_numbers_are_needed(tmp_path):
+    people(tmp_path, [*map(str, range(40, 56)), "old", ">89"])
+    [problem] = [one for one in read_dataset(tmp_path).problems if one.column]
+    assert problem.what == "people.csv: age in line 18: 'old' is no number"
+    assert (problem.severity, problem.column) == ("warning", "age")
+    table(tmp_path / "more.csv", "case,age,remark", ["x,50,fine", "y,old,-"])
+    with pytest.raises(DatasetError, match=r"more\.csv: age in line 3: 'old' is no number"):
+        covariates_in(tmp_path / "more.csv", [("x", "x")], (), ["Age"])
+    [row], problems = covariates_in(tmp_path / "more.csv", [("x", "x")])
+    assert row == {"age": 50, "remark": "fine"} or row["age"] == "50"
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "part"), [(["12 %", "0.13"], "'12 %' in line 2"), (["1,504", "2,311"], "1504 or 1.504")]
+)
+def test_numbers_that_may_mean_two_things_are_named_and_stay_words(tmp_path, cells, part):
+    table(tmp_path / "who.csv", "case,share", [f'x,"{cells[0]}"', f'y,"{cells[1]}"'])
+    [row, _], [problem] = covariates_in(tmp_path / "who.csv", [("x", "x"), ("y", "y")])
+    assert row["share"] == cells[0] and part in problem.what and problem.column == "share"
+
+
+def test_grades_and_codes_of_a_table_stay_what_they_are(tmp_path):
+    grades = ["1", "2", "3", "4a", "4b", "0"] * 3
+    table(tmp_path / "who.csv", "case,birads,code", [f"{n},{grade},0{n % 9}" for n, grade in enumerate(grades)])
+    rows, problems = covariates_in(tmp_path / "who.csv", [(str(n), str(n)) for n in range(18)])
+    assert [row["birads"] for row in rows] == grades and rows[3]["code"] == "03" and problems == []

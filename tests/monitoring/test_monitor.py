@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -99,6 +100,41 @@ def test_an_audited_figure_below_its_bound_is_urgent():
     seen = isocenter.monitor(cases, reference=baseline, bounds=[("sensitivity", "nodule", 0.9)])
     assert {alert.severity for alert in seen.alerts} == {"urgent"}
     assert "the bound is 0.9" in seen.alerts[0].because
+
+
+def test_each_bound_is_held_crossed_or_not_judged_with_the_reason_and_a_reported_figure_below_it_is_in_the_verdict(
+    tmp_path,
+):
+    baseline, cases = hospital()
+    low, high = ("sensitivity", "nodule", 0.2), ("specificity", "nodule", 0.999)
+    seen = isocenter.monitor(cases, reference=baseline, bounds=[low, high], out=tmp_path / "out")
+    assert [one.state for one in seen.bounds] == ["held", "crossed"]
+    assert "reported" not in seen.verdict and re.search(r"0\.\d{3} \(0\.\d{3} to 0\.\d{3}\)", seen.bounds[0].because)
+    assert [one["state"] for one in json.loads((tmp_path / "out" / "monitor.json").read_text())["bounds"]] == [
+        "held",
+        "crossed",
+    ]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "specificity of nodule" in page and "Figures over time" in page
+    reported = isocenter.monitor(cases.drop(columns="inclusion"), reference=baseline, bounds=[low, high])
+    assert [(one.state, one.because) for one in reported.bounds] == [("not judged", "no case was audited")] * 2
+    assert not reported.alerts and "no alert in 900 cases" in reported.verdict
+    assert "reported, not audited: specificity of nodule" in reported.verdict and "sensitivity" not in reported.verdict
+    few = cases.assign(reference=np.where(np.arange(len(cases)) < 8, cases["reference"], np.nan))
+    [state] = isocenter.monitor(few, reference=baseline, bounds=[low]).bounds
+    assert state.state == "not judged" and "too few to judge" in state.because
+
+
+def test_software_that_changed_is_dated():
+    baseline, cases = hospital()
+    half = np.arange(len(cases)) < 450
+    changed = cases.assign(version=np.where(half, "1", "2"), software=np.where(np.arange(len(cases)) < 700, "v5", "v6"))
+    seen = isocenter.monitor(changed, reference=baseline)
+    assert seen.facts["changes"] == {
+        pd.Timestamp(cases["at"].iloc[450]).isoformat(): "version 2",
+        pd.Timestamp(cases["at"].iloc[700]).isoformat(): "software v6",
+    }
+    assert {row.since for row in seen.earlier} and max(row.until for row in seen.earlier) <= seen.figures[-1].until
 
 
 def test_a_column_that_vanishes_rings():

@@ -24,6 +24,21 @@ def test_a_number_is_standardised_and_marked_where_it_is_missing():
     assert AGE.encoded("062Y") == AGE.encoded(62)
 
 
+@pytest.mark.parametrize(
+    ("value", "is_code"), [(-999, True), ("-9", True), ("9999", True), (99, False), (-1.5, False), (300, False)]
+)
+def test_a_code_of_what_is_missing_is_no_number_of_a_patient(value, is_code):
+    made, note = AGE.encoded(value)
+    assert (made == AGE.encoded(None)[0]) == is_code
+    assert ("a code of what is missing: taken as 50" in note) == is_code
+
+
+@pytest.mark.parametrize(("word", "level"), [("TRUE", "yes"), ("Y", "yes"), ("nein", "no"), ("0", "no")])
+def test_yes_and_no_are_known_in_other_words_than_those_of_the_training_cases(word, level):
+    assert SMOKER.encoded(word) == SMOKER.encoded(level)
+    assert "few or no training cases" in SEX.encoded("no")[1]
+
+
 def test_a_category_that_no_training_case_was_is_unknown_or_else_what_most_were():
     assert SMOKER.entries == ("smoker no", "smoker yes", "smoker unknown")
     unknown, note = SMOKER.encoded("now and then")

@@ -222,6 +222,11 @@ def test_an_audited_figure_below_a_bound_is_urgent_and_stays_one_alert(tmp_path)
     records.answered(1)
     records.rounds.round()
     rung = [row for row in records.rows(alerts) if row.kind == "performance"]
+    node = WebNode(records.settings, records.database, ObjectStore(records.settings.folder, "web"))
+    [own] = TestClient(web_app(node), base_url="http://127.0.0.1").get("/api/monitor").json()["models"]
+    assert [(one["bound"], one["state"]) for one in own["bounds"]] == [("sensitivity of nodule", "crossed")]
+    [state] = isocenter.monitor(records.settings.folder).bounds
+    assert (state.state, state.reported) == ("crossed", "")
     records.database.close()
     assert [(row.watch, row.severity) for row in rung] == [("sensitivity of nodule", "urgent")]
 

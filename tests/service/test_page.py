@@ -15,7 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import insert, update
+from sqlalchemy import delete, insert, update
 
 from browsers import Browser, Page, browser_running
 from conftest import DATA
@@ -23,9 +23,19 @@ from isocenter.files import read
 from isocenter.files.dicom import SeriesNames, read_identity, read_segmentation, write_series
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.accounts import Accounts
-from isocenter.service.records.tables import blind, corrections, drafts, feedback, jobs, outcomes, rejections, studies
+from isocenter.service.records.tables import (
+    baselines,
+    blind,
+    corrections,
+    drafts,
+    feedback,
+    jobs,
+    outcomes,
+    rejections,
+    studies,
+)
 from isocenter.service.routing.facts import ModelFacts
-from isocenter.service.stored import MODELS
+from isocenter.service.stored import MODELS, MONITOR
 from isocenter.service.web.pages import page_files
 from isocenter.service.web.server import run_web, web_app
 from isocenter.service.web.web_node import WebNode
@@ -349,6 +359,46 @@ def test_the_page_on_monitoring_says_how_many_cases_a_baseline_lacks(room):
         text = page.value("document.body.innerText")
         answered = len([job for job in room.node.rows(jobs) if job.outcome is not None])
         assert "no alert stands" in text and f"not watched: {answered} of 300 cases" in text, text
+
+
+def month(number: int, metric: str, value: float, source: str) -> dict[str, object]:
+    ends = {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 40, "scope": "", "label": "nodule"}
+    return {"from": f"2026-0{number}-01", "to": f"2026-0{number + 1}-01", "metric": metric, "source": source, **ends}
+
+
+def test_the_page_on_monitoring_has_a_row_for_each_bound_and_draws_figures_with_bounds_and_changes(room):
+    [(name, version), *_] = {(job.model, job.model_hash) for job in room.node.rows(jobs) if job.outcome is not None}
+    bound = {"bound": "sensitivity of nodule", "at_least": 0.8, "state": "held", "because": "0.9", "reported": "0.5"}
+    figures = [month(n, "sensitivity", 0.9, source) for n in (3, 4, 5) for source in ("audited", "reported")]
+    figures += [month(3, "npv", 0.9, "audited"), month(5, "auroc", 0.9, "estimated")]
+    row = {
+        "version": version,
+        "performance": figures,
+        "bounds": [bound],
+        "changes": {"2026-04-10T08:00:00": "software v6"},
+    }
+    own = {"model": name, "model_hash": version, "cases": 300, "first_at": 0.0, "last_at": 1.0, "frozen_at": 1.0}
+    with room.node.database.write() as connection:
+        connection.execute(insert(baselines).values(**own, frozen_by="somebody"))
+    seen = room.node.settings.folder / MONITOR
+    seen.write_text(json.dumps({"schema": "isocenter.node_monitor", "version": 1, "at": 1.0, "rows": [row]}))
+    try:
+        with room.open("/monitor", "!!document.querySelector('table[aria-label=Bounds]')") as page:
+            text = page.value("document.querySelector('main').innerText")
+            drawn = page.value("[...document.querySelectorAll('figure svg')].map(e => [e.getAttribute('aria-label'), "
+                               "e.querySelectorAll('circle').length, e.textContent])")  # fmt: skip
+            dashes = page.value(
+                "[...document.querySelectorAll('figure line')].map(e => e.getAttribute('stroke-dasharray'))"
+            )
+            assert page.complaints == []
+    finally:
+        seen.unlink()
+        with room.node.database.write() as connection:
+            connection.execute(delete(baselines))
+    assert "no alert; reported, not audited: sensitivity of nodule 0.5, bound 0.8" in text and "held" in text, text
+    [(title, dots, words)] = drawn  # a single window is no course
+    assert (title, dots) == ("sensitivity of nodule over time", 6) and "software v6" in words
+    assert dashes.count("6 4") == 1 and dashes.count("2 3") == 1
 
 
 @pytest.mark.whole

@@ -59,7 +59,7 @@ def test_the_most_urgent_rule_that_a_finding_meets_gives_the_priority_and_the_re
     assert because in (given.because if given else "")
 
 
-def test_a_probability_that_no_model_states_and_a_notice_that_no_rule_could_send_are_refused():
+def test_a_probability_that_no_model_states_for_a_rule_or_bound_and_a_notice_that_no_rule_could_send_are_refused():
     settings = read_settings(urgent=[PNEUMOTHORAX])
     with pytest.raises(UsageError, match=r"no model of the node states a probability of 'pneumothorax'"):
         rules_of(settings, {"m": ModelFacts("m", "h", findings=("odd",))})
@@ -67,6 +67,9 @@ def test_a_probability_that_no_model_states_and_a_notice_that_no_rule_could_send
     settings = read_settings(urgent=[{"finding": "lung", "value": 5, "priority": "urgent"}])
     with pytest.raises(UsageError, match=r"states a value of 'lung'. Name one of liver, short axis"):
         rules_of(settings, {"m": ModelFacts("m", "h", findings=("lung",), values=("short axis", "liver"))})
+    settings = read_settings(bound=[{"metric": "npv", "label": "lung", "at_least": 0.9}])
+    with pytest.raises(UsageError, match=r"a probability of 'lung'. Name one of odd"):
+        rules_of(settings, {"m": ModelFacts("m", "h", findings=("odd",), values=("lung",))})
     hook = {"when": "emergency", "by": "webhook", "to": "http://127.0.0.1:1/"}
     with pytest.raises(UsageError, match="which no rule of"):
         read_settings(notify=[hook])

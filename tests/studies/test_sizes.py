@@ -187,13 +187,24 @@ def test_a_pilot_of_readers_sizes_a_study_as_its_own_test_sees_it(tmp_path):
     assert half + 4 * found.inputs["between"] == pytest.approx(2 * seen.difference**2 / test.statistic, rel=1e-6)
     more = study_size("mrmc", assignments={**given, "n": 200, "difference": seen.difference})
     assert more.power > found.power
+    words = (row.replace(",", ";").replace(".", ",")[:-1] + ("yes" if row[-1] == "1" else "No") for row in rows)
+    (tmp_path / "pilot.csv").write_text("\n".join(["reader;case;score;model;positive", *words]))
+    again = study_size("mrmc", assignments={**given, "difference": seen.difference})
+    assert again.power == pytest.approx(found.power)
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda rows: ["r1,c1,?,,1", *rows[1:]], "score '?' of reader r1, case c1, no model is not a number"),
-        (lambda rows: ["r1,c1,.5,,2", *rows[1:]], "positive '2' of reader r1, case c1, no model is not 0 or 1"),
+        (lambda rows: ["r1,c1,?,,1", *rows[1:]], "score '?' of {}, is missing"),
+        (
+            lambda rows: ["r1,c1,high,,1", *rows[1:]],
+            "score 'high' of {}, is no number",
+        ),
+        (
+            lambda rows: ["r1,c1,.5,,2", *rows[1:]],
+            "positive '2' of {}, is neither yes nor no",
+        ),
         (lambda rows: ["r1,c1,.5,,0", *rows[1:]], "case c1 is positive and negative"),
         (lambda rows: [*rows, rows[-1]], "there are two scores of reader r2, case c2, model aid"),
         (lambda rows: rows[:-1], "there is no score of reader r2, case c2, model aid"),
@@ -208,7 +219,7 @@ def test_a_fault_of_a_pilot_is_named_by_reader_case_and_cell(tmp_path, change, p
         for n, c in enumerate(("c1", "c2"))
     ]
     (tmp_path / "pilot.csv").write_text("\n".join(["reader,case,score,model,positive", *change(rows)]))
-    with pytest.raises(DatasetError, match=re.escape(problem)):
+    with pytest.raises(DatasetError, match=re.escape(problem.format("reader r1, case c1, no model, line 2"))):
         study_size("mrmc", assignments={"pilot": tmp_path / "pilot.csv", "readers": 4, "n": 60, "difference": 0.1})
 
 

@@ -106,7 +106,7 @@ def test_a_package_in_onnx_says_the_same_of_a_table_of_times(read, tmp_path):
 def test_a_bundle_reads_the_same_of_a_table_of_times(tmp_path):
     table = tmp_path / "vitals.csv"
     table.write_text("case,time (min),pulse,sex\na.png,5,60,F\nb.png,7,99,M\na.png,50,95.5,F\nb.png,58,61,M\n")
-    [ours, other] = covariates_in(table, [("a", "a"), ("b", "b")])
+    [ours, other] = covariates_in(table, [("a", "a"), ("b", "b")])[0]
     theirs = read_covariates(table, formats.pictures())
     assert ours["pulse"] == Course((300.0, 3000.0), (60.0, 95.5), "s")
     assert {case: {name: one[name] for name in ours} for case, one in theirs.items()} == {"a": ours, "b": other}

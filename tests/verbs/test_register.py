@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     isocenter.write(drawn_on(fixed), place / "fixed_labels.nii.gz")
     labels = carried_labels(drawn_on(fixed).data[0], FIXED, inverted(true), other)
     isocenter.write(moving.with_label_map(labels, LABELS), place / "labels.nii.gz")
-    (place / "points.csv").write_text("name,x,y,z\na,0,1,2\nb,-3.5,2,-4\n")
+    (place / "points.csv").write_text("name;x;y;z\na;0;1;2\nb;-3,5;2;-4\n")
     words = [
         "register", place / "fixed.nii.gz", place / "moving.nii.gz", "--out", place / "out",
         "--labels", place / "labels.nii.gz", "--fixed-labels", place / "fixed_labels.nii.gz",
@@ -86,6 +86,12 @@ def test_simple_itk_brings_the_moving_image_onto_the_fixed_one_with_the_transfor
     inside = np.isfinite(ours) & (expected != -999.0)
     assert inside.mean() > 0.8
     assert_allclose(ours[inside], expected[inside], atol=0.05)
+
+
+def test_a_point_whose_coordinate_is_no_number_is_refused_with_its_cell(folder, tmp_path):
+    (tmp_path / "points.csv").write_text("name,x,y,z\na,0,1,2\nb,-999,2 mm,-4\n")
+    with pytest.raises(DatasetError, match=r"points\.csv: y in line 3 is '2 mm', no number"):
+        isocenter.register(folder / "fixed.nii.gz", folder / "moving.nii.gz", points=tmp_path / "points.csv")
 
 
 def test_points_go_into_the_moving_image_and_the_inverse_brings_them_back(folder):

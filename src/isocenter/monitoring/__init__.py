@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.monitoring.alert import Alert, Bound, alert_table, alerts, bound_name
+    from isocenter.monitoring.alert import (
+        Alert,
+        Bound,
+        BoundState,
+        alert_table,
+        alerts,
+        bound_name,
+        bound_states,
+        reported_words,
+    )
     from isocenter.monitoring.change import (
         ALLOWED,
         CHANGE_RECORD,

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring.drift import Drift
-from isocenter.monitoring.performance import AUDITED, Performance
+from isocenter.monitoring.performance import AUDITED, REPORTED, Performance
 from isocenter.monitoring.stream import CONCEPT, INPUT, OPERATION, OUTPUT
 from isocenter.values import Estimate
 
 WARNING, URGENT, OPEN = "warning", "urgent", "open"
+HELD, CROSSED, NOT_JUDGED = "held", "crossed", "not judged"
 ACTIONS = {
     INPUT: "Look at new images of the scope, and at what changed at the scanner",
     OUTPUT: "Compare with new labels; recalibrate if the patients have changed",
@@ -32,6 +35,21 @@ class Bound:
 def bound_name(metric: str, label: str) -> str:
     """Name of the alert of a bound."""
     return f"{metric} of {label}"
+
+
+@dataclass(frozen=True)
+class BoundState:
+    """Whether audited figures keep a bound.
+
+    state:    held, crossed or not judged
+    reported: the first figure of cases that were not audited that crosses it, in words; else empty
+    """
+
+    bound: str
+    at_least: float
+    state: str
+    because: str
+    reported: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,19 +89,59 @@ def alerts(drifts: Sequence[Drift], figures: Sequence[Performance], bounds: Sequ
         words = "; ".join(dict.fromkeys(filter(None, because)))
         made.append(Alert(0, at, severity, first.watch, kind, scope, since, OPEN, action, words))
     for bound in bounds:
-        for row in figures:
-            if not row.scope and (row.metric, row.label, row.source) == (bound.metric, bound.label, AUDITED):
-                made += _below(row, bound, row.estimate)
+        made += (_below(row, bound, row.estimate) for row in _of(figures, bound, AUDITED) if _is_below(row, bound))
     ordered = sorted(made, key=lambda one: one.at)
     return [replace(one, alert=number) for number, one in enumerate(ordered, start=1)]
 
 
-def _below(row: Performance, bound: Bound, estimate: Estimate) -> list[Alert]:
-    if estimate.high is None or estimate.high >= bound.at_least:
-        return []
+def bound_states(figures: Sequence[Performance], bounds: Sequence[Bound]) -> list[BoundState]:
+    """The state of each bound: crossed where the interval of any window is below it, else by the last window."""
+    made = list[BoundState]()
+    for bound in bounds:
+        audited, reported = (_of(figures, bound, source) for source in (AUDITED, REPORTED))
+        below = [row for row in audited if _is_below(row, bound)]
+        outside = [row for row in reported if _is_below(row, bound)]
+        state, because = CROSSED if below else NOT_JUDGED, "no case was audited"
+        for row in (below or [row for row in audited if row.estimate.high is not None] or audited)[-1:]:
+            because = _in_words(row)
+            if not below and row.estimate.high is None:
+                because = f"{because}, {row.estimate.method.removeprefix('none: ')}"
+            elif not below and row.estimate.value < bound.at_least:
+                because = f"{because} may lie on either side"
+            elif not below:
+                state = HELD
+        name = bound_name(bound.metric, bound.label)
+        made.append(BoundState(name, bound.at_least, state, because, _in_words(outside[0]) if outside else ""))
+    return made
+
+
+def reported_words(states: Sequence[BoundState]) -> list[str]:
+    """What a verdict says of bounds that figures of cases that were not audited cross."""
+    return [
+        f"reported, not audited: {one.bound} {one.reported}, bound {one.at_least:g}" for one in states if one.reported
+    ]
+
+
+def _of(figures: Sequence[Performance], bound: Bound, source: str) -> list[Performance]:
+    """The figures of all cases that a bound is of, from one source."""
+    wanted = (bound.metric, bound.label, source, "")
+    return [row for row in figures if (row.metric, row.label, row.source, row.scope) == wanted]
+
+
+def _is_below(row: Performance, bound: Bound) -> bool:
+    return row.estimate.high is not None and row.estimate.high < bound.at_least
+
+
+def _in_words(row: Performance) -> str:
+    one, days = row.estimate, f"from {row.since} to {row.until}"
+    ends = "" if one.low is None or one.high is None else f" ({one.low:.3f} to {one.high:.3f})"
+    return days if np.isnan(one.value) else f"{one.value:.3f}{ends} {days}"
+
+
+def _below(row: Performance, bound: Bound, estimate: Estimate) -> Alert:
     words = f"audited {row.metric} {estimate.value:.3f}, at most {estimate.high:.3f}; the bound is {bound.at_least:g}"
     name, action = bound_name(row.metric, row.label), "Stop relying on the model until its cause is found"
-    return [Alert(0, row.until, URGENT, name, "performance", "", row.since, OPEN, action, words)]
+    return Alert(0, row.until, URGENT, name, "performance", "", row.since, OPEN, action, words)
 
 
 def alert_table(rows: Sequence[Alert]) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from isocenter.values import (
     truths_in,
 )
 
-AT, CASE, PATIENT, VERSION, WARD = "at", "case", "patient", "version", "ward"
+AT, CASE, PATIENT, VERSION, SOFTWARE, WARD = "at", "case", "patient", "version", "software", "ward"
 REFERENCE, REFERENCE_AT = "reference", "reference_at"
 INCLUSION, ABSTAINED, SECONDS, PREDICTED = "inclusion", "abstained", "seconds", "predicted"
 PROBABILITY, CALLED, MEASURE, COVARIATE = "probability_", "called_", "measure_", "covariate_"
@@ -153,6 +153,17 @@ class Stream:
     def findings(self) -> list[str]:
         """The classes or findings with probabilities."""
         return [name.removeprefix(PROBABILITY) for name in map(str, self.table) if name.startswith(PROBABILITY)]
+
+    @property
+    def software_changes(self) -> dict[str, str]:
+        """{time of the first case, by the clock of the site: software or version that was new with it}."""
+        made = dict[str, str]()
+        for name in (SOFTWARE, VERSION):
+            cells = self.text(name)
+            for level in sorted(set(cells) - {""} - set(cells[:1])):
+                at = self.local[int(np.argmax(cells == level))].isoformat(timespec="seconds")
+                made[at] = "; ".join(filter(None, [made.get(at, ""), f"{name} {level[:12]}"]))
+        return made
 
     def outcomes(self, finding: str) -> Floats:
         """(cases,) 1 where the reference has the finding, 0 where it has not, NaN where it is not known.

@@ -14,7 +14,7 @@ from isocenter.errors import FormatError, GeometryError, listed
 from isocenter.files import ReadOptions, read_image
 from isocenter.reading.dataset import open_dataset
 from isocenter.reading.options import Covariates, Input, ReadingOptions
-from isocenter.runtime import Model
+from isocenter.runtime import Model, Number
 from isocenter.transforms import COLOUR
 from isocenter.values import Case, Image, LazyMapping, Problem
 
@@ -55,23 +55,28 @@ def _in_full(problem: Problem) -> Problem:
     return replace(problem, what="; ".join(filter(None, parts)))
 
 
-def covered(cases: Sequence[Case], covariates: Covariates) -> list[Case]:
-    """The cases with these covariates in place of those of their own tables."""
+def covered(cases: Sequence[Case], covariates: Covariates, model: Model) -> tuple[list[Case], list[Problem]]:
+    """The cases with these covariates in place of those of their own tables, and what was understood of these.
+
+    Raises DatasetError for a cell that is no number where the model has one.
+    """
     match covariates:
         case None:
             tables: Sequence[str | Path] = ()
         case Mapping():
-            return [replace(case, covariates=covariates) for case in cases]
+            return [replace(case, covariates=covariates) for case in cases], []
         case str() | Path():
             tables = [covariates]
         case _:
             tables = covariates
-    merged = list(cases)
+    merged, notes = list(cases), list[Problem]()
     firsts = [case.files[0] for case in cases if case.files]
+    numbers = [one.name for one in model.networks.context.columns if isinstance(one, Number)]
     for table in tables:
-        rows = files.covariates_in(Path(table), [(case.id, case.patient) for case in cases], firsts)
+        rows, read = files.covariates_in(Path(table), [(case.id, case.patient) for case in cases], firsts, numbers)
+        notes += (one for one in read if not one.column)
         merged = [replace(case, covariates={**case.covariates, **row}) for case, row in zip(merged, rows, strict=True)]
-    return merged
+    return merged, notes
 
 
 def _opened(

@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import PlanError
-from isocenter.values import course_in, is_missing, level_in, number_in
+from isocenter.values import course_in, is_missing, level_in, may_be_code, number_in, truth_in
 
 # The entry of a category for missing and rare levels.
 UNKNOWN = "unknown"
 # Prefix of a channel's name, so that a covariate may have the same name.
 IMAGE = "image:"
+# A number written as codes of missing ones are is one below so many deviations, or so many times above them.
+DEVIATIONS, TIMES_APART = 6.0, 3.0
 # Notes on single columns; of more columns the note has only their number.
 MOST_NOTES = 12
 
@@ -69,13 +71,24 @@ class Number:
     def encoded(self, value: Any) -> tuple[list[float], str]:
         """Its entries for a patient, and a note where the value is missing or no number."""
         number = None if is_missing(value) else number_in(value)
+        if number is not None and may_be_code(f"{number:.15g}") and self._is_far(number):
+            return self.encoded(None)[0], f"{self.name} is {number:g}, a code of what is missing: {self._as_taken}"
         entry = self.median if number is None else number
         entries = [(entry - self.mean) / self.deviation]
         entries += [(1.0 if number is None else 0.0) - self.missing] if self.missing > 0 else []
         if number is not None:
             return entries, ""
         reason = "missing" if is_missing(value) else f"{value!r}, no number"
-        return entries, f"{self.name} is {reason}: taken as {self.median:g}, the median of the training cases"
+        return entries, f"{self.name} is {reason}: {self._as_taken}"
+
+    @property
+    def _as_taken(self) -> str:
+        return f"taken as {self.median:g}, the median of the training cases"
+
+    def _is_far(self, number: float) -> bool:
+        """Whether no training case comes near a number."""
+        width = DEVIATIONS * self.deviation
+        return number < min(0.0, self.mean - width) or number > TIMES_APART * (self.mean + width)
 
 
 @dataclass(frozen=True)
@@ -121,6 +134,9 @@ class Category:
     def encoded(self, value: Any) -> tuple[list[float], str]:
         """Its entries for a patient, and a note where the level is missing or rare."""
         level, note = (UNKNOWN, "missing") if is_missing(value) else (level_in(value), "")
+        if level not in self.levels and (truth := truth_in(level)) is not None:
+            truths = {truth_in(own): own for own in self.levels}
+            level = level if None in truths else truths.get(truth, level)  # F is no, unless M is a level too
         if level not in self.levels:
             note = note or f"{value!r}, which few or no training cases had"
             level, because = max(self.levels, key=self.levels.__getitem__), "the most frequent"

@@ -28,11 +28,15 @@ if TYPE_CHECKING:
         TextColumn,
         is_absent,
         is_numeric,
+        may_be_code,
         missing_codes,
         moment_in,
         numbers_in,
+        one_spelling,
+        plain_numbers,
         shares_in,
         times_in,
+        truth_in,
         truths_in,
     )
     from isocenter.values.covariates import (

@@ -89,6 +89,7 @@ class Problem:
 
     severity: "error" forbids going on with these cases, "warning" may bias a result, "note" is good to know
     outcome:  of an error, that of a case which has no result because of it
+    column:   the covariate that has cells without a meaning, and so cannot be asked for
     """
 
     severity: Literal["error", "warning", "note"]
@@ -97,6 +98,7 @@ class Problem:
     why: str = ""
     remedy: str = ""
     outcome: OutcomeName = REFUSED
+    column: str = ""
 
     @classmethod
     def of_case(cls, case: str, error: IsocenterError, where: str = "") -> Problem:

@@ -56,6 +56,7 @@ class TextColumn:
     where:      the table, as refusals name it
     separator:  what parts its columns; empty for a table in memory
     first_line: the line of the first cell; 0 for a table in memory
+    places:     the place of each cell in words, where lines were left out or parts joined
     """
 
     name: str
@@ -63,9 +64,12 @@ class TextColumn:
     where: str
     separator: str = ""
     first_line: int = 0
+    places: Sequence[str] = ()
 
     def place(self, index: int) -> str:
         """The place of a cell in words."""
+        if self.places:
+            return self.places[index]
         return f"line {self.first_line + index}" if self.first_line else f"row {index + 1}"
 
     def place_of(self, cell: str) -> str:
@@ -136,9 +140,10 @@ def is_absent(cell: str) -> bool:
     return _plain(cell).casefold() in ABSENT
 
 
-def numbers_in(column: TextColumn, *, strictly: bool = False) -> ColumnValues:
+def numbers_in(column: TextColumn, *, strictly: bool = False, has_codes: bool = True) -> ColumnValues:
     """The numbers of a column; a limit such as <0.1, or a code such as -999, is missing, and strictly it is odd.
 
+    has_codes: whether codes are looked for; a coordinate may be any number
     Raises DatasetError where decimals and thousands cannot be told apart, or where some cells have % and others none.
     """
     counts = Counter(map(_plain, column.cells))
@@ -153,12 +158,23 @@ def numbers_in(column: TextColumn, *, strictly: bool = False) -> ColumnValues:
     why = {text: "is no number" for text in words if text not in known}
     aside = {text: "is a limit, no number" for text in why if _is_limit(text, mark)}
     code = "stands apart from the others, as codes of what is missing do; a measured one is written as"
-    aside |= {text: f"{code} {text}e0" for text in missing_codes(known, counts)}
+    aside |= {text: f"{code} {text}e0" for text in missing_codes(known, counts) if has_codes}
     why = {**why, **aside} if strictly else {text: words for text, words in why.items() if text not in aside}
     left = why.keys() | aside.keys()
     manner = " with decimal commas" if mark == "," and any("," in text for text in known) else ""
     manner += " with %, as hundredths" if percent else ""
     return _values_of(column, {t: v for t, v in known.items() if t not in left}, why, "number", manner)
+
+
+def plain_numbers(column: TextColumn) -> dict[str, float]:
+    """{cell: its number} of those with digits and marks alone, by all cells; empty where these may mean two things."""
+    texts = {cell: _plain(cell) for cell in dict.fromkeys(column.cells)}
+    try:
+        mark = _decimal_mark(column, list(texts.values()))
+    except DatasetError:
+        return {}
+    known = {cell: _as_float(text, mark) for cell, text in texts.items() if FORMS[mark].fullmatch(text)}
+    return {cell: number for cell, number in known.items() if np.isfinite(number)}
 
 
 def shares_in(column: TextColumn) -> ColumnValues:
@@ -178,8 +194,8 @@ def truths_in(column: TextColumn) -> ColumnValues:
     counts = Counter(map(_plain, column.cells))
     # A reference of "none" may be a finding that is not there, and "-" a negative one beside "+".
     absent = ABSENT - ({"none", "-"} if "+" in counts else {"none"})
-    words = {text: text.casefold().rstrip(".") for text in counts if text.casefold() not in absent}
-    known = {text: value for text, word in words.items() if (value := _truth(word)) is not None}
+    words = [text for text in counts if text.casefold() not in absent]
+    known = {text: value for text in words if (value := truth_in(text)) is not None}
     why = {text: "is neither yes nor no" for text in words if text not in known}
     examples = {
         name: listed(repr(text) for text, own in known.items() if own == value) for name, value in _TRUTHS.items()
@@ -187,6 +203,16 @@ def truths_in(column: TextColumn) -> ColumnValues:
     is_usual = all(ONE_OR_ZERO.fullmatch(text) for text in known)
     manner = "" if is_usual else f" (yes is {examples['yes'] or 'not there'}, no is {examples['no'] or 'not there'})"
     return _values_of(column, known, why, "answer", manner)
+
+
+def one_spelling(column: TextColumn) -> dict[str, str]:
+    """{cell: the most frequent spelling of its truth} of a column that says yes and no; else empty."""
+    counts = Counter(cell for cell in column.cells if not is_absent(cell))
+    truths = {cell: truth_in(cell) for cell in counts}
+    if set(truths.values()) != set(_TRUTHS.values()):
+        return {}
+    usual = {truth: next(cell for cell, _ in counts.most_common() if truths[cell] == truth) for truth in (0.0, 1.0)}
+    return {cell: usual[truth] for cell, truth in truths.items() if truth is not None}
 
 
 def is_numeric(column: TextColumn) -> bool:
@@ -207,7 +233,7 @@ def missing_codes(numbers: Mapping[str, float], counts: Mapping[str, int]) -> li
 
     numbers: {text: its number}; counts: {text: number of its cells}
     """
-    candidates = [text for text in numbers if BELOW_ZERO.fullmatch(text) or NINES.fullmatch(text)]
+    candidates = [text for text in numbers if may_be_code(text)]
     others = [value for text, value in numbers.items() if text not in candidates]
     if not candidates or sum(counts[text] for text in numbers if text not in candidates) < FEWEST_BESIDE:
         return []
@@ -216,6 +242,11 @@ def missing_codes(numbers: Mapping[str, float], counts: Mapping[str, int]) -> li
         for text in candidates
         if min(others) >= 0 and (numbers[text] < 0 or numbers[text] > TIMES_APART * max(others))
     ]
+
+
+def may_be_code(text: str) -> bool:
+    """Whether a number is written as codes of missing ones are, such as -999 or 9999."""
+    return bool(BELOW_ZERO.fullmatch(text) or NINES.fullmatch(text))
 
 
 def times_in(column: TextColumn) -> ColumnTimes:
@@ -320,7 +351,9 @@ def _is_limit(text: str, mark: str) -> bool:
     return fit is not None and _number(fit[1] or fit[2], mark) is not None
 
 
-def _truth(word: str) -> float | None:
+def truth_in(cell: str) -> float | None:
+    """1 for yes and 0 for no, in the words of common languages and programs; None where a cell is neither."""
+    word = _plain(cell).casefold().rstrip(".")
     if fit := ONE_OR_ZERO.fullmatch(word):
         return float(fit[1])
     return 1.0 if word in YES else 0.0 if word in NO or word == "-" else None

@@ -90,7 +90,8 @@ def embed(options: EmbedOptions) -> Embedded:
     loaded = with_smaller_batches(loaded)
     loaded = replace(loaded, request=replace(loaded.request, allow_large=reading.allow_large))
     opened, problems = open_inputs(inputs, reading, loaded)
-    cases, rows = covered(opened, options.covariates), list[dict[str, Any]]()
+    cases, notes = covered(opened, options.covariates, loaded)
+    problems, rows = [*problems, *notes], list[dict[str, Any]]()
     stopped: KeyboardInterrupt | None = None
     try:
         with tracked("embedding") as tracker:

@@ -296,7 +296,7 @@ def _subject(options: EvaluateOptions) -> _Subject:
     dataset = _referenced(data, reading, model, run)
     chosen = choice(model, dataset, run, options.split)
     covariates = covariates_by_name(dataset, chosen.parts)
-    dataset = with_table(dataset, audits.group_table, chosen.parts)
+    dataset = with_table(dataset, audits.group_table, chosen.parts, audits.groups)
     columns = covariates_by_name(dataset, chosen.parts)
     groups_of(columns, audits.groups)
     if audits.screening:

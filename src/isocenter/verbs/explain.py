@@ -152,7 +152,8 @@ def explain(options: ExplainOptions) -> Explained:
     )
     _refuse_what_no_case_has(explainer, options.target, options.counterfactual, options.concepts)
     opened, problems = open_inputs(inputs, reading, loaded)
-    cases = with_own_names(covered(opened, options.covariates), kinds_of_maps(opened))
+    with_covariates, notes = covered(opened, options.covariates, loaded)
+    cases, problems = with_own_names(with_covariates, kinds_of_maps(opened)), [*problems, *notes]
     if options.concepts is not None:
         refuse_clips(str(options.concepts), loaded, cases)
     explainer = replace(explainer, references=_references(options.references, reading, loaded, cases))

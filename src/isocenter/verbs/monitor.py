@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from isocenter.monitoring import (
     RATES,
     Alert,
     Bound,
+    BoundState,
     Drift,
     Miscalibration,
     Performance,
@@ -27,12 +29,14 @@ from isocenter.monitoring import (
     adjusted,
     alert_table,
     alerts,
+    bound_states,
     drift_table,
     drifts,
     miscalibration,
     performance_table,
     performances,
     recalibrated,
+    reported_words,
     site_table,
     site_verdict,
     tests_of_table,
@@ -40,8 +44,9 @@ from isocenter.monitoring import (
 )
 from isocenter.options import MonitorOptions
 from isocenter.reading import refuse_taken, result_folder
-from isocenter.report import InNotebook, Link, Page, Paragraph, Section, Table, render
+from isocenter.report import Block, InNotebook, Link, Page, Paragraph, Section, Table, figures, render
 from isocenter.runtime import write_json
+from isocenter.values import Estimate
 from isocenter.verbs.serve import need_extra
 
 DRIFT, PERFORMANCE, SITE, ALERTS, RECORD, REPORT = (
@@ -58,6 +63,8 @@ SITE_COLUMNS = ["compared with", "what", "test", "distance", "p (Holm)", "patien
 ENDED = ("closed", "cleared")
 # Sources of figures in the order in which they can be trusted.
 SOURCES = ("audited", "reported", "estimated")
+# Figures that are drawn over time: those with a bound, then these of each finding.
+DRAWN, MOST_DRAWN = "auroc", 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +78,16 @@ class Monitored(InNotebook):
     facts: dict[str, Any]
     site: Sequence[SiteTest] = ()
     out: Path | None = None
+    bounds: Sequence[BoundState] = ()
+    earlier: Sequence[Performance] = ()
 
     @property
     def verdict(self) -> str:
         """The answer in one sentence."""
+        return "; ".join([self._of_alerts, *reported_words(self.bounds)])
+
+    @property
+    def _of_alerts(self) -> str:
         if standing := [one for one in self.alerts if one.state not in ENDED]:
             named = [f"{one.severity}: {one.watch}{f' ({one.scope})' if one.scope else ''}" for one in standing]
             return f"{counted(len(standing), 'alert')}: {'; '.join(named)}"
@@ -100,6 +113,7 @@ class Monitored(InNotebook):
             "site_verdict": self.site_verdict,
             "site": [_known(vars(one)) for one in self.site],
             "notes": list(self.notes),
+            "bounds": [vars(one) for one in self.bounds],
             "alerts": [vars(one) for one in self.alerts],
             "out": None if self.out is None else str(self.out),
         }
@@ -121,6 +135,8 @@ class _Watched:
     model: of a node with several, before the names of its rows
     wrong: how its probabilities are off at the site
     site:  tests of whether the site is what the model was made on
+    bounds: of its audited figures
+    course: the cases of this and of earlier versions; None where there are no earlier ones
     """
 
     cases: Stream
@@ -131,6 +147,12 @@ class _Watched:
     model: str = ""
     wrong: Mapping[str, Miscalibration] = field(default_factory=dict)
     site: Sequence[SiteTest] = ()
+    bounds: Sequence[Bound] = ()
+    course: Stream | None = None
+
+    def named(self, words: str) -> str:
+        """What it says, after the model's name where a node has several."""
+        return f"{self.model}: {words}" if self.model else words
 
 
 @takes(MonitorOptions)
@@ -159,11 +181,14 @@ def monitor(options: MonitorOptions) -> Monitored:
     else:
         versions, notes, rung = _of_node(node, options.reference, days, options.by, options.run_length)
     bounds = [_bound(one, versions[0].cases.findings) for one in (Bound(*own) for own in options.bounds)]
-    found, figures_made = list[Drift](), list[Performance]()
+    found, figures_made, states = list[Drift](), list[Performance](), list[BoundState]()
     for one in versions:
         rows = _drifts(one)
         found += rows
-        figures_made += _figures(one, rows)
+        own = performances(one.cases, one.by, rows)
+        figures_made += [replace(row, label=one.named(row.label)) for row in own]
+        states += [replace(row, bound=one.named(row.bound)) for row in bound_states(own, one.bounds or bounds)]
+    earlier = [row for one in versions if one.course is not None for row in _earlier(one.course)]
     if node is None:
         rung = alerts(found, figures_made, bounds)
     facts = {
@@ -174,10 +199,11 @@ def monitor(options: MonitorOptions) -> Monitored:
         "reference_cases": sum(len(one.baseline) for one in versions if one.baseline is not None),
         "run_length": min(one.run_length for one in versions),
         "by": versions[0].by,
+        "changes": {at: words for one in versions for at, words in (one.course or one.cases).software_changes.items()},
     }
     site = [_named(one, row) for one in versions for row in one.site]
     out = None if options.out is None else Path(options.out)
-    monitored = Monitored(found, figures_made, rung, notes, facts, site, out)
+    monitored = Monitored(found, figures_made, rung, notes, facts, site, out, states, earlier)
     if out is not None:
         with result_folder(out, options.overwrite, (RECORD, REPORT)) as folder:
             write_table(drift_table(found), folder / DRIFT)
@@ -211,6 +237,7 @@ def _of_table(
         problem = f"the baseline has {counted(len(baseline), 'case')}"
         raise DatasetError(problem, baseline.where, f"Give {FEWEST} at least, better 300")
     everything, stream = stream, stream.between(*days)
+    course = stream
     if not stream.was_ordered:
         notes.append("the rows were not in the order of time; they were sorted by `at`")
     if stream.has("version") and len(versions := sorted(set(stream.text("version")))) > 1:
@@ -221,7 +248,8 @@ def _of_table(
     notes += watch_notes(baseline, stream)
     if reference is not None:
         site = adjusted(tests_of_table(baseline, everything.only(np.arange(len(everything)) < BASELINE)))
-    return [_Watched(stream, stream, baseline, run_length or RUN_LENGTH, by, site=site)], notes, []
+    watched = _Watched(stream, stream, baseline, run_length or RUN_LENGTH, by, site=site, course=course)
+    return [watched], notes, []
 
 
 def _bound(bound: Bound, findings: Sequence[str]) -> Bound:
@@ -265,9 +293,9 @@ def _of_node(
         if version.baseline is not None and reference is not None:
             of_table = tests_of_table(Stream.of(reference, needs_time=False), version.baseline)
         site = adjusted([*version.site, *of_table])
-        models.append(
-            _Watched(cases, version.watched.between(*days), version.baseline, length, levels, model, wrong, site)
-        )
+        watched = version.watched.between(*days)
+        bounds = [Bound(one.metric, one.label, one.at_least) for one in settings.bound if one.label in cases.findings]
+        models.append(_Watched(cases, watched, version.baseline, length, levels, model, wrong, site, bounds))
     if not models:
         raise DatasetError("no model has answered a case yet", str(folder), "Send studies to the node")
     return models, notes, rung
@@ -280,12 +308,14 @@ def _drifts(version: _Watched) -> list[Drift]:
     if not found:
         problem, remedy = "has no column that can be watched", "Give probabilities, values or measures"
         raise DatasetError(problem, version.watched.where, remedy)
-    return [replace(row, watch=f"{version.model}: {row.watch}") if version.model else row for row in found]
+    return [replace(row, watch=version.named(row.watch)) for row in found]
 
 
-def _figures(version: _Watched, found: Sequence[Drift]) -> list[Performance]:
-    rows = performances(version.cases, version.by, found)
-    return [replace(row, label=f"{version.model}: {row.label}") if version.model else row for row in rows]
+def _earlier(course: Stream) -> list[Performance]:
+    """The figures of each version but the last."""
+    named = course.text("version")
+    versions = (course.only(np.asarray(named == one)) for one in dict.fromkeys(named.tolist()) if one != named[-1])
+    return [row for stream in versions for row in performances(stream, None, [])]
 
 
 def _named(version: _Watched, row: SiteTest) -> SiteTest:
@@ -305,9 +335,14 @@ def _labels(stream: Stream) -> int:
 
 def _page(monitored: Monitored) -> Page:
     """The report: the verdict, alerts, watches, the site, performance by source."""
-    sections = [_alerts_shown(monitored), _watches_shown(monitored), _site_shown(monitored), _figures_shown(monitored)]
+    sections = [_alerts_shown(monitored), _bounds_shown(monitored), _watches_shown(monitored), _site_shown(monitored)]
+    sections += [_figures_shown(monitored)]
     return Page(
-        "Monitoring", sections=sections, facts=monitored.facts, notes=monitored.notes, verdict=monitored.verdict
+        "Monitoring",
+        sections=[one for one in sections if one.blocks],
+        facts=monitored.facts,
+        notes=monitored.notes,
+        verdict=monitored.verdict,
     )
 
 
@@ -319,6 +354,29 @@ def _alerts_shown(monitored: Monitored) -> Section:
     ]
     blank = Paragraph("No watch has rung, and no audited figure is below a bound.")
     return Section("Alerts", [Table(columns, rows)] if rows else [blank], [Link(ALERTS, ALERTS)])
+
+
+def _bounds_shown(monitored: Monitored) -> Section:
+    rows = [[one.bound, one.at_least, one.state, one.because, one.reported] for one in monitored.bounds]
+    table = Table(["bound", "at least", "audited", "because", "reported, not audited, and below"], rows)
+    return Section("Bounds", [table] if rows else [], [Link(RECORD, RECORD)])
+
+
+def _over_time(monitored: Monitored) -> list[Block]:
+    """The figures of all cases over time that have a bound, and then the areas; none of a single window."""
+    bounds = {one.bound: one.at_least for one in monitored.bounds}
+    panels: dict[str, dict[str, dict[datetime, Estimate]]] = {name: {} for name in bounds}
+    for row in (*monitored.earlier, *monitored.figures):
+        name = (
+            row.label.replace(": ", f": {row.metric} of ", 1) if ": " in row.label else f"{row.metric} of {row.label}"
+        )
+        if not row.scope and np.isfinite(row.estimate.value) and (name in bounds or row.metric == DRAWN):
+            since, until = map(datetime.fromisoformat, (row.since, row.until))
+            panels.setdefault(name, {}).setdefault(row.source, {})[since + (until - since) / 2] = row.estimate
+    drawn = {name: sources for name, sources in panels.items() if any(len(own) > 1 for own in sources.values())}
+    first, changes = dict(list(drawn.items())[:MOST_DRAWN]), monitored.facts["changes"]
+    marks = {datetime.fromisoformat(at): words for at, words in sorted(changes.items())}
+    return [figures.over_time(first, "Figures over time", bounds=bounds, changes=marks)] if first else []
 
 
 def _watches_shown(monitored: Monitored) -> Section:
@@ -361,7 +419,7 @@ def _figures_shown(monitored: Monitored) -> Section:
         "something else."
     )
     table = Table(["days", "where", "metric", "label", "value", "source"], rows)
-    return Section("Performance", [sources, table], [Link(PERFORMANCE, PERFORMANCE)])
+    return Section("Performance", [sources, *_over_time(monitored), table], [Link(PERFORMANCE, PERFORMANCE)])
 
 
 def _rounded(number: float) -> float | str:

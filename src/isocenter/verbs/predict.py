@@ -278,7 +278,8 @@ def _predicted(
         asked = in_full(asked)
     places = [_in_full(one) for one in inputs] if predictor.is_elsewhere else inputs
     opened, problems = open_inputs(places, options.reading, model)
-    cases = with_own_names(covered(opened, options.covariates), kinds_of_maps(model.task))
+    with_covariates, notes = covered(opened, options.covariates, model)
+    cases, problems = with_own_names(with_covariates, kinds_of_maps(model.task)), [*problems, *notes]
     done: dict[str, Done] = {}
     stopped: BaseException | None = None
     if asked.folder is not None:

@@ -17,6 +17,7 @@ from isocenter.files import (
     ReadOptions,
     read_given_table,
     stated_patient,
+    text_column,
     write,
     write_label_map,
     write_table,
@@ -51,7 +52,18 @@ from isocenter.transforms import (
     sd_log_jacobian,
     whole_field,
 )
-from isocenter.values import ONTO, Array, Decision, Displacement, Geometry, Image, Label, Problem, SpatialTransform
+from isocenter.values import (
+    ONTO,
+    Array,
+    Decision,
+    Displacement,
+    Geometry,
+    Image,
+    Label,
+    Problem,
+    SpatialTransform,
+    numbers_in,
+)
 from isocenter.verbs.registering.lesions import Course, FollowUp, follow_up
 
 MARKS = ("registration.json", "report.html")
@@ -283,11 +295,13 @@ def _points(path: Path, ndim: int) -> pd.DataFrame:
     if missing:
         problem = f"has no column {' and '.join(missing)}"
         raise DatasetError(problem, str(path), f"Give the columns {', '.join(needed)}, in RAS+ mm of the fixed image")
-    numbers = table[needed[1:]].apply(pd.to_numeric, errors="coerce")
-    if not np.isfinite(numbers.to_numpy(dtype=float)).all():
-        line = int(np.flatnonzero(~np.isfinite(numbers.to_numpy(dtype=float)).all(axis=1))[0]) + 2
-        raise DatasetError(f"has a coordinate in line {line} that is no number", str(path), "Give mm in each column")
-    return pd.concat([table[["name"]], numbers], axis=1)
+    texts = [text_column(table, name, str(path)) for name in needed[1:]]
+    columns = [numbers_in(one, strictly=True, has_codes=False).refuse_odd() for one in texts]
+    for one in columns:
+        for index in np.flatnonzero(np.isnan(one.values))[:1].tolist():
+            problem = f"{one.column.name} in {one.column.place(index)} is blank"
+            raise DatasetError(problem, str(path), "Give mm in each column")
+    return table[["name"]].assign(**{one.column.name: one.values for one in columns})
 
 
 def _moved_points(table: pd.DataFrame, transform: SpatialTransform, grid: Geometry) -> pd.DataFrame:

@@ -12,11 +12,12 @@ import numpy as np
 from isocenter import studies
 from isocenter.errors import DatasetError, UsageError, listed
 from isocenter.evaluation import ReaderVariances, reader_variances
-from isocenter.files import read_given_table
+from isocenter.files import read_given_table, text_column
 from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.options import StudySizeOptions
 from isocenter.studies import Size, pilot_inputs
+from isocenter.values import numbers_in, truths_in
 
 PILOT_COLUMNS = ("reader", "case", "score", "model", "positive")
 
@@ -46,20 +47,19 @@ def _pilot(path: Path) -> ReaderVariances:
     table = read_given_table(path)
     if absent := [name for name in PILOT_COLUMNS if name not in table]:
         raise DatasetError(f"has no column {absent[0]}", str(path), f"Give {listed(PILOT_COLUMNS)}")
-    scores = pd.to_numeric(table["score"].str.replace(",", "."), errors="coerce")  # 0,75 where commas are decimal
-    for name, is_wrong, kind in (
-        ("score", ~np.isfinite(scores), "a number"),
-        ("positive", ~table["positive"].isin(["0", "1"]), "0 or 1"),
-    ):
-        if is_wrong.any():
-            row = table[is_wrong].iloc[0]
-            problem = f"{name} {row[name]!r} of {_reading(row.to_dict())} is not {kind}"
+    scores = numbers_in(text_column(table, "score", str(path)), strictly=True)
+    truths = truths_in(text_column(table, "positive", str(path)))
+    for found, kind in ((scores, "a number"), (truths, "1 or 0, or yes or no,")):
+        for index in np.flatnonzero(~np.isfinite(found.values))[:1].tolist():
+            cell, reading = f"{found.column.name} {found.column.cells[index]!r}", _reading(table.iloc[index].to_dict())
+            problem = f"{cell} of {reading}, {found.column.place(index)}, {found.odd.get(index, 'is missing')}"
             raise DatasetError(problem, str(path), f"Give {kind} for every reader and case")
+    table = table.assign(score=scores.values, positive=truths.values)
     if (twice := table[table.duplicated(["reader", "case", "model"])]).size:
         problem = f"there are two scores of {_reading(twice.iloc[0].to_dict())}"
         raise DatasetError(problem, str(path), "Give one of each reader, case and model")
     models = list(dict.fromkeys(table["model"]))
-    wide = table.assign(score=scores).pivot_table(index=["model", "reader"], columns="case", values="score")
+    wide = table.pivot_table(index=["model", "reader"], columns="case", values="score")
     truth = table.groupby("case")["positive"].agg(["first", "nunique"]).reindex(wide.columns)
     readers = table["reader"].nunique()
     if len(models) != 2 or readers < 2:
@@ -73,7 +73,7 @@ def _pilot(path: Path) -> ReaderVariances:
         problem = f"there is no score of {_reading(lacking)}"
         raise DatasetError(problem, str(path), "Give every reader's score of every case with both models")
     cube = wide.to_numpy(dtype=float).reshape(2, readers, -1)
-    return reader_variances(cube, (truth["first"] == "1").to_numpy())
+    return reader_variances(cube, (truth["first"] == 1).to_numpy())
 
 
 def _reading(row: Mapping[Any, Any]) -> str:

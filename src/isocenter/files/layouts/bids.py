@@ -16,7 +16,7 @@ from isocenter.files.layouts.cases.folder import Folder, Member
 from isocenter.files.layouts.cases.load import load_image
 from isocenter.files.layouts.cases.names import IMAGES, LABELS
 from isocenter.files.layouts.cases.pairs import IMAGE, Key, MaskFile, NamedCase, reading_of
-from isocenter.files.layouts.cases.table import covariates_of, read_table
+from isocenter.files.layouts.cases.table import covariates_of, read_table, with_values
 from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality
 from isocenter.values import Geometry, Problem
@@ -123,8 +123,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     rare = sorted(counts.keys() - common)
     what, why = f"not every session has {', '.join(rare)}", "channels must be those of all cases"
     note = Problem("note", what, why=why, remedy="Take sessions away to use them")
-    problems = (*([note] if common and rare else []), *elsewhere)
-    how, people = f"BIDS sessions with {', '.join(channels)}", _participants(folder)
+    people, of_people = _participants(folder)
+    problems = (*([note] if common and rare else []), *elsewhere, *of_people)
+    how = f"BIDS sessions with {', '.join(channels)}"
     modality = common_modality(channels)
     reading = reading_of(cases, folder, options, how=how, modality=modality, problems=problems)
     rows = []
@@ -227,13 +228,15 @@ def _scan(member: Member) -> Scan | None:
     return None if is_other else Scan(member, entities, suffix)
 
 
-def _participants(folder: Folder) -> dict[str, dict[str, Any]]:
-    """{subject: covariates} from participants.tsv."""
+def _participants(folder: Folder) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
+    """{subject: covariates} from participants.tsv, what was understood of its columns, and what was not."""
     path = folder.root / "participants.tsv"
     table = read_table(path) if path.is_file() else None
     column = table.column(("participant_id",)) if table else None
-    rows = table.rows if table and column else ()
-    return {str(row[column]): covariates_of(row, (column,)) for row in rows} if column else {}
+    if table is None or column is None:
+        return {}, []
+    table, problems = with_values(table, (column,))
+    return {str(row[column]): covariates_of(row, (column,)) for row in table.rows}, problems
 
 
 LAYOUT = Layout(

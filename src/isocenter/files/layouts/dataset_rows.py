@@ -17,8 +17,8 @@ from isocenter.files.layouts.cases.folder import Folder
 from isocenter.files.layouts.cases.join import split_column, split_of
 from isocenter.files.layouts.cases.outlines import DrawnReferences
 from isocenter.files.layouts.cases.pairs import structure_labels, without_structure
-from isocenter.files.layouts.cases.table import Table, is_labelled
-from isocenter.files.layouts.dataset_table import NAMED, SINGLE, parsed_cell, stated_classes
+from isocenter.files.layouts.cases.table import Table, is_labelled, with_values
+from isocenter.files.layouts.dataset_table import NAMED, SINGLE, is_covariate, parsed_cell, stated_classes
 from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Reading, left_out, load_layout
 from isocenter.files.layouts.manifest_rows import Manifest, once_each, plain
 from isocenter.files.modality import modality_word
@@ -43,7 +43,10 @@ def read_rows(table: Table, folder: Folder, declared: Mapping[str, Any], options
         raise DatasetError(
             problem, str(table.path), "Give the columns case, image and mask or label, as dataset.csv has"
         )
-    manifest = Manifest(table, _roles(table), table.path.parent)
+    roles = _roles(table)
+    others = (name for name in table.columns if not is_covariate(name))
+    table, of_values = with_values(table, (*others, *roles, *declared.get("text", ())))
+    manifest = Manifest(table, roles, table.path.parent)
     cells = _Cells(table.path, declared)
     every = [_row(line, n, manifest, cells, declared, options) for n, line in enumerate(table.rows, start=1)]
     missing = [row.name for row in every if not all(path.exists() for path in row.paths)]
@@ -77,6 +80,7 @@ def read_rows(table: Table, folder: Folder, declared: Mapping[str, Any], options
             *left_out(missing, absent, "Correct the paths, or get the files"),
             *partly,
             *repeated,
+            *of_values,
         ),
     )
 

@@ -21,7 +21,7 @@ import numpy as np
 from isocenter.errors import DatasetError, listed
 from isocenter.files.format import ReadOptions
 from isocenter.files.layouts.cases.folder import OWN_TABLE
-from isocenter.files.layouts.cases.table import UNNAMED, Table, typed_column, with_points
+from isocenter.files.layouts.cases.table import UNNAMED, Table, table_of, typed_column
 from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions, DrawnNames, Reading
 from isocenter.files.storage.csv_text import CsvWriter, read_text_table
 from isocenter.files.storage.structured_text import toml_text
@@ -275,14 +275,16 @@ def own_table(path: Path, declared: Mapping[str, Any]) -> Table:
         cells: list[Any] = [cell or None for cell in frame[name]]
         if UNNAMED.fullmatch(str(name)) and not any(cells):
             continue
-        kind, _, rest = str(name).partition(":")
-        is_covariate = kind == "covariate" or kind not in (*SINGLE, *NAMED)
-        if separator != "," and (is_covariate or kind in ("value", "time")):
-            cells = with_points(cells)
-        bare = rest if kind == "covariate" else str(name)
-        columns[str(name)] = typed_column(cells) if is_covariate and bare not in declared.get("text", ()) else cells
-    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    return Table(path, tuple(columns), tuple(row for row in rows if any(cell is not None for cell in row.values())))
+        is_number = is_covariate(str(name)) or (separator != "," and str(name).partition(":")[0] in ("value", "time"))
+        is_number &= str(name).removeprefix("covariate:") not in declared.get("text", ())
+        columns[str(name)] = typed_column(cells, separator) if is_number else cells
+    return table_of(path, columns, separator)
+
+
+def is_covariate(name: str) -> bool:
+    """Whether a column of such a table is one of covariates."""
+    kind = name.partition(":")[0]
+    return kind == "covariate" or kind not in (*SINGLE, *NAMED)
 
 
 def _names_cases(columns: Iterable[object]) -> bool:

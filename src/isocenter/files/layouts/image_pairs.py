@@ -19,7 +19,7 @@ from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.join import split_of
 from isocenter.files.layouts.cases.load import load_mask
 from isocenter.files.layouts.cases.names import SIDE
-from isocenter.files.layouts.cases.table import Table, covariates_of, read_table
+from isocenter.files.layouts.cases.table import Table, covariates_of, read_table, with_values
 from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
 from isocenter.files.layouts.manifest_rows import plain
 from isocenter.files.modality import modality_word
@@ -46,6 +46,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Each pair as a case of two images; pairs that name a missing file are left out."""
     table, labels = _table_of(folder), mask_labels(folder, options)
+    table, of_values = (table, []) if table is None else with_values(table, KNOWN)
     rows = _rows(table) if table is not None else _of_names(folder)
     modality, made, missing = modality_word(options.modality), list[CaseRow](), list[str]()
     for name, sides, stated in rows:
@@ -67,7 +68,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         patients="" if table is None else f"column patient of {table.path.name}, else each image stands for itself",
         channels=SIDES,
         tables=() if table is None else (table.path,),
-        problems=left_out(missing, what, "Correct the paths, which are relative to the table"),
+        problems=(*left_out(missing, what, "Correct the paths, which are relative to the table"), *of_values),
     )
 
 

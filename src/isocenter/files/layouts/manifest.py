@@ -48,6 +48,7 @@ from isocenter.files.layouts.cases.table import (
     read_table,
     states_references,
     with_column_of_classes,
+    with_values,
 )
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.files.layouts.manifest_rows import (
@@ -155,7 +156,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     seen = manifest.named.reading if manifest.named else None
     hidden = manifest.hidden  # people of DICOM are not called by their names
     rows, missing, taken = [], list[CaseRow](), list[CaseRow]()
-    for index, line in enumerate(table.rows):
+    values, of_values = with_values(table, set(column.values()))
+    for index, line in enumerate(values.rows):
         for named_case in manifest.cases(line) or (None,):
             row = _row(manifest, index, line, called, options, named_case)
             if all(path.exists() for path in row.paths):
@@ -182,6 +184,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         problems=(
             *header_notes(table),
             *notes,
+            *of_values,
             *file_problems(manifest, folder, missing, seen, taken),
             *fold_notes(folder, table),
             *unsure_notes(manifest),
@@ -444,7 +447,8 @@ def _joined_tables(members: Sequence[Member], *, codes: Collection[str | None] =
         problem = f"column {column} and the name {first.path.name} both state a part"
         raise DatasetError(problem, str(first.path), "Join the tables to one with this column, or remove the column")
     rows = ({**row, PART: part_named(table.path)} for table in tables for row in table.rows)
-    return replace(first, columns=(*first.columns, PART), rows=tuple(rows))
+    places = (f"{place} of {table.path.name}" for table in tables for place in table.places)
+    return replace(first, columns=(*first.columns, PART), rows=tuple(rows), places=tuple(places))
 
 
 def _with_findings(table: Table, images: Callable[[], Collection[str]]) -> Table:
@@ -468,7 +472,7 @@ def _with_findings(table: Table, images: Callable[[], Collection[str]]) -> Table
     if 2 * sum(image in known for image in named) <= len(named) or any(str(row[column]) in known for row in table.rows):
         return table
     rows = tuple({column: image, **{finding: stated[image, finding] for finding in findings}} for image in named)
-    return replace(table, columns=(column, *findings), rows=rows, findings=findings)
+    return replace(table, columns=(column, *findings), rows=rows, findings=findings, places=())
 
 
 LAYOUT = Layout(

@@ -75,8 +75,8 @@ def separator_of(path: Path) -> str:
     return separator[1] if separator else max(",;\t", key=head.count)
 
 
-def _lines_before(path: Path) -> int:
-    """The number of lines before the table."""
+def lines_before(path: Path) -> int:
+    """The number of lines before the header, or the first row without one."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         return int(SEPARATOR_LINE.fullmatch(file.readline()) is not None)
 
@@ -97,7 +97,7 @@ def read_text_table(
         "encoding": "utf-8-sig",
         "nrows": most,
         "header": 0 if has_header else None,
-        "skiprows": _lines_before(path),
+        "skiprows": lines_before(path),
     }
     try:
         table = pandas.read_csv(path, **how)
@@ -141,7 +141,7 @@ def read_given_table(path: Path) -> pandas.DataFrame:
     except (ValueError, OSError) as error:
         problem = f"cannot be read as a table ({error})"
         raise DatasetError(problem, str(path), "Save it as CSV in UTF-8 (in Excel: CSV UTF-8)") from error
-    table.attrs = {"separator": separator, "first_line": 2 + _lines_before(path)}
+    table.attrs = {"separator": separator, "first_line": 2 + lines_before(path)}
     return table.rename(columns=str.strip)
 
 

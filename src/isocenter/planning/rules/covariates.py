@@ -16,19 +16,30 @@ from typing import Any
 import numpy as np
 
 from isocenter import networks
-from isocenter.errors import PlanError, counted, listed
+from isocenter.errors import DatasetError, PlanError, counted, listed
 from isocenter.quality import PROXY, is_constant, label_association, says_how
 from isocenter.runtime import Category, Context, Monitored, Number
 from isocenter.tasks import Task, have_sides
-from isocenter.values import Case, Dataset, Decision, Fingerprint, course_in, is_missing, level_in, number_in
+from isocenter.values import (
+    Case,
+    Course,
+    Dataset,
+    Decision,
+    Fingerprint,
+    TextColumn,
+    course_in,
+    is_missing,
+    is_numeric,
+    level_in,
+    number_in,
+    numbers_in,
+)
 
 # As a person asks for every column that is fit.
 ALL = "all"
 # Cases that a level needs, so that a weight of its own can be learnt; rarer ones are unknown.
 FEWEST_OF_LEVEL = 5
 MOST_LEVELS = 20
-# Different numbers that may be grades, as 0 to 4 and x; more are measured, whatever words are among them.
-MOST_GRADES = 10
 # Of training cases that have a value; a column with fewer says less than its gaps do.
 KNOWN = 0.5
 # Columns that are described one by one; of more what they have in common.
@@ -69,11 +80,14 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any, *, 
     of_name = {name: [case.covariates.get(name) for case in cases] for name in names}
     read = {name: values for name, values in of_name.items() if is_monitored(values)}
     when, patients = along(read) if read else "", [case.patient for case in cases]
+    unread = {one.column: one for one in dataset.problems if one.column}
     columns: list[Number | Category | Monitored] = []
     without: list[str] = []
     for name, values in of_name.items():
         column: Number | Category | Monitored | str
-        if name not in read:
+        if name in unread:
+            column = f"{unread[name].what}; {unread[name].remedy}"
+        elif name not in read:
             column = _column(name, values, references, patients, every=asked == ALL)
         else:
             column = when if isinstance(when, str) else monitored(name, values, when, references, patients)
@@ -170,9 +184,14 @@ def _column(
         return "it describes the acquisition, not the patient"
     if every and len(present) < KNOWN * len(values):
         return f"{len(values) - len(present)} of {len(values)} training cases lack it"
-    numbers = [number_in(one) for one in present]
-    if None not in numbers:
-        return _number(name, np.array(numbers, dtype=float), len(values))
+    courses = [number_in(one) if isinstance(one, Course) else one for one in present]
+    try:
+        column = TextColumn(name, list(map(str, courses)), "the data")
+        if is_numeric(column):
+            numbers = numbers_in(column).refuse_odd().values
+            return _number(name, numbers[np.isfinite(numbers)], len(values))
+    except DatasetError as error:
+        return error.problem
     return _category(name, present, len(values), every=every)
 
 
@@ -191,9 +210,6 @@ def _category(name: str, present: Sequence[Any], count: int, *, every: bool) -> 
     levels = {level: n for level, n in sorted(often.items()) if n >= FEWEST_OF_LEVEL}
     if len(levels) > MOST_LEVELS:
         return f"{len(levels)} levels"
-    words = [level for level in often if number_in(level) is None]
-    if len(often) - len(words) > MOST_GRADES:
-        return f"numbers, but for {listed(map(repr, sorted(words)))}, which have to be blank cells"
     if not levels:
         return f"{len(often)} words, none of which {FEWEST_OF_LEVEL} training cases have"
     shares = {level: round(n / count, DIGITS) for level, n in levels.items()}

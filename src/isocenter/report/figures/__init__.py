@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         forest,
         histogram,
         label_scores,
+        over_time,
         scatter,
         training_curves,
     )

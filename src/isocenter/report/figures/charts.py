@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.dates import ConciseDateFormatter
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from isocenter.errors import UsageError
+from isocenter.errors import UsageError, listed
 from isocenter.evaluation import Metrics
 from isocenter.lazy import pandas as pd
 from isocenter.report.blocks import Figure
@@ -307,6 +310,52 @@ def courses(
     ends = [f"{name}: {list(own.values())[-1].value:.3g} at the last step" for name, own in steps.items()]
     alt = f"{axes[1]} over {axes[0]}, {base:.3g} before. {'; '.join(ends)}"
     return chart(draw, title=title, caption=caption, alt=alt, size=(0.95 + 1.15 * columns, 0.8 + 1.05 * rows))
+
+
+def over_time(
+    panels: Mapping[str, Mapping[str, Mapping[datetime, Estimate]]],
+    title: str,
+    *,
+    bounds: Mapping[str, float],
+    changes: Mapping[datetime, str],
+) -> Figure:
+    """A panel a metric: what each source states of it over time on its intervals, its bound, and lines at changes.
+
+    panels: {metric: {source: {time: estimate}}}
+    """
+
+    named = list(dict.fromkeys(source for sources in panels.values() for source in sources))
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        """A panel a metric, below one another."""
+        column = canvas.subplots(len(panels), 1, sharex=True, squeeze=False).ravel().tolist()
+        colours, keys = dict(zip(named, cycle(ink, len(named)), strict=True)), dict[str, Artist]()
+        for panel, (name, sources) in zip(column, panels.items(), strict=True):
+            for source, course in sources.items():
+                values, ends = [one.value for one in course.values()], [(one.low, one.high) for one in course.values()]
+                [keys[source]] = panel.plot(list(course), values, "o-", color=colours[source], markersize=3.5)
+                for at, (low, high) in zip(course, ends, strict=True):
+                    panel.plot([at, at], [low, high], color=colours[source], linewidth=1.2, alpha=0.6)
+            if name in bounds:
+                keys["bound"] = panel.axhline(bounds[name], color=ink.text, linewidth=1, linestyle="dashed")
+            for at in changes:
+                panel.axvline(at, color=ink.faint, linewidth=1, linestyle="dotted")
+            panel.set_title(short(name, 40), fontsize=9, color=ink.text, parse_math=False)
+            plain(panel, ink)
+        column[-1].xaxis.set_major_formatter(ConciseDateFormatter(column[-1].xaxis.get_major_locator()))
+        canvas.legend(
+            list(keys.values()), list(keys), loc="outside lower center", ncols=4, labelcolor=ink.text, frameon=False
+        )
+
+    last = [
+        f"{name}, {source} {[*own.values()][-1].value:.3g}"
+        for name, all_of in panels.items()
+        for source, own in all_of.items()
+    ]
+    marks = listed(f"{words} from {at:%Y-%m-%d %H:%M}" for at, words in changes.items()) or "no software changed"
+    caption = f"Dots: months, with 95 % intervals. Dotted lines: {marks}."
+    size = (4.4, 0.8 + 1.3 * len(panels))
+    return chart(draw, title=title, caption=caption, alt=f"Last figures: {'; '.join(last)}", size=size)
 
 
 def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis: str, caption: str = "") -> Figure:

@@ -90,24 +90,28 @@ class Found:
     gaps: list[Gap] = field(default_factory=list)
 
 
-def with_table(dataset: Dataset, table: str | Path | None, scored: Container[str]) -> Dataset:
+def with_table(dataset: Dataset, table: str | Path | None, scored: Container[str], asked: str | None) -> Dataset:
     """The data set with further covariates of cases that are scored, by case or patient; known ones of its own stay.
 
-    Raises DatasetError for a table that names neither, or lacks one of them.
+    asked: groups as `groups_of` takes them: what has limits is a number
+    Raises DatasetError for a table that names neither, or lacks one of them, and for a cell that is no number there.
     """
     if table is None:
         return dataset
     covered = [case for case in dataset if case.id in scored]
     whose = [(case.id, case.patient) for case in covered]
     firsts = [case.files[0] for case in covered if case.files]
-    rows = dict(zip(whose, covariates_in(Path(table), whose, firsts), strict=True))
+    words = [word.partition(":") for word in (asked or "").replace("*", ",").split(",")]
+    numbers = [name.strip() for name, _, limits in words if limits]
+    found, problems = covariates_in(Path(table), whose, firsts, numbers)
+    rows = dict(zip(whose, found, strict=True))
     cases = tuple(
         replace(case, covariates=_completed(case.covariates, rows[key]))
         if (key := (case.id, case.patient)) in rows
         else case
         for case in dataset
     )
-    return replace(dataset, cases=cases)
+    return replace(dataset, cases=cases, problems=(*dataset.problems, *problems))
 
 
 def _completed(covariates: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

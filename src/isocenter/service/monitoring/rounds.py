@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from isocenter.monitoring import (
     AUDITED,
     Alert,
     Bound,
+    BoundState,
     Drift,
     Miscalibration,
     Performance,
@@ -31,6 +32,7 @@ from isocenter.monitoring import (
     adjusted,
     alerts,
     bound_name,
+    bound_states,
     drift_table,
     drifts,
     miscalibration,
@@ -90,6 +92,8 @@ class Seen:
     judged:   figures since the last alert ended, which bounds are compared with
     site:     whether the baseline is like the cases that calibrated the model
     problem:  why the model cannot be watched
+    bounds:   whether the judged figures keep those of its findings
+    changes:  {time by the clock of the site: software that was new}
     """
 
     model: str
@@ -103,6 +107,8 @@ class Seen:
     judged: Sequence[Performance] = ()
     site: Sequence[SiteTest] = ()
     problem: str = ""
+    bounds: Sequence[BoundState] = ()
+    changes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -110,7 +116,8 @@ class Seen:
         own = {name: getattr(self, name) for name in ("model", "version", "baseline", "cases", "run_length", "problem")}
         drift, performance = _plain(drift_table(self.drifts)), _plain(performance_table(self.figures))
         site = {"site_verdict": site_verdict(self.site), "site": _plain(site_table(self.site))}
-        return {**own, "drift": drift, "performance": performance, **site}
+        bounds = {"bounds": [vars(one) for one in self.bounds], "changes": dict(self.changes)}
+        return {**own, "drift": drift, "performance": performance, **site, **bounds}
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +229,9 @@ class Rounds:
         # Of a bound only the last figure counts: one cause is one alert.
         last = {(one.kind, one.watch): one for one in alerts(found, judged, bounds)}
         rung = list(last.values())
-        return Seen(model, version, FROZEN, len(table), length, found, figures, rung, judged=judged, site=site)
+        own = bound_states(judged, [one for one in bounds if one.label in stream.findings])
+        changes = stream.software_changes
+        return Seen(model, version, FROZEN, len(table), length, found, figures, rung, judged, site, "", own, changes)
 
     def _figures(
         self,

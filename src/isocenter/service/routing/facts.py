@@ -313,14 +313,16 @@ def _urgency(row: Mapping[str, Any], rule: Urgent) -> Urgency | None:
     return Urgency(rule.priority, words, f"{words}; from {limit:g} on {rule.priority}")
 
 
-def check_urgent(rule: Urgent, models: Mapping[str, ModelFacts]) -> None:
-    """Refuse a probability or a value that no model states: the rule would be silent for ever. Raises UsageError."""
-    kind = "value" if rule.probability is None else "probability"
+def check_stated(name: str, kind: str, where: str, models: Mapping[str, ModelFacts]) -> None:
+    """Refuse what no model states: a rule or bound of it would be silent for ever. Raises UsageError.
+
+    kind: value or probability
+    """
     stated = (model.values if kind == "value" else model.findings for model in models.values())
     names = sorted({name for own in stated for name in own})
-    if rule.finding not in names:
-        problem = f"no model of the node states a {kind} of {rule.finding!r}"
+    if name not in names:
+        problem = f"no model of the node states a {kind} of {name!r}"
         remedy = f"Name one of {', '.join(names)}"
         if not names:
             remedy = f"Give a {'probability' if kind == 'value' else 'value'}, or a model that states one"
-        raise UsageError(problem, f"urgent finding {rule.finding!r}", remedy)
+        raise UsageError(problem, where, remedy)

@@ -22,7 +22,7 @@ from isocenter.errors import UsageError
 from isocenter.lazy import pydicom
 from isocenter.service.records.database import Database
 from isocenter.service.records.tables import findings, jobs
-from isocenter.service.routing.facts import GEOMETRY, IMAGE, ModelFacts, SeriesFacts, check_urgent
+from isocenter.service.routing.facts import GEOMETRY, IMAGE, ModelFacts, SeriesFacts, check_stated
 from isocenter.service.settings import Rule, Settings, Wish
 from isocenter.values import ANSWERED
 
@@ -124,11 +124,16 @@ def _in_words(value: Any) -> str:
 def rules_of(settings: Settings, models: Mapping[str, ModelFacts]) -> list[Rule]:
     """The rules of a node; without any, each model takes every series of its modality.
 
-    Raises UsageError for a rule that could never take a series, or a finding that could never be urgent.
+    Raises UsageError for a rule that could never take a series, a finding that could never be urgent, and a bound that
+    nothing could cross.
     """
     for n, urgent in enumerate(settings.urgent):
         with settings.placed("urgent", n, "finding"):
-            check_urgent(urgent, models)
+            kind = "value" if urgent.probability is None else "probability"
+            check_stated(urgent.finding, kind, f"urgent finding {urgent.finding!r}", models)
+    for n, bound in enumerate(settings.bound):
+        with settings.placed("bound", n, "label"):
+            check_stated(bound.label, "probability", f"bound of {bound.label!r}", models)
     if settings.rules:
         check_rules(settings, models)
         return list(settings.rules)

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, select
 
 from isocenter.documents import KINDS
 from isocenter.errors import IntegrityError, counted
+from isocenter.monitoring import BoundState, reported_words
 from isocenter.service.monitoring.cases import baseline_of, counted_cases, freeze, versions
 from isocenter.service.monitoring.changes import change_rows
 from isocenter.service.monitoring.safety import end_notices, undone
@@ -104,12 +105,14 @@ def get_monitor(node: Node) -> MonitorShape:
                 frozen_by=frozen and frozen.frozen_by,
             )
             watched = row if frozen is not None else {}
+            bounds = watched.get("bounds", [])
+            words = [named or "no alert", *reported_words([BoundState(**one) for one in bounds])]
             models.append(
                 WatchedShape(
                     model=model,
                     version=version,
                     model_version=stated.get(version, ""),
-                    verdict=named or ("no alert" if frozen is not None else f"not watched: {cases} of {wanted} cases"),
+                    verdict="; ".join(words) if frozen is not None else f"not watched: {cases} of {wanted} cases",
                     baseline=baseline,
                     cases=watched.get("cases", 0),
                     run_length=watched.get("run_length", 0.0),
@@ -118,6 +121,8 @@ def get_monitor(node: Node) -> MonitorShape:
                     performance=watched.get("performance", []),
                     site_verdict=watched.get("site_verdict", ""),
                     site=watched.get("site", []),
+                    bounds=bounds,
+                    changes=watched.get("changes", {}),
                 )
             )
         held = connection.execute(select(holds).where(holds.c.undone_at.is_(None)).order_by(holds.c.n)).all()

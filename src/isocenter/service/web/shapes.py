@@ -437,6 +437,7 @@ class WatchedShape(BaseModel):
     version: its hash; model_version: as results state it
     site_verdict: whether the baseline is like the cases that calibrated the model; empty where that is not known
     cases: since the watches have begun; problem: why it cannot be watched
+    bounds: whether audited figures keep each; changes: {time: software that was new}
     """
 
     model: str
@@ -451,6 +452,8 @@ class WatchedShape(BaseModel):
     performance: list[dict[str, Any]]
     site_verdict: str
     site: list[dict[str, Any]]
+    bounds: list[dict[str, Any]]
+    changes: dict[str, str]
 
 
 class MonitorShape(BaseModel):

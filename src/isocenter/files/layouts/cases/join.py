@@ -29,6 +29,7 @@ from isocenter.files.layouts.cases.table import (
     covariates_of,
     is_labelled,
     read_table,
+    with_values,
 )
 from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.storage.hashing import is_pseudonym, pseudonym_of_number
@@ -103,8 +104,9 @@ def join_table(
         of_people = column is not None or table.column(tuple(OF_ONE_PERSON)) is not None
         if (of_patients and (is_labelled(table) or not of_people)) or (joined is not None and column is None):
             continue
-        if own := _by_case(table, cases, ids, column) or _by_patient(table, cases, ids, column):
-            problems += _renamed_note(own.path, own.renamed)
+        values, notes = with_values(table, (column, table.column(CASE_COLUMNS), table.column(SPLIT_COLUMNS)))
+        if own := _by_case(values, cases, ids, column) or _by_patient(values, cases, ids, column):
+            problems += [*_renamed_note(own.path, own.renamed), *notes]
             joined = own if joined is None else replace(own, how=f"{joined.how} and {own.path.name}")
             cases, used = joined.cases, used or table
             if joined.column is not None:
@@ -234,6 +236,7 @@ def join_courses(
         if _has_readings(own):
             joined = [{**had, **one} for had, one in zip(joined, own, strict=True)]
             used.append(long.table.path)
+            problems += long.problems
     return joined, used, problems
 
 
@@ -258,11 +261,15 @@ def _unmatched_courses(long: Long, cases: Sequence[tuple[str, str]]) -> Problem:
     return Problem("note", what, why="its readings are not used", remedy=f"Write the cases' names into {long.owner}")
 
 
-def covariates_in(path: Path, cases: Sequence[tuple[str, str]], files: Sequence[Path] = ()) -> list[Mapping[str, Any]]:
+def covariates_in(
+    path: Path, cases: Sequence[tuple[str, str]], files: Sequence[Path] = (), numbers: Collection[str] = ()
+) -> tuple[list[Mapping[str, Any]], list[Problem]]:
     """The columns of a table for each case, (id, patient), without those that name either: of its row or the patient's.
 
-    files: one of each case, in whose headers issuers of PatientIDs are looked up where the table states such numbers
-    Raises DatasetError for a table that names neither, or has no row for one of them.
+    files:   one of each case, in whose headers issuers of PatientIDs are looked up where the table states such numbers
+    numbers: columns that have to be numbers
+    The second value is what was understood of columns, and what was not.
+    Raises DatasetError for a table that names neither, or has no row for one of them, and for a cell that is no number.
     """
     table = read_table(path)
     by_case, by_patient = table.column(CASE_COLUMNS), table.column(PATIENT_COLUMNS)
@@ -270,7 +277,9 @@ def covariates_in(path: Path, cases: Sequence[tuple[str, str]], files: Sequence[
         problem = f"no column names cases or patients (columns: {', '.join(table.columns)})"
         raise DatasetError(problem, str(path), "Call a column case, with the files' names, or patient")
     if (long := Long.of(table)) is not None:
-        return _read_of(long, cases, files)
+        return _read_of(long, cases, files), list(long.problems)
+    own_numbers = {name for name in table.columns if name.casefold() in {one.casefold() for one in numbers}}
+    table, problems = with_values(table, (by_case, by_patient), own_numbers)
     known = [name for name in table.columns if name not in (by_case, by_patient)]
     numbered = Numbered(files, str(path))
     of_case = _row_of_each(table, by_case, known) if by_case else {}
@@ -285,7 +294,7 @@ def covariates_in(path: Path, cases: Sequence[tuple[str, str]], files: Sequence[
         column = by_case or by_patient or ""
         names = dict.fromkeys(str(row[column]) for row in table.rows)
         raise _lacking(table, f"its column {column}", names, missing, cases)
-    return [{name: row[name] for name in known} for row in of_cases if row is not None]
+    return [{name: row[name] for name in known} for row in of_cases if row is not None], problems
 
 
 def _row_of_each(

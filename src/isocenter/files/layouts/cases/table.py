@@ -12,10 +12,10 @@ from typing import Any
 
 from isocenter.errors import DatasetError, listed
 from isocenter.files.index import entries, suffix_of
-from isocenter.files.storage.csv_text import read_text_table, separator_of
+from isocenter.files.storage.csv_text import lines_before, read_text_table, separator_of
 from isocenter.files.storage.hashing import is_nobody
 from isocenter.lazy import pandas
-from isocenter.values import BLANKS, Problem
+from isocenter.values import BLANKS, Problem, TextColumn, is_numeric, numbers_in, one_spelling, plain_numbers
 
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
 CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
@@ -49,8 +49,6 @@ SELDOM_LEARNT = frozenset({
 })  # fmt: skip
 # So many columns, one of which is 1 in each row and the others 0, are the classes of a table.
 FEWEST_OF_COLUMNS, COLUMN_OF_CLASSES = 3, "class"
-# A number as spreadsheets write it where the comma stands before the decimals.
-COMMA_NUMBER = re.compile(r"[+-]?\d+(,\d+)?")
 # A whole number; pandas writes decimals where another cell of its column is blank.
 WHOLE = re.compile(r"[+-]?\d+(\.0)?")
 # What pandas calls a column without a name: mostly the numbers of its rows.
@@ -70,6 +68,8 @@ class Table:
     rows:       {column: value}; numbers where a whole column is numbers, None where a cell is empty
     has_header: whether the file names the columns
     findings:   columns that say of each image whether it shows a finding
+    separator:  what parts the columns
+    places:     the place of each row in words
     """
 
     path: Path
@@ -77,6 +77,8 @@ class Table:
     rows: tuple[dict[str, Any], ...]
     has_header: bool = True
     findings: tuple[str, ...] = ()
+    separator: str = ""
+    places: tuple[str, ...] = ()
 
     def column(self, names: Sequence[str]) -> str | None:
         """The first column with one of these names, in any case and with blanks or hyphens for underscores."""
@@ -111,14 +113,21 @@ def read_table(path: Path, most: int | None = None, *, codes: Collection[str | N
     ]
     naming = {*PATIENT_COLUMNS, *CASE_COLUMNS, *(_plain(code) for code in codes if code)}
     values = {
-        name: typed_column(own if separator == "," else with_points(own), is_code=_plain(name) in naming)
+        name: typed_column(own, separator, is_code=_plain(name) in naming)
         for name, own in zip(_names(frame.columns), cells, strict=True)
         if not (UNNAMED.fullmatch(name) and own and all(map(_is_missing, own)))
     }
-    rows = (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
-    # Spreadsheets write rows and columns of nothing where cells were once filled.
-    filled = tuple(row for row in rows if any(cell is not None for cell in row.values()))
-    return Table(path, tuple(values), filled, has_header)
+    return table_of(path, values, separator, has_header=has_header)
+
+
+def table_of(path: Path, columns: Mapping[str, Sequence[Any]], separator: str, *, has_header: bool = True) -> Table:
+    """The table of these columns, without the rows of nothing that spreadsheets write where cells were once filled."""
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    filled = [number for number, row in enumerate(rows) if any(cell is not None for cell in row.values())]
+    unit, first = ("row", 1) if path.suffix.lower() in PARQUET else ("line", 1 + has_header + lines_before(path))
+    places = tuple(f"{unit} {first + number}" for number in filled)
+    own = tuple(rows[number] for number in filled)
+    return Table(path, tuple(columns), own, has_header, separator=separator, places=places)
 
 
 def is_text_table(path: Path) -> bool:
@@ -201,6 +210,54 @@ def covariates_of(row: Mapping[str, Any], used: Collection[str | None]) -> dict[
     taken = {*used, *FOLD_COLUMNS}
     known = ((name, value) for name, value in row.items() if not UNNAMED.fullmatch(name))
     return {name: value for name, value in known if name not in taken and name.lower() not in taken}
+
+
+def with_values(
+    table: Table, used: Collection[str | None], numbers: Collection[str] = ()
+) -> tuple[Table, list[Problem]]:
+    """The table with its covariates as numbers, and one spelling of yes and no; what was understood, and what was not.
+
+    used:    columns that are no covariates
+    numbers: covariates that have to be numbers
+    Raises DatasetError for a cell of these that is none.
+    """
+    names = list(covariates_of(dict.fromkeys(table.columns), used))
+    values, sentences, problems = dict[str, list[Any]](), list[str](), list[Problem]()
+    for name in names:
+        bare = name.removeprefix("covariate:")
+        cells = [row[name] for row in table.rows]
+        texts = ["" if cell is None else str(cell) for cell in cells]
+        if name not in numbers and any(map(_is_code, texts)):
+            continue
+        column = TextColumn(bare, texts, str(table.path), table.separator, places=table.places)
+        try:
+            if name not in numbers and not is_numeric(column):
+                spelling = one_spelling(column)
+                values[name] = [spelling.get(text, cell) for text, cell in zip(texts, cells, strict=True)]
+                continue
+            found = numbers_in(column).refuse_odd()
+        except DatasetError as error:
+            if name in numbers:
+                raise
+            why = "its numbers are read as words, and training by it is refused"
+            problems.append(
+                Problem("warning", f"{table.path.name}: {error.problem}", (), why, error.remedy, column=bare)
+            )
+            continue
+        sentences += [found.sentence] if found.is_notable else []
+        values[name] = [_number_of(cell, value) for cell, value in zip(cells, found.values, strict=True)]
+    if sentences:
+        remedy = "Correct the table where this is not meant"
+        problems.append(Problem("note", f"{table.path.name}: {listed(sentences)}", remedy=remedy))
+    rows = (row | {name: own[number] for name, own in values.items()} for number, row in enumerate(table.rows))
+    return replace(table, rows=tuple(rows)), problems
+
+
+def _number_of(cell: Any, value: float) -> float | int | None:
+    """The number of a cell, as it is where it is one; None where it is missing."""
+    if math.isnan(value):
+        return None
+    return cell if isinstance(cell, int | float) else float(value)
 
 
 def names_nobody(cell: Any) -> bool:
@@ -358,34 +415,26 @@ def _plain(column: str) -> str:
     return column.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def typed_column(values: Sequence[Any], *, is_code: bool = False) -> list[Any]:
+def typed_column(values: Sequence[Any], separator: str = ",", *, is_code: bool = False) -> list[Any]:
     """None for what is missing; numbers where all the rest are numbers that do not start with 0 as codes do.
 
-    is_code: only whole numbers are numbers, as 3.1 and 3.10, or 12E3 and 120E2, would be one patient
+    separator: of the table; where it is a comma, cells with commas are no numbers
+    is_code:   only whole numbers are numbers, as 3.1 and 3.10, or 12E3 and 120E2, would be one patient
     """
     known = [None if _is_missing(value) else value for value in values]
     texts = [value for value in known if isinstance(value, str)]
     if is_code and not all(map(WHOLE.fullmatch, texts)):
         return known
-    if texts and all(number(text) is not None and not _is_code(text) for text in texts):
-        return [_numeric(value) if isinstance(value, str) else value for value in known]
-    return known
+    if any(" " in text.strip() or ("," in text and separator == ",") or _is_code(text) for text in texts):
+        return known
+    numbers = plain_numbers(TextColumn("", texts, "", separator))
+    if not texts or not all(text in numbers for text in texts):
+        return known
+    return [_numeric(value, numbers[value]) if isinstance(value, str) else value for value in known]
 
 
-def with_points(values: list[Any]) -> list[Any]:
-    """A column of a table parted by semicolons or tabs with points for decimal commas, where it surely has such.
-
-    1,234 may also be a thousand and more: a column of nothing else stays text.
-    """
-    texts = [value for value in values if isinstance(value, str) and not _is_missing(value)]
-    decimals = [text.partition(",")[2] for text in texts if "," in text]
-    if all(COMMA_NUMBER.fullmatch(text) for text in texts) and any(len(part) != 3 for part in decimals):
-        return [value.replace(",", ".") if isinstance(value, str) else value for value in values]
-    return values
-
-
-def _numeric(text: str) -> float | int:
-    return int(text) if text.strip().lstrip("+-").isdecimal() else float(text)
+def _numeric(text: str, number: float) -> float | int:
+    return int(text) if text.strip().lstrip("+-").isdecimal() else number
 
 
 def _is_code(text: str) -> bool:

@@ -15,8 +15,9 @@ from isocenter.files.layouts.cases.table import (
     covariates_of,
     is_image_name,
     read_table,
+    with_values,
 )
-from isocenter.values import courses, time_column
+from isocenter.values import Problem, courses, time_column
 
 # A table with such a column states outcomes or places, and no readings over time.
 OUTCOMES = ("event", "status", "censored", "death", "died", "label", "class", "xmin", "x_min", "x")
@@ -28,11 +29,13 @@ class Long:
 
     owner: the column that names cases or patients
     time:  the column of times
+    problems: what was understood of the other columns, and what was not
     """
 
     table: Table
     owner: str
     time: str
+    problems: tuple[Problem, ...] = ()
 
     @property
     def is_of_cases(self) -> bool:
@@ -48,7 +51,8 @@ class Long:
         named = [row[owner] for row in table.rows if row[owner] is not None]
         if len(set(named)) == len(named) or _names_files(table, owner):
             return None
-        return cls(table, owner, time)
+        table, problems = with_values(table, (owner, time))
+        return cls(table, owner, time, tuple(problems))
 
     @classmethod
     def read(cls, path: Path) -> Long | None:

@@ -46,7 +46,7 @@ export async function showMonitor(main, { me }) {
         [one.model, pill(one.action, "aside"), one.because, timeText(one.since), mayAct ? act("Undo", `/api/monitor/holds/${one.n}/undo`, `${one.action} of ${one.model}`) : ""])))] : []),
       ...(changes.rows?.length ? [card("Changes", packages(changes.rows))] : []),
       ...(changes.rows ?? []).filter((one) => one.figures.length).map((one) => card(`Change ${one.n}, ${one.mode}, of ${one.model}`, figures(one))),
-      ...(seen.models ?? []).flatMap((one) => [card(`${one.model}: ${one.verdict}`, baseline(one)), ...(one.site_verdict ? [card(`Is this site what ${one.model} was made on?`, make("p", { text: `${one.site_verdict}.` }), site(one))] : []), card(`Watches of ${one.model}`, watches(one)), card(`Performance of ${one.model}`, performance(one))]),
+      ...(seen.models ?? []).flatMap((one) => [card(`${one.model}: ${one.verdict}`, baseline(one)), ...(one.site_verdict ? [card(`Is this site what ${one.model} was made on?`, make("p", { text: `${one.site_verdict}.` }), site(one))] : []), ...(one.bounds.length ? [card(`Bounds of ${one.model}`, bounds(one))] : []), card(`Watches of ${one.model}`, watches(one)), card(`Performance of ${one.model}`, performance(one))]),
     );
   }
 
@@ -88,6 +88,49 @@ function watches({ drift }) {
       one.alarm_at ? pill(timeText(one.alarm_at), "aside") : DASH, one.since ? timeText(one.since) : DASH]));
 }
 
+// Whether audited figures keep each bound; what crosses one on cases that were not audited is told apart.
+function bounds({ bounds: rows }) {
+  const kinds = { crossed: "aside", held: "done" };
+  return table("Bounds", ["Bound", "At least", "Audited", "Because", "Reported, not audited, and below"], rows.map((one) =>
+    [one.bound, numberText(one.at_least), pill(one.state, kinds[one.state] ?? "waiting"), one.because, one.reported || DASH]));
+}
+
+const SOURCES = { audited: "var(--accent)", reported: "var(--text)", estimated: "var(--faint)" }, WIDTH = 560, HEIGHT = 120, LEFT = 34, FLOOR = 102;
+
+// A metric of all cases over time: dots on their intervals, its bound (dashed), and changes of software (dotted).
+function course(name, rows, bound, changes) {
+  const draw = (tag, attributes, text = "") => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    Object.entries(attributes).forEach(([key, value]) => made.setAttribute(key, value));
+    made.textContent = text;
+    return made;
+  };
+  const isBound = bound !== undefined, times = rows.map((one) => [Date.parse(one.from), Date.parse(one.to)]), first = Math.min(...times.flat()), last = Math.max(...times.flat());
+  const values = rows.flatMap((one) => [one.value, one.low ?? one.value, one.high ?? one.value]).concat(isBound ? [bound] : []), least = Math.min(...values), most = Math.max(...values, least + 0.01);
+  const across = (at) => LEFT + (WIDTH - LEFT - 8) * (at - first) / (last - first), up = (value) => FLOOR - (FLOOR - 14) * (value - least) / (most - least);
+  const line = (x1, y1, x2, y2, stroke, dashes = "none") => draw("line", { x1, y1, x2, y2, stroke, "stroke-dasharray": dashes });
+  const label = (x, y, text, anchor = "start") => draw("text", { x, y, fill: "var(--faint)", "font-size": 10, "text-anchor": anchor }, text);
+  const image = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${name} over time` });
+  image.append(line(LEFT, FLOOR, WIDTH - 8, FLOOR, "var(--line)"), label(0, 16, numberText(most)), label(0, FLOOR, numberText(least)), label(LEFT, HEIGHT - 4, rows[0].from), label(WIDTH - 8, HEIGHT - 4, rows.at(-1).to, "end"));
+  if (isBound) image.append(line(LEFT, up(bound), WIDTH - 8, up(bound), "var(--text)", "6 4"));
+  for (const [at, words] of Object.entries(changes).map(([text, said]) => [Date.parse(text), said]).filter(([time]) => time >= first && time <= last))
+    image.append(line(across(at), 4, across(at), FLOOR, "var(--faint)", "2 3"), label(across(at) + 3, 10, words));
+  rows.forEach((one, n) => {
+    const x = across((times[n][0] + times[n][1]) / 2), colour = SOURCES[one.source];
+    image.append(...(one.low === null ? [] : [line(x, up(one.low), x, up(one.high), colour)]), draw("circle", { cx: x, cy: up(one.value), r: 3, fill: colour }));
+  });
+  const key = [...new Set(rows.map((one) => one.source))].map((one) => make("span", { className: one, text: `\u25cf ${one} ` }));
+  return make("figure", { className: "course" }, make("figcaption", {}, `${name}: `, ...key, isBound ? `; dashed: bound ${numberText(bound)}` : ""), image);
+}
+
+// What has a bound, and areas, where there is more than one window.
+function overTime({ performance: rows, bounds: limits, changes }) {
+  const least = Object.fromEntries(limits.map((one) => [one.bound, one.at_least])), named = (one) => `${one.metric} of ${one.label}`;
+  const known = rows.filter((one) => one.value !== null && !one.scope && (named(one) in least || one.metric === "auroc"));
+  return [...new Set(known.map(named))].map((name) => [name, known.filter((one) => named(one) === name)])
+    .filter(([, own]) => new Set(own.map((one) => one.from)).size > 1).map(([name, own]) => course(name, own, least[name], changes));
+}
+
 // Of a shadow or a split; the interval holds at every look.
 function figures({ figures: rows }) {
   return table("Figures of a change", ["Metric", "Arm", "Value", "Cases", "Source"], rows.filter((one) => one.value !== null).map((one) => {
@@ -96,7 +139,11 @@ function figures({ figures: rows }) {
   }));
 }
 
-function performance({ performance: rows }) {
+function performance(one) {
+  return make("div", {}, ...overTime(one), figuresOf(one));
+}
+
+function figuresOf({ performance: rows }) {
   const known = rows.filter((one) => one.value !== null);
   if (!known.length) return empty("No figure can be stated yet.");
   return table("Performance", ["Days", "Where", "Metric", "Label", "Value", "Cases", "Source"], known.map((one) => {
