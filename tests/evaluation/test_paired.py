@@ -103,7 +103,7 @@ def test_what_is_undefined_for_one_is_left_out_for_all_and_counted():
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        (table(scores()).iloc[1:], "1 row in only one of the tables, the first case p0, label organ in a"),
+        (table(scores()).iloc[1:], f"the splits differ: {PEOPLE - 1} test cases are in both, 1 only in a"),
         (table(scores(), patient="one"), "belong to other patients"),
         (table(scores(), reference="yes"), "have other references"),
     ],

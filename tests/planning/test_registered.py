@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from isocenter.planning import registered, registered_groups, registered_margin
+from isocenter.planning import recipe, registered, registered_groups, registered_margin
 from isocenter.values import BY_HAND, Decision, Plan
 
 
@@ -65,3 +67,16 @@ def test_groups_that_were_changed_since_are_none_that_were_fixed_before_training
     assert registered_groups(promised) == "sex,site"
     assert registered_groups(promised.with_decision("evaluation.groups", Decision("sex", BY_HAND))) is None
     assert registered_groups(stated) is None and registered_groups(None) is None
+
+
+def test_trainings_of_one_plan_are_known_whatever_their_seed_and_speed_and_no_others():
+    own = {"training": ("seed", "steps", "learning_rate"), "split": ("seed",), "preprocessing": ("border",)}
+    sections = {section: {name: Decision(0, "a rule") for name in names} for section, names in own.items()}
+    made = Plan(sections, data_hash="d")
+    for name, value in {"training.seed": 7, "split.seed": 3, "training.steps": 99}.items():
+        assert recipe(made.with_decision(name, Decision(value, BY_HAND)))["recipe"] == recipe(made)["recipe"]
+    assert recipe(made.with_decision("training.seed", Decision(7, BY_HAND)))["seed"] == 7
+    for name, value in {"training.learning_rate": 0.5, "preprocessing.border": 0.25}.items():
+        assert recipe(made.with_decision(name, Decision(value, BY_HAND)))["recipe"] != recipe(made)["recipe"]
+    assert recipe(replace(made, data_hash="e"))["recipe"] != recipe(made)["recipe"]
+    assert recipe(None) == recipe(replace(made, data_hash="")) == {}

@@ -83,7 +83,7 @@ def test_models_of_other_questions_or_cases_are_refused(pair, classified, tmp_pa
     shutil.copytree(other, tmp_path / "fewer")
     table = pd.read_csv(tmp_path / "fewer" / "cases.csv", dtype=str, keep_default_na=False)
     table[table["case"] != table["case"][0]].to_csv(tmp_path / "fewer" / "cases.csv", index=False)
-    with pytest.raises(DatasetError, match="in only one of the tables"):
+    with pytest.raises(DatasetError, match=r"the splits differ: .* only in"):
         isocenter.compare([run, tmp_path / "fewer"])
 
 
@@ -524,7 +524,7 @@ def test_a_registered_margin_is_stated_also_where_it_shows_nothing(models, tmp_p
 
 def test_two_classes_state_each_figure_once_in_the_terminal(models):
     lines = str(isocenter.compare([models[0], models[1]])).splitlines()
-    assert len(lines) == len(set(lines)) == 4
+    assert len(lines) == len(set(lines)) == 5
 
 
 @pytest.mark.parametrize(
@@ -648,3 +648,32 @@ def test_errors_of_times_are_weighed_for_the_censoring_of_the_first_model_or_not
     figures = same_figures(*folders)
     assert figures["brier", "5"][0] == pytest.approx(figures["brier", "5"][1])
     assert np.isnan(figures["integrated_brier", "all"]).tolist() == [False, True]
+
+
+def test_trainings_of_one_plan_are_called_that_and_intervals_are_said_to_hold_no_other_training(models, tmp_path):
+    good, again, poor = (shutil.copytree(one, tmp_path / one.name) for one in models)
+    for folder, made, seed in ((good, "a", 0), (again, "a", 1), (poor, "b", 0)):
+        write_verdict(folder, {}, "auroc", recipe=made, seed=seed)
+    found = isocenter.compare([good, again, poor], out=tmp_path / "out")
+    [kin] = found.kinship
+    assert kin.startswith("good and again are trainings of one plan with seeds 0, 1: a difference")
+    page = (tmp_path / "out" / "report.html").read_text()
+    record = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    for words in (kin[1:], "is about these 3 models: the intervals hold what other patients would change, and not the"):
+        assert all(words in text for text in (repr(found), page, record["about"][0] + record["about"][1]))
+    assert not isocenter.compare([good, poor]).kinship
+    write_verdict(again, {}, "auroc", recipe="a", seed=0)
+    assert "one training, or trainings of one plan with one seed, 0" in repr(isocenter.compare([good, again]))
+    people = tmp_path / "people.csv"
+    read_cases_of(models).to_csv(people, index=False)
+    assert "This is about this model: " in repr(isocenter.compare([good], readers=people))
+
+
+def test_models_of_two_splits_are_refused_as_such(models, tmp_path):
+    other = shutil.copytree(models[1], tmp_path / "other")
+    text = (other / "cases.csv").read_text()
+    (other / "cases.csv").write_text(text.replace("\nc1,", "\nd1,").replace("\nc2,", "\nd2,"))
+    says = "the splits differ: 78 test cases are in both, 2 only in good, 2 only in other"
+    with pytest.raises(DatasetError, match=says) as refused:
+        isocenter.compare([models[0], other])
+    assert "split.seed" in refused.value.remedy

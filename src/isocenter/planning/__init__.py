@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         parse_value,
         plan_text,
         read_plan,
+        recipe,
         registered,
         registered_groups,
         registered_margin,

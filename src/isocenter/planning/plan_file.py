@@ -34,6 +34,10 @@ NUMBER = r"[+-]?[\d.]+(?:[eE][+-]?\d+)?"
 LARGEST_PLAN, LONGEST_VALUE, SHOWN = 1 << 20, 10_000, 80
 # The hash of what was promised before training, and what may be among it.
 REGISTERED, MARGIN, GROUPS = "evaluation.registered", "evaluation.margin", "evaluation.groups"
+# What a person means by a plan beside the data, the seeds in it, and what follows from the speed of the machine.
+OF_TRAINING = frozenset({"network", "training", "augmentation", "objectives", "search"})
+SEEDS = ("training.seed", "split.seed")
+BY_SPEED = ("training.steps", "training.validations", "training.compute", "training.memory", "training.threads")
 # What stands beside the sections, and of what kind it is.
 HEAD: Mapping[str, Any] = {"data": str, "data_hash": str, "options": dict, "as_planned": dict}
 
@@ -85,6 +89,19 @@ def registered(plan: Plan) -> str:
     fixed = {name: plan[name] for name in names if name in plan}
     fixed |= {name: plan[name] for name in (GROUPS, MARGIN) if plan[name] is not None}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+
+
+def recipe(plan: Plan | None) -> Mapping[str, Any]:
+    """The seed, and as `recipe` the SHA-256 over what trainings of one plan share; empty where the data are unknown.
+
+    Seeds are left out, and so is what follows from the speed of the machine or from the cases that a seed has drawn.
+    """
+    if plan is None or not plan.data_hash:
+        return {}
+    own = {name: one.value for name, one in plan if name.partition(".")[0] in OF_TRAINING or one.because == BY_HAND}
+    kept = {name: value for name, value in own.items() if name not in (*SEEDS, *BY_SPEED)}
+    text = json.dumps([plan.data_hash, kept], sort_keys=True, default=str)
+    return {"recipe": hashlib.sha256(text.encode()).hexdigest(), "seed": plan["training.seed"]}
 
 
 def registered_margin(plan: Plan | None) -> float | None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         evaluation_folder,
         folder_names,
         interval_of_difference,
+        kinship,
         primary_blocks,
         signed,
         signed_number,

@@ -6,12 +6,12 @@ Margins and ranks stand beside the tests.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from isocenter.errors import UsageError, counted
+from isocenter.errors import UsageError, counted, listed
 from isocenter.evaluation import (
     ALL,
     Compared,
@@ -41,7 +41,7 @@ from isocenter.report import (
     row_name,
 )
 from isocenter.runtime import read_json
-from isocenter.scoring.scores import CASES, EVALUATION, TASK, TASK_SCHEMA, by_case
+from isocenter.scoring.scores import CASES, EVALUATION, RECIPE, SEED, TASK, TASK_SCHEMA, by_case
 from isocenter.tasks import Task, build, compared_by
 from isocenter.values import Estimate, Row
 
@@ -232,6 +232,7 @@ class Comparison(InNotebook):
     patients_known: False where each case only stands for a patient
     metrics:  of the first model's task
     tested:   the tests of its differences, where they were asked for
+    kinship:  sentences on models that are trainings of one plan
     """
 
     names: tuple[str, ...]
@@ -243,6 +244,7 @@ class Comparison(InNotebook):
     out: Path | None = None
     metrics: Metrics = field(default_factory=Metrics)
     tested: Tested = field(default_factory=Tested)
+    kinship: tuple[str, ...] = ()
 
     @property
     def table(self) -> pd.DataFrame:
@@ -281,8 +283,19 @@ class Comparison(InNotebook):
             "figures": named,
             "differences": differences,
             "undefined": self.left_out,
+            "about": [*self.kinship, self.about],
             **self.tested.as_record(),
         }
+
+    @property
+    def about(self) -> str:
+        """What the intervals hold, and what they do not."""
+        them = "this model" if len(self.names) == 1 else f"these {len(self.names)} models"
+        return (
+            f"This is about {them}: the intervals hold what other {'patients' if self.patients_known else 'cases'} "
+            "would change, and not the variation between trainings. Whether one plan is better than another, several "
+            "trainings of each tell, with other seeds."
+        )
 
     def __repr__(self) -> str:
         lines = []
@@ -303,6 +316,7 @@ class Comparison(InNotebook):
         ]
         lines += map(str, self.tested.readers)
         lines += [f"{one.sides[1]}: {one.margin_words}" for one in self.tested.rows if one.margin_words]
+        lines += [*self.kinship, self.about]
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
 
     def _limits(self, test: ModelTest) -> str:
@@ -340,6 +354,24 @@ def compare_tables(
     cases = int(tables[names[0]]["case"].nunique())
     judging = primary if primary in {row.metric for row in rows} else rows[0].metric
     return Comparison(names, tuple(rows), judging, cases, left_out, patients_known, out, tasks[0].metrics)
+
+
+def kinship(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A sentence on each group of models that are trainings of one plan, by the summaries of their evaluations."""
+    alike: dict[str, list[str]] = {}
+    for name, summary in summaries.items():
+        if made := summary.get(RECIPE):
+            alike.setdefault(made, []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            seeds = list(dict.fromkeys(summaries[name][SEED] for name in names))
+            what = f"trainings of one plan with seeds {listed(seeds)}" if len(seeds) > 1 else (
+                f"one training, or trainings of one plan with one seed, {seeds[0]}"
+            )  # fmt: skip
+            yield (
+                f"{' and '.join(names)} are {what}: a difference between them is variation between trainings, and "
+                "none between methods."
+            )
 
 
 def comparable(tasks: Sequence[Task]) -> list[Task]:

@@ -58,6 +58,8 @@ EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
 CASES, SUMMARY, TASK, TASK_SCHEMA = "cases.csv", "summary.json", "task.json", "isocenter.task"
 # In a summary: the metric that judges the model, and by how much it may be worse than another, fixed before training.
 PRIMARY, REGISTERED_MARGIN = "primary", "registered_margin"
+# By which trainings of one plan are known.
+RECIPE, SEED = "recipe", "seed"
 IMAGES, IMAGES_SCHEMA = "images.json", "isocenter.images"
 # Pictures of the best, a median and the worst cases; of wrong calls, the worst first, and the word for them.
 SHOWN, SHOWN_WRONG = 2, 12

@@ -30,6 +30,7 @@ from isocenter.scoring import (
     evaluation_folder,
     folder_names,
     interval_of_difference,
+    kinship,
     primary_blocks,
     signed_number,
     task_of,
@@ -83,6 +84,7 @@ def compare(options: CompareOptions) -> Comparison:
     registered = {name: margin for name, margin in margins.items() if name not in others}
     tested = significance_of(comparison, tables, tasks, registered, wanted, seed=options.seed)
     comparison = replace(comparison, rows=rows_with_tests(comparison, tested.rows), tested=tested)
+    comparison = replace(comparison, kinship=tuple(kinship(dict(zip(names, summaries, strict=True)))))
     if comparison.out is not None:
         with result_folder(comparison.out, options.overwrite, MARKS) as folder:
             write_json(folder / MARKS[0], "isocenter.comparison", comparison.as_record())
@@ -104,7 +106,7 @@ def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Seque
     primary = [*primary_blocks(comparison), table_of_tests(comparison, main), *rank_blocks(comparison)]
     files = [Link(MARKS[0], MARKS[0])]
     notes = [*undrawn, *_judged_otherwise(comparison, primaries)]
-    notes += [*comparison_caveats(comparison), *caveats_of_tests(comparison)]
+    notes += [*comparison.kinship, comparison.about, *comparison_caveats(comparison), *caveats_of_tests(comparison)]
     effects = [Paragraph(sentence(str(one))) for one in comparison.tested.readers]
     people = [Section("Readers", effects, files)] if effects else []
     by_group = [Section("Groups", [table_of_tests(comparison, groups)], files)] if groups else []

@@ -18,7 +18,7 @@ from isocenter.files import dataset_hash
 from isocenter.keywords import narrowed, takes
 from isocenter.lazy import pandas as pd
 from isocenter.options import EvaluateOptions
-from isocenter.planning import GROUPS, read_plan, registered_groups, registered_margin
+from isocenter.planning import GROUPS, read_plan, recipe, registered_groups, registered_margin
 from isocenter.prediction import There, loaded_model
 from isocenter.quality import SHORTCUT
 from isocenter.reading import (
@@ -382,6 +382,7 @@ def _write(evaluation: Evaluation, out: Path, subject: _Subject, *, overwrite: b
         write_alignment(subject.cases, subject.reading.align, folder)
         margin = registered_margin(subject.promised)
         facts = {name: evaluation.as_record()[name] for name in ("outcomes", "unfinished_training")}
+        facts |= recipe(subject.promised)
         write_verdict(folder, evaluation.verdict.as_record(), evaluation.primary, margin, **facts)
         (folder / "report.html").write_text(_report(evaluation, subject), encoding="utf-8")
 

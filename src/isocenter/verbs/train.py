@@ -16,7 +16,7 @@ from isocenter.files import locked, unwritable
 from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.options import TrainOptions
-from isocenter.planning import Planned, Settings, registered_margin, settings
+from isocenter.planning import Planned, Settings, recipe, registered_margin, settings
 from isocenter.reading import Data, path_of, refuse_missing, refuse_taken
 from isocenter.report import InNotebook, in_words
 from isocenter.runs import (
@@ -278,7 +278,7 @@ def _reported(run: RunFolder, done: Trained) -> Run:
         covariates=share.gains(primary),
     )
     write_notes(run.out, notes, scored, verdict, minutes=minutes, problems=run.examination.problems)
-    write_verdict(run.out / EVALUATION, verdict.as_record(), primary, registered_margin(done.plan))
+    write_verdict(run.out / EVALUATION, verdict.as_record(), primary, registered_margin(done.plan), **recipe(done.plan))
     tables = [path for fold in run.folds if (path := trials_in(run.folder(fold))).is_file()]
     sections = [
         *search_sections(searches, done.plan, [path.relative_to(run.out).as_posix() for path in tables]),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.errors import DatasetError, UsageError, counted
+from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.evaluation.intervals import difference
 from isocenter.evaluation.significance.areas import FEW_FOR_DELONG, area_covariance, delong, placements
 from isocenter.evaluation.significance.margins import (
@@ -371,6 +371,10 @@ def _made(metric: str, label: str, table: Table) -> CaseValues:
 
 
 REMEDY = "Evaluate all of them on the same data with `isocenter evaluate MODEL DATA --out FOLDER`, and compare those"
+SAME_SPLIT = (
+    f"{REMEDY}; cases with which one of them was trained flatter it. Trainings have the same split by one "
+    "--set split.seed=N"
+)
 # What a row says of a case whatever was predicted.
 GIVEN = ("time", "event", "references", "reference_boxes", "objects_reference", "voxels_reference", "reference")
 # The score of a case that only grades have.
@@ -432,6 +436,7 @@ def aligned(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:
 
 def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
     """The rows of a table in the order of another one's; DatasetError where they are not of the same."""
+    _refuse_other_cases(base, table, first, name)
     ours, theirs = (list(zip(one["case"], one["label"], strict=True)) for one in (base, table))
     if unpaired := sorted({*ours} ^ {*theirs}):
         (case, label), whose = unpaired[0], first if unpaired[0] in ours else name
@@ -448,6 +453,16 @@ def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
         if column in moved and not _equal(base[column].to_numpy(), moved[column].to_numpy()):
             raise DatasetError(f"the same cases have other references than in {first}", name, REMEDY)
     return moved
+
+
+def _refuse_other_cases(base: Table, table: Table, first: str, name: str) -> None:
+    """DatasetError where the models were scored on other cases, as those of two splits are."""
+    ours, theirs = set(base["case"]), set(table["case"])
+    if ours != theirs:
+        apart = [f"{len(own)} only in {whose}" for own, whose in ((ours - theirs, first), (theirs - ours, name)) if own]
+        raise DatasetError(
+            f"the splits differ: {len(ours & theirs)} test cases are in both, {listed(apart)}", name, SAME_SPLIT
+        )
 
 
 def _unlike_classes(ours: Table, theirs: Table) -> str:
