@@ -257,7 +257,18 @@ def test_a_case_that_no_memory_can_hold_is_refused_with_the_figure_and_the_rest_
     with (data / "case01.nii").open("wb") as file:
         file.write(header.binaryblock + bytes(4))
         file.truncate(352 + 2 * 12000**3)  # 3 TiB that take no room: nobody wrote into them
-    done = cli("predict", segmented.out, data, "--out", tmp_path / "out", "--device", "cpu", "--allow-large")
+    done = cli(
+        "predict",
+        segmented.out,
+        data,
+        "--out",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+        "--allow-large",
+        "--abstain",
+        "off",
+    )
     assert done.code == 1
     assert "case01: predicting it would take" in done.last
     assert "GiB may be used" in done.last

@@ -127,7 +127,7 @@ def test_it_is_evaluated_and_predicted(promised, cli, tmp_path):
     done = cli("predict", promised.run, promised.data.parent / "pictures", "--out", tmp_path / "out", "--device", "cpu")
     assert done.code == 0, done.err
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
-    assert list(table.columns) == ["case", "image", "degrees_angle"]
+    assert list(table.columns) == ["case", "image", "degrees_angle", "gate_p", "abstained"]
     assert table["degrees_angle"].between(0, 360).all()
 
 

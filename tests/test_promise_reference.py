@@ -153,7 +153,7 @@ def test_it_is_evaluated_and_predicted(promised, cli, tmp_path):
     done = cli("predict", promised.run.out, promised.data, "--out", tmp_path / "out", "--device", "cpu")
     assert done.code == 0, done.err
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
-    assert list(table.columns) == ["case", "image", "tip_row", "tip_column"]
+    assert list(table.columns) == ["case", "image", "tip_row", "tip_column", "gate_p", "abstained"]
     assert len(table) == 20
 
 
@@ -185,5 +185,5 @@ def test_a_table_can_state_it_in_a_column_of_its_name(promised, tmp_path):
 
 def test_a_file_without_it_says_what_is_wrong(promised, tmp_path):
     (tmp_path / "finger00.tip").write_bytes(b"TIPS1\n{}\n")
-    with pytest.raises(DatasetError, match="KeyError"):
+    with pytest.raises(DatasetError, match="it lacks 'shape'"):
         isocenter.plan(tmp_path, **HERE)

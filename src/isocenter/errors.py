@@ -57,14 +57,14 @@ def fault_of(error: BaseException) -> str:
 
 def cause_of(error: BaseException) -> str:
     """What Python or a library said of a file, in words: no name of a class, no address in memory."""
-    said = ADDRESS.sub("", str(error)).strip()
+    words = ADDRESS.sub("", str(error)).strip()
     match error:
         case KeyError():
-            return f"it lacks {said}"
+            return f"it lacks {words}"
         case AttributeError() | TypeError() | IndexError():
             return "something in it is of another kind than the format has there"
         case _:
-            return said or "no library says why"
+            return words or "no library says why"
 
 
 class IsocenterError(Exception):

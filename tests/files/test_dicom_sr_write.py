@@ -174,7 +174,7 @@ def test_a_result_is_dated_in_the_zone_that_its_source_states(kind, zone, expect
         ("StudyDate", "2026-11-25"),
         ("StudyTime", "noon"),
         ("PatientBirthDate", "19620317"),
-        ("SpecificCharacterSet", "LATIN_9"),
+        ("SpecificCharacterSet", "ISO_IR 100"),
         ("PatientName", "O\\Brien^Pat"),
     ],
 )

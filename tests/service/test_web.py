@@ -187,7 +187,8 @@ def test_what_lies_aside_changes_places_with_the_object_that_came_first(fresh):
 PATHS = """
 GET /health/live, GET /health/ready, GET /metrics, GET /api/node, GET /api/models, GET /api/peers,
 POST /api/peers/{name}/echo, GET /api/studies, GET /api/studies/{study}, GET /api/studies/{study}/route,
-POST /api/studies/{study}/complete, POST /api/studies/{study}/reroute, GET /api/jobs, GET /api/jobs/{job},
+POST /api/studies/{study}/complete, POST /api/studies/{study}/reroute, POST /api/studies/{study}/lift,
+GET /api/series/{series}/range, GET /api/jobs, GET /api/jobs/{job},
 GET /api/jobs/{job}/fhir, GET /api/jobs/{job}/answers/{name}, POST /api/jobs/{job}/retry,
 POST /api/jobs/{job}/cancel, GET /api/aside,
 POST /api/aside/{n}/release, GET /api/worklist, GET /api/notices, POST /api/notices/{n}/acknowledge, GET /v2,

@@ -86,14 +86,14 @@ def test_of_other_data_all_cases_are_scored(segmented, tmp_path):
 
 def test_of_other_data_the_models_own_figure_stands_beside_the_new_one(segmented, tmp_path):
     own = isocenter.evaluate(segmented.out, segmented.data)
-    assert own.beside == ""
+    assert own.own_figure == ""
     other = isocenter.evaluate(
         segmented.out, trained.blobs(tmp_path / "other", count=3, first=50), out=tmp_path / "out"
     )
     there, here = own.rows[0].estimate, other.rows[0].estimate
-    assert f"on the model's own test cases: Dice {there.value:.3f}" in other.beside
+    assert f"on the model's own test cases: Dice {there.value:.3f}" in other.own_figure
     apart = f"{here.value - there.value:+.3f}".replace("-", "\N{MINUS SIGN}")
-    assert f"on these cases it is {apart} from that" in other.beside and other.beside in repr(other)
+    assert f"on these cases it is {apart} from that" in other.own_figure and other.own_figure in repr(other)
     assert "own test cases: Dice" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 

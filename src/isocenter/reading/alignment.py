@@ -35,8 +35,8 @@ def aligned_case(case: Case, how: str) -> Case:
 
     how: as `ReadingOptions.align`: world or register, and the image's name behind a colon; else it is the first
     """
-    way, _, onto = how.partition(":")
-    align = {"world": _in_world, "register": _registered}[way]
+    method, _, onto = how.partition(":")
+    align = {"world": _in_world, "register": _registered}[method]
     return replace(
         case,
         images=LazyMapping({name: partial(align, case, name, onto) for name in case.images}),
@@ -70,13 +70,13 @@ def _name_of_grid(case: Case, onto: str) -> str:
 
 def _on_grid(case: Case, kind: str, how: str) -> Any:
     """A reference. Raises GeometryError where it lies on the grid of another image than all are laid on."""
-    value, (way, _, onto) = case.references[kind], how.partition(":")
+    value, (method, _, onto) = case.references[kind], how.partition(":")
     name = _name_of_grid(case, onto)
     if not isinstance(value, Image) or value.geometry.equals(case.images[name].geometry):
         return value
     if own := next((other for other, image in case.images.items() if image.geometry.equals(value.geometry)), None):
         problem = f"the {kind} lies on the grid of {own!r}, and all images are laid on {name!r}"
-        raise GeometryError(problem, case.id, f"Lay them on the image that it was drawn on: --align {way}:{own}")
+        raise GeometryError(problem, case.id, f"Lay them on the image that it was drawn on: --align {method}:{own}")
     return value
 
 

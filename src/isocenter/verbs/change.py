@@ -108,10 +108,10 @@ class ChangeCheck(InNotebook):
         counts = ", ".join(f"{len(rows)} {kind}" for kind, rows in by_kind(self.broken).items())
         if self.verdict == OUTSIDE:
             return f"{counted(len(self.broken), 'part')} changed that no modification names ({counts})"
-        said = list(dict.fromkeys(f"{row.rule}: {row.found}" for row in self.broken))
-        more = [f"{len(said) - LISTED} more"] if len(said) > LISTED else []
+        rules_broken = list(dict.fromkeys(f"{row.rule}: {row.found}" for row in self.broken))
+        more = [f"{len(rules_broken) - LISTED} more"] if len(rules_broken) > LISTED else []
         rules = counted(sum(not row.part for row in self.rows), "rule")
-        return f"of {rules} {counts}: {'; '.join(said[:LISTED] + more)}"
+        return f"of {rules} {counts}: {'; '.join(rules_broken[:LISTED] + more)}"
 
     @property
     def table(self) -> pd.DataFrame:

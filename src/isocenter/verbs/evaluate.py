@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,7 +13,7 @@ from isocenter.at_work import brought_to_its_end
 from isocenter.belief import UNKEPT
 from isocenter.errors import counted
 from isocenter.evaluation import NONE, covariates_by_name, default_groups, groups_of, rows_to_json
-from isocenter.files import dataset_hash
+from isocenter.files import dataset_hash, load_json
 from isocenter.keywords import narrowed, takes
 from isocenter.lazy import pandas as pd
 from isocenter.options import EvaluateOptions
@@ -107,7 +106,7 @@ MOST_SHOWN = 5
 class Evaluation(InNotebook):
     """The figures of an evaluation; prints the primary metric with its interval.
 
-    beside: of other cases than the model's own, a sentence on its figure there, and the difference
+    own_figure: of other cases than the model's own, a sentence on its figure there, and the difference
     unfinished_training: how far the training of the model came, where that was stopped
     """
 
@@ -117,7 +116,7 @@ class Evaluation(InNotebook):
     notes: tuple[str, ...] = ()
     out: Path | None = None
     verdict: Verdict = field(default_factory=Verdict)
-    beside: str = ""
+    own_figure: str = ""
     unfinished_training: str = ""
 
     @property
@@ -145,7 +144,7 @@ class Evaluation(InNotebook):
         facts = {
             "scored": self.which,
             "openings": self.scored.openings,
-            "beside": self.beside,
+            "own_figure": self.own_figure,
             "notes": list(self.notes),
             "verdict": self.verdict.as_record(),
             "failed": failed_rows(self.failures),
@@ -161,7 +160,7 @@ class Evaluation(InNotebook):
             lines.append(outcome_sentence(self.outcomes))
         headline = headline_rows(self.rows, self.primary, self.scored.task)
         lines += [in_words(row, self.scored.metrics) for row in headline]
-        lines += [self.beside] if self.beside else []
+        lines += [self.own_figure] if self.own_figure else []
         if self.scored.openings > 1:
             lines.append(f"these test cases have been opened {self.scored.openings} times on this machine")
         lines += [
@@ -348,8 +347,8 @@ def _evaluation(options: EvaluateOptions, subject: _Subject, scored: Scored) -> 
         which = f"{which}, as far as they were scored before the stop"
     primary = str(subject.model.record.get("primary", scored.rows[0].metric))
     out = Path(options.out) if options.out is not None else None
-    beside, unfinished = _beside_own(subject, scored, primary), subject.model.unfinished_training
-    return Evaluation(scored, primary, which, notes, out, verdict, beside, unfinished)
+    own_figure, unfinished = _beside_own(subject, scored, primary), subject.model.unfinished_training
+    return Evaluation(scored, primary, which, notes, out, verdict, own_figure, unfinished)
 
 
 def _beside_own(subject: _Subject, scored: Scored, primary: str) -> str:
@@ -370,7 +369,7 @@ def _own_figures(source: Path | None) -> Sequence[Mapping[str, Any]]:
     if source is None or is_foreign(source):
         return ()
     if (summary := source / EVALUATION / SUMMARY).is_file():
-        rows: Sequence[Mapping[str, Any]] = json.loads(summary.read_text(encoding="utf-8"))["rows"]
+        rows: Sequence[Mapping[str, Any]] = load_json(summary)["rows"]
         return rows
     with unpacked(source) as folder:
         return package_record(folder)["evaluation"] if (folder / PACKAGED).is_dir() else ()
@@ -490,7 +489,7 @@ def _report(evaluation: Evaluation, subject: _Subject) -> str:
         f"Evaluation on {dataset.name}",
         " ".join(
             sentence(one)
-            for one in (f"{counted(scored.table['case'].nunique(), 'case')}: {evaluation.which}", evaluation.beside)
+            for one in (f"{counted(scored.table['case'].nunique(), 'case')}: {evaluation.which}", evaluation.own_figure)
             if one
         ),
         primary=evaluation.primary,

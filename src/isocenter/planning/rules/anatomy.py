@@ -87,9 +87,9 @@ def sided_by_place(fingerprint: Fingerprint, labels: Iterable[Label]) -> str:
             whole = "what is drawn in " if of_drawn else ""
             halves = f"the two halves of {whole}all {count} training cases"
             return f"{both} keep to {halves}, and in the mirror each would lie where the other does"
-        if alone := [value for value, (_, count) in kept.items() if count >= ALONE and not of_drawn]:
-            where = f"one half of all {kept[alone[0]][1]} training cases"
-            return f"{names[alone[0]]} keeps to {where}, and its counterpart in the other half would be learnt too"
+        if single := [value for value, (_, count) in kept.items() if count >= ALONE and not of_drawn]:
+            where = f"one half of all {kept[single[0]][1]} training cases"
+            return f"{names[single[0]]} keeps to {where}, and its counterpart in the other half would be learnt too"
     return ""
 
 

@@ -327,17 +327,18 @@ def _values(step: Mapping[str, Any], meaning: _Meaning, where: str) -> Mapping[i
         found = dict(zip(sets, map(float, labels[0].tolist()), strict=True))
     except ARGUMENT_ERRORS as error:
         raise UsageError(f"has a Lambdad that cannot be followed ({reason_of(error)})", where, REMEDY) from error
-    alone = {n: found[n,] for n in channels}
+    of_channel = {n: found[n,] for n in channels}
     # Of two regions the one that is written later stays.
     stays = {
-        n: sum(found[min(n, m), max(n, m)] == alone[n] for m in channels if m != n) if several else n for n in channels
+        n: sum(found[min(n, m), max(n, m)] == of_channel[n] for m in channels if m != n) if several else n
+        for n in channels
     }
     order = sorted(channels, key=lambda n: stays[n])
-    on_top = [alone[max(one, key=order.index)] if one else 0 for one in sets]
-    whole = all(value == int(value) for value in alone.values()) and min(alone.values()) >= several
-    if not whole or on_top != list(found.values()) or (not several and alone[channels[0]]):
+    on_top = [of_channel[max(one, key=order.index)] if one else 0 for one in sets]
+    whole = all(value == int(value) for value in of_channel.values()) and min(of_channel.values()) >= several
+    if not whole or on_top != list(found.values()) or (not several and of_channel[channels[0]]):
         raise UsageError("has a Lambdad whose labels no label map of its outputs has", where, REMEDY)
-    return {n: int(alone[n]) for n in order}
+    return {n: int(of_channel[n]) for n in order}
 
 
 def _segmentation(meaning: _Meaning, merge: str, where: str) -> Task:

@@ -139,7 +139,7 @@ class LogIns:
 
     async def run(self, address: str, look: Callable[[], Found]) -> Found:
         """Run what looks at a log-in, and fails by an error. Raises WebError 429 or 503 in place of it."""
-        failed = self._begin(address)
+        failed = self._count_try(address)
         try:
             found = await asyncio.wrap_future(self._threads.submit(look))
         finally:
@@ -149,7 +149,7 @@ class LogIns:
             failed[address] -= 1
         return found
 
-    def _begin(self, address: str) -> Counter[str]:
+    def _count_try(self, address: str) -> Counter[str]:
         """Count a log-in before it is looked at, so that of many at once only the first are."""
         window, since = divmod(time.monotonic(), WINDOW_S)
         with self._lock:
